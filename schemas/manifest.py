@@ -1,0 +1,146 @@
+"""What stands in a model folder's `manifest.json`: the encoder, the tasks, the limits, and every file with its digest."""
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+FORMAT_VERSION: Final = 1
+MANIFEST_NAME: Final = "manifest.json"
+
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+TaskKind = Literal["classification", "multi_label", "tagging"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Thresholds(_Frozen):
+    """When an answer is withheld. All are probabilities after calibration."""
+
+    accept: float | None = None
+    """Classification: below it the answer abstains with `below_threshold`."""
+    out_of_scope: float | None = None
+    """Classification with an out-of-scope label: from this score of that label on the answer abstains with
+    `out_of_scope`. Not set: when it is the most likely label."""
+    label: float = 0.5
+    """Multi-label: from this score on a label is named."""
+    labels: dict[str, float] = {}
+    """Multi-label: exceptions from `label`."""
+
+
+class Calibration(_Frozen):
+    """Temperature scaling (Guo et al. 2017): logits are divided by `temperature` before softmax or sigmoid."""
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+
+class TaskSpec(_Frozen):
+    """One head of the model. `labels[i]` belongs to logit i; for tagging they are BIO tags with `O` among them."""
+
+    name: Name
+    kind: TaskKind
+    labels: Annotated[list[str], Field(min_length=1)]
+    out_of_scope: str | None = None
+    """The label that means none of the others."""
+    thresholds: Thresholds = Thresholds()
+    calibration: Calibration = Calibration()
+    open: bool = False
+    """Feedback may bring labels that are not in the list; the head grows at retraining."""
+
+    @model_validator(mode="after")
+    def _labels_are_sound(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"task {self.name}: a label occurs twice")
+        if self.out_of_scope is not None and self.out_of_scope not in self.labels:
+            raise ValueError(f"task {self.name}: out_of_scope label {self.out_of_scope!r} is not among its labels")
+        if self.kind == "tagging":
+            bad = [t for t in self.labels if t != "O" and t[:2] not in {"B-", "I-"}]
+            if bad or "O" not in self.labels:
+                raise ValueError(f"task {self.name}: tagging needs BIO tags with O, found {bad[:3] or 'no O'}")
+        return self
+
+
+class EncoderSpec(_Frozen):
+    """The shared encoder: which checkpoint it came from and the sizes that its graph is built with."""
+
+    architecture: Literal["bert"] = "bert"
+    source: str
+    """Where it came from: `package:NAME`, `hub:OWNER/NAME`, a folder's name, or `scratch`."""
+    sha256: Sha256
+    """Of the checkpoint's safetensors file (for `scratch`: of the trained weights)."""
+    vocab_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    intermediate_size: int
+    max_positions: int
+    layer_norm_eps: float = 1e-12
+    activation: Literal["gelu"] = "gelu"
+    pooling: Literal["mean"] = "mean"
+
+
+class Limits(_Frozen):
+    max_tokens: Annotated[int, Field(ge=3)] = 128
+    """Longer texts are cut to so many tokens, special tokens counted, and answered with `truncated: true`."""
+
+
+class FileEntry(_Frozen):
+    """One file beside the manifest. `role` says who reads it; serving fetches all but `training` and `report`."""
+
+    path: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    role: Literal[
+        "graph:ragged", "graph:padded", "tokenizer", "reference", "training", "delta", "attribution", "report", "recipe"
+    ]
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Base(_Frozen):
+    """A delta's base checkpoint: where to find it, and the digest that it must have."""
+
+    source: str
+    sha256: Sha256
+
+
+class ModelManifest(_Frozen):
+    """`manifest.json` of a model folder, or of a delta folder (then `base` is set and graphs and weights are absent)."""
+
+    format_version: Literal[1] = 1
+    name: Name
+    version: Annotated[int, Field(ge=0)] = 0
+    """0 in an exported folder; a store gives the next one."""
+    encoder: EncoderSpec
+    tasks: Annotated[list[TaskSpec], Field(min_length=1)]
+    tokenizer: str = "tokenizer.json"
+    limits: Limits = Limits()
+    recipe: Sha256 | None = None
+    """Digest of the recipe that made it."""
+    metrics: dict[str, dict[str, Any]] = {}
+    """Per task, as measured on the exported folder."""
+    base: Base | None = None
+    files: list[FileEntry]
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        for what, names in (("task", [t.name for t in self.tasks]), ("file", [f.path for f in self.files])):
+            if len(set(names)) != len(names):
+                raise ValueError(f"a {what} is named twice")
+        return self
+
+    @property
+    def is_delta(self) -> bool:
+        """True for a delta folder, which is assembled with its base before it can be served."""
+        return self.base is not None
+
+    def task(self, name: str) -> TaskSpec:
+        """Return the task called `name`; KeyError when the model has none."""
+        for spec in self.tasks:
+            if spec.name == name:
+                return spec
+        raise KeyError(name)
+
+    def path_of(self, role: str) -> str | None:
+        """Return the path of the first file with this role, or None."""
+        return next((f.path for f in self.files if f.role == role), None)

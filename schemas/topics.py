@@ -1,0 +1,57 @@
+"""The one table of topics: name, what its records are, their key, and how the topic is made on a broker."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+MANY: Final = 12
+FEW: Final = 3
+DAY_MS: Final = 86_400_000
+LARGE_VALUE_BYTES: Final = 12 * 1024 * 1024
+"""Largest value that topics of requests and dead letters allow."""
+DEAD_LETTER_ROOM_BYTES: Final = 64 * 1024
+"""What a dead letter's headers may add to the largest input."""
+
+Count = Literal["many", "few", "one"]
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One row. `name` is without the prefix; `retention_ms` None keeps records for ever (compacted topics)."""
+
+    name: str
+    record: str
+    key: str
+    count: Count
+    retention_ms: int | None = None
+    compacted: bool = False
+    large: bool = False
+    """Carries requests or dead letters: values of 12 MiB are allowed."""
+
+    def partitions(self, many: int = MANY) -> int:
+        return {"many": many, "few": FEW, "one": 1}[self.count]
+
+    def config(self) -> dict[str, str]:
+        """Topic settings for the broker."""
+        config = {"cleanup.policy": "compact" if self.compacted else "delete"}
+        if self.retention_ms is not None:
+            config["retention.ms"] = str(self.retention_ms)
+        if self.large:
+            room = 2 * DEAD_LETTER_ROOM_BYTES if self.name == "deadletters" else DEAD_LETTER_ROOM_BYTES
+            config["max.message.bytes"] = str(LARGE_VALUE_BYTES + room)
+        return config
+
+
+TOPICS: Final = (
+    Topic("classification.requests", "request", "the sender's key", "many", 30 * DAY_MS, large=True),
+    Topic("classification.results", "result", "the request's key, else the request id", "many", 30 * DAY_MS),
+    Topic("analysis.requests", "request", "the sender's key", "many", 30 * DAY_MS, large=True),
+    Topic("analysis.results", "result", "the request's key, else the request id", "many", 30 * DAY_MS),
+    Topic("deadletters", "dead letter", "the original's", "few", 30 * DAY_MS, large=True),
+)
+
+
+def named(prefix: str = "murmura") -> Iterator[tuple[str, Topic]]:
+    """Yield each topic with its full name under a prefix."""
+    for topic in TOPICS:
+        yield f"{prefix}.{topic.name}", topic
