@@ -1,0 +1,163 @@
+"""Where settings come from: flags before environment before file before defaults.
+
+Every refusal is one line that names the place (flag, variable, or file and line), the key and what was expected.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from .errors import SetupError
+from .settings import Settings
+
+ENV_PREFIX: Final = "MURMURA_"
+CONFIG_VARIABLE: Final = "MURMURA_CONFIG"
+
+KeyPath = tuple[int | str, ...]
+
+
+class _Environment(BaseSettings, Settings):
+    """The same fields, for pydantic-settings to know which variables to look for."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", protected_namespaces=()
+    )
+
+
+def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Return the settings of this process.
+
+    `flags` is nested like the sections; None in it means not given. `config` is a YAML file, by default the one that
+    `MURMURA_CONFIG` names. Raises SetupError.
+    """
+    config = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    given = _without_none(flags or {})
+    environment = _environment()
+    file = _File(config) if config else None
+    merged = _merge(_merge(file.values if file else {}, environment), given)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise SetupError(_explain(error.errors(include_url=False)[0], given, environment, file)) from None
+
+
+def _environment() -> dict[str, Any]:
+    for name in sorted(os.environ):
+        section = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
+        # A name without `__` may be somebody else's (Kubernetes puts MURMURA_PORT beside a service called murmura).
+        if name.startswith(ENV_PREFIX) and "__" in name and section not in Settings.model_fields:
+            raise SetupError(f"{name}: {section} is not a section of the settings{_guess(section, Settings)}")
+    try:
+        return EnvSettingsSource(_Environment)()
+    except SettingsError as error:
+        raise SetupError(f"environment: {str(error).splitlines()[0]}; lists and mappings are written as JSON") from None
+
+
+class _File:
+    """A YAML file: its values, and on which line each key stands."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            text = path.read_text(encoding="utf-8")
+            self._root = yaml.compose(text, Loader=yaml.SafeLoader)
+            values = yaml.safe_load(text)
+        except FileNotFoundError:
+            raise SetupError(f"{path}: no such settings file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise SetupError(f"{path}: cannot be read as a settings file: {error}") from None
+        except yaml.YAMLError as error:
+            raise SetupError(f"{path}{_mark(error)}: not valid YAML") from None
+        if values is not None and not isinstance(values, dict):
+            raise SetupError(f"{path}: expected settings as `key: value` lines, found a {type(values).__name__}")
+        self.values: dict[str, Any] = values or {}
+
+    def line(self, path: KeyPath) -> int:
+        """Return the line of the deepest key of `path` that is there, counted from 1."""
+        node, line = self._root, 1
+        for part in path:
+            if not isinstance(node, yaml.MappingNode):
+                break
+            hit = next(((k, v) for k, v in node.value if getattr(k, "value", None) == str(part)), None)
+            if hit is None:
+                break
+            line, node = hit[0].start_mark.line + 1, hit[1]
+        return line
+
+
+def _explain(error: ErrorDetails, flags: dict[str, Any], environment: dict[str, Any], file: _File | None) -> str:
+    path = tuple(error["loc"])
+    key = ".".join(str(part) for part in path)
+    what = _what(error, path, key)
+    if path and _has(flags, path):
+        return f"command line: {what}"
+    if path and _has(environment, path):
+        variable = ENV_PREFIX + "__".join(str(part).upper() for part in path if isinstance(part, str))
+        return f"{variable}: {what}"
+    if file and (not path or _has(file.values, path)):
+        return f"{file.path}, line {file.line(path)}: {what}" if path else f"{file.path}: {what}"
+    return f"settings: {what}"
+
+
+def _what(error: ErrorDetails, path: KeyPath, key: str) -> str:
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{key} is not a setting{_guess(str(path[-1]), _model_at(path[:-1]))}"
+        case "value_error":
+            reason = str(error["ctx"]["error"])
+            return f"{key}: {reason}" if key else reason
+        case _:
+            found = "" if "password" in key else f", found {error['input']!r}"
+            return f"{key}: {error['msg'][:1].lower()}{error['msg'][1:]}{found}"
+
+
+def _guess(name: str, model: type[BaseModel] | None) -> str:
+    near = difflib.get_close_matches(name, model.model_fields, n=1) if model else []
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _model_at(path: KeyPath) -> type[BaseModel] | None:
+    model: type[BaseModel] | None = Settings
+    for part in path:
+        field = model.model_fields.get(str(part)) if model else None
+        if field is None:
+            continue  # the name of an agent: the model stays its mapping's value
+        kinds = [field.annotation, *get_args(field.annotation)]
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return model
+
+
+def _has(values: Any, path: KeyPath) -> bool:
+    for part in path:
+        if not isinstance(values, Mapping):
+            return isinstance(part, int) and isinstance(values, list)
+        if part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(low)
+    for key, value in high.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _without_none(flags: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {k: _without_none(v) if isinstance(v, Mapping) else v for k, v in flags.items()}
+    return {k: v for k, v in nested.items() if v is not None and v != {}}
+
+
+def _mark(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}" if mark else ""
