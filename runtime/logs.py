@@ -1,0 +1,108 @@
+"""Logs: structlog for our own events and for everything that uses the standard library's logging.
+
+JSON lines, or columns with colours on a terminal. Correlation ids travel in context variables (`structlog.contextvars`):
+`bound_contextvars(request_id=...)` around the work. Payloads are never logged: not values, keys or texts.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, Literal, TextIO
+
+import structlog
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "json", "pretty"]
+
+# During an outage aiokafka logs some 80 lines a second.
+NOISY: Final = ("aiokafka",)
+
+
+def configure(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:
+    """Send all logging of this process to `stream` (stderr). May be called again."""
+    stream = stream or sys.stderr
+    pretty = format == "pretty" or (format == "auto" and stream.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if pretty else "iso", utc=not pretty),
+    ]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(pretty, stream)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    _quieten(handler, level)
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def _renderers(pretty: bool, stream: TextIO) -> list[structlog.typing.Processor]:
+    if pretty:
+        return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=32)]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+
+def _quieten(handler: logging.Handler, level: Level) -> None:
+    handler.addFilter(RateLimit(NOISY))
+    # Each of these says at INFO what is said already by an event of ours.
+    for name in ("aiokafka", "uvicorn", "faststream"):
+        logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+
+
+class RateLimit(logging.Filter):
+    """Lets through at most `limit` lines in `period_s` of each message template of the loggers named.
+
+    The template, not the line: `"Unable to connect to %s"` counts once for all addresses. When the period is over, the
+    next line of the same template says in front how many were left out. Filters a handler, because a logger's filter
+    does not see what its children log.
+    """
+
+    def __init__(
+        self,
+        loggers: tuple[str, ...],
+        limit: int = 3,
+        period_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self._loggers, self._limit, self._period_s, self._clock = loggers, limit, period_s, clock
+        self._seen: dict[tuple[str, str], list[float]] = {}  # start of the period, lines in it
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not any(record.name == name or record.name.startswith(name + ".") for name in self._loggers):
+            return True
+        now = self._clock()
+        key = (record.name, str(record.msg))
+        start, lines = self._seen.get(key, (now, 0))
+        if now - start >= self._period_s:
+            self._say_suppressed(record, int(lines) - self._limit)
+            start, lines = now, 0
+        self._remember(key, [start, lines + 1])
+        return lines < self._limit
+
+    def _remember(self, key: tuple[str, str], value: list[float]) -> None:
+        if len(self._seen) >= 1000 and key not in self._seen:  # messages built before they were logged
+            self._seen.clear()
+        self._seen[key] = value
+
+    def _say_suppressed(self, record: logging.LogRecord, suppressed: int) -> None:
+        if suppressed > 0:
+            record.msg = f"(suppressed {suppressed} of these) {record.msg}"
+
+
+def get_logger(name: str, **bound: Any) -> structlog.stdlib.BoundLogger:
+    """Return a logger whose lines carry `bound`."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name, **bound)
+    return logger

@@ -1,0 +1,170 @@
+"""Settings: precedence of sources, and refusals that say where and what."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from murmura.runtime.errors import SetupError
+from murmura.runtime.settings import KafkaSettings, SecuritySettings, Settings
+from murmura.runtime.settings_sources import load
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.startswith("MURMURA_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def config(tmp_path: Path):
+    def write(text: str) -> Path:
+        path = tmp_path / "murmura.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def refusal(config: Path | None = None, flags: dict | None = None) -> str:
+    with pytest.raises(SetupError) as caught:
+        load(config, flags)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_defaults_are_a_sound_set_up():
+    settings = load()
+    assert settings.group == "murmura.default"
+    assert settings.http_address == ("127.0.0.1", 9464)
+    assert settings.dead_letters == "murmura.deadletters"
+    assert settings.model.cores >= 1
+
+
+def test_flags_win_over_environment_over_file_over_defaults(config, monkeypatch):
+    path = config("app: file\nprefix: file\nkafka: {drain_s: 5, session_timeout_ms: 6000, group: file}\n")
+    monkeypatch.setenv("MURMURA_PREFIX", "environment")
+    monkeypatch.setenv("MURMURA_KAFKA__GROUP", "environment")
+    monkeypatch.setenv("MURMURA_KAFKA__DRAIN_S", "6")
+    settings = load(path, {"kafka": {"drain_s": 7.0, "bootstrap_servers": None}})
+    assert settings.kafka.drain_s == 7.0
+    assert (settings.prefix, settings.kafka.group) == ("environment", "environment")
+    assert (settings.app, settings.kafka.session_timeout_ms) == ("file", 6000)
+    assert settings.kafka.bootstrap_servers == "localhost:9092"
+
+
+def test_the_file_can_be_named_by_the_environment(config, monkeypatch):
+    monkeypatch.setenv("MURMURA_CONFIG", str(config("app: named\n")))
+    assert load().app == "named"
+
+
+def test_agents_are_overridden_by_file_and_environment(config, monkeypatch):
+    path = config("agents:\n  classification:\n    topics: [mail]\n    thresholds: {intent: {accept: 0.4}}\n")
+    monkeypatch.setenv("MURMURA_AGENTS__CLASSIFICATION__OUTPUT", "answers")
+    agent = load(path).agents["classification"]
+    assert (agent.topics, agent.output, agent.tasks) == (["mail"], "answers", None)
+    assert agent.thresholds["intent"].model_fields_set == {"accept"}
+
+
+def test_constructing_settings_reads_no_environment(monkeypatch):
+    monkeypatch.setenv("MURMURA_APP", "elsewhere")
+    assert Settings().app == "default"
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValidationError):
+        Settings().app = "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        (
+            "app: a\nkafka:\n  sesion_timeout_ms: 1\n",
+            3,
+            "kafka.sesion_timeout_ms is not a setting; did you mean session",
+        ),
+        ("kafak: {}\n", 1, "kafak is not a setting; did you mean kafka?"),
+        ("agents:\n  mine:\n    outptu: x\n", 3, "agents.mine.outptu is not a setting; did you mean output?"),
+        ("agents: {mine: {thresholds: {intent: {acept: 1}}}}\n", 1, "did you mean accept?"),
+        ("agents:\n  mine:\n    topics: [fine, 'not fine']\n", 3, "agents.mine.topics.1: expected a name"),
+        (
+            "app: a\n\ncommit_interval_ms: soon\n",
+            3,
+            "valid integer, unable to parse string as an integer, found 'soon'",
+        ),
+        ("http: 9464\n", 1, "http: input should be a valid string, found 9464"),
+        ("kafka: [\n", 2, "not valid YAML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_line_and_key(config, text, line, words):
+    message = refusal(config(text))
+    assert f"murmura.yaml, line {line}: " in message
+    assert words in message
+
+
+def test_a_file_that_is_no_mapping_or_not_there_is_refused(config, tmp_path):
+    assert "found a list" in refusal(config("- 1\n"))
+    assert "no such settings file" in refusal(tmp_path / "none.yaml")
+
+
+def test_a_wrong_variable_is_named(monkeypatch):
+    monkeypatch.setenv("MURMURA_KAFKA__GRUOP", "x")
+    assert refusal() == "MURMURA_KAFKA__GRUOP: kafka.gruop is not a setting; did you mean group?"
+
+
+def test_a_variable_of_an_unknown_section_is_named(monkeypatch):
+    monkeypatch.setenv("MURMURA_KAFAK__GROUP", "x")
+    assert refusal().startswith("MURMURA_KAFAK__GROUP: kafak is not a section")
+
+
+def test_variables_that_others_set_are_left_alone(monkeypatch):
+    monkeypatch.setenv("MURMURA_PORT", "tcp://10.0.0.1:9464")
+    monkeypatch.setenv("MURMURA_KAFKA_SERVICE_HOST", "10.0.0.1")
+    assert load().app == "default"
+
+
+def test_a_wrong_flag_is_named():
+    assert refusal(flags={"http": "9464"}).startswith("command line: http: expected HOST:PORT")
+
+
+@pytest.mark.parametrize(
+    ("values", "first", "second"),
+    [
+        ({"kafka": {"heartbeat_interval_ms": 9000}}, "heartbeat_interval_ms", "session_timeout_ms"),
+        ({"kafka": {"drain_s": 30}}, "drain_s", "rebalance_timeout_ms"),
+        ({"kafka": {"fetch_max_wait_ms": 30000}}, "fetch_max_wait_ms", "request_timeout_ms"),
+        ({"kafka": {"fetch_max_bytes": 1000}}, "max_partition_fetch_bytes", "fetch_max_bytes"),
+        ({"limits": {"max_value_bytes": 2**30}}, "limits.max_value_bytes", "producer.max_request_bytes"),
+        ({"producer": {"batch_bytes": 2**30}}, "producer.batch_bytes", "producer.max_request_bytes"),
+        ({"commit_interval_ms": 20000}, "commit_interval_ms", "kafka.session_timeout_ms"),
+        ({"kafka": {"security": {"protocol": "SSL", "sasl_mechanism": "PLAIN"}}}, "sasl_mechanism", "protocol"),
+        ({"kafka": {"security": {"protocol": "SASL_SSL", "username": "me"}}}, "sasl_mechanism", "password"),
+        ({"kafka": {"security": {"cafile": "ca.pem"}}}, "cafile", "protocol"),
+    ],
+)
+def test_settings_that_clash_are_both_named(values, first, second):
+    message = refusal(flags=values)
+    assert first in message
+    assert second in message
+
+
+def test_a_password_is_never_shown(monkeypatch):
+    monkeypatch.setenv("MURMURA_KAFKA__SECURITY__PASSWORD", "hush-hush")
+    settings = load(
+        flags={"kafka": {"security": {"protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "username": "me"}}}
+    )
+    assert "hush-hush" not in f"{settings!r} {settings.model_dump_json()}"
+    assert settings.kafka.client_options()["sasl_plain_password"] == "hush-hush"
+    assert "hush-hush" not in refusal(flags={"kafka": {"security": {"password": ["hush-hush"]}}})
+
+
+def test_client_options_carry_address_and_security():
+    assert KafkaSettings(bootstrap_servers="a:1,b:2").client_options() == {
+        "bootstrap_servers": ["a:1", "b:2"],
+        "security_protocol": "PLAINTEXT",
+    }
+    assert "ssl_context" in KafkaSettings(security=SecuritySettings(protocol="SSL")).client_options()

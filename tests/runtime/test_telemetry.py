@@ -1,0 +1,159 @@
+"""Metrics: their names are a contract; batches are counted right."""
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from murmura.runtime.histogram import BatchHistogram
+from murmura.runtime.telemetry import DeviceUse, Metrics
+
+# Dashboards and alert rules are written against this list: extend it, never change a row.
+CONTRACT = {
+    ("murmura_records_total", "counter", ("agent", "topic", "outcome")),
+    ("murmura_dead_letters_total", "counter", ("agent", "reason")),
+    ("murmura_end_to_end_seconds", "histogram", ("agent",)),
+    ("murmura_queue_seconds", "histogram", ()),
+    ("murmura_inference_seconds", "histogram", ()),
+    ("murmura_batch_rows", "histogram", ()),
+    ("murmura_batch_tokens", "histogram", ()),
+    ("murmura_in_flight_records", "gauge", ()),
+    ("murmura_consumer_lag_records", "gauge", ("topic", "partition")),
+    ("murmura_assigned_partitions", "gauge", ()),
+    ("murmura_paused_partitions", "gauge", ()),
+    ("murmura_commits_total", "counter", ("outcome",)),
+    ("murmura_send_retries_total", "counter", ()),
+    ("murmura_device_busy_ratio", "gauge", ()),
+    ("murmura_host_seconds_per_record", "gauge", ()),
+    ("murmura_model_info", "gauge", ("name", "version", "device", "graph")),
+}
+
+
+def used_metrics() -> Metrics:
+    metrics = Metrics()
+    metrics.batch(3, 40, [0.001, 0.002, 0.5], 0.004)
+    metrics.answered("classification", "tickets", [0.01, 0.02])
+    metrics.silent("router", "tickets")
+    metrics.dead_letter(None, "tickets", "not_json")
+    metrics.commit(ok=True)
+    metrics.send_retry(2)
+    metrics.model("desk", 3, "cpu", "ragged")
+    metrics.watch(in_flight=lambda: 5, assigned=lambda: 4, paused=lambda: 1, lag=lambda: {("tickets", 2): 17})
+    return metrics
+
+
+def scrape(metrics: Metrics):
+    text = generate_latest(metrics.registry).decode()
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def value(metrics: Metrics, metric: str, /, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(metric, labels)
+
+
+def test_names_types_and_labels_are_the_contract():
+    found = set()
+    for family in scrape(used_metrics()).values():
+        if family.name.startswith("murmura"):
+            name = family.name + ("_total" if family.type == "counter" else "")
+            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+            found.add((name, family.type, frozenset(labels)))
+    assert found == {(name, kind, frozenset(labels)) for name, kind, labels in CONTRACT}
+
+
+def test_what_is_observed_is_what_is_scraped():
+    metrics = used_metrics()
+    assert value(metrics, "murmura_records_total", agent="classification", topic="tickets", outcome="answered") == 2
+    assert value(metrics, "murmura_records_total", agent="router", topic="tickets", outcome="silent") == 1
+    assert value(metrics, "murmura_records_total", agent="", topic="tickets", outcome="dead_letter") == 1
+    assert value(metrics, "murmura_dead_letters_total", agent="", reason="not_json") == 1
+    assert value(metrics, "murmura_end_to_end_seconds_count", agent="classification") == 2
+    assert value(metrics, "murmura_queue_seconds_count") == 3
+    assert value(metrics, "murmura_batch_rows_sum") == 3
+    assert value(metrics, "murmura_batch_tokens_sum") == 40
+    assert value(metrics, "murmura_consumer_lag_records", topic="tickets", partition="2") == 17
+    assert value(metrics, "murmura_in_flight_records") == 5
+    assert value(metrics, "murmura_send_retries_total") == 2
+    assert value(metrics, "murmura_model_info", name="desk", version="3", device="cpu", graph="ragged") == 1
+
+
+def test_a_revoked_partition_has_no_lag_any_more():
+    metrics = used_metrics()
+    metrics.watch(lag=dict)
+    assert value(metrics, "murmura_consumer_lag_records", topic="tickets", partition="2") is None
+
+
+def test_only_one_model_answers_at_a_time():
+    metrics = used_metrics()
+    metrics.model("desk", 4, "cuda", "ragged")
+    assert len(scrape(metrics)["murmura_model_info"].samples) == 1
+
+
+def test_the_process_is_measured_too():
+    assert "process_resident_memory_bytes" in scrape(Metrics())
+
+
+def test_a_batch_histogram_equals_the_library_s_own():
+    bounds = (0.001, 0.01, 0.1, 1.0)
+    values = np.random.default_rng(0).lognormal(-4, 2, 500)
+    values[:4] = bounds  # a bound belongs to its own bucket
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    batch = BatchHistogram("x", "same", ("agent",), bounds)
+    ours.register(batch)
+    batch.observe_many(values[:300], ("a",))
+    for one in values[300:]:
+        batch.observe(float(one), ("a",))
+    histogram = Histogram("x", "same", ("agent",), registry=theirs, buckets=bounds)
+    for one in values:
+        histogram.labels("a").observe(one)
+    for sample in next(iter(ours.collect())).samples:
+        assert sample.value == pytest.approx(theirs.get_sample_value(sample.name, sample.labels)), sample
+
+
+def test_clocks_that_disagree_count_as_zero_seconds():
+    batch = BatchHistogram("x", "", (), (1.0,))
+    batch.observe_many([-5.0, 0.5])
+    assert batch.totals() == (2, 0.5)
+
+
+class Clocks:
+    def __init__(self) -> None:
+        self.wall = self.cpu = 100.0
+
+    def pass_(self, wall: float, cpu: float) -> None:
+        self.wall += wall
+        self.cpu += cpu
+
+
+def use(clocks: Clocks) -> DeviceUse:
+    return DeviceUse(clock=lambda: clocks.wall, cpu_clock=lambda: clocks.cpu)
+
+
+def test_busy_ratio_is_the_share_of_the_slots_time():
+    clocks = Clocks()
+    device = use(clocks)
+    device.configure(2, runs_on_host=False)
+    clocks.pass_(10, 1)
+    device.ran(5, 5.0)
+    assert device.busy_ratio() == pytest.approx(0.25)
+
+
+def test_busy_ratio_forgets_what_lies_before_the_window():
+    clocks = Clocks()
+    device = use(clocks)
+    for _ in range(40):
+        clocks.pass_(1, 0)
+        device.ran(1, 1.0)
+    assert device.busy_ratio() == pytest.approx(1.0)
+    clocks.pass_(35, 0)
+    assert device.busy_ratio() == 0.0
+
+
+def test_host_seconds_leave_out_forward_passes_on_the_cpu():
+    clocks = Clocks()
+    device = use(clocks)
+    clocks.pass_(10, 8)
+    device.ran(1000, 7.0)
+    assert device.host_seconds_per_record() == pytest.approx(0.001)
+    device.configure(1, runs_on_host=False)
+    assert device.host_seconds_per_record() == pytest.approx(0.008)
