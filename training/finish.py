@@ -1,0 +1,63 @@
+"""After the last step: calibrate each sentence task on its validation rows and choose its thresholds."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime.errors import SetupError
+from ..schemas.manifest import Calibration, TaskSpec, Thresholds
+from .data import Example, read_part
+from .dataset import TaskData
+from .thresholds import label_threshold, probabilities, temperature_of, temperature_of_labels, withholding_threshold
+
+Score = Callable[[Sequence[Example]], NDArray[Any]]
+
+
+def finish(data: TaskData, score: Score, folder: Path, seed: int) -> TaskSpec:
+    """Return the task's spec with temperature and thresholds; `score` gives logits [N, C] in fp32."""
+    rule = data.task.thresholds
+    logits = score(data.validation)
+    index = {label: number for number, label in enumerate(data.labels)}
+    if data.task.kind == "multi_label":
+        truth = np.array([[label in example.labels for label in data.labels] for example in data.validation], float)
+        calibration = temperature_of_labels(logits, truth)
+        chosen = Thresholds(label=rule.label if rule.label is not None else label_threshold(logits, truth, calibration))
+    else:
+        calibration = temperature_of(logits, np.array([index[example.labels[0]] for example in data.validation]))
+        chosen = _withholding(data, logits, score, calibration, folder, seed)
+    return data.spec.model_copy(update={"calibration": calibration, "thresholds": chosen})
+
+
+def _withholding(
+    data: TaskData, logits: NDArray[Any], score: Score, calibration: Calibration, folder: Path, seed: int
+) -> Thresholds:
+    """Choose where to withhold: by the out-of-scope class where one is learned, else by the winner's score.
+
+    Rows of the out-of-scope label are those to catch, all others are genuine, whichever of the others they are.
+    """
+    rule, scope = data.task.thresholds, data.task.out_of_scope
+    given = Thresholds(accept=rule.accept, out_of_scope=rule.out_of_scope)
+    if scope is None:
+        return given
+    examples = [*data.validation, *data.outside]
+    if rule.data is not None:
+        examples = read_part(rule.data, data.task, folder, seed=seed)
+        logits = score(examples)
+    elif data.outside:
+        logits = np.concatenate([logits, score(data.outside)])
+    scores = probabilities(logits, calibration)
+    doubt = scores[:, data.labels.index(scope.label)] if scope.learn else 1 - scores.max(-1)
+    others = np.array([example.labels[0] == scope.label for example in examples])
+    if others.all() or not others.any():
+        if rule.data is None:
+            return given
+        raise SetupError(
+            f"task {data.name}: thresholds need rows labelled {scope.label!r} and others; found only one of both"
+        )
+    cut = withholding_threshold(doubt[~others].tolist(), doubt[others].tolist(), rule.max_flagged)
+    if scope.learn:
+        return given if given.out_of_scope is not None else given.model_copy(update={"out_of_scope": cut})
+    return given if given.accept is not None else given.model_copy(update={"accept": round(1 - cut, 4)})

@@ -1,0 +1,51 @@
+"""Any number of labels for a text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import f1_score
+from tokenizers import Encoding
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..schemas.manifest import TaskSpec
+from .data import Example
+from .heads import linear_head
+
+Array = NDArray[Any]
+
+
+class MultiLabel:
+    per_token = False
+
+    def labels(self, examples: Sequence[Example]) -> list[str]:
+        return sorted({label for example in examples for label in example.labels})
+
+    def unknown(self, example: Example, labels: frozenset[str]) -> str | None:
+        return next((label for label in example.labels if label not in labels), None)
+
+    def head(self, width: int, labels: int) -> nn.Linear:
+        return linear_head(width, labels)
+
+    def target(self, example: Example, encoding: Encoding, index: dict[str, int]) -> Array:
+        hot = np.zeros(len(index), np.float32)
+        hot[[index[label] for label in example.labels]] = 1
+        return hot
+
+    def collate(self, targets: Sequence[Array], width: int) -> Tensor:
+        return torch.from_numpy(np.stack(list(targets)))
+
+    def loss(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+        """Binary cross-entropy, summed over the labels of a text: a mean would fade with their number."""
+        soft = target * (1 - smoothing) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits, soft, reduction="sum") / len(logits)
+
+    def metrics(self, logits: Sequence[Array], targets: Sequence[Array], spec: TaskSpec) -> dict[str, float]:
+        """Micro-F1 is the main one, at a score of one half."""
+        guess, truth = np.stack(list(logits)) > 0, np.stack(list(targets)) > 0.5
+        micro = float(f1_score(truth, guess, average="micro", zero_division=0))
+        macro = float(f1_score(truth, guess, average="macro", zero_division=0))
+        return {"main": micro, "micro_f1": micro, "macro_f1": macro}

@@ -1,0 +1,82 @@
+"""BIO tags for the words of a text; the first sub-token of a word speaks for it, the others are not asked.
+
+Words are the tokenizer's own pre-tokenised ones, in training as in serving, also where the data came as tokens: what
+is learned is what is decoded.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from seqeval.metrics import f1_score
+from tokenizers import Encoding
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..schemas.manifest import TaskSpec
+from .data import Example
+from .heads import linear_head
+
+Array = NDArray[Any]
+IGNORED: Final = -100
+
+
+class Tagging:
+    per_token = True
+
+    def labels(self, examples: Sequence[Example]) -> list[str]:
+        names = sorted({span.label for example in examples for span in example.spans})
+        return ["O", *(f"{prefix}-{name}" for name in names for prefix in "BI")]
+
+    def unknown(self, example: Example, labels: frozenset[str]) -> str | None:
+        return next((span.label for span in example.spans if f"B-{span.label}" not in labels), None)
+
+    def head(self, width: int, labels: int) -> nn.Linear:
+        return linear_head(width, labels)
+
+    def target(self, example: Example, encoding: Encoding, index: dict[str, int]) -> Array:
+        """Return [S]: the tag of each first sub-token, IGNORED elsewhere. A word in a span by one character is in it."""
+        tags = np.full(len(encoding.ids), IGNORED)
+        for token, (start, end) in first_tokens(encoding):
+            tags[token] = index["O"]
+            for span in example.spans:
+                if start < span.end and span.start < end:
+                    tags[token] = index[f"{'B' if start <= span.start else 'I'}-{span.label}"]
+                    break
+        return tags
+
+    def collate(self, targets: Sequence[Array], width: int) -> Tensor:
+        padded = np.full((len(targets), width), IGNORED)
+        for row, tags in zip(padded, targets, strict=True):
+            row[: len(tags)] = tags
+        return torch.from_numpy(padded)
+
+    def loss(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+        asked = target != IGNORED
+        return F.cross_entropy(logits[asked], target[asked], label_smoothing=smoothing)
+
+    def metrics(self, logits: Sequence[Array], targets: Sequence[Array], spec: TaskSpec) -> dict[str, float]:
+        """Span micro-F1 (seqeval, lenient) of the most likely tags; the served decoder is a little better."""
+        names = np.array(spec.labels)
+        truth = [names[tags[tags != IGNORED]].tolist() for tags in targets]
+        guess = [names[rows[tags != IGNORED].argmax(-1)].tolist() for rows, tags in zip(logits, targets, strict=True)]
+        f1 = float(f1_score(truth, guess, zero_division=0))
+        return {"main": f1, "f1": f1}
+
+
+def first_tokens(encoding: Encoding) -> list[tuple[int, tuple[int, int]]]:
+    """Return (token, (start, end)) of each word's first sub-token, with the character range of the whole word."""
+    found: list[tuple[int, tuple[int, int]]] = []
+    before = None
+    for token, (word, (start, end)) in enumerate(zip(encoding.word_ids, encoding.offsets, strict=True)):
+        if word is None:
+            continue
+        if word == before:
+            first, (begin, _) = found[-1]
+            found[-1] = (first, (begin, end))
+        else:
+            found.append((token, (start, end)))
+        before = word
+    return found

