@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ..runtime.errors import SetupError
 from ..schemas.manifest import Name, TaskKind
@@ -56,6 +65,7 @@ class Source(Reading):
     """One file of one part of a task."""
 
     path: str
+    """Relative to --data; with a leading `./` beside the recipe."""
     label: str | None = None
     """Every row has this label; then no label column is read (negatives of your own, say)."""
     rows: Count | None = None
@@ -64,6 +74,12 @@ class Source(Reading):
     """Training only: how often each row is seen in an epoch."""
     typo_copies: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Training only, sentence tasks: so many copies with a slip of the keyboard for each row."""
+
+    @field_validator("path")
+    @classmethod
+    def _beside_the_recipe(cls, path: str, info: ValidationInfo) -> str:
+        beside = (info.context or {}).get("beside")
+        return str(beside.resolve() / path) if beside is not None and path.startswith("./") else path
 
 
 def _as_sources(value: Any) -> Any:
@@ -232,7 +248,7 @@ def load_recipe(path: Path) -> Recipe:
     if not isinstance(raw, dict):
         raise SetupError(f"{path}:1: a recipe is a mapping with at least the key `tasks`")
     try:
-        return Recipe.model_validate({"name": path.stem, **raw})
+        return Recipe.model_validate({"name": path.stem, **raw}, context={"beside": path.parent})
     except ValidationError as error:
         raise SetupError(_one_line(path, tree, error)) from None
 
