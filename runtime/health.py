@@ -1,0 +1,178 @@
+"""Health and metrics over HTTP, on an address of their own.
+
+`/livez` says whether a restart would help, `/readyz` whether this process answers records now, `/metrics` is for
+Prometheus. Health is about consuming and predicting: a process without partitions is ready, and one whose broker is
+reachable but whose records get nowhere is not.
+"""
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from .errors import SetupError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+LIVE_PATIENCE: Final = 5
+"""A process is killed only after so many times the overdue limit: while a broker is away, a restart helps nobody."""
+
+
+@dataclass(slots=True)
+class HealthState:
+    """What the app knows of itself; the app sets the fields, the verdicts are arithmetic on `now` (monotonic, s)."""
+
+    overdue_s: float = 60.0
+    model_loaded: bool = False
+    group_joined: bool = False
+    stopping: bool = False
+    last_progress: float = 0.0
+    """When a record was last finished."""
+    waiting_since: float | None = None
+    """Since when there has been work without a pause; None when there is none. Set by `working`."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Facts to show in `/readyz`, such as the model's name."""
+
+    def working(self, has_work: bool, now: float) -> None:
+        """Tell whether records wait or are in flight. An idle hour before the first one is no delay."""
+        if not has_work:
+            self.waiting_since = None
+        elif self.waiting_since is None:
+            self.waiting_since = now
+
+    def progressed(self, now: float) -> None:
+        self.last_progress = now
+
+    def stalled_s(self, now: float) -> float:
+        """Return for how long there has been work and none of it was finished."""
+        if self.waiting_since is None:
+            return 0.0
+        return max(now - max(self.waiting_since, self.last_progress), 0.0)
+
+    def ready(self, now: float) -> list[str]:
+        """Return the reasons why not; empty when ready."""
+        reasons = []
+        if self.stopping:
+            reasons.append("stopping")
+        if not self.model_loaded:
+            reasons.append("no model is loaded")
+        if not self.group_joined:
+            reasons.append("the consumer group is not joined")
+        if self.stalled_s(now) > self.overdue_s:
+            reasons.append(f"no record finished for {self.stalled_s(now):.0f} s while some wait")
+        return reasons
+
+    def live(self, now: float) -> list[str]:
+        """Return the reasons for a restart; empty when there is none."""
+        limit = LIVE_PATIENCE * self.overdue_s
+        stalled = self.stalled_s(now)
+        return [f"no record finished for {stalled:.0f} s while some wait"] if stalled > limit else []
+
+
+class HealthApp:
+    """An ASGI application with three paths. Serves by itself or as routes of another application."""
+
+    def __init__(
+        self, state: HealthState, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._state, self._registry, self._clock = state, registry, clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        status, kind, body = self._answer(scope["method"], scope["path"])
+        headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    def _answer(self, method: str, path: str) -> tuple[int, str, bytes]:
+        if method not in {"GET", "HEAD"}:
+            return 405, "text/plain", b"only GET\n"
+        match path:
+            case "/livez":
+                return self._verdict("live", self._state.live(self._clock()))
+            case "/readyz":
+                return self._verdict("ready", self._state.ready(self._clock()))
+            case "/metrics":
+                return 200, CONTENT_TYPE_LATEST, generate_latest(self._registry)
+        return 404, "text/plain", b"here are /livez, /readyz and /metrics\n"
+
+    def _verdict(self, word: str, reasons: list[str]) -> tuple[int, str, bytes]:
+        body = {word: not reasons, "reasons": reasons, **self._state.details}
+        return (503 if reasons else 200), "application/json", json.dumps(body).encode() + b"\n"
+
+
+class HealthServer:
+    """Serves an ASGI application on HOST:PORT of its own, without touching the process's signal handlers."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], address: tuple[str, int]) -> None:
+        """Take the address at once; port 0 takes a free one. Raises SetupError when it is not to be had."""
+        self._socket = _bind(*address)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, ws="none"
+        )
+        self._server = _QuietServer(config)
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT as it was really taken."""
+        host, port = self._socket.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="health")
+        await self._server.up.wait()
+
+    async def stop(self) -> None:
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+        self._socket.close()
+
+
+class _QuietServer(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals belong to whoever runs the process."""
+        yield
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+        except OSError:
+            sock.close()
+            raise
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise SetupError(
+            f"http {host}:{port}: {reason}; choose another with --http HOST:PORT (port 0: a free one)"
+        ) from None
+    return sock

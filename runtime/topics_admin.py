@@ -1,0 +1,142 @@
+"""Topics on a broker: which are there, which are missing, and making them as the table in `schemas.topics` says.
+
+Asked before anything starts, because a consumer of a missing topic hangs, and because a client that merely asks for a
+topic by name may have the broker create it with one partition: the list of all topics is read instead.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from ..schemas.topics import MANY, Topic
+from .errors import SetupError
+from .settings import KafkaSettings
+
+REPLICAS: Final = 3
+OTHER_TOPIC: Final = Topic("", "any", "the sender's", "many", large=True)
+"""How a topic that is not in the table is made: as one of requests, kept as long as the broker keeps topics."""
+
+
+async def partitions(kafka: KafkaSettings, timeout_s: float | None = None) -> dict[str, int]:
+    """Return every topic of the broker that we may see, with the number of its partitions.
+
+    Raises SetupError when nobody answers within `timeout_s` (default: `kafka.start_timeout_s`).
+    """
+    async with _admin(kafka, timeout_s or kafka.start_timeout_s) as admin:
+        return _counts(await admin.describe_topics())
+
+
+async def check(kafka: KafkaSettings, topics: Iterable[str], timeout_s: float | None = None) -> list[str]:
+    """Return those of `topics` that the broker has not, sorted."""
+    there = await partitions(kafka, timeout_s)
+    return sorted(set(topics) - there.keys())
+
+
+async def create(
+    kafka: KafkaSettings, topics: Mapping[str, Topic], *, many: int = MANY, timeout_s: float | None = None
+) -> list[str]:
+    """Make those of `topics` (by full name) that are missing and return their names.
+
+    `many` is the number of partitions of the topics that have many. Topics that are there are left as they are. Each
+    has as many replicas as there are brokers, at most three. Returns when the broker lists them all.
+    """
+    timeout_s = timeout_s or kafka.start_timeout_s
+    async with _admin(kafka, timeout_s) as admin:
+        there = _counts(await admin.describe_topics())
+        missing = {name: topic for name, topic in topics.items() if name not in there}
+        if missing:
+            replicas = min(REPLICAS, len((await admin.describe_cluster())["brokers"]))
+            response = await admin.create_topics([_new(name, topic, many, replicas) for name, topic in missing.items()])
+            _refuse_failures(response.topic_errors)
+            # Nobody tells when a new topic is known everywhere.
+            while missing.keys() - _counts(await admin.describe_topics()).keys():  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        return sorted(missing)
+
+
+def _new(name: str, topic: Topic, many: int, replicas: int) -> NewTopic:
+    return NewTopic(name, topic.partitions(many), replicas, topic_configs=topic.config())
+
+
+def _refuse_failures(errors: Iterable[tuple[Any, ...]]) -> None:
+    for name, code, *message in errors:
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:
+            why = next((text for text in message if text), error.__name__)
+            raise SetupError(f"topic {name}: the broker will not make it: {why}")
+
+
+def _counts(described: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    # A topic that was made a moment ago has partitions and no leader yet: it is there.
+    return {topic["topic"]: len(topic["partitions"]) for topic in described if topic["partitions"]}
+
+
+@asynccontextmanager
+async def _admin(kafka: KafkaSettings, timeout_s: float) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A connected admin client. Everything within has `timeout_s`; failures become one line."""
+    try:
+        options = kafka.client_options()
+    except OSError as error:
+        raise SetupError(f"kafka.security: {error.filename or 'certificates'}: {error.strerror or error}") from None
+    admin = AIOKafkaAdminClient(**options, request_timeout_ms=max(int(timeout_s * 1000), 1))
+    with _silence():
+        try:
+            async with asyncio.timeout(timeout_s):
+                await _answers(kafka.bootstrap_servers)
+                await admin.start()
+                yield admin
+        except TimeoutError:
+            raise SetupError(_unreachable(kafka, f"no answer within {timeout_s:g} s")) from None
+        except (KafkaError, OSError) as error:
+            raise SetupError(_unreachable(kafka, _reason(error))) from None
+        finally:
+            await admin.close()
+
+
+async def _answers(bootstrap_servers: str) -> None:
+    """Connect to one of the servers; the reason why none of them lets us in is worth more than aiokafka's."""
+    failures: list[OSError] = []
+    for server in bootstrap_servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        if not host or not port.isdigit():
+            raise SetupError(f"kafka.bootstrap_servers: expected HOST:PORT, found {server!r}")
+        try:
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except OSError as error:
+            failures.append(error)
+        else:
+            writer.close()
+            return
+    raise failures[-1]
+
+
+def _unreachable(kafka: KafkaSettings, reason: str) -> str:
+    return (
+        f"no Kafka broker at {kafka.bootstrap_servers}: {reason}; "
+        "start one or say where it is with --bootstrap HOST:PORT"
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What aiokafka has to say about a broker that does not answer is said by our error, once."""
+    logger = logging.getLogger("aiokafka")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,84 @@
+"""Topics: what is missing is named, what is unreachable is said in one line, what is made is as the table says."""
+
+import asyncio
+import logging
+import socket
+import time
+import uuid
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from murmura.runtime import topics_admin
+from murmura.runtime.embedded import EmbeddedBroker
+from murmura.runtime.errors import SetupError
+from murmura.runtime.settings import KafkaSettings
+from murmura.schemas.topics import named
+
+
+@pytest.fixture(scope="module")
+def broker():
+    with EmbeddedBroker({"a": 3, "b": 1}) as embedded:
+        yield embedded
+
+
+async def test_missing_topics_are_named_and_none_is_made_by_asking(broker):
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
+    assert await topics_admin.check(kafka, ["z", "b", "y"]) == ["y", "z"]
+    assert await topics_admin.partitions(kafka) == {"a": 3, "b": 1}
+
+
+@pytest.mark.parametrize("server", ["127.0.0.1:1", "nowhere.invalid:9092"])
+async def test_an_unreachable_broker_is_one_line_and_no_log(server, caplog):
+    with caplog.at_level(logging.DEBUG, logger="aiokafka"), pytest.raises(SetupError) as caught:
+        await topics_admin.check(KafkaSettings(bootstrap_servers=server), ["a"])
+    message = str(caught.value)
+    assert message.startswith(f"no Kafka broker at {server}: ")
+    assert "--bootstrap HOST:PORT" in message
+    assert "\n" not in message
+    assert not [record for record in caplog.records if record.name.startswith("aiokafka")]
+
+
+async def test_a_server_that_never_answers_is_given_up_in_time():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        with pytest.raises(SetupError, match=r"no answer within 0\.5 s"):
+            await topics_admin.check(kafka, ["a"], timeout_s=0.5)
+    assert time.monotonic() - started < 2
+
+
+async def test_an_address_without_a_port_is_refused():
+    with pytest.raises(SetupError, match="expected HOST:PORT, found 'localhost'"):
+        await topics_admin.check(KafkaSettings(bootstrap_servers="localhost"), ["a"])
+
+
+@pytest.mark.kafka
+async def test_topics_are_made_as_the_table_says_and_left_alone_afterwards(kafka):
+    settings = KafkaSettings(bootstrap_servers=kafka)
+    prefix = f"t{uuid.uuid4().hex[:8]}"
+    table = dict(named(prefix))
+    assert await topics_admin.create(settings, table, many=5) == sorted(table)
+    assert await topics_admin.create(settings, table, many=9) == []
+    there = await topics_admin.partitions(settings)
+    assert {name: there[name] for name in table} == {name: topic.partitions(5) for name, topic in table.items()}
+    dead_letters = f"{prefix}.deadletters"
+    assert (await config_of(kafka, dead_letters)).items() >= table[dead_letters].config().items()
+
+
+async def config_of(bootstrap: str, topic: str) -> dict[str, str]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        (response,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+    finally:
+        await admin.close()
+    return {entry[0]: entry[1] for entry in response.resources[0][4]}
+
+
+@pytest.mark.kafka
+async def test_a_topic_that_the_broker_refuses_is_one_line(kafka):
+    topic = next(topic for _, topic in named())
+    with pytest.raises(SetupError, match=r"topic \.\.: the broker will not make it: "):
+        await asyncio.wait_for(topics_admin.create(KafkaSettings(bootstrap_servers=kafka), {"..": topic}), timeout=20)
