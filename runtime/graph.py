@@ -1,0 +1,213 @@
+"""Builds the ONNX graph of a multitask BERT from arrays: one encoder, one output per task. Needs no torch.
+
+Two forms of the same weights:
+
+- *ragged*: the tokens of all texts of a batch lie one after another, `T` in all. Everything but attention runs on
+  `[T, H]`; attention alone is laid out as `[B, S]`. No work is spent on padding, and an answer does not depend on what
+  shares its batch.
+- *padded*: the usual `[B, S]`, for devices with fixed shapes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import spox.opset.ai.onnx.v20 as op
+from spox import Tensor, argument, build
+
+from ..schemas.manifest import EncoderSpec, TaskSpec
+from .errors import ModelRefused
+
+Weights = Mapping[str, npt.NDArray[Any]]
+Form = Literal["ragged", "padded"]
+Var = Any  # spox is typed, but stays behind this door
+
+# Added to the scores of padded keys. Finite, so that a row of padding alone gives numbers instead of NaN, and far enough
+# down that exp() gives exactly 0 for every real neighbour.
+MASKED: Final = np.float32(-1e4)
+
+
+def weight_shapes(encoder: EncoderSpec, tasks: Sequence[TaskSpec]) -> dict[str, tuple[int, ...]]:
+    """Return every weight that the graph is built from, with its shape. Names are those of BERT checkpoints."""
+    hidden, inner = encoder.hidden_size, encoder.intermediate_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (encoder.vocab_size, hidden),
+        "embeddings.position_embeddings.weight": (encoder.max_positions, hidden),
+    }
+
+    def pair(name: str, *shape: int) -> None:
+        shapes[name + ".weight"], shapes[name + ".bias"] = shape, shape[:1]
+
+    pair("embeddings.LayerNorm", hidden)
+    for i in range(encoder.layers):
+        layer = f"encoder.layer.{i}."
+        for part in ("query", "key", "value"):
+            pair(f"{layer}attention.self.{part}", hidden, hidden)
+        pair(layer + "attention.output.dense", hidden, hidden)
+        pair(layer + "attention.output.LayerNorm", hidden)
+        pair(layer + "intermediate.dense", inner, hidden)
+        pair(layer + "output.dense", hidden, inner)
+        pair(layer + "output.LayerNorm", hidden)
+    for task in tasks:
+        pair(f"heads.{task.name}", len(task.labels), hidden)
+    return shapes
+
+
+def check_weights(encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights) -> None:
+    """Raise ModelRefused when a weight is missing or has another shape than the manifest says. More are ignored."""
+    if encoder.hidden_size % encoder.heads:
+        raise ModelRefused(f"hidden_size {encoder.hidden_size} is not a multiple of {encoder.heads} attention heads")
+    for name, shape in weight_shapes(encoder, tasks).items():
+        if name not in weights:
+            raise ModelRefused(f"weight {name} is missing; is this a BERT checkpoint with the manifest's sizes?")
+        if weights[name].shape != shape:
+            raise ModelRefused(f"weight {name} has shape {weights[name].shape}, the manifest asks for {shape}")
+    types = weights.get("embeddings.token_type_embeddings.weight")
+    if types is not None and (types.ndim != 2 or types.shape[1] != encoder.hidden_size):
+        raise ModelRefused(f"weight embeddings.token_type_embeddings.weight has shape {types.shape}")
+
+
+def build_graph(encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights, form: Form = "ragged") -> bytes:
+    """Return the serialised ONNX model (opset 20).
+
+    Inputs of the ragged form: `input_ids`, `position_ids`, `seq_index` int64 [T]; `pad_index` int64 [B, S], the row in
+    [0, T) of each token and T for padding; `attention_mask` float32 [B, S]. `seq_index` is where each token lies in the
+    flattened [B * S]. Inputs of the padded form: `input_ids` int64 [B, S] and `attention_mask` float32 [B, S].
+    Outputs, named by the tasks: logits [B, C]; for tagging [T, C] (padded: [B, S, C]).
+    """
+    check_weights(encoder, tasks, weights)
+    builder = _Ragged(encoder, weights) if form == "ragged" else _Padded(encoder, weights)
+    model = build(builder.inputs, {**builder.outputs(tasks)})
+    model.graph.name = "murmura"
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _const(value: Any) -> Var:
+    return op.const(np.asarray(value))
+
+
+class _Encoder:
+    """What both forms share. `x` is [T, H] in the ragged form and [B, S, H] in the padded one."""
+
+    inputs: dict[str, Var]
+
+    def __init__(self, encoder: EncoderSpec, weights: Weights) -> None:
+        self.spec, self._weights = encoder, weights
+        self.head_size = encoder.hidden_size // encoder.heads
+
+    def w(self, name: str) -> npt.NDArray[np.float32]:
+        return np.ascontiguousarray(self._weights[name], dtype=np.float32)
+
+    def norm(self, x: Var, name: str) -> Var:
+        scale, bias = _const(self.w(name + ".weight")), _const(self.w(name + ".bias"))
+        return op.layer_normalization(x, scale, bias, axis=-1, epsilon=self.spec.layer_norm_eps)[0]
+
+    def linear(self, x: Var, name: str) -> Var:
+        return self.affine(x, self.w(name + ".weight"), self.w(name + ".bias"))
+
+    def affine(self, x: Var, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> Var:
+        raise NotImplementedError
+
+    def qkv(self, x: Var, layer: str) -> Var:
+        """Query, key and value in one product, the scale 1/sqrt(D) folded into the query's weights."""
+        parts = [layer + "attention.self." + part for part in ("query", "key", "value")]
+        factors = (np.float32(self.head_size**-0.5), np.float32(1), np.float32(1))
+        weight = np.concatenate([self.w(p + ".weight") * f for p, f in zip(parts, factors, strict=True)])
+        bias = np.concatenate([self.w(p + ".bias") * f for p, f in zip(parts, factors, strict=True)])
+        return self.affine(x, weight, bias)
+
+    def position_table(self) -> npt.NDArray[np.float32]:
+        """Positions plus the embedding of segment 0, which every token of a single text has."""
+        table = self.w("embeddings.position_embeddings.weight")
+        types = "embeddings.token_type_embeddings.weight"
+        return table + self.w(types)[0] if types in self._weights else table
+
+    def embed(self, ids: Var, positions: Var) -> Var:
+        word = op.gather(_const(self.w("embeddings.word_embeddings.weight")), ids)
+        return self.norm(op.add(word, op.gather(_const(self.position_table()), positions)), "embeddings.LayerNorm")
+
+    def attend(self, x: Var, layer: str) -> Var:
+        raise NotImplementedError
+
+    def layer(self, x: Var, i: int) -> Var:
+        layer = f"encoder.layer.{i}."
+        attended = self.linear(self.attend(x, layer), layer + "attention.output.dense")
+        x = self.norm(op.add(attended, x), layer + "attention.output.LayerNorm")
+        inner = op.gelu(self.linear(x, layer + "intermediate.dense"))
+        return self.norm(op.add(self.linear(inner, layer + "output.dense"), x), layer + "output.LayerNorm")
+
+    def scores(self, q: Var, k_transposed: Var, mask: Var) -> Var:
+        bias = op.mul(op.sub(_const(np.float32(1)), mask), _const(MASKED))
+        return op.softmax(op.add(op.matmul(q, k_transposed), bias), axis=-1)
+
+    def mean(self, padded: Var, mask: Var) -> Var:
+        """Mean over the tokens of each text: padded [B, S, H], its padding zero, mask [B, S] -> [B, H]."""
+        count = op.max([op.reduce_sum(mask, _const([1]), keepdims=1), _const(np.float32(1))])
+        return op.div(op.reduce_sum(padded, _const([1]), keepdims=0), count)
+
+    def head(self, x: Var, task: TaskSpec) -> Var:
+        return self.linear(x, f"heads.{task.name}")
+
+
+class _Ragged(_Encoder):
+    def __init__(self, encoder: EncoderSpec, weights: Weights) -> None:
+        super().__init__(encoder, weights)
+        self.inputs = {name: argument(Tensor(np.int64, ("T",))) for name in ("input_ids", "position_ids", "seq_index")}
+        self.inputs["pad_index"] = argument(Tensor(np.int64, ("B", "S")))
+        self.inputs["attention_mask"] = argument(Tensor(np.float32, ("B", "S")))
+        self._mask = op.unsqueeze(self.inputs["attention_mask"], _const([1, 2]))
+
+    def affine(self, x: Var, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> Var:
+        return op.gemm(x, _const(weight), _const(bias), transB=1)
+
+    def attend(self, x: Var, layer: str) -> Var:
+        spec, size = self.spec, self.head_size
+        zero = _const(np.zeros((1, 3 * spec.hidden_size), np.float32))
+        rows = op.gather(op.concat([self.qkv(x, layer), zero], axis=0), self.inputs["pad_index"])
+        split = op.transpose(op.reshape(rows, _const([0, 0, 3, spec.heads, size])), perm=[2, 0, 3, 1, 4])
+        q, k, v = (op.gather(split, _const(np.int64(i)), axis=0) for i in range(3))
+        weights = self.scores(q, op.transpose(k, perm=[0, 1, 3, 2]), self._mask)
+        context = op.transpose(op.matmul(weights, v), perm=[0, 2, 1, 3])
+        return op.gather(op.reshape(context, _const([-1, spec.hidden_size])), self.inputs["seq_index"])
+
+    def outputs(self, tasks: Sequence[TaskSpec]) -> dict[str, Var]:
+        x = self.embed(self.inputs["input_ids"], self.inputs["position_ids"])
+        for i in range(self.spec.layers):
+            x = self.layer(x, i)
+        zero = _const(np.zeros((1, self.spec.hidden_size), np.float32))
+        padded = op.gather(op.concat([x, zero], axis=0), self.inputs["pad_index"])
+        pooled = self.mean(padded, self.inputs["attention_mask"])
+        return {task.name: self.head(x if task.kind == "tagging" else pooled, task) for task in tasks}
+
+
+class _Padded(_Encoder):
+    def __init__(self, encoder: EncoderSpec, weights: Weights) -> None:
+        super().__init__(encoder, weights)
+        self.inputs = {
+            "input_ids": argument(Tensor(np.int64, ("B", "S"))),
+            "attention_mask": argument(Tensor(np.float32, ("B", "S"))),
+        }
+        self._mask = op.unsqueeze(self.inputs["attention_mask"], _const([1, 2]))
+
+    def affine(self, x: Var, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> Var:
+        return op.add(op.matmul(x, _const(np.ascontiguousarray(weight.T))), _const(bias))
+
+    def attend(self, x: Var, layer: str) -> Var:
+        spec, size = self.spec, self.head_size
+        split = op.reshape(self.qkv(x, layer), _const([0, 0, 3, spec.heads, size]))
+        split = op.transpose(split, perm=[2, 0, 3, 1, 4])
+        q, k, v = (op.gather(split, _const(np.int64(i)), axis=0) for i in range(3))
+        weights = self.scores(q, op.transpose(k, perm=[0, 1, 3, 2]), self._mask)
+        context = op.transpose(op.matmul(weights, v), perm=[0, 2, 1, 3])
+        return op.reshape(context, _const([0, 0, spec.hidden_size]))
+
+    def outputs(self, tasks: Sequence[TaskSpec]) -> dict[str, Var]:
+        ids, mask = self.inputs["input_ids"], self.inputs["attention_mask"]
+        length = op.squeeze(op.shape(ids, start=1, end=2), _const([0]))
+        x = self.embed(ids, op.range(_const(np.int64(0)), length, _const(np.int64(1))))
+        for i in range(self.spec.layers):
+            x = self.layer(x, i)
+        pooled = self.mean(op.mul(x, op.unsqueeze(mask, _const([2]))), mask)
+        return {task.name: self.head(x if task.kind == "tagging" else pooled, task) for task in tasks}

@@ -1,0 +1,247 @@
+"""A loaded model: text to tokens, tokens to logits in one ragged pass, logits to the outputs of the contract."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from ..schemas.manifest import ModelManifest, TaskSpec, Thresholds
+from .decoding import DECODERS, Output, Rows
+from .errors import ModelFailed, ModelRefused
+from .graph_format import refuse_external_data
+from .session import Array, Device, Runner, open_session
+from .store import read_checked, read_manifest
+
+_OFFLINE_TOKENS: Final = 1024
+_OFFLINE_ROWS: Final = 64
+
+
+class Encoded:
+    """A tokenised text: `ids` with the special tokens, how many, and whether the text was cut to the model's limit."""
+
+    __slots__ = ("encoding", "ids", "tokens", "truncated")
+
+    def __init__(self, encoding: Encoding, truncated: bool) -> None:
+        self.encoding = encoding
+        self.ids: list[int] = encoding.ids
+        self.tokens = len(self.ids)
+        self.truncated = truncated
+
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """What one run gave. `values[task]` is [B, C], or [T, C] for tagging: row b is `[starts[b] : starts[b + 1]]`."""
+
+    values: dict[str, Array]
+    starts: npt.NDArray[np.int64]
+    """[B + 1], the last one T."""
+
+
+class Model:
+    """A manifest, its tokenizer and a runner. `encode`, `run` and `decode` block and may be called from any thread."""
+
+    def __init__(self, manifest: ModelManifest, tokenizer: Tokenizer, runner: Runner, *, graph: str = "ragged") -> None:
+        """The tokenizer is set to the manifest's limits: no padding, cut to `limits.max_tokens`."""
+        self.manifest = manifest
+        self.tasks: dict[str, TaskSpec] = {task.name: task for task in manifest.tasks}
+        self.runner = runner
+        self._limit = manifest.limits.max_tokens
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length=self._limit)
+        self._tokenizer = tokenizer
+        self._feeds = ragged_feeds if graph == "ragged" else padded_feeds
+        self._padded = graph == "padded"
+        self._decoders = {task.name: DECODERS[task.kind](task) for task in manifest.tasks}
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        device: Device = "auto",
+        graph: str = "ragged",
+        verify: bool = True,
+        threads: int = 1,
+    ) -> Self:
+        """Load a model folder (for a delta: the folder that `store.resolve` gives).
+
+        With `verify` the digests of what is read are checked first and the reference sample must come out as stored.
+        Raises ModelRefused or SetupError in one line.
+        """
+        from .reference import check_reference, read_reference  # noqa: PLC0415  (it calls the model)
+
+        manifest = read_manifest(folder)
+        tokenizer = _read_tokenizer(manifest, _read(folder, manifest, "tokenizer", verify))
+        graph_bytes = _read(folder, manifest, f"graph:{graph}", verify)
+        refuse_external_data(graph_bytes)
+        session = open_session(graph_bytes, device, threads)
+        missing = [task.name for task in manifest.tasks if task.name not in session.outputs]
+        if missing:
+            raise ModelRefused(f"{folder}: the graph answers no task {missing[0]!r}; export the model again")
+        model = cls(manifest, tokenizer, session, graph=graph)
+        if verify and manifest.path_of("reference"):
+            check_reference(model, read_reference(_read(folder, manifest, "reference", verify)))
+        return model
+
+    @property
+    def device(self) -> str:
+        """`cuda` or `cpu`, by what the session really uses."""
+        return self.runner.device
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Tokenise a chunk at once; the GIL is free meanwhile. ValueError names the index of a text with a surrogate."""
+        chunk = list(texts)
+        try:
+            encodings = self._tokenizer.encode_batch(chunk)
+        except TypeError:
+            _name_surrogate(chunk)
+            raise
+        limit = self._limit
+        # `overflowing` copies everything that was cut off, so it is only asked where something can have been.
+        return [Encoded(e, len(e) == limit and bool(e.overflowing)) for e in encodings]
+
+    def run(self, batch: Sequence[Encoded]) -> Logits:
+        """Answer a batch in one pass. Raises ModelFailed when the run fails or a value is not finite."""
+        lengths = np.fromiter((e.tokens for e in batch), np.int64, len(batch))
+        starts = np.zeros(len(batch) + 1, np.int64)
+        np.cumsum(lengths, out=starts[1:])
+        ids = np.fromiter(chain.from_iterable(e.ids for e in batch), np.int64, int(starts[-1]))
+        outputs = self.runner.run(self._feeds(ids, lengths, starts))
+        values = {name: outputs[name] for name in self.tasks}
+        for name, value in values.items():
+            if not np.isfinite(value).all():
+                raise ModelFailed(f"task {name} gave values that are not finite")
+        if self._padded:
+            mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
+            values = {name: v[mask] if v.ndim == 3 else v for name, v in values.items()}
+        return Logits(values, starts)
+
+    def decode(
+        self,
+        logits: Logits,
+        batch: Sequence[Encoded],
+        texts: Sequence[str],
+        wanted: Sequence[tuple[str, ...]],
+        thresholds: Mapping[str, Thresholds] | None = None,
+    ) -> list[dict[str, Output]]:
+        """Return per row the outputs of the tasks it wants; `thresholds` replaces the manifest's, per task."""
+        answers: list[dict[str, Output]] = [{} for _ in batch]
+        for name, rows in _rows_by_task(wanted).items():
+            spec = self.tasks[name]
+            limits = (thresholds or {}).get(name, spec.thresholds)
+            chosen = _choose(spec, logits, batch, texts, rows)
+            for row, output in zip(rows, self._decoders[name](chosen, limits), strict=True):
+                answers[row][name] = output
+        return answers
+
+    def predict(self, texts: Sequence[str], tasks: Sequence[str] | None = None) -> list[dict[str, Output]]:
+        """Encode, run and decode, in batches of about 1,000 tokens in the order given. For offline use; all tasks."""
+        wanted = tuple(self.tasks if tasks is None else tasks)
+        answers: list[dict[str, Output]] = []
+        for batch, part in self.batches(texts):
+            answers += self.decode(self.run(batch), batch, part, [wanted] * len(batch))
+        return answers
+
+    def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[Encoded], Sequence[str]]]:
+        """Yield tokenised batches and their texts, in the order given."""
+        encoded = self.encode(texts)
+        begin = tokens = 0
+        for end, item in enumerate(encoded):
+            if end > begin and (tokens + item.tokens > _OFFLINE_TOKENS or end - begin == _OFFLINE_ROWS):
+                yield encoded[begin:end], texts[begin:end]
+                begin, tokens = end, 0
+            tokens += item.tokens
+        if begin < len(encoded):
+            yield encoded[begin:], texts[begin:]
+
+
+def ragged_feeds(
+    ids: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]
+) -> dict[str, Array]:
+    """Inputs of the ragged graph for texts that lie one after another in `ids` [T]."""
+    columns = np.arange(max(int(lengths.max(initial=1)), 1))
+    mask = columns < lengths[:, None]
+    return {
+        "input_ids": ids,
+        "position_ids": np.arange(len(ids)) - np.repeat(starts[:-1], lengths),
+        "seq_index": np.flatnonzero(mask),
+        "pad_index": np.where(mask, starts[:-1, None] + columns, len(ids)),
+        "attention_mask": mask.astype(np.float32),
+    }
+
+
+def padded_feeds(
+    ids: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]
+) -> dict[str, Array]:
+    """Inputs of the padded graph; padding is token 0, which the mask hides."""
+    del starts
+    mask = np.arange(max(int(lengths.max(initial=1)), 1)) < lengths[:, None]
+    padded = np.zeros(mask.shape, np.int64)
+    padded[mask] = ids
+    return {"input_ids": padded, "attention_mask": mask.astype(np.float32)}
+
+
+def _rows_by_task(wanted: Sequence[tuple[str, ...]]) -> dict[str, list[int]]:
+    """Which rows want each task. The rows of a batch mostly want the same."""
+    if len(set(wanted)) == 1:
+        every = list(range(len(wanted)))
+        return dict.fromkeys(wanted[0], every)
+    rows: dict[str, list[int]] = {}
+    for row, names in enumerate(wanted):
+        for name in names:
+            rows.setdefault(name, []).append(row)
+    return rows
+
+
+def _choose(spec: TaskSpec, logits: Logits, batch: Sequence[Encoded], texts: Sequence[str], rows: list[int]) -> Rows:
+    values, starts = logits.values[spec.name], logits.starts
+    if len(rows) < len(batch):
+        if spec.kind == "tagging":
+            values = np.concatenate([values[starts[r] : starts[r + 1]] for r in rows])
+            starts = np.concatenate([[0], np.cumsum(np.diff(logits.starts)[rows])])
+        else:
+            values = values[rows]
+    return Rows(values, starts, [batch[r].encoding for r in rows], [texts[r] for r in rows])
+
+
+def _read(folder: Path, manifest: ModelManifest, role: str, verify: bool) -> bytes:
+    entry = next((f for f in manifest.files if f.role == role), None)
+    if entry is None:
+        if manifest.is_delta:
+            raise ModelRefused(f"{folder} is a delta folder: `murmura models assemble` makes a model folder from it")
+        raise ModelRefused(f"{folder}: the manifest names no file with role {role}; export the model again")
+    return read_checked(folder, entry, digest=verify)
+
+
+def _read_tokenizer(manifest: ModelManifest, data: bytes) -> Tokenizer:
+    # One tokeniser thread per process is the design; a pool of the library's own would take the cores of inference.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if manifest.limits.max_tokens > manifest.encoder.max_positions:
+        raise ModelRefused(
+            f"model {manifest.name}: limits.max_tokens {manifest.limits.max_tokens} is more than the encoder's "
+            f"max_positions {manifest.encoder.max_positions}"
+        )
+    try:
+        tokenizer = Tokenizer.from_buffer(data)
+    except Exception as error:  # the library raises bare Exception
+        raise ModelRefused(f"model {manifest.name}: tokenizer.json cannot be read: {str(error)[:200]}") from error
+    if tokenizer.get_vocab_size() > manifest.encoder.vocab_size:
+        raise ModelRefused(
+            f"model {manifest.name}: the tokenizer has {tokenizer.get_vocab_size()} tokens, the encoder "
+            f"{manifest.encoder.vocab_size}; they do not belong together"
+        )
+    return tokenizer
+
+
+def _name_surrogate(texts: Sequence[str]) -> None:
+    for index, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"text {index} holds a lone surrogate, which is no character") from None

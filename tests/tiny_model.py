@@ -1,0 +1,148 @@
+"""A complete model folder in milliseconds: a WordPiece vocabulary, random weights, our graph, manifest and reference.
+
+Needs no torch and no pre-trained weights. `write_tiny_model(folder)` gives what `Model.load(folder)` loads.
+"""
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from murmura.runtime.graph import build_graph, weight_shapes
+from murmura.runtime.model import Model
+from murmura.runtime.reference import make_reference
+from murmura.runtime.store import write_manifest
+from murmura.schemas.manifest import EncoderSpec, Limits, ModelManifest, TaskSpec
+
+WORDS = [
+    "my",
+    "card",
+    "was",
+    "lost",
+    "and",
+    "i",
+    "want",
+    "a",
+    "new",
+    "one",
+    "please",
+    "help",
+    "me",
+    "transfer",
+    "money",
+    "to",
+    "the",
+    "account",
+    "in",
+    "london",
+    "on",
+    "monday",
+    "it",
+    "is",
+    "great",
+    "bad",
+    "why",
+    "how",
+    "what",
+    "when",
+    "where",
+    "who",
+    "cancel",
+    "order",
+    "refund",
+    "payment",
+    "failed",
+    "thanks",
+    "hello",
+    "weather",
+    "tomorrow",
+]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+REFERENCE_TEXTS = ("my card was lost", "please transfer 20 money to london, on monday!", "hello")
+
+INTENT = TaskSpec(
+    name="intent", kind="classification", labels=["card_lost", "transfer", "refund", "other"], out_of_scope="other"
+)
+SENTIMENT = TaskSpec(name="sentiment", kind="classification", labels=["negative", "neutral", "positive"])
+TOPICS = TaskSpec(name="topics", kind="multi_label", labels=["cards", "payments", "travel"])
+ENTITIES = TaskSpec(name="entities", kind="tagging", labels=["O", "B-place", "I-place", "B-time", "I-time"])
+TASKS = (INTENT, SENTIMENT, TOPICS, ENTITIES)
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """BERT's normaliser, words and special tokens over a vocabulary of a few words, letters, digits and marks."""
+    alphabet = list("abcdefghijklmnopqrstuvwxyz0123456789.,!?'-")
+    pieces = SPECIAL + alphabet + ["##" + c for c in alphabet] + [w for w in dict.fromkeys(WORDS) if len(w) > 1]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+    return tokenizer
+
+
+def tiny_encoder(*, hidden: int = 16, layers: int = 2, heads: int = 2, max_positions: int = 64) -> EncoderSpec:
+    return EncoderSpec(
+        source="scratch",
+        sha256="0" * 64,
+        vocab_size=tiny_tokenizer().get_vocab_size(),
+        hidden_size=hidden,
+        layers=layers,
+        heads=heads,
+        intermediate_size=2 * hidden,
+        max_positions=max_positions,
+    )
+
+
+def random_weights(
+    encoder: EncoderSpec, tasks: Sequence[TaskSpec] = TASKS, seed: int = 0
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Normal weights large enough that answers differ from text to text; LayerNorm near one."""
+    random = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in weight_shapes(encoder, tasks).items():
+        values = random.normal(0.0, 0.4, shape)
+        weights[name] = (values * 0.2 + 1.0 if name.endswith("LayerNorm.weight") else values).astype(np.float32)
+    return weights
+
+
+def write_tiny_model(
+    folder: Path,
+    tasks: Sequence[TaskSpec] = TASKS,
+    *,
+    name: str = "tiny",
+    version: int = 0,
+    seed: int = 0,
+    max_tokens: int = 32,
+    graphs: Sequence[str] = ("ragged",),
+) -> Path:
+    """Write a model folder with random weights and return it. The same arguments give the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder = tiny_encoder()
+    weights = random_weights(encoder, tasks, seed)
+    checkpoint = save(weights)
+    (folder / "model.safetensors").write_bytes(checkpoint)
+    (folder / "tokenizer.json").write_text(tiny_tokenizer().to_str())
+    roles = {"tokenizer.json": "tokenizer", "model.safetensors": "training"}
+    for form in graphs:
+        (folder / f"model.{form}.onnx").write_bytes(build_graph(encoder, tasks, weights, form))
+        roles[f"model.{form}.onnx"] = f"graph:{form}"
+    manifest = ModelManifest(
+        name=name,
+        version=version,
+        encoder=encoder.model_copy(update={"sha256": sha256(checkpoint).hexdigest()}),
+        tasks=list(tasks),
+        limits=Limits(max_tokens=max_tokens),
+        files=[],
+    )
+    write_manifest(folder, manifest, roles)
+    model = Model.load(folder, device="cpu", graph=graphs[0], verify=False)
+    (folder / "reference.json").write_text(json.dumps(make_reference(model, REFERENCE_TEXTS)))
+    write_manifest(folder, manifest, roles | {"reference.json": "reference"})
+    return folder
