@@ -1,9 +1,11 @@
 """Dead letters: the original record byte for byte, and headers that say why it could not be answered."""
 
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from .result import UtcTime
 
 
 class DeadLetterReason(StrEnum):
@@ -28,25 +30,42 @@ CUT: Final = "murmura_dl_cut"
 SHA256: Final = "murmura_dl_sha256"
 BYTES: Final = "murmura_dl_bytes"
 CUT_BYTES: Final = 65_536
+MESSAGE_CHARACTERS: Final = 300
+
+
+def _header_name(field: str) -> str:
+    return PREFIX + field
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= MESSAGE_CHARACTERS else message[: MESSAGE_CHARACTERS - 1] + "…"
 
 
 class DeadLetter(BaseModel):
-    """The `murmura_dl_*` headers of a dead letter, without their prefix; the value is the original's."""
+    """The headers that a dead letter adds to the original's own; key and value are the original's, byte for byte."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(
+        frozen=True,
+        use_attribute_docstrings=True,
+        alias_generator=_header_name,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
 
     reason: DeadLetterReason
-    message: str
-    """Short, never a part of the payload."""
+    message: Annotated[str, AfterValidator(_short)]
+    """Cut at 300 characters, never a part of the payload."""
     agent: str | None = None
     topic: str
     partition: int
     offset: int
     timestamp: int
     attempts: int = 1
-    time: str
+    time: UtcTime
     version: int = 1
+    """Of these headers."""
 
     def headers(self) -> list[tuple[str, bytes]]:
         """Return the headers to append to the original's own."""
-        return [(PREFIX + key, str(value).encode()) for key, value in self.model_dump(exclude_none=True).items()]
+        fields = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return [(name, str(value).encode()) for name, value in fields.items()]

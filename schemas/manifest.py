@@ -9,31 +9,37 @@ MANIFEST_NAME: Final = "manifest.json"
 
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+RelativePath = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*$", max_length=200)
+]
+"""Inside the folder by its form: no root, no `..`, no hidden name, no backslash."""
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Size = Annotated[int, Field(ge=1)]
 TaskKind = Literal["classification", "multi_label", "tagging"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
 
 class Thresholds(_Frozen):
     """When an answer is withheld. All are probabilities after calibration."""
 
-    accept: float | None = None
+    accept: Probability | None = None
     """Classification: below it the answer abstains with `below_threshold`."""
-    out_of_scope: float | None = None
+    out_of_scope: Probability | None = None
     """Classification with an out-of-scope label: from this score of that label on the answer abstains with
     `out_of_scope`. Not set: when it is the most likely label."""
-    label: float = 0.5
+    label: Probability = 0.5
     """Multi-label: from this score on a label is named."""
-    labels: dict[str, float] = {}
+    labels: dict[str, Probability] = {}
     """Multi-label: exceptions from `label`."""
 
 
 class Calibration(_Frozen):
     """Temperature scaling (Guo et al. 2017): logits are divided by `temperature` before softmax or sigmoid."""
 
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
 class TaskSpec(_Frozen):
@@ -55,6 +61,10 @@ class TaskSpec(_Frozen):
             raise ValueError(f"task {self.name}: a label occurs twice")
         if self.out_of_scope is not None and self.out_of_scope not in self.labels:
             raise ValueError(f"task {self.name}: out_of_scope label {self.out_of_scope!r} is not among its labels")
+        if unknown := set(self.thresholds.labels) - set(self.labels):
+            raise ValueError(f"task {self.name}: thresholds for labels it does not have: {sorted(unknown)[:3]}")
+        if self.out_of_scope is not None and self.kind != "classification":
+            raise ValueError(f"task {self.name}: only a classification has an out_of_scope label")
         if self.kind == "tagging":
             bad = [t for t in self.labels if t != "O" and t[:2] not in {"B-", "I-"}]
             if bad or "O" not in self.labels:
@@ -70,15 +80,21 @@ class EncoderSpec(_Frozen):
     """Where it came from: `package:NAME`, `hub:OWNER/NAME`, a folder's name, or `scratch`."""
     sha256: Sha256
     """Of the checkpoint's safetensors file (for `scratch`: of the trained weights)."""
-    vocab_size: int
-    hidden_size: int
-    layers: int
-    heads: int
-    intermediate_size: int
-    max_positions: int
+    vocab_size: Size
+    hidden_size: Size
+    layers: Size
+    heads: Size
+    intermediate_size: Size
+    max_positions: Size
     layer_norm_eps: float = 1e-12
     activation: Literal["gelu"] = "gelu"
     pooling: Literal["mean"] = "mean"
+
+    @model_validator(mode="after")
+    def _heads_share_the_hidden_size(self) -> Self:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"encoder: hidden_size {self.hidden_size} cannot be shared by {self.heads} heads")
+        return self
 
 
 class Limits(_Frozen):
@@ -89,7 +105,7 @@ class Limits(_Frozen):
 class FileEntry(_Frozen):
     """One file beside the manifest. `role` says who reads it; serving fetches all but `training` and `report`."""
 
-    path: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    path: RelativePath
     role: Literal[
         "graph:ragged", "graph:padded", "tokenizer", "reference", "training", "delta", "attribution", "report", "recipe"
     ]
@@ -113,7 +129,7 @@ class ModelManifest(_Frozen):
     """0 in an exported folder; a store gives the next one."""
     encoder: EncoderSpec
     tasks: Annotated[list[TaskSpec], Field(min_length=1)]
-    tokenizer: str = "tokenizer.json"
+    tokenizer: RelativePath = "tokenizer.json"
     limits: Limits = Limits()
     recipe: Sha256 | None = None
     """Digest of the recipe that made it."""

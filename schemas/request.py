@@ -2,9 +2,16 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_METADATA = 16
+
+
+def _not_blank(text: str) -> str:
+    if text.isspace():
+        raise ValueError("the text is blank")
+    return text
+
 
 TaskName = Annotated[str, StringConstraints(min_length=1)]
 
@@ -12,11 +19,13 @@ TaskName = Annotated[str, StringConstraints(min_length=1)]
 class Request(BaseModel):
     """A text to be answered. `{"text": "..."}` is enough; unknown fields are ignored and never echoed."""
 
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True, use_attribute_docstrings=True)
 
-    text: Annotated[str, StringConstraints(min_length=1)]
-    tasks: list[TaskName] | None = None
+    text: Annotated[str, StringConstraints(min_length=1), AfterValidator(_not_blank)]
+    tasks: Annotated[list[TaskName], Field(min_length=1)] | None = None
     """Names of the tasks to answer; default: the tasks that the agent declares."""
     id: Annotated[str, StringConstraints(min_length=1)] | None = None
     metadata: dict[str, str] | None = Field(default=None, max_length=MAX_METADATA)
     """Handed through to the result as it came."""
+    text_pair: None = None
+    """Kept for tasks on a pair of texts. No model has one yet, so a pair is refused instead of half of it answered."""

@@ -1,14 +1,25 @@
 """What an agent answers: one output per task, each with its own `kind`."""
 
-from typing import Annotated, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+ALTERNATIVES: Final = 3
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time.astimezone(UTC)
+
+
+UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""RFC 3339 on the wire, always in UTC."""
 
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
 class ScoredLabel(_Frozen):
@@ -22,10 +33,16 @@ class ClassificationOutput(_Frozen):
     kind: Literal["classification"] = "classification"
     label: str | None
     score: Score
-    alternatives: list[ScoredLabel]
+    alternatives: Annotated[list[ScoredLabel], Field(max_length=ALTERNATIVES)]
     """The top three, the winner first."""
     abstained: bool = False
     reason: Literal["below_threshold", "out_of_scope"] | None = None
+
+    @model_validator(mode="after")
+    def _an_abstention_has_a_reason_and_no_label(self) -> Self:
+        if not self.abstained == (self.label is None) == (self.reason is not None):
+            raise ValueError("abstained needs a reason and no label, an answer needs a label and no reason")
+        return self
 
 
 class MultiLabelOutput(_Frozen):
@@ -43,6 +60,12 @@ class Span(_Frozen):
     start: Annotated[int, Field(ge=0)]
     end: Annotated[int, Field(ge=1)]
     score: Score
+
+    @model_validator(mode="after")
+    def _offsets_fit_the_text(self) -> Self:
+        if self.end - self.start != len(self.text) or not self.text:
+            raise ValueError(f"a span of {len(self.text)} code points cannot reach from {self.start} to {self.end}")
+        return self
 
 
 class TaggingOutput(_Frozen):
@@ -79,4 +102,4 @@ class Result(_Frozen):
     outputs: dict[str, Output]
     truncated: bool = False
     metadata: dict[str, str] = {}
-    time: AwareDatetime
+    time: UtcTime

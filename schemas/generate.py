@@ -1,0 +1,91 @@
+"""Write the JSON Schemas of everything on the wire and in a model folder.
+
+    python -m murmura.schemas.generate            writes NAME.v1.json beside this file
+    python -m murmura.schemas.generate --check    only says which of them are not up to date
+
+A change that old records would not survive is refused: such a type gets a new name or version, and the old one stays.
+Run by hand; the one place in this package that touches files.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from .compatibility import incompatibilities
+from .deadletter import DeadLetter
+from .manifest import ModelManifest
+from .request import Request
+from .result import Result
+
+HERE: Final = Path(__file__).parent
+MODELS: Final[Mapping[str, type[BaseModel]]] = {
+    "request.v1": Request,
+    "result.v1": Result,
+    "deadletter.v1": DeadLetter,
+    "manifest.v1": ModelManifest,
+}
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    """Return one type's schema, as a reader has to understand it: a field with a default may be missing."""
+    schema = MODELS[name].model_json_schema(by_alias=True, mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:murmura:{name}", **schema}
+
+
+def as_text(schema: Mapping[str, Any]) -> str:
+    return json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def outdated(folder: Path) -> list[str]:
+    """Return the names whose committed schema is not the one that the models give now."""
+
+    def differs(name: str) -> bool:
+        path = folder / f"{name}.json"
+        return not path.is_file() or path.read_text(encoding="utf-8") != as_text(schema_of(name))
+
+    return [name for name in MODELS if differs(name)]
+
+
+def broken_promises(folder: Path) -> Iterator[str]:
+    """Yield what the models would refuse or drop of the records that the schemas in `folder` promise to read."""
+    for name in MODELS:
+        path = folder / f"{name}.json"
+        if path.is_file():
+            old = json.loads(path.read_text(encoding="utf-8"))
+            yield from (f"{name} {problem}" for problem in incompatibilities(old, schema_of(name)))
+
+
+def write(folder: Path) -> list[str]:
+    """Write the schemas that are not up to date and return their names; ValueError when one breaks a promise."""
+    if problems := list(broken_promises(folder)):
+        raise ValueError("old records would not be readable:\n  " + "\n  ".join(problems))
+    names = outdated(folder)
+    for name in names:
+        (folder / f"{name}.json").write_text(as_text(schema_of(name)), encoding="utf-8")
+    return names
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m murmura.schemas.generate", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when one is not up to date")
+    parser.add_argument("--folder", type=Path, default=HERE, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.check:
+        names = outdated(given.folder)
+        print(f"not up to date: {', '.join(names)}" if names else "all up to date")
+        return 1 if names else 0
+    try:
+        written = write(given.folder)
+    except ValueError as refused:
+        print(refused)
+        return 1
+    print(f"wrote {', '.join(written)}" if written else "all up to date")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

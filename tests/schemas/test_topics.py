@@ -1,0 +1,42 @@
+"""The table of topics against the contract, written out here once more by hand."""
+
+import pytest
+
+from murmura.schemas.topics import DAY_MS, LARGE_VALUE_BYTES, TOPICS, named
+
+DAYS_30 = str(30 * 86_400_000)
+ROOM = 64 * 1024
+TWELVE_MIB = 12_582_912
+
+# name, record, partitions, configuration
+CONTRACT = [
+    ("murmura.classification.requests", "request", 12, {"max.message.bytes": str(TWELVE_MIB + ROOM)}),
+    ("murmura.classification.results", "result", 12, {}),
+    ("murmura.analysis.requests", "request", 12, {"max.message.bytes": str(TWELVE_MIB + ROOM)}),
+    ("murmura.analysis.results", "result", 12, {}),
+    ("murmura.deadletters", "dead letter", 3, {"max.message.bytes": str(TWELVE_MIB + 2 * ROOM)}),
+]
+
+
+def test_the_table_holds_exactly_the_topics_of_the_contract():
+    assert [name for name, _ in named()] == [row[0] for row in CONTRACT]
+
+
+@pytest.mark.parametrize(("name", "record", "partitions", "config"), CONTRACT)
+def test_a_topic_is_made_as_the_contract_says(name, record, partitions, config):
+    topic = dict(named())[name]
+    assert (topic.record, topic.partitions()) == (record, partitions)
+    assert topic.config() == {"cleanup.policy": "delete", "retention.ms": DAYS_30, **config}
+
+
+def test_another_prefix_and_another_number_for_many_are_possible():
+    topics = dict(named("acme"))
+    assert topics["acme.analysis.requests"].partitions(many=48) == 48
+    assert topics["acme.deadletters"].partitions(many=48) == 3
+
+
+def test_a_dead_letter_of_the_largest_request_fits_its_topic():
+    limits = {t.name: int(t.config()["max.message.bytes"]) for t in TOPICS if t.large}
+    assert limits.pop("deadletters") - max(limits.values()) == ROOM
+    assert min(limits.values()) > LARGE_VALUE_BYTES
+    assert DAY_MS == 24 * 60 * 60 * 1000
