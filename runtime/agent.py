@@ -1,0 +1,168 @@
+"""What an agent is: a declaration (topics, tasks, output) and a decision about one request and its prediction."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..schemas.manifest import TaskKind, TaskSpec, Thresholds
+from .errors import SetupError
+
+Output = dict[str, Any]
+"""One task's answer as a plain dict, in the form of `schemas.result`."""
+
+
+class Incoming:
+    """One request as an agent sees it: its fields, and the record that it came in.
+
+    `request_id` is never empty. `source` is the record's `ce_source`, else its topic. `value` and `headers` are the
+    record's own bytes, so that a record can be handed on as it came.
+    """
+
+    __slots__ = (
+        "headers",
+        "hops",
+        "key",
+        "metadata",
+        "offset",
+        "partition",
+        "request_id",
+        "source",
+        "tasks",
+        "text",
+        "timestamp",
+        "topic",
+        "traceparent",
+        "value",
+    )
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        request_id: str,
+        topic: str = "test",
+        partition: int = 0,
+        offset: int = 0,
+        timestamp: int = 0,
+        key: bytes | None = None,
+        value: bytes = b"",
+        headers: tuple[tuple[str, bytes], ...] = (),
+        tasks: tuple[str, ...] | None = None,
+        metadata: dict[str, str] | None = None,
+        source: str | None = None,
+        traceparent: bytes | None = None,
+        hops: int = 0,
+    ) -> None:
+        self.text = text
+        self.request_id = request_id
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+        self.timestamp = timestamp
+        self.key = key
+        self.value = value
+        self.headers = headers
+        self.tasks = tasks
+        self.metadata = metadata
+        self.source = source or topic
+        self.traceparent = traceparent
+        self.hops = hops
+
+
+class Prediction(Mapping[str, Output]):
+    """What the model said of one text: task name to output, and whether only the text's beginning was read."""
+
+    __slots__ = ("model", "outputs", "truncated")
+
+    def __init__(self, outputs: dict[str, Output], truncated: bool, model: tuple[str, int]) -> None:
+        self.outputs = outputs
+        self.truncated = truncated
+        self.model = model
+
+    def __getitem__(self, task: str) -> Output:
+        return self.outputs[task]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.outputs)
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    def __repr__(self) -> str:
+        return f"Prediction({self.outputs!r}, truncated={self.truncated}, model={self.model})"
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A record for any topic, another agent's input among them. A dict becomes JSON; bytes go out as they are."""
+
+    topic: str
+    value: bytes | dict[str, Any]
+    key: bytes | str | None = None
+
+
+Decision = Mapping[str, Output] | Publish | Iterable["Mapping[str, Output] | Publish"] | None
+"""Outputs for the result, any number of `Publish`, both in a tuple, or None for no result at all."""
+
+Decide = Callable[[Incoming, Prediction], Decision]
+
+
+def answer(request: Incoming, prediction: Prediction) -> Decision:
+    """Answer with everything that was predicted: the decision of an agent that adds nothing of its own."""
+    return prediction.outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent's declaration.
+
+    `topics` are full names. With `tasks` None the agent may answer every task of the model whose kind is in `kinds`, and
+    a request that names none is answered on those that `by_default` picks. A request that names tasks is answered on
+    those among them that the agent may answer. `output` None means that results are not published (the agent only hands
+    on). What `thresholds` set replaces the manifest's for the tasks that they name.
+    """
+
+    name: str
+    topics: tuple[str, ...]
+    tasks: tuple[str, ...] | None = None
+    output: str | None = None
+    decide: Decide = answer
+    kinds: frozenset[TaskKind] = frozenset({"classification", "multi_label", "tagging"})
+    by_default: Callable[[TaskSpec], bool] = lambda task: True
+    thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
+    ordering: Literal["none"] = "none"
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
+            raise SetupError(f"agent name {self.name!r}: use letters, digits, - and _")
+        if not self.topics:
+            raise SetupError(f"agent {self.name}: it reads no topic; give it at least one in `topics`")
+        if self.output in self.topics:
+            raise SetupError(f"agent {self.name}: output topic {self.output} is one of its input topics")
+
+
+def agent(
+    *,
+    topics: Iterable[str],
+    tasks: Iterable[str] | None = None,
+    output: str | None = None,
+    name: str | None = None,
+    thresholds: Mapping[str, float] | None = None,
+) -> Callable[[Decide], Agent]:
+    """Make an agent of a function `(request, prediction) -> decision`.
+
+    The function's name is the agent's unless `name` is given. `thresholds` maps a task to the score from which its
+    answer is accepted.
+    """
+
+    def declare(decide: Decide) -> Agent:
+        return Agent(
+            name=name or decide.__name__,
+            topics=tuple(topics),
+            tasks=None if tasks is None else tuple(tasks),
+            output=output,
+            decide=decide,
+            thresholds={task: Thresholds(accept=score, label=score) for task, score in (thresholds or {}).items()},
+        )
+
+    return declare

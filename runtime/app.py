@@ -1,0 +1,252 @@
+"""The only place where the parts are joined: what is made, in which order it starts, and in which it stops."""
+
+import asyncio
+import contextlib
+import gc
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+from faststream.asgi import AsgiFastStream
+
+from . import topics_admin
+from .agent import Agent
+from .dispatcher import Dispatcher
+from .engine import Engine
+from .errors import SetupError
+from .health import HealthApp, HealthServer, HealthState
+from .logs import get_logger
+from .model import Model
+from .publisher import Publisher, producer_factory
+from .routes import all_topics, configured, make_routes
+from .settings import Settings
+from .source import Source, make_broker
+from .store import resolve
+from .telemetry import Metrics
+from .tracker import Tracker
+
+log = get_logger(__name__)
+
+_WATCH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What a started process tells whoever started it."""
+
+    url: str
+    """Of health and metrics."""
+    model: Model
+    engine: Engine
+    metrics: Metrics
+    topics: tuple[str, ...]
+
+
+async def serve(
+    settings: Settings,
+    agents: Sequence[Agent],
+    *,
+    stop: asyncio.Event,
+    ready: Callable[[Serving], None] = lambda serving: None,
+    model: Model | None = None,
+) -> None:
+    """Answer records until `stop` is set, then finish what is under way, commit and leave the group.
+
+    `ready` is called once, when records are being consumed. `model` takes the place of the folder in the settings.
+    Raises SetupError for whatever is wrong before that, and whatever ended it otherwise.
+    """
+    agents = [configured(agent, settings.agents.get(agent.name)) for agent in agents]
+    _refuse_unknown_overrides(settings, agents)
+    health = HealthState(overdue_s=settings.health.progress_overdue_s)
+    metrics = Metrics()
+    server = HealthServer(HealthApp(health, metrics.registry), settings.http_address)
+    async with contextlib.AsyncExitStack() as stack:
+        await server.start()
+        stack.push_async_callback(server.stop)
+        partitions = await _check_topics(settings, agents)
+        if model is None:
+            model = await asyncio.to_thread(_load, settings)
+        routes = make_routes(agents, model.manifest, settings.app)
+        engine = await _start_engine(settings, model, metrics, stack)
+        _describe(health, metrics, model, engine, settings)
+        publisher = await _start_publisher(settings, metrics, stack)
+        tracker: Tracker[TopicPartition] = Tracker()
+        dispatcher = Dispatcher(
+            engine,
+            publisher,
+            tracker,
+            metrics,
+            routes=routes,
+            dead_letters=settings.dead_letters,
+            max_value_bytes=settings.limits.max_value_bytes,
+            queue_budgets=settings.queue_budgets,
+            aligned=_aligned(agents, partitions),
+        )
+        broker = make_broker(settings.kafka)
+        source = Source(broker, routes, dispatcher, tracker, metrics, health, settings.kafka, group=settings.group)
+        metrics.watch(
+            in_flight=lambda: tracker.unfinished, assigned=source.assigned, paused=source.paused, lag=source.lag
+        )
+        stopping = asyncio.Event()
+
+        async def release() -> None:
+            # FastStream runs this before it stops the consumer, which tells no listener.
+            health.stopping = True
+            stopping.set()
+            await source.release()
+
+        app = AsgiFastStream(broker, logger=None, on_shutdown=[release])
+        await _start_app(app, settings)
+        try:
+            _freeze()
+            ready(Serving(server.url, model, engine, metrics, tuple(routes)))
+            log.info("serving", topics=list(routes), agents=[agent.name for agent in agents], http=server.url)
+            await _until(
+                stop,
+                dispatcher.failure,
+                source.pump(),
+                source.commit_for_ever(settings.commit_interval_ms / 1000),
+                dispatcher.run(),
+                _watch(health, dispatcher),
+                before_end=app.stop,
+            )
+        finally:
+            if not stopping.is_set():
+                await app.stop()
+    log.info("stopped")
+
+
+async def _until(
+    stop: asyncio.Event,
+    failure: asyncio.Future[None],
+    *loops: Coroutine[Any, Any, None],
+    before_end: Callable[[], Coroutine[Any, Any, None]],
+) -> None:
+    """Run the loops until `stop`; end early with the error of whatever failed. The loops run on while it stops."""
+    tasks: list[asyncio.Future[None]] = [asyncio.create_task(loop) for loop in loops]
+    waiter: asyncio.Future[Any] = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([*tasks, waiter, failure], return_when=asyncio.FIRST_COMPLETED)
+        failed = [task for task in (*tasks, failure) if task.done() and not task.cancelled() and task.exception()]
+        await before_end()
+        if failed:
+            raise failed[0].exception() or RuntimeError("a part of the process ended")
+    finally:
+        for task in (*tasks, waiter):
+            task.cancel()
+        await asyncio.gather(*tasks, waiter, return_exceptions=True)
+
+
+async def _watch(health: HealthState, dispatcher: Dispatcher) -> None:
+    while True:
+        now = time.monotonic()
+        health.working(dispatcher.has_work, now)
+        health.progressed(dispatcher.last_progress)
+        await asyncio.sleep(_WATCH_S)
+
+
+def _refuse_unknown_overrides(settings: Settings, agents: Sequence[Agent]) -> None:
+    names = {agent.name for agent in agents}
+    for name in settings.agents:
+        if name not in names:
+            raise SetupError(
+                f"settings: agents.{name}: no such agent runs here; those that do: {', '.join(sorted(names))}"
+            )
+
+
+async def _check_topics(settings: Settings, agents: Sequence[Agent]) -> dict[str, int]:
+    inputs, outputs = all_topics(agents, settings.dead_letters)
+    there = await topics_admin.partitions(settings.kafka)
+    missing = [topic for topic in dict.fromkeys((*inputs, *outputs)) if topic not in there]
+    if missing:
+        raise SetupError(
+            f"topic {', '.join(missing)} not on {settings.kafka.bootstrap_servers}: "
+            "make it, or let `murmura topics --create` do so"
+        )
+    return there
+
+
+def _aligned(agents: Sequence[Agent], partitions: dict[str, int]) -> frozenset[str]:
+    """Return the output topics whose results can keep their request's partition number."""
+    return frozenset(
+        agent.output
+        for agent in agents
+        if agent.output and all(partitions[topic] == partitions[agent.output] for topic in agent.topics)
+    )
+
+
+def _load(settings: Settings) -> Model:
+    folder = settings.model.folder
+    if folder is None:
+        raise SetupError("no model: name a model folder with --model, MURMURA_MODEL__FOLDER or model.folder")
+    return Model.load(resolve(folder), device=settings.model.device, graph=settings.model.graph)
+
+
+async def _start_engine(settings: Settings, model: Model, metrics: Metrics, stack: contextlib.AsyncExitStack) -> Engine:
+    of = settings.model
+    engine = Engine(
+        model,
+        max_in_flight=of.cores if model.device == "cpu" else None,
+        max_rows=of.max_rows,
+        token_budget=of.token_budget,
+        max_wait_ms=of.max_wait_ms,
+        observer=metrics,
+    )
+    await engine.start()
+    stack.push_async_callback(engine.stop, 1.0)
+    return engine
+
+
+def _describe(health: HealthState, metrics: Metrics, model: Model, engine: Engine, settings: Settings) -> None:
+    manifest = model.manifest
+    health.model_loaded = True
+    health.details["model"] = {"name": manifest.name, "version": manifest.version, "device": model.device}
+    metrics.model(manifest.name, manifest.version, model.device, settings.model.graph, run_slots=engine.run_slots)
+    log.info(
+        "model loaded",
+        model=manifest.name,
+        version=manifest.version,
+        device=model.device,
+        tasks=[task.name for task in manifest.tasks],
+        token_budget=engine.token_budget,
+    )
+
+
+async def _start_publisher(settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitStack) -> Publisher:
+    publisher = Publisher(
+        producer_factory(settings.kafka, settings.producer),
+        send_timeout_s=settings.producer.send_timeout_s,
+        on_retry=metrics.send_retry,
+    )
+    try:
+        await publisher.start()
+    except (KafkaError, OSError) as error:
+        raise _unreachable(settings, error) from error
+    stack.push_async_callback(publisher.stop)
+    return publisher
+
+
+async def _start_app(app: AsgiFastStream, settings: Settings) -> None:
+    try:
+        await app.start()
+    except (KafkaError, OSError) as error:
+        with contextlib.suppress(Exception):
+            await app.stop()
+        raise _unreachable(settings, error) from error
+
+
+def _unreachable(settings: Settings, error: Exception) -> SetupError:
+    return SetupError(
+        f"broker {settings.kafka.bootstrap_servers} does not let us in ({type(error).__name__}): "
+        "is it running, and do kafka.bootstrap_servers and kafka.security fit it?"
+    )
+
+
+def _freeze() -> None:
+    """Keep what has been loaded out of the garbage collector's way: it costs 2 to 4 us a record otherwise."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

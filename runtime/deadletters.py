@@ -1,0 +1,59 @@
+"""Dead letters: the original record byte for byte with the reason beside it, cut only when nothing else can be done."""
+
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import NamedTuple
+
+from ..schemas.deadletter import BYTES, CUT, CUT_BYTES, PREFIX, SHA256, DeadLetter
+from .errors import RecordError
+from .records import Headers, Record
+
+
+class Message(NamedTuple):
+    """A record to publish. `partition` None leaves the choice to the key."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None
+    headers: list[tuple[str, bytes]]
+    partition: int | None = None
+
+
+def dead_letter(
+    record: Record, error: RecordError, topic: str, *, agent: str | None = None, attempts: int = 1
+) -> Message:
+    """Return the dead letter of a record that could not be answered.
+
+    Headers of the original that a producer cannot send (a null value) are kept with an empty value. Dead-letter headers
+    of an earlier stay are replaced, so that a record which is replayed and fails again tells the last failure.
+    """
+    letter = DeadLetter(
+        reason=error.reason,
+        message=str(error),
+        agent=agent,
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp=record.timestamp,
+        attempts=attempts,
+        time=datetime.now(UTC),
+    )
+    headers = [(name, raw or b"") for name, raw in record.headers if not name.startswith(PREFIX)]
+    return Message(topic, record.value, record.key, headers + letter.headers())
+
+
+def cut(message: Message) -> Message:
+    """Return a dead letter that a broker refused as too large with digest, size and the first 64 KiB of its value.
+
+    Headers and a key of that size are cut too. A letter that was cut before comes back as it is.
+    """
+    if any(name == CUT for name, _ in message.headers):
+        return message
+    value = message.value or b""
+    marks = [(CUT, b"1"), (SHA256, sha256(value).hexdigest().encode()), (BYTES, str(len(value)).encode())]
+    ours: Headers = tuple((name, raw) for name, raw in message.headers if name.startswith(PREFIX))
+    kept = list(message.headers)
+    if sum(len(name) + len(raw) for name, raw in kept) > CUT_BYTES:
+        kept = list(ours)
+    key = message.key if message.key is None or len(message.key) <= CUT_BYTES else message.key[:CUT_BYTES]
+    return Message(message.topic, value[:CUT_BYTES], key, kept + marks, message.partition)

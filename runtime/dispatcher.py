@@ -1,0 +1,404 @@
+"""The way of a record through the process: decode, admit, predict, decide, publish, finish.
+
+Works on chunks and batches: nothing is awaited for a single record.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from ..schemas.deadletter import DeadLetterReason as Reason
+from .admission import Admission
+from .agent import Incoming, Prediction
+from .batch_policy import Entry
+from .deadletters import Message, cut, dead_letter
+from .errors import Closed, DeliveryError, RecordError
+from .logs import get_logger
+from .records import read_request
+from .results import answer
+from .routes import BoundAgent, Route
+from .telemetry import Metrics
+from .tracker import Progress, Tracker
+
+log = get_logger(__name__)
+
+Batches = Mapping[TopicPartition, Sequence[ConsumerRecord]]
+
+
+class EngineLike(Protocol):
+    """What the dispatcher needs of the engine (`runtime.testing` has a fake)."""
+
+    @property
+    def queued_tokens(self) -> int: ...
+    @property
+    def token_budget(self) -> int: ...
+    @property
+    def model(self) -> Any: ...
+    async def encode(self, texts: Sequence[str]) -> Sequence[Any]: ...
+    def submit(self, entries: Iterable[Entry]) -> None: ...
+    def on_room(self, callback: Callable[[], None]) -> None: ...
+
+
+class PublisherLike(Protocol):
+    """What the dispatcher needs of the publisher."""
+
+    taking: asyncio.Event
+
+    async def publish(self, messages: Sequence[Message]) -> list[DeliveryError | None]: ...
+    async def has_topic(self, topic: str) -> bool: ...
+
+
+class _Work:
+    """A delivered record until it is finished: the record itself and where to note that it is."""
+
+    __slots__ = ("asked", "progress", "record", "request", "route")
+
+    def __init__(self, record: ConsumerRecord, progress: Progress, request: Incoming, route: Route) -> None:
+        self.record = record
+        self.progress = progress
+        self.request = request
+        self.route = route
+        self.asked: list[tuple[BoundAgent, tuple[str, ...]]] | None = None
+
+
+Owner = tuple[ConsumerRecord, str | None]
+"""The record that a message is about, and the agent whose message it is."""
+
+
+class _Outcome:
+    """What is to be sent for some records, and what to note once the broker has it."""
+
+    __slots__ = ("answered", "messages", "owners", "works")
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.owners: list[Owner] = []
+        """One for each message."""
+        self.works: list[tuple[ConsumerRecord, Progress]] = []
+        self.answered: dict[tuple[str, str], list[int]] = {}
+        """(agent, topic) to the timestamps (ms) of the requests that it answered."""
+
+    def add(self, message: Message, record: ConsumerRecord, agent: str | None) -> None:
+        self.messages.append(message)
+        self.owners.append((record, agent))
+
+
+class Dispatcher:
+    """Owns every record between its delivery and its commit.
+
+    Invariants:
+    - a record is finished when all its results, or its dead letter, have been acknowledged;
+    - what fails for one record or one agent changes nothing for the others;
+    - at most two token budgets are admitted to the engine, so that who waits longer is decided by `Admission`;
+    - while the publisher cannot send, nothing new is admitted.
+    """
+
+    def __init__(
+        self,
+        engine: EngineLike,
+        publisher: PublisherLike,
+        tracker: Tracker[TopicPartition],
+        metrics: Metrics,
+        *,
+        routes: Mapping[str, Route],
+        dead_letters: str,
+        max_value_bytes: int,
+        queue_budgets: float = 4.0,
+        chunk_rows: int = 256,
+        aligned: frozenset[str] = frozenset(),
+    ) -> None:
+        """`aligned`: output topics with as many partitions as the inputs, where results keep the partition number."""
+        self._engine = engine
+        self._publisher = publisher
+        self._tracker = tracker
+        self._metrics = metrics
+        self._routes = routes
+        self._dead_letters = dead_letters
+        self._max_value_bytes = max_value_bytes
+        self._chunk_rows = chunk_rows
+        self._aligned = aligned
+        manifest = engine.model.manifest
+        self._model = (manifest.name, manifest.version)
+        self._known_topics = {dead_letters, *routes, *(b.agent.output for r in routes.values() for b in r.agents)}
+        self._admission: Admission[TopicPartition, _Work] = Admission(
+            quantum=max(1, engine.token_budget // 4), lane_limit=int(engine.token_budget * queue_budgets)
+        )
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.last_progress = time.monotonic()
+        """When a record was last finished (monotonic, s)."""
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Fails when a record can be neither answered nor dead-lettered: the process has to stop, nothing is skipped."""
+        self.on_reopened: Callable[[list[TopicPartition]], None] = lambda partitions: None
+        """Called with partitions that were full and have room again."""
+        engine.on_room(self._wake.set)
+
+    # -- intake ------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._admission.tokens or self._busy)
+
+    def receive(self, batches: Batches) -> list[TopicPartition]:
+        """Take fetched records; returns the partitions that are full now and are to be paused."""
+        full = []
+        rejected = _Outcome()
+        for partition, records in batches.items():
+            items = self._read(records, self._tracker.progress(partition), rejected)
+            if self._admission.add(partition.topic, partition, items):
+                full.append(partition)
+        if rejected.works:
+            self._busy += len(rejected.works)
+            self._idle.clear()
+            self._send(rejected)
+        self._wake.set()
+        return full
+
+    def unreadable(self, partition: TopicPartition, offset: int, why: str) -> None:
+        """Dead-letter a record that the client could not unpack: its coordinates are all that there is."""
+        record = ConsumerRecord(partition.topic, partition.partition, offset, -1, 0, None, None, None, -1, -1, ())
+        progress = self._tracker.progress(partition)
+        if progress.begin(offset):
+            outcome = _Outcome()
+            self._reject(outcome, record, progress, RecordError(Reason.UNREADABLE, f"the record cannot be read: {why}"))
+            self._busy += 1
+            self._idle.clear()
+            self._send(outcome)
+
+    def _read(
+        self, records: Sequence[ConsumerRecord], progress: Progress, rejected: _Outcome
+    ) -> list[tuple[_Work, int]]:
+        items = []
+        for record in records:
+            if not progress.begin(record.offset):
+                continue
+            route = self._routes[record.topic]
+            try:
+                request = read_request(record, self._max_value_bytes)
+                work = _Work(record, progress, request, route)
+                if request.tasks is not None:
+                    work.asked = _asked(route, request.tasks)
+            except RecordError as error:
+                self._reject(rejected, record, progress, error)
+            else:
+                # Four letters a token is English; it only weighs who goes next. The engine counts exactly.
+                items.append((work, 2 + len(request.text) // 4))
+        return items
+
+    # -- to the engine -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Feed the engine, for ever. Cancel it to stop intake; then `drain`."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._admission.tokens and (room := self._room()) > 0:
+                await self._publisher.taking.wait()
+                works = self._admission.take(room, self._chunk_rows)
+                if not works:
+                    break
+                self._busy += len(works)
+                self._idle.clear()
+                if reopened := self._admission.reopened():
+                    self.on_reopened(reopened)
+                await self._admit(works)
+
+    def _room(self) -> int:
+        return 2 * self._engine.token_budget - self._engine.queued_tokens
+
+    async def _admit(self, works: list[_Work]) -> None:
+        try:
+            encoded = await self._engine.encode([work.request.text for work in works])
+        except Closed:
+            raise
+        except Exception:
+            if len(works) > 1:
+                for work in works:
+                    await self._admit([work])
+                return
+            log.exception("a text could not be tokenised", **_where(works[0].record))
+            self._dead_letter(works[0], RecordError(Reason.INVALID, "the text cannot be tokenised"))
+            return
+        self._engine.submit(
+            [
+                Entry(work.request.text, _tasks(work), ids, self, work, work.route.thresholds)
+                for work, ids in zip(works, encoded, strict=True)
+            ]
+        )
+
+    # -- from the engine ---------------------------------------------------------------------------------------------
+
+    def deliver(self, entries: list[Entry]) -> None:
+        """Turn a batch of answers into results and send them."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        outcome = _Outcome()
+        for entry in entries:
+            work: _Work = entry.context
+            if entry.error is not None:
+                if isinstance(entry.error, Closed):
+                    self._done(1)  # not answered and not finished: it will be delivered again
+                else:
+                    error = RecordError(Reason.MODEL_FAILED, f"the model failed: {type(entry.error).__name__}")
+                    self._reject(outcome, work.record, work.progress, error)
+                continue
+            outcome.works.append((work.record, work.progress))
+            self._decide(outcome, work, entry, now)
+        if outcome.works:
+            self._send(outcome)
+
+    def _decide(self, outcome: _Outcome, work: _Work, entry: Entry, now: str) -> None:
+        outputs = entry.outputs or {}
+        request = work.request
+        truncated = entry.encoded.truncated
+        for bound, tasks in work.asked or ((bound, bound.tasks) for bound in work.route.agents):
+            mine = outputs if len(tasks) == len(outputs) else {task: outputs[task] for task in tasks}
+            try:
+                messages, has_result = answer(
+                    bound,
+                    request,
+                    Prediction(mine, truncated, self._model),
+                    now,
+                    same_partition=bound.agent.output in self._aligned,
+                )
+            except RecordError as error:
+                log.error("an agent failed", agent=bound.agent.name, why=_why(error.__cause__), **_where(work.record))
+                self._add_dead_letter(outcome, work.record, error, bound.agent.name)
+                continue
+            for message in messages:
+                outcome.add(message, work.record, bound.agent.name)
+            if has_result:
+                outcome.answered.setdefault((bound.agent.name, request.topic), []).append(request.timestamp)
+            else:
+                self._metrics.silent(bound.agent.name, request.topic)
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    def _dead_letter(self, work: _Work, error: RecordError) -> None:
+        outcome = _Outcome()
+        self._reject(outcome, work.record, work.progress, error)
+        self._send(outcome)
+
+    def _reject(self, outcome: _Outcome, record: ConsumerRecord, progress: Progress, error: RecordError) -> None:
+        outcome.works.append((record, progress))
+        self._add_dead_letter(outcome, record, error, None)
+
+    def _add_dead_letter(
+        self, outcome: _Outcome, record: ConsumerRecord, error: RecordError, agent: str | None
+    ) -> None:
+        outcome.add(dead_letter(record, error, self._dead_letters, agent=agent), record, agent)
+        self._metrics.dead_letter(agent, record.topic, error.reason)
+
+    def _send(self, outcome: _Outcome) -> None:
+        task = asyncio.get_running_loop().create_task(self._deliver_outcome(outcome))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _deliver_outcome(self, outcome: _Outcome) -> None:
+        try:
+            await self._publish(outcome)
+        except Closed:
+            return
+        except Exception as error:
+            log.exception("a record can be neither answered nor dead-lettered")
+            if not self.failure.done():
+                self.failure.set_exception(error)
+            return
+        finally:
+            self._done(len(outcome.works))
+        for record, progress in outcome.works:
+            progress.finish(record.offset)
+        self.last_progress = time.monotonic()
+        self._count(outcome)
+
+    async def _publish(self, outcome: _Outcome) -> None:
+        messages, owners = outcome.messages, outcome.owners
+        if not self._known_topics.issuperset(message.topic for message in messages):
+            messages = [await self._checked(*pair) for pair in zip(messages, owners, strict=True)]
+        while messages:
+            decided = await self._publisher.publish(messages)
+            refused = [
+                (self._smaller(message, owner, error), owner)
+                for message, owner, error in zip(messages, owners, decided, strict=True)
+                if error is not None
+            ]
+            messages, owners = [message for message, _ in refused], [owner for _, owner in refused]
+
+    def _smaller(self, message: Message, owner: Owner, error: DeliveryError) -> Message:
+        """Return what takes the place of a message that the broker will never take; raises when nothing is left."""
+        record, agent = owner
+        if message.topic != self._dead_letters:
+            self._metrics.dead_letter(agent, record.topic, Reason.TOO_LARGE)
+            too_large = RecordError(Reason.TOO_LARGE, f"what was published is larger than {message.topic} allows")
+            return dead_letter(record, too_large, self._dead_letters, agent=agent)
+        smaller = cut(message)
+        if smaller == message:
+            raise error
+        return smaller
+
+    async def _checked(self, message: Message, owner: Owner) -> Message:
+        """Return the message, or a dead letter when an agent publishes to a topic that is not there."""
+        if message.topic in self._known_topics or await self._publisher.has_topic(message.topic):
+            self._known_topics.add(message.topic)
+            return message
+        record, agent = owner
+        self._metrics.dead_letter(agent, record.topic, Reason.AGENT_FAILED)
+        why = RecordError(Reason.AGENT_FAILED, f"{agent} published to topic {message.topic}, which is not there")
+        return dead_letter(record, why, self._dead_letters, agent=agent)
+
+    def _count(self, outcome: _Outcome) -> None:
+        now_ms = time.time() * 1000
+        for (agent, topic), stamps in outcome.answered.items():
+            self._metrics.answered(agent, topic, [(now_ms - stamp) / 1000 for stamp in stamps])
+
+    def _done(self, records: int) -> None:
+        self._busy -= records
+        if not self._busy:
+            self._idle.set()
+
+    # -- ends of an assignment ---------------------------------------------------------------------------------------
+
+    async def drain(self, budget_s: float) -> bool:
+        """Forget what waits (it will be delivered again) and wait for what is under way; False when time ran out."""
+        self._admission.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(budget_s):
+                await self._idle.wait()
+        return not self._busy
+
+
+def _asked(route: Route, tasks: tuple[str, ...]) -> list[tuple[BoundAgent, tuple[str, ...]]]:
+    """Return who answers what of a request that names its tasks; unknown_task when nobody here answers one of them."""
+    for task in tasks:
+        if not any(task in bound.may for bound in route.agents):
+            raise RecordError(Reason.UNKNOWN_TASK, f"no agent on {route.topic} answers task {task[:100]!r}")
+    asked = [(bound, bound.asked(tasks)) for bound in route.agents]
+    return [(bound, mine) for bound, mine in asked if mine]
+
+
+def _tasks(work: _Work) -> tuple[str, ...]:
+    if work.asked is None:
+        return work.route.tasks
+    return tuple(dict.fromkeys(task for _, tasks in work.asked for task in tasks))
+
+
+def _where(record: ConsumerRecord) -> dict[str, Any]:
+    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+
+
+def _why(error: BaseException | None) -> str:
+    """Say what was raised and where, without its message: that may quote the text."""
+    if error is None:
+        return "unknown"
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame is not None else ""
+    return type(error).__name__ + place

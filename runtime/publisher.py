@@ -1,0 +1,230 @@
+"""Results and dead letters on their way out: one idempotent producer, and patience until the broker has taken them."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    KafkaError,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    ProducerClosed,
+    ProducerFenced,
+    UnknownProducerId,
+)
+
+from .deadletters import Message
+from .errors import Closed, DeliveryError, RecordTooLarge
+from .logs import get_logger
+from .settings import KafkaSettings, ProducerSettings
+
+log = get_logger(__name__)
+
+# After these the producer's sender is dead or has a gap in its sequence numbers: every later send fails too.
+_POISON = (OutOfOrderSequenceNumber, UnknownProducerId, ProducerFenced, ProducerClosed)
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _STOP_S, _TOPIC_S = 0.1, 5.0, 5.0, 3.0
+
+Sent = asyncio.Future[Any]
+Failures = dict[int, BaseException | None]
+"""Position of a message that was not acknowledged, and why; None: not decided in time."""
+
+
+def producer_factory(kafka: KafkaSettings, producer: ProducerSettings) -> Callable[[], AIOKafkaProducer]:
+    """Return what makes a producer with the settings; it is called again when one has broken."""
+
+    def make() -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            **kafka.client_options(),
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=producer.linger_ms,
+            max_batch_size=producer.batch_bytes,
+            max_request_size=producer.max_request_bytes,
+            compression_type=producer.compression,
+            request_timeout_ms=kafka.request_timeout_ms,
+        )
+
+    return make
+
+
+class Publisher:
+    """Sends messages until the broker has acknowledged each, or has refused it for good.
+
+    Owns the producer, which is closed and made again after an error that poisons it or when a send was not decided in
+    time. The message may then be in its topic twice; receivers tell by the prediction id.
+
+    Invariants:
+    - `publish` returns only when every message is decided: None (acknowledged) or RecordTooLarge;
+    - while any call has to try again, `taking` is cleared, so that intake can wait for it.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], AIOKafkaProducer],
+        *,
+        send_timeout_s: float = 30.0,
+        on_retry: Callable[[int], None] = lambda messages: None,
+    ) -> None:
+        self._make = make
+        self._timeout_s = send_timeout_s
+        self._on_retry = on_retry
+        self._producer: AIOKafkaProducer | None = None
+        self._retired: Sent | None = None
+        self._renewing = asyncio.Lock()
+        self._obstructed = 0
+        self.taking = asyncio.Event()
+        self.taking.set()
+
+    async def start(self) -> None:
+        """Connect; raises aiokafka's KafkaConnectionError when no broker answers."""
+        producer = self._make()
+        try:
+            await producer.start()
+        except BaseException:
+            await _close(producer)
+            raise
+        self._retired = asyncio.get_running_loop().create_future()
+        self._producer = producer
+
+    async def stop(self) -> None:
+        """Close the producer. Messages that are still being tried fail with Closed."""
+        producer, self._producer = self._producer, None
+        self._retire()
+        if producer is not None:
+            await _close(producer)
+
+    async def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has."""
+        if self._producer is None:
+            raise Closed("the publisher is not started")
+        return len(await self._producer.partitions_for(topic))
+
+    async def has_topic(self, topic: str) -> bool:
+        """Say whether the broker has a topic; False when it has not said so within a few seconds."""
+        try:
+            async with asyncio.timeout(_TOPIC_S):
+                return await self.partitions(topic) > 0
+        except (TimeoutError, KafkaError):
+            return False
+
+    async def publish(self, messages: Sequence[Message]) -> list[DeliveryError | None]:
+        """Send all messages; one entry for each comes back, None where the broker has acknowledged it."""
+        decided: list[DeliveryError | None] = [None] * len(messages)
+        failures = await self._attempt(messages, range(len(messages)))
+        if failures:
+            await self._insist(messages, decided, failures)
+        return decided
+
+    async def _insist(
+        self, messages: Sequence[Message], decided: list[DeliveryError | None], failures: Failures
+    ) -> None:
+        wait_s = _FIRST_WAIT_S
+        self._obstruct(+1)
+        try:
+            while again := [position for position in failures if not _final(failures[position], decided, position)]:
+                log.warning("results cannot be sent, trying again", messages=len(again), why=_reasons(failures))
+                self._on_retry(len(again))
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+                if any(error is None or isinstance(error, _POISON) for error in failures.values()):
+                    await self._renew()
+                failures = await self._attempt(messages, again)
+        finally:
+            self._obstruct(-1)
+
+    def _obstruct(self, change: int) -> None:
+        self._obstructed += change
+        if self._obstructed:
+            self.taking.clear()
+        else:
+            self.taking.set()
+
+    async def _attempt(self, messages: Sequence[Message], positions: Sequence[int]) -> Failures:
+        """Send each message once."""
+        producer, retired = self._producer, self._retired
+        if producer is None or retired is None:
+            if not self._renewing.locked():
+                raise Closed("the publisher has been stopped")
+            return dict.fromkeys(positions, ProducerClosed())
+        failures: Failures = {}
+        sent: list[tuple[int, Sent]] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                for position in positions:
+                    try:
+                        sent.append((position, await _send(producer, messages[position])))
+                    except (KafkaError, OSError) as error:
+                        failures[position] = error
+                for _, future in sent:
+                    # Acknowledged by batch: behind the first of a batch the others are done. `wait` leaves the future
+                    # alone when the time is up; awaiting it would cancel it.
+                    if not future.done() and not retired.done():
+                        await asyncio.wait((future, retired), return_when=asyncio.FIRST_COMPLETED)
+        for position, future in sent:
+            if not future.done() or future.cancelled():
+                failures[position] = None
+            elif (refusal := future.exception()) is not None:
+                failures[position] = refusal
+        if len(sent) + len(failures) < len(positions):  # the time was up before all were handed to the producer
+            handed = {position for position, _ in sent}
+            failures.update({p: failures.get(p) for p in positions if p not in handed})
+        return failures
+
+    async def _renew(self) -> None:
+        """Close the producer and make another; the first of several callers does it for all."""
+        broken = self._producer
+        async with self._renewing:
+            if self._producer is not broken or broken is None:
+                return
+            self._producer = None
+            self._retire()
+            await _close(broken)
+            try:
+                await self.start()
+            except (KafkaError, OSError) as error:
+                # Still no broker. The closed producer stays in place: the next attempt finds it closed and comes here.
+                log.warning("no broker answers", why=type(error).__name__)
+                self._producer, self._retired = broken, asyncio.get_running_loop().create_future()
+
+    def _retire(self) -> None:
+        if self._retired is not None and not self._retired.done():
+            self._retired.set_result(None)
+
+
+async def _send(producer: AIOKafkaProducer, message: Message) -> Sent:
+    topic, value, key, headers, partition = message
+    if value is None and key is None:
+        return await _send_empty(producer, message)
+    sent: Sent = await producer.send(topic, value, key, partition, headers=headers)
+    return sent
+
+
+async def _send_empty(producer: AIOKafkaProducer, message: Message) -> Sent:
+    """Send a record with neither key nor value, which `send` refuses although Kafka knows such records."""
+    builder = producer.create_batch()
+    builder.append(timestamp=None, key=None, value=None, headers=message.headers)
+    builder.close()
+    partition = message.partition
+    if partition is None:
+        partition = min(await producer.partitions_for(message.topic))
+    sent: Sent = await producer.send_batch(builder, message.topic, partition=partition)
+    return sent
+
+
+def _final(error: BaseException | None, decided: list[DeliveryError | None], position: int) -> bool:
+    """Note a refusal that no second try can change; False for everything else."""
+    if isinstance(error, MessageSizeTooLargeError):
+        decided[position] = RecordTooLarge("the broker takes no record of this size")
+        return True
+    return False
+
+
+def _reasons(failures: Failures) -> list[str]:
+    return sorted({"not decided in time" if error is None else type(error).__name__ for error in failures.values()})
+
+
+async def _close(producer: AIOKafkaProducer) -> None:
+    with contextlib.suppress(TimeoutError, KafkaError, OSError):
+        await asyncio.wait_for(producer.stop(), _STOP_S)

@@ -1,0 +1,125 @@
+"""Which agents read a topic and what each answers there, settled against the model before anything starts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..schemas.envelope import (
+    CE_SOURCE,
+    CE_SPECVERSION,
+    CE_TYPE,
+    CONTENT_TYPE,
+    CONTENT_TYPE_HEADER,
+    SPEC_VERSION,
+    app_source,
+    result_type,
+)
+from ..schemas.manifest import ModelManifest, TaskSpec, Thresholds
+from .agent import Agent
+from .errors import SetupError
+from .settings import AgentSettings
+
+
+@dataclass(frozen=True, slots=True)
+class BoundAgent:
+    """An agent whose tasks are those of the model that serves it."""
+
+    agent: Agent
+    tasks: tuple[str, ...]
+    """Answered when a request names none."""
+    may: frozenset[str]
+    """Answered when a request names them."""
+    headers: tuple[tuple[str, bytes], ...]
+    """Of every result, the same each time."""
+
+    def asked(self, tasks: tuple[str, ...] | None) -> tuple[str, ...]:
+        """Return what a request that names `tasks` is answered on."""
+        return self.tasks if tasks is None else tuple(task for task in tasks if task in self.may)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """All agents that read one topic. They share the forward pass: `tasks` is the union of what they answer."""
+
+    topic: str
+    agents: tuple[BoundAgent, ...]
+    tasks: tuple[str, ...]
+    thresholds: Mapping[str, Thresholds] | None
+
+
+def configured(agent: Agent, settings: AgentSettings | None) -> Agent:
+    """Return the agent with what the settings override."""
+    if settings is None:
+        return agent
+    return replace(
+        agent,
+        topics=tuple(settings.topics or agent.topics),
+        tasks=tuple(settings.tasks) if settings.tasks else agent.tasks,
+        output=settings.output or agent.output,
+        thresholds={**agent.thresholds, **settings.thresholds},
+    )
+
+
+def make_routes(agents: Sequence[Agent], manifest: ModelManifest, app: str) -> dict[str, Route]:
+    """Return topic to route. SetupError for what cannot work with this model, or with each other."""
+    names = [agent.name for agent in agents]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise SetupError(f"two agents are called {min(twice)}: give each its own name")
+    bound = [_bind(agent, manifest, app) for agent in agents]
+    topics = dict.fromkeys(topic for agent in agents for topic in agent.topics)
+    return {topic: _route(topic, [b for b in bound if topic in b.agent.topics], manifest) for topic in topics}
+
+
+def _bind(agent: Agent, manifest: ModelManifest, app: str) -> BoundAgent:
+    specs = {task.name: task for task in manifest.tasks}
+    named = (agent.tasks or ()) + tuple(agent.thresholds)
+    for task in named:
+        if task not in specs:
+            raise SetupError(
+                f"agent {agent.name}: task {task} is not one of model {manifest.name}'s, which are {', '.join(specs)}"
+            )
+    may = [spec for spec in manifest.tasks if (spec.name in agent.tasks if agent.tasks else spec.kind in agent.kinds)]
+    if not may:
+        raise SetupError(
+            f"agent {agent.name}: model {manifest.name} has no task of kind {', '.join(sorted(agent.kinds))}"
+        )
+    headers = (
+        (CE_SPECVERSION, SPEC_VERSION.encode()),
+        (CE_TYPE, result_type(agent.name).encode()),
+        (CE_SOURCE, app_source(app).encode()),
+        (CONTENT_TYPE_HEADER, CONTENT_TYPE.encode()),
+    )
+    return BoundAgent(agent, _defaults(agent, may), frozenset(spec.name for spec in may), headers)
+
+
+def _defaults(agent: Agent, may: Sequence[TaskSpec]) -> tuple[str, ...]:
+    if agent.tasks:
+        return agent.tasks
+    picked = tuple(spec.name for spec in may if agent.by_default(spec))
+    return picked or tuple(spec.name for spec in may)
+
+
+def _route(topic: str, bound: Sequence[BoundAgent], manifest: ModelManifest) -> Route:
+    tasks = tuple(dict.fromkeys(task for b in bound for task in b.tasks))
+    overrides: dict[str, tuple[str, Thresholds]] = {}
+    for b in bound:
+        for task, thresholds in b.agent.thresholds.items():
+            other, set_before = overrides.setdefault(task, (b.agent.name, thresholds))
+            if set_before != thresholds:
+                # One forward pass and one decoding serve them all.
+                raise SetupError(
+                    f"agents {other} and {b.agent.name} both read {topic} and set different thresholds for {task}: "
+                    "set the same, or give one of them its own topic"
+                )
+    merged = {task: _merge(manifest.task(task).thresholds, new) for task, (_, new) in overrides.items()}
+    return Route(topic, tuple(bound), tasks, merged or None)
+
+
+def _merge(of_manifest: Thresholds, new: Thresholds) -> Thresholds:
+    return Thresholds(**{**of_manifest.model_dump(), **{name: getattr(new, name) for name in new.model_fields_set}})
+
+
+def all_topics(agents: Iterable[Agent], dead_letters: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the input topics and the output topics of a set of agents."""
+    inputs = dict.fromkeys(topic for agent in agents for topic in agent.topics)
+    outputs = dict.fromkeys([*(agent.output for agent in agents if agent.output), dead_letters])
+    return tuple(inputs), tuple(outputs)
