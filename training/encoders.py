@@ -17,8 +17,10 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel
 
+from ..runtime.delta import checkpoint_weights
 from ..runtime.errors import SetupError
-from ..schemas.manifest import EncoderSpec, ModelManifest
+from ..runtime.store import read_manifest
+from ..schemas.manifest import MANIFEST_NAME, EncoderSpec, ModelManifest
 from .recipe import Encoder
 
 SUPPORTED: Final = ("bert",)
@@ -34,6 +36,8 @@ class Checkpoint:
     weights: Weights
     tokenizer: Tokenizer
     manifest: ModelManifest | None = None
+    folder: Path | None = None
+    """Set where the source is a folder, which no address can find again."""
 
 
 def open_checkpoint(encoder: Encoder, texts: Iterable[str], *, seed: int = 0) -> Checkpoint:
@@ -52,13 +56,13 @@ def load(source: str) -> Checkpoint:
         raise SetupError(f"{folder}: no tokenizer.json")
     tokenizer = plain_tokenizer(Tokenizer.from_file(str(tokenizer_file)))
     sha256 = digest(weights_file)
-    manifest = folder / "manifest.json"
-    if manifest.is_file():
-        ours = ModelManifest.model_validate_json(manifest.read_bytes())
-        spec = ours.encoder.model_copy(update={"source": source, "sha256": sha256})
-        return Checkpoint(spec, load_file(weights_file), tokenizer, ours)
-    spec = _spec(folder, source, sha256)
-    return Checkpoint(spec, _bert_names(load_file(weights_file)), tokenizer)
+    named, kept = (source, None) if ":" in source else (folder.resolve().name, folder.resolve())
+    if (folder / MANIFEST_NAME).is_file():
+        ours = read_manifest(folder)
+        spec = ours.encoder.model_copy(update={"source": named, "sha256": sha256})
+        return Checkpoint(spec, load_file(weights_file), tokenizer, ours, kept)
+    weights = {name: a.astype(np.float32) for name, a in checkpoint_weights(load_file(weights_file)).items()}
+    return Checkpoint(_spec(folder, named, sha256), weights, tokenizer, folder=kept)
 
 
 def locate(source: str) -> Path:
@@ -123,7 +127,7 @@ def _spec(folder: Path, source: str, sha256: str) -> EncoderSpec:
     if config.get("position_embedding_type", "absolute") != "absolute" or config.get("hidden_act", "gelu") != "gelu":
         raise SetupError(f"encoder {source}: expected absolute positions and gelu, as BERT has them")
     return EncoderSpec(
-        source=source if ":" in source else Path(source).name,
+        source=source,
         sha256=sha256,
         vocab_size=config["vocab_size"],
         hidden_size=config["hidden_size"],
@@ -133,18 +137,6 @@ def _spec(folder: Path, source: str, sha256: str) -> EncoderSpec:
         max_positions=config["max_position_embeddings"],
         layer_norm_eps=config.get("layer_norm_eps", 1e-12),
     )
-
-
-def _bert_names(weights: Weights) -> Weights:
-    """Drop the prefix, pooler and pre-training heads; fp16 checkpoints become fp32."""
-    plain = {name.removeprefix("bert."): array for name, array in weights.items()}
-    kept = {n: a for n, a in plain.items() if n.startswith(("embeddings.", "encoder.")) and "position_ids" not in n}
-    return {
-        n.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): a.astype(
-            np.float32
-        )
-        for n, a in kept.items()
-    }
 
 
 def build_encoder(spec: EncoderSpec, weights: Weights, *, dropout: float) -> BertModel:

@@ -69,6 +69,7 @@ def fit(recipe_path: Path, data: Path, out: Path, *, seed: int | None = None, qu
     record = RunRecord(
         name=recipe.name,
         encoder=run.checkpoint.spec,
+        encoder_folder=str(run.checkpoint.folder or ""),
         tasks=finished_specs(run, data),
         max_tokens=recipe.max_tokens,
         recipe_sha256=hashlib.sha256(recipe_path.read_bytes()).hexdigest(),

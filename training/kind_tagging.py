@@ -15,6 +15,7 @@ from tokenizers import Encoding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..runtime.decoding import word_spans
 from ..schemas.manifest import TaskSpec
 from .data import Example
 from .heads import linear_head
@@ -39,7 +40,7 @@ class Tagging:
     def target(self, example: Example, encoding: Encoding, index: dict[str, int]) -> Array:
         """Return [S]: the tag of each first sub-token, IGNORED elsewhere. A word in a span by one character is in it."""
         tags = np.full(len(encoding.ids), IGNORED)
-        for token, (start, end) in first_tokens(encoding):
+        for token, start, end in word_spans(encoding):
             tags[token] = index["O"]
             for span in example.spans:
                 if start < span.end and span.start < end:
@@ -64,19 +65,3 @@ class Tagging:
         guess = [names[rows[tags != IGNORED].argmax(-1)].tolist() for rows, tags in zip(logits, targets, strict=True)]
         f1 = float(f1_score(truth, guess, zero_division=0))
         return {"main": f1, "f1": f1}
-
-
-def first_tokens(encoding: Encoding) -> list[tuple[int, tuple[int, int]]]:
-    """Return (token, (start, end)) of each word's first sub-token, with the character range of the whole word."""
-    found: list[tuple[int, tuple[int, int]]] = []
-    before = None
-    for token, (word, (start, end)) in enumerate(zip(encoding.word_ids, encoding.offsets, strict=True)):
-        if word is None:
-            continue
-        if word == before:
-            first, (begin, _) = found[-1]
-            found[-1] = (first, (begin, end))
-        else:
-            found.append((token, (start, end)))
-        before = word
-    return found

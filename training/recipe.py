@@ -123,6 +123,8 @@ class Task(Reading):
     validation_share: Share = 0.1
     """Taken from the training rows when there is no `validation`."""
     test: Sources | None = None
+    reports: dict[str, Sources] = {}
+    """More sets to report on, by name, beside the test part (messages of your own, say)."""
     labels: list[str] | None = None
     """All labels in their order; without it the sorted labels of the training rows."""
     out_of_scope: Annotated[OutOfScope | None, BeforeValidator(lambda v: {"label": v} if isinstance(v, str) else v)] = (

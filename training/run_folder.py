@@ -26,6 +26,8 @@ class RunRecord(BaseModel):
 
     name: str
     encoder: EncoderSpec
+    encoder_folder: str = ""
+    """Where the encoder lay when it was named by a folder."""
     tasks: list[TaskSpec]
     max_tokens: int
     recipe_sha256: str

@@ -1,0 +1,202 @@
+"""A run folder becomes a model folder: the graph is built by the runtime from the checkpoint's arrays, and proven.
+
+An export succeeds only when torch, the ragged graph and (where asked for) the padded one agree on texts of every length:
+logits within 1e-4 and the same decisions.
+"""
+
+import json
+import logging
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+
+from ..runtime.delta import CHECKPOINT_NAME, DELTA_NAME, apply_delta, find_base, read_base, write_delta
+from ..runtime.errors import SetupError
+from ..runtime.graph import Form, build_graph
+from ..runtime.model import Model
+from ..runtime.reference import Reference, make_reference
+from ..runtime.session import open_session
+from ..runtime.store import write_manifest
+from ..schemas.manifest import Base, Limits, ModelManifest, TaskSpec
+from . import encoders
+from .parity import torch_logits, worst_difference
+from .run_folder import RunFolder, RunRecord
+
+log = logging.getLogger(__name__)
+PARITY: Final = 1e-4
+REFERENCE_TEXTS: Final = 12
+Weights = dict[str, NDArray[Any]]
+
+
+def export(run: Path, out: Path, *, graphs: Sequence[Form] = ("ragged",), delta: bool = False) -> ModelManifest:
+    """Make a model folder from the run's best checkpoint, or with `delta` a delta folder.
+
+    `out` is replaced when it is a model folder already. Raises SetupError when a graph disagrees with torch.
+    """
+    folder = RunFolder(run)
+    record = folder.record()
+    if delta and tuple(graphs) != ("ragged",):
+        raise SetupError("a delta folder holds no graphs: --graphs and --delta cannot be combined")
+    draft = begin(out)
+    try:
+        written = _write_delta(draft, folder, record) if delta else _write_model(draft, folder, record, graphs)
+        finish(draft, out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return written
+
+
+def _write_model(draft: Path, run: RunFolder, record: RunRecord, graphs: Sequence[Form]) -> ModelManifest:
+    checkpoint = run.weights()
+    weights = dict(apply_delta(base_weights(record), checkpoint)) if record.low_rank else checkpoint
+    save_file(weights, draft / CHECKPOINT_NAME)
+    (draft / CHECKPOINT_NAME).chmod(0o644)  # safetensors writes for the owner alone
+    manifest = manifest_of(record)
+    if record.encoder.source == "scratch":
+        own = {"sha256": encoders.digest(draft / CHECKPOINT_NAME)}
+        manifest = manifest.model_copy(update={"encoder": record.encoder.model_copy(update=own)})
+    built = build_proven(manifest, weights, run.tokenizer(), graphs)
+    roles = {CHECKPOINT_NAME: "training"}
+    for form, data in built.graphs.items():
+        (draft / f"model.{form}.onnx").write_bytes(data)
+        roles[f"model.{form}.onnx"] = f"graph:{form}"
+    return write_manifest(draft, manifest, roles | write_rest(draft, run, record, built.reference))
+
+
+def _write_delta(draft: Path, run: RunFolder, record: RunRecord) -> ModelManifest:
+    """Write the difference first and prove what is assembled from it: rounding to fp16 comes before merging."""
+    base, checkpoint = base_weights(record), run.weights()
+    heads = {name: array for name, array in checkpoint.items() if name.startswith("heads.")}
+    low_rank = {
+        name.removeprefix("low_rank/").removesuffix("/a"): (array, checkpoint[name.removesuffix("a") + "b"])
+        for name, array in checkpoint.items()
+        if name.endswith("/a")
+    }
+    changed = {
+        name: array - base[name]
+        for name, array in checkpoint.items()
+        if name in base and not np.array_equal(array, base[name])
+    }
+    write_delta(draft / DELTA_NAME, low_rank=low_rank, difference=changed, heads=heads)
+    weights = apply_delta(base, load_file(draft / DELTA_NAME))
+    source = Base(source=record.encoder.source, sha256=record.encoder.sha256)
+    manifest = manifest_of(record).model_copy(update={"base": source})
+    built = build_proven(manifest, weights, run.tokenizer(), ("ragged",))
+    return write_manifest(draft, manifest, {DELTA_NAME: "delta"} | write_rest(draft, run, record, built.reference))
+
+
+def manifest_of(record: RunRecord) -> ModelManifest:
+    """Return the manifest without its files."""
+    return ModelManifest(
+        name=record.name,
+        encoder=record.encoder,
+        tasks=record.tasks,
+        limits=Limits(max_tokens=record.max_tokens),
+        recipe=record.recipe_sha256,
+        files=[],
+    )
+
+
+def begin(out: Path) -> Path:
+    """Return an empty folder beside `out` to write into; refuse to replace what is not a model folder."""
+    if out.exists() and not (out / "manifest.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise SetupError(f"{out}: exists and is not a model folder; choose another --out or remove it")
+    draft = out.with_name(f".{out.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    return draft
+
+
+def finish(draft: Path, out: Path) -> None:
+    """Put the finished folder in its place; a reader sees the old one or the new one, never half of it."""
+    if out.exists():
+        shutil.rmtree(out)
+    draft.rename(out)
+
+
+def base_weights(record: RunRecord) -> Weights:
+    """Load the encoder that the run started from; SetupError when it is another file by now."""
+    if record.encoder.source == "scratch":
+        raise SetupError("an encoder from scratch has no base to differ from: export it without --delta")
+    base = Base(source=record.encoder.source, sha256=record.encoder.sha256)
+    folder = Path(record.encoder_folder) if record.encoder_folder else None
+    found = read_base(find_base(base.source, base.sha256, folder), base)
+    return {name: array.astype(np.float32) for name, array in found.items() if not name.startswith("heads.")}
+
+
+@dataclass(frozen=True)
+class Built:
+    """Graphs that compute what torch computes, and the reference sample that they gave."""
+
+    graphs: dict[Form, bytes]
+    reference: Reference
+
+
+def build_proven(manifest: ModelManifest, weights: Weights, tokenizer: Tokenizer, graphs: Sequence[Form]) -> Built:
+    """Build the graphs and hold each against torch."""
+    texts = sample_texts(tokenizer, manifest.limits.max_tokens)
+    built: dict[Form, bytes] = {}
+    reference: Reference = {}
+    for form in graphs:
+        built[form] = build_graph(manifest.encoder, manifest.tasks, weights, form)
+        fresh = Tokenizer.from_str(tokenizer.to_str())
+        model = Model(manifest, fresh, open_session(built[form], "cpu"), graph=form)
+        prove(model, weights, texts, form)
+        reference = reference or make_reference(model, texts[:REFERENCE_TEXTS])
+    return Built(built, reference)
+
+
+def prove(model: Model, weights: Weights, texts: Sequence[str], form: str) -> None:
+    """Raise SetupError unless the graph's logits are torch's, within PARITY, and so are its decisions."""
+    truth = torch_logits(model.manifest, weights, [encoded.ids for encoded in model.encode(texts)])
+    for spec in model.manifest.tasks:
+        found = served_logits(model, spec, texts)
+        gap, decided_alike = worst_difference(truth[spec.name], found, spec)
+        log.info("parity %s %s: %.2g", form, spec.name, gap)
+        if not gap <= PARITY or not decided_alike:
+            said = "other decisions" if gap <= PARITY else f"logits differ by {gap:.2g}, allowed {PARITY:g}"
+            raise SetupError(f"export failed: the {form} graph and torch disagree on task {spec.name}: {said}")
+
+
+def served_logits(model: Model, spec: TaskSpec, texts: Sequence[str]) -> list[NDArray[Any]]:
+    """Return the graph's logits for each text: [C], for tagging [S, C]."""
+    rows: list[NDArray[Any]] = []
+    for batch, _ in model.batches(texts):
+        logits = model.run(batch)
+        values = logits.values[spec.name]
+        rows += np.split(values, logits.starts[1:-1]) if spec.kind == "tagging" else list(values)
+    return rows
+
+
+def sample_texts(tokenizer: Tokenizer, max_tokens: int, *, count: int = 32) -> list[str]:
+    """Return texts of every length made of the vocabulary's words: no line of anybody's data ends up in a model folder."""
+    words = sorted(word for word in tokenizer.get_vocab() if word.isalpha()) or ["text"]
+    draw = random.Random(0)
+    lengths = [round(1 + (max_tokens + 2) * (i / (count - 1)) ** 2) for i in range(count)]
+    draw.shuffle(lengths)
+    return [" ".join(draw.choices(words, k=length)) for length in lengths]
+
+
+def write_rest(draft: Path, run: RunFolder, record: RunRecord, reference: Reference) -> dict[str, str]:
+    """Write tokenizer, reference sample, recipe and attributions; returns their roles."""
+    encoders.plain_tokenizer(run.tokenizer()).save(str(draft / "tokenizer.json"))
+    (draft / "reference.json").write_text(json.dumps(reference, ensure_ascii=False) + "\n", encoding="utf-8")
+    shutil.copyfile(run.path / "recipe.yaml", draft / "recipe.yaml")
+    origin = f"Encoder: `{record.encoder.source}`, SHA-256 `{record.encoder.sha256}`"
+    origin = "Encoder: trained from scratch" if record.encoder.source == "scratch" else origin
+    said = record.attribution.strip() or "The recipe names no attributions for its data."
+    (draft / "ATTRIBUTION.md").write_text(f"# {record.name}\n\n{origin}\n\n{said}\n", encoding="utf-8")
+    return {
+        "tokenizer.json": "tokenizer",
+        "reference.json": "reference",
+        "recipe.yaml": "recipe",
+        "ATTRIBUTION.md": "attribution",
+    }
