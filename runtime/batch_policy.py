@@ -1,0 +1,212 @@
+"""The rule that closes batches. Pure: it is told the time and how many runs are in flight, and starts nothing."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+CELLS_PER_TOKEN = 4
+
+
+class Sized(Protocol):
+    """A tokenised text, as far as batching has to know it."""
+
+    @property
+    def tokens(self) -> int: ...
+
+
+class Sink(Protocol):
+    """Who waits for entries. `deliver` is called on the event loop, once per batch, and must not block."""
+
+    def deliver(self, entries: "list[Entry]") -> None:
+        """Take answered entries, in order of arrival; each has `outputs` or `error`. Cancelled ones never come."""
+
+
+class Entry:
+    """One text on its way through the model. `outputs` and `error` are set on the event loop only, just before delivery.
+
+    Whoever waits may set `cancelled` at any time: the entry is then left out of the next batch, or its answer dropped.
+    """
+
+    __slots__ = (
+        "arrived",
+        "cancelled",
+        "context",
+        "encoded",
+        "error",
+        "outputs",
+        "sink",
+        "tasks",
+        "text",
+        "thresholds",
+    )
+
+    def __init__(
+        self,
+        text: str,
+        tasks: tuple[str, ...],
+        encoded: Any,
+        sink: Sink,
+        context: Any = None,
+        thresholds: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.text = text
+        self.tasks = tasks
+        self.encoded = encoded
+        self.sink = sink
+        self.context = context
+        """Anything of the sink's; never looked at here."""
+        self.thresholds = thresholds
+        """Overrides by task. Share one mapping between entries: rows are decoded together by its identity."""
+        self.cancelled = False
+        self.arrived = 0.0
+        self.outputs: dict[str, dict[str, Any]] | None = None
+        self.error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """How large a batch may get, and how many may be in flight."""
+
+    token_budget: int
+    max_rows: int = 256
+    max_cells: int = 0
+    """Rows times the longest text: what padded attention allocates. 0: four times the budget."""
+    max_wait_s: float = 0.0
+    """How long a batch that is not full may wait for more. Waiting never raises throughput while runs queue up anyway;
+    it is for those who pay by the launch."""
+    eager_in_flight: int = 1
+    """Up to so many runs are started with whatever is queued."""
+    max_in_flight: int = 2
+    """Beyond the eager ones a run is started only with a full batch: committing a small batch ahead of a busy device
+    costs latency and gains nothing."""
+
+    def __post_init__(self) -> None:
+        if self.max_cells == 0:
+            object.__setattr__(self, "max_cells", CELLS_PER_TOKEN * self.token_budget)
+        if min(self.token_budget, self.max_rows, self.max_cells) < 1 or self.max_wait_s < 0:
+            raise ValueError(f"batch limits must be positive, found {self}")
+        if not 1 <= self.eager_in_flight <= self.max_in_flight:
+            raise ValueError(f"eager_in_flight must lie between 1 and max_in_flight, found {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Entries that left the queue together, oldest first."""
+
+    entries: list[Entry]
+    tokens: int
+    full: bool
+    """A limit closed it, not the end of the queue."""
+
+
+class BatchPolicy:
+    """Queue and rule in one: first in, first out, closed by tokens, rows and cells.
+
+    Always true: entries leave in the order they came; a batch exceeds the token budget or the cells only if it is a
+    single entry; no batch exceeds the rows; a cancelled entry is in no batch.
+
+    The head of the queue is kept as the batch that would leave next (`_head`), so every entry is looked at once
+    however often the policy is asked. It stays open until it is taken: that is the late binding.
+    """
+
+    def __init__(self, limits: BatchLimits) -> None:
+        self.limits = limits
+        self.queued_tokens = 0
+        """Tokens waiting; a cancelled entry counts until its turn has come."""
+        self._rest: deque[Entry] = deque()
+        self._head: list[Entry] = []
+        self._head_tokens = 0
+        self._head_longest = 0
+        self._full = False
+
+    def __len__(self) -> int:
+        return len(self._head) + len(self._rest)
+
+    def push(self, entries: Iterable[Entry], now: float) -> None:
+        """Queue entries behind those that wait."""
+        tokens = 0
+        append = self._rest.append
+        for entry in entries:
+            entry.arrived = now
+            tokens += entry.encoded.tokens
+            append(entry)
+        self.queued_tokens += tokens
+
+    def take(self, now: float, in_flight: int) -> Batch | None:
+        """Return the batch to start now beside `in_flight` others, or None. With None, `wake_at` may know a time."""
+        if in_flight >= self.limits.max_in_flight:
+            return None
+        self._fill()
+        while self._may_leave(now, in_flight):
+            if not self._drop_cancelled():
+                return self._close()
+            self._fill()
+        return None
+
+    def wake_at(self) -> float | None:
+        """Return when an entry that is held back by `max_wait_s` alone has waited long enough."""
+        return self._head[0].arrived + self.limits.max_wait_s if self._head and self.limits.max_wait_s else None
+
+    def drain(self) -> list[Entry]:
+        """Empty the queue and return what was in it and not cancelled."""
+        left = [entry for entry in (*self._head, *self._rest) if not entry.cancelled]
+        self._rest.clear()
+        self._reset_head([])
+        self.queued_tokens = 0
+        return left
+
+    def _may_leave(self, now: float, in_flight: int) -> bool:
+        if self._full:
+            return True
+        if not self._head or in_flight >= self.limits.eager_in_flight:
+            return False
+        return now >= self._head[0].arrived + self.limits.max_wait_s
+
+    def _fill(self) -> None:
+        """Move entries from the queue to the head until the next one would not fit."""
+        if self._full:
+            return
+        limits, rest, head = self.limits, self._rest, self._head
+        tokens, longest = self._head_tokens, self._head_longest
+        while rest:
+            entry = rest[0]
+            size = entry.encoded.tokens
+            if entry.cancelled:
+                rest.popleft()
+                self.queued_tokens -= size
+                continue
+            wider = max(longest, size)
+            if head and (tokens + size > limits.token_budget or wider * (len(head) + 1) > limits.max_cells):
+                self._full = True
+                break
+            rest.popleft()
+            head.append(entry)
+            tokens += size
+            longest = wider
+            if tokens >= limits.token_budget or len(head) >= limits.max_rows:
+                self._full = True
+                break
+        self._head_tokens, self._head_longest = tokens, longest
+
+    def _drop_cancelled(self) -> bool:
+        """Take cancelled entries out of the head; True if there were any, so that it has room again."""
+        kept = [entry for entry in self._head if not entry.cancelled]
+        if len(kept) == len(self._head):
+            return False
+        before = self._head_tokens
+        self._reset_head(kept)
+        self.queued_tokens -= before - self._head_tokens
+        return True
+
+    def _close(self) -> Batch:
+        batch = Batch(self._head, self._head_tokens, self._full)
+        self.queued_tokens -= self._head_tokens
+        self._reset_head([])
+        return batch
+
+    def _reset_head(self, entries: list[Entry]) -> None:
+        self._head = entries
+        self._head_tokens = sum(entry.encoded.tokens for entry in entries)
+        self._head_longest = max((entry.encoded.tokens for entry in entries), default=0)
+        self._full = False

@@ -1,0 +1,179 @@
+"""How large a batch should be on this machine: measured at start, in about a second."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+FLOOR_TOKENS = 128
+CEILING_TOKENS = 16_384
+GOOD_ENOUGH = 0.95
+FIRST_TOKENS = 32
+SLOW_RUN_S = 0.12
+"""No batch larger than the first one that takes so long is measured: the slope is known by then."""
+MAX_ROUNDS = 5
+
+_WORDS = [
+    "where",
+    "is",
+    "my",
+    "card",
+    "i",
+    "ordered",
+    "it",
+    "two",
+    "weeks",
+    "ago",
+    "and",
+    "it",
+    "still",
+    "has",
+    "not",
+    "arrived",
+    "can",
+    "you",
+    "please",
+    "check",
+    "that",
+    "for",
+    "me",
+]
+_TEXTS = [" ".join((_WORDS * 2)[start : start + words]) for start, words in enumerate((4, 9, 13, 7, 18, 11, 26, 5))]
+
+
+class Measurable(Protocol):
+    def encode(self, texts: Sequence[str], /) -> Sequence[Any]: ...
+    def run(self, batch: Sequence[Any], /) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was measured: seconds = `overhead_s` + `token_s` * tokens, and the budget that follows from it."""
+
+    token_budget: int
+    overhead_s: float
+    token_s: float
+    points: tuple[tuple[int, float], ...]
+    """(tokens, seconds) of each batch size, the best of its repeats."""
+    took_s: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Expected of one run slot at the chosen budget."""
+        return self.token_budget / (self.overhead_s + self.token_s * self.token_budget)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is worth a log line."""
+        return {
+            "token_budget": self.token_budget,
+            "tokens_per_s": round(self.tokens_per_s),
+            "overhead_ms": round(self.overhead_s * 1e3, 3),
+            "token_us": round(self.token_s * 1e6, 2),
+            "sizes": [tokens for tokens, _ in self.points],
+            "took_s": round(self.took_s, 2),
+        }
+
+
+def warm_up(model: Measurable, *, max_rows: int = 256) -> None:
+    """Run small and middling batches, so that allocations and lazy set-up are not paid by the first records."""
+    for tokens in (FIRST_TOKENS, FLOOR_TOKENS):
+        model.run(_batch(_samples(model), tokens, max_rows)[0])
+
+
+def calibrate(
+    model: Measurable,
+    *,
+    max_rows: int = 256,
+    padded: bool = False,
+    limit_s: float = 1.2,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Calibration:
+    """Time batches of growing size in rounds until `limit_s` has gone by, and choose the token budget.
+
+    Sizes double from 32 tokens until a run is slow or the rows run out. The first round warms up and is not counted,
+    unless there is no time for another one. Of each size the fastest run counts: noise only ever adds. A `padded` graph
+    is charged for its padding: rows times the longest.
+    """
+    began = clock()
+    batches = _ladder(model, max_rows, padded, clock)
+    best = {tokens: seconds for tokens, (_, seconds) in batches.items()}
+    for number in range(MAX_ROUNDS):
+        if number and clock() - began + sum(best.values()) > limit_s:
+            break
+        for tokens, (batch, _) in batches.items():
+            seconds = _timed(model, batch, clock)
+            best[tokens] = seconds if number == 0 else min(best[tokens], seconds)
+    points = tuple(best.items())
+    overhead_s, token_s = fit(points)
+    return Calibration(choose_budget(overhead_s, token_s), overhead_s, token_s, points, clock() - began)
+
+
+def fit(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Fit seconds = a + b * tokens by least squares on relative errors, with a >= 0 and b > 0.
+
+    Minimises sum(((a + b * n_i - t_i) / t_i)^2): in absolute errors the largest batch would decide a alone.
+    """
+    weights = [1.0 / seconds**2 for _, seconds in points]
+    total = sum(weights)
+    mean_n = sum(w * n for w, (n, _) in zip(weights, points, strict=True)) / total
+    mean_t = sum(w * t for w, (_, t) in zip(weights, points, strict=True)) / total
+    spread = sum(w * (n - mean_n) ** 2 for w, (n, _) in zip(weights, points, strict=True))
+    together = sum(w * (n - mean_n) * (t - mean_t) for w, (n, t) in zip(weights, points, strict=True))
+    token_s = together / spread if spread else 0.0
+    if token_s <= 0:
+        return mean_t, 1e-9
+    overhead_s = mean_t - token_s * mean_n
+    return (overhead_s, token_s) if overhead_s > 0 else (0.0, mean_t / mean_n)
+
+
+def choose_budget(
+    overhead_s: float, token_s: float, *, floor: int = FLOOR_TOKENS, ceiling: int = CEILING_TOKENS
+) -> int:
+    """Return the smallest budget whose tokens/s come within 5 % of the best that `ceiling` allows.
+
+    With r(n) = n / (a + b n) the best is r(ceiling) = r*, and r(n) >= q r* from n = q r* a / (1 - q r* b) on.
+    Rounded up to a multiple of 32. Smaller is better beyond that: a batch is also the time that the next one waits.
+    """
+    aim = GOOD_ENOUGH * ceiling / (overhead_s + token_s * ceiling)
+    smallest = aim * overhead_s / (1.0 - aim * token_s)
+    return int(min(max(math.ceil(smallest / 32) * 32, floor), ceiling))
+
+
+def _ladder(
+    model: Measurable, max_rows: int, padded: bool, clock: Callable[[], float]
+) -> dict[int, tuple[list[Any], float]]:
+    samples = _samples(model)
+    steps: dict[int, tuple[list[Any], float]] = {}
+    aim = FIRST_TOKENS
+    while aim <= CEILING_TOKENS:
+        batch, tokens = _batch(samples, aim, max_rows)
+        if padded:
+            tokens = len(batch) * max(sample.tokens for sample in batch)
+        seconds = _timed(model, batch, clock)
+        steps[tokens] = batch, seconds
+        if len(batch) >= max_rows or (seconds > SLOW_RUN_S and len(steps) > 1):
+            break
+        aim *= 2
+    return steps
+
+
+def _samples(model: Measurable) -> list[Any]:
+    return [*model.encode(_TEXTS)]
+
+
+def _batch(samples: list[Any], aim: int, max_rows: int) -> tuple[list[Any], int]:
+    """Return texts worth about `aim` tokens, and how many tokens they are."""
+    batch: list[Any] = []
+    tokens = 0
+    while tokens < aim and len(batch) < max_rows:
+        sample = samples[len(batch) % len(samples)]
+        batch.append(sample)
+        tokens += sample.tokens
+    return batch, tokens
+
+
+def _timed(model: Measurable, batch: list[Any], clock: Callable[[], float]) -> float:
+    began = clock()
+    model.run(batch)
+    return max(clock() - began, 1e-9)

@@ -1,0 +1,118 @@
+"""Texts that arrive one at a time: gathered into chunks for the tokenizer, answered through a future each."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
+from typing import Any
+
+from .batch_policy import Entry
+from .batcher import Batcher
+from .errors import Closed
+
+CHUNK = 256
+
+
+class Callers:
+    """Everybody who awaits one answer. It is the sink of its own entries; an entry's context is the caller's future.
+
+    Always true: at most `most` entries are inside, so that the queue behind is bounded; others wait their turn before
+    it. While one chunk is tokenised the next one gathers.
+    """
+
+    def __init__(
+        self, encode: Callable[[Sequence[str]], Sequence[Any]], tokenizer: Executor, batcher: Batcher, most: int
+    ) -> None:
+        self._encode = encode
+        self._tokenizer = tokenizer
+        self._batcher = batcher
+        self._loop = asyncio.get_running_loop()
+        self._turn = asyncio.Semaphore(most)
+        self._gathered: list[Entry] = []
+        self._chunk: list[Entry] = []
+        self._encoding: asyncio.Future[list[Any]] | None = None
+        self._closed = False
+
+    async def answer(self, entry: Entry) -> Entry:
+        """Return the entry once it has outputs or an error. Cancelling the caller cancels the entry and nobody else."""
+        async with self._turn:
+            if self._closed:
+                raise Closed("the engine is not running")
+            answered = entry.context = self._loop.create_future()
+            self._gathered.append(entry)
+            if len(self._gathered) == 1:
+                self._loop.call_soon(self._encode_next)  # whoever comes in this round of the loop shares the chunk
+            try:
+                await answered
+            except asyncio.CancelledError:
+                entry.cancelled = True
+                raise
+        return entry
+
+    def deliver(self, entries: list[Entry]) -> None:
+        """Wake the callers; they look into their entries."""
+        for entry in entries:
+            if not entry.context.done():
+                entry.context.set_result(None)
+
+    async def encoded(self, budget_s: float) -> None:
+        """Let nobody else in, and wait until those inside have been handed to the batcher, for at most `budget_s`."""
+        self._closed = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(budget_s):
+                while self._encoding is not None or self._gathered:
+                    if self._encoding is not None:
+                        await asyncio.wait([self._encoding])
+                    else:
+                        await asyncio.sleep(0)
+
+    def close(self) -> None:
+        """Answer whoever has not reached the batcher with Closed, even if the tokenizer still works on it."""
+        self._closed = True
+        self._fail(self._chunk + self._gathered, Closed("stopped before the model answered"))
+        self._gathered = []
+
+    def _encode_next(self) -> None:
+        self._gathered = [entry for entry in self._gathered if not entry.cancelled]
+        if self._encoding is not None or not self._gathered:
+            return
+        self._chunk, self._gathered = self._gathered[:CHUNK], self._gathered[CHUNK:]
+        texts = [entry.text for entry in self._chunk]
+        self._encoding = self._loop.run_in_executor(self._tokenizer, self._encode_each, texts)
+        self._encoding.add_done_callback(self._submit)
+
+    def _submit(self, done: asyncio.Future[list[Any]]) -> None:
+        self._encoding = None
+        chunk, self._chunk = self._chunk, []
+        closed = Closed("stopped before the model answered")
+        results = [closed] * len(chunk) if done.cancelled() else done.result()
+        ready: list[Entry] = []
+        for entry, result in zip(chunk, results, strict=True):
+            if isinstance(result, Exception):
+                self._fail([entry], result)
+            else:
+                entry.encoded = result
+                ready.append(entry)
+        try:
+            self._batcher.submit(ready)
+        except Closed as error:
+            self._fail(ready, error)
+        self._encode_next()
+
+    def _encode_each(self, texts: list[str]) -> list[Any]:
+        """Tokenise a chunk; if that fails text by text, so that only the guilty one fails. Runs in the thread."""
+        try:
+            return [*self._encode(texts)]
+        except Exception:  # noqa: BLE001
+            return [self._encode_or_error(text) for text in texts]
+
+    def _encode_or_error(self, text: str) -> Any:
+        try:
+            return self._encode([text])[0]
+        except Exception as error:  # noqa: BLE001
+            return error
+
+    def _fail(self, entries: list[Entry], error: Exception) -> None:
+        for entry in entries:
+            entry.error = error
+        self.deliver(entries)

@@ -1,0 +1,273 @@
+"""For tests of your own: a model that answers from a script, an engine without threads, a clock, a simulated accelerator.
+
+engine = FakeEngine(FakeModel([INTENT], {"where is my card?": {"intent": classified("card_arrival", 0.9)}}))
+prediction = await engine.predict("where is my card?")
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..schemas.manifest import EncoderSpec, FileEntry, ModelManifest, TaskSpec
+from .agent import Prediction
+from .batch_policy import Entry
+from .engine import Checks, EngineModel
+from .errors import Closed, ModelFailed
+
+Output = dict[str, Any]
+SPECIAL_TOKENS = 2
+
+
+class ManualClock:
+    """A clock that stands still until told."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def classified(label: str, score: float = 1.0, *others: tuple[str, float]) -> Output:
+    """Return a classification's output; `others` are the alternatives behind the winner."""
+    alternatives = [{"label": name, "score": value} for name, value in ((label, score), *others)]
+    return {
+        "kind": "classification",
+        "label": label,
+        "score": score,
+        "alternatives": alternatives,
+        "abstained": False,
+        "reason": None,
+    }
+
+
+def abstained(label: str, score: float, reason: str = "below_threshold") -> Output:
+    """Return the output of a classification that withheld `label`."""
+    return {**classified(label, score), "label": None, "abstained": True, "reason": reason}
+
+
+def labelled(**scores: float) -> Output:
+    """Return a multi-label output with these labels, highest first."""
+    ranked = sorted(scores.items(), key=lambda item: -item[1])
+    return {"kind": "multi_label", "labels": [{"label": label, "score": score} for label, score in ranked]}
+
+
+def tagged(text: str, **parts: str) -> Output:
+    """Return a tagging output: each keyword is a label, its value a part of `text`."""
+    spans = []
+    for label, part in parts.items():
+        start = text.index(part)
+        spans.append({"label": label, "text": part, "start": start, "end": start + len(part), "score": 1.0})
+    return {"kind": "tagging", "spans": spans}
+
+
+def fake_manifest(tasks: Sequence[TaskSpec], name: str = "fake", version: int = 0) -> ModelManifest:
+    """Return a manifest for a model that has no files."""
+    digest = sha256(name.encode()).hexdigest()
+    encoder = EncoderSpec(
+        source="scratch",
+        sha256=digest,
+        vocab_size=1,
+        hidden_size=1,
+        layers=1,
+        heads=1,
+        intermediate_size=1,
+        max_positions=512,
+    )
+    tokenizer = FileEntry(path="tokenizer.json", role="tokenizer", sha256=digest, bytes=0)
+    return ModelManifest(name=name, version=version, encoder=encoder, tasks=list(tasks), files=[tokenizer])
+
+
+class FakeEncoded:
+    """A text as the fake model reads it: a token for each word, and two special ones."""
+
+    __slots__ = ("text", "tokens", "truncated")
+
+    def __init__(self, text: str, max_tokens: int) -> None:
+        words = len(text.split())
+        self.text = text
+        self.tokens = min(words + SPECIAL_TOKENS, max_tokens)
+        self.truncated = words + SPECIAL_TOKENS > max_tokens
+
+
+class FakeModel:
+    """A model that answers from a script: `answers` maps a text, or is called with it, to outputs by task.
+
+    A task that the script leaves out gets a default: the task's first label, no labels, no spans. A batch with one of
+    the `broken` texts raises ModelFailed, as a whole, every time. `batches` records the texts of every batch run.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[TaskSpec],
+        answers: Mapping[str, Mapping[str, Output]] | Callable[[str], Mapping[str, Output]] | None = None,
+        *,
+        broken: Collection[str] = (),
+        run_s: float = 0.0,
+        name: str = "fake",
+        version: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.manifest = fake_manifest(tasks, name, version)
+        self.tasks = {task.name: task for task in tasks}
+        self.device = device
+        self.broken = frozenset(broken)
+        self.run_s = run_s
+        self.batches: list[list[str]] = []
+        script = answers or {}
+        self._answer = script if callable(script) else lambda text: script.get(text, {})
+
+    def encode(self, texts: Sequence[str]) -> list[FakeEncoded]:
+        return [FakeEncoded(text, self.manifest.limits.max_tokens) for text in texts]
+
+    def run(self, batch: Sequence[FakeEncoded]) -> list[str]:
+        """Return the texts in place of logits. Sleeps `run_s` with the GIL released, as a session does."""
+        texts = [encoded.text for encoded in batch]
+        self.batches.append(texts)
+        if self.run_s:
+            time.sleep(self.run_s)
+        if not self.broken.isdisjoint(texts):
+            raise ModelFailed("this text breaks the model")
+        return texts
+
+    def decode(
+        self,
+        logits: list[str],
+        batch: Sequence[FakeEncoded],
+        texts: Sequence[str],
+        wanted: Sequence[Sequence[str]],
+        thresholds: Mapping[str, Any] | None = None,
+    ) -> list[dict[str, Output]]:
+        return [
+            {task: dict(answers[task]) if task in answers else self._default(task) for task in names}
+            for answers, names in zip(map(self._answer, logits), wanted, strict=True)
+        ]
+
+    def _default(self, task: str) -> Output:
+        spec = self.tasks[task]
+        if spec.kind == "classification":
+            return classified(spec.labels[0])
+        return {"kind": "tagging", "spans": []} if spec.kind == "tagging" else labelled()
+
+
+class FakeEngine(Checks):
+    """The engine's interface without threads or calibration: a batch is whatever one call brings.
+
+    Keeps the engine's promises: answers come from the event loop and never inside `submit`, a cancelled entry gets none,
+    a text that breaks the model fails alone. A list of scenarios in our tests runs against both.
+    """
+
+    token_budget = 256
+    queued_tokens = 0
+    in_flight = 0
+    run_slots = 1
+    calibration = None
+
+    def __init__(self, model: EngineModel) -> None:
+        super().__init__(model)
+        self._open = True
+        self._room: list[Callable[[], None]] = []
+
+    async def start(self) -> None:
+        self._open = True
+
+    async def stop(self, budget_s: float = 0.0) -> None:
+        self._open = False
+        for _ in range(2):  # what was submitted is answered first, and then delivered
+            await asyncio.sleep(0)
+
+    async def encode(self, texts: Sequence[str]) -> list[Any]:
+        self._refuse_closed()
+        return [*self.model.encode(texts)]
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        self._room.append(callback)
+
+    def submit(self, entries: Iterable[Entry]) -> None:
+        self._refuse_closed()
+        asyncio.get_running_loop().call_soon(self._answer, [*entries])
+
+    async def predict(
+        self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None
+    ) -> Prediction:
+        wanted = self.check(text, tasks)
+        encoded = (await self.encode([text]))[0]
+        outputs = self._outputs(text, wanted, encoded, thresholds)
+        return self.prediction(outputs, encoded)
+
+    def _answer(self, entries: list[Entry]) -> None:
+        answered = [entry for entry in entries if not entry.cancelled]
+        for entry in answered:
+            try:
+                entry.outputs = self._outputs(entry.text, entry.tasks, entry.encoded, entry.thresholds)
+            except ModelFailed as error:
+                entry.error = error
+        loop = asyncio.get_running_loop()
+        for sink in {id(entry.sink): entry.sink for entry in answered}.values():
+            loop.call_soon(sink.deliver, [entry for entry in answered if entry.sink is sink])
+        for callback in self._room:
+            loop.call_soon(callback)
+
+    def _outputs(
+        self, text: str, tasks: tuple[str, ...], encoded: Any, thresholds: Mapping[str, Any] | None
+    ) -> dict[str, Output]:
+        answers: list[dict[str, Output]] = self.model.decode(
+            self.model.run([encoded]), [encoded], [text], [tasks], thresholds
+        )
+        return answers[0]
+
+    def _refuse_closed(self) -> None:
+        if not self._open:
+            raise Closed("the engine is not running")
+
+
+class SimulatedRunner:
+    """Stands in for a session on an accelerator: takes `runs_at_once` runs, each `run_s + row_s * rows`, no CPU.
+
+    The time is slept with the GIL released, so that what is left to measure is the host. Logits are cheap and
+    deterministic: a row of a fixed random table, picked by the sum of the text's token ids (tagging: by each id), so
+    they do not depend on the batch. Tagging prefers `O`, as texts do.
+    """
+
+    ROWS = 1024
+
+    def __init__(
+        self, tasks: Iterable[TaskSpec], *, runs_at_once: int = 1, run_s: float = 0.002, row_s: float = 30e-6
+    ) -> None:
+        self.device = "simulated"
+        self.run_s, self.row_s = run_s, row_s
+        self._slots = threading.BoundedSemaphore(runs_at_once)
+        random = np.random.default_rng(7)
+        self._tables: dict[str, tuple[bool, npt.NDArray[np.float32]]] = {}
+        for task in tasks:
+            table = random.normal(scale=3.0, size=(self.ROWS, len(task.labels))).astype(np.float32)
+            if task.kind == "tagging":
+                table[:, task.labels.index("O")] += 9.0
+            self._tables[task.name] = task.kind == "tagging", table
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Answer a ragged or a padded batch; rows are the rows of `attention_mask`."""
+        ids, mask = feeds["input_ids"], feeds["attention_mask"]
+        rows = len(mask)
+        if ids.ndim == 1:
+            sums = np.bincount(feeds["seq_index"], weights=ids, minlength=rows).astype(np.int64)
+        else:
+            sums = (ids * (mask > 0)).sum(axis=1)
+        logits = {
+            name: table[(ids if by_token else sums) % self.ROWS] for name, (by_token, table) in self._tables.items()
+        }
+        with self._slots:
+            time.sleep(self.run_s + self.row_s * rows)
+        return logits
+
+    def close(self) -> None:
+        """Nothing to free."""
