@@ -1,10 +1,12 @@
-"""Looks into the bytes of an ONNX file for what must not be there: tensors that lie in other files.
+"""Looks into an ONNX file for what must not be there: tensors that lie in other files.
 
 onnxruntime follows such references relative to the working folder, also for a graph given as bytes, and through hard
 links. We never write them. The protobuf is walked as it lies (no copy, no parse of the weights), which needs no `onnx`.
 """
 
 from collections.abc import Iterator
+from io import BufferedReader
+from mmap import ACCESS_READ, mmap
 from typing import Final
 
 from .errors import ModelRefused
@@ -24,10 +26,11 @@ _DATA_LOCATION: Final = 14
 _MAX_DEPTH: Final = 32
 
 
-def refuse_external_data(data: bytes) -> None:
-    """Raise ModelRefused when a tensor of the graph refers to another file, or the bytes are not protobuf."""
+def refuse_external_data(file: BufferedReader) -> None:
+    """Raise ModelRefused when a tensor of the graph refers to another file, or the file is not protobuf."""
     try:
-        external = _has_external(memoryview(data), "model", 0)
+        # Not closed by hand: a failing walk leaves views of it in its traceback, and the last of them lets go of it.
+        external = _has_external(memoryview(mmap(file.fileno(), 0, access=ACCESS_READ)), "model", 0)
     except (IndexError, ValueError):
         raise ModelRefused("the graph is not an ONNX file (damaged or cut off); copy or export it again") from None
     if external:

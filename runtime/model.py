@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
-from ..schemas.manifest import ModelManifest, TaskSpec, Thresholds
+from ..schemas.manifest import FileEntry, ModelManifest, TaskSpec, Thresholds
 from .decoding import DECODERS, Output, Rows
 from .errors import ModelFailed, ModelRefused
 from .graph_format import refuse_external_data
 from .session import Array, Device, Runner, open_session
-from .store import read_checked, read_manifest
+from .store import open_checked, opened_path, read_checked, read_manifest
 
 _OFFLINE_TOKENS: Final = 1024
 _OFFLINE_ROWS: Final = 64
@@ -78,9 +78,9 @@ class Model:
 
         manifest = read_manifest(folder)
         tokenizer = _read_tokenizer(manifest, _read(folder, manifest, "tokenizer", verify))
-        graph_bytes = _read(folder, manifest, f"graph:{graph}", verify)
-        refuse_external_data(graph_bytes)
-        session = open_session(graph_bytes, device, threads)
+        with open_checked(folder, _entry(folder, manifest, f"graph:{graph}"), digest=verify) as file:
+            refuse_external_data(file)
+            session = open_session(opened_path(file), device, threads)
         missing = [task.name for task in manifest.tasks if task.name not in session.outputs]
         if missing:
             raise ModelRefused(f"{folder}: the graph answers no task {missing[0]!r}; export the model again")
@@ -211,12 +211,16 @@ def _choose(spec: TaskSpec, logits: Logits, batch: Sequence[Encoded], texts: Seq
 
 
 def _read(folder: Path, manifest: ModelManifest, role: str, verify: bool) -> bytes:
+    return read_checked(folder, _entry(folder, manifest, role), digest=verify)
+
+
+def _entry(folder: Path, manifest: ModelManifest, role: str) -> FileEntry:
     entry = next((f for f in manifest.files if f.role == role), None)
     if entry is None:
         if manifest.is_delta:
             raise ModelRefused(f"{folder} is a delta folder: `murmura models assemble` makes a model folder from it")
         raise ModelRefused(f"{folder}: the manifest names no file with role {role}; export the model again")
-    return read_checked(folder, entry, digest=verify)
+    return entry
 
 
 def _read_tokenizer(manifest: ModelManifest, data: bytes) -> Tokenizer:

