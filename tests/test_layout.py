@@ -1,0 +1,113 @@
+"""The rules of the house that a tool can check: names, sizes, arrows, and what an import may bring along."""
+
+import ast
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = ("agents", "runtime", "schemas", "training")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+SCRIPTS = sorted(path for folder in ("benchmarks", "examples", "tests") for path in (ROOT / folder).rglob("*.py"))
+LONGEST = 350
+SAYS_NOTHING = {"util", "utils", "common", "helper", "helpers", "misc", "core", "base"}
+TORCH = {"torch", "transformers", "pandas", "sklearn", "peft", "tensorboard", "onnx"}
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imported_by(statement: str) -> set[str]:
+    """The top-level modules that a fresh interpreter holds after a statement."""
+    ask = f"import json, sys; {statement}; print(json.dumps([n.split('.')[0] for n in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_a_file_can_be_read_in_one_go():
+    lines = {relative(path): len(path.read_text().splitlines()) for path in MODULES + SCRIPTS}
+    assert {name: count for name, count in lines.items() if count > LONGEST} == {}
+
+
+def test_a_module_is_named_for_what_it_holds():
+    assert [relative(path) for path in MODULES if {path.stem, path.parent.name} & SAYS_NOTHING] == []
+
+
+def test_every_module_says_what_it_is_for():
+    silent = [relative(path) for path in MODULES if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert silent == []
+
+
+def test_there_is_one_level_of_folders_and_one_module_at_the_root():
+    assert [path.name for path in ROOT.glob("*.py")] == ["__init__.py"]
+    assert [relative(path) for path in MODULES if len(path.relative_to(ROOT).parts) != 2] == []
+
+
+def test_the_packages_are_listed_as_they_are():
+    assert PYPROJECT["tool"]["setuptools"]["packages"] == [
+        "murmura",
+        *[f"murmura.{name}" for name in ("runtime", "agents", "training", "schemas")],
+    ]
+    assert {path.parent.name for path in MODULES} == set(PACKAGES)
+
+
+def test_the_import_contracts_hold():
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_module_of_ours_is_imported_relatively():
+    """`import murmura.x` inside the package would find another installation of it."""
+    absolute = [
+        relative(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "murmura")
+        or (isinstance(node, ast.Import) and any(name.name.split(".")[0] == "murmura" for name in node.names))
+    ]
+    assert absolute == []
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["runtime.app", "runtime.cli", "runtime.model", "runtime.store", "agents.classification", "agents.analysis"],
+)
+def test_serving_imports_no_torch(module):
+    assert not imported_by(f"import murmura.{module}") & TORCH
+
+
+def test_the_contract_brings_neither_kafka_nor_onnxruntime():
+    """Whoever only reads results installs and imports little."""
+    brought = imported_by("import murmura.schemas.generate, murmura.schemas.topics")
+    assert not brought & (TORCH | {"aiokafka", "faststream", "onnxruntime", "numpy", "tokenizers"})
+
+
+@pytest.mark.parametrize("module", ["aiokafka", "faststream", "onnxruntime", "tokenizers", "numpy"])
+def test_the_command_line_starts_without(module):
+    """`murmura --help` is asked for often: what a command needs is imported when it runs."""
+    assert module not in imported_by("import murmura.runtime.cli")
+
+
+def test_nothing_reads_the_environment_at_import():
+    def reads(path: Path) -> bool:
+        body = ast.parse(path.read_text()).body
+        later = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+        nodes = [node for top in body if not isinstance(top, later) for node in ast.walk(top)]
+        return any(isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"} for node in nodes)
+
+    assert [relative(path) for path in MODULES if reads(path)] == []
+
+
+def test_every_entry_point_can_be_loaded():
+    groups = PYPROJECT["project"]["entry-points"]
+    targets = [target for group in groups.values() for target in group.values()]
+    for target in [*targets, *PYPROJECT["project"]["scripts"].values()]:
+        module, _, name = target.partition(":")
+        assert hasattr(__import__(module, fromlist=[name]), name), target
