@@ -69,7 +69,7 @@ def _half(value: Array) -> Array:
 
 def apply_delta(base: Weights, delta: Weights) -> dict[str, npt.NDArray[np.float32]]:
     """Return base and heads with the differences added. ModelRefused when they do not belong to this base."""
-    weights = {name: value.astype(np.float32) for name, value in base.items()}
+    weights = {name: value.astype(np.float32, copy=False) for name, value in base.items()}
     for name, value in delta.items():
         kind, _, rest = name.partition("/")
         if name.startswith("heads."):

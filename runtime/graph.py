@@ -26,6 +26,7 @@ Var = Any  # spox is typed, but stays behind this door
 # Added to the scores of padded keys. Finite, so that a row of padding alone gives numbers instead of NaN, and far enough
 # down that exp() gives exactly 0 for every real neighbour.
 MASKED: Final = np.float32(-1e4)
+_FLOAT: Final = 1  # TensorProto.FLOAT
 
 
 def weight_shapes(encoder: EncoderSpec, tasks: Sequence[TaskSpec]) -> dict[str, tuple[int, ...]]:
@@ -78,10 +79,27 @@ def build_graph(encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weight
     """
     check_weights(encoder, tasks, weights)
     builder = _Ragged(encoder, weights) if form == "ragged" else _Padded(encoder, weights)
-    model = build(builder.inputs, {**builder.outputs(tasks)})
-    model.graph.name = "murmura"
+    outputs = builder.outputs(tasks)
+    model = build({**builder.inputs, **builder.parameters}, outputs)
+    _fill_in(model.graph, builder.values)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def _fill_in(graph: Any, values: dict[str, npt.NDArray[np.float32]]) -> None:
+    """Turn the inputs that stand for weights into initializers of the same name.
+
+    Handing spox the arrays instead would copy 90 MB through every step of its type inference and checks.
+    """
+    graph.name = "murmura"
+    inputs = [value for value in graph.input if value.name not in values]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    for name, value in values.items():
+        tensor = graph.initializer.add()
+        tensor.name, tensor.data_type = name, _FLOAT
+        tensor.dims.extend(value.shape)
+        tensor.raw_data = value.astype("<f4", copy=False).tobytes()
 
 
 def _const(value: Any) -> Var:
@@ -96,18 +114,26 @@ class _Encoder:
     def __init__(self, encoder: EncoderSpec, weights: Weights) -> None:
         self.spec, self._weights = encoder, weights
         self.head_size = encoder.hidden_size // encoder.heads
+        self.parameters: dict[str, Var] = {}
+        self.values: dict[str, npt.NDArray[np.float32]] = {}
+
+    def parameter(self, name: str, value: npt.NDArray[np.float32]) -> Var:
+        """A weight of the graph, kept under its name."""
+        self.values[name] = value
+        self.parameters[name] = argument(Tensor(np.float32, value.shape))
+        return self.parameters[name]
 
     def w(self, name: str) -> npt.NDArray[np.float32]:
         return np.ascontiguousarray(self._weights[name], dtype=np.float32)
 
     def norm(self, x: Var, name: str) -> Var:
-        scale, bias = _const(self.w(name + ".weight")), _const(self.w(name + ".bias"))
+        scale, bias = (self.parameter(name + end, self.w(name + end)) for end in (".weight", ".bias"))
         return op.layer_normalization(x, scale, bias, axis=-1, epsilon=self.spec.layer_norm_eps)[0]
 
     def linear(self, x: Var, name: str) -> Var:
-        return self.affine(x, self.w(name + ".weight"), self.w(name + ".bias"))
+        return self.affine(x, name, self.w(name + ".weight"), self.w(name + ".bias"))
 
-    def affine(self, x: Var, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> Var:
+    def affine(self, x: Var, name: str, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> Var:
         raise NotImplementedError
 
     def qkv(self, x: Var, layer: str) -> Var:
@@ -116,7 +142,7 @@ class _Encoder:
         factors = (np.float32(self.head_size**-0.5), np.float32(1), np.float32(1))
         weight = np.concatenate([self.w(p + ".weight") * f for p, f in zip(parts, factors, strict=True)])
         bias = np.concatenate([self.w(p + ".bias") * f for p, f in zip(parts, factors, strict=True)])
-        return self.affine(x, weight, bias)
+        return self.affine(x, layer + "attention.self.qkv", weight, bias)
 
     def position_table(self) -> npt.NDArray[np.float32]:
         """Positions plus the embedding of segment 0, which every token of a single text has."""
@@ -125,8 +151,10 @@ class _Encoder:
         return table + self.w(types)[0] if types in self._weights else table
 
     def embed(self, ids: Var, positions: Var) -> Var:
-        word = op.gather(_const(self.w("embeddings.word_embeddings.weight")), ids)
-        return self.norm(op.add(word, op.gather(_const(self.position_table()), positions)), "embeddings.LayerNorm")
+        words = "embeddings.word_embeddings.weight"
+        word = op.gather(self.parameter(words, self.w(words)), ids)
+        position = op.gather(self.parameter("embeddings.positions", self.position_table()), positions)
+        return self.norm(op.add(word, position), "embeddings.LayerNorm")
 
     def attend(self, x: Var, layer: str) -> Var:
         raise NotImplementedError
@@ -159,8 +187,8 @@ class _Ragged(_Encoder):
         self.inputs["attention_mask"] = argument(Tensor(np.float32, ("B", "S")))
         self._mask = op.unsqueeze(self.inputs["attention_mask"], _const([1, 2]))
 
-    def affine(self, x: Var, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> Var:
-        return op.gemm(x, _const(weight), _const(bias), transB=1)
+    def affine(self, x: Var, name: str, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> Var:
+        return op.gemm(x, self.parameter(name + ".weight", weight), self.parameter(name + ".bias", bias), transB=1)
 
     def attend(self, x: Var, layer: str) -> Var:
         spec, size = self.spec, self.head_size
@@ -191,8 +219,10 @@ class _Padded(_Encoder):
         }
         self._mask = op.unsqueeze(self.inputs["attention_mask"], _const([1, 2]))
 
-    def affine(self, x: Var, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> Var:
-        return op.add(op.matmul(x, _const(np.ascontiguousarray(weight.T))), _const(bias))
+    def affine(self, x: Var, name: str, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> Var:
+        # Gemm takes two dimensions only; MatMul wants the weights the other way round.
+        turned = self.parameter(name + ".weight", np.ascontiguousarray(weight.T))
+        return op.add(op.matmul(x, turned), self.parameter(name + ".bias", bias))
 
     def attend(self, x: Var, layer: str) -> Var:
         spec, size = self.spec, self.head_size
