@@ -66,10 +66,10 @@ def test_health_and_metrics_are_where_everybody_looks(monkeypatch):
 def test_the_commands_are_those_of_our_command_line():
     from typer.testing import CliRunner
 
-    from murmura.runtime.cli import app
+    from murmura.runtime.cli import build
 
     for service in OURS:
-        done = CliRunner().invoke(app, [*SERVICES[service]["command"], "--help"])
+        done = CliRunner().invoke(build(), [*SERVICES[service]["command"], "--help"])
         assert done.exit_code == 0, f"{service}: {done.output}"
 
 
