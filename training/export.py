@@ -32,7 +32,7 @@ from .run_folder import RunFolder, RunRecord
 
 log = logging.getLogger(__name__)
 PARITY: Final = 1e-4
-REFERENCE_TEXTS: Final = 12
+REFERENCE_WORDS: Final = 16
 Weights = dict[str, NDArray[Any]]
 
 
@@ -150,7 +150,9 @@ def build_proven(manifest: ModelManifest, weights: Weights, tokenizer: Tokenizer
         fresh = Tokenizer.from_str(tokenizer.to_str())
         model = Model(manifest, fresh, open_session(built[form], "cpu"), graph=form)
         prove(model, weights, texts, form)
-        reference = reference or make_reference(model, texts[:REFERENCE_TEXTS])
+        reference = reference or make_reference(
+            model, [text for text in texts if text.count(" ") < REFERENCE_WORDS][:8]
+        )
     return Built(built, reference)
 
 

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score
+from sklearn.metrics import classification_report, f1_score, roc_auc_score
 from tokenizers import Encoding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..runtime.decoding import softmax
 from ..schemas.manifest import TaskSpec
+from .answers import Answer, Score
 from .data import Example
 from .heads import linear_head
 
@@ -44,3 +46,58 @@ class Classification:
         guess, truth = np.stack(list(logits)).argmax(-1), np.stack(list(targets))
         accuracy = float((guess == truth).mean())
         return {"main": accuracy, "accuracy": accuracy, "macro_f1": float(f1_score(truth, guess, average="macro"))}
+
+    def score(self, answers: Sequence[Answer], spec: TaskSpec, scope: str | None) -> Score:
+        """`accuracy`: the best label in scope is right, whether or not it was withheld; `served`: given and right."""
+        inner = [answer for answer in answers if answer.example.labels[0] != scope]
+        outer = [answer for answer in answers if answer.example.labels[0] == scope]
+        figures: dict[str, float] = {"rows": len(inner)}
+        table = ""
+        if inner:
+            truth = [answer.example.labels[0] for answer in inner]
+            guess = _best_in_scope(inner, spec)
+            right = np.array([a == b for a, b in zip(guess, truth, strict=True)])
+            served = np.array([not answer.output["abstained"] for answer in inner])
+            figures |= {
+                "accuracy": float(right.mean()),
+                "macro_f1": float(f1_score(truth, guess, average="macro", zero_division=0)),
+                "ece": calibration_error(np.array([answer.output["score"] for answer in inner]), right),
+                "served": float((right & served).mean()),
+                "withheld": float(1 - served.mean()),
+            }
+            table = str(classification_report(truth, guess, zero_division=0, digits=3))
+        if outer:
+            figures |= {
+                "out_of_scope_rows": len(outer),
+                "out_of_scope_recall": float(np.mean([answer.output["abstained"] for answer in outer])),
+            }
+        if inner and outer:
+            marks = [0] * len(inner) + [1] * len(outer)
+            figures["out_of_scope_auroc"] = float(roc_auc_score(marks, _doubt([*inner, *outer], spec)))
+        return Score(figures, table)
+
+
+def _scores(answers: Sequence[Answer], spec: TaskSpec) -> Array:
+    logits = np.stack([answer.logits for answer in answers]).astype(np.float64)
+    return softmax(logits / spec.calibration.temperature)
+
+
+def _best_in_scope(answers: Sequence[Answer], spec: TaskSpec) -> list[str]:
+    scores = _scores(answers, spec)
+    if spec.out_of_scope is not None:
+        scores[:, spec.labels.index(spec.out_of_scope)] = -1
+    return [spec.labels[number] for number in scores.argmax(-1)]
+
+
+def _doubt(answers: Sequence[Answer], spec: TaskSpec) -> Array:
+    """How much speaks for withholding: the out-of-scope label's score, or what the winner lacks."""
+    scores = _scores(answers, spec)
+    doubt: Array = scores[:, spec.labels.index(spec.out_of_scope)] if spec.out_of_scope else 1 - scores.max(-1)
+    return doubt
+
+
+def calibration_error(scores: Array, right: Array, *, bins: int = 15) -> float:
+    """Expected calibration error: the mean distance of score and accuracy over bins of equal width."""
+    at = np.minimum((scores * bins).astype(int), bins - 1)
+    parts = [(at == number) for number in range(bins)]
+    return float(sum(part.mean() * abs(right[part].mean() - scores[part].mean()) for part in parts if part.any()))

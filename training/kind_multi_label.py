@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score
+from sklearn.metrics import classification_report, f1_score
 from tokenizers import Encoding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..schemas.manifest import TaskSpec
+from .answers import Answer, Score
 from .data import Example
 from .heads import linear_head
 
@@ -49,3 +50,17 @@ class MultiLabel:
         micro = float(f1_score(truth, guess, average="micro", zero_division=0))
         macro = float(f1_score(truth, guess, average="macro", zero_division=0))
         return {"main": micro, "micro_f1": micro, "macro_f1": macro}
+
+    def score(self, answers: Sequence[Answer], spec: TaskSpec, scope: str | None) -> Score:
+        """At the thresholds of the manifest; `exact` is the share of texts with all labels right."""
+        named = [{item["label"] for item in answer.output["labels"]} for answer in answers]
+        truth = np.array([[label in answer.example.labels for label in spec.labels] for answer in answers])
+        guess = np.array([[label in labels for label in spec.labels] for labels in named])
+        figures = {
+            "rows": float(len(answers)),
+            "micro_f1": float(f1_score(truth, guess, average="micro", zero_division=0)),
+            "macro_f1": float(f1_score(truth, guess, average="macro", zero_division=0)),
+            "exact": float((truth == guess).all(-1).mean()),
+        }
+        table = str(classification_report(truth, guess, target_names=spec.labels, zero_division=0, digits=3))
+        return Score(figures, table)

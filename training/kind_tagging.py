@@ -10,14 +10,16 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from seqeval.metrics import f1_score
+from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
+from seqeval.scheme import IOB2
 from tokenizers import Encoding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..runtime.decoding import word_spans
 from ..schemas.manifest import TaskSpec
-from .data import Example
+from .answers import Answer, Score
+from .data import Example, Span
 from .heads import linear_head
 
 Array = NDArray[Any]
@@ -65,3 +67,41 @@ class Tagging:
         guess = [names[rows[tags != IGNORED].argmax(-1)].tolist() for rows, tags in zip(logits, targets, strict=True)]
         f1 = float(f1_score(truth, guess, zero_division=0))
         return {"main": f1, "f1": f1}
+
+    def score(self, answers: Sequence[Answer], spec: TaskSpec, scope: str | None) -> Score:
+        """Span scores by seqeval, over the data's own tokens where it has them, else over the tokenizer's words.
+
+        `f1` is lenient as conlleval (an I-x may open a span), `f1_strict` counts IOB2 spans only.
+        """
+        words = [answer.example.words or _words(answer.encoding) for answer in answers]
+        truth = [bio(at, answer.example.spans) for at, answer in zip(words, answers, strict=True)]
+        guess = [bio(at, _spans(answer.output)) for at, answer in zip(words, answers, strict=True)]
+        figures = {
+            "rows": float(len(answers)),
+            "spans": float(sum(len(answer.example.spans) for answer in answers)),
+            "f1": float(f1_score(truth, guess, zero_division=0)),
+            "precision": float(precision_score(truth, guess, zero_division=0)),
+            "recall": float(recall_score(truth, guess, zero_division=0)),
+            "f1_strict": float(f1_score(truth, guess, mode="strict", scheme=IOB2, zero_division=0)),
+            "exact": float(np.mean([a == b for a, b in zip(truth, guess, strict=True)])),
+        }
+        return Score(figures, str(classification_report(truth, guess, zero_division=0, digits=3)))
+
+
+def _words(encoding: Encoding) -> tuple[tuple[int, int], ...]:
+    return tuple((start, end) for _, start, end in word_spans(encoding))
+
+
+def _spans(output: dict[str, Any]) -> tuple[Span, ...]:
+    return tuple(Span(item["start"], item["end"], item["label"]) for item in output["spans"])
+
+
+def bio(words: Sequence[tuple[int, int]], spans: Sequence[Span]) -> list[str]:
+    """Return a tag for each word: B for the first word that a span touches, I for the others."""
+    tags = ["O"] * len(words)
+    for span in sorted(spans, key=lambda s: s.start):
+        touched = [i for i, (start, end) in enumerate(words) if start < span.end and span.start < end]
+        free = [i for i in touched if tags[i] == "O"]
+        for place, number in enumerate(free):
+            tags[number] = f"{'I' if place else 'B'}-{span.label}"
+    return tags

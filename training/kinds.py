@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 from torch import Tensor, nn
 
 from ..schemas.manifest import TaskSpec
+from .answers import Answer, Score
 from .data import Example
 from .kind_classification import Classification
 from .kind_multi_label import MultiLabel
@@ -43,14 +43,12 @@ class Kind(Protocol):
     def metrics(self, logits: Sequence[Array], targets: Sequence[Array], spec: TaskSpec) -> dict[str, float]:
         """Score validation logits, unpadded ([C] or [S, C] each); the key `main` is what checkpoints are compared by."""
 
+    def score(self, answers: Sequence[Answer], spec: TaskSpec, scope: str | None) -> Score:
+        """Score what the exported model answered. `scope` is the out-of-scope label, learned or not."""
+
 
 KINDS: dict[str, Kind] = {
     "classification": Classification(),
     "multi_label": MultiLabel(),
     "tagging": Tagging(),
 }
-
-
-def stacked(logits: Sequence[Array]) -> Array:
-    """Put the logits of sentence tasks into one array [N, C]."""
-    return np.stack(list(logits))

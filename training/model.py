@@ -11,7 +11,7 @@ from transformers import BertModel
 from .dataset import TaskData, in_order, pad
 
 
-class MultiTask(nn.Module):
+class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
     """Encoder and heads; `heads[i]` answers `tasks[i]`.
 
     Sentence heads read the mean of the last layer over the text's tokens, special tokens included, as the graphs do.
@@ -44,7 +44,6 @@ class MultiTask(nn.Module):
         }
 
 
-@torch.no_grad()
 def logits_of(
     model: MultiTask, task: int, texts: Sequence[NDArray[np.int64]], *, device: str, bf16: bool, batch_size: int = 64
 ) -> list[NDArray[np.float32]]:
@@ -53,7 +52,7 @@ def logits_of(
     found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)
     for rows in in_order(texts, batch_size):
         ids, mask = pad([texts[row] for row in rows])
-        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bf16):
             logits = model(task, ids.to(device), mask.to(device))
         values = logits.float().cpu().numpy()
         for at, row in enumerate(rows):

@@ -13,7 +13,6 @@ from .encoders import build_encoder
 Array = NDArray[Any]
 
 
-@torch.no_grad()
 def torch_logits(
     manifest: ModelManifest, weights: dict[str, Array], texts: Sequence[Sequence[int]]
 ) -> dict[str, list[Array]]:
@@ -21,7 +20,8 @@ def torch_logits(
     encoder = build_encoder(manifest.encoder, weights, dropout=0.0).eval()
     found: dict[str, list[Array]] = {spec.name: [] for spec in manifest.tasks}
     for ids in texts:
-        states = encoder(input_ids=torch.tensor([list(ids)])).last_hidden_state[0].numpy()
+        with torch.no_grad():
+            states = encoder(input_ids=torch.tensor([list(ids)])).last_hidden_state[0].numpy()
         for spec in manifest.tasks:
             read = states if spec.kind == "tagging" else states.mean(0)
             found[spec.name].append(read @ weights[f"heads.{spec.name}.weight"].T + weights[f"heads.{spec.name}.bias"])

@@ -75,7 +75,7 @@ class RunFolder:
         return RunRecord.model_validate_json(file.read_bytes())
 
     def weights(self) -> Weights:
-        return load_file(self.path / WEIGHTS)
+        return dict(load_file(self.path / WEIGHTS))
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_file(str(self.path / "tokenizer.json"))

@@ -1,13 +1,12 @@
 """Calibration and thresholds, chosen on validation rows after the last step and never on a test part."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax, softmax
 
+from ..runtime.decoding import sigmoid, softmax
 from ..schemas.manifest import Calibration
 
 Array = NDArray[Any]
@@ -19,29 +18,37 @@ def temperature_of(logits: Array, targets: Array) -> Calibration:
     logits [N, C], targets [N] class numbers. Kept within 0.25 and 4: beyond that the validation part is too easy or
     too small to say anything.
     """
+    every, scaled = np.arange(len(targets)), logits.astype(np.float64)
 
-    def loss(log_t: float) -> float:
-        return float(-log_softmax(logits / np.exp(log_t), axis=-1)[np.arange(len(targets)), targets].mean())
+    def loss(temperature: float) -> float:
+        return float(-np.log(softmax(scaled / temperature)[every, targets] + 1e-30).mean())
 
-    found = minimize_scalar(loss, bounds=(np.log(0.25), np.log(4)), method="bounded")
-    return Calibration(temperature=round(float(np.exp(found.x)), 4))
+    return Calibration(temperature=_least(loss))
 
 
 def temperature_of_labels(logits: Array, targets: Array) -> Calibration:
     """The same for sigmoid: logits and targets [N, C]."""
     sign = 1 - 2 * targets
 
-    def loss(log_t: float) -> float:
-        return float(np.logaddexp(0, sign * logits / np.exp(log_t)).mean())
+    def loss(temperature: float) -> float:
+        return float(np.logaddexp(0, sign * logits / temperature).mean())
 
-    found = minimize_scalar(loss, bounds=(np.log(0.25), np.log(4)), method="bounded")
-    return Calibration(temperature=round(float(np.exp(found.x)), 4))
+    return Calibration(temperature=_least(loss))
+
+
+def _least(loss: Callable[[float], float]) -> float:
+    """Search temperatures on a logarithmic grid, then once more around the best: the loss has one minimum."""
+    low, high = 0.25, 4.0
+    for _ in range(2):
+        grid = np.geomspace(low, high, 25)
+        best = int(np.argmin([loss(float(t)) for t in grid]))
+        low, high = float(grid[max(0, best - 1)]), float(grid[min(24, best + 1)])
+    return round(float(grid[best]), 4)
 
 
 def probabilities(logits: Array, calibration: Calibration) -> Array:
     """Return softmax(logits / T), [N, C]."""
-    scores: Array = softmax(logits / calibration.temperature, axis=-1)
-    return scores
+    return softmax(logits.astype(np.float64) / calibration.temperature)
 
 
 def withholding_threshold(genuine: Sequence[float], others: Sequence[float], max_flagged: float | None) -> float:
@@ -62,7 +69,7 @@ def withholding_threshold(genuine: Sequence[float], others: Sequence[float], max
 
 def label_threshold(logits: Array, targets: Array, calibration: Calibration) -> float:
     """Return the one threshold for all labels with the best micro-F1; logits and targets [N, C]."""
-    scores, truth = expit(logits / calibration.temperature), targets > 0.5
+    scores, truth = sigmoid(logits / calibration.temperature), targets > 0.5
     best, chosen = -1.0, 0.5
     for cut in np.arange(0.05, 0.96, 0.01):
         guess = scores >= cut

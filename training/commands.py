@@ -1,0 +1,126 @@
+"""`murmura train`, `murmura export`, `murmura evaluate`. Found by entry point; torch is imported when one is called."""
+
+import importlib.util
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..runtime.errors import SetupError
+
+if TYPE_CHECKING:
+    from .evaluate import Scores
+
+
+class Graph(StrEnum):
+    ragged = "ragged"
+    padded = "padded"
+
+
+Data = Annotated[Path, typer.Option("--data", metavar="FOLDER", help="Where the recipe's data lies.")]
+Graphs = Annotated[
+    list[Graph], typer.Option("--graphs", help="Forms of the graph; give it twice for both. Serving uses ragged.")
+]
+Delta = Annotated[bool, typer.Option("--delta", help="Write a delta: the difference from the base, 1 to 4 MB.")]
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")],
+    data: Data = Path(),
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="The model folder. Default: models/NAME.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="FOLDER", help="Checkpoint and TensorBoard. Default: OUT.run.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.")] = None,
+    graphs: Graphs = [Graph.ragged],  # noqa: B006  (typer reads it, nobody changes it)
+    delta: Delta = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Train, export and evaluate a model as a recipe says.
+
+    Example: [bold]murmura train recipes/joint.yaml --data ../shared/data --out models/joint[/bold]
+
+    Your own CSV with the columns text and label needs a recipe of four lines (see docs/training.md). Watch with
+    [bold]tensorboard --logdir models/joint.run[/bold].
+    """
+    _need_training()
+    from .fit import fit
+    from .recipe import load_recipe
+
+    out = out or Path("models") / load_recipe(recipe).name
+    run = run or out.with_name(f"{out.name}.run")
+    record = fit(recipe, data, run, seed=seed, quiet=quiet)
+    for task, count in record.overlap.items():
+        if count:
+            typer.echo(f"note: {count} test texts of task {task} also occur in its training rows")
+    typer.echo(
+        f"trained {record.steps} batches in {record.cpu_seconds:.0f} CPU-seconds; best at {record.best_step}: {run}"
+    )
+    _export(run, out, graphs, delta)
+    if any(task.test or task.reports for task in load_recipe(recipe).tasks.values()):
+        _evaluate(out, data, recipe)
+    typer.echo(f"serve it: murmura serve --model {out}")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder that `murmura train` left.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The model folder to write.")],
+    graphs: Graphs = [Graph.ragged],  # noqa: B006
+    delta: Delta = False,
+) -> None:
+    """Make a model folder from a run's best checkpoint, proven to compute what torch computes.
+
+    Example: [bold]murmura export models/joint.run --out models/joint --graphs ragged --graphs padded[/bold]
+    """
+    _need_training()
+    _export(run, out, graphs, delta)
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="FOLDER", help="A model folder or a delta folder.")],
+    data: Data = Path(),
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", metavar="FILE", help="Instead of the one in the folder.")
+    ] = None,
+) -> None:
+    """Score an exported model through the code that serves it; writes report.md, report.json and the manifest's metrics.
+
+    Example: [bold]murmura evaluate models/joint --data ../shared/data[/bold]
+    """
+    _need_training()
+    _evaluate(model, data, recipe)
+
+
+def _export(run: Path, out: Path, graphs: list[Graph], delta: bool) -> None:
+    from .export import export as make
+
+    manifest = make(run, out, graphs=tuple(graph.value for graph in graphs), delta=delta)
+    size = sum(entry.bytes for entry in manifest.files) / 1e6
+    typer.echo(f"exported {'a delta' if delta else 'a model'} of {size:.1f} MB, equal to torch: {out}")
+
+
+def _evaluate(model: Path, data: Path, recipe: Path | None) -> None:
+    from .evaluate import evaluate as score
+
+    _print_scores(score(model, data, recipe=recipe))
+    typer.echo(f"report: {model / 'report.md'}")
+
+
+def _print_scores(scores: "Scores") -> None:
+    from .evaluate import rounded
+
+    for task, by_set in scores.items():
+        for name, found in by_set.items():
+            figures = ", ".join(f"{figure} {value:g}" for figure, value in rounded(found.figures).items())
+            typer.echo(f"{task} ({name}): {figures}")
+
+
+def _need_training() -> None:
+    missing = [
+        name for name in ("torch", "transformers", "peft", "sklearn", "seqeval") if not importlib.util.find_spec(name)
+    ]
+    if missing:
+        raise SetupError(f"training needs {', '.join(missing)}: pip install 'murmura[training,cpu]'")

@@ -1,0 +1,135 @@
+"""Scores an exported folder as it will be served: through the runtime's own model code, thresholds applied."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..runtime.delta import assemble
+from ..runtime.errors import SetupError
+from ..runtime.model import Model
+from ..runtime.store import read_manifest, write_manifest
+from ..schemas.manifest import ModelManifest, TaskSpec
+from .answers import Answer, Score
+from .data import Example, read_part
+from .kinds import KINDS
+from .recipe import Recipe, Source, Task, load_recipe
+
+TEST = "test"
+Scores = dict[str, dict[str, Score]]
+"""Task, then set."""
+
+
+def evaluate(folder: Path, data: Path, *, recipe: Path | None = None) -> Scores:
+    """Score a model or delta folder on its recipe's test parts and further `reports`; write the report into it.
+
+    The figures stand in `report.json`, `report.md` and the manifest's `metrics`. `recipe` is needed when the data lies
+    beside it. Raises SetupError when there is nothing to score.
+    """
+    manifest = read_manifest(folder)
+    read = load_recipe(recipe or folder / "recipe.yaml")
+    with tempfile.TemporaryDirectory(prefix="murmura-") as scratch:
+        # A delta is assembled apart: in the user's cache it would stay behind once the manifest has its figures.
+        servable = folder
+        if manifest.is_delta:
+            servable = Path(scratch) / "model"
+            assemble(folder, None, servable, weights=False)
+        model = Model.load(servable, device="auto")
+        scores = {spec.name: score_task(model, spec, read, data) for spec in manifest.tasks if spec.name in read.tasks}
+    if not any(scores.values()):
+        raise SetupError(
+            f"{recipe or folder / 'recipe.yaml'}: no task names `test` or `reports`; there is nothing to score"
+        )
+    write_report(folder, manifest, scores)
+    return scores
+
+
+def score_task(model: Model, spec: TaskSpec, recipe: Recipe, data: Path) -> dict[str, Score]:
+    """Return the scores of one task by set."""
+    task = recipe.tasks[spec.name]
+    scope = task.out_of_scope.label if task.out_of_scope else None
+    found = {}
+    for name, sources in sets_of(task).items():
+        examples = read_part(sources, task, data, seed=recipe.data_seed)
+        refuse_unknown_labels(examples, spec, scope)
+        found[name] = KINDS[spec.kind].score(list(answers(model, spec, examples)), spec, scope)
+    return found
+
+
+def sets_of(task: Task) -> Mapping[str, Sequence[Source]]:
+    """Return the test part and the further sets by name."""
+    return ({TEST: task.test} if task.test else {}) | task.reports
+
+
+def refuse_unknown_labels(examples: Sequence[Example], spec: TaskSpec, scope: str | None) -> None:
+    """Raise SetupError for a label that the model does not have."""
+    known, kind = frozenset(spec.labels), KINDS[spec.kind]
+    for example in examples:
+        if scope not in example.labels and (unknown := kind.unknown(example, known)):
+            raise SetupError(f"{example.where}: label {unknown!r} is not among those of the model's task {spec.name}")
+
+
+def answers(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterator[Answer]:
+    """Ask the model for one task, in batches, shortest texts first; answers come in that order."""
+    ordered = sorted(examples, key=lambda example: len(example.text))
+    at = 0
+    for batch, texts in model.batches([example.text for example in ordered]):
+        logits = model.run(batch)
+        outputs = model.decode(logits, batch, texts, [(spec.name,)] * len(batch))
+        values = logits.values[spec.name]
+        rows = np.split(values, logits.starts[1:-1]) if spec.kind == "tagging" else list(values)
+        for encoded, output, row in zip(batch, outputs, rows, strict=True):
+            yield Answer(ordered[at], encoded.encoding, output[spec.name], row)
+            at += 1
+
+
+def write_report(folder: Path, manifest: ModelManifest, scores: Scores) -> None:
+    """Write the figures beside the model, and into its manifest."""
+    figures = {
+        task: {name: rounded(score.figures) for name, score in by_set.items()} for task, by_set in scores.items()
+    }
+    (folder / "report.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(markdown(manifest, scores), encoding="utf-8")
+    metrics: dict[str, dict[str, Any]] = {}
+    for task, by_set in figures.items():
+        others = {name: values for name, values in by_set.items() if name != TEST}
+        metrics[task] = {**by_set.get(TEST, {}), **({"reports": others} if others else {})}
+    roles = {entry.path: str(entry.role) for entry in manifest.files} | {"report.json": "report", "report.md": "report"}
+    write_manifest(folder, manifest.model_copy(update={"metrics": metrics}), roles)
+
+
+def rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    """Round shares to four places; counts become whole numbers."""
+    return {
+        name: int(value) if value == int(value) and value > 1 else round(value, 4) for name, value in figures.items()
+    }
+
+
+def markdown(manifest: ModelManifest, scores: Scores) -> str:
+    """Return the readable report: a line of figures for each set, thresholds, then the table of all labels."""
+    lines = [f"# {manifest.name}, version {manifest.version}", ""]
+    lines += ["Measured on the exported folder through the code that serves it.", ""]
+    for task, by_set in scores.items():
+        spec = manifest.task(task)
+        lines += [f"## {task} ({spec.kind}, {len(spec.labels)} labels)", "", thresholds_line(spec), ""]
+        for name, score in by_set.items():
+            lines += [f"### {task}: {name}", "", "| figure | value |", "| --- | --- |"]
+            lines += [f"| {figure} | {value:g} |" for figure, value in rounded(score.figures).items()]
+            lines += ["", "```", score.table.rstrip(), "```", ""]
+    return "\n".join(lines)
+
+
+def thresholds_line(spec: TaskSpec) -> str:
+    """Say in a sentence when answers are withheld."""
+    limits, said = spec.thresholds, [f"temperature {spec.calibration.temperature:g}"]
+    if spec.out_of_scope is not None:
+        limit = "when most likely" if limits.out_of_scope is None else f"from {limits.out_of_scope:g}"
+        said.append(f"{spec.out_of_scope} {limit}")
+    if limits.accept is not None:
+        said.append(f"withheld below {limits.accept:g}")
+    if spec.kind == "multi_label":
+        said.append(f"named from {limits.label:g}")
+    return "; ".join(said) + "."

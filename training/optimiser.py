@@ -1,0 +1,50 @@
+"""AdamW, its learning rates over the run, and the noise that is put on what is read."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .model import MultiTask
+from .recipe import Recipe
+
+
+def make_optimiser(recipe: Recipe, model: MultiTask) -> torch.optim.Optimizer:
+    """Fused AdamW; no weight decay on biases and LayerNorm (all one-dimensional)."""
+    decay, rate = recipe.optimiser.weight_decay, recipe.encoder_lr
+    encoder = [p for p in model.encoder.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in encoder if p.ndim > 1], "lr": rate, "weight_decay": decay},
+        {"params": [p for p in encoder if p.ndim < 2], "lr": rate, "weight_decay": 0.0},
+        {
+            "params": [p for p in model.heads.parameters() if p.ndim > 1],
+            "lr": recipe.optimiser.head_lr,
+            "weight_decay": decay,
+        },
+        {
+            "params": [p for p in model.heads.parameters() if p.ndim < 2],
+            "lr": recipe.optimiser.head_lr,
+            "weight_decay": 0.0,
+        },
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+
+
+def rate_at(recipe: Recipe, steps: int) -> Callable[[int], float]:
+    """Return the factor on the learning rates by step: linear warm-up, then linear decay to zero or constant."""
+    warm = max(1, int(recipe.optimiser.warmup * steps))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 1.0 if recipe.optimiser.schedule == "constant" else max(0.0, (steps - step) / max(1, steps - warm))
+
+    return factor
+
+
+def drop_words(ids: torch.Tensor, share: float, unknown_id: int | None) -> torch.Tensor:
+    """Read a share of the tokens as unknown, so that no single word decides (special tokens stay)."""
+    if share == 0 or unknown_id is None:
+        return ids
+    hit = (torch.rand(ids.shape) < share) & (ids > max(unknown_id + 3, 4))
+    return torch.where(hit, unknown_id, ids)

@@ -1,0 +1,108 @@
+"""Everything before the first step: data read and encoded, the network made, the steps laid out."""
+
+import math
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..runtime.errors import SetupError
+from . import sampler
+from .data import Example
+from .dataset import Part, TaskData, encode_part, overlap, read_tasks, refuse_unknown, unknown_share
+from .device import wants_bf16
+from .encoders import Checkpoint, build_encoder, open_checkpoint
+from .lora import add_lora
+from .model import MultiTask
+from .recipe import Recipe
+from .run_folder import RunFolder
+
+
+@dataclass
+class Fitting:
+    """Everything one run holds. `best` is the mean of the tasks' main validation metrics so far."""
+
+    recipe: Recipe
+    tasks: list[TaskData]
+    checkpoint: Checkpoint
+    model: MultiTask
+    train: list[Part]
+    validation: list[Part]
+    plan: list[tuple[int, list[int]]]
+    folder: RunFolder
+    device: str
+    bf16: bool
+    overlap: dict[str, int] = field(default_factory=dict)
+    unknown: dict[str, float] = field(default_factory=dict)
+    best: float = -math.inf
+    best_step: int = 0
+    stale: int = 0
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
+    """Read the data, open the encoder, encode everything and lay out the steps."""
+    tasks = read_tasks(recipe, data)
+    texts = (example.text for task in tasks for example in task.train)
+    checkpoint = open_checkpoint(recipe.encoder, texts, seed=recipe.seed)
+    if recipe.max_tokens > checkpoint.spec.max_positions:
+        limit = checkpoint.spec.max_positions
+        raise SetupError(f"max_tokens {recipe.max_tokens} is more than the encoder's max_positions {limit}")
+    tokenizer = checkpoint.tokenizer
+    tokenizer.enable_truncation(recipe.max_tokens)
+    parts, unknown = [], {}
+    for task in tasks:
+        part, encodings = encode_part(task.train, task, tokenizer)
+        parts.append(part)
+        unknown[task.name] = round(unknown_share(encodings, tokenizer.token_to_id("[UNK]")), 4)
+    refuse_unknown(unknown, allow=recipe.allow_unknown)
+    validation = [encode_part(sample(task.validation, recipe), task, tokenizer)[0] for task in tasks]
+    tokenizer.no_truncation()
+    return Fitting(
+        recipe=recipe,
+        tasks=tasks,
+        checkpoint=checkpoint,
+        model=build_model(recipe, tasks, checkpoint),
+        train=parts,
+        validation=validation,
+        plan=lay_out(recipe, tasks, parts),
+        folder=folder,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        bf16=wants_bf16(recipe),
+        overlap={task.name: overlap(task.train, task.test) for task in tasks},
+        unknown=unknown,
+    )
+
+
+def sample(validation: list[Example], recipe: Recipe) -> list[Example]:
+    """Draw the validation rows that are scored while training: files are often sorted by label."""
+    count = recipe.budget.validation_rows
+    if count is None or count >= len(validation):
+        return validation
+    return random.Random(recipe.data_seed).sample(validation, count)
+
+
+def build_model(recipe: Recipe, tasks: list[TaskData], checkpoint: Checkpoint) -> MultiTask:
+    """Make the network; heads of a model of ours go on where task and labels are the same."""
+    torch.manual_seed(recipe.seed)
+    encoder = build_encoder(checkpoint.spec, checkpoint.weights, dropout=recipe.dropout)
+    if recipe.lora:
+        add_lora(encoder, recipe.lora)
+    model = MultiTask(encoder, tasks, dropout=recipe.dropout)
+    known = {spec.name: spec.labels for spec in checkpoint.manifest.tasks} if checkpoint.manifest else {}
+    for task, head in zip(tasks, model.heads, strict=True):
+        if known.get(task.name) == task.labels:
+            for part, parameter in head.named_parameters():
+                parameter.data.copy_(torch.from_numpy(checkpoint.weights[f"heads.{task.name}.{part}"]))
+    return model
+
+
+def lay_out(recipe: Recipe, tasks: list[TaskData], parts: list[Part]) -> list[tuple[int, list[int]]]:
+    """Return (task, rows) for each step of the run."""
+    size = recipe.batch_size
+    seen = [len(part.ids) * (data.task.epochs or recipe.budget.epochs) for data, part in zip(tasks, parts, strict=True)]
+    total = recipe.budget.steps or sum(math.ceil(rows / size) for rows in seen)
+    by_share = sampler.shares(seen, [data.task.sampling_weight for data in tasks], recipe.temperature)
+    steps = sampler.steps_by_task(total, by_share)
+    return sampler.plan([part.lengths for part in parts], steps, size, recipe.seed)
