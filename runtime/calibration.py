@@ -10,8 +10,8 @@ FLOOR_TOKENS = 128
 CEILING_TOKENS = 16_384
 GOOD_ENOUGH = 0.95
 FIRST_TOKENS = 32
-SLOW_RUN_S = 0.12
-"""No batch larger than the first one that takes so long is measured: the slope is known by then."""
+SLOW_RUN_S = 0.06
+"""No batch larger than the first one that takes so long is measured (but three, if there is time): the slope is known by then."""
 MAX_ROUNDS = 5
 
 _WORDS = [
@@ -91,22 +91,22 @@ def calibrate(
 ) -> Calibration:
     """Time batches of growing size in rounds until `limit_s` has gone by, and choose the token budget.
 
-    Sizes double from 32 tokens until a run is slow or the rows run out. The first round warms up and is not counted,
-    unless there is no time for another one. Of each size the fastest run counts: noise only ever adds. A `padded` graph
-    is charged for its padding: rows times the longest.
+    Sizes double from 32 tokens until a run is slow or the rows run out. Of each size the fastest run counts: cold starts
+    and neighbours only ever add. On a slow device no budget beyond the largest size measured is considered. A `padded`
+    graph is charged for its padding: rows times the longest.
     """
     began = clock()
-    batches = _ladder(model, max_rows, padded, clock)
-    best = {tokens: seconds for tokens, (_, seconds) in batches.items()}
-    for number in range(MAX_ROUNDS):
-        if number and clock() - began + sum(best.values()) > limit_s:
-            break
-        for tokens, (batch, _) in batches.items():
-            seconds = _timed(model, batch, clock)
-            best[tokens] = seconds if number == 0 else min(best[tokens], seconds)
+    model.run(_samples(model)[:1])
+    batches, best = _ladder(model, max_rows, padded, limit_s, clock)
+    ceiling = max(best) if best[max(best)] > SLOW_RUN_S else CEILING_TOKENS
+    for _ in range(MAX_ROUNDS):
+        for tokens, batch in batches.items():
+            if clock() - began + best[tokens] <= limit_s:
+                best[tokens] = min(best[tokens], _timed(model, batch, clock))
     points = tuple(best.items())
     overhead_s, token_s = fit(points)
-    return Calibration(choose_budget(overhead_s, token_s), overhead_s, token_s, points, clock() - began)
+    budget = choose_budget(overhead_s, token_s, ceiling=ceiling)
+    return Calibration(budget, overhead_s, token_s, points, clock() - began)
 
 
 def fit(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
@@ -130,32 +130,35 @@ def fit(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
 def choose_budget(
     overhead_s: float, token_s: float, *, floor: int = FLOOR_TOKENS, ceiling: int = CEILING_TOKENS
 ) -> int:
-    """Return the smallest budget whose tokens/s come within 5 % of the best that `ceiling` allows.
+    """Return the smallest budget whose tokens/s come within 5 % of the best up to `ceiling`.
 
     With r(n) = n / (a + b n) the best is r(ceiling) = r*, and r(n) >= q r* from n = q r* a / (1 - q r* b) on.
     Rounded up to a multiple of 32. Smaller is better beyond that: a batch is also the time that the next one waits.
     """
     aim = GOOD_ENOUGH * ceiling / (overhead_s + token_s * ceiling)
     smallest = aim * overhead_s / (1.0 - aim * token_s)
-    return int(min(max(math.ceil(smallest / 32) * 32, floor), ceiling))
+    return max(min(math.ceil(smallest / 32) * 32, ceiling), floor)
 
 
 def _ladder(
-    model: Measurable, max_rows: int, padded: bool, clock: Callable[[], float]
-) -> dict[int, tuple[list[Any], float]]:
+    model: Measurable, max_rows: int, padded: bool, limit_s: float, clock: Callable[[], float]
+) -> tuple[dict[int, list[Any]], dict[int, float]]:
+    """Return the batches to measure by their tokens, and a first, cold time for each."""
     samples = _samples(model)
-    steps: dict[int, tuple[list[Any], float]] = {}
+    batches: dict[int, list[Any]] = {}
+    seconds: dict[int, float] = {}
     aim = FIRST_TOKENS
     while aim <= CEILING_TOKENS:
         batch, tokens = _batch(samples, aim, max_rows)
         if padded:
             tokens = len(batch) * max(sample.tokens for sample in batch)
-        seconds = _timed(model, batch, clock)
-        steps[tokens] = batch, seconds
-        if len(batch) >= max_rows or (seconds > SLOW_RUN_S and len(steps) > 1):
+        batches[tokens] = batch
+        seconds[tokens] = _timed(model, batch, clock)
+        slow = seconds[tokens] > SLOW_RUN_S and (len(seconds) > 2 or sum(seconds.values()) > limit_s)
+        if slow or len(batch) >= max_rows:
             break
         aim *= 2
-    return steps
+    return batches, seconds
 
 
 def _samples(model: Measurable) -> list[Any]:

@@ -81,13 +81,14 @@ def test_the_first_run_may_be_slow_without_changing_the_budget():
     assert cold.token_budget == warm.token_budget
 
 
-@pytest.mark.parametrize("token_s", [0.00025, 0.002, 0.02])
+@pytest.mark.parametrize("token_s", [0.00025, 0.002, 0.02, 0.2])
 def test_a_slow_model_is_measured_with_fewer_and_smaller_batches(token_s):
     machine = Machine(run_s=0.002, token_s=token_s)
     found = machine.calibrate(limit_s=1.2)
     assert found.took_s == pytest.approx(machine.clock.now)
-    assert found.took_s <= max(1.2, 2.2 * sum(seconds for _, seconds in found.points))
-    assert len(found.points) >= 2
+    assert found.took_s <= max(1.2, 1.4 * sum(seconds for _, seconds in found.points))
+    assert len(found.points) >= (3 if token_s < 0.01 else 1)
+    assert found.token_budget <= 256
 
 
 def test_a_padded_graph_is_charged_for_its_padding():
