@@ -22,6 +22,7 @@ lint: $(VENV)/.dev  ## ruff, mypy and the import contracts
 	@echo "lint: ruff, mypy, import contracts"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/murmura
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
