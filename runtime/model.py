@@ -1,6 +1,5 @@
 """A loaded model: text to tokens, tokens to logits in one ragged pass, logits to the outputs of the contract."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -9,7 +8,7 @@ from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from ..schemas.manifest import FileEntry, ModelManifest, TaskSpec, Thresholds
 from .decoding import DECODERS, Output, Rows
@@ -17,21 +16,12 @@ from .errors import ModelFailed, ModelRefused
 from .graph_format import refuse_external_data
 from .session import Array, Device, Runner, open_session
 from .store import open_checked, opened_path, read_checked, read_manifest
+from .tokenizing import Encoded, TextEncoder, read_tokenizer
+
+__all__ = ["Encoded", "Logits", "Model"]
 
 _OFFLINE_TOKENS: Final = 1024
 _OFFLINE_ROWS: Final = 64
-
-
-class Encoded:
-    """A tokenised text: `ids` with the special tokens, how many, and whether the text was cut to the model's limit."""
-
-    __slots__ = ("encoding", "ids", "tokens", "truncated")
-
-    def __init__(self, encoding: Encoding, truncated: bool) -> None:
-        self.encoding = encoding
-        self.ids: list[int] = encoding.ids
-        self.tokens = len(self.ids)
-        self.truncated = truncated
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +41,7 @@ class Model:
         self.manifest = manifest
         self.tasks: dict[str, TaskSpec] = {task.name: task for task in manifest.tasks}
         self.runner = runner
-        self._limit = manifest.limits.max_tokens
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length=self._limit)
-        self._tokenizer = tokenizer
+        self._encode = TextEncoder(tokenizer, manifest.limits.max_tokens)
         self._feeds = ragged_feeds if graph == "ragged" else padded_feeds
         self._padded = graph == "padded"
         self._decoders = {task.name: DECODERS[task.kind](task) for task in manifest.tasks}
@@ -77,7 +64,7 @@ class Model:
         from .reference import check_reference, read_reference  # noqa: PLC0415  (it calls the model)
 
         manifest = read_manifest(folder)
-        tokenizer = _read_tokenizer(manifest, _read(folder, manifest, "tokenizer", verify))
+        tokenizer = read_tokenizer(manifest, _read(folder, manifest, "tokenizer", verify))
         with open_checked(folder, _entry(folder, manifest, f"graph:{graph}"), digest=verify) as file:
             refuse_external_data(file)
             session = open_session(opened_path(file), device, threads)
@@ -96,15 +83,7 @@ class Model:
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokenise a chunk at once; the GIL is free meanwhile. ValueError names the index of a text with a surrogate."""
-        chunk = list(texts)
-        try:
-            encodings = self._tokenizer.encode_batch(chunk)
-        except TypeError:
-            _name_surrogate(chunk)
-            raise
-        limit = self._limit
-        # `overflowing` copies everything that was cut off, so it is only asked where something can have been.
-        return [Encoded(e, len(e) == limit and bool(e.overflowing)) for e in encodings]
+        return self._encode(texts)
 
     def run(self, batch: Sequence[Encoded]) -> Logits:
         """Answer a batch in one pass. Raises ModelFailed when the run fails or a value is not finite."""
@@ -221,31 +200,3 @@ def _entry(folder: Path, manifest: ModelManifest, role: str) -> FileEntry:
             raise ModelRefused(f"{folder} is a delta folder: `murmura models assemble` makes a model folder from it")
         raise ModelRefused(f"{folder}: the manifest names no file with role {role}; export the model again")
     return entry
-
-
-def _read_tokenizer(manifest: ModelManifest, data: bytes) -> Tokenizer:
-    # One tokeniser thread per process is the design; a pool of the library's own would take the cores of inference.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if manifest.limits.max_tokens > manifest.encoder.max_positions:
-        raise ModelRefused(
-            f"model {manifest.name}: limits.max_tokens {manifest.limits.max_tokens} is more than the encoder's "
-            f"max_positions {manifest.encoder.max_positions}"
-        )
-    try:
-        tokenizer = Tokenizer.from_buffer(data)
-    except Exception as error:  # the library raises bare Exception
-        raise ModelRefused(f"model {manifest.name}: tokenizer.json cannot be read: {str(error)[:200]}") from error
-    if tokenizer.get_vocab_size() > manifest.encoder.vocab_size:
-        raise ModelRefused(
-            f"model {manifest.name}: the tokenizer has {tokenizer.get_vocab_size()} tokens, the encoder "
-            f"{manifest.encoder.vocab_size}; they do not belong together"
-        )
-    return tokenizer
-
-
-def _name_surrogate(texts: Sequence[str]) -> None:
-    for index, text in enumerate(texts):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"text {index} holds a lone surrogate, which is no character") from None
