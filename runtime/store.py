@@ -72,7 +72,7 @@ def open_checked(folder: Path, entry: FileEntry, *, digest: bool = True) -> Buff
     """Open a file of the manifest, at its beginning, once size and SHA-256 are as the manifest says."""
     if entry.bytes > MAX_FILE_BYTES:
         raise ModelRefused(f"{folder}: {entry.path} has {entry.bytes} bytes, at most {MAX_FILE_BYTES} are read")
-    file = open_plain(folder, entry.path, entry.bytes)
+    file = open_plain(folder, entry.path, MAX_FILE_BYTES)
     problem = None
     size = os.fstat(file.fileno()).st_size
     if size != entry.bytes:
@@ -102,6 +102,8 @@ def read_manifest_bytes(folder: Path) -> bytes:
     """Read the bytes of a folder's manifest, whose digest stands for the whole version."""
     if not folder.is_dir():
         raise ModelRefused(f"model folder {folder} is not there; `murmura train` or `murmura export` makes one")
+    if not os.path.lexists(folder / MANIFEST_NAME):
+        raise ModelRefused(f"{folder} holds no {MANIFEST_NAME}, so it is no model folder; `murmura train` makes one")
     with open_plain(folder, MANIFEST_NAME, MAX_MANIFEST_BYTES) as file:
         return file.read()
 

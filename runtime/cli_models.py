@@ -1,0 +1,151 @@
+"""`murmura models`: look at model folders, verify them, and make one from a delta."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..schemas.manifest import ModelManifest, TaskSpec
+
+models_app = typer.Typer(
+    help="Look at model folders, verify them, and make one from a delta.", no_args_is_help=True, rich_markup_mode="rich"
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A model folder or a delta folder.")]
+
+
+@models_app.command("list")
+def list_models(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the model folders lie.")] = Path("models"),
+) -> None:
+    """List the model folders in a directory.
+
+    Example: [bold]murmura models list models[/bold]
+    """
+    from .errors import ModelRefused, SetupError
+    from .store import read_manifest
+
+    if not folder.is_dir():
+        raise SetupError(f"{folder} is no directory; name the one in which model folders lie")
+    rows = []
+    for path in sorted(p.parent for p in folder.glob("*/manifest.json")):
+        try:
+            rows.append(_summary(path, read_manifest(path)))
+        except ModelRefused as error:
+            rows.append([path.name, "", "refused", str(error), ""])
+    if not rows:
+        raise SetupError(f"{folder} holds no model folder; `murmura train` makes one")
+    _print_table(["folder", "model", "form", "tasks", "size"], rows)
+
+
+def _summary(path: Path, manifest: "ModelManifest") -> list[str]:
+    form = "delta" if manifest.is_delta else "model"
+    tasks = ", ".join(task.name for task in manifest.tasks)
+    size = sum(f.bytes for f in manifest.files)
+    return [path.name, f"{manifest.name} {manifest.version}", form, tasks, f"{size / 1e6:.1f} MB"]
+
+
+@models_app.command()
+def show(folder: Folder) -> None:
+    """Show what a model answers: its encoder, tasks, labels, thresholds and measured figures.
+
+    Example: [bold]murmura models show models/desk[/bold]
+    """
+    from .store import read_manifest
+
+    manifest = read_manifest(folder)
+    encoder, base = manifest.encoder, manifest.base
+    facts = [
+        ["model", f"{manifest.name} {manifest.version}"],
+        [
+            "encoder",
+            f"{encoder.source}, {encoder.layers} layers x {encoder.hidden_size}, SHA-256 {encoder.sha256[:12]}...",
+        ],
+        ["limit", f"{manifest.limits.max_tokens} tokens; longer texts are answered on their beginning"],
+    ]
+    if base is not None:
+        facts.append(["base", f"{base.source}, SHA-256 {base.sha256[:12]}...; assembled on first use"])
+    _print_table(["", ""], facts)
+    _print_table(["task", "kind", "labels", "thresholds", "measured"], [_task_row(manifest, t) for t in manifest.tasks])
+    _print_table(["file", "role", "bytes"], [[f.path, f.role, f"{f.bytes:,}"] for f in manifest.files])
+
+
+def _task_row(manifest: "ModelManifest", task: "TaskSpec") -> list[str]:
+    shown = ", ".join(task.labels[:6]) + (", ..." if len(task.labels) > 6 else "")
+    limits = task.thresholds.model_dump(exclude_defaults=True)
+    figures = {k: v for k, v in manifest.metrics.get(task.name, {}).items() if isinstance(v, int | float)}
+    return [
+        task.name,
+        task.kind,
+        f"{len(task.labels)}: {shown}",
+        ", ".join(f"{name} {value}" for name, value in limits.items()) or "-",
+        ", ".join(f"{name} {value:.4g}" for name, value in figures.items()) or "-",
+    ]
+
+
+@models_app.command()
+def verify(folder: Folder) -> None:
+    """Check every file of a folder against its manifest, then load the model and reproduce its reference sample.
+
+    Ends with code 2 when something is wrong. A delta is only checked file by file.
+
+    Example: [bold]murmura models verify models/desk[/bold]
+    """
+    from .model import Model
+    from .store import check_folder, inspect_files, read_manifest
+
+    manifest = read_manifest(folder)
+    checks = inspect_files(folder, manifest)
+    _print_table(
+        ["file", "role", "found"], [[c.path, c.role, c.problem or ("absent" if c.absent else "ok")] for c in checks]
+    )
+    check_folder(folder)
+    if not manifest.is_delta:
+        form = "ragged" if manifest.path_of("graph:ragged") else "padded"
+        model = Model.load(folder, device="cpu", graph=form)
+        sample = "reproduced" if manifest.path_of("reference") else "there is none"
+        typer.echo(f"loads on {model.device}; reference sample: {sample}")
+    typer.echo(f"{folder}: ok")
+
+
+@models_app.command()
+def assemble(
+    delta: Annotated[Path, typer.Argument(metavar="DELTA", help="A delta folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The model folder to make; must not exist.")],
+    base: Annotated[
+        Path | None, typer.Option("--base", metavar="FOLDER", help="Where the base's model.safetensors lies.")
+    ] = None,
+) -> None:
+    """Make a model folder from a delta and its base checkpoint. Needs no torch.
+
+    The base is looked for in installed packages and on the hub, or taken from --base; its SHA-256 must be the one that
+    the delta names.
+
+    Example: [bold]murmura models assemble recipes/demo/model models/desk[/bold]
+    """
+    from . import delta as deltas
+
+    manifest = deltas.assemble(delta, base, out)
+    typer.echo(f"{out}: {manifest.name} {manifest.version}, its reference sample reproduced")
+
+
+def _print_table(columns: list[str], rows: list[list[str]]) -> None:
+    """A table on a terminal; else tab-separated lines, which other programs can read."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for row in rows:
+            typer.echo("\t".join(row))
+        return
+    table = Table(*columns, show_header=any(columns), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+    console.print(table)
+
+
+def _style(cell: str) -> Any:
+    return {"ok": "green", "absent": "dim", "refused": "bold red"}.get(cell, "")
