@@ -106,7 +106,7 @@ async def serve(
             log.info("serving", topics=list(routes), agents=[agent.name for agent in agents], http=server.url)
             await _until(
                 stop,
-                dispatcher.failure,
+                dispatcher.outbox.failure,
                 source.pump(),
                 source.commit_for_ever(settings.commit_interval_ms / 1000),
                 dispatcher.run(),
@@ -144,7 +144,7 @@ async def _watch(health: HealthState, dispatcher: Dispatcher) -> None:
     while True:
         now = time.monotonic()
         health.working(dispatcher.has_work, now)
-        health.progressed(dispatcher.last_progress)
+        health.progressed(dispatcher.outbox.last_progress)
         await asyncio.sleep(_WATCH_S)
 
 

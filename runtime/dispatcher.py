@@ -4,7 +4,6 @@ Works on chunks and batches: nothing is awaited for a single record.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,9 +15,9 @@ from ..schemas.deadletter import DeadLetterReason as Reason
 from .admission import Admission
 from .agent import Incoming, Prediction
 from .batch_policy import Entry
-from .deadletters import Message, cut, dead_letter
-from .errors import Closed, DeliveryError, RecordError
+from .errors import Closed, RecordError
 from .logs import get_logger
+from .outbox import Outbox, Outcome, PublisherLike
 from .records import read_request
 from .results import answer
 from .routes import BoundAgent, Route
@@ -44,15 +43,6 @@ class EngineLike(Protocol):
     def on_room(self, callback: Callable[[], None]) -> None: ...
 
 
-class PublisherLike(Protocol):
-    """What the dispatcher needs of the publisher."""
-
-    taking: asyncio.Event
-
-    async def publish(self, messages: Sequence[Message]) -> list[DeliveryError | None]: ...
-    async def has_topic(self, topic: str) -> bool: ...
-
-
 class _Work:
     """A delivered record until it is finished: the record itself and where to note that it is."""
 
@@ -66,33 +56,10 @@ class _Work:
         self.asked: list[tuple[BoundAgent, tuple[str, ...]]] | None = None
 
 
-Owner = tuple[ConsumerRecord, str | None]
-"""The record that a message is about, and the agent whose message it is."""
-
-
-class _Outcome:
-    """What is to be sent for some records, and what to note once the broker has it."""
-
-    __slots__ = ("answered", "messages", "owners", "works")
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.owners: list[Owner] = []
-        """One for each message."""
-        self.works: list[tuple[ConsumerRecord, Progress]] = []
-        self.answered: dict[tuple[str, str], list[int]] = {}
-        """(agent, topic) to the timestamps (ms) of the requests that it answered."""
-
-    def add(self, message: Message, record: ConsumerRecord, agent: str | None) -> None:
-        self.messages.append(message)
-        self.owners.append((record, agent))
-
-
 class Dispatcher:
     """Owns every record between its delivery and its commit.
 
     Invariants:
-    - a record is finished when all its results, or its dead letter, have been acknowledged;
     - what fails for one record or one agent changes nothing for the others;
     - at most two token budgets are admitted to the engine, so that who waits longer is decided by `Admission`;
     - while the publisher cannot send, nothing new is admitted.
@@ -114,29 +81,28 @@ class Dispatcher:
     ) -> None:
         """`aligned`: output topics with as many partitions as the inputs, where results keep the partition number."""
         self._engine = engine
-        self._publisher = publisher
         self._tracker = tracker
         self._metrics = metrics
         self._routes = routes
-        self._dead_letters = dead_letters
         self._max_value_bytes = max_value_bytes
         self._chunk_rows = chunk_rows
         self._aligned = aligned
         manifest = engine.model.manifest
         self._model = (manifest.name, manifest.version)
-        self._known_topics = {dead_letters, *routes, *(b.agent.output for r in routes.values() for b in r.agents)}
+        self.outbox = Outbox(
+            publisher,
+            metrics,
+            dead_letters=dead_letters,
+            known_topics=[bound.agent.output or topic for topic, route in routes.items() for bound in route.agents],
+            on_done=self._done,
+        )
         self._admission: Admission[TopicPartition, _Work] = Admission(
             quantum=max(1, engine.token_budget // 4), lane_limit=int(engine.token_budget * queue_budgets)
         )
         self._wake = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._busy = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self.last_progress = time.monotonic()
-        """When a record was last finished (monotonic, s)."""
-        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Fails when a record can be neither answered nor dead-lettered: the process has to stop, nothing is skipped."""
         self.on_reopened: Callable[[list[TopicPartition]], None] = lambda partitions: None
         """Called with partitions that were full and have room again."""
         engine.on_room(self._wake.set)
@@ -150,15 +116,14 @@ class Dispatcher:
     def receive(self, batches: Batches) -> list[TopicPartition]:
         """Take fetched records; returns the partitions that are full now and are to be paused."""
         full = []
-        rejected = _Outcome()
+        rejected = Outcome()
         for partition, records in batches.items():
             items = self._read(records, self._tracker.progress(partition), rejected)
             if self._admission.add(partition.topic, partition, items):
                 full.append(partition)
         if rejected.works:
-            self._busy += len(rejected.works)
-            self._idle.clear()
-            self._send(rejected)
+            self._enter(len(rejected.works))
+            self.outbox.send(rejected)
         self._wake.set()
         return full
 
@@ -167,14 +132,14 @@ class Dispatcher:
         record = ConsumerRecord(partition.topic, partition.partition, offset, -1, 0, None, None, None, -1, -1, ())
         progress = self._tracker.progress(partition)
         if progress.begin(offset):
-            outcome = _Outcome()
-            self._reject(outcome, record, progress, RecordError(Reason.UNREADABLE, f"the record cannot be read: {why}"))
-            self._busy += 1
-            self._idle.clear()
-            self._send(outcome)
+            error = RecordError(Reason.UNREADABLE, f"the record cannot be read: {why}")
+            outcome = Outcome()
+            self.outbox.reject(outcome, record, progress, error)
+            self._enter(1)
+            self.outbox.send(outcome)
 
     def _read(
-        self, records: Sequence[ConsumerRecord], progress: Progress, rejected: _Outcome
+        self, records: Sequence[ConsumerRecord], progress: Progress, rejected: Outcome
     ) -> list[tuple[_Work, int]]:
         items = []
         for record in records:
@@ -187,7 +152,7 @@ class Dispatcher:
                 if request.tasks is not None:
                     work.asked = _asked(route, request.tasks)
             except RecordError as error:
-                self._reject(rejected, record, progress, error)
+                self.outbox.reject(rejected, record, progress, error)
             else:
                 # Four letters a token is English; it only weighs who goes next. The engine counts exactly.
                 items.append((work, 2 + len(request.text) // 4))
@@ -201,12 +166,11 @@ class Dispatcher:
             await self._wake.wait()
             self._wake.clear()
             while self._admission.tokens and (room := self._room()) > 0:
-                await self._publisher.taking.wait()
+                await self.outbox.open()
                 works = self._admission.take(room, self._chunk_rows)
                 if not works:
                     break
-                self._busy += len(works)
-                self._idle.clear()
+                self._enter(len(works))
                 if reopened := self._admission.reopened():
                     self.on_reopened(reopened)
                 await self._admit(works)
@@ -225,7 +189,10 @@ class Dispatcher:
                     await self._admit([work])
                 return
             log.exception("a text could not be tokenised", **_where(works[0].record))
-            self._dead_letter(works[0], RecordError(Reason.INVALID, "the text cannot be tokenised"))
+            outcome = Outcome()
+            error = RecordError(Reason.INVALID, "the text cannot be tokenised")
+            self.outbox.reject(outcome, works[0].record, works[0].progress, error)
+            self.outbox.send(outcome)
             return
         self._engine.submit(
             [
@@ -239,7 +206,7 @@ class Dispatcher:
     def deliver(self, entries: list[Entry]) -> None:
         """Turn a batch of answers into results and send them."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        outcome = _Outcome()
+        outcome = Outcome()
         for entry in entries:
             work: _Work = entry.context
             if entry.error is not None:
@@ -247,14 +214,14 @@ class Dispatcher:
                     self._done(1)  # not answered and not finished: it will be delivered again
                 else:
                     error = RecordError(Reason.MODEL_FAILED, f"the model failed: {type(entry.error).__name__}")
-                    self._reject(outcome, work.record, work.progress, error)
+                    self.outbox.reject(outcome, work.record, work.progress, error)
                 continue
             outcome.works.append((work.record, work.progress))
             self._decide(outcome, work, entry, now)
         if outcome.works:
-            self._send(outcome)
+            self.outbox.send(outcome)
 
-    def _decide(self, outcome: _Outcome, work: _Work, entry: Entry, now: str) -> None:
+    def _decide(self, outcome: Outcome, work: _Work, entry: Entry, now: str) -> None:
         outputs = entry.outputs or {}
         request = work.request
         truncated = entry.encoded.truncated
@@ -270,7 +237,7 @@ class Dispatcher:
                 )
             except RecordError as error:
                 log.error("an agent failed", agent=bound.agent.name, why=_why(error.__cause__), **_where(work.record))
-                self._add_dead_letter(outcome, work.record, error, bound.agent.name)
+                self.outbox.dead_letter(outcome, work.record, error, bound.agent.name)
                 continue
             for message in messages:
                 outcome.add(message, work.record, bound.agent.name)
@@ -279,84 +246,9 @@ class Dispatcher:
             else:
                 self._metrics.silent(bound.agent.name, request.topic)
 
-    # -- out ---------------------------------------------------------------------------------------------------------
-
-    def _dead_letter(self, work: _Work, error: RecordError) -> None:
-        outcome = _Outcome()
-        self._reject(outcome, work.record, work.progress, error)
-        self._send(outcome)
-
-    def _reject(self, outcome: _Outcome, record: ConsumerRecord, progress: Progress, error: RecordError) -> None:
-        outcome.works.append((record, progress))
-        self._add_dead_letter(outcome, record, error, None)
-
-    def _add_dead_letter(
-        self, outcome: _Outcome, record: ConsumerRecord, error: RecordError, agent: str | None
-    ) -> None:
-        outcome.add(dead_letter(record, error, self._dead_letters, agent=agent), record, agent)
-        self._metrics.dead_letter(agent, record.topic, error.reason)
-
-    def _send(self, outcome: _Outcome) -> None:
-        task = asyncio.get_running_loop().create_task(self._deliver_outcome(outcome))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _deliver_outcome(self, outcome: _Outcome) -> None:
-        try:
-            await self._publish(outcome)
-        except Closed:
-            return
-        except Exception as error:
-            log.exception("a record can be neither answered nor dead-lettered")
-            if not self.failure.done():
-                self.failure.set_exception(error)
-            return
-        finally:
-            self._done(len(outcome.works))
-        for record, progress in outcome.works:
-            progress.finish(record.offset)
-        self.last_progress = time.monotonic()
-        self._count(outcome)
-
-    async def _publish(self, outcome: _Outcome) -> None:
-        messages, owners = outcome.messages, outcome.owners
-        if not self._known_topics.issuperset(message.topic for message in messages):
-            messages = [await self._checked(*pair) for pair in zip(messages, owners, strict=True)]
-        while messages:
-            decided = await self._publisher.publish(messages)
-            refused = [
-                (self._smaller(message, owner, error), owner)
-                for message, owner, error in zip(messages, owners, decided, strict=True)
-                if error is not None
-            ]
-            messages, owners = [message for message, _ in refused], [owner for _, owner in refused]
-
-    def _smaller(self, message: Message, owner: Owner, error: DeliveryError) -> Message:
-        """Return what takes the place of a message that the broker will never take; raises when nothing is left."""
-        record, agent = owner
-        if message.topic != self._dead_letters:
-            self._metrics.dead_letter(agent, record.topic, Reason.TOO_LARGE)
-            too_large = RecordError(Reason.TOO_LARGE, f"what was published is larger than {message.topic} allows")
-            return dead_letter(record, too_large, self._dead_letters, agent=agent)
-        smaller = cut(message)
-        if smaller == message:
-            raise error
-        return smaller
-
-    async def _checked(self, message: Message, owner: Owner) -> Message:
-        """Return the message, or a dead letter when an agent publishes to a topic that is not there."""
-        if message.topic in self._known_topics or await self._publisher.has_topic(message.topic):
-            self._known_topics.add(message.topic)
-            return message
-        record, agent = owner
-        self._metrics.dead_letter(agent, record.topic, Reason.AGENT_FAILED)
-        why = RecordError(Reason.AGENT_FAILED, f"{agent} published to topic {message.topic}, which is not there")
-        return dead_letter(record, why, self._dead_letters, agent=agent)
-
-    def _count(self, outcome: _Outcome) -> None:
-        now_ms = time.time() * 1000
-        for (agent, topic), stamps in outcome.answered.items():
-            self._metrics.answered(agent, topic, [(now_ms - stamp) / 1000 for stamp in stamps])
+    def _enter(self, records: int) -> None:
+        self._busy += records
+        self._idle.clear()
 
     def _done(self, records: int) -> None:
         self._busy -= records

@@ -1,0 +1,110 @@
+"""Run agents on requests without a broker: the same decoding, routing, deciding and dead-lettering as in service.
+
+    answers = await rehearse([my_agent], {"text": "where is my card?"}, model=FakeModel([INTENT], {...}))
+    assert answers.results[0]["outputs"]["intent"]["label"] == "card_arrival"
+
+The model is a `testing.FakeModel` with the outputs that the test wants, or a real one.
+"""
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from .agent import Agent
+from .deadletters import Message
+from .dispatcher import Dispatcher
+from .engine import EngineModel
+from .errors import DeliveryError
+from .routes import make_routes
+from .telemetry import Metrics
+from .testing import FakeEngine
+from .tracker import Tracker
+
+DEAD_LETTERS = "murmura.deadletters"
+_ROUNDS = 100
+
+
+@dataclass
+class Answers:
+    """What came of the requests, in the order in which it was published."""
+
+    published: list[Message] = field(default_factory=list)
+    outputs: frozenset[str] = frozenset()
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The results' values."""
+        return [json.loads(message.value or b"") for message in self.published if message.topic in self.outputs]
+
+    @property
+    def dead_letters(self) -> list[Message]:
+        return [message for message in self.published if message.topic == DEAD_LETTERS]
+
+    @property
+    def handed_on(self) -> list[Message]:
+        """What agents published to topics other than their output, and what none of the rehearsing agents read."""
+        return [m for m in self.published if m.topic not in self.outputs and m.topic != DEAD_LETTERS]
+
+
+class _Stage:
+    """A publisher that keeps everything, and gives what is published to a topic that an agent reads back to it."""
+
+    def __init__(self, answers: Answers, inputs: Sequence[str]) -> None:
+        self.taking = asyncio.Event()
+        self.taking.set()
+        self.answers = answers
+        self.inputs = inputs
+        self.waiting: list[Message] = []
+
+    async def publish(self, messages: Sequence[Message]) -> list[DeliveryError | None]:
+        self.answers.published += messages
+        self.waiting += [message for message in messages if message.topic in self.inputs]
+        return [None] * len(messages)
+
+    async def has_topic(self, topic: str) -> bool:
+        return True
+
+
+async def rehearse(agents: Sequence[Agent], *requests: dict[str, Any] | bytes | None, model: EngineModel) -> Answers:
+    """Give each request to the first agent's first topic, follow what is handed on, and return all that was published.
+
+    A request is a dict, or a value as it would lie in Kafka. Raises SetupError for agents that the model cannot serve.
+    """
+    routes = make_routes(agents, model.manifest, "rehearsal")
+    answers = Answers(outputs=frozenset(agent.output for agent in agents if agent.output))
+    stage = _Stage(answers, tuple(routes))
+    engine = FakeEngine(model)
+    dispatcher = Dispatcher(
+        engine, stage, Tracker(), Metrics(), routes=routes, dead_letters=DEAD_LETTERS, max_value_bytes=1 << 20
+    )
+    feeding = asyncio.create_task(dispatcher.run())
+    numbers = itertools.count()
+    values = [value if isinstance(value, bytes | None) else json.dumps(value).encode() for value in requests]
+    stage.waiting = [Message(agents[0].topics[0], value, None, []) for value in values]
+    try:
+        for _ in range(_ROUNDS):
+            if not stage.waiting and not dispatcher.has_work:
+                break
+            arriving, stage.waiting = stage.waiting, []
+            for message in arriving:
+                record = _record(message, next(numbers))
+                dispatcher.receive({TopicPartition(record.topic, 0): [record]})
+            async with asyncio.timeout(10):
+                while dispatcher.has_work:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+    finally:
+        feeding.cancel()
+    return answers
+
+
+def _record(message: Message, offset: int) -> ConsumerRecord:
+    now_ms = int(time.time() * 1000)
+    return ConsumerRecord(
+        message.topic, 0, offset, now_ms, 0, message.key, message.value, None, -1, -1, tuple(message.headers)
+    )
