@@ -1,0 +1,108 @@
+"""The demo's books: what was sent, what came back for it, and what never did. Pure; it is told the time."""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, Final
+
+Place = tuple[int, int]
+"""Partition and offset of a record in the input topic."""
+
+RATE_WINDOW_S: Final = 5.0
+
+
+@dataclass(slots=True)
+class Message:
+    """One record that was sent, and what is known of it by now."""
+
+    text: str
+    typed: bool
+    """By the person who watches."""
+    sent_at: float
+    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    waits_for: set[str] = field(default_factory=set)
+    """Agents whose result has not come."""
+    dead: str | None = None
+    """Why it became a dead letter."""
+    latency_s: float | None = None
+
+    @property
+    def settled(self) -> bool:
+        return self.latency_s is not None
+
+
+class Desk:
+    """Matches results and dead letters to messages by the place of the record in its topic.
+
+    Always true: published = answered + dead-lettered + open. A message is answered when the result of every agent has
+    come, and counted once, however often a result comes. Results may come before the sender knows the place.
+    """
+
+    def __init__(self, agents: frozenset[str], *, shown: int = 200) -> None:
+        self._agents = agents
+        self._by_place: dict[Place, Message] = {}
+        self._early: dict[Place, list[tuple[str | None, Any, float]]] = {}
+        self._settled: deque[tuple[float, float]] = deque(maxlen=2000)
+        self.messages: deque[Message] = deque(maxlen=shown)
+        """The latest, in the order in which they were sent."""
+        self.published = self.answered = self.dead_lettered = 0
+        self.on_settled: Callable[[Message], None] = lambda message: None
+
+    @property
+    def open(self) -> int:
+        """Messages that are neither answered nor dead-lettered; at the end they are lost."""
+        return self.published - self.answered - self.dead_lettered
+
+    def sent(self, place: Place, text: str, now: float, *, typed: bool = False) -> Message:
+        """A message was acknowledged by the broker; `now` is when it was sent."""
+        message = Message(text, typed, now, waits_for=set(self._agents))
+        self._by_place[place] = message
+        self.messages.append(message)
+        self.published += 1
+        for agent, what, at in self._early.pop(place, []):
+            self._settle(message, agent, what, at)
+        return message
+
+    def result(self, place: Place, agent: str, outputs: Mapping[str, dict[str, Any]], now: float) -> None:
+        """An agent's result came."""
+        self._came(place, agent, outputs, now)
+
+    def dead_letter(self, place: Place, why: str, now: float) -> None:
+        """A dead letter came, of the record as a whole or of one agent."""
+        self._came(place, None, why, now)
+
+    def per_second(self, now: float) -> float:
+        """Messages settled a second, over the last five or since the first."""
+        recent = [at for at, _ in self._settled if now - at <= RATE_WINDOW_S]
+        if not recent:
+            return 0.0
+        return len(recent) / (RATE_WINDOW_S if len(recent) < len(self._settled) else max(now - recent[0], 1.0))
+
+    def median_latency_s(self) -> float | None:
+        """From sending to the last agent's result, over the latest hundred messages."""
+        latest = [latency for _, latency in list(self._settled)[-100:]]
+        return median(latest) if latest else None
+
+    def _came(self, place: Place, agent: str | None, what: Any, now: float) -> None:
+        message = self._by_place.get(place)
+        if message is None:
+            self._early.setdefault(place, []).append((agent, what, now))
+        else:
+            self._settle(message, agent, what, now)
+
+    def _settle(self, message: Message, agent: str | None, what: Any, now: float) -> None:
+        if agent is not None:
+            message.outputs.update(what)
+            message.waits_for.discard(agent)
+        elif message.dead is None:
+            message.dead = what
+        if message.settled or (message.waits_for and message.dead is None):
+            return
+        message.latency_s = now - message.sent_at
+        self._settled.append((now, message.latency_s))
+        if message.dead is None:
+            self.answered += 1
+        else:
+            self.dead_lettered += 1
+        self.on_settled(message)

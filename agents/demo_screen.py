@@ -1,0 +1,167 @@
+"""What the demo shows: a live table on a terminal, plain lines elsewhere. Drawing only; the books are the desk's."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rich.console import Console, Group, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from ..runtime.model import Model
+from ..runtime.summaries import output_line, safe
+from ..schemas.manifest import TaskSpec
+from .demo_desk import Desk, Message
+
+_FEW_LABELS: Final = 10
+_ORDER: Final = {"classification": 0, "multi_label": 1, "tagging": 2}
+_TONES: Final = {"positive": "green", "negative": "red"}
+_HEAD_LINES, _FOOT_LINES = 3, 6
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What does not change while the demo runs."""
+
+    model: str
+    device: str
+    url: str
+    tasks: tuple[TaskSpec, ...]
+
+    @classmethod
+    def of(cls, model: Model, url: str) -> "Facts":
+        manifest = model.manifest
+        name = f"{manifest.name} version {manifest.version}"
+        return cls(name, model.device, url, ordered(manifest.tasks))
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What does."""
+
+    per_second: float
+    batch_rows: float
+    typed: str | None
+    """The line being typed; None where nobody can type."""
+
+
+def ordered(tasks: Iterable[TaskSpec]) -> tuple[TaskSpec, ...]:
+    """Return the tasks in the order of their columns: finest classification first, spans last."""
+    return tuple(sorted(tasks, key=lambda task: (_ORDER[task.kind], -len(task.labels))))
+
+
+def screen(facts: Facts, desk: Desk, now: Now, width: int, height: int) -> RenderableType:
+    """Draw everything into `width` x `height` characters, the newest message last."""
+    rows = max(height - _HEAD_LINES - _FOOT_LINES, 1)
+    messages = list(desk.messages)[-rows:]
+    title = Text.assemble(("Murmura", "bold cyan"), "  a support desk, answered live")
+    model = Text(f"{facts.model} on {facts.device}", "dim")
+    head = Table.grid(expand=True)
+    head.add_column(no_wrap=True)
+    head.add_column(justify="right", no_wrap=True)
+    head.add_row(title, model)
+    filler = [Text("")] * (rows - len(messages))
+    return Group(head, Text(""), table(messages, facts.tasks), *filler, *_foot(facts, desk, now, width))
+
+
+def table(messages: Sequence[Message], tasks: Sequence[TaskSpec]) -> Table:
+    """Draw one line for each message."""
+    drawn = Table(box=None, expand=True, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    drawn.add_column("text", ratio=9, no_wrap=True)
+    for task in tasks:
+        few = task.kind == "classification" and len(task.labels) <= _FEW_LABELS
+        drawn.add_column(task.name, ratio=None if few else 5, width=14 if few else None, no_wrap=True)
+    drawn.add_column("ms", justify="right", width=5, no_wrap=True)
+    for message in messages:
+        drawn.add_row(*_cells(message, tasks))
+    return drawn
+
+
+def plain_line(message: Message, tasks: Sequence[TaskSpec]) -> str:
+    """Say one settled message in a line."""
+    milliseconds = f"{(message.latency_s or 0) * 1000:.0f} ms"
+    if message.dead is not None:
+        said = f"dead letter: {message.dead}"
+    else:
+        said = "; ".join(
+            f"{task.name} {output_line(message.outputs[task.name])}" for task in tasks if task.name in message.outputs
+        )
+    return f"{safe(message.text, 60)} | {said} | {milliseconds}"
+
+
+def _cells(message: Message, tasks: Sequence[TaskSpec]) -> list[Text]:
+    text = Text(safe(message.text, 300), "bold cyan" if message.typed else "")
+    if message.typed:
+        text = Text("› ", "bold cyan") + text
+    if message.dead is not None:
+        text.stylize("dim")
+        why = [Text("dead letter", "red"), Text(message.dead, "red")]
+        cells = (why + [Text("")] * len(tasks))[: len(tasks)]
+    else:
+        cells = [_cell(message.outputs.get(task.name)) for task in tasks]
+    latency = "" if message.latency_s is None else f"{message.latency_s * 1000:.0f}"
+    return [text, *cells, Text(latency, "dim")]
+
+
+def _cell(output: dict[str, Any] | None) -> Text:
+    # The score stands in front: a label that does not fit may be cut, its score not.
+    if output is None:
+        return Text("…", "dim")
+    match output["kind"]:
+        case "classification" if output["abstained"]:
+            word = "off topic" if output["reason"] == "out_of_scope" else f"{output['alternatives'][0]['label']}?"
+            return Text.assemble((f"{output['score']:.2f} ", "dim"), (word, "yellow"))
+        case "classification":
+            label = output["label"]
+            return Text.assemble((f"{output['score']:.2f} ", "dim"), (label, _TONES.get(label, "")))
+        case "tagging":
+            parts = [((safe(span["text"]), "magenta"), (f" {span['label']}  ", "dim")) for span in output["spans"]]
+            return Text.assemble(*(piece for part in parts for piece in part))
+    return Text(output_line(output))
+
+
+def _foot(facts: Facts, desk: Desk, now: Now, width: int) -> list[RenderableType]:
+    latency = desk.median_latency_s()
+    figures = (
+        (f"{now.per_second:.1f}", "messages/s"),
+        (f"{now.batch_rows:.1f}", "texts a batch"),
+        ("-" if latency is None else f"{latency * 1000:.0f} ms", "median"),
+        (f"{desk.answered}", "answered"),
+        (f"{desk.dead_lettered}", "dead letters" if desk.dead_lettered != 1 else "dead letter"),
+        (f"{desk.open}", "open"),
+    )
+    line = Text("   ").join(Text.assemble((value, "bold"), f" {what}") for value, what in figures)
+    addresses = Text(f"metrics {facts.url}/metrics   health {facts.url}/readyz", "dim")
+    lines = [line, addresses, Text(GO_ON_SHORT, "dim"), Text("")]
+    if now.typed is None:
+        lines.append(Text("Ctrl-C ends", "dim"))
+    elif now.typed:
+        lines.append(Text.assemble(("› ", "bold cyan"), now.typed[-(width - 4) :], ("█", "cyan")))
+    else:
+        lines.append(
+            Text.assemble(("› ", "bold cyan"), ("█", "cyan"), (" type a message, Enter sends it; Ctrl-C ends", "dim"))
+        )
+    for one in lines:
+        one.no_wrap, one.overflow = True, "ellipsis"
+    return [Rule(style="dim"), *lines]
+
+
+GO_ON_SHORT: Final = "next: murmura serve --bootstrap YOUR_KAFKA --model FOLDER   murmura train RECIPE --data FOLDER"
+
+GO_ON: Final = """how to go on
+  your own Kafka  murmura topics --create --bootstrap HOST:PORT
+                  murmura serve --bootstrap HOST:PORT --model {model}
+                  murmura publish murmura.analysis.requests texts.txt --bootstrap HOST:PORT
+                  murmura tail murmura.analysis.results --bootstrap HOST:PORT
+  your own model  murmura train recipes/demo.yaml --data FOLDER
+  anything amiss  murmura doctor --bootstrap HOST:PORT --model {model}"""
+
+
+def farewell(console: Console, facts: Facts, desk: Desk, model: str) -> None:
+    """Leave the way on behind, and on a terminal the last messages too: its screen has been given back."""
+    if console.is_terminal:
+        console.print(table(list(desk.messages)[-8:], facts.tasks))
+    console.print()
+    console.print(GO_ON.format(model=model), highlight=False, markup=False, soft_wrap=True)
+    console.print()

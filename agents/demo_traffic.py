@@ -1,0 +1,140 @@
+"""The demo's customers: they send samples to the input topic and read what comes out at the other end."""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ..runtime.errors import SetupError
+from ..runtime.publisher import producer_factory
+from ..runtime.settings import ProducerSettings, Settings
+from ..schemas.deadletter import PREFIX
+from .demo_desk import Desk
+
+TOPIC: Final = "support.tickets"
+SETTLE_S: Final = 10.0
+"""How long answers may still come when nothing more is sent."""
+_POLL_MS: Final = 100
+# Customers come alone or in small crowds, so that batches have company: sizes and how often.
+_CROWDS: Final = ((1, 14), (2, 3), (4, 2), (9, 1))
+_MEAN_CROWD: Final = sum(size * often for size, often in _CROWDS) / sum(often for _, often in _CROWDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A message as a person reads it, and the record's value."""
+
+    text: str
+    value: bytes
+
+
+def text_sample(text: str) -> Sample:
+    """Return the request that asks about a text."""
+    return Sample(text, json.dumps({"text": text}, ensure_ascii=False).encode())
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Read JSON lines with `text`, or with `raw` or `raw_hex` for a value that is broken on purpose."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path}: cannot read the sample messages: {error}") from None
+    samples = [_sample(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not samples:
+        raise SetupError(f'{path}: no messages; expected lines such as {{"text": "where is my card?"}}')
+    return samples
+
+
+def _sample(line: str, path: Path, number: int) -> Sample:
+    try:
+        match json.loads(line):
+            case {"text": str(text)}:
+                return text_sample(text)
+            case {"raw": str(raw)}:
+                return Sample(raw, raw.encode())
+            case {"raw_hex": str(digits)}:
+                value = bytes.fromhex(digits)
+                return Sample(value.decode(errors="replace"), value)
+    except ValueError:
+        pass  # not JSON, or not hexadecimal
+    raise SetupError(f'{path}, line {number}: expected {{"text": "..."}}, {{"raw": "..."}} or {{"raw_hex": "..."}}')
+
+
+class Customers:
+    """Sends messages and notes them in the desk's books."""
+
+    def __init__(self, settings: Settings, desk: Desk) -> None:
+        self._desk = desk
+        self._producer = producer_factory(settings.kafka, ProducerSettings(linger_ms=0))()
+        self._numbers = iter(range(1, 1 << 62))
+
+    async def __aenter__(self) -> "Customers":
+        await self._producer.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._producer.stop()
+
+    async def send(self, sample: Sample, *, typed: bool = False) -> None:
+        """Send one message; returns when the broker has it."""
+        sent_at = time.monotonic()
+        key = f"customer-{next(self._numbers)}".encode()
+        place = await self._producer.send_and_wait(TOPIC, sample.value, key=key)
+        self._desk.sent((place.partition, place.offset), sample.text, sent_at, typed=typed)
+
+    async def say(self, text: str) -> None:
+        """Send what the person who watches has typed."""
+        await self.send(text_sample(text), typed=True)
+
+    async def keep_sending(self, samples: list[Sample], rate: float, stop: asyncio.Event) -> None:
+        """Send samples until `stop`, `rate` a second on average, at random times and in small crowds."""
+        chance = random.Random(7)
+        endless = _endless(samples, chance)
+        sizes, weights = zip(*_CROWDS, strict=True)
+        while not stop.is_set():
+            (crowd,) = chance.choices(sizes, weights)
+            await asyncio.gather(*(self.send(next(endless)) for _ in range(crowd)))
+            # Between exponential, which looks like a jam now and then, and a metronome, which looks dead.
+            pause = _MEAN_CROWD / rate * (0.4 + 0.6 * chance.expovariate(1))
+            try:
+                await asyncio.wait_for(stop.wait(), pause)
+            except TimeoutError:
+                continue
+
+
+def _endless(samples: list[Sample], chance: random.Random) -> Iterator[Sample]:
+    """Yield the samples in the file's order, then again and again in another."""
+    order = list(samples)
+    while True:
+        yield from order
+        chance.shuffle(order)
+
+
+async def collect(consumer: Any, desk: Desk) -> None:
+    """Read results and dead letters into the books, for ever."""
+    while True:
+        for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
+            now = time.monotonic()
+            for record in records:
+                _note(record, desk, now)
+
+
+def _note(record: Any, desk: Desk, now: float) -> None:
+    dead = {name.removeprefix(PREFIX): value.decode() for name, value in record.headers if name.startswith(PREFIX)}
+    if dead:
+        desk.dead_letter((int(dead["partition"]), int(dead["offset"])), dead["reason"], now)
+        return
+    result = json.loads(record.value)
+    source = result["source"]
+    desk.result((source["partition"], source["offset"]), result["agent"], result["outputs"], now)
+
+
+async def settled(desk: Desk) -> None:
+    """Wait until every message has its answer, or for ten seconds."""
+    deadline = time.monotonic() + SETTLE_S
+    while desk.open and time.monotonic() < deadline:  # noqa: ASYNC110  (the books are no event)
+        await asyncio.sleep(0.02)

@@ -1,0 +1,148 @@
+"""`murmura doctor`."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+
+from . import cli_options as options
+from .errors import SetupError
+
+if TYPE_CHECKING:
+    from .model import Model
+    from .settings import Settings
+
+
+class Finding(NamedTuple):
+    about: str
+    ok: bool | None
+    """None: cannot be said, or need not be."""
+    what: str
+    """What was found; when not ok, what to do stands in it."""
+
+
+def doctor(
+    agents: options.Agents = None,
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+    model: options.Model = None,
+    device: options.Device = None,
+) -> None:
+    """Say what stands in the way of serving, and what to do.
+
+    Looks at what is installed, the settings, the model and its device, the agents, the broker and the topics.
+
+    Ends with code 1 when something is wrong.
+
+    Example: [bold]murmura doctor --bootstrap localhost:9092 --model models/desk[/bold]
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    sign = {True: ("ok   ", "green"), False: ("FAIL ", "bold red"), None: ("--   ", "dim")}
+    failed = False
+    for finding in examine(agents or [], config, bootstrap, model, device):
+        word, style = sign[finding.ok]
+        console.print(Text.assemble((word, style), (f"{finding.about:<10}", "bold"), finding.what))
+        failed |= finding.ok is False
+    if failed:
+        raise typer.Exit(1)
+
+
+def examine(
+    agents: list[str],
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+    model: options.Model = None,
+    device: options.Device = None,
+) -> Iterator[Finding]:
+    """Yield one finding after the other; what one of them stands in the way of is left out."""
+    yield from _installed()
+    try:
+        settings = options.settings(config, bootstrap=bootstrap, model=model, device=device)
+    except SetupError as error:
+        yield Finding("settings", False, str(error))
+        return
+    yield Finding("settings", True, f"group {settings.group}, health and metrics on {settings.http}")
+    loaded: list[Model] = []
+    yield from _model(settings, loaded)
+    yield from _guarded("agents", lambda: _agents(settings, agents, loaded[0] if loaded else None))
+    yield from _guarded("broker", lambda: _broker(settings, agents))
+
+
+def _guarded(about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from look()
+    except SetupError as error:
+        yield Finding(about, False, str(error))
+
+
+def _installed() -> Iterator[Finding]:
+    from .session import check_installation
+
+    yield Finding("murmura", True, _version("murmura") or "not installed as a package")
+    try:
+        check_installation()
+        name = "onnxruntime-gpu" if _version("onnxruntime-gpu") else "onnxruntime"
+        yield Finding("inference", True, f"{name} {_version(name)}")
+    except SetupError as error:
+        yield Finding("inference", False, str(error))
+    for extra, distribution in (("demo", "confluent-kafka"), ("training", "torch")):
+        found = _version(distribution)
+        what = f"{distribution} {found}" if found else f"not installed; pip install 'murmura[{extra}]' when you need it"
+        yield Finding(extra, True if found else None, what)
+
+
+def _model(settings: "Settings", loaded: "list[Model]") -> Iterator[Finding]:
+    from .model import Model
+    from .store import resolve
+
+    folder = settings.model.folder
+    if folder is None:
+        yield Finding("model", None, "none named; --model FOLDER looks at one")
+        return
+    try:
+        model = Model.load(resolve(folder), device=settings.model.device, graph=settings.model.graph)
+    except SetupError as error:
+        yield Finding("model", False, str(error))
+        return
+    loaded.append(model)
+    manifest = model.manifest
+    tasks = ", ".join(f"{task.name} ({task.kind}, {len(task.labels)})" for task in manifest.tasks)
+    yield Finding("model", True, f"{manifest.name} version {manifest.version}: {tasks}")
+    model.predict(["is anybody there?"])
+    yield Finding("device", True, f"answers on {model.device}")
+
+
+def _agents(settings: "Settings", names: list[str], model: "Model | None") -> Iterator[Finding]:
+    from .discovery import find_agents
+    from .routes import configured, make_routes
+
+    agents = [configured(agent, settings.agents.get(agent.name)) for agent in find_agents(names, settings.prefix)]
+    if model is not None:
+        make_routes(agents, model.manifest, settings.app)
+    for agent in agents:
+        yield Finding("agent", True, f"{agent.name}: {', '.join(agent.topics)} -> {agent.output or 'other topics'}")
+
+
+def _broker(settings: "Settings", names: list[str]) -> Iterator[Finding]:
+    from . import topics_admin
+    from .cli_topics import wanted_topics
+
+    there = asyncio.run(topics_admin.partitions(settings.kafka))
+    yield Finding("broker", True, f"{settings.kafka.bootstrap_servers} answers and has {len(there)} topics")
+    missing = sorted(wanted_topics(settings, names).keys() - there.keys())
+    if missing:
+        yield Finding("topics", False, f"missing: {', '.join(missing)}; make them with `murmura topics --create`")
+    else:
+        yield Finding("topics", True, "all there")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,62 @@
+"""Options that several commands share, and how they become settings."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .settings import Settings
+
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings in YAML. Else what MURMURA_CONFIG names.")
+]
+Bootstrap = Annotated[
+    str | None, typer.Option("--bootstrap", metavar="HOST:PORT", help="Where Kafka answers. Default: localhost:9092.")
+]
+Model = Annotated[
+    Path | None, typer.Option("--model", metavar="FOLDER", help="A model folder, or a delta folder as good as one.")
+]
+Device = Annotated[
+    str | None, typer.Option("--device", metavar="auto|cuda|cpu", help="Insist on a device. Default: cuda before cpu.")
+]
+Http = Annotated[
+    str | None,
+    typer.Option(
+        "--http", metavar="HOST:PORT", help="Health and metrics. Default: 127.0.0.1:9464; port 0: a free one."
+    ),
+]
+LogLevel = Annotated[str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")]
+Group = Annotated[str | None, typer.Option("--group", metavar="NAME", help="Consumer group. Default: murmura.<app>.")]
+Agents = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="AGENT",
+        help="Names of installed agents, or MODULE:ATTRIBUTE of your own. Default: classification and analysis.",
+        show_default=False,
+    ),
+]
+
+
+def settings(
+    config: Path | None = None,
+    *,
+    bootstrap: str | None = None,
+    group: str | None = None,
+    model: Path | None = None,
+    device: str | None = None,
+    http: str | None = None,
+    log_level: str | None = None,
+    fetch_max_wait_ms: int | None = None,
+    prefix: str | None = None,
+) -> Settings:
+    """Return the settings of a command: its options before environment before file. Raises SetupError."""
+    from .settings_sources import load
+
+    flags: dict[str, Any] = {
+        "prefix": prefix,
+        "kafka": {"bootstrap_servers": bootstrap, "group": group, "fetch_max_wait_ms": fetch_max_wait_ms},
+        "model": {"folder": model, "device": device},
+        "http": http,
+        "log": {"level": log_level},
+    }
+    return load(config, flags)

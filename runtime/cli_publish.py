@@ -1,0 +1,170 @@
+"""`murmura publish`."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from . import cli_options as options
+from .errors import SetupError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .settings import Settings
+
+CHUNK_RECORDS = 1000
+
+
+def publish(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="For example murmura.classification.requests.")],
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="JSON lines or plain text lines; - is stdin.")],
+    key_field: Annotated[
+        str | None, typer.Option("--key-field", metavar="NAME", help="Field of the JSON to use as the record's key.")
+    ] = None,
+    text: Annotated[bool, typer.Option("--text", help="Every line is a text, even one that looks like JSON.")] = False,
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+) -> None:
+    """Send each line of a file as one record.
+
+    A file that starts with a brace is JSON lines, sent as they are. Of any other, each line becomes a request's text.
+
+    Example: [bold]murmura publish murmura.classification.requests questions.txt[/bold]
+
+    One message: [bold]echo "where is my card?" | murmura publish murmura.analysis.requests -[/bold]
+    """
+    from . import cli_run
+
+    settings = options.settings(config, bootstrap=bootstrap)
+
+    async def main(stop: "asyncio.Event") -> int:
+        return await _publish(settings, topic, file, key_field, text, stop)
+
+    sent = cli_run.run(main)
+    typer.echo(f"published {sent:,} records to {topic}", err=True)
+
+
+async def _publish(
+    settings: "Settings", topic: str, file: str, key_field: str | None, text: bool, stop: "asyncio.Event"
+) -> int:
+    import asyncio
+
+    from . import topics_admin
+    from .publisher import producer_factory
+
+    if await topics_admin.check(settings.kafka, [topic]):
+        raise SetupError(
+            f"topic {topic} is not on {settings.kafka.bootstrap_servers}: make it, or let `murmura topics --create` do so"
+        )
+    producer = producer_factory(settings.kafka, settings.producer)()
+    await producer.start()
+    sent = 0
+    try:
+        with _opened(file) as stream, _Progress(file) as progress:
+            pending = []
+            # Reading stops between lines; stdin that nobody writes to is read in a thread, so that Ctrl-C is heard.
+            lines = _records(stream, file, key_field, text)
+            while not stop.is_set():
+                record = await asyncio.to_thread(next, lines, None) if file == "-" else next(lines, None)
+                if record is None:
+                    break
+                value, key = record
+                pending.append(await producer.send(topic, value, key))
+                if len(pending) >= CHUNK_RECORDS or file == "-":
+                    sent += await _acknowledged(pending, settings)
+                    progress.show(stream, sent)
+            sent += await _acknowledged(pending, settings)
+            progress.show(stream, sent)
+    finally:
+        await producer.stop()
+    return sent
+
+
+async def _acknowledged(pending: list[Any], settings: "Settings") -> int:
+    """Wait until the broker has all of them; returns how many and empties the list."""
+    import asyncio
+
+    from aiokafka.errors import KafkaError
+
+    try:
+        async with asyncio.timeout(settings.producer.send_timeout_s):
+            await asyncio.gather(*pending)
+    except (KafkaError, TimeoutError) as error:
+        raise SetupError(f"the broker did not take a record: {type(error).__name__}") from None
+    count = len(pending)
+    pending.clear()
+    return count
+
+
+def _opened(file: str) -> BinaryIO:
+    if file == "-":
+        return sys.stdin.buffer
+    try:
+        return Path(file).open("rb")
+    except OSError as error:
+        raise SetupError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _records(stream: BinaryIO, file: str, key_field: str | None, text: bool) -> Iterator[tuple[bytes, bytes | None]]:
+    """Yield value and key of each line that is not blank."""
+    json_lines: bool | None = False if text else None
+    for number, raw in enumerate(stream, start=1):
+        line = raw.strip()
+        if not line:
+            continue
+        if json_lines is None:
+            json_lines = line.startswith(b"{")
+        yield _json_record(line, file, number, key_field) if json_lines else (_text_record(line, file, number), None)
+
+
+def _text_record(line: bytes, file: str, number: int) -> bytes:
+    try:
+        return json.dumps({"text": line.decode()}, ensure_ascii=False).encode()
+    except UnicodeDecodeError:
+        raise SetupError(f"{file}, line {number}: expected UTF-8") from None
+
+
+def _json_record(line: bytes, file: str, number: int, key_field: str | None) -> tuple[bytes, bytes | None]:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        raise SetupError(f"{file}, line {number}: not JSON ({error}); --text sends every line as a text") from None
+    if key_field is None:
+        return line, None
+    if not isinstance(fields, dict) or key_field not in fields:
+        raise SetupError(f"{file}, line {number}: no field {key_field} to use as the key")
+    return line, str(fields[key_field]).encode()
+
+
+class _Progress:
+    """A bar over a file's bytes, on a terminal only: a pipe gets the last line alone."""
+
+    def __init__(self, file: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.fields[sent]:,} records"),
+            BarColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=file == "-" or not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=Path(file).stat().st_size if file != "-" else None, sent=0)
+
+    def __enter__(self) -> "_Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def show(self, stream: BinaryIO, sent: int) -> None:
+        if not self._bar.disable:
+            self._bar.update(self._task, completed=stream.tell(), sent=sent)

@@ -1,0 +1,40 @@
+"""Running a command's coroutine until it ends or somebody asks it to stop."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run(main: Callable[[asyncio.Event], Awaitable[T]], *, farewell: str | None = None) -> T:
+    """Run `main(stop)` and return what it returns.
+
+    The first Ctrl-C or SIGTERM sets `stop` and, with a `farewell`, says so on stderr; `main` is expected to end by
+    itself. A second one ends the process as if there were no handler.
+    """
+
+    async def until_signalled() -> T:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def ask() -> None:
+            stop.set()
+            for number in STOP_SIGNALS:
+                loop.remove_signal_handler(number)
+            if farewell:
+                print(farewell, file=sys.stderr, flush=True)
+
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, ask)
+        try:
+            return await main(stop)
+        finally:
+            for number in STOP_SIGNALS:
+                loop.remove_signal_handler(number)
+
+    return asyncio.run(until_signalled())

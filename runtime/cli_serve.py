@@ -1,0 +1,54 @@
+"""`murmura serve`."""
+
+from typing import TYPE_CHECKING
+
+from . import cli_options as options
+from .errors import SetupError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .agent import Agent
+    from .settings import Settings
+
+
+def serve(
+    agents: options.Agents = None,
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+    model: options.Model = None,
+    device: options.Device = None,
+    group: options.Group = None,
+    http: options.Http = None,
+    log_level: options.LogLevel = None,
+) -> None:
+    """Answer the records of your topics until Ctrl-C.
+
+    One consumer group reads the topics of all agents, and an offset is committed when its result is acknowledged.
+
+    Ctrl-C or SIGTERM finishes what is in flight and ends with code 0.
+
+    Example: [bold]murmura serve --bootstrap localhost:9092 --model models/desk[/bold]
+
+    Your own agent too: [bold]murmura serve classification shop:router --model models/desk[/bold]
+    """
+    from .discovery import find_agents
+
+    settings = options.settings(
+        config, bootstrap=bootstrap, group=group, model=model, device=device, http=http, log_level=log_level
+    )
+    if settings.model.folder is None:
+        raise SetupError("no model to serve: name its folder with --model FOLDER (`murmura train` makes one)")
+    _serve(settings, find_agents(agents or (), settings.prefix))
+
+
+def _serve(settings: "Settings", agents: "list[Agent]") -> None:
+    from . import app, cli_run, logs
+
+    logs.configure(settings.log.level, settings.log.format)
+    farewell = f"stopping: what is in flight may take up to {settings.kafka.drain_s:g} s (Ctrl-C again: at once)"
+
+    async def main(stop: "asyncio.Event") -> None:
+        await app.serve(settings, agents, stop=stop)
+
+    cli_run.run(main, farewell=farewell)

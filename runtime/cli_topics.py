@@ -1,0 +1,64 @@
+"""`murmura topics`."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import cli_options as options
+
+if TYPE_CHECKING:
+    from ..schemas.topics import Topic
+    from .settings import Settings
+
+
+def topics(
+    agents: options.Agents = None,
+    create: Annotated[bool, typer.Option("--create", help="Make those that are missing on the broker.")] = False,
+    partitions: Annotated[
+        int, typer.Option("--partitions", min=1, max=10_000, help="For topics that have many.", show_default=True)
+    ] = 12,
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+) -> None:
+    """Show which topics are needed and there; make the others.
+
+    Example: [bold]murmura topics --create --bootstrap localhost:9092[/bold]
+
+    With the topics of your own agent: [bold]murmura topics --create shop:router[/bold]
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from . import topics_admin
+
+    settings = options.settings(config, bootstrap=bootstrap)
+    wanted = wanted_topics(settings, agents or [])
+    made: list[str] = []
+    if create:
+        made = asyncio.run(topics_admin.create(settings.kafka, wanted, many=partitions))
+    there = asyncio.run(topics_admin.partitions(settings.kafka))
+    table = Table("topic", "carries", "key", "partitions", box=None, pad_edge=False)
+    for name, topic in wanted.items():
+        found = f"{there[name]}" if name in there else f"[red]missing[/red], would get {topic.partitions(partitions)}"
+        table.add_row(name, topic.record, topic.key, found + (" [green](made now)[/green]" if name in made else ""))
+    console = Console()
+    console.print(table)
+    if wanted.keys() - there.keys():
+        console.print("\nmake the missing ones with [bold]murmura topics --create[/bold]")
+
+
+def wanted_topics(settings: "Settings", agents: list[str]) -> "dict[str, Topic]":
+    """Return the topics of the table and those that the agents and their settings name, by full name."""
+    from ..schemas.topics import named
+    from .discovery import find_agents
+    from .routes import configured
+    from .topics_admin import OTHER_TOPIC
+
+    wanted = dict(named(settings.prefix))
+    for found in find_agents(agents, settings.prefix):
+        agent = configured(found, settings.agents.get(found.name))
+        for name in (*agent.topics, agent.output):
+            if name is not None:
+                wanted.setdefault(name, OTHER_TOPIC)
+    return wanted

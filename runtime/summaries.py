@@ -1,0 +1,53 @@
+"""Results and dead letters in a line for people."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..schemas.deadletter import PREFIX
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+def safe(text: str, limit: int = 0) -> str:
+    """Return the text without anything that a terminal obeys, cut to `limit` characters when one is given."""
+    plain = "".join(character if character.isprintable() else " " for character in text)
+    return plain[: limit - 1] + "…" if limit and len(plain) > limit else plain
+
+
+def output_line(output: Mapping[str, Any]) -> str:
+    """Say one task's answer, for example `card_arrival 0.93`, `? out_of_scope 0.81` or `£20 (amount)`."""
+    match output.get("kind"):
+        case "classification":
+            if output["abstained"]:
+                return f"? {output['reason']} {output['score']:.2f}"
+            return f"{output['label']} {output['score']:.2f}"
+        case "multi_label":
+            return ", ".join(f"{one['label']} {one['score']:.2f}" for one in output["labels"]) or "-"
+        case "tagging":
+            return ", ".join(f"{safe(span['text'])} ({span['label']})" for span in output["spans"]) or "-"
+    return json.dumps(output)
+
+
+def record_line(value: bytes | None, headers: Headers) -> str:
+    """Say what a record of any topic holds: a result's outputs, a dead letter's reason, else the value itself."""
+    dead = {name: text.decode(errors="replace") for name, text in headers if name.startswith(PREFIX) and text}
+    if PREFIX + "reason" in dead:
+        agent = dead.get(PREFIX + "agent")
+        return safe(
+            f"dead letter {dead[PREFIX + 'reason']}{f' of {agent}' if agent else ''}: {dead.get(PREFIX + 'message', '')}"
+            f"  ({dead.get(PREFIX + 'topic')}/{dead.get(PREFIX + 'partition')}/{dead.get(PREFIX + 'offset')})"
+        )
+    fields = _fields(value)
+    if fields is not None and isinstance(fields.get("outputs"), dict) and "agent" in fields:
+        outputs = "  ".join(f"{task}: {output_line(output)}" for task, output in fields["outputs"].items())
+        return safe(f"{fields['agent']}  {outputs}{'  (truncated)' if fields.get('truncated') else ''}")
+    return safe((value or b"(no value)").decode(errors="replace"), 500)
+
+
+def _fields(value: bytes | None) -> dict[str, Any] | None:
+    try:
+        fields = json.loads(value or b"null")
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
