@@ -57,8 +57,6 @@ def weight_shapes(encoder: EncoderSpec, tasks: Sequence[TaskSpec]) -> dict[str, 
 
 def check_weights(encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights) -> None:
     """Raise ModelRefused when a weight is missing or has another shape than the manifest says. More are ignored."""
-    if encoder.hidden_size % encoder.heads:
-        raise ModelRefused(f"hidden_size {encoder.hidden_size} is not a multiple of {encoder.heads} attention heads")
     for name, shape in weight_shapes(encoder, tasks).items():
         if name not in weights:
             raise ModelRefused(f"weight {name} is missing; is this a BERT checkpoint with the manifest's sizes?")
