@@ -81,19 +81,18 @@ def _topics() -> tuple[str, ...]:
 def _settings(bootstrap: str, folder: Path, device: str | None, http: str | None) -> "Settings":
     """Return settings that owe nothing to the environment: a production MURMURA_CONFIG must not reach into a demo."""
     from ..runtime.embedded import FETCH_MAX_WAIT_MS  # noqa: PLC0415
-    from ..runtime.settings import Settings  # noqa: PLC0415
+    from ..runtime.settings_sources import load  # noqa: PLC0415
     from .demo_traffic import TOPIC  # noqa: PLC0415
 
-    return Settings.model_validate(
-        {
-            "app": "demo",
-            "kafka": {"bootstrap_servers": bootstrap, "fetch_max_wait_ms": FETCH_MAX_WAIT_MS},
-            "model": {"folder": folder, "device": device or "auto"},
-            "producer": {"linger_ms": 0},
-            "agents": {agent: {"topics": [TOPIC]} for agent in _AGENTS},
-            "http": http or "127.0.0.1:0",
-        }
-    )
+    flags = {
+        "app": "demo",
+        "kafka": {"bootstrap_servers": bootstrap, "fetch_max_wait_ms": FETCH_MAX_WAIT_MS},
+        "model": {"folder": folder, "device": device},
+        "producer": {"linger_ms": 0},
+        "agents": {agent: {"topics": [TOPIC]} for agent in _AGENTS},
+        "http": http or "127.0.0.1:0",
+    }
+    return load(flags=flags, environment=False)
 
 
 async def _demo(

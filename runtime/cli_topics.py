@@ -27,9 +27,6 @@ def topics(
 
     With the topics of your own agent: [bold]murmura topics --create shop:router[/bold]
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from . import topics_admin
 
     settings = options.settings(config, bootstrap=bootstrap)
@@ -38,14 +35,16 @@ def topics(
     if create:
         made = asyncio.run(topics_admin.create(settings.kafka, wanted, many=partitions))
     there = asyncio.run(topics_admin.partitions(settings.kafka))
-    table = Table("topic", "carries", "key", "partitions", box=None, pad_edge=False)
+    widest = max(map(len, wanted))
     for name, topic in wanted.items():
-        found = f"{there[name]}" if name in there else f"[red]missing[/red], would get {topic.partitions(partitions)}"
-        table.add_row(name, topic.record, topic.key, found + (" [green](made now)[/green]" if name in made else ""))
-    console = Console()
-    console.print(table)
+        found = _partitions(there[name]) if name in there else typer.style("missing", fg="red")
+        typer.echo(f"{name:<{widest}}  {topic.record:<11}  {found}{', made now' if name in made else ''}")
     if wanted.keys() - there.keys():
-        console.print("\nmake the missing ones with [bold]murmura topics --create[/bold]")
+        typer.echo("make the missing ones with `murmura topics --create`", err=True)
+
+
+def _partitions(count: int) -> str:
+    return "1 partition" if count == 1 else f"{count} partitions"
 
 
 def wanted_topics(settings: "Settings", agents: list[str]) -> "dict[str, Topic]":

@@ -32,21 +32,22 @@ class _Environment(BaseSettings, Settings):
     )
 
 
-def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+def load(config: Path | None = None, flags: Mapping[str, Any] | None = None, *, environment: bool = True) -> Settings:
     """Return the settings of this process.
 
     `flags` is nested like the sections; None in it means not given. `config` is a YAML file, by default the one that
-    `MURMURA_CONFIG` names. Raises SetupError.
+    `MURMURA_CONFIG` names. Without `environment` no variable is looked at. Raises SetupError.
     """
-    config = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    if config is None and environment and os.environ.get(CONFIG_VARIABLE):
+        config = Path(os.environ[CONFIG_VARIABLE])
     given = _without_none(flags or {})
-    environment = _environment()
+    variables = _environment() if environment else {}
     file = _File(config) if config else None
-    merged = _merge(_merge(file.values if file else {}, environment), given)
+    merged = _merge(_merge(file.values if file else {}, variables), given)
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        raise SetupError(_explain(error.errors(include_url=False)[0], given, environment, file)) from None
+        raise SetupError(_explain(error.errors(include_url=False)[0], given, variables, file)) from None
 
 
 def _environment() -> dict[str, Any]:

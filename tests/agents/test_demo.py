@@ -1,0 +1,143 @@
+"""`murmura demo` in a process of its own, without and with a terminal."""
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from murmura.agents.demo_traffic import read_samples
+from murmura.runtime.errors import SetupError
+
+ROOT = Path(__file__).resolve().parents[2]
+MURMURA = str(Path(sys.executable).with_name("murmura"))
+LAST_LINE = r"published (\d+), answered (\d+), dead-lettered (\d+), lost (\d+)"
+MESSAGES = ROOT / "deploy/demo/messages.jsonl"
+
+
+def environment() -> dict[str, str]:
+    # A production set-up in the environment must not reach into a demo.
+    return os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "MURMURA_KAFKA__BOOTSTRAP_SERVERS": "production.invalid:9092",
+        "TERM": "xterm-256color",
+    }
+
+
+def demo(*arguments: object) -> list[str]:
+    return [MURMURA, "demo", *map(str, arguments)]
+
+
+def counts(line: str) -> list[int]:
+    found = re.fullmatch(LAST_LINE, line)
+    assert found, line
+    return [int(number) for number in found.groups()]
+
+
+def test_without_a_terminal_it_prints_lines_and_its_books_balance(tiny_model):
+    command = demo("--model", tiny_model, "--seconds", 4, "--rate", 30)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True)
+    started = time.monotonic()
+    first = process.stdout.readline()
+    took = time.monotonic() - started
+    rest, errors = process.communicate(timeout=60)
+    lines = rest.splitlines()
+    published, answered, dead, lost = counts(lines[-1])
+    assert process.returncode == 0
+    assert errors == ""
+    assert first.startswith("murmura demo: ")
+    assert took < 2
+    assert published == answered + dead
+    assert lost == 0
+    assert dead >= 1
+    assert published >= 60
+    assert sum(" ms" in line for line in lines) == published
+    assert any("/metrics" in line and "/readyz" in line for line in lines)
+    assert "murmura serve --bootstrap HOST:PORT" in rest
+
+
+class Terminal:
+    """A pseudo terminal of 120 x 30 characters with the demo in it."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.output = b""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+        self.before = termios.tcgetattr(theirs)
+        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment())
+        self.ours, self.theirs = ours, theirs
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while data := os.read(self.ours, 65536):
+            self.output += data
+
+    def wait_for(self, text: str, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while text not in (shown := self.shown()):
+            assert time.monotonic() < deadline, shown[-3000:]
+            time.sleep(0.05)
+
+    def shown(self) -> str:
+        """All that was ever drawn, without colours and cursor movements."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.output.decode(errors="replace"))
+
+    def type(self, text: str) -> None:
+        os.write(self.ours, text.encode())
+
+
+def test_on_a_terminal_a_person_can_type_a_message_and_leave(tiny_model):
+    terminal = Terminal(demo("--model", tiny_model, "--rate", 2))
+    try:
+        terminal.wait_for("texts a batch")
+        terminal.type("schön, is anybody there?")
+        terminal.wait_for("schön, is anybody there?█")
+        terminal.type("\r")
+        terminal.wait_for("› schön, is anybody there? ")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(20) == 0
+        terminal.wait_for("lost 0")
+        assert termios.tcgetattr(terminal.theirs) == terminal.before
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--model", "nothing-here"), "nothing-here"),
+        (("--model", ".", "--messages", "none.jsonl"), "none.jsonl: cannot read the sample messages"),
+        (("--model", ".", "--http", "somewhere"), "expected HOST:PORT"),
+    ],
+)
+def test_what_is_missing_is_one_line_and_code_2(arguments, words, tmp_path):
+    done = subprocess.run(demo(*arguments), capture_output=True, text=True, env=environment(), cwd=tmp_path, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr
+
+
+def test_the_samples_are_many_and_some_are_broken():
+    assert len(read_samples(MESSAGES)) >= 60
+    assert MESSAGES.read_text().count('{"raw') >= 4
+
+
+def test_a_sample_that_is_neither_text_nor_raw_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "messages.jsonl"
+    path.write_text('{"text": "fine"}\n\n{"raw_hex": "zz"}\n')
+    with pytest.raises(SetupError, match=r"messages\.jsonl, line 3: expected"):
+        read_samples(path)
+    path.write_text("\n")
+    with pytest.raises(SetupError, match="no messages"):
+        read_samples(path)

@@ -1,0 +1,213 @@
+"""The command line as a user meets it: in a process of its own, on the embedded broker or a real Kafka."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from murmura.runtime.embedded import EmbeddedBroker
+from murmura.schemas.topics import named
+
+MURMURA = str(Path(sys.executable).with_name("murmura"))
+NOWHERE = "127.0.0.1:1"
+
+
+def environment() -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MURMURA_")}
+    return clean | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "120"}
+
+
+def murmura(*arguments: object, stdin: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [MURMURA, *map(str, arguments)]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, timeout=60, cwd=cwd, env=environment(), check=False
+    )
+
+
+def refusal(*arguments: object, cwd: Path | None = None) -> str:
+    """What a command says that cannot start: one line on stderr, code 2, no traceback."""
+    done = murmura(*arguments, cwd=cwd)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("murmura: ")
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def broker():
+    with EmbeddedBroker({name: 2 for name, _ in named()} | {"lines": 3, "watched": 1, "empty": 1}) as embedded:
+        yield embedded.bootstrap
+
+
+def test_help_lists_every_command_and_comes_at_once():
+    started = time.monotonic()
+    done = murmura("--help")
+    took = time.monotonic() - started
+    assert done.returncode == 0
+    commands = ["demo", "serve", "publish", "tail", "topics", "train", "export", "evaluate", "models", "doctor"]
+    assert all(re.search(rf"^│ {command} ", done.stdout, re.MULTILINE) for command in commands), done.stdout
+    assert took < 3, "half a second on a quiet machine"
+
+
+@pytest.mark.parametrize("command", ["serve", "publish", "tail", "topics", "doctor", "demo"])
+def test_each_command_teaches_with_an_example(command):
+    done = murmura(command, "--help")
+    assert f"Example: murmura {command}" in done.stdout or "| murmura" in done.stdout
+
+
+def test_lines_of_text_go_in_and_come_out(broker, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("where is my card?\n\nzażółć\n")
+    done = murmura("publish", "lines", texts, "--bootstrap", broker)
+    assert (done.returncode, done.stderr) == (0, "published 2 records to lines\n")
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"text": "one", "id": "k1"}\n{"text":"two","id":"k2"}\n')
+    assert murmura("publish", "lines", lines, "--key-field", "id", "--bootstrap", broker).returncode == 0
+    assert murmura("publish", "lines", "-", "--bootstrap", broker, stdin="from a pipe\n").returncode == 0
+    seen = murmura("tail", "lines", "--from-beginning", "--json", "--count", 5, "--bootstrap", broker)
+    assert {json.loads(line)["text"] for line in seen.stdout.splitlines()} == {
+        "where is my card?",
+        "zażółć",
+        "one",
+        "two",
+        "from a pipe",
+    }
+    pretty = murmura("tail", "lines", "--from-beginning", "--count", 5, "--bootstrap", broker).stdout
+    assert re.search(r'^\d\d:\d\d:\d\d  \d/\d  k2  {"text":"two","id":"k2"}$', pretty, re.MULTILINE)
+
+
+def test_a_broken_line_is_named(broker, tmp_path):
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"text": "one"}\n{"text": \n')
+    message = refusal("publish", "empty", lines, "--bootstrap", broker)
+    assert f"{lines}, line 2: not JSON" in message
+    assert "no field id to use as the key" in refusal(
+        "publish", "empty", lines, "--key-field", "id", "--bootstrap", broker
+    )
+
+
+def test_ctrl_c_ends_a_tail_cleanly(broker):
+    assert murmura("publish", "watched", "-", "--bootstrap", broker, stdin="one\n").returncode == 0
+    command = [MURMURA, "tail", "watched", "--from-beginning", "--bootstrap", broker]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True, bufsize=1
+    )
+    assert "one" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("serve", "--model", "m"),
+        ("publish", "lines", "-"),
+        ("tail", "lines"),
+        ("topics",),
+        ("topics", "--create"),
+    ],
+)
+def test_without_a_broker_it_is_one_line_and_what_to_do(arguments, tmp_path):
+    message = refusal(*arguments, "--bootstrap", NOWHERE, cwd=tmp_path)
+    assert f"no Kafka broker at {NOWHERE}: connection refused" in message
+    assert "--bootstrap HOST:PORT" in message
+
+
+def test_a_missing_topic_is_named(broker):
+    for arguments in (("publish", "nowhere", "-"), ("tail", "nowhere")):
+        assert "topic nowhere is not on" in refusal(*arguments, "--bootstrap", broker)
+
+
+def test_serve_without_a_model_says_how_to_name_one(broker):
+    assert "--model FOLDER" in refusal("serve", "--bootstrap", broker)
+    assert "nothing-here" in refusal("serve", "--bootstrap", broker, "--model", "nothing-here", "--http", "127.0.0.1:0")
+
+
+def test_serve_refuses_what_is_no_agent(tmp_path):
+    (tmp_path / "shop.py").write_text("number = 5\n")
+    assert "did you mean analysis?" in refusal("serve", "analsis", "--model", "m")
+    assert "no module nowhere here" in refusal("serve", "nowhere:agent", "--model", "m", cwd=tmp_path)
+    assert "shop has no router" in refusal("serve", "shop:router", "--model", "m", cwd=tmp_path)
+    assert "shop:number is a int, expected an Agent" in refusal("serve", "shop:number", "--model", "m", cwd=tmp_path)
+
+
+def test_settings_are_refused_with_file_and_line(tmp_path):
+    config = tmp_path / "murmura.yaml"
+    config.write_text("kafka:\n  bootstrap_server: x\n")
+    message = refusal("serve", "--config", config, "--model", "m")
+    assert f"{config}, line 2: kafka.bootstrap_server is not a setting; did you mean bootstrap_servers?" in message
+    config.write_text("agents: {summary: {tasks: [intent]}}\n")
+    assert "agents.summary: no such agent" in refusal("serve", "--config", config, "--model", "m")
+
+
+def test_serve_answers_until_sigterm_and_ends_with_zero(tiny_model, tmp_path):
+    """On a broker of its own: results of both agents, health while it runs, a clean end."""
+    with EmbeddedBroker({name: 2 for name, _ in named()}) as embedded:
+        bootstrap = embedded.bootstrap
+        (tmp_path / "murmura.yaml").write_text("kafka: {fetch_max_wait_ms: 5}\n")
+        (tmp_path / "shop.py").write_text(
+            "from murmura.runtime.agent import agent\n"
+            '@agent(topics=["murmura.classification.requests"], output="murmura.analysis.results")\n'
+            "def shop(request, prediction):\n    return prediction.outputs\n"
+        )
+        command = [MURMURA, "serve", "classification", "shop:shop", "--config", "murmura.yaml"]
+        command += ["--bootstrap", bootstrap, "--model", str(tiny_model), "--http", "127.0.0.1:0"]
+        server = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment())
+        try:
+            url = None
+            while url is None:
+                line = json.loads(server.stderr.readline())
+                url = line.get("http") if line["event"] == "serving" else None
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
+                assert json.load(answer)["ready"] is True
+            murmura("publish", "murmura.classification.requests", "-", "--bootstrap", bootstrap, stdin="my card\n")
+            for topic, agent in (("classification", "classification"), ("analysis", "shop")):
+                arguments = (f"murmura.{topic}.results", "--from-beginning", "--json", "--count", 1)
+                assert json.loads(murmura("tail", *arguments, "--bootstrap", bootstrap).stdout)["agent"] == agent
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(20) == 0
+            said = server.stderr.read()
+            assert "Traceback" not in said
+            assert "stopping" in said
+        finally:
+            server.kill()
+            server.wait()
+
+
+def test_doctor_finds_everything_well(broker, tiny_model):
+    done = murmura("doctor", "--bootstrap", broker, "--model", tiny_model, "--device", "cpu")
+    assert done.returncode == 0, done.stdout
+    assert "FAIL" not in done.stdout
+    assert re.search(r"^ok +device +answers on cpu$", done.stdout, re.MULTILINE)
+
+
+def test_doctor_says_what_is_wrong_and_goes_on(tiny_model):
+    with EmbeddedBroker({"other": 1}) as bare:
+        done = murmura("doctor", "--bootstrap", bare.bootstrap, "--model", "nothing-here")
+    assert done.returncode == 1
+    assert re.search(r"^FAIL +model .*nothing-here", done.stdout, re.MULTILINE)
+    assert re.search(r"^ok +broker ", done.stdout, re.MULTILINE)
+    assert re.search(r"^FAIL +topics .*murmura topics --create", done.stdout, re.MULTILINE)
+    assert re.search(r"^FAIL +broker ", murmura("doctor", "--bootstrap", NOWHERE).stdout, re.MULTILINE)
+
+
+def test_topics_are_shown_and_made_on_a_real_kafka(kafka, unique, tmp_path):
+    prefix = unique("desk")
+    config = tmp_path / "murmura.yaml"
+    config.write_text(f"prefix: {prefix}\nagents: {{classification: {{topics: [{prefix}.mail]}}}}\n")
+    before = murmura("topics", "--config", config, "--bootstrap", kafka)
+    assert before.stdout.count("missing") == 6
+    made = murmura("topics", "--create", "--partitions", 5, "--config", config, "--bootstrap", kafka)
+    assert made.returncode == 0, made.stderr
+    after = murmura("topics", "--config", config, "--bootstrap", kafka).stdout
+    assert "missing" not in after
+    assert re.search(rf"^{prefix}\.mail +any +5 partitions$", after, re.MULTILINE)
+    assert re.search(rf"^{prefix}\.deadletters +dead letter +3 partitions$", after, re.MULTILINE)

@@ -1,0 +1,54 @@
+"""Agents and commands that others bring."""
+
+import typer
+from typer.testing import CliRunner
+
+from murmura.runtime import cli, discovery
+from murmura.runtime.discovery import find_agents, missing_extra
+
+
+def test_without_names_the_built_in_agents_are_found():
+    assert [agent.name for agent in find_agents()] == ["classification", "analysis"]
+
+
+def test_another_prefix_moves_the_topics_of_installed_agents():
+    (agent,) = find_agents(["classification"], prefix="desk")
+    assert (agent.topics, agent.output) == (("desk.classification.requests",), "desk.classification.results")
+
+
+def test_a_missing_module_names_its_extra():
+    assert missing_extra(ModuleNotFoundError(name="torch.nn")) == (
+        "this needs torch, which is not installed: pip install 'murmura[training]'"
+    )
+    assert missing_extra(ModuleNotFoundError(name="shop")) is None
+
+
+class Broken:
+    name, value = "train", "murmura.training.commands:train"
+
+    def load(self):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+
+def test_a_command_whose_extra_is_missing_is_listed_and_says_which(monkeypatch):
+    monkeypatch.setattr(cli, "find_commands", lambda: [Broken()])
+    app = cli.build()
+    assert "train" in CliRunner().invoke(app, ["--help"]).output
+    called = CliRunner().invoke(app, ["train", "recipe.yaml", "--data", "x"])
+    assert str(called.exception) == "this needs torch, which is not installed: pip install 'murmura[training]'"
+
+
+def test_a_group_of_commands_may_be_registered_too(monkeypatch):
+    group = typer.Typer()
+    group.command("one")(lambda: typer.echo("done"))
+    group.command("two")(lambda: None)
+
+    class Group:
+        name, value = "shop", "shop:app"
+
+        def load(self):
+            return group
+
+    monkeypatch.setattr(cli, "find_commands", lambda: [Group()])
+    assert CliRunner().invoke(cli.build(), ["shop", "one"]).output == "done\n"
+    assert discovery.find_commands()
