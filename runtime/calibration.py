@@ -10,8 +10,8 @@ FLOOR_TOKENS = 128
 CEILING_TOKENS = 16_384
 GOOD_ENOUGH = 0.95
 FIRST_TOKENS = 32
-SLOW_RUN_S = 0.06
-"""No batch larger than the first one that takes so long is measured (but three, if there is time): the slope is known by then."""
+SLOW_RUN_S = 0.1
+"""A batch is also the time that the next one waits: none is made that takes longer, unless the floor does."""
 MAX_ROUNDS = 5
 
 _WORDS = [
@@ -95,20 +95,18 @@ def calibrate(
     """Time batches of growing size in rounds until `limit_s` has gone by, and choose the token budget.
 
     What is timed is what keeps a run slot busy: the forward pass and the decoding of every task. Sizes double from 32 tokens until a run is slow or the rows run out. Of each size the fastest run counts: cold starts
-    and neighbours only ever add. On a slow device no budget beyond the largest size measured is considered. A `padded`
-    graph is charged for its padding: rows times the longest.
+    and neighbours only ever add. A `padded` graph is charged for its padding: rows times the longest.
     """
     began = clock()
     _answer(model, model.encode(_TEXTS)[:1])
     batches, best = _ladder(model, max_rows, padded, limit_s, clock)
-    ceiling = max(best) if best[max(best)] > SLOW_RUN_S else CEILING_TOKENS
     for _ in range(MAX_ROUNDS):
         for tokens, batch in batches.items():
             if clock() - began + best[tokens] <= limit_s:
                 best[tokens] = min(best[tokens], _timed(model, batch, clock))
     points = tuple(best.items())
     overhead_s, token_s = fit(points)
-    budget = choose_budget(overhead_s, token_s, ceiling=ceiling)
+    budget = choose_budget(overhead_s, token_s)
     return Calibration(budget, overhead_s, token_s, points, clock() - began)
 
 
@@ -130,17 +128,16 @@ def fit(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
     return (overhead_s, token_s) if overhead_s > 0 else (0.0, mean_t / mean_n)
 
 
-def choose_budget(
-    overhead_s: float, token_s: float, *, floor: int = FLOOR_TOKENS, ceiling: int = CEILING_TOKENS
-) -> int:
-    """Return the smallest budget whose tokens/s come within 5 % of the best up to `ceiling`.
+def choose_budget(overhead_s: float, token_s: float) -> int:
+    """Return the smallest budget whose tokens/s come within 5 % of the best.
 
-    With r(n) = n / (a + b n) the best is r(ceiling) = r*, and r(n) >= q r* from n = q r* a / (1 - q r* b) on.
-    Rounded up to a multiple of 32. Smaller is better beyond that: a batch is also the time that the next one waits.
+    With r(n) = n / (a + b n) the best is r* = r(N), N being the most tokens that take no longer than `SLOW_RUN_S` (at
+    most `CEILING_TOKENS`), and r(n) >= q r* from n = q r* a / (1 - q r* b) on. Rounded up to a multiple of 32.
     """
-    aim = GOOD_ENOUGH * ceiling / (overhead_s + token_s * ceiling)
+    most = min(max((SLOW_RUN_S - overhead_s) / token_s, FLOOR_TOKENS), CEILING_TOKENS)
+    aim = GOOD_ENOUGH * most / (overhead_s + token_s * most)
     smallest = aim * overhead_s / (1.0 - aim * token_s)
-    return max(min(math.ceil(smallest / 32) * 32, ceiling), floor)
+    return max(min(math.ceil(smallest / 32) * 32, CEILING_TOKENS), FLOOR_TOKENS)
 
 
 def _ladder(
@@ -157,7 +154,10 @@ def _ladder(
             tokens = len(batch) * max(sample.tokens for sample in batch)
         batches[tokens] = batch
         seconds[tokens] = _timed(model, batch, clock)
-        slow = seconds[tokens] > SLOW_RUN_S and (len(seconds) > 2 or sum(seconds.values()) > limit_s)
+        spent = sum(seconds.values())
+        if SLOW_RUN_S < seconds[tokens] < limit_s - spent:  # or was it a neighbour?
+            seconds[tokens] = min(seconds[tokens], _timed(model, batch, clock))
+        slow = seconds[tokens] > SLOW_RUN_S and (len(seconds) > 2 or spent > limit_s)
         if slow or len(batch) >= max_rows:
             break
         aim *= 2
