@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -11,11 +10,11 @@ T = TypeVar("T")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(main: Callable[[asyncio.Event], Awaitable[T]], *, farewell: str | None = None) -> T:
+def run(main: Callable[[asyncio.Event], Awaitable[T]], *, on_stop: Callable[[], None] = lambda: None) -> T:
     """Run `main(stop)` and return what it returns.
 
-    The first Ctrl-C or SIGTERM sets `stop` and, with a `farewell`, says so on stderr; `main` is expected to end by
-    itself. A second one ends the process as if there were no handler.
+    The first Ctrl-C or SIGTERM sets `stop` and calls `on_stop`; `main` is expected to end by itself. A second one ends
+    the process as if there were no handler.
     """
 
     async def until_signalled() -> T:
@@ -26,8 +25,7 @@ def run(main: Callable[[asyncio.Event], Awaitable[T]], *, farewell: str | None =
             stop.set()
             for number in STOP_SIGNALS:
                 loop.remove_signal_handler(number)
-            if farewell:
-                print(farewell, file=sys.stderr, flush=True)
+            on_stop()
 
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, ask)

@@ -46,9 +46,9 @@ def _serve(settings: "Settings", agents: "list[Agent]") -> None:
     from . import app, cli_run, logs
 
     logs.configure(settings.log.level, settings.log.format)
-    farewell = f"stopping: what is in flight may take up to {settings.kafka.drain_s:g} s (Ctrl-C again: at once)"
+    log = logs.get_logger(__name__)
 
     async def main(stop: "asyncio.Event") -> None:
         await app.serve(settings, agents, stop=stop)
 
-    cli_run.run(main, farewell=farewell)
+    cli_run.run(main, on_stop=lambda: log.info("stopping", drain_s=settings.kafka.drain_s, again="ends it at once"))
