@@ -34,6 +34,7 @@ class Entry:
         "context",
         "encoded",
         "error",
+        "model",
         "outputs",
         "sink",
         "tasks",
@@ -49,6 +50,7 @@ class Entry:
         sink: Sink,
         context: Any = None,
         thresholds: Mapping[str, Any] | None = None,
+        model: Any = None,
     ) -> None:
         self.text = text
         self.tasks = tasks
@@ -58,6 +60,8 @@ class Entry:
         """Anything of the sink's; never looked at here."""
         self.thresholds = thresholds
         """Overrides by task. Share one mapping between entries: rows are decoded together by its identity."""
+        self.model = model
+        """Who encoded it and has to answer it; no batch mixes two. Whatever waits keeps its model alive."""
         self.cancelled = False
         self.arrived = 0.0
         self.outputs: dict[str, dict[str, Any]] | None = None
@@ -104,7 +108,7 @@ class BatchPolicy:
     """Queue and rule in one: first in, first out, closed by tokens, rows and cells.
 
     Always true: entries leave in the order they came; a batch exceeds the token budget or the cells only if it is a
-    single entry; no batch exceeds the rows; a cancelled entry is in no batch.
+    single entry; no batch exceeds the rows or mixes models; a cancelled entry is in no batch.
 
     The head of the queue is kept as the batch that would leave next (`_head`), so every entry is looked at once
     however often the policy is asked. It stays open until it is taken: that is the late binding.
@@ -177,7 +181,11 @@ class BatchPolicy:
                 self.queued_tokens -= size
                 continue
             wider = max(longest, size)
-            if head and (tokens + size > limits.token_budget or wider * (len(head) + 1) > limits.max_cells):
+            if head and (
+                tokens + size > limits.token_budget
+                or wider * (len(head) + 1) > limits.max_cells
+                or entry.model is not head[0].model
+            ):
                 self._full = True
                 break
             rest.popleft()

@@ -61,7 +61,8 @@ class Batcher:
         observer: BatchObserver | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._model = model
+        self.model = model
+        """Answers the entries that name no model of their own."""
         self._policy = BatchPolicy(limits)
         self._observer = observer
         self._clock = clock
@@ -195,11 +196,18 @@ class Batcher:
     # -- in the threads ----------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        while (batch := self._work.get()) is not None:
-            began_at = self._clock()
-            answers = self._answer(batch.entries)
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._finished, batch, answers, began_at)
+        # A method of its own for each batch: an idle thread must not hold on to the last one, and so to its model.
+        while self._serve_one(self._work.get()):
+            pass
+
+    def _serve_one(self, batch: Batch | None) -> bool:
+        if batch is None:
+            return False
+        closed_at = self._clock()
+        answers = self._answer(batch.entries)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._finished, batch, answers, closed_at)
+        return True
 
     def _answer(self, entries: list[Entry]) -> Answers:
         """Run a batch; if that fails run it once more record by record, so that only the guilty one suffers."""
@@ -226,24 +234,25 @@ class Batcher:
     def _run(self, entries: list[Entry]) -> tuple[list[Outputs], float]:
         encoded = [entry.encoded for entry in entries]
         began = time.perf_counter()
-        logits = self._model.run(encoded)
+        model = entries[0].model or self.model
+        logits = model.run(encoded)
         seconds = time.perf_counter() - began
-        outputs = self._decode(logits, encoded, entries)
+        outputs = self._decode(model, logits, encoded, entries)
         if len(outputs) != len(entries):
             raise ModelFailed(f"the model gave {len(outputs)} answers for {len(entries)} texts")
         return outputs, seconds
 
-    def _decode(self, logits: Any, encoded: list[Any], entries: list[Entry]) -> list[Outputs]:
+    def _decode(self, model: BatchModel, logits: Any, encoded: list[Any], entries: list[Entry]) -> list[Outputs]:
         """Decode the rows that share thresholds together: almost always all rows at once."""
         texts = [entry.text for entry in entries]
         shared = {id(entry.thresholds): entry.thresholds for entry in entries}
         if len(shared) == 1:
             (thresholds,) = shared.values()
-            return self._model.decode(logits, encoded, texts, [entry.tasks for entry in entries], thresholds)
+            return model.decode(logits, encoded, texts, [entry.tasks for entry in entries], thresholds)
         answers: list[Outputs] = [{}] * len(entries)
         for key, thresholds in shared.items():
             wanted = [entry.tasks if id(entry.thresholds) == key else () for entry in entries]
-            decoded = self._model.decode(logits, encoded, texts, wanted, thresholds)
+            decoded = model.decode(logits, encoded, texts, wanted, thresholds)
             answers = [new if mine else old for old, new, mine in zip(answers, decoded, wanted, strict=True)]
         return answers
 

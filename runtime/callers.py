@@ -4,13 +4,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from .batch_policy import Entry
 from .batcher import Batcher
 from .errors import Closed
 
 CHUNK = 256
+
+
+class Encodes(Protocol):
+    """What is needed of a model here."""
+
+    def encode(self, texts: Sequence[str], /) -> Sequence[Any]: ...
 
 
 class Callers:
@@ -20,10 +26,9 @@ class Callers:
     it. While one chunk is tokenised the next one gathers.
     """
 
-    def __init__(
-        self, encode: Callable[[Sequence[str]], Sequence[Any]], tokenizer: Executor, batcher: Batcher, most: int
-    ) -> None:
-        self._encode = encode
+    def __init__(self, model: Callable[[], Encodes], tokenizer: Executor, batcher: Batcher, most: int) -> None:
+        """`model` is asked for each chunk: a chunk is encoded and answered by the model that serves then."""
+        self._model = model
         self._tokenizer = tokenizer
         self._batcher = batcher
         self._loop = asyncio.get_running_loop()
@@ -77,8 +82,11 @@ class Callers:
         if self._encoding is not None or not self._gathered:
             return
         self._chunk, self._gathered = self._gathered[:CHUNK], self._gathered[CHUNK:]
+        model = self._model()
+        for entry in self._chunk:
+            entry.model = model
         texts = [entry.text for entry in self._chunk]
-        self._encoding = self._loop.run_in_executor(self._tokenizer, self._encode_each, texts)
+        self._encoding = self._loop.run_in_executor(self._tokenizer, _encode_each, model, texts)
         self._encoding.add_done_callback(self._submit)
 
     def _submit(self, done: asyncio.Future[list[Any]]) -> None:
@@ -99,20 +107,22 @@ class Callers:
             self._fail(ready, error)
         self._encode_next()
 
-    def _encode_each(self, texts: list[str]) -> list[Any]:
-        """Tokenise a chunk; if that fails text by text, so that only the guilty one fails. Runs in the thread."""
-        try:
-            return [*self._encode(texts)]
-        except Exception:  # noqa: BLE001
-            return [self._encode_or_error(text) for text in texts]
-
-    def _encode_or_error(self, text: str) -> Any:
-        try:
-            return self._encode([text])[0]
-        except Exception as error:  # noqa: BLE001
-            return error
-
     def _fail(self, entries: list[Entry], error: Exception) -> None:
         for entry in entries:
             entry.error = error
         self.deliver(entries)
+
+
+def _encode_each(model: Encodes, texts: list[str]) -> list[Any]:
+    """Tokenise a chunk; if that fails text by text, so that only the guilty one fails. Runs in the thread."""
+    try:
+        return [*model.encode(texts)]
+    except Exception:  # noqa: BLE001
+        return [_encode_or_error(model, text) for text in texts]
+
+
+def _encode_or_error(model: Encodes, text: str) -> Any:
+    try:
+        return model.encode([text])[0]
+    except Exception as error:  # noqa: BLE001
+        return error

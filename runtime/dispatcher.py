@@ -38,7 +38,7 @@ class EngineLike(Protocol):
     def token_budget(self) -> int: ...
     @property
     def model(self) -> Any: ...
-    async def encode(self, texts: Sequence[str]) -> Sequence[Any]: ...
+    async def encode(self, texts: Sequence[str], model: Any = None) -> Sequence[Any]: ...
     def submit(self, entries: Iterable[Entry]) -> None: ...
     def on_room(self, callback: Callable[[], None]) -> None: ...
 
@@ -87,8 +87,6 @@ class Dispatcher:
         self._max_value_bytes = max_value_bytes
         self._chunk_rows = chunk_rows
         self._aligned = aligned
-        manifest = engine.model.manifest
-        self._model = (manifest.name, manifest.version)
         self.outbox = Outbox(
             publisher,
             metrics,
@@ -179,8 +177,10 @@ class Dispatcher:
         return 2 * self._engine.token_budget - self._engine.queued_tokens
 
     async def _admit(self, works: list[_Work]) -> None:
+        model, routes = self._engine.model, self._routes
+        works = [work for work in works if work.route is routes[work.record.topic] or self._reroute(work, routes)]
         try:
-            encoded = await self._engine.encode([work.request.text for work in works])
+            encoded = await self._engine.encode([work.request.text for work in works], model)
         except Closed:
             raise
         except Exception:
@@ -189,17 +189,33 @@ class Dispatcher:
                     await self._admit([work])
                 return
             log.exception("a text could not be tokenised", **_where(works[0].record))
-            outcome = Outcome()
-            error = RecordError(Reason.INVALID, "the text cannot be tokenised")
-            self.outbox.reject(outcome, works[0].record, works[0].progress, error)
-            self.outbox.send(outcome)
+            self._reject(works[0], RecordError(Reason.INVALID, "the text cannot be tokenised"))
             return
         self._engine.submit(
             [
-                Entry(work.request.text, _tasks(work), ids, self, work, work.route.thresholds)
+                Entry(work.request.text, _tasks(work), ids, self, work, work.route.thresholds, model)
                 for work, ids in zip(works, encoded, strict=True)
             ]
         )
+
+    def _reroute(self, work: _Work, routes: Mapping[str, Route]) -> bool:
+        """The model was exchanged while the record waited: settle its tasks anew; False when it is a dead letter now."""
+        work.route = routes[work.record.topic]
+        try:
+            work.asked = None if work.request.tasks is None else _asked(work.route, work.request.tasks)
+        except RecordError as error:
+            self._reject(work, error)
+            return False
+        return True
+
+    def _reject(self, work: _Work, error: RecordError) -> None:
+        outcome = Outcome()
+        self.outbox.reject(outcome, work.record, work.progress, error)
+        self.outbox.send(outcome)
+
+    def reroute(self, routes: Mapping[str, Route]) -> None:
+        """Answer with the tasks and thresholds of another model. Exchange it in the engine in the same breath."""
+        self._routes = routes
 
     # -- from the engine ---------------------------------------------------------------------------------------------
 
@@ -207,6 +223,8 @@ class Dispatcher:
         """Turn a batch of answers into results and send them."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         outcome = Outcome()
+        manifest = entries[0].model.manifest
+        model = (manifest.name, manifest.version)
         for entry in entries:
             work: _Work = entry.context
             if entry.error is not None:
@@ -217,11 +235,11 @@ class Dispatcher:
                     self.outbox.reject(outcome, work.record, work.progress, error)
                 continue
             outcome.works.append((work.record, work.progress))
-            self._decide(outcome, work, entry, now)
+            self._decide(outcome, work, entry, model, now)
         if outcome.works:
             self.outbox.send(outcome)
 
-    def _decide(self, outcome: Outcome, work: _Work, entry: Entry, now: str) -> None:
+    def _decide(self, outcome: Outcome, work: _Work, entry: Entry, model: tuple[str, int], now: str) -> None:
         outputs = entry.outputs or {}
         request = work.request
         truncated = entry.encoded.truncated
@@ -231,7 +249,7 @@ class Dispatcher:
                 messages, has_result = answer(
                     bound,
                     request,
-                    Prediction(mine, truncated, self._model),
+                    Prediction(mine, truncated, model),
                     now,
                     same_partition=bound.agent.output in self._aligned,
                 )

@@ -65,9 +65,9 @@ class Checks:
                 ) from None
         return wanted
 
-    def prediction(self, outputs: dict[str, dict[str, Any]], encoded: Any) -> Prediction:
-        """Return outputs as agents see them."""
-        manifest = self.model.manifest
+    def prediction(self, outputs: dict[str, dict[str, Any]], encoded: Any, model: Any = None) -> Prediction:
+        """Return outputs as agents see them; `model` is the one that gave them (default: the one that serves now)."""
+        manifest = (model or self.model).manifest
         return Prediction(outputs, encoded.truncated, (manifest.name, manifest.version))
 
 
@@ -153,7 +153,7 @@ class Engine(Checks):
         )
         self._batcher = Batcher(self.model, limits, observer=self._observer, clock=self._clock)
         self._batcher.start()
-        self._callers = Callers(self.model.encode, self._tokenizer, self._batcher, self._max_callers)
+        self._callers = Callers(lambda: self.model, self._tokenizer, self._batcher, self._max_callers)
 
     async def stop(self, budget_s: float = 20.0) -> None:
         """Refuse new texts, answer those that are here for at most `budget_s`, then the rest with Closed."""
@@ -185,13 +185,27 @@ class Engine(Checks):
         entry = await self._callers.answer(Entry(text, wanted, None, self._callers, None, thresholds))
         if entry.outputs is None:
             raise entry.error or Closed("stopped before the model answered")
-        return self.prediction(entry.outputs, entry.encoded)
+        return self.prediction(entry.outputs, entry.encoded, entry.model)
 
-    async def encode(self, texts: Sequence[str]) -> Sequence[Any]:
-        """Tokenise a chunk in the tokeniser's thread, in turn with other chunks. `check` the texts before."""
+    def swap(self, model: EngineModel) -> None:
+        """Let another model answer what is encoded from now on.
+
+        What was encoded before is answered by the model that encoded it, in batches of its own, and keeps it alive
+        until then: the old model is freed when its last batch ends. Load, warm up and prove the new one before.
+        """
+        self.model = model
+        if self._batcher is not None:
+            self._batcher.model = model
+
+    async def encode(self, texts: Sequence[str], model: EngineModel | None = None) -> Sequence[Any]:
+        """Tokenise a chunk in the tokeniser's thread, in turn with other chunks. `check` the texts before.
+
+        `model` (default: the one that serves now) is then the `model` of the entries that are made of it.
+        """
         if self._batcher is None:
             raise Closed("the engine is not running")
-        return await asyncio.get_running_loop().run_in_executor(self._tokenizer, self.model.encode, texts)
+        encode = (model or self.model).encode
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizer, encode, texts)
 
     def submit(self, entries: Iterable[Entry]) -> None:
         """Queue tokenised entries, first in, first out. Never waits; raises Closed when not running."""

@@ -185,9 +185,12 @@ class FakeEngine(Checks):
         for _ in range(2):  # what was submitted is answered first, and then delivered
             await asyncio.sleep(0)
 
-    async def encode(self, texts: Sequence[str]) -> list[Any]:
+    def swap(self, model: EngineModel) -> None:
+        self.model = model
+
+    async def encode(self, texts: Sequence[str], model: EngineModel | None = None) -> list[Any]:
         self._refuse_closed()
-        return [*self.model.encode(texts)]
+        return [*(model or self.model).encode(texts)]
 
     def on_room(self, callback: Callable[[], None]) -> None:
         self._room.append(callback)
@@ -208,7 +211,7 @@ class FakeEngine(Checks):
         answered = [entry for entry in entries if not entry.cancelled]
         for entry in answered:
             try:
-                entry.outputs = self._outputs(entry.text, entry.tasks, entry.encoded, entry.thresholds)
+                entry.outputs = self._outputs(entry.text, entry.tasks, entry.encoded, entry.thresholds, entry.model)
             except ModelFailed as error:
                 entry.error = error
         loop = asyncio.get_running_loop()
@@ -218,11 +221,15 @@ class FakeEngine(Checks):
             loop.call_soon(callback)
 
     def _outputs(
-        self, text: str, tasks: tuple[str, ...], encoded: Any, thresholds: Mapping[str, Any] | None
+        self,
+        text: str,
+        tasks: tuple[str, ...],
+        encoded: Any,
+        thresholds: Mapping[str, Any] | None,
+        model: EngineModel | None = None,
     ) -> dict[str, Output]:
-        answers: list[dict[str, Output]] = self.model.decode(
-            self.model.run([encoded]), [encoded], [text], [tasks], thresholds
-        )
+        model = model or self.model
+        answers: list[dict[str, Output]] = model.decode(model.run([encoded]), [encoded], [text], [tasks], thresholds)
         return answers[0]
 
     def _refuse_closed(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -192,7 +193,7 @@ async def test_single_callers_are_tokenised_and_run_in_chunks(model, make):
         return encode(texts)
 
     engine = await make(Engine, model, max_in_flight=1)
-    model.encode = engine._callers._encode = noted
+    model.encode = noted
     await asyncio.gather(*(engine.predict(f"text {n}") for n in range(100)))
     assert sum(chunks) == 100
     assert len(chunks) <= 3
@@ -209,7 +210,7 @@ async def test_a_text_that_breaks_the_tokenizer_fails_alone(model, make):
         return encode(texts)
 
     engine = await make(Engine, model)
-    engine._callers._encode = fragile
+    model.encode = fragile
     answers = await asyncio.gather(*map(engine.predict, ("hm", "bad", "ho")), return_exceptions=True)
     assert [type(answer).__name__ for answer in answers] == ["Prediction", "TypeError", "Prediction"]
 
@@ -303,3 +304,33 @@ async def test_a_padded_graph_counts_its_padding(make):
     engine.submit([Entry(e.text, (), e, inbox) for e in encoded])
     await inbox.holds(4)
     assert [len(batch) for batch in model.batches] == [2, 2]
+
+
+async def test_after_a_swap_new_texts_go_to_the_new_model_and_waiting_ones_to_the_old(make):
+    old = FakeModel(TASKS, run_s=0.05, version=1)
+    new = FakeModel(TASKS, version=2)
+    engine = await make(Engine, old, max_in_flight=1, token_budget=8)
+    before = [asyncio.create_task(engine.predict(f"before {n}")) for n in range(6)]
+    while not old.batches:
+        await asyncio.sleep(0.001)
+    engine.swap(new)
+    after = await engine.predict("after")
+    assert after.model == ("fake", 2)
+    assert {prediction.model for prediction in await asyncio.gather(*before)} == {("fake", 1)}
+    assert [text for batch in new.batches for text in batch] == ["after"]
+
+
+async def test_the_old_model_is_freed_when_its_last_batch_has_ended(make):
+    old = FakeModel(TASKS, run_s=0.02)
+    gone = weakref.ref(old)
+    engine = await make(Engine, old, max_in_flight=1)
+    waiting = asyncio.create_task(engine.predict("hm"))
+    await asyncio.sleep(0.01)
+    engine.swap(FakeModel(TASKS))
+    del old
+    assert gone() is not None
+    await waiting
+    del waiting
+    async with asyncio.timeout(5):
+        while gone() is not None:
+            await asyncio.sleep(0.01)
