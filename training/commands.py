@@ -85,13 +85,16 @@ def evaluate(
     recipe: Annotated[
         Path | None, typer.Option("--recipe", metavar="FILE", help="Instead of the one in the folder.")
     ] = None,
+    base: Annotated[
+        Path | None, typer.Option("--base", metavar="FOLDER", help="A delta's base checkpoint, where it is a folder.")
+    ] = None,
 ) -> None:
     """Score an exported model through the code that serves it; writes report.md, report.json and the manifest's metrics.
 
     Example: [bold]murmura evaluate models/joint --data ../shared/data[/bold]
     """
     _need_training()
-    _evaluate(model, data, recipe)
+    _evaluate(model, data, recipe, base)
 
 
 def _export(run: Path, out: Path, graphs: list[Graph], delta: bool) -> None:
@@ -102,10 +105,10 @@ def _export(run: Path, out: Path, graphs: list[Graph], delta: bool) -> None:
     typer.echo(f"exported {'a delta' if delta else 'a model'} of {size:.1f} MB, equal to torch: {out}")
 
 
-def _evaluate(model: Path, data: Path, recipe: Path | None) -> None:
+def _evaluate(model: Path, data: Path, recipe: Path | None, base: Path | None = None) -> None:
     from .evaluate import evaluate as score
 
-    _print_scores(score(model, data, recipe=recipe))
+    _print_scores(score(model, data, recipe=recipe, base=base))
     typer.echo(f"report: {model / 'report.md'}")
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
-from tokenizers import Tokenizer
-from tokenizers.implementations import BertWordPieceTokenizer
-from tokenizers.processors import TemplateProcessing
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel
 
 from ..runtime.delta import checkpoint_weights
@@ -25,6 +24,8 @@ from .recipe import Encoder
 
 SUPPORTED: Final = ("bert",)
 SPECIAL: Final = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+ALPHABET: Final = 4000
+"""Most letters of a vocabulary from scratch; Chinese needs some thousands."""
 Weights = dict[str, NDArray[Any]]
 
 
@@ -183,12 +184,38 @@ def from_scratch(encoder: Encoder, texts: Iterable[str], *, seed: int) -> Checkp
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, *, lowercase: bool) -> Tokenizer:
-    """Train a BERT-type WordPiece tokenizer."""
-    made = BertWordPieceTokenizer(lowercase=lowercase)
-    made.train_from_iterable(texts, vocab_size=vocab_size, min_frequency=1, special_tokens=SPECIAL, show_progress=False)
-    tokenizer = Tokenizer.from_str(made.to_str())
-    tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+    """Train a BERT-type WordPiece tokenizer; the same texts give the same vocabulary."""
+    texts = list(texts)
+    vocabulary = _vocabulary(texts, vocab_size, lowercase)
+    tokenizer = _bert_tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"), lowercase)  # noqa: S106
+    tokenizer.add_special_tokens(SPECIAL)
+    ends = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return tokenizer
+
+
+def _bert_tokenizer(model: models.WordPiece, lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _vocabulary(texts: list[str], size: int, lowercase: bool) -> dict[str, int]:
+    """Return word pieces with their ids.
+
+    The trainer numbers letters inside words (`##a`) in the order of a hash table and breaks ties between merges by
+    those numbers, so it would give another vocabulary each time. Named beforehand they keep their place.
+    """
+    learner = _bert_tokenizer(models.WordPiece(unk_token="[UNK]"), lowercase)  # noqa: S106  (no password)
+    letters = Counter(
+        letter for text in texts for letter in learner.normalizer.normalize_str(text) if not letter.isspace()
     )
-    return plain_tokenizer(tokenizer)
+    common = sorted(letters, key=lambda letter: (-letters[letter], letter))[:ALPHABET]
+    inside = [f"##{letter}" for letter in sorted(common)]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=[*SPECIAL, *inside], limit_alphabet=ALPHABET, show_progress=False
+    )
+    learner.train_from_iterator(texts, trainer)
+    return dict(learner.get_vocab())

@@ -23,11 +23,11 @@ Scores = dict[str, dict[str, Score]]
 """Task, then set."""
 
 
-def evaluate(folder: Path, data: Path, *, recipe: Path | None = None) -> Scores:
+def evaluate(folder: Path, data: Path, *, recipe: Path | None = None, base: Path | None = None) -> Scores:
     """Score a model or delta folder on its recipe's test parts and further `reports`; write the report into it.
 
-    The figures stand in `report.json`, `report.md` and the manifest's `metrics`. `recipe` is needed when the data lies
-    beside it. Raises SetupError when there is nothing to score.
+    The figures stand in `report.json`, `report.md` and the manifest's `metrics`. `recipe` is needed when data lies beside
+    it, `base` when a delta's base is a folder. Raises SetupError when there is nothing to score.
     """
     manifest = read_manifest(folder)
     read = load_recipe(recipe or folder / "recipe.yaml")
@@ -36,7 +36,7 @@ def evaluate(folder: Path, data: Path, *, recipe: Path | None = None) -> Scores:
         servable = folder
         if manifest.is_delta:
             servable = Path(scratch) / "model"
-            assemble(folder, None, servable, weights=False)
+            assemble(folder, base, servable, weights=False)
         model = Model.load(servable, device="auto")
         scores = {spec.name: score_task(model, spec, read, data) for spec in manifest.tasks if spec.name in read.tasks}
     if not any(scores.values()):

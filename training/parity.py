@@ -1,7 +1,7 @@
 """What torch computes for a model's weights, to hold the exported graphs against."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from ..schemas.manifest import ModelManifest, TaskSpec
 from .encoders import build_encoder
 
 Array = NDArray[Any]
+TIE: Final = 1e-5
+"""Logits so close are equal but for the order of additions; which of them wins is no decision of the model's."""
 
 
 def torch_logits(
@@ -29,17 +31,14 @@ def torch_logits(
 
 
 def worst_difference(truth: Sequence[Array], found: Sequence[Array], spec: TaskSpec) -> tuple[float, bool]:
-    """Return the largest difference of a logit, and whether all decisions are the same.
-
-    A decision that hangs on less than the difference itself (two logits that are equal but for rounding) is no decision.
-    """
+    """Return the largest difference of a logit, and whether all decisions are the same, ties within TIE apart."""
     gap = max(float(np.abs(a - b).max()) for a, b in zip(truth, found, strict=True))
-    return gap, all(_same(a, b, spec.kind, gap) for a, b in zip(truth, found, strict=True))
+    return gap, all(_same(a, b, spec.kind) for a, b in zip(truth, found, strict=True))
 
 
-def _same(a: Array, b: Array, kind: str, gap: float) -> bool:
+def _same(a: Array, b: Array, kind: str) -> bool:
     if kind == "multi_label":
-        return bool(((a > 0) == (b > 0))[np.abs(a) > gap].all())
-    margins = np.partition(a, -2, axis=-1)
-    clear = margins[..., -1] - margins[..., -2] > 2 * gap
-    return bool((a.argmax(-1) == b.argmax(-1))[clear].all())
+        return bool(((a > 0) == (b > 0))[np.abs(a) > TIE].all())
+    best = np.partition(a, -2, axis=-1)
+    clear = best[..., -1] - best[..., -2] > TIE
+    return bool(((a.argmax(-1) == b.argmax(-1)) | ~clear).all())

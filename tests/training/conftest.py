@@ -1,0 +1,79 @@
+"""Data that a tiny encoder learns in seconds, and the folders that come of it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.numpy import save_file
+from tiny_training import RECIPE, rows, write_jsonl
+
+from murmura.training.encoders import from_scratch
+from murmura.training.export import export
+from murmura.training.fit import fit
+from murmura.training.recipe import Encoder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.jsonl and test.jsonl: three intents, two topics, places as spans."""
+    folder = tmp_path_factory.mktemp("data")
+    write_jsonl(folder / "train.jsonl", rows(360, 1))
+    write_jsonl(folder / "test.jsonl", rows(60, 2))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT checkpoint as one finds them: config.json, model.safetensors, tokenizer.json; untrained."""
+    folder = tmp_path_factory.mktemp("base") / "tiny-bert"
+    folder.mkdir()
+    sizes = {**RECIPE["encoder"]}
+    found = from_scratch(Encoder(**sizes), (row["text"] for row in rows(360, 1)), seed=0)
+    found.tokenizer.save(str(folder / "tokenizer.json"))
+    save_file({f"bert.{name}": array for name, array in found.weights.items()}, folder / "model.safetensors")
+    spec = found.spec
+    config = {
+        "model_type": "bert",
+        "vocab_size": spec.vocab_size,
+        "hidden_size": spec.hidden_size,
+        "num_hidden_layers": spec.layers,
+        "num_attention_heads": spec.heads,
+        "intermediate_size": spec.intermediate_size,
+        "max_position_embeddings": spec.max_positions,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path) -> Callable[..., Path]:
+    """`write_recipe(seed=3, tasks={...})` writes RECIPE with these keys replaced (None: left out)."""
+
+    def write(name: str = "tiny", **changes: Any) -> Path:
+        path = tmp_path / f"{name}.yaml"
+        merged = {key: value for key, value in {**RECIPE, **changes}.items() if value is not None}
+        path.write_text(yaml.safe_dump(merged, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A finished run of RECIPE."""
+    folder = tmp_path_factory.mktemp("run")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    fit(recipe, data, folder / "run", quiet=True)
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, run: Path) -> Path:
+    """The exported model of RECIPE, both graphs."""
+    folder = tmp_path_factory.mktemp("exported") / "tiny"
+    export(run, folder, graphs=("ragged", "padded"))
+    return folder

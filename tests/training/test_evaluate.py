@@ -1,0 +1,76 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_training import RECIPE, rows, write_jsonl
+
+from murmura.runtime.errors import SetupError
+from murmura.runtime.store import check_folder
+from murmura.training.evaluate import evaluate
+from murmura.training.export import export
+from murmura.training.fit import fit
+
+
+@pytest.fixture
+def model(model_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(model_folder, tmp_path / "model"))
+
+
+def test_figures_stand_in_report_and_manifest_and_the_folder_stays_sound(model: Path, data: Path) -> None:
+    evaluate(model, data)
+    manifest = check_folder(model)
+    assert manifest.metrics["intent"]["accuracy"] > 0.9
+    assert manifest.metrics["topics"]["micro_f1"] > 0.9
+    assert manifest.metrics["places"]["f1_strict"] > 0.9
+    assert manifest.metrics["intent"]["out_of_scope_rows"] == 20
+    assert json.loads((model / "report.json").read_text())["intent"]["test"]["rows"] == 40
+    report = (model / "report.md").read_text()
+    assert "## places (tagging" in report
+    assert "precision" in report
+
+
+def test_evaluating_twice_changes_nothing(model: Path, data: Path) -> None:
+    evaluate(model, data)
+    before = (model / "manifest.json").read_bytes()
+    evaluate(model, data)
+    assert (model / "manifest.json").read_bytes() == before
+
+
+def test_further_sets_are_reported_beside_the_test_part(
+    model: Path, data: Path, tmp_path: Path, write_recipe: Callable[..., Path]
+) -> None:
+    write_jsonl(tmp_path / "own.jsonl", rows(9, 8))
+    intent = {**RECIPE["tasks"]["intent"], "reports": {"own messages": "./own.jsonl"}}
+    scores = evaluate(model, data, recipe=write_recipe(tasks={"intent": intent}))
+    assert set(scores["intent"]) == {"test", "own messages"}
+    assert check_folder(model).metrics["intent"]["reports"]["own messages"]["rows"] == 6
+
+
+def test_a_label_that_the_model_does_not_have_is_named(
+    model: Path, tmp_path: Path, write_recipe: Callable[..., Path]
+) -> None:
+    write_jsonl(tmp_path / "x.jsonl", [{"text": "hi", "label": "greeting"}])
+    recipe = write_recipe(tasks={"intent": {"train": "x.jsonl", "test": "x.jsonl"}})
+    with pytest.raises(SetupError, match=r"x\.jsonl:1: label 'greeting' is not among those of the model's task intent"):
+        evaluate(model, tmp_path, recipe=recipe)
+
+
+def test_without_a_test_part_there_is_nothing_to_score(
+    model: Path, data: Path, write_recipe: Callable[..., Path]
+) -> None:
+    with pytest.raises(SetupError, match="no task names `test` or `reports`"):
+        evaluate(model, data, recipe=write_recipe(tasks={"intent": {"train": "train.jsonl"}}))
+
+
+def test_a_delta_is_scored_as_it_will_be_assembled(
+    data: Path, base: Path, tmp_path: Path, write_recipe: Callable[..., Path]
+) -> None:
+    recipe = write_recipe(encoder=str(base), lora={"rank": 4}, budget={"steps": 20, "evaluations": 1})
+    fit(recipe, data, tmp_path / "run", quiet=True)
+    export(tmp_path / "run", tmp_path / "delta", delta=True)
+    evaluate(tmp_path / "delta", data, base=base)
+    manifest = check_folder(tmp_path / "delta")
+    assert manifest.is_delta
+    assert set(manifest.metrics) == set(RECIPE["tasks"])

