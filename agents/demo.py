@@ -100,13 +100,14 @@ async def _demo(
 ) -> "Desk":
     """Load the model, serve, and watch what is served until `stop` or for `seconds`."""
     from ..runtime.model import Model  # noqa: PLC0415
-    from ..runtime.store import resolve  # noqa: PLC0415
+    from ..runtime.store import read_manifest, resolve  # noqa: PLC0415
     from .demo_traffic import read_samples  # noqa: PLC0415
 
     samples = read_samples(samples_file)
     folder, device = settings.model.folder, settings.model.device
     assert folder is not None
-    print(f"model: {folder} (put together on first use, which takes a few seconds)", flush=True)
+    first_time = ", put together with its base on first use" if read_manifest(folder).is_delta else ""
+    print(f"model: {folder}{first_time}", flush=True)
     model = await asyncio.to_thread(lambda: Model.load(resolve(folder), device=device))
     enough = asyncio.Event()
     started: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()

@@ -10,6 +10,8 @@ Place = tuple[int, int]
 """Partition and offset of a record in the input topic."""
 
 RATE_WINDOW_S: Final = 5.0
+_KEPT: Final = 10_000
+"""Settled messages that a repeated result is still recognised for; a demo may run overnight."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,7 @@ class Desk:
         """A message was acknowledged by the broker; `now` is when it was sent."""
         message = Message(text, typed, now, waits_for=set(self._agents))
         self._by_place[place] = message
+        self._forget()
         self.messages.append(message)
         self.published += 1
         for agent, what, at in self._early.pop(place, []):
@@ -90,6 +93,10 @@ class Desk:
             self._early.setdefault(place, []).append((agent, what, now))
         else:
             self._settle(message, agent, what, now)
+
+    def _forget(self) -> None:
+        while len(self._by_place) > _KEPT and self._by_place[oldest := next(iter(self._by_place))].settled:
+            del self._by_place[oldest]
 
     def _settle(self, message: Message, agent: str | None, what: Any, now: float) -> None:
         if agent is not None:

@@ -1,10 +1,11 @@
 """`murmura publish`."""
 
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 CHUNK_RECORDS = 1000
+
+Record = tuple[bytes, bytes | None]
+"""Value and key."""
 
 
 def publish(
@@ -53,6 +57,8 @@ async def _publish(
 ) -> int:
     import asyncio
 
+    from aiokafka.errors import KafkaError
+
     from . import topics_admin
     from .publisher import producer_factory
 
@@ -65,51 +71,82 @@ async def _publish(
     sent = 0
     try:
         with _opened(file) as stream, _Progress(file) as progress:
-            pending = []
-            # Reading stops between lines; stdin that nobody writes to is read in a thread, so that Ctrl-C is heard.
             lines = _records(stream, file, key_field, text)
-            while not stop.is_set():
-                record = await asyncio.to_thread(next, lines, None) if file == "-" else next(lines, None)
-                if record is None:
-                    break
-                value, key = record
-                pending.append(await producer.send(topic, value, key))
-                if len(pending) >= CHUNK_RECORDS or file == "-":
-                    sent += await _acknowledged(pending, settings)
-                    progress.show(stream, sent)
-            sent += await _acknowledged(pending, settings)
-            progress.show(stream, sent)
+            async for chunk in _piped(lines, stop) if file == "-" else _read(lines, stop):
+                async with asyncio.timeout(settings.producer.send_timeout_s):
+                    await asyncio.gather(*[await producer.send(topic, *record) for record in chunk])
+                sent += len(chunk)
+                progress.show(stream, sent)
+    except (KafkaError, TimeoutError) as error:
+        raise SetupError(f"after {sent} records the broker did not take one: {type(error).__name__}") from None
     finally:
         await producer.stop()
     return sent
 
 
-async def _acknowledged(pending: list[Any], settings: "Settings") -> int:
-    """Wait until the broker has all of them; returns how many and empties the list."""
+async def _read(records: Iterator[Record], stop: "asyncio.Event") -> AsyncIterator[list[Record]]:
+    """Yield the records of a file in chunks."""
+    while not stop.is_set() and (chunk := list(islice(records, CHUNK_RECORDS))):
+        yield chunk
+
+
+async def _piped(records: Iterator[Record], stop: "asyncio.Event") -> AsyncIterator[list[Record]]:
+    """Yield the records of stdin, as many at once as there are.
+
+    Read in a thread, which is left behind at the end: nobody may ever write another line, and Ctrl-C is to be heard.
+    """
     import asyncio
+    import threading
 
-    from aiokafka.errors import KafkaError
+    loop = asyncio.get_running_loop()
+    came: asyncio.Queue[Record | SetupError | None] = asyncio.Queue()
+    room = threading.Semaphore(CHUNK_RECORDS)
 
-    try:
-        async with asyncio.timeout(settings.producer.send_timeout_s):
-            await asyncio.gather(*pending)
-    except (KafkaError, TimeoutError) as error:
-        raise SetupError(f"the broker did not take a record: {type(error).__name__}") from None
-    count = len(pending)
-    pending.clear()
-    return count
+    def read() -> None:
+        end = None
+        try:
+            for record in records:
+                room.acquire()
+                loop.call_soon_threadsafe(came.put_nowait, record)
+        except SetupError as error:
+            end = error
+        with suppress(RuntimeError):  # the loop is gone: we were left behind
+            loop.call_soon_threadsafe(came.put_nowait, end)
+
+    threading.Thread(target=read, name="stdin", daemon=True).start()
+    stopped = asyncio.ensure_future(stop.wait())
+    while not stop.is_set():
+        first = asyncio.ensure_future(came.get())
+        await asyncio.wait((first, stopped), return_when=asyncio.FIRST_COMPLETED)
+        found = [first.result()] if first.done() else []
+        while not came.empty():
+            found.append(came.get_nowait())
+        chunk = [item for item in found if isinstance(item, tuple)]
+        room.release(len(chunk) or 1)
+        if chunk:
+            yield chunk
+        if found and not isinstance(found[-1], tuple):
+            if found[-1] is not None:
+                raise found[-1]
+            break
+    stopped.cancel()
 
 
-def _opened(file: str) -> BinaryIO:
+@contextmanager
+def _opened(file: str) -> Iterator[BinaryIO]:
     if file == "-":
-        return sys.stdin.buffer
+        # Not sys.stdin, and never closed: both would wait for the thread that waits for a line.
+        yield open(0, "rb", closefd=False)  # noqa: SIM115
+        return
     try:
-        return Path(file).open("rb")
+        stream = Path(file).open("rb")  # noqa: SIM115  (an OSError of the body is none of ours)
     except OSError as error:
         raise SetupError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+    with stream:
+        yield stream
 
 
-def _records(stream: BinaryIO, file: str, key_field: str | None, text: bool) -> Iterator[tuple[bytes, bytes | None]]:
+def _records(stream: BinaryIO, file: str, key_field: str | None, text: bool) -> Iterator[Record]:
     """Yield value and key of each line that is not blank."""
     json_lines: bool | None = False if text else None
     for number, raw in enumerate(stream, start=1):
@@ -128,7 +165,7 @@ def _text_record(line: bytes, file: str, number: int) -> bytes:
         raise SetupError(f"{file}, line {number}: expected UTF-8") from None
 
 
-def _json_record(line: bytes, file: str, number: int, key_field: str | None) -> tuple[bytes, bytes | None]:
+def _json_record(line: bytes, file: str, number: int, key_field: str | None) -> Record:
     try:
         fields = json.loads(line)
     except ValueError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from murmura.agents import demo as demo_command
 from murmura.agents.demo_traffic import read_samples
 from murmura.runtime.errors import SetupError
 
@@ -126,6 +127,12 @@ def test_what_is_missing_is_one_line_and_code_2(arguments, words, tmp_path):
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert words in done.stderr
+
+
+def test_outside_a_clone_it_says_what_to_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(demo_command, "HERE", tmp_path)
+    with pytest.raises(SetupError, match=r"the demo's model is in the repository, not here.*--model FOLDER"):
+        demo_command.demo()
 
 
 def test_the_samples_are_many_and_some_are_broken():

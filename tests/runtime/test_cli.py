@@ -42,7 +42,9 @@ def refusal(*arguments: object, cwd: Path | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def broker():
-    with EmbeddedBroker({name: 2 for name, _ in named()} | {"lines": 3, "watched": 1, "empty": 1}) as embedded:
+    with EmbeddedBroker(
+        {name: 2 for name, _ in named()} | {"lines": 3, "watched": 1, "typed": 1, "empty": 1}
+    ) as embedded:
         yield embedded.bootstrap
 
 
@@ -91,6 +93,25 @@ def test_a_broken_line_is_named(broker, tmp_path):
     assert "no field id to use as the key" in refusal(
         "publish", "empty", lines, "--key-field", "id", "--bootstrap", broker
     )
+
+
+def test_ctrl_c_ends_a_publish_that_waits_for_a_person(broker):
+    command = [MURMURA, "publish", "typed", "-", "--bootstrap", broker]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True, bufsize=1
+    )
+    process.stdin.write("one\n")
+    arguments = ("tail", "typed", "--from-beginning", "--count", 1, "--bootstrap", broker)
+    assert "one" in murmura(*arguments).stdout
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    assert process.stderr.read() == "published 1 records to typed\n"
+
+
+def test_a_record_that_is_too_large_is_said_in_a_line(broker, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("small\n" + "x" * 13_000_000)
+    assert "MessageSizeTooLargeError" in refusal("publish", "empty", texts, "--bootstrap", broker)
 
 
 def test_ctrl_c_ends_a_tail_cleanly(broker):
