@@ -1,10 +1,12 @@
 """On a real Kafka: everything that goes in comes out once, and what is committed is what was answered."""
 
 import asyncio
+import hashlib
 import json
 from dataclasses import replace
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 from serving import Desk, ids, reason
 
@@ -244,3 +246,43 @@ async def _until(true) -> None:
     async with asyncio.timeout(30):
         while not true():
             await asyncio.sleep(0.02)
+
+
+async def test_a_result_that_its_topic_does_not_allow_is_a_dead_letter(desk: Desk, make_topics):
+    await make_topics("small", prefix=desk.prefix, config={"max.message.bytes": "3000"})
+    agent = replace(classification, topics=(desk.requests,), output=f"{desk.prefix}.small")
+    await desk.send({"id": "large", "text": "my card was lost", "metadata": {"note": "n" * 5000}})
+    await desk.send({"id": "fits", "text": "my card was lost"})
+    async with desk.serving([agent]):
+        (letter,) = await desk.read(desk.dead_letters, 1)
+        (answer,) = await desk.read(f"{desk.prefix}.small", 1)
+    assert reason(letter) == "too_large"
+    assert json.loads(letter.value)["id"] == "large"
+    assert ids([answer]) == ["fits"]
+    assert await desk.committed() == await desk.ends()
+
+
+async def test_a_dead_letter_that_does_not_fit_is_cut_and_says_so(desk: Desk, make_topics):
+    await make_topics("deadletters", prefix=f"{desk.prefix}-small", config={"max.message.bytes": "200000"})
+    value = b'{"text": ' + b"1" * 1_000_000
+    await desk.send(value)
+    async with desk.serving(prefix=f"{desk.prefix}-small"):
+        (letter,) = await desk.read(f"{desk.prefix}-small.deadletters", 1)
+    headers = dict(letter.headers)
+    assert letter.value == value[:65_536]
+    assert headers["murmura_dl_cut"] == b"1"
+    assert int(headers["murmura_dl_bytes"]) == len(value)
+    assert headers["murmura_dl_sha256"].decode() == hashlib.sha256(value).hexdigest()
+
+
+async def test_a_record_without_key_and_value_is_dead_lettered_as_it_is(desk: Desk):
+    producer = AIOKafkaProducer(bootstrap_servers=desk.bootstrap)
+    await producer.start()
+    batch = producer.create_batch()
+    batch.append(timestamp=None, key=None, value=None, headers=[])
+    batch.close()
+    await (await producer.send_batch(batch, desk.requests, partition=0))
+    await producer.stop()
+    async with desk.serving():
+        (letter,) = await desk.read(desk.dead_letters, 1)
+    assert (letter.key, letter.value, reason(letter)) == (None, None, "no_value")
