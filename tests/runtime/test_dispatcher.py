@@ -1,0 +1,198 @@
+"""The way of a record through the process, with a scripted model and a publisher that can be told to refuse."""
+
+import asyncio
+import json
+from dataclasses import replace
+
+import pytest
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from murmura.agents.analysis import agent as analysis
+from murmura.agents.classification import agent as classification
+from murmura.runtime.dispatcher import Dispatcher
+from murmura.runtime.errors import RecordTooLarge
+from murmura.runtime.routes import make_routes
+from murmura.runtime.telemetry import Metrics
+from murmura.runtime.testing import FakeEngine, FakeModel
+from murmura.runtime.tracker import Tracker
+from murmura.schemas.manifest import TaskSpec, Thresholds
+
+INTENT = TaskSpec(name="intent", kind="classification", labels=["refund", "praise"])
+PLACES = TaskSpec(name="places", kind="tagging", labels=["O", "B-place", "I-place"])
+DEAD = "murmura.deadletters"
+PARTITION = TopicPartition("in", 0)
+
+
+class Broker:
+    """A publisher that keeps what it takes; topics in `refuses` take nothing of any size."""
+
+    def __init__(self) -> None:
+        self.taking = asyncio.Event()
+        self.taking.set()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.taken: list = []
+        self.refuses: set[str] = set()
+
+    async def publish(self, messages):
+        await self.gate.wait()
+        self.taken += [message for message in messages if message.topic not in self.refuses]
+        return [RecordTooLarge("no") if message.topic in self.refuses else None for message in messages]
+
+    async def has_topic(self, topic):
+        return True
+
+
+class Line:
+    """A dispatcher with everything around it."""
+
+    def __init__(self, model: FakeModel, *agents, queue_budgets: float = 4.0) -> None:
+        self.model = model
+        self.broker = Broker()
+        self.tracker: Tracker[TopicPartition] = Tracker()
+        self.metrics = Metrics()
+        self.engine = FakeEngine(model)
+        self.agents = agents or (replace(classification, topics=("in",), output="out"),)
+        self.dispatcher = Dispatcher(
+            self.engine,
+            self.broker,
+            self.tracker,
+            self.metrics,
+            routes=make_routes(self.agents, model.manifest, "test"),
+            dead_letters=DEAD,
+            max_value_bytes=1000,
+            queue_budgets=queue_budgets,
+        )
+        self.feeding = asyncio.create_task(self.dispatcher.run())
+        self.offset = 0
+
+    def receive(self, *texts: str | bytes) -> list[TopicPartition]:
+        values = [text if isinstance(text, bytes) else json.dumps({"text": text}).encode() for text in texts]
+        records = [
+            ConsumerRecord("in", 0, self.offset + i, 1000, 0, None, value, None, -1, len(value), ())
+            for i, value in enumerate(values)
+        ]
+        self.offset += len(values)
+        return self.dispatcher.receive({PARTITION: records})
+
+    async def settle(self) -> None:
+        async with asyncio.timeout(5):
+            while self.dispatcher.has_work:
+                await asyncio.sleep(0)
+
+    @property
+    def committable(self) -> int | None:
+        return self.tracker.progress(PARTITION).committable
+
+    def reasons(self) -> list[str]:
+        return [dict(m.headers)["murmura_dl_reason"].decode() for m in self.broker.taken if m.topic == DEAD]
+
+
+async def test_a_record_is_finished_when_its_result_is_acknowledged_and_not_before():
+    line = Line(FakeModel([INTENT]))
+    line.broker.gate.clear()
+    line.receive("one", "two")
+    await asyncio.sleep(0.05)
+    assert line.committable == 0
+    line.broker.gate.set()
+    await line.settle()
+    assert line.committable == 2
+
+
+async def test_agents_that_read_the_same_record_share_one_forward_pass():
+    model = FakeModel([INTENT, PLACES])
+    line = Line(
+        model, replace(classification, topics=("in",), output="out"), replace(analysis, topics=("in",), output="more")
+    )
+    line.receive("one", "two", "three")
+    await line.settle()
+    assert sum(len(batch) for batch in model.batches) == 3
+    assert sorted(m.topic for m in line.broker.taken) == ["more"] * 3 + ["out"] * 3
+
+
+async def test_a_text_that_breaks_the_model_is_dead_lettered_alone():
+    line = Line(FakeModel([INTENT], broken={"poison"}))
+    line.receive("fine", "poison", "fine too")
+    await line.settle()
+    assert line.reasons() == ["model_failed"]
+    assert sum(m.topic == "out" for m in line.broker.taken) == 2
+    assert line.committable == 3
+
+
+async def test_while_nothing_can_be_sent_nothing_is_admitted():
+    model = FakeModel([INTENT])
+    line = Line(model)
+    line.broker.taking.clear()
+    line.receive("one")
+    await asyncio.sleep(0.05)
+    assert model.batches == []
+    line.broker.taking.set()
+    await line.settle()
+    assert len(line.broker.taken) == 1
+
+
+async def test_a_full_partition_is_told_and_reopened_when_there_is_room():
+    line = Line(FakeModel([INTENT]), queue_budgets=1.0)
+    reopened: list[TopicPartition] = []
+    line.dispatcher.on_reopened = reopened.extend
+    assert line.receive(*(f"a longer text with number {n}" for n in range(40))) == [PARTITION]
+    await line.settle()
+    assert reopened == [PARTITION]
+    assert line.committable == 40
+
+
+async def test_drain_forgets_what_waits_and_finishes_what_is_under_way():
+    line = Line(FakeModel([INTENT]))
+    line.broker.gate.clear()
+    line.receive("one")
+    await asyncio.sleep(0.02)
+    line.broker.taking.clear()
+    line.receive("two")
+    draining = asyncio.create_task(line.dispatcher.drain(5))
+    await asyncio.sleep(0.02)
+    assert not draining.done()
+    line.broker.gate.set()
+    assert await draining
+    assert line.committable == 1
+
+
+async def test_drain_gives_up_when_its_time_is_over():
+    line = Line(FakeModel([INTENT]))
+    line.broker.gate.clear()
+    line.receive("one")
+    await asyncio.sleep(0.02)
+    assert not await line.dispatcher.drain(0.05)
+    assert line.committable == 0
+
+
+async def test_what_can_be_neither_answered_nor_dead_lettered_fails_the_process_and_is_not_committed():
+    line = Line(FakeModel([INTENT]))
+    line.broker.refuses = {"out", DEAD}
+    line.receive("one")
+    with pytest.raises(RecordTooLarge):
+        await asyncio.wait_for(line.dispatcher.outbox.failure, 5)
+    assert line.committable == 0
+
+
+async def test_another_models_tasks_apply_to_records_that_were_waiting():
+    line = Line(FakeModel([INTENT], version=1))
+    line.broker.taking.clear()
+    line.receive("waiting", b'{"text": "a", "tasks": ["intent"]}')
+    await asyncio.sleep(0.02)
+    mood = TaskSpec(name="mood", kind="classification", labels=["good", "bad"])
+    new = FakeModel([mood], version=2)
+    line.engine.swap(new)
+    line.dispatcher.reroute(make_routes(line.agents, new.manifest, "test"))
+    line.broker.taking.set()
+    await line.settle()
+    results = [json.loads(m.value) for m in line.broker.taken if m.topic == "out"]
+    assert [(r["model"]["version"], set(r["outputs"])) for r in results] == [(2, {"mood"})]
+    assert line.reasons() == ["unknown_task"]
+    assert line.committable == 2
+
+
+async def test_agents_that_share_a_topic_may_not_differ_in_thresholds():
+    one = replace(classification, topics=("in",), output="out", thresholds={"intent": Thresholds(accept=0.5)})
+    two = replace(analysis, topics=("in",), output="more", thresholds={"intent": Thresholds(accept=0.6)})
+    with pytest.raises(Exception, match="different thresholds for intent"):
+        Line(FakeModel([INTENT]), one, two)
