@@ -38,7 +38,7 @@ def topics(
     widest = max(map(len, wanted))
     for name, topic in wanted.items():
         found = _partitions(there[name]) if name in there else typer.style("missing", fg="red")
-        typer.echo(f"{name:<{widest}}  {topic.record:<11}  {found}{', made now' if name in made else ''}")
+        typer.echo(f"{name:<{widest}}  {topic.record:<13}  {found}{', made now' if name in made else ''}")
     if wanted.keys() - there.keys():
         typer.echo("make the missing ones with `murmura topics --create`", err=True)
 

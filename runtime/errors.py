@@ -2,7 +2,8 @@
 
 MurmuraError
 ├── SetupError            wrong before anything starts: settings, broker, topics, model, device; one line, exit code 2
-│   └── ModelRefused      a model folder that is missing, damaged or not to be trusted
+│   └── ModelRefused      a model folder that is missing, damaged or not to be trusted; `reason` is its short code
+│       └── VersionRefused  a version of a model store
 ├── RecordError           one record cannot be answered; becomes a dead letter with `reason`
 ├── ModelFailed           a forward pass failed; the batch is run once more record by record
 ├── DeliveryError         the broker did not take a record
@@ -13,6 +14,7 @@ MurmuraError
 """
 
 from ..schemas.deadletter import DeadLetterReason
+from ..schemas.serving_event import RejectReason
 
 
 class MurmuraError(Exception):
@@ -26,7 +28,20 @@ class SetupError(MurmuraError):
 
 
 class ModelRefused(SetupError):
-    """A model folder was looked at and will not be loaded."""
+    """A model folder was looked at and will not be loaded. `reason` is the code for events and metrics."""
+
+    def __init__(self, message: str, reason: RejectReason = RejectReason.NOT_A_MODEL) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class VersionRefused(ModelRefused):
+    """A version of a model store cannot be had, or is not what was released."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """`reason` is a value of RejectReason."""
+        super().__init__(message, RejectReason(reason))
+        self.retriable = self.reason is RejectReason.STORE_UNREACHABLE
 
 
 class RecordError(MurmuraError):

@@ -18,8 +18,10 @@ from pydantic import BaseModel
 from .compatibility import incompatibilities
 from .deadletter import DeadLetter
 from .manifest import ModelManifest
+from .release import ReleaseState
 from .request import Request
 from .result import Result
+from .serving_event import ServingEvent
 
 HERE: Final = Path(__file__).parent
 MODELS: Final[Mapping[str, type[BaseModel]]] = {
@@ -27,6 +29,8 @@ MODELS: Final[Mapping[str, type[BaseModel]]] = {
     "result.v1": Result,
     "deadletter.v1": DeadLetter,
     "manifest.v1": ModelManifest,
+    "release.v1": ReleaseState,
+    "serving_event.v1": ServingEvent,
 }
 
 

@@ -47,6 +47,8 @@ TOPICS: Final = (
     Topic("classification.results", "result", "the request's key, else the request id", "many", 30 * DAY_MS),
     Topic("analysis.requests", "request", "the sender's key", "many", 30 * DAY_MS, large=True),
     Topic("analysis.results", "result", "the request's key, else the request id", "many", 30 * DAY_MS),
+    Topic("models", "release state", "model name", "one", compacted=True),
+    Topic("events", "serving event", "model or app name", "one", 30 * DAY_MS),
     Topic("deadletters", "dead letter", "the original's", "few", 30 * DAY_MS, large=True),
 )
 

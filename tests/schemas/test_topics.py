@@ -14,6 +14,8 @@ CONTRACT = [
     ("murmura.classification.results", "result", 12, {}),
     ("murmura.analysis.requests", "request", 12, {"max.message.bytes": str(TWELVE_MIB + ROOM)}),
     ("murmura.analysis.results", "result", 12, {}),
+    ("murmura.models", "release state", 1, {"cleanup.policy": "compact", "retention.ms": None}),
+    ("murmura.events", "serving event", 1, {}),
     ("murmura.deadletters", "dead letter", 3, {"max.message.bytes": str(TWELVE_MIB + 2 * ROOM)}),
 ]
 
@@ -26,7 +28,8 @@ def test_the_table_holds_exactly_the_topics_of_the_contract():
 def test_a_topic_is_made_as_the_contract_says(name, record, partitions, config):
     topic = dict(named())[name]
     assert (topic.record, topic.partitions()) == (record, partitions)
-    assert topic.config() == {"cleanup.policy": "delete", "retention.ms": DAYS_30, **config}
+    expected = {"cleanup.policy": "delete", "retention.ms": DAYS_30, **config}
+    assert topic.config() == {name: value for name, value in expected.items() if value is not None}
 
 
 def test_another_prefix_and_another_number_for_many_are_possible():

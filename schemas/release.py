@@ -1,0 +1,123 @@
+"""Which version of a model is live: the value of `murmura.models`, and the steps from one state to the next.
+
+A state is replaced as a whole; its generation says which of two is newer. Going back is one more state, of a higher
+generation, with the older version.
+"""
+
+from datetime import datetime
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from .manifest import Name, Sha256
+from .result import UtcTime
+
+HISTORY: Final = 50
+"""So many of the newest steps are kept."""
+
+Version = Annotated[int, Field(ge=1)]
+Generation = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
+Who = Annotated[str, StringConstraints(max_length=200)]
+Why = Annotated[str, StringConstraints(max_length=1000)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class Release(_Frozen):
+    """A version of the model in the store."""
+
+    version: Version
+    digest: Sha256
+    """Of the bytes of its manifest, which names everything else by digest."""
+
+
+class Candidate(Release):
+    """A version that is tried beside the current one: it answers a share, or it is only compared."""
+
+    share: Share | None = None
+    """The part of the requests that it answers."""
+    shadow: Share | None = None
+    """The part of the requests on which it is compared; its answers are not sent."""
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if (self.share is None) == (self.shadow is None):
+            raise ValueError("a candidate has either a share or a shadow")
+        return self
+
+
+class Step(_Frozen):
+    """One release or rollback: what became current, and by whom."""
+
+    version: Version
+    generation: Generation
+    by: Who
+    why: Why
+    at: UtcTime
+    digest: Sha256 | None = None
+    restores: Generation | None = None
+    """A rollback: the generation that it went back to."""
+
+
+class ReleaseState(_Frozen):
+    """All there is to know about one model's releases."""
+
+    name: Name
+    generation: Generation
+    current: Release
+    candidate: Candidate | None = None
+    history: list[Step] = []
+    """Oldest first; the last one made this state."""
+
+
+def released(
+    state: ReleaseState | None, name: str, version: int, digest: str, *, by: str, why: str, at: datetime
+) -> ReleaseState:
+    """Return the state in which `version` is current; `state` is the one before, None for a model's first release.
+
+    A candidate is dropped: what it was measured against is no longer current.
+    """
+    if state is not None and state.name != name:
+        raise ValueError(f"a state of {state.name} cannot become one of {name}")
+    generation = state.generation + 1 if state else 1
+    step = Step(version=version, generation=generation, by=by, why=why, at=at, digest=digest)
+    return _after(state, name, step, Release(version=version, digest=digest))
+
+
+def rolled_back(state: ReleaseState, *, by: str, why: str, at: datetime) -> ReleaseState:
+    """Return the state in which the version before is current again.
+
+    Going back twice goes two versions back. LookupError when nothing is left to go back to.
+    """
+    before = _before(state)
+    if before is None:
+        raise LookupError(f"{state.name} has no version before {state.current.version} to go back to")
+    release = Release.model_validate({"version": before.version, "digest": before.digest})
+    step = Step(
+        version=release.version,
+        generation=state.generation + 1,
+        by=by,
+        why=why,
+        at=at,
+        digest=release.digest,
+        restores=before.restores or before.generation,
+    )
+    return _after(state, state.name, step, release)
+
+
+def _after(state: ReleaseState | None, name: str, step: Step, current: Release) -> ReleaseState:
+    history = [*(state.history if state else ()), step][-HISTORY:]
+    return ReleaseState(name=name, generation=step.generation, current=current, history=history)
+
+
+def _before(state: ReleaseState) -> Step | None:
+    """The newest step to another version, before the one that the current version really came from."""
+    reached = next((s for s in reversed(state.history) if s.generation == state.generation), None)
+    if reached is None:
+        return None
+    came_from = reached.restores or reached.generation
+    earlier = (s for s in reversed(state.history) if s.generation < came_from)
+    return next((s for s in earlier if s.version != state.current.version and s.digest is not None), None)

@@ -1,0 +1,83 @@
+"""What happens in serving processes, for whoever watches `murmura.events`."""
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from .result import UtcTime
+
+MESSAGE_CHARACTERS: Final = 500
+
+
+class ServingEventKind(StrEnum):
+    MODEL_SWAPPED = "model.swapped"
+    MODEL_REJECTED = "model.rejected"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+
+
+class RejectReason(StrEnum):
+    """Why a model is not served: the closed list of `reason`, and a label of metrics."""
+
+    MISSING = "missing"
+    DAMAGED = "damaged"
+    """A file is not what the manifest says."""
+    WRONG_DIGEST = "wrong_digest"
+    """The manifest is not the one that was released."""
+    TOO_LARGE = "too_large"
+    NOT_A_MODEL = "not_a_model"
+    UNSAFE_PATH = "unsafe_path"
+    """A path that leads, or could lead, out of the folder."""
+    LINK = "link"
+    """A symbolic or hard link, a pipe, a device: anything but a regular file with one name."""
+    PICKLE = "pickle"
+    """A format that can run code when it is read."""
+    WRONG_SHAPE = "wrong_shape"
+    NOT_FINITE = "not_finite"
+    NOT_REPRODUCED = "not_reproduced"
+    """The reference sample comes out otherwise here."""
+    ENDLESS = "endless"
+    """It did not answer in time and was ended."""
+    LACKS_TASK = "lacks_task"
+    """A running agent needs a task that it does not have."""
+    NO_BASE = "no_base"
+    """The base checkpoint of a delta is not at hand."""
+    NO_ROOM = "no_room"
+    STORE_UNREACHABLE = "store_unreachable"
+    FAILED = "failed"
+    """Anything else; the message says what."""
+
+
+def _short(message: str | None) -> str | None:
+    return message if message is None or len(message) <= MESSAGE_CHARACTERS else message[: MESSAGE_CHARACTERS - 1] + "…"
+
+
+class ServingEvent(BaseModel):
+    """One event of one process. `name` to `generation` are about the model; an event about the app leaves them out."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    event: ServingEventKind
+    app: str
+    name: str | None = None
+    version: int | None = None
+    """The one that was swapped in, or refused."""
+    previous: int | None = None
+    """The one that was swapped out, or that goes on serving."""
+    generation: int | None = None
+    reason: RejectReason | None = None
+    message: Annotated[str | None, AfterValidator(_short)] = None
+    """For people; cut at 500 characters."""
+    seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
+    """How long the swap took, from the record that asked for it; how long the pause was."""
+    at: UtcTime
+
+    @property
+    def key(self) -> str:
+        """The record's key: the model's name, else the app's."""
+        return self.name or self.app
+
+    def event_type(self) -> str:
+        """CloudEvents type, for example `murmura.model.swapped.v1`."""
+        return f"murmura.{self.event}.v1"
