@@ -107,7 +107,6 @@ class KafkaSettings(_Section):
     fetch_max_bytes: Positive = 16 * 1024 * 1024
     max_partition_fetch_bytes: Positive = 1024 * 1024
     """A single larger record is fetched all the same."""
-    max_poll_records: Positive = 1024
     auto_offset_reset: Literal["earliest", "latest"] = "earliest"
     security: SecuritySettings = SecuritySettings()
 
