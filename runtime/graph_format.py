@@ -9,6 +9,7 @@ from io import BufferedReader
 from mmap import ACCESS_READ, mmap
 from typing import Final
 
+from ..schemas.serving_event import RejectReason
 from .errors import ModelRefused
 
 # Message -> field number -> message of that field; other fields are skipped. Numbers are those of onnx.proto.
@@ -32,9 +33,11 @@ def refuse_external_data(file: BufferedReader) -> None:
         # Not closed by hand: a failing walk leaves views of it in its traceback, and the last of them lets go of it.
         external = _has_external(memoryview(mmap(file.fileno(), 0, access=ACCESS_READ)), "model", 0)
     except (IndexError, ValueError):
-        raise ModelRefused("the graph is not an ONNX file (damaged or cut off); copy or export it again") from None
+        message = "the graph is not an ONNX file (damaged or cut off); copy or export it again"
+        raise ModelRefused(message, RejectReason.DAMAGED) from None
     if external:
-        raise ModelRefused("the graph keeps tensors in other files, which is never loaded; export it in one file")
+        message = "the graph keeps tensors in other files, which is never loaded; export it in one file"
+        raise ModelRefused(message, RejectReason.UNSAFE_PATH)
 
 
 def _has_external(data: memoryview, message: str, depth: int) -> bool:

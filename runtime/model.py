@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from ..schemas.manifest import FileEntry, ModelManifest, TaskSpec, Thresholds
+from ..schemas.serving_event import RejectReason
 from .decoding import DECODERS, Output, Rows
 from .errors import ModelFailed, ModelRefused
 from .graph_format import refuse_external_data
@@ -70,7 +71,8 @@ class Model:
             session = open_session(opened_path(file), device, threads)
         missing = [task.name for task in manifest.tasks if task.name not in session.outputs]
         if missing:
-            raise ModelRefused(f"{folder}: the graph answers no task {missing[0]!r}; export the model again")
+            message = f"{folder}: the graph answers no task {missing[0]!r}; export the model again"
+            raise ModelRefused(message, RejectReason.WRONG_SHAPE)
         model = cls(manifest, tokenizer, session, graph=graph)
         if verify and manifest.path_of("reference"):
             check_reference(model, read_reference(_read(folder, manifest, "reference", verify)))

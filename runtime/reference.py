@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ..schemas.serving_event import RejectReason
 from .decoding import Floats, sigmoid, softmax
 from .errors import ModelRefused
 
@@ -49,13 +50,19 @@ def check_reference(model: "Model", reference: Reference) -> None:
     for name, spec in model.tasks.items():
         stored = reference["outputs"].get(name, [])
         if len(stored) != len(found[name]):
-            raise ModelRefused(f"the reference sample has {len(stored)} answers of task {name}; export the model again")
+            raise ModelRefused(
+                f"the reference sample has {len(stored)} answers of task {name}; export the model again",
+                RejectReason.NOT_REPRODUCED,
+            )
         for index, (want, got) in enumerate(zip(stored, found[name], strict=True)):
-            problem = _difference(spec.kind, np.asarray(want, np.float64), np.asarray(got, np.float64))
+            stored_logits, logits = np.asarray(want, np.float64), np.asarray(got, np.float64)
+            problem = _difference(spec.kind, stored_logits, logits)
             if problem:
+                same = stored_logits.shape == logits.shape
                 raise ModelRefused(
                     f"task {name} does not reproduce reference text {index}: {problem}; "
-                    "the graph, tokenizer and manifest do not belong together, or this device computes differently"
+                    "the graph, tokenizer and manifest do not belong together, or this device computes differently",
+                    RejectReason.NOT_REPRODUCED if same else RejectReason.WRONG_SHAPE,
                 )
 
 

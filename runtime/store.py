@@ -16,6 +16,7 @@ import platformdirs
 from pydantic import ValidationError
 
 from ..schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
+from ..schemas.serving_event import RejectReason as Reason
 from .errors import ModelRefused
 
 MAX_MANIFEST_BYTES: Final = 4 * 2**20
@@ -31,35 +32,42 @@ OPTIONAL: Final = frozenset({"training", "report", "recipe"})
 
 def read_manifest(folder: Path) -> ModelManifest:
     """Read a folder's `manifest.json`. Raises ModelRefused in one line."""
-    raw = read_manifest_bytes(folder)
+    return parse_manifest(read_manifest_bytes(folder), str(folder / MANIFEST_NAME))
+
+
+def parse_manifest(raw: bytes, where: str) -> ModelManifest:
+    """Return the manifest in `raw`; `where` names it in errors. Raises ModelRefused in one line."""
     try:
         manifest = ModelManifest.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise ModelRefused(f"{folder / MANIFEST_NAME} is not a manifest: {where}: {first['msg']}") from error
+        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        leads_out = first["loc"][-1:] in {("path",), ("tokenizer",)} and first["type"] == "string_pattern_mismatch"
+        reason = Reason.UNSAFE_PATH if leads_out else Reason.NOT_A_MODEL
+        raise ModelRefused(f"{where} is not a manifest: {field}: {first['msg']}", reason) from error
     if len(manifest.files) > MAX_FILES:
-        raise ModelRefused(f"{folder / MANIFEST_NAME} names {len(manifest.files)} files, at most {MAX_FILES} are read")
+        found = len(manifest.files)
+        raise ModelRefused(f"{where} names {found} files, at most {MAX_FILES} are read", Reason.TOO_LARGE)
     return manifest
 
 
 def open_plain(folder: Path, path: str, limit: int) -> BufferedReader:
     """Open a regular file inside the folder that is no link and not larger than `limit` bytes, else ModelRefused."""
-    problem = _path_problem(folder, path)
-    if problem:
-        raise ModelRefused(f"{folder}: {path} {problem}")
+    refuse_path(path, str(folder))
+    _refuse_link(folder, path)
     try:
         file = open(folder / path, "rb", opener=_open_no_link)  # noqa: SIM115  (handed to the caller)
     except OSError as error:
-        raise ModelRefused(f"{folder}: {path} cannot be read: {error.strerror}") from error
+        raise ModelRefused(f"{folder}: {path} cannot be read: {error.strerror}", Reason.DAMAGED) from error
     status = os.fstat(file.fileno())
+    problem = None
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-        problem = "is not a regular file with one name; copy the file itself there"
+        problem = Reason.LINK, "is not a regular file with one name; copy the file itself there"
     elif status.st_size > limit:
-        problem = f"has {status.st_size} bytes, expected at most {limit}"
+        problem = Reason.TOO_LARGE, f"has {status.st_size} bytes, expected at most {limit}"
     if problem:
         file.close()
-        raise ModelRefused(f"{folder}: {path} {problem}")
+        raise ModelRefused(f"{folder}: {path} {problem[1]}", problem[0])
     return file
 
 
@@ -71,7 +79,7 @@ def _open_no_link(path: str, flags: int) -> int:
 def open_checked(folder: Path, entry: FileEntry, *, digest: bool = True) -> BufferedReader:
     """Open a file of the manifest, at its beginning, once size and SHA-256 are as the manifest says."""
     if entry.bytes > MAX_FILE_BYTES:
-        raise ModelRefused(f"{folder}: {entry.path} has {entry.bytes} bytes, at most {MAX_FILE_BYTES} are read")
+        raise too_large(entry, str(folder))
     file = open_plain(folder, entry.path, MAX_FILE_BYTES)
     problem = None
     size = os.fstat(file.fileno()).st_size
@@ -81,9 +89,15 @@ def open_checked(folder: Path, entry: FileEntry, *, digest: bool = True) -> Buff
         problem = "is not the file that the manifest names (SHA-256); copy it again"
     if problem:
         file.close()
-        raise ModelRefused(f"{folder}: {entry.path} {problem}")
+        raise ModelRefused(f"{folder}: {entry.path} {problem}", Reason.DAMAGED)
     file.seek(0)
     return file
+
+
+def too_large(entry: FileEntry, where: str) -> ModelRefused:
+    """Return the refusal of a file whose manifest gives it more bytes than are ever read."""
+    message = f"{where}: {entry.path} has {entry.bytes} bytes, at most {MAX_FILE_BYTES} are read"
+    return ModelRefused(message, Reason.TOO_LARGE)
 
 
 def opened_path(file: BufferedReader) -> Path:
@@ -101,26 +115,33 @@ def read_checked(folder: Path, entry: FileEntry, *, digest: bool = True) -> byte
 def read_manifest_bytes(folder: Path) -> bytes:
     """Read the bytes of a folder's manifest, whose digest stands for the whole version."""
     if not folder.is_dir():
-        raise ModelRefused(f"model folder {folder} is not there; `murmura train` or `murmura export` makes one")
+        raise ModelRefused(
+            f"model folder {folder} is not there; `murmura train` or `murmura export` makes one", Reason.MISSING
+        )
     if not os.path.lexists(folder / MANIFEST_NAME):
         raise ModelRefused(f"{folder} holds no {MANIFEST_NAME}, so it is no model folder; `murmura train` makes one")
     with open_plain(folder, MANIFEST_NAME, MAX_MANIFEST_BYTES) as file:
         return file.read()
 
 
-def _path_problem(folder: Path, path: str) -> str | None:
+def refuse_path(path: str, where: str) -> None:
+    """Raise ModelRefused for a path that may lead out of its folder, and for formats that run code when read."""
     parts = PurePosixPath(path)
     if parts.is_absolute() or ".." in parts.parts or "\\" in path or "\0" in path or str(parts) != path:
-        return "is not a plain path inside the folder"
+        raise ModelRefused(f"{where}: {path} is not a plain path inside the folder", Reason.UNSAFE_PATH)
     if parts.suffix.lower() in PICKLES:
-        return "is of a format that can run code when it is read; weights come as safetensors"
-    for depth in range(1, len(parts.parts) + 1):
-        step = folder.joinpath(*parts.parts[:depth])
-        if step.is_symlink():
-            return "is or passes a symbolic link; copy the file itself there"
+        why = "is of a format that can run code when it is read; weights come as safetensors"
+        raise ModelRefused(f"{where}: {path} {why}", Reason.PICKLE)
+
+
+def _refuse_link(folder: Path, path: str) -> None:
+    parts = PurePosixPath(path).parts
+    for depth in range(1, len(parts) + 1):
+        if folder.joinpath(*parts[:depth]).is_symlink():
+            why = "is or passes a symbolic link; copy the file itself there"
+            raise ModelRefused(f"{folder}: {path} {why}", Reason.LINK)
     if not (folder / path).exists():
-        return "is missing"
-    return None
+        raise ModelRefused(f"{folder}: {path} is missing", Reason.MISSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +154,8 @@ class FileCheck:
     problem: str | None
     absent: bool = False
     """Not there, which is no fault for what only training reads."""
+    reason: Reason | None = None
+    """The code of the problem."""
 
 
 def inspect_files(folder: Path, manifest: ModelManifest) -> list[FileCheck]:
@@ -140,20 +163,22 @@ def inspect_files(folder: Path, manifest: ModelManifest) -> list[FileCheck]:
     checks = []
     for entry in manifest.files:
         absent = entry.role in OPTIONAL and not os.path.lexists(folder / entry.path)
-        problem = None if absent else _entry_problem(folder, entry)
-        checks.append(FileCheck(entry.path, entry.role, entry.bytes, problem, absent))
+        problem, reason = (None, None) if absent else _entry_problem(folder, entry)
+        checks.append(FileCheck(entry.path, entry.role, entry.bytes, problem, absent, reason))
     listed = {entry.path for entry in manifest.files} | {MANIFEST_NAME}
     for path in sorted(_loadable_files(folder) - listed):
-        checks.append(FileCheck(path, "-", 0, "is not named in the manifest; remove it"))
+        unlisted = "is not named in the manifest; remove it"
+        reason = Reason.PICKLE if PurePosixPath(path).suffix.lower() in PICKLES else Reason.DAMAGED
+        checks.append(FileCheck(path, "-", 0, unlisted, reason=reason))
     return checks
 
 
-def _entry_problem(folder: Path, entry: FileEntry) -> str | None:
+def _entry_problem(folder: Path, entry: FileEntry) -> tuple[str | None, Reason | None]:
     try:
         open_checked(folder, entry).close()
     except ModelRefused as error:
-        return str(error).removeprefix(f"{folder}: {entry.path} ")
-    return None
+        return str(error).removeprefix(f"{folder}: {entry.path} "), error.reason
+    return None, None
 
 
 def _loadable_files(folder: Path) -> set[str]:
@@ -164,20 +189,21 @@ def _loadable_files(folder: Path) -> set[str]:
 def check_folder(folder: Path) -> ModelManifest:
     """Return the manifest of a model or delta folder in which everything is as it should be, else ModelRefused."""
     manifest = read_manifest(folder)
-    _check_roles(folder, manifest)
+    check_roles(manifest, str(folder))
     for check in inspect_files(folder, manifest):
         if check.problem:
-            raise ModelRefused(f"{folder}: {check.path} {check.problem}")
+            raise ModelRefused(f"{folder}: {check.path} {check.problem}", check.reason or Reason.DAMAGED)
     return manifest
 
 
-def _check_roles(folder: Path, manifest: ModelManifest) -> None:
+def check_roles(manifest: ModelManifest, where: str) -> None:
+    """Raise ModelRefused when the manifest names no tokenizer or nothing that answers; `where` names it in errors."""
     needed = ["tokenizer", "delta" if manifest.is_delta else "graph:ragged"]
     for role in needed:
         if manifest.path_of(role) is None and not (role == "graph:ragged" and manifest.path_of("graph:padded")):
-            raise ModelRefused(f"{folder}: the manifest names no file with role {role}; export the model again")
+            raise ModelRefused(f"{where}: the manifest names no file with role {role}; export the model again")
     if manifest.path_of("tokenizer") != manifest.tokenizer:
-        raise ModelRefused(f"{folder}: tokenizer {manifest.tokenizer} is not among the manifest's files; export again")
+        raise ModelRefused(f"{where}: tokenizer {manifest.tokenizer} is not among the manifest's files; export again")
 
 
 def write_manifest(folder: Path, manifest: ModelManifest, roles: dict[str, str]) -> ModelManifest:

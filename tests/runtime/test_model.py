@@ -146,16 +146,18 @@ def test_a_reference_sample_that_does_not_come_out_is_refused(tmp_path: Path) ->
 
     manifest = read_manifest(folder)
     write_manifest(folder, manifest, {f.path: f.role for f in manifest.files})
-    with pytest.raises(ModelRefused, match="does not reproduce reference text 0"):
+    with pytest.raises(ModelRefused, match="does not reproduce reference text 0") as refused:
         Model.load(folder)
+    assert refused.value.reason == "not_reproduced"
 
 
 def test_a_graph_without_one_of_the_tasks_is_refused(tmp_path: Path) -> None:
     folder = write_tiny_model(tmp_path / "m", TASKS[:1])
     text = (folder / "manifest.json").read_text().replace('"name": "intent"', '"name": "mood"')
     (folder / "manifest.json").write_text(text)
-    with pytest.raises(ModelRefused, match="answers no task 'mood'"):
+    with pytest.raises(ModelRefused, match="answers no task 'mood'") as refused:
         Model.load(folder)
+    assert refused.value.reason == "wrong_shape"
 
 
 def test_a_graph_that_the_folder_does_not_have_is_refused_by_role(tmp_path: Path) -> None:

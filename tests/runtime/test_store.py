@@ -172,6 +172,15 @@ ATTACKS = {
     unlisted_pickle: "not named in the manifest",
     unlisted_graph: "not named in the manifest",
 }
+CODES = {
+    "unsafe_path": {traversal, nested_traversal, absolute, backslashes, null_in_path},
+    "link": {symlink, symlink_inside, symlinked_folder, endless_device, hard_link, pipe},
+    "damaged": {directory, flipped_bit, cut_off, unlisted_graph},
+    "too_large": {grown, huge_declared},
+    "missing": {missing},
+    "pickle": {pickled, unlisted_pickle},
+    "not_a_model": {unlisted_tokenizer, no_graph},
+}
 # Loading reads only what the manifest names, so files beside it are harmless to it.
 CHECK_ONLY = {unlisted_pickle, unlisted_graph, unlisted_tokenizer}
 
@@ -185,6 +194,7 @@ def test_a_folder_that_is_not_as_it_should_be_is_refused_in_one_line(
         check_folder(folder)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
+    assert attack in CODES[caught.value.reason]
 
 
 @pytest.mark.parametrize("attack", [a for a in ATTACKS if a not in CHECK_ONLY], ids=lambda a: a.__name__)
