@@ -14,9 +14,11 @@ from ..runtime.summaries import output_line, safe
 from ..schemas.manifest import TaskSpec
 from .demo_desk import Desk, Message
 
-_FEW_LABELS: Final = 10
+_FEW_LABELS, _LONG_LABEL = 10, 20
 _ORDER: Final = {"classification": 0, "multi_label": 1, "tagging": 2}
 _TONES: Final = {"positive": "green", "negative": "red"}
+_WIDE: Final = 120
+"""From so many columns on there is room for the kind of an entity beside its text."""
 _HEAD_LINES, _FOOT_LINES = 3, 6
 
 
@@ -62,19 +64,20 @@ def screen(facts: Facts, desk: Desk, now: Now, width: int, height: int) -> Rende
     head.add_column(justify="right", no_wrap=True)
     head.add_row(title, model)
     filler = [Text("")] * (rows - len(messages))
-    return Group(head, Text(""), table(messages, facts.tasks), *filler, *_foot(facts, desk, now, width))
+    return Group(head, Text(""), table(messages, facts.tasks, width), *filler, *_foot(facts, desk, now, width))
 
 
-def table(messages: Sequence[Message], tasks: Sequence[TaskSpec]) -> Table:
+def table(messages: Sequence[Message], tasks: Sequence[TaskSpec], width: int) -> Table:
     """Draw one line for each message."""
     drawn = Table(box=None, expand=True, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     drawn.add_column("text", ratio=9, no_wrap=True)
     for task in tasks:
         few = task.kind == "classification" and len(task.labels) <= _FEW_LABELS
-        drawn.add_column(task.name, ratio=None if few else 5, width=14 if few else None, no_wrap=True)
+        share = 6 if max(map(len, task.labels)) > _LONG_LABEL else 4
+        drawn.add_column(task.name, ratio=None if few else share, width=14 if few else None, no_wrap=True)
     drawn.add_column("ms", justify="right", width=5, no_wrap=True)
     for message in messages:
-        drawn.add_row(*_cells(message, tasks))
+        drawn.add_row(*_cells(message, tasks, wide=width >= _WIDE))
     return drawn
 
 
@@ -90,7 +93,7 @@ def plain_line(message: Message, tasks: Sequence[TaskSpec]) -> str:
     return f"{safe(message.text, 60)} | {said} | {milliseconds}"
 
 
-def _cells(message: Message, tasks: Sequence[TaskSpec]) -> list[Text]:
+def _cells(message: Message, tasks: Sequence[TaskSpec], *, wide: bool) -> list[Text]:
     text = Text(safe(message.text, 300), "bold cyan" if message.typed else "")
     if message.typed:
         text = Text("› ", "bold cyan") + text
@@ -99,12 +102,12 @@ def _cells(message: Message, tasks: Sequence[TaskSpec]) -> list[Text]:
         why = [Text("dead letter", "red"), Text(message.dead, "red")]
         cells = (why + [Text("")] * len(tasks))[: len(tasks)]
     else:
-        cells = [_cell(message.outputs.get(task.name)) for task in tasks]
+        cells = [_cell(message.outputs.get(task.name), wide) for task in tasks]
     latency = "" if message.latency_s is None else f"{message.latency_s * 1000:.0f}"
     return [text, *cells, Text(latency, "dim")]
 
 
-def _cell(output: dict[str, Any] | None) -> Text:
+def _cell(output: dict[str, Any] | None, wide: bool) -> Text:
     # The score stands in front: a label that does not fit may be cut, its score not.
     if output is None:
         return Text("…", "dim")
@@ -116,8 +119,11 @@ def _cell(output: dict[str, Any] | None) -> Text:
             label = output["label"]
             return Text.assemble((f"{output['score']:.2f} ", "dim"), (label, _TONES.get(label, "")))
         case "tagging":
-            parts = [((safe(span["text"]), "magenta"), (f" {span['label']}  ", "dim")) for span in output["spans"]]
-            return Text.assemble(*(piece for part in parts for piece in part))
+            parts = [
+                Text.assemble((safe(span["text"]), "magenta"), (f" {span['label']}" if wide else "", "dim"))
+                for span in output["spans"]
+            ]
+            return Text("  " if wide else ", ").join(parts)
     return Text(output_line(output))
 
 
@@ -161,7 +167,7 @@ GO_ON: Final = """how to go on
 def farewell(console: Console, facts: Facts, desk: Desk, model: str) -> None:
     """Leave the way on behind, and on a terminal the last messages too: its screen has been given back."""
     if console.is_terminal:
-        console.print(table(list(desk.messages)[-8:], facts.tasks))
+        console.print(table(list(desk.messages)[-8:], facts.tasks, console.width))
     console.print()
     console.print(GO_ON.format(model=model), highlight=False, markup=False, soft_wrap=True)
     console.print()
