@@ -242,7 +242,7 @@ class SimulatedRunner:
 
     The time is slept with the GIL released, so that what is left to measure is the host. Logits are cheap and
     deterministic: a row of a fixed random table, picked by the sum of the text's token ids (tagging: by each id), so
-    they do not depend on the batch. Tagging prefers `O`, as texts do.
+    they do not depend on the batch. As of a trained model: about one token in thirty is tagged, rarely with an I- first.
     """
 
     ROWS = 1024
@@ -258,7 +258,7 @@ class SimulatedRunner:
         for task in tasks:
             table = random.normal(scale=3.0, size=(self.ROWS, len(task.labels))).astype(np.float32)
             if task.kind == "tagging":
-                table[:, task.labels.index("O")] += 9.0
+                table += [10.0 if tag == "O" else -6.0 if tag[0] == "I" else 0.0 for tag in task.labels]
             self._tables[task.name] = task.kind == "tagging", table
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
