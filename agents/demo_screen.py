@@ -69,7 +69,8 @@ def screen(facts: Facts, desk: Desk, now: Now, width: int, height: int) -> Rende
 
 def table(messages: Sequence[Message], tasks: Sequence[TaskSpec], width: int) -> Table:
     """Draw one line for each message."""
-    drawn = Table(box=None, expand=True, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    gap = 2 if width >= _WIDE else 1
+    drawn = Table(box=None, expand=True, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0))
     drawn.add_column("text", ratio=9, no_wrap=True)
     for task in tasks:
         few = task.kind == "classification" and len(task.labels) <= _FEW_LABELS
