@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..schemas.manifest import TaskKind, TaskSpec, Thresholds
 from .errors import SetupError
+
+if TYPE_CHECKING:
+    from aiokafka.structs import ConsumerRecord, TopicPartition
 
 Output = dict[str, Any]
 """One task's answer as a plain dict, in the form of `schemas.result`."""
@@ -97,8 +100,12 @@ class Publish:
     """A record for any topic, another agent's input among them. A dict becomes JSON; bytes go out as they are."""
 
     topic: str
-    value: bytes | dict[str, Any]
+    value: bytes | dict[str, Any] | None
     key: bytes | str | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    """Added to those that every record handed on has; one of the same name takes its place."""
+    partition: int | None = None
+    """Default: by the key."""
 
 
 Decision = Mapping[str, Output] | Publish | Iterable["Mapping[str, Output] | Publish"] | None
@@ -140,6 +147,10 @@ class Agent:
         if self.output in self.topics:
             raise SetupError(f"agent {self.name}: output topic {self.output} is one of its input topics")
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return () if self.output is None else (self.output,)
+
 
 def agent(
     *,
@@ -166,3 +177,39 @@ def agent(
         )
 
     return declare
+
+
+class Handler:
+    """The longer form of an agent: it gets the record itself, asks the engine as it likes, and may keep state.
+
+    Subclass it. A record is finished when everything that `handle` returned has been acknowledged. With `ordering`
+    `key`, a key's next record is handed over only after the one before is finished; other keys go on meanwhile.
+    """
+
+    name: str
+    topics: tuple[str, ...]
+    outputs: tuple[str, ...] = ()
+    """Topics that it publishes to, checked at start."""
+    tasks: tuple[str, ...] = ()
+    """Tasks that the model must have."""
+    ordering: Literal["none", "key"] = "none"
+
+    async def handle(self, record: "ConsumerRecord", engine: "Predicts") -> Iterable[Publish]:
+        """Return what is to be published for a record. RecordError makes it a dead letter with its reason; any other
+        exception one with `agent_failed`.
+        """
+        raise NotImplementedError
+
+    async def assigned(self, partitions: "frozenset[TopicPartition]") -> None:
+        """Get ready for partitions, restoring state for example; their records wait until this returns."""
+
+    def revoked(self) -> None:
+        """Forget what belongs to partitions: everything under way has been finished, or will be delivered again."""
+
+
+class Predicts(Protocol):
+    """The engine as a handler sees it."""
+
+    async def predict(
+        self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None
+    ) -> Prediction: ...

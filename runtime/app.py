@@ -13,7 +13,7 @@ from aiokafka.structs import TopicPartition
 from faststream.asgi import AsgiFastStream
 
 from . import topics_admin
-from .agent import Agent
+from .agent import Agent, Handler
 from .dispatcher import Dispatcher
 from .engine import Engine
 from .errors import SetupError
@@ -22,6 +22,7 @@ from .logs import get_logger
 from .model import Model
 from .publisher import Publisher, producer_factory
 from .routes import all_topics, configured, make_routes
+from .session import check_installation
 from .settings import Settings
 from .source import Source, make_broker
 from .store import resolve
@@ -47,7 +48,7 @@ class Serving:
 
 async def serve(
     settings: Settings,
-    agents: Sequence[Agent],
+    agents: Sequence[Agent | Handler],
     *,
     stop: asyncio.Event,
     ready: Callable[[Serving], None] = lambda serving: None,
@@ -58,18 +59,22 @@ async def serve(
     `ready` is called once, when records are being consumed. `model` takes the place of the folder in the settings.
     Raises SetupError for whatever is wrong before that, and whatever ended it otherwise.
     """
-    agents = [configured(agent, settings.agents.get(agent.name)) for agent in agents]
     _refuse_unknown_overrides(settings, agents)
+    everyone = [configured(agent, settings.agents.get(agent.name)) for agent in agents]
+    handlers = [agent for agent in everyone if isinstance(agent, Handler)]
+    plain = [agent for agent in everyone if isinstance(agent, Agent)]
+    if model is None:
+        check_installation()
     health = HealthState(overdue_s=settings.health.progress_overdue_s)
     metrics = Metrics()
     server = HealthServer(HealthApp(health, metrics.registry), settings.http_address)
     async with contextlib.AsyncExitStack() as stack:
         await server.start()
         stack.push_async_callback(server.stop)
-        partitions = await _check_topics(settings, agents)
+        partitions = await _check_topics(settings, everyone)
         if model is None:
             model = await asyncio.to_thread(_load, settings)
-        routes = make_routes(agents, model.manifest, settings.app)
+        routes = make_routes(plain, model.manifest, settings.app)
         engine = await _start_engine(settings, model, metrics, stack)
         _describe(health, metrics, model, engine, settings)
         publisher = await _start_publisher(settings, metrics, stack)
@@ -83,10 +88,12 @@ async def serve(
             dead_letters=settings.dead_letters,
             max_value_bytes=settings.limits.max_value_bytes,
             queue_budgets=settings.queue_budgets,
-            aligned=_aligned(agents, partitions),
+            aligned=_aligned(plain, partitions),
+            handlers=handlers,
         )
+        topics = (*routes, *(topic for handler in handlers for topic in handler.topics))
         broker = make_broker(settings.kafka)
-        source = Source(broker, routes, dispatcher, tracker, metrics, health, settings.kafka, group=settings.group)
+        source = Source(broker, topics, dispatcher, tracker, metrics, health, settings.kafka, group=settings.group)
         metrics.watch(
             in_flight=lambda: tracker.unfinished, assigned=source.assigned, paused=source.paused, lag=source.lag
         )
@@ -102,8 +109,9 @@ async def serve(
         await _start_app(app, settings)
         try:
             _freeze()
-            ready(Serving(server.url, model, engine, metrics, tuple(routes)))
-            log.info("serving", topics=list(routes), agents=[agent.name for agent in agents], http=server.url)
+            ready(Serving(server.url, model, engine, metrics, topics))
+            names = [agent.name for agent in everyone]
+            log.info("serving", topics=list(topics), agents=names, http=server.url)
             await _until(
                 stop,
                 dispatcher.outbox.failure,
@@ -148,7 +156,7 @@ async def _watch(health: HealthState, dispatcher: Dispatcher) -> None:
         await asyncio.sleep(_WATCH_S)
 
 
-def _refuse_unknown_overrides(settings: Settings, agents: Sequence[Agent]) -> None:
+def _refuse_unknown_overrides(settings: Settings, agents: Sequence[Agent | Handler]) -> None:
     names = {agent.name for agent in agents}
     for name in settings.agents:
         if name not in names:
@@ -157,7 +165,7 @@ def _refuse_unknown_overrides(settings: Settings, agents: Sequence[Agent]) -> No
             )
 
 
-async def _check_topics(settings: Settings, agents: Sequence[Agent]) -> dict[str, int]:
+async def _check_topics(settings: Settings, agents: Sequence[Agent | Handler]) -> dict[str, int]:
     inputs, outputs = all_topics(agents, settings.dead_letters)
     there = await topics_admin.partitions(settings.kafka)
     missing = [topic for topic in dict.fromkeys((*inputs, *outputs)) if topic not in there]

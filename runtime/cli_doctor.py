@@ -118,14 +118,17 @@ def _model(settings: "Settings", loaded: "list[Model]") -> Iterator[Finding]:
 
 
 def _agents(settings: "Settings", names: list[str], model: "Model | None") -> Iterator[Finding]:
+    from .agent import Agent
     from .discovery import find_agents
     from .routes import configured, make_routes
 
     agents = [configured(agent, settings.agents.get(agent.name)) for agent in find_agents(names, settings.prefix)]
     if model is not None:
-        make_routes(agents, model.manifest, settings.app)
+        make_routes([agent for agent in agents if isinstance(agent, Agent)], model.manifest, settings.app)
     for agent in agents:
-        yield Finding("agent", True, f"{agent.name}: {', '.join(agent.topics)} -> {agent.output or 'other topics'}")
+        yield Finding(
+            "agent", True, f"{agent.name}: {', '.join(agent.topics)} -> {', '.join(agent.outputs) or 'other topics'}"
+        )
 
 
 def _broker(settings: "Settings", names: list[str]) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from .errors import SetupError
 if TYPE_CHECKING:
     import asyncio
 
-    from .agent import Agent
+    from .agent import Agent, Handler
     from .settings import Settings
 
 
@@ -42,7 +42,7 @@ def serve(
     _serve(settings, find_agents(agents or (), settings.prefix))
 
 
-def _serve(settings: "Settings", agents: "list[Agent]") -> None:
+def _serve(settings: "Settings", agents: "list[Agent | Handler]") -> None:
     from . import app, cli_run, logs
 
     logs.configure(settings.log.level, settings.log.format)

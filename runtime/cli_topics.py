@@ -57,7 +57,6 @@ def wanted_topics(settings: "Settings", agents: list[str]) -> "dict[str, Topic]"
     wanted = dict(named(settings.prefix))
     for found in find_agents(agents, settings.prefix):
         agent = configured(found, settings.agents.get(found.name))
-        for name in (*agent.topics, agent.output):
-            if name is not None:
-                wanted.setdefault(name, OTHER_TOPIC)
+        for name in (*agent.topics, *agent.outputs):
+            wanted.setdefault(name, OTHER_TOPIC)
     return wanted

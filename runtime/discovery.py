@@ -9,7 +9,7 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
-from .agent import Agent
+from .agent import Agent, Handler
 from .errors import SetupError
 
 AGENTS: Final = "murmura.agents"
@@ -33,7 +33,7 @@ _EXTRA_OF: Final = {
 }
 
 
-def find_agents(names: Sequence[str] = (), prefix: str = PREFIX) -> list[Agent]:
+def find_agents(names: Sequence[str] = (), prefix: str = PREFIX) -> list[Agent | Handler]:
     """Return the agents called so: names of installed ones, or `module:attribute` with the working directory first.
 
     Without names, the built-in ones. Topics of installed agents get another `prefix` in place of `murmura`; a user's own
@@ -58,7 +58,7 @@ def missing_extra(error: ModuleNotFoundError) -> str | None:
     return extra and f"this needs {module}, which is not installed: pip install 'murmura[{extra}]'"
 
 
-def _installed(name: str, installed: dict[str, EntryPoint]) -> Agent:
+def _installed(name: str, installed: dict[str, EntryPoint]) -> Agent | Handler:
     if name not in installed:
         near = difflib.get_close_matches(name, installed, n=1)
         guess = f"; did you mean {near[0]}?" if near else ""
@@ -68,16 +68,19 @@ def _installed(name: str, installed: dict[str, EntryPoint]) -> Agent:
     return _agent(installed[name].load(), name)
 
 
-def _prefixed(agent: Agent, prefix: str) -> Agent:
+def _prefixed(agent: Agent | Handler, prefix: str) -> Agent | Handler:
     def renamed(topic: str) -> str:
         return prefix + topic.removeprefix(PREFIX) if topic.startswith(PREFIX + ".") else topic
 
+    if isinstance(agent, Handler):
+        agent.topics, agent.outputs = tuple(map(renamed, agent.topics)), tuple(map(renamed, agent.outputs))
+        return agent
     return replace(
         agent, topics=tuple(map(renamed, agent.topics)), output=renamed(agent.output) if agent.output else None
     )
 
 
-def _own(name: str) -> Agent:
+def _own(name: str) -> Agent | Handler:
     module_name, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -96,8 +99,8 @@ def _own(name: str) -> Agent:
     return _agent(getattr(module, attribute), name)
 
 
-def _agent(found: Any, name: str) -> Agent:
-    if isinstance(found, Agent):
+def _agent(found: Any, name: str) -> Agent | Handler:
+    if isinstance(found, Agent | Handler):
         return found
     raise SetupError(
         f"agent {name} is a {type(found).__name__}, expected an Agent: "

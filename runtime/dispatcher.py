@@ -13,9 +13,10 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ..schemas.deadletter import DeadLetterReason as Reason
 from .admission import Admission
-from .agent import Incoming, Prediction
+from .agent import Handler, Incoming, Prediction
 from .batch_policy import Entry
-from .errors import Closed, RecordError
+from .errors import Closed, RecordError, place_of
+from .handlers import HandlerRunner
 from .logs import get_logger
 from .outbox import Outbox, Outcome, PublisherLike
 from .records import read_request
@@ -38,6 +39,9 @@ class EngineLike(Protocol):
     def token_budget(self) -> int: ...
     @property
     def model(self) -> Any: ...
+    async def predict(
+        self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None
+    ) -> Prediction: ...
     async def encode(self, texts: Sequence[str], model: Any = None) -> Sequence[Any]: ...
     def submit(self, entries: Iterable[Entry]) -> None: ...
     def on_room(self, callback: Callable[[], None]) -> None: ...
@@ -78,6 +82,7 @@ class Dispatcher:
         queue_budgets: float = 4.0,
         chunk_rows: int = 256,
         aligned: frozenset[str] = frozenset(),
+        handlers: Iterable[Handler] = (),
     ) -> None:
         """`aligned`: output topics with as many partitions as the inputs, where results keep the partition number."""
         self._engine = engine
@@ -91,9 +96,17 @@ class Dispatcher:
             publisher,
             metrics,
             dead_letters=dead_letters,
-            known_topics=[bound.agent.output or topic for topic, route in routes.items() for bound in route.agents],
+            known_topics=[
+                *(bound.agent.output or topic for topic, route in routes.items() for bound in route.agents),
+                *(topic for handler in handlers for topic in handler.outputs),
+            ],
             on_done=self._done,
         )
+        self._runners = [
+            HandlerRunner(handler, engine, self.outbox, on_enter=self._enter, max_value_bytes=max_value_bytes)
+            for handler in handlers
+        ]
+        self._runner_of = {topic: runner for runner in self._runners for topic in runner.handler.topics}
         self._admission: Admission[TopicPartition, _Work] = Admission(
             quantum=max(1, engine.token_budget // 4), lane_limit=int(engine.token_budget * queue_budgets)
         )
@@ -109,14 +122,19 @@ class Dispatcher:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._admission.tokens or self._busy)
+        return bool(self._admission.tokens or self._busy or any(runner.waiting for runner in self._runners))
 
     def receive(self, batches: Batches) -> list[TopicPartition]:
         """Take fetched records; returns the partitions that are full now and are to be paused."""
         full = []
         rejected = Outcome()
         for partition, records in batches.items():
-            items = self._read(records, self._tracker.progress(partition), rejected)
+            progress = self._tracker.progress(partition)
+            if (runner := self._runner_of.get(partition.topic)) is not None:
+                if runner.receive(partition, records, progress):
+                    full.append(partition)
+                continue
+            items = self._read(records, progress, rejected)
             if self._admission.add(partition.topic, partition, items):
                 full.append(partition)
         if rejected.works:
@@ -254,7 +272,9 @@ class Dispatcher:
                     same_partition=bound.agent.output in self._aligned,
                 )
             except RecordError as error:
-                log.error("an agent failed", agent=bound.agent.name, why=_why(error.__cause__), **_where(work.record))
+                log.error(
+                    "an agent failed", agent=bound.agent.name, why=place_of(error.__cause__), **_where(work.record)
+                )
                 self.outbox.dead_letter(outcome, work.record, error, bound.agent.name)
                 continue
             for message in messages:
@@ -266,22 +286,35 @@ class Dispatcher:
 
     def _enter(self, records: int) -> None:
         self._busy += records
-        self._idle.clear()
+        if self._busy:
+            self._idle.clear()
+        else:
+            self._idle.set()
 
     def _done(self, records: int) -> None:
-        self._busy -= records
-        if not self._busy:
-            self._idle.set()
+        self._enter(-records)
+        for runner in self._runners:
+            if reopened := runner.reopened():
+                self.on_reopened(reopened)
 
     # -- ends of an assignment ---------------------------------------------------------------------------------------
 
     async def drain(self, budget_s: float) -> bool:
         """Forget what waits (it will be delivered again) and wait for what is under way; False when time ran out."""
         self._admission.clear()
+        for runner in self._runners:
+            runner.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(budget_s):
                 await self._idle.wait()
+        for runner in self._runners:
+            runner.handler.revoked()
         return not self._busy
+
+    async def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Tell handlers which partitions are theirs now."""
+        for runner in self._runners:
+            await runner.assign(partitions)
 
 
 def _asked(route: Route, tasks: tuple[str, ...]) -> list[tuple[BoundAgent, tuple[str, ...]]]:
@@ -301,14 +334,3 @@ def _tasks(work: _Work) -> tuple[str, ...]:
 
 def _where(record: ConsumerRecord) -> dict[str, Any]:
     return {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-
-
-def _why(error: BaseException | None) -> str:
-    """Say what was raised and where, without its message: that may quote the text."""
-    if error is None:
-        return "unknown"
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    place = f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame is not None else ""
-    return type(error).__name__ + place

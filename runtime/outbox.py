@@ -89,11 +89,12 @@ class Outbox:
         """Add the dead letter of a record, or of one agent's part in it."""
         outcome.add(self._letter(record, error, agent), record, agent)
 
-    def send(self, outcome: Outcome) -> None:
-        """Send an outcome in the background."""
+    def send(self, outcome: Outcome) -> "asyncio.Task[None]":
+        """Send an outcome in the background; the task ends when its records have left, finished or not."""
         task = asyncio.get_running_loop().create_task(self._send(outcome))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _send(self, outcome: Outcome) -> None:
         try:

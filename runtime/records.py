@@ -48,7 +48,7 @@ def read_request(record: Record, max_value_bytes: int) -> Incoming:
     if len(value) > max_value_bytes:
         raise RecordError(Reason.TOO_LARGE, f"the value has {len(value)} bytes, at most {max_value_bytes} are read")
     body = _read_body(value)
-    headers = _read_headers(record.headers) if record.headers else None
+    headers = read_headers(record.headers) if record.headers else None
     request_id = body.id
     if headers is None:
         source, traceparent, hops = record.topic, None, 0
@@ -57,7 +57,7 @@ def read_request(record: Record, max_value_bytes: int) -> Incoming:
         source = headers.get(CE_SOURCE) or record.topic
         trace = headers.get(TRACEPARENT)
         traceparent = None if trace is None else trace.encode()
-        hops = _read_hops(headers.get(HOPS))
+        hops = read_hops(headers.get(HOPS))
     if request_id is None:
         request_id = default_request_id(record.topic, record.partition, record.offset, record.timestamp)
     return Incoming(
@@ -109,7 +109,8 @@ def _why_not_json(value: bytes) -> RecordError:
     return RecordError(Reason.NOT_JSON, "the value is not JSON (a lone surrogate and NaN are not either)")
 
 
-def _read_headers(headers: Any) -> dict[str, str]:
+def read_headers(headers: Any) -> dict[str, str]:
+    """Return the headers that we read, as text; RecordError `bad_header` for one that is null or not UTF-8."""
     read: dict[str, str] = {}
     for name, raw in headers:
         if name not in READ_HEADERS:
@@ -123,7 +124,8 @@ def _read_headers(headers: Any) -> dict[str, str]:
     return read
 
 
-def _read_hops(text: str | None) -> int:
+def read_hops(text: str | None) -> int:
+    """Return the count in the header of hops, 0 without one."""
     if text is None:
         return 0
     if not text.isascii() or not text.isdigit() or len(text) > 6:

@@ -105,11 +105,16 @@ def _result(
 
 
 def _hand_on(publish: Publish, request: Incoming) -> Message:
+    return hand_on(publish, request.request_id, request.hops, request.traceparent)
+
+
+def hand_on(publish: Publish, request_id: str, hops: int, traceparent: bytes | None) -> Message:
     """Build the record for another topic: it keeps the request's id, names its cause and counts the hop."""
-    value = publish.value if isinstance(publish.value, bytes) else _encode(publish.value)
+    value = _encode(publish.value) if isinstance(publish.value, dict) else publish.value
     key = publish.key.encode() if isinstance(publish.key, str) else publish.key
-    subject = request.request_id.encode()
-    headers = [(REQUEST_ID, subject), (CAUSE, subject), (HOPS, b"%d" % (request.hops + 1))]
-    if request.traceparent is not None:
-        headers.append((TRACEPARENT, request.traceparent))
-    return Message(publish.topic, value, key, headers)
+    subject = request_id.encode()
+    headers = {REQUEST_ID: subject, CAUSE: subject, HOPS: b"%d" % (hops + 1)}
+    if traceparent is not None:
+        headers[TRACEPARENT] = traceparent
+    headers.update(publish.headers)
+    return Message(publish.topic, value, key, list(headers.items()), publish.partition)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 from ..schemas.envelope import (
     CE_SOURCE,
@@ -14,7 +15,7 @@ from ..schemas.envelope import (
     result_type,
 )
 from ..schemas.manifest import ModelManifest, TaskSpec, Thresholds
-from .agent import Agent
+from .agent import Agent, Handler
 from .errors import SetupError
 from .settings import AgentSettings
 
@@ -46,9 +47,16 @@ class Route:
     thresholds: Mapping[str, Thresholds] | None
 
 
-def configured(agent: Agent, settings: AgentSettings | None) -> Agent:
-    """Return the agent with what the settings override."""
+@overload
+def configured(agent: Agent, settings: AgentSettings | None) -> Agent: ...
+@overload
+def configured(agent: Agent | Handler, settings: AgentSettings | None) -> Agent | Handler: ...
+def configured(agent: Agent | Handler, settings: AgentSettings | None) -> Agent | Handler:
+    """Return the agent with what the settings override; of a handler that is its topics."""
     if settings is None:
+        return agent
+    if isinstance(agent, Handler):
+        agent.topics = tuple(settings.topics or agent.topics)
         return agent
     return replace(
         agent,
@@ -118,8 +126,11 @@ def _merge(of_manifest: Thresholds, new: Thresholds) -> Thresholds:
     return Thresholds(**{**of_manifest.model_dump(), **{name: getattr(new, name) for name in new.model_fields_set}})
 
 
-def all_topics(agents: Iterable[Agent], dead_letters: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def all_topics(agents: Iterable[Agent | Handler], dead_letters: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the input topics and the output topics of a set of agents."""
-    inputs = dict.fromkeys(topic for agent in agents for topic in agent.topics)
-    outputs = dict.fromkeys([*(agent.output for agent in agents if agent.output), dead_letters])
-    return tuple(inputs), tuple(outputs)
+    inputs: dict[str, None] = {}
+    outputs: dict[str, None] = {}
+    for agent in agents:
+        inputs.update(dict.fromkeys(agent.topics))
+        outputs.update(dict.fromkeys(agent.outputs))
+    return tuple(inputs), (*outputs, dead_letters)

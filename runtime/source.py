@@ -107,10 +107,12 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             self._releasing = False
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        # Records may have come before this: nothing is set up here.
+        # Records may have come before this: nothing is set up here but what handlers wait for.
+        partitions = list(assigned)
         self._paused.clear()
+        await self._dispatcher.assign(partitions)
         self._health.group_joined = True
-        log.info("partitions assigned", partitions=len(list(assigned)))
+        log.info("partitions assigned", partitions=len(partitions))
 
     async def release(self) -> None:
         """Drain, commit, forget: before partitions are taken away, and before the consumer stops (which tells nobody)."""

@@ -1,0 +1,169 @@
+"""Runs handlers, the longer form of an agent: a task for each record, in order of the key where that is asked for."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from ..schemas.deadletter import DeadLetterReason as Reason
+from ..schemas.envelope import CE_ID, HOPS, REQUEST_ID, TRACEPARENT
+from ..schemas.ids import default_request_id
+from .agent import Handler, Predicts, Publish
+from .deadletters import Message
+from .errors import Closed, RecordError, place_of
+from .logs import get_logger
+from .outbox import Outbox, Outcome
+from .records import read_headers, read_hops
+from .results import hand_on
+from .tracker import Progress
+
+log = get_logger(__name__)
+
+_Waiting = tuple[ConsumerRecord, Progress]
+_Lane = tuple[TopicPartition, bytes | int]
+
+
+class HandlerRunner:
+    """Owns the records of one handler between their delivery and their end.
+
+    Invariants:
+    - with ordering by key, at most one record of a key is under way, and they go in the order of their partition;
+    - at most `most` records are under way, so that a slow handler is not flooded;
+    - records of a partition wait until the handler is ready for it (`ready`).
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        engine: Predicts,
+        outbox: Outbox,
+        *,
+        most: int = 256,
+        limit: int = 4096,
+        on_enter: Callable[[int], None],
+        max_value_bytes: int,
+    ) -> None:
+        """`limit`: waiting records from which on a partition is full. `on_enter` counts records that are under way."""
+        self.handler = handler
+        self._engine = engine
+        self._outbox = outbox
+        self._most, self._limit = most, limit
+        self._on_enter = on_enter
+        self._max_value_bytes = max_value_bytes
+        self._lanes: dict[_Lane, deque[_Waiting]] = {}
+        self._turn: deque[_Lane] = deque()
+        self._waiting: dict[TopicPartition, int] = {}
+        self._full: set[TopicPartition] = set()
+        self._ready: set[TopicPartition] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        return sum(self._waiting.values())
+
+    def receive(self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress) -> bool:
+        """Queue delivered records; True when the partition is full now."""
+        for record in records:
+            if progress.begin(record.offset):
+                self._queue(partition, record, progress)
+        if self._waiting.get(partition, 0) >= self._limit:
+            self._full.add(partition)
+        self._start()
+        return partition in self._full
+
+    def reopened(self) -> list[TopicPartition]:
+        """Return partitions that were full and have room again; each is told once."""
+        found = [partition for partition in self._full if self._waiting.get(partition, 0) <= self._limit // 2]
+        self._full.difference_update(found)
+        return found
+
+    async def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Let the handler get ready for its partitions, then let their records go."""
+        mine = frozenset(p for p in partitions if p.topic in self.handler.topics)
+        await self.handler.assigned(mine)
+        self._ready.update(mine)
+        self._start()
+
+    def clear(self) -> None:
+        """Forget what waits: it will be delivered again."""
+        self._lanes.clear()
+        self._turn.clear()
+        self._waiting.clear()
+        self._full.clear()
+        self._ready.clear()
+
+    def _queue(self, partition: TopicPartition, record: ConsumerRecord, progress: Progress) -> None:
+        ordered = self.handler.ordering == "key" and record.key is not None
+        lane = (partition, record.key if ordered else record.offset)
+        queue = self._lanes.get(lane)
+        if queue is None:
+            queue = self._lanes[lane] = deque()
+            self._turn.append(lane)
+        queue.append((record, progress))
+        self._waiting[partition] = self._waiting.get(partition, 0) + 1
+
+    def _start(self) -> None:
+        """Start the next record of each lane that has none under way, while there is room."""
+        for _ in range(len(self._turn)):
+            if len(self._tasks) >= self._most:
+                return
+            lane = self._turn.popleft()
+            if lane[0] in self._ready:
+                self._run(lane)
+            else:
+                self._turn.append(lane)
+
+    def _run(self, lane: _Lane) -> None:
+        queue = self._lanes[lane]
+        record, progress = queue.popleft()
+        self._waiting[lane[0]] -= 1
+        self._on_enter(1)
+        task = asyncio.get_running_loop().create_task(self._handle(record, progress))
+        self._tasks.add(task)
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            self._tasks.discard(task)
+            if self._lanes.get(lane) is queue:  # not cleared meanwhile
+                if queue:
+                    self._turn.append(lane)
+                else:
+                    del self._lanes[lane]
+            self._start()
+
+        task.add_done_callback(ended)
+
+    async def _handle(self, record: ConsumerRecord, progress: Progress) -> None:
+        outcome = Outcome()
+        outcome.works.append((record, progress))
+        name = self.handler.name
+        try:
+            published = await self._published(record)
+        except Closed:
+            self._on_enter(-1)  # neither answered nor finished: it will be delivered again
+            return
+        except RecordError as error:
+            self._outbox.dead_letter(outcome, record, error, name)
+        else:
+            for message in published:
+                outcome.add(message, record, name)
+            outcome.answered[name, record.topic] = [record.timestamp]
+        await self._outbox.send(outcome)
+
+    async def _published(self, record: ConsumerRecord) -> list[Message]:
+        headers = read_headers(record.headers)
+        request_id = headers.get(REQUEST_ID) or headers.get(CE_ID)
+        if request_id is None:
+            request_id = default_request_id(record.topic, record.partition, record.offset, record.timestamp)
+        hops, trace = read_hops(headers.get(HOPS)), headers.get(TRACEPARENT)
+        if record.value is not None and len(record.value) > self._max_value_bytes:
+            raise RecordError(Reason.TOO_LARGE, f"the value has {len(record.value)} bytes")
+        try:
+            published: list[Publish] = [*await self.handler.handle(record, self._engine)]
+        except (RecordError, Closed):
+            raise
+        except Exception as error:
+            where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+            log.error("a handler failed", agent=self.handler.name, why=place_of(error), **where)
+            raise RecordError(Reason.AGENT_FAILED, f"{self.handler.name} raised {type(error).__name__}") from error
+        return [hand_on(publish, request_id, hops, trace.encode() if trace else None) for publish in published]

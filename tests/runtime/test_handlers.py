@@ -1,0 +1,185 @@
+"""Handlers get every record once, in order of its key where they ask for it, and cannot harm each other."""
+
+import asyncio
+import json
+from collections import defaultdict
+
+import pytest
+from aiokafka.structs import ConsumerRecord, TopicPartition
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_dispatcher import DEAD, Broker
+
+from murmura.runtime.agent import Handler, Publish
+from murmura.runtime.dispatcher import Dispatcher
+from murmura.runtime.errors import RecordError
+from murmura.runtime.telemetry import Metrics
+from murmura.runtime.testing import FakeEngine, FakeModel
+from murmura.runtime.tracker import Tracker
+from murmura.schemas.deadletter import DeadLetterReason
+from murmura.schemas.manifest import TaskSpec
+
+INTENT = TaskSpec(name="intent", kind="classification", labels=["refund", "praise"])
+PARTITION = TopicPartition("turns", 0)
+
+
+class Echo(Handler):
+    """Notes what begins and ends for each key, and takes a few steps for each record."""
+
+    name = "echo"
+    topics = ("turns",)
+    outputs = ("echoes",)
+    ordering = "key"
+
+    def __init__(self) -> None:
+        self.open: dict[bytes, int] = defaultdict(int)
+        self.most_open = 0
+        self.seen: dict[bytes, list[int]] = defaultdict(list)
+        self.partitions: frozenset[TopicPartition] = frozenset()
+        self.restored = asyncio.Event()
+        self.restored.set()
+
+    async def assigned(self, partitions):
+        await self.restored.wait()
+        self.partitions = partitions
+
+    async def handle(self, record, engine):
+        value = json.loads(record.value)
+        self.open[record.key] += 1
+        self.most_open = max(self.most_open, self.open[record.key])
+        for _ in range(value["steps"]):
+            await asyncio.sleep(0)
+        self.open[record.key] -= 1
+        if value.get("bad"):
+            raise RecordError(DeadLetterReason.INVALID, "bad")
+        if value.get("crash"):
+            raise ValueError("crash")
+        self.seen[record.key].append(value["n"])
+        return [Publish("echoes", {"n": value["n"]}, key=record.key)]
+
+
+class Line:
+    def __init__(self) -> None:
+        self.broker = Broker()
+        self.tracker: Tracker[TopicPartition] = Tracker()
+        self.handler = Echo()
+        self.dispatcher = Dispatcher(
+            FakeEngine(FakeModel([INTENT])),
+            self.broker,
+            self.tracker,
+            Metrics(),
+            routes={},
+            dead_letters=DEAD,
+            max_value_bytes=1000,
+            handlers=[self.handler],
+        )
+        self.offset = 0
+
+    def receive(self, *values: tuple[bytes, dict]) -> None:
+        records = [
+            ConsumerRecord(
+                "turns",
+                0,
+                self.offset + i,
+                1,
+                0,
+                key,
+                json.dumps({"steps": 0, "n": i, **value}).encode(),
+                None,
+                1,
+                1,
+                (),
+            )
+            for i, (key, value) in enumerate(values)
+        ]
+        self.offset += len(values)
+        self.dispatcher.receive({PARTITION: records})
+
+    async def settle(self) -> None:
+        async with asyncio.timeout(5):
+            while self.dispatcher.has_work:
+                await asyncio.sleep(0)
+
+    @property
+    def committable(self) -> int | None:
+        return self.tracker.progress(PARTITION).committable
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c"]), st.integers(0, 5)), min_size=1, max_size=40))
+def test_a_keys_records_go_one_after_another_in_order(turns):
+    async def scenario():
+        line = Line()
+        await line.dispatcher.assign([PARTITION])
+        line.receive(*((key, {"steps": steps}) for key, steps in turns))
+        await line.settle()
+        assert line.handler.most_open == 1
+        for numbers in line.handler.seen.values():
+            assert numbers == sorted(numbers)
+        assert sum(map(len, line.handler.seen.values())) == len(turns)
+        assert line.committable == len(turns)
+
+    asyncio.run(scenario())
+
+
+async def test_a_slow_key_does_not_hold_others_up():
+    line = Line()
+    await line.dispatcher.assign([PARTITION])
+    line.receive((b"slow", {"steps": 500}), (b"slow", {}), (b"quick", {}))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert line.handler.seen == {b"quick": [2]}
+    await line.settle()
+    assert line.handler.seen[b"slow"] == [0, 1]
+
+
+async def test_a_keys_next_record_waits_for_the_acknowledgement_of_the_one_before():
+    line = Line()
+    await line.dispatcher.assign([PARTITION])
+    line.broker.gate.clear()
+    line.receive((b"a", {}), (b"a", {}))
+    await asyncio.sleep(0.02)
+    assert line.handler.seen[b"a"] == [0]
+    line.broker.gate.set()
+    await line.settle()
+    assert line.handler.seen[b"a"] == [0, 1]
+
+
+async def test_records_wait_until_the_handler_is_ready_for_their_partition():
+    line = Line()
+    line.handler.restored.clear()
+    line.receive((b"a", {}))
+    assigning = asyncio.create_task(line.dispatcher.assign([PARTITION]))
+    await asyncio.sleep(0.02)
+    assert not line.handler.seen
+    line.handler.restored.set()
+    await assigning
+    await line.settle()
+    assert line.handler.seen[b"a"] == [0]
+    assert line.handler.partitions == {PARTITION}
+
+
+@pytest.mark.parametrize(("flaw", "reason"), [("bad", b"invalid"), ("crash", b"agent_failed")])
+async def test_what_a_handler_refuses_or_fails_on_is_a_dead_letter_and_others_go_on(flaw, reason):
+    line = Line()
+    await line.dispatcher.assign([PARTITION])
+    line.receive((b"a", {}), (b"a", {flaw: True}), (b"a", {}))
+    await line.settle()
+    assert line.handler.seen[b"a"] == [0, 2]
+    letters = [message for message in line.broker.taken if message.topic == DEAD]
+    assert [dict(letter.headers)["murmura_dl_reason"] for letter in letters] == [reason]
+    assert line.committable == 3
+
+
+async def test_after_a_drain_late_records_of_the_old_assignment_are_forgotten():
+    line = Line()
+    line.receive((b"a", {}))  # not assigned yet, so it waits
+    await line.dispatcher.drain(1)
+    line.tracker.revoke()
+    await line.dispatcher.assign([PARTITION])
+    await asyncio.sleep(0.02)
+    assert not line.handler.seen
+    line.offset = 0
+    line.receive((b"a", {}))
+    await line.settle()
+    assert line.handler.seen[b"a"] == [0]
