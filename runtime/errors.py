@@ -72,3 +72,14 @@ class RecordTooLarge(DeliveryError):
 
 class Closed(MurmuraError):
     """The engine or batcher has been stopped; no answer will come."""
+
+
+def place_of(error: BaseException | None) -> str:
+    """Say what was raised and where, without its message: that may quote a text."""
+    if error is None:
+        return "unknown"
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame is not None else ""
+    return type(error).__name__ + place
