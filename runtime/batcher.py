@@ -203,10 +203,10 @@ class Batcher:
     def _serve_one(self, batch: Batch | None) -> bool:
         if batch is None:
             return False
-        closed_at = self._clock()
+        began_at = self._clock()
         answers = self._answer(batch.entries)
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._finished, batch, answers, closed_at)
+            self._loop.call_soon_threadsafe(self._finished, batch, answers, began_at)
         return True
 
     def _answer(self, entries: list[Entry]) -> Answers:
