@@ -232,7 +232,7 @@ async def test_a_batch_is_closed_when_a_slot_is_free_and_not_before(model, inbox
 
 
 async def test_a_waiting_window_gathers_entries_and_then_ends_by_itself(model, inbox, start):
-    batcher = start(model, max_wait_s=0.03)
+    batcher = start(model, max_wait_s=0.2)
     batcher.submit(entries_of(model, inbox, "a"))
     await asyncio.sleep(0.005)
     batcher.submit(entries_of(model, inbox, "b"))

@@ -235,14 +235,14 @@ async def test_a_stop_in_the_middle_answers_every_caller(make):
 
 
 async def test_a_stop_without_budget_answers_with_closed_at_once(make):
-    model = FakeModel(TASKS, run_s=0.3)
+    model = FakeModel(TASKS, run_s=1.0)
     engine = await make(Engine, model)
     callers = [asyncio.create_task(engine.predict(f"text {n}")) for n in range(5)]
     await asyncio.sleep(0.05)
     began = time.monotonic()
     await engine.stop(0)
     answers = await asyncio.gather(*callers, return_exceptions=True)
-    assert time.monotonic() - began < 0.2
+    assert time.monotonic() - began < 0.8
     assert {type(answer) for answer in answers} == {Closed}
 
 

@@ -99,9 +99,9 @@ def test_a_simulated_accelerator_takes_so_many_runs_at_once_and_no_more(tiny_mod
     from concurrent.futures import ThreadPoolExecutor
 
     real = Model.load(tiny_model, device="cpu")
-    model = Model(real.manifest, tiny_tokenizer(), SimulatedRunner([INTENT, *TASKS[1:]], runs_at_once=2, run_s=0.05))
+    model = Model(real.manifest, tiny_tokenizer(), SimulatedRunner([INTENT, *TASKS[1:]], runs_at_once=2, run_s=0.2))
     batch = model.encode(["hello"])
     began = time.perf_counter()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(model.run, [batch] * 4))
-    assert 0.1 <= time.perf_counter() - began < 0.18
+    assert 0.4 <= time.perf_counter() - began < 0.75
