@@ -17,11 +17,14 @@ def checkpoint_weights(model: MultiTask, *, low_rank: bool) -> dict[str, NDArray
             weights |= {f"low_rank/{name}/a": a, f"low_rank/{name}/b": b}
         return weights
     encoder = {name: p.detach().float().cpu().numpy() for name, p in model.encoder.named_parameters()}
+    if model.table is not None:
+        encoder["embeddings.word_embeddings.weight"] = model.table.whole(model.encoder).numpy()
     return weights | encoder
 
 
 def restore(model: MultiTask, arrays: dict[str, NDArray[Any]], *, low_rank: bool) -> None:
     """Put the best checkpoint back into the network, for calibration."""
+    model.widen()
     weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
     for name, head in zip(model.names, model.heads, strict=True):
         head.load_state_dict({part: weights[f"heads.{name}.{part}"] for part in ("weight", "bias")})

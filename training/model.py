@@ -1,6 +1,6 @@
 """The network: one shared encoder, a linear head for each task."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import BertModel
 
 from .dataset import TaskData, in_order, pad
+from .vocabulary import NarrowTable
 
 
 class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -25,9 +26,21 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.per_token = [data.kind.per_token for data in tasks]
         self.heads = nn.ModuleList(data.kind.head(width, len(data.labels)) for data in tasks)
         self.dropout = nn.Dropout(dropout)
+        self.table: NarrowTable | None = None
+
+    def narrow(self, texts: Iterable[NDArray[np.int64]]) -> None:
+        """Train only the words of these texts until `widen`; other words must not be asked meanwhile."""
+        self.table = NarrowTable(self.encoder, texts)
+
+    def widen(self) -> None:
+        """Know all words again."""
+        if self.table is not None:
+            self.table.widen(self.encoder)
+            self.table = None
 
     def forward(self, task: int, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the logits of one task: [B, C], or [B, S, C] for tagging."""
+        ids = ids if self.table is None else self.table.of(ids.cpu()).to(ids.device)
         states: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         if not self.per_token[task]:
             there = mask.unsqueeze(-1).to(states.dtype)

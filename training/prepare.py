@@ -3,8 +3,10 @@
 import math
 import random
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..runtime.errors import SetupError
@@ -59,11 +61,16 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     refuse_unknown(unknown, allow=recipe.allow_unknown)
     validation = [encode_part(sample(task.validation, recipe), task, tokenizer)[0] for task in tasks]
     tokenizer.no_truncation()
+    model = build_model(recipe, tasks, checkpoint)
+    if recipe.lora is None:
+        texts = chain.from_iterable(part.ids for part in [*parts, *validation])
+        unknown_word = [np.array([tokenizer.token_to_id("[UNK]") or 0])]  # what word_dropout puts in
+        model.narrow(chain(texts, unknown_word))
     return Fitting(
         recipe=recipe,
         tasks=tasks,
         checkpoint=checkpoint,
-        model=build_model(recipe, tasks, checkpoint),
+        model=model,
         train=parts,
         validation=validation,
         plan=lay_out(recipe, tasks, parts),
