@@ -26,6 +26,7 @@ Var = Any  # spox is typed, but stays behind this door
 # Added to the scores of padded keys. Finite, so that a row of padding alone gives numbers instead of NaN, and far enough
 # down that exp() gives exactly 0 for every real neighbour.
 MASKED: Final = np.float32(-1e4)
+FLOOR: Final = np.float32(-60)
 _FLOAT: Final = 1  # TensorProto.FLOAT
 
 
@@ -195,7 +196,10 @@ class _Encoder:
     def attention(self, q: Var, k: Var, v: Var) -> Var:
         """Attention over the last two axes [S, D]; the scale is in `q` already."""
         scores = op.add(op.matmul(q, op.transpose(k, perm=[0, 1, 3, 2])), self.bias)
-        return op.matmul(op.softmax(scores, axis=-1), v)
+        return op.matmul(op.softmax(self.settle(scores), axis=-1), v)
+
+    def settle(self, scores: Var) -> Var:
+        return scores
 
     def mean(self, padded: Var, mask: Var) -> Var:
         """Mean over the tokens of each text: padded [B, S, H], its padding zero, mask [B, S] -> [B, H]."""
@@ -219,6 +223,15 @@ class _Ragged(_Encoder):
 
     def lay_out(self, heads: Var) -> Var:
         return op.gather(heads, self._rows, axis=1)
+
+    def settle(self, scores: Var) -> Var:
+        """Lift masked scores to `FLOOR` under the largest of their row.
+
+        exp() of a masked score is subnormal on its way to 0, which costs a CPU 8 times a normal number: 12 % of the
+        whole run went into softmax. exp(FLOOR) = 9e-27 vanishes beside the row's largest, 1, all the same.
+        """
+        below = op.sub(scores, op.reduce_max(scores, _const([3]), keepdims=1))
+        return op.max([below, _const(FLOOR)])
 
     def pick(self, context: Var) -> Var:
         flat = op.reshape(context, _const([self.spec.heads, -1, self.head_size]))

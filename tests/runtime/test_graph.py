@@ -117,6 +117,16 @@ def test_a_row_of_padding_alone_gives_finite_numbers(form: str, request: pytest.
     assert all(np.isfinite(value).all() for value in answers.values())
 
 
+def test_large_scores_do_not_let_padding_in() -> None:
+    loud = {k: v * (30 if ".query." in k or ".key." in k else 1) for k, v in WEIGHTS.items()}
+    session = open_session(build_graph(ENCODER, TASKS, loud), "cpu")
+    texts = rows(4, 40, 9)
+    together = session.run(feed(texts))
+    for row, ids in enumerate(texts):
+        for name in SEQUENCE_TASKS:
+            np.testing.assert_allclose(session.run(feed([ids]))[name][0], together[name][row], atol=1e-6)
+
+
 def test_segment_embeddings_are_added_when_the_checkpoint_has_them(ragged: Session) -> None:
     types = np.random.default_rng(3).normal(0, 1, (2, ENCODER.hidden_size)).astype(np.float32)
     moved = WEIGHTS | {
