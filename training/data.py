@@ -189,7 +189,7 @@ def _labels(row: _Row, column: str) -> list[str]:
 
 
 def _renamed(row: _Row, labels: list[str], reading: Reading) -> list[str]:
-    if reading.merge is None:
+    if not reading.merge:  # also the empty mapping of a source whose task has one
         return labels
     to = {old: new for new, olds in reading.merge.items() for old in olds}
     rest = reading.rest or "error"

@@ -107,9 +107,11 @@ def validate(run: Fitting, step: int, board: SummaryWriter, say: Callable[[str],
             board.add_scalar(f"validation/{data.name}/{name}", value, step)
     mean = float(np.mean([score["main"] for score in scores.values()]))
     better = mean > run.best
-    say(f"step {step}: " + ", ".join(f"{n} {s['main']:.4f}" for n, s in scores.items()) + (" (best)" if better else ""))
+    # Of equals the later one: on a small validation part all look alike, and training has gone on.
+    kept = mean >= run.best
+    say(f"step {step}: " + ", ".join(f"{n} {s['main']:.4f}" for n, s in scores.items()) + (" (best)" if kept else ""))
     run.stale = 0 if better else run.stale + 1
-    if better:
+    if kept:
         run.best, run.best_step, run.scores = mean, step, scores
         run.folder.save_weights(checkpoint_weights(run.model, low_rank=run.recipe.lora is not None))
 

@@ -108,7 +108,8 @@ def build_model(recipe: Recipe, tasks: list[TaskData], checkpoint: Checkpoint) -
 def lay_out(recipe: Recipe, tasks: list[TaskData], parts: list[Part]) -> list[tuple[int, list[int]]]:
     """Return (task, rows) for each step of the run."""
     size = recipe.batch_size
-    seen = [len(part.ids) * (data.task.epochs or recipe.budget.epochs) for data, part in zip(tasks, parts, strict=True)]
+    counts = [len(part.ids) for part in parts]
+    seen = [rows * recipe.epochs_of(data.task, rows) for data, rows in zip(tasks, counts, strict=True)]
     total = recipe.budget.steps or sum(math.ceil(rows / size) for rows in seen)
     by_share = sampler.shares(seen, [data.task.sampling_weight for data in tasks], recipe.temperature)
     steps = sampler.steps_by_task(total, by_share)

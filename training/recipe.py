@@ -179,8 +179,9 @@ class Optimiser(_Frozen):
 
 
 class Budget(_Frozen):
-    epochs: Positive = 3.0
-    """Passes over each task's training rows, unless the task says otherwise."""
+    epochs: Positive | None = None
+    """Passes over each task's training rows, unless the task says otherwise. Without it three, and for few rows as many
+    as make a hundred batches, at most twenty."""
     steps: Count | None = None
     """Batches in all, instead of epochs."""
     evaluations: Count = 3
@@ -226,6 +227,11 @@ class Recipe(_Frozen):
     allow_unknown: bool = False
     attribution: str = ""
     """Origin and licences of data and encoder, in Markdown; stands in the model folder's ATTRIBUTION.md."""
+
+    def epochs_of(self, task: Task, rows: int) -> float:
+        """Return the passes over a task's training rows with the default resolved."""
+        few = min(20.0, 100 * self.batch_size / rows)
+        return task.epochs or self.budget.epochs or max(3.0, few)
 
     @property
     def encoder_lr(self) -> float:

@@ -64,6 +64,11 @@ def test_merge_makes_one_label_of_many_and_rest_decides_about_others(tmp_path: P
     assert refusal(tmp_path, content, merge=merge).startswith("x.jsonl:3: label 'c' is not in merge")
 
 
+def test_a_source_may_do_without_the_merge_of_its_task(tmp_path: Path) -> None:
+    found = read(tmp_path, AB, train={"path": "x.jsonl", "merge": {}}, merge={"other": ["z"]})
+    assert [e.labels for e in found] == [("a",), ("b",)]
+
+
 def test_one_of_keeps_rows_with_exactly_one_label_of_the_list(tmp_path: Path) -> None:
     content = lines(
         {"text": "1", "label": ["a"]}, {"text": "2", "label": ["a", "b"]}, {"text": "3", "label": ["b", "c"]}
