@@ -39,7 +39,7 @@ class Machine(FakeModel):
         return super().run(batch)
 
     def calibrate(self, **options):
-        return calibrate(self, clock=self.clock, **options)
+        return calibrate(self, clock=self.clock, timer=self.clock, **options)
 
 
 @given(
