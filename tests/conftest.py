@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka_broker import NoBroker, OwnBroker, running_broker
@@ -91,6 +92,31 @@ async def make_topics(kafka: str, unique: Callable[[str], str]) -> MakeTopics:
         return names
 
     return make
+
+
+@pytest.fixture
+def spoiled_batch() -> Callable[[str, Any], Awaitable[None]]:
+    """Write one record whose header name is not UTF-8: brokers take it, clients cannot unpack it."""
+    from aiokafka import AIOKafkaProducer
+    from aiokafka.record.util import calc_crc32c
+
+    async def write(bootstrap: str, partition: Any) -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
+        await producer.start()
+        try:
+            batch = producer.create_batch()
+            batch.append(timestamp=None, key=b"k", value=b'{"text": "a"}', headers=[("zzzzzz", b"1")])
+            batch.close()
+            raw = batch._build()
+            start = bytes(raw).index(b"zzzzzz")
+            raw[start : start + 6] = b"\xff" * 6
+            # The checksum stands in bytes 17 to 21, over everything behind it.
+            raw[17:21] = calc_crc32c(bytes(raw[21:])).to_bytes(4, "big")
+            await (await producer.send_batch(batch, partition.topic, partition=partition.partition))
+        finally:
+            await producer.stop()
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,279 @@
+"""The model store: numbered, immutable versions of models, and what serving fetches of one into its cache."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any, Final, Protocol
+from uuid import uuid4
+
+from ..schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
+from ..schemas.serving_event import RejectReason as Reason
+from .errors import ModelRefused, VersionRefused
+from .storage import open_storage
+from .store import (
+    MAX_FILE_BYTES,
+    MAX_MANIFEST_BYTES,
+    OPTIONAL,
+    check_folder,
+    check_roles,
+    open_checked,
+    parse_manifest,
+    read_manifest_bytes,
+    refuse_path,
+    too_large,
+)
+
+MAX_VERSION_BYTES: Final = 8 * 2**30
+KEPT: Final = 4
+"""So many versions of a model stay in a cache, those fetched last."""
+_CHUNK: Final = 2**20
+_FREE_BYTES: Final = 64 * 2**20
+
+
+class ModelStore:
+    """A folder or an fsspec URL with `NAME/VERSION/`. Every call blocks; what cannot be had is VersionRefused.
+
+    Invariants:
+    - versions of a name are increasing integers from 1, complete and never changed;
+    - nothing is written to a cache before the manifest has the digest that was asked for and all its paths are safe;
+    - a folder in a cache is complete, and was checked when `fetch` returned it.
+    """
+
+    def __init__(self, url: str | Path) -> None:
+        """Raises SetupError for a URL of an unknown kind, or one that needs a package that is not installed."""
+        self._storage = open_storage(str(url))
+        self.where = self._storage.where
+        """The address, without credentials."""
+
+    def names(self) -> list[str]:
+        """Return the names of all models that have a version."""
+        return self._storage.names()
+
+    def versions(self, name: str) -> list[int]:
+        """Return the versions of a model, oldest first; empty when there is none."""
+        _refuse_name(name)
+        return self._storage.versions(name)
+
+    def digest(self, name: str, version: int) -> str:
+        """Return the SHA-256 of a version's manifest, which names everything else by digest."""
+        return sha256(self._manifest_bytes(name, version)).hexdigest()
+
+    def describe(self, name: str, version: int) -> ModelManifest:
+        """Return the manifest of a version."""
+        return self._manifest(name, version, self._manifest_bytes(name, version))
+
+    def push(self, folder: Path) -> int:
+        """Add a model or delta folder as the next version of its model, and return the number.
+
+        The folder is checked first, and every byte again on its way. Files that only training reads may be absent; the
+        new version's manifest then does not name them. Raises ModelRefused.
+        """
+        raw = read_manifest_bytes(folder)
+        manifest = parse_manifest(raw, str(folder / MANIFEST_NAME))
+        check_folder(folder)
+        entries = [entry for entry in manifest.files if os.path.lexists(folder / entry.path)]
+        copies = {entry.path: _copy_of(folder, entry) for entry in entries}
+        return self._storage.add(manifest.name, copies, _numbered(raw, {entry.path for entry in entries}))
+
+    def fetch(self, name: str, version: int, digest: str, cache: Path) -> Path:
+        """Return the folder in `cache` with what serving needs of a version whose manifest has this SHA-256.
+
+        Nothing is transferred for what is there already; it is checked all the same, and fetched again when it is not
+        whole. For a delta the folder is one, too: `store.resolve` assembles it.
+        """
+        _refuse_name(name)
+        folder = cache / f"{name}-{version}-{digest[:32]}"
+        if os.path.lexists(folder):
+            if _is_whole(folder, digest):
+                os.utime(folder)
+                return folder
+            _discard(folder)
+        raw = self._manifest_bytes(name, version)
+        if sha256(raw).hexdigest() != digest:
+            message = f"{name} {version} in {self.where}: its manifest is not the one that was released (SHA-256)"
+            raise VersionRefused(Reason.WRONG_DIGEST, message)
+        manifest = self._manifest(name, version, raw)
+        wanted = [entry for entry in manifest.files if entry.role not in OPTIONAL]
+        with self._about(name, version):
+            _refuse_dangers(manifest, wanted, f"{name} {version}")
+            self._download(manifest, wanted, raw, folder)
+        _forget_old(cache, name, folder)
+        return folder
+
+    def _download(self, manifest: ModelManifest, wanted: list[FileEntry], raw: bytes, folder: Path) -> None:
+        beside = folder.parent / f".{folder.name}.{os.getpid()}.{uuid4().hex[:8]}"
+        try:
+            beside.mkdir(parents=True)
+            _check_room(beside, wanted)
+            for entry in wanted:
+                target = beside / entry.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with self._storage.open(manifest.name, manifest.version, entry.path) as source:
+                    _write(target, verified(source, entry))
+            (beside / MANIFEST_NAME).write_bytes(raw)
+            _publish(beside, folder, raw)
+        except OSError as error:
+            raise VersionRefused(Reason.NO_ROOM, f"cache {folder.parent}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _manifest_bytes(self, name: str, version: int) -> bytes:
+        _refuse_name(name)
+        try:
+            with (
+                self._about(name, version),
+                self._storage.open(name, version, MANIFEST_NAME) as file,
+            ):
+                raw = file.read(MAX_MANIFEST_BYTES + 1)
+        except VersionRefused as error:
+            if error.reason is not Reason.MISSING:
+                raise
+            raise VersionRefused(Reason.MISSING, self._absent(name, version)) from error
+        if len(raw) > MAX_MANIFEST_BYTES:
+            message = f"{name} {version}: its manifest has more than {MAX_MANIFEST_BYTES} bytes"
+            raise VersionRefused(Reason.TOO_LARGE, message)
+        return raw
+
+    def _absent(self, name: str, version: int) -> str:
+        there = ", ".join(map(str, self._storage.versions(name)[-10:]))
+        found = f"it has {there}" if there else "nor any other; `murmura models push FOLDER` adds one"
+        return f"model store {self.where} has no version {version} of {name}: {found}"
+
+    def _manifest(self, name: str, version: int, raw: bytes) -> ModelManifest:
+        with self._about(name, version):
+            manifest = parse_manifest(raw, MANIFEST_NAME)
+        if (manifest.name, manifest.version) != (name, version):
+            message = f"{name} {version}: its manifest says {manifest.name} {manifest.version}"
+            raise VersionRefused(Reason.NOT_A_MODEL, message)
+        return manifest
+
+    @contextmanager
+    def _about(self, name: str, version: int) -> Iterator[None]:
+        """Let refusals within say which version they are about."""
+        try:
+            yield
+        except VersionRefused:
+            raise
+        except ModelRefused as error:
+            raise VersionRefused(error.reason, f"{name} {version}: {error}") from error
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def verified(source: _Readable, entry: FileEntry) -> Iterator[bytes]:
+    """Yield a file's bytes, at most one chunk more than its manifest says; VersionRefused unless they are the file's."""
+    digest, left = sha256(), entry.bytes
+    while chunk := source.read(min(_CHUNK, left + 1)):
+        left -= len(chunk)
+        if left < 0:
+            raise VersionRefused(
+                Reason.DAMAGED,
+                f"{entry.path} has more than the {entry.bytes} bytes of the manifest",
+            )
+        digest.update(chunk)
+        yield chunk
+    if left:
+        found = f"{entry.bytes - left} bytes, the manifest says {entry.bytes}"
+        raise VersionRefused(Reason.DAMAGED, f"{entry.path} has {found}")
+    if digest.hexdigest() != entry.sha256:
+        raise VersionRefused(
+            Reason.DAMAGED,
+            f"{entry.path} is not the file that the manifest names (SHA-256)",
+        )
+
+
+def _copy_of(folder: Path, entry: FileEntry) -> Callable[[IO[bytes]], None]:
+    def copy(target: IO[bytes]) -> None:
+        with open_checked(folder, entry, digest=False) as source:
+            for chunk in verified(source, entry):
+                target.write(chunk)
+
+    return copy
+
+
+def _numbered(raw: bytes, paths: set[str]) -> Callable[[int], bytes]:
+    """Return what makes the manifest of a number. Fields that this version of murmura does not know stay."""
+    document: dict[str, Any] = json.loads(raw)
+    document["files"] = [file for file in document["files"] if file["path"] in paths]
+
+    def manifest(version: int) -> bytes:
+        return (json.dumps(document | {"version": version}, indent=2, ensure_ascii=False) + "\n").encode()
+
+    return manifest
+
+
+def _refuse_name(name: str) -> None:
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
+        raise VersionRefused(Reason.UNSAFE_PATH, f"{name!r} is not the name of a model")
+
+
+def _refuse_dangers(manifest: ModelManifest, wanted: list[FileEntry], where: str) -> None:
+    check_roles(manifest, where)
+    for entry in wanted:
+        refuse_path(entry.path, where)
+        if entry.path == MANIFEST_NAME:
+            raise VersionRefused(Reason.UNSAFE_PATH, f"{where}: its manifest names itself as a file")
+        if entry.bytes > MAX_FILE_BYTES:
+            raise too_large(entry, where)
+    total = sum(entry.bytes for entry in wanted)
+    if total > MAX_VERSION_BYTES:
+        message = f"{where} has {total} bytes, at most {MAX_VERSION_BYTES} are fetched"
+        raise VersionRefused(Reason.TOO_LARGE, message)
+
+
+def _check_room(cache: Path, wanted: list[FileEntry]) -> None:
+    needed, free = (
+        sum(entry.bytes for entry in wanted) + _FREE_BYTES,
+        shutil.disk_usage(cache).free,
+    )
+    if needed > free:
+        raise VersionRefused(
+            Reason.NO_ROOM,
+            f"cache {cache.parent} has {free} bytes left, {needed} are needed",
+        )
+
+
+def _write(target: Path, chunks: Iterator[bytes]) -> None:
+    with target.open("xb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+
+
+def _publish(beside: Path, folder: Path, raw: bytes) -> None:
+    try:
+        beside.rename(folder)
+    except OSError:
+        # Another process may have fetched the same meanwhile.
+        if not _is_whole(folder, sha256(raw).hexdigest()):
+            raise
+
+
+def _is_whole(folder: Path, digest: str) -> bool:
+    try:
+        return sha256(read_manifest_bytes(folder)).hexdigest() == digest and bool(check_folder(folder))
+    except ModelRefused:
+        return False
+
+
+def _discard(folder: Path) -> None:
+    """Remove a folder at once for everybody else. Who has its files open keeps them."""
+    gone = folder.parent / f".{folder.name}.{uuid4().hex[:8]}"
+    with suppress(OSError):
+        folder.rename(gone)
+    if gone.is_symlink() or gone.is_file():
+        gone.unlink()
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _forget_old(cache: Path, name: str, newest: Path) -> None:
+    one_of_ours = re.compile(rf"{re.escape(name)}-\d+-[0-9a-f]{{32}}")
+    folders = [path for path in cache.iterdir() if one_of_ours.fullmatch(path.name) and path != newest]
+    for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]:
+        _discard(folder)

@@ -1,0 +1,285 @@
+"""Where the versions of models are kept: a folder, or any file system that fsspec knows.
+
+Both keep `NAME/VERSION/` and promise the same: a version appears complete or not at all, is never changed afterwards,
+and no two who add at the same time get the same number. A folder gets this from renaming; object stores cannot rename,
+so there a number is claimed first and the manifest written last. The only importer of fsspec.
+"""
+
+import errno
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+from typing import IO, Any, Final, Protocol, Self
+from uuid import uuid4
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from ..schemas.manifest import MANIFEST_NAME
+from ..schemas.serving_event import RejectReason as Reason
+from .errors import MurmuraError, SetupError, VersionRefused
+from .store import open_plain
+
+Copy = Callable[[IO[bytes]], None]
+"""Writes one file's content, and raises when it is not what it should be."""
+
+_INCOMING: Final = ".incoming-"
+_STALE_S: Final = 86_400
+# A hidden name cannot be one of a model's files.
+_CLAIM: Final = ".claim"
+
+
+class StoredFile:
+    """A file of the store, open for reading. What goes wrong while reading is VersionRefused, as elsewhere."""
+
+    def __init__(self, file: IO[bytes], where: str) -> None:
+        self._file = file
+        self._where = where
+
+    def read(self, size: int) -> bytes:
+        with reaching(self._where):
+            return self._file.read(size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with suppress(Exception):
+            self._file.close()
+
+
+class Storage(Protocol):
+    """What the store needs. All of it blocks, and raises VersionRefused."""
+
+    where: str
+    """For messages: the address, without credentials."""
+
+    def names(self) -> list[str]:
+        """Return the models that have a version, sorted."""
+
+    def versions(self, name: str) -> list[int]:
+        """Return the complete versions, sorted."""
+
+    def open(self, name: str, version: int, path: str) -> StoredFile:
+        """Open a file of a version. It may be of any size."""
+
+    def add(self, name: str, copies: Mapping[str, Copy], manifest: Callable[[int], bytes]) -> int:
+        """Add a version with a file for each of `copies` and the manifest of the number that it got; return that."""
+
+
+def open_storage(url: str) -> Storage:
+    """Return the storage at a path or an fsspec URL. Nothing is connected yet. Raises SetupError."""
+    where = re.sub(r"//[^/@]*@", "//", url)
+    if "://" not in url:
+        return FolderStorage(Path(url).expanduser().absolute())
+    try:
+        files, root = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise SetupError(f"model store {where}: {error}") from None
+    except Exception as error:
+        # Each file system has its own classes; none of them is worth more than its text.
+        raise SetupError(f"model store {where} cannot be opened: {_text(error)}") from error
+    return FolderStorage(Path(root)) if isinstance(files, LocalFileSystem) else ObjectStorage(files, root, where)
+
+
+@contextmanager
+def reaching(where: str) -> Iterator[None]:
+    """Turn what the storage raises into VersionRefused with a reason."""
+    try:
+        yield
+    except MurmuraError:
+        raise
+    except FileNotFoundError as error:
+        raise VersionRefused(Reason.MISSING, f"model store {where}: {_text(error)} is missing") from error
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in {
+            errno.ENOSPC,
+            errno.EDQUOT,
+        }
+        reason = Reason.NO_ROOM if full else Reason.STORE_UNREACHABLE
+        raise VersionRefused(reason, f"model store {where}: {_text(error)}") from error
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}" + (f": {error.strerror}" if not isinstance(error, FileNotFoundError) else "")
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+class FolderStorage:
+    """A folder of this machine or a mounted one. Invariant: what is under a number is complete, by an atomic rename."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.where = str(root)
+
+    def names(self) -> list[str]:
+        return [name for name in self._listed(self._root) if not name.startswith(".") and self.versions(name)]
+
+    def versions(self, name: str) -> list[int]:
+        return [n for n in self._numbers(name) if (self._root / name / str(n) / MANIFEST_NAME).is_file()]
+
+    def open(self, name: str, version: int, path: str) -> StoredFile:
+        self._check_root()
+        return StoredFile(open_plain(self._root, f"{name}/{version}/{path}", sys.maxsize), self.where)
+
+    def add(self, name: str, copies: Mapping[str, Copy], manifest: Callable[[int], bytes]) -> int:
+        home = self._root / name
+        beside = home / f"{_INCOMING}{uuid4().hex}"
+        with reaching(self.where):
+            home.mkdir(parents=True, exist_ok=True)
+            _sweep(home)
+            try:
+                for path, copy in copies.items():
+                    _write_to_disk(beside / path, copy)
+                return self._take_number(name, beside, manifest)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+
+    def _take_number(self, name: str, beside: Path, manifest: Callable[[int], bytes]) -> int:
+        version = max(self._numbers(name), default=0) + 1
+        while True:
+            _write_to_disk(beside / MANIFEST_NAME, _of(manifest(version)))
+            try:
+                beside.rename(beside.parent / str(version))
+            except OSError as error:
+                # Somebody else has taken the number: a folder that is not empty cannot be replaced.
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                    raise
+                version += 1
+            else:
+                _sync(beside.parent)
+                return version
+
+    def _numbers(self, name: str) -> list[int]:
+        return sorted(int(n) for n in self._listed(self._root / name) if _is_number(n))
+
+    def _listed(self, folder: Path) -> list[str]:
+        self._check_root()
+        with reaching(self.where):
+            return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+    def _check_root(self) -> None:
+        # A mount that is away is worth another try; that a version is missing would be the wrong conclusion.
+        if not self._root.is_dir():
+            raise VersionRefused(Reason.STORE_UNREACHABLE, f"model store {self.where} is not there")
+
+
+def _is_number(name: str) -> bool:
+    return re.fullmatch("[1-9][0-9]{0,8}", name) is not None
+
+
+def _write_to_disk(path: Path, copy: Copy) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        copy(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _of(content: bytes) -> Copy:
+    def copy(file: IO[bytes]) -> None:
+        file.write(content)
+
+    return copy
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(home: Path) -> None:
+    """Remove what a killed upload has left, once nobody can be at work on it any more."""
+    for left in home.glob(f"{_INCOMING}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+class ObjectStorage:
+    """Any fsspec file system. Invariant: a number belongs to whoever claimed it, and is a version once its manifest is there.
+
+    A claim asks the store to create a file only if there is none (s3fs, gcsfs and adlfs have the store decide), and is
+    read back for those that cannot. A claim without a manifest is an upload that failed; its number is not used again.
+    """
+
+    # In-memory stores check and write in two steps, and live in one process.
+    _claiming = Lock()
+
+    def __init__(self, files: Any, root: str, where: str) -> None:
+        self._files = files
+        self._root = root.rstrip("/")
+        self.where = where
+
+    def names(self) -> list[str]:
+        return sorted({name for name, _, path in self._found(self._root) if path == MANIFEST_NAME})
+
+    def versions(self, name: str) -> list[int]:
+        found = self._found(f"{self._root}/{name}")
+        return sorted({number for _, number, path in found if path == MANIFEST_NAME})
+
+    def open(self, name: str, version: int, path: str) -> StoredFile:
+        with reaching(self.where):
+            return StoredFile(self._files.open(self._place(name, version, path), "rb"), self.where)
+
+    def add(self, name: str, copies: Mapping[str, Copy], manifest: Callable[[int], bytes]) -> int:
+        with reaching(self.where):
+            version = self._claim(name)
+            written: list[str] = []
+            try:
+                for path, copy in copies.items():
+                    written.append(self._place(name, version, path))
+                    with self._files.open(self._made(written[-1]), "wb") as file:
+                        copy(file)
+                self._create(self._place(name, version, MANIFEST_NAME), manifest(version))
+            except BaseException:
+                for place in written:
+                    with suppress(Exception):
+                        self._files.rm_file(place)
+                raise
+            return version
+
+    def _claim(self, name: str) -> int:
+        version = (
+            max(
+                (number for _, number, _ in self._found(f"{self._root}/{name}")),
+                default=0,
+            )
+            + 1
+        )
+        mine = uuid4().hex.encode()
+        while True:
+            claim = self._place(name, version, _CLAIM)
+            with suppress(FileExistsError), self._claiming:
+                self._create(claim, mine)
+                if self._files.cat_file(claim) == mine:
+                    return version
+            version += 1
+
+    def _create(self, place: str, content: bytes) -> None:
+        self._files.pipe_file(self._made(place), content, mode="create")
+
+    def _made(self, place: str) -> str:
+        """The same, once its folder is there, for file systems that have folders."""
+        self._files.makedirs(place.rpartition("/")[0], exist_ok=True)
+        return place
+
+    def _place(self, name: str, version: int, path: str) -> str:
+        return f"{self._root}/{name}/{version}/{path}"
+
+    def _found(self, under: str) -> list[tuple[str, int, str]]:
+        """Name, number and path of every file that is in the place of a version's."""
+        with reaching(self.where):
+            self._files.invalidate_cache()
+            paths = [p.removeprefix(self._root).lstrip("/").split("/", 2) for p in self._files.find(under)]
+        return [(p[0], int(p[1]), p[2]) for p in paths if len(p) == 3 and _is_number(p[1])]
