@@ -17,10 +17,12 @@ from pydantic import BaseModel
 
 from .compatibility import incompatibilities
 from .deadletter import DeadLetter
+from .feedback import Feedback
 from .manifest import ModelManifest
 from .release import ReleaseState
 from .request import Request
 from .result import Result
+from .review import Review
 from .serving_event import ServingEvent
 
 HERE: Final = Path(__file__).parent
@@ -31,6 +33,8 @@ MODELS: Final[Mapping[str, type[BaseModel]]] = {
     "manifest.v1": ModelManifest,
     "release.v1": ReleaseState,
     "serving_event.v1": ServingEvent,
+    "feedback.v1": Feedback,
+    "review.v1": Review,
 }
 
 

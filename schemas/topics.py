@@ -49,6 +49,8 @@ TOPICS: Final = (
     Topic("analysis.results", "result", "the request's key, else the request id", "many", 30 * DAY_MS),
     Topic("models", "release state", "model name", "one", compacted=True),
     Topic("events", "serving event", "model or app name", "one", 30 * DAY_MS),
+    Topic("feedback", "feedback", "feedback id", "many", 90 * DAY_MS),
+    Topic("reviews", "review", "prediction id", "few", 30 * DAY_MS),
     Topic("deadletters", "dead letter", "the original's", "few", 30 * DAY_MS, large=True),
 )
 

@@ -16,6 +16,8 @@ CONTRACT = [
     ("murmura.analysis.results", "result", 12, {}),
     ("murmura.models", "release state", 1, {"cleanup.policy": "compact", "retention.ms": None}),
     ("murmura.events", "serving event", 1, {}),
+    ("murmura.feedback", "feedback", 12, {"retention.ms": str(90 * 86_400_000)}),
+    ("murmura.reviews", "review", 3, {}),
     ("murmura.deadletters", "dead letter", 3, {"max.message.bytes": str(TWELVE_MIB + 2 * ROOM)}),
 ]
 

@@ -1,0 +1,79 @@
+"""A request for a person's look at one answer or one example: the value of `murmura.reviews`. It carries no text."""
+
+from enum import StrEnum
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .feedback import Id, PredictionId
+from .result import ModelRef, Score, Source, UtcTime
+
+REVIEW_TYPE: Final = "murmura.review.v1"
+"""CloudEvents type of a review request."""
+
+
+class ReviewReason(StrEnum):
+    MARGIN = "margin"
+    """The two best labels were close."""
+    OUT_OF_SCOPE = "out_of_scope"
+    """Its score for being out of scope lay near the threshold."""
+    ERROR = "error"
+    """A held-out example that was answered otherwise, with high confidence."""
+    LABEL_ERROR = "label_error"
+    """A training example whose label is doubted."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class ExampleRef(_Frozen):
+    """A row of a data file: the file as the recipe names it, and its line from 1."""
+
+    file: Annotated[str, Field(min_length=1, max_length=500)]
+    line: Annotated[int, Field(ge=1)]
+
+
+class Review(_Frozen):
+    """One answer worth a person's time. What they decide comes back as feedback on the prediction id."""
+
+    prediction_id: PredictionId | None = None
+    """Set for a live prediction, and for an example that was made from feedback."""
+    agent: Id | None = None
+    task: Id
+    why: ReviewReason
+    model: ModelRef
+    """Who gave the scores."""
+    source: Source | None = None
+    """Where the request with the text lies."""
+    example: ExampleRef | None = None
+    """Where the example lies that was no request."""
+    predicted: str | None = None
+    """The model's label, also when it was withheld."""
+    given: str | None = None
+    """The label that the example has."""
+    score: Score
+    """Of what was predicted."""
+    margin: Score | None = None
+    """Between the two best labels."""
+    out_of_scope: Score | None = None
+    threshold: Score | None = None
+    """From this `out_of_scope` score on the answer is withheld."""
+    at: UtcTime
+
+    @model_validator(mode="after")
+    def _says_what_to_look_at(self) -> Self:
+        live = self.why in {ReviewReason.MARGIN, ReviewReason.OUT_OF_SCOPE}
+        if live and not (self.prediction_id and self.agent and self.source):
+            raise ValueError(f"a review for {self.why} needs prediction_id, agent and source")
+        if self.prediction_id is None and self.example is None:
+            raise ValueError("a review needs a prediction_id or an example")
+        return self
+
+    @property
+    def key(self) -> str:
+        """The record's key: the prediction id, else where the example lies."""
+        if self.prediction_id is not None:
+            return self.prediction_id
+        assert self.example is not None
+        return f"{self.example.file}:{self.example.line}"
