@@ -148,7 +148,7 @@ async def _watch(
     from .demo_traffic import Customers, collect, settled  # noqa: PLC0415
 
     console = Console()
-    facts = Facts.of(serving.model, serving.url)
+    facts = Facts.of(serving.engine.model, serving.url)
     desk = Desk(frozenset(_AGENTS))
     async with (
         reading(settings.kafka, _topics()[1:], from_beginning=True) as consumer,

@@ -6,11 +6,13 @@ import gc
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 from faststream.asgi import AsgiFastStream
+from faststream.kafka import KafkaBroker
 
 from . import topics_admin
 from .agent import Agent, Handler
@@ -20,12 +22,14 @@ from .errors import SetupError
 from .health import HealthApp, HealthServer, HealthState
 from .logs import get_logger
 from .model import Model
+from .model_slot import FirstModel, Loader, ModelSlot, first_model
+from .model_store import ModelStore
 from .publisher import Publisher, producer_factory
+from .release_watcher import ReleaseWatcher
 from .routes import all_topics, configured, make_routes
 from .session import check_installation
 from .settings import Settings
 from .source import Source, make_broker
-from .store import resolve
 from .telemetry import Metrics
 from .tracker import Tracker
 
@@ -40,8 +44,8 @@ class Serving:
 
     url: str
     """Of health and metrics."""
-    model: Model
     engine: Engine
+    """Its `model` is the one that serves now."""
     metrics: Metrics
     topics: tuple[str, ...]
 
@@ -56,75 +60,103 @@ async def serve(
 ) -> None:
     """Answer records until `stop` is set, then finish what is under way, commit and leave the group.
 
-    `ready` is called once, when records are being consumed. `model` takes the place of the folder in the settings.
-    Raises SetupError for whatever is wrong before that, and whatever ended it otherwise.
+    `ready` is called once, when records are being consumed. `model` takes the place of the one in the settings. Raises
+    SetupError for whatever is wrong before that, and whatever ended it otherwise.
     """
     _refuse_unknown_overrides(settings, agents)
     everyone = [configured(agent, settings.agents.get(agent.name)) for agent in agents]
-    handlers = [agent for agent in everyone if isinstance(agent, Handler)]
-    plain = [agent for agent in everyone if isinstance(agent, Agent)]
     if model is None:
         check_installation()
-    health = HealthState(overdue_s=settings.health.progress_overdue_s)
-    metrics = Metrics()
-    server = HealthServer(HealthApp(health, metrics.registry), settings.http_address)
     async with contextlib.AsyncExitStack() as stack:
-        await server.start()
-        stack.push_async_callback(server.stop)
-        partitions = await _check_topics(settings, everyone)
-        if model is None:
-            model = await asyncio.to_thread(_load, settings)
-        routes = make_routes(plain, model.manifest, settings.app)
-        engine = await _start_engine(settings, model, metrics, stack)
-        _describe(health, metrics, model, engine, settings)
-        publisher = await _start_publisher(settings, metrics, stack)
-        tracker: Tracker[TopicPartition] = Tracker()
-        dispatcher = Dispatcher(
-            engine,
-            publisher,
-            tracker,
-            metrics,
-            routes=routes,
-            dead_letters=settings.dead_letters,
-            max_value_bytes=settings.limits.max_value_bytes,
-            queue_budgets=settings.queue_budgets,
-            aligned=_aligned(plain, partitions),
-            handlers=handlers,
-        )
-        topics = (*routes, *(topic for handler in handlers for topic in handler.topics))
-        broker = make_broker(settings.kafka)
-        source = Source(broker, topics, dispatcher, tracker, metrics, health, settings.kafka, group=settings.group)
-        metrics.watch(
-            in_flight=lambda: tracker.unfinished, assigned=source.assigned, paused=source.paused, lag=source.lag
-        )
-        stopping = asyncio.Event()
-
-        async def release() -> None:
-            # FastStream runs this before it stops the consumer, which tells no listener.
-            health.stopping = True
-            stopping.set()
-            await source.release()
-
-        app = AsgiFastStream(broker, logger=None, on_shutdown=[release])
+        parts = await _assemble(settings, everyone, model, stack)
+        app = AsgiFastStream(parts.broker, logger=None, on_shutdown=[parts.release])
         await _start_app(app, settings)
         try:
             _freeze()
-            ready(Serving(server.url, model, engine, metrics, topics))
-            names = [agent.name for agent in everyone]
-            log.info("serving", topics=list(topics), agents=names, http=server.url)
-            await _until(
-                stop,
-                dispatcher.outbox.failure,
-                source.pump(),
-                source.commit_for_ever(settings.commit_interval_ms / 1000),
-                dispatcher.run(),
-                _watch(health, dispatcher),
-                before_end=app.stop,
+            ready(parts.serving)
+            log.info(
+                "serving",
+                topics=list(parts.serving.topics),
+                agents=[agent.name for agent in everyone],
+                http=parts.serving.url,
             )
+            await _until(stop, parts.dispatcher.outbox.failure, *parts.loops(settings), before_end=app.stop)
         finally:
-            if not stopping.is_set():
+            if not parts.health.stopping:
                 await app.stop()
     log.info("stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a process is made of, joined and not yet running."""
+
+    serving: Serving
+    health: HealthState
+    dispatcher: Dispatcher
+    broker: KafkaBroker
+    source: Source
+    watcher: ReleaseWatcher | None
+
+    async def release(self) -> None:
+        """Drain and commit. FastStream runs this before it stops the consumer, which tells no listener."""
+        self.health.stopping = True
+        await self.source.release()
+
+    def loops(self, settings: Settings) -> list[Coroutine[Any, Any, None]]:
+        """Return what runs for as long as the process does."""
+        watching = [self.watcher.follow(), self.watcher.swap_for_ever()] if self.watcher else []
+        return [
+            self.source.pump(),
+            self.source.commit_for_ever(settings.commit_interval_ms / 1000),
+            self.dispatcher.run(),
+            _watch(self.health, self.dispatcher),
+            *watching,
+        ]
+
+
+async def _assemble(
+    settings: Settings, everyone: Sequence[Agent | Handler], model: Model | None, stack: contextlib.AsyncExitStack
+) -> _Parts:
+    """Start everything but the consumer, in the order in which one part needs another."""
+    handlers = [agent for agent in everyone if isinstance(agent, Handler)]
+    agents = [agent for agent in everyone if isinstance(agent, Agent)]
+    health = HealthState(overdue_s=settings.health.progress_overdue_s)
+    metrics = Metrics()
+    server = HealthServer(HealthApp(health, metrics.registry), settings.http_address)
+    await server.start()
+    stack.push_async_callback(server.stop)
+    partitions = await _check_topics(settings, everyone)
+    loader = _loader(settings, agents)
+    first = FirstModel(model) if model is not None else await first_model(settings, loader)
+    routes = make_routes(agents, first.model.manifest, settings.app)
+    engine = await _start_engine(settings, first.model, metrics, stack)
+    _describe(health, metrics, engine, settings, first.model)
+    publisher = await _start_publisher(settings, metrics, stack)
+    tracker: Tracker[TopicPartition] = Tracker()
+    dispatcher = Dispatcher(
+        engine,
+        publisher,
+        tracker,
+        metrics,
+        routes=routes,
+        dead_letters=settings.dead_letters,
+        max_value_bytes=settings.limits.max_value_bytes,
+        queue_budgets=settings.queue_budgets,
+        aligned=_aligned(agents, partitions),
+        handlers=handlers,
+    )
+    topics = (*routes, *(topic for handler in handlers for topic in handler.topics))
+    broker = make_broker(settings.kafka)
+    source = Source(broker, topics, dispatcher, tracker, metrics, health, settings.kafka, group=settings.group)
+    metrics.watch(in_flight=lambda: tracker.unfinished, assigned=source.assigned, paused=source.paused, lag=source.lag)
+    watcher = None
+    if loader is not None:
+        slot = ModelSlot(settings, agents, engine, dispatcher)
+        slot.on_swap = partial(_describe, health, metrics, engine, settings)
+        watcher = ReleaseWatcher(settings, loader, slot, publisher, metrics, generation=first.generation)
+    serving = Serving(server.url, engine, metrics, topics)
+    return _Parts(serving, health, dispatcher, broker, source, watcher)
 
 
 async def _until(
@@ -168,6 +200,8 @@ def _refuse_unknown_overrides(settings: Settings, agents: Sequence[Agent | Handl
 async def _check_topics(settings: Settings, agents: Sequence[Agent | Handler]) -> dict[str, int]:
     inputs, outputs = all_topics(agents, settings.dead_letters)
     there = await topics_admin.partitions(settings.kafka)
+    if settings.model.store is not None:
+        outputs = (*outputs, f"{settings.prefix}.models", f"{settings.prefix}.events")
     missing = [topic for topic in dict.fromkeys((*inputs, *outputs)) if topic not in there]
     if missing:
         raise SetupError(
@@ -186,11 +220,11 @@ def _aligned(agents: Sequence[Agent], partitions: dict[str, int]) -> frozenset[s
     )
 
 
-def _load(settings: Settings) -> Model:
-    folder = settings.model.folder
-    if folder is None:
-        raise SetupError("no model: name a model folder with --model, MURMURA_MODEL__FOLDER or model.folder")
-    return Model.load(resolve(folder), device=settings.model.device, graph=settings.model.graph)
+def _loader(settings: Settings, agents: Sequence[Agent]) -> Loader | None:
+    of = settings.model
+    if of.store is None:
+        return None
+    return Loader(settings, ModelStore(of.store), agents)
 
 
 async def _start_engine(settings: Settings, model: Model, metrics: Metrics, stack: contextlib.AsyncExitStack) -> Engine:
@@ -208,7 +242,7 @@ async def _start_engine(settings: Settings, model: Model, metrics: Metrics, stac
     return engine
 
 
-def _describe(health: HealthState, metrics: Metrics, model: Model, engine: Engine, settings: Settings) -> None:
+def _describe(health: HealthState, metrics: Metrics, engine: Engine, settings: Settings, model: Model) -> None:
     manifest = model.manifest
     health.model_loaded = True
     health.details["model"] = {"name": manifest.name, "version": manifest.version, "device": model.device}

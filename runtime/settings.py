@@ -141,7 +141,11 @@ class ModelSettings(_Section):
     """Which model answers, on what, and how batches are formed."""
 
     folder: Path | None = None
-    """A model folder or a delta folder."""
+    """A model folder or a delta folder. With `store` it serves until the first release."""
+    store: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """Folder or fsspec URL of the model store. With it releases of `name` are followed and swapped in."""
+    name: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """The model of the store that serves."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     cores: Positive = Field(default_factory=_own_cores)
     """Forward passes at once on a CPU, each on one core. Default: the cores this process may use."""
@@ -151,6 +155,13 @@ class ModelSettings(_Section):
     max_rows: Positive = 256
     max_wait_ms: Annotated[float, Field(ge=0)] = 0.0
     """How long a batch may wait for company. 0: never; a batch is closed when the device asks for it."""
+
+    @model_validator(mode="after")
+    def _store_and_name_go_together(self) -> Self:
+        if (self.store is None) != (self.name is None):
+            alone, other = ("store", "name") if self.store else ("name", "store")
+            raise ValueError(f"{alone} is set without {other}: releases are followed for one model of one store")
+        return self
 
 
 class LimitSettings(_Section):

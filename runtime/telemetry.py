@@ -51,6 +51,8 @@ METRICS: Final = (
            "Forward passes' seconds in the last 30 s, against what the run slots had"),
     Metric("murmura_host_seconds_per_record", "gauge", (),
            "CPU seconds of the process outside forward passes, for each text answered in the last 30 s"),
+    Metric("murmura_model_swaps_total", "counter", ("outcome",),
+           "Releases considered: swapped, rejected, stale (a generation that does not increase)"),
     Metric("murmura_model_info", "gauge", ("name", "version", "device", "graph"), "1 for the model that answers"),
 )  # fmt: skip
 
@@ -92,6 +94,7 @@ class Metrics:
         self._dead_letters = counter("murmura_dead_letters_total")
         self._commits = counter("murmura_commits_total")
         self._send_retries = counter("murmura_send_retries_total")
+        self._swaps = counter("murmura_model_swaps_total")
         self.end_to_end = histogram("murmura_end_to_end_seconds")
         self.queue = histogram("murmura_queue_seconds")
         self.inference = histogram("murmura_inference_seconds")
@@ -134,6 +137,10 @@ class Metrics:
 
     def send_retry(self, records: int = 1) -> None:
         self._send_retries.add((), records)
+
+    def swap(self, outcome: Literal["swapped", "rejected", "stale"]) -> None:
+        """A release was considered."""
+        self._swaps.add((outcome,))
 
     def model(self, name: str, version: int, device: str, graph: str, *, run_slots: int = 1) -> None:
         """Say which model answers from now on, and how many forward passes may run at once."""

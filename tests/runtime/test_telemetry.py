@@ -23,6 +23,7 @@ CONTRACT = {
     ("murmura_paused_partitions", "gauge", ()),
     ("murmura_commits_total", "counter", ("outcome",)),
     ("murmura_send_retries_total", "counter", ()),
+    ("murmura_model_swaps_total", "counter", ("outcome",)),
     ("murmura_device_busy_ratio", "gauge", ()),
     ("murmura_host_seconds_per_record", "gauge", ()),
     ("murmura_model_info", "gauge", ("name", "version", "device", "graph")),
@@ -37,6 +38,7 @@ def used_metrics() -> Metrics:
     metrics.dead_letter(None, "tickets", "not_json")
     metrics.commit(ok=True)
     metrics.send_retry(2)
+    metrics.swap("swapped")
     metrics.model("desk", 3, "cpu", "ragged")
     metrics.watch(in_flight=lambda: 5, assigned=lambda: 4, paused=lambda: 1, lag=lambda: {("tickets", 2): 17})
     return metrics
