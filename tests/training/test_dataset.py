@@ -8,7 +8,7 @@ from murmura.runtime.errors import SetupError
 from murmura.training.data import Example
 from murmura.training.dataset import overlap, pad, read_tasks, refuse_unknown, unknown_share
 from murmura.training.encoders import train_tokenizer
-from murmura.training.recipe import Recipe
+from murmura.training.recipe import Recipe, load_recipe
 
 ENGLISH = ["where is my card", "send the money to london", "what is the weather like", "thank you very much"]
 CHINESE = ["我的卡在哪里", "请给我换一张新卡", "今天天气怎么样"]
@@ -82,3 +82,13 @@ def test_a_batch_is_padded_to_its_longest_text(english: Tokenizer) -> None:
     ids, mask = pad([np.array([2, 7, 3]), np.array([2, 3])])
     assert ids.tolist() == [[2, 7, 3], [2, 3, 0]]
     assert mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+
+
+@pytest.mark.shared
+def test_the_joint_recipe_reads_the_public_data(shared_data: Path) -> None:
+    joint = load_recipe(Path(__file__).resolve().parents[2] / "recipes" / "joint.yaml")
+    intent, slots, sentiment = read_tasks(joint, shared_data)
+    assert (len(intent.labels), len(intent.train), len(intent.outside)) == (150, 15_000, 100)
+    assert (len(slots.labels), len(slots.train), len(slots.test)) == (79, 13_084, 700)
+    assert (sentiment.labels, len(sentiment.train)) == (["ambiguous", "negative", "neutral", "positive"], 12_000)
+    assert overlap(slots.train, slots.test) == 26
