@@ -2,6 +2,8 @@
 
 engine = FakeEngine(FakeModel([INTENT], {"where is my card?": {"intent": classified("card_arrival", 0.9)}}))
 prediction = await engine.predict("where is my card?")
+
+A whole agent, from the request's bytes to what it publishes, is run by `rehearsal.rehearse`, with the same FakeModel.
 """
 
 import asyncio
