@@ -1,15 +1,21 @@
-"""`murmura models`: look at model folders, verify them, and make one from a delta."""
+"""`murmura models`: look at models in folders and in the store, verify them, and make one from a delta."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from . import cli_options as options
+from . import cli_releases
+from .cli_tables import print_table
 
 if TYPE_CHECKING:
     from ..schemas.manifest import ModelManifest, TaskSpec
 
 models_app = typer.Typer(
-    help="Look at model folders, verify them, and make one from a delta.", no_args_is_help=True, rich_markup_mode="rich"
+    help="Look at models, push them to the store, release them, and go back.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A model folder or a delta folder.")]
@@ -17,12 +23,27 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A model folder o
 
 @models_app.command("list")
 def list_models(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the model folders lie.")] = Path("models"),
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Where model folders lie. Default: models.", show_default=False)
+    ] = None,
+    store: cli_releases.Store = None,
+    config: options.Config = None,
 ) -> None:
-    """List the model folders in a directory.
+    """List the model folders in a directory, or the versions in a model store.
 
     Example: [bold]murmura models list models[/bold]
+
+    The versions of a store: [bold]murmura models list --store /srv/models[/bold]
     """
+    if folder is None:
+        store = store or options.settings(config).model.store
+    if store is not None:
+        print_table(["model", "version", "form", "tasks", "size", "digest"], _stored_rows(store))
+    else:
+        print_table(["folder", "model", "form", "tasks", "size"], _folder_rows(folder or Path("models")))
+
+
+def _folder_rows(folder: Path) -> list[list[str]]:
     from .errors import ModelRefused, SetupError
     from .store import read_manifest
 
@@ -31,30 +52,56 @@ def list_models(
     rows = []
     for path in sorted(p.parent for p in folder.glob("*/manifest.json")):
         try:
-            rows.append(_summary(path, read_manifest(path)))
+            manifest = read_manifest(path)
         except ModelRefused as error:
             rows.append([path.name, "", "refused", str(error), ""])
+        else:
+            rows.append([path.name, f"{manifest.name} {manifest.version}", *_summary(manifest)])
     if not rows:
         raise SetupError(f"{folder} holds no model folder; `murmura train` makes one")
-    _print_table(["folder", "model", "form", "tasks", "size"], rows)
+    return rows
 
 
-def _summary(path: Path, manifest: "ModelManifest") -> list[str]:
+def _stored_rows(url: str) -> list[list[str]]:
+    from .errors import ModelRefused, SetupError
+    from .model_store import ModelStore
+
+    store = ModelStore(url)
+    rows = []
+    for name in store.names():
+        for version in store.versions(name):
+            try:
+                rows.append([name, str(version), *_summary(store.describe(name, version)), store.digest(name, version)])
+            except ModelRefused as error:
+                rows.append([name, str(version), "refused", str(error), "", ""])
+    if not rows:
+        raise SetupError(f"model store {store.where} holds no version; `murmura models push FOLDER` adds one")
+    return rows
+
+
+def _summary(manifest: "ModelManifest") -> list[str]:
     form = "delta" if manifest.is_delta else "model"
     tasks = ", ".join(task.name for task in manifest.tasks)
     size = sum(f.bytes for f in manifest.files)
-    return [path.name, f"{manifest.name} {manifest.version}", form, tasks, f"{size / 1e6:.1f} MB"]
+    return [form, tasks, f"{size / 1e6:.1f} MB"]
 
 
 @models_app.command()
-def show(folder: Folder) -> None:
+def show(
+    model: Annotated[
+        str, typer.Argument(metavar="FOLDER|NAME/VERSION", help="A model or delta folder; with --store a version.")
+    ],
+    store: cli_releases.Store = None,
+) -> None:
     """Show what a model answers: its encoder, tasks, labels, thresholds and measured figures.
 
     Example: [bold]murmura models show models/desk[/bold]
+
+    Of a store: [bold]murmura models show desk/3 --store /srv/models[/bold]
     """
     from .store import read_manifest
 
-    manifest = read_manifest(folder)
+    manifest = read_manifest(Path(model)) if store is None else cli_releases.stored_manifest(store, model)
     encoder, base = manifest.encoder, manifest.base
     facts = [
         ["model", f"{manifest.name} {manifest.version}"],
@@ -66,9 +113,9 @@ def show(folder: Folder) -> None:
     ]
     if base is not None:
         facts.append(["base", f"{base.source}, SHA-256 {base.sha256[:12]}...; assembled on first use"])
-    _print_table(["", ""], facts)
-    _print_table(["task", "kind", "labels", "thresholds", "measured"], [_task_row(manifest, t) for t in manifest.tasks])
-    _print_table(["file", "role", "bytes"], [[f.path, f.role, f"{f.bytes:,}"] for f in manifest.files])
+    print_table(["", ""], facts)
+    print_table(["task", "kind", "labels", "thresholds", "measured"], [_task_row(manifest, t) for t in manifest.tasks])
+    print_table(["file", "role", "bytes"], [[f.path, f.role, f"{f.bytes:,}"] for f in manifest.files])
 
 
 def _task_row(manifest: "ModelManifest", task: "TaskSpec") -> list[str]:
@@ -97,7 +144,7 @@ def verify(folder: Folder) -> None:
 
     manifest = read_manifest(folder)
     checks = inspect_files(folder, manifest)
-    _print_table(
+    print_table(
         ["file", "role", "found"], [[c.path, c.role, c.problem or ("absent" if c.absent else "ok")] for c in checks]
     )
     check_folder(folder)
@@ -130,22 +177,5 @@ def assemble(
     typer.echo(f"{out}: {manifest.name} {manifest.version}, its reference sample reproduced")
 
 
-def _print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """A table on a terminal; else tab-separated lines, which other programs can read."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        for row in rows:
-            typer.echo("\t".join(row))
-        return
-    table = Table(*columns, show_header=any(columns), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
-    console.print(table)
-
-
-def _style(cell: str) -> Any:
-    return {"ok": "green", "absent": "dim", "refused": "bold red"}.get(cell, "")
+for command in (cli_releases.push, cli_releases.release, cli_releases.rollback, cli_releases.history):
+    models_app.command()(command)

@@ -1,0 +1,222 @@
+"""`murmura models push | release | rollback | history`: versions in the store, and which of them is live."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import cli_options as options
+from .cli_tables import print_table
+from .errors import SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..schemas.manifest import ModelManifest
+    from ..schemas.release import ReleaseState
+    from .model_store import ModelStore
+    from .settings import Settings
+
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="Model store: a folder, or a URL such as s3://bucket/models. Default: model.store.",
+    ),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
+By = Annotated[str | None, typer.Option("--by", metavar="WHO", help="For the history. Default: your user name.")]
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A model folder or a delta folder.")],
+    store: Store = None,
+    config: options.Config = None,
+) -> None:
+    """Add a model to the store as its next version. Nobody serves it before it is released.
+
+    Example: [bold]murmura models push models/desk --store /srv/models[/bold]
+    """
+    from .store import read_manifest
+
+    there = _store(options.settings(config), store)
+    version = there.push(folder)
+    name = read_manifest(folder).name
+    typer.echo(f"{name} {version}\t{there.digest(name, version)}")
+    typer.echo(f"make it live with `murmura models release {name} {version} --why TEXT`", err=True)
+
+
+def release(
+    name: Name,
+    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="One that is in the store.")],
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="For the history.")],
+    by: By = None,
+    store: Store = None,
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+) -> None:
+    """Make a version of the store the one that every process serves. They swap while they answer.
+
+    Example: [bold]murmura models release desk 3 --why "knows the new product" --store /srv/models[/bold]
+    """
+    from ..schemas.release import released
+
+    settings = options.settings(config, bootstrap=bootstrap)
+    there = _store(settings, store)
+    there.describe(name, version)
+    digest = there.digest(name, version)
+
+    def step(state: "ReleaseState | None") -> "ReleaseState | None":
+        if state is not None and (state.current.version, state.current.digest) == (version, digest):
+            return None
+        return released(state, name, version, digest, by=_who(by), why=why, at=_now())
+
+    _publish(settings, name, step)
+
+
+def rollback(
+    name: Name,
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="For the history.")] = "",
+    by: By = None,
+    store: Store = None,
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+) -> None:
+    """Make the version before the current one live again. Twice goes back two versions.
+
+    Where the store is known it is asked whether that version is there still.
+
+    Example: [bold]murmura models rollback desk --why "too many refunds"[/bold]
+    """
+    from ..schemas.release import rolled_back
+
+    settings = options.settings(config, bootstrap=bootstrap)
+
+    def step(state: "ReleaseState | None") -> "ReleaseState | None":
+        if state is None:
+            raise SetupError(f"{name} has no release to go back from; `murmura models history` names those that have")
+        try:
+            new = rolled_back(state, by=_who(by), why=why, at=_now())
+        except LookupError as error:
+            raise SetupError(f"{error.args[0]}; `murmura models release {name} VERSION` takes any") from None
+        if store or settings.model.store:
+            _check_unchanged(_store(settings, store), new)
+        return new
+
+    _publish(settings, name, step)
+
+
+def history(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="A model. Default: what is current of each.", show_default=False),
+    ] = None,
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+) -> None:
+    """Show what was released when, by whom and why, the newest last.
+
+    Example: [bold]murmura models history desk[/bold]
+    """
+    settings = options.settings(config, bootstrap=bootstrap)
+    states = _read(settings)
+    if name is None:
+        if not states:
+            raise SetupError(f"nothing has been released yet in {_topic(settings)}")
+        steps = [[state.name, *_steps(state)[-1]] for state in states.values()]
+        print_table(["model", "generation", "version", "at", "by", "why"], steps)
+    elif name in states:
+        print_table(["generation", "version", "at", "by", "why"], _steps(states[name]))
+    else:
+        there = f"; there are {', '.join(sorted(states))}" if states else ""
+        raise SetupError(f"{name} has no release in {_topic(settings)}{there}")
+
+
+def stored_manifest(url: str, model: str) -> "ModelManifest":
+    """Return the manifest of `NAME/VERSION` in a store; of `NAME` that of the newest version."""
+    from .model_store import ModelStore
+
+    store = ModelStore(url)
+    name, slash, number = model.partition("/")
+    if slash and not (number.isascii() and number.isdigit()):
+        raise SetupError(f"expected NAME/VERSION such as desk/3, found {model!r}")
+    versions = [int(number)] if slash else store.versions(name)
+    if not versions:
+        raise SetupError(
+            f"model store {store.where} has no version of {name}; it has {', '.join(store.names()) or 'none'}"
+        )
+    return store.describe(name, versions[-1])
+
+
+def _store(settings: "Settings", url: str | None) -> "ModelStore":
+    from .model_store import ModelStore
+
+    if url is None and settings.model.store is None:
+        raise SetupError("no model store is set: say where it is with --store URL, or set model.store and model.name")
+    return ModelStore(url or settings.model.store or "")
+
+
+def _check_unchanged(store: "ModelStore", state: "ReleaseState") -> None:
+    current = state.current
+    if store.digest(state.name, current.version) != current.digest:
+        raise SetupError(
+            f"{state.name} {current.version} in {store.where} is not what was released as it (SHA-256); "
+            "put the old one back, or release another version"
+        )
+
+
+def _topic(settings: "Settings") -> str:
+    return f"{settings.prefix}.models"
+
+
+def _read(settings: "Settings") -> "dict[str, ReleaseState]":
+    from . import cli_run
+    from .releases import read_states
+
+    return cli_run.run(lambda stop: read_states(settings.kafka, _topic(settings)))
+
+
+def _publish(settings: "Settings", name: str, step: "Callable[[ReleaseState | None], ReleaseState | None]") -> None:
+    """Publish the state that `step` makes of the present one; None from it means that there is nothing to do."""
+    from pydantic import ValidationError
+
+    from . import cli_run
+    from .releases import publish_state
+
+    before = _read(settings).get(name)
+    try:
+        new = step(before)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise SetupError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if new is None:
+        typer.echo(f"{name} {before.current.version if before else ''} is current already")
+        return
+    cli_run.run(lambda stop: publish_state(settings.kafka, _topic(settings), new, producer=settings.producer))
+    was = f", before: {before.current.version}" if before else ""
+    typer.echo(f"{name} {new.current.version} is current (generation {new.generation}{was})")
+
+
+def _steps(state: "ReleaseState") -> list[list[str]]:
+    def version(step_version: int, restores: int | None) -> str:
+        return f"{step_version} (back to generation {restores})" if restores else str(step_version)
+
+    return [
+        [str(s.generation), version(s.version, s.restores), f"{s.at:%Y-%m-%d %H:%M:%SZ}", s.by, s.why]
+        for s in state.history
+    ] or [[str(state.generation), str(state.current.version), "", "", ""]]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _who(by: str | None) -> str:
+    import getpass
+
+    try:
+        return by or getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return "unknown"
