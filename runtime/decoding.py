@@ -65,41 +65,44 @@ class Classification:
         self._top = min(ALTERNATIVES, len(spec.labels))
 
     def __call__(self, rows: Rows, thresholds: Thresholds) -> list[Output]:
-        scores = np.round(softmax(rows.values.astype(np.float64) / self._temperature), PLACES)
+        scores = softmax(rows.values.astype(np.float64) / self._temperature).round(PLACES)
+        every = np.arange(len(scores))
         winner, refused = self._winners(scores, thresholds.out_of_scope)
-        order = self._order(scores, winner)
-        best = np.take_along_axis(scores, order, axis=1)
-        reasons = np.where(refused, 2, 0)
-        if thresholds.accept is not None:
-            reasons[~refused & (best[:, 0] < thresholds.accept)] = 1
-        labels, why = self._labels, (None, "below_threshold", "out_of_scope")
-        return [
-            {
-                "kind": "classification",
-                "label": None if reason else labels[ids[0]],
-                "score": values[0],
-                "alternatives": [{"label": labels[i], "score": v} for i, v in zip(ids, values, strict=True)],
-                "abstained": reason > 0,
-                "reason": why[reason],
-            }
-            for ids, values, reason in zip(order.tolist(), best.tolist(), reasons.tolist(), strict=True)
-        ]
+        order = self._order(scores, winner, every)
+        best = scores[every[:, None], order].tolist()
+        labels, accept = self._labels, thresholds.accept
+        outputs: list[Output] = []
+        for ids, values, out in zip(order.tolist(), best, refused, strict=True):
+            reason = "out_of_scope" if out else None
+            if accept is not None and not out and values[0] < accept:
+                reason = "below_threshold"
+            outputs.append(
+                {
+                    "kind": "classification",
+                    "label": labels[ids[0]] if reason is None else None,
+                    "score": values[0],
+                    "alternatives": [{"label": labels[i], "score": v} for i, v in zip(ids, values, strict=True)],
+                    "abstained": reason is not None,
+                    "reason": reason,
+                }
+            )
+        return outputs
 
-    def _winners(self, scores: Floats, threshold: float | None) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    def _winners(self, scores: Floats, threshold: float | None) -> tuple[npt.NDArray[Any], list[bool]]:
         """Return the winning label of each row, and whether it is the out-of-scope one."""
         first = scores.argmax(axis=1)
         oos = self._out_of_scope
         if oos is None:
-            return first, np.zeros(len(scores), np.bool_)
+            return first, [False] * len(scores)
         refused = first == oos if threshold is None else scores[:, oos] >= threshold
         in_scope = scores.copy()
         in_scope[:, oos] = -1.0
-        return np.where(refused, oos, in_scope.argmax(axis=1)), refused
+        return np.where(refused, oos, in_scope.argmax(axis=1)), refused.tolist()
 
-    def _order(self, scores: Floats, winner: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _order(self, scores: Floats, winner: npt.NDArray[Any], every: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The top labels of each row, the winner first. Three passes of argmax beat a sort of 150 labels."""
         order = np.empty((len(scores), self._top), np.int64)
-        left, every = scores.copy(), np.arange(len(scores))
+        left = scores.copy()
         order[:, 0] = winner
         for place in range(1, self._top):
             left[every, order[:, place - 1]] = -1.0
@@ -140,29 +143,55 @@ class Tagging:
         self._temperature = spec.calibration.temperature
         self._legal = legal_transitions(spec.labels)
         self._legal_start = np.array([not tag.startswith("I-") for tag in spec.labels])
+        # Row by row what may follow each tag; the last row, which is also row -1, what may come first.
+        self._may_follow: list[list[bool]] = [*self._legal.tolist(), self._legal_start.tolist()]
 
     def __call__(self, rows: Rows, thresholds: Thresholds) -> list[Output]:
         del thresholds
         outputs: list[Output] = [{"kind": "tagging", "spans": []} for _ in rows.texts]
         # Most texts of most topics hold no entity: only rows with a tag other than O are looked at one by one.
-        hits = np.flatnonzero(rows.values.argmax(axis=1) != self._outside)
-        touched = np.unique(np.searchsorted(rows.bounds, hits, side="right") - 1)
-        for r in touched.tolist():
-            logits = rows.values[rows.bounds[r] : rows.bounds[r + 1]]
-            outputs[r]["spans"] = self._spans(logits, rows.encodings[r], rows.texts[r])
+        best = rows.values.argmax(axis=1)
+        hits = np.flatnonzero(best != self._outside)
+        if not len(hits):
+            return outputs
+        scores = self._scores(rows.values[hits])[np.arange(len(hits)), best[hits]]
+        certain = dict(zip(hits.tolist(), scores.tolist(), strict=True))
+        tags, bounds = best.tolist(), rows.bounds.tolist()
+        for r in dict.fromkeys((np.searchsorted(rows.bounds, hits, side="right") - 1).tolist()):
+            words = list(word_spans(rows.encodings[r]))
+            tokens = [bounds[r] + first for first, _, _ in words]
+            path = [tags[token] for token in tokens]
+            if self._allowed(path):
+                chosen = [certain.get(token, 0.0) for token in tokens]  # that of an O is never asked for
+            else:
+                path, chosen = self._searched(rows.values[tokens])
+            outputs[r]["spans"] = self._spans(path, chosen, words, rows.texts[r])
         return outputs
 
-    def _spans(self, logits: Floats, encoding: Encoding, text: str) -> list[dict[str, Any]]:
-        words = list(word_spans(encoding))
-        if not words:
-            return []
-        scores = softmax(logits[[w[0] for w in words]].astype(np.float64) / self._temperature)
-        tags = self.best_sequence(scores)
-        chosen = scores[np.arange(len(tags)), tags].tolist()
+    def _scores(self, logits: Floats) -> Floats:
+        return softmax(logits.astype(np.float64) / self._temperature)
+
+    def _allowed(self, path: list[int]) -> bool:
+        """Whether a sequence is legal; in plain Python, since one text's is too short to be worth an array."""
+        before = -1
+        for tag in path:
+            if not self._may_follow[before][tag]:
+                return False
+            before = tag
+        return True
+
+    def _searched(self, logits: Floats) -> tuple[list[int], list[float]]:
+        scores = self._scores(logits)
+        path = self.best_sequence(scores)
+        return path, scores[np.arange(len(path)), path].tolist()
+
+    def _spans(
+        self, path: list[int], scores: list[float], words: list[tuple[int, int, int]], text: str
+    ) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        for label, first, last in tag_runs([self._tags[t] for t in tags]):
+        for label, first, last in tag_runs([self._tags[tag] for tag in path]):
             start, end = words[first][1], whole_character(text, words[last][2])
-            score = round(sum(chosen[first : last + 1]) / (last + 1 - first), PLACES)
+            score = round(sum(scores[first : last + 1]) / (last + 1 - first), PLACES)
             found.append({"label": label, "text": text[start:end], "start": start, "end": end, "score": score})
         return found
 
