@@ -23,9 +23,10 @@ from safetensors.numpy import load, save
 
 from ..schemas.manifest import Base, ModelManifest
 from .errors import ModelRefused, SetupError
-from .graph import Weights, build_graph
+from .graph import build_graph
 from .model import Model
 from .store import check_folder, read_checked, read_manifest, write_manifest
+from .weights import Weights
 
 Array = npt.NDArray[Any]
 

@@ -8,7 +8,7 @@ Two forms of the same weights:
 - *padded*: the usual `[B, S]`, for devices with fixed shapes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -17,9 +17,8 @@ import spox.opset.ai.onnx.v20 as op
 from spox import Tensor, argument, build
 
 from ..schemas.manifest import EncoderSpec, TaskSpec
-from .errors import ModelRefused
+from .weights import Weights, check_weights
 
-Weights = Mapping[str, npt.NDArray[Any]]
 Form = Literal["ragged", "padded"]
 Var = Any  # spox is typed, but stays behind this door
 
@@ -28,44 +27,6 @@ Var = Any  # spox is typed, but stays behind this door
 MASKED: Final = np.float32(-1e4)
 FLOOR: Final = np.float32(-60)
 _FLOAT: Final = 1  # TensorProto.FLOAT
-
-
-def weight_shapes(encoder: EncoderSpec, tasks: Sequence[TaskSpec]) -> dict[str, tuple[int, ...]]:
-    """Return every weight that the graph is built from, with its shape. Names are those of BERT checkpoints."""
-    hidden, inner = encoder.hidden_size, encoder.intermediate_size
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (encoder.vocab_size, hidden),
-        "embeddings.position_embeddings.weight": (encoder.max_positions, hidden),
-    }
-
-    def pair(name: str, *shape: int) -> None:
-        shapes[name + ".weight"], shapes[name + ".bias"] = shape, shape[:1]
-
-    pair("embeddings.LayerNorm", hidden)
-    for i in range(encoder.layers):
-        layer = f"encoder.layer.{i}."
-        for part in ("query", "key", "value"):
-            pair(f"{layer}attention.self.{part}", hidden, hidden)
-        pair(layer + "attention.output.dense", hidden, hidden)
-        pair(layer + "attention.output.LayerNorm", hidden)
-        pair(layer + "intermediate.dense", inner, hidden)
-        pair(layer + "output.dense", hidden, inner)
-        pair(layer + "output.LayerNorm", hidden)
-    for task in tasks:
-        pair(f"heads.{task.name}", len(task.labels), hidden)
-    return shapes
-
-
-def check_weights(encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights) -> None:
-    """Raise ModelRefused when a weight is missing or has another shape than the manifest says. More are ignored."""
-    for name, shape in weight_shapes(encoder, tasks).items():
-        if name not in weights:
-            raise ModelRefused(f"weight {name} is missing; is this a BERT checkpoint with the manifest's sizes?")
-        if weights[name].shape != shape:
-            raise ModelRefused(f"weight {name} has shape {weights[name].shape}, the manifest asks for {shape}")
-    types = weights.get("embeddings.token_type_embeddings.weight")
-    if types is not None and (types.ndim != 2 or types.shape[1] != encoder.hidden_size):
-        raise ModelRefused(f"weight embeddings.token_type_embeddings.weight has shape {types.shape}")
 
 
 def build_graph(encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights, form: Form = "ragged") -> bytes:
@@ -201,10 +162,17 @@ class _Encoder:
     def settle(self, scores: Var) -> Var:
         return scores
 
-    def mean(self, padded: Var, mask: Var) -> Var:
-        """Mean over the tokens of each text: padded [B, S, H], its padding zero, mask [B, S] -> [B, H]."""
+    def mean(self, rows: Var) -> Var:
+        """Mean over the tokens of each text, [B, S, H] -> [B, H], bit for bit the same in every batch.
+
+        By a product with the mask, which adds the tokens in their order whatever S is, as ReduceSum and a product with
+        a single row do not; hence the mask twice.
+        """
+        mask = self.inputs["attention_mask"]
         count = op.max([op.reduce_sum(mask, _const([1]), keepdims=1), _const(np.float32(1))])
-        return op.div(op.reduce_sum(padded, _const([1]), keepdims=0), count)
+        once = op.unsqueeze(mask, _const([1]))
+        total = op.gather(op.matmul(op.concat([once, once], axis=1), rows), _const(np.int64(0)), axis=1)
+        return op.div(total, count)
 
     def head(self, x: Var, task: TaskSpec) -> Var:
         return self.linear(x, f"heads.{task.name}")
@@ -240,9 +208,7 @@ class _Ragged(_Encoder):
     def outputs(self, tasks: Sequence[TaskSpec]) -> dict[str, Var]:
         x = self.embed(self.inputs["input_ids"], self.inputs["position_ids"])
         x = self.encode(x)
-        zero = _const(np.zeros((1, self.spec.hidden_size), np.float32))
-        padded = op.gather(op.concat([x, zero], axis=0), self.inputs["pad_index"])
-        pooled = self.mean(padded, self.inputs["attention_mask"])
+        pooled = self.mean(op.gather(x, self._rows))
         return {task.name: self.head(x if task.kind == "tagging" else pooled, task) for task in tasks}
 
 
@@ -264,13 +230,12 @@ class _Padded(_Encoder):
         return op.reshape(context, _const([self.spec.heads, -1, self.head_size]))
 
     def outputs(self, tasks: Sequence[TaskSpec]) -> dict[str, Var]:
-        ids, mask, hidden = self.inputs["input_ids"], self.inputs["attention_mask"], self.spec.hidden_size
+        ids, hidden = self.inputs["input_ids"], self.spec.hidden_size
         length = op.squeeze(op.shape(ids, start=1, end=2), _const([0]))
         x = self.embed(ids, op.range(_const(np.int64(0)), length, _const(np.int64(1))))
         x = self.encode(op.reshape(x, _const([-1, hidden])))
-        padded = op.reshape(x, op.concat([self._shape, _const([hidden])], axis=0))
-        pooled = self.mean(op.mul(padded, op.unsqueeze(mask, _const([2]))), mask)
-        return {task.name: self.tags(x, task) if task.kind == "tagging" else self.head(pooled, task) for task in tasks}
+        pooled = self.mean(op.reshape(x, op.concat([self._shape, _const([hidden])], axis=0)))
+        return {t.name: self.tags(x, t) if t.kind == "tagging" else self.head(pooled, t) for t in tasks}
 
     def tags(self, x: Var, task: TaskSpec) -> Var:
         return op.reshape(self.head(x, task), op.concat([self._shape, _const([len(task.labels)])], axis=0))

@@ -6,9 +6,10 @@ import pytest
 from tiny_model import TASKS, random_weights, tiny_encoder
 
 from murmura.runtime.errors import ModelRefused
-from murmura.runtime.graph import build_graph, check_weights
+from murmura.runtime.graph import build_graph
 from murmura.runtime.model import padded_feeds, ragged_feeds
 from murmura.runtime.session import Session, open_session
+from murmura.runtime.weights import check_weights
 
 ENCODER = tiny_encoder(hidden=32, layers=3, heads=4)
 WEIGHTS = random_weights(ENCODER)

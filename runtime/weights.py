@@ -1,0 +1,49 @@
+"""The weights of a multitask BERT: their names and shapes, as the manifest's sizes ask for them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from ..schemas.manifest import EncoderSpec, TaskSpec
+from .errors import ModelRefused
+
+Weights = Mapping[str, npt.NDArray[Any]]
+
+
+def weight_shapes(encoder: EncoderSpec, tasks: Sequence[TaskSpec]) -> dict[str, tuple[int, ...]]:
+    """Return every weight that the graph is built from, with its shape. Names are those of BERT checkpoints."""
+    hidden, inner = encoder.hidden_size, encoder.intermediate_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (encoder.vocab_size, hidden),
+        "embeddings.position_embeddings.weight": (encoder.max_positions, hidden),
+    }
+
+    def pair(name: str, *shape: int) -> None:
+        shapes[name + ".weight"], shapes[name + ".bias"] = shape, shape[:1]
+
+    pair("embeddings.LayerNorm", hidden)
+    for i in range(encoder.layers):
+        layer = f"encoder.layer.{i}."
+        for part in ("query", "key", "value"):
+            pair(f"{layer}attention.self.{part}", hidden, hidden)
+        pair(layer + "attention.output.dense", hidden, hidden)
+        pair(layer + "attention.output.LayerNorm", hidden)
+        pair(layer + "intermediate.dense", inner, hidden)
+        pair(layer + "output.dense", hidden, inner)
+        pair(layer + "output.LayerNorm", hidden)
+    for task in tasks:
+        pair(f"heads.{task.name}", len(task.labels), hidden)
+    return shapes
+
+
+def check_weights(encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights) -> None:
+    """Raise ModelRefused when a weight is missing or has another shape than the manifest says. More are ignored."""
+    for name, shape in weight_shapes(encoder, tasks).items():
+        if name not in weights:
+            raise ModelRefused(f"weight {name} is missing; is this a BERT checkpoint with the manifest's sizes?")
+        if weights[name].shape != shape:
+            raise ModelRefused(f"weight {name} has shape {weights[name].shape}, the manifest asks for {shape}")
+    types = weights.get("embeddings.token_type_embeddings.weight")
+    if types is not None and (types.ndim != 2 or types.shape[1] != encoder.hidden_size):
+        raise ModelRefused(f"weight embeddings.token_type_embeddings.weight has shape {types.shape}")
