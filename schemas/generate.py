@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from .compatibility import incompatibilities
 from .deadletter import DeadLetter
+from .dialogue import ConversationState, HandOver, Reply, Turn
 from .feedback import Feedback
 from .manifest import ModelManifest
 from .release import ReleaseState
@@ -35,6 +36,10 @@ MODELS: Final[Mapping[str, type[BaseModel]]] = {
     "serving_event.v1": ServingEvent,
     "feedback.v1": Feedback,
     "review.v1": Review,
+    "turn.v1": Turn,
+    "reply.v1": Reply,
+    "conversation_state.v1": ConversationState,
+    "hand_over.v1": HandOver,
 }
 
 

@@ -1,0 +1,189 @@
+"""Conversations: a person's turn, our reply, the state kept between turns, and a hand-over to a person.
+
+The key of all four is the conversation's id, in UTF-8.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+from .request import MAX_METADATA
+from .result import ModelRef, Source
+
+REPLY_TYPE: Final = "murmura.dialogue.reply.v1"
+STATE_TYPE: Final = "murmura.dialogue.state.v1"
+HAND_OVER_TYPE: Final = "murmura.handoff.v1"
+"""CloudEvents types of what the dialogue agent publishes."""
+
+CONVERSATION_ID_BYTES: Final = 256
+TURN_CHARACTERS: Final = 1000
+"""So much of a turn's text is kept in the state, and so long is a reply at most."""
+SLOT_CHARACTERS: Final = 200
+
+
+def _not_blank(text: str) -> str:
+    if text.isspace():
+        raise ValueError("the text is blank")
+    return text
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class Turn(BaseModel):
+    """What a person says. `{"text": "..."}` is enough; unknown fields are ignored and never echoed.
+
+    The record's key names the conversation and is required: it is what keeps the turns of one conversation in order.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, use_attribute_docstrings=True)
+
+    text: Annotated[str, StringConstraints(min_length=1), AfterValidator(_not_blank)]
+    id: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """Of this turn alone: one that comes again with the same id gets the same reply."""
+    metadata: dict[str, str] | None = Field(default=None, max_length=MAX_METADATA)
+    """Handed through to the reply as it came. `handover: ended` gives a conversation back to the agent."""
+
+
+class ReplyKind(StrEnum):
+    ANSWERED = "answered"
+    """Understood, and everything that was needed is known."""
+    ASKED = "asked"
+    """Understood; the reply asks for a slot that is missing."""
+    GREETED = "greeted"
+    """Not understood, but it was the first turn: the reply is the greeting."""
+    NOT_UNDERSTOOD = "not_understood"
+    HANDED_OVER = "handed_over"
+    """With this turn the conversation goes to a person."""
+    WITH_PERSON = "with_person"
+    """It went to a person before; the turn was handed on."""
+
+
+class Reply(_Frozen):
+    """Our answer to one turn. A turn that is delivered again gets the same one, with the same prediction id."""
+
+    request_id: str
+    prediction_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    agent: str
+    conversation: str
+    number: Annotated[int, Field(ge=1)]
+    """Of the turn in its conversation."""
+    kind: ReplyKind
+    text: str
+    intent: str | None = None
+    """What the conversation is about."""
+    slots: dict[str, str] = {}
+    """What is known so far."""
+    asked: str | None = None
+    """The slot that the reply asks for."""
+    model: ModelRef | None = None
+    """None when the turn was not looked at: it went to a person."""
+    source: Source
+    """Of the turn."""
+    metadata: dict[str, str] = {}
+
+
+class Exchange(_Frozen):
+    """A turn and its reply, as they are remembered."""
+
+    id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    """The reply's prediction id."""
+    timestamp: int
+    """Of the turn, in milliseconds since 1970."""
+    text: str
+    """Cut at 1,000 characters."""
+    reply: str
+    intent: str | None = None
+    """What the turn was understood as; None: not at all."""
+
+
+class Action(_Frozen):
+    """A record that a policy has published."""
+
+    topic: str
+    value: dict[str, JsonValue]
+
+
+class HandOverReason(StrEnum):
+    LOW_CONFIDENCE = "low_confidence"
+    """The model was so unsure that asking again would not help."""
+    NOT_UNDERSTOOD = "not_understood"
+    """Too many turns in a row were not understood."""
+    POLICY = "policy"
+    """The policy gives this intent to people."""
+    CONTINUED = "continued"
+    """The conversation went to a person before; this is its next turn."""
+
+
+class HandOver(_Frozen):
+    """A conversation for a person, up to and with the turn that caused it."""
+
+    request_id: str
+    prediction_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    agent: str
+    conversation: str
+    number: Annotated[int, Field(ge=1)]
+    reason: HandOverReason
+    intent: str | None = None
+    slots: dict[str, str] = {}
+    turns: list[Exchange]
+    """The last ones, oldest first."""
+    source: Source
+    metadata: dict[str, str] = {}
+
+
+class ConversationState(_Frozen):
+    """Everything that is known of a conversation after its last turn.
+
+    Whatever the last turn led to can be published again from it. It depends on nothing but the turns and their
+    predictions, so replaying the log gives the same state.
+    """
+
+    conversation: str
+    number: Annotated[int, Field(ge=1)]
+    """Turns so far, also those from before it expired: of two states the higher number is the later."""
+    source: Source
+    """Of the last turn. A turn of the same partition at or below its offset has been applied."""
+    turns: list[Exchange] = []
+    """The last ones, oldest first."""
+    intent: str | None = None
+    slots: dict[str, str] = {}
+    asked: str | None = None
+    misunderstood: Annotated[int, Field(ge=0)] = 0
+    """Turns in a row."""
+    with_person: bool = False
+    kind: ReplyKind
+    """Of the last reply; its text is the last turn's."""
+    model: ModelRef | None = None
+    """That the last turn was answered with."""
+    actions: list[Action] = []
+    """Of the last turn."""
+    handover: HandOverReason | None = None
+    """Of the last turn."""
+
+    def reply(self, agent: str, request_id: str, metadata: dict[str, str] | None) -> Reply:
+        """Return the reply to the last turn."""
+        about = self._about(agent, request_id, metadata)
+        return Reply(**about, asked=self.asked, kind=self.kind, text=self.turns[-1].reply, model=self.model)
+
+    def hand_over(self, agent: str, request_id: str, metadata: dict[str, str] | None) -> HandOver | None:
+        """Return what the last turn gave to a person, None when nothing."""
+        if self.handover is None:
+            return None
+        about = self._about(agent, request_id, metadata)
+        return HandOver(**about, reason=self.handover, turns=self.turns)
+
+    def _about(self, agent: str, request_id: str, metadata: dict[str, str] | None) -> dict[str, Any]:
+        return {
+            "request_id": request_id,
+            "prediction_id": self.turns[-1].id,
+            "agent": agent,
+            "conversation": self.conversation,
+            "number": self.number,
+            "intent": self.intent,
+            "slots": self.slots,
+            "source": self.source,
+            "metadata": metadata or {},
+        }
