@@ -47,10 +47,13 @@ def train(
     [bold]tensorboard --logdir models/joint.run[/bold].
     """
     _need_training()
+    from .export import check_request
     from .fit import fit
     from .recipe import load_recipe
 
-    out = out or Path("models") / load_recipe(recipe).name
+    read = load_recipe(recipe)
+    out = out or Path("models") / read.name
+    check_request(out, read.encoder.source, [graph.value for graph in graphs], delta=delta)
     run = run or out.with_name(f"{out.name}.run")
     record = fit(recipe, data, run, seed=seed, quiet=quiet)
     for task, count in record.overlap.items():
@@ -60,7 +63,7 @@ def train(
         f"trained {record.steps} batches in {record.cpu_seconds:.0f} CPU-seconds; best at {record.best_step}: {run}"
     )
     _export(run, out, graphs, delta)
-    if any(task.test or task.reports for task in load_recipe(recipe).tasks.values()):
+    if any(task.test or task.reports for task in read.tasks.values()):
         _evaluate(out, data, recipe)
     typer.echo(f"serve it: murmura serve --model {out}")
 

@@ -28,7 +28,11 @@ TOLERATED: Final = 0.02
 
 @dataclass(frozen=True)
 class TaskData:
-    """The examples of one task. `outside` are validation rows of an out-of-scope label that has no class of its own."""
+    """The examples of one task.
+
+    `outside` are validation rows of an out-of-scope label that has no class of its own, `choosing` the rows to choose
+    thresholds on where the recipe names some.
+    """
 
     name: str
     task: Task
@@ -38,6 +42,7 @@ class TaskData:
     validation: list[Example]
     outside: list[Example]
     test: list[Example]
+    choosing: list[Example]
 
     @property
     def spec(self) -> TaskSpec:
@@ -53,7 +58,10 @@ class TaskData:
 
 
 def read_tasks(recipe: Recipe, folder: Path) -> list[TaskData]:
-    """Read every task's parts. SetupError for labels that training never sees."""
+    """Read every task's parts, also those that are needed only after training: a mistake in them is found now.
+
+    SetupError for labels that training never sees.
+    """
     return [_read_task(name, task, recipe, folder) for name, task in recipe.tasks.items()]
 
 
@@ -67,14 +75,16 @@ def _read_task(name: str, task: Task, recipe: Recipe, folder: Path) -> TaskData:
     test = read_part(task.test, task, folder, seed=seed) if task.test else []
     train, _ = inside_and_outside(train, task)
     validation, outside = inside_and_outside(validation, task)
-    inner_test, _ = inside_and_outside(test, task)
+    choosing = read_part(task.thresholds.data, task, folder, seed=seed) if task.thresholds.data else []
+    reports = [e for sources in task.reports.values() for e in read_part(sources, task, folder, seed=seed)]
+    asked, _ = inside_and_outside([*test, *reports], task)
     if not train or not validation:
         raise SetupError(
             f"task {name}: {len(train)} rows to train on and {len(validation)} to validate; both need some"
         )
     labels = task.labels or kind.labels(train)
     known = frozenset(labels)
-    for example in [*train, *validation, *inner_test]:
+    for example in [*train, *validation, *asked]:
         if unknown := kind.unknown(example, known):
             raise SetupError(
                 f"{example.where}: label {unknown!r} of task {name} does not occur in its training rows; "
@@ -82,7 +92,21 @@ def _read_task(name: str, task: Task, recipe: Recipe, folder: Path) -> TaskData:
             )
     if len(labels) < 2:
         raise SetupError(f"task {name}: the training rows know one label only ({labels[0]!r}); expected two or more")
-    return TaskData(name, task, kind, labels, train, validation, outside, test)
+    _refuse_one_sided(name, task, choosing)
+    return TaskData(name, task, kind, labels, train, validation, outside, test, choosing)
+
+
+def _refuse_one_sided(name: str, task: Task, choosing: list[Example]) -> None:
+    if not choosing:
+        return
+    scope = task.out_of_scope
+    if scope is None:
+        raise SetupError(f"task {name}: thresholds.data needs an out_of_scope label to tell its rows apart by")
+    others = sum(scope.label in example.labels for example in choosing)
+    if others in {0, len(choosing)}:
+        raise SetupError(
+            f"task {name}: thresholds.data needs rows labelled {scope.label!r} and others; {others} of {len(choosing)} are"
+        )
 
 
 def inside_and_outside(examples: list[Example], task: Task) -> tuple[list[Example], list[Example]]:

@@ -25,7 +25,7 @@ from ..runtime.model import Model
 from ..runtime.reference import Reference, make_reference
 from ..runtime.session import open_session
 from ..runtime.store import write_manifest
-from ..schemas.manifest import Base, Limits, ModelManifest, TaskSpec
+from ..schemas.manifest import MANIFEST_NAME, Base, Limits, ModelManifest, TaskSpec
 from . import encoders
 from .parity import torch_logits, worst_difference
 from .run_folder import RunFolder, RunRecord
@@ -43,8 +43,7 @@ def export(run: Path, out: Path, *, graphs: Sequence[Form] = ("ragged",), delta:
     """
     folder = RunFolder(run)
     record = folder.record()
-    if delta and tuple(graphs) != ("ragged",):
-        raise SetupError("a delta folder holds no graphs: --graphs and --delta cannot be combined")
+    check_request(out, record.encoder.source, graphs, delta=delta)
     draft = begin(out)
     try:
         written = _write_delta(draft, folder, record) if delta else _write_model(draft, folder, record, graphs)
@@ -105,10 +104,18 @@ def manifest_of(record: RunRecord) -> ModelManifest:
     )
 
 
-def begin(out: Path) -> Path:
-    """Return an empty folder beside `out` to write into; refuse to replace what is not a model folder."""
-    if out.exists() and not (out / "manifest.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+def check_request(out: Path, source: str, graphs: Sequence[str], *, delta: bool) -> None:
+    """Raise SetupError for what cannot be exported, before hours are spent on training it."""
+    if out.exists() and not (out / MANIFEST_NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise SetupError(f"{out}: exists and is not a model folder; choose another --out or remove it")
+    if delta and tuple(graphs) != ("ragged",):
+        raise SetupError("a delta folder holds no graphs: --graphs and --delta cannot be combined")
+    if delta and source == "scratch":
+        raise SetupError("an encoder from scratch has no base to differ from: export it without --delta")
+
+
+def begin(out: Path) -> Path:
+    """Return an empty folder beside `out` to write into."""
     draft = out.with_name(f".{out.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -124,8 +131,6 @@ def finish(draft: Path, out: Path) -> None:
 
 def base_weights(record: RunRecord) -> Weights:
     """Load the encoder that the run started from; SetupError when it is another file by now."""
-    if record.encoder.source == "scratch":
-        raise SetupError("an encoder from scratch has no base to differ from: export it without --delta")
     base = Base(source=record.encoder.source, sha256=record.encoder.sha256)
     folder = Path(record.encoder_folder) if record.encoder_folder else None
     found = read_base(find_base(base.source, base.sha256, folder), base)

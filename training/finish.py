@@ -1,22 +1,20 @@
 """After the last step: calibrate each sentence task on its validation rows and choose its thresholds."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.errors import SetupError
 from ..schemas.manifest import Calibration, TaskSpec, Thresholds
-from .data import Example, read_part
+from .data import Example
 from .dataset import TaskData
 from .thresholds import label_threshold, probabilities, temperature_of, temperature_of_labels, withholding_threshold
 
 Score = Callable[[Sequence[Example]], NDArray[Any]]
 
 
-def finish(data: TaskData, score: Score, folder: Path, seed: int) -> TaskSpec:
+def finish(data: TaskData, score: Score) -> TaskSpec:
     """Return the task's spec with temperature and thresholds; `score` gives logits [N, C] in fp32."""
     rule = data.task.thresholds
     logits = score(data.validation)
@@ -27,13 +25,11 @@ def finish(data: TaskData, score: Score, folder: Path, seed: int) -> TaskSpec:
         chosen = Thresholds(label=rule.label if rule.label is not None else label_threshold(logits, truth, calibration))
     else:
         calibration = temperature_of(logits, np.array([index[example.labels[0]] for example in data.validation]))
-        chosen = _withholding(data, logits, score, calibration, folder, seed)
+        chosen = _withholding(data, logits, score, calibration)
     return data.spec.model_copy(update={"calibration": calibration, "thresholds": chosen})
 
 
-def _withholding(
-    data: TaskData, logits: NDArray[Any], score: Score, calibration: Calibration, folder: Path, seed: int
-) -> Thresholds:
+def _withholding(data: TaskData, logits: NDArray[Any], score: Score, calibration: Calibration) -> Thresholds:
     """Choose where to withhold: by the out-of-scope class where one is learned, else by the winner's score.
 
     Rows of the out-of-scope label are those to catch, all others are genuine, whichever of the others they are.
@@ -43,20 +39,15 @@ def _withholding(
     if scope is None:
         return given
     examples = [*data.validation, *data.outside]
-    if rule.data is not None:
-        examples = read_part(rule.data, data.task, folder, seed=seed)
-        logits = score(examples)
+    if data.choosing:
+        examples, logits = data.choosing, score(data.choosing)
     elif data.outside:
         logits = np.concatenate([logits, score(data.outside)])
     scores = probabilities(logits, calibration)
     doubt = scores[:, data.labels.index(scope.label)] if scope.learn else 1 - scores.max(-1)
     others = np.array([example.labels[0] == scope.label for example in examples])
     if others.all() or not others.any():
-        if rule.data is None:
-            return given
-        raise SetupError(
-            f"task {data.name}: thresholds need rows labelled {scope.label!r} and others; found only one of both"
-        )
+        return given
     cut = withholding_threshold(doubt[~others].tolist(), doubt[others].tolist(), rule.max_flagged)
     if scope.learn:
         return given if given.out_of_scope is not None else given.model_copy(update={"out_of_scope": cut})

@@ -41,7 +41,7 @@ def fit(recipe_path: Path, data: Path, out: Path, *, seed: int | None = None, qu
         name=recipe.name,
         encoder=run.checkpoint.spec,
         encoder_folder=str(run.checkpoint.folder or ""),
-        tasks=finished_specs(run, data),
+        tasks=finished_specs(run),
         max_tokens=recipe.max_tokens,
         recipe_sha256=hashlib.sha256(recipe_path.read_bytes()).hexdigest(),
         attribution=recipe.attribution,
@@ -116,7 +116,7 @@ def validate(run: Fitting, step: int, board: SummaryWriter, say: Callable[[str],
         run.folder.save_weights(checkpoint_weights(run.model, low_rank=run.recipe.lora is not None))
 
 
-def finished_specs(run: Fitting, folder: Path) -> list[TaskSpec]:
+def finished_specs(run: Fitting) -> list[TaskSpec]:
     """Calibrate the sentence tasks and choose their thresholds; scored in fp32, as they are served."""
     tokenizer = run.checkpoint.tokenizer
     tokenizer.enable_truncation(run.recipe.max_tokens)
@@ -128,6 +128,6 @@ def finished_specs(run: Fitting, folder: Path) -> list[TaskSpec]:
             ids = [np.array(encoding.ids) for encoding in encodings]
             return np.stack(logits_of(run.model, at, ids, device=run.device, bf16=False))
 
-        specs.append(data.spec if data.kind.per_token else finish(data, score, folder, run.recipe.data_seed))
+        specs.append(data.spec if data.kind.per_token else finish(data, score))
     tokenizer.no_truncation()
     return specs

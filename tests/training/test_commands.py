@@ -53,6 +53,15 @@ def test_a_run_is_exported_and_evaluated_by_hand(
     assert "intent (test): rows 40" in invoke("evaluate", str(tmp_path / "m"), "--data", str(data))
 
 
+def test_what_cannot_be_exported_is_said_before_training(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("encoder: scratch\ntasks: {a: {train: not-read-yet.csv}}\n")
+    with pytest.raises(SetupError, match="from scratch has no base to differ from"):
+        commands.train(recipe, tmp_path, tmp_path / "out", delta=True)
+    with pytest.raises(SetupError, match="is not a model folder"):
+        commands.train(recipe, tmp_path, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["train", "export", "evaluate"])
 def test_help_teaches_with_an_example(name: str, invoke: Callable[..., str]) -> None:
     assert f"Example: [bold]murmura {name} " in (getattr(commands, name).__doc__ or "")

@@ -34,6 +34,21 @@ def test_a_label_seen_only_in_test_is_named_with_file_and_line(tmp_path: Path) -
         read_tasks(recipe(test="b.csv"), tmp_path)
 
 
+def test_a_mistake_in_a_set_to_report_on_is_found_before_training(tmp_path: Path) -> None:
+    csv(tmp_path, "a.csv", *((f"text {n}", "ab"[n % 2]) for n in range(20)))
+    csv(tmp_path, "own.csv", ("fine", "z"))
+    with pytest.raises(SetupError, match=r"own\.csv:2: label 'z' of task t"):
+        read_tasks(recipe(reports={"own": "own.csv"}), tmp_path)
+    with pytest.raises(SetupError, match=r"none\.csv: no such file"):
+        read_tasks(recipe(reports={"own": "none.csv"}), tmp_path)
+
+
+def test_rows_to_choose_thresholds_on_need_a_label_to_tell_them_apart(tmp_path: Path) -> None:
+    csv(tmp_path, "a.csv", *((f"text {n}", "ab"[n % 2]) for n in range(20)))
+    with pytest.raises(SetupError, match=r"thresholds\.data needs an out_of_scope label"):
+        read_tasks(recipe(thresholds={"data": "a.csv"}), tmp_path)
+
+
 def test_a_single_label_is_nothing_to_learn(tmp_path: Path) -> None:
     csv(tmp_path, "a.csv", *((f"text {n}", "a") for n in range(20)))
     with pytest.raises(SetupError, match="the training rows know one label only"):

@@ -126,7 +126,7 @@ def test_thresholds_can_be_chosen_on_a_file_of_ones_own(data: Path, tmp_path: Pa
     (spec,) = fit(recipe, data, tmp_path / "run", quiet=True).tasks
     assert spec.thresholds.out_of_scope is not None
     write_jsonl(tmp_path / "own.jsonl", own[:1])
-    with pytest.raises(SetupError, match="thresholds need rows labelled 'other' and others"):
+    with pytest.raises(SetupError, match=r"thresholds\.data needs rows labelled 'other' and others; 0 of 1 are"):
         fit(recipe, data, tmp_path / "run", quiet=True)
 
 
