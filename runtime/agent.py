@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from ..schemas.manifest import TaskKind, TaskSpec, Thresholds
+from ..schemas.manifest import ModelManifest, TaskKind, TaskSpec, Thresholds
 from .errors import SetupError
 
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord, TopicPartition
+
+    from .settings import Settings
+    from .telemetry import Metrics
 
 Output = dict[str, Any]
 """One task's answer as a plain dict, in the form of `schemas.result`."""
@@ -194,6 +197,9 @@ class Handler:
     """Tasks that the model must have."""
     ordering: Literal["none", "key"] = "none"
 
+    def started(self, context: "Context") -> None:
+        """Take what is needed of the process. Called once, before anything is consumed; SetupError refuses the start."""
+
     async def handle(self, record: "ConsumerRecord", engine: "Predicts") -> Iterable[Publish]:
         """Return what is to be published for a record. RecordError makes it a dead letter with its reason; any other
         exception one with `agent_failed`.
@@ -207,8 +213,30 @@ class Handler:
         """Forget what belongs to partitions: everything under way has been finished, or will be delivered again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a handler may know of the process that it runs in."""
+
+    settings: "Settings"
+    metrics: "Metrics"
+    engine: "Predicts"
+    agents: tuple[str, ...]
+    """Names of everybody who runs here, handlers among them."""
+
+
+class Served(Protocol):
+    """The model as a handler sees it."""
+
+    @property
+    def manifest(self) -> ModelManifest: ...
+
+
 class Predicts(Protocol):
     """The engine as a handler sees it."""
+
+    @property
+    def model(self) -> Served:
+        """The one that answers now; another after a release, so do not keep it."""
 
     async def predict(
         self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None

@@ -15,7 +15,7 @@ from faststream.asgi import AsgiFastStream
 from faststream.kafka import KafkaBroker
 
 from . import topics_admin
-from .agent import Agent, Handler
+from .agent import Agent, Context, Handler
 from .dispatcher import Dispatcher
 from .engine import Engine
 from .errors import SetupError
@@ -26,6 +26,7 @@ from .model_slot import FirstModel, Loader, ModelSlot, first_model
 from .model_store import ModelStore
 from .publisher import Publisher, producer_factory
 from .release_watcher import ReleaseWatcher
+from .reviews import Reviews
 from .routes import all_topics, configured, make_routes
 from .session import check_installation
 from .settings import Settings
@@ -145,7 +146,10 @@ async def _assemble(
         queue_budgets=settings.queue_budgets,
         aligned=_aligned(agents, partitions),
         handlers=handlers,
+        reviews=Reviews.configured(settings),
     )
+    for handler in handlers:
+        handler.started(Context(settings, metrics, engine, tuple(agent.name for agent in everyone)))
     topics = (*routes, *(topic for handler in handlers for topic in handler.topics))
     broker = make_broker(settings.kafka)
     source = Source(broker, topics, dispatcher, tracker, metrics, health, settings.kafka, group=settings.group)
@@ -202,6 +206,8 @@ async def _check_topics(settings: Settings, agents: Sequence[Agent | Handler]) -
     there = await topics_admin.partitions(settings.kafka)
     if settings.model.store is not None:
         outputs = (*outputs, f"{settings.prefix}.models", f"{settings.prefix}.events")
+    if settings.reviews.per_minute:
+        outputs = (*outputs, f"{settings.prefix}.reviews")
     missing = [topic for topic in dict.fromkeys((*inputs, *outputs)) if topic not in there]
     if missing:
         raise SetupError(

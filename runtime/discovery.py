@@ -100,6 +100,8 @@ def _own(name: str) -> Agent | Handler:
 
 
 def _agent(found: Any, name: str) -> Agent | Handler:
+    if isinstance(found, type) and issubclass(found, Handler):
+        return found()
     if isinstance(found, Agent | Handler):
         return found
     raise SetupError(

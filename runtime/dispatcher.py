@@ -21,6 +21,7 @@ from .logs import get_logger
 from .outbox import Outbox, Outcome, PublisherLike
 from .records import read_request
 from .results import answer
+from .reviews import Reviews
 from .routes import BoundAgent, Route
 from .telemetry import Metrics
 from .tracker import Progress, Tracker
@@ -83,8 +84,10 @@ class Dispatcher:
         chunk_rows: int = 256,
         aligned: frozenset[str] = frozenset(),
         handlers: Iterable[Handler] = (),
+        reviews: Reviews | None = None,
     ) -> None:
         """`aligned`: output topics with as many partitions as the inputs, where results keep the partition number."""
+        self._reviews = reviews
         self._engine = engine
         self._tracker = tracker
         self._metrics = metrics
@@ -99,6 +102,7 @@ class Dispatcher:
             known_topics=[
                 *(bound.agent.output or topic for topic, route in routes.items() for bound in route.agents),
                 *(topic for handler in handlers for topic in handler.outputs),
+                *([reviews.topic] if reviews else ()),
             ],
             on_done=self._done,
         )
@@ -254,8 +258,22 @@ class Dispatcher:
                 continue
             outcome.works.append((work.record, work.progress))
             self._decide(outcome, work, entry, model, now)
+        if self._reviews is not None:
+            self._ask_people(self._reviews, outcome, entries, now)
         if outcome.works:
             self.outbox.send(outcome)
+
+    def _ask_people(self, reviews: Reviews, outcome: Outcome, entries: list[Entry], now: str) -> None:
+        """Add requests to look at the most doubtful answers, where the agent publishes its results."""
+        for doubt in reviews.pick(entries):
+            entry = entries[doubt.row]
+            work: _Work = entry.context
+            for bound, tasks in work.asked or ((bound, bound.tasks) for bound in work.route.agents):
+                if doubt.task in tasks and bound.agent.output is not None:
+                    name = bound.agent.name
+                    outcome.add(reviews.message(doubt, entry, name, work.request, now), work.record, name)
+                    self._metrics.review(name, doubt.task, doubt.why)
+                    break
 
     def _decide(self, outcome: Outcome, work: _Work, entry: Entry, model: tuple[str, int], now: str) -> None:
         outputs = entry.outputs or {}

@@ -197,6 +197,26 @@ class AgentSettings(_Section):
     """By task."""
 
 
+class FeedbackSettings(_Section):
+    """What the feedback agent takes."""
+
+    agents: Annotated[list[str], Field(min_length=1)] | None = None
+    """Whose predictions; default: of the agents in the same process. Set it where it runs alone."""
+    window: Positive = 500
+    """The live accuracy is that of the last so many verdicts."""
+
+
+class ReviewSettings(_Section):
+    """Which live predictions people are asked to look at."""
+
+    per_minute: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """At most so many of one process; 0: none."""
+    margin: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Doubtful when the two best labels are closer than this."""
+    out_of_scope_band: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Doubtful when the out-of-scope score is closer than this to its threshold."""
+
+
 class HealthSettings(_Section):
     progress_overdue_s: Seconds = 60.0
     """With work waiting and nothing finished for so long, `/readyz` and `/livez` say no."""
@@ -221,6 +241,8 @@ class Settings(_Section):
     """Bound of the records waiting in this process, in token budgets."""
     commit_interval_ms: Positive = 100
     agents: dict[str, AgentSettings] = {}
+    feedback: FeedbackSettings = FeedbackSettings()
+    reviews: ReviewSettings = ReviewSettings()
     http: HostPort = "127.0.0.1:9464"
     """HOST:PORT of health and metrics; port 0 takes a free one."""
     health: HealthSettings = HealthSettings()

@@ -53,6 +53,12 @@ METRICS: Final = (
            "CPU seconds of the process outside forward passes, for each text answered in the last 30 s"),
     Metric("murmura_model_swaps_total", "counter", ("outcome",),
            "Releases considered: swapped, rejected, stale (a generation that does not increase)"),
+    Metric("murmura_feedback_total", "counter", ("agent", "task", "version", "verdict"), "Verdicts on predictions"),
+    Metric("murmura_feedback_new_labels_total", "counter", ("task",),
+           "Labels in feedback that an open task of the serving model does not have"),
+    Metric("murmura_live_accuracy", "gauge", ("task", "version"),
+           "Share of the last verdicts on a version that agreed with it"),
+    Metric("murmura_reviews_total", "counter", ("agent", "task", "why"), "Predictions that people were asked about"),
     Metric("murmura_model_info", "gauge", ("name", "version", "device", "graph"), "1 for the model that answers"),
 )  # fmt: skip
 
@@ -95,6 +101,9 @@ class Metrics:
         self._commits = counter("murmura_commits_total")
         self._send_retries = counter("murmura_send_retries_total")
         self._swaps = counter("murmura_model_swaps_total")
+        self._feedback = counter("murmura_feedback_total")
+        self._new_labels = counter("murmura_feedback_new_labels_total")
+        self._reviews = counter("murmura_reviews_total")
         self.end_to_end = histogram("murmura_end_to_end_seconds")
         self.queue = histogram("murmura_queue_seconds")
         self.inference = histogram("murmura_inference_seconds")
@@ -104,6 +113,7 @@ class Metrics:
         self._assigned = gauge("murmura_assigned_partitions")
         self._paused = gauge("murmura_paused_partitions")
         self._model_info = gauge("murmura_model_info")
+        self._live_accuracy = gauge("murmura_live_accuracy")
         gauge("murmura_device_busy_ratio").set_function(self.use.busy_ratio)
         gauge("murmura_host_seconds_per_record").set_function(self.use.host_seconds_per_record)
         self._lag = _Lag(table["murmura_consumer_lag_records"])
@@ -141,6 +151,20 @@ class Metrics:
     def swap(self, outcome: Literal["swapped", "rejected", "stale"]) -> None:
         """A release was considered."""
         self._swaps.add((outcome,))
+
+    def feedback(self, agent: str, task: str, version: str, verdict: str) -> None:
+        """Somebody judged a prediction. The caller sees to it that the labels come from closed lists."""
+        self._feedback.add((agent, task, version, verdict))
+
+    def new_labels(self, task: str, labels: int) -> None:
+        self._new_labels.add((task,), labels)
+
+    def live_accuracy(self, task: str, version: str, share: float) -> None:
+        self._live_accuracy.labels(task, version).set(share)
+
+    def review(self, agent: str, task: str, why: str) -> None:
+        """A person was asked to look at a prediction."""
+        self._reviews.add((agent, task, why))
 
     def model(self, name: str, version: int, device: str, graph: str, *, run_slots: int = 1) -> None:
         """Say which model answers from now on, and how many forward passes may run at once."""

@@ -105,7 +105,7 @@ def _named(value: Any) -> str:
     # Never the value itself: these messages become headers of dead letters.
     if value is None:
         return "none"
-    return {str: "a string", list: "a list"}.get(type(value), "a number")
+    return "a string" if isinstance(value, str) else "a list" if isinstance(value, list) else "a number"
 
 
 def _refuse_double(values: list[Any]) -> None:

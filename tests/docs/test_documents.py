@@ -42,7 +42,7 @@ def settings_of(model: type[BaseModel], section: str = "") -> Iterator[tuple[str
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from settings_of(field.annotation, f"{section}{name}.")
-        elif name != "agents":
+        elif section + name != "agents":
             default = field.get_default(call_default_factory=True)
             shown = "" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
             yield section + name, CALCULATED.get(section + name, shown)

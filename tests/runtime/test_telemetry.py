@@ -24,6 +24,10 @@ CONTRACT = {
     ("murmura_commits_total", "counter", ("outcome",)),
     ("murmura_send_retries_total", "counter", ()),
     ("murmura_model_swaps_total", "counter", ("outcome",)),
+    ("murmura_feedback_total", "counter", ("agent", "task", "version", "verdict")),
+    ("murmura_feedback_new_labels_total", "counter", ("task",)),
+    ("murmura_live_accuracy", "gauge", ("task", "version")),
+    ("murmura_reviews_total", "counter", ("agent", "task", "why")),
     ("murmura_device_busy_ratio", "gauge", ()),
     ("murmura_host_seconds_per_record", "gauge", ()),
     ("murmura_model_info", "gauge", ("name", "version", "device", "graph")),
@@ -39,6 +43,10 @@ def used_metrics() -> Metrics:
     metrics.commit(ok=True)
     metrics.send_retry(2)
     metrics.swap("swapped")
+    metrics.feedback("classification", "intent", "3", "correction")
+    metrics.new_labels("intent", 1)
+    metrics.live_accuracy("intent", "3", 0.9)
+    metrics.review("classification", "intent", "margin")
     metrics.model("desk", 3, "cpu", "ragged")
     metrics.watch(in_flight=lambda: 5, assigned=lambda: 4, paused=lambda: 1, lag=lambda: {("tickets", 2): 17})
     return metrics

@@ -1,0 +1,117 @@
+"""Feedback: checks what people say of predictions and counts how often they agree.
+
+Nothing is published. Ingest reads the topic itself, with the same checks; what is refused here is a dead letter, so
+that its sender can be told.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from ..runtime.agent import Context, Handler, Predicts, Publish
+from ..runtime.discovery import DEFAULT_AGENTS
+from ..runtime.errors import RecordError
+from ..runtime.feedback import check_form, known_labels, labels_of, new_labels, read_feedback
+from ..runtime.records import Record
+from ..runtime.telemetry import Metrics
+from ..schemas.deadletter import DeadLetterReason as Reason
+from ..schemas.feedback import Feedback, Verdict
+from ..schemas.manifest import ModelManifest
+
+OTHER: Final = "other"
+NEAR_VERSIONS: Final = 16
+"""Versions so far from the one that serves have their own series; labels of metrics must not grow with what is sent."""
+
+
+class LiveAccuracy:
+    """The share of agreeing verdicts among the last `window`, for each task and version. Pure."""
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._seen: dict[tuple[str, str], deque[bool]] = {}
+        self._agreed: dict[tuple[str, str], int] = {}
+
+    def add(self, task: str, version: str, agrees: bool) -> float:
+        """Count a verdict and return the share."""
+        key = task, version
+        seen = self._seen.setdefault(key, deque())
+        agreed = self._agreed.get(key, 0) + agrees
+        seen.append(agrees)
+        if len(seen) > self._window:
+            agreed -= seen.popleft()
+        self._agreed[key] = agreed
+        return agreed / len(seen)
+
+
+class FeedbackAgent(Handler):
+    """Takes feedback on the predictions of known agents: by settings, else those that run in the same process, else
+    (when it runs alone) the built-in ones.
+    """
+
+    name = "feedback"
+    topics = ("murmura.feedback",)
+
+    def __init__(self) -> None:
+        self._agents: frozenset[str] = frozenset(DEFAULT_AGENTS)
+        self._metrics: Metrics | None = None
+        self._live = LiveAccuracy(500)
+        self._known: tuple[ModelManifest | None, dict[str, frozenset[str]]] = (None, {})
+
+    def started(self, context: Context) -> None:
+        settings = context.settings.feedback
+        others = [name for name in context.agents if name != self.name]
+        self._agents = frozenset(settings.agents or others or DEFAULT_AGENTS)
+        self._metrics = context.metrics
+        self._live = LiveAccuracy(settings.window)
+
+    async def handle(self, record: Record, engine: Predicts) -> Iterable[Publish]:
+        feedback = read_feedback(record.value)
+        manifest = engine.model.manifest
+        if feedback.verdict is Verdict.WITHDRAWN:
+            self._count_withdrawn(feedback, manifest)
+        else:
+            new = self._check(feedback, manifest)
+            self._count(feedback, manifest, new)
+        return ()
+
+    def _check(self, feedback: Feedback, manifest: ModelManifest) -> int:
+        """Return how many labels are new to their open task; RecordError for feedback that does not fit."""
+        if feedback.agent not in self._agents:
+            raise RecordError(Reason.INVALID, f"no such agent: feedback is taken for {', '.join(sorted(self._agents))}")
+        known = self._labels(manifest)
+        if feedback.task not in known:
+            raise RecordError(Reason.UNKNOWN_TASK, f"model {manifest.name} has no such task: {', '.join(known)}")
+        spec = manifest.task(feedback.task)
+        check_form(feedback, spec.kind)
+        return new_labels(labels_of(feedback), spec, known[spec.name])
+
+    def _labels(self, manifest: ModelManifest) -> dict[str, frozenset[str]]:
+        if self._known[0] is not manifest:
+            self._known = manifest, {spec.name: known_labels(spec) for spec in manifest.tasks}
+        return self._known[1]
+
+    def _count(self, feedback: Feedback, manifest: ModelManifest, new: int) -> None:
+        if self._metrics is None:
+            return
+        version = _version(feedback, manifest)
+        self._metrics.feedback(feedback.agent, feedback.task, version, feedback.verdict)
+        if new:
+            self._metrics.new_labels(feedback.task, new)
+        agrees = feedback.verdict.agrees
+        if agrees is not None and version != OTHER:
+            self._metrics.live_accuracy(feedback.task, version, self._live.add(feedback.task, version, agrees))
+
+    def _count_withdrawn(self, feedback: Feedback, manifest: ModelManifest) -> None:
+        """Withdrawing is never refused, whatever else the record says."""
+        if self._metrics is not None:
+            agent = feedback.agent if feedback.agent in self._agents else OTHER
+            task = feedback.task if feedback.task in self._labels(manifest) else OTHER
+            self._metrics.feedback(agent, task, _version(feedback, manifest), feedback.verdict)
+
+
+def _version(feedback: Feedback, manifest: ModelManifest) -> str:
+    """The label of the version that answered: `other` for one that is not said, of another model, or far away."""
+    model = feedback.model
+    if model is None or model.name != manifest.name or abs(model.version - manifest.version) > NEAR_VERSIONS:
+        return OTHER
+    return str(model.version)

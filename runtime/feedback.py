@@ -1,0 +1,65 @@
+"""What feedback must be to be of use: readable, about a task of the model, of the form and with the labels of that task."""
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from ..schemas.deadletter import DeadLetterReason as Reason
+from ..schemas.feedback import Feedback, FeedbackSpan, Verdict
+from ..schemas.manifest import TaskKind, TaskSpec
+from .errors import RecordError
+
+
+def read_feedback(value: bytes | None) -> Feedback:
+    """Return the feedback in a record's value; RecordError when it is none. The message never quotes the value."""
+    if value is None:
+        raise RecordError(Reason.NO_VALUE, "the record has no value")
+    try:
+        return Feedback.model_validate_json(value)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+    if first["type"] != "json_invalid":
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecordError(Reason.INVALID, f"`{where}`: {first['msg']}" if where else first["msg"])
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        raise RecordError(Reason.NOT_UTF8, "the value is not UTF-8") from None
+    raise RecordError(Reason.NOT_JSON, "the value is not JSON (a lone surrogate and NaN are not either)")
+
+
+def check_form(feedback: Feedback, kind: TaskKind) -> None:
+    """RecordError `invalid` for a correction that a task of this kind cannot take. An empty list fits both lists."""
+    value = feedback.value
+    if feedback.verdict is not Verdict.CORRECTION:
+        return
+    if kind == "classification":
+        fits, expected = isinstance(value, str), "a label"
+    else:
+        item, expected = (FeedbackSpan, "a list of spans") if kind == "tagging" else (str, "a list of labels")
+        fits = isinstance(value, list) and all(isinstance(each, item) for each in value)
+    if not fits:
+        raise RecordError(Reason.INVALID, f"a correction of a {kind} task is {expected}")
+
+
+def labels_of(feedback: Feedback) -> list[str]:
+    """Return the labels that a correction names."""
+    value = feedback.value
+    if feedback.verdict is not Verdict.CORRECTION or not isinstance(value, str | list):
+        return []
+    return [value] if isinstance(value, str) else [v.label if isinstance(v, FeedbackSpan) else v for v in value]
+
+
+def known_labels(spec: TaskSpec) -> frozenset[str]:
+    """Return what a correction may name: the labels, of a tagging task those within the tags."""
+    if spec.kind == "tagging":
+        return frozenset(tag[2:] for tag in spec.labels if tag != "O")
+    return frozenset(spec.labels)
+
+
+def new_labels(labels: Sequence[str], spec: TaskSpec, known: frozenset[str]) -> int:
+    """Count labels that an open task does not have yet; RecordError `invalid` when a closed one does not have them."""
+    new = sum(label not in known for label in labels)
+    if new and not spec.open:
+        raise RecordError(Reason.INVALID, f"task {spec.name} is closed and has no such label")
+    return new

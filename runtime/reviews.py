@@ -1,0 +1,214 @@
+"""Which live predictions are worth a person's time, and how many of them a minute.
+
+Asked once a batch: without budget at that moment a batch costs one comparison, whatever its size.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Self
+
+import msgspec
+
+from ..schemas.envelope import (
+    CE_ID,
+    CE_SOURCE,
+    CE_SPECVERSION,
+    CE_SUBJECT,
+    CE_TIME,
+    CE_TYPE,
+    CONTENT_TYPE,
+    CONTENT_TYPE_HEADER,
+    SPEC_VERSION,
+    app_source,
+)
+from ..schemas.ids import prediction_id
+from ..schemas.manifest import ModelManifest, TaskSpec
+from ..schemas.review import REVIEW_TYPE, ReviewReason
+from .agent import Incoming
+from .batch_policy import Entry
+from .deadletters import Message
+from .settings import Settings
+
+BURST_S: Final = 10.0
+"""Budget that was not used is kept for so long, so that a quiet spell does not end in a flood."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class TokenBucket:
+    """At most `per_minute` a minute over time, at most ten seconds' worth (at least one) at once. Pure."""
+
+    def __init__(self, per_minute: float, now: float) -> None:
+        self._per_s = per_minute / 60
+        self._most = max(1.0, self._per_s * BURST_S)
+        self._left, self._at = self._most, now
+
+    def left(self, now: float) -> int:
+        self._left = min(self._most, self._left + (now - self._at) * self._per_s)
+        self._at = now
+        # A hair below one is one: sixty sixtieths.
+        return int(self._left + 1e-9)
+
+    def take(self, count: int) -> None:
+        self._left -= count
+
+
+class Doubt(NamedTuple):
+    """One answer to look at. `distance` is 0 for the most doubtful and 1 where doubt ends."""
+
+    distance: float
+    row: int
+    task: str
+    why: ReviewReason
+    out_of_scope: float | None
+    threshold: float | None
+
+
+class _Look(NamedTuple):
+    """How a classification task is looked at. The label is None where no threshold of its own decides."""
+
+    task: str
+    label: str | None
+    threshold: float
+
+
+class DoubtPolicy:
+    """Finds the most doubtful answers of a batch, all of one model. Told everything; asks no clock.
+
+    An answer is doubtful when its two best labels are less than `margin` apart, or when the score of the out-of-scope
+    label is less than `band` away from the threshold that withholds the answer. Both are compared as shares of their
+    limit, and an answer counts once, by its most doubtful task.
+    """
+
+    def __init__(self, margin: float, band: float) -> None:
+        self._margin, self._band = margin, band
+        self._manifest: ModelManifest | None = None
+        self._looks: dict[int, tuple[Any, list[_Look]]] = {}
+        """By the identity of overrides, which are kept so that nobody else gets their identity."""
+
+    def find(self, entries: Sequence[Entry], most: int) -> list[Doubt]:
+        """Return at most so many doubts about answered entries, the worst first."""
+        found: list[Doubt] = []
+        # The manifest, not the model: that is to be freed when another takes its place.
+        if entries and entries[0].model.manifest is not self._manifest:
+            self._manifest = entries[0].model.manifest
+            self._looks.clear()
+        looks = self._looks
+        margin = self._margin
+        for row, entry in enumerate(entries):
+            outputs = entry.outputs
+            if outputs is None:
+                continue
+            key = id(entry.thresholds)
+            if key not in looks:
+                looks[key] = entry.thresholds, _looks(entry.model.manifest.tasks, entry.thresholds)
+            best: Doubt | None = None
+            for task, label, threshold in looks[key][1]:
+                output = outputs.get(task)
+                if output is None:
+                    continue
+                alternatives = output["alternatives"]
+                if len(alternatives) > 1:
+                    apart = abs(alternatives[0]["score"] - alternatives[1]["score"])
+                    if apart < margin and (best is None or apart / margin < best.distance):
+                        best = Doubt(apart / margin, row, task, ReviewReason.MARGIN, None, None)
+                if label is not None:
+                    best = self._near(row, task, label, threshold, alternatives, best)
+            if best is not None:
+                found.append(best)
+        found.sort()
+        return found[:most]
+
+    def _near(
+        self, row: int, task: str, label: str, threshold: float, alternatives: list[dict[str, Any]], best: Doubt | None
+    ) -> Doubt | None:
+        # Not among the best three it is far from any threshold worth setting.
+        for alternative in alternatives:
+            if alternative["label"] == label:
+                score = alternative["score"]
+                distance = abs(score - threshold) / self._band
+                if distance < 1 and (best is None or distance < best.distance):
+                    return Doubt(distance, row, task, ReviewReason.OUT_OF_SCOPE, score, threshold)
+        return best
+
+
+def _looks(tasks: Iterable[TaskSpec], overrides: Mapping[str, Any] | None) -> list[_Look]:
+    looks = []
+    for spec in tasks:
+        if spec.kind == "classification":
+            threshold = (overrides or {}).get(spec.name, spec.thresholds).out_of_scope
+            decides = spec.out_of_scope if threshold is not None else None
+            looks.append(_Look(spec.name, decides, threshold or 0.0))
+    return looks
+
+
+class Reviews:
+    """Makes review requests of doubtful answers, within a budget. One for each process."""
+
+    def __init__(
+        self,
+        topic: str,
+        app: str,
+        *,
+        per_minute: float,
+        margin: float,
+        band: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.topic = topic
+        self._policy = DoubtPolicy(margin, band)
+        self._bucket = TokenBucket(per_minute, clock())
+        self._clock = clock
+        self._headers = [
+            (CE_SPECVERSION, SPEC_VERSION.encode()),
+            (CE_TYPE, REVIEW_TYPE.encode()),
+            (CE_SOURCE, app_source(app).encode()),
+            (CONTENT_TYPE_HEADER, CONTENT_TYPE.encode()),
+        ]
+
+    @classmethod
+    def configured(cls, settings: Settings) -> Self | None:
+        """Return what the settings ask for; None when they ask for none."""
+        of = settings.reviews
+        if not of.per_minute:
+            return None
+        topic = f"{settings.prefix}.reviews"
+        return cls(topic, settings.app, per_minute=of.per_minute, margin=of.margin, band=of.out_of_scope_band)
+
+    def pick(self, entries: Sequence[Entry]) -> list[Doubt]:
+        """Return the doubts about a batch that there is budget for, and spend it."""
+        left = self._bucket.left(self._clock())
+        if not left:
+            return []
+        doubts = self._policy.find(entries, left)
+        self._bucket.take(len(doubts))
+        return doubts
+
+    def message(self, doubt: Doubt, entry: Entry, agent: str, request: Incoming, at: str) -> Message:
+        """Build the record. The dict has the form of `schemas.review`; a test holds it against that."""
+        assert entry.outputs is not None
+        output, manifest = entry.outputs[doubt.task], entry.model.manifest
+        this = prediction_id(agent, request.source, request.request_id)
+        first, *others = output["alternatives"]
+        value = {
+            "prediction_id": this,
+            "agent": agent,
+            "task": doubt.task,
+            "why": doubt.why.value,
+            "model": {"name": manifest.name, "version": manifest.version},
+            "source": {
+                "topic": request.topic,
+                "partition": request.partition,
+                "offset": request.offset,
+                "timestamp": request.timestamp,
+            },
+            "predicted": first["label"],
+            "score": output["score"],
+            "margin": round(abs(first["score"] - others[0]["score"]), 7) if others else None,
+            "out_of_scope": doubt.out_of_scope,
+            "threshold": doubt.threshold,
+            "at": at,
+        }
+        key = this.encode()
+        headers = [*self._headers, (CE_ID, key), (CE_SUBJECT, request.request_id.encode()), (CE_TIME, at.encode())]
+        return Message(self.topic, _encode(value), key, headers)

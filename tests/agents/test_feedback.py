@@ -1,0 +1,181 @@
+"""The feedback agent: what it takes, what it refuses with which reason, what it counts."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from murmura.agents.feedback import FeedbackAgent, LiveAccuracy
+from murmura.runtime.agent import Context
+from murmura.runtime.discovery import find_agents
+from murmura.runtime.errors import RecordError
+from murmura.runtime.settings import Settings
+from murmura.runtime.telemetry import Metrics
+from murmura.runtime.testing import FakeEngine, FakeModel
+from murmura.schemas.manifest import TaskSpec
+
+INTENT = TaskSpec(name="intent", kind="classification", labels=["refund", "praise"])
+PRODUCT = TaskSpec(name="product", kind="classification", labels=["card"], open=True)
+TOPICS = TaskSpec(name="topics", kind="multi_label", labels=["cards", "travel"])
+PLACES = TaskSpec(name="places", kind="tagging", labels=["O", "B-place", "I-place"])
+VALUE = {
+    "id": "f-1",
+    "prediction_id": "7525d86cb8d3ad17cc4654843b6d4a50",
+    "agent": "classification",
+    "task": "intent",
+    "model": {"name": "desk", "version": 3},
+    "verdict": "correction",
+    "value": "refund",
+    "by": "ann",
+    "at": "2025-01-31T12:00:00Z",
+}
+
+
+class Record:
+    headers = ()
+
+    def __init__(self, value: bytes | None) -> None:
+        self.value = value
+
+
+class Process:
+    def __init__(self, names=("classification", "feedback"), **settings) -> None:
+        self.engine = FakeEngine(FakeModel([INTENT, PRODUCT, TOPICS, PLACES], name="desk", version=3))
+        self.metrics = Metrics()
+        self.agent = FeedbackAgent()
+        self.agent.started(Context(Settings(feedback=settings), self.metrics, self.engine, tuple(names)))
+
+    async def take(self, change: dict | bytes | None) -> None:
+        value = json.dumps(VALUE | change).encode() if isinstance(change, dict) else change
+        assert not [*await self.agent.handle(Record(value), self.engine)]
+
+    def count(self, **labels) -> float:
+        known = {"agent": "classification", "task": "intent", "version": "3", "verdict": "correction"}
+        return self.metrics.registry.get_sample_value("murmura_feedback_total", known | labels) or 0
+
+    def live(self, task="intent", version="3") -> float | None:
+        labels = {"task": task, "version": version}
+        return self.metrics.registry.get_sample_value("murmura_live_accuracy", labels)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"task": "topics", "value": ["travel", "cards"]},
+        {"task": "topics", "value": []},
+        {"task": "places", "value": [{"label": "place", "start": 0, "end": 3}]},
+        {"task": "places", "value": []},
+        {"verdict": "confirmed", "value": None},
+        {"verdict": "reward", "value": 1},
+        {"model": None},
+    ],
+)
+async def test_feedback_that_fits_is_taken(change):
+    await Process().take(change)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (None, "no_value"),
+        (b"\xff", "not_utf8"),
+        (b"{", "not_json"),
+        (b'{"id": "\\ud800"}', "not_json"),
+        (b"[]", "invalid"),
+        ({"agent": "nobody"}, "invalid"),
+        ({"agent": "feedback"}, "invalid"),
+        ({"task": "nothing"}, "unknown_task"),
+        ({"value": "praised"}, "invalid"),
+        ({"task": "topics", "value": ["cards", "trains"]}, "invalid"),
+        ({"task": "places", "value": [{"label": "B-place", "start": 0, "end": 3}]}, "invalid"),
+        ({"task": "places", "value": [{"label": "place", "start": 3, "end": 3}]}, "invalid"),
+        ({"task": "places", "value": "place"}, "invalid"),
+        ({"task": "topics", "value": "cards"}, "invalid"),
+        ({"value": ["refund"]}, "invalid"),
+        ({"verdict": "sideways"}, "invalid"),
+        ({"verdict": "confirmed"}, "invalid"),
+    ],
+)
+async def test_what_does_not_fit_is_refused_with_its_reason(change, reason):
+    process = Process()
+    with pytest.raises(RecordError) as raised:
+        await process.take(change)
+    assert raised.value.reason == reason
+    assert process.count() == 0
+
+
+async def test_the_reason_never_quotes_what_was_sent():
+    for change in ({"value": "my secret"}, {"agent": "my secret"}, {"task": "my secret"}, {"verdict": "my secret"}):
+        with pytest.raises(RecordError) as raised:
+            await Process().take(change)
+        assert "secret" not in str(raised.value)
+
+
+async def test_a_new_label_of_an_open_task_is_taken_and_counted():
+    process = Process()
+    await process.take({"task": "product", "value": "phone"})
+    await process.take({"task": "product", "value": "card"})
+    assert process.metrics.registry.get_sample_value("murmura_feedback_new_labels_total", {"task": "product"}) == 1
+
+
+async def test_agreement_is_counted_by_task_and_version():
+    process = Process()
+    for verdict in ("confirmed", "up", "confirmed", "down"):
+        await process.take({"verdict": verdict, "value": None})
+    await process.take({"verdict": "reward", "value": 5})
+    assert process.count(verdict="confirmed") == 2
+    assert process.live() == 0.75
+    await process.take({"model": {"name": "desk", "version": 2}})
+    assert (process.live(), process.live(version="2")) == (0.75, 0.0)
+
+
+@pytest.mark.parametrize("model", [None, {"name": "elsewhere", "version": 3}, {"name": "desk", "version": 20}])
+async def test_a_version_that_cannot_be_told_has_no_series_of_its_own(model):
+    process = Process()
+    await process.take({"model": model})
+    assert process.count(version="other") == 1
+    assert process.live(version="other") is None
+
+
+async def test_taking_back_is_never_refused_and_says_nothing_about_the_model():
+    process = Process()
+    await process.take({"verdict": "withdrawn", "value": "f-0"})
+    await process.take({"verdict": "withdrawn", "value": "f-0", "agent": "nobody", "task": "gone"})
+    assert process.count(verdict="withdrawn") == 1
+    assert process.count(verdict="withdrawn", agent="other", task="other") == 1
+    assert process.live() is None
+
+
+async def test_the_settings_say_whose_predictions_are_meant():
+    process = Process(agents=["triage"])
+    await process.take({"agent": "triage"})
+    with pytest.raises(RecordError):
+        await process.take({})
+
+
+async def test_running_alone_it_takes_feedback_for_the_built_in_agents():
+    await Process(names=("feedback",)).take({"agent": "analysis"})
+
+
+async def test_after_a_release_the_labels_are_those_of_the_new_model():
+    process = Process()
+    grown = INTENT.model_copy(update={"labels": [*INTENT.labels, "praised"]})
+    process.engine.swap(FakeModel([grown], name="desk", version=4))
+    await process.take({"value": "praised"})
+    with pytest.raises(RecordError):
+        await process.take({"task": "product", "value": "card"})
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 20))
+def test_live_accuracy_is_the_share_in_the_last_verdicts(verdicts, window):
+    live = LiveAccuracy(window)
+    for number, agrees in enumerate(verdicts, 1):
+        last = verdicts[max(0, number - window) : number]
+        assert live.add("intent", "1", agrees) == sum(last) / len(last)
+
+
+def test_it_is_found_by_name_anew_each_time_with_its_topic_under_the_prefix():
+    first, second = find_agents(["feedback"], "acme"), find_agents(["feedback"], "zeta")
+    assert (first[0].topics, second[0].topics) == (("acme.feedback",), ("zeta.feedback",))
