@@ -137,16 +137,11 @@ def test_going_back_undoes_a_release(before, version):
 def test_going_back_again_and_again_ends_at_the_first_release(before):
     states = [after(*before)]
     with suppress(LookupError):
-        states.extend(_backwards(states[0]))
+        while True:
+            states.append(rolled_back(states[-1], **SAID))
     assert len(states) <= HISTORY
     way = [version for i, version in enumerate(before) if i == 0 or before[i - 1] != version]
     assert [state.current.version for state in states] == way[::-1]
-
-
-def _backwards(state: ReleaseState):
-    while True:
-        state = rolled_back(state, **SAID)
-        yield state
 
 
 def test_a_candidate_does_not_outlive_the_version_it_was_measured_against():
