@@ -23,7 +23,7 @@ from safetensors.numpy import load, save
 
 from ..schemas.manifest import Base, ModelManifest
 from .errors import ModelRefused, SetupError
-from .graph import build_graph
+from .graph import write_graph
 from .model import Model
 from .store import check_folder, read_checked, read_manifest, write_manifest
 from .weights import Weights
@@ -115,6 +115,7 @@ def assemble(delta_folder: Path, base: Path | None, out: Path, *, weights: bool 
     try:
         beside.mkdir()
         _write_folder(delta_folder, manifest, merged, beside, weights)
+        del merged
         Model.load(beside, device="cpu")
         _publish(beside, out)
     finally:
@@ -131,7 +132,7 @@ def _write_folder(
             (out / entry.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(delta_folder / entry.path, out / entry.path)
             roles[entry.path] = entry.role
-    (out / "model.ragged.onnx").write_bytes(build_graph(manifest.encoder, manifest.tasks, merged, "ragged"))
+    write_graph(out / "model.ragged.onnx", manifest.encoder, manifest.tasks, merged)
     roles["model.ragged.onnx"] = "graph:ragged"
     if weights:
         (out / CHECKPOINT_NAME).write_bytes(save(merged))

@@ -8,7 +8,8 @@ Two forms of the same weights:
 - *padded*: the usual `[B, S]`, for devices with fixed shapes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ import spox.opset.ai.onnx.v20 as op
 from spox import Tensor, argument, build
 
 from ..schemas.manifest import EncoderSpec, TaskSpec
+from .graph_format import with_initializers
 from .weights import Weights, check_weights
 
 Form = Literal["ragged", "padded"]
@@ -26,40 +28,34 @@ Var = Any  # spox is typed, but stays behind this door
 # down that exp() gives exactly 0 for every real neighbour.
 MASKED: Final = np.float32(-1e4)
 FLOOR: Final = np.float32(-60)
-_FLOAT: Final = 1  # TensorProto.FLOAT
 
 
 def build_graph(encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights, form: Form = "ragged") -> bytes:
-    """Return the serialised ONNX model (opset 20).
+    """Return the serialised ONNX model (opset 20). The same weights give the same bytes.
 
     Inputs of the ragged form: `input_ids`, `position_ids`, `seq_index` int64 [T]; `pad_index` int64 [B, S], the row in
     [0, T) of each token and T for padding; `attention_mask` float32 [B, S]. `seq_index` is where each token lies in the
     flattened [B * S]. Inputs of the padded form: `input_ids` int64 [B, S] and `attention_mask` float32 [B, S].
     Outputs, named by the tasks: logits [B, C]; for tagging [T, C] (padded: [B, S, C]).
     """
+    return b"".join(_serialised(encoder, tasks, weights, form))
+
+
+def write_graph(
+    path: Path, encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights, form: Form = "ragged"
+) -> None:
+    """Write what `build_graph` returns, without holding all of it in memory."""
+    with path.open("wb") as file:
+        file.writelines(_serialised(encoder, tasks, weights, form))
+
+
+def _serialised(encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights, form: Form) -> Iterator[bytes]:
     check_weights(encoder, tasks, weights)
     builder = _Ragged(encoder, weights) if form == "ragged" else _Padded(encoder, weights)
-    outputs = builder.outputs(tasks)
+    outputs = builder.outputs(tasks)  # which collects the parameters
     model = build({**builder.inputs, **builder.parameters}, outputs)
-    _fill_in(model.graph, builder.values)
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
-
-
-def _fill_in(graph: Any, values: dict[str, npt.NDArray[np.float32]]) -> None:
-    """Turn the inputs that stand for weights into initializers of the same name.
-
-    Handing spox the arrays instead would copy 90 MB through every step of its type inference and checks.
-    """
-    graph.name = "murmura"
-    inputs = [value for value in graph.input if value.name not in values]
-    del graph.input[:]
-    graph.input.extend(inputs)
-    for name, value in values.items():
-        tensor = graph.initializer.add()
-        tensor.name, tensor.data_type = name, _FLOAT
-        tensor.dims.extend(value.shape)
-        tensor.raw_data = value.astype("<f4", copy=False).tobytes()
+    model.graph.name = "murmura"
+    return with_initializers(model, builder.values)
 
 
 def _const(value: Any) -> Var:

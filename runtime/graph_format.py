@@ -1,13 +1,17 @@
-"""Looks into an ONNX file for what must not be there: tensors that lie in other files.
+"""ONNX files as bytes: weights are written into one without copies, and a read one is searched for what must not be there.
 
-onnxruntime follows such references relative to the working folder, also for a graph given as bytes, and through hard
-links. We never write them. The protobuf is walked as it lies (no copy, no parse of the weights), which needs no `onnx`.
+Tensors may lie in other files, which onnxruntime follows relative to the working folder, also for a graph given as
+bytes, and through hard links. We never write such, and refuse them. Both ways touch the protobuf where it lies, which
+needs no `onnx` and no second copy of 90 MB.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from mmap import ACCESS_READ, mmap
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
 
 from ..schemas.serving_event import RejectReason
 from .errors import ModelRefused
@@ -22,6 +26,8 @@ _FIELDS: Final[dict[str, dict[int, str]]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
+_FLOAT: Final = 1
 _EXTERNAL_DATA: Final = 13
 _DATA_LOCATION: Final = 14
 _MAX_DEPTH: Final = 32
@@ -84,3 +90,42 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
     raise ValueError("not protobuf")
+
+
+def with_initializers(model: Any, values: Mapping[str, npt.NDArray[np.float32]]) -> Iterator[bytes]:
+    """Yield, piece by piece, the bytes of an onnx.ModelProto whose inputs named in `values` have become initializers.
+
+    Handing the arrays to the protobuf library (or to spox) copies them at every step.
+    """
+    graph = model.graph
+    inputs = [value for value in graph.input if value.name not in values]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    heads = {name: _initializer_head(graph, name, value) for name, value in values.items()}
+    rest = graph.SerializeToString(deterministic=True)
+    model.ClearField("graph")
+    yield model.SerializeToString(deterministic=True)
+    yield _prefix(_GRAPH, len(rest) + sum(len(head) + values[name].nbytes for name, head in heads.items())) + rest
+    for name, head in heads.items():
+        yield head
+        yield values[name].astype("<f4", copy=False).tobytes()
+
+
+def _initializer_head(graph: Any, name: str, value: npt.NDArray[np.float32]) -> bytes:
+    """The bytes of a tensor up to its data."""
+    tensor = graph.initializer.add()
+    tensor.name, tensor.data_type = name, _FLOAT
+    tensor.dims.extend(value.shape)
+    fields: bytes = tensor.SerializeToString(deterministic=True) + _prefix(_RAW_DATA, value.nbytes)
+    del graph.initializer[:]
+    return _prefix(_INITIALIZER, len(fields) + value.nbytes) + fields
+
+
+def _prefix(field: int, size: int) -> bytes:
+    """Key and length of a length-delimited protobuf field."""
+    out, number = bytearray([field << 3 | 2]), size
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)

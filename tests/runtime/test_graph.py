@@ -1,12 +1,13 @@
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from tiny_model import TASKS, random_weights, tiny_encoder
 
 from murmura.runtime.errors import ModelRefused
-from murmura.runtime.graph import build_graph
+from murmura.runtime.graph import build_graph, write_graph
 from murmura.runtime.model import padded_feeds, ragged_feeds
 from murmura.runtime.session import Session, open_session
 from murmura.runtime.weights import check_weights
@@ -140,8 +141,19 @@ def test_segment_embeddings_are_added_when_the_checkpoint_has_them(ragged: Sessi
         np.testing.assert_allclose(value, ragged.run(feed(texts))[name], atol=1e-5)
 
 
-def test_the_same_weights_give_the_same_bytes() -> None:
-    assert build_graph(ENCODER, TASKS, WEIGHTS) == build_graph(ENCODER, TASKS, WEIGHTS)
+def test_the_same_weights_give_the_same_bytes_built_or_written(tmp_path: Path) -> None:
+    write_graph(tmp_path / "m.onnx", ENCODER, TASKS, WEIGHTS)
+    assert build_graph(ENCODER, TASKS, WEIGHTS) == (tmp_path / "m.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("form", ["ragged", "padded"])
+def test_the_file_is_sound_to_onnx_and_names_its_weights(form: Literal["ragged", "padded"]) -> None:
+    import onnx
+
+    model = onnx.load_model_from_string(build_graph(ENCODER, TASKS, WEIGHTS, form))
+    onnx.checker.check_model(model, full_check=True)
+    names = {tensor.name for tensor in model.graph.initializer}
+    assert {"embeddings.word_embeddings.weight", "heads.intent.bias", "encoder.layer.2.output.dense.weight"} <= names
 
 
 def test_a_missing_weight_is_named() -> None:
