@@ -1,6 +1,7 @@
 """The training loop: a recipe and data go in, a run folder with the best checkpoint comes out."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from ..runtime.errors import SetupError
 from ..schemas.manifest import TaskSpec
 from .checkpoint import checkpoint_weights, restore
 from .data import Example
@@ -67,6 +69,7 @@ def train(run: Fitting, *, quiet: bool = False) -> None:
     scored_at = {round(steps * k / recipe.budget.evaluations) for k in range(1, recipe.budget.evaluations + 1)}
     unknown_id = run.checkpoint.tokenizer.token_to_id("[UNK]")
     smooth: dict[str, float] = {}
+    say = (lambda _: None) if quiet else tqdm.write
     with (
         SummaryWriter(str(run.folder.path / "tensorboard")) as board,
         tqdm(run.plan, desc="train", unit="batch", disable=quiet, mininterval=2) as bar,
@@ -86,14 +89,17 @@ def train(run: Fitting, *, quiet: bool = False) -> None:
             schedule.step()
             optimiser.zero_grad(set_to_none=True)
 
-            smooth[data.name] = 0.98 * smooth.get(data.name, loss.item()) + 0.02 * loss.item()
+            value = loss.item()
+            if not math.isfinite(value):
+                raise SetupError(f"the loss of task {data.name} is {value} at step {step}: lower optimiser.encoder_lr")
+            smooth[data.name] = 0.98 * smooth.get(data.name, value) + 0.02 * value
             if step % 20 == 0:
                 board.add_scalar(f"loss/{data.name}", smooth[data.name], step)
-                bar.set_postfix({name: f"{value:.3f}" for name, value in smooth.items()}, refresh=False)
+                bar.set_postfix({name: f"{mean:.3f}" for name, mean in smooth.items()}, refresh=False)
             if step in scored_at:
-                validate(run, step, board, bar.write if not quiet else lambda _: None)
+                validate(run, step, board, say)
                 if recipe.budget.patience and run.stale >= recipe.budget.patience:
-                    bar.write(f"no better for {run.stale} evaluations: ending at step {step}")
+                    say(f"no better for {run.stale} evaluations: ending at step {step}")
                     break
 
 

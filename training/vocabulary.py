@@ -31,6 +31,7 @@ class NarrowTable:
 
     def of(self, ids: Tensor) -> Tensor:
         """Return the rows of the narrow table for tokens that were seen; others give row 0."""
+        self._place = self._place.to(ids.device)
         return self._place[ids]
 
     def whole(self, encoder: BertModel) -> Tensor:

@@ -8,6 +8,7 @@ from safetensors.numpy import load_file
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
+from murmura.training.encoders import load
 from murmura.training.fit import fit
 from murmura.training.run_folder import RunFolder
 
@@ -99,6 +100,27 @@ def test_more_tokens_than_the_encoder_has_positions_are_refused(
 ) -> None:
     with pytest.raises(SetupError, match="max_tokens 33 is more than the encoder's max_positions 32"):
         fit(write_recipe(max_tokens=33), data, tmp_path / "run", quiet=True)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(data: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    recipe = write_recipe(tasks={"intent": {**INTENT["intent"], "loss_weight": 1e38}}, optimiser={"encoder_lr": 1e30})
+    with pytest.raises(SetupError, match=r"the loss of task intent is nan at step \d+: lower optimiser\.encoder_lr"):
+        fit(recipe, data, tmp_path / "run", quiet=True)
+
+
+def test_words_that_training_never_saw_keep_their_vectors(
+    data: Path, base: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    write_jsonl(tmp_path / "few.jsonl", [{"text": t, "label": t[-1]} for t in ("my card a", "my money b") * 10])
+    recipe = write_recipe(encoder=str(base), tasks={"x": {"train": "few.jsonl"}}, budget={"steps": 5})
+    fit(recipe, tmp_path, tmp_path / "run", quiet=True)
+    name = "embeddings.word_embeddings.weight"
+    before, after = load(str(base)).weights[name], load_file(tmp_path / "run" / "checkpoint.safetensors")[name]
+    tokenizer = load(str(base)).tokenizer
+    changed = np.flatnonzero((before != after).any(-1))
+    assert before.shape == after.shape
+    met = {*tokenizer.encode("my card a money b").tokens, "[UNK]", "[PAD]"}
+    assert {"card", "money"} <= {tokenizer.id_to_token(i) for i in changed} <= met
 
 
 def test_a_folder_that_is_not_a_run_is_left_alone(data: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
