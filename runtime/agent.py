@@ -1,5 +1,6 @@
 """What an agent is: a declaration (topics, tasks, output) and a decision about one request and its prediction."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -149,6 +150,11 @@ class Agent:
             raise SetupError(f"agent {self.name}: it reads no topic; give it at least one in `topics`")
         if self.output in self.topics:
             raise SetupError(f"agent {self.name}: output topic {self.output} is one of its input topics")
+        if inspect.iscoroutinefunction(self.decide):
+            raise SetupError(
+                f"agent {self.name}: its decision is an async function, expected a plain one: "
+                "the model has answered when it is called; an agent that has to await something is a Handler"
+            )
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -172,14 +178,20 @@ def agent(
     def declare(decide: Decide) -> Agent:
         return Agent(
             name=name or decide.__name__,
-            topics=tuple(topics),
-            tasks=None if tasks is None else tuple(tasks),
+            topics=_several("topics", topics),
+            tasks=None if tasks is None else _several("tasks", tasks),
             output=output,
             decide=decide,
             thresholds={task: Thresholds(accept=score, label=score) for task, score in (thresholds or {}).items()},
         )
 
     return declare
+
+
+def _several(what: str, names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):  # its letters would be the names
+        raise SetupError(f"@agent: {what}={names!r}: expected a list, {what}=[{names!r}]")
+    return tuple(names)
 
 
 class Handler:
