@@ -83,12 +83,8 @@ def plain_rows(task: TaskData, tokenizer, max_tokens: int) -> list[tuple[list[in
     return rows
 
 
-def plain_loop(recipe: Recipe, tasks: list[TaskData], plan: Plan, *, bf16: bool) -> float:
+def plain_loop(model: Plain, data: list[list[tuple[list[int], object]]], plan: Plan, *, bf16: bool) -> float:
     """Train on the plan and return the CPU-seconds of the loop."""
-    torch.manual_seed(recipe.seed)
-    tokenizer = AutoTokenizer.from_pretrained(locate(recipe.encoder.source))
-    data = [plain_rows(task, tokenizer, recipe.max_tokens) for task in tasks]
-    model = Plain(recipe.encoder.source, tasks)
     encoder = list(model.encoder.parameters())
     groups = [
         {"params": [p for p in encoder if p.ndim > 1], "lr": 2e-4, "weight_decay": 0.01},
@@ -142,14 +138,18 @@ def compare(data: Path, *, short: bool) -> bool:
         budget = recipe.budget.model_copy(update={"evaluations": 1, "validation_rows": 60})
         recipe = recipe.model_copy(update={"budget": budget})
     torch.set_num_threads(recipe.threads or 1)
+    torch.manual_seed(recipe.seed)
     ratios = []
     with tempfile.TemporaryDirectory() as scratch:
+        folder = RunFolder(Path(scratch) / "run")
+        run = prepare(recipe, data, folder)
+        folder.begin(RECIPE, run.checkpoint.tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(locate(recipe.encoder.source))
+        rows = [plain_rows(task, tokenizer, recipe.max_tokens) for task in run.tasks]
+        model = Plain(recipe.encoder.source, run.tasks)
         for turn in range(3 if short else 1):
-            folder = RunFolder(Path(scratch) / str(turn))
-            run = prepare(recipe, data, folder)
-            folder.begin(RECIPE, run.checkpoint.tokenizer)
             plan = run.plan[60 * turn : 60 * turn + 60] if short else run.plan
-            plain = plain_loop(recipe, run.tasks, plan, bf16=run.bf16)
+            plain = plain_loop(model, rows, plan, bf16=run.bf16)
             ours = our_loop(run, plan)
             ratios.append(ours / plain)
             print(
