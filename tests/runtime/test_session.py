@@ -86,8 +86,8 @@ class FellBack:
     def set_default_logger_severity(level: int) -> None: ...
 
     @staticmethod
-    def InferenceSession(model: bytes, options: Any, providers: list[str]) -> Any:
-        assert providers == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    def InferenceSession(model: bytes, options: Any, providers: list[Any]) -> Any:
+        assert [name for name, _ in providers] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
