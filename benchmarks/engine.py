@@ -169,16 +169,16 @@ async def on_a_simulated_accelerator(texts: list[str], rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="fewer texts and rounds: under 30 s")
-    parser.add_argument("--texts", type=int, help="utterances (default 2000; short 300)")
-    parser.add_argument("--rounds", type=int, help="rounds (default 7; short 5)")
+    parser.add_argument("--texts", type=int, help="utterances (default 2000; short 250)")
+    parser.add_argument("--rounds", type=int, help="rounds (default 7; short 4)")
     parser.add_argument(
         "--in-flight", type=int, default=1, help="runs at once, for the engine and the bare loops alike"
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the public data sets")
     args = parser.parse_args()
     texts = utterances(args.data)
-    count = args.texts or (300 if args.short else 2000)
-    rounds = args.rounds or (5 if args.short else 7)
+    count = args.texts or (250 if args.short else 2000)
+    rounds = args.rounds or (4 if args.short else 7)
     asyncio.run(on_the_cpu(texts[:: len(texts) // count][:count], rounds, args.in_flight))
     asyncio.run(on_a_simulated_accelerator(texts, rounds))
 
