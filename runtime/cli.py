@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import cli_doctor, cli_models, cli_publish, cli_serve, cli_tail, cli_topics
+from . import cli_doctor, cli_feedback, cli_models, cli_publish, cli_serve, cli_tail, cli_topics
 from .discovery import find_commands, missing_extra
 from .errors import MurmuraError, SetupError
 
@@ -51,7 +51,14 @@ def build() -> typer.Typer:
         add_completion=False,
     )
     app.callback()(_root)
-    for command in (cli_serve.serve, cli_publish.publish, cli_tail.tail, cli_topics.topics, cli_doctor.doctor):
+    for command in (
+        cli_serve.serve,
+        cli_publish.publish,
+        cli_tail.tail,
+        cli_feedback.feedback,
+        cli_topics.topics,
+        cli_doctor.doctor,
+    ):
         app.command()(command)
     app.add_typer(cli_models.models_app, name="models")
     for point in find_commands():

@@ -70,7 +70,7 @@ async def _publish(
     await producer.start()
     sent = 0
     try:
-        with _opened(file) as stream, _Progress(file) as progress:
+        with opened(file) as stream, _Progress(file) as progress:
             lines = _records(stream, file, key_field, text)
             async for chunk in _piped(lines, stop) if file == "-" else _read(lines, stop):
                 async with asyncio.timeout(settings.producer.send_timeout_s):
@@ -133,7 +133,8 @@ async def _piped(records: Iterator[Record], stop: "asyncio.Event") -> AsyncItera
 
 
 @contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
+def opened(file: str) -> Iterator[BinaryIO]:
+    """Open a file to read, or stdin for `-`; SetupError when it cannot be."""
     if file == "-":
         # Not sys.stdin, and never closed: both would wait for the thread that waits for a line.
         yield open(0, "rb", closefd=False)  # noqa: SIM115

@@ -1,11 +1,13 @@
 """What feedback must be to be of use: readable, about a task of the model, of the form and with the labels of that task."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
 from ..schemas.deadletter import DeadLetterReason as Reason
-from ..schemas.feedback import Feedback, FeedbackSpan, Verdict
+from ..schemas.envelope import CE_ID, CE_SPECVERSION, CE_TYPE, CONTENT_TYPE, CONTENT_TYPE_HEADER, SPEC_VERSION
+from ..schemas.feedback import FEEDBACK_TYPE, Feedback, FeedbackSpan, Verdict
 from ..schemas.manifest import TaskKind, TaskSpec
 from .errors import RecordError
 
@@ -26,6 +28,22 @@ def read_feedback(value: bytes | None) -> Feedback:
     except UnicodeDecodeError:
         raise RecordError(Reason.NOT_UTF8, "the value is not UTF-8") from None
     raise RecordError(Reason.NOT_JSON, "the value is not JSON (a lone surrogate and NaN are not either)")
+
+
+def to_record(feedback: Feedback, topic: str) -> dict[str, Any]:
+    """Return topic, key, value and headers as a producer's `send` takes them."""
+    headers = {
+        CE_SPECVERSION: SPEC_VERSION,
+        CE_TYPE: FEEDBACK_TYPE,
+        CE_ID: feedback.id,
+        CONTENT_TYPE_HEADER: CONTENT_TYPE,
+    }
+    return {
+        "topic": topic,
+        "key": feedback.id.encode(),
+        "value": feedback.model_dump_json(exclude_none=True).encode(),
+        "headers": [(name, value.encode()) for name, value in headers.items()],
+    }
 
 
 def check_form(feedback: Feedback, kind: TaskKind) -> None:

@@ -1,0 +1,197 @@
+"""`murmura feedback`."""
+
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
+
+import typer
+
+from ..schemas.feedback import Feedback, Verdict
+from . import cli_options as options
+from .errors import SetupError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .settings import Settings
+
+CHUNK_RECORDS: Final = 1000
+_SPAN = re.compile(r"(\d+):(\d+):(.+)")
+
+
+def feedback(
+    prediction_id: Annotated[
+        str | None, typer.Argument(metavar="PREDICTION_ID", help="From the result.", show_default=False)
+    ] = None,
+    agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Whose prediction it is.")] = None,
+    task: Annotated[str | None, typer.Option("--task", metavar="NAME")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="What is right: the one label.")] = None,
+    labels: Annotated[
+        str | None, typer.Option("--labels", metavar="A,B", help="What is right: all labels of a multi-label task.")
+    ] = None,
+    spans: Annotated[
+        str | None, typer.Option("--spans", metavar="START:END:LABEL,...", help="What is right: all spans of the text.")
+    ] = None,
+    reward: Annotated[float | None, typer.Option("--reward", metavar="NUMBER", help="How much it was worth.")] = None,
+    withdraw: Annotated[str | None, typer.Option("--withdraw", metavar="ID", help="Take this feedback back.")] = None,
+    verdict: Annotated[
+        Verdict | None, typer.Option("--verdict", help="Where the options above do not say it.", show_default=False)
+    ] = None,
+    by: Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who says so.")] = None,
+    consent: Annotated[bool, typer.Option("--consent/--no-consent", help="The text may be trained on.")] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME/VERSION", help="Which version answered, for live accuracy.")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", metavar="FILE|-", help="Feedback as JSON lines; - is stdin.")
+    ] = None,
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+) -> None:
+    """Say what a prediction was worth.
+
+    Example: [bold]murmura feedback 7525d86cb8d3ad17cc4654843b6d4a50 --agent classification --task intent
+    --label refund --by ann --consent[/bold]
+
+    Was it right? [bold]--verdict confirmed[/bold]. Many at once: [bold]--file feedback.jsonl[/bold]; what a line leaves out
+    is taken from the options, and a line without an id gets the same one each time it is sent.
+    """
+    from . import cli_run
+
+    given = {
+        "prediction_id": prediction_id,
+        "agent": agent,
+        "task": task,
+        "verdict": verdict or _implied(label, labels, spans, reward, withdraw),
+        "value": _value(label, labels, spans, reward, withdraw),
+        "by": by,
+        "consent": consent,
+        "model": _model(model),
+    }
+    fields = {name: value for name, value in given.items() if value is not None}
+    if (prediction_id is None) == (file is None):
+        raise SetupError("give either a PREDICTION_ID or --file FILE with many")
+    settings = options.settings(config, bootstrap=bootstrap)
+    if file is None:
+        one = _checked({"id": str(uuid.uuid4()), **fields}, "")
+        cli_run.run(lambda stop: _send(settings, iter([one]), stop))
+        typer.echo(one.id)
+        typer.echo(_afterwards(one), err=True)
+        return
+    from .cli_publish import opened
+
+    with opened(file) as stream:
+        items = _items(stream, file, fields)
+        sent = cli_run.run(lambda stop: _send(settings, items, stop))
+    typer.echo(f"published {sent:,} to {settings.prefix}.feedback", err=True)
+
+
+def _implied(*values: object) -> Verdict | None:
+    *corrections, reward, withdraw = values
+    if any(value is not None for value in corrections):
+        return Verdict.CORRECTION
+    if reward is not None:
+        return Verdict.REWARD
+    return None if withdraw is None else Verdict.WITHDRAWN
+
+
+def _value(
+    label: str | None, labels: str | None, spans: str | None, reward: float | None, withdraw: str | None
+) -> object:
+    split = None if labels is None else [each for each in labels.split(",") if each]
+    marked = None if spans is None else [_span(each) for each in spans.split(",") if each]
+    given = [value for value in (label, split, marked, reward, withdraw) if value is not None]
+    if len(given) > 1:
+        raise SetupError("--label, --labels, --spans, --reward and --withdraw exclude each other")
+    return given[0] if given else None
+
+
+def _span(text: str) -> dict[str, Any]:
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise SetupError(f"--spans: expected START:END:LABEL, found {text!r}")
+    return {"start": int(found[1]), "end": int(found[2]), "label": found[3]}
+
+
+def _model(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    name, _, version = text.rpartition("/")
+    if not name or not version.isdecimal():
+        raise SetupError(f"--model: expected NAME/VERSION, found {text!r}")
+    return {"name": name, "version": int(version)}
+
+
+def _items(stream: BinaryIO, file: str, defaults: dict[str, Any]) -> Iterator[Feedback]:
+    for number, raw in enumerate(stream, start=1):
+        if not raw.strip():
+            continue
+        where = f"{file}, line {number}: "
+        try:
+            line = json.loads(raw)
+        except ValueError as error:
+            raise SetupError(f"{where}not JSON ({error})") from None
+        if not isinstance(line, dict):
+            raise SetupError(f"{where}expected an object, found {type(line).__name__}")
+        fields = {**defaults, **line}
+        # By its content: whoever sends a file once more sends the same feedback.
+        same = json.dumps(fields, sort_keys=True).encode()
+        yield _checked({"id": sha256(same).hexdigest()[:32], **fields}, where)
+
+
+def _checked(fields: dict[str, Any], where: str) -> Feedback:
+    from pydantic import ValidationError
+
+    try:
+        return Feedback.model_validate({"at": datetime.now(UTC), **fields})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            option = name.replace("_", "-")
+            raise SetupError(f"{where}{name} is missing" + ("" if where else f": give --{option}")) from None
+        raise SetupError(f"{where}{name or 'feedback'}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+async def _send(settings: "Settings", items: Iterator[Feedback], stop: "asyncio.Event") -> int:
+    import asyncio
+
+    from aiokafka.errors import KafkaError
+
+    from . import topics_admin
+    from .feedback import to_record
+    from .publisher import producer_factory
+
+    topic = f"{settings.prefix}.feedback"
+    if await topics_admin.check(settings.kafka, [topic]):
+        raise SetupError(
+            f"topic {topic} is not on {settings.kafka.bootstrap_servers}: make it, or let `murmura topics --create` do so"
+        )
+    producer = producer_factory(settings.kafka, settings.producer)()
+    await producer.start()
+    sent = 0
+    try:
+        while not stop.is_set() and (chunk := list(islice(items, CHUNK_RECORDS))):
+            async with asyncio.timeout(settings.producer.send_timeout_s):
+                sending = [await producer.send(**to_record(item, topic)) for item in chunk]
+                await asyncio.gather(*sending)
+            sent += len(chunk)
+    except SetupError as error:
+        raise SetupError(f"{error} ({sent} before it were sent)") from None
+    except (KafkaError, TimeoutError) as error:
+        raise SetupError(f"after {sent} records the broker did not take one: {type(error).__name__}") from None
+    finally:
+        await producer.stop()
+    return sent
+
+
+def _afterwards(one: Feedback) -> str:
+    if one.verdict is Verdict.WITHDRAWN:
+        return "taken back"
+    trained_on = "" if one.consent else "; without --consent it counts, and is not trained on"
+    return f"published; `--withdraw {one.id}` takes it back{trained_on}"

@@ -1,0 +1,103 @@
+"""`murmura feedback`: one verdict from the shell, many from a file."""
+
+import json
+
+import pytest
+from test_cli import murmura, refusal
+
+from murmura.runtime.embedded import EmbeddedBroker
+from murmura.schemas.feedback import Feedback
+
+PREDICTION = "7525d86cb8d3ad17cc4654843b6d4a50"
+ABOUT = (PREDICTION, "--agent", "classification", "--task", "intent", "--by", "ann")
+
+
+@pytest.fixture(scope="module")
+def broker():
+    with EmbeddedBroker({"murmura.feedback": 2}) as embedded:
+        yield embedded.bootstrap
+
+
+def on_topic(broker: str, count: int) -> list[Feedback]:
+    seen = murmura("tail", "murmura.feedback", "--from-beginning", "--json", "--count", count, "--bootstrap", broker)
+    return [Feedback.model_validate_json(line) for line in seen.stdout.splitlines()]
+
+
+def test_one_verdict_of_each_form_is_sent_and_its_id_printed(broker):
+    forms = {
+        ("--label", "refund"): ("correction", "refund"),
+        ("--labels", "cards,travel"): ("correction", ["cards", "travel"]),
+        ("--labels", ""): ("correction", []),
+        ("--spans", "0:4:city,10:14:date"): ("correction", [("city", 0, 4), ("date", 10, 14)]),
+        ("--verdict", "confirmed"): ("confirmed", None),
+        ("--reward", "0.5"): ("reward", 0.5),
+        ("--withdraw", "f-1"): ("withdrawn", "f-1"),
+    }
+    expected = {}
+    for options, form in forms.items():
+        done = murmura("feedback", *ABOUT, *options, "--bootstrap", broker, "--consent", "--model", "desk/3")
+        assert done.returncode == 0, done.stderr
+        expected[done.stdout.strip()] = form
+    found = {one.id: one for one in on_topic(broker, len(forms))}
+    assert set(found) == set(expected)
+    for name, (verdict, value) in expected.items():
+        one = found[name]
+        spans = [(span.label, span.start, span.end) for span in one.value] if "city" in str(one.value) else one.value
+        assert (one.verdict, spans, one.by, one.consent, one.model.version) == (verdict, value, "ann", True, 3)
+
+
+def test_lines_of_a_file_take_what_they_lack_from_the_options(broker, tmp_path):
+    lines = [
+        {"prediction_id": PREDICTION, "verdict": "confirmed", "task": "intent"},
+        {
+            "prediction_id": PREDICTION,
+            "verdict": "correction",
+            "value": "praise",
+            "task": "mood",
+            "by": "bob",
+            "id": "x",
+        },
+    ]
+    file = tmp_path / "feedback.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in lines))
+    send = ("feedback", "--file", file, "--agent", "analysis", "--by", "ann", "--bootstrap", broker)
+    assert murmura(*send).stderr == "published 2 to murmura.feedback\n"
+    assert murmura(*send).returncode == 0
+    seen = [one for one in on_topic(broker, 11) if one.agent == "analysis"]
+    assert sorted((one.task, one.by) for one in seen) == [("intent", "ann")] * 2 + [("mood", "bob")] * 2
+    assert len({one.id for one in seen}) == 2, "sent once more it is the same feedback"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "give either a PREDICTION_ID or --file"),
+        ((*ABOUT, "--file", "x.jsonl"), "give either"),
+        (ABOUT, "verdict is missing: give --verdict"),
+        ((PREDICTION, "--label", "x", "--task", "t", "--agent", "a"), "by is missing: give --by"),
+        ((*ABOUT, "--label", "x", "--reward", "1"), "exclude each other"),
+        ((*ABOUT, "--label", "x", "--verdict", "confirmed"), "verdict confirmed has no value"),
+        (("12", *ABOUT[1:], "--label", "x"), "prediction_id: "),
+        ((*ABOUT, "--spans", "a:b:c"), "expected START:END:LABEL"),
+        ((*ABOUT, "--label", "x", "--model", "desk"), "expected NAME/VERSION"),
+        (("--file", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
+        ((*ABOUT, "--label", "x", "--bootstrap", "127.0.0.1:1"), "no Kafka broker at"),
+    ],
+)
+def test_what_cannot_be_sent_is_one_line(options, said):
+    assert said in refusal("feedback", *options)
+
+
+def test_a_line_that_does_not_fit_is_named(broker, tmp_path):
+    file = tmp_path / "feedback.jsonl"
+    good = {"prediction_id": PREDICTION, "verdict": "up", "task": "intent", "agent": "a", "by": "ann"}
+    file.write_text(json.dumps(good) + "\n" + json.dumps(good | {"value": 3}) + "\n")
+    said = refusal("feedback", "--file", file, "--bootstrap", broker)
+    assert f"{file}, line 2: feedback: verdict up has no value, found a number" in said
+
+
+def test_without_the_topic_it_says_what_to_do():
+    with EmbeddedBroker({"other": 1}) as embedded:
+        assert "murmura topics --create" in refusal(
+            "feedback", *ABOUT, "--label", "x", "--bootstrap", embedded.bootstrap
+        )
