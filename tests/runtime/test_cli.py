@@ -232,3 +232,9 @@ def test_topics_are_shown_and_made_on_a_real_kafka(kafka, unique, tmp_path):
     assert "missing" not in after
     assert re.search(rf"^{prefix}\.mail +any +5 partitions$", after, re.MULTILINE)
     assert re.search(rf"^{prefix}\.deadletters +dead letter +3 partitions$", after, re.MULTILINE)
+
+
+def test_a_model_of_the_store_needs_no_folder(tmp_path: Path):
+    (tmp_path / "store.yaml").write_text(f"model: {{store: {tmp_path}, name: desk}}\n")
+    assert "no Kafka broker" in refusal("serve", "--config", tmp_path / "store.yaml", "--bootstrap", NOWHERE)
+    assert "no model to serve" in refusal("serve", "--bootstrap", NOWHERE)
