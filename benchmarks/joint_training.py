@@ -30,7 +30,7 @@ from murmura.training.evaluate import evaluate
 from murmura.training.export import export
 from murmura.training.fit import fit, train
 from murmura.training.prepare import Fitting, prepare
-from murmura.training.recipe import Recipe, load_recipe
+from murmura.training.recipe import load_recipe
 from murmura.training.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
