@@ -43,6 +43,7 @@ class Worker:
 
     def __init__(self, serving: app.Serving) -> None:
         self.metrics = serving.metrics
+        self.token_budget = serving.engine.token_budget
 
     def answered(self) -> int:
         return self.metrics.end_to_end.totals(("classification",))[0]

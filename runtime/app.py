@@ -241,6 +241,7 @@ async def _start_engine(settings: Settings, model: Model, metrics: Metrics, stac
         max_rows=of.max_rows,
         token_budget=of.token_budget,
         max_wait_ms=of.max_wait_ms,
+        padded=of.graph == "padded",
         observer=metrics,
     )
     await engine.start()

@@ -1,0 +1,48 @@
+"""All benchmarks, one after another: python benchmarks/run.py [--short] [--data FOLDER] [--only NAME ...].
+
+Each prints its figures with what they were measured on; ratios are taken within one run. Those that need the public
+data sets are passed over, by name, where these are absent.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+BENCHMARKS = {
+    "engine": "the batching engine against bare onnxruntime",
+    "heads_and_invariance": "four heads against one; an answer alone against in a batch",
+    "pump": "a real Kafka and a simulated accelerator: backlog, live, a light topic",
+    "wire": "a real Kafka and the real model against bare onnxruntime with tokenising",
+    "memory": "peak memory of serve",
+    "swaps": "exchanging models under load",
+    "joint_training": "joint training against a plain hand-written loop",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="a minute or so each, for a first look")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="public data sets (CLINC150, ...)")
+    parser.add_argument("--only", nargs="*", choices=[*BENCHMARKS], help="some of them")
+    args = parser.parse_args()
+    if not (args.data / "clinc150").is_dir():
+        print(f"no CLINC150 in {args.data}: name the folder of the public data sets with --data", file=sys.stderr)
+        return 2
+    failed = []
+    for name in args.only or BENCHMARKS:
+        print(f"== {name}: {BENCHMARKS[name]}", flush=True)
+        began = time.monotonic()
+        command = [sys.executable, str(HERE / f"{name}.py"), "--data", str(args.data)]
+        if subprocess.run([*command, "--short"] if args.short else command, check=False).returncode:
+            failed.append(name)
+        print(f"   {time.monotonic() - began:.0f} s", flush=True)
+    if failed:
+        print("failed: " + ", ".join(failed), file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
