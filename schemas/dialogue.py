@@ -18,7 +18,8 @@ HAND_OVER_TYPE: Final = "murmura.handoff.v1"
 
 CONVERSATION_ID_BYTES: Final = 256
 TURN_CHARACTERS: Final = 1000
-"""So much of a turn's text is kept in the state, and so long is a reply at most."""
+"""So much of a turn's text is kept in the state."""
+REPLY_CHARACTERS: Final = 2000
 SLOT_CHARACTERS: Final = 200
 
 

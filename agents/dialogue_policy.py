@@ -1,0 +1,239 @@
+"""The policy of a desk: what each intent needs, what is asked, said and published. Pure but for `load_policy`."""
+
+import string
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from ..runtime.settings import KafkaName
+from ..runtime.yaml_file import YamlFile
+from ..schemas.manifest import TaskSpec
+
+ABOUT_THE_TURN: Final = ("conversation", "intent", "request_id", "text")
+"""Names that an action's fields may use beside the slots."""
+
+Saying = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+Slot = Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ActionRule(_Frozen):
+    """A record to publish once everything that an intent needs is known; its key is the conversation's id."""
+
+    topic: KafkaName
+    fields: dict[str, JsonValue] = {}
+    """The record's value. `{slot}` in a string is filled, and `{conversation}`, `{intent}`, `{request_id}`, `{text}`."""
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+class IntentRule(_Frozen):
+    needs: dict[Slot, Saying] = {}
+    """Slot: the question that asks for it. Asked in this order; a question may use the slots before its own."""
+    reply: Saying | None = None
+    """Said when all is known."""
+    action: Annotated[list[ActionRule], BeforeValidator(_as_list)] = []
+    """One, or a list of them."""
+    forget: list[Slot] = []
+    """Slots that do not outlive this intent: the amount of a transfer is no amount for the next one."""
+    to_person: bool = False
+    """As soon as all is known, the conversation goes to a person."""
+
+    @field_validator("needs")
+    @classmethod
+    def _questions_use_what_is_known(cls, needs: dict[str, str]) -> dict[str, str]:
+        known: list[str] = []
+        for slot, question in needs.items():
+            if slot in ABOUT_THE_TURN:
+                raise ValueError(f"a slot cannot be called {slot}: that is a field of the turn")
+            _check_names(question, known, "what is asked before it")
+            known.append(slot)
+        return needs
+
+    @field_validator("reply")
+    @classmethod
+    def _the_reply_uses_what_is_needed(cls, reply: str | None, info: ValidationInfo) -> str | None:
+        if reply is not None:
+            _check_names(reply, info.data.get("needs", {}), "its needs")
+        return reply
+
+    @field_validator("action")
+    @classmethod
+    def _actions_use_what_is_needed(cls, actions: list[ActionRule], info: ValidationInfo) -> list[ActionRule]:
+        known = [*info.data.get("needs", {}), *ABOUT_THE_TURN]
+        for action in actions:
+            for text in _strings(action.fields):
+                _check_names(text, known, "its needs and the turn")
+        return actions
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "IntentRule":
+        if self.reply is None and not self.to_person:
+            raise ValueError("`reply` is missing; only an intent that goes to a person can do without")
+        return self
+
+
+class HandOverRule(_Frozen):
+    """When a conversation goes to a person, and what is said then."""
+
+    after: Annotated[int, Field(ge=1)] = 2
+    """Turns in a row that were not understood."""
+    below: Share = 0.1
+    """At once, when the intent's score is lower than this (not for a turn that is out of scope)."""
+    reply: Saying = "I am handing you over to a colleague, who will read what you have written here."
+    waiting: Saying = "Thank you. A colleague has your conversation and will answer."
+    """Said to turns after that, which go to the person too."""
+
+
+class Policy(_Frozen):
+    intents: Annotated[dict[str, IntentRule], Field(min_length=1)]
+    """By the label of the intent task. A label that does not stand here is not understood."""
+    intent_task: str = "intent"
+    entity_task: str | None = "entities"
+    """The tagging task whose spans fill slots; null: none do."""
+    slots: dict[Slot, str] = {}
+    """Slot: the label of the entity that fills it, where the two are not called the same."""
+    min_score: Share = 0.0
+    """An intent below this is not understood. What the model itself withholds never is."""
+    greeting: Saying | None = None
+    """In front of the first reply; alone when the first turn is not understood."""
+    default: Saying = "Sorry, I did not understand that. Could you put it another way?"
+    handover: HandOverRule = HandOverRule()
+    expire_after_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 24.0
+    """A conversation that has been silent for longer starts anew."""
+    remember_turns: Annotated[int, Field(ge=1, le=50)] = 10
+    """So many turns with their replies are kept, for hand-overs and to know a turn that is sent again."""
+
+    @field_validator("greeting", "default")
+    @classmethod
+    def _no_slots_here(cls, saying: str | None) -> str | None:
+        if saying is not None:
+            _check_names(saying, (), "slots: nothing is known here")
+        return saying
+
+    @model_validator(mode="after")
+    def _needs_can_be_filled(self) -> "Policy":
+        if self.entity_task is None and any(rule.needs for rule in self.intents.values()):
+            raise ValueError("`entity_task` is null, so no slot is ever filled, yet intents have `needs`")
+        return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those that a turn is predicted on."""
+        return (self.intent_task,) if self.entity_task is None else (self.intent_task, self.entity_task)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Those that actions are published to."""
+        topics = (action.topic for rule in self.intents.values() for action in rule.action)
+        return tuple(dict.fromkeys(topics))
+
+    @property
+    def expiry_ms(self) -> int:
+        return round(self.expire_after_hours * 3_600_000)
+
+    def label_of(self, slot: str) -> str:
+        """Return the label of the entity that fills a slot."""
+        return self.slots.get(slot, slot)
+
+
+PolicyFile = YamlFile[Policy]
+
+
+def load_policy(path: Path) -> PolicyFile:
+    """Read and check a policy. Raises SetupError with one line: file, line, key, what was expected."""
+    return YamlFile(path, Policy, "policy", requires="intents")
+
+
+def check_against_model(file: PolicyFile, tasks: Iterable[TaskSpec], model: str) -> None:
+    """Refuse a policy that names a task, an intent or an entity that the model does not have; SetupError."""
+    policy, specs = file.value, {task.name: task for task in tasks}
+    kinds = [("intent_task", policy.intent_task, "classification")]
+    if policy.entity_task is not None:
+        kinds.append(("entity_task", policy.entity_task, "tagging"))
+    for key, name, kind in kinds:
+        if name not in specs or specs[name].kind != kind:
+            there = ", ".join(task.name for task in specs.values() if task.kind == kind) or "none"
+            raise file.refusal((key,), f"model {model} has no {kind} task {name}; it has {there}")
+    _check_labels(file, specs)
+
+
+def _check_labels(file: PolicyFile, specs: Mapping[str, TaskSpec]) -> None:
+    policy = file.value
+    intents = specs[policy.intent_task].labels
+    entities = {tag[2:] for tag in specs[policy.entity_task].labels if tag != "O"} if policy.entity_task else set()
+    for name, rule in policy.intents.items():
+        if name not in intents:
+            raise file.refusal(("intents", name), f"not a label of task {policy.intent_task}")
+        for slot in rule.needs:
+            if (label := policy.label_of(slot)) not in entities:
+                there = ", ".join(sorted(entities))
+                raise file.refusal(
+                    ("intents", name, "needs", slot),
+                    f"task {policy.entity_task} has no entity {label}; it has {there} (`slots` says which fills a slot)",
+                )
+
+
+class _Known(dict[str, str]):
+    """A policy that was changed in mid-conversation may use what is not known: nothing is said for it."""
+
+    def __missing__(self, name: str) -> str:
+        return ""
+
+
+def fill(saying: str, known: Mapping[str, str]) -> str:
+    """Put what is known into a text. Values are put in as they are: braces in them mean nothing."""
+    return saying.format_map(_Known(known))
+
+
+def fill_fields(value: JsonValue, known: Mapping[str, str]) -> JsonValue:
+    """Put what is known into every string of an action's fields."""
+    if isinstance(value, str):
+        return fill(value, known)
+    if isinstance(value, list):
+        return [fill_fields(item, known) for item in value]
+    if isinstance(value, dict):
+        return {key: fill_fields(item, known) for key, item in value.items()}
+    return value
+
+
+def _strings(value: JsonValue) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
+
+
+def _check_names(saying: str, known: Iterable[str], what: str) -> None:
+    """ValueError for a text that `fill` could not fill, or that would reach into Python objects."""
+    names = list(known)
+    try:
+        parts = list(string.Formatter().parse(saying))
+    except ValueError:
+        raise ValueError("a brace stands alone; write {{ and }} for braces that are meant as such") from None
+    for _, name, spec, conversion in parts:
+        if name is None:
+            continue
+        if spec or conversion or not name.isidentifier():
+            raise ValueError(f"{{{name}}} must be the plain name of a slot in braces")
+        if name not in names:
+            raise ValueError(f"{{{name}}} is not one of {what}{': ' + ', '.join(names) if names else ''}")

@@ -1,0 +1,129 @@
+"""A policy file: what is wrong with it is said in one line before anything starts; what it says is filled in safely."""
+
+from pathlib import Path
+
+import pytest
+
+from murmura.agents.dialogue_policy import Policy, check_against_model, fill, fill_fields, load_policy
+from murmura.runtime.errors import SetupError
+from murmura.schemas.manifest import TaskSpec
+
+ENOUGH = "intents:\n  balance:\n    reply: It is in the app.\n"
+TASKS = [
+    TaskSpec(name="intent", kind="classification", labels=["balance", "transfer"]),
+    TaskSpec(name="entities", kind="tagging", labels=["O", "B-amount", "I-amount"]),
+]
+
+
+def load(tmp_path: Path, text: str):
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    return load_policy(path)
+
+
+def checked(tmp_path: Path, text: str, tasks) -> None:
+    file = load(tmp_path, text)
+    if tasks is not None:
+        check_against_model(file, tasks, "desk")
+
+
+def refusal(tmp_path: Path, text: str, tasks=None) -> str:
+    with pytest.raises(SetupError) as caught:
+        checked(tmp_path, text, tasks)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(str(tmp_path / "p.yaml"))
+
+
+def test_an_intent_and_its_reply_are_a_policy(tmp_path):
+    policy = load(tmp_path, ENOUGH).value
+    assert policy.intents["balance"].reply == "It is in the app."
+    assert (policy.tasks, policy.topics, policy.expiry_ms) == (("intent", "entities"), (), 24 * 3_600_000)
+
+
+TRANSFER = "intents:\n  transfer:\n    needs:\n      payee: To whom?\n      amount: How much for {payee}?\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", ":1: a policy is a mapping with at least the key `intents`"),
+        ("intents: {}\n", ":1: intents: Dictionary should have at least 1 item"),
+        ("intents:\n  a:\n    replies: hm\n", ":3: intents.a.replies: unknown key; expected one of action, forget"),
+        ("intents:\n  a: {}\n", ":2: intents.a: `reply` is missing; only an intent that goes to a person"),
+        (TRANSFER + "    reply: '{amonut}'\n", ":6: intents.transfer.reply: {amonut} is not one of its needs: payee"),
+        (
+            TRANSFER + "    reply: '{payee.__class__}'\n",
+            ":6: intents.transfer.reply: {payee.__class__} must be the plain",
+        ),
+        (TRANSFER + "    reply: '{payee!r}'\n", ":6: intents.transfer.reply: {payee} must be the plain name"),
+        (TRANSFER + "    reply: '{0}'\n", ":6: intents.transfer.reply: {0} must be the plain name"),
+        (TRANSFER + "    reply: '{payee'\n", ":6: intents.transfer.reply: a brace stands alone"),
+        (
+            "intents:\n  t:\n    needs:\n      a: 'For {b}?'\n      b: b?\n    reply: ok\n",
+            ":3: intents.t.needs: {b} is not one of what is asked before it",
+        ),
+        (
+            "intents:\n  t:\n    needs: {text: 'What?'}\n    reply: ok\n",
+            ":3: intents.t.needs: a slot cannot be called text",
+        ),
+        (
+            TRANSFER + "    reply: ok\n    action:\n      topic: bank.in\n      fields: {deep: [{x: '{who}'}]}\n",
+            ":7: intents.transfer.action: {who} is not one of its needs and the turn: payee, amount, conversation",
+        ),
+        (
+            TRANSFER + "    reply: ok\n    action: {topic: 'no topic!'}\n",
+            ":7: intents.transfer.action.topic: expected a name",
+        ),
+        (ENOUGH + "greeting: Hello {name}\n", ":4: greeting: {name} is not one of slots: nothing is known here"),
+        (ENOUGH + "min_score: 2\n", ":4: min_score: Input should be less than or equal to 1, found '2'"),
+        (
+            ENOUGH + "handover: {after: 0}\n",
+            ":4: handover.after: Input should be greater than or equal to 1, found '0'",
+        ),
+        (ENOUGH + "expire_after_hours: 0\n", ":4: expire_after_hours: Input should be greater than 0, found '0'"),
+        (
+            TRANSFER + "    reply: ok\nentity_task: null\n",
+            ":1: policy: `entity_task` is null, so no slot is ever filled",
+        ),
+        (ENOUGH + "  balance:\n    reply: twice\n", ":4: intents.balance: this key stands here a second time"),
+    ],
+)
+def test_what_is_wrong_is_said_with_line_and_key(tmp_path, text, says):
+    assert refusal(tmp_path, text).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            ENOUGH + "intent_task: topic\n",
+            ":4: intent_task: model desk has no classification task topic; it has intent",
+        ),
+        (ENOUGH + "entity_task: intent\n", ":4: entity_task: model desk has no tagging task intent; it has entities"),
+        ("intents:\n  balnce:\n    reply: ok\n", ":2: intents.balnce: not a label of task intent"),
+        (
+            "intents:\n  transfer:\n    needs:\n      amount: a?\n      payee: b?\n    reply: ok\n",
+            ":5: intents.transfer.needs.payee: task entities has no entity payee; it has amount",
+        ),
+    ],
+)
+def test_what_the_model_does_not_have_is_refused_with_line_and_key(tmp_path, text, says):
+    assert refusal(tmp_path, text, TASKS).startswith(says)
+
+
+def test_a_slot_may_be_filled_by_an_entity_of_another_name(tmp_path):
+    text = "slots: {sum: amount}\nintents:\n  transfer:\n    needs: {sum: 'How much?'}\n    reply: ok\n"
+    check_against_model(load(tmp_path, text), TASKS, "desk")
+
+
+def test_values_are_filled_in_as_they_are_and_braces_can_be_meant():
+    assert fill("{{{who}}} gets {sum}", {"who": "{sum}", "sum": "£5"}) == "{{sum}} gets £5"
+    assert fill("for {gone}", {}) == "for "
+    fields = {"a": "{x}", "b": [1, True, None, {"c": "{x}!"}]}
+    assert fill_fields(fields, {"x": "{y}"}) == {"a": "{y}", "b": [1, True, None, {"c": "{y}!"}]}
+
+
+def test_topics_are_those_of_all_actions_once():
+    intent = {"reply": "ok", "action": [{"topic": "a"}, {"topic": "b"}]}
+    policy = Policy.model_validate({"intents": {"x": intent, "y": {"reply": "ok", "action": {"topic": "a"}}}})
+    assert policy.topics == ("a", "b")
