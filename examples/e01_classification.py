@@ -83,8 +83,10 @@ def said(output: dict) -> str:
     """A classification is a label or an abstention, a multi-label answer any number of labels."""
     if output["kind"] == "multi_label":
         return ", ".join(one["label"] for one in output["labels"]) or "none"
+    if output["reason"] == "out_of_scope":
+        return f"off topic ({output['score']:.2f})"
     if output["abstained"]:
-        return f"no answer ({output['reason']}; nearest was {output['alternatives'][0]['label']})"
+        return f"not sure, perhaps {output['alternatives'][0]['label']} ({output['score']:.2f})"
     return f"{output['label']} ({output['score']:.2f})"
 
 
