@@ -13,7 +13,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ..schemas.deadletter import DeadLetterReason as Reason
 from .admission import Admission
-from .agent import Handler, Incoming, Prediction
+from .agent import Handler, Prediction
 from .batch_policy import Entry
 from .errors import Closed, RecordError, place_of
 from .handlers import HandlerRunner
@@ -22,9 +22,10 @@ from .outbox import Outbox, Outcome, PublisherLike
 from .records import read_request
 from .results import answer
 from .reviews import Reviews
-from .routes import BoundAgent, Route
+from .routes import Route
 from .telemetry import Metrics
 from .tracker import Progress, Tracker
+from .work import Work, where
 
 log = get_logger(__name__)
 
@@ -46,19 +47,6 @@ class EngineLike(Protocol):
     async def encode(self, texts: Sequence[str], model: Any = None) -> Sequence[Any]: ...
     def submit(self, entries: Iterable[Entry]) -> None: ...
     def on_room(self, callback: Callable[[], None]) -> None: ...
-
-
-class _Work:
-    """A delivered record until it is finished: the record itself and where to note that it is."""
-
-    __slots__ = ("asked", "progress", "record", "request", "route")
-
-    def __init__(self, record: ConsumerRecord, progress: Progress, request: Incoming, route: Route) -> None:
-        self.record = record
-        self.progress = progress
-        self.request = request
-        self.route = route
-        self.asked: list[tuple[BoundAgent, tuple[str, ...]]] | None = None
 
 
 class Dispatcher:
@@ -111,7 +99,7 @@ class Dispatcher:
             for handler in handlers
         ]
         self._runner_of = {topic: runner for runner in self._runners for topic in runner.handler.topics}
-        self._admission: Admission[TopicPartition, _Work] = Admission(
+        self._admission: Admission[TopicPartition, Work] = Admission(
             quantum=max(1, engine.token_budget // 4), lane_limit=int(engine.token_budget * queue_budgets)
         )
         self._wake = asyncio.Event()
@@ -158,9 +146,7 @@ class Dispatcher:
             self._enter(1)
             self.outbox.send(outcome)
 
-    def _read(
-        self, records: Sequence[ConsumerRecord], progress: Progress, rejected: Outcome
-    ) -> list[tuple[_Work, int]]:
+    def _read(self, records: Sequence[ConsumerRecord], progress: Progress, rejected: Outcome) -> list[tuple[Work, int]]:
         items = []
         for record in records:
             if not progress.begin(record.offset):
@@ -168,9 +154,8 @@ class Dispatcher:
             route = self._routes[record.topic]
             try:
                 request = read_request(record, self._max_value_bytes)
-                work = _Work(record, progress, request, route)
-                if request.tasks is not None:
-                    work.asked = _asked(route, request.tasks)
+                work = Work(record, progress, request)
+                work.settle(route)
             except RecordError as error:
                 self.outbox.reject(rejected, record, progress, error)
             else:
@@ -198,7 +183,7 @@ class Dispatcher:
     def _room(self) -> int:
         return 2 * self._engine.token_budget - self._engine.queued_tokens
 
-    async def _admit(self, works: list[_Work]) -> None:
+    async def _admit(self, works: list[Work]) -> None:
         model, routes = self._engine.model, self._routes
         works = [work for work in works if work.route is routes[work.record.topic] or self._reroute(work, routes)]
         try:
@@ -210,27 +195,26 @@ class Dispatcher:
                 for work in works:
                     await self._admit([work])
                 return
-            log.exception("a text could not be tokenised", **_where(works[0].record))
+            log.exception("a text could not be tokenised", **where(works[0].record))
             self._reject(works[0], RecordError(Reason.INVALID, "the text cannot be tokenised"))
             return
         self._engine.submit(
             [
-                Entry(work.request.text, _tasks(work), ids, self, work, work.route.thresholds, model)
+                Entry(work.request.text, work.tasks(), ids, self, work, work.route.thresholds, model)
                 for work, ids in zip(works, encoded, strict=True)
             ]
         )
 
-    def _reroute(self, work: _Work, routes: Mapping[str, Route]) -> bool:
+    def _reroute(self, work: Work, routes: Mapping[str, Route]) -> bool:
         """The model was exchanged while the record waited: settle its tasks anew; False when it is a dead letter now."""
-        work.route = routes[work.record.topic]
         try:
-            work.asked = None if work.request.tasks is None else _asked(work.route, work.request.tasks)
+            work.settle(routes[work.record.topic])
         except RecordError as error:
             self._reject(work, error)
             return False
         return True
 
-    def _reject(self, work: _Work, error: RecordError) -> None:
+    def _reject(self, work: Work, error: RecordError) -> None:
         outcome = Outcome()
         self.outbox.reject(outcome, work.record, work.progress, error)
         self.outbox.send(outcome)
@@ -248,7 +232,7 @@ class Dispatcher:
         manifest = entries[0].model.manifest
         model = (manifest.name, manifest.version)
         for entry in entries:
-            work: _Work = entry.context
+            work: Work = entry.context
             if entry.error is not None:
                 if isinstance(entry.error, Closed):
                     self._done(1)  # not answered and not finished: it will be delivered again
@@ -267,19 +251,19 @@ class Dispatcher:
         """Add requests to look at the most doubtful answers, where the agent publishes its results."""
         for doubt in reviews.pick(entries):
             entry = entries[doubt.row]
-            work: _Work = entry.context
-            for bound, tasks in work.asked or ((bound, bound.tasks) for bound in work.route.agents):
+            work: Work = entry.context
+            for bound, tasks in work.asked:
                 if doubt.task in tasks and bound.agent.output is not None:
                     name = bound.agent.name
                     outcome.add(reviews.message(doubt, entry, name, work.request, now), work.record, name)
                     self._metrics.review(name, doubt.task, doubt.why)
                     break
 
-    def _decide(self, outcome: Outcome, work: _Work, entry: Entry, model: tuple[str, int], now: str) -> None:
+    def _decide(self, outcome: Outcome, work: Work, entry: Entry, model: tuple[str, int], now: str) -> None:
         outputs = entry.outputs or {}
         request = work.request
         truncated = entry.encoded.truncated
-        for bound, tasks in work.asked or ((bound, bound.tasks) for bound in work.route.agents):
+        for bound, tasks in work.asked:
             mine = outputs if len(tasks) == len(outputs) else {task: outputs[task] for task in tasks}
             try:
                 messages, has_result = answer(
@@ -291,7 +275,7 @@ class Dispatcher:
                 )
             except RecordError as error:
                 log.error(
-                    "an agent failed", agent=bound.agent.name, why=place_of(error.__cause__), **_where(work.record)
+                    "an agent failed", agent=bound.agent.name, why=place_of(error.__cause__), **where(work.record)
                 )
                 self.outbox.dead_letter(outcome, work.record, error, bound.agent.name)
                 continue
@@ -333,22 +317,3 @@ class Dispatcher:
         """Tell handlers which partitions are theirs now."""
         for runner in self._runners:
             await runner.assign(partitions)
-
-
-def _asked(route: Route, tasks: tuple[str, ...]) -> list[tuple[BoundAgent, tuple[str, ...]]]:
-    """Return who answers what of a request that names its tasks; unknown_task when nobody here answers one of them."""
-    for task in tasks:
-        if not any(task in bound.may for bound in route.agents):
-            raise RecordError(Reason.UNKNOWN_TASK, f"no agent on {route.topic} answers task {task[:100]!r}")
-    asked = [(bound, bound.asked(tasks)) for bound in route.agents]
-    return [(bound, mine) for bound, mine in asked if mine]
-
-
-def _tasks(work: _Work) -> tuple[str, ...]:
-    if work.asked is None:
-        return work.route.tasks
-    return tuple(dict.fromkeys(task for _, tasks in work.asked for task in tasks))
-
-
-def _where(record: ConsumerRecord) -> dict[str, Any]:
-    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}

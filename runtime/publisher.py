@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -14,6 +14,7 @@ from aiokafka.errors import (
     ProducerFenced,
     UnknownProducerId,
 )
+from aiokafka.partitioner import DefaultPartitioner
 
 from .deadletters import Message
 from .errors import Closed, DeliveryError, RecordTooLarge
@@ -121,16 +122,21 @@ class Publisher:
         self, messages: Sequence[Message], decided: list[DeliveryError | None], failures: Failures
     ) -> None:
         wait_s = _FIRST_WAIT_S
+        alone: set[int] = set()
         self._obstruct(+1)
         try:
-            while again := [position for position in failures if not _final(failures[position], decided, position)]:
+            while again := [
+                position for position in failures if not _final(failures[position], alone, decided, position)
+            ]:
+                # A broker refuses a whole batch for one record that is too large: each gets a batch of its own now.
+                alone.update(p for p in again if isinstance(failures[p], MessageSizeTooLargeError))
                 log.warning("results cannot be sent, trying again", messages=len(again), why=_reasons(failures))
                 self._on_retry(len(again))
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
                 if any(error is None or isinstance(error, _POISON) for error in failures.values()):
                     await self._renew()
-                failures = await self._attempt(messages, again)
+                failures = await self._attempt(messages, again, alone)
         finally:
             self._obstruct(-1)
 
@@ -141,8 +147,10 @@ class Publisher:
         else:
             self.taking.set()
 
-    async def _attempt(self, messages: Sequence[Message], positions: Sequence[int]) -> Failures:
-        """Send each message once."""
+    async def _attempt(
+        self, messages: Sequence[Message], positions: Sequence[int], alone: Container[int] = ()
+    ) -> Failures:
+        """Send each message once; those in `alone` share no batch with others."""
         producer, retired = self._producer, self._retired
         if producer is None or retired is None:
             if not self._renewing.locked():
@@ -154,7 +162,8 @@ class Publisher:
             async with asyncio.timeout(self._timeout_s):
                 for position in positions:
                     try:
-                        sent.append((position, await _send(producer, messages[position])))
+                        send = _send_alone if position in alone else _send
+                        sent.append((position, await send(producer, messages[position])))
                     except (KafkaError, OSError) as error:
                         failures[position] = error
                 for _, future in sent:
@@ -196,26 +205,29 @@ class Publisher:
 async def _send(producer: AIOKafkaProducer, message: Message) -> Sent:
     topic, value, key, headers, partition = message
     if value is None and key is None:
-        return await _send_empty(producer, message)
+        return await _send_alone(producer, message)  # Kafka knows such records, `send` does not
     sent: Sent = await producer.send(topic, value, key, partition, headers=headers)
     return sent
 
 
-async def _send_empty(producer: AIOKafkaProducer, message: Message) -> Sent:
-    """Send a record with neither key nor value, which `send` refuses although Kafka knows such records."""
+async def _send_alone(producer: AIOKafkaProducer, message: Message) -> Sent:
+    """Send a record in a batch of its own."""
     builder = producer.create_batch()
-    builder.append(timestamp=None, key=None, value=None, headers=message.headers)
+    builder.append(timestamp=None, key=message.key, value=message.value, headers=message.headers)
     builder.close()
     partition = message.partition
     if partition is None:
-        partition = min(await producer.partitions_for(message.topic))
+        partitions = sorted(await producer.partitions_for(message.topic))
+        partition = DefaultPartitioner()(message.key, partitions, partitions)
     sent: Sent = await producer.send_batch(builder, message.topic, partition=partition)
     return sent
 
 
-def _final(error: BaseException | None, decided: list[DeliveryError | None], position: int) -> bool:
+def _final(
+    error: BaseException | None, alone: Container[int], decided: list[DeliveryError | None], position: int
+) -> bool:
     """Note a refusal that no second try can change; False for everything else."""
-    if isinstance(error, MessageSizeTooLargeError):
+    if isinstance(error, MessageSizeTooLargeError) and position in alone:
         decided[position] = RecordTooLarge("the broker takes no record of this size")
         return True
     return False

@@ -37,12 +37,18 @@ class BoundAgent:
         return self.tasks if tasks is None else tuple(task for task in tasks if task in self.may)
 
 
+Asked = tuple[tuple[BoundAgent, tuple[str, ...]], ...]
+"""Agents, each with the tasks that it answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """All agents that read one topic. They share the forward pass: `tasks` is the union of what they answer."""
 
     topic: str
     agents: tuple[BoundAgent, ...]
+    asked: Asked
+    """What each answers when a request names no tasks."""
     tasks: tuple[str, ...]
     thresholds: Mapping[str, Thresholds] | None
 
@@ -119,7 +125,7 @@ def _route(topic: str, bound: Sequence[BoundAgent], manifest: ModelManifest) -> 
                     "set the same, or give one of them its own topic"
                 )
     merged = {task: _merge(manifest.task(task).thresholds, new) for task, (_, new) in overrides.items()}
-    return Route(topic, tuple(bound), tasks, merged or None)
+    return Route(topic, tuple(bound), tuple((b, b.tasks) for b in bound), tasks, merged or None)
 
 
 def _merge(of_manifest: Thresholds, new: Thresholds) -> Thresholds:
