@@ -11,6 +11,7 @@ from .errors import SetupError
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord, TopicPartition
 
+    from .changelog import Restored
     from .settings import Settings
     from .telemetry import Metrics
 
@@ -209,6 +210,9 @@ class Handler:
     """Tasks that the model must have."""
     ordering: Literal["none", "key"] = "none"
 
+    def configure(self, settings: "Settings") -> None:
+        """Take what the settings say, `topics` and `outputs` above all: they are looked for next. Called once, first."""
+
     def started(self, context: "Context") -> None:
         """Take what is needed of the process. Called once, before anything is consumed; SetupError refuses the start."""
 
@@ -218,8 +222,14 @@ class Handler:
         """
         raise NotImplementedError
 
+    def finished(self, record: "ConsumerRecord") -> None:
+        """Hear that everything published for a record has been acknowledged, or that the process is ending."""
+
     async def assigned(self, partitions: "frozenset[TopicPartition]") -> None:
-        """Get ready for partitions, restoring state for example; their records wait until this returns."""
+        """Get ready for partitions, restoring state for example; their records wait until this returns.
+
+        Cancelled when they are taken away meanwhile. Whatever it raises ends the process.
+        """
 
     def revoked(self) -> None:
         """Forget what belongs to partitions: everything under way has been finished, or will be delivered again."""
@@ -234,6 +244,23 @@ class Context:
     engine: "Predicts"
     agents: tuple[str, ...]
     """Names of everybody who runs here, handlers among them."""
+    partitions: Mapping[str, int] = field(default_factory=dict)
+    """How many each topic of the broker has."""
+    restore: "Restore | None" = None
+    """Reads a changelog; None in a rehearsal, where there is none."""
+
+
+class Restore(Protocol):
+    """`changelog.read_to_end` on this process's broker."""
+
+    async def __call__(
+        self,
+        topic: str,
+        partitions: Iterable[int],
+        take: Callable[[int, bytes | None, bytes | None], None],
+        *,
+        timeout_s: float,
+    ) -> "Restored": ...
 
 
 class Served(Protocol):

@@ -316,4 +316,4 @@ class Dispatcher:
     async def assign(self, partitions: Iterable[TopicPartition]) -> None:
         """Tell handlers which partitions are theirs now."""
         for runner in self._runners:
-            await runner.assign(partitions)
+            runner.assign(partitions)

@@ -57,6 +57,7 @@ class HandlerRunner:
         self._full: set[TopicPartition] = set()
         self._ready: set[TopicPartition] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._preparing: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
@@ -78,15 +79,29 @@ class HandlerRunner:
         self._full.difference_update(found)
         return found
 
-    async def assign(self, partitions: Iterable[TopicPartition]) -> None:
-        """Let the handler get ready for its partitions, then let their records go."""
+    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Let the handler get ready for its partitions, in the background, then let their records go.
+
+        Not awaited by whoever is told of the assignment: no heartbeat is sent until that returns, and restoring state
+        may take longer than a session.
+        """
         mine = frozenset(p for p in partitions if p.topic in self.handler.topics)
-        await self.handler.assigned(mine)
+        self._preparing = asyncio.get_running_loop().create_task(self._prepare(mine))
+
+    async def _prepare(self, mine: frozenset[TopicPartition]) -> None:
+        try:
+            await self.handler.assigned(mine)
+        except Exception as error:
+            log.exception("a handler could not get ready", agent=self.handler.name)
+            self._outbox.fail(error)
+            return
         self._ready.update(mine)
         self._start()
 
     def clear(self) -> None:
         """Forget what waits: it will be delivered again."""
+        if self._preparing is not None:
+            self._preparing.cancel()
         self._lanes.clear()
         self._turn.clear()
         self._waiting.clear()
@@ -149,6 +164,7 @@ class HandlerRunner:
                 outcome.add(message, record, name)
             outcome.answered[name, record.topic] = [record.timestamp]
         await self._outbox.send(outcome)
+        self.handler.finished(record)
 
     async def _published(self, record: ConsumerRecord) -> list[Message]:
         headers = read_headers(record.headers)

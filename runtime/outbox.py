@@ -76,6 +76,11 @@ class Outbox:
         """When a record was last finished (monotonic, s)."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    def fail(self, error: Exception) -> None:
+        """End the process with this error; the first one counts."""
+        if not self.failure.done():
+            self.failure.set_exception(error)
+
     async def open(self) -> None:
         """Wait until the broker takes what is sent."""
         await self._publisher.taking.wait()
@@ -103,8 +108,7 @@ class Outbox:
             return
         except Exception as error:
             log.exception("a record can be neither answered nor dead-lettered")
-            if not self.failure.done():
-                self.failure.set_exception(error)
+            self.fail(error)
             return
         else:
             for record, progress in outcome.works:

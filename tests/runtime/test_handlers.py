@@ -38,10 +38,17 @@ class Echo(Handler):
         self.partitions: frozenset[TopicPartition] = frozenset()
         self.restored = asyncio.Event()
         self.restored.set()
+        self.unable = False
+        self.ended: list[int] = []
 
     async def assigned(self, partitions):
         await self.restored.wait()
+        if self.unable:
+            raise OSError("no state")
         self.partitions = partitions
+
+    def finished(self, record):
+        self.ended.append(record.offset)
 
     async def handle(self, record, engine):
         value = json.loads(record.value)
@@ -149,14 +156,50 @@ async def test_records_wait_until_the_handler_is_ready_for_their_partition():
     line = Line()
     line.handler.restored.clear()
     line.receive((b"a", {}))
-    assigning = asyncio.create_task(line.dispatcher.assign([PARTITION]))
+    await line.dispatcher.assign([PARTITION])  # returns at once: the group is waiting
     await asyncio.sleep(0.02)
     assert not line.handler.seen
     line.handler.restored.set()
-    await assigning
     await line.settle()
     assert line.handler.seen[b"a"] == [0]
     assert line.handler.partitions == {PARTITION}
+
+
+async def test_getting_ready_ends_when_the_partitions_are_taken_away():
+    line = Line()
+    line.handler.restored.clear()
+    line.receive((b"a", {}))
+    await line.dispatcher.assign([PARTITION])
+    await asyncio.sleep(0)
+    assert await line.dispatcher.drain(1)
+    line.handler.restored.set()
+    await asyncio.sleep(0.02)
+    assert not line.handler.partitions
+    assert not line.handler.seen
+
+
+async def test_a_handler_that_cannot_get_ready_ends_the_process():
+    line = Line()
+    line.handler.unable = True
+    line.receive((b"a", {}))
+    await line.dispatcher.assign([PARTITION])
+    with pytest.raises(OSError, match="no state"):
+        await line.dispatcher.outbox.failure
+    assert not line.handler.seen
+
+
+async def test_a_handler_hears_when_a_record_is_finished_and_not_before():
+    line = Line()
+    await line.dispatcher.assign([PARTITION])
+    line.broker.gate.clear()
+    line.receive((b"a", {}), (b"b", {"crash": True}))
+    await asyncio.sleep(0.02)
+    assert line.handler.seen[b"a"] == [0]
+    assert not line.handler.ended
+    line.broker.gate.set()
+    await line.settle()
+    await asyncio.sleep(0)
+    assert sorted(line.handler.ended) == [0, 1]
 
 
 @pytest.mark.parametrize(("flaw", "reason"), [("bad", b"invalid"), ("crash", b"agent_failed")])
