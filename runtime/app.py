@@ -18,7 +18,7 @@ from . import topics_admin
 from .agent import Agent, Context, Handler
 from .dispatcher import Dispatcher
 from .engine import Engine
-from .errors import SetupError
+from .errors import Closed, SetupError
 from .health import HealthApp, HealthServer, HealthState
 from .logs import get_logger
 from .model import Model
@@ -177,7 +177,9 @@ async def _until(
         failed = [task for task in (*tasks, failure) if task.done() and not task.cancelled() and task.exception()]
         await before_end()
         if failed:
-            raise failed[0].exception() or RuntimeError("a part of the process ended")
+            raise failed[0].exception() or Closed("a part of the process ended")
+        if not stop.is_set():
+            raise Closed("the consumer stopped by itself; start the process again")
     finally:
         for task in (*tasks, waiter):
             task.cancel()
