@@ -1,5 +1,6 @@
 """What the documents say exists: settings, metrics, topics, reasons, commands, options, files."""
 
+import json
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -121,6 +122,12 @@ def test_the_agent_in_the_readme_is_the_one_of_the_examples():
     (block,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     body = block[block.index("from murmura") :]
     assert body in (ROOT / "examples/e03_own_agent.py").read_text()
+
+
+def test_the_figures_of_the_demos_model_are_those_of_its_manifest():
+    metrics = json.loads((ROOT / "deploy/demo/model/manifest.json").read_text())["metrics"]
+    written = dict(re.findall(r"^\| `(\w+)`, .* \| ([\d.]+) % ", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert written == {task: f"{100 * found.get('accuracy', found.get('f1')):.1f}" for task, found in metrics.items()}
 
 
 def commands(text: str) -> Iterator[list[str]]:

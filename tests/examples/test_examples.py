@@ -48,6 +48,15 @@ def test_the_analysis_agent_shows_entities_and_sentiment(tiny_model: Path):
     assert sum(line.startswith("    sentiment:") for line in said) == 3
 
 
+@pytest.mark.minilm
+def test_without_a_model_named_the_demos_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MURMURA_CACHE", str(tmp_path))
+    said = run(sys.executable, "e01_classification.py")
+    lasagne = said.index("how long does lasagne")
+    assert "queue: new_card" in said[:lasagne]
+    assert "queue: off topic" in said[lasagne:]
+
+
 @pytest.mark.parametrize("name", ["e01_classification.py", "e02_analysis.py"])
 def test_an_example_without_a_model_says_so_in_one_line(name: str, tmp_path: Path):
     done = subprocess.run(
