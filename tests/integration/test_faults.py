@@ -121,7 +121,7 @@ async def test_two_processes_share_partitions_and_one_takes_over(desk: Desk, tmp
         for process in processes:
             await process.until("serving")
         for process in processes:
-            await process.until(r"\"partitions\": [12],.*partitions assigned")
+            await process.until(r"partitions assigned.*\"partitions\": [12]\b")
         names = await stream(desk, 200, per_s=1000)
         await _until_answered(desk, set(names))
         processes[0].end(signal.SIGKILL)
