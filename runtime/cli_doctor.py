@@ -120,9 +120,9 @@ def _model(settings: "Settings", loaded: "list[Model]") -> Iterator[Finding]:
 def _agents(settings: "Settings", names: list[str], model: "Model | None") -> Iterator[Finding]:
     from .agent import Agent
     from .discovery import find_agents
-    from .routes import configured, make_routes
+    from .routes import configured_by, make_routes
 
-    agents = [configured(agent, settings.agents.get(agent.name)) for agent in find_agents(names, settings.prefix)]
+    agents = configured_by(settings, find_agents(names, settings.prefix))
     if model is not None:
         make_routes([agent for agent in agents if isinstance(agent, Agent)], model.manifest, settings.app)
     for agent in agents:
@@ -139,7 +139,8 @@ def _broker(settings: "Settings", names: list[str]) -> Iterator[Finding]:
     yield Finding("broker", True, f"{settings.kafka.bootstrap_servers} answers and has {len(there)} topics")
     missing = sorted(wanted_topics(settings, names).keys() - there.keys())
     if missing:
-        yield Finding("topics", False, f"missing: {', '.join(missing)}; make them with `murmura topics --create`")
+        command = " ".join(["murmura topics --create", *names])
+        yield Finding("topics", False, f"missing: {', '.join(missing)}; make them with `{command}`")
     else:
         yield Finding("topics", True, "all there")
 
