@@ -16,6 +16,7 @@ from faststream.kafka import KafkaBroker
 
 from . import topics_admin
 from .agent import Agent, Context, Handler
+from .changelog import read_to_end
 from .dispatcher import Dispatcher
 from .engine import Engine
 from .errors import Closed, SetupError
@@ -27,7 +28,7 @@ from .model_store import ModelStore
 from .publisher import Publisher, producer_factory
 from .release_watcher import ReleaseWatcher
 from .reviews import Reviews
-from .routes import all_topics, configured, make_routes
+from .routes import all_topics, configured_by, make_routes
 from .session import check_installation
 from .settings import Settings
 from .source import Source, make_broker
@@ -65,7 +66,7 @@ async def serve(
     SetupError for whatever is wrong before that, and whatever ended it otherwise.
     """
     _refuse_unknown_overrides(settings, agents)
-    everyone = [configured(agent, settings.agents.get(agent.name)) for agent in agents]
+    everyone = configured_by(settings, agents)
     if model is None:
         check_installation()
     async with contextlib.AsyncExitStack() as stack:
@@ -148,15 +149,17 @@ async def _assemble(
         handlers=handlers,
         reviews=Reviews.configured(settings),
     )
+    names, restore = tuple(agent.name for agent in everyone), partial(read_to_end, settings.kafka)
     for handler in handlers:
-        handler.started(Context(settings, metrics, engine, tuple(agent.name for agent in everyone)))
+        handler.started(Context(settings, metrics, engine, names, partitions, restore))
     topics = (*routes, *(topic for handler in handlers for topic in handler.topics))
     broker = make_broker(settings.kafka)
     source = Source(broker, topics, dispatcher, tracker, metrics, health, settings.kafka, group=settings.group)
     metrics.watch(in_flight=lambda: tracker.unfinished, assigned=source.assigned, paused=source.paused, lag=source.lag)
     watcher = None
     if loader is not None:
-        slot = ModelSlot(settings, agents, engine, dispatcher)
+        of_handlers = frozenset(task for handler in handlers for task in handler.tasks)
+        slot = ModelSlot(settings, agents, engine, dispatcher, of_handlers=of_handlers)
         slot.on_swap = partial(_describe, health, metrics, engine, settings)
         watcher = ReleaseWatcher(settings, loader, slot, publisher, metrics, generation=first.generation)
     serving = Serving(server.url, engine, metrics, topics)

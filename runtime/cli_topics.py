@@ -51,12 +51,11 @@ def wanted_topics(settings: "Settings", agents: list[str]) -> "dict[str, Topic]"
     """Return the topics of the table and those that the agents and their settings name, by full name."""
     from ..schemas.topics import named
     from .discovery import find_agents
-    from .routes import configured
+    from .routes import configured_by
     from .topics_admin import OTHER_TOPIC
 
     wanted = dict(named(settings.prefix))
-    for found in find_agents(agents, settings.prefix):
-        agent = configured(found, settings.agents.get(found.name))
+    for agent in configured_by(settings, find_agents(agents, settings.prefix)):
         for name in (*agent.topics, *agent.outputs):
             wanted.setdefault(name, OTHER_TOPIC)
     return wanted

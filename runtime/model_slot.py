@@ -125,8 +125,18 @@ class ModelSlot:
     - what does not pass every check changes nothing.
     """
 
-    def __init__(self, settings: Settings, agents: Sequence[Agent], engine: Engine, dispatcher: Rerouted) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        agents: Sequence[Agent],
+        engine: Engine,
+        dispatcher: Rerouted,
+        *,
+        of_handlers: frozenset[str] = frozenset(),
+    ) -> None:
+        """`of_handlers` are the tasks that handlers cannot do without."""
         self._settings = settings
+        self._of_handlers = of_handlers
         self._agents = agents
         self._engine = engine
         self._dispatcher = dispatcher
@@ -140,7 +150,7 @@ class ModelSlot:
     def answered_tasks(self) -> frozenset[str]:
         """Return the tasks that agents answer with the model that serves."""
         routes = make_routes(self._agents, self.model.manifest, self._settings.app)
-        return frozenset(task for route in routes.values() for task in route.tasks)
+        return self._of_handlers.union(task for route in routes.values() for task in route.tasks)
 
     def put(self, model: Model) -> None:
         """Let a model serve from the next encoded chunk on. Nothing is awaited: both sides change between two steps."""

@@ -17,7 +17,7 @@ from ..schemas.envelope import (
 from ..schemas.manifest import ModelManifest, TaskSpec, Thresholds
 from .agent import Agent, Handler
 from .errors import SetupError
-from .settings import AgentSettings
+from .settings import AgentSettings, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,15 @@ def configured(agent: Agent | Handler, settings: AgentSettings | None) -> Agent 
         output=settings.output or agent.output,
         thresholds={**agent.thresholds, **settings.thresholds},
     )
+
+
+def configured_by(settings: Settings, agents: Iterable[Agent | Handler]) -> list[Agent | Handler]:
+    """Return the agents as the settings want them, each handler told what it may know of them. SetupError."""
+    everyone = [configured(agent, settings.agents.get(agent.name)) for agent in agents]
+    for agent in everyone:
+        if isinstance(agent, Handler):
+            agent.configure(settings)
+    return everyone
 
 
 def make_routes(agents: Sequence[Agent], manifest: ModelManifest, app: str) -> dict[str, Route]:

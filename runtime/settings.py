@@ -217,6 +217,21 @@ class ReviewSettings(_Section):
     """Doubtful when the out-of-scope score is closer than this to its threshold."""
 
 
+class DialogueSettings(_Section):
+    """How the dialogue agent answers and what it keeps."""
+
+    policy: Path | None = None
+    """A YAML file. The agent does not start without one."""
+    state: KafkaName | None = None
+    """The changelog; default: `<prefix>.dialogue.state`. It has as many partitions as the topic of turns."""
+    handoffs: KafkaName | None = None
+    """Where conversations for people go; default: `<prefix>.handoffs`."""
+    max_conversations: Positive = 100_000
+    """Held by one process; beyond it the one that was silent for longest is forgotten."""
+    restore_timeout_s: Seconds = 300.0
+    """How long reading the changelog may take when partitions are assigned; then the process ends."""
+
+
 class HealthSettings(_Section):
     progress_overdue_s: Seconds = 60.0
     """With work waiting and nothing finished for so long, `/readyz` and `/livez` say no."""
@@ -243,6 +258,7 @@ class Settings(_Section):
     agents: dict[str, AgentSettings] = {}
     feedback: FeedbackSettings = FeedbackSettings()
     reviews: ReviewSettings = ReviewSettings()
+    dialogue: DialogueSettings = DialogueSettings()
     http: HostPort = "127.0.0.1:9464"
     """HOST:PORT of health and metrics; port 0 takes a free one."""
     health: HealthSettings = HealthSettings()

@@ -59,6 +59,11 @@ METRICS: Final = (
     Metric("murmura_live_accuracy", "gauge", ("task", "version"),
            "Share of the last verdicts on a version that agreed with it"),
     Metric("murmura_reviews_total", "counter", ("agent", "task", "why"), "Predictions that people were asked about"),
+    Metric("murmura_turns_total", "counter", ("agent", "kind"),
+           "Turns of conversations by the kind of reply; repeated (sent again), skipped (older than the last)"),
+    Metric("murmura_conversations", "gauge", (), "Conversations whose state this process holds"),
+    Metric("murmura_unreadable_states_total", "counter", (),
+           "Conversation states that could not be read: those conversations start anew"),
     Metric("murmura_model_info", "gauge", ("name", "version", "device", "graph"), "1 for the model that answers"),
 )  # fmt: skip
 
@@ -104,6 +109,8 @@ class Metrics:
         self._feedback = counter("murmura_feedback_total")
         self._new_labels = counter("murmura_feedback_new_labels_total")
         self._reviews = counter("murmura_reviews_total")
+        self._turns = counter("murmura_turns_total")
+        self._unreadable_states = counter("murmura_unreadable_states_total")
         self.end_to_end = histogram("murmura_end_to_end_seconds")
         self.queue = histogram("murmura_queue_seconds")
         self.inference = histogram("murmura_inference_seconds")
@@ -114,6 +121,7 @@ class Metrics:
         self._paused = gauge("murmura_paused_partitions")
         self._model_info = gauge("murmura_model_info")
         self._live_accuracy = gauge("murmura_live_accuracy")
+        self._conversations = gauge("murmura_conversations")
         gauge("murmura_device_busy_ratio").set_function(self.use.busy_ratio)
         gauge("murmura_host_seconds_per_record").set_function(self.use.host_seconds_per_record)
         self._lag = _Lag(table["murmura_consumer_lag_records"])
@@ -165,6 +173,17 @@ class Metrics:
     def review(self, agent: str, task: str, why: str) -> None:
         """A person was asked to look at a prediction."""
         self._reviews.add((agent, task, why))
+
+    def turn(self, agent: str, kind: str) -> None:
+        """A turn of a conversation was handled; `kind` is the reply's, or repeated, or skipped."""
+        self._turns.add((agent, kind))
+
+    def unreadable_state(self, states: int = 1) -> None:
+        self._unreadable_states.add((), states)
+
+    def conversations(self, read: Callable[[], float]) -> None:
+        """Read how many conversations are held when somebody scrapes."""
+        self._conversations.set_function(read)
 
     def model(self, name: str, version: int, device: str, graph: str, *, run_slots: int = 1) -> None:
         """Say which model answers from now on, and how many forward passes may run at once."""

@@ -28,6 +28,9 @@ CONTRACT = {
     ("murmura_feedback_new_labels_total", "counter", ("task",)),
     ("murmura_live_accuracy", "gauge", ("task", "version")),
     ("murmura_reviews_total", "counter", ("agent", "task", "why")),
+    ("murmura_turns_total", "counter", ("agent", "kind")),
+    ("murmura_conversations", "gauge", ()),
+    ("murmura_unreadable_states_total", "counter", ()),
     ("murmura_device_busy_ratio", "gauge", ()),
     ("murmura_host_seconds_per_record", "gauge", ()),
     ("murmura_model_info", "gauge", ("name", "version", "device", "graph")),
@@ -47,6 +50,9 @@ def used_metrics() -> Metrics:
     metrics.new_labels("intent", 1)
     metrics.live_accuracy("intent", "3", 0.9)
     metrics.review("classification", "intent", "margin")
+    metrics.turn("dialogue", "asked")
+    metrics.unreadable_state()
+    metrics.conversations(lambda: 7)
     metrics.model("desk", 3, "cpu", "ragged")
     metrics.watch(in_flight=lambda: 5, assigned=lambda: 4, paused=lambda: 1, lag=lambda: {("tickets", 2): 17})
     return metrics

@@ -1,0 +1,117 @@
+"""Restoring state: a compacted topic's partitions read from their beginning to their present end, without a group."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.structs import TopicPartition
+
+from .errors import MurmuraError
+from .logs import get_logger
+from .settings import KafkaSettings
+
+log = get_logger(__name__)
+
+_POLL_MS: Final = 200
+_FETCH_BYTES: Final = 4 * 1024 * 1024
+_SAY_S: Final = 5.0
+_AFTER_ERROR_S: Final = 0.5
+
+Take = Callable[[int, bytes | None, bytes | None], None]
+"""Told partition, key and value of each record, in the order of its partition. May be told the same ones again."""
+
+
+@dataclass
+class Restored:
+    """What was read. `unreadable` counts records that the client could not unpack; nothing is known of them."""
+
+    records: int = 0
+    unreadable: int = 0
+    seconds: float = 0.0
+
+
+async def read_to_end(
+    kafka: KafkaSettings, topic: str, partitions: Iterable[int], take: Take, *, timeout_s: float = 300.0
+) -> Restored:
+    """Give every record of these partitions to `take`.
+
+    "The end" is where they end when this is called: what is written meanwhile is not waited for. A broker that does not
+    answer is asked again; MurmuraError when the end is not reached within `timeout_s`.
+    """
+    began = time.monotonic()
+    mine = [TopicPartition(topic, number) for number in sorted(partitions)]
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                try:
+                    restored = await _attempt(kafka, mine, take)
+                except (KafkaError, OSError) as error:
+                    log.warning("state cannot be read, trying again", topic=topic, why=type(error).__name__)
+                    await asyncio.sleep(_AFTER_ERROR_S)
+                else:
+                    restored.seconds = time.monotonic() - began
+                    return restored
+    except TimeoutError:
+        raise MurmuraError(f"topic {topic}: its end was not reached within {timeout_s:g} s") from None
+
+
+async def _attempt(kafka: KafkaSettings, mine: list[TopicPartition], take: Take) -> Restored:
+    consumer = AIOKafkaConsumer(
+        **kafka.client_options(), enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES, fetch_max_wait_ms=50
+    )
+    await consumer.start()
+    try:
+        consumer.assign(mine)
+        ends = await consumer.end_offsets(mine)
+        await consumer.seek_to_beginning(*mine)
+        reading = _Reading(consumer, sum(ends.values()))
+        for partition in mine:
+            await reading.partition(partition, ends[partition], take)
+        return reading.restored
+    finally:
+        await consumer.stop()
+
+
+class _Reading:
+    """One attempt. Partition by partition: when `getmany` raises for one, it loses what it took from the others."""
+
+    def __init__(self, consumer: Any, ends: int) -> None:
+        self._consumer = consumer
+        self._ends = ends
+        self._said = time.monotonic()
+        self.restored = Restored()
+
+    async def partition(self, partition: TopicPartition, end: int, take: Take) -> None:
+        careful = False
+        position = await self._consumer.position(partition)
+        while position < end:
+            try:
+                batch = await self._consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=1 if careful else None)
+            except Exception as error:
+                if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
+                    raise
+                # aiokafka raises whatever unpacking a record raises. Record by record, and over the one that does it.
+                self._consumer.seek(partition, position + careful)
+                self.restored.unreadable += careful
+                careful = True
+            else:
+                for record in batch.get(partition, ()):
+                    take(partition.partition, record.key, record.value)
+                    self.restored.records += 1
+                self._say(partition)
+            position = await self._consumer.position(partition)
+
+    def _say(self, partition: TopicPartition) -> None:
+        if time.monotonic() - self._said >= _SAY_S:
+            self._said = time.monotonic()
+            log.info(
+                "restoring state",
+                topic=partition.topic,
+                partition=partition.partition,
+                records=self.restored.records,
+                at_most=self._ends,
+            )
