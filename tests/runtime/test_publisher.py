@@ -1,0 +1,149 @@
+"""The publisher insists until the broker has decided, and makes a new producer where the old one is past help."""
+
+import asyncio
+
+import pytest
+from aiokafka.errors import (
+    KafkaConnectionError,
+    MessageSizeTooLargeError,
+    NotLeaderForPartitionError,
+    OutOfOrderSequenceNumber,
+)
+
+from murmura.runtime.deadletters import Message
+from murmura.runtime.errors import Closed, RecordTooLarge
+from murmura.runtime.publisher import Publisher
+
+UNDECIDED = "undecided"
+
+
+class Script:
+    """What becomes of each send, in order, over all producers; then everything is acknowledged."""
+
+    def __init__(self, *fates) -> None:
+        self.fates = list(fates)
+        self.producers: list[Producer] = []
+        self.refuses_start = 0
+        self.sent: list[str] = []
+
+    def __call__(self) -> "Producer":
+        self.producers.append(Producer(self))
+        return self.producers[-1]
+
+
+class Batch:
+    def append(self, *, timestamp, key, value, headers):
+        self.value = value
+
+    def close(self):
+        pass
+
+
+class Producer:
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    async def start(self):
+        if self.script.refuses_start:
+            self.script.refuses_start -= 1
+            raise KafkaConnectionError("nobody there")
+
+    async def stop(self):
+        pass
+
+    async def partitions_for(self, topic):
+        return {0}
+
+    def create_batch(self):
+        return Batch()
+
+    async def send_batch(self, batch, topic, *, partition):
+        return await self.send(topic, batch.value)
+
+    async def send(self, topic, value=None, key=None, partition=None, headers=None):
+        self.script.sent.append(value.decode())
+        fate = self.script.fates.pop(0) if self.script.fates else None
+        future = asyncio.get_running_loop().create_future()
+        if isinstance(fate, Exception):
+            future.set_exception(fate)
+        elif fate != UNDECIDED:
+            future.set_result(None)
+        return future
+
+
+def messages(*values: str) -> list[Message]:
+    return [Message("out", value.encode(), b"k", []) for value in values]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("murmura.runtime.publisher._FIRST_WAIT_S", 0.001)
+
+
+async def started(script: Script, **more) -> Publisher:
+    publisher = Publisher(script, send_timeout_s=0.1, **more)
+    await publisher.start()
+    return publisher
+
+
+async def test_what_is_acknowledged_is_sent_once():
+    script = Script()
+    publisher = await started(script)
+    assert await publisher.publish(messages("a", "b")) == [None, None]
+    assert script.sent == ["a", "b"]
+
+
+async def test_only_what_failed_is_sent_again():
+    script = Script(None, NotLeaderForPartitionError(), None)
+    retried: list[int] = []
+    publisher = await started(script, on_retry=retried.append)
+    assert await publisher.publish(messages("a", "b", "c")) == [None, None, None]
+    assert script.sent == ["a", "b", "c", "b"]
+    assert retried == [1]
+    assert len(script.producers) == 1
+
+
+@pytest.mark.parametrize("fate", [OutOfOrderSequenceNumber(), UNDECIDED])
+async def test_a_poisoned_or_silent_producer_is_replaced(fate):
+    script = Script(fate)
+    publisher = await started(script)
+    assert await publisher.publish(messages("a")) == [None]
+    assert script.sent == ["a", "a"]
+    assert len(script.producers) == 2
+
+
+async def test_a_broker_that_is_away_is_waited_for():
+    script = Script(OutOfOrderSequenceNumber())
+    publisher = await started(script)
+    script.refuses_start = 3
+    assert await publisher.publish(messages("a")) == [None]
+
+
+async def test_one_large_record_does_not_take_its_neighbours_along():
+    # The broker refuses the batch that both share, then the large one alone.
+    script = Script(MessageSizeTooLargeError(), MessageSizeTooLargeError(), MessageSizeTooLargeError(), None)
+    publisher = await started(script)
+    large, fits = await publisher.publish(messages("large", "fits"))
+    assert isinstance(large, RecordTooLarge)
+    assert fits is None
+    assert script.sent == ["large", "fits", "large", "fits"]
+
+
+async def test_while_it_insists_intake_is_told_to_wait():
+    script = Script(*[NotLeaderForPartitionError()] * 5)
+    seen: list[bool] = []
+    publisher = Publisher(script, send_timeout_s=0.1, on_retry=lambda count: seen.append(publisher.taking.is_set()))
+    await publisher.start()
+    await publisher.publish(messages("a"))
+    assert seen == [False] * 5
+    assert publisher.taking.is_set()
+
+
+async def test_after_stop_waiting_messages_end_with_closed():
+    script = Script(*[NotLeaderForPartitionError()] * 1000)
+    publisher = await started(script)
+    publishing = asyncio.create_task(publisher.publish(messages("a")))
+    await asyncio.sleep(0.02)
+    await publisher.stop()
+    with pytest.raises(Closed):
+        await asyncio.wait_for(publishing, 5)
