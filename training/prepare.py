@@ -63,9 +63,9 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     tokenizer.no_truncation()
     model = build_model(recipe, tasks, checkpoint)
     if recipe.lora is None:
-        texts = chain.from_iterable(part.ids for part in [*parts, *validation])
+        met = chain.from_iterable(part.ids for part in [*parts, *validation])
         unknown_word = [np.array([tokenizer.token_to_id("[UNK]") or 0])]  # what word_dropout puts in
-        model.narrow(chain(texts, unknown_word))
+        model.narrow(chain(met, unknown_word))
     return Fitting(
         recipe=recipe,
         tasks=tasks,
