@@ -217,7 +217,7 @@ async def _check_topics(settings: Settings, agents: Sequence[Agent | Handler]) -
     if missing:
         raise SetupError(
             f"topic {', '.join(missing)} not on {settings.kafka.bootstrap_servers}: "
-            "make it, or let `murmura topics --create` do so"
+            "make it, or let `murmura topics --create` do so, with the same agents named as here"
         )
     return there
 

@@ -170,7 +170,7 @@ async def _send(settings: "Settings", items: Iterator[Feedback], stop: "asyncio.
     topic = f"{settings.prefix}.feedback"
     if await topics_admin.check(settings.kafka, [topic]):
         raise SetupError(
-            f"topic {topic} is not on {settings.kafka.bootstrap_servers}: make it, or let `murmura topics --create` do so"
+            f"topic {topic} is not on {settings.kafka.bootstrap_servers}: let `murmura topics --create` make it"
         )
     producer = producer_factory(settings.kafka, settings.producer)()
     await producer.start()

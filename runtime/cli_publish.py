@@ -64,7 +64,8 @@ async def _publish(
 
     if await topics_admin.check(settings.kafka, [topic]):
         raise SetupError(
-            f"topic {topic} is not on {settings.kafka.bootstrap_servers}: make it, or let `murmura topics --create` do so"
+            f"topic {topic} is not on {settings.kafka.bootstrap_servers}: `murmura topics --create` makes ours, and with "
+            "MODULE:AGENT those of your agent; `murmura topics` shows what is there"
         )
     producer = producer_factory(settings.kafka, settings.producer)()
     await producer.start()

@@ -220,7 +220,7 @@ class Engine(Checks):
         self._batcher.on_room(callback)
 
     def _measure(self) -> None:
-        log = structlog.get_logger("murmura.engine")
+        log = structlog.get_logger(__name__)
         if self._token_budget is not None:
             warm_up(self.model, max_rows=self._max_rows)
             return

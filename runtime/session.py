@@ -105,7 +105,9 @@ def open_session(source: Path | bytes, device: Device = "auto", threads: int = 1
 
     offered = _PROVIDERS["cuda"] in onnxruntime.get_available_providers()
     if device == "cuda" and not offered:
-        raise SetupError("device cuda was asked for, but this onnxruntime has no CUDA: pip install 'murmura[gpu]'")
+        raise SetupError(
+            "device cuda was asked for, but this onnxruntime has no CUDA: pip uninstall -y onnxruntime, then pip install 'murmura[gpu]'"
+        )
     wants_cuda = offered and device != "cpu"
     if wants_cuda and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()

@@ -68,7 +68,7 @@ def test_an_onnxruntime_of_another_distribution_is_accepted(monkeypatch: pytest.
 def test_insisting_on_cuda_without_a_build_for_it_is_a_clear_error() -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime offers CUDA")
-    with pytest.raises(SetupError, match=r"no CUDA: pip install 'murmura\[gpu\]'"):
+    with pytest.raises(SetupError, match=r"no CUDA: pip uninstall -y onnxruntime, then pip install 'murmura\[gpu\]'"):
         open_session(doubling(), "cuda")
 
 
