@@ -25,6 +25,7 @@ from .request import Request
 from .result import Result
 from .review import Review
 from .serving_event import ServingEvent
+from .training_event import TrainingEvent
 
 HERE: Final = Path(__file__).parent
 MODELS: Final[Mapping[str, type[BaseModel]]] = {
@@ -34,6 +35,7 @@ MODELS: Final[Mapping[str, type[BaseModel]]] = {
     "manifest.v1": ModelManifest,
     "release.v1": ReleaseState,
     "serving_event.v1": ServingEvent,
+    "training_event.v1": TrainingEvent,
     "feedback.v1": Feedback,
     "review.v1": Review,
     "turn.v1": Turn,

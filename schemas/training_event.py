@@ -1,0 +1,85 @@
+"""What happens in a training run, for whoever watches `murmura.training`: a run's records share its id as their key."""
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from .manifest import Name
+from .result import ModelRef, UtcTime
+
+MESSAGE_CHARACTERS: Final = 500
+Figure = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class TrainingEventKind(StrEnum):
+    STARTED = "run.started"
+    """Once more with the same run id where an interrupted run goes on."""
+    PROGRESS = "run.progress"
+    """Each time that the validation parts have been scored."""
+    EVALUATED = "run.evaluated"
+    GATE_PASSED = "gate.passed"
+    GATE_REFUSED = "gate.refused"
+    RELEASED = "run.released"
+    FAILED = "run.failed"
+
+
+class GateFigure(BaseModel):
+    """Both versions on the rows of one set of one task. Shares; `low` and `high` bound the difference at 95 %."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    task: Name
+    set: str
+    rows: Count
+    current: Figure
+    candidate: Figure
+    difference: Figure
+    low: Figure
+    high: Figure
+    allowance: Figure
+    target: bool = False
+    """It had to become better."""
+    verdict: str
+    """`better`, `worse`, `held`, or `unproven` for a target that is not surely better."""
+
+
+def _short(message: str | None) -> str | None:
+    return message if message is None or len(message) <= MESSAGE_CHARACTERS else message[: MESSAGE_CHARACTERS - 1] + "…"
+
+
+class TrainingEvent(BaseModel):
+    """One event of one run."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    event: TrainingEventKind
+    run: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Name
+    """Of the model."""
+    current: ModelRef | None = None
+    """The version that the run started from and that the gate compares with."""
+    step: Count | None = None
+    steps: Count | None = None
+    loss: dict[str, Figure] = {}
+    """By task, smoothed."""
+    metrics: dict[str, dict[str, Figure]] = {}
+    """By task: on validation rows while training; by `task/set` once evaluated."""
+    gate: list[GateFigure] = []
+    version: Annotated[int, Field(ge=1)] | None = None
+    """Of the candidate, once it is in the store."""
+    generation: Annotated[int, Field(ge=1)] | None = None
+    """Of the release."""
+    message: Annotated[str | None, AfterValidator(_short)] = None
+    """For people; cut at 500 characters."""
+    at: UtcTime
+
+    @property
+    def key(self) -> str:
+        """The record's key."""
+        return self.run
+
+    def event_type(self) -> str:
+        """CloudEvents type, for example `murmura.gate.passed.v1`."""
+        return f"murmura.{self.event}.v1"
