@@ -71,7 +71,7 @@ def _read_task(name: str, task: Task, recipe: Recipe, folder: Path) -> TaskData:
     if task.validation is not None:
         validation = read_part(task.validation, task, folder, seed=seed)
     else:
-        train, validation = _split(train, task.validation_share, seed)
+        train, validation = _split(train, task.validation_share, seed, kind)
     test = read_part(task.test, task, folder, seed=seed) if task.test else []
     train, _ = inside_and_outside(train, task)
     validation, outside = inside_and_outside(validation, task)
@@ -118,11 +118,19 @@ def inside_and_outside(examples: list[Example], task: Task) -> tuple[list[Exampl
     return [example for example in examples if scope.label not in example.labels], outside
 
 
-def _split(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Hold rows back for validation: whole rows, so that a repeat or a copy never stands on the other side."""
+def _split(examples: list[Example], share: float, seed: int, kind: Kind) -> tuple[list[Example], list[Example]]:
+    """Hold rows back for validation: whole rows, so that a repeat or a copy never stands on the other side.
+
+    A row that has a label's only examples is not held back: what is never trained on cannot be validated.
+    """
     rows = list(dict.fromkeys(example.where for example in examples))
     random.Random(seed).shuffle(rows)
     held = set(rows[: max(1, round(share * len(rows)))])
+    known = frozenset(kind.labels([example for example in examples if example.where not in held]))
+    for example in examples:
+        if example.where in held and kind.unknown(example, known):
+            held.discard(example.where)
+            known |= frozenset(kind.labels([example]))
     train = [example for example in examples if example.where not in held]
     # Read backwards, so that of a row and its copies the first stays: the text as it was written.
     validation = {example.where: example for example in reversed(examples) if example.where in held}

@@ -6,8 +6,9 @@ from tokenizers import Tokenizer
 
 from murmura.runtime.errors import SetupError
 from murmura.training.data import Example
-from murmura.training.dataset import overlap, pad, read_tasks, refuse_unknown, unknown_share
+from murmura.training.dataset import _split, overlap, pad, read_tasks, refuse_unknown, unknown_share
 from murmura.training.encoders import train_tokenizer
+from murmura.training.kinds import KINDS
 from murmura.training.recipe import Recipe, load_recipe
 
 ENGLISH = ["where is my card", "send the money to london", "what is the weather like", "thank you very much"]
@@ -107,3 +108,12 @@ def test_the_joint_recipe_reads_the_public_data(shared_data: Path) -> None:
     assert (len(slots.labels), len(slots.train), len(slots.test)) == (79, 13_084, 700)
     assert (sentiment.labels, len(sentiment.train)) == (["ambiguous", "negative", "neutral", "positive"], 12_000)
     assert overlap(slots.train, slots.test) == 26
+
+
+def test_a_labels_only_row_is_trained_on_and_not_held_back():
+    rows = [Example(f"text {n}", labels=("common",), where=f"rows.csv:{n}") for n in range(30)]
+    rows += [Example(f"rare {n}", labels=(f"rare{n}",), where=f"rows.csv:{100 + n}") for n in range(10)]
+    for seed in range(20):
+        train, validation = _split(rows, 0.2, seed, KINDS["classification"])
+        assert {row.labels for row in rows} == {row.labels for row in train}
+        assert validation
