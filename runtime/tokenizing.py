@@ -10,10 +10,9 @@ from ..schemas.manifest import ModelManifest
 from .errors import ModelRefused
 
 # The library reads all of a text before it cuts the tokens: 2.5 s for a megabyte of which 128 tokens are kept. So a long
-# text is first tried on its beginning, so many characters per token; the margin is longer than any word that the
-# vocabulary can know (WordPiece gives up on words of more than 100 characters).
+# text is first tried on its beginning, so many characters per token.
 _CHARACTERS_PER_TOKEN: Final = 24
-_MARGIN: Final = 256
+_LEAST_CHARACTERS: Final = 256
 
 
 class Encoded:
@@ -35,7 +34,7 @@ class TextEncoder:
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length=max_tokens)
         self._tokenizer, self._limit = tokenizer, max_tokens
-        self._long = max_tokens * _CHARACTERS_PER_TOKEN + _MARGIN
+        self._long = max_tokens * _CHARACTERS_PER_TOKEN + _LEAST_CHARACTERS
 
     def __call__(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokenise a chunk at once; the GIL is free meanwhile. ValueError names the index of a text with a surrogate."""
@@ -57,7 +56,7 @@ class TextEncoder:
                 _refuse_surrogate(i, text)
             raise
         for i in long:
-            if not _is_settled(encodings[i], self._long):
+            if not _is_settled(encodings[i]):
                 encodings[i] = self._encode_long(texts[i])
         return encodings
 
@@ -67,16 +66,17 @@ class TextEncoder:
         while size < len(text):
             size *= 8
             encoding = self._tokenizer.encode_batch([text[:size]])[0]
-            if size < len(text) and _is_settled(encoding, size):
+            if size < len(text) and _is_settled(encoding):
                 return encoding
         return encoding
 
 
-def _is_settled(encoding: Encoding, size: int) -> bool:
-    """Whether the kept tokens would be the same if the text went on behind its first `size` characters."""
-    if not encoding.overflowing:
+def _is_settled(encoding: Encoding) -> bool:
+    """Whether the kept tokens would be the same if the text went on: another word has begun behind their last one."""
+    last = max((word for word in encoding.word_ids if word is not None), default=None)
+    if last is None or not encoding.overflowing:
         return False
-    return bool(max(end for _, end in encoding.offsets) < size - _MARGIN)
+    return any(word is not None and word > last for word in encoding.overflowing[-1].word_ids)
 
 
 def _refuse_surrogate(index: int, text: str) -> None:

@@ -1,7 +1,7 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_model import tiny_encoder, tiny_tokenizer
 
@@ -57,7 +57,8 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
+@example("x" * 90 + "\u200b" * 2100 + "x" * 90)  # one word of 180 letters, once the invisible are gone
 @given(st.lists(PIECES, max_size=40).map("".join))
 def test_a_long_text_gives_the_tokens_of_the_whole(text: str) -> None:
     (item,) = ENCODE([text])
