@@ -100,12 +100,21 @@ class _Mind:
     handover: HandOverReason | None = None
 
 
-def step(state: ConversationState | None, turn: Heard, prediction: Prediction | None, policy: Policy, now: int) -> Step:
+def step(
+    state: ConversationState | None,
+    turn: Heard,
+    prediction: Prediction | None,
+    policy: Policy,
+    now: int,
+    *,
+    before: int = 0,
+) -> Step:
     """Answer a turn that is new (see `applied`). `now` in milliseconds since 1970.
 
-    Without a prediction the turn goes to a person (see `goes_to_person`).
+    Without a prediction the turn goes to a person (see `goes_to_person`). `before` counts the turns of a conversation
+    whose state is lost.
     """
-    number = state.number + 1 if state else 1
+    number = (state.number if state else before) + 1
     if state is not None and has_expired(state.source.timestamp, policy, now):
         state = None
     mind = _with_person(state, policy) if prediction is None else _mind(state, turn, prediction, policy)

@@ -3,6 +3,9 @@
     answers = await rehearse([my_agent], {"text": "where is my card?"}, model=FakeModel([INTENT], {...}))
     assert answers.results[0]["outputs"]["intent"]["label"] == "card_arrival"
 
+    answers = await rehearse([Dialogue("policy.yaml")], ("c-1", {"text": "where is my card?"}), model=...)
+    assert answers.values("murmura.dialogue.replies")[0]["kind"] == "asked"
+
 The model is a `testing.FakeModel` with the outputs that the test wants, or a real one.
 """
 
@@ -16,18 +19,22 @@ from typing import Any
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from .agent import Agent
+from .agent import Agent, Context, Handler
 from .deadletters import Message
 from .dispatcher import Dispatcher
 from .engine import EngineModel
 from .errors import DeliveryError
-from .routes import make_routes
+from .routes import configured_by, make_routes
+from .settings import Settings
 from .telemetry import Metrics
 from .testing import FakeEngine
 from .tracker import Tracker
 
 DEAD_LETTERS = "murmura.deadletters"
 _ROUNDS = 100
+
+Request = dict[str, Any] | bytes | None
+"""A request's fields, or its value as it would lie in Kafka."""
 
 
 @dataclass
@@ -41,6 +48,10 @@ class Answers:
     def results(self) -> list[dict[str, Any]]:
         """The results' values."""
         return [json.loads(message.value or b"") for message in self.published if message.topic in self.outputs]
+
+    def values(self, topic: str) -> list[Any]:
+        """The values that were published to a topic; None where there is none."""
+        return [json.loads(message.value or b"null") for message in self.published if message.topic == topic]
 
     @property
     def dead_letters(self) -> list[Message]:
@@ -71,22 +82,40 @@ class _Stage:
         return True
 
 
-async def rehearse(agents: Sequence[Agent], *requests: dict[str, Any] | bytes | None, model: EngineModel) -> Answers:
+async def rehearse(
+    agents: Sequence[Agent | Handler],
+    *requests: Request | tuple[str, Request],
+    model: EngineModel,
+    settings: Settings | None = None,
+) -> Answers:
     """Give each request to the first agent's first topic, follow what is handed on, and return all that was published.
 
-    A request is a dict, or a value as it would lie in Kafka. Raises SetupError for agents that the model cannot serve.
+    A request may come with a key: (key, request). Raises SetupError for agents that the model cannot serve.
     """
-    routes = make_routes(agents, model.manifest, "rehearsal")
-    answers = Answers(outputs=frozenset(agent.output for agent in agents if agent.output))
-    stage = _Stage(answers, tuple(routes))
-    engine = FakeEngine(model)
+    settings, metrics, engine = settings or Settings(app="rehearsal"), Metrics(), FakeEngine(model)
+    everyone = configured_by(settings, agents)
+    handlers = [agent for agent in everyone if isinstance(agent, Handler)]
+    plain = [agent for agent in everyone if isinstance(agent, Agent)]
+    routes = make_routes(plain, model.manifest, settings.app)
+    answers = Answers(outputs=frozenset(agent.output for agent in plain if agent.output))
+    inputs = [*routes, *(topic for handler in handlers for topic in handler.topics)]
+    stage = _Stage(answers, inputs)
     dispatcher = Dispatcher(
-        engine, stage, Tracker(), Metrics(), routes=routes, dead_letters=DEAD_LETTERS, max_value_bytes=1 << 20
+        engine,
+        stage,
+        Tracker(),
+        metrics,
+        routes=routes,
+        dead_letters=DEAD_LETTERS,
+        max_value_bytes=settings.limits.max_value_bytes,
+        handlers=handlers,
     )
+    for handler in handlers:
+        handler.started(Context(settings, metrics, engine, tuple(agent.name for agent in everyone)))
+    await dispatcher.assign([TopicPartition(topic, 0) for topic in inputs])
     feeding = asyncio.create_task(dispatcher.run())
     numbers = itertools.count()
-    values = [value if isinstance(value, bytes | None) else json.dumps(value).encode() for value in requests]
-    stage.waiting = [Message(agents[0].topics[0], value, None, []) for value in values]
+    stage.waiting = [_message(everyone[0].topics[0], request) for request in requests]
     try:
         for _ in range(_ROUNDS):
             if not stage.waiting and not dispatcher.has_work:
@@ -101,6 +130,12 @@ async def rehearse(agents: Sequence[Agent], *requests: dict[str, Any] | bytes | 
     finally:
         feeding.cancel()
     return answers
+
+
+def _message(topic: str, request: Request | tuple[str, Request]) -> Message:
+    key, value = request if isinstance(request, tuple) else (None, request)
+    raw = json.dumps(value).encode() if isinstance(value, dict) else value
+    return Message(topic, raw, None if key is None else key.encode(), [])
 
 
 def _record(message: Message, offset: int) -> ConsumerRecord:

@@ -1,0 +1,276 @@
+"""Dialogue: answers the turns of conversations one after another, by a policy, and hands over to people."""
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from ..runtime.agent import Context, Handler, Predicts, Publish, Restore
+from ..runtime.errors import Closed, ModelFailed, RecordError, SetupError
+from ..runtime.logs import get_logger
+from ..runtime.records import Record, read_request
+from ..runtime.settings import DialogueSettings, Settings
+from ..runtime.telemetry import Metrics
+from ..schemas.deadletter import DeadLetterReason as Reason
+from ..schemas.dialogue import CONVERSATION_ID_BYTES, HAND_OVER_TYPE, REPLY_TYPE, ConversationState
+from ..schemas.envelope import (
+    CAUSE,
+    CE_ID,
+    CE_SOURCE,
+    CE_SPECVERSION,
+    CE_SUBJECT,
+    CE_TIME,
+    CE_TYPE,
+    CONTENT_TYPE,
+    CONTENT_TYPE_HEADER,
+    REQUEST_ID,
+    SPEC_VERSION,
+    app_source,
+)
+from ..schemas.ids import prediction_id
+from ..schemas.result import Source
+from .conversations import Conversations, Kept, Place
+from .dialogue_policy import PolicyFile, check_against_model, load_policy
+from .dialogue_step import Heard, Step, again, applied, goes_to_person, step
+
+log = get_logger(__name__)
+
+Headers = tuple[tuple[str, bytes], ...]
+_REPLIES, _STATE, _HANDOFFS = range(3)
+_OWN_TOPICS: Final = 3
+
+
+class Dialogue(Handler):
+    """Owns the conversations of the partitions that are assigned to this process.
+
+    A turn's state, reply, actions and hand-over are sent together and the turn is finished when all are acknowledged.
+    After a crash in between it is delivered again: if its state was written, what the state says is published again; if
+    not, it is answered again from the state before, and comes out the same (see `dialogue_step`).
+    """
+
+    name = "dialogue"
+    topics = ("murmura.dialogue.turns",)
+    outputs: tuple[str, ...] = ("murmura.dialogue.replies", "murmura.dialogue.state", "murmura.handoffs")
+    """Replies, changelog and hand-overs, then what the policy's actions are published to."""
+    ordering = "key"
+
+    def __init__(self, policy: Path | str | None = None, *, clock: Callable[[], float] = time.time) -> None:
+        """`policy` takes the place of the one in the settings. `clock` gives seconds since 1970."""
+        self._path = None if policy is None else Path(policy)
+        self._clock = clock
+        self._settings = DialogueSettings()
+        self._app = ""
+        self._max_value_bytes = 0
+        self._policy: PolicyFile | None = None
+        self._metrics: Metrics | None = None
+        self._restore: Restore | None = None
+        self._aligned: frozenset[str] = frozenset()
+        self._conversations = Conversations(0, 0)
+        self._open: dict[int, tuple[Conversations, Place, list[Place]]] = {}
+        """By record (its `id`): what has to be told when it is finished."""
+
+    # -- start -------------------------------------------------------------------------------------------------------
+
+    def configure(self, settings: Settings) -> None:
+        if len(self.topics) != 1:
+            raise SetupError(
+                f"agent {self.name}: it reads {', '.join(self.topics)}; the turns of a conversation have an order in one "
+                "topic only: give it one"
+            )
+        self._settings, self._app = settings.dialogue, settings.app
+        self._max_value_bytes = settings.limits.max_value_bytes
+        path = self._path or self._settings.policy
+        if path is None:
+            raise SetupError(f"agent {self.name}: it has no policy: name a YAML file in dialogue.policy")
+        self._policy = load_policy(path)
+        policy = self._policy.value
+        overrides = settings.agents.get(self.name)
+        own = (
+            (overrides.output if overrides else None) or self.outputs[_REPLIES],
+            self._settings.state or self.outputs[_STATE],
+            self._settings.handoffs or self.outputs[_HANDOFFS],
+        )
+        self.outputs, self.tasks = (*own, *policy.topics), policy.tasks
+        self._conversations = self._fresh()
+
+    def started(self, context: Context) -> None:
+        assert self._policy is not None, "configure comes first"
+        manifest = context.engine.model.manifest
+        check_against_model(self._policy, manifest.tasks, manifest.name)
+        (turns,), counts = self.topics, context.partitions
+        state = self.outputs[_STATE]
+        if counts and counts[turns] != counts[state]:
+            raise SetupError(
+                f"topic {turns} has {counts[turns]} partitions and its changelog {state} {counts[state]}: they must have "
+                "the same number; make the changelog anew, or name another in dialogue.state"
+            )
+        self._aligned = frozenset(
+            topic for topic in self.outputs[:_OWN_TOPICS] if counts.get(topic) == counts.get(turns)
+        )
+        self._restore, self._metrics = context.restore, context.metrics
+        context.metrics.conversations(lambda: len(self._conversations))
+
+    # -- assignment --------------------------------------------------------------------------------------------------
+
+    async def assigned(self, partitions: frozenset[Any]) -> None:
+        conversations = self._fresh()
+        if self._restore is not None and partitions:
+            numbers = [partition.partition for partition in partitions]
+            topic, most_s = self.outputs[_STATE], self._settings.restore_timeout_s
+            read = await self._restore(topic, numbers, conversations.restore, timeout_s=most_s)
+            conversations.restored(self._now())
+            unreadable = conversations.unreadable + read.unreadable
+            self._count_unreadable(unreadable)
+            log.info(
+                "conversations restored",
+                agent=self.name,
+                partitions=len(numbers),
+                conversations=len(conversations),
+                records=read.records,
+                unreadable=unreadable,
+                seconds=round(read.seconds, 3),
+            )
+        self._conversations = conversations
+
+    def revoked(self) -> None:
+        self._conversations = self._fresh()
+
+    def _fresh(self) -> Conversations:
+        assert self._policy is not None, "configure comes first"
+        return Conversations(self._settings.max_conversations, self._policy.value.expiry_ms)
+
+    # -- turns -------------------------------------------------------------------------------------------------------
+
+    async def handle(self, record: Record, engine: Predicts) -> Iterable[Publish]:
+        turn = self._heard(record)
+        conversations = self._conversations
+        place = (record.partition, record.key or b"")
+        kept = await conversations.enter(place)
+        try:
+            result, kind = await self._answer(turn, kept, engine)
+            if self._conversations is not conversations:
+                raise Closed("the partition was taken away meanwhile")
+        except BaseException:
+            conversations.leave(place)
+            raise
+        self._count(kind)
+        if result is None:
+            conversations.leave(place)
+            return ()
+        value = result.state.model_dump_json().encode()
+        conversations.put(place, value, result.state.number, min(result.state.source.timestamp, self._now()))
+        ended = conversations.take_ended(record.partition)
+        self._open[id(record)] = conversations, place, ended
+        return self._publish(turn, result, value, ended)
+
+    def finished(self, record: Record) -> None:
+        conversations, place, ended = self._open.pop(id(record), (None, None, None))
+        if conversations is not None and place is not None and ended is not None:
+            conversations.leave(place)
+            conversations.acknowledged(ended)
+
+    def _heard(self, record: Record) -> Heard:
+        key = record.key
+        if not key:
+            raise RecordError(Reason.INVALID, "a turn needs a key: the id of its conversation")
+        if len(key) > CONVERSATION_ID_BYTES:
+            raise RecordError(
+                Reason.INVALID, f"the key has {len(key)} bytes, at most {CONVERSATION_ID_BYTES} are an id"
+            )
+        try:
+            conversation = key.decode()
+        except UnicodeDecodeError:
+            raise RecordError(Reason.INVALID, "the key, a conversation's id, is not UTF-8") from None
+        request = read_request(record, self._max_value_bytes)
+        this = prediction_id(self.name, request.source, request.request_id)
+        timestamp = record.timestamp if record.timestamp >= 0 else self._now()
+        source = Source(topic=record.topic, partition=record.partition, offset=record.offset, timestamp=timestamp)
+        return Heard(self.name, conversation, request.text, request.request_id, this, source, request.metadata or {})
+
+    async def _answer(self, turn: Heard, kept: Kept | None, engine: Predicts) -> tuple[Step | None, str]:
+        """Return what comes of a turn (None: nothing, it is an older one) and what to count it as."""
+        assert self._policy is not None, "configure comes first"
+        policy = self._policy.value
+        state = self._read(turn.conversation, kept)
+        before = applied(state, turn)
+        if before == "older":
+            return None, "skipped"
+        if before == "last" and state is not None:
+            return again(state, turn), "repeated"
+        now = turn.source.timestamp
+        prediction = None
+        if not goes_to_person(state, turn, policy, now):
+            try:
+                prediction = await engine.predict(turn.text, policy.tasks)
+            except ModelFailed as error:
+                raise RecordError(Reason.MODEL_FAILED, f"the model failed: {type(error).__name__}") from error
+        result = step(state, turn, prediction, policy, now, before=kept.number if kept else 0)
+        return result, result.reply.kind.value
+
+    def _read(self, conversation: str, kept: Kept | None) -> ConversationState | None:
+        if kept is None:
+            return None
+        try:
+            state = ConversationState.model_validate_json(kept.value)
+        except ValidationError:
+            state = None
+        if state is None or state.conversation != conversation or not state.turns:
+            self._count_unreadable(1)
+            return None
+        return state
+
+    # -- what goes out -----------------------------------------------------------------------------------------------
+
+    def _publish(self, turn: Heard, result: Step, value: bytes, ended: list[Place]) -> list[Publish]:
+        """Return all records that a turn leads to, its state first."""
+        subject, partition = turn.request_id.encode(), turn.source.partition
+        cause: Headers = ((REQUEST_ID, subject), (CAUSE, subject))
+        replies, state, handoffs = self.outputs[:_OWN_TOPICS]
+        key = turn.conversation
+        messages = [
+            Publish(state, value, key, cause, partition),
+            self._event(replies, result.reply.model_dump(mode="json"), turn, REPLY_TYPE, cause),
+        ]
+        for number, action in enumerate(result.actions):
+            # The same when it is published again, so that whoever acts on it can tell.
+            headers = (*cause, (CE_ID, f"{turn.prediction_id}/{number}".encode()))
+            messages.append(Publish(action.topic, action.value, key, headers))
+        if result.handover is not None:
+            handover = result.handover.model_dump(mode="json")
+            messages.append(self._event(handoffs, handover, turn, HAND_OVER_TYPE, cause))
+        messages += [Publish(state, None, gone, cause, at) for at, gone in ended]
+        return messages
+
+    def _event(self, topic: str, value: dict[str, Any], turn: Heard, type_: str, cause: Headers) -> Publish:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        headers = (
+            *cause,
+            (CE_SPECVERSION, SPEC_VERSION.encode()),
+            (CE_TYPE, type_.encode()),
+            (CE_SOURCE, app_source(self._app).encode()),
+            (CE_ID, turn.prediction_id.encode()),
+            (CE_SUBJECT, turn.request_id.encode()),
+            (CE_TIME, now.encode()),
+            (CONTENT_TYPE_HEADER, CONTENT_TYPE.encode()),
+        )
+        return Publish(
+            topic, value, turn.conversation, headers, turn.source.partition if topic in self._aligned else None
+        )
+
+    # -- books -------------------------------------------------------------------------------------------------------
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+    def _count(self, kind: str) -> None:
+        if self._metrics is not None:
+            self._metrics.turn(self.name, kind)
+
+    def _count_unreadable(self, states: int) -> None:
+        if states:
+            log.error("conversations whose state cannot be read start anew", agent=self.name, conversations=states)
+            if self._metrics is not None:
+                self._metrics.unreadable_state(states)
