@@ -56,11 +56,31 @@ def test_the_runtime_finds_its_model_where_compose_puts_it(monkeypatch):
 
 def test_health_and_metrics_are_where_everybody_looks(monkeypatch):
     port = str(settings_in("murmura", monkeypatch).http_address[1])
-    prometheus = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())
+    prometheus = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
     assert prometheus["scrape_configs"][0]["static_configs"][0]["targets"] == [f"murmura:{port}"]
     assert container_port("murmura") == [port]
     assert f"EXPOSE {port}" in DOCKERFILE
     assert f"http://127.0.0.1:{port}/readyz" in DOCKERFILE
+
+
+def test_prometheus_and_grafana_find_what_is_mounted():
+    mounted = {
+        path: ROOT / "deploy" / source
+        for service in ("prometheus", "grafana")
+        for source, path in (mount.split(":")[:2] for mount in SERVICES[service]["volumes"])
+        if source.startswith("./")
+    }
+    assert all(folder.is_dir() for folder in mounted.values())
+    read = yaml.safe_load((mounted["/etc/prometheus"] / "prometheus.yml").read_text())
+    assert all((mounted["/etc/prometheus"] / name).exists() for name in read["rule_files"])
+    provisioned = mounted["/etc/grafana/provisioning"]
+    (source,) = yaml.safe_load((provisioned / "datasources/prometheus.yaml").read_text())["datasources"]
+    assert source["url"] == f"http://prometheus:{container_port('prometheus')[0]}"
+    assert source["jsonData"]["timeInterval"] == read["global"]["scrape_interval"]
+    (provider,) = yaml.safe_load((provisioned / "dashboards/murmura.yaml").read_text())["providers"]
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home.startswith(provider["options"]["path"])
+    assert (mounted[provider["options"]["path"]] / Path(home).name).exists()
 
 
 def test_the_commands_are_those_of_our_command_line():

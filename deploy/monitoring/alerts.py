@@ -1,0 +1,90 @@
+"""What somebody on call is woken for (critical) or told of in the morning (warning)."""
+
+from typing import Any, Literal, NamedTuple
+
+from queries import Queries
+
+NOW = Queries("5m")
+TEN = Queries("10m")
+QUARTER = Queries("15m")
+DAY = Queries("1d")
+
+OURS = 'reason=~"agent_failed|model_failed|expired_retries|hop_limit|unreadable"'
+"""Dead letters whose cause is on our side of the topic; the others are a sender's."""
+DEAD, FAILED, REJECTED = 'outcome="dead_letter"', 'outcome="failed"', 'outcome="rejected"'
+
+
+class Alert(NamedTuple):
+    name: str
+    severity: Literal["critical", "warning"]
+    expr: str
+    lasts: str
+    summary: str
+    """One sentence; it may show labels and the value."""
+
+    def rule(self) -> dict[str, Any]:
+        return {
+            "alert": self.name,
+            "expr": self.expr,
+            "for": self.lasts,
+            "labels": {"severity": self.severity},
+            "annotations": {"summary": self.summary, "runbook": "docs/operations.md#alerts"},
+        }
+
+
+def _lag(*by: str) -> str:
+    return NOW.gauge("murmura_consumer_lag_records", "job", *by)
+
+
+ALERTS = (
+    Alert("MurmuraDown", "critical", 'up{job="murmura"} == 0', "1m", "{{ $labels.instance }} does not answer."),
+    Alert("MurmuraGone", "critical", 'absent(up{job="murmura"} == 1)', "2m", "No process of Murmura answers."),
+    Alert("MurmuraReadsNothing", "critical",
+          f"{NOW.gauge('murmura_assigned_partitions', 'job')} == 0", "5m", "No process was given a partition."),
+    Alert("MurmuraStuck", "critical",
+          f"{_lag()} > 0 unless {NOW.rate('murmura_records_total', 'job')} > 0", "5m",
+          "{{ $value }} records wait and none was finished in five minutes."),
+    Alert("MurmuraLagGrows", "warning",
+          f"{_lag('topic')} > 100 and deriv(({_lag('topic')})[10m:1m]) > 0", "10m",
+          "{{ $labels.topic }} is {{ $value }} records behind, and it gets more."),
+    Alert("MurmuraSlow", "warning",
+          f"{NOW.quantile(0.95, 'murmura_end_to_end_seconds', 'job', 'agent')} > 5", "15m",
+          "One in twenty answers of {{ $labels.agent }} takes longer than {{ $value | humanizeDuration }}."),
+    Alert("MurmuraNoHeadroom", "warning",
+          f"{NOW.gauge('murmura_device_busy_ratio', 'job', how='avg')} > 0.95", "30m",
+          "The model has been busy for {{ $value | humanizePercentage }} of the time."),
+    Alert("MurmuraFails", "critical",
+          f"{TEN.growth('murmura_dead_letters_total', 'job', 'agent', 'reason', only=OURS)} > 0", "0m",
+          "Dead letters with the reason {{ $labels.reason }}{{ with $labels.agent }}, from agent {{ . }}{{ end }}."),
+    Alert("MurmuraBadRequests", "warning",
+          f"{QUARTER.rate('murmura_records_total', 'job', 'topic', only=DEAD)}"
+          f" / {QUARTER.rate('murmura_records_total', 'job', 'topic')} > 0.05", "15m",
+          "{{ $value | humanizePercentage }} of {{ $labels.topic }} are dead letters."),
+    Alert("MurmuraSendsRepeat", "warning",
+          f"{NOW.rate('murmura_send_retries_total', 'job')} > 0", "5m", "Results have to be sent more than once."),
+    Alert("MurmuraCommitsFail", "warning",
+          f"{NOW.growth('murmura_commits_total', 'job', only=FAILED)} > 0", "10m",
+          "Offsets cannot be committed."),
+    Alert("MurmuraReleaseRejected", "warning",
+          f"{TEN.growth('murmura_model_swaps_total', 'job', 'instance', only=REJECTED)} > 0", "0m",
+          "{{ $labels.instance }} refused a released version and serves the one before."),
+    Alert("MurmuraVersionsDiffer", "warning",
+          f"count by (job, name) ({NOW.gauge('murmura_model_info', 'job', 'name', 'version')}) > 1", "15m",
+          "Processes serve {{ $value }} versions of {{ $labels.name }}."),
+    Alert("MurmuraLiveAccuracyFalls", "warning",
+          f"{NOW.gauge('murmura_live_accuracy', 'job', 'task', 'version', how='avg')}"
+          " < 0.9 * avg_over_time("
+          f"({NOW.gauge('murmura_live_accuracy', 'job', 'task', 'version', how='avg')})[1d:10m])", "1h",
+          "People agree with {{ $labels.task }} in {{ $value | humanizePercentage }} only, less than in the last day."),
+    Alert("MurmuraNewLabels", "warning",
+          f"{DAY.growth('murmura_feedback_new_labels_total', 'job', 'task')} > 100", "0m",
+          "{{ $value }} verdicts in a day name labels that {{ $labels.task }} does not have."),
+    Alert("MurmuraStatesUnreadable", "warning",
+          f"{TEN.growth('murmura_unreadable_states_total', 'job')} > 0", "0m",
+          "{{ $value }} conversations started anew."),
+)  # fmt: skip
+
+
+def rules() -> dict[str, Any]:
+    """Return the file that Prometheus reads."""
+    return {"groups": [{"name": "murmura", "rules": [alert.rule() for alert in ALERTS]}]}

@@ -1,0 +1,175 @@
+"""The two dashboards: what serving does now, and what becomes of models, feedback and conversations."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import NamedTuple
+
+from grafana_foundation_sdk.builders import dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders.common import VizLegendOptions
+from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement
+from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DataSourceRef, VariableRefresh, VariableSort
+from queries import Queries
+
+SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+# Grafana chooses a window that holds a few scrapes; what is counted over time has its own.
+NOW = Queries("$__rate_interval", 'instance=~"$instance"')
+HOUR = Queries("1h", 'instance=~"$instance"')
+DAY = Queries("1d", 'instance=~"$instance"')
+
+
+class Panel(NamedTuple):
+    """One graph. `queries` maps a legend to its query; `stat` is the newest value in large figures."""
+
+    title: str
+    says: str
+    queries: dict[str, str]
+    unit: str = "short"
+    width: int = 8
+    stat: bool = False
+    highest: float | None = None
+
+
+def _fast(name: str, *by: str) -> dict[str, str]:
+    legend = " ".join(f"{{{{{label}}}}}" for label in by)
+    return {f"{legend} {100 * q:g} %".strip(): NOW.quantile(q, name, *by) for q in (0.5, 0.95, 0.99)}
+
+
+SERVING = {
+    "Traffic and lag": [
+        Panel("Answers a second", "Records that an agent answered and whose result the broker has.",
+              {"{{agent}}": NOW.rate("murmura_records_total", "agent", only='outcome="answered"')}, "reqps"),
+        Panel("Lag", "Records in the topics that are not finished. Of partitions that somebody here reads.",
+              {"{{topic}}": NOW.gauge("murmura_consumer_lag_records", "topic")}),
+        Panel("Records by outcome", "Silent: the agent published no result.",
+              {"{{outcome}}": NOW.rate("murmura_records_total", "outcome")}, "reqps"),
+        Panel("Partitions of each process", "A process without any waits for another to go.",
+              {"{{instance}}": NOW.gauge("murmura_assigned_partitions", "instance")}),
+        Panel("Partitions that wait for room", "Full queues: the model, or the way out, is slower than what comes in.",
+              {"{{instance}}": NOW.gauge("murmura_paused_partitions", "instance")}),
+        Panel("In flight", "Fetched and not finished.",
+              {"{{instance}}": NOW.gauge("murmura_in_flight_records", "instance")}),
+    ],
+    "Latency": [
+        Panel("From request to result", "From the request's timestamp to the acknowledgement of its result: waiting in "
+              "the topic counts.", _fast("murmura_end_to_end_seconds", "agent"), "s"),
+        Panel("Wait for the model", "From arrival in the process to the forward pass.",
+              _fast("murmura_queue_seconds"), "s"),
+        Panel("Forward pass", "Over a batch.", _fast("murmura_inference_seconds"), "s"),
+    ],
+    "Batching and device": [
+        Panel("Device busy", "Near 1 the model is the limit.",
+              {"{{instance}}": NOW.gauge("murmura_device_busy_ratio", "instance", how="avg")},
+              "percentunit", highest=1),
+        Panel("Texts in a batch", "The mean.", {"texts": NOW.mean("murmura_batch_rows")}),
+        Panel("Tokens in a batch", "The mean.", {"tokens": NOW.mean("murmura_batch_tokens")}),
+        Panel("CPU beside the model, for each text", "Means something under load only.",
+              {"{{instance}}": NOW.gauge("murmura_host_seconds_per_record", "instance", how="avg")}, "s"),
+        Panel("CPU", "Cores in use.", {"{{instance}}": NOW.rate("process_cpu_seconds_total", "instance")}),
+        Panel("Memory", "Resident.",
+              {"{{instance}}": NOW.gauge("process_resident_memory_bytes", "instance")}, "bytes"),
+    ],
+    "Dead letters and the broker": [
+        Panel("Dead letters in an hour", "By reason; docs/wire.md says what each means.",
+              {"{{reason}}": HOUR.growth("murmura_dead_letters_total", "reason")}, width=12),
+        Panel("Sends that were repeated", "The broker did not take a result at once.",
+              {"{{instance}}": NOW.rate("murmura_send_retries_total", "instance")}, "reqps", width=6),
+        Panel("Commits", "Failed ones are tried again; until then records may come twice.",
+              {"{{outcome}}": NOW.rate("murmura_commits_total", "outcome")}, "reqps", width=6),
+    ],
+}  # fmt: skip
+
+LEARNING = {
+    "Models and versions": [
+        Panel("Processes by version", "More than one version for long: a process did not swap.",
+              {"{{name}}/{{version}} on {{device}}, {{graph}}":
+               NOW.gauge("murmura_model_info", "name", "version", "device", "graph")}, width=16),
+        Panel("Releases considered in a day", "Rejected: the version before goes on, and murmura.events says why.",
+              {"{{outcome}}": DAY.growth("murmura_model_swaps_total", "outcome")}, stat=True),
+    ],
+    "Feedback and live accuracy": [
+        Panel("Live accuracy", "Share of the last verdicts that agreed. People tend to correct what is wrong, so it is "
+              "low by itself: watch how it moves.",
+              {"{{task}} version {{version}}": NOW.gauge("murmura_live_accuracy", "task", "version", how="avg")},
+              "percentunit", highest=1),
+        Panel("Verdicts in an hour", "",
+              {"{{task}} {{verdict}}": HOUR.growth("murmura_feedback_total", "task", "verdict")}),
+        Panel("Verdicts in a day, by version", "",
+              {"{{agent}} {{version}}": DAY.growth("murmura_feedback_total", "agent", "version")}),
+        Panel("Labels that the model does not have, in a day", "Many of them: time to retrain.",
+              {"{{task}}": DAY.growth("murmura_feedback_new_labels_total", "task")}, width=12),
+        Panel("Predictions that people were asked about, in an hour", "",
+              {"{{task}} {{why}}": HOUR.growth("murmura_reviews_total", "task", "why")}, width=12),
+    ],
+    "Conversations": [
+        Panel("Turns a second", "By the kind of reply.", {"{{kind}}": NOW.rate("murmura_turns_total", "kind")}, "reqps"),
+        Panel("Conversations held", "", {"{{instance}}": NOW.gauge("murmura_conversations", "instance")}),
+        Panel("States that could not be read, in a day", "Those conversations started anew.",
+              {"{{instance}}": DAY.growth("murmura_unreadable_states_total", "instance")}, stat=True),
+    ],
+}  # fmt: skip
+
+DASHBOARDS = {
+    "serving": ("Murmura: serving", SERVING),
+    "learning": ("Murmura: models, feedback, conversations", LEARNING),
+}
+
+
+def build(name: str) -> dashboard.Dashboard:
+    """Return a dashboard's builder: rows of panels, every process or one of them."""
+    title, rows = DASHBOARDS[name]
+    board = (
+        dashboard.Dashboard(title)
+        .uid(f"murmura-{name}")
+        .tags(["murmura"])
+        .readonly()
+        .time("now-1h", "now")
+        .refresh("10s")
+        .timezone("browser")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
+        .with_variable(dashboard.DatasourceVariable("datasource").label("Source").type("prometheus"))
+        .with_variable(_instances())
+    )
+    number = count(1)
+    for row, panels in rows.items():
+        board = board.with_row(dashboard.Row(row).id(next(number)))
+        for panel in panels:
+            board = board.with_panel(_built(panel).id(next(number)))
+    return board
+
+
+def _instances() -> dashboard.QueryVariable:
+    return (
+        dashboard.QueryVariable("instance")
+        .label("Process")
+        .datasource(SOURCE)
+        .query("label_values(murmura_in_flight_records, instance)")
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(VariableSort.ALPHABETICAL_ASC)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+    )
+
+
+def _built(panel: Panel) -> "stat.Panel | timeseries.Panel":
+    made = stat.Panel() if panel.stat else timeseries.Panel()
+    made = made.title(panel.title).datasource(SOURCE).unit(panel.unit).span(panel.width).height(8).min(0)
+    if panel.says:
+        made = made.description(panel.says)
+    if panel.highest is not None:
+        made = made.max(panel.highest)
+    if isinstance(made, timeseries.Panel):
+        bottom = VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
+        made = made.legend(bottom.show_legend(True)).fill_opacity(8)
+    for letter, (legend, query) in zip("ABCDEF", panel.queries.items(), strict=False):
+        made = made.with_target(prometheus.Dataquery().expr(query).legend_format(legend).ref_id(letter))
+    return made
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    """Yield (panel's title, query) of every panel."""
+    for _, rows in DASHBOARDS.values():
+        for panels in rows.values():
+            for panel in panels:
+                for query in panel.queries.values():
+                    yield panel.title, query

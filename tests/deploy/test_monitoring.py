@@ -1,0 +1,160 @@
+"""Dashboards and alert rules: made of our metrics, committed as made, and the rules fire when they should."""
+
+import json
+import re
+import subprocess
+from typing import NamedTuple
+
+import prometheus_server  # finds the scripts that make them
+import pytest
+import yaml
+from alerts import ALERTS, OURS
+from dashboards import DASHBOARDS
+from dashboards import queries as panel_queries
+from kafka_broker import ROOT
+from make import made
+from queries import Queries
+
+from murmura.runtime.telemetry import METRICS
+from murmura.schemas.deadletter import DeadLetterReason
+
+RULES = ROOT / "deploy/prometheus/alerts.yaml"
+
+
+@pytest.mark.parametrize("path", made(), ids=lambda path: path.name)
+def test_what_is_committed_is_what_the_script_makes(path):
+    assert path.read_text() == made()[path], "run python deploy/monitoring/make.py"
+
+
+def test_every_metric_is_on_a_dashboard():
+    shown = " ".join(query for _, query in panel_queries())
+    assert [metric.name for metric in METRICS if metric.name not in shown] == []
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_panels_of_a_dashboard_have_ids_and_places_of_their_own(name):
+    panels = json.loads((ROOT / f"deploy/grafana/dashboards/{name}.json").read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda q: q.rate("murmura_recrods_total"), "not one of our metrics"),
+        (lambda q: q.rate("murmura_conversations"), "is a gauge, not a counter"),
+        (lambda q: q.rate("murmura_records_total", "task"), "has no label task"),
+        (lambda q: q.growth("murmura_records_total", only='why="x"'), "has no label why"),
+    ],
+)
+def test_a_query_on_what_we_do_not_export_is_refused(make, why):
+    with pytest.raises(ValueError, match=why):
+        make(Queries("5m"))
+
+
+def test_the_reasons_that_wake_somebody_are_ones_that_there_are():
+    assert set(re.findall(r"[a-z_]+(?=[|\"])", OURS.split("=~")[1])) <= {reason.value for reason in DeadLetterReason}
+
+
+def test_every_alert_stands_in_the_operations_with_what_to_do():
+    text = (ROOT / "docs/operations.md").read_text()
+    assert re.findall(r"^\| `(Murmura\w+)` \|", text, re.MULTILINE) == [alert.name for alert in ALERTS]
+
+
+def test_promtool_takes_the_rules_and_prometheus_configuration():
+    promtool = prometheus_server.program("promtool")
+    for words in (("rules", RULES), ("config", ROOT / "deploy/prometheus/prometheus.yml")):
+        done = subprocess.run([promtool, "check", *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Case(NamedTuple):
+    """Series by the minute in promtool's notation, and whether the alert fires `at` the minute."""
+
+    alert: str
+    series: dict[str, str]
+    at: int
+    fires: bool
+
+
+ONE = 'job="murmura", instance="a"'
+LAG = f'murmura_consumer_lag_records{{{ONE}, topic="t", partition="0"}}'
+DONE = f'murmura_records_total{{{ONE}, topic="t", agent="x", outcome="answered"}}'
+DEAD = f'murmura_records_total{{{ONE}, topic="t", agent="", outcome="dead_letter"}}'
+FIVE, TEN, ALL = (f'murmura_end_to_end_seconds_bucket{{{ONE}, agent="x", le="{le}"}}' for le in ("5", "10", "+Inf"))
+LETTER = f'murmura_dead_letters_total{{{ONE}, agent="x", reason="agent_failed"}}'
+VERSION = 'murmura_model_info{{job="murmura", instance="{}", name="desk", version="{}", device="cpu", graph="ragged"}}'
+ACCURACY = f'murmura_live_accuracy{{{ONE}, task="intent", version="3"}}'
+REJECTED = f'murmura_model_swaps_total{{{ONE}, outcome="rejected"}}'
+FAILED = f'murmura_commits_total{{{ONE}, outcome="failed"}}'
+
+CASES = [
+    Case("MurmuraDown", {f"up{{{ONE}}}": "1 1 0x10"}, 8, True),
+    Case("MurmuraDown", {f"up{{{ONE}}}": "1 0 1x10"}, 8, False),
+    Case("MurmuraGone", {f"up{{{ONE}}}": "1 _x20"}, 12, True),
+    Case("MurmuraGone", {f"up{{{ONE}}}": "1x20"}, 12, False),
+    Case("MurmuraReadsNothing", {f"murmura_assigned_partitions{{{ONE}}}": "0x20"}, 10, True),
+    Case(
+        "MurmuraReadsNothing",
+        {f"murmura_assigned_partitions{{{ONE}}}": "0x20", 'murmura_assigned_partitions{job="murmura"}': "4x20"},
+        10,
+        False,
+    ),
+    Case("MurmuraStuck", {LAG: "7x20"}, 10, True),
+    Case("MurmuraStuck", {LAG: "7x20", DONE: "5x20"}, 15, True),
+    Case("MurmuraStuck", {LAG: "7x20", DONE: "5+1x20"}, 15, False),
+    Case("MurmuraStuck", {LAG: "0x20"}, 15, False),
+    Case("MurmuraLagGrows", {LAG: "200+50x40"}, 30, True),
+    Case("MurmuraLagGrows", {LAG: "5000-50x40"}, 30, False),
+    Case("MurmuraLagGrows", {LAG: "0+1x40"}, 30, False),
+    Case("MurmuraSlow", {FIVE: "0+1x40", TEN: "0+9x40", ALL: "0+9x40"}, 35, True),
+    Case("MurmuraSlow", {FIVE: "0+9x40", TEN: "0+9x40", ALL: "0+9x40"}, 35, False),
+    Case("MurmuraNoHeadroom", {f"murmura_device_busy_ratio{{{ONE}}}": "0.99x60"}, 45, True),
+    Case("MurmuraNoHeadroom", {f"murmura_device_busy_ratio{{{ONE}}}": "0.7x60"}, 45, False),
+    # The very first one, of a series that was not there before, and never one more.
+    Case("MurmuraFails", {LETTER: "_x5 1x30"}, 7, True),
+    Case("MurmuraFails", {LETTER: "1x30"}, 25, False),
+    Case("MurmuraFails", {LETTER: "1x20 2x20"}, 22, True),
+    Case("MurmuraFails", {LETTER.replace("agent_failed", "not_json"): "0+9x20"}, 15, False),
+    Case("MurmuraBadRequests", {DONE: "0+80x60", DEAD: "0+20x60"}, 45, True),
+    Case("MurmuraBadRequests", {DONE: "0+99x60", DEAD: "0+1x60"}, 45, False),
+    Case("MurmuraSendsRepeat", {f"murmura_send_retries_total{{{ONE}}}": "0x5 0+3x20"}, 20, True),
+    Case("MurmuraSendsRepeat", {f"murmura_send_retries_total{{{ONE}}}": "4x30"}, 20, False),
+    Case("MurmuraCommitsFail", {FAILED: "_x3 1+1x30"}, 20, True),
+    Case("MurmuraCommitsFail", {FAILED: "_x3 1x30"}, 20, False),
+    Case("MurmuraReleaseRejected", {REJECTED: "_x3 1x30"}, 5, True),
+    Case("MurmuraReleaseRejected", {REJECTED.replace("rejected", "swapped"): "_x3 1x30"}, 5, False),
+    Case("MurmuraVersionsDiffer", {VERSION.format("a", 1): "1x40", VERSION.format("b", 2): "1x40"}, 20, True),
+    Case("MurmuraVersionsDiffer", {VERSION.format("a", 2): "1x40", VERSION.format("b", 2): "1x40"}, 20, False),
+    Case("MurmuraLiveAccuracyFalls", {ACCURACY: "0.9x600 0.7x120"}, 690, True),
+    Case("MurmuraLiveAccuracyFalls", {ACCURACY: "0.6x720"}, 690, False),
+    Case("MurmuraNewLabels", {f'murmura_feedback_new_labels_total{{{ONE}, task="intent"}}': "0+2x100"}, 90, True),
+    Case("MurmuraNewLabels", {f'murmura_feedback_new_labels_total{{{ONE}, task="intent"}}': "7x100"}, 90, False),
+    Case("MurmuraStatesUnreadable", {f"murmura_unreadable_states_total{{{ONE}}}": "0x10 1x20"}, 12, True),
+    Case("MurmuraStatesUnreadable", {f"murmura_unreadable_states_total{{{ONE}}}": "0x30"}, 12, False),
+]
+
+
+def test_alerts_fire_when_they_should_and_only_then(tmp_path):
+    promtool = prometheus_server.program("promtool")
+    queries = [
+        {"expr": f'count(ALERTS{{alertname="{case.alert}", alertstate="firing"}}) or vector(0)',
+         "eval_time": f"{case.at}m", "exp_samples": [{"labels": "{}", "value": int(case.fires)}]}
+        for case in CASES
+    ]  # fmt: skip
+    tests = [
+        {"name": f"{case.alert}, {'fires' if case.fires else 'does not fire'}", "interval": "1m",
+         "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
+         "promql_expr_test": [query]}
+        for case, query in zip(CASES, queries, strict=True)
+    ]  # fmt: skip
+    written = tmp_path / "tests.yaml"
+    written.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
+    done = subprocess.run([promtool, "test", "rules", written], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+def test_an_alert_is_tried_both_ways(alert):
+    assert {case.fires for case in CASES if case.alert == alert.name} == {True, False}
