@@ -58,7 +58,7 @@ def test_help_lists_every_command_and_comes_at_once():
     assert took < 3, "half a second on a quiet machine"
 
 
-@pytest.mark.parametrize("command", ["serve", "publish", "feedback", "tail", "topics", "doctor", "demo"])
+@pytest.mark.parametrize("command", ["serve", "publish", "feedback", "tail", "topics", "doctor", "demo", "ingest"])
 def test_each_command_teaches_with_an_example(command):
     done = murmura(command, "--help")
     assert f"Example: murmura {command}" in done.stdout or "| murmura" in done.stdout

@@ -1,0 +1,240 @@
+"""Reading a fixed part of topics: frozen offset ranges, without a group, each record once and never one behind the end."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from . import topics_admin
+from .errors import MurmuraError, SetupError
+from .settings import KafkaSettings
+
+_POLL_MS: Final = 200
+_FETCH_BYTES: Final = 8 * 1024 * 1024
+"""Of all partitions together; what waits in memory is about twice as much."""
+_SKIP_RECORDS: Final = 5000
+"""From so many unwanted records on, it is quicker to fetch anew behind them than to read over them."""
+
+
+class OffsetRange(NamedTuple):
+    """The records of one partition from `start` up to, and not including, `end`."""
+
+    topic: str
+    partition: int
+    start: int
+    end: int
+
+    @property
+    def records(self) -> int:
+        """Their number, gaps counted."""
+        return self.end - self.start
+
+
+Take = Callable[[int, list[ConsumerRecord]], None]
+"""Told the number of the range and its next records."""
+
+
+async def freeze(kafka: KafkaSettings, topics: Sequence[Sequence[str]]) -> list[OffsetRange]:
+    """Return everything that the topics hold now, by topic and partition.
+
+    The ends of one group of topics are asked before those of the next, so that what a record of an earlier group refers
+    to is in the ranges of a later one. Raises SetupError when a topic is not there.
+    """
+    there = await topics_admin.partitions(kafka)
+    missing = [topic for group in topics for topic in group if topic not in there]
+    if missing:
+        raise SetupError(f"topic {missing[0]} is not on {kafka.bootstrap_servers}; `murmura topics` shows ours")
+    ranges = []
+    async with _consumer(kafka) as consumer:
+        for group in topics:
+            partitions = [TopicPartition(topic, n) for topic in sorted(set(group)) for n in range(there[topic])]
+            ends = await consumer.end_offsets(partitions)
+            starts = await consumer.beginning_offsets(partitions)
+            ranges += [OffsetRange(p.topic, p.partition, min(starts[p], ends[p]), ends[p]) for p in partitions]
+    return ranges
+
+
+async def check(kafka: KafkaSettings, ranges: Iterable[OffsetRange]) -> None:
+    """SetupError when the broker does not have all of these records any more, naming a partition and what is left."""
+    wanted = [each for each in ranges if each.records]
+    there = await topics_admin.partitions(kafka)
+    for each in wanted:
+        if each.partition >= there.get(each.topic, 0):
+            raise SetupError(
+                f"topic {each.topic} has no partition {each.partition}: of offsets {each.start} to {each.end} nothing is left"
+            )
+    async with _consumer(kafka) as consumer:
+        await _refuse_gone(consumer, wanted)
+
+
+async def _refuse_gone(consumer: AIOKafkaConsumer, wanted: Sequence[OffsetRange]) -> None:
+    partitions = [TopicPartition(each.topic, each.partition) for each in wanted]
+    if not partitions:
+        return
+    starts, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
+    gone = [(each, starts[p], ends[p]) for each, p in zip(wanted, partitions, strict=True)]
+    gone = [(each, start, end) for each, start, end in gone if each.start < start or each.end > end]
+    if not gone:
+        return
+    each, start, end = gone[0]
+    first, last = max(each.start, start), min(each.end, end)
+    left = f"{first} to {last} is left" if first < last else "nothing is left"
+    more = f" (and of {len(gone) - 1} other partitions not all)" if len(gone) > 1 else ""
+    raise SetupError(
+        f"{each.topic}, partition {each.partition}: of offsets {each.start} to {each.end} (exclusive) {left}{more}"
+    )
+
+
+async def read(
+    kafka: KafkaSettings,
+    ranges: Sequence[OffsetRange],
+    take: Take,
+    *,
+    unreadable: Callable[[int, int], None] = lambda number, offset: None,
+    next_wanted: Callable[[int, int], int] | None = None,
+    progress: Callable[[int], None] = lambda records: None,
+) -> None:
+    """Hand all records of the ranges to `take`, those of one partition in their order.
+
+    `unreadable` is told range and offset of what the client cannot unpack; it is stepped over. `next_wanted` may say
+    from which offset on records are of use, given range and position: those before may then be left out. `progress` is
+    told how many offsets were passed. Raises SetupError when records are gone, MurmuraError when the broker stays
+    silent.
+    """
+    reading = _Reading(kafka, ranges, take, unreadable, next_wanted, progress)
+    async with _consumer(kafka) as consumer:
+        await reading.run(consumer)
+
+
+class _Reading:
+    """One pass over ranges. `_at` is where each open partition goes on; a partition is closed when it is at its end."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        ranges: Sequence[OffsetRange],
+        take: Take,
+        unreadable: Callable[[int, int], None],
+        next_wanted: Callable[[int, int], int] | None,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._patience_s = kafka.request_timeout_ms / 1000
+        self._ranges = ranges
+        self._take, self._unreadable = take, unreadable
+        self._next_wanted, self._progress = next_wanted, progress
+        self._number = {TopicPartition(r.topic, r.partition): i for i, r in enumerate(ranges) if r.records}
+        self._at = {partition: ranges[i].start for partition, i in self._number.items()}
+        self._moved = time.monotonic()
+
+    async def run(self, consumer: AIOKafkaConsumer) -> None:
+        consumer.assign(list(self._at))
+        for partition, offset in list(self._at.items()):
+            consumer.seek(partition, offset)
+            self._move(consumer, partition, offset)
+        while self._at:
+            try:
+                batches = await consumer.getmany(*self._at, timeout_ms=_POLL_MS)
+            except OffsetOutOfRangeError:
+                await _refuse_gone(consumer, [self._ranges[self._number[p]] for p in self._at])
+                raise
+            except KafkaError as error:
+                if not error.retriable:
+                    await self._step_over(consumer)
+            except Exception:  # noqa: BLE001 - aiokafka raises whatever unpacking a record raises
+                await self._step_over(consumer)
+            else:
+                await self._receive(consumer, batches)
+            if time.monotonic() - self._moved > self._patience_s:
+                stuck, offset = next(iter(self._at.items()))
+                raise MurmuraError(
+                    f"{stuck.topic}, partition {stuck.partition}: the broker gave nothing from offset {offset} on "
+                    f"for {self._patience_s:g} s"
+                )
+
+    async def _receive(
+        self, consumer: AIOKafkaConsumer, batches: Mapping[TopicPartition, list[ConsumerRecord]]
+    ) -> None:
+        for partition, records in batches.items():
+            number = self._number[partition]
+            end = self._ranges[number].end
+            inside = records if records[-1].offset < end else [record for record in records if record.offset < end]
+            if inside:
+                self._take(number, inside)
+        for partition in list(self._at):
+            # Also where nothing came: transactions leave offsets that hold no record.
+            self._move(consumer, partition, await consumer.position(partition))
+
+    def _move(self, consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> None:
+        number = self._number[partition]
+        end = self._ranges[number].end
+        wanted = offset
+        if self._next_wanted is not None:
+            wanted = min(end, self._next_wanted(number, offset))
+            if wanted < end and wanted - offset < _SKIP_RECORDS:
+                wanted = offset
+        before = self._at[partition]
+        if wanted != before:
+            self._moved = time.monotonic()
+            self._progress(min(wanted, end) - before)
+        if wanted >= end:
+            del self._at[partition]
+            consumer.pause(partition)
+            return
+        self._at[partition] = wanted
+        if wanted != offset:
+            consumer.seek(partition, wanted)
+
+    async def _step_over(self, consumer: AIOKafkaConsumer) -> None:
+        """Something fetched cannot be unpacked, and never will be. Find it, tell it, go on behind it.
+
+        `getmany` has lost what it had taken of other partitions when it raised, so all go back to where they were and
+        are then read by themselves.
+        """
+        for partition, offset in self._at.items():
+            consumer.seek(partition, offset)
+        for partition in list(self._at):
+            try:
+                await self._receive(consumer, await consumer.getmany(partition, timeout_ms=_POLL_MS))
+            except Exception:  # noqa: BLE001 - whatever it was, it is found below
+                consumer.seek(partition, self._at[partition])
+                await self._read_one_by_one(consumer, partition)
+
+    async def _read_one_by_one(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> None:
+        """Read record by record, stepping over what cannot be read, until one can after that."""
+        stepped_over = False
+        while partition in self._at:
+            try:
+                batches = await consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=1)
+            except Exception:  # noqa: BLE001
+                offset = await consumer.position(partition)
+                self._unreadable(self._number[partition], offset)
+                consumer.seek(partition, offset + 1)
+                self._move(consumer, partition, offset + 1)
+                stepped_over = True
+                continue
+            await self._receive(consumer, batches)
+            if stepped_over or not batches:
+                return
+
+
+@asynccontextmanager
+async def _consumer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(
+        **kafka.client_options(),
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        fetch_max_wait_ms=kafka.fetch_max_wait_ms,
+        fetch_max_bytes=_FETCH_BYTES,
+        max_partition_fetch_bytes=_FETCH_BYTES // 4,
+        request_timeout_ms=kafka.request_timeout_ms,
+    )
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()

@@ -1,0 +1,132 @@
+"""`murmura ingest`. Found by entry point; needs no more than serving does."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..runtime import cli_options
+from ..runtime.errors import SetupError
+
+if TYPE_CHECKING:
+    from ..runtime.settings import Settings
+    from .ingest import Progress
+    from .ingest_manifest import DataSet, Options, Plan, TaskLabels
+
+
+class Split(StrEnum):
+    conversation = "conversation"
+    text = "text"
+
+
+def ingest(
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The data set to make; a new folder.")],
+    agents: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--agent",
+            metavar="AGENT",
+            help="Whose topics to read. Default: classification and analysis.",
+            show_default=False,
+        ),
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", metavar="NAME", help="Only this task.")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", metavar="FOLDER", help="Leave out labels that this model's closed tasks do not have."),
+    ] = None,
+    heldout: Annotated[
+        float, typer.Option("--heldout", min=0, max=0.99, metavar="SHARE", help="Kept from training, to test on.")
+    ] = 0.2,
+    split: Annotated[
+        Split, typer.Option("--split", help="What stays in one part: all of one key, or only equal texts.")
+    ] = Split.conversation,
+    from_manifest: Annotated[
+        Path | None, typer.Option("--from-manifest", metavar="FILE", help="Make this data set again, to the byte.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    config: cli_options.Config = None,
+    bootstrap: cli_options.Bootstrap = None,
+) -> None:
+    """Make training data of feedback: joined to its predictions, and these to their texts.
+
+    Example: [bold]murmura ingest --out data/feedback-1[/bold]
+
+    Once more, the same bytes: [bold]murmura ingest --from-manifest data/feedback-1/dataset.json --out data/again[/bold]
+    """
+    import asyncio
+
+    from . import ingest as stages
+    from .ingest_manifest import Options, load_data_set
+
+    settings = cli_options.settings(config, bootstrap=bootstrap)
+    made = None if from_manifest is None else load_data_set(from_manifest)
+    if made is not None and (agents or task or model):
+        raise SetupError("--from-manifest says which records and tasks: leave out --agent, --task and --model")
+    options = Options(heldout=heldout, split=split.value, tasks=task or None, labels=_labels(model))
+
+    async def main() -> "DataSet":
+        plan = made or await _plan(settings, agents or [], options)
+        with _bars(plan, quiet) as progress:
+            return await stages.ingest(settings.kafka, plan, out, progress=progress)
+
+    _say(asyncio.run(main()), out)
+
+
+async def _plan(settings: "Settings", agents: list[str], options: "Options") -> "Plan":
+    from ..runtime.agent import Agent
+    from ..runtime.discovery import find_agents
+    from ..runtime.routes import configured
+    from .ingest import make_plan
+
+    found = [configured(each, settings.agents.get(each.name)) for each in find_agents(agents, settings.prefix)]
+    answering = [each for each in found if isinstance(each, Agent) and each.output]
+    if not answering:
+        raise SetupError(f"{', '.join(agents)}: none of them publishes results")
+    (judge,) = find_agents(["feedback"], settings.prefix)
+    return await make_plan(
+        settings.kafka,
+        feedback=configured(judge, settings.agents.get(judge.name)).topics,
+        results=[each.output for each in answering if each.output],
+        requests=[topic for each in answering for topic in each.topics],
+        options=options,
+    )
+
+
+def _labels(model: Path | None) -> "dict[str, TaskLabels] | None":
+    if model is None:
+        return None
+    from ..runtime.store import read_manifest
+    from .ingest_manifest import labels_of_model
+
+    return labels_of_model(read_manifest(model))
+
+
+@contextmanager
+def _bars(plan: "Plan", quiet: bool) -> "Iterator[Progress]":
+    """A bar for each stage, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bars:
+        totals = {role: sum(each.records for each in plan.of(role)) for role in ("feedback", "results", "requests")}
+        shown = {role: bars.add_task(role, total=total) for role, total in totals.items()}
+        shown["joining"] = bars.add_task("joining", total=totals["feedback"])
+        yield lambda stage, records: bars.advance(shown[stage], records)
+
+
+def _say(made: "DataSet", out: Path) -> None:
+    counts = made.counts
+    for file in made.files:
+        if file.path.endswith((".train.jsonl", ".heldout.jsonl")):
+            typer.echo(f"{file.path}: {file.rows:,} rows")
+    left = counts["feedback"] - counts["used"] - counts["taking_back"]
+    typer.echo(
+        f"used {counts['used']:,} of {counts['feedback']:,} feedback records; left out {left:,}: {out / 'report.md'}"
+    )
+    typer.echo(f"digest {made.digest}")

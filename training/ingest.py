@@ -1,0 +1,114 @@
+"""Feedback becomes data: frozen ranges of requests, results and feedback in, a folder that the trainer reads out.
+
+    plan = await make_plan(kafka, feedback=[...], results=[...], requests=[...], options=Options())
+    data_set = await ingest(kafka, plan, Path("data/feedback"))
+
+The folder appears when it is complete, or not at all. Equal plans give equal bytes.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from ..runtime import offset_ranges
+from ..runtime.errors import MurmuraError, SetupError
+from ..runtime.settings import KafkaSettings
+from .ingest_files import write_files
+from .ingest_join import Join
+from .ingest_manifest import DataSet, FrozenRange, Options, Plan, Role
+
+Progress = Callable[[str, int], None]
+"""Told the stage and how many more of its records are done."""
+
+_ROLES: Final[tuple[Role, ...]] = ("feedback", "results", "requests")
+_DATABASE: Final = "join.sqlite"
+
+
+async def make_plan(
+    kafka: KafkaSettings,
+    *,
+    feedback: Sequence[str],
+    results: Sequence[str],
+    requests: Sequence[str],
+    options: Options | None = None,
+) -> Plan:
+    """Freeze everything that these topics hold now. SetupError when one is not there."""
+    groups = (feedback, results, requests)
+    role_of = dict(zip(_ROLES, groups, strict=True))
+    ranges = await offset_ranges.freeze(kafka, groups)
+    frozen = [
+        FrozenRange(role=role, topic=each.topic, partition=each.partition, start=each.start, end=each.end)
+        for role, topics in role_of.items()
+        for each in ranges
+        if each.topic in topics
+    ]
+    return Plan(options=options or Options(), ranges=frozen)
+
+
+async def ingest(
+    kafka: KafkaSettings, plan: Plan, out: Path, *, progress: Progress = lambda stage, records: None
+) -> DataSet:
+    """Make the data set of a plan in the new folder `out` and return its manifest.
+
+    Raises SetupError when `out` is there already, or when the broker does not have all records of the plan any more.
+    A plan that is a DataSet has come out before: then MurmuraError when it does not come out the same, byte for byte.
+    What a run that was killed left in `OUT.part` is removed.
+    """
+    if out.exists():  # noqa: ASYNC240 - nobody else is served by this loop
+        raise SetupError(f"{out} is there already; a data set is never changed: name another folder")
+    await offset_ranges.check(kafka, [each.as_range() for each in plan.ranges])
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        data_set = await _make(kafka, plan, part, progress)
+        if isinstance(plan, DataSet):
+            _refuse_another(plan, data_set)
+        part.rename(out)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return data_set
+
+
+async def _make(kafka: KafkaSettings, plan: Plan, folder: Path, progress: Progress) -> DataSet:
+    join = Join(folder / _DATABASE, plan)
+    try:
+        await _read(kafka, plan, join, progress)
+        for records in join.settle():
+            progress("joining", records)
+        return write_files(join, plan, folder)
+    finally:
+        join.close()
+        (folder / _DATABASE).unlink()
+
+
+def _refuse_another(made: DataSet, again: DataSet) -> None:
+    if again.digest == made.digest:
+        return
+    before = {file.path: file.sha256 for file in made.files}
+    changed = [file.path for file in again.files if before.get(file.path) != file.sha256]
+    raise MurmuraError(
+        f"it does not come out as its manifest says: {', '.join(changed) or 'a file less'}; "
+        "the topics were made anew, or another version of Murmura made it"
+    )
+
+
+async def _read(kafka: KafkaSettings, plan: Plan, join: Join, progress: Progress) -> None:
+    def stage(role: Role) -> Callable[[int], None]:
+        return lambda records: progress(role, records)
+
+    await offset_ranges.read(
+        kafka,
+        plan.of("feedback"),
+        join.take_feedback,
+        unreadable=join.unreadable_feedback,
+        progress=stage("feedback"),
+    )
+    join.feedback_done()
+    await offset_ranges.read(kafka, plan.of("results"), join.take_results, progress=stage("results"))
+    join.results_done()
+    await offset_ranges.read(
+        kafka, join.request_ranges, join.take_requests, next_wanted=join.next_wanted, progress=stage("requests")
+    )

@@ -1,0 +1,176 @@
+"""What a verdict says about a text: the target that it stands for, or why it stands for none. Pure."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Any, Final
+
+from .ingest_manifest import Options, TaskLabels
+
+_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+"""As in a model's manifest: a task's name becomes that of a file."""
+UNITS: Final = 1 << 63
+
+
+class LeftOut(StrEnum):
+    """Why feedback is no example."""
+
+    UNREADABLE = "unreadable"
+    INVALID = "invalid"
+    DUPLICATE = "duplicate"
+    WITHDRAWN = "withdrawn"
+    NOT_FOUND = "prediction_not_found"
+    OTHER_AGENT = "other_agent"
+    NOT_ASKED = "task_not_asked"
+    UNKNOWN_TASK = "unknown_task"
+    REQUEST_NOT_FOUND = "request_not_found"
+    WRONG_FORM = "wrong_form"
+    UNKNOWN_LABEL = "unknown_label"
+    SPANS_OUTSIDE = "spans_outside"
+    NO_LABEL = "no_label"
+    SUPERSEDED = "superseded"
+    NO_CONSENT = "no_consent"
+    CONTRADICTION = "contradiction"
+
+
+MEANING: Final[Mapping[LeftOut, str]] = {
+    LeftOut.UNREADABLE: "the client cannot unpack the record",
+    LeftOut.INVALID: "not feedback",
+    LeftOut.DUPLICATE: "the same id once more",
+    LeftOut.WITHDRAWN: "taken back",
+    LeftOut.NOT_FOUND: "no result with this prediction id",
+    LeftOut.OTHER_AGENT: "the prediction is another agent's",
+    LeftOut.NOT_ASKED: "a task that was not to be ingested",
+    LeftOut.UNKNOWN_TASK: "the prediction does not answer this task",
+    LeftOut.REQUEST_NOT_FOUND: "no such request where the result says that it lies",
+    LeftOut.WRONG_FORM: "a value that does not go with the task's kind",
+    LeftOut.UNKNOWN_LABEL: "a label that the closed task does not have",
+    LeftOut.SPANS_OUTSIDE: "spans outside the text",
+    LeftOut.NO_LABEL: "a verdict that names no label: up, down, reward, or the confirmation of no answer",
+    LeftOut.SUPERSEDED: "the same person said something later about the same text",
+    LeftOut.NO_CONSENT: "without consent",
+    LeftOut.CONTRADICTION: "people disagree: see contradictions.jsonl",
+}
+
+
+class Unfit(Exception):
+    """A verdict that is no example, with its reason."""
+
+    def __init__(self, reason: LeftOut) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def check_task(task: str, options: Options) -> None:
+    """Unfit for a task that nobody wants, or whose name no task can have."""
+    if _TASK.fullmatch(task) is None:
+        raise Unfit(LeftOut.UNKNOWN_TASK)
+    if options.tasks is not None and task not in options.tasks:
+        raise Unfit(LeftOut.NOT_ASKED)
+
+
+def target_of(
+    verdict: str, value: Any, output: Mapping[str, Any], text: str, labels: TaskLabels | None
+) -> tuple[str, str] | None:
+    """Return kind and target (canonical JSON) of a correction or a confirmation; None for verdicts that name no label.
+
+    The target is a label, a sorted list of labels, or a sorted list of [start, end, label]. Unfit when the value does
+    not go with the output's kind, with the labels or with the text.
+    """
+    kind = str(output.get("kind"))
+    if kind not in _CORRECTED:
+        raise Unfit(LeftOut.WRONG_FORM)
+    if verdict not in {"correction", "confirmed"}:
+        return None
+    try:
+        target = _CORRECTED[kind](value) if verdict == "correction" else _CONFIRMED[kind](output)
+        if kind == "tagging":
+            _check_spans(target, text)
+    except (KeyError, TypeError, IndexError):  # a result that is none of ours
+        raise Unfit(LeftOut.WRONG_FORM) from None
+    if target is None:
+        return None
+    if labels is not None and not labels.open and not _named(kind, target) <= set(labels.labels):
+        raise Unfit(LeftOut.UNKNOWN_LABEL)
+    return kind, json.dumps(target, ensure_ascii=False, separators=(",", ":"))
+
+
+def _named(kind: str, target: Any) -> set[str]:
+    if kind == "classification":
+        return {target}
+    return {label for _, _, label in target} if kind == "tagging" else set(target)
+
+
+def _one_label(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Unfit(LeftOut.WRONG_FORM)
+    return value
+
+
+def _label_list(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise Unfit(LeftOut.WRONG_FORM)
+    return sorted(value)
+
+
+def _span_list(value: Any) -> list[list[Any]]:
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise Unfit(LeftOut.WRONG_FORM)
+    return sorted([each["start"], each["end"], each["label"]] for each in value)
+
+
+def _confirmed_label(output: Mapping[str, Any]) -> str | None:
+    """The label that was answered. That a text is out of scope is an answer too; that the model was unsure is none."""
+    if not output["abstained"]:
+        return str(output["label"])
+    return str(output["alternatives"][0]["label"]) if output["reason"] == "out_of_scope" else None
+
+
+_CORRECTED: Final[dict[Any, Any]] = {"classification": _one_label, "multi_label": _label_list, "tagging": _span_list}
+_CONFIRMED: Final[dict[Any, Any]] = {
+    "classification": _confirmed_label,
+    "multi_label": lambda output: sorted(each["label"] for each in output["labels"]),
+    "tagging": lambda output: _span_list(output["spans"]),
+}
+
+
+def _check_spans(spans: Sequence[Sequence[Any]], text: str) -> None:
+    if any(not 0 <= start < end <= len(text) for start, end, _ in spans):
+        raise Unfit(LeftOut.SPANS_OUTSIDE)
+
+
+def row_of(kind: str, target: str) -> dict[str, Any]:
+    """Return the fields of a training row that say what is right, in the trainer's format."""
+    value = json.loads(target)
+    if kind == "tagging":
+        return {"spans": [{"start": start, "end": end, "label": label} for start, end, label in value]}
+    return {"label": value}
+
+
+def text_id(text: str) -> bytes:
+    """Equal texts have equal ids."""
+    return blake2b(text.encode(), digest_size=16).digest()
+
+
+def unit_of(key: bytes | None, text: str, options: Options) -> int:
+    """Return where a conversation (or a text) lies in [0, 2^63), the same for ever; what is below a share is held out.
+
+    Texts that differ in case, blanks or form of their letters lie in the same place: they would tell of each other.
+    """
+    if options.split == "conversation" and key:
+        raw = b"key\0" + key
+    else:
+        raw = b"text\0" + " ".join(unicodedata.normalize("NFKC", text).casefold().split()).encode()
+    return int.from_bytes(blake2b(raw, digest_size=8).digest(), "big") >> 1
+
+
+def is_held_out(units: int, options: Options) -> bool:
+    """Say whether a text is held out; `units` is the greatest of those that it was seen in.
+
+    A text of several conversations is held out only when each of them is: what was trained on once is never tested on
+    later.
+    """
+    return units < int(options.heldout * UNITS)
