@@ -1,0 +1,105 @@
+"""Every panel's query says something about a real run of ours, asked of a real Prometheus."""
+
+import asyncio
+import re
+from datetime import UTC, datetime
+
+import pytest
+from prometheus_server import Prometheus, program, prometheus  # finds the scripts that make the dashboards
+from serving import Desk
+from tiny_model import INTENT, TASKS, write_tiny_model
+
+from murmura.agents.feedback import FeedbackAgent
+from murmura.runtime.model_store import ModelStore
+from murmura.runtime.releases import publish_state, read_states
+from murmura.runtime.settings import KafkaSettings
+from murmura.schemas.release import released
+
+# Nothing of the kind happens in this run; that the names are right is held by the scripts themselves.
+SILENT = {"murmura_turns_total"}
+PATIENCE_S = 60.0
+
+
+class Loop:
+    """A desk with everything that is counted: requests good and bad, a release, feedback, doubts."""
+
+    def __init__(self, desk: Desk, folder) -> None:
+        self.desk = desk
+        self.url = str(folder / "store")
+        self.store = ModelStore(self.url)
+        for seed in (1, 2):
+            # Open, so that a verdict may name a label that it does not have.
+            tasks = [INTENT.model_copy(update={"open": True}), *TASKS[1:]]
+            self.store.push(write_tiny_model(folder / f"made{seed}", tasks, seed=seed))
+
+    async def release(self, version: int) -> None:
+        kafka, topic = KafkaSettings(bootstrap_servers=self.desk.bootstrap), f"{self.desk.prefix}.models"
+        state = (await read_states(kafka, topic)).get("tiny")
+        digest = self.store.digest("tiny", version)
+        new = released(state, "tiny", version, digest, by="test", why="test", at=datetime.now(UTC))
+        await publish_state(kafka, topic, new)
+
+    def serving(self):
+        feedback = FeedbackAgent()
+        feedback.topics = (f"{self.desk.prefix}.feedback",)
+        return self.desk.serving(
+            [*self.desk.agents, feedback],
+            model={"cores": 1, "token_budget": 256, "store": self.url, "name": "tiny"},
+            reviews={"per_minute": 1000, "margin": 1.0},
+        )
+
+    async def some_traffic(self, round_: int) -> None:
+        words = ("my card was lost", "i want a refund", "transfer money to london", "thanks")
+        await self.desk.send(*({"text": f"{words[n % 4]} {round_}"} for n in range(20)), b"not json")
+        verdict = {"id": f"f{round_}", "prediction_id": "0" * 32, "agent": "classification", "task": "intent",
+                   "model": {"name": "tiny", "version": 2}, "verdict": "correction", "value": "moon_card",
+                   "by": "ann", "at": "2025-01-31T12:00:00Z"}  # fmt: skip
+        await self.desk.send(verdict, topic=f"{self.desk.prefix}.feedback")
+
+
+@pytest.fixture
+async def loop(desk: Desk, make_topics, tmp_path, monkeypatch) -> Loop:
+    program("prometheus")
+    monkeypatch.setenv("MURMURA_CACHE", str(tmp_path / "cache"))
+    await make_topics("models", prefix=desk.prefix, partitions=1, config={"cleanup.policy": "compact"})
+    await make_topics("events", "feedback", "reviews", prefix=desk.prefix, partitions=1)
+    return Loop(desk, tmp_path)
+
+
+def concrete(query: str) -> str:
+    """What Grafana makes of a query: a window of a few scrapes, every process."""
+    return query.replace("$__rate_interval", "10s").replace("$instance", ".*")
+
+
+def names(query: str) -> set[str]:
+    return set(re.findall(r"(?:murmura|process)_\w+", query))
+
+
+async def answers(on: Prometheus, queries: list[str]) -> dict[str, list]:
+    """Rows of each query; NaN (a mean over nothing yet) is no answer."""
+    rows = {query: await asyncio.to_thread(on.ask, concrete(query)) for query in queries}
+    return {query: [row for row in of if row["value"][1] != "NaN"] for query, of in rows.items()}
+
+
+async def test_every_panel_shows_a_real_run(loop: Loop, tmp_path):
+    from dashboards import queries
+    from kafka_broker import ROOT
+
+    asked = [query for _, query in queries()]
+    await loop.release(1)
+    async with loop.serving() as serving:
+        with prometheus(tmp_path, serving.url.removeprefix("http://"), ROOT / "deploy/prometheus/alerts.yaml") as on:
+            await loop.release(2)
+            found: dict[str, list] = {}
+            for round_ in range(int(PATIENCE_S)):
+                await loop.some_traffic(round_)
+                await asyncio.sleep(1.0)
+                found = await answers(on, asked)
+                empty = {query for query, rows in found.items() if not rows and not names(query) & SILENT}
+                if not empty:
+                    break
+            assert empty == set()
+            groups = (await asyncio.to_thread(on.get, "/api/v1/rules"))["groups"]
+    assert [rule["lastError"] for group in groups for rule in group["rules"] if rule.get("lastError")] == []
+    (accuracy,) = next(rows for query, rows in found.items() if "live_accuracy" in query)
+    assert (accuracy["metric"], float(accuracy["value"][1])) == ({"task": "intent", "version": "2"}, 0.0)
