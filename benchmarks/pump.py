@@ -136,10 +136,11 @@ async def light_beside_heavy(bootstrap: str, data: Path, model: Model, waiting: 
 
     collector = asyncio.create_task(collect())
     try:
-        async with worker(bootstrap, model, heavy, light):
+        async with worker(bootstrap, model, heavy, light) as at_work:
             await asyncio.sleep(1.0)
             end = time.perf_counter() + seconds
-            while time.perf_counter() < end:
+            # Only while others wait: behind the backlog it would be the latency of an idle process.
+            while time.perf_counter() < end and at_work.answered() < 0.95 * waiting:
                 name = uuid.uuid4().hex
                 sent[name] = time.perf_counter()
                 value = json.dumps({"text": texts[len(took) % len(texts)], "id": name}).encode()
@@ -177,12 +178,16 @@ async def main() -> None:
                 f"{max(left for _, left in lives)} left when the last was sent"
             )
         if args.only in {None, "light"}:
-            cases = [("simulated accelerator", simulated_model(), 40), ("MiniLM on this CPU", minilm_model(), 120)]
-            for name, model, aim in cases:
-                took = await light_beside_heavy(bootstrap, args.data, model, 20_000, min(seconds, 10))
+            # The simulated accelerator would be through with 20,000 in a second: ten times as many wait for it.
+            cases = [
+                ("simulated accelerator", simulated_model(), 40, 200_000),
+                ("MiniLM on this CPU", minilm_model(), 120, 20_000),
+            ]
+            for name, model, aim, waiting in cases:
+                took = await light_beside_heavy(bootstrap, args.data, model, waiting, min(seconds, 10))
                 took.sort()
                 print(
-                    f"a light topic beside 20,000 waiting records, {name}: p50 {statistics.median(took):.0f} ms "
+                    f"a light topic beside {waiting:,} waiting records, {name}: p50 {statistics.median(took):.0f} ms "
                     f"(aim {aim}), p95 {took[int(0.95 * len(took))]:.0f} ms, {len(took)} records"
                 )
 

@@ -18,6 +18,7 @@ BENCHMARKS = {
     "wire": "a real Kafka and the real model against bare onnxruntime with tokenising",
     "memory": "peak memory of serve",
     "swaps": "exchanging models under load",
+    "ingest": "feedback, results and requests into a data set",
     "joint_training": "joint training against a plain hand-written loop",
 }
 

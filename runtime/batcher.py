@@ -80,6 +80,11 @@ class Batcher:
         return self._policy.queued_tokens
 
     @property
+    def queued_rows(self) -> int:
+        """Entries that are in no batch yet."""
+        return len(self._policy)
+
+    @property
     def in_flight(self) -> int:
         """Batches that are being run."""
         return len(self._running)

@@ -38,7 +38,11 @@ class EngineLike(Protocol):
     @property
     def queued_tokens(self) -> int: ...
     @property
+    def queued_rows(self) -> int: ...
+    @property
     def token_budget(self) -> int: ...
+    @property
+    def lookahead(self) -> tuple[int, int]: ...
     @property
     def model(self) -> Any: ...
     async def predict(
@@ -54,7 +58,7 @@ class Dispatcher:
 
     Invariants:
     - what fails for one record or one agent changes nothing for the others;
-    - at most two token budgets are admitted to the engine, so that who waits longer is decided by `Admission`;
+    - no more than the engine's `lookahead` is admitted to it, at most two batches: who waits is decided by `Admission`;
     - while the publisher cannot send, nothing new is admitted.
     """
 
@@ -170,18 +174,19 @@ class Dispatcher:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._admission.tokens and (room := self._room()) > 0:
+            while self._admission.tokens:
                 await self.outbox.open()
-                works = self._admission.take(room, self._chunk_rows)
+                tokens, rows = self._engine.lookahead
+                tokens, rows = tokens - self._engine.queued_tokens, rows - self._engine.queued_rows
+                if tokens <= 0 or rows <= 0:
+                    break
+                works = self._admission.take(tokens, min(rows, self._chunk_rows))
                 if not works:
                     break
                 self._enter(len(works))
                 if reopened := self._admission.reopened():
                     self.on_reopened(reopened)
                 await self._admit(works)
-
-    def _room(self) -> int:
-        return 2 * self._engine.token_budget - self._engine.queued_tokens
 
     async def _admit(self, works: list[Work]) -> None:
         model, routes = self._engine.model, self._routes

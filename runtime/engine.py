@@ -129,6 +129,21 @@ class Engine(Checks):
         return self._batcher.queued_tokens if self._batcher else 0
 
     @property
+    def queued_rows(self) -> int:
+        """Entries that are in no batch yet."""
+        return self._batcher.queued_rows if self._batcher else 0
+
+    @property
+    def lookahead(self) -> tuple[int, int]:
+        """Tokens and rows to keep queued, so that no run slot waits for its next batch.
+
+        On a CPU one batch: runs are long, and a batch is tokenised in a fraction of one. On an accelerator two: the
+        second run is started only with a full batch, while another one is gathered.
+        """
+        batches = 1 if self.model.device == ON_CPU else 2
+        return batches * self.token_budget, batches * self._max_rows
+
+    @property
     def in_flight(self) -> int:
         """Batches that are being run."""
         return self._batcher.in_flight if self._batcher else 0

@@ -169,7 +169,9 @@ class FakeEngine(Checks):
     """
 
     token_budget = 256
+    lookahead = (512, 512)
     queued_tokens = 0
+    queued_rows = 0
     in_flight = 0
     run_slots = 1
     calibration = None
