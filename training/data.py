@@ -6,9 +6,9 @@ import io
 import json
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from ..runtime.errors import SetupError
 from .recipe import Columns, Reading, Source, Task
@@ -34,6 +34,8 @@ class Example:
     """Tagging rows that came as tokens: where each token lies in the text."""
     where: str = field(default="", compare=False)
     """File and line, for complaints."""
+    soft: Literal["all", "own"] | None = field(default=None, compare=False)
+    """Learned from what the model answered when it began, not from its label; see recipe.Source."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,6 +62,8 @@ def read_part(
             slips = random.Random(seed)
             copies = _typo_copies(found, source.typo_copies, slips) if task.kind != "tagging" else []
             found = found * source.repeat + copies
+            if source.soft:
+                found = [replace(example, soft=source.soft) for example in found]
         examples.extend(found)
     return examples
 

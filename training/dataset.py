@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..runtime.errors import SetupError
 from ..schemas.manifest import TaskSpec
 from .data import Example, read_part
+from .hold import Held, SoftTargets, soft_targets
 from .kinds import KINDS, Kind
 from .recipe import Recipe, Task
 
@@ -143,6 +144,8 @@ class Part:
 
     ids: list[NDArray[np.int64]]
     targets: list[NDArray[Any]]
+    held: dict[int, Held] = field(default_factory=dict)
+    """By row: what the model answered when it began, for rows that are learned from that."""
 
     @property
     def lengths(self) -> list[int]:
@@ -165,12 +168,14 @@ class Batch:
     ids: Tensor
     mask: Tensor
     target: Tensor
+    soft: SoftTargets | None = None
 
 
 def collate(part: Part, rows: Sequence[int], kind: Kind) -> Batch:
     """Put the rows into one batch with their targets."""
     ids, mask = pad([part.ids[row] for row in rows])
-    return Batch(ids, mask, kind.collate([part.targets[row] for row in rows], ids.shape[1]))
+    target = kind.collate([part.targets[row] for row in rows], ids.shape[1])
+    return Batch(ids, mask, target, soft_targets([part.held.get(row) for row in rows], ids.shape[1]))
 
 
 def pad(texts: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .data import Example
 from .dataset import collate
 from .device import free_threads
 from .finish import finish
+from .hold import mixed_loss
 from .model import logits_of
 from .optimiser import drop_words, make_optimiser, rate_at
 from .prepare import Fitting, prepare
@@ -27,8 +29,29 @@ from .recipe import load_recipe
 from .run_folder import RunFolder, RunRecord
 
 
-def fit(recipe_path: Path, data: Path, out: Path, *, seed: int | None = None, quiet: bool = False) -> RunRecord:
-    """Train as the recipe says; `seed` overrides its seed. Raises SetupError for whatever is wrong beforehand."""
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: the smoothed loss and the validation metrics of each task."""
+
+    step: int
+    steps: int
+    loss: dict[str, float]
+    metrics: dict[str, dict[str, float]]
+
+
+def fit(
+    recipe_path: Path,
+    data: Path,
+    out: Path,
+    *,
+    seed: int | None = None,
+    quiet: bool = False,
+    told: Callable[[Progress], None] = lambda progress: None,
+) -> RunRecord:
+    """Train as the recipe says; `seed` overrides its seed. `told` hears of each scoring of the validation parts.
+
+    Raises SetupError for whatever is wrong beforehand.
+    """
     recipe = load_recipe(recipe_path)
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
@@ -36,7 +59,7 @@ def fit(recipe_path: Path, data: Path, out: Path, *, seed: int | None = None, qu
     run = prepare(recipe, data, RunFolder(out))
     run.folder.begin(recipe_path, run.checkpoint.tokenizer)
     began = time.process_time()
-    train(run, quiet=quiet)
+    train(run, quiet=quiet, told=told)
     spent = time.process_time() - began
     restore(run.model, run.folder.weights(), low_rank=recipe.lora is not None)
     record = RunRecord(
@@ -55,12 +78,13 @@ def fit(recipe_path: Path, data: Path, out: Path, *, seed: int | None = None, qu
         validation=run.scores,
         overlap=run.overlap,
         unknown=run.unknown,
+        grown=run.grown,
     )
     run.folder.save_record(record)
     return record
 
 
-def train(run: Fitting, *, quiet: bool = False) -> None:
+def train(run: Fitting, *, quiet: bool = False, told: Callable[[Progress], None] = lambda progress: None) -> None:
     """Go through the plan; score the validation parts on the way and keep the best checkpoint."""
     recipe, model, steps = run.recipe, run.model.to(run.device), len(run.plan)
     optimiser = make_optimiser(recipe, model)
@@ -82,7 +106,11 @@ def train(run: Fitting, *, quiet: bool = False) -> None:
             with torch.autocast(run.device, torch.bfloat16, enabled=run.bf16):
                 logits = model(at, ids.to(run.device), batch.mask.to(run.device))
             smoothing = recipe.label_smoothing if data.task.label_smoothing is None else data.task.label_smoothing
-            loss = data.kind.loss(logits.float(), batch.target.to(run.device), smoothing)
+            target = batch.target.to(run.device)
+            if batch.soft is None:
+                loss = data.kind.loss(logits.float(), target, smoothing)
+            else:
+                loss = mixed_loss(data.kind, logits.float(), target, batch.soft.to(run.device), recipe.hold, smoothing)
             (data.task.loss_weight * loss).backward()
             torch.nn.utils.clip_grad_norm_(trained, recipe.optimiser.clip)
             optimiser.step()
@@ -97,13 +125,14 @@ def train(run: Fitting, *, quiet: bool = False) -> None:
                 board.add_scalar(f"loss/{data.name}", smooth[data.name], step)
                 bar.set_postfix({name: f"{mean:.3f}" for name, mean in smooth.items()}, refresh=False)
             if step in scored_at:
-                validate(run, step, board, say)
+                scores = validate(run, step, board, say)
+                told(Progress(step, steps, dict(smooth), scores))
                 if recipe.budget.patience and run.stale >= recipe.budget.patience:
                     say(f"no better for {run.stale} evaluations: ending at step {step}")
                     break
 
 
-def validate(run: Fitting, step: int, board: SummaryWriter, say: Callable[[str], Any]) -> None:
+def validate(run: Fitting, step: int, board: SummaryWriter, say: Callable[[str], Any]) -> dict[str, dict[str, float]]:
     """Score every task; write the checkpoint when the mean of their main metrics is the best so far."""
     scores: dict[str, dict[str, float]] = {}
     for at, (data, part) in enumerate(zip(run.tasks, run.validation, strict=True)):
@@ -120,6 +149,7 @@ def validate(run: Fitting, step: int, board: SummaryWriter, say: Callable[[str],
     if kept:
         run.best, run.best_step, run.scores = mean, step, scores
         run.folder.save_weights(checkpoint_weights(run.model, low_rank=run.recipe.lora is not None))
+    return scores
 
 
 def finished_specs(run: Fitting) -> list[TaskSpec]:

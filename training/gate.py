@@ -7,7 +7,7 @@ taken for each draw (paired bootstrap, Efron and Tibshirani 1993, chapter 8). Th
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -113,16 +113,19 @@ class Comparison:
 
     def figure(self) -> GateFigure:
         """Return it as it stands in a training event, rounded to six places."""
-        numbers = {
-            name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(self.found).items()
-        }
+        d = self.found
         return GateFigure(
             task=self.task,
             set=self.set,
+            rows=d.rows,
+            current=round(d.current, 6),
+            candidate=round(d.candidate, 6),
+            difference=round(d.difference, 6),
+            low=round(d.low, 6),
+            high=round(d.high, 6),
             allowance=self.allowance,
             target=self.target,
             verdict=self.verdict.value,
-            **numbers,
         )
 
 

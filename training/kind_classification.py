@@ -22,6 +22,7 @@ Array = NDArray[Any]
 
 class Classification:
     per_token = False
+    several = False
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
         return sorted({example.labels[0] for example in examples})
@@ -37,6 +38,9 @@ class Classification:
 
     def collate(self, targets: Sequence[Array], width: int) -> Tensor:
         return torch.from_numpy(np.stack(list(targets)))
+
+    def asked(self, target: Tensor) -> Tensor:
+        return torch.ones(len(target), dtype=torch.bool)
 
     def loss(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
         return F.cross_entropy(logits, target, label_smoothing=smoothing)

@@ -21,6 +21,7 @@ Array = NDArray[Any]
 
 class MultiLabel:
     per_token = False
+    several = True
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
         return sorted({label for example in examples for label in example.labels})
@@ -38,6 +39,9 @@ class MultiLabel:
 
     def collate(self, targets: Sequence[Array], width: int) -> Tensor:
         return torch.from_numpy(np.stack(list(targets)))
+
+    def asked(self, target: Tensor) -> Tensor:
+        return torch.ones(len(target), dtype=torch.bool)
 
     def loss(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
         """Binary cross-entropy, summed over the labels of a text: a mean would fade with their number."""

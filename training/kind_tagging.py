@@ -28,6 +28,7 @@ IGNORED: Final = -100
 
 class Tagging:
     per_token = True
+    several = False
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
         names = sorted({span.label for example in examples for span in example.spans})
@@ -56,8 +57,11 @@ class Tagging:
             row[: len(tags)] = tags
         return torch.from_numpy(padded)
 
+    def asked(self, target: Tensor) -> Tensor:
+        return target != IGNORED
+
     def loss(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
-        asked = target != IGNORED
+        asked = self.asked(target)
         return F.cross_entropy(logits[asked], target[asked], label_smoothing=smoothing)
 
     def metrics(self, logits: Sequence[Array], targets: Sequence[Array], spec: TaskSpec) -> dict[str, float]:

@@ -21,6 +21,8 @@ class Kind(Protocol):
     """What the trainer asks of a kind. Logits are [B, C] for sentences and [B, S, C] for `per_token` kinds."""
 
     per_token: bool
+    several: bool
+    """Labels do not exclude each other."""
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
         """Return all labels in their order, one for each logit."""
@@ -36,6 +38,9 @@ class Kind(Protocol):
 
     def collate(self, targets: Sequence[Array], width: int) -> Tensor:
         """Stack the targets of a batch that is `width` tokens wide."""
+
+    def asked(self, target: Tensor) -> Tensor:
+        """Return which rows (for `per_token` kinds: which tokens) of a batch's target count."""
 
     def loss(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
         """Return the mean loss of a batch."""

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from ..runtime.errors import SetupError
-from . import sampler
+from . import grow, sampler
 from .data import Example
 from .dataset import Part, TaskData, encode_part, overlap, read_tasks, refuse_unknown, unknown_share
 from .device import wants_bf16
 from .encoders import Checkpoint, build_encoder, open_checkpoint
+from .hold import hold_answers
 from .lora import add_lora
 from .model import MultiTask
 from .recipe import Recipe
@@ -37,6 +38,8 @@ class Fitting:
     bf16: bool
     overlap: dict[str, int] = field(default_factory=dict)
     unknown: dict[str, float] = field(default_factory=dict)
+    grown: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Labels that a head of the model before did not have, by task, and what their rows began from."""
     best: float = -math.inf
     best_step: int = 0
     stale: int = 0
@@ -66,6 +69,12 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         met = chain.from_iterable(part.ids for part in [*parts, *validation])
         unknown_word = [np.array([tokenizer.token_to_id("[UNK]") or 0])]  # what word_dropout puts in
         model.narrow(chain(met, unknown_word))
+    known = known_labels(checkpoint)
+    grown = {}
+    for at, (task, part) in enumerate(zip(tasks, parts, strict=True)):
+        part.held.update(hold_answers(model, at, task, part, known.get(task.name)))
+        if new := grow.new_labels(known.get(task.name), task.labels):
+            grown[task.name] = {label: grow.begin_row(model, at, task, part, label) for label in new}
     return Fitting(
         recipe=recipe,
         tasks=tasks,
@@ -79,6 +88,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         bf16=wants_bf16(recipe),
         overlap={task.name: overlap(task.train, task.test) for task in tasks},
         unknown=unknown,
+        grown=grown,
     )
 
 
@@ -91,18 +101,22 @@ def sample(validation: list[Example], recipe: Recipe) -> list[Example]:
 
 
 def build_model(recipe: Recipe, tasks: list[TaskData], checkpoint: Checkpoint) -> MultiTask:
-    """Make the network; heads of a model of ours go on where task and labels are the same."""
+    """Make the network; heads of a model of ours go on where the task has the same labels, or these and new ones."""
     torch.manual_seed(recipe.seed)
     encoder = build_encoder(checkpoint.spec, checkpoint.weights, dropout=recipe.dropout)
     if recipe.lora:
         add_lora(encoder, recipe.lora)
     model = MultiTask(encoder, tasks, dropout=recipe.dropout)
-    known = {spec.name: spec.labels for spec in checkpoint.manifest.tasks} if checkpoint.manifest else {}
+    known = known_labels(checkpoint)
     for task, head in zip(tasks, model.heads, strict=True):
-        if known.get(task.name) == task.labels:
-            for part, parameter in head.named_parameters():
-                parameter.data.copy_(torch.from_numpy(checkpoint.weights[f"heads.{task.name}.{part}"]))
+        if set(known.get(task.name, ())) <= set(task.labels):
+            grow.carry_over(head, task, known.get(task.name, []), checkpoint.weights)
     return model
+
+
+def known_labels(checkpoint: Checkpoint) -> dict[str, list[str]]:
+    """Return the labels of each task of the model that a run begins from; none where it is no model of ours."""
+    return {spec.name: spec.labels for spec in checkpoint.manifest.tasks} if checkpoint.manifest else {}
 
 
 def lay_out(recipe: Recipe, tasks: list[TaskData], parts: list[Part]) -> list[tuple[int, list[int]]]:

@@ -71,6 +71,10 @@ class Source(Reading):
     typo_copies: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Training only, sentence tasks: so many copies with a slip of the keyboard for each row."""
 
+    soft: Literal["all", "own"] | None = None
+    """Training only: the target is what the model answered when it began, not the row's label. `own`: only how it chose
+    between the labels that it had; `all`: labels that are new get nothing."""
+
     @field_validator("path")
     @classmethod
     def _beside_the_recipe(cls, path: str, info: ValidationInfo) -> str:
@@ -198,6 +202,16 @@ class Lora(_Frozen):
     targets: list[Literal["query", "key", "value", "dense"]] = ["query", "key", "value", "dense"]
 
 
+class Hold(_Frozen):
+    """Learning without forgetting (Li and Hoiem 2016): how much rows marked `soft` count.
+
+    Their loss is weight * T^2 * KL(softmax(before / T) || softmax(now / T)); for several labels, binary cross-entropy.
+    """
+
+    weight: Positive = 1.0
+    temperature: Annotated[float, Field(ge=1)] = 2.0
+
+
 class Recipe(_Frozen):
     name: Name = "model"
     description: str = ""
@@ -211,6 +225,7 @@ class Recipe(_Frozen):
     budget: Budget = Budget()
     optimiser: Optimiser = Optimiser()
     lora: Annotated[Lora | None, BeforeValidator(lambda v: {} if v is True else v or None)] = None
+    hold: Hold = Hold()
     dropout: Share = 0.1
     label_smoothing: Share = 0.0
     word_dropout: Share = 0.0

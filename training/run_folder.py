@@ -41,6 +41,8 @@ class RunRecord(BaseModel):
     validation: dict[str, dict[str, float]]
     overlap: dict[str, int]
     unknown: dict[str, float]
+    grown: dict[str, dict[str, str]] = {}
+    """Labels that the model before did not have, by task, and what their rows of the head began from."""
 
 
 @dataclass

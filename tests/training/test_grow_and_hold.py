@@ -1,0 +1,113 @@
+"""A model that learns more: heads get new labels, and what was answered before is held on to."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import PLACES, RECIPE, write_jsonl
+
+from murmura.runtime.errors import SetupError
+from murmura.runtime.model import Model
+from murmura.training.export import export
+from murmura.training.fit import fit
+from murmura.training.hold import Held, mixed_loss, soft_targets
+from murmura.training.kinds import KINDS
+from murmura.training.prepare import prepare
+from murmura.training.recipe import Hold, load_recipe
+from murmura.training.run_folder import RunFolder
+
+TEXTS = [f"i want a loan to see {place} {end}" for place in PLACES for end in ("", "today", "please", "and back")]
+OLD = ["lost", "other", "transfer"]
+
+
+@pytest.fixture(scope="module")
+def model(run: Path, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    export(run, folder)
+    return folder
+
+
+@pytest.fixture
+def growing(model: Path, tmp_path: Path, write_recipe: Callable[..., Path]) -> Callable[..., Path]:
+    """A recipe that goes on from a model of ours: `loan` is new to intent, and the other tasks have no labels at all."""
+
+    def recipe(**changes) -> Path:
+        new = [{"text": text, "label": "loan"} for text in TEXTS]
+        old = [row["text"] for row in write_rows(tmp_path)]
+        write_jsonl(tmp_path / "loan.jsonl", new)
+        task = {
+            "labels": [*OLD, "loan"],
+            "out_of_scope": "other",
+            "train": ["loan.jsonl", {"path": "own.jsonl", "soft": "all"}],
+            "validation": ["loan.jsonl", "own.jsonl"],
+        }
+        assert old
+        budget = {"epochs": 6, "evaluations": 1}
+        return write_recipe(**{"encoder": str(model), "tasks": {"intent": task}, "budget": budget} | changes)
+
+    def write_rows(folder: Path):
+        from tiny_training import rows
+
+        made = rows(60, 5)
+        write_jsonl(folder / "own.jsonl", [{"text": r["text"], "label": r["label"]} for r in made])
+        return made
+
+    return recipe
+
+
+def test_a_head_grows_by_a_label_and_its_old_rows_go_on(growing, model: Path, tmp_path: Path):
+    run = prepare(load_recipe(growing()), tmp_path, RunFolder(tmp_path / "run"))
+    assert run.grown == {"intent": {"loan": "class mean"}}
+    before = run.checkpoint.weights["heads.intent.weight"]
+    assert np.array_equal(run.model.heads[0].weight.detach().numpy()[:3], before)
+
+
+def test_the_row_of_a_new_label_begins_where_most_of_its_texts_lie(growing, tmp_path: Path):
+    from murmura.training.model import logits_of
+
+    run = prepare(load_recipe(growing()), tmp_path, RunFolder(tmp_path / "run"))
+    logits = np.stack(logits_of(run.model, 0, run.validation[0].ids, device="cpu", bf16=False))
+    new = np.array([row.labels[0] == "loan" for row in run.tasks[0].validation])
+    assert logits[new, 3].mean() > logits[~new, 3].mean() + 0.5
+
+
+def test_the_new_label_is_learned_and_the_old_answers_are_kept(growing, model: Path, tmp_path: Path):
+    from tiny_training import rows
+
+    fit(growing(optimiser={"encoder_lr": 1e-3, "head_lr": 1e-2}), tmp_path, tmp_path / "run", quiet=True)
+    export(tmp_path / "run", tmp_path / "grown")
+    old, new = Model.load(model), Model.load(tmp_path / "grown")
+    texts = [row["text"] for row in rows(60, 77)]
+    first = [output["intent"]["alternatives"][0]["label"] for output in old.predict(texts, ["intent"])]
+    second = [output["intent"]["alternatives"][0]["label"] for output in new.predict(texts, ["intent"])]
+    assert np.mean([a == b for a, b in zip(first, second, strict=True)]) > 0.95
+    asked = new.predict(["i want a loan to see paris soon"], ["intent"])
+    assert asked[0]["intent"]["alternatives"][0]["label"] == "loan"
+
+
+def test_soft_rows_without_a_model_of_ours_are_refused(growing, tmp_path: Path):
+    with pytest.raises(SetupError, match="soft rows need an encoder that is a model of ours"):
+        prepare(load_recipe(growing(encoder=RECIPE["encoder"])), tmp_path, RunFolder(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_answer_of_before_costs_least_and_new_labels_are_free_where_only_the_own_are_compared(name):
+    kind, own = KINDS[name], np.array([True, True, False])
+    shape = (2, 3) if kind.per_token else (3,)
+    before = np.zeros(shape, np.float32) + np.array([2.0, -1.0, -1e4], np.float32)
+    soft = soft_targets([Held(before, own)], 2)
+    target = torch.tensor([[0, 0]]) if kind.per_token else torch.tensor([0])
+
+    def loss(*logits: float) -> float:
+        now = torch.zeros(1, *shape) + torch.tensor(logits)
+        return mixed_loss(kind, now, target, soft, Hold(), 0.0).item()
+
+    same = loss(2.0, -1.0, 0.0)
+    assert loss(2.0, -1.0, 50.0) == pytest.approx(same)
+    assert loss(1.0, 0.0, 0.0) > same
+
+
+def test_a_batch_without_soft_rows_has_no_soft_targets():
+    assert soft_targets([None, None], 4) is None
