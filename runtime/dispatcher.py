@@ -58,7 +58,8 @@ class Dispatcher:
 
     Invariants:
     - what fails for one record or one agent changes nothing for the others;
-    - no more than the engine's `lookahead` is admitted to it, at most two batches: who waits is decided by `Admission`;
+    - no more than the engine's `lookahead` is admitted to it, and nothing while as much is still being sent: whatever
+      waits, waits in `Admission`, which decides who goes next;
     - while the publisher cannot send, nothing new is admitted.
     """
 
@@ -176,9 +177,9 @@ class Dispatcher:
             self._wake.clear()
             while self._admission.tokens:
                 await self.outbox.open()
-                tokens, rows = self._engine.lookahead
-                tokens, rows = tokens - self._engine.queued_tokens, rows - self._engine.queued_rows
-                if tokens <= 0 or rows <= 0:
+                tokens_ahead, rows_ahead = self._engine.lookahead
+                tokens, rows = tokens_ahead - self._engine.queued_tokens, rows_ahead - self._engine.queued_rows
+                if tokens <= 0 or rows <= 0 or self.outbox.pending >= rows_ahead:
                     break
                 works = self._admission.take(tokens, min(rows, self._chunk_rows))
                 if not works:
@@ -300,6 +301,7 @@ class Dispatcher:
 
     def _done(self, records: int) -> None:
         self._enter(-records)
+        self._wake.set()
         for runner in self._runners:
             if reopened := runner.reopened():
                 self.on_reopened(reopened)

@@ -74,6 +74,8 @@ class Outbox:
         self._tasks: set[asyncio.Task[None]] = set()
         self.last_progress = time.monotonic()
         """When a record was last finished (monotonic, s)."""
+        self.pending = 0
+        """Records whose messages are on their way."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def fail(self, error: Exception) -> None:
@@ -96,6 +98,7 @@ class Outbox:
 
     def send(self, outcome: Outcome) -> "asyncio.Task[None]":
         """Send an outcome in the background; the task ends when its records have left, finished or not."""
+        self.pending += len(outcome.works)
         task = asyncio.get_running_loop().create_task(self._send(outcome))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -116,6 +119,7 @@ class Outbox:
             self.last_progress = time.monotonic()
             self._count(outcome)
         finally:
+            self.pending -= len(outcome.works)
             self._on_done(len(outcome.works))
 
     async def _publish(self, outcome: Outcome) -> None:

@@ -105,8 +105,9 @@ class KafkaSettings(_Section):
     fetch_max_wait_ms: Annotated[int, Field(ge=0)] = 50
     fetch_min_bytes: Positive = 1
     fetch_max_bytes: Positive = 16 * 1024 * 1024
-    max_partition_fetch_bytes: Positive = 1024 * 1024
-    """A single larger record is fetched all the same."""
+    max_partition_fetch_bytes: Positive = 128 * 1024
+    """A single larger record is fetched all the same. What is fetched at once is decoded at once, and other topics wait
+    for that: a few hundred records."""
     auto_offset_reset: Literal["earliest", "latest"] = "earliest"
     security: SecuritySettings = SecuritySettings()
 
