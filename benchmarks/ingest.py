@@ -30,7 +30,8 @@ from murmura.runtime.testing import classified, labelled
 from murmura.schemas.ids import prediction_id
 
 PARTITIONS = 4
-STAMP = 1_767_606_000_000
+STAMP = time.time_ns() // 1_000_000
+"""Of the first records. Not long ago, or the broker deletes them as too old."""
 AIM_PER_S = 10_000
 LABELS = [f"intent_{n}" for n in range(60)]
 Sent = tuple[str, int, bytes, bytes]

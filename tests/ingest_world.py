@@ -1,6 +1,7 @@
 """Requests, results and feedback that refer to each other, in memory, to be fed to a join or written to a real Kafka."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,8 @@ from murmura.schemas.ids import prediction_id
 from murmura.training.ingest_manifest import FrozenRange, Options, Plan
 
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
-STAMP = 1_767_606_000_000
+STAMP = time.time_ns() // 1_000_000
+"""Of the first records. Not long ago, or a real broker deletes them as too old."""
 
 
 class WorldRecord(NamedTuple):
