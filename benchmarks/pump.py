@@ -66,7 +66,7 @@ class Worker:
 
 @asynccontextmanager
 async def worker(bootstrap: str, model: Model, *topics: str, cores: int = 2) -> AsyncIterator[Worker]:
-    """Serve `topics` into `<first topic>.out`."""
+    """Serve each topic into `<topic>.out`; the first one's agent is called classification."""
     settings = Settings(
         app=f"bench-{uuid.uuid4().hex[:8]}",
         prefix=topics[0],
@@ -74,9 +74,12 @@ async def worker(bootstrap: str, model: Model, *topics: str, cores: int = 2) -> 
         model={"cores": cores},
         http="127.0.0.1:0",
     )
-    agent = replace(classification, topics=topics, output=f"{topics[0]}.out", tasks=("intent",))
+    agents = [
+        replace(classification, name=name, topics=(topic,), output=f"{topic}.out", tasks=("intent",))
+        for topic, name in zip(topics, ("classification", "light"), strict=False)
+    ]
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(app.serve(settings, [agent], stop=stop, ready=ready.set_result, model=model))
+    task = asyncio.create_task(app.serve(settings, agents, stop=stop, ready=ready.set_result, model=model))
     await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
@@ -118,10 +121,10 @@ async def light_beside_heavy(bootstrap: str, data: Path, model: Model, waiting: 
     """Send one record each 100 ms to a light topic while `waiting` wait on another; returns the light ones' ms."""
     heavy = f"heavy-{uuid.uuid4().hex[:8]}"
     light = f"{heavy}.light"
-    await make_topics(bootstrap, [heavy, light, f"{heavy}.out", f"{heavy}.deadletters"], partitions=4)
+    await make_topics(bootstrap, [heavy, light, f"{heavy}.out", f"{light}.out", f"{heavy}.deadletters"], partitions=4)
     await asyncio.to_thread(load(bootstrap, heavy, waiting, 0, data).communicate)
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True)
-    consumer = AIOKafkaConsumer(f"{heavy}.out", bootstrap_servers=bootstrap, fetch_max_wait_ms=20)
+    consumer = AIOKafkaConsumer(f"{light}.out", bootstrap_servers=bootstrap, fetch_max_wait_ms=20)
     await producer.start()
     await consumer.start()
     texts = utterances(data)

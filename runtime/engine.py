@@ -135,13 +135,11 @@ class Engine(Checks):
 
     @property
     def lookahead(self) -> tuple[int, int]:
-        """Tokens and rows to keep queued, so that no run slot waits for its next batch.
+        """Tokens and rows to keep queued so that no run slot waits for its next batch: one batch.
 
-        On a CPU one batch: runs are long, and a batch is tokenised in a fraction of one. On an accelerator two: the
-        second run is started only with a full batch, while another one is gathered.
+        A batch is tokenised in a fraction of the time that it runs; whatever else is queued only adds latency.
         """
-        batches = 1 if self.model.device == ON_CPU else 2
-        return batches * self.token_budget, batches * self._max_rows
+        return self.token_budget, self._max_rows
 
     @property
     def in_flight(self) -> int:

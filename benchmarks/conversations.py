@@ -1,0 +1,279 @@
+"""Conversations while the process is killed again and again: python benchmarks/conversations.py [--short].
+
+1,000 conversations of 50 turns, interleaved over 4 partitions; `murmura serve` is killed (kill -9) ten times and started
+again. Counts turns without a reply, inversions, replies that differ when they come twice, and compares every final
+state with a replay of the log. The model is the tests' tiny one: what is measured here is order and durability.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.structs import ConsumerRecord
+from real_kafka import real_kafka
+
+from murmura.agents.dialogue_policy import Policy
+from murmura.agents.dialogue_step import Heard, Step, applied, goes_to_person, step
+from murmura.runtime import topics_admin
+from murmura.runtime.agent import Prediction
+from murmura.runtime.model import Model
+from murmura.runtime.settings import KafkaSettings
+from murmura.schemas.dialogue import ConversationState, Reply
+from murmura.schemas.ids import prediction_id
+from murmura.schemas.result import Source
+from murmura.schemas.topics import Topic, named
+
+ROOT = Path(__file__).resolve().parents[1]
+# Whatever the tiny model takes these for: asked, answered, misunderstood and handed over all come about.
+TEXTS = (
+    "my card was lost", "i want a refund please", "transfer money to london on monday", "help me", "thanks",
+    "the new card is in london", "to the account", "on monday", "no", "i lost my card in london on monday",
+)  # fmt: skip
+POLICY = {
+    "greeting": "Hello.",
+    "remember_turns": 5,
+    "handover": {"after": 3, "below": 0.0},
+    "min_score": 0.5,
+    "intents": {
+        "card_lost": {"needs": {"place": "Where?", "time": "When in {place}?"}, "reply": "{time}, {place}."},
+        "transfer": {"needs": {"place": "Where to?"}, "reply": "To {place}.", "forget": ["place"]},
+        "refund": {"reply": "Yes."},
+    },
+}
+SEED = 10
+"""Of the tiny model: one that says different things of different texts."""
+
+
+@dataclass
+class Outcome:
+    """What was promised and what was found."""
+
+    turns: int
+    unanswered: int = 0
+    inversions: int = 0
+    differing_replies: int = 0
+    differing_states: int = 0
+    replies: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    back_s: list[float] = field(default_factory=list)
+    """From each kill to the next reply."""
+    restored_s: list[float] = field(default_factory=list)
+    """Reading the changelog, as the processes logged it."""
+    seconds: float = 0.0
+
+    @property
+    def sound(self) -> bool:
+        return not (self.unanswered or self.inversions or self.differing_replies or self.differing_states)
+
+    def __str__(self) -> str:
+        twice = self.replies - self.turns
+        return (
+            f"{self.turns} turns in {self.seconds:.0f} s: {self.unanswered} without a reply, {self.inversions} inversions, "
+            f"{self.differing_states} states other than the replay's, {twice} replies twice "
+            f"({100 * twice / self.turns:.2f} %), {self.differing_replies} of them different; from a kill to the next "
+            f"reply {statistics.median(self.back_s or [0]):.1f} s (median), changelog read in "
+            f"{max(self.restored_s or [0]):.2f} s (longest); {dict(sorted(self.kinds.items()))}"
+        )
+
+
+class Desk:
+    """The topics, the model and the process."""
+
+    def __init__(self, bootstrap: str, folder: Path, model: Path, partitions: int) -> None:
+        self.bootstrap, self.folder, self.model_folder, self.partitions = bootstrap, folder, model, partitions
+        self.prefix = f"talk-{uuid.uuid4().hex[:6]}"
+        self.turns, self.replies, self.state = (f"{self.prefix}.dialogue.{n}" for n in ("turns", "replies", "state"))
+        (folder / "policy.yaml").write_text(yaml.safe_dump(POLICY))
+        settings = {
+            "app": self.prefix,
+            "prefix": self.prefix,
+            # A member that was killed is missed for a session.
+            "kafka": {"bootstrap_servers": bootstrap, "session_timeout_ms": 1500, "heartbeat_interval_ms": 200},
+            "model": {"folder": str(model), "cores": 1, "token_budget": 256},
+            "dialogue": {"policy": str(folder / "policy.yaml")},
+            "http": "127.0.0.1:0",
+            "log": {"format": "json"},
+        }
+        (folder / "serve.yaml").write_text(yaml.safe_dump(settings))
+        self.log = folder / "serve.log"
+
+    async def make_topics(self) -> None:
+        wanted = {name: topic for name, topic in named(self.prefix) if "dialogue" in name or "handoffs" in name}
+        wanted[f"{self.prefix}.deadletters"] = Topic("deadletters", "dead letter", "", "few")
+        kafka = KafkaSettings(bootstrap_servers=self.bootstrap)
+        await topics_admin.create(kafka, wanted, many=self.partitions)
+
+    def serve(self) -> subprocess.Popen[bytes]:
+        command = [Path(sys.executable).with_name("murmura"), "serve", "dialogue"]
+        with self.log.open("ab") as log:
+            return subprocess.Popen([*command, "--config", self.folder / "serve.yaml"], stdout=log, stderr=log)
+
+    def restored_s(self) -> list[float]:
+        return [float(found) for found in re.findall(r'"seconds": ([\d.]+)', self.log.read_text())]
+
+    async def read(self, topic: str) -> list[ConsumerRecord]:
+        """Everything in a topic, each partition in its order."""
+        consumer = AIOKafkaConsumer(topic, bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            ends = await consumer.end_offsets(consumer.assignment())
+            records: list[ConsumerRecord] = []
+            for partition, end in ends.items():
+                while await consumer.position(partition) < end:
+                    records += (await consumer.getmany(partition, timeout_ms=200)).get(partition, [])
+            return records
+        finally:
+            await consumer.stop()
+
+
+async def talk(desk: Desk, conversations: int, turns: int, per_s: float) -> None:
+    """Send every conversation's turns in their order, all of them interleaved at random."""
+    chance = random.Random(7)
+    order = [number for number in range(conversations) for _ in range(turns)]
+    chance.shuffle(order)
+    said: dict[int, int] = defaultdict(int)
+    producer = AIOKafkaProducer(bootstrap_servers=desk.bootstrap, acks="all", enable_idempotence=True)
+    await producer.start()
+    try:
+        began = time.monotonic()
+        for sent, number in enumerate(order):
+            said[number] += 1
+            value = {"id": f"c{number}-{said[number]}", "text": f"{chance.choice(TEXTS)} {chance.choice('abcdef')}"}
+            if chance.random() < 0.1:
+                value["metadata"] = {"handover": "ended"}
+            await producer.send(desk.turns, json.dumps(value).encode(), key=f"c{number}".encode())
+            if (ahead := sent / per_s - (time.monotonic() - began)) > 0.01:
+                await asyncio.sleep(ahead)
+    finally:
+        await producer.stop()
+
+
+async def run(
+    bootstrap: str, folder: Path, model: Path, *, conversations: int, turns: int, kills: int, per_s: float
+) -> Outcome:
+    """Talk while the process is killed, wait until every turn has its reply, and look at what is there."""
+    desk = Desk(bootstrap, folder, model, partitions=4)
+    await desk.make_topics()
+    total, began = conversations * turns, time.monotonic()
+    outcome = Outcome(total)
+    process = desk.serve()
+    watcher = AIOKafkaConsumer(desk.replies, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    await watcher.start()
+    talking = asyncio.create_task(talk(desk, conversations, turns, per_s))
+    answered: set[str] = set()
+    killed_at: float | None = None
+    left = kills
+    try:
+        async with asyncio.timeout(60 + 30 * kills + 4 * total / per_s):
+            while len(answered) < total:
+                if process.poll() is not None:
+                    raise RuntimeError(desk.log.read_text()[-3000:])
+                for records in (await watcher.getmany(timeout_ms=100)).values():
+                    if killed_at is not None and records[-1].timestamp > killed_at * 1000:
+                        outcome.back_s.append(time.time() - killed_at)
+                        killed_at = None
+                    answered.update(json.loads(record.value)["request_id"] for record in records)
+                if left and killed_at is None and len(answered) > total * (kills - left + 1) / (kills + 1):
+                    process.kill()
+                    process.wait()
+                    killed_at, left = time.time(), left - 1
+                    process = desk.serve()
+        await talking
+        process.send_signal(signal.SIGTERM)
+        if process.wait(30):
+            raise RuntimeError(desk.log.read_text()[-3000:])
+    finally:
+        talking.cancel()
+        await watcher.stop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    outcome.seconds, outcome.restored_s = time.monotonic() - began, desk.restored_s()
+    await judge(desk, outcome)
+    return outcome
+
+
+def replay(records: list[ConsumerRecord], model: Model) -> dict[str, list[Step]]:
+    """What the log of turns means, told by the pure step alone: conversation to what came of each turn."""
+    policy = Policy.model_validate(POLICY)
+    said = [json.loads(record.value) for record in records]
+    texts = sorted({one["text"] for one in said})
+    outputs = dict(zip(texts, model.predict(texts, policy.tasks), strict=True))
+    steps: dict[str, list[Step]] = defaultdict(list)
+    for record, one in zip(records, said, strict=True):
+        conversation = record.key.decode()
+        source = Source(
+            topic=record.topic, partition=record.partition, offset=record.offset, timestamp=record.timestamp
+        )
+        this = prediction_id("dialogue", record.topic, one["id"])
+        turn = Heard("dialogue", conversation, one["text"], one["id"], this, source, one.get("metadata", {}))
+        state = steps[conversation][-1].state if steps[conversation] else None
+        assert applied(state, turn) is None
+        now, prediction = record.timestamp, None
+        if not goes_to_person(state, turn, policy, now):
+            manifest = model.manifest
+            prediction = Prediction(outputs[one["text"]], False, (manifest.name, manifest.version))
+        steps[conversation].append(step(state, turn, prediction, policy, now))
+    return steps
+
+
+async def judge(desk: Desk, outcome: Outcome) -> None:
+    """Hold everything that was published against the replay."""
+    expected = replay(await desk.read(desk.turns), Model.load(desk.model_folder))
+    by_id = {s.reply.prediction_id: s.reply for steps in expected.values() for s in steps}
+    seen: set[str] = set()
+    number: dict[str, int] = defaultdict(int)
+    for record in await desk.read(desk.replies):
+        reply = Reply.model_validate_json(record.value)
+        outcome.replies += 1
+        kind = reply.kind.value
+        outcome.kinds[kind] = outcome.kinds.get(kind, 0) + (reply.prediction_id not in seen)
+        outcome.differing_replies += reply != by_id.get(reply.prediction_id)
+        outcome.inversions += reply.number < number[reply.conversation]
+        number[reply.conversation] = reply.number
+        seen.add(reply.prediction_id)
+    outcome.unanswered = len(by_id.keys() - seen)
+    states: dict[str, ConversationState] = {}
+    for record in await desk.read(desk.state):
+        state = ConversationState.model_validate_json(record.value)
+        before = states.get(state.conversation)
+        outcome.inversions += before is not None and state.number not in {before.number, before.number + 1}
+        states[state.conversation] = state
+    outcome.differing_states = sum(states.get(name) != steps[-1].state for name, steps in expected.items())
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bootstrap", help="a running Kafka; default: one is started")
+    parser.add_argument("--data", help="not used: there are no texts to read")
+    parser.add_argument("--rate", type=float, default=400.0, help="turns a second")
+    parser.add_argument("--short", action="store_true")
+    args = parser.parse_args()
+    sys.path.insert(0, str(ROOT / "tests"))
+    from tiny_model import write_tiny_model
+
+    size = {"conversations": 40, "turns": 10, "kills": 2} if args.short else {}
+    size = {"conversations": 1000, "turns": 50, "kills": 10} | size
+    with tempfile.TemporaryDirectory() as scratch, real_kafka(args.bootstrap) as bootstrap:
+        model = write_tiny_model(Path(scratch) / "tiny", seed=SEED)
+        outcome = await run(bootstrap, Path(scratch), model, per_s=100.0 if args.short else args.rate, **size)
+    print(f"{size['conversations']} conversations, {size['kills']} kills: {outcome}")
+    sys.exit(not outcome.sound)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
