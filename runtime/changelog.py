@@ -61,13 +61,17 @@ async def read_to_end(
 
 async def _attempt(kafka: KafkaSettings, mine: list[TopicPartition], take: Take) -> Restored:
     consumer = AIOKafkaConsumer(
-        **kafka.client_options(), enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES, fetch_max_wait_ms=50
+        **kafka.client_options(),
+        enable_auto_commit=False,
+        # Its default, the end, is where a consumer that is told of its partitions a moment too early may start.
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=_FETCH_BYTES,
+        fetch_max_wait_ms=50,
     )
     await consumer.start()
     try:
-        consumer.assign(mine)
         ends = await consumer.end_offsets(mine)
-        await consumer.seek_to_beginning(*mine)
+        consumer.assign(mine)
         reading = _Reading(consumer, sum(ends.values()))
         for partition in mine:
             await reading.partition(partition, ends[partition], take)
