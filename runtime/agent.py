@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..schemas.manifest import ModelManifest, TaskKind, TaskSpec, Thresholds
 from .errors import SetupError
+from .routing import Rule
 
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord, TopicPartition
@@ -143,6 +144,8 @@ class Agent:
     by_default: Callable[[TaskSpec], bool] = lambda task: True
     thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
     ordering: Literal["none"] = "none"
+    routing: tuple[Rule, ...] = ()
+    """By the settings: where a request goes on to, by the outputs that were decided on."""
 
     def __post_init__(self) -> None:
         if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
@@ -159,7 +162,9 @@ class Agent:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return () if self.output is None else (self.output,)
+        """Topics that it is known to publish to: its results' and those of its rules."""
+        results = () if self.output is None else (self.output,)
+        return (*results, *dict.fromkeys(rule.topic for rule in self.routing))
 
 
 def agent(

@@ -144,6 +144,7 @@ async def _assemble(
         routes=routes,
         dead_letters=settings.dead_letters,
         max_value_bytes=settings.limits.max_value_bytes,
+        max_hops=settings.limits.max_hops,
         queue_budgets=settings.queue_budgets,
         aligned=_aligned(agents, partitions),
         handlers=handlers,

@@ -73,6 +73,7 @@ class Dispatcher:
         routes: Mapping[str, Route],
         dead_letters: str,
         max_value_bytes: int,
+        max_hops: int | None = None,
         queue_budgets: float = 4.0,
         chunk_rows: int = 256,
         aligned: frozenset[str] = frozenset(),
@@ -85,7 +86,7 @@ class Dispatcher:
         self._tracker = tracker
         self._metrics = metrics
         self._routes = routes
-        self._max_value_bytes = max_value_bytes
+        self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
         self._chunk_rows = chunk_rows
         self._aligned = aligned
         self.outbox = Outbox(
@@ -93,14 +94,16 @@ class Dispatcher:
             metrics,
             dead_letters=dead_letters,
             known_topics=[
-                *(bound.agent.output or topic for topic, route in routes.items() for bound in route.agents),
+                *(topic for route in routes.values() for bound in route.agents for topic in bound.agent.outputs),
                 *(topic for handler in handlers for topic in handler.outputs),
                 *([reviews.topic] if reviews else ()),
             ],
             on_done=self._done,
         )
         self._runners = [
-            HandlerRunner(handler, engine, self.outbox, on_enter=self._enter, max_value_bytes=max_value_bytes)
+            HandlerRunner(
+                handler, engine, self.outbox, on_enter=self._enter, max_value_bytes=max_value_bytes, max_hops=max_hops
+            )
             for handler in handlers
         ]
         self._runner_of = {topic: runner for runner in self._runners for topic in runner.handler.topics}
@@ -158,7 +161,7 @@ class Dispatcher:
                 continue
             route = self._routes[record.topic]
             try:
-                request = read_request(record, self._max_value_bytes)
+                request = read_request(record, self._max_value_bytes, self._max_hops)
                 work = Work(record, progress, request)
                 work.settle(route)
             except RecordError as error:

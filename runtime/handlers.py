@@ -43,6 +43,7 @@ class HandlerRunner:
         limit: int = 4096,
         on_enter: Callable[[int], None],
         max_value_bytes: int,
+        max_hops: int | None = None,
     ) -> None:
         """`limit`: waiting records from which on a partition is full. `on_enter` counts records that are under way."""
         self.handler = handler
@@ -50,7 +51,7 @@ class HandlerRunner:
         self._outbox = outbox
         self._most, self._limit = most, limit
         self._on_enter = on_enter
-        self._max_value_bytes = max_value_bytes
+        self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
         self._lanes: dict[_Lane, deque[_Waiting]] = {}
         self._turn: deque[_Lane] = deque()
         self._waiting: dict[TopicPartition, int] = {}
@@ -171,7 +172,7 @@ class HandlerRunner:
         request_id = headers.get(REQUEST_ID) or headers.get(CE_ID)
         if request_id is None:
             request_id = default_request_id(record.topic, record.partition, record.offset, record.timestamp)
-        hops, trace = read_hops(headers.get(HOPS)), headers.get(TRACEPARENT)
+        hops, trace = read_hops(headers.get(HOPS), self._max_hops), headers.get(TRACEPARENT)
         if record.value is not None and len(record.value) > self._max_value_bytes:
             raise RecordError(Reason.TOO_LARGE, f"the value has {len(record.value)} bytes")
         try:

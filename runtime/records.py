@@ -40,7 +40,7 @@ class _Body(msgspec.Struct):
 _decode_body = msgspec.json.Decoder(_Body).decode
 
 
-def read_request(record: Record, max_value_bytes: int) -> Incoming:
+def read_request(record: Record, max_value_bytes: int, max_hops: int | None = None) -> Incoming:
     """Return the request in a record; RecordError when it cannot be answered."""
     value = record.value
     if value is None:
@@ -57,7 +57,7 @@ def read_request(record: Record, max_value_bytes: int) -> Incoming:
         source = headers.get(CE_SOURCE) or record.topic
         trace = headers.get(TRACEPARENT)
         traceparent = None if trace is None else trace.encode()
-        hops = read_hops(headers.get(HOPS))
+        hops = read_hops(headers.get(HOPS), max_hops)
     if request_id is None:
         request_id = default_request_id(record.topic, record.partition, record.offset, record.timestamp)
     return Incoming(
@@ -124,10 +124,13 @@ def read_headers(headers: Any) -> dict[str, str]:
     return read
 
 
-def read_hops(text: str | None) -> int:
-    """Return the count in the header of hops, 0 without one."""
+def read_hops(text: str | None, most: int | None = None) -> int:
+    """Return the count in the header of hops, 0 without one; RecordError `hop_limit` when it is above `most`."""
     if text is None:
         return 0
     if not text.isascii() or not text.isdigit() or len(text) > 6:
         raise RecordError(Reason.BAD_HEADER, f"header {HOPS} is not a count")
-    return int(text)
+    hops = int(text)
+    if most is not None and hops > most:
+        raise RecordError(Reason.HOP_LIMIT, f"handed on {hops} times, at most {most}: do agents hand on in a circle?")
+    return hops

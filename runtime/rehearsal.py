@@ -108,6 +108,7 @@ async def rehearse(
         routes=routes,
         dead_letters=DEAD_LETTERS,
         max_value_bytes=settings.limits.max_value_bytes,
+        max_hops=settings.limits.max_hops,
         handlers=handlers,
     )
     for handler in handlers:

@@ -12,6 +12,7 @@ from .agent import Decision, Incoming, Output, Prediction, Publish
 from .deadletters import Message
 from .errors import RecordError
 from .routes import BoundAgent
+from .routing import Rule, topics
 
 _encode = msgspec.json.Encoder().encode
 
@@ -39,6 +40,8 @@ def answer(
         messages = [_hand_on(publish, request) for publish in published]
     except Exception as error:
         raise RecordError(Reason.AGENT_FAILED, f"{agent.name} raised {type(error).__name__}") from error
+    if outputs is not None and agent.routing:
+        messages += _routed(agent.routing, outputs, request)
     if outputs is None or agent.output is None:
         return Answer(messages, False)
     result = _result(bound, request, prediction, outputs, time)
@@ -102,6 +105,10 @@ def _result(
     if request.traceparent is not None:
         headers.append((TRACEPARENT, request.traceparent))
     return _encode(value), headers
+
+
+def _routed(rules: tuple[Rule, ...], outputs: Mapping[str, Output], request: Incoming) -> list[Message]:
+    return [_hand_on(Publish(topic, request.value, request.key), request) for topic in topics(rules, outputs)]
 
 
 def _hand_on(publish: Publish, request: Incoming) -> Message:

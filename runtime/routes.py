@@ -17,6 +17,7 @@ from ..schemas.envelope import (
 from ..schemas.manifest import ModelManifest, TaskSpec, Thresholds
 from .agent import Agent, Handler
 from .errors import SetupError
+from .routing import Rule
 from .settings import AgentSettings, Settings
 
 
@@ -79,7 +80,24 @@ def configured_by(settings: Settings, agents: Iterable[Agent | Handler]) -> list
     for agent in everyone:
         if isinstance(agent, Handler):
             agent.configure(settings)
-    return everyone
+    _refuse_rules_of_nobody(settings.routing, everyone)
+    return [_with_rules(agent, settings.routing) for agent in everyone]
+
+
+def _with_rules(agent: Agent | Handler, rules: Sequence[Rule]) -> Agent | Handler:
+    mine = tuple(rule for rule in rules if rule.agent == agent.name)
+    return replace(agent, routing=mine) if mine and isinstance(agent, Agent) else agent
+
+
+def _refuse_rules_of_nobody(rules: Iterable[Rule], everyone: Sequence[Agent | Handler]) -> None:
+    predicting = {agent.name: agent for agent in everyone if isinstance(agent, Agent)}
+    for rule in rules:
+        agent = predicting.get(rule.agent)
+        if agent is None:
+            who = ", ".join(sorted(predicting)) or "none"
+            raise SetupError(f"{rule.place}.agent: no agent {rule.agent} that predicts runs here; those that do: {who}")
+        if rule.topic in agent.topics:
+            raise SetupError(f"{rule.place}.topic: {rule.agent} itself reads {rule.topic}; it would go in a circle")
 
 
 def make_routes(agents: Sequence[Agent], manifest: ModelManifest, app: str) -> dict[str, Route]:
@@ -105,6 +123,8 @@ def _bind(agent: Agent, manifest: ModelManifest, app: str) -> BoundAgent:
         raise SetupError(
             f"agent {agent.name}: model {manifest.name} has no task of kind {', '.join(sorted(agent.kinds))}"
         )
+    for rule in agent.routing:
+        _check_rule(rule, [spec.name for spec in may], specs, manifest.name)
     headers = (
         (CE_SPECVERSION, SPEC_VERSION.encode()),
         (CE_TYPE, result_type(agent.name).encode()),
@@ -112,6 +132,17 @@ def _bind(agent: Agent, manifest: ModelManifest, app: str) -> BoundAgent:
         (CONTENT_TYPE_HEADER, CONTENT_TYPE.encode()),
     )
     return BoundAgent(agent, _defaults(agent, may), frozenset(spec.name for spec in may), headers)
+
+
+def _check_rule(rule: Rule, may: Sequence[str], specs: Mapping[str, TaskSpec], model: str) -> None:
+    if rule.task is None:
+        return
+    if rule.task not in may:
+        raise SetupError(f"{rule.place}.task: {rule.agent} does not answer {rule.task}, but {', '.join(may)}")
+    for label in rule.label or ():
+        if label not in specs[rule.task].labels:
+            known = ", ".join(specs[rule.task].labels[:20])
+            raise SetupError(f"{rule.place}.label: {label} is not a label of {rule.task} in model {model}: {known}")
 
 
 def _defaults(agent: Agent, may: Sequence[TaskSpec]) -> tuple[str, ...]:

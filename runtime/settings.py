@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, St
 
 from ..schemas.manifest import Thresholds
 from ..schemas.topics import DEAD_LETTER_ROOM_BYTES, LARGE_VALUE_BYTES
+from .routing import Rule
 
 
 def _kafka_name(name: str) -> str:
@@ -168,6 +169,8 @@ class ModelSettings(_Section):
 class LimitSettings(_Section):
     max_value_bytes: Positive = 1024 * 1024
     """A larger value of a request becomes a dead letter `too_large`."""
+    max_hops: Positive = 16
+    """A record that was handed on more often becomes a dead letter `hop_limit`: agents that hand on in a circle stop."""
 
 
 class ProducerSettings(_Section):
@@ -257,6 +260,8 @@ class Settings(_Section):
     """Bound of the records waiting in this process, in token budgets."""
     commit_interval_ms: Positive = 100
     agents: dict[str, AgentSettings] = {}
+    routing: tuple[Rule, ...] = ()
+    """Where records go on to, by what an agent answered."""
     feedback: FeedbackSettings = FeedbackSettings()
     reviews: ReviewSettings = ReviewSettings()
     dialogue: DialogueSettings = DialogueSettings()

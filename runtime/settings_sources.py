@@ -45,9 +45,13 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None, *, 
     file = _File(config) if config else None
     merged = _merge(_merge(file.values if file else {}, variables), given)
     try:
-        return Settings.model_validate(merged)
+        settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise SetupError(_explain(error.errors(include_url=False)[0], given, variables, file)) from None
+    for number, rule in enumerate(settings.routing):
+        path = ("routing", number)
+        rule.stands_at(f"{_source(path, given, variables, file)}: {_shown(path)}")
+    return settings
 
 
 def _environment() -> dict[str, Any]:
@@ -85,6 +89,10 @@ class _File:
         """Return the line of the deepest key of `path` that is there, counted from 1."""
         node, line = self._root, 1
         for part in path:
+            if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                line = node.start_mark.line + 1
+                continue
             if not isinstance(node, yaml.MappingNode):
                 break
             hit = next(((k, v) for k, v in node.value if getattr(k, "value", None) == str(part)), None)
@@ -96,16 +104,22 @@ class _File:
 
 def _explain(error: ErrorDetails, flags: dict[str, Any], environment: dict[str, Any], file: _File | None) -> str:
     path = tuple(error["loc"])
-    key = ".".join(str(part) for part in path)
-    what = _what(error, path, key)
+    return f"{_source(path, flags, environment, file)}: {_what(error, path, _shown(path))}"
+
+
+def _source(path: KeyPath, flags: Mapping[str, Any], environment: Mapping[str, Any], file: _File | None) -> str:
+    """Say where a setting was given."""
     if path and _has(flags, path):
-        return f"command line: {what}"
+        return "command line"
     if path and _has(environment, path):
-        variable = ENV_PREFIX + "__".join(str(part).upper() for part in path if isinstance(part, str))
-        return f"{variable}: {what}"
+        return ENV_PREFIX + "__".join(str(part).upper() for part in path if isinstance(part, str))
     if file and (not path or _has(file.values, path)):
-        return f"{file.path}, line {file.line(path)}: {what}" if path else f"{file.path}: {what}"
-    return f"settings: {what}"
+        return f"{file.path}, line {file.line(path)}" if path else str(file.path)
+    return "settings"
+
+
+def _shown(path: KeyPath) -> str:
+    return ".".join(str(part) for part in path)
 
 
 def _what(error: ErrorDetails, path: KeyPath, key: str) -> str:

@@ -12,6 +12,7 @@ import typer
 from pydantic import BaseModel
 
 from murmura.runtime import cli
+from murmura.runtime.routing import Rule
 from murmura.runtime.settings import AgentSettings, Settings
 from murmura.runtime.settings_sources import load
 from murmura.runtime.telemetry import METRICS
@@ -43,16 +44,23 @@ def settings_of(model: type[BaseModel], section: str = "") -> Iterator[tuple[str
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from settings_of(field.annotation, f"{section}{name}.")
-        elif section + name != "agents":
+        elif section + name not in {"agents", "routing"}:
             default = field.get_default(call_default_factory=True)
-            shown = "" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
+            shown = (
+                ""
+                if default is None or field.is_required()
+                else f"{default:g}"
+                if isinstance(default, float)
+                else str(default)
+            )
             yield section + name, CALCULATED.get(section + name, shown)
 
 
 def test_every_setting_stands_in_the_documents_with_its_default():
     written = {cells[0]: cells[1] for cells in rows("configuration.md") if cells[0] != "setting"}
     agents = {f"agents.NAME.{name}": "" for name in AgentSettings.model_fields}
-    assert written == {**dict(settings_of(Settings)), **agents}
+    rules = {f"routing[].{name}": shown for name, shown in settings_of(Rule)}
+    assert written == {**dict(settings_of(Settings)), **agents, **rules}
 
 
 def test_every_metric_stands_in_the_documents_with_its_labels():
