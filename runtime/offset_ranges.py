@@ -14,6 +14,7 @@ from .errors import MurmuraError, SetupError
 from .settings import KafkaSettings
 
 _POLL_MS: Final = 200
+_CHUNK_RECORDS: Final = 5000
 _FETCH_BYTES: Final = 8 * 1024 * 1024
 """Of all partitions together; what waits in memory is about twice as much."""
 _SKIP_RECORDS: Final = 5000
@@ -137,7 +138,7 @@ class _Reading:
             self._move(consumer, partition, offset)
         while self._at:
             try:
-                batches = await consumer.getmany(*self._at, timeout_ms=_POLL_MS)
+                batches = await consumer.getmany(*self._at, timeout_ms=_POLL_MS, max_records=_CHUNK_RECORDS)
             except OffsetOutOfRangeError:
                 await _refuse_gone(consumer, [self._ranges[self._number[p]] for p in self._at])
                 raise

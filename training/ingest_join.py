@@ -99,11 +99,19 @@ class Join:
         self._db = sqlite3.connect(path, isolation_level=None, cached_statements=256)
         for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE_KIB}", "temp_store=FILE"):
             self._db.execute(f"PRAGMA {pragma}")
+        # Sorting spills to disk: here, where there is room, and not in a /tmp that may be small or not writable.
+        self._sort_in(str(path.parent.absolute()))
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN")
 
     def close(self) -> None:
+        self._sort_in("")
         self._db.close()
+
+    def _sort_in(self, folder: str) -> None:
+        # The setting is the whole process's, so it is taken back.
+        quoted = folder.replace("'", "''")
+        self._db.execute(f"PRAGMA temp_store_directory = '{quoted}'")
 
     # -- feedback ----------------------------------------------------------------------------------------------------
 
