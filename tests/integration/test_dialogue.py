@@ -1,0 +1,229 @@
+"""Conversations on a real Kafka: in order, applied once, and the same after whatever happens to the process."""
+
+import asyncio
+import json
+from collections import defaultdict
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from serving import Desk, reason
+from tiny_model import write_tiny_model
+
+from murmura.agents.dialogue import Dialogue
+from murmura.runtime.discovery import find_agents
+from murmura.schemas.dialogue import ConversationState, Reply
+
+POLICY = """
+intents:
+  transfer: {needs: {place: "Where to?"}, reply: "To {place}.", forget: [place]}
+  refund: {reply: "Yes."}
+"""
+TEXTS = ("transfer money to london on monday", "i want a refund please", "in london", "thanks")
+
+
+@dataclass
+class Bank:
+    """A desk that converses: topics of one test, and a model that says different things of different texts."""
+
+    desk: Desk
+    policy: Path
+
+    @property
+    def turns(self) -> str:
+        return f"{self.desk.prefix}.dialogue.turns"
+
+    @asynccontextmanager
+    async def serving(self, **more):
+        agents = find_agents(["dialogue"], self.desk.prefix)
+        more.setdefault("dialogue", {"policy": self.policy})
+        async with self.desk.serving(agents, **more) as serving:
+            yield serving
+
+    async def say(self, *said: tuple[str, str], **more) -> None:
+        """Send (conversation, text) pairs; each gets an id from its conversation and its place in it."""
+        numbers: dict[str, int] = defaultdict(int)
+        producer = AIOKafkaProducer(bootstrap_servers=self.desk.bootstrap)
+        await producer.start()
+        try:
+            for conversation, text in said:
+                numbers[conversation] += 1
+                value = {"text": text, "metadata": {"n": str(numbers[conversation])}, **more}
+                await producer.send(self.turns, json.dumps(value).encode(), key=conversation.encode())
+        finally:
+            await producer.stop()
+
+    async def replies(self, count: int) -> list[Reply]:
+        records = await self.desk.read(f"{self.desk.prefix}.dialogue.replies", count)
+        return [Reply.model_validate_json(record.value) for record in records]
+
+    async def states(self, count: int) -> dict[str, ConversationState | None]:
+        """What the changelog says now: the last record of each conversation."""
+        records = await self.desk.read(f"{self.desk.prefix}.dialogue.state", count)
+        return {
+            record.key.decode(): record.value and ConversationState.model_validate_json(record.value)
+            for record in records
+        }
+
+
+@pytest.fixture(scope="module")
+def talkative_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny", seed=10)
+
+
+@pytest.fixture
+async def bank(kafka, make_topics, unique, talkative_model, tmp_path) -> Bank:
+    prefix = unique("bank")
+    await make_topics("dialogue.turns", "dialogue.replies", "handoffs", "deadletters", prefix=prefix)
+    await make_topics("dialogue.state", prefix=prefix, config={"cleanup.policy": "compact"})
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    return Bank(Desk(kafka, prefix, talkative_model), tmp_path / "policy.yaml")
+
+
+def interleaved(conversations: int, turns: int) -> list[tuple[str, str]]:
+    return [(f"c{c}", TEXTS[(c + t) % len(TEXTS)]) for t in range(turns) for c in range(conversations)]
+
+
+async def test_every_turn_gets_one_reply_in_the_order_of_its_conversation(bank: Bank):
+    await bank.say(*interleaved(20, 8))
+    async with bank.serving():
+        replies = await bank.replies(160)
+        handed_over = sum(reply.kind in {"handed_over", "with_person"} for reply in replies)
+        assert len(await bank.desk.read(f"{bank.desk.prefix}.handoffs", handed_over)) == handed_over
+    assert len(replies) == 160
+    for number in range(20):
+        mine = [reply for reply in replies if reply.conversation == f"c{number}"]
+        assert [reply.number for reply in mine] == list(range(1, 9))
+        assert [reply.metadata["n"] for reply in mine] == [str(n) for n in range(1, 9)]
+    assert {reply.kind for reply in replies} >= {"answered", "asked"}
+
+
+async def test_a_restart_goes_on_where_the_conversation_was(bank: Bank):
+    async with bank.serving():
+        await bank.say(("a", "transfer money to"), ("b", "i want a refund please"))
+        before = await bank.states(2)
+    async with bank.serving() as serving:
+        await bank.say(("a", "thanks"), ("b", "thanks"))
+        replies = await bank.replies(4)
+        after = await bank.states(4)
+        assert serving.metrics.registry.get_sample_value("murmura_conversations") == 2
+    assert {reply.number for reply in replies} == {1, 2}
+    for name in ("a", "b"):
+        assert after[name].number == 2
+        assert after[name].turns[0] == before[name].turns[0]
+
+
+async def test_a_log_that_is_delivered_again_changes_no_state_and_repeats_only_last_replies(bank: Bank):
+    await bank.say(*interleaved(10, 6))
+    async with bank.serving():
+        first = await bank.replies(60)
+        states = await bank.states(60)
+    async with bank.serving(app="another-group") as serving:  # it has committed nothing: everything comes again
+        replies = await bank.replies(70)
+        counted = serving.metrics.registry.get_sample_value
+        assert counted("murmura_turns_total", {"agent": "dialogue", "kind": "repeated"}) == 10
+        assert counted("murmura_turns_total", {"agent": "dialogue", "kind": "skipped"}) == 50
+    assert replies.count(first[0]) >= 1
+    assert {reply.prediction_id: reply for reply in replies} == {reply.prediction_id: reply for reply in first}
+    assert await bank.states(70) == states
+
+
+async def test_two_members_share_conversations_and_hand_them_to_each_other(bank: Bank):
+    said = interleaved(12, 9)
+    third = len(said) // 3
+    async with bank.serving() as first:
+        await bank.say(*said[:third])
+        await bank.replies(third)
+        async with bank.serving() as second:
+            await bank.say(*said[third : 2 * third])
+            replies = await bank.replies(2 * third)
+            held = [s.metrics.registry.get_sample_value("murmura_conversations") for s in (first, second)]
+            assert sum(held) == 12
+            assert min(held) > 0
+        await bank.say(*said[2 * third :])
+        replies = await bank.replies(len(said))
+    assert len(replies) == len(said)  # both came and went cleanly, so nothing came twice
+    for number in range(12):
+        mine = [reply.number for reply in replies if reply.conversation == f"c{number}"]
+        assert mine == list(range(1, 10))
+
+
+async def test_a_damaged_state_starts_its_conversation_anew_and_leaves_the_others(bank: Bank):
+    async with bank.serving():
+        await bank.say(("a", "thanks"), ("b", "thanks"), ("c", "thanks"))
+        states = await bank.states(3)
+    damaged = states["b"].source.partition
+    await bank.desk.send(
+        b'{"number": 1, "sour', topic=f"{bank.desk.prefix}.dialogue.state", key=b"b", partition=damaged
+    )
+    async with bank.serving() as serving:
+        await bank.say(("a", "no"), ("b", "no"), ("c", "no"))
+        replies = (await bank.replies(6))[-3:]
+        assert serving.metrics.registry.get_sample_value("murmura_unreadable_states_total") == 1
+    assert {reply.conversation: reply.number for reply in replies} == {"a": 2, "b": 1, "c": 2}
+
+
+async def test_forgotten_conversations_get_a_tombstone_and_stay_forgotten(bank: Bank):
+    limits = {"policy": bank.policy, "max_conversations": 2}
+    async with bank.serving(dialogue=limits):
+        for number in range(12):
+            key = b"c%d" % number
+            await bank.desk.send({"text": "thanks"}, topic=bank.turns, key=key, partition=number % 3)
+            if number % 3 == 2:
+                await bank.replies(number + 1)  # one that is being answered is not forgotten
+        states = await bank.states(18)
+    kept = {name for name, state in states.items() if state is not None}
+    assert len(kept) == 6  # two for each of the three partitions
+    async with bank.serving(dialogue=limits) as serving:
+        for number in (0, 11):
+            key = b"c%d" % number
+            await bank.desk.send({"text": "thanks"}, topic=bank.turns, key=key, partition=number % 3)
+        replies = await bank.replies(14)
+        assert serving.metrics.registry.get_sample_value("murmura_conversations") == 6
+    assert {reply.conversation: reply.number for reply in replies[-2:]} == {"c0": 1, "c11": 2}
+
+
+async def test_a_turn_without_a_key_or_a_text_is_a_dead_letter_and_holds_nobody_up(bank: Bank):
+    await bank.desk.send({"text": "hello"}, topic=bank.turns)
+    await bank.desk.send({"text": ""}, b"nonsense", topic=bank.turns, key=b"a")
+    await bank.say(("a", "thanks"))
+    async with bank.serving():
+        (reply,) = await bank.replies(1)
+        letters = await bank.desk.read(bank.desk.dead_letters, 3)
+    assert reply.number == 1
+    assert sorted(map(reason, letters)) == ["invalid", "invalid", "not_json"]
+    assert all(dict(letter.headers)["murmura_dl_agent"] == b"dialogue" for letter in letters)
+
+
+async def test_a_long_restore_does_not_cost_the_membership(bank: Bank, monkeypatch):
+    """No heartbeat is sent while a rebalance waits for whoever is told of it: restoring must not be waited for."""
+    restore = Dialogue.assigned
+
+    async def slowly(self, partitions):
+        await asyncio.sleep(4)
+        await restore(self, partitions)
+
+    monkeypatch.setattr(Dialogue, "assigned", slowly)
+    kafka = {"bootstrap_servers": bank.desk.bootstrap, "session_timeout_ms": 1500, "heartbeat_interval_ms": 200}
+    await bank.say(("a", "thanks"))
+    async with bank.serving(kafka=kafka) as serving:
+        (reply,) = await bank.replies(1)
+        commits = serving.metrics.registry.get_sample_value
+        assert not commits("murmura_commits_total", {"outcome": "failed"})
+    assert reply.number == 1
+
+
+@pytest.mark.slow
+async def test_kill_9_in_the_middle_of_conversations(kafka, talkative_model, tmp_path, monkeypatch):
+    """The short form of `benchmarks/conversations.py`."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    import conversations
+
+    outcome = await conversations.run(
+        kafka, tmp_path, talkative_model, conversations=40, turns=10, kills=2, per_s=100.0
+    )
+    assert outcome.sound, str(outcome)
+    assert outcome.turns == 400
+    assert len(outcome.kinds) >= 4
