@@ -17,48 +17,12 @@ from ..schemas.feedback import Feedback, Verdict
 from .ingest_manifest import Plan, TaskLabels
 from .ingest_places import Filter, Wanted, place
 from .ingest_rules import LeftOut, Unfit, check_task, is_held_out, target_of, text_id, unit_of
+from .ingest_tables import JOINED, MARK, TABLES, WANT
 
 CACHE_KIB: Final = 32 * 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _ANY_SIZE: Final = 1 << 62
-
-_TABLES: Final = """
-CREATE TABLE feedback (place INTEGER PRIMARY KEY, id TEXT, prediction BLOB, agent TEXT, task TEXT, verdict TEXT,
-                       value TEXT, person TEXT, at INTEGER, consent INTEGER, left_out TEXT);
-CREATE TABLE results (place INTEGER PRIMARY KEY, prediction BLOB, request INTEGER, stamp INTEGER, agent TEXT,
-                      outputs BLOB);
-CREATE TABLE wanted (place INTEGER PRIMARY KEY);
-CREATE TABLE requests (place INTEGER PRIMARY KEY, stamp INTEGER, text TEXT, unit INTEGER);
-CREATE TABLE votes (task TEXT, text_id BLOB, person TEXT, at INTEGER, place INTEGER, request INTEGER, unit INTEGER,
-                    kind TEXT, target TEXT, consent INTEGER);
-CREATE TABLE left_out (place INTEGER PRIMARY KEY, reason TEXT);
-CREATE TABLE examples (task TEXT, part TEXT, request INTEGER, place INTEGER, kind TEXT, target TEXT, people INTEGER);
-CREATE TABLE contradictions (task TEXT, request INTEGER, target TEXT, kind TEXT, person TEXT, place INTEGER);
-"""
-# The first of equal ids counts, and of results that were delivered again the first in the topic.
-_MARK: Final = (
-    "CREATE INDEX feedback_id ON feedback (id, place)",
-    "UPDATE feedback SET left_out = 'duplicate' WHERE EXISTS"
-    " (SELECT 1 FROM feedback AS other WHERE other.id = feedback.id AND other.place < feedback.place)",
-    "UPDATE feedback SET left_out = 'withdrawn' WHERE left_out IS NULL AND id IN"
-    " (SELECT value FROM feedback WHERE verdict = 'withdrawn' AND left_out IS NULL)",
-    "CREATE INDEX feedback_prediction ON feedback (prediction)",
-)
-_WANT: Final = (
-    "CREATE INDEX results_prediction ON results (prediction, place)",
-    "DELETE FROM results WHERE EXISTS"
-    " (SELECT 1 FROM results AS other WHERE other.prediction = results.prediction AND other.place < results.place)",
-    "INSERT INTO wanted SELECT DISTINCT request FROM results WHERE request IS NOT NULL AND EXISTS"
-    " (SELECT 1 FROM feedback WHERE feedback.prediction = results.prediction AND feedback.left_out IS NULL)"
-    " ORDER BY request",
-)
-_JOINED: Final = """
-SELECT f.place, f.task, f.agent, f.verdict, f.value, f.person, f.at, f.consent,
-       r.agent, r.outputs, r.request, r.stamp, q.stamp, q.text, q.unit
-FROM feedback AS f LEFT JOIN results AS r ON r.prediction = f.prediction LEFT JOIN requests AS q ON q.place = r.request
-WHERE f.left_out IS NULL AND f.verdict NOT IN ('withdrawn', 'reward')
-"""
 
 
 class _Source(msgspec.Struct):
@@ -101,7 +65,7 @@ class Join:
             self._db.execute(f"PRAGMA {pragma}")
         # Sorting spills to disk: here, where there is room, and not in a /tmp that may be small or not writable.
         self._sort_in(str(path.parent.absolute()))
-        self._db.executescript(_TABLES)
+        self._db.executescript(TABLES)
         self._db.execute("BEGIN")
 
     def close(self) -> None:
@@ -143,7 +107,7 @@ class Join:
 
     def feedback_done(self) -> None:
         """Settle what was sent twice and what was taken back."""
-        self._run(_MARK)
+        self._run(MARK)
 
     # -- results -----------------------------------------------------------------------------------------------------
 
@@ -169,7 +133,7 @@ class Join:
 
     def results_done(self) -> None:
         """Settle which requests are wanted."""
-        self._run(_WANT)
+        self._run(WANT)
         self._wanted = [Wanted(self._db, number) for number in range(len(self.request_ranges))]
 
     # -- requests ----------------------------------------------------------------------------------------------------
@@ -204,7 +168,7 @@ class Join:
         self._count_votes()
 
     def _vote(self) -> Iterator[int]:
-        cursor = self._db.execute(_JOINED)
+        cursor = self._db.execute(JOINED)
         while rows := cursor.fetchmany(1000):
             votes, left = [], []
             for row in rows:

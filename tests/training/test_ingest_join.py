@@ -1,85 +1,18 @@
-"""What becomes of feedback: every rule once, and the same result in whatever order partitions are read."""
-
-import json
-import random
-from pathlib import Path
-from typing import Any
+"""What becomes of feedback: every rule once."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from ingest_sets import OUTPUTS, TEXT, Made, make_in
 from ingest_world import World
 
-from murmura.runtime.testing import abstained, classified, labelled, tagged
+from murmura.runtime.testing import abstained, classified, tagged
 from murmura.training.ingest_files import write_files
 from murmura.training.ingest_join import Join
-from murmura.training.ingest_manifest import DataSet, TaskLabels
-
-TEXT = "money back for the trip to rome on monday"
-OUTPUTS = {
-    "intent": classified("other", 0.6, ("refund", 0.4)),
-    "topics": labelled(travel=0.9, cards=0.6),
-    "places": tagged(TEXT, city="rome", date="monday"),
-}
-
-
-class Made:
-    """A data set in a folder."""
-
-    def __init__(self, folder: Path, manifest: DataSet) -> None:
-        self.folder, self.manifest = folder, manifest
-
-    def lines(self, name: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
-
-    def rows(self, task: str = "intent", part: str = "train") -> list[dict[str, Any]]:
-        path = self.folder / f"{task}.{part}.jsonl"
-        return self.lines(path.name) if path.exists() else []
-
-    def labels(self, task: str = "intent") -> list[Any]:
-        return [row["label"] for row in self.rows(task)]
-
-    def left_out(self) -> dict[str, str]:
-        return {line["feedback"]: line["reason"] for line in self.lines("left_out.jsonl")}
-
-    def bytes(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in sorted(self.folder.iterdir())}
-
-
-def feed(join: Join, world: World, order: random.Random | None) -> None:
-    """Hand the records over in chunks, those of a partition in order, partitions in any."""
-    stages = (
-        ("feedback", join.take_feedback, join.feedback_done),
-        ("results", join.take_results, join.results_done),
-        ("requests", join.take_requests, lambda: None),
-    )
-    for role, take, done in stages:
-        left = {number: list(log) for number, log in enumerate(world.logs[world.topic(role)])}
-        while left := {number: log for number, log in left.items() if log}:
-            number = order.choice(sorted(left)) if order else min(left)
-            size = order.randint(1, 3) if order else 2
-            chunk, left[number] = left[number][:size], left[number][size:]
-            take(number, chunk)
-        done()
+from murmura.training.ingest_manifest import TaskLabels
 
 
 @pytest.fixture
 def make(tmp_path):
-    def made(world: World, *, order: random.Random | None = None, **options: Any) -> Made:
-        folder = tmp_path / f"set-{len(list(tmp_path.iterdir()))}"
-        folder.mkdir()
-        plan = world.plan(**options)
-        join = Join(folder / "join.sqlite", plan)
-        try:
-            feed(join, world, order)
-            list(join.settle())
-            manifest = write_files(join, plan, folder)
-        finally:
-            join.close()
-            (folder / "join.sqlite").unlink()
-        return Made(folder, manifest)
-
-    return made
+    return make_in(tmp_path)
 
 
 def test_a_correction_becomes_a_row_with_text_label_and_where_it_came_from(make):
@@ -363,66 +296,3 @@ def test_only_the_tasks_that_were_asked_for(make):
     world.judge(this, "refund")
     made = make(world, tasks=["intent"])
     assert (made.labels(), made.rows("topics"), made.left_out()) == (["refund"], [], {other: "task_not_asked"})
-
-
-def test_a_conversation_lies_in_one_part(make):
-    world = World()
-    for n in range(400):
-        world.judge(world.ask(f"text {n}", key=b"talk-%d" % (n // 10)), "refund")
-    made = make(world, heldout=0.25)
-    talk = {row["text"]: n // 10 for n in range(400) for row in [{"text": f"text {n}"}]}
-    train = {talk[row["text"]] for row in made.rows()}
-    heldout = {talk[row["text"]] for row in made.rows(part="heldout")}
-    assert not train & heldout
-    assert len(train | heldout) == 40
-    assert 3 <= len(heldout) <= 18
-
-
-def test_without_a_key_or_when_asked_texts_are_split_and_near_equal_ones_stay_together(make):
-    world = World()
-    for n in range(200):
-        world.judge(world.ask(f"Text  number {n}", key=b"the only one"), "refund")
-        world.judge(world.ask(f"text number {n}", key=b"the only one"), "refund")
-    made = make(world, heldout=0.25, split="text")
-    numbers = [{int(row["text"].split()[-1]) for row in made.rows(part=part)} for part in ("train", "heldout")]
-    assert not numbers[0] & numbers[1]
-    assert 20 <= len(numbers[1]) <= 90
-    assert len(make(world, heldout=0.25).rows()) in {0, 400}
-
-
-def test_a_text_once_trained_on_is_never_held_out_later(make):
-    world = World()
-    for n in range(60):
-        world.judge(world.ask(f"text {n}", key=b"a%d" % n), "refund")
-    before = {row["text"] for row in make(world, heldout=0.5).rows()}
-    for n in range(60):
-        world.judge(world.ask(f"text {n}", key=b"b%d" % n), "refund")
-    after = {row["text"] for row in make(world, heldout=0.5).rows()}
-    assert 10 < len(before) < len(after)
-    assert before <= after
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_the_order_in_which_partitions_are_read_changes_no_byte(make, data):
-    world = World(partitions=3)
-    predictions = [
-        world.ask(f"text {n % 4}", OUTPUTS, key=None if n % 3 else b"k%d" % n, partition=n % 3) for n in range(12)
-    ]
-    for number in range(data.draw(st.integers(1, 25))):
-        world.judge(
-            data.draw(st.sampled_from([*predictions, "0" * 32])),
-            data.draw(st.sampled_from(["refund", "praise", None, ["a"]])),
-            by=data.draw(st.sampled_from(["ann", "bob"])),
-            minute=data.draw(st.integers(0, 3)),
-            consent=data.draw(st.integers(0, 4)) > 0,
-            name=data.draw(st.sampled_from([None, None, f"g-{number // 2}"])),
-            partition=data.draw(st.integers(0, 2)),
-        )
-    seeds = data.draw(st.lists(st.integers(0, 10_000), min_size=1, max_size=3))
-    first = make(world, heldout=0.3).bytes()
-    counts = json.loads(first["dataset.json"])["counts"]
-    left = sum(amount for reason, amount in counts.items() if reason not in {"feedback", "used", "taking_back"})
-    assert counts["feedback"] == counts["used"] + left
-    for seed in seeds:
-        assert make(world, heldout=0.3, order=random.Random(seed)).bytes() == first

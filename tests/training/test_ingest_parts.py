@@ -1,0 +1,78 @@
+"""Which part a text lies in, and that the order of reading changes no byte."""
+
+import json
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ingest_sets import OUTPUTS, make_in
+from ingest_world import World
+
+
+@pytest.fixture
+def make(tmp_path):
+    return make_in(tmp_path)
+
+
+def test_a_conversation_lies_in_one_part(make):
+    world = World()
+    for n in range(400):
+        world.judge(world.ask(f"text {n}", key=b"talk-%d" % (n // 10)), "refund")
+    made = make(world, heldout=0.25)
+    talk = {row["text"]: n // 10 for n in range(400) for row in [{"text": f"text {n}"}]}
+    train = {talk[row["text"]] for row in made.rows()}
+    heldout = {talk[row["text"]] for row in made.rows(part="heldout")}
+    assert not train & heldout
+    assert len(train | heldout) == 40
+    assert 3 <= len(heldout) <= 18
+
+
+def test_without_a_key_or_when_asked_texts_are_split_and_near_equal_ones_stay_together(make):
+    world = World()
+    for n in range(200):
+        world.judge(world.ask(f"Text  number {n}", key=b"the only one"), "refund")
+        world.judge(world.ask(f"text number {n}", key=b"the only one"), "refund")
+    made = make(world, heldout=0.25, split="text")
+    numbers = [{int(row["text"].split()[-1]) for row in made.rows(part=part)} for part in ("train", "heldout")]
+    assert not numbers[0] & numbers[1]
+    assert 20 <= len(numbers[1]) <= 90
+    assert len(make(world, heldout=0.25).rows()) in {0, 400}
+
+
+def test_a_text_once_trained_on_is_never_held_out_later(make):
+    world = World()
+    for n in range(60):
+        world.judge(world.ask(f"text {n}", key=b"a%d" % n), "refund")
+    before = {row["text"] for row in make(world, heldout=0.5).rows()}
+    for n in range(60):
+        world.judge(world.ask(f"text {n}", key=b"b%d" % n), "refund")
+    after = {row["text"] for row in make(world, heldout=0.5).rows()}
+    assert 10 < len(before) < len(after)
+    assert before <= after
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_the_order_in_which_partitions_are_read_changes_no_byte(make, data):
+    world = World(partitions=3)
+    predictions = [
+        world.ask(f"text {n % 4}", OUTPUTS, key=None if n % 3 else b"k%d" % n, partition=n % 3) for n in range(12)
+    ]
+    for number in range(data.draw(st.integers(1, 25))):
+        world.judge(
+            data.draw(st.sampled_from([*predictions, "0" * 32])),
+            data.draw(st.sampled_from(["refund", "praise", None, ["a"]])),
+            by=data.draw(st.sampled_from(["ann", "bob"])),
+            minute=data.draw(st.integers(0, 3)),
+            consent=data.draw(st.integers(0, 4)) > 0,
+            name=data.draw(st.sampled_from([None, None, f"g-{number // 2}"])),
+            partition=data.draw(st.integers(0, 2)),
+        )
+    seeds = data.draw(st.lists(st.integers(0, 10_000), min_size=1, max_size=3))
+    first = make(world, heldout=0.3).bytes()
+    counts = json.loads(first["dataset.json"])["counts"]
+    left = sum(amount for reason, amount in counts.items() if reason not in {"feedback", "used", "taking_back"})
+    assert counts["feedback"] == counts["used"] + left
+    for seed in seeds:
+        assert make(world, heldout=0.3, order=random.Random(seed)).bytes() == first
