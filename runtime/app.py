@@ -33,6 +33,7 @@ from .session import check_installation
 from .settings import Settings
 from .source import Source, make_broker
 from .telemetry import Metrics
+from .tracing import Tracing
 from .tracker import Tracker
 
 log = get_logger(__name__)
@@ -123,6 +124,8 @@ async def _assemble(
     """Start everything but the consumer, in the order in which one part needs another."""
     handlers = [agent for agent in everyone if isinstance(agent, Handler)]
     agents = [agent for agent in everyone if isinstance(agent, Agent)]
+    if (tracing := Tracing.configured(settings)) is not None:
+        stack.push_async_callback(tracing.stop)
     health = HealthState(overdue_s=settings.health.progress_overdue_s)
     metrics = Metrics()
     server = HealthServer(HealthApp(health, metrics.registry), settings.http_address)
@@ -149,6 +152,7 @@ async def _assemble(
         aligned=_aligned(agents, partitions),
         handlers=handlers,
         reviews=Reviews.configured(settings),
+        tracing=tracing,
     )
     names, restore = tuple(agent.name for agent in everyone), partial(read_to_end, settings.kafka)
     for handler in handlers:

@@ -24,6 +24,7 @@ from .results import answer
 from .reviews import Reviews
 from .routes import Route
 from .telemetry import Metrics
+from .tracing import Tracing
 from .tracker import Progress, Tracker
 from .work import Work, where
 
@@ -79,9 +80,11 @@ class Dispatcher:
         aligned: frozenset[str] = frozenset(),
         handlers: Iterable[Handler] = (),
         reviews: Reviews | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """`aligned`: output topics with as many partitions as the inputs, where results keep the partition number."""
         self._reviews = reviews
+        self._tracing = tracing
         self._engine = engine
         self._tracker = tracker
         self._metrics = metrics
@@ -102,7 +105,13 @@ class Dispatcher:
         )
         self._runners = [
             HandlerRunner(
-                handler, engine, self.outbox, on_enter=self._enter, max_value_bytes=max_value_bytes, max_hops=max_hops
+                handler,
+                engine,
+                self.outbox,
+                on_enter=self._enter,
+                max_value_bytes=max_value_bytes,
+                max_hops=max_hops,
+                tracing=tracing,
             )
             for handler in handlers
         ]
@@ -167,6 +176,8 @@ class Dispatcher:
             except RecordError as error:
                 self.outbox.reject(rejected, record, progress, error)
             else:
+                if self._tracing is not None:
+                    work.trace(self._tracing)
                 # Four letters a token is English; it only weighs who goes next. The engine counts exactly.
                 items.append((work, 2 + len(request.text) // 4))
         return items
@@ -226,6 +237,7 @@ class Dispatcher:
     def _reject(self, work: Work, error: RecordError) -> None:
         outcome = Outcome()
         self.outbox.reject(outcome, work.record, work.progress, error)
+        outcome.trace(work.span, error)
         self.outbox.send(outcome)
 
     def reroute(self, routes: Mapping[str, Route]) -> None:
@@ -248,8 +260,12 @@ class Dispatcher:
                 else:
                     error = RecordError(Reason.MODEL_FAILED, f"the model failed: {type(entry.error).__name__}")
                     self.outbox.reject(outcome, work.record, work.progress, error)
+                    outcome.trace(work.span, error)
                 continue
             outcome.works.append((work.record, work.progress))
+            if work.span is not None:
+                work.span.note({"murmura.model": f"{model[0]}/{model[1]}", "murmura.batch.rows": len(entries)})
+                outcome.trace(work.span)
             self._decide(outcome, work, entry, model, now)
         if self._reviews is not None:
             self._ask_people(self._reviews, outcome, entries, now)
@@ -287,6 +303,8 @@ class Dispatcher:
                     "an agent failed", agent=bound.agent.name, why=place_of(error.__cause__), **where(work.record)
                 )
                 self.outbox.dead_letter(outcome, work.record, error, bound.agent.name)
+                if work.span is not None:
+                    work.span.failed(error.reason)
                 continue
             for message in messages:
                 outcome.add(message, work.record, bound.agent.name)

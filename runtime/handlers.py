@@ -16,6 +16,7 @@ from .logs import get_logger
 from .outbox import Outbox, Outcome
 from .records import read_headers, read_hops
 from .results import hand_on
+from .tracing import Tracing
 from .tracker import Progress
 
 log = get_logger(__name__)
@@ -44,6 +45,7 @@ class HandlerRunner:
         on_enter: Callable[[int], None],
         max_value_bytes: int,
         max_hops: int | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """`limit`: waiting records from which on a partition is full. `on_enter` counts records that are under way."""
         self.handler = handler
@@ -51,6 +53,7 @@ class HandlerRunner:
         self._outbox = outbox
         self._most, self._limit = most, limit
         self._on_enter = on_enter
+        self._tracing = tracing
         self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
         self._lanes: dict[_Lane, deque[_Waiting]] = {}
         self._turn: deque[_Lane] = deque()
@@ -154,12 +157,14 @@ class HandlerRunner:
         outcome.works.append((record, progress))
         name = self.handler.name
         try:
-            published = await self._published(record)
+            published = await self._published(record, outcome)
         except Closed:
             self._on_enter(-1)  # neither answered nor finished: it will be delivered again
             return
         except RecordError as error:
             self._outbox.dead_letter(outcome, record, error, name)
+            for span in outcome.spans:
+                span.failed(error.reason)
         else:
             for message in published:
                 outcome.add(message, record, name)
@@ -167,12 +172,17 @@ class HandlerRunner:
         await self._outbox.send(outcome)
         self.handler.finished(record)
 
-    async def _published(self, record: ConsumerRecord) -> list[Message]:
+    async def _published(self, record: ConsumerRecord, outcome: Outcome) -> list[Message]:
         headers = read_headers(record.headers)
         request_id = headers.get(REQUEST_ID) or headers.get(CE_ID)
         if request_id is None:
             request_id = default_request_id(record.topic, record.partition, record.offset, record.timestamp)
-        hops, trace = read_hops(headers.get(HOPS), self._max_hops), headers.get(TRACEPARENT)
+        hops, text = read_hops(headers.get(HOPS), self._max_hops), headers.get(TRACEPARENT)
+        trace = None if text is None else text.encode()
+        if self._tracing is not None and (span := self._tracing.begin(record, request_id, trace)) is not None:
+            span.note({"murmura.agents": self.handler.name})
+            trace = span.traceparent
+            outcome.trace(span)
         if record.value is not None and len(record.value) > self._max_value_bytes:
             raise RecordError(Reason.TOO_LARGE, f"the value has {len(record.value)} bytes")
         try:
@@ -183,4 +193,4 @@ class HandlerRunner:
             where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             log.error("a handler failed", agent=self.handler.name, why=place_of(error), **where)
             raise RecordError(Reason.AGENT_FAILED, f"{self.handler.name} raised {type(error).__name__}") from error
-        return [hand_on(publish, request_id, hops, trace.encode() if trace else None) for publish in published]
+        return [hand_on(publish, request_id, hops, trace) for publish in published]

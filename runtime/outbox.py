@@ -12,6 +12,7 @@ from .deadletters import Message, cut, dead_letter
 from .errors import Closed, DeliveryError, RecordError
 from .logs import get_logger
 from .telemetry import Metrics
+from .tracing import Span
 from .tracker import Progress
 
 log = get_logger(__name__)
@@ -32,7 +33,7 @@ class PublisherLike(Protocol):
 class Outcome:
     """The messages about some records, and where to note that these are finished. Filled, then given to the outbox."""
 
-    __slots__ = ("answered", "messages", "owners", "works")
+    __slots__ = ("answered", "messages", "owners", "spans", "works")
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -41,6 +42,16 @@ class Outcome:
         self.works: list[tuple[ConsumerRecord, Progress]] = []
         self.answered: dict[tuple[str, str], list[int]] = {}
         """(agent, topic) to the timestamps (ms) of the requests that it answered."""
+
+        self.spans: list[Span] = []
+        """Of the traced ones; ended when everything has been acknowledged."""
+
+    def trace(self, span: Span | None, failed: RecordError | None = None) -> None:
+        """End a record's span, if it has one, together with the others."""
+        if span is not None:
+            self.spans.append(span)
+            if failed is not None:
+                span.failed(failed.reason)
 
     def add(self, message: Message, record: ConsumerRecord, agent: str | None) -> None:
         self.messages.append(message)
@@ -116,6 +127,8 @@ class Outbox:
         else:
             for record, progress in outcome.works:
                 progress.finish(record.offset)
+            for span in outcome.spans:
+                span.end()
             self.last_progress = time.monotonic()
             self._count(outcome)
         finally:

@@ -28,6 +28,7 @@ from .routes import configured_by, make_routes
 from .settings import Settings
 from .telemetry import Metrics
 from .testing import FakeEngine
+from .tracing import Tracing
 from .tracker import Tracker
 
 DEAD_LETTERS = "murmura.deadletters"
@@ -87,6 +88,7 @@ async def rehearse(
     *requests: Request | tuple[str, Request],
     model: EngineModel,
     settings: Settings | None = None,
+    tracing: Tracing | None = None,
 ) -> Answers:
     """Give each request to the first agent's first topic, follow what is handed on, and return all that was published.
 
@@ -110,6 +112,7 @@ async def rehearse(
         max_value_bytes=settings.limits.max_value_bytes,
         max_hops=settings.limits.max_hops,
         handlers=handlers,
+        tracing=tracing,
     )
     for handler in handlers:
         handler.started(Context(settings, metrics, engine, tuple(agent.name for agent in everyone)))

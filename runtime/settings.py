@@ -236,6 +236,17 @@ class DialogueSettings(_Section):
     """How long reading the changelog may take when partitions are assigned; then the process ends."""
 
 
+class TracingSettings(_Section):
+    """Whether spans of records go to OpenTelemetry; needs the extra `tracing`."""
+
+    exporter: Literal["none", "otlp", "console"] = "none"
+    """otlp: OTLP over HTTP; console: to the log's stream, for trying out."""
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of requests without a `traceparent` that begin a trace; others do as theirs says."""
+    endpoint: Annotated[str, StringConstraints(pattern="^https?://.+")] = "http://localhost:4318/v1/traces"
+    """The collector."""
+
+
 class HealthSettings(_Section):
     progress_overdue_s: Seconds = 60.0
     """With work waiting and nothing finished for so long, `/readyz` and `/livez` say no."""
@@ -265,6 +276,7 @@ class Settings(_Section):
     feedback: FeedbackSettings = FeedbackSettings()
     reviews: ReviewSettings = ReviewSettings()
     dialogue: DialogueSettings = DialogueSettings()
+    tracing: TracingSettings = TracingSettings()
     http: HostPort = "127.0.0.1:9464"
     """HOST:PORT of health and metrics; port 0 takes a free one."""
     health: HealthSettings = HealthSettings()

@@ -1,0 +1,139 @@
+"""The one door to OpenTelemetry: a span for each sampled record, from its arrival until its results are acknowledged.
+
+A record whose `traceparent` says sampled is traced, and its span's parent is the one named there; one that says not
+sampled is not. A record without a `traceparent` begins a trace for a share of the request ids: all hops of a request
+have its id, so they decide alike. What is published for a traced record carries its span's `traceparent`.
+
+Whether a record is traced is decided on bytes; only the few that are cost a span.
+"""
+
+import asyncio
+import re
+import sys
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
+
+from .errors import SetupError
+from .records import Record
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from .settings import Settings
+
+_FLAGS: Final = 54
+"""Where the last digit of the flags stands: `00-<32 digits>-<16 digits>-<2 digits>`."""
+_SAMPLED: Final = frozenset(b"13579bdf")
+_FORM: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
+_STOP_S: Final = 3.0
+
+
+class Span:
+    """One traced record. It is exported when `end` is called, and never when it is not."""
+
+    __slots__ = ("_span", "traceparent")
+
+    def __init__(self, span: Any) -> None:
+        self._span = span
+        context = span.get_span_context()
+        self.traceparent = b"00-%032x-%016x-01" % (context.trace_id, context.span_id)
+
+    def note(self, attributes: Mapping[str, str | int | bool]) -> None:
+        self._span.set_attributes(attributes)
+
+    def failed(self, reason: str) -> None:
+        """Mark it as one that ended with a dead letter."""
+        from opentelemetry.trace import StatusCode  # noqa: PLC0415  (an extra)
+
+        self._span.set_status(StatusCode.ERROR, reason)
+        self._span.set_attribute("error.type", reason)
+
+    def end(self) -> None:
+        self._span.end()
+
+
+class Tracing:
+    """Begins spans. One for a process; `stop` exports what is left."""
+
+    def __init__(self, exporter: "SpanExporter", sample_ratio: float, *, app: str, group: str = "") -> None:
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  (an extra)
+        from opentelemetry.sdk.trace import TracerProvider, sampling  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+        resource = Resource({"service.name": "murmura", "service.namespace": app})
+        # Sampling is decided here, before anything of theirs runs; its end is ours too, not the interpreter's.
+        self._provider = TracerProvider(sampler=sampling.ALWAYS_ON, resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("murmura")
+        self._below = int(sample_ratio * 2**32)
+        self._fixed = {"messaging.system": "kafka", "messaging.operation.type": "process",
+                       "messaging.consumer.group.name": group}  # fmt: skip
+
+    @classmethod
+    def configured(cls, settings: "Settings") -> "Tracing | None":
+        """Return what the settings ask for, None for nothing. SetupError without the extra."""
+        of = settings.tracing
+        if of.exporter == "none":
+            return None
+        try:
+            exporter = _exporter(of.exporter, of.endpoint)
+        except ImportError as error:
+            raise SetupError(
+                f"tracing.exporter {of.exporter} needs {error.name}, which is not installed: pip install 'murmura[tracing]'"
+            ) from None
+        return cls(exporter, of.sample_ratio, app=settings.app, group=settings.group)
+
+    def begin(self, record: Record, request_id: str, traceparent: bytes | None) -> Span | None:
+        """Return the span of a record that is sampled, else None."""
+        if traceparent is None:
+            if crc32(request_id.encode()) >= self._below:
+                return None
+            return self._started(record, request_id, None)
+        if len(traceparent) <= _FLAGS or traceparent[_FLAGS] not in _SAMPLED:
+            return None
+        # Longer ones are of a later version, which begins with the same fields.
+        parent = _FORM.match(traceparent)
+        return self._started(record, request_id, parent) if parent else None
+
+    def _started(self, record: Record, request_id: str, parent: "re.Match[bytes] | None") -> Span:
+        from opentelemetry.context import Context  # noqa: PLC0415  (an extra)
+        from opentelemetry.trace import (  # noqa: PLC0415
+            NonRecordingSpan,
+            SpanContext,
+            SpanKind,
+            TraceFlags,
+            set_span_in_context,
+        )
+
+        context = Context()
+        if parent is not None:
+            named = SpanContext(int(parent[1], 16), int(parent[2], 16), True, TraceFlags(TraceFlags.SAMPLED))
+            context = set_span_in_context(NonRecordingSpan(named), context)
+        attributes: dict[str, str | int] = {
+            **self._fixed,
+            "messaging.destination.name": record.topic,
+            "messaging.destination.partition.id": str(record.partition),
+            "messaging.kafka.offset": record.offset,
+            "murmura.request_id": request_id,
+        }
+        return Span(
+            self._tracer.start_span(f"process {record.topic}", context, kind=SpanKind.CONSUMER, attributes=attributes)
+        )
+
+    async def stop(self) -> None:
+        """Export what has ended. A collector that does not answer holds nobody up for longer than 3 s."""
+        ending = threading.Thread(target=self._provider.shutdown, name="tracing-end", daemon=True)
+        ending.start()
+        await asyncio.to_thread(ending.join, _STOP_S)
+
+
+def _exporter(name: str, endpoint: str) -> "SpanExporter":
+    if name == "console":
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415
+
+        return ConsoleSpanExporter(out=sys.stderr)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+    return OTLPSpanExporter(endpoint=endpoint, timeout=_STOP_S)

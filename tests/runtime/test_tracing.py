@@ -1,0 +1,158 @@
+"""Tracing: who is sampled is decided on bytes, hops of one request are one trace, and off is nothing."""
+
+import subprocess
+import sys
+
+import pytest
+from aiokafka.structs import ConsumerRecord
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+from tiny_model import ENTITIES, INTENT, SENTIMENT
+
+from murmura.agents.analysis import agent as analysis
+from murmura.agents.classification import agent as classification
+from murmura.runtime.agent import Handler, Publish, agent
+from murmura.runtime.errors import SetupError
+from murmura.runtime.rehearsal import rehearse
+from murmura.runtime.routing import Rule
+from murmura.runtime.settings import Settings, TracingSettings
+from murmura.runtime.testing import FakeModel
+from murmura.runtime.tracing import Tracing
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+SPAN = "b7ad6b7169203331"
+MODEL = FakeModel([INTENT, SENTIMENT, ENTITIES], {})
+
+
+def record(topic: str = "in", offset: int = 7) -> ConsumerRecord:
+    return ConsumerRecord(topic, 3, offset, 0, 0, None, b"", None, -1, -1, ())
+
+
+def parent(flags: str = "01", version: str = "00", more: str = "") -> bytes:
+    return f"{version}-{TRACE}-{SPAN}-{flags}{more}".encode()
+
+
+class Traced:
+    def __init__(self, ratio: float = 1.0) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.tracing = Tracing(self.exporter, ratio, app="desk", group="murmura.desk")
+
+    async def rehearse(self, agents, *requests, **settings):
+        made = Settings(app="desk", **settings)
+        return await rehearse(agents, *requests, model=MODEL, settings=made, tracing=self.tracing)
+
+    async def spans(self):
+        """What was exported, in the order of their beginnings."""
+        await self.tracing.stop()
+        return sorted(self.exporter.get_finished_spans(), key=lambda span: span.start_time)
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "sampled"),
+    [
+        (parent("01"), True),
+        (parent("03"), True),
+        (parent("0b"), True),
+        (parent("00"), False),
+        (parent("0a"), False),
+        (b"", False),
+        (b"01", False),
+        (parent("01")[:54], False),
+        (f"00-{'0' * 32}-{SPAN}-01".encode(), False),
+        (f"00-{TRACE}-{'0' * 16}-01".encode(), False),
+        (f"00-{TRACE.upper()}-{SPAN}-01".encode(), False),
+        (b"x" * 54 + b"1", False),
+        ("é".encode() * 40, False),
+    ],
+)
+def test_the_flag_decides_for_a_record_that_has_one(traceparent, sampled):
+    span = Traced(ratio=0.5).tracing.begin(record(), "1", traceparent)
+    assert (span is not None) == sampled
+    if span is not None:
+        assert span.traceparent.startswith(f"00-{TRACE}-".encode())
+        assert span.traceparent.endswith(b"-01")
+        assert SPAN.encode() not in span.traceparent
+
+
+def test_a_share_of_the_requests_begins_a_trace_and_all_hops_decide_alike():
+    some, none, every = Traced(0.01), Traced(0.0), Traced(1.0)
+    names = [f"order-{n}" for n in range(20_000)]
+    chosen = [name for name in names if some.tracing.begin(record(), name, None)]
+    assert 150 < len(chosen) < 250
+    assert chosen == [name for name in chosen if some.tracing.begin(record("another"), name, None)]
+    assert not any(none.tracing.begin(record(), name, None) for name in names)
+    assert all(every.tracing.begin(record(), name, None) for name in names[:100])
+
+
+async def test_one_trace_spans_two_hops():
+    traced = Traced()
+    rules = (Rule(agent="classification", otherwise=True, topic="murmura.analysis.requests"),)
+    answers = await traced.rehearse([classification, analysis], {"id": "1", "text": "hello"}, routing=rules)
+    first, second = await traced.spans()
+    assert [span.name for span in (first, second)] == [
+        "process murmura.classification.requests",
+        "process murmura.analysis.requests",
+    ]
+    assert (first.kind, first.parent) == (SpanKind.CONSUMER, None)
+    assert first.context.trace_id == second.context.trace_id
+    assert second.parent.span_id == first.context.span_id
+    assert first.end_time > first.start_time
+    assert dict(first.attributes) == {
+        "messaging.system": "kafka",
+        "messaging.operation.type": "process",
+        "messaging.consumer.group.name": "murmura.desk",
+        "messaging.destination.name": "murmura.classification.requests",
+        "messaging.destination.partition.id": "0",
+        "messaging.kafka.offset": 0,
+        "murmura.request_id": "1",
+        "murmura.model": "fake/0",
+        "murmura.batch.rows": 1,
+    }
+    carried = [dict(message.headers)["traceparent"].decode() for message in answers.published]
+    assert {trace.split("-")[1] for trace in carried} == {f"{first.context.trace_id:032x}"}
+    assert carried[0].split("-")[2] == f"{first.context.span_id:016x}"
+    assert first.resource.attributes["service.namespace"] == "desk"
+
+
+async def test_a_handler_is_a_hop_too():
+    class Greeter(Handler):
+        name, topics, outputs = "greeter", ("in",), ("murmura.classification.requests",)
+
+        async def handle(self, record, engine):
+            return [Publish(self.outputs[0], record.value)]
+
+    traced = Traced()
+    await traced.rehearse([Greeter(), classification], {"id": "1", "text": "hello"})
+    first, second = await traced.spans()
+    assert first.attributes["murmura.agents"] == "greeter"
+    assert second.parent.span_id == first.context.span_id
+
+
+async def test_what_ends_as_a_dead_letter_says_so():
+    @agent(topics=["in"], tasks=["intent"], output="out")
+    def broken(request, prediction):
+        raise KeyError
+
+    traced = Traced()
+    await traced.rehearse([broken], {"text": "hello"})
+    (span,) = await traced.spans()
+    assert (span.status.status_code, span.attributes["error.type"]) == (StatusCode.ERROR, "agent_failed")
+
+
+async def test_a_record_that_is_not_sampled_passes_its_traceparent_on_as_it_came():
+    traced = Traced(0.0)
+    answers = await traced.rehearse([classification], {"text": "hello"})
+    assert "traceparent" not in dict(answers.published[0].headers)
+    assert await traced.spans() == []
+
+
+def test_off_makes_nothing_and_imports_nothing():
+    assert Tracing.configured(Settings()) is None
+    ask = "import murmura.runtime.app, sys; print('opentelemetry.sdk' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_without_the_extra_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(SetupError, match=r"tracing.exporter otlp needs .*: pip install 'murmura\[tracing\]'"):
+        Tracing.configured(Settings(tracing=TracingSettings(exporter="otlp")))
