@@ -1,0 +1,77 @@
+"""The demo's own rows, messages and model, as they lie in the repository."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from murmura.runtime.store import check_folder
+from murmura.training.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+OWN = ROOT / "recipes" / "demo"
+MODEL = ROOT / "deploy" / "demo" / "model"
+SETS = ("dev-messages", "report-messages")
+TRAINED_ON = ("customers", "customers-by-queue", "out-of-scope", "entities")
+OUT_OF_SCOPE = "out_of_scope"
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (OWN / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def plain(text: str) -> str:
+    return "".join(c for c in text.lower() if c.isalnum())
+
+
+def queues() -> dict[str, list[str]]:
+    merge = load_recipe(ROOT / "recipes" / "demo.yaml").tasks["queue"].train[0].merge
+    assert merge is not None
+    return merge
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_has_ninety_genuine_messages_over_all_queues_and_thirty_off_topic(name: str) -> None:
+    found = Counter(row["queue"] for row in rows_of(name))
+    assert found.pop(OUT_OF_SCOPE) == 30
+    assert set(found) == set(queues())
+    assert sum(found.values()) == 90
+    assert min(found.values()) >= 7
+
+
+def test_no_message_stands_in_both_sets_or_among_the_training_rows() -> None:
+    held_out = [plain(row["text"]) for name in SETS for row in rows_of(name)]
+    trained_on = {plain(row["text"]) for name in TRAINED_ON for row in rows_of(name)}
+    assert len(set(held_out)) == 240
+    assert not trained_on & set(held_out)
+
+
+def test_the_queues_share_out_77_intents_and_each_has_training_rows_of_ours() -> None:
+    shared_out = [intent for intents in queues().values() for intent in intents]
+    assert len(shared_out) == len(set(shared_out)) == 77
+    assert {row["intent"] for row in rows_of("customers")} == set(shared_out)
+    assert {row["queue"] for row in rows_of("customers-by-queue")} == set(queues())
+
+
+def test_entity_spans_lie_on_words() -> None:
+    for row in rows_of("entities"):
+        for span in row["slots"]:
+            word = row["text"][span["start"] : span["end"]]
+            assert word == word.strip() != ""
+
+
+def test_the_sample_messages_are_sixty_and_some_are_broken_on_purpose() -> None:
+    lines = (ROOT / "deploy" / "demo" / "messages.jsonl").read_text(encoding="utf-8").splitlines()
+    messages = [json.loads(line) for line in lines]
+    assert sum(isinstance(message.get("text"), str) for message in messages) >= 60
+    assert sum("raw" in message or "raw_hex" in message for message in messages) >= 4
+    assert all(len({"text", "raw", "raw_hex"} & set(message)) == 1 for message in messages)
+
+
+def test_the_model_is_a_sound_delta_of_at_most_four_megabytes() -> None:
+    manifest = check_folder(MODEL)
+    assert manifest.is_delta
+    assert [task.name for task in manifest.tasks] == ["intent", "queue", "sentiment", "entities"]
+    assert sum(file.stat().st_size for file in MODEL.iterdir()) <= 4_000_000
