@@ -176,7 +176,7 @@ class LimitSettings(_Section):
 class ProducerSettings(_Section):
     """How results and dead letters are sent."""
 
-    linger_ms: Annotated[int, Field(ge=0)] = 5
+    linger_ms: Annotated[int, Field(ge=0)] = 2
     batch_bytes: Positive = 262_144
     compression: Literal["gzip", "snappy", "lz4", "zstd"] | None = None
     send_timeout_s: Seconds = 30.0
