@@ -116,13 +116,15 @@ class Policy(_Frozen):
     greeting: Saying | None = None
     """In front of the first reply; alone when the first turn is not understood."""
     default: Saying = "Sorry, I did not understand that. Could you put it another way?"
+    again: Saying = "Sorry, I did not get that."
+    """In front of a question that is asked once more."""
     handover: HandOverRule = HandOverRule()
     expire_after_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 24.0
     """A conversation that has been silent for longer starts anew."""
     remember_turns: Annotated[int, Field(ge=1, le=50)] = 10
     """So many turns with their replies are kept, for hand-overs and to know a turn that is sent again."""
 
-    @field_validator("greeting", "default")
+    @field_validator("greeting", "default", "again")
     @classmethod
     def _no_slots_here(cls, saying: str | None) -> str | None:
         if saying is not None:

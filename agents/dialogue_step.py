@@ -223,7 +223,7 @@ def _not_understood(mind: _Mind, answer: Output, policy: Policy, *, first: bool)
     if mind.asked is not None and mind.intent is not None:
         question = policy.intents[mind.intent].needs.get(mind.asked)
         if question is not None:
-            mind.text = f"{policy.default} {fill(question, mind.slots)}"
+            mind.text = f"{policy.again} {fill(question, mind.slots)}"
 
 
 def _understood(answer: Output, policy: Policy) -> str | None:

@@ -120,7 +120,7 @@ def test_another_intent_that_is_understood_takes_over_and_the_asked_slot_does_no
 def test_who_is_asked_and_does_not_answer_is_asked_again_and_then_handed_over():
     talk = Talk()
     talk.say("send money", "transfer")
-    assert said(talk.say("eh", abstained("balance", 0.01))) == ("not_understood", f"{POLICY.default} To whom?")
+    assert said(talk.say("eh", abstained("balance", 0.01))) == ("not_understood", f"{POLICY.again} To whom?")
     handed = talk.say("what", "transfer")
     assert said(handed) == ("handed_over", POLICY.handover.reply)
     assert handed.handover.reason is HandOverReason.NOT_UNDERSTOOD

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from murmura.agents.analysis import agent as analysis
+from murmura.agents.dialogue import Dialogue
+from murmura.agents.dialogue_policy import check_against_model, load_policy
 from murmura.runtime.discovery import find_agents
 from murmura.runtime.model import Model
 from murmura.runtime.rehearsal import rehearse
-from murmura.runtime.testing import FakeModel, classified
+from murmura.runtime.store import read_manifest
+from murmura.runtime.testing import FakeModel, abstained, classified, tagged
 from murmura.schemas.manifest import TaskSpec
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -28,6 +31,23 @@ REVIEWS = [
     "I ordered a new card two weeks ago and it is still not here",
     "hello london",
 ]
+
+
+DIALOGUE = EXAMPLES / "e08_dialogue"
+DEMO = EXAMPLES.parent / "deploy/demo/model"
+TURNS = (DIALOGUE / "turns.txt").read_text().splitlines()
+STOLEN, CHARGED = classified("lost_or_stolen_card", 0.9), classified("transaction_charged_twice", 0.9)
+SCRIPT = {
+    "my card was stolen": {"intent": STOLEN},
+    "yesterday": {"entities": tagged("yesterday", date="yesterday")},
+    "and Tesco charged me twice": {
+        "intent": CHARGED,
+        "entities": tagged("and Tesco charged me twice", company_name="Tesco"),
+    },
+    "it was £14.99": {"entities": tagged("it was £14.99", amount_of_money="£14.99")},
+}
+NOTHING = {"intent": abstained("card_arrival", 0.2)}
+KINDS = ["greeted", "asked", "answered", "asked", "answered", "not_understood", "handed_over"]
 
 
 def run(*command: object, cwd: Path = EXAMPLES) -> str:
@@ -116,20 +136,26 @@ def test_an_agent_of_ones_own_is_served_beside_ours(own_kafka, tiny_model: Path,
 
 
 @pytest.mark.slow
-def test_a_pipeline_is_routed_by_rules(own_kafka, tiny_model: Path, tmp_path: Path):
-    at = ("--bootstrap", own_kafka.bootstrap)
-    cwd = EXAMPLES / "e09_routing"
-    tickets = (cwd / "tickets.txt").read_text().splitlines()
-    answers = Model.load(tiny_model).predict(tickets)
-    complaints = sum(answer["sentiment"]["label"] == "negative" for answer in answers)
-    assert 0 < complaints < len(tickets)
-    run(MURMURA, "topics", "--create", "--partitions", "2", "--config", "murmura.yaml", *at, cwd=cwd)
-    with served("--config", "murmura.yaml", *at, model=tiny_model, log=tmp_path / "serve.log", cwd=cwd):
-        run(MURMURA, "publish", "desk.tickets", "tickets.txt", *at, cwd=cwd)
-        analysed = tailed("murmura.analysis.results", complaints, *at)
-        people = tailed("desk.people", len(tickets) - complaints, *at)
-    assert {result["agent"] for result in analysed} == {"analysis"}
-    assert {ticket["text"] for ticket in people} < set(tickets)
+@pytest.mark.minilm
+def test_a_pipeline_is_routed_by_rules(own_kafka, tmp_path: Path):
+    at = ("--config", "murmura.yaml", "--bootstrap", own_kafka.bootstrap)
+    agents = ("classification", "analysis", "dialogue")
+    cwd, model = EXAMPLES / "e09_routing", EXAMPLES.parent / "deploy/demo/model"
+    run(MURMURA, "topics", "--create", "--partitions", "2", *agents, *at, cwd=cwd)
+    with served(*agents, *at, model=model, log=tmp_path / "serve.log", cwd=cwd):
+        run(MURMURA, "publish", "desk.tickets", "tickets.jsonl", "--key-field", "customer", *at, cwd=cwd)
+        classified = tailed("desk.classified", 6, *at[2:])
+        analysed = tailed("murmura.analysis.results", 2, *at[2:])
+        replies = tailed("murmura.dialogue.replies", 3, *at[2:])
+        people = tailed("desk.people", 2, *at[2:])
+    assert {result["request_id"] for result in classified} == {"t1", "t2", "t3", "t4", "t5", "t6"}
+    assert {result["request_id"] for result in analysed} == {"t2", "t4"}
+    assert {(reply["conversation"], reply["kind"]) for reply in replies} == {
+        ("ann", "answered"),
+        ("cai", "answered"),
+        ("dan", "answered"),
+    }
+    assert {ticket["id"] for ticket in people} == {"t5", "t6"}
 
 
 @pytest.mark.slow
@@ -140,6 +166,41 @@ def test_a_csv_becomes_a_model_that_answers(tmp_path: Path):
     model = Model.load(tmp_path / "bikes")
     texts = ["when do you close on Saturdays?", "my brakes squeak", "my parcel has not arrived yet"]
     assert [answer["topic"]["label"] for answer in model.predict(texts)] == ["visit", "repair", "order"]
+
+
+def test_the_policy_fits_the_demos_model():
+    manifest = read_manifest(DEMO)
+    check_against_model(load_policy(DIALOGUE / "policy.yaml"), manifest.tasks, manifest.name)
+
+
+async def test_the_desk_asks_acts_and_hands_over():
+    model = FakeModel(read_manifest(DEMO).tasks, lambda text: {**NOTHING, **SCRIPT.get(text, {})})
+    said = [("c-1", {"text": text}) for text in TURNS]
+    went = await rehearse([Dialogue(DIALOGUE / "policy.yaml")], *said, model=model)
+    assert [reply["kind"] for reply in went.values("murmura.dialogue.replies")] == KINDS
+    assert went.values("bank.cards.block")[0]["last_seen"] == "yesterday"
+    (refund,) = went.values("bank.refunds")
+    assert refund == {"customer": "c-1", "shop": "Tesco", "amount": "£14.99", "said": "it was £14.99"}
+    (handed,) = went.values("murmura.handoffs")
+    assert [turn["text"] for turn in handed["turns"]] == TURNS
+
+
+@pytest.mark.minilm
+@pytest.mark.slow
+def test_it_is_served_and_talked_to_as_its_first_lines_say(own_kafka, tmp_path: Path):
+    at = ("--bootstrap", own_kafka.bootstrap)
+    run(MURMURA, "topics", "--create", "--partitions", "2", "dialogue", "--config", "murmura.yaml", *at, cwd=DIALOGUE)
+    with served("dialogue", "--config", "murmura.yaml", *at, model=DEMO, log=tmp_path / "serve.log", cwd=DIALOGUE):
+        with (DIALOGUE / "turns.txt").open() as turns:
+            chat = subprocess.run(
+                [MURMURA, "chat", "--json", "--patience", "60", *at],
+                stdin=turns, capture_output=True, text=True, timeout=110,
+            )  # fmt: skip
+        assert chat.returncode == 0, chat.stderr
+        replies = [json.loads(line) for line in chat.stdout.splitlines()]
+        (refund,) = tailed("bank.refunds", 1, *at)
+    assert [reply["kind"] for reply in replies] == KINDS
+    assert (refund["shop"], refund["customer"]) == ("Tesco", replies[0]["conversation"])
 
 
 def test_the_ladder_names_every_example():

@@ -2,6 +2,11 @@
 
 import asyncio
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
 from collections import defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +21,7 @@ from murmura.agents.dialogue import Dialogue
 from murmura.runtime.discovery import find_agents
 from murmura.schemas.dialogue import ConversationState, Reply
 
+MURMURA = Path(sys.executable).with_name("murmura")
 POLICY = """
 intents:
   transfer: {needs: {place: "Where to?"}, reply: "To {place}.", forget: [place]}
@@ -213,6 +219,66 @@ async def test_a_long_restore_does_not_cost_the_membership(bank: Bank, monkeypat
         commits = serving.metrics.registry.get_sample_value
         assert not commits("murmura_commits_total", {"outcome": "failed"})
     assert reply.number == 1
+
+
+class Terminal:
+    """`murmura chat` at a terminal."""
+
+    def __init__(self, bank: Bank, *options: str) -> None:
+        ours, theirs = pty.openpty()
+        command = [MURMURA, "chat", "--bootstrap", bank.desk.bootstrap, *options]
+        environment = os.environ | {"MURMURA_PREFIX": bank.desk.prefix, "TERM": "dumb"}
+        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+        os.close(theirs)
+        self.file, self.shown = ours, ""
+
+    async def until(self, words: str) -> None:
+        """Read on until `words` are shown after what was waited for last."""
+        async with asyncio.timeout(30):
+            while words not in self.shown:
+                self.shown += (await asyncio.to_thread(os.read, self.file, 4096)).decode()
+        self.shown = self.shown.partition(words)[2]
+
+    def type(self, line: str) -> None:
+        os.write(self.file, line.encode())
+
+    async def code(self) -> int:
+        return await asyncio.to_thread(self.process.wait, 30)
+
+
+async def test_a_person_talks_at_a_terminal_and_goes_on_later(bank: Bank):
+    async with bank.serving():
+        for number, farewell in ((1, "/quit\n"), (2, "\x04"), (3, None)):
+            terminal = Terminal(bank, "--conversation", "c-7")
+            await terminal.until("conversation c-7; /quit ends")
+            await terminal.until("you> ")
+            terminal.type("thanks\n")
+            await terminal.until("desk> ")
+            await terminal.until(" ms)")
+            await terminal.until("you> ")
+            if farewell:
+                terminal.type(farewell)
+            else:
+                terminal.process.send_signal(signal.SIGINT)
+            assert await terminal.code() == 0
+            assert (await bank.replies(number))[-1].number == number
+
+
+async def test_a_chat_that_nobody_answers_says_so_in_one_line(bank: Bank):
+    command = [MURMURA, "chat", "--bootstrap", bank.desk.bootstrap, "--patience", "0.5", "--json"]
+    for prefix, says in ((bank.desk.prefix, "no reply within 0.5 s"), ("nobody", "nobody.dialogue.turns is not on")):
+        done = await asyncio.to_thread(
+            subprocess.run,
+            command,
+            input="hello\n",
+            text=True,
+            capture_output=True,
+            env=os.environ | {"MURMURA_PREFIX": prefix},
+        )
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1
+        assert says in done.stderr
 
 
 @pytest.mark.slow

@@ -1,0 +1,177 @@
+"""`murmura chat`."""
+
+import json
+import sys
+import time
+import uuid
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
+
+import typer
+
+from . import cli_options as options
+from .errors import SetupError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .settings import Settings
+
+POLL_MS: Final = 20
+"""The mock broker wakes no fetch; at a person's pace short ones cost nothing."""
+PROMPT: Final = "you> "
+QUIT: Final = "/quit"
+
+
+def chat(
+    conversation: Annotated[
+        str | None, typer.Option("--conversation", metavar="ID", help="Go on with this one. Default: a new one.")
+    ] = None,
+    patience: Annotated[
+        float, typer.Option("--patience", min=0.1, metavar="S", help="How long to wait for a reply.")
+    ] = 30,
+    as_json: Annotated[bool, typer.Option("--json", help="The replies alone, one JSON a line.")] = False,
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+) -> None:
+    """Talk to the dialogue agent.
+
+    Each line is a turn, and its reply is waited for. /quit, Ctrl-D or Ctrl-C ends. The agent itself runs elsewhere:
+    [bold]murmura serve dialogue[/bold].
+
+    Example: [bold]murmura chat --bootstrap localhost:9092[/bold]
+
+    In a pipe: [bold]murmura chat --json < turns.txt[/bold]
+    """
+    from . import cli_run
+
+    settings = options.settings(config, bootstrap=bootstrap, fetch_max_wait_ms=POLL_MS)
+    conversation = conversation or f"chat-{uuid.uuid4().hex[:12]}"
+
+    async def main(stop: "asyncio.Event") -> None:
+        await _chat(settings, conversation, patience, as_json, stop)
+
+    if not as_json:
+        typer.echo(f"conversation {conversation}; {QUIT} ends", err=True)
+    cli_run.run(main)
+
+
+async def _chat(
+    settings: "Settings", conversation: str, patience_s: float, as_json: bool, stop: "asyncio.Event"
+) -> None:
+    from . import topics_admin
+    from .cli_publish import opened
+    from .publisher import producer_factory
+    from .reader import reading
+    from .settings import ProducerSettings
+
+    turns, replies = _topics(settings)
+    if await topics_admin.check(settings.kafka, [turns]):
+        raise SetupError(f"topic {turns} is not on {settings.kafka.bootstrap_servers}; `murmura topics` shows ours")
+    run = uuid.uuid4().hex[:8]  # a turn of another run with the same id would get that one's reply
+    producer = producer_factory(settings.kafka, ProducerSettings(linger_ms=0))()
+    async with reading(settings.kafka, [replies], from_beginning=False) as consumer:
+        await producer.start()
+        try:
+            with opened("-") as stream:
+                number = 0
+                while (text := await _line(stream, stop, prompt=not as_json)) not in {None, QUIT}:
+                    if not text:
+                        continue
+                    number += 1
+                    value = {"text": text, "id": f"chat-{run}-{number}"}
+                    said = time.monotonic()
+                    await _say(producer, turns, conversation, value, settings.producer.send_timeout_s)
+                    reply = await _reply(consumer, value["id"], patience_s, stop)
+                    _show(reply, time.monotonic() - said, as_json)
+        finally:
+            await producer.stop()
+
+
+async def _line(stream: BinaryIO, stop: "asyncio.Event", *, prompt: bool) -> str | None:
+    """Return the next line of stdin, None when there is none or somebody asked to stop.
+
+    Read in a thread, which is left behind at the end: nobody may ever write another line, and Ctrl-C is to be heard.
+    """
+    import asyncio
+    import threading
+
+    if stop.is_set():
+        return None
+    if prompt and sys.stdin.isatty():
+        typer.echo(PROMPT, nl=False)
+    loop = asyncio.get_running_loop()
+    came: asyncio.Future[bytes] = loop.create_future()
+
+    def set_line(line: bytes) -> None:
+        if not came.done():
+            came.set_result(line)
+
+    def read() -> None:
+        line = stream.readline()
+        with suppress(RuntimeError):  # the loop is gone: we were left behind
+            loop.call_soon_threadsafe(set_line, line)
+
+    threading.Thread(target=read, name="stdin", daemon=True).start()
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((stopped, came), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not came.done() or not came.result():
+        came.cancel()
+        return None
+    return came.result().decode(errors="replace").strip()
+
+
+def _topics(settings: "Settings") -> tuple[str, str]:
+    """Return where turns go and where replies come from, as the agent's settings have it."""
+    agent = settings.agents.get("dialogue")
+    turns = agent.topics[0] if agent and agent.topics else f"{settings.prefix}.dialogue.turns"
+    replies = agent.output if agent and agent.output else f"{settings.prefix}.dialogue.replies"
+    return turns, replies
+
+
+async def _say(producer: Any, topic: str, conversation: str, value: dict[str, str], timeout_s: float) -> None:
+    import asyncio
+
+    from aiokafka.errors import KafkaError
+
+    try:
+        async with asyncio.timeout(timeout_s):
+            raw = json.dumps(value, ensure_ascii=False).encode()
+            await producer.send_and_wait(topic, raw, key=conversation.encode())
+    except (KafkaError, TimeoutError) as error:
+        raise SetupError(f"the broker did not take the turn: {type(error).__name__}") from None
+
+
+async def _reply(consumer: Any, name: str, patience_s: float, stop: "asyncio.Event") -> dict[str, Any]:
+    """Return the reply to the turn called `name`; SetupError when none comes."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline and not stop.is_set():
+        for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
+            for record in records:
+                reply = _fields(record.value)
+                if reply.get("request_id") == name:
+                    return reply
+    if stop.is_set():
+        raise typer.Exit
+    raise SetupError(
+        f"no reply within {patience_s:g} s: is `murmura serve dialogue` running? See also the dead letters"
+    )
+
+
+def _fields(value: bytes | None) -> dict[str, Any]:
+    try:
+        fields = json.loads(value or b"null")
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _show(reply: dict[str, Any], seconds: float, as_json: bool) -> None:
+    from .summaries import safe
+
+    if as_json:
+        typer.echo(json.dumps(reply, ensure_ascii=False))
+        return
+    kind = f"{reply.get('kind')}, {reply.get('intent') or 'no intent'}, {seconds * 1000:.0f} ms"
+    typer.echo(f"desk> {safe(str(reply.get('text')))}  {typer.style(f'({kind})', dim=True)}")
