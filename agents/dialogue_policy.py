@@ -220,14 +220,21 @@ def fill_fields(value: JsonValue, known: Mapping[str, str]) -> JsonValue:
 def _strings(value: JsonValue) -> Iterable[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, list | dict):
-        for item in value.values() if isinstance(value, dict) else value:
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if not name.isprintable():
+                raise ValueError(f"{name!r} is no name for a field")
             yield from _strings(item)
 
 
 def _check_names(saying: str, known: Iterable[str], what: str) -> None:
     """ValueError for a text that `fill` could not fill, or that would reach into Python objects."""
     names = list(known)
+    if any("\ud800" <= character <= "\udfff" for character in saying):
+        raise ValueError("a lone surrogate is no text")
     try:
         parts = list(string.Formatter().parse(saying))
     except ValueError:

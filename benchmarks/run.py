@@ -19,6 +19,7 @@ BENCHMARKS = {
     "tracing": "what spans cost, with 1 % sampled",
     "memory": "peak memory of serve",
     "swaps": "exchanging models under load",
+    "conversations": "order and state of conversations while the process is killed",
     "ingest": "feedback, results and requests into a data set",
     "joint_training": "joint training against a plain hand-written loop",
 }

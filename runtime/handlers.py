@@ -187,10 +187,10 @@ class HandlerRunner:
             raise RecordError(Reason.TOO_LARGE, f"the value has {len(record.value)} bytes")
         try:
             published: list[Publish] = [*await self.handler.handle(record, self._engine)]
+            return [hand_on(publish, request_id, hops, trace) for publish in published]
         except (RecordError, Closed):
             raise
         except Exception as error:
             where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             log.error("a handler failed", agent=self.handler.name, why=place_of(error), **where)
             raise RecordError(Reason.AGENT_FAILED, f"{self.handler.name} raised {type(error).__name__}") from error
-        return [hand_on(publish, request_id, hops, trace) for publish in published]

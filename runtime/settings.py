@@ -230,8 +230,8 @@ class DialogueSettings(_Section):
     """The changelog; default: `<prefix>.dialogue.state`. It has as many partitions as the topic of turns."""
     handoffs: KafkaName | None = None
     """Where conversations for people go; default: `<prefix>.handoffs`."""
-    max_conversations: Positive = 100_000
-    """Held by one process; beyond it the one that was silent for longest is forgotten."""
+    max_conversations: Positive = 10_000
+    """Of each partition; beyond it the one that was silent for longest is forgotten."""
     restore_timeout_s: Seconds = 300.0
     """How long reading the changelog may take when partitions are assigned; then the process ends."""
 

@@ -10,7 +10,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from murmura.agents.dialogue import Dialogue
 from murmura.runtime.agent import Context, Publish
 from murmura.runtime.changelog import Restored
-from murmura.runtime.errors import RecordError, SetupError
+from murmura.runtime.errors import Closed, RecordError, SetupError
 from murmura.runtime.rehearsal import rehearse
 from murmura.runtime.settings import Settings
 from murmura.runtime.telemetry import Metrics
@@ -217,6 +217,20 @@ async def test_a_state_that_cannot_be_read_starts_its_conversation_anew_and_no_o
     assert (await third.hear(turn(3, "send money", key=b"b")))[1].value["number"] == 10
 
 
+async def test_a_turn_whose_partition_is_taken_away_meanwhile_publishes_nothing(policy):
+    process = await Process(policy, []).begin()
+    predict = process.engine.predict
+
+    async def taken_away(*arguments, **more):
+        process.agent.revoked()
+        return await predict(*arguments, **more)
+
+    process.engine.predict = taken_away
+    with pytest.raises(Closed):
+        await process.hear(turn(1, "send money"))
+    assert process.log == []
+
+
 async def test_only_what_was_assigned_is_known_and_what_was_revoked_is_forgotten(policy):
     log: Log = []
     process = await Process(policy, log).begin(1, 2)
@@ -285,6 +299,7 @@ def test_a_set_up_that_cannot_work_is_refused_at_start(policy, tmp_path):
         agent.configure(Settings())
     agent = Dialogue()
     agent.configure(Settings(dialogue={"policy": policy, "state": "my.state"}))
+    assert agent.tasks == ("intent", "entities")
     assert agent.outputs == (REPLIES, "my.state", HANDOFFS, "bank.transfers")
     context = Context(Settings(), Metrics(), FakeEngine(model()), (), {TURNS: 12, "my.state": 3})
     with pytest.raises(SetupError, match=r"12 partitions and its changelog my\.state 3"):

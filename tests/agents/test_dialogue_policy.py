@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from murmura.agents.dialogue_policy import Policy, check_against_model, fill, fill_fields, load_policy
+from murmura.agents.dialogue_policy import (
+    HandOverRule,
+    IntentRule,
+    Policy,
+    check_against_model,
+    fill,
+    fill_fields,
+    load_policy,
+)
 from murmura.runtime.errors import SetupError
 from murmura.schemas.manifest import TaskSpec
 
@@ -74,6 +82,14 @@ TRANSFER = "intents:\n  transfer:\n    needs:\n      payee: To whom?\n      amou
             TRANSFER + "    reply: ok\n    action: {topic: 'no topic!'}\n",
             ":7: intents.transfer.action.topic: expected a name",
         ),
+        (
+            TRANSFER + "    reply: ok\n    action: {topic: t, fields: {a: ['\\ud800']}}\n".replace("'", '"'),
+            ":7: intents.transfer.action: a lone surrogate is no text",
+        ),
+        (
+            TRANSFER + "    reply: ok\n    action: {topic: t, fields: {'\\ud800': 1}}\n".replace("'", '"'),
+            ":7: intents.transfer.action: '\\ud800' is no name for a field",
+        ),
         (ENOUGH + "greeting: Hello {name}\n", ":4: greeting: {name} is not one of slots: nothing is known here"),
         (ENOUGH + "min_score: 2\n", ":4: min_score: Input should be less than or equal to 1, found '2'"),
         (
@@ -121,6 +137,13 @@ def test_values_are_filled_in_as_they_are_and_braces_can_be_meant():
     assert fill("for {gone}", {}) == "for "
     fields = {"a": "{x}", "b": [1, True, None, {"c": "{x}!"}]}
     assert fill_fields(fields, {"x": "{y}"}) == {"a": "{y}", "b": [1, True, None, {"c": "{y}!"}]}
+
+
+def test_every_key_stands_in_the_documents():
+    text = (Path(__file__).resolve().parents[2] / "docs/dialogue.md").read_text()
+    keys = [*Policy.model_fields, *(f"handover.{name}" for name in HandOverRule.model_fields)]
+    keys += [f"intents.NAME.{name}" for name in IntentRule.model_fields]
+    assert [key for key in keys if f"`{key}`" not in text and key != "handover"] == []
 
 
 def test_topics_are_those_of_all_actions_once():

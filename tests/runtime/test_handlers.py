@@ -61,6 +61,8 @@ class Echo(Handler):
             raise RecordError(DeadLetterReason.INVALID, "bad")
         if value.get("crash"):
             raise ValueError("crash")
+        if value.get("unsendable"):
+            return [Publish("echoes", {"n": "\ud800"}, key=record.key)]
         self.seen[record.key].append(value["n"])
         return [Publish("echoes", {"n": value["n"]}, key=record.key)]
 
@@ -202,7 +204,9 @@ async def test_a_handler_hears_when_a_record_is_finished_and_not_before():
     assert sorted(line.handler.ended) == [0, 1]
 
 
-@pytest.mark.parametrize(("flaw", "reason"), [("bad", b"invalid"), ("crash", b"agent_failed")])
+@pytest.mark.parametrize(
+    ("flaw", "reason"), [("bad", b"invalid"), ("crash", b"agent_failed"), ("unsendable", b"agent_failed")]
+)
 async def test_what_a_handler_refuses_or_fails_on_is_a_dead_letter_and_others_go_on(flaw, reason):
     line = Line()
     await line.dispatcher.assign([PARTITION])
