@@ -105,6 +105,15 @@ class ModelStore:
         _forget_old(cache, name, folder)
         return folder
 
+    def copy(self, name: str, version: int, folder: Path) -> str:
+        """Write all files of a version into the new folder, also those that only training reads; returns its digest."""
+        raw = self._manifest_bytes(name, version)
+        manifest = self._manifest(name, version, raw)
+        with self._about(name, version):
+            _refuse_dangers(manifest, manifest.files, f"{name} {version}")
+            self._download(manifest, manifest.files, raw, folder)
+        return sha256(raw).hexdigest()
+
     def _download(self, manifest: ModelManifest, wanted: list[FileEntry], raw: bytes, folder: Path) -> None:
         beside = folder.parent / f".{folder.name}.{os.getpid()}.{uuid4().hex[:8]}"
         try:

@@ -46,7 +46,7 @@ def train(
     Your own CSV with the columns text and label needs a recipe of four lines (see docs/training.md). Watch with
     [bold]tensorboard --logdir models/joint.run[/bold].
     """
-    _need_training()
+    need_training()
     from .export import check_request
     from .fit import fit
     from .recipe import load_recipe
@@ -78,7 +78,7 @@ def export(
 
     Example: [bold]murmura export models/joint.run --out models/joint --graphs ragged --graphs padded[/bold]
     """
-    _need_training()
+    need_training()
     _export(run, out, graphs, delta)
 
 
@@ -96,7 +96,7 @@ def evaluate(
 
     Example: [bold]murmura evaluate models/joint --data ../shared/data[/bold]
     """
-    _need_training()
+    need_training()
     _evaluate(model, data, recipe, base)
 
 
@@ -124,7 +124,7 @@ def _print_scores(scores: "Scores") -> None:
             typer.echo(f"{task} ({name}): {figures}")
 
 
-def _need_training() -> None:
+def need_training() -> None:
     missing = [
         name for name in ("torch", "transformers", "peft", "sklearn", "seqeval") if not importlib.util.find_spec(name)
     ]

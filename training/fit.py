@@ -25,7 +25,7 @@ from .hold import mixed_loss
 from .model import logits_of
 from .optimiser import drop_words, make_optimiser, rate_at
 from .prepare import Fitting, prepare
-from .recipe import load_recipe
+from .recipe import Encoder, load_recipe
 from .run_folder import RunFolder, RunRecord
 
 
@@ -45,16 +45,19 @@ def fit(
     out: Path,
     *,
     seed: int | None = None,
+    encoder: Path | None = None,
     quiet: bool = False,
     told: Callable[[Progress], None] = lambda progress: None,
 ) -> RunRecord:
-    """Train as the recipe says; `seed` overrides its seed. `told` hears of each scoring of the validation parts.
+    """Train as the recipe says; `seed` and `encoder`, a folder, override the recipe's. `told` hears of each scoring of the validation parts.
 
     Raises SetupError for whatever is wrong beforehand.
     """
     recipe = load_recipe(recipe_path)
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
+    if encoder is not None:
+        recipe = recipe.model_copy(update={"encoder": Encoder(source=str(encoder))})
     torch.set_num_threads(recipe.threads or free_threads())
     run = prepare(recipe, data, RunFolder(out))
     run.folder.begin(recipe_path, run.checkpoint.tokenizer)

@@ -1,0 +1,200 @@
+"""Retraining from a data set folder to a version in the store, without a broker."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_loop import loans, write_base, write_corrections, write_job
+from tiny_training import write_jsonl
+
+from murmura.runtime.errors import SetupError
+from murmura.runtime.model import Model
+from murmura.runtime.model_store import ModelStore
+from murmura.training import retrain as retraining
+from murmura.training.job_preview import preview
+from murmura.training.retrain import STAGES, GateRefused, Retraining, retrain
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    write_base(folder)
+    return folder
+
+
+@pytest.fixture
+def job(base: Path, tmp_path: Path) -> Path:
+    write_corrections(tmp_path / "corrections")
+    return write_job(tmp_path, base)
+
+
+LONGER = {"epochs": 10, "evaluations": 1, "encoder_lr": 1e-3, "head_lr": 5e-3, "dropout": 0.0, "threads": 1}
+
+
+def figures(work: Path) -> dict[str, dict]:
+    found = json.loads((work / "gate" / "gate.json").read_text())["figures"]
+    return {f"{each['task']}/{each['set']}": each for each in found}
+
+
+def test_a_new_label_is_learned_nothing_is_forgotten_and_the_version_lies_in_the_store(job: Path, tmp_path: Path):
+    done = retrain(job, tmp_path / "work", quiet=True)
+    assert (done.name, done.version, done.generation) == ("desk", 1, None)
+    found = figures(tmp_path / "work")
+    assert found["intent/feedback"]["current"] == 0
+    assert found["intent/feedback"]["candidate"] >= 0.9
+    assert found["intent/feedback"]["target"]
+    assert {"intent/test", "topics/test", "places/test"} < set(found)
+    assert all(found[f"{task}/test"]["verdict"] != "worse" for task in ("intent", "topics", "places"))
+    manifest = ModelStore(tmp_path / "store").describe("desk", 1)
+    assert manifest.task("intent").labels == ["lost", "other", "transfer", "loan"]
+    assert manifest.task("intent").open
+    assert manifest.metrics["intent"]["reports"]["feedback"]["accuracy"] >= 0.9
+    assert "# Gate: passed" in done.report.read_text()
+
+
+def test_without_old_data_the_current_answers_are_held_on_to(base: Path, tmp_path: Path):
+    write_corrections(tmp_path / "corrections")
+    usual = [json.loads(line)["text"] for line in (base / "train.jsonl").read_text().splitlines()[:120]]
+    write_jsonl(tmp_path / "usual.jsonl", [{"text": text} for text in usual])
+    gate = {"reports": {task: {"old": {"rows": str(base / "test.jsonl")}} for task in ("intent", "places")}}
+    job = write_job(tmp_path, base, old=None, hold={"texts": ["usual.jsonl"]}, gate=gate, fit=LONGER)
+    retrain(job, tmp_path / "work", quiet=True)
+    found = figures(tmp_path / "work")
+    assert found["intent/feedback"]["candidate"] >= 0.9
+    assert found["intent/old"]["candidate"] >= found["intent/old"]["current"] - 0.02
+    assert found["places/old"]["candidate"] >= found["places/old"]["current"] - 0.02
+    before, after = Model.load(base / "desk").manifest, ModelStore(tmp_path / "store").describe("desk", 1)
+    assert after.task("intent").thresholds == before.task("intent").thresholds
+    assert after.task("topics") == before.task("topics")
+
+
+def test_a_candidate_that_forgets_is_refused_and_not_pushed(base: Path, tmp_path: Path):
+    """Held-out rows on which the old labels are called wrong: whatever is right before is wrong now."""
+    write_corrections(tmp_path / "corrections")
+    moved = [{"text": row["text"], "label": "lost"} for row in loans(40, 9)]
+    gate = {"reports": {"intent": {"own": {"rows": "own.jsonl"}}}}
+    current = Model.load(base / "desk").predict([row["text"] for row in moved], ["intent"])
+    kept = [
+        {**row, "label": next(a["label"] for a in out["intent"]["alternatives"] if a["label"] != "other")}
+        for row, out in zip(moved, current, strict=True)
+    ]
+    write_jsonl(tmp_path / "own.jsonl", kept)
+    job = write_job(tmp_path, base, gate=gate)
+    with pytest.raises(GateRefused, match=r"intent \(own\) is worse: .*; report: .*gate\.md") as refused:
+        retrain(job, tmp_path / "work", quiet=True)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "store").exists()
+    with pytest.raises(GateRefused):  # and once more, without training again
+        retrain(job, tmp_path / "work", quiet=True)
+
+
+def test_killed_while_it_trains_the_same_command_goes_on(job: Path, tmp_path: Path):
+    text = job.read_text().replace("epochs: 3", "epochs: 400")
+    job.write_text(text)
+    command = "from murmura.training.retrain import retrain; from pathlib import Path; import sys\n"
+    command += "retrain(Path(sys.argv[1]), Path(sys.argv[2]), quiet=True, say=lambda line: print(line, flush=True))"
+    with subprocess.Popen(
+        [sys.executable, "-c", command, str(job), str(tmp_path / "work")], stdout=subprocess.PIPE, text=True
+    ) as process:
+        while not (process.stdout.readline() or "mix:").startswith("mix:"):
+            pass
+        time.sleep(0.5)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    run = json.loads((tmp_path / "work" / "job.json").read_text())["run"]
+    # The long training is cut short by hand: only the stage that was interrupted reads this.
+    recipe = tmp_path / "work" / "mix" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("epochs: 400", "epochs: 3"))
+    said: list[str] = []
+    assert retrain(job, tmp_path / "work", quiet=True, say=said.append).version == 1
+    assert [line.split(":")[0] for line in said if line.endswith("(done before)")] == ["current", "data", "mix"]
+    assert json.loads((tmp_path / "work" / "job.json").read_text())["run"] == run
+
+
+def test_interrupted_after_any_stage_nothing_is_done_or_pushed_twice(job: Path, tmp_path: Path, monkeypatch):
+    class Gone(BaseException):
+        pass
+
+    made: list[str] = []
+    for stage in STAGES:
+        real = getattr(Retraining, f"_{stage}")
+
+        def once(self, folder: Path, stage: str = stage, real=real):
+            facts = real(self, folder)
+            made.append(stage)
+            if made.count(stage) == 1 and stage in {"gate", "push"}:  # the marker is not written any more
+                raise Gone
+            return facts
+
+        monkeypatch.setattr(Retraining, f"_{stage}", once)
+    for _ in range(2):
+        with pytest.raises(Gone):
+            retrain(job, tmp_path / "work", quiet=True)
+    assert retrain(job, tmp_path / "work", quiet=True).version == 1
+    assert retrain(job, tmp_path / "work", quiet=True).version == 1
+    assert made == [*STAGES[:7], "gate", "push", "push", "release"]
+    assert ModelStore(tmp_path / "store").versions("desk") == [1]
+
+
+def test_the_next_retraining_starts_from_the_version_in_the_store(job: Path, base: Path, tmp_path: Path):
+    store = ModelStore(tmp_path / "store")
+    store.push(base / "desk")
+    again = write_job(tmp_path, base, model={"store": str(tmp_path / "store"), "name": "desk"})
+    assert retrain(again, tmp_path / "work", quiet=True).version == 2
+    assert (tmp_path / "work" / "current" / "desk-1" / "model.safetensors").is_file()
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(job: Path, tmp_path: Path):
+    before = sorted(tmp_path.rglob("*"))
+    said = "\n".join(preview(job))
+    assert sorted(tmp_path.rglob("*")) == before
+    for part in (
+        "start from desk 0: intent (3 labels, open)",
+        "learn intent: 60 rows, 30 held out, new labels: loan",
+        "replay places: 162 of 324 old rows",
+        "compare intent (feedback): 30 rows, has to become better",
+        "release nothing",
+    ):
+        assert part in said
+
+
+def test_a_rare_new_label_and_one_of_a_closed_task_are_left_out(base: Path, tmp_path: Path):
+    folder = write_corrections(tmp_path / "corrections")
+    with (folder / "intent.train.jsonl").open("a") as file:
+        file.write('{"text": "lown please", "label": "laon"}\n')
+    write_jsonl(folder / "topics.train.jsonl", [{"text": f"gold {n}", "label": ["gold"]} for n in range(20)])
+    said = "\n".join(preview(write_job(tmp_path, base)))
+    assert "left out intent: 1 rows of 'laon'" in said
+    assert "left out topics: 20 rows of 'gold'" in said
+
+
+def test_another_job_in_the_same_work_folder_is_refused(job: Path, base: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(retraining, "STAGES", ("current", "data"))
+    with pytest.raises(AssertionError):  # the run ends early here
+        retrain(job, tmp_path / "work", quiet=True)
+    write_job(tmp_path, base, fit={"epochs": 9})
+    with pytest.raises(SetupError, match=r"begun with another job\.yaml; name another folder with --work"):
+        retrain(job, tmp_path / "work", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"feedbck": {}}, r"job\.yaml:\d+: feedbck: unknown key; expected one of "),
+        ({"feedback": {"data": "x", "manifest": "y"}}, r"job\.yaml:\d+: feedback: expected one of `data`, `manifest`"),
+        ({"feedback": {"manifest": "y"}}, r"feedback can only be read from topics with `kafka`"),
+        ({"model": {}}, r"job\.yaml:\d+: model: expected `folder`, or `store` and `name`"),
+        ({"gate": {"allowances": {"mood": 0.1}}}, r"job\.yaml:\d+: gate\.allowances\.mood: the model has no task mood"),
+        ({"gate": {"target": ["mood"]}}, r"job\.yaml:\d+: gate\.target: the model has no task mood; it has intent, "),
+        ({"old": {"recipe": "nowhere.yaml"}}, r"nowhere\.yaml: cannot read the recipe"),
+        ({"feedback": {"data": "nowhere"}}, r"nowhere: no such folder; expected one that `murmura ingest` made"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_trained(job, base, tmp_path, changes, message):
+    with pytest.raises(SetupError, match=message) as refused:
+        retrain(write_job(tmp_path, base, **changes), tmp_path / "work", quiet=True)
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,42 @@
+"""`murmura retrain`. Found by entry point; torch is imported when it is called."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .commands import need_training
+
+
+def retrain(
+    job: Annotated[Path, typer.Argument(metavar="JOB", help="The job, a YAML file.")],
+    work: Annotated[
+        Path | None, typer.Option("--work", metavar="FOLDER", help="Where the stages lie. Default: JOB.run beside it.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Teach the current model what people corrected; release it when it has forgotten nothing.
+
+    Example: [bold]murmura retrain jobs/desk.yaml[/bold]
+
+    Interrupted, the same command goes on. Exit code 1: the gate refused, and the last line says why and where the report
+    lies.
+    """
+    need_training()
+    if dry_run:
+        from .job_preview import preview
+
+        for line in preview(job):
+            typer.echo(line)
+        return
+    from .retrain import retrain as do
+
+    done = do(job, work or job.with_suffix(".run"), quiet=quiet, say=typer.echo)
+    for each in done.gate.comparisons:
+        found = each.found
+        typer.echo(
+            f"{each.task} ({each.set}): {100 * found.current:.1f} -> {100 * found.candidate:.1f} "
+            f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}] {each.verdict.value}"
+        )
+    typer.echo(f"report: {done.report}")

@@ -1,0 +1,125 @@
+"""The rows that feedback brought, task by task, as far as the model can learn them."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any, Final
+
+from ..runtime.errors import SetupError
+from ..runtime.feedback import known_labels
+from ..schemas.manifest import ModelManifest, TaskSpec
+from .data import Example, Span, read_part
+from .ingest_manifest import DATASET_NAME, load_data_set
+from .recipe import Source, Task
+
+TRAIN: Final = ".train.jsonl"
+HELDOUT: Final = ".heldout.jsonl"
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What there is to learn for one task, and to test it on."""
+
+    spec: TaskSpec
+    train: list[Example]
+    heldout: list[Example]
+    new: list[str]
+    """Labels that the task does not have yet."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Rows by a label that is not learned: new to a closed task, or too rare."""
+
+    @property
+    def labels(self) -> list[str]:
+        """All labels of the head to be: the old ones in their places, then the new ones."""
+        tagging = self.spec.kind == "tagging"
+        added = [f"{prefix}-{label}" for label in self.new for prefix in "BI"] if tagging else self.new
+        return [*self.spec.labels, *added]
+
+    def is_new(self, example: Example) -> bool:
+        return bool(set(named(example)) & set(self.new))
+
+
+def read_corrections(folder: Path, manifest: ModelManifest, least_rows: int) -> dict[str, Corrections]:
+    """Read a data set folder; SetupError when it was changed, names a task that the model lacks, or has no rows."""
+    _check_whole(folder)
+    found = {}
+    specs = {spec.name: spec for spec in manifest.tasks}
+    for file in sorted(folder.glob(f"*{TRAIN}")):
+        task = file.name.removesuffix(TRAIN)
+        if task not in specs:
+            raise SetupError(f"{file}: the model has no task {task}; it has {', '.join(specs)}")
+        train, heldout = _rows(folder, f"{task}{TRAIN}", specs[task]), _rows(folder, f"{task}{HELDOUT}", specs[task])
+        if train:
+            found[task] = _learnable(specs[task], train, heldout, least_rows)
+    if not any(each.train for each in found.values()):
+        raise SetupError(
+            f"{folder}: no TASK{TRAIN} with rows that can be learned; expected the folder of `murmura ingest`"
+        )
+    return found
+
+
+def _check_whole(folder: Path) -> None:
+    if not (folder / DATASET_NAME).is_file():
+        return
+    for entry in load_data_set(folder).files:
+        with (folder / entry.path).open("rb") as file:
+            if file_digest(file, "sha256").hexdigest() != entry.sha256:
+                raise SetupError(f"{folder / entry.path}: it is not what {DATASET_NAME} says (SHA-256); ingest again")
+
+
+def _rows(folder: Path, name: str, spec: TaskSpec) -> list[Example]:
+    if not (folder / name).is_file() or not (folder / name).stat().st_size:
+        return []
+    task = Task(kind=spec.kind, train=[Source(path=name)])
+    return read_part(task.train, task, folder, seed=0)
+
+
+def _learnable(spec: TaskSpec, train: Sequence[Example], heldout: Sequence[Example], least_rows: int) -> Corrections:
+    known = known_labels(spec)
+    counted = Counter(label for example in train for label in set(named(example)) if label not in known)
+    new = sorted(label for label, rows in counted.items() if spec.open and rows >= least_rows)
+    learned = known | set(new)
+    kept = [[e for e in part if set(named(e)) <= learned] for part in (train, heldout)]
+    dropped = Counter(label for e in (*train, *heldout) for label in set(named(e)) - learned)
+    return Corrections(spec, kept[0], kept[1], new, dropped)
+
+
+def named(example: Example) -> tuple[str, ...]:
+    """Return the labels of an example, of a tagging task those of its spans."""
+    return example.labels or tuple(span.label for span in example.spans)
+
+
+def as_row(example: Example, kind: str) -> dict[str, Any]:
+    """Return an example as a line of a training file."""
+    if kind == "tagging":
+        return {"text": example.text, "spans": [_as_item(span) for span in example.spans]}
+    return {"text": example.text, "label": list(example.labels) if kind == "multi_label" else example.labels[0]}
+
+
+def _as_item(span: Span) -> dict[str, Any]:
+    return {"start": span.start, "end": span.end, "label": span.label}
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Write JSON lines and return their number; nothing is written for none."""
+    if rows:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path.write_text(text, encoding="utf-8", newline="\n")
+    return len(rows)
+
+
+def place_of(example: Example) -> tuple[Path, int]:
+    """Return file and line of an example."""
+    file, _, line = example.where.rpartition(":")
+    return Path(file), int(line)
+
+
+def raw_rows(file: Path, lines: set[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield some lines of a JSON lines file with their numbers, from 1."""
+    with file.open(encoding="utf-8") as rows:
+        for number, line in enumerate(rows, 1):
+            if number in lines:
+                yield number, json.loads(line)

@@ -1,0 +1,177 @@
+"""The job: one YAML file that says from which version, on which feedback and beside which old data to train again.
+
+Paths are relative to the folder that the file lies in.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+from ..runtime.settings import KafkaName, KafkaSettings
+from ..runtime.yaml_file import Place, YamlFile
+from ..schemas.manifest import ModelManifest, Name
+from .recipe import Count, Hold, Lora, Positive, Reading, Share, Source, Sources
+
+Part = Annotated[float, Field(ge=0, le=1)]
+
+
+def _beside(path: Path, info: ValidationInfo) -> Path:
+    folder: Path = (info.context or {}).get("beside", Path())
+    return path if path.is_absolute() else folder / path
+
+
+def _all_beside(sources: list[Source], info: ValidationInfo) -> list[Source]:
+    return [each.model_copy(update={"path": str(_beside(Path(each.path), info).resolve())}) for each in sources]
+
+
+Beside = Annotated[Path, AfterValidator(_beside)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Start(_Frozen):
+    """The version to start from, which the gate compares with."""
+
+    folder: Beside | None = None
+    """A model folder with the weights to train on, or a delta folder."""
+    store: str | None = None
+    """A model store, where the new version goes; without `folder` the current version comes from there, too."""
+    name: Name | None = None
+    """In the store. What is current says the broker where `kafka` is set and something was released, else the newest is."""
+    base: Beside | None = None
+    """Where the base checkpoint of a delta lies, when it is a folder."""
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> Self:
+        if self.folder is None and not (self.store and self.name):
+            raise ValueError("expected `folder`, or `store` and `name`")
+        return self
+
+
+class Ingest(_Frozen):
+    """Take everything that these topics hold now."""
+
+    feedback: list[KafkaName] | None = None
+    """Without them the topics of the built-in agents under `prefix`."""
+    results: list[KafkaName] | None = None
+    requests: list[KafkaName] | None = None
+    heldout: Share = 0.2
+    split: Literal["conversation", "text"] = "conversation"
+    tasks: list[Name] | None = None
+
+
+class Feedback(_Frozen):
+    data: Beside | None = None
+    """A folder that `murmura ingest` made, or one with TASK.train.jsonl and TASK.heldout.jsonl."""
+    manifest: Beside | None = None
+    """The `dataset.json` of such a folder, which is made once more."""
+    ingest: Ingest | None = None
+    weight: Count | Literal["balanced"] = "balanced"
+    """How often each row is seen in an epoch. `balanced`: a label that is new is seen as often as an old one is on
+    average, each row at most twenty times."""
+    least_rows: Count = 5
+    """A new label with fewer training rows is left out: it may be a slip of the pen."""
+
+    @model_validator(mode="after")
+    def _is_one_source(self) -> Self:
+        if sum(each is not None for each in (self.data, self.manifest, self.ingest)) != 1:
+            raise ValueError("expected one of `data`, `manifest` and `ingest`")
+        return self
+
+
+class OldData(_Frozen):
+    """What the current version was trained on."""
+
+    recipe: Beside
+    data: Beside = Path()
+    replay: Part = 1.0
+    """This share of each task's training rows is seen again."""
+
+
+class HoldOn(Hold):
+    """Tasks without old data: on these texts the current version's answers are kept."""
+
+    texts: tuple[Beside, ...] = ()
+    """JSON lines or CSV with a column `text`, beside the texts of the feedback: requests of a usual day, say."""
+
+
+class Fit(_Frozen):
+    epochs: Positive = 3.0
+    steps: Count | None = None
+    """Batches in all, instead of epochs."""
+    evaluations: Count = 3
+    encoder_lr: Positive = 1e-4
+    head_lr: Positive = 1e-3
+    batch_size: Count = 32
+    lora: Annotated[Lora | None, BeforeValidator(lambda v: {} if v is True else v or None)] = None
+    label_smoothing: Share = 0.0
+    dropout: Share = 0.1
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    threads: Count | None = None
+    seed: int = 0
+
+
+class HeldOut(Reading):
+    """More rows to compare on."""
+
+    rows: Annotated[Sources, Field(min_length=1), AfterValidator(_all_beside)]
+
+
+class Gate(_Frozen):
+    allowance: Part = 0.005
+    """A task may lose so much, as a share."""
+    allowances: dict[Name, Part] = {}
+    """Exceptions, by task."""
+    target: list[Name] | None = None
+    """Tasks that have to become better on the feedback's held-out rows; without it those that it has rows of."""
+    strict: bool = False
+    """Refuse also what is not proven to be held: the whole interval has to lie above the allowance."""
+    reports: dict[Name, dict[str, HeldOut]] = {}
+    """Task, then set: more held-out rows."""
+
+
+class Release(_Frozen):
+    push: bool = True
+    """Into the store, when the gate has passed."""
+    release: bool = True
+    """And make it current; needs `kafka`."""
+    by: Annotated[str, Field(max_length=200)] = "murmura retrain"
+    why: Annotated[str, Field(max_length=900)] = ""
+
+
+class Job(_Frozen):
+    model: Start
+    feedback: Feedback
+    old: OldData | None = None
+    hold: HoldOn = HoldOn()
+    fit: Fit = Fit()
+    gate: Gate = Gate()
+    release: Release = Release()
+    kafka: KafkaSettings | None = None
+    """Without it nothing is published and nothing is released."""
+    prefix: KafkaName = "murmura"
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        if self.kafka is None and (self.feedback.ingest or self.feedback.manifest):
+            raise ValueError("feedback can only be read from topics with `kafka`; or set feedback.data")
+        return self
+
+
+def read_job(path: Path) -> YamlFile[Job]:
+    """Read and check a job. Raises SetupError with one line: file, line, key, what was expected."""
+    return YamlFile(path, Job, "job", requires="feedback", context={"beside": path.parent})
+
+
+def check_names(file: YamlFile[Job], manifest: ModelManifest) -> None:
+    """Raise SetupError, with the line, for a task that the model does not have."""
+    gate, has = file.value.gate, {spec.name for spec in manifest.tasks}
+    named: list[tuple[Place, str]] = [(("gate", "target", at), name) for at, name in enumerate(gate.target or ())]
+    named += [(("gate", "allowances", name), name) for name in gate.allowances]
+    named += [(("gate", "reports", name), name) for name in gate.reports]
+    for place, name in named:
+        if name not in has:
+            raise file.refusal(place, f"the model has no task {name}; it has {', '.join(sorted(has))}")

@@ -1,0 +1,32 @@
+"""What a job takes from the topics: a data set made once more, or everything that is there now."""
+
+from pathlib import Path
+
+from ..schemas.manifest import ModelManifest
+from ..schemas.topics import named
+from .ingest import ingest, make_plan
+from .ingest_manifest import Options, Plan, labels_of_model, load_data_set
+from .job import Job
+
+
+async def ingest_for(job: Job, manifest: ModelManifest, out: Path) -> None:
+    """Make the data set that the job names in the new folder `out`."""
+    assert job.kafka is not None
+    await ingest(job.kafka, await plan_for(job, manifest), out)
+
+
+async def plan_for(job: Job, manifest: ModelManifest) -> Plan:
+    """Return the records that the job names: those of a manifest, or all that its topics hold now."""
+    if job.feedback.manifest is not None:
+        return load_data_set(job.feedback.manifest)
+    asked = job.feedback.ingest
+    assert asked is not None
+    assert job.kafka is not None
+    ours = [name for name, _ in named(job.prefix) if name.split(".")[-2] in {"classification", "analysis"}]
+    return await make_plan(
+        job.kafka,
+        feedback=asked.feedback or [f"{job.prefix}.feedback"],
+        results=asked.results or [name for name in ours if name.endswith(".results")],
+        requests=asked.requests or [name for name in ours if name.endswith(".requests")],
+        options=Options(heldout=asked.heldout, split=asked.split, tasks=asked.tasks, labels=labels_of_model(manifest)),
+    )
