@@ -268,8 +268,7 @@ class Dispatcher:
                 continue
             outcome.works.append((work.record, work.progress))
             if work.span is not None:
-                work.span.note({"murmura.model": f"{model[0]}/{model[1]}", "murmura.batch.rows": len(entries)})
-                outcome.trace(work.span)
+                outcome.trace(work.span.answered(*model, len(entries)))
             self._decide(outcome, work, entry, model, now)
         if self._reviews is not None:
             self._ask_people(self._reviews, outcome, entries, now)
@@ -306,9 +305,7 @@ class Dispatcher:
                 log.error(
                     "an agent failed", agent=bound.agent.name, why=place_of(error.__cause__), **where(work.record)
                 )
-                self.outbox.dead_letter(outcome, work.record, error, bound.agent.name)
-                if work.span is not None:
-                    work.span.failed(error.reason)
+                self.outbox.dead_letter(outcome, work.record, error, bound.agent.name, work.span)
                 continue
             for message in messages:
                 outcome.add(message, work.record, bound.agent.name)

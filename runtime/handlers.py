@@ -180,7 +180,7 @@ class HandlerRunner:
         hops, text = read_hops(headers.get(HOPS), self._max_hops), headers.get(TRACEPARENT)
         trace = None if text is None else text.encode()
         if self._tracing is not None and (span := self._tracing.begin(record, request_id, trace)) is not None:
-            span.note({"murmura.agents": self.handler.name})
+            span.handled_by(self.handler.name)
             trace = span.traceparent
             outcome.trace(span)
         if record.value is not None and len(record.value) > self._max_value_bytes:

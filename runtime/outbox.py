@@ -103,8 +103,12 @@ class Outbox:
         outcome.works.append((record, progress))
         self.dead_letter(outcome, record, error, None)
 
-    def dead_letter(self, outcome: Outcome, record: ConsumerRecord, error: RecordError, agent: str | None) -> None:
-        """Add the dead letter of a record, or of one agent's part in it."""
+    def dead_letter(
+        self, outcome: Outcome, record: ConsumerRecord, error: RecordError, agent: str | None, span: Span | None = None
+    ) -> None:
+        """Add the dead letter of a record, or of one agent's part in it; its span, where it has one, says so too."""
+        if span is not None:
+            span.failed(error.reason)
         outcome.add(self._letter(record, error, agent), record, agent)
 
     def send(self, outcome: Outcome) -> "asyncio.Task[None]":

@@ -11,7 +11,6 @@ import asyncio
 import re
 import sys
 import threading
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
@@ -40,8 +39,14 @@ class Span:
         context = span.get_span_context()
         self.traceparent = b"00-%032x-%016x-01" % (context.trace_id, context.span_id)
 
-    def note(self, attributes: Mapping[str, str | int | bool]) -> None:
-        self._span.set_attributes(attributes)
+    def handled_by(self, agent: str) -> None:
+        """Say which handler took the record."""
+        self._span.set_attribute("murmura.agent", agent)
+
+    def answered(self, model: str, version: int, rows: int) -> "Span":
+        """Say who answered, in a batch of how many texts."""
+        self._span.set_attributes({"murmura.model": f"{model}/{version}", "murmura.batch.rows": rows})
+        return self
 
     def failed(self, reason: str) -> None:
         """Mark it as one that ended with a dead letter."""

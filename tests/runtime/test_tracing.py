@@ -124,7 +124,7 @@ async def test_a_handler_is_a_hop_too():
     traced = Traced()
     await traced.rehearse([Greeter(), classification], {"id": "1", "text": "hello"})
     first, second = await traced.spans()
-    assert first.attributes["murmura.agents"] == "greeter"
+    assert first.attributes["murmura.agent"] == "greeter"
     assert second.parent.span_id == first.context.span_id
 
 
