@@ -13,8 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
 
-from aiokafka.errors import KafkaError
-
+from ..runtime import topics_admin
 from ..runtime.deadletters import Message
 from ..runtime.errors import SetupError
 from ..runtime.logs import get_logger
@@ -56,15 +55,12 @@ class Announcer:
         return self
 
     async def _start(self, kafka: KafkaSettings) -> bool:
-        self._publisher = Publisher(producer_factory(kafka, ProducerSettings()))
-        try:
-            await self._publisher.start()
-        except (KafkaError, OSError):
-            raise SetupError(f"no broker answers at {kafka.bootstrap_servers}; see kafka.bootstrap_servers") from None
-        if not await self._publisher.has_topic(self._topic("training")):
-            await self._publisher.stop()
+        there = await topics_admin.partitions(kafka)
+        if self._topic("training") not in there:
             raise SetupError(f"topic {self._topic('training')} is not there; `murmura topics --create` makes ours")
-        return await self._publisher.has_topic(self._topic("reviews"))
+        self._publisher = Publisher(producer_factory(kafka, ProducerSettings()))
+        await self._publisher.start()
+        return self._topic("reviews") in there
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._loop is None:

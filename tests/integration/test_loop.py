@@ -1,0 +1,145 @@
+"""The loop on a real Kafka: served, corrected, ingested, retrained, judged, released, swapped in, and answered anew."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from serving import Desk, ids
+from tiny_loop import loans, write_base, write_job
+from tiny_training import rows
+
+from murmura.runtime.feedback import to_record
+from murmura.runtime.model_store import ModelStore
+from murmura.runtime.releases import publish_state, read_states
+from murmura.runtime.settings import KafkaSettings
+from murmura.schemas.feedback import Feedback
+from murmura.schemas.release import released
+from murmura.schemas.review import Review
+from murmura.schemas.training_event import TrainingEvent
+from murmura.training.job_preview import preview
+from murmura.training.retrain import retrain
+
+FIT = {"epochs": 4, "evaluations": 2, "encoder_lr": 1e-3, "head_lr": 5e-3, "dropout": 0.0, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    write_base(folder)
+    return folder
+
+
+@pytest.fixture
+async def corrected(desk: Desk, make_topics) -> Desk:
+    """The topics that the loop needs beside those of serving."""
+    await make_topics("models", prefix=desk.prefix, partitions=1, config={"cleanup.policy": "compact"})
+    await make_topics("events", "training", "feedback", "reviews", prefix=desk.prefix, partitions=1)
+    desk.agents = desk.agents[:1]
+    return desk
+
+
+def correction(result: dict, label: str) -> Feedback:
+    return Feedback(
+        id=f"f{result['request_id']}",
+        prediction_id=result["prediction_id"],
+        agent=result["agent"],
+        task="intent",
+        verdict="correction",
+        value=label,
+        by="ann",
+        at=datetime.now(UTC),
+        consent=True,
+    )
+
+
+async def test_what_people_correct_is_answered_right_after_a_retraining(
+    base: Path, corrected: Desk, tmp_path: Path, monkeypatch
+):
+    desk = corrected
+    monkeypatch.setenv("MURMURA_CACHE", str(tmp_path / "cache"))
+    desk.agents = [_with_tasks(desk)]
+    url = str(tmp_path / "store")
+    store, kafka = ModelStore(url), KafkaSettings(bootstrap_servers=desk.bootstrap)
+    first = store.push(base / "desk")
+    state = released(None, "desk", first, store.digest("desk", first), by="test", why="first", at=datetime.now(UTC))
+    await publish_state(kafka, f"{desk.prefix}.models", state)
+    job = write_job(
+        tmp_path,
+        base,
+        model={"store": url, "name": "desk"},
+        fit=FIT,
+        prefix=desk.prefix,
+        kafka={"bootstrap_servers": desk.bootstrap},
+        feedback={
+            "ingest": {"results": [desk.classified], "requests": [desk.requests], "heldout": 0.3, "split": "text"}
+        },
+    )
+    serving_model = {"cores": 1, "token_budget": 256, "store": url, "name": "desk"}
+    async with desk.serving(model=serving_model) as serving:
+        asked = [{"id": f"q{n}", "text": row["text"]} for n, row in enumerate(loans(90, 3))]
+        await desk.send(*asked)
+        results = [json.loads(record.value) for record in await desk.read(desk.classified, len(asked))]
+        assert {result["model"]["version"] for result in results} == {first}
+        for result in results:
+            sent = to_record(correction(result, "loan"), f"{desk.prefix}.feedback")
+            await desk.send(sent["value"], topic=sent["topic"], key=sent["key"])
+
+        said = "\n".join(await asyncio.to_thread(lambda: list(preview(job))))
+        assert "ingest 90 records of feedback" in said
+        done = await asyncio.to_thread(retrain, job, tmp_path / "work", quiet=True)
+        assert (done.version, done.generation) == (2, 2)
+        assert (await read_states(kafka, f"{desk.prefix}.models"))["desk"].current.version == 2
+
+        swapped = await desk.read(f"{desk.prefix}.events", 1)
+        assert json.loads(swapped[0].value)["event"] == "model.swapped"
+        assert serving.engine.model.manifest.version == 2
+        fresh = [{"id": f"n{n}", "text": row["text"]} for n, row in enumerate(loans(30, 77))]
+        old = [{"id": f"o{n}", "text": row["text"]} for n, row in enumerate(rows(30, 78))]
+        await desk.send(*fresh, *old)
+        records = await desk.read(desk.classified, 150)
+    assert sorted(ids(records)) == sorted(item["id"] for item in (*asked, *fresh, *old))
+    answers = {(value := json.loads(record.value))["request_id"]: value for record in records}
+    right = [_best(answers[item["id"]]) == "loan" for item in fresh]
+    assert sum(right) / len(right) >= 0.8
+    kept = [_best(answers[f"o{n}"]) == row["label"] for n, row in enumerate(rows(30, 78))]
+    assert sum(kept) / len(kept) >= 0.9
+    await _the_run_was_told(desk, tmp_path / "work")
+
+
+def _with_tasks(desk: Desk):
+    from dataclasses import replace
+
+    return replace(desk.agents[0], tasks=("intent",))
+
+
+def _best(result: dict) -> str:
+    return result["outputs"]["intent"]["alternatives"][0]["label"]
+
+
+async def _the_run_was_told(desk: Desk, work: Path) -> None:
+    """Every event of the run lies in the topic under its id, in order; reviews, where there are any, can be read."""
+    records = await desk.read(f"{desk.prefix}.training", 6)
+    events = [TrainingEvent.model_validate_json(record.value) for record in records]
+    names = [event.event.value for event in events]
+    assert names == ["run.started", *["run.progress"] * 2, "run.evaluated", "gate.passed", "run.released"]
+    assert {record.key.decode() for record in records} == {json.loads((work / "job.json").read_text())["run"]}
+    assert events[1].metrics["intent"]["main"] >= 0
+    gate = {f"{figure.task}/{figure.set}": figure for figure in events[4].gate}
+    assert gate["intent/feedback"].verdict == "better"
+    assert gate["intent/test"].verdict != "worse"
+    assert (events[5].version, events[5].generation) == (2, 2)
+    for record in await desk.read(f"{desk.prefix}.reviews", 0):
+        assert Review.model_validate_json(record.value).why in {"error", "label_error", "margin", "out_of_scope"}
+
+
+async def test_a_job_whose_training_topic_is_missing_stops_before_it_trains(desk: Desk, base: Path, tmp_path: Path):
+    from murmura.runtime.errors import SetupError
+
+    job = write_job(tmp_path, base, prefix=desk.prefix, kafka={"bootstrap_servers": desk.bootstrap})
+    assert yaml.safe_load(job.read_text())["prefix"] == desk.prefix
+    with pytest.raises(SetupError, match=rf"topic {desk.prefix}\.training is not there; `murmura topics --create`"):
+        await asyncio.to_thread(retrain, job, tmp_path / "work", quiet=True)
+    assert not (tmp_path / "work" / "data").exists()
