@@ -17,6 +17,7 @@ from ..schemas.envelope import (
 from ..schemas.manifest import ModelManifest, TaskSpec, Thresholds
 from .agent import Agent, Handler
 from .errors import SetupError
+from .feedback import known_labels
 from .routing import Rule
 from .settings import AgentSettings, Settings
 
@@ -139,10 +140,13 @@ def _check_rule(rule: Rule, may: Sequence[str], specs: Mapping[str, TaskSpec], m
         return
     if rule.task not in may:
         raise SetupError(f"{rule.place}.task: {rule.agent} does not answer {rule.task}, but {', '.join(may)}")
+    known = known_labels(specs[rule.task])
     for label in rule.label or ():
-        if label not in specs[rule.task].labels:
-            known = ", ".join(specs[rule.task].labels[:20])
-            raise SetupError(f"{rule.place}.label: {label} is not a label of {rule.task} in model {model}: {known}")
+        if label == specs[rule.task].out_of_scope:
+            raise SetupError(f"{rule.place}.label: {label} is never answered but withheld: use abstained: true")
+        if label not in known:
+            some = ", ".join(sorted(known)[:20])
+            raise SetupError(f"{rule.place}.label: {label} is not a label of {rule.task} in model {model}: {some}")
 
 
 def _defaults(agent: Agent, may: Sequence[TaskSpec]) -> tuple[str, ...]:

@@ -138,6 +138,7 @@ def settings(tmp_path: Path, rules: str, **more) -> Settings:
         ("{agent: classification, task: mood, label: x, topic: o}", "routing.0.task: classification does not answer mood"),
         ("{agent: classification, task: entities, label: x, topic: o}", "routing.0.task: classification does not answer"),
         ("{agent: classification, task: sentiment, label: angry, topic: o}", "routing.0.label: angry is not a label of"),
+        ("{agent: classification, task: intent, label: other, topic: o}", "routing.0.label: other is never answered"),
         ("{agent: classification, otherwise: true, topic: murmura.classification.requests}", "routing.0.topic: "),
     ],
 )  # fmt: skip
@@ -147,6 +148,15 @@ async def test_a_rule_that_the_agents_or_the_model_do_not_know_is_refused_at_its
             [classification, FeedbackAgent()], {"text": "x"}, model=MODEL, settings=settings(tmp_path, f"  - {rule}\n")
         )
     assert str(refused.value).startswith(f"{tmp_path / 'm.yaml'}, line 3: {why}")
+
+
+async def test_a_span_is_named_by_its_label_as_results_name_it(tmp_path):
+    model = FakeModel([SENTIMENT, ENTITIES], {"to london": {"entities": tagged("to london", place="london")}})
+    rules = "  - {agent: analysis, task: entities, label: place, topic: travel}\n"
+    answers = await rehearse(
+        [analysis], {"text": "to london"}, {"text": "no"}, model=model, settings=settings(tmp_path, rules)
+    )
+    assert [message.topic for message in answers.handed_on] == ["travel"]
 
 
 async def test_what_fits_travels_on_as_it_came_with_its_id_its_cause_and_one_hop_more(tmp_path):
