@@ -1,0 +1,54 @@
+"""Which examples a run asks people about."""
+
+from pathlib import Path
+
+import pytest
+from tiny_loop import write_base
+from tiny_training import rows, write_jsonl
+
+from murmura.runtime.model import Model
+from murmura.training.corrections import read_corrections
+from murmura.training.data import read_part
+from murmura.training.doubts import MOST, find_doubts
+from murmura.training.gate_rows import HeldOutSet
+from murmura.training.recipe import Source, Task
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Model:
+    return Model.load(write_base(tmp_path_factory.mktemp("base")))
+
+
+def held(folder: Path, lines: list[dict]) -> HeldOutSet:
+    write_jsonl(folder / "own.jsonl", lines)
+    task = Task(train=[Source(path="own.jsonl")])
+    return HeldOutSet("intent", "own", read_part(task.train, task, folder, seed=0), "other")
+
+
+def wrong(count: int) -> list[dict]:
+    turned = {"lost": "transfer", "transfer": "lost"}
+    return [{"text": r["text"], "label": turned[r["label"]]} for r in rows(count, 7) if r["label"] in turned]
+
+
+def test_a_sure_error_names_its_file_and_line_and_what_was_given(model: Model, tmp_path: Path):
+    right = [{"text": row["text"], "label": row["label"]} for row in rows(30, 7)]
+    (review,) = find_doubts(model, [held(tmp_path, [*right, wrong(1)[0]])], {})
+    assert (review.why, review.example.file, review.example.line) == ("error", "own.jsonl", 31)
+    assert (review.given, review.predicted) == ("transfer", "lost")
+    assert review.score >= 0.9
+    assert review.key == "own.jsonl:31"
+
+
+def test_a_doubted_label_of_feedback_names_its_prediction(model: Model, tmp_path: Path):
+    lines = [{**row, "prediction_id": f"{n:032x}"} for n, row in enumerate(wrong(9))]
+    write_jsonl(tmp_path / "intent.train.jsonl", lines)
+    found = find_doubts(model, [], read_corrections(tmp_path, model.manifest, 1))
+    assert {review.why for review in found} == {"label_error"}
+    assert {review.prediction_id for review in found} <= {line["prediction_id"] for line in lines}
+    assert all(review.example is None for review in found)
+
+
+def test_people_are_asked_about_so_many_and_no_more(model: Model, tmp_path: Path):
+    lines = [{"text": f"{row['text']} {n}", "label": row["label"]} for n, row in enumerate(wrong(300))]
+    found = find_doubts(model, [held(tmp_path, lines)], {})
+    assert len(found) == MOST
