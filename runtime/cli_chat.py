@@ -108,7 +108,10 @@ async def _line(stream: BinaryIO, stop: "asyncio.Event", *, prompt: bool) -> str
             came.set_result(line)
 
     def read() -> None:
-        line = stream.readline()
+        try:
+            line = stream.readline()
+        except OSError:  # the terminal has been closed
+            line = b""
         with suppress(RuntimeError):  # the loop is gone: we were left behind
             loop.call_soon_threadsafe(set_line, line)
 

@@ -245,23 +245,33 @@ class Terminal:
     async def code(self) -> int:
         return await asyncio.to_thread(self.process.wait, 30)
 
+    def __enter__(self) -> "Terminal":
+        return self
 
-async def test_a_person_talks_at_a_terminal_and_goes_on_later(bank: Bank):
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.mark.parametrize("farewell", ["/quit", "Ctrl-D", "Ctrl-C", "closing the terminal"])
+async def test_a_person_talks_at_a_terminal(bank: Bank, farewell: str):
     async with bank.serving():
-        for number, farewell in ((1, "/quit\n"), (2, "\x04"), (3, None)):
-            terminal = Terminal(bank, "--conversation", "c-7")
-            await terminal.until("conversation c-7; /quit ends")
+        with Terminal(bank, "--conversation", "c-7") as terminal:
+            for number in (1, 2):
+                await terminal.until("you> ")
+                terminal.type("thanks\n")
+                await terminal.until("desk> ")
+                await terminal.until(" ms)")
+                assert (await bank.replies(number))[-1].number == number
             await terminal.until("you> ")
-            terminal.type("thanks\n")
-            await terminal.until("desk> ")
-            await terminal.until(" ms)")
-            await terminal.until("you> ")
-            if farewell:
-                terminal.type(farewell)
-            else:
-                terminal.process.send_signal(signal.SIGINT)
-            assert await terminal.code() == 0
-            assert (await bank.replies(number))[-1].number == number
+            match farewell:
+                case "Ctrl-C":
+                    terminal.process.send_signal(signal.SIGINT)
+                case "closing the terminal":
+                    os.close(terminal.file)
+                case _:
+                    terminal.type("/quit\n" if farewell == "/quit" else "\x04")
+            assert await terminal.code() in ({0, 1} if farewell == "closing the terminal" else {0})
 
 
 async def test_a_chat_that_nobody_answers_says_so_in_one_line(bank: Bank):
