@@ -30,10 +30,6 @@ from .work import Work, where
 
 log = get_logger(__name__)
 
-# Batches whose results may be on their way at once. With one, the wait for the broker's acknowledgement bounds the
-# throughput; with many, a light topic waits behind all of them.
-_SENDING = 2
-
 Batches = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 
 
@@ -63,7 +59,7 @@ class Dispatcher:
 
     Invariants:
     - what fails for one record or one agent changes nothing for the others;
-    - no more than the engine's `lookahead` is admitted to it, and nothing while twice as much is still being sent:
+    - no more than the engine's `lookahead` is admitted to it, and nothing while as much is still being sent:
       whatever waits, waits in `Admission`, which decides who goes next;
     - while the publisher cannot send, nothing new is admitted.
     """
@@ -197,7 +193,7 @@ class Dispatcher:
                 await self.outbox.open()
                 tokens_ahead, rows_ahead = self._engine.lookahead
                 tokens, rows = tokens_ahead - self._engine.queued_tokens, rows_ahead - self._engine.queued_rows
-                if tokens <= 0 or rows <= 0 or self.outbox.pending >= _SENDING * rows_ahead:
+                if tokens <= 0 or rows <= 0 or self.outbox.pending >= rows_ahead:
                     break
                 works = self._admission.take(tokens, min(rows, self._chunk_rows))
                 if not works:
