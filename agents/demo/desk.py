@@ -14,6 +14,16 @@ _KEPT: Final = 10_000
 """Settled messages that a repeated result is still recognised for; a demo may run overnight."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Who answered: what feedback has to name."""
+
+    agent: str
+    prediction_id: str
+    model: str
+    version: int
+
+
 @dataclass(slots=True)
 class Message:
     """One record that was sent, and what is known of it by now."""
@@ -25,8 +35,12 @@ class Message:
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     waits_for: set[str] = field(default_factory=set)
     """Agents whose result has not come."""
+    answered: dict[str, Answered] = field(default_factory=dict)
+    """By task."""
     dead: str | None = None
     """Why it became a dead letter."""
+    verdict: str | None = None
+    """What the person who watches said of it."""
     latency_s: float | None = None
 
     @property
@@ -49,7 +63,9 @@ class Desk:
         self.messages: deque[Message] = deque(maxlen=shown)
         """The latest, in the order in which they were sent."""
         self.published = self.answered = self.dead_lettered = 0
-        self.on_settled: Callable[[Message], None] = lambda message: None
+        self.verdicts = self.refused_verdicts = 0
+        """Feedback that was sent, and what of it came back as a dead letter."""
+        self.on_settled: list[Callable[[Message], None]] = []
 
     @property
     def open(self) -> int:
@@ -67,13 +83,22 @@ class Desk:
             self._settle(message, agent, what, at)
         return message
 
-    def result(self, place: Place, agent: str, outputs: Mapping[str, dict[str, Any]], now: float) -> None:
-        """An agent's result came."""
-        self._came(place, agent, outputs, now)
+    def result(
+        self, place: Place, agent: str, outputs: Mapping[str, dict[str, Any]], now: float, by: Answered | None = None
+    ) -> None:
+        """An agent's result came; `by` says what feedback on it names."""
+        self._came(place, agent, (outputs, by), now)
 
     def dead_letter(self, place: Place, why: str, now: float) -> None:
         """A dead letter came, of the record as a whole or of one agent."""
         self._came(place, None, why, now)
+
+    def to_judge(self) -> Message | None:
+        """The message that a verdict is about: the last one that was typed, else the last one that was answered."""
+        answered = [message for message in self.messages if message.settled and message.dead is None]
+        typed = [message for message in answered if message.typed]
+        judged = typed or answered
+        return judged[-1] if judged else None
 
     def per_second(self, now: float) -> float:
         """Messages settled a second, over the last five or since the first."""
@@ -100,7 +125,10 @@ class Desk:
 
     def _settle(self, message: Message, agent: str | None, what: Any, now: float) -> None:
         if agent is not None:
-            message.outputs.update(what)
+            outputs, by = what
+            message.outputs.update(outputs)
+            if by is not None:
+                message.answered |= dict.fromkeys(outputs, by)
             message.waits_for.discard(agent)
         elif message.dead is None:
             message.dead = what
@@ -112,4 +140,5 @@ class Desk:
             self.answered += 1
         else:
             self.dead_lettered += 1
-        self.on_settled(message)
+        for told in self.on_settled:
+            told(message)

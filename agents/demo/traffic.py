@@ -4,18 +4,21 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ..runtime.errors import SetupError
-from ..runtime.publisher import producer_factory
-from ..runtime.settings import ProducerSettings, Settings
-from ..schemas.deadletter import PREFIX
-from .demo_desk import Desk
+from ...runtime.errors import SetupError
+from ...runtime.feedback import to_record
+from ...runtime.publisher import producer_factory
+from ...runtime.settings import ProducerSettings, Settings
+from ...schemas.deadletter import PREFIX
+from ...schemas.feedback import Feedback
+from .desk import Answered, Desk, Message
 
 TOPIC: Final = "support.tickets"
+FEEDBACK: Final = "murmura.feedback"
 SETTLE_S: Final = 10.0
 """How long answers may still come when nothing more is sent."""
 _POLL_MS: Final = 100
@@ -79,16 +82,18 @@ class Customers:
     async def __aexit__(self, *error: object) -> None:
         await self._producer.stop()
 
-    async def send(self, sample: Sample, *, typed: bool = False) -> None:
+    async def send(self, sample: Sample, *, typed: bool = False) -> Message:
         """Send one message; returns when the broker has it."""
         sent_at = time.monotonic()
         key = f"customer-{next(self._numbers)}".encode()
         place = await self._producer.send_and_wait(TOPIC, sample.value, key=key)
-        self._desk.sent((place.partition, place.offset), sample.text, sent_at, typed=typed)
+        return self._desk.sent((place.partition, place.offset), sample.text, sent_at, typed=typed)
 
-    async def say(self, text: str) -> None:
-        """Send what the person who watches has typed."""
-        await self.send(text_sample(text), typed=True)
+    async def judge(self, *feedback: Feedback) -> None:
+        """Send feedback; returns when the broker has it."""
+        sent = [await self._producer.send(**to_record(each, FEEDBACK)) for each in feedback]
+        await asyncio.gather(*sent)
+        self._desk.verdicts += len(feedback)
 
     async def keep_sending(self, samples: list[Sample], rate: float, stop: asyncio.Event) -> None:
         """Send samples until `stop`, `rate` a second on average, at random times and in small crowds."""
@@ -114,23 +119,32 @@ def _endless(samples: list[Sample], chance: random.Random) -> Iterator[Sample]:
         chance.shuffle(order)
 
 
-async def collect(consumer: Any, desk: Desk) -> None:
-    """Read results and dead letters into the books, for ever."""
+async def collect(
+    consumer: Any, desk: Desk, others: Mapping[str, Callable[[bytes, float], None]] | None = None
+) -> None:
+    """Read results and dead letters into the books, for ever; values of `others` go to whoever listens to their topic."""
     while True:
         for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
             now = time.monotonic()
             for record in records:
-                _note(record, desk, now)
+                if others and record.topic in others:
+                    others[record.topic](record.value, now)
+                else:
+                    _note(record, desk, now)
 
 
 def _note(record: Any, desk: Desk, now: float) -> None:
     dead = {name.removeprefix(PREFIX): value.decode() for name, value in record.headers if name.startswith(PREFIX)}
+    if dead.get("topic") == FEEDBACK:
+        desk.refused_verdicts += 1
+        return
     if dead:
         desk.dead_letter((int(dead["partition"]), int(dead["offset"])), dead["reason"], now)
         return
     result = json.loads(record.value)
-    source = result["source"]
-    desk.result((source["partition"], source["offset"]), result["agent"], result["outputs"], now)
+    source, model = result["source"], result["model"]
+    by = Answered(result["agent"], result["prediction_id"], model["name"], model["version"])
+    desk.result((source["partition"], source["offset"]), result["agent"], result["outputs"], now, by)
 
 
 async def settled(desk: Desk) -> None:

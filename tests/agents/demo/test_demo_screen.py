@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from murmura.agents.demo_desk import Desk
-from murmura.agents.demo_screen import Facts, Now, ordered, plain_line, screen
+from murmura.agents.demo.desk import Desk
+from murmura.agents.demo.screen import Facts, Now, ordered, plain_line, screen
 from murmura.runtime.testing import abstained, classified, tagged
 from murmura.schemas.manifest import TaskSpec
 

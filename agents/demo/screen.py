@@ -9,17 +9,18 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from ..runtime.model import Model
-from ..runtime.summaries import output_line, safe
-from ..schemas.manifest import TaskSpec
-from .demo_desk import Desk, Message
+from ...runtime.model import Model
+from ...runtime.summaries import output_line, safe
+from ...schemas.manifest import TaskSpec
+from .desk import Desk, Message
+from .keys import KEYS
 
 _FEW_LABELS, _LONG_LABEL = 10, 20
 _ORDER: Final = {"classification": 0, "multi_label": 1, "tagging": 2}
 _TONES: Final = {"positive": "green", "negative": "red"}
 _WIDE: Final = 120
 """From so many columns on there is room for the kind of an entity beside its text."""
-_HEAD_LINES, _FOOT_LINES = 3, 6
+_HEAD_LINES, FOOT_LINES = 3, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Now:
     batch_rows: float
     typed: str | None
     """The line being typed; None where nobody can type."""
+    at: float = 0.0
+    """Monotonic time."""
 
 
 def ordered(tasks: Iterable[TaskSpec]) -> tuple[TaskSpec, ...]:
@@ -55,16 +58,20 @@ def ordered(tasks: Iterable[TaskSpec]) -> tuple[TaskSpec, ...]:
 
 def screen(facts: Facts, desk: Desk, now: Now, width: int, height: int) -> RenderableType:
     """Draw everything into `width` x `height` characters, the newest message last."""
-    rows = max(height - _HEAD_LINES - _FOOT_LINES, 1)
+    rows = max(height - _HEAD_LINES - FOOT_LINES, 1)
     messages = list(desk.messages)[-rows:]
-    title = Text.assemble(("Murmura", "bold cyan"), "  a support desk, answered live")
-    model = Text(f"{facts.model} on {facts.device}", "dim")
+    head = heading("a support desk, answered live", f"{facts.model} on {facts.device}")
+    filler = [Text("")] * (rows - len(messages))
+    return Group(head, Text(""), table(messages, facts.tasks, width), *filler, *foot(facts, desk, now, width))
+
+
+def heading(title: str, model: str) -> Table:
+    """Draw the first line."""
     head = Table.grid(expand=True)
     head.add_column(no_wrap=True)
     head.add_column(justify="right", no_wrap=True)
-    head.add_row(title, model)
-    filler = [Text("")] * (rows - len(messages))
-    return Group(head, Text(""), table(messages, facts.tasks, width), *filler, *_foot(facts, desk, now, width))
+    head.add_row(Text.assemble(("Murmura", "bold cyan"), f"  {title}"), Text(model, "dim"))
+    return head
 
 
 def table(messages: Sequence[Message], tasks: Sequence[TaskSpec], width: int) -> Table:
@@ -98,6 +105,8 @@ def _cells(message: Message, tasks: Sequence[TaskSpec], *, wide: bool) -> list[T
     text = Text(safe(message.text, 300), "bold cyan" if message.typed else "")
     if message.typed:
         text = Text("› ", "bold cyan") + text
+    if message.verdict:
+        text = Text(f"[{message.verdict}] ", "bold yellow") + text
     if message.dead is not None:
         text.stylize("dim")
         why = [Text("dead letter", "red"), Text(message.dead, "red")]
@@ -128,7 +137,8 @@ def _cell(output: dict[str, Any] | None, wide: bool) -> Text:
     return Text(output_line(output))
 
 
-def _foot(facts: Facts, desk: Desk, now: Now, width: int) -> list[RenderableType]:
+def foot(facts: Facts, desk: Desk, now: Now, width: int) -> list[RenderableType]:
+    """Draw the last six lines: figures, addresses, the way on, and what is being typed."""
     latency = desk.median_latency_s()
     figures = (
         (f"{now.per_second:.1f}", "messages/s"),
@@ -137,6 +147,8 @@ def _foot(facts: Facts, desk: Desk, now: Now, width: int) -> list[RenderableType
         (f"{desk.answered}", "answered"),
         (f"{desk.dead_lettered}", "dead letters" if desk.dead_lettered != 1 else "dead letter"),
         (f"{desk.open}", "open"),
+        *([(f"{desk.verdicts}", "verdicts" if desk.verdicts != 1 else "verdict")] if desk.verdicts else []),
+        *([(f"{desk.refused_verdicts}", "refused")] if desk.refused_verdicts else []),
     )
     line = Text("   ").join(Text.assemble((value, "bold"), f" {what}") for value, what in figures)
     addresses = Text(f"metrics {facts.url}/metrics   health {facts.url}/readyz", "dim")
@@ -147,7 +159,11 @@ def _foot(facts: Facts, desk: Desk, now: Now, width: int) -> list[RenderableType
         lines.append(Text.assemble(("› ", "bold cyan"), now.typed[-(width - 4) :], ("█", "cyan")))
     else:
         lines.append(
-            Text.assemble(("› ", "bold cyan"), ("█", "cyan"), (" type a message, Enter sends it; Ctrl-C ends", "dim"))
+            Text.assemble(
+                ("› ", "bold cyan"),
+                ("█", "cyan"),
+                (f" type a message, Enter sends it; then {KEYS}; Ctrl-C ends", "dim"),
+            )
         )
     for one in lines:
         one.no_wrap, one.overflow = True, "ellipsis"

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from murmura.agents import demo as demo_command
-from murmura.agents.demo_traffic import read_samples
+from murmura.agents.demo import command as demo_command
+from murmura.agents.demo import room
+from murmura.agents.demo.traffic import read_samples
 from murmura.runtime.errors import SetupError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MURMURA = str(Path(sys.executable).with_name("murmura"))
 LAST_LINE = r"published (\d+), answered (\d+), dead-lettered (\d+), lost (\d+)"
 MESSAGES = ROOT / "deploy/demo/messages.jsonl"
@@ -130,7 +131,7 @@ def test_what_is_missing_is_one_line_and_code_2(arguments, words, tmp_path):
 
 
 def test_outside_a_clone_it_says_what_to_name(monkeypatch, tmp_path):
-    monkeypatch.setattr(demo_command, "HERE", tmp_path)
+    monkeypatch.setattr(room, "HERE", tmp_path)
     with pytest.raises(SetupError, match=r"the demo's model is in the repository, not here.*--model FOLDER"):
         demo_command.demo()
 

@@ -11,13 +11,18 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 LONGEST: Final = 500
+KEYS: Final = "+ right, - wrong, =LABEL what is right"
 _BACKSPACE: Final = "\x7f\b"
 _ENTER: Final = "\r\n"
+_AT_ONCE: Final = "+-"
 _CLEAR: Final = "\x15\x17"  # Ctrl-U, Ctrl-W
 
 
 class Line:
-    """A line being typed. Fed with characters as a terminal sends them; gives a text when Enter was pressed."""
+    """A line being typed. Fed with characters as a terminal sends them; gives a text when Enter was pressed.
+
+    A `+` or a `-` at its beginning is a line by itself: these are keys, for a verdict.
+    """
 
     def __init__(self) -> None:
         self.typed = ""
@@ -33,6 +38,8 @@ class Line:
                 if self.typed.strip():
                     finished.append(self.typed.strip())
                 self.typed = ""
+            elif character in _AT_ONCE and not self.typed:
+                finished.append(character)
             elif character in _BACKSPACE:
                 self.typed = self.typed[:-1]
             elif character in _CLEAR:

@@ -1,0 +1,142 @@
+"""`murmura demo`: both built-in agents answer a support desk's messages, on a broker and a model in this process."""
+
+import asyncio
+import io
+import sys
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...runtime import cli_options as options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ...runtime.app import Serving
+    from ...runtime.settings import Settings
+    from .desk import Desk
+    from .screen import Facts
+    from .traffic import Customers, Sample
+
+
+def demo(
+    model: options.Model = None,
+    messages: Annotated[
+        Path | None, typer.Option("--messages", metavar="FILE", help="JSON lines with `text`. Default: our samples.")
+    ] = None,
+    rate: Annotated[float, typer.Option("--rate", min=0.1, max=1000, help="Messages a second.")] = 6.0,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=1, metavar="N", help="End after so long. Default: at Ctrl-C.")
+    ] = None,
+    device: options.Device = None,
+    http: options.Http = None,
+) -> None:
+    """Watch messages being classified and analysed, live.
+
+    Needs no Kafka and no torch: a broker and a small model run in this process. Type a message of your own, and tell
+    with a key what its answer was worth.
+
+    Example: [bold]murmura demo --seconds 20[/bold]
+
+    With your own model and texts: [bold]murmura demo --model models/desk --messages texts.jsonl[/bold]
+    """
+    print("murmura demo: a bank's support desk, answered in this process", flush=True)
+    # Imported after the first line: they take a second.
+    from ...runtime import cli_run, logs
+    from ...runtime.embedded import EmbeddedBroker
+    from .room import TOPICS, demo_settings, from_repository
+
+    folder = model or from_repository("model", "--model FOLDER")
+    samples_file = messages or from_repository("messages.jsonl", "--messages FILE")
+
+    held = io.StringIO()  # a log line in the middle of the table would tear it
+    logs.configure("warning", "pretty", stream=held)
+    try:
+        with EmbeddedBroker(TOPICS) as broker:
+            settings = demo_settings(broker.bootstrap, http, {"folder": folder, "device": device})
+            desk = cli_run.run(lambda stop: _demo(settings, samples_file, rate, seconds, stop))
+    finally:
+        sys.stderr.write(held.getvalue())
+    print(
+        f"published {desk.published}, answered {desk.answered}, dead-lettered {desk.dead_lettered}, lost {desk.open}",
+        flush=True,
+    )
+    raise typer.Exit(1 if desk.open else 0)
+
+
+async def _demo(
+    settings: "Settings", samples_file: Path, rate: float, seconds: float | None, stop: asyncio.Event
+) -> "Desk":
+    """Load the model, serve, and watch what is served until `stop` or for `seconds`."""
+    from ...runtime.model import Model
+    from ...runtime.store import read_manifest, resolve
+    from .room import serving
+    from .traffic import read_samples
+
+    samples = read_samples(samples_file)
+    folder, device = settings.model.folder, settings.model.device
+    assert folder is not None
+    first_time = ", put together with its base on first use" if read_manifest(folder).is_delta else ""
+    print(f"model: {folder}{first_time}", flush=True)
+    model = await asyncio.to_thread(lambda: Model.load(resolve(folder), device=device))
+    async with serving(settings, model) as (started, server):
+        return await _watch(settings, started, samples, rate, seconds, stop, server)
+
+
+async def _watch(
+    settings: "Settings",
+    serving: "Serving",
+    samples: "list[Sample]",
+    rate: float,
+    seconds: float | None,
+    stop: asyncio.Event,
+    server: asyncio.Task[None],
+) -> "Desk":
+    """Send samples and show what becomes of them; then wait for the last answers and say how to go on."""
+    from rich.console import Console
+
+    from ...runtime.reader import reading
+    from .desk import Desk
+    from .room import ANSWERING, ANSWERS
+    from .screen import Facts, farewell
+    from .traffic import Customers, collect, settled
+
+    console = Console()
+    facts = Facts.of(serving.engine.model, serving.url)
+    desk = Desk(frozenset(ANSWERING))
+    async with (
+        reading(settings.kafka, ANSWERS, from_beginning=True) as consumer,
+        Customers(settings, desk) as customers,
+        _shown(console, facts, desk, serving, customers),
+    ):
+        collecting = asyncio.create_task(collect(consumer, desk))
+        sending = asyncio.create_task(customers.keep_sending(samples, rate, stop))
+        parts = (collecting, sending, server)
+        await asyncio.wait(parts, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        await sending
+        if not server.done():
+            await settled(desk)
+        collecting.cancel()
+        await asyncio.gather(collecting, return_exceptions=True)
+    farewell(console, facts, desk, str(settings.model.folder))
+    return desk
+
+
+def _shown(
+    console: "Console", facts: "Facts", desk: "Desk", serving: "Serving", customers: "Customers"
+) -> "AbstractAsyncContextManager[None]":
+    """Show a live table on a terminal, and elsewhere a line for each message."""
+    from .live import can_show, shown
+    from .person import Person
+    from .screen import plain_line, screen
+
+    if can_show(console):
+        draw = partial(screen, facts, desk)
+        return shown(console, desk, serving.metrics, draw, Person(desk, customers, facts.tasks).types)
+    console.print(f"metrics {facts.url}/metrics, health {facts.url}/readyz", soft_wrap=True)
+    desk.on_settled.append(lambda message: print(plain_line(message, facts.tasks), flush=True))
+    return nullcontext()

@@ -1,0 +1,96 @@
+"""Messages with known answers: asked before and after, over Kafka like any other, and scored as they were served."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...runtime.errors import SetupError
+from .desk import Message
+from .room import HERE, REPOSITORY
+
+Spans = frozenset[tuple[int, int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of messages, and in which field the right answer stands. `label`: it is the same for all."""
+
+    task: str
+    name: str
+    file: Path
+    field: str = ""
+    label: str = ""
+
+    def as_report(self) -> dict[str, Any]:
+        """Return the set as a retraining job names it, so that the gate compares on the same rows."""
+        rows = {"path": str(self.file)} | ({"label": self.label} if self.label else {})
+        columns = {"spans": self.field, "span_label": "slot"} if self.field == "slots" else {"label": self.field}
+        return {"rows": [rows]} | ({} if self.label else {"columns": columns})
+
+
+_PRODUCT, _DESK = HERE / "learn/product-heldout.jsonl", HERE / "learn/desk-messages.jsonl"
+NEW_PRODUCT, NEW_QUEUE = "new product", "loans"
+SOURCES = (
+    Source("intent", NEW_PRODUCT, _PRODUCT, field="intent"),
+    Source("queue", NEW_PRODUCT, _PRODUCT, label=NEW_QUEUE),
+    Source("intent", "the desk's", _DESK, field="intent"),
+    Source("queue", "the desk's", REPOSITORY / "recipes/demo/report-messages.jsonl", field="queue"),
+    Source("sentiment", "the desk's", _DESK, field="sentiment"),
+    Source("entities", "the desk's", HERE / "learn/desk-entities.jsonl", field="slots"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """One task's questions, with what is right."""
+
+    task: str
+    name: str
+    answers: Mapping[str, str | Spans]
+    """By text."""
+
+    def score(self, messages: Mapping[str, Message]) -> float:
+        """Return the share that was answered right, of spans the F1; a message without an answer is wrong."""
+        outputs = {text: messages[text].outputs.get(self.task, {}) for text in self.answers}
+        spans = [(_spans(outputs[text]), right) for text, right in self.answers.items() if isinstance(right, frozenset)]
+        if spans:
+            return _f1(spans)
+        return sum(_label(outputs[text]) == right for text, right in self.answers.items()) / len(self.answers)
+
+
+def _label(output: Mapping[str, Any]) -> str | None:
+    return output.get("label") or output.get("reason")  # `out_of_scope` is an answer, `below_threshold` is none
+
+
+def _spans(output: Mapping[str, Any]) -> Spans:
+    return frozenset((span["start"], span["end"], span["label"]) for span in output.get("spans", ()))
+
+
+def _f1(pairs: Sequence[tuple[Spans, Spans]]) -> float:
+    hit = sum(len(found & right) for found, right in pairs)
+    total = sum(len(found) + len(right) for found, right in pairs)
+    return 2 * hit / total if total else 1.0
+
+
+def read_papers(sources: Sequence[Source] = SOURCES) -> list[Paper]:
+    """Read all sets. SetupError for a file that cannot be read."""
+    return [Paper(source.task, source.name, _answers(source)) for source in sources]
+
+
+def _answers(source: Source) -> dict[str, str | Spans]:
+    return {row["text"]: source.label or _right(row[source.field]) for row in read_rows(source.file)}
+
+
+def _right(value: Any) -> str | Spans:
+    if isinstance(value, str):
+        return value
+    return frozenset((slot["start"], slot["end"], slot["slot"]) for slot in value)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path}: cannot read the demo's messages ({type(error).__name__}): use a clone") from None

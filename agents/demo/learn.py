@@ -1,0 +1,143 @@
+"""The story of the learning demo: asked, corrected, retrained, swapped, asked again, while customers go on writing."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ...runtime.errors import MurmuraError
+from ...schemas.feedback import Verdict
+from .board import Board, Figure, Phase, Stage
+from .desk import Desk, Message
+from .exam import NEW_PRODUCT, NEW_QUEUE, Paper
+from .person import feedback_on
+from .retraining import retraining
+from .traffic import Customers, text_sample
+
+WARM_S: Final = 2.0
+"""The first answers are slower: caches are cold."""
+USUAL_S: Final = 10.0
+"""How long the desk is watched before anything happens, for its usual latency."""
+AROUND_S: Final = 5.0
+"""How long after the swap still counts as around it."""
+SWAP_S: Final = 60.0
+ANSWER_S: Final = 30.0
+_AT_ONCE: Final = 4
+"""Messages that are open at a time when many are asked: a conversation, no backlog."""
+PEOPLE: Final = ("ann", "bo", "cem")
+
+
+@dataclass(frozen=True)
+class Script:
+    """What is read beforehand."""
+
+    papers: Sequence[Paper]
+    corrections: Sequence[dict[str, Any]]
+    """Messages about the new product: `text`, and the `intent` that people will say is right."""
+    job: Path
+
+
+class Story:
+    """Takes the stages in their order. What comes of them stands on the board, a failure too."""
+
+    def __init__(self, script: Script, desk: Desk, customers: Customers, board: Board) -> None:
+        self._script, self._desk, self._customers, self._board = script, desk, customers, board
+        for paper in script.papers:
+            board.figures[paper.task, paper.name] = Figure(len(paper.answers))
+        desk.on_settled.append(board.settled)
+
+    async def tell(self) -> None:
+        """Tell all of it, or as far as it comes."""
+        try:
+            await self._answer()
+            await self._ask(Stage.BEFORE)
+            await self._correct()
+            await self._retrain()
+            await self._ask(Stage.AFTER)
+        except MurmuraError as error:
+            self._board.fail(str(error))
+
+    async def _answer(self) -> None:
+        self._board.begin(Stage.ANSWER, time.monotonic(), "what customers write, all tasks in one pass")
+        await asyncio.sleep(WARM_S)
+        self._board.phase = Phase.USUAL
+        await asyncio.sleep(USUAL_S)
+        self._board.phase = None
+        self._board.end(Stage.ANSWER, time.monotonic(), f"version {self._board.version}; it goes on to the end")
+
+    async def _ask(self, stage: Stage) -> None:
+        """Ask every question of every paper, and note the scores."""
+        board, papers = self._board, self._script.papers
+        texts = list(dict.fromkeys(text for paper in papers for text in paper.answers))
+        board.begin(stage, time.monotonic())
+
+        async def note(number: int, message: Message) -> None:
+            board.say(stage, f"{number} of {len(texts)} messages with known answers")
+
+        by_text = dict(zip(texts, await self._send_all(texts, note), strict=True))
+        for paper in papers:
+            board.figures[paper.task, paper.name].note(paper.score(by_text), after=stage is Stage.AFTER)
+        right = board.figures["intent", NEW_PRODUCT].latest
+        board.end(stage, time.monotonic(), f"{len(texts)} messages; of the new product {100 * right:.0f} % right")
+
+    async def _correct(self) -> None:
+        """Send messages about the new product; people say what each should have been."""
+        rows, board = self._script.corrections, self._board
+        by_text = {row["text"]: row["intent"] for row in rows}
+        board.begin(Stage.CORRECT, time.monotonic())
+
+        async def correct(number: int, message: Message) -> None:
+            intent, person = by_text[message.text], PEOPLE[number % len(PEOPLE)]
+            message.verdict = f"={intent}"
+            right = {"intent": intent, "queue": NEW_QUEUE}
+            await self._customers.judge(
+                *(feedback_on(message, task, Verdict.CORRECTION, label, person) for task, label in right.items())
+            )
+            board.say(Stage.CORRECT, f"{number} of {len(rows)} messages, by {', '.join(PEOPLE)}")
+
+        await self._send_all(list(by_text), correct)
+        labels = len(set(by_text.values()))
+        said = f"{len(by_text)} messages: {2 * len(by_text)} verdicts, {labels} new intents, a new queue"
+        board.end(Stage.CORRECT, time.monotonic(), said)
+
+    async def _retrain(self) -> None:
+        """Run the job beside the traffic, until the new version serves."""
+        board = self._board
+        board.begin(Stage.RETRAIN, time.monotonic(), "starting")
+        board.phase = Phase.TRAINING
+        async with retraining(self._script.job, board.process_said) as process:
+            await process.finished()
+        await _until(lambda: board.swapped or board.failed is not None, SWAP_S, "the new version did not go live")
+        if board.failed is not None:
+            raise MurmuraError(board.failed)
+        await asyncio.sleep(AROUND_S)
+        board.phase = None
+
+    async def _send_all(self, texts: Sequence[str], then: Callable[[int, Message], Awaitable[None]]) -> list[Message]:
+        """Send messages, a few at a time; `then` is told how many are answered, and the one that was."""
+        room, done = asyncio.Semaphore(_AT_ONCE), 0
+
+        async def one(text: str) -> Message:
+            nonlocal done
+            async with room:
+                message = await self._customers.send(text_sample(text))
+                await _until(lambda: message.settled, ANSWER_S, f"no answer to a message within {ANSWER_S:g} s")
+            if message.dead is not None:
+                raise MurmuraError(f"a message of the demo's became a dead letter: {message.dead}")
+            done += 1
+            await then(done, message)
+            return message
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(text)) for text in texts]
+        return [task.result() for task in tasks]
+
+
+async def _until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise MurmuraError(otherwise)
+        await asyncio.sleep(0.01)

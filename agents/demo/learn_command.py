@@ -1,0 +1,227 @@
+"""`murmura demo-learn`: the whole loop on one screen, from a correction to the version that has learned from it."""
+
+import asyncio
+import contextlib
+import importlib.util
+import io
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...runtime import cli_options as options
+from ...runtime.errors import SetupError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ...runtime.app import Serving
+    from ...runtime.settings import Settings
+    from .board import Board
+    from .desk import Desk
+    from .learn import Script
+    from .screen import Facts
+    from .traffic import Customers, Sample
+
+
+def demo_learn(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="FOLDER",
+            help="Public data sets that the model was made of: a share is seen again, their tests take part in the gate.",
+        ),
+    ] = None,
+    rate: Annotated[float, typer.Option("--rate", min=0.1, max=200, help="Customers' messages a second.")] = 6.0,
+    stay: Annotated[bool, typer.Option("--stay", help="Go on answering at the end, until Ctrl-C.")] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option("--keep", metavar="FOLDER", help="Keep job, data set, gate report and versions; a new folder."),
+    ] = None,
+    device: options.Device = None,
+    http: options.Http = None,
+) -> None:
+    """Watch a model learn from what people correct, while it goes on answering.
+
+    A bank has a new product, loans, of which its model has never heard. The desk answers, people correct, `murmura
+    retrain` learns beside the traffic, the gate compares old and new, the new version goes live, and what became of
+    the new product and of the old tasks is printed. Takes about three minutes; needs the training extra, no Kafka.
+
+    Example: [bold]murmura demo-learn --stay[/bold], then type: can i get a loan for a used van
+    """
+    print(
+        "murmura demo-learn: a bank's support desk learns a new product, in this process and one beside it", flush=True
+    )
+    _need_training()
+    from ...runtime import cli_run, logs
+    from ...runtime.embedded import EmbeddedBroker
+
+    held = io.StringIO()  # a log line in the middle of the screen would tear it
+    logs.configure("warning", "pretty", stream=held)
+    try:
+        with _work_folder(keep) as work, EmbeddedBroker(_topics()) as broker:
+            settings = _published(work, broker.bootstrap, http, device)
+            script = _script(work, settings, data)
+            desk, board = cli_run.run(lambda stop: _demo(settings, script, rate, stay, stop))
+            if keep is not None:
+                (work / "outcome.json").write_text(board.as_json(), encoding="utf-8")
+    finally:
+        sys.stderr.write(held.getvalue())
+    _say_outcome(desk, board, keep)
+    raise typer.Exit(0 if board.complete and not desk.open else 1)
+
+
+def _need_training() -> None:
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers", "peft", "sklearn")):
+        raise SetupError("demo-learn trains a model: `make demo-learn`, or pip install 'murmura[demo,training]'")
+
+
+@contextlib.contextmanager
+def _work_folder(keep: Path | None) -> Iterator[Path]:
+    """Give the folder of everything that is made, the cache of models too: nothing is left in the user's own."""
+    with contextlib.ExitStack() as stack:
+        if keep is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="murmura-learn-")))
+        else:
+            if keep.exists():
+                raise SetupError(f"--keep {keep}: it exists; name a new folder")
+            keep.mkdir(parents=True)
+            folder = keep.resolve()
+        os.environ["MURMURA_CACHE"] = str(folder / "cache")
+        yield folder
+
+
+def _topics() -> dict[str, int]:
+    from .room import TOPICS
+
+    return TOPICS | {"murmura.models": 1, "murmura.events": 1, "murmura.training": 1, "murmura.reviews": 3}
+
+
+def _published(work: Path, bootstrap: str, http: str | None, device: str | None) -> "Settings":
+    """Push the demo's model to a store as version 1, release it, and return the settings of a process that serves it."""
+    from datetime import UTC, datetime
+
+    from ...runtime.model_store import ModelStore
+    from ...runtime.releases import publish_state
+    from ...runtime.store import read_manifest
+    from ...schemas.release import released
+    from .room import demo_settings, from_repository
+
+    folder = from_repository("model", "`murmura retrain` with a model of yours")
+    name, where = read_manifest(folder).name, str(work / "store")
+    store = ModelStore(where)
+    version = store.push(folder)
+    settings = demo_settings(bootstrap, http, {"store": where, "name": name, "device": device})
+    state = released(
+        None, name, version, store.digest(name, version), by="the demo", why="the first", at=datetime.now(UTC)
+    )
+    asyncio.run(publish_state(settings.kafka, f"{settings.prefix}.models", state))
+    print(f"model: {name} {version}, put together with its base in the work folder", flush=True)
+    return settings
+
+
+def _script(work: Path, settings: "Settings", data: Path | None) -> "Script":
+    from .exam import read_papers, read_rows
+    from .learn import Script
+    from .retraining import write_job
+    from .room import from_repository
+
+    if data is not None and not data.is_dir():
+        raise SetupError(f"--data {data}: no such folder")
+    corrections = read_rows(from_repository("learn/product-corrections.jsonl", "a clone of the repository"))
+    job = write_job(work, settings.kafka.bootstrap_servers, str(settings.model.name), data)
+    return Script(read_papers(), corrections, job)
+
+
+async def _demo(
+    settings: "Settings", script: "Script", rate: float, stay: bool, stop: asyncio.Event
+) -> "tuple[Desk, Board]":
+    """Serve, let customers write, and tell the story until its end, `stop`, or the end of serving."""
+    from rich.console import Console
+
+    from ...runtime.reader import reading
+    from .board import Board
+    from .desk import Desk
+    from .learn import Story
+    from .room import ANSWERING, ANSWERS, from_repository, serving
+    from .screen import Facts
+    from .traffic import Customers, collect, read_samples, settled
+
+    samples = _readable(read_samples(from_repository("messages.jsonl", "a clone of the repository")))
+    desk, board = Desk(frozenset(ANSWERING)), Board()
+    events = {f"{settings.prefix}.training": board.training_said, f"{settings.prefix}.events": board.serving_said}
+    async with (
+        serving(settings) as (started, server),
+        reading(settings.kafka, [*ANSWERS, *events], from_beginning=True) as consumer,
+        Customers(settings, desk) as customers,
+    ):
+        facts = Facts.of(started.engine.model, started.url)
+        board.version = started.engine.model.manifest.version
+        story = Story(script, desk, customers, board)
+        async with _shown(Console(), facts, board, desk, started, customers):
+            collecting = asyncio.create_task(collect(consumer, desk, events))
+            sending = asyncio.create_task(customers.keep_sending(samples, rate, stop))
+            telling = asyncio.create_task(story.tell())
+            stopped = asyncio.create_task(stop.wait())
+            parts = (collecting, sending, server, *([] if stay else [telling]), stopped)
+            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            stop.set()
+            telling.cancel()
+            await asyncio.gather(telling, sending, return_exceptions=True)
+            if not server.done():
+                await settled(desk)
+            collecting.cancel()
+            await asyncio.gather(collecting, stopped, return_exceptions=True)
+    for part in (telling, sending):
+        if part.done() and not part.cancelled() and (error := part.exception()):
+            raise error
+    return desk, board
+
+
+def _readable(samples: "list[Sample]") -> "list[Sample]":
+    """Leave out what is broken on purpose: dead letters are the other demo's."""
+    from .traffic import text_sample
+
+    return [sample for sample in samples if sample == text_sample(sample.text) and sample.text.strip()]
+
+
+def _shown(
+    console: "Console", facts: "Facts", board: "Board", desk: "Desk", serving: "Serving", customers: "Customers"
+) -> AbstractAsyncContextManager[None]:
+    """Show the live screen on a terminal, and elsewhere a line whenever a stage has something to say."""
+    from .learn_screen import screen
+    from .live import can_show, shown
+    from .person import Person
+
+    if can_show(console):
+        typed = Person(desk, customers, facts.tasks).types
+        return shown(console, desk, serving.metrics, partial(screen, facts, board, desk), typed)
+    console.print(f"metrics {facts.url}/metrics, health {facts.url}/readyz", soft_wrap=True)
+    began = time.monotonic()
+    board.on_change = lambda stage, step: print(
+        f"{time.monotonic() - began:5.0f} s  {step.state.value} {stage.value}: {step.said}", flush=True
+    )
+    return contextlib.nullcontext()
+
+
+def _say_outcome(desk: "Desk", board: "Board", keep: Path | None) -> None:
+    from .learn_screen import plain_lines
+
+    print()
+    for line in plain_lines(board):
+        print(line)
+    print()
+    if board.failed:
+        print(f"it did not come to its end: {board.failed}")
+    if keep is not None:
+        print(f"kept in {keep}: job.yaml, job.run/data/set, job.run/gate/gate.md, store, outcome.json")
+    counts = f"published {desk.published}, answered {desk.answered}, dead-lettered {desk.dead_lettered}"
+    print(f"{counts}, lost {desk.open}", flush=True)

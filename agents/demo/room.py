@@ -1,0 +1,61 @@
+"""What both demos need: a broker, settings that owe nothing to the environment, and a process that serves."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from ...runtime.app import Serving, serve
+from ...runtime.discovery import find_agents
+from ...runtime.embedded import FETCH_MAX_WAIT_MS
+from ...runtime.errors import SetupError
+from ...runtime.model import Model
+from ...runtime.settings import Settings
+from ...runtime.settings_sources import load
+from .traffic import FEEDBACK, TOPIC
+
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
+HERE: Final = REPOSITORY / "deploy" / "demo"
+ANSWERING: Final = ("classification", "analysis")
+"""The agents that answer each message."""
+ANSWERS: Final = (*(f"murmura.{agent}.results" for agent in ANSWERING), "murmura.deadletters")
+TOPICS: Final = dict.fromkeys((TOPIC, FEEDBACK, *ANSWERS), 4)
+
+
+def from_repository(name: str, option: str) -> Path:
+    """Return the path of a file of the demo; SetupError, naming the option for another one, outside a clone."""
+    path = HERE / name
+    if not path.exists():
+        raise SetupError(f"the demo's {name} is in the repository, not here ({path}): use a clone, or {option}")
+    return path
+
+
+def demo_settings(bootstrap: str, http: str | None, model: dict[str, Any]) -> Settings:
+    """Return settings in which nothing comes from outside: a production MURMURA_CONFIG must not reach into a demo."""
+    flags = {
+        "app": "demo",
+        "kafka": {"bootstrap_servers": bootstrap, "fetch_max_wait_ms": FETCH_MAX_WAIT_MS},
+        "model": model,
+        "producer": {"linger_ms": 0},
+        "agents": {agent: {"topics": [TOPIC]} for agent in ANSWERING},
+        "http": http or "127.0.0.1:0",
+    }
+    return load(flags=flags, environment=False)
+
+
+@asynccontextmanager
+async def serving(settings: Settings, model: Model | None = None) -> AsyncIterator[tuple[Serving, asyncio.Task[None]]]:
+    """Serve while inside: both agents, and the one that takes feedback. The task ends early when serving fails."""
+    enough = asyncio.Event()
+    started: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()
+    agents = find_agents([*ANSWERING, "feedback"], settings.prefix)
+    server = asyncio.create_task(serve(settings, agents, model=model, ready=started.set_result, stop=enough))
+    try:
+        await asyncio.wait((server, started), return_when=asyncio.FIRST_COMPLETED)
+        if server.done():
+            await server  # it did not start, and says why
+        yield await started, server
+    finally:
+        enough.set()
+        await server
