@@ -4,11 +4,11 @@ Nothing is published. Ingest reads the topic itself, with the same checks; what 
 that its sender can be told.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from typing import Final
 
-from ..runtime.agent import Context, Handler, Predicts, Publish
+from ..runtime.agent import Agent, Context, Handler, Predicts, Publish
 from ..runtime.discovery import DEFAULT_AGENTS
 from ..runtime.errors import RecordError
 from ..runtime.feedback import check_form, known_labels, labels_of, new_labels, read_feedback
@@ -21,6 +21,25 @@ from ..schemas.manifest import ModelManifest
 OTHER: Final = "other"
 NEAR_VERSIONS: Final = 16
 """Versions so far from the one that serves have their own series; labels of metrics must not grow with what is sent."""
+REMEMBERED: Final = 10_000
+"""Ids of feedback that a process has counted. What comes once more after more than so many others is counted again."""
+
+
+class RecentIds:
+    """The last `size` different ids. Pure."""
+
+    def __init__(self, size: int = REMEMBERED) -> None:
+        self._size = size
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._ids
+
+    def add(self, name: str) -> None:
+        self._ids[name] = None
+        self._ids.move_to_end(name)
+        if len(self._ids) > self._size:
+            self._ids.popitem(last=False)
 
 
 class LiveAccuracy:
@@ -53,25 +72,32 @@ class FeedbackAgent(Handler):
 
     def __init__(self) -> None:
         self._agents: frozenset[str] = frozenset(DEFAULT_AGENTS)
+        self._here: dict[str, Agent] = {}
         self._metrics: Metrics | None = None
         self._live = LiveAccuracy(500)
+        self._counted = RecentIds()
         self._known: tuple[ModelManifest | None, dict[str, frozenset[str]]] = (None, {})
 
     def started(self, context: Context) -> None:
         settings = context.settings.feedback
         others = [name for name in context.agents if name != self.name]
         self._agents = frozenset(settings.agents or others or DEFAULT_AGENTS)
+        self._here = {agent.name: agent for agent in context.predicting}
         self._metrics = context.metrics
         self._live = LiveAccuracy(settings.window)
 
     async def handle(self, record: Record, engine: Predicts) -> Iterable[Publish]:
         feedback = read_feedback(record.value)
         manifest = engine.model.manifest
+        if feedback.id in self._counted:  # delivered again, or sent again: the first counts
+            self._counted.add(feedback.id)
+            return ()
         if feedback.verdict is Verdict.WITHDRAWN:
             self._count_withdrawn(feedback, manifest)
         else:
             new = self._check(feedback, manifest)
             self._count(feedback, manifest, new)
+        self._counted.add(feedback.id)
         return ()
 
     def _check(self, feedback: Feedback, manifest: ModelManifest) -> int:
@@ -82,6 +108,9 @@ class FeedbackAgent(Handler):
         if feedback.task not in known:
             raise RecordError(Reason.UNKNOWN_TASK, f"model {manifest.name} has no such task: {', '.join(known)}")
         spec = manifest.task(feedback.task)
+        agent = self._here.get(feedback.agent)
+        if agent is not None and not agent.may_answer(spec):
+            raise RecordError(Reason.INVALID, f"agent {agent.name} never answers task {spec.name}")
         check_form(feedback, spec.kind)
         return new_labels(labels_of(feedback), spec, known[spec.name])
 

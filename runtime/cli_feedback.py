@@ -13,7 +13,7 @@ import typer
 
 from ..schemas.feedback import Feedback, Verdict
 from . import cli_options as options
-from .errors import SetupError
+from .errors import RecordError, SetupError
 
 if TYPE_CHECKING:
     import asyncio
@@ -59,7 +59,9 @@ def feedback(
     --label refund --by ann --consent[/bold]
 
     Was it right? [bold]--verdict confirmed[/bold]. Many at once: [bold]--file feedback.jsonl[/bold]; what a line leaves out
-    is taken from the options, and a line without an id gets the same one each time it is sent.
+    is taken from the options, and a line without an id gets the same one each time it is sent: one made of what it says,
+    and of its time [bold]at[/bold] where it has one. Equal lines are one verdict, so who says A, then B, then A again
+    gives the lines their times.
     """
     from . import cli_run
 
@@ -139,7 +141,7 @@ def _items(stream: BinaryIO, file: str, defaults: dict[str, Any]) -> Iterator[Fe
         if not isinstance(line, dict):
             raise SetupError(f"{where}expected an object, found {type(line).__name__}")
         fields = {**defaults, **line}
-        # By its content: whoever sends a file once more sends the same feedback.
+        # By its content, `at` included where the line has one: whoever sends a file once more sends the same feedback.
         same = json.dumps(fields, sort_keys=True).encode()
         yield _checked({"id": sha256(same).hexdigest()[:32], **fields}, where)
 
@@ -147,8 +149,13 @@ def _items(stream: BinaryIO, file: str, defaults: dict[str, Any]) -> Iterator[Fe
 def _checked(fields: dict[str, Any], where: str) -> Feedback:
     from pydantic import ValidationError
 
+    from .feedback import refuse_blank
+
     try:
-        return Feedback.model_validate({"at": datetime.now(UTC), **fields})
+        feedback = Feedback.model_validate({"at": datetime.now(UTC), **fields})
+        refuse_blank(feedback)
+    except RecordError as error:
+        raise SetupError(f"{where}{error}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -156,6 +163,7 @@ def _checked(fields: dict[str, Any], where: str) -> Feedback:
             option = name.replace("_", "-")
             raise SetupError(f"{where}{name} is missing" + ("" if where else f": give --{option}")) from None
         raise SetupError(f"{where}{name or 'feedback'}: {first['msg'].removeprefix('Value error, ')}") from None
+    return feedback
 
 
 async def _send(settings: "Settings", items: Iterator[Feedback], stop: "asyncio.Event") -> int:

@@ -48,6 +48,7 @@ def to_record(feedback: Feedback, topic: str) -> dict[str, Any]:
 
 def check_form(feedback: Feedback, kind: TaskKind) -> None:
     """RecordError `invalid` for a correction that a task of this kind cannot take. An empty list fits both lists."""
+    refuse_blank(feedback)
     value = feedback.value
     if feedback.verdict is not Verdict.CORRECTION:
         return
@@ -60,12 +61,19 @@ def check_form(feedback: Feedback, kind: TaskKind) -> None:
         raise RecordError(Reason.INVALID, f"a correction of a {kind} task is {expected}")
 
 
+def refuse_blank(feedback: Feedback) -> None:
+    """RecordError `invalid` for a correction to a label of white space alone."""
+    if not all(labels_of(feedback)):
+        raise RecordError(Reason.INVALID, "a label is nothing but white space")
+
+
 def labels_of(feedback: Feedback) -> list[str]:
-    """Return the labels that a correction names."""
+    """Return the labels that a correction names, without the white space around them."""
     value = feedback.value
     if feedback.verdict is not Verdict.CORRECTION or not isinstance(value, str | list):
         return []
-    return [value] if isinstance(value, str) else [v.label if isinstance(v, FeedbackSpan) else v for v in value]
+    labels = [value] if isinstance(value, str) else [v.label if isinstance(v, FeedbackSpan) else v for v in value]
+    return [label.strip() for label in labels]
 
 
 def known_labels(spec: TaskSpec) -> frozenset[str]:

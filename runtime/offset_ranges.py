@@ -1,12 +1,20 @@
 """Reading a fixed part of topics: frozen offset ranges, without a group, each record once and never one behind the end."""
 
+import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    CorruptRecordException,
+    KafkaError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+    UnsupportedCodecError,
+)
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from . import topics_admin
@@ -19,6 +27,7 @@ _FETCH_BYTES: Final = 8 * 1024 * 1024
 """Of all partitions together; what waits in memory is about twice as much."""
 _SKIP_RECORDS: Final = 5000
 """From so many unwanted records on, it is quicker to fetch anew behind them than to read over them."""
+_STOP_S: Final = 10.0
 
 
 class OffsetRange(NamedTuple):
@@ -103,8 +112,8 @@ async def read(
 
     `unreadable` is told range and offset of what the client cannot unpack; it is stepped over. `next_wanted` may say
     from which offset on records are of use, given range and position: those before may then be left out. `progress` is
-    told how many offsets were passed. Raises SetupError when records are gone, MurmuraError when the broker stays
-    silent.
+    told how many offsets were passed. Raises SetupError when records are gone or may not be read, MurmuraError when the
+    broker stays silent. Whatever `take` raises goes through as it is.
     """
     reading = _Reading(kafka, ranges, take, unreadable, next_wanted, progress)
     async with _consumer(kafka) as consumer:
@@ -137,15 +146,8 @@ class _Reading:
             consumer.seek(partition, offset)
             self._move(consumer, partition, offset)
         while self._at:
-            try:
-                batches = await consumer.getmany(*self._at, timeout_ms=_POLL_MS, max_records=_CHUNK_RECORDS)
-            except OffsetOutOfRangeError:
-                await _refuse_gone(consumer, [self._ranges[self._number[p]] for p in self._at])
-                raise
-            except KafkaError as error:
-                if not error.retriable:
-                    await self._step_over(consumer)
-            except Exception:  # noqa: BLE001 - aiokafka raises whatever unpacking a record raises
+            batches = await self._fetch(consumer, *self._at, max_records=_CHUNK_RECORDS)
+            if batches is None:
                 await self._step_over(consumer)
             else:
                 await self._receive(consumer, batches)
@@ -155,6 +157,28 @@ class _Reading:
                     f"{stuck.topic}, partition {stuck.partition}: the broker gave nothing from offset {offset} on "
                     f"for {self._patience_s:g} s"
                 )
+
+    async def _fetch(
+        self, consumer: AIOKafkaConsumer, *partitions: TopicPartition, max_records: int | None = None
+    ) -> Mapping[TopicPartition, list[ConsumerRecord]] | None:
+        """Return what there is; None when something fetched cannot be unpacked, and never will be."""
+        try:
+            batches: Mapping[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(
+                *partitions, timeout_ms=_POLL_MS, max_records=max_records
+            )
+        except OffsetOutOfRangeError:
+            await _refuse_gone(consumer, [self._ranges[self._number[p]] for p in self._at])
+            raise
+        except CorruptRecordException:
+            return None
+        except KafkaError as error:
+            # All others say something of the broker or of this client, and nothing of a record.
+            if not error.retriable:
+                raise
+            return {}
+        except Exception:  # noqa: BLE001 - aiokafka raises whatever unpacking a record raises
+            return None
+        return batches
 
     async def _receive(
         self, consumer: AIOKafkaConsumer, batches: Mapping[TopicPartition, list[ConsumerRecord]]
@@ -190,7 +214,7 @@ class _Reading:
             consumer.seek(partition, wanted)
 
     async def _step_over(self, consumer: AIOKafkaConsumer) -> None:
-        """Something fetched cannot be unpacked, and never will be. Find it, tell it, go on behind it.
+        """Something fetched cannot be unpacked. Find it, tell it, go on behind it.
 
         `getmany` has lost what it had taken of other partitions when it raised, so all go back to where they were and
         are then read by themselves.
@@ -198,28 +222,32 @@ class _Reading:
         for partition, offset in self._at.items():
             consumer.seek(partition, offset)
         for partition in list(self._at):
-            try:
-                await self._receive(consumer, await consumer.getmany(partition, timeout_ms=_POLL_MS))
-            except Exception:  # noqa: BLE001 - whatever it was, it is found below
-                consumer.seek(partition, self._at[partition])
-                await self._read_one_by_one(consumer, partition)
+            if partition not in self._at:
+                continue
+            batches = await self._fetch(consumer, partition)
+            if batches is not None:
+                await self._receive(consumer, batches)
+                continue
+            consumer.seek(partition, self._at[partition])
+            await self._read_one_by_one(consumer, partition)
 
     async def _read_one_by_one(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> None:
         """Read record by record, stepping over what cannot be read, until one can after that."""
         stepped_over = False
+        number = self._number[partition]
         while partition in self._at:
-            try:
-                batches = await consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=1)
-            except Exception:  # noqa: BLE001
-                offset = await consumer.position(partition)
-                self._unreadable(self._number[partition], offset)
-                consumer.seek(partition, offset + 1)
-                self._move(consumer, partition, offset + 1)
-                stepped_over = True
+            batches = await self._fetch(consumer, partition, max_records=1)
+            if batches is not None:
+                await self._receive(consumer, batches)
+                if stepped_over or not batches:
+                    return
                 continue
-            await self._receive(consumer, batches)
-            if stepped_over or not batches:
-                return
+            offset = await consumer.position(partition)
+            if offset < self._ranges[number].end:
+                self._unreadable(number, offset)
+            consumer.seek(partition, offset + 1)
+            self._move(consumer, partition, offset + 1)
+            stepped_over = True
 
 
 @asynccontextmanager
@@ -234,8 +262,45 @@ async def _consumer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaConsumer]:
         max_partition_fetch_bytes=_FETCH_BYTES // 4,
         request_timeout_ms=kafka.request_timeout_ms,
     )
-    await consumer.start()
+    with _silence():
+        try:
+            await consumer.start()
+            yield consumer
+        except KafkaError as error:
+            raise _told(kafka, error) from error
+        finally:
+            await _stop(consumer)
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """Stop it, whatever state the broker is in.
+
+    While a fetch waits to be tried again, aiokafka hands on the cancellation of its own task as if it were ours: without
+    an assignment it ends that task in peace, and whatever is raised all the same stays in a task of its own.
+    """
+    consumer.unsubscribe()
+    for _ in range(10):  # its task takes a few turns of the loop to notice
+        await asyncio.sleep(0)
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait([stopping], timeout=_STOP_S)
+    if not stopping.cancel() and not stopping.cancelled():
+        stopping.exception()  # what went wrong with a consumer that is not needed any more is nobody's concern
+
+
+def _told(kafka: KafkaSettings, error: KafkaError) -> MurmuraError:
+    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, TopicAuthorizationFailedError | UnsupportedCodecError):
+        return SetupError(f"{kafka.bootstrap_servers}: records cannot be read: {why}")
+    return MurmuraError(f"{kafka.bootstrap_servers}: the broker could not be read from: {why}")
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What aiokafka says of a broker that does not answer, many times a second, is said by our error, once."""
+    logger = logging.getLogger("aiokafka")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
-        yield consumer
+        yield
     finally:
-        await consumer.stop()
+        logger.setLevel(level)

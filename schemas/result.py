@@ -9,7 +9,10 @@ ALTERNATIVES: Final = 3
 
 
 def _in_utc(time: datetime) -> datetime:
-    return time.astimezone(UTC)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("in UTC it lies outside the years 1 to 9999") from None
 
 
 UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]

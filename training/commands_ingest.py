@@ -39,11 +39,19 @@ def ingest(
         typer.Option("--model", metavar="FOLDER", help="Leave out labels that this model's closed tasks do not have."),
     ] = None,
     heldout: Annotated[
-        float, typer.Option("--heldout", min=0, max=0.99, metavar="SHARE", help="Kept from training, to test on.")
-    ] = 0.2,
+        float | None,
+        typer.Option(
+            "--heldout", min=0, max=0.99, metavar="SHARE", help="Kept from training, to test on.", show_default="0.2"
+        ),
+    ] = None,
     split: Annotated[
-        Split, typer.Option("--split", help="What stays in one part: all of one key, or only equal texts.")
-    ] = Split.conversation,
+        Split | None,
+        typer.Option(
+            "--split",
+            help="What stays in one part: all of one key, or only equal texts.",
+            show_default=Split.conversation.value,
+        ),
+    ] = None,
     from_manifest: Annotated[
         Path | None, typer.Option("--from-manifest", metavar="FILE", help="Make this data set again, to the byte.")
     ] = None,
@@ -64,9 +72,17 @@ def ingest(
 
     settings = cli_options.settings(config, bootstrap=bootstrap)
     made = None if from_manifest is None else load_data_set(from_manifest)
-    if made is not None and (agents or task or model):
-        raise SetupError("--from-manifest says which records and tasks: leave out --agent, --task and --model")
-    options = Options(heldout=heldout, split=split.value, tasks=task or None, labels=_labels(model))
+    if made is not None and (agents or task or model or heldout is not None or split):
+        raise SetupError(
+            "--from-manifest says which records and how they are read: "
+            "leave out --agent, --task, --model, --heldout and --split"
+        )
+    options = Options(
+        heldout=0.2 if heldout is None else heldout,
+        split=(split or Split.conversation).value,
+        tasks=task or None,
+        labels=_labels(model),
+    )
 
     async def main() -> "DataSet":
         plan = made or await _plan(settings, agents or [], options)

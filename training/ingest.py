@@ -6,15 +6,18 @@
 The folder appears when it is complete, or not at all. Equal plans give equal bytes.
 """
 
-import shutil
+import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import combinations
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..runtime import offset_ranges
 from ..runtime.errors import MurmuraError, SetupError
 from ..runtime.settings import KafkaSettings
 from .ingest_files import write_files
+from .ingest_folder import new_folder
 from .ingest_join import Join
 from .ingest_manifest import DataSet, FrozenRange, Options, Plan, Role
 
@@ -33,9 +36,14 @@ async def make_plan(
     requests: Sequence[str],
     options: Options | None = None,
 ) -> Plan:
-    """Freeze everything that these topics hold now. SetupError when one is not there."""
+    """Freeze everything that these topics hold now. SetupError when one is not there, or is named in two roles."""
     groups = (feedback, results, requests)
     role_of = dict(zip(_ROLES, groups, strict=True))
+    for one, other in combinations(_ROLES, 2):
+        if both := set(role_of[one]) & set(role_of[other]):
+            raise SetupError(
+                f"topic {min(both)} is named for {one} and for {other}: its records can only be one of them"
+            )
     ranges = await offset_ranges.freeze(kafka, groups)
     frozen = [
         FrozenRange(role=role, topic=each.topic, partition=each.partition, start=each.start, end=each.end)
@@ -51,24 +59,17 @@ async def ingest(
 ) -> DataSet:
     """Make the data set of a plan in the new folder `out` and return its manifest.
 
-    Raises SetupError when `out` is there already, or when the broker does not have all records of the plan any more.
-    A plan that is a DataSet has come out before: then MurmuraError when it does not come out the same, byte for byte.
-    What a run that was killed left in `OUT.part` is removed.
+    Raises SetupError when `out` is there already or being made by somebody else, or when the broker does not have all
+    records of the plan any more. A plan that is a DataSet has come out before: then MurmuraError when it does not come
+    out the same, byte for byte. What a run that was killed left in `OUT.part` is removed.
     """
     if out.exists():  # noqa: ASYNC240 - nobody else is served by this loop
         raise SetupError(f"{out} is there already; a data set is never changed: name another folder")
     await offset_ranges.check(kafka, [each.as_range() for each in plan.ranges])
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with new_folder(out) as part:
         data_set = await _make(kafka, plan, part, progress)
         if isinstance(plan, DataSet):
             _refuse_another(plan, data_set)
-        part.rename(out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return data_set
 
 
@@ -79,6 +80,8 @@ async def _make(kafka: KafkaSettings, plan: Plan, folder: Path, progress: Progre
         for records in join.settle():
             progress("joining", records)
         return write_files(join, plan, folder)
+    except sqlite3.Error as error:
+        raise MurmuraError(f"{folder / _DATABASE}: {error}") from error
     finally:
         join.close()
         (folder / _DATABASE).unlink()
@@ -96,19 +99,13 @@ def _refuse_another(made: DataSet, again: DataSet) -> None:
 
 
 async def _read(kafka: KafkaSettings, plan: Plan, join: Join, progress: Progress) -> None:
-    def stage(role: Role) -> Callable[[int], None]:
-        return lambda records: progress(role, records)
+    def told(role: Role) -> dict[str, Any]:
+        return {"unreadable": partial(join.unreadable, role), "progress": partial(progress, role)}
 
-    await offset_ranges.read(
-        kafka,
-        plan.of("feedback"),
-        join.take_feedback,
-        unreadable=join.unreadable_feedback,
-        progress=stage("feedback"),
-    )
+    await offset_ranges.read(kafka, plan.of("feedback"), join.take_feedback, **told("feedback"))
     join.feedback_done()
-    await offset_ranges.read(kafka, plan.of("results"), join.take_results, progress=stage("results"))
+    await offset_ranges.read(kafka, plan.of("results"), join.take_results, **told("results"))
     join.results_done()
     await offset_ranges.read(
-        kafka, join.request_ranges, join.take_requests, next_wanted=join.next_wanted, progress=stage("requests")
+        kafka, join.request_ranges, join.take_requests, next_wanted=join.next_wanted, **told("requests")
     )

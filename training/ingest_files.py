@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from .ingest_join import Join
 from .ingest_manifest import DATASET_NAME, DataFile, DataSet, Plan, digest_of
-from .ingest_places import of_place
 from .ingest_rules import MEANING, LeftOut, row_of
 
 PARTS: Final = ("train", "heldout")
@@ -24,29 +23,38 @@ REPORT: Final = "report.md"
 def write_files(join: Join, plan: Plan, folder: Path) -> DataSet:
     """Write everything that a settled join holds into an empty folder, and return its manifest."""
     files = [
-        _write_lines(folder, f"{task}.{part}.jsonl", _rows(join, task, part)) for task in join.tasks() for part in PARTS
+        _write(folder, f"{task}.{part}.jsonl", _lines(_rows(join, task, part)))
+        for task in join.tasks()
+        for part in PARTS
     ]
-    files.append(_write_lines(folder, CONTRADICTIONS, _contradictions(join)))
-    files.append(_write_lines(folder, LEFT_OUT, _left_out(join)))
+    files.append(_write(folder, CONTRADICTIONS, _contradictions(join)))
+    files.append(_write(folder, LEFT_OUT, _lines(_left_out(join))))
     counts = join.counts()
-    files.append(_write_lines(folder, REPORT, _report(counts, files)))
+    files.append(_write(folder, REPORT, (f"{line}\n" for line in _report(counts, files))))
     made = DataSet(options=plan.options, ranges=plan.ranges, counts=counts, files=files, digest=digest_of(files))
     text = json.dumps(made.model_dump(by_alias=True, mode="json"), indent=2, ensure_ascii=False) + "\n"
     (folder / DATASET_NAME).write_text(text, encoding="utf-8", newline="\n")
     return made
 
 
-def _write_lines(folder: Path, name: str, lines: Iterable[str | Mapping[str, Any]]) -> DataFile:
+def _write(folder: Path, name: str, pieces: Iterable[str]) -> DataFile:
     digest, size, rows = sha256(), 0, 0
     with (folder / name).open("wb") as file:
-        for line in lines:
-            text = line if isinstance(line, str) else json.dumps(line, ensure_ascii=False)
-            raw = text.encode() + b"\n"
+        for piece in pieces:
+            raw = piece.encode()
             file.write(raw)
             digest.update(raw)
             size += len(raw)
-            rows += 1
+            rows += raw.count(b"\n")
     return DataFile(path=name, rows=rows, bytes=size, sha256=digest.hexdigest())
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    return (f"{_json(row)}\n" for row in rows)
 
 
 def _rows(join: Join, task: str, part: str) -> Iterator[dict[str, Any]]:
@@ -54,24 +62,29 @@ def _rows(join: Join, task: str, part: str) -> Iterator[dict[str, Any]]:
         yield {"text": text, **row_of(kind, target), "people": people, "prediction_id": prediction}
 
 
-def _contradictions(join: Join) -> Iterator[dict[str, Any]]:
+def _contradictions(join: Join) -> Iterator[str]:
+    """Yield a line for each text in pieces: everybody may have judged one text."""
     for (task, text), votes in groupby(join.contradictions(), itemgetter(0, 1)):
-        said = [
-            {**row_of(kind, target), "said_by": [{"by": person, "feedback": name} for *_, person, name in same]}
-            for (kind, target), same in groupby(votes, itemgetter(2, 3))
-        ]
-        yield {"task": task, "text": text, "values": said}
+        yield f'{{"task": {_json(task)}, "text": {_json(text)}, "values": ['
+        for number, ((kind, target), same) in enumerate(groupby(votes, itemgetter(2, 3))):
+            yield ", " * (number > 0) + _json(row_of(kind, target)).removesuffix("}")
+            for denies, people in groupby(same, itemgetter(4)):
+                yield f', "{"denied_by" if denies else "said_by"}": ['
+                for index, (*_, person, name) in enumerate(people):
+                    yield ", " * (index > 0) + _json({"by": person, "feedback": name})
+                yield "]"
+            yield "}"
+        yield "]}\n"
 
 
 def _left_out(join: Join) -> Iterator[dict[str, Any]]:
-    for place, name, prediction, reason in join.left_out():
-        topic, partition, offset = of_place(place, join.feedback_ranges)
+    for reason, of, offset, name, prediction in join.left_out():
         yield {
             "reason": reason,
             "feedback": name,
             "prediction_id": prediction or None,
-            "topic": topic,
-            "partition": partition,
+            "topic": of.topic,
+            "partition": of.partition,
             "offset": offset,
         }
 

@@ -3,33 +3,47 @@
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 
 from ..runtime.errors import RecordError
 from ..runtime.feedback import read_feedback
+from ..runtime.offset_ranges import OffsetRange
 from ..runtime.records import Record, read_request
 from ..schemas.feedback import Feedback, Verdict
-from .ingest_manifest import Plan, TaskLabels
-from .ingest_places import Filter, Wanted, place
-from .ingest_rules import LeftOut, Unfit, check_task, is_held_out, target_of, text_id, unit_of
-from .ingest_tables import JOINED, MARK, TABLES, WANT
+from .ingest_manifest import Plan, Role, TaskLabels
+from .ingest_places import Filter, Wanted, of_place, place
+from .ingest_rules import (
+    LeftOut,
+    Unfit,
+    check_task,
+    held_out_below,
+    near_form,
+    near_id,
+    target_of,
+    text_id,
+    unit_of,
+)
+from .ingest_tables import COUNT, DISAGREE, EXAMPLES, JOINED, MARK, TABLES, WANT
 
 CACHE_KIB: Final = 32 * 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _ANY_SIZE: Final = 1 << 62
+_UNREADABLE: Final[dict[str, LeftOut]] = {
+    "feedback": LeftOut.UNREADABLE,
+    "results": LeftOut.UNREADABLE_RESULT,
+    "requests": LeftOut.UNREADABLE_REQUEST,
+}
 
 
 class _Source(msgspec.Struct):
     topic: str
     partition: int
     offset: int
-    timestamp: int
+    timestamp: Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 
 
 class _Result(msgspec.Struct):
@@ -57,6 +71,11 @@ class Join:
         self._options = plan.options
         self.feedback_ranges = plan.of("feedback")
         self.request_ranges = plan.of("requests")
+        self._ranges = {
+            "feedback": self.feedback_ranges,
+            "results": plan.of("results"),
+            "requests": self.request_ranges,
+        }
         self._request_number = {(r.topic, r.partition): i for i, r in enumerate(self.request_ranges)}
         self._judged = Filter()
         self._wanted: list[Wanted] = []
@@ -77,6 +96,13 @@ class Join:
         quoted = folder.replace("'", "''")
         self._db.execute(f"PRAGMA temp_store_directory = '{quoted}'")
 
+    def unreadable(self, role: Role, number: int, offset: int) -> None:
+        """Note a record that the client cannot unpack. Of requests only those that are wanted: which others a read comes
+        by depends on how it was fetched.
+        """
+        if role != "requests" or self.next_wanted(number, offset) == offset:
+            self._db.execute("INSERT INTO unreadable VALUES (?, ?)", (role, place(number, offset)))
+
     # -- feedback ----------------------------------------------------------------------------------------------------
 
     def take_feedback(self, number: int, records: Sequence[Keyed]) -> None:
@@ -89,9 +115,6 @@ class Join:
                 bad.append((here, LeftOut.INVALID))
         self._db.executemany("INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", rows)
         self._leave_out(bad)
-
-    def unreadable_feedback(self, number: int, offset: int) -> None:
-        self._leave_out([(place(number, offset), LeftOut.UNREADABLE)])
 
     def _feedback_row(self, here: int, feedback: Feedback) -> tuple[Any, ...]:
         prediction = bytes.fromhex(feedback.prediction_id)
@@ -151,21 +174,29 @@ class Join:
             if record.offset == following:
                 rows.append(self._request_row(number, record))
             following = wanted.at_or_after(record.offset + 1)
-        self._db.executemany("INSERT INTO requests VALUES (?, ?, ?, ?)", [row for row in rows if row is not None])
+        self._db.executemany("INSERT INTO requests VALUES (?, ?, ?, ?, ?)", [row for row in rows if row is not None])
 
     def _request_row(self, number: int, record: Keyed) -> tuple[Any, ...] | None:
         try:
             text = read_request(record, _ANY_SIZE).text
         except RecordError:
             return None
-        return place(number, record.offset), record.timestamp, text, unit_of(record.key, text, self._options)
+        near = near_form(text)
+        unit = unit_of(record.key, near, self._options)
+        return place(number, record.offset), record.timestamp, text, near_id(near), unit
 
     # -- what comes of it --------------------------------------------------------------------------------------------
 
     def settle(self) -> Iterator[int]:
-        """Turn verdicts into examples; yields how many were looked at, now and then."""
-        yield from self._vote()
-        self._count_votes()
+        """Turn verdicts into examples. Yields how many feedback records are done, now and then, in all those of the plan."""
+        left = sum(each.records for each in self.feedback_ranges)
+        for looked_at in self._vote():
+            left -= looked_at
+            yield looked_at
+        self._run(COUNT)
+        self._db.execute(EXAMPLES, (held_out_below(self._options),))
+        self._run(DISAGREE)
+        yield left
 
     def _vote(self) -> Iterator[int]:
         cursor = self._db.execute(JOINED)
@@ -176,7 +207,7 @@ class Join:
                     votes.append(self._vote_of(row))
                 except Unfit as unfit:
                     left.append((row[0], unfit.reason))
-            self._db.executemany("INSERT INTO votes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", votes)
+            self._db.executemany("INSERT INTO votes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", votes)
             self._leave_out(left)
             yield len(rows)
         self._db.execute(
@@ -184,18 +215,26 @@ class Join:
         )
 
     def _vote_of(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
-        here, task, agent, verdict, value, person, at, consent, answerer, raw, request, stamp, sent, text, unit = row
+        """Return a verdict as a vote. One that is unfit is a vote too, if one for nothing: it may be a person's last."""
+        here, task, agent, verdict, value, person, at, consent, answerer, raw, request, stamp, sent, text = row
         check_task(task, self._options)
         if raw is None:
             raise Unfit(LeftOut.NOT_FOUND)
         if agent != answerer:
             raise Unfit(LeftOut.OTHER_AGENT)
-        output = _output(raw, task)
         if text is None or stamp != sent:  # a topic that was made anew has other records at the same offsets
             raise Unfit(LeftOut.REQUEST_NOT_FOUND)
         given = None if value is None else msgspec.json.decode(value)
-        kind, target = target_of(verdict, given, output, text, self._labels(task)) or (None, None)
-        return task, text_id(text), person, at, here, request, unit, kind, target, consent
+        labels = self._labels(task)
+        kind = target = unfit = None
+        try:
+            kind, target = target_of(verdict, given, _output(raw, task), text, labels) or (None, None)
+        except Unfit as why:
+            if why.reason is LeftOut.UNKNOWN_TASK:
+                raise
+            # Down denies what was answered; where that is nothing, it still says that something was wrong.
+            unfit = None if verdict == "down" else why.reason.value
+        return task, text_id(text), person, at, here, request, kind, target, verdict == "down", unfit, consent
 
     def _labels(self, task: str) -> TaskLabels | None:
         if self._options.labels is None:
@@ -203,38 +242,6 @@ class Join:
         if task not in self._options.labels:
             raise Unfit(LeftOut.UNKNOWN_TASK)
         return self._options.labels[task]
-
-    def _count_votes(self) -> None:
-        """Let each person's last verdict on a text stand, and make an example where those that stand agree."""
-        everything = self._db.execute("SELECT * FROM votes ORDER BY task, text_id, person, at, place")
-        examples: list[tuple[Any, ...]] = []
-        against: list[tuple[Any, ...]] = []
-        left: list[tuple[int, LeftOut]] = []
-        for (task, _), verdicts in groupby(everything, itemgetter(0, 1)):
-            standing, units = _standing(verdicts, left)
-            places = [(vote[4], vote[5]) for votes in standing.values() for vote in votes]
-            if len(standing) == 1:
-                ((kind, target),) = standing
-                part = "heldout" if is_held_out(units, self._options) else "train"
-                request = min(request for _, request in places)
-                examples.append((task, part, request, min(places)[0], kind, target, len(places)))
-            elif standing:
-                first = min(request for _, request in places)
-                for (kind, target), votes in standing.items():
-                    against += [(task, first, target, kind, vote[2], vote[4]) for vote in votes]
-                left += [(here, LeftOut.CONTRADICTION) for here, _ in places]
-            if len(examples) + len(left) >= 1000:
-                self._store(examples, against, left)
-        self._store(examples, against, left)
-
-    def _store(
-        self, examples: list[tuple[Any, ...]], against: list[tuple[Any, ...]], left: list[tuple[int, LeftOut]]
-    ) -> None:
-        self._db.executemany("INSERT INTO examples VALUES (?, ?, ?, ?, ?, ?, ?)", examples)
-        self._db.executemany("INSERT INTO contradictions VALUES (?, ?, ?, ?, ?, ?)", against)
-        self._leave_out(left)
-        for rows in (examples, against, left):
-            rows.clear()
 
     def tasks(self) -> list[str]:
         return [task for (task,) in self._db.execute("SELECT DISTINCT task FROM examples ORDER BY task")]
@@ -248,34 +255,45 @@ class Join:
             (task, part),
         )
 
-    def contradictions(self) -> Iterator[tuple[str, str, str, str, str, str]]:
-        """Yield task, text, kind, target, person and feedback id; those of one text stand together."""
+    def contradictions(self) -> Iterator[tuple[str, str, str, str, int, str, str]]:
+        """Yield task, text, kind, target, whether it is denied, person and feedback id; those of one text stand together."""
         yield from self._db.execute(
-            "SELECT contradictions.task, text, kind, target, contradictions.person, id FROM contradictions"
+            "SELECT contradictions.task, text, kind, target, denies, contradictions.person, id FROM contradictions"
             " JOIN requests ON requests.place = request JOIN feedback ON feedback.place = contradictions.place"
-            " ORDER BY contradictions.task, request, target, contradictions.person"
+            " ORDER BY contradictions.task, request, target, denies, contradictions.person"
         )
 
-    def left_out(self) -> Iterator[tuple[int, str | None, str | None, str]]:
-        """Yield place, feedback id, prediction id and reason, in the order of the records."""
-        yield from self._db.execute(
-            "SELECT place, id, lower(hex(prediction)), left_out FROM feedback WHERE left_out IS NOT NULL UNION ALL"
-            " SELECT left_out.place, id, lower(hex(prediction)), reason FROM left_out"
-            " LEFT JOIN feedback ON feedback.place = left_out.place ORDER BY 1"
+    def left_out(self) -> Iterator[tuple[str, OffsetRange, int, str | None, str | None]]:
+        """Yield reason, range, offset, feedback id and prediction id, in the order of the records, feedback first."""
+        rows = self._db.execute(
+            "SELECT left_out, place, id, lower(hex(prediction)) FROM feedback WHERE left_out IS NOT NULL UNION ALL"
+            " SELECT reason, left_out.place, id, lower(hex(prediction)) FROM left_out"
+            " LEFT JOIN feedback ON feedback.place = left_out.place UNION ALL"
+            " SELECT 'unreadable', place, NULL, NULL FROM unreadable WHERE role = 'feedback' ORDER BY 2"
         )
+        for reason, here, name, prediction in rows:
+            yield reason, *of_place(here, self.feedback_ranges), name, prediction
+        others = self._db.execute(
+            "SELECT role, place FROM unreadable WHERE role <> 'feedback' ORDER BY role DESC, place"
+        )
+        for role, here in others:
+            yield _UNREADABLE[role], *of_place(here, self._ranges[role]), None, None
 
     def counts(self) -> dict[str, int]:
-        """Return how many feedback records there were, by what became of them."""
+        """Return how many feedback records there were, by what became of them, and other records that are unreadable."""
         one = self._db.execute(
-            "SELECT (SELECT count(*) FROM feedback), (SELECT count(*) FROM left_out WHERE place NOT IN"
-            " (SELECT place FROM feedback)), (SELECT count(*) FROM feedback WHERE verdict = 'withdrawn'"
-            " AND left_out IS NULL), (SELECT ifnull(sum(people), 0) FROM examples)"
+            "SELECT (SELECT count(*) FROM feedback), (SELECT count(*) FROM left_out WHERE reason = 'invalid'),"
+            " (SELECT count(*) FROM feedback WHERE verdict = 'withdrawn' AND left_out IS NULL),"
+            " (SELECT ifnull(sum(people), 0) FROM examples)"
         ).fetchone()
         reasons = self._db.execute(
             "SELECT reason, count(*) FROM (SELECT left_out AS reason FROM feedback WHERE left_out IS NOT NULL UNION ALL"
-            " SELECT reason FROM left_out) GROUP BY reason ORDER BY reason"
+            " SELECT reason FROM left_out) GROUP BY reason"
         )
-        return {"feedback": one[0] + one[1], "taking_back": one[2], "used": one[3], **dict(reasons)}
+        unreadable = self._db.execute("SELECT role, count(*) FROM unreadable GROUP BY role")
+        by_reason = {**dict(reasons), **{_UNREADABLE[role].value: count for role, count in unreadable}}
+        feedback = one[0] + one[1] + by_reason.get(LeftOut.UNREADABLE, 0)
+        return {"feedback": feedback, "taking_back": one[2], "used": one[3], **dict(sorted(by_reason.items()))}
 
     def _leave_out(self, rows: Iterable[tuple[int, LeftOut]]) -> None:
         self._db.executemany("INSERT INTO left_out VALUES (?, ?)", [(here, why.value) for here, why in rows])
@@ -288,28 +306,7 @@ class Join:
 def _output(raw: bytes, task: str) -> dict[str, Any]:
     try:
         return _read_outputs(raw)[task]
-    except (KeyError, msgspec.DecodeError):
+    except KeyError:
         raise Unfit(LeftOut.UNKNOWN_TASK) from None
-
-
-def _standing(
-    verdicts: Iterable[tuple[Any, ...]], left: list[tuple[int, LeftOut]]
-) -> tuple[dict[tuple[str, str], list[tuple[Any, ...]]], int]:
-    """Return (kind, target) to the votes that stand for it, and the greatest unit of all; others go to `left`."""
-    standing: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
-    units = 0
-    for _, mine in groupby(verdicts, itemgetter(2)):
-        last: tuple[Any, ...] | None = None
-        for vote in mine:
-            if last is not None:
-                left.append((last[4], LeftOut.SUPERSEDED))
-            last = vote
-            units = max(units, vote[6])
-        assert last is not None
-        if not last[9]:
-            left.append((last[4], LeftOut.NO_CONSENT))
-        elif last[8] is None:
-            left.append((last[4], LeftOut.NO_LABEL))
-        else:
-            standing.setdefault((last[7], last[8]), []).append(last)
-    return standing, units
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Unfit(LeftOut.WRONG_FORM) from None

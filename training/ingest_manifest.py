@@ -83,7 +83,7 @@ class DataSet(Plan):
     """`dataset.json`: the plan, and what came of it."""
 
     counts: dict[str, int]
-    """Feedback records by what became of them."""
+    """Feedback records by what became of them, and how many results and wanted requests could not be unpacked."""
     files: list[DataFile]
     digest: Sha256
     """Over the files' names and digests."""

@@ -17,10 +17,9 @@ def place(number: int, offset: int) -> int:
     return number << _OFFSET_BITS | offset
 
 
-def of_place(place: int, ranges: Sequence[OffsetRange]) -> tuple[str, int, int]:
-    """Return topic, partition and offset."""
-    of = ranges[place >> _OFFSET_BITS]
-    return of.topic, of.partition, place & _BEHIND
+def of_place(place: int, ranges: Sequence[OffsetRange]) -> tuple[OffsetRange, int]:
+    """Return the range of a record, and its offset."""
+    return ranges[place >> _OFFSET_BITS], place & _BEHIND
 
 
 class Filter:

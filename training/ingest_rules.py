@@ -19,6 +19,8 @@ class LeftOut(StrEnum):
     """Why feedback is no example."""
 
     UNREADABLE = "unreadable"
+    UNREADABLE_RESULT = "unreadable_result"
+    UNREADABLE_REQUEST = "unreadable_request"
     INVALID = "invalid"
     DUPLICATE = "duplicate"
     WITHDRAWN = "withdrawn"
@@ -28,6 +30,7 @@ class LeftOut(StrEnum):
     UNKNOWN_TASK = "unknown_task"
     REQUEST_NOT_FOUND = "request_not_found"
     WRONG_FORM = "wrong_form"
+    BLANK_LABEL = "blank_label"
     UNKNOWN_LABEL = "unknown_label"
     SPANS_OUTSIDE = "spans_outside"
     NO_LABEL = "no_label"
@@ -38,6 +41,8 @@ class LeftOut(StrEnum):
 
 MEANING: Final[Mapping[LeftOut, str]] = {
     LeftOut.UNREADABLE: "the client cannot unpack the record",
+    LeftOut.UNREADABLE_RESULT: "a result, not feedback: the same; what was said of it finds no prediction",
+    LeftOut.UNREADABLE_REQUEST: "a request, not feedback: the same; what was said of it finds no request",
     LeftOut.INVALID: "not feedback",
     LeftOut.DUPLICATE: "the same id once more",
     LeftOut.WITHDRAWN: "taken back",
@@ -46,7 +51,8 @@ MEANING: Final[Mapping[LeftOut, str]] = {
     LeftOut.NOT_ASKED: "a task that was not to be ingested",
     LeftOut.UNKNOWN_TASK: "the prediction does not answer this task",
     LeftOut.REQUEST_NOT_FOUND: "no such request where the result says that it lies",
-    LeftOut.WRONG_FORM: "a value that does not go with the task's kind",
+    LeftOut.WRONG_FORM: "a value, or an answer, that is not of the form of the task's kind",
+    LeftOut.BLANK_LABEL: "a label of white space alone",
     LeftOut.UNKNOWN_LABEL: "a label that the closed task does not have",
     LeftOut.SPANS_OUTSIDE: "spans outside the text",
     LeftOut.NO_LABEL: "a verdict that names no label: up, down, reward, or the confirmation of no answer",
@@ -78,22 +84,26 @@ def target_of(
     """Return kind and target (canonical JSON) of a correction or a confirmation; None for verdicts that name no label.
 
     The target is a label, a sorted list of labels, or a sorted list of [start, end, label]. Unfit when the value does
-    not go with the output's kind, with the labels or with the text.
+    not go with the output's kind, with the labels or with the text. `down` has the target of a confirmation: what it
+    denies.
     """
     kind = str(output.get("kind"))
     if kind not in _CORRECTED:
         raise Unfit(LeftOut.WRONG_FORM)
-    if verdict not in {"correction", "confirmed"}:
+    if verdict not in {"correction", "confirmed", "down"}:
         return None
     try:
-        target = _CORRECTED[kind](value) if verdict == "correction" else _CONFIRMED[kind](output)
+        target = _CORRECTED[kind](_stripped(value)) if verdict == "correction" else _CONFIRMED[kind](output)
+        if target is None:
+            return None
+        named = _named(kind, target)
         if kind == "tagging":
             _check_spans(target, text)
     except (KeyError, TypeError, IndexError):  # a result that is none of ours
         raise Unfit(LeftOut.WRONG_FORM) from None
-    if target is None:
-        return None
-    if labels is not None and not labels.open and not _named(kind, target) <= set(labels.labels):
+    if not all(label.strip() for label in named):
+        raise Unfit(LeftOut.BLANK_LABEL)
+    if labels is not None and not labels.open and not named <= set(labels.labels):
         raise Unfit(LeftOut.UNKNOWN_LABEL)
     return kind, json.dumps(target, ensure_ascii=False, separators=(",", ":"))
 
@@ -111,28 +121,41 @@ def _one_label(value: Any) -> str:
 
 
 def _label_list(value: Any) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+    """Without doubles: labels that differ in the white space around them are one."""
+    if not isinstance(value, list):
         raise Unfit(LeftOut.WRONG_FORM)
-    return sorted(value)
+    return sorted({_one_label(each) for each in value})
 
 
 def _span_list(value: Any) -> list[list[Any]]:
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise Unfit(LeftOut.WRONG_FORM)
-    return sorted([each["start"], each["end"], each["label"]] for each in value)
+    spans = [[each["start"], each["end"], _one_label(each["label"])] for each in value]
+    if not all(type(offset) is int for start, end, _ in spans for offset in (start, end)):
+        raise Unfit(LeftOut.WRONG_FORM)
+    return sorted(spans)
+
+
+def _stripped(value: Any) -> Any:
+    """Return a correction's value without the white space around its labels: a slip of whoever typed it."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, list):
+        return [_stripped(each) for each in value]
+    return {**value, "label": _stripped(value["label"])} if isinstance(value, dict) else value
 
 
 def _confirmed_label(output: Mapping[str, Any]) -> str | None:
     """The label that was answered. That a text is out of scope is an answer too; that the model was unsure is none."""
     if not output["abstained"]:
-        return str(output["label"])
-    return str(output["alternatives"][0]["label"]) if output["reason"] == "out_of_scope" else None
+        return _one_label(output["label"])
+    return _one_label(output["alternatives"][0]["label"]) if output["reason"] == "out_of_scope" else None
 
 
 _CORRECTED: Final[dict[Any, Any]] = {"classification": _one_label, "multi_label": _label_list, "tagging": _span_list}
 _CONFIRMED: Final[dict[Any, Any]] = {
     "classification": _confirmed_label,
-    "multi_label": lambda output: sorted(each["label"] for each in output["labels"]),
+    "multi_label": lambda output: _label_list([each["label"] for each in output["labels"]]),
     "tagging": lambda output: _span_list(output["spans"]),
 }
 
@@ -155,22 +178,26 @@ def text_id(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=16).digest()
 
 
-def unit_of(key: bytes | None, text: str, options: Options) -> int:
-    """Return where a conversation (or a text) lies in [0, 2^63), the same for ever; what is below a share is held out.
+def near_form(text: str) -> bytes:
+    """Return what is the same for texts that differ in case, blanks or form of their letters: they tell of each other."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).encode()
 
-    Texts that differ in case, blanks or form of their letters lie in the same place: they would tell of each other.
-    """
-    if options.split == "conversation" and key:
-        raw = b"key\0" + key
-    else:
-        raw = b"text\0" + " ".join(unicodedata.normalize("NFKC", text).casefold().split()).encode()
+
+def near_id(near: bytes) -> bytes:
+    """Equal near forms have equal ids."""
+    return blake2b(near, digest_size=16).digest()
+
+
+def unit_of(key: bytes | None, near: bytes, options: Options) -> int:
+    """Return where a conversation (or a text) lies in [0, 2^63), the same for ever; what is below a share is held out."""
+    raw = b"key\0" + key if options.split == "conversation" and key else b"text\0" + near
     return int.from_bytes(blake2b(raw, digest_size=8).digest(), "big") >> 1
 
 
-def is_held_out(units: int, options: Options) -> bool:
-    """Say whether a text is held out; `units` is the greatest of those that it was seen in.
+def held_out_below(options: Options) -> int:
+    """Return the unit from which on a text is trained on.
 
-    A text of several conversations is held out only when each of them is: what was trained on once is never tested on
-    later.
+    The greatest of the units that a text was seen in decides, so one of several conversations is held out only when each
+    of them is.
     """
-    return units < int(options.heldout * UNITS)
+    return int(options.heldout * UNITS)

@@ -1,4 +1,6 @@
-"""The tables of the join, and the steps that SQLite does by itself. A place is one integer for a record (`ingest_places`)."""
+"""The tables of the join, and the steps that SQLite does by itself: it sorts on disk, so that no group of records has to
+fit into memory. A place is one integer for a record (`ingest_places`).
+"""
 
 from typing import Final
 
@@ -8,12 +10,14 @@ CREATE TABLE feedback (place INTEGER PRIMARY KEY, id TEXT, prediction BLOB, agen
 CREATE TABLE results (place INTEGER PRIMARY KEY, prediction BLOB, request INTEGER, stamp INTEGER, agent TEXT,
                       outputs BLOB);
 CREATE TABLE wanted (place INTEGER PRIMARY KEY);
-CREATE TABLE requests (place INTEGER PRIMARY KEY, stamp INTEGER, text TEXT, unit INTEGER);
-CREATE TABLE votes (task TEXT, text_id BLOB, person TEXT, at INTEGER, place INTEGER, request INTEGER, unit INTEGER,
-                    kind TEXT, target TEXT, consent INTEGER);
+CREATE TABLE requests (place INTEGER PRIMARY KEY, stamp INTEGER, text TEXT, near BLOB, unit INTEGER);
+CREATE TABLE votes (task TEXT, text_id BLOB, person TEXT, at INTEGER, place INTEGER, request INTEGER, kind TEXT,
+                    target TEXT, denies INTEGER, unfit TEXT, consent INTEGER);
 CREATE TABLE left_out (place INTEGER PRIMARY KEY, reason TEXT);
+CREATE TABLE unreadable (role TEXT, place INTEGER, PRIMARY KEY (role, place)) WITHOUT ROWID;
 CREATE TABLE examples (task TEXT, part TEXT, request INTEGER, place INTEGER, kind TEXT, target TEXT, people INTEGER);
-CREATE TABLE contradictions (task TEXT, request INTEGER, target TEXT, kind TEXT, person TEXT, place INTEGER);
+CREATE TABLE contradictions (task TEXT, request INTEGER, target TEXT, kind TEXT, denies INTEGER, person TEXT,
+                             place INTEGER);
 """
 # The first of equal ids counts, and of results that were delivered again the first in the topic.
 MARK: Final = (
@@ -29,12 +33,52 @@ WANT: Final = (
     "DELETE FROM results WHERE EXISTS"
     " (SELECT 1 FROM results AS other WHERE other.prediction = results.prediction AND other.place < results.place)",
     "INSERT INTO wanted SELECT DISTINCT request FROM results WHERE request IS NOT NULL AND EXISTS"
-    " (SELECT 1 FROM feedback WHERE feedback.prediction = results.prediction AND feedback.left_out IS NULL)"
+    " (SELECT 1 FROM feedback WHERE feedback.prediction = results.prediction"
+    # What was taken back says nothing of a text any more, but the text may have been trained on.
+    " AND (feedback.left_out IS NULL OR feedback.left_out = 'withdrawn'))"
     " ORDER BY request",
 )
 JOINED: Final = """
 SELECT f.place, f.task, f.agent, f.verdict, f.value, f.person, f.at, f.consent,
-       r.agent, r.outputs, r.request, r.stamp, q.stamp, q.text, q.unit
+       r.agent, r.outputs, r.request, r.stamp, q.stamp, q.text
 FROM feedback AS f LEFT JOIN results AS r ON r.prediction = f.prediction LEFT JOIN requests AS q ON q.place = r.request
 WHERE f.left_out IS NULL AND f.verdict NOT IN ('withdrawn', 'reward')
 """
+# `said` has a row for each target that somebody stands for or denies on a text, `texts` one for each text of a task.
+COUNT: Final = (
+    # A person's last verdict on a text counts, and of those only what is fit, consented to and names a label.
+    "CREATE TABLE verdicts AS SELECT task, text_id, person, place, request, kind, target, denies,"
+    " CASE WHEN unfit IS NOT NULL THEN unfit WHEN nth > 1 THEN 'superseded' WHEN NOT consent THEN 'no_consent'"
+    " WHEN target IS NULL THEN 'no_label' END AS left_out FROM"
+    " (SELECT *, row_number() OVER (PARTITION BY task, text_id, person ORDER BY at DESC, place DESC) AS nth FROM votes)",
+    "DROP TABLE votes",
+    "CREATE TABLE said (task TEXT, text_id BLOB, kind TEXT, target TEXT, people INTEGER, denied INTEGER,"
+    " request INTEGER, place INTEGER, PRIMARY KEY (task, text_id, kind, target)) WITHOUT ROWID",
+    "INSERT INTO said SELECT task, text_id, kind, target, sum(NOT denies), max(denies),"
+    " min(request) FILTER (WHERE NOT denies), min(place) FILTER (WHERE NOT denies)"
+    " FROM verdicts WHERE left_out IS NULL GROUP BY task, text_id, kind, target",
+    # Where people agree there is one target, so that the greatest is the one.
+    "CREATE TABLE texts (task TEXT, text_id BLOB, agreed INTEGER, request INTEGER, place INTEGER, kind TEXT,"
+    " target TEXT, people INTEGER, PRIMARY KEY (task, text_id)) WITHOUT ROWID",
+    "INSERT INTO texts SELECT task, text_id, count(*) = 1 AND NOT max(denied), min(request), min(place), max(kind),"
+    " max(target), sum(people) FROM said WHERE people > 0 GROUP BY task, text_id",
+    # A text is held out only when everything is that it was seen in, in whatever spelling, for whatever task.
+    "CREATE TABLE near (near BLOB PRIMARY KEY, unit INTEGER) WITHOUT ROWID",
+    "INSERT INTO near SELECT near, max(unit) FROM requests GROUP BY near",
+)
+EXAMPLES: Final = """
+INSERT INTO examples
+SELECT task, CASE WHEN near.unit < ? THEN 'heldout' ELSE 'train' END, request, texts.place, kind, target, people
+FROM texts CROSS JOIN requests ON requests.place = request CROSS JOIN near ON near.near = requests.near WHERE agreed
+"""
+DISAGREE: Final = (
+    # Who denies what nobody stands for contradicts nobody.
+    "INSERT INTO contradictions SELECT v.task, t.request, v.target, v.kind, v.denies, v.person, v.place"
+    " FROM verdicts AS v CROSS JOIN texts AS t ON t.task = v.task AND t.text_id = v.text_id"
+    " CROSS JOIN said AS s ON s.task = v.task AND s.text_id = v.text_id AND s.kind = v.kind AND s.target = v.target"
+    " WHERE v.left_out IS NULL AND NOT t.agreed AND s.people > 0",
+    "INSERT INTO left_out SELECT place, left_out FROM verdicts WHERE left_out IS NOT NULL",
+    "INSERT INTO left_out SELECT place, 'contradiction' FROM contradictions",
+    "INSERT INTO left_out SELECT place, 'no_label' FROM verdicts WHERE left_out IS NULL AND denies"
+    " AND place NOT IN (SELECT place FROM contradictions)",
+)

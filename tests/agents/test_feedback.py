@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.agents.feedback import FeedbackAgent, LiveAccuracy
-from murmura.runtime.agent import Context
+from murmura.agents.feedback import REMEMBERED, FeedbackAgent, LiveAccuracy, RecentIds
+from murmura.runtime.agent import Agent, Context
 from murmura.runtime.discovery import find_agents
 from murmura.runtime.errors import RecordError
 from murmura.runtime.settings import Settings
@@ -40,14 +40,19 @@ class Record:
 
 
 class Process:
-    def __init__(self, names=("classification", "feedback"), **settings) -> None:
+    def __init__(self, names=("classification", "feedback"), predicting=(), **settings) -> None:
         self.engine = FakeEngine(FakeModel([INTENT, PRODUCT, TOPICS, PLACES], name="desk", version=3))
         self.metrics = Metrics()
         self.agent = FeedbackAgent()
-        self.agent.started(Context(Settings(feedback=settings), self.metrics, self.engine, tuple(names)))
+        self.agent.started(
+            Context(Settings(feedback=settings), self.metrics, self.engine, tuple(names), predicting=predicting)
+        )
+        self.taken = 0
 
     async def take(self, change: dict | bytes | None) -> None:
-        value = json.dumps(VALUE | change).encode() if isinstance(change, dict) else change
+        self.taken += 1
+        name = {"id": f"f-{self.taken}"}
+        value = json.dumps(VALUE | name | change).encode() if isinstance(change, dict) else change
         assert not [*await self.agent.handle(Record(value), self.engine)]
 
     def count(self, **labels) -> float:
@@ -67,6 +72,9 @@ class Process:
         {"task": "topics", "value": []},
         {"task": "places", "value": [{"label": "place", "start": 0, "end": 3}]},
         {"task": "places", "value": []},
+        {"value": " refund\n"},
+        {"task": "topics", "value": ["travel ", "cards"]},
+        {"task": "places", "value": [{"label": " place", "start": 0, "end": 3}]},
         {"verdict": "confirmed", "value": None},
         {"verdict": "reward", "value": 1},
         {"model": None},
@@ -94,6 +102,11 @@ async def test_feedback_that_fits_is_taken(change):
         ({"task": "places", "value": "place"}, "invalid"),
         ({"task": "topics", "value": "cards"}, "invalid"),
         ({"value": ["refund"]}, "invalid"),
+        ({"value": " "}, "invalid"),
+        ({"task": "product", "value": "\t\u3000"}, "invalid"),
+        ({"task": "topics", "value": ["cards", " "]}, "invalid"),
+        ({"task": "places", "value": [{"label": " ", "start": 0, "end": 3}]}, "invalid"),
+        ({"at": "0001-01-01T00:00:00+14:00"}, "invalid"),
         ({"verdict": "sideways"}, "invalid"),
         ({"verdict": "confirmed"}, "invalid"),
     ],
@@ -131,6 +144,33 @@ async def test_agreement_is_counted_by_task_and_version():
     assert (process.live(), process.live(version="2")) == (0.75, 0.0)
 
 
+async def test_feedback_that_is_delivered_again_is_not_counted_again():
+    process = Process()
+    for _ in range(2):
+        await process.take({"id": "same"})
+        await process.take({"id": "product", "task": "product", "value": "phone"})
+        await process.take({"id": "back", "verdict": "withdrawn", "value": "same"})
+    assert (process.count(), process.count(verdict="withdrawn"), process.count(task="product")) == (1, 1, 1)
+    assert process.metrics.registry.get_sample_value("murmura_feedback_new_labels_total", {"task": "product"}) == 1
+
+
+async def test_what_was_refused_is_refused_again_when_it_is_delivered_again():
+    process = Process()
+    for _ in range(2):
+        with pytest.raises(RecordError):
+            await process.take({"id": "same", "value": "unknown"})
+
+
+@given(st.lists(st.integers(0, 9)), st.integers(1, 5))
+def test_as_many_ids_are_remembered_as_there_is_room_for(names, size):
+    recent = RecentIds(size)
+    for name in names:
+        recent.add(str(name))
+    newest_first = list(dict.fromkeys(reversed(names)))
+    assert [name for name in newest_first if str(name) in recent] == newest_first[:size]
+    assert REMEMBERED < 100_000
+
+
 @pytest.mark.parametrize("model", [None, {"name": "elsewhere", "version": 3}, {"name": "desk", "version": 20}])
 async def test_a_version_that_cannot_be_told_has_no_series_of_its_own(model):
     process = Process()
@@ -153,6 +193,18 @@ async def test_the_settings_say_whose_predictions_are_meant():
     await process.take({"agent": "triage"})
     with pytest.raises(RecordError):
         await process.take({})
+
+
+@pytest.mark.parametrize(
+    "agent", [find_agents(["classification"])[0], Agent("classification", ("in",), tasks=("intent",))]
+)
+async def test_what_an_agent_never_answers_is_refused_where_the_agent_runs(agent):
+    spans = {"task": "places", "value": []}
+    with pytest.raises(RecordError, match="classification never answers task places") as raised:
+        await Process(predicting=(agent,)).take(spans)
+    assert raised.value.reason == "invalid"
+    await Process(predicting=(agent,)).take({})
+    await Process(agents=["classification"]).take(spans)
 
 
 async def test_running_alone_it_takes_feedback_for_the_built_in_agents():

@@ -228,7 +228,7 @@ async def test_from_a_request_over_its_answer_and_a_verdict_to_a_row(judged_desk
             spans | {"id": "3", "value": places},
             first | {"id": "4", "agent": "nobody", "value": "card_lost"},
             first | {"id": "5", "task": "nothing", "value": "card_lost"},
-            first | {"id": "6", "value": "card_found"},
+            first | {"id": "6", "value": "card_found", "by": "bob"},
             first | {"id": "7", "verdict": "sideways"},
             b"{",
             spans | {"id": "8", "value": [{"label": "time", "start": 0, "end": 99}], "by": "bob"},

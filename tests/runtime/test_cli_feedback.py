@@ -68,6 +68,21 @@ def test_lines_of_a_file_take_what_they_lack_from_the_options(broker, tmp_path):
     assert len({one.id for one in seen}) == 2, "sent once more it is the same feedback"
 
 
+def test_equal_lines_of_a_file_are_one_verdict_unless_they_have_times_of_their_own(broker, tmp_path):
+    about = {"prediction_id": PREDICTION, "agent": "repeating", "task": "intent", "by": "ann", "verdict": "correction"}
+    said = [about | {"value": value} for value in "aba"]
+    timed = [line | {"at": f"2026-01-05T10:0{minute}:00Z"} for minute, line in enumerate(said)]
+    file = tmp_path / "feedback.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in [*said, *timed]))
+    assert murmura("feedback", "--file", file, "--bootstrap", broker).returncode == 0
+    names = {}
+    for one in on_topic(broker, 17):
+        if one.agent == "repeating":
+            names.setdefault(one.value, []).append(one.id)
+    assert {value: len(set(ids)) for value, ids in names.items()} == {"a": 3, "b": 2}
+    assert {value: len(ids) for value, ids in names.items()} == {"a": 4, "b": 2}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -78,6 +93,7 @@ def test_lines_of_a_file_take_what_they_lack_from_the_options(broker, tmp_path):
         ((*ABOUT, "--label", "x", "--reward", "1"), "exclude each other"),
         ((*ABOUT, "--label", "x", "--verdict", "confirmed"), "verdict confirmed has no value"),
         (("12", *ABOUT[1:], "--label", "x"), "prediction_id: "),
+        ((*ABOUT, "--label", " "), "a label is nothing but white space"),
         ((*ABOUT, "--spans", "a:b:c"), "expected START:END:LABEL"),
         ((*ABOUT, "--label", "x", "--model", "desk"), "expected NAME/VERSION"),
         (("--file", "nowhere.jsonl"), "nowhere.jsonl: no such file"),

@@ -1,7 +1,9 @@
 """Frozen parts of topics on a real Kafka: nothing behind the end, nothing twice, and no silence about what is gone."""
 
 import asyncio
+import time
 from collections import defaultdict
+from threading import Thread
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -9,19 +11,19 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from murmura.runtime import offset_ranges
-from murmura.runtime.errors import SetupError
+from murmura.runtime.errors import MurmuraError, SetupError
 from murmura.runtime.offset_ranges import OffsetRange
 from murmura.runtime.settings import KafkaSettings
 
 
-async def write(bootstrap, topic, count, *, partition=0, transaction=None, abort=False, start=0):
+async def write(bootstrap, topic, count, *, partition=0, transaction=None, abort=False, start=0, padding=0):
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=transaction, linger_ms=5)
     await producer.start()
     try:
         if transaction:
             await producer.begin_transaction()
         for n in range(start, start + count):
-            await producer.send(topic, b"%d" % n, partition=partition)
+            await producer.send(topic, b"%d" % n + b" " * padding, partition=partition)
         if transaction:
             await (producer.abort_transaction() if abort else producer.commit_transaction())
     finally:
@@ -157,3 +159,66 @@ async def test_a_topic_that_was_made_anew_has_fewer_records(kafka, make_topics, 
 async def test_a_topic_that_is_not_there_is_named(kafka):
     with pytest.raises(SetupError, match="topic no-such-topic is not on"):
         await offset_ranges.freeze(Reader(kafka).settings, [["no-such-topic"]])
+
+
+async def test_what_is_deleted_during_the_read_is_named_with_what_is_left(kafka, make_topics):
+    (topic,) = await make_topics("vanishing", partitions=1)
+    await write(kafka, topic, 12_000, padding=1000)  # far more than is fetched ahead
+    reader = Reader(kafka)
+    ranges = await offset_ranges.freeze(reader.settings, [[topic]])
+
+    def take(number, records):
+        if not reader.offsets:
+            deleting = Thread(target=asyncio.run, args=(delete_before(kafka, topic, 11_990),))
+            deleting.start()
+            deleting.join()
+        Reader.take(reader, number, records)
+
+    reader.take = take
+    with pytest.raises(SetupError, match=rf"{topic}, partition 0: of offsets 0 to 12000 \(exclusive\) 11990 to 12000"):
+        await reader.read(ranges)
+    assert reader.offsets[0] == list(range(len(reader.offsets[0])))
+
+
+@pytest.mark.slow
+async def test_a_range_that_ends_where_compaction_left_nothing_comes_to_its_end(kafka, make_topics):
+    config = {"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.001"}
+    (topic,) = await make_topics("compacted", partitions=1, config=config)
+    producer = AIOKafkaProducer(bootstrap_servers=kafka)
+    await producer.start()
+    for n in range(1000):
+        await producer.send(topic, b"%d" % n, key=b"%d" % (n % 5))
+    await producer.flush()
+    reader = Reader(kafka)
+    async with asyncio.timeout(90):
+        while not reader.offsets or len(reader.offsets[0]) > 500:
+            await asyncio.sleep(1)
+            await producer.send_and_wait(topic, b"again", key=b"5")  # only a segment that is full is compacted
+            reader = Reader(kafka)
+            await reader.read(await offset_ranges.freeze(reader.settings, [[topic]]))
+    await producer.stop()
+    reader = Reader(kafka)
+    await reader.read([OffsetRange(topic, 0, 10, 900)])
+    assert (dict(reader.offsets), reader.passed) == ({}, 890)
+
+
+async def test_a_broker_that_dies_during_the_read_is_one_line(own_kafka, make_topics):
+    (topic,) = await make_topics("dying", partitions=2, bootstrap=own_kafka.bootstrap)
+    for partition in range(2):
+        await write(own_kafka.bootstrap, topic, 6_000, partition=partition, padding=1000)
+    reader = Reader(own_kafka.bootstrap)
+    reader.settings = KafkaSettings(bootstrap_servers=own_kafka.bootstrap, request_timeout_ms=3000)
+    ranges = await offset_ranges.freeze(reader.settings, [[topic]])
+
+    def take(number, records):
+        if not reader.offsets:
+            own_kafka.kill()
+        Reader.take(reader, number, records)
+
+    reader.take = take
+    began = time.monotonic()
+    with pytest.raises(MurmuraError, match=rf"{topic}, partition \d: the broker gave nothing from offset \d+ on"):
+        await reader.read(ranges)
+    assert time.monotonic() - began < 15
+    with pytest.raises(SetupError, match="no Kafka broker"):
+        await offset_ranges.freeze(reader.settings, [[topic]])

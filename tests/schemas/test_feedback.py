@@ -76,6 +76,7 @@ def test_model_source_and_consent_may_be_missing_and_consent_is_then_not_given()
         ({"by": ""}, "by"),
         ({"id": "x" * 201}, "id"),
         ({"at": "2025-01-31T12:00:00"}, "timezone"),
+        ({"at": "0001-01-01T00:00:00+14:00"}, "years 1 to 9999"),
         ({"consent": "yes"}, "consent"),
         ({"consent": 1}, "consent"),
     ],

@@ -103,6 +103,12 @@ def test_a_time_is_written_in_utc():
     assert '"2025-01-31T12:00:00Z"' in result.model_dump_json()
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_utc_cannot_express_is_refused(time):
+    with pytest.raises(ValidationError, match="years 1 to 9999"):
+        Result.model_validate({**FIRST_RESULTS[1], "time": time})
+
+
 def test_a_time_without_a_zone_is_refused():
     with pytest.raises(ValidationError):
         Result.model_validate({**FIRST_RESULTS[1], "time": "2025-01-31T12:00:00"})

@@ -265,7 +265,7 @@ def test_unreadable_records_are_listed(make, tmp_path):
     world = World()
     plan = world.plan()
     join = Join(tmp_path / "x.sqlite", plan)
-    join.unreadable_feedback(1, 7)
+    join.unreadable("feedback", 1, 7)
     join.feedback_done()
     join.results_done()
     list(join.settle())

@@ -6,8 +6,11 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ingest_sets import OUTPUTS, make_in
+from ingest_sets import OUTPUTS, TEXT, make_in
 from ingest_world import World
+
+from murmura.training.ingest_manifest import Options
+from murmura.training.ingest_rules import held_out_below, unit_of
 
 
 @pytest.fixture
@@ -52,6 +55,41 @@ def test_a_text_once_trained_on_is_never_held_out_later(make):
     assert before <= after
 
 
+HALF = Options(heldout=0.5)
+HELD_OUT, TRAINED = (
+    next(key for n in range(99) if (unit_of(key := b"k%d" % n, b"", HALF) < held_out_below(HALF)) is wanted)
+    for wanted in (True, False)
+)
+
+
+def test_spellings_of_one_text_never_lie_on_both_sides(make):
+    world = World()
+    world.judge(world.ask("Where is my card?", key=TRAINED), "refund")
+    for text in ("where is  my card?", "where is my card?", "ＷＨＥＲＥ is my card?\n"):
+        world.judge(world.ask(text, key=HELD_OUT), "refund")
+    world.judge(world.ask("where is my other card?", key=HELD_OUT), "refund")
+    made = make(world, heldout=0.5)
+    assert (len(made.rows()), len(made.rows(part="heldout"))) == (4, 1)
+
+
+def test_a_text_that_is_trained_on_for_one_task_is_held_out_for_none(make):
+    world = World()
+    world.judge(world.ask(TEXT, OUTPUTS, key=TRAINED), "refund")
+    world.judge(world.ask(TEXT.upper(), OUTPUTS, key=HELD_OUT), ["travel"], task="topics")
+    made = make(world, heldout=0.5)
+    assert (len(made.rows()), len(made.rows("topics")), made.rows("topics", "heldout")) == (1, 1, [])
+
+
+def test_what_was_withdrawn_still_keeps_its_text_from_being_held_out(make):
+    world = World()
+    taken_back = world.judge(world.ask("hello", key=TRAINED), "refund")
+    world.judge(world.ask("hello", key=HELD_OUT), "refund", by="bob")
+    assert len(make(world, heldout=0.5).rows()) == 1
+    world.judge("0" * 32, taken_back, verdict="withdrawn")
+    made = make(world, heldout=0.5)
+    assert (len(made.rows()), made.rows(part="heldout")) == (1, [])
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_the_order_in_which_partitions_are_read_changes_no_byte(make, data):
@@ -62,7 +100,8 @@ def test_the_order_in_which_partitions_are_read_changes_no_byte(make, data):
     for number in range(data.draw(st.integers(1, 25))):
         world.judge(
             data.draw(st.sampled_from([*predictions, "0" * 32])),
-            data.draw(st.sampled_from(["refund", "praise", None, ["a"]])),
+            value := data.draw(st.sampled_from(["refund", "praise", None, None, ["a"], " "])),
+            verdict="down" if value is None and data.draw(st.booleans()) else None,
             by=data.draw(st.sampled_from(["ann", "bob"])),
             minute=data.draw(st.integers(0, 3)),
             consent=data.draw(st.integers(0, 4)) > 0,
