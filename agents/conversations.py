@@ -8,6 +8,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from ..runtime.errors import Closed
+
 QUIET_S: Final = 60.0
 """A conversation that was touched in this process so recently is not ended, whatever the turns' timestamps say."""
 ENDINGS: Final = 10
@@ -29,14 +31,34 @@ class Kept(NamedTuple):
 
 class _Source(msgspec.Struct):
     timestamp: int
+    topic: str = ""
+    offset: int = -1
 
 
 class _Peek(msgspec.Struct):
     number: int
     source: _Source
+    newest: int = 0
 
 
 _peek: Final = msgspec.json.Decoder(_Peek).decode
+
+
+def _is_late(state: _Peek, known: _Peek) -> bool:
+    """Say whether a state that lies behind another in the changelog is the older of the two.
+
+    Of turns of one topic the later has the higher offset, unless the topic was made anew: then times and numbers have
+    gone on. The number alone does not tell, since a conversation that was forgotten begins at 1 again.
+    """
+    here, there = state.source, known.source
+    if here.topic == there.topic and here.offset != there.offset:
+        made_anew = state.number > known.number and _newest(state) > _newest(known)
+        return here.offset < there.offset and not made_anew
+    return state.number < known.number
+
+
+def _newest(state: _Peek) -> int:
+    return max(state.newest, state.source.timestamp)
 
 
 class Conversations:
@@ -56,6 +78,10 @@ class Conversations:
         self._newest: dict[int, int] = {}
         self._busy: set[Place] = set()
         self._ending: dict[Place, asyncio.Event] = {}
+        self._given_up: set[Place] = set()
+        self._seen: dict[Place, _Peek] = {}
+        """While restoring: what is kept, as far as it decides which state is the later."""
+        self._late: set[Place] = set()
         self.unreadable = 0
 
     def __len__(self) -> int:
@@ -66,38 +92,59 @@ class Conversations:
     def restore(self, partition: int, key: bytes | None, value: bytes | None) -> None:
         """Take one record of the changelog, in its order.
 
-        Of two states the one with the higher number is newer: a process that was taken for dead may have written its
-        last one late. What cannot be read takes what was known of the conversation with it.
+        A process that was taken for dead may have written late, so the last state is not always the newest. What cannot
+        be read takes what was known of the conversation with it.
         """
         if key is None:
             self.unreadable += 1
             return
-        kept = self._kept.setdefault(partition, OrderedDict())
-        if value is None:
-            kept.pop(key, None)
+        place = partition, key
+        state = None if value is None else self._read(value)
+        if value is None or state is None:
+            self._kept.setdefault(partition, OrderedDict()).pop(key, None)
+            self._seen.pop(place, None)
+        elif place in self._seen and _is_late(state, self._seen[place]):
+            self._late.add(place)
             return
+        else:
+            kept = self._kept.setdefault(partition, OrderedDict())
+            kept[key] = Kept(value, state.number, state.source.timestamp, self._clock())
+            self._seen[place] = state
+        self._late.discard(place)
+
+    def _read(self, value: bytes) -> _Peek | None:
         try:
-            state = _peek(value)
+            return _peek(value)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self.unreadable += 1
-            kept.pop(key, None)
-            return
-        if key not in kept or kept[key].number <= state.number:
-            kept[key] = Kept(value, state.number, state.source.timestamp, self._clock())
+            return None
 
-    def restored(self, now_ms: int) -> None:
-        """Put the conversations in the order in which they fell silent, once all of them are there."""
+    def restored(self, now_ms: int) -> list[tuple[Place, bytes]]:
+        """Put the conversations in the order in which they fell silent, once all of them are there.
+
+        Returns those whose newest state is not the last of the changelog. Compaction would leave the older one alone, so
+        they are to be written once more.
+        """
         for partition, kept in self._kept.items():
             # A time that lies ahead would keep a conversation for ever.
             inside = ((key, one._replace(at=min(one.at, now_ms))) for key, one in kept.items())
             self._kept[partition] = OrderedDict(sorted(inside, key=lambda item: item[1].at))
+        late = [((number, key), self._kept[number][key].value) for number, key in sorted(self._late)]
+        self._late.clear()
+        self._seen.clear()
+        return late
 
     # -- a turn ------------------------------------------------------------------------------------------------------
 
     async def enter(self, place: Place) -> Kept | None:
-        """Begin a turn and return what is known; `leave` when it is finished."""
+        """Begin a turn and return what is known; `leave` when it is finished.
+
+        Raises Closed when the conversation's last record was not acknowledged and nobody knows what there is of it.
+        """
         while (ending := self._ending.get(place)) is not None:
             await ending.wait()
+        if place in self._given_up:
+            raise Closed("the conversation goes on after the next assignment")
         self._busy.add(place)
         partition, key = place
         kept = self._kept.get(partition)
@@ -144,5 +191,12 @@ class Conversations:
 
     def acknowledged(self, places: Iterable[Place]) -> None:
         for place in places:
+            if (ending := self._ending.pop(place, None)) is not None:
+                ending.set()
+
+    def give_up(self, places: Iterable[Place]) -> None:
+        """Answer nothing more in these conversations: what was sent for them last was not acknowledged."""
+        for place in places:
+            self._given_up.add(place)
             if (ending := self._ending.pop(place, None)) is not None:
                 ending.set()

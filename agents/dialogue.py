@@ -31,10 +31,11 @@ from ..schemas.envelope import (
     app_source,
 )
 from ..schemas.ids import prediction_id
+from ..schemas.manifest import ModelManifest
 from ..schemas.result import Source
 from .conversations import Conversations, Kept, Place
-from .dialogue_policy import PolicyFile, check_against_model, load_policy
-from .dialogue_step import Heard, Step, again, applied, goes_to_person, step
+from .dialogue_policy import PolicyFile, check_against_model, check_topics, load_policy
+from .dialogue_step import Heard, Step, again, applied, bounded, goes_to_person, step
 
 log = get_logger(__name__)
 
@@ -93,13 +94,14 @@ class Dialogue(Handler):
             self._settings.state or self.outputs[_STATE],
             self._settings.handoffs or self.outputs[_HANDOFFS],
         )
+        check_topics(
+            self._policy, dict(zip((*own, *self.topics), ("replies", "states", "hand-overs", "turns"), strict=True))
+        )
         self.outputs, self.tasks = (*own, *policy.topics), policy.tasks
         self._conversations = self._fresh()
 
     def started(self, context: Context) -> None:
-        assert self._policy is not None, "configure comes first"
-        manifest = context.engine.model.manifest
-        check_against_model(self._policy, manifest.tasks, manifest.name)
+        self.check(context.engine.model.manifest)
         (turns,), counts = self.topics, context.partitions
         state = self.outputs[_STATE]
         if counts and counts[turns] != counts[state]:
@@ -111,17 +113,24 @@ class Dialogue(Handler):
             topic for topic in self.outputs[:_OWN_TOPICS] if counts.get(topic) == counts.get(turns)
         )
         self._restore, self._metrics = context.restore, context.metrics
+        # Longer than that, and another member may have our partitions and their states.
+        self.freeze_s = context.settings.kafka.session_timeout_ms / 1000
         context.metrics.conversations(lambda: len(self._conversations))
+
+    def check(self, manifest: ModelManifest) -> None:
+        assert self._policy is not None, "configure comes first"
+        check_against_model(self._policy, manifest.tasks, manifest.name)
 
     # -- assignment --------------------------------------------------------------------------------------------------
 
-    async def assigned(self, partitions: frozenset[Any]) -> None:
-        conversations = self._fresh()
+    async def assigned(self, partitions: frozenset[Any]) -> list[Publish]:
+        """Restore, and return states to be written once more, so that the changelog's last one is the newest."""
+        conversations, late = self._fresh(), []
         if self._restore is not None and partitions:
             numbers = [partition.partition for partition in partitions]
             topic, most_s = self.outputs[_STATE], self._settings.restore_timeout_s
             read = await self._restore(topic, numbers, conversations.restore, timeout_s=most_s)
-            conversations.restored(self._now())
+            late = conversations.restored(self._now())
             unreadable = conversations.unreadable + read.unreadable
             self._count_unreadable(unreadable)
             log.info(
@@ -131,9 +140,13 @@ class Dialogue(Handler):
                 conversations=len(conversations),
                 records=read.records,
                 unreadable=unreadable,
+                written_again=len(late),
                 seconds=round(read.seconds, 3),
             )
         self._conversations = conversations
+        return [
+            Publish(self.outputs[_STATE], value, key, partition=number, essential=True) for (number, key), value in late
+        ]
 
     def revoked(self) -> None:
         self._conversations = self._fresh()
@@ -151,6 +164,9 @@ class Dialogue(Handler):
         kept = await conversations.enter(place)
         try:
             result, kind = await self._answer(turn, kept, engine)
+            value = b""
+            if result is not None:
+                result, value = bounded(result, turn)
             if self._conversations is not conversations:
                 raise Closed("the partition was taken away meanwhile")
         except BaseException:
@@ -160,17 +176,21 @@ class Dialogue(Handler):
         if result is None:
             conversations.leave(place)
             return ()
-        value = result.state.model_dump_json().encode()
         conversations.put(place, value, result.state.number, min(result.state.source.timestamp, self._now()))
         ended = conversations.take_ended(record.partition)
         self._open[id(record)] = conversations, place, ended
         return self._publish(turn, result, value, ended)
 
     def finished(self, record: Record) -> None:
-        conversations, place, ended = self._open.pop(id(record), (None, None, None))
-        if conversations is not None and place is not None and ended is not None:
+        if (about := self._open.pop(id(record), None)) is not None:
+            conversations, place, ended = about
             conversations.leave(place)
             conversations.acknowledged(ended)
+
+    def given_up(self, record: Record) -> None:
+        if (about := self._open.pop(id(record), None)) is not None:
+            conversations, place, ended = about
+            conversations.give_up([place, *ended])
 
     def _heard(self, record: Record) -> Heard:
         key = record.key
@@ -231,7 +251,7 @@ class Dialogue(Handler):
         replies, state, handoffs = self.outputs[:_OWN_TOPICS]
         key = turn.conversation
         messages = [
-            Publish(state, value, key, cause, partition),
+            Publish(state, value, key, cause, partition, essential=True),
             self._event(replies, result.reply.model_dump(mode="json"), turn, REPLY_TYPE, cause),
         ]
         for number, action in enumerate(result.actions):
@@ -241,7 +261,7 @@ class Dialogue(Handler):
         if result.handover is not None:
             handover = result.handover.model_dump(mode="json")
             messages.append(self._event(handoffs, handover, turn, HAND_OVER_TYPE, cause))
-        messages += [Publish(state, None, gone, cause, at) for at, gone in ended]
+        messages += [Publish(state, None, gone, cause, at, essential=True) for at, gone in ended]
         return messages
 
     def _event(self, topic: str, value: dict[str, Any], turn: Heard, type_: str, cause: Headers) -> Publish:

@@ -138,6 +138,11 @@ class Policy(_Frozen):
         return self
 
     @property
+    def needed(self) -> frozenset[str]:
+        """The slots that some intent needs; there are no others."""
+        return frozenset(slot for rule in self.intents.values() for slot in rule.needs)
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """Those that a turn is predicted on."""
         return (self.intent_task,) if self.entity_task is None else (self.intent_task, self.entity_task)
@@ -162,7 +167,24 @@ PolicyFile = YamlFile[Policy]
 
 def load_policy(path: Path) -> PolicyFile:
     """Read and check a policy. Raises SetupError with one line: file, line, key, what was expected."""
-    return YamlFile(path, Policy, "policy", requires="intents")
+    file = YamlFile(path, Policy, "policy", requires="intents")
+    policy = file.value
+    named: list[tuple[str, ...]] = [("slots", slot) for slot in policy.slots]
+    named += [("intents", name, "forget", slot) for name, rule in policy.intents.items() for slot in rule.forget]
+    for *place, slot in named:
+        if slot not in policy.needed:
+            there = ", ".join(sorted(policy.needed)) or "none"
+            raise file.refusal((*place, slot), f"no intent needs a slot {slot}; those that are needed: {there}")
+    return file
+
+
+def check_topics(file: PolicyFile, own: Mapping[str, str]) -> None:
+    """Refuse a policy whose actions would go where the agent's own records are. `own` is topic to what it is; SetupError."""
+    for name, rule in file.value.intents.items():
+        for action in rule.action:
+            if action.topic in own:
+                what = f"{action.topic} is the agent's own topic of {own[action.topic]}; an action needs another"
+                raise file.refusal(("intents", name, "action"), what)
 
 
 def check_against_model(file: PolicyFile, tasks: Iterable[TaskSpec], model: str) -> None:
@@ -220,6 +242,8 @@ def fill_fields(value: JsonValue, known: Mapping[str, str]) -> JsonValue:
 def _strings(value: JsonValue) -> Iterable[str]:
     if isinstance(value, str):
         yield value
+    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ValueError("a whole number of more than 64 bits cannot be published")
     elif isinstance(value, list):
         for item in value:
             yield from _strings(item)

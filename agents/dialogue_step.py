@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from ..runtime.agent import Output, Prediction
+from ..runtime.errors import RecordError
+from ..schemas.deadletter import DeadLetterReason as Reason
 from ..schemas.dialogue import (
     REPLY_CHARACTERS,
     SLOT_CHARACTERS,
+    STATE_BYTES,
     TURN_CHARACTERS,
     Action,
     ConversationState,
@@ -53,8 +56,8 @@ class Step(NamedTuple):
 def applied(state: ConversationState | None, turn: Heard) -> Literal["last", "older"] | None:
     """Say whether a turn is the last one that the state knows of, one before it, or (None) a new one.
 
-    It is known by its id, and without one by its place: offsets of a partition grow. A later time at a lower offset
-    means that the topic was made anew.
+    It is known by its id, and without one by its place: offsets of a partition grow. A time later than that of every turn
+    before, at a lower offset, means that the topic was made anew.
     """
     if state is None:
         return None
@@ -62,14 +65,34 @@ def applied(state: ConversationState | None, turn: Heard) -> Literal["last", "ol
     if turn.prediction_id in ids:
         return "last" if turn.prediction_id == ids[-1] else "older"
     here, last = turn.source, state.source
-    same_log = (here.topic, here.partition) == (last.topic, last.partition) and here.timestamp <= last.timestamp
+    same_log = (here.topic, here.partition) == (last.topic, last.partition) and here.timestamp <= _newest(state)
     return "older" if same_log and here.offset <= last.offset else None
+
+
+def _newest(state: ConversationState) -> int:
+    return max(state.newest, state.source.timestamp)
 
 
 def again(state: ConversationState, turn: Heard) -> Step:
     """Return what came of the state's last turn, which was delivered again."""
     about = turn.agent, turn.request_id, turn.metadata
     return Step(state, state.reply(*about), state.actions, state.hand_over(*about))
+
+
+def bounded(result: Step, turn: Heard) -> tuple[Step, bytes]:
+    """Return what comes of a turn with a state that fits into a record, and that record's value.
+
+    The oldest exchanges are let go for it. RecordError when the last one and its actions are too much by themselves: a
+    turn that could not be repeated after a crash must not be answered.
+    """
+    while len(value := result.state.model_dump_json().encode()) > STATE_BYTES:
+        turns = result.state.turns[1:]
+        if not turns:
+            raise RecordError(
+                Reason.TOO_LARGE, f"the state after this turn has {len(value)} bytes: its actions are too much"
+            )
+        result = again(result.state.model_copy(update={"turns": turns}), turn)
+    return result, value
 
 
 def has_expired(timestamp: int, policy: Policy, now: int) -> bool:
@@ -115,6 +138,7 @@ def step(
     whose state is lost.
     """
     number = (state.number if state else before) + 1
+    newest = max(turn.source.timestamp, _newest(state) if state else 0)
     if state is not None and has_expired(state.source.timestamp, policy, now):
         state = None
     mind = _with_person(state, policy) if prediction is None else _mind(state, turn, prediction, policy)
@@ -122,6 +146,7 @@ def step(
         conversation=turn.conversation,
         number=number,
         source=turn.source,
+        newest=newest,
         turns=_remembered(state, turn, mind, policy),
         intent=mind.intent,
         slots=mind.slots,
@@ -233,7 +258,7 @@ def _understood(answer: Output, policy: Policy) -> str | None:
 
 def _carried(state: ConversationState, policy: Policy) -> dict[str, str]:
     """Return the slots that go on: those that some intent needs, less what an intent that is done with forgets."""
-    known = {slot for rule in policy.intents.values() for slot in rule.needs}
+    known = policy.needed
     rule = policy.intents.get(state.intent) if state.intent is not None else None
     if rule is not None and state.kind in {ReplyKind.ANSWERED, ReplyKind.HANDED_OVER}:
         known -= set(rule.forget)

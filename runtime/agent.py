@@ -109,9 +109,12 @@ class Publish:
     value: bytes | dict[str, Any] | None
     key: bytes | str | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
-    """Added to those that every record handed on has; one of the same name takes its place."""
+    """Added to those that every record handed on has. Request id, cause, hops and traceparent stay the runtime's."""
     partition: int | None = None
     """Default: by the key."""
+    essential: bool = False
+    """Of a handler: when the broker will never take it, the process ends and the record is not finished. Otherwise a
+    dead letter takes its place."""
 
 
 Decision = Mapping[str, Output] | Publish | Iterable["Mapping[str, Output] | Publish"] | None
@@ -166,6 +169,10 @@ class Agent:
         results = () if self.output is None else (self.output,)
         return (*results, *dict.fromkeys(rule.topic for rule in self.routing))
 
+    def may_answer(self, task: TaskSpec) -> bool:
+        """Say whether a request may ask it for this task."""
+        return task.name in self.tasks if self.tasks else task.kind in self.kinds
+
 
 def agent(
     *,
@@ -214,12 +221,21 @@ class Handler:
     tasks: tuple[str, ...] = ()
     """Tasks that the model must have."""
     ordering: Literal["none", "key"] = "none"
+    freeze_s: float | None = None
+    """Nothing is sent after the process stood still for longer, until it is certain whose its partitions are. Set in
+    `started`, to the session's time-out, by whoever writes what others may have written meanwhile."""
 
     def configure(self, settings: "Settings") -> None:
         """Take what the settings say, `topics` and `outputs` above all: they are looked for next. Called once, first."""
 
     def started(self, context: "Context") -> None:
         """Take what is needed of the process. Called once, before anything is consumed; SetupError refuses the start."""
+
+    def check(self, manifest: ModelManifest) -> None:
+        """Refuse a model that this handler could not work with; SetupError says why.
+
+        Called at start with the model that answers, and with each later version before it takes that one's place.
+        """
 
     async def handle(self, record: "ConsumerRecord", engine: "Predicts") -> Iterable[Publish]:
         """Return what is to be published for a record. RecordError makes it a dead letter with its reason; any other
@@ -228,13 +244,21 @@ class Handler:
         raise NotImplementedError
 
     def finished(self, record: "ConsumerRecord") -> None:
-        """Hear that everything published for a record has been acknowledged, or that the process is ending."""
+        """Hear that everything published for a record has been acknowledged."""
 
-    async def assigned(self, partitions: "frozenset[TopicPartition]") -> None:
-        """Get ready for partitions, restoring state for example; their records wait until this returns.
+    def given_up(self, record: "ConsumerRecord") -> None:
+        """Hear that a record was not finished and will be delivered again: here after the next assignment, or elsewhere.
+
+        Its key's next records are not handed over before that.
+        """
+
+    async def assigned(self, partitions: "frozenset[TopicPartition]") -> Iterable[Publish] | None:
+        """Get ready for partitions, restoring state for example; their records wait until this returns, and until the
+        broker has what it returns.
 
         Cancelled when they are taken away meanwhile. Whatever it raises ends the process.
         """
+        return None
 
     def revoked(self) -> None:
         """Forget what belongs to partitions: everything under way has been finished, or will be delivered again."""
@@ -253,6 +277,8 @@ class Context:
     """How many each topic of the broker has."""
     restore: "Restore | None" = None
     """Reads a changelog; None in a rehearsal, where there is none."""
+    predicting: tuple[Agent, ...] = ()
+    """Those among them that predict, as they are declared here."""
 
 
 class Restore(Protocol):

@@ -27,7 +27,11 @@ Take = Callable[[int, bytes | None, bytes | None], None]
 
 @dataclass
 class Restored:
-    """What was read. `unreadable` counts records that the client could not unpack; nothing is known of them."""
+    """What was read.
+
+    `unreadable` counts records that the client could not unpack. Nothing is known of them, not even their keys: an older
+    record of the same key stands then for the key.
+    """
 
     records: int = 0
     unreadable: int = 0
@@ -98,10 +102,11 @@ class _Reading:
             except Exception as error:
                 if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
                     raise
-                # aiokafka raises whatever unpacking a record raises. Record by record, and over the one that does it.
+                # aiokafka raises whatever unpacking a record raises. Record by record up to the one that does it, over it,
+                # and on as before: one by one, a long changelog takes minutes.
                 self._consumer.seek(partition, position + careful)
                 self.restored.unreadable += careful
-                careful = True
+                careful = not careful
             else:
                 for record in batch.get(partition, ()):
                     take(partition.partition, record.key, record.value)

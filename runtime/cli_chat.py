@@ -47,9 +47,10 @@ def chat(
 
     settings = options.settings(config, bootstrap=bootstrap, fetch_max_wait_ms=POLL_MS)
     conversation = conversation or f"chat-{uuid.uuid4().hex[:12]}"
+    key = _key(conversation)
 
     async def main(stop: "asyncio.Event") -> None:
-        await _chat(settings, conversation, patience, as_json, stop)
+        await _chat(settings, key, patience, as_json, stop)
 
     if not as_json:
         typer.echo(f"conversation {conversation}; {QUIT} ends", err=True)
@@ -57,7 +58,7 @@ def chat(
 
 
 async def _chat(
-    settings: "Settings", conversation: str, patience_s: float, as_json: bool, stop: "asyncio.Event"
+    settings: "Settings", conversation: bytes, patience_s: float, as_json: bool, stop: "asyncio.Event"
 ) -> None:
     from . import topics_admin
     from .cli_publish import opened
@@ -83,7 +84,10 @@ async def _chat(
                     said = time.monotonic()
                     await _say(producer, turns, conversation, value, settings.producer.send_timeout_s)
                     reply = await _reply(consumer, value["id"], patience_s, stop)
-                    _show(reply, time.monotonic() - said, as_json)
+                    if reply is not None:
+                        _show(reply, time.monotonic() - said, as_json)
+                    else:
+                        _unanswered(patience_s, go_on=sys.stdin.isatty() and not as_json)
         finally:
             await producer.stop()
 
@@ -125,6 +129,19 @@ async def _line(stream: BinaryIO, stop: "asyncio.Event", *, prompt: bool) -> str
     return came.result().decode(errors="replace").strip()
 
 
+def _key(conversation: str) -> bytes:
+    """Return the conversation's id as the turns' key; SetupError for one that the agent would refuse."""
+    from ..schemas.dialogue import CONVERSATION_ID_BYTES
+
+    try:
+        key = conversation.encode()
+    except UnicodeEncodeError:
+        raise SetupError("--conversation: the id is not UTF-8") from None
+    if len(key) > CONVERSATION_ID_BYTES:
+        raise SetupError(f"--conversation: the id has {len(key)} bytes, at most {CONVERSATION_ID_BYTES} are one")
+    return key
+
+
 def _topics(settings: "Settings") -> tuple[str, str]:
     """Return where turns go and where replies come from, as the agent's settings have it."""
     agent = settings.agents.get("dialogue")
@@ -133,7 +150,7 @@ def _topics(settings: "Settings") -> tuple[str, str]:
     return turns, replies
 
 
-async def _say(producer: Any, topic: str, conversation: str, value: dict[str, str], timeout_s: float) -> None:
+async def _say(producer: Any, topic: str, conversation: bytes, value: dict[str, str], timeout_s: float) -> None:
     import asyncio
 
     from aiokafka.errors import KafkaError
@@ -141,13 +158,13 @@ async def _say(producer: Any, topic: str, conversation: str, value: dict[str, st
     try:
         async with asyncio.timeout(timeout_s):
             raw = json.dumps(value, ensure_ascii=False).encode()
-            await producer.send_and_wait(topic, raw, key=conversation.encode())
+            await producer.send_and_wait(topic, raw, key=conversation)
     except (KafkaError, TimeoutError) as error:
         raise SetupError(f"the broker did not take the turn: {type(error).__name__}") from None
 
 
-async def _reply(consumer: Any, name: str, patience_s: float, stop: "asyncio.Event") -> dict[str, Any]:
-    """Return the reply to the turn called `name`; SetupError when none comes."""
+async def _reply(consumer: Any, name: str, patience_s: float, stop: "asyncio.Event") -> dict[str, Any] | None:
+    """Return the reply to the turn called `name`, None when none comes in time."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline and not stop.is_set():
         for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
@@ -157,9 +174,15 @@ async def _reply(consumer: Any, name: str, patience_s: float, stop: "asyncio.Eve
                     return reply
     if stop.is_set():
         raise typer.Exit
-    raise SetupError(
-        f"no reply within {patience_s:g} s: is `murmura serve dialogue` running? See also the dead letters"
-    )
+    return None
+
+
+def _unanswered(patience_s: float, *, go_on: bool) -> None:
+    """Say that a turn got no reply. A person may try again; in a pipe nobody would, so there it is the end."""
+    what = f"no reply within {patience_s:g} s: is `murmura serve dialogue` running? See also the dead letters"
+    if not go_on:
+        raise SetupError(what)
+    typer.secho(what, dim=True, err=True)
 
 
 def _fields(value: bytes | None) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
+import msgspec
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ..schemas.deadletter import DeadLetterReason as Reason
@@ -14,6 +16,7 @@ from .deadletters import Message
 from .errors import Closed, RecordError, place_of
 from .logs import get_logger
 from .outbox import Outbox, Outcome
+from .pulse import Pulse
 from .records import read_headers, read_hops
 from .results import hand_on
 from .tracing import Tracing
@@ -21,8 +24,16 @@ from .tracker import Progress
 
 log = get_logger(__name__)
 
+_DOUBT_S: Final = 0.05
 _Waiting = tuple[ConsumerRecord, Progress]
 _Lane = tuple[TopicPartition, bytes | int]
+
+
+class _Named(msgspec.Struct):
+    id: str | None = None
+
+
+_read_name: Final = msgspec.json.Decoder(_Named).decode
 
 
 class HandlerRunner:
@@ -30,8 +41,10 @@ class HandlerRunner:
 
     Invariants:
     - with ordering by key, at most one record of a key is under way, and they go in the order of their partition;
+    - nothing of a key is begun after a record of it that was not finished, until partitions are assigned again;
     - at most `most` records are under way, so that a slow handler is not flooded;
-    - records of a partition wait until the handler is ready for it (`ready`).
+    - records of a partition wait until the handler is ready for it (`ready`);
+    - what was begun before a freeze is not sent when the freeze has cost the partition (see `Pulse`).
     """
 
     def __init__(
@@ -60,8 +73,13 @@ class HandlerRunner:
         self._waiting: dict[TopicPartition, int] = {}
         self._full: set[TopicPartition] = set()
         self._ready: set[TopicPartition] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[bool]] = set()
         self._preparing: asyncio.Task[None] | None = None
+        self._pulse: Pulse | None = None
+        self._beating: asyncio.Task[None] | None = None
+        self._assignment = 0
+        self._void = -1
+        """The last assignment that ended in doubt, or was followed by another: nothing of it is sent any more."""
 
     @property
     def waiting(self) -> int:
@@ -90,11 +108,22 @@ class HandlerRunner:
         may take longer than a session.
         """
         mine = frozenset(p for p in partitions if p.topic in self.handler.topics)
-        self._preparing = asyncio.get_running_loop().create_task(self._prepare(mine))
+        loop = asyncio.get_running_loop()
+        self._void = self._assignment - 1
+        if self._pulse is not None:
+            self._pulse.trust()
+        elif self.handler.freeze_s is not None:
+            self._pulse = Pulse(self.handler.freeze_s)
+            self._beating = loop.create_task(self._pulse.beat_for_ever())
+        self._preparing = loop.create_task(self._prepare(mine))
 
     async def _prepare(self, mine: frozenset[TopicPartition]) -> None:
         try:
-            await self.handler.assigned(mine)
+            published = await self.handler.assigned(mine)
+            if published:
+                # Of no record: they keep no request's id and have no cause.
+                messages = [hand_on(publish, self.handler.name, 0, None) for publish in published]
+                await asyncio.shield(self._outbox.put(messages))
         except Exception as error:
             log.exception("a handler could not get ready", agent=self.handler.name)
             self._outbox.fail(error)
@@ -104,6 +133,9 @@ class HandlerRunner:
 
     def clear(self) -> None:
         """Forget what waits: it will be delivered again."""
+        if self._in_doubt:
+            self._void = self._assignment
+        self._assignment += 1
         if self._preparing is not None:
             self._preparing.cancel()
         self._lanes.clear()
@@ -138,12 +170,12 @@ class HandlerRunner:
         record, progress = queue.popleft()
         self._waiting[lane[0]] -= 1
         self._on_enter(1)
-        task = asyncio.get_running_loop().create_task(self._handle(record, progress))
+        task = asyncio.get_running_loop().create_task(self._handle(record, progress, self._assignment))
         self._tasks.add(task)
 
-        def ended(task: "asyncio.Task[None]") -> None:
+        def ended(task: "asyncio.Task[bool]") -> None:
             self._tasks.discard(task)
-            if self._lanes.get(lane) is queue:  # not cleared meanwhile
+            if self._is_finished(task) and self._lanes.get(lane) is queue:  # not cleared meanwhile
                 if queue:
                     self._turn.append(lane)
                 else:
@@ -152,32 +184,73 @@ class HandlerRunner:
 
         task.add_done_callback(ended)
 
-    async def _handle(self, record: ConsumerRecord, progress: Progress) -> None:
+    def _is_finished(self, task: "asyncio.Task[bool]") -> bool:
+        """Say whether a record's task has finished it. If not, its lane stays closed: the next one must not go first."""
+        if task.cancelled():
+            return False
+        if (error := task.exception()) is not None:
+            self._outbox.fail(error if isinstance(error, Exception) else Closed("a record was given up"))
+            return False
+        return task.result()
+
+    async def _handle(self, record: ConsumerRecord, progress: Progress, assignment: int) -> bool:
+        """Take a record all the way; False when it was given up, and will be delivered again."""
         outcome = Outcome()
         outcome.works.append((record, progress))
         name = self.handler.name
         try:
             published = await self._published(record, outcome)
         except Closed:
-            self._on_enter(-1)  # neither answered nor finished: it will be delivered again
-            return
+            return self._give_up(record)
         except RecordError as error:
             self._outbox.dead_letter(outcome, record, error, name)
             for span in outcome.spans:
                 span.failed(error.reason)
         else:
-            for message in published:
-                outcome.add(message, record, name)
+            for message, essential in published:
+                outcome.add(message, record, name, essential=essential)
             outcome.answered[name, record.topic] = [record.timestamp]
-        await self._outbox.send(outcome)
+        if not await self._may_send(assignment):
+            return self._give_up(record)
+        if not await self._outbox.send(outcome):
+            self.handler.given_up(record)
+            return False
         self.handler.finished(record)
+        return True
 
-    async def _published(self, record: ConsumerRecord, outcome: Outcome) -> list[Message]:
-        headers = read_headers(record.headers)
-        request_id = headers.get(REQUEST_ID) or headers.get(CE_ID)
+    def _give_up(self, record: ConsumerRecord) -> bool:
+        self._on_enter(-1)
+        self.handler.given_up(record)
+        return False
+
+    @property
+    def _in_doubt(self) -> bool:
+        return self._pulse is not None and self._pulse.in_doubt
+
+    async def _may_send(self, assignment: int) -> bool:
+        """Say whether the partitions of an assignment are still ours to answer for, once that is certain.
+
+        A drain goes on sending: the group waits for it. After a freeze the group has not waited.
+        """
+        while self._in_doubt:
+            if assignment != self._assignment:
+                return False
+            await asyncio.sleep(_DOUBT_S)
+        return assignment > self._void
+
+    async def _published(self, record: ConsumerRecord, outcome: Outcome) -> list[tuple[Message, bool]]:
+        """Return what the handler publishes for a record, and of each message whether it is essential."""
+        try:
+            headers = read_headers(record.headers)
+            hops = read_hops(headers.get(HOPS), self._max_hops)
+        except RecordError:
+            if self._tracing is not None:
+                outcome.trace(self._tracing.begin_refused(record, None))
+            raise
+        request_id = headers.get(REQUEST_ID) or headers.get(CE_ID) or self._id_in(record.value)
         if request_id is None:
             request_id = default_request_id(record.topic, record.partition, record.offset, record.timestamp)
-        hops, text = read_hops(headers.get(HOPS), self._max_hops), headers.get(TRACEPARENT)
+        text = headers.get(TRACEPARENT)
         trace = None if text is None else text.encode()
         if self._tracing is not None and (span := self._tracing.begin(record, request_id, trace)) is not None:
             span.handled_by(self.handler.name)
@@ -187,10 +260,19 @@ class HandlerRunner:
             raise RecordError(Reason.TOO_LARGE, f"the value has {len(record.value)} bytes")
         try:
             published: list[Publish] = [*await self.handler.handle(record, self._engine)]
-            return [hand_on(publish, request_id, hops, trace) for publish in published]
+            return [(hand_on(publish, request_id, hops, trace), publish.essential) for publish in published]
         except (RecordError, Closed):
             raise
         except Exception as error:
             where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             log.error("a handler failed", agent=self.handler.name, why=place_of(error), **where)
             raise RecordError(Reason.AGENT_FAILED, f"{self.handler.name} raised {type(error).__name__}") from error
+
+    def _id_in(self, value: bytes | None) -> str | None:
+        """Return the `id` in a record's body; None for whatever has none, the handler will say what is wrong with it."""
+        if value is None or len(value) > self._max_value_bytes:
+            return None
+        try:
+            return _read_name(value).id or None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None

@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aiokafka.structs import ConsumerRecord
 
 from ..schemas.deadletter import DeadLetterReason as Reason
 from .deadletters import Message, cut, dead_letter
-from .errors import Closed, DeliveryError, RecordError
+from .errors import Closed, DeliveryError, MurmuraError, RecordError
 from .logs import get_logger
 from .telemetry import Metrics
 from .tracing import Span
@@ -17,8 +17,14 @@ from .tracker import Progress
 
 log = get_logger(__name__)
 
-Owner = tuple[ConsumerRecord, str | None]
-"""The record that a message is about, and the agent whose message it is."""
+
+class Owner(NamedTuple):
+    """The record that a message is about, and the agent whose message it is."""
+
+    record: ConsumerRecord
+    agent: str | None
+    essential: bool = False
+    """No dead letter takes the message's place: when it is refused, the record is not finished and the process ends."""
 
 
 class PublisherLike(Protocol):
@@ -28,6 +34,7 @@ class PublisherLike(Protocol):
 
     async def publish(self, messages: Sequence[Message]) -> list[DeliveryError | None]: ...
     async def has_topic(self, topic: str) -> bool: ...
+    async def partitions(self, topic: str) -> int: ...
 
 
 class Outcome:
@@ -53,9 +60,15 @@ class Outcome:
             if failed is not None:
                 span.failed(failed.reason)
 
-    def add(self, message: Message, record: ConsumerRecord, agent: str | None) -> None:
+    def failed(self, record: ConsumerRecord, error: RecordError) -> None:
+        """Mark the span of a record, if it has one, as one that ended with a dead letter."""
+        for span in self.spans:
+            if span.record is record:
+                span.failed(error.reason)
+
+    def add(self, message: Message, record: ConsumerRecord, agent: str | None, *, essential: bool = False) -> None:
         self.messages.append(message)
-        self.owners.append((record, agent))
+        self.owners.append(Owner(record, agent, essential))
 
 
 class Outbox:
@@ -64,7 +77,8 @@ class Outbox:
     Invariants:
     - a record is finished only when every message about it has been acknowledged;
     - a message that the broker will never take is replaced: a result by a dead letter, a dead letter by a cut one;
-    - what cannot even be dead-lettered sets `failure`: the process has to stop, because nothing may be skipped.
+    - what cannot even be dead-lettered, or is essential and refused, sets `failure`: the process has to stop, because
+      nothing may be skipped.
     """
 
     def __init__(
@@ -80,9 +94,10 @@ class Outbox:
         self._publisher = publisher
         self._metrics = metrics
         self._dead_letters = dead_letters
-        self._known_topics = {dead_letters, *known_topics}
+        self._known: set[tuple[str, int | None]] = {(topic, None) for topic in (dead_letters, *known_topics)}
+        """Topics, and partitions of theirs, that are known to be there."""
         self._on_done = on_done
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[bool] | asyncio.Task[None]] = set()
         self.last_progress = time.monotonic()
         """When a record was last finished (monotonic, s)."""
         self.pending = 0
@@ -111,23 +126,39 @@ class Outbox:
             span.failed(error.reason)
         outcome.add(self._letter(record, error, agent), record, agent)
 
-    def send(self, outcome: Outcome) -> "asyncio.Task[None]":
-        """Send an outcome in the background; the task ends when its records have left, finished or not."""
+    def send(self, outcome: Outcome) -> "asyncio.Task[bool]":
+        """Send an outcome in the background; the task returns whether its records are finished, once they have left."""
         self.pending += len(outcome.works)
         task = asyncio.get_running_loop().create_task(self._send(outcome))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _send(self, outcome: Outcome) -> None:
+    def put(self, messages: Sequence[Message]) -> "asyncio.Task[None]":
+        """Send what is about no record, in the background; the task raises when the broker will never take one of them.
+
+        A task, because a publisher must not be cancelled: whoever stops waiting leaves it to its end.
+        """
+        task = asyncio.get_running_loop().create_task(self._put(messages))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _put(self, messages: Sequence[Message]) -> None:
+        for message, error in zip(messages, await self._publisher.publish(messages), strict=True):
+            if error is not None:
+                what = f"topic {message.topic} takes no record of {len(message.value or b'')} bytes"
+                raise _indispensable(what) from error
+
+    async def _send(self, outcome: Outcome) -> bool:
         try:
             await self._publish(outcome)
         except Closed:
-            return
+            return False
         except Exception as error:
             log.exception("a record can be neither answered nor dead-lettered")
             self.fail(error)
-            return
+            return False
         else:
             for record, progress in outcome.works:
                 progress.finish(record.offset)
@@ -135,42 +166,99 @@ class Outbox:
                 span.end()
             self.last_progress = time.monotonic()
             self._count(outcome)
+            return True
         finally:
             self.pending -= len(outcome.works)
             self._on_done(len(outcome.works))
 
     async def _publish(self, outcome: Outcome) -> None:
         messages, owners = outcome.messages, outcome.owners
-        if not self._known_topics.issuperset(message.topic for message in messages):
-            messages = [await self._checked(*pair) for pair in zip(messages, owners, strict=True)]
+        if not self._known.issuperset((message.topic, message.partition) for message in messages):
+            messages = [await self._checked(outcome, *pair) for pair in zip(messages, owners, strict=True)]
         while messages:
-            decided = await self._publisher.publish(messages)
+            try:
+                decided = await self._publisher.publish(messages)
+            except Closed:
+                raise
+            except Exception:  # noqa: BLE001 - it was not the broker that refused: one of them is no message
+                messages, owners = await self._sent_singly(outcome, messages, owners)
+                continue
             refused = [
-                (self._smaller(message, owner, error), owner)
+                (self._smaller(outcome, message, owner, error), owner)
                 for message, owner, error in zip(messages, owners, decided, strict=True)
                 if error is not None
             ]
             messages, owners = [message for message, _ in refused], [owner for _, owner in refused]
 
-    def _smaller(self, message: Message, owner: Owner, error: DeliveryError) -> Message:
+    async def _sent_singly(
+        self, outcome: Outcome, messages: Sequence[Message], owners: Sequence[Owner]
+    ) -> tuple[list[Message], list[Owner]]:
+        """Send one by one what the producer choked on; returns what is left to send: dead letters of the guilty ones.
+
+        Some may come twice: what of them had been handed over when the producer failed is not known.
+        """
+        left: list[Message] = []
+        whose: list[Owner] = []
+        for message, owner in zip(messages, owners, strict=True):
+            if (instead := await self._sent_alone(outcome, message, owner)) is not None:
+                left.append(instead)
+                whose.append(owner)
+        return left, whose
+
+    async def _sent_alone(self, outcome: Outcome, message: Message, owner: Owner) -> Message | None:
+        try:
+            (refusal,) = await self._publisher.publish([message])
+        except Closed:
+            raise
+        except Exception as error:  # noqa: BLE001
+            return self._unsendable(outcome, message, owner, error)
+        return None if refusal is None else self._smaller(outcome, message, owner, refusal)
+
+    def _unsendable(self, outcome: Outcome, message: Message, owner: Owner, error: Exception) -> Message:
+        if message.topic == self._dead_letters:
+            raise error
+        what = f"what was published to {message.topic} cannot be sent: {type(error).__name__}"
+        return self._instead(outcome, owner, RecordError(Reason.AGENT_FAILED, what))
+
+    def _smaller(self, outcome: Outcome, message: Message, owner: Owner, error: DeliveryError) -> Message:
         """Return what takes the place of a message that the broker will never take; raises when nothing is left."""
-        record, agent = owner
         if message.topic != self._dead_letters:
-            too_large = RecordError(Reason.TOO_LARGE, f"what was published is larger than {message.topic} allows")
-            return self._letter(record, too_large, agent)
+            what = f"what was published is larger than {message.topic} allows"
+            return self._instead(outcome, owner, RecordError(Reason.TOO_LARGE, what))
         smaller = cut(message)
         if smaller == message:
             raise error
         return smaller
 
-    async def _checked(self, message: Message, owner: Owner) -> Message:
-        """Return the message, or a dead letter when an agent publishes to a topic that is not there."""
-        if message.topic in self._known_topics or await self._publisher.has_topic(message.topic):
-            self._known_topics.add(message.topic)
-            return message
-        record, agent = owner
-        why = RecordError(Reason.AGENT_FAILED, f"{agent} published to topic {message.topic}, which is not there")
-        return self._letter(record, why, agent)
+    async def _checked(self, outcome: Outcome, message: Message, owner: Owner) -> Message:
+        """Return the message, or a dead letter when an agent publishes to a topic or partition that is not there."""
+        topic, partition = message.topic, message.partition
+        if (topic, None) not in self._known and not await self._publisher.has_topic(topic):
+            what = f"{owner[1]} published to topic {topic}, which is not there"
+            return self._instead(outcome, owner, RecordError(Reason.AGENT_FAILED, what))
+        self._known.add((topic, None))
+        if partition is not None and (topic, partition) not in self._known:
+            partitions = await self._partitions(topic)
+            if partitions is not None and partition >= partitions:
+                what = f"{owner[1]} published to partition {partition} of {topic}, which has {partitions}"
+                return self._instead(outcome, owner, RecordError(Reason.AGENT_FAILED, what))
+            self._known.add((topic, partition))
+        return message
+
+    async def _partitions(self, topic: str) -> int | None:
+        """Return how many a topic has; None when nobody says so now: then sending will tell."""
+        try:
+            return await self._publisher.partitions(topic)
+        except Exception:  # noqa: BLE001
+            return None
+
+    def _instead(self, outcome: Outcome, owner: Owner, error: RecordError) -> Message:
+        """Return the dead letter that takes the place of a message; raises when nothing may."""
+        record, agent, essential = owner
+        if essential:
+            raise _indispensable(str(error))
+        outcome.failed(record, error)
+        return self._letter(record, error, agent)
 
     def _letter(self, record: ConsumerRecord, error: RecordError, agent: str | None) -> Message:
         self._metrics.dead_letter(agent, record.topic, error.reason)
@@ -180,3 +268,9 @@ class Outbox:
         now_ms = time.time() * 1000
         for (agent, topic), stamps in outcome.answered.items():
             self._metrics.answered(agent, topic, [(now_ms - stamp) / 1000 for stamp in stamps])
+
+
+def _indispensable(what: str) -> MurmuraError:
+    return MurmuraError(
+        f"{what}, and without it nothing can go on: if it is too large, raise that topic's max.message.bytes"
+    )

@@ -21,6 +21,8 @@ TURN_CHARACTERS: Final = 1000
 """So much of a turn's text is kept in the state."""
 REPLY_CHARACTERS: Final = 2000
 SLOT_CHARACTERS: Final = 200
+STATE_BYTES: Final = 512 * 1024
+"""A state's record is never larger: a topic takes 1 MiB unless it says otherwise."""
 
 
 def _not_blank(text: str) -> str:
@@ -146,7 +148,10 @@ class ConversationState(_Frozen):
     number: Annotated[int, Field(ge=1)]
     """Turns so far, also those from before it expired: of two states the higher number is the later."""
     source: Source
-    """Of the last turn. A turn of the same partition at or below its offset has been applied."""
+    """Of the last turn. A turn of the same partition at or below its offset has been applied, unless it is newer than
+    `newest`: then the topic was made anew."""
+    newest: int = 0
+    """The highest timestamp of all turns so far; senders' clocks differ. 0: not known, see that of the last turn."""
     turns: list[Exchange] = []
     """The last ones, oldest first."""
     intent: str | None = None

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from murmura.agents.conversations import ENDINGS, QUIET_S, Conversations
+from murmura.runtime.errors import Closed
 from murmura.runtime.testing import ManualClock
 
 HOUR = 3_600_000
@@ -124,3 +125,48 @@ async def test_an_ended_conversation_is_not_begun_anew_before_its_tombstone_is_w
     assert not entering.done()
     kept.acknowledged(ended)
     assert await entering is None
+
+
+def at(number: int, offset: int, time: int, newest: int = 0) -> bytes:
+    source = {"topic": "turns", "partition": 0, "offset": offset, "timestamp": time}
+    return json.dumps({"number": number, "source": source, "newest": newest}).encode()
+
+
+@pytest.mark.parametrize(
+    ("written", "newest", "late"),
+    [
+        ([at(1, 1, 1), at(2, 2, 2)], 2, False),
+        ([at(5, 5, 5), at(6, 6, 6), at(7, 7, 7), at(5, 5, 5)], 7, True),
+        # A zombie's last state comes after the conversation was forgotten and begun anew.
+        ([at(9, 90, 90), None, at(1, 100, 100), at(10, 95, 95), at(2, 101, 101), at(3, 102, 102)], 3, False),
+        ([at(9, 90, 90), None, at(1, 100, 100), at(10, 95, 95)], 1, True),
+        ([at(9, 90, 90), None, at(9, 90, 90), at(1, 100, 100)], 1, False),
+        # The topic of turns was made anew: its offsets begin again, numbers and times do not.
+        ([at(7, 700, 70), at(8, 3, 80)], 8, False),
+        # The sender's clock goes back and forth.
+        ([at(1, 1, 9, 9), at(2, 2, 5, 9), at(1, 1, 9, 9)], 2, True),
+        ([at(1, 1, 9, 9), at(2, 2, 5, 9), at(3, 3, 7, 9), at(2, 2, 5, 9)], 3, True),
+    ],
+)
+async def test_the_newest_state_is_found_and_written_again_where_an_older_one_follows(written, newest, late):
+    for times in (1, 2):  # the second time as after an error in mid-reading
+        kept, _ = make()
+        for value in written * times:
+            kept.restore(0, b"a", value)
+        again = kept.restored(now_ms=1000)
+        assert await number(kept, b"a") == newest
+        assert [place for place, _ in again] == ([(0, b"a")] if late else [])
+        assert all(json.loads(value)["number"] == newest for _, value in again)
+
+
+async def test_what_was_given_up_is_not_entered_again():
+    kept, _ = make(most=1)
+    kept.put((0, b"a"), b"{}", 1, 0)
+    kept.put((0, b"b"), b"{}", 1, 1)
+    ended = kept.take_ended(0)
+    entering = asyncio.create_task(kept.enter((0, b"a")))
+    await asyncio.sleep(0.01)
+    kept.give_up([(0, b"b"), *ended])
+    for place in (b"a", b"b"):
+        with pytest.raises(Closed):
+            await (entering if place == b"a" else kept.enter((0, place)))

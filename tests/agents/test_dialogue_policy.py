@@ -90,6 +90,10 @@ TRANSFER = "intents:\n  transfer:\n    needs:\n      payee: To whom?\n      amou
             TRANSFER + "    reply: ok\n    action: {topic: t, fields: {'\\ud800': 1}}\n".replace("'", '"'),
             ":7: intents.transfer.action: '\\ud800' is no name for a field",
         ),
+        (
+            TRANSFER + f"    reply: ok\n    action: {{topic: t, fields: {{n: [{2**64}]}}}}\n",
+            ":7: intents.transfer.action: a whole number of more than 64 bits cannot be published",
+        ),
         (ENOUGH + "greeting: Hello {name}\n", ":4: greeting: {name} is not one of slots: nothing is known here"),
         (ENOUGH + "min_score: 2\n", ":4: min_score: Input should be less than or equal to 1, found '2'"),
         (
@@ -101,6 +105,11 @@ TRANSFER = "intents:\n  transfer:\n    needs:\n      payee: To whom?\n      amou
             TRANSFER + "    reply: ok\nentity_task: null\n",
             ":1: policy: `entity_task` is null, so no slot is ever filled",
         ),
+        (
+            TRANSFER + "    reply: ok\n    forget: [payee, amonut]\n",
+            ":7: intents.transfer.forget.amonut: no intent needs a slot amonut; those that are needed: amount, payee",
+        ),
+        (ENOUGH + "slots: {sum: amount}\n", ":4: slots.sum: no intent needs a slot sum; those that are needed: none"),
         (ENOUGH + "  balance:\n    reply: twice\n", ":4: intents.balance: this key stands here a second time"),
     ],
 )

@@ -274,7 +274,22 @@ async def test_a_person_talks_at_a_terminal(bank: Bank, farewell: str):
             assert await terminal.code() in ({0, 1} if farewell == "closing the terminal" else {0})
 
 
-async def test_a_chat_that_nobody_answers_says_so_in_one_line(bank: Bank):
+async def test_a_turn_that_nobody_answers_does_not_end_a_talk_at_a_terminal(bank: Bank):
+    with Terminal(bank, "--patience", "2") as terminal:
+        await terminal.until("you> ")
+        terminal.type("thanks\n")
+        await terminal.until("no reply within 2 s")
+        await terminal.until("you> ")
+        async with bank.serving():
+            await bank.replies(1)
+            terminal.type("thanks\n")
+            await terminal.until("desk> ")
+            await terminal.until("you> ")
+            terminal.type("/quit\n")
+            assert await terminal.code() == 0
+
+
+async def test_a_chat_in_a_pipe_that_nobody_answers_says_so_in_one_line(bank: Bank):
     command = [MURMURA, "chat", "--bootstrap", bank.desk.bootstrap, "--patience", "0.5", "--json"]
     for prefix, says in ((bank.desk.prefix, "no reply within 0.5 s"), ("nobody", "nobody.dialogue.turns is not on")):
         done = await asyncio.to_thread(
@@ -303,3 +318,18 @@ async def test_kill_9_in_the_middle_of_conversations(kafka, talkative_model, tmp
     assert outcome.sound, str(outcome)
     assert outcome.turns == 400
     assert len(outcome.kinds) >= 4
+
+
+@pytest.mark.slow
+async def test_a_process_that_was_frozen_for_longer_than_its_session_leaves_no_stale_state(
+    kafka, talkative_model, tmp_path, monkeypatch
+):
+    """All turns wait from the start, so that many are under way in the one that is frozen."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    import conversations
+
+    outcome = await conversations.run(
+        kafka, tmp_path, talkative_model, conversations=40, turns=60, kills=0, freezes=2, per_s=10_000.0
+    )
+    assert outcome.sound, str(outcome)
+    assert (outcome.unanswered, outcome.stale_states) == (0, 0)

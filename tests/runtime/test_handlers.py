@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import defaultdict
 
 import pytest
@@ -12,7 +13,7 @@ from test_dispatcher import DEAD, Broker
 
 from murmura.runtime.agent import Handler, Publish
 from murmura.runtime.dispatcher import Dispatcher
-from murmura.runtime.errors import RecordError
+from murmura.runtime.errors import Closed, RecordError
 from murmura.runtime.telemetry import Metrics
 from murmura.runtime.testing import FakeEngine, FakeModel
 from murmura.runtime.tracker import Tracker
@@ -28,7 +29,7 @@ class Echo(Handler):
 
     name = "echo"
     topics = ("turns",)
-    outputs = ("echoes",)
+    outputs = ("echoes", "state")
     ordering = "key"
 
     def __init__(self) -> None:
@@ -40,12 +41,18 @@ class Echo(Handler):
         self.restored.set()
         self.unable = False
         self.ended: list[int] = []
+        self.given: list[int] = []
+        self.first: list[Publish] = []
 
     async def assigned(self, partitions):
         await self.restored.wait()
         if self.unable:
             raise OSError("no state")
         self.partitions = partitions
+        return self.first
+
+    def given_up(self, record):
+        self.given.append(record.offset)
 
     def finished(self, record):
         self.ended.append(record.offset)
@@ -61,6 +68,12 @@ class Echo(Handler):
             raise RecordError(DeadLetterReason.INVALID, "bad")
         if value.get("crash"):
             raise ValueError("crash")
+        if value.get("closed"):
+            raise Closed("no")
+        if value.get("essential"):
+            return [Publish("state", {"n": value["n"]}, key=record.key, essential=True)]
+        if value.get("frozen_s"):
+            time.sleep(value["frozen_s"])
         if value.get("unsendable"):
             return [Publish("echoes", {"n": "\ud800"}, key=record.key)]
         self.seen[record.key].append(value["n"])
@@ -84,7 +97,7 @@ class Line:
         )
         self.offset = 0
 
-    def receive(self, *values: tuple[bytes, dict]) -> None:
+    def receive(self, *values: tuple[bytes, dict], headers: tuple[tuple[str, bytes], ...] = ()) -> None:
         records = [
             ConsumerRecord(
                 "turns",
@@ -97,7 +110,7 @@ class Line:
                 None,
                 1,
                 1,
-                (),
+                headers,
             )
             for i, (key, value) in enumerate(values)
         ]
@@ -230,3 +243,23 @@ async def test_after_a_drain_late_records_of_the_old_assignment_are_forgotten():
     line.receive((b"a", {}))
     await line.settle()
     assert line.handler.seen[b"a"] == [0]
+
+
+@pytest.mark.parametrize(
+    ("headers", "more", "name"),
+    [
+        ((("murmura_request_id", b"r"), ("ce_id", b"c")), {"id": "b"}, b"r"),
+        ((("ce_id", b"c"),), {"id": "b"}, b"c"),
+        ((), {"id": "b"}, b"b"),
+        ((), {"id": ""}, b"turns/0/0/1"),
+        ((), {"id": 5}, b"turns/0/0/1"),
+        ((), {}, b"turns/0/0/1"),
+    ],
+)
+async def test_what_is_handed_on_names_the_request_by_header_body_or_place(headers, more, name):
+    line = Line()
+    await line.dispatcher.assign([PARTITION])
+    line.receive((b"a", more), headers=headers)
+    await line.settle()
+    (message,) = line.broker.taken
+    assert dict(message.headers)["murmura_request_id"] == name

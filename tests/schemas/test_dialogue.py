@@ -66,7 +66,8 @@ HAND_OVER = {**ABOUT, "reason": "policy", "turns": [EXCHANGE]}
 )
 def test_a_record_of_the_first_version_stays_readable(kind, value, schema):
     read = kind.model_validate_json(json.dumps(value))
-    assert json.loads(read.model_dump_json()) == value
+    written = json.loads(read.model_dump_json())
+    assert {name: written[name] for name in value} == value
     jsonschema.validate(value, schema_of(schema))
 
 
