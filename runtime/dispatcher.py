@@ -6,7 +6,6 @@ Works on chunks and batches: nothing is awaited for a single record.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
@@ -15,12 +14,12 @@ from ..schemas.deadletter import DeadLetterReason as Reason
 from .admission import Admission
 from .agent import Handler, Prediction
 from .batch_policy import Entry
-from .errors import Closed, RecordError, place_of
+from .deciding import Deciding
+from .errors import Closed, RecordError
 from .handlers import HandlerRunner
 from .logs import get_logger
 from .outbox import Outbox, Outcome, PublisherLike
 from .records import read_request
-from .results import answer
 from .reviews import Reviews
 from .routes import Route
 from .telemetry import Metrics
@@ -83,7 +82,6 @@ class Dispatcher:
         tracing: Tracing | None = None,
     ) -> None:
         """`aligned`: output topics with as many partitions as the inputs, where results keep the partition number."""
-        self._reviews = reviews
         self._tracing = tracing
         self._engine = engine
         self._tracker = tracker
@@ -91,7 +89,6 @@ class Dispatcher:
         self._routes = routes
         self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
         self._chunk_rows = chunk_rows
-        self._aligned = aligned
         self.outbox = Outbox(
             publisher,
             metrics,
@@ -103,6 +100,7 @@ class Dispatcher:
             ],
             on_done=self._done,
         )
+        self._deciding = Deciding(self.outbox, metrics, aligned=aligned, reviews=reviews)
         self._runners = [
             HandlerRunner(
                 handler,
@@ -116,6 +114,10 @@ class Dispatcher:
             for handler in handlers
         ]
         self._runner_of = {topic: runner for runner in self._runners for topic in runner.handler.topics}
+        metrics.expect_dead_letters(
+            {bound.agent.name for route in routes.values() for bound in route.agents}
+            | {runner.handler.name for runner in self._runners}
+        )
         self._admission: Admission[TopicPartition, Work] = Admission(
             quantum=max(1, engine.token_budget // 4), lane_limit=int(engine.token_budget * queue_budgets)
         )
@@ -169,12 +171,15 @@ class Dispatcher:
             if not progress.begin(record.offset):
                 continue
             route = self._routes[record.topic]
+            request = None
             try:
                 request = read_request(record, self._max_value_bytes, self._max_hops)
                 work = Work(record, progress, request)
                 work.settle(route)
             except RecordError as error:
                 self.outbox.reject(rejected, record, progress, error)
+                if self._tracing is not None:
+                    rejected.trace(self._tracing.begin_refused(record, request), error)
             else:
                 if self._tracing is not None:
                     work.trace(self._tracing)
@@ -247,68 +252,19 @@ class Dispatcher:
     # -- from the engine ---------------------------------------------------------------------------------------------
 
     def deliver(self, entries: list[Entry]) -> None:
-        """Turn a batch of answers into results and send them."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        outcome = Outcome()
-        manifest = entries[0].model.manifest
-        model = (manifest.name, manifest.version)
-        for entry in entries:
-            work: Work = entry.context
-            if entry.error is not None:
-                if isinstance(entry.error, Closed):
-                    self._done(1)  # not answered and not finished: it will be delivered again
-                else:
-                    error = RecordError(Reason.MODEL_FAILED, f"the model failed: {type(entry.error).__name__}")
-                    self.outbox.reject(outcome, work.record, work.progress, error)
-                    outcome.trace(work.span, error)
-                continue
-            outcome.works.append((work.record, work.progress))
-            if work.span is not None:
-                outcome.trace(work.span.answered(*model, len(entries)))
-            self._decide(outcome, work, entry, model, now)
-        if self._reviews is not None:
-            self._ask_people(self._reviews, outcome, entries, now)
+        """Turn a batch of answers into results and send them.
+
+        Whatever should still go wrong ends the process: records that nobody finishes would be waited for without end.
+        """
+        try:
+            outcome, closed = self._deciding.outcome(entries)
+        except Exception as error:  # noqa: BLE001
+            self.outbox.fail(error)
+            return
+        if closed:
+            self._done(closed)  # not answered and not finished: they will be delivered again
         if outcome.works:
             self.outbox.send(outcome)
-
-    def _ask_people(self, reviews: Reviews, outcome: Outcome, entries: list[Entry], now: str) -> None:
-        """Add requests to look at the most doubtful answers, where the agent publishes its results."""
-        for doubt in reviews.pick(entries):
-            entry = entries[doubt.row]
-            work: Work = entry.context
-            for bound, tasks in work.asked:
-                if doubt.task in tasks and bound.agent.output is not None:
-                    name = bound.agent.name
-                    outcome.add(reviews.message(doubt, entry, name, work.request, now), work.record, name)
-                    self._metrics.review(name, doubt.task, doubt.why)
-                    break
-
-    def _decide(self, outcome: Outcome, work: Work, entry: Entry, model: tuple[str, int], now: str) -> None:
-        outputs = entry.outputs or {}
-        request = work.request
-        truncated = entry.encoded.truncated
-        for bound, tasks in work.asked:
-            mine = outputs if len(tasks) == len(outputs) else {task: outputs[task] for task in tasks}
-            try:
-                messages, has_result = answer(
-                    bound,
-                    request,
-                    Prediction(mine, truncated, model),
-                    now,
-                    same_partition=bound.agent.output in self._aligned,
-                )
-            except RecordError as error:
-                log.error(
-                    "an agent failed", agent=bound.agent.name, why=place_of(error.__cause__), **where(work.record)
-                )
-                self.outbox.dead_letter(outcome, work.record, error, bound.agent.name, work.span)
-                continue
-            for message in messages:
-                outcome.add(message, work.record, bound.agent.name)
-            if has_result:
-                outcome.answered.setdefault((bound.agent.name, request.topic), []).append(request.timestamp)
-            else:
-                self._metrics.silent(bound.agent.name, request.topic)
 
     def _enter(self, records: int) -> None:
         self._busy += records

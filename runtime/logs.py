@@ -16,8 +16,12 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "pretty"]
 
 _FIRST: Final = ("timestamp", "level", "event")
-# During an outage aiokafka logs some 80 lines a second; a collector that is away is told of at every export.
-NOISY: Final = ("aiokafka", "opentelemetry")
+# During an outage aiokafka logs some 80 lines a second. A collector that is away is told of at every try of every
+# export, and costs only its spans: once in a minute is enough.
+BROKER: Final = ("aiokafka",)
+COLLECTOR: Final = ("opentelemetry",)
+# A broker that has just been set up makes its topic of offsets when a group first asks for it.
+COORDINATOR_S: Final = 15.0
 
 
 def configure(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:
@@ -51,7 +55,9 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
 
 def _renderers(pretty: bool, stream: TextIO) -> list[structlog.typing.Processor]:
     if pretty:
-        return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=32)]
+        # The default one shows the local variables of every frame: texts and keys are among them.
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=32, exception_formatter=plain)]
     return [structlog.processors.format_exc_info, _what_comes_first, structlog.processors.JSONRenderer()]
 
 
@@ -61,7 +67,9 @@ def _what_comes_first(logger: Any, method: str, event: structlog.typing.EventDic
 
 
 def _quieten(handler: logging.Handler, level: Level) -> None:
-    handler.addFilter(RateLimit(NOISY))
+    handler.addFilter(RateLimit(BROKER))
+    handler.addFilter(NewBroker())
+    handler.addFilter(RateLimit(COLLECTOR, limit=1, period_s=60.0))
     # Each of these says at INFO what is said already by an event of ours.
     for name in ("aiokafka", "uvicorn", "faststream"):
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
@@ -106,6 +114,22 @@ class RateLimit(logging.Filter):
     def _say_suppressed(self, record: logging.LogRecord, suppressed: int) -> None:
         if suppressed > 0:
             record.msg = f"(suppressed {suppressed} of these) {record.msg}"
+
+
+class NewBroker(logging.Filter):
+    """Holds back what aiokafka says of a group's coordinator until it has been missing for longer than a set-up takes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._first: float | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "GroupCoordinatorNotAvailable" not in record.getMessage() or not record.name.startswith(BROKER):
+            return True
+        now = self._clock()
+        self._first = now if self._first is None else self._first
+        return now - self._first > COORDINATOR_S
 
 
 def get_logger(name: str, **bound: Any) -> structlog.stdlib.BoundLogger:

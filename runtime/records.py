@@ -3,6 +3,7 @@
 Plain structs instead of pydantic, because this runs for every record; a test holds both to the same answers.
 """
 
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -122,6 +123,20 @@ def read_headers(headers: Any) -> dict[str, str]:
         except UnicodeDecodeError:
             raise RecordError(Reason.BAD_HEADER, f"header {name} is not UTF-8") from None
     return read
+
+
+def names_of(record: Record) -> tuple[str, bytes | None]:
+    """Return request id and `traceparent` of a record that was refused, as far as its headers can be read."""
+    found: dict[str, str] = {}
+    for name, raw in record.headers or ():
+        if name in READ_HEADERS and raw is not None:
+            with suppress(UnicodeDecodeError):
+                found[name] = raw.decode()
+    request_id = found.get(REQUEST_ID) or found.get(CE_ID)
+    if request_id is None:
+        request_id = default_request_id(record.topic, record.partition, record.offset, record.timestamp)
+    trace = found.get(TRACEPARENT)
+    return request_id, None if trace is None else trace.encode()
 
 
 def read_hops(text: str | None, most: int | None = None) -> int:

@@ -33,6 +33,8 @@ from .tracker import Tracker
 
 DEAD_LETTERS = "murmura.deadletters"
 _ROUNDS = 100
+_PARTITIONS = 2**31
+"""How many every topic has: only a broker knows better."""
 
 Request = dict[str, Any] | bytes | None
 """A request's fields, or its value as it would lie in Kafka."""
@@ -82,6 +84,9 @@ class _Stage:
     async def has_topic(self, topic: str) -> bool:
         return True
 
+    async def partitions(self, topic: str) -> int:
+        return _PARTITIONS
+
 
 async def rehearse(
     agents: Sequence[Agent | Handler],
@@ -115,7 +120,8 @@ async def rehearse(
         tracing=tracing,
     )
     for handler in handlers:
-        handler.started(Context(settings, metrics, engine, tuple(agent.name for agent in everyone)))
+        names = tuple(agent.name for agent in everyone)
+        handler.started(Context(settings, metrics, engine, names, predicting=tuple(plain)))
     await dispatcher.assign([TopicPartition(topic, 0) for topic in inputs])
     feeding = asyncio.create_task(dispatcher.run())
     numbers = itertools.count()

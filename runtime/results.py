@@ -1,7 +1,8 @@
 """From predictions to the records that go out: one result for each agent that read the request, and what it hands on."""
 
+import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -15,6 +16,9 @@ from .routes import BoundAgent
 from .routing import Rule, topics
 
 _encode = msgspec.json.Encoder().encode
+_TOPIC: Final = re.compile("[A-Za-z0-9._-]{1,249}")
+_OURS: Final = frozenset({REQUEST_ID, CAUSE, HOPS, TRACEPARENT})
+"""Headers that end circles and hold hops together: an agent's own of these names are left out."""
 
 
 class Answer(NamedTuple):
@@ -28,18 +32,36 @@ class Answer(NamedTuple):
 def answer(
     bound: BoundAgent, request: Incoming, prediction: Prediction, time: str, *, same_partition: bool = False
 ) -> Answer:
-    """Ask the agent and build what it publishes; RecordError `agent_failed` for whatever its decision raises.
+    """Ask the agent and build what it publishes; RecordError `agent_failed` for whatever goes wrong with its decision.
 
     With `same_partition` the result goes to the partition number of its request: then a key's results stay together
     as its requests did, and no key has to be hashed.
     """
     agent = bound.agent
     try:
-        decision = agent.decide(request, prediction)
-        outputs, published = _split(decision)
-        messages = [_hand_on(publish, request) for publish in published]
+        outputs, published = _split(agent.decide(request, prediction))
     except Exception as error:
         raise RecordError(Reason.AGENT_FAILED, f"{agent.name} raised {type(error).__name__}") from error
+    try:
+        return _built(bound, request, prediction, outputs, published, time, same_partition)
+    except RecordError as error:
+        raise RecordError(error.reason, f"{agent.name} {error}") from error
+    except Exception as error:
+        what = f"{agent.name} decided what cannot be published: {type(error).__name__}"
+        raise RecordError(Reason.AGENT_FAILED, what) from error
+
+
+def _built(
+    bound: BoundAgent,
+    request: Incoming,
+    prediction: Prediction,
+    outputs: Mapping[str, Output] | None,
+    published: list[Publish],
+    time: str,
+    same_partition: bool,
+) -> Answer:
+    agent = bound.agent
+    messages = [_hand_on(publish, request) for publish in published]
     if outputs is not None and agent.routing:
         messages += _routed(agent.routing, outputs, request)
     if outputs is None or agent.output is None:
@@ -116,12 +138,46 @@ def _hand_on(publish: Publish, request: Incoming) -> Message:
 
 
 def hand_on(publish: Publish, request_id: str, hops: int, traceparent: bytes | None) -> Message:
-    """Build the record for another topic: it keeps the request's id, names its cause and counts the hop."""
+    """Build the record for another topic: it keeps the request's id, names its cause and counts the hop.
+
+    RecordError `agent_failed` for what cannot be sent.
+    """
+    _check(publish)
     value = _encode(publish.value) if isinstance(publish.value, dict) else publish.value
     key = publish.key.encode() if isinstance(publish.key, str) else publish.key
     subject = request_id.encode()
     headers = {REQUEST_ID: subject, CAUSE: subject, HOPS: b"%d" % (hops + 1)}
     if traceparent is not None:
         headers[TRACEPARENT] = traceparent
-    headers.update(publish.headers)
+    headers.update((name, raw) for name, raw in publish.headers if name not in _OURS)
     return Message(publish.topic, value, key, list(headers.items()), publish.partition)
+
+
+def _check(publish: Publish) -> None:
+    """Refuse what the producer could not send: found there, it would be too late to tell whose it is."""
+    topic, value, key, partition = publish.topic, publish.value, publish.key, publish.partition
+    if not isinstance(topic, str) or not _TOPIC.fullmatch(topic):
+        raise _unfit("topic", "the name of one", topic)
+    if not (value is None or isinstance(value, bytes | dict)):
+        raise _unfit("value", "bytes, a dict or None", value)
+    if not (key is None or isinstance(key, bytes | str)):
+        raise _unfit("key", "bytes, a str or None", key)
+    if partition is not None and (type(partition) is not int or partition < 0):
+        raise _unfit("partition", "a number from 0 on", partition)
+    for header in publish.headers:
+        if not _is_header(header):
+            raise _unfit("header", "a name and bytes", header)
+
+
+def _is_header(found: object) -> bool:
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        return False
+    name, raw = found
+    return isinstance(name, str) and name.isprintable() and isinstance(raw, bytes)
+
+
+def _unfit(what: str, expected: str, found: object) -> RecordError:
+    # Its type, not what was found: that may be a text.
+    parts = ", ".join(type(part).__name__ for part in found) if isinstance(found, tuple | list) else ""
+    of = f"({parts})" if parts else type(found).__name__
+    return RecordError(Reason.AGENT_FAILED, f"published a record with a wrong {what}: expected {expected}, found {of}")

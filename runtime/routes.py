@@ -1,6 +1,6 @@
 """Which agents read a topic and what each answers there, settled against the model before anything starts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import overload
 
@@ -77,12 +77,22 @@ def configured(agent: Agent | Handler, settings: AgentSettings | None) -> Agent 
 
 def configured_by(settings: Settings, agents: Iterable[Agent | Handler]) -> list[Agent | Handler]:
     """Return the agents as the settings want them, each handler told what it may know of them. SetupError."""
-    everyone = [configured(agent, settings.agents.get(agent.name)) for agent in agents]
+    given = [*agents]
+    _refuse_overrides_of_nobody(settings, {agent.name for agent in given})
+    everyone = [configured(agent, settings.agents.get(agent.name)) for agent in given]
     for agent in everyone:
         if isinstance(agent, Handler):
             agent.configure(settings)
-    _refuse_rules_of_nobody(settings.routing, everyone)
+    for rule in settings.routing:
+        _check_ends(rule, everyone, settings)
     return [_with_rules(agent, settings.routing) for agent in everyone]
+
+
+def _refuse_overrides_of_nobody(settings: Settings, names: Collection[str]) -> None:
+    for name in settings.agents:
+        if name not in names:
+            who = ", ".join(sorted(names))
+            raise SetupError(f"{settings.place(f'agents.{name}')}: no such agent runs here; those that do: {who}")
 
 
 def _with_rules(agent: Agent | Handler, rules: Sequence[Rule]) -> Agent | Handler:
@@ -90,15 +100,24 @@ def _with_rules(agent: Agent | Handler, rules: Sequence[Rule]) -> Agent | Handle
     return replace(agent, routing=mine) if mine and isinstance(agent, Agent) else agent
 
 
-def _refuse_rules_of_nobody(rules: Iterable[Rule], everyone: Sequence[Agent | Handler]) -> None:
+def _check_ends(rule: Rule, everyone: Iterable[Agent | Handler], settings: Settings) -> None:
+    """Refuse a rule whose agent is not here, or whose topic cannot carry requests."""
     predicting = {agent.name: agent for agent in everyone if isinstance(agent, Agent)}
-    for rule in rules:
-        agent = predicting.get(rule.agent)
-        if agent is None:
-            who = ", ".join(sorted(predicting)) or "none"
-            raise SetupError(f"{rule.place}.agent: no agent {rule.agent} that predicts runs here; those that do: {who}")
-        if rule.topic in agent.topics:
-            raise SetupError(f"{rule.place}.topic: {rule.agent} itself reads {rule.topic}; it would go in a circle")
+    agent = predicting.get(rule.agent)
+    if agent is None:
+        who = ", ".join(sorted(predicting)) or "none"
+        raise SetupError(f"{rule.place('agent')}: no agent {rule.agent} that predicts runs here; those that do: {who}")
+    topic = rule.topic
+    if topic in agent.topics:
+        raise SetupError(f"{rule.place('topic')}: {rule.agent} itself reads {topic}; it would go in a circle")
+    taken = {
+        settings.dead_letters: "holds dead letters",
+        settings.changelog: "is the changelog of conversations",
+        f"{settings.prefix}.models": "says which model serves",
+        agent.output: f"takes the results of {rule.agent}",
+    }
+    if topic in taken:
+        raise SetupError(f"{rule.place('topic')}: {topic} {taken[topic]}: requests may not be among them")
 
 
 def make_routes(agents: Sequence[Agent], manifest: ModelManifest, app: str) -> dict[str, Route]:
@@ -119,7 +138,7 @@ def _bind(agent: Agent, manifest: ModelManifest, app: str) -> BoundAgent:
             raise SetupError(
                 f"agent {agent.name}: task {task} is not one of model {manifest.name}'s, which are {', '.join(specs)}"
             )
-    may = [spec for spec in manifest.tasks if (spec.name in agent.tasks if agent.tasks else spec.kind in agent.kinds)]
+    may = [spec for spec in manifest.tasks if agent.may_answer(spec)]
     if not may:
         raise SetupError(
             f"agent {agent.name}: model {manifest.name} has no task of kind {', '.join(sorted(agent.kinds))}"
@@ -139,14 +158,15 @@ def _check_rule(rule: Rule, may: Sequence[str], specs: Mapping[str, TaskSpec], m
     if rule.task is None:
         return
     if rule.task not in may:
-        raise SetupError(f"{rule.place}.task: {rule.agent} does not answer {rule.task}, but {', '.join(may)}")
+        raise SetupError(f"{rule.place('task')}: {rule.agent} does not answer {rule.task}, but {', '.join(may)}")
     known = known_labels(specs[rule.task])
-    for label in rule.label or ():
+    for number, label in enumerate(rule.label or ()):
+        place = rule.place("label", number)
         if label == specs[rule.task].out_of_scope:
-            raise SetupError(f"{rule.place}.label: {label} is never answered but withheld: use abstained: true")
+            raise SetupError(f"{place}: {label} is never answered but withheld: use abstained: true")
         if label not in known:
             some = ", ".join(sorted(known)[:20])
-            raise SetupError(f"{rule.place}.label: {label} is not a label of {rule.task} in model {model}: {some}")
+            raise SetupError(f"{place}: {label} is not a label of {rule.task} in model {model}: {some}")
 
 
 def _defaults(agent: Agent, may: Sequence[TaskSpec]) -> tuple[str, ...]:

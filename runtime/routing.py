@@ -7,12 +7,24 @@ routing:
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
 
 Label = Annotated[str, StringConstraints(min_length=1)]
-Labels = Annotated[tuple[Label, ...], Field(min_length=1), BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
+
+
+def _several(given: Any) -> Any:
+    """A single label may stand without a list. What YAML takes for something else than text is said to be that."""
+    labels = given if isinstance(given, list | tuple) else (given,)
+    for label in labels:
+        if isinstance(label, bool | int | float | date):
+            raise ValueError(f"YAML reads this as {label} ({type(label).__name__}), not as text: put it in quotes")
+    return labels
+
+
+Labels = Annotated[tuple[Label, ...], Field(min_length=1), BeforeValidator(_several)]
 Score = Annotated[float, Field(ge=0, le=1)]
 Topic = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9._-]{1,200}$")]
 Name = Annotated[str, StringConstraints(min_length=1)]
@@ -40,8 +52,8 @@ class Rule(BaseModel):
     otherwise: bool = False
     """Fits when no other rule of the agent does; instead of task and conditions."""
 
-    _place: str = PrivateAttr("routing")
-    """Where the rule stands, for whoever has to change it."""
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)
+    """Where the rule's keys stand."""
 
     @model_validator(mode="after")
     def _can_fit(self) -> Self:
@@ -61,12 +73,13 @@ class Rule(BaseModel):
             raise ValueError(f"score_below {below:g} must be above score_at_least {at_least:g}")
         return self
 
-    @property
-    def place(self) -> str:
-        return self._place
+    def place(self, key: str, item: int | None = None) -> str:
+        """Return where a key of the rule stands, or an item of its list, for whoever has to change it."""
+        return self._places.get(key if item is None else f"{key}.{item}") or self._places.get(key, f"routing.{key}")
 
-    def stands_at(self, place: str) -> None:
-        self._place = place
+    def keys_stand_at(self, places: Mapping[str, str]) -> None:
+        """Say where: by key (`topic`), and by key and position (`label.1`)."""
+        self._places.update(places)
 
     def fits(self, outputs: Mapping[str, Mapping[str, Any]]) -> bool:
         """Say whether the rule's own conditions hold; a task that was not answered meets none."""

@@ -7,10 +7,20 @@ message. These models read nothing by themselves: `settings_sources.load` puts f
 import os
 import re
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
 
 from ..schemas.manifest import Thresholds
 from ..schemas.topics import DEAD_LETTER_ROOM_BYTES, LARGE_VALUE_BYTES
@@ -225,7 +235,7 @@ class DialogueSettings(_Section):
     """How the dialogue agent answers and what it keeps."""
 
     policy: Path | None = None
-    """A YAML file. The agent does not start without one."""
+    """A YAML file; where a settings file names it, relative to that file's folder. The agent does not start without."""
     state: KafkaName | None = None
     """The changelog; default: `<prefix>.dialogue.state`. It has as many partitions as the topic of turns."""
     handoffs: KafkaName | None = None
@@ -282,6 +292,9 @@ class Settings(_Section):
     health: HealthSettings = HealthSettings()
     log: LogSettings = LogSettings()
 
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)
+    """Where keys were given that are checked once the agents are known."""
+
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
         kafka, producer = self.kafka, self.producer
@@ -302,6 +315,13 @@ class Settings(_Section):
             )
         return self
 
+    def place(self, key: str) -> str:
+        """Return where a key stands, for whoever has to change it."""
+        return self._places.get(key, f"settings: {key}")
+
+    def keys_stand_at(self, places: Mapping[str, str]) -> None:
+        self._places.update(places)
+
     @property
     def group(self) -> str:
         """The consumer group; never derived from the agents, so that adding one does not reset offsets."""
@@ -315,3 +335,8 @@ class Settings(_Section):
     @property
     def dead_letters(self) -> str:
         return f"{self.prefix}.deadletters"
+
+    @property
+    def changelog(self) -> str:
+        """Where the dialogue agent keeps its conversations."""
+        return self.dialogue.state or f"{self.prefix}.dialogue.state"

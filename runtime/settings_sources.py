@@ -6,6 +6,7 @@ Every refusal is one line that names the place (flag, variable, or file and line
 import difflib
 import os
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -17,6 +18,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from .errors import SetupError
 from .settings import Settings
+from .yaml_file import NotYaml, read_yaml
 
 ENV_PREFIX: Final = "MURMURA_"
 CONFIG_VARIABLE: Final = "MURMURA_CONFIG"
@@ -47,11 +49,26 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None, *, 
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
-        raise SetupError(_explain(error.errors(include_url=False)[0], given, variables, file)) from None
+        # An unknown key is most often the cause of what else is wrong (a required key misspelt): name it first.
+        first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
+        raise SetupError(_explain(first, given, variables, file)) from None
+
+    def place(path: KeyPath) -> str:
+        return f"{_source(path, given, variables, file)}: {_shown(path)}"
+
+    settings.keys_stand_at({f"agents.{name}": place(("agents", name)) for name in settings.agents})
     for number, rule in enumerate(settings.routing):
-        path = ("routing", number)
-        rule.stands_at(f"{_source(path, given, variables, file)}: {_shown(path)}")
+        keys = _keys_of(merged["routing"][number])
+        rule.keys_stand_at({_shown(key): place(("routing", number, *key)) for key in keys})
     return settings
+
+
+def _keys_of(rule: Any) -> list[KeyPath]:
+    """Return the keys of a rule as it was given, and the items of its lists."""
+    if not isinstance(rule, Mapping):
+        return []
+    items = [(key, item) for key, value in rule.items() if isinstance(value, list) for item in range(len(value))]
+    return [*((key,) for key in rule), *items]
 
 
 def _environment() -> dict[str, Any]:
@@ -72,18 +89,23 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            text = path.read_text(encoding="utf-8")
-            self._root = yaml.compose(text, Loader=yaml.SafeLoader)
-            values = yaml.safe_load(text)
+            self._root, values = read_yaml(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise SetupError(f"{path}: no such settings file") from None
         except (OSError, UnicodeDecodeError) as error:
             raise SetupError(f"{path}: cannot be read as a settings file: {error}") from None
-        except yaml.YAMLError as error:
-            raise SetupError(f"{path}{_mark(error)}: not valid YAML") from None
+        except NotYaml as error:
+            raise SetupError(f"{path}, line {error.line}: {error}") from None
         if values is not None and not isinstance(values, dict):
             raise SetupError(f"{path}: expected settings as `key: value` lines, found a {type(values).__name__}")
         self.values: dict[str, Any] = values or {}
+        self._resolve()
+
+    def _resolve(self) -> None:
+        """Let the policy be found beside the file, wherever the command is started: the two are written together."""
+        dialogue = self.values.get("dialogue")
+        if isinstance(dialogue, dict) and isinstance(policy := dialogue.get("policy"), str):
+            dialogue["policy"] = str(self.path.parent / policy)
 
     def line(self, path: KeyPath) -> int:
         """Return the line of the deepest key of `path` that is there, counted from 1."""
@@ -112,14 +134,22 @@ def _source(path: KeyPath, flags: Mapping[str, Any], environment: Mapping[str, A
     if path and _has(flags, path):
         return "command line"
     if path and _has(environment, path):
-        return ENV_PREFIX + "__".join(str(part).upper() for part in path if isinstance(part, str))
+        return _variable(path)
     if file and (not path or _has(file.values, path)):
         return f"{file.path}, line {file.line(path)}" if path else str(file.path)
     return "settings"
 
 
+def _variable(path: KeyPath) -> str:
+    """Name the variable that gave a setting: its own, or one that holds a section or a list as JSON."""
+    parts = [part.upper() for part in takewhile(lambda part: isinstance(part, str), path) if isinstance(part, str)]
+    names = [ENV_PREFIX + "__".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    return next((name for name in names if name in os.environ), names[0])
+
+
 def _shown(path: KeyPath) -> str:
-    return ".".join(str(part) for part in path)
+    parts = map(str, path)
+    return ".".join(part if part.isprintable() else repr(part) for part in parts)  # a refusal is one line
 
 
 def _what(error: ErrorDetails, path: KeyPath, key: str) -> str:
@@ -130,8 +160,9 @@ def _what(error: ErrorDetails, path: KeyPath, key: str) -> str:
             reason = str(error["ctx"]["error"])
             return f"{key}: {reason}" if key else reason
         case _:
-            found = "" if "password" in key else f", found {error['input']!r}"
-            return f"{key}: {error['msg'][:1].lower()}{error['msg'][1:]}{found}"
+            found = "" if "password" in key else f", found {repr(error['input'])[:100]}"
+            message = error["msg"].replace("tuple", "list")  # what a file can hold
+            return f"{key}: {message[:1].lower()}{message[1:]}{found}"
 
 
 def _guess(name: str, model: type[BaseModel] | None) -> str:
@@ -171,8 +202,3 @@ def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
 def _without_none(flags: Mapping[str, Any]) -> dict[str, Any]:
     nested = {k: _without_none(v) if isinstance(v, Mapping) else v for k, v in flags.items()}
     return {k: v for k, v in nested.items() if v is not None and v != {}}
-
-
-def _mark(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f", line {mark.line + 1}" if mark else ""

@@ -5,8 +5,8 @@ come from settings and from closed lists, never from records. Everything on the 
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Literal, NamedTuple
 
 from numpy.typing import ArrayLike
@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ..schemas.deadletter import DeadLetterReason
 from .histogram import BatchHistogram
 
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -21,6 +22,8 @@ RUN_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0
 ROWS: Final = tuple(float(2**power) for power in range(11))
 TOKENS: Final = tuple(float(2**power) for power in range(4, 17))
 WINDOW_S: Final = 30.0
+LIVE_VERSIONS: Final = 4
+"""So many versions of a task have a live accuracy: those that people judged last."""
 
 
 class Metric(NamedTuple):
@@ -93,8 +96,9 @@ class Metrics:
             self.registry.register(made)
             return made
 
-        def counter(name: str) -> _Counter:
+        def counter(name: str, *expected: str) -> _Counter:
             made = _Counter(table[name])
+            made.expect((value,) for value in expected)
             self.registry.register(made)
             return made
 
@@ -103,9 +107,9 @@ class Metrics:
 
         self._records = counter("murmura_records_total")
         self._dead_letters = counter("murmura_dead_letters_total")
-        self._commits = counter("murmura_commits_total")
+        self._commits = counter("murmura_commits_total", "ok", "failed")
         self._send_retries = counter("murmura_send_retries_total")
-        self._swaps = counter("murmura_model_swaps_total")
+        self._swaps = counter("murmura_model_swaps_total", "swapped", "rejected", "stale")
         self._feedback = counter("murmura_feedback_total")
         self._new_labels = counter("murmura_feedback_new_labels_total")
         self._reviews = counter("murmura_reviews_total")
@@ -121,6 +125,7 @@ class Metrics:
         self._paused = gauge("murmura_paused_partitions")
         self._model_info = gauge("murmura_model_info")
         self._live_accuracy = gauge("murmura_live_accuracy")
+        self._live: dict[str, OrderedDict[str, None]] = {}
         self._conversations = gauge("murmura_conversations")
         gauge("murmura_device_busy_ratio").set_function(self.use.busy_ratio)
         gauge("murmura_host_seconds_per_record").set_function(self.use.host_seconds_per_record)
@@ -150,6 +155,11 @@ class Metrics:
         self._dead_letters.add((agent or "", reason), records)
         self._records.add((agent or "", topic, "dead_letter"), records)
 
+    def expect_dead_letters(self, agents: Iterable[str]) -> None:
+        """Begin at 0 what may be counted, so that the first dead letter is an increase for whoever watches."""
+        everyone = ("", *sorted(agents))
+        self._dead_letters.expect((agent, reason.value) for agent in everyone for reason in DeadLetterReason)
+
     def commit(self, ok: bool) -> None:
         self._commits.add(("ok" if ok else "failed",))
 
@@ -169,6 +179,11 @@ class Metrics:
 
     def live_accuracy(self, task: str, version: str, share: float) -> None:
         self._live_accuracy.labels(task, version).set(share)
+        versions = self._live.setdefault(task, OrderedDict())
+        versions[version] = None
+        versions.move_to_end(version)
+        if len(versions) > LIVE_VERSIONS:
+            self._live_accuracy.remove(task, versions.popitem(last=False)[0])
 
     def review(self, agent: str, task: str, why: str) -> None:
         """A person was asked to look at a prediction."""
@@ -265,6 +280,10 @@ class _Counter(Collector):
 
     def add(self, labels: tuple[str, ...], amount: int = 1) -> None:
         self._counts[labels] = self._counts.get(labels, 0) + amount
+
+    def expect(self, labels: Iterable[tuple[str, ...]]) -> None:
+        """Begin these at 0."""
+        self._counts = {**dict.fromkeys(labels, 0), **self._counts}
 
     def describe(self) -> list[CounterMetricFamily]:
         return [CounterMetricFamily(self._metric.name, self._metric.help, labels=self._metric.labels)]

@@ -15,27 +15,32 @@ from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from .errors import SetupError
-from .records import Record
+from .records import Record, names_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from .agent import Incoming
     from .settings import Settings
 
 _FLAGS: Final = 54
 """Where the last digit of the flags stands: `00-<32 digits>-<16 digits>-<2 digits>`."""
 _SAMPLED: Final = frozenset(b"13579bdf")
-_FORM: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
+_IDS: Final = rb"-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}"
+_FORM: Final = re.compile(rb"00" + _IDS)
+_LATER: Final = re.compile(rb"(?!ff)[0-9a-f]{2}" + _IDS + rb"(?:-.*)?", re.DOTALL)
+"""A later version begins with the same fields, and may have more; ff is none."""
 _STOP_S: Final = 3.0
 
 
 class Span:
     """One traced record. It is exported when `end` is called, and never when it is not."""
 
-    __slots__ = ("_span", "traceparent")
+    __slots__ = ("_span", "record", "traceparent")
 
-    def __init__(self, span: Any) -> None:
+    def __init__(self, span: Any, record: Record) -> None:
         self._span = span
+        self.record = record
         context = span.get_span_context()
         self.traceparent = b"00-%032x-%016x-01" % (context.trace_id, context.span_id)
 
@@ -98,11 +103,15 @@ class Tracing:
             return self._started(record, request_id, None)
         if len(traceparent) <= _FLAGS or traceparent[_FLAGS] not in _SAMPLED:
             return None
-        # Longer ones are of a later version, which begins with the same fields.
-        parent = _FORM.match(traceparent)
+        parent = (_FORM if traceparent.startswith(b"00") else _LATER).fullmatch(traceparent)
         return self._started(record, request_id, parent) if parent else None
 
-    def _started(self, record: Record, request_id: str, parent: "re.Match[bytes] | None") -> Span:
+    def begin_refused(self, record: Record, request: "Incoming | None") -> Span | None:
+        """Return the span of a record that gets no further; without a request, its headers say who it is."""
+        names = names_of(record) if request is None else (request.request_id, request.traceparent)
+        return self.begin(record, *names)
+
+    def _started(self, record: Record, request_id: str, parent: "re.Match[bytes] | None") -> Span | None:
         from opentelemetry.context import Context  # noqa: PLC0415  (an extra)
         from opentelemetry.trace import (  # noqa: PLC0415
             NonRecordingSpan,
@@ -123,9 +132,11 @@ class Tracing:
             "messaging.kafka.offset": record.offset,
             "murmura.request_id": request_id,
         }
-        return Span(
-            self._tracer.start_span(f"process {record.topic}", context, kind=SpanKind.CONSUMER, attributes=attributes)
+        started = self._tracer.start_span(
+            f"process {record.topic}", context, kind=SpanKind.CONSUMER, attributes=attributes
         )
+        # OTEL_SDK_DISABLED makes spans that are none: their ids would break the sender's trace.
+        return Span(started, record) if started.is_recording() else None
 
     async def stop(self) -> None:
         """Export what has ended. A collector that does not answer holds nobody up for longer than 3 s."""

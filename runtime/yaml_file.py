@@ -1,10 +1,10 @@
-"""YAML files that people write (recipes, policies): read into a model, and refused in one line that names the place."""
+"""YAML files that people write (recipes, policies, settings): read, and refused in one line that names the place."""
 
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Generic, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,59 @@ from .errors import SetupError
 M = TypeVar("M", bound=BaseModel)
 Place = tuple[int | str, ...]
 """The way to a value: keys of mappings and positions in lists."""
+DEEPEST: Final = 50
+"""Levels of lists and mappings in a file. The library reads them by recursion, and would end in a traceback."""
+_MERGE: Final = "tag:yaml.org,2002:merge"
+"""Of the key `<<`, which means something in its mapping only."""
+
+
+class NotYaml(Exception):
+    """A text that is no YAML, or that a value cannot be made of. The message is the reason."""
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(why)
+        self.line = line
+
+
+def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
+    """Return the tree of a text, which knows its lines, and its value. NotYaml, also for a key that stands twice."""
+    try:
+        _refuse_depth(text)
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        for line, key in _twice(tree):
+            raise NotYaml(line, f"{key}: this key stands here a second time")
+        _refuse_values(tree)
+        return tree, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise NotYaml(mark.line + 1 if mark else 1, f"not YAML: {what}") from None
+
+
+def _refuse_depth(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise NotYaml(line, f"nested deeper than {DEEPEST} levels")
+
+
+def _refuse_values(tree: yaml.Node | None) -> None:
+    """NotYaml for a scalar that looks like a date or a number and is none: 2024-13-45, or one of 5,000 digits."""
+    for node, path in _nodes(tree):
+        if isinstance(node, yaml.ScalarNode) and node.tag != _MERGE:
+            try:
+                # Shown too: an integer may be too long to be written down in an error message.
+                repr(yaml.constructor.SafeConstructor().construct_object(node))
+            except yaml.YAMLError:
+                raise
+            except Exception as error:
+                # The value itself is not shown: it may be a password.
+                kind = node.tag.rpartition(":")[2]
+                article = "an" if kind[0] in "aeiou" else "a"
+                what = f"looks like {article} {kind} and is none; put it in quotes if it is a text"
+                raise NotYaml(node.start_mark.line + 1, f"{_joined(path) or 'a key'}: {what}") from error
 
 
 class YamlFile(Generic[M]):
@@ -35,8 +88,6 @@ class YamlFile(Generic[M]):
         """
         self.path, self._kind, self._what = path, kind, what
         raw = self._read(requires)
-        for line, key in _twice(self._tree):
-            raise SetupError(f"{path}:{line}: {key}: this key stands here a second time")
         try:
             self.value = kind.model_validate({**(defaults or {}), **raw}, context=dict(context or {}))
         except ValidationError as error:
@@ -55,12 +106,9 @@ class YamlFile(Generic[M]):
         except UnicodeDecodeError:
             raise SetupError(f"{self.path}: cannot read the {self._what}: it is not UTF-8") from None
         try:
-            self._tree = yaml.compose(text, Loader=yaml.SafeLoader)
-            raw = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = mark.line + 1 if mark else 1
-            raise SetupError(f"{self.path}:{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+            self._tree, raw = read_yaml(text)
+        except NotYaml as error:
+            raise SetupError(f"{self.path}:{error.line}: {error}") from None
         if not isinstance(raw, dict):
             raise SetupError(f"{self.path}:1: a {self._what} is a mapping with at least the key `{requires}`")
         return raw
@@ -94,28 +142,41 @@ def _find(node: yaml.Node | None, place: Place) -> tuple[int, str]:
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]
             line = node.start_mark.line + 1
-    return line, ".".join(shown)
+    return line, _joined(shown)
 
 
-def _twice(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
+def _joined(path: Iterable[str]) -> str:
+    """Return keys as their writer knows them, on one line."""
+    return ".".join(part if part.isprintable() else repr(part) for part in path)
+
+
+def _twice(tree: yaml.Node | None) -> Iterator[tuple[int, str]]:
     """Yield line and path of keys that stand twice in their mapping: YAML would take the last and say nothing."""
-    waiting: list[tuple[yaml.Node | None, tuple[str, ...]]] = [(node, ())]
+    for node, path in _nodes(tree):
+        if isinstance(node, yaml.MappingNode):
+            keys: set[str] = set()
+            for key, _ in node.value:
+                name = str(key.value)
+                if name in keys:
+                    yield key.start_mark.line + 1, _joined((*path, name))
+                keys.add(name)
+
+
+def _nodes(tree: yaml.Node | None) -> Iterator[tuple[yaml.Node, tuple[str, ...]]]:
+    """Yield every node once, with the keys that lead to it."""
+    waiting: list[tuple[yaml.Node | None, tuple[str, ...]]] = [(tree, ())]
     known: set[int] = set()  # an alias is the node that it stands for, and may even stand inside of it
     while waiting:
         node, path = waiting.pop()
-        if id(node) in known:
+        if node is None or id(node) in known:
             continue
         known.add(id(node))
+        yield node, path
         if isinstance(node, yaml.SequenceNode):
             waiting += [(item, path) for item in node.value]
         if isinstance(node, yaml.MappingNode):
-            keys: set[str] = set()
-            for key, value in node.value:
-                here = (*path, str(key.value))
-                if here[-1] in keys:
-                    yield key.start_mark.line + 1, ".".join(here)
-                keys.add(here[-1])
-                waiting.append((value, here))
+            waiting += [(key, path) for key, _ in node.value]
+            waiting += [(value, (*path, str(key.value))) for key, value in node.value]
 
 
 def _keys_at(kind: Any, place: Place) -> set[str]:

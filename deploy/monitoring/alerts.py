@@ -7,10 +7,12 @@ from queries import Queries
 NOW = Queries("5m")
 TEN = Queries("10m")
 QUARTER = Queries("15m")
+HOUR = Queries("1h")
 DAY = Queries("1d")
 
 OURS = 'reason=~"agent_failed|model_failed|expired_retries|hop_limit|unreadable"'
 """Dead letters whose cause is on our side of the topic; the others are a sender's."""
+AGREED, JUDGED = 'verdict=~"confirmed|up"', 'verdict=~"confirmed|up|correction|down"'
 DEAD, FAILED, REJECTED = 'outcome="dead_letter"', 'outcome="failed"', 'outcome="rejected"'
 
 
@@ -36,14 +38,19 @@ def _lag(*by: str) -> str:
     return NOW.gauge("murmura_consumer_lag_records", "job", *by)
 
 
+def _verdicts(window: Queries, only: str) -> str:
+    """Of all versions: a bad one shows against those before it, not against itself."""
+    return window.growth("murmura_feedback_total", "job", "task", only=only)
+
+
 ALERTS = (
     Alert("MurmuraDown", "critical", 'up{job="murmura"} == 0', "1m", "{{ $labels.instance }} does not answer."),
     Alert("MurmuraGone", "critical", 'absent(up{job="murmura"} == 1)', "2m", "No process of Murmura answers."),
     Alert("MurmuraReadsNothing", "critical",
           f"{NOW.gauge('murmura_assigned_partitions', 'job')} == 0", "5m", "No process was given a partition."),
     Alert("MurmuraStuck", "critical",
-          f"{_lag()} > 0 unless {NOW.rate('murmura_records_total', 'job')} > 0", "5m",
-          "{{ $value }} records wait and none was finished in five minutes."),
+          f"{_lag('instance')} > 0 unless {NOW.rate('murmura_records_total', 'job', 'instance')} > 0", "5m",
+          "{{ $value }} records wait for {{ $labels.instance }}, which has finished none in five minutes."),
     Alert("MurmuraLagGrows", "warning",
           f"{_lag('topic')} > 100 and deriv(({_lag('topic')})[10m:1m]) > 0", "10m",
           "{{ $labels.topic }} is {{ $value }} records behind, and it gets more."),
@@ -72,10 +79,10 @@ ALERTS = (
           f"count by (job, name) ({NOW.gauge('murmura_model_info', 'job', 'name', 'version')}) > 1", "15m",
           "Processes serve {{ $value }} versions of {{ $labels.name }}."),
     Alert("MurmuraLiveAccuracyFalls", "warning",
-          f"{NOW.gauge('murmura_live_accuracy', 'job', 'task', 'version', how='avg')}"
-          " < 0.9 * avg_over_time("
-          f"({NOW.gauge('murmura_live_accuracy', 'job', 'task', 'version', how='avg')})[1d:10m])", "1h",
-          "People agree with {{ $labels.task }} in {{ $value | humanizePercentage }} only, less than in the last day."),
+          f"{_verdicts(HOUR, AGREED)} / ({_verdicts(HOUR, JUDGED)} >= 20)"
+          f" < 0.9 * {_verdicts(DAY, AGREED)} / {_verdicts(DAY, JUDGED)}", "30m",
+          "In the last hour people agreed with {{ $labels.task }} in {{ $value | humanizePercentage }} only, less than"
+          " in the last day."),
     Alert("MurmuraNewLabels", "warning",
           f"{DAY.growth('murmura_feedback_new_labels_total', 'job', 'task')} > 100", "0m",
           "{{ $value }} verdicts in a day name labels that {{ $labels.task }} does not have."),

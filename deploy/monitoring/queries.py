@@ -7,6 +7,8 @@ _OURS = {metric.name: metric for metric in METRICS}
 _FOREIGN = {"up", "process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds", "process_max_fds"}
 _SCRAPED = ("job", "instance")
 """Labels that Prometheus adds to everything that it reads."""
+_BEFORE = "1h"
+"""For how long a series must not have been there to be new."""
 
 
 class Queries:
@@ -26,14 +28,16 @@ class Queries:
         return f"sum{_by(by)} (rate({self._selector(name, only)}[{self._window}]))"
 
     def growth(self, name: str, *by: str, only: str = "") -> str:
-        """Return a counter's growth over the window, the first increment of a series included.
+        """Return a counter's growth over the window, that of a series which is new in it included.
 
-        A series begins with its first increment, and `increase` sees nothing of that one: there is no 0 before it.
+        `increase` begins at a series' first sample: where that is not 0, it does not see how it came about. So a series
+        that was not there in the hour before the window has grown by all that it counts. It takes an hour, not a moment:
+        a missed scrape makes nothing new.
         """
         _known(name, "counter", by, only)
         chosen = self._selector(name, only)
-        grown = f"increase({chosen}[{self._window}])"
-        return f"sum{_by(by)} ({grown} > 0 or ({chosen} unless {chosen} offset {self._window}))"
+        new = f"{chosen} unless max_over_time({chosen}[{_BEFORE}] offset {self._window})"
+        return f"sum{_by(by)} (({new}) or increase({chosen}[{self._window}]))"
 
     def quantile(self, q: float, name: str, *by: str) -> str:
         """Return the value that a share `q` of a histogram's observations stays below."""

@@ -68,6 +68,18 @@ def test_every_metric_stands_in_the_documents_with_its_labels():
     assert written == {(metric.name, metric.kind, ", ".join(metric.labels)) for metric in METRICS}
 
 
+def test_every_metric_stands_in_the_operations_too():
+    (section,) = re.findall(r"^## Metrics\n(.*?)^## ", (DOCS / "operations.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert [metric.name for metric in METRICS if f"`{metric.name}`" not in section] == []
+
+
+def test_every_module_of_the_runtime_stands_in_the_architecture():
+    text = (DOCS / "architecture.md").read_text()
+    modules = [path.name for path in (ROOT / "runtime").glob("*.py") if not path.name.startswith(("__", "cli"))]
+    assert [name for name in modules if f"`{name}`" not in text] == []
+    assert [name for name in re.findall(r"`(\w+)\.py`", text) if not [*ROOT.glob(f"*/{name}.py")]] == []
+
+
 def test_every_topic_stands_in_the_documents_as_it_is_made():
     def kept(topic: Topic) -> str:
         return "the latest of a key" if topic.compacted else f"{(topic.retention_ms or 0) // DAY_MS} days"

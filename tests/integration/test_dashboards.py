@@ -1,9 +1,13 @@
-"""Every panel's query says something about a real run of ours, asked of a real Prometheus."""
+"""Every panel's and every variable's query says something about a real run of ours, asked of a real Prometheus."""
 
 import asyncio
+import json
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+from kafka_broker import ROOT
 from prometheus_server import Prometheus, program, prometheus  # finds the scripts that make the dashboards
 from serving import Desk
 from tiny_model import INTENT, TASKS, write_tiny_model
@@ -80,9 +84,20 @@ async def answers(on: Prometheus, queries: list[str]) -> dict[str, list]:
     return {query: [row for row in of if row["value"][1] != "NaN"] for query, of in rows.items()}
 
 
-async def test_every_panel_shows_a_real_run(loop: Loop, tmp_path):
+def variables() -> Iterator[tuple[str, str]]:
+    """Metric and label of each variable that Grafana asks Prometheus for; its API for a label's values is what Grafana uses."""
+    from dashboards import DASHBOARDS
+
+    for name in DASHBOARDS:
+        board = json.loads((ROOT / f"deploy/grafana/dashboards/{name}.json").read_text())
+        for variable in board["templating"]["list"]:
+            if variable["type"] == "query":
+                metric, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]).groups()
+                yield metric, label
+
+
+async def test_every_panel_and_every_variable_shows_a_real_run(loop: Loop, tmp_path):
     from dashboards import queries
-    from kafka_broker import ROOT
 
     asked = [query for _, query in queries()]
     await loop.release(1)
@@ -98,7 +113,10 @@ async def test_every_panel_shows_a_real_run(loop: Loop, tmp_path):
                 if not empty:
                     break
             assert empty == set()
+            target = serving.url.removeprefix("http://")
+            choices = {pair: on.get(f"/api/v1/label/{pair[1]}/values", **{"match[]": pair[0]}) for pair in variables()}
             groups = (await asyncio.to_thread(on.get, "/api/v1/rules"))["groups"]
     assert [rule["lastError"] for group in groups for rule in group["rules"] if rule.get("lastError")] == []
+    assert choices == {("murmura_in_flight_records", "instance"): [target]}
     (accuracy,) = next(rows for query, rows in found.items() if "live_accuracy" in query)
     assert (accuracy["metric"], float(accuracy["value"][1])) == ({"task": "intent", "version": "2"}, 0.0)

@@ -7,6 +7,7 @@ from serving import Desk, ids, reason
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
+from murmura.runtime.agent import Publish, agent
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model import Model
 
@@ -65,6 +66,26 @@ async def test_a_circle_of_agents_ends_with_one_dead_letter(pipeline: Desk):
     assert reason(letter) == "hop_limit"
     assert dict(letter.headers)["murmura_hops"] == b"7"
     assert letter.value == b'{"id": "1", "text": "my card was lost"}'
+
+
+async def test_what_an_agent_publishes_to_a_partition_that_is_not_there_harms_no_other_record(pipeline: Desk):
+    desk = pipeline
+
+    @agent(topics=[desk.requests], tasks=["intent"], output=desk.classified)
+    def astray(request, prediction):
+        if request.text == "astray":
+            return Publish(f"{desk.prefix}.people", request.value, partition=99)
+        return prediction.outputs
+
+    desk.agents = [astray]
+    await desk.send(*({"id": text, "text": text} for text in ("one", "astray", "two", "three")))
+    async with desk.serving():
+        (letter,) = await desk.read(desk.dead_letters, 1)
+        answered = await desk.read(desk.classified, 3)
+        await desk.send({"id": "after", "text": "after"})
+        await desk.read(desk.classified, 1 + len(answered))
+    assert reason(letter) == "agent_failed"
+    assert sorted(ids(answered)) == ["one", "three", "two"]
 
 
 async def test_a_rule_whose_topic_is_not_there_is_refused_at_start(pipeline: Desk):

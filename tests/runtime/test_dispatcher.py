@@ -9,9 +9,12 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
+from murmura.runtime.agent import Publish, agent
 from murmura.runtime.dispatcher import Dispatcher
 from murmura.runtime.errors import RecordTooLarge
+from murmura.runtime.reviews import Reviews
 from murmura.runtime.routes import make_routes
+from murmura.runtime.routing import Rule
 from murmura.runtime.telemetry import Metrics
 from murmura.runtime.testing import FakeEngine, FakeModel
 from murmura.runtime.tracker import Tracker
@@ -33,20 +36,26 @@ class Broker:
         self.gate.set()
         self.taken: list = []
         self.refuses: set[str] = set()
+        self.chokes_on: bytes | None = None
+        """A value of a kind that the producer cannot send."""
 
     async def publish(self, messages):
         await self.gate.wait()
+        assert not any(message.value == self.chokes_on for message in messages if message.value)
         self.taken += [message for message in messages if message.topic not in self.refuses]
         return [RecordTooLarge("no") if message.topic in self.refuses else None for message in messages]
 
     async def has_topic(self, topic):
-        return True
+        return topic != "nowhere"
+
+    async def partitions(self, topic):
+        return 3
 
 
 class Line:
     """A dispatcher with everything around it."""
 
-    def __init__(self, model: FakeModel, *agents, queue_budgets: float = 4.0) -> None:
+    def __init__(self, model: FakeModel, *agents, **options) -> None:
         self.model = model
         self.broker = Broker()
         self.tracker: Tracker[TopicPartition] = Tracker()
@@ -61,7 +70,7 @@ class Line:
             routes=make_routes(self.agents, model.manifest, "test"),
             dead_letters=DEAD,
             max_value_bytes=1000,
-            queue_budgets=queue_budgets,
+            **options,
         )
         self.feeding = asyncio.create_task(self.dispatcher.run())
         self.offset = 0
@@ -196,3 +205,93 @@ async def test_agents_that_share_a_topic_may_not_differ_in_thresholds():
     two = replace(analysis, topics=("in",), output="more", thresholds={"intent": Thresholds(accept=0.6)})
     with pytest.raises(Exception, match="different thresholds for intent"):
         Line(FakeModel([INTENT]), one, two)
+
+
+def deciding(decide, name="x", rules=()):
+    """An agent that decides so about `bad`, and answers everything else."""
+
+    def either(request, prediction):
+        return decide(prediction) if request.text == "bad" else prediction.outputs
+
+    return replace(agent(topics=["in"], tasks=["intent"], output="out", name=name)(either), routing=rules)
+
+
+LABEL_RULE = Rule(agent="x", task="intent", label="refund", topic="t")
+SCORE_RULE = Rule(agent="x", task="intent", score_below=0.5, topic="t")
+
+
+@pytest.mark.parametrize(
+    ("decide", "rules"),
+    [
+        (lambda p: {"intent": {"kind": "classification", "label": object(), "score": 1}}, ()),
+        (lambda p: {"intent": {"label": "refund"}}, (LABEL_RULE,)),
+        (lambda p: {"intent": {"kind": "classification", "label": "refund", "score": None}}, (SCORE_RULE,)),
+        (lambda p: {"intent": "?"}, (LABEL_RULE,)),
+        (lambda p: (p.outputs, p.outputs), ()),
+        (lambda p: Publish("t", "a str"), ()),
+        (lambda p: Publish("t", b"x", headers=(("a", "b"),)), ()),
+        (lambda p: Publish("t", b"x", partition=-1), ()),
+        (lambda p: Publish("t", b"x", partition=99), ()),
+        (lambda p: Publish("t", b"choke"), ()),
+        (lambda p: Publish("nowhere", b"x"), ()),
+    ],
+)
+async def test_a_decision_that_nothing_can_be_made_of_is_the_dead_letter_of_its_agent_alone(decide, rules):
+    line = Line(FakeModel([INTENT]), deciding(decide, rules=rules), deciding(lambda p: p.outputs, "y"))
+    line.broker.chokes_on = b"choke"
+    line.receive("one", "bad", "two", "three")
+    await line.settle()
+    assert line.reasons() == ["agent_failed"]
+    assert {dict(m.headers)["murmura_dl_agent"] for m in line.broker.taken if m.topic == DEAD} == {b"x"}
+    by = [json.loads(m.value)["agent"] for m in line.broker.taken if m.topic == "out"]
+    assert (by.count("x"), by.count("y")) == (3, 4)
+    assert line.committable == 4
+    assert not line.dispatcher.outbox.failure.done()
+
+
+async def test_a_model_that_leaves_a_task_out_harms_only_the_records_that_asked_for_it():
+    other = TaskSpec(name="other", kind="classification", labels=["a", "b"])
+    line = Line(FakeModel([INTENT, other]))
+    line.engine.model.decode = lambda *args: [{"intent": {}} for _ in args[2]]
+    line.receive("one")
+    await line.settle()
+    assert line.reasons() == ["model_failed"]
+    assert line.committable == 1
+
+
+async def test_an_agent_that_spoils_what_was_predicted_costs_a_review_and_no_answer():
+    def spoil(request, prediction):
+        prediction.outputs["intent"].pop("alternatives")
+        return prediction.outputs
+
+    reviews = Reviews("reviews", "test", per_minute=60, margin=1.0, band=0.1)
+    spoiling = agent(topics=["in"], tasks=["intent"], output="out")(spoil)
+    line = Line(FakeModel([INTENT]), spoiling, reviews=reviews)
+    line.receive("one", "two")
+    await line.settle()
+    assert [m.topic for m in line.broker.taken] == ["out", "out"]
+    assert line.committable == 2
+
+
+async def test_what_nobody_foresaw_ends_the_process_instead_of_waiting_without_end():
+    line = Line(FakeModel([INTENT]))
+    line.dispatcher.deliver([object()])
+    with pytest.raises(AttributeError):
+        await asyncio.wait_for(line.dispatcher.outbox.failure, 5)
+
+
+async def test_a_partition_that_is_there_is_asked_for_once():
+    line = Line(FakeModel([INTENT]), deciding(lambda p: Publish("t", b"x", partition=2)))
+    asked = []
+
+    async def partitions(topic):
+        asked.append(topic)
+        return 3
+
+    line.broker.partitions = partitions
+    line.receive("bad")
+    await line.settle()
+    line.receive("bad")
+    await line.settle()
+    assert [(m.topic, m.partition) for m in line.broker.taken] == [("t", 2)] * 2
+    assert asked == ["t"]

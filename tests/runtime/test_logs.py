@@ -55,6 +55,24 @@ def test_an_exception_is_one_line():
     assert "ValueError: bad" in line["exception"]
 
 
+@pytest.mark.parametrize("format", ["pretty", "json"])
+def test_an_exception_shows_no_text_of_a_record(format):
+    def handle(text):
+        parts = {"text": text}
+        raise KeyError(len(parts))
+
+    text = "-".join(("my", "card"))  # a traceback shows the lines of the source, so it may not stand there
+    stream = io.StringIO()
+    logs.configure(format=format, stream=stream)
+    try:
+        handle(text)
+    except KeyError:
+        logs.get_logger("murmura.test").exception("failed", topic="tickets")
+        logging.getLogger("somebody.else").exception("failed too")
+    assert stream.getvalue().count("KeyError: 1") == 2
+    assert text not in stream.getvalue()
+
+
 def test_levels_below_the_chosen_one_are_silent():
     stream = io.StringIO()
     logs.configure("warning", stream=stream)
@@ -93,7 +111,36 @@ def test_a_storm_of_one_template_is_cut_and_counted():
     ]
 
 
+def test_a_collector_that_is_away_is_told_of_once_in_a_minute():
+    stream = io.StringIO()
+    logs.configure(stream=stream)
+    exporter = logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    for n in range(20):
+        exporter.warning("Transient error %s encountered while exporting span batch, retrying in %.2fs.", n, 0.8)
+        exporter.error("Failed to export spans batch due to timeout, max retries or shutdown.")
+    assert [line["level"] for line in lines(stream)] == ["warning", "error"]
+
+
 def test_other_loggers_are_never_cut():
     limit = logs.RateLimit(("aiokafka",), limit=1)
     record = logging.LogRecord("aiokafkaesque", logging.ERROR, "", 0, "again", (), None)
     assert all(limit.filter(record) for _ in range(5))
+
+
+def test_a_missing_coordinator_is_said_once_it_is_missing_for_longer_than_a_set_up_takes():
+    seconds = [0.0]
+    quiet = logs.NewBroker(lambda: seconds[0])
+    line = logging.makeLogRecord(
+        {
+            "name": "aiokafka.consumer.group_coordinator",
+            "msg": "failed: %s",
+            "args": ("[15] GroupCoordinatorNotAvailableError",),
+        }
+    )
+    other = logging.makeLogRecord({"name": "aiokafka", "msg": "Unable to connect"})
+    assert not quiet.filter(line)
+    assert quiet.filter(other)
+    seconds[0] = 14.0
+    assert not quiet.filter(line)
+    seconds[0] = 16.0
+    assert quiet.filter(line)

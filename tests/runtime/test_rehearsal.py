@@ -1,8 +1,10 @@
 """A user's agent runs in a test as it runs in service, without a broker."""
 
+import pytest
+
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
-from murmura.runtime.agent import Publish, agent
+from murmura.runtime.agent import Handler, Publish, agent
 from murmura.runtime.rehearsal import rehearse
 from murmura.runtime.testing import FakeModel, classified, tagged
 from murmura.schemas.manifest import TaskSpec
@@ -49,3 +51,55 @@ async def test_a_bad_request_becomes_a_dead_letter():
     answers = await rehearse([classification], b"{", {"text": "fine"}, model=MODEL)
     assert [dict(letter.headers)["murmura_dl_reason"] for letter in answers.dead_letters] == [b"not_json"]
     assert len(answers.results) == 1
+
+
+@pytest.mark.parametrize(
+    ("publish", "why"),
+    [
+        (Publish("t", "text of the request"), "value: expected bytes, a dict or None, found str"),
+        (Publish("t", b"x", headers=(("a", "b"),)), "header: expected a name and bytes, found (str, str)"),
+        (Publish("t", b"x", headers=(("a",),)), "header: expected a name and bytes, found (str)"),
+        (Publish("t", b"x", key=3), "key: expected bytes, a str or None, found int"),
+        (Publish("t", b"x", partition=-1), "partition: expected a number from 0 on, found int"),
+        (Publish("t", b"x", partition=True), "partition: expected a number from 0 on, found bool"),
+        (Publish(None, b"x"), "topic: expected the name of one, found NoneType"),
+        (Publish("not a topic", b"x"), "topic: expected the name of one, found str"),
+    ],
+)
+async def test_what_no_broker_would_take_is_refused_here_as_in_service(publish, why):
+    @agent(topics=["in"], tasks=["intent"])
+    def wrong(request, prediction):
+        return publish
+
+    answers = await rehearse([wrong], {"text": COMPLAINT}, model=MODEL)
+    (letter,) = answers.dead_letters
+    headers = dict(letter.headers)
+    assert headers["murmura_dl_reason"] == b"agent_failed"
+    assert headers["murmura_dl_message"].decode() == f"wrong published a record with a wrong {why}"
+
+
+async def test_an_agent_cannot_pass_for_another_record():
+    """Whoever could set these could undo the hop limit and tear a trace."""
+    own = {"murmura_hops": b"0", "murmura_cause": b"?", "murmura_request_id": b"?", "traceparent": b"?", "mine": b"1"}
+
+    @agent(topics=["in"], tasks=["intent"])
+    def disguised(request, prediction):
+        return Publish("t", request.value, headers=tuple(own.items()))
+
+    answers = await rehearse([disguised], {"text": COMPLAINT, "id": "7"}, model=MODEL)
+    (message,) = answers.handed_on
+    assert dict(message.headers) == {
+        "murmura_hops": b"1", "murmura_cause": b"7", "murmura_request_id": b"7", "mine": b"1"
+    }  # fmt: skip
+
+
+async def test_a_handler_cannot_pass_for_another_record_either():
+    class Reader(Handler):
+        name, topics, outputs = "reader", ("in",), ("t",)
+
+        async def handle(self, record, engine):
+            return [Publish("t", b"x", headers=(("murmura_request_id", b"?"), ("murmura_hops", b"0")))]
+
+    answers = await rehearse([Reader()], {"text": COMPLAINT, "id": "7"}, model=MODEL)
+    headers = dict(answers.published[0].headers)
+    assert (headers["murmura_request_id"], headers["murmura_hops"]) == (b"7", b"1")

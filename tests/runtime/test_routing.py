@@ -13,6 +13,7 @@ from murmura.agents.feedback import FeedbackAgent
 from murmura.runtime.agent import agent
 from murmura.runtime.errors import SetupError
 from murmura.runtime.rehearsal import rehearse
+from murmura.runtime.routes import configured_by
 from murmura.runtime.routing import Rule, topics
 from murmura.runtime.settings import Settings
 from murmura.runtime.settings_sources import load
@@ -105,6 +106,10 @@ def test_rules_do_not_depend_on_each_other_or_their_order(rules, output):
         ("{agent: a, task: t, label: x, abstained: true, topic: o}", 2, "clashes with label"),
         ("{agent: a, task: t, score_below: 0.2, score_at_least: 0.5, topic: o}", 2, "must be above"),
         ("{agent: a, task: t, label: [], topic: o}", 2, "routing.0.label"),
+        ("{agnet: a, task: t, label: x, topic: o}", 2, "routing.0.agnet is not a setting; did you mean agent?"),
+        ("agent: a\n    task: t\n    label: yes\n    topic: o", 4, "YAML reads this as True (bool), not as text: put it in quotes"),
+        ("agent: a\n    task: t\n    label: [a, 3]\n    topic: o", 4, "reads this as 3 (int), not as text: put it in quotes"),
+        ("{agent: a, task: t, label: x, label: y, topic: o}", 2, "routing.label: this key stands here a second time"),
         ("{agent: a, task: t, label: x}", 2, "routing.0.topic: field required"),
         ("{agent: a, otherwise: true, topic: o}\n  - agent: b\n    otherwise: true\n    topic: 'o o'", 5, "routing.1.topic"),
     ],
@@ -140,6 +145,10 @@ def settings(tmp_path: Path, rules: str, **more) -> Settings:
         ("{agent: classification, task: sentiment, label: angry, topic: o}", "routing.0.label: angry is not a label of"),
         ("{agent: classification, task: intent, label: other, topic: o}", "routing.0.label: other is never answered"),
         ("{agent: classification, otherwise: true, topic: murmura.classification.requests}", "routing.0.topic: "),
+        ("{agent: classification, otherwise: true, topic: murmura.classification.results}", "routing.0.topic: murmura.classification.results takes the results of"),
+        ("{agent: classification, otherwise: true, topic: murmura.deadletters}", "routing.0.topic: murmura.deadletters holds dead letters"),
+        ("{agent: classification, otherwise: true, topic: murmura.dialogue.state}", "routing.0.topic: murmura.dialogue.state is the changelog"),
+        ("{agent: classification, otherwise: true, topic: murmura.models}", "routing.0.topic: murmura.models says which model serves"),
     ],
 )  # fmt: skip
 async def test_a_rule_that_the_agents_or_the_model_do_not_know_is_refused_at_its_line(rule, why, tmp_path):
@@ -148,6 +157,30 @@ async def test_a_rule_that_the_agents_or_the_model_do_not_know_is_refused_at_its
             [classification, FeedbackAgent()], {"text": "x"}, model=MODEL, settings=settings(tmp_path, f"  - {rule}\n")
         )
     assert str(refused.value).startswith(f"{tmp_path / 'm.yaml'}, line 3: {why}")
+
+
+@pytest.mark.parametrize(
+    ("agent", "task", "line", "why"),
+    [
+        ("nobody", "intent", 3, "routing.0.agent: no agent nobody that predicts"),
+        ("classification", "mood", 4, "routing.0.task: classification does not answer mood"),
+        ("classification", "sentiment", 7, "routing.0.label.1: angry is not a label of sentiment"),
+    ],
+)
+async def test_a_rule_over_many_lines_is_refused_at_the_line_of_its_key(agent, task, line, why, tmp_path):
+    rules = f"  - agent: {agent}\n    task: {task}\n    label:\n      - negative\n      - angry\n    topic: o\n"
+    with pytest.raises(SetupError) as refused:
+        await rehearse([classification], {"text": "x"}, model=MODEL, settings=settings(tmp_path, rules))
+    assert str(refused.value).startswith(f"{tmp_path / 'm.yaml'}, line {line}: {why}")
+
+
+def test_settings_of_an_agent_that_is_not_here_are_refused_at_their_line(tmp_path):
+    (tmp_path / "m.yaml").write_text("app: desk\nagents:\n  clasification:\n    topics: [x]\n")
+    with pytest.raises(SetupError) as refused:
+        configured_by(load(tmp_path / "m.yaml", environment=False), [classification])
+    assert str(refused.value) == (
+        f"{tmp_path / 'm.yaml'}, line 3: agents.clasification: no such agent runs here; those that do: classification"
+    )
 
 
 async def test_a_span_is_named_by_its_label_as_results_name_it(tmp_path):

@@ -97,7 +97,14 @@ def test_settings_are_frozen():
             "valid integer, unable to parse string as an integer, found 'soon'",
         ),
         ("http: 9464\n", 1, "http: input should be a valid string, found 9464"),
-        ("kafka: [\n", 2, "not valid YAML"),
+        ("app: a\nprefix: 2024-13-45\n", 2, "prefix: looks like a timestamp and is none; put it in quotes"),
+        (f"app: a\ncommit_interval_ms: 1{'0' * 5000}\n", 2, "commit_interval_ms: looks like an int and is none"),
+        (f"agents:\n  mine: {'[' * 3000}\n", 2, "nested deeper than 50 levels"),
+        ("kafka:\n  group: a\n  drain_s: 2\n  group: b\n", 4, "kafka.group: this key stands here a second time"),
+        ("app: a\nkafka: {}\napp: b\n", 3, "app: this key stands here a second time"),
+        ('app: a\nagents: {"a\\nb": {outptu: x}}\n', 2, "agents.'a\\nb'.outptu is not a setting"),
+        ("app: a\nrouting: {agent: a}\n", 2, "routing: input should be a valid list, found {'agent': 'a'}"),
+        ("kafka: [\n", 2, "not YAML: expected the node content"),
     ],
 )
 def test_a_wrong_file_is_refused_with_line_and_key(config, text, line, words):
@@ -114,6 +121,28 @@ def test_a_file_that_is_no_mapping_or_not_there_is_refused(config, tmp_path):
 def test_a_wrong_variable_is_named(monkeypatch):
     monkeypatch.setenv("MURMURA_KAFKA__GRUOP", "x")
     assert refusal() == "MURMURA_KAFKA__GRUOP: kafka.gruop is not a setting; did you mean group?"
+
+
+def test_a_variable_that_holds_a_section_or_a_list_is_named_as_it_was_set(monkeypatch):
+    monkeypatch.setenv("MURMURA_AGENTS", '{"mine": {"outptu": "x"}}')
+    assert refusal().startswith("MURMURA_AGENTS: agents.mine.outptu is not a setting")
+    monkeypatch.setenv("MURMURA_AGENTS", "{}")
+    monkeypatch.setenv("MURMURA_ROUTING", '[{"agent": "a", "otherwise": true, "topic": "o o"}]')
+    assert refusal().startswith("MURMURA_ROUTING: routing.0.topic: ")
+
+
+def test_a_policy_is_found_beside_the_file_that_names_it(config, tmp_path, monkeypatch):
+    path = config("dialogue: {policy: talk/policy.yaml}\n")
+    assert load(path).dialogue.policy == tmp_path / "talk/policy.yaml"
+    monkeypatch.chdir(tmp_path.parent)
+    assert load(Path(tmp_path.name, path.name)).dialogue.policy == Path(tmp_path.name, "talk/policy.yaml")
+    assert load(config("dialogue: {policy: /etc/policy.yaml}\n")).dialogue.policy == Path("/etc/policy.yaml")
+
+
+def test_a_policy_named_elsewhere_starts_where_the_command_does(config, monkeypatch):
+    path = config("dialogue: {policy: of-the-file.yaml}\n")
+    monkeypatch.setenv("MURMURA_DIALOGUE__POLICY", "policy.yaml")
+    assert load(path).dialogue.policy == Path("policy.yaml")
 
 
 def test_a_variable_of_an_unknown_section_is_named(monkeypatch):
@@ -160,6 +189,12 @@ def test_a_password_is_never_shown(monkeypatch):
     assert "hush-hush" not in f"{settings!r} {settings.model_dump_json()}"
     assert settings.kafka.client_options()["sasl_plain_password"] == "hush-hush"
     assert "hush-hush" not in refusal(flags={"kafka": {"security": {"password": ["hush-hush"]}}})
+
+
+def test_a_password_that_looks_like_a_date_is_not_shown_either(config):
+    message = refusal(config("kafka:\n  security:\n    password: 2024-13-45\n"))
+    assert "line 3: kafka.security.password: looks like a timestamp" in message
+    assert "2024" not in message.rpartition("murmura.yaml")[2]
 
 
 def test_client_options_carry_address_and_security():

@@ -93,6 +93,33 @@ def test_what_is_observed_is_what_is_scraped():
     assert value(metrics, "murmura_model_info", name="desk", version="3", device="cpu", graph="ragged") == 1
 
 
+def test_what_alerts_wait_for_begins_at_0():
+    metrics = Metrics()
+    metrics.expect_dead_letters({"classification"})
+    assert value(metrics, "murmura_dead_letters_total", agent="classification", reason="agent_failed") == 0
+    assert value(metrics, "murmura_dead_letters_total", agent="", reason="hop_limit") == 0
+    assert value(metrics, "murmura_model_swaps_total", outcome="rejected") == 0
+    assert value(metrics, "murmura_commits_total", outcome="failed") == 0
+
+
+def test_what_was_counted_before_it_was_expected_is_kept():
+    metrics = Metrics()
+    metrics.dead_letter(None, "tickets", "not_json")
+    metrics.expect_dead_letters(set())
+    assert value(metrics, "murmura_dead_letters_total", agent="", reason="not_json") == 1
+
+
+def test_live_accuracy_is_kept_of_the_versions_that_were_judged_last():
+    metrics = Metrics()
+    for version in (1, 2, 3, 4, 5, 6, 3, 7):
+        metrics.live_accuracy("intent", str(version), version / 10)
+    metrics.live_accuracy("mood", "1", 0.5)
+    shown = {sample.labels["version"]: sample.value for sample in scrape(metrics)["murmura_live_accuracy"].samples
+             if sample.labels["task"] == "intent"}  # fmt: skip
+    assert shown == {"5": 0.5, "6": 0.6, "3": 0.3, "7": 0.7}
+    assert value(metrics, "murmura_live_accuracy", task="mood", version="1") == 0.5
+
+
 def test_a_revoked_partition_has_no_lag_any_more():
     metrics = used_metrics()
     metrics.watch(lag=dict)

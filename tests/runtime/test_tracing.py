@@ -7,6 +7,7 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from test_dispatcher import PARTITION, Line
 from tiny_model import ENTITIES, INTENT, SENTIMENT
 
 from murmura.agents.analysis import agent as analysis
@@ -47,6 +48,19 @@ class Traced:
         return sorted(self.exporter.get_finished_spans(), key=lambda span: span.start_time)
 
 
+class Dispatching(Line):
+    """A dispatcher that traces, with records whose headers are told."""
+
+    def __init__(self, tracing: Tracing, *agents) -> None:
+        super().__init__(MODEL, *agents, tracing=tracing, max_hops=3)
+
+    def receive(self, *values: bytes, **headers: bytes) -> None:
+        for value in values:
+            made = ConsumerRecord("in", 0, self.offset, 0, 0, None, value, None, -1, -1, tuple(headers.items()))
+            self.offset += 1
+            self.dispatcher.receive({PARTITION: [made]})
+
+
 @pytest.mark.parametrize(
     ("traceparent", "sampled"),
     [
@@ -62,6 +76,15 @@ class Traced:
         (f"00-{TRACE}-{'0' * 16}-01".encode(), False),
         (f"00-{TRACE.upper()}-{SPAN}-01".encode(), False),
         (b"x" * 54 + b"1", False),
+        (parent(more="-more"), False),  # version 00 has no more fields
+        (parent(version="01"), True),
+        (parent(version="01", more="-what.ever"), True),
+        (parent(version="01", more="more"), False),
+        (b"01-" + b"g" * 32 + f"-{SPAN}-01".encode(), False),
+        (parent(version="01")[:40] + b"-" * 14 + b"1", False),
+        (parent(version="ff"), False),
+        (parent(version="0x"), False),
+        (parent() + b"\n", False),
         ("é".encode() * 40, False),
     ],
 )
@@ -137,6 +160,51 @@ async def test_what_ends_as_a_dead_letter_says_so():
     await traced.rehearse([broken], {"text": "hello"})
     (span,) = await traced.spans()
     assert (span.status.status_code, span.attributes["error.type"]) == (StatusCode.ERROR, "agent_failed")
+
+
+async def test_what_cannot_be_read_has_a_span_where_its_sender_began_a_trace():
+    traced = Traced(0.0)
+    line = Dispatching(traced.tracing)
+    line.receive(b"no json", traceparent=parent())
+    line.receive(b"no json either")
+    line.receive(b'{"text": "a"}', traceparent=parent(), murmura_hops=b"9")
+    line.receive(b'{"text": "a", "tasks": ["nope"], "id": "7"}', traceparent=parent())
+    await line.settle()
+    spans = await traced.spans()
+    assert [span.attributes["error.type"] for span in spans] == ["not_json", "hop_limit", "unknown_task"]
+    assert {span.status.status_code for span in spans} == {StatusCode.ERROR}
+    assert {f"{span.parent.span_id:016x}" for span in spans} == {SPAN}
+    assert spans[-1].attributes["murmura.request_id"] == "7"
+
+
+async def test_the_end_of_a_circle_is_in_the_trace():
+    traced = Traced()
+    rules = (
+        Rule(agent="classification", otherwise=True, topic="murmura.analysis.requests"),
+        Rule(agent="analysis", otherwise=True, topic="murmura.classification.requests"),
+    )
+    await traced.rehearse([classification, analysis], {"text": "hello"}, routing=rules, limits={"max_hops": 2})
+    spans = await traced.spans()
+    assert [span.status.status_code for span in spans] == [StatusCode.UNSET] * 3 + [StatusCode.ERROR]
+    assert len({span.context.trace_id for span in spans}) == 1
+
+
+async def test_a_dead_letter_instead_of_what_was_published_says_so_too():
+    @agent(topics=["in"], tasks=["intent"], output="out")
+    def astray(request, prediction):
+        return (prediction.outputs, Publish("nowhere", b"x")) if request.text == "astray" else prediction.outputs
+
+    traced = Traced()
+    line = Dispatching(traced.tracing, astray)
+    line.receive(b'{"text": "astray"}', b'{"text": "fine"}')
+    await line.settle()
+    assert [span.attributes.get("error.type") for span in await traced.spans()] == ["agent_failed", None]
+
+
+@pytest.mark.parametrize("traceparent", [None, parent()])
+def test_with_opentelemetry_switched_off_nothing_is_traced(monkeypatch, traceparent):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert Traced().tracing.begin(record(), "1", traceparent) is None
 
 
 async def test_a_record_that_is_not_sampled_passes_its_traceparent_on_as_it_came():

@@ -31,6 +31,15 @@ def read(path: Path, text: str | bytes) -> YamlFile[Machine]:
         ("parts:\n  a: {}\n  b: {}\n  a: {}\n", ":4: parts.a: this key stands here a second time"),
         ("parts:\n  a:\n    length: 2\n", ":3: parts.a.length: unknown key; expected one of size"),
         ("- 1\n", ":1: a machine is a mapping with at least the key `parts`"),
+        ("parts:\n  a: {size: 2024-13-45}\n", ":2: parts.a.size: looks like a timestamp and is none; put it in quotes"),
+        (f"parts:\n  a: {{size: 1{'0' * 5000}}}\n", ":2: parts.a.size: looks like an int"),
+        (f"parts:\n  a: {{size: 0x{'f' * 5000}}}\n", ":2: parts.a.size: looks like an int"),
+        ("parts:\n  a: !!bool maybe\n", ":2: parts.a: looks like a bool"),
+        ("parts:\n  a: " + "[" * 3000, ":2: nested deeper than 50 levels"),
+        ("parts:\n  a: " + "{a: " * 3000, ":2: nested deeper than 50 levels"),
+        ('parts: {"a\\nb": {}, "a\\nb": {}}\n', ":1: parts.'a\\nb': this key stands here a second time"),
+        ('parts: {"a\\nb": {size: big}}\n', ":1: parts.'a\\nb'.size: Input should be"),
+        ("parts: {}\n---\nparts: {}\n", ":2: not YAML: but found another document"),
         (b"parts: {\xff: {}}", ": cannot read the machine: it is not UTF-8"),
     ],
 )
@@ -40,6 +49,10 @@ def test_a_flaw_is_said_with_its_line_and_key(tmp_path, text, says):
         read(path, text)
     assert str(caught.value).startswith(f"{path}{says}")
     assert "\n" not in str(caught.value)
+
+
+def test_mappings_may_be_merged(tmp_path):
+    assert read(tmp_path / "m.yaml", "parts:\n  a: &a {size: 2}\n  b: {<<: *a}\n").value.parts["b"].size == 2
 
 
 def test_what_is_found_wrong_later_has_its_line_too(tmp_path):

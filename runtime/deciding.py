@@ -1,0 +1,115 @@
+"""From a batch of answers to what is sent for it: every agent is asked, and whatever fails has a dead letter."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from ..schemas.deadletter import DeadLetterReason as Reason
+from .agent import Prediction
+from .batch_policy import Entry
+from .errors import Closed, RecordError, place_of
+from .logs import get_logger
+from .outbox import Outbox, Outcome
+from .results import Answer, answer
+from .reviews import Reviews
+from .routes import BoundAgent
+from .telemetry import Metrics
+from .work import Work, where
+
+log = get_logger(__name__)
+
+
+class Deciding:
+    """Asks the agents that read a record.
+
+    Invariants:
+    - every entry leads to something: messages, a dead letter, or Closed (it will be delivered again);
+    - what fails for one agent or one record changes nothing for the others.
+    """
+
+    def __init__(self, outbox: Outbox, metrics: Metrics, *, aligned: frozenset[str], reviews: Reviews | None) -> None:
+        """`aligned`: output topics where results keep the partition number of their request."""
+        self._outbox = outbox
+        self._metrics = metrics
+        self._aligned = aligned
+        self._reviews = reviews
+
+    def outcome(self, entries: list[Entry]) -> tuple[Outcome, int]:
+        """Return what is to be sent for a batch, all of one model, and how many records were not answered (Closed)."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        outcome, closed = Outcome(), 0
+        manifest = entries[0].model.manifest
+        model = (manifest.name, manifest.version)
+        for entry in entries:
+            work: Work = entry.context
+            if isinstance(entry.error, Closed):
+                closed += 1
+                continue
+            if entry.error is not None:
+                error = RecordError(Reason.MODEL_FAILED, f"the model failed: {type(entry.error).__name__}")
+                self._outbox.reject(outcome, work.record, work.progress, error)
+                outcome.trace(work.span, error)
+                continue
+            outcome.works.append((work.record, work.progress))
+            if work.span is not None:
+                outcome.trace(work.span.answered(*model, len(entries)))
+            for bound, tasks in work.asked:
+                self._ask(outcome, work, entry, bound, tasks, model, now)
+        if self._reviews is not None:
+            self._ask_people(self._reviews, outcome, entries, now)
+        return outcome, closed
+
+    def _ask(
+        self,
+        outcome: Outcome,
+        work: Work,
+        entry: Entry,
+        bound: BoundAgent,
+        tasks: Sequence[str],
+        model: tuple[str, int],
+        now: str,
+    ) -> None:
+        name, request = bound.agent.name, work.request
+        try:
+            messages, has_result = self._answer(work, entry, bound, tasks, model, now)
+        except RecordError as error:
+            why = place_of(error.__cause__ or error)
+            log.error("an agent failed", agent=name, said=str(error), why=why, **where(work.record))
+            self._outbox.dead_letter(outcome, work.record, error, name, work.span)
+            return
+        for message in messages:
+            outcome.add(message, work.record, name)
+        if has_result:
+            outcome.answered.setdefault((name, request.topic), []).append(request.timestamp)
+        else:
+            self._metrics.silent(name, request.topic)
+
+    def _answer(
+        self, work: Work, entry: Entry, bound: BoundAgent, tasks: Sequence[str], model: tuple[str, int], now: str
+    ) -> Answer:
+        """Return what an agent says; RecordError for whatever goes wrong: the record's neighbours are waiting."""
+        try:
+            outputs = entry.outputs or {}
+            mine = outputs if len(tasks) == len(outputs) else {task: outputs[task] for task in tasks}
+            prediction = Prediction(mine, entry.encoded.truncated, model)
+            return answer(bound, work.request, prediction, now, same_partition=bound.agent.output in self._aligned)
+        except RecordError:
+            raise
+        except Exception as error:
+            what = f"the model's answer cannot be used: {type(error).__name__}"
+            raise RecordError(Reason.MODEL_FAILED, what) from error
+
+    def _ask_people(self, reviews: Reviews, outcome: Outcome, entries: list[Entry], now: str) -> None:
+        """Add requests to look at the most doubtful answers, where the agent publishes its results."""
+        try:
+            for doubt in reviews.pick(entries):
+                entry = entries[doubt.row]
+                work: Work = entry.context
+                for bound, tasks in work.asked:
+                    if doubt.task in tasks and bound.agent.output is not None:
+                        name = bound.agent.name
+                        outcome.add(reviews.message(doubt, entry, name, work.request, now), work.record, name)
+                        self._metrics.review(name, doubt.task, doubt.why)
+                        break
+        except Exception as error:  # noqa: BLE001
+            # An agent may have changed in place what was predicted. The answers go out all the same.
+            log.error("a batch was not looked at for reviews", why=place_of(error))
