@@ -5,6 +5,7 @@ Starts the command as users do, on a real Kafka, answers a backlog, and reads th
 
 import argparse
 import asyncio
+import json
 import os
 import re
 import signal
@@ -16,21 +17,29 @@ import uuid
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer
-from minilm import NAME, manifest, tokenizer
+from minilm import FOUR_TASKS, NAME, manifest, tokenizer
 from minilm import graph as onnx_file
 from pump import load
 from real_kafka import make_topics, real_kafka
 
+from murmura.runtime.model import Model
+from murmura.runtime.reference import make_reference
 from murmura.runtime.store import write_manifest
 
 PREFIX = "memory"
+SAMPLE = ("where is my card? i ordered it two weeks ago", "thanks", "transfer 20 dollars to anna on monday at noon")
 
 
-def model_folder(folder: Path) -> Path:
-    """Write a model folder that serving can load."""
-    (folder / "model.ragged.onnx").write_bytes(onnx_file().read_bytes())
+def model_folder(folder: Path, tasks: int = len(FOUR_TASKS)) -> Path:
+    """Write a model folder of the first `tasks` heads that may be released: with its reference sample."""
+    (folder / "model.ragged.onnx").write_bytes(onnx_file(tasks).read_bytes())
     (folder / "tokenizer.json").write_text(tokenizer().to_str())
-    write_manifest(folder, manifest(), {"model.ragged.onnx": "graph:ragged", "tokenizer.json": "tokenizer"})
+    roles = {"model.ragged.onnx": "graph:ragged", "tokenizer.json": "tokenizer"}
+    made = manifest().model_copy(update={"tasks": list(FOUR_TASKS[:tasks])})
+    write_manifest(folder, made, roles)
+    sample = make_reference(Model.load(folder, device="cpu", verify=False), SAMPLE)
+    (folder / "reference.json").write_text(json.dumps(sample))
+    write_manifest(folder, made, roles | {"reference.json": "reference"})
     return folder
 
 

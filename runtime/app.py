@@ -20,15 +20,18 @@ from .changelog import read_to_end
 from .dispatcher import Dispatcher
 from .engine import Engine
 from .errors import Closed, SetupError
+from .first_model import Begun, first_model
 from .health import HealthApp, HealthServer, HealthState
+from .loading import Loader
 from .logs import get_logger
 from .model import Model
-from .model_slot import FirstModel, Loader, ModelSlot, first_model
+from .model_slot import ModelSlot
 from .model_store import ModelStore
 from .publisher import Publisher, producer_factory
 from .release_watcher import ReleaseWatcher
 from .reviews import Reviews
 from .routes import all_topics, configured_by, make_routes
+from .serving_events import Pauses, ServingEvents
 from .session import check_installation
 from .settings import Settings
 from .source import Source, make_broker
@@ -66,7 +69,6 @@ async def serve(
     `ready` is called once, when records are being consumed. `model` takes the place of the one in the settings. Raises
     SetupError for whatever is wrong before that, and whatever ended it otherwise.
     """
-    _refuse_unknown_overrides(settings, agents)
     everyone = configured_by(settings, agents)
     if model is None:
         check_installation()
@@ -99,7 +101,9 @@ class _Parts:
     dispatcher: Dispatcher
     broker: KafkaBroker
     source: Source
+    publisher: Publisher
     watcher: ReleaseWatcher | None
+    events: ServingEvents | None
 
     async def release(self) -> None:
         """Drain and commit. FastStream runs this before it stops the consumer, which tells no listener."""
@@ -109,12 +113,14 @@ class _Parts:
     def loops(self, settings: Settings) -> list[Coroutine[Any, Any, None]]:
         """Return what runs for as long as the process does."""
         watching = [self.watcher.follow(), self.watcher.swap_for_ever()] if self.watcher else []
+        telling = [self.events.run(), _tell_of_pauses(self.events, self.publisher)] if self.events else []
         return [
             self.source.pump(),
             self.source.commit_for_ever(settings.commit_interval_ms / 1000),
             self.dispatcher.run(),
             _watch(self.health, self.dispatcher),
             *watching,
+            *telling,
         ]
 
 
@@ -132,11 +138,11 @@ async def _assemble(
     await server.start()
     stack.push_async_callback(server.stop)
     partitions = await _check_topics(settings, everyone)
-    loader = _loader(settings, agents)
-    first = FirstModel(model) if model is not None else await first_model(settings, loader)
-    routes = make_routes(agents, first.model.manifest, settings.app)
-    engine = await _start_engine(settings, first.model, metrics, stack)
-    _describe(health, metrics, engine, settings, first.model)
+    loader = _loader(settings, agents, handlers)
+    first, begun = (model, Begun()) if model is not None else await first_model(settings, loader)
+    routes = make_routes(agents, first.manifest, settings.app)
+    engine = await _start_engine(settings, first, metrics, stack)
+    _describe(health, metrics, engine, settings, first)
     publisher = await _start_publisher(settings, metrics, stack)
     tracker: Tracker[TopicPartition] = Tracker()
     dispatcher = Dispatcher(
@@ -156,19 +162,19 @@ async def _assemble(
     )
     names, restore = tuple(agent.name for agent in everyone), partial(read_to_end, settings.kafka)
     for handler in handlers:
-        handler.started(Context(settings, metrics, engine, names, partitions, restore))
+        handler.started(Context(settings, metrics, engine, names, partitions, restore, tuple(agents)))
     topics = (*routes, *(topic for handler in handlers for topic in handler.topics))
     broker = make_broker(settings.kafka)
     source = Source(broker, topics, dispatcher, tracker, metrics, health, settings.kafka, group=settings.group)
     metrics.watch(in_flight=lambda: tracker.unfinished, assigned=source.assigned, paused=source.paused, lag=source.lag)
+    events = _events(settings, partitions, stack)
     watcher = None
-    if loader is not None:
-        of_handlers = frozenset(task for handler in handlers for task in handler.tasks)
-        slot = ModelSlot(settings, agents, engine, dispatcher, of_handlers=of_handlers)
+    if loader is not None and events is not None:
+        slot = ModelSlot(settings, agents, engine, dispatcher)
         slot.on_swap = partial(_describe, health, metrics, engine, settings)
-        watcher = ReleaseWatcher(settings, loader, slot, publisher, metrics, generation=first.generation)
+        watcher = ReleaseWatcher(settings, loader, slot, events, metrics, begun=begun)
     serving = Serving(server.url, engine, metrics, topics)
-    return _Parts(serving, health, dispatcher, broker, source, watcher)
+    return _Parts(serving, health, dispatcher, broker, source, publisher, watcher, events)
 
 
 async def _until(
@@ -202,13 +208,13 @@ async def _watch(health: HealthState, dispatcher: Dispatcher) -> None:
         await asyncio.sleep(_WATCH_S)
 
 
-def _refuse_unknown_overrides(settings: Settings, agents: Sequence[Agent | Handler]) -> None:
-    names = {agent.name for agent in agents}
-    for name in settings.agents:
-        if name not in names:
-            raise SetupError(
-                f"settings: agents.{name}: no such agent runs here; those that do: {', '.join(sorted(names))}"
-            )
+async def _tell_of_pauses(events: ServingEvents, publisher: Publisher) -> None:
+    pauses = Pauses()
+    while True:
+        told = pauses.look(publisher.taking.is_set(), time.monotonic())
+        if told is not None:
+            events.tell(told[0], seconds=told[1])
+        await asyncio.sleep(_WATCH_S)
 
 
 async def _check_topics(settings: Settings, agents: Sequence[Agent | Handler]) -> dict[str, int]:
@@ -236,11 +242,21 @@ def _aligned(agents: Sequence[Agent], partitions: dict[str, int]) -> frozenset[s
     )
 
 
-def _loader(settings: Settings, agents: Sequence[Agent]) -> Loader | None:
+def _loader(settings: Settings, agents: Sequence[Agent], handlers: Sequence[Handler]) -> Loader | None:
     of = settings.model
     if of.store is None:
         return None
-    return Loader(settings, ModelStore(of.store), agents)
+    return Loader(settings, ModelStore(of.store), agents, handlers)
+
+
+def _events(settings: Settings, partitions: dict[str, int], stack: contextlib.AsyncExitStack) -> ServingEvents | None:
+    """Return what tells of this process, where there is a topic for it; who follows a store has one."""
+    topic = f"{settings.prefix}.events"
+    if topic not in partitions:
+        return None
+    events = ServingEvents(settings.app, topic, partial(_publisher, settings))
+    stack.push_async_callback(events.stop)
+    return events
 
 
 async def _start_engine(settings: Settings, model: Model, metrics: Metrics, stack: contextlib.AsyncExitStack) -> Engine:
@@ -275,17 +291,21 @@ def _describe(health: HealthState, metrics: Metrics, engine: Engine, settings: S
 
 
 async def _start_publisher(settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitStack) -> Publisher:
-    publisher = Publisher(
-        producer_factory(settings.kafka, settings.producer),
-        send_timeout_s=settings.producer.send_timeout_s,
-        on_retry=metrics.send_retry,
-    )
+    publisher = _publisher(settings, metrics.send_retry)
     try:
         await publisher.start()
     except (KafkaError, OSError) as error:
         raise _unreachable(settings, error) from error
     stack.push_async_callback(publisher.stop)
     return publisher
+
+
+def _publisher(settings: Settings, on_retry: Callable[[int], None] = lambda messages: None) -> Publisher:
+    return Publisher(
+        producer_factory(settings.kafka, settings.producer),
+        send_timeout_s=settings.producer.send_timeout_s,
+        on_retry=on_retry,
+    )
 
 
 async def _start_app(app: AsgiFastStream, settings: Settings) -> None:

@@ -1,9 +1,10 @@
 """Texts that arrive one at a time: gathered into chunks for the tokenizer, answered through a future each."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any, Protocol
 
 from .batch_policy import Entry
@@ -26,9 +27,7 @@ class Callers:
     it. While one chunk is tokenised the next one gathers.
     """
 
-    def __init__(self, model: Callable[[], Encodes], tokenizer: Executor, batcher: Batcher, most: int) -> None:
-        """`model` is asked for each chunk: a chunk is encoded and answered by the model that serves then."""
-        self._model = model
+    def __init__(self, tokenizer: Executor, batcher: Batcher, most: int) -> None:
         self._tokenizer = tokenizer
         self._batcher = batcher
         self._loop = asyncio.get_running_loop()
@@ -39,7 +38,7 @@ class Callers:
         self._closed = False
 
     async def answer(self, entry: Entry) -> Entry:
-        """Return the entry once it has outputs or an error. Cancelling the caller cancels the entry and nobody else."""
+        """Return the entry once it has outputs or an error; its `model` encodes and answers it. Cancelling the caller cancels the entry and nobody else."""
         async with self._turn:
             if self._closed:
                 raise Closed("the engine is not running")
@@ -81,10 +80,10 @@ class Callers:
         self._gathered = [entry for entry in self._gathered if not entry.cancelled]
         if self._encoding is not None or not self._gathered:
             return
-        self._chunk, self._gathered = self._gathered[:CHUNK], self._gathered[CHUNK:]
-        model = self._model()
-        for entry in self._chunk:
-            entry.model = model
+        model: Encodes = self._gathered[0].model
+        same = takewhile(lambda entry: entry.model is model, self._gathered[:CHUNK])
+        self._chunk = list(same)
+        del self._gathered[: len(self._chunk)]
         texts = [entry.text for entry in self._chunk]
         self._encoding = self._loop.run_in_executor(self._tokenizer, _encode_each, model, texts)
         self._encoding.add_done_callback(self._submit)

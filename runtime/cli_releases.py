@@ -51,8 +51,11 @@ def push(
 def release(
     name: Name,
     version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="One that is in the store.")],
-    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="For the history.")],
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="For the history.")] = "",
     by: By = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Release it once more although it is current: who refused it tries again.")
+    ] = False,
     store: Store = None,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
@@ -60,6 +63,8 @@ def release(
     """Make a version of the store the one that every process serves. They swap while they answer.
 
     Example: [bold]murmura models release desk 3 --why "knows the new product" --store /srv/models[/bold]
+
+    Once more, for processes that refused it: [bold]murmura models release desk 3 --again[/bold]
     """
     from ..schemas.release import released
 
@@ -69,7 +74,7 @@ def release(
     digest = there.digest(name, version)
 
     def step(state: "ReleaseState | None") -> "ReleaseState | None":
-        if state is not None and (state.current.version, state.current.digest) == (version, digest):
+        if not again and state is not None and (state.current.version, state.current.digest) == (version, digest):
             return None
         return released(state, name, version, digest, by=_who(by), why=why, at=_now())
 
@@ -193,6 +198,7 @@ def _publish(settings: "Settings", name: str, step: "Callable[[ReleaseState | No
         raise SetupError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if new is None:
         typer.echo(f"{name} {before.current.version if before else ''} is current already")
+        typer.echo("--again releases it once more, for processes that refused it", err=True)
         return
     cli_run.run(lambda stop: publish_state(settings.kafka, _topic(settings), new, producer=settings.producer))
     was = f", before: {before.current.version}" if before else ""

@@ -8,13 +8,11 @@
 """
 
 import importlib.util
-import os
 import shutil
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +20,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..schemas.manifest import Base, ModelManifest
+from ..schemas.serving_event import RejectReason
 from .errors import ModelRefused, SetupError
 from .graph import write_graph
 from .model import Model
 from .store import check_folder, read_checked, read_manifest, write_manifest
+from .version_cache import beside
 from .weights import Weights
 
 Array = npt.NDArray[Any]
@@ -81,6 +81,8 @@ def apply_delta(base: Weights, delta: Weights) -> dict[str, npt.NDArray[np.float
             b = delta.get(name[:-1] + "b")
             if b is None or b.ndim != 2 or value.ndim != 2 or b.shape[1] != value.shape[0]:
                 raise ModelRefused(f"delta: {name} has no b that it can be multiplied with; write the delta again")
+            # Before it is made: two thin matrices multiply to something as large as anybody likes.
+            _check_shape(weights, rest[:-2], (b.shape[0], value.shape[1]))
             _add(weights, rest[:-2], b.astype(np.float32) @ value.astype(np.float32))
         elif not (kind == "low_rank" and name[:-1] + "a" in delta):
             raise ModelRefused(f"delta: tensor {name} is of no known kind; it needs a newer version of murmura")
@@ -88,10 +90,14 @@ def apply_delta(base: Weights, delta: Weights) -> dict[str, npt.NDArray[np.float
 
 
 def _add(weights: dict[str, npt.NDArray[np.float32]], name: str, change: npt.NDArray[np.float32]) -> None:
-    if name not in weights or weights[name].shape != change.shape:
-        found = weights[name].shape if name in weights else "no such weight"
-        raise ModelRefused(f"delta: the change of {name} is {change.shape}, the base has {found}")
+    _check_shape(weights, name, change.shape)
     weights[name] = weights[name] + change
+
+
+def _check_shape(weights: Weights, name: str, shape: tuple[int, ...]) -> None:
+    if name not in weights or weights[name].shape != shape:
+        found = weights[name].shape if name in weights else "no such weight"
+        raise ModelRefused(f"delta: the change of {name} is {shape}, the base has {found}", RejectReason.WRONG_SHAPE)
 
 
 def assemble(delta_folder: Path, base: Path | None, out: Path, *, weights: bool = True) -> ModelManifest:
@@ -111,15 +117,15 @@ def assemble(delta_folder: Path, base: Path | None, out: Path, *, weights: bool 
     merged = apply_delta(source, _load_tensors(read_checked(delta_folder, entry), entry.path))
     del source
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.parent / f".{out.name}.{os.getpid()}.{uuid4().hex[:8]}"
+    made = beside(out)
     try:
-        beside.mkdir()
-        _write_folder(delta_folder, manifest, merged, beside, weights)
+        made.mkdir()
+        _write_folder(delta_folder, manifest, merged, made, weights)
         del merged
-        Model.load(beside, device="cpu")
-        _publish(beside, out)
+        Model.load(made, device="cpu")
+        _publish(made, out)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
     return read_manifest(out)
 
 
@@ -140,9 +146,9 @@ def _write_folder(
     write_manifest(out, manifest.model_copy(update={"base": None}), dict(roles))
 
 
-def _publish(beside: Path, out: Path) -> None:
+def _publish(made: Path, out: Path) -> None:
     try:
-        beside.rename(out)
+        made.rename(out)
     except OSError:
         if not out.is_dir():
             raise

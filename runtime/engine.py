@@ -166,7 +166,7 @@ class Engine(Checks):
         )
         self._batcher = Batcher(self.model, limits, observer=self._observer, clock=self._clock)
         self._batcher.start()
-        self._callers = Callers(lambda: self.model, self._tokenizer, self._batcher, self._max_callers)
+        self._callers = Callers(self._tokenizer, self._batcher, self._max_callers)
 
     async def stop(self, budget_s: float = 20.0) -> None:
         """Refuse new texts, answer those that are here for at most `budget_s`, then the rest with Closed."""
@@ -192,19 +192,20 @@ class Engine(Checks):
 
         Raises RecordError (see `check`), ModelFailed when the model fails on this text, Closed after `stop`.
         """
-        wanted = self.check(text, tasks)
+        # Checked and answered by one model, even when another takes its place before the text is encoded.
+        model, wanted = self.model, self.check(text, tasks)
         if self._callers is None:
             raise Closed("the engine is not running")
-        entry = await self._callers.answer(Entry(text, wanted, None, self._callers, None, thresholds))
+        entry = await self._callers.answer(Entry(text, wanted, None, self._callers, None, thresholds, model))
         if entry.outputs is None:
             raise entry.error or Closed("stopped before the model answered")
         return self.prediction(entry.outputs, entry.encoded, entry.model)
 
     def swap(self, model: EngineModel) -> None:
-        """Let another model answer what is encoded from now on.
+        """Let another model answer what comes from now on.
 
-        What was encoded before is answered by the model that encoded it, in batches of its own, and keeps it alive
-        until then: the old model is freed when its last batch ends. Load, warm up and prove the new one before.
+        What was checked or encoded before is answered by the model that did so, in batches of its own, and keeps it
+        alive until then: the old model is freed when its last batch ends. Load, warm up and prove the new one before.
         """
         self.model = model
         if self._batcher is not None:

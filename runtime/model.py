@@ -21,6 +21,7 @@ from .tokenizing import Encoded, TextEncoder, read_tokenizer
 
 __all__ = ["Encoded", "Logits", "Model"]
 
+NOT_FINITE: Final = "not finite"
 _OFFLINE_TOKENS: Final = 1024
 _OFFLINE_ROWS: Final = 64
 
@@ -62,8 +63,22 @@ class Model:
         With `verify` the digests of what is read are checked first and the reference sample must come out as stored.
         Raises ModelRefused or SetupError in one line.
         """
-        from .reference import check_reference, read_reference  # noqa: PLC0415  (it calls the model)
+        model = cls.open(folder, device=device, graph=graph, verify=verify, threads=threads)
+        if verify:
+            model.reproduce(folder)
+        return model
 
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        device: Device = "auto",
+        graph: str = "ragged",
+        verify: bool = True,
+        threads: int = 1,
+    ) -> Self:
+        """Load a model folder and run nothing yet, as `load` does otherwise."""
         manifest = read_manifest(folder)
         tokenizer = read_tokenizer(manifest, _read(folder, manifest, "tokenizer", verify))
         with open_checked(folder, _entry(folder, manifest, f"graph:{graph}"), digest=verify) as file:
@@ -73,10 +88,22 @@ class Model:
         if missing:
             message = f"{folder}: the graph answers no task {missing[0]!r}; export the model again"
             raise ModelRefused(message, RejectReason.WRONG_SHAPE)
-        model = cls(manifest, tokenizer, session, graph=graph)
-        if verify and manifest.path_of("reference"):
-            check_reference(model, read_reference(_read(folder, manifest, "reference", verify)))
-        return model
+        return cls(manifest, tokenizer, session, graph=graph)
+
+    def reproduce(self, folder: Path, *, required: bool = False) -> None:
+        """Run the folder's reference sample; ModelRefused unless it comes out as stored, or when a required one is not there."""
+        from .reference import check_reference, no_sample, read_reference  # noqa: PLC0415  (it calls the model)
+
+        there = self.manifest.path_of("reference") is not None
+        reference = read_reference(_read(folder, self.manifest, "reference", True)) if there else {"texts": []}
+        if required and not reference["texts"]:
+            raise no_sample(str(folder))
+        if not there:
+            return
+        try:
+            check_reference(self, reference)
+        except ModelFailed as error:
+            raise failed_on_sample(error, str(folder)) from error
 
     @property
     def device(self) -> str:
@@ -97,7 +124,7 @@ class Model:
         values = {name: outputs[name] for name in self.tasks}
         for name, value in values.items():
             if not np.isfinite(value).all():
-                raise ModelFailed(f"task {name} gave values that are not finite")
+                raise ModelFailed(f"task {name} gave values that are {NOT_FINITE}")
         if self._padded:
             mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
             values = {name: v[mask] if v.ndim == 3 else v for name, v in values.items()}
@@ -140,6 +167,12 @@ class Model:
             tokens += item.tokens
         if begin < len(encoded):
             yield encoded[begin:], texts[begin:]
+
+
+def failed_on_sample(error: ModelFailed, where: str) -> ModelRefused:
+    """Return the refusal of a model that cannot answer texts which any model answers."""
+    reason = RejectReason.NOT_FINITE if NOT_FINITE in str(error) else RejectReason.WRONG_SHAPE
+    return ModelRefused(f"{where}: {error}", reason)
 
 
 def ragged_feeds(

@@ -1,15 +1,15 @@
 """The model store: numbered, immutable versions of models, and what serving fetches of one into its cache."""
 
+import errno
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
-from uuid import uuid4
 
 from ..schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
 from ..schemas.serving_event import RejectReason as Reason
@@ -21,16 +21,17 @@ from .store import (
     OPTIONAL,
     check_folder,
     check_roles,
+    is_whole,
     open_checked,
     parse_manifest,
     read_manifest_bytes,
     refuse_path,
     too_large,
 )
+from .version_cache import beside, discard, forget_old, touch
 
 MAX_VERSION_BYTES: Final = 8 * 2**30
-KEPT: Final = 4
-"""So many versions of a model stay in a cache, those fetched last."""
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CHUNK: Final = 2**20
 _FREE_BYTES: Final = 64 * 2**20
 
@@ -89,10 +90,10 @@ class ModelStore:
         _refuse_name(name)
         folder = cache / f"{name}-{version}-{digest[:32]}"
         if os.path.lexists(folder):
-            if _is_whole(folder, digest):
-                os.utime(folder)
+            if is_whole(folder, digest):
+                touch(folder)
                 return folder
-            _discard(folder)
+            discard(folder)
         raw = self._manifest_bytes(name, version)
         if sha256(raw).hexdigest() != digest:
             message = f"{name} {version} in {self.where}: its manifest is not the one that was released (SHA-256)"
@@ -102,7 +103,7 @@ class ModelStore:
         with self._about(name, version):
             _refuse_dangers(manifest, wanted, f"{name} {version}")
             self._download(manifest, wanted, raw, folder)
-        _forget_old(cache, name, folder)
+        forget_old(cache, name, folder)
         return folder
 
     def copy(self, name: str, version: int, folder: Path) -> str:
@@ -115,21 +116,23 @@ class ModelStore:
         return sha256(raw).hexdigest()
 
     def _download(self, manifest: ModelManifest, wanted: list[FileEntry], raw: bytes, folder: Path) -> None:
-        beside = folder.parent / f".{folder.name}.{os.getpid()}.{uuid4().hex[:8]}"
+        made = beside(folder)
         try:
-            beside.mkdir(parents=True)
-            _check_room(beside, wanted)
+            made.mkdir(parents=True)
+            _check_room(made, wanted)
             for entry in wanted:
-                target = beside / entry.path
+                target = made / entry.path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with self._storage.open(manifest.name, manifest.version, entry.path) as source:
                     _write(target, verified(source, entry))
-            (beside / MANIFEST_NAME).write_bytes(raw)
-            _publish(beside, folder, raw)
+            (made / MANIFEST_NAME).write_bytes(raw)
+            _publish(made, folder, raw)
         except OSError as error:
-            raise VersionRefused(Reason.NO_ROOM, f"cache {folder.parent}: {error.strerror or error}") from error
+            # The store's own errors have become VersionRefused: this one is the cache's.
+            reason = Reason.NO_ROOM if error.errno in NO_ROOM else Reason.FAILED
+            raise VersionRefused(reason, f"cache {folder.parent}: {error.strerror or error}") from error
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(made, ignore_errors=True)
 
     def _manifest_bytes(self, name: str, version: int) -> bytes:
         _refuse_name(name)
@@ -255,34 +258,13 @@ def _write(target: Path, chunks: Iterator[bytes]) -> None:
             file.write(chunk)
 
 
-def _publish(beside: Path, folder: Path, raw: bytes) -> None:
+def _publish(made: Path, folder: Path, raw: bytes) -> None:
     try:
-        beside.rename(folder)
-    except OSError:
-        # Another process may have fetched the same meanwhile.
-        if not _is_whole(folder, sha256(raw).hexdigest()):
+        made.rename(folder)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
             raise
-
-
-def _is_whole(folder: Path, digest: str) -> bool:
-    try:
-        return sha256(read_manifest_bytes(folder)).hexdigest() == digest and bool(check_folder(folder))
-    except ModelRefused:
-        return False
-
-
-def _discard(folder: Path) -> None:
-    """Remove a folder at once for everybody else. Who has its files open keeps them."""
-    gone = folder.parent / f".{folder.name}.{uuid4().hex[:8]}"
-    with suppress(OSError):
-        folder.rename(gone)
-    if gone.is_symlink() or gone.is_file():
-        gone.unlink()
-    shutil.rmtree(gone, ignore_errors=True)
-
-
-def _forget_old(cache: Path, name: str, newest: Path) -> None:
-    one_of_ours = re.compile(rf"{re.escape(name)}-\d+-[0-9a-f]{{32}}")
-    folders = [path for path in cache.iterdir() if one_of_ours.fullmatch(path.name) and path != newest]
-    for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]:
-        _discard(folder)
+        # Another process has fetched the same meanwhile; what is there and not whole is in nobody's use.
+        if not is_whole(folder, sha256(raw).hexdigest()):
+            discard(folder)
+            made.rename(folder)

@@ -36,17 +36,29 @@ def read_reference(data: bytes) -> Reference:
     """Parse `reference.json`; ModelRefused when it is not one."""
     try:
         reference = json.loads(data)
-        sound = isinstance(reference["texts"], list) and isinstance(reference["outputs"], dict)
+        texts, outputs = reference["texts"], reference["outputs"]
+        sound = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+        sound = sound and isinstance(outputs, dict) and all(isinstance(rows, list) for rows in outputs.values())
     except (ValueError, KeyError, TypeError, RecursionError):
         sound = False
     if not sound:
-        raise ModelRefused("reference.json holds no texts and outputs; export the model again")
+        message = "reference.json holds no texts and outputs; export the model again"
+        raise ModelRefused(message, RejectReason.NOT_REPRODUCED)
     return dict(reference)
+
+
+def no_sample(where: str) -> ModelRefused:
+    """Return the refusal of a model that nobody can compare with what it was where it was made."""
+    message = f"{where}: it has no reference sample, or an empty one, to be proven by; export the model again"
+    return ModelRefused(message, RejectReason.NOT_REPRODUCED)
 
 
 def check_reference(model: "Model", reference: Reference) -> None:
     """Raise ModelRefused unless the model gives the stored decisions, and the stored scores within `TOLERANCE`."""
-    found = make_reference(model, reference["texts"])["outputs"]
+    try:
+        found = make_reference(model, reference["texts"])["outputs"]
+    except ValueError as error:  # a text that cannot be encoded
+        raise ModelRefused(f"the reference sample cannot be run: {error}", RejectReason.NOT_REPRODUCED) from error
     for name, spec in model.tasks.items():
         stored = reference["outputs"].get(name, [])
         if len(stored) != len(found[name]):
@@ -55,7 +67,7 @@ def check_reference(model: "Model", reference: Reference) -> None:
                 RejectReason.NOT_REPRODUCED,
             )
         for index, (want, got) in enumerate(zip(stored, found[name], strict=True)):
-            stored_logits, logits = np.asarray(want, np.float64), np.asarray(got, np.float64)
+            stored_logits, logits = _numbers(name, want), np.asarray(got, np.float64)
             problem = _difference(spec.kind, stored_logits, logits)
             if problem:
                 same = stored_logits.shape == logits.shape
@@ -64,6 +76,14 @@ def check_reference(model: "Model", reference: Reference) -> None:
                     "the graph, tokenizer and manifest do not belong together, or this device computes differently",
                     RejectReason.NOT_REPRODUCED if same else RejectReason.WRONG_SHAPE,
                 )
+
+
+def _numbers(task: str, stored: Any) -> Floats:
+    try:
+        return np.asarray(stored, np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        message = f"the reference sample's answers of task {task} are no numbers; export the model again"
+        raise ModelRefused(message, RejectReason.NOT_REPRODUCED) from error
 
 
 def _difference(kind: str, want: Floats, got: Floats) -> str | None:

@@ -2,55 +2,84 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from aiokafka.errors import KafkaError
-from pydantic import ValidationError
 
-from ..schemas.envelope import CE_ID, CE_SOURCE, CE_SPECVERSION, CE_TIME, CE_TYPE, SPEC_VERSION, app_source
-from ..schemas.release import ReleaseState
-from ..schemas.serving_event import ServingEvent
-from .deadletters import Message
-from .errors import ModelRefused, MurmuraError, SetupError
+from ..schemas.release import Release, ReleaseState
+from ..schemas.serving_event import ServingEventKind
+from .errors import SetupError
+from .first_model import Begun, Stages
+from .loading import Refusal, refusal_of
 from .logs import get_logger
-from .model_slot import Loader, ModelSlot, give_memory_back
-from .publisher import Publisher
+from .model import Model
+from .model_slot import give_memory_back
 from .reader import reading
+from .releases import Heard, ReleaseLog, hear_on, hear_to_end
+from .serving_events import ServingEvents
 from .settings import Settings
 from .telemetry import Metrics
 
 log = get_logger(__name__)
 
-_AFTER_ERROR_S = 2.0
+_AFTER_ERROR_S: Final = 2.0
+_FIRST_WAIT_S: Final = 1.0
+_LONGEST_WAIT_S: Final = 60.0
+
+
+class Slot(Protocol):
+    """Where a model is put to serve."""
+
+    @property
+    def model(self) -> Model: ...
+    def put(self, model: Model) -> None: ...
+
+
+@dataclass
+class _Trial:
+    """A release under consideration, and what has been said of it."""
+
+    state: ReleaseState
+    wait_s: float
+    refused: Refusal | None = None
+    began: float = field(default_factory=time.monotonic)
 
 
 class ReleaseWatcher:
     """Reads the topic of releases and swaps.
 
     Invariants:
-    - a release whose generation does not exceed the last one considered changes nothing and is counted as stale;
+    - what counts is what `ReleaseLog` says, so this process and those that start later agree; a state that does not
+      count changes nothing and is counted as stale;
     - of several releases that arrive during a swap only the newest is considered;
-    - a version that is refused leaves one event and one count behind, and the old model in its place.
+    - a version that is refused leaves one event and one count behind, and the old model in its place. It is tried again
+      while the reason is not the version's own, until a newer state arrives.
     """
 
     def __init__(
         self,
         settings: Settings,
-        loader: Loader,
-        slot: ModelSlot,
-        publisher: Publisher,
+        loader: Stages,
+        slot: Slot,
+        events: ServingEvents,
         metrics: Metrics,
         *,
-        generation: int = 0,
+        begun: Begun | None = None,
+        first_wait_s: float = _FIRST_WAIT_S,
     ) -> None:
-        """`generation`: of the release that serves already."""
+        """`begun`: what the process began with. `first_wait_s`: before a second try, doubled each time up to a minute."""
+        self._begun = begun or Begun()
         self._settings = settings
         self._name = settings.model.name or ""
         self._loader = loader
         self._slot = slot
-        self._publisher = publisher
+        self._events = events
         self._metrics = metrics
-        self._generation = generation
+        self._heard = self._begun.state
+        self._serves = self._begun.serves
+        self._first_wait_s = first_wait_s
         self._newest: ReleaseState | None = None
         self._arrived = asyncio.Event()
 
@@ -60,97 +89,100 @@ class ReleaseWatcher:
         while True:
             try:
                 async with reading(self._settings.kafka, [topic], from_beginning=True) as consumer:
-                    async for record in consumer:
-                        self._note(record.key, record.value)
+                    known = ReleaseLog()
+                    await hear_to_end(consumer, known)
+                    self.caught_up(known)
+                    async for heard in hear_on(consumer, known):
+                        self.hear(heard)
             except (KafkaError, OSError, SetupError) as error:
                 log.warning("releases cannot be read", why=type(error).__name__)
+            except Exception:
+                log.exception("releases cannot be read")
             await asyncio.sleep(_AFTER_ERROR_S)
 
-    async def swap_for_ever(self) -> None:
-        """Consider the newest release whenever one has arrived."""
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            state, self._newest = self._newest, None
-            if state is not None:
-                await self._consider(state)
+    def caught_up(self, known: ReleaseLog) -> None:
+        """Take what counts after the topic was read from its beginning; of what came before nothing is counted."""
+        state = known.states.get(self._name)
+        if state is not None and state != self._heard:
+            self._take(state)
 
-    def _note(self, key: bytes | None, value: bytes | None) -> None:
-        if key != self._name.encode() or value is None:
+    def hear(self, heard: Heard) -> None:
+        """Take a record that has come since."""
+        if heard.name != self._name:
             return
-        try:
-            state = ReleaseState.model_validate_json(value)
-        except ValidationError:
-            log.warning("a release state cannot be read", model=self._name)
-            return
-        considered = self._newest.generation if self._newest is not None else self._generation
-        if state.generation <= considered:
+        if heard.kind == "stale":
             self._metrics.swap("stale")
-            return
-        self._newest = state
+        elif heard.kind == "ended":
+            log.warning("the model's releases have been ended; what serves goes on", model=self._name)
+        elif heard.state is not None and heard.kind == "new":
+            self._take(heard.state)
+
+    def _take(self, state: ReleaseState) -> None:
+        self._heard = self._newest = state
         self._arrived.set()
 
-    async def _consider(self, state: ReleaseState) -> None:
-        self._generation = state.generation
-        current, before = state.current, self._slot.model.manifest.version
-        if current.version == before:
-            return
-        began = time.monotonic()
+    async def swap_for_ever(self) -> None:
+        """Consider the newest release whenever one has arrived, and again while that can help."""
+        begun, trial = self._begun, None
+        if begun.state is not None and begun.refused is not None:
+            trial = self._refuse(_Trial(begun.state, self._first_wait_s), begun.refused)
+        while True:
+            state = await self._next(trial.wait_s if trial else None)
+            if state is not None:
+                trial = _Trial(state, self._first_wait_s)
+            if trial is not None:
+                trial = await self._consider(trial)
+
+    async def _next(self, wait_s: float | None) -> ReleaseState | None:
+        """Return the newest state that has arrived, None when none does within `wait_s`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._arrived.wait()
+        self._arrived.clear()
+        state, self._newest = self._newest, None
+        return state
+
+    async def _consider(self, trial: _Trial) -> _Trial | None:
+        """Stage a release and swap; returns the trial when it is worth another."""
+        current = trial.state.current
+        if current == self._serves:
+            return None
         try:
-            model = await asyncio.to_thread(
-                self._loader.load, self._name, current.version, current.digest, needed=self._slot.answered_tasks()
-            )
-        except ModelRefused as refused:
-            await self._refused(state, refused.reason, str(refused), before, began)
-        except (MurmuraError, OSError) as error:
-            await self._refused(state, "damaged", str(error), before, began)
-        except Exception as error:
-            log.exception("a release could not be staged", version=current.version)
-            await self._refused(state, "damaged", type(error).__name__, before, began)
-        else:
+            model = await self._loader.stage(self._name, Release(version=current.version, digest=current.digest))
+            before = self._slot.model.manifest.version
             self._slot.put(model)
-            self._metrics.swap("swapped")
-            log.info("model swapped", model=self._name, version=current.version, previous=before)
-            await self._say("model.swapped", state, before, began)
-            del model
-            await give_memory_back()
+        except Exception as error:  # noqa: BLE001  (`refusal_of` logs what is nobody's verdict)
+            return self._refuse(trial, refusal_of(error))
+        self._serves = current
+        self._metrics.swap("swapped")
+        log.info("model swapped", model=self._name, version=current.version, previous=before)
+        self._tell(ServingEventKind.MODEL_SWAPPED, trial, before)
+        del model
+        await give_memory_back()
+        return None
 
-    async def _refused(self, state: ReleaseState, reason: str, message: str, before: int, began: float) -> None:
-        self._metrics.swap("rejected")
-        log.error("release refused", model=self._name, version=state.current.version, reason=reason, why=message)
-        await self._say("model.rejected", state, before, began, reason=reason, message=message[:300])
+    def _refuse(self, trial: _Trial, refusal: Refusal) -> _Trial | None:
+        """Tell of the first refusal, and of a final one after others. Returns the trial when it is worth another."""
+        again = trial.refused is not None
+        if again:
+            trial.wait_s = min(2 * trial.wait_s, _LONGEST_WAIT_S)
+        trial.refused = refusal
+        version = trial.state.current.version
+        log.error("release refused", model=self._name, version=version, reason=refusal.reason, why=refusal.message)
+        if not (again and refusal.retriable):
+            self._metrics.swap("rejected")
+            before = self._slot.model.manifest.version
+            self._tell(ServingEventKind.MODEL_REJECTED, trial, before, refusal)
+        return trial if refusal.retriable else None
 
-    async def _say(
-        self,
-        event: str,
-        state: ReleaseState,
-        before: int,
-        began: float,
-        *,
-        reason: str | None = None,
-        message: str | None = None,
-    ) -> None:
-        now = datetime.now(UTC)
-        said = ServingEvent.model_validate(
-            {
-                "event": event,
-                "app": self._settings.app,
-                "name": self._name,
-                "version": state.current.version,
-                "previous": before,
-                "generation": state.generation,
-                "reason": reason,
-                "message": message,
-                "seconds": round(time.monotonic() - began, 3),
-                "at": now,
-            }
+    def _tell(self, kind: ServingEventKind, trial: _Trial, before: int, refusal: Refusal | None = None) -> None:
+        self._events.tell(
+            kind,
+            name=self._name,
+            version=trial.state.current.version,
+            previous=before,
+            generation=trial.state.generation,
+            reason=refusal.reason if refusal else None,
+            message=refusal.message[:300] if refusal else None,
+            seconds=round(time.monotonic() - trial.began, 3),
         )
-        headers = [
-            (CE_SPECVERSION, SPEC_VERSION.encode()),
-            (CE_ID, f"{self._settings.app}/{self._name}/{state.generation}".encode()),
-            (CE_TYPE, f"murmura.{event}.v1".encode()),
-            (CE_SOURCE, app_source(self._settings.app).encode()),
-            (CE_TIME, now.isoformat().encode()),
-        ]
-        value = said.model_dump_json().encode()
-        await self._publisher.publish([Message(f"{self._settings.prefix}.events", value, self._name.encode(), headers)])

@@ -80,7 +80,7 @@ async def read_states(kafka: KafkaSettings, topic: str, timeout_s: float | None 
     known = ReleaseLog()
     deadline = _within(timeout_s or kafka.start_timeout_s, topic)
     async with deadline, reading(kafka, [topic], from_beginning=True) as consumer:
-        await _hear_all(consumer, known)
+        await hear_to_end(consumer, known)
     return known.states
 
 
@@ -98,13 +98,13 @@ async def publish_state(
     """
     async with _within(timeout_s, topic), reading(kafka, [topic], from_beginning=True) as consumer:
         known = ReleaseLog()
-        await _hear_all(consumer, known)
+        await hear_to_end(consumer, known)
         _check_builds_on(known.states.get(state.name), state)
         sender = producer_factory(kafka, producer or ProducerSettings())()
         await sender.start()
         try:
             await sender.send_and_wait(topic, *_record(state))
-            await _hear_all(consumer, known)
+            await hear_to_end(consumer, known)
             await _leave_the_winner_last(sender, consumer, topic, known, state.name)
         finally:
             await sender.stop()
@@ -139,32 +139,46 @@ async def _leave_the_winner_last(sender: Any, consumer: Any, topic: str, known: 
         if winner is None or known.last.get(name) == winner:
             return
         await sender.send_and_wait(topic, *_record(winner))
-        await _hear_all(consumer, known)
+        await hear_to_end(consumer, known)
 
 
 def _record(state: ReleaseState) -> tuple[bytes, bytes]:
     return state.model_dump_json().encode(), state.name.encode()
 
 
-async def _hear_all(consumer: Any, known: ReleaseLog) -> None:
+async def hear_to_end(consumer: Any, known: ReleaseLog) -> None:
     """Read on to what is now the end, passing over what cannot be read."""
     ends: Mapping[Any, int] = await consumer.end_offsets(consumer.assignment())
     for partition, end in ends.items():
-        while (offset := await consumer.position(partition)) < end:
-            problem = None
-            try:
-                # One by one: what cannot be unpacked must not take its neighbours along.
-                batch = await consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=1)
-            except Exception as error:
-                if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
-                    raise
-                problem = type(error).__name__
-                consumer.seek(partition, offset + 1)
-            else:
-                for record in batch.get(partition, ()):
-                    problem = known.hear(record.key, record.value).problem
-            if problem:
-                log.warning("not a release state, passed over", topic=partition.topic, offset=offset, why=problem)
+        while await consumer.position(partition) < end:
+            await _hear_next(consumer, partition, known)
+
+
+async def hear_on(consumer: Any, known: ReleaseLog) -> AsyncIterator[Heard]:
+    """Read on for ever, passing over what cannot be read; gives what each record meant."""
+    while True:
+        for partition in consumer.assignment():
+            for heard in await _hear_next(consumer, partition, known):
+                yield heard
+
+
+async def _hear_next(consumer: Any, partition: Any, known: ReleaseLog) -> list[Heard]:
+    """Take note of the partition's next record, if one comes soon."""
+    offset = await consumer.position(partition)
+    try:
+        # One by one: what cannot be unpacked must not take its neighbours along.
+        batch = await consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=1)
+    except Exception as error:
+        if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
+            raise
+        consumer.seek(partition, offset + 1)
+        heard = [Heard("unreadable", "", problem=type(error).__name__)]
+    else:
+        heard = [known.hear(record.key, record.value) for record in batch.get(partition, ())]
+    for one in heard:
+        if one.problem:
+            log.warning("not a release state, passed over", topic=partition.topic, offset=offset, why=one.problem)
+    return heard
 
 
 @asynccontextmanager

@@ -1,10 +1,12 @@
 """The one door to onnxruntime: which distribution is installed, which device a graph really runs on, and running it."""
 
 import importlib.util
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import Any, Final, Literal, Protocol
 
 import numpy.typing as npt
@@ -20,6 +22,7 @@ _PROVIDERS: Final = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvid
 _OPTIONS: Final = {"cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}, "cpu": {}}
 _ERRORS_ONLY: Final = 3
 _FATAL_ONLY: Final = 4
+_LOOK_S: Final = 0.05
 
 
 class Runner(Protocol):
@@ -61,6 +64,8 @@ class Session:
         self._session, self._run_options = session, run_options
         self._in_flight: set[Any] = set()
         self._lock = Lock()
+        self.overdue = False
+        """The time of `within` was up, or was given up: nothing is run any more."""
         self.inputs = tuple(i.name for i in session.get_inputs())
         self.outputs = tuple(o.name for o in session.get_outputs())
         self.device = "cuda" if _PROVIDERS["cuda"] in session.get_providers() else "cpu"
@@ -72,6 +77,8 @@ class Session:
             raise ModelFailed("the session has been closed")
         options = self._run_options()
         with self._lock:
+            if self.overdue:
+                raise ModelFailed("its time is up")
             self._in_flight.add(options)
         try:
             return dict(zip(self.outputs, session.run(self.outputs, feeds, options), strict=True))
@@ -87,6 +94,30 @@ class Session:
         with self._lock:
             for options in self._in_flight:
                 options.terminate = True
+
+    @contextmanager
+    def within(self, seconds: float, given_up: Event) -> Iterator[None]:
+        """End runs that go on when the time is up or `given_up` is set: they and all later ones raise ModelFailed.
+
+        For a graph that is not trusted yet: one can be harmless to load and endless to run.
+        """
+        left = Event()
+        watch = Thread(target=self._expire, args=(seconds, given_up, left), daemon=True, name="murmura-deadline")
+        watch.start()
+        try:
+            yield
+        finally:
+            left.set()
+            watch.join()
+
+    def _expire(self, seconds: float, given_up: Event, left: Event) -> None:
+        deadline = time.monotonic() + seconds
+        while not left.wait(_LOOK_S):
+            if given_up.is_set() or time.monotonic() >= deadline:
+                with self._lock:
+                    self.overdue = True
+                self.terminate()
+                return
 
     def close(self) -> None:
         """Let go of the weights; a run in flight keeps them until it ends."""

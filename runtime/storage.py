@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ..schemas.manifest import MANIFEST_NAME
 from ..schemas.serving_event import RejectReason as Reason
-from .errors import MurmuraError, SetupError, VersionRefused
+from .errors import ModelRefused, MurmuraError, SetupError, VersionRefused
 from .store import open_plain
 
 Copy = Callable[[IO[bytes]], None]
@@ -33,6 +33,12 @@ _INCOMING: Final = ".incoming-"
 _STALE_S: Final = 86_400
 # A hidden name cannot be one of a model's files.
 _CLAIM: Final = ".claim"
+# Beside the versions, one empty file for each number that was ever given: who deletes a version leaves it there.
+_TAKEN: Final = ".claims"
+# What an open says of the file itself. All else is about the way to it: a stale handle, a lost mount, a broken disk.
+_OF_THE_FILE: Final = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG}
+)
 
 
 class StoredFile:
@@ -98,10 +104,7 @@ def reaching(where: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise VersionRefused(Reason.MISSING, f"model store {where}: {_text(error)} is missing") from error
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in {
-            errno.ENOSPC,
-            errno.EDQUOT,
-        }
+        full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
         reason = Reason.NO_ROOM if full else Reason.STORE_UNREACHABLE
         raise VersionRefused(reason, f"model store {where}: {_text(error)}") from error
 
@@ -127,7 +130,14 @@ class FolderStorage:
 
     def open(self, name: str, version: int, path: str) -> StoredFile:
         self._check_root()
-        return StoredFile(open_plain(self._root, f"{name}/{version}/{path}", sys.maxsize), self.where)
+        with reaching(self.where):
+            try:
+                return StoredFile(open_plain(self._root, f"{name}/{version}/{path}", sys.maxsize), self.where)
+            except ModelRefused as refused:
+                cause = refused.__cause__
+                if isinstance(cause, OSError) and cause.errno not in _OF_THE_FILE:
+                    raise cause from None
+                raise
 
     def add(self, name: str, copies: Mapping[str, Copy], manifest: Callable[[int], bytes]) -> int:
         home = self._root / name
@@ -143,9 +153,10 @@ class FolderStorage:
                 shutil.rmtree(beside, ignore_errors=True)
 
     def _take_number(self, name: str, beside: Path, manifest: Callable[[int], bytes]) -> int:
-        version = max(self._numbers(name), default=0) + 1
+        version = max((*self._numbers(name), *self._taken(name)), default=0) + 1
         while True:
             _write_to_disk(beside / MANIFEST_NAME, _of(manifest(version)))
+            _write_to_disk(self._root / name / _taken(version), _of(b""))
             try:
                 beside.rename(beside.parent / str(version))
             except OSError as error:
@@ -160,6 +171,9 @@ class FolderStorage:
     def _numbers(self, name: str) -> list[int]:
         return sorted(int(n) for n in self._listed(self._root / name) if _is_number(n))
 
+    def _taken(self, name: str) -> list[int]:
+        return _given(f"{_TAKEN}/{path}" for path in self._listed(self._root / name / _TAKEN))
+
     def _listed(self, folder: Path) -> list[str]:
         self._check_root()
         with reaching(self.where):
@@ -173,6 +187,16 @@ class FolderStorage:
 
 def _is_number(name: str) -> bool:
     return re.fullmatch("[1-9][0-9]{0,8}", name) is not None
+
+
+def _taken(version: int) -> str:
+    return f"{_TAKEN}/{version}.claim"
+
+
+def _given(paths: Iterable[str]) -> list[int]:
+    """Return the numbers that were given, by their marks among `paths` (relative to the model's folder)."""
+    marks = (path.removeprefix(f"{_TAKEN}/").removesuffix(".claim") for path in paths if path.startswith(f"{_TAKEN}/"))
+    return [int(mark) for mark in marks if _is_number(mark)]
 
 
 def _write_to_disk(path: Path, copy: Copy) -> None:
@@ -210,7 +234,8 @@ class ObjectStorage:
     """Any fsspec file system. Invariant: a number belongs to whoever claimed it, and is a version once its manifest is there.
 
     A claim asks the store to create a file only if there is none (s3fs, gcsfs and adlfs have the store decide), and is
-    read back for those that cannot. A claim without a manifest is an upload that failed; its number is not used again.
+    read back for those that cannot. A claim without a manifest is an upload that failed; its number is not used again, nor
+    that of a version that was deleted: marks beside the versions tell.
     """
 
     # In-memory stores check and write in two steps, and live in one process.
@@ -241,30 +266,43 @@ class ObjectStorage:
                     written.append(self._place(name, version, path))
                     with self._files.open(self._made(written[-1]), "wb") as file:
                         copy(file)
-                self._create(self._place(name, version, MANIFEST_NAME), manifest(version))
+                raw = manifest(version)
+                written.append(self._place(name, version, MANIFEST_NAME))
+                # The number is ours: a second try after a lost answer may find the first one's file there.
+                self._files.pipe_file(written[-1], raw)
             except BaseException:
-                for place in written:
-                    with suppress(Exception):
-                        self._files.rm_file(place)
+                self._take_back(written)
                 raise
             return version
 
+    def _take_back(self, written: list[str]) -> None:
+        """Remove what was written, the manifest first: should that fail, the version may be seen and has to stay whole."""
+        for place in reversed(written):
+            try:
+                self._files.rm_file(place)
+            except FileNotFoundError:
+                continue
+            except Exception:  # noqa: BLE001  (each file system has its own classes; the first error is the one to tell)
+                if place.endswith(f"/{MANIFEST_NAME}"):
+                    return
+
     def _claim(self, name: str) -> int:
-        version = (
-            max(
-                (number for _, number, _ in self._found(f"{self._root}/{name}")),
-                default=0,
-            )
-            + 1
-        )
+        version = max(self._numbers(name), default=0) + 1
         mine = uuid4().hex.encode()
         while True:
             claim = self._place(name, version, _CLAIM)
             with suppress(FileExistsError), self._claiming:
                 self._create(claim, mine)
                 if self._files.cat_file(claim) == mine:
+                    self._files.pipe_file(self._made(f"{self._root}/{name}/{_taken(version)}"), mine)
                     return version
             version += 1
+
+    def _numbers(self, name: str) -> list[int]:
+        """Every number that has a file, or had one."""
+        paths = [path.split("/", 1)[1] for path in self._paths(f"{self._root}/{name}") if "/" in path]
+        first = (path.split("/", 1)[0] for path in paths if "/" in path)
+        return [*(int(number) for number in first if _is_number(number)), *_given(paths)]
 
     def _create(self, place: str, content: bytes) -> None:
         self._files.pipe_file(self._made(place), content, mode="create")
@@ -279,7 +317,10 @@ class ObjectStorage:
 
     def _found(self, under: str) -> list[tuple[str, int, str]]:
         """Name, number and path of every file that is in the place of a version's."""
+        parts = [path.split("/", 2) for path in self._paths(under)]
+        return [(p[0], int(p[1]), p[2]) for p in parts if len(p) == 3 and _is_number(p[1])]
+
+    def _paths(self, under: str) -> list[str]:
         with reaching(self.where):
             self._files.invalidate_cache()
-            paths = [p.removeprefix(self._root).lstrip("/").split("/", 2) for p in self._files.find(under)]
-        return [(p[0], int(p[1]), p[2]) for p in paths if len(p) == 3 and _is_number(p[1])]
+            return [path.removeprefix(self._root).lstrip("/") for path in self._files.find(under)]

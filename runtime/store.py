@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from ..schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
 from ..schemas.serving_event import RejectReason as Reason
 from .errors import ModelRefused
+from .version_cache import discard, forget_old, touch
 
 MAX_MANIFEST_BYTES: Final = 4 * 2**20
 MAX_FILE_BYTES: Final = 4 * 2**30
@@ -58,7 +59,8 @@ def open_plain(folder: Path, path: str, limit: int) -> BufferedReader:
     try:
         file = open(folder / path, "rb", opener=_open_no_link)  # noqa: SIM115  (handed to the caller)
     except OSError as error:
-        raise ModelRefused(f"{folder}: {path} cannot be read: {error.strerror}", Reason.DAMAGED) from error
+        reason = Reason.MISSING if isinstance(error, FileNotFoundError) else Reason.DAMAGED
+        raise ModelRefused(f"{folder}: {path} cannot be read: {error.strerror}", reason) from error
     status = os.fstat(file.fileno())
     problem = None
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
@@ -228,19 +230,42 @@ def cache_folder() -> Path:
     return Path(os.environ.get("MURMURA_CACHE") or platformdirs.user_cache_dir("murmura"))
 
 
+def is_whole(folder: Path, digest: str | None = None) -> bool:
+    """Say whether a folder's files are all what its manifest says, and the manifest the one of that SHA-256."""
+    try:
+        return (digest is None or manifest_digest(folder) == digest) and bool(check_folder(folder))
+    except (ModelRefused, OSError):
+        return False
+
+
+def manifest_digest(folder: Path) -> str:
+    """Return the SHA-256 of a folder's manifest, which stands for the whole version."""
+    return sha256(read_manifest_bytes(folder)).hexdigest()
+
+
+def assembled_folder(delta: Path, manifest: ModelManifest) -> Path:
+    """Return where in the user's cache the model of a delta folder lies, once it is assembled."""
+    return cache_folder() / "models" / f"{manifest.name}-{manifest.version}-{manifest_digest(delta)[:32]}"
+
+
 def resolve(path: Path) -> Path:
     """Return a servable folder: a model folder itself; for a delta the model assembled in the user's cache.
 
     The cache is keyed by the digest of the delta's manifest, which names everything else by digest. The first use takes
-    a few seconds; processes that start at the same time each assemble and one result is kept.
+    a few seconds; processes that start at the same time each assemble and one result is kept. A folder that is not whole
+    is made again; of a model the last few stay.
     """
     manifest = read_manifest(path)
     if not manifest.is_delta:
         return path
-    digest = sha256(read_manifest_bytes(path)).hexdigest()
-    folder = cache_folder() / "models" / f"{manifest.name}-{manifest.version}-{digest[:32]}"
-    if not (folder / MANIFEST_NAME).exists():
+    folder = assembled_folder(path, manifest)
+    if os.path.lexists(folder) and not is_whole(folder):
+        discard(folder)
+    if folder.exists():
+        touch(folder)
+    else:
         from .delta import assemble  # noqa: PLC0415  (it needs spox and safetensors, which serving a folder does not)
 
         assemble(path, None, folder, weights=False)
+        forget_old(folder.parent, manifest.name, folder)
     return folder

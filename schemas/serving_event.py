@@ -60,6 +60,8 @@ class ServingEvent(BaseModel):
 
     event: ServingEventKind
     app: str
+    instance: str | None = None
+    """The process, by a name that no other has."""
     name: str | None = None
     version: int | None = None
     """The one that was swapped in, or refused."""

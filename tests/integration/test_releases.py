@@ -3,12 +3,20 @@
 import asyncio
 import json
 import shutil
+import urllib.request
+import weakref
 from collections import Counter
+from collections.abc import Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.structs import TopicPartition
+from prometheus_client import generate_latest
 from serving import Desk, ids
 from tiny_model import TASKS, write_tiny_model
 
@@ -50,9 +58,9 @@ class Releases:
         records = await self.desk.read(f"{self.desk.prefix}.events", count)
         return [ServingEvent.model_validate_json(record.value) for record in records]
 
-    def serving(self, **model):
+    def serving(self, agents=(), **model):
         settings = {"cores": 1, "token_budget": 256, "store": self.url, "name": "tiny", **model}
-        return self.desk.serving(model=settings)
+        return self.desk.serving(agents, model=settings)
 
 
 @pytest.fixture
@@ -130,13 +138,17 @@ async def test_rolling_back_is_one_more_release(desk: Desk, releases: Releases):
     assert (event.version, event.previous, event.generation) == (1, 2, 3)
 
 
+def cut_off(releases: Releases, version: int) -> None:
+    graph = Path(releases.url) / "tiny" / str(version) / "model.ragged.onnx"
+    graph.write_bytes(graph.read_bytes()[:-100])
+
+
 async def test_bad_versions_are_refused_with_their_reason_and_the_old_one_goes_on(desk: Desk, releases: Releases):
     await releases.release(releases.push(1))
-    damaged, without_task, good = releases.push(2), releases.push(3, TASKS[:2]), releases.push(4)
-    graph = Path(releases.url) / "tiny" / str(damaged) / "model.ragged.onnx"
-    graph.chmod(0o644)
-    graph.write_bytes(graph.read_bytes()[:-100])
-    async with releases.serving() as serving:
+    damaged, without_task, good = releases.push(2), releases.push(3, TASKS[1:]), releases.push(4)
+    cut_off(releases, damaged)
+    both = [replace(desk.agents[0], tasks=("intent",)), desk.agents[1]]
+    async with releases.serving(agents=both) as serving:
         async with stream(desk) as names:
             for number, (version, digest) in enumerate(
                 [(damaged, None), (good, "0" * 64), (without_task, None), (99, "0" * 64)], start=1
@@ -148,23 +160,121 @@ async def test_bad_versions_are_refused_with_their_reason_and_the_old_one_goes_o
             events = await releases.events(5)
         counted = await versions(desk, names)
     assert [event.event for event in events] == ["model.rejected"] * 4 + ["model.swapped"]
-    reasons = [event.reason for event in events]
-    assert reasons[0] in {"damaged", "too_large"}
-    assert reasons[1:4] == ["wrong_digest", "lacks_task", "missing"]
+    assert [event.reason for event in events[:4]] == ["damaged", "wrong_digest", "lacks_task", "missing"]
+    assert len({event.instance for event in events}) == 1
     assert set(counted) <= {1, good}
 
 
 async def test_the_same_state_again_changes_nothing_and_is_counted(desk: Desk, releases: Releases):
     await releases.release(releases.push(1))
     async with releases.serving() as serving:
+        await releases.release(second := releases.push(2))
+        await until(lambda: serving.engine.model.manifest.version == second)
+        before = stale(serving)
         state = (await read_states(releases.kafka, releases.topic))["tiny"]
         await desk.send(state.model_dump_json().encode(), topic=releases.topic, key=b"tiny")
-        async with asyncio.timeout(20):
-            while b'swaps_total{outcome="stale"}' not in _scrape(serving):
-                await asyncio.sleep(0.05)
+        await until(lambda: stale(serving) == before + 1)
+        assert (before, len(await releases.events(1))) == (0, 1)
 
 
-def _scrape(serving) -> bytes:
-    from prometheus_client import generate_latest
+async def test_results_metrics_and_readiness_name_the_new_version_and_the_old_model_is_gone(
+    desk: Desk, releases: Releases
+):
+    await releases.release(releases.push(1))
+    async with releases.serving() as serving:
+        await desk.send({"id": "a", "text": "my card"})
+        await desk.read(desk.classified, 1)
+        old = weakref.ref(serving.engine.model)
+        await releases.release(second := releases.push(2))
+        await until(lambda: serving.engine.model.manifest.version == second)
+        await desk.send({"id": "b", "text": "my card"})
+        records = await desk.read(desk.classified, 2)
+        results = [json.loads(record.value) for record in records]
+        assert {result["request_id"]: result["model"]["version"] for result in results} == {"a": 1, "b": second}
+        ready = await asyncio.to_thread(lambda: urllib.request.urlopen(f"{serving.url}/readyz").read())
+        assert json.loads(ready)["model"] == {"name": "tiny", "version": second, "device": "cpu"}
+        infos = [line for line in scrape(serving).splitlines() if line.startswith("murmura_model_info{")]
+        assert len(infos) == 1
+        assert f'version="{second}"' in infos[0]
+        await until(lambda: old() is None)
 
-    return generate_latest(serving.metrics.registry)
+
+async def test_a_record_that_cannot_be_unpacked_ends_no_process(desk: Desk, releases: Releases, spoiled_batch):
+    await releases.release(releases.push(1))
+    async with releases.serving() as serving:
+        await spoiled_batch(desk.bootstrap, TopicPartition(releases.topic, 0))
+        await releases.release(second := releases.push(2))
+        await until(lambda: serving.engine.model.manifest.version == second)
+
+
+async def test_while_a_bad_version_is_current_new_processes_serve_the_one_before_and_say_so(
+    desk: Desk, releases: Releases
+):
+    await releases.release(releases.push(1))
+    cut_off(releases, bad := releases.push(2))
+    await releases.release(bad)
+    async with releases.serving() as serving:
+        assert serving.engine.model.manifest.version == 1
+        (event,) = await releases.events(1)
+        assert (event.event, event.version, event.previous, event.reason) == ("model.rejected", bad, 1, "damaged")
+        assert 'swaps_total{outcome="rejected"} 1.0' in scrape(serving)
+
+
+async def test_a_release_during_an_outage_of_the_store_serves_once_the_store_is_back(desk: Desk, releases: Releases):
+    await releases.release(releases.push(1))
+    second = releases.push(2)
+    digest = releases.store.digest("tiny", second)
+    async with releases.serving() as serving:
+        Path(releases.url).rename(f"{releases.url}.away")
+        await releases.release(second, digest)
+        await releases.events(1)
+        Path(f"{releases.url}.away").rename(releases.url)
+        events = await releases.events(2)
+        assert serving.engine.model.manifest.version == second
+    assert [event.reason for event in events] == ["store_unreachable", None]
+
+
+async def test_after_the_end_of_a_models_releases_running_and_new_processes_serve_the_same(
+    desk: Desk, releases: Releases
+):
+    first = releases.push(1)
+    for _ in range(3):
+        await releases.release(first)
+    async with releases.serving() as serving:
+        await desk.send(None, topic=releases.topic, key=b"tiny")
+        await releases.release(second := releases.push(2))
+        await until(lambda: serving.engine.model.manifest.version == second)
+
+
+async def test_a_topic_that_takes_no_events_does_not_stop_answers(desk: Desk, releases: Releases):
+    admin = AIOKafkaAdminClient(bootstrap_servers=desk.bootstrap)
+    await admin.start()
+    try:
+        await releases.release(releases.push(1))
+        async with releases.serving() as serving:
+            # More copies than there are brokers: every send of an event is refused, and worth another try.
+            only = {"min.insync.replicas": "2"}
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, f"{desk.prefix}.events", only)])
+            await releases.release(99, "0" * 64)
+            await until(lambda: 'outcome="rejected"} 1.0' in scrape(serving))
+            await releases.release(second := releases.push(2))
+            await until(lambda: serving.engine.model.manifest.version == second)
+            await desk.send({"id": "a", "text": "my card"})
+            assert ids(await desk.read(desk.classified, 1, patience_s=10)) == ["a"]
+    finally:
+        await admin.close()
+
+
+async def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.05)
+
+
+def scrape(serving) -> str:
+    return generate_latest(serving.metrics.registry).decode()
+
+
+def stale(serving) -> float:
+    name, labels = "murmura_model_swaps_total", {"outcome": "stale"}
+    return serving.metrics.registry.get_sample_value(name, labels) or 0.0

@@ -100,7 +100,7 @@ def test_show_reads_a_version_of_a_store_the_newest_unless_one_is_named(store):
 
 
 def go_there_and_back(store: Path, *at: object) -> None:
-    assert run("release", "desk", 1, "--why", "first", "--store", store, *at) == "desk 1 is current (generation 1)\n"
+    assert run("release", "desk", 1, "--store", store, *at) == "desk 1 is current (generation 1)\n"
     said = run("release", "desk", 3, "--why", "knows more", "--by", "ann", "--store", store, *at)
     assert said == "desk 3 is current (generation 2, before: 1)\n"
     assert run("release", "desk", 3, "--why", "once more", "--store", store, *at) == "desk 3 is current already\n"
@@ -152,6 +152,15 @@ def test_a_model_without_releases_is_one_line(store, broker):
     assert "why: String should have at most 1000" in refusal(
         "release", "desk", 2, "--why", "x" * 2000, "--store", store, *at
     )
+
+
+def test_a_current_version_is_released_once_more_when_that_is_asked_for(store, broker):
+    at = ("--store", store, "--bootstrap", broker)
+    run("release", "desk", 1, *at)
+    run("release", "desk", 2, *at)
+    assert run("release", "desk", 2, *at) == "desk 2 is current already\n"
+    assert run("release", "desk", 2, "--again", *at) == "desk 2 is current (generation 3, before: 2)\n"
+    assert run("rollback", "desk", *at) == "desk 1 is current (generation 4, before: 2)\n"
 
 
 @pytest.mark.parametrize("command", ["push", "release", "rollback", "history", "list", "show"])

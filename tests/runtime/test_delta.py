@@ -158,6 +158,14 @@ def test_loading_a_delta_folder_says_how_to_make_a_model_of_it(delta: Path) -> N
         ({"difference/encoder.nothing": np.zeros(2, np.float32)}, "no such weight"),
         ({"difference/embeddings.LayerNorm.bias": np.zeros(3, np.float32)}, r"\(3,\), the base has \(16,\)"),
         ({"low_rank/x/a": np.zeros((2, 3), np.float32)}, "has no b"),
+        # Multiplied, they would be 16 TB.
+        (
+            {
+                f"low_rank/{TUNED[0]}/a": np.zeros((1, 2_000_000), np.float16),
+                f"low_rank/{TUNED[0]}/b": np.zeros((2_000_000, 1), np.float16),
+            },
+            r"\(2000000, 2000000\), the base has \(16, 16\)",
+        ),
         ({"sparse/x": np.zeros(2, np.float32)}, "of no known kind"),
     ],
 )
@@ -272,6 +280,32 @@ def test_several_that_assemble_at_once_end_with_one_whole_folder(delta: Path, ca
         folders = set(pool.map(resolve, [delta] * 4))
     assert len(folders) == 1
     assert os.listdir(cache / "models") == [folders.pop().name]
+
+
+def test_what_is_damaged_in_the_cache_is_assembled_again(delta: Path, cache: Path) -> None:
+    graph = resolve(delta) / "model.ragged.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    check_folder(resolve(delta))
+
+
+def test_a_cache_keeps_the_models_used_last(delta: Path, cache: Path) -> None:
+    folders = []
+    for number in range(6):
+        manifest = read_manifest(delta).model_copy(update={"version": number})
+        write_manifest(delta, manifest, {f.path: f.role for f in manifest.files})
+        folders.append(resolve(delta))
+    assert [folder.exists() for folder in folders] == [False, False, True, True, True, True]
+
+
+def test_a_delta_whose_model_answers_with_nan_is_refused_as_that(delta: Path, cache: Path) -> None:
+    change = changes()
+    change["heads"]["heads.intent.bias"] = np.full(4, np.nan, np.float32)
+    write_delta(delta / "delta.safetensors", **change)
+    manifest = read_manifest(delta)
+    write_manifest(delta, manifest, {f.path: f.role for f in manifest.files})
+    with pytest.raises(ModelRefused, match="not finite") as refused:
+        resolve(delta)
+    assert refused.value.reason == "not_finite"
 
 
 @pytest.mark.minilm

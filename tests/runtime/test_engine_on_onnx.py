@@ -1,9 +1,10 @@
 """The engine on a real graph: what it answers is what the model answers by itself, batch or not, error or not."""
 
 import asyncio
+import weakref
 
 import pytest
-from tiny_model import INTENT, TASKS, tiny_tokenizer
+from tiny_model import INTENT, TASKS, tiny_tokenizer, write_tiny_model
 
 from murmura.runtime.batch_policy import Entry
 from murmura.runtime.engine import Engine
@@ -105,3 +106,34 @@ def test_a_simulated_accelerator_takes_so_many_runs_at_once_and_no_more(tiny_mod
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(model.run, [batch] * 4))
     assert 0.4 <= time.perf_counter() - began < 0.75
+
+
+async def test_a_text_for_all_tasks_is_answered_by_the_model_that_it_was_checked_with(tiny_model, tmp_path):
+    """Even if another one, which knows fewer tasks, takes its place before the text is encoded."""
+    engine = Engine(Model.load(tiny_model, device="cpu"), token_budget=256, max_in_flight=1)
+    await engine.start()
+    try:
+        before = [asyncio.create_task(engine.predict(text)) for text in TEXTS]
+        await asyncio.sleep(0)
+        engine.swap(Model.load(write_tiny_model(tmp_path / "fewer", TASKS[:2], version=2), device="cpu"))
+        after = [asyncio.create_task(engine.predict(text)) for text in TEXTS]
+        answers = await asyncio.gather(*before, *after)
+    finally:
+        await engine.stop(5)
+    assert [(answer.model[1], len(answer)) for answer in answers] == [(0, 4)] * len(TEXTS) + [(2, 2)] * len(TEXTS)
+
+
+async def test_after_a_swap_nothing_keeps_the_old_model_and_its_weights(tiny_model):
+    old = Model.load(tiny_model, device="cpu")
+    model, weights = weakref.ref(old), weakref.ref(old.runner)
+    engine = Engine(old, token_budget=256, max_in_flight=2)
+    await engine.start()
+    try:
+        await asyncio.gather(*(engine.predict(text) for text in TEXTS))
+        engine.swap(Model.load(tiny_model, device="cpu"))
+        del old
+        async with asyncio.timeout(5):
+            while model() or weights():
+                await asyncio.sleep(0.01)
+    finally:
+        await engine.stop(5)

@@ -20,8 +20,9 @@ from tiny_model import TASKS, write_tiny_model
 from murmura.runtime import model_store
 from murmura.runtime.errors import ModelRefused, SetupError, VersionRefused
 from murmura.runtime.model import Model
-from murmura.runtime.model_store import KEPT, ModelStore
+from murmura.runtime.model_store import ModelStore
 from murmura.runtime.store import check_folder, read_manifest, write_manifest
+from murmura.runtime.version_cache import KEPT
 from murmura.schemas.manifest import Base
 
 
@@ -244,14 +245,14 @@ def test_a_killed_upload_leaves_no_version_and_is_swept_away_later(folder, tmp_p
     assert left.exists()  # somebody might still be at work on it
     os.utime(left, (0, 0))
     assert store.push(folder) == 2
-    assert sorted(path.name for path in home.iterdir()) == ["1", "2"]
+    assert sorted(path.name for path in home.iterdir()) == [".claims", "1", "2"]
     check_folder(fetch(store, 1, cache))
 
 
 def test_pushers_at_the_same_time_never_share_a_version(store, folder, cache, monkeypatch):
     pushers = 6
     together = threading.Barrier(pushers)
-    real = store._storage._found if hasattr(store._storage, "_found") else store._storage._numbers
+    real = store._storage._numbers
 
     def look_then_wait(name: str) -> Any:
         found = real(name)

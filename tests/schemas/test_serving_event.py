@@ -36,6 +36,11 @@ def test_an_event_of_the_first_version_stays_readable(value, event_type, key):
     jsonschema.validate(value, schema_of("serving_event.v1"))
 
 
+def test_an_event_may_say_of_which_process_it_is():
+    assert ServingEvent.model_validate(PAUSED | {"instance": "host/1/ab"}).instance == "host/1/ab"
+    assert ServingEvent.model_validate(PAUSED).instance is None
+
+
 def test_the_events_are_those_of_the_contract():
     assert {kind.value for kind in ServingEventKind} == {"model.swapped", "model.rejected", "paused", "resumed"}
 

@@ -1,0 +1,132 @@
+"""From a release to a model that may serve: fetched, checked, tried in a child process, loaded, warmed up, proven."""
+
+import asyncio
+from collections.abc import Sequence
+from threading import Event
+from typing import Final, NamedTuple
+
+from ..schemas.manifest import Base, ModelManifest
+from ..schemas.release import Release
+from ..schemas.serving_event import RejectReason as Reason
+from .agent import Agent, Handler
+from .calibration import warm_up
+from .errors import ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
+from .logs import get_logger
+from .model import Model, failed_on_sample
+from .model_store import NO_ROOM, ModelStore
+from .proving import prove
+from .routes import make_routes
+from .session import Session
+from .settings import Settings
+from .store import assembled_folder, cache_folder, read_manifest
+
+log = get_logger(__name__)
+
+_IN_PROCESS_S: Final = 30.0
+"""For the sample and the warm-up here, after the child has done the same in time."""
+
+
+class Loader:
+    """Loads versions of one store for the agents and handlers of this process."""
+
+    def __init__(
+        self, settings: Settings, store: ModelStore, agents: Sequence[Agent], handlers: Sequence[Handler] = ()
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._agents = agents
+        self._handlers = handlers
+
+    async def stage(self, name: str, release: Release) -> Model:
+        """Return the model of a release, as `load` does, off the event loop. Who is cancelled leaves nothing running."""
+        given_up = Event()
+        try:
+            return await asyncio.to_thread(self.load, name, release.version, release.digest, given_up)
+        finally:
+            given_up.set()
+
+    def load(self, name: str, version: int, digest: str, given_up: Event | None = None) -> Model:
+        """Return the model of a version; ModelRefused with the reason when it must not serve. Blocks for seconds."""
+        given_up = given_up or Event()
+        try:
+            return self._load(name, version, digest, given_up)
+        except ModelRefused as refused:
+            if refused.reason is not Reason.MISSING:
+                raise
+            # It may have left the cache under our hands: other processes keep their last versions there, too.
+            return self._load(name, version, digest, given_up)
+
+    def _load(self, name: str, version: int, digest: str, given_up: Event) -> Model:
+        of = self._settings.model
+        fetched = self._store.fetch(name, version, digest, cache_folder() / "versions")
+        manifest = read_manifest(fetched)
+        self._check_agents(manifest)
+        if manifest.base is not None and not assembled_folder(fetched, manifest).exists():
+            _look_for(manifest.base)
+        folder = prove(fetched, of.graph, max_rows=of.max_rows, given_up=given_up)
+        model = Model.open(folder, device=of.device, graph=of.graph)
+        session = model.runner
+        assert isinstance(session, Session)
+        try:
+            with session.within(_IN_PROCESS_S, given_up):
+                model.reproduce(folder, required=True)
+                warm_up(model, max_rows=of.max_rows)
+        except (ModelFailed, ModelRefused) as error:
+            if session.overdue:
+                message = f"{name} {version}: a few texts took more than {_IN_PROCESS_S:g} s"
+                raise VersionRefused(Reason.ENDLESS, message) from error
+            if isinstance(error, ModelFailed):
+                raise failed_on_sample(error, f"{name} {version}") from error
+            raise
+        return model
+
+    def _check_agents(self, manifest: ModelManifest) -> None:
+        """Refuse what those who run here could not work with: it depends on them alone, not on what served before."""
+        there = {task.name for task in manifest.tasks}
+        missing = sorted({task for handler in self._handlers for task in handler.tasks} - there)
+        if missing:
+            message = f"{manifest.name} {manifest.version} has no task {', '.join(missing)}"
+            raise VersionRefused(Reason.LACKS_TASK, message)
+        try:
+            make_routes(self._agents, manifest, self._settings.app)
+            for handler in self._handlers:
+                handler.check(manifest)
+        except SetupError as error:
+            raise VersionRefused(Reason.LACKS_TASK, str(error)) from error
+
+
+def _look_for(base: Base) -> None:
+    """Have the base at hand before the child's time begins: it may have to come over the network."""
+    from .delta import find_base  # noqa: PLC0415  (it needs spox and safetensors, which serving a model does not)
+
+    try:
+        find_base(base.source, base.sha256)
+    except SetupError as error:
+        raise VersionRefused(Reason.NO_BASE, str(error)) from error
+
+
+class Refusal(NamedTuple):
+    """Why a version does not serve. Kept in place of the error, whose traceback would keep the refused model alive."""
+
+    reason: Reason
+    message: str
+
+    @property
+    def retriable(self) -> bool:
+        """It is about the surroundings, not about the version: the same again may go well later."""
+        return self.reason in {Reason.STORE_UNREACHABLE, Reason.NO_ROOM}
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """Return whatever came of loading a version as its refusal; what is nobody's verdict is logged."""
+    if isinstance(error, ModelFailed):
+        error = failed_on_sample(error, "the version")
+    if isinstance(error, ModelRefused):
+        return Refusal(error.reason, str(error))
+    if isinstance(error, MemoryError):
+        return Refusal(Reason.TOO_LARGE, "it needs more memory than there is")
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return Refusal(Reason.NO_ROOM, str(error))
+    if not isinstance(error, OSError | MurmuraError):
+        log.error("a version could not be loaded", exc_info=error)
+    return Refusal(Reason.FAILED, f"{type(error).__name__}: {error}")
