@@ -37,6 +37,19 @@ def loans(count: int, seed: int) -> list[dict[str, Any]]:
     return [{"text": text, "label": "loan", "people": 1, "prediction_id": f"{n:032x}"} for n, text in enumerate(texts)]
 
 
+def savings(count: int, seed: int) -> list[dict[str, Any]]:
+    """Another product, for a second retraining."""
+    draw = random.Random(seed)
+    forms = ["what rate do savings get in {}", "open a savings account in {}", "interest on deposits in {}"]
+    texts = [f"{draw.choice(forms).format(draw.choice(PLACES))} {n}" for n in range(count)]
+    return [{"text": text, "label": "savings"} for text in texts]
+
+
+def usual(count: int) -> list[dict[str, Any]]:
+    """Texts of a usual day, without labels."""
+    return [{"text": f"{row['text']} {n}"} for n, row in enumerate(rows(count, 11))]
+
+
 def write_corrections(folder: Path, train: int = 60, heldout: int = 30) -> Path:
     """Write a data set as `murmura ingest` leaves it, but for the manifest."""
     folder.mkdir(parents=True, exist_ok=True)

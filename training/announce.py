@@ -5,13 +5,12 @@ Training blocks, so a thread of its own runs the loop that the runtime's produce
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
-from uuid import uuid4
 
 from ..runtime import topics_admin
 from ..runtime.deadletters import Message
@@ -23,22 +22,24 @@ from ..schemas import envelope
 from ..schemas.result import ModelRef
 from ..schemas.review import REVIEW_TYPE, Review
 from ..schemas.training_event import TrainingEvent, TrainingEventKind
+from .outbox import Entry, Outbox
 
 log = get_logger(__name__)
 _LAST_WORDS_S: Final = 15.0
+_GOES_ON: Final = (TrainingEventKind.STARTED, TrainingEventKind.FAILED)
+"""What a run may say more than once."""
 
 
 class Announcer:
-    """Publishes in the background; leaving the block waits until the broker has everything, for so long as is decent.
+    """Publishes in the background what the outbox keeps, one after another; leaving the block waits for the rest.
 
     Without Kafka settings every call does nothing.
     """
 
-    def __init__(self, kafka: KafkaSettings | None, prefix: str, run: str, name: str) -> None:
-        self._kafka, self._prefix, self._run, self._name = kafka, prefix, run, name
+    def __init__(self, kafka: KafkaSettings | None, prefix: str, run: str, name: str, outbox: Outbox) -> None:
+        self._kafka, self._prefix, self._run, self._name, self._outbox = kafka, prefix, run, name, outbox
         self.current: ModelRef | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: list[Future[Any]] = []
 
     def __enter__(self) -> Self:
         """Raises SetupError when no broker answers, or the topic of training events is not there."""
@@ -60,21 +61,53 @@ class Announcer:
             raise SetupError(f"topic {self._topic('training')} is not there; `murmura topics --create` makes ours")
         self._publisher = Publisher(producer_factory(kafka, ProducerSettings()))
         await self._publisher.start()
+        self._more, self._idle = asyncio.Event(), asyncio.Event()
+        self._more.set()
+        self._worker = asyncio.get_running_loop().create_task(self._deliver())
         return self._topic("reviews") in there
+
+    async def _deliver(self) -> None:
+        """Send one record after another: a batch of which a part is sent again would change their order."""
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while (entry := self._outbox.first_unsent()) is not None:
+                self._idle.clear()
+                (refused,) = await self._publisher.publish([_message(entry)])
+                if refused is not None:
+                    log.warning("the broker will not take a record about the run", id=entry.id, why=str(refused))
+                self._outbox.acknowledge()
+            self._idle.set()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._loop is None:
             return
-        undecided = wait_for(self._waiting, timeout=_LAST_WORDS_S).not_done
-        if undecided:
-            log.warning("the broker has not taken everything about the run", records=len(undecided))
-        wait_for([self._call(self._publisher.stop())], timeout=_LAST_WORDS_S)
+        wait_for([self._call(self._stop())], timeout=3 * _LAST_WORDS_S)
         self._end()
+
+    async def _stop(self) -> None:
+        if self._outbox.unsent:
+            self._idle.clear()
+            self._more.set()
+            try:
+                await asyncio.wait_for(self._idle.wait(), _LAST_WORDS_S)
+            except TimeoutError:
+                log.warning("the broker has not taken everything about the run", records=self._outbox.unsent)
+        self._worker.cancel()
+        await asyncio.wait([self._worker])
+        await self._publisher.stop()
+        # What a client leaves behind when its broker is gone would be complained about at the end of the process.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     def _end(self) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=_LAST_WORDS_S)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def _call(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
         assert self._loop is not None
@@ -84,47 +117,54 @@ class Announcer:
         return f"{self._prefix}.{name}"
 
     def say(self, event: TrainingEventKind, **more: Any) -> None:
-        """Publish an event of this run; fields as in TrainingEvent."""
+        """Publish an event of this run; fields as in TrainingEvent. The same of the same step is said once."""
         if self._loop is None:
             return
         now = datetime.now(UTC)
         fields = {"event": event, "run": self._run, "name": self._name, "current": self.current, "at": now, **more}
         said = TrainingEvent.model_validate(fields)
-        value = said.model_dump_json(exclude_none=True).encode()
-        headers = _headers(said.event_type(), f"{self._run}/{uuid4().hex[:12]}", now)
-        self._publish([Message(self._topic("training"), value, said.key.encode(), headers)])
+        name = f"{self._run}/{event.value}"
+        if event in _GOES_ON:
+            name += f"/{1 + self._outbox.times(f'{name}/')}"
+        elif said.step is not None:
+            name += f"/{said.step}"
+        value = said.model_dump_json(exclude_none=True)
+        self._keep([Entry(name, self._topic("training"), said.key, said.event_type(), now.isoformat(), value)])
 
     def ask(self, reviews: Sequence[Review]) -> None:
         """Publish requests for a look; left out where the topic is not there."""
         if self._loop is None or not reviews:
             return
-        if not self._reviewed:
-            log.warning("not asked for reviews: no such topic", topic=self._topic("reviews"), reviews=len(reviews))
-            return
         topic = self._topic("reviews")
-        self._publish(
-            [
-                Message(
-                    topic,
-                    each.model_dump_json(exclude_none=True).encode(),
-                    each.key.encode(),
-                    _headers(REVIEW_TYPE, f"{self._run}/{each.key}", each.at),
-                )
-                for each in reviews
-            ]
+        if not self._reviewed:
+            log.warning("not asked for reviews: no such topic", topic=topic, reviews=len(reviews))
+            return
+        self._keep(
+            Entry(
+                id=f"{self._run}/{each.why.value}/{each.task}/{each.key}",
+                topic=topic,
+                key=each.key,
+                type=REVIEW_TYPE,
+                at=each.at.isoformat(),
+                value=each.model_dump_json(exclude_none=True),
+            )
+            for each in reviews
         )
 
-    def _publish(self, messages: list[Message]) -> None:
-        self._waiting = [each for each in self._waiting if not each.done()]
-        self._waiting.append(self._call(self._publisher.publish(messages)))
+    def _keep(self, entries: Iterable[Entry]) -> None:
+        assert self._loop is not None
+        for entry in entries:
+            self._outbox.add(entry)
+        self._loop.call_soon_threadsafe(self._more.set)
 
 
-def _headers(of: str, name: str, at: datetime) -> list[tuple[str, bytes]]:
-    return [
-        (envelope.CE_SPECVERSION, envelope.SPEC_VERSION.encode()),
-        (envelope.CE_TYPE, of.encode()),
-        (envelope.CE_ID, name.encode()),
-        (envelope.CE_SOURCE, envelope.app_source("training").encode()),
-        (envelope.CE_TIME, at.isoformat().encode()),
-        (envelope.CONTENT_TYPE_HEADER, envelope.CONTENT_TYPE.encode()),
+def _message(entry: Entry) -> Message:
+    headers = [
+        (envelope.CE_SPECVERSION, envelope.SPEC_VERSION),
+        (envelope.CE_TYPE, entry.type),
+        (envelope.CE_ID, entry.id),
+        (envelope.CE_SOURCE, envelope.app_source("training")),
+        (envelope.CE_TIME, entry.at),
+        (envelope.CONTENT_TYPE_HEADER, envelope.CONTENT_TYPE),
     ]
+    return Message(entry.topic, entry.value.encode(), entry.key.encode(), [(n, v.encode()) for n, v in headers])

@@ -1,11 +1,15 @@
 """`murmura retrain`. Found by entry point; torch is imported when it is called."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .commands import need_training
+
+if TYPE_CHECKING:
+    from .retrain import Retrained
 
 
 def retrain(
@@ -20,8 +24,8 @@ def retrain(
 
     Example: [bold]murmura retrain jobs/desk.yaml[/bold]
 
-    Interrupted, the same command goes on. Exit code 1: the gate refused, and the last line says why and where the report
-    lies.
+    Interrupted, the same command goes on; finished, it says so. For each run of a schedule name a folder:
+    [bold]--work runs/$(date +%F)[/bold]. Exit code 1: the gate refused, and the last line says why and where the report lies.
     """
     need_training()
     if dry_run:
@@ -32,7 +36,8 @@ def retrain(
         return
     from .retrain import retrain as do
 
-    done = do(job, work or job.with_suffix(".run"), quiet=quiet, say=typer.echo)
+    begins = _begins if sys.stdout.isatty() and not quiet else lambda stage: None
+    done = do(job, work or job.with_suffix(".run"), quiet=quiet, say=typer.echo, begins=begins)
     for each in done.gate.comparisons:
         found = each.found
         typer.echo(
@@ -40,3 +45,15 @@ def retrain(
             f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}] {each.verdict.value}"
         )
     typer.echo(f"report: {done.report}")
+    if done.before:
+        typer.echo(_finished(done))
+
+
+def _begins(stage: str) -> None:
+    typer.echo(f"{stage} ...")
+
+
+def _finished(done: "Retrained") -> str:
+    what = "nothing was pushed" if done.version is None else f"it pushed {done.name} {done.version}"
+    released = f" and released it (generation {done.generation})" if done.generation else ""
+    return f"this job was finished before: {what}{released}; to run it anew, name another folder with --work"

@@ -44,14 +44,17 @@ class Corrections:
 
 def read_corrections(folder: Path, manifest: ModelManifest, least_rows: int) -> dict[str, Corrections]:
     """Read a data set folder; SetupError when it was changed, names a task that the model lacks, or has no rows."""
-    _check_whole(folder)
+    check_whole(folder)
     found = {}
     specs = {spec.name: spec for spec in manifest.tasks}
     for file in sorted(folder.glob(f"*{TRAIN}")):
         task = file.name.removesuffix(TRAIN)
         if task not in specs:
             raise SetupError(f"{file}: the model has no task {task}; it has {', '.join(specs)}")
-        train, heldout = _rows(folder, f"{task}{TRAIN}", specs[task]), _rows(folder, f"{task}{HELDOUT}", specs[task])
+        train, heldout = (
+            rows_of(folder, f"{task}{TRAIN}", specs[task]),
+            rows_of(folder, f"{task}{HELDOUT}", specs[task]),
+        )
         if train:
             found[task] = _learnable(specs[task], train, heldout, least_rows)
     if not any(each.train for each in found.values()):
@@ -61,7 +64,7 @@ def read_corrections(folder: Path, manifest: ModelManifest, least_rows: int) -> 
     return found
 
 
-def _check_whole(folder: Path) -> None:
+def check_whole(folder: Path) -> None:
     if not (folder / DATASET_NAME).is_file():
         return
     for entry in load_data_set(folder).files:
@@ -70,7 +73,7 @@ def _check_whole(folder: Path) -> None:
                 raise SetupError(f"{folder / entry.path}: it is not what {DATASET_NAME} says (SHA-256); ingest again")
 
 
-def _rows(folder: Path, name: str, spec: TaskSpec) -> list[Example]:
+def rows_of(folder: Path, name: str, spec: TaskSpec) -> list[Example]:
     if not (folder / name).is_file() or not (folder / name).stat().st_size:
         return []
     task = Task(kind=spec.kind, train=[Source(path=name)])

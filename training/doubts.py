@@ -12,33 +12,72 @@ from .answers import Answer
 from .corrections import Corrections, place_of, raw_rows
 from .data import Example
 from .evaluate import answers
-from .gate_rows import HeldOutSet, best_in_scope
+from .gate_rows import HeldOutSet
+from .outcomes import best_in_scope
 
 SURE: Final = 0.9
 MOST: Final = 50
 """Of each reason so many, the surest first: people's time is the budget."""
+Doubt = tuple[str, Answer]
+"""The task, and how its example was answered."""
 
 
-def find_doubts(model: Model, sets: Sequence[HeldOutSet], corrections: Mapping[str, Corrections]) -> list[Review]:
+def find_doubts(
+    model: Model,
+    sets: Sequence[HeldOutSet],
+    corrections: Mapping[str, Corrections],
+    *,
+    current: Model | None = None,
+    replayed: Mapping[str, Sequence[Example]] | None = None,
+    roots: Sequence[Path] = (),
+) -> list[Review]:
     """Return the reviews to ask for, of classifications only.
 
-    A held-out row is an error when another label is answered with a score of at least SURE. A training row is suspected
-    when the model, although it has seen the row, still answers another label as surely.
+    A held-out row is an error when another label is answered with a score of at least SURE. A training row of the
+    feedback is suspected when the model, although it has seen the row, still answers another label as surely; an old row
+    that is `replayed` when the `current` version did so, too. Files are named from the first of `roots` that they are in.
     """
     errors = [
-        (model.tasks[held.task].name, answer)
+        (held.task, answer)
         for held in sets
+        if not held.agreement
         for answer in _sure_of_another(model, held.task, [e for e in held.examples if e.labels[:1] != (held.scope,)])
     ]
     suspects = [
         (name, answer) for name, each in corrections.items() for answer in _sure_of_another(model, name, each.train)
     ]
-    found: dict[tuple[str, str], Review] = {}
+    suspects += [
+        (name, answer)
+        for name, rows in (replayed or {}).items()
+        for answer in _doubted_twice(model, current, name, rows)
+    ]
+    taken: set[tuple[str, str]] = set()
+    found: list[Review] = []
     for why, doubts in ((ReviewReason.ERROR, errors), (ReviewReason.LABEL_ERROR, suspects)):
-        surest = sorted(doubts, key=lambda doubt: -doubt[1].output["score"])[:MOST]
-        for review in _reviews(model, why, surest):
-            found.setdefault((review.key, review.task), review)
-    return list(found.values())
+        found += _reviews(model, why, _surest(doubts, taken), roots)
+    return found
+
+
+def _surest(doubts: Sequence[Doubt], taken: set[tuple[str, str]]) -> list[Doubt]:
+    """Return the surest, each row of each task once, and mark them as taken."""
+    found: list[Doubt] = []
+    for task, answer in sorted(doubts, key=lambda doubt: -doubt[1].output["score"]):
+        if len(found) < MOST and (task, answer.example.where) not in taken:
+            taken.add((task, answer.example.where))
+            found.append((task, answer))
+    return found
+
+
+def _doubted_twice(model: Model, current: Model | None, task: str, rows: Sequence[Example]) -> Iterator[Answer]:
+    """Both have trained on these rows: where they contradict their labels all the same, the label is the likelier slip."""
+    doubted = list(_sure_of_another(model, task, list({example.where: example for example in rows}.values())))
+    if current is None or not doubted:
+        return
+    before = {answer.example.where: answer for answer in _sure_of_another(current, task, [d.example for d in doubted])}
+    for answer in doubted:
+        other = before.get(answer.example.where)
+        if other is not None and other.output["label"] == answer.output["label"]:
+            yield answer
 
 
 def _sure_of_another(model: Model, task: str, examples: Sequence[Example]) -> Iterator[Answer]:
@@ -51,7 +90,7 @@ def _sure_of_another(model: Model, task: str, examples: Sequence[Example]) -> It
             yield answer
 
 
-def _reviews(model: Model, why: ReviewReason, doubts: Sequence[tuple[str, Answer]]) -> Iterator[Review]:
+def _reviews(model: Model, why: ReviewReason, doubts: Sequence[Doubt], roots: Sequence[Path]) -> Iterator[Review]:
     lines: dict[Path, set[int]] = {}
     for _, answer in doubts:
         file, line = place_of(answer.example)
@@ -64,7 +103,7 @@ def _reviews(model: Model, why: ReviewReason, doubts: Sequence[tuple[str, Answer
         first, *others = answer.output["alternatives"]
         yield Review(
             prediction_id=made_of,
-            example=None if made_of else ExampleRef(file=file.name, line=line),
+            example=None if made_of else ExampleRef(file=_named(file, roots), line=line),
             task=task,
             why=why,
             model=by,
@@ -74,6 +113,12 @@ def _reviews(model: Model, why: ReviewReason, doubts: Sequence[tuple[str, Answer
             margin=round(abs(first["score"] - others[0]["score"]), 7) if others else None,
             at=datetime.now(UTC),
         )
+
+
+def _named(file: Path, roots: Sequence[Path]) -> str:
+    """Return the file as a job or a recipe names it: two files of one name in two folders stay two."""
+    inside = next((root for root in roots if file.is_relative_to(root)), None)
+    return (file.relative_to(inside) if inside else file).as_posix()[-500:]
 
 
 def _plain_rows(file: Path, lines: set[int]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -99,7 +99,7 @@ def train(run: Fitting, *, quiet: bool = False, told: Callable[[Progress], None]
     say = (lambda _: None) if quiet else tqdm.write
     with (
         SummaryWriter(str(run.folder.path / "tensorboard")) as board,
-        tqdm(run.plan, desc="train", unit="batch", disable=quiet, mininterval=2) as bar,
+        tqdm(run.plan, desc="train", unit="batch", disable=True if quiet else None, mininterval=2) as bar,
     ):
         for step, (at, rows) in enumerate(bar, 1):
             data = run.tasks[at]

@@ -155,6 +155,8 @@ class GateResult:
     """All comparisons. `passed` when no set is worse and every target is better; a gate without a target never passes."""
 
     comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...] = ()
+    """What could not be compared."""
 
     @property
     def passed(self) -> bool:
@@ -170,7 +172,8 @@ class GateResult:
 
     def to_json(self) -> str:
         figures = [each.figure().model_dump() for each in self.comparisons]
-        return json.dumps({"passed": self.passed, "reason": self.reason, "figures": figures}, indent=2) + "\n"
+        said = {"passed": self.passed, "reason": self.reason, "notes": self.notes, "figures": figures}
+        return json.dumps(said, indent=2, ensure_ascii=False) + "\n"
 
     def to_markdown(self, about: Mapping[str, str]) -> str:
         return "\n".join(_report(self, about)) + "\n"
@@ -178,8 +181,9 @@ class GateResult:
 
 def from_json(text: str) -> GateResult:
     """Read what `to_json` wrote."""
-    figures = [GateFigure.model_validate(each) for each in json.loads(text)["figures"]]
-    return GateResult(tuple(_from_figure(each) for each in figures))
+    said = json.loads(text)
+    figures = [GateFigure.model_validate(each) for each in said["figures"]]
+    return GateResult(tuple(_from_figure(each) for each in figures), tuple(said.get("notes", ())))
 
 
 def _from_figure(f: GateFigure) -> Comparison:
@@ -201,9 +205,11 @@ def _report(result: GateResult, about: Mapping[str, str]) -> Iterator[str]:
     yield from (f"- {name}: {value}" for name, value in about.items())
     if result.reason:
         yield f"- refused because {result.reason}"
+    yield from (f"- {note}" for note in result.notes)
     yield ""
     yield "Points of a hundred; accuracy, for several labels and for spans F1. The interval is that of the difference, 95 %,"
-    yield f"{RESAMPLES:,} paired resamples."
+    yield f"{RESAMPLES:,} paired resamples. `served`: answered and right, or rightly withheld as out of scope. `held answers`:"
+    yield "agreement with the current version."
     yield ""
     yield "| task | set | rows | current | candidate | difference | interval | allowed | |"
     yield "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: | --- |"

@@ -1,25 +1,26 @@
-"""What a model gets right of held-out rows, row by row, as it is served: the numbers that the gate compares."""
+"""The rows on which the gate compares: which sets there are, and both versions' outcomes on each."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..runtime.decoding import word_spans
 from ..runtime.model import Model
-from ..schemas.manifest import TaskSpec
-from .answers import Answer
-from .corrections import Corrections
-from .data import Example, Span, read_part
+from .data import Example, read_part
 from .evaluate import answers, sets_of
-from .gate import Comparison, GateResult, Outcome, compare, judge, of_accuracy, of_f1
+from .gate import Comparison, GateResult, compare, judge
+from .hold_texts import as_example, kept_apart
 from .job import Gate, Job
-from .kind_tagging import bio
 from .mix import Mix
+from .outcomes import is_sure, outcome, outcome_as_served
 from .recipe import Task
 
 FEEDBACK: Final = "feedback"
 NEW_LABELS: Final = "feedback, new labels"
+EARLIER: Final = "earlier feedback"
+HELD: Final = "held answers"
+AS_SERVED: Final = ", served"
+"""Follows the name of a set."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,21 @@ class HeldOutSet:
     examples: list[Example]
     scope: str | None = None
     target: bool = False
+    agreement: bool = False
+    """What is right was said by the current version, not by people."""
 
 
-def held_out_sets(mix: Mix) -> list[HeldOutSet]:
-    """Return the old data's test parts and reports, the job's own, and what the feedback held out."""
-    job = mix.job
-    found = [*_of_old_data(mix), *_of_job(job, mix)]
+def held_out_sets(mix: Mix, targets: Collection[str] = ()) -> list[HeldOutSet]:
+    """Return the old data's test parts and reports, the job's own, and what feedback held out, earlier and now."""
+    found = [*_of_old_data(mix), *_of_job(mix.job, mix)]
+    for name, earlier in mix.earlier.items():
+        if earlier.heldout:
+            found.append(HeldOutSet(name, EARLIER, earlier.heldout, scope_of(mix, name)))
     for name, each in mix.corrections.items():
         if each.heldout:
-            target = job.gate.target is None or name in job.gate.target
-            found.append(HeldOutSet(name, FEEDBACK, each.heldout, _scope(mix, name), target))
+            found.append(HeldOutSet(name, FEEDBACK, each.heldout, scope_of(mix, name), name in targets))
             if new := [example for example in each.heldout if each.is_new(example)]:
-                found.append(HeldOutSet(name, NEW_LABELS, new, _scope(mix, name)))
+                found.append(HeldOutSet(name, NEW_LABELS, new, scope_of(mix, name)))
     return found
 
 
@@ -51,8 +55,8 @@ def _of_old_data(mix: Mix) -> Iterator[HeldOutSet]:
         return
     for name, task in mix.recipe.tasks.items():
         for set_name, sources in sets_of(task).items():
-            examples = read_part(sources, task, mix.job.old.data, seed=mix.recipe.data_seed)
-            yield HeldOutSet(name, set_name, examples, _scope(mix, name))
+            examples = read_part(sources, task, mix.job.old.folder, seed=mix.recipe.data_seed)
+            yield HeldOutSet(name, set_name, examples, scope_of(mix, name))
 
 
 def _of_job(job: Job, mix: Mix) -> Iterator[HeldOutSet]:
@@ -61,86 +65,84 @@ def _of_job(job: Job, mix: Mix) -> Iterator[HeldOutSet]:
         for set_name, given in sets.items():
             reading = given.model_dump(exclude={"rows"}, exclude_none=True)
             task = Task(kind=spec.kind, train=given.rows, **reading)
-            yield HeldOutSet(name, set_name, read_part(given.rows, task, Path(), seed=0), _scope(mix, name))
+            yield HeldOutSet(name, set_name, read_part(given.rows, task, Path(), seed=0), scope_of(mix, name))
 
 
-def _scope(mix: Mix, name: str) -> str | None:
+def scope_of(mix: Mix, name: str) -> str | None:
+    """Return the label of a task that means none of the others, learned or not."""
     old = mix.recipe.tasks.get(name) if mix.recipe else None
     if old is not None and old.out_of_scope is not None:
         return old.out_of_scope.label
     return mix.manifest.task(name).out_of_scope
 
 
-def weigh(current: Model, candidate: Model, sets: Sequence[HeldOutSet], gate: Gate) -> GateResult:
-    """Let both answer every set, and judge."""
-    return GateResult(tuple(_weigh(current, candidate, held, gate) for held in sets))
+def texts_to_agree_on(mix: Mix) -> dict[str, list[str]]:
+    """Return, by task, the texts on which the current version's answers are what is compared with.
 
-
-def _weigh(current: Model, candidate: Model, held: HeldOutSet, gate: Gate) -> Comparison:
-    # `answers` gives the shortest texts first, for both in the same order.
-    before, after = (outcome(model, held) for model in (current, candidate))
-    allowance = gate.allowances.get(held.task, gate.allowance)
-    found = compare(before, after)
-    return judge(held.task, held.name, found, allowance=allowance, target=held.target, strict=gate.strict)
-
-
-def outcome(model: Model, held: HeldOutSet) -> Outcome:
-    """Return what a model gets right. A label that it does not have it gets wrong.
-
-    Classification: the best label in scope is right, withheld or not, as `accuracy` in reports; a row out of scope is
-    right when the answer is withheld. Several labels: the labels named. Tagging: whole spans over the data's words.
+    Of a task without old data those that were kept apart from what is held on to; of one whose old recipe tests nothing
+    its validation rows, too.
     """
-    spec = model.tasks[held.task]
-    found = list(answers(model, spec, held.examples))
-    if spec.kind == "classification":
-        return of_accuracy(is_right(answer, spec, held.scope) for answer in found)
-    pairs = [_named(answer) if spec.kind == "multi_label" else _spans(answer) for answer in found]
-    return of_f1(
-        [len(truth & guess) for truth, guess in pairs],
-        [len(guess - truth) for truth, guess in pairs],
-        [len(truth - guess) for truth, guess in pairs],
-    )
-
-
-def is_right(answer: Answer, spec: TaskSpec, scope: str | None) -> bool:
-    """Say whether a classification's answer is right; of a withheld one the best label in scope counts."""
-    truth = answer.example.labels[0]
-    if truth == scope:
-        return bool(answer.output["abstained"])
-    return best_in_scope(answer, spec) == truth
-
-
-def best_in_scope(answer: Answer, spec: TaskSpec) -> str:
-    """Return the most likely label but the one out of scope."""
-    order: list[int] = answer.logits.argsort()[::-1].tolist()
-    labels = (spec.labels[number] for number in order)
-    return next(label for label in labels if label != spec.out_of_scope)
-
-
-Named = set[tuple[object, ...]]
-
-
-def _named(answer: Answer) -> tuple[Named, Named]:
-    return {(label,) for label in answer.example.labels}, {(item["label"],) for item in answer.output["labels"]}
-
-
-def _spans(answer: Answer) -> tuple[Named, Named]:
-    words = answer.example.words or tuple((start, end) for _, start, end in word_spans(answer.encoding))
-    guess = tuple(Span(item["start"], item["end"], item["label"]) for item in answer.output["spans"])
-    return _whole(bio(words, answer.example.spans)), _whole(bio(words, guess))
-
-
-def _whole(tags: Sequence[str]) -> Named:
-    """Return first word, word behind the last, and label of each span."""
-    found: Named = set()
-    start = None
-    for at, tag in enumerate([*tags, "O"]):
-        if start is not None and not tag.startswith("I-"):
-            found.add((start, at, tags[start][2:]))
-            start = None
-        if tag.startswith("B-"):
-            start = at
+    texts, found = mix.texts(), {}
+    for spec in mix.manifest.tasks:
+        old = mix.recipe.tasks.get(spec.name) if mix.recipe else None
+        if old is not None and (sets_of(old) or mix.job.gate.reports.get(spec.name)):
+            continue
+        further = [example.text for example in mix.old[spec.name].validation] if old is not None else []
+        mine = list(dict.fromkeys([*kept_apart(texts, mix.corrections.get(spec.name)), *further]))
+        if mine:
+            found[spec.name] = mine
     return found
+
+
+def held_answers(current: Model, mix: Mix) -> list[HeldOutSet]:
+    """Ask the current version for what is to be agreed with. What it is not sure of itself says nothing."""
+    found = []
+    for name, texts in texts_to_agree_on(mix).items():
+        spec = mix.manifest.task(name)
+        given = answers(current, spec, [Example(text) for text in texts])
+        examples = [as_example(each.example.text, each.output) for each in given if is_sure(each, spec)]
+        if examples:
+            found.append(HeldOutSet(name, HELD, examples, spec.out_of_scope, agreement=True))
+    return found
+
+
+def unmeasured(mix: Mix, sets: Sequence[HeldOutSet]) -> list[str]:
+    """Say in a line for each task what nothing is known about."""
+    found = []
+    for spec in mix.manifest.tasks:
+        names = {held.name for held in sets if held.task == spec.name}
+        if not names:
+            found.append(
+                f"{spec.name} is not compared: it has no held-out rows; gate.reports or hold.texts can name some"
+            )
+        elif names <= {FEEDBACK, NEW_LABELS}:
+            found.append(
+                f"{spec.name} is compared on this feedback alone, which says little of what it knew before; gate.reports "
+                "or hold.texts can name more"
+            )
+    return found
+
+
+def weigh(
+    current: Model, candidate: Model, sets: Iterable[HeldOutSet], gate: Gate, notes: Sequence[str] = ()
+) -> GateResult:
+    """Let both answer every set, and judge."""
+    return GateResult(tuple(each for held in sets for each in _weigh(current, candidate, held, gate)), tuple(notes))
+
+
+def _weigh(current: Model, candidate: Model, held: HeldOutSet, gate: Gate) -> Iterator[Comparison]:
+    # `answers` gives the shortest texts first, for both in the same order.
+    old, new = (model.tasks[held.task] for model in (current, candidate))
+    before, after = (list(answers(model, model.tasks[held.task], held.examples)) for model in (current, candidate))
+    found = compare(outcome(before, old, held.scope), outcome(after, new, held.scope))
+    allowance = gate.agreement_allowance if held.agreement else gate.allowances.get(held.task, gate.allowance)
+    yield judge(held.task, held.name, found, allowance=allowance, target=held.target, strict=gate.strict)
+    if old.kind != "classification" or held.name == NEW_LABELS:
+        return
+    if any(answer.output["abstained"] for answer in (*before, *after)):
+        served = compare(outcome_as_served(before, old, held.scope), outcome_as_served(after, new, held.scope))
+        allowance = gate.agreement_allowance if held.agreement else gate.served_allowance
+        yield judge(held.task, f"{held.name}{AS_SERVED}", served, allowance=allowance, strict=gate.strict)
 
 
 def accuracy_by_set(result: GateResult) -> Mapping[str, Mapping[str, float]]:
@@ -149,8 +151,3 @@ def accuracy_by_set(result: GateResult) -> Mapping[str, Mapping[str, float]]:
         f"{each.task}/{each.set}": {"current": each.found.current, "candidate": each.found.candidate}
         for each in result.comparisons
     }
-
-
-def all_held_out(corrections: Mapping[str, Corrections]) -> int:
-    """Count the held-out rows of the feedback."""
-    return sum(len(each.heldout) for each in corrections.values())

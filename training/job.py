@@ -4,7 +4,7 @@ Paths are relative to the folder that the file lies in.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -25,7 +25,25 @@ def _all_beside(sources: list[Source], info: ValidationInfo) -> list[Source]:
     return [each.model_copy(update={"path": str(_beside(Path(each.path), info).resolve())}) for each in sources]
 
 
+def _store_beside(store: str, info: ValidationInfo) -> str:
+    """A URL or a path from the root is what it is."""
+    return store if "://" in store or store.startswith("~") else str(_beside(Path(store), info))
+
+
+def _is_list(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(f"expected a list, found {value[:60]!r}; write [{value[:60]}]")
+    return value
+
+
+def _weight(value: Any) -> Any:
+    if value != "balanced" and (type(value) is not int or value < 1):
+        raise ValueError(f"expected `balanced` or a whole number from 1 on, found {str(value)[:60]!r}")
+    return value
+
+
 Beside = Annotated[Path, AfterValidator(_beside)]
+Files = Annotated[tuple[Beside, ...], BeforeValidator(_is_list)]
 
 
 class _Frozen(BaseModel):
@@ -37,7 +55,7 @@ class Start(_Frozen):
 
     folder: Beside | None = None
     """A model folder with the weights to train on, or a delta folder."""
-    store: str | None = None
+    store: Annotated[str, AfterValidator(_store_beside)] | None = None
     """A model store, where the new version goes; without `folder` the current version comes from there, too."""
     name: Name | None = None
     """In the store. What is current says the broker where `kafka` is set and something was released, else the newest is."""
@@ -69,9 +87,9 @@ class Feedback(_Frozen):
     manifest: Beside | None = None
     """The `dataset.json` of such a folder, which is made once more."""
     ingest: Ingest | None = None
-    weight: Count | Literal["balanced"] = "balanced"
-    """How often each row is seen in an epoch. `balanced`: a label that is new is seen as often as an old one is on
-    average, each row at most twenty times."""
+    weight: Annotated[int | Literal["balanced"], BeforeValidator(_weight)] = "balanced"
+    """How often each row is seen in an epoch. `balanced`: the rows of each label together as often as those of an old
+    label are on average, a row at most twenty times."""
     least_rows: Count = 5
     """A new label with fewer training rows is left out: it may be a slip of the pen."""
 
@@ -85,16 +103,31 @@ class Feedback(_Frozen):
 class OldData(_Frozen):
     """What the current version was trained on."""
 
-    recipe: Beside
-    data: Beside = Path()
+    recipe: Beside | None = None
+    data: Beside | None = None
+    """Where the recipe's data lies; without it in the recipe's folder."""
+    feedback: Files = ()
+    """Data sets that earlier retrainings learned from."""
     replay: Part = 1.0
     """This share of each task's training rows is seen again."""
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if self.recipe is None and not self.feedback:
+            raise ValueError("expected `recipe`, `feedback` or both")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the recipe's data lies."""
+        assert self.recipe is not None
+        return self.data or self.recipe.parent
 
 
 class HoldOn(Hold):
     """Tasks without old data: on these texts the current version's answers are kept."""
 
-    texts: tuple[Beside, ...] = ()
+    texts: Files = ()
     """JSON lines or CSV with a column `text`, beside the texts of the feedback: requests of a usual day, say."""
 
 
@@ -125,8 +158,15 @@ class Gate(_Frozen):
     """A task may lose so much, as a share."""
     allowances: dict[Name, Part] = {}
     """Exceptions, by task."""
-    target: list[Name] | None = None
-    """Tasks that have to become better on the feedback's held-out rows; without it those that it has rows of."""
+    served_allowance: Part = 0.05
+    """The same for what is served: where thresholds lie is chosen anew, and moves a little."""
+    agreement_allowance: Part = 0.05
+    """In so many of the held answers a candidate may differ from the current version, which is not always right."""
+    target: Annotated[list[Name] | None, BeforeValidator(_is_list)] = None
+    """Tasks that have to become better on the feedback's held-out rows; without it those with ten corrections among
+    them."""
+    allow_unmeasured: bool = False
+    """Train a task although no held-out row could show that it forgets."""
     strict: bool = False
     """Refuse also what is not proven to be held: the whole interval has to lie above the allowance."""
     reports: dict[Name, dict[str, HeldOut]] = {}
@@ -163,7 +203,7 @@ class Job(_Frozen):
 
 def read_job(path: Path) -> YamlFile[Job]:
     """Read and check a job. Raises SetupError with one line: file, line, key, what was expected."""
-    return YamlFile(path, Job, "job", requires="feedback", context={"beside": path.parent})
+    return YamlFile(path, Job, "job", requires="feedback", context={"beside": path.parent.resolve()})
 
 
 def check_names(file: YamlFile[Job], manifest: ModelManifest) -> None:

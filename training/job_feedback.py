@@ -4,15 +4,18 @@ from pathlib import Path
 
 from ..schemas.manifest import ModelManifest
 from ..schemas.topics import named
+from .commands_ingest import _bars as bars
 from .ingest import ingest, make_plan
 from .ingest_manifest import Options, Plan, labels_of_model, load_data_set
 from .job import Job
 
 
-async def ingest_for(job: Job, manifest: ModelManifest, out: Path) -> None:
-    """Make the data set that the job names in the new folder `out`."""
+async def ingest_for(job: Job, manifest: ModelManifest, out: Path, *, quiet: bool = True) -> None:
+    """Make the data set that the job names in the new folder `out`; with bars on a terminal, unless it is to be quiet."""
     assert job.kafka is not None
-    await ingest(job.kafka, await plan_for(job, manifest), out)
+    plan = await plan_for(job, manifest)
+    with bars(plan, quiet) as progress:
+        await ingest(job.kafka, plan, out, progress=progress)
 
 
 async def plan_for(job: Job, manifest: ModelManifest) -> Plan:

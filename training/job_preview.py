@@ -1,63 +1,67 @@
 """What a job would do, as far as that can be known without doing it."""
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..schemas.manifest import ModelManifest, TaskSpec
-from .corrections import read_corrections
-from .gate_rows import held_out_sets
-from .job import Job, check_names, read_job
-from .job_feedback import plan_for
-from .mix import plan_mix
-from .recipe import load_recipe
-from .starting_point import find_start
+from ..schemas.manifest import TaskSpec
+from .gate_rows import FEEDBACK, HELD, texts_to_agree_on
+from .going_live import releases
+from .job import Job, read_job
+from .job_checks import Checked, check_job
 
 
 def preview(path: Path) -> Iterator[str]:
     """Yield a line for each thing that a job would do; SetupError for the first that it could not."""
-    file = read_job(path)
-    job = file.value
-    start = find_start(job)
-    manifest = start.manifest
-    check_names(file, manifest)
+    checked = check_job(read_job(path))
+    manifest = checked.start.manifest
     yield f"start from {manifest.name} {manifest.version}: {', '.join(_told(spec) for spec in manifest.tasks)}"
-    if job.feedback.data is not None:
-        yield from _with_rows(job, job.feedback.data, manifest)
-    else:
-        if job.old is not None:
-            load_recipe(job.old.recipe)
-        ranges = asyncio.run(plan_for(job, manifest)).ranges
-        for role in ("feedback", "results", "requests"):
-            count = sum(each.end - each.start for each in ranges if each.role == role)
-            yield f"ingest {count:,} records of {role} from {', '.join(sorted({r.topic for r in ranges if r.role == role}))}"
-    yield _end(job)
+    yield from _ingested(checked) if checked.plan is not None else _learned(checked)
+    yield from _kept(checked)
+    yield from _compared(checked)
+    yield _end(checked.file.value)
 
 
 def _told(spec: TaskSpec) -> str:
     return f"{spec.name} ({len(spec.labels)} labels{', open' if spec.open else ''})"
 
 
-def _with_rows(job: Job, folder: Path, manifest: ModelManifest) -> Iterator[str]:
-    corrections = read_corrections(folder, manifest, job.feedback.least_rows)
-    mix = plan_mix(job, manifest, corrections)
-    for name, each in corrections.items():
+def _ingested(checked: Checked) -> Iterator[str]:
+    assert checked.plan is not None
+    for role in ("feedback", "results", "requests"):
+        ranges = [each for each in checked.plan.ranges if each.role == role]
+        count = sum(each.end - each.start for each in ranges)
+        yield f"ingest {count:,} records of {role} from {', '.join(sorted({each.topic for each in ranges}))}"
+
+
+def _learned(checked: Checked) -> Iterator[str]:
+    for name, each in checked.corrections.items():
         new = f", new labels: {', '.join(each.new)}" if each.new else ""
         yield f"learn {name}: {len(each.train)} rows, {len(each.heldout)} held out{new}"
         for label, rows in sorted(each.left_out.items()):
             yield f"left out {name}: {rows} rows of {label!r}, which is new and too rare, or the task is closed"
-    for spec in manifest.tasks:
-        if spec.name in mix.old and job.old is not None:
-            count = round(job.old.replay * len(mix.old[spec.name].train))
-            yield f"replay {spec.name}: {count:,} of {len(mix.old[spec.name].train):,} old rows"
+
+
+def _kept(checked: Checked) -> Iterator[str]:
+    mix, job = checked.mix, checked.file.value
+    for spec in checked.start.manifest.tasks:
+        if spec.name in mix.old:
+            pool = len(mix.old[spec.name].train) + len(mix.taught_earlier(spec.name))
+            yield f"replay {spec.name}: {len(mix.replayed(spec.name)):,} of {pool:,} old rows"
         else:
             yield f"hold on to {spec.name}: the current answers on the new texts and {len(job.hold.texts)} further files"
-    for held in held_out_sets(mix):
-        yield f"compare {held.task} ({held.name}): {len(held.examples)} rows{', has to become better' if held.target else ''}"
+
+
+def _compared(checked: Checked) -> Iterator[str]:
+    for held in checked.sets:
+        aim = ", has to become better" if held.name == FEEDBACK and held.task in checked.targets else ""
+        yield f"compare {held.task} ({held.name}): {len(held.examples)} rows{aim}"
+    for task, texts in texts_to_agree_on(checked.mix).items():
+        more = " or more" if checked.plan else ""
+        yield f"compare {task} ({HELD}): {len(texts)}{more} texts, as far as the current version is sure of its answers"
 
 
 def _end(job: Job) -> str:
     if not job.release.push or job.model.store is None:
         return "push nothing"
     into = f"push into {job.model.store} when the gate has passed"
-    return f"{into}, and release" if job.release.release and job.kafka else f"{into}; release nothing"
+    return f"{into}, and release" if releases(job) else f"{into}; release nothing"

@@ -1,51 +1,108 @@
 """Where a retraining keeps what it has done: a folder for each stage, with a marker once the stage has come to its end."""
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 from uuid import uuid4
 
 from ..runtime.errors import SetupError
 
 STARTED: Final = "job.json"
 DONE: Final = "done.json"
+LOCK: Final = ".lock"
+FIXED: Final = "fit"
+"""From this stage on a changed job is another job: what was trained cost too much to be thrown away unasked."""
 Facts = dict[str, Any]
 
 
 class WorkFolder:
     """A stage's folder counts only with its marker, which is written last; without it the stage is made anew.
 
-    The folder belongs to one job file: another job, or the same one changed, is refused.
+    The folder belongs to one job file; another, or the same one changed, is refused once the model is trained, and
+    begins anew before. Within the block one process has it.
     """
 
     def __init__(self, path: Path, job: Path) -> None:
+        """Nothing is read or written yet. Raises SetupError for a folder that is another's."""
         self.path = path
-        self.run = self._begun(sha256(job.read_bytes()).hexdigest(), job)
+        self.run = ""
         """The id of the run, the same when it goes on after an interruption."""
+        self._job, self._digest = job.name, sha256(job.read_bytes()).hexdigest()
+        self._refuse_another()
 
-    def _begun(self, digest: str, job: Path) -> str:
+    def _refuse_another(self) -> dict[str, Any] | None:
         file = self.path / STARTED
         if not file.is_file():
-            if self.path.exists() and any(self.path.iterdir()):
+            # What is hidden are a lock, and the draft of a file that was never finished.
+            if self.path.exists() and any(not each.name.startswith(".") for each in self.path.iterdir()):
                 raise SetupError(f"{self.path}: not empty and not the folder of a retraining; name another with --work")
-            self.path.mkdir(parents=True, exist_ok=True)
-            run = uuid4().hex[:16]
-            _write(file, {"job": digest, "run": run})
-            return run
-        known = json.loads(file.read_text(encoding="utf-8"))
-        if known["job"] != digest:
+            return None
+        known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if known["job"] != self._digest and self._is_done(FIXED):
             raise SetupError(
-                f"{self.path}: begun with another {job.name}; name another folder with --work, or remove this one"
+                f"{self.path}: begun with another {self._job}, and trained; name another folder with --work, or remove "
+                "this one"
             )
-        return str(known["run"])
+        return known
+
+    def __enter__(self) -> Self:
+        """Take the folder and begin, or go on. SetupError, naming the process, when another one has it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / LOCK).open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            who = self._lock.read().strip() or "another process"
+            self._lock.close()
+            raise SetupError(f"{self.path}: {who} is at work in it; wait for its end or name another --work") from None
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        self._lock.flush()
+        try:
+            self._begin()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._lock.close()  # which gives it back; the file stays, as removing it would race with who waits for it
+
+    def _begin(self) -> None:
+        known = self._refuse_another()
+        if known is not None and known["job"] == self._digest:
+            self.run = str(known["run"])
+            return
+        if known is not None:
+            for marker in self.path.glob(f"*/{DONE}"):
+                shutil.rmtree(marker.parent)
+        self.run = uuid4().hex[:16]
+        _write(self.path / STARTED, {"job": self._digest, "run": self.run})
+
+    def goes_on(self, stages: Iterable[str]) -> bool:
+        """Say whether all these stages were finished, by the job as it is now."""
+        known = self._refuse_another()
+        return known is not None and known["job"] == self._digest and all(self._is_done(stage) for stage in stages)
+
+    def _is_done(self, stage: str) -> bool:
+        return (self.path / stage / DONE).is_file()
 
     def facts(self, stage: str) -> Facts | None:
         """Return what a finished stage noted; None when it is not finished."""
         marker = self.path / stage / DONE
         return json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else None
+
+    def forget(self, stage: str) -> None:
+        """Let a finished stage be made anew."""
+        (self.path / stage / DONE).unlink(missing_ok=True)
 
     def take(self, stage: str, make: Callable[[Path], Facts]) -> Facts:
         """Return a stage's facts, from `make(folder)` when it was not finished before."""

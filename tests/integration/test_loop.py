@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 from serving import Desk, ids
-from tiny_loop import loans, write_base, write_job
-from tiny_training import rows
+from tiny_loop import loans, write_base, write_corrections, write_job
+from tiny_training import rows, write_jsonl
 
 from murmura.runtime.feedback import to_record
 from murmura.runtime.model_store import ModelStore
@@ -66,10 +66,13 @@ async def test_what_people_correct_is_answered_right_after_a_retraining(
     first = store.push(base / "desk")
     state = released(None, "desk", first, store.digest("desk", first), by="test", why="first", at=datetime.now(UTC))
     await publish_state(kafka, f"{desk.prefix}.models", state)
+    slips = [{"text": f"i lost my card in rome {n}", "label": "transfer"} for n in range(3)]
+    write_jsonl(tmp_path / "slips.jsonl", slips)  # so that people are asked about something
     job = write_job(
         tmp_path,
         base,
         model={"store": url, "name": "desk"},
+        gate={"reports": {"intent": {"slips": {"rows": "slips.jsonl"}}}},
         fit=FIT,
         prefix=desk.prefix,
         kafka={"bootstrap_servers": desk.bootstrap},
@@ -120,7 +123,7 @@ def _best(result: dict) -> str:
 
 
 async def _the_run_was_told(desk: Desk, work: Path) -> None:
-    """Every event of the run lies in the topic under its id, in order; reviews, where there are any, can be read."""
+    """Every event of the run lies in the topic under its id, in order; so do the reviews."""
     records = await desk.read(f"{desk.prefix}.training", 6)
     events = [TrainingEvent.model_validate_json(record.value) for record in records]
     names = [event.event.value for event in events]
@@ -131,13 +134,16 @@ async def _the_run_was_told(desk: Desk, work: Path) -> None:
     assert gate["intent/feedback"].verdict == "better"
     assert gate["intent/test"].verdict != "worse"
     assert (events[5].version, events[5].generation) == (2, 2)
-    for record in await desk.read(f"{desk.prefix}.reviews", 0):
-        assert Review.model_validate_json(record.value).why in {"error", "label_error", "margin", "out_of_scope"}
+    reviews = [Review.model_validate_json(record.value) for record in await desk.read(f"{desk.prefix}.reviews", 3)]
+    asked = {review.key for review in reviews if review.why == "error"}
+    assert {f"slips.jsonl:{line}" for line in (1, 2, 3)} <= asked
+    assert {(review.model.name, review.model.version) for review in reviews} == {("desk", 2)}
 
 
 async def test_a_job_whose_training_topic_is_missing_stops_before_it_trains(desk: Desk, base: Path, tmp_path: Path):
     from murmura.runtime.errors import SetupError
 
+    write_corrections(tmp_path / "corrections")
     job = write_job(tmp_path, base, prefix=desk.prefix, kafka={"bootstrap_servers": desk.bootstrap})
     assert yaml.safe_load(job.read_text())["prefix"] == desk.prefix
     with pytest.raises(SetupError, match=rf"topic {desk.prefix}\.training is not there; `murmura topics --create`"):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from safetensors.numpy import save_file
+from tiny_loop import write_base
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.training.encoders import from_scratch
@@ -76,4 +77,12 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, run: Path) -> Path:
     """The exported model of RECIPE, both graphs."""
     folder = tmp_path_factory.mktemp("exported") / "tiny"
     export(run, folder, graphs=("ragged", "padded"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def desk_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `desk`, a trained model of three tasks, and the recipe and data that it was made of."""
+    folder = tmp_path_factory.mktemp("desk")
+    write_base(folder)
     return folder

@@ -1,5 +1,6 @@
 """Which examples a run asks people about."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def wrong(count: int) -> list[dict]:
 
 def test_a_sure_error_names_its_file_and_line_and_what_was_given(model: Model, tmp_path: Path):
     right = [{"text": row["text"], "label": row["label"]} for row in rows(30, 7)]
-    (review,) = find_doubts(model, [held(tmp_path, [*right, wrong(1)[0]])], {})
+    (review,) = find_doubts(model, [held(tmp_path, [*right, wrong(1)[0]])], {}, roots=[tmp_path])
     assert (review.why, review.example.file, review.example.line) == ("error", "own.jsonl", 31)
     assert (review.given, review.predicted) == ("transfer", "lost")
     assert review.score >= 0.9
@@ -52,3 +53,33 @@ def test_people_are_asked_about_so_many_and_no_more(model: Model, tmp_path: Path
     lines = [{"text": f"{row['text']} {n}", "label": row["label"]} for n, row in enumerate(wrong(300))]
     found = find_doubts(model, [held(tmp_path, lines)], {})
     assert len(found) == MOST
+
+
+def test_files_of_one_name_in_two_folders_are_two(model: Model, tmp_path: Path):
+    sets = []
+    for name, lines in (("x", wrong(9)[:3]), ("y", wrong(18)[3:6])):
+        (tmp_path / name).mkdir()
+        sets.append(replace(held(tmp_path / name, lines), name=name))
+    found = find_doubts(model, sets, {}, roots=[tmp_path])
+    assert sorted(review.key for review in found) == [f"{n}/own.jsonl:{line}" for n in "xy" for line in (1, 2, 3)]
+
+
+def test_a_row_of_two_sets_is_asked_about_once_and_takes_nobody_s_place(model: Model, tmp_path: Path):
+    lines = [{"text": f"{row['text']} {n}", "label": row["label"]} for n, row in enumerate(wrong(300))]
+    every = held(tmp_path, lines)
+    found = find_doubts(model, [every, replace(every, name="new labels")], {})
+    assert len({review.key for review in found}) == len(found) == MOST
+
+
+def test_an_old_row_is_doubted_when_both_versions_contradict_its_label(model: Model, tmp_path: Path):
+    old = held(tmp_path, [*wrong(3)[:2], {"text": "send money to rome", "label": "transfer"}]).examples
+    found = find_doubts(model, [], {}, current=model, replayed={"intent": [*old, *old]}, roots=[tmp_path])
+    assert [(each.why.value, each.key) for each in found] == [
+        ("label_error", "own.jsonl:1"),
+        ("label_error", "own.jsonl:2"),
+    ]
+    assert find_doubts(model, [], {}, current=None, replayed={"intent": old}) == []
+
+
+def test_what_only_the_current_version_said_is_no_error(model: Model, tmp_path: Path):
+    assert find_doubts(model, [replace(held(tmp_path, wrong(9)), agreement=True)], {}) == []

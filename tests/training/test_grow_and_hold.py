@@ -111,3 +111,40 @@ def test_the_answer_of_before_costs_least_and_new_labels_are_free_where_only_the
 
 def test_a_batch_without_soft_rows_has_no_soft_targets():
     assert soft_targets([None, None], 4) is None
+
+
+def test_a_held_row_counts_the_temperature_squared_and_its_weight():
+    """weight * T^2 * KL(before / T, now / T), by hand; a quarter of the gradient would be lost without T^2."""
+    before, now = np.array([2.0, -1.0, 0.5], np.float32), torch.tensor([[0.5, 0.0, 1.0]])
+    soft = soft_targets([Held(before, np.array([True] * 3))], 3)
+    for temperature, weight in ((1.0, 1.0), (2.0, 1.0), (2.0, 0.25)):
+        was = torch.log_softmax(torch.from_numpy(before) / temperature, -1)
+        is_ = torch.log_softmax(now[0] / temperature, -1)
+        expected = weight * temperature**2 * float((was.exp() * (was - is_)).sum())
+        hold = Hold(weight=weight, temperature=temperature)
+        found = mixed_loss(KINDS["classification"], now, torch.tensor([0]), soft, hold, 0.0)
+        assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_of_several_labels_the_temperature_is_of_no_account():
+    soft = soft_targets([Held(np.array([2.0, -1.0], np.float32), np.array([True] * 2))], 2)
+
+    def loss(temperature: float) -> float:
+        now = torch.tensor([[0.5, 0.0]])
+        return mixed_loss(KINDS["multi_label"], now, torch.zeros(1, 2), soft, Hold(temperature=temperature), 0.0).item()
+
+    assert loss(1.0) == loss(4.0)
+
+
+def test_a_batch_is_the_mean_over_rows_with_a_label_and_held_rows_by_their_weight():
+    before = np.array([2.0, -1.0], np.float32)
+    soft = soft_targets([Held(before, np.array([True] * 2)), None], 2)
+    now, target = torch.tensor([[0.0, 0.0], [1.0, -1.0]]), torch.tensor([0, 0])
+    kind = KINDS["classification"]
+
+    def both(weight: float) -> float:
+        return mixed_loss(kind, now, target, soft, Hold(weight=weight), 0.0).item()
+
+    hard = kind.loss(now[1:], target[1:], 0.0).item()
+    held = (both(3.0) - both(1.0)) / 2
+    assert both(1.0) == pytest.approx(held + hard / 2, rel=1e-5)

@@ -1,0 +1,76 @@
+"""What one retraining learned stays learned, and measured, in the next."""
+
+from pathlib import Path
+
+import pytest
+from tiny_loop import loans, savings, write_corrections, write_job
+from tiny_training import write_jsonl
+
+from murmura.runtime.errors import SetupError
+from murmura.runtime.model import Model
+from murmura.training.corrections import read_corrections
+from murmura.training.earlier import read_earlier
+from murmura.training.job_preview import preview
+from murmura.training.retrain import retrain
+
+FIT = {"epochs": 6, "evaluations": 2, "encoder_lr": 1e-3, "head_lr": 5e-3, "dropout": 0.0, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def taught(desk_base: Path, tmp_path_factory) -> Path:
+    """A retraining that has learned `loan`; its version lies in `store`."""
+    folder = tmp_path_factory.mktemp("taught")
+    write_corrections(folder / "corrections")
+    retrain(write_job(folder, desk_base, fit=FIT), folder / "work", quiet=True)
+    return folder
+
+
+def second(folder: Path, desk_base: Path, taught: Path, **old) -> Path:
+    (folder / "corrections").mkdir(exist_ok=True)
+    write_jsonl(folder / "corrections" / "intent.train.jsonl", savings(60, 3))
+    write_jsonl(folder / "corrections" / "intent.heldout.jsonl", savings(30, 4))
+    data = {"recipe": str(desk_base / "base.yaml"), "data": str(desk_base), "replay": 0.5, **old}
+    return write_job(folder, desk_base, model={"folder": str(taught / "work/evaluate/model")}, old=data, fit=FIT)
+
+
+def test_a_label_that_no_row_would_teach_any_more_is_refused_before_training(desk_base, taught, tmp_path):
+    job = second(tmp_path, desk_base, taught)
+    for attempt in (lambda: list(preview(job)), lambda: retrain(job, tmp_path / "work", quiet=True)):
+        with pytest.raises(SetupError, match=r"job\.yaml:\d+: old: label 'loan' of task intent .* in old\.feedback"):
+            attempt()
+    assert not (tmp_path / "work").exists()
+
+
+def test_with_the_earlier_feedback_the_second_retraining_keeps_what_the_first_learned(desk_base, taught, tmp_path):
+    job = second(tmp_path, desk_base, taught, feedback=[str(taught / "work/data/set")])
+    done = retrain(job, tmp_path / "work", quiet=True)
+    found = {(each.task, each.set): each for each in done.gate.comparisons}
+    assert found["intent", "earlier feedback"].found.rows == 30
+    assert found["intent", "earlier feedback"].found.candidate >= 0.9
+    assert found["intent", "feedback"].found.candidate >= 0.9
+    model = Model.load(tmp_path / "work/evaluate/model")
+    outputs = model.predict([row["text"] for row in loans(60, 99)], ["intent"])
+    assert sum(out["intent"]["label"] == "loan" for out in outputs) / 60 >= 0.9
+
+
+def test_of_a_text_the_last_word_counts(desk_base, tmp_path):
+    manifest = Model.load(desk_base / "desk").manifest
+    for name, label in (("first", "lost"), ("then", "transfer")):
+        (tmp_path / name).mkdir()
+        lines = [{"text": text, "label": label} for text in ("said twice", "said now", f"only {name}")]
+        write_jsonl(tmp_path / name / "intent.train.jsonl", lines)
+    (tmp_path / "now").mkdir()
+    write_jsonl(tmp_path / "now" / "intent.train.jsonl", [{"text": "said now", "label": "other"}])
+    now = read_corrections(tmp_path / "now", manifest, 5)
+    found = read_earlier([tmp_path / "first", tmp_path / "then"], manifest, now)
+    labels = {example.text: example.labels[0] for example in found["intent"].train}
+    assert labels == {"said twice": "transfer", "only then": "transfer", "only first": "lost"}
+
+
+def test_earlier_feedback_needs_no_recipe(desk_base, taught, tmp_path):
+    job = second(tmp_path, desk_base, taught, recipe=None, data=None, feedback=[str(taught / "work/data/set")])
+    write_jsonl(tmp_path / "usual.jsonl", [{"text": f"send money to rome {n}"} for n in range(100)])
+    job.write_text(job.read_text() + "hold: {texts: [usual.jsonl]}\n")
+    said = "\n".join(preview(job))
+    assert "compare intent (earlier feedback): 30 rows" in said
+    assert "hold on to intent" in said

@@ -1,0 +1,202 @@
+"""Which rows the gate compares on, and what of the answers counts."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file, save_file
+from tiny_loop import loans, usual, write_corrections, write_job
+from tiny_training import rows, write_jsonl
+
+from murmura.runtime.errors import SetupError
+from murmura.runtime.model import Model
+from murmura.training import outcomes
+from murmura.training.corrections import read_corrections
+from murmura.training.gate import Verdict
+from murmura.training.gate_rows import held_answers, held_out_sets, texts_to_agree_on, unmeasured, weigh
+from murmura.training.hold_texts import CurrentAnswers, is_kept_apart
+from murmura.training.job import Gate, read_job
+from murmura.training.mix import Mix, plan_mix
+from murmura.training.retrain import retrain
+from murmura.training.targets import find_targets
+
+
+@pytest.fixture(scope="module")
+def current(desk_base: Path) -> Model:
+    return Model.load(desk_base / "desk")
+
+
+def mix_of(job: Path, current: Model) -> Mix:
+    value = read_job(job).value
+    return plan_mix(value, current.manifest, read_corrections(value.feedback.data, current.manifest, 5))
+
+
+def held_on(folder: Path, base: Path, **changes) -> Path:
+    """A job without old data, which holds on to the answers on two hundred usual texts."""
+    write_corrections(folder / "corrections")
+    write_jsonl(folder / "usual.jsonl", usual(200))
+    return write_job(folder, base, **{"old": None, "hold": {"texts": ["usual.jsonl"]}} | changes)
+
+
+def withholding(base: Path, folder: Path) -> Model:
+    """The same weights, with thresholds at which nothing is answered."""
+    shutil.copytree(base / "desk", folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for task in manifest["tasks"]:
+        if task["name"] == "intent":
+            task["thresholds"] = {"accept": 1.0, "out_of_scope": 0.0}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return Model.load(folder, verify=False)
+
+
+def test_a_candidate_that_withholds_everything_is_worse_as_served(desk_base, current, tmp_path):
+    write_corrections(tmp_path / "corrections")
+    mix = mix_of(write_job(tmp_path, desk_base), current)
+    result = weigh(current, withholding(desk_base, tmp_path / "mute"), held_out_sets(mix, ["intent"]), Gate())
+    verdicts = {(each.task, each.set): each.verdict for each in result.comparisons}
+    assert verdicts["intent", "test"] is Verdict.HELD
+    assert verdicts["intent", "test, served"] is Verdict.WORSE
+    assert "intent (test, served) is worse" in result.reason
+
+
+def test_a_row_out_of_scope_is_served_right_when_it_is_withheld_as_such(desk_base, current, tmp_path):
+    write_corrections(tmp_path / "corrections")
+    write_jsonl(tmp_path / "out.jsonl", [row for row in rows(60, 8) if row["label"] == "other"])
+    gate = {"reports": {"intent": {"out": {"rows": "out.jsonl"}}}}
+    mix = mix_of(write_job(tmp_path, desk_base, gate=gate), current)
+    result = weigh(current, withholding(desk_base, tmp_path / "mute"), held_out_sets(mix), Gate())
+    found = {each.set: each.found for each in result.comparisons if each.task == "intent"}
+    assert found["out, served"].current == pytest.approx(found["out"].current)
+    assert found["out, served"].candidate == 1.0
+
+
+def test_a_fifth_of_the_texts_is_kept_apart_and_never_held_on_to(desk_base, current, tmp_path):
+    mix = mix_of(held_on(tmp_path, desk_base), current)
+    apart = texts_to_agree_on(mix)
+    assert 25 <= len(apart["intent"]) <= 60  # of 200; the corrected ones have a label of their own
+    assert 35 <= len(apart["topics"]) <= 75  # of 260
+    assert not {row["text"] for row in loans(60, 3)} & set(apart["intent"])
+    answers = CurrentAnswers(desk_base / "desk", ["topics"], mix.texts())
+    held = answers.to_hold(current.tasks["topics"], None)
+    trained = {row["text"] for part in held.values() for row in part}
+    assert not trained & set(apart["topics"])
+    assert trained | set(apart["topics"]) == set(mix.texts())
+
+
+def test_the_same_text_is_kept_apart_in_every_run():
+    assert [text for text in ("a", "b", "c", "d", "e", "f", "g", "h") if is_kept_apart(text)] == ["e"]
+
+
+def test_the_current_version_agrees_with_itself_whatever_the_kind_of_task(desk_base, current, tmp_path):
+    mix = mix_of(held_on(tmp_path, desk_base), current)
+    result = weigh(current, current, held_answers(current, mix), Gate())
+    assert {(each.task, each.set) for each in result.comparisons} >= {
+        (task, "held answers") for task in ("intent", "topics", "places")
+    }
+    assert {(each.found.current, each.found.candidate) for each in result.comparisons} == {(1.0, 1.0)}
+
+
+def test_what_the_current_version_is_not_sure_of_is_not_agreed_on(desk_base, current, tmp_path, monkeypatch):
+    mix = mix_of(held_on(tmp_path, desk_base), current)
+    usual_rows = {held.task: len(held.examples) for held in held_answers(current, mix)}
+    monkeypatch.setattr(outcomes, "SURE_ENOUGH", 0.0)
+    every = {held.task: len(held.examples) for held in held_answers(current, mix)}
+    assert every == {task: len(texts) for task, texts in texts_to_agree_on(mix).items()}
+    monkeypatch.setattr(outcomes, "SURE_ENOUGH", 1.1)
+    assert held_answers(current, mix) == []
+    assert all(usual_rows[task] <= every[task] for task in every)
+
+
+def damaged(base: Path, folder: Path, task: str) -> Model:
+    """The current version with the head of one task turned over, exported anew."""
+    from murmura.training.export import export
+
+    shutil.copytree(base / "run", folder / "run")
+    file = folder / "run" / "checkpoint.safetensors"
+    weights = load_file(file)
+    weights[f"heads.{task}.weight"] = weights[f"heads.{task}.weight"][::-1].copy()
+    weights[f"heads.{task}.bias"] = weights[f"heads.{task}.bias"][::-1].copy()
+    save_file(weights, file)
+    export(folder / "run", folder / "model")
+    return Model.load(folder / "model")
+
+
+@pytest.mark.parametrize("task", ["intent", "topics", "places"])
+def test_without_old_data_a_damaged_model_is_refused(task, desk_base, current, tmp_path):
+    mix = mix_of(held_on(tmp_path, desk_base), current)
+    result = weigh(current, damaged(desk_base, tmp_path, task), held_answers(current, mix), Gate())
+    assert f"{task} (held answers) is worse" in result.reason
+
+
+def test_without_old_data_a_usual_retraining_passes(desk_base, tmp_path):
+    fit = {"epochs": 10, "evaluations": 1, "encoder_lr": 1e-3, "head_lr": 5e-3, "dropout": 0.0, "threads": 1}
+    done = retrain(held_on(tmp_path, desk_base, fit=fit), tmp_path / "work", quiet=True)
+    held = {each.task: each.found.candidate for each in done.gate.comparisons if each.set == "held answers"}
+    assert held.keys() == {"intent", "topics", "places"}
+    assert min(held.values()) >= 0.95
+    assert "held answers" in done.report.read_text()
+
+
+def test_a_task_of_the_old_recipe_without_a_test_part_is_measured_by_agreement(desk_base, current, tmp_path):
+    recipe = (desk_base / "base.yaml").read_text().replace("test: test.jsonl", "test: null")
+    (tmp_path / "base.yaml").write_text(recipe)
+    write_corrections(tmp_path / "corrections")
+    mix = mix_of(write_job(tmp_path, desk_base, old={"recipe": "base.yaml", "data": str(desk_base)}), current)
+    assert held_out_sets(mix) == [held for held in held_out_sets(mix) if held.name.startswith("feedback")]
+    assert {held.task for held in held_answers(current, mix)} == {"intent", "topics", "places"}
+
+
+def test_a_task_that_no_row_measures_is_named(desk_base, current, tmp_path):
+    write_corrections(tmp_path / "corrections")
+    mix = mix_of(write_job(tmp_path, desk_base, old=None), current)
+    notes = unmeasured(mix, held_out_sets(mix))
+    assert [note.split(":")[0] for note in notes] == [
+        "intent is compared on this feedback alone, which says little of what it knew before; gate.reports or "
+        "hold.texts can name more",
+        "topics is not compared",
+        "places is not compared",
+    ]
+
+
+def targets(job: Path, current: Model) -> list[str]:
+    return find_targets(read_job(job), current, mix_of(job, current))
+
+
+def confirmed(folder: Path, heldout: int) -> None:
+    """Feedback on topics that only says yes, so far as the model is right."""
+    for part, count, seed in (("train", 30, 5), ("heldout", heldout, 6)):
+        lines = [{"text": f"{row['text']} {n}", "label": row["topics"]} for n, row in enumerate(rows(count, seed))]
+        write_jsonl(folder / f"topics.{part}.jsonl", lines)
+
+
+def test_confirmations_and_a_stray_row_make_no_target(desk_base, current, tmp_path):
+    folder = write_corrections(tmp_path / "corrections")
+    confirmed(folder, 30)
+    write_jsonl(folder / "places.train.jsonl", [{"text": "gold card", "spans": []}])
+    write_jsonl(folder / "places.heldout.jsonl", [{"text": "to rome", "spans": []}])
+    assert targets(write_job(tmp_path, desk_base), current) == ["intent"]
+
+
+def test_without_ten_held_out_corrections_of_any_task_nothing_is_trained(desk_base, current, tmp_path):
+    folder = write_corrections(tmp_path / "corrections", heldout=9)
+    confirmed(folder, 30)
+    job = write_job(tmp_path, desk_base)
+    with pytest.raises(SetupError, match=r"job\.yaml:\d+: feedback: no task could .* 9 of 9 rows of intent, \d of 30"):
+        retrain(job, tmp_path / "work", quiet=True)
+    assert not (tmp_path / "work").exists()
+    assert targets(write_job(tmp_path, desk_base, gate={"target": ["topics"]}), current) == ["topics"]
+
+
+def test_a_named_target_without_rows_is_refused_before_training(desk_base, current, tmp_path):
+    write_corrections(tmp_path / "corrections")
+    job = write_job(tmp_path, desk_base, gate={"target": ["intent", "topics"]})
+    with pytest.raises(SetupError, match=r"job\.yaml:\d+: gate\.target: the feedback holds 0 rows of topics out"):
+        targets(job, current)
+
+
+def test_a_task_whose_forgetting_nothing_would_show_is_not_trained_unless_the_job_says_so(desk_base, current, tmp_path):
+    write_corrections(tmp_path / "corrections")
+    with pytest.raises(SetupError, match=r"nothing would show what task intent forgets: 0 rows .*gate\.allow_unmeas"):
+        targets(write_job(tmp_path, desk_base, old=None), current)
+    assert targets(write_job(tmp_path, desk_base, old=None, gate={"allow_unmeasured": True}), current) == ["intent"]

@@ -1,0 +1,145 @@
+"""A release takes the place of what it was compared with, and of nothing else. The topic is a dictionary here."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from tiny_loop import write_corrections, write_job
+
+from murmura.runtime.errors import SetupError
+from murmura.runtime.model_store import ModelStore
+from murmura.schemas.release import ReleaseState, released, rolled_back
+from murmura.training import going_live, job_checks, starting_point
+from murmura.training import retrain as retraining
+from murmura.training.retrain import Retraining, retrain
+
+NOW = datetime.now(UTC)
+
+
+class Silent(retraining.Announcer):
+    def __enter__(self):
+        return self
+
+
+@pytest.fixture
+def states(monkeypatch) -> dict[str, ReleaseState]:
+    found: dict[str, ReleaseState] = {}
+
+    async def read(kafka, topic):
+        return dict(found)
+
+    async def publish(kafka, topic, state):
+        found[state.name] = state
+
+    async def nothing_missing(kafka, topics):
+        return []
+
+    for module in (going_live, starting_point):
+        monkeypatch.setattr(module, "read_states", read)
+    monkeypatch.setattr(going_live, "publish_state", publish)
+    monkeypatch.setattr(job_checks.topics_admin, "check", nothing_missing)
+    monkeypatch.setattr(retraining, "Announcer", Silent)
+    return found
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    (tmp_path / "store").mkdir()
+    write_corrections(tmp_path / "corrections")
+    return ModelStore(tmp_path / "store")
+
+
+def job(folder: Path, base: Path, **changes) -> Path:
+    return write_job(folder, base, **{"kafka": {"bootstrap_servers": "localhost:1"}} | changes)
+
+
+def live(store: ModelStore, version: int, state: ReleaseState | None = None) -> ReleaseState:
+    return released(state, "desk", version, store.digest("desk", version), by="ops", why="", at=NOW)
+
+
+def another(base: Path, folder: Path) -> Path:
+    """A model of the same tasks that answers otherwise."""
+    import json
+    import shutil
+
+    shutil.copytree(base / "desk", folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["tasks"][0]["thresholds"] = {"accept": 0.5}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_folder_is_released_over_the_live_version_that_it_is(desk_base, store, states, tmp_path):
+    store.push(desk_base / "desk")
+    states["desk"] = live(store, 1)
+    done = retrain(job(tmp_path, desk_base), tmp_path / "work", quiet=True)
+    assert (done.version, done.generation) == (2, 2)
+
+
+def test_a_folder_is_not_released_over_a_live_version_that_it_is_not(desk_base, store, states, tmp_path):
+    store.push(another(desk_base, tmp_path / "other"))
+    states["desk"] = live(store, 1)
+    with pytest.raises(
+        SetupError, match=r"desk 1 is live \(generation 1\), and the gate compares with 0, which is ano"
+    ):
+        retrain(job(tmp_path, desk_base), tmp_path / "work", quiet=True)
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_live_version_that_the_store_does_not_have_cannot_be_compared_with(desk_base, store, states, tmp_path):
+    store.push(desk_base / "desk")
+    state = live(store, 1)
+    states["desk"] = state.model_copy(update={"current": state.current.model_copy(update={"version": 7})})
+    with pytest.raises(SetupError, match=r"desk 7 is live, and the gate has to compare with it, but it cannot be had"):
+        retrain(job(tmp_path, desk_base), tmp_path / "work", quiet=True)
+
+
+def test_what_was_released_while_it_trained_is_not_undone(desk_base, store, states, tmp_path, monkeypatch):
+    store.push(desk_base / "desk")
+    store.push(another(desk_base, tmp_path / "other"))
+    states["desk"] = live(store, 1)
+    real = Retraining._gate
+
+    def meanwhile(self, folder: Path):
+        states["desk"] = live(store, 2, states["desk"])
+        return real(self, folder)
+
+    monkeypatch.setattr(Retraining, "_gate", meanwhile)
+    mine = job(tmp_path, desk_base, model={"store": str(tmp_path / "store"), "name": "desk"})
+    with pytest.raises(SetupError, match=r"desk 2 is live \(generation 2\), and the gate compares with 1"):
+        retrain(mine, tmp_path / "work", quiet=True)
+    assert states["desk"].current.version == 2
+
+
+def test_a_version_that_was_gone_back_from_is_not_released_again(desk_base, store, states, tmp_path, monkeypatch):
+    """Killed between the release and its marker; then somebody on call goes back."""
+
+    class Gone(BaseException):
+        pass
+
+    store.push(desk_base / "desk")
+    states["desk"] = live(store, 1)
+    real = Retraining._release
+
+    def killed(self, folder: Path):
+        real(self, folder)
+        raise Gone
+
+    monkeypatch.setattr(Retraining, "_release", killed)
+    mine = job(tmp_path, desk_base, model={"store": str(tmp_path / "store"), "name": "desk"})
+    with pytest.raises(Gone):
+        retrain(mine, tmp_path / "work", quiet=True)
+    assert states["desk"].current.version == 2
+    monkeypatch.setattr(Retraining, "_release", real)
+    states["desk"] = rolled_back(states["desk"], by="on call", why="bad", at=NOW)
+    with pytest.raises(SetupError, match=r"desk 2 was released before \(generation 2\), and since generation 3 desk 1"):
+        retrain(mine, tmp_path / "work", quiet=True)
+    assert states["desk"].current.version == 1
+
+
+def test_a_release_that_lacks_only_its_marker_is_not_made_twice(desk_base, store, states, tmp_path):
+    mine = job(tmp_path, desk_base)
+    retrain(mine, tmp_path / "work", quiet=True)
+    (tmp_path / "work" / "release" / "done.json").unlink()
+    assert retrain(mine, tmp_path / "work", quiet=True).generation == 1
+    assert states["desk"].generation == 1

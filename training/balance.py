@@ -1,0 +1,70 @@
+"""How feedback is divided and weighted: each label keeps rows to learn from, and a rare one is seen as often as others."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from .corrections import named
+from .data import Example
+
+MOST_REPEATS: Final = 20
+VALIDATION_SHARE: Final = 0.1
+DIVISIBLE: Final = 5
+"""A label with fewer rows gives none away."""
+
+
+def divided(rows: Iterable[Example], seed: int) -> tuple[list[Example], list[Example]]:
+    """Return rows to learn from and rows to validate on: of each label a tenth, of five rows one, of fewer none."""
+    shuffled = list(rows)
+    random.Random(seed).shuffle(shuffled)
+    counted = count(shuffled)
+    strata: dict[str | None, list[Example]] = defaultdict(list)
+    for example in shuffled:
+        strata[rarest(example, counted)].append(example)
+    kept: list[Example] = []
+    validation: list[Example] = []
+    for label, mine in strata.items():
+        # Of a text with several labels the rarest decides: it has the least to give away.
+        few = 0 if len(mine) < DIVISIBLE else max(1, round(VALIDATION_SHARE * len(mine)))
+        assert label is None or few < len(mine)
+        validation += mine[:few]
+        kept += mine[few:]
+    random.Random(seed).shuffle(kept)
+    return kept, validation
+
+
+def by_repeats(rows: Iterable[Example], before: float) -> dict[int, list[Example]]:
+    """Return the rows by how often each is to be seen, `before` being how often an old label is on average."""
+    rows = list(rows)
+    counted = count(rows)
+    found: dict[int, list[Example]] = defaultdict(list)
+    for example in rows:
+        label = rarest(example, counted)
+        wanted = 1 if label is None else round(before / counted[label])
+        found[min(MOST_REPEATS, max(1, wanted))].append(example)
+    return dict(sorted(found.items()))
+
+
+def replayed(rows: Sequence[Example], share: float, seed: int, least: int = DIVISIBLE) -> list[Example]:
+    """Draw a share of the rows, and of each label at least `least` rows where it has so many: none is to go missing."""
+    size = round(share * len(rows))
+    if not size:
+        return []
+    chosen = random.Random(seed).sample(range(len(rows)), size)
+    drawn, there = set(chosen), count(rows[at] for at in chosen)
+    for at, example in enumerate(rows):
+        if at not in drawn and any(there[label] < least for label in set(named(example))):
+            chosen.append(at)
+            there.update(set(named(example)))
+    return [rows[at] for at in chosen]
+
+
+def count(rows: Iterable[Example]) -> Counter[str]:
+    """Count the rows that name each label."""
+    return Counter(label for example in rows for label in set(named(example)))
+
+
+def rarest(example: Example, counted: Mapping[str, int]) -> str | None:
+    """Return the label of an example that the fewest rows have; None when it has no label."""
+    return min(sorted(set(named(example))), key=lambda label: counted[label], default=None)

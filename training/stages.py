@@ -1,0 +1,269 @@
+"""The stages of a retraining: each writes a folder of its own, and reads those of the stages before it."""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from tqdm import tqdm
+
+from ..runtime.errors import SetupError
+from ..runtime.model import Model
+from ..runtime.model_store import ModelStore
+from ..runtime.store import read_manifest
+from ..runtime.yaml_file import YamlFile
+from ..schemas.manifest import ModelManifest
+from ..schemas.result import ModelRef
+from ..schemas.review import Review
+from ..schemas.training_event import TrainingEventKind as Event
+from .announce import Announcer
+from .corrections import Corrections, read_corrections
+from .doubts import find_doubts
+from .evaluate import Scores, answers, write_report
+from .export import export
+from .fit import Progress, fit
+from .gate import GateResult, from_json
+from .gate_rows import HeldOutSet, accuracy_by_set, held_answers, held_out_sets, unmeasured, weigh
+from .going_live import already_there, identity, make_current
+from .job import Job
+from .job_checks import check_mix
+from .job_feedback import ingest_for
+from .kinds import KINDS
+from .mix import RECIPE, Mix, plan_mix, write_mix
+from .run_folder import RunFolder
+from .starting_point import StartingPoint
+from .targets import find_targets
+from .work_folder import Facts, WorkFolder
+
+REVIEWS: Final = "reviews.jsonl"
+Say = Callable[[str], None]
+
+
+class Stages:
+    """What there is to do, by stage. Every `_STAGE(folder)` fills the folder and returns what is worth noting."""
+
+    def __init__(
+        self,
+        file: YamlFile[Job],
+        work: WorkFolder,
+        announcer: Announcer,
+        start: StartingPoint | None,
+        *,
+        quiet: bool,
+        say: Say,
+        begins: Say = lambda stage: None,
+    ) -> None:
+        self._file, self._job = file, file.value
+        self._work, self._announcer, self._start = work, announcer, start
+        self._quiet, self._say, self._begins = quiet, say, begins
+
+    # -- what the stages before have left ----------------------------------------------------------------------------
+
+    def _folder(self, stage: str) -> Path:
+        return self._work.path / stage
+
+    def _facts(self, stage: str) -> Facts:
+        facts = self._work.facts(stage)
+        assert facts is not None
+        return facts
+
+    @cached_property
+    def current(self) -> Path:
+        """The folder of the version that the run starts from."""
+        return self._folder("current") / str(self._facts("current")["folder"])
+
+    @cached_property
+    def manifest(self) -> ModelManifest:
+        return read_manifest(self.current)
+
+    @property
+    def candidate(self) -> Path:
+        return self._folder("evaluate") / "model"
+
+    @cached_property
+    def corrections(self) -> Mapping[str, Corrections]:
+        return read_corrections(self._folder("data") / "set", self.manifest, self._job.feedback.least_rows)
+
+    @cached_property
+    def mix(self) -> Mix:
+        return plan_mix(self._job, self.manifest, self.corrections)
+
+    @cached_property
+    def sets(self) -> list[HeldOutSet]:
+        return held_out_sets(self.mix, self._facts("mix")["targets"])
+
+    @property
+    def gate(self) -> GateResult:
+        return from_json((self._folder("gate") / "gate.json").read_text(encoding="utf-8"))
+
+    # -- the stages --------------------------------------------------------------------------------------------------
+
+    def _watched(self, sets: Sequence[HeldOutSet], what: str) -> Iterator[HeldOutSet]:
+        """Yield the sets beside a bar, on a terminal only."""
+        rows = sum(len(held.examples) for held in sets)
+        with tqdm(total=rows, desc=what, unit="row", disable=True if self._quiet else None, leave=False) as bar:
+            for held in sets:
+                yield held
+                bar.update(len(held.examples))
+
+    def _current(self, folder: Path) -> Facts:
+        start = self._start
+        assert start is not None
+        name, version = start.manifest.name, start.manifest.version
+        start.copy_to(folder / f"{name}-{version}", self._job.model.base)
+        facts = {"name": name, "version": version, "digest": start.digest, "folder": f"{name}-{version}"}
+        return facts | {"identity": identity(start.manifest), "said": f"{name} {version}"}
+
+    def _data(self, folder: Path) -> Facts:
+        given, target = self._job.feedback, folder / "set"
+        if given.data is not None:
+            shutil.copytree(given.data, target)
+        else:
+            asyncio.run(ingest_for(self._job, self.manifest, target, quiet=self._quiet))
+        found = read_corrections(target, self.manifest, given.least_rows)
+        said = [f"{name} {len(each.train)} rows and {len(each.heldout)} held out" for name, each in found.items()]
+        new = {name: each.new for name, each in found.items() if each.new}
+        said += [f"new to {name}: {', '.join(labels)}" for name, labels in new.items()]
+        return {"new": new, "said": "; ".join(said)}
+
+    def _mix(self, folder: Path) -> Facts:
+        try:
+            check_mix(self._file, self.mix)
+            targets = find_targets(self._file, Model.load(self.current), self.mix)
+        except SetupError:
+            self._work.forget("data")  # the next run is to see the feedback that has come in until then
+            raise
+        counts = write_mix(self.mix, self.current, folder)
+        said = [f"{task} {_counted(each['rows'])}" for task, each in counts.items()]
+        return {"tasks": counts, "targets": targets, "said": "; ".join(said)}
+
+    def _fit(self, folder: Path) -> Facts:
+        mixed = self._folder("mix")
+        out = folder / "run"
+        record = fit(mixed / RECIPE, mixed, out, encoder=self.current, quiet=self._quiet, told=self._tell_progress)
+        self._keep_limits(out)
+        grown = {task: dict(labels) for task, labels in record.grown.items()}
+        said = f"{record.steps} batches in {record.cpu_seconds:.0f} CPU-seconds, best at {record.best_step}"
+        return {"grown": grown, "steps": record.steps, "cpu_seconds": record.cpu_seconds, "said": said}
+
+    def _keep_limits(self, run: Path) -> None:
+        """Tasks without old data keep calibration and thresholds: what they were held to are no labels to choose on."""
+        folder = RunFolder(run)
+        record = folder.record()
+        specs = [
+            spec
+            if spec.name in self.mix.old
+            else spec.model_copy(
+                update={
+                    "calibration": self.manifest.task(spec.name).calibration,
+                    "thresholds": self.manifest.task(spec.name).thresholds,
+                }
+            )
+            for spec in record.tasks
+        ]
+        folder.save_record(record.model_copy(update={"tasks": specs}))
+
+    def _tell_progress(self, progress: Progress) -> None:
+        self._announcer.say(
+            Event.PROGRESS, step=progress.step, steps=progress.steps, loss=progress.loss, metrics=progress.metrics
+        )
+
+    def _export(self, folder: Path) -> Facts:
+        made = export(self._folder("fit") / "run", folder / "model")
+        return {"said": f"{sum(entry.bytes for entry in made.files) / 1e6:.1f} MB, equal to torch"}
+
+    def _evaluate(self, folder: Path) -> Facts:
+        shutil.copytree(self._folder("export") / "model", folder / "model")
+        model = Model.load(folder / "model")
+        scores: Scores = {}
+        for held in self._watched(self.sets, "evaluate"):
+            spec = model.tasks[held.task]
+            found = KINDS[spec.kind].score(list(answers(model, spec, held.examples)), spec, held.scope)
+            scores.setdefault(held.task, {})[held.name] = found
+        write_report(folder / "model", model.manifest, scores)
+        rows = sum(len(held.examples) for held in self.sets)
+        return {"said": f"{rows} held-out rows in {len(self.sets)} sets"}
+
+    def _gate(self, folder: Path) -> Facts:
+        before, after = Model.load(self.current), Model.load(self.candidate)
+        sets = [*self.sets, *held_answers(before, self.mix)]
+        notes = unmeasured(self.mix, sets)
+        result = weigh(before, after, self._watched(sets, "gate"), self._job.gate, notes)
+        (folder / "gate.json").write_text(result.to_json(), encoding="utf-8")
+        about = {"model": self.manifest.name, "current": str(self.manifest.version), "run": self._work.run}
+        (folder / "gate.md").write_text(result.to_markdown(about), encoding="utf-8")
+        self._announcer.say(Event.EVALUATED, metrics=accuracy_by_set(result))
+        outcome = Event.GATE_PASSED if result.passed else Event.GATE_REFUSED
+        figures = [each.figure() for each in result.comparisons]
+        self._announcer.say(outcome, gate=figures, message=result.reason or None)
+        reviews = find_doubts(
+            after,
+            sets,
+            self.corrections,
+            current=before,
+            replayed={name: self.mix.replayed(name) for name in self.mix.old},
+            roots=self._roots(),
+        )
+        if result.passed:  # asked once the version has its number
+            (folder / REVIEWS).write_text("".join(f"{each.model_dump_json()}\n" for each in reviews), encoding="utf-8")
+        else:
+            self._announcer.ask(reviews)
+        said = "; ".join(["passed" if result.passed else "refused", *notes])
+        return {"passed": result.passed, "reason": result.reason, "said": said}
+
+    def _roots(self) -> list[Path]:
+        old = self._job.old
+        return [*([old.folder] if old and old.recipe else []), self._folder("data"), self._file.path.parent.resolve()]
+
+    def _push(self, folder: Path) -> Facts:
+        if not self._job.release.push or self._job.model.store is None:
+            why = "the job names no model.store" if self._job.release.push else "release.push is false"
+            self._ask(None)
+            return {"said": f"not pushed: {why}; the candidate lies in {self.candidate}"}
+        store = ModelStore(self._job.model.store)
+        version = already_there(store, read_manifest(self.candidate)) or store.push(self.candidate)
+        self._ask(version)
+        name = self.manifest.name
+        return {"version": version, "digest": store.digest(name, version), "said": f"{name} {version} in {store.where}"}
+
+    def _ask(self, version: int | None) -> None:
+        lines = (self._folder("gate") / REVIEWS).read_text(encoding="utf-8").splitlines()
+        reviews: Iterable[Review] = (Review.model_validate_json(line) for line in lines)
+        if version is not None:
+            by = ModelRef(name=self.manifest.name, version=version)
+            reviews = (review.model_copy(update={"model": by}) for review in reviews)
+        self._announcer.ask(list(reviews))
+
+    def _release(self, folder: Path) -> Facts:
+        pushed, began = self._facts("push"), self._facts("current")
+        if "version" not in pushed or not self._job.release.release or self._job.kafka is None:
+            return {"said": "not released"}
+        name, version = self.manifest.name, pushed["version"]
+        generation = asyncio.run(
+            make_current(
+                self._job,
+                name,
+                version,
+                pushed["digest"],
+                began=began["identity"],
+                began_version=began["version"],
+                why=self._job.release.why or _gain(self.gate),
+            )
+        )
+        self._announcer.say(Event.RELEASED, version=version, generation=generation)
+        return {"generation": generation, "said": f"{name} {version} is current (generation {generation})"}
+
+
+def _gain(result: GateResult) -> str:
+    gains = [
+        f"{c.task}: {100 * c.found.current:.1f} to {100 * c.found.candidate:.1f}"
+        for c in result.comparisons
+        if c.target
+    ]
+    return f"feedback, held out: {'; '.join(gains)}"[:900]
+
+
+def _counted(rows: Mapping[str, Any]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in rows.items() if count)
