@@ -138,12 +138,12 @@ def test_an_agent_of_ones_own_is_served_beside_ours(own_kafka, tiny_model: Path,
 @pytest.mark.slow
 @pytest.mark.minilm
 def test_a_pipeline_is_routed_by_rules(own_kafka, tmp_path: Path):
-    at = ("--config", "murmura.yaml", "--bootstrap", own_kafka.bootstrap)
+    at = ("--config", "examples/e09_routing/murmura.yaml", "--bootstrap", own_kafka.bootstrap)
     agents = ("classification", "analysis", "dialogue")
-    cwd, model = EXAMPLES / "e09_routing", EXAMPLES.parent / "deploy/demo/model"
+    cwd, model, tickets = EXAMPLES.parent, "deploy/demo/model", "examples/e09_routing/tickets.jsonl"
     run(MURMURA, "topics", "--create", "--partitions", "2", *agents, *at, cwd=cwd)
     with served(*agents, *at, model=model, log=tmp_path / "serve.log", cwd=cwd):
-        run(MURMURA, "publish", "desk.tickets", "tickets.jsonl", "--key-field", "customer", *at, cwd=cwd)
+        run(MURMURA, "publish", "desk.tickets", tickets, "--key-field", "customer", *at, cwd=cwd)
         classified = tailed("desk.classified", 6, *at[2:])
         analysed = tailed("murmura.analysis.results", 2, *at[2:])
         replies = tailed("murmura.dialogue.replies", 3, *at[2:])
@@ -189,8 +189,9 @@ async def test_the_desk_asks_acts_and_hands_over():
 @pytest.mark.slow
 def test_it_is_served_and_talked_to_as_its_first_lines_say(own_kafka, tmp_path: Path):
     at = ("--bootstrap", own_kafka.bootstrap)
-    run(MURMURA, "topics", "--create", "--partitions", "2", "dialogue", "--config", "murmura.yaml", *at, cwd=DIALOGUE)
-    with served("dialogue", "--config", "murmura.yaml", *at, model=DEMO, log=tmp_path / "serve.log", cwd=DIALOGUE):
+    desk, cwd = ("dialogue", "--config", "examples/e08_dialogue/murmura.yaml", *at), EXAMPLES.parent
+    run(MURMURA, "topics", "--create", "--partitions", "2", *desk, cwd=cwd)
+    with served(*desk, model=Path("deploy/demo/model"), log=tmp_path / "serve.log", cwd=cwd):
         with (DIALOGUE / "turns.txt").open() as turns:
             chat = subprocess.run(
                 [MURMURA, "chat", "--json", "--patience", "60", *at],
