@@ -34,7 +34,13 @@ def write_job(work: Path, bootstrap: str, model: str, data: Path | None) -> Path
     job: dict[str, Any] = {
         "model": {"store": str(work / "store"), "name": model},
         "feedback": {"ingest": {"requests": [TOPIC], "split": "text"}, "weight": 5},
-        "fit": {"epochs": 2, "evaluations": 2, "threads": max(1, (os.cpu_count() or 2) - 1)},
+        "fit": {
+            "epochs": 2,
+            "evaluations": 1,
+            "encoder_lr": 3.0e-5,
+            "dropout": 0.0,
+            "threads": max(1, (os.cpu_count() or 2) - 1),
+        },
         "gate": {"reports": dict(reports)},
         "release": {"by": "the demo", "why": "corrections of a new product"},
         "kafka": {"bootstrap_servers": bootstrap, "fetch_max_wait_ms": FETCH_MAX_WAIT_MS},

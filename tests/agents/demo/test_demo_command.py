@@ -1,19 +1,14 @@
 """`murmura demo` in a process of its own, without and with a terminal."""
 
-import fcntl
-import os
-import pty
 import re
 import signal
-import struct
 import subprocess
-import sys
 import termios
-import threading
 import time
 from pathlib import Path
 
 import pytest
+from demo_terminal import LAST_LINE, MURMURA, Terminal, environment
 
 from murmura.agents.demo import command as demo_command
 from murmura.agents.demo import room
@@ -21,19 +16,7 @@ from murmura.agents.demo.traffic import read_samples
 from murmura.runtime.errors import SetupError
 
 ROOT = Path(__file__).resolve().parents[3]
-MURMURA = str(Path(sys.executable).with_name("murmura"))
-LAST_LINE = r"published (\d+), answered (\d+), dead-lettered (\d+), lost (\d+)"
 MESSAGES = ROOT / "deploy/demo/messages.jsonl"
-
-
-def environment() -> dict[str, str]:
-    # A production set-up in the environment must not reach into a demo.
-    return os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "MURMURA_KAFKA__BOOTSTRAP_SERVERS": "production.invalid:9092",
-        "TERM": "xterm-256color",
-    }
 
 
 def demo(*arguments: object) -> list[str]:
@@ -66,36 +49,6 @@ def test_without_a_terminal_it_prints_lines_and_its_books_balance(tiny_model):
     assert sum(" ms" in line for line in lines) == published
     assert any("/metrics" in line and "/readyz" in line for line in lines)
     assert "murmura serve --bootstrap HOST:PORT" in rest
-
-
-class Terminal:
-    """A pseudo terminal of 120 x 30 characters with the demo in it."""
-
-    def __init__(self, command: list[str]) -> None:
-        self.output = b""
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
-        self.before = termios.tcgetattr(theirs)
-        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment())
-        self.ours, self.theirs = ours, theirs
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        while data := os.read(self.ours, 65536):
-            self.output += data
-
-    def wait_for(self, text: str, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
-        while text not in (shown := self.shown()):
-            assert time.monotonic() < deadline, shown[-3000:]
-            time.sleep(0.05)
-
-    def shown(self) -> str:
-        """All that was ever drawn, without colours and cursor movements."""
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.output.decode(errors="replace"))
-
-    def type(self, text: str) -> None:
-        os.write(self.ours, text.encode())
 
 
 def test_on_a_terminal_a_person_can_type_a_message_and_leave(tiny_model):

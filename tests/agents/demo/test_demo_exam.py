@@ -54,7 +54,7 @@ def test_the_new_product_has_as_many_messages_of_each_intent():
     given = Counter(row["intent"] for row in read_rows(CORRECTIONS))
     asked = Counter(read_papers()[0].answers.values())
     assert given.keys() == asked.keys()
-    assert set(given.values()) == {40}
+    assert set(given.values()) == {60}
     assert set(asked.values()) == {18}
 
 
