@@ -17,7 +17,7 @@ class TrainingEventKind(StrEnum):
     STARTED = "run.started"
     """Once more with the same run id where an interrupted run goes on."""
     PROGRESS = "run.progress"
-    """Each time that the validation parts have been scored."""
+    """Each time that the validation parts have been scored, and without `metrics` every few seconds between."""
     EVALUATED = "run.evaluated"
     GATE_PASSED = "gate.passed"
     GATE_REFUSED = "gate.refused"

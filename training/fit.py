@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -39,6 +39,9 @@ class Progress:
     metrics: dict[str, dict[str, float]]
 
 
+PROGRESS_S: Final = 5.0
+
+
 def fit(
     recipe_path: Path,
     data: Path,
@@ -49,7 +52,8 @@ def fit(
     quiet: bool = False,
     told: Callable[[Progress], None] = lambda progress: None,
 ) -> RunRecord:
-    """Train as the recipe says; `seed` and `encoder`, a folder, override the recipe's. `told` hears of each scoring of the validation parts.
+    """Train as the recipe says; `seed` and `encoder`, a folder, override the recipe's. `told` hears of each scoring of the
+    validation parts, and every five seconds between them.
 
     Raises SetupError for whatever is wrong beforehand.
     """
@@ -96,6 +100,7 @@ def train(run: Fitting, *, quiet: bool = False, told: Callable[[Progress], None]
     scored_at = {round(steps * k / recipe.budget.evaluations) for k in range(1, recipe.budget.evaluations + 1)}
     unknown_id = run.checkpoint.tokenizer.token_to_id("[UNK]")
     smooth: dict[str, float] = {}
+    last_told = time.monotonic()
     say = (lambda _: None) if quiet else tqdm.write
     with (
         SummaryWriter(str(run.folder.path / "tensorboard")) as board,
@@ -127,12 +132,13 @@ def train(run: Fitting, *, quiet: bool = False, told: Callable[[Progress], None]
             if step % 20 == 0:
                 board.add_scalar(f"loss/{data.name}", smooth[data.name], step)
                 bar.set_postfix({name: f"{mean:.3f}" for name, mean in smooth.items()}, refresh=False)
-            if step in scored_at:
-                scores = validate(run, step, board, say)
+            if step in scored_at or time.monotonic() - last_told > PROGRESS_S:
+                scores = validate(run, step, board, say) if step in scored_at else {}
                 told(Progress(step, steps, dict(smooth), scores))
-                if recipe.budget.patience and run.stale >= recipe.budget.patience:
-                    say(f"no better for {run.stale} evaluations: ending at step {step}")
-                    break
+                last_told = time.monotonic()
+            if step in scored_at and recipe.budget.patience and run.stale >= recipe.budget.patience:
+                say(f"no better for {run.stale} evaluations: ending at step {step}")
+                break
 
 
 def validate(run: Fitting, step: int, board: SummaryWriter, say: Callable[[str], Any]) -> dict[str, dict[str, float]]:

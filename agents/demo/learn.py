@@ -24,6 +24,8 @@ AROUND_S: Final = 5.0
 """How long after the swap still counts as around it."""
 SWAP_S: Final = 60.0
 ANSWER_S: Final = 30.0
+PACE_S: Final = 0.12
+"""How long a person takes before the next: long enough for whoever watches to read some."""
 _AT_ONCE: Final = 4
 """Messages that are open at a time when many are asked: a conversation, no backlog."""
 PEOPLE: Final = ("ann", "bo", "cem")
@@ -96,6 +98,7 @@ class Story:
                 *(feedback_on(message, task, Verdict.CORRECTION, label, person) for task, label in right.items())
             )
             board.say(Stage.CORRECT, f"{number} of {len(rows)} messages, by {', '.join(PEOPLE)}")
+            await asyncio.sleep(PACE_S)
 
         await self._send_all(list(by_text), correct)
         labels = len(set(by_text.values()))

@@ -60,6 +60,7 @@ async def test_what_people_correct_is_answered_right_after_a_retraining(
 ):
     desk = corrected
     monkeypatch.setenv("MURMURA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("murmura.training.fit.PROGRESS_S", float("inf"))  # or a busy machine brings more events
     desk.agents = [_with_tasks(desk)]
     url = str(tmp_path / "store")
     store, kafka = ModelStore(url), KafkaSettings(bootstrap_servers=desk.bootstrap)
@@ -127,13 +128,16 @@ async def _the_run_was_told(desk: Desk, work: Path) -> None:
     records = await desk.read(f"{desk.prefix}.training", 6)
     events = [TrainingEvent.model_validate_json(record.value) for record in records]
     names = [event.event.value for event in events]
-    assert names == ["run.started", *["run.progress"] * 2, "run.evaluated", "gate.passed", "run.released"]
+    assert list(dict.fromkeys(names)) == ["run.started", "run.progress", "run.evaluated", "gate.passed", "run.released"]
+    assert sum(bool(event.metrics) for event in events if event.event == "run.progress") == 2
     assert {record.key.decode() for record in records} == {json.loads((work / "job.json").read_text())["run"]}
-    assert events[1].metrics["intent"]["main"] >= 0
-    gate = {f"{figure.task}/{figure.set}": figure for figure in events[4].gate}
+    scored = next(event for event in events if event.metrics)
+    assert scored.metrics["intent"]["main"] >= 0
+    passed, went_live = events[-2:]
+    gate = {f"{figure.task}/{figure.set}": figure for figure in passed.gate}
     assert gate["intent/feedback"].verdict == "better"
     assert gate["intent/test"].verdict != "worse"
-    assert (events[5].version, events[5].generation) == (2, 2)
+    assert (went_live.version, went_live.generation) == (2, 2)
     reviews = [Review.model_validate_json(record.value) for record in await desk.read(f"{desk.prefix}.reviews", 3)]
     asked = {review.key for review in reviews if review.why == "error"}
     assert {f"slips.jsonl:{line}" for line in (1, 2, 3)} <= asked

@@ -17,6 +17,12 @@ from murmura.training.fit import fit
 from murmura.training.recipe import Encoder
 
 
+@pytest.fixture(autouse=True)
+def progress_only_with_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine must not bring events that an idle one does not."""
+    monkeypatch.setattr("murmura.training.fit.PROGRESS_S", float("inf"))
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.jsonl and test.jsonl: three intents, two topics, places as spans."""

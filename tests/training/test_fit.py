@@ -9,7 +9,7 @@ from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.training.encoders import load
-from murmura.training.fit import fit
+from murmura.training.fit import Progress, fit
 from murmura.training.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]
@@ -154,3 +154,14 @@ def test_thresholds_can_be_chosen_on_a_file_of_ones_own(data: Path, tmp_path: Pa
 
 def test_the_record_is_plain_json(run: Path) -> None:
     assert json.loads((run / "run.json").read_text())["name"] == "tiny"
+
+
+def test_whoever_listens_hears_the_loss_between_two_scorings(
+    data: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("murmura.training.fit.PROGRESS_S", 0.0)
+    recipe = write_recipe(budget={"steps": 4, "evaluations": 2}, tasks=INTENT)
+    heard: list[Progress] = []
+    fit(recipe, data, tmp_path / "run", quiet=True, told=heard.append)
+    assert [(each.step, bool(each.metrics)) for each in heard] == [(1, False), (2, True), (3, False), (4, True)]
+    assert all(each.loss["intent"] > 0 for each in heard)
