@@ -22,6 +22,7 @@ BENCHMARKS = {
     "conversations": "order and state of conversations while the process is killed",
     "ingest": "feedback, results and requests into a data set",
     "joint_training": "joint training against a plain hand-written loop",
+    "corrections": "300 corrections of intents never seen, learned, with what became of the rest",
 }
 
 

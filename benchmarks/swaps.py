@@ -8,6 +8,7 @@ there. Model: MiniLM-L6 with four heads of random weights.
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -107,10 +108,19 @@ class Swapping:
         self.store = ModelStore(str(scratch / "store"))
         (scratch / "model").mkdir()
         self.folder = model_folder(scratch / "model")
-        self.bad = [self.damaged, self.wrong_digest, self.not_finite, self.not_reproduced, self.lacks_task]
+        self._kinds = [self.damaged, self.wrong_digest, self.not_finite, self.not_reproduced, self.lacks_task]
+        self._bad: list[tuple[int, str]] = []
+        self._turns = itertools.count()
 
     def good(self) -> tuple[int, str]:
         return self._pushed(self.folder)
+
+    def a_bad_one(self) -> tuple[int, str]:
+        """One of each kind in turn, and then the same ones again."""
+        turn = next(self._turns)
+        if turn < len(self._kinds):
+            self._bad.append(self._kinds[turn]())
+        return self._bad[turn % len(self._kinds)]
 
     def damaged(self) -> tuple[int, str]:
         """A file in the store is not what was pushed."""
@@ -241,7 +251,7 @@ async def run(bootstrap: str, data: Path, swaps: int, bad: int, scratch: Path, p
         for number in range(swaps):
             # Made before the clock runs: building a bad graph is no part of a swap.
             is_bad = number % (swaps // bad) == 1
-            made = await asyncio.to_thread(swapping.bad[number // (swaps // bad) % 5] if is_bad else swapping.good)
+            made = await asyncio.to_thread(swapping.a_bad_one if is_bad else swapping.good)
             await asyncio.sleep(1.0)
             began = time.monotonic()
             await swapping.release(*made)
@@ -275,9 +285,10 @@ async def main() -> None:
     parser.add_argument("--bootstrap", help="a running Kafka; default: one is started")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--rate", type=float, default=200, help="requests a second; about half of what two cores take")
+    parser.add_argument("--swaps", type=int, default=20, help="of which a quarter are bad")
     parser.add_argument("--short", action="store_true")
     args = parser.parse_args()
-    swaps, bad = (10, 5) if args.short else (20, 5)
+    swaps, bad = (10, 5) if args.short else (args.swaps, args.swaps // 4)
     with tempfile.TemporaryDirectory() as scratch, real_kafka(args.bootstrap) as bootstrap:
         await run(bootstrap, args.data, swaps, bad, Path(scratch), args.rate)
 

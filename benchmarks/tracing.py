@@ -71,8 +71,8 @@ class Broker:
     async def publish(self, messages: Sequence[object]) -> list[None]:
         return [None] * len(messages)
 
-    async def has_topic(self, topic: str) -> bool:
-        return True
+    async def partitions(self, topic: str) -> int:
+        return 4
 
 
 @contextmanager

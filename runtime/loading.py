@@ -38,7 +38,9 @@ class Loader:
         self._handlers = handlers
 
     async def stage(self, name: str, release: Release) -> Model:
-        """Return the model of a release, as `load` does, off the event loop. Who is cancelled leaves nothing running."""
+        """Return the model of a release, as `load` does, off the event loop. Who is cancelled leaves no model running; a download
+        goes on to its end.
+        """
         given_up = Event()
         try:
             return await asyncio.to_thread(self.load, name, release.version, release.digest, given_up)
@@ -67,17 +69,19 @@ class Loader:
         model = Model.open(folder, device=of.device, graph=of.graph)
         session = model.runner
         assert isinstance(session, Session)
+        endless = VersionRefused(Reason.ENDLESS, f"{name} {version}: a few texts took more than {_IN_PROCESS_S:g} s")
         try:
             with session.within(_IN_PROCESS_S, given_up):
                 model.reproduce(folder, required=True)
                 warm_up(model, max_rows=of.max_rows)
         except (ModelFailed, ModelRefused) as error:
             if session.overdue:
-                message = f"{name} {version}: a few texts took more than {_IN_PROCESS_S:g} s"
-                raise VersionRefused(Reason.ENDLESS, message) from error
+                raise endless from error
             if isinstance(error, ModelFailed):
                 raise failed_on_sample(error, f"{name} {version}") from error
             raise
+        if session.overdue:  # up just after the last run: it would answer nothing
+            raise endless
         return model
 
     def _check_agents(self, manifest: ModelManifest) -> None:
@@ -114,7 +118,7 @@ class Refusal(NamedTuple):
     @property
     def retriable(self) -> bool:
         """It is about the surroundings, not about the version: the same again may go well later."""
-        return self.reason in {Reason.STORE_UNREACHABLE, Reason.NO_ROOM}
+        return self.reason in {Reason.STORE_UNREACHABLE, Reason.NO_ROOM, Reason.NO_BASE}
 
 
 def refusal_of(error: Exception) -> Refusal:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from aiokafka.structs import ConsumerRecord
 
@@ -18,13 +18,9 @@ from .tracker import Progress
 log = get_logger(__name__)
 
 
-class Owner(NamedTuple):
-    """The record that a message is about, and the agent whose message it is."""
-
-    record: ConsumerRecord
-    agent: str | None
-    essential: bool = False
-    """No dead letter takes the message's place: when it is refused, the record is not finished and the process ends."""
+Owner = tuple[ConsumerRecord, str | None, bool]
+"""The record that a message is about, the agent whose message it is, and whether it is essential: then no dead letter takes
+its place, and when it is refused, the record is not finished and the process ends. A plain tuple: one is made a message."""
 
 
 class PublisherLike(Protocol):
@@ -33,8 +29,10 @@ class PublisherLike(Protocol):
     taking: asyncio.Event
 
     async def publish(self, messages: Sequence[Message]) -> list[DeliveryError | None]: ...
-    async def has_topic(self, topic: str) -> bool: ...
-    async def partitions(self, topic: str) -> int: ...
+
+    async def partitions(self, topic: str) -> int:
+        """0: there is no such topic. Waits for a broker that does not say."""
+        ...
 
 
 class Outcome:
@@ -68,7 +66,7 @@ class Outcome:
 
     def add(self, message: Message, record: ConsumerRecord, agent: str | None, *, essential: bool = False) -> None:
         self.messages.append(message)
-        self.owners.append(Owner(record, agent, essential))
+        self.owners.append((record, agent, essential))
 
 
 class Outbox:
@@ -95,7 +93,7 @@ class Outbox:
         self._metrics = metrics
         self._dead_letters = dead_letters
         self._known: set[tuple[str, int | None]] = {(topic, None) for topic in (dead_letters, *known_topics)}
-        """Topics, and partitions of theirs, that are known to be there."""
+        """Topics, and partitions of theirs, that were there when they were first asked for."""
         self._on_done = on_done
         self._tasks: set[asyncio.Task[bool] | asyncio.Task[None]] = set()
         self.last_progress = time.monotonic()
@@ -200,19 +198,18 @@ class Outbox:
         left: list[Message] = []
         whose: list[Owner] = []
         for message, owner in zip(messages, owners, strict=True):
-            if (instead := await self._sent_alone(outcome, message, owner)) is not None:
-                left.append(instead)
+            try:
+                (refusal,) = await self._publisher.publish([message])
+            except Closed:
+                raise
+            except Exception as error:  # noqa: BLE001
+                left.append(self._unsendable(outcome, message, owner, error))
+                whose.append(owner)
+                continue
+            if refusal is not None:
+                left.append(self._smaller(outcome, message, owner, refusal))
                 whose.append(owner)
         return left, whose
-
-    async def _sent_alone(self, outcome: Outcome, message: Message, owner: Owner) -> Message | None:
-        try:
-            (refusal,) = await self._publisher.publish([message])
-        except Closed:
-            raise
-        except Exception as error:  # noqa: BLE001
-            return self._unsendable(outcome, message, owner, error)
-        return None if refusal is None else self._smaller(outcome, message, owner, refusal)
 
     def _unsendable(self, outcome: Outcome, message: Message, owner: Owner, error: Exception) -> Message:
         if message.topic == self._dead_letters:
@@ -233,24 +230,14 @@ class Outbox:
     async def _checked(self, outcome: Outcome, message: Message, owner: Owner) -> Message:
         """Return the message, or a dead letter when an agent publishes to a topic or partition that is not there."""
         topic, partition = message.topic, message.partition
-        if (topic, None) not in self._known and not await self._publisher.has_topic(topic):
-            what = f"{owner[1]} published to topic {topic}, which is not there"
-            return self._instead(outcome, owner, RecordError(Reason.AGENT_FAILED, what))
-        self._known.add((topic, None))
-        if partition is not None and (topic, partition) not in self._known:
-            partitions = await self._partitions(topic)
-            if partitions is not None and partition >= partitions:
-                what = f"{owner[1]} published to partition {partition} of {topic}, which has {partitions}"
-                return self._instead(outcome, owner, RecordError(Reason.AGENT_FAILED, what))
-            self._known.add((topic, partition))
-        return message
-
-    async def _partitions(self, topic: str) -> int | None:
-        """Return how many a topic has; None when nobody says so now: then sending will tell."""
-        try:
-            return await self._publisher.partitions(topic)
-        except Exception:  # noqa: BLE001
-            return None
+        if {(topic, None), (topic, partition)} <= self._known:
+            return message
+        there = await self._publisher.partitions(topic)
+        if there > (partition or 0):
+            self._known |= {(topic, None), (topic, partition)}
+            return message
+        what = f"partition {partition} of {topic}, which has {there}" if there else f"topic {topic}, which is not there"
+        return self._instead(outcome, owner, RecordError(Reason.AGENT_FAILED, f"{owner[1]} published to {what}"))
 
     def _instead(self, outcome: Outcome, owner: Owner, error: RecordError) -> Message:
         """Return the dead letter that takes the place of a message; raises when nothing may."""

@@ -12,6 +12,7 @@ from aiokafka.errors import (
     OutOfOrderSequenceNumber,
     ProducerClosed,
     ProducerFenced,
+    TopicAuthorizationFailedError,
     UnknownProducerId,
 )
 from aiokafka.partitioner import DefaultPartitioner
@@ -97,18 +98,28 @@ class Publisher:
             await _close(producer)
 
     async def partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has."""
-        if self._producer is None:
-            raise Closed("the publisher is not started")
-        return len(await self._producer.partitions_for(topic))
+        """Return how many partitions a topic has: 0 when the broker says that there is none, or none for us.
 
-    async def has_topic(self, topic: str) -> bool:
-        """Say whether the broker has a topic; False when it has not said so within a few seconds."""
-        try:
-            async with asyncio.timeout(_TOPIC_S):
-                return await self.partitions(topic) > 0
-        except (TimeoutError, KafkaError):
-            return False
+        Waits for a broker that says nothing; raises Closed when the publisher is stopped meanwhile.
+        """
+        wait_s = _FIRST_WAIT_S
+        while True:
+            async with self._renewing:
+                producer = self._producer
+            if producer is None:
+                raise Closed("the publisher has been stopped")
+            try:
+                async with asyncio.timeout(_TOPIC_S):
+                    return len(await producer.partitions_for(topic))
+            except TopicAuthorizationFailedError:
+                return 0
+            except (TimeoutError, KafkaError, OSError) as error:
+                if isinstance(error, _POISON):
+                    await self._renew()
+                elif await _lacks(producer, topic):
+                    return 0
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
     async def publish(self, messages: Sequence[Message]) -> list[DeliveryError | None]:
         """Send all messages; one entry for each comes back, None where the broker has acknowledged it."""
@@ -237,6 +248,29 @@ def _reasons(failures: Failures) -> list[str]:
     return sorted({"not decided in time" if error is None else type(error).__name__ for error in failures.values()})
 
 
+async def _lacks(producer: AIOKafkaProducer, topic: str) -> bool:
+    """Say whether the broker has just told that it does not have the topic."""
+    with contextlib.suppress(TimeoutError, KafkaError, OSError):
+        async with asyncio.timeout(_TOPIC_S):
+            fresh = await producer.client.force_metadata_update()
+            return bool(fresh) and producer.client.cluster.partitions_for_topic(topic) is None
+    return False
+
+
 async def _close(producer: AIOKafkaProducer) -> None:
     with contextlib.suppress(TimeoutError, KafkaError, OSError):
         await asyncio.wait_for(producer.stop(), _STOP_S)
+        return
+    await _abandon(producer)
+
+
+async def _abandon(producer: AIOKafkaProducer) -> None:
+    """End a producer that cannot be flushed: left alone, it would send what it holds once the broker is back.
+
+    aiokafka has no call for that, only its parts have.
+    """
+    with contextlib.suppress(TimeoutError, KafkaError, OSError):
+        async with asyncio.timeout(_STOP_S):
+            await producer._sender.close()
+            producer._message_accumulator.fail_all(ProducerClosed())
+            await producer.client.close()

@@ -81,9 +81,6 @@ class _Stage:
         self.waiting += [message for message in messages if message.topic in self.inputs]
         return [None] * len(messages)
 
-    async def has_topic(self, topic: str) -> bool:
-        return True
-
     async def partitions(self, topic: str) -> int:
         return _PARTITIONS
 

@@ -26,8 +26,21 @@ from .outbox import Entry, Outbox
 
 log = get_logger(__name__)
 _LAST_WORDS_S: Final = 15.0
+_CLOSE_S: Final = 20.0
+"""For a producer to close, or to be given up: that has time-outs of its own."""
 _GOES_ON: Final = (TrainingEventKind.STARTED, TrainingEventKind.FAILED)
 """What a run may say more than once."""
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped, and end what a client whose broker is gone has left in it."""
+    loop.run_forever()
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left))
+    loop.close()
 
 
 class Announcer:
@@ -46,7 +59,7 @@ class Announcer:
         if self._kafka is None:
             return self
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="announcer", daemon=True)
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name="announcer", daemon=True)
         self._thread.start()
         try:
             self._reviewed = self._call(self._start(self._kafka)).result()
@@ -82,7 +95,7 @@ class Announcer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._loop is None:
             return
-        wait_for([self._call(self._stop())], timeout=3 * _LAST_WORDS_S)
+        wait_for([self._call(self._stop())], timeout=_LAST_WORDS_S + _CLOSE_S)
         self._end()
 
     async def _stop(self) -> None:
@@ -96,18 +109,11 @@ class Announcer:
         self._worker.cancel()
         await asyncio.wait([self._worker])
         await self._publisher.stop()
-        # What a client leaves behind when its broker is gone would be complained about at the end of the process.
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
 
     def _end(self) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=_LAST_WORDS_S)
-        if not self._thread.is_alive():
-            self._loop.close()
+        self._thread.join(timeout=_CLOSE_S)
 
     def _call(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
         assert self._loop is not None

@@ -1,6 +1,7 @@
 """The publisher insists until the broker has decided, and makes a new producer where the old one is past help."""
 
 import asyncio
+from unittest.mock import AsyncMock
 
 import pytest
 from aiokafka.errors import (
@@ -8,11 +9,14 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     NotLeaderForPartitionError,
     OutOfOrderSequenceNumber,
+    TopicAuthorizationFailedError,
 )
 
 from murmura.runtime.deadletters import Message
+from murmura.runtime.embedded import EmbeddedBroker
 from murmura.runtime.errors import Closed, RecordTooLarge
-from murmura.runtime.publisher import Publisher
+from murmura.runtime.publisher import Publisher, producer_factory
+from murmura.runtime.settings import KafkaSettings, ProducerSettings
 
 UNDECIDED = "undecided"
 
@@ -147,3 +151,72 @@ async def test_after_stop_waiting_messages_end_with_closed():
     await publisher.stop()
     with pytest.raises(Closed):
         await asyncio.wait_for(publishing, 5)
+
+
+async def test_how_many_partitions_there_are_is_told_once_the_producer_is_renewed():
+    script = Script(UNDECIDED)
+    publisher = await started(script)
+    closing = asyncio.Event()
+    script.producers[0].stop = closing.wait
+    publishing = asyncio.create_task(publisher.publish(messages("a")))
+    await asyncio.sleep(0.15)
+    asking = asyncio.create_task(publisher.partitions("out"))
+    await asyncio.sleep(0.02)
+    assert not asking.done()
+    closing.set()
+    assert await asyncio.wait_for(asking, 5) == 1
+    assert await publishing == [None]
+
+
+async def test_a_broker_that_says_nothing_of_a_topic_is_asked_again():
+    publisher = await started(script := Script())
+    answers = iter([TimeoutError(), NotLeaderForPartitionError(), {0, 1, 2}])
+
+    async def partitions_for(topic):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    script.producers[0].partitions_for = partitions_for
+    script.producers[0].client = Client(fresh=False)
+    assert await publisher.partitions("out") == 3
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), TopicAuthorizationFailedError()])
+async def test_a_topic_that_is_not_there_for_us_has_no_partitions(error):
+    publisher = await started(script := Script())
+    script.producers[0].partitions_for = AsyncMock(side_effect=error)
+    script.producers[0].client = Client(fresh=True)
+    assert await publisher.partitions("out") == 0
+
+
+class Client:
+    """What a producer's client knows of the cluster: nothing."""
+
+    def __init__(self, *, fresh: bool) -> None:
+        self.fresh = fresh
+        self.cluster = self
+
+    async def force_metadata_update(self) -> bool:
+        return self.fresh
+
+    def partitions_for_topic(self, topic: str) -> None:
+        return None
+
+
+async def test_a_producer_that_cannot_be_flushed_is_given_up_with_what_it_held(monkeypatch):
+    monkeypatch.setattr("murmura.runtime.publisher._STOP_S", 0.3)
+    with EmbeddedBroker({"out": 1}) as broker:
+        made = producer_factory(KafkaSettings(bootstrap_servers=broker.bootstrap), ProducerSettings())
+        publisher = Publisher(made, send_timeout_s=0.3)
+        await publisher.start()
+        await publisher.publish(messages("first"))
+        broker.go_down()
+        publishing = asyncio.create_task(publisher.publish(messages("second")))
+        await asyncio.sleep(2.0)
+        sending = [task for task in asyncio.all_tasks() if "_sender_routine" in str(task.get_coro())]
+        assert len(sending) <= 1
+        broker.come_up()
+        assert await asyncio.wait_for(publishing, 10) == [None]
+        await publisher.stop()
