@@ -286,9 +286,9 @@ async def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--rate", type=float, default=200, help="requests a second; about half of what two cores take")
     parser.add_argument("--swaps", type=int, default=20, help="of which a quarter are bad")
-    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--short", action="store_true", help="10, of which half are bad")
     args = parser.parse_args()
-    swaps, bad = (10, 5) if args.short else (args.swaps, args.swaps // 4)
+    swaps, bad = (10, 5) if args.short else (args.swaps, max(1, args.swaps // 4))
     with tempfile.TemporaryDirectory() as scratch, real_kafka(args.bootstrap) as bootstrap:
         await run(bootstrap, args.data, swaps, bad, Path(scratch), args.rate)
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from .screen import Facts
     from .traffic import Customers, Sample
 
+Http = Annotated[
+    str | None, typer.Option("--http", metavar="HOST:PORT", help="Health and metrics. Default: a free port, shown.")
+]
+
 
 def demo(
     model: options.Model = None,
@@ -32,7 +36,7 @@ def demo(
         float | None, typer.Option("--seconds", min=1, metavar="N", help="End after so long. Default: at Ctrl-C.")
     ] = None,
     device: options.Device = None,
-    http: options.Http = None,
+    http: Http = None,
 ) -> None:
     """Watch messages being classified and analysed, live.
 
@@ -121,7 +125,9 @@ async def _watch(
         if not server.done():
             await settled(desk)
         collecting.cancel()
-        await asyncio.gather(collecting, return_exceptions=True)
+        (ended,) = await asyncio.gather(collecting, return_exceptions=True)
+        if isinstance(ended, Exception):  # the broker went away, not the person
+            raise ended
     farewell(console, facts, desk, str(settings.model.folder))
     return desk
 

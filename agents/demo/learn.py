@@ -127,10 +127,10 @@ class Story:
             async with room:
                 message = await self._customers.send(text_sample(text))
                 await _until(lambda: message.settled, ANSWER_S, f"no answer to a message within {ANSWER_S:g} s")
-            if message.dead is not None:
-                raise MurmuraError(f"a message of the demo's became a dead letter: {message.dead}")
-            done += 1
-            await then(done, message)
+                if message.dead is not None:
+                    raise MurmuraError(f"a message of the demo's became a dead letter: {message.dead}")
+                done += 1
+                await then(done, message)
             return message
 
         async with asyncio.TaskGroup() as group:

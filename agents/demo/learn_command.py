@@ -18,6 +18,7 @@ import typer
 
 from ...runtime import cli_options as options
 from ...runtime.errors import SetupError
+from .command import Http
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,13 +48,13 @@ def demo_learn(
         typer.Option("--keep", metavar="FOLDER", help="Keep job, data set, gate report and versions; a new folder."),
     ] = None,
     device: options.Device = None,
-    http: options.Http = None,
+    http: Http = None,
 ) -> None:
     """Watch a model learn from what people correct, while it goes on answering.
 
-    A bank has a new product, loans, of which its model has never heard. The desk answers, people correct, `murmura
-    retrain` learns beside the traffic, the gate compares old and new, the new version goes live, and what became of
-    the new product and of the old tasks is printed. Takes about three minutes; needs the training extra, no Kafka.
+    A bank has a new product, loans, of which its model has never heard. The desk answers, people correct, the model is retrained beside the traffic, a gate compares old and new, the new version goes live, and what became of the new product and of the old tasks is printed.
+
+    Takes about three minutes. Needs the training extra, and no Kafka.
 
     Example: [bold]murmura demo-learn --stay[/bold], then type: can i get a loan for a used van
     """
@@ -180,7 +181,7 @@ async def _demo(
                 await settled(desk)
             collecting.cancel()
             await asyncio.gather(collecting, stopped, return_exceptions=True)
-    for part in (telling, sending):
+    for part in (telling, sending, collecting):
         if part.done() and not part.cancelled() and (error := part.exception()):
             raise error
     return desk, board
