@@ -240,8 +240,8 @@ async def run(
     killed_at: float | None = None
     left = ["kill"] * kills + ["freeze"] * freezes
     random.Random(1).shuffle(left)
-    step = total / (len(left) + 1)
-    due = [(step * (number + 1), what) for number, what in enumerate(left)]
+    apart = total / (len(left) + 1)
+    due = [(apart * (number + 1), what) for number, what in enumerate(left)]
     members = Members(desk, 2 if freezes else 1)
     try:
         async with asyncio.timeout(60 + 30 * len(due) + 4 * total / per_s):

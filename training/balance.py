@@ -48,10 +48,9 @@ def by_repeats(rows: Iterable[Example], before: float) -> dict[int, list[Example
 
 def replayed(rows: Sequence[Example], share: float, seed: int, least: int = DIVISIBLE) -> list[Example]:
     """Draw a share of the rows, and of each label at least `least` rows where it has so many: none is to go missing."""
-    size = round(share * len(rows))
-    if not size:
+    if not share:
         return []
-    chosen = random.Random(seed).sample(range(len(rows)), size)
+    chosen = random.Random(seed).sample(range(len(rows)), round(share * len(rows)))
     drawn, there = set(chosen), count(rows[at] for at in chosen)
     for at, example in enumerate(rows):
         if at not in drawn and any(there[label] < least for label in set(named(example))):

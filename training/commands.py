@@ -41,10 +41,9 @@ def train(
 ) -> None:
     """Train, export and evaluate a model as a recipe says.
 
-    Example: [bold]murmura train recipes/joint.yaml --data ../shared/data --out models/joint[/bold]
+    Example: [bold]murmura train recipes/joint.yaml --data data --out models/joint[/bold]
 
-    Your own CSV with the columns text and label needs a recipe of four lines (see docs/training.md). Watch with
-    [bold]tensorboard --logdir models/joint.run[/bold].
+    Your own CSV with the columns text and label needs a recipe of four lines (see docs/training.md). Watch with [bold]tensorboard --logdir models/joint.run[/bold].
     """
     need_training()
     from .export import check_request
@@ -94,7 +93,7 @@ def evaluate(
 ) -> None:
     """Score an exported model through the code that serves it; writes report.md, report.json and the manifest's metrics.
 
-    Example: [bold]murmura evaluate models/joint --data ../shared/data[/bold]
+    Example: [bold]murmura evaluate models/joint --data data[/bold]
     """
     need_training()
     _evaluate(model, data, recipe, base)

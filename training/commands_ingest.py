@@ -86,7 +86,7 @@ def ingest(
 
     async def main() -> "DataSet":
         plan = made or await _plan(settings, agents or [], options)
-        with _bars(plan, quiet) as progress:
+        with bars(plan, quiet) as progress:
             return await stages.ingest(settings.kafka, plan, out, progress=progress)
 
     _say(asyncio.run(main()), out)
@@ -122,18 +122,18 @@ def _labels(model: Path | None) -> "dict[str, TaskLabels] | None":
 
 
 @contextmanager
-def _bars(plan: "Plan", quiet: bool) -> "Iterator[Progress]":
+def bars(plan: "Plan", quiet: bool) -> "Iterator[Progress]":
     """A bar for each stage, on a terminal only."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bars:
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as shown:
         totals = {role: sum(each.records for each in plan.of(role)) for role in ("feedback", "results", "requests")}
-        shown = {role: bars.add_task(role, total=total) for role, total in totals.items()}
-        shown["joining"] = bars.add_task("joining", total=totals["feedback"])
-        yield lambda stage, records: bars.advance(shown[stage], records)
+        stages = {role: shown.add_task(role, total=total) for role, total in totals.items()}
+        stages["joining"] = shown.add_task("joining", total=totals["feedback"])
+        yield lambda stage, records: shown.advance(stages[stage], records)
 
 
 def _say(made: "DataSet", out: Path) -> None:

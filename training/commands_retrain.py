@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -10,6 +10,8 @@ from .commands import need_training
 
 if TYPE_CHECKING:
     from .retrain import Retrained
+
+TOO_LITTLE_EXIT_CODE: Final = 3
 
 
 def retrain(
@@ -24,20 +26,35 @@ def retrain(
 
     Example: [bold]murmura retrain jobs/desk.yaml[/bold]
 
-    Interrupted, the same command goes on; finished, it says so. For each run of a schedule name a folder:
-    [bold]--work runs/$(date +%F)[/bold]. Exit code 1: the gate refused, and the last line says why and where the report lies.
+    Interrupted, the same command goes on; finished, it says so. For each run of a schedule name a folder: [bold]--work runs/$(date +%F)[/bold].
+
+    Exit code 1: the gate refused, and the last line says why and where the report lies. 2: something to put right. 3: not enough feedback yet.
     """
     need_training()
-    if dry_run:
-        from .job_preview import preview
+    from .corrections import TooLittleFeedback
 
-        for line in preview(job):
-            typer.echo(line)
-        return
+    try:
+        if dry_run:
+            _preview(job)
+        else:
+            _retrain(job, work or job.with_suffix(".run"), quiet=quiet)
+    except TooLittleFeedback as error:
+        typer.echo(f"murmura: {error}", err=True)
+        raise typer.Exit(TOO_LITTLE_EXIT_CODE) from None
+
+
+def _preview(job: Path) -> None:
+    from .job_preview import preview
+
+    for line in preview(job):
+        typer.echo(line)
+
+
+def _retrain(job: Path, work: Path, *, quiet: bool) -> None:
     from .retrain import retrain as do
 
     begins = _begins if sys.stdout.isatty() and not quiet else lambda stage: None
-    done = do(job, work or job.with_suffix(".run"), quiet=quiet, say=typer.echo, begins=begins)
+    done = do(job, work, quiet=quiet, say=typer.echo, begins=begins)
     for each in done.gate.comparisons:
         found = each.found
         typer.echo(

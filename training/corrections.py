@@ -19,6 +19,10 @@ TRAIN: Final = ".train.jsonl"
 HELDOUT: Final = ".heldout.jsonl"
 
 
+class TooLittleFeedback(SetupError):
+    """Nothing is wrong with the job: there is not enough yet to learn from, or to show that it was learned."""
+
+
 @dataclass(frozen=True)
 class Corrections:
     """What there is to learn for one task, and to test it on."""
@@ -43,7 +47,10 @@ class Corrections:
 
 
 def read_corrections(folder: Path, manifest: ModelManifest, least_rows: int) -> dict[str, Corrections]:
-    """Read a data set folder; SetupError when it was changed, names a task that the model lacks, or has no rows."""
+    """Read a data set folder; SetupError when it was changed or names a task that the model lacks.
+
+    TooLittleFeedback when it has no rows.
+    """
     check_whole(folder)
     found = {}
     specs = {spec.name: spec for spec in manifest.tasks}
@@ -58,7 +65,7 @@ def read_corrections(folder: Path, manifest: ModelManifest, least_rows: int) -> 
         if train:
             found[task] = _learnable(specs[task], train, heldout, least_rows)
     if not any(each.train for each in found.values()):
-        raise SetupError(
+        raise TooLittleFeedback(
             f"{folder}: no TASK{TRAIN} with rows that can be learned; expected the folder of `murmura ingest`"
         )
     return found

@@ -27,9 +27,9 @@ def find_doubts(
     sets: Sequence[HeldOutSet],
     corrections: Mapping[str, Corrections],
     *,
-    current: Model | None = None,
-    replayed: Mapping[str, Sequence[Example]] | None = None,
-    roots: Sequence[Path] = (),
+    current: Model,
+    replayed: Mapping[str, Sequence[Example]],
+    roots: Sequence[Path],
 ) -> list[Review]:
     """Return the reviews to ask for, of classifications only.
 
@@ -47,9 +47,7 @@ def find_doubts(
         (name, answer) for name, each in corrections.items() for answer in _sure_of_another(model, name, each.train)
     ]
     suspects += [
-        (name, answer)
-        for name, rows in (replayed or {}).items()
-        for answer in _doubted_twice(model, current, name, rows)
+        (name, answer) for name, rows in replayed.items() for answer in _doubted_twice(model, current, name, rows)
     ]
     taken: set[tuple[str, str]] = set()
     found: list[Review] = []
@@ -68,11 +66,9 @@ def _surest(doubts: Sequence[Doubt], taken: set[tuple[str, str]]) -> list[Doubt]
     return found
 
 
-def _doubted_twice(model: Model, current: Model | None, task: str, rows: Sequence[Example]) -> Iterator[Answer]:
+def _doubted_twice(model: Model, current: Model, task: str, rows: Sequence[Example]) -> Iterator[Answer]:
     """Both have trained on these rows: where they contradict their labels all the same, the label is the likelier slip."""
     doubted = list(_sure_of_another(model, task, list({example.where: example for example in rows}.values())))
-    if current is None or not doubted:
-        return
     before = {answer.example.where: answer for answer in _sure_of_another(current, task, [d.example for d in doubted])}
     for answer in doubted:
         other = before.get(answer.example.where)

@@ -31,7 +31,7 @@ from .run_folder import RunFolder, RunRecord
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: the smoothed loss and the validation metrics of each task."""
+    """Where a run is: the smoothed loss of each task and, where it has just been scored, its validation metrics; else these are empty."""
 
     step: int
     steps: int

@@ -1,7 +1,7 @@
 """The rows on which the gate compares: which sets there are, and both versions' outcomes on each."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +36,7 @@ class HeldOutSet:
     """What is right was said by the current version, not by people."""
 
 
-def held_out_sets(mix: Mix, targets: Collection[str] = ()) -> list[HeldOutSet]:
+def held_out_sets(mix: Mix) -> list[HeldOutSet]:
     """Return the old data's test parts and reports, the job's own, and what feedback held out, earlier and now."""
     found = [*_of_old_data(mix), *_of_job(mix.job, mix)]
     for name, earlier in mix.earlier.items():
@@ -44,10 +44,15 @@ def held_out_sets(mix: Mix, targets: Collection[str] = ()) -> list[HeldOutSet]:
             found.append(HeldOutSet(name, EARLIER, earlier.heldout, scope_of(mix, name)))
     for name, each in mix.corrections.items():
         if each.heldout:
-            found.append(HeldOutSet(name, FEEDBACK, each.heldout, scope_of(mix, name), name in targets))
+            found.append(HeldOutSet(name, FEEDBACK, each.heldout, scope_of(mix, name)))
             if new := [example for example in each.heldout if each.is_new(example)]:
                 found.append(HeldOutSet(name, NEW_LABELS, new, scope_of(mix, name)))
     return found
+
+
+def with_targets(sets: Iterable[HeldOutSet], targets: Collection[str]) -> list[HeldOutSet]:
+    """Mark the feedback of these tasks as what has to become better."""
+    return [replace(held, target=held.name == FEEDBACK and held.task in targets) for held in sets]
 
 
 def _of_old_data(mix: Mix) -> Iterator[HeldOutSet]:
@@ -145,8 +150,8 @@ def _weigh(current: Model, candidate: Model, held: HeldOutSet, gate: Gate) -> It
         yield judge(held.task, f"{held.name}{AS_SERVED}", served, allowance=allowance, strict=gate.strict)
 
 
-def accuracy_by_set(result: GateResult) -> Mapping[str, Mapping[str, float]]:
-    """Return the candidate's figures by `task/set`, for the event."""
+def metrics_by_set(result: GateResult) -> Mapping[str, Mapping[str, float]]:
+    """Return the metric of both versions by `task/set`, for the event."""
     return {
         f"{each.task}/{each.set}": {"current": each.found.current, "candidate": each.found.candidate}
         for each in result.comparisons

@@ -1,5 +1,6 @@
 """From a candidate that has passed to the version that everybody serves: pushed once, released only over what it beat."""
 
+import asyncio
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
@@ -33,6 +34,12 @@ async def live_state(job: Job, name: str) -> ReleaseState | None:
     return (await read_states(job.kafka, f"{job.prefix}.models")).get(name)
 
 
+def check_live(job: Job, name: str, began: str, version: int) -> None:
+    """Ask the broker, if the job releases anything, and refuse as `refuse_another_live` does."""
+    if releases(job):
+        refuse_another_live(job, asyncio.run(live_state(job, name)), began, version)
+
+
 def refuse_another_live(job: Job, state: ReleaseState | None, began: str, version: int) -> None:
     """Raise SetupError when another version is live than the one that the gate compares with.
 
@@ -63,7 +70,16 @@ def already_there(store: ModelStore, manifest: ModelManifest) -> int | None:
         newest = store.versions(manifest.name)[-_LOOKED_AT:]
     except VersionRefused:  # a folder that the first push makes; any other trouble meets the push, too
         return None
-    return next((v for v in reversed(newest) if _files(store.describe(manifest.name, v)) == _files(manifest)), None)
+    return next((version for version in reversed(newest) if _is_same(store, version, manifest)), None)
+
+
+def _is_same(store: ModelStore, version: int, manifest: ModelManifest) -> bool:
+    try:
+        return _files(store.describe(manifest.name, version)) == _files(manifest)
+    except VersionRefused as error:
+        if error.retriable:  # it may be the one, and would be pushed twice
+            raise
+        return False
 
 
 def _files(manifest: ModelManifest) -> set[tuple[str, str]]:

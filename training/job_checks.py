@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from ..runtime.model_store import ModelStore
 from ..runtime.yaml_file import Place, YamlFile
 from .corrections import HELDOUT, TRAIN, Corrections, read_corrections
 from .earlier import check_earlier
-from .gate_rows import HeldOutSet, held_out_sets
-from .going_live import identity, live_state, refuse_another_live, releases
+from .gate_rows import HeldOutSet, held_answers, held_out_sets, with_targets
+from .going_live import check_live, identity, releases
 from .ingest_manifest import Plan
 from .job import Job, OldData, check_names
 from .job_feedback import plan_for
@@ -28,7 +28,7 @@ from .targets import find_targets
 class Checked:
     """A job with which nothing is wrong, as far as that can be known.
 
-    `plan` says what is ingested, if anything is; `targets` are known only when nothing is.
+    `plan` says what is ingested, if anything is; which of the `sets` are targets is known only when nothing is.
     """
 
     file: YamlFile[Job]
@@ -37,7 +37,6 @@ class Checked:
     mix: Mix
     sets: list[HeldOutSet]
     plan: Plan | None
-    targets: list[str]
 
 
 def check_job(file: YamlFile[Job]) -> Checked:
@@ -54,9 +53,7 @@ def check_job(file: YamlFile[Job]) -> Checked:
         _check_topics(file)
     start = find_start(job)
     check_names(file, start.manifest)
-    if releases(job):
-        state = asyncio.run(live_state(job, start.manifest.name))
-        refuse_another_live(job, state, identity(start.manifest), start.manifest.version)
+    check_live(job, start.manifest.name, identity(start.manifest), start.manifest.version)
     corrections: dict[str, Corrections] = {}
     plan = None
     if job.feedback.data is not None:
@@ -66,23 +63,29 @@ def check_job(file: YamlFile[Job]) -> Checked:
     mix = plan_mix(job, start.manifest, corrections)
     mix.texts()
     sets = held_out_sets(mix)
-    targets = [] if plan is not None else _targets(file, start, mix)
-    return Checked(file, start, corrections, mix, sets, plan, targets)
+    targets = [] if plan is not None else _targets(file, start, mix, sets)
+    return Checked(file, start, corrections, mix, with_targets(sets, targets), plan)
 
 
-def _targets(file: YamlFile[Job], start: StartingPoint, mix: Mix) -> list[str]:
+def _targets(file: YamlFile[Job], start: StartingPoint, mix: Mix, sets: Sequence[HeldOutSet]) -> list[str]:
     """Ask the current version, from a copy: a version in a store, or a delta, lies nowhere as it is served."""
     check_mix(file, mix)
     with tempfile.TemporaryDirectory(prefix="murmura-") as scratch:
         folder = Path(scratch) / "model"
         start.copy_to(folder, file.value.model.base)
-        return find_targets(file, Model.load(folder), mix)
+        current = Model.load(folder)
+        return find_targets(file, current, mix, [*sets, *held_answers(current, mix)])
 
 
 def check_mix(file: YamlFile[Job], mix: Mix) -> None:
     """Raise SetupError for a task that nothing would be trained on, or a label that would be forgotten unseen."""
     if lost := without_rows(mix):
         task, label = lost
+        if mix.job.old is not None and not mix.job.old.replay and task in mix.earlier:
+            raise file.refusal(
+                ("old", "replay"),
+                f"at 0, no row teaches label {label!r} of task {task}, so it would be forgotten; raise it",
+            )
         raise file.refusal(
             ("old",),
             f"label {label!r} of task {task} has rows neither in the old data nor in this feedback, so it would be "

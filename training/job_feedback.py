@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..schemas.manifest import ModelManifest
 from ..schemas.topics import named
-from .commands_ingest import _bars as bars
+from .commands_ingest import bars
 from .ingest import ingest, make_plan
 from .ingest_manifest import Options, Plan, labels_of_model, load_data_set
 from .job import Job

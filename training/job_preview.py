@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..schemas.manifest import TaskSpec
-from .gate_rows import FEEDBACK, HELD, texts_to_agree_on
+from .gate_rows import HELD, texts_to_agree_on
 from .going_live import releases
 from .job import Job, read_job
 from .job_checks import Checked, check_job
@@ -49,11 +49,13 @@ def _kept(checked: Checked) -> Iterator[str]:
             yield f"replay {spec.name}: {len(mix.replayed(spec.name)):,} of {pool:,} old rows"
         else:
             yield f"hold on to {spec.name}: the current answers on the new texts and {len(job.hold.texts)} further files"
+            if earlier := len(mix.taught_earlier(spec.name)):
+                yield f"learn {spec.name} once more: {earlier:,} rows of earlier feedback"
 
 
 def _compared(checked: Checked) -> Iterator[str]:
     for held in checked.sets:
-        aim = ", has to become better" if held.name == FEEDBACK and held.task in checked.targets else ""
+        aim = ", has to become better" if held.target else ""
         yield f"compare {held.task} ({held.name}): {len(held.examples)} rows{aim}"
     for task, texts in texts_to_agree_on(checked.mix).items():
         more = " or more" if checked.plan else ""

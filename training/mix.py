@@ -82,7 +82,7 @@ def without_rows(mix: Mix) -> tuple[str, str] | None:
     """
     for name, data in mix.old.items():
         feedback = mix.corrections.get(name)
-        taught = count([*(feedback.train if feedback else ()), *mix.taught_earlier(name)])
+        taught = count([*(feedback.train if feedback else ()), *mix.replayed(name)])
         lost = known_labels(mix.manifest.task(name)) - known_labels(data.spec) - set(taught)
         if lost:
             return name, min(lost)

@@ -31,7 +31,10 @@ class Outbox:
         self._log, self._sent = folder / LOG, folder / SENT
         self._entries = _read(self._log)
         self._ids = {entry.id for entry in self._entries}
-        self._acknowledged = int(self._sent.read_text(encoding="utf-8")) if self._sent.is_file() else 0
+        sent = int(self._sent.read_text(encoding="utf-8")) if self._sent.is_file() else 0
+        self._acknowledged = min(sent, len(self._entries))
+        if self._acknowledged < sent:  # the log has lost lines: what is added in their place is not sent yet
+            self._note_acknowledged()
 
     def add(self, entry: Entry) -> bool:
         """Keep an entry; False when one with its id was kept before."""
@@ -54,6 +57,9 @@ class Outbox:
     def acknowledge(self) -> None:
         """The first unsent entry is with the broker."""
         self._acknowledged += 1
+        self._note_acknowledged()
+
+    def _note_acknowledged(self) -> None:
         draft = self._sent.with_name(f".{SENT}.part")
         draft.write_text(f"{self._acknowledged}\n", encoding="utf-8")
         draft.replace(self._sent)

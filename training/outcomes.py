@@ -65,13 +65,15 @@ def is_sure(answer: Answer, spec: TaskSpec) -> bool:
     """Say whether a model stands by an answer: every decision in it has a probability of at least SURE_ENOUGH.
 
     Of a classification that is the answer's score, which has to be above `accept`, too; of several labels whether each is
-    meant or not; of tagging the tag of each word.
+    named or not, whatever its threshold is; of tagging the tag of each word.
     """
     logits = answer.logits.astype(np.float64) / spec.calibration.temperature
     if spec.kind == "classification":
         return bool(answer.output["score"] >= SURE_ENOUGH and answer.output["reason"] != "below_threshold")
     if spec.kind == "multi_label":
-        return bool((np.abs(sigmoid(logits) - 0.5) >= SURE_ENOUGH - 0.5).all())
+        named = np.isin(spec.labels, [item["label"] for item in answer.output["labels"]])
+        scores = sigmoid(logits)
+        return bool((np.where(named, scores, 1 - scores) >= SURE_ENOUGH).all())
     words = [first for first, _, _ in word_spans(answer.encoding)]
     return bool((softmax(logits[words]).max(axis=-1) >= SURE_ENOUGH).all())
 

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +26,8 @@ from .evaluate import Scores, answers, write_report
 from .export import export
 from .fit import Progress, fit
 from .gate import GateResult, from_json
-from .gate_rows import HeldOutSet, accuracy_by_set, held_answers, held_out_sets, unmeasured, weigh
-from .going_live import already_there, identity, make_current
+from .gate_rows import HeldOutSet, held_answers, held_out_sets, metrics_by_set, unmeasured, weigh, with_targets
+from .going_live import already_there, check_live, identity, make_current
 from .job import Job
 from .job_checks import check_mix
 from .job_feedback import ingest_for
@@ -58,6 +59,7 @@ class Stages:
         self._file, self._job = file, file.value
         self._work, self._announcer, self._start = work, announcer, start
         self._quiet, self._say, self._begins = quiet, say, begins
+        self._answered: list[HeldOutSet] | None = None
 
     # -- what the stages before have left ----------------------------------------------------------------------------
 
@@ -91,8 +93,19 @@ class Stages:
         return plan_mix(self._job, self.manifest, self.corrections)
 
     @cached_property
+    def held_out(self) -> list[HeldOutSet]:
+        return held_out_sets(self.mix)
+
+    @cached_property
     def sets(self) -> list[HeldOutSet]:
-        return held_out_sets(self.mix, self._facts("mix")["targets"])
+        """The same, with the targets marked, once they are known."""
+        return with_targets(self.held_out, self._facts("mix")["targets"])
+
+    def _held_answers(self, current: Model) -> list[HeldOutSet]:
+        """Ask the current version for what is to be agreed with, once a process."""
+        if self._answered is None:
+            self._answered = held_answers(current, self.mix)
+        return self._answered
 
     @property
     def gate(self) -> GateResult:
@@ -116,30 +129,42 @@ class Stages:
         facts = {"name": name, "version": version, "digest": start.digest, "folder": f"{name}-{version}"}
         return facts | {"identity": identity(start.manifest), "said": f"{name} {version}"}
 
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """After a refusal the next run sees the feedback that has come in until then, and what is live by then."""
+        try:
+            yield
+        except SetupError:
+            self._work.forget("data")
+            self._work.forget("current")
+            raise
+
     def _data(self, folder: Path) -> Facts:
         given, target = self._job.feedback, folder / "set"
-        if given.data is not None:
-            shutil.copytree(given.data, target)
-        else:
-            asyncio.run(ingest_for(self._job, self.manifest, target, quiet=self._quiet))
-        found = read_corrections(target, self.manifest, given.least_rows)
+        with self._refusing():
+            if given.data is not None:
+                shutil.copytree(given.data, target)
+            else:
+                asyncio.run(ingest_for(self._job, self.manifest, target, quiet=self._quiet))
+            found = read_corrections(target, self.manifest, given.least_rows)
         said = [f"{name} {len(each.train)} rows and {len(each.heldout)} held out" for name, each in found.items()]
         new = {name: each.new for name, each in found.items() if each.new}
         said += [f"new to {name}: {', '.join(labels)}" for name, labels in new.items()]
         return {"new": new, "said": "; ".join(said)}
 
     def _mix(self, folder: Path) -> Facts:
-        try:
+        with self._refusing():
             check_mix(self._file, self.mix)
-            targets = find_targets(self._file, Model.load(self.current), self.mix)
-        except SetupError:
-            self._work.forget("data")  # the next run is to see the feedback that has come in until then
-            raise
+            current = Model.load(self.current)
+            sets = [*self.held_out, *self._held_answers(current)]
+            targets = find_targets(self._file, current, self.mix, sets)
         counts = write_mix(self.mix, self.current, folder)
         said = [f"{task} {_counted(each['rows'])}" for task, each in counts.items()]
         return {"tasks": counts, "targets": targets, "said": "; ".join(said)}
 
     def _fit(self, folder: Path) -> Facts:
+        began = self._facts("current")  # perhaps days ago
+        check_live(self._job, began["name"], began["identity"], began["version"])
         mixed = self._folder("mix")
         out = folder / "run"
         record = fit(mixed / RECIPE, mixed, out, encoder=self.current, quiet=self._quiet, told=self._tell_progress)
@@ -188,13 +213,13 @@ class Stages:
 
     def _gate(self, folder: Path) -> Facts:
         before, after = Model.load(self.current), Model.load(self.candidate)
-        sets = [*self.sets, *held_answers(before, self.mix)]
+        sets = [*self.sets, *self._held_answers(before)]
         notes = unmeasured(self.mix, sets)
         result = weigh(before, after, self._watched(sets, "gate"), self._job.gate, notes)
         (folder / "gate.json").write_text(result.to_json(), encoding="utf-8")
         about = {"model": self.manifest.name, "current": str(self.manifest.version), "run": self._work.run}
         (folder / "gate.md").write_text(result.to_markdown(about), encoding="utf-8")
-        self._announcer.say(Event.EVALUATED, metrics=accuracy_by_set(result))
+        self._announcer.say(Event.EVALUATED, metrics=metrics_by_set(result))
         outcome = Event.GATE_PASSED if result.passed else Event.GATE_REFUSED
         figures = [each.figure() for each in result.comparisons]
         self._announcer.say(outcome, gate=figures, message=result.reason or None)

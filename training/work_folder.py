@@ -53,16 +53,21 @@ class WorkFolder:
         return known
 
     def __enter__(self) -> Self:
-        """Take the folder and begin, or go on. SetupError, naming the process, when another one has it."""
+        """Take the folder and begin, or go on. SetupError, naming the process, when another one has it, or when nobody can."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = (self.path / LOCK).open("a+", encoding="utf-8")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._lock.seek(0)
             who = self._lock.read().strip() or "another process"
             self._lock.close()
             raise SetupError(f"{self.path}: {who} is at work in it; wait for its end or name another --work") from None
+        except OSError as error:
+            self._lock.close()
+            raise SetupError(
+                f"{self.path}: cannot be locked ({error.strerror or error}); name a --work on a file system that has locks"
+            ) from None
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self._lock.flush()

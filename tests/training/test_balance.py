@@ -70,6 +70,11 @@ def test_replaying_a_tenth_leaves_no_label_out():
     assert replayed(rows("common", 50), 0.0, seed=0) == []
 
 
+def test_a_share_of_less_than_a_row_still_replays_five_rows_of_each_label():
+    drawn = replayed([*rows("one", 20), *rows("two", 20), *rows("few", 3)], 0.01, seed=0)
+    assert Counter(example.labels[0] for example in drawn) == {"one": 5, "two": 5, "few": 3}
+
+
 @pytest.fixture
 def mixed(desk_base: Path, tmp_path: Path) -> Path:
     """What `mix` writes for two new labels of unlike size, with an old recipe that has more to say."""

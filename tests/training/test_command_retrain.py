@@ -1,4 +1,4 @@
-"""The command: three exit codes, and a last line that says what came of it."""
+"""The command: four exit codes, and a last line that says what came of it."""
 
 import sys
 
@@ -56,6 +56,24 @@ def test_a_mistake_ends_with_2(desk_base, tmp_path, run):
     code, _, err = run(str(write_job(tmp_path, desk_base)))
     assert code == 2
     assert err.splitlines()[-1].startswith(f"murmura: {tmp_path}/job.yaml:")
+
+
+def test_too_little_feedback_ends_with_3_also_in_a_dry_run(desk_base, tmp_path, run):
+    write_corrections(tmp_path / "corrections", heldout=9)
+    job = str(write_job(tmp_path, desk_base))
+    for arguments in ([job], [job, "--dry-run"]):
+        code, _, err = run(*arguments)
+        assert code == 3
+        assert len(err.splitlines()) == 1
+        assert err.startswith(f"murmura: {tmp_path}/job.yaml:")
+        assert "no task could be shown to become better" in err
+
+
+def test_no_feedback_at_all_ends_with_3(desk_base, tmp_path, run):
+    write_corrections(tmp_path / "corrections", train=0)
+    code, _, err = run(str(write_job(tmp_path, desk_base)))
+    assert code == 3
+    assert "no TASK.train.jsonl with rows that can be learned" in err
 
 
 def test_stages_are_announced_on_a_terminal_only(desk_base, tmp_path):

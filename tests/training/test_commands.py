@@ -1,3 +1,4 @@
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -5,9 +6,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from murmura.runtime.cli_feedback import feedback
 from murmura.runtime.errors import SetupError
 from murmura.runtime.store import check_folder
 from murmura.training import commands
+from murmura.training.commands_ingest import ingest
+from murmura.training.commands_retrain import retrain
 
 
 @pytest.fixture
@@ -66,6 +70,17 @@ def test_what_cannot_be_exported_is_said_before_training(tmp_path: Path) -> None
 def test_help_teaches_with_an_example(name: str, invoke: Callable[..., str]) -> None:
     assert f"Example: [bold]murmura {name} " in (getattr(commands, name).__doc__ or "")
     assert "--" in invoke(name, "--help")
+
+
+@pytest.mark.parametrize("command", [commands.train, commands.evaluate, ingest, retrain, feedback])
+def test_help_leaves_it_to_the_terminal_where_lines_end(command: Callable[..., None]) -> None:
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    assert not [each for each in paragraphs if "\n" in each]
+
+
+@pytest.mark.parametrize("command", [commands.train, commands.evaluate])
+def test_help_shows_no_path_of_ours(command: Callable[..., None]) -> None:
+    assert "--data data" in (command.__doc__ or "")
 
 
 def test_without_the_extra_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

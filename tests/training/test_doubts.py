@@ -1,5 +1,6 @@
 """Which examples a run asks people about."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from tiny_loop import write_base
 from tiny_training import rows, write_jsonl
 
 from murmura.runtime.model import Model
-from murmura.training.corrections import read_corrections
+from murmura.schemas.review import Review
+from murmura.training.corrections import Corrections, read_corrections
 from murmura.training.data import read_part
 from murmura.training.doubts import MOST, find_doubts
 from murmura.training.gate_rows import HeldOutSet
@@ -31,9 +33,16 @@ def wrong(count: int) -> list[dict]:
     return [{"text": r["text"], "label": turned[r["label"]]} for r in rows(count, 7) if r["label"] in turned]
 
 
+def asked(
+    model: Model, sets: list[HeldOutSet], folder: Path, corrections: Mapping[str, Corrections] = {}
+) -> list[Review]:
+    """The reviews of a run that replays nothing."""
+    return find_doubts(model, sets, corrections, current=model, replayed={}, roots=[folder])
+
+
 def test_a_sure_error_names_its_file_and_line_and_what_was_given(model: Model, tmp_path: Path):
     right = [{"text": row["text"], "label": row["label"]} for row in rows(30, 7)]
-    (review,) = find_doubts(model, [held(tmp_path, [*right, wrong(1)[0]])], {}, roots=[tmp_path])
+    (review,) = asked(model, [held(tmp_path, [*right, wrong(1)[0]])], tmp_path)
     assert (review.why, review.example.file, review.example.line) == ("error", "own.jsonl", 31)
     assert (review.given, review.predicted) == ("transfer", "lost")
     assert review.score >= 0.9
@@ -43,7 +52,7 @@ def test_a_sure_error_names_its_file_and_line_and_what_was_given(model: Model, t
 def test_a_doubted_label_of_feedback_names_its_prediction(model: Model, tmp_path: Path):
     lines = [{**row, "prediction_id": f"{n:032x}"} for n, row in enumerate(wrong(9))]
     write_jsonl(tmp_path / "intent.train.jsonl", lines)
-    found = find_doubts(model, [], read_corrections(tmp_path, model.manifest, 1))
+    found = asked(model, [], tmp_path, read_corrections(tmp_path, model.manifest, 1))
     assert {review.why for review in found} == {"label_error"}
     assert {review.prediction_id for review in found} <= {line["prediction_id"] for line in lines}
     assert all(review.example is None for review in found)
@@ -51,7 +60,7 @@ def test_a_doubted_label_of_feedback_names_its_prediction(model: Model, tmp_path
 
 def test_people_are_asked_about_so_many_and_no_more(model: Model, tmp_path: Path):
     lines = [{"text": f"{row['text']} {n}", "label": row["label"]} for n, row in enumerate(wrong(300))]
-    found = find_doubts(model, [held(tmp_path, lines)], {})
+    found = asked(model, [held(tmp_path, lines)], tmp_path)
     assert len(found) == MOST
 
 
@@ -60,14 +69,14 @@ def test_files_of_one_name_in_two_folders_are_two(model: Model, tmp_path: Path):
     for name, lines in (("x", wrong(9)[:3]), ("y", wrong(18)[3:6])):
         (tmp_path / name).mkdir()
         sets.append(replace(held(tmp_path / name, lines), name=name))
-    found = find_doubts(model, sets, {}, roots=[tmp_path])
+    found = asked(model, sets, tmp_path)
     assert sorted(review.key for review in found) == [f"{n}/own.jsonl:{line}" for n in "xy" for line in (1, 2, 3)]
 
 
 def test_a_row_of_two_sets_is_asked_about_once_and_takes_nobody_s_place(model: Model, tmp_path: Path):
     lines = [{"text": f"{row['text']} {n}", "label": row["label"]} for n, row in enumerate(wrong(300))]
     every = held(tmp_path, lines)
-    found = find_doubts(model, [every, replace(every, name="new labels")], {})
+    found = asked(model, [every, replace(every, name="new labels")], tmp_path)
     assert len({review.key for review in found}) == len(found) == MOST
 
 
@@ -78,8 +87,7 @@ def test_an_old_row_is_doubted_when_both_versions_contradict_its_label(model: Mo
         ("label_error", "own.jsonl:1"),
         ("label_error", "own.jsonl:2"),
     ]
-    assert find_doubts(model, [], {}, current=None, replayed={"intent": old}) == []
 
 
 def test_what_only_the_current_version_said_is_no_error(model: Model, tmp_path: Path):
-    assert find_doubts(model, [replace(held(tmp_path, wrong(9)), agreement=True)], {}) == []
+    assert asked(model, [replace(held(tmp_path, wrong(9)), agreement=True)], tmp_path) == []

@@ -1,5 +1,6 @@
 """What one retraining learned stays learned, and measured, in the next."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,16 @@ def test_earlier_feedback_needs_no_recipe(desk_base, taught, tmp_path):
     said = "\n".join(preview(job))
     assert "compare intent (earlier feedback): 30 rows" in said
     assert "hold on to intent" in said
+    assert "learn intent once more: 60 rows of earlier feedback" in said
+
+
+def test_what_is_named_and_not_replayed_teaches_nothing(desk_base, taught, tmp_path):
+    for task in ("topics", "places"):
+        rows = [json.loads(line) for line in (desk_base / "train.jsonl").read_text().splitlines()[:20]]
+        columns = {"topics": ("label", "topics"), "places": ("spans", "spans")}[task]
+        lines = [{"text": row["text"], columns[0]: row[columns[1]]} for row in rows]
+        (tmp_path / "corrections").mkdir(exist_ok=True)
+        write_jsonl(tmp_path / "corrections" / f"{task}.train.jsonl", lines)
+    job = second(tmp_path, desk_base, taught, feedback=[str(taught / "work/data/set")], replay=0)
+    with pytest.raises(SetupError, match=r"old\.replay: at 0, no row teaches label 'loan' of task intent, so it would"):
+        list(preview(job))

@@ -4,20 +4,27 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_loop import loans, usual, write_corrections, write_job
 from tiny_training import rows, write_jsonl
+from tokenizers import Encoding
 
+from murmura.runtime.decoding import MultiLabel, Rows
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model import Model
+from murmura.schemas.manifest import TaskSpec, Thresholds
 from murmura.training import outcomes
+from murmura.training.answers import Answer
 from murmura.training.corrections import read_corrections
+from murmura.training.data import Example
 from murmura.training.gate import Verdict
-from murmura.training.gate_rows import held_answers, held_out_sets, texts_to_agree_on, unmeasured, weigh
+from murmura.training.gate_rows import held_answers, held_out_sets, texts_to_agree_on, unmeasured, weigh, with_targets
 from murmura.training.hold_texts import CurrentAnswers, is_kept_apart
 from murmura.training.job import Gate, read_job
 from murmura.training.mix import Mix, plan_mix
+from murmura.training.outcomes import is_sure
 from murmura.training.retrain import retrain
 from murmura.training.targets import find_targets
 
@@ -53,7 +60,7 @@ def withholding(base: Path, folder: Path) -> Model:
 def test_a_candidate_that_withholds_everything_is_worse_as_served(desk_base, current, tmp_path):
     write_corrections(tmp_path / "corrections")
     mix = mix_of(write_job(tmp_path, desk_base), current)
-    result = weigh(current, withholding(desk_base, tmp_path / "mute"), held_out_sets(mix, ["intent"]), Gate())
+    result = weigh(current, withholding(desk_base, tmp_path / "mute"), held_out_sets(mix), Gate())
     verdicts = {(each.task, each.set): each.verdict for each in result.comparisons}
     assert verdicts["intent", "test"] is Verdict.HELD
     assert verdicts["intent", "test, served"] is Verdict.WORSE
@@ -108,6 +115,22 @@ def test_what_the_current_version_is_not_sure_of_is_not_agreed_on(desk_base, cur
     assert all(usual_rows[task] <= every[task] for task in every)
 
 
+@pytest.mark.parametrize(("threshold", "sure"), [(0.25, False), (0.9, False), (0.5, True)])
+def test_of_several_labels_an_answer_is_sure_when_what_it_names_is_likely_and_the_rest_is_not(threshold, sure):
+    """At 0.25 it names what has 0.26, at 0.9 it leaves out what has 0.8: both contradict the probabilities."""
+    scores = np.array([0.26 if threshold == 0.25 else 0.8, 0.01])
+    spec = TaskSpec(name="topics", kind="multi_label", labels=["a", "b"], thresholds=Thresholds(label=threshold))
+    logits = np.log(scores / (1 - scores))
+    (output,) = MultiLabel(spec)(Rows(logits[None], np.array([0]), [], ["x"]), spec.thresholds)
+    assert is_sure(Answer(Example("x"), Encoding(), output, logits), spec) == sure
+
+
+def test_targets_are_marked_on_this_feedback_alone(desk_base, current, tmp_path):
+    write_corrections(tmp_path / "corrections")
+    sets = with_targets(held_out_sets(mix_of(write_job(tmp_path, desk_base), current)), ["intent"])
+    assert [(held.task, held.name) for held in sets if held.target] == [("intent", "feedback")]
+
+
 def damaged(base: Path, folder: Path, task: str) -> Model:
     """The current version with the head of one task turned over, exported anew."""
     from murmura.training.export import export
@@ -160,7 +183,8 @@ def test_a_task_that_no_row_measures_is_named(desk_base, current, tmp_path):
 
 
 def targets(job: Path, current: Model) -> list[str]:
-    return find_targets(read_job(job), current, mix_of(job, current))
+    mix = mix_of(job, current)
+    return find_targets(read_job(job), current, mix, [*held_out_sets(mix), *held_answers(current, mix)])
 
 
 def confirmed(folder: Path, heldout: int) -> None:

@@ -1,17 +1,20 @@
 """A release takes the place of what it was compared with, and of nothing else. The topic is a dictionary here."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from tiny_loop import write_corrections, write_job
 
-from murmura.runtime.errors import SetupError
+from murmura.runtime.errors import SetupError, VersionRefused
 from murmura.runtime.model_store import ModelStore
+from murmura.runtime.store import read_manifest
 from murmura.schemas.release import ReleaseState, released, rolled_back
-from murmura.training import going_live, job_checks, starting_point
+from murmura.training import going_live, job_checks, stages, starting_point
 from murmura.training import retrain as retraining
-from murmura.training.retrain import Retraining, retrain
+from murmura.training.going_live import already_there
+from murmura.training.retrain import GateRefused, Retraining, retrain
 
 NOW = datetime.now(UTC)
 
@@ -109,6 +112,70 @@ def test_what_was_released_while_it_trained_is_not_undone(desk_base, store, stat
     with pytest.raises(SetupError, match=r"desk 2 is live \(generation 2\), and the gate compares with 1"):
         retrain(mine, tmp_path / "work", quiet=True)
     assert states["desk"].current.version == 2
+
+
+def test_a_run_that_goes_on_does_not_train_on_when_another_version_is_live_by_then(
+    desk_base, store, states, tmp_path, monkeypatch
+):
+    class Gone(BaseException):
+        pass
+
+    def killed(self, folder: Path):
+        raise Gone
+
+    store.push(desk_base / "desk")
+    store.push(another(desk_base, tmp_path / "other"))
+    states["desk"] = live(store, 1)
+    mine = job(tmp_path, desk_base, model={"store": str(tmp_path / "store"), "name": "desk"})
+    with monkeypatch.context() as patched:
+        patched.setattr(Retraining, "_fit", killed)
+        with pytest.raises(Gone):
+            retrain(mine, tmp_path / "work", quiet=True)
+    states["desk"] = live(store, 2, states["desk"])
+    with pytest.raises(SetupError, match=r"desk 2 is live \(generation 2\), and the gate compares with 1"):
+        retrain(mine, tmp_path / "work", quiet=True)
+    assert not list((tmp_path / "work" / "fit").iterdir())
+
+
+def test_after_feedback_that_was_not_enough_the_next_run_starts_from_what_is_live_by_then(
+    desk_base, store, states, tmp_path, monkeypatch
+):
+    def not_enough(*_):
+        raise SetupError("not enough")
+
+    store.push(desk_base / "desk")
+    store.push(another(desk_base, tmp_path / "other"))
+    states["desk"] = live(store, 1)
+    mine = job(tmp_path, desk_base, model={"store": str(tmp_path / "store"), "name": "desk"})
+    with monkeypatch.context() as patched:
+        patched.setattr(stages, "find_targets", not_enough)
+        with pytest.raises(SetupError, match="not enough"):
+            retrain(mine, tmp_path / "work", quiet=True)
+    states["desk"] = live(store, 2, states["desk"])
+    said: list[str] = []
+    with suppress(GateRefused):
+        retrain(mine, tmp_path / "work", quiet=True, say=said.append)
+    assert said[0] == "current: desk 2"
+
+
+def test_a_damaged_version_in_the_store_is_not_taken_for_the_candidate(desk_base, store, states, tmp_path):
+    for _ in range(2):
+        store.push(desk_base / "desk")
+    manifest = read_manifest(desk_base / "desk")
+    (tmp_path / "store" / "desk" / "2" / "manifest.json").write_text("{")
+    assert already_there(store, manifest) == 1
+    (tmp_path / "store" / "desk" / "1" / "manifest.json").write_text("{")
+    assert already_there(store, manifest) is None
+
+
+def test_a_store_that_cannot_be_reached_is_not_pushed_to_twice(desk_base, store, states, monkeypatch):
+    def away(name, version):
+        raise VersionRefused("store_unreachable", "no answer")
+
+    store.push(desk_base / "desk")
+    monkeypatch.setattr(store, "describe", away)
+    with pytest.raises(VersionRefused, match="no answer"):
+        already_there(store, read_manifest(desk_base / "desk"))
 
 
 def test_a_version_that_was_gone_back_from_is_not_released_again(desk_base, store, states, tmp_path, monkeypatch):

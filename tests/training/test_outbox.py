@@ -25,6 +25,19 @@ def test_the_same_thing_is_kept_once(tmp_path: Path):
     assert Outbox(tmp_path).unsent == 1
 
 
+def test_what_is_added_in_place_of_a_lost_entry_is_sent(tmp_path: Path):
+    box = Outbox(tmp_path)
+    for name in ("a", "b"):
+        box.add(entry(name))
+        box.acknowledge()
+    (tmp_path / LOG).write_bytes((tmp_path / LOG).read_bytes()[:-3])
+    again = Outbox(tmp_path)
+    assert (again.unsent, again.first_unsent()) == (0, None)
+    again.add(entry("b"))
+    for box in (again, Outbox(tmp_path)):
+        assert box.first_unsent() == entry("b")
+
+
 def test_a_line_that_a_kill_cut_off_is_forgotten_and_those_before_it_are_not(tmp_path: Path):
     Outbox(tmp_path).add(entry("a"))
     with (tmp_path / LOG).open("a") as file:

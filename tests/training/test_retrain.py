@@ -182,7 +182,7 @@ def test_feedback_that_is_not_enough_is_fetched_anew_by_the_next_run(job: Path, 
     """What topics hold is known only behind the stage `data`; the same job has to see what came in since."""
     from murmura.training import stages
 
-    def not_enough(file, current, mix):
+    def not_enough(file, current, mix, sets):
         raise SetupError("not enough")
 
     monkeypatch.setattr(stages, "find_targets", not_enough)
@@ -191,7 +191,7 @@ def test_feedback_that_is_not_enough_is_fetched_anew_by_the_next_run(job: Path, 
     monkeypatch.undo()
     said: list[str] = []
     assert retrain(job, tmp_path / "work", quiet=True, say=said.append).version == 1
-    assert [line.split(":")[0] for line in said if line.endswith("(done before)")] == ["current"]
+    assert not [line for line in said if line.endswith("(done before)")]
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(job: Path, tmp_path: Path):

@@ -1,5 +1,6 @@
 """The folder of a run: whose it is, what is done in it, and what a changed job means."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from murmura.runtime.errors import SetupError
+from murmura.training import work_folder
 from murmura.training.work_folder import WorkFolder
 
 
@@ -33,6 +35,20 @@ def test_a_second_process_is_told_who_is_at_work(job: Path, tmp_path: Path):
     assert "is at work in it; wait for its end or name another --work" in refused.stderr
     assert "process " in refused.stderr
     assert subprocess.run(arguments).returncode == 0
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_process(job: Path, tmp_path: Path, monkeypatch):
+    def none(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(work_folder.fcntl, "flock", none)
+    with (
+        pytest.raises(
+            SetupError, match=r"work: cannot be locked \(No locks available\); name a --work on a file system"
+        ),
+        WorkFolder(tmp_path / "work", job),
+    ):
+        pass
 
 
 def test_the_draft_of_a_run_that_was_killed_at_once_locks_nobody_out(job: Path, tmp_path: Path):
