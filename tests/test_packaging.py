@@ -80,7 +80,10 @@ def serving(environment: Environment, wheel: Path, plain: dict[str, Done]) -> En
 
 
 def test_the_wheel_holds_what_the_tree_holds_and_nothing_else(wheel):
-    packages = [name.removeprefix("murmura").removeprefix(".") for name in PYPROJECT["tool"]["setuptools"]["packages"]]
+    packages = [
+        name.removeprefix("murmura").removeprefix(".").replace(".", "/")
+        for name in PYPROJECT["tool"]["setuptools"]["packages"]
+    ]
     here = {path for name in packages for path in (ROOT / name).glob("*.py")} | {ROOT / "py.typed"}
     here |= set((ROOT / "schemas").glob("*.json"))
     expected = {f"murmura/{path.relative_to(ROOT)}" for path in here}
