@@ -55,6 +55,18 @@ def test_a_new_label_is_learned_nothing_is_forgotten_and_the_version_lies_in_the
     assert "# Gate: passed" in done.report.read_text()
 
 
+def test_of_tasks_that_nobody_corrected_the_answers_are_kept_on_the_old_rows(job: Path, tmp_path: Path):
+    retrain(job, tmp_path / "work", quiet=True)
+    recipe = yaml.safe_load((tmp_path / "work" / "mix" / "recipe.yaml").read_text())
+    replayed = {name: task["train"][0] for name, task in recipe["tasks"].items()}
+    assert all(source["path"] == f"{name}.replay.jsonl" for name, source in replayed.items())
+    assert {name: source.get("soft") for name, source in replayed.items()} == {
+        "intent": None,
+        "topics": "all",
+        "places": "all",
+    }
+
+
 def test_without_old_data_the_current_answers_are_held_on_to(base: Path, tmp_path: Path):
     write_corrections(tmp_path / "corrections")
     write_jsonl(tmp_path / "usual.jsonl", usual(200))
