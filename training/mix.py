@@ -124,7 +124,9 @@ def _seen_again(mix: Mix, spec: TaskSpec) -> Parts:
     # Where nobody has said anything, the current answers are what is to stay; the labels would be learned by heart, seen
     # for the third and fourth time.
     kept = {} if spec.name in mix.corrections else {"replay": {"soft": "all"}}
-    return {name: ([as_row(example, spec.kind) for example in part], kept.get(name, {})) for name, part in parts.items()}
+    return {
+        name: ([as_row(example, spec.kind) for example in part], kept.get(name, {})) for name, part in parts.items()
+    }
 
 
 def _held(mix: Mix, spec: TaskSpec, answers: CurrentAnswers) -> Parts:
