@@ -1,6 +1,7 @@
 """What an agent is: a declaration (topics, tasks, output) and a decision about one request and its prediction."""
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -207,7 +208,7 @@ def _several(what: str, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-class Handler:
+class Handler(ABC):
     """The longer form of an agent: it gets the record itself, asks the engine as it likes, and may keep state.
 
     Subclass it. A record is finished when everything that `handle` returned has been acknowledged. With `ordering`
@@ -237,11 +238,11 @@ class Handler:
         Called at start with the model that answers, and with each later version before it takes that one's place.
         """
 
+    @abstractmethod
     async def handle(self, record: "ConsumerRecord", engine: "Predicts") -> Iterable[Publish]:
         """Return what is to be published for a record. RecordError makes it a dead letter with its reason; any other
         exception one with `agent_failed`.
         """
-        raise NotImplementedError
 
     def finished(self, record: "ConsumerRecord") -> None:
         """Hear that everything published for a record has been acknowledged."""

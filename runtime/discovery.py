@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -101,6 +102,8 @@ def _own(name: str) -> Agent | Handler:
 
 def _agent(found: Any, name: str) -> Agent | Handler:
     if isinstance(found, type) and issubclass(found, Handler):
+        if inspect.isabstract(found):
+            raise SetupError(f"agent {name}: {found.__name__} has no `handle`, which says what comes of a record")
         return found()
     if isinstance(found, Agent | Handler):
         return found

@@ -8,6 +8,7 @@ Two forms of the same weights:
 - *padded*: the usual `[B, S]`, for devices with fixed shapes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -62,7 +63,7 @@ def _const(value: Any) -> Var:
     return op.const(np.asarray(value))
 
 
-class _Encoder:
+class _Encoder(ABC):
     """What both forms share. `x` is [N, H]: N counts the tokens, in the padded form with their padding."""
 
     inputs: dict[str, Var]
@@ -125,13 +126,13 @@ class _Encoder:
         tokens = op.transpose(self.pick(self.attention(q, k, v)), perm=[1, 0, 2])
         return op.reshape(tokens, _const([-1, spec.hidden_size]))
 
+    @abstractmethod
     def lay_out(self, heads: Var) -> Var:
         """[3A, N, D] -> [3A, B, S, D]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pick(self, context: Var) -> Var:
         """[A, B, S, D] -> [A, N, D]."""
-        raise NotImplementedError
 
     def encode(self, x: Var) -> Var:
         for i in range(self.spec.layers):

@@ -1,6 +1,7 @@
 """The demo's customers: they send samples to the input topic and read what comes out at the other end."""
 
 import asyncio
+import contextlib
 import json
 import random
 import time
@@ -53,7 +54,7 @@ def read_samples(path: Path) -> list[Sample]:
 
 
 def _sample(line: str, path: Path, number: int) -> Sample:
-    try:
+    with contextlib.suppress(ValueError):  # not JSON, or not hexadecimal
         match json.loads(line):
             case {"text": str(text)}:
                 return text_sample(text)
@@ -62,8 +63,6 @@ def _sample(line: str, path: Path, number: int) -> Sample:
             case {"raw_hex": str(digits)}:
                 value = bytes.fromhex(digits)
                 return Sample(value.decode(errors="replace"), value)
-    except ValueError:
-        pass  # not JSON, or not hexadecimal
     raise SetupError(f'{path}, line {number}: expected {{"text": "..."}}, {{"raw": "..."}} or {{"raw_hex": "..."}}')
 
 

@@ -1,10 +1,12 @@
 """Agents and commands that others bring."""
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
 from murmura.runtime import cli, discovery
 from murmura.runtime.discovery import find_agents, missing_extra
+from murmura.runtime.errors import SetupError
 
 
 def test_without_names_the_built_in_agents_are_found():
@@ -52,3 +54,12 @@ def test_a_group_of_commands_may_be_registered_too(monkeypatch):
     monkeypatch.setattr(cli, "find_commands", lambda: [Group()])
     assert CliRunner().invoke(cli.build(), ["shop", "one"]).output == "done\n"
     assert discovery.find_commands()
+
+
+def test_a_handler_that_does_not_say_what_comes_of_a_record_is_refused_at_start(tmp_path, monkeypatch):
+    (tmp_path / "half_done.py").write_text(
+        "from murmura.runtime.agent import Handler\n\n\nclass Mine(Handler):\n    name, topics = 'mine', ('in',)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SetupError, match=r"agent half_done:Mine: Mine has no `handle`"):
+        find_agents(["half_done:Mine"])

@@ -148,6 +148,9 @@ class Picky(Handler):
         self.tasks = tasks
         self._label = labels
 
+    async def handle(self, record, engine):
+        return ()
+
     def check(self, manifest: ModelManifest) -> None:
         if self._label and self._label not in manifest.task("intent").labels:
             raise SetupError(f"policy.yaml: {self._label} is not a label of task intent")
