@@ -13,8 +13,14 @@ MurmuraError
 `retriable` says whether trying the same again can help; the caller never guesses.
 """
 
+import errno
+from typing import Final
+
 from ..schemas.deadletter import DeadLetterReason
 from ..schemas.serving_event import RejectReason
+
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Codes of OSError that say that a disk is full, or somebody's share of it."""
 
 
 class MurmuraError(Exception):

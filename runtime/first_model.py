@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from ..schemas.release import Release, ReleaseState
 from .errors import SetupError, VersionRefused
-from .loading import Refusal, refusal_of
+from .loading import Refusal, Stages, refusal_of
 from .logs import get_logger
 from .model import Model
 from .releases import read_states
@@ -19,10 +19,6 @@ log = get_logger(__name__)
 
 _LOOK_BACK: Final = 10
 """So many different releases are tried. What is older than that nobody wants back without being asked."""
-
-
-class Stages(Protocol):
-    async def stage(self, name: str, release: Release) -> Model: ...
 
 
 @dataclass(frozen=True, slots=True)

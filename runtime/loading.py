@@ -3,17 +3,17 @@
 import asyncio
 from collections.abc import Sequence
 from threading import Event
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from ..schemas.manifest import Base, ModelManifest
 from ..schemas.release import Release
 from ..schemas.serving_event import RejectReason as Reason
 from .agent import Agent, Handler
 from .calibration import warm_up
-from .errors import ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
+from .errors import NO_ROOM, ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
 from .logs import get_logger
 from .model import Model, failed_on_sample
-from .model_store import NO_ROOM, ModelStore
+from .model_store import ModelStore
 from .proving import prove
 from .routes import make_routes
 from .session import Session
@@ -24,6 +24,12 @@ log = get_logger(__name__)
 
 _IN_PROCESS_S: Final = 30.0
 """For the sample and the warm-up here, after the child has done the same in time."""
+
+
+class Stages(Protocol):
+    """What the first model and the watcher of releases need of the loader."""
+
+    async def stage(self, name: str, release: Release) -> Model: ...
 
 
 class Loader:

@@ -13,7 +13,7 @@ from typing import IO, Any, Final, Protocol
 
 from ..schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
 from ..schemas.serving_event import RejectReason as Reason
-from .errors import ModelRefused, VersionRefused
+from .errors import NO_ROOM, ModelRefused, VersionRefused
 from .storage import open_storage
 from .store import (
     MAX_FILE_BYTES,
@@ -31,7 +31,6 @@ from .store import (
 from .version_cache import beside, discard, forget_old, touch
 
 MAX_VERSION_BYTES: Final = 8 * 2**30
-NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CHUNK: Final = 2**20
 _FREE_BYTES: Final = 64 * 2**20
 

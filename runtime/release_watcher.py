@@ -11,8 +11,8 @@ from aiokafka.errors import KafkaError
 from ..schemas.release import Release, ReleaseState
 from ..schemas.serving_event import ServingEventKind
 from .errors import SetupError
-from .first_model import Begun, Stages
-from .loading import Refusal, refusal_of
+from .first_model import Begun
+from .loading import Refusal, Stages, refusal_of
 from .logs import get_logger
 from .model import Model
 from .model_slot import give_memory_back

@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ..schemas.manifest import MANIFEST_NAME
 from ..schemas.serving_event import RejectReason as Reason
-from .errors import ModelRefused, MurmuraError, SetupError, VersionRefused
+from .errors import NO_ROOM, ModelRefused, MurmuraError, SetupError, VersionRefused
 from .store import open_plain
 
 Copy = Callable[[IO[bytes]], None]
@@ -104,7 +104,7 @@ def reaching(where: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise VersionRefused(Reason.MISSING, f"model store {where}: {_text(error)} is missing") from error
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+        full = isinstance(error, OSError) and error.errno in NO_ROOM
         reason = Reason.NO_ROOM if full else Reason.STORE_UNREACHABLE
         raise VersionRefused(reason, f"model store {where}: {_text(error)}") from error
 

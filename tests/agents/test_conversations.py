@@ -115,13 +115,19 @@ async def test_a_conversation_under_way_does_not_end():
     assert kept.take_ended(0) == [(0, b"a")]
 
 
-async def test_an_ended_conversation_is_not_begun_anew_before_its_tombstone_is_written():
+async def entering_an_ended_one():
+    """Two conversations where one may be kept: the first was ended, and its next turn waits for the tombstone."""
     kept, _ = make(most=1)
     kept.put((0, b"a"), b"{}", 1, 0)
     kept.put((0, b"b"), b"{}", 1, 1)
     ended = kept.take_ended(0)
     entering = asyncio.create_task(kept.enter((0, b"a")))
     await asyncio.sleep(0.01)
+    return kept, ended, entering
+
+
+async def test_an_ended_conversation_is_not_begun_anew_before_its_tombstone_is_written():
+    kept, ended, entering = await entering_an_ended_one()
     assert not entering.done()
     kept.acknowledged(ended)
     assert await entering is None
@@ -160,12 +166,7 @@ async def test_the_newest_state_is_found_and_written_again_where_an_older_one_fo
 
 
 async def test_what_was_given_up_is_not_entered_again():
-    kept, _ = make(most=1)
-    kept.put((0, b"a"), b"{}", 1, 0)
-    kept.put((0, b"b"), b"{}", 1, 1)
-    ended = kept.take_ended(0)
-    entering = asyncio.create_task(kept.enter((0, b"a")))
-    await asyncio.sleep(0.01)
+    kept, ended, entering = await entering_an_ended_one()
     kept.give_up([(0, b"b"), *ended])
     for place in (b"a", b"b"):
         with pytest.raises(Closed):
