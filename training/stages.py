@@ -143,6 +143,8 @@ class Stages:
         given, target = self._job.feedback, folder / "set"
         with self._refusing():
             if given.data is not None:
+                if not given.data.is_dir():  # a resumed run does not look for it beforehand
+                    raise self._file.refusal(("feedback", "data"), f"{given.data}: no such folder")
                 shutil.copytree(given.data, target)
             else:
                 asyncio.run(ingest_for(self._job, self.manifest, target, quiet=self._quiet))

@@ -206,6 +206,22 @@ def test_feedback_that_is_not_enough_is_fetched_anew_by_the_next_run(job: Path, 
     assert not [line for line in said if line.endswith("(done before)")]
 
 
+def test_a_resumed_run_whose_feedback_is_gone_says_so_in_a_line(job: Path, tmp_path: Path, monkeypatch):
+    class Gone(BaseException):
+        pass
+
+    def killed(self, folder: Path):
+        raise Gone
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Retraining, "_data", killed)
+        with pytest.raises(Gone):
+            retrain(job, tmp_path / "work", quiet=True)
+    (tmp_path / "corrections").rename(tmp_path / "elsewhere")
+    with pytest.raises(SetupError, match=r"job\.yaml:\d+: feedback\.data: .*corrections: no such folder"):
+        retrain(job, tmp_path / "work", quiet=True)
+
+
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(job: Path, tmp_path: Path):
     before = sorted(tmp_path.rglob("*"))
     said = "\n".join(preview(job))
