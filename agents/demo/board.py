@@ -84,6 +84,8 @@ class Board:
     failed: str | None = None
     on_change: Callable[[Stage, Step], None] = lambda stage, step: None
     """A stage begins, or ends."""
+    on_said: Callable[[Stage, Step], None] = lambda stage, step: None
+    """A stage under way has something to say."""
 
     @property
     def complete(self) -> bool:
@@ -95,6 +97,7 @@ class Board:
 
     def say(self, stage: Stage, said: str) -> None:
         self.steps[stage].said = said
+        self.on_said(stage, self.steps[stage])
 
     def end(self, stage: Stage, now: float, said: str | None = None) -> None:
         step = self.steps[stage]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
     from ...runtime.app import Serving
     from ...runtime.settings import Settings
-    from .board import Board
+    from .board import Board, Stage, Step
     from .desk import Desk
     from .learn import Script
     from .screen import Facts
     from .traffic import Customers, Sample
+
+SAID_EVERY_S: Final = 10.0
+"""Without a screen."""
 
 
 def demo_learn(
@@ -206,11 +209,24 @@ def _shown(
         typed = Person(desk, customers, facts.tasks).types
         return shown(console, desk, serving.metrics, partial(screen, facts, board, desk), typed)
     console.print(f"metrics {facts.url}/metrics, health {facts.url}/readyz", soft_wrap=True)
-    began = time.monotonic()
-    board.on_change = lambda stage, step: print(
-        f"{time.monotonic() - began:5.0f} s  {step.state.value} {stage.value}: {step.said}", flush=True
-    )
+    _print_as_it_goes(board)
     return contextlib.nullcontext()
+
+
+def _print_as_it_goes(board: "Board") -> None:
+    """Print each beginning and end of a stage, and now and then what is said in between: training takes two minutes."""
+    began = last = time.monotonic()
+
+    def changed(stage: "Stage", step: "Step") -> None:
+        nonlocal last
+        last = time.monotonic()
+        print(f"{last - began:5.0f} s  {step.state.value} {stage.value}: {step.said}", flush=True)
+
+    def said(stage: "Stage", step: "Step") -> None:
+        if time.monotonic() - last >= SAID_EVERY_S:
+            changed(stage, step)
+
+    board.on_change, board.on_said = changed, said
 
 
 def _say_outcome(desk: "Desk", board: "Board", keep: Path | None) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from murmura.agents.demo.board import Board, Figure, Phase, Stage, State, summary
 from murmura.agents.demo.desk import Desk, Message
+from murmura.agents.demo.learn_command import _print_as_it_goes
 from murmura.agents.demo.learn_screen import plain_lines, screen
 from murmura.agents.demo.screen import Facts, Now
 from murmura.schemas.manifest import TaskSpec
@@ -145,3 +146,16 @@ def test_figures_and_latencies_are_lines_where_there_is_no_screen():
     assert "0.0     90.0   +90.0 [+83.0, +96.0]" in text
     assert "around the swap" in text
     assert "30 ms" in text
+
+
+def test_without_a_screen_what_a_long_stage_says_is_printed_now_and_then(capsys, monkeypatch):
+    seconds = [0.0]
+    monkeypatch.setattr("murmura.agents.demo.learn_command.time.monotonic", lambda: seconds[0])
+    board = retraining()
+    _print_as_it_goes(board)
+    for at, said in ((5.0, "batch 1"), (11.0, "batch 2"), (15.0, "batch 3")):
+        seconds[0] = at
+        board.say(Stage.RETRAIN, said)
+    assert capsys.readouterr().out == "   11 s  ● retraining beside the traffic: batch 2\n"
+    board.end(Stage.RETRAIN, 20.0)
+    assert "✓ retraining" in capsys.readouterr().out
