@@ -106,7 +106,7 @@ async def _watch(
     from .desk import Desk
     from .room import ANSWERING, ANSWERS
     from .screen import Facts, farewell
-    from .traffic import Customers, collect, settled
+    from .traffic import Customers, open_hours
 
     console = Console()
     facts = Facts.of(serving.engine.model, serving.url)
@@ -116,18 +116,7 @@ async def _watch(
         Customers(settings, desk) as customers,
         _shown(console, facts, desk, serving, customers),
     ):
-        collecting = asyncio.create_task(collect(consumer, desk))
-        sending = asyncio.create_task(customers.keep_sending(samples, rate, stop))
-        parts = (collecting, sending, server)
-        await asyncio.wait(parts, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        stop.set()
-        await sending
-        if not server.done():
-            await settled(desk)
-        collecting.cancel()
-        (ended,) = await asyncio.gather(collecting, return_exceptions=True)
-        if isinstance(ended, Exception):  # the broker went away, not the person
-            raise ended
+        await open_hours(customers, consumer, samples, rate, stop, server, seconds=seconds)
     farewell(console, facts, desk, str(settings.model.folder))
     return desk
 

@@ -14,7 +14,7 @@ from .desk import Desk, Message
 from .exam import NEW_PRODUCT, NEW_QUEUE, Paper
 from .person import feedback_on
 from .retraining import retraining
-from .traffic import Customers, text_sample
+from .traffic import Customers, text_sample, until_true
 
 WARM_S: Final = 2.0
 """The first answers are slower: caches are cold."""
@@ -58,8 +58,8 @@ class Story:
             await self._correct()
             await self._retrain()
             await self._ask(Stage.AFTER)
-        except MurmuraError as error:
-            self._board.fail(str(error))
+        except* MurmuraError as errors:  # several messages may be open when one goes wrong
+            self._board.fail(str(errors.exceptions[0]))
 
     async def _answer(self) -> None:
         self._board.begin(Stage.ANSWER, time.monotonic(), "what customers write, all tasks in one pass")
@@ -112,7 +112,8 @@ class Story:
         board.phase = Phase.TRAINING
         async with retraining(self._script.job, board.process_said) as process:
             await process.finished()
-        await _until(lambda: board.swapped or board.failed is not None, SWAP_S, "the new version did not go live")
+        if not await until_true(lambda: board.swapped or board.failed is not None, SWAP_S):
+            raise MurmuraError("the new version did not go live")
         if board.failed is not None:
             raise MurmuraError(board.failed)
         await asyncio.sleep(AROUND_S)
@@ -126,7 +127,8 @@ class Story:
             nonlocal done
             async with room:
                 message = await self._customers.send(text_sample(text))
-                await _until(lambda: message.settled, ANSWER_S, f"no answer to a message within {ANSWER_S:g} s")
+                if not await until_true(lambda: message.settled, ANSWER_S):
+                    raise MurmuraError(f"no answer to a message within {ANSWER_S:g} s")
                 if message.dead is not None:
                     raise MurmuraError(f"a message of the demo's became a dead letter: {message.dead}")
                 done += 1
@@ -136,11 +138,3 @@ class Story:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(text)) for text in texts]
         return [task.result() for task in tasks]
-
-
-async def _until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise MurmuraError(otherwise)
-        await asyncio.sleep(0.01)

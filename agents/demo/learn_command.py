@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ...runtime.settings import Settings
     from .board import Board, Stage, Step
     from .desk import Desk
-    from .learn import Script
+    from .learn import Script, Story
     from .screen import Facts
     from .traffic import Customers, Sample
 
@@ -157,7 +157,7 @@ async def _demo(
     from .learn import Story
     from .room import ANSWERING, ANSWERS, from_repository, serving
     from .screen import Facts
-    from .traffic import Customers, collect, read_samples, settled
+    from .traffic import Customers, open_hours, read_samples
 
     samples = _readable(read_samples(from_repository("messages.jsonl", "a clone of the repository")))
     desk, board = Desk(frozenset(ANSWERING)), Board()
@@ -171,23 +171,15 @@ async def _demo(
         board.version = started.engine.model.manifest.version
         story = Story(script, desk, customers, board)
         async with _shown(Console(), facts, board, desk, started, customers):
-            collecting = asyncio.create_task(collect(consumer, desk, events))
-            sending = asyncio.create_task(customers.keep_sending(samples, rate, stop))
-            telling = asyncio.create_task(story.tell())
-            stopped = asyncio.create_task(stop.wait())
-            parts = (collecting, sending, server, *([] if stay else [telling]), stopped)
-            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-            stop.set()
-            telling.cancel()
-            await asyncio.gather(telling, sending, return_exceptions=True)
-            if not server.done():
-                await settled(desk)
-            collecting.cancel()
-            await asyncio.gather(collecting, stopped, return_exceptions=True)
-    for part in (telling, sending, collecting):
-        if part.done() and not part.cancelled() and (error := part.exception()):
-            raise error
+            telling = asyncio.create_task(_told(story, stop, stay=stay))
+            await open_hours(customers, consumer, samples, rate, stop, server, others=events, until=telling)
     return desk, board
+
+
+async def _told(story: "Story", stop: asyncio.Event, *, stay: bool) -> None:
+    await story.tell()
+    if stay:
+        await stop.wait()
 
 
 def _readable(samples: "list[Sample]") -> "list[Sample]":

@@ -20,6 +20,8 @@ from .desk import Answered, Desk, Message
 
 TOPIC: Final = "support.tickets"
 FEEDBACK: Final = "murmura.feedback"
+Listeners = Mapping[str, Callable[[bytes, float], None]]
+"""By topic: who is told of a record's value, and when it came."""
 SETTLE_S: Final = 10.0
 """How long answers may still come when nothing more is sent."""
 _POLL_MS: Final = 100
@@ -70,7 +72,7 @@ class Customers:
     """Sends messages and notes them in the desk's books."""
 
     def __init__(self, settings: Settings, desk: Desk) -> None:
-        self._desk = desk
+        self.desk = desk
         self._producer = producer_factory(settings.kafka, ProducerSettings(linger_ms=0))()
         self._numbers = iter(range(1, 1 << 62))
 
@@ -86,13 +88,13 @@ class Customers:
         sent_at = time.monotonic()
         key = f"customer-{next(self._numbers)}".encode()
         place = await self._producer.send_and_wait(TOPIC, sample.value, key=key)
-        return self._desk.sent((place.partition, place.offset), sample.text, sent_at, typed=typed)
+        return self.desk.sent((place.partition, place.offset), sample.text, sent_at, typed=typed)
 
     async def judge(self, *feedback: Feedback) -> None:
         """Send feedback; returns when the broker has it."""
         sent = [await self._producer.send(**to_record(each, FEEDBACK)) for each in feedback]
         await asyncio.gather(*sent)
-        self._desk.verdicts += len(feedback)
+        self.desk.verdicts += len(feedback)
 
     async def keep_sending(self, samples: list[Sample], rate: float, stop: asyncio.Event) -> None:
         """Send samples until `stop`, `rate` a second on average, at random times and in small crowds."""
@@ -118,15 +120,45 @@ def _endless(samples: list[Sample], chance: random.Random) -> Iterator[Sample]:
         chance.shuffle(order)
 
 
-async def collect(
-    consumer: Any, desk: Desk, others: Mapping[str, Callable[[bytes, float], None]] | None = None
+async def open_hours(
+    customers: Customers,
+    consumer: Any,
+    samples: list[Sample],
+    rate: float,
+    stop: asyncio.Event,
+    server: asyncio.Task[None],
+    *,
+    seconds: float | None = None,
+    others: Listeners | None = None,
+    until: asyncio.Task[None] | None = None,
 ) -> None:
+    """Let customers write and read what comes, until `stop`, the end of `until` or of serving, or for `seconds`.
+
+    Then nobody writes any more, and the last answers are waited for. Raises what ended one of the parts.
+    """
+    collecting = asyncio.create_task(_collect(consumer, customers.desk, others or {}))
+    sending = asyncio.create_task(customers.keep_sending(samples, rate, stop))
+    writing = [sending, *([until] if until else [])]
+    await asyncio.wait((collecting, server, *writing), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    if until is not None:
+        until.cancel()
+    ended = await asyncio.gather(*writing, return_exceptions=True)
+    if not server.done():
+        await _settled(customers.desk)
+    collecting.cancel()
+    for error in (*ended, *await asyncio.gather(collecting, return_exceptions=True)):
+        if isinstance(error, Exception):
+            raise error
+
+
+async def _collect(consumer: Any, desk: Desk, others: Listeners) -> None:
     """Read results and dead letters into the books, for ever; values of `others` go to whoever listens to their topic."""
     while True:
         for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
             now = time.monotonic()
             for record in records:
-                if others and record.topic in others:
+                if record.topic in others:
                     others[record.topic](record.value, now)
                 else:
                     _note(record, desk, now)
@@ -146,8 +178,14 @@ def _note(record: Any, desk: Desk, now: float) -> None:
     desk.result((source["partition"], source["offset"]), result["agent"], result["outputs"], now, by)
 
 
-async def settled(desk: Desk) -> None:
+async def _settled(desk: Desk) -> None:
     """Wait until every message has its answer, or for ten seconds."""
-    deadline = time.monotonic() + SETTLE_S
-    while desk.open and time.monotonic() < deadline:  # noqa: ASYNC110  (the books are no event)
-        await asyncio.sleep(0.02)
+    await until_true(lambda: not desk.open, SETTLE_S)
+
+
+async def until_true(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until something about the books is so; False when it is not within so long."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < deadline:  # noqa: ASYNC110  (the books are no event)
+        await asyncio.sleep(0.01)
+    return found
