@@ -17,6 +17,24 @@ TRACEPARENT: Final = "traceparent"
 REQUEST_ID: Final = "murmura_request_id"
 CAUSE: Final = "murmura_cause"
 HOPS: Final = "murmura_hops"
+DEADLINE: Final = "murmura_deadline"
+"""RFC 3339: past it the request is answered `expired`, without a prediction."""
+
+# Of a record in the topic of retries: who is to answer it, when, after how many attempts, and where the original lay.
+APP: Final = "murmura_app"
+ONLY_AGENT: Final = "murmura_only_agent"
+NOT_BEFORE: Final = "murmura_not_before"
+"""RFC 3339 in UTC."""
+ATTEMPTS: Final = "murmura_attempts"
+"""How many attempts have been made before this one."""
+ORIGINAL_TOPIC: Final = "murmura_original_topic"
+ORIGINAL_PARTITION: Final = "murmura_original_partition"
+ORIGINAL_OFFSET: Final = "murmura_original_offset"
+ORIGINAL_TIMESTAMP: Final = "murmura_original_timestamp"
+"""Milliseconds since 1970, as the broker has it."""
+RETRY_HEADERS: Final = frozenset(
+    {APP, ONLY_AGENT, NOT_BEFORE, ATTEMPTS, ORIGINAL_TOPIC, ORIGINAL_PARTITION, ORIGINAL_OFFSET, ORIGINAL_TIMESTAMP}
+)
 
 # The headers that a request may carry and that are read; any other header is left alone.
 READ_HEADERS: Final = frozenset(

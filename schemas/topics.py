@@ -56,6 +56,7 @@ TOPICS: Final = (
     Topic("events", "serving event", "model or app name", "one", 30 * DAY_MS),
     Topic("feedback", "feedback", "feedback id", "many", 90 * DAY_MS),
     Topic("reviews", "review", "prediction id", "few", 30 * DAY_MS),
+    Topic("retries", "request that waits for its next attempt", "the original's", "few", 30 * DAY_MS, large=True),
     Topic("deadletters", "dead letter", "the original's", "few", 30 * DAY_MS, large=True),
 )
 

@@ -23,6 +23,7 @@ CONTRACT = [
     ("murmura.events", "serving event", 1, {}),
     ("murmura.feedback", "feedback", 12, {"retention.ms": str(90 * 86_400_000)}),
     ("murmura.reviews", "review", 3, {}),
+    ("murmura.retries", "request that waits for its next attempt", 3, {"max.message.bytes": str(TWELVE_MIB + ROOM)}),
     ("murmura.deadletters", "dead letter", 3, {"max.message.bytes": str(TWELVE_MIB + 2 * ROOM)}),
 ]
 
