@@ -1,59 +1,26 @@
-"""The only place where the parts are joined: what is made, in which order it starts, and in which it stops."""
+"""A process from its start to its end: parts are joined, run until it is asked to stop, and end in order."""
 
 import asyncio
 import contextlib
 import gc
-import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
 from faststream.asgi import AsgiFastStream
-from faststream.kafka import KafkaBroker
 
-from . import topics_admin
-from .agent import Agent, Context, Handler
-from .changelog import read_to_end
-from .dispatcher import Dispatcher
-from .engine import Engine
-from .errors import Closed, SetupError
-from .first_model import Begun, first_model
-from .health import HealthApp, HealthServer, HealthState
-from .loading import Loader
+from .agent import Agent, Handler
+from .assembly import Serving, assemble, unreachable
+from .errors import Closed
 from .logs import get_logger
 from .model import Model
-from .model_slot import ModelSlot
-from .model_store import ModelStore
-from .publisher import Publisher, producer_factory
-from .release_watcher import ReleaseWatcher
-from .reviews import Reviews
-from .routes import all_topics, configured_by, make_routes
-from .serving_events import Pauses, ServingEvents
+from .routes import configured_by
 from .session import check_installation
 from .settings import Settings
-from .source import Source, make_broker
-from .telemetry import Metrics
-from .tracing import Tracing
-from .tracker import Tracker
+
+__all__ = ["Serving", "serve"]
 
 log = get_logger(__name__)
-
-_WATCH_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """What a started process tells whoever started it."""
-
-    url: str
-    """Of health and metrics."""
-    engine: Engine
-    """Its `model` is the one that serves now."""
-    metrics: Metrics
-    topics: tuple[str, ...]
 
 
 async def serve(
@@ -73,7 +40,7 @@ async def serve(
     if model is None:
         check_installation()
     async with contextlib.AsyncExitStack() as stack:
-        parts = await _assemble(settings, everyone, model, stack)
+        parts = await assemble(settings, everyone, model, stack)
         app = AsgiFastStream(parts.broker, logger=None, on_shutdown=[parts.release])
         await _start_app(app, settings)
         try:
@@ -90,91 +57,6 @@ async def serve(
             if not parts.health.stopping:
                 await app.stop()
     log.info("stopped")
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What a process is made of, joined and not yet running."""
-
-    serving: Serving
-    health: HealthState
-    dispatcher: Dispatcher
-    broker: KafkaBroker
-    source: Source
-    publisher: Publisher
-    watcher: ReleaseWatcher | None
-    events: ServingEvents | None
-
-    async def release(self) -> None:
-        """Drain and commit. FastStream runs this before it stops the consumer, which tells no listener."""
-        self.health.stopping = True
-        await self.source.release()
-
-    def loops(self, settings: Settings) -> list[Coroutine[Any, Any, None]]:
-        """Return what runs for as long as the process does."""
-        watching = [self.watcher.follow(), self.watcher.swap_for_ever()] if self.watcher else []
-        telling = [self.events.run(), _tell_of_pauses(self.events, self.publisher)] if self.events else []
-        return [
-            self.source.pump(),
-            self.source.commit_for_ever(settings.commit_interval_ms / 1000),
-            self.dispatcher.run(),
-            _watch(self.health, self.dispatcher),
-            *watching,
-            *telling,
-        ]
-
-
-async def _assemble(
-    settings: Settings, everyone: Sequence[Agent | Handler], model: Model | None, stack: contextlib.AsyncExitStack
-) -> _Parts:
-    """Start everything but the consumer, in the order in which one part needs another."""
-    handlers = [agent for agent in everyone if isinstance(agent, Handler)]
-    agents = [agent for agent in everyone if isinstance(agent, Agent)]
-    if (tracing := Tracing.configured(settings)) is not None:
-        stack.push_async_callback(tracing.stop)
-    health = HealthState(overdue_s=settings.health.progress_overdue_s)
-    metrics = Metrics()
-    server = HealthServer(HealthApp(health, metrics.registry), settings.http_address)
-    await server.start()
-    stack.push_async_callback(server.stop)
-    partitions = await _check_topics(settings, everyone)
-    loader = _loader(settings, agents, handlers)
-    first, begun = (model, Begun()) if model is not None else await first_model(settings, loader)
-    routes = make_routes(agents, first.manifest, settings.app)
-    engine = await _start_engine(settings, first, metrics, stack)
-    _describe(health, metrics, engine, settings, first)
-    publisher = await _start_publisher(settings, metrics, stack)
-    tracker: Tracker[TopicPartition] = Tracker()
-    dispatcher = Dispatcher(
-        engine,
-        publisher,
-        tracker,
-        metrics,
-        routes=routes,
-        dead_letters=settings.dead_letters,
-        max_value_bytes=settings.limits.max_value_bytes,
-        max_hops=settings.limits.max_hops,
-        queue_budgets=settings.queue_budgets,
-        aligned=_aligned(agents, partitions),
-        handlers=handlers,
-        reviews=Reviews.configured(settings),
-        tracing=tracing,
-    )
-    names, restore = tuple(agent.name for agent in everyone), partial(read_to_end, settings.kafka)
-    for handler in handlers:
-        handler.started(Context(settings, metrics, engine, names, partitions, restore, tuple(agents)))
-    topics = (*routes, *(topic for handler in handlers for topic in handler.topics))
-    broker = make_broker(settings.kafka)
-    source = Source(broker, topics, dispatcher, tracker, metrics, health, settings.kafka, group=settings.group)
-    metrics.watch(in_flight=lambda: tracker.unfinished, assigned=source.assigned, paused=source.paused, lag=source.lag)
-    events = _events(settings, partitions, stack)
-    watcher = None
-    if loader is not None and events is not None:
-        slot = ModelSlot(settings, agents, engine, dispatcher)
-        slot.on_swap = partial(_describe, health, metrics, engine, settings)
-        watcher = ReleaseWatcher(settings, loader, slot, events, metrics, begun=begun)
-    serving = Serving(server.url, engine, metrics, topics)
-    return _Parts(serving, health, dispatcher, broker, source, publisher, watcher, events)
 
 
 async def _until(
@@ -200,128 +82,13 @@ async def _until(
         await asyncio.gather(*tasks, waiter, return_exceptions=True)
 
 
-async def _watch(health: HealthState, dispatcher: Dispatcher) -> None:
-    while True:
-        now = time.monotonic()
-        health.working(dispatcher.has_work, now)
-        health.progressed(dispatcher.outbox.last_progress)
-        await asyncio.sleep(_WATCH_S)
-
-
-async def _tell_of_pauses(events: ServingEvents, publisher: Publisher) -> None:
-    pauses = Pauses()
-    while True:
-        told = pauses.look(publisher.taking.is_set(), time.monotonic())
-        if told is not None:
-            events.tell(told[0], seconds=told[1])
-        await asyncio.sleep(_WATCH_S)
-
-
-async def _check_topics(settings: Settings, agents: Sequence[Agent | Handler]) -> dict[str, int]:
-    inputs, outputs = all_topics(agents, settings.dead_letters)
-    there = await topics_admin.partitions(settings.kafka)
-    if settings.model.store is not None:
-        outputs = (*outputs, f"{settings.prefix}.models", f"{settings.prefix}.events")
-    if settings.reviews.per_minute:
-        outputs = (*outputs, f"{settings.prefix}.reviews")
-    missing = [topic for topic in dict.fromkeys((*inputs, *outputs)) if topic not in there]
-    if missing:
-        raise SetupError(
-            f"topic {', '.join(missing)} not on {settings.kafka.bootstrap_servers}: "
-            "make it, or let `murmura topics --create` do so, with the same agents named as here"
-        )
-    return there
-
-
-def _aligned(agents: Sequence[Agent], partitions: dict[str, int]) -> frozenset[str]:
-    """Return the output topics whose results can keep their request's partition number."""
-    return frozenset(
-        agent.output
-        for agent in agents
-        if agent.output and all(partitions[topic] == partitions[agent.output] for topic in agent.topics)
-    )
-
-
-def _loader(settings: Settings, agents: Sequence[Agent], handlers: Sequence[Handler]) -> Loader | None:
-    of = settings.model
-    if of.store is None:
-        return None
-    return Loader(settings, ModelStore(of.store), agents, handlers)
-
-
-def _events(settings: Settings, partitions: dict[str, int], stack: contextlib.AsyncExitStack) -> ServingEvents | None:
-    """Return what tells of this process, where there is a topic for it; who follows a store has one."""
-    topic = f"{settings.prefix}.events"
-    if topic not in partitions:
-        return None
-    events = ServingEvents(settings.app, topic, partial(_publisher, settings))
-    stack.push_async_callback(events.stop)
-    return events
-
-
-async def _start_engine(settings: Settings, model: Model, metrics: Metrics, stack: contextlib.AsyncExitStack) -> Engine:
-    of = settings.model
-    engine = Engine(
-        model,
-        max_in_flight=of.cores if model.device == "cpu" else None,
-        max_rows=of.max_rows,
-        token_budget=of.token_budget,
-        max_wait_ms=of.max_wait_ms,
-        padded=of.graph == "padded",
-        observer=metrics,
-    )
-    await engine.start()
-    stack.push_async_callback(engine.stop, 1.0)
-    return engine
-
-
-def _describe(health: HealthState, metrics: Metrics, engine: Engine, settings: Settings, model: Model) -> None:
-    manifest = model.manifest
-    health.model_loaded = True
-    health.details["model"] = {"name": manifest.name, "version": manifest.version, "device": model.device}
-    metrics.model(manifest.name, manifest.version, model.device, settings.model.graph, run_slots=engine.run_slots)
-    log.info(
-        "model loaded",
-        model=manifest.name,
-        version=manifest.version,
-        device=model.device,
-        tasks=[task.name for task in manifest.tasks],
-        token_budget=engine.token_budget,
-    )
-
-
-async def _start_publisher(settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitStack) -> Publisher:
-    publisher = _publisher(settings, metrics.send_retry)
-    try:
-        await publisher.start()
-    except (KafkaError, OSError) as error:
-        raise _unreachable(settings, error) from error
-    stack.push_async_callback(publisher.stop)
-    return publisher
-
-
-def _publisher(settings: Settings, on_retry: Callable[[int], None] = lambda messages: None) -> Publisher:
-    return Publisher(
-        producer_factory(settings.kafka, settings.producer),
-        send_timeout_s=settings.producer.send_timeout_s,
-        on_retry=on_retry,
-    )
-
-
 async def _start_app(app: AsgiFastStream, settings: Settings) -> None:
     try:
         await app.start()
     except (KafkaError, OSError) as error:
         with contextlib.suppress(Exception):
             await app.stop()
-        raise _unreachable(settings, error) from error
-
-
-def _unreachable(settings: Settings, error: Exception) -> SetupError:
-    return SetupError(
-        f"broker {settings.kafka.bootstrap_servers} does not let us in ({type(error).__name__}): "
-        "is it running, and do kafka.bootstrap_servers and kafka.security fit it?"
-    )
+        raise unreachable(settings, error) from error
 
 
 def _freeze() -> None:

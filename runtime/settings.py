@@ -5,151 +5,52 @@ message. These models read nothing by themselves: `settings_sources.load` puts f
 """
 
 import os
-import re
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
 
 from ..schemas.manifest import Thresholds
-from ..schemas.topics import DEAD_LETTER_ROOM_BYTES, LARGE_VALUE_BYTES
+from ..schemas.topics import DEAD_LETTER_ROOM_BYTES
 from .routing import Rule
+from .settings_kafka import (
+    HostPort,
+    KafkaName,
+    KafkaSettings,
+    Positive,
+    ProducerSettings,
+    Seconds,
+    Section,
+    SecuritySettings,
+)
 
-
-def _kafka_name(name: str) -> str:
-    if not re.fullmatch("[A-Za-z0-9._-]{1,200}", name):
-        raise ValueError(f"expected a name of letters, digits, '.', '_' and '-', found {name!r}")
-    return name
-
-
-def _host_and_port(address: str) -> str:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise ValueError(f"expected HOST:PORT with a port up to 65535, found {address!r}")
-    return address
-
-
-# What Kafka allows in the names of topics and groups.
-KafkaName = Annotated[str, AfterValidator(_kafka_name)]
-HostPort = Annotated[str, AfterValidator(_host_and_port)]
-Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+__all__ = [
+    "AgentSettings",
+    "DialogueSettings",
+    "FeedbackSettings",
+    "HealthSettings",
+    "HostPort",
+    "KafkaName",
+    "KafkaSettings",
+    "LimitSettings",
+    "LogSettings",
+    "ModelSettings",
+    "ProducerSettings",
+    "ReviewSettings",
+    "Seconds",
+    "SecuritySettings",
+    "Settings",
+    "ThresholdSettings",
+    "TracingSettings",
+]
 
 
 def _own_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _at_most(section: BaseModel, name: str, other: str, bound: float, share: str) -> None:
-    value = getattr(section, name)
-    if value > bound:
-        raise ValueError(f"{name} {value} must be at most {share}{other} {getattr(section, other)}")
-
-
-class SecuritySettings(_Section):
-    """How to reach a broker that is not open to everybody."""
-
-    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    username: str | None = None
-    password: SecretStr | None = None
-    cafile: Path | None = None
-    """Certificates to trust; default: the system's."""
-    certfile: Path | None = None
-    keyfile: Path | None = None
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> Self:
-        sasl = self.protocol.startswith("SASL_")
-        if sasl and not (self.sasl_mechanism and self.username and self.password):
-            raise ValueError(f"protocol {self.protocol} needs sasl_mechanism, username and password")
-        if not sasl and self.sasl_mechanism:
-            raise ValueError(f"sasl_mechanism {self.sasl_mechanism} clashes with protocol {self.protocol}")
-        if not self.protocol.endswith("SSL") and (self.cafile or self.certfile):
-            raise ValueError(f"cafile and certfile clash with protocol {self.protocol}")
-        if self.keyfile and not self.certfile:
-            raise ValueError("keyfile is set without certfile")
-        return self
-
-    def ssl_context(self) -> ssl.SSLContext | None:
-        """Build the TLS context; None for a protocol without TLS. OSError when a file cannot be read."""
-        if not self.protocol.endswith("SSL"):
-            return None
-        context = ssl.create_default_context(cafile=str(self.cafile) if self.cafile else None)
-        if self.certfile:
-            context.load_cert_chain(str(self.certfile), str(self.keyfile) if self.keyfile else None)
-        return context
-
-
-class KafkaSettings(_Section):
-    """The broker, the consumer group and how records are fetched."""
-
-    bootstrap_servers: Annotated[str, StringConstraints(min_length=1)] = "localhost:9092"
-    """HOST:PORT, several with commas between them."""
-    group: KafkaName | None = None
-    """Default: `murmura.<app>`."""
-    group_instance_id: KafkaName | None = None
-    """Static membership: unique in the group. Two processes with one id take the partitions from each other for ever."""
-    start_timeout_s: Seconds = 10.0
-    """How long the broker may take to answer before the start is given up."""
-    session_timeout_ms: Positive = 10_000
-    heartbeat_interval_ms: Positive = 500
-    rebalance_timeout_ms: Positive = 30_000
-    drain_s: Seconds = 20.0
-    """How long records in flight may take to finish when partitions are taken away or the process stops."""
-    request_timeout_ms: Positive = 40_000
-    fetch_max_wait_ms: Annotated[int, Field(ge=0)] = 50
-    fetch_min_bytes: Positive = 1
-    fetch_max_bytes: Positive = 16 * 1024 * 1024
-    max_partition_fetch_bytes: Positive = 128 * 1024
-    """A single larger record is fetched all the same. What is fetched at once is decoded at once, and other topics wait
-    for that: a few hundred records."""
-    auto_offset_reset: Literal["earliest", "latest"] = "earliest"
-    security: SecuritySettings = SecuritySettings()
-
-    @model_validator(mode="after")
-    def _times_fit(self) -> Self:
-        # A broker drops a member after one missed session, so several heartbeats have to fit into it.
-        _at_most(self, "heartbeat_interval_ms", "session_timeout_ms", self.session_timeout_ms / 3, "a third of ")
-        if self.drain_s * 1000 >= self.rebalance_timeout_ms:
-            raise ValueError(
-                f"drain_s {self.drain_s:g} must be below rebalance_timeout_ms {self.rebalance_timeout_ms}: "
-                "the group goes on without a member that drains for longer"
-            )
-        _at_most(self, "fetch_max_wait_ms", "request_timeout_ms", self.request_timeout_ms / 2, "half of ")
-        _at_most(self, "max_partition_fetch_bytes", "fetch_max_bytes", self.fetch_max_bytes, "")
-        return self
-
-    def client_options(self) -> dict[str, Any]:
-        """Keyword arguments that every aiokafka client takes: address and security."""
-        options: dict[str, Any] = {"bootstrap_servers": self.bootstrap_servers.split(",")}
-        security = self.security
-        options["security_protocol"] = security.protocol
-        if (context := security.ssl_context()) is not None:
-            options["ssl_context"] = context
-        if security.sasl_mechanism:
-            options["sasl_mechanism"] = security.sasl_mechanism
-            options["sasl_plain_username"] = security.username
-            options["sasl_plain_password"] = security.password.get_secret_value() if security.password else None
-        return options
-
-
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """Which model answers, on what, and how batches are formed."""
 
     folder: Path | None = None
@@ -176,23 +77,11 @@ class ModelSettings(_Section):
         return self
 
 
-class LimitSettings(_Section):
+class LimitSettings(Section):
     max_value_bytes: Positive = 1024 * 1024
     """A larger value of a request becomes a dead letter `too_large`."""
     max_hops: Positive = 16
     """A record that was handed on more often becomes a dead letter `hop_limit`: agents that hand on in a circle stop."""
-
-
-class ProducerSettings(_Section):
-    """How results and dead letters are sent."""
-
-    linger_ms: Annotated[int, Field(ge=0)] = 2
-    batch_bytes: Positive = 262_144
-    compression: Literal["gzip", "snappy", "lz4", "zstd"] | None = None
-    send_timeout_s: Seconds = 30.0
-    """After it a send counts as failed and is tried again with a new producer."""
-    max_request_bytes: Positive = LARGE_VALUE_BYTES + DEAD_LETTER_ROOM_BYTES
-    """Largest dead letter; what does not fit is cut."""
 
 
 class ThresholdSettings(Thresholds):
@@ -201,17 +90,17 @@ class ThresholdSettings(Thresholds):
     model_config = ConfigDict(extra="forbid")
 
 
-class AgentSettings(_Section):
+class AgentSettings(Section):
     """Overrides for one agent; what is not set stays as the agent declares it."""
 
     topics: Annotated[list[KafkaName], Field(min_length=1)] | None = None
     tasks: Annotated[list[str], Field(min_length=1)] | None = None
     output: KafkaName | None = None
-    thresholds: dict[str, ThresholdSettings] = {}
+    thresholds: dict[str, ThresholdSettings] = Field(default_factory=dict)
     """By task."""
 
 
-class FeedbackSettings(_Section):
+class FeedbackSettings(Section):
     """What the feedback agent takes."""
 
     agents: Annotated[list[str], Field(min_length=1)] | None = None
@@ -220,7 +109,7 @@ class FeedbackSettings(_Section):
     """The live accuracy is that of the last so many verdicts."""
 
 
-class ReviewSettings(_Section):
+class ReviewSettings(Section):
     """Which live predictions people are asked to look at."""
 
     per_minute: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -231,7 +120,7 @@ class ReviewSettings(_Section):
     """Doubtful when the out-of-scope score is closer than this to its threshold."""
 
 
-class DialogueSettings(_Section):
+class DialogueSettings(Section):
     """How the dialogue agent answers and what it keeps."""
 
     policy: Path | None = None
@@ -246,7 +135,7 @@ class DialogueSettings(_Section):
     """How long reading the changelog may take when partitions are assigned; then the process ends."""
 
 
-class TracingSettings(_Section):
+class TracingSettings(Section):
     """Whether spans of records go to OpenTelemetry; needs the extra `tracing`."""
 
     exporter: Literal["none", "otlp", "console"] = "none"
@@ -257,18 +146,18 @@ class TracingSettings(_Section):
     """The collector."""
 
 
-class HealthSettings(_Section):
+class HealthSettings(Section):
     progress_overdue_s: Seconds = 60.0
     """With work waiting and nothing finished for so long, `/readyz` and `/livez` say no."""
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "pretty"] = "auto"
     """auto: pretty on a terminal, else JSON lines."""
 
 
-class Settings(_Section):
+class Settings(Section):
     """All of them. Two processes with equal settings do the same."""
 
     app: KafkaName = "default"
@@ -280,7 +169,7 @@ class Settings(_Section):
     queue_budgets: Annotated[float, Field(ge=1)] = 4.0
     """Bound of the records waiting in this process, in token budgets."""
     commit_interval_ms: Positive = 100
-    agents: dict[str, AgentSettings] = {}
+    agents: dict[str, AgentSettings] = Field(default_factory=dict)
     routing: tuple[Rule, ...] = ()
     """Where records go on to, by what an agent answered."""
     feedback: FeedbackSettings = FeedbackSettings()

@@ -242,12 +242,12 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
     def paused(self) -> int:
         return len(self._paused)
 
-    def lag(self) -> dict[tuple[str, int], int]:
+    def lag(self) -> dict[tuple[str, ...], float]:
         """Return (topic, partition) to log end less what is finished, where the log's end is known."""
-        lag = {}
+        lag: dict[tuple[str, ...], float] = {}
         for partition in self._consumer.assignment():
             end = self._consumer.highwater(partition)
             if end is not None:
                 finished = self._tracker.progress(partition).committable
-                lag[partition.topic, partition.partition] = 0 if finished is None else max(end - finished, 0)
+                lag[partition.topic, str(partition.partition)] = 0 if finished is None else max(end - finished, 0)
         return lag

@@ -5,9 +5,9 @@ come from settings and from closed lists, never from records. Everything on the 
 """
 
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from numpy.typing import ArrayLike
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
@@ -15,60 +15,19 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from ..schemas.deadletter import DeadLetterReason
+from .device_use import DeviceUse
 from .histogram import BatchHistogram
+from .metrics_table import METRICS, Metric
+
+__all__ = ["METRICS", "DeviceUse", "Metric", "Metrics"]
 
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 RUN_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 ROWS: Final = tuple(float(2**power) for power in range(11))
 TOKENS: Final = tuple(float(2**power) for power in range(4, 17))
-WINDOW_S: Final = 30.0
 LIVE_VERSIONS: Final = 4
 """So many versions of a task have a live accuracy: those that people judged last."""
 
-
-class Metric(NamedTuple):
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    labels: tuple[str, ...]
-    help: str
-
-
-METRICS: Final = (
-    Metric("murmura_records_total", "counter", ("agent", "topic", "outcome"),
-           "Records finished: answered, silent (the agent chose to say nothing), dead_letter"),
-    Metric("murmura_dead_letters_total", "counter", ("agent", "reason"), "Dead letters; no agent: not even decoded"),
-    Metric("murmura_end_to_end_seconds", "histogram", ("agent",),
-           "From the request's timestamp to the acknowledgement of its result"),
-    Metric("murmura_queue_seconds", "histogram", (), "A record's wait between its arrival and its forward pass"),
-    Metric("murmura_inference_seconds", "histogram", (), "One forward pass over a batch"),
-    Metric("murmura_batch_rows", "histogram", (), "Texts in a batch"),
-    Metric("murmura_batch_tokens", "histogram", (), "Tokens in a batch"),
-    Metric("murmura_in_flight_records", "gauge", (), "Records fetched and not yet finished"),
-    Metric("murmura_consumer_lag_records", "gauge", ("topic", "partition"),
-           "Log end less what is finished, for the partitions of this process"),
-    Metric("murmura_assigned_partitions", "gauge", (), "Partitions that the group gave to this process"),
-    Metric("murmura_paused_partitions", "gauge", (), "Partitions whose fetching waits for room"),
-    Metric("murmura_commits_total", "counter", ("outcome",), "Offset commits: ok, failed"),
-    Metric("murmura_send_retries_total", "counter", (), "Results and dead letters that had to be sent again"),
-    Metric("murmura_device_busy_ratio", "gauge", (),
-           "Forward passes' seconds in the last 30 s, against what the run slots had"),
-    Metric("murmura_host_seconds_per_record", "gauge", (),
-           "CPU seconds of the process outside forward passes, for each text answered in the last 30 s"),
-    Metric("murmura_model_swaps_total", "counter", ("outcome",),
-           "Releases considered: swapped, rejected, stale (a generation that does not increase)"),
-    Metric("murmura_feedback_total", "counter", ("agent", "task", "version", "verdict"), "Verdicts on predictions"),
-    Metric("murmura_feedback_new_labels_total", "counter", ("task",),
-           "Labels in feedback that an open task of the serving model does not have"),
-    Metric("murmura_live_accuracy", "gauge", ("task", "version"),
-           "Share of the last verdicts on a version that agreed with it"),
-    Metric("murmura_reviews_total", "counter", ("agent", "task", "why"), "Predictions that people were asked about"),
-    Metric("murmura_turns_total", "counter", ("agent", "kind"),
-           "Turns of conversations by the kind of reply; repeated (sent again), skipped (older than the last)"),
-    Metric("murmura_conversations", "gauge", (), "Conversations whose state this process holds"),
-    Metric("murmura_unreadable_states_total", "counter", (),
-           "Conversation states that could not be read: those conversations start anew"),
-    Metric("murmura_model_info", "gauge", ("name", "version", "device", "graph"), "1 for the model that answers"),
-)  # fmt: skip
 
 _BUCKETS: Final[dict[str, tuple[float, ...]]] = {
     "murmura_end_to_end_seconds": SECONDS,
@@ -129,7 +88,7 @@ class Metrics:
         self._conversations = gauge("murmura_conversations")
         gauge("murmura_device_busy_ratio").set_function(self.use.busy_ratio)
         gauge("murmura_host_seconds_per_record").set_function(self.use.host_seconds_per_record)
-        self._lag = _Lag(table["murmura_consumer_lag_records"])
+        self._lag = _Readings(table["murmura_consumer_lag_records"])
         self.registry.register(self._lag)
 
     def batch(self, rows: int, tokens: int, queue_seconds: float | ArrayLike, run_seconds: float) -> None:
@@ -212,7 +171,7 @@ class Metrics:
         in_flight: Callable[[], float] | None = None,
         assigned: Callable[[], float] | None = None,
         paused: Callable[[], float] | None = None,
-        lag: Callable[[], Mapping[tuple[str, int], int]] | None = None,
+        lag: Callable[[], Mapping[tuple[str, ...], float]] | None = None,
     ) -> None:
         """Read these when somebody scrapes. `lag` maps (topic, partition) to records; what it leaves out is gone."""
         for gauge, read in ((self._in_flight, in_flight), (self._assigned, assigned), (self._paused, paused)):
@@ -220,55 +179,6 @@ class Metrics:
                 gauge.set_function(read)
         if lag is not None:
             self._lag.read = lag
-
-
-class DeviceUse:
-    """How busy the device is, and what a text costs beside it, over a sliding window of 30 s.
-
-    busy ratio = sum of the forward passes' wall seconds / (window * run slots). A pass counts when it ends.
-    host seconds per record = (CPU seconds of the process - forward passes' seconds, if they run on this CPU) / texts.
-    On a crowded machine a pass's wall time exceeds its CPU time, so the second is then a lower bound.
-    """
-
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, cpu_clock: Callable[[], float] = time.process_time
-    ) -> None:
-        self._clock, self._cpu_clock = clock, cpu_clock
-        self._slots, self._runs_on_host = 1, True
-        self._busy, self._rows = 0.0, 0
-        # (time, busy so far, CPU so far, rows so far), about one a second
-        self._marks: deque[tuple[float, float, float, int]] = deque([self._mark()])
-
-    def configure(self, run_slots: int, *, runs_on_host: bool) -> None:
-        self._slots, self._runs_on_host = max(run_slots, 1), runs_on_host
-
-    def ran(self, rows: int, seconds: float) -> None:
-        self._busy += seconds
-        self._rows += rows
-        if self._clock() - self._marks[-1][0] >= 1.0:
-            self._marks.append(self._mark())
-            self._forget()
-
-    def busy_ratio(self) -> float:
-        wall, busy, _, _ = self._window()
-        return min(busy / (wall * self._slots), 1.0) if wall > 0 else 0.0
-
-    def host_seconds_per_record(self) -> float:
-        _, busy, cpu, rows = self._window()
-        return max(cpu - (busy if self._runs_on_host else 0.0), 0.0) / rows if rows else 0.0
-
-    def _mark(self) -> tuple[float, float, float, int]:
-        return self._clock(), self._busy, self._cpu_clock(), self._rows
-
-    def _window(self) -> tuple[float, float, float, int]:
-        self._forget()
-        now, then = self._mark(), self._marks[0]
-        return now[0] - then[0], now[1] - then[1], now[2] - then[2], now[3] - then[3]
-
-    def _forget(self) -> None:
-        # The newest mark that is old enough stays: the window is at least 30 s once so much time has gone by.
-        while len(self._marks) > 1 and self._clock() - self._marks[1][0] >= WINDOW_S:
-            self._marks.popleft()
 
 
 class _Counter(Collector):
@@ -295,18 +205,18 @@ class _Counter(Collector):
         yield family
 
 
-class _Lag(Collector):
-    """Only partitions that are assigned now have a lag; a gauge would keep the last one for ever."""
+class _Readings(Collector):
+    """A gauge with labels that is read when somebody scrapes: what the reading leaves out is gone, not the last value."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
-        self.read: Callable[[], Mapping[tuple[str, int], int]] = dict
+        self.read: Callable[[], Mapping[tuple[str, ...], float]] = dict
 
     def describe(self) -> list[GaugeMetricFamily]:
         return [GaugeMetricFamily(self._metric.name, self._metric.help, labels=self._metric.labels)]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = self.describe()[0]
-        for (topic, partition), records in self.read().items():
-            family.add_metric((topic, str(partition)), records)
+        for labels, value in self.read().items():
+            family.add_metric(labels, value)
         yield family

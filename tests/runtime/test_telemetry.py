@@ -54,7 +54,7 @@ def used_metrics() -> Metrics:
     metrics.unreadable_state()
     metrics.conversations(lambda: 7)
     metrics.model("desk", 3, "cpu", "ragged")
-    metrics.watch(in_flight=lambda: 5, assigned=lambda: 4, paused=lambda: 1, lag=lambda: {("tickets", 2): 17})
+    metrics.watch(in_flight=lambda: 5, assigned=lambda: 4, paused=lambda: 1, lag=lambda: {("tickets", "2"): 17})
     return metrics
 
 

@@ -1,0 +1,48 @@
+"""The contract of metrics: names, types, labels and help. Dashboards, alert rules and documents are held against it."""
+
+from typing import Final, Literal, NamedTuple
+
+
+class Metric(NamedTuple):
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+
+
+METRICS: Final = (
+    Metric("murmura_records_total", "counter", ("agent", "topic", "outcome"),
+           "Records finished: answered, silent (the agent chose to say nothing), dead_letter"),
+    Metric("murmura_dead_letters_total", "counter", ("agent", "reason"), "Dead letters; no agent: not even decoded"),
+    Metric("murmura_end_to_end_seconds", "histogram", ("agent",),
+           "From the request's timestamp to the acknowledgement of its result"),
+    Metric("murmura_queue_seconds", "histogram", (), "A record's wait between its arrival and its forward pass"),
+    Metric("murmura_inference_seconds", "histogram", (), "One forward pass over a batch"),
+    Metric("murmura_batch_rows", "histogram", (), "Texts in a batch"),
+    Metric("murmura_batch_tokens", "histogram", (), "Tokens in a batch"),
+    Metric("murmura_in_flight_records", "gauge", (), "Records fetched and not yet finished"),
+    Metric("murmura_consumer_lag_records", "gauge", ("topic", "partition"),
+           "Log end less what is finished, for the partitions of this process"),
+    Metric("murmura_assigned_partitions", "gauge", (), "Partitions that the group gave to this process"),
+    Metric("murmura_paused_partitions", "gauge", (), "Partitions whose fetching waits for room"),
+    Metric("murmura_commits_total", "counter", ("outcome",), "Offset commits: ok, failed"),
+    Metric("murmura_send_retries_total", "counter", (), "Results and dead letters that had to be sent again"),
+    Metric("murmura_device_busy_ratio", "gauge", (),
+           "Forward passes' seconds in the last 30 s, against what the run slots had"),
+    Metric("murmura_host_seconds_per_record", "gauge", (),
+           "CPU seconds of the process outside forward passes, for each text answered in the last 30 s"),
+    Metric("murmura_model_swaps_total", "counter", ("outcome",),
+           "Releases considered: swapped, rejected, stale (a generation that does not increase)"),
+    Metric("murmura_feedback_total", "counter", ("agent", "task", "version", "verdict"), "Verdicts on predictions"),
+    Metric("murmura_feedback_new_labels_total", "counter", ("task",),
+           "Labels in feedback that an open task of the serving model does not have"),
+    Metric("murmura_live_accuracy", "gauge", ("task", "version"),
+           "Share of the last verdicts on a version that agreed with it"),
+    Metric("murmura_reviews_total", "counter", ("agent", "task", "why"), "Predictions that people were asked about"),
+    Metric("murmura_turns_total", "counter", ("agent", "kind"),
+           "Turns of conversations by the kind of reply; repeated (sent again), skipped (older than the last)"),
+    Metric("murmura_conversations", "gauge", (), "Conversations whose state this process holds"),
+    Metric("murmura_unreadable_states_total", "counter", (),
+           "Conversation states that could not be read: those conversations start anew"),
+    Metric("murmura_model_info", "gauge", ("name", "version", "device", "graph"), "1 for the model that answers"),
+)  # fmt: skip
