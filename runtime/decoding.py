@@ -5,7 +5,7 @@ places, and thresholds look at the rounded score, so that what is published expl
 """
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -14,12 +14,25 @@ import numpy.typing as npt
 from tokenizers import Encoding
 
 from ..schemas.manifest import TaskSpec, Thresholds
+from .windows import Merge, as_binary_logits, as_logits, merge_labels, merge_spans
 
 Floats = npt.NDArray[np.floating[Any]]
 Output = dict[str, Any]
 
 PLACES: Final = 7
 ALTERNATIVES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class MergedRows:
+    """Which rows are the windows of one text: text b has rows `[bounds[b] : bounds[b + 1]]`."""
+
+    bounds: npt.NDArray[np.int64]
+    merges: Sequence[Merge]
+    """One a text."""
+
+    def __iter__(self) -> Iterator[tuple[int, int, Merge]]:
+        return zip(self.bounds[:-1].tolist(), self.bounds[1:].tolist(), self.merges, strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +45,17 @@ class Rows:
     bounds: npt.NDArray[np.int64]
     encodings: Sequence[Encoding]
     texts: Sequence[str]
+    merged: MergedRows | None = None
+    """Where some rows are windows; `decode_windows` reads it."""
 
 
 class Decoder(Protocol):
     """Made once per task; called once per batch. `rows` gives one output per text."""
 
     def __call__(self, rows: Rows, thresholds: Thresholds) -> list[Output]: ...
+
+    def decode_windows(self, rows: Rows, thresholds: Thresholds) -> list[Output]:
+        """Return one output for each text of `rows.merged`; that of a text with one row is as without windows."""
 
 
 def softmax(logits: Floats) -> Floats:
@@ -88,6 +106,15 @@ class Classification:
             )
         return outputs
 
+    def decode_windows(self, rows: Rows, thresholds: Thresholds) -> list[Output]:
+        scores = softmax(rows.values.astype(np.float64) / self._temperature)
+
+        def merge(begin: int, end: int, how: Merge) -> Floats:
+            merged = merge_labels(scores[begin:end], how, self._out_of_scope)
+            return as_logits(merged, self._temperature)
+
+        return self(merge_rows(rows, merge), thresholds)
+
     def _winners(self, scores: Floats, threshold: float | None) -> tuple[npt.NDArray[Any], list[bool]]:
         """Return the winning label of each row, and whether it is the out-of-scope one."""
         first = scores.argmax(axis=1)
@@ -127,6 +154,16 @@ class MultiLabel:
         for r, c, v in zip(row[order].tolist(), column[order].tolist(), value[order].tolist(), strict=True):
             found[r].append({"label": self._labels[c], "score": v})
         return [{"kind": "multi_label", "labels": labels} for labels in found]
+
+    def decode_windows(self, rows: Rows, thresholds: Thresholds) -> list[Output]:
+        scores = sigmoid(rows.values.astype(np.float64) / self._temperature)
+
+        def merge(begin: int, end: int, how: Merge) -> Floats:
+            of_windows = scores[begin:end]
+            merged = of_windows.mean(axis=0) if how == "mean" else of_windows.max(axis=0)
+            return as_binary_logits(merged, self._temperature)
+
+        return self(merge_rows(rows, merge), thresholds)
 
 
 class Tagging:
@@ -168,6 +205,15 @@ class Tagging:
             outputs[r]["spans"] = self._spans(path, chosen, words, rows.texts[r])
         return outputs
 
+    def decode_windows(self, rows: Rows, thresholds: Thresholds) -> list[Output]:
+        assert rows.merged is not None
+        found = [output["spans"] for output in self(rows, thresholds)]
+        outputs: list[Output] = []
+        for begin, end, _ in rows.merged:
+            spans = found[begin] if end - begin == 1 else merge_spans(found[begin:end], rows.encodings[begin:end])
+            outputs.append({"kind": "tagging", "spans": spans})
+        return outputs
+
     def _scores(self, logits: Floats) -> Floats:
         return softmax(logits.astype(np.float64) / self._temperature)
 
@@ -201,6 +247,16 @@ class Tagging:
         if self._legal_start[best[0]] and self._legal[best[:-1], best[1:]].all():
             return [int(t) for t in best]
         return viterbi(np.log(np.maximum(scores, 1e-30)), self._legal_start, self._legal)
+
+
+def merge_rows(rows: Rows, merge: Callable[[int, int, Merge], Floats]) -> Rows:
+    """Return rows of logits, one a text; `merge` gives that of rows [begin, end)."""
+    assert rows.merged is not None
+    spans = list(rows.merged)
+    values = [rows.values[begin] if end - begin == 1 else merge(begin, end, how) for begin, end, how in spans]
+    first = [begin for begin, _, _ in spans]
+    encodings, texts = [rows.encodings[row] for row in first], [rows.texts[row] for row in first]
+    return Rows(np.array(values), rows.bounds, encodings, texts)
 
 
 def legal_transitions(tags: Sequence[str]) -> npt.NDArray[np.bool_]:

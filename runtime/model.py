@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,13 @@ from tokenizers import Tokenizer
 
 from ..schemas.manifest import FileEntry, ModelManifest, TaskSpec, Thresholds
 from ..schemas.serving_event import RejectReason
-from .decoding import DECODERS, Output, Rows
+from .decoding import DECODERS, MergedRows, Output, Rows
 from .errors import ModelFailed, ModelRefused
 from .graph_format import refuse_external_data
 from .session import Array, Device, Runner, open_session
 from .store import open_checked, opened_path, read_checked, read_manifest
 from .tokenizing import Encoded, TextEncoder, read_tokenizer
+from .windows import WindowedText, WindowEncoder, Windows
 
 __all__ = ["Encoded", "Logits", "Model"]
 
@@ -33,6 +34,8 @@ class Logits:
     values: dict[str, Array]
     starts: npt.NDArray[np.int64]
     """[B + 1], the last one T."""
+    windows: npt.NDArray[np.int64] | None = None
+    """Where a batch holds texts in windows, a row above is a window, and text b has rows `[windows[b] : windows[b + 1]]`."""
 
 
 class Model:
@@ -44,6 +47,7 @@ class Model:
         self.tasks: dict[str, TaskSpec] = {task.name: task for task in manifest.tasks}
         self.runner = runner
         self._encode = TextEncoder(tokenizer, manifest.limits.max_tokens)
+        self._encode_windows = WindowEncoder(tokenizer, manifest.limits.max_tokens)
         self._feeds = ragged_feeds if graph == "ragged" else padded_feeds
         self._padded = graph == "padded"
         self._decoders = {task.name: DECODERS[task.kind](task) for task in manifest.tasks}
@@ -114,8 +118,16 @@ class Model:
         """Tokenise a chunk at once; the GIL is free meanwhile. ValueError names the index of a text with a surrogate."""
         return self._encode(texts)
 
-    def run(self, batch: Sequence[Encoded]) -> Logits:
+    def encode_windows(self, texts: Sequence[str], windows: Sequence[Windows | None]) -> list[Encoded | WindowedText]:
+        """Tokenise a chunk; a text that is longer than the limit and has `windows` is cut into them."""
+        return [
+            self._encode_windows(text, how) if how is not None and encoded.truncated else encoded
+            for text, encoded, how in zip(texts, self._encode(texts), windows, strict=True)
+        ]
+
+    def run(self, texts: Sequence[Encoded | WindowedText]) -> Logits:
         """Answer a batch in one pass. Raises ModelFailed when the run fails or a value is not finite."""
+        batch, windows = _windows_of(texts)
         lengths = np.fromiter((e.tokens for e in batch), np.int64, len(batch))
         starts = np.zeros(len(batch) + 1, np.int64)
         np.cumsum(lengths, out=starts[1:])
@@ -128,12 +140,12 @@ class Model:
         if self._padded:
             mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
             values = {name: v[mask] if v.ndim == 3 else v for name, v in values.items()}
-        return Logits(values, starts)
+        return Logits(values, starts, windows)
 
     def decode(
         self,
         logits: Logits,
-        batch: Sequence[Encoded],
+        batch: Sequence[Encoded | WindowedText],
         texts: Sequence[str],
         wanted: Sequence[tuple[str, ...]],
         thresholds: Mapping[str, Thresholds] | None = None,
@@ -143,8 +155,9 @@ class Model:
         for name, rows in _rows_by_task(wanted).items():
             spec = self.tasks[name]
             limits = (thresholds or {}).get(name, spec.thresholds)
-            chosen = _choose(spec, logits, batch, texts, rows)
-            for row, output in zip(rows, self._decoders[name](chosen, limits), strict=True):
+            chosen, decoder = _choose(spec, logits, batch, texts, rows), self._decoders[name]
+            outputs = decoder(chosen, limits) if chosen.merged is None else decoder.decode_windows(chosen, limits)
+            for row, output in zip(rows, outputs, strict=True):
                 answers[row][name] = output
         return answers
 
@@ -213,15 +226,42 @@ def _rows_by_task(wanted: Sequence[tuple[str, ...]]) -> dict[str, list[int]]:
     return rows
 
 
-def _choose(spec: TaskSpec, logits: Logits, batch: Sequence[Encoded], texts: Sequence[str], rows: list[int]) -> Rows:
-    values, starts = logits.values[spec.name], logits.starts
-    if len(rows) < len(batch):
+def _windows_of(texts: Sequence[Encoded | WindowedText]) -> tuple[Sequence[Encoded], npt.NDArray[np.int64] | None]:
+    """Return what a pass reads, a row each, and the bounds of each text's rows where one has several."""
+    if all(isinstance(text, Encoded) for text in texts):
+        return cast(Sequence[Encoded], texts), None
+    parts = [text.windows if isinstance(text, WindowedText) else (text,) for text in texts]
+    bounds = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum([len(part) for part in parts], out=bounds[1:])
+    return [*chain.from_iterable(parts)], bounds
+
+
+def _choose(
+    spec: TaskSpec,
+    logits: Logits,
+    batch: Sequence[Encoded | WindowedText],
+    texts: Sequence[str],
+    rows: list[int],
+) -> Rows:
+    """Return the rows of a batch that want a task; of a text in windows, all of its windows."""
+    values, starts, bounds = logits.values[spec.name], logits.starts, logits.windows
+    parts, merged = cast(Sequence[Encoded], batch), None
+    if bounds is not None:
+        parts, _ = _windows_of(batch)
+        merged = MergedRows(
+            np.concatenate([[0], np.cumsum(np.diff(bounds)[rows])]),
+            [text.merge if isinstance(text, WindowedText) else "max" for text in (batch[r] for r in rows)],
+        )
+        texts = [texts[b] for b, count in enumerate(np.diff(bounds)) for _ in range(count)]
+        rows = [row for b in rows for row in range(bounds[b], bounds[b + 1])]
+    if len(rows) < len(parts):
         if spec.kind == "tagging":
             values = np.concatenate([values[starts[r] : starts[r + 1]] for r in rows])
             starts = np.concatenate([[0], np.cumsum(np.diff(logits.starts)[rows])])
         else:
             values = values[rows]
-    return Rows(values, starts, [batch[r].encoding for r in rows], [texts[r] for r in rows])
+    chosen = [parts[r] for r in rows]
+    return Rows(values, starts, [part.encoding for part in chosen], [texts[r] for r in rows], merged)
 
 
 def _read(folder: Path, manifest: ModelManifest, role: str, verify: bool) -> bytes:

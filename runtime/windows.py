@@ -1,0 +1,141 @@
+"""Long texts in overlapping windows: how they are cut, and how the answers of windows become the answer of the text.
+
+A window is what the model reads at once. One forward pass answers all windows of a text together with other texts, and
+an answer does not depend on its neighbours, so the windows of a text may be run in any batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from .tokenizing import Encoded
+
+Floats = npt.NDArray[np.floating[Any]]
+Output = dict[str, Any]
+Merge = Literal["max", "mean"]
+
+MAX_WINDOWS: Final = 64
+# As in `tokenizing`: so many characters a token are read before the rest of a text is left out.
+_CHARACTERS_PER_TOKEN: Final = 24
+_LEAST_SCORE: Final = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How the long texts of a topic are read. Equal ones may share a forward pass and a decoding."""
+
+    most: int = MAX_WINDOWS
+    """Windows of one text; what lies behind them is not read, and the answer says `truncated`."""
+    overlap: int | None = None
+    """Tokens that neighbours share; None: a quarter of the model's limit."""
+    merge: Merge = "max"
+    """How the scores of the windows become the text's."""
+
+
+class WindowedText:
+    """A text in windows. `tokens` counts those of all windows: that is what it costs."""
+
+    __slots__ = ("merge", "tokens", "truncated", "windows")
+
+    def __init__(self, windows: tuple[Encoded, ...], truncated: bool, merge: Merge) -> None:
+        self.windows = windows
+        self.tokens = sum(window.tokens for window in windows)
+        self.truncated = truncated
+        self.merge = merge
+
+
+class WindowEncoder:
+    """Cuts texts that are longer than the model's limit. Any thread; a tokenizer of its own for each overlap."""
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+        self._tokenizer, self._limit = tokenizer, max_tokens
+        self._special = tokenizer.num_special_tokens_to_add(False)
+        self._by_overlap: dict[int, Tokenizer] = {}
+
+    def __call__(self, text: str, windows: Windows) -> WindowedText:
+        """Tokenise one long text; ValueError for a text with a lone surrogate."""
+        step = self._limit - self._special
+        overlap = min(self._limit // 4 if windows.overlap is None else windows.overlap, step // 2)
+        # Reading one window more than are kept tells whether something was left out.
+        longest = (windows.most + 1) * step * _CHARACTERS_PER_TOKEN
+        encoding: Encoding = self._cutting(overlap).encode_batch([text[:longest]])[0]
+        parts = [encoding, *encoding.overflowing]
+        truncated = len(text) > longest or len(parts) > windows.most
+        return WindowedText(tuple(Encoded(part, False) for part in parts[: windows.most]), truncated, windows.merge)
+
+    def _cutting(self, overlap: int) -> Tokenizer:
+        found = self._by_overlap.get(overlap)
+        if found is None:
+            found = Tokenizer.from_str(self._tokenizer.to_str())
+            found.no_padding()
+            found.enable_truncation(max_length=self._limit, stride=overlap)
+            self._by_overlap[overlap] = found
+        return found
+
+
+def merge_labels(scores: Floats, merge: Merge, out_of_scope: int | None = None) -> Floats:
+    """Return one row [C] of probabilities for the rows [W, C] of a text's windows.
+
+    `mean` averages. `max` takes each label's highest score and divides by the sum, so that one window that is sure
+    outweighs any number that hold nothing; a text is out of scope only as far as each of its windows is, so that label
+    takes its lowest score.
+    """
+    if merge == "mean":
+        return np.asarray(scores.mean(axis=0))
+    merged = scores.max(axis=0)
+    if out_of_scope is not None:
+        merged[out_of_scope] = scores[:, out_of_scope].min()
+    return np.asarray(merged / merged.sum())
+
+
+def as_logits(scores: Floats, temperature: float) -> Floats:
+    """Return logits whose softmax at `temperature` gives `scores`."""
+    return np.asarray(np.log(np.maximum(scores, _LEAST_SCORE)) * temperature)
+
+
+def as_binary_logits(scores: Floats, temperature: float) -> Floats:
+    """Return logits whose sigmoid at `temperature` gives `scores`."""
+    bounded = np.clip(scores, _LEAST_SCORE, 1.0 - _LEAST_SCORE)
+    return np.asarray((np.log(bounded) - np.log1p(-bounded)) * temperature)
+
+
+def merge_spans(found: Sequence[Sequence[Output]], windows: Sequence[Encoding]) -> list[Output]:
+    """Return the spans of a text from those of its windows, each from the window where it lies farthest from an edge.
+
+    `found[w]` are the spans of window w, with offsets of the whole text. The beginning of the first window and the end
+    of the last are the text's own and no edges. A window that sees a span only near its edge is not asked about it,
+    whether it found something there or not.
+    """
+    extents = [_extent(window) for window in windows]
+    kept: list[tuple[float, Output]] = []
+    for number, spans in enumerate(found):
+        for span in spans:
+            distances = [_distance(span, extents, other) for other in range(len(extents))]
+            if distances.index(max(distances)) == number:
+                kept.append((distances[number], span))
+    kept.sort(key=lambda pair: -pair[0])
+    chosen: list[Output] = []
+    for _, span in kept:
+        if all(span["end"] <= other["start"] or other["end"] <= span["start"] for other in chosen):
+            chosen.append(span)
+    return sorted(chosen, key=lambda span: int(span["start"]))
+
+
+def _extent(window: Encoding) -> tuple[int, int]:
+    """Return the first and the last character (exclusive) of the text that a window reads."""
+    places = [
+        offsets for offsets, special in zip(window.offsets, window.special_tokens_mask, strict=True) if not special
+    ]
+    return (places[0][0], places[-1][1]) if places else (0, 0)
+
+
+def _distance(span: Output, extents: Sequence[tuple[int, int]], number: int) -> float:
+    """Return how many characters lie between a span and the nearer edge of a window; below 0 outside of it."""
+    start, end = extents[number]
+    before = float("inf") if number == 0 else float(span["start"] - start)
+    behind = float("inf") if number == len(extents) - 1 else float(end - span["end"])
+    return min(before, behind)
