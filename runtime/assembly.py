@@ -28,7 +28,7 @@ from .model_store import ModelStore
 from .publisher import Publisher, producer_factory
 from .release_watcher import ReleaseWatcher
 from .reviews import Reviews
-from .routes import all_topics, make_routes
+from .routes import all_topics, check_handlers, make_routes
 from .serving_events import Pauses, ServingEvents
 from .settings import Settings
 from .source import Source, make_broker
@@ -102,6 +102,7 @@ async def assemble(
     loader = _loader(settings, agents, handlers)
     first, begun = (model, Begun()) if model is not None else await first_model(settings, loader)
     routes = make_routes(agents, first.manifest, settings.app)
+    check_handlers(handlers, first.manifest)
     engine = await _start_engine(settings, first, metrics, stack)
     _describe(health, metrics, engine, settings, first)
     publisher = await _start_publisher(settings, metrics, stack)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from ..schemas.deadletter import DeadLetterReason as Reason
 from .agent import Prediction
 from .batch_policy import Entry
+from .delivery import Delivery, coordinates
 from .errors import Closed, RecordError, place_of
 from .logs import get_logger
 from .outbox import Outbox, Outcome
@@ -13,7 +14,6 @@ from .results import Answer, answer
 from .reviews import Reviews
 from .routes import BoundAgent
 from .telemetry import Metrics
-from .work import Work, where
 
 log = get_logger(__name__)
 
@@ -40,20 +40,20 @@ class Deciding:
         manifest = entries[0].model.manifest
         model = (manifest.name, manifest.version)
         for entry in entries:
-            work: Work = entry.context
+            delivery: Delivery = entry.context
             if isinstance(entry.error, Closed):
                 closed += 1
                 continue
             if entry.error is not None:
                 error = RecordError(Reason.MODEL_FAILED, f"the model failed: {type(entry.error).__name__}")
-                self._outbox.reject(outcome, work.record, work.progress, error)
-                outcome.trace(work.span, error)
+                self._outbox.reject(outcome, delivery.record, delivery.progress, error)
+                outcome.trace(delivery.span, error)
                 continue
-            outcome.works.append((work.record, work.progress))
-            if work.span is not None:
-                outcome.trace(work.span.answered(*model, len(entries)))
-            for bound, tasks in work.asked:
-                self._ask(outcome, work, entry, bound, tasks, model, now)
+            outcome.works.append((delivery.record, delivery.progress))
+            if delivery.span is not None:
+                outcome.trace(delivery.span.answered(*model, len(entries)))
+            for bound, tasks in delivery.asked:
+                self._ask(outcome, delivery, entry, bound, tasks, model, now)
         if self._reviews is not None:
             self._ask_people(self._reviews, outcome, entries, now)
         return outcome, closed
@@ -61,37 +61,43 @@ class Deciding:
     def _ask(
         self,
         outcome: Outcome,
-        work: Work,
+        delivery: Delivery,
         entry: Entry,
         bound: BoundAgent,
         tasks: Sequence[str],
         model: tuple[str, int],
         now: str,
     ) -> None:
-        name, request = bound.agent.name, work.request
+        name, request = bound.agent.name, delivery.request
         try:
-            messages, has_result = self._answer(work, entry, bound, tasks, model, now)
+            messages, has_result = self._answer(delivery, entry, bound, tasks, model, now)
         except RecordError as error:
             why = place_of(error.__cause__ or error)
-            log.error("an agent failed", agent=name, said=str(error), why=why, **where(work.record))
-            self._outbox.dead_letter(outcome, work.record, error, name, work.span)
+            log.error("an agent failed", agent=name, said=str(error), why=why, **coordinates(delivery.record))
+            self._outbox.dead_letter(outcome, delivery.record, error, name, delivery.span)
             return
         for message in messages:
-            outcome.add(message, work.record, name)
+            outcome.add(message, delivery.record, name)
         if has_result:
             outcome.answered.setdefault((name, request.topic), []).append(request.timestamp)
         else:
             self._metrics.silent(name, request.topic)
 
     def _answer(
-        self, work: Work, entry: Entry, bound: BoundAgent, tasks: Sequence[str], model: tuple[str, int], now: str
+        self,
+        delivery: Delivery,
+        entry: Entry,
+        bound: BoundAgent,
+        tasks: Sequence[str],
+        model: tuple[str, int],
+        now: str,
     ) -> Answer:
         """Return what an agent says; RecordError for whatever goes wrong: the record's neighbours are waiting."""
         try:
             outputs = entry.outputs or {}
             mine = outputs if len(tasks) == len(outputs) else {task: outputs[task] for task in tasks}
             prediction = Prediction(mine, entry.encoded.truncated, model)
-            return answer(bound, work.request, prediction, now, same_partition=bound.agent.output in self._aligned)
+            return answer(bound, delivery.request, prediction, now, same_partition=bound.agent.output in self._aligned)
         except RecordError:
             raise
         except Exception as error:
@@ -103,11 +109,11 @@ class Deciding:
         try:
             for doubt in reviews.pick(entries):
                 entry = entries[doubt.row]
-                work: Work = entry.context
-                for bound, tasks in work.asked:
+                delivery: Delivery = entry.context
+                for bound, tasks in delivery.asked:
                     if doubt.task in tasks and bound.agent.output is not None:
                         name = bound.agent.name
-                        outcome.add(reviews.message(doubt, entry, name, work.request, now), work.record, name)
+                        outcome.add(reviews.message(doubt, entry, name, delivery.request, now), delivery.record, name)
                         self._metrics.review(name, doubt.task, doubt.why)
                         break
         except Exception as error:  # noqa: BLE001

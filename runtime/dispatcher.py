@@ -15,6 +15,7 @@ from .admission import Admission
 from .agent import Handler, Prediction
 from .batch_policy import Entry
 from .deciding import Deciding
+from .delivery import Delivery, coordinates
 from .errors import Closed, RecordError
 from .handlers import HandlerRunner
 from .logs import get_logger
@@ -25,7 +26,6 @@ from .routes import Route
 from .telemetry import Metrics
 from .tracing import Tracing
 from .tracker import Progress, Tracker
-from .work import Work, where
 
 log = get_logger(__name__)
 
@@ -118,7 +118,7 @@ class Dispatcher:
             {bound.agent.name for route in routes.values() for bound in route.agents}
             | {runner.handler.name for runner in self._runners}
         )
-        self._admission: Admission[TopicPartition, Work] = Admission(
+        self._admission: Admission[TopicPartition, Delivery] = Admission(
             quantum=max(1, engine.token_budget // 4), lane_limit=int(engine.token_budget * queue_budgets)
         )
         self._wake = asyncio.Event()
@@ -165,7 +165,9 @@ class Dispatcher:
             self._enter(1)
             self.outbox.send(outcome)
 
-    def _read(self, records: Sequence[ConsumerRecord], progress: Progress, rejected: Outcome) -> list[tuple[Work, int]]:
+    def _read(
+        self, records: Sequence[ConsumerRecord], progress: Progress, rejected: Outcome
+    ) -> list[tuple[Delivery, int]]:
         items = []
         for record in records:
             if not progress.begin(record.offset):
@@ -174,17 +176,17 @@ class Dispatcher:
             request = None
             try:
                 request = read_request(record, self._max_value_bytes, self._max_hops)
-                work = Work(record, progress, request)
-                work.settle(route)
+                delivery = Delivery(record, progress, request)
+                delivery.settle(route)
             except RecordError as error:
                 self.outbox.reject(rejected, record, progress, error)
                 if self._tracing is not None:
                     rejected.trace(self._tracing.begin_refused(record, request), error)
             else:
                 if self._tracing is not None:
-                    work.trace(self._tracing)
+                    delivery.trace(self._tracing)
                 # Four letters a token is English; it only weighs who goes next. The engine counts exactly.
-                items.append((work, 2 + len(request.text) // 4))
+                items.append((delivery, 2 + len(request.text) // 4))
         return items
 
     # -- to the engine -----------------------------------------------------------------------------------------------
@@ -200,49 +202,53 @@ class Dispatcher:
                 tokens, rows = tokens_ahead - self._engine.queued_tokens, rows_ahead - self._engine.queued_rows
                 if tokens <= 0 or rows <= 0 or self.outbox.pending >= rows_ahead:
                     break
-                works = self._admission.take(tokens, min(rows, self._chunk_rows))
-                if not works:
+                deliveries = self._admission.take(tokens, min(rows, self._chunk_rows))
+                if not deliveries:
                     break
-                self._enter(len(works))
+                self._enter(len(deliveries))
                 if reopened := self._admission.reopened():
                     self.on_reopened(reopened)
-                await self._admit(works)
+                await self._admit(deliveries)
 
-    async def _admit(self, works: list[Work]) -> None:
+    async def _admit(self, deliveries: list[Delivery]) -> None:
         model, routes = self._engine.model, self._routes
-        works = [work for work in works if work.route is routes[work.record.topic] or self._reroute(work, routes)]
+        deliveries = [
+            delivery
+            for delivery in deliveries
+            if delivery.route is routes[delivery.record.topic] or self._reroute(delivery, routes)
+        ]
         try:
-            encoded = await self._engine.encode([work.request.text for work in works], model)
+            encoded = await self._engine.encode([delivery.request.text for delivery in deliveries], model)
         except Closed:
             raise
         except Exception:
-            if len(works) > 1:
-                for work in works:
-                    await self._admit([work])
+            if len(deliveries) > 1:
+                for delivery in deliveries:
+                    await self._admit([delivery])
                 return
-            log.exception("a text could not be tokenised", **where(works[0].record))
-            self._reject(works[0], RecordError(Reason.INVALID, "the text cannot be tokenised"))
+            log.exception("a text could not be tokenised", **coordinates(deliveries[0].record))
+            self._reject(deliveries[0], RecordError(Reason.INVALID, "the text cannot be tokenised"))
             return
         self._engine.submit(
             [
-                Entry(work.request.text, work.tasks(), ids, self, work, work.route.thresholds, model)
-                for work, ids in zip(works, encoded, strict=True)
+                Entry(delivery.request.text, delivery.tasks(), ids, self, delivery, delivery.route.thresholds, model)
+                for delivery, ids in zip(deliveries, encoded, strict=True)
             ]
         )
 
-    def _reroute(self, work: Work, routes: Mapping[str, Route]) -> bool:
+    def _reroute(self, delivery: Delivery, routes: Mapping[str, Route]) -> bool:
         """The model was exchanged while the record waited: settle its tasks anew; False when it is a dead letter now."""
         try:
-            work.settle(routes[work.record.topic])
+            delivery.settle(routes[delivery.record.topic])
         except RecordError as error:
-            self._reject(work, error)
+            self._reject(delivery, error)
             return False
         return True
 
-    def _reject(self, work: Work, error: RecordError) -> None:
+    def _reject(self, delivery: Delivery, error: RecordError) -> None:
         outcome = Outcome()
-        self.outbox.reject(outcome, work.record, work.progress, error)
-        outcome.trace(work.span, error)
+        self.outbox.reject(outcome, delivery.record, delivery.progress, error)
+        outcome.trace(delivery.span, error)
         self.outbox.send(outcome)
 
     def reroute(self, routes: Mapping[str, Route]) -> None:

@@ -49,10 +49,12 @@ class Checks:
         """
         known = self.model.tasks
         wanted = tuple(known) if tasks is None else tuple(tasks)
-        for task in wanted:
+        for number, task in enumerate(wanted, 1):
             if task not in known:
+                # It may come out of a request, so it is not quoted.
                 raise RecordError(
-                    DeadLetterReason.UNKNOWN_TASK, f"unknown task {task[:100]!r}; the model has {', '.join(known)}"
+                    DeadLetterReason.UNKNOWN_TASK,
+                    f"task {number} of the {len(wanted)} asked for is not one of the model's, which are {', '.join(known)}",
                 )
         if not text:
             raise RecordError(DeadLetterReason.INVALID, "the text is empty")

@@ -15,7 +15,7 @@ from .logs import get_logger
 from .model import Model, failed_on_sample
 from .model_store import ModelStore
 from .proving import prove
-from .routes import make_routes
+from .routes import check_handlers, make_routes
 from .session import Session
 from .settings import Settings
 from .store import assembled_folder, cache_folder, read_manifest
@@ -92,15 +92,9 @@ class Loader:
 
     def _check_agents(self, manifest: ModelManifest) -> None:
         """Refuse what those who run here could not work with: it depends on them alone, not on what served before."""
-        there = {task.name for task in manifest.tasks}
-        missing = sorted({task for handler in self._handlers for task in handler.tasks} - there)
-        if missing:
-            message = f"{manifest.name} {manifest.version} has no task {', '.join(missing)}"
-            raise VersionRefused(Reason.LACKS_TASK, message)
         try:
             make_routes(self._agents, manifest, self._settings.app)
-            for handler in self._handlers:
-                handler.check(manifest)
+            check_handlers(self._handlers, manifest)
         except SetupError as error:
             raise VersionRefused(Reason.LACKS_TASK, str(error)) from error
 

@@ -24,7 +24,7 @@ from .deadletters import Message
 from .dispatcher import Dispatcher
 from .engine import EngineModel
 from .errors import DeliveryError
-from .routes import configured_by, make_routes
+from .routes import check_handlers, configured_by, make_routes
 from .settings import Settings
 from .telemetry import Metrics
 from .testing import FakeEngine
@@ -101,6 +101,7 @@ async def rehearse(
     handlers = [agent for agent in everyone if isinstance(agent, Handler)]
     plain = [agent for agent in everyone if isinstance(agent, Agent)]
     routes = make_routes(plain, model.manifest, settings.app)
+    check_handlers(handlers, model.manifest)
     answers = Answers(outputs=frozenset(agent.output for agent in plain if agent.output))
     inputs = [*routes, *(topic for handler in handlers for topic in handler.topics)]
     stage = _Stage(answers, inputs)

@@ -83,6 +83,8 @@ def configured_by(settings: Settings, agents: Iterable[Agent | Handler]) -> list
     for agent in everyone:
         if isinstance(agent, Handler):
             agent.configure(settings)
+    _refuse_equal_names(everyone)
+    _refuse_shared_handler_topics(everyone)
     for rule in settings.routing:
         _check_ends(rule, everyone, settings)
     return [_with_rules(agent, settings.routing) for agent in everyone]
@@ -93,6 +95,28 @@ def _refuse_overrides_of_nobody(settings: Settings, names: Collection[str]) -> N
         if name not in names:
             who = ", ".join(sorted(names))
             raise SetupError(f"{settings.place(f'agents.{name}')}: no such agent runs here; those that do: {who}")
+
+
+def _refuse_equal_names(everyone: Iterable[Agent | Handler]) -> None:
+    names: set[str] = set()
+    for agent in everyone:
+        if agent.name in names:
+            raise SetupError(f"two agents are called {agent.name}: give each its own name")
+        names.add(agent.name)
+
+
+def _refuse_shared_handler_topics(everyone: Sequence[Agent | Handler]) -> None:
+    """Refuse a topic that a handler shares: its records are finished by the handler alone."""
+    for handler in everyone:
+        if not isinstance(handler, Handler):
+            continue
+        for other in everyone:
+            shared = [topic for topic in handler.topics if topic in other.topics] if other is not handler else []
+            if shared:
+                raise SetupError(
+                    f"{handler.name} and {other.name} both read {shared[0]}: a handler has its topics for itself; "
+                    f"give one of them another topic (agents.{other.name}.topics)"
+                )
 
 
 def _with_rules(agent: Agent | Handler, rules: Sequence[Rule]) -> Agent | Handler:
@@ -122,12 +146,21 @@ def _check_ends(rule: Rule, everyone: Iterable[Agent | Handler], settings: Setti
 
 def make_routes(agents: Sequence[Agent], manifest: ModelManifest, app: str) -> dict[str, Route]:
     """Return topic to route. SetupError for what cannot work with this model, or with each other."""
-    names = [agent.name for agent in agents]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise SetupError(f"two agents are called {min(twice)}: give each its own name")
     bound = [_bind(agent, manifest, app) for agent in agents]
     topics = dict.fromkeys(topic for agent in agents for topic in agent.topics)
     return {topic: _route(topic, [b for b in bound if topic in b.agent.topics], manifest) for topic in topics}
+
+
+def check_handlers(handlers: Iterable[Handler], manifest: ModelManifest) -> None:
+    """Refuse a model that handlers cannot work with: one that lacks their tasks, or that their own check refuses."""
+    names = {task.name for task in manifest.tasks}
+    for handler in handlers:
+        if missing := [task for task in handler.tasks if task not in names]:
+            raise SetupError(
+                f"handler {handler.name}: {manifest.name} {manifest.version} has no task {', '.join(missing)}; "
+                f"its tasks are {', '.join(sorted(names))}"
+            )
+        handler.check(manifest)
 
 
 def _bind(agent: Agent, manifest: ModelManifest, app: str) -> BoundAgent:
