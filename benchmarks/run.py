@@ -16,6 +16,7 @@ BENCHMARKS = {
     "heads_and_invariance": "four heads against one; an answer alone against in a batch",
     "pump": "a real Kafka and a simulated accelerator: backlog, live, a light topic",
     "wire": "a real Kafka and the real model against bare onnxruntime with tokenising",
+    "long_texts": "entities in long mails, read in windows, against the same messages alone",
     "tracing": "what spans cost, with 1 % sampled",
     "memory": "peak memory of serve",
     "swaps": "exchanging models under load",

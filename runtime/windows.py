@@ -30,8 +30,11 @@ class Windows:
 
     most: int = MAX_WINDOWS
     """Windows of one text; what lies behind them is not read, and the answer says `truncated`."""
+    tokens: int | None = None
+    """Of a window; None: the model's limit. Short windows find more of a model that has learned from short texts, and
+    take more of them for a text."""
     overlap: int | None = None
-    """Tokens that neighbours share; None: a quarter of the model's limit."""
+    """Tokens that neighbours share; None: a quarter of a window. At most half of it."""
     merge: Merge = "max"
     """How the scores of the windows become the text's."""
 
@@ -49,31 +52,32 @@ class WindowedText:
 
 
 class WindowEncoder:
-    """Cuts texts that are longer than the model's limit. Any thread; a tokenizer of its own for each overlap."""
+    """Cuts texts that are longer than the model's limit. Any thread; a tokenizer of its own for each size and overlap."""
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         self._tokenizer, self._limit = tokenizer, max_tokens
         self._special = tokenizer.num_special_tokens_to_add(False)
-        self._by_overlap: dict[int, Tokenizer] = {}
+        self._cutters: dict[tuple[int, int], Tokenizer] = {}
 
     def __call__(self, text: str, windows: Windows) -> WindowedText:
         """Tokenise one long text; ValueError for a text with a lone surrogate."""
-        step = self._limit - self._special
-        overlap = min(self._limit // 4 if windows.overlap is None else windows.overlap, step // 2)
+        tokens = max(min(windows.tokens or self._limit, self._limit), self._special + 1)
+        room = tokens - self._special
+        overlap = min(tokens // 4 if windows.overlap is None else windows.overlap, room // 2)
         # Reading one window more than are kept tells whether something was left out.
-        longest = (windows.most + 1) * step * _CHARACTERS_PER_TOKEN
-        encoding: Encoding = self._cutting(overlap).encode_batch([text[:longest]])[0]
+        longest = (windows.most + 1) * room * _CHARACTERS_PER_TOKEN
+        encoding: Encoding = self._cutter(tokens, overlap).encode_batch([text[:longest]])[0]
         parts = [encoding, *encoding.overflowing]
         truncated = len(text) > longest or len(parts) > windows.most
         return WindowedText(tuple(Encoded(part, False) for part in parts[: windows.most]), truncated, windows.merge)
 
-    def _cutting(self, overlap: int) -> Tokenizer:
-        found = self._by_overlap.get(overlap)
+    def _cutter(self, tokens: int, overlap: int) -> Tokenizer:
+        found = self._cutters.get((tokens, overlap))
         if found is None:
             found = Tokenizer.from_str(self._tokenizer.to_str())
             found.no_padding()
-            found.enable_truncation(max_length=self._limit, stride=overlap)
-            self._by_overlap[overlap] = found
+            found.enable_truncation(max_length=tokens, stride=overlap)
+            self._cutters[tokens, overlap] = found
         return found
 
 

@@ -55,6 +55,12 @@ def test_every_token_lies_in_a_window_and_neighbours_share_the_overlap(count, ov
     assert windows.tokens == sum(window.tokens for window in windows.windows)
 
 
+def test_windows_may_be_shorter_than_the_limit(cut):
+    windows = cut(words(100), Windows(tokens=12, overlap=4)).windows
+    assert {window.tokens for window in windows[:-1]} == {12}
+    assert cut(words(100), Windows(tokens=1_000, overlap=4)).windows[0].tokens == LIMIT
+
+
 def test_beyond_the_most_windows_the_rest_is_not_read_and_the_answer_says_so(cut):
     text = words(2_000)
     few = cut(text, Windows(most=3))
