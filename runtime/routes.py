@@ -1,7 +1,7 @@
 """Which agents read a topic and what each answers there, settled against the model before anything starts."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import overload
 
 from ..schemas.envelope import (
@@ -18,6 +18,7 @@ from ..schemas.manifest import ModelManifest, TaskSpec, Thresholds
 from .agent import Agent, Handler
 from .errors import SetupError
 from .feedback import known_labels
+from .result_envelope import ResultEnvelope
 from .routing import Rule
 from .settings import AgentSettings, Settings
 
@@ -33,6 +34,8 @@ class BoundAgent:
     """Answered when a request names them."""
     headers: tuple[tuple[str, bytes], ...]
     """Of every result, the same each time."""
+    envelopes: dict[tuple[str, str, int], ResultEnvelope] = field(default_factory=dict, compare=False, repr=False)
+    """By input topic and model (name, version): filled as results are built."""
 
     def asked(self, tasks: tuple[str, ...] | None) -> tuple[str, ...]:
         """Return what a request that names `tasks` is answered on."""

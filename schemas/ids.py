@@ -15,8 +15,23 @@ def prediction_id(agent: str, source: str, request_id: str) -> str:
     same bytes. `source` is the record's `ce_source`, else its input topic. The model's version takes no part: whoever
     receives a result twice can drop one.
     """
-    data = bytearray()
-    for part in (agent, source, request_id):
-        raw = part.encode()
-        data += len(raw).to_bytes(4, "big") + raw
-    return sha256(data).hexdigest()[:32]
+    return PredictionIds(agent, source)(request_id)
+
+
+class PredictionIds:
+    """The prediction ids of one agent and source: what they have in common is hashed once."""
+
+    __slots__ = ("_common",)
+
+    def __init__(self, agent: str, source: str) -> None:
+        self._common = sha256(_prefixed(agent) + _prefixed(source))
+
+    def __call__(self, request_id: str) -> str:
+        digest = self._common.copy()
+        digest.update(_prefixed(request_id))
+        return digest.hexdigest()[:32]
+
+
+def _prefixed(text: str) -> bytes:
+    raw = text.encode()
+    return len(raw).to_bytes(4, "big") + raw

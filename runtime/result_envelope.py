@@ -1,0 +1,70 @@
+"""The bytes of a result, with everything that does not change from record to record encoded once."""
+
+from typing import Any
+
+import msgspec
+
+from ..schemas.envelope import CAUSE, CE_ID, CE_SUBJECT, CE_TIME, HOPS, TRACEPARENT
+from ..schemas.ids import PredictionIds, prediction_id
+from .agent import Incoming, Prediction
+
+_encode = msgspec.json.Encoder().encode
+
+Headers = list[tuple[str, bytes]]
+
+
+class ResultEnvelope:
+    """Results of one agent, input topic and model. The bytes are those of encoding `schemas.result.Result`'s fields.
+
+    A result is built for every record: filling in six values takes half the time of encoding a dict of dicts.
+    """
+
+    __slots__ = ("_agent", "_before_partition", "_headers", "_ids", "_topic")
+
+    def __init__(self, agent: str, topic: str, model: tuple[str, int], headers: tuple[tuple[str, bytes], ...]) -> None:
+        self._agent, self._topic = agent, topic
+        self._headers = headers
+        self._ids = PredictionIds(agent, topic)
+        name, version = model
+        self._before_partition = (
+            b'","agent":%b,"status":"ok","model":{"name":%b,"version":%d},"source":{"topic":%b,"partition":'
+            % (
+                _encode(agent),
+                _encode(name),
+                version,
+                _encode(topic),
+            )
+        )
+
+    def fill(self, request: Incoming, prediction: Prediction, outputs: Any, time: str) -> tuple[bytes, Headers]:
+        """Return value and headers; `outputs` are the agent's, which need not be those that were predicted."""
+        request_id = request.request_id
+        same_source = request.source == self._topic
+        this = self._ids(request_id) if same_source else prediction_id(self._agent, request.source, request_id)
+        subject, id_bytes, time_bytes = request_id.encode(), this.encode(), time.encode()
+        value = (
+            b'{"request_id":%b,"prediction_id":"%b%b%d,"offset":%d,"timestamp":%d},"outputs":%b,"truncated":%b,"metadata":%b,"time":"%b"}'
+            % (
+                _encode(request_id),
+                id_bytes,
+                self._before_partition,
+                request.partition,
+                request.offset,
+                request.timestamp,
+                _encode(outputs),
+                b"true" if prediction.truncated else b"false",
+                _encode(request.metadata) if request.metadata else b"{}",
+                time_bytes,
+            )
+        )
+        headers = [
+            *self._headers,
+            (CE_ID, id_bytes),
+            (CE_SUBJECT, subject),
+            (CE_TIME, time_bytes),
+            (CAUSE, subject),
+            (HOPS, b"%d" % (request.hops + 1)),
+        ]
+        if request.traceparent is not None:
+            headers.append((TRACEPARENT, request.traceparent))
+        return value, headers
