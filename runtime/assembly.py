@@ -14,7 +14,9 @@ from faststream.kafka import KafkaBroker
 
 from . import topics_admin
 from .agent import Agent, Context, Handler
+from .breaker import LONGEST_PAUSE_S, BreakerLimits
 from .changelog import read_to_end
+from .device_watch import watch_device
 from .dispatcher import Dispatcher
 from .engine import Engine
 from .errors import SetupError
@@ -130,6 +132,7 @@ async def assemble(
     source = Source(broker, topics, dispatcher, tracker, metrics, health, settings.kafka, group=settings.group)
     metrics.watch(in_flight=lambda: tracker.unfinished, assigned=source.assigned, paused=source.paused, lag=source.lag)
     events = _events(settings, partitions, stack)
+    watch_device(engine, health, metrics, events, dispatcher.outbox.fail)
     watcher = None
     if loader is not None and events is not None:
         slot = ModelSlot(settings, agents, engine, dispatcher)
@@ -208,6 +211,8 @@ async def _start_engine(settings: Settings, model: Model, metrics: Metrics, stac
         max_wait_ms=of.max_wait_ms,
         padded=of.graph == "padded",
         observer=metrics,
+        shortest_deadline_s=of.run_deadline_s,
+        breaker=BreakerLimits(first_pause_s=min(of.probe_pause_s, LONGEST_PAUSE_S), give_up_s=of.give_up_s),
     )
     await engine.start()
     stack.push_async_callback(engine.stop, 1.0)

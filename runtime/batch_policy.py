@@ -21,6 +21,9 @@ class Sink(Protocol):
     def deliver(self, entries: "list[Entry]") -> None:
         """Take answered entries, in order of arrival; each has `outputs` or `error`. Cancelled ones never come."""
 
+    def take_back(self, entries: "list[Entry]") -> None:
+        """Encode entries anew for the model that serves now: theirs does not answer on this device."""
+
 
 class Entry:
     """One text on its way through the model. `outputs` and `error` are set on the event loop only, just before delivery.

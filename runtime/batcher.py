@@ -4,30 +4,26 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import count
 from queue import SimpleQueue
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
-from .batch_policy import Batch, BatchLimits, BatchPolicy, Entry, Sink
-from .errors import Closed, ModelFailed
+from .batch_policy import BatchLimits, BatchPolicy, Entry, Sink
+from .batch_runs import Answers, BatchModel, BatchRuns
+from .breaker import BreakerLimits
+from .device_guard import DeviceGuard, Job
+from .errors import Closed, DeviceFailed
+from .logs import get_logger
 
-Outputs = dict[str, dict[str, Any]]
+__all__ = ["SHORTEST_DEADLINE_S", "BatchModel", "BatchObserver", "Batcher"]
 
+log = get_logger(__name__)
 
-class BatchModel(Protocol):
-    """What the batcher needs of a model. Both methods are called in its threads, several at once."""
-
-    def run(self, batch: Sequence[Any], /) -> Any: ...
-
-    def decode(
-        self,
-        logits: Any,
-        batch: Sequence[Any],
-        texts: Sequence[str],
-        wanted: Sequence[tuple[str, ...]],
-        thresholds: Mapping[str, Any] | None = None,
-    ) -> list[Outputs]: ...
+SHORTEST_DEADLINE_S: Final = 5.0
+"""No forward pass is ended earlier, however short it was at start."""
+_LOOKS_A_DEADLINE: Final = 8
 
 
 class BatchObserver(Protocol):
@@ -37,20 +33,13 @@ class BatchObserver(Protocol):
         """`queue_seconds`: each row's wait until its run began. `run_seconds`: spent in `model.run`."""
 
 
-class Answers(NamedTuple):
-    """What came of a batch: per row its outputs or None, and the errors by row. Made in a thread, applied on the loop."""
-
-    outputs: list[Outputs | None]
-    errors: dict[int, Exception]
-    run_seconds: float
-
-
 class Batcher:
     """Owns the queue and the threads that run the model. Lives on one event loop; only `run` and `decode` leave it.
 
     Always true: every entry that was submitted is delivered once to its sink, with outputs or an error, unless it was
     cancelled; what happens to one entry changes nothing for its neighbours; a batch is closed when a thread is free for
-    it and not before. Nothing is awaited, locked or logged for a single entry.
+    it and not before. While the device fails, entries wait in their order, and none of them fails for it. Nothing is
+    awaited, locked or logged for a single entry.
     """
 
     def __init__(
@@ -60,15 +49,28 @@ class Batcher:
         *,
         observer: BatchObserver | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        deadline_s: float = SHORTEST_DEADLINE_S,
+        breaker: BreakerLimits | None = None,
     ) -> None:
+        """`deadline_s`: a forward pass that takes longer is ended; one that has not ended at twice that is given up."""
         self.model = model
         """Answers the entries that name no model of their own."""
         self._policy = BatchPolicy(limits)
         self._observer = observer
         self._clock = clock
-        self._work: SimpleQueue[Batch | None] = SimpleQueue()
+        self._work: SimpleQueue[Job | BatchModel | None] = SimpleQueue()
+        """A model is a probe: its reference sample is to be run."""
         self._threads: list[threading.Thread] = []
-        self._running: dict[int, Batch] = {}
+        self._runs, self._deadline_s = BatchRuns(deadline_s), deadline_s
+        self._guard = DeviceGuard(
+            breaker or BreakerLimits(), probe=self._probe, go_on=self._start_batches, give_up=self._give_up
+        )
+        self.on_lost: Callable[[DeviceFailed], None] = lambda error: None
+        """Called once when the process cannot use its device any more; everybody has been answered with Closed."""
+        self._lost = False
+        self._numbers = count()
+        self._running: dict[int, Job] = {}
+        self._watch: asyncio.TimerHandle | None = None
         self._room: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
@@ -89,6 +91,11 @@ class Batcher:
         """Batches that are being run."""
         return len(self._running)
 
+    @property
+    def guard(self) -> DeviceGuard:
+        """What is known of the device."""
+        return self._guard
+
     def start(self) -> None:
         """Start the threads; call it on the event loop that will call everything else."""
         self._loop = asyncio.get_running_loop()
@@ -97,6 +104,7 @@ class Batcher:
             thread = threading.Thread(target=self._serve, name=f"murmura-run-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
+        self._look()
 
     def submit(self, entries: Iterable[Entry]) -> None:
         """Queue tokenised entries. Never waits: who submits looks at `queued_tokens` and `on_room`.
@@ -105,6 +113,10 @@ class Batcher:
         """
         if self._closing or not self._threads:
             raise Closed("the batcher is not running")
+        if self._lost:
+            left = [entry for entry in entries if not entry.cancelled]
+            self._loop.call_soon(self._close, left)
+            return
         self._policy.push(entries, self._clock())
         self._start_batches()
 
@@ -125,22 +137,47 @@ class Batcher:
             pass
         finally:
             self._abandon()
+            if self._watch is not None:
+                self._watch.cancel()
             for _ in self._threads:
                 self._work.put(None)
             self._threads.clear()
 
+    def take_back(self) -> None:
+        """Hand what is in no run back to its sinks while the device fails: another model has taken the place of its own."""
+        if self._guard.trouble is None:
+            return
+        entries = [entry for entry in (*self._guard.release(), *self._policy.drain()) if not entry.cancelled]
+        for sink, part in _by_sink(entries):
+            self._loop.call_soon(self._guarded, sink.take_back, part)
+
     # -- on the event loop -------------------------------------------------------------------------------------------
 
     def _start_batches(self) -> None:
+        if not self._guard.lets_run or self._lost:
+            return
         now = math.inf if self._closing else self._clock()
         queued = self._policy.queued_tokens
-        while (batch := self._policy.take(now, len(self._running))) is not None:
-            self._running[id(batch)] = batch
-            self._work.put(batch)
+        while (job := self._next_job(now)) is not None:
+            self._running[job.number] = job
+            self._work.put(job)
         self._wake_later(now)
         if self._policy.queued_tokens < queued:
-            for callback in self._room:
-                self._guarded(callback)
+            self._announce_room()
+
+    def _next_job(self, now: float) -> Job | None:
+        if len(self._running) < self._policy.limits.max_in_flight and (held := self._guard.next_held()) is not None:
+            return held
+        if self._guard.on_trial:
+            if self._running:
+                return None
+            self._guard.answered()  # nobody waits for what was held any more
+        batch = self._policy.take(now, len(self._running))
+        return None if batch is None else Job(next(self._numbers), batch.entries, batch.tokens)
+
+    def _announce_room(self) -> None:
+        for callback in self._room:
+            self._guarded(callback)
 
     def _wake_later(self, now: float) -> None:
         """Come back when the oldest entry has waited `max_wait_s`, if a free slot waits for nothing else."""
@@ -151,45 +188,81 @@ class Batcher:
         if due is not None and len(self._running) < self._policy.limits.eager_in_flight:
             self._timer = self._loop.call_later(max(due - now, 0.0), self._start_batches)
 
-    def _finished(self, batch: Batch, answers: Answers, began_at: float) -> None:
-        if self._running.pop(id(batch), None) is None:
-            return  # abandoned by stop(): its entries have been answered
-        self._start_batches()  # before delivery: the device is waiting, and sinks take their time
-        entries = batch.entries
-        for entry, outputs in zip(entries, answers.outputs, strict=True):
-            entry.outputs = outputs
-        for row, error in answers.errors.items():
-            entries[row].error = error
+    def _finished(self, job: Job, answers: Answers, began_at: float) -> None:
+        if self._running.pop(job.number, None) is None:
+            return  # abandoned: its entries have been answered
+        entries = job.entries
+        if answers.fault is not None:
+            entries = self._hold(job, answers, answers.fault)
+        else:
+            recovered = self._guard.trouble is not None
+            self._guard.answered()
+            self._start_batches()  # before delivery: the device is waiting, and sinks take their time
+            for entry, outputs in zip(entries, answers.outputs, strict=True):
+                entry.outputs = outputs
+            for row, error in answers.errors.items():
+                entries[row].error = error
+            if recovered:
+                self._announce_room()
         self._deliver(entries)
-        if self._observer is not None:
+        if self._observer is not None and entries:
             waits = [began_at - entry.arrived for entry in entries]
-            self._guarded(self._observer.batch, len(entries), batch.tokens, waits, answers.run_seconds)
+            self._guarded(self._observer.batch, len(entries), job.tokens, waits, answers.run_seconds)
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)
 
+    def _hold(self, job: Job, answers: Answers, fault: DeviceFailed) -> list[Entry]:
+        """Keep the entries of a batch that the device has not answered; returns those that have an answer."""
+        answered: list[Entry] = []
+        left: list[Entry] = []
+        for row, (entry, outputs) in enumerate(zip(job.entries, answers.outputs, strict=True)):
+            entry.outputs, entry.error = outputs, answers.errors.get(row)
+            (left if outputs is None and entry.error is None else answered).append(entry)
+        if left := [entry for entry in left if not entry.cancelled]:
+            job.entries = left
+            self._guard.hold(job, fault)
+        if fault.lost:
+            self._give_up(fault)
+        return answered
+
+    def _probe(self) -> None:
+        self._work.put(self._guard.model_to_probe(self.model))
+
+    def _look(self) -> None:
+        """End runs that are past their deadline, for as long as the batcher runs."""
+        if self._runs.end_overdue(time.monotonic()):
+            self._give_up(DeviceFailed(f"a forward pass did not end in {2 * self._deadline_s:g} s", lost=True))
+        self._watch = self._loop.call_later(min(self._deadline_s / _LOOKS_A_DEADLINE, 1.0), self._look)
+
+    def _give_up(self, error: DeviceFailed) -> None:
+        """Answer everybody with Closed: this process cannot use its device any more."""
+        if self._lost:
+            return
+        self._lost = True
+        log.critical("the device is given up", why=str(error))
+        self.on_lost(error)
+        self._abandon()
+
     def _deliver(self, entries: Iterable[Entry]) -> None:
-        by_sink: dict[int, tuple[Sink, list[Entry]]] = {}
-        for entry in entries:
-            if entry.cancelled:
-                continue
-            sink = entry.sink
-            group = by_sink.get(id(sink))
-            if group is None:
-                by_sink[id(sink)] = (sink, [entry])
-            else:
-                group[1].append(entry)
-        for sink, group_entries in by_sink.values():
-            self._guarded(sink.deliver, group_entries)
+        for sink, part in _by_sink(entry for entry in entries if not entry.cancelled):
+            self._guarded(sink.deliver, part)
 
     def _abandon(self) -> None:
         """Answer everything that is still here with Closed; batches that come back later are ignored."""
-        left = [entry for batch in self._running.values() for entry in batch.entries] + self._policy.drain()
+        running = sorted(self._running.values(), key=lambda job: job.number)
+        left = [entry for job in running for entry in job.entries] + self._guard.release() + self._policy.drain()
         self._running.clear()
+        self._guard.stop()
         if self._timer is not None:
             self._timer.cancel()
-        for entry in left:
+        self._close(left)
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _close(self, entries: list[Entry]) -> None:
+        for entry in entries:
             entry.error = Closed("stopped before the model answered")
-        self._deliver(left)
+        self._deliver(entries)
 
     def _guarded(self, call: Callable[..., None], *args: Any) -> None:
         """Call somebody else's code: what it raises is reported and stops nobody's answer."""
@@ -205,66 +278,29 @@ class Batcher:
         while self._serve_one(self._work.get()):
             pass
 
-    def _serve_one(self, batch: Batch | None) -> bool:
-        if batch is None:
+    def _serve_one(self, job: Job | BatchModel | None) -> bool:
+        if job is None:
             return False
-        began_at = self._clock()
-        answers = self._answer(batch.entries)
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._finished, batch, answers, began_at)
+        if isinstance(job, Job):
+            began_at = self._clock()
+            answers = self._runs.answer(job.entries[0].model or self.model, job.entries, suspect=job.suspect)
+            self._call_on_loop(self._finished, job, answers, began_at)
+        else:
+            self._call_on_loop(self._guard.probed, self._runs.check(job))
         return True
 
-    def _answer(self, entries: list[Entry]) -> Answers:
-        """Run a batch; if that fails run it once more record by record, so that only the guilty one suffers."""
-        try:
-            outputs, run_seconds = self._run(entries)
-            return Answers([*outputs], {}, run_seconds)
-        except BaseException:  # noqa: BLE001 - whatever it was, the callers are waiting
-            return self._answer_one_by_one(entries)
-
-    def _answer_one_by_one(self, entries: list[Entry]) -> Answers:
-        answers: list[Outputs | None] = [None] * len(entries)
-        errors: dict[int, Exception] = {}
-        run_seconds = 0.0
-        for row, entry in enumerate(entries):
-            if entry.cancelled:
-                continue
-            try:
-                (answers[row],), seconds = self._run([entry])
-                run_seconds += seconds
-            except BaseException as error:  # noqa: BLE001
-                errors[row] = _as_model_failed(error)
-        return Answers(answers, errors, run_seconds)
-
-    def _run(self, entries: list[Entry]) -> tuple[list[Outputs], float]:
-        encoded = [entry.encoded for entry in entries]
-        began = time.perf_counter()
-        model = entries[0].model or self.model
-        logits = model.run(encoded)
-        seconds = time.perf_counter() - began
-        outputs = self._decode(model, logits, encoded, entries)
-        if len(outputs) != len(entries):
-            raise ModelFailed(f"the model gave {len(outputs)} answers for {len(entries)} texts")
-        return outputs, seconds
-
-    def _decode(self, model: BatchModel, logits: Any, encoded: list[Any], entries: list[Entry]) -> list[Outputs]:
-        """Decode the rows that share thresholds together: almost always all rows at once."""
-        texts = [entry.text for entry in entries]
-        shared = {id(entry.thresholds): entry.thresholds for entry in entries}
-        if len(shared) == 1:
-            (thresholds,) = shared.values()
-            return model.decode(logits, encoded, texts, [entry.tasks for entry in entries], thresholds)
-        answers: list[Outputs] = [{}] * len(entries)
-        for key, thresholds in shared.items():
-            wanted = [entry.tasks if id(entry.thresholds) == key else () for entry in entries]
-            decoded = model.decode(logits, encoded, texts, wanted, thresholds)
-            answers = [new if mine else old for old, new, mine in zip(answers, decoded, wanted, strict=True)]
-        return answers
+    def _call_on_loop(self, call: Callable[..., None], *args: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(call, *args)
 
 
-def _as_model_failed(error: BaseException) -> ModelFailed:
-    if isinstance(error, ModelFailed):
-        return error
-    failed = ModelFailed(f"the forward pass failed: {type(error).__name__}: {error}")
-    failed.__cause__ = error
-    return failed
+def _by_sink(entries: Iterable[Entry]) -> Iterable[tuple[Sink, list[Entry]]]:
+    parts: dict[int, tuple[Sink, list[Entry]]] = {}
+    for entry in entries:
+        sink = entry.sink
+        part = parts.get(id(sink))
+        if part is None:
+            parts[id(sink)] = (sink, [entry])
+        else:
+            part[1].append(entry)
+    return parts.values()

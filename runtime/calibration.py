@@ -71,6 +71,10 @@ class Calibration:
         """Expected of one run slot at the chosen budget."""
         return self.token_budget / (self.overhead_s + self.token_s * self.token_budget)
 
+    def seconds(self, tokens: int) -> float:
+        """Expected of a forward pass over so many tokens, decoding included."""
+        return self.overhead_s + self.token_s * tokens
+
     def figures(self) -> dict[str, Any]:
         """Return what is worth a log line."""
         return {
@@ -83,10 +87,16 @@ class Calibration:
         }
 
 
-def warm_up(model: Measurable, *, max_rows: int = 256) -> None:
-    """Run small and middling batches, so that allocations and lazy set-up are not paid by the first records."""
-    for tokens in (FIRST_TOKENS, FLOOR_TOKENS):
-        _answer(model, _batch(model.encode(_TEXTS), tokens, max_rows)[0])
+def warm_up(model: Measurable, *, max_rows: int = 256) -> float:
+    """Run small and middling batches, so that allocations and lazy set-up are not paid by the first records.
+
+    Returns the seconds that the last of them took for each of its tokens.
+    """
+    seconds = 0.0
+    for aim in (FIRST_TOKENS, FLOOR_TOKENS):
+        batch, tokens = _batch(model.encode(_TEXTS), aim, max_rows)
+        seconds = _timed(model, batch, time.perf_counter) / tokens
+    return seconds
 
 
 def calibrate(

@@ -1,7 +1,7 @@
 """Texts that arrive one at a time: gathered into chunks for the tokenizer, answered through a future each."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from itertools import takewhile
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from .batch_policy import Entry
 from .batcher import Batcher
-from .errors import Closed
+from .errors import Closed, ModelFailed, MurmuraError
 
 CHUNK = 256
 
@@ -27,7 +27,15 @@ class Callers:
     it. While one chunk is tokenised the next one gathers.
     """
 
-    def __init__(self, tokenizer: Executor, batcher: Batcher, most: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Executor,
+        batcher: Batcher,
+        most: int,
+        renew: Callable[[Entry], None] = lambda entry: None,
+    ) -> None:
+        """`renew` gives an entry the model that serves now, or raises what its caller is answered with."""
+        self._renew = renew
         self._tokenizer = tokenizer
         self._batcher = batcher
         self._loop = asyncio.get_running_loop()
@@ -58,6 +66,17 @@ class Callers:
         for entry in entries:
             if not entry.context.done():
                 entry.context.set_result(None)
+
+    def take_back(self, entries: list[Entry]) -> None:
+        """Encode entries anew for the model that serves now."""
+        for entry in entries:
+            try:
+                self._renew(entry)
+            except MurmuraError as error:
+                self._fail([entry], error)
+            else:
+                self._gathered.append(entry)
+        self._encode_next()
 
     async def encoded(self, budget_s: float) -> None:
         """Let nobody else in, and wait until those inside have been handed to the batcher, for at most `budget_s`."""
@@ -115,13 +134,23 @@ class Callers:
 def _encode_each(model: Encodes, texts: list[str]) -> list[Any]:
     """Tokenise a chunk; if that fails text by text, so that only the guilty one fails. Runs in the thread."""
     try:
-        return [*model.encode(texts)]
+        return [*encode(model, texts)]
     except Exception:  # noqa: BLE001
         return [_encode_or_error(model, text) for text in texts]
 
 
 def _encode_or_error(model: Encodes, text: str) -> Any:
     try:
-        return model.encode([text])[0]
+        return encode(model, [text])[0]
     except Exception as error:  # noqa: BLE001
         return error
+
+
+def encode(model: Encodes, texts: Sequence[str]) -> Sequence[Any]:
+    """Tokenise a chunk. A panic of the library, which is a BaseException, is raised as ModelFailed: it is about a text."""
+    try:
+        return model.encode(texts)
+    except Exception:
+        raise
+    except BaseException as error:
+        raise ModelFailed(f"the tokenizer failed: {type(error).__name__}") from error

@@ -121,6 +121,7 @@ class Dispatcher:
         self._admission: Admission[TopicPartition, Delivery] = Admission(
             quantum=max(1, engine.token_budget // 4), lane_limit=int(engine.token_budget * queue_budgets)
         )
+        self._admitting: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._busy = 0
         self._idle = asyncio.Event()
@@ -271,6 +272,18 @@ class Dispatcher:
             self._done(closed)  # not answered and not finished: they will be delivered again
         if outcome.works:
             self.outbox.send(outcome)
+
+    def take_back(self, entries: list[Entry]) -> None:
+        """Admit records anew: the model that encoded them does not answer, and another has taken its place."""
+        task = asyncio.get_running_loop().create_task(self._admit([entry.context for entry in entries]))
+        self._admitting.add(task)
+        task.add_done_callback(self._admitted)
+
+    def _admitted(self, task: "asyncio.Task[None]") -> None:
+        self._admitting.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self.outbox.fail(error)
 
     def _enter(self, records: int) -> None:
         self._busy += records

@@ -13,14 +13,17 @@ from ..schemas.deadletter import DeadLetterReason
 from ..schemas.manifest import ModelManifest, TaskSpec
 from .agent import Prediction
 from .batch_policy import BatchLimits, Entry
-from .batcher import Batcher, BatchModel, BatchObserver
+from .batcher import SHORTEST_DEADLINE_S, Batcher, BatchModel, BatchObserver
+from .breaker import BreakerLimits
 from .calibration import Calibration, calibrate, warm_up
-from .callers import Callers
-from .errors import Closed, ModelFailed, RecordError, SetupError
+from .callers import Callers, encode
+from .errors import Closed, DeviceFailed, ModelFailed, RecordError, SetupError
 
 ON_CPU = "cpu"
 ACCELERATOR_IN_FLIGHT = 2
 MAX_CALLERS = 1024
+DEADLINE_RUNS = 20
+"""A forward pass over a full batch may take so many times what was measured at start."""
 
 
 class EngineModel(BatchModel, Protocol):
@@ -97,7 +100,10 @@ class Engine(Checks):
         padded: bool = False,
         observer: BatchObserver | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        shortest_deadline_s: float = SHORTEST_DEADLINE_S,
+        breaker: BreakerLimits | None = None,
     ) -> None:
+        """`shortest_deadline_s`: no forward pass is ended before; a slow model gets 20 times its measured time."""
         super().__init__(model)
         on_cpu = model.device == ON_CPU
         most = max_in_flight or (_own_cores() if on_cpu else ACCELERATOR_IN_FLIGHT)
@@ -112,6 +118,21 @@ class Engine(Checks):
         self._callers: Callers | None = None
         self.calibration: Calibration | None = None
         """What was measured at start; None when the budget was given."""
+        self._deadline_s, self._breaker = shortest_deadline_s, breaker
+        self.on_trouble: Callable[[str | None], None] = lambda why: None
+        """Called with the reason when the device begins to fail, and with None once it answers again."""
+        self.on_lost: Callable[[DeviceFailed], None] = lambda error: None
+        """Called when this process cannot use its device any more; whoever waited has been answered with Closed."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the device answers nothing now; None while it does. Texts that come meanwhile wait."""
+        return self._batcher.guard.trouble if self._batcher else None
+
+    @property
+    def failed_probes(self) -> int:
+        """Probes of the device that have failed since it was well."""
+        return self._batcher.guard.failed_probes if self._batcher else 0
 
     @property
     def token_budget(self) -> int:
@@ -139,8 +160,11 @@ class Engine(Checks):
     def lookahead(self) -> tuple[int, int]:
         """Tokens and rows to keep queued so that no run slot waits for its next batch: one batch.
 
-        A batch is tokenised in a fraction of the time that it runs; whatever else is queued only adds latency.
+        A batch is tokenised in a fraction of the time that it runs; whatever else is queued only adds latency. Nothing
+        while the device fails.
         """
+        if self.trouble is not None:
+            return 0, 0
         return self.token_budget, self._max_rows
 
     @property
@@ -166,9 +190,18 @@ class Engine(Checks):
             eager_in_flight=self._eager,
             max_in_flight=self._most,
         )
-        self._batcher = Batcher(self.model, limits, observer=self._observer, clock=self._clock)
+        self._batcher = Batcher(
+            self.model,
+            limits,
+            observer=self._observer,
+            clock=self._clock,
+            deadline_s=self._deadline_s,
+            breaker=self._breaker,
+        )
+        self._batcher.guard.on_change = self._change
+        self._batcher.on_lost = self._lose
         self._batcher.start()
-        self._callers = Callers(self._tokenizer, self._batcher, self._max_callers)
+        self._callers = Callers(self._tokenizer, self._batcher, self._max_callers, self._renew)
 
     async def stop(self, budget_s: float = 20.0) -> None:
         """Refuse new texts, answer those that are here for at most `budget_s`, then the rest with Closed."""
@@ -208,10 +241,12 @@ class Engine(Checks):
 
         What was checked or encoded before is answered by the model that did so, in batches of its own, and keeps it
         alive until then: the old model is freed when its last batch ends. Load, warm up and prove the new one before.
+        While the device fails, what waits is handed back to its sinks, to be encoded for the new one.
         """
         self.model = model
         if self._batcher is not None:
             self._batcher.model = model
+            self._batcher.take_back()
 
     async def encode(self, texts: Sequence[str], model: EngineModel | None = None) -> Sequence[Any]:
         """Tokenise a chunk in the tokeniser's thread, in turn with other chunks. `check` the texts before.
@@ -220,8 +255,7 @@ class Engine(Checks):
         """
         if self._batcher is None:
             raise Closed("the engine is not running")
-        encode = (model or self.model).encode
-        return await asyncio.get_running_loop().run_in_executor(self._tokenizer, encode, texts)
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizer, encode, model or self.model, texts)
 
     def submit(self, entries: Iterable[Entry]) -> None:
         """Queue tokenised entries, first in, first out. Never waits; raises Closed when not running."""
@@ -238,11 +272,31 @@ class Engine(Checks):
     def _measure(self) -> None:
         log = structlog.get_logger(__name__)
         if self._token_budget is not None:
-            warm_up(self.model, max_rows=self._max_rows)
+            token_s = warm_up(self.model, max_rows=self._max_rows)
+            self._allow(token_s * self._largest_batch(self._token_budget))
             return
         self.calibration = calibrate(self.model, max_rows=self._max_rows, padded=self._padded)
         self._token_budget = self.calibration.token_budget
+        self._allow(self.calibration.seconds(self._largest_batch(self._token_budget)))
         log.info("calibrated", device=self.model.device, **self.calibration.figures())
+
+    def _largest_batch(self, budget: int) -> int:
+        longest: int = self.model.manifest.limits.max_tokens
+        return max(budget, longest)
+
+    def _allow(self, full_batch_s: float) -> None:
+        self._deadline_s = max(self._deadline_s, DEADLINE_RUNS * full_batch_s)
+
+    def _change(self, why: str | None) -> None:
+        self.on_trouble(why)
+
+    def _lose(self, error: DeviceFailed) -> None:
+        self.on_lost(error)
+
+    def _renew(self, entry: Entry) -> None:
+        """Let the model that serves now answer a caller; raises RecordError when it cannot."""
+        self.check(entry.text, entry.tasks)
+        entry.model = self.model
 
 
 def _own_cores() -> int:

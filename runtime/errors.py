@@ -5,7 +5,8 @@ MurmuraError
 │   └── ModelRefused      a model folder that is missing, damaged or not to be trusted; `reason` is its short code
 │       └── VersionRefused  a version of a model store
 ├── RecordError           one record cannot be answered; becomes a dead letter with `reason`
-├── ModelFailed           a forward pass failed; the batch is run once more record by record
+├── ModelFailed           a forward pass failed; the record at fault is looked for
+│   └── DeviceFailed      the device is at fault and no record: what was asked of it is asked again
 ├── DeliveryError         the broker did not take a record
 │   └── RecordTooLarge    it never will: the record is larger than the topic allows
 └── Closed                asked of something that has stopped
@@ -62,6 +63,15 @@ class ModelFailed(MurmuraError):
     """A forward pass raised, was ended, or gave numbers that are not finite."""
 
     retriable = True
+
+
+class DeviceFailed(ModelFailed):
+    """The device failed: out of memory, a run past its deadline, a reference sample that does not come out any more."""
+
+    def __init__(self, message: str, *, lost: bool = False) -> None:
+        """`lost`: this process cannot use the device again; another one may."""
+        super().__init__(message)
+        self.lost = lost
 
 
 class DeliveryError(MurmuraError):

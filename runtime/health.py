@@ -40,6 +40,8 @@ class HealthState:
     """When a record was last finished."""
     waiting_since: float | None = None
     """Since when there has been work without a pause; None when there is none. Set by `working`."""
+    device_trouble: str | None = None
+    """Why the device answers nothing now."""
     details: dict[str, Any] = field(default_factory=dict)
     """Facts to show in `/readyz`, such as the model's name."""
 
@@ -68,6 +70,8 @@ class HealthState:
             reasons.append("no model is loaded")
         if not self.group_joined:
             reasons.append("the consumer group is not joined")
+        if self.device_trouble is not None:
+            reasons.append(f"the device fails: {self.device_trouble}")
         if self.stalled_s(now) > self.overdue_s:
             reasons.append(f"no record finished for {self.stalled_s(now):.0f} s while some wait")
         return reasons

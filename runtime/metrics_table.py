@@ -25,6 +25,7 @@ METRICS: Final = (
            "Log end less what is finished, for the partitions of this process"),
     Metric("murmura_assigned_partitions", "gauge", (), "Partitions that the group gave to this process"),
     Metric("murmura_paused_partitions", "gauge", (), "Partitions whose fetching waits for room"),
+    Metric("murmura_breaker_open", "gauge", (), "1 while the device fails and records wait for it"),
     Metric("murmura_commits_total", "counter", ("outcome",), "Offset commits: ok, failed"),
     Metric("murmura_send_retries_total", "counter", (), "Results and dead letters that had to be sent again"),
     Metric("murmura_device_busy_ratio", "gauge", (),

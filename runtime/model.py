@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final, Self, cast
+from typing import Any, Final, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,7 @@ class Model:
         self._encode_windows = WindowEncoder(tokenizer, manifest.limits.max_tokens)
         self._feeds = ragged_feeds if graph == "ragged" else padded_feeds
         self._padded = graph == "padded"
+        self._reference: dict[str, Any] | None = None
         self._decoders = {task.name: DECODERS[task.kind](task) for task in manifest.tasks}
 
     @classmethod
@@ -100,6 +101,7 @@ class Model:
 
         there = self.manifest.path_of("reference") is not None
         reference = read_reference(_read(folder, self.manifest, "reference", True)) if there else {"texts": []}
+        self._reference = reference if there else None
         if required and not reference["texts"]:
             raise no_sample(str(folder))
         if not there:
@@ -108,6 +110,22 @@ class Model:
             check_reference(self, reference)
         except ModelFailed as error:
             raise failed_on_sample(error, str(folder)) from error
+
+    def check_device(self) -> None:
+        """Run the reference sample again, without one a single letter; raises ModelFailed or ModelRefused.
+
+        The sample is the one of `reproduce`. For a model that has answered: what fails now is the device.
+        """
+        from .reference import check_reference  # noqa: PLC0415  (it calls the model)
+
+        if self._reference is None:
+            self.run(self.encode(["a"]))
+        else:
+            check_reference(self, self._reference)
+
+    def terminate(self, thread: int) -> None:
+        """End the run that a thread waits for; see `Session.terminate`."""
+        self.runner.terminate(thread)
 
     @property
     def device(self) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, get_ident
 from typing import Any, Final, Literal, Protocol
 
 import numpy.typing as npt
 
+from .device_faults import model_error
 from .errors import ModelFailed, ModelRefused, SetupError
 
 Array = npt.NDArray[Any]
@@ -32,6 +33,7 @@ class Runner(Protocol):
     def device(self) -> str: ...
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]: ...
+    def terminate(self, thread: int | None = None) -> None: ...
 
 
 def check_installation() -> None:
@@ -62,7 +64,8 @@ class Session:
 
     def __init__(self, session: Any, run_options: Any) -> None:
         self._session, self._run_options = session, run_options
-        self._in_flight: set[Any] = set()
+        self._in_flight: dict[int, Any] = {}
+        """Options of the runs by the thread that waits for each."""
         self._lock = Lock()
         self.overdue = False
         """The time of `within` was up, or was given up: nothing is run any more."""
@@ -71,7 +74,10 @@ class Session:
         self.device = "cuda" if _PROVIDERS["cuda"] in session.get_providers() else "cpu"
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Return every output by name. Raises ModelFailed when the run fails or `terminate` ended it."""
+        """Return every output by name.
+
+        Raises ModelFailed when the run fails or `terminate` ended it, DeviceFailed where the error is the device's.
+        """
         session = self._session
         if session is None:
             raise ModelFailed("the session has been closed")
@@ -79,21 +85,25 @@ class Session:
         with self._lock:
             if self.overdue:
                 raise ModelFailed("its time is up")
-            self._in_flight.add(options)
+            self._in_flight[get_ident()] = options
         try:
             return dict(zip(self.outputs, session.run(self.outputs, feeds, options), strict=True))
         except Exception as error:
             # onnxruntime raises a dozen unrelated classes; its first line says which operator gave up.
-            raise ModelFailed(f"onnxruntime: {str(error).strip().splitlines()[0][:300]}") from error
+            raise model_error(error, "onnxruntime") from error
         finally:
             with self._lock:
-                self._in_flight.discard(options)
+                self._in_flight.pop(get_ident(), None)
 
-    def terminate(self) -> None:
-        """End the runs that are in flight within milliseconds; each raises ModelFailed. Later runs are not affected."""
+    def terminate(self, thread: int | None = None) -> None:
+        """End the runs in flight, or the one of a thread; each raises ModelFailed. Later runs are not affected.
+
+        Takes milliseconds where operators are short: onnxruntime looks only between two of them.
+        """
         with self._lock:
-            for options in self._in_flight:
-                options.terminate = True
+            for waits, options in self._in_flight.items():
+                if thread in {None, waits}:
+                    options.terminate = True
 
     @contextmanager
     def within(self, seconds: float, given_up: Event) -> Iterator[None]:

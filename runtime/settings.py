@@ -68,6 +68,16 @@ class ModelSettings(Section):
     max_rows: Positive = 256
     max_wait_ms: Annotated[float, Field(ge=0)] = 0.0
     """How long a batch may wait for company. 0: never; a batch is closed when the device asks for it."""
+    run_deadline_s: Seconds = 5.0
+    """A forward pass that takes longer is ended, but none before 20 times what was measured at start."""
+    probe_pause_s: Seconds = 0.5
+    """Before a device that failed is probed; doubled after each probe that fails, up to 10 s."""
+    give_up_s: Seconds = 60.0
+    """A device that has answered no batch for so long after its first failure ends the process."""
+    trial_timeout_s: Seconds = 60.0
+    """How long the process that tries a version before it serves may take."""
+    trial_memory_bytes: Positive = 8 * 2**30
+    """Address space of that process, of which the libraries alone map about 2 GiB."""
 
     @model_validator(mode="after")
     def _store_and_name_go_together(self) -> Self:

@@ -82,6 +82,7 @@ class Metrics:
         self._in_flight = gauge("murmura_in_flight_records")
         self._assigned = gauge("murmura_assigned_partitions")
         self._paused = gauge("murmura_paused_partitions")
+        self._breaker = gauge("murmura_breaker_open")
         self._model_info = gauge("murmura_model_info")
         self._live_accuracy = gauge("murmura_live_accuracy")
         self._live: dict[str, OrderedDict[str, None]] = {}
@@ -171,10 +172,16 @@ class Metrics:
         in_flight: Callable[[], float] | None = None,
         assigned: Callable[[], float] | None = None,
         paused: Callable[[], float] | None = None,
+        device_fails: Callable[[], float] | None = None,
         lag: Callable[[], Mapping[tuple[str, ...], float]] | None = None,
     ) -> None:
         """Read these when somebody scrapes. `lag` maps (topic, partition) to records; what it leaves out is gone."""
-        for gauge, read in ((self._in_flight, in_flight), (self._assigned, assigned), (self._paused, paused)):
+        for gauge, read in (
+            (self._in_flight, in_flight),
+            (self._assigned, assigned),
+            (self._paused, paused),
+            (self._breaker, device_fails),
+        ):
             if read is not None:
                 gauge.set_function(read)
         if lag is not None:

@@ -20,7 +20,7 @@ from ..schemas.manifest import EncoderSpec, FileEntry, ModelManifest, TaskSpec
 from .agent import Prediction
 from .batch_policy import Entry
 from .engine import Checks, EngineModel
-from .errors import Closed, ModelFailed
+from .errors import Closed, DeviceFailed, ModelFailed
 
 Output = dict[str, Any]
 SPECIAL_TOKENS = 2
@@ -124,6 +124,8 @@ class FakeModel:
         self.device = device
         self.broken = frozenset(broken)
         self.run_s = run_s
+        self.device_works = True
+        """False: every run raises DeviceFailed, and the check of the device fails."""
         self.batches: list[list[str]] = []
         script = answers or {}
         self._answer = script if callable(script) else lambda text: script.get(text, {})
@@ -137,6 +139,7 @@ class FakeModel:
         self.batches.append(texts)
         if self.run_s:
             time.sleep(self.run_s)
+        self.check_device()
         if not self.broken.isdisjoint(texts):
             raise ModelFailed("this text breaks the model")
         return texts
@@ -153,6 +156,14 @@ class FakeModel:
             {task: dict(answers[task]) if task in answers else self._default(task) for task in names}
             for answers, names in zip(map(self._answer, logits), wanted, strict=True)
         ]
+
+    def check_device(self) -> None:
+        """Stand in for the reference sample."""
+        if not self.device_works:
+            raise DeviceFailed("the device does not work")
+
+    def terminate(self, thread: int) -> None:
+        """A script ends by itself."""
 
     def _default(self, task: str) -> Output:
         spec = self.tasks[task]
@@ -175,6 +186,7 @@ class FakeEngine(Checks):
     in_flight = 0
     run_slots = 1
     calibration = None
+    trouble = None
 
     def __init__(self, model: EngineModel) -> None:
         super().__init__(model)
@@ -280,6 +292,9 @@ class SimulatedRunner:
         with self._slots:
             time.sleep(self.run_s + self.row_s * rows)
         return logits
+
+    def terminate(self, thread: int | None = None) -> None:
+        """A sleep ends by itself."""
 
     def close(self) -> None:
         """Nothing to free."""

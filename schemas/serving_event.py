@@ -15,6 +15,8 @@ class ServingEventKind(StrEnum):
     MODEL_REJECTED = "model.rejected"
     PAUSED = "paused"
     RESUMED = "resumed"
+    DEVICE_FAILED = "device.failed"
+    DEVICE_RECOVERED = "device.recovered"
 
 
 class RejectReason(StrEnum):
@@ -72,7 +74,7 @@ class ServingEvent(BaseModel):
     message: Annotated[str | None, AfterValidator(_short)] = None
     """For people; cut at 500 characters."""
     seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
-    """How long the swap took, from the record that asked for it; how long the pause was."""
+    """How long the swap took, from the record that asked for it; how long the pause was, or the device failed."""
     at: UtcTime
 
     @property

@@ -82,8 +82,14 @@ async def start():
     """Start batchers that are stopped, with their gates open, when the test ends."""
     started = []
 
-    def begin(model, *, observer=None, **limits):
-        batcher = Batcher(model, BatchLimits(**{"token_budget": 1000, "max_in_flight": 1, **limits}), observer=observer)
+    def begin(model, *, observer=None, breaker=None, deadline_s=5.0, **limits):
+        batcher = Batcher(
+            model,
+            BatchLimits(**{"token_budget": 1000, "max_in_flight": 1, **limits}),
+            observer=observer,
+            breaker=breaker,
+            deadline_s=deadline_s,
+        )
         batcher.start()
         started.append((model, batcher))
         return batcher

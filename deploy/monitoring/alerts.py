@@ -63,6 +63,9 @@ ALERTS = (
     Alert("MurmuraFails", "critical",
           f"{TEN.growth('murmura_dead_letters_total', 'job', 'agent', 'reason', only=OURS)} > 0", "0m",
           "Dead letters with the reason {{ $labels.reason }}{{ with $labels.agent }}, from agent {{ . }}{{ end }}."),
+    Alert("MurmuraDeviceFails", "critical",
+          f"{NOW.gauge('murmura_breaker_open', 'job', 'instance', how='max')} > 0", "30s",
+          "The device of {{ $labels.instance }} answers nothing; its records wait."),
     Alert("MurmuraBadRequests", "warning",
           f"{QUARTER.rate('murmura_records_total', 'job', 'topic', only=DEAD)}"
           f" / {QUARTER.rate('murmura_records_total', 'job', 'topic')} > 0.05", "15m",

@@ -60,6 +60,8 @@ SERVING = {
         Panel("Device busy", "Near 1 the model is the limit.",
               {"{{instance}}": NOW.gauge("murmura_device_busy_ratio", "instance", how="avg")},
               "percentunit", highest=1),
+        Panel("Device fails", "1: nothing is answered, records wait, probes go on.",
+              {"{{instance}}": NOW.gauge("murmura_breaker_open", "instance", how="max")}, highest=1),
         Panel("Texts in a batch", "The mean.", {"texts": NOW.mean("murmura_batch_rows")}),
         Panel("Tokens in a batch", "The mean.", {"tokens": NOW.mean("murmura_batch_tokens")}),
         Panel("CPU beside the model, for each text", "Means something under load only.",

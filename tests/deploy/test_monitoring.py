@@ -117,6 +117,8 @@ CASES = [
     Case("MurmuraLagGrows", {LAG: "0+1x40"}, 30, False),
     Case("MurmuraSlow", {FIVE: "0+1x40", TEN: "0+9x40", ALL: "0+9x40"}, 35, True),
     Case("MurmuraSlow", {FIVE: "0+9x40", TEN: "0+9x40", ALL: "0+9x40"}, 35, False),
+    Case("MurmuraDeviceFails", {f"murmura_breaker_open{{{ONE}}}": "1x60"}, 45, True),
+    Case("MurmuraDeviceFails", {f"murmura_breaker_open{{{ONE}}}": "0x60"}, 45, False),
     Case("MurmuraNoHeadroom", {f"murmura_device_busy_ratio{{{ONE}}}": "0.99x60"}, 45, True),
     Case("MurmuraNoHeadroom", {f"murmura_device_busy_ratio{{{ONE}}}": "0.7x60"}, 45, False),
     # The very first one, of a series that was not there before, and never one more.

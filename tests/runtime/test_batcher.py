@@ -37,33 +37,6 @@ async def test_an_entry_cancelled_while_it_waits_is_never_run(model, inbox, star
     assert batcher.queued_tokens == 0
 
 
-async def test_only_the_guilty_record_of_a_failing_batch_suffers(inbox, start):
-    model = GatedModel(broken={"bad"})
-    start(model).submit(entries_of(model, inbox, "one", "bad", "three"))
-    await inbox.holds(3)
-    one, bad, three = inbox.entries
-    assert (one.outputs["intent"]["label"], three.outputs["intent"]["label"]) == ("one", "three")
-    assert bad.outputs is None
-    assert isinstance(bad.error, ModelFailed)
-    assert model.batches == [["one", "bad", "three"], ["one"], ["bad"], ["three"]]
-
-
-async def test_a_batch_that_fails_once_is_answered_by_the_second_run(model, inbox, start):
-    runs = []
-
-    def fail_first(batch):
-        runs.append(len(batch))
-        if len(runs) == 1:
-            raise MemoryError("no room on the device")
-        return [encoded.text for encoded in batch]
-
-    model.run = fail_first
-    start(model).submit(entries_of(model, inbox, "one", "two"))
-    await inbox.holds(2)
-    assert [entry.error for entry in inbox.entries] == [None, None]
-    assert runs == [2, 1, 1]
-
-
 @pytest.mark.parametrize("fault", [ValueError("what"), SystemExit(3), KeyboardInterrupt()])
 async def test_whatever_the_model_raises_the_callers_are_answered(model, inbox, start, fault):
     def run(batch):

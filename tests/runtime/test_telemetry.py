@@ -21,6 +21,7 @@ CONTRACT = {
     ("murmura_consumer_lag_records", "gauge", ("topic", "partition")),
     ("murmura_assigned_partitions", "gauge", ()),
     ("murmura_paused_partitions", "gauge", ()),
+    ("murmura_breaker_open", "gauge", ()),
     ("murmura_commits_total", "counter", ("outcome",)),
     ("murmura_send_retries_total", "counter", ()),
     ("murmura_model_swaps_total", "counter", ("outcome",)),

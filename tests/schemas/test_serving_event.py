@@ -42,7 +42,14 @@ def test_an_event_may_say_of_which_process_it_is():
 
 
 def test_the_events_are_those_of_the_contract():
-    assert {kind.value for kind in ServingEventKind} == {"model.swapped", "model.rejected", "paused", "resumed"}
+    assert {kind.value for kind in ServingEventKind} == {
+        "model.swapped",
+        "model.rejected",
+        "paused",
+        "resumed",
+        "device.failed",
+        "device.recovered",
+    }
 
 
 def test_the_reasons_of_the_first_version_stay():

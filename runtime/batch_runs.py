@@ -1,0 +1,210 @@
+"""Runs a batch in a thread, and finds out who is at fault when it fails: the device, or which of the records."""
+
+import time
+from collections.abc import Mapping, Sequence
+from threading import get_ident
+from typing import Any, NamedTuple, Protocol
+
+from .batch_policy import Entry
+from .device_faults import model_error
+from .errors import DeviceFailed, ModelFailed
+
+Outputs = dict[str, dict[str, Any]]
+
+
+class BatchModel(Protocol):
+    """What is needed of a model to answer batches. All of it is called in threads, several at once."""
+
+    def run(self, batch: Sequence[Any], /) -> Any: ...
+
+    def decode(
+        self,
+        logits: Any,
+        batch: Sequence[Any],
+        texts: Sequence[str],
+        wanted: Sequence[tuple[str, ...]],
+        thresholds: Mapping[str, Any] | None = None,
+    ) -> list[Outputs]: ...
+
+    def check_device(self) -> None:
+        """Run the reference sample; raises unless it comes out as stored."""
+
+    def terminate(self, thread: int, /) -> None:
+        """End the run that a thread waits for."""
+
+
+class Answers(NamedTuple):
+    """What came of a batch. Made in a thread, applied on the loop."""
+
+    outputs: list[Outputs | None]
+    """By row."""
+    errors: dict[int, Exception]
+    """By row: what is that record's own failure."""
+    run_seconds: float
+    fault: DeviceFailed | None = None
+    """The device failed: rows that have neither outputs nor an error are to be run again."""
+
+
+class _Run:
+    __slots__ = ("deadline", "ended", "model")
+
+    def __init__(self, model: BatchModel, deadline: float) -> None:
+        self.model = model
+        self.deadline = deadline
+        self.ended = False
+        """It was past its deadline and has been asked to end."""
+
+
+class BatchRuns:
+    """What the threads of a batcher do. `answer` and `check` are for threads, `end_overdue` is for the event loop.
+
+    Invariants:
+    - a record fails only when it has failed twice alone and the reference sample came out in between;
+    - no batch raises: whatever it was, the callers are waiting.
+    """
+
+    def __init__(self, deadline_s: float) -> None:
+        """`deadline_s`: how long one forward pass, or the reference sample, may take."""
+        self._deadline_s = deadline_s
+        self._running: dict[int, _Run] = {}
+
+    def answer(self, model: BatchModel, entries: list[Entry], *, suspect: bool = False) -> Answers:
+        """Run a batch. If that fails and the reference sample does not, search the records at fault.
+
+        `suspect`: this batch failed by the device before, and the reference sample has come out since. Then even a run
+        that is out of memory or out of time is split: with fewer records it may go well.
+        """
+        try:
+            outputs, seconds = self._run(model, entries)
+            return Answers([*outputs], {}, seconds)
+        except BaseException as error:  # noqa: BLE001
+            failed = _as_model_failed(error)
+        fault = failed if isinstance(failed, DeviceFailed) else self.check(model)
+        if fault is not None and (fault.lost or not suspect):
+            return Answers([None] * len(entries), {}, 0.0, fault)
+        return self._search(model, entries)
+
+    def check(self, model: BatchModel) -> DeviceFailed | None:
+        """Run the reference sample; returns what is wrong with the device, None when it answers as it should."""
+        try:
+            self._within_deadline(model, model.check_device)
+        except DeviceFailed as error:
+            return error
+        except BaseException as error:  # noqa: BLE001
+            failed = DeviceFailed(f"the reference sample does not come out any more: {_first_line(error)}")
+            failed.__cause__ = error
+            return failed
+        return None
+
+    def end_overdue(self, now: float) -> bool:
+        """Ask runs past their deadline to end; True when one has not ended at twice that time. `now`: monotonic, s."""
+        stuck = False
+        for thread, run in list(self._running.items()):
+            if now >= run.deadline and not run.ended:
+                run.ended = True
+                run.model.terminate(thread)
+            stuck = stuck or now >= run.deadline + self._deadline_s
+        return stuck
+
+    def _search(self, model: BatchModel, entries: list[Entry]) -> Answers:
+        """Split what fails until records that fail stand alone: about 2 log2(n) runs to the one among n."""
+        outputs: list[Outputs | None] = [None] * len(entries)
+        errors: dict[int, Exception] = {}
+        run_seconds = 0.0
+        parts = _halves(0, len(entries))
+        while parts:
+            begin, end = parts.pop()
+            rows = [row for row in range(begin, end) if not entries[row].cancelled]
+            if not rows:
+                continue
+            part = [entries[row] for row in rows]
+            try:
+                answers, seconds = self._run(model, part)
+            except BaseException as error:  # noqa: BLE001
+                failed = _as_model_failed(error)
+                if isinstance(failed, DeviceFailed) and failed.lost:
+                    return Answers(outputs, errors, run_seconds, failed)
+                if len(rows) > 1:
+                    parts += _halves(begin, end)
+                    continue
+                fault, verdict = self._run_alone(model, part)
+                if fault is not None:
+                    return Answers(outputs, errors, run_seconds, fault)
+                if isinstance(verdict, Exception):
+                    errors[rows[0]] = verdict
+                else:
+                    outputs[rows[0]] = verdict
+                continue
+            run_seconds += seconds
+            for row, answer in zip(rows, answers, strict=True):
+                outputs[row] = answer
+        return Answers(outputs, errors, run_seconds)
+
+    def _run_alone(
+        self, model: BatchModel, part: list[Entry]
+    ) -> tuple[DeviceFailed | None, Outputs | Exception | None]:
+        """Decide about a record that has failed alone: returns the device's fault, or its outputs or its own error."""
+        if (fault := self.check(model)) is not None:
+            return fault, None
+        try:
+            return None, self._run(model, part)[0][0]
+        except BaseException as error:  # noqa: BLE001
+            failed = _as_model_failed(error)
+            return (failed, None) if isinstance(failed, DeviceFailed) and failed.lost else (None, failed)
+
+    def _run(self, model: BatchModel, entries: list[Entry]) -> tuple[list[Outputs], float]:
+        encoded = [entry.encoded for entry in entries]
+        began = time.perf_counter()
+        logits = self._within_deadline(model, model.run, encoded)
+        seconds = time.perf_counter() - began
+        outputs = _decode(model, logits, encoded, entries)
+        if len(outputs) != len(entries):
+            raise ModelFailed(f"the model gave {len(outputs)} answers for {len(entries)} texts")
+        return outputs, seconds
+
+    def _within_deadline(self, model: BatchModel, call: Any, *args: Any) -> Any:
+        thread = get_ident()
+        run = self._running[thread] = _Run(model, time.monotonic() + self._deadline_s)
+        try:
+            return call(*args)
+        except BaseException as error:
+            if run.ended:
+                raise DeviceFailed(f"a forward pass was not back within {self._deadline_s:g} s") from error
+            raise
+        finally:
+            del self._running[thread]
+
+
+def _halves(begin: int, end: int) -> list[tuple[int, int]]:
+    """Return the parts of a range that has failed, the first one last: it is the next to be taken."""
+    if end - begin == 1:
+        return [(begin, end)]
+    middle = (begin + end) // 2
+    return [(middle, end), (begin, middle)]
+
+
+def _decode(model: BatchModel, logits: Any, encoded: list[Any], entries: list[Entry]) -> list[Outputs]:
+    """Decode the rows that share thresholds together: almost always all rows at once."""
+    texts = [entry.text for entry in entries]
+    rows_by_thresholds: dict[int, list[int]] = {}
+    for row, entry in enumerate(entries):
+        rows_by_thresholds.setdefault(id(entry.thresholds), []).append(row)
+    if len(rows_by_thresholds) == 1:
+        return model.decode(logits, encoded, texts, [entry.tasks for entry in entries], entries[0].thresholds)
+    answers: list[Outputs] = [{}] * len(entries)
+    for rows in rows_by_thresholds.values():
+        wanted: list[tuple[str, ...]] = [()] * len(entries)
+        for row in rows:
+            wanted[row] = entries[row].tasks
+        decoded = model.decode(logits, encoded, texts, wanted, entries[rows[0]].thresholds)
+        for row in rows:
+            answers[row] = decoded[row]
+    return answers
+
+
+def _as_model_failed(error: BaseException) -> ModelFailed:
+    return model_error(error, f"the forward pass failed: {type(error).__name__}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

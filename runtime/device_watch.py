@@ -1,0 +1,41 @@
+"""Tells the outside of a device that fails: readiness, the metric, an event; and ends the process when it is given up."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from ..schemas.serving_event import ServingEventKind
+from .engine import Engine
+from .errors import DeviceFailed
+from .health import HealthState
+from .serving_events import ServingEvents
+from .telemetry import Metrics
+
+
+def watch_device(
+    engine: Engine,
+    health: HealthState,
+    metrics: Metrics,
+    events: ServingEvents | None,
+    fail: Callable[[Exception], None],
+) -> None:
+    """Join a started engine with those who have to know. `fail` ends the process with an error."""
+    metrics.watch(device_fails=lambda: engine.trouble is not None)
+    engine.on_lost = partial(_lose, health, fail)
+    began: list[float] = []
+
+    def change(why: str | None) -> None:
+        health.device_trouble = why
+        if why is not None:
+            began[:] = [time.monotonic()]
+        if events is not None and why is not None:
+            events.tell(ServingEventKind.DEVICE_FAILED, message=why)
+        elif events is not None:
+            events.tell(ServingEventKind.DEVICE_RECOVERED, seconds=time.monotonic() - began[0])
+
+    engine.on_trouble = change
+
+
+def _lose(health: HealthState, fail: Callable[[Exception], None], error: DeviceFailed) -> None:
+    health.device_trouble = str(error)
+    fail(error)
