@@ -1,0 +1,105 @@
+"""Records of the topic of retries until they are due. Pure: told the time, awaits nothing.
+
+A partition of that topic is a step: its records are due in the order in which they lie there, so whoever waits for the
+first one may pause the partition.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from .errors import RecordError
+from .retry_policy import wake_time
+from .retry_records import Retry, read_retry
+from .tracker import Progress
+
+
+class Waiting(NamedTuple):
+    """A record of the topic of retries that has been read."""
+
+    record: ConsumerRecord
+    progress: Progress
+    retry: Retry
+    wake: float
+    """When it is looked at, in seconds since 1970."""
+
+
+class Unusable(NamedTuple):
+    """A record of the topic of retries that says too little to be tried again."""
+
+    record: ConsumerRecord
+    progress: Progress
+    error: RecordError
+
+
+class RetryIntake:
+    """Owns what was fetched of the topic of retries and is not due yet.
+
+    Invariants:
+    - records of a partition leave in their order;
+    - a partition of which anything waits here is paused, so that no more than one fetch of each waits;
+    - records of other apps are finished at once: each app's group reads all of the topic.
+    """
+
+    def __init__(self, app: str) -> None:
+        self._app = app
+        self._queues: dict[TopicPartition, deque[Waiting]] = {}
+        self._paused: set[TopicPartition] = set()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def receive(
+        self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress
+    ) -> tuple[bool, list[Unusable]]:
+        """Take fetched records; return whether to pause the partition, and what nobody can try again."""
+        unusable: list[Unusable] = []
+        queue = self._queues.setdefault(partition, deque())
+        for record in records:
+            if not progress.begin(record.offset):
+                continue
+            try:
+                retry = read_retry(record)
+            except RecordError as error:
+                unusable.append(Unusable(record, progress, error))
+                continue
+            if retry.app != self._app:
+                progress.finish(record.offset)
+                continue
+            wake = wake_time(partition.partition, record.timestamp / 1000, retry.not_before)
+            queue.append(Waiting(record, progress, retry, wake))
+        if queue:
+            self._paused.add(partition)
+        return bool(queue), unusable
+
+    def take_due(self, now: float, most: int) -> list[Waiting]:
+        """Return up to `most` records that are due, of each partition in order, of all partitions in turn."""
+        due: list[Waiting] = []
+        ready = [queue for queue in self._queues.values() if queue]
+        while ready and len(due) < most:
+            ready = [queue for queue in ready if queue and queue[0].wake <= now]
+            due.extend(queue.popleft() for queue in ready[: most - len(due)])
+        return due
+
+    def next_wake(self) -> float | None:
+        """Return when the next record is due, in seconds since 1970; None when nothing waits."""
+        return min((queue[0].wake for queue in self._queues.values() if queue), default=None)
+
+    def overdue_s(self, now: float) -> float:
+        """Return for how long the most overdue record has been due; 0 when none is."""
+        wake = self.next_wake()
+        return 0.0 if wake is None else max(now - wake, 0.0)
+
+    def reopened(self) -> list[TopicPartition]:
+        """Return partitions that were paused and of which nothing waits any more; each is returned once."""
+        empty = [partition for partition in self._paused if not self._queues.get(partition)]
+        self._paused.difference_update(empty)
+        return empty
+
+    def clear(self, partitions: Iterable[TopicPartition] | None = None) -> None:
+        """Forget what waits, of all partitions or of some: it will be delivered again."""
+        for partition in list(self._queues if partitions is None else partitions):
+            self._queues.pop(partition, None)
+            self._paused.discard(partition)
