@@ -29,8 +29,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord
 from real_kafka import real_kafka
 
-from murmura.agents.dialogue_policy import Policy
-from murmura.agents.dialogue_step import Heard, Step, applied, goes_to_person, step
+from murmura.agents.dialogue.policy import Policy
+from murmura.agents.dialogue.step import Heard, Step, applied, goes_to_person, step
 from murmura.runtime import topics_admin
 from murmura.runtime.agent import Prediction
 from murmura.runtime.model import Model
@@ -114,7 +114,7 @@ class Desk:
             # A member that was killed is missed for a session.
             "kafka": {"bootstrap_servers": bootstrap, "session_timeout_ms": 1500, "heartbeat_interval_ms": 200},
             "model": {"folder": str(model), "cores": 1, "token_budget": 256},
-            "dialogue": {"policy": str(folder / "policy.yaml")},
+            "agents": {"dialogue": {"options": {"policy": str(folder / "policy.yaml")}}},
             "http": "127.0.0.1:0",
             "log": {"format": "json"},
         }

@@ -13,6 +13,7 @@ from .routing import Rule
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord, TopicPartition
 
+    from .agent_options import Options
     from .changelog import Restored
     from .settings import Settings
     from .telemetry import Metrics
@@ -221,6 +222,12 @@ class Handler(ABC):
     """Topics that it publishes to, checked at start."""
     tasks: tuple[str, ...] = ()
     """Tasks that the model must have."""
+    changelogs: tuple[str, ...] = ()
+    """Compacted topics among `outputs` that its state is restored from. No rule may lead to them."""
+    options_model: type["Options"] | None = None
+    """What checks `agents.NAME.options` of the settings; None: it has no options."""
+    options: Any = None
+    """The checked options, an instance of `options_model`; there before `configure` is called."""
     ordering: Literal["none", "key"] = "none"
     freeze_s: float | None = None
     """Nothing is sent after the process stood still for longer, until it is certain whose its partitions are. Set in

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import cli_chat, cli_doctor, cli_feedback, cli_models, cli_publish, cli_serve, cli_tail, cli_topics
+from . import cli_doctor, cli_models, cli_publish, cli_serve, cli_tail, cli_topics
 from .discovery import find_commands, missing_extra
 from .errors import MurmuraError, SetupError
 
@@ -55,8 +55,6 @@ def build() -> typer.Typer:
         cli_serve.serve,
         cli_publish.publish,
         cli_tail.tail,
-        cli_chat.chat,
-        cli_feedback.feedback,
         cli_topics.topics,
         cli_doctor.doctor,
     ):

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .discovery import default_agents
 from .settings import Settings
 
 Config = Annotated[
@@ -31,7 +32,7 @@ Agents = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="AGENT",
-        help="Names of installed agents, or MODULE:ATTRIBUTE of your own. Default: classification and analysis.",
+        help=f"Names of installed agents, or MODULE:ATTRIBUTE of your own. Default: {' and '.join(default_agents())}.",
         show_default=False,
     ),
 ]

@@ -14,9 +14,10 @@ from .agent import Agent, Handler
 from .errors import SetupError
 
 AGENTS: Final = "murmura.agents"
+DEFAULT_AGENTS: Final = "murmura.default_agents"
+"""Entry points whose names are those of the agents that serve when none is named."""
 COMMANDS: Final = "murmura.commands"
 PREFIX: Final = "murmura"
-DEFAULT_AGENTS: Final = ("classification", "analysis")
 
 # What a missing module says about the extra that is not installed.
 _EXTRA_OF: Final = {
@@ -37,14 +38,19 @@ _EXTRA_OF: Final = {
 def find_agents(names: Sequence[str] = (), prefix: str = PREFIX) -> list[Agent | Handler]:
     """Return the agents called so: names of installed ones, or `module:attribute` with the working directory first.
 
-    Without names, the built-in ones. Topics of installed agents get another `prefix` in place of `murmura`; a user's own
+    Without names, the default ones. Topics of installed agents get another `prefix` in place of `murmura`; a user's own
     keep the names that stand in the module. Raises SetupError for one that is not there or is no agent.
     """
     installed = {point.name: point for point in entry_points(group=AGENTS)}
     return [
         _own(name) if ":" in name else _prefixed(_installed(name, installed), prefix)
-        for name in names or DEFAULT_AGENTS
+        for name in names or default_agents()
     ]
+
+
+def default_agents() -> tuple[str, ...]:
+    """Return the names of the agents that serve when none is named, as the installed packages say."""
+    return tuple(point.name for point in entry_points(group=DEFAULT_AGENTS))
 
 
 def find_commands() -> list[EntryPoint]:

@@ -15,7 +15,9 @@ from ..schemas.envelope import (
     result_type,
 )
 from ..schemas.manifest import ModelManifest, TaskSpec, Thresholds
+from ..schemas.topics import named
 from .agent import Agent, Handler
+from .agent_options import read_options
 from .errors import SetupError
 from .feedback import known_labels
 from .result_envelope import ResultEnvelope
@@ -84,7 +86,9 @@ def configured_by(settings: Settings, agents: Iterable[Agent | Handler]) -> list
     _refuse_overrides_of_nobody(settings, {agent.name for agent in given})
     everyone = [configured(agent, settings.agents.get(agent.name)) for agent in given]
     for agent in everyone:
+        options = read_options(agent.name, agent.options_model if isinstance(agent, Handler) else None, settings)
         if isinstance(agent, Handler):
+            agent.options = options
             agent.configure(settings)
     _refuse_equal_names(everyone)
     _refuse_shared_handler_topics(everyone)
@@ -137,14 +141,19 @@ def _check_ends(rule: Rule, everyone: Iterable[Agent | Handler], settings: Setti
     topic = rule.topic
     if topic in agent.topics:
         raise SetupError(f"{rule.place('topic')}: {rule.agent} itself reads {topic}; it would go in a circle")
-    taken = {
-        settings.dead_letters: "holds dead letters",
-        settings.changelog: "is the changelog of conversations",
-        f"{settings.prefix}.models": "says which model serves",
-        agent.output: f"takes the results of {rule.agent}",
-    }
-    if topic in taken:
-        raise SetupError(f"{rule.place('topic')}: {topic} {taken[topic]}: requests may not be among them")
+    if (why := _why_no_requests(topic, agent, everyone, settings)) is not None:
+        raise SetupError(f"{rule.place('topic')}: {topic} {why}: requests may not be among them")
+
+
+def _why_no_requests(topic: str, agent: Agent, everyone: Iterable[Agent | Handler], settings: Settings) -> str | None:
+    """Return what a topic holds instead of requests; None for one that may take them."""
+    if topic == agent.output:
+        return f"takes the results of {agent.name}"
+    for other in everyone:
+        if isinstance(other, Handler) and topic in other.changelogs:
+            return f"is the changelog of {other.name}"
+    ours = dict(named(settings.prefix)).get(topic)
+    return None if ours is None or ours.requests else f"holds records of another kind ({ours.record})"
 
 
 def make_routes(agents: Sequence[Agent], manifest: ModelManifest, app: str) -> dict[str, Route]:

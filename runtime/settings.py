@@ -7,7 +7,7 @@ message. These models read nothing by themselves: `settings_sources.load` puts f
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
 
@@ -27,8 +27,6 @@ from .settings_kafka import (
 
 __all__ = [
     "AgentSettings",
-    "DialogueSettings",
-    "FeedbackSettings",
     "HealthSettings",
     "HostPort",
     "KafkaName",
@@ -36,6 +34,7 @@ __all__ = [
     "LimitSettings",
     "LogSettings",
     "ModelSettings",
+    "Origin",
     "ProducerSettings",
     "ReviewSettings",
     "Seconds",
@@ -108,15 +107,8 @@ class AgentSettings(Section):
     output: KafkaName | None = None
     thresholds: dict[str, ThresholdSettings] = Field(default_factory=dict)
     """By task."""
-
-
-class FeedbackSettings(Section):
-    """What the feedback agent takes."""
-
-    agents: Annotated[list[str], Field(min_length=1)] | None = None
-    """Whose predictions; default: of the agents in the same process. Set it where it runs alone."""
-    window: Positive = 500
-    """The live accuracy is that of the last so many verdicts."""
+    options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """What the agent's own model (`options_model`) checks once the agent is known; it may hold secrets."""
 
 
 class ReviewSettings(Section):
@@ -128,21 +120,6 @@ class ReviewSettings(Section):
     """Doubtful when the two best labels are closer than this."""
     out_of_scope_band: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Doubtful when the out-of-scope score is closer than this to its threshold."""
-
-
-class DialogueSettings(Section):
-    """How the dialogue agent answers and what it keeps."""
-
-    policy: Path | None = None
-    """A YAML file; where a settings file names it, relative to that file's folder. The agent does not start without."""
-    state: KafkaName | None = None
-    """The changelog; default: `<prefix>.dialogue.state`. It has as many partitions as the topic of turns."""
-    handoffs: KafkaName | None = None
-    """Where conversations for people go; default: `<prefix>.handoffs`."""
-    max_conversations: Positive = 10_000
-    """Of each partition; beyond it the one that was silent for longest is forgotten."""
-    restore_timeout_s: Seconds = 300.0
-    """How long reading the changelog may take when partitions are assigned; then the process ends."""
 
 
 class TracingSettings(Section):
@@ -167,6 +144,14 @@ class LogSettings(Section):
     """auto: pretty on a terminal, else JSON lines."""
 
 
+class Origin(NamedTuple):
+    """Where a key was given."""
+
+    source: str
+    folder: Path | None = None
+    """Of the settings file, when a file gave it."""
+
+
 class Settings(Section):
     """All of them. Two processes with equal settings do the same."""
 
@@ -182,16 +167,14 @@ class Settings(Section):
     agents: dict[str, AgentSettings] = Field(default_factory=dict)
     routing: tuple[Rule, ...] = ()
     """Where records go on to, by what an agent answered."""
-    feedback: FeedbackSettings = FeedbackSettings()
     reviews: ReviewSettings = ReviewSettings()
-    dialogue: DialogueSettings = DialogueSettings()
     tracing: TracingSettings = TracingSettings()
     http: HostPort = "127.0.0.1:9464"
     """HOST:PORT of health and metrics; port 0 takes a free one."""
     health: HealthSettings = HealthSettings()
     log: LogSettings = LogSettings()
 
-    _places: dict[str, str] = PrivateAttr(default_factory=dict)
+    _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
     """Where keys were given that are checked once the agents are known."""
 
     @model_validator(mode="after")
@@ -215,11 +198,24 @@ class Settings(Section):
         return self
 
     def place(self, key: str) -> str:
-        """Return where a key stands, for whoever has to change it."""
-        return self._places.get(key, f"settings: {key}")
+        """Return where a key was given and the key itself, for whoever has to change it."""
+        return f"{self.source(key)}: {key}"
 
-    def keys_stand_at(self, places: Mapping[str, str]) -> None:
-        self._places.update(places)
+    def source(self, key: str) -> str:
+        """Return the file and line, variable or flag that gave a key, or else the section that it is in."""
+        return self._origin(key).source
+
+    def folder(self, key: str) -> Path | None:
+        """Return the folder of the settings file that gave a key; None when something else did."""
+        return self._origin(key).folder
+
+    def _origin(self, key: str) -> Origin:
+        while key and key not in self._origins:
+            key = key.rpartition(".")[0]
+        return self._origins.get(key, Origin("settings"))
+
+    def set_origins(self, origins: Mapping[str, Origin]) -> None:
+        self._origins.update(origins)
 
     @property
     def group(self) -> str:
@@ -234,8 +230,3 @@ class Settings(Section):
     @property
     def dead_letters(self) -> str:
         return f"{self.prefix}.deadletters"
-
-    @property
-    def changelog(self) -> str:
-        """Where the dialogue agent keeps its conversations."""
-        return self.dialogue.state or f"{self.prefix}.dialogue.state"

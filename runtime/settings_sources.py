@@ -4,8 +4,11 @@ Every refusal is one line that names the place (flag, variable, or file and line
 """
 
 import difflib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import reduce
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -17,13 +20,19 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from pydantic_settings.exceptions import SettingsError
 
 from .errors import SetupError
-from .settings import Settings
+from .settings import Origin, Settings
 from .yaml_file import NotYaml, read_yaml
 
 ENV_PREFIX: Final = "MURMURA_"
 CONFIG_VARIABLE: Final = "MURMURA_CONFIG"
 
 KeyPath = tuple[int | str, ...]
+
+MOVED: Final[dict[tuple[str, ...], str]] = {
+    ("dialogue",): "agents.dialogue.options",
+    ("feedback",): "agents.feedback.options",
+}
+"""Keys that have another place now. Of a section, each key keeps its name there."""
 
 
 class _Environment(BaseSettings, Settings):
@@ -46,21 +55,68 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None, *, 
     variables = _environment() if environment else {}
     file = _File(config) if config else None
     merged = _merge(_merge(file.values if file else {}, variables), given)
+
+    def source(path: KeyPath) -> str:
+        return _source(path, given, variables, file)
+
+    _refuse_moved(merged, source)
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
         # An unknown key is most often the cause of what else is wrong (a required key misspelt): name it first.
         first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
-        raise SetupError(_explain(first, given, variables, file)) from None
+        path = tuple(first["loc"])
+        raise SetupError(f"{source(path)}: {describe_error(first, path, _shown(path))}") from None
 
-    def place(path: KeyPath) -> str:
-        return f"{_source(path, given, variables, file)}: {_shown(path)}"
-
-    settings.keys_stand_at({f"agents.{name}": place(("agents", name)) for name in settings.agents})
+    agents: list[KeyPath] = [("agents", name) for name in settings.agents]
+    options = [key for agent in agents for key in _keys_below(merged, (*agent, "options"))]
+    from_file = file.path.parent if file else None
+    settings.set_origins(
+        {
+            _shown(path): Origin(source(path), from_file if _source_is_file(path, given, variables) else None)
+            for path in (*agents, *options)
+        }
+    )
     for number, rule in enumerate(settings.routing):
         keys = _keys_of(merged["routing"][number])
-        rule.keys_stand_at({_shown(key): place(("routing", number, *key)) for key in keys})
+        paths = {_shown(key): ("routing", number, *key) for key in keys}
+        rule.keys_stand_at({key: f"{source(path)}: {_shown(path)}" for key, path in paths.items()})
     return settings
+
+
+def _source_is_file(path: KeyPath, flags: Mapping[str, Any], environment: Mapping[str, Any]) -> bool:
+    return not _has(flags, path) and not _has(environment, path)
+
+
+def _refuse_moved(merged: Mapping[str, Any], source: Callable[[KeyPath], str]) -> None:
+    for old, new in MOVED.items():
+        if not _has(merged, old):
+            continue
+        value = reduce(lambda values, part: values[part], old, merged)
+        names = [str(name) for name in value][:1] if isinstance(value, Mapping) else []
+        path = (*old, *names)
+        raise SetupError(f"{source(path)}: {_moved(_shown(path), '.'.join([new, *names]))}")
+
+
+def _moved(old: str, new: str) -> str:
+    return f"{old} is now {new}"
+
+
+def _keys_below(values: Mapping[str, Any], path: KeyPath) -> list[KeyPath]:
+    """Return the path of a mapping and of everything in it, as far as it is there."""
+    value: Any = values
+    for part in path:
+        if not isinstance(value, Mapping) or part not in value:
+            return []
+        value = value[part]
+    return [path, *_paths_in(value, path)]
+
+
+def _paths_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*path, key)
+        yield from _paths_in(inner, (*path, key))
 
 
 def _keys_of(rule: Any) -> list[KeyPath]:
@@ -73,14 +129,37 @@ def _keys_of(rule: Any) -> list[KeyPath]:
 
 def _environment() -> dict[str, Any]:
     for name in sorted(os.environ):
-        section = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
+        parts = name.removeprefix(ENV_PREFIX).lower().split("__")
+        section = parts[0]
+        if name.startswith(ENV_PREFIX) and "__" in name and (moved := _moved_variable(parts)):
+            raise SetupError(f"{name}: {moved}")
         # A name without `__` may be somebody else's (Kubernetes puts MURMURA_PORT beside a service called murmura).
         if name.startswith(ENV_PREFIX) and "__" in name and section not in Settings.model_fields:
             raise SetupError(f"{name}: {section} is not a section of the settings{_guess(section, Settings)}")
     try:
-        return EnvSettingsSource(_Environment)()
+        values = EnvSettingsSource(_Environment)()
     except SettingsError as error:
         raise SetupError(f"environment: {str(error).splitlines()[0]}; lists and mappings are written as JSON") from None
+    for agent in (values.get("agents") or {}).values():
+        if isinstance(agent, dict) and isinstance(options := agent.get("options"), dict):
+            agent["options"] = {key: _from_json(value) for key, value in options.items()}
+    return values
+
+
+def _from_json(value: Any) -> Any:
+    """Return the list or mapping that an option's variable holds: its type is known only to the agent."""
+    if isinstance(value, str) and value.startswith(("[", "{")):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
+
+
+def _moved_variable(parts: list[str]) -> str | None:
+    for old, new in MOVED.items():
+        if tuple(parts[: len(old)]) == old:
+            key = ".".join([new, *parts[len(old) :]])
+            return f"{_moved('.'.join(parts), key)} ({ENV_PREFIX}{key.replace('.', '__').upper()})"
+    return None
 
 
 class _File:
@@ -99,13 +178,6 @@ class _File:
         if values is not None and not isinstance(values, dict):
             raise SetupError(f"{path}: expected settings as `key: value` lines, found a {type(values).__name__}")
         self.values: dict[str, Any] = values or {}
-        self._resolve()
-
-    def _resolve(self) -> None:
-        """Let the policy be found beside the file, wherever the command is started: the two are written together."""
-        dialogue = self.values.get("dialogue")
-        if isinstance(dialogue, dict) and isinstance(policy := dialogue.get("policy"), str):
-            dialogue["policy"] = str(self.path.parent / policy)
 
     def line(self, path: KeyPath) -> int:
         """Return the line of the deepest key of `path` that is there, counted from 1."""
@@ -122,11 +194,6 @@ class _File:
                 break
             line, node = hit[0].start_mark.line + 1, hit[1]
         return line
-
-
-def _explain(error: ErrorDetails, flags: dict[str, Any], environment: dict[str, Any], file: _File | None) -> str:
-    path = tuple(error["loc"])
-    return f"{_source(path, flags, environment, file)}: {_what(error, path, _shown(path))}"
 
 
 def _source(path: KeyPath, flags: Mapping[str, Any], environment: Mapping[str, Any], file: _File | None) -> str:
@@ -152,10 +219,11 @@ def _shown(path: KeyPath) -> str:
     return ".".join(part if part.isprintable() else repr(part) for part in parts)  # a refusal is one line
 
 
-def _what(error: ErrorDetails, path: KeyPath, key: str) -> str:
+def describe_error(error: ErrorDetails, path: KeyPath, key: str, model: type[BaseModel] = Settings) -> str:
+    """Return in one line what is wrong with a key and what was expected; `path` is the key's within `model`."""
     match error["type"]:
         case "extra_forbidden":
-            return f"{key} is not a setting{_guess(str(path[-1]), _model_at(path[:-1]))}"
+            return f"{key} is not a setting{_guess(str(path[-1]), _model_at(path[:-1], model))}"
         case "value_error":
             reason = str(error["ctx"]["error"])
             return f"{key}: {reason}" if key else reason
@@ -170,8 +238,8 @@ def _guess(name: str, model: type[BaseModel] | None) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _model_at(path: KeyPath) -> type[BaseModel] | None:
-    model: type[BaseModel] | None = Settings
+def _model_at(path: KeyPath, root: type[BaseModel]) -> type[BaseModel] | None:
+    model: type[BaseModel] | None = root
     for part in path:
         field = model.model_fields.get(str(part)) if model else None
         if field is None:

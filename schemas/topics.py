@@ -28,6 +28,11 @@ class Topic:
     large: bool = False
     """Carries requests or dead letters: values of 12 MiB are allowed."""
 
+    @property
+    def requests(self) -> bool:
+        """Whether requests may be published to it."""
+        return self.record in {"request", "turn"}
+
     def partitions(self, many: int = MANY) -> int:
         return {"many": many, "few": FEW, "one": 1}[self.count]
 

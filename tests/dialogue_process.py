@@ -9,6 +9,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from murmura.agents.dialogue import Dialogue
 from murmura.runtime.agent import Context, Publish
 from murmura.runtime.changelog import Restored
+from murmura.runtime.routes import configured_by
 from murmura.runtime.settings import Settings
 from murmura.runtime.telemetry import Metrics
 from murmura.runtime.testing import FakeEngine, FakeModel, abstained, classified, tagged
@@ -57,15 +58,16 @@ Log = list[tuple[int, bytes | None, bytes | None]]
 class Process:
     """A serving process that has taken over from a changelog."""
 
-    def __init__(self, policy: Path, log: Log, **settings: Any) -> None:
+    def __init__(self, policy: Path, log: Log, **options: Any) -> None:
         self.agent = Dialogue(policy)
         self.log = log
         self.metrics = Metrics()
         self.engine = FakeEngine(model())
         self.written_again: list[Publish] = []
-        self.agent.configure(Settings(**settings))
+        settings = Settings(agents={"dialogue": {"options": options}})
+        configured_by(settings, [self.agent])
         self.agent.started(
-            Context(Settings(**settings), self.metrics, self.engine, ("dialogue",), {TURNS: 4, STATE: 4}, self.restore)
+            Context(settings, self.metrics, self.engine, ("dialogue",), {TURNS: 4, STATE: 4}, self.restore)
         )
 
     async def restore(self, topic, partitions, take, *, timeout_s):

@@ -63,7 +63,7 @@ class Desk:
         )
 
     @asynccontextmanager
-    async def serving(self, agents: Iterable[Agent] = (), **more) -> AsyncIterator[app.Serving]:
+    async def serving(self, agents: Iterable[Agent] = (), /, **more) -> AsyncIterator[app.Serving]:
         """Serve while the block runs; leaving it stops cleanly."""
         stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
         serving = app.serve(self.settings(**more), list(agents) or self.agents, stop=stop, ready=ready.set_result)

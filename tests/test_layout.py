@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = ("agents", "runtime", "schemas", "training")
-FOLDERS = {"agents", "agents/demo", "runtime", "schemas", "training"}
+FOLDERS = {"agents", "agents/demo", "agents/dialogue", "agents/feedback", "runtime", "schemas", "training"}
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 SCRIPTS = sorted(path for folder in ("benchmarks", "examples", "tests") for path in (ROOT / folder).rglob("*.py"))
 LONGEST = 350
@@ -53,7 +53,18 @@ def test_modules_lie_in_the_known_folders_and_one_at_the_root():
 def test_the_packages_are_listed_as_they_are():
     assert PYPROJECT["tool"]["setuptools"]["packages"] == [
         "murmura",
-        *[f"murmura.{name}" for name in ("runtime", "agents", "agents.demo", "training", "schemas")],
+        *[
+            f"murmura.{name}"
+            for name in (
+                "runtime",
+                "agents",
+                "agents.demo",
+                "agents.dialogue",
+                "agents.feedback",
+                "training",
+                "schemas",
+            )
+        ],
     ]
 
 

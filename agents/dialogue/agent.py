@@ -4,19 +4,20 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from ..runtime.agent import Context, Handler, Predicts, Publish, Restore
-from ..runtime.errors import Closed, ModelFailed, RecordError, SetupError
-from ..runtime.logs import get_logger
-from ..runtime.records import Record, read_request
-from ..runtime.settings import DialogueSettings, Settings
-from ..runtime.telemetry import Metrics
-from ..schemas.deadletter import DeadLetterReason as Reason
-from ..schemas.dialogue import CONVERSATION_ID_BYTES, HAND_OVER_TYPE, REPLY_TYPE, ConversationState
-from ..schemas.envelope import (
+from ...runtime.agent import Context, Handler, Predicts, Publish, Restore
+from ...runtime.agent_options import BesideFile, Options
+from ...runtime.errors import Closed, ModelFailed, RecordError, SetupError
+from ...runtime.logs import get_logger
+from ...runtime.records import Record, read_request
+from ...runtime.settings import KafkaName, Seconds, Settings
+from ...runtime.telemetry import Metrics
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.dialogue import CONVERSATION_ID_BYTES, HAND_OVER_TYPE, REPLY_TYPE, ConversationState
+from ...schemas.envelope import (
     CAUSE,
     CE_ID,
     CE_SOURCE,
@@ -30,12 +31,12 @@ from ..schemas.envelope import (
     SPEC_VERSION,
     app_source,
 )
-from ..schemas.ids import prediction_id
-from ..schemas.manifest import ModelManifest
-from ..schemas.result import Source
+from ...schemas.ids import prediction_id
+from ...schemas.manifest import ModelManifest
+from ...schemas.result import Source
 from .conversations import Conversations, Kept, Place
-from .dialogue_policy import PolicyFile, check_against_model, check_topics, load_policy
-from .dialogue_step import Heard, Step, again, applied, bounded, goes_to_person, step
+from .policy import PolicyFile, check_against_model, check_topics, load_policy
+from .step import Heard, Step, again, applied, bounded, goes_to_person, step
 
 log = get_logger(__name__)
 
@@ -44,25 +45,41 @@ _REPLIES, _STATE, _HANDOFFS = range(3)
 _OWN_TOPICS: Final = 3
 
 
+class DialogueOptions(Options):
+    """How the agent answers and what it keeps."""
+
+    policy: BesideFile | None = None
+    """A YAML file. The agent does not start without."""
+    state: KafkaName | None = None
+    """The changelog; default: `<prefix>.dialogue.state`. It has as many partitions as the topic of turns."""
+    handoffs: KafkaName | None = None
+    """Where conversations for people go; default: `<prefix>.handoffs`."""
+    max_conversations: Annotated[int, Field(gt=0)] = 10_000
+    """Of each partition; beyond it the one that was silent for longest is forgotten."""
+    restore_timeout_s: Seconds = 300.0
+    """How long reading the changelog may take when partitions are assigned; then the process ends."""
+
+
 class Dialogue(Handler):
     """Owns the conversations of the partitions that are assigned to this process.
 
     A turn's state, reply, actions and hand-over are sent together and the turn is finished when all are acknowledged.
     After a crash in between it is delivered again: if its state was written, what the state says is published again; if
-    not, it is answered again from the state before, and comes out the same (see `dialogue_step`).
+    not, it is answered again from the state before, and comes out the same (see `step`).
     """
 
     name = "dialogue"
     topics = ("murmura.dialogue.turns",)
     outputs: tuple[str, ...] = ("murmura.dialogue.replies", "murmura.dialogue.state", "murmura.handoffs")
     """Replies, changelog and hand-overs, then what the policy's actions are published to."""
+    options_model = DialogueOptions
     ordering = "key"
 
     def __init__(self, policy: Path | str | None = None, *, clock: Callable[[], float] = time.time) -> None:
         """`policy` takes the place of the one in the settings. `clock` gives seconds since 1970."""
         self._path = None if policy is None else Path(policy)
         self._clock = clock
-        self._settings = DialogueSettings()
+        self.options = DialogueOptions()
         self._app = ""
         self._max_value_bytes = 0
         self._policy: PolicyFile | None = None
@@ -81,23 +98,26 @@ class Dialogue(Handler):
                 f"agent {self.name}: it reads {', '.join(self.topics)}; the turns of a conversation have an order in one "
                 "topic only: give it one"
             )
-        self._settings, self._app = settings.dialogue, settings.app
+        self._app = settings.app
         self._max_value_bytes = settings.limits.max_value_bytes
-        path = self._path or self._settings.policy
+        path = self._path or self.options.policy
         if path is None:
-            raise SetupError(f"agent {self.name}: it has no policy: name a YAML file in dialogue.policy")
+            raise SetupError(
+                f"agent {self.name}: it has no policy: name a YAML file in agents.{self.name}.options.policy"
+            )
         self._policy = load_policy(path)
         policy = self._policy.value
         overrides = settings.agents.get(self.name)
         own = (
             (overrides.output if overrides else None) or self.outputs[_REPLIES],
-            self._settings.state or self.outputs[_STATE],
-            self._settings.handoffs or self.outputs[_HANDOFFS],
+            self.options.state or self.outputs[_STATE],
+            self.options.handoffs or self.outputs[_HANDOFFS],
         )
         check_topics(
             self._policy, dict(zip((*own, *self.topics), ("replies", "states", "hand-overs", "turns"), strict=True))
         )
         self.outputs, self.tasks = (*own, *policy.topics), policy.tasks
+        self.changelogs = (own[_STATE],)
         self._conversations = self._fresh()
 
     def started(self, context: Context) -> None:
@@ -107,7 +127,7 @@ class Dialogue(Handler):
         if counts and counts[turns] != counts[state]:
             raise SetupError(
                 f"topic {turns} has {counts[turns]} partitions and its changelog {state} {counts[state]}: they must have "
-                "the same number; make the changelog anew, or name another in dialogue.state"
+                "the same number; make the changelog anew, or name another in agents.{self.name}.options.state"
             )
         self._aligned = frozenset(
             topic for topic in self.outputs[:_OWN_TOPICS] if counts.get(topic) == counts.get(turns)
@@ -128,7 +148,7 @@ class Dialogue(Handler):
         conversations, late = self._fresh(), []
         if self._restore is not None and partitions:
             numbers = [partition.partition for partition in partitions]
-            topic, most_s = self.outputs[_STATE], self._settings.restore_timeout_s
+            topic, most_s = self.outputs[_STATE], self.options.restore_timeout_s
             read = await self._restore(topic, numbers, conversations.restore, timeout_s=most_s)
             late = conversations.restored(self._now())
             unreadable = conversations.unreadable + read.unreadable
@@ -153,7 +173,7 @@ class Dialogue(Handler):
 
     def _fresh(self) -> Conversations:
         assert self._policy is not None, "configure comes first"
-        return Conversations(self._settings.max_conversations, self._policy.value.expiry_ms)
+        return Conversations(self.options.max_conversations, self._policy.value.expiry_ms)
 
     # -- turns -------------------------------------------------------------------------------------------------------
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
-from . import cli_options as options
-from .errors import SetupError
+from ...runtime import cli_options as options
+from ...runtime.errors import SetupError
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .settings import Settings
+    from ...runtime.settings import Settings
 
 POLL_MS: Final = 20
 """The mock broker wakes no fetch; at a person's pace short ones cost nothing."""
@@ -43,7 +43,7 @@ def chat(
 
     In a pipe: [bold]murmura chat --json < turns.txt[/bold]
     """
-    from . import cli_run
+    from ...runtime import cli_run
 
     settings = options.settings(config, bootstrap=bootstrap, fetch_max_wait_ms=POLL_MS)
     conversation = conversation or f"chat-{uuid.uuid4().hex[:12]}"
@@ -60,11 +60,11 @@ def chat(
 async def _chat(
     settings: "Settings", conversation: bytes, patience_s: float, as_json: bool, stop: "asyncio.Event"
 ) -> None:
-    from . import topics_admin
-    from .cli_publish import opened
-    from .publisher import producer_factory
-    from .reader import reading
-    from .settings import ProducerSettings
+    from ...runtime import topics_admin
+    from ...runtime.cli_publish import opened
+    from ...runtime.publisher import producer_factory
+    from ...runtime.reader import reading
+    from ...runtime.settings import ProducerSettings
 
     turns, replies = _topics(settings)
     if await topics_admin.check(settings.kafka, [turns]):
@@ -131,7 +131,7 @@ async def _line(stream: BinaryIO, stop: "asyncio.Event", *, prompt: bool) -> str
 
 def _key(conversation: str) -> bytes:
     """Return the conversation's id as the turns' key; SetupError for one that the agent would refuse."""
-    from ..schemas.dialogue import CONVERSATION_ID_BYTES
+    from ...schemas.dialogue import CONVERSATION_ID_BYTES
 
     try:
         key = conversation.encode()
@@ -194,7 +194,7 @@ def _fields(value: bytes | None) -> dict[str, Any]:
 
 
 def _show(reply: dict[str, Any], seconds: float, as_json: bool) -> None:
-    from .summaries import safe
+    from ...runtime.summaries import safe
 
     if as_json:
         typer.echo(json.dumps(reply, ensure_ascii=False))

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ..runtime.errors import Closed
+from ...runtime.errors import Closed
 
 QUIET_S: Final = 60.0
 """A conversation that was touched in this process so recently is not ended, whatever the turns' timestamps say."""

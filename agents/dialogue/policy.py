@@ -17,9 +17,9 @@ from pydantic import (
     model_validator,
 )
 
-from ..runtime.settings import KafkaName
-from ..runtime.yaml_file import YamlFile
-from ..schemas.manifest import TaskSpec
+from ...runtime.settings import KafkaName
+from ...runtime.yaml_file import YamlFile
+from ...schemas.manifest import TaskSpec
 
 ABOUT_THE_TURN: Final = ("conversation", "intent", "request_id", "text")
 """Names that an action's fields may use beside the slots."""

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from ..runtime.agent import Output, Prediction
-from ..runtime.errors import RecordError
-from ..schemas.deadletter import DeadLetterReason as Reason
-from ..schemas.dialogue import (
+from ...runtime.agent import Output, Prediction
+from ...runtime.errors import RecordError
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.dialogue import (
     REPLY_CHARACTERS,
     SLOT_CHARACTERS,
     STATE_BYTES,
@@ -24,8 +24,8 @@ from ..schemas.dialogue import (
     Reply,
     ReplyKind,
 )
-from ..schemas.result import ModelRef, Source
-from .dialogue_policy import IntentRule, Policy, fill, fill_fields
+from ...schemas.result import ModelRef, Source
+from .policy import IntentRule, Policy, fill, fill_fields
 
 GIVE_BACK: Final = ("handover", "ended")
 """In a turn's metadata: the person has done their part, the agent answers again."""

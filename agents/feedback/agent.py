@@ -6,17 +6,20 @@ that its sender can be told.
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from typing import Final
+from typing import Annotated, Final
 
-from ..runtime.agent import Agent, Context, Handler, Predicts, Publish
-from ..runtime.discovery import DEFAULT_AGENTS
-from ..runtime.errors import RecordError
-from ..runtime.feedback import check_form, known_labels, labels_of, new_labels, read_feedback
-from ..runtime.records import Record
-from ..runtime.telemetry import Metrics
-from ..schemas.deadletter import DeadLetterReason as Reason
-from ..schemas.feedback import Feedback, Verdict
-from ..schemas.manifest import ModelManifest
+from pydantic import Field
+
+from ...runtime.agent import Agent, Context, Handler, Predicts, Publish
+from ...runtime.agent_options import Options
+from ...runtime.discovery import default_agents
+from ...runtime.errors import RecordError
+from ...runtime.feedback import check_form, known_labels, labels_of, new_labels, read_feedback
+from ...runtime.records import Record
+from ...runtime.telemetry import Metrics
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.feedback import Feedback, Verdict
+from ...schemas.manifest import ModelManifest
 
 OTHER: Final = "other"
 NEAR_VERSIONS: Final = 16
@@ -62,29 +65,40 @@ class LiveAccuracy:
         return agreed / len(seen)
 
 
+class FeedbackOptions(Options):
+    """What the agent takes."""
+
+    agents: Annotated[list[str], Field(min_length=1)] | None = None
+    """Whose predictions; default: of the agents in the same process. Set it where it runs alone."""
+    window: Annotated[int, Field(gt=0)] = 500
+    """The live accuracy is that of the last so many verdicts."""
+
+
 class FeedbackAgent(Handler):
-    """Takes feedback on the predictions of known agents: by settings, else those that run in the same process, else
-    (when it runs alone) the built-in ones.
+    """Takes feedback on the predictions of known agents: by its options, else those that run in the same process, else
+    (when it runs alone) the default ones.
     """
 
     name = "feedback"
     topics = ("murmura.feedback",)
+    options_model = FeedbackOptions
 
     def __init__(self) -> None:
-        self._agents: frozenset[str] = frozenset(DEFAULT_AGENTS)
+        self.options = FeedbackOptions()
+        self._agents: frozenset[str] = frozenset()
         self._here: dict[str, Agent] = {}
         self._metrics: Metrics | None = None
-        self._live = LiveAccuracy(500)
+        self._live = LiveAccuracy(self.options.window)
         self._counted = RecentIds()
         self._known: tuple[ModelManifest | None, dict[str, frozenset[str]]] = (None, {})
 
     def started(self, context: Context) -> None:
-        settings = context.settings.feedback
+        options: FeedbackOptions = self.options
         others = [name for name in context.agents if name != self.name]
-        self._agents = frozenset(settings.agents or others or DEFAULT_AGENTS)
+        self._agents = frozenset(options.agents or others or default_agents())
         self._here = {agent.name: agent for agent in context.predicting}
         self._metrics = context.metrics
-        self._live = LiveAccuracy(settings.window)
+        self._live = LiveAccuracy(options.window)
 
     async def handle(self, record: Record, engine: Predicts) -> Iterable[Publish]:
         feedback = read_feedback(record.value)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from murmura.agents.conversations import ENDINGS, QUIET_S, Conversations
+from murmura.agents.dialogue.conversations import ENDINGS, QUIET_S, Conversations
 from murmura.runtime.errors import Closed
 from murmura.runtime.testing import ManualClock
 

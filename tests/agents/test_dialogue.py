@@ -11,6 +11,7 @@ from murmura.agents.dialogue import Dialogue
 from murmura.runtime.agent import Context
 from murmura.runtime.errors import Closed, RecordError, SetupError
 from murmura.runtime.rehearsal import rehearse
+from murmura.runtime.routes import configured_by
 from murmura.runtime.settings import Settings
 from murmura.runtime.telemetry import Metrics
 from murmura.runtime.testing import FakeEngine, FakeModel
@@ -153,7 +154,7 @@ async def test_only_what_was_assigned_is_known_and_what_was_revoked_is_forgotten
 
 async def test_a_conversation_that_expired_or_is_one_too_many_gets_a_tombstone(policy):
     log: Log = []
-    process = await Process(policy, log, dialogue={"max_conversations": 2}).begin()
+    process = await Process(policy, log, max_conversations=2).begin()
     for key in (b"a", b"b", b"c"):
         published = await process.hear(turn(1, "send money", key=key))
     gone = published[-1]
@@ -206,9 +207,10 @@ def test_a_set_up_that_cannot_work_is_refused_at_start(policy, tmp_path):
     with pytest.raises(SetupError, match="one topic only"):
         agent.configure(Settings())
     agent = Dialogue()
-    agent.configure(Settings(dialogue={"policy": policy, "state": "my.state"}))
+    configured_by(Settings(agents={"dialogue": {"options": {"policy": policy, "state": "my.state"}}}), [agent])
     assert agent.tasks == ("intent", "entities")
     assert agent.outputs == (REPLIES, "my.state", HANDOFFS, "bank.transfers")
+    assert agent.changelogs == ("my.state",)
     context = Context(Settings(), Metrics(), FakeEngine(model()), (), {TURNS: 12, "my.state": 3})
     with pytest.raises(SetupError, match=r"12 partitions and its changelog my\.state 3"):
         agent.started(context)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from murmura.agents.dialogue_policy import (
+from murmura.agents.dialogue.policy import (
     HandOverRule,
     IntentRule,
     Policy,

@@ -12,6 +12,7 @@ from test_dispatcher import DEAD, Broker
 from murmura.agents.dialogue import Dialogue
 from murmura.runtime.dispatcher import Dispatcher
 from murmura.runtime.errors import Closed, MurmuraError, RecordError, SetupError
+from murmura.runtime.routes import configured_by
 from murmura.runtime.settings import Settings
 from murmura.runtime.testing import FakeModel
 from murmura.runtime.tracker import Tracker
@@ -147,7 +148,7 @@ async def test_a_state_that_its_topic_refuses_ends_the_process_and_its_turn_is_n
 
 async def test_a_turn_that_was_given_up_leaves_its_conversation_and_those_it_ended_to_the_next_assignment(policy):
     log: Log = []
-    process = await Process(policy, log, dialogue={"max_conversations": 1}).begin()
+    process = await Process(policy, log, max_conversations=1).begin()
     await process.hear(turn(1, "send money", key=b"a"))
     record = turn(2, "send money", key=b"b")
     await process.hear(record, acknowledged=False)  # ends conversation a
@@ -165,7 +166,7 @@ async def test_a_turn_that_was_given_up_leaves_its_conversation_and_those_it_end
 
 
 async def test_what_a_turn_cannot_do_without_is_marked(policy):
-    process = await Process(policy, [], dialogue={"max_conversations": 1}).begin()
+    process = await Process(policy, [], max_conversations=1).begin()
     await process.hear(turn(1, "send money", key=b"a"))
     published = await process.hear(turn(2, "send money", key=b"b"))
     assert [(m.topic, m.essential) for m in published] == [(STATE, True), (REPLIES, False), (STATE, True)]
@@ -181,7 +182,7 @@ def test_an_action_to_one_of_the_agents_own_topics_is_refused(tmp_path, topic, w
     with pytest.raises(
         SetupError, match=rf"policy\.yaml:9: intents\.transfer\.action: {topic} is the .*topic of {what}"
     ):
-        Dialogue(path).configure(Settings(dialogue={"handoffs": "people"}))
+        configured_by(Settings(agents={"dialogue": {"options": {"handoffs": "people"}}}), [Dialogue(path)])
 
 
 @pytest.mark.parametrize(

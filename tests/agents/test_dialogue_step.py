@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murmura.agents.dialogue_policy import Policy
-from murmura.agents.dialogue_step import Heard, Step, again, applied, goes_to_person, step
+from murmura.agents.dialogue.policy import Policy
+from murmura.agents.dialogue.step import Heard, Step, again, applied, goes_to_person, step
 from murmura.runtime.agent import Prediction
 from murmura.runtime.testing import abstained, classified
 from murmura.schemas.dialogue import ConversationState, HandOver, HandOverReason, Reply, ReplyKind

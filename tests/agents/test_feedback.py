@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.agents.feedback import REMEMBERED, FeedbackAgent, LiveAccuracy, RecentIds
+from murmura.agents.feedback.agent import REMEMBERED, FeedbackAgent, LiveAccuracy, RecentIds
 from murmura.runtime.agent import Agent, Context
 from murmura.runtime.discovery import find_agents
 from murmura.runtime.errors import RecordError
+from murmura.runtime.routes import configured_by
 from murmura.runtime.settings import Settings
 from murmura.runtime.telemetry import Metrics
 from murmura.runtime.testing import FakeEngine, FakeModel
@@ -40,13 +41,13 @@ class Record:
 
 
 class Process:
-    def __init__(self, names=("classification", "feedback"), predicting=(), **settings) -> None:
+    def __init__(self, names=("classification", "feedback"), predicting=(), **options) -> None:
         self.engine = FakeEngine(FakeModel([INTENT, PRODUCT, TOPICS, PLACES], name="desk", version=3))
         self.metrics = Metrics()
         self.agent = FeedbackAgent()
-        self.agent.started(
-            Context(Settings(feedback=settings), self.metrics, self.engine, tuple(names), predicting=predicting)
-        )
+        settings = Settings(agents={"feedback": {"options": options}})
+        configured_by(settings, [self.agent])
+        self.agent.started(Context(settings, self.metrics, self.engine, tuple(names), predicting=predicting))
         self.taken = 0
 
     async def take(self, change: dict | bytes | None) -> None:

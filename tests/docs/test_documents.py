@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import typer
 from pydantic import BaseModel
 
 from murmura.runtime import cli
+from murmura.runtime.agent import Handler
+from murmura.runtime.discovery import AGENTS, find_agents
 from murmura.runtime.routing import Rule
 from murmura.runtime.settings import AgentSettings, Settings
 from murmura.runtime.settings_sources import load
@@ -59,8 +62,14 @@ def settings_of(model: type[BaseModel], section: str = "") -> Iterator[tuple[str
 def test_every_setting_stands_in_the_documents_with_its_default():
     written = {cells[0]: cells[1] for cells in rows("configuration.md") if cells[0] != "setting"}
     agents = {f"agents.NAME.{name}": "" for name in AgentSettings.model_fields}
+    options = {
+        name: shown
+        for agent in find_agents([point.name for point in entry_points(group=AGENTS)])
+        if isinstance(agent, Handler) and agent.options_model
+        for name, shown in settings_of(agent.options_model, f"agents.{agent.name}.options.")
+    }
     rules = {f"routing[].{name}": shown for name, shown in settings_of(Rule)}
-    assert written == {**dict(settings_of(Settings)), **agents, **rules}
+    assert written == {**dict(settings_of(Settings)), **agents, **options, **rules}
 
 
 def test_every_metric_stands_in_the_documents_with_its_labels():

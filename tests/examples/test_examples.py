@@ -12,7 +12,7 @@ import pytest
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.dialogue import Dialogue
-from murmura.agents.dialogue_policy import check_against_model, load_policy
+from murmura.agents.dialogue.policy import check_against_model, load_policy
 from murmura.runtime.discovery import find_agents
 from murmura.runtime.model import Model
 from murmura.runtime.rehearsal import rehearse

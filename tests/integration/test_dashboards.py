@@ -47,7 +47,7 @@ class Loop:
         others = find_agents(["feedback", "dialogue"], self.desk.prefix)
         return self.desk.serving(
             [*self.desk.agents, *others],
-            dialogue={"policy": self.policy},
+            agents={"dialogue": {"options": {"policy": self.policy}}},
             model={"cores": 1, "token_budget": 256, "store": self.url, "name": "tiny"},
             reviews={"per_minute": 1000, "margin": 1.0},
         )

@@ -146,9 +146,9 @@ def settings(tmp_path: Path, rules: str, **more) -> Settings:
         ("{agent: classification, task: intent, label: other, topic: o}", "routing.0.label: other is never answered"),
         ("{agent: classification, otherwise: true, topic: murmura.classification.requests}", "routing.0.topic: "),
         ("{agent: classification, otherwise: true, topic: murmura.classification.results}", "routing.0.topic: murmura.classification.results takes the results of"),
-        ("{agent: classification, otherwise: true, topic: murmura.deadletters}", "routing.0.topic: murmura.deadletters holds dead letters"),
-        ("{agent: classification, otherwise: true, topic: murmura.dialogue.state}", "routing.0.topic: murmura.dialogue.state is the changelog"),
-        ("{agent: classification, otherwise: true, topic: murmura.models}", "routing.0.topic: murmura.models says which model serves"),
+        ("{agent: classification, otherwise: true, topic: murmura.deadletters}", "routing.0.topic: murmura.deadletters holds records of another kind (dead letter)"),
+        ("{agent: classification, otherwise: true, topic: murmura.dialogue.state}", "routing.0.topic: murmura.dialogue.state holds records of another kind (conversation state)"),
+        ("{agent: classification, otherwise: true, topic: murmura.models}", "routing.0.topic: murmura.models holds records of another kind (release state)"),
     ],
 )  # fmt: skip
 async def test_a_rule_that_the_agents_or_the_model_do_not_know_is_refused_at_its_line(rule, why, tmp_path):

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
+from murmura.runtime.agent_options import BesideFile, Options, read_options
 from murmura.runtime.errors import SetupError
 from murmura.runtime.settings import KafkaSettings, SecuritySettings, Settings
 from murmura.runtime.settings_sources import load
@@ -131,18 +132,103 @@ def test_a_variable_that_holds_a_section_or_a_list_is_named_as_it_was_set(monkey
     assert refusal().startswith("MURMURA_ROUTING: routing.0.topic: ")
 
 
-def test_a_policy_is_found_beside_the_file_that_names_it(config, tmp_path, monkeypatch):
-    path = config("dialogue: {policy: talk/policy.yaml}\n")
-    assert load(path).dialogue.policy == tmp_path / "talk/policy.yaml"
+class Shop(Options):
+    policy: BesideFile | None = None
+    window: int = 5
+    names: tuple[str, ...] = ()
+    token: SecretStr | None = None
+
+
+def shop(path: Path | None = None) -> Shop:
+    return read_options("shop", Shop, load(path))
+
+
+def test_an_agents_options_are_those_of_file_and_environment_together(config, monkeypatch):
+    path = config("agents: {shop: {topics: [a], options: {window: 7, names: [x]}}}\n")
+    monkeypatch.setenv("MURMURA_AGENTS__SHOP__OPTIONS__NAMES", '["y", "z"]')
+    assert shop(path) == Shop(window=7, names=("y", "z"))
+
+
+@pytest.mark.parametrize(
+    ("options", "line", "words"),
+    [
+        ("{windwo: 5}", 3, "agents.shop.options.windwo is not a setting; did you mean window?"),
+        ("\n      window: 5\n      names: [a, 1]", 5, "agents.shop.options.names.1: input should be a valid string, found 1"),
+        ("\n      window: soon", 4, "agents.shop.options.window: input should be a valid integer"),
+        ("\n      token: [canary]", 4, "agents.shop.options.token: input should be"),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_refused_with_line_and_key(config, options, line, words):
+    with pytest.raises(SetupError) as refused:
+        shop(config(f"agents:\n  shop:\n    options: {options}\n"))
+    assert f"murmura.yaml, line {line}: " in str(refused.value)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_wrong_option_of_the_environment_names_its_variable(monkeypatch):
+    monkeypatch.setenv("MURMURA_AGENTS__SHOP__OPTIONS__WINDWO", "5")
+    with pytest.raises(
+        SetupError, match=r"^MURMURA_AGENTS__SHOP__OPTIONS__WINDWO: agents\.shop\.options\.windwo is not"
+    ):
+        shop()
+
+
+def test_options_of_an_agent_that_has_none_are_refused_at_their_line(config):
+    with pytest.raises(SetupError, match=r"line 3: agents\.shop\.options: agent shop has no options"):
+        read_options("shop", None, load(config("agents:\n  shop:\n    options: {a: 1}\n")))
+
+
+def test_options_that_nobody_gave_have_their_defaults(config):
+    assert shop() == Shop()
+    assert read_options("shop", None, load()) is None
+
+
+def test_a_required_option_that_nobody_gave_is_named():
+    class Needy(Options):
+        policy: Path
+
+    with pytest.raises(SetupError, match=r"^settings: agents\.shop\.options\.policy: field required"):
+        read_options("shop", Needy, load())
+
+
+def test_options_are_not_shown_before_a_model_says_which_are_secret(config):
+    assert "canary" not in repr(load(config("agents: {shop: {options: {token: canary}}}\n")))
+
+
+def test_a_file_that_an_option_names_is_found_beside_the_settings_file(config, tmp_path, monkeypatch):
+    path = config("agents: {shop: {options: {policy: talk/policy.yaml}}}\n")
+    assert shop(path).policy == tmp_path / "talk/policy.yaml"
     monkeypatch.chdir(tmp_path.parent)
-    assert load(Path(tmp_path.name, path.name)).dialogue.policy == Path(tmp_path.name, "talk/policy.yaml")
-    assert load(config("dialogue: {policy: /etc/policy.yaml}\n")).dialogue.policy == Path("/etc/policy.yaml")
+    assert shop(Path(tmp_path.name, path.name)).policy == Path(tmp_path.name, "talk/policy.yaml")
+    assert shop(config("agents: {shop: {options: {policy: /etc/policy.yaml}}}\n")).policy == Path("/etc/policy.yaml")
 
 
-def test_a_policy_named_elsewhere_starts_where_the_command_does(config, monkeypatch):
-    path = config("dialogue: {policy: of-the-file.yaml}\n")
+def test_a_file_that_a_variable_names_is_found_where_the_command_starts(config, monkeypatch):
+    path = config("agents: {shop: {options: {policy: of-the-file.yaml}}}\n")
+    monkeypatch.setenv("MURMURA_AGENTS__SHOP__OPTIONS__POLICY", "policy.yaml")
+    assert shop(path).policy == Path("policy.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "moved"),
+    [
+        ("app: a\ndialogue:\n  policy: p.yaml\n", 3, "dialogue.policy is now agents.dialogue.options.policy"),
+        ("feedback: {window: 5}\n", 1, "feedback.window is now agents.feedback.options.window"),
+        ("app: a\nfeedback:\n", 2, "feedback is now agents.feedback.options"),
+    ],
+)
+def test_a_key_that_moved_is_refused_with_its_new_place(config, text, line, moved):
+    message = refusal(config(text))
+    assert message.endswith(f"murmura.yaml, line {line}: {moved}")
+
+
+def test_a_variable_whose_key_moved_is_refused_with_its_new_name(monkeypatch):
     monkeypatch.setenv("MURMURA_DIALOGUE__POLICY", "policy.yaml")
-    assert load(path).dialogue.policy == Path("policy.yaml")
+    assert refusal() == (
+        "MURMURA_DIALOGUE__POLICY: dialogue.policy is now agents.dialogue.options.policy "
+        "(MURMURA_AGENTS__DIALOGUE__OPTIONS__POLICY)"
+    )
 
 
 def test_a_variable_of_an_unknown_section_is_named(monkeypatch):

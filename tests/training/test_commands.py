@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from murmura.runtime.cli_feedback import feedback
+from murmura.agents.feedback.command import feedback
 from murmura.runtime.errors import SetupError
 from murmura.runtime.store import check_folder
 from murmura.training import commands

@@ -1,0 +1,16 @@
+"""Dialogue: answers the turns of conversations by a policy, keeps their state and hands over to people."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .agent import Dialogue, DialogueOptions
+
+__all__ = ["Dialogue", "DialogueOptions"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import agent  # noqa: PLC0415  # the command line lists our commands without loading the agent
+
+    return getattr(agent, name)

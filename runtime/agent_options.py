@@ -1,0 +1,48 @@
+"""An agent's own options: `agents.NAME.options`, checked by the model that the agent declares.
+
+A wrong or unknown key is refused with the place that gave it, like every other setting.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, ValidationError, ValidationInfo
+
+from .errors import SetupError
+from .settings import Settings
+from .settings_kafka import Section
+from .settings_sources import describe_error
+
+__all__ = ["BesideFile", "Options", "read_options"]
+
+
+class Options(Section):
+    """The base of the options that an agent declares as its `options_model`."""
+
+
+def _beside_file(value: object, info: ValidationInfo) -> object:
+    folder = (info.context or {}).get(info.field_name)
+    return folder / value if isinstance(folder, Path) and isinstance(value, str | Path) else value
+
+
+BesideFile = Annotated[Path, BeforeValidator(_beside_file)]
+"""A path that is relative to the folder of the settings file that names it; given elsewhere, to the working folder."""
+
+
+def read_options(name: str, model: type[Options] | None, settings: Settings) -> Options | None:
+    """Return the options of an agent; None where it declares no model. Raises SetupError."""
+    section = f"agents.{name}.options"
+    agent = settings.agents.get(name)
+    given = agent.options if agent else {}
+    if model is None:
+        if given:
+            raise SetupError(f"{settings.place(section)}: agent {name} has no options")
+        return None
+    folders = {key: settings.folder(f"{section}.{key}") for key in given}
+    try:
+        return model.model_validate(given, context=folders)
+    except ValidationError as error:
+        first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
+        key = ".".join([section, *map(str, first["loc"])])
+        what = describe_error(first, tuple(first["loc"]), key, model)
+        raise SetupError(f"{settings.source(key)}: {what}") from None
