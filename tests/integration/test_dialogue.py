@@ -42,10 +42,10 @@ class Bank:
         return f"{self.desk.prefix}.dialogue.turns"
 
     @asynccontextmanager
-    async def serving(self, **options):
+    async def serving(self, options=None, **more):
         agents = find_agents(["dialogue"], self.desk.prefix)
-        options = {"policy": self.policy, **options}
-        async with self.desk.serving(agents, agents={"dialogue": {"options": options}}) as serving:
+        overrides = {"dialogue": {"options": {"policy": self.policy, **(options or {})}}}
+        async with self.desk.serving(agents, agents=overrides, **more) as serving:
             yield serving
 
     async def say(self, *said: tuple[str, str], **more) -> None:
@@ -173,7 +173,7 @@ async def test_a_damaged_state_starts_its_conversation_anew_and_leaves_the_other
 
 async def test_forgotten_conversations_get_a_tombstone_and_stay_forgotten(bank: Bank):
     limits = {"max_conversations": 2}
-    async with bank.serving(**limits):
+    async with bank.serving(limits):
         for number in range(12):
             key = b"c%d" % number
             await bank.desk.send({"text": "thanks"}, topic=bank.turns, key=key, partition=number % 3)
@@ -182,7 +182,7 @@ async def test_forgotten_conversations_get_a_tombstone_and_stay_forgotten(bank: 
         states = await bank.states(18)
     kept = {name for name, state in states.items() if state is not None}
     assert len(kept) == 6  # two for each of the three partitions
-    async with bank.serving(**limits) as serving:
+    async with bank.serving(limits) as serving:
         for number in (0, 11):
             key = b"c%d" % number
             await bank.desk.send({"text": "thanks"}, topic=bank.turns, key=key, partition=number % 3)
