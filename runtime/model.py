@@ -46,7 +46,8 @@ class Model:
         self.manifest = manifest
         self.tasks: dict[str, TaskSpec] = {task.name: task for task in manifest.tasks}
         self.runner = runner
-        self._encode = TextEncoder(tokenizer, manifest.limits.max_tokens)
+        tags = any(task.kind == "tagging" for task in manifest.tasks)
+        self._encode = TextEncoder(tokenizer, manifest.limits.max_tokens, offsets=tags)
         self._encode_windows = WindowEncoder(tokenizer, manifest.limits.max_tokens)
         self._feeds = ragged_feeds if graph == "ragged" else padded_feeds
         self._padded = graph == "padded"

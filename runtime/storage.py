@@ -25,6 +25,7 @@ from ..schemas.manifest import MANIFEST_NAME
 from ..schemas.serving_event import RejectReason as Reason
 from .errors import NO_ROOM, ModelRefused, MurmuraError, SetupError, VersionRefused
 from .store import open_plain
+from .store_address import StoreAddress
 
 Copy = Callable[[IO[bytes]], None]
 """Writes one file's content, and raises when it is not what it should be."""
@@ -44,12 +45,12 @@ _OF_THE_FILE: Final = frozenset(
 class StoredFile:
     """A file of the store, open for reading. What goes wrong while reading is VersionRefused, as elsewhere."""
 
-    def __init__(self, file: IO[bytes], where: str) -> None:
+    def __init__(self, file: IO[bytes], address: StoreAddress) -> None:
         self._file = file
-        self._where = where
+        self._address = address
 
     def read(self, size: int) -> bytes:
-        with reaching(self._where):
+        with reaching(self._address):
             return self._file.read(size)
 
     def __enter__(self) -> Self:
@@ -81,32 +82,34 @@ class Storage(Protocol):
 
 def open_storage(url: str) -> Storage:
     """Return the storage at a path or an fsspec URL. Nothing is connected yet. Raises SetupError."""
-    where = re.sub(r"//[^/@]*@", "//", url)
+    address = StoreAddress(url)
     if "://" not in url:
         return FolderStorage(Path(url).expanduser().absolute())
     try:
         files, root = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise SetupError(f"model store {where}: {error}") from None
-    except Exception as error:
+        raise SetupError(f"model store {address.shown}: {address.clean(str(error))}") from None
+    except Exception as error:  # noqa: BLE001
         # Each file system has its own classes; none of them is worth more than its text.
-        raise SetupError(f"model store {where} cannot be opened: {_text(error)}") from error
-    return FolderStorage(Path(root)) if isinstance(files, LocalFileSystem) else ObjectStorage(files, root, where)
+        # The cause is left out: its message may hold the whole address.
+        raise SetupError(f"model store {address.shown} cannot be opened: {address.clean(_text(error))}") from None
+    return FolderStorage(Path(root)) if isinstance(files, LocalFileSystem) else ObjectStorage(files, root, address)
 
 
 @contextmanager
-def reaching(where: str) -> Iterator[None]:
+def reaching(address: StoreAddress) -> Iterator[None]:
     """Turn what the storage raises into VersionRefused with a reason."""
     try:
         yield
     except MurmuraError:
         raise
     except FileNotFoundError as error:
-        raise VersionRefused(Reason.MISSING, f"model store {where}: {_text(error)} is missing") from error
+        missing = address.clean(_text(error))
+        raise VersionRefused(Reason.MISSING, f"model store {address.shown}: {missing} is missing") from error
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in NO_ROOM
         reason = Reason.NO_ROOM if full else Reason.STORE_UNREACHABLE
-        raise VersionRefused(reason, f"model store {where}: {_text(error)}") from error
+        raise VersionRefused(reason, f"model store {address.shown}: {address.clean(_text(error))}") from error
 
 
 def _text(error: Exception) -> str:
@@ -121,6 +124,7 @@ class FolderStorage:
     def __init__(self, root: Path) -> None:
         self._root = root
         self.where = str(root)
+        self._address = StoreAddress(self.where)
 
     def names(self) -> list[str]:
         return [name for name in self._listed(self._root) if not name.startswith(".") and self.versions(name)]
@@ -130,9 +134,9 @@ class FolderStorage:
 
     def open(self, name: str, version: int, path: str) -> StoredFile:
         self._check_root()
-        with reaching(self.where):
+        with reaching(self._address):
             try:
-                return StoredFile(open_plain(self._root, f"{name}/{version}/{path}", sys.maxsize), self.where)
+                return StoredFile(open_plain(self._root, f"{name}/{version}/{path}", sys.maxsize), self._address)
             except ModelRefused as refused:
                 cause = refused.__cause__
                 if isinstance(cause, OSError) and cause.errno not in _OF_THE_FILE:
@@ -142,7 +146,7 @@ class FolderStorage:
     def add(self, name: str, copies: Mapping[str, Copy], manifest: Callable[[int], bytes]) -> int:
         home = self._root / name
         beside = home / f"{_INCOMING}{uuid4().hex}"
-        with reaching(self.where):
+        with reaching(self._address):
             home.mkdir(parents=True, exist_ok=True)
             _sweep(home)
             try:
@@ -176,7 +180,7 @@ class FolderStorage:
 
     def _listed(self, folder: Path) -> list[str]:
         self._check_root()
-        with reaching(self.where):
+        with reaching(self._address):
             return sorted(os.listdir(folder)) if folder.is_dir() else []
 
     def _check_root(self) -> None:
@@ -241,10 +245,11 @@ class ObjectStorage:
     # In-memory stores check and write in two steps, and live in one process.
     _claiming = Lock()
 
-    def __init__(self, files: Any, root: str, where: str) -> None:
+    def __init__(self, files: Any, root: str, address: StoreAddress) -> None:
         self._files = files
         self._root = root.rstrip("/")
-        self.where = where
+        self.where = address.shown
+        self._address = address
 
     def names(self) -> list[str]:
         return sorted({name for name, _, path in self._found(self._root) if path == MANIFEST_NAME})
@@ -254,11 +259,11 @@ class ObjectStorage:
         return sorted({number for _, number, path in found if path == MANIFEST_NAME})
 
     def open(self, name: str, version: int, path: str) -> StoredFile:
-        with reaching(self.where):
-            return StoredFile(self._files.open(self._place(name, version, path), "rb"), self.where)
+        with reaching(self._address):
+            return StoredFile(self._files.open(self._place(name, version, path), "rb"), self._address)
 
     def add(self, name: str, copies: Mapping[str, Copy], manifest: Callable[[int], bytes]) -> int:
-        with reaching(self.where):
+        with reaching(self._address):
             version = self._claim(name)
             written: list[str] = []
             try:
@@ -321,6 +326,6 @@ class ObjectStorage:
         return [(p[0], int(p[1]), p[2]) for p in parts if len(p) == 3 and _is_number(p[1])]
 
     def _paths(self, under: str) -> list[str]:
-        with reaching(self.where):
+        with reaching(self._address):
             self._files.invalidate_cache()
             return [path.removeprefix(self._root).lstrip("/") for path in self._files.find(under)]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..runtime.store_address import StoreAddress
 from ..schemas.manifest import TaskSpec
 from .gate_rows import HELD, texts_to_agree_on
 from .going_live import releases
@@ -65,5 +66,5 @@ def _compared(checked: Checked) -> Iterator[str]:
 def _end(job: Job) -> str:
     if not job.release.push or job.model.store is None:
         return "push nothing"
-    into = f"push into {job.model.store} when the gate has passed"
+    into = f"push into {StoreAddress(job.model.store).shown} when the gate has passed"
     return f"{into}, and release" if releases(job) else f"{into}; release nothing"

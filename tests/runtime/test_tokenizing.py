@@ -11,6 +11,7 @@ from murmura.schemas.manifest import Limits, ModelManifest, TaskSpec
 
 LIMIT = 8
 ENCODE = TextEncoder(tiny_tokenizer(), LIMIT)
+MOST_READ = 192 * LIMIT + 2048
 
 
 def whole(text: str) -> tuple[list[int], bool]:
@@ -57,12 +58,44 @@ PIECES = st.sampled_from(
 )
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(PIECES, max_size=40).map("".join), max_size=6))
+def test_without_offsets_the_tokens_are_the_same(texts: list[str]) -> None:
+    fast = TextEncoder(tiny_tokenizer(), LIMIT, offsets=False)
+    assert [(e.ids, e.truncated) for e in fast(texts)] == [(e.ids, e.truncated) for e in ENCODE(texts)]
+
+
 @settings(max_examples=300, deadline=None)
 @example("x" * 90 + "\u200b" * 2100 + "x" * 90)  # one word of 180 letters, once the invisible are gone
 @given(st.lists(PIECES, max_size=40).map("".join))
 def test_a_long_text_gives_the_tokens_of_the_whole(text: str) -> None:
     (item,) = ENCODE([text])
+    if len(text) <= MOST_READ:
+        assert (item.ids, item.truncated) == whole(text)
+    elif item.ids != whole(text)[0]:
+        assert item.ids == whole(text[:MOST_READ])[0]
+        assert item.truncated
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    words=st.lists(st.sampled_from(["card", "my", "transfer", "\u00e9t\u00e9", "x" * 90, "y" * 300]), min_size=8),
+    blanks=st.sampled_from([1, 30, 400]),
+    more=st.integers(0, 10**5),
+)
+def test_words_that_fill_the_limit_within_what_is_read_give_the_tokens_of_the_whole(words, blanks, more) -> None:
+    text = (" " * blanks).join(words) + " " + "card " * more
+    (item,) = ENCODE([text])
     assert (item.ids, item.truncated) == whole(text)
+
+
+@pytest.mark.parametrize("filler", [" ", "\u200b", "\n", "y", "\u0301"], ids=ascii)
+def test_a_megabyte_that_gives_no_tokens_is_cut_and_says_so(filler: str) -> None:
+    began = time.perf_counter()
+    (item,) = ENCODE([filler * 2**20 + " card"])
+    assert time.perf_counter() - began < 0.1
+    assert item.truncated
+    assert item.tokens < LIMIT
 
 
 def test_a_megabyte_is_tokenised_in_the_time_of_its_beginning() -> None:
