@@ -8,7 +8,6 @@ import weakref
 import pytest
 
 from murmura.runtime.batch_policy import Entry
-from murmura.runtime.breaker import BreakerLimits
 from murmura.runtime.engine import Engine
 from murmura.runtime.errors import Closed, ModelFailed, RecordError, SetupError
 from murmura.runtime.testing import FakeEngine, FakeModel, abstained, classified, labelled, tagged
@@ -335,74 +334,3 @@ async def test_the_old_model_is_freed_when_its_last_batch_has_ended(make):
     async with asyncio.timeout(5):
         while gone() is not None:
             await asyncio.sleep(0.01)
-
-
-class PanicException(BaseException):
-    """As the tokenizers library raises for a panic in its Rust code."""
-
-
-@pytest.fixture
-def panics(model):
-    """A model whose tokenizer panics on one text."""
-    encode = model.encode
-
-    def encode_or_panic(texts):
-        if "panic" in texts:
-            raise PanicException("index out of bounds")
-        return encode(texts)
-
-    model.encode = encode_or_panic
-    return model
-
-
-async def test_a_panic_of_the_tokenizer_is_answered_to_its_caller_and_costs_the_others_nothing(make, panics):
-    engine = await make(Engine, panics)
-    async with asyncio.timeout(5):
-        *good, bad = await asyncio.gather(
-            *(engine.predict(text) for text in ("one", "two", "panic")), return_exceptions=True
-        )
-    assert [type(answer).__name__ for answer in good] == ["Prediction", "Prediction"]
-    assert isinstance(bad, ModelFailed)
-    assert "PanicException" in str(bad)
-
-
-async def test_a_panic_on_a_chunk_of_records_is_an_error_that_is_handled_as_any_other(make, panics):
-    engine = await make(Engine, panics)
-    with pytest.raises(ModelFailed, match="the tokenizer failed: PanicException"):
-        await engine.encode(["one", "panic"])
-    assert len(await engine.encode(["one"])) == 1
-
-
-async def test_a_caller_waits_while_the_device_fails_and_is_answered_afterwards(make, model):
-    engine = await make(Engine, model, breaker=BreakerLimits(0.01, 0.02, 20))
-    model.device_works = False
-    waiting = asyncio.create_task(engine.predict("hm"))
-    while engine.trouble is None:
-        await asyncio.sleep(0.005)
-    assert engine.lookahead == (0, 0)
-    model.device_works = True
-    async with asyncio.timeout(5):
-        answer = await waiting
-    assert answer.model == ("bank", 3)
-    assert engine.lookahead[0] == engine.token_budget
-
-
-async def test_a_caller_of_a_device_that_stays_broken_is_answered_with_closed(make, model):
-    engine = await make(Engine, model, breaker=BreakerLimits(0.01, 0.02, 0.1))
-    model.device_works = False
-    with pytest.raises(Closed):
-        async with asyncio.timeout(5):
-            await engine.predict("hm")
-
-
-async def test_another_model_that_takes_the_place_of_one_that_fails_answers_what_waited(make, model):
-    engine = await make(Engine, model, breaker=BreakerLimits(0.5, 0.5, 20))
-    model.device_works = False
-    waiting = asyncio.create_task(engine.predict("hm", ["intent"]))
-    while engine.trouble is None:
-        await asyncio.sleep(0.005)
-    engine.swap(FakeModel(TASKS, SCRIPT, name="bank", version=2))
-    async with asyncio.timeout(0.4):
-        answer = await waiting
-    assert answer.model == ("bank", 2)
-    assert engine.trouble is None
