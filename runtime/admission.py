@@ -11,81 +11,108 @@ Item = TypeVar("Item")
 Lane = TypeVar("Lane", bound=Hashable)
 
 
+Waiting = tuple[Item, int, int]
+"""An item with what it costs: tokens of the model, bytes of this process's memory."""
+
+
 class _Queue(Generic[Item]):
-    __slots__ = ("items", "tokens")
+    __slots__ = ("bytes", "items", "tokens")
 
     def __init__(self) -> None:
-        self.items: deque[tuple[Item, int]] = deque()
+        self.items: deque[Waiting[Item]] = deque()
         self.tokens = 0
+        self.bytes = 0
 
 
 class Admission(Generic[Lane, Item]):
     """Bounded queues, one per lane (a partition), served by weighted round robin over topics and then over lanes.
 
-    The unit is the token. A visit to a topic lets one of its lanes spend `quantum x weight` tokens (a record is never
+    Turns are counted in tokens. A visit to a topic lets one of its lanes spend `quantum x weight` tokens (a record is never
     split, so the last one may overdraw); the topic's next visit goes to its next lane. Whoever waits for nothing saves
     nothing up.
 
     Invariants:
     - records of one lane leave in the order in which they came;
     - between two visits of a topic, every other topic that has records is visited once; the same for lanes of a topic;
-    - `tokens` is the sum over all waiting records; a lane without records costs nothing.
+    - `tokens` and `bytes` are the sums over all waiting records; a lane without records costs nothing;
+    - a lane to which no more than `bytes_left` is added never holds more than `lane_bytes`, or one record that is larger.
     """
 
     def __init__(
-        self, *, quantum: int = 256, lane_limit: int = 16_384, weights: Mapping[str, int] | None = None
+        self,
+        *,
+        quantum: int = 256,
+        lane_limit: int = 16_384,
+        lane_bytes: int = 16 * 1024 * 1024,
+        weights: Mapping[str, int] | None = None,
     ) -> None:
         self.quantum = quantum
         self.lane_limit = lane_limit
         """Tokens from which on a lane is full; it has room again at half of it."""
+        self.lane_bytes = lane_bytes
+        """What a lane may hold; it has room again at half of it. May be changed at any time."""
         self.tokens = 0
+        self.bytes = 0
         self._weights = dict(weights or {})
         self._queues: dict[Lane, _Queue[Item]] = {}
         self._lanes: dict[str, deque[Lane]] = {}
         self._topics: deque[str] = deque()
-        self._full: set[Lane] = set()
 
     def __len__(self) -> int:
         return sum(len(queue.items) for queue in self._queues.values())
 
-    def add(self, topic: str, lane: Lane, items: Sequence[tuple[Item, int]]) -> bool:
-        """Append `(item, tokens)` pairs to a lane; True when it is now full, so that its partition is to be paused."""
-        if items:
-            queue = self._queues.get(lane)
-            if queue is None:
-                queue = self._queues[lane] = _Queue()
-                self._enter(topic, lane)
-            added = sum(tokens for _, tokens in items)
-            queue.items.extend(items)
-            queue.tokens += added
-            self.tokens += added
-            if queue.tokens >= self.lane_limit:
-                self._full.add(lane)
-        return lane in self._full
+    def bytes_left(self, lane: Lane) -> int:
+        """Return how many bytes a lane still takes. One that holds nothing takes any one record besides."""
+        queue = self._queues.get(lane)
+        return self.lane_bytes - (0 if queue is None else queue.bytes)
 
-    def take(self, tokens: int, most: int) -> list[Item]:
-        """Take records worth about `tokens` tokens, `most` of them at the most, fairly from all topics and lanes."""
+    def add(self, topic: str, lane: Lane, items: Sequence[Waiting[Item]]) -> None:
+        """Append `(item, tokens, bytes)` to a lane."""
+        if not items:
+            return
+        queue = self._queues.get(lane)
+        if queue is None:
+            queue = self._queues[lane] = _Queue()
+            self._enter(topic, lane)
+        tokens = size = 0
+        for _, item_tokens, item_bytes in items:
+            tokens += item_tokens
+            size += item_bytes
+        queue.items.extend(items)
+        queue.tokens += tokens
+        queue.bytes += size
+        self.tokens += tokens
+        self.bytes += size
+
+    def is_full(self, lane: Lane) -> bool:
+        """Say whether a lane holds as much as it may, so that its partition is to be paused."""
+        queue = self._queues.get(lane)
+        return queue is not None and (queue.tokens >= self.lane_limit or queue.bytes >= self.lane_bytes)
+
+    def has_room(self, lane: Lane) -> bool:
+        """Say whether a lane that was full may be filled again: at half of both limits, so that it is worth a fetch."""
+        queue = self._queues.get(lane)
+        return queue is None or (queue.tokens <= self.lane_limit // 2 and queue.bytes <= self.lane_bytes // 2)
+
+    def take(self, tokens: int, most: int, most_bytes: int) -> list[Item]:
+        """Take records fairly from all topics and lanes until one of `tokens`, `most` records and `most_bytes` is used up.
+
+        The last record may overdraw tokens and bytes.
+        """
         taken: list[Item] = []
-        left = tokens
-        while left > 0 and len(taken) < most and self._topics:
+        left, held = tokens, self.bytes
+        while left > 0 and len(taken) < most and held - self.bytes < most_bytes and self._topics:
             topic = self._topics[0]
             lanes = self._lanes[topic]
             lane = lanes[0]
             queue = self._queues[lane]
             spend = min(left, self.quantum * self._weights.get(topic, 1))
-            left -= self._serve(queue, spend, most - len(taken), taken)
+            left -= self._serve(queue, spend, most - len(taken), most_bytes - (held - self.bytes), taken)
             lanes.rotate(-1)
             self._topics.rotate(-1)
             if not queue.items:
                 self._leave(topic, lane)
         return taken
-
-    def reopened(self) -> list[Lane]:
-        """Return the lanes that were full and have room again; each is told once."""
-        half = self.lane_limit // 2
-        open_again = [lane for lane in self._full if lane not in self._queues or self._queues[lane].tokens <= half]
-        self._full.difference_update(open_again)
-        return open_again
 
     def clear(self) -> int:
         """Forget everything that waits (it will be delivered again); returns how many records that were."""
@@ -93,20 +120,22 @@ class Admission(Generic[Lane, Item]):
         self._queues.clear()
         self._lanes.clear()
         self._topics.clear()
-        self._full.clear()
-        self.tokens = 0
+        self.tokens = self.bytes = 0
         return count
 
-    def _serve(self, queue: _Queue[Item], spend: int, most: int, taken: list[Item]) -> int:
-        spent = count = 0
+    def _serve(self, queue: _Queue[Item], spend: int, most: int, most_bytes: int, taken: list[Item]) -> int:
+        spent = count = size = 0
         items = queue.items
-        while items and spent < spend and count < most:
-            item, tokens = items.popleft()
+        while items and spent < spend and count < most and size < most_bytes:
+            item, tokens, item_bytes = items.popleft()
             taken.append(item)
             spent += tokens
+            size += item_bytes
             count += 1
         queue.tokens -= spent
+        queue.bytes -= size
         self.tokens -= spent
+        self.bytes -= size
         return spent
 
     def _enter(self, topic: str, lane: Lane) -> None:

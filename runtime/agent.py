@@ -229,6 +229,9 @@ class Handler(ABC):
     options: Any = None
     """The checked options, an instance of `options_model`; there before `configure` is called."""
     ordering: Literal["none", "key"] = "none"
+    timeout_s: float = 60.0
+    """A record that `handle` has not finished by then is a dead letter; `agents.NAME.timeout_s` sets it. While `handle`
+    waits for the model, this time stands still: the model has deadlines of its own."""
     freeze_s: float | None = None
     """Nothing is sent after the process stood still for longer, until it is certain whose its partitions are. Set in
     `started`, to the session's time-out, by whoever writes what others may have written meanwhile."""
@@ -242,13 +245,14 @@ class Handler(ABC):
     def check(self, manifest: ModelManifest) -> None:
         """Refuse a model that this handler could not work with; SetupError says why.
 
-        Called at start with the model that answers, and with each later version before it takes that one's place.
+        Called before `started` with the model that answers, and with each later version before it takes that one's place.
         """
 
     @abstractmethod
     async def handle(self, record: "ConsumerRecord", engine: "Predicts") -> Iterable[Publish]:
         """Return what is to be published for a record. RecordError makes it a dead letter with its reason; any other
-        exception one with `agent_failed`.
+        exception one with `agent_failed`, also CancelledError and running past `timeout_s`. At that deadline it is
+        cancelled, so it may not swallow CancelledError.
         """
 
     def finished(self, record: "ConsumerRecord") -> None:

@@ -14,6 +14,7 @@ from faststream.kafka import KafkaBroker
 
 from . import topics_admin
 from .agent import Agent, Context, Handler
+from .bounds import Bounds
 from .breaker import LONGEST_PAUSE_S, BreakerLimits
 from .changelog import read_to_end
 from .device_watch import watch_device
@@ -119,6 +120,11 @@ async def assemble(
         max_value_bytes=settings.limits.max_value_bytes,
         max_hops=settings.limits.max_hops,
         queue_budgets=settings.queue_budgets,
+        bounds=Bounds(
+            settings.limits.max_partition_waiting_bytes,
+            settings.limits.max_waiting_bytes,
+            settings.limits.max_uncommitted,
+        ),
         aligned=_aligned(agents, partitions),
         handlers=handlers,
         reviews=Reviews.configured(settings),

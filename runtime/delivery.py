@@ -6,6 +6,7 @@ from aiokafka.structs import ConsumerRecord
 
 from ..schemas.deadletter import DeadLetterReason as Reason
 from .agent import Incoming
+from .bounds import held_bytes
 from .errors import RecordError
 from .routes import Asked, Route
 from .tracing import Span, Tracing
@@ -31,7 +32,7 @@ class Delivery:
     `record` has the coordinates that results and dead letters name. `progress` notes the offset that was delivered.
     """
 
-    __slots__ = ("asked", "attempt", "progress", "record", "request", "route", "span")
+    __slots__ = ("asked", "attempt", "bytes", "progress", "record", "request", "route", "span")
 
     asked: Asked
     """The agents that answer, each with its tasks."""
@@ -44,6 +45,8 @@ class Delivery:
         self.progress = progress
         self.request = request
         self.attempt = attempt
+        self.bytes = held_bytes(record, request.text)
+        """What it costs in memory while it is held."""
         self.span: Span | None = None
         """Where the record is traced."""
 
@@ -88,6 +91,30 @@ class Delivery:
         if self.asked is self.route.asked:
             return self.route.tasks
         return tuple(dict.fromkeys(task for _, tasks in self.asked for task in tasks))
+
+
+class Rejected:
+    """A delivered record that nobody answers. It waits for its turn like any other, then its dead letter is sent.
+
+    Reason and message stand here instead of the error, which would keep the frames alive that it was raised in.
+    """
+
+    __slots__ = ("bytes", "message", "progress", "reason", "record", "request")
+
+    def __init__(
+        self, record: ConsumerRecord, progress: Progress, request: Incoming | None, error: RecordError
+    ) -> None:
+        self.record = record
+        self.progress = progress
+        self.request = request
+        """What could be read of it."""
+        self.reason = error.reason
+        self.message = str(error)
+        self.bytes = held_bytes(record, None if request is None else request.text)
+
+    @property
+    def error(self) -> RecordError:
+        return RecordError(self.reason, self.message)
 
 
 def coordinates(record: ConsumerRecord) -> dict[str, Any]:

@@ -8,28 +8,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from aiokafka.structs import ConsumerRecord, TopicPartition
+from aiokafka.structs import TopicPartition
 
 from ..schemas.deadletter import DeadLetterReason as Reason
 from .admission import Admission
 from .agent import Handler, Prediction
 from .batch_policy import Entry
+from .bounds import Bounds, UnderWay
 from .deciding import Deciding
-from .delivery import Delivery, coordinates
-from .errors import Closed, RecordError
+from .delivery import Delivery, Rejected, coordinates
+from .errors import Closed, RecordError, place_of
 from .handlers import HandlerRunner
+from .intake import Batches, Full, Intake, Queue, unreadable
 from .logs import get_logger
 from .outbox import Outbox, Outcome, PublisherLike
-from .records import read_request
 from .reviews import Reviews
 from .routes import Route
 from .telemetry import Metrics
 from .tracing import Tracing
-from .tracker import Progress, Tracker
+from .tracker import Tracker
 
 log = get_logger(__name__)
-
-Batches = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 
 
 class EngineLike(Protocol):
@@ -60,6 +59,7 @@ class Dispatcher:
     - what fails for one record or one agent changes nothing for the others;
     - no more than the engine's `lookahead` is admitted to it, and nothing while as much is still being sent:
       whatever waits, waits in `Admission`, which decides who goes next;
+    - nothing is admitted while the records under way hold their part of the process's bytes;
     - while the publisher cannot send, nothing new is admitted.
     """
 
@@ -75,19 +75,23 @@ class Dispatcher:
         max_value_bytes: int,
         max_hops: int | None = None,
         queue_budgets: float = 4.0,
+        bounds: Bounds | None = None,
         chunk_rows: int = 256,
         aligned: frozenset[str] = frozenset(),
         handlers: Iterable[Handler] = (),
         reviews: Reviews | None = None,
         tracing: Tracing | None = None,
     ) -> None:
-        """`aligned`: output topics with as many partitions as the inputs, where results keep the partition number."""
+        """`aligned`: output topics with as many partitions as the inputs, where results keep the partition number.
+
+        `queue_budgets`: token budgets of waiting texts from which on a partition is full.
+        """
+        bounds = bounds or Bounds()
         self._tracing = tracing
         self._engine = engine
         self._tracker = tracker
         self._metrics = metrics
         self._routes = routes
-        self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
         self._chunk_rows = chunk_rows
         self.outbox = Outbox(
             publisher,
@@ -101,11 +105,13 @@ class Dispatcher:
             on_done=self._done,
         )
         self._deciding = Deciding(self.outbox, metrics, aligned=aligned, reviews=reviews)
+        self._under_way = UnderWay(bounds.under_way_bytes)
         self._runners = [
             HandlerRunner(
                 handler,
                 engine,
                 self.outbox,
+                under_way=self._under_way,
                 on_enter=self._enter,
                 max_value_bytes=max_value_bytes,
                 max_hops=max_hops,
@@ -113,13 +119,22 @@ class Dispatcher:
             )
             for handler in handlers
         ]
-        self._runner_of = {topic: runner for runner in self._runners for topic in runner.handler.topics}
         metrics.expect_dead_letters(
             {bound.agent.name for route in routes.values() for bound in route.agents}
             | {runner.handler.name for runner in self._runners}
         )
-        self._admission: Admission[TopicPartition, Delivery] = Admission(
-            quantum=max(1, engine.token_budget // 4), lane_limit=int(engine.token_budget * queue_budgets)
+        self._queue: Queue = Admission(
+            quantum=max(1, engine.token_budget // 4),
+            lane_limit=int(engine.token_budget * queue_budgets),
+        )
+        self._intake = Intake(
+            self._queue,
+            tracker,
+            bounds,
+            runners={topic: runner for runner in self._runners for topic in runner.handler.topics},
+            max_value_bytes=max_value_bytes,
+            max_hops=max_hops,
+            tracing=tracing,
         )
         self._admitting: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -134,61 +149,22 @@ class Dispatcher:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._admission.tokens or self._busy or any(runner.waiting for runner in self._runners))
+        return bool(self._queue.tokens or self._busy or any(runner.waiting for runner in self._runners))
 
-    def receive(self, batches: Batches) -> list[TopicPartition]:
-        """Take fetched records; returns the partitions that are full now and are to be paused."""
-        full = []
-        rejected = Outcome()
-        for partition, records in batches.items():
-            progress = self._tracker.progress(partition)
-            if (runner := self._runner_of.get(partition.topic)) is not None:
-                if runner.receive(partition, records, progress):
-                    full.append(partition)
-                continue
-            items = self._read(records, progress, rejected)
-            if self._admission.add(partition.topic, partition, items):
-                full.append(partition)
-        if rejected.works:
-            self._enter(len(rejected.works))
-            self.outbox.send(rejected)
+    def receive(self, batches: Batches) -> Full:
+        """Take fetched records; returns the partitions that are full now, and where fetching them has to go on."""
+        full = self._intake.take(batches, self._routes, self._engine.model.manifest.limits.max_tokens)
         self._wake.set()
         return full
 
-    def unreadable(self, partition: TopicPartition, offset: int, why: str) -> None:
-        """Dead-letter a record that the client could not unpack: its coordinates are all that there is."""
-        record = ConsumerRecord(partition.topic, partition.partition, offset, -1, 0, None, None, None, -1, -1, ())
+    def unreadable(self, partition: TopicPartition, offset: int, why: str) -> bool:
+        """Dead-letter a record that the client could not unpack; True when its partition is full now."""
         progress = self._tracker.progress(partition)
-        if progress.begin(offset):
-            error = RecordError(Reason.UNREADABLE, f"the record cannot be read: {why}")
-            outcome = Outcome()
-            self.outbox.reject(outcome, record, progress, error)
-            self._enter(1)
-            self.outbox.send(outcome)
-
-    def _read(
-        self, records: Sequence[ConsumerRecord], progress: Progress, rejected: Outcome
-    ) -> list[tuple[Delivery, int]]:
-        items = []
-        for record in records:
-            if not progress.begin(record.offset):
-                continue
-            route = self._routes[record.topic]
-            request = None
-            try:
-                request = read_request(record, self._max_value_bytes, self._max_hops)
-                delivery = Delivery(record, progress, request)
-                delivery.settle(route)
-            except RecordError as error:
-                self.outbox.reject(rejected, record, progress, error)
-                if self._tracing is not None:
-                    rejected.trace(self._tracing.begin_refused(record, request), error)
-            else:
-                if self._tracing is not None:
-                    delivery.trace(self._tracing)
-                # Four letters a token is English; it only weighs who goes next. The engine counts exactly.
-                items.append((delivery, 2 + len(request.text) // 4))
-        return items
+        if not progress.begin(offset):
+            return False
+        record, error = unreadable(partition, offset, why)
+        self._wake.set()
+        return self._intake.reject(record, progress, error)
 
     # -- to the engine -----------------------------------------------------------------------------------------------
 
@@ -197,19 +173,28 @@ class Dispatcher:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._admission.tokens:
+            while self._queue.tokens:
                 await self.outbox.open()
                 tokens_ahead, rows_ahead = self._engine.lookahead
                 tokens, rows = tokens_ahead - self._engine.queued_tokens, rows_ahead - self._engine.queued_rows
                 if tokens <= 0 or rows <= 0 or self.outbox.pending >= rows_ahead:
                     break
-                deliveries = self._admission.take(tokens, min(rows, self._chunk_rows))
-                if not deliveries:
+                waiting = self._queue.bytes
+                items = self._queue.take(tokens, min(rows, self._chunk_rows), self._under_way.bytes_left)
+                if not items:
                     break
-                self._enter(len(deliveries))
-                if reopened := self._admission.reopened():
-                    self.on_reopened(reopened)
-                await self._admit(deliveries)
+                self._enter(len(items))
+                self._under_way.bytes += waiting - self._queue.bytes
+                self._reopen()
+                await self._pass_on(items)
+
+    async def _pass_on(self, items: list[Delivery | Rejected]) -> None:
+        """Send the dead letters of those that nobody answers, and give the others to the engine."""
+        deliveries = [item for item in items if isinstance(item, Delivery)]
+        if len(deliveries) < len(items):
+            self._reject([item for item in items if isinstance(item, Rejected)])
+        if deliveries:
+            await self._admit(deliveries)
 
     async def _admit(self, deliveries: list[Delivery]) -> None:
         model, routes = self._engine.model, self._routes
@@ -220,15 +205,15 @@ class Dispatcher:
         ]
         try:
             encoded = await self._engine.encode([delivery.request.text for delivery in deliveries], model)
-        except Closed:
+        except (Closed, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
-        except Exception:
+        except BaseException as error:  # noqa: BLE001 - a panic of the tokenizer is no Exception
             if len(deliveries) > 1:
                 for delivery in deliveries:
                     await self._admit([delivery])
                 return
-            log.exception("a text could not be tokenised", **coordinates(deliveries[0].record))
-            self._reject(deliveries[0], RecordError(Reason.INVALID, "the text cannot be tokenised"))
+            log.error("a text could not be tokenised", why=place_of(error), **coordinates(deliveries[0].record))
+            self._reject_delivery(deliveries[0], RecordError(Reason.INVALID, "the text cannot be tokenised"))
             return
         self._engine.submit(
             [
@@ -242,15 +227,35 @@ class Dispatcher:
         try:
             delivery.settle(routes[delivery.record.topic])
         except RecordError as error:
-            self._reject(delivery, error)
+            self._reject_delivery(delivery, error)
             return False
         return True
 
-    def _reject(self, delivery: Delivery, error: RecordError) -> None:
+    def _reject(self, items: Iterable[Rejected]) -> None:
+        outcome, held = Outcome(), 0
+        for item in items:
+            error = item.error
+            self.outbox.reject(outcome, item.record, item.progress, error)
+            held += item.bytes
+            if self._tracing is not None:
+                outcome.trace(self._tracing.begin_refused(item.record, item.request), error)
+        self._send(outcome, held)
+
+    def _reject_delivery(self, delivery: Delivery, error: RecordError) -> None:
         outcome = Outcome()
         self.outbox.reject(outcome, delivery.record, delivery.progress, error)
         outcome.trace(delivery.span, error)
-        self.outbox.send(outcome)
+        self._send(outcome, delivery.bytes)
+
+    def _send(self, outcome: Outcome, held: int) -> None:
+        """Send an outcome; `held` bytes of its records are free when it has left."""
+        self.outbox.send(outcome).add_done_callback(lambda task: self._free(held))
+
+    def _free(self, held: int) -> None:
+        self._under_way.bytes -= held
+        self._wake.set()
+        for runner in self._runners:
+            runner.start()
 
     def reroute(self, routes: Mapping[str, Route]) -> None:
         """Answer with the tasks and thresholds of another model. Exchange it in the engine in the same breath."""
@@ -265,13 +270,16 @@ class Dispatcher:
         """
         try:
             outcome, closed = self._deciding.outcome(entries)
+            held = sum(entry.context.bytes for entry in entries)
         except Exception as error:  # noqa: BLE001
             self.outbox.fail(error)
             return
         if closed:
             self._done(closed)  # not answered and not finished: they will be delivered again
         if outcome.works:
-            self.outbox.send(outcome)
+            self._send(outcome, held)
+        else:
+            self._free(held)
 
     def take_back(self, entries: list[Entry]) -> None:
         """Admit records anew: the model that encoded them does not answer, and another has taken its place."""
@@ -295,25 +303,33 @@ class Dispatcher:
     def _done(self, records: int) -> None:
         self._enter(-records)
         self._wake.set()
-        for runner in self._runners:
-            if reopened := runner.reopened():
-                self.on_reopened(reopened)
+        self._reopen()
+
+    def _reopen(self) -> None:
+        if reopened := self._intake.reopened():
+            self.on_reopened(reopened)
 
     # -- ends of an assignment ---------------------------------------------------------------------------------------
 
     async def drain(self, budget_s: float) -> bool:
-        """Forget what waits (it will be delivered again) and wait for what is under way; False when time ran out."""
-        self._admission.clear()
+        """Forget what waits (it will be delivered again) and wait for what is under way; False when time ran out.
+
+        What handlers have not sent by then is never sent: somebody else may have its partition.
+        """
+        self._queue.clear()
+        self._intake.clear()
         for runner in self._runners:
             runner.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(budget_s):
                 await self._idle.wait()
         for runner in self._runners:
-            runner.handler.revoked()
+            runner.end_assignment()
         return not self._busy
 
     async def assign(self, partitions: Iterable[TopicPartition]) -> None:
-        """Tell handlers which partitions are theirs now."""
+        """Tell handlers which partitions are theirs now, and give each partition its share of the bytes."""
+        partitions = [*partitions]
+        self._intake.assign(partitions)
         for runner in self._runners:
             runner.assign(partitions)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -11,9 +12,12 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from ..schemas.deadletter import DeadLetterReason as Reason
 from ..schemas.envelope import CE_ID, HOPS, REQUEST_ID, TRACEPARENT
 from ..schemas.ids import default_request_id
-from .agent import Handler, Predicts, Publish
+from .agent import Handler, Predicts
+from .bounds import UnderWay, held_bytes
 from .deadletters import Message
+from .delivery import coordinates
 from .errors import Closed, RecordError, place_of
+from .handler_deadline import handle_in_time
 from .logs import get_logger
 from .outbox import Outbox, Outcome
 from .pulse import Pulse
@@ -25,8 +29,15 @@ from .tracker import Progress
 log = get_logger(__name__)
 
 _DOUBT_S: Final = 0.05
-_Waiting = tuple[ConsumerRecord, Progress]
+_Waiting = tuple[ConsumerRecord, Progress, int]
+"""With the bytes that it costs while it is held."""
 _Lane = tuple[TopicPartition, bytes | int]
+
+
+@dataclass(slots=True)
+class _Count:
+    records: int = 0
+    bytes: int = 0
 
 
 class _Named(msgspec.Struct):
@@ -42,7 +53,8 @@ class HandlerRunner:
     Invariants:
     - with ordering by key, at most one record of a key is under way, and they go in the order of their partition;
     - nothing of a key is begun after a record of it that was not finished, until partitions are assigned again;
-    - at most `most` records are under way, so that a slow handler is not flooded;
+    - at most `most` records are under way, and of their bytes no more than the process allows, or one record;
+    - a record that its handler has not finished at its deadline is a dead letter;
     - records of a partition wait until the handler is ready for it (`ready`);
     - what was begun before a freeze is not sent when the freeze has cost the partition (see `Pulse`).
     """
@@ -53,6 +65,7 @@ class HandlerRunner:
         engine: Predicts,
         outbox: Outbox,
         *,
+        under_way: UnderWay,
         most: int = 256,
         limit: int = 4096,
         on_enter: Callable[[int], None],
@@ -60,18 +73,25 @@ class HandlerRunner:
         max_hops: int | None = None,
         tracing: Tracing | None = None,
     ) -> None:
-        """`limit`: waiting records from which on a partition is full. `on_enter` counts records that are under way."""
+        """`limit`: waiting records from which on a partition is full. `on_enter` counts records that are under way.
+
+        `under_way` is shared by all who have records of this process.
+        """
         self.handler = handler
         self._engine = engine
         self._outbox = outbox
+        self._under_way = under_way
         self._most, self._limit = most, limit
+        self.partition_bytes = under_way.limit
+        """What may wait of a partition; it has room again at half of it."""
         self._on_enter = on_enter
         self._tracing = tracing
         self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
         self._lanes: dict[_Lane, deque[_Waiting]] = {}
         self._turn: deque[_Lane] = deque()
-        self._waiting: dict[TopicPartition, int] = {}
-        self._full: set[TopicPartition] = set()
+        self._not_ready: dict[TopicPartition, list[_Lane]] = {}
+        """Lanes of partitions for which the handler is not ready; all others that may go on are in `_turn`."""
+        self._waiting: dict[TopicPartition, _Count] = {}
         self._ready: set[TopicPartition] = set()
         self._tasks: set[asyncio.Task[bool]] = set()
         self._preparing: asyncio.Task[None] | None = None
@@ -83,23 +103,32 @@ class HandlerRunner:
 
     @property
     def waiting(self) -> int:
-        return sum(self._waiting.values())
+        return sum(count.records for count in self._waiting.values())
 
-    def receive(self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress) -> bool:
-        """Queue delivered records; True when the partition is full now."""
+    def receive(self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress) -> int | None:
+        """Queue delivered records; returns the offset of the first one for which the partition has no bytes left."""
+        count = self._waiting.setdefault(partition, _Count())
+        left_at = None
         for record in records:
+            size = held_bytes(record)
+            if count.records and count.bytes + size > self.partition_bytes:
+                left_at = record.offset
+                break
             if progress.begin(record.offset):
-                self._queue(partition, record, progress)
-        if self._waiting.get(partition, 0) >= self._limit:
-            self._full.add(partition)
-        self._start()
-        return partition in self._full
+                count.records += 1
+                count.bytes += size
+                self._queue(partition, record, progress, size)
+        self.start()
+        return left_at
 
-    def reopened(self) -> list[TopicPartition]:
-        """Return partitions that were full and have room again; each is told once."""
-        found = [partition for partition in self._full if self._waiting.get(partition, 0) <= self._limit // 2]
-        self._full.difference_update(found)
-        return found
+    def is_full(self, partition: TopicPartition) -> bool:
+        count = self._waiting.get(partition)
+        return count is not None and (count.records >= self._limit or count.bytes >= self.partition_bytes)
+
+    def has_room(self, partition: TopicPartition) -> bool:
+        """Say whether a partition that was full may be filled again: at half of both limits."""
+        count = self._waiting.get(partition)
+        return count is None or (count.records <= self._limit // 2 and count.bytes <= self.partition_bytes // 2)
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
         """Let the handler get ready for its partitions, in the background, then let their records go.
@@ -129,7 +158,9 @@ class HandlerRunner:
             self._outbox.fail(error)
             return
         self._ready.update(mine)
-        self._start()
+        for partition in mine:
+            self._turn.extend(self._not_ready.pop(partition, ()))
+        self.start()
 
     def clear(self) -> None:
         """Forget what waits: it will be delivered again."""
@@ -140,47 +171,56 @@ class HandlerRunner:
             self._preparing.cancel()
         self._lanes.clear()
         self._turn.clear()
+        self._not_ready.clear()
         self._waiting.clear()
-        self._full.clear()
         self._ready.clear()
 
-    def _queue(self, partition: TopicPartition, record: ConsumerRecord, progress: Progress) -> None:
+    def end_assignment(self) -> None:
+        """Tell the handler that its partitions are gone; whatever of them is still under way is not sent any more."""
+        self._void = self._assignment - 1
+        try:
+            self.handler.revoked()
+        except Exception as error:  # noqa: BLE001 - the others have to hear of it too
+            log.error("a handler could not give up its partitions", agent=self.handler.name, why=place_of(error))
+            self._outbox.fail(error)
+
+    def _queue(self, partition: TopicPartition, record: ConsumerRecord, progress: Progress, size: int) -> None:
         ordered = self.handler.ordering == "key" and record.key is not None
         lane = (partition, record.key if ordered else record.offset)
         queue = self._lanes.get(lane)
         if queue is None:
             queue = self._lanes[lane] = deque()
-            self._turn.append(lane)
-        queue.append((record, progress))
-        self._waiting[partition] = self._waiting.get(partition, 0) + 1
-
-    def _start(self) -> None:
-        """Start the next record of each lane that has none under way, while there is room."""
-        for _ in range(len(self._turn)):
-            if len(self._tasks) >= self._most:
-                return
-            lane = self._turn.popleft()
-            if lane[0] in self._ready:
-                self._run(lane)
-            else:
+            if partition in self._ready:
                 self._turn.append(lane)
+            else:
+                self._not_ready.setdefault(partition, []).append(lane)
+        queue.append((record, progress, size))
+
+    def start(self) -> None:
+        """Start the next record of each lane that has none under way, while there is room."""
+        while self._turn and len(self._tasks) < self._most and (self._under_way.bytes_left > 0 or not self._tasks):
+            self._run(self._turn.popleft())
 
     def _run(self, lane: _Lane) -> None:
         queue = self._lanes[lane]
-        record, progress = queue.popleft()
-        self._waiting[lane[0]] -= 1
+        record, progress, size = queue.popleft()
+        count = self._waiting[lane[0]]
+        count.records -= 1
+        count.bytes -= size
+        self._under_way.bytes += size
         self._on_enter(1)
         task = asyncio.get_running_loop().create_task(self._handle(record, progress, self._assignment))
         self._tasks.add(task)
 
         def ended(task: "asyncio.Task[bool]") -> None:
             self._tasks.discard(task)
+            self._under_way.bytes -= size
             if self._is_finished(task) and self._lanes.get(lane) is queue:  # not cleared meanwhile
                 if queue:
                     self._turn.append(lane)
                 else:
                     del self._lanes[lane]
-            self._start()
+            self.start()
 
         task.add_done_callback(ended)
 
@@ -206,6 +246,9 @@ class HandlerRunner:
             self._outbox.dead_letter(outcome, record, error, name)
             for span in outcome.spans:
                 span.failed(error.reason)
+        except BaseException:
+            self._give_up(record)
+            raise
         else:
             for message, essential in published:
                 outcome.add(message, record, name, essential=essential)
@@ -259,13 +302,12 @@ class HandlerRunner:
         if record.value is not None and len(record.value) > self._max_value_bytes:
             raise RecordError(Reason.TOO_LARGE, f"the value has {len(record.value)} bytes")
         try:
-            published: list[Publish] = [*await self.handler.handle(record, self._engine)]
+            published = await handle_in_time(self.handler, record, self._engine)
             return [(hand_on(publish, request_id, hops, trace), publish.essential) for publish in published]
         except (RecordError, Closed):
             raise
         except Exception as error:
-            where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-            log.error("a handler failed", agent=self.handler.name, why=place_of(error), **where)
+            log.error("a handler failed", agent=self.handler.name, why=place_of(error), **coordinates(record))
             raise RecordError(Reason.AGENT_FAILED, f"{self.handler.name} raised {type(error).__name__}") from error
 
     def _id_in(self, value: bytes | None) -> str | None:

@@ -65,11 +65,12 @@ def configured(agent: Agent, settings: AgentSettings | None) -> Agent: ...
 @overload
 def configured(agent: Agent | Handler, settings: AgentSettings | None) -> Agent | Handler: ...
 def configured(agent: Agent | Handler, settings: AgentSettings | None) -> Agent | Handler:
-    """Return the agent with what the settings override; of a handler that is its topics."""
+    """Return the agent with what the settings override; of a handler that is its topics and its deadline."""
     if settings is None:
         return agent
     if isinstance(agent, Handler):
         agent.topics = tuple(settings.topics or agent.topics)
+        agent.timeout_s = settings.timeout_s or agent.timeout_s
         return agent
     return replace(
         agent,
@@ -84,6 +85,7 @@ def configured_by(settings: Settings, agents: Iterable[Agent | Handler]) -> list
     """Return the agents as the settings want them, each handler told what it may know of them. SetupError."""
     given = [*agents]
     _refuse_overrides_of_nobody(settings, {agent.name for agent in given})
+    _refuse_deadlines_of_agents(settings, given)
     everyone = [configured(agent, settings.agents.get(agent.name)) for agent in given]
     for agent in everyone:
         options = read_options(agent.name, agent.options_model if isinstance(agent, Handler) else None, settings)
@@ -102,6 +104,16 @@ def _refuse_overrides_of_nobody(settings: Settings, names: Collection[str]) -> N
         if name not in names:
             who = ", ".join(sorted(names))
             raise SetupError(f"{settings.place(f'agents.{name}')}: no such agent runs here; those that do: {who}")
+
+
+def _refuse_deadlines_of_agents(settings: Settings, agents: Iterable[Agent | Handler]) -> None:
+    for agent in agents:
+        overrides = settings.agents.get(agent.name)
+        if overrides is not None and overrides.timeout_s is not None and isinstance(agent, Agent):
+            raise SetupError(
+                f"{settings.place(f'agents.{agent.name}.timeout_s')}: {agent.name} decides at once; "
+                "only a handler has a deadline"
+            )
 
 
 def _refuse_equal_names(everyone: Iterable[Agent | Handler]) -> None:

@@ -91,6 +91,13 @@ class LimitSettings(Section):
     """A larger value of a request becomes a dead letter `too_large`."""
     max_hops: Positive = 16
     """A record that was handed on more often becomes a dead letter `hop_limit`: agents that hand on in a circle stop."""
+    max_waiting_bytes: Positive = 128 * 1024 * 1024
+    """Of the records that the process holds: three quarters for those that wait, shared equally by its partitions, one for
+    those that are being answered. A partition is paused at its share. One record is taken, however large it is."""
+    max_partition_waiting_bytes: Positive = 16 * 1024 * 1024
+    """Of the records of a partition that wait, where its share is larger."""
+    max_uncommitted: Positive = 20_000
+    """Records of a partition that were fetched and cannot be committed yet: it is paused behind one that is not finished."""
 
 
 class ThresholdSettings(Thresholds):
@@ -109,6 +116,8 @@ class AgentSettings(Section):
     """By task."""
     options: dict[str, Any] = Field(default_factory=dict, repr=False)
     """What the agent's own model (`options_model`) checks once the agent is known; it may hold secrets."""
+    timeout_s: Seconds | None = None
+    """Of a handler: a record that it has not finished by then is a dead letter."""
 
 
 class ReviewSettings(Section):
@@ -162,7 +171,7 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     producer: ProducerSettings = ProducerSettings()
     queue_budgets: Annotated[float, Field(ge=1)] = 4.0
-    """Bound of the records waiting in this process, in token budgets."""
+    """From how many waiting texts on a partition is paused, in token budgets; a fetch may bring more than is missing."""
     commit_interval_ms: Positive = 100
     agents: dict[str, AgentSettings] = Field(default_factory=dict)
     routing: tuple[Rule, ...] = ()

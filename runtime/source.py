@@ -156,6 +156,10 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             self._positions[partition] = records[-1].offset + 1
         full = self._dispatcher.receive(batches)
         if full:
+            for partition, offset in full.items():
+                if offset is not None:
+                    self._consumer.seek(partition, offset)
+                    self._positions[partition] = offset
             self._paused.update(full)
             self._consumer.pause(*full)
 

@@ -56,6 +56,11 @@ class Progress:
         return self._order[0] if self._order else self._next
 
     @property
+    def uncommitted(self) -> int:
+        """How many delivered offsets are noted: those that are not finished, and the finished ones behind the first."""
+        return len(self._order)
+
+    @property
     def unfinished(self) -> int:
         """How many delivered offsets are not finished."""
         return len(self._order) - len(self._done)

@@ -1,86 +1,142 @@
-"""Who goes next is fair between topics and partitions, and in order within one."""
+"""Who goes next is fair between topics and partitions, in order within one, and bounded in tokens and bytes."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from murmura.runtime.admission import Admission
 
+MANY = 10**9
 
-def items(name: str, count: int, tokens: int = 10) -> list[tuple[str, int]]:
-    return [(f"{name}{i}", tokens) for i in range(count)]
+
+def items(name: str, count: int, tokens: int = 10, size: int = 100) -> list[tuple[str, int, int]]:
+    return [(f"{name}{i}", tokens, size) for i in range(count)]
 
 
 def test_a_light_topic_is_served_beside_a_backlog():
     queue: Admission[str, str] = Admission(quantum=50)
     queue.add("heavy", "h0", items("h", 1000))
     queue.add("light", "l0", items("l", 1))
-    assert "l0" in queue.take(100, 100)
+    assert "l0" in queue.take(100, 100, MANY)
 
 
 def test_partitions_of_a_topic_take_turns():
     queue: Admission[str, str] = Admission(quantum=10)
     for lane in "abc":
         queue.add("t", lane, items(lane, 5))
-    assert queue.take(60, 100) == ["a0", "b0", "c0", "a1", "b1", "c1"]
+    assert queue.take(60, 100, MANY) == ["a0", "b0", "c0", "a1", "b1", "c1"]
 
 
 def test_weights_divide_the_tokens_of_topics():
     queue: Admission[str, str] = Admission(quantum=10, weights={"big": 3})
     queue.add("big", "b", items("b", 100))
     queue.add("small", "s", items("s", 100))
-    taken = queue.take(400, 1000)
+    taken = queue.take(400, 1000, MANY)
     assert sum(name.startswith("b") for name in taken) == 3 * sum(name.startswith("s") for name in taken)
 
 
-def test_a_full_lane_is_told_and_reopens_once_at_half():
+def test_a_lane_is_full_at_its_tokens_and_has_room_again_at_half():
     queue: Admission[str, str] = Admission(quantum=10, lane_limit=100)
-    assert not queue.add("t", "a", items("a", 9))
-    assert queue.add("t", "a", items("b", 1))
-    queue.take(40, 100)
-    assert queue.reopened() == []
-    queue.take(10, 100)
-    assert queue.reopened() == ["a"]
-    assert queue.reopened() == []
+    queue.add("t", "a", items("a", 9))
+    assert not queue.is_full("a")
+    queue.add("t", "a", items("b", 1))
+    assert queue.is_full("a")
+    queue.take(40, 100, MANY)
+    assert not queue.has_room("a")
+    queue.take(10, 100, MANY)
+    assert queue.has_room("a")
+
+
+def test_a_lane_is_full_at_its_bytes_and_has_room_again_at_half():
+    queue: Admission[str, str] = Admission(quantum=1, lane_bytes=1000)
+    queue.add("t", "a", items("a", 9, tokens=1))
+    assert (queue.bytes_left("a"), queue.is_full("a")) == (100, False)
+    queue.add("t", "a", items("b", 1, tokens=1))
+    assert (queue.bytes_left("a"), queue.is_full("a")) == (0, True)
+    queue.take(4, 100, MANY)
+    assert not queue.has_room("a")
+    queue.take(1, 100, MANY)
+    assert queue.has_room("a")
+
+
+def test_no_more_bytes_are_taken_than_wanted_but_for_the_last_record():
+    queue: Admission[str, str] = Admission(quantum=10)
+    queue.add("t", "a", items("a", 5))
+    queue.add("u", "b", items("b", 5))
+    assert queue.take(MANY, 100, 250) == ["a0", "b0", "a1"]
+    assert queue.take(MANY, 100, 0) == []
+    assert queue.bytes == 700
 
 
 def test_a_record_larger_than_the_quantum_still_goes():
     queue: Admission[str, str] = Admission(quantum=5)
-    queue.add("t", "a", [("huge", 500)])
-    assert queue.take(1, 1) == ["huge"]
-    assert queue.tokens == 0
+    queue.add("t", "a", [("huge", 500, MANY)])
+    assert queue.take(1, 1, 1) == ["huge"]
+    assert queue.tokens == queue.bytes == 0
 
 
 def test_clear_forgets_what_waits_and_says_how_much():
     queue: Admission[str, str] = Admission()
     queue.add("t", "a", items("a", 3))
     assert queue.clear() == 3
-    assert queue.take(100, 100) == []
-    assert queue.tokens == len(queue) == 0
+    assert queue.take(100, 100, MANY) == []
+    assert queue.tokens == queue.bytes == len(queue) == 0
+
+
+arrivals = st.lists(
+    st.tuples(
+        st.integers(0, 2), st.integers(0, 3), st.lists(st.tuples(st.integers(1, 40), st.integers(1, 900)), max_size=8)
+    ),
+    max_size=12,
+)
+takes = st.lists(st.tuples(st.integers(1, 200), st.integers(1, 20), st.integers(1, 3000)), max_size=30)
 
 
 @settings(max_examples=150)
-@given(
-    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.lists(st.integers(1, 40), max_size=8)), max_size=12),
-    st.lists(st.tuples(st.integers(1, 200), st.integers(1, 20)), max_size=30),
-    st.integers(1, 60),
-)
-def test_each_record_leaves_once_in_the_order_of_its_lane(arrivals, takes, quantum):
-    queue: Admission[tuple[int, int], tuple[tuple[int, int], int]] = Admission(quantum=quantum)
+@given(arrivals, takes, st.integers(1, 60))
+def test_each_record_leaves_once_in_the_order_of_its_lane_and_the_sums_are_exact(arrivals, takes, quantum):
+    queue: Admission[tuple[int, int], tuple[tuple[int, int], int, int, int]] = Admission(quantum=quantum)
     waiting: dict[tuple[int, int], int] = {}
-    tokens = 0
-    for topic, partition, sizes in arrivals:
+    tokens = size = 0
+    for topic, partition, costs in arrivals:
         lane = (topic, partition)
         start = waiting.get(lane, 0)
-        queue.add(str(topic), lane, [((lane, start + i), size) for i, size in enumerate(sizes)])
-        waiting[lane] = start + len(sizes)
-        tokens += sum(sizes)
-    assert queue.tokens == tokens
+        queue.add(str(topic), lane, [((lane, start + i, *cost), *cost) for i, cost in enumerate(costs)])
+        waiting[lane] = start + len(costs)
+        tokens += sum(cost[0] for cost in costs)
+        size += sum(cost[1] for cost in costs)
+    assert (queue.tokens, queue.bytes) == (tokens, size)
     left = []
-    for budget, most in takes:
-        taken = queue.take(budget, most)
+    for budget, most, most_bytes in takes:
+        taken = queue.take(budget, most, most_bytes)
         assert len(taken) <= most
+        assert sum(item[3] for item in taken[:-1]) < most_bytes
+        assert sum(item[2] for item in taken[:-1]) < budget
+        tokens -= sum(item[2] for item in taken)
+        size -= sum(item[3] for item in taken)
+        assert (queue.tokens, queue.bytes) == (tokens, size)
         left += taken
-    left += queue.take(10**9, 10**9)
+    left += queue.take(MANY, MANY, MANY)
     for lane, count in waiting.items():
-        assert [number for where, number in left if where == lane] == list(range(count))
-    assert queue.tokens == 0
+        assert [item[1] for item in left if item[0] == lane] == list(range(count))
+    assert queue.tokens == queue.bytes == 0
+
+
+@settings(max_examples=100)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 60), st.integers(1, 500))
+def test_between_two_visits_of_a_topic_every_other_one_that_waits_is_visited(counts, quantum, tokens):
+    queue: Admission[int, int] = Admission(quantum=quantum)
+    for topic, count in enumerate(counts):
+        queue.add(str(topic), topic, [(topic, 7, 1)] * count)
+    remaining = dict(enumerate(counts))
+    last_visit = dict.fromkeys(remaining, -1)
+    visit, taken = 0, queue.take(tokens, MANY, MANY)
+    previous = None
+    for topic in taken:
+        if topic != previous and len([t for t, count in remaining.items() if count]) > 1:
+            others = [t for t, count in remaining.items() if count and t != topic]
+            assert last_visit[topic] < 0 or all(last_visit[other] > last_visit[topic] for other in others)
+        if topic != previous:
+            visit += 1
+        last_visit[topic] = visit
+        remaining[topic] -= 1
+        previous = topic

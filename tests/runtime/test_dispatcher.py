@@ -72,7 +72,7 @@ class Line:
         self.feeding = asyncio.create_task(self.dispatcher.run())
         self.offset = 0
 
-    def receive(self, *texts: str | bytes) -> list[TopicPartition]:
+    def receive(self, *texts: str | bytes) -> dict[TopicPartition, int | None]:
         values = [text if isinstance(text, bytes) else json.dumps({"text": text}).encode() for text in texts]
         records = [
             ConsumerRecord("in", 0, self.offset + i, 1000, 0, None, value, None, -1, len(value), ())
@@ -141,7 +141,7 @@ async def test_a_full_partition_is_told_and_reopened_when_there_is_room():
     line = Line(FakeModel([INTENT]), queue_budgets=1.0)
     reopened: list[TopicPartition] = []
     line.dispatcher.on_reopened = reopened.extend
-    assert line.receive(*(f"a longer text with number {n}" for n in range(40))) == [PARTITION]
+    assert line.receive(*(f"a longer text with number {n}" for n in range(40))) == {PARTITION: None}
     await line.settle()
     assert reopened == [PARTITION]
     assert line.committable == 40

@@ -1,0 +1,164 @@
+"""Takes what was fetched, until its partition is full: reads it, queues it for its turn, says when there is room again."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from ..schemas.deadletter import DeadLetterReason as Reason
+from .admission import Admission, Waiting
+from .bounds import Bounds, estimated_tokens
+from .delivery import Delivery, Rejected
+from .errors import RecordError
+from .handlers import HandlerRunner
+from .records import read_request
+from .routes import Route
+from .tracing import Tracing
+from .tracker import Progress, Tracker
+
+Batches = Mapping[TopicPartition, Sequence[ConsumerRecord]]
+Full = dict[TopicPartition, int | None]
+"""Partitions that are to be paused now. The offset, where there is one, is that of the first record that was not taken:
+fetching has to go on there."""
+Queue = Admission[TopicPartition, Delivery | Rejected]
+
+
+class Intake:
+    """Owns which partitions are full.
+
+    Invariants:
+    - what waits of a partition is bounded in bytes; in tokens too, but for what one fetch brings above them;
+    - what is delivered of a partition and not committed is bounded in records;
+    - a record that nobody answers waits in the same queue as those beside it, so it knows the same bounds;
+    - a partition that was told to be full is told once to have room again.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        tracker: Tracker[TopicPartition],
+        bounds: Bounds,
+        *,
+        runners: Mapping[str, HandlerRunner],
+        max_value_bytes: int,
+        max_hops: int | None,
+        tracing: Tracing | None,
+    ) -> None:
+        """`runners`: by topic. All other topics have a route."""
+        self._queue, self._tracker, self._bounds = queue, tracker, bounds
+        self._runners = runners
+        self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
+        self._tracing = tracing
+        self._full: dict[TopicPartition, Progress] = {}
+        self._divide_bytes(1)  # records may arrive before the assignment is told
+
+    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Divide the bytes among the partitions that this process has now."""
+        self._divide_bytes(len([*partitions]))
+
+    def _divide_bytes(self, partitions: int) -> None:
+        limit = self._bounds.waiting_bytes(partitions)
+        self._queue.lane_bytes = limit
+        for runner in self._runners.values():
+            runner.partition_bytes = limit
+
+    def take(self, batches: Batches, routes: Mapping[str, Route], max_tokens: int) -> Full:
+        """Queue fetched records, as many of each partition as it has room for."""
+        full: Full = {}
+        for partition, records in batches.items():
+            progress = self._tracker.progress(partition)
+            room = max(self._bounds.uncommitted - progress.uncommitted, 0)
+            taken = records if len(records) <= room else records[:room]
+            runner = self._runners.get(partition.topic)
+            if runner is not None:
+                left_at = runner.receive(partition, taken, progress)
+            else:
+                left_at = self._read_all(partition, taken, progress, routes[partition.topic], max_tokens)
+            if left_at is None and len(taken) < len(records):
+                left_at = records[len(taken)].offset
+            if left_at is not None or self._is_full(partition, progress):
+                self._full[partition] = progress
+                full[partition] = left_at
+        return full
+
+    def reject(self, record: ConsumerRecord, progress: Progress, error: RecordError) -> bool:
+        """Queue the dead letter of a record; True when its partition is full now."""
+        partition = TopicPartition(record.topic, record.partition)
+        rejected = Rejected(record, progress, None, error)
+        self._queue.add(partition.topic, partition, [(rejected, 1, rejected.bytes)])
+        if self._is_full(partition, progress):
+            self._full[partition] = progress
+        return partition in self._full
+
+    def reopened(self) -> list[TopicPartition]:
+        """Return the partitions that were full and have room again; each is told once."""
+        if not self._full:
+            return []
+        most = self._bounds.uncommitted // 2
+        found = [
+            partition
+            for partition, progress in self._full.items()
+            if progress.uncommitted <= most and self._has_room(partition)
+        ]
+        for partition in found:
+            del self._full[partition]
+        return found
+
+    def clear(self) -> None:
+        """Forget which partitions are full: the queues have been emptied, and all are assigned anew."""
+        self._full.clear()
+
+    def _is_full(self, partition: TopicPartition, progress: Progress) -> bool:
+        runner = self._runners.get(partition.topic)
+        queue_is_full = runner.is_full(partition) if runner is not None else self._queue.is_full(partition)
+        return queue_is_full or progress.uncommitted >= self._bounds.uncommitted
+
+    def _has_room(self, partition: TopicPartition) -> bool:
+        runner = self._runners.get(partition.topic)
+        return runner.has_room(partition) if runner is not None else self._queue.has_room(partition)
+
+    def _read_all(
+        self,
+        partition: TopicPartition,
+        records: Sequence[ConsumerRecord],
+        progress: Progress,
+        route: Route,
+        max_tokens: int,
+    ) -> int | None:
+        """Read and queue records; returns the offset of the first one for which there were no bytes left."""
+        left = self._queue.bytes_left(partition)
+        one_more = left >= self._queue.lane_bytes  # nothing waits, so one record is taken, however large
+        items: list[Waiting[Delivery | Rejected]] = []
+        left_at = None
+        for record in records:
+            item = self._read(record, progress, route)
+            if item.bytes > left and not one_more:
+                left_at = record.offset
+                break
+            if not progress.begin(record.offset):
+                continue
+            one_more = False
+            left -= item.bytes
+            if isinstance(item, Delivery):
+                if self._tracing is not None:
+                    item.trace(self._tracing)
+                items.append((item, estimated_tokens(item.request.text, max_tokens), item.bytes))
+            else:
+                items.append((item, 1, item.bytes))
+        self._queue.add(partition.topic, partition, items)
+        return left_at
+
+    def _read(self, record: ConsumerRecord, progress: Progress, route: Route) -> Delivery | Rejected:
+        request = None
+        try:
+            request = read_request(record, self._max_value_bytes, self._max_hops)
+            delivery = Delivery(record, progress, request)
+            delivery.settle(route)
+        except RecordError as error:
+            return Rejected(record, progress, request, error)
+        return delivery
+
+
+def unreadable(partition: TopicPartition, offset: int, why: str) -> tuple[ConsumerRecord, RecordError]:
+    """Return what stands for a record that the client could not unpack: its coordinates are all that there is."""
+    record = ConsumerRecord(partition.topic, partition.partition, offset, -1, 0, None, None, None, -1, -1, ())
+    return record, RecordError(Reason.UNREADABLE, f"the record cannot be read: {why}")
