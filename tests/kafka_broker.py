@@ -30,13 +30,15 @@ class NoBroker(Exception):
 class OwnBroker:
     """A node of one's own, to be stopped, killed and started again on the same port with the same data."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, properties: Path | None = None) -> None:
         self.data = data
+        self.properties = properties
         self.port = 0
         self.bootstrap = ""
 
     def start(self) -> str:
-        said = self._script("start", "--port", str(self.port))
+        added = [] if self.properties is None else ["--properties", str(self.properties)]
+        said = self._script("start", "--port", str(self.port), *added)
         found = re.search(r"127\.0\.0\.1:(\d+)", said)
         assert found, f"the script did not say where Kafka answers: {said!r}"
         self.port = int(found[1])

@@ -1,0 +1,156 @@
+"""A real Kafka with Kafka's own authorizer, users and TLS: what is not denied is allowed, and only the admin is above it.
+
+Listeners: `bootstrap` without a password (user ANONYMOUS), `sasl` with PLAIN, SCRAM and unsecured OAUTHBEARER, `tls` with a
+certificate that `cafile` vouches for.
+"""
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+from kafka_broker import OwnBroker
+
+ADMIN, ADMIN_PASSWORD = "admin", "admin-password"
+PLAIN_USERS = {ADMIN: ADMIN_PASSWORD, "alice": "alice-password"}
+ANONYMOUS = "ANONYMOUS"
+TIMEOUT_S = 20.0
+
+PROPERTIES = """
+listeners=PLAINTEXT://127.0.0.1:$port,SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls},CONTROLLER://127.0.0.1:$controller_port
+advertised.listeners=PLAINTEXT://127.0.0.1:$port,SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls},CONTROLLER://127.0.0.1:$controller_port
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:{admin}
+allow.everyone.if.no.acl.found=true
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
+listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required {users};
+listener.name.sasl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
+listener.name.tls.ssl.keystore.type=PEM
+listener.name.tls.ssl.keystore.location={keystore}
+"""
+
+
+class GuardedBroker(OwnBroker):
+    """Deny and allow by topic (or group) while it runs. Changes are in force when a call returns."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "kafka", folder / "added.properties")
+        self.cafile = folder / "ca.pem"
+        self.sasl = f"127.0.0.1:{_free_port()}"
+        self.tls = f"127.0.0.1:{_free_port()}"
+        keystore = folder / "keystore.pem"
+        _make_certificate(self.cafile, keystore)
+        users = " ".join(f'user_{name}="{password}"' for name, password in PLAIN_USERS.items())
+        assert self.properties is not None
+        self.properties.write_text(
+            PROPERTIES.format(
+                sasl=self.sasl.rpartition(":")[2],
+                tls=self.tls.rpartition(":")[2],
+                admin=ADMIN,
+                users=users,
+                keystore=keystore,
+            )
+        )
+
+    @cached_property
+    def admin(self) -> AdminClient:
+        """A client that may do everything."""
+        return AdminClient(
+            {
+                "bootstrap.servers": self.sasl,
+                "security.protocol": "SASL_PLAINTEXT",
+                "sasl.mechanism": "PLAIN",
+                "sasl.username": ADMIN,
+                "sasl.password": ADMIN_PASSWORD,
+                "log_level": 0,  # it outlives the broker for a moment
+            }
+        )
+
+    def add_user(self, name: str, password: str, mechanism: str = "SCRAM-SHA-256") -> None:
+        """Let a user in by SCRAM."""
+        kind = {"SCRAM-SHA-256": ScramMechanism.SCRAM_SHA_256, "SCRAM-SHA-512": ScramMechanism.SCRAM_SHA_512}[mechanism]
+        change = UserScramCredentialUpsertion(name, ScramCredentialInfo(kind, 4096), password.encode())
+        _settle(self.admin.alter_user_scram_credentials([change]))
+
+    def deny(self, name: str, operation: str, user: str = ANONYMOUS, *, kind: str = "topic") -> None:
+        """Deny an operation (`read`, `write`, `describe`, `all`, ...) on a topic, `group` or `transactional_id`."""
+        _settle(
+            self.admin.create_acls(
+                [_binding(kind, name, f"User:{user}", operation, AclPermissionType.DENY), _everybody(kind, name)]
+            )
+        )
+
+    def allow_again(self, name: str, *, kind: str = "topic") -> None:
+        """Take back everything that was denied on it."""
+        anything = AclBindingFilter(
+            ResourceType[kind.upper()],
+            name,
+            ResourcePatternType.LITERAL,
+            None,
+            None,
+            AclOperation.ANY,
+            AclPermissionType.ANY,
+        )
+        _settle(self.admin.delete_acls([anything]))
+
+    @contextmanager
+    def denied(self, name: str, operation: str, user: str = ANONYMOUS, *, kind: str = "topic") -> Iterator[None]:
+        """Deny it for as long as the block runs."""
+        self.deny(name, operation, user, kind=kind)
+        try:
+            yield
+        finally:
+            self.allow_again(name, kind=kind)
+
+
+def _binding(kind: str, name: str, user: str, operation: str, permission: AclPermissionType) -> AclBinding:
+    pattern = ResourcePatternType.LITERAL
+    return AclBinding(ResourceType[kind.upper()], name, pattern, user, "*", AclOperation[operation.upper()], permission)
+
+
+def _everybody(kind: str, name: str) -> AclBinding:
+    # With an entry of its own a resource is closed to all others, unless one lets them in.
+    return _binding(kind, name, "User:*", "all", AclPermissionType.ALLOW)
+
+
+def _settle(futures: "dict[object, Future[object]]") -> None:
+    for future in futures.values():
+        future.result(TIMEOUT_S)
+
+
+def _make_certificate(cafile: Path, keystore: Path) -> None:
+    key = keystore.with_suffix(".key")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-keyout", str(key), "-out", str(cafile), "-subj", "/CN=127.0.0.1"),
+            *("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    keystore.write_text(key.read_text() + cafile.read_text())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
