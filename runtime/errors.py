@@ -45,9 +45,10 @@ class ModelRefused(SetupError):
 class VersionRefused(ModelRefused):
     """A version of a model store cannot be had, or is not what was released."""
 
-    def __init__(self, reason: str, message: str) -> None:
-        """`reason` is a value of RejectReason."""
+    def __init__(self, reason: str, message: str, *, certain: bool = True) -> None:
+        """`reason` is a value of RejectReason. Not `certain`: the machine may be at fault as well as the version."""
         super().__init__(message, RejectReason(reason))
+        self.certain = certain
         self.retriable = self.reason is RejectReason.STORE_UNREACHABLE
 
 

@@ -1,6 +1,7 @@
 """From a release to a model that may serve: fetched, checked, tried in a child process, loaded, warmed up, proven."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from threading import Event
 from typing import Final, NamedTuple, Protocol
@@ -10,7 +11,7 @@ from ..schemas.release import Release
 from ..schemas.serving_event import RejectReason as Reason
 from .agent import Agent, Handler
 from .calibration import warm_up
-from .errors import NO_ROOM, ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
+from .errors import NO_ROOM, DeviceFailed, ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
 from .logs import get_logger
 from .model import Model, failed_on_sample
 from .model_store import ModelStore
@@ -24,6 +25,10 @@ log = get_logger(__name__)
 
 _IN_PROCESS_S: Final = 30.0
 """For the sample and the warm-up here, after the child has done the same in time."""
+
+
+UNCERTAIN_TRIES: Final = 5
+"""So often a version is tried whose refusal may be this machine's fault."""
 
 
 class Stages(Protocol):
@@ -71,11 +76,20 @@ class Loader:
         self._check_agents(manifest)
         if manifest.base is not None and not assembled_folder(fetched, manifest).exists():
             _look_for(manifest.base)
-        folder = prove(fetched, of.graph, max_rows=of.max_rows, given_up=given_up)
+        folder = prove(
+            fetched,
+            of.graph,
+            max_rows=of.max_rows,
+            timeout_s=of.trial_timeout_s,
+            memory_bytes=of.trial_memory_bytes,
+            given_up=given_up,
+        )
         model = Model.open(folder, device=of.device, graph=of.graph)
         session = model.runner
         assert isinstance(session, Session)
-        endless = VersionRefused(Reason.ENDLESS, f"{name} {version}: a few texts took more than {_IN_PROCESS_S:g} s")
+        endless = VersionRefused(
+            Reason.ENDLESS, f"{name} {version}: a few texts took more than {_IN_PROCESS_S:g} s", certain=False
+        )
         try:
             with session.within(_IN_PROCESS_S, given_up):
                 model.reproduce(folder, required=True)
@@ -83,6 +97,8 @@ class Loader:
         except (ModelFailed, ModelRefused) as error:
             if session.overdue:
                 raise endless from error
+            if isinstance(error, DeviceFailed):
+                raise VersionRefused(Reason.TOO_LARGE, f"{name} {version}: {error}", certain=False) from error
             if isinstance(error, ModelFailed):
                 raise failed_on_sample(error, f"{name} {version}") from error
             raise
@@ -114,23 +130,29 @@ class Refusal(NamedTuple):
 
     reason: Reason
     message: str
+    certain: bool = True
+    """It is about the version itself. Otherwise this machine may be at fault: short of memory, busy, or unlucky."""
 
     @property
-    def retriable(self) -> bool:
-        """It is about the surroundings, not about the version: the same again may go well later."""
-        return self.reason in {Reason.STORE_UNREACHABLE, Reason.NO_ROOM, Reason.NO_BASE}
+    def tries(self) -> float:
+        """How often the same is tried in all."""
+        if self.reason in {Reason.STORE_UNREACHABLE, Reason.NO_ROOM, Reason.NO_BASE}:
+            return math.inf  # it is about the surroundings: the same again may go well whenever they are better
+        return 1 if self.certain else UNCERTAIN_TRIES
 
 
 def refusal_of(error: Exception) -> Refusal:
     """Return whatever came of loading a version as its refusal; what is nobody's verdict is logged."""
+    if isinstance(error, DeviceFailed):
+        return Refusal(Reason.TOO_LARGE, f"the version: {error}", certain=False)
     if isinstance(error, ModelFailed):
         error = failed_on_sample(error, "the version")
     if isinstance(error, ModelRefused):
-        return Refusal(error.reason, str(error))
+        return Refusal(error.reason, str(error), certain=getattr(error, "certain", True))
     if isinstance(error, MemoryError):
-        return Refusal(Reason.TOO_LARGE, "it needs more memory than there is")
+        return Refusal(Reason.TOO_LARGE, "it needs more memory than there is", certain=False)
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return Refusal(Reason.NO_ROOM, str(error))
     if not isinstance(error, OSError | MurmuraError):
         log.error("a version could not be loaded", exc_info=error)
-    return Refusal(Reason.FAILED, f"{type(error).__name__}: {error}")
+    return Refusal(Reason.FAILED, f"{type(error).__name__}: {error}", certain=False)

@@ -12,22 +12,27 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
 from ..schemas.serving_event import RejectReason as Reason
+from .device_faults import is_out_of_memory
 from .errors import Closed, ModelFailed, ModelRefused, SetupError, VersionRefused
 
-TIMEOUT_S: Final = 60.0
-MEMORY_BYTES: Final = 8 * 2**30
-"""Address space, of which the libraries alone map about 2 GiB."""
 _LOOK_S: Final = 0.2
 # Each thread of a BLAS maps memory of its own, as many as there are cores; here nothing is multiplied that is worth it.
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# All that a child needs to find Python, its libraries, the cache and a base checkpoint. No password, no key of a cloud.
+_PASSED_ON: Final = frozenset(
+    {"HOME", "LANG", "LD_LIBRARY_PATH", "MURMURA_CACHE", "PATH", "PYTHONHOME", "PYTHONPATH", "TEMP", "TMP", "TMPDIR"}
+    | {"TZ", "USER", "VIRTUAL_ENV", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"}
+)
+_BUSY_SHARE: Final = 0.5
+"""A child that got less computing time than this share of its deadline was kept waiting by its neighbours."""
 # Whoever answers records goes first; not so far behind that a busy machine makes a good version look endless.
 _NICE: Final = 5
-_OUT_OF_MEMORY: Final = ("bad_alloc", "bad allocation", "allocate memory", "out of memory")
 
 
 def prove(
@@ -35,14 +40,15 @@ def prove(
     graph: str,
     *,
     max_rows: int = 256,
-    timeout_s: float = TIMEOUT_S,
-    memory_bytes: int = MEMORY_BYTES,
+    timeout_s: float,
+    memory_bytes: int,
     given_up: Event | None = None,
 ) -> Path:
     """Return the folder to serve, the assembled one for a delta, once its model has reproduced its reference sample.
 
     VersionRefused with the reason otherwise, and for a folder without a sample. Blocks: call it off the event loop;
-    `given_up` ends it with Closed. The child runs on the CPU, whatever device serves.
+    `given_up` ends it with Closed. The child runs on the CPU, whatever device serves. `memory_bytes` of address space
+    include what the libraries map. The child has none of this process's secrets in its environment.
     """
     limits = (str(memory_bytes), str(int(timeout_s) + 1))
     command = [sys.executable, "-P", "-m", __name__, str(folder), graph, str(max_rows), *limits]
@@ -53,15 +59,20 @@ def prove(
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        env={**os.environ, **_ONE_THREAD},
+        env={**_harmless(os.environ), **_ONE_THREAD},
     )
     said, complaint = _wait(child, folder, timeout_s, given_up or Event())
     verdict = _last_line(said)
     if child.returncode == 0 and "folder" in verdict:
         return Path(verdict["folder"])
     if "reason" in verdict:
-        raise VersionRefused(verdict["reason"], verdict["message"])
-    raise VersionRefused(*_how_it_ended(child.returncode, complaint, folder))
+        certain = verdict["reason"] != Reason.FAILED
+        raise VersionRefused(verdict["reason"], verdict["message"], certain=certain)
+    raise _how_it_ended(child.returncode, complaint, folder)
+
+
+def _harmless(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name in _PASSED_ON or name.startswith("LC_")}
 
 
 def _wait(child: "subprocess.Popen[str]", folder: Path, timeout_s: float, given_up: Event) -> tuple[str, str]:
@@ -75,11 +86,21 @@ def _wait(child: "subprocess.Popen[str]", folder: Path, timeout_s: float, given_
                     raise Closed("nobody waits for this version any more") from None
                 if time.monotonic() > deadline:
                     message = f"{folder}: its reference sample took more than {timeout_s:g} s"
-                    raise VersionRefused(Reason.ENDLESS, message) from None
+                    busy = _computing_s(child.pid) < _BUSY_SHARE * timeout_s
+                    raise VersionRefused(Reason.ENDLESS, message, certain=not busy) from None
     finally:
         if child.returncode is None:
             child.kill()
             child.communicate()
+
+
+def _computing_s(process: int) -> float:
+    """Return the computing time that a process has had, 0 where the system does not say."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def _last_line(said: str) -> dict[str, Any]:
@@ -90,13 +111,16 @@ def _last_line(said: str) -> dict[str, Any]:
     return verdict if isinstance(verdict, dict) else {}
 
 
-def _how_it_ended(code: int, complaint: str, folder: Path) -> tuple[str, str]:
+def _how_it_ended(code: int, complaint: str, folder: Path) -> VersionRefused:
     if code == -signal.SIGXCPU:
-        return Reason.ENDLESS, f"{folder}: it took more computing time than a version may"
+        return VersionRefused(Reason.ENDLESS, f"{folder}: it took more computing time than a version may")
     if code < 0:
-        return Reason.TOO_LARGE, f"{folder}: the process that tried it was ended by signal {-code}: too much memory?"
+        message = f"{folder}: the process that tried it was ended by signal {-code}: too much memory?"
+        # Who kills may have been the system, for memory that others took.
+        return VersionRefused(Reason.TOO_LARGE, message, certain=code != -signal.SIGKILL)
     last = (complaint.strip().splitlines() or ["it said nothing"])[-1][:200]
-    return Reason.FAILED, f"{folder}: the process that tried it ended with code {code}: {last}"
+    message = f"{folder}: the process that tried it ended with code {code}: {last}"
+    return VersionRefused(Reason.FAILED, message, certain=False)
 
 
 def _try(folder: Path, graph: str, max_rows: int) -> dict[str, str]:
@@ -104,11 +128,11 @@ def _try(folder: Path, graph: str, max_rows: int) -> dict[str, str]:
     try:
         return {"folder": str(_tried(folder, graph, max_rows))}
     except ModelRefused as error:
-        return _verdict(Reason.TOO_LARGE if _is_memory(error) else error.reason, error)
+        return _verdict(Reason.TOO_LARGE if is_out_of_memory(error) else error.reason, error)
     except MemoryError:
         return {"reason": Reason.TOO_LARGE, "message": f"{folder}: it needs more memory than a model may have"}
     except BaseException as error:  # noqa: BLE001  (what a library panics with is a verdict, too)
-        return _verdict(Reason.TOO_LARGE if _is_memory(error) else Reason.FAILED, error)
+        return _verdict(Reason.TOO_LARGE if is_out_of_memory(error) else Reason.FAILED, error)
 
 
 def _tried(folder: Path, graph: str, max_rows: int) -> Path:
@@ -134,11 +158,6 @@ def _tried(folder: Path, graph: str, max_rows: int) -> Path:
 def _verdict(reason: str, error: BaseException) -> dict[str, str]:
     message = str(error) if isinstance(error, ModelRefused) else f"{type(error).__name__}: {error}"
     return {"reason": reason, "message": message[:500]}
-
-
-def _is_memory(error: BaseException) -> bool:
-    """Say whether a library ran out of memory: onnxruntime has no class of its own for that."""
-    return any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _limit(memory_bytes: int, cpu_s: int) -> None:

@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 from aiokafka.errors import KafkaError
 
-from ..schemas.release import Release, ReleaseState
-from ..schemas.serving_event import ServingEventKind
+from ..schemas.release import Candidate, Release, ReleaseState
+from ..schemas.serving_event import RejectReason, ServingEventKind
 from .errors import SetupError
 from .first_model import Begun
 from .loading import Refusal, Stages, refusal_of
@@ -44,6 +44,7 @@ class _Trial:
     state: ReleaseState
     wait_s: float
     refused: Refusal | None = None
+    tried: int = 0
     began: float = field(default_factory=time.monotonic)
 
 
@@ -54,8 +55,10 @@ class ReleaseWatcher:
     - what counts is what `ReleaseLog` says, so this process and those that start later agree; a state that does not
       count changes nothing and is counted as stale;
     - of several releases that arrive during a swap only the newest is considered;
-    - a version that is refused leaves one event and one count behind, and the old model in its place. It is tried again
-      while the reason is not the version's own, until a newer state arrives.
+    - a version that is refused leaves an event and a count behind, and the old model in its place. It is tried again
+      until a newer state arrives while the reason is the surroundings', and a few times where it may be this machine's;
+      the last of these leaves a second event;
+    - a state with a candidate, which nothing here can serve beside the current version, leaves an event and a count.
     """
 
     def __init__(
@@ -120,10 +123,29 @@ class ReleaseWatcher:
     def _take(self, state: ReleaseState) -> None:
         self._heard = self._newest = state
         self._arrived.set()
+        if state.candidate is not None:
+            self._refuse_candidate(state, state.candidate)
+
+    def _refuse_candidate(self, state: ReleaseState, candidate: Candidate) -> None:
+        """Tell that a candidate is not served: this version of murmura answers with the current one alone."""
+        message = "a candidate beside the current version cannot be served by this version of murmura"
+        log.error("candidate refused", model=self._name, version=candidate.version, why=message)
+        self._metrics.swap("rejected")
+        self._events.tell(
+            ServingEventKind.MODEL_REJECTED,
+            name=self._name,
+            version=candidate.version,
+            previous=self._slot.model.manifest.version,
+            generation=state.generation,
+            reason=RejectReason.UNSUPPORTED,
+            message=message,
+        )
 
     async def swap_for_ever(self) -> None:
         """Consider the newest release whenever one has arrived, and again while that can help."""
         begun, trial = self._begun, None
+        if begun.state is not None and begun.state.candidate is not None:
+            self._refuse_candidate(begun.state, begun.state.candidate)
         if begun.state is not None and begun.refused is not None:
             trial = self._refuse(_Trial(begun.state, self._first_wait_s), begun.refused)
         while True:
@@ -162,18 +184,20 @@ class ReleaseWatcher:
         return None
 
     def _refuse(self, trial: _Trial, refusal: Refusal) -> _Trial | None:
-        """Tell of the first refusal, and of a final one after others. Returns the trial when it is worth another."""
+        """Tell of the first refusal, and of the last one after others. Returns the trial when it is worth another."""
         again = trial.refused is not None
         if again:
             trial.wait_s = min(2 * trial.wait_s, _LONGEST_WAIT_S)
         trial.refused = refusal
+        trial.tried += 1
+        ends = trial.tried >= refusal.tries
         version = trial.state.current.version
         log.error("release refused", model=self._name, version=version, reason=refusal.reason, why=refusal.message)
-        if not (again and refusal.retriable):
+        if ends or not again:
             self._metrics.swap("rejected")
             before = self._slot.model.manifest.version
             self._tell(ServingEventKind.MODEL_REJECTED, trial, before, refusal)
-        return trial if refusal.retriable else None
+        return None if ends else trial
 
     def _tell(self, kind: ServingEventKind, trial: _Trial, before: int, refusal: Refusal | None = None) -> None:
         self._events.tell(

@@ -68,8 +68,15 @@ def _entries(folder: Path) -> Iterator[tuple[Path, float]]:
 
 
 def _last_written(folder: Path) -> float:
-    """A large file that still grows leaves its folder's own time as it is."""
-    times = [changed for path, changed in _entries(folder)]
+    """Return when anything in a folder, at any depth, was changed last.
+
+    A large file that still grows leaves the times of all folders above it as they are.
+    """
+    times: list[float] = []
+    with suppress(OSError):
+        for path in folder.rglob("*"):
+            with suppress(OSError):
+                times.append(path.lstat().st_mtime)
     with suppress(OSError):
         times.append(folder.lstat().st_mtime)
     return max(times, default=time.time())

@@ -47,6 +47,8 @@ class RejectReason(StrEnum):
     """The base checkpoint of a delta is not at hand."""
     NO_ROOM = "no_room"
     STORE_UNREACHABLE = "store_unreachable"
+    UNSUPPORTED = "unsupported"
+    """A candidate, which this version of murmura cannot serve beside the current version."""
     FAILED = "failed"
     """Anything else; the message says what."""
 

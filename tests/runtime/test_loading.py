@@ -2,10 +2,10 @@
 
 import asyncio
 import dataclasses
+import math
 import os
 import subprocess
 import time
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from tiny_model import TASKS, random_weights, tiny_encoder, write_tiny_model
 from murmura.agents.classification import agent as classification
 from murmura.runtime import loading
 from murmura.runtime.agent import Handler
-from murmura.runtime.errors import ModelFailed, ModelRefused, SetupError, VersionRefused
-from murmura.runtime.loading import Loader, refusal_of
+from murmura.runtime.errors import DeviceFailed, ModelFailed, ModelRefused, SetupError, VersionRefused
+from murmura.runtime.loading import UNCERTAIN_TRIES, Loader, refusal_of
 from murmura.runtime.model import Model
 from murmura.runtime.model_store import ModelStore
 from murmura.runtime.proving import prove
@@ -30,6 +30,7 @@ from murmura.runtime.store import check_folder
 from murmura.schemas.manifest import ModelManifest
 from murmura.schemas.release import Release
 
+TRIAL = {"timeout_s": 60.0, "memory_bytes": 8 * 2**30}
 AGENT = dataclasses.replace(classification, tasks=("intent",))
 
 
@@ -45,8 +46,9 @@ def loader(store: ModelStore) -> Loader:
     return loader_of(store)
 
 
-def loader_of(store: ModelStore, *handlers: Handler) -> Loader:
-    settings = Settings(app="a", model={"store": store.where, "name": "tiny", "device": "cpu"})
+def loader_of(store: ModelStore, *handlers: Handler, trial_timeout_s: float = 60) -> Loader:
+    model = {"store": store.where, "name": "tiny", "device": "cpu", "trial_timeout_s": trial_timeout_s}
+    settings = Settings(app="a", model=model)
     return Loader(settings, store, [AGENT], handlers)
 
 
@@ -64,9 +66,8 @@ def test_a_good_version_is_loaded_and_answers(store, loader, tmp_path):
 
 
 @pytest.mark.parametrize("make", MADE, ids=lambda make: make.__name__)
-def test_a_version_that_must_not_serve_is_refused_with_its_reason(store, loader, tmp_path, monkeypatch, make):
-    if make is endless:
-        monkeypatch.setattr(loading, "prove", partial(prove, timeout_s=4.0))
+def test_a_version_that_must_not_serve_is_refused_with_its_reason(store, tmp_path, make):
+    loader = loader_of(store, trial_timeout_s=4 if make is endless else 60)
     refused = refusal(loader, *push_made(store, tmp_path / "model", make))
     assert refused.reason == MADE[make]
     assert "\n" not in str(refused)
@@ -125,7 +126,7 @@ def test_a_sample_that_is_none_is_a_problem_of_the_sample(tmp_path, sample):
     folder = write_tiny_model(tmp_path / "model", TASKS[:1])
     (folder / "reference.json").write_text(sample)
     with pytest.raises(VersionRefused) as caught:
-        prove(bad_versions.resign(folder), "ragged")
+        prove(bad_versions.resign(folder), "ragged", **TRIAL)
     assert caught.value.reason == "not_reproduced"
 
 
@@ -133,7 +134,7 @@ def test_a_child_that_ends_with_an_error_of_its_own_is_a_failure_and_no_lack_of_
     monkeypatch.setenv("MURMURA_CACHE", "\udcff" * 9000)  # a name that no file system takes
     folder = as_delta(write_tiny_model(tmp_path / "model"), "hub:nobody/nothing", "ab" * 32)
     with pytest.raises(VersionRefused) as caught:
-        prove(folder, "ragged")
+        prove(folder, "ragged", **TRIAL)
     assert caught.value.reason == "failed"
 
 
@@ -240,18 +241,20 @@ def test_assembled_folders_go_as_fetched_ones_do(store, loader, tmp_path, base):
 
 
 @pytest.mark.parametrize(
-    ("error", "reason", "retriable"),
+    ("error", "reason", "tries"),
     [
-        (VersionRefused("store_unreachable", "away"), "store_unreachable", True),
-        (VersionRefused("no_room", "full"), "no_room", True),
-        (OSError(28, "No space left on device"), "no_room", True),
-        (VersionRefused("damaged", "cut"), "damaged", False),
-        (ModelFailed("task intent gave values that are not finite"), "not_finite", False),
-        (MemoryError(), "too_large", False),
-        (PermissionError(13, "Permission denied"), "failed", False),
-        (KeyError("x"), "failed", False),
+        (VersionRefused("store_unreachable", "away"), "store_unreachable", math.inf),
+        (VersionRefused("no_room", "full"), "no_room", math.inf),
+        (OSError(28, "No space left on device"), "no_room", math.inf),
+        (VersionRefused("damaged", "cut"), "damaged", 1),
+        (ModelFailed("task intent gave values that are not finite"), "not_finite", 1),
+        (MemoryError(), "too_large", UNCERTAIN_TRIES),
+        (DeviceFailed("out of memory"), "too_large", UNCERTAIN_TRIES),
+        (VersionRefused("endless", "the machine was busy", certain=False), "endless", UNCERTAIN_TRIES),
+        (PermissionError(13, "Permission denied"), "failed", UNCERTAIN_TRIES),
+        (KeyError("x"), "failed", UNCERTAIN_TRIES),
     ],
 )
-def test_whatever_comes_of_loading_has_a_reason(error, reason, retriable):
+def test_whatever_comes_of_loading_has_a_reason(error, reason, tries):
     refused = refusal_of(error)
-    assert (refused.reason, refused.retriable) == (reason, retriable)
+    assert (refused.reason, refused.tries) == (reason, tries)

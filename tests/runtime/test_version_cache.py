@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from murmura.runtime import model_store, version_cache
 from murmura.runtime.errors import VersionRefused
 from murmura.runtime.model_store import ModelStore
 from murmura.runtime.store import check_folder
-from murmura.runtime.version_cache import forget_old
+from murmura.runtime.version_cache import beside, forget_old
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +114,17 @@ def test_a_store_whose_files_cannot_be_opened_is_out_of_reach_and_not_damaged(st
     with pytest.raises(VersionRefused) as caught:
         store.fetch("desk", 1, digest, cache)
     assert (caught.value.reason, caught.value.retriable) == ("store_unreachable", True)
+
+
+def test_a_download_that_still_grows_in_a_nested_folder_is_not_swept(tmp_path):
+    download = beside(tmp_path / f"desk-1-{'a' * 32}")
+    file = download / "training" / "data" / "rows.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    for folder in (download, download / "training", file.parent):
+        os.utime(folder, (time.time() - 3600,) * 2)
+    forget_old(tmp_path, "desk", tmp_path / f"desk-2-{'b' * 32}")
+    assert file.exists()
+    os.utime(file, (time.time() - 3600,) * 2)
+    forget_old(tmp_path, "desk", tmp_path / f"desk-2-{'b' * 32}")
+    assert not download.exists()
