@@ -26,7 +26,7 @@ from murmura.runtime.settings import Settings
 from murmura.runtime.telemetry import Metrics
 from murmura.runtime.testing import FakeModel
 from murmura.schemas.manifest import TaskSpec
-from murmura.schemas.release import Candidate, Release, ReleaseState, released
+from murmura.schemas.release import Release, ReleaseState, released
 from murmura.schemas.serving_event import RejectReason, ServingEvent
 
 TASK = TaskSpec(name="intent", kind="classification", labels=["a", "b"])
@@ -247,42 +247,6 @@ async def test_a_try_that_ends_in_a_refusal_for_good_is_told_and_not_repeated(wo
         await asyncio.sleep(0.2)
     assert [event.reason for event in w.told.events] == ["store_unreachable", "damaged"]
     assert w.loader.staged == [2, 2]
-
-
-async def test_a_refusal_that_may_be_this_machines_fault_is_tried_five_times_and_told_at_the_first_and_the_last(world):
-    w = world(VersionRefused("too_large", "ended by signal 9", certain=False))
-    async with w.running():
-        w.hear(after(None, 2))
-        await until(lambda: len(w.told.events) == 2)
-        await asyncio.sleep(0.2)
-    assert w.told.kinds == [("model.rejected", 2, "too_large")] * 2
-    assert w.loader.staged == [2] * 5
-
-
-async def test_a_machine_that_was_busy_serves_the_version_once_it_is_not(world):
-    w = world(VersionRefused("endless", "busy", certain=False), None)
-    async with w.running():
-        w.hear(after(None, 2))
-        await until(lambda: w.slot.model.manifest.version == 2)
-    assert w.told.kinds == [("model.rejected", 2, "endless"), ("model.swapped", 2, None)]
-
-
-async def test_a_candidate_is_refused_with_an_event_and_the_current_version_of_its_state_served(world):
-    w = world()
-    state = after(None, 2).model_copy(update={"candidate": Candidate(version=3, digest="c" * 64, share=0.1)})
-    async with w.running():
-        w.hear(state)
-        await until(lambda: len(w.told.events) == 2)
-    assert w.told.kinds == [("model.rejected", 3, "unsupported"), ("model.swapped", 2, None)]
-    assert (w.loader.staged, w.count("rejected")) == ([2], 1)
-
-
-async def test_a_candidate_that_was_there_at_the_start_is_refused_with_an_event_too(world):
-    state = after(None, 1).model_copy(update={"candidate": Candidate(version=2, digest="c" * 64, shadow=1.0)})
-    w = world(begun=Begun(state, state.current))
-    async with w.running():
-        await until(lambda: bool(w.told.events))
-    assert w.told.kinds == [("model.rejected", 2, "unsupported")]
 
 
 async def test_a_refused_version_that_is_released_once_more_is_tried_once_more(world):
