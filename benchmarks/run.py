@@ -19,6 +19,7 @@ BENCHMARKS = {
     "long_texts": "entities in long mails, read in windows, against the same messages alone",
     "tracing": "what spans cost, with 1 % sampled",
     "memory": "peak memory of serve",
+    "bounds": "garbage beside good requests, and large attachments: latency and memory",
     "swaps": "exchanging models under load",
     "conversations": "order and state of conversations while the process is killed",
     "ingest": "feedback, results and requests into a data set",
