@@ -1,7 +1,7 @@
 """What may be held of delivered records: bytes by partition and in the process, and offsets that are not committed. Pure."""
 
-import sys
 from dataclasses import dataclass
+from sys import getsizeof
 from typing import Final
 
 from .records import Record
@@ -50,10 +50,14 @@ class UnderWay:
 
 def held_bytes(record: Record, text: str | None = None) -> int:
     """Return what a delivered record costs in memory while it is held, with the text that was read of it."""
-    size = RECORD_BYTES + len(record.value or b"") + len(record.key or b"")
-    for name, value in record.headers:
-        size += HEADER_BYTES + len(name) + len(value or b"")
-    return size if text is None else size + sys.getsizeof(text)
+    size = RECORD_BYTES
+    if (value := record.value) is not None:
+        size += len(value)
+    if (key := record.key) is not None:
+        size += len(key)
+    if headers := record.headers:
+        size += sum(HEADER_BYTES + len(name) + len(raw or b"") for name, raw in headers)
+    return size if text is None else size + getsizeof(text)
 
 
 def estimated_tokens(text: str, most: int) -> int:
@@ -62,8 +66,9 @@ def estimated_tokens(text: str, most: int) -> int:
     Four ASCII letters a token are English; a character of three bytes in UTF-8, as in Chinese, is a token of its own. It
     only weighs who goes next: the engine counts exactly.
     """
-    read = text if len(text) <= 4 * most else text[: 4 * most]
-    if read.isascii():
-        return min(2 + len(read) // 4, most)
+    characters = len(text)
+    if characters < 4 * most - 8 and text.isascii():
+        return 2 + characters // 4
+    read = text[: 4 * most]
     characters, size = len(read), len(read.encode(errors="replace"))
     return min(2 + characters // 4 + (size - characters) * 3 // 8, most)

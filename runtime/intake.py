@@ -131,19 +131,20 @@ class Intake:
         left_at = None
         for record in records:
             item = self._read(record, progress, route)
-            if item.bytes > left and not one_more:
+            size = item.bytes
+            if size > left and not one_more:
                 left_at = record.offset
                 break
             if not progress.begin(record.offset):
                 continue
             one_more = False
-            left -= item.bytes
+            left -= size
+            tokens = 1
             if isinstance(item, Delivery):
+                tokens = estimated_tokens(item.request.text, max_tokens)
                 if self._tracing is not None:
                     item.trace(self._tracing)
-                items.append((item, estimated_tokens(item.request.text, max_tokens), item.bytes))
-            else:
-                items.append((item, 1, item.bytes))
+            items.append((item, tokens, size))
         self._queue.add(partition.topic, partition, items)
         return left_at
 
