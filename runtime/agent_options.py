@@ -4,13 +4,14 @@ A wrong or unknown key is refused with the place that gave it, like every other 
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationError, ValidationInfo
 
 from .errors import SetupError
 from .settings import Settings
 from .settings_kafka import Section
+from .settings_secrets import SUFFIX, fill_from_file
 from .settings_sources import describe_error
 
 __all__ = ["BesideFile", "Options", "read_options"]
@@ -38,6 +39,7 @@ def read_options(name: str, model: type[Options] | None, settings: Settings) -> 
         if given:
             raise SetupError(f"{settings.place(section)}: agent {name} has no options")
         return None
+    given = _with_secrets_read(model, given, section, settings)
     folders = {key: settings.folder(f"{section}.{key}") for key in given}
     try:
         return model.model_validate(given, context=folders)
@@ -46,3 +48,14 @@ def read_options(name: str, model: type[Options] | None, settings: Settings) -> 
         key = ".".join([section, *map(str, first["loc"])])
         what = describe_error(first, tuple(first["loc"]), key, model)
         raise SetupError(f"{settings.source(key)}: {what}") from None
+
+
+def _with_secrets_read(model: type[Options], given: dict[str, Any], section: str, settings: Settings) -> dict[str, Any]:
+    """Return the options with each secret that `KEY_file` names; a field of that name is a field like any other."""
+    filled = dict(given)
+    for name, field in model.model_fields.items():
+        named = name + SUFFIX
+        if named in given and named not in model.model_fields and "SecretStr" in str(field.annotation):
+            folder = settings.folder(f"{section}.{named}")
+            fill_from_file(filled, name, lambda key: settings.place(f"{section}.{key}"), folder)
+    return filled

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import cli_doctor, cli_models, cli_publish, cli_serve, cli_tail, cli_topics
+from . import cli_config, cli_doctor, cli_models, cli_publish, cli_serve, cli_tail, cli_topics
 from .discovery import find_commands, missing_extra
 from .errors import MurmuraError, SetupError
 
@@ -48,7 +48,6 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
-        add_completion=False,
     )
     app.callback()(_root)
     for command in (
@@ -60,6 +59,7 @@ def build() -> typer.Typer:
     ):
         app.command()(command)
     app.add_typer(cli_models.models_app, name="models")
+    app.add_typer(cli_config.config_app, name="config")
     for point in find_commands():
         _add(app, point)
     return app

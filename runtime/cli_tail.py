@@ -1,7 +1,8 @@
 """`murmura tail`."""
 
 import json
-from datetime import datetime
+import sys
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,6 +40,9 @@ def tail(
     # The mock broker wakes no fetch, and at a person's pace short fetches cost nothing.
     settings = options.settings(config, bootstrap=bootstrap, fetch_max_wait_ms=POLL_MS)
 
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to end
+
     async def main(stop: "asyncio.Event") -> None:
         await _tail(settings, topic, from_beginning, as_json, count, stop)
 
@@ -60,17 +64,26 @@ async def _tail(
 
 
 def _pretty_line(record: Any) -> str:
-    from .summaries import record_line, safe
+    from .summaries import record_line, safe, time_line
 
-    time = datetime.fromtimestamp(record.timestamp / 1000).strftime("%H:%M:%S")  # the reader's own time
     key = safe((record.key or b"-").decode(errors="replace"), 40)
-    return f"{time}  {record.partition}/{record.offset}  {key}  {record_line(record.value, record.headers)}"
+    return f"{time_line(record.timestamp)}  {record.partition}/{record.offset}  {key}  {record_line(record.value, record.headers)}"
 
 
 def _json_line(value: bytes | None) -> str:
     """Return the value on one line: JSON as it is, anything else as a JSON string."""
     text = (value or b"null").decode(errors="replace")
     try:
-        return json.dumps(json.loads(text), ensure_ascii=False)
+        line = json.dumps(json.loads(text), ensure_ascii=False)
+        # Half of a surrogate pair is allowed in JSON and in no output.
+        return line if line.isascii() or _is_encodable(line) else json.dumps(json.loads(text))
     except (ValueError, RecursionError):
         return json.dumps(text)
+
+
+def _is_encodable(line: str) -> bool:
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

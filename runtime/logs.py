@@ -12,6 +12,8 @@ from typing import Any, Final, Literal, TextIO
 
 import structlog
 
+from .redaction import redacted
+
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "pretty"]
 
@@ -57,8 +59,18 @@ def _renderers(pretty: bool, stream: TextIO) -> list[structlog.typing.Processor]
     if pretty:
         # The default one shows the local variables of every frame: texts and keys are among them.
         plain = structlog.dev.plain_traceback
-        return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=32, exception_formatter=plain)]
-    return [structlog.processors.format_exc_info, _what_comes_first, structlog.processors.JSONRenderer()]
+        columns = structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=32, exception_formatter=plain)
+        return [_without_credentials, columns]
+    lines = structlog.processors.JSONRenderer()
+    return [structlog.processors.format_exc_info, _without_credentials, _what_comes_first, lines]
+
+
+def _without_credentials(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Take credentials out of addresses: a library logs where it could not connect to."""
+    for key, value in event.items():
+        if isinstance(value, str) and ("://" in value or "@" in value):
+            event[key] = redacted(value)
+    return event
 
 
 def _what_comes_first(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -65,7 +65,7 @@ class Rule(BaseModel):
         if self.task is None:
             raise ValueError("task is missing; a rule for all that no other rule takes has `otherwise: true`")
         if not conditions:
-            raise ValueError(f"task {self.task} without a condition: give one of {', '.join(_CONDITIONS)}")
+            raise ValueError(f"a task without a condition: give one of {', '.join(_CONDITIONS)}")
         if self.abstained and self.label is not None:
             raise ValueError("abstained: true clashes with label: what is withheld has none")
         below, at_least = self.score_below, self.score_at_least

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
 
 from ..schemas.manifest import Thresholds
 from ..schemas.topics import DEAD_LETTER_ROOM_BYTES
@@ -49,10 +49,16 @@ def _own_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _no_address(folder: Any) -> Any:
+    if isinstance(folder, str) and "://" in folder:
+        raise ValueError("expected a folder, found an address; a model store's address is model.store")
+    return folder
+
+
 class ModelSettings(Section):
     """Which model answers, on what, and how batches are formed."""
 
-    folder: Path | None = None
+    folder: Annotated[Path | None, BeforeValidator(_no_address)] = None
     """A model folder or a delta folder. With `store` it serves until the first release."""
     store: Annotated[str, StringConstraints(min_length=1)] | None = None
     """Folder or fsspec URL of the model store. With it releases of `name` are followed and swapped in."""
@@ -213,6 +219,10 @@ class Settings(Section):
     def source(self, key: str) -> str:
         """Return the file and line, variable or flag that gave a key, or else the section that it is in."""
         return self._origin(key).source
+
+    def given_by(self, key: str) -> str | None:
+        """Return the source of a key, or None where its default holds."""
+        return self._origins[key].source if key in self._origins else None
 
     def folder(self, key: str) -> Path | None:
         """Return the folder of the settings file that gave a key; None when something else did."""

@@ -12,15 +12,21 @@ from ..schemas.topics import DEAD_LETTER_ROOM_BYTES, LARGE_VALUE_BYTES
 
 def _kafka_name(name: str) -> str:
     if not re.fullmatch("[A-Za-z0-9._-]{1,200}", name):
-        raise ValueError(f"expected a name of letters, digits, '.', '_' and '-', found {name!r}")
+        raise ValueError("expected a name of letters, digits, '.', '_' and '-', 200 at most")
     return name
 
 
 def _host_and_port(address: str) -> str:
     host, _, port = address.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise ValueError(f"expected HOST:PORT with a port up to 65535, found {address!r}")
+        raise ValueError("expected HOST:PORT with a port up to 65535")
     return address
+
+
+def _servers(addresses: str) -> str:
+    if not re.fullmatch(r"[\w.,:%\[\] -]*", addresses):
+        raise ValueError("expected HOST:PORT, several with commas between them; a password goes to kafka.security")
+    return addresses
 
 
 # What Kafka allows in the names of topics and groups.
@@ -80,7 +86,7 @@ class SecuritySettings(Section):
 class KafkaSettings(Section):
     """The broker, the consumer group and how records are fetched."""
 
-    bootstrap_servers: Annotated[str, StringConstraints(min_length=1)] = "localhost:9092"
+    bootstrap_servers: Annotated[str, StringConstraints(min_length=1), AfterValidator(_servers)] = "localhost:9092"
     """HOST:PORT, several with commas between them."""
     group: KafkaName | None = None
     """Default: `murmura.<app>`."""

@@ -6,6 +6,7 @@ Every refusal is one line that names the place (flag, variable, or file and line
 import difflib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import reduce
@@ -20,7 +21,9 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from pydantic_settings.exceptions import SettingsError
 
 from .errors import SetupError
+from .redaction import described
 from .settings import Origin, Settings
+from .settings_secrets import FROM_FILES, SUFFIX, fill_from_file, section_of
 from .yaml_file import NotYaml, read_yaml
 
 ENV_PREFIX: Final = "MURMURA_"
@@ -59,7 +62,15 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None, *, 
     def source(path: KeyPath) -> str:
         return _source(path, given, variables, file)
 
+    def folder(path: KeyPath) -> Path | None:
+        return file.path.parent if file and _source_is_file(path, given, variables) else None
+
+    def origin(path: KeyPath) -> Origin:
+        return Origin(source(path), folder(path))
+
     _refuse_moved(merged, source)
+    origins = {_shown(path): origin(path) for path in _paths_in(merged, ())}
+    origins |= _fill_from_files(merged, source, folder)
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
@@ -68,15 +79,7 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None, *, 
         path = tuple(first["loc"])
         raise SetupError(f"{source(path)}: {describe_error(first, path, _shown(path))}") from None
 
-    agents: list[KeyPath] = [("agents", name) for name in settings.agents]
-    options = [key for agent in agents for key in _keys_below(merged, (*agent, "options"))]
-    from_file = file.path.parent if file else None
-    settings.set_origins(
-        {
-            _shown(path): Origin(source(path), from_file if _source_is_file(path, given, variables) else None)
-            for path in (*agents, *options)
-        }
-    )
+    settings.set_origins(origins)
     for number, rule in enumerate(settings.routing):
         keys = _keys_of(merged["routing"][number])
         paths = {_shown(key): ("routing", number, *key) for key in keys}
@@ -86,6 +89,20 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None, *, 
 
 def _source_is_file(path: KeyPath, flags: Mapping[str, Any], environment: Mapping[str, Any]) -> bool:
     return not _has(flags, path) and not _has(environment, path)
+
+
+def _fill_from_files(
+    merged: dict[str, Any], source: Callable[[KeyPath], str], folder: Callable[[KeyPath], Path | None]
+) -> dict[str, Origin]:
+    """Read the secrets that `..._file` names into `merged`; return where each of them comes from."""
+    origins: dict[str, Origin] = {}
+    for path in FROM_FILES:
+        section, named = section_of(merged, path), (*path[:-1], path[-1] + SUFFIX)
+        if section is not None and path[-1] + SUFFIX in section:
+            places = {key[-1]: f"{source(key)}: {_shown(key)}" for key in (path, named)}
+            fill_from_file(section, path[-1], places.__getitem__, folder(named))
+            origins[_shown(path)] = Origin(source(named))
+    return origins
 
 
 def _refuse_moved(merged: Mapping[str, Any], source: Callable[[KeyPath], str]) -> None:
@@ -100,16 +117,6 @@ def _refuse_moved(merged: Mapping[str, Any], source: Callable[[KeyPath], str]) -
 
 def _moved(old: str, new: str) -> str:
     return f"{old} is now {new}"
-
-
-def _keys_below(values: Mapping[str, Any], path: KeyPath) -> list[KeyPath]:
-    """Return the path of a mapping and of everything in it, as far as it is there."""
-    value: Any = values
-    for part in path:
-        if not isinstance(value, Mapping) or part not in value:
-            return []
-        value = value[part]
-    return [path, *_paths_in(value, path)]
 
 
 def _paths_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:
@@ -140,7 +147,8 @@ def _environment() -> dict[str, Any]:
         values = EnvSettingsSource(_Environment)()
     except SettingsError as error:
         raise SetupError(f"environment: {str(error).splitlines()[0]}; lists and mappings are written as JSON") from None
-    for agent in (values.get("agents") or {}).values():
+    agents = values.get("agents")
+    for agent in agents.values() if isinstance(agents, dict) else ():
         if isinstance(agent, dict) and isinstance(options := agent.get("options"), dict):
             agent["options"] = {key: _from_json(value) for key, value in options.items()}
     return values
@@ -223,14 +231,35 @@ def describe_error(error: ErrorDetails, path: KeyPath, key: str, model: type[Bas
     """Return in one line what is wrong with a key and what was expected; `path` is the key's within `model`."""
     match error["type"]:
         case "extra_forbidden":
-            return f"{key} is not a setting{_guess(str(path[-1]), _model_at(path[:-1], model))}"
+            guess = _guess(str(path[-1]), _model_at(path[:-1], model))
+            known = guess or (_is_named_like_a_setting(str(path[-1])) and not _is_secret(path, model))
+            return f"{key if known else _hidden_key(key, path)} is not a setting{guess}"
         case "value_error":
             reason = str(error["ctx"]["error"])
             return f"{key}: {reason}" if key else reason
         case _:
-            found = "" if "password" in key else f", found {repr(error['input'])[:100]}"
+            found = "" if _is_secret(path, model) else f", found {described(error['input'])}"
             message = error["msg"].replace("tuple", "list")  # what a file can hold
             return f"{key}: {message[:1].lower()}{message[1:]}{found}"
+
+
+def _is_secret(path: KeyPath, model: type[BaseModel]) -> bool:
+    """Whether a value at `path` is never described: all of kafka.security, and what a model calls a secret."""
+    if model is Settings and path[:2] == ("kafka", "security"):
+        return True
+    section = _model_at(path[:-1], model) if path else None
+    field = section.model_fields.get(str(path[-1])) if section else None
+    return field is not None and "Secret" in str(field.annotation)
+
+
+def _is_named_like_a_setting(name: str) -> bool:
+    return re.fullmatch("[A-Za-z_.-]{1,40}", name) is not None
+
+
+def _hidden_key(key: str, path: KeyPath) -> str:
+    """Name the section of a key that may be a value in the wrong place."""
+    section = key.removesuffix(_shown(path[-1:])).removesuffix(".")
+    return f"a key in {section}" if section else "a key"
 
 
 def _guess(name: str, model: type[BaseModel] | None) -> str:

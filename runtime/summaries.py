@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from ..schemas.deadletter import PREFIX
@@ -15,9 +16,19 @@ def safe(text: str, limit: int = 0) -> str:
     return plain[: limit - 1] + "…" if limit and len(plain) > limit else plain
 
 
-def output_line(output: Mapping[str, Any]) -> str:
-    """Say one task's answer, for example `card_arrival 0.93`, `? out_of_scope 0.81` or `£20 (amount)`."""
-    match output.get("kind"):
+def output_line(output: Any) -> str:
+    """Say one task's answer, for example `card_arrival 0.93`, `? out_of_scope 0.81` or `£20 (amount)`.
+
+    Anything that is no answer of a known kind is its JSON.
+    """
+    try:
+        return _answer_line(output)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return json.dumps(output)
+
+
+def _answer_line(output: Mapping[str, Any]) -> str:
+    match output["kind"]:
         case "classification":
             if output["abstained"]:
                 return f"? {output['reason']} {output['score']:.2f}"
@@ -42,7 +53,15 @@ def record_line(value: bytes | None, headers: Headers) -> str:
     if fields is not None and isinstance(fields.get("outputs"), dict) and "agent" in fields:
         outputs = "  ".join(f"{task}: {output_line(output)}" for task, output in fields["outputs"].items())
         return safe(f"{fields['agent']}  {outputs}{'  (truncated)' if fields.get('truncated') else ''}")
-    return safe((value or b"(no value)").decode(errors="replace"), 500)
+    return safe("(no value)" if value is None else value.decode(errors="replace"), 500)
+
+
+def time_line(timestamp_ms: int) -> str:
+    """Return the reader's own time of day; what is no time in milliseconds is shown as the number that it is."""
+    try:
+        return datetime.fromtimestamp(timestamp_ms / 1000).strftime("%H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return str(timestamp_ms)
 
 
 def _fields(value: bytes | None) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """YAML files that people write (recipes, policies, settings): read, and refused in one line that names the place."""
 
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,7 +41,12 @@ def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise NotYaml(mark.line + 1 if mark else 1, f"not YAML: {what}") from None
+        raise NotYaml(mark.line + 1 if mark else 1, f"not YAML: {_without_values(what)}") from None
+
+
+def _without_values(problem: str) -> str:
+    """Return the library's words without the text that it quotes: a password may begin with `*`, `&` or `!`."""
+    return re.sub(r""" (['"])(?!<)(?:(?!\1).){2,}\1""", "", problem)
 
 
 def _refuse_depth(text: str) -> None:

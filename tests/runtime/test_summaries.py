@@ -3,7 +3,11 @@
 import json
 
 import pytest
+from aiokafka.structs import ConsumerRecord
+from hypothesis import given
+from hypothesis import strategies as st
 
+from murmura.runtime.cli_tail import _json_line, _pretty_line
 from murmura.runtime.summaries import output_line, record_line, safe
 
 
@@ -63,3 +67,38 @@ def test_any_other_value_is_a_line_too(value):
 def test_nothing_that_a_terminal_obeys_gets_through():
     assert safe("\x1b[2Jred\x07\r\nline") == " [2Jred   line"
     assert safe("abcdef", 4) == "abc…"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+KINDS = st.sampled_from(["classification", "multi_label", "tagging", "later"])
+NAMES = ("label", "labels", "score", "abstained", "reason", "spans", "text")
+ANSWERS = st.fixed_dictionaries({"kind": KINDS}, optional=dict.fromkeys(NAMES, JSON)) | JSON
+RESULTS = st.fixed_dictionaries({"agent": JSON, "outputs": st.dictionaries(st.text(max_size=3), ANSWERS) | JSON})
+VALUES = st.none() | st.binary(max_size=50) | RESULTS.map(lambda value: json.dumps(value).encode())
+HEADERS = st.lists(st.tuples(st.sampled_from(["a", "murmura_dl_reason", "murmura_dl_topic"]), st.none() | st.binary()))
+
+
+@given(VALUES, HEADERS, st.none() | st.binary(max_size=8), st.integers(-(2**63), 2**63 - 1))
+def test_a_record_of_any_shape_is_one_line_that_can_be_written(value, headers, key, timestamp):
+    record = ConsumerRecord("t", 0, 1, timestamp, 0, key, value, None, -1, -1, tuple(headers))
+    for line in (_pretty_line(record), _json_line(value)):
+        assert "\n" not in line
+        line.encode()
+
+
+@pytest.mark.parametrize("value", [b'{"a": "\\ud800"}', b'["\\udfff \xc3\xa9"]'])
+def test_half_of_a_surrogate_pair_stays_json(value):
+    assert json.loads(_json_line(value)) == json.loads(value)
+
+
+@pytest.mark.parametrize("timestamp", [1_764_300_000_000_000, -1, 2**63 - 1])
+def test_a_timestamp_in_other_units_is_shown_all_the_same(timestamp):
+    assert _pretty_line(ConsumerRecord("t", 0, 1, timestamp, 0, None, None, None, -1, -1, ()))
+
+
+def test_a_result_with_an_answer_of_another_shape_is_a_line():
+    assert record_line(b'{"agent":"x","outputs":{"t":1}}', []) == "x  t: 1"

@@ -1,0 +1,44 @@
+"""What messages may show of a value that can hold a secret. Pure.
+
+Addresses lose user information, query and fragment; a value that a setting refuses is described instead of quoted.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+STARS: Final = "***"
+_URL: Final = re.compile(r"[\w+.:-]*://[^\s'\"<>]+")
+_CREDENTIALS: Final = re.compile(r"[^\s'\"/@:]+:[^\s'\"@]+@")
+
+_QUERY: Final = re.compile(r"\?[^\s'\"=/?]+=[^\s'\"]*")
+
+
+def public_address(address: str) -> str:
+    """Return an address without user information, query and fragment; a secret may hold a slash."""
+    scheme, separator, rest = address.rpartition("://") if "://" in address else ("", "", address)
+    rest = re.split("[?#]", rest, maxsplit=1)[0] if separator else rest
+    user, at, host = rest.rpartition("@")
+    # `bucket/team@home` names a folder; everything else in front of an @ may be a secret.
+    kept = host if at and (":" in user or "/" not in user) else rest
+    return _CREDENTIALS.sub("", scheme.partition("?")[0]) + separator + kept
+
+
+def redacted(text: str) -> str:
+    """Return a text of somebody else (a library's error, a log line) with every address in it made public."""
+    without_users = _CREDENTIALS.sub("", _URL.sub(lambda url: public_address(url[0]), text))
+    return _QUERY.sub("", without_users)
+
+
+def described(value: Any) -> str:
+    """Say what was found without quoting a text: a number, true, false or null as it is, else kind and size."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)[:100]
+    if isinstance(value, str):
+        return f"a text of {len(value)} characters"
+    kind = "mapping" if isinstance(value, Mapping) else "list" if isinstance(value, list | tuple) else None
+    return f"a {kind} of {len(value)}" if kind else f"a {type(value).__name__}"

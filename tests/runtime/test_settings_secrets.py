@@ -1,0 +1,299 @@
+"""No message shows what a setting holds when it may be a secret; secrets come from files; every setting has a source."""
+
+import itertools
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel, SecretStr
+from typer.testing import CliRunner
+
+from murmura.runtime import cli
+from murmura.runtime.agent_options import Options, read_options
+from murmura.runtime.errors import MurmuraError, SetupError
+from murmura.runtime.logs import configure
+from murmura.runtime.redaction import public_address, redacted
+from murmura.runtime.settings import AgentSettings, Settings
+from murmura.runtime.settings_report import report
+from murmura.runtime.settings_sources import load
+from murmura.runtime.storage import open_storage
+
+CANARY = "hunter2canary"
+SASL = {"protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "username": "me"}
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("MURMURA_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def config(tmp_path: Path):
+    def write(settings: object) -> Path:
+        path = tmp_path / "murmura.yaml"
+        path.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings))
+        return path
+
+    return write
+
+
+def keys_of(model: type[BaseModel] = Settings, prefix: tuple[str, ...] = ()):
+    """Every section and every setting, as paths."""
+    for name, field in model.model_fields.items():
+        yield (*prefix, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from keys_of(field.annotation, (*prefix, name))
+
+
+KEYS = [*keys_of(), *(("agents", "mine", name) for name in AgentSettings.model_fields if name != "options")]
+SHAPES = {
+    "text": CANARY,
+    "text with blanks": f"SASL_SSL user {CANARY}",
+    "list": [CANARY],
+    "list in list": [[CANARY]],
+    "mapping": {"password": CANARY},
+    "key": {CANARY: 1},
+    "list of mappings": [{"topic": CANARY}],
+    "address": f"s3://key:{CANARY}@bucket",
+    "address with a query": f"https://host/x?sas={CANARY}",
+}
+
+
+def nested(path: tuple[str, ...], value: object) -> dict:
+    for part in reversed(path):
+        value = {part: value}
+    return value
+
+
+def message_of(config: Path | None = None, flags: dict | None = None) -> str:
+    """What the settings are refused with, else all that `murmura config show` says of them."""
+    try:
+        settings = load(config, flags)
+    except SetupError as error:
+        message = str(error)
+    else:
+        return json.dumps([row.value for row in report(settings)])
+    assert "\n" not in message
+    return message
+
+
+PLAIN_TEXTS = {"app", "prefix", "http", "kafka.bootstrap_servers", "kafka.group", "kafka.group_instance_id", "model.folder",
+               "model.name", "model.store", "kafka.security.username", "kafka.security.cafile", "kafka.security.certfile",
+               "kafka.security.keyfile", "agents.mine.output", "agents.mine.topics", "agents.mine.tasks",
+               "agents.mine.thresholds", "agents"}  # fmt: skip
+"""Settings that a plain name fits, which is shown: it is not in a wrong shape."""
+
+
+@pytest.mark.parametrize("source", ["file", "variable", "flag"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_secret_in_any_setting_in_any_wrong_shape_is_never_shown(shape, source, config, monkeypatch):
+    shown = []
+    for path in KEYS:
+        value = SHAPES[shape]
+        with monkeypatch.context() as patch:
+            name = "MURMURA_" + "__".join(path).upper()
+            if source == "variable":
+                patch.setenv(name, value if isinstance(value, str) else json.dumps(value))
+            given = {"config": config(nested(path, value))} if source == "file" else {}
+            message = message_of(**given, flags=nested(path, value) if source == "flag" else None)
+        if CANARY in message and not (".".join(path) in PLAIN_TEXTS and is_plain(shape, source)):
+            shown.append((".".join(path), message))
+    assert shown == []
+
+
+def is_plain(shape: str, source: str) -> bool:
+    """Whether a text setting may take it: a variable is a text whatever it holds."""
+    return (source == "variable" and "address" not in shape) or shape in {
+        "text",
+        "text with blanks",
+        "list",
+        "key",
+        "mapping",
+    }
+
+
+@pytest.mark.parametrize("lead", ["*", "&", "!", "%", "@", "`", "{", "[", "'", '"', "- ", "? ", ": ", "|", ">"])
+def test_a_password_that_is_no_yaml_is_not_quoted(config, lead):
+    assert CANARY not in message_of(config=config(f"kafka:\n  security:\n    password: {lead}{CANARY}\n"))
+
+
+@pytest.mark.parametrize("value", [12345678, 1.5, True, None])
+def test_nothing_below_the_security_of_the_broker_is_described(value):
+    message = message_of(flags={"kafka": {"security": {"username": [value], "password": value}}})
+    assert repr(value) not in message
+
+
+def test_a_misspelt_key_of_the_security_is_named_and_another_one_is_not():
+    misspelt = message_of(flags={"kafka": {"security": {"pasword": CANARY}}})
+    assert misspelt == "command line: kafka.security.pasword is not a setting; did you mean password?"
+    assert message_of(flags={"kafka": {"security": {CANARY: 1}}}) == (
+        "command line: a key in kafka.security is not a setting"
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("s3://bucket/models", "s3://bucket/models"),
+        ("s3://KEY:SECRET@bucket/models", "s3://bucket/models"),
+        ("s3://KEY:SEC/RET@bucket/models", "s3://bucket/models"),
+        ("s3://KEY:SEC@RET@bucket", "s3://bucket"),
+        ("https://store/models?sas=SECRET", "https://store/models"),
+        ("https://store/models#SECRET", "https://store/models"),
+        ("s3://bucket/team@home", "s3://bucket/team@home"),
+        ("simplecache::s3://KEY:SECRET@bucket", "simplecache::s3://bucket"),
+        ("s3:KEY:SECRET@bucket", "bucket"),
+        ("/srv/models", "/srv/models"),
+    ],
+)
+def test_an_address_is_shown_without_credentials(address, public):
+    assert public_address(address) == public
+
+
+def test_a_librarys_text_is_shown_without_credentials():
+    assert redacted("x?sas=SECRET is missing") == "x is missing"
+    text = redacted("GET https://u:SECRET@host/a?sas=SECRET failed: SECRET:SECRET@bucket/x is not there")
+    assert text == "GET https://host/a failed: bucket/x is not there"
+
+
+@pytest.mark.parametrize(
+    "url", [f"nothing://key:{CANARY}/a@bucket", f"s3:/key:{CANARY}@bucket", f"memory://x?sas={CANARY}"]
+)
+def test_a_store_that_fails_is_named_without_credentials(url):
+    try:
+        storage = open_storage(url)
+        message = storage.where
+        storage.open("desk", 1, "manifest.json")
+    except MurmuraError as error:
+        message = str(error)
+    assert CANARY not in message
+
+
+@pytest.mark.parametrize("format", ["json", "pretty"])
+def test_an_address_with_credentials_in_a_log_line_is_shown_without_them(format, capsys):
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    try:
+        configure("info", format)
+        logging.getLogger("collector").warning("POST http://me:%s@collector/v1?token=%s", CANARY, CANARY)
+        written = capsys.readouterr().err
+    finally:
+        logging.getLogger().handlers[:] = handlers
+        logging.getLogger().setLevel(level)
+    assert "http://collector/v1" in written
+    assert CANARY not in written
+
+
+def secret_file(tmp_path: Path, content: bytes = CANARY.encode() + b"\n") -> Path:
+    path = tmp_path / "secret"
+    path.write_bytes(content)
+    return path
+
+
+def password_of(settings: Settings) -> str:
+    assert settings.kafka.security.password
+    return settings.kafka.security.password.get_secret_value()
+
+
+def test_a_secret_comes_from_the_file_that_a_variable_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("MURMURA_KAFKA__SECURITY__PASSWORD_FILE", str(secret_file(tmp_path)))
+    settings = load(flags={"kafka": {"security": SASL}})
+    assert password_of(settings) == CANARY
+    assert settings.source("kafka.security.password") == "MURMURA_KAFKA__SECURITY__PASSWORD_FILE"
+
+
+def test_a_secret_comes_from_a_file_beside_the_settings_file(config, tmp_path):
+    secret_file(tmp_path)
+    assert password_of(load(config({"kafka": {"security": {**SASL, "password_file": "secret"}}}))) == CANARY
+    (tmp_path / "secret").write_text(f"s3://key:{CANARY}@bucket")
+    store = load(config({"model": {"store_file": "secret", "name": "desk"}})).model.store
+    assert store == f"s3://key:{CANARY}@bucket"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "No such file"), (b"", "is empty"), (b"\n", "is empty"), (b"\xff", "not UTF-8"), (b"x" * 70_000, "65536")],
+)
+def test_a_secret_that_cannot_be_read_is_one_line_that_names_the_variable(content, words, tmp_path, monkeypatch):
+    path = tmp_path / "secret" if content is None else secret_file(tmp_path, content)
+    monkeypatch.setenv("MURMURA_KAFKA__SECURITY__PASSWORD_FILE", str(path))
+    message = message_of()
+    assert message.startswith("MURMURA_KAFKA__SECURITY__PASSWORD_FILE: kafka.security.password_file: ")
+    assert words in message
+
+
+def test_a_folder_in_a_secrets_place_is_refused(tmp_path):
+    assert "Is a directory" in message_of(flags={"kafka": {"security": {"password_file": str(tmp_path)}}})
+    assert "expected the path" in message_of(flags={"kafka": {"security": {"password_file": [CANARY]}}})
+
+
+def test_a_secret_and_its_file_together_are_refused_with_both_places(tmp_path, config, monkeypatch):
+    monkeypatch.setenv("MURMURA_KAFKA__SECURITY__PASSWORD_FILE", str(secret_file(tmp_path)))
+    message = message_of(config=config({"kafka": {"security": {"password": CANARY}}}))
+    assert "MURMURA_KAFKA__SECURITY__PASSWORD_FILE" in message
+    assert "murmura.yaml, line 3: kafka.security.password" in message
+    assert CANARY not in message
+
+
+class Shop(Options):
+    token: SecretStr | None = None
+    name: str = ""
+
+
+def test_a_secret_option_of_an_agent_comes_from_a_file_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("MURMURA_AGENTS__SHOP__OPTIONS__TOKEN_FILE", str(secret_file(tmp_path)))
+    options = read_options("shop", Shop, load())
+    assert isinstance(options, Shop)
+    assert options.token == SecretStr(CANARY)
+    monkeypatch.setenv("MURMURA_AGENTS__SHOP__OPTIONS__NAME_FILE", "x")
+    with pytest.raises(SetupError, match="name_file is not a setting"):
+        read_options("shop", Shop, load())
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(cli.build(), ["config", *arguments])
+
+
+def test_config_show_names_value_and_source_of_every_setting(config, monkeypatch):
+    monkeypatch.setenv("MURMURA_KAFKA__SECURITY__PASSWORD", CANARY)
+    monkeypatch.setenv("MURMURA_MODEL__STORE", f"s3://key:{CANARY}@bucket/models")
+    agents = {"mine": {"topics": ["a"], "options": {"token": CANARY}}, "feedback": {"options": {"window": 7}}}
+    path = config({"app": "desk", "kafka": {"security": SASL}, "model": {"name": "m"}, "agents": agents})
+    done = run("show", "--json", "--config", str(path))
+    shown = json.loads(done.output)
+    assert CANARY not in done.output
+    assert shown["kafka.group"] == {"value": None, "source": "default"}
+    line = path.read_text().splitlines().index("app: desk") + 1
+    assert shown["app"] == {"value": "desk", "source": f"{path}, line {line}"}
+    assert shown["kafka.security.password"] == {"value": "***", "source": "MURMURA_KAFKA__SECURITY__PASSWORD"}
+    assert shown["model.store"] == {"value": "s3://bucket/models", "source": "MURMURA_MODEL__STORE"}
+    assert shown["agents.mine.topics"]["value"] == ["a"]
+    assert shown["agents.mine.options.token"]["value"] == "***"
+    assert shown["agents.feedback.options.window"]["value"] == 7
+    sections = {path[:length] for path in KEYS for length in range(1, len(path))}
+    assert {".".join(path) for path in KEYS if path not in sections and path[0] != "agents"} <= set(shown)
+
+
+def test_config_show_is_lines_of_yaml_with_a_source_on_request(config):
+    path = config({"app": "desk"})
+    plain, sourced = (run("show", *more, "--config", str(path)).output for more in ((), ("--origin",)))
+    assert yaml.safe_load(plain) == yaml.safe_load(sourced)
+    assert 'app: "desk"' in plain
+    assert f"# {path}, line 1" in sourced
+    assert "# default" in sourced
+
+
+def test_config_check_says_how_many_settings_were_given_or_what_is_wrong(config):
+    done = run("check", "--config", str(config({"app": "desk"})))
+    assert done.output.startswith("the settings are sound: 1 given, ")
+    refused = run("check", "--config", str(config({"agents": {"feedback": {"options": {"windwo": 1}}}})))
+    assert "did you mean window?" in str(refused.exception)
+
+
+def test_all_shapes_are_tried_on_all_sections():
+    assert ("kafka",) in KEYS
+    assert ("kafka", "security") in KEYS
+    assert len(list(itertools.product(KEYS, SHAPES))) > 400
