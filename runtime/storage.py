@@ -83,6 +83,8 @@ class Storage(Protocol):
 def open_storage(url: str) -> Storage:
     """Return the storage at a path or an fsspec URL. Nothing is connected yet. Raises SetupError."""
     address = StoreAddress(url)
+    if re.match("[a-z0-9+:]+:.*@", url) and "://" not in url:
+        raise SetupError("model store: expected a folder or an address such as s3://bucket/models, found neither")
     if "://" not in url:
         return FolderStorage(Path(url).expanduser().absolute())
     try:
