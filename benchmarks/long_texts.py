@@ -43,7 +43,7 @@ FILLER = (
 
 
 def labelled(data: Path) -> list[tuple[str, list[tuple[str, int, int]]]]:
-    files = [ROOT / "deploy/demo/learn/desk-entities.jsonl", data / "nlupp/banking.jsonl"]
+    files = [ROOT / "scenarios/support/learn/desk-entities.jsonl", data / "nlupp/banking.jsonl"]
     rows = [json.loads(line) for file in files if file.is_file() for line in file.read_text().splitlines()]
     found = [(row["text"], [(s["slot"], s["start"], s["end"]) for s in row["slots"]]) for row in rows if row["slots"]]
     print(f"{len(found)} messages with {sum(len(spans) for _, spans in found)} labelled spans")
@@ -86,7 +86,7 @@ def main() -> None:
     messages = labelled(args.data)
     messages = choice.sample(messages, min(len(messages), 60 if args.short else 300))
     windows = Windows(most=1000, tokens=args.tokens, overlap=args.overlap)
-    model = Model.load(resolve(ROOT / "deploy/demo/model"), device="cpu")
+    model = Model.load(resolve(ROOT / "scenarios/support/model"), device="cpu")
     alone = spans(model, [text for text, _ in messages], None)
     mails, shifts = [], []
     for text, _ in messages:

@@ -22,7 +22,7 @@ from murmura.runtime.model import Model
 from murmura.runtime.settings import Settings
 from murmura.runtime.store import resolve
 
-DEMO_MODEL = Path(__file__).resolve().parents[1] / "deploy/demo/model"
+DEMO_MODEL = Path(__file__).resolve().parents[1] / "scenarios/support/model"
 PATIENCE_S = 30
 
 TEXTS = [

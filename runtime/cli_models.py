@@ -169,7 +169,7 @@ def assemble(
     The base is looked for in installed packages and on the hub, or taken from --base; its SHA-256 must be the one that
     the delta names.
 
-    Example: [bold]murmura models assemble deploy/demo/model models/desk[/bold]
+    Example: [bold]murmura models assemble scenarios/support/model models/desk[/bold]
     """
     from . import delta as deltas
 

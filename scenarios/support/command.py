@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from ...runtime.app import Serving
     from ...runtime.settings import Settings
-    from .desk import Desk
-    from .screen import Facts
-    from .traffic import Customers, Sample
+    from ..stage.desk import Desk
+    from ..stage.screen import Facts
+    from ..stage.traffic import Customers, Sample
 
 Http = Annotated[
     str | None, typer.Option("--http", metavar="HOST:PORT", help="Health and metrics. Default: a free port, shown.")
@@ -51,16 +51,16 @@ def demo(
     # Imported after the first line: they take a second.
     from ...runtime import cli_run, logs
     from ...runtime.embedded import EmbeddedBroker
-    from .room import TOPICS, demo_settings, from_repository
+    from ..stage.room import demo_settings, topics
+    from .place import MESSAGES, MODEL, TOPIC
 
-    folder = model or from_repository("model", "--model FOLDER")
-    samples_file = messages or from_repository("messages.jsonl", "--messages FILE")
+    folder, samples_file = model or MODEL, messages or MESSAGES
 
     held = io.StringIO()  # a log line in the middle of the table would tear it
     logs.configure("warning", "pretty", stream=held)
     try:
-        with EmbeddedBroker(TOPICS) as broker:
-            settings = demo_settings(broker.bootstrap, http, {"folder": folder, "device": device})
+        with EmbeddedBroker(topics(TOPIC)) as broker:
+            settings = demo_settings(broker.bootstrap, http, TOPIC, {"folder": folder, "device": device})
             desk = cli_run.run(lambda stop: _demo(settings, samples_file, rate, seconds, stop))
     finally:
         sys.stderr.write(held.getvalue())
@@ -77,8 +77,8 @@ async def _demo(
     """Load the model, serve, and watch what is served until `stop` or for `seconds`."""
     from ...runtime.model import Model
     from ...runtime.store import read_manifest, resolve
-    from .room import serving
-    from .traffic import read_samples
+    from ..stage.room import serving
+    from ..stage.traffic import read_samples
 
     samples = read_samples(samples_file)
     folder, device = settings.model.folder, settings.model.device
@@ -103,21 +103,22 @@ async def _watch(
     from rich.console import Console
 
     from ...runtime.reader import reading
-    from .desk import Desk
-    from .room import ANSWERING, ANSWERS
-    from .screen import Facts, farewell
-    from .traffic import Customers, open_hours
+    from ..stage.desk import Desk
+    from ..stage.room import ANSWERING, ANSWERS
+    from ..stage.screen import Facts, farewell
+    from ..stage.traffic import Customers, open_hours
+    from .place import RECIPE, TOPIC
 
     console = Console()
     facts = Facts.of(serving.engine.model, serving.url)
     desk = Desk(frozenset(ANSWERING))
     async with (
         reading(settings.kafka, ANSWERS, from_beginning=True) as consumer,
-        Customers(settings, desk) as customers,
+        Customers(settings, desk, TOPIC) as customers,
         _shown(console, facts, desk, serving, customers),
     ):
         await open_hours(customers, consumer, samples, rate, stop, server, seconds=seconds)
-    farewell(console, facts, desk, str(settings.model.folder))
+    farewell(console, facts, desk, str(settings.model.folder), str(RECIPE))
     return desk
 
 
@@ -125,9 +126,9 @@ def _shown(
     console: "Console", facts: "Facts", desk: "Desk", serving: "Serving", customers: "Customers"
 ) -> "AbstractAsyncContextManager[None]":
     """Show a live table on a terminal, and elsewhere a line for each message."""
-    from .live import can_show, shown
-    from .person import Person
-    from .screen import plain_line, screen
+    from ..stage.live import can_show, shown
+    from ..stage.person import Person
+    from ..stage.screen import plain_line, screen
 
     if can_show(console):
         draw = partial(screen, facts, desk)

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from ...runtime.errors import MurmuraError
 from ...schemas.feedback import Verdict
-from .board import Board, Figure, Phase, Stage
-from .desk import Desk, Message
-from .exam import NEW_PRODUCT, NEW_QUEUE, Paper
-from .person import feedback_on
-from .retraining import retraining
-from .traffic import Customers, text_sample, until_true
+from ..stage.board import Board, Figure, Phase, Stage
+from ..stage.desk import Desk, Message
+from ..stage.exam import Paper
+from ..stage.person import feedback_on
+from ..stage.retraining import retraining
+from ..stage.traffic import Customers, text_sample, until_true
+from .questions import NEW_PRODUCT, NEW_QUEUE
 
 WARM_S: Final = 2.0
 """The first answers are slower: caches are cold."""

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from ...runtime.app import Serving
     from ...runtime.settings import Settings
-    from .board import Board, Stage, Step
-    from .desk import Desk
+    from ..stage.board import Board, Stage, Step
+    from ..stage.desk import Desk
+    from ..stage.screen import Facts
+    from ..stage.traffic import Customers, Sample
     from .learn import Script, Story
-    from .screen import Facts
-    from .traffic import Customers, Sample
 
 SAID_EVERY_S: Final = 10.0
 """Without a screen."""
@@ -104,9 +104,10 @@ def _work_folder(keep: Path | None) -> Iterator[Path]:
 
 
 def _topics() -> dict[str, int]:
-    from .room import TOPICS
+    from ..stage.room import topics
+    from .place import TOPIC
 
-    return TOPICS | {"murmura.models": 1, "murmura.events": 1, "murmura.training": 1, "murmura.reviews": 3}
+    return topics(TOPIC) | {"murmura.models": 1, "murmura.events": 1, "murmura.training": 1, "murmura.reviews": 3}
 
 
 def _published(work: Path, bootstrap: str, http: str | None, device: str | None) -> "Settings":
@@ -117,13 +118,13 @@ def _published(work: Path, bootstrap: str, http: str | None, device: str | None)
     from ...runtime.releases import publish_state
     from ...runtime.store import read_manifest
     from ...schemas.release import released
-    from .room import demo_settings, from_repository
+    from ..stage.room import demo_settings
+    from .place import MODEL, TOPIC
 
-    folder = from_repository("model", "`murmura retrain` with a model of yours")
-    name, where = read_manifest(folder).name, str(work / "store")
+    name, where = read_manifest(MODEL).name, str(work / "store")
     store = ModelStore(where)
-    version = store.push(folder)
-    settings = demo_settings(bootstrap, http, {"store": where, "name": name, "device": device})
+    version = store.push(MODEL)
+    settings = demo_settings(bootstrap, http, TOPIC, {"store": where, "name": name, "device": device})
     state = released(
         None, name, version, store.digest(name, version), by="the demo", why="the first", at=datetime.now(UTC)
     )
@@ -133,16 +134,17 @@ def _published(work: Path, bootstrap: str, http: str | None, device: str | None)
 
 
 def _script(work: Path, settings: "Settings", data: Path | None) -> "Script":
-    from .exam import read_papers, read_rows
+    from ..stage.exam import read_papers, read_rows
+    from .job import write_job
     from .learn import Script
-    from .retraining import write_job
-    from .room import from_repository
+    from .place import LEARN
+    from .questions import SOURCES
 
     if data is not None and not data.is_dir():
         raise SetupError(f"--data {data}: no such folder")
-    corrections = read_rows(from_repository("learn/product-corrections.jsonl", "a clone of the repository"))
+    corrections = read_rows(LEARN / "product-corrections.jsonl")
     job = write_job(work, settings.kafka.bootstrap_servers, str(settings.model.name), data)
-    return Script(read_papers(), corrections, job)
+    return Script(read_papers(SOURCES), corrections, job)
 
 
 async def _demo(
@@ -152,20 +154,21 @@ async def _demo(
     from rich.console import Console
 
     from ...runtime.reader import reading
-    from .board import Board
-    from .desk import Desk
+    from ..stage.board import Board
+    from ..stage.desk import Desk
+    from ..stage.room import ANSWERING, ANSWERS, serving
+    from ..stage.screen import Facts
+    from ..stage.traffic import Customers, open_hours, read_samples
     from .learn import Story
-    from .room import ANSWERING, ANSWERS, from_repository, serving
-    from .screen import Facts
-    from .traffic import Customers, open_hours, read_samples
+    from .place import MESSAGES, TOPIC
 
-    samples = _readable(read_samples(from_repository("messages.jsonl", "a clone of the repository")))
+    samples = _readable(read_samples(MESSAGES))
     desk, board = Desk(frozenset(ANSWERING)), Board()
     events = {f"{settings.prefix}.training": board.training_said, f"{settings.prefix}.events": board.serving_said}
     async with (
         serving(settings) as (started, server),
         reading(settings.kafka, [*ANSWERS, *events], from_beginning=True) as consumer,
-        Customers(settings, desk) as customers,
+        Customers(settings, desk, TOPIC) as customers,
     ):
         facts = Facts.of(started.engine.model, started.url)
         board.version = started.engine.model.manifest.version
@@ -184,7 +187,7 @@ async def _told(story: "Story", stop: asyncio.Event, *, stay: bool) -> None:
 
 def _readable(samples: "list[Sample]") -> "list[Sample]":
     """Leave out what is broken on purpose: dead letters are the other demo's."""
-    from .traffic import text_sample
+    from ..stage.traffic import text_sample
 
     return [sample for sample in samples if sample == text_sample(sample.text) and sample.text.strip()]
 
@@ -193,9 +196,9 @@ def _shown(
     console: "Console", facts: "Facts", board: "Board", desk: "Desk", serving: "Serving", customers: "Customers"
 ) -> AbstractAsyncContextManager[None]:
     """Show the live screen on a terminal, and elsewhere a line whenever a stage has something to say."""
-    from .learn_screen import screen
-    from .live import can_show, shown
-    from .person import Person
+    from ..stage.learn_screen import screen
+    from ..stage.live import can_show, shown
+    from ..stage.person import Person
 
     if can_show(console):
         typed = Person(desk, customers, facts.tasks).types
@@ -222,7 +225,7 @@ def _print_as_it_goes(board: "Board") -> None:
 
 
 def _say_outcome(desk: "Desk", board: "Board", keep: Path | None) -> None:
-    from .learn_screen import plain_lines
+    from ..stage.learn_screen import plain_lines
 
     print()
     for line in plain_lines(board):

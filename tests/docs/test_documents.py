@@ -154,7 +154,7 @@ def test_the_agent_in_the_readme_is_the_one_of_the_examples():
 
 
 def test_the_figures_of_the_demos_model_are_those_of_its_manifest():
-    metrics = json.loads((ROOT / "deploy/demo/model/manifest.json").read_text())["metrics"]
+    metrics = json.loads((ROOT / "scenarios/support/model/manifest.json").read_text())["metrics"]
     written = dict(re.findall(r"^\| `(\w+)`, .* \| ([\d.]+) % ", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert written == {task: f"{100 * found.get('accuracy', found.get('f1')):.1f}" for task, found in metrics.items()}
 

@@ -34,7 +34,8 @@ REVIEWS = [
 
 
 DIALOGUE = EXAMPLES / "e08_dialogue"
-DEMO = EXAMPLES.parent / "deploy/demo/model"
+POLICY = EXAMPLES.parent / "scenarios/support/policy.yaml"
+DEMO = EXAMPLES.parent / "scenarios/support/model"
 TURNS = (DIALOGUE / "turns.txt").read_text().splitlines()
 STOLEN, CHARGED = classified("lost_or_stolen_card", 0.9), classified("transaction_charged_twice", 0.9)
 SCRIPT = {
@@ -140,7 +141,7 @@ def test_an_agent_of_ones_own_is_served_beside_ours(own_kafka, tiny_model: Path,
 def test_a_pipeline_is_routed_by_rules(own_kafka, tmp_path: Path):
     at = ("--config", "examples/e09_routing/murmura.yaml", "--bootstrap", own_kafka.bootstrap)
     agents = ("classification", "analysis", "dialogue")
-    cwd, model, tickets = EXAMPLES.parent, "deploy/demo/model", "examples/e09_routing/tickets.jsonl"
+    cwd, model, tickets = EXAMPLES.parent, "scenarios/support/model", "examples/e09_routing/tickets.jsonl"
     run(MURMURA, "topics", "--create", "--partitions", "2", *agents, *at, cwd=cwd)
     with served(*agents, *at, model=model, log=tmp_path / "serve.log", cwd=cwd):
         run(MURMURA, "publish", "desk.tickets", tickets, "--key-field", "customer", *at, cwd=cwd)
@@ -170,13 +171,13 @@ def test_a_csv_becomes_a_model_that_answers(tmp_path: Path):
 
 def test_the_policy_fits_the_demos_model():
     manifest = read_manifest(DEMO)
-    check_against_model(load_policy(DIALOGUE / "policy.yaml"), manifest.tasks, manifest.name)
+    check_against_model(load_policy(POLICY), manifest.tasks, manifest.name)
 
 
 async def test_the_desk_asks_acts_and_hands_over():
     model = FakeModel(read_manifest(DEMO).tasks, lambda text: {**NOTHING, **SCRIPT.get(text, {})})
     said = [("c-1", {"text": text}) for text in TURNS]
-    went = await rehearse([Dialogue(DIALOGUE / "policy.yaml")], *said, model=model)
+    went = await rehearse([Dialogue(POLICY)], *said, model=model)
     assert [reply["kind"] for reply in went.values("murmura.dialogue.replies")] == KINDS
     assert went.values("bank.cards.block")[0]["last_seen"] == "yesterday"
     (refund,) = went.values("bank.refunds")
@@ -191,7 +192,7 @@ def test_it_is_served_and_talked_to_as_its_first_lines_say(own_kafka, tmp_path: 
     at = ("--bootstrap", own_kafka.bootstrap)
     desk, cwd = ("dialogue", "--config", "examples/e08_dialogue/murmura.yaml", *at), EXAMPLES.parent
     run(MURMURA, "topics", "--create", "--partitions", "2", *desk, cwd=cwd)
-    with served(*desk, model=Path("deploy/demo/model"), log=tmp_path / "serve.log", cwd=cwd):
+    with served(*desk, model=Path("scenarios/support/model"), log=tmp_path / "serve.log", cwd=cwd):
         with (DIALOGUE / "turns.txt").open() as turns:
             chat = subprocess.run(
                 [MURMURA, "chat", "--json", "--patience", "60", *at],

@@ -10,12 +10,12 @@ from tiny_model import write_tiny_model
 from murmura.runtime.store import read_manifest
 from murmura.schemas.ids import prediction_id
 
-DEMO = Path(__file__).resolve().parents[2] / "deploy/demo/model"
+DEMO = Path(__file__).resolve().parents[2] / "scenarios/support/model"
 
 
 def with_tiny_demo_model(root: Path) -> None:
     """The demo's tasks with random weights, in its place: answers mean nothing, everything else is the same."""
-    write_tiny_model(root / "deploy/demo/model", read_manifest(DEMO).tasks, name="support-desk")
+    write_tiny_model(root / "scenarios/support/model", read_manifest(DEMO).tasks, name="support-desk")
 
 
 def json_lines(text: str) -> list[dict]:

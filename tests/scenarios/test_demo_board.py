@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from murmura.agents.demo.board import Board, Figure, Phase, Stage, State, summary
-from murmura.agents.demo.desk import Desk, Message
-from murmura.agents.demo.learn_command import _print_as_it_goes
-from murmura.agents.demo.learn_screen import plain_lines, screen
-from murmura.agents.demo.screen import Facts, Now
+from murmura.scenarios.stage.board import Board, Figure, Phase, Stage, State, summary
+from murmura.scenarios.stage.desk import Desk, Message
+from murmura.scenarios.stage.learn_screen import plain_lines, screen
+from murmura.scenarios.stage.screen import Facts, Now
+from murmura.scenarios.support.learn_command import _print_as_it_goes
 from murmura.schemas.manifest import TaskSpec
 from murmura.schemas.serving_event import ServingEvent
 from murmura.schemas.training_event import TrainingEvent
@@ -150,7 +150,7 @@ def test_figures_and_latencies_are_lines_where_there_is_no_screen():
 
 def test_without_a_screen_what_a_long_stage_says_is_printed_now_and_then(capsys, monkeypatch):
     seconds = [0.0]
-    monkeypatch.setattr("murmura.agents.demo.learn_command.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr("murmura.scenarios.support.learn_command.time.monotonic", lambda: seconds[0])
     board = retraining()
     _print_as_it_goes(board)
     for at, said in ((5.0, "batch 1"), (11.0, "batch 2"), (15.0, "batch 3")):

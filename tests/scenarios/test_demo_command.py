@@ -5,18 +5,13 @@ import signal
 import subprocess
 import termios
 import time
-from pathlib import Path
 
 import pytest
 from demo_terminal import LAST_LINE, MURMURA, Terminal, environment
 
-from murmura.agents.demo import command as demo_command
-from murmura.agents.demo import room
-from murmura.agents.demo.traffic import read_samples
 from murmura.runtime.errors import SetupError
-
-ROOT = Path(__file__).resolve().parents[3]
-MESSAGES = ROOT / "deploy/demo/messages.jsonl"
+from murmura.scenarios.stage.traffic import read_samples
+from murmura.scenarios.support.place import MESSAGES
 
 
 def demo(*arguments: object) -> list[str]:
@@ -81,12 +76,6 @@ def test_what_is_missing_is_one_line_and_code_2(arguments, words, tmp_path):
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert words in done.stderr
-
-
-def test_outside_a_clone_it_says_what_to_name(monkeypatch, tmp_path):
-    monkeypatch.setattr(room, "HERE", tmp_path)
-    with pytest.raises(SetupError, match=r"the demo's model is in the repository, not here.*--model FOLDER"):
-        demo_command.demo()
 
 
 def test_the_samples_are_many_and_some_are_broken():

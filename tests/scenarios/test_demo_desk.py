@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.agents.demo.desk import Desk
+from murmura.scenarios.stage.desk import Desk
 
 BOTH = frozenset({"classification", "analysis"})
 OUTPUT = {"intent": {"kind": "classification"}}

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from murmura.agents.demo.desk import Message
-from murmura.agents.demo.exam import SOURCES, Paper, read_papers, read_rows
-from murmura.agents.demo.room import HERE
 from murmura.runtime.errors import SetupError
 from murmura.runtime.testing import abstained, classified, tagged
+from murmura.scenarios.stage.desk import Message
+from murmura.scenarios.stage.exam import Paper, read_papers, read_rows
+from murmura.scenarios.support.place import LEARN, MODEL
+from murmura.scenarios.support.questions import SOURCES
 
-CORRECTIONS = HERE / "learn/product-corrections.jsonl"
+CORRECTIONS = LEARN / "product-corrections.jsonl"
 
 
 def answered(**outputs) -> Message:
@@ -46,20 +47,20 @@ def test_a_message_without_an_answer_is_wrong():
 
 def test_no_message_that_is_asked_is_one_that_is_learned_from():
     learned = {plain(row["text"]) for row in read_rows(CORRECTIONS)}
-    for paper in read_papers():
+    for paper in read_papers(SOURCES):
         assert not learned & {plain(text) for text in paper.answers}, paper
 
 
 def test_the_new_product_has_as_many_messages_of_each_intent():
     given = Counter(row["intent"] for row in read_rows(CORRECTIONS))
-    asked = Counter(read_papers()[0].answers.values())
+    asked = Counter(read_papers(SOURCES)[0].answers.values())
     assert given.keys() == asked.keys()
     assert set(given.values()) == {60}
     assert set(asked.values()) == {18}
 
 
 def test_spans_lie_in_their_texts_and_start_and_end_at_words():
-    for row in read_rows(HERE / "learn/desk-entities.jsonl"):
+    for row in read_rows(LEARN / "desk-entities.jsonl"):
         for slot in row["slots"]:
             text = row["text"][slot["start"] : slot["end"]]
             assert text.strip() == text
@@ -69,9 +70,9 @@ def test_spans_lie_in_their_texts_and_start_and_end_at_words():
 def test_every_answer_is_one_that_the_models_to_come_can_give():
     from murmura.runtime.store import read_manifest
 
-    tasks = {task.name: set(task.labels) for task in read_manifest(HERE / "model").tasks}
-    new = set(read_papers()[0].answers.values()) | {"loans", "out_of_scope"}
-    for paper in read_papers():
+    tasks = {task.name: set(task.labels) for task in read_manifest(MODEL).tasks}
+    new = set(read_papers(SOURCES)[0].answers.values()) | {"loans", "out_of_scope"}
+    for paper in read_papers(SOURCES):
         for right in paper.answers.values():
             named = {right} if isinstance(right, str) else {f"B-{label}" for _, _, label in right}
             assert named <= tasks[paper.task] | new, (paper.task, named)

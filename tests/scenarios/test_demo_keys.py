@@ -1,6 +1,6 @@
 """Typing into the demo."""
 
-from murmura.agents.demo.keys import LONGEST, Line
+from murmura.scenarios.stage.keys import LONGEST, Line
 
 
 def test_enter_gives_the_line_and_starts_anew():

@@ -2,10 +2,10 @@
 
 import pytest
 
-from murmura.agents.demo.desk import Answered, Desk
-from murmura.agents.demo.keys import Line
-from murmura.agents.demo.person import Person
 from murmura.runtime.testing import classified
+from murmura.scenarios.stage.desk import Answered, Desk
+from murmura.scenarios.stage.keys import Line
+from murmura.scenarios.stage.person import Person
 from murmura.schemas.manifest import TaskSpec
 
 TASKS = [TaskSpec(name="intent", kind="classification", labels=["fee", "card"])]

@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from murmura.agents.demo.desk import Desk
-from murmura.agents.demo.screen import Facts, Now, ordered, plain_line, screen
 from murmura.runtime.testing import abstained, classified, tagged
+from murmura.scenarios.stage.desk import Desk
+from murmura.scenarios.stage.screen import Facts, Now, ordered, plain_line, screen
 from murmura.schemas.manifest import TaskSpec
 
 INTENT = TaskSpec(name="intent", kind="classification", labels=[f"label_{n}" for n in range(77)])

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from murmura.agents.demo import learn
-from murmura.agents.demo.board import Board, Stage, State
-from murmura.agents.demo.desk import Desk
-from murmura.agents.demo.exam import Paper
-from murmura.agents.demo.learn import Script, Story
+from murmura.scenarios.stage.board import Board, Stage, State
+from murmura.scenarios.stage.desk import Desk
+from murmura.scenarios.stage.exam import Paper
+from murmura.scenarios.support import learn
+from murmura.scenarios.support.learn import Script, Story
 
 PAPER = Paper("intent", "new product", {f"question {number}": "loan" for number in range(8)})
 

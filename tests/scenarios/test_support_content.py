@@ -2,24 +2,21 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from murmura.runtime.store import check_folder
+from murmura.scenarios.support.place import MESSAGES, MODEL, RECIPE, ROWS
 from murmura.training.recipe import load_recipe
 
-ROOT = Path(__file__).resolve().parents[2]
-OWN = ROOT / "recipes" / "demo"
-MODEL = ROOT / "deploy" / "demo" / "model"
 SETS = ("dev-messages", "report-messages")
 TRAINED_ON = ("customers", "customers-by-queue", "out-of-scope", "entities")
 OUT_OF_SCOPE = "out_of_scope"
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (OWN / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (ROWS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def plain(text: str) -> str:
@@ -27,7 +24,7 @@ def plain(text: str) -> str:
 
 
 def queues() -> dict[str, list[str]]:
-    merge = load_recipe(ROOT / "recipes" / "demo.yaml").tasks["queue"].train[0].merge
+    merge = load_recipe(RECIPE).tasks["queue"].train[0].merge
     assert merge is not None
     return merge
 
@@ -63,7 +60,7 @@ def test_entity_spans_lie_on_words() -> None:
 
 
 def test_the_sample_messages_are_sixty_and_some_are_broken_on_purpose() -> None:
-    lines = (ROOT / "deploy" / "demo" / "messages.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = MESSAGES.read_text(encoding="utf-8").splitlines()
     messages = [json.loads(line) for line in lines]
     assert sum(isinstance(message.get("text"), str) for message in messages) >= 60
     assert sum("raw" in message or "raw_hex" in message for message in messages) >= 4

@@ -1,0 +1,15 @@
+"""The messages with known answers that this desk is asked before and after it learns."""
+
+from ..stage.exam import Source
+from .place import LEARN, ROWS
+
+_PRODUCT, _DESK = LEARN / "product-heldout.jsonl", LEARN / "desk-messages.jsonl"
+NEW_PRODUCT, NEW_QUEUE = "new product", "loans"
+SOURCES = (
+    Source("intent", NEW_PRODUCT, _PRODUCT, field="intent"),
+    Source("queue", NEW_PRODUCT, _PRODUCT, label=NEW_QUEUE),
+    Source("intent", "the desk's", _DESK, field="intent"),
+    Source("queue", "the desk's", ROWS / "report-messages.jsonl", field="queue"),
+    Source("sentiment", "the desk's", _DESK, field="sentiment"),
+    Source("entities", "the desk's", LEARN / "desk-entities.jsonl", field="slots"),
+)
