@@ -1,5 +1,6 @@
 """What may be held of delivered records: bytes by partition and in the process, and offsets that are not committed. Pure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from sys import getsizeof
 from typing import Final
@@ -41,11 +42,20 @@ class UnderWay:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.bytes = 0
+        self.on_free: Callable[[], None] = lambda: None
+        """Called when there is more room."""
 
     @property
     def bytes_left(self) -> int:
         """How much may still be begun; the last record may overdraw it."""
         return self.limit - self.bytes
+
+    def begin(self, size: int) -> None:
+        self.bytes += size
+
+    def end(self, size: int) -> None:
+        self.bytes -= size
+        self.on_free()
 
 
 def held_bytes(record: Record, text: str | None = None) -> int:

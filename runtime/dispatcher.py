@@ -143,6 +143,7 @@ class Dispatcher:
         self._idle.set()
         self.on_reopened: Callable[[list[TopicPartition]], None] = lambda partitions: None
         """Called with partitions that were full and have room again."""
+        self._under_way.on_free = self._freed
         engine.on_room(self._wake.set)
 
     # -- intake ------------------------------------------------------------------------------------------------------
@@ -184,7 +185,7 @@ class Dispatcher:
                 if not items:
                     break
                 self._enter(len(items))
-                self._under_way.bytes += waiting - self._queue.bytes
+                self._under_way.begin(waiting - self._queue.bytes)
                 self._reopen()
                 await self._pass_on(items)
 
@@ -249,10 +250,9 @@ class Dispatcher:
 
     def _send(self, outcome: Outcome, held: int) -> None:
         """Send an outcome; `held` bytes of its records are free when it has left."""
-        self.outbox.send(outcome).add_done_callback(lambda task: self._free(held))
+        self.outbox.send(outcome).add_done_callback(lambda task: self._under_way.end(held))
 
-    def _free(self, held: int) -> None:
-        self._under_way.bytes -= held
+    def _freed(self) -> None:
         self._wake.set()
         for runner in self._runners:
             runner.start()
@@ -279,7 +279,7 @@ class Dispatcher:
         if outcome.works:
             self._send(outcome, held)
         else:
-            self._free(held)
+            self._under_way.end(held)
 
     def take_back(self, entries: list[Entry]) -> None:
         """Admit records anew: the model that encoded them does not answer, and another has taken its place."""

@@ -207,14 +207,14 @@ class HandlerRunner:
         count = self._waiting[lane[0]]
         count.records -= 1
         count.bytes -= size
-        self._under_way.bytes += size
+        self._under_way.begin(size)
         self._on_enter(1)
         task = asyncio.get_running_loop().create_task(self._handle(record, progress, self._assignment))
         self._tasks.add(task)
 
         def ended(task: "asyncio.Task[bool]") -> None:
             self._tasks.discard(task)
-            self._under_way.bytes -= size
+            self._under_way.end(size)
             if self._is_finished(task) and self._lanes.get(lane) is queue:  # not cleared meanwhile
                 if queue:
                     self._turn.append(lane)

@@ -109,12 +109,16 @@ class Intake:
 
     def _is_full(self, partition: TopicPartition, progress: Progress) -> bool:
         runner = self._runners.get(partition.topic)
-        queue_is_full = runner.is_full(partition) if runner is not None else self._queue.is_full(partition)
-        return queue_is_full or progress.uncommitted >= self._bounds.uncommitted
+        # Records of a handler's topic that could not be unpacked wait in the queue.
+        return (
+            self._queue.is_full(partition)
+            or progress.uncommitted >= self._bounds.uncommitted
+            or (runner is not None and runner.is_full(partition))
+        )
 
     def _has_room(self, partition: TopicPartition) -> bool:
         runner = self._runners.get(partition.topic)
-        return runner.has_room(partition) if runner is not None else self._queue.has_room(partition)
+        return self._queue.has_room(partition) and (runner is None or runner.has_room(partition))
 
     def _read_all(
         self,

@@ -229,9 +229,13 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
                 raise
             except Exception as error:  # noqa: BLE001 - it becomes the dead letter's reason
                 offset = await self._consumer.position(partition)
-                self._dispatcher.unreadable(partition, offset, type(error).__name__)
+                full = self._dispatcher.unreadable(partition, offset, type(error).__name__)
                 self._consumer.seek(partition, offset + 1)
                 self._positions[partition] = offset + 1
+                if full:  # its dead letters are not taken as fast as they come
+                    self._paused.add(partition)
+                    self._consumer.pause(partition)
+                    return
                 stepped_over = True
                 continue
             self._receive(batches)

@@ -292,3 +292,24 @@ async def test_a_partition_that_is_there_is_asked_for_once():
     await line.settle()
     assert [(m.topic, m.partition) for m in line.broker.taken] == [("t", 2)] * 2
     assert asked == ["t"]
+
+
+class Panic(BaseException):
+    """What a panic of a Rust library is in Python."""
+
+
+async def test_a_text_that_makes_the_tokenizer_panic_is_a_dead_letter_alone(monkeypatch):
+    line = Line(FakeModel([INTENT]))
+    encode = line.engine.encode
+
+    async def panics(texts, model=None):
+        if "poison" in texts:
+            raise Panic
+        return await encode(texts, model)
+
+    monkeypatch.setattr(line.engine, "encode", panics)
+    line.receive("fine", "poison", "fine too")
+    await line.settle()
+    assert line.reasons() == ["invalid"]
+    assert sum(m.topic == "out" for m in line.broker.taken) == 2
+    assert line.committable == 3

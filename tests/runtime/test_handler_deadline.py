@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 
 import pytest
-from aiokafka.structs import ConsumerRecord
+from aiokafka.structs import ConsumerRecord, TopicPartition
 from test_dispatcher import DEAD, Broker
 from test_handlers import INTENT, PARTITION, Line
 from test_handlers_unfinished import until
@@ -13,11 +13,16 @@ from murmura.runtime.agent import Handler, Publish, agent
 from murmura.runtime.bounds import RECORD_BYTES, Bounds
 from murmura.runtime.dispatcher import Dispatcher
 from murmura.runtime.errors import SetupError
-from murmura.runtime.routes import configured_by
+from murmura.runtime.routes import configured_by, make_routes
 from murmura.runtime.settings import Settings
 from murmura.runtime.telemetry import Metrics
 from murmura.runtime.testing import FakeEngine, FakeModel
 from murmura.runtime.tracker import Tracker
+
+
+@agent(topics=["in"], tasks=["intent"], output="out")
+def answering(request, prediction):
+    return prediction.outputs
 
 
 class Slow(Handler):
@@ -203,3 +208,21 @@ def test_a_handlers_deadline_is_a_setting_and_an_agent_has_none():
     assert (reader.timeout_s, Reader.timeout_s) == (2.5, 60.0)
     with pytest.raises(SetupError, match=r"agents\.plain\.timeout_s: plain decides at once"):
         configured_by(Settings(agents={"plain": {"timeout_s": 2.5}}), [plain])
+
+
+async def test_an_agents_records_go_on_when_a_handler_frees_the_bytes_that_they_wait_for():
+    line = SlowLine(bounds=Bounds(process_bytes=8 * RECORD_BYTES))
+    line.handler.ordering, line.handler.timeout_s = "none", 60
+    line.dispatcher.reroute(make_routes([answering], line.engine.model.manifest, "test"))
+    feeding = asyncio.create_task(line.dispatcher.run())
+    await line.dispatcher.assign([PARTITION, TopicPartition("in", 0)])
+    line.send(b"gate", b"gate")
+    await asyncio.sleep(0.01)
+    line.dispatcher.receive(
+        {TopicPartition("in", 0): [ConsumerRecord("in", 0, 0, 1, 0, None, b'{"text":"a"}', None, 1, 1, ())]}
+    )
+    await asyncio.sleep(0.02)
+    assert line.broker.taken == []
+    line.handler.gate.set()
+    await until(line, lambda: [m.topic for m in line.broker.taken].count("out") == 1)
+    feeding.cancel()

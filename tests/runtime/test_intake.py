@@ -209,3 +209,21 @@ async def test_what_is_not_taken_because_the_broker_stands_is_fetched_again_afte
     assert line.receive(*[GARBAGE] * 5) == {}
     await line.settle()
     assert line.committable == 5
+
+
+async def test_unreadable_records_wait_in_the_queue_and_fill_it():
+    line = garbage_line(partition_bytes=3 * RECORD_BYTES)
+    line.broker.taking.clear()
+    assert [line.dispatcher.unreadable(PARTITION, offset, "KafkaError") for offset in (0, 0, 1, 2)] == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert line.broker.taken == []
+    reopened: list[TopicPartition] = []
+    line.dispatcher.on_reopened = reopened.extend
+    line.broker.taking.set()
+    await line.settle()
+    assert line.reasons() == ["unreadable"] * 3
+    assert (reopened, line.committable) == ([PARTITION], 3)
