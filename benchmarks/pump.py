@@ -41,8 +41,9 @@ class Carried:
 class Worker:
     """One serving process's work, in this process, with counters read from its own metrics."""
 
-    def __init__(self, serving: app.Serving) -> None:
+    def __init__(self, serving: app.Serving, group: str) -> None:
         self.metrics = serving.metrics
+        self.group = group
         self.token_budget = serving.engine.token_budget
 
     def answered(self) -> int:
@@ -84,7 +85,7 @@ async def worker(bootstrap: str, model: Model, *topics: str, cores: int = 2) -> 
     if task.done():
         task.result()
     try:
-        yield Worker(ready.result())
+        yield Worker(ready.result(), settings.group)
     finally:
         stop.set()
         await task

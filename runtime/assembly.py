@@ -21,6 +21,7 @@ from .device_watch import watch_device
 from .dispatcher import Dispatcher
 from .engine import Engine
 from .errors import SetupError
+from .fall_back import FallBack
 from .first_model import Begun, first_model
 from .health import HealthApp, HealthServer, HealthState
 from .loading import Loader
@@ -67,6 +68,7 @@ class Parts:
     source: Source
     publisher: Publisher
     watcher: ReleaseWatcher | None
+    fall_back: FallBack | None
     events: ServingEvents | None
 
     async def release(self) -> None:
@@ -77,6 +79,7 @@ class Parts:
     def loops(self, settings: Settings) -> list[Coroutine[Any, Any, None]]:
         """Return what runs for as long as the process does."""
         watching = [self.watcher.follow(), self.watcher.swap_for_ever()] if self.watcher else []
+        watching += [self.fall_back.run()] if self.fall_back else []
         telling = [self.events.run(), _tell_of_pauses(self.events, self.publisher)] if self.events else []
         return [
             self.source.pump(),
@@ -139,13 +142,14 @@ async def assemble(
     metrics.watch(in_flight=lambda: tracker.unfinished, assigned=source.assigned, paused=source.paused, lag=source.lag)
     events = _events(settings, partitions, stack)
     watch_device(engine, health, metrics, events, dispatcher.outbox.fail)
-    watcher = None
+    watcher = fall_back = None
     if loader is not None and events is not None:
         slot = ModelSlot(settings, agents, engine, dispatcher)
         slot.on_swap = partial(_describe, health, metrics, engine, settings)
         watcher = ReleaseWatcher(settings, loader, slot, events, metrics, begun=begun)
+        fall_back = FallBack(settings.model.name or "", loader, slot, engine, watcher, events)
     serving = Serving(server.url, engine, metrics, topics)
-    return Parts(serving, health, dispatcher, broker, source, publisher, watcher, events)
+    return Parts(serving, health, dispatcher, broker, source, publisher, watcher, fall_back, events)
 
 
 async def _watch(health: HealthState, dispatcher: Dispatcher) -> None:

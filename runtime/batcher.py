@@ -143,6 +143,11 @@ class Batcher:
                 self._work.put(None)
             self._threads.clear()
 
+    def let_go(self) -> None:
+        """While the device fails, answer what waits for it with Closed: somebody else will answer it sooner."""
+        if self._guard.trouble is not None:
+            self._close([*self._guard.release(), *self._policy.drain()])
+
     def take_back(self) -> None:
         """Hand what is in no run back to its sinks while the device fails: another model has taken the place of its own."""
         if self._guard.trouble is None:

@@ -263,6 +263,11 @@ class Engine(Checks):
             raise Closed("the engine is not running")
         self._batcher.submit(entries)
 
+    def let_go(self) -> None:
+        """While the device fails, answer what waits for it with Closed, and do nothing otherwise."""
+        if self._batcher is not None:
+            self._batcher.let_go()
+
     def on_room(self, callback: Callable[[], None]) -> None:
         """Call `callback` on the loop whenever `queued_tokens` has dropped. Only after `start`."""
         if self._batcher is None:

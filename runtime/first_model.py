@@ -45,7 +45,7 @@ async def first_model(settings: Settings, loader: Stages | None) -> tuple[Model,
         state = (await read_states(settings.kafka, f"{settings.prefix}.models")).get(of.name or "")
     refused: Refusal | None = None
     if loader is not None and state is not None:
-        for release in _newest_first(state):
+        for release in newest_first(state):
             try:
                 model = await loader.stage(state.name, release)
             except Exception as error:  # noqa: BLE001  (`refusal_of` logs what is nobody's verdict)
@@ -65,7 +65,7 @@ async def first_model(settings: Settings, loader: Stages | None) -> tuple[Model,
     )
 
 
-def _newest_first(state: ReleaseState) -> Iterator[Release]:
+def newest_first(state: ReleaseState) -> Iterator[Release]:
     """The current version, then the different ones before it that say their digest."""
     before = [Release(version=s.version, digest=s.digest) for s in reversed(state.history) if s.digest]
     distinct = dict.fromkeys((r.version, r.digest) for r in (state.current, *before))

@@ -81,10 +81,16 @@ class ReleaseWatcher:
         self._events = events
         self._metrics = metrics
         self._heard = self._begun.state
-        self._serves = self._begun.serves
+        self.serves = self._begun.serves
+        """The release whose version answers; None when it is the settings' folder."""
         self._first_wait_s = first_wait_s
         self._newest: ReleaseState | None = None
         self._arrived = asyncio.Event()
+
+    @property
+    def state(self) -> ReleaseState | None:
+        """What is released, as far as it has been read."""
+        return self._heard
 
     async def follow(self) -> None:
         """Read releases for ever; a broker that is away is waited for."""
@@ -167,7 +173,7 @@ class ReleaseWatcher:
     async def _consider(self, trial: _Trial) -> _Trial | None:
         """Stage a release and swap; returns the trial when it is worth another."""
         current = trial.state.current
-        if current == self._serves:
+        if current == self.serves:
             return None
         try:
             model = await self._loader.stage(self._name, Release(version=current.version, digest=current.digest))
@@ -175,7 +181,7 @@ class ReleaseWatcher:
             self._slot.put(model)
         except Exception as error:  # noqa: BLE001  (`refusal_of` logs what is nobody's verdict)
             return self._refuse(trial, refusal_of(error))
-        self._serves = current
+        self.serves = current
         self._metrics.swap("swapped")
         log.info("model swapped", model=self._name, version=current.version, previous=before)
         self._tell(ServingEventKind.MODEL_SWAPPED, trial, before)

@@ -211,6 +211,9 @@ class FakeEngine(Checks):
     def on_room(self, callback: Callable[[], None]) -> None:
         self._room.append(callback)
 
+    def let_go(self) -> None:
+        """Nothing waits here."""
+
     def submit(self, entries: Iterable[Entry]) -> None:
         self._refuse_closed()
         asyncio.get_running_loop().call_soon(self._answer, [*entries])

@@ -13,6 +13,8 @@ MESSAGE_CHARACTERS: Final = 500
 class ServingEventKind(StrEnum):
     MODEL_SWAPPED = "model.swapped"
     MODEL_REJECTED = "model.rejected"
+    MODEL_FELL_BACK = "model.fell_back"
+    """A version before the released one serves here, because the device fails with that."""
     PAUSED = "paused"
     RESUMED = "resumed"
     DEVICE_FAILED = "device.failed"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import urllib.error
 import urllib.request
 from contextlib import asynccontextmanager
@@ -123,3 +124,31 @@ async def test_a_device_that_stays_broken_ends_the_process_and_another_answers_e
         results = await desk.read(desk.classified, 300)
     assert sorted(ids(results)) == sorted(f"r{number}" for number in range(300))
     assert await desk.committed() == await desk.ends()
+
+
+async def test_what_waited_for_a_model_that_fails_is_answered_by_the_one_that_takes_its_place(desk, model, tiny_model):
+    async with serving(desk, model, probe_pause_s=5) as (parts, _):
+        model.runner.broken = "CUDA failure 2: out of memory ; GPU=0"
+        await desk.send(*requests(0, 300))
+        while parts.engine.trouble is None:
+            await asyncio.sleep(0.02)
+        other = Model.load(tiny_model, device="cpu")
+        other.manifest = other.manifest.model_copy(update={"version": 77})
+        parts.engine.swap(other)
+        results = await desk.read(desk.classified, 300)
+    assert sorted(ids(results)) == sorted(f"r{number}" for number in range(300))
+    assert {json.loads(record.value)["model"]["version"] for record in results} == {77}
+    assert await desk.read(desk.dead_letters, 0) == []
+    assert await desk.committed() == await desk.ends()
+
+
+async def test_a_process_that_is_asked_to_end_while_its_device_fails_does_so_at_once_and_commits_nothing(desk, model):
+    async with serving(desk, model) as (parts, _):
+        model.runner.broken = "CUDA failure 2: out of memory ; GPU=0"
+        await desk.send(*requests(0, 100))
+        while parts.engine.trouble is None:
+            await asyncio.sleep(0.02)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    assert sum((await desk.committed()).values()) == 0
+    assert await desk.read(desk.dead_letters, 0) == []

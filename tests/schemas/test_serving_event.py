@@ -45,6 +45,7 @@ def test_the_events_are_those_of_the_contract():
     assert {kind.value for kind in ServingEventKind} == {
         "model.swapped",
         "model.rejected",
+        "model.fell_back",
         "paused",
         "resumed",
         "device.failed",
