@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..schemas.manifest import ModelManifest, TaskKind, TaskSpec, Thresholds
 from .errors import SetupError
+from .long_texts import Windows
 from .routing import Rule
 
 if TYPE_CHECKING:
@@ -148,6 +149,8 @@ class Agent:
     kinds: frozenset[TaskKind] = frozenset({"classification", "multi_label", "tagging"})
     by_default: Callable[[TaskSpec], bool] = lambda task: True
     thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
+    windows: Windows | None = None
+    """How texts are read that are longer than the model's limit; None: their beginning is answered, and `truncated` says so."""
     ordering: Literal["none"] = "none"
     routing: tuple[Rule, ...] = ()
     """By the settings: where a request goes on to, by the outputs that were decided on."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from .batch_policy import Entry
 from .batcher import Batcher
 from .errors import Closed, ModelFailed, MurmuraError
+from .long_texts import Windows
 
 CHUNK = 256
 
@@ -18,6 +19,7 @@ class Encodes(Protocol):
     """What is needed of a model here."""
 
     def encode(self, texts: Sequence[str], /) -> Sequence[Any]: ...
+    def encode_windows(self, texts: Sequence[str], windows: Sequence[Windows | None], /) -> Sequence[Any]: ...
 
 
 class Callers:
@@ -146,10 +148,10 @@ def _encode_or_error(model: Encodes, text: str) -> Any:
         return error
 
 
-def encode(model: Encodes, texts: Sequence[str]) -> Sequence[Any]:
-    """Tokenise a chunk. A panic of the library, which is a BaseException, is raised as ModelFailed: it is about a text."""
+def encode(model: Encodes, texts: Sequence[str], windows: Sequence[Windows | None] | None = None) -> Sequence[Any]:
+    """Tokenise a chunk, its long texts in `windows` where they are given. A panic of the library, which is a BaseException, is raised as ModelFailed: it is about a text."""
     try:
-        return model.encode(texts)
+        return model.encode(texts) if windows is None else model.encode_windows(texts, windows)
     except Exception:
         raise
     except BaseException as error:

@@ -50,6 +50,8 @@ class Deciding:
                 outcome.trace(delivery.span, error)
                 continue
             outcome.works.append((delivery.record, delivery.progress))
+            if entry.encoded.truncated:
+                self._metrics.truncated(delivery.request.topic)
             if delivery.span is not None:
                 outcome.trace(delivery.span.answered(*model, len(entries)))
             for bound, tasks in delivery.asked:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from tokenizers import Encoding
 
 from ..schemas.manifest import TaskSpec, Thresholds
-from .windows import Merge, as_binary_logits, as_logits, merge_labels, merge_spans
+from .long_texts import Merge
+from .windows import as_binary_logits, as_logits, merge_labels, merge_spans
 
 Floats = npt.NDArray[np.floating[Any]]
 Output = dict[str, Any]

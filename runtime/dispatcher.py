@@ -21,6 +21,7 @@ from .errors import Closed, RecordError, place_of
 from .handlers import HandlerRunner
 from .intake import Batches, Full, Intake, Queue, unreadable
 from .logs import get_logger
+from .long_texts import Windows
 from .outbox import Outbox, Outcome, PublisherLike
 from .reviews import Reviews
 from .routes import Route
@@ -47,7 +48,9 @@ class EngineLike(Protocol):
     async def predict(
         self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None
     ) -> Prediction: ...
-    async def encode(self, texts: Sequence[str], model: Any = None) -> Sequence[Any]: ...
+    async def encode(
+        self, texts: Sequence[str], model: Any = None, windows: Sequence[Windows | None] | None = None
+    ) -> Sequence[Any]: ...
     def submit(self, entries: Iterable[Entry]) -> None: ...
     def let_go(self) -> None: ...
     def on_room(self, callback: Callable[[], None]) -> None: ...
@@ -206,7 +209,9 @@ class Dispatcher:
             if delivery.route is routes[delivery.record.topic] or self._reroute(delivery, routes)
         ]
         try:
-            encoded = await self._engine.encode([delivery.request.text for delivery in deliveries], model)
+            texts = [delivery.request.text for delivery in deliveries]
+            windows = [delivery.route.windows for delivery in deliveries]
+            encoded = await self._engine.encode(texts, model, windows if any(windows) else None)
         except (Closed, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - a panic of the tokenizer is no Exception

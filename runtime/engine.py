@@ -18,6 +18,7 @@ from .breaker import BreakerLimits
 from .calibration import Calibration, calibrate, warm_up
 from .callers import Callers, encode
 from .errors import Closed, DeviceFailed, ModelFailed, RecordError, SetupError
+from .long_texts import Windows
 
 ON_CPU = "cpu"
 ACCELERATOR_IN_FLIGHT = 2
@@ -36,6 +37,7 @@ class EngineModel(BatchModel, Protocol):
     @property
     def tasks(self) -> Mapping[str, TaskSpec]: ...
     def encode(self, texts: Sequence[str], /) -> Sequence[Any]: ...
+    def encode_windows(self, texts: Sequence[str], windows: Sequence[Windows | None], /) -> Sequence[Any]: ...
 
 
 class Checks:
@@ -248,14 +250,22 @@ class Engine(Checks):
             self._batcher.model = model
             self._batcher.take_back()
 
-    async def encode(self, texts: Sequence[str], model: EngineModel | None = None) -> Sequence[Any]:
+    async def encode(
+        self,
+        texts: Sequence[str],
+        model: EngineModel | None = None,
+        windows: Sequence[Windows | None] | None = None,
+    ) -> Sequence[Any]:
         """Tokenise a chunk in the tokeniser's thread, in turn with other chunks. `check` the texts before.
 
-        `model` (default: the one that serves now) is then the `model` of the entries that are made of it.
+        `model` (default: the one that serves now) is then the `model` of the entries that are made of it. `windows` says
+        of each text how it is read when it is longer than the model's limit; None: its beginning.
         """
         if self._batcher is None:
             raise Closed("the engine is not running")
-        return await asyncio.get_running_loop().run_in_executor(self._tokenizer, encode, model or self.model, texts)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._tokenizer, encode, model or self.model, texts, windows
+        )
 
     def submit(self, entries: Iterable[Entry]) -> None:
         """Queue tokenised entries, first in, first out. Never waits; raises Closed when not running."""

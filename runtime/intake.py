@@ -133,6 +133,7 @@ class Intake:
         one_more = left >= self._queue.lane_bytes  # nothing waits, so one record is taken, however large
         items: list[Waiting[Delivery | Rejected]] = []
         left_at = None
+        most_tokens = max_tokens if route.windows is None else max_tokens * route.windows.most
         for record in records:
             item = self._read(record, progress, route)
             size = item.bytes
@@ -145,7 +146,7 @@ class Intake:
             left -= size
             tokens = 1
             if isinstance(item, Delivery):
-                tokens = estimated_tokens(item.request.text, max_tokens)
+                tokens = estimated_tokens(item.request.text, most_tokens)
                 if self._tracing is not None:
                     item.trace(self._tracing)
             items.append((item, tokens, size))

@@ -14,6 +14,7 @@ METRICS: Final = (
     Metric("murmura_records_total", "counter", ("agent", "topic", "outcome"),
            "Records finished: answered, silent (the agent chose to say nothing), dead_letter"),
     Metric("murmura_dead_letters_total", "counter", ("agent", "reason"), "Dead letters; no agent: not even decoded"),
+    Metric("murmura_truncated_total", "counter", ("topic",), "Texts longer than what was read of them"),
     Metric("murmura_end_to_end_seconds", "histogram", ("agent",),
            "From the request's timestamp to the acknowledgement of its result"),
     Metric("murmura_queue_seconds", "histogram", (), "A record's wait between its arrival and its forward pass"),

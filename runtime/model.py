@@ -15,10 +15,11 @@ from ..schemas.serving_event import RejectReason
 from .decoding import DECODERS, MergedRows, Output, Rows
 from .errors import ModelFailed, ModelRefused
 from .graph_format import refuse_external_data
+from .long_texts import Windows
 from .session import Array, Device, Runner, open_session
 from .store import open_checked, opened_path, read_checked, read_manifest
 from .tokenizing import Encoded, TextEncoder, read_tokenizer
-from .windows import WindowedText, WindowEncoder, Windows
+from .windows import WindowedText, WindowEncoder
 
 __all__ = ["Encoded", "Logits", "Model"]
 

@@ -20,6 +20,7 @@ from .agent import Agent, Handler
 from .agent_options import read_options
 from .errors import SetupError
 from .feedback import known_labels
+from .long_texts import Windows
 from .result_envelope import ResultEnvelope
 from .routing import Rule
 from .settings import AgentSettings, Settings
@@ -58,6 +59,8 @@ class Route:
     """What each answers when a request names no tasks."""
     tasks: tuple[str, ...]
     thresholds: Mapping[str, Thresholds] | None
+    windows: Windows | None = None
+    """How texts are read that are longer than the model's limit; None: their beginning."""
 
 
 @overload
@@ -78,6 +81,20 @@ def configured(agent: Agent | Handler, settings: AgentSettings | None) -> Agent 
         tasks=tuple(settings.tasks) if settings.tasks else agent.tasks,
         output=settings.output or agent.output,
         thresholds={**agent.thresholds, **settings.thresholds},
+        windows=_windows(agent, settings),
+    )
+
+
+def _windows(agent: Agent, settings: AgentSettings) -> Windows | None:
+    if settings.long_texts == "cut" or (settings.long_texts is None and agent.windows is None):
+        return None
+    declared = agent.windows or Windows()
+    overlap = settings.window_overlap
+    return Windows(
+        most=settings.max_windows or declared.most,
+        tokens=settings.window_tokens or declared.tokens,
+        overlap=declared.overlap if overlap is None else overlap,
+        merge=settings.window_scores or declared.merge,
     )
 
 
@@ -246,7 +263,20 @@ def _route(topic: str, bound: Sequence[BoundAgent], manifest: ModelManifest) -> 
                     "set the same, or give one of them its own topic"
                 )
     merged = {task: _merge(manifest.task(task).thresholds, new) for task, (_, new) in overrides.items()}
-    return Route(topic, tuple(bound), tuple((b, b.tasks) for b in bound), tasks, merged or None)
+    asked = tuple((b, b.tasks) for b in bound)
+    return Route(topic, tuple(bound), asked, tasks, merged or None, _shared_windows(topic, bound))
+
+
+def _shared_windows(topic: str, bound: Sequence[BoundAgent]) -> Windows | None:
+    first = bound[0].agent
+    for other in (b.agent for b in bound[1:]):
+        if other.windows != first.windows:
+            # One forward pass and one decoding serve them all.
+            raise SetupError(
+                f"agents {first.name} and {other.name} both read {topic} and read long texts differently (long_texts and its "
+                "windows): set the same, or give one of them its own topic"
+            )
+    return first.windows
 
 
 def _merge(of_manifest: Thresholds, new: Thresholds) -> Thresholds:

@@ -124,6 +124,24 @@ class AgentSettings(Section):
     """What the agent's own model (`options_model`) checks once the agent is known; it may hold secrets."""
     timeout_s: Seconds | None = None
     """Of a handler: a record that it has not finished by then is a dead letter."""
+    long_texts: Literal["cut", "windows"] | None = None
+    """Texts longer than the model's limit: their beginning is answered, or all of it in overlapping windows. All agents of a
+    topic share what is read. Default: as the agent declares, which is `cut`."""
+    max_windows: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Of a text; what lies behind them is not read, and the result says `truncated`. Default: 64."""
+    window_tokens: Annotated[int, Field(ge=8)] | None = None
+    """Default: the model's limit. Shorter ones find more of a model that has learned from short texts, and cost more."""
+    window_overlap: Annotated[int, Field(ge=0)] | None = None
+    """Tokens that neighbours share, at most half of a window. Default: a quarter."""
+    window_scores: Literal["max", "mean"] | None = None
+    """How the labels' scores of the windows become the text's. Default: `max`, one window that is sure decides."""
+
+    @model_validator(mode="after")
+    def _windows_are_asked_for(self) -> Self:
+        names = ("max_windows", "window_tokens", "window_overlap", "window_scores")
+        if self.long_texts == "cut" and (given := [name for name in names if getattr(self, name) is not None]):
+            raise ValueError(f"{given[0]} clashes with long_texts cut: set long_texts to windows")
+        return self
 
 
 class ReviewSettings(Section):

@@ -67,6 +67,7 @@ class Metrics:
         self._records = counter("murmura_records_total")
         self._dead_letters = counter("murmura_dead_letters_total")
         self._commits = counter("murmura_commits_total", "ok", "failed")
+        self._truncated = counter("murmura_truncated_total")
         self._send_retries = counter("murmura_send_retries_total")
         self._swaps = counter("murmura_model_swaps_total", "swapped", "rejected", "stale")
         self._feedback = counter("murmura_feedback_total")
@@ -110,6 +111,10 @@ class Metrics:
     def silent(self, agent: str, topic: str, records: int = 1) -> None:
         """The agent decided to publish nothing for so many records."""
         self._records.add((agent, topic, "silent"), records)
+
+    def truncated(self, topic: str) -> None:
+        """A text was longer than what is read of it, and was answered on that."""
+        self._truncated.add((topic,))
 
     def dead_letter(self, agent: str | None, topic: str, reason: str, records: int = 1) -> None:
         self._dead_letters.add((agent or "", reason), records)

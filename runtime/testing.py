@@ -19,8 +19,10 @@ import numpy.typing as npt
 from ..schemas.manifest import EncoderSpec, FileEntry, ModelManifest, TaskSpec
 from .agent import Prediction
 from .batch_policy import Entry
+from .callers import encode
 from .engine import Checks, EngineModel
 from .errors import Closed, DeviceFailed, ModelFailed
+from .long_texts import Windows
 
 Output = dict[str, Any]
 SPECIAL_TOKENS = 2
@@ -133,6 +135,14 @@ class FakeModel:
     def encode(self, texts: Sequence[str]) -> list[FakeEncoded]:
         return [FakeEncoded(text, self.manifest.limits.max_tokens) for text in texts]
 
+    def encode_windows(self, texts: Sequence[str], windows: Sequence[Windows | None]) -> list[FakeEncoded]:
+        """Return texts of which as much is read as so many windows hold."""
+        limit = self.manifest.limits.max_tokens
+        return [
+            FakeEncoded(text, limit if how is None else how.most * limit)
+            for text, how in zip(texts, windows, strict=True)
+        ]
+
     def run(self, batch: Sequence[FakeEncoded]) -> list[str]:
         """Return the texts in place of logits. Sleeps `run_s` with the GIL released, as a session does."""
         texts = [encoded.text for encoded in batch]
@@ -204,9 +214,14 @@ class FakeEngine(Checks):
     def swap(self, model: EngineModel) -> None:
         self.model = model
 
-    async def encode(self, texts: Sequence[str], model: EngineModel | None = None) -> list[Any]:
+    async def encode(
+        self,
+        texts: Sequence[str],
+        model: EngineModel | None = None,
+        windows: Sequence[Windows | None] | None = None,
+    ) -> list[Any]:
         self._refuse_closed()
-        return [*(model or self.model).encode(texts)]
+        return [*encode(model or self.model, texts, windows)]
 
     def on_room(self, callback: Callable[[], None]) -> None:
         self._room.append(callback)

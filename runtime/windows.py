@@ -5,38 +5,21 @@ an answer does not depend on its neighbours, so the windows of a text may be run
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
+from .long_texts import Merge, Windows
 from .tokenizing import Encoded
 
 Floats = npt.NDArray[np.floating[Any]]
 Output = dict[str, Any]
-Merge = Literal["max", "mean"]
 
-MAX_WINDOWS: Final = 64
 # As in `tokenizing`: so many characters a token are read before the rest of a text is left out.
 _CHARACTERS_PER_TOKEN: Final = 24
 _LEAST_SCORE: Final = 1e-12
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """How the long texts of a topic are read. Equal ones may share a forward pass and a decoding."""
-
-    most: int = MAX_WINDOWS
-    """Windows of one text; what lies behind them is not read, and the answer says `truncated`."""
-    tokens: int | None = None
-    """Of a window; None: the model's limit. Short windows find more of a model that has learned from short texts, and
-    take more of them for a text."""
-    overlap: int | None = None
-    """Tokens that neighbours share; None: a quarter of a window. At most half of it."""
-    merge: Merge = "max"
-    """How the scores of the windows become the text's."""
 
 
 class WindowedText:

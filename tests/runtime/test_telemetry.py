@@ -24,6 +24,7 @@ CONTRACT = {
     ("murmura_breaker_open", "gauge", ()),
     ("murmura_commits_total", "counter", ("outcome",)),
     ("murmura_send_retries_total", "counter", ()),
+    ("murmura_truncated_total", "counter", ("topic",)),
     ("murmura_model_swaps_total", "counter", ("outcome",)),
     ("murmura_feedback_total", "counter", ("agent", "task", "version", "verdict")),
     ("murmura_feedback_new_labels_total", "counter", ("task",)),
@@ -46,6 +47,7 @@ def used_metrics() -> Metrics:
     metrics.dead_letter(None, "tickets", "not_json")
     metrics.commit(ok=True)
     metrics.send_retry(2)
+    metrics.truncated("tickets")
     metrics.swap("swapped")
     metrics.feedback("classification", "intent", "3", "correction")
     metrics.new_labels("intent", 1)
