@@ -302,7 +302,7 @@ async def test_a_text_that_makes_the_tokenizer_panic_is_a_dead_letter_alone(monk
     line = Line(FakeModel([INTENT]))
     encode = line.engine.encode
 
-    async def panics(texts, model=None):
+    async def panics(texts, model=None, windows=None):
         if "poison" in texts:
             raise Panic
         return await encode(texts, model)
