@@ -8,9 +8,9 @@ from ..schemas.deadletter import DeadLetterReason as Reason
 from .agent import Incoming
 from .bounds import held_bytes
 from .errors import RecordError
+from .outbox import NotesFinished
 from .routes import Asked, Route
 from .tracing import Span, Tracing
-from .tracker import Progress
 
 
 class Attempt(NamedTuple):
@@ -29,7 +29,7 @@ FIRST_ATTEMPT: Final = Attempt()
 class Delivery:
     """The record itself, the request in it, and where to note that it is finished.
 
-    `record` has the coordinates that results and dead letters name. `progress` notes the offset that was delivered.
+    `record` has the coordinates that results and dead letters name. `progress` notes that it is finished.
     """
 
     __slots__ = ("asked", "attempt", "bytes", "progress", "record", "request", "route", "span")
@@ -39,7 +39,7 @@ class Delivery:
     route: Route
 
     def __init__(
-        self, record: ConsumerRecord, progress: Progress, request: Incoming, attempt: Attempt = FIRST_ATTEMPT
+        self, record: ConsumerRecord, progress: NotesFinished, request: Incoming, attempt: Attempt = FIRST_ATTEMPT
     ) -> None:
         self.record = record
         self.progress = progress
@@ -102,7 +102,7 @@ class Rejected:
     __slots__ = ("bytes", "message", "progress", "reason", "record", "request")
 
     def __init__(
-        self, record: ConsumerRecord, progress: Progress, request: Incoming | None, error: RecordError
+        self, record: ConsumerRecord, progress: NotesFinished, request: Incoming | None, error: RecordError
     ) -> None:
         self.record = record
         self.progress = progress

@@ -89,6 +89,15 @@ class Intake:
             self._full[partition] = progress
         return partition in self._full
 
+    def requeue(self, partition: TopicPartition, delivery: Delivery, max_tokens: int) -> None:
+        """Queue another attempt at a record of `partition`, behind what waits of it. It takes its turn with its route's topic.
+
+        Its offset is noted already, so only the bytes count. They may go above the partition's bound: whoever holds records
+        for another attempt bounds them.
+        """
+        tokens = estimated_tokens(delivery.request.text, max_tokens)
+        self._queue.add(delivery.route.topic, partition, [(delivery, tokens, delivery.bytes)])
+
     def reopened(self) -> list[TopicPartition]:
         """Return the partitions that were full and have room again; each is told once."""
         if not self._full:

@@ -13,7 +13,6 @@ from .errors import Closed, DeliveryError, MurmuraError, RecordError
 from .logs import get_logger
 from .telemetry import Metrics
 from .tracing import Span
-from .tracker import Progress
 
 log = get_logger(__name__)
 
@@ -21,6 +20,12 @@ log = get_logger(__name__)
 Owner = tuple[ConsumerRecord, str | None, bool]
 """The record that a message is about, the agent whose message it is, and whether it is essential: then no dead letter takes
 its place, and when it is refused, the record is not finished and the process ends. A plain tuple: one is made a message."""
+
+
+class NotesFinished(Protocol):
+    """Where to note that a delivered record is finished: `tracker.Progress` of its partition."""
+
+    def finish(self, offset: int) -> None: ...
 
 
 class PublisherLike(Protocol):
@@ -44,7 +49,7 @@ class Outcome:
         self.messages: list[Message] = []
         self.owners: list[Owner] = []
         """One for each message."""
-        self.works: list[tuple[ConsumerRecord, Progress]] = []
+        self.works: list[tuple[ConsumerRecord, NotesFinished]] = []
         self.answered: dict[tuple[str, str], list[int]] = {}
         """(agent, topic) to the timestamps (ms) of the requests that it answered."""
 
@@ -111,7 +116,7 @@ class Outbox:
         """Wait until the broker takes what is sent."""
         await self._publisher.taking.wait()
 
-    def reject(self, outcome: Outcome, record: ConsumerRecord, progress: Progress, error: RecordError) -> None:
+    def reject(self, outcome: Outcome, record: ConsumerRecord, progress: NotesFinished, error: RecordError) -> None:
         """Add a record that nobody answers: its dead letter is all that comes of it."""
         outcome.works.append((record, progress))
         self.dead_letter(outcome, record, error, None)
