@@ -26,7 +26,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 from real_kafka import make_topics, real_kafka
 
-DEMO_MODEL = Path(__file__).parents[1] / "deploy/demo/model"
+DEMO_MODEL = Path(__file__).parents[1] / "scenarios/support/model"
 GARBAGE, GOOD = b"garbage", b'{"text":"hi there"}'
 ATTACHMENT = json.dumps({"text": "where is my card?", "attachment": "x" * 200_000}).encode()
 TOPICS = ("classification.requests", "classification.results", "analysis.requests", "analysis.results", "deadletters")
