@@ -16,6 +16,7 @@ from .decoding import DECODERS, MergedRows, Output, Rows
 from .errors import ModelFailed, ModelRefused
 from .graph_format import refuse_external_data
 from .long_texts import Windows
+from .reference import check_reference, no_sample, read_reference
 from .session import Array, Device, Runner, open_session
 from .store import open_checked, opened_path, read_checked, read_manifest
 from .tokenizing import Encoded, TextEncoder, read_tokenizer
@@ -99,8 +100,6 @@ class Model:
 
     def reproduce(self, folder: Path, *, required: bool = False) -> None:
         """Run the folder's reference sample; ModelRefused unless it comes out as stored, or when a required one is not there."""
-        from .reference import check_reference, no_sample, read_reference  # noqa: PLC0415  (it calls the model)
-
         there = self.manifest.path_of("reference") is not None
         reference = read_reference(_read(folder, self.manifest, "reference", True)) if there else {"texts": []}
         self._reference = reference if there else None
@@ -118,8 +117,6 @@ class Model:
 
         The sample is the one of `reproduce`. For a model that has answered: what fails now is the device.
         """
-        from .reference import check_reference  # noqa: PLC0415  (it calls the model)
-
         if self._reference is None:
             self.run(self.encode(["a"]))
         else:

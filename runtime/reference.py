@@ -4,23 +4,31 @@ A model is served only when it gives them again: the same decisions, and scores 
 """
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol
 
 import numpy as np
 
+from ..schemas.manifest import TaskSpec
 from ..schemas.serving_event import RejectReason
 from .decoding import Floats, sigmoid, softmax
 from .errors import ModelRefused
-
-if TYPE_CHECKING:
-    from .model import Model
 
 TOLERANCE: Final = 1e-3
 Reference = dict[str, Any]
 
 
-def make_reference(model: "Model", texts: Sequence[str]) -> Reference:
+class Answering(Protocol):
+    """What a reference sample asks of a model."""
+
+    tasks: dict[str, TaskSpec]
+
+    def batches(self, texts: Sequence[str], /) -> Iterable[tuple[Any, Any]]: ...
+
+    def run(self, texts: Any, /) -> Any: ...
+
+
+def make_reference(model: Answering, texts: Sequence[str]) -> Reference:
     """Return `{"texts", "outputs": {task: logits per text}}`: [C] per text, for tagging [tokens, C]. JSON-ready."""
     outputs: dict[str, list[Any]] = {name: [] for name in model.tasks}
     for batch, _ in model.batches(texts):
@@ -53,7 +61,7 @@ def no_sample(where: str) -> ModelRefused:
     return ModelRefused(message, RejectReason.NOT_REPRODUCED)
 
 
-def check_reference(model: "Model", reference: Reference) -> None:
+def check_reference(model: Answering, reference: Reference) -> None:
     """Raise ModelRefused unless the model gives the stored decisions, and the stored scores within `TOLERANCE`."""
     try:
         found = make_reference(model, reference["texts"])["outputs"]
