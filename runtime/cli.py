@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import cli_config, cli_doctor, cli_models, cli_publish, cli_serve, cli_tail, cli_topics
+from . import cli_asyncapi, cli_config, cli_doctor, cli_models, cli_publish, cli_serve, cli_tail, cli_topics
 from .discovery import find_commands, missing_extra
 from .errors import MurmuraError, SetupError
 
@@ -56,6 +56,7 @@ def build() -> typer.Typer:
         cli_tail.tail,
         cli_topics.topics,
         cli_doctor.doctor,
+        cli_asyncapi.asyncapi,
     ):
         app.command()(command)
     app.add_typer(cli_models.models_app, name="models")

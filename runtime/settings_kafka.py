@@ -3,11 +3,14 @@
 import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
 from ..schemas.topics import DEAD_LETTER_ROOM_BYTES, LARGE_VALUE_BYTES
+
+CLIENT_ID: Final = "murmura"
+"""Under which the broker's logs, metrics and quotas know the client that fetches."""
 
 
 def _kafka_name(name: str) -> str:

@@ -15,6 +15,7 @@ from .dispatcher import Dispatcher
 from .health import HealthState
 from .logs import get_logger
 from .settings import KafkaSettings
+from .settings_kafka import CLIENT_ID
 from .telemetry import Metrics
 from .tracker import Tracker
 
@@ -33,6 +34,7 @@ def make_broker(kafka: KafkaSettings) -> KafkaBroker:
         kafka.bootstrap_servers.split(","),
         security=_security(kafka),
         request_timeout_ms=kafka.request_timeout_ms,
+        client_id=CLIENT_ID,
         allow_auto_create_topics=False,
         logger=None,
     )

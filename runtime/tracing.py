@@ -11,11 +11,14 @@ import asyncio
 import re
 import sys
 import threading
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 from zlib import crc32
 
 from .errors import SetupError
 from .records import Record, names_of
+from .settings_kafka import CLIENT_ID
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from .agent import Incoming
     from .settings import Settings
 
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
+"""The version of OpenTelemetry's semantic conventions that the attributes follow."""
 _FLAGS: Final = 54
 """Where the last digit of the flags stands: `00-<32 digits>-<16 digits>-<2 digits>`."""
 _SAMPLED: Final = frozenset(b"13579bdf")
@@ -67,33 +72,45 @@ class Span:
 class Tracing:
     """Begins spans. One for a process; `stop` exports what is left."""
 
-    def __init__(self, exporter: "SpanExporter", sample_ratio: float, *, app: str, group: str = "") -> None:
+    def __init__(
+        self, exporter: "SpanExporter", sample_ratio: float, *, app: str, group: str = "", server: str = ""
+    ) -> None:
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  (an extra)
         from opentelemetry.sdk.trace import TracerProvider, sampling  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
-        resource = Resource({"service.name": "murmura", "service.namespace": app})
+        # OTEL_RESOURCE_ATTRIBUTES adds to these.
+        resource = Resource.create({"service.name": "murmura", "service.namespace": app,
+                                    "service.version": version("murmura"), "service.instance.id": str(uuid4())})  # fmt: skip
         # Sampling is decided here, before anything of theirs runs; its end is ours too, not the interpreter's.
         self._provider = TracerProvider(sampler=sampling.ALWAYS_ON, resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
-        self._tracer = self._provider.get_tracer("murmura")
+        self._tracer = self._provider.get_tracer("murmura", version("murmura"), schema_url=SCHEMA_URL)
         self._below = int(sample_ratio * 2**32)
-        self._fixed = {"messaging.system": "kafka", "messaging.operation.type": "process",
-                       "messaging.consumer.group.name": group}  # fmt: skip
+        host, _, port = server.partition(",")[0].strip().rpartition(":")
+        self._fixed: dict[str, str | int] = {
+            "messaging.system": "kafka",
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.consumer.group.name": group,
+            "messaging.client.id": CLIENT_ID,
+            **({"server.address": host.strip("[]"), "server.port": int(port)} if port.isdigit() else {}),
+        }
 
     @classmethod
     def configured(cls, settings: "Settings") -> "Tracing | None":
         """Return what the settings ask for, None for nothing. SetupError without the extra."""
-        of = settings.tracing
-        if of.exporter == "none":
+        chosen = settings.tracing
+        if chosen.exporter == "none":
             return None
         try:
-            exporter = _exporter(of.exporter, of.endpoint)
+            exporter = _exporter(chosen.exporter, chosen.endpoint)
         except ImportError as error:
             raise SetupError(
-                f"tracing.exporter {of.exporter} needs {error.name}, which is not installed: pip install 'murmura[tracing]'"
+                f"tracing.exporter {chosen.exporter} needs {error.name}, which is not installed: pip install 'murmura[tracing]'"
             ) from None
-        return cls(exporter, of.sample_ratio, app=settings.app, group=settings.group)
+        server = settings.kafka.bootstrap_servers
+        return cls(exporter, chosen.sample_ratio, app=settings.app, group=settings.group, server=server)
 
     def begin(self, record: Record, request_id: str, traceparent: bytes | None) -> Span | None:
         """Return the span of a record that is sampled, else None."""
@@ -130,8 +147,15 @@ class Tracing:
             "messaging.destination.name": record.topic,
             "messaging.destination.partition.id": str(record.partition),
             "messaging.kafka.offset": record.offset,
+            # Kafka gives messages no id of their own; their place is one. A request's id is the same at all hops.
+            "messaging.message.id": f"{record.topic}/{record.partition}/{record.offset}",
+            "messaging.message.conversation_id": request_id,
             "murmura.request_id": request_id,
         }
+        if record.value is None:
+            attributes["messaging.kafka.message.tombstone"] = True
+        else:
+            attributes["messaging.message.body.size"] = len(record.value)
         started = self._tracer.start_span(
             f"process {record.topic}", context, kind=SpanKind.CONSUMER, attributes=attributes
         )

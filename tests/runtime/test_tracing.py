@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 from aiokafka.structs import ConsumerRecord
@@ -18,7 +19,7 @@ from murmura.runtime.rehearsal import rehearse
 from murmura.runtime.routing import Rule
 from murmura.runtime.settings import Settings, TracingSettings
 from murmura.runtime.testing import FakeModel
-from murmura.runtime.tracing import Tracing
+from murmura.runtime.tracing import SCHEMA_URL, Tracing
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SPAN = "b7ad6b7169203331"
@@ -36,7 +37,7 @@ def parent(flags: str = "01", version: str = "00", more: str = "") -> bytes:
 class Traced:
     def __init__(self, ratio: float = 1.0) -> None:
         self.exporter = InMemorySpanExporter()
-        self.tracing = Tracing(self.exporter, ratio, app="desk", group="murmura.desk")
+        self.tracing = Tracing(self.exporter, ratio, app="desk", group="murmura.desk", server="kafka:9092,other:1")
 
     async def rehearse(self, agents, *requests, **settings):
         made = Settings(app="desk", **settings)
@@ -122,7 +123,14 @@ async def test_one_trace_spans_two_hops():
     assert first.end_time > first.start_time
     assert dict(first.attributes) == {
         "messaging.system": "kafka",
+        "messaging.operation.name": "process",
         "messaging.operation.type": "process",
+        "messaging.client.id": "murmura",
+        "messaging.message.id": "murmura.classification.requests/0/0",
+        "messaging.message.conversation_id": "1",
+        "messaging.message.body.size": 28,
+        "server.address": "kafka",
+        "server.port": 9092,
         "messaging.consumer.group.name": "murmura.desk",
         "messaging.destination.name": "murmura.classification.requests",
         "messaging.destination.partition.id": "0",
@@ -134,7 +142,37 @@ async def test_one_trace_spans_two_hops():
     carried = [dict(message.headers)["traceparent"].decode() for message in answers.published]
     assert {trace.split("-")[1] for trace in carried} == {f"{first.context.trace_id:032x}"}
     assert carried[0].split("-")[2] == f"{first.context.span_id:016x}"
-    assert first.resource.attributes["service.namespace"] == "desk"
+    resource = first.resource.attributes
+    assert (resource["service.name"], resource["service.namespace"]) == ("murmura", "desk")
+    assert resource["service.version"] == version("murmura")
+    assert len(resource["service.instance.id"]) == 36
+    assert first.instrumentation_scope.schema_url == SCHEMA_URL
+
+
+def test_every_attribute_is_one_of_the_convention():
+    from opentelemetry.semconv._incubating.attributes import messaging_attributes as names
+    from opentelemetry.semconv.schemas import Schemas
+
+    known = {value for name, value in vars(names).items() if name.startswith("MESSAGING_") and isinstance(value, str)}
+    span = Traced().tracing.begin(record(), "1", None)
+    used = {name for name in span._span.attributes if name.startswith("messaging.")}
+    assert used <= known
+    assert {"messaging.operation.name", "messaging.system", "messaging.operation.type"} <= used
+    assert SCHEMA_URL in {schema.value for schema in Schemas}
+
+
+def test_a_record_without_a_value_is_a_tombstone():
+    empty = ConsumerRecord("in", 0, 1, 0, 0, b"k", None, None, 0, -1, ())
+    span = Traced().tracing.begin(empty, "1", None)
+    assert span._span.attributes["messaging.kafka.message.tombstone"] is True
+    assert "messaging.message.body.size" not in span._span.attributes
+
+
+def test_the_environment_adds_to_the_resource(monkeypatch):
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=murmura-1,service.name=other")
+    span = Traced().tracing.begin(record(), "1", None)
+    attributes = span._span.resource.attributes
+    assert (attributes["k8s.pod.name"], attributes["service.name"]) == ("murmura-1", "murmura")
 
 
 async def test_a_handler_is_a_hop_too():

@@ -1,0 +1,32 @@
+"""`murmura asyncapi`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import cli_options as options
+
+
+def asyncapi(
+    agents: options.Agents = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write it there instead of to standard output.")
+    ] = None,
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+) -> None:
+    """Write the AsyncAPI 3 document of a process: topics, payload schemas, who reads and writes. Asks no broker.
+
+    Example: [bold]murmura asyncapi classification dialogue --output asyncapi.json[/bold]
+    """
+    from .asyncapi import as_text, document
+    from .discovery import find_agents
+    from .routes import configured_by
+
+    settings = options.settings(config, bootstrap=bootstrap)
+    text = as_text(document(settings, configured_by(settings, find_agents(agents or [], settings.prefix))))
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
