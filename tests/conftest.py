@@ -149,3 +149,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no public data sets at {folder}: set MURMURA_TEST_DATA to their folder")
     return folder
+
+
+def pytest_unconfigure() -> None:
+    from leak_messages import drop_leak_messages
+
+    drop_leak_messages()

@@ -19,7 +19,7 @@ from murmura.runtime.settings import KafkaSettings, SecuritySettings, Settings
 from murmura.schemas.topics import named
 
 PATH = Path(__file__).resolve().parents[2] / "docs/asyncapi.json"
-POLICY = PATH.parents[1] / "examples/e08_dialogue/policy.yaml"
+POLICY = PATH.parents[1] / "scenarios/support/policy.yaml"
 SHIPPED = ("classification", "analysis", "dialogue", "feedback")
 DOCUMENT = json.loads(PATH.read_text())
 
@@ -76,7 +76,7 @@ def test_the_committed_document_is_that_of_the_shipped_agents(monkeypatch):
     monkeypatch.setenv("MURMURA_AGENTS__DIALOGUE__OPTIONS__POLICY", str(POLICY))
     done = CliRunner().invoke(cli.build(), ["asyncapi", *SHIPPED])
     assert done.output == PATH.read_text(), (
-        "write it: MURMURA_AGENTS__DIALOGUE__OPTIONS__POLICY=examples/e08_dialogue/policy.yaml "
+        "write it: MURMURA_AGENTS__DIALOGUE__OPTIONS__POLICY=scenarios/support/policy.yaml "
         f"murmura asyncapi {' '.join(SHIPPED)} --output docs/asyncapi.json"
     )
 
