@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import CorruptRecordException, KafkaError
-from aiokafka.structs import TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from .errors import MurmuraError
 from .logs import get_logger
 from .settings import KafkaSettings
+from .unreadable import read_next
 
 log = get_logger(__name__)
 
-_POLL_MS: Final = 200
 _FETCH_BYTES: Final = 4 * 1024 * 1024
-_SAY_S: Final = 5.0
+_LOG_S: Final = 5.0
 _AFTER_ERROR_S: Final = 0.5
 
 Take = Callable[[int, bytes | None, bytes | None], None]
@@ -72,8 +72,8 @@ async def _attempt(kafka: KafkaSettings, mine: list[TopicPartition], take: Take)
         max_partition_fetch_bytes=_FETCH_BYTES,
         fetch_max_wait_ms=50,
     )
-    await consumer.start()
     try:
+        await consumer.start()
         ends = await consumer.end_offsets(mine)
         consumer.assign(mine)
         reading = _Reading(consumer, sum(ends.values()))
@@ -90,33 +90,25 @@ class _Reading:
     def __init__(self, consumer: Any, ends: int) -> None:
         self._consumer = consumer
         self._ends = ends
-        self._said = time.monotonic()
+        self._logged = time.monotonic()
         self.restored = Restored()
 
     async def partition(self, partition: TopicPartition, end: int, take: Take) -> None:
-        careful = False
-        position = await self._consumer.position(partition)
-        while position < end:
-            try:
-                batch = await self._consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=1 if careful else None)
-            except Exception as error:
-                if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
-                    raise
-                # aiokafka raises whatever unpacking a record raises. Record by record up to the one that does it, over it,
-                # and on as before: one by one, a long changelog takes minutes.
-                self._consumer.seek(partition, position + careful)
-                self.restored.unreadable += careful
-                careful = not careful
-            else:
-                for record in batch.get(partition, ()):
-                    take(partition.partition, record.key, record.value)
-                    self.restored.records += 1
-                self._say(partition)
-            position = await self._consumer.position(partition)
+        def take_all(records: list[ConsumerRecord]) -> None:
+            for record in records:
+                take(partition.partition, record.key, record.value)
+            self.restored.records += len(records)
+            self._log_progress(partition)
 
-    def _say(self, partition: TopicPartition) -> None:
-        if time.monotonic() - self._said >= _SAY_S:
-            self._said = time.monotonic()
+        while await self._consumer.position(partition) < end:
+            await read_next(self._consumer, partition, take_all, self._count_unreadable)
+
+    def _count_unreadable(self, offset: int, why: str) -> None:
+        self.restored.unreadable += 1
+
+    def _log_progress(self, partition: TopicPartition) -> None:
+        if time.monotonic() - self._logged >= _LOG_S:
+            self._logged = time.monotonic()
             log.info(
                 "restoring state",
                 topic=partition.topic,

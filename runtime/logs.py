@@ -4,10 +4,12 @@ JSON lines, or columns with colours on a terminal. Correlation ids travel in con
 `bound_contextvars(request_id=...)` around the work. Payloads are never logged: not values, keys or texts.
 """
 
+import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, Final, Literal, TextIO
 
 import structlog
@@ -142,6 +144,30 @@ class NewBroker(logging.Filter):
         now = self._clock()
         self._first = now if self._first is None else self._first
         return now - self._first > COORDINATOR_S
+
+
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+def _is_heard(record: logging.LogRecord) -> bool:
+    return not _quiet.get()
+
+
+@contextlib.contextmanager
+def quiet_client() -> Iterator[None]:
+    """Drop what the Kafka client logs in this block, and in the tasks that begin in it. The block's own error says it once.
+
+    Other clients of the process go on logging: a context variable tells them apart.
+    """
+    # A filter belongs to one logger and does not see what its children log.
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.startswith(BROKER):
+            logger.addFilter(_is_heard)
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
 
 
 def get_logger(name: str, **bound: Any) -> structlog.stdlib.BoundLogger:

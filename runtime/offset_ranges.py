@@ -1,15 +1,14 @@
 """Reading a fixed part of topics: frozen offset ranges, without a group, each record once and never one behind the end."""
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import (
-    CorruptRecordException,
     KafkaError,
     OffsetOutOfRangeError,
     TopicAuthorizationFailedError,
@@ -19,9 +18,10 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from . import topics_admin
 from .errors import MurmuraError, SetupError
+from .logs import quiet_client
 from .settings import KafkaSettings
+from .unreadable import POLL_MS, is_unreadable, read_next
 
-_POLL_MS: Final = 200
 _CHUNK_RECORDS: Final = 5000
 _FETCH_BYTES: Final = 8 * 1024 * 1024
 """Of all partitions together; what waits in memory is about twice as much."""
@@ -146,11 +146,7 @@ class _Reading:
             consumer.seek(partition, offset)
             self._move(consumer, partition, offset)
         while self._at:
-            batches = await self._fetch(consumer, *self._at, max_records=_CHUNK_RECORDS)
-            if batches is None:
-                await self._step_over(consumer)
-            else:
-                await self._receive(consumer, batches)
+            await self._read_more(consumer)
             if time.monotonic() - self._moved > self._patience_s:
                 stuck, offset = next(iter(self._at.items()))
                 raise MurmuraError(
@@ -158,38 +154,59 @@ class _Reading:
                     f"for {self._patience_s:g} s"
                 )
 
-    async def _fetch(
-        self, consumer: AIOKafkaConsumer, *partitions: TopicPartition, max_records: int | None = None
-    ) -> Mapping[TopicPartition, list[ConsumerRecord]] | None:
-        """Return what there is; None when something fetched cannot be unpacked, and never will be."""
+    async def _read_more(self, consumer: AIOKafkaConsumer) -> None:
+        """Take what there is. A record that cannot be unpacked is stepped over; an error that passes is waited out."""
         try:
-            batches: Mapping[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(
-                *partitions, timeout_ms=_POLL_MS, max_records=max_records
-            )
+            await self._fetch(consumer)
         except OffsetOutOfRangeError:
             await _refuse_gone(consumer, [self._ranges[self._number[p]] for p in self._at])
             raise
-        except CorruptRecordException:
-            return None
         except KafkaError as error:
-            # All others say something of the broker or of this client, and nothing of a record.
+            # It says something of the broker or of this client, and nothing of a record.
             if not error.retriable:
                 raise
-            return {}
-        except Exception:  # noqa: BLE001 - aiokafka raises whatever unpacking a record raises
-            return None
-        return batches
+            await asyncio.sleep(POLL_MS / 1000)
 
-    async def _receive(
-        self, consumer: AIOKafkaConsumer, batches: Mapping[TopicPartition, list[ConsumerRecord]]
-    ) -> None:
+    async def _fetch(self, consumer: AIOKafkaConsumer) -> None:
+        try:
+            batches: Mapping[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(
+                *self._at, timeout_ms=POLL_MS, max_records=_CHUNK_RECORDS
+            )
+        except Exception as error:
+            # It has lost what it had taken from other partitions.
+            for partition, offset in self._at.items():
+                consumer.seek(partition, offset)
+            if not is_unreadable(error):
+                raise
+            await self._read_singly(consumer)
+            return
         for partition, records in batches.items():
-            number = self._number[partition]
-            end = self._ranges[number].end
-            inside = records if records[-1].offset < end else [record for record in records if record.offset < end]
-            if inside:
-                self._take(number, inside)
+            self._hand_over(partition, records)
+        await self._follow_positions(consumer)
+
+    async def _read_singly(self, consumer: AIOKafkaConsumer) -> None:
+        """Read each partition by itself, up to and over what cannot be unpacked there."""
         for partition in list(self._at):
+            take, skip = partial(self._hand_over, partition), partial(self._note_unreadable, partition)
+            try:
+                await read_next(consumer, partition, take, skip)
+            finally:
+                await self._follow_positions(consumer, partition)
+
+    def _hand_over(self, partition: TopicPartition, records: list[ConsumerRecord]) -> None:
+        number = self._number[partition]
+        end = self._ranges[number].end
+        inside = records if records and records[-1].offset < end else [r for r in records if r.offset < end]
+        if inside:
+            self._take(number, inside)
+
+    def _note_unreadable(self, partition: TopicPartition, offset: int, why: str) -> None:
+        number = self._number[partition]
+        if offset < self._ranges[number].end:
+            self._unreadable(number, offset)
+
+    async def _follow_positions(self, consumer: AIOKafkaConsumer, *partitions: TopicPartition) -> None:
+        for partition in partitions or list(self._at):
             # Also where nothing came: transactions leave offsets that hold no record.
             self._move(consumer, partition, await consumer.position(partition))
 
@@ -213,42 +230,6 @@ class _Reading:
         if wanted != offset:
             consumer.seek(partition, wanted)
 
-    async def _step_over(self, consumer: AIOKafkaConsumer) -> None:
-        """Something fetched cannot be unpacked. Find it, tell it, go on behind it.
-
-        `getmany` has lost what it had taken of other partitions when it raised, so all go back to where they were and
-        are then read by themselves.
-        """
-        for partition, offset in self._at.items():
-            consumer.seek(partition, offset)
-        for partition in list(self._at):
-            if partition not in self._at:
-                continue
-            batches = await self._fetch(consumer, partition)
-            if batches is not None:
-                await self._receive(consumer, batches)
-                continue
-            consumer.seek(partition, self._at[partition])
-            await self._read_one_by_one(consumer, partition)
-
-    async def _read_one_by_one(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> None:
-        """Read record by record, stepping over what cannot be read, until one can after that."""
-        stepped_over = False
-        number = self._number[partition]
-        while partition in self._at:
-            batches = await self._fetch(consumer, partition, max_records=1)
-            if batches is not None:
-                await self._receive(consumer, batches)
-                if stepped_over or not batches:
-                    return
-                continue
-            offset = await consumer.position(partition)
-            if offset < self._ranges[number].end:
-                self._unreadable(number, offset)
-            consumer.seek(partition, offset + 1)
-            self._move(consumer, partition, offset + 1)
-            stepped_over = True
-
 
 @asynccontextmanager
 async def _consumer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaConsumer]:
@@ -262,12 +243,12 @@ async def _consumer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaConsumer]:
         max_partition_fetch_bytes=_FETCH_BYTES // 4,
         request_timeout_ms=kafka.request_timeout_ms,
     )
-    with _silence():
+    with quiet_client():
         try:
             await consumer.start()
             yield consumer
         except KafkaError as error:
-            raise _told(kafka, error) from error
+            raise _explained(kafka, error) from error
         finally:
             await _stop(consumer)
 
@@ -287,20 +268,8 @@ async def _stop(consumer: AIOKafkaConsumer) -> None:
         stopping.exception()  # what went wrong with a consumer that is not needed any more is nobody's concern
 
 
-def _told(kafka: KafkaSettings, error: KafkaError) -> MurmuraError:
+def _explained(kafka: KafkaSettings, error: KafkaError) -> MurmuraError:
     why = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, TopicAuthorizationFailedError | UnsupportedCodecError):
         return SetupError(f"{kafka.bootstrap_servers}: records cannot be read: {why}")
     return MurmuraError(f"{kafka.bootstrap_servers}: the broker could not be read from: {why}")
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """What aiokafka says of a broker that does not answer, many times a second, is said by our error, once."""
-    logger = logging.getLogger("aiokafka")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

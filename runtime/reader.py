@@ -24,8 +24,8 @@ async def reading(kafka: KafkaSettings, topics: Sequence[str], *, from_beginning
     consumer = AIOKafkaConsumer(
         **kafka.client_options(), fetch_max_wait_ms=kafka.fetch_max_wait_ms, enable_auto_commit=False
     )
-    await consumer.start()
     try:
+        await consumer.start()
         consumer.assign([TopicPartition(topic, number) for topic in topics for number in range(there[topic])])
         # A position is fetched when it is first needed; asking for it here makes "the end" mean now.
         await (consumer.seek_to_beginning() if from_beginning else consumer.seek_to_end())

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, NamedTuple
 
-from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from ..schemas.release import ReleaseState
@@ -19,10 +19,10 @@ from .logs import get_logger
 from .publisher import producer_factory
 from .reader import reading
 from .settings import KafkaSettings, ProducerSettings
+from .unreadable import read_next
 
 log = get_logger(__name__)
 
-_POLL_MS: Final = 200
 _REPAIRS: Final = 5
 
 
@@ -165,16 +165,15 @@ async def hear_on(consumer: Any, known: ReleaseLog) -> AsyncIterator[Heard]:
 async def _hear_next(consumer: Any, partition: Any, known: ReleaseLog) -> list[Heard]:
     """Take note of the partition's next record, if one comes soon."""
     offset = await consumer.position(partition)
-    try:
-        # One by one: what cannot be unpacked must not take its neighbours along.
-        batch = await consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=1)
-    except Exception as error:
-        if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
-            raise
-        consumer.seek(partition, offset + 1)
-        heard = [Heard("unreadable", "", problem=type(error).__name__)]
-    else:
-        heard = [known.hear(record.key, record.value) for record in batch.get(partition, ())]
+    heard: list[Heard] = []
+
+    def take(records: list[Any]) -> None:
+        heard.extend(known.hear(record.key, record.value) for record in records)
+
+    def skip(offset: int, why: str) -> None:
+        heard.append(Heard("unreadable", "", problem=why))
+
+    await read_next(consumer, partition, take, skip, max_records=1)
     for one in heard:
         if one.problem:
             log.warning("not a release state, passed over", topic=partition.topic, offset=offset, why=one.problem)

@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
-from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, IllegalStateError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError, UnsupportedCodecError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -18,6 +19,7 @@ from .settings import KafkaSettings
 from .settings_kafka import CLIENT_ID
 from .telemetry import Metrics
 from .tracker import Tracker
+from .unreadable import is_unreadable, read_next
 
 log = get_logger(__name__)
 
@@ -73,6 +75,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
     ) -> None:
         self._dispatcher, self._tracker, self._metrics, self._health = dispatcher, tracker, metrics, health
         self._drain_s = kafka.drain_s
+        self._auto_offset_reset = kafka.auto_offset_reset
         self._committing = asyncio.Lock()
         self._releasing = False
         self._paused: set[TopicPartition] = set()
@@ -108,8 +111,10 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         """Finish and commit what is under way; heartbeats go on meanwhile. Called with nothing before the first join."""
         self._health.group_joined = False
         if revoked:
-            await self.release()
-            self._releasing = False
+            try:
+                await self.release()
+            finally:
+                self._releasing = False
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         # Records may have come before this: nothing is set up here but what handlers wait for.
@@ -122,11 +127,14 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
     async def release(self) -> None:
         """Drain, commit, forget: before partitions are taken away, and before the consumer stops (which tells nobody)."""
         self._releasing = True
-        drained = await self._dispatcher.drain(self._drain_s)
-        await self.commit()
-        cut = self._tracker.revoke()
-        self._positions.clear()
-        log.info("partitions released", drained=drained, to_be_delivered_again=cut)
+        drained = False
+        try:
+            drained = await self._dispatcher.drain(self._drain_s)
+            await self.commit()
+        finally:
+            cut = self._tracker.revoke()
+            self._positions.clear()
+            log.info("partitions released", drained=drained, to_be_delivered_again=cut)
 
     # -- loops -------------------------------------------------------------------------------------------------------
 
@@ -134,22 +142,27 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         """Fetch until the consumer stops."""
         while True:
             try:
-                batches = await self._consumer.getmany(timeout_ms=_POLL_MS)
+                await self._fetch()
             except ConsumerStoppedError:
                 return
-            except CorruptRecordException as error:
-                await self._recover(error)
             except (KafkaError, OSError) as error:
                 log.error("fetching failed", why=type(error).__name__)
                 await asyncio.sleep(_AFTER_ERROR_S)
-            except Exception as error:  # noqa: BLE001
-                # aiokafka raises whatever unpacking a record raises, a header name that is not UTF-8 for example.
-                await self._recover(error)
-            else:
-                # No await from there to the pause: a rebalance or the next fetch cannot come in between.
-                self._receive(batches)
-                if batches and sum(map(len, batches.values())) < _SMALL_FETCH:
-                    await asyncio.sleep(_BREATH_S)
+
+    async def _fetch(self) -> None:
+        try:
+            batches = await self._consumer.getmany(timeout_ms=_POLL_MS)
+        except Exception as error:
+            if isinstance(error, UnsupportedCodecError):
+                await self._rewind()  # raised while it unpacked records, as for those that it cannot read
+            if not is_unreadable(error):
+                raise
+            await self._recover()
+            return
+        # No await from there to the pause: a rebalance or the next fetch cannot come in between.
+        self._receive(batches)
+        if batches and sum(map(len, batches.values())) < _SMALL_FETCH:
+            await asyncio.sleep(_BREATH_S)
 
     def _receive(self, batches: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
         if self._releasing:
@@ -193,61 +206,58 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
 
     # -- records that cannot be read ---------------------------------------------------------------------------------
 
-    async def _recover(self, error: Exception) -> None:
-        """A fetched batch could not be unpacked. It never will be: find it, and step over what cannot be read.
+    async def _recover(self) -> None:
+        """Read each partition by itself, and step over what cannot be unpacked.
 
         `getmany` has lost what it had taken from other partitions when it raised, so each goes back to where its last
-        record was received, and is then read by itself.
+        record was received. Raises what says something of the broker: the partition it was raised for has lost nothing.
         """
-        log.error("a fetched record cannot be read", why=type(error).__name__)
-        for partition in self._consumer.assignment():
-            await self._rewind(partition)
+        await self._rewind()
         for partition in self._consumer.assignment() - self._paused:
-            try:
-                self._receive(await self._consumer.getmany(partition, timeout_ms=_POLL_MS))
-            except ConsumerStoppedError:
-                raise
-            except Exception:  # noqa: BLE001 - whatever it was, it is found below
-                await self._rewind(partition)
-                await self._read_one_by_one(partition)
+            with contextlib.suppress(IllegalStateError):  # taken away meanwhile
+                await read_next(
+                    self._consumer, partition, partial(self._take, partition), partial(self._skip, partition)
+                )
 
-    async def _rewind(self, partition: TopicPartition) -> None:
-        position = self._positions.get(partition)
-        if position is None:
-            position = await self._consumer.committed(partition)
-        if position is not None:
-            self._consumer.seek(partition, position)
-            self._positions[partition] = position
-        else:
-            await self._consumer.seek_to_beginning(partition)
-
-    async def _read_one_by_one(self, partition: TopicPartition) -> None:
-        """Read a partition record by record, dead-lettering what cannot be read, until one can after that."""
-        stepped_over = False
-        while partition in self._consumer.assignment():
-            try:
-                batches = await self._consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=1)
-            except ConsumerStoppedError:
-                raise
-            except Exception as error:  # noqa: BLE001 - it becomes the dead letter's reason
-                offset = await self._consumer.position(partition)
-                full = self._dispatcher.unreadable(partition, offset, type(error).__name__)
-                self._consumer.seek(partition, offset + 1)
-                self._positions[partition] = offset + 1
-                if full:  # its dead letters are not taken as fast as they come
-                    self._paused.add(partition)
-                    self._consumer.pause(partition)
-                    return
-                stepped_over = True
+    async def _rewind(self) -> None:
+        for partition in self._consumer.assignment():
+            position = self._positions.get(partition)
+            if position is None:
+                position = await self._consumer.committed(partition)
+            if partition not in self._consumer.assignment():
                 continue
-            self._receive(batches)
-            if stepped_over or not batches:
-                return
+            if position is not None:
+                self._consumer.seek(partition, position)
+                self._positions[partition] = position
+            elif self._auto_offset_reset == "latest":
+                await self._consumer.seek_to_end(partition)
+            else:
+                await self._consumer.seek_to_beginning(partition)
+
+    def _take(self, partition: TopicPartition, records: list[ConsumerRecord]) -> None:
+        if records:
+            self._receive({partition: records})
+
+    def _skip(self, partition: TopicPartition, offset: int, why: str) -> None:
+        if self._releasing:
+            return
+        log.error(
+            "a record cannot be unpacked", why=why, topic=partition.topic, partition=partition.partition, offset=offset
+        )
+        self._positions[partition] = offset + 1
+        if self._dispatcher.unreadable(partition, offset, why):
+            self._paused.add(partition)
+            self._consumer.pause(partition)
 
     # -- what metrics read -------------------------------------------------------------------------------------------
 
     def assigned(self) -> int:
-        return len(self._consumer.assignment())
+        return len(self._assignment())
+
+    def _assignment(self) -> set[TopicPartition]:
+        """Return the partitions of this process: none before the consumer has started, and none after it has stopped."""
+        consumer = self._subscriber.consumer
+        return set(consumer.assignment()) if consumer is not None else set()
 
     def paused(self) -> int:
         return len(self._paused)
@@ -255,7 +265,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
     def lag(self) -> dict[tuple[str, ...], float]:
         """Return (topic, partition) to log end less what is finished, where the log's end is known."""
         lag: dict[tuple[str, ...], float] = {}
-        for partition in self._consumer.assignment():
+        for partition in self._assignment():
             end = self._consumer.highwater(partition)
             if end is not None:
                 finished = self._tracker.progress(partition).committable

@@ -11,13 +11,18 @@ from typing import Final, Literal
 
 from numpy.typing import ArrayLike
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client import Metric as PrometheusMetric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from ..schemas.deadletter import DeadLetterReason
 from .device_use import DeviceUse
+from .errors import place_of
 from .histogram import BatchHistogram
+from .logs import get_logger
 from .metrics_table import METRICS, Metric
+
+log = get_logger(__name__)
 
 __all__ = ["METRICS", "DeviceUse", "Metric", "Metrics"]
 
@@ -45,7 +50,7 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry | None = None, *, clock: Callable[[], float] = time.monotonic):
-        self.registry = registry or CollectorRegistry()
+        self.registry = registry or Registry()
         self.use = DeviceUse(clock=clock)
         ProcessCollector(registry=self.registry)
         table = {metric.name: metric for metric in METRICS}
@@ -191,6 +196,21 @@ class Metrics:
                 gauge.set_function(read)
         if lag is not None:
             self._lag.read = lag
+
+
+class Registry(CollectorRegistry):
+    """Leaves out what cannot be read now: one broken reading never costs the others."""
+
+    def collect(self) -> Iterator[PrometheusMetric]:
+        for collector in list(self._collector_to_names):
+            try:
+                families = list(collector.collect())
+            except Exception as error:  # noqa: BLE001 - whoever scrapes wants all the others
+                log.warning(
+                    "a metric cannot be read", metric=self._collector_to_names[collector][:1], why=place_of(error)
+                )
+            else:
+                yield from families
 
 
 class _Counter(Collector):

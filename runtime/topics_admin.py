@@ -5,9 +5,8 @@ topic by name may have the broker create it with one partition: the list of all 
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -15,6 +14,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from ..schemas.topics import MANY, Topic
 from .errors import SetupError
+from .logs import quiet_client
 from .settings import KafkaSettings
 
 REPLICAS: Final = 3
@@ -84,7 +84,7 @@ async def _admin(kafka: KafkaSettings, timeout_s: float) -> AsyncIterator[AIOKaf
     except OSError as error:
         raise SetupError(f"kafka.security: {error.filename or 'certificates'}: {error.strerror or error}") from None
     admin = AIOKafkaAdminClient(**options, request_timeout_ms=max(int(timeout_s * 1000), 1))
-    with _silence():
+    with quiet_client():
         try:
             async with asyncio.timeout(timeout_s):
                 await _answers(kafka.bootstrap_servers)
@@ -128,15 +128,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """What aiokafka has to say about a broker that does not answer is said by our error, once."""
-    logger = logging.getLogger("aiokafka")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -1,5 +1,6 @@
 """Logs: one JSON object a line, correlation ids on it, storms cut down."""
 
+import asyncio
 import io
 import json
 import logging
@@ -144,3 +145,25 @@ def test_a_missing_coordinator_is_said_once_it_is_missing_for_longer_than_a_set_
     assert not quiet.filter(line)
     seconds[0] = 16.0
     assert quiet.filter(line)
+
+
+async def test_a_quiet_client_silences_only_what_begins_in_its_block():
+    stream = io.StringIO()
+    logs.configure(stream=stream)
+    logger = logging.getLogger("aiokafka.client")
+
+    async def speak(word: str, enter: asyncio.Event, leave: asyncio.Event) -> None:
+        enter.set()
+        await leave.wait()
+        logger.error(word)
+
+    quiet, loud, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    with logs.quiet_client():
+        inside = asyncio.create_task(speak("inside", quiet, go))
+        logger.error("the block itself")
+    outside = asyncio.create_task(speak("outside", loud, go))
+    await asyncio.gather(quiet.wait(), loud.wait())
+    with logs.quiet_client():
+        go.set()
+        await asyncio.gather(inside, outside)
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["outside"]

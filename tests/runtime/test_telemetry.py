@@ -203,3 +203,18 @@ def test_host_seconds_leave_out_forward_passes_on_the_cpu():
     assert device.host_seconds_per_record() == pytest.approx(0.001)
     device.configure(1, runs_on_host=False)
     assert device.host_seconds_per_record() == pytest.approx(0.008)
+
+
+def test_a_reading_that_raises_is_left_out_and_the_others_are_there():
+    metrics = Metrics()
+
+    def broken():
+        raise AssertionError("no consumer yet")
+
+    metrics.watch(assigned=broken, lag=broken, paused=lambda: 3)
+    assert value(metrics, "murmura_paused_partitions") == 3
+    text = generate_latest(metrics.registry).decode()
+    assert "murmura_paused_partitions 3.0" in text
+    assert "murmura_assigned_partitions " not in text.replace("HELP murmura_assigned_partitions ", "").replace(
+        "TYPE murmura_assigned_partitions ", ""
+    )
