@@ -138,7 +138,7 @@ def _write_folder(
             (out / entry.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(delta_folder / entry.path, out / entry.path)
             roles[entry.path] = entry.role
-    write_graph(out / "model.ragged.onnx", manifest.encoder, manifest.tasks, merged)
+    write_graph(out / "model.ragged.onnx", manifest, merged)
     roles["model.ragged.onnx"] = "graph:ragged"
     if weights:
         (out / CHECKPOINT_NAME).write_bytes(save(merged))

@@ -9,7 +9,7 @@ Two forms of the same weights:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import spox.opset.ai.onnx.v20 as op
 from spox import Tensor, argument, build
 
-from ..schemas.manifest import EncoderSpec, TaskSpec
+from ..schemas.manifest import EncoderSpec, ModelManifest, TaskSpec
 from .graph_format import with_initializers
 from .weights import Weights, check_weights
 
@@ -31,31 +31,52 @@ MASKED: Final = np.float32(-1e4)
 FLOOR: Final = np.float32(-60)
 
 
-def build_graph(encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights, form: Form = "ragged") -> bytes:
-    """Return the serialised ONNX model (opset 20). The same weights give the same bytes.
+NO_FACTS: Final[Mapping[str, str]] = {}
+
+
+def facts(manifest: ModelManifest) -> dict[str, str]:
+    """Return what a graph says of its model, as ONNX metadata: name, version and digest of the recipe.
+
+    The version is the one at the time of building; a model store gives a pushed folder its next number.
+    """
+    known = {"murmura.name": manifest.name, "murmura.version": str(manifest.version)}
+    return known | ({"murmura.recipe": manifest.recipe} if manifest.recipe else {})
+
+
+def build_graph(
+    encoder: EncoderSpec,
+    tasks: Sequence[TaskSpec],
+    weights: Weights,
+    form: Form = "ragged",
+    metadata: Mapping[str, str] = NO_FACTS,
+) -> bytes:
+    """Return the serialised ONNX model (opset 20). The same weights and metadata give the same bytes.
 
     Inputs of the ragged form: `input_ids`, `position_ids`, `seq_index` int64 [T]; `pad_index` int64 [B, S], the row in
     [0, T) of each token and T for padding; `attention_mask` float32 [B, S]. `seq_index` is where each token lies in the
     flattened [B * S]. Inputs of the padded form: `input_ids` int64 [B, S] and `attention_mask` float32 [B, S].
     Outputs, named by the tasks: logits [B, C]; for tagging [T, C] (padded: [B, S, C]).
     """
-    return b"".join(_serialised(encoder, tasks, weights, form))
+    return b"".join(_serialised(encoder, tasks, weights, form, metadata))
 
 
-def write_graph(
-    path: Path, encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights, form: Form = "ragged"
-) -> None:
-    """Write what `build_graph` returns, without holding all of it in memory."""
+def write_graph(path: Path, manifest: ModelManifest, weights: Weights, form: Form = "ragged") -> None:
+    """Write the graph of a manifest, with its `facts`, as `build_graph` returns it, without holding all of it in memory."""
     with path.open("wb") as file:
-        file.writelines(_serialised(encoder, tasks, weights, form))
+        file.writelines(_serialised(manifest.encoder, manifest.tasks, weights, form, facts(manifest)))
 
 
-def _serialised(encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights, form: Form) -> Iterator[bytes]:
+def _serialised(
+    encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights, form: Form, metadata: Mapping[str, str]
+) -> Iterator[bytes]:
     check_weights(encoder, tasks, weights)
     builder = _Ragged(encoder, weights) if form == "ragged" else _Padded(encoder, weights)
     outputs = builder.outputs(tasks)  # which collects the parameters
     model = build({**builder.inputs, **builder.parameters}, outputs)
     model.graph.name = "murmura"
+    for key, value in sorted(metadata.items()):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
     return with_initializers(model, builder.values)
 
 

@@ -18,7 +18,7 @@ from .graph_format import refuse_external_data
 from .long_texts import Windows
 from .reference import check_reference, no_sample, read_reference
 from .session import Array, Device, Runner, open_session
-from .store import open_checked, opened_path, read_checked, read_manifest
+from .store import open_checked, opened_path, read_checked, read_manifest, refuse_changed
 from .tokenizing import Encoded, TextEncoder, read_tokenizer
 from .windows import WindowedText, WindowEncoder
 
@@ -92,6 +92,9 @@ class Model:
         with open_checked(folder, _entry(folder, manifest, f"graph:{graph}"), digest=verify) as file:
             refuse_external_data(file)
             session = open_session(opened_path(file), device, threads)
+            if verify:
+                # onnxruntime has read the file once more: what it got is what was checked only if nobody wrote to it.
+                refuse_changed(folder, _entry(folder, manifest, f"graph:{graph}"), file)
         missing = [task.name for task in manifest.tasks if task.name not in session.outputs]
         if missing:
             message = f"{folder}: the graph answers no task {missing[0]!r}; export the model again"

@@ -121,6 +121,14 @@ class ReleaseWatcher:
             return
         if heard.kind == "stale":
             self._metrics.swap("stale")
+            if heard.state != self._heard:
+                # Who lost repeats the winner's state; where it died before that, compaction would keep the loser.
+                log.warning(
+                    "a release came too late and does not count; unless its command has repeated the one before, "
+                    "release that once more with `murmura models release NAME VERSION --again`",
+                    model=self._name,
+                    generation=heard.state.generation if heard.state else None,
+                )
         elif heard.kind == "ended":
             log.warning("the model's releases have been ended; what serves goes on", model=self._name)
         elif heard.state is not None and heard.kind == "new":

@@ -96,6 +96,13 @@ def open_checked(folder: Path, entry: FileEntry, *, digest: bool = True) -> Buff
     return file
 
 
+def refuse_changed(folder: Path, entry: FileEntry, file: BufferedReader) -> None:
+    """Raise ModelRefused when an open file of the manifest has been written to since it was checked."""
+    file.seek(0)
+    if file_digest(file, "sha256").hexdigest() != entry.sha256:
+        raise ModelRefused(f"{folder}: {entry.path} was written to while it was loaded; copy it again", Reason.DAMAGED)
+
+
 def too_large(entry: FileEntry, where: str) -> ModelRefused:
     """Return the refusal of a file whose manifest gives it more bytes than are ever read."""
     message = f"{where}: {entry.path} has {entry.bytes} bytes, at most {MAX_FILE_BYTES} are read"
@@ -109,9 +116,13 @@ def opened_path(file: BufferedReader) -> Path:
 
 
 def read_checked(folder: Path, entry: FileEntry, *, digest: bool = True) -> bytes:
-    """Read a file of the manifest, checked as `open_checked` does."""
-    with open_checked(folder, entry, digest=digest) as file:
-        return file.read()
+    """Read a file of the manifest; the bytes that are returned are those that were checked, as `open_checked` does."""
+    with open_checked(folder, entry, digest=False) as file:
+        data = file.read()
+    if digest and sha256(data).hexdigest() != entry.sha256:
+        problem = "is not the file that the manifest names (SHA-256); copy it again"
+        raise ModelRefused(f"{folder}: {entry.path} {problem}", Reason.DAMAGED)
+    return data
 
 
 def read_manifest_bytes(folder: Path) -> bytes:

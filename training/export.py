@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from ..runtime.delta import CHECKPOINT_NAME, DELTA_NAME, apply_delta, find_base, read_base, write_delta
 from ..runtime.errors import SetupError
-from ..runtime.graph import Form, build_graph
+from ..runtime.graph import Form, build_graph, facts
 from ..runtime.model import Model
 from ..runtime.reference import Reference, make_reference
 from ..runtime.session import open_session
@@ -151,7 +151,7 @@ def build_proven(manifest: ModelManifest, weights: Weights, tokenizer: Tokenizer
     built: dict[Form, bytes] = {}
     reference: Reference = {}
     for form in graphs:
-        built[form] = build_graph(manifest.encoder, manifest.tasks, weights, form)
+        built[form] = build_graph(manifest.encoder, manifest.tasks, weights, form, facts(manifest))
         fresh = Tokenizer.from_str(tokenizer.to_str())
         model = Model(manifest, fresh, open_session(built[form], "cpu"), graph=form)
         prove(model, weights, texts, form)

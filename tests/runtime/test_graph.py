@@ -3,17 +3,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnxruntime
 import pytest
 from tiny_model import TASKS, random_weights, tiny_encoder
 
 from murmura.runtime.errors import ModelRefused
-from murmura.runtime.graph import build_graph, write_graph
+from murmura.runtime.graph import build_graph, facts, write_graph
 from murmura.runtime.model import padded_feeds, ragged_feeds
 from murmura.runtime.session import Session, open_session
 from murmura.runtime.weights import check_weights
+from murmura.schemas.manifest import ModelManifest
 
 ENCODER = tiny_encoder(hidden=32, layers=3, heads=4)
 WEIGHTS = random_weights(ENCODER)
+MANIFEST = ModelManifest(name="desk", version=4, encoder=ENCODER, tasks=list(TASKS), recipe="ab" * 32, files=[])
 SEQUENCE_TASKS = [t.name for t in TASKS if t.kind != "tagging"]
 
 
@@ -142,8 +145,20 @@ def test_segment_embeddings_are_added_when_the_checkpoint_has_them(ragged: Sessi
 
 
 def test_the_same_weights_give_the_same_bytes_built_or_written(tmp_path: Path) -> None:
-    write_graph(tmp_path / "m.onnx", ENCODER, TASKS, WEIGHTS)
-    assert build_graph(ENCODER, TASKS, WEIGHTS) == (tmp_path / "m.onnx").read_bytes()
+    write_graph(tmp_path / "m.onnx", MANIFEST, WEIGHTS)
+    assert build_graph(ENCODER, TASKS, WEIGHTS, metadata=facts(MANIFEST)) == (tmp_path / "m.onnx").read_bytes()
+
+
+def test_a_graph_says_of_which_model_version_and_recipe_it_is(tmp_path: Path) -> None:
+    write_graph(tmp_path / "m.onnx", MANIFEST, WEIGHTS)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map == {
+        "murmura.name": "desk",
+        "murmura.version": "4",
+        "murmura.recipe": "ab" * 32,
+    }
+    without = MANIFEST.model_copy(update={"recipe": None})
+    assert facts(without).keys() == {"murmura.name", "murmura.version"}
 
 
 @pytest.mark.parametrize("form", ["ragged", "padded"])

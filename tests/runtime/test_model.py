@@ -8,6 +8,7 @@ import pytest
 from pydantic import TypeAdapter
 from tiny_model import TASKS, tiny_tokenizer, write_tiny_model
 
+from murmura.runtime import model as model_module
 from murmura.runtime.errors import ModelFailed, ModelRefused
 from murmura.runtime.model import Model
 from murmura.runtime.store import read_manifest
@@ -149,6 +150,24 @@ def test_a_reference_sample_that_does_not_come_out_is_refused(tmp_path: Path) ->
     with pytest.raises(ModelRefused, match="does not reproduce reference text 0") as refused:
         Model.load(folder)
     assert refused.value.reason == "not_reproduced"
+
+
+def test_a_graph_that_is_written_to_between_its_check_and_its_loading_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tiny_model(tmp_path / "model")
+    graph = folder / "model.ragged.onnx"
+    real = model_module.open_session
+
+    def write_then_open(*arguments: Any) -> Any:
+        data = bytearray(graph.read_bytes())
+        data[-1] ^= 1  # a weight
+        graph.write_bytes(data)
+        return real(*arguments)
+
+    monkeypatch.setattr(model_module, "open_session", write_then_open)
+    with pytest.raises(ModelRefused, match=r"model\.ragged\.onnx was written to while it was loaded"):
+        Model.load(folder, device="cpu")
 
 
 def test_a_graph_without_one_of_the_tasks_is_refused(tmp_path: Path) -> None:
