@@ -60,9 +60,9 @@ def test_an_export_that_differs_from_torch_fails_and_leaves_nothing(
 ) -> None:
     real = exporting.build_graph
 
-    def wrong(encoder, tasks, weights, form):  # type: ignore[no-untyped-def]
+    def wrong(encoder, tasks, weights, form, metadata):  # type: ignore[no-untyped-def]
         name = "encoder.layer.1.output.LayerNorm.bias"
-        return real(encoder, tasks, {**weights, name: weights[name] + 0.05}, form)
+        return real(encoder, tasks, {**weights, name: weights[name] + 0.05}, form, metadata)
 
     monkeypatch.setattr(exporting, "build_graph", wrong)
     with pytest.raises(
