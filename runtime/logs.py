@@ -26,6 +26,8 @@ BROKER: Final = ("aiokafka",)
 COLLECTOR: Final = ("opentelemetry",)
 # A broker that has just been set up makes its topic of offsets when a group first asks for it.
 COORDINATOR_S: Final = 15.0
+# At DEBUG these write requests and records whole: passwords of SASL PLAIN, keys and texts.
+_LOGS_PAYLOADS: Final = ("aiokafka.conn", "aiokafka.producer.producer")
 
 
 def configure(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:
@@ -87,6 +89,8 @@ def _quieten(handler: logging.Handler, level: Level) -> None:
     # Each of these says at INFO what is said already by an event of ours.
     for name in ("aiokafka", "uvicorn", "faststream"):
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+    for name in _LOGS_PAYLOADS:
+        logging.getLogger(name).setLevel(logging.INFO if level == "debug" else logging.NOTSET)
 
 
 class RateLimit(logging.Filter):

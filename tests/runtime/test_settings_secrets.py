@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from guarded_broker import PLAIN_USERS
+from kafka_topics import create_topics
 from pydantic import BaseModel, SecretStr
 from typer.testing import CliRunner
 
@@ -297,3 +299,26 @@ def test_all_shapes_are_tried_on_all_sections():
     assert ("kafka",) in KEYS
     assert ("kafka", "security") in KEYS
     assert len(list(itertools.product(KEYS, SHAPES))) > 400
+
+
+async def test_the_log_at_its_most_detailed_has_no_password_and_no_text(guarded_kafka, unique, capfd):
+    from aiokafka import AIOKafkaProducer
+
+    user, password = "alice", PLAIN_USERS["alice"]
+    security = {"protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "username": user, "password": password}
+    settings = Settings(kafka={"bootstrap_servers": guarded_kafka.sasl, "security": security})
+    topic = unique("secret")
+    await create_topics(guarded_kafka.bootstrap, [topic], 1, {})
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    try:
+        configure("debug", "json")
+        async with AIOKafkaProducer(**settings.kafka.client_options()) as producer:
+            await producer.send_and_wait(topic, CANARY.encode(), key=CANARY.encode())
+    finally:
+        configure("info")
+        logging.getLogger().handlers[:] = handlers
+        logging.getLogger().setLevel(level)
+    written = capfd.readouterr().err
+    assert '"logger": "aiokafka' in written
+    assert password not in written
+    assert CANARY not in written
