@@ -20,6 +20,8 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "pretty"]
 
 _FIRST: Final = ("timestamp", "level", "event")
+_LIMITED: Final = frozenset({"warning", "warn", "error", "exception"})
+_MOST_KEYS: Final = 1000
 # During an outage aiokafka logs some 80 lines a second. A collector that is away is told of at every try of every
 # export, and costs only its spans: once in a minute is enough.
 BROKER: Final = ("aiokafka",)
@@ -28,6 +30,9 @@ COLLECTOR: Final = ("opentelemetry",)
 COORDINATOR_S: Final = 15.0
 # At DEBUG these write requests and records whole: passwords of SASL PLAIN, keys and texts.
 _LOGS_PAYLOADS: Final = ("aiokafka.conn", "aiokafka.producer.producer")
+# Of our own lines about what goes wrong: an agent that fails on every record would write one for each, 20,000 a second.
+OWN_LINES: Final = 10
+OWN_PERIOD_S: Final = 10.0
 
 
 def configure(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:
@@ -52,7 +57,12 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
     root.setLevel(level.upper())
     _quieten(handler, level)
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            OwnRateLimit(),
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
@@ -93,6 +103,28 @@ def _quieten(handler: logging.Handler, level: Level) -> None:
         logging.getLogger(name).setLevel(logging.INFO if level == "debug" else logging.NOTSET)
 
 
+class LineCounts:
+    """Counts lines by their key, at most `limit` in `period_s`. The period of a key begins with its first line."""
+
+    def __init__(self, limit: int, period_s: float, clock: Callable[[], float]) -> None:
+        self._limit, self._period_s, self._clock = limit, period_s, clock
+        self._lines: dict[tuple[str, ...], tuple[float, int]] = {}
+        """Start of the period, lines in it."""
+
+    def count(self, key: tuple[str, ...]) -> tuple[bool, int]:
+        """Count a line; return whether to write it, and how many of its key the period before has left out."""
+        now = self._clock()
+        start, lines = self._lines.get(key, (now, 0))
+        left_out = 0
+        if now - start >= self._period_s:
+            left_out = max(lines - self._limit, 0)
+            start, lines = now, 0
+        if len(self._lines) >= _MOST_KEYS and key not in self._lines:  # messages built before they were logged
+            self._lines.clear()
+        self._lines[key] = (start, lines + 1)
+        return lines < self._limit, left_out
+
+
 class RateLimit(logging.Filter):
     """Lets through at most `limit` lines in `period_s` of each message template of the loggers named.
 
@@ -109,29 +141,37 @@ class RateLimit(logging.Filter):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
-        self._loggers, self._limit, self._period_s, self._clock = loggers, limit, period_s, clock
-        self._seen: dict[tuple[str, str], list[float]] = {}  # start of the period, lines in it
+        self._loggers, self._counts = loggers, LineCounts(limit, period_s, clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not any(record.name == name or record.name.startswith(name + ".") for name in self._loggers):
             return True
-        now = self._clock()
-        key = (record.name, str(record.msg))
-        start, lines = self._seen.get(key, (now, 0))
-        if now - start >= self._period_s:
-            self._say_suppressed(record, int(lines) - self._limit)
-            start, lines = now, 0
-        self._remember(key, [start, lines + 1])
-        return lines < self._limit
-
-    def _remember(self, key: tuple[str, str], value: list[float]) -> None:
-        if len(self._seen) >= 1000 and key not in self._seen:  # messages built before they were logged
-            self._seen.clear()
-        self._seen[key] = value
-
-    def _say_suppressed(self, record: logging.LogRecord, suppressed: int) -> None:
-        if suppressed > 0:
+        passes, suppressed = self._counts.count((record.name, str(record.msg)))
+        if suppressed:
             record.msg = f"(suppressed {suppressed} of these) {record.msg}"
+        return passes
+
+
+class OwnRateLimit:
+    """Drops our own warnings and errors beyond `limit` in `period_s` of one event, one logger and one agent.
+
+    The first line of the next period says in `suppressed` how many were left out.
+    """
+
+    def __init__(
+        self, limit: int = OWN_LINES, period_s: float = OWN_PERIOD_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._counts = LineCounts(limit, period_s, clock)
+
+    def __call__(self, logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if method in _LIMITED:
+            key = (str(logger.name), str(event.get("event")), str(event.get("agent")))
+            passes, suppressed = self._counts.count(key)
+            if not passes:
+                raise structlog.DropEvent
+            if suppressed:
+                event["suppressed"] = suppressed
+        return event
 
 
 class NewBroker(logging.Filter):

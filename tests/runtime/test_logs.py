@@ -112,6 +112,33 @@ def test_a_storm_of_one_template_is_cut_and_counted():
     ]
 
 
+def test_our_own_line_about_a_failure_is_written_ten_times_in_ten_seconds_and_then_counted():
+    now, stream = [0.0], io.StringIO()
+    limit = logs.OwnRateLimit(clock=lambda: now[0])
+    logs.configure(stream=stream)
+    processors = structlog.get_config()["processors"]
+    structlog.configure(processors=[limit if isinstance(p, logs.OwnRateLimit) else p for p in processors])
+    log = logs.get_logger("murmura.test")
+    for offset in range(5000):
+        log.error("an agent failed", agent="triage", offset=offset)
+    log.error("an agent failed", agent="mood", offset=7)
+    now[0] = 10.0
+    log.error("an agent failed", agent="triage", offset=5000)
+    assert [(line["agent"], line["offset"], line.get("suppressed")) for line in lines(stream)] == [
+        *(("triage", offset, None) for offset in range(10)),
+        ("mood", 7, None),
+        ("triage", 5000, 4990),
+    ]
+
+
+def test_what_a_process_says_of_its_work_is_never_cut():
+    stream = io.StringIO()
+    logs.configure(stream=stream)
+    for epoch in range(50):
+        logs.get_logger("murmura.test").info("epoch", number=epoch)
+    assert len(lines(stream)) == 50
+
+
 def test_a_collector_that_is_away_is_told_of_once_in_a_minute():
     stream = io.StringIO()
     logs.configure(stream=stream)
