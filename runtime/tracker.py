@@ -66,6 +66,26 @@ class Progress:
         return len(self._order) - len(self._done)
 
 
+class OpenParts:
+    """The parts of one record that wait apart from each other: the record is finished when the last one is."""
+
+    __slots__ = ("_open", "_progress")
+
+    def __init__(self, progress: Progress, parts: int) -> None:
+        self._progress = progress
+        self._open = parts
+
+    def add(self) -> None:
+        """Note one more part. Only while one is open."""
+        self._open += 1
+
+    def finish(self, offset: int) -> None:
+        """Note that a part is finished: answered, dead-lettered, or kept in another topic."""
+        self._open -= 1
+        if self._open == 0:
+            self._progress.finish(offset)
+
+
 class Tracker(Generic[Partition]):
     """All partitions of the current assignment.
 

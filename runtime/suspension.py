@@ -1,0 +1,250 @@
+"""The rule by which an agent that cannot answer is left alone, tried again and resumed. Pure: it is given the time.
+
+An agent is suspended when a topic that it declares is missing or forbidden, when one of its hooks raises, or when most of
+its latest records fail. Its part of each record waits here; what other agents answer goes out meanwhile.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+Partition = TypeVar("Partition")
+Part = TypeVar("Part")
+State = Literal["answering", "suspended", "probing"]
+
+
+@dataclass(frozen=True, slots=True)
+class SuspensionLimits:
+    """When an agent is suspended, what may wait for it, and how it is probed."""
+
+    max_waiting: int = 1000
+    """Parts that wait of one partition."""
+    max_waiting_bytes: int = 4 * 1024 * 1024
+    """Of the parts that wait of one partition. One part is held, however large it is."""
+    first_pause_s: float = 1.0
+    """Before the first probe; doubled after each that fails."""
+    longest_pause_s: float = 60.0
+    latest: int = 200
+    """Of so many of its latest records, more than `failing_share` fail: the agent is suspended."""
+    failing_share: float = 0.5
+    probe_parts: int = 20
+    """Parts that a probe takes at most, oldest and newest."""
+    give_up_s: float | None = None
+    """After so long its parts need not wait any more. None: they wait for as long as it takes."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first_pause_s <= self.longest_pause_s:
+            raise ValueError(f"pauses must be positive and grow, found {self}")
+        if min(self.max_waiting, self.max_waiting_bytes, self.latest, self.probe_parts) < 1:
+            raise ValueError(f"each bound must be 1 at least, found {self}")
+        if not 0 < self.failing_share <= 1:
+            raise ValueError(f"failing_share must lie above 0 and not above 1, found {self.failing_share}")
+
+
+class Held(NamedTuple, Generic[Partition, Part]):
+    """One part that waits. `number` grows in the order in which parts were held."""
+
+    number: int
+    partition: Partition
+    part: Part
+    size: int
+
+
+class Suspension(Generic[Partition, Part]):
+    """Whether one agent answers, and what waits for it while it does not.
+
+    answering: its parts are answered as they come. suspended: its parts are held until `wake_at`. probing: some of them
+    are being answered; the others are held.
+
+    Invariants:
+    - a held part leaves once: settled, released or forgotten;
+    - parts are released in the order in which they were held;
+    - pauses grow from the first to the longest until a record is answered while the agent is answering.
+    """
+
+    def __init__(self, limits: SuspensionLimits) -> None:
+        self._limits = limits
+        self._pause_s = limits.first_pause_s
+        self._probe_at = 0.0
+        self._numbers = 0
+        self._held: dict[Partition, dict[int, Held[Partition, Part]]] = {}
+        self._bytes: dict[Partition, int] = {}
+        self._latest: deque[bool] = deque(maxlen=limits.latest)
+        self._failed = 0
+        self.state: State = "answering"
+        self.since: float | None = None
+        """When it was suspended; None while it answers."""
+        self.why = ""
+        """For people; never a text of a record."""
+
+    def note(self, *, failed: bool) -> bool:
+        """Note how a record ended; True when so many of the latest failed that the agent is to be suspended."""
+        if self.state != "answering":
+            return False
+        if not failed:
+            self._pause_s = self._limits.first_pause_s
+        if len(self._latest) == self._limits.latest:
+            self._failed -= self._latest[0]
+        self._latest.append(failed)
+        self._failed += failed
+        return self._failed > self._limits.failing_share * self._limits.latest
+
+    def suspend(self, why: str, now: float) -> bool:
+        """Suspend the agent; False when it was suspended before. The last reason given is kept."""
+        self.why = why
+        if self.state != "answering":
+            return False
+        self.since = now
+        self._pause(now)
+        return True
+
+    def hold(self, partition: Partition, part: Part, size: int) -> bool:
+        """Hold a part; False when its partition is full: then it has to wait elsewhere.
+
+        `size` in bytes. Not while the agent answers.
+        """
+        if self.state == "answering":
+            raise RuntimeError("parts of an agent that answers are not held")
+        held = self._held.setdefault(partition, {})
+        size_after = self._bytes.get(partition, 0) + size
+        if held and (len(held) >= self._limits.max_waiting or size_after > self._limits.max_waiting_bytes):
+            return False
+        self._numbers += 1
+        held[self._numbers] = Held(self._numbers, partition, part, size)
+        self._bytes[partition] = size_after
+        return True
+
+    def probe(self, now: float) -> bool:
+        """Return whether a probe is to be started now; the state is then probing."""
+        if self.state != "suspended" or now < self._probe_at:
+            return False
+        self.state = "probing"
+        return True
+
+    def sample(self) -> list[Held[Partition, Part]]:
+        """Return the parts to probe with, the oldest and the newest of all partitions. They stay held."""
+        held = [item for items in self._held.values() for item in items.values()]
+        if len(held) <= self._limits.probe_parts:
+            return sorted(held, key=_number)
+        newest = self._limits.probe_parts // 2
+        oldest = self._limits.probe_parts - newest
+        return heapq.nsmallest(oldest, held, key=_number) + heapq.nlargest(newest, held, key=_number)[::-1]
+
+    def settle(self, held: Iterable[Held[Partition, Part]]) -> None:
+        """Take out parts that were answered, or sent elsewhere."""
+        for item in held:
+            items = self._held.get(item.partition)
+            if items is not None and items.pop(item.number, None) is not None:
+                self._bytes[item.partition] -= item.size
+                if not items:
+                    del self._held[item.partition], self._bytes[item.partition]
+
+    def end_probe(self, passed: int, failed: int, why: str, now: float) -> bool:
+        """Note how a probe ended; True when half of it passed: the agent answers again, and `release` has its parts."""
+        if self.state != "probing":
+            return False
+        if passed and passed >= failed:
+            self.state, self.since, self.why = "answering", None, ""
+            self._latest.clear()
+            self._failed = 0
+            return True
+        self.why = why
+        self._pause(now)
+        return False
+
+    def release(self) -> list[Held[Partition, Part]]:
+        """Take out and return all held parts, in the order in which they were held."""
+        released = sorted((item for items in self._held.values() for item in items.values()), key=_number)
+        self._held.clear()
+        self._bytes.clear()
+        return released
+
+    def forget(self, partitions: Collection[Partition]) -> None:
+        """Drop the parts of partitions that are given up: they are delivered again to whoever has them next."""
+        for partition in partitions:
+            self._held.pop(partition, None)
+            self._bytes.pop(partition, None)
+
+    def is_over(self, now: float) -> bool:
+        """Return whether its parts have waited for so long that they need not any more."""
+        limit = self._limits.give_up_s
+        return limit is not None and self.since is not None and now - self.since >= limit
+
+    def wake_at(self) -> float | None:
+        """Return when `probe` is to be asked next; None while it answers or is being probed."""
+        return self._probe_at if self.state == "suspended" else None
+
+    @property
+    def waiting(self) -> int:
+        """How many parts are held."""
+        return sum(map(len, self._held.values()))
+
+    @property
+    def waiting_bytes(self) -> int:
+        return sum(self._bytes.values())
+
+    def _pause(self, now: float) -> None:
+        self.state = "suspended"
+        self._probe_at = now + self._pause_s
+        self._pause_s = min(2 * self._pause_s, self._limits.longest_pause_s)
+
+
+class Suspensions(Generic[Partition, Part]):
+    """All agents of a process. `suspended` holds the names of those that do not answer: empty, nothing else is asked."""
+
+    def __init__(self, limits: dict[str, SuspensionLimits]) -> None:
+        """`limits`: by the name of each agent that can be suspended."""
+        self._agents: dict[str, Suspension[Partition, Part]] = {name: Suspension(of) for name, of in limits.items()}
+        self.suspended: set[str] = set()
+
+    def __getitem__(self, agent: str) -> Suspension[Partition, Part]:
+        return self._agents[agent]
+
+    def note(self, agent: str, *, failed: bool, why: str, now: float) -> bool:
+        """Note how a record of an agent ended; True when the agent is suspended by that."""
+        return self._agents[agent].note(failed=failed) and self.suspend(agent, why, now)
+
+    def suspend(self, agent: str, why: str, now: float) -> bool:
+        """Suspend an agent; False when it was suspended before."""
+        self.suspended.add(agent)
+        return self._agents[agent].suspend(why, now)
+
+    def probe(self, now: float) -> list[str]:
+        """Return the agents that are to be probed now."""
+        return [agent for agent in sorted(self.suspended) if self._agents[agent].probe(now)]
+
+    def end_probe(self, agent: str, passed: int, failed: int, why: str, now: float) -> bool:
+        """Note how the probe of an agent ended; True when it answers again."""
+        resumed = self._agents[agent].end_probe(passed, failed, why, now)
+        if resumed:
+            self.suspended.discard(agent)
+        return resumed
+
+    def forget(self, partitions: Collection[Partition]) -> None:
+        """Drop the parts of partitions that are given up. Who is suspended stays so."""
+        for agent in self._agents.values():
+            agent.forget(partitions)
+
+    def wake_at(self) -> float | None:
+        """Return when `probe` is to be asked next; None while nothing is to be probed."""
+        times = [at for agent in self.suspended if (at := self._agents[agent].wake_at()) is not None]
+        return min(times, default=None)
+
+    @property
+    def waiting(self) -> int:
+        """How many parts are held, of all agents."""
+        return sum(self._agents[agent].waiting for agent in self.suspended)
+
+    def describe(self, now: float) -> dict[str, dict[str, str | int | float]]:
+        """Return what `/readyz` lists: for each suspended agent why, for how many seconds, and what waits for it."""
+        return {
+            name: {"why": agent.why, "seconds": round(now - (agent.since or now), 1), "waiting": agent.waiting}
+            for name in sorted(self.suspended)
+            for agent in (self._agents[name],)
+        }
+
+
+def _number(held: Held[Partition, Part]) -> int:
+    return held.number
