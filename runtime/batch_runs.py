@@ -106,6 +106,14 @@ class BatchRuns:
             stuck = stuck or now >= run.deadline + self._deadline_s
         return stuck
 
+    def end_all(self) -> bool:
+        """Ask every run in flight to end; returns whether there was one."""
+        running = list(self._running.items())
+        for thread, run in running:
+            run.ended = True
+            run.model.terminate(thread)
+        return bool(running)
+
     def _search(self, model: BatchModel, entries: list[Entry]) -> Answers:
         """Split what fails until records that fail stand alone: about 2 log2(n) runs to the one among n."""
         outputs: list[Outputs | None] = [None] * len(entries)

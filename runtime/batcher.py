@@ -24,6 +24,7 @@ log = get_logger(__name__)
 SHORTEST_DEADLINE_S: Final = 5.0
 """No forward pass is ended earlier, however short it was at start."""
 _LOOKS_A_DEADLINE: Final = 8
+_COMES_OUT_S: Final = 0.5
 
 
 class BatchObserver(Protocol):
@@ -141,7 +142,12 @@ class Batcher:
                 self._watch.cancel()
             for _ in self._threads:
                 self._work.put(None)
+            threads = self._threads.copy()
             self._threads.clear()
+            ended = self._runs.end_all()
+        # A thread within a library when the interpreter ends may abort the process: let it come out of there.
+        if ended:
+            await asyncio.to_thread(_join, threads, time.monotonic() + _COMES_OUT_S)
 
     def let_go(self) -> None:
         """While the device fails, answer what waits for it with Closed: somebody else will answer it sooner."""
@@ -297,6 +303,11 @@ class Batcher:
     def _call_on_loop(self, call: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(call, *args)
+
+
+def _join(threads: list[threading.Thread], until: float) -> None:
+    for thread in threads:
+        thread.join(max(until - time.monotonic(), 0.0))
 
 
 def _by_sink(entries: Iterable[Entry]) -> Iterable[tuple[Sink, list[Entry]]]:

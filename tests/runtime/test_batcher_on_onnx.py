@@ -1,0 +1,35 @@
+"""A real forward pass that would never end: it is ended at its deadline, and its records are given back, not failed."""
+
+import asyncio
+
+from bad_versions import endless
+from gated_model import Inbox
+from tiny_model import write_tiny_model
+
+from murmura.runtime.batch_policy import BatchLimits, Entry
+from murmura.runtime.batcher import Batcher
+from murmura.runtime.breaker import BreakerLimits
+from murmura.runtime.errors import Closed
+from murmura.runtime.model import Model
+
+
+async def test_an_endless_run_is_ended_and_its_record_is_held_until_the_device_is_given_up(tmp_path):
+    model = Model.open(endless(write_tiny_model(tmp_path / "model")), device="cpu")
+    limits = BatchLimits(token_budget=100, max_in_flight=1)
+    batcher, inbox, lost, changes = (
+        Batcher(model, limits, deadline_s=0.3, breaker=BreakerLimits(0.05, 0.1, 1.5)),
+        Inbox(),
+        [],
+        [],
+    )
+    batcher.on_lost = lost.append
+    batcher.guard.on_change = changes.append
+    batcher.start()
+    (encoded,) = model.encode(["hello"])
+    batcher.submit([Entry("hello", ("intent",), encoded, inbox, model=model)])
+    await inbox.holds(1)
+    await batcher.stop(1)
+    assert isinstance(inbox.entries[0].error, Closed)
+    assert changes == ["a forward pass was not back within 0.3 s"]
+    assert "has failed for" in str(lost[0]), "the run was ended at its deadline, so it was not stuck at twice that"
+    await asyncio.sleep(0)
