@@ -232,6 +232,8 @@ class Batcher:
         if left := [entry for entry in left if not entry.cancelled]:
             job.entries = left
             self._guard.hold(job, fault)
+            if left[0].model not in {None, self.model}:
+                self.take_back()  # it was exchanged while this batch ran
         if fault.lost:
             self._give_up(fault)
         return answered

@@ -149,6 +149,6 @@ async def test_a_process_that_is_asked_to_end_while_its_device_fails_does_so_at_
         while parts.engine.trouble is None:
             await asyncio.sleep(0.02)
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15, "it waited for the device as long as it may"
     assert sum((await desk.committed()).values()) == 0
     assert await desk.read(desk.dead_letters, 0) == []

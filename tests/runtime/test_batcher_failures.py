@@ -254,3 +254,27 @@ async def test_what_waits_is_handed_back_when_another_model_takes_the_place(mode
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert sink.taken == entries
+
+
+async def test_a_batch_that_runs_while_its_model_is_exchanged_and_then_fails_is_handed_back(inbox, start):
+    class Taking:
+        def __init__(self):
+            self.taken = []
+
+        def take_back(self, entries):
+            self.taken += entries
+
+    model, sink = GatedModel(), Taking()
+    batcher = start(model, breaker=BreakerLimits(5, 5, 60))
+    model.gate.clear()
+    (entry,) = entries_of(model, sink, "one")
+    entry.model = model
+    batcher.submit([entry])
+    await model.has_begun()
+    batcher.model = GatedModel()
+    model.device_works = False
+    model.gate.set()
+    async with asyncio.timeout(5):
+        while not sink.taken:
+            await asyncio.sleep(0.005)
+    assert sink.taken == [entry]
