@@ -100,7 +100,7 @@ def test_rules_do_not_depend_on_each_other_or_their_order(rules, output):
     ("text", "line", "why"),
     [
         ("{agent: a, task: t, lable: x, topic: o}", 2, "routing.0.lable is not a setting; did you mean label?"),
-        ("{agent: a, task: t, topic: o}", 2, "task t without a condition"),
+        ("{agent: a, task: t, topic: o}", 2, "a task without a condition"),
         ("{agent: a, label: x, topic: o}", 2, "task is missing"),
         ("{agent: a, task: t, otherwise: true, topic: o}", 2, "otherwise clashes with task"),
         ("{agent: a, task: t, label: x, abstained: true, topic: o}", 2, "clashes with label"),
