@@ -17,6 +17,7 @@ from .agent import Agent, Context, Handler
 from .bounds import Bounds
 from .breaker import LONGEST_PAUSE_S, BreakerLimits
 from .changelog import read_to_end
+from .deadletters import dead_letter
 from .device_watch import watch_device
 from .dispatcher import Dispatcher
 from .engine import Engine
@@ -120,6 +121,7 @@ async def assemble(
         metrics,
         routes=routes,
         dead_letters=settings.dead_letters,
+        make_letter=partial(dead_letter, app=settings.app, spring_group=settings.spring_group),
         max_value_bytes=settings.limits.max_value_bytes,
         max_hops=settings.limits.max_hops,
         queue_budgets=settings.queue_budgets,

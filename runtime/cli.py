@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from . import cli_asyncapi, cli_config, cli_doctor, cli_models, cli_publish, cli_serve, cli_tail, cli_topics
+from . import (
+    cli_asyncapi,
+    cli_config,
+    cli_deadletters,
+    cli_doctor,
+    cli_models,
+    cli_publish,
+    cli_serve,
+    cli_tail,
+    cli_topics,
+)
 from .discovery import find_commands, missing_extra
 from .errors import MurmuraError, SetupError
 
@@ -60,6 +70,7 @@ def build() -> typer.Typer:
     ):
         app.command()(command)
     app.add_typer(cli_models.models_app, name="models")
+    app.add_typer(cli_deadletters.deadletters_app, name="deadletters")
     app.add_typer(cli_config.config_app, name="config")
     for point in find_commands():
         _add(app, point)

@@ -2,8 +2,10 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from .errors import Closed
 
 T = TypeVar("T")
 
@@ -36,3 +38,20 @@ def run(main: Callable[[asyncio.Event], Awaitable[T]], *, on_stop: Callable[[], 
                 loop.remove_signal_handler(number)
 
     return asyncio.run(until_signalled())
+
+
+def run_to_end(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine that may be cancelled: the first Ctrl-C or SIGTERM ends it at once, with one line."""
+
+    async def until_signalled(stop: asyncio.Event) -> T:
+        work = asyncio.ensure_future(main(stop))
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not work.done():
+            work.cancel()
+            await asyncio.wait((work,))
+            raise Closed("stopped before it was done")
+        return work.result()
+
+    return run(until_signalled)

@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..schemas.deadletter import BYTES, CUT, CUT_BYTES, PREFIX, SHA256, DeadLetter
+from ..schemas.deadletter_spring import SPRING_HEADERS, spring_headers
 from .errors import RecordError
 from .records import Headers, Record
 
@@ -19,13 +20,29 @@ class Message(NamedTuple):
     partition: int | None = None
 
 
+class MakeLetter(Protocol):
+    """`dead_letter` with what is the same for all records of a process."""
+
+    def __call__(
+        self, record: Record, error: RecordError, topic: str, *, agent: str | None = None, attempts: int = 1
+    ) -> Message: ...
+
+
 def dead_letter(
-    record: Record, error: RecordError, topic: str, *, agent: str | None = None, attempts: int = 1
+    record: Record,
+    error: RecordError,
+    topic: str,
+    *,
+    agent: str | None = None,
+    attempts: int = 1,
+    app: str | None = None,
+    spring_group: str | None = None,
 ) -> Message:
     """Return the dead letter of a record that could not be answered.
 
     Headers of the original that a producer cannot send (a null value) are kept with an empty value. Dead-letter headers
-    of an earlier stay are replaced, so that a record which is replayed and fails again tells the last failure.
+    of an earlier stay are replaced, so that a record which is replayed and fails again tells the last failure. With
+    `spring_group`, the consumer group, Spring Kafka's headers stand beside ours.
     """
     letter = DeadLetter(
         reason=error.reason,
@@ -37,9 +54,16 @@ def dead_letter(
         timestamp=record.timestamp,
         attempts=attempts,
         time=datetime.now(UTC),
+        app=app,
     )
-    headers = [(name, raw or b"") for name, raw in record.headers if not name.startswith(PREFIX)]
-    return Message(topic, record.value, record.key, headers + letter.headers())
+    added = letter.headers()
+    if spring_group is not None:
+        added += spring_headers(letter, spring_group)
+    replaced = SPRING_HEADERS if spring_group is not None else ()
+    headers = [
+        (name, raw or b"") for name, raw in record.headers if not name.startswith(PREFIX) and name not in replaced
+    ]
+    return Message(topic, record.value, record.key, headers + added)
 
 
 def cut(message: Message) -> Message:

@@ -15,6 +15,7 @@ from .admission import Admission
 from .agent import Handler, Prediction
 from .batch_policy import Entry
 from .bounds import Bounds, UnderWay
+from .deadletters import MakeLetter, dead_letter
 from .deciding import Deciding
 from .delivery import Delivery, Rejected, coordinates
 from .errors import Closed, RecordError, place_of
@@ -76,6 +77,7 @@ class Dispatcher:
         *,
         routes: Mapping[str, Route],
         dead_letters: str,
+        make_letter: MakeLetter = dead_letter,
         max_value_bytes: int,
         max_hops: int | None = None,
         queue_budgets: float = 4.0,
@@ -101,6 +103,7 @@ class Dispatcher:
             publisher,
             metrics,
             dead_letters=dead_letters,
+            make_letter=make_letter,
             known_topics=[
                 *(topic for route in routes.values() for bound in route.agents for topic in bound.agent.outputs),
                 *(topic for handler in handlers for topic in handler.outputs),

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, NamedTuple
@@ -99,6 +99,30 @@ async def _refuse_gone(consumer: AIOKafkaConsumer, wanted: Sequence[OffsetRange]
     )
 
 
+async def narrow(
+    kafka: KafkaSettings, ranges: Sequence[OffsetRange], since: float | None, until: float | None
+) -> list[OffsetRange]:
+    """Return the parts of the ranges from the first record not older than `since` up to the first not older than `until`.
+
+    Seconds since 1970, of the records' timestamps; None leaves that end as it is.
+    """
+    starts, ends = [each.start for each in ranges], [each.end for each in ranges]
+    async with _consumer(kafka) as consumer:
+        partitions = [TopicPartition(each.topic, each.partition) for each in ranges]
+        for limit, bounds in ((since, starts), (until, ends)):
+            if limit is None or not partitions:
+                continue
+            found = await consumer.offsets_for_times(dict.fromkeys(partitions, max(int(limit * 1000), 0)))
+            for number, partition in enumerate(partitions):
+                first = found.get(partition)
+                offset = ranges[number].end if first is None else first.offset
+                bounds[number] = min(max(offset, ranges[number].start), ranges[number].end)
+    return [
+        OffsetRange(each.topic, each.partition, start, max(start, end))
+        for each, start, end in zip(ranges, starts, ends, strict=True)
+    ]
+
+
 async def read(
     kafka: KafkaSettings,
     ranges: Sequence[OffsetRange],
@@ -107,15 +131,18 @@ async def read(
     unreadable: Callable[[int, int], None] = lambda number, offset: None,
     next_wanted: Callable[[int, int], int] | None = None,
     progress: Callable[[int], None] = lambda records: None,
+    after_fetch: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Hand all records of the ranges to `take`, those of one partition in their order.
 
     `unreadable` is told range and offset of what the client cannot unpack; it is stepped over. `next_wanted` may say
     from which offset on records are of use, given range and position: those before may then be left out. `progress` is
-    told how many offsets were passed. Raises SetupError when records are gone or may not be read, MurmuraError when the
+    told how many offsets were passed. `after_fetch` is awaited between fetches: whoever keeps records there until they
+    are worked off holds one fetch and no more. Raises SetupError when records are gone or may not be read, MurmuraError when the
     broker stays silent. Whatever `take` raises goes through as it is.
     """
     reading = _Reading(kafka, ranges, take, unreadable, next_wanted, progress)
+    reading.after_fetch = after_fetch
     async with _consumer(kafka) as consumer:
         await reading.run(consumer)
 
@@ -139,6 +166,7 @@ class _Reading:
         self._number = {TopicPartition(r.topic, r.partition): i for i, r in enumerate(ranges) if r.records}
         self._at = {partition: ranges[i].start for partition, i in self._number.items()}
         self._moved = time.monotonic()
+        self.after_fetch: Callable[[], Awaitable[None]] | None = None
 
     async def run(self, consumer: AIOKafkaConsumer) -> None:
         consumer.assign(list(self._at))
@@ -147,6 +175,10 @@ class _Reading:
             self._move(consumer, partition, offset)
         while self._at:
             await self._read_more(consumer)
+            if self.after_fetch is not None:
+                began = time.monotonic()
+                await self.after_fetch()
+                self._moved += time.monotonic() - began
             if time.monotonic() - self._moved > self._patience_s:
                 stuck, offset = next(iter(self._at.items()))
                 raise MurmuraError(

@@ -8,7 +8,7 @@ from typing import Protocol
 from aiokafka.structs import ConsumerRecord
 
 from ..schemas.deadletter import DeadLetterReason as Reason
-from .deadletters import Message, cut, dead_letter
+from .deadletters import MakeLetter, Message, cut, dead_letter
 from .errors import Closed, DeliveryError, MurmuraError, RecordError
 from .logs import get_logger
 from .telemetry import Metrics
@@ -90,13 +90,14 @@ class Outbox:
         metrics: Metrics,
         *,
         dead_letters: str,
+        make_letter: MakeLetter = dead_letter,
         known_topics: Iterable[str],
         on_done: Callable[[int], None],
     ) -> None:
         """`on_done` is told how many records have left, finished or not."""
         self._publisher = publisher
         self._metrics = metrics
-        self._dead_letters = dead_letters
+        self._dead_letters, self._make_letter = dead_letters, make_letter
         self._known: set[tuple[str, int | None]] = {(topic, None) for topic in (dead_letters, *known_topics)}
         """Topics, and partitions of theirs, that were there when they were first asked for."""
         self._on_done = on_done
@@ -254,7 +255,7 @@ class Outbox:
 
     def _letter(self, record: ConsumerRecord, error: RecordError, agent: str | None) -> Message:
         self._metrics.dead_letter(agent, record.topic, error.reason)
-        return dead_letter(record, error, self._dead_letters, agent=agent)
+        return self._make_letter(record, error, self._dead_letters, agent=agent)
 
     def _count(self, outcome: Outcome) -> None:
         now_ms = time.time() * 1000

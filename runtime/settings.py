@@ -27,6 +27,7 @@ from .settings_kafka import (
 
 __all__ = [
     "AgentSettings",
+    "DeadLetterSettings",
     "HealthSettings",
     "HostPort",
     "KafkaName",
@@ -166,6 +167,13 @@ class TracingSettings(Section):
     """The collector."""
 
 
+class DeadLetterSettings(Section):
+    """What is written beside a record that could not be answered."""
+
+    compatible: Literal["spring"] | None = None
+    """`spring`: Spring Kafka's headers stand beside ours, for tools that know them."""
+
+
 class HealthSettings(Section):
     progress_overdue_s: Seconds = 60.0
     """With work waiting and nothing finished for so long, `/readyz` and `/livez` say no."""
@@ -202,6 +210,7 @@ class Settings(Section):
     """Where records go on to, by what an agent answered."""
     reviews: ReviewSettings = ReviewSettings()
     tracing: TracingSettings = TracingSettings()
+    deadletters: DeadLetterSettings = DeadLetterSettings()
     http: HostPort = "127.0.0.1:9464"
     """HOST:PORT of health and metrics; port 0 takes a free one."""
     health: HealthSettings = HealthSettings()
@@ -263,6 +272,11 @@ class Settings(Section):
     def http_address(self) -> tuple[str, int]:
         host, _, port = self.http.rpartition(":")
         return host.strip("[]"), int(port)
+
+    @property
+    def spring_group(self) -> str | None:
+        """The group that Spring Kafka's headers name; None where they are not written."""
+        return self.group if self.deadletters.compatible == "spring" else None
 
     @property
     def dead_letters(self) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from ..schemas.deadletter import PREFIX
+from ..schemas.deadletter import PREFIX, REDRIVEN
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -42,6 +42,8 @@ def _answer_line(output: Mapping[str, Any]) -> str:
 
 def record_line(value: bytes | None, headers: Headers) -> str:
     """Say what a record of any topic holds: a result's outputs, a dead letter's reason, else the value itself."""
+    if value is None and (place := dict(headers).get(REDRIVEN)):
+        return safe(f"dead letter {place.decode(errors='replace')} was sent again")
     dead = {name: text.decode(errors="replace") for name, text in headers if name.startswith(PREFIX) and text}
     if PREFIX + "reason" in dead:
         agent = dead.get(PREFIX + "agent")

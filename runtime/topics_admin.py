@@ -31,6 +31,12 @@ async def partitions(kafka: KafkaSettings, timeout_s: float | None = None) -> di
         return _counts(await admin.describe_topics())
 
 
+async def is_mock(kafka: KafkaSettings) -> bool:
+    """Say whether it is librdkafka's mock cluster (`embedded`), which takes transactions for plain sends."""
+    async with _admin(kafka, kafka.start_timeout_s) as admin:
+        return str((await admin.describe_cluster()).get("cluster_id", "")).startswith("mockCluster")
+
+
 async def check(kafka: KafkaSettings, topics: Iterable[str], timeout_s: float | None = None) -> list[str]:
     """Return those of `topics` that the broker has not, sorted."""
     there = await partitions(kafka, timeout_s)

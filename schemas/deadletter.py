@@ -1,7 +1,8 @@
 """Dead letters: the original record byte for byte, and headers that say why it could not be answered."""
 
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -23,12 +24,16 @@ class DeadLetterReason(StrEnum):
     EXPIRED_RETRIES = "expired_retries"
     HOP_LIMIT = "hop_limit"
     UNREADABLE = "unreadable"
+    SET_ASIDE = "set_aside"
 
 
 PREFIX: Final = "murmura_dl_"
 CUT: Final = "murmura_dl_cut"
 SHA256: Final = "murmura_dl_sha256"
 BYTES: Final = "murmura_dl_bytes"
+REDRIVEN: Final = "murmura_dl_redriven"
+"""Of a marker, a record without a value in the dead-letter topic: the dead letter's coordinates, `topic/partition/offset`.
+It says that this dead letter was sent again."""
 CUT_BYTES: Final = 65_536
 MESSAGE_CHARACTERS: Final = 300
 
@@ -64,6 +69,26 @@ class DeadLetter(BaseModel):
     time: UtcTime
     version: int = 1
     """Of these headers."""
+    app: str | None = None
+    """The app that gave the record up; None in dead letters of before this field."""
+
+    @classmethod
+    def from_headers(cls, headers: Iterable[tuple[str, bytes | None]]) -> Self:
+        """Read a dead letter's headers back; other headers are left alone, and the last of a name counts.
+
+        ValueError where one of ours is missing, null, not UTF-8 or of the wrong form.
+        """
+        known = {field.alias for field in cls.model_fields.values()}
+        found = {name: raw for name, raw in headers if name in known}
+        if missing := [name for name, raw in found.items() if raw is None]:
+            raise ValueError(f"header {missing[0]} is null")
+        decoded = {}
+        for name, raw in found.items():
+            try:
+                decoded[name] = (raw or b"").decode()
+            except UnicodeDecodeError:
+                raise ValueError(f"header {name} is not UTF-8") from None
+        return cls.model_validate(decoded)
 
     def headers(self) -> list[tuple[str, bytes]]:
         """Return the headers to append to the original's own."""

@@ -1,0 +1,205 @@
+"""`murmura deadletters list | show | redrive | put`."""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import cli_options as options
+from . import cli_ranges as ranges
+from .cli_letters import AgentNames, AsJson, Reasons, Topics, select
+from .cli_redrive import redrive
+from .errors import SetupError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .dead_letter_reader import LetterScan
+    from .dead_letter_records import Letter, Selection
+    from .settings import Settings
+
+deadletters_app = typer.Typer(
+    help="See what could not be answered, and send it again.", no_args_is_help=True, rich_markup_mode="rich"
+)
+deadletters_app.command("redrive")(redrive)
+
+
+@deadletters_app.command("list")
+def list_letters(
+    reason: Reasons = None,
+    agent: AgentNames = None,
+    topic: Topics = None,
+    since: ranges.Since = None,
+    until: ranges.Until = None,
+    offsets: ranges.Offsets = None,
+    as_json: AsJson = False,
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+) -> None:
+    """Count dead letters by reason, agent, topic and version, with the first and the last time.
+
+    Those that were sent again are counted in a column of their own. Times and offsets are those of the dead letters.
+
+    Example: [bold]murmura deadletters list --reason agent_failed --since 24h[/bold]
+    """
+    from .dead_letter_records import Count, Group, group_of
+
+    settings = options.settings(config, bootstrap=bootstrap)
+    selection = select(reason, agent, topic, since, until, offsets)
+    counts: dict[Group, Count] = {}
+
+    async def count(letters: "Sequence[Letter]") -> None:
+        for letter in letters:
+            counts.setdefault(group_of(letter), Count()).add(letter)
+
+    scan = _scanned(settings, selection, count)
+    ordered = sorted(counts.items(), key=lambda item: -item[1].letters)
+    if as_json:
+        for group, found in ordered:
+            typer.echo(
+                json.dumps(
+                    {
+                        **group._asdict(),
+                        "letters": found.letters,
+                        "redriven": found.redriven,
+                        "first": _utc(found.first),
+                        "last": _utc(found.last),
+                    }
+                )
+            )
+    else:
+        from .cli_tables import print_table
+
+        rows = [
+            [
+                g.reason,
+                g.agent or "-",
+                g.topic,
+                str(g.version),
+                str(n.letters),
+                str(n.redriven),
+                _utc(n.first),
+                _utc(n.last),
+            ]
+            for g, n in ordered
+        ]
+        print_table(["reason", "agent", "topic", "version", "letters", "redriven", "first", "last"], rows)
+        total = sum(found.letters for found in counts.values())
+        typer.echo(f"{total:,} dead letters in {settings.dead_letters}{_foreign(scan)}", err=True)
+
+
+@deadletters_app.command("show")
+def show(
+    reason: Reasons = None,
+    agent: AgentNames = None,
+    topic: Topics = None,
+    since: ranges.Since = None,
+    until: ranges.Until = None,
+    offsets: ranges.Offsets = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="At most so many.")] = 20,
+    text: Annotated[bool, typer.Option("--text", help="With the value, which people wrote.")] = False,
+    as_json: AsJson = False,
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+) -> None:
+    """Show single dead letters: where each lies, where its original lay, and why.
+
+    Example: [bold]murmura deadletters show --offsets 0:17 --text[/bold]
+    """
+    settings = options.settings(config, bootstrap=bootstrap)
+    selection = select(reason, agent, topic, since, until, offsets)
+    shown = 0
+
+    async def print_some(letters: "Sequence[Letter]") -> None:
+        nonlocal shown
+        for letter in letters[: limit - shown]:
+            shown += 1
+            facts = _facts(letter, text)
+            typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else _paragraph(facts))
+
+    _scanned(settings, selection, print_some)
+    if shown == limit:
+        typer.echo(f"the first {limit}; --limit N shows more", err=True)
+    elif not shown:
+        typer.echo("no dead letter is among these", err=True)
+
+
+def _scanned(settings: "Settings", selection: "Selection", handle: "Callable[[Sequence[Letter]], Any]") -> "LetterScan":
+    from . import cli_run
+    from .dead_letter_reader import LetterScan
+
+    scan = LetterScan(settings.kafka, settings.dead_letters)
+
+    async def main(stop: "asyncio.Event") -> None:
+        await scan.read_markers()
+        await scan.read(selection, handle)
+
+    cli_run.run_to_end(main)
+    return scan
+
+
+def _facts(letter: "Letter", text: bool) -> dict[str, Any]:
+    record, fields = letter.record, letter.fields
+    facts: dict[str, Any] = {
+        "at": f"{record.partition}/{record.offset}",
+        "original": f"{fields.topic}/{fields.partition}/{fields.offset}",
+        **fields.model_dump(mode="json", exclude={"topic", "partition", "offset", "timestamp"}),
+        "redriven": letter.redriven,
+        "cut": letter.is_cut,
+    }
+    if text:
+        facts["value"] = None if record.value is None else record.value.decode(errors="replace")
+    return facts
+
+
+def _paragraph(facts: dict[str, Any]) -> str:
+    from .summaries import safe
+
+    agent = f" of {facts['agent']}" if facts["agent"] else ""
+    marks = "".join(f", {mark}" for mark in ("redriven", "cut") if facts[mark])
+    lines = [
+        f"{facts['at']}  {facts['reason']}{agent}: {safe(facts['message'])}",
+        f"    original {facts['original']}, given up {facts['time']} after {facts['attempts']} attempt(s){marks}",
+    ]
+    if "value" in facts:
+        lines.append(f"    {safe(facts['value'] or '(no value)')}")
+    return "\n".join(lines)
+
+
+def _foreign(scan: "LetterScan") -> str:
+    return f"; {scan.foreign:,} other records there are no dead letters" if scan.foreign else ""
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+@deadletters_app.command("put")
+def put(
+    place: Annotated[str, typer.Argument(metavar="TOPIC/PARTITION/OFFSET", help="The record that is not finished.")],
+    why: Annotated[
+        str, typer.Option("--why", metavar="TEXT", help="Written into the dead letter; not a part of the text.")
+    ] = "set aside by hand",
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+    group: options.Group = None,
+) -> None:
+    """Set one unfinished record aside: write its dead letter and let the group go on behind it.
+
+    Stop the processes of the group first: one that runs holds the record. The record has to be the next one that the
+    group would read; records behind it that are finished already come again, with the same prediction ids. A kill between the two steps leaves the dead letter
+    alone: start the command again, which writes it once more.
+
+    Example: [bold]murmura deadletters put murmura.analysis.requests/3/1041[/bold]
+    """
+    from . import cli_run
+    from .set_aside import read_place, set_aside
+
+    settings = options.settings(config, bootstrap=bootstrap, group=group)
+    found = read_place(place)
+    if not why.strip():
+        raise SetupError("--why: say why, in a few words")
+    cli_run.run_to_end(lambda stop: set_aside(settings, found, why))
+    typer.echo(f"{found} is in {settings.dead_letters}; group {settings.group} goes on at offset {found.offset + 1}")

@@ -1,0 +1,182 @@
+"""`murmura deadletters redrive`."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import cli_options as options
+from . import cli_ranges as ranges
+from .cli_letters import AgentNames, Reasons, Topics, select
+from .errors import SetupError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .dead_letter_records import Selection
+    from .redrive_rules import Redrive, Tally
+    from .redrive_sender import Sender
+    from .settings import Settings
+
+
+def redrive(
+    reason: Reasons = None,
+    agent: AgentNames = None,
+    topic: Topics = None,
+    since: ranges.Since = None,
+    until: ranges.Until = None,
+    offsets: ranges.Offsets = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every dead letter that was not sent again yet.")] = False,
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="retries|original|TOPIC", help="Where to: tried again, its own topic, another."),
+    ] = "retries",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and send nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=0.01, metavar="N", help="At most so many records a second.")
+    ] = None,
+    out_of_order: Annotated[
+        bool, typer.Option("--out-of-order", help="Also records of topics that are answered in the order of the key.")
+    ] = False,
+    agents: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--agents", metavar="AGENT", help="MODULE:ATTRIBUTE of your own agents, beside the installed ones."
+        ),
+    ] = None,
+    no_transactions: Annotated[
+        bool, typer.Option("--no-transactions", help="For a broker without them: a kill may repeat one batch.")
+    ] = False,
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+) -> None:
+    """Send dead letters again, each once.
+
+    They go to the topic of retries, due at once, and only the agent that failed is asked. Results have the ids that they
+    would have had. What was sent is marked in the dead-letter topic, in the same transaction: starting this twice sends nothing twice, nor does a
+    kill, and a second one that is started meanwhile takes over.
+
+    Not sent: what was cut, what could not be read, and records of topics that are answered in the order of the key.
+
+    Example: [bold]murmura deadletters redrive --reason agent_failed --since 24h --dry-run[/bold]
+
+    Everything, slowly, to the topics that the records came from: [bold]murmura deadletters redrive --all --to original --rate 50[/bold]
+    """
+    settings = options.settings(config, bootstrap=bootstrap)
+    selection = select(reason, agent, topic, since, until, offsets)
+    if selection.is_all != everything:
+        raise SetupError("give --all, or say which: --reason, --agent, --topic, --since, --until, --offsets")
+    rules = _rules(settings, to, agents or [], out_of_order)
+    if dry_run or everything:
+        tally = _counted(settings, selection, rules)
+        typer.echo(_plan(tally, rules.target))
+        if dry_run or not tally.sendable:
+            return
+        if not yes and not _agreed():
+            raise SetupError("nothing was sent; --yes sends without asking")
+    make_sender = _sender(settings, no_transactions)
+    done = _sent(settings, selection, rules, make_sender, rate)
+    typer.echo(f"sent {done.sent:,} to {rules.target}{_left(done)}", err=True)
+
+
+def _rules(settings: "Settings", to: str, own: list[str], out_of_order: bool) -> "Redrive":
+    """Return where to and what may go, after a look at the broker and at the agents that are installed."""
+    import asyncio
+    from importlib.metadata import entry_points
+
+    from . import topics_admin
+    from .discovery import AGENTS, find_agents
+    from .redrive_rules import ORIGINAL, Redrive
+    from .routes import configured
+
+    retries = f"{settings.prefix}.retries"
+    target = retries if to == "retries" else to
+    if target == settings.dead_letters:
+        raise SetupError(f"--to {to}: dead letters are read from there")
+    if target != ORIGINAL and asyncio.run(topics_admin.check(settings.kafka, [target])):
+        raise SetupError(f"topic {target} is not on {settings.kafka.bootstrap_servers}; `murmura topics` shows ours")
+    names = [point.name for point in entry_points(group=AGENTS)]
+    known = [
+        configured(agent, settings.agents.get(agent.name)) for agent in find_agents([*names, *own], settings.prefix)
+    ]
+    ordered = [agent for agent in known if agent.ordering == "key"]
+    return Redrive(
+        retries,
+        target,
+        settings.app,
+        agents=frozenset(agent.name for agent in known),
+        ordered_topics=frozenset(topic for agent in ordered for topic in agent.topics),
+        ordered_agents=frozenset(agent.name for agent in ordered),
+        out_of_order=out_of_order,
+    )
+
+
+def _counted(settings: "Settings", selection: "Selection", rules: "Redrive") -> "Tally":
+    from . import cli_run
+    from .dead_letter_reader import LetterScan
+    from .redrive import count
+
+    scan = LetterScan(settings.kafka, settings.dead_letters)
+    return cli_run.run_to_end(lambda stop: count(scan, selection, rules))
+
+
+def _plan(tally: "Tally", target: str) -> str:
+    where = "the topics that they came from" if target == "original" else target
+    return f"{tally.sendable:,} of {tally.chosen:,} dead letters would go to {where}{_left(tally)}"
+
+
+def _left(tally: "Tally") -> str:
+    parts = [f"{tally.before:,} were sent again before"] if tally.before else []
+    parts += [f"{records:,} are refused: {why.value}" for why, records in tally.refused.items()]
+    return "".join(f"\n  {part}" for part in parts)
+
+
+def _agreed() -> bool:
+    return sys.stdin.isatty() and typer.confirm("Send them?")
+
+
+def _sender(settings: "Settings", no_transactions: bool) -> "Callable[[], Sender]":
+    import asyncio
+
+    from . import topics_admin
+    from .redrive_sender import PlainSender, TransactionalSender
+
+    if no_transactions or asyncio.run(topics_admin.is_mock(settings.kafka)):
+        typer.echo("without transactions: a kill may repeat one batch", err=True)
+        return lambda: PlainSender(settings.kafka, settings.producer)
+    name = f"{settings.dead_letters}.redrive"
+    return lambda: TransactionalSender(settings.kafka, settings.producer, name)
+
+
+def _sent(
+    settings: "Settings",
+    selection: "Selection",
+    rules: "Redrive",
+    make_sender: "Callable[[], Sender]",
+    rate: float | None,
+) -> "Tally":
+    from . import cli_run
+    from .cli_progress import progress_bar
+    from .dead_letter_reader import LetterScan
+    from .redrive import send_again
+
+    with progress_bar("sent") as bar:
+        scan = LetterScan(settings.kafka, settings.dead_letters, progress=bar.advance)
+
+        async def main(stop: "asyncio.Event") -> "Tally":
+            return await send_again(
+                scan,
+                selection,
+                rules,
+                make_sender,
+                stop=stop,
+                rate=rate,
+                clock=time.time,
+                on_sent=bar.count,
+                on_pass=lambda: bar.begin(scan.offsets),
+            )
+
+        return cli_run.run(main)

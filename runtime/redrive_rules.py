@@ -1,0 +1,100 @@
+"""What may be sent again of the dead letters, and as what. Pure."""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ..schemas.deadletter import DeadLetterReason as Reason
+from ..schemas.envelope import CE_SOURCE, REQUEST_ID
+from .dead_letter_records import Letter, OriginalRecord, original_record, request_id_of
+from .deadletters import Message
+from .errors import RecordError
+from .retry_records import Coordinates, Retry, retry_message
+
+ORIGINAL = "original"
+FIRST_STEP = 0
+"""The partition of the topic of retries with the shortest step: what is due there at once is looked at first."""
+
+
+class Refusal(StrEnum):
+    """Why a dead letter is not sent again."""
+
+    CUT = "only the beginning of its value is left"
+    UNREADABLE = "the client could not read the record, only its place is known"
+    NO_ORIGINAL = "its headers do not say where the original lay"
+    TOO_LARGE = "the target takes no record of this size"
+    ORDERED = "its topic is answered in the order of the key; --out-of-order sends it all the same"
+    UNKNOWN_AGENT = "its agent is not known here, nor its order; name it with --agents, or give --out-of-order"
+
+
+@dataclass(frozen=True, slots=True)
+class Redrive:
+    """Where dead letters go, and which may.
+
+    `target`: the topic of retries, `original`, or another topic. `app` answers where a dead letter names no app.
+    """
+
+    retries: str
+    target: str
+    app: str
+    agents: Collection[str] = ()
+    """Names of the agents that are known here."""
+    ordered_topics: Collection[str] = ()
+    """Topics that are answered in the order of the key."""
+    ordered_agents: Collection[str] = ()
+    out_of_order: bool = False
+
+    def refusal(self, letter: Letter) -> Refusal | None:
+        """Return why a dead letter is not sent again; None when it may be."""
+        if letter.is_cut:
+            return Refusal.CUT
+        if letter.fields.reason is Reason.UNREADABLE:
+            return Refusal.UNREADABLE
+        try:
+            topic = original_record(letter).topic
+        except RecordError:
+            return Refusal.NO_ORIGINAL
+        if topic == self.retries:
+            return Refusal.NO_ORIGINAL
+        return None if self.out_of_order else self._order_refusal(topic, letter.fields.agent)
+
+    def _order_refusal(self, topic: str, agent: str | None) -> Refusal | None:
+        if topic in self.ordered_topics or agent in self.ordered_agents:
+            return Refusal.ORDERED
+        return Refusal.UNKNOWN_AGENT if agent is not None and agent not in self.agents else None
+
+    def message(self, letter: Letter, now: float) -> Message:
+        """Return what is sent; only for a dead letter that is not refused."""
+        original = original_record(letter)
+        if self.target == self.retries:
+            fields = letter.fields
+            place = Coordinates(original.topic, original.partition, original.offset, original.timestamp)
+            retry = Retry(fields.app or self.app, place, fields.agent, now, fields.attempts)
+            return retry_message(original, retry, self.retries, FIRST_STEP)
+        topic = original.topic if self.target == ORIGINAL else self.target
+        partition = original.partition if topic == original.topic else None
+        return Message(topic, original.value, original.key, self._named(original, topic), partition)
+
+    def _named(self, original: OriginalRecord, topic: str) -> list[tuple[str, bytes]]:
+        """Return the headers with which the request keeps the ids that it had."""
+        headers = [(name, raw) for name, raw in original.headers if name != REQUEST_ID]
+        headers.append((REQUEST_ID, request_id_of(original).encode()))
+        if topic != original.topic and not any(name == CE_SOURCE for name, _ in headers):
+            headers.append((CE_SOURCE, original.topic.encode()))
+        return headers
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the dead letters that were looked at."""
+
+    chosen: int = 0
+    before: int = 0
+    """Were sent again earlier."""
+    refused: Counter[Refusal] = field(default_factory=Counter)
+    sent: int = 0
+
+    @property
+    def sendable(self) -> int:
+        return self.chosen - self.before - self.refused.total()

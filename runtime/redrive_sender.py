@@ -1,0 +1,185 @@
+"""Sending records and their markers together: one transaction a batch, under an id that one sender at a time can have."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerFenced,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
+
+from ..schemas.deadletter import REDRIVEN
+from .deadletters import Message
+from .errors import MurmuraError, SetupError
+from .settings import KafkaSettings, ProducerSettings
+
+_STOP_S = 5.0
+
+
+class Fenced(MurmuraError):
+    """Another sender has taken the transactional id: nothing of the open batch is visible, and nothing more is sent."""
+
+
+class BatchRefused(MurmuraError):
+    """The broker did not take a record of a batch; nothing of the batch is visible. `too_large` says that it never will."""
+
+    def __init__(self, message: str, *, too_large: bool) -> None:
+        super().__init__(message)
+        self.too_large = too_large
+
+
+class Sender(Protocol):
+    """What redriving needs of a sender. `send` returns when all of a batch is acknowledged and visible."""
+
+    async def start(self) -> None: ...
+    async def send(self, messages: Sequence[Message]) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class TransactionalSender:
+    """One sender. A batch is visible as a whole or not at all; whoever starts later ends it (`Fenced`)."""
+
+    def __init__(self, kafka: KafkaSettings, producer: ProducerSettings, transactional_id: str) -> None:
+        self._timeout_s = producer.send_timeout_s
+        self._id = transactional_id
+        self._producer = make_producer(kafka, producer, transactional_id)
+
+    async def start(self) -> None:
+        """Take the transactional id. A transaction that another left open is ended before this returns.
+
+        Raises SetupError where the broker does not allow it or does not answer.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._producer.start()
+        except TransactionalIdAuthorizationFailed:
+            raise SetupError(
+                f"this user may not write with the transactional id {self._id}: allow WRITE and DESCRIBE on it, "
+                "or give --no-transactions, where a kill may repeat one batch"
+            ) from None
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise SetupError(
+                f"the broker gives no transactions ({type(error).__name__}); "
+                "--no-transactions sends without, where a kill may repeat one batch"
+            ) from None
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        """Send and commit a batch. After an error other than `Fenced`, stop this sender and start another."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._producer.begin_transaction()
+                refused = await send_all(self._producer, messages)
+                if refused is None:
+                    await self._producer.commit_transaction()
+                    return
+            if isinstance(refused, ProducerFenced):
+                raise refused
+            await self._abort()
+            raise refusal(refused)
+        except ProducerFenced:
+            raise self._fenced() from None
+        except TimeoutError:
+            raise MurmuraError(
+                f"the broker did not decide on a batch within {self._timeout_s:g} s; start the command again: "
+                "what was sent is not sent twice"
+            ) from None
+        except KafkaError as error:
+            if isinstance(error.__cause__, ProducerFenced):
+                raise self._fenced() from None
+            raise refusal(error) from None
+
+    async def stop(self) -> None:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_STOP_S):
+                await self._producer.stop()
+
+    async def _abort(self) -> None:
+        with contextlib.suppress(KafkaError, AssertionError, TimeoutError):
+            async with asyncio.timeout(_STOP_S):
+                await self._producer.abort_transaction()
+
+    def _fenced(self) -> Fenced:
+        return Fenced(f"another redrive took over ({self._id}): this one has ended, and nothing is sent twice")
+
+
+class PlainSender:
+    """Sends without transactions. The records go first, then the markers: a kill in between repeats one batch."""
+
+    def __init__(self, kafka: KafkaSettings, producer: ProducerSettings) -> None:
+        self._timeout_s = producer.send_timeout_s
+        self._producer = make_producer(kafka, producer, None)
+
+    async def start(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._producer.start()
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise SetupError(f"the broker lets no producer in: {type(error).__name__}") from None
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        markers = [message for message in messages if message.headers and message.headers[0][0] == REDRIVEN]
+        records = [message for message in messages if not message.headers or message.headers[0][0] != REDRIVEN]
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                refused = await send_all(self._producer, records) or await send_all(self._producer, markers)
+        except TimeoutError:
+            raise MurmuraError(f"the broker did not decide on a batch within {self._timeout_s:g} s") from None
+        if refused is not None:
+            raise refusal(refused)
+
+    async def stop(self) -> None:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_STOP_S):
+                await self._producer.stop()
+
+
+def make_producer(kafka: KafkaSettings, producer: ProducerSettings, transactional_id: str | None) -> AIOKafkaProducer:
+    return AIOKafkaProducer(
+        **kafka.client_options(),
+        acks="all",
+        enable_idempotence=True,
+        transactional_id=transactional_id,
+        linger_ms=producer.linger_ms,
+        max_batch_size=producer.batch_bytes,
+        max_request_size=producer.max_request_bytes,
+        compression_type=producer.compression,
+        request_timeout_ms=kafka.request_timeout_ms,
+    )
+
+
+async def send_all(producer: AIOKafkaProducer, messages: Sequence[Message]) -> BaseException | None:
+    """Send every message and wait until each is decided; return the first refusal.
+
+    Each future is awaited: a send that failed unseen would not fail the transaction.
+    """
+    sent: list[asyncio.Future[object]] = []
+    refused: BaseException | None = None
+    for topic, value, key, headers, partition in messages:
+        try:
+            # A record without value and key is one for Kafka; this client wants one of them.
+            bare = b"" if value is None and key is None else key
+            sent.append(await producer.send(topic, value, bare, partition, headers=headers))
+        except (KafkaError, AssertionError) as error:
+            refused = error
+            break
+    decided = await asyncio.gather(*sent, return_exceptions=True)
+    return refused or next((one for one in decided if isinstance(one, BaseException)), None)
+
+
+def refusal(error: BaseException) -> MurmuraError:
+    """Return what a refused send means to whoever started the command."""
+    if isinstance(error, TopicAuthorizationFailedError):
+        return SetupError(f"this user may not write to {error.args[0] if error.args else 'one of the topics'}")
+    if isinstance(error, ClusterAuthorizationFailedError | TransactionalIdAuthorizationFailed):
+        return SetupError(f"the broker does not allow it: {type(error).__name__}")
+    return BatchRefused(
+        f"the broker did not take a batch: {type(error).__name__}",
+        too_large=isinstance(error, MessageSizeTooLargeError),
+    )

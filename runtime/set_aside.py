@@ -1,0 +1,166 @@
+"""Setting one unfinished record aside while its group is stopped: its dead letter is written, then the offset behind it
+is committed.
+
+The broker itself guards the commit: it takes offsets from outside a group only while the group has no members.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import (
+    CommitFailedError,
+    GroupAuthorizationFailedError,
+    IllegalGenerationError,
+    KafkaError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+from aiokafka.structs import TopicPartition
+
+from ..schemas.deadletter import DeadLetterReason
+from . import offset_ranges
+from .dead_letter_records import OriginalRecord
+from .deadletters import Message, dead_letter
+from .errors import MurmuraError, RecordError, SetupError
+from .offset_ranges import OffsetRange
+from .publisher import producer_factory
+from .settings import Settings
+
+_MOST_BEFORE: Final = 100_000
+"""So many offsets between the committed one and the record are looked through for records."""
+_MEMBERS = (CommitFailedError, UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError)
+
+
+class Place(NamedTuple):
+    """Where a record lies."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+def read_place(text: str) -> Place:
+    """Read `TOPIC/PARTITION/OFFSET`; SetupError for anything else."""
+    found = re.fullmatch(r"([A-Za-z0-9._-]+)/(\d+)/(\d+)", text, re.ASCII)
+    if found is None:
+        raise SetupError(f"expected TOPIC/PARTITION/OFFSET, found {text!r}")
+    return Place(found[1], int(found[2]), int(found[3]))
+
+
+async def set_aside(settings: Settings, place: Place, why: str) -> None:
+    """Write the dead letter of a record and let the group go on behind it.
+
+    The record has to be the next one that the group would read. SetupError where it is not, where it is not there any
+    more, where the group has members, or where the broker does not allow it; nothing is written before that is known.
+    Who is killed between the dead letter and the commit has written the dead letter only, and writes it again next time.
+    """
+    ranges = await offset_ranges.freeze(settings.kafka, [[place.topic]])
+    there = next((each for each in ranges if each.partition == place.partition), None)
+    if there is None or not there.start <= place.offset < there.end:
+        held = f"it holds {there.start} to {there.end} (exclusive)" if there else "there is no such partition"
+        raise SetupError(f"{place} is not there: {held}")
+    partition = TopicPartition(place.topic, place.partition)
+    try:
+        async with _outside_of_group(settings, partition) as consumer:
+            next_offset = await _next_offset(settings, consumer, partition, there)
+            record = await _find(settings, place, next_offset)
+            await consumer.commit({partition: next_offset})  # changes nothing, and is refused where there are members
+            error = RecordError(DeadLetterReason.SET_ASIDE, why)
+            letter = dead_letter(
+                record, error, settings.dead_letters, app=settings.app, spring_group=settings.spring_group
+            )
+            await _publish(settings, letter)
+            await consumer.commit({partition: place.offset + 1})
+    except _MEMBERS:
+        raise SetupError(
+            f"group {settings.group} has members: stop its processes first; one that runs holds the record"
+        ) from None
+    except GroupAuthorizationFailedError:
+        raise SetupError(f"this user may not use group {settings.group}: allow READ on it") from None
+    except KafkaError as error:
+        raise MurmuraError(f"{place} could not be set aside: {type(error).__name__}") from None
+
+
+@asynccontextmanager
+async def _outside_of_group(settings: Settings, partition: TopicPartition) -> AsyncIterator[Any]:
+    """Give a consumer that reads and commits the group's offset of one partition without joining the group."""
+    consumer = AIOKafkaConsumer(
+        **settings.kafka.client_options(),
+        group_id=settings.group,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+    )
+    await consumer.start()
+    try:
+        consumer.assign([partition])
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def _next_offset(settings: Settings, consumer: Any, partition: TopicPartition, there: OffsetRange) -> int:
+    committed: int | None = await consumer.committed(partition)
+    if committed is not None:
+        return max(committed, there.start)
+    return there.start if settings.kafka.auto_offset_reset == "earliest" else there.end
+
+
+async def _find(settings: Settings, place: Place, next_offset: int) -> OriginalRecord:
+    """Return the record at a place; SetupError unless it is the first one from `next_offset` on."""
+    if place.offset < next_offset:
+        raise SetupError(f"{place} is finished: group {settings.group} goes on at offset {next_offset}")
+    if place.offset - next_offset > _MOST_BEFORE:
+        raise SetupError(_not_next(settings.group, place, next_offset))
+    found: list[OriginalRecord] = []
+
+    def take(number: int, records: list[Any]) -> None:
+        found.extend(
+            OriginalRecord(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers) for r in records[:1]
+        )
+
+    def unreadable(number: int, offset: int) -> None:
+        found.append(OriginalRecord(place.topic, place.partition, offset, -1, None, None, ()))
+
+    await offset_ranges.read(
+        settings.kafka,
+        [OffsetRange(place.topic, place.partition, next_offset, place.offset + 1)],
+        take,
+        unreadable=unreadable,
+    )
+    first = min(found, key=lambda record: record.offset, default=None)
+    if first is None:
+        raise SetupError(f"{place} holds no record (a mark of a transaction, or compacted away)")
+    if first.offset != place.offset:
+        raise SetupError(_not_next(settings.group, place, first.offset))
+    return first
+
+
+def _not_next(group: str, place: Place, next_offset: int) -> str:
+    return (
+        f"{place} is not the next record of group {group}: that is offset {next_offset}. Set that one aside, or let the "
+        "processes finish it"
+    )
+
+
+async def _publish(settings: Settings, message: Message) -> None:
+    producer = producer_factory(settings.kafka, settings.producer)()
+    await producer.start()
+    try:
+        async with asyncio.timeout(settings.producer.send_timeout_s):
+            await producer.send_and_wait(
+                message.topic,
+                message.value,
+                message.key or (b"" if message.value is None else None),
+                headers=message.headers,
+            )
+    except TimeoutError:
+        raise MurmuraError(f"{message.topic} took nothing within {settings.producer.send_timeout_s:g} s") from None
+    finally:
+        await producer.stop()
