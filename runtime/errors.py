@@ -11,7 +11,7 @@ MurmuraError
 │   └── RecordTooLarge    it never will: the record is larger than the topic allows
 └── Closed                asked of something that has stopped
 
-`retriable` says whether trying the same again can help; the caller never guesses.
+What a failure of Kafka concerns is said by the table in `scopes.py`.
 """
 
 import errno
@@ -27,8 +27,6 @@ NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 class MurmuraError(Exception):
     """Base of all."""
 
-    retriable = False
-
 
 class SetupError(MurmuraError):
     """Raised before anything starts. The message is one line: what is wrong, what was found, what to do."""
@@ -43,7 +41,10 @@ class ModelRefused(SetupError):
 
 
 class VersionRefused(ModelRefused):
-    """A version of a model store cannot be had, or is not what was released."""
+    """A version of a model store cannot be had, or is not what was released.
+
+    `retriable`: the store did not answer, so that asking it again can help.
+    """
 
     def __init__(self, reason: str, message: str, *, certain: bool = True) -> None:
         """`reason` is a value of RejectReason. Not `certain`: the machine may be at fault as well as the version."""
@@ -63,8 +64,6 @@ class RecordError(MurmuraError):
 class ModelFailed(MurmuraError):
     """A forward pass raised, was ended, or gave numbers that are not finite."""
 
-    retriable = True
-
 
 class DeviceFailed(ModelFailed):
     """The device failed: out of memory, a run past its deadline, a reference sample that does not come out any more."""
@@ -76,15 +75,11 @@ class DeviceFailed(ModelFailed):
 
 
 class DeliveryError(MurmuraError):
-    """The broker did not acknowledge a record in time, or refused it for now."""
-
-    retriable = True
+    """The broker did not take a record."""
 
 
 class RecordTooLarge(DeliveryError):
     """The broker will never take this record: it is larger than it allows."""
-
-    retriable = False
 
 
 class Closed(MurmuraError):
