@@ -16,6 +16,7 @@ BENCHMARKS = {
     "heads_and_invariance": "four heads against one; an answer alone against in a batch",
     "pump": "a real Kafka and a simulated accelerator: backlog, live, a light topic",
     "device_failure": "a device that fails for 20 s at 10,000 records a second",
+    "faults": "two agents on one input, one at fault: what the other one waits for",
     "wire": "a real Kafka and the real model against bare onnxruntime with tokenising",
     "long_texts": "entities in long mails, read in windows, against the same messages alone",
     "tracing": "what spans cost, with 1 % sampled",
