@@ -1,0 +1,261 @@
+"""`murmura replay`."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from . import cli_options as options
+from . import cli_ranges as ranges
+from .errors import SetupError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .agent import Agent
+    from .deadletters import Message
+    from .model import Model
+    from .offset_ranges import OffsetRange
+    from .replay import Replay, Replayed
+    from .replay_comparison import Comparison
+    from .settings import Settings
+
+_CLOCKS_S = 3600.0
+"""Published results are looked for from so long before the earliest replayed record on: senders' clocks differ."""
+
+
+def replay(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The requests, for example murmura.analysis.requests.")],
+    agents: options.Agents = None,
+    model: options.Model = None,
+    version: Annotated[
+        str | None, typer.Option("--version", metavar="NAME/VERSION", help="A version of the store in the settings.")
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="TOPIC|FILE", help="Where results go: a topic, or a file with a / or .jsonl."),
+    ] = None,
+    since: ranges.Since = None,
+    until: ranges.Until = None,
+    offsets: ranges.Offsets = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="TOPIC", help="Published results to compare with. Default: the agents' own."),
+    ] = None,
+    text: Annotated[bool, typer.Option("--text", help="Show what people wrote where an answer changed.")] = False,
+    device: options.Device = None,
+    config: options.Config = None,
+    bootstrap: options.Bootstrap = None,
+) -> None:
+    """Answer records of a topic with another model, and say what it answers otherwise.
+
+    No group is joined, no offset moved, and nothing is published but results, where --to says so. Each result is what serving would write.
+    Joined with the published results by prediction id: agreement by task, the labels that changed, and where.
+
+    Example: [bold]murmura replay murmura.analysis.requests analysis --model models/desk-2 --since 24h[/bold]
+
+    Into a file: [bold]murmura replay murmura.analysis.requests analysis --version desk/7 --to new.jsonl[/bold]
+    """
+    import tempfile
+
+    from . import cli_run
+    from .replay_comparison import Comparison
+
+    settings = options.settings(config, bootstrap=bootstrap, model=model, device=device)
+    if (version is None) == (model is None):
+        raise SetupError("give either --model FOLDER or --version NAME/VERSION")
+    limits = (ranges.read_time("--since", since), ranges.read_time("--until", until), ranges.read_offsets(offsets))
+    replaying = _prepared(settings, topic, agents or [], version)
+    with tempfile.TemporaryDirectory(prefix="murmura-replay-") as folder:
+        comparison = Comparison(Path(folder) / "results.sqlite")
+
+        async def main(stop: "asyncio.Event") -> "Replayed":
+            done = await _replay(settings, replaying, topic, limits, to, comparison, stop)
+            await _join(settings, [against] if against else list(replaying.outputs), done, comparison)
+            return done
+
+        done = cli_run.run(main)
+        comparison.finish()
+    for line in _report(done, comparison):
+        typer.echo(line)
+    if text:
+        _show_texts(settings, comparison)
+
+
+def _prepared(settings: "Settings", topic: str, names: list[str], version: str | None) -> "Replay":
+    from .agent import Agent
+    from .discovery import find_agents
+    from .replay import Replay
+    from .routes import configured_by
+
+    plain = [
+        agent for agent in configured_by(settings, find_agents(names, settings.prefix)) if isinstance(agent, Agent)
+    ]
+    if not any(topic in agent.topics for agent in plain):
+        known = ", ".join(agent.name for agent in plain) or "none"
+        raise SetupError(f"no agent that predicts reads {topic}; those that were named: {known}")
+    return Replay(settings, plain, _model(settings, plain, version), topic)
+
+
+def _model(settings: "Settings", agents: "Sequence[Agent]", version: str | None) -> "Model":
+    from .loading import Loader
+    from .model import Model
+    from .model_store import ModelStore
+    from .store import resolve
+
+    if version is None:
+        assert settings.model.folder is not None
+        return Model.load(resolve(settings.model.folder), device=settings.model.device, graph=settings.model.graph)
+    name, _, number = version.rpartition("/")
+    if not name or not number.isascii() or not number.isdigit():
+        raise SetupError(f"--version: expected NAME/VERSION, found {version!r}")
+    if settings.model.store is None:
+        raise SetupError("--version needs the model store: set model.store and model.name in the settings")
+    store = ModelStore(settings.model.store)
+    return Loader(settings, store, agents).load(name, int(number), store.digest(name, int(number)))
+
+
+async def _replay(
+    settings: "Settings",
+    replaying: "Replay",
+    topic: str,
+    limits: tuple[float | None, float | None, dict[int, tuple[int, int]]],
+    to: str | None,
+    comparison: "Comparison",
+    stop: "asyncio.Event",
+) -> "Replayed":
+    from . import offset_ranges
+    from .cli_progress import progress_bar
+
+    chosen = await offset_ranges.freeze(settings.kafka, [[topic]])
+    if limits[0] is not None or limits[1] is not None:
+        chosen = await offset_ranges.narrow(settings.kafka, chosen, limits[0], limits[1])
+    chosen = _narrowed(chosen, limits[2])
+    async with AsyncExitStack() as stack:
+        write = await _target(settings, replaying, to, stack)
+        with progress_bar("answered") as bar:
+            bar.begin(sum(each.records for each in chosen))
+
+            async def keep(results: "Sequence[Message]") -> None:
+                for result in results:
+                    comparison.add(result.value)
+                await write(results)
+                bar.count(len(results))
+
+            return await replaying.run(chosen, keep, stop=stop, progress=bar.advance)
+
+
+def _narrowed(chosen: "list[OffsetRange]", offsets: dict[int, tuple[int, int]]) -> "list[OffsetRange]":
+    if not offsets:
+        return chosen
+    narrowed = []
+    for each in chosen:
+        start, end = offsets.get(each.partition, (each.start, each.start))
+        start = min(max(start, each.start), each.end)
+        narrowed.append(each._replace(start=start, end=max(min(end, each.end), start)))
+    return narrowed
+
+
+async def _target(
+    settings: "Settings", replaying: "Replay", to: str | None, stack: AsyncExitStack
+) -> "Callable[[Sequence[Message]], Awaitable[None]]":
+    """Return what takes results: nothing, a file, or a topic. SetupError for one that cannot be written."""
+    if to is None:
+        return _drop
+    if "/" in to or to.endswith((".jsonl", ".json")):
+        file = stack.enter_context(_opened(to))
+
+        async def write(results: "Sequence[Message]") -> None:
+            file.writelines((result.value or b"null") + b"\n" for result in results)
+
+        return write
+    return await _topic(settings, replaying, to, stack)
+
+
+def _opened(file: str) -> BinaryIO:
+    try:
+        return Path(file).open("wb")
+    except OSError as error:
+        raise SetupError(f"--to {file}: {(error.strerror or str(error)).lower()}") from None
+
+
+async def _drop(results: "Sequence[Message]") -> None:
+    return
+
+
+async def _topic(
+    settings: "Settings", replaying: "Replay", to: str, stack: AsyncExitStack
+) -> "Callable[[Sequence[Message]], Awaitable[None]]":
+    from . import topics_admin
+    from .publisher import Publisher, producer_factory
+
+    used = {topic for agent in replaying.agents for topic in (*agent.topics, *agent.outputs)}
+    if to in used:
+        raise SetupError(f"--to {to}: serving reads or writes that topic; give results of a replay one of their own")
+    if await topics_admin.check(settings.kafka, [to]):
+        raise SetupError(f"topic {to} is not on {settings.kafka.bootstrap_servers}: make it first")
+    publisher = Publisher(producer_factory(settings.kafka, settings.producer))
+    await publisher.start()
+    stack.push_async_callback(publisher.stop)
+
+    async def publish(results: "Sequence[Message]") -> None:
+        refused = await publisher.publish([result._replace(topic=to, partition=None) for result in results])
+        if error := next((one for one in refused if one is not None), None):
+            raise SetupError(f"--to {to}: {error}")
+
+    return publish
+
+
+async def _join(settings: "Settings", topics: list[str], done: "Replayed", comparison: "Comparison") -> None:
+    from . import offset_ranges, topics_admin
+
+    there = await topics_admin.partitions(settings.kafka)
+    published = [topic for topic in topics if topic in there]
+    if not done.results or not published:
+        return
+    chosen = await offset_ranges.freeze(settings.kafka, [published])
+    if done.earliest_ms > 0:
+        chosen = await offset_ranges.narrow(settings.kafka, chosen, done.earliest_ms / 1000 - _CLOCKS_S, None)
+
+    def take(number: int, records: list[Any]) -> None:
+        for record in records:
+            comparison.join(record.value)
+
+    await offset_ranges.read(settings.kafka, chosen, take)
+
+
+def _report(done: "Replayed", comparison: "Comparison") -> list[str]:
+    lines = [f"{done.records:,} records: {done.results:,} results, {done.dead_letters:,} would be dead letters"]
+    if done.handed_on or done.unreadable:
+        lines.append(f"{done.handed_on:,} records would be handed on, {done.unreadable:,} could not be read")
+    lines.append(f"{comparison.joined:,} results were published before, {comparison.only_replayed:,} were not")
+    for task, compared in comparison.compared.items():
+        agreed = comparison.agreed[task]
+        lines.append(f"  {task}: {agreed:,} of {compared:,} agree ({100 * agreed / compared:.1f} %)")
+    for (task, before, after), times in comparison.pairs.most_common(20):
+        lines.append(f"  {times:,} x {task}: {before} -> {after}")
+    lines += [f"  changed: {place} {task}" for place, task in comparison.changed]
+    return lines
+
+
+def _show_texts(settings: "Settings", comparison: "Comparison") -> None:
+    from . import cli_run, offset_ranges
+    from .offset_ranges import OffsetRange
+    from .set_aside import read_place
+    from .summaries import safe
+
+    def take(number: int, records: list[Any]) -> None:
+        for record in records:
+            value = safe((record.value or b"").decode(errors="replace"))
+            typer.echo(f"{record.topic}/{record.partition}/{record.offset}  {value}")
+
+    async def main(stop: "asyncio.Event") -> None:
+        for place in dict.fromkeys(place for place, _ in comparison.changed):
+            one = read_place(place)
+            await offset_ranges.read(
+                settings.kafka, [OffsetRange(one.topic, one.partition, one.offset, one.offset + 1)], take
+            )
+
+    cli_run.run_to_end(main)

@@ -1,0 +1,111 @@
+"""Comparing replayed results with those that were published: joined by prediction id, on disk. Pure but for its file."""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+SHOWN: Final = 20
+"""So many places of results that changed are kept."""
+_MOST_PAIRS: Final = 10_000
+"""So many different pairs of labels are counted; further ones are counted together."""
+OTHERS: Final = "(others)"
+WITHHELD: Final = "(withheld)"
+
+
+class Comparison:
+    """Replayed results by prediction id, and what the published ones say otherwise.
+
+    Memory is bounded; the file takes some 200 bytes a result. Of a result that was published twice the first counts.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._base = sqlite3.connect(file)
+        self._base.execute("pragma synchronous = off")
+        self._base.execute("pragma journal_mode = off")
+        self._base.execute("create table replayed (id blob primary key, place text, answers text) without rowid")
+        self.joined = 0
+        """Results that are on both sides."""
+        self.only_replayed = 0
+        """Known once everything has been joined: see `finish`."""
+        self.agreed: Counter[str] = Counter()
+        """By task."""
+        self.compared: Counter[str] = Counter()
+        self.pairs: Counter[tuple[str, str, str]] = Counter()
+        """Task, published label, replayed label, of those that differ."""
+        self.changed: list[tuple[str, str]] = []
+        """The first places where a task's answer differs: place and task."""
+
+    def add(self, value: bytes | None) -> None:
+        """Note a replayed result."""
+        if (result := _read(value)) is None:
+            return
+        row = (bytes.fromhex(result["prediction_id"]), _place(result), json.dumps(_answers(result)))
+        self._base.execute("insert or ignore into replayed values (?, ?, ?)", row)
+
+    def join(self, value: bytes | None) -> None:
+        """Compare a published result with the replayed one of its id, if there is one."""
+        if (result := _read(value)) is None:
+            return
+        key = (bytes.fromhex(result["prediction_id"]),)
+        found = self._base.execute("select place, answers from replayed where id = ?", key).fetchone()
+        if found is None:
+            return
+        self._base.execute("delete from replayed where id = ?", key)
+        self.joined += 1
+        self._compare(found[0], _answers(result), json.loads(found[1]))
+
+    def finish(self) -> None:
+        """Count what no published result was found for, and close the file."""
+        (self.only_replayed,) = self._base.execute("select count(*) from replayed").fetchone()
+        self._base.close()
+
+    def _compare(self, place: str, published: Mapping[str, str], replayed: Mapping[str, str]) -> None:
+        for task, answer in replayed.items():
+            before = published.get(task)
+            if before is None:
+                continue
+            self.compared[task] += 1
+            if before == answer:
+                self.agreed[task] += 1
+                continue
+            pair = (task, before, answer)
+            known = pair in self.pairs or len(self.pairs) < _MOST_PAIRS
+            self.pairs[pair if known else (task, OTHERS, OTHERS)] += 1
+            if len(self.changed) < SHOWN:
+                self.changed.append((place, task))
+
+
+def _read(value: bytes | None) -> dict[str, Any] | None:
+    """Return a result's fields; None for a record that is none."""
+    try:
+        result = json.loads(value or b"null")
+        bytes.fromhex(result["prediction_id"])
+        return result if isinstance(result["outputs"], dict) and isinstance(result["source"], dict) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _place(result: Mapping[str, Any]) -> str:
+    source = result["source"]
+    return f"{source.get('topic')}/{source.get('partition')}/{source.get('offset')}"
+
+
+def _answers(result: Mapping[str, Any]) -> dict[str, str]:
+    return {task: answer_of(output) for task, output in result["outputs"].items()}
+
+
+def answer_of(output: Any) -> str:
+    """Say what was answered, without scores and without a part of the text."""
+    match output:
+        case {"kind": "classification", "abstained": True}:
+            return WITHHELD
+        case {"kind": "classification", "label": label}:
+            return str(label)
+        case {"kind": "multi_label", "labels": labels}:
+            return ", ".join(sorted(str(one["label"]) for one in labels)) or "(none)"
+        case {"kind": "tagging", "spans": spans}:
+            return ", ".join(sorted(f"{one['label']} {one['start']}-{one['end']}" for one in spans)) or "(none)"
+    return json.dumps(output, sort_keys=True)

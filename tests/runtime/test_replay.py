@@ -1,0 +1,111 @@
+"""`murmura replay`: answer what was asked before with another model, and compare."""
+
+import asyncio
+import json
+
+import pytest
+from serving import Desk
+from test_cli import murmura, refusal
+
+from murmura.runtime.replay_comparison import OTHERS, Comparison, answer_of
+
+
+def result(number: int, label: str | None) -> bytes:
+    output = {"kind": "classification", "label": label, "score": 0.5, "abstained": label is None, "reason": None}
+    return json.dumps(
+        {
+            "prediction_id": f"{number:032x}",
+            "source": {"topic": "in", "partition": 0, "offset": number},
+            "outputs": {"intent": output},
+        }
+    ).encode()
+
+
+def test_results_are_joined_by_id_whatever_their_order_and_the_first_published_one_counts(tmp_path):
+    comparison = Comparison(tmp_path / "results.sqlite")
+    for number, label in enumerate(["a", "b", "c", None]):
+        comparison.add(result(number, label))
+    for number, label in ((2, "x"), (0, "a"), (0, "z"), (3, "y"), (9, "a")):
+        comparison.join(result(number, label))
+    for value in (None, b"{", b"[]", b'{"prediction_id": "zz"}'):
+        comparison.join(value)
+    comparison.finish()
+    assert (comparison.joined, comparison.only_replayed) == (3, 1)
+    assert (comparison.compared, comparison.agreed) == ({"intent": 3}, {"intent": 1})
+    assert comparison.pairs == {("intent", "x", "c"): 1, ("intent", "y", "(withheld)"): 1}
+    assert comparison.changed == [("in/0/2", "intent"), ("in/0/3", "intent")]
+
+
+def test_what_is_kept_of_many_changes_is_bounded(tmp_path):
+    comparison = Comparison(tmp_path / "results.sqlite")
+    for number in range(10_050):
+        comparison.add(result(number, "a"))
+        comparison.join(result(number, f"label {number}"))
+    comparison.finish()
+    assert len(comparison.changed) == 20
+    assert comparison.pairs["intent", OTHERS, OTHERS] == 50
+
+
+def test_an_answer_is_said_without_a_part_of_the_text():
+    spans = [{"label": "city", "text": "Rome", "start": 3, "end": 7, "score": 1.0}]
+    assert answer_of({"kind": "tagging", "spans": spans}) == "city 3-7"
+    assert answer_of({"kind": "multi_label", "labels": [{"label": "b"}, {"label": "a"}]}) == "a, b"
+
+
+async def test_a_replay_writes_what_serving_wrote_moves_no_offset_and_shows_texts_only_when_asked(
+    kafka, unique, make_topics, tiny_model, tmp_path
+):
+    desk = Desk(kafka, unique("desk"), tiny_model)
+    names = ("requests", "classified", "analysed", "deadletters", "again")
+    topics = dict(zip(names, await make_topics(*names, prefix=desk.prefix), strict=True))
+    texts = [f"where is my card number {number}?" for number in range(60)]
+    async with desk.serving():
+        await desk.send(*({"text": text} for text in texts), b"{", {"text": "named", "id": "own"})
+        served = await desk.read(desk.classified, 61)
+    committed = await desk.committed()
+    config = tmp_path / "murmura.yaml"
+    agent = f"agents: {{classification: {{topics: [{desk.requests}], output: {desk.classified}}}}}"
+    config.write_text(f"prefix: {desk.prefix}\napp: {desk.prefix}\n{agent}\nmodel: {{cores: 1, token_budget: 256}}\n")
+    file = tmp_path / "new.jsonl"
+
+    def replay(*more: object):
+        words = ("replay", desk.requests, "classification", "--model", tiny_model, "--config", config)
+        return asyncio.to_thread(murmura, *words, "--bootstrap", kafka, *more)
+
+    done = await replay("--to", file)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:2] == [
+        "62 records: 61 results, 1 would be dead letters",
+        "61 results were published before, 0 were not",
+    ]
+    assert "  intent: 61 of 61 agree (100.0 %)" in lines
+    assert "card number" not in done.stdout
+
+    def but_for_its_time(value: bytes) -> str:
+        return json.dumps({name: field for name, field in json.loads(value).items() if name != "time"}, sort_keys=True)
+
+    replayed = sorted(map(but_for_its_time, file.read_bytes().splitlines()))
+    assert replayed == sorted(but_for_its_time(record.value) for record in served)
+    assert await desk.committed() == committed
+    assert len(await desk.read(desk.dead_letters, 1)) == 1
+
+    done = await replay("--to", topics["again"], "--offsets", "0:0-5", "--text")
+    assert done.stdout.startswith("5 records: "), done.stderr
+    sent = await desk.read(topics["again"], 4)
+    assert {json.loads(record.value)["source"]["partition"] for record in sent} == {0}
+    refused = await replay("--to", desk.classified)
+    assert "serving reads or writes that topic" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ((), "give either --model FOLDER or --version"),
+        (("--model", "x", "--version", "a/1"), "give either --model FOLDER or --version"),
+        (("--version", "a"), "--version: expected NAME/VERSION"),
+        (("--version", "a/1"), "--version needs the model store"),
+    ],
+)
+def test_what_cannot_be_replayed_is_one_line(words, why):
+    assert why in refusal("replay", "murmura.analysis.requests", "analysis", *words)
