@@ -108,7 +108,9 @@ async def test_who_stops_waiting_leaves_no_child_and_no_thread_behind(store, tmp
 
 
 def _children() -> list[str]:
-    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    found = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
+    )
     return [line.split()[0] for line in found.stdout.splitlines() if "proving" in line]
 
 
