@@ -8,7 +8,8 @@ MurmuraError
 ├── ModelFailed           a forward pass failed; the record at fault is looked for
 │   └── DeviceFailed      the device is at fault and no record: what was asked of it is asked again
 ├── DeliveryError         the broker did not take a record
-│   └── RecordTooLarge    it never will: the record is larger than the topic allows
+│   ├── RecordTooLarge    it never will: the record is larger than the topic allows
+│   └── RecordRefused     it never will, for what the record holds or lacks
 └── Closed                asked of something that has stopped
 
 What a failure of Kafka concerns is said by the table in `scopes.py`.
@@ -80,6 +81,10 @@ class DeliveryError(MurmuraError):
 
 class RecordTooLarge(DeliveryError):
     """The broker will never take this record: it is larger than it allows."""
+
+
+class RecordRefused(DeliveryError):
+    """The broker will never take this record, for what it holds or lacks: no key in a compacted topic, for example."""
 
 
 class Closed(MurmuraError):

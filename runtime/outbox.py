@@ -9,7 +9,7 @@ from aiokafka.structs import ConsumerRecord
 
 from ..schemas.deadletter import DeadLetterReason as Reason
 from .deadletters import MakeLetter, Message, cut, dead_letter
-from .errors import Closed, DeliveryError, MurmuraError, RecordError
+from .errors import Closed, DeliveryError, MurmuraError, RecordError, RecordTooLarge
 from .logs import get_logger
 from .telemetry import Metrics
 from .tracing import Span
@@ -226,8 +226,11 @@ class Outbox:
     def _smaller(self, outcome: Outcome, message: Message, owner: Owner, error: DeliveryError) -> Message:
         """Return what takes the place of a message that the broker will never take; raises when nothing is left."""
         if message.topic != self._dead_letters:
-            what = f"what was published is larger than {message.topic} allows"
-            return self._instead(outcome, owner, RecordError(Reason.TOO_LARGE, what))
+            if isinstance(error, RecordTooLarge):
+                refused = RecordError(Reason.TOO_LARGE, f"what was published is larger than {message.topic} allows")
+            else:
+                refused = RecordError(Reason.AGENT_FAILED, f"what was published to {message.topic}: {error}")
+            return self._instead(outcome, owner, refused)
         smaller = cut(message)
         if smaller == message:
             raise error

@@ -9,23 +9,20 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
-    OutOfOrderSequenceNumber,
     ProducerClosed,
-    ProducerFenced,
+    RecordListTooLargeError,
     TopicAuthorizationFailedError,
-    UnknownProducerId,
 )
 from aiokafka.partitioner import DefaultPartitioner
 
 from .deadletters import Message
-from .errors import Closed, DeliveryError, RecordTooLarge
+from .errors import Closed, DeliveryError, RecordRefused, RecordTooLarge
 from .logs import get_logger
+from .scopes import POISON, Place, Scope, scope_of
 from .settings import KafkaSettings, ProducerSettings
 
 log = get_logger(__name__)
 
-# After these the producer's sender is dead or has a gap in its sequence numbers: every later send fails too.
-_POISON = (OutOfOrderSequenceNumber, UnknownProducerId, ProducerFenced, ProducerClosed)
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _STOP_S, _TOPIC_S = 0.1, 5.0, 5.0, 3.0
 
 Sent = asyncio.Future[Any]
@@ -58,8 +55,9 @@ class Publisher:
     time. The message may then be in its topic twice; receivers tell by the prediction id.
 
     Invariants:
-    - `publish` returns only when every message is decided: None (acknowledged) or RecordTooLarge;
-    - while any call has to try again, `taking` is cleared, so that intake can wait for it.
+    - `publish` returns only when every message is decided: None (acknowledged), RecordTooLarge or RecordRefused;
+    - while any call has to try again for what is no record's failure, `taking` is cleared, so that intake can wait for it;
+    - a producer that has failed is replaced once, however many calls failed with it.
     """
 
     def __init__(
@@ -114,8 +112,8 @@ class Publisher:
             except TopicAuthorizationFailedError:
                 return 0
             except (TimeoutError, KafkaError, OSError) as error:
-                if isinstance(error, _POISON):
-                    await self._renew()
+                if isinstance(error, POISON):
+                    await self._renew(producer)
                 elif await _lacks(producer, topic):
                     return 0
             await asyncio.sleep(wait_s)
@@ -124,32 +122,43 @@ class Publisher:
     async def publish(self, messages: Sequence[Message]) -> list[DeliveryError | None]:
         """Send all messages; one entry for each comes back, None where the broker has acknowledged it."""
         decided: list[DeliveryError | None] = [None] * len(messages)
-        failures = await self._attempt(messages, range(len(messages)))
+        failures, producer = await self._attempt(messages, range(len(messages)))
         if failures:
-            await self._insist(messages, decided, failures)
+            await self._try_again(messages, decided, failures, producer)
         return decided
 
-    async def _insist(
-        self, messages: Sequence[Message], decided: list[DeliveryError | None], failures: Failures
+    async def _try_again(
+        self,
+        messages: Sequence[Message],
+        decided: list[DeliveryError | None],
+        failures: Failures,
+        producer: AIOKafkaProducer | None,
     ) -> None:
+        """Send what failed until each message is decided. `producer`: the one with which it failed."""
         wait_s = _FIRST_WAIT_S
         alone: set[int] = set()
-        self._obstruct(+1)
+        obstructs = False
         try:
             while again := [
-                position for position in failures if not _final(failures[position], alone, decided, position)
+                position for position in failures if not _decide(failures[position], alone, decided, position)
             ]:
-                # A broker refuses a whole batch for one record that is too large: each gets a batch of its own now.
-                alone.update(p for p in again if isinstance(failures[p], MessageSizeTooLargeError))
-                log.warning("results cannot be sent, trying again", messages=len(again), why=_reasons(failures))
-                self._on_retry(len(again))
-                await asyncio.sleep(wait_s)
-                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
-                if any(error is None or isinstance(error, _POISON) for error in failures.values()):
-                    await self._renew()
-                failures = await self._attempt(messages, again, alone)
+                # A broker refuses a whole batch for one of its records: each gets a batch of its own now, at once.
+                refused = {position for position in again if _concerns_record(failures[position])}
+                alone |= refused
+                if len(refused) < len(again):
+                    if not obstructs:
+                        obstructs = True
+                        self._obstruct(+1)
+                    log.warning("results cannot be sent, trying again", messages=len(again), why=_reasons(failures))
+                    self._on_retry(len(again))
+                    await asyncio.sleep(wait_s)
+                    wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+                    if any(error is None or isinstance(error, POISON) for error in failures.values()):
+                        await self._renew(producer)
+                failures, producer = await self._attempt(messages, again, alone)
         finally:
-            self._obstruct(-1)
+            if obstructs:
+                self._obstruct(-1)
 
     def _obstruct(self, change: int) -> None:
         self._obstructed += change
@@ -160,13 +169,13 @@ class Publisher:
 
     async def _attempt(
         self, messages: Sequence[Message], positions: Sequence[int], alone: Container[int] = ()
-    ) -> Failures:
-        """Send each message once; those in `alone` share no batch with others."""
+    ) -> tuple[Failures, AIOKafkaProducer | None]:
+        """Send each message once; those in `alone` share no batch with others. Return what failed, and the producer."""
         producer, retired = self._producer, self._retired
         if producer is None or retired is None:
             if not self._renewing.locked():
                 raise Closed("the publisher has been stopped")
-            return dict.fromkeys(positions, ProducerClosed())
+            return dict.fromkeys(positions, ProducerClosed()), producer
         failures: Failures = {}
         sent: list[tuple[int, Sent]] = []
         with contextlib.suppress(TimeoutError):
@@ -190,11 +199,10 @@ class Publisher:
         if len(sent) + len(failures) < len(positions):  # the time was up before all were handed to the producer
             handed = {position for position, _ in sent}
             failures.update({p: failures.get(p) for p in positions if p not in handed})
-        return failures
+        return failures, producer
 
-    async def _renew(self) -> None:
-        """Close the producer and make another; the first of several callers does it for all."""
-        broken = self._producer
+    async def _renew(self, broken: AIOKafkaProducer | None) -> None:
+        """Close a producer that has failed and make another; does nothing where that has been done already."""
         async with self._renewing:
             if self._producer is not broken or broken is None:
                 return
@@ -234,14 +242,22 @@ async def _send_alone(producer: AIOKafkaProducer, message: Message) -> Sent:
     return sent
 
 
-def _final(
+def _concerns_record(error: BaseException | None) -> bool:
+    """Say whether an error is the failure of a record, so that it is refused by itself and nothing else has to wait."""
+    return error is not None and scope_of(error, Place.SEND) is Scope.RECORD
+
+
+def _decide(
     error: BaseException | None, alone: Container[int], decided: list[DeliveryError | None], position: int
 ) -> bool:
     """Note a refusal that no second try can change; False for everything else."""
-    if isinstance(error, MessageSizeTooLargeError) and position in alone:
+    if position not in alone or not _concerns_record(error):
+        return False
+    if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
         decided[position] = RecordTooLarge("the broker takes no record of this size")
-        return True
-    return False
+    else:
+        decided[position] = RecordRefused(f"the broker refuses it: {type(error).__name__}")
+    return True
 
 
 def _reasons(failures: Failures) -> list[str]:

@@ -14,8 +14,9 @@ from aiokafka.errors import (
 
 from murmura.runtime.deadletters import Message
 from murmura.runtime.embedded import EmbeddedBroker
-from murmura.runtime.errors import Closed, RecordTooLarge
+from murmura.runtime.errors import Closed, RecordRefused, RecordTooLarge
 from murmura.runtime.publisher import Publisher, producer_factory
+from murmura.runtime.scopes import InvalidRecordError
 from murmura.runtime.settings import KafkaSettings, ProducerSettings
 
 UNDECIDED = "undecided"
@@ -133,6 +134,29 @@ async def test_one_large_record_does_not_take_its_neighbours_along():
     assert script.sent == ["large", "fits", "large", "fits"]
 
 
+async def test_a_record_that_the_broker_refuses_is_decided_and_neither_its_neighbours_nor_intake_wait():
+    script = Script(InvalidRecordError(), InvalidRecordError(), InvalidRecordError(), None)
+    publisher = await started(script)
+    obstructions: list[bool] = []
+    publisher.taking.clear = lambda: obstructions.append(True)
+    refused, fits = await publisher.publish(messages("refused", "fits"))
+    assert isinstance(refused, RecordRefused)
+    assert fits is None
+    assert script.sent == ["refused", "fits", "refused", "fits"]
+    assert obstructions == []
+
+
+async def test_calls_that_failed_with_one_producer_make_one_new_producer_between_them(monkeypatch):
+    monkeypatch.setattr("murmura.runtime.publisher._FIRST_WAIT_S", 0.1)
+    script = Script(OutOfOrderSequenceNumber(), OutOfOrderSequenceNumber())
+    publisher = await started(script)
+    early = asyncio.create_task(publisher.publish(messages("early")))
+    await asyncio.sleep(0.05)
+    late = asyncio.create_task(publisher.publish(messages("late")))
+    assert await asyncio.gather(early, late) == [[None], [None]]
+    assert len(script.producers) == 2
+
+
 async def test_while_it_insists_intake_is_told_to_wait():
     script = Script(*[NotLeaderForPartitionError()] * 5)
     seen: list[bool] = []
@@ -220,3 +244,24 @@ async def test_a_producer_that_cannot_be_flushed_is_given_up_with_what_it_held(m
         broker.come_up()
         assert await asyncio.wait_for(publishing, 10) == [None]
         await publisher.stop()
+
+
+async def test_a_real_broker_refuses_a_record_without_a_key_in_a_compacted_topic_and_takes_the_others(
+    kafka, make_topics
+):
+    (compacted,) = await make_topics("compacted", partitions=1, config={"cleanup.policy": "compact"})
+    (plain,) = await make_topics("plain", partitions=1)
+    publisher = Publisher(producer_factory(KafkaSettings(bootstrap_servers=kafka), ProducerSettings()))
+    await publisher.start()
+    refused, *taken = await publisher.publish(
+        [
+            Message(compacted, b"no key", None, []),
+            Message(compacted, b"keyed", b"k", []),
+            Message(plain, b"no key", None, []),
+        ]
+    )
+    assert isinstance(refused, RecordRefused)
+    assert "InvalidRecordError" in str(refused)
+    assert taken == [None, None]
+    assert await publisher.publish([Message(compacted, b"after it", b"k", [])]) == [None]
+    await publisher.stop()
