@@ -1,21 +1,19 @@
-"""From a Kafka record to a request: decode, check, name. Whatever is wrong with it is a RecordError with its reason.
-
-Plain structs instead of pydantic, because this runs for every record; a test holds both to the same answers.
-"""
+"""From a Kafka record to a request: decode, check, name. Whatever is wrong with it is a RecordError with its reason."""
 
 from contextlib import suppress
-from typing import Any, Protocol
-
-import msgspec
+from typing import Any, Final, NamedTuple, Protocol
 
 from ..schemas.deadletter import DeadLetterReason as Reason
 from ..schemas.envelope import CE_ID, CE_SOURCE, HOPS, READ_HEADERS, REQUEST_ID, TRACEPARENT
 from ..schemas.ids import default_request_id
-from ..schemas.request import MAX_METADATA
 from .agent import Incoming
 from .errors import RecordError
+from .field_paths import FieldPaths
+from .request_body import check_id, is_structured, read_body, read_event
 
 Headers = tuple[tuple[str, bytes], ...]
+
+_IDS: Final = frozenset({REQUEST_ID, CE_ID})
 
 
 class Record(Protocol):
@@ -30,35 +28,25 @@ class Record(Protocol):
     headers: Headers
 
 
-class _Body(msgspec.Struct):
-    text: str
-    tasks: list[str] | None = None
-    id: str | None = None
-    metadata: dict[str, str] | None = None
-    text_pair: None = None
+def read_request(
+    record: Record, max_value_bytes: int, max_hops: int | None = None, fields: FieldPaths | None = None
+) -> Incoming:
+    """Return the request in a record; RecordError when it cannot be answered.
 
-
-_decode_body = msgspec.json.Decoder(_Body).decode
-
-
-def read_request(record: Record, max_value_bytes: int, max_hops: int | None = None) -> Incoming:
-    """Return the request in a record; RecordError when it cannot be answered."""
+    `fields`: where the topic's values hold the fields of a request; None: at the top.
+    """
     value = record.value
     if value is None:
         raise RecordError(Reason.NO_VALUE, "the record has no value")
     if len(value) > max_value_bytes:
         raise RecordError(Reason.TOO_LARGE, f"the value has {len(value)} bytes, at most {max_value_bytes} are read")
-    body = _read_body(value)
-    headers = read_headers(record.headers) if record.headers else None
-    request_id = body.id
-    if headers is None:
-        source, traceparent, hops = record.topic, None, 0
+    if record.headers:
+        names, data = _read_envelope(record, value, max_hops)
+        body = read_body(data, fields)
     else:
-        request_id = headers.get(REQUEST_ID) or headers.get(CE_ID) or body.id
-        source = headers.get(CE_SOURCE) or record.topic
-        trace = headers.get(TRACEPARENT)
-        traceparent = None if trace is None else trace.encode()
-        hops = read_hops(headers.get(HOPS), max_hops)
+        body = read_body(value, fields)
+        names = Names(None, record.topic, None, 0)
+    request_id = names.request_id or body.id
     if request_id is None:
         request_id = default_request_id(record.topic, record.partition, record.offset, record.timestamp)
     return Incoming(
@@ -73,41 +61,33 @@ def read_request(record: Record, max_value_bytes: int, max_hops: int | None = No
         headers=record.headers,
         tasks=None if body.tasks is None else tuple(dict.fromkeys(body.tasks)),
         metadata=body.metadata,
-        source=source,
-        traceparent=traceparent,
-        hops=hops,
+        source=names.source,
+        traceparent=names.traceparent,
+        hops=names.hops,
     )
 
 
-def _read_body(value: bytes) -> _Body:
-    try:
-        body = _decode_body(value)
-    except UnicodeDecodeError:
-        raise RecordError(Reason.NOT_UTF8, "the value is not UTF-8") from None
-    except msgspec.ValidationError as error:
-        # msgspec's message names the path and the types, never the value.
-        raise RecordError(Reason.INVALID, str(error)) from None
-    except msgspec.DecodeError:
-        raise _why_not_json(value) from None
-    except RecursionError:
-        raise RecordError(Reason.INVALID, "the value is nested too deeply") from None
-    if not body.text or body.text.isspace():
-        raise RecordError(Reason.INVALID, "`text` is empty")
-    if body.id == "":
-        raise RecordError(Reason.INVALID, "`id` is empty")
-    if body.tasks is not None and (not body.tasks or "" in body.tasks):
-        raise RecordError(Reason.INVALID, "`tasks` is empty or has an empty name")
-    if body.metadata is not None and len(body.metadata) > MAX_METADATA:
-        raise RecordError(Reason.INVALID, f"`metadata` has {len(body.metadata)} entries, at most {MAX_METADATA}")
-    return body
+class Names(NamedTuple):
+    """What the headers, or a CloudEvent in structured mode, say of a request beside its fields."""
+
+    request_id: str | None
+    source: str
+    traceparent: bytes | None
+    hops: int
 
 
-def _why_not_json(value: bytes) -> RecordError:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return RecordError(Reason.NOT_UTF8, "the value is not UTF-8")
-    return RecordError(Reason.NOT_JSON, "the value is not JSON (a lone surrogate and NaN are not either)")
+def _read_envelope(record: Record, value: bytes, max_hops: int | None) -> tuple[Names, bytes]:
+    """Return the names of a record with headers, and the bytes that hold the request's fields."""
+    headers = read_headers(record.headers)
+    hops = read_hops(headers.get(HOPS), max_hops)
+    request_id, trace = headers.get(REQUEST_ID), headers.get(TRACEPARENT)
+    event_id, source = headers.get(CE_ID), headers.get(CE_SOURCE)
+    if is_structured(record.headers):
+        event, value = read_event(value)
+        check_id(event.id, Reason.INVALID, "the event's `id`")
+        event_id, source, trace = event.id, event.source, trace or event.traceparent
+    traceparent = None if trace is None else trace.encode()
+    return Names(request_id or event_id, source or record.topic, traceparent, hops), value
 
 
 def read_headers(headers: Any) -> dict[str, str]:
@@ -122,6 +102,8 @@ def read_headers(headers: Any) -> dict[str, str]:
             read[name] = raw.decode()
         except UnicodeDecodeError:
             raise RecordError(Reason.BAD_HEADER, f"header {name} is not UTF-8") from None
+        if name in _IDS:
+            check_id(read[name], Reason.BAD_HEADER, f"header {name}")
     return read
 
 

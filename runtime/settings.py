@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
 
 from ..schemas.manifest import Thresholds
 from ..schemas.topics import DEAD_LETTER_ROOM_BYTES
+from .field_paths import FieldPath, FieldPaths
 from .routing import Rule
 from .settings_kafka import (
     HostPort,
@@ -29,6 +30,7 @@ __all__ = [
     "AgentSettings",
     "DeadLetterSettings",
     "HealthSettings",
+    "InputSettings",
     "HostPort",
     "KafkaName",
     "KafkaSettings",
@@ -145,6 +147,30 @@ class AgentSettings(Section):
         return self
 
 
+def _field_path(text: str) -> str:
+    FieldPath.parse(text)
+    return text
+
+
+FieldPathText = Annotated[str, AfterValidator(_field_path)]
+
+
+class InputSettings(Section):
+    """Where the values of a topic hold the fields of a request; what is not set lies at the top, as in our own."""
+
+    text: FieldPathText | None = None
+    """For example `$.payload.body`."""
+    id: FieldPathText | None = None
+    tasks: FieldPathText | None = None
+    metadata: FieldPathText | None = None
+
+    @property
+    def fields(self) -> FieldPaths | None:
+        """The paths that are set; None when none is."""
+        paths = {name: FieldPath.parse(text) for name, text in self.model_dump(exclude_none=True).items()}
+        return FieldPaths(paths) if paths else None
+
+
 class ReviewSettings(Section):
     """Which live predictions people are asked to look at."""
 
@@ -206,6 +232,8 @@ class Settings(Section):
     """From how many waiting texts on a partition is paused, in token budgets; a fetch may bring more than is missing."""
     commit_interval_ms: Positive = 100
     agents: dict[str, AgentSettings] = Field(default_factory=dict)
+    inputs: dict[KafkaName, InputSettings] = Field(default_factory=dict)
+    """By topic: where its values hold the fields of a request. All agents of a topic read the same."""
     routing: tuple[Rule, ...] = ()
     """Where records go on to, by what an agent answered."""
     reviews: ReviewSettings = ReviewSettings()

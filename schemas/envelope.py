@@ -36,10 +36,9 @@ RETRY_HEADERS: Final = frozenset(
     {APP, ONLY_AGENT, NOT_BEFORE, ATTEMPTS, ORIGINAL_TOPIC, ORIGINAL_PARTITION, ORIGINAL_OFFSET, ORIGINAL_TIMESTAMP}
 )
 
-# The headers that a request may carry and that are read; any other header is left alone.
-READ_HEADERS: Final = frozenset(
-    {CE_SPECVERSION, CE_ID, CE_SOURCE, CE_TYPE, CE_TIME, CONTENT_TYPE_HEADER, TRACEPARENT, REQUEST_ID, CAUSE, HOPS}
-)
+# The headers that a request may carry and that are read as text; any other header is left alone, whatever it holds.
+# Of `content-type` only its first bytes are looked at.
+READ_HEADERS: Final = frozenset({CE_ID, CE_SOURCE, TRACEPARENT, REQUEST_ID, HOPS})
 
 
 def result_type(agent: str) -> str:

@@ -5,12 +5,20 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_METADATA = 16
+MAX_ID_BYTES = 512
+"""Of UTF-8."""
 
 
 def _not_blank(text: str) -> str:
     if text.isspace():
         raise ValueError("the text is blank")
     return text
+
+
+def _not_too_long(request_id: str) -> str:
+    if len(request_id.encode()) > MAX_ID_BYTES:
+        raise ValueError(f"the id has more than {MAX_ID_BYTES} bytes of UTF-8")
+    return request_id
 
 
 TaskName = Annotated[str, StringConstraints(min_length=1)]
@@ -24,7 +32,8 @@ class Request(BaseModel):
     text: Annotated[str, StringConstraints(min_length=1), AfterValidator(_not_blank)]
     tasks: Annotated[list[TaskName], Field(min_length=1)] | None = None
     """Names of the tasks to answer; default: the tasks that the agent declares."""
-    id: Annotated[str, StringConstraints(min_length=1)] | None = None
+    id: Annotated[str, StringConstraints(min_length=1), AfterValidator(_not_too_long)] | None = None
+    """Names the request in its results; at most 512 bytes of UTF-8."""
     metadata: dict[str, str] | None = Field(default=None, max_length=MAX_METADATA)
     """Handed through to the result as it came."""
     text_pair: None = None

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from murmura.runtime.errors import RecordError
-from murmura.runtime.records import _read_body
+from murmura.runtime.request_body import read_body
 from murmura.schemas.request import Request
 
 FIELDS = ("text", "tasks", "id", "metadata", "text_pair", "other")
@@ -27,6 +27,8 @@ likely = st.fixed_dictionaries(
 @settings(max_examples=300)
 @given(likely | st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, values)) | values)
 @example({"text": "\u2003"})
+@example({"text": "a", "id": "ä" * 257})
+@example({"text": "a", "id": "ä" * 256})
 @example({"text": "a", "metadata": {str(i): "" for i in range(17)}})
 def test_both_accept_or_both_refuse(value):
     raw = json.dumps(value).encode()
@@ -35,7 +37,7 @@ def test_both_accept_or_both_refuse(value):
     except ValidationError:
         expected = None
     try:
-        found = _read_body(raw)
+        found = read_body(raw)
     except RecordError:
         found = None
     assert (found is None) == (expected is None), value

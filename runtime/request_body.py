@@ -1,0 +1,163 @@
+"""From a record's value to the fields of a request: plain JSON, a CloudEvent in structured mode, a registry's frame before either.
+
+Plain structs instead of pydantic, because this runs for every record; a test holds both to the same answers.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from ..schemas.deadletter import DeadLetterReason as Reason
+from ..schemas.envelope import CONTENT_TYPE_HEADER
+from ..schemas.request import MAX_ID_BYTES, MAX_METADATA
+from .errors import RecordError
+from .field_paths import FieldPaths
+
+_STRUCTURED: Final = b"application/cloudevents"
+_BATCHED: Final = b"application/cloudevents-batch"
+_FRAME_BYTES: Final = 5
+"""Of a schema registry: a zero and the schema's id, four bytes, big-endian."""
+
+
+class Body(msgspec.Struct):
+    """The fields of a request's value."""
+
+    text: str
+    tasks: list[str] | None = None
+    id: str | None = None
+    metadata: dict[str, str] | None = None
+    text_pair: None = None
+
+
+class Event(msgspec.Struct):
+    """The attributes of a CloudEvent in structured mode that are read."""
+
+    id: str
+    source: str
+    specversion: str
+    type: str
+    datacontenttype: str | None = None
+    data: msgspec.Raw | None = None
+    data_base64: str | None = None
+    traceparent: str | None = None
+
+
+_decode_body = msgspec.json.Decoder(Body).decode
+_decode_event = msgspec.json.Decoder(Event).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+def is_structured(headers: Iterable[tuple[str, bytes | None]]) -> bool:
+    """Say whether the headers call the value a CloudEvent in structured mode; RecordError `invalid` for a batch of them."""
+    for name, raw in headers:
+        if name == CONTENT_TYPE_HEADER and raw is not None:
+            kind = raw.strip().lower()
+            if kind.startswith(_BATCHED):
+                raise RecordError(Reason.INVALID, "a batch of CloudEvents; send a record for each")
+            return kind.startswith(_STRUCTURED)
+    return False
+
+
+def read_event(value: bytes) -> tuple[Event, bytes]:
+    """Return a CloudEvent's attributes and its data's bytes."""
+    event: Event = _decode(_decode_event, value)
+    if not event.id:
+        raise RecordError(Reason.INVALID, "the event's `id` is empty")
+    kind = (event.datacontenttype or "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise RecordError(Reason.INVALID, "the event's `datacontenttype` is not JSON")
+    if event.data_base64 is not None:
+        try:
+            return event, base64.b64decode(event.data_base64, validate=True)
+        except (binascii.Error, ValueError):
+            raise RecordError(Reason.INVALID, "the event's `data_base64` is not base64") from None
+    if event.data is None:
+        raise RecordError(Reason.INVALID, "the event has no `data`")
+    return event, bytes(event.data)
+
+
+def read_body(value: bytes, fields: FieldPaths | None = None) -> Body:
+    """Return the fields of a request; RecordError for what is none. `fields` says where they lie (None: at the top)."""
+    body: Body = _decode(_decode_body, value) if fields is None else _read_fields(value, fields)
+    place = (lambda name: f"`{name}`") if fields is None else fields.place
+    if not body.text or body.text.isspace():
+        raise RecordError(Reason.INVALID, f"{place('text')} is empty")
+    if body.id is not None:
+        if not body.id:
+            raise RecordError(Reason.INVALID, f"{place('id')} is empty")
+        check_id(body.id, Reason.INVALID, place("id"))
+    if body.tasks is not None and (not body.tasks or "" in body.tasks):
+        raise RecordError(Reason.INVALID, f"{place('tasks')} is empty or has an empty name")
+    if body.metadata is not None and len(body.metadata) > MAX_METADATA:
+        found = len(body.metadata)
+        raise RecordError(Reason.INVALID, f"{place('metadata')} has {found} entries, at most {MAX_METADATA}")
+    return body
+
+
+def check_id(request_id: str, reason: Reason, place: str) -> None:
+    """Refuse an id that is too long: it stands four times in a result."""
+    # At most four bytes a character, so most ids are not encoded to be measured.
+    if len(request_id) * 4 > MAX_ID_BYTES and len(request_id.encode()) > MAX_ID_BYTES:
+        size = len(request_id.encode())
+        raise RecordError(reason, f"{place} has {size} bytes, at most {MAX_ID_BYTES} are an id")
+
+
+def _read_fields(value: bytes, fields: FieldPaths) -> Body:
+    picked = fields.pick(_decode(_decode_any, value))
+    if "text" not in picked:
+        raise RecordError(Reason.INVALID, f"{fields.place('text')} is missing")
+    for name, found in picked.items():
+        try:
+            picked[name] = msgspec.convert(found, Body.__annotations__[name])
+        except msgspec.ValidationError as error:
+            # msgspec's message names the types, never the value.
+            raise RecordError(Reason.INVALID, f"{fields.place(name)}: {error}") from None
+    return Body(**picked)
+
+
+def _decode(decode: Any, value: bytes) -> Any:
+    try:
+        return decode(value)
+    except UnicodeDecodeError:
+        raise _why_not_json(value) from None
+    except msgspec.ValidationError as error:
+        # msgspec's message names the path and the types, never the value.
+        raise RecordError(Reason.INVALID, str(error)) from None
+    except msgspec.DecodeError:
+        if value[:1] != b"\0":  # no JSON begins with it
+            raise _why_not_json(value) from None
+    except RecursionError:
+        raise RecordError(Reason.INVALID, "the value is nested too deeply") from None
+    return _decode_framed(decode, value)
+
+
+def _decode_framed(decode: Any, value: bytes) -> Any:
+    """Read the JSON behind a schema registry's frame, and name the frame where there is something else behind it."""
+    framed = value[_FRAME_BYTES:]
+    if not framed or framed[:1] == b"\0":
+        raise _why_not_json(value) if len(value) <= _FRAME_BYTES else _not_json_in_frame(value)
+    try:
+        return _decode(decode, framed)
+    except RecordError as error:
+        if error.reason is Reason.INVALID:
+            raise
+        raise _not_json_in_frame(value) from None
+
+
+def _not_json_in_frame(value: bytes) -> RecordError:
+    schema = int.from_bytes(value[1:_FRAME_BYTES], "big")
+    return RecordError(
+        Reason.NOT_JSON,
+        f"behind the frame of a schema registry (schema {schema}) lies no JSON; Avro and Protobuf are not read",
+    )
+
+
+def _why_not_json(value: bytes) -> RecordError:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return RecordError(Reason.NOT_UTF8, "the value is not UTF-8")
+    return RecordError(Reason.NOT_JSON, "the value is not JSON (a lone surrogate and NaN are not either)")
