@@ -124,6 +124,7 @@ async def assemble(
         make_letter=partial(dead_letter, app=settings.app, spring_group=settings.spring_group),
         max_value_bytes=settings.limits.max_value_bytes,
         max_hops=settings.limits.max_hops,
+        fields=settings.fields,
         queue_budgets=settings.queue_budgets,
         bounds=Bounds(
             settings.limits.max_partition_waiting_bytes,

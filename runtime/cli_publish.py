@@ -1,6 +1,7 @@
 """`murmura publish`."""
 
 import json
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -35,7 +36,8 @@ def publish(
 ) -> None:
     """Send each line of a file as one record.
 
-    A file that starts with a brace is JSON lines, sent as they are. Of any other, each line becomes a request's text.
+    A file that starts with a brace is JSON lines, sent as they are. Of any other, each line becomes a request's text. A
+    byte order mark is skipped; a JSON array is refused.
 
     Example: [bold]murmura publish murmura.classification.requests questions.txt[/bold]
 
@@ -72,7 +74,7 @@ async def _publish(
     sent = 0
     try:
         with opened(file) as stream, _Progress(file) as progress:
-            lines = _records(stream, file, key_field, text)
+            lines = read_records(stream, file, key_field, text)
             async for chunk in _piped(lines, stop) if file == "-" else _read(lines, stop):
                 async with asyncio.timeout(settings.producer.send_timeout_s):
                     await asyncio.gather(*[await producer.send(topic, *record) for record in chunk])
@@ -148,16 +150,40 @@ def opened(file: str) -> Iterator[BinaryIO]:
         yield stream
 
 
-def _records(stream: BinaryIO, file: str, key_field: str | None, text: bool) -> Iterator[Record]:
-    """Yield value and key of each line that is not blank."""
+def read_records(stream: BinaryIO, file: str, key_field: str | None, text: bool) -> Iterator[Record]:
+    """Yield value and key of each line that is not blank. SetupError for a file that is neither JSON lines nor text lines."""
     json_lines: bool | None = False if text else None
     for number, raw in enumerate(stream, start=1):
-        line = raw.strip()
+        line = raw.removeprefix(BOM_UTF8).strip() if number == 1 else raw.strip()
+        if number == 1:
+            _refuse_utf16(line, file)
         if not line:
             continue
         if json_lines is None:
-            json_lines = line.startswith(b"{")
+            json_lines = _is_json(line, file, number)
         yield _json_record(line, file, number, key_field) if json_lines else (_text_record(line, file, number), None)
+
+
+def _is_json(line: bytes, file: str, number: int) -> bool:
+    """Say whether a file is JSON lines, by its first line that is not blank; SetupError for JSON in another form."""
+    if line.startswith(b"["):
+        raise SetupError(
+            f"{file}, line {number}: begins with [, a JSON array; expected a line for each record: "
+            f"jq -c '.[]' {file} makes them, --text sends every line as a text"
+        )
+    if line == b"{":
+        raise SetupError(
+            f"{file}, line {number}: a JSON object over several lines; expected a line for each record: "
+            f"jq -c . {file} makes them, --text sends every line as a text"
+        )
+    return line.startswith(b"{")
+
+
+def _refuse_utf16(line: bytes, file: str) -> None:
+    if line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise SetupError(
+            f"{file}: UTF-16 (as some Windows programs write), expected UTF-8: iconv -f UTF-16 -t UTF-8 {file}"
+        )
 
 
 def _text_record(line: bytes, file: str, number: int) -> bytes:

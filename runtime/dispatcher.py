@@ -19,6 +19,7 @@ from .deadletters import MakeLetter, dead_letter
 from .deciding import Deciding
 from .delivery import Delivery, Rejected, coordinates
 from .errors import Closed, RecordError, place_of
+from .field_paths import FieldPaths
 from .handlers import HandlerRunner
 from .intake import Batches, Full, Intake, Queue, unreadable
 from .logs import get_logger
@@ -80,6 +81,7 @@ class Dispatcher:
         make_letter: MakeLetter = dead_letter,
         max_value_bytes: int,
         max_hops: int | None = None,
+        fields: Mapping[str, FieldPaths] | None = None,
         queue_budgets: float = 4.0,
         bounds: Bounds | None = None,
         chunk_rows: int = 256,
@@ -142,6 +144,7 @@ class Dispatcher:
             max_value_bytes=max_value_bytes,
             max_hops=max_hops,
             tracing=tracing,
+            fields=fields,
         )
         self._admitting: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()

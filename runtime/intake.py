@@ -9,6 +9,7 @@ from .admission import Admission, Waiting
 from .bounds import Bounds, estimated_tokens
 from .delivery import Delivery, Rejected
 from .errors import RecordError
+from .field_paths import FieldPaths
 from .handlers import HandlerRunner
 from .records import read_request
 from .routes import Route
@@ -42,8 +43,10 @@ class Intake:
         max_value_bytes: int,
         max_hops: int | None,
         tracing: Tracing | None,
+        fields: Mapping[str, FieldPaths] | None = None,
     ) -> None:
-        """`runners`: by topic. All other topics have a route."""
+        """`runners`: by topic. All other topics have a route. `fields`: by topic, where its values are not as our own."""
+        self._fields = fields or {}
         self._queue, self._tracker, self._bounds = queue, tracker, bounds
         self._runners = runners
         self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
@@ -165,7 +168,7 @@ class Intake:
     def _read(self, record: ConsumerRecord, progress: Progress, route: Route) -> Delivery | Rejected:
         request = None
         try:
-            request = read_request(record, self._max_value_bytes, self._max_hops)
+            request = read_request(record, self._max_value_bytes, self._max_hops, self._fields.get(record.topic))
             delivery = Delivery(record, progress, request)
             delivery.settle(route)
         except RecordError as error:

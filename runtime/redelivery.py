@@ -4,6 +4,7 @@ from aiokafka.structs import ConsumerRecord
 
 from ..schemas.envelope import RETRY_HEADERS
 from .delivery import Attempt, Delivery
+from .field_paths import FieldPaths
 from .outbox import NotesFinished
 from .records import read_request
 from .retry_records import Coordinates, Retry
@@ -47,14 +48,15 @@ def redelivery(
     *,
     max_value_bytes: int,
     max_hops: int | None,
+    fields: FieldPaths | None = None,
     deadline: float | None = None,
 ) -> Delivery:
     """Return the next attempt at the original of a record of the topic of retries; `settle` it before it is queued.
 
     Results and dead letters name the original's place, so they differ from those of the first attempt in their time alone.
-    Raises RecordError as reading the original does.
+    `fields`: where values of the original's topic hold the fields of a request. Raises RecordError as reading the original does.
     """
     original = original_of(record, retry.original)
     attempt = Attempt(retry.attempts + 1, retry.only_agent, deadline)
-    request = read_request(original, max_value_bytes, max_hops)
+    request = read_request(original, max_value_bytes, max_hops, fields)
     return Delivery(original, FinishesRetry(progress, record.offset), request, attempt)

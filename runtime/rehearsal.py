@@ -114,6 +114,7 @@ async def rehearse(
         dead_letters=DEAD_LETTERS,
         max_value_bytes=settings.limits.max_value_bytes,
         max_hops=settings.limits.max_hops,
+        fields=settings.fields,
         handlers=handlers,
         tracing=tracing,
     )

@@ -40,7 +40,7 @@ class Event(msgspec.Struct):
     specversion: str
     type: str
     datacontenttype: str | None = None
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw()
     data_base64: str | None = None
     traceparent: str | None = None
 
@@ -74,7 +74,7 @@ def read_event(value: bytes) -> tuple[Event, bytes]:
             return event, base64.b64decode(event.data_base64, validate=True)
         except (binascii.Error, ValueError):
             raise RecordError(Reason.INVALID, "the event's `data_base64` is not base64") from None
-    if event.data is None:
+    if not memoryview(event.data):
         raise RecordError(Reason.INVALID, "the event has no `data`")
     return event, bytes(event.data)
 

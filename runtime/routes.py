@@ -111,6 +111,7 @@ def configured_by(settings: Settings, agents: Iterable[Agent | Handler]) -> list
             agent.configure(settings)
     _refuse_equal_names(everyone)
     _refuse_shared_handler_topics(everyone)
+    _refuse_inputs_of_nobody(settings, everyone)
     for rule in settings.routing:
         _check_ends(rule, everyone, settings)
     return [_with_rules(agent, settings.routing) for agent in everyone]
@@ -121,6 +122,14 @@ def _refuse_overrides_of_nobody(settings: Settings, names: Collection[str]) -> N
         if name not in names:
             who = ", ".join(sorted(names))
             raise SetupError(f"{settings.place(f'agents.{name}')}: no such agent runs here; those that do: {who}")
+
+
+def _refuse_inputs_of_nobody(settings: Settings, everyone: Iterable[Agent | Handler]) -> None:
+    topics = sorted({topic for agent in everyone for topic in agent.topics})
+    for topic in settings.inputs:
+        if topic not in topics:
+            place = settings.place(f"inputs.{topic}")
+            raise SetupError(f"{place}: no agent reads topic {topic} here; read are {', '.join(topics)}")
 
 
 def _refuse_deadlines_of_agents(settings: Settings, agents: Iterable[Agent | Handler]) -> None:

@@ -30,8 +30,8 @@ __all__ = [
     "AgentSettings",
     "DeadLetterSettings",
     "HealthSettings",
-    "InputSettings",
     "HostPort",
+    "InputSettings",
     "KafkaName",
     "KafkaSettings",
     "LimitSettings",
@@ -290,6 +290,11 @@ class Settings(Section):
 
     def set_origins(self, origins: Mapping[str, Origin]) -> None:
         self._origins.update(origins)
+
+    @property
+    def fields(self) -> dict[str, FieldPaths]:
+        """By topic: where its values hold the fields of a request, for those that are not as our own."""
+        return {topic: fields for topic, each in self.inputs.items() if (fields := each.fields) is not None}
 
     @property
     def group(self) -> str:

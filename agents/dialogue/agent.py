@@ -1,7 +1,7 @@
 """Dialogue: answers the turns of conversations one after another, by a policy, and hands over to people."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from ...runtime.agent import Context, Handler, Predicts, Publish, Restore
 from ...runtime.agent_options import BesideFile, Options
 from ...runtime.errors import Closed, ModelFailed, RecordError, SetupError
+from ...runtime.field_paths import FieldPaths
 from ...runtime.logs import get_logger
 from ...runtime.records import Record, read_request
 from ...runtime.settings import KafkaName, Seconds, Settings
@@ -82,6 +83,7 @@ class Dialogue(Handler):
         self.options = DialogueOptions()
         self._app = ""
         self._max_value_bytes = 0
+        self._fields: Mapping[str, FieldPaths] = {}
         self._policy: PolicyFile | None = None
         self._metrics: Metrics | None = None
         self._restore: Restore | None = None
@@ -100,6 +102,7 @@ class Dialogue(Handler):
             )
         self._app = settings.app
         self._max_value_bytes = settings.limits.max_value_bytes
+        self._fields = settings.fields
         path = self._path or self.options.policy
         if path is None:
             raise SetupError(
@@ -224,7 +227,7 @@ class Dialogue(Handler):
             conversation = key.decode()
         except UnicodeDecodeError:
             raise RecordError(Reason.INVALID, "the key, a conversation's id, is not UTF-8") from None
-        request = read_request(record, self._max_value_bytes)
+        request = read_request(record, self._max_value_bytes, fields=self._fields.get(record.topic))
         this = prediction_id(self.name, request.source, request.request_id)
         timestamp = record.timestamp if record.timestamp >= 0 else self._now()
         source = Source(topic=record.topic, partition=record.partition, offset=record.offset, timestamp=timestamp)
