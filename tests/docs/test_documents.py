@@ -16,7 +16,7 @@ from murmura.runtime import cli
 from murmura.runtime.agent import Handler
 from murmura.runtime.discovery import AGENTS, find_agents
 from murmura.runtime.routing import Rule
-from murmura.runtime.settings import AgentSettings, Settings
+from murmura.runtime.settings import AgentSettings, InputSettings, Settings
 from murmura.runtime.settings_sources import load
 from murmura.runtime.telemetry import METRICS
 from murmura.schemas.deadletter import BYTES, CUT, SHA256, DeadLetter, DeadLetterReason
@@ -48,7 +48,7 @@ def settings_of(model: type[BaseModel], section: str = "") -> Iterator[tuple[str
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from settings_of(field.annotation, f"{section}{name}.")
-        elif section + name not in {"agents", "routing"}:
+        elif section + name not in {"agents", "inputs", "routing"}:
             default = field.get_default(call_default_factory=True)
             shown = (
                 ""
@@ -70,7 +70,8 @@ def test_every_setting_stands_in_the_documents_with_its_default():
         for name, shown in settings_of(agent.options_model, f"agents.{agent.name}.options.")
     }
     rules = {f"routing[].{name}": shown for name, shown in settings_of(Rule)}
-    assert written == {**dict(settings_of(Settings)), **agents, **options, **rules}
+    inputs = {f"inputs.TOPIC.{name}": "" for name in InputSettings.model_fields}
+    assert written == {**dict(settings_of(Settings)), **agents, **options, **rules, **inputs}
 
 
 def test_every_metric_stands_in_the_documents_with_its_labels():
