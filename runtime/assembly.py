@@ -17,6 +17,7 @@ from .agent import Agent, Context, Handler
 from .bounds import Bounds
 from .breaker import LONGEST_PAUSE_S, BreakerLimits
 from .changelog import read_to_end
+from .dead_letter_depth import DeadLetterDepth
 from .deadletters import dead_letter
 from .device_watch import watch_device
 from .dispatcher import Dispatcher
@@ -71,6 +72,7 @@ class Parts:
     watcher: ReleaseWatcher | None
     fall_back: FallBack | None
     events: ServingEvents | None
+    depth: DeadLetterDepth
 
     async def release(self) -> None:
         """Drain and commit. FastStream runs this before it stops the consumer, which tells no listener."""
@@ -87,6 +89,7 @@ class Parts:
             self.source.commit_for_ever(settings.commit_interval_ms / 1000),
             self.dispatcher.run(),
             _watch(self.health, self.dispatcher),
+            self.depth.run(),
             *watching,
             *telling,
         ]
@@ -143,6 +146,8 @@ async def assemble(
     broker = make_broker(settings.kafka)
     source = Source(broker, topics, dispatcher, tracker, metrics, health, settings.kafka, group=settings.group)
     metrics.watch(in_flight=lambda: tracker.unfinished, assigned=source.assigned, paused=source.paused, lag=source.lag)
+    depth = DeadLetterDepth(settings.kafka, settings.dead_letters, partitions[settings.dead_letters])
+    metrics.watch(letters=depth.records, letters_age=depth.age_s)
     events = _events(settings, partitions, stack)
     watch_device(engine, health, metrics, events, dispatcher.outbox.fail)
     watcher = fall_back = None
@@ -152,7 +157,7 @@ async def assemble(
         watcher = ReleaseWatcher(settings, loader, slot, events, metrics, begun=begun)
         fall_back = FallBack(settings.model.name or "", loader, slot, engine, watcher, events)
     serving = Serving(server.url, engine, metrics, topics)
-    return Parts(serving, health, dispatcher, broker, source, publisher, watcher, fall_back, events)
+    return Parts(serving, health, dispatcher, broker, source, publisher, watcher, fall_back, events, depth)
 
 
 async def _watch(health: HealthState, dispatcher: Dispatcher) -> None:

@@ -97,6 +97,10 @@ class Metrics:
         gauge("murmura_host_seconds_per_record").set_function(self.use.host_seconds_per_record)
         self._lag = _Readings(table["murmura_consumer_lag_records"])
         self.registry.register(self._lag)
+        self._letters = _Readings(table["murmura_dead_letter_topic_records"])
+        self._letters_age = _Readings(table["murmura_dead_letter_topic_age_seconds"])
+        self.registry.register(self._letters)
+        self.registry.register(self._letters_age)
 
     def batch(self, rows: int, tokens: int, queue_seconds: float | ArrayLike, run_seconds: float) -> None:
         """One forward pass ended. `queue_seconds`: the wait of each row, or one number for all of them."""
@@ -184,6 +188,8 @@ class Metrics:
         paused: Callable[[], float] | None = None,
         device_fails: Callable[[], float] | None = None,
         lag: Callable[[], Mapping[tuple[str, ...], float]] | None = None,
+        letters: Callable[[], Mapping[tuple[str, ...], float]] | None = None,
+        letters_age: Callable[[], Mapping[tuple[str, ...], float]] | None = None,
     ) -> None:
         """Read these when somebody scrapes. `lag` maps (topic, partition) to records; what it leaves out is gone."""
         for gauge, read in (
@@ -194,8 +200,9 @@ class Metrics:
         ):
             if read is not None:
                 gauge.set_function(read)
-        if lag is not None:
-            self._lag.read = lag
+        for readings, look in ((self._lag, lag), (self._letters, letters), (self._letters_age, letters_age)):
+            if look is not None:
+                readings.read = look
 
 
 class Registry(CollectorRegistry):

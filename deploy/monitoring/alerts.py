@@ -70,6 +70,9 @@ ALERTS = (
           f"{QUARTER.rate('murmura_records_total', 'job', 'topic', only=DEAD)}"
           f" / {QUARTER.rate('murmura_records_total', 'job', 'topic')} > 0.05", "15m",
           "{{ $value | humanizePercentage }} of {{ $labels.topic }} are dead letters."),
+    Alert("MurmuraDeadLettersPile", "warning",
+          f"delta(({NOW.gauge('murmura_dead_letter_topic_records', 'job', how='max')})[1d:5m]) > 1000", "15m",
+          "{{ $value }} records came into the dead-letter topic in a day."),
     Alert("MurmuraSendsRepeat", "warning",
           f"{NOW.rate('murmura_send_retries_total', 'job')} > 0", "5m", "Results have to be sent more than once."),
     Alert("MurmuraCommitsFail", "warning",

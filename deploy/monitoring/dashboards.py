@@ -73,6 +73,10 @@ SERVING = {
     "Dead letters and the broker": [
         Panel("Dead letters in an hour", "By reason; docs/wire.md says what each means.",
               {"{{reason}}": HOUR.growth("murmura_dead_letters_total", "reason")}, width=12),
+        Panel("In the dead-letter topic", "Dead letters and the markers of those sent again.",
+              {"records": NOW.gauge("murmura_dead_letter_topic_records", how="max")}, width=6),
+        Panel("Oldest dead letter", "The topic deletes them after its retention.",
+              {"age": NOW.gauge("murmura_dead_letter_topic_age_seconds", how="max")}, "s", width=6),
         Panel("Sends that were repeated", "The broker did not take a result at once.",
               {"{{instance}}": NOW.rate("murmura_send_retries_total", "instance")}, "reqps", width=6),
         Panel("Commits", "Failed ones are tried again; until then records may come twice.",

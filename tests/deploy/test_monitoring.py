@@ -95,6 +95,8 @@ FAILED = f'murmura_commits_total{{{ONE}, outcome="failed"}}'
 
 CASES = [
     Case("MurmuraDown", {f"up{{{ONE}}}": "1 1 0x10"}, 8, True),
+    Case("MurmuraDeadLettersPile", {f"murmura_dead_letter_topic_records{{{ONE}}}": "9+2x1800"}, 1700, True),
+    Case("MurmuraDeadLettersPile", {f"murmura_dead_letter_topic_records{{{ONE}}}": "90000x1800"}, 1700, False),
     Case("MurmuraDown", {f"up{{{ONE}}}": "1 0 1x10"}, 8, False),
     Case("MurmuraGone", {f"up{{{ONE}}}": "1 _x20"}, 12, True),
     Case("MurmuraGone", {f"up{{{ONE}}}": "1x20"}, 12, False),

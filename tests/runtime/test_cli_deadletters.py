@@ -83,9 +83,13 @@ async def test_everything_is_announced_first_and_not_sent_unasked(desk):
     refused = await command(desk, "redrive", "--all")
     assert "0 of 0 dead letters would go to" in refused.stdout
     assert refused.returncode == 0
-    async with desk.serving():
+    async with desk.serving() as serving:
         await desk.send(b"{")
         await desk.read(desk.dead_letters, 2)
+        async with asyncio.timeout(10):
+            while not serving.metrics.registry.get_sample_value("murmura_dead_letter_topic_records"):
+                await asyncio.sleep(0.05)
+        assert 0 <= serving.metrics.registry.get_sample_value("murmura_dead_letter_topic_age_seconds") < 60
     refused = await command(desk, "redrive", "--all")
     assert "1 of 1 dead letters would go to" in refused.stdout
     assert (refused.returncode, refused.stderr) == (2, "murmura: nothing was sent; --yes sends without asking\n")

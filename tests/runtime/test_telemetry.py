@@ -12,6 +12,8 @@ from murmura.runtime.telemetry import DeviceUse, Metrics
 CONTRACT = {
     ("murmura_records_total", "counter", ("agent", "topic", "outcome")),
     ("murmura_dead_letters_total", "counter", ("agent", "reason")),
+    ("murmura_dead_letter_topic_records", "gauge", ()),
+    ("murmura_dead_letter_topic_age_seconds", "gauge", ()),
     ("murmura_end_to_end_seconds", "histogram", ("agent",)),
     ("murmura_queue_seconds", "histogram", ()),
     ("murmura_inference_seconds", "histogram", ()),
