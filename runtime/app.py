@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from aiokafka.errors import KafkaError
@@ -52,10 +53,15 @@ async def serve(
                 agents=[agent.name for agent in everyone],
                 http=parts.serving.url,
             )
-            await _until(stop, parts.dispatcher.outbox.failure, *parts.loops(settings), before_end=app.stop)
+            await _until(
+                stop,
+                parts.dispatcher.outbox.failure,
+                *parts.loops(settings),
+                before_end=partial(parts.clock.finish, "the consumer", app.stop),
+            )
         finally:
             if not parts.health.stopping:
-                await app.stop()
+                await parts.clock.finish("the consumer", app.stop)
     log.info("stopped")
 
 

@@ -14,8 +14,10 @@ from faststream.kafka import KafkaBroker
 
 from . import topics_admin
 from .agent import Agent, Context, Handler
+from .alignment import Alignment
 from .bounds import Bounds
 from .breaker import LONGEST_PAUSE_S, BreakerLimits
+from .broker import make_broker
 from .changelog import read_to_end
 from .dead_letter_depth import DeadLetterDepth
 from .deadletters import dead_letter
@@ -37,7 +39,9 @@ from .reviews import Reviews
 from .routes import all_topics, check_handlers, make_routes
 from .serving_events import Pauses, ServingEvents
 from .settings import Settings
-from .source import Source, make_broker
+from .source import Source
+from .source_readings import SourceReadings
+from .stopping import StopClock
 from .telemetry import Metrics
 from .tracing import Tracing
 from .tracker import Tracker
@@ -45,6 +49,8 @@ from .tracker import Tracker
 log = get_logger(__name__)
 
 _WATCH_S = 1.0
+AWAY_S = 5.0
+"""Without a successful fetch for so long, the broker counts as away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +79,12 @@ class Parts:
     fall_back: FallBack | None
     events: ServingEvents | None
     depth: DeadLetterDepth
+    clock: StopClock
 
     async def release(self) -> None:
         """Drain and commit. FastStream runs this before it stops the consumer, which tells no listener."""
         self.health.stopping = True
-        await self.source.release()
+        await self.source.release(self.clock.begin())
 
     def loops(self, settings: Settings) -> list[Coroutine[Any, Any, None]]:
         """Return what runs for as long as the process does."""
@@ -88,7 +95,7 @@ class Parts:
             self.source.pump(),
             self.source.commit_for_ever(settings.commit_interval_ms / 1000),
             self.dispatcher.run(),
-            _watch(self.health, self.dispatcher),
+            _watch(self.health, self.dispatcher, self.source, self.publisher),
             self.depth.run(),
             *watching,
             *telling,
@@ -115,7 +122,8 @@ async def assemble(
     check_handlers(handlers, first.manifest)
     engine = await _start_engine(settings, first, metrics, stack)
     _describe(health, metrics, engine, settings, first)
-    publisher = await _start_publisher(settings, metrics, stack)
+    clock = StopClock(settings.kafka.drain_s)
+    publisher = await _start_publisher(settings, metrics, stack, clock)
     tracker: Tracker[TopicPartition] = Tracker()
     dispatcher = Dispatcher(
         engine,
@@ -134,7 +142,12 @@ async def assemble(
             settings.limits.max_waiting_bytes,
             settings.limits.max_uncommitted,
         ),
-        aligned=_aligned(agents, partitions),
+        aligned=Alignment(  # the consumer is made later
+            agents,
+            partitions,
+            lambda topic: readings.known_partitions(topic),  # noqa: PLW0108
+            publisher.known_partitions,
+        ).now,
         handlers=handlers,
         reviews=Reviews.configured(settings),
         tracing=tracing,
@@ -144,11 +157,23 @@ async def assemble(
         handler.started(Context(settings, metrics, engine, names, partitions, restore, tuple(agents)))
     topics = (*routes, *(topic for handler in handlers for topic in handler.topics))
     broker = make_broker(settings.kafka)
-    source = Source(broker, topics, dispatcher, tracker, metrics, health, settings.kafka, group=settings.group)
-    metrics.watch(in_flight=lambda: tracker.unfinished, assigned=source.assigned, paused=source.paused, lag=source.lag)
+    source = Source(
+        broker,
+        topics,
+        dispatcher,
+        tracker,
+        metrics,
+        health,
+        settings.kafka,
+        group=settings.group,
+        give_up_s=settings.health.give_up_s,
+    )
+    await _look_at_offsets(source, partitions, topics, settings)
+    readings = source.readings()
+    _watch_source(metrics, readings, tracker, topics)
     depth = DeadLetterDepth(settings.kafka, settings.dead_letters, partitions[settings.dead_letters])
     metrics.watch(letters=depth.records, letters_age=depth.age_s)
-    events = _events(settings, partitions, stack)
+    events = _events(settings, partitions, stack, clock)
     watch_device(engine, health, metrics, events, dispatcher.outbox.fail)
     watcher = fall_back = None
     if loader is not None and events is not None:
@@ -157,14 +182,40 @@ async def assemble(
         watcher = ReleaseWatcher(settings, loader, slot, events, metrics, begun=begun)
         fall_back = FallBack(settings.model.name or "", loader, slot, engine, watcher, events)
     serving = Serving(server.url, engine, metrics, topics)
-    return Parts(serving, health, dispatcher, broker, source, publisher, watcher, fall_back, events, depth)
+    return Parts(serving, health, dispatcher, broker, source, publisher, watcher, fall_back, events, depth, clock)
 
 
-async def _watch(health: HealthState, dispatcher: Dispatcher) -> None:
+async def _look_at_offsets(
+    source: Source, partitions: dict[str, int], topics: Sequence[str], settings: Settings
+) -> None:
+    try:
+        await source.starts.look(partitions, topics)
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise unreachable(settings, error) from error
+
+
+def _watch_source(
+    metrics: Metrics, readings: SourceReadings, tracker: Tracker[TopicPartition], topics: Sequence[str]
+) -> None:
+    metrics.expect_topics(topics)
+    metrics.watch(
+        in_flight=lambda: tracker.unfinished,
+        assigned=readings.assigned,
+        paused=readings.paused,
+        lag=readings.lag,
+        oldest_unfinished=readings.oldest_unfinished,
+        since_fetch=readings.since_fetch,
+    )
+
+
+async def _watch(health: HealthState, dispatcher: Dispatcher, source: Source, publisher: Publisher) -> None:
     while True:
+        source.watch()
         now = time.monotonic()
         health.working(dispatcher.has_work, now)
         health.progressed(dispatcher.outbox.last_progress)
+        if health.unfetched_s > AWAY_S or not publisher.taking.is_set():
+            health.last_away = now
         await asyncio.sleep(_WATCH_S)
 
 
@@ -193,15 +244,6 @@ async def _check_topics(settings: Settings, agents: Sequence[Agent | Handler]) -
     return there
 
 
-def _aligned(agents: Sequence[Agent], partitions: dict[str, int]) -> frozenset[str]:
-    """Return the output topics whose results can keep their request's partition number."""
-    return frozenset(
-        agent.output
-        for agent in agents
-        if agent.output and all(partitions[topic] == partitions[agent.output] for topic in agent.topics)
-    )
-
-
 def _loader(settings: Settings, agents: Sequence[Agent], handlers: Sequence[Handler]) -> Loader | None:
     of = settings.model
     if of.store is None:
@@ -209,13 +251,15 @@ def _loader(settings: Settings, agents: Sequence[Agent], handlers: Sequence[Hand
     return Loader(settings, ModelStore(of.store), agents, handlers)
 
 
-def _events(settings: Settings, partitions: dict[str, int], stack: contextlib.AsyncExitStack) -> ServingEvents | None:
+def _events(
+    settings: Settings, partitions: dict[str, int], stack: contextlib.AsyncExitStack, clock: StopClock
+) -> ServingEvents | None:
     """Return what tells of this process, where there is a topic for it; who follows a store has one."""
     topic = f"{settings.prefix}.events"
     if topic not in partitions:
         return None
     events = ServingEvents(settings.app, topic, partial(_publisher, settings))
-    stack.push_async_callback(events.stop)
+    stack.push_async_callback(clock.finish, "the events of this process", events.stop)
     return events
 
 
@@ -252,13 +296,15 @@ def _describe(health: HealthState, metrics: Metrics, engine: Engine, settings: S
     )
 
 
-async def _start_publisher(settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitStack) -> Publisher:
+async def _start_publisher(
+    settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitStack, clock: StopClock
+) -> Publisher:
     publisher = _publisher(settings, metrics.send_retry)
     try:
         await publisher.start()
     except (KafkaError, OSError) as error:
         raise unreachable(settings, error) from error
-    stack.push_async_callback(publisher.stop)
+    stack.push_async_callback(clock.finish, "the producer", publisher.stop)
     return publisher
 
 

@@ -1,6 +1,6 @@
 """From a batch of answers to what is sent for it: every agent is asked, and whatever fails has a dead letter."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from ..schemas.deadletter import DeadLetterReason as Reason
@@ -26,17 +26,27 @@ class Deciding:
     - what fails for one agent or one record changes nothing for the others.
     """
 
-    def __init__(self, outbox: Outbox, metrics: Metrics, *, aligned: frozenset[str], reviews: Reviews | None) -> None:
-        """`aligned`: output topics where results keep the partition number of their request."""
+    def __init__(
+        self,
+        outbox: Outbox,
+        metrics: Metrics,
+        *,
+        aligned: Callable[[], frozenset[tuple[str, str]]],
+        reviews: Reviews | None,
+    ) -> None:
+        """`aligned` returns the pairs (topic of requests, topic of results) where results keep the partition number now."""
         self._outbox = outbox
         self._metrics = metrics
         self._aligned = aligned
+        self._aligned_now: frozenset[tuple[str, str]] = frozenset()
+        """Asked once for a batch."""
         self._reviews = reviews
 
     def outcome(self, entries: list[Entry]) -> tuple[Outcome, int]:
         """Return what is to be sent for a batch, all of one model, and how many records were not answered (Closed)."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         outcome, closed = Outcome(), 0
+        self._aligned_now = self._aligned()
         manifest = entries[0].model.manifest
         model = (manifest.name, manifest.version)
         for entry in entries:
@@ -99,7 +109,8 @@ class Deciding:
             outputs = entry.outputs or {}
             mine = outputs if len(tasks) == len(outputs) else {task: outputs[task] for task in tasks}
             prediction = Prediction(mine, entry.encoded.truncated, model)
-            return answer(bound, delivery.request, prediction, now, same_partition=bound.agent.output in self._aligned)
+            same = (delivery.request.topic, bound.agent.output) in self._aligned_now
+            return answer(bound, delivery.request, prediction, now, same_partition=same)
         except RecordError:
             raise
         except Exception as error:

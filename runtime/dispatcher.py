@@ -85,12 +85,12 @@ class Dispatcher:
         queue_budgets: float = 4.0,
         bounds: Bounds | None = None,
         chunk_rows: int = 256,
-        aligned: frozenset[str] = frozenset(),
+        aligned: Callable[[], frozenset[tuple[str, str]]] = frozenset,
         handlers: Iterable[Handler] = (),
         reviews: Reviews | None = None,
         tracing: Tracing | None = None,
     ) -> None:
-        """`aligned`: output topics with as many partitions as the inputs, where results keep the partition number.
+        """`aligned` returns the pairs (topic of requests, topic of results) where results keep the partition number now.
 
         `queue_budgets`: token budgets of waiting texts from which on a partition is full.
         """

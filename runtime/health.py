@@ -25,7 +25,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 LIVE_PATIENCE: Final = 5
-"""A process is killed only after so many times the overdue limit: while a broker is away, a restart helps nobody."""
+"""A process is killed only after so many times the overdue limit. Time with the broker away does not count."""
 
 
 @dataclass(slots=True)
@@ -40,6 +40,12 @@ class HealthState:
     """When a record was last finished."""
     waiting_since: float | None = None
     """Since when there has been work without a pause; None when there is none. Set by `working`."""
+    unfetched_s: float = 0.0
+    """For how long no fetch has succeeded, though there was something to fetch."""
+    last_away: float = 0.0
+    """When the broker was last found away (monotonic, s): fetches fail or results are not taken."""
+    blocked: dict[str, str] = field(default_factory=dict)
+    """Partitions that cannot be read now (`topic/0`), with the reason. The others go on."""
     device_trouble: str | None = None
     """Why the device answers nothing now."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -74,12 +80,14 @@ class HealthState:
             reasons.append(f"the device fails: {self.device_trouble}")
         if self.stalled_s(now) > self.overdue_s:
             reasons.append(f"no record finished for {self.stalled_s(now):.0f} s while some wait")
+        if self.unfetched_s > self.overdue_s:
+            reasons.append(f"no fetch has succeeded for {self.unfetched_s:.0f} s")
         return reasons
 
     def live(self, now: float) -> list[str]:
-        """Return the reasons for a restart; empty when there is none."""
+        """Return the reasons for a restart; empty when there is none. A broker that is away is none."""
         limit = LIVE_PATIENCE * self.overdue_s
-        stalled = self.stalled_s(now)
+        stalled = min(self.stalled_s(now), now - self.last_away)
         return [f"no record finished for {stalled:.0f} s while some wait"] if stalled > limit else []
 
 
@@ -113,6 +121,8 @@ class HealthApp:
 
     def _verdict(self, word: str, reasons: list[str]) -> tuple[int, str, bytes]:
         body = {word: not reasons, "reasons": reasons, **self._state.details}
+        if self._state.blocked:
+            body["blocked_partitions"] = self._state.blocked
         return (503 if reasons else 200), "application/json", json.dumps(body).encode() + b"\n"
 
 

@@ -95,6 +95,11 @@ class Publisher:
         if producer is not None:
             await _close(producer)
 
+    def known_partitions(self, topic: str) -> int | None:
+        """Return how many partitions the producer takes a topic to have; None while it knows nothing of it."""
+        found = self._producer.client.cluster.partitions_for_topic(topic) if self._producer is not None else None
+        return len(found) if found else None
+
     async def partitions(self, topic: str) -> int:
         """Return how many partitions a topic has: 0 when the broker says that there is none, or none for us.
 

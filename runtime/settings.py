@@ -202,7 +202,9 @@ class DeadLetterSettings(Section):
 
 class HealthSettings(Section):
     progress_overdue_s: Seconds = 60.0
-    """With work waiting and nothing finished for so long, `/readyz` and `/livez` say no."""
+    """With work waiting and nothing finished, or with no successful fetch, for so long, `/readyz` says no."""
+    give_up_s: Seconds = 60.0
+    """When the broker refuses every fetch for good for so long, the process ends with an error."""
 
 
 class LogSettings(Section):

@@ -103,6 +103,8 @@ class KafkaSettings(Section):
     drain_s: Seconds = 20.0
     """How long records in flight may take to finish when partitions are taken away or the process stops."""
     request_timeout_ms: Positive = 40_000
+    metadata_max_age_ms: Positive = 5_000
+    """How old what is known of topics may be: so long a new partition or a topic that is made again may stay unnoticed."""
     fetch_max_wait_ms: Annotated[int, Field(ge=0)] = 50
     fetch_min_bytes: Positive = 1
     fetch_max_bytes: Positive = 16 * 1024 * 1024
@@ -128,6 +130,7 @@ class KafkaSettings(Section):
     def client_options(self) -> dict[str, Any]:
         """Keyword arguments that every aiokafka client takes: address and security."""
         options: dict[str, Any] = {"bootstrap_servers": self.bootstrap_servers.split(",")}
+        options["metadata_max_age_ms"] = self.metadata_max_age_ms
         security = self.security
         options["security_protocol"] = security.protocol
         if (context := security.ssl_context()) is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 
@@ -10,13 +11,14 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError,
 from aiokafka.structs import ConsumerRecord, TopicPartition
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
-from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from .dispatcher import Dispatcher
+from .fetch_faults import FetchFaults
 from .health import HealthState
 from .logs import get_logger
 from .settings import KafkaSettings
-from .settings_kafka import CLIENT_ID
+from .source_readings import SourceReadings, position_now
+from .start_positions import StartPositions
 from .telemetry import Metrics
 from .tracker import Tracker
 from .unreadable import is_unreadable, read_next
@@ -24,32 +26,11 @@ from .unreadable import is_unreadable, read_next
 log = get_logger(__name__)
 
 _POLL_MS = 200
-_AFTER_ERROR_S = 1.0
+_COMMIT_S = 5.0
+"""How long one commit may take. aiokafka tries for as long as the broker does not answer."""
 # A fetch costs half a millisecond of CPU however little it brings. After a small one the next is left a moment to
 # fill; the records that have come do not wait for it.
 _SMALL_FETCH, _BREATH_S = 256, 0.01
-
-
-def make_broker(kafka: KafkaSettings) -> KafkaBroker:
-    """Return FastStream's broker with the settings' address and security."""
-    return KafkaBroker(
-        kafka.bootstrap_servers.split(","),
-        security=_security(kafka),
-        request_timeout_ms=kafka.request_timeout_ms,
-        client_id=CLIENT_ID,
-        allow_auto_create_topics=False,
-        logger=None,
-    )
-
-
-def _security(kafka: KafkaSettings) -> BaseSecurity | None:
-    security = kafka.security
-    context = security.ssl_context()
-    if not security.sasl_mechanism:
-        return BaseSecurity(ssl_context=context) if context else None
-    password = security.password.get_secret_value() if security.password else ""
-    kinds = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
-    return kinds[security.sasl_mechanism](username=security.username or "", password=password, ssl_context=context)
 
 
 class Source(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -58,7 +39,8 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
     Owns the subscriber and the tracker. Invariants:
     - only explicit offsets are committed, only of partitions that are assigned, never past the first unfinished one;
     - a partition is given up only after what was under way has been finished and committed, or the time for it is up;
-    - polling goes on while partitions are paused, so that the group never takes this member for dead.
+    - polling goes on while partitions are paused, so that the group never takes this member for dead;
+    - the client never resets a position by itself: where a log has not what is asked for, `StartPositions` decides.
     """
 
     def __init__(
@@ -72,22 +54,25 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         kafka: KafkaSettings,
         *,
         group: str,
+        give_up_s: float = 60.0,
     ) -> None:
+        """`give_up_s`: how long the broker may refuse every fetch for good before `pump` raises."""
         self._dispatcher, self._tracker, self._metrics, self._health = dispatcher, tracker, metrics, health
         self._drain_s = kafka.drain_s
-        self._auto_offset_reset = kafka.auto_offset_reset
         self._committing = asyncio.Lock()
         self._releasing = False
         self._paused: set[TopicPartition] = set()
         self._positions: dict[TopicPartition, int] = {}
         """Where each partition goes on: behind the last record that was received under this assignment."""
+        self.starts = StartPositions(kafka, group)
+        self._faults = FetchFaults(metrics, health, give_up_s)
         self._subscriber = broker.subscriber(
             *topics,
             group_id=group,
             group_instance_id=kafka.group_instance_id,
             ack_policy=AckPolicy.MANUAL,
             listener=self,
-            auto_offset_reset=kafka.auto_offset_reset,
+            auto_offset_reset="none",
             session_timeout_ms=kafka.session_timeout_ms,
             heartbeat_interval_ms=kafka.heartbeat_interval_ms,
             rebalance_timeout_ms=kafka.rebalance_timeout_ms,
@@ -113,24 +98,34 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         if revoked:
             try:
                 await self.release()
+            except Exception as error:  # noqa: BLE001 - aiokafka would log it and go on
+                self._dispatcher.outbox.fail(error)
             finally:
                 self._releasing = False
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         # Records may have come before this: nothing is set up here but what handlers wait for.
-        partitions = list(assigned)
-        self._paused.clear()
-        await self._dispatcher.assign(partitions)
+        try:
+            partitions = list(assigned)
+            self._paused.clear()
+            self._faults.blocked.keep(())
+            await self._dispatcher.assign(partitions)
+        except Exception as error:  # noqa: BLE001 - aiokafka would log it and go on
+            self._dispatcher.outbox.fail(error)
+            return
         self._health.group_joined = True
         log.info("partitions assigned", partitions=len(partitions))
 
-    async def release(self) -> None:
-        """Drain, commit, forget: before partitions are taken away, and before the consumer stops (which tells nobody)."""
+    async def release(self, deadline: float | None = None) -> None:
+        """Drain, commit, forget: before partitions are taken away, and before the consumer stops (which tells nobody).
+
+        `deadline` (monotonic, s) is when the last commit is given up. A broker that does not answer costs no more than that.
+        """
         self._releasing = True
         drained = False
         try:
             drained = await self._dispatcher.drain(self._drain_s)
-            await self.commit()
+            await self.commit(_COMMIT_S if deadline is None else deadline - time.monotonic())
         finally:
             cut = self._tracker.revoke()
             self._positions.clear()
@@ -139,26 +134,44 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
     # -- loops -------------------------------------------------------------------------------------------------------
 
     async def pump(self) -> None:
-        """Fetch until the consumer stops."""
+        """Fetch until the consumer stops. Raises what keeps it from fetching for good."""
         while True:
             try:
+                self._try_again()
                 await self._fetch()
             except ConsumerStoppedError:
                 return
-            except (KafkaError, OSError) as error:
-                log.error("fetching failed", why=type(error).__name__)
-                await asyncio.sleep(_AFTER_ERROR_S)
+            except (KafkaError, OSError, TimeoutError) as error:
+                await self._settle(error)
+
+    async def _settle(self, error: Exception) -> None:
+        """Deal with what a fetch raised: it is about the start of a partition, about some partitions, or about all."""
+        try:
+            if missing := self._faults.without_position(error):
+                await self._place(missing)
+                return
+            if refused := self._faults.out_of_range(error):
+                for found, position in refused.items():
+                    await self._find_again(found, position)
+                return
+        except (KafkaError, OSError, TimeoutError) as another:
+            error = another
+        affected = [p for p in self._consumer.assignment() if self._faults.concerns(error, p)]
+        if affected:
+            self._block(affected, error)
+        else:
+            await self._faults.wait(error)
 
     async def _fetch(self) -> None:
         try:
             batches = await self._consumer.getmany(timeout_ms=_POLL_MS)
         except Exception as error:
-            if isinstance(error, UnsupportedCodecError):
-                await self._rewind()  # raised while it unpacked records, as for those that it cannot read
-            if not is_unreadable(error):
-                raise
-            await self._recover()
-            return
+            if is_unreadable(error) or isinstance(error, UnsupportedCodecError):
+                # Raised while it unpacked records: what it had taken from other partitions is lost.
+                await self._rewind()
+                await self._read_singly()
+                return
+            raise
         # No await from there to the pause: a rebalance or the next fetch cannot come in between.
         self._receive(batches)
         if batches and sum(map(len, batches.values())) < _SMALL_FETCH:
@@ -167,21 +180,43 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
     def _receive(self, batches: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
         if self._releasing:
             return  # not begun, so not committed: whoever has the partition next reads them again
+        now = time.monotonic()
         for partition, records in batches.items():
+            if records[0].offset < self._positions.get(partition, 0):
+                self._begin_new_log(partition, records[0].offset)
             self._positions[partition] = records[-1].offset + 1
         full = self._dispatcher.receive(batches)
-        if full:
-            for partition, offset in full.items():
-                if offset is not None:
-                    self._consumer.seek(partition, offset)
-                    self._positions[partition] = offset
-            self._paused.update(full)
-            self._consumer.pause(*full)
+        for partition, offset in full.items():
+            if offset is not None:
+                self._consumer.seek(partition, offset)
+                self._positions[partition] = offset
+        self._pause(full)
+        for partition, records in batches.items():
+            self._tracker.progress(partition).mark(records[0].offset, now)
+        self._follow(batches if batches else self._consumer.assignment())
+
+    def _follow(self, partitions: Iterable[TopicPartition]) -> None:
+        """Note positions: they pass transaction markers and aborted records, which are never received."""
+        for partition in partitions:
+            position = position_now(self._consumer, partition)
+            if position is not None:
+                self._positions[partition] = position
+                self._tracker.progress(partition).follow(position)
+
+    def _pause(self, partitions: Iterable[TopicPartition]) -> None:
+        present = self._consumer.assignment() & set(partitions)
+        if present:
+            self._paused.update(present)
+            self._consumer.pause(*present)
 
     def _resume(self, partitions: list[TopicPartition]) -> None:
         self._paused.difference_update(partitions)
+        self._unpause(partitions)
+
+    def _unpause(self, partitions: Iterable[TopicPartition]) -> None:
+        free = {p for p in partitions if p not in self._paused and p not in self._faults.blocked}
         with contextlib.suppress(IllegalStateError):
-            self._consumer.resume(*(self._consumer.assignment() & set(partitions)))
+            self._consumer.resume(*(self._consumer.assignment() & free))
 
     async def commit_for_ever(self, interval_s: float) -> None:
         """Commit on a timer."""
@@ -189,54 +224,52 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.sleep(interval_s)
             await self.commit()
 
-    async def commit(self) -> None:
+    async def commit(self, timeout_s: float = _COMMIT_S) -> None:
         """Commit what moved. A failure is counted and tried again by the timer; the offsets stay where they were."""
-        async with self._committing:
-            due = self._tracker.commits(self._consumer.assignment())
-            if not due:
-                return
-            try:
+        try:
+            async with asyncio.timeout(max(timeout_s, 0.0)), self._committing:
+                due = self._tracker.commits(self._consumer.assignment())
+                if not due:
+                    return
                 await self._consumer.commit(due)
-            except (KafkaError, OSError) as error:
-                self._metrics.commit(ok=False)
-                log.warning("offsets could not be committed", why=type(error).__name__)
-            else:
-                self._metrics.commit(ok=True)
                 self._tracker.committed(due.items())
+        except (KafkaError, OSError, TimeoutError) as error:
+            self._metrics.commit(ok=False)
+            log.warning("offsets could not be committed", why=type(error).__name__)
+        else:
+            self._metrics.commit(ok=True)
 
-    # -- records that cannot be read ---------------------------------------------------------------------------------
-
-    async def _recover(self) -> None:
-        """Read each partition by itself, and step over what cannot be unpacked.
-
-        `getmany` has lost what it had taken from other partitions when it raised, so each goes back to where its last
-        record was received. Raises what says something of the broker: the partition it was raised for has lost nothing.
-        """
-        await self._rewind()
-        for partition in self._consumer.assignment() - self._paused:
-            with contextlib.suppress(IllegalStateError):  # taken away meanwhile
-                await read_next(
-                    self._consumer, partition, partial(self._take, partition), partial(self._skip, partition)
-                )
+    # -- partitions that need care -----------------------------------------------------------------------------------
 
     async def _rewind(self) -> None:
+        """Put each partition back to where its last record was received."""
+        unknown = []
         for partition in self._consumer.assignment():
-            position = self._positions.get(partition)
-            if position is None:
-                position = await self._consumer.committed(partition)
-            if partition not in self._consumer.assignment():
-                continue
-            if position is not None:
+            if (position := self._positions.get(partition)) is not None:
                 self._consumer.seek(partition, position)
-                self._positions[partition] = position
-            elif self._auto_offset_reset == "latest":
-                await self._consumer.seek_to_end(partition)
             else:
-                await self._consumer.seek_to_beginning(partition)
+                unknown.append(partition)
+        await self._place(unknown, again=True)
+
+    async def _read_singly(self) -> None:
+        """Read each partition by itself, over what cannot be unpacked. What one raises takes nothing from the others."""
+        for partition in self._consumer.assignment() - self._paused:
+            if partition in self._faults.blocked:
+                continue
+            take, skip = partial(self._take, partition), partial(self._skip, partition)
+            try:
+                await read_next(self._consumer, partition, take, skip)
+            except ConsumerStoppedError:
+                raise
+            except IllegalStateError:
+                continue  # taken away meanwhile
+            except UnsupportedCodecError as error:
+                self._block([partition], error)  # the codec is missing, not the record
+            except (KafkaError, OSError, TimeoutError) as error:
+                await self._settle(error)
 
     def _take(self, partition: TopicPartition, records: list[ConsumerRecord]) -> None:
-        if records:
-            self._receive({partition: records})
+        self._receive({partition: records})
 
     def _skip(self, partition: TopicPartition, offset: int, why: str) -> None:
         if self._releasing:
@@ -246,28 +279,72 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         )
         self._positions[partition] = offset + 1
         if self._dispatcher.unreadable(partition, offset, why):
-            self._paused.add(partition)
-            self._consumer.pause(partition)
+            self._pause([partition])
 
-    # -- what metrics read -------------------------------------------------------------------------------------------
+    async def _place(self, partitions: Iterable[TopicPartition], *, again: bool = False) -> None:
+        """Set where partitions without a position begin, and commit that: a crash must not move it."""
+        epoch = self._tracker.epoch
+        for partition in partitions:
+            if position_now(self._consumer, partition) is not None and not again:
+                continue
+            offset = await self._consumer.committed(partition)
+            if offset is None:
+                offset = await self.starts.first(self._consumer, partition)
+            if epoch != self._tracker.epoch or partition not in self._consumer.assignment():
+                return
+            self._consumer.seek(partition, offset)
+            self._positions[partition] = offset
+            self._tracker.progress(partition).follow(offset)
+        await self.commit()
 
-    def assigned(self) -> int:
-        return len(self._assignment())
+    async def _find_again(self, partition: TopicPartition, position: int) -> None:
+        """Go on where a log begins that does not have the position."""
+        epoch = self._tracker.epoch
+        found = await self.starts.after(self._consumer, partition, position)
+        if epoch != self._tracker.epoch or position_now(self._consumer, partition) != position:
+            return
+        self._consumer.seek(partition, found.offset)
+        self._positions[partition] = found.offset
+        if found.cause == "new_log":
+            self._begin_new_log(partition, found.offset)
+        else:
+            self._tracker.progress(partition).follow(found.offset)
+            self._metrics.expired(partition.topic, found.offset - position)
+            log.error(
+                "records were deleted before they were read", records=found.offset - position, **_place_of(partition)
+            )
 
-    def _assignment(self) -> set[TopicPartition]:
-        """Return the partitions of this process: none before the consumer has started, and none after it has stopped."""
-        consumer = self._subscriber.consumer
-        return set(consumer.assignment()) if consumer is not None else set()
+    def _begin_new_log(self, partition: TopicPartition, offset: int) -> None:
+        """Answer from here on, whatever the offsets say: the topic was made again, or its log was cut."""
+        log.warning(
+            "a log has begun anew", offset=offset, expected=self._positions.get(partition), **_place_of(partition)
+        )
+        self._metrics.new_log(partition.topic)
+        self._tracker.restart(partition, offset)
 
-    def paused(self) -> int:
-        return len(self._paused)
+    def _block(self, partitions: Iterable[TopicPartition], error: Exception) -> None:
+        present = [p for p in partitions if p in self._consumer.assignment()]
+        self._faults.block(present, error)
+        if present:
+            self._consumer.pause(*present)
 
-    def lag(self) -> dict[tuple[str, ...], float]:
-        """Return (topic, partition) to log end less what is finished, where the log's end is known."""
-        lag: dict[tuple[str, ...], float] = {}
-        for partition in self._assignment():
-            end = self._consumer.highwater(partition)
-            if end is not None:
-                finished = self._tracker.progress(partition).committable
-                lag[partition.topic, str(partition.partition)] = 0 if finished is None else max(end - finished, 0)
-        return lag
+    def _try_again(self) -> None:
+        if due := self._faults.blocked.due(time.monotonic()):
+            self._unpause(due)
+
+    # -- what is watched ---------------------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Note which partitions are fetched; call it once a second. Raises when the client has died."""
+        if (consumer := self._subscriber.consumer) is not None:
+            stamps = {p: consumer.last_poll_timestamp(p) for p in consumer.assignment()}
+            self._faults.look(stamps, self._paused)
+            self._faults.check_alive(consumer)
+
+    def readings(self) -> SourceReadings:
+        """Return what metrics read."""
+        return SourceReadings(lambda: self._subscriber.consumer, self._tracker, self._faults.times, self._paused)
+
+
+def _place_of(partition: TopicPartition) -> dict[str, object]:
+    return {"topic": partition.topic, "partition": partition.partition}

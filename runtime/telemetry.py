@@ -43,6 +43,9 @@ _BUCKETS: Final[dict[str, tuple[float, ...]]] = {
 }
 
 
+Readings = Callable[[], Mapping[tuple[str, ...], float]]
+
+
 class Metrics:
     """All metrics of one process, in a registry of its own. Lives on the event loop.
 
@@ -74,6 +77,9 @@ class Metrics:
         self._commits = counter("murmura_commits_total", "ok", "failed")
         self._truncated = counter("murmura_truncated_total")
         self._send_retries = counter("murmura_send_retries_total")
+        self._failed_fetches = counter("murmura_failed_fetches_total")
+        self._new_logs = counter("murmura_new_logs_total")
+        self._expired = counter("murmura_expired_records_total")
         self._swaps = counter("murmura_model_swaps_total", "swapped", "rejected", "stale")
         self._feedback = counter("murmura_feedback_total")
         self._new_labels = counter("murmura_feedback_new_labels_total")
@@ -95,8 +101,16 @@ class Metrics:
         self._conversations = gauge("murmura_conversations")
         gauge("murmura_device_busy_ratio").set_function(self.use.busy_ratio)
         gauge("murmura_host_seconds_per_record").set_function(self.use.host_seconds_per_record)
-        self._lag = _Readings(table["murmura_consumer_lag_records"])
-        self.registry.register(self._lag)
+        self._lag, self._oldest, self._since_fetch = (
+            _Readings(table[name])
+            for name in (
+                "murmura_consumer_lag_records",
+                "murmura_oldest_unfinished_seconds",
+                "murmura_seconds_since_fetch",
+            )
+        )
+        for readings in (self._lag, self._oldest, self._since_fetch):
+            self.registry.register(readings)
         self._letters = _Readings(table["murmura_dead_letter_topic_records"])
         self._letters_age = _Readings(table["murmura_dead_letter_topic_age_seconds"])
         self.registry.register(self._letters)
@@ -136,6 +150,23 @@ class Metrics:
 
     def commit(self, ok: bool) -> None:
         self._commits.add(("ok" if ok else "failed",))
+
+    def failed_fetch(self, error: str) -> None:
+        self._failed_fetches.add((error,))
+
+    def new_log(self, topic: str) -> None:
+        """A partition's log began anew."""
+        self._new_logs.add((topic,))
+
+    def expired(self, topic: str, records: int) -> None:
+        """The broker deleted records before they were read."""
+        self._expired.add((topic,), records)
+
+    def expect_topics(self, topics: Iterable[str]) -> None:
+        """Begin at 0 what is counted by topic of requests."""
+        labels = [(topic,) for topic in topics]
+        self._new_logs.expect(labels)
+        self._expired.expect(labels)
 
     def send_retry(self, records: int = 1) -> None:
         self._send_retries.add((), records)
@@ -187,11 +218,13 @@ class Metrics:
         assigned: Callable[[], float] | None = None,
         paused: Callable[[], float] | None = None,
         device_fails: Callable[[], float] | None = None,
-        lag: Callable[[], Mapping[tuple[str, ...], float]] | None = None,
-        letters: Callable[[], Mapping[tuple[str, ...], float]] | None = None,
-        letters_age: Callable[[], Mapping[tuple[str, ...], float]] | None = None,
+        lag: Readings | None = None,
+        oldest_unfinished: Readings | None = None,
+        since_fetch: Readings | None = None,
+        letters: Readings | None = None,
+        letters_age: Readings | None = None,
     ) -> None:
-        """Read these when somebody scrapes. `lag` maps (topic, partition) to records; what it leaves out is gone."""
+        """Read these when somebody scrapes. `Readings` map (topic, partition) to a value; what they leave out is gone."""
         for gauge, read in (
             (self._in_flight, in_flight),
             (self._assigned, assigned),
@@ -200,9 +233,15 @@ class Metrics:
         ):
             if read is not None:
                 gauge.set_function(read)
-        for readings, look in ((self._lag, lag), (self._letters, letters), (self._letters_age, letters_age)):
-            if look is not None:
-                readings.read = look
+        for readings, by_partition in (
+            (self._lag, lag),
+            (self._oldest, oldest_unfinished),
+            (self._since_fetch, since_fetch),
+            (self._letters, letters),
+            (self._letters_age, letters_age),
+        ):
+            if by_partition is not None:
+                readings.read = by_partition
 
 
 class Registry(CollectorRegistry):

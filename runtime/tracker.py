@@ -8,32 +8,34 @@ Partition = TypeVar("Partition")
 
 
 class Progress:
-    """One assignment of one partition.
+    """One log of one partition under one assignment.
 
-    Owns the offsets delivered under this assignment, in the order received. A new object is made for each assignment,
-    so whatever finishes late under an old one touches nothing that is still committed from.
+    Owns the offsets delivered under this assignment, in the order received. A new object is made for each assignment, and
+    when the partition's log is another one, so whatever finishes late under an old one touches nothing that is still
+    committed from.
 
     Invariants:
     - `committable` never passes the first unfinished offset;
     - it never goes back;
-    - it is always an offset that was seen, or the one behind the last seen: offsets have holes (compaction,
-      transaction markers), so nothing is ever computed by adding one over a gap.
+    - it is always an offset that was seen, the one behind the last seen, or the client's position: offsets have holes
+      (compaction, transaction markers), so nothing is ever computed by adding one over a gap.
     """
 
-    __slots__ = ("_done", "_next", "_order", "committed")
+    __slots__ = ("_done", "_marks", "_next", "_order", "_position", "committed")
 
     def __init__(self) -> None:
         self._order: deque[int] = deque()
         self._done: set[int] = set()
         self._next: int | None = None
+        self._position = 0
+        self._marks: deque[tuple[int, float]] = deque()
         self.committed: int | None = None
         """What the broker last acknowledged; None before the first commit under this assignment."""
 
     def begin(self, offset: int) -> bool:
         """Note a delivered offset; False when it was delivered before under this assignment (a fetch repeated it)."""
         if self._next is None:
-            # The first offset seen is where the group stands: committing it again would say nothing new.
-            self._next = self.committed = offset
+            self._next = offset
         elif (self._order and offset <= self._order[-1]) or (not self._order and offset < self._next):
             return False
         self._order.append(offset)
@@ -49,10 +51,37 @@ class Progress:
         while order and order[0] in done:
             self._next = order.popleft() + 1
             done.discard(self._next - 1)
+        if not order:
+            self.follow(self._position)
+
+    def follow(self, position: int) -> None:
+        """Note where the client goes on: everything before has been delivered, or is no record.
+
+        Transaction markers and aborted records are none, so with nothing unfinished the position may be committed.
+        """
+        self._position = position
+        if not self._order and (self._next is None or position > self._next):
+            self._next = position
+
+    def mark(self, offset: int, now: float) -> None:
+        """Note when the records from `offset` on were delivered: once for a fetch."""
+        self._drop_marks()
+        self._marks.append((offset, now))
+
+    def oldest_s(self, now: float) -> float:
+        """Return for how long the oldest unfinished record has waited; 0 when all are finished."""
+        self._drop_marks()
+        return now - self._marks[0][1] if self._marks else 0.0
+
+    def _drop_marks(self) -> None:
+        if not self._order:
+            self._marks.clear()
+        while len(self._marks) > 1 and self._marks[1][0] <= self._order[0]:
+            self._marks.popleft()
 
     @property
     def committable(self) -> int | None:
-        """The offset that a successor should read first; None while nothing was delivered."""
+        """The offset that a successor should read first; None while the position is not known."""
         return self._order[0] if self._order else self._next
 
     @property
@@ -95,6 +124,8 @@ class Tracker(Generic[Partition]):
     def __init__(self) -> None:
         self.epoch = 0
         self._partitions: dict[Partition, Progress] = {}
+        self._asked: dict[Partition, Progress] = {}
+        """Whose offsets were last given out to be committed."""
 
     def progress(self, partition: Partition) -> Progress:
         """Return the partition's progress, made at its first record: records can arrive before the assignment is told."""
@@ -103,20 +134,35 @@ class Tracker(Generic[Partition]):
             found = self._partitions[partition] = Progress()
         return found
 
+    def known(self, partition: Partition) -> Progress | None:
+        """Return the partition's progress where there is one."""
+        return self._partitions.get(partition)
+
+    def restart(self, partition: Partition, position: int) -> None:
+        """Begin anew at `position`: the partition's log is another one. What finishes of the old one counts no more."""
+        self._partitions[partition] = Progress()
+        self._partitions[partition].follow(position)
+
     def commits(self, assigned: Collection[Partition]) -> dict[Partition, int]:
-        """Return what to commit: only what moved, only what is assigned (one foreign partition fails them all)."""
+        """Return what to commit: only what moved, only what is assigned (one foreign partition fails them all).
+
+        The first commit of an assignment says where the group stands even when nothing moved: a group that starts at the
+        end of a log would otherwise start at a later end after a crash.
+        """
         due: dict[Partition, int] = {}
+        self._asked = {}
         for partition, progress in self._partitions.items():
             offset = progress.committable
             if offset is not None and offset != progress.committed and partition in assigned:
                 due[partition] = offset
+                self._asked[partition] = progress
         return due
 
     def committed(self, offsets: Iterable[tuple[Partition, int]]) -> None:
-        """Note what the broker has acknowledged; a partition revoked meanwhile is passed over."""
+        """Note what the broker has acknowledged; a partition revoked or begun anew meanwhile is passed over."""
         for partition, offset in offsets:
             progress = self._partitions.get(partition)
-            if progress is not None and (progress.committed is None or offset > progress.committed):
+            if progress is not None and progress is self._asked.get(partition):
                 progress.committed = offset
 
     def revoke(self) -> int:

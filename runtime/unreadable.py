@@ -31,7 +31,7 @@ async def read_next(
 ) -> None:
     """Read what comes next in one partition: one fetch, or the records up to the first that cannot be unpacked.
 
-    `take` gets records in their order, perhaps in several calls. `skip` gets the offset that was stepped over and the name
+    `take` gets records (never none) in their order, perhaps in several calls. `skip` gets the offset that was stepped over and the name
     of the error. Both are called in the moment in which the consumer's position passes them, so a caller that is cancelled
     has lost nothing. Raises what `getmany` raises for any other reason; the partition's position is then where it was.
 
@@ -44,7 +44,8 @@ async def read_next(
         if not is_unreadable(error):
             raise
     else:
-        take(batch.get(partition, []))
+        if records := batch.get(partition):
+            take(records)
         return
     # The position is that of the fetch which failed. Seeking there makes the consumer fetch it again.
     consumer.seek(partition, await consumer.position(partition))
@@ -58,10 +59,9 @@ async def read_next(
             consumer.seek(partition, offset + 1)
             skip(offset, type(error).__name__)
             return
-        records = batch.get(partition, [])
-        take(records)
-        if not records:
+        if not (records := batch.get(partition)):
             return
+        take(records)
 
 
 async def _fetch(

@@ -119,6 +119,21 @@ CASES = [
     Case("MurmuraLagGrows", {LAG: "0+1x40"}, 30, False),
     Case("MurmuraSlow", {FIVE: "0+1x40", TEN: "0+9x40", ALL: "0+9x40"}, 35, True),
     Case("MurmuraSlow", {FIVE: "0+9x40", TEN: "0+9x40", ALL: "0+9x40"}, 35, False),
+    Case(
+        "MurmuraRecordWaits",
+        {f'murmura_oldest_unfinished_seconds{{topic="t",partition="0",{ONE}}}': "0+60x60"},
+        45,
+        True,
+    ),
+    Case(
+        "MurmuraRecordWaits", {f'murmura_oldest_unfinished_seconds{{topic="t",partition="0",{ONE}}}': "5x60"}, 45, False
+    ),
+    Case("MurmuraNotFetching", {f'murmura_seconds_since_fetch{{topic="t",partition="0",{ONE}}}': "0+60x60"}, 45, True),
+    Case("MurmuraNotFetching", {f'murmura_seconds_since_fetch{{topic="t",partition="0",{ONE}}}': "1x60"}, 45, False),
+    Case("MurmuraNewLog", {f'murmura_new_logs_total{{topic="t",{ONE}}}': "0x40 1x20"}, 45, True),
+    Case("MurmuraNewLog", {f'murmura_new_logs_total{{topic="t",{ONE}}}': "0x60"}, 45, False),
+    Case("MurmuraRecordsExpired", {f'murmura_expired_records_total{{topic="t",{ONE}}}': "0x40 9x20"}, 45, True),
+    Case("MurmuraRecordsExpired", {f'murmura_expired_records_total{{topic="t",{ONE}}}': "0x60"}, 45, False),
     Case("MurmuraDeviceFails", {f"murmura_breaker_open{{{ONE}}}": "1x60"}, 45, True),
     Case("MurmuraDeviceFails", {f"murmura_breaker_open{{{ONE}}}": "0x60"}, 45, False),
     Case("MurmuraNoHeadroom", {f"murmura_device_busy_ratio{{{ONE}}}": "0.99x60"}, 45, True),

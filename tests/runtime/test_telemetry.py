@@ -21,6 +21,11 @@ CONTRACT = {
     ("murmura_batch_tokens", "histogram", ()),
     ("murmura_in_flight_records", "gauge", ()),
     ("murmura_consumer_lag_records", "gauge", ("topic", "partition")),
+    ("murmura_oldest_unfinished_seconds", "gauge", ("topic", "partition")),
+    ("murmura_seconds_since_fetch", "gauge", ("topic", "partition")),
+    ("murmura_failed_fetches_total", "counter", ("error",)),
+    ("murmura_new_logs_total", "counter", ("topic",)),
+    ("murmura_expired_records_total", "counter", ("topic",)),
     ("murmura_assigned_partitions", "gauge", ()),
     ("murmura_paused_partitions", "gauge", ()),
     ("murmura_breaker_open", "gauge", ()),
@@ -49,6 +54,11 @@ def used_metrics() -> Metrics:
     metrics.dead_letter(None, "tickets", "not_json")
     metrics.commit(ok=True)
     metrics.send_retry(2)
+    metrics.failed_fetch("TopicAuthorizationFailedError")
+    metrics.new_log("tickets")
+    metrics.expired("tickets", 3)
+    by_partition = {("tickets", "2"): 1.5}
+    metrics.watch(oldest_unfinished=lambda: by_partition, since_fetch=lambda: by_partition)
     metrics.truncated("tickets")
     metrics.swap("swapped")
     metrics.feedback("classification", "intent", "3", "correction")

@@ -50,7 +50,7 @@ def test_a_late_finish_of_an_old_assignment_moves_nothing():
     new.begin(1)
     old.finish(1)
     assert new.committable == 1
-    assert tracker.commits({"p"}) == {}
+    assert tracker.commits({"p"}) == {"p": 1}
 
 
 def test_partitions_that_are_not_assigned_are_not_committed():
@@ -61,6 +61,62 @@ def test_partitions_that_are_not_assigned_are_not_committed():
     assert tracker.commits({"mine"}) == {"mine": 1}
     tracker.committed([("mine", 1)])
     assert tracker.commits({"mine"}) == {}
+
+
+def test_where_an_assignment_starts_is_committed_though_nothing_was_delivered():
+    tracker: Tracker[str] = Tracker()
+    tracker.progress("p").follow(70)
+    assert tracker.commits({"p"}) == {"p": 70}
+    tracker.committed([("p", 70)])
+    assert tracker.commits({"p"}) == {}
+
+
+def test_a_position_behind_markers_is_committable_once_nothing_is_unfinished():
+    progress = Progress()
+    progress.begin(5)
+    progress.follow(9)
+    assert progress.committable == 5
+    progress.finish(5)
+    assert progress.committable == 9
+    assert progress.begin(9)
+
+
+def test_a_log_that_begins_anew_is_answered_and_committed_whatever_finishes_of_the_old_one():
+    tracker: Tracker[str] = Tracker()
+    old = tracker.progress("p")
+    for offset in (1000, 1001):
+        old.begin(offset)
+    assert tracker.commits({"p"}) == {"p": 1000}
+    tracker.restart("p", 0)
+    tracker.committed([("p", 1000)])  # acknowledged late, of the old log
+    old.finish(1000)
+    new = tracker.progress("p")
+    assert new.begin(0)
+    new.finish(0)
+    assert tracker.commits({"p"}) == {"p": 1}
+    tracker.committed([("p", 1)])
+    assert tracker.commits({"p"}) == {}
+
+
+def test_reading_what_is_known_makes_no_progress():
+    tracker: Tracker[str] = Tracker()
+    assert tracker.known("p") is None
+    assert tracker.commits({"p"}) == {}
+
+
+def test_the_oldest_unfinished_record_is_as_old_as_its_fetch():
+    progress = Progress()
+    for fetch, now in ((range(3), 10.0), (range(3, 6), 20.0)):
+        for offset in fetch:
+            progress.begin(offset)
+        progress.mark(fetch[0], now)
+    assert progress.oldest_s(30.0) == 20
+    for offset in (1, 2, 3, 0):
+        progress.finish(offset)
+    assert progress.oldest_s(30.0) == 10
+    for offset in (4, 5):
+        progress.finish(offset)
+    assert progress.oldest_s(30.0) == 0
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=60), st.randoms())
@@ -122,7 +178,7 @@ class Consumption(RuleBasedStateMachine):
     def commit(self) -> None:
         due = self.tracker.commits({0})
         if 0 in due:
-            assert due[0] > self.committed
+            assert due[0] >= self.committed
             self.committed = due[0]
             self.tracker.committed(due.items())
 

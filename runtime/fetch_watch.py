@@ -1,0 +1,76 @@
+"""Which partitions are fetched and which are not. Pure: the caller gives the time (monotonic, s)."""
+
+from collections.abc import Collection, Mapping
+from typing import Final, Generic, TypeVar
+
+Partition = TypeVar("Partition")
+
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 30.0
+
+
+class FetchTimes(Generic[Partition]):
+    """When each partition was last fetched, with or without records."""
+
+    def __init__(self) -> None:
+        self._last: dict[Partition, tuple[object, float]] = {}
+
+    def look(self, stamps: Mapping[Partition, object], idle: Collection[Partition], now: float) -> list[Partition]:
+        """Take in the client's stamps of its last fetches; returns the partitions that were fetched since the last look.
+
+        A partition in `idle` is not to be fetched now, so its time runs from when it is to be again.
+        """
+        fetched = [p for p, stamp in stamps.items() if p in self._last and self._last[p][0] != stamp]
+        self._last = {
+            partition: (stamp, now)
+            if partition in idle or partition not in self._last or self._last[partition][0] != stamp
+            else self._last[partition]
+            for partition, stamp in stamps.items()
+        }
+        return fetched
+
+    def seconds(self, now: float) -> dict[Partition, float]:
+        """Return the seconds since the last fetch of each partition."""
+        return {partition: now - last for partition, (_, last) in self._last.items()}
+
+    def shortest_s(self, now: float) -> float:
+        """Return the seconds since anything was fetched; 0 without a partition."""
+        return min(self.seconds(now).values(), default=0.0)
+
+
+class Blocked(Generic[Partition]):
+    """Partitions that cannot be read now, each with its reason. They are tried again after pauses that double."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[Partition, str] = {}
+        self._pauses: dict[Partition, float] = {}
+        self._until: dict[Partition, float] = {}
+
+    def add(self, partition: Partition, reason: str, now: float) -> bool:
+        """Block a partition, for longer than the last time; True when it was well before."""
+        pause = self._pauses.get(partition)
+        self._pauses[partition] = FIRST_PAUSE_S if pause is None else min(2 * pause, LONGEST_PAUSE_S)
+        self._until[partition] = now + self._pauses[partition]
+        self.reasons[partition] = reason
+        return pause is None
+
+    def __contains__(self, partition: Partition) -> bool:
+        return partition in self._until
+
+    def due(self, now: float) -> list[Partition]:
+        """Return the partitions to try again now; they are not blocked any more."""
+        found = [partition for partition, until in self._until.items() if until <= now]
+        for partition in found:
+            del self._until[partition]
+        return found
+
+    def clear(self, partition: Partition) -> bool:
+        """Forget a partition that can be read; True when it had been blocked."""
+        self._until.pop(partition, None)
+        self._pauses.pop(partition, None)
+        return self.reasons.pop(partition, None) is not None
+
+    def keep(self, assigned: Collection[Partition]) -> None:
+        """Forget what is not assigned any more."""
+        for partition in [p for p in self.reasons if p not in assigned]:
+            self.clear(partition)

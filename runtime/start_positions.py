@@ -1,0 +1,74 @@
+"""Where a partition is read from when the group has no offset for it, or when its log does not have the offset."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final, Literal, NamedTuple
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from .logs import quiet_client
+from .settings import KafkaSettings
+
+_AGAIN_S: Final = 0.2
+
+
+class Found(NamedTuple):
+    """Where to go on after a position that the log does not have.
+
+    `deleted`: retention has taken what was not read, up to this offset. `new_log`: the topic was made again or truncated, and
+    what stands in it has not been read.
+    """
+
+    offset: int
+    cause: Literal["deleted", "new_log"]
+
+
+class StartPositions:
+    """Decides instead of the client, whose resets tell nobody and which skips the first records of a new partition."""
+
+    def __init__(self, kafka: KafkaSettings, group: str) -> None:
+        self._kafka, self._group = kafka, group
+        self._from_end: frozenset[TopicPartition] = frozenset()
+
+    async def look(self, counts: dict[str, int], topics: Iterable[str]) -> None:
+        """Before the group is joined, note which partitions may start at their end (`auto_offset_reset: latest`).
+
+        These are the present ones of topics for which the group has no offset at all. A partition that comes later is read
+        from its beginning. Raises KafkaError or TimeoutError when the group's offsets are not to be had.
+        """
+        if self._kafka.auto_offset_reset != "latest":
+            return
+        async with asyncio.timeout(self._kafka.start_timeout_s):
+            known = {partition.topic for partition in await self._committed()}
+        self._from_end = frozenset(
+            TopicPartition(topic, number) for topic in topics if topic not in known for number in range(counts[topic])
+        )
+
+    async def _committed(self) -> list[TopicPartition]:
+        admin = AIOKafkaAdminClient(**self._kafka.client_options())
+        with quiet_client():
+            try:
+                await admin.start()
+                while True:
+                    try:
+                        offsets = await admin.list_consumer_group_offsets(self._group)
+                        return [partition for partition, committed in offsets.items() if committed.offset >= 0]
+                    except KafkaError as error:
+                        if not error.retriable:
+                            raise
+                    await asyncio.sleep(_AGAIN_S)
+            finally:
+                await admin.close()
+
+    async def first(self, consumer: Any, partition: TopicPartition) -> int:
+        """Return the offset from which a partition without a committed offset is read."""
+        ask = consumer.end_offsets if partition in self._from_end else consumer.beginning_offsets
+        offset: int = (await ask([partition]))[partition]
+        return offset
+
+    async def after(self, consumer: Any, partition: TopicPartition, position: int) -> Found:
+        """Return where to go on after `position`, which the broker has refused as out of range."""
+        beginning: int = (await consumer.beginning_offsets([partition]))[partition]
+        return Found(beginning, "deleted" if position < beginning else "new_log")
