@@ -274,9 +274,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
     def _skip(self, partition: TopicPartition, offset: int, why: str) -> None:
         if self._releasing:
             return
-        log.error(
-            "a record cannot be unpacked", why=why, topic=partition.topic, partition=partition.partition, offset=offset
-        )
+        log.error("a record cannot be unpacked", why=why, offset=offset, **_place_of(partition))
         self._positions[partition] = offset + 1
         if self._dispatcher.unreadable(partition, offset, why):
             self._pause([partition])
@@ -304,10 +302,10 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         if epoch != self._tracker.epoch or position_now(self._consumer, partition) != position:
             return
         self._consumer.seek(partition, found.offset)
-        self._positions[partition] = found.offset
         if found.cause == "new_log":
             self._begin_new_log(partition, found.offset)
         else:
+            self._positions[partition] = found.offset
             self._tracker.progress(partition).follow(found.offset)
             self._metrics.expired(partition.topic, found.offset - position)
             log.error(
@@ -319,6 +317,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         log.warning(
             "a log has begun anew", offset=offset, expected=self._positions.get(partition), **_place_of(partition)
         )
+        self._positions[partition] = offset
         self._metrics.new_log(partition.topic)
         self._tracker.restart(partition, offset)
 

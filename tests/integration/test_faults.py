@@ -2,62 +2,12 @@
 
 import asyncio
 import json
-import re
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
+from served_process import Process, ended
 from serving import Desk, ids
-
-MURMURA = Path(sys.executable).with_name("murmura")
-
-
-class Process:
-    """`murmura serve` as users start it."""
-
-    def __init__(self, desk: Desk, folder: Path, number: int = 0) -> None:
-        config = folder / f"serve-{number}.yaml"
-        agents = {agent.name: {"topics": list(agent.topics), "output": agent.output} for agent in desk.agents}
-        # A member that was killed is missed for a session: short, so that the test is.
-        kafka = {"bootstrap_servers": desk.bootstrap, "session_timeout_ms": 1500, "heartbeat_interval_ms": 200}
-        settings = {"app": desk.prefix, "prefix": desk.prefix, "kafka": kafka, "agents": agents}
-        settings["model"] = {"folder": str(desk.model), "cores": 1, "token_budget": 64}
-        config.write_text(yaml.safe_dump(settings | {"http": "127.0.0.1:0", "commit_interval_ms": 50}))
-        self.log = (folder / f"serve-{number}.log").open("wb")
-        self.process = subprocess.Popen(
-            [MURMURA, "serve", "--config", str(config)], stderr=self.log, stdout=self.log, cwd=folder
-        )
-
-    async def until(self, word: str) -> str:
-        """Wait until the log has a line with `word`, and return it."""
-        async with asyncio.timeout(30):
-            while True:
-                text = Path(self.log.name).read_text()
-                if found := re.search(f".*{word}.*", text):
-                    return found[0]
-                assert self.process.poll() is None, text
-                await asyncio.sleep(0.02)
-
-    def end(self, number: int) -> int:
-        self.process.send_signal(number)
-        code = self.process.wait(30)
-        self.log.close()
-        return code
-
-
-@contextmanager
-def ended(processes: list[Process]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for process in processes:
-            if process.process.poll() is None:
-                process.end(signal.SIGKILL)
 
 
 async def stream(desk: Desk, count: int, per_s: float) -> list[str]:
