@@ -82,6 +82,7 @@ def ingest(
         split=(split or Split.conversation).value,
         tasks=task or None,
         labels=_labels(model),
+        inputs=settings.inputs,
     )
 
     async def main() -> "DataSet":

@@ -69,6 +69,7 @@ class Join:
 
     def __init__(self, path: Path, plan: Plan) -> None:
         self._options = plan.options
+        self._fields = {topic: each.fields for topic, each in plan.options.inputs.items()}
         self.feedback_ranges = plan.of("feedback")
         self.request_ranges = plan.of("requests")
         self._ranges = {
@@ -178,7 +179,7 @@ class Join:
 
     def _request_row(self, number: int, record: Keyed) -> tuple[Any, ...] | None:
         try:
-            text = read_request(record, _ANY_SIZE).text
+            text = read_request(record, _ANY_SIZE, fields=self._fields.get(record.topic)).text
         except RecordError:
             return None
         near = near_form(text)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..runtime.errors import SetupError
 from ..runtime.feedback import known_labels
 from ..runtime.offset_ranges import OffsetRange
+from ..runtime.settings import InputSettings
 from ..schemas.manifest import ModelManifest, Sha256
 
 DATASET_NAME: Final = "dataset.json"
@@ -59,6 +60,8 @@ class Options(_Frozen):
     """Only these."""
     labels: dict[str, TaskLabels] | None = None
     """By task; None: whatever label was given is taken."""
+    inputs: dict[str, InputSettings] = Field(default_factory=dict)
+    """By topic of requests: where its values hold the text, as in the settings of the process that answered them."""
 
 
 class Plan(_Frozen):

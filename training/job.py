@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from ..runtime.settings import KafkaName, KafkaSettings
+from ..runtime.settings import InputSettings, KafkaName, KafkaSettings
 from ..runtime.yaml_file import Place, YamlFile
 from ..schemas.manifest import ModelManifest, Name
 from .recipe import Count, Hold, Lora, Positive, Reading, Share, Source, Sources
@@ -76,6 +76,8 @@ class Ingest(_Frozen):
     """Without them the topics of the built-in agents under `prefix`."""
     results: list[KafkaName] | None = None
     requests: list[KafkaName] | None = None
+    inputs: dict[KafkaName, InputSettings] = Field(default_factory=dict)
+    """By topic of requests: where its values hold the text, as in the settings of `murmura serve`."""
     heldout: Share = 0.2
     split: Literal["conversation", "text"] = "conversation"
     tasks: list[Name] | None = None

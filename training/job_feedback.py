@@ -31,5 +31,11 @@ async def plan_for(job: Job, manifest: ModelManifest) -> Plan:
         feedback=asked.feedback or [f"{job.prefix}.feedback"],
         results=asked.results or [name for name in ours if name.endswith(".results")],
         requests=asked.requests or [name for name in ours if name.endswith(".requests")],
-        options=Options(heldout=asked.heldout, split=asked.split, tasks=asked.tasks, labels=labels_of_model(manifest)),
+        options=Options(
+            heldout=asked.heldout,
+            split=asked.split,
+            tasks=asked.tasks,
+            labels=labels_of_model(manifest),
+            inputs=asked.inputs,
+        ),
     )

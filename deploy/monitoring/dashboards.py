@@ -71,6 +71,8 @@ SERVING = {
         Panel("Device fails", "1: nothing is answered, records wait, probes go on.",
               {"{{instance}}": NOW.gauge("murmura_breaker_open", "instance", how="max")}, highest=1),
         Panel("Texts in a batch", "The mean.", {"texts": NOW.mean("murmura_batch_rows")}),
+        Panel("Cut texts in an hour", "Answered on their beginning; windows read more.",
+              {"{{topic}}": HOUR.growth("murmura_truncated_total", "topic")}),
         Panel("Tokens in a batch", "The mean.", {"tokens": NOW.mean("murmura_batch_tokens")}),
         Panel("CPU beside the model, for each text", "Means something under load only.",
               {"{{instance}}": NOW.gauge("murmura_host_seconds_per_record", "instance", how="avg")}, "s"),

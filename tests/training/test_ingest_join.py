@@ -24,6 +24,15 @@ def test_a_correction_becomes_a_row_with_text_label_and_where_it_came_from(make)
     ]
 
 
+def test_the_text_is_read_where_the_topic_has_it(make):
+    world = World()
+    request = world.add("requests", {"payload": {"body": "i want my money back"}})
+    world.judge(world.answer(request), "refund")
+    inputs = {world.topic("requests"): {"text": "$.payload.body"}}
+    assert make(world, inputs=inputs).rows()[0]["text"] == "i want my money back"
+    assert make(world).rows() == []
+
+
 def test_each_kind_of_task_has_rows_as_the_trainer_reads_them(make):
     world = World()
     this = world.ask(TEXT, OUTPUTS)
