@@ -20,6 +20,7 @@ from .breaker import LONGEST_PAUSE_S, BreakerLimits
 from .broker import make_broker
 from .changelog import read_to_end
 from .dead_letter_depth import DeadLetterDepth
+from .dead_letter_gate import DeadLetterGate
 from .deadletters import dead_letter
 from .device_watch import watch_device
 from .dispatcher import Dispatcher
@@ -133,6 +134,7 @@ async def assemble(
         routes=routes,
         dead_letters=settings.dead_letters,
         make_letter=partial(dead_letter, app=settings.app, spring_group=settings.spring_group),
+        gate=DeadLetterGate(settings.dead_letters, give_up_s=settings.deadletters.give_up_s),
         max_value_bytes=settings.limits.max_value_bytes,
         max_hops=settings.limits.max_hops,
         fields=settings.fields,
@@ -214,6 +216,7 @@ async def _watch(health: HealthState, dispatcher: Dispatcher, source: Source, pu
         now = time.monotonic()
         health.working(dispatcher.has_work, now)
         health.progressed(dispatcher.outbox.last_progress)
+        health.dead_letter_trouble = dispatcher.outbox.gate.trouble
         if health.unfetched_s > AWAY_S or not publisher.taking.is_set():
             health.last_away = now
         await asyncio.sleep(_WATCH_S)

@@ -9,7 +9,8 @@ from .batch_policy import Entry
 from .delivery import Delivery, coordinates
 from .errors import Closed, RecordError, place_of
 from .logs import get_logger
-from .outbox import Outbox, Outcome
+from .outbox import Outbox
+from .outcome import Outcome, Outgoing
 from .results import Answer, answer
 from .reviews import Reviews
 from .routes import BoundAgent
@@ -88,12 +89,12 @@ class Deciding:
             log.error("an agent failed", agent=name, said=str(error), why=why, **coordinates(delivery.record))
             self._outbox.dead_letter(outcome, delivery.record, error, name, delivery.span)
             return
-        for message in messages:
-            outcome.add(message, delivery.record, name)
+        record = delivery.record
+        outcome.sending += [Outgoing(message, record, name) for message in messages]
         if has_result:
-            outcome.answered.setdefault((name, request.topic), []).append(request.timestamp)
-        else:
-            self._metrics.silent(name, request.topic)
+            outcome.sending[-1] = Outgoing(messages[-1], record, name, any_partition=True)
+        ends = outcome.answered if has_result else outcome.silent
+        ends.setdefault((name, request.topic), []).append(record)
 
     def _answer(
         self,
@@ -126,7 +127,8 @@ class Deciding:
                 for bound, tasks in delivery.asked:
                     if doubt.task in tasks and bound.agent.output is not None:
                         name = bound.agent.name
-                        outcome.add(reviews.message(doubt, entry, name, delivery.request, now), delivery.record, name)
+                        message = reviews.message(doubt, entry, name, delivery.request, now)
+                        outcome.add(Outgoing(message, delivery.record, name, best_effort=True))
                         self._metrics.review(name, doubt.task, doubt.why)
                         break
         except Exception as error:  # noqa: BLE001

@@ -8,7 +8,7 @@ from ..schemas.deadletter import DeadLetterReason as Reason
 from .agent import Incoming
 from .bounds import held_bytes
 from .errors import RecordError
-from .outbox import NotesFinished
+from .outcome import NotesFinished
 from .routes import Asked, Route
 from .tracing import Span, Tracing
 

@@ -4,27 +4,28 @@ Works on chunks and batches: nothing is awaited for a single record.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
 
 from aiokafka.structs import TopicPartition
 
 from ..schemas.deadletter import DeadLetterReason as Reason
 from .admission import Admission
-from .agent import Handler, Prediction
+from .agent import Handler
 from .batch_policy import Entry
 from .bounds import Bounds, UnderWay
+from .dead_letter_gate import DeadLetterGate
 from .deadletters import MakeLetter, dead_letter
 from .deciding import Deciding
 from .delivery import Delivery, Rejected, coordinates
+from .engine_port import EngineLike
 from .errors import Closed, RecordError, place_of
 from .field_paths import FieldPaths
 from .handlers import HandlerRunner
 from .intake import Batches, Full, Intake, Queue, unreadable
 from .logs import get_logger
-from .long_texts import Windows
-from .outbox import Outbox, Outcome, PublisherLike
+from .outbox import Outbox, PublisherLike
+from .outcome import Outcome
 from .reviews import Reviews
 from .routes import Route
 from .telemetry import Metrics
@@ -32,30 +33,6 @@ from .tracing import Tracing
 from .tracker import Tracker
 
 log = get_logger(__name__)
-
-
-class EngineLike(Protocol):
-    """What the dispatcher needs of the engine (`runtime.testing` has a fake)."""
-
-    @property
-    def queued_tokens(self) -> int: ...
-    @property
-    def queued_rows(self) -> int: ...
-    @property
-    def token_budget(self) -> int: ...
-    @property
-    def lookahead(self) -> tuple[int, int]: ...
-    @property
-    def model(self) -> Any: ...
-    async def predict(
-        self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None
-    ) -> Prediction: ...
-    async def encode(
-        self, texts: Sequence[str], model: Any = None, windows: Sequence[Windows | None] | None = None
-    ) -> Sequence[Any]: ...
-    def submit(self, entries: Iterable[Entry]) -> None: ...
-    def let_go(self) -> None: ...
-    def on_room(self, callback: Callable[[], None]) -> None: ...
 
 
 class Dispatcher:
@@ -79,6 +56,7 @@ class Dispatcher:
         routes: Mapping[str, Route],
         dead_letters: str,
         make_letter: MakeLetter = dead_letter,
+        gate: DeadLetterGate | None = None,
         max_value_bytes: int,
         max_hops: int | None = None,
         fields: Mapping[str, FieldPaths] | None = None,
@@ -106,7 +84,8 @@ class Dispatcher:
             metrics,
             dead_letters=dead_letters,
             make_letter=make_letter,
-            known_topics=[
+            gate=gate,
+            declared_topics=[
                 *(topic for route in routes.values() for bound in route.agents for topic in bound.agent.outputs),
                 *(topic for handler in handlers for topic in handler.outputs),
                 *([reviews.topic] if reviews else ()),

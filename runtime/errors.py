@@ -20,6 +20,7 @@ from typing import Final
 
 from ..schemas.deadletter import DeadLetterReason
 from ..schemas.serving_event import RejectReason
+from .scopes import Scope
 
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Codes of OSError that say that a disk is full, or somebody's share of it."""
@@ -76,7 +77,11 @@ class DeviceFailed(ModelFailed):
 
 
 class DeliveryError(MurmuraError):
-    """The broker did not take a record."""
+    """The broker did not take a record. `scope`: what that concerns."""
+
+    def __init__(self, message: str, scope: Scope = Scope.RECORD) -> None:
+        super().__init__(message)
+        self.scope = scope
 
 
 class RecordTooLarge(DeliveryError):

@@ -19,7 +19,8 @@ from .delivery import coordinates
 from .errors import Closed, RecordError, place_of
 from .handler_deadline import handle_in_time
 from .logs import get_logger
-from .outbox import Outbox, Outcome
+from .outbox import Outbox
+from .outcome import Outcome, Outgoing
 from .pulse import Pulse
 from .records import read_headers, read_hops
 from .results import hand_on
@@ -251,8 +252,8 @@ class HandlerRunner:
             raise
         else:
             for message, essential in published:
-                outcome.add(message, record, name, essential=essential)
-            outcome.answered[name, record.topic] = [record.timestamp]
+                outcome.add(Outgoing(message, record, name, essential))
+            outcome.answered[name, record.topic] = [record]
         if not await self._may_send(assignment):
             return self._give_up(record)
         if not await self._outbox.send(outcome):

@@ -48,6 +48,8 @@ class HealthState:
     """Partitions that cannot be read now (`topic/0`), with the reason. The others go on."""
     device_trouble: str | None = None
     """Why the device answers nothing now."""
+    dead_letter_trouble: str | None = None
+    """Why the dead-letter topic takes nothing: then nothing is taken in."""
     details: dict[str, Any] = field(default_factory=dict)
     """Facts to show in `/readyz`, such as the model's name."""
 
@@ -78,6 +80,8 @@ class HealthState:
             reasons.append("the consumer group is not joined")
         if self.device_trouble is not None:
             reasons.append(f"the device fails: {self.device_trouble}")
+        if self.dead_letter_trouble is not None:
+            reasons.append(self.dead_letter_trouble)
         if self.stalled_s(now) > self.overdue_s:
             reasons.append(f"no record finished for {self.stalled_s(now):.0f} s while some wait")
         if self.unfetched_s > self.overdue_s:

@@ -53,6 +53,8 @@ METRICS: Final = (
     Metric("murmura_live_accuracy", "gauge", ("task", "version"),
            "Share of the last verdicts on a version that agreed with it"),
     Metric("murmura_reviews_total", "counter", ("agent", "task", "why"), "Predictions that people were asked about"),
+    Metric("murmura_dropped_messages_total", "counter", ("topic",),
+           "Messages sent as best effort (requests for review) that the broker refused"),
     Metric("murmura_turns_total", "counter", ("agent", "kind"),
            "Turns of conversations by the kind of reply; repeated (sent again), skipped (older than the last)"),
     Metric("murmura_conversations", "gauge", (), "Conversations whose state this process holds"),

@@ -8,24 +8,15 @@ from typing import Protocol
 from aiokafka.structs import ConsumerRecord
 
 from ..schemas.deadletter import DeadLetterReason as Reason
+from .dead_letter_gate import DeadLetterGate
 from .deadletters import MakeLetter, Message, cut, dead_letter
 from .errors import Closed, DeliveryError, MurmuraError, RecordError, RecordTooLarge
 from .logs import get_logger
+from .outcome import NotesFinished, Outcome, Outgoing
 from .telemetry import Metrics
 from .tracing import Span
 
 log = get_logger(__name__)
-
-
-Owner = tuple[ConsumerRecord, str | None, bool]
-"""The record that a message is about, the agent whose message it is, and whether it is essential: then no dead letter takes
-its place, and when it is refused, the record is not finished and the process ends. A plain tuple: one is made a message."""
-
-
-class NotesFinished(Protocol):
-    """Where to note that a delivered record is finished: `tracker.Progress` of its partition."""
-
-    def finish(self, offset: int) -> None: ...
 
 
 class PublisherLike(Protocol):
@@ -40,46 +31,14 @@ class PublisherLike(Protocol):
         ...
 
 
-class Outcome:
-    """The messages about some records, and where to note that these are finished. Filled, then given to the outbox."""
-
-    __slots__ = ("answered", "messages", "owners", "spans", "works")
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.owners: list[Owner] = []
-        """One for each message."""
-        self.works: list[tuple[ConsumerRecord, NotesFinished]] = []
-        self.answered: dict[tuple[str, str], list[int]] = {}
-        """(agent, topic) to the timestamps (ms) of the requests that it answered."""
-
-        self.spans: list[Span] = []
-        """Of the traced ones; ended when everything has been acknowledged."""
-
-    def trace(self, span: Span | None, failed: RecordError | None = None) -> None:
-        """End a record's span, if it has one, together with the others."""
-        if span is not None:
-            self.spans.append(span)
-            if failed is not None:
-                span.failed(failed.reason)
-
-    def failed(self, record: ConsumerRecord, error: RecordError) -> None:
-        """Mark the span of a record, if it has one, as one that ended with a dead letter."""
-        for span in self.spans:
-            if span.record is record:
-                span.failed(error.reason)
-
-    def add(self, message: Message, record: ConsumerRecord, agent: str | None, *, essential: bool = False) -> None:
-        self.messages.append(message)
-        self.owners.append((record, agent, essential))
-
-
 class Outbox:
     """Sends outcomes, each in a task of its own, and finishes their records when the broker has acknowledged them.
 
     Invariants:
-    - a record is finished only when every message about it has been acknowledged;
-    - a message that the broker will never take is replaced: a result by a dead letter, a dead letter by a cut one;
+    - a record is finished only when every message about it has been acknowledged, or dropped as best effort;
+    - a message that the broker will never take is replaced once: a result by a dead letter, a dead letter by a cut one;
+    - what one topic takes does not wait for what is asked about another;
+    - a dead letter that is refused is tried again, and nothing is admitted meanwhile;
     - what cannot even be dead-lettered, or is essential and refused, sets `failure`: the process has to stop, because
       nothing may be skipped.
     """
@@ -91,14 +50,17 @@ class Outbox:
         *,
         dead_letters: str,
         make_letter: MakeLetter = dead_letter,
-        known_topics: Iterable[str],
+        gate: DeadLetterGate | None = None,
+        declared_topics: Iterable[str],
         on_done: Callable[[int], None],
     ) -> None:
         """`on_done` is told how many records have left, finished or not."""
         self._publisher = publisher
         self._metrics = metrics
         self._dead_letters, self._make_letter = dead_letters, make_letter
-        self._known: set[tuple[str, int | None]] = {(topic, None) for topic in (dead_letters, *known_topics)}
+        self.gate = gate or DeadLetterGate(dead_letters)
+        self._declared = frozenset(declared_topics)
+        self._known: set[tuple[str, int | None]] = {(topic, None) for topic in (dead_letters, *self._declared)}
         """Topics, and partitions of theirs, that were there when they were first asked for."""
         self._on_done = on_done
         self._tasks: set[asyncio.Task[bool] | asyncio.Task[None]] = set()
@@ -114,8 +76,10 @@ class Outbox:
             self.failure.set_exception(error)
 
     async def open(self) -> None:
-        """Wait until the broker takes what is sent."""
-        await self._publisher.taking.wait()
+        """Wait until the broker takes what is sent, dead letters too."""
+        while not (self._publisher.taking.is_set() and self.gate.opened.is_set()):
+            await self._publisher.taking.wait()
+            await self.gate.opened.wait()
 
     def reject(self, outcome: Outcome, record: ConsumerRecord, progress: NotesFinished, error: RecordError) -> None:
         """Add a record that nobody answers: its dead letter is all that comes of it."""
@@ -128,7 +92,7 @@ class Outbox:
         """Add the dead letter of a record, or of one agent's part in it; its span, where it has one, says so too."""
         if span is not None:
             span.failed(error.reason)
-        outcome.add(self._letter(record, error, agent), record, agent)
+        outcome.add(self._letter(record, error, agent))
 
     def send(self, outcome: Outcome) -> "asyncio.Task[bool]":
         """Send an outcome in the background; the task returns whether its records are finished, once they have left."""
@@ -176,94 +140,144 @@ class Outbox:
             self._on_done(len(outcome.works))
 
     async def _publish(self, outcome: Outcome) -> None:
-        messages, owners = outcome.messages, outcome.owners
-        if not self._known.issuperset((message.topic, message.partition) for message in messages):
-            messages = [await self._checked(outcome, *pair) for pair in zip(messages, owners, strict=True)]
-        while messages:
+        """Send all messages. Those to one topic do not wait for what is asked about another."""
+        sending = outcome.sending
+        if self._known.issuperset((each.message.topic, each.message.partition) for each in sending):
+            await self._publish_known(outcome, sending)
+            return
+        known: list[Outgoing] = []
+        unknown: dict[str, list[Outgoing]] = {}
+        for each in sending:
+            topic, partition = each.message.topic, each.message.partition
+            if {(topic, None), (topic, partition)} <= self._known:
+                known.append(each)
+            else:
+                unknown.setdefault(topic, []).append(each)
+        ends = await asyncio.gather(
+            self._publish_known(outcome, known),
+            *(self._publish_checked(outcome, topic, group) for topic, group in unknown.items()),
+            return_exceptions=True,
+        )
+        for error in ends:
+            if error is not None:
+                raise error
+
+    async def _publish_checked(self, outcome: Outcome, topic: str, sending: Sequence[Outgoing]) -> None:
+        """Ask once how many partitions a topic has, then send."""
+        partitions = await self._publisher.partitions(topic)
+        checked = (self._check(outcome, each, partitions) for each in sending)
+        await self._publish_known(outcome, [each for each in checked if each is not None])
+
+    def _check(self, outcome: Outcome, outgoing: Outgoing, partitions: int) -> Outgoing | None:
+        """Return what is sent: the message, or a dead letter when its topic or partition is not there."""
+        topic, partition = outgoing.message.topic, outgoing.message.partition
+        if partitions > (partition or 0):
+            self._known |= {(topic, None), (topic, partition)}
+            return outgoing
+        if partitions and outgoing.any_partition:
+            return _by_key(outgoing)
+        what = f"topic {topic}, which is not there"
+        if partitions:
+            what = f"partition {partition} of {topic}, which has {partitions}"
+        return self._replace(
+            outcome, outgoing, RecordError(Reason.AGENT_FAILED, f"{outgoing.agent} published to {what}")
+        )
+
+    async def _publish_known(self, outcome: Outcome, sending: Sequence[Outgoing]) -> None:
+        attempt = 0
+        while sending:
             try:
-                decided = await self._publisher.publish(messages)
+                decided = await self._publisher.publish([each.message for each in sending])
             except Closed:
                 raise
             except Exception:  # noqa: BLE001 - it was not the broker that refused: one of them is no message
-                messages, owners = await self._sent_singly(outcome, messages, owners)
+                sending = await self._publish_singly(outcome, sending)
                 continue
-            refused = [
-                (self._smaller(outcome, message, owner, error), owner)
-                for message, owner, error in zip(messages, owners, decided, strict=True)
-                if error is not None
-            ]
-            messages, owners = [message for message, _ in refused], [owner for _, owner in refused]
+            sent, refused = sending, []
+            sending = []
+            for each, error in zip(sent, decided, strict=True):
+                if error is not None:
+                    refused.append((each, error))
+                elif each.message.topic == self._dead_letters:
+                    self.gate.open()
+            for each, error in refused:
+                if (next_try := self._refused(outcome, each, error)) is not None:
+                    sending.append(next_try)
+            if not self.gate.opened.is_set() and any(each in sent for each in sending):
+                attempt += 1
+                await self.gate.pause(attempt)
 
-    async def _sent_singly(
-        self, outcome: Outcome, messages: Sequence[Message], owners: Sequence[Owner]
-    ) -> tuple[list[Message], list[Owner]]:
+    async def _publish_singly(self, outcome: Outcome, sending: Sequence[Outgoing]) -> list[Outgoing]:
         """Send one by one what the producer choked on; returns what is left to send: dead letters of the guilty ones.
 
         Some may come twice: what of them had been handed over when the producer failed is not known.
         """
-        left: list[Message] = []
-        whose: list[Owner] = []
-        for message, owner in zip(messages, owners, strict=True):
+        left: list[Outgoing | None] = []
+        for each in sending:
             try:
-                (refusal,) = await self._publisher.publish([message])
+                (refusal,) = await self._publisher.publish([each.message])
             except Closed:
                 raise
-            except Exception as error:  # noqa: BLE001
-                left.append(self._unsendable(outcome, message, owner, error))
-                whose.append(owner)
+            except Exception as error:
+                if each.message.topic == self._dead_letters:
+                    raise
+                what = f"what was published to {each.message.topic} cannot be sent: {type(error).__name__}"
+                left.append(self._replace(outcome, each, RecordError(Reason.AGENT_FAILED, what)))
                 continue
             if refusal is not None:
-                left.append(self._smaller(outcome, message, owner, refusal))
-                whose.append(owner)
-        return left, whose
+                left.append(self._refused(outcome, each, refusal))
+        return [each for each in left if each is not None]
 
-    def _unsendable(self, outcome: Outcome, message: Message, owner: Owner, error: Exception) -> Message:
+    def _refused(self, outcome: Outcome, outgoing: Outgoing, error: DeliveryError) -> Outgoing | None:
+        """Return what is sent in the place of a message that was refused; the same dead letter where nothing is left."""
+        message = outgoing.message
         if message.topic == self._dead_letters:
-            raise error
-        what = f"what was published to {message.topic} cannot be sent: {type(error).__name__}"
-        return self._instead(outcome, owner, RecordError(Reason.AGENT_FAILED, what))
+            if isinstance(error, RecordTooLarge) and (smaller := cut(message)) != message:
+                return outgoing._replace(message=smaller)
+            self.gate.close(error)
+            return outgoing
+        if message.partition is not None or message.topic not in self._declared:
+            self._known.discard((message.topic, message.partition))
+        if isinstance(error, RecordTooLarge):
+            what = f"what was published is larger than {message.topic} allows"
+            return self._replace(outcome, outgoing, RecordError(Reason.TOO_LARGE, what))
+        if outgoing.any_partition and message.partition is not None:
+            return _by_key(outgoing)
+        what = f"what was published to {message.topic}: {error}"
+        return self._replace(outcome, outgoing, RecordError(Reason.AGENT_FAILED, what))
 
-    def _smaller(self, outcome: Outcome, message: Message, owner: Owner, error: DeliveryError) -> Message:
-        """Return what takes the place of a message that the broker will never take; raises when nothing is left."""
-        if message.topic != self._dead_letters:
-            if isinstance(error, RecordTooLarge):
-                refused = RecordError(Reason.TOO_LARGE, f"what was published is larger than {message.topic} allows")
-            else:
-                refused = RecordError(Reason.AGENT_FAILED, f"what was published to {message.topic}: {error}")
-            return self._instead(outcome, owner, refused)
-        smaller = cut(message)
-        if smaller == message:
-            raise error
-        return smaller
+    def _replace(self, outcome: Outcome, outgoing: Outgoing, error: RecordError) -> Outgoing | None:
+        """Return the dead letter that takes the place of a message; None when it is dropped, or another one tells of it.
 
-    async def _checked(self, outcome: Outcome, message: Message, owner: Owner) -> Message:
-        """Return the message, or a dead letter when an agent publishes to a topic or partition that is not there."""
-        topic, partition = message.topic, message.partition
-        if {(topic, None), (topic, partition)} <= self._known:
-            return message
-        there = await self._publisher.partitions(topic)
-        if there > (partition or 0):
-            self._known |= {(topic, None), (topic, partition)}
-            return message
-        what = f"partition {partition} of {topic}, which has {there}" if there else f"topic {topic}, which is not there"
-        return self._instead(outcome, owner, RecordError(Reason.AGENT_FAILED, f"{owner[1]} published to {what}"))
-
-    def _instead(self, outcome: Outcome, owner: Owner, error: RecordError) -> Message:
-        """Return the dead letter that takes the place of a message; raises when nothing may."""
-        record, agent, essential = owner
-        if essential:
+        Raises when nothing may take its place.
+        """
+        record, agent = outgoing.record, outgoing.agent
+        if outgoing.best_effort:
+            self._metrics.dropped(outgoing.message.topic)
+            return None
+        if outgoing.essential:
             raise _indispensable(str(error))
-        outcome.failed(record, error)
+        if not outcome.take_back(record, agent):
+            return None
+        outcome.fail(record, error)
         return self._letter(record, error, agent)
 
-    def _letter(self, record: ConsumerRecord, error: RecordError, agent: str | None) -> Message:
+    def _letter(self, record: ConsumerRecord, error: RecordError, agent: str | None) -> Outgoing:
         self._metrics.dead_letter(agent, record.topic, error.reason)
-        return self._make_letter(record, error, self._dead_letters, agent=agent)
+        return Outgoing(self._make_letter(record, error, self._dead_letters, agent=agent), record, agent)
 
     def _count(self, outcome: Outcome) -> None:
         now_ms = time.time() * 1000
-        for (agent, topic), stamps in outcome.answered.items():
-            self._metrics.answered(agent, topic, [(now_ms - stamp) / 1000 for stamp in stamps])
+        for (agent, topic), records in outcome.answered.items():
+            if records:
+                self._metrics.answered(agent, topic, [(now_ms - record.timestamp) / 1000 for record in records])
+        for (agent, topic), records in outcome.silent.items():
+            if records:
+                self._metrics.silent(agent, topic, len(records))
+
+
+def _by_key(outgoing: Outgoing) -> Outgoing:
+    return outgoing._replace(message=outgoing.message._replace(partition=None))
 
 
 def _indispensable(what: str) -> MurmuraError:

@@ -5,7 +5,7 @@ from aiokafka.structs import ConsumerRecord
 from ..schemas.envelope import RETRY_HEADERS
 from .delivery import Attempt, Delivery
 from .field_paths import FieldPaths
-from .outbox import NotesFinished
+from .outcome import NotesFinished
 from .records import read_request
 from .retry_records import Coordinates, Retry
 

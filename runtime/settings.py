@@ -198,6 +198,8 @@ class DeadLetterSettings(Section):
 
     compatible: Literal["spring"] | None = None
     """`spring`: Spring Kafka's headers stand beside ours, for tools that know them."""
+    give_up_s: Seconds = 300.0
+    """When the dead-letter topic takes nothing for so long, the process ends with an error."""
 
 
 class HealthSettings(Section):

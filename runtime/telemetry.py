@@ -84,6 +84,7 @@ class Metrics:
         self._feedback = counter("murmura_feedback_total")
         self._new_labels = counter("murmura_feedback_new_labels_total")
         self._reviews = counter("murmura_reviews_total")
+        self._dropped = counter("murmura_dropped_messages_total")
         self._turns = counter("murmura_turns_total")
         self._unreadable_states = counter("murmura_unreadable_states_total")
         self.end_to_end = histogram("murmura_end_to_end_seconds")
@@ -193,6 +194,10 @@ class Metrics:
     def review(self, agent: str, task: str, why: str) -> None:
         """A person was asked to look at a prediction."""
         self._reviews.add((agent, task, why))
+
+    def dropped(self, topic: str) -> None:
+        """A message that was sent as best effort was refused."""
+        self._dropped.add((topic,))
 
     def turn(self, agent: str, kind: str) -> None:
         """A turn of a conversation was handled; `kind` is the reply's, or repeated, or skipped."""

@@ -114,7 +114,8 @@ LEARNING = {
         Panel("Labels that the model does not have, in a day", "Many of them: time to retrain.",
               {"{{task}}": DAY.growth("murmura_feedback_new_labels_total", "task")}, width=12),
         Panel("Predictions that people were asked about, in an hour", "",
-              {"{{task}} {{why}}": HOUR.growth("murmura_reviews_total", "task", "why")}, width=12),
+              {"{{task}} {{why}}": HOUR.growth("murmura_reviews_total", "task", "why"),
+               "refused by {{topic}}": HOUR.growth("murmura_dropped_messages_total", "topic")}, width=12),
     ],
     "Conversations": [
         Panel("Turns a second", "By the kind of reply.", {"{{kind}}": NOW.rate("murmura_turns_total", "kind")}, "reqps"),

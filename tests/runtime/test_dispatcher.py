@@ -10,8 +10,9 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
 from murmura.runtime.agent import Publish, agent
+from murmura.runtime.dead_letter_gate import DeadLetterGate
 from murmura.runtime.dispatcher import Dispatcher
-from murmura.runtime.errors import RecordTooLarge
+from murmura.runtime.errors import MurmuraError, RecordTooLarge
 from murmura.runtime.reviews import Reviews
 from murmura.runtime.routes import make_routes
 from murmura.runtime.routing import Rule
@@ -172,10 +173,10 @@ async def test_drain_gives_up_when_its_time_is_over():
 
 
 async def test_what_can_be_neither_answered_nor_dead_lettered_fails_the_process_and_is_not_committed():
-    line = Line(FakeModel([INTENT]))
+    line = Line(FakeModel([INTENT]), gate=DeadLetterGate(DEAD, first_pause_s=0.05, give_up_s=0.3))
     line.broker.refuses = {"out", DEAD}
     line.receive("one")
-    with pytest.raises(RecordTooLarge):
+    with pytest.raises(MurmuraError, match="takes no dead letters"):
         await asyncio.wait_for(line.dispatcher.outbox.failure, 5)
     assert line.committable == 0
 

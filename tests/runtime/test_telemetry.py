@@ -37,6 +37,7 @@ CONTRACT = {
     ("murmura_feedback_new_labels_total", "counter", ("task",)),
     ("murmura_live_accuracy", "gauge", ("task", "version")),
     ("murmura_reviews_total", "counter", ("agent", "task", "why")),
+    ("murmura_dropped_messages_total", "counter", ("topic",)),
     ("murmura_turns_total", "counter", ("agent", "kind")),
     ("murmura_conversations", "gauge", ()),
     ("murmura_unreadable_states_total", "counter", ()),

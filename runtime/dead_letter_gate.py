@@ -1,0 +1,64 @@
+"""What happens while the dead-letter topic takes nothing: intake stops, and after a limit the process ends."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from .errors import DeliveryError, MurmuraError
+from .logs import get_logger
+
+log = get_logger(__name__)
+
+
+class DeadLetterGate:
+    """Closed while dead letters are refused, which nothing can replace.
+
+    Invariants:
+    - closed from the first refusal to the next acknowledged dead letter;
+    - pauses between two attempts grow from the first to the longest;
+    - `pause` raises when the gate has been closed for `give_up_s`.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        *,
+        first_pause_s: float = 0.2,
+        longest_pause_s: float = 10.0,
+        give_up_s: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._topic = topic
+        self._first_pause_s, self._longest_pause_s, self._give_up_s = first_pause_s, longest_pause_s, give_up_s
+        self._clock = clock
+        self._since: float | None = None
+        self.trouble: str | None = None
+        """Why it is closed."""
+        self.opened = asyncio.Event()
+        self.opened.set()
+
+    def close(self, error: DeliveryError) -> None:
+        """Note that a dead letter was refused."""
+        self.trouble = f"{self._topic} takes no dead letters: {error}"
+        if self._since is None:
+            self._since = self._clock()
+            self.opened.clear()
+            log.error("dead letters are refused, nothing is taken in", topic=self._topic, why=str(error))
+
+    def open(self) -> None:
+        """Note that a dead letter was acknowledged."""
+        if self._since is not None:
+            self._since, self.trouble = None, None
+            self.opened.set()
+            log.info("dead letters are taken again", topic=self._topic)
+
+    async def pause(self, attempt: int) -> None:
+        """Wait before attempt number `attempt`, from 1; raises MurmuraError after the limit."""
+        now = self._clock()
+        left = self._give_up_s - (now - (now if self._since is None else self._since))
+        if left <= 0:
+            raise MurmuraError(
+                f"{self.trouble}, for {self._give_up_s:g} s now: make the topic, or allow this user to write to it, "
+                "and start the process again; nothing of what waits was committed"
+            )
+        await asyncio.sleep(min(self._first_pause_s * 2 ** min(attempt - 1, 30), self._longest_pause_s, left))

@@ -1,0 +1,74 @@
+"""What comes of some records: the messages about them, and where to note that they are finished."""
+
+from typing import NamedTuple, Protocol
+
+from aiokafka.structs import ConsumerRecord
+
+from .deadletters import Message
+from .errors import RecordError
+from .tracing import Span
+
+
+class NotesFinished(Protocol):
+    """Where to note that a delivered record is finished: `tracker.Progress` of its partition."""
+
+    def finish(self, offset: int) -> None: ...
+
+
+class Outgoing(NamedTuple):
+    """A message on its way, and what it is about."""
+
+    message: Message
+    record: ConsumerRecord
+    agent: str | None
+    essential: bool = False
+    """No dead letter takes its place: when it is refused, the record is not finished and the process ends."""
+    best_effort: bool = False
+    """Dropped and counted when it is refused."""
+    any_partition: bool = False
+    """Its partition number is a preference: where it is not there, the key decides."""
+
+
+class Outcome:
+    """Filled, then given to the outbox."""
+
+    __slots__ = ("_replaced", "answered", "sending", "silent", "spans", "works")
+
+    def __init__(self) -> None:
+        self.sending: list[Outgoing] = []
+        self.works: list[tuple[ConsumerRecord, NotesFinished]] = []
+        self.answered: dict[tuple[str, str], list[ConsumerRecord]] = {}
+        """(agent, topic) to the records that it answered."""
+        self.silent: dict[tuple[str, str], list[ConsumerRecord]] = {}
+        """(agent, topic) to the records on which it published no result."""
+        self.spans: list[Span] = []
+        """Of the traced ones; ended when everything has been acknowledged."""
+        self._replaced: set[tuple[int, str | None]] = set()
+
+    def trace(self, span: Span | None, failed: RecordError | None = None) -> None:
+        """End a record's span, if it has one, together with the others."""
+        if span is not None:
+            self.spans.append(span)
+            if failed is not None:
+                span.failed(failed.reason)
+
+    def add(self, outgoing: Outgoing) -> None:
+        self.sending.append(outgoing)
+
+    def take_back(self, record: ConsumerRecord, agent: str | None) -> bool:
+        """Count an agent's part in a record as not answered; False when that was done before."""
+        part = (id(record), agent)
+        if part in self._replaced:
+            return False
+        self._replaced.add(part)
+        for counted in (self.answered, self.silent):
+            for key, records in counted.items():
+                if key[0] == agent:
+                    counted[key] = [other for other in records if other is not record]
+        return True
+
+    def fail(self, record: ConsumerRecord, error: RecordError) -> None:
+        """Mark the span of a record, if it has one, as one that ended with a dead letter."""
+        for span in self.spans:
+            if span.record is record:
+                span.failed(error.reason)
