@@ -16,14 +16,27 @@ What a failure of Kafka concerns is said by the table in `scopes.py`.
 """
 
 import errno
+from enum import StrEnum
 from typing import Final
 
 from ..schemas.deadletter import DeadLetterReason
 from ..schemas.serving_event import RejectReason
-from .scopes import Scope
 
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Codes of OSError that say that a disk is full, or somebody's share of it."""
+
+
+class Scope(StrEnum):
+    """Whose failure it is."""
+
+    RECORD = "record"
+    """This record, or this message: a dead letter takes its place."""
+    TOPIC = "topic"
+    """All that goes to this topic or comes from it. An output that an agent declares: the agent. An input: its partitions."""
+    BROKER = "broker"
+    """The connection, the coordinator, the cluster: try again for as long as it takes."""
+    PROCESS = "process"
+    """This process as it is set up or written: it cannot go on."""
 
 
 class MurmuraError(Exception):

@@ -9,18 +9,20 @@ from typing import Final
 from aiokafka import errors
 from aiokafka.errors import BrokerResponseError, KafkaError
 
+from .errors import Scope
 
-class Scope(StrEnum):
-    """Whose failure it is."""
-
-    RECORD = "record"
-    """This record, or this message: a dead letter takes its place."""
-    TOPIC = "topic"
-    """All that goes to this topic or comes from it. An output that an agent declares: the agent. An input: its partitions."""
-    BROKER = "broker"
-    """The connection, the coordinator, the cluster: try again for as long as it takes."""
-    PROCESS = "process"
-    """This process as it is set up or written: it cannot go on."""
+__all__ = [
+    "POISON",
+    "UNKNOWN",
+    "InvalidRecordError",
+    "Place",
+    "Scope",
+    "ThrottlingQuotaError",
+    "UnknownTopicIdError",
+    "has_row",
+    "is_of_kafka",
+    "scope_of",
+]
 
 
 class Place(StrEnum):

@@ -66,6 +66,7 @@ def used_metrics() -> Metrics:
     metrics.new_labels("intent", 1)
     metrics.live_accuracy("intent", "3", 0.9)
     metrics.review("classification", "intent", "margin")
+    metrics.dropped("murmura.reviews")
     metrics.turn("dialogue", "asked")
     metrics.unreadable_state()
     metrics.conversations(lambda: 7)
