@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 STARS: Final = "***"
-_URL: Final = re.compile(r"[\w+.:-]*://[^\s'\"<>]+")
-_CREDENTIALS: Final = re.compile(r"[^\s'\"/@:]+:[^\s'\"@]+@")
-
+# Each is tried at the beginning of a word alone: from every letter on, a long line would take the square of its time.
+_URL: Final = re.compile(r"(?<![\w+.:-])[\w+.:-]*://[^\s'\"<>]+")
+_CREDENTIALS: Final = re.compile(r"(?<![^\s'\"/@:])[^\s'\"/@:]+:[^\s'\"@]+@")
+_HOLDS_AN_AT: Final = re.compile(r"(?<![^\s'\"])[^\s'\"]*@")
 _QUERY: Final = re.compile(r"\?[^\s'\"=/?]+=[^\s'\"]*")
 
 
@@ -21,13 +22,16 @@ def public_address(address: str) -> str:
     user, at, host = rest.rpartition("@")
     # `bucket/team@home` names a folder; everything else in front of an @ may be a secret.
     kept = host if at and (":" in user or "/" not in user) else rest
-    return _CREDENTIALS.sub("", scheme.partition("?")[0]) + separator + kept
+    return _without_credentials(scheme.partition("?")[0]) + separator + kept
 
 
 def redacted(text: str) -> str:
     """Return a text of somebody else (a library's error, a log line) with every address in it made public."""
-    without_users = _CREDENTIALS.sub("", _URL.sub(lambda url: public_address(url[0]), text))
-    return _QUERY.sub("", without_users)
+    return _QUERY.sub("", _without_credentials(_URL.sub(lambda url: public_address(url[0]), text)))
+
+
+def _without_credentials(text: str) -> str:
+    return _HOLDS_AN_AT.sub(lambda word: _CREDENTIALS.sub("", word[0]), text)
 
 
 def described(value: Any) -> str:

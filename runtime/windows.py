@@ -4,6 +4,7 @@ A window is what the model reads at once. One forward pass answers all windows o
 an answer does not depend on its neighbours, so the windows of a text may be run in any batch.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -100,16 +101,30 @@ def merge_spans(found: Sequence[Sequence[Output]], windows: Sequence[Encoding]) 
     extents = [_extent(window) for window in windows]
     kept: list[tuple[float, Output]] = []
     for number, spans in enumerate(found):
+        # The distance rises and falls once from window to window, so that no others than the neighbours can be farther.
+        first = max(number - 1, 0)
+        neighbours = range(first, min(number + 2, len(extents)))
         for span in spans:
-            distances = [_distance(span, extents, other) for other in range(len(extents))]
-            if distances.index(max(distances)) == number:
-                kept.append((distances[number], span))
+            distances = [_distance(span, extents, other) for other in neighbours]
+            if distances.index(max(distances)) == number - first:
+                kept.append((distances[number - first], span))
     kept.sort(key=lambda pair: -pair[0])
+    return _without_overlaps([span for _, span in kept])
+
+
+def _without_overlaps(spans: Sequence[Output]) -> list[Output]:
+    """Return spans in the order of the text; of two that overlap, the one that comes first in `spans`."""
+    starts: list[int] = []
     chosen: list[Output] = []
-    for _, span in kept:
-        if all(span["end"] <= other["start"] or other["end"] <= span["start"] for other in chosen):
-            chosen.append(span)
-    return sorted(chosen, key=lambda span: int(span["start"]))
+    for span in spans:
+        place = bisect_right(starts, span["start"])
+        if place and chosen[place - 1]["end"] > span["start"]:
+            continue
+        if place < len(chosen) and chosen[place]["start"] < span["end"]:
+            continue
+        starts.insert(place, span["start"])
+        chosen.insert(place, span)
+    return chosen
 
 
 def _extent(window: Encoding) -> tuple[int, int]:
