@@ -315,6 +315,8 @@ def _publisher(settings: Settings, on_retry: Callable[[int], None] = lambda mess
     return Publisher(
         producer_factory(settings.kafka, settings.producer),
         send_timeout_s=settings.producer.send_timeout_s,
+        linger_ms=settings.producer.linger_ms,
+        max_request_bytes=settings.producer.max_request_bytes,
         on_retry=on_retry,
     )
 

@@ -7,9 +7,12 @@ MurmuraError
 ├── RecordError           one record cannot be answered; becomes a dead letter with `reason`
 ├── ModelFailed           a forward pass failed; the record at fault is looked for
 │   └── DeviceFailed      the device is at fault and no record: what was asked of it is asked again
-├── DeliveryError         the broker did not take a record
-│   ├── RecordTooLarge    it never will: the record is larger than the topic allows
-│   └── RecordRefused     it never will, for what the record holds or lacks
+├── DeliveryError         the broker did not take a message; `scope` says whose failure that is
+│   ├── RecordTooLarge    the message's: it is larger than the topic allows
+│   ├── RecordRefused     the message's, for what it holds or lacks
+│   │   └── PartitionMissing  it names a partition that the topic does not have
+│   ├── TopicRefused      the topic's: it is not there, or takes nothing of ours
+│   └── ProcessRefused    this process's: the broker takes nothing of it
 └── Closed                asked of something that has stopped
 
 What a failure of Kafka concerns is said by the table in `scopes.py`.
@@ -90,11 +93,9 @@ class DeviceFailed(ModelFailed):
 
 
 class DeliveryError(MurmuraError):
-    """The broker did not take a record. `scope`: what that concerns."""
+    """The broker did not take a message, and trying it again as it is would not help."""
 
-    def __init__(self, message: str, scope: Scope = Scope.RECORD) -> None:
-        super().__init__(message)
-        self.scope = scope
+    scope = Scope.RECORD
 
 
 class RecordTooLarge(DeliveryError):
@@ -103,6 +104,22 @@ class RecordTooLarge(DeliveryError):
 
 class RecordRefused(DeliveryError):
     """The broker will never take this record, for what it holds or lacks: no key in a compacted topic, for example."""
+
+
+class PartitionMissing(RecordRefused):
+    """The message names a partition that its topic does not have."""
+
+
+class TopicRefused(DeliveryError):
+    """The topic is not there, or not for this user, or its policy refuses what is sent: so would be the next message."""
+
+    scope = Scope.TOPIC
+
+
+class ProcessRefused(DeliveryError):
+    """The broker takes nothing of this process, whatever the topic: a permission or a feature is missing."""
+
+    scope = Scope.PROCESS
 
 
 class Closed(MurmuraError):

@@ -8,10 +8,9 @@ from aiokafka.structs import ConsumerRecord
 
 from murmura.runtime.dead_letter_gate import DeadLetterGate
 from murmura.runtime.deadletters import Message
-from murmura.runtime.errors import MurmuraError, RecordError, RecordRefused, RecordTooLarge
+from murmura.runtime.errors import MurmuraError, RecordError, RecordRefused, RecordTooLarge, TopicRefused
 from murmura.runtime.outbox import Outbox
 from murmura.runtime.outcome import Outcome, Outgoing
-from murmura.runtime.scopes import Scope
 from murmura.runtime.telemetry import Metrics
 from murmura.schemas.deadletter import DeadLetterReason as Reason
 
@@ -85,7 +84,7 @@ def refused(message):
 
 
 def missing(message):
-    return RecordRefused("it is not there", Scope.TOPIC)
+    return TopicRefused("it is not there")
 
 
 async def test_what_goes_to_a_known_topic_is_sent_while_another_is_looked_up_and_that_once():

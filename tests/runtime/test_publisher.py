@@ -10,6 +10,7 @@ from aiokafka.errors import (
     NotLeaderForPartitionError,
     OutOfOrderSequenceNumber,
     TopicAuthorizationFailedError,
+    UnknownError,
 )
 
 from murmura.runtime.deadletters import Message
@@ -37,16 +38,23 @@ class Script:
 
 
 class Batch:
+    def __init__(self) -> None:
+        self.values: list[str] = []
+
     def append(self, *, timestamp, key, value, headers):
-        self.value = value
+        self.values.append(value.decode())
+        return self.values
 
     def close(self):
         pass
 
 
 class Producer:
+    """`fates` are those of batches: a topic is one partition, so messages that are sent together share one."""
+
     def __init__(self, script: Script) -> None:
         self.script = script
+        self.client = Client()
 
     async def start(self):
         if self.script.refuses_start:
@@ -63,10 +71,7 @@ class Producer:
         return Batch()
 
     async def send_batch(self, batch, topic, *, partition):
-        return await self.send(topic, batch.value)
-
-    async def send(self, topic, value=None, key=None, partition=None, headers=None):
-        self.script.sent.append(value.decode())
+        self.script.sent.append("+".join(batch.values))
         fate = self.script.fates.pop(0) if self.script.fates else None
         future = asyncio.get_running_loop().create_future()
         if isinstance(fate, Exception):
@@ -76,8 +81,27 @@ class Producer:
         return future
 
 
+class Client:
+    """What a producer's client knows of the cluster: each topic has one partition, or as the test says."""
+
+    def __init__(self, *, fresh: bool = True, partitions: set[int] | None = frozenset({0})) -> None:
+        self.fresh, self.partitions = fresh, partitions
+        self.cluster = self
+
+    async def force_metadata_update(self) -> bool:
+        return self.fresh
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return self.partitions
+
+
 def messages(*values: str) -> list[Message]:
     return [Message("out", value.encode(), b"k", []) for value in values]
+
+
+def apart(*values: str) -> list[Message]:
+    """Messages that share no batch: each has a topic of its own."""
+    return [Message(f"out-{value}", value.encode(), b"k", []) for value in values]
 
 
 @pytest.fixture(autouse=True)
@@ -95,14 +119,14 @@ async def test_what_is_acknowledged_is_sent_once():
     script = Script()
     publisher = await started(script)
     assert await publisher.publish(messages("a", "b")) == [None, None]
-    assert script.sent == ["a", "b"]
+    assert script.sent == ["a+b"]
 
 
 async def test_only_what_failed_is_sent_again():
     script = Script(None, NotLeaderForPartitionError(), None)
     retried: list[int] = []
     publisher = await started(script, on_retry=retried.append)
-    assert await publisher.publish(messages("a", "b", "c")) == [None, None, None]
+    assert await publisher.publish(apart("a", "b", "c")) == [None, None, None]
     assert script.sent == ["a", "b", "c", "b"]
     assert retried == [1]
     assert len(script.producers) == 1
@@ -126,23 +150,23 @@ async def test_a_broker_that_is_away_is_waited_for():
 
 async def test_one_large_record_does_not_take_its_neighbours_along():
     # The broker refuses the batch that both share, then the large one alone.
-    script = Script(MessageSizeTooLargeError(), MessageSizeTooLargeError(), MessageSizeTooLargeError(), None)
+    script = Script(MessageSizeTooLargeError(), MessageSizeTooLargeError(), None)
     publisher = await started(script)
     large, fits = await publisher.publish(messages("large", "fits"))
     assert isinstance(large, RecordTooLarge)
     assert fits is None
-    assert script.sent == ["large", "fits", "large", "fits"]
+    assert script.sent == ["large+fits", "large", "fits"]
 
 
 async def test_a_record_that_the_broker_refuses_is_decided_and_neither_its_neighbours_nor_intake_wait():
-    script = Script(InvalidRecordError(), InvalidRecordError(), InvalidRecordError(), None)
+    script = Script(InvalidRecordError(), InvalidRecordError(), None)
     publisher = await started(script)
     obstructions: list[bool] = []
     publisher.taking.clear = lambda: obstructions.append(True)
     refused, fits = await publisher.publish(messages("refused", "fits"))
     assert isinstance(refused, RecordRefused)
     assert fits is None
-    assert script.sent == ["refused", "fits", "refused", "fits"]
+    assert script.sent == ["refused+fits", "refused", "fits"]
     assert obstructions == []
 
 
@@ -203,7 +227,7 @@ async def test_a_broker_that_says_nothing_of_a_topic_is_asked_again():
         return answer
 
     script.producers[0].partitions_for = partitions_for
-    script.producers[0].client = Client(fresh=False)
+    script.producers[0].client = Client(fresh=False, partitions=None)
     assert await publisher.partitions("out") == 3
 
 
@@ -211,22 +235,8 @@ async def test_a_broker_that_says_nothing_of_a_topic_is_asked_again():
 async def test_a_topic_that_is_not_there_for_us_has_no_partitions(error):
     publisher = await started(script := Script())
     script.producers[0].partitions_for = AsyncMock(side_effect=error)
-    script.producers[0].client = Client(fresh=True)
+    script.producers[0].client = Client(fresh=True, partitions=None)
     assert await publisher.partitions("out") == 0
-
-
-class Client:
-    """What a producer's client knows of the cluster: nothing."""
-
-    def __init__(self, *, fresh: bool) -> None:
-        self.fresh = fresh
-        self.cluster = self
-
-    async def force_metadata_update(self) -> bool:
-        return self.fresh
-
-    def partitions_for_topic(self, topic: str) -> None:
-        return None
 
 
 async def test_a_producer_that_cannot_be_flushed_is_given_up_with_what_it_held(monkeypatch):
@@ -265,3 +275,55 @@ async def test_a_real_broker_refuses_a_record_without_a_key_in_a_compacted_topic
     assert taken == [None, None]
     assert await publisher.publish([Message(compacted, b"after it", b"k", [])]) == [None]
     await publisher.stop()
+
+
+async def test_an_error_without_a_name_is_the_record_s_own_only_when_others_to_its_topic_pass():
+    script = Script()
+    publisher = await started(script)
+
+    async def send_batch(batch, topic, *, partition):
+        future = asyncio.get_running_loop().create_future()
+        if "strange" in batch.values:
+            future.set_exception(UnknownError())
+        else:
+            future.set_result(None)
+        return future
+
+    script.producers[0].send_batch = send_batch
+    trying = asyncio.create_task(publisher.publish(messages("strange")))
+    await asyncio.sleep(0.3)
+    assert not trying.done()
+    assert not publisher.taking.is_set()
+    assert await publisher.publish(messages("other")) == [None]
+    (refused,) = await asyncio.wait_for(trying, 10)
+    assert isinstance(refused, RecordRefused)
+    assert publisher.taking.is_set()
+
+
+async def test_what_is_no_message_is_refused_and_its_neighbours_are_sent():
+    script = Script()
+    publisher = await started(script)
+    refused, sent = await publisher.publish([Message("out", "a text", b"k", []), *messages("fits")])
+    assert isinstance(refused, RecordRefused)
+    assert "AttributeError" in str(refused)
+    assert (sent, script.sent) == (None, ["fits"])
+
+
+async def test_while_a_batch_is_on_its_way_what_comes_shares_the_next_one():
+    script = Script()
+    publisher = await started(script)
+    on_its_way = asyncio.get_running_loop().create_future()
+    plain = script.producers[0].send_batch
+
+    async def send_batch(batch, topic, *, partition):
+        sent = await plain(batch, topic, partition=partition)
+        return on_its_way if "first" in batch.values else sent
+
+    script.producers[0].send_batch = send_batch
+    first = asyncio.create_task(publisher.publish(messages("first")))
+    await asyncio.sleep(0.02)
+    others = [asyncio.create_task(publisher.publish(messages(f"{n}"))) for n in range(5)]
+    await asyncio.sleep(0.02)
+    on_its_way.set_result(None)
+    await asyncio.gather(first, *others)
+    assert script.sent == ["first", "0+1+2+3+4"]

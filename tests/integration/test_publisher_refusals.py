@@ -1,0 +1,121 @@
+"""What a real broker refuses is decided by its scope, and what goes elsewhere is neither held nor lost."""
+
+import asyncio
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from kafka_topics import create_topics
+
+from murmura.runtime.deadletters import Message
+from murmura.runtime.errors import PartitionMissing, RecordTooLarge, Scope, TopicRefused
+from murmura.runtime.publisher import Publisher, producer_factory
+from murmura.runtime.settings import KafkaSettings, ProducerSettings
+
+
+@pytest.fixture
+async def start(request):
+    started = []
+
+    async def make(bootstrap, **more):
+        kafka = KafkaSettings(bootstrap_servers=bootstrap, metadata_max_age_ms=1000)
+        publisher = Publisher(producer_factory(kafka, ProducerSettings()), **more)
+        await publisher.start()
+        started.append(publisher)
+        return publisher
+
+    yield make
+    for publisher in started:
+        await publisher.stop()
+
+
+async def values(bootstrap, topic, count):
+    async with AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
+        async with asyncio.timeout(10):
+            return [(await consumer.getone()).value for _ in range(count)]
+
+
+async def admin_call(bootstrap, call):
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await call(admin)
+    finally:
+        await admin.close()
+
+
+async def test_a_denied_topic_is_refused_at_once_and_taken_when_it_is_allowed_again(guarded_kafka, make_topics, start):
+    denied, open_ = await make_topics("denied", "open", partitions=2, bootstrap=guarded_kafka.bootstrap)
+    publisher = await start(guarded_kafka.bootstrap)
+    both = [Message(denied, b"a", b"k", []), Message(open_, b"b", b"k", [])]
+    assert await publisher.publish(both) == [None, None]
+    with guarded_kafka.denied(denied, "write"):
+        refused, taken = await publisher.publish(both)
+        assert isinstance(refused, TopicRefused)
+        assert (refused.scope, taken) == (Scope.TOPIC, None)
+        assert publisher.taking.is_set()
+    assert await publisher.publish(both) == [None, None]
+
+
+async def test_a_topic_that_is_deleted_while_it_is_written_is_refused_and_taken_when_it_is_made_again(
+    kafka, make_topics, start
+):
+    gone, stays = await make_topics("gone", "stays", partitions=1)
+    publisher = await start(kafka, missing_s=0.5)
+    both = [Message(gone, b"a", b"k", []), Message(stays, b"b", b"k", [])]
+    assert await publisher.publish(both) == [None, None]
+    await admin_call(kafka, lambda admin: admin.delete_topics([gone]))
+    async with asyncio.timeout(15):
+        refused, taken = await publisher.publish(both)
+        assert isinstance(refused, TopicRefused)
+        assert taken is None
+        refused, taken = await publisher.publish(both)  # it is known now: nobody waits for it
+        assert isinstance(refused, TopicRefused)
+    await create_topics(kafka, [gone], 1, {})
+    await asyncio.sleep(0.6)
+    assert await publisher.look_again(gone) == 1
+    assert await publisher.publish([Message(gone, b"again", b"k", [])]) == [None]
+    assert await values(kafka, gone, 1) == [b"again"]
+
+
+async def test_a_topic_that_never_was_is_asked_for_once(kafka, unique, start):
+    publisher = await start(kafka)
+    nowhere = [Message(unique("nowhere"), b"%d" % n, b"k", []) for n in range(20)]
+    for _ in range(3):
+        async with asyncio.timeout(10):
+            assert {type(refused) for refused in await publisher.publish(nowhere)} == {TopicRefused}
+    assert publisher.taking.is_set()
+
+
+async def test_a_partition_that_was_added_is_found_before_it_is_said_to_be_missing(kafka, make_topics, start):
+    (topic,) = await make_topics("grows", partitions=1)
+    publisher = await start(kafka)
+    assert await publisher.publish([Message(topic, b"a", None, [], 0)]) == [None]
+    await admin_call(kafka, lambda admin: admin.create_partitions({topic: NewPartitions(2)}))
+    assert await publisher.publish([Message(topic, b"b", None, [], 1)]) == [None]
+    (refused,) = await publisher.publish([Message(topic, b"c", None, [], 7)])
+    assert isinstance(refused, PartitionMissing)
+    assert refused.scope is Scope.RECORD
+
+
+async def test_what_is_larger_than_the_client_may_send_is_refused_before_it_is_sent(kafka, make_topics, start):
+    (topic,) = await make_topics("small", partitions=1)
+    publisher = await start(kafka, max_request_bytes=ProducerSettings().max_request_bytes)
+    held = []
+    publisher.taking.clear = lambda: held.append(True)
+    giant, fits = await publisher.publish(
+        [Message(topic, b"x" * 120_000_000, b"k", []), Message(topic, b"fits", b"k", [])]
+    )
+    assert isinstance(giant, RecordTooLarge)
+    assert (fits, held) == (None, [])
+
+
+async def test_what_is_larger_than_the_topic_takes_costs_its_neighbours_nothing(kafka, make_topics, start):
+    (topic,) = await make_topics("limited", partitions=1, config={"max.message.bytes": "2000"})
+    publisher = await start(kafka)
+    answers = await publisher.publish(
+        [Message(topic, b"x" * (3_000 if n == 5 else 10), b"%d" % n, []) for n in range(10)]
+    )
+    assert [n for n, answer in enumerate(answers) if answer is not None] == [5]
+    assert isinstance(answers[5], RecordTooLarge)
+    assert len(await values(kafka, topic, 9)) == 9
