@@ -14,6 +14,7 @@ from uuid import uuid4
 from ..schemas.envelope import CE_ID, CE_SOURCE, CE_SPECVERSION, CE_TIME, CE_TYPE, SPEC_VERSION, app_source
 from ..schemas.serving_event import ServingEvent, ServingEventKind
 from .deadletters import Message
+from .errors import Scope
 from .logs import get_logger
 from .publisher import Publisher
 
@@ -103,7 +104,11 @@ class ServingEvents:
                     publisher = self._make()
                     await publisher.start()
                     self._publisher = publisher
-                return (await self._publisher.publish([message])) == [None]
+                (refusal,) = await self._publisher.publish([message])
+                if refusal is None or refusal.scope is Scope.RECORD:
+                    return refusal is None
+                log.warning("events are not taken, trying again", topic=self._topic, why=str(refusal))
+                await asyncio.sleep(_AGAIN_S)
             except Exception as error:  # noqa: BLE001  (whatever a client raises, it is not worth the process)
                 log.warning("events cannot be sent, trying again", why=type(error).__name__)
                 await self._let_go()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,13 +24,31 @@ class Producer:
 
     async def stop(self) -> None: ...
 
-    async def send(self, topic: str, value: bytes, key: bytes, partition: int | None, *, headers: Any) -> Any:
+    def create_batch(self) -> "Batch":
+        return Batch()
+
+    async def send_batch(self, batch: "Batch", topic: str, *, partition: int) -> Any:
         if self.broker.closed:
             raise TopicAuthorizationFailedError(topic)
-        self.broker.taken.append((topic, json.loads(value), key, dict(headers)))
+        self.broker.taken += [(topic, json.loads(value), key, dict(headers)) for key, value, headers in batch.records]
         sent = asyncio.get_running_loop().create_future()
         sent.set_result(None)
         return sent
+
+    @property
+    def client(self) -> Any:
+        return SimpleNamespace(cluster=SimpleNamespace(partitions_for_topic=lambda topic: {0}))
+
+
+class Batch:
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+
+    def append(self, *, timestamp: Any, key: Any, value: Any, headers: Any) -> Any:
+        self.records.append((key, value, headers))
+        return self.records
+
+    def close(self) -> None: ...
 
 
 class Broker:
