@@ -43,6 +43,7 @@ from .settings import Settings
 from .source import Source
 from .source_readings import SourceReadings
 from .stopping import StopClock
+from .suspending import Suspending
 from .telemetry import Metrics
 from .tracing import Tracing
 from .tracker import Tracker
@@ -96,6 +97,7 @@ class Parts:
             self.source.pump(),
             self.source.commit_for_ever(settings.commit_interval_ms / 1000),
             self.dispatcher.run(),
+            self.dispatcher.suspending.run(),
             _watch(self.health, self.dispatcher, self.source, self.publisher),
             self.depth.run(),
             *watching,
@@ -134,7 +136,10 @@ async def assemble(
         routes=routes,
         dead_letters=settings.dead_letters,
         make_letter=partial(dead_letter, app=settings.app, spring_group=settings.spring_group),
-        gate=DeadLetterGate(settings.dead_letters, give_up_s=settings.deadletters.give_up_s),
+        suspending=Suspending.configured(routes, handlers, settings),
+        gate=DeadLetterGate(
+            settings.dead_letters, give_up_s=settings.deadletters.give_up_s, on_attempt=publisher.forget
+        ),
         max_value_bytes=settings.limits.max_value_bytes,
         max_hops=settings.limits.max_hops,
         fields=settings.fields,
@@ -154,6 +159,7 @@ async def assemble(
         reviews=Reviews.configured(settings),
         tracing=tracing,
     )
+    dispatcher.suspending.on_probe = publisher.forget
     names, restore = tuple(agent.name for agent in everyone), partial(read_to_end, settings.kafka)
     for handler in handlers:
         handler.started(Context(settings, metrics, engine, names, partitions, restore, tuple(agents)))
@@ -216,6 +222,7 @@ async def _watch(health: HealthState, dispatcher: Dispatcher, source: Source, pu
         now = time.monotonic()
         health.working(dispatcher.has_work, now)
         health.progressed(dispatcher.outbox.last_progress)
+        health.suspended = dispatcher.suspending.describe()
         health.dead_letter_trouble = dispatcher.outbox.gate.trouble
         if health.unfetched_s > AWAY_S or not publisher.taking.is_set():
             health.last_away = now

@@ -26,9 +26,12 @@ class DeadLetterGate:
         first_pause_s: float = 0.2,
         longest_pause_s: float = 10.0,
         give_up_s: float = 300.0,
+        on_attempt: Callable[[str], None] = lambda topic: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`on_attempt` is called with the topic before it is tried again."""
         self._topic = topic
+        self._on_attempt = on_attempt
         self._first_pause_s, self._longest_pause_s, self._give_up_s = first_pause_s, longest_pause_s, give_up_s
         self._clock = clock
         self._since: float | None = None
@@ -62,3 +65,4 @@ class DeadLetterGate:
                 "and start the process again; nothing of what waits was committed"
             )
         await asyncio.sleep(min(self._first_pause_s * 2 ** min(attempt - 1, 30), self._longest_pause_s, left))
+        self._on_attempt(self._topic)

@@ -14,6 +14,7 @@ from .outcome import Outcome, Outgoing
 from .results import Answer, answer
 from .reviews import Reviews
 from .routes import BoundAgent
+from .suspending import Suspending
 from .telemetry import Metrics
 
 log = get_logger(__name__)
@@ -34,6 +35,7 @@ class Deciding:
         *,
         aligned: Callable[[], frozenset[tuple[str, str]]],
         reviews: Reviews | None,
+        suspending: Suspending,
     ) -> None:
         """`aligned` returns the pairs (topic of requests, topic of results) where results keep the partition number now."""
         self._outbox = outbox
@@ -42,9 +44,10 @@ class Deciding:
         self._aligned_now: frozenset[tuple[str, str]] = frozenset()
         """Asked once for a batch."""
         self._reviews = reviews
+        self._suspending = suspending
 
     def outcome(self, entries: list[Entry]) -> tuple[Outcome, int]:
-        """Return what is to be sent for a batch, all of one model, and how many records were not answered (Closed)."""
+        """Return what is to be sent for a batch, all of one model, and how many records were not answered: Closed, or held."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         outcome, closed = Outcome(), 0
         self._aligned_now = self._aligned()
@@ -57,16 +60,19 @@ class Deciding:
                 continue
             if entry.error is not None:
                 error = RecordError(Reason.MODEL_FAILED, f"the model failed: {type(entry.error).__name__}")
-                self._outbox.reject(outcome, delivery.record, delivery.progress, error)
-                outcome.trace(delivery.span, error)
+                closed += self._fail_all(outcome, delivery, error)
                 continue
-            outcome.works.append((delivery.record, delivery.progress))
             if entry.encoded.truncated:
                 self._metrics.truncated(delivery.request.topic)
             if delivery.span is not None:
                 outcome.trace(delivery.span.answered(*model, len(entries)))
+            held = False
             for bound, tasks in delivery.asked:
-                self._ask(outcome, delivery, entry, bound, tasks, model, now)
+                held |= self._ask(outcome, delivery, entry, bound, tasks, model, now)
+            if held:
+                closed += 1
+            else:
+                outcome.works.append(delivery)
         if self._reviews is not None:
             self._ask_people(self._reviews, outcome, entries, now)
         return outcome, closed
@@ -80,21 +86,40 @@ class Deciding:
         tasks: Sequence[str],
         model: tuple[str, int],
         now: str,
-    ) -> None:
+    ) -> bool:
+        """Add what an agent answers; True when it is suspended and nobody else is asked: the delivery is held."""
         name, request = bound.agent.name, delivery.request
+        if name in self._suspending.suspended and self._suspending.holds_back(name, delivery):
+            return self._suspending.hold(delivery, name)
         try:
             messages, has_result = self._answer(delivery, entry, bound, tasks, model, now)
         except RecordError as error:
             why = place_of(error.__cause__ or error)
             log.error("an agent failed", agent=name, said=str(error), why=why, **coordinates(delivery.record))
-            self._outbox.dead_letter(outcome, delivery.record, error, name, delivery.span)
-            return
+            kept = self._suspending.failed(delivery, name, error)
+            if kept is None:
+                self._outbox.dead_letter(outcome, delivery.record, error, name, delivery.span)
+            return bool(kept)
+        if name in self._suspending.unclean:
+            self._suspending.answered(name)
         record = delivery.record
         outcome.sending += [Outgoing(message, record, name) for message in messages]
         if has_result:
             outcome.sending[-1] = Outgoing(messages[-1], record, name, any_partition=True)
         ends = outcome.answered if has_result else outcome.silent
         ends.setdefault((name, request.topic), []).append(record)
+        return False
+
+    def _fail_all(self, outcome: Outcome, delivery: Delivery, error: RecordError) -> bool:
+        """Add the dead letter of a record on which the model failed; True when it is held instead."""
+        kept = [self._suspending.failed(delivery, bound.agent.name, error) for bound, _ in delivery.asked]
+        if any(kept):
+            return True
+        outcome.works.append(delivery)
+        if None in kept:
+            self._outbox.dead_letter(outcome, delivery.record, error, None)
+            outcome.trace(delivery.span, error)
+        return False
 
     def _answer(
         self,

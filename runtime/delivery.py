@@ -8,9 +8,9 @@ from ..schemas.deadletter import DeadLetterReason as Reason
 from .agent import Incoming
 from .bounds import held_bytes
 from .errors import RecordError
-from .outcome import NotesFinished
 from .routes import Asked, Route
 from .tracing import Span, Tracing
+from .tracker import NotesFinished
 
 
 class Attempt(NamedTuple):

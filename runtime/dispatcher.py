@@ -6,6 +6,7 @@ Works on chunks and batches: nothing is awaited for a single record.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 
 from aiokafka.structs import TopicPartition
 
@@ -19,7 +20,7 @@ from .deadletters import MakeLetter, dead_letter
 from .deciding import Deciding
 from .delivery import Delivery, Rejected, coordinates
 from .engine_port import EngineLike
-from .errors import Closed, DeviceFailed, RecordError, place_of
+from .errors import Closed, RecordError, place_of
 from .field_paths import FieldPaths
 from .handlers import HandlerRunner
 from .intake import Batches, Full, Intake, Queue, unreadable
@@ -28,6 +29,7 @@ from .outbox import Outbox, PublisherLike
 from .outcome import Outcome
 from .reviews import Reviews
 from .routes import Route
+from .suspending import Suspending
 from .telemetry import Metrics
 from .tracing import Tracing
 from .tracker import Tracker
@@ -57,6 +59,7 @@ class Dispatcher:
         dead_letters: str,
         make_letter: MakeLetter = dead_letter,
         gate: DeadLetterGate | None = None,
+        suspending: Suspending | None = None,
         max_value_bytes: int,
         max_hops: int | None = None,
         fields: Mapping[str, FieldPaths] | None = None,
@@ -79,20 +82,22 @@ class Dispatcher:
         self._metrics = metrics
         self._routes = routes
         self._chunk_rows = chunk_rows
+        self.suspending = suspending or Suspending.configured(routes, handlers)
+        self.suspending.releases = self
         self.outbox = Outbox(
             publisher,
             metrics,
             dead_letters=dead_letters,
             make_letter=make_letter,
             gate=gate,
+            suspending=self.suspending,
             declared_topics=[
-                *(topic for route in routes.values() for bound in route.agents for topic in bound.agent.outputs),
-                *(topic for handler in handlers for topic in handler.outputs),
+                *self.suspending.declared_topics,
                 *([reviews.topic] if reviews else ()),
             ],
             on_done=self._done,
         )
-        self._deciding = Deciding(self.outbox, metrics, aligned=aligned, reviews=reviews)
+        self._deciding = Deciding(self.outbox, metrics, aligned=aligned, reviews=reviews, suspending=self.suspending)
         self._under_way = UnderWay(bounds.under_way_bytes)
         self._runners = [
             HandlerRunner(
@@ -104,13 +109,12 @@ class Dispatcher:
                 max_value_bytes=max_value_bytes,
                 max_hops=max_hops,
                 tracing=tracing,
+                stands=partial(self.suspending.suspended.__contains__, handler.name),
             )
             for handler in handlers
         ]
-        metrics.expect_dead_letters(
-            {bound.agent.name for route in routes.values() for bound in route.agents}
-            | {runner.handler.name for runner in self._runners}
-        )
+        metrics.expect_dead_letters(self.suspending.agents)
+        metrics.watch(suspended=self.suspending.readings)
         self._queue: Queue = Admission(
             quantum=max(1, engine.token_budget // 4),
             lane_limit=int(engine.token_budget * queue_budgets),
@@ -124,6 +128,7 @@ class Dispatcher:
             max_hops=max_hops,
             tracing=tracing,
             fields=fields,
+            blocks=self.suspending.blocks,
         )
         self._admitting: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -134,8 +139,6 @@ class Dispatcher:
         """Called with partitions that were full and have room again."""
         self._under_way.on_free = self._freed
         engine.on_room(self._wake.set)
-
-    # -- intake ------------------------------------------------------------------------------------------------------
 
     @property
     def has_work(self) -> bool:
@@ -156,10 +159,8 @@ class Dispatcher:
         self._wake.set()
         return self._intake.reject(record, progress, error)
 
-    # -- to the engine -----------------------------------------------------------------------------------------------
-
     async def run(self) -> None:
-        """Feed the engine, for ever. Raises what no record is to blame for."""
+        """Feed the engine, for ever. Cancel it to stop intake; then `drain`."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -183,6 +184,10 @@ class Dispatcher:
         deliveries = [item for item in items if isinstance(item, Delivery)]
         if len(deliveries) < len(items):
             self._reject([item for item in items if isinstance(item, Rejected)])
+        if deliveries and self.suspending.suspended:
+            deliveries, held = self.suspending.hold_whole(deliveries)
+            self._under_way.end(sum(delivery.bytes for delivery in held))
+            self._done(len(held))
         if deliveries:
             await self._admit(deliveries)
 
@@ -197,10 +202,7 @@ class Dispatcher:
             texts = [delivery.request.text for delivery in deliveries]
             windows = [delivery.route.windows for delivery in deliveries]
             encoded = await self._engine.encode(texts, model, windows if any(windows) else None)
-        except (Closed, DeviceFailed, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-            # No text is at fault: the process ends, and a drain does not wait for these.
-            self._under_way.end(sum(delivery.bytes for delivery in deliveries))
-            self._done(len(deliveries))
+        except (Closed, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - a panic of the tokenizer is no Exception
             if len(deliveries) > 1:
@@ -246,6 +248,21 @@ class Dispatcher:
         """Send an outcome; `held` bytes of its records are free when it has left."""
         self.outbox.send(outcome).add_done_callback(lambda task: self._under_way.end(held))
 
+    def admit_again(self, partition: TopicPartition, delivery: Delivery) -> None:
+        self._intake.requeue(partition, delivery, self._engine.model.manifest.limits.max_tokens)
+        self._wake.set()
+
+    def give_up(self, delivery: Delivery, error: RecordError, agent: str) -> None:
+        outcome = Outcome()
+        outcome.works.append(delivery)
+        self.outbox.dead_letter(outcome, delivery.record, error, agent)
+        self._enter(1)
+        self.outbox.send(outcome)
+
+    def go_on(self) -> None:
+        self._reopen()
+        self._freed()
+
     def _freed(self) -> None:
         self._wake.set()
         for runner in self._runners:
@@ -254,8 +271,6 @@ class Dispatcher:
     def reroute(self, routes: Mapping[str, Route]) -> None:
         """Answer with the tasks and thresholds of another model. Exchange it in the engine in the same breath."""
         self._routes = routes
-
-    # -- from the engine ---------------------------------------------------------------------------------------------
 
     def deliver(self, entries: list[Entry]) -> None:
         """Turn a batch of answers into results and send them.
@@ -312,12 +327,14 @@ class Dispatcher:
         """
         self._queue.clear()
         self._intake.clear()
+        self.suspending.clear()
         for runner in self._runners:
             runner.clear()
         self._engine.let_go()
         with suppress(TimeoutError):
             async with asyncio.timeout(budget_s):
                 await self._idle.wait()
+        self.suspending.clear()
         for runner in self._runners:
             runner.end_assignment()
         return not self._busy

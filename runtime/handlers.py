@@ -20,7 +20,7 @@ from .errors import Closed, RecordError, place_of
 from .handler_deadline import handle_in_time
 from .logs import get_logger
 from .outbox import Outbox
-from .outcome import Outcome, Outgoing
+from .outcome import Given, Outcome, Outgoing
 from .pulse import Pulse
 from .records import read_headers, read_hops
 from .results import hand_on
@@ -73,8 +73,9 @@ class HandlerRunner:
         max_value_bytes: int,
         max_hops: int | None = None,
         tracing: Tracing | None = None,
+        stands: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`limit`: waiting records from which on a partition is full. `on_enter` counts records that are under way.
+        """`stands`: whether no record is to be begun now. `limit`: waiting records from which on a partition is full. `on_enter` counts records that are under way.
 
         `under_way` is shared by all who have records of this process.
         """
@@ -87,6 +88,7 @@ class HandlerRunner:
         """What may wait of a partition; it has room again at half of it."""
         self._on_enter = on_enter
         self._tracing = tracing
+        self._stands = stands
         self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
         self._lanes: dict[_Lane, deque[_Waiting]] = {}
         self._turn: deque[_Lane] = deque()
@@ -199,6 +201,8 @@ class HandlerRunner:
 
     def start(self) -> None:
         """Start the next record of each lane that has none under way, while there is room."""
+        if self._stands():
+            return
         while self._turn and len(self._tasks) < self._most and (self._under_way.bytes_left > 0 or not self._tasks):
             self._run(self._turn.popleft())
 
@@ -237,7 +241,7 @@ class HandlerRunner:
     async def _handle(self, record: ConsumerRecord, progress: Progress, assignment: int) -> bool:
         """Take a record all the way; False when it was given up, and will be delivered again."""
         outcome = Outcome()
-        outcome.works.append((record, progress))
+        outcome.works.append(Given(record, progress))
         name = self.handler.name
         try:
             published = await self._published(record, outcome)

@@ -48,6 +48,8 @@ class HealthState:
     """Partitions that cannot be read now (`topic/0`), with the reason. The others go on."""
     device_trouble: str | None = None
     """Why the device answers nothing now."""
+    suspended: dict[str, dict[str, str | int | float]] = field(default_factory=dict)
+    """Agents that cannot answer, with why, since when and what waits. The others answer, so the process is ready."""
     dead_letter_trouble: str | None = None
     """Why the dead-letter topic takes nothing: then nothing is taken in."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -125,6 +127,8 @@ class HealthApp:
 
     def _verdict(self, word: str, reasons: list[str]) -> tuple[int, str, bytes]:
         body = {word: not reasons, "reasons": reasons, **self._state.details}
+        if self._state.suspended:
+            body["suspended_agents"] = self._state.suspended
         if self._state.blocked:
             body["blocked_partitions"] = self._state.blocked
         return (503 if reasons else 200), "application/json", json.dumps(body).encode() + b"\n"

@@ -1,6 +1,6 @@
 """Takes what was fetched, until its partition is full: reads it, queues it for its turn, says when there is room again."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
@@ -44,9 +44,11 @@ class Intake:
         max_hops: int | None,
         tracing: Tracing | None,
         fields: Mapping[str, FieldPaths] | None = None,
+        blocks: Callable[[TopicPartition], bool] = lambda partition: False,
     ) -> None:
-        """`runners`: by topic. All other topics have a route. `fields`: by topic, where its values are not as our own."""
+        """`blocks`: whether a partition is to be paused for who cannot answer it. `runners`: by topic. All other topics have a route. `fields`: by topic, where its values are not as our own."""
         self._fields = fields or {}
+        self._blocks = blocks
         self._queue, self._tracker, self._bounds = queue, tracker, bounds
         self._runners = runners
         self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
@@ -126,11 +128,13 @@ class Intake:
             self._queue.is_full(partition)
             or progress.uncommitted >= self._bounds.uncommitted
             or (runner is not None and runner.is_full(partition))
+            or self._blocks(partition)
         )
 
     def _has_room(self, partition: TopicPartition) -> bool:
         runner = self._runners.get(partition.topic)
-        return self._queue.has_room(partition) and (runner is None or runner.has_room(partition))
+        room = self._queue.has_room(partition) and (runner is None or runner.has_room(partition))
+        return room and not self._blocks(partition)
 
     def _read_all(
         self,

@@ -39,6 +39,7 @@ METRICS: Final = (
     Metric("murmura_assigned_partitions", "gauge", (), "Partitions that the group gave to this process"),
     Metric("murmura_paused_partitions", "gauge", (), "Partitions whose fetching waits for room"),
     Metric("murmura_breaker_open", "gauge", (), "1 while the device fails and records wait for it"),
+    Metric("murmura_suspended_agents", "gauge", ("agent",), "1 while an agent cannot answer and its records wait"),
     Metric("murmura_commits_total", "counter", ("outcome",), "Offset commits: ok, failed"),
     Metric("murmura_send_retries_total", "counter", (), "Results and dead letters that had to be sent again"),
     Metric("murmura_device_busy_ratio", "gauge", (),

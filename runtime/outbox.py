@@ -10,11 +10,14 @@ from aiokafka.structs import ConsumerRecord
 from ..schemas.deadletter import DeadLetterReason as Reason
 from .dead_letter_gate import DeadLetterGate
 from .deadletters import MakeLetter, Message, cut, dead_letter
-from .errors import Closed, DeliveryError, MurmuraError, RecordError, RecordTooLarge
+from .delivery import Delivery
+from .errors import Closed, DeliveryError, MurmuraError, RecordError, RecordTooLarge, Scope
 from .logs import get_logger
-from .outcome import NotesFinished, Outcome, Outgoing
+from .outcome import Given, Outcome, Outgoing, Work
+from .suspending import Suspending
 from .telemetry import Metrics
 from .tracing import Span
+from .tracker import NotesFinished
 
 log = get_logger(__name__)
 
@@ -51,14 +54,16 @@ class Outbox:
         dead_letters: str,
         make_letter: MakeLetter = dead_letter,
         gate: DeadLetterGate | None = None,
+        suspending: Suspending,
         declared_topics: Iterable[str],
         on_done: Callable[[int], None],
     ) -> None:
-        """`on_done` is told how many records have left, finished or not."""
+        """`on_done` is told how many records have left, finished or not; a negative number has come back."""
         self._publisher = publisher
         self._metrics = metrics
         self._dead_letters, self._make_letter = dead_letters, make_letter
         self.gate = gate or DeadLetterGate(dead_letters)
+        self._suspending = suspending
         self._declared = frozenset(declared_topics)
         self._known: set[tuple[str, int | None]] = {(topic, None) for topic in (dead_letters, *self._declared)}
         """Topics, and partitions of theirs, that were there when they were first asked for."""
@@ -83,7 +88,7 @@ class Outbox:
 
     def reject(self, outcome: Outcome, record: ConsumerRecord, progress: NotesFinished, error: RecordError) -> None:
         """Add a record that nobody answers: its dead letter is all that comes of it."""
-        outcome.works.append((record, progress))
+        outcome.works.append(Given(record, progress))
         self.dead_letter(outcome, record, error, None)
 
     def dead_letter(
@@ -119,6 +124,7 @@ class Outbox:
                 raise _indispensable(what) from error
 
     async def _send(self, outcome: Outcome) -> bool:
+        records = len(outcome.works)
         try:
             await self._publish(outcome)
         except Closed:
@@ -128,16 +134,19 @@ class Outbox:
             self.fail(error)
             return False
         else:
-            for record, progress in outcome.works:
-                progress.finish(record.offset)
+            for work in outcome.works:
+                work.progress.finish(work.record.offset)
+            if self._suspending.is_probing:
+                for work in outcome.works:
+                    self._suspending.finished(work)
             for span in outcome.spans:
                 span.end()
             self.last_progress = time.monotonic()
             self._count(outcome)
             return True
         finally:
-            self.pending -= len(outcome.works)
-            self._on_done(len(outcome.works))
+            self.pending -= records
+            self._on_done(records)
 
     async def _publish(self, outcome: Outcome) -> None:
         """Send all messages. Those to one topic do not wait for what is asked about another."""
@@ -184,7 +193,7 @@ class Outbox:
         )
 
     async def _publish_known(self, outcome: Outcome, sending: Sequence[Outgoing]) -> None:
-        attempt = 0
+        attempt, waited_for = 0, None
         while sending:
             try:
                 decided = await self._publisher.publish([each.message for each in sending])
@@ -193,19 +202,39 @@ class Outbox:
             except Exception:  # noqa: BLE001 - it was not the broker that refused: one of them is no message
                 sending = await self._publish_singly(outcome, sending)
                 continue
-            sent, refused = sending, []
-            sending = []
-            for each, error in zip(sent, decided, strict=True):
-                if error is not None:
-                    refused.append((each, error))
-                elif each.message.topic == self._dead_letters:
-                    self.gate.open()
-            for each, error in refused:
-                if (next_try := self._refused(outcome, each, error)) is not None:
-                    sending.append(next_try)
-            if not self.gate.opened.is_set() and any(each in sent for each in sending):
+            refused = [(each, error) for each, error in zip(sending, decided, strict=True) if error is not None]
+            if not refused and not waited_for and self.gate.opened.is_set():
+                return
+            self._note_accepted(sending, decided)
+            tried = [(self._refused(outcome, each, error), error) for each, error in refused]
+            sending = [each for each, _ in tried if each is not None]
+            waits = next(
+                ((each, error) for each, error in tried if each is not None and self._is_kept(each, error)), None
+            )
+            if waited_for is not None and waits is None:
+                self._suspending.sent(waited_for)
+            waited_for = None
+            if waits is not None:
+                waited_for = waits[0].agent or ""
+                await self._wait(waited_for, str(waits[1]), len(outcome.works))
+            elif not self.gate.opened.is_set() and any(each.message.topic == self._dead_letters for each in sending):
                 attempt += 1
                 await self.gate.pause(attempt)
+
+    def _note_accepted(self, sent: Sequence[Outgoing], decided: Sequence[DeliveryError | None]) -> None:
+        for each, error in zip(sent, decided, strict=True):
+            if error is None and each.message.topic == self._dead_letters:
+                self.gate.open()
+
+    async def _wait(self, agent: str, why: str, records: int) -> None:
+        """Wait until what a declared topic refused may be sent again. It counts neither as pending nor as work."""
+        self.pending -= records
+        self._on_done(records)
+        try:
+            await self._suspending.wait(agent, why)
+        finally:
+            self.pending += records
+            self._on_done(-records)
 
     async def _publish_singly(self, outcome: Outcome, sending: Sequence[Outgoing]) -> list[Outgoing]:
         """Send one by one what the producer choked on; returns what is left to send: dead letters of the guilty ones.
@@ -231,6 +260,8 @@ class Outbox:
     def _refused(self, outcome: Outcome, outgoing: Outgoing, error: DeliveryError) -> Outgoing | None:
         """Return what is sent in the place of a message that was refused; the same dead letter where nothing is left."""
         message = outgoing.message
+        if error.scope is Scope.PROCESS:
+            raise error
         if message.topic == self._dead_letters:
             if isinstance(error, RecordTooLarge) and (smaller := cut(message)) != message:
                 return outgoing._replace(message=smaller)
@@ -238,6 +269,8 @@ class Outbox:
             return outgoing
         if message.partition is not None or message.topic not in self._declared:
             self._known.discard((message.topic, message.partition))
+        if self._is_kept(outgoing, error):
+            return self._hold(outcome, outgoing, error)
         if isinstance(error, RecordTooLarge):
             what = f"what was published is larger than {message.topic} allows"
             return self._replace(outcome, outgoing, RecordError(Reason.TOO_LARGE, what))
@@ -245,6 +278,24 @@ class Outbox:
             return _by_key(outgoing)
         what = f"what was published to {message.topic}: {error}"
         return self._replace(outcome, outgoing, RecordError(Reason.AGENT_FAILED, what))
+
+    def _is_kept(self, outgoing: Outgoing, error: DeliveryError) -> bool:
+        """Say whether a refusal is the agent's: a topic that it declares takes nothing."""
+        return (
+            error.scope is Scope.TOPIC
+            and not outgoing.best_effort
+            and self._suspending.declares(outgoing.agent, outgoing.message.topic)
+        )
+
+    def _hold(self, outcome: Outcome, outgoing: Outgoing, error: DeliveryError) -> Outgoing | None:
+        """Suspend an agent and hold its part of the record; a handler's message is returned, to be sent again."""
+        agent = outgoing.agent or ""
+        work = next((work for work in outcome.works if work.record is outgoing.record and _asks(work, agent)), None)
+        if not isinstance(work, Delivery):
+            return None if work is None else outgoing
+        if outcome.take_back(outgoing.record, agent) and self._suspending.refused(work, agent, str(error)):
+            outcome.works = [other for other in outcome.works if other is not work]
+        return None
 
     def _replace(self, outcome: Outcome, outgoing: Outgoing, error: RecordError) -> Outgoing | None:
         """Return the dead letter that takes the place of a message; None when it is dropped, or another one tells of it.
@@ -274,6 +325,11 @@ class Outbox:
         for (agent, topic), records in outcome.silent.items():
             if records:
                 self._metrics.silent(agent, topic, len(records))
+
+
+def _asks(work: Work, agent: str) -> bool:
+    """Say whether a work is an agent's: parts of one record that waited may be tried again together."""
+    return not isinstance(work, Delivery) or any(bound.agent.name == agent for bound, _ in work.asked)
 
 
 def _by_key(outgoing: Outgoing) -> Outgoing:

@@ -7,12 +7,23 @@ from aiokafka.structs import ConsumerRecord
 from .deadletters import Message
 from .errors import RecordError
 from .tracing import Span
+from .tracker import NotesFinished
 
 
-class NotesFinished(Protocol):
-    """Where to note that a delivered record is finished: `tracker.Progress` of its partition."""
+class Work(Protocol):
+    """A delivered record that an outcome finishes."""
 
-    def finish(self, offset: int) -> None: ...
+    @property
+    def record(self) -> ConsumerRecord: ...
+    @property
+    def progress(self) -> NotesFinished: ...
+
+
+class Given(NamedTuple):
+    """A delivered record of which only the record itself is known."""
+
+    record: ConsumerRecord
+    progress: NotesFinished
 
 
 class Outgoing(NamedTuple):
@@ -36,7 +47,7 @@ class Outcome:
 
     def __init__(self) -> None:
         self.sending: list[Outgoing] = []
-        self.works: list[tuple[ConsumerRecord, NotesFinished]] = []
+        self.works: list[Work] = []
         self.answered: dict[tuple[str, str], list[ConsumerRecord]] = {}
         """(agent, topic) to the records that it answered."""
         self.silent: dict[tuple[str, str], list[ConsumerRecord]] = {}

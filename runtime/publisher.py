@@ -120,6 +120,10 @@ class Publisher:
         """
         return await self._topics.count(topic)
 
+    def forget(self, topic: str) -> None:
+        """Ask the broker anew for a topic that was not there a moment ago, the next time it is used."""
+        self._topics.forget(topic)
+
     async def look_again(self, topic: str) -> int:
         """Return how many partitions a topic has, asking the broker even if it was not there a moment ago."""
         self._topics.forget(topic)

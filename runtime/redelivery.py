@@ -5,9 +5,9 @@ from aiokafka.structs import ConsumerRecord
 from ..schemas.envelope import RETRY_HEADERS
 from .delivery import Attempt, Delivery
 from .field_paths import FieldPaths
-from .outcome import NotesFinished
 from .records import read_request
 from .retry_records import Coordinates, Retry
+from .tracker import NotesFinished
 
 
 class FinishesRetry:

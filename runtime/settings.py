@@ -127,6 +127,18 @@ class AgentSettings(Section):
     """What the agent's own model (`options_model`) checks once the agent is known; it may hold secrets."""
     timeout_s: Seconds | None = None
     """Of a handler: a record that it has not finished by then is a dead letter."""
+    max_waiting: Positive | None = None
+    """Records of a partition that wait for it while it is suspended; then the partition is paused. Default: 1,000."""
+    max_waiting_bytes: Positive | None = None
+    """Of those records. Default: 4 MiB."""
+    failing_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """It is suspended when more than this share of its latest records fail. Default: 0.5; 1: never for that."""
+    failing_latest: Positive | None = None
+    """How many of its latest records are looked at. Default: 200."""
+    probe_pause_s: Annotated[float, Field(gt=0, le=60)] | None = None
+    """Before a suspended agent is first tried again; doubled each time, up to a minute. Default: 1."""
+    give_up_s: Seconds | None = None
+    """Suspended for so long, its waiting records become dead letters. Default: they wait for as long as it takes."""
     long_texts: Literal["cut", "windows"] | None = None
     """Texts longer than the model's limit: their beginning is answered, or all of it in overlapping windows. All agents of a
     topic share what is read. Default: as the agent declares, which is `cut`."""
@@ -198,6 +210,8 @@ class DeadLetterSettings(Section):
 
     compatible: Literal["spring"] | None = None
     """`spring`: Spring Kafka's headers stand beside ours, for tools that know them."""
+    per_s: Annotated[float, Field(gt=0, le=1000)] = 10.0
+    """At most so many are written of agents that were suspended for longer than their `give_up_s`."""
     give_up_s: Seconds = 300.0
     """When the dead-letter topic takes nothing for so long, the process ends with an error."""
 

@@ -100,8 +100,28 @@ class Suspension(Generic[Partition, Part]):
         self._pause(now)
         return True
 
-    def hold(self, partition: Partition, part: Part, size: int) -> bool:
-        """Hold a part; False when its partition is full: then it has to wait elsewhere.
+    @property
+    def is_clean(self) -> bool:
+        """None of the latest records failed, and the next pause is the first: a success changes nothing."""
+        return not self._failed and self._pause_s == self._limits.first_pause_s
+
+    def is_full(self, partition: Partition) -> bool:
+        """Return whether a partition has so many parts or bytes waiting that it is not to be read on."""
+        held = self._held.get(partition, ())
+        return len(held) >= self._limits.max_waiting or (
+            self._bytes.get(partition, 0) >= self._limits.max_waiting_bytes
+        )
+
+    def holds(self, partition: Partition) -> bool:
+        """Return whether a part of a partition waits."""
+        return partition in self._held
+
+    def oldest(self, most: int) -> list[Held[Partition, Part]]:
+        """Return the parts that were held first. They stay held."""
+        return heapq.nsmallest(most, (item for items in self._held.values() for item in items.values()), key=_number)
+
+    def hold(self, partition: Partition, part: Part, size: int, *, force: bool = False) -> bool:
+        """Hold a part; False when its partition is full: then it has to wait elsewhere, unless `force` is set.
 
         `size` in bytes. Not while the agent answers.
         """
@@ -109,7 +129,11 @@ class Suspension(Generic[Partition, Part]):
             raise RuntimeError("parts of an agent that answers are not held")
         held = self._held.setdefault(partition, {})
         size_after = self._bytes.get(partition, 0) + size
-        if held and (len(held) >= self._limits.max_waiting or size_after > self._limits.max_waiting_bytes):
+        if (
+            held
+            and not force
+            and (len(held) >= self._limits.max_waiting or size_after > self._limits.max_waiting_bytes)
+        ):
             return False
         self._numbers += 1
         held[self._numbers] = Held(self._numbers, partition, part, size)

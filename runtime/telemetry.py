@@ -112,6 +112,8 @@ class Metrics:
         )
         for readings in (self._lag, self._oldest, self._since_fetch):
             self.registry.register(readings)
+        self._suspended = _Readings(table["murmura_suspended_agents"])
+        self.registry.register(self._suspended)
         self._letters = _Readings(table["murmura_dead_letter_topic_records"])
         self._letters_age = _Readings(table["murmura_dead_letter_topic_age_seconds"])
         self.registry.register(self._letters)
@@ -226,6 +228,7 @@ class Metrics:
         lag: Readings | None = None,
         oldest_unfinished: Readings | None = None,
         since_fetch: Readings | None = None,
+        suspended: Readings | None = None,
         letters: Readings | None = None,
         letters_age: Readings | None = None,
     ) -> None:
@@ -242,6 +245,7 @@ class Metrics:
             (self._lag, lag),
             (self._oldest, oldest_unfinished),
             (self._since_fetch, since_fetch),
+            (self._suspended, suspended),
             (self._letters, letters),
             (self._letters_age, letters_age),
         ):

@@ -2,9 +2,15 @@
 
 from collections import deque
 from collections.abc import Collection, Iterable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 Partition = TypeVar("Partition")
+
+
+class NotesFinished(Protocol):
+    """Where to note that a delivered record is finished: `Progress`, or what stands before it."""
+
+    def finish(self, offset: int) -> None: ...
 
 
 class Progress:
@@ -100,7 +106,7 @@ class OpenParts:
 
     __slots__ = ("_open", "_progress")
 
-    def __init__(self, progress: Progress, parts: int) -> None:
+    def __init__(self, progress: NotesFinished, parts: int) -> None:
         self._progress = progress
         self._open = parts
 

@@ -70,6 +70,8 @@ SERVING = {
               "percentunit", highest=1),
         Panel("Device fails", "1: nothing is answered, records wait, probes go on.",
               {"{{instance}}": NOW.gauge("murmura_breaker_open", "instance", how="max")}, highest=1),
+        Panel("Suspended agents", "1: it cannot answer, its part of each record waits, probes go on.",
+              {"{{agent}}": NOW.gauge("murmura_suspended_agents", "agent", how="max")}, highest=1),
         Panel("Texts in a batch", "The mean.", {"texts": NOW.mean("murmura_batch_rows")}),
         Panel("Cut texts in an hour", "Answered on their beginning; windows read more.",
               {"{{topic}}": HOUR.growth("murmura_truncated_total", "topic")}),

@@ -111,6 +111,10 @@ CASES = [
     Case("MurmuraStuck", {LAG: "7x20", DONE: "5x20"}, 15, True),
     Case("MurmuraStuck", {LAG: "7x20", DONE: "5+1x20"}, 15, False),
     Case("MurmuraStuck", {LAG: "0x20"}, 15, False),
+    Case("MurmuraStuck", {LAG: "7x20", f'murmura_suspended_agents{{agent="a",{ONE}}}': "1x20"}, 15, False),
+    Case("MurmuraStuck", {LAG: "7x20", f'murmura_suspended_agents{{agent="a",{ONE}}}': "0x20"}, 15, True),
+    Case("MurmuraAgentSuspended", {f'murmura_suspended_agents{{agent="a",{ONE}}}': "1x60"}, 45, True),
+    Case("MurmuraAgentSuspended", {f'murmura_suspended_agents{{agent="a",{ONE}}}': "0x60"}, 45, False),
     # One is stuck while another works.
     Case("MurmuraStuck", {LAG: "7x40", DONE.replace('"a"', '"b"'): "0+60x40"}, 30, True),
     Case("MurmuraStuck", {LAG: "7x40", DONE: "0+1x40", DONE.replace('"a"', '"b"'): "0+60x40"}, 30, False),

@@ -10,7 +10,8 @@ from murmura.runtime.dead_letter_gate import DeadLetterGate
 from murmura.runtime.deadletters import Message
 from murmura.runtime.errors import MurmuraError, RecordError, RecordRefused, RecordTooLarge, TopicRefused
 from murmura.runtime.outbox import Outbox
-from murmura.runtime.outcome import Outcome, Outgoing
+from murmura.runtime.outcome import Given, Outcome, Outgoing
+from murmura.runtime.suspending import Suspending
 from murmura.runtime.telemetry import Metrics
 from murmura.schemas.deadletter import DeadLetterReason as Reason
 
@@ -59,6 +60,7 @@ class Desk:
             self.metrics,
             dead_letters=DEAD,
             declared_topics=["results", "reviews"],
+            suspending=Suspending({}, {}, {}),
             gate=DeadLetterGate(DEAD, **{"first_pause_s": 0.01, "give_up_s": 5.0} | gate),
             on_done=lambda records: None,
         )
@@ -67,7 +69,7 @@ class Desk:
         outcome = Outcome()
         for offset in range(records):
             record = ConsumerRecord("in", 0, offset, 1000, 0, None, b"v", None, -1, 1, ())
-            outcome.works.append((record, self.finished))
+            outcome.works.append(Given(record, self.finished))
             for message in messages:
                 outcome.add(Outgoing(message, record, "a", **more))
             outcome.answered.setdefault(("a", "in"), []).append(record)
@@ -142,7 +144,7 @@ async def test_while_dead_letters_are_refused_nothing_is_taken_in_and_they_are_t
     desk = Desk()
     desk.publisher.refuses[DEAD] = refusal
     outcome = desk.outcome()
-    desk.box.dead_letter(outcome, outcome.works[0][0], RecordError(Reason.INVALID, "no"), "a")
+    desk.box.dead_letter(outcome, outcome.works[0].record, RecordError(Reason.INVALID, "no"), "a")
     sending = desk.box.send(outcome)
     await asyncio.sleep(0.05)
     opening = asyncio.create_task(desk.box.open())
@@ -161,7 +163,7 @@ async def test_dead_letters_that_are_refused_for_too_long_end_the_process():
     desk = Desk(give_up_s=0.1)
     desk.publisher.refuses[DEAD] = lambda message: RecordTooLarge("no")
     outcome = desk.outcome()
-    desk.box.dead_letter(outcome, outcome.works[0][0], RecordError(Reason.INVALID, "no"), "a")
+    desk.box.dead_letter(outcome, outcome.works[0].record, RecordError(Reason.INVALID, "no"), "a")
     assert not await desk.box.send(outcome)
     with pytest.raises(MurmuraError, match=r"for 0\.1 s now: make the topic"):
         desk.box.failure.result()

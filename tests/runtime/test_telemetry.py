@@ -29,6 +29,7 @@ CONTRACT = {
     ("murmura_assigned_partitions", "gauge", ()),
     ("murmura_paused_partitions", "gauge", ()),
     ("murmura_breaker_open", "gauge", ()),
+    ("murmura_suspended_agents", "gauge", ("agent",)),
     ("murmura_commits_total", "counter", ("outcome",)),
     ("murmura_send_retries_total", "counter", ()),
     ("murmura_truncated_total", "counter", ("topic",)),
@@ -60,6 +61,7 @@ def used_metrics() -> Metrics:
     metrics.expired("tickets", 3)
     by_partition = {("tickets", "2"): 1.5}
     metrics.watch(oldest_unfinished=lambda: by_partition, since_fetch=lambda: by_partition)
+    metrics.watch(suspended=lambda: {("router",): 1.0})
     metrics.truncated("tickets")
     metrics.swap("swapped")
     metrics.feedback("classification", "intent", "3", "correction")

@@ -1,0 +1,52 @@
+"""The parts of records that wait for agents which cannot answer, and the probes made with them."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from aiokafka.structs import TopicPartition
+
+from .delivery import Attempt, Delivery
+from .errors import RecordError
+from .suspension import Held
+from .tracker import OpenParts
+
+HeldPart = Held[TopicPartition, Delivery]
+
+
+class Releases(Protocol):
+    """What is done with parts that are held no longer: the dispatcher."""
+
+    def admit_again(self, partition: TopicPartition, delivery: Delivery) -> None:
+        """Queue a part for another attempt."""
+        ...
+
+    def give_up(self, delivery: Delivery, error: RecordError, agent: str) -> None:
+        """Send the dead letter of a part."""
+        ...
+
+    def go_on(self) -> None:
+        """Look again at what stood still for an agent."""
+        ...
+
+
+@dataclass(slots=True)
+class Probe:
+    under_way: dict[int, HeldPart]
+    """By the identity of the delivery."""
+    passed: list[HeldPart] = field(default_factory=list)
+    failed: list[tuple[HeldPart, RecordError]] = field(default_factory=list)
+    """With what makes it a dead letter if the agent resumes."""
+    refused: bool = False
+    """A topic of the agent takes nothing still: no part counts as passed."""
+
+
+def split_off(delivery: Delivery, agent: str) -> Delivery:
+    """Return a delivery of one agent's part; the record is finished when all of its parts are."""
+    if not isinstance(delivery.progress, OpenParts):
+        delivery.progress = OpenParts(delivery.progress, 1)
+    delivery.progress.add()
+    number, _, deadline = delivery.attempt
+    part = Delivery(delivery.record, delivery.progress, delivery.request, Attempt(number, agent, deadline))
+    part.route = delivery.route
+    part.asked = tuple(asked for asked in delivery.asked if asked[0].agent.name == agent)
+    return part
