@@ -1,4 +1,4 @@
-"""The rule that closes batches. Pure: it is told the time and how many runs are in flight, and starts nothing."""
+"""The rule that closes batches. Pure: it is given the time and how many runs are in flight, and starts nothing."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping

@@ -39,10 +39,10 @@ async def first_model(settings: Settings, loader: Stages | None) -> tuple[Model,
     While a bad version is current a restart must not take the fleet down: releases before it are tried, the newest
     first, then the folder. `ReleaseWatcher` tells everybody of the refusal. SetupError when nothing can be served.
     """
-    of = settings.model
+    chosen = settings.model
     state = None
     if loader is not None:
-        state = (await read_states(settings.kafka, f"{settings.prefix}.models")).get(of.name or "")
+        state = (await read_states(settings.kafka, f"{settings.prefix}.models")).get(chosen.name or "")
     refused: Refusal | None = None
     if loader is not None and state is not None:
         for release in newest_first(state):
@@ -54,12 +54,12 @@ async def first_model(settings: Settings, loader: Stages | None) -> tuple[Model,
                 log.error("a released version is refused", version=release.version, why=refusal.message)
             else:
                 return model, Begun(state, release, refused)
-    if of.folder is not None:
-        return await asyncio.to_thread(_load_folder, settings, of.folder), Begun(state, None, refused)
+    if chosen.folder is not None:
+        return await asyncio.to_thread(_load_folder, settings, chosen.folder), Begun(state, None, refused)
     if refused is not None:
         raise VersionRefused(refused.reason, refused.message)
     raise SetupError(
-        f"model {of.name} has no release on {settings.kafka.bootstrap_servers}: release one, or name a folder"
+        f"model {chosen.name} has no release on {settings.kafka.bootstrap_servers}: release one, or name a folder"
         if loader is not None
         else "no model: name a model folder with --model, MURMURA_MODEL__FOLDER or model.folder"
     )

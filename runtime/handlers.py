@@ -16,7 +16,7 @@ from .agent import Handler, Predicts
 from .bounds import UnderWay, held_bytes
 from .deadletters import Message
 from .delivery import coordinates
-from .errors import Closed, RecordError, place_of
+from .errors import Closed, MurmuraError, RecordError, place_of
 from .handler_deadline import handle_in_time
 from .logs import get_logger
 from .outbox import Outbox
@@ -139,7 +139,7 @@ class HandlerRunner:
         Not awaited by whoever is told of the assignment: no heartbeat is sent until that returns, and restoring state
         may take longer than a session.
         """
-        mine = frozenset(p for p in partitions if p.topic in self.handler.topics)
+        read_here = frozenset(p for p in partitions if p.topic in self.handler.topics)
         loop = asyncio.get_running_loop()
         self._void = self._assignment - 1
         if self._pulse is not None:
@@ -147,21 +147,27 @@ class HandlerRunner:
         elif self.handler.freeze_s is not None:
             self._pulse = Pulse(self.handler.freeze_s)
             self._beating = loop.create_task(self._pulse.beat_for_ever())
-        self._preparing = loop.create_task(self._prepare(mine))
+        self._preparing = loop.create_task(self._prepare(read_here, self._assignment))
 
-    async def _prepare(self, mine: frozenset[TopicPartition]) -> None:
+    async def _prepare(self, partitions: frozenset[TopicPartition], assignment: int) -> None:
         try:
-            published = await self.handler.assigned(mine)
+            published = await self.handler.assigned(partitions)
             if published:
                 # Of no record: they keep no request's id and have no cause.
                 messages = [hand_on(publish, self.handler.name, 0, None) for publish in published]
                 await asyncio.shield(self._outbox.put(messages))
+        except asyncio.CancelledError:
+            if assignment == self._assignment:  # not by `clear`: without an end its records would wait for ever
+                self._outbox.fail(MurmuraError(f"{self.handler.name} was cancelled while it got ready"))
+            raise
         except Exception as error:
             log.exception("a handler could not get ready", agent=self.handler.name)
             self._outbox.fail(error)
             return
-        self._ready.update(mine)
-        for partition in mine:
+        if assignment != self._assignment:  # it has swallowed the cancellation
+            return
+        self._ready.update(partitions)
+        for partition in partitions:
             self._turn.extend(self._not_ready.pop(partition, ()))
         self.start()
 

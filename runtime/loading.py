@@ -70,7 +70,7 @@ class Loader:
             return self._load(name, version, digest, given_up)
 
     def _load(self, name: str, version: int, digest: str, given_up: Event) -> Model:
-        of = self._settings.model
+        chosen = self._settings.model
         fetched = self._store.fetch(name, version, digest, cache_folder() / "versions")
         manifest = read_manifest(fetched)
         self._check_agents(manifest)
@@ -78,13 +78,13 @@ class Loader:
             _look_for(manifest.base)
         folder = prove(
             fetched,
-            of.graph,
-            max_rows=of.max_rows,
-            timeout_s=of.trial_timeout_s,
-            memory_bytes=of.trial_memory_bytes,
+            chosen.graph,
+            max_rows=chosen.max_rows,
+            timeout_s=chosen.trial_timeout_s,
+            memory_bytes=chosen.trial_memory_bytes,
             given_up=given_up,
         )
-        model = Model.open(folder, device=of.device, graph=of.graph)
+        model = Model.open(folder, device=chosen.device, graph=chosen.graph)
         session = model.runner
         assert isinstance(session, Session)
         endless = VersionRefused(
@@ -93,7 +93,7 @@ class Loader:
         try:
             with session.within(_IN_PROCESS_S, given_up):
                 model.reproduce(folder, required=True)
-                warm_up(model, max_rows=of.max_rows)
+                warm_up(model, max_rows=chosen.max_rows)
         except (ModelFailed, ModelRefused) as error:
             if session.overdue:
                 raise endless from error

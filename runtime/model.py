@@ -103,12 +103,12 @@ class Model:
 
     def reproduce(self, folder: Path, *, required: bool = False) -> None:
         """Run the folder's reference sample; ModelRefused unless it comes out as stored, or when a required one is not there."""
-        there = self.manifest.path_of("reference") is not None
-        reference = read_reference(_read(folder, self.manifest, "reference", True)) if there else {"texts": []}
-        self._reference = reference if there else None
+        has_sample = self.manifest.path_of("reference") is not None
+        reference = read_reference(_read(folder, self.manifest, "reference", True)) if has_sample else {"texts": []}
+        self._reference = reference if has_sample else None
         if required and not reference["texts"]:
             raise no_sample(str(folder))
-        if not there:
+        if not has_sample:
             return
         try:
             check_reference(self, reference)

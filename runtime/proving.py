@@ -61,8 +61,8 @@ def prove(
         errors="replace",
         env={**_harmless(os.environ), **_ONE_THREAD},
     )
-    said, complaint = _wait(child, folder, timeout_s, given_up or Event())
-    verdict = _last_line(said)
+    output, complaint = _wait(child, folder, timeout_s, given_up or Event())
+    verdict = _last_line(output)
     if child.returncode == 0 and "folder" in verdict:
         return Path(verdict["folder"])
     if "reason" in verdict:
@@ -103,9 +103,9 @@ def _computing_s(process: int) -> float:
         return 0.0
 
 
-def _last_line(said: str) -> dict[str, Any]:
+def _last_line(output: str) -> dict[str, Any]:
     try:
-        verdict = json.loads(said.splitlines()[-1])
+        verdict = json.loads(output.splitlines()[-1])
     except (ValueError, IndexError):
         return {}
     return verdict if isinstance(verdict, dict) else {}
@@ -118,7 +118,7 @@ def _how_it_ended(code: int, complaint: str, folder: Path) -> VersionRefused:
         message = f"{folder}: the process that tried it was ended by signal {-code}: too much memory?"
         # Who kills may have been the system, for memory that others took.
         return VersionRefused(Reason.TOO_LARGE, message, certain=code != -signal.SIGKILL)
-    last = (complaint.strip().splitlines() or ["it said nothing"])[-1][:200]
+    last = (complaint.strip().splitlines() or ["no message"])[-1][:200]
     message = f"{folder}: the process that tried it ended with code {code}: {last}"
     return VersionRefused(Reason.FAILED, message, certain=False)
 

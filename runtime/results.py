@@ -155,5 +155,7 @@ def _is_header(found: object) -> bool:
 def _unfit(what: str, expected: str, found: object) -> RecordError:
     # Its type, not what was found: that may be a text.
     parts = ", ".join(type(part).__name__ for part in found) if isinstance(found, tuple | list) else ""
-    of = f"({parts})" if parts else type(found).__name__
-    return RecordError(Reason.AGENT_FAILED, f"published a record with a wrong {what}: expected {expected}, found {of}")
+    kinds = f"({parts})" if parts else type(found).__name__
+    return RecordError(
+        Reason.AGENT_FAILED, f"published a record with a wrong {what}: expected {expected}, found {kinds}"
+    )

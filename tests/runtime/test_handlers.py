@@ -13,7 +13,7 @@ from test_dispatcher import DEAD, Broker
 
 from murmura.runtime.agent import Handler, Publish
 from murmura.runtime.dispatcher import Dispatcher
-from murmura.runtime.errors import Closed, RecordError
+from murmura.runtime.errors import Closed, MurmuraError, RecordError
 from murmura.runtime.telemetry import Metrics
 from murmura.runtime.testing import FakeEngine, FakeModel
 from murmura.runtime.tracker import Tracker
@@ -40,12 +40,15 @@ class Echo(Handler):
         self.restored = asyncio.Event()
         self.restored.set()
         self.unable = False
+        self.cancels = False
         self.ended: list[int] = []
         self.given: list[int] = []
         self.first: list[Publish] = []
 
     async def assigned(self, partitions):
         await self.restored.wait()
+        if self.cancels:
+            raise asyncio.CancelledError
         if self.unable:
             raise OSError("no state")
         self.partitions = partitions
@@ -201,6 +204,24 @@ async def test_a_handler_that_cannot_get_ready_ends_the_process():
     with pytest.raises(OSError, match="no state"):
         await line.dispatcher.outbox.failure
     assert not line.handler.seen
+
+
+async def test_a_handler_that_is_cancelled_by_others_while_it_gets_ready_ends_the_process():
+    line = Line()
+    line.handler.cancels = True
+    await line.dispatcher.assign([PARTITION])
+    with pytest.raises(MurmuraError, match="echo was cancelled while it got ready"):
+        await asyncio.wait_for(line.dispatcher.outbox.failure, 5)
+
+
+async def test_a_handler_whose_partitions_are_taken_while_it_gets_ready_ends_nothing():
+    line = Line()
+    line.handler.restored.clear()
+    await line.dispatcher.assign([PARTITION])
+    await asyncio.sleep(0)
+    assert await line.dispatcher.drain(1)
+    await asyncio.sleep(0.01)
+    assert not line.dispatcher.outbox.failure.done()
 
 
 async def test_a_handler_hears_when_a_record_is_finished_and_not_before():
