@@ -1,5 +1,6 @@
 """What all tests share: a real Kafka once a run, topics of one's own on it, a tiny trained model, the public data."""
 
+import atexit
 import os
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -154,4 +155,5 @@ def shared_data() -> Path:
 def pytest_unconfigure() -> None:
     from leak_messages import drop_leak_messages
 
-    drop_leak_messages()
+    # Only now is standard error pytest's no more: until its capture has ended, it puts back the one that it found.
+    atexit.register(drop_leak_messages)
