@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, IllegalOperation, KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 POLL_MS: Final = 200
@@ -17,7 +17,8 @@ def is_unreadable(error: Exception) -> bool:
     aiokafka passes on whatever the unpacking raises, a UnicodeDecodeError for example. Its own errors speak of the broker or
     of this client (a codec that is not installed), except the one of a wrong checksum.
     """
-    return not isinstance(error, KafkaError) or isinstance(error, CorruptRecordException)
+    of_client = isinstance(error, KafkaError | ConsumerStoppedError | IllegalOperation)
+    return not of_client or isinstance(error, CorruptRecordException)
 
 
 async def read_next(
