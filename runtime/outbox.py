@@ -185,6 +185,8 @@ class Outbox:
             return outgoing
         if partitions and outgoing.any_partition:
             return _by_key(outgoing)
+        if not partitions and topic in self._declared:
+            return outgoing  # the publisher's refusal says whose failure that is
         what = f"topic {topic}, which is not there"
         if partitions:
             what = f"partition {partition} of {topic}, which has {partitions}"

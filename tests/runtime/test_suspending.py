@@ -20,11 +20,11 @@ FAST = {"probe_pause_s": 0.05}
 class Refusing(Line):
     """`missing`: topics that are not there."""
 
-    def __init__(self, *agents, options=None, per_s=10.0, model=None):
+    def __init__(self, *agents, options=None, per_s=10.0, model=None, **more):
         model = model or FakeModel([INTENT])
         settings = Settings(agents=options or {each.name: FAST for each in agents}, deadletters={"per_s": per_s})
         suspending = Suspending.configured(make_routes(agents, model.manifest, "test"), (), settings)
-        super().__init__(model, *agents, suspending=suspending)
+        super().__init__(model, *agents, suspending=suspending, **more)
         self.missing = set()
         self.broker.publish = self.publish
         self.looking = asyncio.create_task(self.dispatcher.suspending.run())
@@ -196,3 +196,11 @@ async def test_what_waits_is_forgotten_with_its_partitions_and_the_next_record_p
     line.receive("one")
     await line.until(lambda: line.committable == 1)
     assert line.results("own") == [0]
+
+
+async def test_a_declared_topic_that_is_gone_before_its_partitions_were_ever_asked_for_suspends_too():
+    line = Refusing(good(output="nowhere"), aligned=lambda: frozenset({("in", "nowhere")}))
+    line.missing = {"nowhere"}
+    line.receive("one")
+    await line.until(lambda: line.suspended)
+    assert line.reasons() == []
