@@ -46,11 +46,13 @@ class Answers(NamedTuple):
 
 
 class _Run:
-    __slots__ = ("deadline", "ended", "model")
+    __slots__ = ("began", "ended", "model", "seconds")
 
-    def __init__(self, model: BatchModel, deadline: float) -> None:
+    def __init__(self, model: BatchModel, seconds: float) -> None:
         self.model = model
-        self.deadline = deadline
+        self.began = time.monotonic()
+        self.seconds = seconds
+        """How long it may take."""
         self.ended = False
         """It was past its deadline and has been asked to end."""
 
@@ -63,9 +65,12 @@ class BatchRuns:
     - no batch raises: whatever it was, the callers are waiting.
     """
 
-    def __init__(self, deadline_s: float) -> None:
-        """`deadline_s`: how long one forward pass, or the reference sample, may take."""
-        self._deadline_s = deadline_s
+    def __init__(self, deadline_s: float, full_tokens: int) -> None:
+        """`deadline_s`: how long the reference sample, or a forward pass of up to `full_tokens`, may take.
+
+        One text in windows may have many times as many tokens, and gets as many times as long.
+        """
+        self._deadline_s, self._full_tokens = deadline_s, full_tokens
         self._running: dict[int, _Run] = {}
 
     def answer(self, model: BatchModel, entries: list[Entry], *, suspect: bool = False) -> Answers:
@@ -87,7 +92,7 @@ class BatchRuns:
     def check(self, model: BatchModel) -> DeviceFailed | None:
         """Run the reference sample; returns what is wrong with the device, None when it answers as it should."""
         try:
-            self._within_deadline(model, model.check_device)
+            self._within_deadline(model, self._deadline_s, model.check_device)
         except DeviceFailed as error:
             return error
         except BaseException as error:  # noqa: BLE001
@@ -100,10 +105,11 @@ class BatchRuns:
         """Ask runs past their deadline to end; True when one has not ended at twice that time. `now`: monotonic, s."""
         stuck = False
         for thread, run in list(self._running.items()):
-            if now >= run.deadline and not run.ended:
+            taken = now - run.began
+            if taken >= run.seconds:
                 run.ended = True
-                run.model.terminate(thread)
-            stuck = stuck or now >= run.deadline + self._deadline_s
+                run.model.terminate(thread)  # each time: it may have been between two passes before
+            stuck = stuck or taken >= 2 * run.seconds
         return stuck
 
     def end_all(self) -> bool:
@@ -162,22 +168,23 @@ class BatchRuns:
 
     def _run(self, model: BatchModel, entries: list[Entry]) -> tuple[list[Outputs], float]:
         encoded = [entry.encoded for entry in entries]
+        times = max(sum(each.tokens for each in encoded) / self._full_tokens, 1.0)
         began = time.perf_counter()
-        logits = self._within_deadline(model, model.run, encoded)
+        logits = self._within_deadline(model, self._deadline_s * times, model.run, encoded)
         seconds = time.perf_counter() - began
         outputs = _decode(model, logits, encoded, entries)
         if len(outputs) != len(entries):
             raise ModelFailed(f"the model gave {len(outputs)} answers for {len(entries)} texts")
         return outputs, seconds
 
-    def _within_deadline(self, model: BatchModel, call: Any, *args: Any) -> Any:
+    def _within_deadline(self, model: BatchModel, seconds: float, call: Any, *args: Any) -> Any:
         thread = get_ident()
-        run = self._running[thread] = _Run(model, time.monotonic() + self._deadline_s)
+        run = self._running[thread] = _Run(model, seconds)
         try:
             return call(*args)
         except BaseException as error:
             if run.ended:
-                raise DeviceFailed(f"a forward pass was not back within {self._deadline_s:g} s") from error
+                raise DeviceFailed(f"a forward pass was not back within {seconds:g} s") from error
             raise
         finally:
             del self._running[thread]

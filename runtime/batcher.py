@@ -53,7 +53,10 @@ class Batcher:
         deadline_s: float = SHORTEST_DEADLINE_S,
         breaker: BreakerLimits | None = None,
     ) -> None:
-        """`deadline_s`: a forward pass that takes longer is ended; one that has not ended at twice that is given up."""
+        """`deadline_s`: a forward pass that takes longer is ended; one that has not ended at twice that is given up.
+
+        A single text above the token budget gets longer, by its tokens.
+        """
         self.model = model
         """Answers the entries that name no model of their own."""
         self._policy = BatchPolicy(limits)
@@ -62,9 +65,9 @@ class Batcher:
         self._work: SimpleQueue[Job | BatchModel | None] = SimpleQueue()
         """A model is a probe: its reference sample is to be run."""
         self._threads: list[threading.Thread] = []
-        self._runs, self._deadline_s = BatchRuns(deadline_s), deadline_s
+        self._runs, self._deadline_s = BatchRuns(deadline_s, limits.token_budget), deadline_s
         self._guard = DeviceGuard(
-            breaker or BreakerLimits(), probe=self._probe, go_on=self._start_batches, give_up=self._give_up
+            breaker or BreakerLimits(), probe=self._probe, go_on=self._start_batches, give_up=self.give_up
         )
         self.on_lost: Callable[[DeviceFailed], None] = lambda error: None
         """Called once when the process cannot use its device any more; everybody has been answered with Closed."""
@@ -182,9 +185,14 @@ class Batcher:
         if self._guard.on_trial:
             if self._running:
                 return None
-            self._guard.answered()  # nobody waits for what was held any more
+            self._note_answer()  # nobody waits for what was held any more
         batch = self._policy.take(now, len(self._running))
         return None if batch is None else Job(next(self._numbers), batch.entries, batch.tokens)
+
+    def _note_answer(self) -> None:
+        """Tell the guard that the device answers; where it had failed, tell those who were kept from submitting."""
+        if self._guard.answered():
+            self._announce_room()
 
     def _announce_room(self) -> None:
         for callback in self._room:
@@ -205,16 +213,14 @@ class Batcher:
         entries = job.entries
         if answers.fault is not None:
             entries = self._hold(job, answers, answers.fault)
+            self._start_batches()  # where none of the batch is left to be held, the next one can run
         else:
-            recovered = self._guard.trouble is not None
-            self._guard.answered()
+            self._note_answer()
             self._start_batches()  # before delivery: the device is waiting, and sinks take their time
             for entry, outputs in zip(entries, answers.outputs, strict=True):
                 entry.outputs = outputs
             for row, error in answers.errors.items():
                 entries[row].error = error
-            if recovered:
-                self._announce_room()
         self._deliver(entries)
         if self._observer is not None and entries:
             waits = [began_at - entry.arrived for entry in entries]
@@ -235,7 +241,7 @@ class Batcher:
             if left[0].model not in {None, self.model}:
                 self.take_back()  # it was exchanged while this batch ran
         if fault.lost:
-            self._give_up(fault)
+            self.give_up(fault)
         return answered
 
     def _probe(self) -> None:
@@ -243,11 +249,11 @@ class Batcher:
 
     def _look(self) -> None:
         """End runs that are past their deadline, for as long as the batcher runs."""
-        if self._runs.end_overdue(time.monotonic()):
-            self._give_up(DeviceFailed(f"a forward pass did not end in {2 * self._deadline_s:g} s", lost=True))
         self._watch = self._loop.call_later(min(self._deadline_s / _LOOKS_A_DEADLINE, 1.0), self._look)
+        if self._runs.end_overdue(time.monotonic()):
+            self.give_up(DeviceFailed("a forward pass did not end at twice its deadline", lost=True))
 
-    def _give_up(self, error: DeviceFailed) -> None:
+    def give_up(self, error: DeviceFailed) -> None:
         """Answer everybody with Closed: this process cannot use its device any more."""
         if self._lost:
             return

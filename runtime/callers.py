@@ -9,10 +9,13 @@ from typing import Any, Protocol
 
 from .batch_policy import Entry
 from .batcher import Batcher
-from .errors import Closed, ModelFailed, MurmuraError
+from .errors import Closed, DeviceFailed, ModelFailed, MurmuraError, place_of
 from .long_texts import Windows
 
 CHUNK = 256
+_PLAIN = "a"
+_PLAIN_AND_LONG = "a " * 2000
+"""More tokens than a model reads at once, so that it is cut into windows."""
 
 
 class Encodes(Protocol):
@@ -115,6 +118,9 @@ class Callers:
         closed = Closed("stopped before the model answered")
         results = [closed] * len(chunk) if done.cancelled() else done.result()
         ready: list[Entry] = []
+        if broken := next((result for result in results if isinstance(result, DeviceFailed)), None):
+            results = [closed] * len(chunk)
+            self._batcher.give_up(broken)
         for entry, result in zip(chunk, results, strict=True):
             if isinstance(result, Exception):
                 self._fail([entry], result)
@@ -137,6 +143,8 @@ def _encode_each(model: Encodes, texts: list[str]) -> list[Any]:
     """Tokenise a chunk; if that fails text by text, so that only the guilty one fails. Runs in the thread."""
     try:
         return [*encode(model, texts)]
+    except DeviceFailed as error:
+        return [error] * len(texts)
     except Exception:  # noqa: BLE001
         return [_encode_or_error(model, text) for text in texts]
 
@@ -149,10 +157,31 @@ def _encode_or_error(model: Encodes, text: str) -> Any:
 
 
 def encode(model: Encodes, texts: Sequence[str], windows: Sequence[Windows | None] | None = None) -> Sequence[Any]:
-    """Tokenise a chunk, its long texts in `windows` where they are given. A panic of the library, which is a BaseException, is raised as ModelFailed: it is about a text."""
+    """Tokenise a chunk, its long texts in `windows` where they are given.
+
+    What a text brings about is raised as it is, a panic of the library, which is a BaseException, as ModelFailed. Where
+    not even a plain text can be tokenised, DeviceFailed is raised: then no text is at fault, and this process has no
+    tokenizer any more.
+    """
     try:
-        return model.encode(texts) if windows is None else model.encode_windows(texts, windows)
-    except Exception:
-        raise
+        return _encode(model, texts, windows)
     except BaseException as error:
+        _refuse_broken(model, windows)
+        if isinstance(error, Exception):
+            raise
         raise ModelFailed(f"the tokenizer failed: {type(error).__name__}") from error
+
+
+def _encode(model: Encodes, texts: Sequence[str], windows: Sequence[Windows | None] | None) -> Sequence[Any]:
+    return model.encode(texts) if windows is None else model.encode_windows(texts, windows)
+
+
+def _refuse_broken(model: Encodes, windows: Sequence[Windows | None] | None) -> None:
+    """Raise DeviceFailed when plain texts cannot be tokenised either, in each of the ways in which windows are cut."""
+    ways = [None, *dict.fromkeys(windows or ())]
+    try:
+        _encode(model, [_PLAIN], None)
+        _encode(model, [_PLAIN_AND_LONG] * len(ways), ways)
+    except BaseException as error:
+        why = f"the tokenizer fails on a plain text too: {place_of(error)}"
+        raise DeviceFailed(why, lost=True) from error

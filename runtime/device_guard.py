@@ -47,6 +47,7 @@ class DeviceGuard:
         self._probe, self._go_on, self._give_up = probe, go_on, give_up
         self._held: list[Job] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
         self.on_change: Callable[[str | None], None] = lambda why: None
         """Called with the reason when the device fails first, and with None once a batch has been answered again."""
 
@@ -88,12 +89,14 @@ class DeviceGuard:
             self.on_change(str(fault))
         self._wake()
 
-    def answered(self) -> None:
-        """Note that a batch was answered, or that none is left to try."""
-        if self._breaker.answer():
+    def answered(self) -> bool:
+        """Note that a batch was answered, or that none is left to try; True when the device had failed until now."""
+        recovered = self._breaker.answer()
+        if recovered:
             self._wake()
             log.info("the device answers again")
             self.on_change(None)
+        return recovered
 
     def probed(self, fault: DeviceFailed | None) -> None:
         """Note how a probe ended."""
@@ -111,15 +114,19 @@ class DeviceGuard:
         return entries
 
     def stop(self) -> None:
-        """Set no timer any more."""
+        """Set no timer any more: a probe may still come back."""
+        self._stopped = True
+        self._cancel()
+
+    def _cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _wake(self) -> None:
-        self.stop()
+        self._cancel()
         at = self._breaker.wake_at()
-        if at is not None:
+        if at is not None and not self._stopped:
             self._timer = asyncio.get_running_loop().call_later(max(at - time.monotonic(), 0.0), self._look)
 
     def _look(self) -> None:

@@ -20,7 +20,7 @@ from .deadletters import MakeLetter, dead_letter
 from .deciding import Deciding
 from .delivery import Delivery, Rejected, coordinates
 from .engine_port import EngineLike
-from .errors import Closed, RecordError, place_of
+from .errors import Closed, DeviceFailed, RecordError, place_of
 from .field_paths import FieldPaths
 from .handlers import HandlerRunner
 from .intake import Batches, Full, Intake, Queue, unreadable
@@ -160,7 +160,7 @@ class Dispatcher:
         return self._intake.reject(record, progress, error)
 
     async def run(self) -> None:
-        """Feed the engine, for ever. Cancel it to stop intake; then `drain`."""
+        """Feed the engine, for ever. Raises what no record is to blame for."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -202,7 +202,10 @@ class Dispatcher:
             texts = [delivery.request.text for delivery in deliveries]
             windows = [delivery.route.windows for delivery in deliveries]
             encoded = await self._engine.encode(texts, model, windows if any(windows) else None)
-        except (Closed, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+        except (Closed, DeviceFailed, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            # No text is at fault: the process ends, and a drain does not wait for these.
+            self._under_way.end(sum(delivery.bytes for delivery in deliveries))
+            self._done(len(deliveries))
             raise
         except BaseException as error:  # noqa: BLE001 - a panic of the tokenizer is no Exception
             if len(deliveries) > 1:

@@ -259,13 +259,18 @@ class Engine(Checks):
         """Tokenise a chunk in the tokeniser's thread, in turn with other chunks. `check` the texts before.
 
         `model` (default: the one that serves now) is then the `model` of the entries that are made of it. `windows` says
-        of each text how it is read when it is longer than the model's limit; None: its beginning.
+        of each text how it is read when it is longer than the model's limit; None: its beginning. Raises what a text
+        brings about, and DeviceFailed when not even a plain one can be tokenised.
         """
         if self._batcher is None:
             raise Closed("the engine is not running")
-        return await asyncio.get_running_loop().run_in_executor(
-            self._tokenizer, encode, model or self.model, texts, windows
-        )
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._tokenizer, encode, model or self.model, texts, windows)
+        except DeviceFailed as error:
+            if self._batcher is not None:
+                self._batcher.give_up(error)
+            raise
 
     def submit(self, entries: Iterable[Entry]) -> None:
         """Queue tokenised entries, first in, first out. Never waits; raises Closed when not running."""

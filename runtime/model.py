@@ -27,6 +27,9 @@ __all__ = ["Encoded", "Logits", "Model"]
 NOT_FINITE: Final = "not finite"
 _OFFLINE_TOKENS: Final = 1024
 _OFFLINE_ROWS: Final = 64
+_PASS_TOKENS: Final = 4096
+"""Of a pass where texts are read in windows: 64 windows of 512 tokens would take gigabytes for their attention at once."""
+_PLAIN: Final = "a"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +119,13 @@ class Model:
             raise failed_on_sample(error, str(folder)) from error
 
     def check_device(self) -> None:
-        """Run the reference sample again, without one a single letter; raises ModelFailed or ModelRefused.
+        """Run the reference sample again, and answer a single letter on every task; raises whatever is wrong.
 
-        The sample is the one of `reproduce`. For a model that has answered: what fails now is the device.
+        The sample is the one of `reproduce`. For a model that has answered: what fails now is the device or the process.
         """
-        if self._reference is None:
-            self.run(self.encode(["a"]))
-        else:
+        if self._reference is not None:
             check_reference(self, self._reference)
+        self.predict([_PLAIN])
 
     def terminate(self, thread: int) -> None:
         """End the run that a thread waits for; see `Session.terminate`."""
@@ -146,8 +148,16 @@ class Model:
         ]
 
     def run(self, texts: Sequence[Encoded | WindowedText]) -> Logits:
-        """Answer a batch in one pass. Raises ModelFailed when the run fails or a value is not finite."""
+        """Answer a batch, in one pass but for many windows. Raises ModelFailed when it fails or a value is not finite."""
         batch, windows = _windows_of(texts)
+        if windows is None:
+            return self._run_pass(batch)
+        passes = [self._run_pass(part) for part in _passes(batch)]
+        values = {name: np.concatenate([logits.values[name] for logits in passes]) for name in self.tasks}
+        starts = np.concatenate([[0], np.cumsum([row.tokens for row in batch])])
+        return Logits(values, starts, windows)
+
+    def _run_pass(self, batch: Sequence[Encoded]) -> Logits:
         lengths = np.fromiter((e.tokens for e in batch), np.int64, len(batch))
         starts = np.zeros(len(batch) + 1, np.int64)
         np.cumsum(lengths, out=starts[1:])
@@ -160,7 +170,7 @@ class Model:
         if self._padded:
             mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
             values = {name: v[mask] if v.ndim == 3 else v for name, v in values.items()}
-        return Logits(values, starts, windows)
+        return Logits(values, starts)
 
     def decode(
         self,
@@ -254,6 +264,17 @@ def _windows_of(texts: Sequence[Encoded | WindowedText]) -> tuple[Sequence[Encod
     bounds = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(part) for part in parts], out=bounds[1:])
     return [*chain.from_iterable(parts)], bounds
+
+
+def _passes(rows: Sequence[Encoded]) -> Iterator[Sequence[Encoded]]:
+    """Yield rows in parts of at most `_PASS_TOKENS`, or a single row."""
+    begin = tokens = 0
+    for end, row in enumerate(rows):
+        if end > begin and tokens + row.tokens > _PASS_TOKENS:
+            yield rows[begin:end]
+            begin, tokens = end, 0
+        tokens += row.tokens
+    yield rows[begin:]
 
 
 def _choose(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from murmura.runtime.batch_policy import Entry
 from murmura.runtime.batch_runs import BatchRuns
 from murmura.runtime.breaker import BreakerLimits
+from murmura.runtime.device_guard import DeviceGuard, Job
 from murmura.runtime.errors import Closed, DeviceFailed, ModelFailed
 
 QUICK = BreakerLimits(first_pause_s=0.01, longest_pause_s=0.02, give_up_s=20)
@@ -20,7 +21,7 @@ QUICK = BreakerLimits(first_pause_s=0.01, longest_pause_s=0.02, give_up_s=20)
 
 def answer(model, *texts, suspect=False):
     entries = entries_of(model, None, *texts)
-    return BatchRuns(5.0).answer(model, entries, suspect=suspect)
+    return BatchRuns(5.0, 1000).answer(model, entries, suspect=suspect)
 
 
 def labels(answers):
@@ -204,7 +205,61 @@ async def test_a_run_that_does_not_end_at_twice_its_deadline_is_given_up(model, 
     batcher.submit(entries_of(model, inbox, "one"))
     await inbox.holds(1)
     assert isinstance(inbox.entries[0].error, Closed)
-    assert "did not end in 0.2 s" in str(lost[0])
+    assert "did not end at twice its deadline" in str(lost[0])
+
+
+async def test_a_text_above_the_token_budget_has_as_much_more_time_as_it_has_tokens(inbox, start):
+    model = GatedModel(run_s=0.5)
+    batcher = start(model, breaker=QUICK, deadline_s=0.2, token_budget=10)
+    changes = []
+    batcher.guard.on_change = changes.append
+    model.terminate = lambda thread: changes.append("ended")
+    batcher.submit(entries_of(model, inbox, "word " * 60))
+    await inbox.holds(1)
+    assert inbox.entries[0].outputs
+    assert not changes
+
+
+async def test_whoever_was_kept_from_submitting_hears_when_a_device_answers_that_nobody_waits_for(model, inbox, start):
+    batcher = start(model, breaker=QUICK)
+    model.device_works = False
+    batcher.submit(entries_of(model, inbox, "one"))
+    while batcher.guard.trouble is None:
+        await asyncio.sleep(0.005)
+    batcher.let_go()
+    room = asyncio.Event()
+    batcher.on_room(room.set)
+    model.device_works = True
+    async with asyncio.timeout(5):
+        await room.wait()
+    assert batcher.guard.trouble is None
+
+
+async def test_the_next_batch_runs_when_nobody_waits_for_the_one_that_the_device_failed_on(model, inbox, start):
+    batcher = start(model, breaker=QUICK, max_rows=1)
+    model.gate.clear()
+    first, second = entries_of(model, inbox, "one", "two")
+    batcher.submit([first, second])
+    await model.has_begun()
+    first.cancelled, model.device_works = True, False
+    model.gate.set()
+    async with asyncio.timeout(5):
+        while batcher.guard.trouble is None:
+            await asyncio.sleep(0.005)
+    model.device_works = True
+    await inbox.holds(1)
+    assert [(entry.text, entry.error) for entry in inbox.entries] == [("two", None)]
+
+
+async def test_a_probe_that_comes_back_after_the_stop_sets_no_timer():
+    ends = []
+    limits = BreakerLimits(first_pause_s=0.01, longest_pause_s=0.01, give_up_s=0.05)
+    guard = DeviceGuard(limits, probe=lambda: None, go_on=lambda: None, give_up=ends.append)
+    guard.hold(Job(0, [], 0), DeviceFailed("gone"))
+    guard.stop()
+    guard.probed(DeviceFailed("still gone"))
+    await asyncio.sleep(0.1)
+    assert not ends
 
 
 async def test_a_stop_while_the_device_fails_answers_with_closed_at_once(model, inbox, start):

@@ -7,6 +7,7 @@ from gated_model import Inbox
 from tiny_model import write_tiny_model
 
 from murmura.runtime.batch_policy import BatchLimits, Entry
+from murmura.runtime.batch_runs import BatchRuns
 from murmura.runtime.batcher import Batcher
 from murmura.runtime.breaker import BreakerLimits
 from murmura.runtime.errors import Closed
@@ -33,3 +34,15 @@ async def test_an_endless_run_is_ended_and_its_record_is_held_until_the_device_i
     assert changes == ["a forward pass was not back within 0.3 s"]
     assert "has failed for" in str(lost[0]), "the run was ended at its deadline, so it was not stuck at twice that"
     await asyncio.sleep(0)
+
+
+def test_answers_that_cannot_be_decoded_of_any_text_are_no_records_fault(tiny_model, monkeypatch):
+    model = Model.load(tiny_model, device="cpu")
+    texts = ["hello", "my card was lost"]
+    entries = [Entry(text, ("intent",), each, None) for text, each in zip(texts, model.encode(texts), strict=True)]
+    runs = BatchRuns(5.0, 1000)
+    assert runs.answer(model, entries).fault is None
+    monkeypatch.setitem(model._decoders, "intent", None)
+    answers = runs.answer(model, entries)
+    assert "the reference sample does not come out any more" in str(answers.fault)
+    assert not answers.errors

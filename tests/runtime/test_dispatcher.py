@@ -12,7 +12,7 @@ from murmura.agents.classification import agent as classification
 from murmura.runtime.agent import Publish, agent
 from murmura.runtime.dead_letter_gate import DeadLetterGate
 from murmura.runtime.dispatcher import Dispatcher
-from murmura.runtime.errors import MurmuraError, RecordTooLarge
+from murmura.runtime.errors import DeviceFailed, MurmuraError, RecordTooLarge
 from murmura.runtime.reviews import Reviews
 from murmura.runtime.routes import make_routes
 from murmura.runtime.routing import Rule
@@ -115,6 +115,16 @@ async def test_agents_that_read_the_same_record_share_one_forward_pass():
     await line.settle()
     assert sum(len(batch) for batch in model.batches) == 3
     assert sorted(m.topic for m in line.broker.taken) == ["more"] * 3 + ["out"] * 3
+
+
+async def test_a_tokenizer_that_fails_on_every_text_ends_the_process_and_finishes_no_record():
+    line = Line(FakeModel([INTENT]))
+    line.model.encode = None
+    line.receive("one", "two")
+    with pytest.raises(DeviceFailed, match="the tokenizer fails on a plain text too"):
+        await asyncio.wait_for(line.feeding, 5)
+    assert await line.dispatcher.drain(1)
+    assert (line.broker.taken, line.committable) == ([], 0)
 
 
 async def test_a_text_that_breaks_the_model_is_dead_lettered_alone():

@@ -8,7 +8,8 @@ from test_engine import SCRIPT, TASKS, make, model  # noqa: F401
 
 from murmura.runtime.breaker import BreakerLimits
 from murmura.runtime.engine import Engine
-from murmura.runtime.errors import Closed, ModelFailed
+from murmura.runtime.errors import Closed, DeviceFailed, ModelFailed
+from murmura.runtime.long_texts import Windows
 from murmura.runtime.testing import FakeModel
 
 
@@ -81,3 +82,24 @@ async def test_another_model_that_takes_the_place_of_one_that_fails_answers_what
         answer = await waiting
     assert answer.model == ("bank", 2)
     assert engine.trouble is None
+
+
+async def test_a_tokenizer_that_fails_on_plain_texts_is_no_callers_fault(make, model):
+    engine = await make(Engine, model)
+    lost = []
+    engine.on_lost = lost.append
+    model.encode = None
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(engine.predict("one"), engine.predict("two"), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Closed, Closed]
+    assert "the tokenizer fails on a plain text too: TypeError" in str(lost[0])
+
+
+async def test_a_tokenizer_that_fails_on_plain_texts_is_no_records_fault(make, model):
+    engine = await make(Engine, model)
+    lost = []
+    engine.on_lost = lost.append
+    model.encode_windows = None
+    with pytest.raises(DeviceFailed, match="on a plain text too"):
+        await engine.encode(["one"], windows=[Windows()])
+    assert lost

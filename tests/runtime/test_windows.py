@@ -95,6 +95,18 @@ def test_a_long_text_is_answered_the_same_alone_and_beside_others(model):
     assert beside[0] == beside[3] == answers(model, [short], [None])[0]
 
 
+def test_many_windows_are_run_in_several_passes(model, monkeypatch):
+    texts, windows = [words(300), "hello", words(200, 1)], [Windows(), None, Windows()]
+    at_once = answers(model, texts, windows)
+    sizes = []
+    run = model.runner.run
+    monkeypatch.setattr(model.runner, "run", lambda feeds: (sizes.append(len(feeds["input_ids"])), run(feeds))[1])
+    monkeypatch.setattr("murmura.runtime.model._PASS_TOKENS", 3 * LIMIT)
+    assert answers(model, texts, windows) == at_once
+    assert len(sizes) > 4
+    assert max(sizes) <= 3 * LIMIT
+
+
 def test_rows_that_want_other_tasks_share_a_batch_with_windows(model):
     texts = [words(100), "hello", words(90, 2)]
     batch = model.encode_windows(texts, [Windows(), None, Windows()])
