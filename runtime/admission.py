@@ -27,13 +27,15 @@ class _Queue(Generic[Item]):
 class Admission(Generic[Lane, Item]):
     """Bounded queues, one per lane (a partition), served by weighted round robin over topics and then over lanes.
 
-    Turns are counted in tokens. A visit to a topic lets one of its lanes spend `quantum x weight` tokens (a record is never
-    split, so the last one may overdraw); the topic's next visit goes to its next lane. Whoever waits for nothing saves
-    nothing up.
+    Turns are counted in tokens. A visit to a topic lets one of its lanes spend `quantum x weight` tokens; the topic's next
+    visit goes to its next lane. A record is never split, so the last one may overdraw: that is taken off the topic's next
+    visits, as long as others wait. So a topic of texts that cost many quanta gets no more tokens than one of short texts.
+    Whoever waits for nothing saves nothing up.
 
     Invariants:
     - records of one lane leave in the order in which they came;
-    - between two visits of a topic, every other topic that has records is visited once; the same for lanes of a topic;
+    - between two visits of a topic, every other topic that has records is visited once, or pays for what it overdrew; the
+      lanes of a topic are visited in turn;
     - `tokens` and `bytes` are the sums over all waiting records; a lane without records costs nothing;
     - a lane to which no more than `bytes_left` is added never holds more than `lane_bytes`, or one record that is larger.
     """
@@ -57,6 +59,9 @@ class Admission(Generic[Lane, Item]):
         self._queues: dict[Lane, _Queue[Item]] = {}
         self._lanes: dict[str, deque[Lane]] = {}
         self._topics: deque[str] = deque()
+        self._visits = 0
+        self._debts: dict[str, tuple[int, int]] = {}
+        """Tokens by which a topic has overdrawn, and the number of visits when that was noted; only while others wait."""
 
     def __len__(self) -> int:
         return sum(len(queue.items) for queue in self._queues.values())
@@ -103,13 +108,19 @@ class Admission(Generic[Lane, Item]):
         left, held = tokens, self.bytes
         while left > 0 and len(taken) < most and held - self.bytes < most_bytes and self._topics:
             topic = self._topics[0]
+            allowed = self._allowed(topic)
+            self._visits += 1
+            self._topics.rotate(-1)
+            if allowed <= 0:
+                continue
             lanes = self._lanes[topic]
             lane = lanes[0]
             queue = self._queues[lane]
-            spend = min(left, self.quantum * self._weights.get(topic, 1))
-            left -= self._serve(queue, spend, most - len(taken), most_bytes - (held - self.bytes), taken)
+            spent = self._serve(queue, min(left, allowed), most - len(taken), most_bytes - (held - self.bytes), taken)
+            left -= spent
+            if spent > allowed:
+                self._debts[topic] = spent - allowed, self._visits
             lanes.rotate(-1)
-            self._topics.rotate(-1)
             if not queue.items:
                 self._leave(topic, lane)
         return taken
@@ -120,8 +131,23 @@ class Admission(Generic[Lane, Item]):
         self._queues.clear()
         self._lanes.clear()
         self._topics.clear()
+        self._debts.clear()
         self.tokens = self.bytes = 0
         return count
+
+    def _allowed(self, topic: str) -> int:
+        """Return what a topic may spend at this visit, and take that off its debt; not above 0 while it has to wait."""
+        share = self.quantum * self._weights.get(topic, 1)
+        debt, since = self._debts.pop(topic, (0, 0))
+        topics = len(self._topics)
+        if not debt or topics == 1:
+            return share
+        # Rounds that went by while the topic had no records have paid, too.
+        left = debt - share * max((self._visits - since) // topics, 1)
+        if left > 0:
+            self._debts[topic] = left, self._visits
+            return 0
+        return min(-left, share)
 
     def _serve(self, queue: _Queue[Item], spend: int, most: int, most_bytes: int, taken: list[Item]) -> int:
         spent = count = size = 0
@@ -152,3 +178,5 @@ class Admission(Generic[Lane, Item]):
         if not lanes:
             del self._lanes[topic]
             self._topics.remove(topic)
+            if not self._topics:
+                self._debts.clear()

@@ -1,5 +1,6 @@
 """Who goes next is fair between topics and partitions, in order within one, and bounded in tokens and bytes."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,6 +33,35 @@ def test_weights_divide_the_tokens_of_topics():
     queue.add("small", "s", items("s", 100))
     taken = queue.take(400, 1000, MANY)
     assert sum(name.startswith("b") for name in taken) == 3 * sum(name.startswith("s") for name in taken)
+
+
+@pytest.mark.parametrize("long", [700, 64_000])
+def test_a_topic_of_texts_that_cost_many_quanta_gets_no_more_tokens_than_one_of_short_texts(long):
+    queue: Admission[str, str] = Admission(quantum=50)
+    queue.add("long", "l", items("l", 20, tokens=long))
+    queue.add("short", "s", items("s", 200_000))
+    taken = queue.take(10 * long, MANY, MANY)
+    spent = sum(long for name in taken if name.startswith("l"))
+    assert spent <= 5 * long + long
+    assert sum(name.startswith("s") for name in taken) * 10 >= 4 * long
+
+
+def test_a_topic_whose_long_texts_come_one_at_a_time_pays_for_each():
+    queue: Admission[str, str] = Admission(quantum=50)
+    queue.add("short", "s", items("s", 10_000))
+    spent = 0
+    while spent < 20_000:
+        if queue.has_room("l") and queue.bytes_left("l") == queue.lane_bytes:
+            queue.add("long", "l", items("l", 1, tokens=1000))
+        spent += sum(1000 if name.startswith("l") else 10 for name in queue.take(100, MANY, MANY))
+    assert len(queue) >= 10_000 - 1200, "half of the tokens went to the short ones"
+    assert len(queue) <= 10_000 - 800
+
+
+def test_a_topic_that_waits_alone_is_never_kept_waiting():
+    queue: Admission[str, str] = Admission(quantum=5)
+    queue.add("t", "a", items("a", 3, tokens=500))
+    assert queue.take(1500, 100, MANY) == ["a0", "a1", "a2"]
 
 
 def test_a_lane_is_full_at_its_tokens_and_has_room_again_at_half():
