@@ -152,3 +152,41 @@ async def test_a_process_that_is_asked_to_end_while_its_device_fails_does_so_at_
     assert time.monotonic() - began < 15, "it waited for the device as long as it may"
     assert sum((await desk.committed()).values()) == 0
     assert await desk.read(desk.dead_letters, 0) == []
+
+
+@pytest.mark.parametrize("broken", ["tokenizer", "decoding"])
+async def test_what_fails_on_every_text_ends_the_process_and_another_answers_everything(desk, model, broken):
+    async with serving(desk, model, give_up_s=1) as (_, process):
+        await desk.send(*requests(0, 50))
+        await desk.read(desk.classified, 50)
+        if broken == "tokenizer":
+            model._encode = None
+        else:
+            model._decoders = dict.fromkeys(model._decoders)
+        await desk.send(*requests(50, 300))
+        async with asyncio.timeout(15):
+            await asyncio.wait([process])
+        with pytest.raises(DeviceFailed, match="plain text" if broken == "tokenizer" else "reference sample"):
+            process.result()
+    assert await desk.read(desk.dead_letters, 0) == []
+    async with serving(desk, Model.load(desk.model, device="cpu")):
+        results = await desk.read(desk.classified, 300)
+    assert sorted(set(ids(results))) == sorted(f"r{number}" for number in range(300))
+    assert await desk.committed() == await desk.ends()
+
+
+async def test_records_that_come_while_the_device_fails_and_partitions_move_are_answered_afterwards(desk, model):
+    """What waited was let go at the rebalance, so the probe that passes is the only one to tell of it."""
+    async with serving(desk, model, probe_pause_s=1) as (parts, _):
+        model.runner.broken = "CUDA failure 2: out of memory ; GPU=0"
+        await desk.send(*requests(0, 100))
+        while parts.engine.trouble is None:
+            await asyncio.sleep(0.02)
+        async with serving(desk, Model.load(desk.model, device="cpu"), probe_pause_s=1):
+            await desk.send(*requests(100, 200))
+        await desk.send(*requests(200, 300))
+        model.runner.broken = None
+        async with asyncio.timeout(20):
+            results = await desk.read(desk.classified, 300)
+    assert sorted(set(ids(results))) == sorted(f"r{number}" for number in range(300))
+    assert await desk.read(desk.dead_letters, 0) == []
