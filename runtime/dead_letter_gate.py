@@ -37,6 +37,8 @@ class DeadLetterGate:
         self._since: float | None = None
         self.trouble: str | None = None
         """Why it is closed."""
+        self.on_open: Callable[[], None] = lambda: None
+        """Called when it opens again."""
         self.opened = asyncio.Event()
         self.opened.set()
 
@@ -53,6 +55,7 @@ class DeadLetterGate:
         if self._since is not None:
             self._since, self.trouble = None, None
             self.opened.set()
+            self.on_open()
             log.info("dead letters are taken again", topic=self._topic)
 
     async def pause(self, attempt: int) -> None:

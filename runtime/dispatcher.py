@@ -6,7 +6,6 @@ Works on chunks and batches: nothing is awaited for a single record.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import partial
 
 from aiokafka.structs import TopicPartition
 
@@ -109,7 +108,7 @@ class Dispatcher:
                 max_value_bytes=max_value_bytes,
                 max_hops=max_hops,
                 tracing=tracing,
-                stands=partial(self.suspending.suspended.__contains__, handler.name),
+                suspending=self.suspending,
             )
             for handler in handlers
         ]
@@ -138,6 +137,7 @@ class Dispatcher:
         self.on_reopened: Callable[[list[TopicPartition]], None] = lambda partitions: None
         """Called with partitions that were full and have room again."""
         self._under_way.on_free = self._freed
+        self.outbox.gate.on_open = self._freed
         engine.on_room(self._wake.set)
 
     @property

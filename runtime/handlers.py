@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ..schemas.deadletter import DeadLetterReason as Reason
@@ -22,8 +21,9 @@ from .logs import get_logger
 from .outbox import Outbox
 from .outcome import Given, Outcome, Outgoing
 from .pulse import Pulse
-from .records import read_headers, read_hops
+from .records import read_headers, read_hops, read_id_in_body
 from .results import hand_on
+from .suspending import Suspending
 from .tracing import Tracing
 from .tracker import Progress
 
@@ -39,13 +39,6 @@ _Lane = tuple[TopicPartition, bytes | int]
 class _Count:
     records: int = 0
     bytes: int = 0
-
-
-class _Named(msgspec.Struct):
-    id: str | None = None
-
-
-_read_name: Final = msgspec.json.Decoder(_Named).decode
 
 
 class HandlerRunner:
@@ -73,9 +66,9 @@ class HandlerRunner:
         max_value_bytes: int,
         max_hops: int | None = None,
         tracing: Tracing | None = None,
-        stands: Callable[[], bool] = lambda: False,
+        suspending: Suspending,
     ) -> None:
-        """`stands`: whether no record is to be begun now. `limit`: waiting records from which on a partition is full. `on_enter` counts records that are under way.
+        """`limit`: waiting records from which on a partition is full. `on_enter` counts records that are under way.
 
         `under_way` is shared by all who have records of this process.
         """
@@ -88,7 +81,7 @@ class HandlerRunner:
         """What may wait of a partition; it has room again at half of it."""
         self._on_enter = on_enter
         self._tracing = tracing
-        self._stands = stands
+        self._suspending = suspending
         self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
         self._lanes: dict[_Lane, deque[_Waiting]] = {}
         self._turn: deque[_Lane] = deque()
@@ -106,6 +99,9 @@ class HandlerRunner:
 
     @property
     def waiting(self) -> int:
+        """How many records wait for their turn; none of a suspended handler does."""
+        if self.handler.name in self._suspending.suspended:
+            return 0
         return sum(count.records for count in self._waiting.values())
 
     def receive(self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress) -> int | None:
@@ -207,7 +203,7 @@ class HandlerRunner:
 
     def start(self) -> None:
         """Start the next record of each lane that has none under way, while there is room."""
-        if self._stands():
+        if self.handler.name in self._suspending.suspended or not self._outbox.gate.opened.is_set():
             return
         while self._turn and len(self._tasks) < self._most and (self._under_way.bytes_left > 0 or not self._tasks):
             self._run(self._turn.popleft())
@@ -250,7 +246,7 @@ class HandlerRunner:
         outcome.works.append(Given(record, progress))
         name = self.handler.name
         try:
-            published = await self._published(record, outcome)
+            published = await self._published_in_the_end(record, outcome)
         except Closed:
             return self._give_up(record)
         except RecordError as error:
@@ -292,6 +288,25 @@ class HandlerRunner:
             await asyncio.sleep(_DOUBT_S)
         return assignment > self._void
 
+    async def _published_in_the_end(self, record: ConsumerRecord, outcome: Outcome) -> list[tuple[Message, bool]]:
+        """Return what the handler publishes; it is asked again after a pause while most of its latest records fail."""
+        name, suspending = self.handler.name, self._suspending
+        while True:
+            try:
+                published = await self._published(record, outcome)
+            except RecordError as error:
+                if error.reason is not Reason.AGENT_FAILED or not suspending.handler_failed(name, error):
+                    raise
+                self.handler.given_up(record)
+                self._on_enter(-1)  # it stands still for no fault of this process
+                try:
+                    await suspending.wait(name, suspending.why(name))
+                finally:
+                    self._on_enter(1)
+            else:
+                suspending.handler_answered(name)
+                return published
+
     async def _published(self, record: ConsumerRecord, outcome: Outcome) -> list[tuple[Message, bool]]:
         """Return what the handler publishes for a record, and of each message whether it is essential."""
         try:
@@ -301,12 +316,18 @@ class HandlerRunner:
             if self._tracing is not None:
                 outcome.trace(self._tracing.begin_refused(record, None))
             raise
-        request_id = headers.get(REQUEST_ID) or headers.get(CE_ID) or self._id_in(record.value)
+        request_id = (
+            headers.get(REQUEST_ID) or headers.get(CE_ID) or read_id_in_body(record.value, self._max_value_bytes)
+        )
         if request_id is None:
             request_id = default_request_id(record.topic, record.partition, record.offset, record.timestamp)
         text = headers.get(TRACEPARENT)
         trace = None if text is None else text.encode()
-        if self._tracing is not None and (span := self._tracing.begin(record, request_id, trace)) is not None:
+        if (
+            self._tracing is not None
+            and not outcome.spans
+            and (span := self._tracing.begin(record, request_id, trace)) is not None
+        ):
             span.handled_by(self.handler.name)
             trace = span.traceparent
             outcome.trace(span)
@@ -320,12 +341,3 @@ class HandlerRunner:
         except Exception as error:
             log.error("a handler failed", agent=self.handler.name, why=place_of(error), **coordinates(record))
             raise RecordError(Reason.AGENT_FAILED, f"{self.handler.name} raised {type(error).__name__}") from error
-
-    def _id_in(self, value: bytes | None) -> str | None:
-        """Return the `id` in a record's body; None for whatever has none, the handler will say what is wrong with it."""
-        if value is None or len(value) > self._max_value_bytes:
-            return None
-        try:
-            return _read_name(value).id or None
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return None

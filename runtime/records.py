@@ -3,6 +3,8 @@
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol
 
+import msgspec
+
 from ..schemas.deadletter import DeadLetterReason as Reason
 from ..schemas.envelope import CE_ID, CE_SOURCE, HOPS, READ_HEADERS, REQUEST_ID, TRACEPARENT
 from ..schemas.ids import default_request_id
@@ -131,3 +133,20 @@ def read_hops(text: str | None, most: int | None = None) -> int:
     if most is not None and hops > most:
         raise RecordError(Reason.HOP_LIMIT, f"handed on {hops} times, at most {most}: do agents hand on in a circle?")
     return hops
+
+
+class _Named(msgspec.Struct):
+    id: str | None = None
+
+
+_read_name: Final = msgspec.json.Decoder(_Named).decode
+
+
+def read_id_in_body(value: bytes | None, max_bytes: int) -> str | None:
+    """Return the `id` in a record's body; None for whatever has none, who reads it will say what is wrong with it."""
+    if value is None or len(value) > max_bytes:
+        return None
+    try:
+        return _read_name(value).id or None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None

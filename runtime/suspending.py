@@ -171,6 +171,24 @@ class Suspending:
         self._waiters.setdefault(agent, deque()).append(waiter)
         await waiter
 
+    def handler_failed(self, agent: str, error: RecordError) -> bool:
+        """Note that a handler failed on a record; True when that is to be tried again later, see `wait`."""
+        if agent not in self.suspended:
+            self.unclean.add(agent)
+            why = f"most of its latest records fail: {error}"
+            if self._agents.note(agent, failed=True, why=why, now=self._clock()):
+                self._report(agent)
+        return agent in self.suspended
+
+    def handler_answered(self, agent: str) -> None:
+        """Note that a handler has answered a record, the one that it was probed with perhaps."""
+        self.sent(agent)
+        if agent in self.unclean:
+            self.answered(agent)
+
+    def why(self, agent: str) -> str:
+        return self._agents[agent].why
+
     def sent(self, agent: str) -> None:
         """Note that what had waited has been sent."""
         if agent in self.suspended and self._agents.end_probe(agent, 1, 0, "", self._clock()):

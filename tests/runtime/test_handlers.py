@@ -7,13 +7,16 @@ from collections import defaultdict
 
 import pytest
 from aiokafka.structs import ConsumerRecord, TopicPartition
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as runs
 from hypothesis import strategies as st
 from test_dispatcher import DEAD, Broker
 
 from murmura.runtime.agent import Handler, Publish
 from murmura.runtime.dispatcher import Dispatcher
 from murmura.runtime.errors import Closed, MurmuraError, RecordError
+from murmura.runtime.settings import Settings
+from murmura.runtime.suspending import Suspending
 from murmura.runtime.telemetry import Metrics
 from murmura.runtime.testing import FakeEngine, FakeModel
 from murmura.runtime.tracker import Tracker
@@ -84,10 +87,10 @@ class Echo(Handler):
 
 
 class Line:
-    def __init__(self) -> None:
+    def __init__(self, handler: Echo | None = None, settings: Settings | None = None) -> None:
         self.broker = Broker()
         self.tracker: Tracker[TopicPartition] = Tracker()
-        self.handler = Echo()
+        self.handler = handler or Echo()
         self.dispatcher = Dispatcher(
             FakeEngine(FakeModel([INTENT])),
             self.broker,
@@ -97,6 +100,7 @@ class Line:
             dead_letters=DEAD,
             max_value_bytes=1000,
             handlers=[self.handler],
+            suspending=Suspending.configured({}, [self.handler], settings),
         )
         self.offset = 0
 
@@ -130,7 +134,7 @@ class Line:
         return self.tracker.progress(PARTITION).committable
 
 
-@settings(max_examples=60, deadline=None)
+@runs(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c"]), st.integers(0, 5)), min_size=1, max_size=40))
 def test_a_keys_records_go_one_after_another_in_order(turns):
     async def scenario():
