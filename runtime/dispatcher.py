@@ -235,7 +235,7 @@ class Dispatcher:
         outcome, held = Outcome(), 0
         for item in items:
             error = item.error
-            self.outbox.reject(outcome, item.record, item.progress, error)
+            self.outbox.reject(outcome, item, error)
             held += item.bytes
             if self._tracing is not None:
                 outcome.trace(self._tracing.begin_refused(item.record, item.request), error)
@@ -243,7 +243,7 @@ class Dispatcher:
 
     def _reject_delivery(self, delivery: Delivery, error: RecordError) -> None:
         outcome = Outcome()
-        self.outbox.reject(outcome, delivery.record, delivery.progress, error)
+        self.outbox.reject(outcome, delivery, error)
         outcome.trace(delivery.span, error)
         self._send(outcome, delivery.bytes)
 

@@ -13,11 +13,10 @@ from .deadletters import MakeLetter, Message, cut, dead_letter
 from .delivery import Delivery
 from .errors import Closed, DeliveryError, MurmuraError, RecordError, RecordTooLarge, Scope
 from .logs import get_logger
-from .outcome import Given, Outcome, Outgoing, Work
+from .outcome import Outcome, Outgoing, Work
 from .suspending import Suspending
 from .telemetry import Metrics
 from .tracing import Span
-from .tracker import NotesFinished
 
 log = get_logger(__name__)
 
@@ -86,10 +85,10 @@ class Outbox:
             await self._publisher.taking.wait()
             await self.gate.opened.wait()
 
-    def reject(self, outcome: Outcome, record: ConsumerRecord, progress: NotesFinished, error: RecordError) -> None:
+    def reject(self, outcome: Outcome, work: Work, error: RecordError) -> None:
         """Add a record that nobody answers: its dead letter is all that comes of it."""
-        outcome.works.append(Given(record, progress))
-        self.dead_letter(outcome, record, error, None)
+        outcome.works.append(work)
+        self.dead_letter(outcome, work.record, error, None)
 
     def dead_letter(
         self, outcome: Outcome, record: ConsumerRecord, error: RecordError, agent: str | None, span: Span | None = None

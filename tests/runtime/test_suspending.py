@@ -90,6 +90,19 @@ async def test_two_suspended_agents_of_one_record_finish_it_together():
     assert (sorted(line.results("one")), sorted(line.results("two"))) == ([0, 1], [0, 1])
 
 
+async def test_a_probe_of_a_record_that_can_be_encoded_no_more_comes_to_an_end():
+    line = Refusing(good())
+    line.missing = {"out"}
+    line.receive("one")
+    await line.until(lambda: line.suspended)
+    encode = line.model.encode
+    line.model.encode = lambda texts: 1 / 0 if "one" in texts else encode(texts)
+    line.missing = set()
+    await line.until(lambda: line.committable == 1)
+    await line.until(lambda: not line.suspended)
+    assert line.reasons() == ["invalid"]
+
+
 async def test_an_agent_alone_on_its_topic_pauses_its_partitions_and_computes_nothing():
     line = Refusing(good())
     reopened = []

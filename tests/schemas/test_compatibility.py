@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, create_model
 
@@ -124,6 +124,7 @@ def test_our_own_types_are_compatible_with_themselves(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_taking_any_field_of_our_own_types_away_is_refused(name, data):
     old, new = schema_of(name), schema_of(name)
