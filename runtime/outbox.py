@@ -183,7 +183,7 @@ class Outbox:
             self._known |= {(topic, None), (topic, partition)}
             return outgoing
         if partitions and outgoing.any_partition:
-            return _by_key(outgoing)
+            return outgoing.by_key()
         if not partitions and topic in self._declared:
             return outgoing  # the publisher's refusal says whose failure that is
         what = f"topic {topic}, which is not there"
@@ -217,7 +217,11 @@ class Outbox:
             waited_for = None
             if waits is not None:
                 waited_for = waits[0].agent or ""
-                await self._wait(waited_for, str(waits[1]), len(outcome.works))
+                try:
+                    await self._wait(waited_for, str(waits[1]), len(outcome.works))
+                except RecordError as error:  # it has waited for too long
+                    replaced = [self._replace(outcome, each, error) for each in sending]
+                    sending, waited_for = [each for each in replaced if each is not None], None
             elif not self.gate.opened.is_set() and any(each.message.topic == self._dead_letters for each in sending):
                 attempt += 1
                 await self.gate.pause(attempt)
@@ -276,7 +280,7 @@ class Outbox:
             what = f"what was published is larger than {message.topic} allows"
             return self._replace(outcome, outgoing, RecordError(Reason.TOO_LARGE, what))
         if outgoing.any_partition and message.partition is not None:
-            return _by_key(outgoing)
+            return outgoing.by_key()
         what = f"what was published to {message.topic}: {error}"
         return self._replace(outcome, outgoing, RecordError(Reason.AGENT_FAILED, what))
 
@@ -331,10 +335,6 @@ class Outbox:
 def _asks(work: Work, agent: str) -> bool:
     """Say whether a work is an agent's: parts of one record that waited may be tried again together."""
     return not isinstance(work, Delivery) or any(bound.agent.name == agent for bound, _ in work.asked)
-
-
-def _by_key(outgoing: Outgoing) -> Outgoing:
-    return outgoing._replace(message=outgoing.message._replace(partition=None))
 
 
 def _indispensable(what: str) -> MurmuraError:

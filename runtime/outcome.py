@@ -39,6 +39,10 @@ class Outgoing(NamedTuple):
     any_partition: bool = False
     """Its partition number is a preference: where it is not there, the key decides."""
 
+    def by_key(self) -> "Outgoing":
+        """Return the same with the partition left to the key."""
+        return self._replace(message=self.message._replace(partition=None))
+
 
 class Outcome:
     """Filled, then given to the outbox."""

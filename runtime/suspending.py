@@ -18,7 +18,7 @@ from .errors import Closed, RecordError
 from .held_parts import HeldPart, Probe, Releases, split_off
 from .logs import get_logger
 from .routes import Route
-from .settings import AgentSettings, Settings
+from .settings import Settings
 from .suspension import SuspensionLimits, Suspensions
 
 log = get_logger(__name__)
@@ -54,6 +54,8 @@ class Suspending:
         self._readers = readers
         self.releases: Releases
         """Set by whoever has the records."""
+        self.overflow: Callable[[Delivery, str], bool] | None = None
+        """Moves a part for which there is no room to another place and finishes it there; False when it has to stay."""
         self.on_probe: Callable[[str], None] = lambda topic: None
         """Called with each declared topic of an agent that is about to be probed."""
         self._letters_per_s = letters_per_s
@@ -77,7 +79,7 @@ class Suspending:
         declared |= {handler.name: handler.outputs for handler in handlers}
         readers = {topic: [bound.agent.name for bound in route.agents] for topic, route in routes.items()}
         readers |= {topic: [handler.name] for handler in handlers for topic in handler.topics}
-        limits = {name: _limits(settings.agents.get(name)) for name in declared}
+        limits = {name: SuspensionLimits.configured(settings.agents.get(name)) for name in declared}
         return cls(limits, declared, readers, letters_per_s=settings.deadletters.per_s)
 
     @property
@@ -104,8 +106,9 @@ class Suspending:
         part.span = None
         partition = TopicPartition(delivery.record.topic, delivery.record.partition)
         suspension = self._agents[agent]
-        # What was taken in before its partition was paused is held above the bound.
-        suspension.hold(partition, part, part.bytes, force=True)
+        if not suspension.hold(partition, part, part.bytes) and not (self.overflow and self.overflow(part, agent)):
+            # What was taken in before its partition was paused is held above the bound.
+            suspension.hold(partition, part, part.bytes, force=True)
         return whole
 
     def hold_whole(self, deliveries: list[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
@@ -163,7 +166,10 @@ class Suspending:
     # -- handlers, which send again by themselves ---------------------------------------------------------------------
 
     async def wait(self, agent: str, why: str) -> None:
-        """Wait until what a topic refused is to be sent again; Closed when its partition is given up meanwhile."""
+        """Wait until what a topic refused is to be sent again.
+
+        Raises Closed when its partition is given up meanwhile, RecordError when it has waited for too long.
+        """
         if self._agents[agent].state == "probing":
             self._agents.end_probe(agent, 0, 1, why, self._clock())
         self._suspend(agent, why)
@@ -235,7 +241,7 @@ class Suspending:
             return False
         readers = self._readers.get(partition.topic, ())
         held = [name for name in readers if name in self.suspended]
-        if any(self._agents[name].is_full(partition) for name in held):
+        if self.overflow is None and any(self._agents[name].is_full(partition) for name in held):
             return True
         return len(held) == len(readers) and any(
             self._agents[name].holds(partition) or self._waiters.get(name) for name in held
@@ -310,6 +316,13 @@ class Suspending:
     def _give_up(self, agent: str) -> None:
         """Dead-letter the oldest parts, as many as are allowed now."""
         most = int(self._letters_left)
+        what = f"{agent} has been suspended for too long: {self._agents[agent].why}"
+        waiters = self._waiters.get(agent, deque())
+        for _ in range(min(most, len(waiters))):
+            most -= 1
+            self._letters_left -= 1
+            if not (waiter := waiters.popleft()).done():
+                waiter.set_exception(RecordError(Reason.AGENT_FAILED, what))
         probe = self._probes.get(agent)
         oldest = [
             held for held in self._agents[agent].oldest(most) if probe is None or id(held.part) not in probe.under_way
@@ -317,7 +330,6 @@ class Suspending:
         self._letters_left -= len(oldest)
         self._agents[agent].settle(oldest)
         for held in oldest:
-            what = f"{agent} has been suspended for too long: {self._agents[agent].why}"
             self.releases.give_up(held.part, RecordError(Reason.AGENT_FAILED, what), agent)
         if oldest:
             self.releases.go_on()
@@ -328,18 +340,3 @@ class Suspending:
 
     def _report(self, agent: str) -> None:
         log.error("an agent is suspended", agent=agent, why=self._agents[agent].why)
-
-
-def _limits(settings: AgentSettings | None) -> SuspensionLimits:
-    """Return the limits of an agent: the defaults, and what its settings override."""
-    if settings is None:
-        return SuspensionLimits()
-    names = {
-        "max_waiting": settings.max_waiting,
-        "max_waiting_bytes": settings.max_waiting_bytes,
-        "failing_share": settings.failing_share,
-        "latest": settings.failing_latest,
-        "first_pause_s": settings.probe_pause_s,
-        "give_up_s": settings.give_up_s,
-    }
-    return SuspensionLimits(**{name: value for name, value in names.items() if value is not None})  # type: ignore[arg-type]

@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+from .settings import AgentSettings
+
 Partition = TypeVar("Partition")
 Part = TypeVar("Part")
 State = Literal["answering", "suspended", "probing"]
@@ -33,6 +35,21 @@ class SuspensionLimits:
     """Parts that a probe takes at most, oldest and newest."""
     give_up_s: float | None = None
     """After so long its parts need not wait any more. None: they wait for as long as it takes."""
+
+    @classmethod
+    def configured(cls, settings: AgentSettings | None) -> "SuspensionLimits":
+        """Return the limits of an agent: the defaults, and what its settings override."""
+        if settings is None:
+            return cls()
+        names = {
+            "max_waiting": settings.max_waiting,
+            "max_waiting_bytes": settings.max_waiting_bytes,
+            "failing_share": settings.failing_share,
+            "latest": settings.failing_latest,
+            "first_pause_s": settings.probe_pause_s,
+            "give_up_s": settings.give_up_s,
+        }
+        return cls(**{name: value for name, value in names.items() if value is not None})  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         if not 0 < self.first_pause_s <= self.longest_pause_s:

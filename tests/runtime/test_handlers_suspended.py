@@ -28,8 +28,9 @@ class Frail(Echo):
 class Line(_Line):
     """`missing`: topics that are not there."""
 
-    def __init__(self):
-        super().__init__(Frail(), Settings(agents={"echo": {"probe_pause_s": 0.05, "failing_latest": 4}}))
+    def __init__(self, **more):
+        echo = {"probe_pause_s": 0.05, "failing_latest": 4, **more}
+        super().__init__(Frail(), Settings(agents={"echo": echo}, deadletters={"per_s": 50}))
         self.missing = set()
         self.broker.publish = self.publish
         self.looking = asyncio.create_task(self.dispatcher.suspending.run())
@@ -117,3 +118,16 @@ async def test_a_partition_is_paused_while_its_handler_is_suspended_and_read_on_
     line.missing = set()
     await line.until(lambda: line.committable == 2)
     assert reopened == [PARTITION]
+
+
+@pytest.mark.parametrize("broken", [True, False])
+async def test_what_has_waited_for_longer_than_its_handler_gives_it_becomes_dead_letters(broken):
+    line = Line(give_up_s=0.3)
+    await line.dispatcher.assign([PARTITION])
+    line.handler.broken = broken
+    line.missing = {"echoes"}
+    line.receive(*[(b"k%d" % n, {}) for n in range(6)])
+    await line.until(lambda: line.suspended)
+    await line.until(lambda: line.committable == 6)
+    assert len(line.sent(DEAD)) == 6
+    assert line.sent("echoes") == []

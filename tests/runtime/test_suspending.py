@@ -217,3 +217,25 @@ async def test_a_declared_topic_that_is_gone_before_its_partitions_were_ever_ask
     line.receive("one")
     await line.until(lambda: line.suspended)
     assert line.reasons() == []
+
+
+async def test_what_finds_no_room_is_moved_where_that_is_possible_and_its_record_is_finished_there():
+    options = {"bad": FAST | {"max_waiting": 2, "probe_pause_s": 30}, "good": FAST}
+    line = Refusing(good(), good("bad", "own"), options=options)
+    moved = []
+
+    def move(part, agent):
+        moved.append((part.record.offset, agent))
+        part.progress.finish(part.record.offset)
+        return True
+
+    line.dispatcher.suspending.overflow = move
+    line.missing = {"own"}
+    assert line.receive("1", "2", "3", "4") == {}
+    await line.until(lambda: len(moved) == 2)
+    await line.settle()
+    assert moved == [(2, "bad"), (3, "bad")]
+    assert line.suspended["bad"]["waiting"] == 2
+    assert line.receive("5") == {}
+    await line.until(lambda: len(line.results("out")) == 5)
+    assert line.tracker.progress(PARTITION).unfinished == 2
