@@ -11,7 +11,8 @@ from aiokafka.errors import KafkaError
 from faststream.asgi import AsgiFastStream
 
 from .agent import Agent, Handler
-from .assembly import Serving, assemble, unreachable
+from .assembly import Serving, assemble
+from .broker_diagnosis import diagnose
 from .errors import Closed
 from .logs import get_logger
 from .model import Model
@@ -94,7 +95,7 @@ async def _start_app(app: AsgiFastStream, settings: Settings) -> None:
     except (KafkaError, OSError) as error:
         with contextlib.suppress(Exception):
             await app.stop()
-        raise unreachable(settings, error) from error
+        raise await diagnose(settings.kafka, error) from error
 
 
 def _freeze() -> None:

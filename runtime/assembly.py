@@ -18,6 +18,7 @@ from .alignment import Alignment
 from .bounds import Bounds
 from .breaker import LONGEST_PAUSE_S, BreakerLimits
 from .broker import make_broker
+from .broker_diagnosis import diagnose
 from .changelog import read_to_end
 from .dead_letter_depth import DeadLetterDepth
 from .dead_letter_gate import DeadLetterGate
@@ -199,7 +200,7 @@ async def _look_at_offsets(
     try:
         await source.starts.look(partitions, topics)
     except (KafkaError, OSError, TimeoutError) as error:
-        raise unreachable(settings, error) from error
+        raise await diagnose(settings.kafka, error) from error
 
 
 def _watch_source(
@@ -313,7 +314,7 @@ async def _start_publisher(
     try:
         await publisher.start()
     except (KafkaError, OSError) as error:
-        raise unreachable(settings, error) from error
+        raise await diagnose(settings.kafka, error) from error
     stack.push_async_callback(clock.finish, "the producer", publisher.stop)
     return publisher
 
@@ -325,11 +326,4 @@ def _publisher(settings: Settings, on_retry: Callable[[int], None] = lambda mess
         linger_ms=settings.producer.linger_ms,
         max_request_bytes=settings.producer.max_request_bytes,
         on_retry=on_retry,
-    )
-
-
-def unreachable(settings: Settings, error: Exception) -> SetupError:
-    return SetupError(
-        f"broker {settings.kafka.bootstrap_servers} does not let us in ({type(error).__name__}): "
-        "is it running, and do kafka.bootstrap_servers and kafka.security fit it?"
     )

@@ -65,7 +65,7 @@ async def read_to_end(
 
 async def _attempt(kafka: KafkaSettings, mine: list[TopicPartition], take: Take) -> Restored:
     consumer = AIOKafkaConsumer(
-        **kafka.client_options(),
+        **kafka.consumer_options(),
         enable_auto_commit=False,
         # Its default, the end, is where a consumer that is told of its partitions a moment too early may start.
         auto_offset_reset="earliest",

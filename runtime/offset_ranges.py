@@ -266,7 +266,7 @@ class _Reading:
 @asynccontextmanager
 async def _consumer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaConsumer]:
     consumer = AIOKafkaConsumer(
-        **kafka.client_options(),
+        **kafka.consumer_options(),
         auto_offset_reset="none",
         isolation_level="read_committed",
         enable_auto_commit=False,

@@ -22,7 +22,7 @@ async def reading(kafka: KafkaSettings, topics: Sequence[str], *, from_beginning
         if topic not in there:
             raise SetupError(f"topic {topic} is not on {kafka.bootstrap_servers}; `murmura topics` shows ours")
     consumer = AIOKafkaConsumer(
-        **kafka.client_options(), fetch_max_wait_ms=kafka.fetch_max_wait_ms, enable_auto_commit=False
+        **kafka.consumer_options(), fetch_max_wait_ms=kafka.fetch_max_wait_ms, enable_auto_commit=False
     )
     try:
         await consumer.start()

@@ -92,7 +92,7 @@ async def set_aside(settings: Settings, place: Place, why: str) -> None:
 async def _outside_of_group(settings: Settings, partition: TopicPartition) -> AsyncIterator[Any]:
     """Give a consumer that reads and commits the group's offset of one partition without joining the group."""
     consumer = AIOKafkaConsumer(
-        **settings.kafka.client_options(),
+        **settings.kafka.consumer_options(),
         group_id=settings.group,
         enable_auto_commit=False,
         auto_offset_reset="none",

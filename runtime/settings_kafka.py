@@ -55,9 +55,11 @@ class SecuritySettings(Section):
     """How to reach a broker that is not open to everybody."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
     username: str | None = None
     password: SecretStr | None = None
+    token: Annotated[str, StringConstraints(pattern=r"^[\w.]+:\w+$")] | None = None
+    """`module:callable` that returns a token for OAUTHBEARER; it may be async."""
     cafile: Path | None = None
     """Certificates to trust; default: the system's."""
     certfile: Path | None = None
@@ -66,7 +68,10 @@ class SecuritySettings(Section):
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         sasl = self.protocol.startswith("SASL_")
-        if sasl and not (self.sasl_mechanism and self.username and self.password):
+        bearer = self.sasl_mechanism == "OAUTHBEARER"
+        if bearer != (self.token is not None):
+            raise ValueError("sasl_mechanism OAUTHBEARER and token need each other")
+        if sasl and not bearer and not (self.sasl_mechanism and self.username and self.password):
             raise ValueError(f"protocol {self.protocol} needs sasl_mechanism, username and password")
         if not sasl and self.sasl_mechanism:
             raise ValueError(f"sasl_mechanism {self.sasl_mechanism} clashes with protocol {self.protocol}")
@@ -95,6 +100,8 @@ class KafkaSettings(Section):
     """Default: `murmura.<app>`."""
     group_instance_id: KafkaName | None = None
     """Static membership: unique in the group. Two processes with one id take the partitions from each other for ever."""
+    client_rack: str | None = None
+    """Where this process runs, in the broker's terms: records are fetched from a replica there, where there is one."""
     start_timeout_s: Seconds = 10.0
     """How long the broker may take to answer before the start is given up."""
     session_timeout_ms: Positive = 10_000
@@ -137,9 +144,18 @@ class KafkaSettings(Section):
             options["ssl_context"] = context
         if security.sasl_mechanism:
             options["sasl_mechanism"] = security.sasl_mechanism
+        if security.token:
+            from .broker_token import load_tokens  # noqa: PLC0415  (settings do without the client)
+
+            options["sasl_oauth_token_provider"] = load_tokens(security.token)
+        elif security.sasl_mechanism:
             options["sasl_plain_username"] = security.username
             options["sasl_plain_password"] = security.password.get_secret_value() if security.password else None
         return options
+
+    def consumer_options(self) -> dict[str, Any]:
+        """Keyword arguments that every aiokafka consumer takes: those of all clients, and the rack."""
+        return {**self.client_options(), "client_rack": self.client_rack}
 
 
 class ProducerSettings(Section):

@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from ..schemas.topics import MANY, Topic
+from .broker_diagnosis import diagnose, parse_servers
 from .errors import SetupError
 from .logs import quiet_client
 from .settings import KafkaSettings
@@ -85,6 +86,7 @@ def _counts(described: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 @asynccontextmanager
 async def _admin(kafka: KafkaSettings, timeout_s: float) -> AsyncIterator[AIOKafkaAdminClient]:
     """A connected admin client. Everything within has `timeout_s`; failures become one line."""
+    parse_servers(kafka.bootstrap_servers)
     try:
         options = kafka.client_options()
     except OSError as error:
@@ -93,44 +95,9 @@ async def _admin(kafka: KafkaSettings, timeout_s: float) -> AsyncIterator[AIOKaf
     with quiet_client():
         try:
             async with asyncio.timeout(timeout_s):
-                await _answers(kafka.bootstrap_servers)
                 await admin.start()
                 yield admin
-        except TimeoutError:
-            raise SetupError(_unreachable(kafka, f"no answer within {timeout_s:g} s")) from None
-        except (KafkaError, OSError) as error:
-            raise SetupError(_unreachable(kafka, _reason(error))) from None
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise await diagnose(kafka, error) from None
         finally:
             await admin.close()
-
-
-async def _answers(bootstrap_servers: str) -> None:
-    """Connect to one of the servers; the reason why none of them lets us in is worth more than aiokafka's."""
-    failures: list[OSError] = []
-    for server in bootstrap_servers.split(","):
-        host, _, port = server.strip().rpartition(":")
-        if not host or not port.isdigit():
-            raise SetupError(f"kafka.bootstrap_servers: expected HOST:PORT, found {server!r}")
-        try:
-            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-        except OSError as error:
-            failures.append(error)
-        else:
-            writer.close()
-            return
-    raise failures[-1]
-
-
-def _unreachable(kafka: KafkaSettings, reason: str) -> str:
-    return (
-        f"no Kafka broker at {kafka.bootstrap_servers}: {reason}; "
-        "start one or say where it is with --bootstrap HOST:PORT"
-    )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,245 @@
+"""Names what stands between this process and the broker, in one line with what to do.
+
+Asked after something failed: it opens connections of its own, one step at a time (address, TLS, login, the addresses
+that the brokers give), and stops at the first step that fails. It takes at most `LOOK_S` seconds.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from typing import Any, Final, NamedTuple
+
+from aiokafka.conn import AIOKafkaConnection, create_conn
+from aiokafka.errors import IllegalSaslStateError, KafkaError
+from aiokafka.protocol.admin import SaslHandShakeRequest
+from aiokafka.protocol.metadata import MetadataRequest
+
+from .errors import SetupError
+from .logs import quiet_client
+from .settings_kafka import KafkaSettings
+
+LOOK_S: Final = 6.0
+STEP_S: Final = 2.0
+_UNANSWERED: Final = (KafkaError, OSError, TimeoutError, EOFError)
+
+
+class Server(NamedTuple):
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class _Obstacle(Exception):
+    """The step at which the look ended; its text is the whole message."""
+
+
+async def diagnose(kafka: KafkaSettings, error: BaseException) -> SetupError:
+    """Return the error to raise for `error`, which a client of the broker has raised."""
+    try:
+        with quiet_client():
+            async with asyncio.timeout(LOOK_S):
+                await _look(kafka)
+    except _Obstacle as found:
+        return SetupError(str(found))
+    except _UNANSWERED as unclear:
+        return SetupError(_unreachable(kafka, describe(unclear) if str(unclear) else describe(error)))
+    return SetupError(f"the broker at {kafka.bootstrap_servers} answers, but a request failed: {describe(error)}")
+
+
+def parse_servers(addresses: str) -> list[Server]:
+    """Return the addresses of a list with commas. Raises SetupError for one that is not HOST:PORT."""
+    servers = []
+    for address in addresses.split(","):
+        host, _, port = address.strip().rpartition(":")
+        if not host or not port.isdigit():
+            raise SetupError(f"kafka.bootstrap_servers: expected HOST:PORT, found {address!r}")
+        servers.append(Server(host.strip("[]"), int(port)))
+    return servers
+
+
+def describe(error: BaseException) -> str:
+    """Return an error in a few words, on one line."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _unreachable(kafka: KafkaSettings, reason: str) -> str:
+    return (
+        f"no Kafka broker at {kafka.bootstrap_servers}: {reason}; "
+        "start one or say where it is with --bootstrap HOST:PORT"
+    )
+
+
+async def _look(kafka: KafkaSettings) -> None:
+    server = await _first_open(kafka)
+    await _try_login(kafka, server)
+    await _try_advertised(kafka, server)
+
+
+async def _first_open(kafka: KafkaSettings) -> Server:
+    reason = ""
+    for server in parse_servers(kafka.bootstrap_servers):
+        failure = await _open(server)
+        if failure is None:
+            return server
+        reason = failure
+    raise _Obstacle(_unreachable(kafka, reason))
+
+
+async def _open(server: Server) -> str | None:
+    """Connect and close again; return why that failed."""
+    try:
+        async with asyncio.timeout(STEP_S):
+            _, writer = await asyncio.open_connection(server.host, server.port)
+    except (OSError, TimeoutError) as error:
+        return describe(error)
+    writer.close()
+    return None
+
+
+async def _try_login(kafka: KafkaSettings, server: Server) -> None:
+    security = kafka.security
+    mechanism, tls = security.sasl_mechanism, security.protocol.endswith("SSL")
+    enabled = await _mechanisms(kafka, server, tls=tls)
+    if mechanism is None:
+        if enabled:
+            raise _Obstacle(
+                f"the broker at {server} asks for a login and kafka.security.protocol is {security.protocol}: set "
+                f"{_protocol(sasl=True, tls=tls)}, and kafka.security.sasl_mechanism to one of {', '.join(enabled)}"
+            )
+        return
+    if enabled == []:
+        raise _Obstacle(
+            f"the broker at {server} takes no login and kafka.security.protocol is {security.protocol}: "
+            f"set {_protocol(sasl=False, tls=tls)}, or name the port that takes one"
+        )
+    if enabled and mechanism not in enabled:
+        raise _Obstacle(
+            f"the broker at {server} does not take kafka.security.sasl_mechanism {mechanism}: "
+            f"set one of {', '.join(enabled)}"
+        )
+    await _try_credentials(kafka, server)
+
+
+async def _try_credentials(kafka: KafkaSettings, server: Server) -> None:
+    mechanism = kafka.security.sasl_mechanism
+    try:
+        async with asyncio.timeout(STEP_S):
+            (await _connect(kafka, server)).close()
+    except _UNANSWERED as error:
+        if mechanism == "OAUTHBEARER":
+            why = str(error) if "kafka.security.token" in str(error) else "the broker refuses the token"
+            raise _Obstacle(_no_bearer(server, why)) from None
+        raise _Obstacle(
+            f"the broker at {server} refuses user {kafka.security.username} by {mechanism}: "
+            "look at kafka.security.username and password, and whether the user is known for this mechanism"
+        ) from None
+
+
+def _no_bearer(server: Server, why: str) -> str:
+    return f"no login at {server} by OAUTHBEARER: {why}; look at kafka.security.token"
+
+
+async def _mechanisms(kafka: KafkaSettings, server: Server, *, tls: bool) -> list[str] | None:
+    """Return the ways to log in, none for a port without login, None where that cannot be said."""
+    try:
+        async with asyncio.timeout(STEP_S):
+            connection = await _bare_connection(kafka, server, tls=tls)
+            try:
+                answer = await connection.send(SaslHandShakeRequest(kafka.security.sasl_mechanism or "PLAIN"))
+            finally:
+                connection.close()
+    except ssl.SSLCertVerificationError as error:
+        raise _Obstacle(
+            f"the broker at {server} shows a certificate that is not trusted here ({error.verify_message}): "
+            "name its authority's file with kafka.security.cafile, and the broker as its certificate does"
+        ) from None
+    except _UNANSWERED as error:
+        await _compare_tls(kafka, server, tls=tls)
+        raise error from None
+    except NotImplementedError:
+        return None
+    return [] if answer.error_code == IllegalSaslStateError.errno else list(answer.enabled_mechanisms)
+
+
+async def _compare_tls(kafka: KafkaSettings, server: Server, *, tls: bool) -> None:
+    """Name TLS on one side only as the obstacle, where it is."""
+    protocol, sasl = kafka.security.protocol, kafka.security.sasl_mechanism is not None
+    if tls and await _speaks_plain(kafka, server):
+        raise _Obstacle(
+            f"the broker at {server} speaks no TLS and kafka.security.protocol is {protocol}: "
+            f"set {_protocol(sasl=sasl, tls=False)}, or name its port for TLS"
+        )
+    if not tls and await _speaks_tls(server):
+        raise _Obstacle(
+            f"the broker at {server} speaks TLS and kafka.security.protocol is {protocol}: "
+            f"set {_protocol(sasl=sasl, tls=True)}"
+        )
+
+
+async def _speaks_plain(kafka: KafkaSettings, server: Server) -> bool:
+    with contextlib.suppress(*_UNANSWERED):
+        async with asyncio.timeout(STEP_S):
+            (await _bare_connection(kafka, server, tls=False)).close()
+            return True
+    return False
+
+
+async def _speaks_tls(server: Server) -> bool:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(STEP_S):
+            _, writer = await asyncio.open_connection(server.host, server.port, ssl=context)
+            writer.close()
+            return True
+    return False
+
+
+async def _try_advertised(kafka: KafkaSettings, server: Server) -> None:
+    async with asyncio.timeout(STEP_S):
+        connection = await _connect(kafka, server)
+        try:
+            answer = await connection.send(MetadataRequest([]))
+        finally:
+            connection.close()
+    if not answer.brokers and kafka.security.token:
+        # A refused token ends no login in this client: the broker answers whatever follows with nothing.
+        raise _Obstacle(_no_bearer(server, "the broker refuses the token"))
+    for _, host, port, *_ in answer.brokers:
+        advertised = Server(host, port)
+        if (failure := await _open(advertised)) is not None:
+            raise _Obstacle(
+                f"the broker at {server} answers and calls itself {advertised}, which cannot be reached from here "
+                f"({failure}): make that name and port reachable, or change advertised.listeners of the broker"
+            )
+
+
+async def _bare_connection(kafka: KafkaSettings, server: Server, *, tls: bool) -> AIOKafkaConnection:
+    context = kafka.security.ssl_context() if tls else None
+    return await create_conn(
+        server.host,
+        server.port,
+        security_protocol=_protocol(sasl=False, tls=tls),
+        ssl_context=context,
+        request_timeout_ms=int(STEP_S * 1000),
+    )
+
+
+async def _connect(kafka: KafkaSettings, server: Server) -> AIOKafkaConnection:
+    """Connect as all clients do, with the login."""
+    options: dict[str, Any] = kafka.client_options()
+    del options["bootstrap_servers"], options["metadata_max_age_ms"]
+    return await create_conn(server.host, server.port, **options, request_timeout_ms=int(STEP_S * 1000))
+
+
+def _protocol(*, sasl: bool, tls: bool) -> str:
+    secured = "SSL" if tls else "PLAINTEXT"
+    return f"SASL_{secured}" if sasl else secured
