@@ -151,7 +151,7 @@ class HandlerRunner:
             if published:
                 # Of no record: they keep no request's id and have no cause.
                 messages = [hand_on(publish, self.handler.name, 0, None) for publish in published]
-                await asyncio.shield(self._outbox.put(messages))
+                await asyncio.shield(self._outbox.put(messages, self.handler.name))
         except asyncio.CancelledError:
             if assignment == self._assignment:  # not by `clear`: without an end its records would wait for ever
                 self._outbox.fail(MurmuraError(f"{self.handler.name} was cancelled while it got ready"))

@@ -106,21 +106,30 @@ class Outbox:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def put(self, messages: Sequence[Message]) -> "asyncio.Task[None]":
+    def put(self, messages: Sequence[Message], agent: str) -> "asyncio.Task[None]":
         """Send what is about no record, in the background; the task raises when the broker will never take one of them.
+
+        While a topic that the agent declares takes nothing, the agent is suspended.
 
         A task, because a publisher must not be cancelled: whoever stops waiting leaves it to its end.
         """
-        task = asyncio.get_running_loop().create_task(self._put(messages))
+        task = asyncio.get_running_loop().create_task(self._put(messages, agent))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _put(self, messages: Sequence[Message]) -> None:
-        for message, error in zip(messages, await self._publisher.publish(messages), strict=True):
-            if error is not None:
-                what = f"topic {message.topic} takes no record of {len(message.value or b'')} bytes"
-                raise _indispensable(what) from error
+    async def _put(self, messages: Sequence[Message], agent: str) -> None:
+        while messages:
+            decided = await self._publisher.publish(messages)
+            refused = [(message, error) for message, error in zip(messages, decided, strict=True) if error is not None]
+            for message, error in refused:
+                if error.scope is not Scope.TOPIC or not self._suspending.declares(agent, message.topic):
+                    what = f"topic {message.topic} takes no record of {len(message.value or b'')} bytes"
+                    raise _indispensable(what) from error
+            messages = [message for message, _ in refused]
+            if messages:
+                await self._suspending.wait(agent, str(refused[0][1]))
+        self._suspending.sent(agent)
 
     async def _send(self, outcome: Outcome) -> bool:
         records = len(outcome.works)
@@ -206,7 +215,9 @@ class Outbox:
             refused = [(each, error) for each, error in zip(sending, decided, strict=True) if error is not None]
             if not refused and not waited_for and self.gate.opened.is_set():
                 return
-            self._note_accepted(sending, decided)
+            accepted = (each for each, error in zip(sending, decided, strict=True) if error is None)
+            if any(each.message.topic == self._dead_letters for each in accepted):
+                self.gate.open()
             tried = [(self._refused(outcome, each, error), error) for each, error in refused]
             sending = [each for each, _ in tried if each is not None]
             waits = next(
@@ -225,11 +236,6 @@ class Outbox:
             elif not self.gate.opened.is_set() and any(each.message.topic == self._dead_letters for each in sending):
                 attempt += 1
                 await self.gate.pause(attempt)
-
-    def _note_accepted(self, sent: Sequence[Outgoing], decided: Sequence[DeliveryError | None]) -> None:
-        for each, error in zip(sent, decided, strict=True):
-            if error is None and each.message.topic == self._dead_letters:
-                self.gate.open()
 
     async def _wait(self, agent: str, why: str, records: int) -> None:
         """Wait until what a declared topic refused may be sent again. It counts neither as pending nor as work."""

@@ -8,6 +8,7 @@ from test_dispatcher import DEAD
 from test_handlers import PARTITION, Echo
 from test_handlers import Line as _Line
 
+from murmura.runtime.agent import Publish
 from murmura.runtime.errors import TopicRefused
 from murmura.runtime.settings import Settings
 
@@ -131,3 +132,31 @@ async def test_what_has_waited_for_longer_than_its_handler_gives_it_becomes_dead
     await line.until(lambda: line.committable == 6)
     assert len(line.sent(DEAD)) == 6
     assert line.sent("echoes") == []
+
+
+async def test_what_a_handler_publishes_to_get_ready_waits_for_its_topic():
+    line = Line()
+    line.handler.first = [Publish("state", b"x", key=b"k")]
+    line.missing = {"state"}
+    await line.dispatcher.assign([PARTITION])
+    line.receive((b"a", {}))
+    await line.until(lambda: line.suspended)
+    line.missing = set()
+    await line.until(lambda: line.committable == 1)
+    assert [m.value for m in line.sent("state")] == [b"x"]
+    assert not line.dispatcher.outbox.failure.done()
+
+
+async def test_a_handler_that_waits_to_get_ready_does_not_hold_a_drain():
+    line = Line()
+    line.handler.first = [Publish("state", b"x", key=b"k")]
+    line.missing = {"state"}
+    await line.dispatcher.assign([PARTITION])
+    await line.until(lambda: line.suspended)
+    assert await line.dispatcher.drain(1)
+    await asyncio.sleep(0.2)
+    assert not line.dispatcher.outbox.failure.done()
+    line.missing = set()
+    await line.dispatcher.assign([PARTITION])
+    line.receive((b"a", {}))
+    await line.until(lambda: line.committable == 1)

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import random
 from dataclasses import replace
 
-from test_dispatcher import INTENT, PARTITION, Line
+import pytest
+from test_dispatcher import DEAD, INTENT, PARTITION, Line
 
 from murmura.agents.classification import agent as classification
 from murmura.runtime.agent import Publish, agent
@@ -239,3 +241,34 @@ async def test_what_finds_no_room_is_moved_where_that_is_possible_and_its_record
     assert line.receive("5") == {}
     await line.until(lambda: len(line.results("out")) == 5)
     assert line.tracker.progress(PARTITION).unfinished == 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_topics_come_and_go_each_agents_part_of_each_record_ends_once_as_a_result_or_a_dead_letter(seed):
+    chance = random.Random(seed)
+    broken = {"c": False}
+    agents = [
+        good("a", "one"),
+        good("b", "two"),
+        picky(flaky(lambda request: broken["c"] or request.text == "bad"), "c", "three"),
+    ]
+    options = {name: {"probe_pause_s": 0.02, "failing_latest": 8, "max_waiting": 25} for name in "abc"}
+    line = Refusing(*agents, options=options)
+    delivered = 0
+    for _ in range(40):
+        line.missing = {topic for topic in ("one", "two", "three") if chance.random() < 0.4}
+        broken["c"] = chance.random() < 0.3
+        count = chance.randint(0, 5)
+        line.receive(*[chance.choice(["fine", "fine", "bad"]) for _ in range(count)])
+        delivered += count
+        await asyncio.sleep(chance.random() * 0.03)
+    line.missing, broken["c"] = set(), False
+    await line.until(lambda: line.committable == delivered)
+    await line.settle()
+    everyone = list(range(delivered))
+    assert sorted(line.results("one")) == everyone
+    assert sorted(line.results("two")) == everyone
+    letters = [int(dict(m.headers)["murmura_dl_offset"]) for m in line.broker.taken if m.topic == DEAD]
+    assert sorted([*line.results("three"), *letters]) == everyone
+    assert line.suspended == {}
+    assert not line.dispatcher.outbox.failure.done()
