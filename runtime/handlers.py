@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
@@ -244,6 +245,7 @@ class HandlerRunner:
         """Take a record all the way; False when it was given up, and will be delivered again."""
         outcome = Outcome()
         outcome.works.append(Given(record, progress))
+        outcome.may_send = partial(self._may_send, assignment)
         name = self.handler.name
         try:
             published = await self._published_in_the_end(record, outcome)

@@ -230,6 +230,7 @@ class Outbox:
                 waited_for = waits[0].agent or ""
                 try:
                     await self._wait(waited_for, str(waits[1]), len(outcome.works))
+                    await outcome.check_ours()
                 except RecordError as error:  # it has waited for too long
                     replaced = [self._replace(outcome, each, error) for each in sending]
                     sending, waited_for = [each for each in replaced if each is not None], None

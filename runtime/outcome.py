@@ -1,11 +1,12 @@
 """What comes of some records: the messages about them, and where to note that they are finished."""
 
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
 from aiokafka.structs import ConsumerRecord
 
 from .deadletters import Message
-from .errors import RecordError
+from .errors import Closed, RecordError
 from .tracing import Span
 from .tracker import NotesFinished
 
@@ -47,7 +48,7 @@ class Outgoing(NamedTuple):
 class Outcome:
     """Filled, then given to the outbox."""
 
-    __slots__ = ("_replaced", "answered", "sending", "silent", "spans", "works")
+    __slots__ = ("_replaced", "answered", "may_send", "sending", "silent", "spans", "works")
 
     def __init__(self) -> None:
         self.sending: list[Outgoing] = []
@@ -58,7 +59,14 @@ class Outcome:
         """(agent, topic) to the records on which it published no result."""
         self.spans: list[Span] = []
         """Of the traced ones; ended when everything has been acknowledged."""
+        self.may_send: Callable[[], Awaitable[bool]] | None = None
+        """Asked before something is sent that has waited: whether its partition is still ours. None: it is."""
         self._replaced: set[tuple[int, str | None]] = set()
+
+    async def check_ours(self) -> None:
+        """Raise Closed when what has waited may not be sent any more."""
+        if self.may_send is not None and not await self.may_send():
+            raise Closed("its partition was given up")
 
     def trace(self, span: Span | None, failed: RecordError | None = None) -> None:
         """End a record's span, if it has one, together with the others."""

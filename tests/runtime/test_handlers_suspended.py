@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 from test_dispatcher import DEAD
@@ -160,3 +161,20 @@ async def test_a_handler_that_waits_to_get_ready_does_not_hold_a_drain():
     await line.dispatcher.assign([PARTITION])
     line.receive((b"a", {}))
     await line.until(lambda: line.committable == 1)
+
+
+async def test_what_waited_is_not_sent_while_it_is_in_doubt_whose_partition_it_is():
+    line = Line()
+    line.handler.freeze_s = 0.5
+    await line.dispatcher.assign([PARTITION])
+    line.missing = {"echoes"}
+    line.receive((b"a", {}))
+    await line.until(lambda: line.suspended)
+    await asyncio.sleep(0.05)
+    time.sleep(0.8)
+    line.missing = set()
+    await asyncio.sleep(0.2)
+    assert line.sent("echoes") == []
+    assert await line.dispatcher.drain(1)
+    await line.until(lambda: line.handler.given == [0])
+    assert line.sent("echoes") == []
