@@ -26,7 +26,6 @@ from .deadletters import dead_letter
 from .device_watch import watch_device
 from .dispatcher import Dispatcher
 from .engine import Engine
-from .errors import SetupError
 from .fall_back import FallBack
 from .first_model import Begun, first_model
 from .health import HealthApp, HealthServer, HealthState
@@ -241,18 +240,12 @@ async def _tell_of_pauses(events: ServingEvents, publisher: Publisher) -> None:
 
 async def _check_topics(settings: Settings, agents: Sequence[Agent | Handler]) -> dict[str, int]:
     inputs, outputs = all_topics(agents, settings.dead_letters)
-    there = await topics_admin.partitions(settings.kafka)
     if settings.model.store is not None:
         outputs = (*outputs, f"{settings.prefix}.models", f"{settings.prefix}.events")
     if settings.reviews.per_minute:
         outputs = (*outputs, f"{settings.prefix}.reviews")
-    missing = [topic for topic in dict.fromkeys((*inputs, *outputs)) if topic not in there]
-    if missing:
-        raise SetupError(
-            f"topic {', '.join(missing)} not on {settings.kafka.bootstrap_servers}: "
-            "make it, or let `murmura topics --create` do so, with the same agents named as here"
-        )
-    return there
+    advice = "make it, or let `murmura topics --create` do so, with the same agents named as here"
+    return await topics_admin.require(settings.kafka, (*inputs, *outputs), advice)
 
 
 def _loader(settings: Settings, agents: Sequence[Agent], handlers: Sequence[Handler]) -> Loader | None:

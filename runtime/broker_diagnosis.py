@@ -7,10 +7,18 @@ that the brokers give), and stops at the first step that fails. It takes at most
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from aiokafka.conn import AIOKafkaConnection, create_conn
-from aiokafka.errors import IllegalSaslStateError, KafkaError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    IllegalSaslStateError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
 from aiokafka.protocol.admin import SaslHandShakeRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
@@ -20,6 +28,7 @@ from .settings_kafka import KafkaSettings
 
 LOOK_S: Final = 6.0
 STEP_S: Final = 2.0
+_MOST_BROKERS: Final = 16
 _UNANSWERED: Final = (KafkaError, OSError, TimeoutError, EOFError)
 
 
@@ -45,7 +54,34 @@ async def diagnose(kafka: KafkaSettings, error: BaseException) -> SetupError:
         return SetupError(str(found))
     except _UNANSWERED as unclear:
         return SetupError(_unreachable(kafka, describe(unclear) if str(unclear) else describe(error)))
-    return SetupError(f"the broker at {kafka.bootstrap_servers} answers, but a request failed: {describe(error)}")
+    return SetupError(describe_refusal(kafka, error))
+
+
+def describe_refusal(kafka: KafkaSettings, error: BaseException) -> str:
+    """Say what a connected client's error means: a right that the user lacks is named."""
+    match error:
+        case TopicAuthorizationFailedError():
+            return f"{_user(kafka)} may not use {_named('topic', error)}: allow READ to read it, WRITE to write it"
+        case GroupAuthorizationFailedError():
+            return f"{_user(kafka)} may not use {_named('group', error)}: allow READ on it, or set another kafka.group"
+        case TransactionalIdAuthorizationFailed():
+            return f"{_user(kafka)} may not use {_named('transactional id', error)}: allow WRITE on it"
+        case ClusterAuthorizationFailedError():
+            return f"{_user(kafka)} may not change the cluster: allow CREATE on it to make topics"
+    return f"the broker at {kafka.bootstrap_servers} answers, but a request failed: {describe(error)}"
+
+
+def describe_missing(kafka: KafkaSettings, missing: Sequence[str], hidden: Sequence[str], advice: str) -> str:
+    """Say which topics are not there and which this user may not see; `advice` tells how the missing ones are made."""
+    parts = []
+    if missing:
+        parts.append(f"{_topics(missing)} not on {kafka.bootstrap_servers}: {advice}")
+    if hidden:
+        parts.append(
+            f"{_topics(hidden)} not visible to {_user(kafka)}: allow DESCRIBE (READ and WRITE include it); "
+            "the broker does not say whether such a topic is there"
+        )
+    return "; ".join(parts)
 
 
 def parse_servers(addresses: str) -> list[Server]:
@@ -68,6 +104,22 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _user(kafka: KafkaSettings) -> str:
+    return f"user {kafka.security.username}" if kafka.security.username else "this client"
+
+
+def _topics(names: Sequence[str]) -> str:
+    return f"topic {names[0]} is" if len(names) == 1 else f"topics {', '.join(names)} are"
+
+
+def _named(kind: str, error: BaseException) -> str:
+    """Return the kind and the names that an error of the client carries; it may carry a sentence or nothing instead."""
+    value = error.args[0] if error.args else ""
+    names = sorted(map(str, value)) if isinstance(value, set | frozenset | list | tuple) else [str(value)]
+    names = [name for name in names if name and " " not in name]
+    return f"{kind} {', '.join(names)}" if names else f"this {kind}"
 
 
 def _unreachable(kafka: KafkaSettings, reason: str) -> str:
@@ -213,13 +265,14 @@ async def _try_advertised(kafka: KafkaSettings, server: Server) -> None:
     if not answer.brokers and kafka.security.token:
         # A refused token ends no login in this client: the broker answers whatever follows with nothing.
         raise _Obstacle(_no_bearer(server, "the broker refuses the token"))
-    for _, host, port, *_ in answer.brokers:
-        advertised = Server(host, port)
-        if (failure := await _open(advertised)) is not None:
-            raise _Obstacle(
-                f"the broker at {server} answers and calls itself {advertised}, which cannot be reached from here "
-                f"({failure}): make that name and port reachable, or change advertised.listeners of the broker"
-            )
+    advertised = [Server(host, port) for _, host, port, *_ in answer.brokers[:_MOST_BROKERS]]
+    failures = await asyncio.gather(*map(_open, advertised))
+    lost = [(address, why) for address, why in zip(advertised, failures, strict=True) if why is not None]
+    if lost:
+        raise _Obstacle(
+            f"the broker at {server} answers and calls itself {lost[0][0]}, which cannot be reached from here "
+            f"({lost[0][1]}): make that name and port reachable, or change advertised.listeners of the broker"
+        )
 
 
 async def _bare_connection(kafka: KafkaSettings, server: Server, *, tls: bool) -> AIOKafkaConnection:

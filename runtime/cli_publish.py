@@ -62,13 +62,10 @@ async def _publish(
     from aiokafka.errors import KafkaError
 
     from . import topics_admin
+    from .broker_diagnosis import describe_refusal
     from .publisher import producer_factory
 
-    if await topics_admin.check(settings.kafka, [topic]):
-        raise SetupError(
-            f"topic {topic} is not on {settings.kafka.bootstrap_servers}: `murmura topics --create` makes ours, and with "
-            "MODULE:AGENT those of your agent; `murmura topics` shows what is there"
-        )
+    await topics_admin.require(settings.kafka, [topic])
     producer = producer_factory(settings.kafka, settings.producer)()
     await producer.start()
     sent = 0
@@ -81,7 +78,8 @@ async def _publish(
                 sent += len(chunk)
                 progress.show(stream, sent)
     except (KafkaError, TimeoutError) as error:
-        raise SetupError(f"after {sent} records the broker did not take one: {type(error).__name__}") from None
+        why = describe_refusal(settings.kafka, error)
+        raise SetupError(f"after {sent} records the broker did not take one: {why}") from None
     finally:
         await producer.stop()
     return sent

@@ -96,8 +96,8 @@ def _rules(settings: "Settings", to: str, own: list[str], out_of_order: bool) ->
     target = retries if to == "retries" else to
     if target == settings.dead_letters:
         raise SetupError(f"--to {to}: dead letters are read from there")
-    if target != ORIGINAL and asyncio.run(topics_admin.check(settings.kafka, [target])):
-        raise SetupError(f"topic {target} is not on {settings.kafka.bootstrap_servers}; `murmura topics` shows ours")
+    if target != ORIGINAL:
+        asyncio.run(topics_admin.require(settings.kafka, [target]))
     names = [point.name for point in entry_points(group=AGENTS)]
     known = [
         configured(agent, settings.agents.get(agent.name)) for agent in find_agents([*names, *own], settings.prefix)

@@ -194,8 +194,7 @@ async def _topic(
     used = {topic for agent in replaying.agents for topic in (*agent.topics, *agent.outputs)}
     if to in used:
         raise SetupError(f"--to {to}: serving reads or writes that topic; give results of a replay one of their own")
-    if await topics_admin.check(settings.kafka, [to]):
-        raise SetupError(f"topic {to} is not on {settings.kafka.bootstrap_servers}: make it first")
+    await topics_admin.require(settings.kafka, [to], "make it first")
     publisher = Publisher(producer_factory(settings.kafka, settings.producer))
     await publisher.start()
     stack.push_async_callback(publisher.stop)

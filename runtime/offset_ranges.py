@@ -17,6 +17,7 @@ from aiokafka.errors import (
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from . import topics_admin
+from .broker_diagnosis import describe_refusal
 from .errors import MurmuraError, SetupError
 from .logs import quiet_client
 from .settings import KafkaSettings
@@ -54,14 +55,11 @@ async def freeze(kafka: KafkaSettings, topics: Sequence[Sequence[str]]) -> list[
     The ends of one group of topics are asked before those of the next, so that what a record of an earlier group refers
     to is in the ranges of a later one. Raises SetupError when a topic is not there.
     """
-    there = await topics_admin.partitions(kafka)
-    missing = [topic for group in topics for topic in group if topic not in there]
-    if missing:
-        raise SetupError(f"topic {missing[0]} is not on {kafka.bootstrap_servers}; `murmura topics` shows ours")
+    counts = await topics_admin.require(kafka, [topic for group in topics for topic in group])
     ranges = []
     async with _consumer(kafka) as consumer:
         for group in topics:
-            partitions = [TopicPartition(topic, n) for topic in sorted(set(group)) for n in range(there[topic])]
+            partitions = [TopicPartition(topic, n) for topic in sorted(set(group)) for n in range(counts[topic])]
             ends = await consumer.end_offsets(partitions)
             starts = await consumer.beginning_offsets(partitions)
             ranges += [OffsetRange(p.topic, p.partition, min(starts[p], ends[p]), ends[p]) for p in partitions]
@@ -301,7 +299,9 @@ async def _stop(consumer: AIOKafkaConsumer) -> None:
 
 
 def _explained(kafka: KafkaSettings, error: KafkaError) -> MurmuraError:
+    if isinstance(error, TopicAuthorizationFailedError):
+        return SetupError(describe_refusal(kafka, error))
     why = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if isinstance(error, TopicAuthorizationFailedError | UnsupportedCodecError):
+    if isinstance(error, UnsupportedCodecError):
         return SetupError(f"{kafka.bootstrap_servers}: records cannot be read: {why}")
     return MurmuraError(f"{kafka.bootstrap_servers}: the broker could not be read from: {why}")

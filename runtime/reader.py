@@ -7,7 +7,6 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from . import topics_admin
-from .errors import SetupError
 from .settings import KafkaSettings
 
 
@@ -17,16 +16,13 @@ async def reading(kafka: KafkaSettings, topics: Sequence[str], *, from_beginning
 
     Raises SetupError when the broker does not answer or has not one of them.
     """
-    there = await topics_admin.partitions(kafka)
-    for topic in topics:
-        if topic not in there:
-            raise SetupError(f"topic {topic} is not on {kafka.bootstrap_servers}; `murmura topics` shows ours")
+    counts = await topics_admin.require(kafka, topics)
     consumer = AIOKafkaConsumer(
         **kafka.consumer_options(), fetch_max_wait_ms=kafka.fetch_max_wait_ms, enable_auto_commit=False
     )
     try:
         await consumer.start()
-        consumer.assign([TopicPartition(topic, number) for topic in topics for number in range(there[topic])])
+        consumer.assign([TopicPartition(topic, number) for topic in topics for number in range(counts[topic])])
         # A position is fetched when it is first needed; asking for it here makes "the end" mean now.
         await (consumer.seek_to_beginning() if from_beginning else consumer.seek_to_end())
         yield consumer

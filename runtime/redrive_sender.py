@@ -16,6 +16,7 @@ from aiokafka.errors import (
 )
 
 from ..schemas.deadletter import REDRIVEN
+from .broker_diagnosis import diagnose
 from .deadletters import Message
 from .errors import MurmuraError, SetupError
 from .settings import KafkaSettings, ProducerSettings
@@ -113,7 +114,7 @@ class PlainSender:
     """Sends without transactions. The records go first, then the markers: a kill in between repeats one batch."""
 
     def __init__(self, kafka: KafkaSettings, producer: ProducerSettings) -> None:
-        self._timeout_s = producer.send_timeout_s
+        self._kafka, self._timeout_s = kafka, producer.send_timeout_s
         self._producer = make_producer(kafka, producer, None)
 
     async def start(self) -> None:
@@ -121,7 +122,7 @@ class PlainSender:
             async with asyncio.timeout(self._timeout_s):
                 await self._producer.start()
         except (KafkaError, OSError, TimeoutError) as error:
-            raise SetupError(f"the broker lets no producer in: {type(error).__name__}") from None
+            raise await diagnose(self._kafka, error) from None
 
     async def send(self, messages: Sequence[Message]) -> None:
         markers = [message for message in messages if message.headers and message.headers[0][0] == REDRIVEN]

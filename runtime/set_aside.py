@@ -17,12 +17,14 @@ from aiokafka.errors import (
     IllegalGenerationError,
     KafkaError,
     RebalanceInProgressError,
+    TopicAuthorizationFailedError,
     UnknownMemberIdError,
 )
 from aiokafka.structs import TopicPartition
 
 from ..schemas.deadletter import DeadLetterReason
 from . import offset_ranges
+from .broker_diagnosis import describe_refusal
 from .dead_letter_records import OriginalRecord
 from .deadletters import Message, dead_letter
 from .errors import MurmuraError, RecordError, SetupError
@@ -82,8 +84,8 @@ async def set_aside(settings: Settings, place: Place, why: str) -> None:
         raise SetupError(
             f"group {settings.group} has members: stop its processes first; one that runs holds the record"
         ) from None
-    except GroupAuthorizationFailedError:
-        raise SetupError(f"this user may not use group {settings.group}: allow READ on it") from None
+    except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+        raise SetupError(describe_refusal(settings.kafka, error)) from None
     except KafkaError as error:
         raise MurmuraError(f"{place} could not be set aside: {type(error).__name__}") from None
 

@@ -10,15 +10,17 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
+from aiokafka.protocol.metadata import MetadataRequest
 
 from ..schemas.topics import MANY, Topic
-from .broker_diagnosis import diagnose, parse_servers
+from .broker_diagnosis import describe_missing, diagnose, parse_servers
 from .errors import SetupError
 from .logs import quiet_client
 from .settings import KafkaSettings
 
 REPLICAS: Final = 3
+ADVICE: Final = "`murmura topics --create` makes ours, and with MODULE:AGENT those of your agent"
 OTHER_TOPIC: Final = Topic("", "any", "the sender's", "many", large=True)
 """How a topic that is not in the table is made: as one of requests, kept as long as the broker keeps topics."""
 
@@ -38,10 +40,25 @@ async def is_mock(kafka: KafkaSettings) -> bool:
         return str((await admin.describe_cluster()).get("cluster_id", "")).startswith("mockCluster")
 
 
-async def check(kafka: KafkaSettings, topics: Iterable[str], timeout_s: float | None = None) -> list[str]:
-    """Return those of `topics` that the broker has not, sorted."""
-    there = await partitions(kafka, timeout_s)
-    return sorted(set(topics) - there.keys())
+async def require(kafka: KafkaSettings, topics: Iterable[str], advice: str = ADVICE) -> dict[str, int]:
+    """Return what `partitions` does; SetupError unless all of `topics` are among them.
+
+    The error tells a topic that is not there, which `advice` helps against, from one that this user may not see.
+    """
+    async with _admin(kafka, kafka.start_timeout_s) as admin:
+        counts = _counts(await admin.describe_topics())
+        absent = sorted(set(topics) - counts.keys())
+        hidden = [topic for topic in absent if await _is_hidden(admin, topic)]
+    if absent:
+        raise SetupError(describe_missing(kafka, [topic for topic in absent if topic not in hidden], hidden, advice))
+    return counts
+
+
+async def _is_hidden(admin: AIOKafkaAdminClient, topic: str) -> bool:
+    """Say whether the broker refuses to answer about a topic, as it does for all that a user may not see, there or not."""
+    response = await admin._send_request(MetadataRequest([topic], allow_auto_topic_creation=False))
+    code = response.to_object()["topics"][0]["error_code"]
+    return bool(for_code(code) is TopicAuthorizationFailedError)
 
 
 async def create(

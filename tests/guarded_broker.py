@@ -1,7 +1,8 @@
 """A real Kafka with Kafka's own authorizer, users and TLS: what is not denied is allowed, and only the admin is above it.
 
 Listeners: `bootstrap` without a password (user ANONYMOUS), `sasl` with PLAIN, SCRAM and unsecured OAUTHBEARER, `tls` with a
-certificate that `cafile` vouches for.
+certificate that `cafile` vouches for, `only_plain` with PLAIN alone, and `lost`, which advertises an address that nobody can
+reach.
 """
 
 import socket
@@ -30,11 +31,12 @@ ADMIN, ADMIN_PASSWORD = "admin", "admin-password"
 PLAIN_USERS = {ADMIN: ADMIN_PASSWORD, "alice": "alice-password"}
 ANONYMOUS = "ANONYMOUS"
 TIMEOUT_S = 20.0
+LOST_AS = "kafka-0.kafka.prod.invalid:9092"
 
 PROPERTIES = """
-listeners=PLAINTEXT://127.0.0.1:$port,SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls},CONTROLLER://127.0.0.1:$controller_port
-advertised.listeners=PLAINTEXT://127.0.0.1:$port,SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls},CONTROLLER://127.0.0.1:$controller_port
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL
+listeners=PLAINTEXT://127.0.0.1:$port,SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls},ONLYPLAIN://127.0.0.1:{only_plain},LOST://127.0.0.1:{lost},CONTROLLER://127.0.0.1:$controller_port
+advertised.listeners=PLAINTEXT://127.0.0.1:$port,SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls},ONLYPLAIN://127.0.0.1:{only_plain},LOST://{lost_as},CONTROLLER://127.0.0.1:$controller_port
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,ONLYPLAIN:SASL_PLAINTEXT,LOST:PLAINTEXT
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:{admin}
 allow.everyone.if.no.acl.found=true
@@ -43,6 +45,8 @@ listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain
 listener.name.sasl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.sasl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.sasl.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
+listener.name.onlyplain.sasl.enabled.mechanisms=PLAIN
+listener.name.onlyplain.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required {users};
 listener.name.tls.ssl.keystore.type=PEM
 listener.name.tls.ssl.keystore.location={keystore}
 """
@@ -56,6 +60,8 @@ class GuardedBroker(OwnBroker):
         self.cafile = folder / "ca.pem"
         self.sasl = f"127.0.0.1:{_free_port()}"
         self.tls = f"127.0.0.1:{_free_port()}"
+        self.only_plain = f"127.0.0.1:{_free_port()}"
+        self.lost = f"127.0.0.1:{_free_port()}"
         keystore = folder / "keystore.pem"
         _make_certificate(self.cafile, keystore)
         users = " ".join(f'user_{name}="{password}"' for name, password in PLAIN_USERS.items())
@@ -64,6 +70,9 @@ class GuardedBroker(OwnBroker):
             PROPERTIES.format(
                 sasl=self.sasl.rpartition(":")[2],
                 tls=self.tls.rpartition(":")[2],
+                only_plain=self.only_plain.rpartition(":")[2],
+                lost=self.lost.rpartition(":")[2],
+                lost_as=LOST_AS,
                 admin=ADMIN,
                 users=users,
                 keystore=keystore,

@@ -14,7 +14,6 @@ from typing import Any, Final, Self
 
 from ..runtime import topics_admin
 from ..runtime.deadletters import Message
-from ..runtime.errors import SetupError
 from ..runtime.logs import get_logger
 from ..runtime.publisher import Publisher, producer_factory
 from ..runtime.settings import KafkaSettings, ProducerSettings
@@ -69,9 +68,7 @@ class Announcer:
         return self
 
     async def _start(self, kafka: KafkaSettings) -> bool:
-        there = await topics_admin.partitions(kafka)
-        if self._topic("training") not in there:
-            raise SetupError(f"topic {self._topic('training')} is not there; `murmura topics --create` makes ours")
+        there = await topics_admin.require(kafka, [self._topic("training")])
         self._publisher = Publisher(producer_factory(kafka, ProducerSettings()))
         await self._publisher.start()
         self._more, self._idle = asyncio.Event(), asyncio.Event()

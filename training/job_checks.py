@@ -101,10 +101,10 @@ def _check_topics(file: YamlFile[Job]) -> None:
     job = file.value
     assert job.kafka is not None
     needed = [f"{job.prefix}.training", *([f"{job.prefix}.models"] if releases(job) else [])]
-    missing = asyncio.run(topics_admin.check(job.kafka, needed))
-    for topic in needed:
-        if topic in missing:
-            raise file.refusal(("kafka",), f"topic {topic} is not there; `murmura topics --create` makes ours")
+    try:
+        asyncio.run(topics_admin.require(job.kafka, needed))
+    except SetupError as error:
+        raise file.refusal(("kafka",), str(error)) from None
 
 
 def _missing_files(file: YamlFile[Job]) -> Iterator[tuple[Place, str]]:

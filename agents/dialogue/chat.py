@@ -67,8 +67,7 @@ async def _chat(
     from ...runtime.settings import ProducerSettings
 
     turns, replies = _topics(settings)
-    if await topics_admin.check(settings.kafka, [turns]):
-        raise SetupError(f"topic {turns} is not on {settings.kafka.bootstrap_servers}; `murmura topics` shows ours")
+    await topics_admin.require(settings.kafka, [turns, replies])
     run = uuid.uuid4().hex[:8]  # a turn of another run with the same id would get that one's reply
     producer = producer_factory(settings.kafka, ProducerSettings(linger_ms=0))()
     async with reading(settings.kafka, [replies], from_beginning=False) as consumer:

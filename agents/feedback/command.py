@@ -168,14 +168,12 @@ async def _send(settings: "Settings", items: Iterator[Feedback], stop: "asyncio.
     from aiokafka.errors import KafkaError
 
     from ...runtime import topics_admin
+    from ...runtime.broker_diagnosis import describe_refusal
     from ...runtime.feedback import to_record
     from ...runtime.publisher import producer_factory
 
     topic = f"{settings.prefix}.feedback"
-    if await topics_admin.check(settings.kafka, [topic]):
-        raise SetupError(
-            f"topic {topic} is not on {settings.kafka.bootstrap_servers}: let `murmura topics --create` make it"
-        )
+    await topics_admin.require(settings.kafka, [topic])
     producer = producer_factory(settings.kafka, settings.producer)()
     await producer.start()
     sent = 0
@@ -188,7 +186,8 @@ async def _send(settings: "Settings", items: Iterator[Feedback], stop: "asyncio.
     except SetupError as error:
         raise SetupError(f"{error} ({sent} before it were sent)") from None
     except (KafkaError, TimeoutError) as error:
-        raise SetupError(f"after {sent} records the broker did not take one: {type(error).__name__}") from None
+        why = describe_refusal(settings.kafka, error)
+        raise SetupError(f"after {sent} records the broker did not take one: {why}") from None
     finally:
         await producer.stop()
     return sent

@@ -1,14 +1,19 @@
 """What stands between a process and its broker is called by its name, with what to do, in one line and in seconds."""
 
+import asyncio
 import base64
 import json
 import time
 
 import pytest
-from kafka_broker import OwnBroker
+from aiokafka import AIOKafkaProducer
+from guarded_broker import LOST_AS
+from kafka_topics import create_topics
+from typer.testing import CliRunner
 
-from murmura.runtime import topics_admin
+from murmura.runtime import cli, offset_ranges, topics_admin
 from murmura.runtime.errors import SetupError
+from murmura.runtime.offset_ranges import OffsetRange
 from murmura.runtime.settings import KafkaSettings, SecuritySettings
 
 pytestmark = pytest.mark.kafka
@@ -110,15 +115,58 @@ async def test_no_broker_at_all_is_called_that():
     assert "no Kafka broker at 127.0.0.1:1: connection refused" in await refusal("127.0.0.1:1")
 
 
-async def test_an_advertised_address_that_cannot_be_reached_is_named(tmp_path):
-    properties = tmp_path / "added.properties"
-    properties.write_text(
-        "advertised.listeners=PLAINTEXT://kafka-0.prod.invalid:9092,CONTROLLER://127.0.0.1:$controller_port\n"
+async def test_an_advertised_address_that_cannot_be_reached_is_named(guarded_kafka):
+    message = await refusal(guarded_kafka.lost)
+    assert f"calls itself {LOST_AS}, which cannot be reached from here" in message
+
+
+async def test_a_mechanism_that_the_broker_does_not_take_is_named_with_those_it_takes(guarded_kafka):
+    message = await refusal(guarded_kafka.only_plain, **PLAIN | {"sasl_mechanism": "SCRAM-SHA-256"})
+    assert message == (
+        f"the broker at {guarded_kafka.only_plain} does not take kafka.security.sasl_mechanism SCRAM-SHA-256: "
+        "set one of PLAIN"
     )
-    broker = OwnBroker(tmp_path / "kafka", properties)
-    broker.start()
-    try:
-        message = await refusal(broker.bootstrap)
-    finally:
-        broker.stop()
-    assert "calls itself kafka-0.prod.invalid:9092, which cannot be reached from here" in message
+
+
+async def test_what_is_no_kafka_is_called_that():
+    async def close(reader, writer):
+        writer.close()
+
+    async with await asyncio.start_server(close, "127.0.0.1", 0) as server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        assert f"no Kafka broker at {address}" in await refusal(address)
+
+
+async def test_a_topic_that_a_user_may_not_see_is_told_from_one_that_is_not_there(guarded_kafka, unique):
+    hidden, absent = unique("hidden"), unique("absent")
+    kafka = KafkaSettings(bootstrap_servers=guarded_kafka.bootstrap)
+    with guarded_kafka.denied(hidden, "describe"), pytest.raises(SetupError) as caught:
+        await topics_admin.require(kafka, [hidden, absent], "make it")
+    assert str(caught.value) == (
+        f"topic {absent} is not on {guarded_kafka.bootstrap}: make it; topic {hidden} is not visible to this client: "
+        "allow DESCRIBE (READ and WRITE include it); the broker does not say whether such a topic is there"
+    )
+
+
+async def test_a_topic_that_may_not_be_read_is_named(guarded_kafka, unique):
+    topic = unique("unread")
+    await create_topics(guarded_kafka.bootstrap, [topic], 1, {})
+    await send(guarded_kafka.bootstrap, topic)
+    kafka = KafkaSettings(bootstrap_servers=guarded_kafka.bootstrap)
+    with guarded_kafka.denied(topic, "read"), pytest.raises(SetupError, match=f"topic {topic}: allow READ"):
+        await offset_ranges.read(kafka, [OffsetRange(topic, 0, 0, 1)], lambda number, records: None)
+
+
+def test_a_topic_that_may_not_be_written_is_named(guarded_kafka, unique, tmp_path):
+    topic, file = unique("unwritten"), tmp_path / "texts"
+    asyncio.run(create_topics(guarded_kafka.bootstrap, [topic], 1, {}))
+    file.write_text("hello")
+    command = ["publish", topic, str(file), "--bootstrap", guarded_kafka.bootstrap]
+    with guarded_kafka.denied(topic, "write"):
+        done = CliRunner().invoke(cli.build(), command)
+    assert f"topic {topic}: allow READ to read it, WRITE to write it" in str(done.exception)
+
+
+async def send(bootstrap: str, topic: str) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
+        await producer.send_and_wait(topic, b"hello")

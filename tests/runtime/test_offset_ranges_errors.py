@@ -111,7 +111,7 @@ async def test_only_what_is_corrupt_is_stepped_over(read, error):
 @pytest.mark.parametrize(
     ("error", "kind", "said"),
     [
-        (TopicAuthorizationFailedError("t"), SetupError, "records cannot be read: .*TopicAuthorizationFailed"),
+        (TopicAuthorizationFailedError("t"), SetupError, "may not use topic t: allow READ"),
         (UnsupportedCodecError("Libraries for zstd not found"), SetupError, "Libraries for zstd not found"),
         (KafkaError("Unexpected error"), MurmuraError, "could not be read from: .*Unexpected error"),
     ],
@@ -173,11 +173,11 @@ async def test_a_broker_that_is_gone_when_it_is_asked_for_ends_is_one_line(monke
         async def beginning_offsets(self, partitions) -> dict:
             raise KafkaTimeoutError("Failed to get offsets")
 
-    async def there(kafka):
+    async def there(kafka, topics):
         return {"t": 1}
 
     monkeypatch.setattr(offset_ranges, "AIOKafkaConsumer", lambda **options: Silent(lambda offset: None))
-    monkeypatch.setattr(offset_ranges.topics_admin, "partitions", there)
+    monkeypatch.setattr(offset_ranges.topics_admin, "require", there)
     with pytest.raises(MurmuraError, match="Failed to get offsets"):
         await offset_ranges.freeze(KAFKA, [["t"]])
     with pytest.raises(MurmuraError, match="Failed to get offsets"):

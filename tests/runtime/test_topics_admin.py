@@ -25,14 +25,16 @@ def broker():
 
 async def test_missing_topics_are_named_and_none_is_made_by_asking(broker):
     kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
-    assert await topics_admin.check(kafka, ["z", "b", "y"]) == ["y", "z"]
+    with pytest.raises(SetupError, match=f"topics y, z are not on {broker.bootstrap}: `murmura topics --create`"):
+        await topics_admin.require(kafka, ["z", "b", "y"])
+    assert await topics_admin.require(kafka, ["a", "b"]) == {"a": 3, "b": 1}
     assert await topics_admin.partitions(kafka) == {"a": 3, "b": 1}
 
 
 @pytest.mark.parametrize("server", ["127.0.0.1:1", "nowhere.invalid:9092"])
 async def test_an_unreachable_broker_is_one_line_and_no_log(server, caplog):
     with caplog.at_level(logging.DEBUG, logger="aiokafka"), pytest.raises(SetupError) as caught:
-        await topics_admin.check(KafkaSettings(bootstrap_servers=server), ["a"])
+        await topics_admin.partitions(KafkaSettings(bootstrap_servers=server))
     message = str(caught.value)
     assert message.startswith(f"no Kafka broker at {server}: ")
     assert "--bootstrap HOST:PORT" in message
@@ -45,13 +47,13 @@ async def test_a_server_that_never_answers_is_given_up_in_time():
         kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
         with pytest.raises(SetupError, match="no answer in time"):
-            await topics_admin.check(kafka, ["a"], timeout_s=0.5)
+            await topics_admin.partitions(kafka, timeout_s=0.5)
     assert time.monotonic() - started < 6.5
 
 
 async def test_an_address_without_a_port_is_refused():
     with pytest.raises(SetupError, match="expected HOST:PORT, found 'localhost'"):
-        await topics_admin.check(KafkaSettings(bootstrap_servers="localhost"), ["a"])
+        await topics_admin.partitions(KafkaSettings(bootstrap_servers="localhost"))
 
 
 @pytest.mark.kafka

@@ -35,12 +35,12 @@ def states(monkeypatch) -> dict[str, ReleaseState]:
         found[state.name] = state
 
     async def nothing_missing(kafka, topics):
-        return []
+        return {}
 
     for module in (going_live, starting_point):
         monkeypatch.setattr(module, "read_states", read)
     monkeypatch.setattr(going_live, "publish_state", publish)
-    monkeypatch.setattr(job_checks.topics_admin, "check", nothing_missing)
+    monkeypatch.setattr(job_checks.topics_admin, "require", nothing_missing)
     monkeypatch.setattr(retraining, "Announcer", Silent)
     return found
 

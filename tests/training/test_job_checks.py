@@ -76,13 +76,17 @@ def test_a_report_whose_rows_lack_a_column_is_refused_before_anything_starts(des
     assert said == f"{tmp_path}/own.jsonl:1: column 'label' is missing; found text, intent"
 
 
-@pytest.mark.parametrize(("there", "missing"), [([], "training"), (["training"], "models")])
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [([], "topics murmura.models, murmura.training are"), (["training"], "topic murmura.models is")],
+)
 def test_a_missing_topic_is_named_by_both(desk_base, tmp_path, there, missing):
     write_corrections(tmp_path / "corrections")
     with EmbeddedBroker({"other": 1, **{f"murmura.{name}": 1 for name in there}}) as broker:
         job = write_job(tmp_path, desk_base, kafka={"bootstrap_servers": broker.bootstrap, "fetch_max_wait_ms": 5})
         (said,) = refusals(job, tmp_path / "work")
-    assert said.endswith(f"kafka: topic murmura.{missing} is not there; `murmura topics --create` makes ours")
+    assert f"kafka: {missing} not on " in said
+    assert "`murmura topics --create` makes ours" in said
 
 
 def test_what_is_to_be_ingested_is_counted_and_the_old_data_is_read_all_the_same(desk_base, tmp_path):
