@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..schemas.manifest import ModelManifest, TaskKind, TaskSpec, Thresholds
+from .errors import Retry as Retry  # noqa: PLC0414 - handed on
 from .errors import SetupError
 from .long_texts import Windows
 from .routing import Rule
@@ -151,6 +152,8 @@ class Agent:
     thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
     windows: Windows | None = None
     """How texts are read that are longer than the model's limit; None: their beginning is answered, and `truncated` says so."""
+    retry_on: tuple[type[Exception], ...] = ()
+    """Errors of `decide` after which a record is tried again, as after `Retry`; any other makes it a dead letter."""
     ordering: Literal["none"] = "none"
     routing: tuple[Rule, ...] = ()
     """By the settings: where a request goes on to, by the outputs that were decided on."""
@@ -186,6 +189,7 @@ def agent(
     output: str | None = None,
     name: str | None = None,
     thresholds: Mapping[str, float] | None = None,
+    retry_on: Iterable[type[Exception]] = (),
 ) -> Callable[[Decide], Agent]:
     """Make an agent of a function `(request, prediction) -> decision`.
 
@@ -200,6 +204,7 @@ def agent(
             tasks=None if tasks is None else _several("tasks", tasks),
             output=output,
             decide=decide,
+            retry_on=tuple(retry_on),
             thresholds={task: Thresholds(accept=score, label=score) for task, score in (thresholds or {}).items()},
         )
 
@@ -231,6 +236,8 @@ class Handler(ABC):
     """What checks `agents.NAME.options` of the settings; None: it has no options."""
     options: Any = None
     """The checked options, an instance of `options_model`; there before `configure` is called."""
+    retry_on: tuple[type[Exception], ...] = ()
+    """Errors of `handle` after which a record is tried again, as after `Retry`."""
     ordering: Literal["none", "key"] = "none"
     timeout_s: float = 60.0
     """A record that `handle` has not finished by then is a dead letter; `agents.NAME.timeout_s` sets it. While `handle`

@@ -36,6 +36,7 @@ from .model_slot import ModelSlot
 from .model_store import ModelStore
 from .publisher import Publisher, producer_factory
 from .release_watcher import ReleaseWatcher
+from .retrying import Retrying
 from .reviews import Reviews
 from .routes import all_topics, check_handlers, make_routes
 from .serving_events import Pauses, ServingEvents
@@ -98,6 +99,7 @@ class Parts:
             self.source.commit_for_ever(settings.commit_interval_ms / 1000),
             self.dispatcher.run(),
             self.dispatcher.suspending.run(),
+            self.dispatcher.retrying.run(),
             _watch(self.health, self.dispatcher, self.source, self.publisher),
             self.depth.run(),
             *watching,
@@ -137,6 +139,7 @@ async def assemble(
         dead_letters=settings.dead_letters,
         make_letter=partial(dead_letter, app=settings.app, spring_group=settings.spring_group),
         suspending=Suspending.configured(routes, handlers, settings),
+        retrying=Retrying.configured(everyone, settings, partitions),
         gate=DeadLetterGate(
             settings.dead_letters, give_up_s=settings.deadletters.give_up_s, on_attempt=publisher.forget
         ),
@@ -165,9 +168,10 @@ async def assemble(
         handler.started(Context(settings, metrics, engine, names, partitions, restore, tuple(agents)))
     topics = (*routes, *(topic for handler in handlers for topic in handler.topics))
     broker = make_broker(settings.kafka)
+    read = (*topics, *dispatcher.retrying.topics)
     source = Source(
         broker,
-        topics,
+        read,
         dispatcher,
         tracker,
         metrics,
@@ -177,8 +181,8 @@ async def assemble(
         give_up_s=settings.health.give_up_s,
     )
     await _look_at_offsets(source, partitions, topics, settings)
-    readings = source.readings()
-    _watch_source(metrics, readings, tracker, topics)
+    readings = source.readings(retries=dispatcher.retrying.topics)
+    _watch_source(metrics, readings, tracker, topics, dispatcher.retrying)
     depth = DeadLetterDepth(settings.kafka, settings.dead_letters, partitions[settings.dead_letters])
     metrics.watch(letters=depth.records, letters_age=depth.age_s)
     events = _events(settings, partitions, stack, clock)
@@ -203,7 +207,11 @@ async def _look_at_offsets(
 
 
 def _watch_source(
-    metrics: Metrics, readings: SourceReadings, tracker: Tracker[TopicPartition], topics: Sequence[str]
+    metrics: Metrics,
+    readings: SourceReadings,
+    tracker: Tracker[TopicPartition],
+    topics: Sequence[str],
+    retrying: Retrying,
 ) -> None:
     metrics.expect_topics(topics)
     metrics.watch(
@@ -213,6 +221,9 @@ def _watch_source(
         lag=readings.lag,
         oldest_unfinished=readings.oldest_unfinished,
         since_fetch=readings.since_fetch,
+        retries_behind=readings.retries,
+        retries_in_memory=retrying.in_memory,
+        retries_overdue=retrying.overdue_s,
     )
 
 

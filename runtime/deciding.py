@@ -12,6 +12,7 @@ from .logs import get_logger
 from .outbox import Outbox
 from .outcome import Outcome, Outgoing
 from .results import Answer, answer
+from .retrying import Retrying
 from .reviews import Reviews
 from .routes import BoundAgent
 from .suspending import Suspending
@@ -36,6 +37,7 @@ class Deciding:
         aligned: Callable[[], frozenset[tuple[str, str]]],
         reviews: Reviews | None,
         suspending: Suspending,
+        retrying: Retrying,
     ) -> None:
         """`aligned` returns the pairs (topic of requests, topic of results) where results keep the partition number now."""
         self._outbox = outbox
@@ -45,6 +47,7 @@ class Deciding:
         """Asked once for a batch."""
         self._reviews = reviews
         self._suspending = suspending
+        self._retrying = retrying
 
     def outcome(self, entries: list[Entry]) -> tuple[Outcome, int]:
         """Return what is to be sent for a batch, all of one model, and how many records were not answered: Closed, or held."""
@@ -94,10 +97,13 @@ class Deciding:
         try:
             messages, has_result = self._answer(delivery, entry, bound, tasks, model, now)
         except RecordError as error:
+            if self._retrying.asks(name, cause := error.__cause__):
+                return self._try_again(outcome, delivery, name, cause)
             why = place_of(error.__cause__ or error)
             log.error("an agent failed", agent=name, said=str(error), why=why, **coordinates(delivery.record))
             kept = self._suspending.failed(delivery, name, error)
             if kept is None:
+                outcome.made[id(delivery.record)] = delivery.attempts
                 self._outbox.dead_letter(outcome, delivery.record, error, name, delivery.span)
             return bool(kept)
         if name in self._suspending.unclean:
@@ -109,6 +115,17 @@ class Deciding:
         ends = outcome.answered if has_result else outcome.silent
         ends.setdefault((name, request.topic), []).append(record)
         return False
+
+    def _try_again(self, outcome: Outcome, delivery: Delivery, name: str, cause: BaseException | None) -> bool:
+        """Let an agent's part wait for another attempt; True when that is all there is to the delivery."""
+        self._suspending.has_asked_again(delivery)
+        try:
+            return self._retrying.try_again(outcome, delivery, name, cause)
+        except RecordError as error:
+            log.error("an agent has had its last attempt", agent=name, said=str(error), **coordinates(delivery.record))
+            outcome.made[id(delivery.record)] = delivery.attempts
+            self._outbox.dead_letter(outcome, delivery.record, error, name, delivery.span)
+            return False
 
     def _fail_all(self, outcome: Outcome, delivery: Delivery, error: RecordError) -> bool:
         """Add the dead letter of a record on which the model failed; True when it is held instead."""

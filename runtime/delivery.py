@@ -50,6 +50,11 @@ class Delivery:
         self.span: Span | None = None
         """Where the record is traced."""
 
+    @property
+    def attempts(self) -> int:
+        """Made at the record, this one among them."""
+        return self.attempt.number
+
     def settle(self, route: Route) -> None:
         """Say who answers what: all agents their own tasks, or those that a request or a retry names.
 
@@ -99,6 +104,7 @@ class Rejected:
     Reason and message stand here instead of the error, which would keep the frames alive that it was raised in.
     """
 
+    attempts = 1
     __slots__ = ("bytes", "message", "progress", "reason", "record", "request")
 
     def __init__(

@@ -26,6 +26,8 @@ from .intake import Batches, Full, Intake, Queue, unreadable
 from .logs import get_logger
 from .outbox import Outbox, PublisherLike
 from .outcome import Outcome
+from .readmission import Readmission
+from .retrying import Retrying
 from .reviews import Reviews
 from .routes import Route
 from .suspending import Suspending
@@ -59,6 +61,7 @@ class Dispatcher:
         make_letter: MakeLetter = dead_letter,
         gate: DeadLetterGate | None = None,
         suspending: Suspending | None = None,
+        retrying: Retrying | None = None,
         max_value_bytes: int,
         max_hops: int | None = None,
         fields: Mapping[str, FieldPaths] | None = None,
@@ -74,15 +77,13 @@ class Dispatcher:
 
         `queue_budgets`: token budgets of waiting texts from which on a partition is full.
         """
-        bounds = bounds or Bounds()
-        self._tracing = tracing
-        self._engine = engine
-        self._tracker = tracker
-        self._metrics = metrics
-        self._routes = routes
-        self._chunk_rows = chunk_rows
+        bounds, self._tracing = bounds or Bounds(), tracing
+        self._engine, self._tracker, self._metrics = engine, tracker, metrics
+        self._wake, self._idle, self._busy = asyncio.Event(), asyncio.Event(), 0
+        self._idle.set()
+        self._routes, self._chunk_rows = routes, chunk_rows
         self.suspending = suspending or Suspending.configured(routes, handlers)
-        self.suspending.releases = self
+        self.retrying = retrying or Retrying({}, app="", topic=None)
         self.outbox = Outbox(
             publisher,
             metrics,
@@ -90,13 +91,12 @@ class Dispatcher:
             make_letter=make_letter,
             gate=gate,
             suspending=self.suspending,
-            declared_topics=[
-                *self.suspending.declared_topics,
-                *([reviews.topic] if reviews else ()),
-            ],
+            declared_topics=[*self.suspending.declared_topics, *([reviews.topic] if reviews else ())],
             on_done=self._done,
         )
-        self._deciding = Deciding(self.outbox, metrics, aligned=aligned, reviews=reviews, suspending=self.suspending)
+        self._deciding = Deciding(
+            self.outbox, metrics, aligned=aligned, reviews=reviews, suspending=self.suspending, retrying=self.retrying
+        )
         self._under_way = UnderWay(bounds.under_way_bytes)
         self._runners = [
             HandlerRunner(
@@ -109,9 +109,11 @@ class Dispatcher:
                 max_hops=max_hops,
                 tracing=tracing,
                 suspending=self.suspending,
+                retrying=self.retrying,
             )
             for handler in handlers
         ]
+        self._runner_of = {topic: runner for runner in self._runners for topic in runner.handler.topics}
         metrics.expect_dead_letters(self.suspending.agents)
         metrics.watch(suspended=self.suspending.readings)
         self._queue: Queue = Admission(
@@ -122,18 +124,27 @@ class Dispatcher:
             self._queue,
             tracker,
             bounds,
-            runners={topic: runner for runner in self._runners for topic in runner.handler.topics},
+            runners={self.retrying.topic or "": self.retrying, **self._runner_of},
             max_value_bytes=max_value_bytes,
             max_hops=max_hops,
             tracing=tracing,
             fields=fields,
-            blocks=self.suspending.blocks,
+            blocks=lambda partition: self.suspending.blocks(partition) or self.retrying.blocks(partition),
         )
-        self._admitting: set[asyncio.Task[None]] = set()
-        self._wake = asyncio.Event()
-        self._busy = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._readmission = Readmission(
+            self._intake,
+            self._queue,
+            self.outbox,
+            engine,
+            routes=routes,
+            runners=self._runner_of,
+            on_enter=self._enter,
+            on_wake=self._wake.set,
+            on_go_on=self._go_on,
+        )
+        self.suspending.releases = self.retrying.line = self._readmission
+        self.suspending.overflow = self.retrying.overflow if self.retrying.topic else None
+        self._admitting = set[asyncio.Task[None]]()
         self.on_reopened: Callable[[list[TopicPartition]], None] = lambda partitions: None
         """Called with partitions that were full and have room again."""
         self._under_way.on_free = self._freed
@@ -194,9 +205,7 @@ class Dispatcher:
     async def _admit(self, deliveries: list[Delivery]) -> None:
         model, routes = self._engine.model, self._routes
         deliveries = [
-            delivery
-            for delivery in deliveries
-            if delivery.route is routes[delivery.record.topic] or self._reroute(delivery, routes)
+            each for each in deliveries if each.route is routes[each.record.topic] or self._reroute(each, routes)
         ]
         try:
             texts = [delivery.request.text for delivery in deliveries]
@@ -251,18 +260,7 @@ class Dispatcher:
         """Send an outcome; `held` bytes of its records are free when it has left."""
         self.outbox.send(outcome).add_done_callback(lambda task: self._under_way.end(held))
 
-    def admit_again(self, partition: TopicPartition, delivery: Delivery) -> None:
-        self._intake.requeue(partition, delivery, self._engine.model.manifest.limits.max_tokens)
-        self._wake.set()
-
-    def give_up(self, delivery: Delivery, error: RecordError, agent: str) -> None:
-        outcome = Outcome()
-        outcome.works.append(delivery)
-        self.outbox.dead_letter(outcome, delivery.record, error, agent)
-        self._enter(1)
-        self.outbox.send(outcome)
-
-    def go_on(self) -> None:
+    def _go_on(self) -> None:
         self._reopen()
         self._freed()
 
@@ -273,7 +271,7 @@ class Dispatcher:
 
     def reroute(self, routes: Mapping[str, Route]) -> None:
         """Answer with the tasks and thresholds of another model. Exchange it in the engine in the same breath."""
-        self._routes = routes
+        self._routes = self._readmission.routes = routes
 
     def deliver(self, entries: list[Entry]) -> None:
         """Turn a batch of answers into results and send them.
@@ -331,6 +329,7 @@ class Dispatcher:
         self._queue.clear()
         self._intake.clear()
         self.suspending.clear()
+        self.retrying.clear()
         for runner in self._runners:
             runner.clear()
         self._engine.let_go()
@@ -338,6 +337,7 @@ class Dispatcher:
             async with asyncio.timeout(budget_s):
                 await self._idle.wait()
         self.suspending.clear()
+        self.retrying.clear()
         for runner in self._runners:
             runner.end_assignment()
         return not self._busy

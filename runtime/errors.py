@@ -13,6 +13,7 @@ MurmuraError
 │   │   └── PartitionMissing  it names a partition that the topic does not have
 │   ├── TopicRefused      the topic's: it is not there, or takes nothing of ours
 │   └── ProcessRefused    this process's: the broker takes nothing of it
+├── Retry                 raised by an agent: this record is to be tried again later
 └── Closed                asked of something that has stopped
 
 What a failure of Kafka concerns is said by the table in `scopes.py`.
@@ -77,6 +78,17 @@ class RecordError(MurmuraError):
     def __init__(self, reason: DeadLetterReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class Retry(MurmuraError):
+    """Raised by a decision or a handler: what it needs is not there now, so this record is to be tried again later."""
+
+    def __init__(self, after_s: float | None = None, why: str = "") -> None:
+        """`after_s`: the pause; None: as the agent's settings say. `why` goes into logs and dead letters: never a text."""
+        if after_s is not None and not 0 <= after_s < float("inf"):
+            raise ValueError(f"after_s: expected seconds from 0 on, found {after_s!r}")
+        super().__init__(why)
+        self.after_s, self.why = after_s, why
 
 
 class ModelFailed(MurmuraError):

@@ -9,30 +9,24 @@ from typing import Final
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from ..schemas.deadletter import DeadLetterReason as Reason
-from ..schemas.envelope import CE_ID, HOPS, REQUEST_ID, TRACEPARENT
-from ..schemas.ids import default_request_id
 from .agent import Handler, Predicts
 from .bounds import UnderWay, held_bytes
-from .deadletters import Message
-from .delivery import coordinates
 from .errors import Closed, MurmuraError, RecordError, place_of
-from .handler_deadline import handle_in_time
+from .handler_attempts import HandlerAttempts, HandlerRetries, PutOff
 from .logs import get_logger
 from .outbox import Outbox
 from .outcome import Given, Outcome, Outgoing
 from .pulse import Pulse
-from .records import read_headers, read_hops, read_id_in_body
 from .results import hand_on
 from .suspending import Suspending
 from .tracing import Tracing
-from .tracker import Progress
+from .tracker import NotesFinished, Progress
 
 log = get_logger(__name__)
 
 _DOUBT_S: Final = 0.05
-_Waiting = tuple[ConsumerRecord, Progress, int]
-"""With the bytes that it costs while it is held."""
+_Waiting = tuple[ConsumerRecord, NotesFinished, int, int]
+"""With the bytes that it costs while it is held, and the number of the attempt."""
 _Lane = tuple[TopicPartition, bytes | int]
 
 
@@ -68,22 +62,30 @@ class HandlerRunner:
         max_hops: int | None = None,
         tracing: Tracing | None = None,
         suspending: Suspending,
+        retrying: HandlerRetries | None = None,
     ) -> None:
         """`limit`: waiting records from which on a partition is full. `on_enter` counts records that are under way.
 
         `under_way` is shared by all who have records of this process.
         """
         self.handler = handler
-        self._engine = engine
         self._outbox = outbox
         self._under_way = under_way
         self._most, self._limit = most, limit
         self.partition_bytes = under_way.limit
         """What may wait of a partition; it has room again at half of it."""
         self._on_enter = on_enter
-        self._tracing = tracing
         self._suspending = suspending
-        self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
+        self._attempts = HandlerAttempts(
+            handler,
+            engine,
+            suspending=suspending,
+            retrying=retrying,
+            on_enter=on_enter,
+            max_value_bytes=max_value_bytes,
+            max_hops=max_hops,
+            tracing=tracing,
+        )
         self._lanes: dict[_Lane, deque[_Waiting]] = {}
         self._turn: deque[_Lane] = deque()
         self._not_ready: dict[TopicPartition, list[_Lane]] = {}
@@ -120,6 +122,19 @@ class HandlerRunner:
                 self._queue(partition, record, progress, size)
         self.start()
         return left_at
+
+    def requeue(
+        self, partition: TopicPartition, record: ConsumerRecord, progress: NotesFinished, attempts: int
+    ) -> None:
+        """Queue another attempt at a record, which was read of `partition`. It does not wait for others of its key."""
+        size = held_bytes(record)
+        count = self._waiting.setdefault(partition, _Count())
+        count.records += 1
+        count.bytes += size
+        lane = (partition, record.offset)
+        self._lanes.setdefault(lane, deque()).append((record, progress, size, attempts))
+        self._turn.append(lane)
+        self.start()
 
     def is_full(self, partition: TopicPartition) -> bool:
         count = self._waiting.get(partition)
@@ -180,6 +195,7 @@ class HandlerRunner:
         self._not_ready.clear()
         self._waiting.clear()
         self._ready.clear()
+        self._attempts.end_pauses()
 
     def end_assignment(self) -> None:
         """Tell the handler that its partitions are gone; whatever of them is still under way is not sent any more."""
@@ -200,7 +216,7 @@ class HandlerRunner:
                 self._turn.append(lane)
             else:
                 self._not_ready.setdefault(partition, []).append(lane)
-        queue.append((record, progress, size))
+        queue.append((record, progress, size, 1))
 
     def start(self) -> None:
         """Start the next record of each lane that has none under way, while there is room."""
@@ -211,13 +227,13 @@ class HandlerRunner:
 
     def _run(self, lane: _Lane) -> None:
         queue = self._lanes[lane]
-        record, progress, size = queue.popleft()
+        record, progress, size, attempts = queue.popleft()
         count = self._waiting[lane[0]]
         count.records -= 1
         count.bytes -= size
         self._under_way.begin(size)
         self._on_enter(1)
-        task = asyncio.get_running_loop().create_task(self._handle(record, progress, self._assignment))
+        task = asyncio.get_running_loop().create_task(self._handle(record, progress, self._assignment, attempts))
         self._tasks.add(task)
 
         def ended(task: "asyncio.Task[bool]") -> None:
@@ -241,16 +257,20 @@ class HandlerRunner:
             return False
         return task.result()
 
-    async def _handle(self, record: ConsumerRecord, progress: Progress, assignment: int) -> bool:
+    async def _handle(
+        self, record: ConsumerRecord, progress: NotesFinished, assignment: int, attempts: int = 1
+    ) -> bool:
         """Take a record all the way; False when it was given up, and will be delivered again."""
         outcome = Outcome()
-        outcome.works.append(Given(record, progress))
+        outcome.works.append(Given(record, progress, attempts))
         outcome.may_send = partial(self._may_send, assignment)
         name = self.handler.name
         try:
-            published = await self._published_in_the_end(record, outcome)
+            published = await self._attempts.published(record, outcome, lambda: assignment == self._assignment)
         except Closed:
             return self._give_up(record)
+        except PutOff:
+            pass
         except RecordError as error:
             self._outbox.dead_letter(outcome, record, error, name)
             for span in outcome.spans:
@@ -289,57 +309,3 @@ class HandlerRunner:
                 return False
             await asyncio.sleep(_DOUBT_S)
         return assignment > self._void
-
-    async def _published_in_the_end(self, record: ConsumerRecord, outcome: Outcome) -> list[tuple[Message, bool]]:
-        """Return what the handler publishes; it is asked again after a pause while most of its latest records fail."""
-        name, suspending = self.handler.name, self._suspending
-        while True:
-            try:
-                published = await self._published(record, outcome)
-            except RecordError as error:
-                if error.reason is not Reason.AGENT_FAILED or not suspending.handler_failed(name, error):
-                    raise
-                self.handler.given_up(record)
-                self._on_enter(-1)  # it stands still for no fault of this process
-                try:
-                    await suspending.wait(name, suspending.why(name))
-                finally:
-                    self._on_enter(1)
-            else:
-                suspending.handler_answered(name)
-                return published
-
-    async def _published(self, record: ConsumerRecord, outcome: Outcome) -> list[tuple[Message, bool]]:
-        """Return what the handler publishes for a record, and of each message whether it is essential."""
-        try:
-            headers = read_headers(record.headers)
-            hops = read_hops(headers.get(HOPS), self._max_hops)
-        except RecordError:
-            if self._tracing is not None:
-                outcome.trace(self._tracing.begin_refused(record, None))
-            raise
-        request_id = (
-            headers.get(REQUEST_ID) or headers.get(CE_ID) or read_id_in_body(record.value, self._max_value_bytes)
-        )
-        if request_id is None:
-            request_id = default_request_id(record.topic, record.partition, record.offset, record.timestamp)
-        text = headers.get(TRACEPARENT)
-        trace = None if text is None else text.encode()
-        if (
-            self._tracing is not None
-            and not outcome.spans
-            and (span := self._tracing.begin(record, request_id, trace)) is not None
-        ):
-            span.handled_by(self.handler.name)
-            trace = span.traceparent
-            outcome.trace(span)
-        if record.value is not None and len(record.value) > self._max_value_bytes:
-            raise RecordError(Reason.TOO_LARGE, f"the value has {len(record.value)} bytes")
-        try:
-            published = await handle_in_time(self.handler, record, self._engine)
-            return [(hand_on(publish, request_id, hops, trace), publish.essential) for publish in published]
-        except (RecordError, Closed):
-            raise
-        except Exception as error:
-            log.error("a handler failed", agent=self.handler.name, why=place_of(error), **coordinates(record))
-            raise RecordError(Reason.AGENT_FAILED, f"{self.handler.name} raised {type(error).__name__}") from error

@@ -1,6 +1,7 @@
 """Takes what was fetched, until its partition is full: reads it, queues it for its turn, says when there is room again."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
@@ -10,7 +11,6 @@ from .bounds import Bounds, estimated_tokens
 from .delivery import Delivery, Rejected
 from .errors import RecordError
 from .field_paths import FieldPaths
-from .handlers import HandlerRunner
 from .records import read_request
 from .routes import Route
 from .tracing import Tracing
@@ -21,6 +21,19 @@ Full = dict[TopicPartition, int | None]
 """Partitions that are to be paused now. The offset, where there is one, is that of the first record that was not taken:
 fetching has to go on there."""
 Queue = Admission[TopicPartition, Delivery | Rejected]
+
+
+class Runner(Protocol):
+    """Who has a topic's records for itself."""
+
+    partition_bytes: int
+
+    def receive(self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress) -> int | None:
+        """Queue delivered records; returns the offset of the first one that was not taken."""
+        ...
+
+    def is_full(self, partition: TopicPartition) -> bool: ...
+    def has_room(self, partition: TopicPartition) -> bool: ...
 
 
 class Intake:
@@ -39,7 +52,7 @@ class Intake:
         tracker: Tracker[TopicPartition],
         bounds: Bounds,
         *,
-        runners: Mapping[str, HandlerRunner],
+        runners: Mapping[str, Runner],
         max_value_bytes: int,
         max_hops: int | None,
         tracing: Tracing | None,
@@ -102,6 +115,11 @@ class Intake:
         """
         tokens = estimated_tokens(delivery.request.text, max_tokens)
         self._queue.add(delivery.route.topic, partition, [(delivery, tokens, delivery.bytes)])
+
+    def is_at_bound(self, partition: TopicPartition) -> bool:
+        """Say whether no more of a partition is delivered before something of it is committed."""
+        progress = self._tracker.known(partition)
+        return progress is not None and progress.uncommitted >= self._bounds.uncommitted
 
     def reopened(self) -> list[TopicPartition]:
         """Return the partitions that were full and have room again; each is told once."""

@@ -58,8 +58,7 @@ class Outbox:
         on_done: Callable[[int], None],
     ) -> None:
         """`on_done` is told how many records have left, finished or not; a negative number has come back."""
-        self._publisher = publisher
-        self._metrics = metrics
+        self._publisher, self._metrics = publisher, metrics
         self._dead_letters, self._make_letter = dead_letters, make_letter
         self.gate = gate or DeadLetterGate(dead_letters)
         self._suspending = suspending
@@ -96,7 +95,7 @@ class Outbox:
         """Add the dead letter of a record, or of one agent's part in it; its span, where it has one, says so too."""
         if span is not None:
             span.failed(error.reason)
-        outcome.add(self._letter(record, error, agent))
+        outcome.add(self._letter(record, error, agent, outcome.attempts(record)))
 
     def send(self, outcome: Outcome) -> "asyncio.Task[bool]":
         """Send an outcome in the background; the task returns whether its records are finished, once they have left."""
@@ -323,11 +322,12 @@ class Outbox:
         if not outcome.take_back(record, agent):
             return None
         outcome.fail(record, error)
-        return self._letter(record, error, agent)
+        return self._letter(record, error, agent, outcome.attempts(record))
 
-    def _letter(self, record: ConsumerRecord, error: RecordError, agent: str | None) -> Outgoing:
+    def _letter(self, record: ConsumerRecord, error: RecordError, agent: str | None, attempts: int) -> Outgoing:
         self._metrics.dead_letter(agent, record.topic, error.reason)
-        return Outgoing(self._make_letter(record, error, self._dead_letters, agent=agent), record, agent)
+        make = self._make_letter
+        return Outgoing(make(record, error, self._dead_letters, agent=agent, attempts=attempts), record, agent)
 
     def _count(self, outcome: Outcome) -> None:
         now_ms = time.time() * 1000

@@ -18,6 +18,9 @@ class Work(Protocol):
     def record(self) -> ConsumerRecord: ...
     @property
     def progress(self) -> NotesFinished: ...
+    @property
+    def attempts(self) -> int:
+        """Made at it, this one among them."""
 
 
 class Given(NamedTuple):
@@ -25,6 +28,7 @@ class Given(NamedTuple):
 
     record: ConsumerRecord
     progress: NotesFinished
+    attempts: int = 1
 
 
 class Outgoing(NamedTuple):
@@ -48,10 +52,12 @@ class Outgoing(NamedTuple):
 class Outcome:
     """Filled, then given to the outbox."""
 
-    __slots__ = ("_replaced", "answered", "may_send", "sending", "silent", "spans", "works")
+    __slots__ = ("_replaced", "answered", "made", "may_send", "sending", "silent", "spans", "works")
 
     def __init__(self) -> None:
         self.sending: list[Outgoing] = []
+        self.made: dict[int, int] = {}
+        """Attempts by the identity of a record that is not among `works` yet."""
         self.works: list[Work] = []
         self.answered: dict[tuple[str, str], list[ConsumerRecord]] = {}
         """(agent, topic) to the records that it answered."""
@@ -89,6 +95,11 @@ class Outcome:
                 if key[0] == agent:
                     counted[key] = [other for other in records if other is not record]
         return True
+
+    def attempts(self, record: ConsumerRecord) -> int:
+        """Return how many attempts have been made at a record; 1 where nothing says more."""
+        known = (work.attempts for work in self.works if work.record is record)
+        return self.made.get(id(record)) or next(known, 1)
 
     def fail(self, record: ConsumerRecord, error: RecordError) -> None:
         """Mark the span of a record, if it has one, as one that ended with a dead letter."""

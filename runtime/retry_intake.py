@@ -5,13 +5,13 @@ first one may pause the partition.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from .errors import RecordError
-from .retry_policy import wake_time
+from .retry_policy import STEPS_S, wake_time
 from .retry_records import Retry, read_retry
 from .tracker import Progress
 
@@ -43,10 +43,14 @@ class RetryIntake:
     - records of other apps are finished at once: each app's group reads all of the topic.
     """
 
-    def __init__(self, app: str) -> None:
-        self._app = app
+    def __init__(self, app: str, steps_s: Sequence[float] = STEPS_S) -> None:
+        self._app, self._steps_s = app, steps_s
         self._queues: dict[TopicPartition, deque[Waiting]] = {}
         self._paused: set[TopicPartition] = set()
+
+    def holds(self, partition: TopicPartition) -> bool:
+        """Return whether anything of a partition waits."""
+        return bool(self._queues.get(partition))
 
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
@@ -68,16 +72,18 @@ class RetryIntake:
             if retry.app != self._app:
                 progress.finish(record.offset)
                 continue
-            wake = wake_time(partition.partition, record.timestamp / 1000, retry.not_before)
+            wake = wake_time(partition.partition, record.timestamp / 1000, retry.not_before, self._steps_s)
             queue.append(Waiting(record, progress, retry, wake))
         if queue:
             self._paused.add(partition)
         return bool(queue), unusable
 
-    def take_due(self, now: float, most: int) -> list[Waiting]:
-        """Return up to `most` records that are due, of each partition in order, of all partitions in turn."""
+    def take_due(
+        self, now: float, most: int, has_room: Callable[[TopicPartition], bool] = lambda partition: True
+    ) -> list[Waiting]:
+        """Return up to `most` records that are due, of each partition in order, of all partitions with room in turn."""
         due: list[Waiting] = []
-        ready = [queue for queue in self._queues.values() if queue]
+        ready = [queue for partition, queue in self._queues.items() if queue and has_room(partition)]
         while ready and len(due) < most:
             ready = [queue for queue in ready if queue and queue[0].wake <= now]
             due.extend(queue.popleft() for queue in ready[: most - len(due)])

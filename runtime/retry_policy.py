@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -52,21 +52,21 @@ class RetryPolicy:
         return min(grown, self.longest_pause_s)
 
 
-def choose_step(pause_s: float) -> int:
+def choose_step(pause_s: float, steps_s: Sequence[float] = STEPS_S) -> int:
     """Return the partition of the topic of retries in which a record waits: the longest step that is not too long.
 
     What is left of a pause when the step is over is waited for in another round, or in memory.
     """
-    return max((step for step, length_s in enumerate(STEPS_S) if length_s <= pause_s), default=0)
+    return max((step for step, length_s in enumerate(steps_s) if length_s <= pause_s), default=0)
 
 
-def wake_time(step: int, written: float, not_before: float) -> float:
+def wake_time(step: int, written: float, not_before: float, steps_s: Sequence[float] = STEPS_S) -> float:
     """Return when the record at the head of a step is looked at, in the unit and origin of `written` and `not_before`.
 
     A record written with `choose_step` is not due before its step is over, so that within a partition these times only
     grow. One that is due earlier (sent again by a person) is looked at as soon as nothing before it waits.
     """
-    return min(written + STEPS_S[min(step, len(STEPS_S) - 1)], not_before)
+    return min(written + steps_s[min(step, len(steps_s) - 1)], not_before)
 
 
 class DelayQueue(Generic[Item]):

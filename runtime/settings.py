@@ -25,6 +25,7 @@ from .settings_kafka import (
     Section,
     SecuritySettings,
 )
+from .settings_retries import AgentRetrySettings, RetrySettings
 
 __all__ = [
     "AgentSettings",
@@ -139,6 +140,8 @@ class AgentSettings(Section):
     """Before a suspended agent is first tried again; doubled each time, up to a minute. Default: 1."""
     give_up_s: Seconds | None = None
     """Suspended for so long, its waiting records become dead letters. Default: they wait for as long as it takes."""
+    retries: AgentRetrySettings = AgentRetrySettings()
+    """Where it asks for another attempt."""
     long_texts: Literal["cut", "windows"] | None = None
     """Texts longer than the model's limit: their beginning is answered, or all of it in overlapping windows. All agents of a
     topic share what is read. Default: as the agent declares, which is `cut`."""
@@ -257,6 +260,7 @@ class Settings(Section):
     reviews: ReviewSettings = ReviewSettings()
     tracing: TracingSettings = TracingSettings()
     deadletters: DeadLetterSettings = DeadLetterSettings()
+    retries: RetrySettings = RetrySettings()
     http: HostPort = "127.0.0.1:9464"
     """HOST:PORT of health and metrics; port 0 takes a free one."""
     health: HealthSettings = HealthSettings()
@@ -332,3 +336,7 @@ class Settings(Section):
     @property
     def dead_letters(self) -> str:
         return f"{self.prefix}.deadletters"
+
+    @property
+    def retry_topic(self) -> str:
+        return f"{self.prefix}.retries"

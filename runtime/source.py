@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
@@ -340,9 +340,10 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             self._faults.look(stamps, self._paused)
             self._faults.check_alive(consumer)
 
-    def readings(self) -> SourceReadings:
-        """Return what metrics read."""
-        return SourceReadings(lambda: self._subscriber.consumer, self._tracker, self._faults.times, self._paused)
+    def readings(self, retries: Collection[str] = ()) -> SourceReadings:
+        """Return what metrics read; `retries`: topics whose records wait on purpose, which is no lag."""
+        times, paused = self._faults.times, self._paused
+        return SourceReadings(lambda: self._subscriber.consumer, self._tracker, times, paused, retries)
 
 
 def _place_of(partition: TopicPartition) -> dict[str, object]:

@@ -22,12 +22,22 @@ class SourceReadings:
         tracker: Tracker[TopicPartition],
         times: FetchTimes[TopicPartition],
         paused: Collection[TopicPartition],
+        retries: Collection[str] = (),
     ) -> None:
+        """`retries`: topics whose records wait on purpose: neither lag nor age counts them."""
+        self._retries = retries
         self._consumer, self._tracker, self._times, self._paused = consumer, tracker, times, paused
 
     def _assignment(self) -> set[TopicPartition]:
         consumer = self._consumer()
         return set(consumer.assignment()) if consumer is not None else set()
+
+    def _of_retries(self) -> set[TopicPartition]:
+        return {partition for partition in self._assignment() if partition.topic in self._retries}
+
+    def retries(self) -> ByPartition:
+        """Return by partition of the topic of retries the records that are not finished."""
+        return self._behind(self._of_retries())
 
     def known_partitions(self, topic: str) -> int | None:
         """Return how many partitions the consumer takes a topic to have; None while it knows nothing of it."""
@@ -46,8 +56,11 @@ class SourceReadings:
 
         The end is that of the last finished transaction: what lies behind it is not to be read yet.
         """
+        return self._behind(self._assignment() - self._of_retries())
+
+    def _behind(self, partitions: set[TopicPartition]) -> ByPartition:
         lag: ByPartition = {}
-        for partition in self._assignment():
+        for partition in partitions:
             progress, end = self._tracker.known(partition), self._consumer().last_stable_offset(partition)
             if progress is not None and progress.committable is not None and end is not None and end >= 0:
                 lag[_labels(partition)] = max(end - progress.committable, 0)
@@ -56,7 +69,8 @@ class SourceReadings:
     def oldest_unfinished(self) -> ByPartition:
         """Return the seconds since the oldest unfinished record was fetched; 0 when all are finished."""
         now = time.monotonic()
-        known = {partition: self._tracker.known(partition) for partition in self._assignment()}
+        asked = self._assignment() - self._of_retries()
+        known = {partition: self._tracker.known(partition) for partition in asked}
         return {_labels(p): progress.oldest_s(now) for p, progress in known.items() if progress is not None}
 
     def since_fetch(self) -> ByPartition:

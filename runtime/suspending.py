@@ -159,6 +159,11 @@ class Suspending:
                 self._agents[agent].settle([held])
                 self._end_probe(agent, probe, "")
 
+    def has_asked_again(self, delivery: Delivery) -> None:
+        """Note that an agent asked for another attempt: for a probe of it, that is an answer."""
+        if self._probes:
+            self.finished(delivery)
+
     @property
     def is_probing(self) -> bool:
         return bool(self._probes)

@@ -96,24 +96,26 @@ class Metrics:
         self._assigned = gauge("murmura_assigned_partitions")
         self._paused = gauge("murmura_paused_partitions")
         self._breaker = gauge("murmura_breaker_open")
+        self._retries_in_memory = gauge("murmura_retries_in_memory")
+        self._retries_overdue = gauge("murmura_retries_overdue_seconds")
         self._model_info = gauge("murmura_model_info")
         self._live_accuracy = gauge("murmura_live_accuracy")
         self._live: dict[str, OrderedDict[str, None]] = {}
         self._conversations = gauge("murmura_conversations")
         gauge("murmura_device_busy_ratio").set_function(self.use.busy_ratio)
         gauge("murmura_host_seconds_per_record").set_function(self.use.host_seconds_per_record)
-        self._lag, self._oldest, self._since_fetch = (
+        self._lag, self._oldest, self._since_fetch, self._suspended, self._retries_behind = by_labels = tuple(
             _Readings(table[name])
             for name in (
                 "murmura_consumer_lag_records",
                 "murmura_oldest_unfinished_seconds",
                 "murmura_seconds_since_fetch",
+                "murmura_suspended_agents",
+                "murmura_retries_behind_records",
             )
         )
-        for readings in (self._lag, self._oldest, self._since_fetch):
+        for readings in by_labels:
             self.registry.register(readings)
-        self._suspended = _Readings(table["murmura_suspended_agents"])
-        self.registry.register(self._suspended)
         self._letters = _Readings(table["murmura_dead_letter_topic_records"])
         self._letters_age = _Readings(table["murmura_dead_letter_topic_age_seconds"])
         self.registry.register(self._letters)
@@ -229,6 +231,9 @@ class Metrics:
         oldest_unfinished: Readings | None = None,
         since_fetch: Readings | None = None,
         suspended: Readings | None = None,
+        retries_behind: Readings | None = None,
+        retries_in_memory: Callable[[], float] | None = None,
+        retries_overdue: Callable[[], float] | None = None,
         letters: Readings | None = None,
         letters_age: Readings | None = None,
     ) -> None:
@@ -238,6 +243,8 @@ class Metrics:
             (self._assigned, assigned),
             (self._paused, paused),
             (self._breaker, device_fails),
+            (self._retries_in_memory, retries_in_memory),
+            (self._retries_overdue, retries_overdue),
         ):
             if read is not None:
                 gauge.set_function(read)
@@ -246,6 +253,7 @@ class Metrics:
             (self._oldest, oldest_unfinished),
             (self._since_fetch, since_fetch),
             (self._suspended, suspended),
+            (self._retries_behind, retries_behind),
             (self._letters, letters),
             (self._letters_age, letters_age),
         ):

@@ -113,6 +113,8 @@ CASES = [
     Case("MurmuraStuck", {LAG: "0x20"}, 15, False),
     Case("MurmuraStuck", {LAG: "7x20", f'murmura_suspended_agents{{agent="a",{ONE}}}': "1x20"}, 15, False),
     Case("MurmuraStuck", {LAG: "7x20", f'murmura_suspended_agents{{agent="a",{ONE}}}': "0x20"}, 15, True),
+    Case("MurmuraRetriesOverdue", {f"murmura_retries_overdue_seconds{{{ONE}}}": "700x60"}, 5, True),
+    Case("MurmuraRetriesOverdue", {f"murmura_retries_overdue_seconds{{{ONE}}}": "500x60"}, 5, False),
     Case("MurmuraAgentSuspended", {f'murmura_suspended_agents{{agent="a",{ONE}}}': "1x60"}, 45, True),
     Case("MurmuraAgentSuspended", {f'murmura_suspended_agents{{agent="a",{ONE}}}': "0x60"}, 45, False),
     # One is stuck while another works.

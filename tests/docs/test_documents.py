@@ -17,6 +17,7 @@ from murmura.runtime.agent import Handler
 from murmura.runtime.discovery import AGENTS, find_agents
 from murmura.runtime.routing import Rule
 from murmura.runtime.settings import AgentSettings, InputSettings, Settings
+from murmura.runtime.settings_retries import AgentRetrySettings
 from murmura.runtime.settings_sources import load
 from murmura.runtime.telemetry import METRICS
 from murmura.schemas.deadletter import BYTES, CUT, SHA256, DeadLetter, DeadLetterReason
@@ -62,7 +63,8 @@ def settings_of(model: type[BaseModel], section: str = "") -> Iterator[tuple[str
 
 def test_every_setting_stands_in_the_documents_with_its_default():
     written = {cells[0]: cells[1] for cells in rows("configuration.md") if cells[0] != "setting"}
-    agents = {f"agents.NAME.{name}": "" for name in AgentSettings.model_fields}
+    agents = {f"agents.NAME.{name}": "" for name in AgentSettings.model_fields if name != "retries"}
+    agents |= dict(settings_of(AgentRetrySettings, "agents.NAME.retries."))
     options = {
         name: shown
         for agent in find_agents([point.name for point in entry_points(group=AGENTS)])

@@ -30,6 +30,9 @@ CONTRACT = {
     ("murmura_paused_partitions", "gauge", ()),
     ("murmura_breaker_open", "gauge", ()),
     ("murmura_suspended_agents", "gauge", ("agent",)),
+    ("murmura_retries_in_memory", "gauge", ()),
+    ("murmura_retries_behind_records", "gauge", ("topic", "partition")),
+    ("murmura_retries_overdue_seconds", "gauge", ()),
     ("murmura_commits_total", "counter", ("outcome",)),
     ("murmura_send_retries_total", "counter", ()),
     ("murmura_truncated_total", "counter", ("topic",)),
@@ -61,7 +64,7 @@ def used_metrics() -> Metrics:
     metrics.expired("tickets", 3)
     by_partition = {("tickets", "2"): 1.5}
     metrics.watch(oldest_unfinished=lambda: by_partition, since_fetch=lambda: by_partition)
-    metrics.watch(suspended=lambda: {("router",): 1.0})
+    metrics.watch(suspended=lambda: {("router",): 1.0}, retries_behind=lambda: {("murmura.retries", "0"): 2.0})
     metrics.truncated("tickets")
     metrics.swap("swapped")
     metrics.feedback("classification", "intent", "3", "correction")
