@@ -15,6 +15,7 @@ from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
     IllegalSaslStateError,
+    IncompatibleBrokerVersion,
     KafkaError,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
@@ -213,11 +214,11 @@ async def _mechanisms(kafka: KafkaSettings, server: Server, *, tls: bool) -> lis
             f"the broker at {server} shows a certificate that is not trusted here ({error.verify_message}): "
             "name its authority's file with kafka.security.cafile, and the broker as its certificate does"
         ) from None
+    except (NotImplementedError, IncompatibleBrokerVersion):
+        return None  # a broker that knows no logins
     except _UNANSWERED as error:
         await _compare_tls(kafka, server, tls=tls)
         raise error from None
-    except NotImplementedError:
-        return None
     return [] if answer.error_code == IllegalSaslStateError.errno else list(answer.enabled_mechanisms)
 
 

@@ -1,7 +1,7 @@
 """`murmura doctor`."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,7 +32,7 @@ def doctor(
 ) -> None:
     """Say what stands in the way of serving, and what to do.
 
-    Looks at what is installed, the settings, the model and its device, the agents, the broker and the topics.
+    Looks at what is installed, the settings, the model and its device, the agents, the broker, the topics and the rights on them.
 
     Ends with code 1 when something is wrong.
 
@@ -140,9 +140,36 @@ def _broker(settings: "Settings", names: list[str]) -> Iterator[Finding]:
     missing = sorted(wanted_topics(settings, names).keys() - there.keys())
     if missing:
         command = " ".join(["murmura topics --create", *names])
-        yield Finding("topics", False, f"missing: {', '.join(missing)}; make them with `{command}`")
+        yield Finding(
+            "topics",
+            False,
+            f"missing: {', '.join(missing)}; make them with `{command}`, before an upgrade too: first the topics, "
+            "then the processes",
+        )
     else:
         yield Finding("topics", True, "all there")
+    yield from _permissions(settings, names, there)
+
+
+def _permissions(settings: "Settings", names: list[str], present: "Mapping[str, int]") -> Iterator[Finding]:
+    """Without what serving needs, it fails; what only other commands need may be another user's."""
+    from .discovery import find_agents
+    from .permissions import lacking, needs
+    from .routes import configured_by
+
+    wanted = needs(settings, configured_by(settings, find_agents(names, settings.prefix)))
+    try:
+        missing = asyncio.run(lacking(settings.kafka, wanted, present))
+    except NotImplementedError:
+        yield Finding("rights", None, "this broker does not say what a user may do")
+        return
+    for command in dict.fromkeys(need.command for need in wanted):
+        absent = [need for need in missing if need.command == command]
+        if not absent:
+            yield Finding("rights", True, f"{command:<8} has all that it needs on what is there")
+        for need in absent:
+            serves = False if command == "serve" else None
+            yield Finding("rights", serves, f"{command:<8} lacks {need.operation:<8} on {need.kind} {need.name}")
 
 
 def _version(distribution: str) -> str | None:

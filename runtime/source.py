@@ -299,7 +299,8 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         """Go on where a log begins that does not have the position."""
         epoch = self._tracker.epoch
         found = await self.starts.after(self._consumer, partition, position)
-        if epoch != self._tracker.epoch or position_now(self._consumer, partition) != position:
+        has_moved = epoch != self._tracker.epoch or position_now(self._consumer, partition) != position
+        if has_moved or found.cause == "lagging_replica":
             return
         self._consumer.seek(partition, found.offset)
         if found.cause == "new_log":
@@ -308,9 +309,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             self._positions[partition] = found.offset
             self._tracker.progress(partition).follow(found.offset)
             self._metrics.expired(partition.topic, found.offset - position)
-            log.error(
-                "records were deleted before they were read", records=found.offset - position, **_place_of(partition)
-            )
+            log.error("records were deleted unread", records=found.offset - position, **_place_of(partition))
 
     def _begin_new_log(self, partition: TopicPartition, offset: int) -> None:
         """Answer from here on, whatever the offsets say: the topic was made again, or its log was cut."""

@@ -18,11 +18,11 @@ class Found(NamedTuple):
     """Where to go on after a position that the log does not have.
 
     `deleted`: retention has taken what was not read, up to this offset. `new_log`: the topic was made again or truncated, and
-    what stands in it has not been read.
+    what stands in it has not been read. `lagging_replica`: the leader has the position; fetch it again.
     """
 
     offset: int
-    cause: Literal["deleted", "new_log"]
+    cause: Literal["deleted", "new_log", "lagging_replica"]
 
 
 class StartPositions:
@@ -71,4 +71,11 @@ class StartPositions:
     async def after(self, consumer: Any, partition: TopicPartition, position: int) -> Found:
         """Return where to go on after `position`, which the broker has refused as out of range."""
         beginning: int = (await consumer.beginning_offsets([partition]))[partition]
-        return Found(beginning, "deleted" if position < beginning else "new_log")
+        if position < beginning:
+            return Found(beginning, "deleted")
+        if self._kafka.client_rack is not None:
+            # A follower may lag behind the leader, which alone answers here.
+            end: int = (await consumer.end_offsets([partition]))[partition]
+            if position <= end:
+                return Found(position, "lagging_replica")
+        return Found(beginning, "new_log")

@@ -30,13 +30,13 @@ async def partitions(kafka: KafkaSettings, timeout_s: float | None = None) -> di
 
     Raises SetupError when nobody answers within `timeout_s` (default: `kafka.start_timeout_s`).
     """
-    async with _admin(kafka, timeout_s or kafka.start_timeout_s) as admin:
+    async with connected(kafka, timeout_s or kafka.start_timeout_s) as admin:
         return _counts(await admin.describe_topics())
 
 
 async def is_mock(kafka: KafkaSettings) -> bool:
     """Say whether it is librdkafka's mock cluster (`embedded`), which takes transactions for plain sends."""
-    async with _admin(kafka, kafka.start_timeout_s) as admin:
+    async with connected(kafka, kafka.start_timeout_s) as admin:
         return str((await admin.describe_cluster()).get("cluster_id", "")).startswith("mockCluster")
 
 
@@ -45,7 +45,7 @@ async def require(kafka: KafkaSettings, topics: Iterable[str], advice: str = ADV
 
     The error tells a topic that is not there, which `advice` helps against, from one that this user may not see.
     """
-    async with _admin(kafka, kafka.start_timeout_s) as admin:
+    async with connected(kafka, kafka.start_timeout_s) as admin:
         counts = _counts(await admin.describe_topics())
         absent = sorted(set(topics) - counts.keys())
         hidden = [topic for topic in absent if await _is_hidden(admin, topic)]
@@ -70,7 +70,7 @@ async def create(
     has as many replicas as there are brokers, at most three. Returns when the broker lists them all.
     """
     timeout_s = timeout_s or kafka.start_timeout_s
-    async with _admin(kafka, timeout_s) as admin:
+    async with connected(kafka, timeout_s) as admin:
         there = _counts(await admin.describe_topics())
         missing = {name: topic for name, topic in topics.items() if name not in there}
         if missing:
@@ -101,7 +101,7 @@ def _counts(described: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 
 @asynccontextmanager
-async def _admin(kafka: KafkaSettings, timeout_s: float) -> AsyncIterator[AIOKafkaAdminClient]:
+async def connected(kafka: KafkaSettings, timeout_s: float) -> AsyncIterator[AIOKafkaAdminClient]:
     """A connected admin client. Everything within has `timeout_s`; failures become one line."""
     parse_servers(kafka.bootstrap_servers)
     try:

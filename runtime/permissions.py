@@ -1,0 +1,209 @@
+"""Which rights on the broker each command needs, and which of them this user lacks.
+
+The broker is asked for the operations that it allows on a topic or a group. Nothing is read, written or made.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    IncompatibleBrokerVersion,
+    KafkaError,
+    TransactionalIdAuthorizationFailed,
+)
+from aiokafka.protocol.admin import DescribeGroupsResponse_v3
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
+
+from . import topics_admin
+from .agent import Agent, Handler
+from .settings import KafkaSettings, Settings
+
+Operation = Literal["READ", "WRITE", "DESCRIBE"]
+Kind = Literal["topic", "group", "transactional id"]
+_CODES: Final[Mapping[Operation, int]] = {"READ": 3, "WRITE": 4, "DESCRIBE": 8}
+_GROUP, _TRANSACTION = 0, 1
+_AGAIN_S: Final = 0.2
+_ALL: Final[frozenset[Operation]] = frozenset(_CODES)
+
+
+class Need(NamedTuple):
+    """One right that a command needs."""
+
+    command: str
+    operation: Operation
+    kind: Kind
+    name: str
+
+
+def needs(settings: Settings, agents: Sequence[Agent | Handler]) -> list[Need]:
+    """Return what serve, redrive, replay, ingest and the trainer need with these settings and agents."""
+
+    def ours(name: str) -> str:
+        return f"{settings.prefix}.{name}"
+
+    inputs = {topic for agent in agents for topic in agent.topics}
+    outputs = {topic for agent in agents for topic in agent.outputs}
+    letters, retries = settings.dead_letters, ours("retries")
+    written = {*outputs, letters, retries, ours("events")}
+    rights: dict[tuple[str, Operation], set[str]] = {
+        ("serve", "READ"): {*inputs, retries},
+        ("serve", "WRITE"): written | ({ours("reviews")} if settings.reviews.per_minute else set()),
+        ("redrive", "READ"): {letters},
+        ("redrive", "WRITE"): {letters, retries},
+        ("replay", "READ"): inputs | outputs,
+        ("ingest", "READ"): {ours("feedback"), *inputs, *outputs},
+        ("trainer", "READ"): {ours("models")},
+        ("trainer", "WRITE"): {ours("training"), ours("models")},
+    }
+    if settings.model.store is not None:
+        rights["serve", "READ"].add(ours("models"))
+    return [
+        *(Need(command, right, "topic", name) for (command, right), names in rights.items() for name in sorted(names)),
+        Need("serve", "READ", "group", settings.group),
+        Need("redrive", "DESCRIBE", "transactional id", f"{letters}.redrive"),
+    ]
+
+
+async def lacking(kafka: KafkaSettings, wanted: Iterable[Need], present: Iterable[str]) -> list[Need]:
+    """Return those rights that this user does not have; topics that are not `present` are left out.
+
+    Raises SetupError when the broker does not answer, NotImplementedError when it cannot say what it allows.
+    """
+    wanted, present = list(wanted), set(present)
+    async with topics_admin.connected(kafka, kafka.start_timeout_s) as admin:
+        try:
+            allowed = await _allowed(admin, wanted, present)
+        except IncompatibleBrokerVersion as error:
+            raise NotImplementedError(str(error)) from None
+    return [need for need in wanted if need.operation not in allowed.get((need.kind, need.name), _ALL)]
+
+
+async def _allowed(admin: Any, wanted: list[Need], present: set[str]) -> dict[tuple[str, str], frozenset[Operation]]:
+    topics = sorted({need.name for need in wanted if need.kind == "topic"} & present)
+    allowed = {("topic", name): operations for name, operations in (await _on_topics(admin, topics)).items()}
+    for kind, name in {(need.kind, need.name) for need in wanted if need.kind != "topic"}:
+        ask = _on_group if kind == "group" else _on_transactional_id
+        allowed[kind, name] = await ask(admin, name)
+    return allowed
+
+
+async def _on_topics(admin: Any, names: list[str]) -> dict[str, frozenset[Operation]]:
+    if not names:
+        return {}
+    response = await admin._send_request(_MetadataWithRights(names))
+    return {topic["name"]: _operations(topic["operations"]) for topic in response.to_object()["topics"]}
+
+
+async def _on_group(admin: Any, name: str) -> frozenset[Operation]:
+    try:
+        coordinator = await _coordinator(admin, name)
+    except GroupAuthorizationFailedError:
+        return frozenset()
+    response = await admin._send_request(_GroupWithRights(name), coordinator)
+    group = response.to_object()["groups"][0]
+    return frozenset() if group["error_code"] else _operations(group["authorized_operations"])
+
+
+async def _on_transactional_id(admin: Any, name: str) -> frozenset[Operation]:
+    # Taking the id would end a redrive that runs: only whether it may be seen is asked.
+    try:
+        await _coordinator(admin, name, _TRANSACTION)
+    except TransactionalIdAuthorizationFailed:
+        return frozenset()
+    return _ALL
+
+
+async def _coordinator(admin: Any, name: str, kind: int = _GROUP) -> int:
+    """Return its node. A broker that has just been set up has none for some seconds: asked again until there is one."""
+    while True:
+        try:
+            coordinator: int = await admin.find_coordinator(name, kind)
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            await asyncio.sleep(_AGAIN_S)
+        else:
+            return coordinator
+
+
+def _operations(bits: int) -> frozenset[Operation]:
+    return frozenset(operation for operation, code in _CODES.items() if bits >> code & 1)
+
+
+class _MetadataWithRightsResponse(Response):  # type: ignore[misc]
+    API_KEY = 3
+    API_VERSION = 8
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("brokers", Array(("id", Int32), ("host", String("utf-8")), ("port", Int32), ("rack", String("utf-8")))),
+        ("cluster_id", String("utf-8")),
+        ("controller_id", Int32),
+        (
+            "topics",
+            Array(
+                ("error_code", Int16),
+                ("name", String("utf-8")),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    Array(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", Array(Int32)),
+                        ("isr", Array(Int32)),
+                        ("offline_replicas", Array(Int32)),
+                    ),
+                ),
+                ("operations", Int32),
+            ),
+        ),
+        ("cluster_operations", Int32),
+    )
+
+
+class _MetadataWithRights8(RequestStruct):  # type: ignore[misc]
+    API_KEY = 3
+    API_VERSION = 8
+    RESPONSE_TYPE = _MetadataWithRightsResponse
+    SCHEMA = Schema(
+        ("topics", Array(String("utf-8"))),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_cluster_operations", Boolean),
+        ("include_topic_operations", Boolean),
+    )
+
+
+class _MetadataWithRights(Request[_MetadataWithRights8]):  # type: ignore[misc]
+    """Metadata version 8, the first that tells what a user may do; aiokafka has versions up to 5."""
+
+    API_KEY = 3
+
+    def __init__(self, topics: list[str]) -> None:
+        self._topics = topics
+
+    def build(self, request_struct_class: type[_MetadataWithRights8]) -> _MetadataWithRights8:
+        return request_struct_class(self._topics, False, False, True)
+
+
+class _GroupWithRights3(RequestStruct):  # type: ignore[misc]
+    API_KEY = 15
+    API_VERSION = 3
+    RESPONSE_TYPE = DescribeGroupsResponse_v3
+    SCHEMA = Schema(("groups", Array(String("utf-8"))), ("include_operations", Boolean))
+
+
+class _GroupWithRights(Request[_GroupWithRights3]):  # type: ignore[misc]
+    """DescribeGroups version 3; aiokafka's own reads its answer as one of version 2, which lacks the rights."""
+
+    API_KEY = 15
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+
+    def build(self, request_struct_class: type[_GroupWithRights3]) -> _GroupWithRights3:
+        return request_struct_class([self._group], True)

@@ -1,0 +1,70 @@
+"""The rights that a user lacks are named by command, topic and group, without trying them."""
+
+import asyncio
+
+import pytest
+from kafka_topics import create_topics
+from typer.testing import CliRunner
+
+from murmura.runtime import cli, permissions
+from murmura.runtime.agent import Agent
+from murmura.runtime.permissions import Need
+from murmura.runtime.settings import Settings
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+async def desk(guarded_kafka, unique):
+    prefix = unique("desk")
+    kafka = {"bootstrap_servers": guarded_kafka.bootstrap, "group": unique("group")}
+    topics = [f"{prefix}.{name}" for name in ("in", "out", "deadletters", "retries")]
+    await create_topics(guarded_kafka.bootstrap, topics, 1, {})
+    settings = Settings(prefix=prefix, kafka=kafka)
+    agent = Agent("desk", (topics[0],), output=topics[1])
+    return settings, permissions.needs(settings, [agent]), topics
+
+
+async def test_who_may_do_everything_lacks_nothing(desk):
+    settings, wanted, topics = desk
+    assert await permissions.lacking(settings.kafka, wanted, topics) == []
+
+
+async def test_what_is_denied_on_topics_and_groups_is_named(desk, guarded_kafka):
+    settings, wanted, (requests, results, letters, retries) = desk
+    with (
+        guarded_kafka.denied(requests, "read"),
+        guarded_kafka.denied(results, "write"),
+        guarded_kafka.denied(settings.group, "read", kind="group"),
+        guarded_kafka.denied(f"{letters}.redrive", "describe", kind="transactional_id"),
+    ):
+        missing = await permissions.lacking(settings.kafka, wanted, (requests, results, letters, retries))
+    assert set(missing) == {
+        Need("serve", "READ", "topic", requests),
+        Need("replay", "READ", "topic", requests),
+        Need("ingest", "READ", "topic", requests),
+        Need("serve", "WRITE", "topic", results),
+        Need("serve", "READ", "group", settings.group),
+        Need("redrive", "DESCRIBE", "transactional id", f"{letters}.redrive"),
+    }
+
+
+async def test_a_group_that_may_not_even_be_seen_counts_as_not_readable(desk, guarded_kafka):
+    settings, wanted, topics = desk
+    with guarded_kafka.denied(settings.group, "all", kind="group"):
+        missing = await permissions.lacking(settings.kafka, wanted, topics)
+    assert missing == [Need("serve", "READ", "group", settings.group)]
+
+
+def test_doctor_fails_for_what_serving_lacks_and_names_what_others_lack(guarded_kafka, unique, tmp_path):
+    prefix = unique("desk")
+    names = [f"{prefix}.{name}" for name in ("analysis.requests", "training")]
+    asyncio.run(create_topics(guarded_kafka.bootstrap, names, 1, {}))
+    config = tmp_path / "murmura.yaml"
+    config.write_text(f"prefix: {prefix}\nkafka: {{bootstrap_servers: '{guarded_kafka.bootstrap}'}}\n")
+    with guarded_kafka.denied(names[0], "read"), guarded_kafka.denied(names[1], "write"):
+        done = CliRunner().invoke(cli.build(), ["doctor", "--config", str(config)])
+    assert done.exit_code == 1
+    assert f"FAIL rights    serve    lacks READ     on topic {names[0]}" in done.stdout
+    assert f"--   rights    trainer  lacks WRITE    on topic {names[1]}" in done.stdout
+    assert f"{prefix}.retries" in done.stdout

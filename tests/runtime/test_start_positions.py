@@ -1,0 +1,36 @@
+"""A position that a broker refuses is looked up at the leader before it is decided what has become of it."""
+
+import pytest
+from aiokafka.structs import TopicPartition
+
+from murmura.runtime.settings import KafkaSettings
+from murmura.runtime.start_positions import Found, StartPositions
+
+PARTITION = TopicPartition("requests", 0)
+
+
+class Leader:
+    """Holds offsets 10 to 20."""
+
+    async def beginning_offsets(self, partitions):
+        return {PARTITION: 10}
+
+    async def end_offsets(self, partitions):
+        return {PARTITION: 20}
+
+
+@pytest.mark.parametrize(
+    ("rack", "position", "found"),
+    [
+        (None, 5, Found(10, "deleted")),
+        ("a", 5, Found(10, "deleted")),
+        (None, 21, Found(10, "new_log")),
+        ("a", 21, Found(10, "new_log")),
+        (None, 15, Found(10, "new_log")),  # without a rack only the leader answers: its log has begun anew meanwhile
+        ("a", 15, Found(15, "lagging_replica")),
+        ("a", 20, Found(20, "lagging_replica")),
+    ],
+)
+async def test_a_replica_that_lags_behind_its_leader_is_no_new_log(rack, position, found):
+    starts = StartPositions(KafkaSettings(client_rack=rack), "group")
+    assert await starts.after(Leader(), PARTITION, position) == found
