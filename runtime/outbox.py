@@ -345,6 +345,5 @@ def _asks(work: Work, agent: str) -> bool:
 
 
 def _indispensable(what: str) -> MurmuraError:
-    return MurmuraError(
-        f"{what}, and without it nothing can go on: if it is too large, raise that topic's max.message.bytes"
-    )
+    advice = "if it is too large, raise that topic's max.message.bytes"
+    return MurmuraError(f"{what}, and without it nothing can go on: {advice}")

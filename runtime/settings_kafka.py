@@ -100,7 +100,7 @@ class KafkaSettings(Section):
     """Default: `murmura.<app>`."""
     group_instance_id: KafkaName | None = None
     """Static membership: unique in the group. Two processes with one id take the partitions from each other for ever."""
-    client_rack: str | None = None
+    client_rack: KafkaName | None = None
     """Where this process runs, in the broker's terms: records are fetched from a replica there, where there is one."""
     start_timeout_s: Seconds = 10.0
     """How long the broker may take to answer before the start is given up."""

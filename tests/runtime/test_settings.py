@@ -287,5 +287,6 @@ def test_client_options_carry_address_and_security():
     assert KafkaSettings(bootstrap_servers="a:1,b:2").client_options() == {
         "bootstrap_servers": ["a:1", "b:2"],
         "security_protocol": "PLAINTEXT",
+        "metadata_max_age_ms": 5_000,
     }
     assert "ssl_context" in KafkaSettings(security=SecuritySettings(protocol="SSL")).client_options()

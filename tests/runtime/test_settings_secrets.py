@@ -87,7 +87,7 @@ def message_of(config: Path | None = None, flags: dict | None = None) -> str:
 PLAIN_TEXTS = {"app", "prefix", "http", "kafka.bootstrap_servers", "kafka.group", "kafka.group_instance_id", "model.folder",
                "model.name", "model.store", "kafka.security.username", "kafka.security.cafile", "kafka.security.certfile",
                "kafka.security.keyfile", "agents.mine.output", "agents.mine.topics", "agents.mine.tasks",
-               "agents.mine.thresholds", "agents", "inputs"}  # fmt: skip
+               "agents.mine.thresholds", "agents", "inputs", "kafka.client_rack"}  # fmt: skip
 """Settings that a plain name fits, which is shown: it is not in a wrong shape."""
 
 
