@@ -154,7 +154,7 @@ def read_records(stream: BinaryIO, file: str, key_field: str | None, text: bool)
     for number, raw in enumerate(stream, start=1):
         line = raw.removeprefix(BOM_UTF8).strip() if number == 1 else raw.strip()
         if number == 1:
-            _refuse_utf16(line, file)
+            _refuse_wide_characters(line, file)
         if not line:
             continue
         if json_lines is None:
@@ -177,8 +177,8 @@ def _is_json(line: bytes, file: str, number: int) -> bool:
     return line.startswith(b"{")
 
 
-def _refuse_utf16(line: bytes, file: str) -> None:
-    if line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+def _refuse_wide_characters(line: bytes, file: str) -> None:
+    if line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in line:
         raise SetupError(
             f"{file}: UTF-16 (as some Windows programs write), expected UTF-8: iconv -f UTF-16 -t UTF-8 {file}"
         )

@@ -45,6 +45,7 @@ class Event(msgspec.Struct):
     traceparent: str | None = None
 
 
+_AT_THE_TOP: Final = FieldPaths()
 _decode_body = msgspec.json.Decoder(Body).decode
 _decode_event = msgspec.json.Decoder(Event).decode
 _decode_any = msgspec.json.Decoder().decode
@@ -81,19 +82,30 @@ def read_event(value: bytes) -> tuple[Event, bytes]:
 
 def read_body(value: bytes, fields: FieldPaths | None = None) -> Body:
     """Return the fields of a request; RecordError for what is none. `fields` says where they lie (None: at the top)."""
-    body: Body = _decode(_decode_body, value) if fields is None else _read_fields(value, fields)
-    place = (lambda name: f"`{name}`") if fields is None else fields.place
-    if not body.text or body.text.isspace():
-        raise RecordError(Reason.INVALID, f"{place('text')} is empty")
-    if body.id is not None:
-        if not body.id:
-            raise RecordError(Reason.INVALID, f"{place('id')} is empty")
-        check_id(body.id, Reason.INVALID, place("id"))
-    if body.tasks is not None and (not body.tasks or "" in body.tasks):
-        raise RecordError(Reason.INVALID, f"{place('tasks')} is empty or has an empty name")
-    if body.metadata is not None and len(body.metadata) > MAX_METADATA:
-        found = len(body.metadata)
-        raise RecordError(Reason.INVALID, f"{place('metadata')} has {found} entries, at most {MAX_METADATA}")
+    if fields is not None:
+        return _checked(_read_fields(value, fields), fields)
+    try:
+        body: Body = _decode_body(value)
+    except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
+        body = _decode(_decode_body, value)  # again, to say what is wrong, or to look behind a frame
+    return _checked(body, _AT_THE_TOP)
+
+
+def _checked(body: Body, fields: FieldPaths) -> Body:
+    text, request_id, tasks, metadata = body.text, body.id, body.tasks, body.metadata
+    if not text or text.isspace():
+        raise RecordError(Reason.INVALID, f"{fields.place('text')} is empty")
+    if request_id is not None:
+        if not request_id:
+            raise RecordError(Reason.INVALID, f"{fields.place('id')} is empty")
+        if len(request_id) * 4 > MAX_ID_BYTES:
+            check_id(request_id, Reason.INVALID, fields.place("id"))
+    if tasks is not None and (not tasks or "" in tasks):
+        raise RecordError(Reason.INVALID, f"{fields.place('tasks')} is empty or has an empty name")
+    if metadata is not None and len(metadata) > MAX_METADATA:
+        raise RecordError(
+            Reason.INVALID, f"{fields.place('metadata')} has {len(metadata)} entries, at most {MAX_METADATA}"
+        )
     return body
 
 

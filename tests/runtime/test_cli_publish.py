@@ -45,6 +45,8 @@ def test_text_lines_become_requests(texts, mark):
         (b'{\n  "text": "a"\n}', r"f, line 1: a JSON object over several lines.*jq -c \. f"),
         ('{"text": "a"}'.encode("utf-16"), "f: UTF-16"),
         ('{"text": "a"}'.encode("utf-16-be").join([b"\xfe\xff", b""]), "f: UTF-16"),
+        ('{"text": "a"}'.encode("utf-16-le"), "f: UTF-16"),
+        ("a text".encode("utf-16-be"), "f: UTF-16"),
         (b'{"text": "a"}\nplain', "f, line 2: not JSON"),
         (b"caf\xe9", "f, line 1: expected UTF-8"),
     ],
