@@ -12,6 +12,7 @@ from aiokafka.errors import (
     IncompatibleBrokerVersion,
     KafkaError,
     TransactionalIdAuthorizationFailed,
+    for_code,
 )
 from aiokafka.protocol.admin import DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
@@ -22,6 +23,9 @@ from .agent import Agent, Handler
 from .settings import KafkaSettings, Settings
 
 Operation = Literal["READ", "WRITE", "DESCRIBE"]
+_COORDINATOR_TRIES: Final = 25
+_COORDINATOR_PAUSE_S: Final = 0.2
+
 Kind = Literal["topic", "group", "transactional id"]
 _CODES: Final[Mapping[Operation, int]] = {"READ": 3, "WRITE": 4, "DESCRIBE": 8}
 _GROUP, _TRANSACTION = 0, 1
@@ -102,8 +106,12 @@ async def _on_group(admin: Any, name: str) -> frozenset[Operation]:
         coordinator = await _coordinator(admin, name)
     except GroupAuthorizationFailedError:
         return frozenset()
-    response = await admin._send_request(_GroupWithRights(name), coordinator)
-    group = response.to_object()["groups"][0]
+    for _ in range(_COORDINATOR_TRIES):
+        response = await admin._send_request(_GroupWithRights(name), coordinator)
+        group = response.to_object()["groups"][0]
+        if not for_code(group["error_code"]).retriable:
+            break
+        await asyncio.sleep(_COORDINATOR_PAUSE_S)  # the first group of a new cluster waits for its topic
     return frozenset() if group["error_code"] else _operations(group["authorized_operations"])
 
 

@@ -20,7 +20,7 @@ ANSWERS: Final = (*(f"murmura.{agent}.results" for agent in ANSWERING), "murmura
 
 def topics(topic: str) -> dict[str, int]:
     """Return the topics of a demo whose messages go to `topic`, with their partitions."""
-    return dict.fromkeys((topic, FEEDBACK, *ANSWERS), 4)
+    return dict.fromkeys((topic, FEEDBACK, *ANSWERS), 4) | {"murmura.retries": 3}
 
 
 def demo_settings(bootstrap: str, http: str | None, topic: str, model: dict[str, Any]) -> Settings:

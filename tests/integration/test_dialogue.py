@@ -291,7 +291,7 @@ async def test_a_turn_that_nobody_answers_does_not_end_a_talk_at_a_terminal(bank
 
 async def test_a_chat_in_a_pipe_that_nobody_answers_says_so_in_one_line(bank: Bank):
     command = [MURMURA, "chat", "--bootstrap", bank.desk.bootstrap, "--patience", "0.5", "--json"]
-    for prefix, says in ((bank.desk.prefix, "no reply within 0.5 s"), ("nobody", "nobody.dialogue.turns is not on")):
+    for prefix, says in ((bank.desk.prefix, "no reply within 0.5 s"), ("nobody", "nobody.dialogue.turns are not on")):
         done = await asyncio.to_thread(
             subprocess.run,
             command,

@@ -276,6 +276,6 @@ async def test_doubtful_answers_go_to_people_with_their_coordinates(judged_desk)
 
 
 async def test_asking_people_without_their_topic_is_refused_at_the_start(desk):
-    with pytest.raises(SetupError, match="reviews not on"):
+    with pytest.raises(SetupError, match="reviews is not on"):
         async with desk.serving(reviews={"per_minute": 1}):
             pass

@@ -41,6 +41,14 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+RUN = (
+    "from importlib import import_module, util; command = 'murmura.runtime.' + 'cli'; "
+    "is_folder = util.find_spec(command).submodule_search_locations; "
+    "import_module(command + '.main' if is_folder else command).main()"
+)
+"""The command of either version: what was a module is a folder now."""
+
+
 class Process:
     """One `murmura serve` of a version; `package` is the folder that holds the older one."""
 
@@ -48,7 +56,7 @@ class Process:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.http = f"127.0.0.1:{free.getsockname()[1]}"
-        run = "import murmura; print(*murmura.__path__, flush=True); from murmura.runtime.cli import main; main()"
+        run = f"import murmura; print(*murmura.__path__, flush=True); {RUN}"
         command = [
             sys.executable,
             "-P",
@@ -113,8 +121,7 @@ def start(kafka, unique, older, tiny_model, tmp_path) -> Iterator:
 def create_topics(environment: dict[str, str]) -> None:
     """As the upgrade's first step: the topics that this version needs."""
     command = ["topics", "--create", "--partitions", str(PARTITIONS)]
-    run = "from murmura.runtime.cli import main; main()"
-    subprocess.run([sys.executable, "-P", "-c", run, *command], env=environment, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-P", "-c", RUN, *command], env=environment, check=True, capture_output=True)
 
 
 async def send_until(stop: asyncio.Event, bootstrap: str, topic: str) -> int:

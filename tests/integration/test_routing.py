@@ -89,6 +89,6 @@ async def test_what_an_agent_publishes_to_a_partition_that_is_not_there_harms_no
 
 
 async def test_a_rule_whose_topic_is_not_there_is_refused_at_start(pipeline: Desk):
-    with pytest.raises(SetupError, match="nowhere not on"):
+    with pytest.raises(SetupError, match="nowhere is not on"):
         async with pipeline.serving(routing=[rule(pipeline, "nowhere", otherwise=True)]):
             pass
