@@ -1,6 +1,6 @@
 """Analysis: the entities of a text with their places, its sentiment, and any other task that is asked for, in one result."""
 
-from ..runtime.agent import Agent
+from ..runtime.agent.agent import Agent
 from ..schemas.manifest import TaskSpec
 
 

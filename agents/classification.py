@@ -1,6 +1,6 @@
 """Classification: which of the model's labels a text has, with abstention where the model is not sure enough."""
 
-from ..runtime.agent import Agent
+from ..runtime.agent.agent import Agent
 
 agent = Agent(
     name="classification",

@@ -31,10 +31,10 @@ from real_kafka import real_kafka
 
 from murmura.agents.dialogue.policy import Policy
 from murmura.agents.dialogue.step import Heard, Step, applied, goes_to_person, step
-from murmura.runtime import topics_admin
-from murmura.runtime.agent import Prediction
-from murmura.runtime.model import Model
-from murmura.runtime.settings import KafkaSettings
+from murmura.runtime.agent.prediction import Prediction
+from murmura.runtime.kafka import topics as topics_admin
+from murmura.runtime.model.model import Model
+from murmura.runtime.settings.settings import KafkaSettings
 from murmura.schemas.dialogue import ConversationState, Reply
 from murmura.schemas.ids import prediction_id
 from murmura.schemas.result import Source

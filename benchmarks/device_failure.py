@@ -20,7 +20,7 @@ from minilm import simulated_model
 from pump import load, worker
 from real_kafka import make_topics, real_kafka
 
-from murmura.runtime.device_faults import model_error
+from murmura.runtime.model.device_faults import model_error
 
 RATE = 10_000
 PARTITIONS = 4

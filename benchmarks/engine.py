@@ -25,9 +25,9 @@ from typing import Any
 from load import utterances
 from minilm import NAME, minilm_model, simulated_model
 
-from murmura.runtime.batch_policy import Entry
-from murmura.runtime.engine import Engine
-from murmura.runtime.model import Model
+from murmura.runtime.batching.engine import Engine
+from murmura.runtime.batching.policy import Entry
+from murmura.runtime.model.model import Model
 
 CHUNK = 256
 PADDED_ROWS = 32

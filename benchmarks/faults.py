@@ -25,10 +25,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from real_kafka import make_topics, real_kafka
 
-from murmura.runtime import app, logs
-from murmura.runtime.agent import Agent, Publish, agent
-from murmura.runtime.settings import Settings
-from murmura.runtime.testing import FakeModel
+from murmura.runtime import serve as app
+from murmura.runtime.agent.agent import Agent, agent
+from murmura.runtime.observe import logs
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.testing.fakes import FakeModel
+from murmura.runtime.wire.message import Publish
 from murmura.schemas.deadletter import PREFIX
 from murmura.schemas.manifest import TaskSpec
 

@@ -17,8 +17,8 @@ import numpy as np
 from load import utterances
 from minilm import FOUR_TASKS, NAME, minilm_model
 
-from murmura.runtime.decoding import softmax
-from murmura.runtime.model import Encoded, Logits, Model
+from murmura.runtime.model.decoding import softmax
+from murmura.runtime.model.model import Encoded, Logits, Model
 
 LONG = "and then i asked about my card again " * 40
 

@@ -26,7 +26,7 @@ import yaml
 from aiokafka import AIOKafkaProducer
 from real_kafka import make_topics, real_kafka
 
-from murmura.runtime.testing import classified, labelled
+from murmura.runtime.testing.fakes import classified, labelled
 from murmura.schemas.ids import prediction_id
 
 PARTITIONS = 4

@@ -13,9 +13,9 @@ import random
 import time
 from pathlib import Path
 
-from murmura.runtime.model import Model
-from murmura.runtime.store import resolve
-from murmura.runtime.windows import Windows
+from murmura.runtime.model.assembled import resolve
+from murmura.runtime.model.model import Model
+from murmura.runtime.model.windows import Windows
 
 ROOT = Path(__file__).resolve().parents[1]
 FILLER = (

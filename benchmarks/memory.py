@@ -22,9 +22,9 @@ from minilm import graph as onnx_file
 from pump import load
 from real_kafka import make_topics, real_kafka
 
-from murmura.runtime.model import Model
-from murmura.runtime.reference import make_reference
-from murmura.runtime.store import write_manifest
+from murmura.runtime.model.folder import write_manifest
+from murmura.runtime.model.model import Model
+from murmura.runtime.model.reference_sample import make_reference
 
 PREFIX = "memory"
 SAMPLE = ("where is my card? i ordered it two weeks ago", "thanks", "transfer 20 dollars to anna on monday at noon")

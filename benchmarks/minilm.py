@@ -10,11 +10,11 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from murmura.runtime.delta import checkpoint_weights, find_base
-from murmura.runtime.graph import build_graph
-from murmura.runtime.model import Model
-from murmura.runtime.session import open_session
-from murmura.runtime.testing import SimulatedRunner
+from murmura.runtime.model.delta import checkpoint_weights, find_base
+from murmura.runtime.model.graph import build_graph
+from murmura.runtime.model.model import Model
+from murmura.runtime.model.onnx_session import open_session
+from murmura.runtime.testing.fakes import SimulatedRunner
 from murmura.schemas.manifest import EncoderSpec, ModelManifest, TaskSpec
 
 NAME = "MiniLM-L6, random heads"

@@ -25,9 +25,9 @@ from minilm import minilm_model, simulated_model
 from real_kafka import make_topics, real_kafka
 
 from murmura.agents.classification import agent as classification
-from murmura.runtime import app
-from murmura.runtime.model import Model
-from murmura.runtime.settings import Settings
+from murmura.runtime import serve as app
+from murmura.runtime.model.model import Model
+from murmura.runtime.settings.settings import Settings
 
 HERE = Path(__file__).parent
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
 
-from murmura.runtime import topics_admin
-from murmura.runtime.settings import KafkaSettings
+from murmura.runtime.kafka import topics as topics_admin
+from murmura.runtime.settings.settings import KafkaSettings
 from murmura.schemas.topics import Topic
 
 SCRIPT = Path(__file__).resolve().parents[1] / "deploy/kafka/kafka"

@@ -30,11 +30,11 @@ from memory import model_folder
 from minilm import ENCODER, FOUR_TASKS, NAME, weights
 from real_kafka import make_topics, real_kafka
 
-from murmura.runtime.graph import build_graph
-from murmura.runtime.model_store import ModelStore
-from murmura.runtime.releases import publish_state, read_states
-from murmura.runtime.settings import KafkaSettings
-from murmura.runtime.store import read_manifest, write_manifest
+from murmura.runtime.model.folder import read_manifest, write_manifest
+from murmura.runtime.model.graph import build_graph
+from murmura.runtime.release.states import publish_state, read_states
+from murmura.runtime.release.store import ModelStore
+from murmura.runtime.settings.settings import KafkaSettings
 from murmura.schemas.release import released
 
 MODEL = "minilm-bench"

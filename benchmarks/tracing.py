@@ -24,14 +24,14 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
-from murmura.runtime.dispatcher import Dispatcher
-from murmura.runtime.routes import make_routes
-from murmura.runtime.routing import Rule
-from murmura.runtime.settings import Settings
-from murmura.runtime.telemetry import Metrics
-from murmura.runtime.testing import FakeEngine, FakeModel
-from murmura.runtime.tracing import Tracing
-from murmura.runtime.tracker import Tracker
+from murmura.runtime.agent.routes import make_routes
+from murmura.runtime.flow.dispatcher import Dispatcher
+from murmura.runtime.kafka.offset_tracker import Tracker
+from murmura.runtime.observe.metrics import Metrics
+from murmura.runtime.observe.tracing import Tracing
+from murmura.runtime.settings.routing_rules import Rule
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.testing.fakes import FakeEngine, FakeModel
 from murmura.schemas.manifest import TaskSpec
 
 COLLECTOR = """

@@ -18,7 +18,7 @@ from minilm import NAME, minilm_model
 from pump import load, worker
 from real_kafka import make_topics, real_kafka
 
-from murmura.runtime.model import Model
+from murmura.runtime.model.model import Model
 
 
 def bare(model: Model, texts: list[str], token_budget: int) -> float:

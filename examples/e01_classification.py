@@ -12,15 +12,14 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from murmura import Agent, serve
 from murmura.agents import classification
-from murmura.runtime import logs
-from murmura.runtime.agent import Agent
-from murmura.runtime.app import serve
-from murmura.runtime.embedded import FETCH_MAX_WAIT_MS, EmbeddedBroker
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model import Model
-from murmura.runtime.settings import Settings
-from murmura.runtime.store import resolve
+from murmura.runtime.kafka.embedded_broker import FETCH_MAX_WAIT_MS, EmbeddedBroker
+from murmura.runtime.model.assembled import resolve
+from murmura.runtime.model.model import Model
+from murmura.runtime.observe import logs
+from murmura.runtime.settings.settings import Settings
 
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "scenarios/support/model"
 PATIENCE_S = 30

@@ -9,10 +9,10 @@ import sys
 from e01_classification import ask, model_folder
 
 from murmura.agents import analysis
-from murmura.runtime import logs
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model import Model
-from murmura.runtime.store import resolve
+from murmura.runtime.model.assembled import resolve
+from murmura.runtime.model.model import Model
+from murmura.runtime.observe import logs
 
 TEXTS = [
     "I sent £40 to Maria Lopez on Monday and she never got it",

@@ -6,7 +6,7 @@ Start it beside the analysis agent, in this folder, with a model that has a task
     murmura serve analysis e03_own_agent:complaints --model FOLDER
 """
 
-from murmura.runtime.agent import Publish, agent
+from murmura import Publish, agent
 
 
 @agent(topics=["shop.reviews"], tasks=["sentiment"], output="shop.moods")

@@ -12,42 +12,43 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 from faststream.kafka import KafkaBroker
 
-from . import topics_admin
-from .agent import Agent, Context, Handler
-from .alignment import Alignment
-from .bounds import Bounds
-from .breaker import LONGEST_PAUSE_S, BreakerLimits
-from .broker import make_broker
-from .broker_diagnosis import diagnose
-from .changelog import read_to_end
-from .dead_letter_depth import DeadLetterDepth
-from .dead_letter_gate import DeadLetterGate
-from .deadletters import dead_letter
-from .device_watch import watch_device
-from .dispatcher import Dispatcher
-from .engine import Engine
-from .fall_back import FallBack
-from .first_model import Begun, first_model
-from .health import HealthApp, HealthServer, HealthState
-from .loading import Loader
-from .logs import get_logger
-from .model import Model
-from .model_slot import ModelSlot
-from .model_store import ModelStore
-from .publisher import Publisher, producer_factory
-from .release_watcher import ReleaseWatcher
-from .retrying import Retrying
-from .reviews import Reviews
-from .routes import all_topics, check_handlers, make_routes
-from .serving_events import Pauses, ServingEvents
-from .settings import Settings
-from .source import Source
-from .source_readings import SourceReadings
-from .stopping import StopClock
-from .suspending import Suspending
-from .telemetry import Metrics
-from .tracing import Tracing
-from .tracker import Tracker
+from .agent.agent import Agent
+from .agent.handler import Context, Handler
+from .agent.routes import all_topics, check_handlers, make_routes
+from .batching.breaker import LONGEST_PAUSE_S, BreakerLimits
+from .batching.engine import Engine
+from .flow.dispatcher import Dispatcher
+from .flow.retrying import Retrying
+from .flow.source import Source
+from .flow.source_readings import SourceReadings
+from .flow.stopping import StopClock
+from .kafka import topics as topics_admin
+from .kafka.broker import make_broker
+from .kafka.broker_diagnosis import diagnose
+from .kafka.changelog import read_to_end
+from .kafka.dead_letter_depth import DeadLetterDepth
+from .kafka.offset_tracker import Tracker
+from .model.model import Model
+from .observe.health import HealthApp, HealthServer, HealthState
+from .observe.logs import get_logger
+from .observe.metrics import Metrics
+from .observe.tracing import Tracing
+from .output.alignment import Alignment
+from .output.bounds import Bounds
+from .output.dead_letter_gate import DeadLetterGate
+from .output.device_watch import watch_device
+from .output.publisher import Publisher, producer_factory
+from .output.reviews import Reviews
+from .output.serving_events import Pauses, ServingEvents
+from .output.suspending import Suspending
+from .release.fall_back import FallBack
+from .release.first_model import Begun, first_model
+from .release.slot import ModelSlot
+from .release.staging import Loader
+from .release.store import ModelStore
+from .release.watcher import ReleaseWatcher
+from .settings.settings import Settings
+from .wire.dead_letter import dead_letter
 
 log = get_logger(__name__)
 

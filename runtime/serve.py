@@ -10,15 +10,16 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from faststream.asgi import AsgiFastStream
 
-from .agent import Agent, Handler
+from .agent.agent import Agent
+from .agent.handler import Handler
+from .agent.routes import configured_by
 from .assembly import Serving, assemble
-from .broker_diagnosis import diagnose
 from .errors import Closed
-from .logs import get_logger
-from .model import Model
-from .routes import configured_by
-from .session import check_installation
-from .settings import Settings
+from .kafka.broker_diagnosis import diagnose
+from .model.model import Model
+from .model.onnx_session import check_installation
+from .observe.logs import get_logger
+from .settings.settings import Settings
 
 __all__ = ["Serving", "serve"]
 

@@ -7,12 +7,13 @@ from typing import Any
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from murmura.agents.dialogue import Dialogue
-from murmura.runtime.agent import Context, Publish
-from murmura.runtime.changelog import Restored
-from murmura.runtime.routes import configured_by
-from murmura.runtime.settings import Settings
-from murmura.runtime.telemetry import Metrics
-from murmura.runtime.testing import FakeEngine, FakeModel, abstained, classified, tagged
+from murmura.runtime.agent.handler import Context
+from murmura.runtime.agent.routes import configured_by
+from murmura.runtime.kafka.changelog import Restored
+from murmura.runtime.observe.metrics import Metrics
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.testing.fakes import FakeEngine, FakeModel, abstained, classified, tagged
+from murmura.runtime.wire.message import Publish
 from murmura.schemas.manifest import TaskSpec
 
 TURNS, REPLIES, STATE, HANDOFFS = (

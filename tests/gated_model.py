@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from murmura.runtime.batch_policy import BatchLimits, Entry
-from murmura.runtime.batcher import Batcher
-from murmura.runtime.testing import FakeModel, classified
+from murmura.runtime.batching.batcher import Batcher
+from murmura.runtime.batching.policy import BatchLimits, Entry
+from murmura.runtime.testing.fakes import FakeModel, classified
 from murmura.schemas.manifest import TaskSpec
 
 INTENT = TaskSpec(name="intent", kind="classification", labels=["pay", "other"])

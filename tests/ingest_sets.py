@@ -8,7 +8,7 @@ from typing import Any
 
 from ingest_world import World
 
-from murmura.runtime.testing import classified, labelled, tagged
+from murmura.runtime.testing.fakes import classified, labelled, tagged
 from murmura.training.ingest_files import write_files
 from murmura.training.ingest_join import Join
 from murmura.training.ingest_manifest import DataSet

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
-from murmura.runtime.testing import classified
+from murmura.runtime.testing.fakes import classified
 from murmura.schemas.ids import prediction_id
 from murmura.training.ingest_manifest import FrozenRange, Options, Plan
 

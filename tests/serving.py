@@ -12,9 +12,9 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
-from murmura.runtime import app
-from murmura.runtime.agent import Agent
-from murmura.runtime.settings import Settings
+from murmura.runtime import serve as app
+from murmura.runtime.agent.agent import Agent
+from murmura.runtime.settings.settings import Settings
 
 PATIENCE_S = 40.0
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import murmura
+
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = ("agents", "runtime", "scenarios", "schemas", "training")
@@ -17,6 +19,19 @@ FOLDERS = {
     "agents/dialogue",
     "agents/feedback",
     "runtime",
+    "runtime/agent",
+    "runtime/batching",
+    "runtime/cli",
+    "runtime/flow",
+    "runtime/kafka",
+    "runtime/model",
+    "runtime/observe",
+    "runtime/output",
+    "runtime/redrive",
+    "runtime/release",
+    "runtime/settings",
+    "runtime/testing",
+    "runtime/wire",
     "scenarios",
     "scenarios/stage",
     "scenarios/support",
@@ -85,7 +100,14 @@ def test_every_module_of_ours_is_imported_relatively():
 
 @pytest.mark.parametrize(
     "module",
-    ["runtime.app", "runtime.cli", "runtime.model", "runtime.store", "agents.classification", "agents.analysis"],
+    [
+        "runtime.serve",
+        "runtime.cli.main",
+        "runtime.model.model",
+        "runtime.model.folder",
+        "agents.classification",
+        "agents.analysis",
+    ],
 )
 def test_serving_imports_no_torch(module):
     assert not imported_by(f"import murmura.{module}") & TORCH
@@ -100,7 +122,7 @@ def test_the_contract_brings_neither_kafka_nor_onnxruntime():
 @pytest.mark.parametrize("module", ["aiokafka", "faststream", "onnxruntime", "tokenizers", "numpy"])
 def test_the_command_line_starts_without(module):
     """`murmura --help` is asked for often: what a command needs is imported when it runs."""
-    assert module not in imported_by("import murmura.runtime.cli")
+    assert module not in imported_by("import murmura.runtime.cli.main")
 
 
 def test_nothing_reads_the_environment_at_import():
@@ -119,3 +141,12 @@ def test_every_entry_point_can_be_loaded():
     for target in [*targets, *PYPROJECT["project"]["scripts"].values()]:
         module, _, name = target.partition(":")
         assert hasattr(__import__(module, fromlist=[name]), name), target
+
+
+def test_the_names_that_users_need_come_from_the_package_itself():
+    assert all(hasattr(murmura, name) for name in murmura.__all__)
+    assert not hasattr(murmura, "nothing")
+
+
+def test_importing_the_package_brings_nothing_along():
+    assert not imported_by("import murmura") & {"aiokafka", "faststream", "onnxruntime", "numpy", "pydantic"}

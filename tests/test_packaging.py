@@ -134,7 +134,7 @@ def test_serving_installs_no_torch(serving):
 
 def test_the_installed_runtime_answers_from_a_model_folder(serving, tiny_model):
     ask = (
-        "import sys, pathlib; from murmura.runtime.model import Model;"
+        "import sys, pathlib; from murmura.runtime.model.model import Model;"
         "answers = Model.load(pathlib.Path(sys.argv[1])).predict(['where is my card']);"
         "print(sorted(answers[0]))"
     )

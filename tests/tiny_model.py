@@ -13,11 +13,11 @@ import numpy.typing as npt
 from safetensors.numpy import save
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from murmura.runtime.graph import build_graph
-from murmura.runtime.model import Model
-from murmura.runtime.reference import make_reference
-from murmura.runtime.store import write_manifest
-from murmura.runtime.weights import weight_shapes
+from murmura.runtime.model.folder import write_manifest
+from murmura.runtime.model.graph import build_graph
+from murmura.runtime.model.model import Model
+from murmura.runtime.model.reference_sample import make_reference
+from murmura.runtime.model.weights import weight_shapes
 from murmura.schemas.manifest import EncoderSpec, Limits, ModelManifest, TaskSpec
 
 WORDS = [

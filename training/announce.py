@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ..runtime import topics_admin
-from ..runtime.deadletters import Message
-from ..runtime.logs import get_logger
-from ..runtime.publisher import Publisher, producer_factory
-from ..runtime.settings import KafkaSettings, ProducerSettings
+from ..runtime.kafka import topics as topics_admin
+from ..runtime.observe.logs import get_logger
+from ..runtime.output.publisher import Publisher, producer_factory
+from ..runtime.settings.settings import KafkaSettings, ProducerSettings
+from ..runtime.wire.message import Message
 from ..schemas import envelope
 from ..schemas.result import ModelRef
 from ..schemas.review import REVIEW_TYPE, Review

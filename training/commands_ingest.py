@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..runtime import cli_options
+from ..runtime.cli import options as cli_options
 from ..runtime.errors import SetupError
 
 if TYPE_CHECKING:
-    from ..runtime.settings import Settings
+    from ..runtime.settings.settings import Settings
     from .ingest import Progress
     from .ingest_manifest import DataSet, Options, Plan, TaskLabels
 
@@ -94,9 +94,9 @@ def ingest(
 
 
 async def _plan(settings: "Settings", agents: list[str], options: "Options") -> "Plan":
-    from ..runtime.agent import Agent
-    from ..runtime.discovery import find_agents
-    from ..runtime.routes import configured
+    from ..runtime.agent.agent import Agent
+    from ..runtime.agent.discovery import find_agents
+    from ..runtime.agent.routes import configured
     from .ingest import make_plan
 
     found = [configured(each, settings.agents.get(each.name)) for each in find_agents(agents, settings.prefix)]
@@ -116,7 +116,7 @@ async def _plan(settings: "Settings", agents: list[str], options: "Options") -> 
 def _labels(model: Path | None) -> "dict[str, TaskLabels] | None":
     if model is None:
         return None
-    from ..runtime.store import read_manifest
+    from ..runtime.model.folder import read_manifest
     from .ingest_manifest import labels_of_model
 
     return labels_of_model(read_manifest(model))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..runtime.errors import SetupError
-from ..runtime.feedback import known_labels
+from ..runtime.wire.feedback import known_labels
 from ..schemas.manifest import ModelManifest, TaskSpec
 from .data import Example, Span, read_part
 from .ingest_manifest import DATASET_NAME, load_data_set

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ..runtime.model import Model
+from ..runtime.model.model import Model
 from ..schemas.result import ModelRef
 from ..schemas.review import ExampleRef, Review, ReviewReason
 from .answers import Answer

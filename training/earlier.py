@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..runtime.feedback import known_labels
+from ..runtime.wire.feedback import known_labels
 from ..schemas.manifest import ModelManifest
 from .corrections import HELDOUT, TRAIN, Corrections, check_whole, named, rows_of
 from .data import Example

@@ -16,9 +16,9 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel
 
-from ..runtime.delta import checkpoint_weights
 from ..runtime.errors import SetupError
-from ..runtime.store import read_manifest
+from ..runtime.model.delta import checkpoint_weights
+from ..runtime.model.folder import read_manifest
 from ..schemas.manifest import MANIFEST_NAME, EncoderSpec, ModelManifest
 from .recipe import Encoder
 

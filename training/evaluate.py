@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.delta import assemble
 from ..runtime.errors import SetupError
-from ..runtime.model import Model
-from ..runtime.store import read_manifest, write_manifest
+from ..runtime.model.delta import assemble
+from ..runtime.model.folder import read_manifest, write_manifest
+from ..runtime.model.model import Model
 from ..schemas.manifest import ModelManifest, TaskSpec
 from .answers import Answer, Score
 from .data import Example, read_part

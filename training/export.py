@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from ..runtime.delta import CHECKPOINT_NAME, DELTA_NAME, apply_delta, find_base, read_base, write_delta
 from ..runtime.errors import SetupError
-from ..runtime.graph import Form, build_graph, facts
-from ..runtime.model import Model
-from ..runtime.reference import Reference, make_reference
-from ..runtime.session import open_session
-from ..runtime.store import write_manifest
+from ..runtime.model.delta import CHECKPOINT_NAME, DELTA_NAME, apply_delta, find_base, read_base, write_delta
+from ..runtime.model.folder import write_manifest
+from ..runtime.model.graph import Form, build_graph, facts
+from ..runtime.model.model import Model
+from ..runtime.model.onnx_session import open_session
+from ..runtime.model.reference_sample import Reference, make_reference
 from ..schemas.manifest import MANIFEST_NAME, Base, Limits, ModelManifest, TaskSpec
 from . import encoders
 from .parity import torch_logits, worst_difference

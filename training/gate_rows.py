@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from ..runtime.model import Model
+from ..runtime.model.model import Model
 from .data import Example, read_part
 from .evaluate import answers, sets_of
 from .gate import Comparison, GateResult, compare, judge

@@ -6,9 +6,9 @@ from hashlib import sha256
 from typing import Final
 
 from ..runtime.errors import SetupError, VersionRefused
-from ..runtime.model_store import ModelStore
-from ..runtime.releases import publish_state, read_states
-from ..runtime.store import OPTIONAL
+from ..runtime.model.folder import OPTIONAL
+from ..runtime.release.states import publish_state, read_states
+from ..runtime.release.store import ModelStore
 from ..schemas.manifest import ModelManifest
 from ..schemas.release import ReleaseState, released
 from .job import Job

@@ -5,7 +5,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
-from ..runtime.model import Model
+from ..runtime.model.model import Model
 from ..schemas.manifest import TaskSpec
 from .corrections import Corrections, as_row
 from .data import Example, Span, read_part

@@ -13,9 +13,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
-from ..runtime import offset_ranges
 from ..runtime.errors import MurmuraError, SetupError
-from ..runtime.settings import KafkaSettings
+from ..runtime.kafka import offset_ranges
+from ..runtime.settings.settings import KafkaSettings
 from .ingest_files import write_files
 from .ingest_folder import new_folder
 from .ingest_join import Join

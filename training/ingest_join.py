@@ -9,9 +9,10 @@ from typing import Annotated, Any, Final, Protocol
 import msgspec
 
 from ..runtime.errors import RecordError
-from ..runtime.feedback import read_feedback
-from ..runtime.offset_ranges import OffsetRange
-from ..runtime.records import Record, read_request
+from ..runtime.kafka.offset_ranges import OffsetRange
+from ..runtime.wire.feedback import read_feedback
+from ..runtime.wire.message import Record
+from ..runtime.wire.request import read_request
 from ..schemas.feedback import Feedback, Verdict
 from .ingest_manifest import Plan, Role, TaskLabels
 from .ingest_places import Filter, Wanted, of_place, place

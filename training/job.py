@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from ..runtime.settings import InputSettings, KafkaName, KafkaSettings
-from ..runtime.yaml_file import Place, YamlFile
+from ..runtime.settings.settings import InputSettings, KafkaName, KafkaSettings
+from ..runtime.settings.yaml_file import Place, YamlFile
 from ..schemas.manifest import ModelManifest, Name
 from .recipe import Count, Hold, Lora, Positive, Reading, Share, Source, Sources
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime import topics_admin
 from ..runtime.errors import SetupError
-from ..runtime.model import Model
-from ..runtime.model_store import ModelStore
-from ..runtime.yaml_file import Place, YamlFile
+from ..runtime.kafka import topics as topics_admin
+from ..runtime.model.model import Model
+from ..runtime.release.store import ModelStore
+from ..runtime.settings.yaml_file import Place, YamlFile
 from .corrections import HELDOUT, TRAIN, Corrections, read_corrections
 from .earlier import check_earlier
 from .gate_rows import HeldOutSet, held_answers, held_out_sets, with_targets

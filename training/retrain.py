@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ..runtime.errors import MurmuraError, SetupError
-from ..runtime.yaml_file import YamlFile
+from ..runtime.settings.yaml_file import YamlFile
 from ..schemas.result import ModelRef
 from ..schemas.training_event import TrainingEventKind as Event
 from .announce import Announcer

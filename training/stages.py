@@ -11,10 +11,10 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from ..runtime.errors import SetupError
-from ..runtime.model import Model
-from ..runtime.model_store import ModelStore
-from ..runtime.store import read_manifest
-from ..runtime.yaml_file import YamlFile
+from ..runtime.model.folder import read_manifest
+from ..runtime.model.model import Model
+from ..runtime.release.store import ModelStore
+from ..runtime.settings.yaml_file import YamlFile
 from ..schemas.manifest import ModelManifest
 from ..schemas.result import ModelRef
 from ..schemas.review import Review

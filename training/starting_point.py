@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from ..runtime.delta import assemble
 from ..runtime.errors import SetupError
-from ..runtime.model_store import ModelStore
-from ..runtime.releases import read_states
-from ..runtime.store import check_folder, read_manifest, read_manifest_bytes
+from ..runtime.model.delta import assemble
+from ..runtime.model.folder import check_folder, read_manifest, read_manifest_bytes
+from ..runtime.release.states import read_states
+from ..runtime.release.store import ModelStore
 from ..schemas.manifest import ModelManifest
 from .job import Job
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from ..runtime.errors import SetupError
-from ..runtime.model import Model
-from ..runtime.yaml_file import Place, YamlFile
+from ..runtime.model.model import Model
+from ..runtime.settings.yaml_file import Place, YamlFile
 from .corrections import TooLittleFeedback
 from .evaluate import answers
 from .gate import LEAST_ROWS

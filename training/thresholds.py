@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.decoding import sigmoid, softmax
+from ..runtime.model.decoding import sigmoid, softmax
 from ..schemas.manifest import Calibration
 
 Array = NDArray[Any]

@@ -8,14 +8,15 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError
 
-from ...runtime.agent import Context, Handler, Predicts, Publish, Restore
-from ...runtime.agent_options import BesideFile, Options
+from ...runtime.agent.handler import Context, Handler, Predicts, Restore
 from ...runtime.errors import Closed, ModelFailed, RecordError, SetupError
 from ...runtime.field_paths import FieldPaths
-from ...runtime.logs import get_logger
-from ...runtime.records import Record, read_request
-from ...runtime.settings import KafkaName, Seconds, Settings
-from ...runtime.telemetry import Metrics
+from ...runtime.observe.logs import get_logger
+from ...runtime.observe.metrics import Metrics
+from ...runtime.settings.agent_options import BesideFile, Options
+from ...runtime.settings.settings import KafkaName, Seconds, Settings
+from ...runtime.wire.message import Publish, Record
+from ...runtime.wire.request import read_request
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.dialogue import CONVERSATION_ID_BYTES, HAND_OVER_TYPE, REPLY_TYPE, ConversationState
 from ...schemas.envelope import (

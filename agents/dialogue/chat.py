@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
-from ...runtime import cli_options as options
+from ...runtime.cli import options
 from ...runtime.errors import SetupError
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ...runtime.settings import Settings
+    from ...runtime.settings.settings import Settings
 
 POLL_MS: Final = 20
 """The mock broker wakes no fetch; at a person's pace short ones cost nothing."""
@@ -43,7 +43,7 @@ def chat(
 
     In a pipe: [bold]murmura chat --json < turns.txt[/bold]
     """
-    from ...runtime import cli_run
+    from ...runtime.cli import until_signalled as cli_run
 
     settings = options.settings(config, bootstrap=bootstrap, fetch_max_wait_ms=POLL_MS)
     conversation = conversation or f"chat-{uuid.uuid4().hex[:12]}"
@@ -60,11 +60,11 @@ def chat(
 async def _chat(
     settings: "Settings", conversation: bytes, patience_s: float, as_json: bool, stop: "asyncio.Event"
 ) -> None:
-    from ...runtime import topics_admin
-    from ...runtime.cli_publish import opened
-    from ...runtime.publisher import producer_factory
-    from ...runtime.reader import reading
-    from ...runtime.settings import ProducerSettings
+    from ...runtime.cli.publish import opened
+    from ...runtime.kafka import topics as topics_admin
+    from ...runtime.kafka.groupless_reader import reading
+    from ...runtime.output.publisher import producer_factory
+    from ...runtime.settings.settings import ProducerSettings
 
     turns, replies = _topics(settings)
     await topics_admin.require(settings.kafka, [turns, replies])
@@ -193,7 +193,7 @@ def _fields(value: bytes | None) -> dict[str, Any]:
 
 
 def _show(reply: dict[str, Any], seconds: float, as_json: bool) -> None:
-    from ...runtime.summaries import safe
+    from ...runtime.wire.summary import safe
 
     if as_json:
         typer.echo(json.dumps(reply, ensure_ascii=False))

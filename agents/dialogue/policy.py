@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from ...runtime.settings import KafkaName
-from ...runtime.yaml_file import YamlFile
+from ...runtime.settings.settings import KafkaName
+from ...runtime.settings.yaml_file import YamlFile
 from ...schemas.manifest import TaskSpec
 
 ABOUT_THE_TURN: Final = ("conversation", "intent", "request_id", "text")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from ...runtime.agent import Output, Prediction
+from ...runtime.agent.prediction import Output, Prediction
 from ...runtime.errors import RecordError
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.dialogue import (

@@ -10,13 +10,14 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from ...runtime.agent import Agent, Context, Handler, Predicts, Publish
-from ...runtime.agent_options import Options
-from ...runtime.discovery import default_agents
+from ...runtime.agent.agent import Agent
+from ...runtime.agent.discovery import default_agents
+from ...runtime.agent.handler import Context, Handler, Predicts
 from ...runtime.errors import RecordError
-from ...runtime.feedback import check_form, known_labels, labels_of, new_labels, read_feedback
-from ...runtime.records import Record
-from ...runtime.telemetry import Metrics
+from ...runtime.observe.metrics import Metrics
+from ...runtime.settings.agent_options import Options
+from ...runtime.wire.feedback import check_form, known_labels, labels_of, new_labels, read_feedback
+from ...runtime.wire.message import Publish, Record
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.feedback import Feedback, Verdict
 from ...schemas.manifest import ModelManifest

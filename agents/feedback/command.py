@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
-from ...runtime import cli_options as options
+from ...runtime.cli import options
 from ...runtime.errors import RecordError, SetupError
 from ...schemas.feedback import Feedback, Verdict
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ...runtime.settings import Settings
+    from ...runtime.settings.settings import Settings
 
 CHUNK_RECORDS: Final = 1000
 _SPAN = re.compile(r"(\d+):(\d+):(.+)")
@@ -59,7 +59,7 @@ def feedback(
 
     Was it right? [bold]--verdict confirmed[/bold]. Many at once: [bold]--file feedback.jsonl[/bold]; what a line leaves out is taken from the options, and a line without an id gets the same one each time it is sent: one made of what it says, and of its time [bold]at[/bold] where it has one. Equal lines are one verdict, so who says A, then B, then A again gives the lines their times.
     """
-    from ...runtime import cli_run
+    from ...runtime.cli import until_signalled as cli_run
 
     given = {
         "prediction_id": prediction_id,
@@ -81,7 +81,7 @@ def feedback(
         typer.echo(one.id)
         typer.echo(_afterwards(one), err=True)
         return
-    from ...runtime.cli_publish import opened
+    from ...runtime.cli.publish import opened
 
     with opened(file) as stream:
         items = _items(stream, file, fields)
@@ -145,7 +145,7 @@ def _items(stream: BinaryIO, file: str, defaults: dict[str, Any]) -> Iterator[Fe
 def _checked(fields: dict[str, Any], where: str) -> Feedback:
     from pydantic import ValidationError
 
-    from ...runtime.feedback import refuse_blank
+    from ...runtime.wire.feedback import refuse_blank
 
     try:
         feedback = Feedback.model_validate({"at": datetime.now(UTC), **fields})
@@ -167,10 +167,10 @@ async def _send(settings: "Settings", items: Iterator[Feedback], stop: "asyncio.
 
     from aiokafka.errors import KafkaError
 
-    from ...runtime import topics_admin
-    from ...runtime.broker_diagnosis import describe_refusal
-    from ...runtime.feedback import to_record
-    from ...runtime.publisher import producer_factory
+    from ...runtime.kafka import topics as topics_admin
+    from ...runtime.kafka.broker_diagnosis import describe_refusal
+    from ...runtime.output.publisher import producer_factory
+    from ...runtime.wire.feedback import to_record
 
     topic = f"{settings.prefix}.feedback"
     await topics_admin.require(settings.kafka, [topic])

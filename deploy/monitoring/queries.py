@@ -1,6 +1,6 @@
 """PromQL made of our metric names: a name, a label or a kind that `METRICS` does not have is an error here."""
 
-from murmura.runtime.telemetry import METRICS, Metric
+from murmura.runtime.observe.metrics import METRICS, Metric
 
 _OURS = {metric.name: metric for metric in METRICS}
 # Not in our table: what Prometheus itself and its client library say of every process.

@@ -1,124 +1,21 @@
 """What an agent is: a declaration (topics, tasks, output) and a decision about one request and its prediction."""
 
 import inspect
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
-from ..schemas.manifest import ModelManifest, TaskKind, TaskSpec, Thresholds
-from .errors import Retry as Retry  # noqa: PLC0414 - handed on
-from .errors import SetupError
-from .long_texts import Windows
-from .routing import Rule
+from ...schemas.manifest import TaskKind, TaskSpec, Thresholds
+from ..errors import Retry as Retry  # noqa: PLC0414 - handed on
+from ..errors import SetupError
+from ..model.long_texts import Windows
+from ..settings.routing_rules import Rule
+from ..wire.message import Publish
+from ..wire.request import Incoming
+from .prediction import Output, Prediction
 
 if TYPE_CHECKING:
-    from aiokafka.structs import ConsumerRecord, TopicPartition
-
-    from .agent_options import Options
-    from .changelog import Restored
-    from .settings import Settings
-    from .telemetry import Metrics
-
-Output = dict[str, Any]
-"""One task's answer as a plain dict, in the form of `schemas.result`."""
-
-
-class Incoming:
-    """One request as an agent sees it: its fields, and the record that it came in.
-
-    `request_id` is never empty. `source` is the record's `ce_source`, else its topic. `value` and `headers` are the
-    record's own bytes, so that a record can be handed on as it came.
-    """
-
-    __slots__ = (
-        "headers",
-        "hops",
-        "key",
-        "metadata",
-        "offset",
-        "partition",
-        "request_id",
-        "source",
-        "tasks",
-        "text",
-        "timestamp",
-        "topic",
-        "traceparent",
-        "value",
-    )
-
-    def __init__(
-        self,
-        text: str,
-        *,
-        request_id: str,
-        topic: str = "test",
-        partition: int = 0,
-        offset: int = 0,
-        timestamp: int = 0,
-        key: bytes | None = None,
-        value: bytes = b"",
-        headers: tuple[tuple[str, bytes], ...] = (),
-        tasks: tuple[str, ...] | None = None,
-        metadata: dict[str, str] | None = None,
-        source: str | None = None,
-        traceparent: bytes | None = None,
-        hops: int = 0,
-    ) -> None:
-        self.text = text
-        self.request_id = request_id
-        self.topic = topic
-        self.partition = partition
-        self.offset = offset
-        self.timestamp = timestamp
-        self.key = key
-        self.value = value
-        self.headers = headers
-        self.tasks = tasks
-        self.metadata = metadata
-        self.source = source or topic
-        self.traceparent = traceparent
-        self.hops = hops
-
-
-class Prediction(Mapping[str, Output]):
-    """What the model said of one text: task name to output, and whether only the text's beginning was read."""
-
-    __slots__ = ("model", "outputs", "truncated")
-
-    def __init__(self, outputs: dict[str, Output], truncated: bool, model: tuple[str, int]) -> None:
-        self.outputs = outputs
-        self.truncated = truncated
-        self.model = model
-
-    def __getitem__(self, task: str) -> Output:
-        return self.outputs[task]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.outputs)
-
-    def __len__(self) -> int:
-        return len(self.outputs)
-
-    def __repr__(self) -> str:
-        return f"Prediction({self.outputs!r}, truncated={self.truncated}, model={self.model})"
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """A record for any topic, another agent's input among them. A dict becomes JSON; bytes go out as they are."""
-
-    topic: str
-    value: bytes | dict[str, Any] | None
-    key: bytes | str | None = None
-    headers: tuple[tuple[str, bytes], ...] = ()
-    """Added to those that every record handed on has. Request id, cause, hops and traceparent stay the runtime's."""
-    partition: int | None = None
-    """Default: by the key."""
-    essential: bool = False
-    """Of a handler: when the broker will never take it, the process ends and the record is not finished. Otherwise a
-    dead letter takes its place."""
+    pass
 
 
 Decision = Mapping[str, Output] | Publish | Iterable["Mapping[str, Output] | Publish"] | None
@@ -215,121 +112,3 @@ def _several(what: str, names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):  # its letters would be the names
         raise SetupError(f"@agent: {what}={names!r}: expected a list, {what}=[{names!r}]")
     return tuple(names)
-
-
-class Handler(ABC):
-    """The longer form of an agent: it gets the record itself, asks the engine as it likes, and may keep state.
-
-    Subclass it. A record is finished when everything that `handle` returned has been acknowledged. With `ordering`
-    `key`, a key's next record is handed over only after the one before is finished; other keys go on meanwhile.
-    """
-
-    name: str
-    topics: tuple[str, ...]
-    outputs: tuple[str, ...] = ()
-    """Topics that it publishes to, checked at start."""
-    tasks: tuple[str, ...] = ()
-    """Tasks that the model must have."""
-    changelogs: tuple[str, ...] = ()
-    """Compacted topics among `outputs` that its state is restored from. No rule may lead to them."""
-    options_model: type["Options"] | None = None
-    """What checks `agents.NAME.options` of the settings; None: it has no options."""
-    options: Any = None
-    """The checked options, an instance of `options_model`; there before `configure` is called."""
-    retry_on: tuple[type[Exception], ...] = ()
-    """Errors of `handle` after which a record is tried again, as after `Retry`."""
-    ordering: Literal["none", "key"] = "none"
-    timeout_s: float = 60.0
-    """A record that `handle` has not finished by then is a dead letter; `agents.NAME.timeout_s` sets it. While `handle`
-    waits for the model, this time stands still: the model has deadlines of its own."""
-    freeze_s: float | None = None
-    """Nothing is sent after the process stood still for longer, until it is certain whose its partitions are. Set in
-    `started`, to the session's time-out, by whoever writes what others may have written meanwhile."""
-
-    def configure(self, settings: "Settings") -> None:
-        """Take what the settings say, `topics` and `outputs` above all: they are looked for next. Called once, first."""
-
-    def started(self, context: "Context") -> None:
-        """Take what is needed of the process. Called once, before anything is consumed; SetupError refuses the start."""
-
-    def check(self, manifest: ModelManifest) -> None:
-        """Refuse a model that this handler could not work with; SetupError says why.
-
-        Called before `started` with the model that answers, and with each later version before it takes that one's place.
-        """
-
-    @abstractmethod
-    async def handle(self, record: "ConsumerRecord", engine: "Predicts") -> Iterable[Publish]:
-        """Return what is to be published for a record. RecordError makes it a dead letter with its reason; any other
-        exception one with `agent_failed`, also CancelledError and running past `timeout_s`. At that deadline it is
-        cancelled, so it may not swallow CancelledError.
-        """
-
-    def finished(self, record: "ConsumerRecord") -> None:
-        """Hear that everything published for a record has been acknowledged."""
-
-    def given_up(self, record: "ConsumerRecord") -> None:
-        """Hear that a record was not finished and will be delivered again: here after the next assignment, or elsewhere.
-
-        Its key's next records are not handed over before that.
-        """
-
-    async def assigned(self, partitions: "frozenset[TopicPartition]") -> Iterable[Publish] | None:
-        """Get ready for partitions, restoring state for example; their records wait until this returns, and until the
-        broker has what it returns.
-
-        Cancelled when they are taken away meanwhile. Whatever it raises ends the process.
-        """
-        return None
-
-    def revoked(self) -> None:
-        """Forget what belongs to partitions: everything under way has been finished, or will be delivered again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a handler may know of the process that it runs in."""
-
-    settings: "Settings"
-    metrics: "Metrics"
-    engine: "Predicts"
-    agents: tuple[str, ...]
-    """Names of everybody who runs here, handlers among them."""
-    partitions: Mapping[str, int] = field(default_factory=dict)
-    """How many each topic of the broker has."""
-    restore: "Restore | None" = None
-    """Reads a changelog; None in a rehearsal, where there is none."""
-    predicting: tuple[Agent, ...] = ()
-    """Those among them that predict, as they are declared here."""
-
-
-class Restore(Protocol):
-    """`changelog.read_to_end` on this process's broker."""
-
-    async def __call__(
-        self,
-        topic: str,
-        partitions: Iterable[int],
-        take: Callable[[int, bytes | None, bytes | None], None],
-        *,
-        timeout_s: float,
-    ) -> "Restored": ...
-
-
-class Served(Protocol):
-    """The model as a handler sees it."""
-
-    @property
-    def manifest(self) -> ModelManifest: ...
-
-
-class Predicts(Protocol):
-    """The engine as a handler sees it."""
-
-    @property
-    def model(self) -> Served:
-        """The one that answers now; another after a release, so do not keep it."""
-
-    async def predict(
-        self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None
-    ) -> Prediction: ...

@@ -10,8 +10,9 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
-from .agent import Agent, Handler
-from .errors import SetupError
+from ..errors import SetupError
+from .agent import Agent
+from .handler import Handler
 
 AGENTS: Final = "murmura.agents"
 DEFAULT_AGENTS: Final = "murmura.default_agents"

@@ -4,9 +4,10 @@ from typing import Any
 
 import msgspec
 
-from ..schemas.envelope import CAUSE, CE_ID, CE_SUBJECT, CE_TIME, HOPS, TRACEPARENT
-from ..schemas.ids import PredictionIds, prediction_id
-from .agent import Incoming, Prediction
+from ...schemas.envelope import CAUSE, CE_ID, CE_SUBJECT, CE_TIME, HOPS, TRACEPARENT
+from ...schemas.ids import PredictionIds, prediction_id
+from ..wire.request import Incoming
+from .prediction import Prediction
 
 _encode = msgspec.json.Encoder().encode
 

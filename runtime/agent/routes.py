@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import overload
 
-from ..schemas.envelope import (
+from ...schemas.envelope import (
     CE_SOURCE,
     CE_SPECVERSION,
     CE_TYPE,
@@ -14,16 +14,17 @@ from ..schemas.envelope import (
     app_source,
     result_type,
 )
-from ..schemas.manifest import ModelManifest, TaskSpec, Thresholds
-from ..schemas.topics import named
-from .agent import Agent, Handler
-from .agent_options import read_options
-from .errors import SetupError
-from .feedback import known_labels
-from .long_texts import Windows
+from ...schemas.manifest import ModelManifest, TaskSpec, Thresholds
+from ...schemas.topics import named
+from ..errors import SetupError
+from ..model.long_texts import Windows
+from ..settings.agent_options import read_options
+from ..settings.routing_rules import Rule
+from ..settings.settings import AgentSettings, Settings
+from ..wire.feedback import known_labels
+from .agent import Agent
+from .handler import Handler
 from .result_envelope import ResultEnvelope
-from .routing import Rule
-from .settings import AgentSettings, Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
 
-from .agent_options import read_options
+from ..settings.agent_options import read_options
+from ..settings.redaction import STARS, public_address
+from ..settings.settings import Settings
 from .discovery import AGENTS, find_agents
-from .redaction import STARS, public_address
-from .settings import Settings
 
 DEFAULT: Final = "default"
 

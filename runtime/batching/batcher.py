@@ -10,12 +10,12 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
-from .batch_policy import BatchLimits, BatchPolicy, Entry, Sink
-from .batch_runs import Answers, BatchModel, BatchRuns
+from ..errors import Closed, DeviceFailed
+from ..observe.logs import get_logger
 from .breaker import BreakerLimits
 from .device_guard import DeviceGuard, Job
-from .errors import Closed, DeviceFailed
-from .logs import get_logger
+from .policy import BatchLimits, BatchPolicy, Entry, Sink
+from .runs import Answers, BatchModel, BatchRuns
 
 __all__ = ["SHORTEST_DEADLINE_S", "BatchModel", "BatchObserver", "Batcher"]
 

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .batch_policy import Entry
+from ..errors import DeviceFailed
+from ..observe.logs import get_logger
 from .breaker import Breaker, BreakerLimits
-from .errors import DeviceFailed
-from .logs import get_logger
+from .policy import Entry
 
 log = get_logger(__name__)
 

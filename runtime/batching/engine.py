@@ -9,16 +9,16 @@ from typing import Any, Protocol
 
 import structlog
 
-from ..schemas.deadletter import DeadLetterReason
-from ..schemas.manifest import ModelManifest, TaskSpec
-from .agent import Prediction
-from .batch_policy import BatchLimits, Entry
+from ...schemas.deadletter import DeadLetterReason
+from ...schemas.manifest import ModelManifest, TaskSpec
+from ..agent.prediction import Prediction
+from ..errors import Closed, DeviceFailed, ModelFailed, RecordError, SetupError
+from ..model.long_texts import Windows
 from .batcher import SHORTEST_DEADLINE_S, Batcher, BatchModel, BatchObserver
 from .breaker import BreakerLimits
 from .calibration import Calibration, calibrate, warm_up
-from .callers import Callers, encode
-from .errors import Closed, DeviceFailed, ModelFailed, RecordError, SetupError
-from .long_texts import Windows
+from .policy import BatchLimits, Entry
+from .single_callers import Callers, encode
 
 ON_CPU = "cpu"
 ACCELERATOR_IN_FLIGHT = 2

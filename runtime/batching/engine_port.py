@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from .agent import Prediction
-from .batch_policy import Entry
-from .long_texts import Windows
+from ..agent.prediction import Prediction
+from ..model.long_texts import Windows
+from .policy import Entry
 
 
 class EngineLike(Protocol):

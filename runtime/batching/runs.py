@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from threading import get_ident
 from typing import Any, NamedTuple, Protocol
 
-from .batch_policy import Entry
-from .device_faults import model_error
-from .errors import DeviceFailed, ModelFailed
+from ..errors import DeviceFailed, ModelFailed
+from ..model.device_faults import model_error
+from .policy import Entry
 
 Outputs = dict[str, dict[str, Any]]
 

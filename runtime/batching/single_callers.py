@@ -7,10 +7,10 @@ from contextlib import suppress
 from itertools import takewhile
 from typing import Any, Protocol
 
-from .batch_policy import Entry
+from ..errors import Closed, DeviceFailed, ModelFailed, MurmuraError, place_of
+from ..model.long_texts import Windows
 from .batcher import Batcher
-from .errors import Closed, DeviceFailed, ModelFailed, MurmuraError, place_of
-from .long_texts import Windows
+from .policy import Entry
 
 CHUNK = 256
 _PLAIN = "a"

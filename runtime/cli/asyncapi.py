@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from . import cli_options as options
+from . import options
 
 
 def asyncapi(
@@ -20,9 +20,9 @@ def asyncapi(
 
     Example: [bold]murmura asyncapi classification dialogue --output asyncapi.json[/bold]
     """
-    from .asyncapi import as_text, document
-    from .discovery import find_agents
-    from .routes import configured_by
+    from ..agent.discovery import find_agents
+    from ..agent.routes import configured_by
+    from .asyncapi_document import as_text, document
 
     settings = options.settings(config, bootstrap=bootstrap)
     text = as_text(document(settings, configured_by(settings, find_agents(agents or [], settings.prefix))))

@@ -13,10 +13,11 @@ from faststream.specification.asyncapi.v3_0_0 import schema as spec
 from faststream.specification.asyncapi.v3_0_0.schema.bindings import ChannelBinding, OperationBinding, kafka
 from faststream.specification.asyncapi.v3_0_0.schema.operations import Action
 
-from ..schemas.envelope import APP, ATTEMPTS, CONTENT_TYPE, NOT_BEFORE, READ_HEADERS, RETRY_HEADERS
-from ..schemas.topics import Topic, named
-from .agent import Agent, Handler
-from .settings import Settings
+from ...schemas.envelope import APP, ATTEMPTS, CONTENT_TYPE, NOT_BEFORE, READ_HEADERS, RETRY_HEADERS
+from ...schemas.topics import Topic, named
+from ..agent.agent import Agent
+from ..agent.handler import Handler
+from ..settings.settings import Settings
 
 _SCHEMAS: Final = {
     "request": "request.v1",

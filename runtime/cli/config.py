@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from . import cli_options as options
+from . import options
 
 config_app = typer.Typer(help="Show and check the settings of a process.", no_args_is_help=True)
 
@@ -20,7 +20,7 @@ def show(
 
     Example: [bold]murmura config show --origin --config murmura.yaml[/bold]
     """
-    from .settings_report import report
+    from ..agent.settings_report import report
 
     rows = report(options.settings(config))
     if as_json:
@@ -39,7 +39,7 @@ def check(config: options.Config = None) -> None:
 
     Example: [bold]murmura config check --config murmura.yaml[/bold]
     """
-    from .settings_report import report
+    from ..agent.settings_report import report
 
     rows = report(options.settings(config))
     given = sum(row.source != "default" for row in rows)

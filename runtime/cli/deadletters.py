@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import cli_options as options
-from . import cli_ranges as ranges
-from .cli_letters import AgentNames, AsJson, Reasons, Topics, select
-from .cli_redrive import redrive
-from .errors import SetupError
+from ..errors import SetupError
+from . import options, ranges
+from .letters import AgentNames, AsJson, Reasons, Topics, select
+from .redrive import redrive
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .dead_letter_reader import LetterScan
-    from .dead_letter_records import Letter, Selection
-    from .settings import Settings
+    from ..redrive.dead_letter_reader import LetterScan
+    from ..settings.settings import Settings
+    from ..wire.dead_letter_records import Letter, Selection
 
 deadletters_app = typer.Typer(
     help="See what could not be answered, and send it again.", no_args_is_help=True, rich_markup_mode="rich"
@@ -44,7 +43,7 @@ def list_letters(
 
     Example: [bold]murmura deadletters list --reason agent_failed --since 24h[/bold]
     """
-    from .dead_letter_records import Count, Group, group_of
+    from ..wire.dead_letter_records import Count, Group, group_of
 
     settings = options.settings(config, bootstrap=bootstrap)
     selection = select(reason, agent, topic, since, until, offsets)
@@ -70,7 +69,7 @@ def list_letters(
                 )
             )
     else:
-        from .cli_tables import print_table
+        from .tables import print_table
 
         rows = [
             [
@@ -127,8 +126,8 @@ def show(
 
 
 def _scanned(settings: "Settings", selection: "Selection", handle: "Callable[[Sequence[Letter]], Any]") -> "LetterScan":
-    from . import cli_run
-    from .dead_letter_reader import LetterScan
+    from ..redrive.dead_letter_reader import LetterScan
+    from . import until_signalled as cli_run
 
     scan = LetterScan(settings.kafka, settings.dead_letters)
 
@@ -155,7 +154,7 @@ def _facts(letter: "Letter", text: bool) -> dict[str, Any]:
 
 
 def _paragraph(facts: dict[str, Any]) -> str:
-    from .summaries import safe
+    from ..wire.summary import safe
 
     agent = f" of {facts['agent']}" if facts["agent"] else ""
     marks = "".join(f", {mark}" for mark in ("redriven", "cut") if facts[mark])
@@ -194,8 +193,8 @@ def put(
 
     Example: [bold]murmura deadletters put murmura.analysis.requests/3/1041[/bold]
     """
-    from . import cli_run
-    from .set_aside import read_place, set_aside
+    from ..redrive.set_aside import read_place, set_aside
+    from . import until_signalled as cli_run
 
     settings = options.settings(config, bootstrap=bootstrap, group=group)
     found = read_place(place)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
-from . import cli_options as options
-from .errors import SetupError
+from ..errors import SetupError
+from . import options
 
 if TYPE_CHECKING:
-    from .model import Model
-    from .settings import Settings
+    from ..model.model import Model
+    from ..settings.settings import Settings
 
 
 class Finding(NamedTuple):
@@ -81,7 +81,7 @@ def _guarded(about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Find
 
 
 def _installed() -> Iterator[Finding]:
-    from .session import check_installation
+    from ..model.onnx_session import check_installation
 
     yield Finding("murmura", True, _version("murmura") or "not installed as a package")
     try:
@@ -97,8 +97,8 @@ def _installed() -> Iterator[Finding]:
 
 
 def _model(settings: "Settings", loaded: "list[Model]") -> Iterator[Finding]:
-    from .model import Model
-    from .store import resolve
+    from ..model.assembled import resolve
+    from ..model.model import Model
 
     folder = settings.model.folder
     if folder is None:
@@ -118,9 +118,9 @@ def _model(settings: "Settings", loaded: "list[Model]") -> Iterator[Finding]:
 
 
 def _agents(settings: "Settings", names: list[str], model: "Model | None") -> Iterator[Finding]:
-    from .agent import Agent
-    from .discovery import find_agents
-    from .routes import configured_by, make_routes
+    from ..agent.agent import Agent
+    from ..agent.discovery import find_agents
+    from ..agent.routes import configured_by, make_routes
 
     agents = configured_by(settings, find_agents(names, settings.prefix))
     if model is not None:
@@ -132,8 +132,8 @@ def _agents(settings: "Settings", names: list[str], model: "Model | None") -> It
 
 
 def _broker(settings: "Settings", names: list[str]) -> Iterator[Finding]:
-    from . import topics_admin
-    from .cli_topics import wanted_topics
+    from ..kafka import topics as topics_admin
+    from .topics import wanted_topics
 
     there = asyncio.run(topics_admin.partitions(settings.kafka))
     yield Finding("broker", True, f"{settings.kafka.bootstrap_servers} answers and has {len(there)} topics")
@@ -153,9 +153,9 @@ def _broker(settings: "Settings", names: list[str]) -> Iterator[Finding]:
 
 def _permissions(settings: "Settings", names: list[str], present: "Mapping[str, int]") -> Iterator[Finding]:
     """Without what serving needs, it fails; what only other commands need may be another user's."""
-    from .discovery import find_agents
+    from ..agent.discovery import find_agents
+    from ..agent.routes import configured_by
     from .permissions import lacking, needs
-    from .routes import configured_by
 
     wanted = needs(settings, configured_by(settings, find_agents(names, settings.prefix)))
     try:

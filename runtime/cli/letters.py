@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..schemas.deadletter import DeadLetterReason
-from . import cli_ranges as ranges
+from ...schemas.deadletter import DeadLetterReason
+from . import ranges
 
 if TYPE_CHECKING:
-    from .dead_letter_records import Selection
+    from ..wire.dead_letter_records import Selection
 
 Reasons = Annotated[
     list[DeadLetterReason] | None,
@@ -30,7 +30,7 @@ def select(
     until: str | None,
     offsets: Sequence[str] | None,
 ) -> "Selection":
-    from .dead_letter_records import Selection
+    from ..wire.dead_letter_records import Selection
 
     return Selection(
         reasons=tuple(reasons or ()),

@@ -9,20 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from . import (
-    cli_asyncapi,
-    cli_config,
-    cli_deadletters,
-    cli_doctor,
-    cli_models,
-    cli_publish,
-    cli_replay,
-    cli_serve,
-    cli_tail,
-    cli_topics,
-)
-from .discovery import find_commands, missing_extra
-from .errors import MurmuraError, SetupError
+from ..agent.discovery import find_commands, missing_extra
+from ..errors import MurmuraError, SetupError
+from . import asyncapi as cli_asyncapi
+from . import config as cli_config
+from . import deadletters as cli_deadletters
+from . import doctor as cli_doctor
+from . import models as cli_models
+from . import publish as cli_publish
+from . import replay as cli_replay
+from . import serve as cli_serve
+from . import tail as cli_tail
+from . import topics as cli_topics
 
 SETUP_EXIT_CODE = 2
 _ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import cli_options as options
-from . import cli_releases
-from .cli_tables import print_table
+from . import options
+from . import releases as cli_releases
+from .tables import print_table
 
 if TYPE_CHECKING:
-    from ..schemas.manifest import ModelManifest, TaskSpec
+    from ...schemas.manifest import ModelManifest, TaskSpec
 
 models_app = typer.Typer(
     help="Look at models, push them to the store, release them, and go back.",
@@ -44,8 +44,8 @@ def list_models(
 
 
 def _folder_rows(folder: Path) -> list[list[str]]:
-    from .errors import ModelRefused, SetupError
-    from .store import read_manifest
+    from ..errors import ModelRefused, SetupError
+    from ..model.folder import read_manifest
 
     if not folder.is_dir():
         raise SetupError(f"{folder} is no directory; name the one in which model folders lie")
@@ -63,8 +63,8 @@ def _folder_rows(folder: Path) -> list[list[str]]:
 
 
 def _stored_rows(url: str) -> list[list[str]]:
-    from .errors import ModelRefused, SetupError
-    from .model_store import ModelStore
+    from ..errors import ModelRefused, SetupError
+    from ..release.store import ModelStore
 
     store = ModelStore(url)
     rows = []
@@ -99,7 +99,7 @@ def show(
 
     Of a store: [bold]murmura models show desk/3 --store /srv/models[/bold]
     """
-    from .store import read_manifest
+    from ..model.folder import read_manifest
 
     manifest = read_manifest(Path(model)) if store is None else cli_releases.stored_manifest(store, model)
     encoder, base = manifest.encoder, manifest.base
@@ -139,8 +139,8 @@ def verify(folder: Folder) -> None:
 
     Example: [bold]murmura models verify models/desk[/bold]
     """
-    from .model import Model
-    from .store import check_folder, inspect_files, read_manifest
+    from ..model.folder import check_folder, inspect_files, read_manifest
+    from ..model.model import Model
 
     manifest = read_manifest(folder)
     checks = inspect_files(folder, manifest)
@@ -171,7 +171,7 @@ def assemble(
 
     Example: [bold]murmura models assemble scenarios/support/model models/desk[/bold]
     """
-    from . import delta as deltas
+    from ..model import delta as deltas
 
     manifest = deltas.assemble(delta, base, out)
     typer.echo(f"{out}: {manifest.name} {manifest.version}, its reference sample reproduced")

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .discovery import default_agents
-from .settings import Settings
+from ..agent.discovery import default_agents
+from ..settings.settings import Settings
 
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Settings in YAML. Else what MURMURA_CONFIG names.")
@@ -51,7 +51,7 @@ def settings(
     prefix: str | None = None,
 ) -> Settings:
     """Return the settings of a command: its options before environment before file. Raises SetupError."""
-    from .settings_sources import load
+    from ..settings.sources import load
 
     flags: dict[str, Any] = {
         "prefix": prefix,

@@ -18,9 +18,10 @@ from aiokafka.protocol.admin import DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
-from . import topics_admin
-from .agent import Agent, Handler
-from .settings import KafkaSettings, Settings
+from ..agent.agent import Agent
+from ..agent.handler import Handler
+from ..kafka import topics as topics_admin
+from ..settings.settings import KafkaSettings, Settings
 
 Operation = Literal["READ", "WRITE", "DESCRIBE"]
 _COORDINATOR_TRIES: Final = 25

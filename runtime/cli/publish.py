@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from . import cli_options as options
-from .errors import SetupError
+from ..errors import SetupError
+from . import options
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .settings import Settings
+    from ..settings.settings import Settings
 
 CHUNK_RECORDS = 1000
 
@@ -43,7 +43,7 @@ def publish(
 
     One message: [bold]echo "where is my card?" | murmura publish murmura.analysis.requests -[/bold]
     """
-    from . import cli_run
+    from . import until_signalled as cli_run
 
     settings = options.settings(config, bootstrap=bootstrap)
 
@@ -61,9 +61,9 @@ async def _publish(
 
     from aiokafka.errors import KafkaError
 
-    from . import topics_admin
-    from .broker_diagnosis import describe_refusal
-    from .publisher import producer_factory
+    from ..kafka import topics as topics_admin
+    from ..kafka.broker_diagnosis import describe_refusal
+    from ..output.publisher import producer_factory
 
     await topics_admin.require(settings.kafka, [topic])
     producer = producer_factory(settings.kafka, settings.producer)()

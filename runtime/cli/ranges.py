@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from .errors import SetupError
+from ..errors import SetupError
 
 Since = Annotated[
     str | None,

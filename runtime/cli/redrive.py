@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import cli_options as options
-from . import cli_ranges as ranges
-from .cli_letters import AgentNames, Reasons, Topics, select
-from .errors import SetupError
+from ..errors import SetupError
+from . import options, ranges
+from .letters import AgentNames, Reasons, Topics, select
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .dead_letter_records import Selection
-    from .redrive_rules import Redrive, Tally
-    from .redrive_sender import Sender
-    from .settings import Settings
+    from ..redrive.rules import Redrive, Tally
+    from ..redrive.sender import Sender
+    from ..settings.settings import Settings
+    from ..wire.dead_letter_records import Selection
 
 
 def redrive(
@@ -87,10 +86,10 @@ def _rules(settings: "Settings", to: str, own: list[str], out_of_order: bool) ->
     import asyncio
     from importlib.metadata import entry_points
 
-    from . import topics_admin
-    from .discovery import AGENTS, find_agents
-    from .redrive_rules import ORIGINAL, Redrive
-    from .routes import configured
+    from ..agent.discovery import AGENTS, find_agents
+    from ..agent.routes import configured
+    from ..kafka import topics as topics_admin
+    from ..redrive.rules import ORIGINAL, Redrive
 
     retries = f"{settings.prefix}.retries"
     target = retries if to == "retries" else to
@@ -115,9 +114,9 @@ def _rules(settings: "Settings", to: str, own: list[str], out_of_order: bool) ->
 
 
 def _counted(settings: "Settings", selection: "Selection", rules: "Redrive") -> "Tally":
-    from . import cli_run
-    from .dead_letter_reader import LetterScan
-    from .redrive import count
+    from ..redrive.dead_letter_reader import LetterScan
+    from ..redrive.redrive import count
+    from . import until_signalled as cli_run
 
     scan = LetterScan(settings.kafka, settings.dead_letters)
     return cli_run.run_to_end(lambda stop: count(scan, selection, rules))
@@ -141,8 +140,8 @@ def _agreed() -> bool:
 def _sender(settings: "Settings", no_transactions: bool) -> "Callable[[], Sender]":
     import asyncio
 
-    from . import topics_admin
-    from .redrive_sender import PlainSender, TransactionalSender
+    from ..kafka import topics as topics_admin
+    from ..redrive.sender import PlainSender, TransactionalSender
 
     if no_transactions or asyncio.run(topics_admin.is_mock(settings.kafka)):
         typer.echo("without transactions: a kill may repeat one batch", err=True)
@@ -158,10 +157,10 @@ def _sent(
     make_sender: "Callable[[], Sender]",
     rate: float | None,
 ) -> "Tally":
-    from . import cli_run
-    from .cli_progress import progress_bar
-    from .dead_letter_reader import LetterScan
-    from .redrive import send_again
+    from ..redrive.dead_letter_reader import LetterScan
+    from ..redrive.redrive import send_again
+    from . import until_signalled as cli_run
+    from .progress import progress_bar
 
     with progress_bar("sent") as bar:
         scan = LetterScan(settings.kafka, settings.dead_letters, progress=bar.advance)

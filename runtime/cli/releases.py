@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import cli_options as options
-from .cli_tables import print_table
-from .errors import SetupError
+from ..errors import SetupError
+from . import options
+from .tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..schemas.manifest import ModelManifest
-    from ..schemas.release import ReleaseState
-    from .model_store import ModelStore
-    from .settings import Settings
+    from ...schemas.manifest import ModelManifest
+    from ...schemas.release import ReleaseState
+    from ..release.store import ModelStore
+    from ..settings.settings import Settings
 
 Store = Annotated[
     str | None,
@@ -39,7 +39,7 @@ def push(
 
     Example: [bold]murmura models push models/desk --store /srv/models[/bold]
     """
-    from .store import read_manifest
+    from ..model.folder import read_manifest
 
     there = _store(options.settings(config), store)
     version = there.push(folder)
@@ -66,7 +66,7 @@ def release(
 
     Once more, for processes that refused it: [bold]murmura models release desk 3 --again[/bold]
     """
-    from ..schemas.release import released
+    from ...schemas.release import released
 
     settings = options.settings(config, bootstrap=bootstrap)
     there = _store(settings, store)
@@ -95,7 +95,7 @@ def rollback(
 
     Example: [bold]murmura models rollback desk --why "too many refunds"[/bold]
     """
-    from ..schemas.release import rolled_back
+    from ...schemas.release import rolled_back
 
     settings = options.settings(config, bootstrap=bootstrap)
 
@@ -141,7 +141,7 @@ def history(
 
 def stored_manifest(url: str, model: str) -> "ModelManifest":
     """Return the manifest of `NAME/VERSION` in a store; of `NAME` that of the newest version."""
-    from .model_store import ModelStore
+    from ..release.store import ModelStore
 
     store = ModelStore(url)
     name, slash, number = model.partition("/")
@@ -156,7 +156,7 @@ def stored_manifest(url: str, model: str) -> "ModelManifest":
 
 
 def _store(settings: "Settings", url: str | None) -> "ModelStore":
-    from .model_store import ModelStore
+    from ..release.store import ModelStore
 
     if url is None and settings.model.store is None:
         raise SetupError("no model store is set: say where it is with --store URL, or set model.store and model.name")
@@ -177,8 +177,8 @@ def _topic(settings: "Settings") -> str:
 
 
 def _read(settings: "Settings") -> "dict[str, ReleaseState]":
-    from . import cli_run
-    from .releases import read_states
+    from ..release.states import read_states
+    from . import until_signalled as cli_run
 
     return cli_run.run(lambda stop: read_states(settings.kafka, _topic(settings)))
 
@@ -187,8 +187,8 @@ def _publish(settings: "Settings", name: str, step: "Callable[[ReleaseState | No
     """Publish the state that `step` makes of the present one; None from it means that there is nothing to do."""
     from pydantic import ValidationError
 
-    from . import cli_run
-    from .releases import publish_state
+    from ..release.states import publish_state
+    from . import until_signalled as cli_run
 
     before = _read(settings).get(name)
     try:

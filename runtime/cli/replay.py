@@ -7,20 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from . import cli_options as options
-from . import cli_ranges as ranges
-from .errors import SetupError
+from ..errors import SetupError
+from . import options, ranges
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .agent import Agent
-    from .deadletters import Message
-    from .model import Model
-    from .offset_ranges import OffsetRange
-    from .replay import Replay, Replayed
-    from .replay_comparison import Comparison
-    from .settings import Settings
+    from ..agent.agent import Agent
+    from ..kafka.offset_ranges import OffsetRange
+    from ..model.model import Model
+    from ..settings.settings import Settings
+    from ..testing.replay import Replay, Replayed
+    from ..testing.replay_comparison import Comparison
+    from ..wire.message import Message
 
 _CLOCKS_S = 3600.0
 """Published results are looked for from so long before the earliest replayed record on: senders' clocks differ."""
@@ -60,8 +59,8 @@ def replay(
     """
     import tempfile
 
-    from . import cli_run
-    from .replay_comparison import Comparison
+    from ..testing.replay_comparison import Comparison
+    from . import until_signalled as cli_run
 
     settings = options.settings(config, bootstrap=bootstrap, model=model, device=device)
     if (version is None) == (model is None):
@@ -85,10 +84,10 @@ def replay(
 
 
 def _prepared(settings: "Settings", topic: str, names: list[str], version: str | None) -> "Replay":
-    from .agent import Agent
-    from .discovery import find_agents
-    from .replay import Replay
-    from .routes import configured_by
+    from ..agent.agent import Agent
+    from ..agent.discovery import find_agents
+    from ..agent.routes import configured_by
+    from ..testing.replay import Replay
 
     plain = [
         agent for agent in configured_by(settings, find_agents(names, settings.prefix)) if isinstance(agent, Agent)
@@ -100,10 +99,10 @@ def _prepared(settings: "Settings", topic: str, names: list[str], version: str |
 
 
 def _model(settings: "Settings", agents: "Sequence[Agent]", version: str | None) -> "Model":
-    from .loading import Loader
-    from .model import Model
-    from .model_store import ModelStore
-    from .store import resolve
+    from ..model.assembled import resolve
+    from ..model.model import Model
+    from ..release.staging import Loader
+    from ..release.store import ModelStore
 
     if version is None:
         assert settings.model.folder is not None
@@ -126,8 +125,8 @@ async def _replay(
     comparison: "Comparison",
     stop: "asyncio.Event",
 ) -> "Replayed":
-    from . import offset_ranges
-    from .cli_progress import progress_bar
+    from ..kafka import offset_ranges
+    from .progress import progress_bar
 
     chosen = await offset_ranges.freeze(settings.kafka, [[topic]])
     if limits[0] is not None or limits[1] is not None:
@@ -188,8 +187,8 @@ async def _drop(results: "Sequence[Message]") -> None:
 async def _topic(
     settings: "Settings", replaying: "Replay", to: str, stack: AsyncExitStack
 ) -> "Callable[[Sequence[Message]], Awaitable[None]]":
-    from . import topics_admin
-    from .publisher import Publisher, producer_factory
+    from ..kafka import topics as topics_admin
+    from ..output.publisher import Publisher, producer_factory
 
     used = {topic for agent in replaying.agents for topic in (*agent.topics, *agent.outputs)}
     if to in used:
@@ -208,7 +207,8 @@ async def _topic(
 
 
 async def _join(settings: "Settings", topics: list[str], done: "Replayed", comparison: "Comparison") -> None:
-    from . import offset_ranges, topics_admin
+    from ..kafka import offset_ranges
+    from ..kafka import topics as topics_admin
 
     there = await topics_admin.partitions(settings.kafka)
     published = [topic for topic in topics if topic in there]
@@ -240,10 +240,11 @@ def _report(done: "Replayed", comparison: "Comparison") -> list[str]:
 
 
 def _show_texts(settings: "Settings", comparison: "Comparison") -> None:
-    from . import cli_run, offset_ranges
-    from .offset_ranges import OffsetRange
-    from .set_aside import read_place
-    from .summaries import safe
+    from ..kafka import offset_ranges
+    from ..kafka.offset_ranges import OffsetRange
+    from ..redrive.set_aside import read_place
+    from ..wire.summary import safe
+    from . import until_signalled as cli_run
 
     def take(number: int, records: list[Any]) -> None:
         for record in records:

@@ -2,14 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from . import cli_options as options
-from .errors import SetupError
+from ..errors import SetupError
+from . import options
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .agent import Agent, Handler
-    from .settings import Settings
+    from ..agent.agent import Agent
+    from ..agent.handler import Handler
+    from ..settings.settings import Settings
 
 
 def serve(
@@ -32,7 +33,7 @@ def serve(
 
     Your own agent too: [bold]murmura serve classification shop:router --model models/desk[/bold]
     """
-    from .discovery import find_agents
+    from ..agent.discovery import find_agents
 
     settings = options.settings(
         config, bootstrap=bootstrap, group=group, model=model, device=device, http=http, log_level=log_level
@@ -43,7 +44,9 @@ def serve(
 
 
 def _serve(settings: "Settings", agents: "list[Agent | Handler]") -> None:
-    from . import app, cli_run, logs
+    from .. import serve as app
+    from ..observe import logs
+    from . import until_signalled as cli_run
 
     logs.configure(settings.log.level, settings.log.format)
     log = logs.get_logger(__name__)

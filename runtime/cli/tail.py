@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import cli_options as options
+from . import options
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .settings import Settings
+    from ..settings.settings import Settings
 
 POLL_MS = 200
 
@@ -35,7 +35,7 @@ def tail(
 
     Into another program: [bold]murmura tail murmura.deadletters --from-beginning --json | jq .[/bold]
     """
-    from . import cli_run
+    from . import until_signalled as cli_run
 
     # The mock broker wakes no fetch, and at a person's pace short fetches cost nothing.
     settings = options.settings(config, bootstrap=bootstrap, fetch_max_wait_ms=POLL_MS)
@@ -52,7 +52,7 @@ def tail(
 async def _tail(
     settings: "Settings", topic: str, from_beginning: bool, as_json: bool, count: int | None, stop: "asyncio.Event"
 ) -> None:
-    from .reader import reading
+    from ..kafka.groupless_reader import reading
 
     async with reading(settings.kafka, [topic], from_beginning=from_beginning) as consumer:
         left = count
@@ -64,7 +64,7 @@ async def _tail(
 
 
 def _pretty_line(record: Any) -> str:
-    from .summaries import record_line, safe, time_line
+    from ..wire.summary import record_line, safe, time_line
 
     key = safe((record.key or b"-").decode(errors="replace"), 40)
     return f"{time_line(record.timestamp)}  {record.partition}/{record.offset}  {key}  {record_line(record.value, record.headers)}"

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import cli_options as options
+from . import options
 
 if TYPE_CHECKING:
-    from ..schemas.topics import Topic
-    from .settings import Settings
+    from ...schemas.topics import Topic
+    from ..settings.settings import Settings
 
 
 def topics(
@@ -27,7 +27,7 @@ def topics(
 
     With the topics of your own agent: [bold]murmura topics --create shop:router[/bold]
     """
-    from . import topics_admin
+    from ..kafka import topics as topics_admin
 
     settings = options.settings(config, bootstrap=bootstrap)
     wanted = wanted_topics(settings, agents or [])
@@ -49,10 +49,10 @@ def _partitions(count: int) -> str:
 
 def wanted_topics(settings: "Settings", agents: list[str]) -> "dict[str, Topic]":
     """Return the topics of the table and those that the agents and their settings name, by full name."""
-    from ..schemas.topics import named
-    from .discovery import find_agents
-    from .routes import configured_by
-    from .topics_admin import OTHER_TOPIC
+    from ...schemas.topics import named
+    from ..agent.discovery import find_agents
+    from ..agent.routes import configured_by
+    from ..kafka.topics import OTHER_TOPIC
 
     wanted = dict(named(settings.prefix))
     for agent in configured_by(settings, find_agents(agents, settings.prefix)):

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from .errors import Closed
+from ..errors import Closed
 
 T = TypeVar("T")
 

@@ -3,20 +3,20 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from ..schemas.deadletter import DeadLetterReason as Reason
-from .agent import Prediction
-from .batch_policy import Entry
-from .delivery import Delivery, coordinates
-from .errors import Closed, RecordError, place_of
-from .logs import get_logger
-from .outbox import Outbox
-from .outcome import Outcome, Outgoing
-from .results import Answer, answer
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ..agent.prediction import Prediction
+from ..agent.routes import BoundAgent
+from ..batching.policy import Entry
+from ..errors import Closed, RecordError, place_of
+from ..observe.logs import get_logger
+from ..observe.metrics import Metrics
+from ..output.delivery import Delivery, coordinates
+from ..output.outbox import Outbox
+from ..output.outcome import Outcome, Outgoing
+from ..output.result import Answer, answer
+from ..output.reviews import Reviews
+from ..output.suspending import Suspending
 from .retrying import Retrying
-from .reviews import Reviews
-from .routes import BoundAgent
-from .suspending import Suspending
-from .telemetry import Metrics
 
 log = get_logger(__name__)
 

@@ -9,31 +9,31 @@ from contextlib import suppress
 
 from aiokafka.structs import TopicPartition
 
-from ..schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ..agent.handler import Handler
+from ..agent.routes import Route
+from ..batching.engine_port import EngineLike
+from ..batching.policy import Entry
+from ..errors import Closed, DeviceFailed, RecordError, place_of
+from ..field_paths import FieldPaths
+from ..kafka.offset_tracker import Tracker
+from ..observe.logs import get_logger
+from ..observe.metrics import Metrics
+from ..observe.tracing import Tracing
+from ..output.bounds import Bounds, UnderWay
+from ..output.dead_letter_gate import DeadLetterGate
+from ..output.delivery import Delivery, Rejected, coordinates
+from ..output.outbox import Outbox, PublisherLike
+from ..output.outcome import Outcome
+from ..output.reviews import Reviews
+from ..output.suspending import Suspending
+from ..wire.dead_letter import MakeLetter, dead_letter
 from .admission import Admission
-from .agent import Handler
-from .batch_policy import Entry
-from .bounds import Bounds, UnderWay
-from .dead_letter_gate import DeadLetterGate
-from .deadletters import MakeLetter, dead_letter
 from .deciding import Deciding
-from .delivery import Delivery, Rejected, coordinates
-from .engine_port import EngineLike
-from .errors import Closed, DeviceFailed, RecordError, place_of
-from .field_paths import FieldPaths
-from .handlers import HandlerRunner
+from .handler_runner import HandlerRunner
 from .intake import Batches, Full, Intake, Queue, unreadable
-from .logs import get_logger
-from .outbox import Outbox, PublisherLike
-from .outcome import Outcome
 from .readmission import Readmission
 from .retrying import Retrying
-from .reviews import Reviews
-from .routes import Route
-from .suspending import Suspending
-from .telemetry import Metrics
-from .tracing import Tracing
-from .tracker import Tracker
 
 log = get_logger(__name__)
 

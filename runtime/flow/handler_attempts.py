@@ -7,20 +7,20 @@ from typing import Protocol
 
 from aiokafka.structs import ConsumerRecord
 
-from ..schemas.deadletter import DeadLetterReason as Reason
-from ..schemas.envelope import CE_ID, HOPS, REQUEST_ID, TRACEPARENT
-from ..schemas.ids import default_request_id
-from .agent import Handler, Predicts
-from .deadletters import Message
-from .delivery import coordinates
-from .errors import Closed, MurmuraError, RecordError, place_of
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.envelope import CE_ID, HOPS, REQUEST_ID, TRACEPARENT
+from ...schemas.ids import default_request_id
+from ..agent.handler import Handler, Predicts
+from ..errors import Closed, MurmuraError, RecordError, place_of
+from ..observe.logs import get_logger
+from ..observe.tracing import Tracing
+from ..output.delivery import coordinates
+from ..output.outcome import Given, Outcome, Outgoing
+from ..output.result import hand_on
+from ..output.suspending import Suspending
+from ..wire.message import Message
+from ..wire.request import read_headers, read_hops, read_id_in_body
 from .handler_deadline import handle_in_time
-from .logs import get_logger
-from .outcome import Given, Outcome, Outgoing
-from .records import read_headers, read_hops, read_id_in_body
-from .results import hand_on
-from .suspending import Suspending
-from .tracing import Tracing
 
 log = get_logger(__name__)
 

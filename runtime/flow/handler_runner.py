@@ -9,18 +9,18 @@ from typing import Final
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from .agent import Handler, Predicts
-from .bounds import UnderWay, held_bytes
-from .errors import Closed, MurmuraError, RecordError, place_of
+from ..agent.handler import Handler, Predicts
+from ..errors import Closed, MurmuraError, RecordError, place_of
+from ..kafka.offset_tracker import NotesFinished, Progress
+from ..observe.logs import get_logger
+from ..observe.tracing import Tracing
+from ..output.bounds import UnderWay, held_bytes
+from ..output.outbox import Outbox
+from ..output.outcome import Given, Outcome, Outgoing
+from ..output.result import hand_on
+from ..output.suspending import Suspending
 from .handler_attempts import HandlerAttempts, HandlerRetries, PutOff
-from .logs import get_logger
-from .outbox import Outbox
-from .outcome import Given, Outcome, Outgoing
-from .pulse import Pulse
-from .results import hand_on
-from .suspending import Suspending
-from .tracing import Tracing
-from .tracker import NotesFinished, Progress
+from .standstill import Pulse
 
 log = get_logger(__name__)
 

@@ -5,16 +5,16 @@ from typing import Protocol
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from ..schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ..agent.routes import Route
+from ..errors import RecordError
+from ..field_paths import FieldPaths
+from ..kafka.offset_tracker import Progress, Tracker
+from ..observe.tracing import Tracing
+from ..output.bounds import Bounds, estimated_tokens
+from ..output.delivery import Delivery, Rejected
+from ..wire.request import read_request
 from .admission import Admission, Waiting
-from .bounds import Bounds, estimated_tokens
-from .delivery import Delivery, Rejected
-from .errors import RecordError
-from .field_paths import FieldPaths
-from .records import read_request
-from .routes import Route
-from .tracing import Tracing
-from .tracker import Progress, Tracker
 
 Batches = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 Full = dict[TopicPartition, int | None]

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping
 
 from aiokafka.structs import TopicPartition
 
-from .delivery import Delivery
-from .engine_port import EngineLike
-from .errors import RecordError
-from .handlers import HandlerRunner
+from ..agent.routes import Route
+from ..batching.engine_port import EngineLike
+from ..errors import RecordError
+from ..output.delivery import Delivery
+from ..output.outbox import Outbox
+from ..output.outcome import Outcome, Work
+from .handler_runner import HandlerRunner
 from .intake import Intake, Queue
-from .outbox import Outbox
-from .outcome import Outcome, Work
-from .routes import Route
 
 
 class Readmission:

@@ -2,12 +2,12 @@
 
 from aiokafka.structs import ConsumerRecord
 
-from ..schemas.envelope import RETRY_HEADERS
-from .delivery import Attempt, Delivery
-from .field_paths import FieldPaths
-from .records import read_request
-from .retry_records import Coordinates, Retry
-from .tracker import NotesFinished
+from ...schemas.envelope import RETRY_HEADERS
+from ..field_paths import FieldPaths
+from ..kafka.offset_tracker import NotesFinished
+from ..output.delivery import Attempt, Delivery
+from ..wire.request import read_request
+from ..wire.retry_record import Coordinates, Retry
 
 
 class FinishesRetry:

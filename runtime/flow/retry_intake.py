@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from .errors import RecordError
-from .retry_policy import STEPS_S, wake_time
-from .retry_records import Retry, read_retry
-from .tracker import Progress
+from ..errors import RecordError
+from ..kafka.offset_tracker import Progress
+from ..settings.retry_policy import STEPS_S, wake_time
+from ..wire.retry_record import Retry, read_retry
 
 
 class Waiting(NamedTuple):

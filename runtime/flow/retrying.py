@@ -9,25 +9,26 @@ from typing import Final, NamedTuple, Protocol, Self
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from ..schemas.deadletter import DeadLetterReason as Reason
-from .agent import Agent, Handler
-from .bounds import MIB
-from .delivery import Attempt, Delivery
-from .errors import RecordError, Retry
-from .field_paths import FieldPaths
-from .handlers import HandlerRunner
-from .held_parts import split_off
-from .logs import get_logger
-from .outcome import Given, Outcome, Outgoing, Work
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ..agent.agent import Agent
+from ..agent.handler import Handler
+from ..agent.routes import Route
+from ..errors import RecordError, Retry
+from ..field_paths import FieldPaths
+from ..kafka.offset_tracker import Progress
+from ..observe.logs import get_logger
+from ..output.bounds import MIB
+from ..output.delivery import Attempt, Delivery
+from ..output.held_parts import split_off
+from ..output.outcome import Given, Outcome, Outgoing, Work
+from ..settings.retries import AgentRetrySettings
+from ..settings.retry_policy import IN_MEMORY_S, STEPS_S, DelayQueue, RetryPolicy, choose_step
+from ..settings.settings import AgentSettings, Settings
+from ..wire.retry_record import Coordinates, retry_message
+from ..wire.retry_record import Retry as RetryHeaders
+from .handler_runner import HandlerRunner
 from .redelivery import FinishesRetry, original_of, redelivery
 from .retry_intake import RetryIntake, Waiting
-from .retry_policy import IN_MEMORY_S, STEPS_S, DelayQueue, RetryPolicy, choose_step
-from .retry_records import Coordinates, retry_message
-from .retry_records import Retry as RetryHeaders
-from .routes import Route
-from .settings import AgentSettings, Settings
-from .settings_retries import AgentRetrySettings
-from .tracker import Progress
 
 log = get_logger(__name__)
 

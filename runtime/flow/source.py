@@ -12,16 +12,16 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
+from ..kafka.offset_tracker import Tracker
+from ..kafka.start_positions import StartPositions
+from ..kafka.unreadable import is_unreadable, read_next
+from ..observe.health import HealthState
+from ..observe.logs import get_logger
+from ..observe.metrics import Metrics
+from ..settings.settings import KafkaSettings
 from .dispatcher import Dispatcher
 from .fetch_faults import FetchFaults
-from .health import HealthState
-from .logs import get_logger
-from .settings import KafkaSettings
 from .source_readings import SourceReadings, position_now
-from .start_positions import StartPositions
-from .telemetry import Metrics
-from .tracker import Tracker
-from .unreadable import is_unreadable, read_next
 
 log = get_logger(__name__)
 

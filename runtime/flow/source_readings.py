@@ -6,8 +6,8 @@ from typing import Any
 
 from aiokafka.structs import TopicPartition
 
+from ..kafka.offset_tracker import Tracker
 from .fetch_watch import FetchTimes
-from .tracker import Tracker
 
 ByPartition = dict[tuple[str, ...], float]
 """(topic, partition) to a value. What is not known is absent."""

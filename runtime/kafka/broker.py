@@ -3,8 +3,8 @@
 from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLOAuthBearer, SASLPlaintext, SASLScram256, SASLScram512
 
-from .settings import KafkaSettings
-from .settings_kafka import CLIENT_ID
+from ..settings.kafka import CLIENT_ID
+from ..settings.settings import KafkaSettings
 
 
 def make_broker(kafka: KafkaSettings) -> KafkaBroker:

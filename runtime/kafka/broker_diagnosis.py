@@ -23,9 +23,9 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import SaslHandShakeRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from .errors import SetupError
-from .logs import quiet_client
-from .settings_kafka import KafkaSettings
+from ..errors import SetupError
+from ..observe.logs import quiet_client
+from ..settings.kafka import KafkaSettings
 
 LOOK_S: Final = 6.0
 STEP_S: Final = 2.0

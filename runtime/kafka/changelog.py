@@ -10,9 +10,9 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from .errors import MurmuraError
-from .logs import get_logger
-from .settings import KafkaSettings
+from ..errors import MurmuraError
+from ..observe.logs import get_logger
+from ..settings.settings import KafkaSettings
 from .unreadable import read_next
 
 log = get_logger(__name__)

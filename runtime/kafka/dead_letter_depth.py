@@ -10,8 +10,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from .logs import get_logger
-from .settings import KafkaSettings
+from ..observe.logs import get_logger
+from ..settings.settings import KafkaSettings
 
 log = get_logger(__name__)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from .errors import SetupError
+from ..errors import SetupError
 
 FETCH_MAX_WAIT_MS: Final = 5
 REBALANCE_DELAY_MS: Final = 100

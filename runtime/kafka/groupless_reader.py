@@ -6,8 +6,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from . import topics_admin
-from .settings import KafkaSettings
+from ..settings.settings import KafkaSettings
+from . import topics as topics_admin
 
 
 @asynccontextmanager

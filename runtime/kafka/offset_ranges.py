@@ -16,11 +16,11 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from . import topics_admin
+from ..errors import MurmuraError, SetupError
+from ..observe.logs import quiet_client
+from ..settings.settings import KafkaSettings
+from . import topics as topics_admin
 from .broker_diagnosis import describe_refusal
-from .errors import MurmuraError, SetupError
-from .logs import quiet_client
-from .settings import KafkaSettings
 from .unreadable import POLL_MS, is_unreadable, read_next
 
 _CHUNK_RECORDS: Final = 5000

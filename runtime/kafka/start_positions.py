@@ -8,8 +8,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from .logs import quiet_client
-from .settings import KafkaSettings
+from ..observe.logs import quiet_client
+from ..settings.settings import KafkaSettings
 
 _AGAIN_S: Final = 0.2
 

@@ -13,11 +13,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 from aiokafka.protocol.metadata import MetadataRequest
 
-from ..schemas.topics import MANY, Topic
+from ...schemas.topics import MANY, Topic
+from ..errors import SetupError
+from ..observe.logs import quiet_client
+from ..settings.settings import KafkaSettings
 from .broker_diagnosis import describe_missing, diagnose, parse_servers
-from .errors import SetupError
-from .logs import quiet_client
-from .settings import KafkaSettings
 
 REPLICAS: Final = 3
 ADVICE: Final = "`murmura topics --create` makes ours, and with MODULE:AGENT those of your agent"

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding
 
-from ..schemas.manifest import TaskSpec, Thresholds
+from ...schemas.manifest import TaskSpec, Thresholds
 from .long_texts import Merge
 from .windows import as_binary_logits, as_logits, merge_labels, merge_spans
 

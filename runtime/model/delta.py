@@ -19,13 +19,13 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ..schemas.manifest import Base, ModelManifest
-from ..schemas.serving_event import RejectReason
-from .errors import ModelRefused, SetupError
+from ...schemas.manifest import Base, ModelManifest
+from ...schemas.serving_event import RejectReason
+from ..errors import ModelRefused, SetupError
+from .cache import beside
+from .folder import check_folder, read_checked, read_manifest, write_manifest
 from .graph import write_graph
 from .model import Model
-from .store import check_folder, read_checked, read_manifest, write_manifest
-from .version_cache import beside
 from .weights import Weights
 
 Array = npt.NDArray[Any]

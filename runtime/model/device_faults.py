@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from .errors import DeviceFailed, ModelFailed
+from ..errors import DeviceFailed, ModelFailed
 
 OUT_OF_MEMORY: Final = (
     "bad_alloc",

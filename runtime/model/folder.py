@@ -15,10 +15,9 @@ from typing import Final
 import platformdirs
 from pydantic import ValidationError
 
-from ..schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
-from ..schemas.serving_event import RejectReason as Reason
-from .errors import ModelRefused
-from .version_cache import discard, forget_old, touch
+from ...schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
+from ...schemas.serving_event import RejectReason as Reason
+from ..errors import ModelRefused
 
 MAX_MANIFEST_BYTES: Final = 4 * 2**20
 MAX_FILE_BYTES: Final = 4 * 2**30
@@ -252,31 +251,3 @@ def is_whole(folder: Path, digest: str | None = None) -> bool:
 def manifest_digest(folder: Path) -> str:
     """Return the SHA-256 of a folder's manifest, which stands for the whole version."""
     return sha256(read_manifest_bytes(folder)).hexdigest()
-
-
-def assembled_folder(delta: Path, manifest: ModelManifest) -> Path:
-    """Return where in the user's cache the model of a delta folder lies, once it is assembled."""
-    return cache_folder() / "models" / f"{manifest.name}-{manifest.version}-{manifest_digest(delta)[:32]}"
-
-
-def resolve(path: Path) -> Path:
-    """Return a servable folder: a model folder itself; for a delta the model assembled in the user's cache.
-
-    The cache is keyed by the digest of the delta's manifest, which names everything else by digest. The first use takes
-    a few seconds; processes that start at the same time each assemble and one result is kept. A folder that is not whole
-    is made again; of a model the last few stay.
-    """
-    manifest = read_manifest(path)
-    if not manifest.is_delta:
-        return path
-    folder = assembled_folder(path, manifest)
-    if os.path.lexists(folder) and not is_whole(folder):
-        discard(folder)
-    if folder.exists():
-        touch(folder)
-    else:
-        from .delta import assemble  # noqa: PLC0415  (it needs spox and safetensors, which serving a folder does not)
-
-        assemble(path, None, folder, weights=False)
-        forget_old(folder.parent, manifest.name, folder)
-    return folder

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import spox.opset.ai.onnx.v20 as op
 from spox import Tensor, argument, build
 
-from ..schemas.manifest import EncoderSpec, ModelManifest, TaskSpec
-from .graph_format import with_initializers
+from ...schemas.manifest import EncoderSpec, ModelManifest, TaskSpec
+from .onnx_bytes import with_initializers
 from .weights import Weights, check_weights
 
 Form = Literal["ragged", "padded"]

@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from ..schemas.manifest import FileEntry, ModelManifest, TaskSpec, Thresholds
-from ..schemas.serving_event import RejectReason
+from ...schemas.manifest import FileEntry, ModelManifest, TaskSpec, Thresholds
+from ...schemas.serving_event import RejectReason
+from ..errors import ModelFailed, ModelRefused
 from .decoding import DECODERS, MergedRows, Output, Rows
-from .errors import ModelFailed, ModelRefused
-from .graph_format import refuse_external_data
+from .folder import open_checked, opened_path, read_checked, read_manifest, refuse_changed
 from .long_texts import Windows
-from .reference import check_reference, no_sample, read_reference
-from .session import Array, Device, Runner, open_session
-from .store import open_checked, opened_path, read_checked, read_manifest, refuse_changed
+from .onnx_bytes import refuse_external_data
+from .onnx_session import Array, Device, Runner, open_session
+from .reference_sample import check_reference, no_sample, read_reference
 from .tokenizing import Encoded, TextEncoder, read_tokenizer
 from .windows import WindowedText, WindowEncoder
 

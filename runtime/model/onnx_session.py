@@ -11,8 +11,8 @@ from typing import Any, Final, Literal, Protocol
 
 import numpy.typing as npt
 
+from ..errors import ModelFailed, ModelRefused, SetupError
 from .device_faults import model_error
-from .errors import ModelFailed, ModelRefused, SetupError
 
 Array = npt.NDArray[Any]
 Device = Literal["auto", "cuda", "cpu"]

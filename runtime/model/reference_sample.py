@@ -9,10 +9,10 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from ..schemas.manifest import TaskSpec
-from ..schemas.serving_event import RejectReason
+from ...schemas.manifest import TaskSpec
+from ...schemas.serving_event import RejectReason
+from ..errors import ModelRefused
 from .decoding import Floats, sigmoid, softmax
-from .errors import ModelRefused
 
 TOLERANCE: Final = 1e-3
 Reference = dict[str, Any]

@@ -6,8 +6,8 @@ from typing import Final
 
 from tokenizers import Encoding, Tokenizer
 
-from ..schemas.manifest import ModelManifest
-from .errors import ModelRefused
+from ...schemas.manifest import ModelManifest
+from ..errors import ModelRefused
 
 # The library reads all of a text before it cuts the tokens: 2.5 s for a megabyte of which 128 tokens are kept. So a long
 # text is first tried on its beginning, so many characters per token; and if that does not fill the limit (long runs of

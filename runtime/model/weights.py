@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ..schemas.manifest import EncoderSpec, TaskSpec
-from .errors import ModelRefused
+from ...schemas.manifest import EncoderSpec, TaskSpec
+from ..errors import ModelRefused
 
 Weights = Mapping[str, npt.NDArray[Any]]
 

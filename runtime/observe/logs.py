@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TextIO
 
 import structlog
 
-from .redaction import redacted
+from ..settings.redaction import redacted
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "pretty"]

@@ -15,9 +15,9 @@ from prometheus_client import Metric as PrometheusMetric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from ..schemas.deadletter import DeadLetterReason
+from ...schemas.deadletter import DeadLetterReason
+from ..errors import place_of
 from .device_use import DeviceUse
-from .errors import place_of
 from .histogram import BatchHistogram
 from .logs import get_logger
 from .metrics_table import METRICS, Metric

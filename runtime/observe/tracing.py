@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 from zlib import crc32
 
-from .errors import SetupError
-from .records import Record, names_of
-from .settings_kafka import CLIENT_ID
+from ..errors import SetupError
+from ..settings.kafka import CLIENT_ID
+from ..wire.message import Record
+from ..wire.request import names_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
-    from .agent import Incoming
-    from .settings import Settings
+    from ..settings.settings import Settings
+    from ..wire.request import Incoming
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 """The version of OpenTelemetry's semantic conventions that the attributes follow."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
-from .agent import Agent
+from ..agent.agent import Agent
 
 Count = Callable[[str], int | None]
 """A topic's partitions as a client knows them now; None while it knows nothing of the topic."""

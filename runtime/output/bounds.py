@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sys import getsizeof
 from typing import Final
 
-from .records import Record
+from ..wire.message import Record
 
 MIB: Final = 1024 * 1024
 # Measured with tracemalloc: the client's record, the request in it, its place in a queue and its offset in the tracker.

@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from .errors import DeliveryError, MurmuraError
-from .logs import get_logger
+from ..errors import DeliveryError, MurmuraError
+from ..observe.logs import get_logger
 
 log = get_logger(__name__)
 

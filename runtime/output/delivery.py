@@ -4,13 +4,13 @@ from typing import Any, Final, NamedTuple
 
 from aiokafka.structs import ConsumerRecord
 
-from ..schemas.deadletter import DeadLetterReason as Reason
-from .agent import Incoming
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ..agent.routes import Asked, Route
+from ..errors import RecordError
+from ..kafka.offset_tracker import NotesFinished
+from ..observe.tracing import Span, Tracing
+from ..wire.request import Incoming
 from .bounds import held_bytes
-from .errors import RecordError
-from .routes import Asked, Route
-from .tracing import Span, Tracing
-from .tracker import NotesFinished
 
 
 class Attempt(NamedTuple):

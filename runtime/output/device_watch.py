@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from ..schemas.serving_event import ServingEventKind
-from .engine import Engine
-from .errors import DeviceFailed
-from .health import HealthState
+from ...schemas.serving_event import ServingEventKind
+from ..batching.engine import Engine
+from ..errors import DeviceFailed
+from ..observe.health import HealthState
+from ..observe.metrics import Metrics
 from .serving_events import ServingEvents
-from .telemetry import Metrics
 
 
 def watch_device(

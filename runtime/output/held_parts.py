@@ -5,10 +5,10 @@ from typing import Protocol
 
 from aiokafka.structs import TopicPartition
 
+from ..errors import RecordError
+from ..kafka.offset_tracker import OpenParts
 from .delivery import Attempt, Delivery
-from .errors import RecordError
 from .suspension import Held
-from .tracker import OpenParts
 
 HeldPart = Held[TopicPartition, Delivery]
 

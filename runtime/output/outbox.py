@@ -7,16 +7,17 @@ from typing import Protocol
 
 from aiokafka.structs import ConsumerRecord
 
-from ..schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ..errors import Closed, DeliveryError, MurmuraError, RecordError, RecordTooLarge, Scope
+from ..observe.logs import get_logger
+from ..observe.metrics import Metrics
+from ..observe.tracing import Span
+from ..wire.dead_letter import MakeLetter, cut, dead_letter
+from ..wire.message import Message
 from .dead_letter_gate import DeadLetterGate
-from .deadletters import MakeLetter, Message, cut, dead_letter
 from .delivery import Delivery
-from .errors import Closed, DeliveryError, MurmuraError, RecordError, RecordTooLarge, Scope
-from .logs import get_logger
 from .outcome import Outcome, Outgoing, Work
 from .suspending import Suspending
-from .telemetry import Metrics
-from .tracing import Span
 
 log = get_logger(__name__)
 

@@ -5,10 +5,10 @@ from typing import NamedTuple, Protocol
 
 from aiokafka.structs import ConsumerRecord
 
-from .deadletters import Message
-from .errors import Closed, RecordError
-from .tracing import Span
-from .tracker import NotesFinished
+from ..errors import Closed, RecordError
+from ..kafka.offset_tracker import NotesFinished
+from ..observe.tracing import Span
+from ..wire.message import Message
 
 
 class Work(Protocol):

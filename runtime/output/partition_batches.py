@@ -8,7 +8,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerClosed
 
-from .deadletters import Message
+from ..wire.message import Message
 
 Partition = tuple[str, int]
 """Topic and partition."""

@@ -8,14 +8,14 @@ from collections.abc import Callable, Collection, Container, Sequence
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerClosed, UnknownTopicOrPartitionError
 
-from .deadletters import Message
-from .errors import Closed, DeliveryError, RecordTooLarge
-from .logs import get_logger
+from ..errors import Closed, DeliveryError, RecordTooLarge
+from ..kafka.scopes import POISON
+from ..observe.logs import get_logger
+from ..settings.settings import KafkaSettings, ProducerSettings
+from ..wire.message import Message
 from .partition_batches import PartitionBatches
 from .refusals import Refusals
-from .scopes import POISON
 from .send_attempt import Failures, SendAttempt
-from .settings import KafkaSettings, ProducerSettings
 from .topic_lookup import TopicLookup
 
 log = get_logger(__name__)

@@ -5,9 +5,9 @@ from typing import Final
 
 from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError, UnknownTopicOrPartitionError
 
-from .deadletters import Message
-from .errors import DeliveryError, ProcessRefused, RecordRefused, RecordTooLarge, TopicRefused
-from .scopes import POISON, UNKNOWN, Place, Scope, is_of_kafka, scope_of
+from ..errors import DeliveryError, ProcessRefused, RecordRefused, RecordTooLarge, TopicRefused
+from ..kafka.scopes import POISON, UNKNOWN, Place, Scope, is_of_kafka, scope_of
+from ..wire.message import Message
 
 _UNKNOWN_TRIES: Final = 5
 

@@ -6,14 +6,16 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ..schemas.deadletter import DeadLetterReason as Reason
-from ..schemas.envelope import CAUSE, HOPS, REQUEST_ID, TRACEPARENT
-from .agent import Decision, Incoming, Output, Prediction, Publish
-from .deadletters import Message
-from .errors import RecordError
-from .result_envelope import ResultEnvelope
-from .routes import BoundAgent
-from .routing import Rule, topics
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.envelope import CAUSE, HOPS, REQUEST_ID, TRACEPARENT
+from ..agent.agent import Decision
+from ..agent.prediction import Output, Prediction
+from ..agent.result_envelope import ResultEnvelope
+from ..agent.routes import BoundAgent
+from ..errors import RecordError
+from ..settings.routing_rules import Rule, topics
+from ..wire.message import Message, Publish
+from ..wire.request import Incoming
 
 _encode = msgspec.json.Encoder().encode
 _TOPIC: Final = re.compile("[A-Za-z0-9._-]{1,249}")

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from ..schemas.envelope import (
+from ...schemas.envelope import (
     CE_ID,
     CE_SOURCE,
     CE_SPECVERSION,
@@ -21,13 +21,13 @@ from ..schemas.envelope import (
     SPEC_VERSION,
     app_source,
 )
-from ..schemas.ids import prediction_id
-from ..schemas.manifest import ModelManifest, TaskSpec
-from ..schemas.review import REVIEW_TYPE, ReviewReason
-from .agent import Incoming
-from .batch_policy import Entry
-from .deadletters import Message
-from .settings import Settings
+from ...schemas.ids import prediction_id
+from ...schemas.manifest import ModelManifest, TaskSpec
+from ...schemas.review import REVIEW_TYPE, ReviewReason
+from ..batching.policy import Entry
+from ..settings.settings import Settings
+from ..wire.message import Message
+from ..wire.request import Incoming
 
 BURST_S: Final = 10.0
 """Budget that was not used is kept for so long, so that a quiet spell does not end in a flood."""

@@ -11,14 +11,14 @@ from typing import Self
 
 from aiokafka.structs import TopicPartition
 
-from ..schemas.deadletter import DeadLetterReason as Reason
-from .agent import Handler
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ..agent.handler import Handler
+from ..agent.routes import Route
+from ..errors import Closed, RecordError
+from ..observe.logs import get_logger
+from ..settings.settings import Settings
 from .delivery import Delivery
-from .errors import Closed, RecordError
 from .held_parts import HeldPart, Probe, Releases, split_off
-from .logs import get_logger
-from .routes import Route
-from .settings import Settings
 from .suspension import SuspensionLimits, Suspensions
 
 log = get_logger(__name__)

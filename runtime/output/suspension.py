@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
-from .settings import AgentSettings
+from ..settings.settings import AgentSettings
 
 Partition = TypeVar("Partition")
 Part = TypeVar("Part")

@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from . import offset_ranges
-from .dead_letter_records import Letter, Selection, marked_offset, read_letter
-from .offset_ranges import OffsetRange
-from .settings import KafkaSettings
+from ..kafka import offset_ranges
+from ..kafka.offset_ranges import OffsetRange
+from ..settings.settings import KafkaSettings
+from ..wire.dead_letter_records import Letter, Selection, marked_offset, read_letter
 
 Redriven = dict[int, set[int]]
 """By partition of the dead-letter topic, the offsets of the letters that were sent again."""

@@ -5,12 +5,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ..schemas.deadletter import DeadLetterReason as Reason
-from ..schemas.envelope import CE_SOURCE, REQUEST_ID
-from .dead_letter_records import Letter, OriginalRecord, original_record, request_id_of
-from .deadletters import Message
-from .errors import RecordError
-from .retry_records import Coordinates, Retry, retry_message
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.envelope import CE_SOURCE, REQUEST_ID
+from ..errors import RecordError
+from ..wire.dead_letter_records import Letter, OriginalRecord, original_record, request_id_of
+from ..wire.message import Message
+from ..wire.retry_record import Coordinates, Retry, retry_message
 
 ORIGINAL = "original"
 FIRST_STEP = 0

@@ -15,11 +15,11 @@ from aiokafka.errors import (
     TransactionalIdAuthorizationFailed,
 )
 
-from ..schemas.deadletter import REDRIVEN
-from .broker_diagnosis import diagnose
-from .deadletters import Message
-from .errors import MurmuraError, SetupError
-from .settings import KafkaSettings, ProducerSettings
+from ...schemas.deadletter import REDRIVEN
+from ..errors import MurmuraError, SetupError
+from ..kafka.broker_diagnosis import diagnose
+from ..settings.settings import KafkaSettings, ProducerSettings
+from ..wire.message import Message
 
 _STOP_S = 5.0
 

@@ -22,15 +22,16 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import TopicPartition
 
-from ..schemas.deadletter import DeadLetterReason
-from . import offset_ranges
-from .broker_diagnosis import describe_refusal
-from .dead_letter_records import OriginalRecord
-from .deadletters import Message, dead_letter
-from .errors import MurmuraError, RecordError, SetupError
-from .offset_ranges import OffsetRange
-from .publisher import producer_factory
-from .settings import Settings
+from ...schemas.deadletter import DeadLetterReason
+from ..errors import MurmuraError, RecordError, SetupError
+from ..kafka import offset_ranges
+from ..kafka.broker_diagnosis import describe_refusal
+from ..kafka.offset_ranges import OffsetRange
+from ..output.publisher import producer_factory
+from ..settings.settings import Settings
+from ..wire.dead_letter import dead_letter
+from ..wire.dead_letter_records import OriginalRecord
+from ..wire.message import Message
 
 _MOST_BEFORE: Final = 100_000
 """So many offsets between the committed one and the record are looked through for records."""

@@ -4,13 +4,13 @@ import asyncio
 import time
 from typing import Final, Protocol
 
-from ..schemas.release import Release, ReleaseState
-from ..schemas.serving_event import ServingEventKind
+from ...schemas.release import Release, ReleaseState
+from ...schemas.serving_event import ServingEventKind
+from ..observe.logs import get_logger
+from ..output.serving_events import ServingEvents
 from .first_model import newest_first
-from .loading import Stages, refusal_of
-from .logs import get_logger
-from .release_watcher import Slot
-from .serving_events import ServingEvents
+from .staging import Stages, refusal_of
+from .watcher import Slot
 
 log = get_logger(__name__)
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..schemas.release import Release, ReleaseState
-from .errors import SetupError, VersionRefused
-from .loading import Refusal, Stages, refusal_of
-from .logs import get_logger
-from .model import Model
-from .releases import read_states
-from .settings import Settings
-from .store import resolve
+from ...schemas.release import Release, ReleaseState
+from ..errors import SetupError, VersionRefused
+from ..model.assembled import resolve
+from ..model.model import Model
+from ..observe.logs import get_logger
+from ..settings.settings import Settings
+from .staging import Refusal, Stages, refusal_of
+from .states import read_states
 
 log = get_logger(__name__)
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from .agent import Agent
-from .engine import Engine
-from .logs import get_logger
-from .model import Model
-from .routes import Route, make_routes
-from .settings import Settings
+from ..agent.agent import Agent
+from ..agent.routes import Route, make_routes
+from ..batching.engine import Engine
+from ..model.model import Model
+from ..observe.logs import get_logger
+from ..settings.settings import Settings
 
 log = get_logger(__name__)
 

@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from threading import Event
 from typing import Final, NamedTuple, Protocol
 
-from ..schemas.manifest import Base, ModelManifest
-from ..schemas.release import Release
-from ..schemas.serving_event import RejectReason as Reason
-from .agent import Agent, Handler
-from .calibration import warm_up
-from .errors import NO_ROOM, DeviceFailed, ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
-from .logs import get_logger
-from .model import Model, failed_on_sample
-from .model_store import ModelStore
-from .proving import prove
-from .routes import check_handlers, make_routes
-from .session import Session
-from .settings import Settings
-from .store import assembled_folder, cache_folder, read_manifest
+from ...schemas.manifest import Base, ModelManifest
+from ...schemas.release import Release
+from ...schemas.serving_event import RejectReason as Reason
+from ..agent.agent import Agent
+from ..agent.handler import Handler
+from ..agent.routes import check_handlers, make_routes
+from ..batching.calibration import warm_up
+from ..errors import NO_ROOM, DeviceFailed, ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
+from ..model.assembled import assembled_folder
+from ..model.folder import cache_folder, read_manifest
+from ..model.model import Model, failed_on_sample
+from ..model.onnx_session import Session
+from ..observe.logs import get_logger
+from ..settings.settings import Settings
+from .store import ModelStore
+from .trial_process import prove
 
 log = get_logger(__name__)
 
@@ -117,7 +119,7 @@ class Loader:
 
 def _look_for(base: Base) -> None:
     """Have the base at hand before the child's time begins: it may have to come over the network."""
-    from .delta import find_base  # noqa: PLC0415  (it needs spox and safetensors, which serving a model does not)
+    from ..model.delta import find_base  # noqa: PLC0415  (it needs spox and safetensors, which serving a model does not)
 
     try:
         find_base(base.source, base.sha256)

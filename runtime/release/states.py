@@ -13,13 +13,13 @@ from typing import Any, Final, Literal, NamedTuple
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
-from ..schemas.release import ReleaseState
-from .errors import SetupError
-from .logs import get_logger
-from .publisher import producer_factory
-from .reader import reading
-from .settings import KafkaSettings, ProducerSettings
-from .unreadable import read_next
+from ...schemas.release import ReleaseState
+from ..errors import SetupError
+from ..kafka.groupless_reader import reading
+from ..kafka.unreadable import read_next
+from ..observe.logs import get_logger
+from ..output.publisher import producer_factory
+from ..settings.settings import KafkaSettings, ProducerSettings
 
 log = get_logger(__name__)
 

@@ -11,11 +11,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
-from ..schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
-from ..schemas.serving_event import RejectReason as Reason
-from .errors import NO_ROOM, ModelRefused, VersionRefused
-from .storage import open_storage
-from .store import (
+from ...schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
+from ...schemas.serving_event import RejectReason as Reason
+from ..errors import NO_ROOM, ModelRefused, VersionRefused
+from ..model.cache import beside, discard, forget_old, touch
+from ..model.folder import (
     MAX_FILE_BYTES,
     MAX_MANIFEST_BYTES,
     OPTIONAL,
@@ -28,7 +28,7 @@ from .store import (
     refuse_path,
     too_large,
 )
-from .version_cache import beside, discard, forget_old, touch
+from .store_backends import open_storage
 
 MAX_VERSION_BYTES: Final = 8 * 2**30
 _CHUNK: Final = 2**20

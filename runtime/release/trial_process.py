@@ -17,9 +17,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
-from ..schemas.serving_event import RejectReason as Reason
-from .device_faults import is_out_of_memory
-from .errors import Closed, ModelFailed, ModelRefused, SetupError, VersionRefused
+from ...schemas.serving_event import RejectReason as Reason
+from ..errors import Closed, ModelFailed, ModelRefused, SetupError, VersionRefused
+from ..model.device_faults import is_out_of_memory
 
 _LOOK_S: Final = 0.2
 # Each thread of a BLAS maps memory of its own, as many as there are cores; here nothing is multiplied that is worth it.
@@ -136,9 +136,9 @@ def _try(folder: Path, graph: str, max_rows: int) -> dict[str, str]:
 
 
 def _tried(folder: Path, graph: str, max_rows: int) -> Path:
-    from .calibration import warm_up  # noqa: PLC0415  (heavy, and only the child needs them)
-    from .model import Model, failed_on_sample  # noqa: PLC0415
-    from .store import resolve  # noqa: PLC0415
+    from ..batching.calibration import warm_up  # noqa: PLC0415  (heavy, and only the child needs them)
+    from ..model.assembled import resolve  # noqa: PLC0415
+    from ..model.model import Model, failed_on_sample  # noqa: PLC0415
 
     try:
         servable = resolve(folder)

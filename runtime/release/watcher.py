@@ -8,19 +8,19 @@ from typing import Final, Protocol
 
 from aiokafka.errors import KafkaError
 
-from ..schemas.release import Candidate, Release, ReleaseState
-from ..schemas.serving_event import RejectReason, ServingEventKind
-from .errors import SetupError
+from ...schemas.release import Candidate, Release, ReleaseState
+from ...schemas.serving_event import RejectReason, ServingEventKind
+from ..errors import SetupError
+from ..kafka.groupless_reader import reading
+from ..model.model import Model
+from ..observe.logs import get_logger
+from ..observe.metrics import Metrics
+from ..output.serving_events import ServingEvents
+from ..settings.settings import Settings
 from .first_model import Begun
-from .loading import Refusal, Stages, refusal_of
-from .logs import get_logger
-from .model import Model
-from .model_slot import give_memory_back
-from .reader import reading
-from .releases import Heard, ReleaseLog, hear_on, hear_to_end
-from .serving_events import ServingEvents
-from .settings import Settings
-from .telemetry import Metrics
+from .slot import give_memory_back
+from .staging import Refusal, Stages, refusal_of
+from .states import Heard, ReleaseLog, hear_on, hear_to_end
 
 log = get_logger(__name__)
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationError, ValidationInfo
 
-from .errors import SetupError
+from ..errors import SetupError
+from .kafka import Section
+from .secrets import SUFFIX, fill_from_file
 from .settings import Settings
-from .settings_kafka import Section
-from .settings_secrets import SUFFIX, fill_from_file
-from .settings_sources import describe_error
+from .sources import describe_error
 
 __all__ = ["BesideFile", "Options", "read_options"]
 

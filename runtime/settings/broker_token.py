@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError
 
-from .errors import SetupError, place_of
+from ..errors import SetupError, place_of
 
 TIMEOUT_S: Final = 10.0
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
-from ..schemas.topics import DEAD_LETTER_ROOM_BYTES, LARGE_VALUE_BYTES
+from ...schemas.topics import DEAD_LETTER_ROOM_BYTES, LARGE_VALUE_BYTES
 
 CLIENT_ID: Final = "murmura"
 """Under which the broker's logs, metrics and quotas know the client that fetches."""

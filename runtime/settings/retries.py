@@ -4,8 +4,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from .kafka import Positive, Seconds, Section
 from .retry_policy import IN_MEMORY_S, STEPS_S, RetryPolicy
-from .settings_kafka import Positive, Seconds, Section
 
 
 class AgentRetrySettings(Section):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from .errors import SetupError
+from ..errors import SetupError
 
 FROM_FILES: Final = (("kafka", "security", "username"), ("kafka", "security", "password"), ("model", "store"))
 """Settings outside the agents' options that may come from a file; of the options, those of type SecretStr may."""

@@ -11,21 +11,12 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
 
-from ..schemas.manifest import Thresholds
-from ..schemas.topics import DEAD_LETTER_ROOM_BYTES
-from .field_paths import FieldPath, FieldPaths
-from .routing import Rule
-from .settings_kafka import (
-    HostPort,
-    KafkaName,
-    KafkaSettings,
-    Positive,
-    ProducerSettings,
-    Seconds,
-    Section,
-    SecuritySettings,
-)
-from .settings_retries import AgentRetrySettings, RetrySettings
+from ...schemas.manifest import Thresholds
+from ...schemas.topics import DEAD_LETTER_ROOM_BYTES
+from ..field_paths import FieldPath, FieldPaths
+from .kafka import HostPort, KafkaName, KafkaSettings, Positive, ProducerSettings, Seconds, Section, SecuritySettings
+from .retries import AgentRetrySettings, RetrySettings
+from .routing_rules import Rule
 
 __all__ = [
     "AgentSettings",

@@ -20,10 +20,10 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
-from .errors import SetupError
+from ..errors import SetupError
 from .redaction import described
+from .secrets import FROM_FILES, SUFFIX, fill_from_file, section_of
 from .settings import Origin, Settings
-from .settings_secrets import FROM_FILES, SUFFIX, fill_from_file, section_of
 from .yaml_file import NotYaml, read_yaml
 
 ENV_PREFIX: Final = "MURMURA_"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .errors import SetupError
+from ..errors import SetupError
 
 M = TypeVar("M", bound=BaseModel)
 Place = tuple[int | str, ...]

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..schemas.manifest import EncoderSpec, FileEntry, ModelManifest, TaskSpec
-from .agent import Prediction
-from .batch_policy import Entry
-from .callers import encode
-from .engine import Checks, EngineModel
-from .errors import Closed, DeviceFailed, ModelFailed
-from .long_texts import Windows
+from ...schemas.manifest import EncoderSpec, FileEntry, ModelManifest, TaskSpec
+from ..agent.prediction import Prediction
+from ..batching.engine import Checks, EngineModel
+from ..batching.policy import Entry
+from ..batching.single_callers import encode
+from ..errors import Closed, DeviceFailed, ModelFailed
+from ..model.long_texts import Windows
 
 Output = dict[str, Any]
 SPECIAL_TOKENS = 2

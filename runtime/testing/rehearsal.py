@@ -19,17 +19,18 @@ from typing import Any
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from .agent import Agent, Context, Handler
-from .deadletters import Message
-from .dispatcher import Dispatcher
-from .engine import EngineModel
-from .errors import DeliveryError
-from .routes import check_handlers, configured_by, make_routes
-from .settings import Settings
-from .telemetry import Metrics
-from .testing import FakeEngine
-from .tracing import Tracing
-from .tracker import Tracker
+from ..agent.agent import Agent
+from ..agent.handler import Context, Handler
+from ..agent.routes import check_handlers, configured_by, make_routes
+from ..batching.engine import EngineModel
+from ..errors import DeliveryError
+from ..flow.dispatcher import Dispatcher
+from ..kafka.offset_tracker import Tracker
+from ..observe.metrics import Metrics
+from ..observe.tracing import Tracing
+from ..settings.settings import Settings
+from ..wire.message import Message
+from .fakes import FakeEngine
 
 DEAD_LETTERS = "murmura.deadletters"
 _ROUNDS = 100

@@ -11,17 +11,17 @@ from typing import Any, Final
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from . import offset_ranges
-from .agent import Agent
-from .deadletters import Message
-from .dispatcher import Dispatcher
-from .engine import Engine, EngineModel
-from .errors import DeliveryError, SetupError
-from .offset_ranges import OffsetRange
-from .routes import make_routes
-from .settings import Settings
-from .telemetry import Metrics
-from .tracker import Tracker
+from ..agent.agent import Agent
+from ..agent.routes import make_routes
+from ..batching.engine import Engine, EngineModel
+from ..errors import DeliveryError, SetupError
+from ..flow.dispatcher import Dispatcher
+from ..kafka import offset_ranges
+from ..kafka.offset_ranges import OffsetRange
+from ..kafka.offset_tracker import Tracker
+from ..observe.metrics import Metrics
+from ..settings.settings import Settings
+from ..wire.message import Message
 
 CHUNK_RECORDS: Final = 1000
 CHUNK_BYTES: Final = 2 * 1024 * 1024

@@ -2,22 +2,12 @@
 
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from ..schemas.deadletter import BYTES, CUT, CUT_BYTES, PREFIX, SHA256, DeadLetter
-from ..schemas.deadletter_spring import SPRING_HEADERS, spring_headers
-from .errors import RecordError
-from .records import Headers, Record
-
-
-class Message(NamedTuple):
-    """A record to publish. `partition` None leaves the choice to the key."""
-
-    topic: str
-    value: bytes | None
-    key: bytes | None
-    headers: list[tuple[str, bytes]]
-    partition: int | None = None
+from ...schemas.deadletter import BYTES, CUT, CUT_BYTES, PREFIX, SHA256, DeadLetter
+from ...schemas.deadletter_spring import SPRING_HEADERS, spring_headers
+from ..errors import RecordError
+from .message import Headers, Message, Record
 
 
 class MakeLetter(Protocol):

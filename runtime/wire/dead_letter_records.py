@@ -4,13 +4,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..schemas.deadletter import CUT, PREFIX, REDRIVEN, DeadLetter
-from ..schemas.deadletter_spring import SPRING_HEADERS, has_spring_headers
-from ..schemas.envelope import RETRY_HEADERS
-from .deadletters import Message
-from .errors import RecordError
-from .records import Headers, Record, names_of, read_request
-from .retry_records import read_retry
+from ...schemas.deadletter import CUT, PREFIX, REDRIVEN, DeadLetter
+from ...schemas.deadletter_spring import SPRING_HEADERS, has_spring_headers
+from ...schemas.envelope import RETRY_HEADERS
+from ..errors import RecordError
+from .message import Headers, Message, Record
+from .request import names_of, read_request
+from .retry_record import read_retry
 
 
 @dataclass(slots=True)

@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..schemas.deadletter import DeadLetterReason as Reason
-from ..schemas.envelope import CE_ID, CE_SPECVERSION, CE_TYPE, CONTENT_TYPE, CONTENT_TYPE_HEADER, SPEC_VERSION
-from ..schemas.feedback import FEEDBACK_TYPE, Feedback, FeedbackSpan, Verdict
-from ..schemas.manifest import TaskKind, TaskSpec
-from .errors import RecordError
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.envelope import CE_ID, CE_SPECVERSION, CE_TYPE, CONTENT_TYPE, CONTENT_TYPE_HEADER, SPEC_VERSION
+from ...schemas.feedback import FEEDBACK_TYPE, Feedback, FeedbackSpan, Verdict
+from ...schemas.manifest import TaskKind, TaskSpec
+from ..errors import RecordError
 
 
 def read_feedback(value: bytes | None) -> Feedback:

@@ -1,33 +1,78 @@
 """From a Kafka record to a request: decode, check, name. Whatever is wrong with it is a RecordError with its reason."""
 
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from ..schemas.deadletter import DeadLetterReason as Reason
-from ..schemas.envelope import CE_ID, CE_SOURCE, HOPS, READ_HEADERS, REQUEST_ID, TRACEPARENT
-from ..schemas.ids import default_request_id
-from .agent import Incoming
-from .errors import RecordError
-from .field_paths import FieldPaths
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.envelope import CE_ID, CE_SOURCE, HOPS, READ_HEADERS, REQUEST_ID, TRACEPARENT
+from ...schemas.ids import default_request_id
+from ..errors import RecordError
+from ..field_paths import FieldPaths
+from .message import Record
 from .request_body import check_id, is_structured, read_body, read_event
 
-Headers = tuple[tuple[str, bytes], ...]
+
+class Incoming:
+    """One request as an agent sees it: its fields, and the record that it came in.
+
+    `request_id` is never empty. `source` is the record's `ce_source`, else its topic. `value` and `headers` are the
+    record's own bytes, so that a record can be handed on as it came.
+    """
+
+    __slots__ = (
+        "headers",
+        "hops",
+        "key",
+        "metadata",
+        "offset",
+        "partition",
+        "request_id",
+        "source",
+        "tasks",
+        "text",
+        "timestamp",
+        "topic",
+        "traceparent",
+        "value",
+    )
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        request_id: str,
+        topic: str = "test",
+        partition: int = 0,
+        offset: int = 0,
+        timestamp: int = 0,
+        key: bytes | None = None,
+        value: bytes = b"",
+        headers: tuple[tuple[str, bytes], ...] = (),
+        tasks: tuple[str, ...] | None = None,
+        metadata: dict[str, str] | None = None,
+        source: str | None = None,
+        traceparent: bytes | None = None,
+        hops: int = 0,
+    ) -> None:
+        self.text = text
+        self.request_id = request_id
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+        self.timestamp = timestamp
+        self.key = key
+        self.value = value
+        self.headers = headers
+        self.tasks = tasks
+        self.metadata = metadata
+        self.source = source or topic
+        self.traceparent = traceparent
+        self.hops = hops
+
 
 _IDS: Final = frozenset({REQUEST_ID, CE_ID})
-
-
-class Record(Protocol):
-    """What is read of an aiokafka ConsumerRecord."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
 
 
 def read_request(

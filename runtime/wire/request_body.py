@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
-from ..schemas.deadletter import DeadLetterReason as Reason
-from ..schemas.envelope import CONTENT_TYPE_HEADER
-from ..schemas.request import MAX_ID_BYTES, MAX_METADATA
-from .errors import RecordError
-from .field_paths import FieldPaths
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.envelope import CONTENT_TYPE_HEADER
+from ...schemas.request import MAX_ID_BYTES, MAX_METADATA
+from ..errors import RecordError
+from ..field_paths import FieldPaths
 
 _STRUCTURED: Final = b"application/cloudevents"
 _BATCHED: Final = b"application/cloudevents-batch"

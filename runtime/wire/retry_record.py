@@ -8,8 +8,8 @@ partition of the result come from those coordinates, so that a retried result di
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from ..schemas.deadletter import DeadLetterReason as Reason
-from ..schemas.envelope import (
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.envelope import (
     APP,
     ATTEMPTS,
     NOT_BEFORE,
@@ -20,9 +20,8 @@ from ..schemas.envelope import (
     ORIGINAL_TOPIC,
     RETRY_HEADERS,
 )
-from .deadletters import Message
-from .errors import RecordError
-from .records import Record
+from ..errors import RecordError
+from .message import Message, Record
 
 
 class Coordinates(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from ..schemas.deadletter import PREFIX, REDRIVEN
+from ...schemas.deadletter import PREFIX, REDRIVEN
 
 Headers = Sequence[tuple[str, bytes]]
 

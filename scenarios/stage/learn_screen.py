@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ...runtime.summaries import safe
+from ...runtime.wire.summary import safe
 from .board import Board, Figure, Stage, State, Step, summary
 from .desk import Desk
 from .screen import FOOT_LINES, Facts, Now, foot, heading, table

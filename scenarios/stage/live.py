@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from ...runtime.telemetry import Metrics
+from ...runtime.observe.metrics import Metrics
 from .desk import Desk
 from .keys import Line, typing_into
 from .screen import Now

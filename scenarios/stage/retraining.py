@@ -11,7 +11,7 @@ from typing import Final
 from ...runtime.errors import MurmuraError
 
 _KEPT_LINES: Final = 20
-_MURMURA: Final = "from murmura.runtime.cli import main; main()"  # a script of that name need not be on the path
+_MURMURA: Final = "from murmura.runtime.cli.main import main; main()"  # a script of that name need not be on the path
 
 
 class Retraining:

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from ...runtime.app import Serving, serve
-from ...runtime.discovery import find_agents
-from ...runtime.embedded import FETCH_MAX_WAIT_MS
-from ...runtime.model import Model
-from ...runtime.settings import Settings
-from ...runtime.settings_sources import load
+from ...runtime.agent.discovery import find_agents
+from ...runtime.kafka.embedded_broker import FETCH_MAX_WAIT_MS
+from ...runtime.model.model import Model
+from ...runtime.serve import Serving, serve
+from ...runtime.settings.settings import Settings
+from ...runtime.settings.sources import load
 from .traffic import FEEDBACK
 
 ANSWERING: Final = ("classification", "analysis")

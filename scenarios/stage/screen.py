@@ -9,8 +9,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from ...runtime.model import Model
-from ...runtime.summaries import output_line, safe
+from ...runtime.model.model import Model
+from ...runtime.wire.summary import output_line, safe
 from ...schemas.manifest import TaskSpec
 from .desk import Desk, Message
 from .keys import KEYS

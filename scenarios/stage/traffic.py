@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...runtime.errors import SetupError
-from ...runtime.feedback import to_record
-from ...runtime.publisher import producer_factory
-from ...runtime.settings import ProducerSettings, Settings
+from ...runtime.output.publisher import producer_factory
+from ...runtime.settings.settings import ProducerSettings, Settings
+from ...runtime.wire.feedback import to_record
 from ...schemas.deadletter import PREFIX
 from ...schemas.feedback import Feedback
 from .desk import Answered, Desk, Message

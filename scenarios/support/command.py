@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...runtime import cli_options as options
+from ...runtime.cli import options
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ...runtime.app import Serving
-    from ...runtime.settings import Settings
+    from ...runtime.serve import Serving
+    from ...runtime.settings.settings import Settings
     from ..stage.desk import Desk
     from ..stage.screen import Facts
     from ..stage.traffic import Customers, Sample
@@ -49,8 +49,9 @@ def demo(
     """
     print("murmura demo: a bank's support desk, answered in this process", flush=True)
     # Imported after the first line: they take a second.
-    from ...runtime import cli_run, logs
-    from ...runtime.embedded import EmbeddedBroker
+    from ...runtime.cli import until_signalled as cli_run
+    from ...runtime.kafka.embedded_broker import EmbeddedBroker
+    from ...runtime.observe import logs
     from ..stage.room import demo_settings, topics
     from .place import MESSAGES, MODEL, TOPIC
 
@@ -75,8 +76,9 @@ async def _demo(
     settings: "Settings", samples_file: Path, rate: float, seconds: float | None, stop: asyncio.Event
 ) -> "Desk":
     """Load the model, serve, and watch what is served until `stop` or for `seconds`."""
-    from ...runtime.model import Model
-    from ...runtime.store import read_manifest, resolve
+    from ...runtime.model.assembled import resolve
+    from ...runtime.model.folder import read_manifest
+    from ...runtime.model.model import Model
     from ..stage.room import serving
     from ..stage.traffic import read_samples
 
@@ -102,7 +104,7 @@ async def _watch(
     """Send samples and show what becomes of them; then wait for the last answers and say how to go on."""
     from rich.console import Console
 
-    from ...runtime.reader import reading
+    from ...runtime.kafka.groupless_reader import reading
     from ..stage.desk import Desk
     from ..stage.room import ANSWERING, ANSWERS
     from ..stage.screen import Facts, farewell

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import yaml
 
-from ...runtime.embedded import FETCH_MAX_WAIT_MS
+from ...runtime.kafka.embedded_broker import FETCH_MAX_WAIT_MS
 from .place import RECIPE, ROWS, TOPIC
 from .questions import SOURCES
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ...runtime import cli_options as options
+from ...runtime.cli import options
 from ...runtime.errors import SetupError
 from .command import Http
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ...runtime.app import Serving
-    from ...runtime.settings import Settings
+    from ...runtime.serve import Serving
+    from ...runtime.settings.settings import Settings
     from ..stage.board import Board, Stage, Step
     from ..stage.desk import Desk
     from ..stage.screen import Facts
@@ -65,8 +65,9 @@ def demo_learn(
         "murmura demo-learn: a bank's support desk learns a new product, in this process and one beside it", flush=True
     )
     _need_training()
-    from ...runtime import cli_run, logs
-    from ...runtime.embedded import EmbeddedBroker
+    from ...runtime.cli import until_signalled as cli_run
+    from ...runtime.kafka.embedded_broker import EmbeddedBroker
+    from ...runtime.observe import logs
 
     held = io.StringIO()  # a log line in the middle of the screen would tear it
     logs.configure("warning", "pretty", stream=held)
@@ -114,9 +115,9 @@ def _published(work: Path, bootstrap: str, http: str | None, device: str | None)
     """Push the demo's model to a store as version 1, release it, and return the settings of a process that serves it."""
     from datetime import UTC, datetime
 
-    from ...runtime.model_store import ModelStore
-    from ...runtime.releases import publish_state
-    from ...runtime.store import read_manifest
+    from ...runtime.model.folder import read_manifest
+    from ...runtime.release.states import publish_state
+    from ...runtime.release.store import ModelStore
     from ...schemas.release import released
     from ..stage.room import demo_settings
     from .place import MODEL, TOPIC
@@ -153,7 +154,7 @@ async def _demo(
     """Serve, let customers write, and tell the story until its end, `stop`, or the end of serving."""
     from rich.console import Console
 
-    from ...runtime.reader import reading
+    from ...runtime.kafka.groupless_reader import reading
     from ..stage.board import Board
     from ..stage.desk import Desk
     from ..stage.room import ANSWERING, ANSWERS, serving

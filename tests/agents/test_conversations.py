@@ -7,7 +7,7 @@ import pytest
 
 from murmura.agents.dialogue.conversations import ENDINGS, QUIET_S, Conversations
 from murmura.runtime.errors import Closed
-from murmura.runtime.testing import ManualClock
+from murmura.runtime.testing.fakes import ManualClock
 
 HOUR = 3_600_000
 

@@ -8,13 +8,13 @@ from aiokafka.structs import ConsumerRecord
 from dialogue_process import HANDOFFS, POLICY, REPLIES, STATE, TASKS, TURNS, Log, Process, content, keep, model, turn
 
 from murmura.agents.dialogue import Dialogue
-from murmura.runtime.agent import Context
+from murmura.runtime.agent.handler import Context
+from murmura.runtime.agent.routes import configured_by
 from murmura.runtime.errors import Closed, RecordError, SetupError
-from murmura.runtime.rehearsal import rehearse
-from murmura.runtime.routes import configured_by
-from murmura.runtime.settings import Settings
-from murmura.runtime.telemetry import Metrics
-from murmura.runtime.testing import FakeEngine, FakeModel
+from murmura.runtime.observe.metrics import Metrics
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.testing.fakes import FakeEngine, FakeModel
+from murmura.runtime.testing.rehearsal import rehearse
 from murmura.schemas.dialogue import ConversationState, HandOver, Reply
 from murmura.schemas.manifest import TaskSpec
 

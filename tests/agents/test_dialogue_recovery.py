@@ -10,12 +10,12 @@ from dialogue_process import POLICY, REPLIES, STATE, TASKS, TURNS, Log, Process,
 from test_dispatcher import DEAD, Broker
 
 from murmura.agents.dialogue import Dialogue
-from murmura.runtime.dispatcher import Dispatcher
+from murmura.runtime.agent.routes import configured_by
 from murmura.runtime.errors import Closed, MurmuraError, RecordError, SetupError
-from murmura.runtime.routes import configured_by
-from murmura.runtime.settings import Settings
-from murmura.runtime.testing import FakeModel
-from murmura.runtime.tracker import Tracker
+from murmura.runtime.flow.dispatcher import Dispatcher
+from murmura.runtime.kafka.offset_tracker import Tracker
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.testing.fakes import FakeModel
 from murmura.schemas.dialogue import STATE_BYTES, ConversationState
 from murmura.schemas.manifest import TaskSpec
 

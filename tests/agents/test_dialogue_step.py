@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from murmura.agents.dialogue.policy import Policy
 from murmura.agents.dialogue.step import Heard, Step, again, applied, goes_to_person, step
-from murmura.runtime.agent import Prediction
-from murmura.runtime.testing import abstained, classified
+from murmura.runtime.agent.prediction import Prediction
+from murmura.runtime.testing.fakes import abstained, classified
 from murmura.schemas.dialogue import ConversationState, HandOver, HandOverReason, Reply, ReplyKind
 from murmura.schemas.ids import prediction_id
 from murmura.schemas.result import Source

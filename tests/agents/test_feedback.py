@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murmura.agents.feedback.agent import REMEMBERED, FeedbackAgent, LiveAccuracy, RecentIds
-from murmura.runtime.agent import Agent, Context
-from murmura.runtime.discovery import find_agents
+from murmura.runtime.agent.agent import Agent
+from murmura.runtime.agent.discovery import find_agents
+from murmura.runtime.agent.handler import Context
+from murmura.runtime.agent.routes import configured_by
 from murmura.runtime.errors import RecordError
-from murmura.runtime.routes import configured_by
-from murmura.runtime.settings import Settings
-from murmura.runtime.telemetry import Metrics
-from murmura.runtime.testing import FakeEngine, FakeModel
+from murmura.runtime.observe.metrics import Metrics
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.testing.fakes import FakeEngine, FakeModel
 from murmura.schemas.manifest import TaskSpec
 
 INTENT = TaskSpec(name="intent", kind="classification", labels=["refund", "praise"])

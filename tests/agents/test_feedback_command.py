@@ -5,7 +5,7 @@ import json
 import pytest
 from test_cli import murmura, refusal
 
-from murmura.runtime.embedded import EmbeddedBroker
+from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.schemas.feedback import Feedback
 
 PREDICTION = "7525d86cb8d3ad17cc4654843b6d4a50"

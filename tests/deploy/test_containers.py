@@ -10,8 +10,8 @@ import pytest
 import yaml
 from kafka_broker import COMPOSE, ROOT
 
-from murmura.runtime import settings_sources
-from murmura.runtime.settings import Settings
+from murmura.runtime.settings import sources as settings_sources
+from murmura.runtime.settings.settings import Settings
 from murmura.schemas.topics import TOPICS
 
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
@@ -86,7 +86,7 @@ def test_prometheus_and_grafana_find_what_is_mounted():
 def test_the_commands_are_those_of_our_command_line():
     from typer.testing import CliRunner
 
-    from murmura.runtime.cli import build
+    from murmura.runtime.cli.main import build
 
     for service in OURS:
         done = CliRunner().invoke(build(), [*SERVICES[service]["command"], "--help"])

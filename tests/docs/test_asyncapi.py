@@ -11,11 +11,12 @@ from faststream.specification.asyncapi.v3_0_0.schema import ApplicationSchema
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
-from murmura.runtime import cli
-from murmura.runtime.agent import Agent, Handler
-from murmura.runtime.asyncapi import document
-from murmura.runtime.routing import Rule
-from murmura.runtime.settings import KafkaSettings, SecuritySettings, Settings
+from murmura.runtime.agent.agent import Agent
+from murmura.runtime.agent.handler import Handler
+from murmura.runtime.cli import main as cli
+from murmura.runtime.cli.asyncapi_document import document
+from murmura.runtime.settings.routing_rules import Rule
+from murmura.runtime.settings.settings import KafkaSettings, SecuritySettings, Settings
 from murmura.schemas.topics import named
 
 PATH = Path(__file__).resolve().parents[2] / "docs/asyncapi.json"

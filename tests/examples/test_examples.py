@@ -13,11 +13,11 @@ import pytest
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.dialogue import Dialogue
 from murmura.agents.dialogue.policy import check_against_model, load_policy
-from murmura.runtime.discovery import find_agents
-from murmura.runtime.model import Model
-from murmura.runtime.rehearsal import rehearse
-from murmura.runtime.store import read_manifest
-from murmura.runtime.testing import FakeModel, abstained, classified, tagged
+from murmura.runtime.agent.discovery import find_agents
+from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.model import Model
+from murmura.runtime.testing.fakes import FakeModel, abstained, classified, tagged
+from murmura.runtime.testing.rehearsal import rehearse
 from murmura.schemas.manifest import TaskSpec
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -12,10 +12,10 @@ from prometheus_server import Prometheus, program, prometheus  # finds the scrip
 from serving import Desk
 from tiny_model import INTENT, TASKS, write_tiny_model
 
-from murmura.runtime.discovery import find_agents
-from murmura.runtime.model_store import ModelStore
-from murmura.runtime.releases import publish_state, read_states
-from murmura.runtime.settings import KafkaSettings
+from murmura.runtime.agent.discovery import find_agents
+from murmura.runtime.release.states import publish_state, read_states
+from murmura.runtime.release.store import ModelStore
+from murmura.runtime.settings.settings import KafkaSettings
 from murmura.schemas.release import released
 
 POLICY = "intents: {refund: {reply: Yes.}}"

@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 import pytest
 from serving import Desk, ids
 
-from murmura.runtime import app
-from murmura.runtime.device_faults import model_error
+from murmura.runtime import serve as app
 from murmura.runtime.errors import DeviceFailed
-from murmura.runtime.model import Model
+from murmura.runtime.model.device_faults import model_error
+from murmura.runtime.model.model import Model
 
 QUICK = {"probe_pause_s": 0.05, "give_up_s": 20, "cores": 2, "token_budget": 64}
 

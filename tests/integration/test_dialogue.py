@@ -18,7 +18,7 @@ from serving import Desk, reason
 from tiny_model import write_tiny_model
 
 from murmura.agents.dialogue import Dialogue
-from murmura.runtime.discovery import find_agents
+from murmura.runtime.agent.discovery import find_agents
 from murmura.schemas.dialogue import ConversationState, Reply
 
 MURMURA = Path(sys.executable).with_name("murmura")

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from serving import Desk, reason
 
-from murmura.runtime.agent import Handler, Publish
+from murmura.runtime.agent.handler import Handler
 from murmura.runtime.errors import SetupError
+from murmura.runtime.wire.message import Publish
 
 
 class Echo(Handler):

@@ -15,8 +15,8 @@ from serving import Desk, reason
 
 from murmura.agents.feedback import FeedbackAgent
 from murmura.runtime.errors import MurmuraError, SetupError
-from murmura.runtime.settings import KafkaSettings
-from murmura.runtime.store import read_manifest
+from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.settings.settings import KafkaSettings
 from murmura.schemas.review import Review
 from murmura.training import ingest as stages
 from murmura.training.data import read_part

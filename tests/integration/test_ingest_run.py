@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ingest_world import World
 
-from murmura.runtime.settings import KafkaSettings
+from murmura.runtime.settings.settings import KafkaSettings
 from murmura.training import ingest as stages
 
 MURMURA = Path(sys.executable).with_name("murmura")

@@ -11,10 +11,10 @@ from serving import Desk, ids
 from tiny_loop import loans, write_base, write_corrections, write_job
 from tiny_training import rows, write_jsonl
 
-from murmura.runtime.feedback import to_record
-from murmura.runtime.model_store import ModelStore
-from murmura.runtime.releases import publish_state, read_states
-from murmura.runtime.settings import KafkaSettings
+from murmura.runtime.release.states import publish_state, read_states
+from murmura.runtime.release.store import ModelStore
+from murmura.runtime.settings.settings import KafkaSettings
+from murmura.runtime.wire.feedback import to_record
 from murmura.schemas.feedback import Feedback
 from murmura.schemas.release import released
 from murmura.schemas.review import Review

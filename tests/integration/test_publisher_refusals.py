@@ -7,10 +7,10 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from kafka_topics import create_topics
 
-from murmura.runtime.deadletters import Message
 from murmura.runtime.errors import PartitionMissing, RecordTooLarge, Scope, TopicRefused
-from murmura.runtime.publisher import Publisher, producer_factory
-from murmura.runtime.settings import KafkaSettings, ProducerSettings
+from murmura.runtime.output.publisher import Publisher, producer_factory
+from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings
+from murmura.runtime.wire.message import Message
 
 
 @pytest.fixture

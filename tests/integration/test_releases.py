@@ -20,9 +20,9 @@ from prometheus_client import generate_latest
 from serving import Desk, ids
 from tiny_model import TASKS, write_tiny_model
 
-from murmura.runtime.model_store import ModelStore
-from murmura.runtime.releases import publish_state, read_states
-from murmura.runtime.settings import KafkaSettings
+from murmura.runtime.release.states import publish_state, read_states
+from murmura.runtime.release.store import ModelStore
+from murmura.runtime.settings.settings import KafkaSettings
 from murmura.schemas.manifest import TaskSpec
 from murmura.schemas.release import released, rolled_back
 from murmura.schemas.serving_event import ServingEvent

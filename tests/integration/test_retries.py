@@ -12,7 +12,9 @@ from serving import Desk, ids, reason
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
-from murmura.runtime.agent import Handler, Publish, Retry
+from murmura.runtime.agent.agent import Retry
+from murmura.runtime.agent.handler import Handler
+from murmura.runtime.wire.message import Publish
 from murmura.schemas.ids import prediction_id
 
 QUICK = {"retries": {"in_memory_s": 0.3, "steps_s": [1.0, 60.0, 3600.0]}}

@@ -7,9 +7,10 @@ from serving import Desk, ids, reason
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
-from murmura.runtime.agent import Publish, agent
+from murmura.runtime.agent.agent import agent
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model import Model
+from murmura.runtime.model.model import Model
+from murmura.runtime.wire.message import Publish
 
 TEXTS = ["my card was lost", "i want a refund", "transfer money to london", "thanks", "why is it bad", "hello london"]
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"

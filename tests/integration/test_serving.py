@@ -11,8 +11,9 @@ from aiokafka.structs import TopicPartition
 from serving import Desk, ids, reason
 
 from murmura.agents.classification import agent as classification
-from murmura.runtime.agent import Agent, Publish
+from murmura.runtime.agent.agent import Agent
 from murmura.runtime.errors import SetupError
+from murmura.runtime.wire.message import Publish
 from murmura.schemas.ids import prediction_id
 from murmura.schemas.result import Result
 

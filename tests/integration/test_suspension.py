@@ -13,8 +13,10 @@ from kafka_topics import create_topics
 from serving import Desk, ids, reason
 
 from murmura.agents.classification import agent as classification
-from murmura.runtime.agent import Handler, Publish, agent
+from murmura.runtime.agent.agent import agent
+from murmura.runtime.agent.handler import Handler
 from murmura.runtime.errors import MurmuraError
+from murmura.runtime.wire.message import Publish
 
 FAST = {name: {"probe_pause_s": 0.2} for name in ("classification", "analysis")}
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murmura.runtime.admission import Admission
+from murmura.runtime.flow.admission import Admission
 
 MANY = 10**9
 

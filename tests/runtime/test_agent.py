@@ -2,7 +2,7 @@
 
 import pytest
 
-from murmura.runtime.agent import agent
+from murmura.runtime.agent.agent import agent
 from murmura.runtime.errors import SetupError
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from murmura.runtime.batch_policy import BatchLimits, BatchPolicy, Entry
+from murmura.runtime.batching.policy import BatchLimits, BatchPolicy, Entry
 
 
 class Text:

@@ -10,10 +10,10 @@ from gated_model import GatedModel, entries_of, inbox, model, start  # noqa: F40
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murmura.runtime.batch_policy import Entry
-from murmura.runtime.batch_runs import BatchRuns
-from murmura.runtime.breaker import BreakerLimits
-from murmura.runtime.device_guard import DeviceGuard, Job
+from murmura.runtime.batching.breaker import BreakerLimits
+from murmura.runtime.batching.device_guard import DeviceGuard, Job
+from murmura.runtime.batching.policy import Entry
+from murmura.runtime.batching.runs import BatchRuns
 from murmura.runtime.errors import Closed, DeviceFailed, ModelFailed
 
 QUICK = BreakerLimits(first_pause_s=0.01, longest_pause_s=0.02, give_up_s=20)

@@ -6,12 +6,12 @@ from bad_versions import endless
 from gated_model import Inbox
 from tiny_model import write_tiny_model
 
-from murmura.runtime.batch_policy import BatchLimits, Entry
-from murmura.runtime.batch_runs import BatchRuns
-from murmura.runtime.batcher import Batcher
-from murmura.runtime.breaker import BreakerLimits
+from murmura.runtime.batching.batcher import Batcher
+from murmura.runtime.batching.breaker import BreakerLimits
+from murmura.runtime.batching.policy import BatchLimits, Entry
+from murmura.runtime.batching.runs import BatchRuns
 from murmura.runtime.errors import Closed
-from murmura.runtime.model import Model
+from murmura.runtime.model.model import Model
 
 
 async def test_an_endless_run_is_ended_and_its_record_is_held_until_the_device_is_given_up(tmp_path):

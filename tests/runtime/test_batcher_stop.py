@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 from gated_model import GatedModel, Inbox, entries_of, inbox, model, start  # noqa: F401
 
-from murmura.runtime.batch_policy import BatchLimits
-from murmura.runtime.batcher import Batcher
+from murmura.runtime.batching.batcher import Batcher
+from murmura.runtime.batching.policy import BatchLimits
 from murmura.runtime.errors import Closed
-from murmura.runtime.testing import ManualClock
+from murmura.runtime.testing.fakes import ManualClock
 
 
 async def test_stop_answers_what_is_queued_and_takes_no_more(model, inbox, start):

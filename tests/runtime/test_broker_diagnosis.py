@@ -11,10 +11,12 @@ from guarded_broker import LOST_AS
 from kafka_topics import create_topics
 from typer.testing import CliRunner
 
-from murmura.runtime import cli, offset_ranges, topics_admin
+from murmura.runtime.cli import main as cli
 from murmura.runtime.errors import SetupError
-from murmura.runtime.offset_ranges import OffsetRange
-from murmura.runtime.settings import KafkaSettings, SecuritySettings
+from murmura.runtime.kafka import offset_ranges
+from murmura.runtime.kafka import topics as topics_admin
+from murmura.runtime.kafka.offset_ranges import OffsetRange
+from murmura.runtime.settings.settings import KafkaSettings, SecuritySettings
 
 pytestmark = pytest.mark.kafka
 PLAIN = {"protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "username": "alice", "password": "alice-password"}

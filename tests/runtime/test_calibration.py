@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.calibration import (
+from murmura.runtime.batching.calibration import (
     CEILING_TOKENS,
     FLOOR_TOKENS,
     SLOW_RUN_S,
@@ -13,7 +13,7 @@ from murmura.runtime.calibration import (
     fit,
     warm_up,
 )
-from murmura.runtime.testing import FakeModel, ManualClock
+from murmura.runtime.testing.fakes import FakeModel, ManualClock
 from murmura.schemas.manifest import TaskSpec
 
 INTENT = TaskSpec(name="intent", kind="classification", labels=["a", "b"])

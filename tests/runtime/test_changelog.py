@@ -6,9 +6,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from murmura.runtime.changelog import read_to_end
 from murmura.runtime.errors import MurmuraError
-from murmura.runtime.settings import KafkaSettings
+from murmura.runtime.kafka.changelog import read_to_end
+from murmura.runtime.settings.settings import KafkaSettings
 
 PER_PARTITION = 25
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from murmura.runtime.embedded import EmbeddedBroker
+from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.schemas.topics import named
 
 MURMURA = str(Path(sys.executable).with_name("murmura"))

@@ -10,10 +10,10 @@ from serving import Desk
 from test_cli import murmura, refusal
 
 from murmura.agents.classification import agent as classification
-from murmura.runtime.cli_ranges import read_offsets, read_time
-from murmura.runtime.embedded import EmbeddedBroker
+from murmura.runtime.cli.ranges import read_offsets, read_time
 from murmura.runtime.errors import SetupError
-from murmura.runtime.set_aside import Place, set_aside
+from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.runtime.redrive.set_aside import Place, set_aside
 from murmura.schemas.ids import prediction_id
 
 

@@ -5,7 +5,7 @@ import pytest
 from tiny_model import write_tiny_model
 from typer.testing import CliRunner
 
-from murmura.runtime.cli_models import models_app
+from murmura.runtime.cli.models import models_app
 from murmura.runtime.errors import ModelRefused, SetupError
 
 

@@ -8,10 +8,10 @@ import pytest
 from tiny_model import TASKS, write_tiny_model
 from typer.testing import CliRunner
 
-from murmura.runtime.cli import build
-from murmura.runtime.embedded import EmbeddedBroker
+from murmura.runtime.cli.main import build
 from murmura.runtime.errors import ModelRefused, SetupError
-from murmura.runtime.model_store import ModelStore
+from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.runtime.release.store import ModelStore
 
 Run = Callable[..., str]
 

@@ -6,8 +6,8 @@ import time
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from murmura.runtime.dead_letter_depth import DeadLetterDepth, Depth, read_depth
-from murmura.runtime.settings import KafkaSettings
+from murmura.runtime.kafka.dead_letter_depth import DeadLetterDepth, Depth, read_depth
+from murmura.runtime.settings.settings import KafkaSettings
 
 
 async def test_depth_is_log_end_less_log_start_and_age_that_of_the_oldest_record(kafka, make_topics):

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from pydantic import TypeAdapter
 from tiny_model import tiny_tokenizer
 
-from murmura.runtime.decoding import (
+from murmura.runtime.model.decoding import (
     Classification,
     MultiLabel,
     Rows,

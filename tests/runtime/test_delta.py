@@ -12,14 +12,15 @@ import pytest
 from safetensors.numpy import load, save
 from tiny_model import REFERENCE_TEXTS, TASKS, random_weights, tiny_encoder, tiny_tokenizer
 
-from murmura.runtime import delta as delta_module
-from murmura.runtime.delta import apply_delta, assemble, checkpoint_weights, find_base, read_base, write_delta
 from murmura.runtime.errors import ModelRefused, SetupError
-from murmura.runtime.graph import build_graph
-from murmura.runtime.model import Model
-from murmura.runtime.reference import make_reference
-from murmura.runtime.session import open_session
-from murmura.runtime.store import check_folder, read_manifest, resolve, write_manifest
+from murmura.runtime.model import delta as delta_module
+from murmura.runtime.model.assembled import resolve
+from murmura.runtime.model.delta import apply_delta, assemble, checkpoint_weights, find_base, read_base, write_delta
+from murmura.runtime.model.folder import check_folder, read_manifest, write_manifest
+from murmura.runtime.model.graph import build_graph
+from murmura.runtime.model.model import Model
+from murmura.runtime.model.onnx_session import open_session
+from murmura.runtime.model.reference_sample import make_reference
 from murmura.schemas.manifest import Base, Limits, ModelManifest
 
 TUNED = ("encoder.layer.0.attention.self.query.weight", "encoder.layer.1.output.dense.weight")

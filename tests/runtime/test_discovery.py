@@ -4,8 +4,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from murmura.runtime import cli, discovery
-from murmura.runtime.discovery import find_agents, missing_extra
+from murmura.runtime.agent import discovery
+from murmura.runtime.agent.discovery import find_agents, missing_extra
+from murmura.runtime.cli import main as cli
 from murmura.runtime.errors import SetupError
 
 

@@ -9,16 +9,17 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
-from murmura.runtime.agent import Publish, agent
-from murmura.runtime.dead_letter_gate import DeadLetterGate
-from murmura.runtime.dispatcher import Dispatcher
+from murmura.runtime.agent.agent import agent
+from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.errors import DeviceFailed, MurmuraError, RecordTooLarge
-from murmura.runtime.reviews import Reviews
-from murmura.runtime.routes import make_routes
-from murmura.runtime.routing import Rule
-from murmura.runtime.telemetry import Metrics
-from murmura.runtime.testing import FakeEngine, FakeModel
-from murmura.runtime.tracker import Tracker
+from murmura.runtime.flow.dispatcher import Dispatcher
+from murmura.runtime.kafka.offset_tracker import Tracker
+from murmura.runtime.observe.metrics import Metrics
+from murmura.runtime.output.dead_letter_gate import DeadLetterGate
+from murmura.runtime.output.reviews import Reviews
+from murmura.runtime.settings.routing_rules import Rule
+from murmura.runtime.testing.fakes import FakeEngine, FakeModel
+from murmura.runtime.wire.message import Publish
 from murmura.schemas.manifest import TaskSpec, Thresholds
 
 INTENT = TaskSpec(name="intent", kind="classification", labels=["refund", "praise"])

@@ -5,10 +5,10 @@ import sys
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from murmura.runtime import topics_admin
-from murmura.runtime.embedded import FETCH_MAX_WAIT_MS, EmbeddedBroker
 from murmura.runtime.errors import SetupError
-from murmura.runtime.settings import KafkaSettings
+from murmura.runtime.kafka import topics as topics_admin
+from murmura.runtime.kafka.embedded_broker import FETCH_MAX_WAIT_MS, EmbeddedBroker
+from murmura.runtime.settings.settings import KafkaSettings
 
 
 async def test_topics_have_the_partitions_asked_for():

@@ -7,10 +7,10 @@ import weakref
 
 import pytest
 
-from murmura.runtime.batch_policy import Entry
-from murmura.runtime.engine import Engine
+from murmura.runtime.batching.engine import Engine
+from murmura.runtime.batching.policy import Entry
 from murmura.runtime.errors import Closed, ModelFailed, RecordError, SetupError
-from murmura.runtime.testing import FakeEngine, FakeModel, abstained, classified, labelled, tagged
+from murmura.runtime.testing.fakes import FakeEngine, FakeModel, abstained, classified, labelled, tagged
 from murmura.schemas.deadletter import DeadLetterReason
 from murmura.schemas.manifest import TaskSpec
 

@@ -6,11 +6,11 @@ import asyncio
 import pytest
 from test_engine import SCRIPT, TASKS, make, model  # noqa: F401
 
-from murmura.runtime.breaker import BreakerLimits
-from murmura.runtime.engine import Engine
+from murmura.runtime.batching.breaker import BreakerLimits
+from murmura.runtime.batching.engine import Engine
 from murmura.runtime.errors import Closed, DeviceFailed, ModelFailed
-from murmura.runtime.long_texts import Windows
-from murmura.runtime.testing import FakeModel
+from murmura.runtime.model.long_texts import Windows
+from murmura.runtime.testing.fakes import FakeModel
 
 
 class PanicException(BaseException):

@@ -6,10 +6,10 @@ import weakref
 import pytest
 from tiny_model import INTENT, TASKS, tiny_tokenizer, write_tiny_model
 
-from murmura.runtime.batch_policy import Entry
-from murmura.runtime.engine import Engine
-from murmura.runtime.model import Model
-from murmura.runtime.testing import SimulatedRunner
+from murmura.runtime.batching.engine import Engine
+from murmura.runtime.batching.policy import Entry
+from murmura.runtime.model.model import Model
+from murmura.runtime.testing.fakes import SimulatedRunner
 from murmura.schemas.manifest import Thresholds
 
 TEXTS = [

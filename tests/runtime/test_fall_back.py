@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from murmura.runtime import fall_back
 from murmura.runtime.errors import VersionRefused
-from murmura.runtime.fall_back import FallBack
-from murmura.runtime.testing import FakeModel
+from murmura.runtime.release import fall_back
+from murmura.runtime.release.fall_back import FallBack
+from murmura.runtime.testing.fakes import FakeModel
 from murmura.schemas.manifest import TaskSpec
 from murmura.schemas.release import released
 from murmura.schemas.serving_event import ServingEvent

@@ -13,10 +13,10 @@ import pytest
 from store_places import PLACES, Place
 from tiny_model import TASKS, write_tiny_model
 
-from murmura.runtime import model_store
 from murmura.runtime.errors import SetupError, VersionRefused
-from murmura.runtime.model_store import ModelStore
-from murmura.runtime.store import check_folder
+from murmura.runtime.model.folder import check_folder
+from murmura.runtime.release import store as model_store
+from murmura.runtime.release.store import ModelStore
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_no_more_is_read_of_a_file_than_its_manifest_says(place, tmp_path, monke
 
 def test_a_store_that_breaks_off_is_worth_another_try(place, tmp_path, monkeypatch):
     digest = released_digest(place)
-    monkeypatch.setattr("murmura.runtime.storage.open_plain", lambda *a: _Broken())
+    monkeypatch.setattr("murmura.runtime.release.store_backends.open_plain", lambda *a: _Broken())
     if not place.folder:
         monkeypatch.setattr(type(place.files), "open", lambda *a, **k: _Broken())
     error = refused(place, digest, tmp_path / "cache")

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from murmura.agents.classification import agent as classification
-from murmura.runtime.alignment import Alignment
-from murmura.runtime.fetch_watch import FIRST_PAUSE_S, LONGEST_PAUSE_S, Blocked, FetchTimes
-from murmura.runtime.health import LIVE_PATIENCE, HealthState
+from murmura.runtime.flow.fetch_watch import FIRST_PAUSE_S, LONGEST_PAUSE_S, Blocked, FetchTimes
+from murmura.runtime.observe.health import LIVE_PATIENCE, HealthState
+from murmura.runtime.output.alignment import Alignment
 
 
 def test_a_partition_is_fetched_when_its_stamp_moves():

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from tiny_model import TASKS, write_tiny_model
 
-from murmura.runtime import first_model as module
 from murmura.runtime.errors import ModelFailed, SetupError, VersionRefused
-from murmura.runtime.first_model import first_model
-from murmura.runtime.settings import Settings
-from murmura.runtime.testing import FakeModel
+from murmura.runtime.release import first_model as module
+from murmura.runtime.release.first_model import first_model
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.testing.fakes import FakeModel
 from murmura.schemas.release import Release, ReleaseState, released, rolled_back
 
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)

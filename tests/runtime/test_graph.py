@@ -8,10 +8,10 @@ import pytest
 from tiny_model import TASKS, random_weights, tiny_encoder
 
 from murmura.runtime.errors import ModelRefused
-from murmura.runtime.graph import build_graph, facts, write_graph
-from murmura.runtime.model import padded_feeds, ragged_feeds
-from murmura.runtime.session import Session, open_session
-from murmura.runtime.weights import check_weights
+from murmura.runtime.model.graph import build_graph, facts, write_graph
+from murmura.runtime.model.model import padded_feeds, ragged_feeds
+from murmura.runtime.model.onnx_session import Session, open_session
+from murmura.runtime.model.weights import check_weights
 from murmura.schemas.manifest import ModelManifest
 
 ENCODER = tiny_encoder(hidden=32, layers=3, heads=4)

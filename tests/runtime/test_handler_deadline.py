@@ -9,15 +9,17 @@ from test_dispatcher import DEAD, Broker
 from test_handlers import INTENT, PARTITION, Line
 from test_handlers_unfinished import until
 
-from murmura.runtime.agent import Handler, Publish, agent
-from murmura.runtime.bounds import RECORD_BYTES, Bounds
-from murmura.runtime.dispatcher import Dispatcher
+from murmura.runtime.agent.agent import agent
+from murmura.runtime.agent.handler import Handler
+from murmura.runtime.agent.routes import configured_by, make_routes
 from murmura.runtime.errors import SetupError
-from murmura.runtime.routes import configured_by, make_routes
-from murmura.runtime.settings import Settings
-from murmura.runtime.telemetry import Metrics
-from murmura.runtime.testing import FakeEngine, FakeModel
-from murmura.runtime.tracker import Tracker
+from murmura.runtime.flow.dispatcher import Dispatcher
+from murmura.runtime.kafka.offset_tracker import Tracker
+from murmura.runtime.observe.metrics import Metrics
+from murmura.runtime.output.bounds import RECORD_BYTES, Bounds
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.testing.fakes import FakeEngine, FakeModel
+from murmura.runtime.wire.message import Publish
 
 
 @agent(topics=["in"], tasks=["intent"], output="out")

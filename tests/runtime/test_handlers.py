@@ -12,14 +12,15 @@ from hypothesis import settings as runs
 from hypothesis import strategies as st
 from test_dispatcher import DEAD, Broker
 
-from murmura.runtime.agent import Handler, Publish
-from murmura.runtime.dispatcher import Dispatcher
+from murmura.runtime.agent.handler import Handler
 from murmura.runtime.errors import Closed, MurmuraError, RecordError
-from murmura.runtime.settings import Settings
-from murmura.runtime.suspending import Suspending
-from murmura.runtime.telemetry import Metrics
-from murmura.runtime.testing import FakeEngine, FakeModel
-from murmura.runtime.tracker import Tracker
+from murmura.runtime.flow.dispatcher import Dispatcher
+from murmura.runtime.kafka.offset_tracker import Tracker
+from murmura.runtime.observe.metrics import Metrics
+from murmura.runtime.output.suspending import Suspending
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.testing.fakes import FakeEngine, FakeModel
+from murmura.runtime.wire.message import Publish
 from murmura.schemas.deadletter import DeadLetterReason
 from murmura.schemas.manifest import TaskSpec
 

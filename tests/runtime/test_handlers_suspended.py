@@ -9,9 +9,9 @@ from test_dispatcher import DEAD
 from test_handlers import PARTITION, Echo
 from test_handlers import Line as _Line
 
-from murmura.runtime.agent import Publish
 from murmura.runtime.errors import TopicRefused
-from murmura.runtime.settings import Settings
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.wire.message import Publish
 
 
 class Frail(Echo):

@@ -6,8 +6,8 @@ import pytest
 from test_dispatcher import DEAD
 from test_handlers import PARTITION, Line
 
-from murmura.runtime.agent import Publish
 from murmura.runtime.errors import Closed, MurmuraError
+from murmura.runtime.wire.message import Publish
 
 
 async def until(line: Line, true) -> None:

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.health import LIVE_PATIENCE, HealthApp, HealthServer, HealthState
-from murmura.runtime.telemetry import Metrics
+from murmura.runtime.observe.health import LIVE_PATIENCE, HealthApp, HealthServer, HealthState
+from murmura.runtime.observe.metrics import Metrics
 
 
 def well() -> HealthState:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from test_dispatcher import INTENT, PARTITION, Line
 
 from murmura.agents.classification import agent as classification
-from murmura.runtime.admission import Admission
-from murmura.runtime.bounds import MIB, RECORD_BYTES, Bounds, UnderWay, estimated_tokens, held_bytes
-from murmura.runtime.delivery import Rejected
-from murmura.runtime.intake import Intake, Queue
-from murmura.runtime.routes import make_routes
-from murmura.runtime.testing import FakeModel
-from murmura.runtime.tracker import Tracker
+from murmura.runtime.agent.routes import make_routes
+from murmura.runtime.flow.admission import Admission
+from murmura.runtime.flow.intake import Intake, Queue
+from murmura.runtime.kafka.offset_tracker import Tracker
+from murmura.runtime.output.bounds import MIB, RECORD_BYTES, Bounds, UnderWay, estimated_tokens, held_bytes
+from murmura.runtime.output.delivery import Rejected
+from murmura.runtime.testing.fakes import FakeModel
 
 MODEL = FakeModel([INTENT])
 ROUTES = make_routes([replace(classification, topics=("in", "other"), output="out")], MODEL.manifest, "test")

@@ -18,15 +18,15 @@ from safetensors.numpy import save
 from tiny_model import TASKS, random_weights, tiny_encoder, write_tiny_model
 
 from murmura.agents.classification import agent as classification
-from murmura.runtime import loading
-from murmura.runtime.agent import Handler
+from murmura.runtime.agent.handler import Handler
 from murmura.runtime.errors import DeviceFailed, ModelFailed, ModelRefused, SetupError, VersionRefused
-from murmura.runtime.loading import UNCERTAIN_TRIES, Loader, refusal_of
-from murmura.runtime.model import Model
-from murmura.runtime.model_store import ModelStore
-from murmura.runtime.proving import prove
-from murmura.runtime.settings import Settings
-from murmura.runtime.store import check_folder
+from murmura.runtime.model.folder import check_folder
+from murmura.runtime.model.model import Model
+from murmura.runtime.release import staging as loading
+from murmura.runtime.release.staging import UNCERTAIN_TRIES, Loader, refusal_of
+from murmura.runtime.release.store import ModelStore
+from murmura.runtime.release.trial_process import prove
+from murmura.runtime.settings.settings import Settings
 from murmura.schemas.manifest import ModelManifest
 from murmura.schemas.release import Release
 
@@ -111,7 +111,7 @@ def _children() -> list[str]:
     found = subprocess.run(
         ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
     )
-    return [line.split()[0] for line in found.stdout.splitlines() if "proving" in line]
+    return [line.split()[0] for line in found.stdout.splitlines() if "trial_process" in line]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_delta_is_assembled_in_the_child_and_not_here(store, loader, tmp_path,
     def never(*arguments: Any, **more: Any) -> None:
         raise AssertionError("assembled here")
 
-    monkeypatch.setattr("murmura.runtime.delta.assemble", never)
+    monkeypatch.setattr("murmura.runtime.model.delta.assemble", never)
     model = loader.load("tiny", *push_delta(store, tmp_path / "model", base))
     assert model.predict(["hello"])[0].keys() == {task.name for task in TASKS}
 

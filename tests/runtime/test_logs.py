@@ -8,7 +8,7 @@ import logging
 import pytest
 import structlog
 
-from murmura.runtime import logs
+from murmura.runtime.observe import logs
 
 
 @pytest.fixture(autouse=True)

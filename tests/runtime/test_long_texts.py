@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.agent import Agent
+from murmura.runtime.agent.agent import Agent
+from murmura.runtime.agent.routes import configured, make_routes
 from murmura.runtime.errors import SetupError
-from murmura.runtime.long_texts import Windows
-from murmura.runtime.rehearsal import rehearse
-from murmura.runtime.routes import configured, make_routes
-from murmura.runtime.settings import AgentSettings
-from murmura.runtime.testing import FakeModel, classified
+from murmura.runtime.model.long_texts import Windows
+from murmura.runtime.settings.settings import AgentSettings
+from murmura.runtime.testing.fakes import FakeModel, classified
+from murmura.runtime.testing.rehearsal import rehearse
 from murmura.schemas.manifest import TaskSpec
 
 INTENT = TaskSpec(name="intent", kind="classification", labels=["a", "b"])

@@ -10,9 +10,9 @@ from tiny_model import TASKS
 
 from murmura.agents.classification import agent as classification
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model_slot import ModelSlot
-from murmura.runtime.settings import Settings
-from murmura.runtime.testing import FakeModel
+from murmura.runtime.release.slot import ModelSlot
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.testing.fakes import FakeModel
 
 
 class Engine:

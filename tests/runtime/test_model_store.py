@@ -17,12 +17,12 @@ import pytest
 from store_places import PLACES, Place
 from tiny_model import TASKS, write_tiny_model
 
-from murmura.runtime import model_store
 from murmura.runtime.errors import ModelRefused, SetupError, VersionRefused
-from murmura.runtime.model import Model
-from murmura.runtime.model_store import ModelStore
-from murmura.runtime.store import check_folder, read_manifest, write_manifest
-from murmura.runtime.version_cache import KEPT
+from murmura.runtime.model.cache import KEPT
+from murmura.runtime.model.folder import check_folder, read_manifest, write_manifest
+from murmura.runtime.model.model import Model
+from murmura.runtime.release import store as model_store
+from murmura.runtime.release.store import ModelStore
 from murmura.schemas.manifest import Base
 
 
@@ -220,7 +220,7 @@ def _halfway(source: Any) -> Iterator[bytes]:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from murmura.runtime import model_store
+from murmura.runtime.release import store as model_store
 
 real = model_store.verified
 def killed_in_the_graph(source, entry):

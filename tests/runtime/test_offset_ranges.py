@@ -10,10 +10,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
-from murmura.runtime import offset_ranges
 from murmura.runtime.errors import MurmuraError, SetupError
-from murmura.runtime.offset_ranges import OffsetRange
-from murmura.runtime.settings import KafkaSettings
+from murmura.runtime.kafka import offset_ranges
+from murmura.runtime.kafka.offset_ranges import OffsetRange
+from murmura.runtime.settings.settings import KafkaSettings
 
 
 async def write(bootstrap, topic, count, *, partition=0, transaction=None, abort=False, start=0, padding=0):

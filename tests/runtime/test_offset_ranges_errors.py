@@ -16,10 +16,10 @@ from aiokafka.errors import (
     UnsupportedCodecError,
 )
 
-from murmura.runtime import offset_ranges
 from murmura.runtime.errors import MurmuraError, SetupError
-from murmura.runtime.offset_ranges import OffsetRange
-from murmura.runtime.settings import KafkaSettings
+from murmura.runtime.kafka import offset_ranges
+from murmura.runtime.kafka.offset_ranges import OffsetRange
+from murmura.runtime.settings.settings import KafkaSettings
 
 KAFKA = KafkaSettings(request_timeout_ms=2000)
 END = 40

@@ -6,13 +6,13 @@ from collections import Counter
 import pytest
 from aiokafka.structs import ConsumerRecord
 
-from murmura.runtime.dead_letter_gate import DeadLetterGate
-from murmura.runtime.deadletters import Message
 from murmura.runtime.errors import MurmuraError, RecordError, RecordRefused, RecordTooLarge, TopicRefused
-from murmura.runtime.outbox import Outbox
-from murmura.runtime.outcome import Given, Outcome, Outgoing
-from murmura.runtime.suspending import Suspending
-from murmura.runtime.telemetry import Metrics
+from murmura.runtime.observe.metrics import Metrics
+from murmura.runtime.output.dead_letter_gate import DeadLetterGate
+from murmura.runtime.output.outbox import Outbox
+from murmura.runtime.output.outcome import Given, Outcome, Outgoing
+from murmura.runtime.output.suspending import Suspending
+from murmura.runtime.wire.message import Message
 from murmura.schemas.deadletter import DeadLetterReason as Reason
 
 DEAD = "deadletters"

@@ -6,10 +6,11 @@ import pytest
 from kafka_topics import create_topics
 from typer.testing import CliRunner
 
-from murmura.runtime import cli, permissions
-from murmura.runtime.agent import Agent
-from murmura.runtime.permissions import Need
-from murmura.runtime.settings import Settings
+from murmura.runtime.agent.agent import Agent
+from murmura.runtime.cli import main as cli
+from murmura.runtime.cli import permissions
+from murmura.runtime.cli.permissions import Need
+from murmura.runtime.settings.settings import Settings
 
 pytestmark = pytest.mark.kafka
 

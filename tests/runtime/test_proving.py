@@ -13,9 +13,9 @@ import pytest
 from bad_versions import endless
 from tiny_model import write_tiny_model
 
-from murmura.runtime import proving
 from murmura.runtime.errors import VersionRefused
-from murmura.runtime.proving import prove
+from murmura.runtime.release import trial_process as proving
+from murmura.runtime.release.trial_process import prove
 
 MEMORY = 8 * 2**30
 SECRETS = {
@@ -31,7 +31,7 @@ def children():
     found = subprocess.run(
         ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
     )
-    return [int(line.split()[0]) for line in found.stdout.splitlines() if "runtime.proving" in line]
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if "runtime.release.trial_process" in line]
 
 
 def signal_the_child(number):

@@ -13,12 +13,12 @@ from aiokafka.errors import (
     UnknownError,
 )
 
-from murmura.runtime.deadletters import Message
-from murmura.runtime.embedded import EmbeddedBroker
 from murmura.runtime.errors import Closed, RecordRefused, RecordTooLarge
-from murmura.runtime.publisher import Publisher, producer_factory
-from murmura.runtime.scopes import InvalidRecordError
-from murmura.runtime.settings import KafkaSettings, ProducerSettings
+from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.runtime.kafka.scopes import InvalidRecordError
+from murmura.runtime.output.publisher import Publisher, producer_factory
+from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings
+from murmura.runtime.wire.message import Message
 
 UNDECIDED = "undecided"
 
@@ -106,7 +106,7 @@ def apart(*values: str) -> list[Message]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("murmura.runtime.publisher._FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("murmura.runtime.output.publisher._FIRST_WAIT_S", 0.001)
 
 
 async def started(script: Script, **more) -> Publisher:
@@ -171,7 +171,7 @@ async def test_a_record_that_the_broker_refuses_is_decided_and_neither_its_neigh
 
 
 async def test_calls_that_failed_with_one_producer_make_one_new_producer_between_them(monkeypatch):
-    monkeypatch.setattr("murmura.runtime.publisher._FIRST_WAIT_S", 0.1)
+    monkeypatch.setattr("murmura.runtime.output.publisher._FIRST_WAIT_S", 0.1)
     script = Script(OutOfOrderSequenceNumber(), OutOfOrderSequenceNumber())
     publisher = await started(script)
     early = asyncio.create_task(publisher.publish(messages("early")))
@@ -240,7 +240,7 @@ async def test_a_topic_that_is_not_there_for_us_has_no_partitions(error):
 
 
 async def test_a_producer_that_cannot_be_flushed_is_given_up_with_what_it_held(monkeypatch):
-    monkeypatch.setattr("murmura.runtime.publisher._STOP_S", 0.3)
+    monkeypatch.setattr("murmura.runtime.output.publisher._STOP_S", 0.3)
     with EmbeddedBroker({"out": 1}) as broker:
         made = producer_factory(KafkaSettings(bootstrap_servers=broker.bootstrap), ProducerSettings())
         publisher = Publisher(made, send_timeout_s=0.3)

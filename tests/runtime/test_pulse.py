@@ -2,8 +2,8 @@
 
 import pytest
 
-from murmura.runtime.pulse import Pulse
-from murmura.runtime.testing import ManualClock
+from murmura.runtime.flow.standstill import Pulse
+from murmura.runtime.testing.fakes import ManualClock
 
 
 @pytest.mark.parametrize(("still_s", "doubtful"), [(0.5, False), (1.0, False), (1.5, True), (600.0, True)])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from murmura.runtime.errors import RecordError
-from murmura.runtime.request_body import read_body
+from murmura.runtime.wire.request_body import read_body
 from murmura.schemas.request import Request
 
 FIELDS = ("text", "tasks", "id", "metadata", "text_pair", "other")

@@ -8,11 +8,11 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from test_dispatcher import INTENT, Line
 
 from murmura.agents.classification import agent as classification
+from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.errors import RecordError
-from murmura.runtime.redelivery import original_of, redelivery
-from murmura.runtime.retry_records import Coordinates, Retry, read_retry, retry_message
-from murmura.runtime.routes import make_routes
-from murmura.runtime.testing import FakeModel
+from murmura.runtime.flow.redelivery import original_of, redelivery
+from murmura.runtime.testing.fakes import FakeModel
+from murmura.runtime.wire.retry_record import Coordinates, Retry, read_retry, retry_message
 
 RETRIES = TopicPartition("murmura.retries", 1)
 ORIGINAL = ConsumerRecord("in", 2, 40, 1234, 0, b"k", b'{"text": "one"}', None, 1, 15, (("x-own", b"\xff"),))

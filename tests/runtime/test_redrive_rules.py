@@ -7,7 +7,10 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.dead_letter_records import (
+from murmura.runtime.errors import RecordError
+from murmura.runtime.redrive.rules import ORIGINAL, Redrive, Refusal
+from murmura.runtime.wire.dead_letter import cut, dead_letter
+from murmura.runtime.wire.dead_letter_records import (
     Letter,
     Selection,
     is_marker,
@@ -17,11 +20,9 @@ from murmura.runtime.dead_letter_records import (
     read_letter,
     request_id_of,
 )
-from murmura.runtime.deadletters import Message, cut, dead_letter
-from murmura.runtime.errors import RecordError
-from murmura.runtime.records import read_request
-from murmura.runtime.redrive_rules import ORIGINAL, Redrive, Refusal
-from murmura.runtime.retry_records import Coordinates, Retry, read_retry, retry_message
+from murmura.runtime.wire.message import Message
+from murmura.runtime.wire.request import read_request
+from murmura.runtime.wire.retry_record import Coordinates, Retry, read_retry, retry_message
 from murmura.schemas.deadletter import DeadLetterReason
 
 DEAD, RETRIES = "m.deadletters", "m.retries"

@@ -4,9 +4,11 @@ import pytest
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
-from murmura.runtime.agent import Handler, Publish, agent
-from murmura.runtime.rehearsal import rehearse
-from murmura.runtime.testing import FakeModel, classified, tagged
+from murmura.runtime.agent.agent import agent
+from murmura.runtime.agent.handler import Handler
+from murmura.runtime.testing.fakes import FakeModel, classified, tagged
+from murmura.runtime.testing.rehearsal import rehearse
+from murmura.runtime.wire.message import Publish
 from murmura.schemas.manifest import TaskSpec
 from murmura.schemas.result import Result
 

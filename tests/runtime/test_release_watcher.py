@@ -15,16 +15,16 @@ from bad_versions import MADE, TAMPERED, endless, push_made, push_tampered
 from tiny_model import write_tiny_model
 
 from murmura.agents.classification import agent as classification
-from murmura.runtime.embedded import EmbeddedBroker
 from murmura.runtime.errors import VersionRefused
-from murmura.runtime.first_model import Begun
-from murmura.runtime.loading import Loader, Refusal
-from murmura.runtime.model_store import ModelStore
-from murmura.runtime.release_watcher import ReleaseWatcher
-from murmura.runtime.releases import ReleaseLog
-from murmura.runtime.settings import Settings
-from murmura.runtime.telemetry import Metrics
-from murmura.runtime.testing import FakeModel
+from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.runtime.observe.metrics import Metrics
+from murmura.runtime.release.first_model import Begun
+from murmura.runtime.release.staging import Loader, Refusal
+from murmura.runtime.release.states import ReleaseLog
+from murmura.runtime.release.store import ModelStore
+from murmura.runtime.release.watcher import ReleaseWatcher
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.testing.fakes import FakeModel
 from murmura.schemas.manifest import TaskSpec
 from murmura.schemas.release import Release, ReleaseState, released
 from murmura.schemas.serving_event import RejectReason, ServingEvent

@@ -6,7 +6,7 @@ import asyncio
 from test_release_watcher import after, until, world  # noqa: F401
 
 from murmura.runtime.errors import VersionRefused
-from murmura.runtime.first_model import Begun
+from murmura.runtime.release.first_model import Begun
 from murmura.schemas.release import Candidate
 
 

@@ -10,11 +10,11 @@ from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime import releases
-from murmura.runtime.embedded import EmbeddedBroker
 from murmura.runtime.errors import SetupError
-from murmura.runtime.releases import ReleaseLog, publish_state, read_states
-from murmura.runtime.settings import KafkaSettings, ProducerSettings
+from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.runtime.release import states as releases
+from murmura.runtime.release.states import ReleaseLog, publish_state, read_states
+from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings
 from murmura.schemas.release import ReleaseState, released, rolled_back
 
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)

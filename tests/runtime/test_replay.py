@@ -7,7 +7,7 @@ import pytest
 from serving import Desk
 from test_cli import murmura, refusal
 
-from murmura.runtime.replay_comparison import OTHERS, Comparison, answer_of
+from murmura.runtime.testing.replay_comparison import OTHERS, Comparison, answer_of
 
 
 def result(number: int, label: str | None) -> bytes:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from murmura.runtime.agent.routes import configured_by
 from murmura.runtime.errors import RecordError, SetupError
 from murmura.runtime.field_paths import FieldPath, FieldPaths
-from murmura.runtime.records import read_request
-from murmura.runtime.routes import configured_by
-from murmura.runtime.settings import Settings
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.wire.request import read_request
 from murmura.schemas.envelope import READ_HEADERS
 from murmura.schemas.ids import prediction_id
 

@@ -6,10 +6,12 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.agent import Agent, Incoming, Prediction
-from murmura.runtime.results import answer
-from murmura.runtime.routes import make_routes
-from murmura.runtime.testing import FakeModel, classified
+from murmura.runtime.agent.agent import Agent
+from murmura.runtime.agent.prediction import Prediction
+from murmura.runtime.agent.routes import make_routes
+from murmura.runtime.output.result import answer
+from murmura.runtime.testing.fakes import FakeModel, classified
+from murmura.runtime.wire.request import Incoming
 from murmura.schemas.ids import prediction_id
 from murmura.schemas.manifest import TaskSpec
 from murmura.schemas.result import Result

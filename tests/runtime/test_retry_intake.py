@@ -4,10 +4,10 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.retry_intake import RetryIntake
-from murmura.runtime.retry_policy import STEPS_S
-from murmura.runtime.retry_records import Coordinates, Retry, retry_message
-from murmura.runtime.tracker import Progress
+from murmura.runtime.flow.retry_intake import RetryIntake
+from murmura.runtime.kafka.offset_tracker import Progress
+from murmura.runtime.settings.retry_policy import STEPS_S
+from murmura.runtime.wire.retry_record import Coordinates, Retry, retry_message
 
 STEP = TopicPartition("retries", 0)
 HOUR = TopicPartition("retries", 2)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.retry_policy import IN_MEMORY_S, STEPS_S, DelayQueue, RetryPolicy, choose_step, wake_time
+from murmura.runtime.settings.retry_policy import IN_MEMORY_S, STEPS_S, DelayQueue, RetryPolicy, choose_step, wake_time
 
 POLICY = RetryPolicy(attempts=4, first_pause_s=1.0, factor=4.0, longest_pause_s=10.0, deadline_s=100.0)
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from murmura.runtime.errors import RecordError
-from murmura.runtime.retry_records import Coordinates, Retry, read_retry, retry_message
+from murmura.runtime.wire.retry_record import Coordinates, Retry, read_retry, retry_message
 from murmura.schemas.envelope import ATTEMPTS, NOT_BEFORE, ORIGINAL_OFFSET, RETRY_HEADERS
 
 RETRY = Retry("desk", Coordinates("in", 2, 41, 1_767_606_000_123), "analysis", 1_767_606_060.5, 3)

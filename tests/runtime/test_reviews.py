@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_dispatcher import Line
 
-from murmura.runtime.agent import Incoming
-from murmura.runtime.batch_policy import Entry
-from murmura.runtime.dispatcher import Dispatcher
-from murmura.runtime.reviews import DoubtPolicy, Reviews, TokenBucket
-from murmura.runtime.routes import make_routes
-from murmura.runtime.settings import Settings
-from murmura.runtime.testing import FakeModel, ManualClock, abstained, classified, labelled
+from murmura.runtime.agent.routes import make_routes
+from murmura.runtime.batching.policy import Entry
+from murmura.runtime.flow.dispatcher import Dispatcher
+from murmura.runtime.output.reviews import DoubtPolicy, Reviews, TokenBucket
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.testing.fakes import FakeModel, ManualClock, abstained, classified, labelled
+from murmura.runtime.wire.request import Incoming
 from murmura.schemas.manifest import TaskSpec, Thresholds
 from murmura.schemas.review import Review, ReviewReason
 

@@ -2,15 +2,16 @@
 
 import pytest
 
-from murmura.runtime.agent import Handler, agent
-from murmura.runtime.delivery import Attempt, Delivery
+from murmura.runtime.agent.agent import agent
+from murmura.runtime.agent.handler import Handler
+from murmura.runtime.agent.routes import configured_by, make_routes
 from murmura.runtime.errors import RecordError, SetupError
-from murmura.runtime.records import read_request
-from murmura.runtime.rehearsal import _message, _record, rehearse
-from murmura.runtime.routes import configured_by, make_routes
-from murmura.runtime.settings import Settings
-from murmura.runtime.testing import FakeModel
-from murmura.runtime.tracker import Progress
+from murmura.runtime.kafka.offset_tracker import Progress
+from murmura.runtime.output.delivery import Attempt, Delivery
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.testing.fakes import FakeModel
+from murmura.runtime.testing.rehearsal import _message, _record, rehearse
+from murmura.runtime.wire.request import read_request
 from murmura.schemas.manifest import TaskSpec
 
 INTENT = TaskSpec(name="intent", kind="classification", labels=["refund", "praise"])

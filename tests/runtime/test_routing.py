@@ -10,14 +10,14 @@ from tiny_model import ENTITIES, INTENT, SENTIMENT, TOPICS
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
 from murmura.agents.feedback import FeedbackAgent
-from murmura.runtime.agent import agent
+from murmura.runtime.agent.agent import agent
+from murmura.runtime.agent.routes import configured_by
 from murmura.runtime.errors import SetupError
-from murmura.runtime.rehearsal import rehearse
-from murmura.runtime.routes import configured_by
-from murmura.runtime.routing import Rule, topics
-from murmura.runtime.settings import Settings
-from murmura.runtime.settings_sources import load
-from murmura.runtime.testing import FakeModel, abstained, classified, labelled, tagged
+from murmura.runtime.settings.routing_rules import Rule, topics
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.settings.sources import load
+from murmura.runtime.testing.fakes import FakeModel, abstained, classified, labelled, tagged
+from murmura.runtime.testing.rehearsal import rehearse
 
 ANALYSIS = "murmura.analysis.requests"
 

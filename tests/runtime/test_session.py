@@ -12,9 +12,9 @@ import pytest
 import spox.opset.ai.onnx.v20 as op
 from spox import Tensor, argument, build
 
-from murmura.runtime import session as session_module
 from murmura.runtime.errors import ModelFailed, ModelRefused, SetupError
-from murmura.runtime.session import Session, check_installation, open_session
+from murmura.runtime.model import onnx_session as session_module
+from murmura.runtime.model.onnx_session import Session, check_installation, open_session
 
 
 def doubling() -> bytes:

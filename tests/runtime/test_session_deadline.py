@@ -10,7 +10,7 @@ import spox.opset.ai.onnx.v17 as op
 from spox import Tensor, argument, build
 
 from murmura.runtime.errors import ModelFailed
-from murmura.runtime.session import Session, open_session
+from murmura.runtime.model.onnx_session import Session, open_session
 
 FEEDS = {"x": np.zeros(1, np.float32)}
 

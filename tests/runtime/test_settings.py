@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from murmura.runtime.agent_options import BesideFile, Options, read_options
 from murmura.runtime.errors import SetupError
-from murmura.runtime.settings import KafkaSettings, SecuritySettings, Settings
-from murmura.runtime.settings_sources import load
+from murmura.runtime.settings.agent_options import BesideFile, Options, read_options
+from murmura.runtime.settings.settings import KafkaSettings, SecuritySettings, Settings
+from murmura.runtime.settings.sources import load
 
 
 @pytest.fixture(autouse=True)

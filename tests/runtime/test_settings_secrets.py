@@ -14,15 +14,15 @@ from kafka_topics import create_topics
 from pydantic import BaseModel, SecretStr
 from typer.testing import CliRunner
 
-from murmura.runtime import cli
-from murmura.runtime.agent_options import Options, read_options
+from murmura.runtime.agent.settings_report import report
+from murmura.runtime.cli import main as cli
 from murmura.runtime.errors import MurmuraError, SetupError
-from murmura.runtime.logs import configure
-from murmura.runtime.redaction import public_address, redacted
-from murmura.runtime.settings import AgentSettings, Settings
-from murmura.runtime.settings_report import report
-from murmura.runtime.settings_sources import load
-from murmura.runtime.storage import open_storage
+from murmura.runtime.observe.logs import configure
+from murmura.runtime.release.store_backends import open_storage
+from murmura.runtime.settings.agent_options import Options, read_options
+from murmura.runtime.settings.redaction import public_address, redacted
+from murmura.runtime.settings.settings import AgentSettings, Settings
+from murmura.runtime.settings.sources import load
 
 CANARY = "hunter2canary"
 SASL = {"protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "username": "me"}

@@ -3,8 +3,8 @@
 import pytest
 from aiokafka.structs import TopicPartition
 
-from murmura.runtime.settings import KafkaSettings
-from murmura.runtime.start_positions import Found, StartPositions
+from murmura.runtime.kafka.start_positions import Found, StartPositions
+from murmura.runtime.settings.settings import KafkaSettings
 
 PARTITION = TopicPartition("requests", 0)
 

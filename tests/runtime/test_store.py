@@ -10,8 +10,9 @@ import pytest
 from tiny_model import write_tiny_model
 
 from murmura.runtime.errors import ModelRefused
-from murmura.runtime.model import Model
-from murmura.runtime.store import check_folder, inspect_files, open_plain, read_manifest, resolve, write_manifest
+from murmura.runtime.model.assembled import resolve
+from murmura.runtime.model.folder import check_folder, inspect_files, open_plain, read_manifest, write_manifest
+from murmura.runtime.model.model import Model
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +270,7 @@ def test_notes_beside_the_model_do_no_harm(folder: Path) -> None:
 
 
 def test_a_file_exchanged_after_the_check_is_not_what_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from murmura.runtime import model as model_module
+    from murmura.runtime.model import model as model_module
 
     real = model_module.open_session
 

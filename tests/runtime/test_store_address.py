@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murmura.runtime.errors import SetupError, VersionRefused
-from murmura.runtime.model_store import ModelStore
-from murmura.runtime.storage import ObjectStorage
-from murmura.runtime.store_address import StoreAddress
+from murmura.runtime.release.store import ModelStore
+from murmura.runtime.release.store_address import StoreAddress
+from murmura.runtime.release.store_backends import ObjectStorage
 
 CANARY = "hunter2hunter2"
 SHAPES = (

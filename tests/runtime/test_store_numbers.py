@@ -9,7 +9,7 @@ from store_places import PLACES, Place
 from tiny_model import TASKS, write_tiny_model
 
 from murmura.runtime.errors import VersionRefused
-from murmura.runtime.model_store import ModelStore
+from murmura.runtime.release.store import ModelStore
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.cli_tail import _json_line, _pretty_line
-from murmura.runtime.summaries import output_line, record_line, safe
+from murmura.runtime.cli.tail import _json_line, _pretty_line
+from murmura.runtime.wire.summary import output_line, record_line, safe
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ import pytest
 from test_dispatcher import DEAD, INTENT, PARTITION, Line
 
 from murmura.agents.classification import agent as classification
-from murmura.runtime.agent import Publish, agent
+from murmura.runtime.agent.agent import agent
+from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.errors import TopicRefused
-from murmura.runtime.routes import make_routes
-from murmura.runtime.settings import Settings
-from murmura.runtime.suspending import Suspending
-from murmura.runtime.testing import FakeModel
+from murmura.runtime.output.suspending import Suspending
+from murmura.runtime.settings.settings import Settings
+from murmura.runtime.testing.fakes import FakeModel
+from murmura.runtime.wire.message import Publish
 
 FAST = {"probe_pause_s": 0.05}
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.suspension import Suspension, SuspensionLimits, Suspensions
-from murmura.runtime.tracker import OpenParts, Progress
+from murmura.runtime.kafka.offset_tracker import OpenParts, Progress
+from murmura.runtime.output.suspension import Suspension, SuspensionLimits, Suspensions
 
 LIMITS = SuspensionLimits(max_waiting=3, max_waiting_bytes=100, first_pause_s=1.0, longest_pause_s=4.0, latest=10)
 

@@ -5,8 +5,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from murmura.runtime.histogram import BatchHistogram
-from murmura.runtime.telemetry import DeviceUse, Metrics
+from murmura.runtime.observe.histogram import BatchHistogram
+from murmura.runtime.observe.metrics import DeviceUse, Metrics
 
 # Dashboards and alert rules are written against this list: extend it, never change a row.
 CONTRACT = {

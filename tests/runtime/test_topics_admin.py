@@ -10,10 +10,10 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from murmura.runtime import topics_admin
-from murmura.runtime.embedded import EmbeddedBroker
 from murmura.runtime.errors import SetupError
-from murmura.runtime.settings import KafkaSettings
+from murmura.runtime.kafka import topics as topics_admin
+from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.runtime.settings.settings import KafkaSettings
 from murmura.schemas.topics import named
 
 

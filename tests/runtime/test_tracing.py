@@ -13,13 +13,15 @@ from tiny_model import ENTITIES, INTENT, SENTIMENT
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
-from murmura.runtime.agent import Handler, Publish, agent
+from murmura.runtime.agent.agent import agent
+from murmura.runtime.agent.handler import Handler
 from murmura.runtime.errors import SetupError
-from murmura.runtime.rehearsal import rehearse
-from murmura.runtime.routing import Rule
-from murmura.runtime.settings import Settings, TracingSettings
-from murmura.runtime.testing import FakeModel
-from murmura.runtime.tracing import SCHEMA_URL, Tracing
+from murmura.runtime.observe.tracing import SCHEMA_URL, Tracing
+from murmura.runtime.settings.routing_rules import Rule
+from murmura.runtime.settings.settings import Settings, TracingSettings
+from murmura.runtime.testing.fakes import FakeModel
+from murmura.runtime.testing.rehearsal import rehearse
+from murmura.runtime.wire.message import Publish
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SPAN = "b7ad6b7169203331"
@@ -254,7 +256,7 @@ async def test_a_record_that_is_not_sampled_passes_its_traceparent_on_as_it_came
 
 def test_off_makes_nothing_and_imports_nothing():
     assert Tracing.configured(Settings()) is None
-    ask = "import murmura.runtime.app, sys; print('opentelemetry.sdk' in sys.modules)"
+    ask = "import murmura.runtime.serve, sys; print('opentelemetry.sdk' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stdout == "False\n"
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from murmura.runtime.tracker import Progress, Tracker
+from murmura.runtime.kafka.offset_tracker import Progress, Tracker
 
 
 def test_nothing_is_committable_before_the_first_record():

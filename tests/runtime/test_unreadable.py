@@ -7,7 +7,7 @@ import pytest
 from aiokafka.errors import CorruptRecordException, TopicAuthorizationFailedError
 from aiokafka.structs import TopicPartition
 
-from murmura.runtime.unreadable import is_unreadable, read_next
+from murmura.runtime.kafka.unreadable import is_unreadable, read_next
 
 PARTITION = TopicPartition("in", 0)
 END = 30

@@ -9,16 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import WORDS, tiny_tokenizer
 
-from murmura.runtime.decoding import MultiLabel, sigmoid, softmax
-from murmura.runtime.model import Model
-from murmura.runtime.windows import (
-    WindowEncoder,
-    Windows,
-    as_binary_logits,
-    as_logits,
-    merge_labels,
-    merge_spans,
-)
+from murmura.runtime.model.decoding import MultiLabel, sigmoid, softmax
+from murmura.runtime.model.model import Model
+from murmura.runtime.model.windows import WindowEncoder, Windows, as_binary_logits, as_logits, merge_labels, merge_spans
 
 LIMIT = 32
 
@@ -101,7 +94,7 @@ def test_many_windows_are_run_in_several_passes(model, monkeypatch):
     sizes = []
     run = model.runner.run
     monkeypatch.setattr(model.runner, "run", lambda feeds: (sizes.append(len(feeds["input_ids"])), run(feeds))[1])
-    monkeypatch.setattr("murmura.runtime.model._PASS_TOKENS", 3 * LIMIT)
+    monkeypatch.setattr("murmura.runtime.model.model._PASS_TOKENS", 3 * LIMIT)
     assert answers(model, texts, windows) == at_once
     assert len(sizes) > 4
     assert max(sizes) <= 3 * LIMIT

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.yaml_file import YamlFile
+from murmura.runtime.settings.yaml_file import YamlFile
 
 
 class Part(BaseModel):

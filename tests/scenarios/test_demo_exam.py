@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.testing import abstained, classified, tagged
+from murmura.runtime.testing.fakes import abstained, classified, tagged
 from murmura.scenarios.stage.desk import Message
 from murmura.scenarios.stage.exam import Paper, read_papers, read_rows
 from murmura.scenarios.support.place import LEARN, MODEL
@@ -68,7 +68,7 @@ def test_spans_lie_in_their_texts_and_start_and_end_at_words():
 
 
 def test_every_answer_is_one_that_the_models_to_come_can_give():
-    from murmura.runtime.store import read_manifest
+    from murmura.runtime.model.folder import read_manifest
 
     tasks = {task.name: set(task.labels) for task in read_manifest(MODEL).tasks}
     new = set(read_papers(SOURCES)[0].answers.values()) | {"loans", "out_of_scope"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from murmura.runtime.testing import classified
+from murmura.runtime.testing.fakes import classified
 from murmura.scenarios.stage.desk import Answered, Desk
 from murmura.scenarios.stage.keys import Line
 from murmura.scenarios.stage.person import Person

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from murmura.runtime.testing import abstained, classified, tagged
+from murmura.runtime.testing.fakes import abstained, classified, tagged
 from murmura.scenarios.stage.desk import Desk
 from murmura.scenarios.stage.screen import Facts, Now, ordered, plain_line, screen
 from murmura.schemas.manifest import TaskSpec

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_loop import write_corrections, write_job
 from tiny_training import write_jsonl
 
-from murmura.runtime.model import Model
+from murmura.runtime.model.model import Model
 from murmura.training.balance import MOST_REPEATS, by_repeats, divided, replayed
 from murmura.training.corrections import named, read_corrections
 from murmura.training.data import Example

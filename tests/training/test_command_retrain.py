@@ -5,7 +5,7 @@ import sys
 import pytest
 from tiny_loop import write_corrections, write_job
 
-from murmura.runtime import cli
+from murmura.runtime.cli import main as cli
 from murmura.training.job_preview import preview
 
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from murmura.agents.feedback.command import feedback
 from murmura.runtime.errors import SetupError
-from murmura.runtime.store import check_folder
+from murmura.runtime.model.folder import check_folder
 from murmura.training import commands
 from murmura.training.commands_ingest import ingest
 from murmura.training.commands_retrain import retrain

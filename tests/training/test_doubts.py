@@ -8,7 +8,7 @@ import pytest
 from tiny_loop import write_base
 from tiny_training import rows, write_jsonl
 
-from murmura.runtime.model import Model
+from murmura.runtime.model.model import Model
 from murmura.schemas.review import Review
 from murmura.training.corrections import Corrections, read_corrections
 from murmura.training.data import read_part

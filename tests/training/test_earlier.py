@@ -8,7 +8,7 @@ from tiny_loop import loans, savings, write_corrections, write_job
 from tiny_training import write_jsonl
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model import Model
+from murmura.runtime.model.model import Model
 from murmura.training.corrections import read_corrections
 from murmura.training.earlier import read_earlier
 from murmura.training.job_preview import preview

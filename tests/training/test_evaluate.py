@@ -7,7 +7,7 @@ import pytest
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.store import check_folder
+from murmura.runtime.model.folder import check_folder
 from murmura.training.evaluate import evaluate
 from murmura.training.export import export
 from murmura.training.fit import fit

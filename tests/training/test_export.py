@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from tiny_training import RECIPE, rows
 
-from murmura.runtime.delta import assemble
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model import Model
-from murmura.runtime.store import check_folder
+from murmura.runtime.model.delta import assemble
+from murmura.runtime.model.folder import check_folder
+from murmura.runtime.model.model import Model
 from murmura.training import export as exporting
 from murmura.training.encoders import load
 from murmura.training.export import export, served_logits

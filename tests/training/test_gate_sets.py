@@ -11,9 +11,9 @@ from tiny_loop import loans, usual, write_corrections, write_job
 from tiny_training import rows, write_jsonl
 from tokenizers import Encoding
 
-from murmura.runtime.decoding import MultiLabel, Rows
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model import Model
+from murmura.runtime.model.decoding import MultiLabel, Rows
+from murmura.runtime.model.model import Model
 from murmura.schemas.manifest import TaskSpec, Thresholds
 from murmura.training import outcomes
 from murmura.training.answers import Answer

@@ -8,8 +8,8 @@ import pytest
 from tiny_loop import write_corrections, write_job
 
 from murmura.runtime.errors import SetupError, VersionRefused
-from murmura.runtime.model_store import ModelStore
-from murmura.runtime.store import read_manifest
+from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.release.store import ModelStore
 from murmura.schemas.release import ReleaseState, released, rolled_back
 from murmura.training import going_live, job_checks, stages, starting_point
 from murmura.training import retrain as retraining

@@ -9,7 +9,7 @@ import torch
 from tiny_training import PLACES, RECIPE, write_jsonl
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model import Model
+from murmura.runtime.model.model import Model
 from murmura.training.export import export
 from murmura.training.fit import fit
 from murmura.training.hold import Held, mixed_loss, soft_targets

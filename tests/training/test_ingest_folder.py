@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.settings import KafkaSettings
+from murmura.runtime.settings.settings import KafkaSettings
 from murmura.training.ingest import make_plan
 from murmura.training.ingest_folder import new_folder
 

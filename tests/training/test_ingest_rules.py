@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.testing import classified, labelled
+from murmura.runtime.testing.fakes import classified, labelled
 from murmura.schemas.manifest import ModelManifest
 from murmura.training.ingest_manifest import Options, TaskLabels, labels_of_model
 from murmura.training.ingest_rules import (

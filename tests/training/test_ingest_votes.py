@@ -7,7 +7,7 @@ import pytest
 from ingest_sets import OUTPUTS, TEXT, make_in
 from ingest_world import World
 
-from murmura.runtime.testing import abstained, classified
+from murmura.runtime.testing.fakes import abstained, classified
 from murmura.training.ingest_manifest import TaskLabels
 
 

@@ -9,8 +9,8 @@ import pytest
 from tiny_loop import write_corrections, write_job
 from tiny_training import write_jsonl
 
-from murmura.runtime.embedded import EmbeddedBroker
 from murmura.runtime.errors import SetupError
+from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.training.job import read_job
 from murmura.training.job_checks import check_job
 from murmura.training.job_preview import preview

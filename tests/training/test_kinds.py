@@ -7,7 +7,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from murmura.runtime.decoding import DECODERS
+from murmura.runtime.model.decoding import DECODERS
 from murmura.schemas.manifest import TaskSpec
 from murmura.training.answers import Answer
 from murmura.training.data import Example, Span
@@ -75,7 +75,7 @@ class TestEveryKind:
         assert KINDS[name].unknown(stranger, frozenset(KINDS[name].labels(CASES[name]))) == "zz"
 
     def test_what_the_runtime_decodes_from_true_logits_scores_one(self, name: str, tokenizer: Tokenizer) -> None:
-        from murmura.runtime.decoding import Rows
+        from murmura.runtime.model.decoding import Rows
 
         spec, encodings, _, logits = perfect(name, tokenizer)
         bounds = np.cumsum([0, *(len(rows) for rows in logits)])

@@ -14,8 +14,8 @@ from tiny_loop import loans, usual, write_corrections, write_job
 from tiny_training import write_jsonl
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model import Model
-from murmura.runtime.model_store import ModelStore
+from murmura.runtime.model.model import Model
+from murmura.runtime.release.store import ModelStore
 from murmura.training.job_preview import preview
 from murmura.training.retrain import STAGES, GateRefused, Retraining, retrain
 

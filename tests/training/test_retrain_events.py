@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from tiny_loop import write_corrections, write_job
 from tiny_training import write_jsonl
 
-from murmura.runtime.embedded import EmbeddedBroker
+from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.schemas.review import Review
 from murmura.training import announce
 from murmura.training.retrain import Retraining, retrain

@@ -1,0 +1,30 @@
+"""What the model answered of one text, as an agent sees it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Output = dict[str, Any]
+"""One task's answer as a plain dict, in the form of `schemas.result`."""
+
+
+class Prediction(Mapping[str, Output]):
+    """What the model said of one text: task name to output, and whether only the text's beginning was read."""
+
+    __slots__ = ("model", "outputs", "truncated")
+
+    def __init__(self, outputs: dict[str, Output], truncated: bool, model: tuple[str, int]) -> None:
+        self.outputs = outputs
+        self.truncated = truncated
+        self.model = model
+
+    def __getitem__(self, task: str) -> Output:
+        return self.outputs[task]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.outputs)
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    def __repr__(self) -> str:
+        return f"Prediction({self.outputs!r}, truncated={self.truncated}, model={self.model})"

@@ -1,0 +1,1 @@
+"""Texts of all callers in batches on one device, and what happens when it fails."""

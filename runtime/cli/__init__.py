@@ -1,0 +1,1 @@
+"""The command `murmura`; one file for each command."""

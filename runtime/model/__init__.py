@@ -1,0 +1,1 @@
+"""One model folder and how it answers."""

@@ -1,0 +1,1 @@
+"""Versions of a model: the store, releases, and the swap."""

@@ -1,0 +1,1 @@
+"""Every setting of a process, where it comes from, and files that people write."""
