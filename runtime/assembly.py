@@ -94,7 +94,7 @@ class Parts:
         """Return what runs for as long as the process does."""
         watching = [self.watcher.follow(), self.watcher.swap_for_ever()] if self.watcher else []
         watching += [self.fall_back.run()] if self.fall_back else []
-        telling = [self.events.run(), _tell_of_pauses(self.events, self.publisher)] if self.events else []
+        event_loops = [self.events.run(), _emit_pauses(self.events, self.publisher)] if self.events else []
         return [
             self.source.pump(),
             self.source.commit_for_ever(settings.commit_interval_ms / 1000),
@@ -104,7 +104,7 @@ class Parts:
             _watch(self.health, self.dispatcher, self.source, self.publisher),
             self.depth.run(),
             *watching,
-            *telling,
+            *event_loops,
         ]
 
 
@@ -158,7 +158,7 @@ async def assemble(
             partitions,
             lambda topic: readings.known_partitions(topic),  # noqa: PLW0108
             publisher.known_partitions,
-        ).now,
+        ).aligned_pairs,
         handlers=handlers,
         reviews=Reviews.configured(settings),
         tracing=tracing,
@@ -241,12 +241,12 @@ async def _watch(health: HealthState, dispatcher: Dispatcher, source: Source, pu
         await asyncio.sleep(_WATCH_S)
 
 
-async def _tell_of_pauses(events: ServingEvents, publisher: Publisher) -> None:
+async def _emit_pauses(events: ServingEvents, publisher: Publisher) -> None:
     pauses = Pauses()
     while True:
-        told = pauses.look(publisher.taking.is_set(), time.monotonic())
-        if told is not None:
-            events.tell(told[0], seconds=told[1])
+        change = pauses.update(publisher.taking.is_set(), time.monotonic())
+        if change is not None:
+            events.emit(change[0], seconds=change[1])
         await asyncio.sleep(_WATCH_S)
 
 
@@ -261,10 +261,10 @@ async def _check_topics(settings: Settings, agents: Sequence[Agent | Handler]) -
 
 
 def _loader(settings: Settings, agents: Sequence[Agent], handlers: Sequence[Handler]) -> Loader | None:
-    of = settings.model
-    if of.store is None:
+    model = settings.model
+    if model.store is None:
         return None
-    return Loader(settings, ModelStore(of.store), agents, handlers)
+    return Loader(settings, ModelStore(model.store), agents, handlers)
 
 
 def _events(
@@ -280,17 +280,17 @@ def _events(
 
 
 async def _start_engine(settings: Settings, model: Model, metrics: Metrics, stack: contextlib.AsyncExitStack) -> Engine:
-    of = settings.model
+    limits = settings.model
     engine = Engine(
         model,
-        max_in_flight=of.cores if model.device == "cpu" else None,
-        max_rows=of.max_rows,
-        token_budget=of.token_budget,
-        max_wait_ms=of.max_wait_ms,
-        padded=of.graph == "padded",
+        max_in_flight=limits.cores if model.device == "cpu" else None,
+        max_rows=limits.max_rows,
+        token_budget=limits.token_budget,
+        max_wait_ms=limits.max_wait_ms,
+        padded=limits.graph == "padded",
         observer=metrics,
-        shortest_deadline_s=of.run_deadline_s,
-        breaker=BreakerLimits(first_pause_s=min(of.probe_pause_s, LONGEST_PAUSE_S), give_up_s=of.give_up_s),
+        shortest_deadline_s=limits.run_deadline_s,
+        breaker=BreakerLimits(first_pause_s=min(limits.probe_pause_s, LONGEST_PAUSE_S), give_up_s=limits.give_up_s),
     )
     await engine.start()
     stack.push_async_callback(engine.stop, 1.0)

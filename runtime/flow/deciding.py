@@ -43,7 +43,7 @@ class Deciding:
         self._outbox = outbox
         self._metrics = metrics
         self._aligned = aligned
-        self._aligned_now: frozenset[tuple[str, str]] = frozenset()
+        self._aligned_pairs: frozenset[tuple[str, str]] = frozenset()
         """Asked once for a batch."""
         self._reviews = reviews
         self._suspending = suspending
@@ -53,7 +53,7 @@ class Deciding:
         """Return what is to be sent for a batch, all of one model, and how many records were not answered: Closed, or held."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         outcome, closed = Outcome(), 0
-        self._aligned_now = self._aligned()
+        self._aligned_pairs = self._aligned()
         manifest = entries[0].model.manifest
         model = (manifest.name, manifest.version)
         for entry in entries:
@@ -103,7 +103,7 @@ class Deciding:
             log.error("an agent failed", agent=name, said=str(error), why=why, **coordinates(delivery.record))
             kept = self._suspending.failed(delivery, name, error)
             if kept is None:
-                outcome.made[id(delivery.record)] = delivery.attempts
+                outcome.attempts_made[id(delivery.record)] = delivery.attempts
                 self._outbox.dead_letter(outcome, delivery.record, error, name, delivery.span)
             return bool(kept)
         if name in self._suspending.unclean:
@@ -118,12 +118,12 @@ class Deciding:
 
     def _try_again(self, outcome: Outcome, delivery: Delivery, name: str, cause: BaseException | None) -> bool:
         """Let an agent's part wait for another attempt; True when that is all there is to the delivery."""
-        self._suspending.has_asked_again(delivery)
+        self._suspending.note_retry(delivery)
         try:
             return self._retrying.try_again(outcome, delivery, name, cause)
         except RecordError as error:
             log.error("an agent has had its last attempt", agent=name, said=str(error), **coordinates(delivery.record))
-            outcome.made[id(delivery.record)] = delivery.attempts
+            outcome.attempts_made[id(delivery.record)] = delivery.attempts
             self._outbox.dead_letter(outcome, delivery.record, error, name, delivery.span)
             return False
 
@@ -152,7 +152,7 @@ class Deciding:
             outputs = entry.outputs or {}
             mine = outputs if len(tasks) == len(outputs) else {task: outputs[task] for task in tasks}
             prediction = Prediction(mine, entry.encoded.truncated, model)
-            same = (delivery.request.topic, bound.agent.output) in self._aligned_now
+            same = (delivery.request.topic, bound.agent.output) in self._aligned_pairs
             return answer(bound, delivery.request, prediction, now, same_partition=same)
         except RecordError:
             raise

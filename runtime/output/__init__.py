@@ -1,1 +1,1 @@
-"""What goes out: results, dead letters, events; and when a record is finished."""
+"""Publishes results, dead letters and events, and decides when a record is finished."""

@@ -1,18 +1,18 @@
-"""Whether a result can keep its request's partition number: asked of what the clients know now, not of the start."""
+"""Decides whether a result can keep its request's partition number, from the clients' current metadata."""
 
 from collections.abc import Callable, Iterable, Mapping
 
 from ..agent.agent import Agent
 
 Count = Callable[[str], int | None]
-"""A topic's partitions as a client knows them now; None while it knows nothing of the topic."""
+"""Returns a topic's number of partitions in the client's current metadata; None while it has none of the topic."""
 
 
 class Alignment:
-    """Topics of requests and of results with as many partitions.
+    """Pairs of a request topic and a result topic that have the same number of partitions.
 
-    Where the numbers differ, a result goes to the partition of its key. A topic may be widened at any time, and the consumer
-    may hear of it before the producer does, or after it.
+    Where the numbers differ, a result goes to the partition of its key. Partitions may be added to a topic at any time;
+    the consumer and the producer notice that independently.
     """
 
     def __init__(self, agents: Iterable[Agent], counts: Mapping[str, int], consumer: Count, producer: Count) -> None:
@@ -21,8 +21,8 @@ class Alignment:
         self._counts = dict(counts)
         self._consumer, self._producer = consumer, producer
 
-    def now(self) -> frozenset[tuple[str, str]]:
-        """Return the pairs (topic of requests, topic of results) that have as many partitions. Ask once for a batch."""
+    def aligned_pairs(self) -> frozenset[tuple[str, str]]:
+        """Return the (request topic, result topic) pairs with equal numbers of partitions. Call it once per batch."""
         return frozenset(
             (topic, output)
             for topic, output in self._pairs

@@ -1,4 +1,4 @@
-"""What may be held of delivered records: bytes by partition and in the process, and offsets that are not committed. Pure."""
+"""Limits on delivered records in memory: bytes per partition and per process, and uncommitted offsets. Pure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Final
 from ..wire.message import Record
 
 MIB: Final = 1024 * 1024
-# Measured with tracemalloc: the client's record, the request in it, its place in a queue and its offset in the tracker.
+# Measured with tracemalloc: the client's record, the parsed request, its queue entry and its offset in the tracker.
 RECORD_BYTES: Final = 800
 HEADER_BYTES: Final = 200
 _UNDER_WAY_SHARE: Final = 4
@@ -16,38 +16,38 @@ _UNDER_WAY_SHARE: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The limits of a process. One record is always taken, however large it is."""
+    """The limits of a process. One record is always accepted, whatever its size."""
 
     partition_bytes: int = 16 * MIB
-    """Of the records of a partition that wait."""
+    """Limit on the waiting records of one partition."""
     process_bytes: int = 128 * MIB
-    """Of all records that are held: three quarters of it for those that wait, one for those that are under way."""
+    """Limit on all records in memory: three quarters for waiting records, one quarter for records in progress."""
     uncommitted: int = 20_000
-    """Offsets of a partition that are delivered and not committed yet."""
+    """Limit on the delivered offsets of one partition that are not committed."""
 
     def waiting_bytes(self, partitions: int) -> int:
-        """Return what may wait of each of so many partitions: an equal share each, so that none can crowd out another."""
+        """Return the limit for each of `partitions` partitions: an equal share, so that none can starve another."""
         share = (self.process_bytes - self.under_way_bytes) // max(partitions, 1)
         return min(self.partition_bytes, share)
 
     @property
     def under_way_bytes(self) -> int:
-        """Of records that the model or a handler has, or whose results are being sent."""
+        """Limit on records that the model or a handler is processing, or whose results are being sent."""
         return self.process_bytes // _UNDER_WAY_SHARE
 
 
 class UnderWay:
-    """The bytes of the records that have left their queue and are not finished."""
+    """Bytes of the records that have left their queue and are not finished."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.bytes = 0
         self.on_free: Callable[[], None] = lambda: None
-        """Called when there is more room."""
+        """Called when bytes become available."""
 
     @property
     def bytes_left(self) -> int:
-        """How much may still be begun; the last record may overdraw it."""
+        """Bytes that may still be started; the last record may exceed it."""
         return self.limit - self.bytes
 
     def begin(self, size: int) -> None:
@@ -59,7 +59,7 @@ class UnderWay:
 
 
 def held_bytes(record: Record, text: str | None = None) -> int:
-    """Return what a delivered record costs in memory while it is held, with the text that was read of it."""
+    """Return the bytes that a delivered record occupies in memory, including the text parsed from it."""
     size = RECORD_BYTES
     if (value := record.value) is not None:
         size += len(value)
@@ -71,10 +71,10 @@ def held_bytes(record: Record, text: str | None = None) -> int:
 
 
 def estimated_tokens(text: str, most: int) -> int:
-    """Return about how many tokens a text has for a model that reads `most` of it.
+    """Estimate the number of tokens of a text for a model that reads at most `most` of them.
 
-    Four ASCII letters a token are English; a character of three bytes in UTF-8, as in Chinese, is a token of its own. It
-    only weighs who goes next: the engine counts exactly.
+    Assumes four ASCII characters per token, as in English, and one token per character of three bytes in UTF-8, as in
+    Chinese. Used for scheduling only: the engine counts exactly.
     """
     characters = len(text)
     if characters < 4 * most - 8 and text.isascii():

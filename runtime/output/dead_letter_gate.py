@@ -1,4 +1,4 @@
-"""What happens while the dead-letter topic takes nothing: intake stops, and after a limit the process ends."""
+"""Stops intake while the dead-letter topic refuses records, and ends the process after a time limit."""
 
 import asyncio
 import time
@@ -11,11 +11,11 @@ log = get_logger(__name__)
 
 
 class DeadLetterGate:
-    """Closed while dead letters are refused, which nothing can replace.
+    """Closed while dead letters are refused. There is no other place for them.
 
     Invariants:
-    - closed from the first refusal to the next acknowledged dead letter;
-    - pauses between two attempts grow from the first to the longest;
+    - it is closed from the first refusal to the next acknowledged dead letter;
+    - pauses between attempts grow from `first_pause_s` to `longest_pause_s`;
     - `pause` raises when the gate has been closed for `give_up_s`.
     """
 
@@ -29,21 +29,21 @@ class DeadLetterGate:
         on_attempt: Callable[[str], None] = lambda topic: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_attempt` is called with the topic before it is tried again."""
+        """`on_attempt` is called with the topic before each new attempt."""
         self._topic = topic
         self._on_attempt = on_attempt
         self._first_pause_s, self._longest_pause_s, self._give_up_s = first_pause_s, longest_pause_s, give_up_s
         self._clock = clock
         self._since: float | None = None
         self.trouble: str | None = None
-        """Why it is closed."""
+        """The reason why it is closed; None while it is open."""
         self.on_open: Callable[[], None] = lambda: None
-        """Called when it opens again."""
+        """Called when it reopens."""
         self.opened = asyncio.Event()
         self.opened.set()
 
     def close(self, error: DeliveryError) -> None:
-        """Note that a dead letter was refused."""
+        """Record that a dead letter was refused."""
         self.trouble = f"{self._topic} takes no dead letters: {error}"
         if self._since is None:
             self._since = self._clock()
@@ -51,7 +51,7 @@ class DeadLetterGate:
             log.error("dead letters are refused, nothing is taken in", topic=self._topic, why=str(error))
 
     def open(self) -> None:
-        """Note that a dead letter was acknowledged."""
+        """Record that a dead letter was acknowledged."""
         if self._since is not None:
             self._since, self.trouble = None, None
             self.opened.set()
@@ -59,7 +59,7 @@ class DeadLetterGate:
             log.info("dead letters are taken again", topic=self._topic)
 
     async def pause(self, attempt: int) -> None:
-        """Wait before attempt number `attempt`, from 1; raises MurmuraError after the limit."""
+        """Wait before attempt number `attempt`, from 1. Raises MurmuraError once `give_up_s` has passed."""
         now = self._clock()
         left = self._give_up_s - (now - (now if self._since is None else self._since))
         if left <= 0:

@@ -1,4 +1,4 @@
-"""A delivered record until it is finished, and who answers what of it."""
+"""A delivered record until it is finished, and the agents and tasks that answer it."""
 
 from typing import Any, Final, NamedTuple
 
@@ -14,22 +14,22 @@ from .bounds import held_bytes
 
 
 class Attempt(NamedTuple):
-    """Which attempt a delivery is, and what limits it. One object is shared by all first attempts."""
+    """The number of an attempt and its limits. All first attempts share one object."""
 
     number: int = 1
     only_agent: str | None = None
-    """The one agent that is asked; None: all that read the topic."""
+    """The only agent that is asked; None: all that read the topic."""
     deadline: float | None = None
-    """Seconds since 1970 after which the record is not computed any more; None: never."""
+    """Unix time in seconds after which the record is no longer computed; None: no deadline."""
 
 
 FIRST_ATTEMPT: Final = Attempt()
 
 
 class Delivery:
-    """The record itself, the request in it, and where to note that it is finished.
+    """A record, the request parsed from it, and the progress object to report its completion to.
 
-    `record` has the coordinates that results and dead letters name. `progress` notes that it is finished.
+    `record` has the coordinates that results and dead letters name.
     """
 
     __slots__ = ("asked", "attempt", "bytes", "progress", "record", "request", "route", "span")
@@ -46,20 +46,20 @@ class Delivery:
         self.request = request
         self.attempt = attempt
         self.bytes = held_bytes(record, request.text)
-        """What it costs in memory while it is held."""
+        """Bytes that it occupies in memory."""
         self.span: Span | None = None
-        """Where the record is traced."""
+        """Set when the record is traced."""
 
     @property
     def attempts(self) -> int:
-        """Made at the record, this one among them."""
+        """The number of attempts, including this one."""
         return self.attempt.number
 
     def settle(self, route: Route) -> None:
-        """Say who answers what: all agents their own tasks, or those that a request or a retry names.
+        """Choose agents and tasks: all agents with their own tasks, or those that a request or a retry names.
 
-        Raises RecordError `unknown_task` when nobody on the topic answers a task, `agent_failed` when the agent that a
-        retry names does not read the topic.
+        Raises RecordError `unknown_task` when no agent on the topic answers a task, `agent_failed` when the agent that
+        a retry names does not read the topic.
         """
         self.route = route
         tasks, only_agent = self.request.tasks, self.attempt.only_agent
@@ -85,23 +85,23 @@ class Delivery:
                 )
 
     def trace(self, tracing: Tracing) -> None:
-        """Begin the record's span if it is sampled; whatever is published for it is then the span's child."""
+        """Start the record's span if it is sampled; messages published for the record are its children."""
         request = self.request
         self.span = tracing.begin(self.record, request.request_id, request.traceparent)
         if self.span is not None:
             request.traceparent = self.span.traceparent
 
     def tasks(self) -> tuple[str, ...]:
-        """Return the tasks that one forward pass has to answer for all of them."""
+        """Return the tasks that one forward pass must answer for all asked agents."""
         if self.asked is self.route.asked:
             return self.route.tasks
         return tuple(dict.fromkeys(task for _, tasks in self.asked for task in tasks))
 
 
 class Rejected:
-    """A delivered record that nobody answers. It waits for its turn like any other, then its dead letter is sent.
+    """A delivered record that no agent can answer. It waits in the queue like any other, then its dead letter is sent.
 
-    Reason and message stand here instead of the error, which would keep the frames alive that it was raised in.
+    Stores reason and message, not the error: the error's traceback would keep frames alive.
     """
 
     attempts = 1
@@ -113,7 +113,7 @@ class Rejected:
         self.record = record
         self.progress = progress
         self.request = request
-        """What could be read of it."""
+        """The part of the request that could be parsed."""
         self.reason = error.reason
         self.message = str(error)
         self.bytes = held_bytes(record, None if request is None else request.text)

@@ -1,4 +1,4 @@
-"""Tells the outside of a device that fails: readiness, the metric, an event; and ends the process when it is given up."""
+"""Reports a failing device through readiness, a metric and an event; ends the process when the device is given up."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def watch_device(
     events: ServingEvents | None,
     fail: Callable[[Exception], None],
 ) -> None:
-    """Join a started engine with those who have to know. `fail` ends the process with an error."""
+    """Connect a started engine to health, metrics and events. `fail` ends the process with an error."""
     metrics.watch(device_fails=lambda: engine.trouble is not None)
     engine.on_lost = partial(_lose, health, fail)
     began: list[float] = []
@@ -29,9 +29,9 @@ def watch_device(
         if why is not None:
             began[:] = [time.monotonic()]
         if events is not None and why is not None:
-            events.tell(ServingEventKind.DEVICE_FAILED, message=why)
+            events.emit(ServingEventKind.DEVICE_FAILED, message=why)
         elif events is not None:
-            events.tell(ServingEventKind.DEVICE_RECOVERED, seconds=time.monotonic() - began[0])
+            events.emit(ServingEventKind.DEVICE_RECOVERED, seconds=time.monotonic() - began[0])
 
     engine.on_trouble = change
 

@@ -1,4 +1,4 @@
-"""The parts of records that wait for agents which cannot answer, and the probes made with them."""
+"""Parts of records that wait for suspended agents, and the probes made with them."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,7 +14,7 @@ HeldPart = Held[TopicPartition, Delivery]
 
 
 class Releases(Protocol):
-    """What is done with parts that are held no longer: the dispatcher."""
+    """Handles parts that are no longer held. Implemented by the dispatcher."""
 
     def admit_again(self, partition: TopicPartition, delivery: Delivery) -> None:
         """Queue a part for another attempt."""
@@ -25,7 +25,7 @@ class Releases(Protocol):
         ...
 
     def go_on(self) -> None:
-        """Look again at what stood still for an agent."""
+        """Resume the work that waited for an agent."""
         ...
 
 
@@ -35,13 +35,13 @@ class Probe:
     """By the identity of the delivery."""
     passed: list[HeldPart] = field(default_factory=list)
     failed: list[tuple[HeldPart, RecordError]] = field(default_factory=list)
-    """With what makes it a dead letter if the agent resumes."""
+    """Failed parts with the error of the dead letter that each becomes if the agent resumes."""
     refused: bool = False
-    """A topic of the agent takes nothing still: no part counts as passed."""
+    """A topic of the agent still refuses records: no part counts as passed."""
 
 
 def split_off(delivery: Delivery, agent: str) -> Delivery:
-    """Return a delivery of one agent's part; the record is finished when all of its parts are."""
+    """Return a delivery of one agent's part; the record is finished when all its parts are."""
     if not isinstance(delivery.progress, OpenParts):
         delivery.progress = OpenParts(delivery.progress, 1)
     delivery.progress.add()

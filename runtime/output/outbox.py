@@ -1,4 +1,4 @@
-"""What is to be sent for records, and what is noted once the broker has it."""
+"""Sends the messages of records and marks the records finished once the broker has acknowledged them."""
 
 import asyncio
 import time
@@ -23,27 +23,27 @@ log = get_logger(__name__)
 
 
 class PublisherLike(Protocol):
-    """What the outbox needs of the publisher."""
+    """The part of the publisher that the outbox uses."""
 
     taking: asyncio.Event
 
     async def publish(self, messages: Sequence[Message]) -> list[DeliveryError | None]: ...
 
     async def partitions(self, topic: str) -> int:
-        """0: there is no such topic. Waits for a broker that does not say."""
+        """Return 0 when there is no such topic. Waits while the broker does not answer."""
         ...
 
 
 class Outbox:
-    """Sends outcomes, each in a task of its own, and finishes their records when the broker has acknowledged them.
+    """Sends each outcome in its own task, and finishes its records when the broker has acknowledged its messages.
 
     Invariants:
     - a record is finished only when every message about it has been acknowledged, or dropped as best effort;
-    - a message that the broker will never take is replaced once: a result by a dead letter, a dead letter by a cut one;
-    - what one topic takes does not wait for what is asked about another;
-    - a dead letter that is refused is tried again, and nothing is admitted meanwhile;
-    - what cannot even be dead-lettered, or is essential and refused, sets `failure`: the process has to stop, because
-      nothing may be skipped.
+    - a finally refused message is replaced once: a result by a dead letter, a dead letter by a cut one;
+    - messages to a known topic do not wait for the lookup of another topic;
+    - a refused dead letter is retried, and no record is admitted until it is accepted;
+    - a record that cannot be dead-lettered, or a refused essential message, sets `failure`: the process must stop,
+      because no record may be skipped.
     """
 
     def __init__(
@@ -58,48 +58,48 @@ class Outbox:
         declared_topics: Iterable[str],
         on_done: Callable[[int], None],
     ) -> None:
-        """`on_done` is told how many records have left, finished or not; a negative number has come back."""
+        """`on_done` gets the number of records that left, finished or not; negative: records that came back."""
         self._publisher, self._metrics = publisher, metrics
         self._dead_letters, self._make_letter = dead_letters, make_letter
         self.gate = gate or DeadLetterGate(dead_letters)
         self._suspending = suspending
         self._declared = frozenset(declared_topics)
         self._known: set[tuple[str, int | None]] = {(topic, None) for topic in (dead_letters, *self._declared)}
-        """Topics, and partitions of theirs, that were there when they were first asked for."""
+        """(topic, partition) pairs that existed when they were looked up; partition None: the topic itself."""
         self._on_done = on_done
         self._tasks: set[asyncio.Task[bool] | asyncio.Task[None]] = set()
         self.last_progress = time.monotonic()
-        """When a record was last finished (monotonic, s)."""
+        """Monotonic time in seconds at which a record was last finished."""
         self.pending = 0
-        """Records whose messages are on their way."""
+        """Number of records whose messages are being sent."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def fail(self, error: Exception) -> None:
-        """End the process with this error; the first one counts."""
+        """End the process with this error. Only the first error is kept."""
         if not self.failure.done():
             self.failure.set_exception(error)
 
     async def open(self) -> None:
-        """Wait until the broker takes what is sent, dead letters too."""
+        """Wait until the broker accepts messages, dead letters included."""
         while not (self._publisher.taking.is_set() and self.gate.opened.is_set()):
             await self._publisher.taking.wait()
             await self.gate.opened.wait()
 
     def reject(self, outcome: Outcome, work: Work, error: RecordError) -> None:
-        """Add a record that nobody answers: its dead letter is all that comes of it."""
+        """Add a record that no agent can answer: its only message is a dead letter."""
         outcome.works.append(work)
         self.dead_letter(outcome, work.record, error, None)
 
     def dead_letter(
         self, outcome: Outcome, record: ConsumerRecord, error: RecordError, agent: str | None, span: Span | None = None
     ) -> None:
-        """Add the dead letter of a record, or of one agent's part in it; its span, where it has one, says so too."""
+        """Add the dead letter of a record, or of one agent's part of it, and mark its span as failed."""
         if span is not None:
             span.failed(error.reason)
         outcome.add(self._letter(record, error, agent, outcome.attempts(record)))
 
     def send(self, outcome: Outcome) -> "asyncio.Task[bool]":
-        """Send an outcome in the background; the task returns whether its records are finished, once they have left."""
+        """Send an outcome in the background. The task returns whether its records are finished."""
         self.pending += len(outcome.works)
         task = asyncio.get_running_loop().create_task(self._send(outcome))
         self._tasks.add(task)
@@ -107,11 +107,11 @@ class Outbox:
         return task
 
     def put(self, messages: Sequence[Message], agent: str) -> "asyncio.Task[None]":
-        """Send what is about no record, in the background; the task raises when the broker will never take one of them.
+        """Send messages that belong to no record, in the background. The task raises when one is refused for good.
 
-        While a topic that the agent declares takes nothing, the agent is suspended.
+        While a topic that the agent declares refuses records, the agent is suspended.
 
-        A task, because a publisher must not be cancelled: whoever stops waiting leaves it to its end.
+        A task, because a send must not be cancelled: it continues when the caller stops waiting.
         """
         task = asyncio.get_running_loop().create_task(self._put(messages, agent))
         self._tasks.add(task)
@@ -125,7 +125,7 @@ class Outbox:
             for message, error in refused:
                 if error.scope is not Scope.TOPIC or not self._suspending.declares(agent, message.topic):
                     what = f"topic {message.topic} takes no record of {len(message.value or b'')} bytes"
-                    raise _indispensable(what) from error
+                    raise _essential_refused(what) from error
             messages = [message for message, _ in refused]
             if messages:
                 await self._suspending.wait(agent, str(refused[0][1]))
@@ -157,7 +157,7 @@ class Outbox:
             self._on_done(records)
 
     async def _publish(self, outcome: Outcome) -> None:
-        """Send all messages. Those to one topic do not wait for what is asked about another."""
+        """Send all messages. Those to known topics do not wait for the lookup of others."""
         sending = outcome.sending
         if self._known.issuperset((each.message.topic, each.message.partition) for each in sending):
             await self._publish_known(outcome, sending)
@@ -180,13 +180,13 @@ class Outbox:
                 raise error
 
     async def _publish_checked(self, outcome: Outcome, topic: str, sending: Sequence[Outgoing]) -> None:
-        """Ask once how many partitions a topic has, then send."""
+        """Look up the number of partitions of a topic once, then send."""
         partitions = await self._publisher.partitions(topic)
         checked = (self._check(outcome, each, partitions) for each in sending)
         await self._publish_known(outcome, [each for each in checked if each is not None])
 
     def _check(self, outcome: Outcome, outgoing: Outgoing, partitions: int) -> Outgoing | None:
-        """Return what is sent: the message, or a dead letter when its topic or partition is not there."""
+        """Return the message to send: the given one, or a dead letter when its topic or partition does not exist."""
         topic, partition = outgoing.message.topic, outgoing.message.partition
         if partitions > (partition or 0):
             self._known |= {(topic, None), (topic, partition)}
@@ -194,7 +194,7 @@ class Outbox:
         if partitions and outgoing.any_partition:
             return outgoing.by_key()
         if not partitions and topic in self._declared:
-            return outgoing  # the publisher's refusal says whose failure that is
+            return outgoing  # the publisher's refusal has the scope of the failure
         what = f"topic {topic}, which is not there"
         if partitions:
             what = f"partition {partition} of {topic}, which has {partitions}"
@@ -209,7 +209,7 @@ class Outbox:
                 decided = await self._publisher.publish([each.message for each in sending])
             except Closed:
                 raise
-            except Exception:  # noqa: BLE001 - it was not the broker that refused: one of them is no message
+            except Exception:  # noqa: BLE001 - not a broker error: one of them is no valid message
                 sending = await self._publish_singly(outcome, sending)
                 continue
             refused = [(each, error) for each, error in zip(sending, decided, strict=True) if error is not None]
@@ -221,7 +221,7 @@ class Outbox:
             tried = [(self._refused(outcome, each, error), error) for each, error in refused]
             sending = [each for each, _ in tried if each is not None]
             waits = next(
-                ((each, error) for each, error in tried if each is not None and self._is_kept(each, error)), None
+                ((each, error) for each, error in tried if each is not None and self._suspends_agent(each, error)), None
             )
             if waited_for is not None and waits is None:
                 self._suspending.sent(waited_for)
@@ -230,8 +230,8 @@ class Outbox:
                 waited_for = waits[0].agent or ""
                 try:
                     await self._wait(waited_for, str(waits[1]), len(outcome.works))
-                    await outcome.check_ours()
-                except RecordError as error:  # it has waited for too long
+                    await outcome.check_ownership()
+                except RecordError as error:  # its time limit has passed
                     replaced = [self._replace(outcome, each, error) for each in sending]
                     sending, waited_for = [each for each in replaced if each is not None], None
             elif not self.gate.opened.is_set() and any(each.message.topic == self._dead_letters for each in sending):
@@ -239,7 +239,7 @@ class Outbox:
                 await self.gate.pause(attempt)
 
     async def _wait(self, agent: str, why: str, records: int) -> None:
-        """Wait until what a declared topic refused may be sent again. It counts neither as pending nor as work."""
+        """Wait until a message that a declared topic refused may be sent again. It is not pending meanwhile."""
         self.pending -= records
         self._on_done(records)
         try:
@@ -249,9 +249,9 @@ class Outbox:
             self._on_done(-records)
 
     async def _publish_singly(self, outcome: Outcome, sending: Sequence[Outgoing]) -> list[Outgoing]:
-        """Send one by one what the producer choked on; returns what is left to send: dead letters of the guilty ones.
+        """Send messages one by one after the producer raised; returns what is left to send: dead letters of bad ones.
 
-        Some may come twice: what of them had been handed over when the producer failed is not known.
+        Some may be sent twice: which of them the producer had accepted before it raised is not known.
         """
         left: list[Outgoing | None] = []
         for each in sending:
@@ -270,7 +270,7 @@ class Outbox:
         return [each for each in left if each is not None]
 
     def _refused(self, outcome: Outcome, outgoing: Outgoing, error: DeliveryError) -> Outgoing | None:
-        """Return what is sent in the place of a message that was refused; the same dead letter where nothing is left."""
+        """Return what to send instead of a refused message. A dead letter that cannot be cut is returned unchanged."""
         message = outgoing.message
         if error.scope is Scope.PROCESS:
             raise error
@@ -281,7 +281,7 @@ class Outbox:
             return outgoing
         if message.partition is not None or message.topic not in self._declared:
             self._known.discard((message.topic, message.partition))
-        if self._is_kept(outgoing, error):
+        if self._suspends_agent(outgoing, error):
             return self._hold(outcome, outgoing, error)
         if isinstance(error, RecordTooLarge):
             what = f"what was published is larger than {message.topic} allows"
@@ -291,8 +291,8 @@ class Outbox:
         what = f"what was published to {message.topic}: {error}"
         return self._replace(outcome, outgoing, RecordError(Reason.AGENT_FAILED, what))
 
-    def _is_kept(self, outgoing: Outgoing, error: DeliveryError) -> bool:
-        """Say whether a refusal is the agent's: a topic that it declares takes nothing."""
+    def _suspends_agent(self, outgoing: Outgoing, error: DeliveryError) -> bool:
+        """Return whether a refusal suspends the agent: a topic that it declares refuses records."""
         return (
             error.scope is Scope.TOPIC
             and not outgoing.best_effort
@@ -300,9 +300,9 @@ class Outbox:
         )
 
     def _hold(self, outcome: Outcome, outgoing: Outgoing, error: DeliveryError) -> Outgoing | None:
-        """Suspend an agent and hold its part of the record; a handler's message is returned, to be sent again."""
+        """Suspend an agent and hold its part of the record. A handler's message is returned, to be sent again."""
         agent = outgoing.agent or ""
-        work = next((work for work in outcome.works if work.record is outgoing.record and _asks(work, agent)), None)
+        work = next((work for work in outcome.works if work.record is outgoing.record and _is_asked(work, agent)), None)
         if not isinstance(work, Delivery):
             return None if work is None else outgoing
         if outcome.take_back(outgoing.record, agent) and self._suspending.refused(work, agent, str(error)):
@@ -310,16 +310,16 @@ class Outbox:
         return None
 
     def _replace(self, outcome: Outcome, outgoing: Outgoing, error: RecordError) -> Outgoing | None:
-        """Return the dead letter that takes the place of a message; None when it is dropped, or another one tells of it.
+        """Return the dead letter that replaces a message; None when it is dropped, or when the part has one already.
 
-        Raises when nothing may take its place.
+        Raises MurmuraError when the message is essential.
         """
         record, agent = outgoing.record, outgoing.agent
         if outgoing.best_effort:
             self._metrics.dropped(outgoing.message.topic)
             return None
         if outgoing.essential:
-            raise _indispensable(str(error))
+            raise _essential_refused(str(error))
         if not outcome.take_back(record, agent):
             return None
         outcome.fail(record, error)
@@ -340,11 +340,11 @@ class Outbox:
                 self._metrics.silent(agent, topic, len(records))
 
 
-def _asks(work: Work, agent: str) -> bool:
-    """Say whether a work is an agent's: parts of one record that waited may be tried again together."""
+def _is_asked(work: Work, agent: str) -> bool:
+    """Return whether an agent is asked in a work: waiting parts of one record may be retried together."""
     return not isinstance(work, Delivery) or any(bound.agent.name == agent for bound, _ in work.asked)
 
 
-def _indispensable(what: str) -> MurmuraError:
+def _essential_refused(what: str) -> MurmuraError:
     advice = "if it is too large, raise that topic's max.message.bytes"
     return MurmuraError(f"{what}, and without it nothing can go on: {advice}")

@@ -1,4 +1,4 @@
-"""What comes of some records: the messages about them, and where to note that they are finished."""
+"""The outcome of some records: the messages about them, and the progress objects to finish."""
 
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
@@ -20,11 +20,11 @@ class Work(Protocol):
     def progress(self) -> NotesFinished: ...
     @property
     def attempts(self) -> int:
-        """Made at it, this one among them."""
+        """The number of attempts, including this one."""
 
 
 class Given(NamedTuple):
-    """A delivered record of which only the record itself is known."""
+    """A delivered record without a parsed request."""
 
     record: ConsumerRecord
     progress: NotesFinished
@@ -32,50 +32,50 @@ class Given(NamedTuple):
 
 
 class Outgoing(NamedTuple):
-    """A message on its way, and what it is about."""
+    """A message to send, with its record and agent."""
 
     message: Message
     record: ConsumerRecord
     agent: str | None
     essential: bool = False
-    """No dead letter takes its place: when it is refused, the record is not finished and the process ends."""
+    """No dead letter replaces it: when it is refused, the record is not finished and the process ends."""
     best_effort: bool = False
-    """Dropped and counted when it is refused."""
+    """It is dropped and counted when it is refused."""
     any_partition: bool = False
-    """Its partition number is a preference: where it is not there, the key decides."""
+    """Its partition number is a preference: where that partition does not exist, the key decides."""
 
     def by_key(self) -> "Outgoing":
-        """Return the same with the partition left to the key."""
+        """Return a copy whose partition is chosen by key."""
         return self._replace(message=self.message._replace(partition=None))
 
 
 class Outcome:
-    """Filled, then given to the outbox."""
+    """The messages and records of one batch or handler call. Fill it, then give it to the outbox."""
 
-    __slots__ = ("_replaced", "answered", "made", "may_send", "sending", "silent", "spans", "works")
+    __slots__ = ("_replaced", "answered", "attempts_made", "may_send", "sending", "silent", "spans", "works")
 
     def __init__(self) -> None:
         self.sending: list[Outgoing] = []
-        self.made: dict[int, int] = {}
-        """Attempts by the identity of a record that is not among `works` yet."""
+        self.attempts_made: dict[int, int] = {}
+        """Attempts by the `id()` of a record that is not in `works` yet."""
         self.works: list[Work] = []
         self.answered: dict[tuple[str, str], list[ConsumerRecord]] = {}
-        """(agent, topic) to the records that it answered."""
+        """By (agent, topic): the records that it answered."""
         self.silent: dict[tuple[str, str], list[ConsumerRecord]] = {}
-        """(agent, topic) to the records on which it published no result."""
+        """By (agent, topic): the records for which it published no result."""
         self.spans: list[Span] = []
-        """Of the traced ones; ended when everything has been acknowledged."""
+        """Spans of the traced records; ended when all messages have been acknowledged."""
         self.may_send: Callable[[], Awaitable[bool]] | None = None
-        """Asked before something is sent that has waited: whether its partition is still ours. None: it is."""
+        """Called before a delayed send: whether the partition is still assigned to this process. None: it is."""
         self._replaced: set[tuple[int, str | None]] = set()
 
-    async def check_ours(self) -> None:
-        """Raise Closed when what has waited may not be sent any more."""
+    async def check_ownership(self) -> None:
+        """Raise Closed when the partition is no longer assigned to this process."""
         if self.may_send is not None and not await self.may_send():
             raise Closed("its partition was given up")
 
     def trace(self, span: Span | None, failed: RecordError | None = None) -> None:
-        """End a record's span, if it has one, together with the others."""
+        """Add a record's span, if it has one, to those that end with this outcome."""
         if span is not None:
             self.spans.append(span)
             if failed is not None:
@@ -85,7 +85,7 @@ class Outcome:
         self.sending.append(outgoing)
 
     def take_back(self, record: ConsumerRecord, agent: str | None) -> bool:
-        """Count an agent's part in a record as not answered; False when that was done before."""
+        """Count an agent's part of a record as not answered; False when that was done before."""
         part = (id(record), agent)
         if part in self._replaced:
             return False
@@ -97,12 +97,12 @@ class Outcome:
         return True
 
     def attempts(self, record: ConsumerRecord) -> int:
-        """Return how many attempts have been made at a record; 1 where nothing says more."""
+        """Return the number of attempts at a record; 1 where it is not known."""
         known = (work.attempts for work in self.works if work.record is record)
-        return self.made.get(id(record)) or next(known, 1)
+        return self.attempts_made.get(id(record)) or next(known, 1)
 
     def fail(self, record: ConsumerRecord, error: RecordError) -> None:
-        """Mark the span of a record, if it has one, as one that ended with a dead letter."""
+        """Mark the span of a record, if it has one, as failed."""
         for span in self.spans:
             if span.record is record:
                 span.failed(error.reason)

@@ -1,4 +1,4 @@
-"""Messages gathered into batches by partition, handed to a producer as they are: one future a batch, not one a message."""
+"""Groups messages into batches by partition for a producer, with one future per batch instead of one per message."""
 
 import asyncio
 from collections import deque
@@ -15,9 +15,9 @@ Partition = tuple[str, int]
 
 
 class Batch:
-    """Messages of one partition, which the broker takes or refuses together.
+    """Messages of one partition, which the broker accepts or refuses together.
 
-    `done` becomes None when they have been acknowledged, or the error with which they were not.
+    `done` is resolved with None when they are acknowledged, else with the error.
     """
 
     __slots__ = ("builder", "done")
@@ -31,15 +31,15 @@ class Batch:
             self.done.set_result(error)
 
     def settle_by(self, sent: "asyncio.Future[Any]") -> None:
-        """Settle by the producer's own future of the batch."""
+        """Resolve `done` from the producer's future of the batch."""
         self.settle(ProducerClosed() if sent.cancelled() else sent.exception())
 
 
 class PartitionBatches:
-    """The batches of one producer that are not acknowledged yet.
+    """The batches of one producer that are not acknowledged.
 
-    While a batch is on its way, what comes for its partition joins the next one, so batches grow with the load. The
-    producer would send one of a partition at a time in any case: that is how it keeps their order.
+    While a batch of a partition is in flight, later messages join the next one, so batches grow with the load. The
+    producer sends one batch of a partition at a time in any case, to keep their order.
 
     Invariants:
     - batches of a partition are handed over in their order, one after another;
@@ -47,7 +47,7 @@ class PartitionBatches:
     """
 
     def __init__(self, producer: AIOKafkaProducer, linger_s: float) -> None:
-        """`linger_s`: how long the first message of a batch waits for others."""
+        """`linger_s`: how long the first message of a batch waits for more."""
         self._producer = producer
         self._linger_s = linger_s
         self._loop = asyncio.get_running_loop()
@@ -58,7 +58,7 @@ class PartitionBatches:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, partition: Partition, message: Message, *, alone: bool = False) -> Batch:
-        """Append a message to a batch; `alone`: to one of its own. Raises TypeError for what is no message."""
+        """Append a message to a batch; with `alone`, to a batch of its own. Raises TypeError for an invalid message."""
         batch = None if alone else self._open.get(partition)
         if batch is not None and _append(batch.builder, message):
             return batch
@@ -68,7 +68,7 @@ class PartitionBatches:
         batch.done.add_done_callback(lambda done: self._unsettled.discard(batch))
         self._queues.setdefault(partition, deque()).append(batch)
         if alone:
-            self._open.pop(partition, None)  # what comes later must not be sent before it
+            self._open.pop(partition, None)  # later messages must not be sent before it
         else:
             self._open[partition] = batch
         if self._timer is None:
@@ -76,7 +76,7 @@ class PartitionBatches:
         return batch
 
     def abandon(self, error: BaseException) -> None:
-        """Settle everything that is not acknowledged with an error. The producer may still send what it has."""
+        """Settle all batches that are not acknowledged with an error. The producer may still send what it has."""
         for task in self._feeding.values():
             task.cancel()
         if self._timer is not None:
@@ -92,15 +92,15 @@ class PartitionBatches:
             if queue and partition not in self._feeding:
                 task = self._loop.create_task(self._feed(partition))
                 self._feeding[partition] = task
-                task.add_done_callback(partial(self._fed, partition))
+                task.add_done_callback(partial(self._on_fed, partition))
 
-    def _fed(self, partition: Partition, task: "asyncio.Task[None]") -> None:
+    def _on_fed(self, partition: Partition, task: "asyncio.Task[None]") -> None:
         self._feeding.pop(partition, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.abandon(error)
 
     async def _feed(self, partition: Partition) -> None:
-        """Hand the batches of a partition to the producer, each when the one before has been decided."""
+        """Give the batches of a partition to the producer, each after the previous one is decided."""
         queue = self._queues[partition]
         topic, number = partition
         while queue:
@@ -110,7 +110,7 @@ class PartitionBatches:
             batch.builder.close()
             try:
                 sent = await self._producer.send_batch(batch.builder, topic, partition=number)
-            except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for the batch
+            except Exception as error:  # noqa: BLE001 - a caller waits for the batch
                 batch.settle(error)
             else:
                 sent.add_done_callback(batch.settle_by)

@@ -1,4 +1,4 @@
-"""Results and dead letters on their way out: one idempotent producer, and patience until the broker has decided."""
+"""Publishes results and dead letters with one idempotent producer, and retries until the broker has decided."""
 
 import asyncio
 import contextlib
@@ -23,11 +23,11 @@ log = get_logger(__name__)
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _STOP_S, _TOPIC_S = 0.1, 5.0, 5.0, 3.0
 _DISCARD_TRIES = 20
 _RECORD_OVERHEAD_BYTES, _HEADER_OVERHEAD_BYTES = 100, 10
-"""More than what a batch of one record, and a header in it, add to the bytes that they hold."""
+"""Upper bounds of the overhead of a batch with one record, and of one header."""
 
 
 def producer_factory(kafka: KafkaSettings, producer: ProducerSettings) -> Callable[[], AIOKafkaProducer]:
-    """Return what makes a producer with the settings; it is called again when one has broken."""
+    """Return a function that makes a producer from the settings; it is called again after a producer has failed."""
 
     def make() -> AIOKafkaProducer:
         return AIOKafkaProducer(
@@ -45,17 +45,17 @@ def producer_factory(kafka: KafkaSettings, producer: ProducerSettings) -> Callab
 
 
 class Publisher:
-    """Sends messages until the broker has acknowledged each, or has refused it for good.
+    """Sends messages until the broker has acknowledged or finally refused each of them.
 
-    Owns the producer, which is closed and made again after an error that poisons it or when a send was not decided in
-    time. The message may then be in its topic twice; receivers tell by the prediction id.
+    Owns the producer, which is closed and replaced after a fatal error or when a send is not decided in time. A message
+    may then be in its topic twice; consumers deduplicate by the prediction id.
 
     Invariants:
-    - `publish` returns only when every message is decided: None (acknowledged) or a DeliveryError, whose scope is that of
-      the record, the topic or the process. What is the broker's failure is tried again for as long as it takes;
-    - while any call has to try again for that reason, `taking` is cleared, so that intake can wait for it;
-    - what a broker refuses is sent alone before it is decided, so that no message suffers for its neighbour;
-    - a producer that has failed is replaced once, however many calls failed with it.
+    - `publish` returns only when every message is decided: None (acknowledged) or a DeliveryError of the scope record,
+      topic or process. Failures of the scope broker are retried without limit;
+    - while any call is retrying for that reason, `taking` is cleared, so that intake can wait for it;
+    - a refused message is sent alone before it is decided, so that no message fails because of another in its batch;
+    - a failed producer is replaced once, however many calls failed with it.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Publisher:
         missing_s: float = 30.0,
         on_retry: Callable[[int], None] = lambda messages: None,
     ) -> None:
-        """`max_request_bytes`: a larger message is refused before it is sent. `missing_s`: how long a topic that is not
-        there is not asked for again.
+        """`max_request_bytes`: a larger message is refused before it is sent. `missing_s`: seconds for which a missing
+        topic is not looked up again.
         """
         self._make = make
         self._timeout_s, self._linger_s = send_timeout_s, linger_ms / 1000
@@ -81,7 +81,7 @@ class Publisher:
         self._closing: set[asyncio.Task[None]] = set()
         self._topics = TopicLookup(lambda: self._producer, missing_s=missing_s)
         self._taken: Counter[str] = Counter()
-        """Batches acknowledged, by topic."""
+        """Number of acknowledged batches by topic."""
         self._obstructed = 0
         self.taking = asyncio.Event()
         self.taking.set()
@@ -97,7 +97,7 @@ class Publisher:
         self._producer, self._batches = producer, PartitionBatches(producer, self._linger_s)
 
     async def stop(self) -> None:
-        """Close the producer. Messages that are still being tried fail with Closed."""
+        """Close the producer. Messages that are still being retried fail with Closed."""
         producer, batches = self._producer, self._batches
         self._producer = self._batches = None
         self._topics.close()
@@ -109,28 +109,28 @@ class Publisher:
             await asyncio.wait(self._closing, timeout=_STOP_S)
 
     def known_partitions(self, topic: str) -> int | None:
-        """Return how many partitions the producer takes a topic to have; None while it knows nothing of it."""
+        """Return a topic's number of partitions in the producer's metadata; None while it has none."""
         found = self._topics.known(topic)
         return None if found is None else len(found)
 
     async def partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has: 0 when the broker says that there is none, or none for us.
+        """Return how many partitions a topic has: 0 when it does not exist or is not visible to this user.
 
-        Waits for a broker that says nothing; raises Closed when the publisher is stopped meanwhile.
+        Waits while the broker does not answer. Raises Closed when the publisher is stopped.
         """
         return await self._topics.count(topic)
 
     def forget(self, topic: str) -> None:
-        """Ask the broker anew for a topic that was not there a moment ago, the next time it is used."""
+        """Forget that a topic was missing: the next use looks it up again."""
         self._topics.forget(topic)
 
-    async def look_again(self, topic: str) -> int:
-        """Return how many partitions a topic has, asking the broker even if it was not there a moment ago."""
+    async def refresh_partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has, from fresh metadata even where it was missing before."""
         self._topics.forget(topic)
         return await self._topics.count(topic)
 
     async def publish(self, messages: Sequence[Message]) -> list[DeliveryError | None]:
-        """Send all messages; one entry for each comes back, None where the broker has acknowledged it."""
+        """Send all messages. Returns one entry per message, None where the broker has acknowledged it."""
         decided: list[DeliveryError | None] = [None] * len(messages)
         positions: Collection[int] = range(len(messages))
         if self._max_bytes is not None:
@@ -141,7 +141,7 @@ class Publisher:
         return decided
 
     def _refuse_size(self, message: Message, decided: list[DeliveryError | None], position: int) -> bool:
-        """Refuse what no broker would take from this client: it would be tried until somebody restarts the process."""
+        """Refuse a message that exceeds the client's limit: it would be retried until the process ends."""
         assert self._max_bytes is not None
         size = _size_of(message)
         if size > self._max_bytes:
@@ -155,13 +155,13 @@ class Publisher:
         failures: Failures,
         producer: AIOKafkaProducer | None,
     ) -> None:
-        """Send what failed until each message is decided. `producer`: the one with which it failed."""
+        """Resend failed messages until each is decided. `producer`: the one with which they failed."""
         wait_s = _FIRST_WAIT_S
         refusals = Refusals(self._taken)
         obstructs = False
         try:
             while again := _undecided(messages, failures, decided, refusals):
-                # A broker refuses a whole batch for one of its records: each gets a batch of its own now, at once.
+                # A broker refuses a whole batch because of one record: send each in a batch of its own, at once.
                 if any(not refusals.concerns_record(failures[position]) for position in again):
                     if not obstructs:
                         obstructs = True
@@ -187,7 +187,7 @@ class Publisher:
     async def _attempt(
         self, messages: Sequence[Message], positions: Collection[int], alone: Container[int] = ()
     ) -> tuple[Failures, AIOKafkaProducer | None]:
-        """Send each message once; those in `alone` share no batch with others. Return what failed, and the producer."""
+        """Send each message once; those in `alone` get batches of their own. Returns the failures and the producer."""
         producer, batches = self._producer, self._batches
         if producer is None or batches is None:
             if not self._renewing.locked():
@@ -207,7 +207,7 @@ class Publisher:
         return failures, producer
 
     async def _wait(self, producer: AIOKafkaProducer, attempt: SendAttempt) -> None:
-        """Wait until the batches are decided, or their time is up. What waits for a topic that is gone is refused."""
+        """Wait until the batches are decided or time out. Messages to a deleted topic are refused."""
         waiting = [batch.done for batch in attempt.sent if not batch.done.done()]
         if not waiting:
             return
@@ -215,7 +215,7 @@ class Publisher:
         _, late = await asyncio.wait(waiting, timeout=first_s)
         if not late:
             return
-        # The client tries a topic that was deleted as long as one whose leader is being chosen.
+        # The client retries a deleted topic for as long as one that has no leader yet.
         gone = [topic for topic in attempt.topics_of(late) if not await self._topics.refresh(topic)]
         if gone:
             late = await self._discard(producer, attempt, gone)
@@ -225,23 +225,23 @@ class Publisher:
     async def _discard(
         self, producer: AIOKafkaProducer, attempt: SendAttempt, topics: Collection[str]
     ) -> set["asyncio.Future[BaseException | None]"]:
-        """Take what waits for topics that are gone back from the producer; return what is then still undecided.
+        """Withdraw batches for deleted topics from the producer; return those that are still undecided.
 
-        Left there it would be written when a topic of that name is made, after something else has become of it.
+        A batch left there would be written when a topic of that name is created, after its records got dead letters.
         """
         for _ in range(_DISCARD_TRIES):
             _discard_batches(producer, topics)
             left = attempt.undecided(topics)
             if not left:
                 break
-            await asyncio.wait(left, timeout=_FIRST_WAIT_S)  # on its way: it comes back from there
+            await asyncio.wait(left, timeout=_FIRST_WAIT_S)  # in flight: the sender returns it
         else:
             attempt.refuse_topics(topics)
             self._replace(producer)
         return attempt.undecided()
 
     async def _renew(self, broken: AIOKafkaProducer | None) -> None:
-        """Close a producer that has failed and make another; does nothing where that has been done already."""
+        """Close a failed producer and make another. Does nothing when that has been done already."""
         async with self._renewing:
             if self._producer is not broken or broken is None:
                 return
@@ -253,17 +253,17 @@ class Publisher:
             try:
                 await self.start()
             except (KafkaError, OSError) as error:
-                # Still no broker. The closed producer stays in place: the next attempt finds it closed and comes here.
+                # Still no broker. The closed producer stays in place: the next attempt finds it closed and renews it.
                 log.warning("no broker answers", why=type(error).__name__)
                 self._producer, self._batches = broken, PartitionBatches(broken, self._linger_s)
 
     def _replace(self, stuck: AIOKafkaProducer) -> None:
-        """Let another producer take over, and end one that holds what it will never get rid of, in the background."""
-        task = asyncio.get_running_loop().create_task(self._replaced(stuck))
+        """Switch to another producer, and close one with undeliverable batches in the background."""
+        task = asyncio.get_running_loop().create_task(self._replace_in_background(stuck))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def _replaced(self, stuck: AIOKafkaProducer) -> None:
+    async def _replace_in_background(self, stuck: AIOKafkaProducer) -> None:
         async with self._renewing:
             batches = self._batches
             if self._producer is not stuck:
@@ -291,7 +291,7 @@ def _undecided(
     decided: list[DeliveryError | None],
     refusals: Refusals,
 ) -> list[int]:
-    """Note what is decided, and return the positions of what is to be tried again."""
+    """Store what is decided, and return the positions of the messages to retry."""
     again = []
     for position, error in failures.items():
         decided[position] = refusals.decide(position, messages[position], error)
@@ -305,7 +305,7 @@ def _reasons(failures: Failures) -> list[str]:
 
 
 def _discard_batches(producer: AIOKafkaProducer, topics: Collection[str]) -> None:
-    """Fail the batches that wait in a producer for topics. aiokafka has no call for that, only its parts have."""
+    """Fail the batches of topics that wait in a producer. Uses aiokafka's internals: there is no public call."""
     waiting = producer._message_accumulator._batches
     for partition in [partition for partition in waiting if partition.topic in topics]:
         for batch in waiting.pop(partition):
@@ -320,9 +320,9 @@ async def _close(producer: AIOKafkaProducer) -> None:
 
 
 async def _abandon(producer: AIOKafkaProducer) -> None:
-    """End a producer that cannot be flushed: left alone, it would send what it holds once the broker is back.
+    """Close a producer without flushing it: otherwise it would send its batches once the broker is back.
 
-    aiokafka has no call for that, only its parts have.
+    Uses aiokafka's internals: there is no public call.
     """
     with contextlib.suppress(TimeoutError, KafkaError, OSError):
         async with asyncio.timeout(_STOP_S):

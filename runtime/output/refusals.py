@@ -1,4 +1,4 @@
-"""Which refusals of the broker are final, and whose failure each is."""
+"""Decides which refusals of the broker are final, and their scope."""
 
 from collections import Counter
 from typing import Final
@@ -13,7 +13,7 @@ _UNKNOWN_TRIES: Final = 5
 
 
 class Refusals:
-    """What is known of the messages that failed in one call: which are to be sent alone, and how often that was tried."""
+    """State of the messages that failed in one call: which must be sent alone, and how often that was tried."""
 
     def __init__(self, taken: Counter[str]) -> None:
         self._taken, self._before = taken, Counter(taken)
@@ -24,7 +24,7 @@ class Refusals:
         return error is not None and scope_of(error, Place.SEND) is Scope.RECORD
 
     def decide(self, position: int, message: Message, error: BaseException | None) -> DeliveryError | None:
-        """Return a refusal that no second try can change; None for everything else, which is to be tried again."""
+        """Return a final refusal; None when the message must be retried."""
         if error is None or isinstance(error, POISON):
             return None
         if isinstance(error, UNKNOWN):
@@ -51,7 +51,7 @@ class Refusals:
         return refusal
 
     def _decide_unknown(self, position: int, message: Message, error: BaseException) -> DeliveryError | None:
-        """An error without a name is the message's own only if others to its topic pass meanwhile."""
+        """An unknown error is the message's own only if other messages to its topic pass meanwhile."""
         self.alone.add(position)
         self._tries[position] += 1
         others_pass = self._taken[message.topic] > self._before[message.topic]

@@ -1,4 +1,4 @@
-"""From predictions to the records that go out: one result for each agent that read the request, and what it hands on."""
+"""Builds the outgoing records of a prediction: one result per agent that read the request, and what it publishes."""
 
 import re
 from collections.abc import Mapping
@@ -20,24 +20,24 @@ from ..wire.request import Incoming
 _encode = msgspec.json.Encoder().encode
 _TOPIC: Final = re.compile("[A-Za-z0-9._-]{1,249}")
 _OURS: Final = frozenset({REQUEST_ID, CAUSE, HOPS, TRACEPARENT})
-"""Headers that end circles and hold hops together: an agent's own of these names are left out."""
+"""Reserved headers, which end loops and correlate hops: an agent's own headers of these names are dropped."""
 
 
 class Answer(NamedTuple):
-    """What was decided on one request by one agent."""
+    """The messages that one agent decided to publish for one request."""
 
     messages: list[Message]
     result: bool
-    """A result is among the messages; False when the agent only handed on, or said nothing."""
+    """Whether a result is among the messages; False when the agent only forwarded, or published nothing."""
 
 
 def answer(
     bound: BoundAgent, request: Incoming, prediction: Prediction, time: str, *, same_partition: bool = False
 ) -> Answer:
-    """Ask the agent and build what it publishes; RecordError `agent_failed` for whatever goes wrong with its decision.
+    """Call the agent and build what it publishes. Raises RecordError `agent_failed` for any error of its decision.
 
-    With `same_partition` the result goes to the partition number of its request: then a key's results stay together
-    as its requests did, and no key has to be hashed.
+    With `same_partition` the result goes to the partition number of its request: the results of a key stay together as
+    its requests did, and no key has to be hashed.
     """
     agent = bound.agent
     try:
@@ -45,7 +45,7 @@ def answer(
     except Exception as error:
         raise RecordError(Reason.AGENT_FAILED, f"{agent.name} raised {type(error).__name__}") from error
     try:
-        return _built(bound, request, prediction, outputs, published, time, same_partition)
+        return _build(bound, request, prediction, outputs, published, time, same_partition)
     except RecordError as error:
         raise RecordError(error.reason, f"{agent.name} {error}") from error
     except Exception as error:
@@ -53,7 +53,7 @@ def answer(
         raise RecordError(Reason.AGENT_FAILED, what) from error
 
 
-def _built(
+def _build(
     bound: BoundAgent,
     request: Incoming,
     prediction: Prediction,
@@ -76,7 +76,7 @@ def _built(
 
 
 def _split(decision: Decision) -> tuple[Mapping[str, Output] | None, list[Publish]]:
-    if type(decision) is dict:  # nearly always, and asking for a Mapping takes three times as long
+    if type(decision) is dict:  # the usual case; an isinstance check against Mapping takes three times as long
         return decision, []
     if decision is None:
         return None, []
@@ -116,9 +116,9 @@ def _hand_on(publish: Publish, request: Incoming) -> Message:
 
 
 def hand_on(publish: Publish, request_id: str, hops: int, traceparent: bytes | None) -> Message:
-    """Build the record for another topic: it keeps the request's id, names its cause and counts the hop.
+    """Build the record for another topic: it keeps the request's id, names its cause and increments the hop count.
 
-    RecordError `agent_failed` for what cannot be sent.
+    Raises RecordError `agent_failed` for a record that cannot be sent.
     """
     _check(publish)
     value = _encode(publish.value) if isinstance(publish.value, dict) else publish.value
@@ -132,7 +132,7 @@ def hand_on(publish: Publish, request_id: str, hops: int, traceparent: bytes | N
 
 
 def _check(publish: Publish) -> None:
-    """Refuse what the producer could not send: found there, it would be too late to tell whose it is."""
+    """Refuse what the producer could not send, here, where the agent that published it is known."""
     topic, value, key, partition = publish.topic, publish.value, publish.key, publish.partition
     if not isinstance(topic, str) or not _TOPIC.fullmatch(topic):
         raise _unfit("topic", "the name of one", topic)
@@ -155,7 +155,7 @@ def _is_header(found: object) -> bool:
 
 
 def _unfit(what: str, expected: str, found: object) -> RecordError:
-    # Its type, not what was found: that may be a text.
+    # Name the type, not the value: the value may be a text.
     parts = ", ".join(type(part).__name__ for part in found) if isinstance(found, tuple | list) else ""
     kinds = f"({parts})" if parts else type(found).__name__
     return RecordError(

@@ -1,6 +1,6 @@
-"""Which live predictions are worth a person's time, and how many of them a minute.
+"""Selects doubtful live predictions for human review, up to a number per minute.
 
-Asked once a batch: without budget at that moment a batch costs one comparison, whatever its size.
+Called once per batch: without budget at that moment a batch costs one comparison, whatever its size.
 """
 
 import time
@@ -30,13 +30,13 @@ from ..wire.message import Message
 from ..wire.request import Incoming
 
 BURST_S: Final = 10.0
-"""Budget that was not used is kept for so long, so that a quiet spell does not end in a flood."""
+"""Seconds for which unused budget is kept, so that a quiet period is not followed by a burst."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class TokenBucket:
-    """At most `per_minute` a minute over time, at most ten seconds' worth (at least one) at once. Pure."""
+    """Allows `per_minute` per minute on average and ten seconds' worth (at least one) at once. Pure."""
 
     def __init__(self, per_minute: float, now: float) -> None:
         self._per_s = per_minute / 60
@@ -46,7 +46,7 @@ class TokenBucket:
     def left(self, now: float) -> int:
         self._left = min(self._most, self._left + (now - self._at) * self._per_s)
         self._at = now
-        # A hair below one is one: sixty sixtieths.
+        # Rounding: sixty sixtieths may add up to slightly less than one.
         return int(self._left + 1e-9)
 
     def take(self, count: int) -> None:
@@ -54,7 +54,7 @@ class TokenBucket:
 
 
 class Doubt(NamedTuple):
-    """One answer to look at. `distance` is 0 for the most doubtful and 1 where doubt ends."""
+    """One answer to review. `distance` is 0 for the most doubtful answer and 1 at the limit of doubt."""
 
     distance: float
     row: int
@@ -64,8 +64,8 @@ class Doubt(NamedTuple):
     threshold: float | None
 
 
-class _Look(NamedTuple):
-    """How a classification task is looked at. The label is None where no threshold of its own decides."""
+class _WatchedTask(NamedTuple):
+    """A classification task and its out-of-scope label. `label` is None where the task has no such threshold."""
 
     task: str
     label: str | None
@@ -73,7 +73,7 @@ class _Look(NamedTuple):
 
 
 class DoubtPolicy:
-    """Finds the most doubtful answers of a batch, all of one model. Told everything; asks no clock.
+    """Finds the most doubtful answers of a batch, all of one model. Pure: reads no clock.
 
     An answer is doubtful when its two best labels are less than `margin` apart, or when the score of the out-of-scope
     label is less than `band` away from the threshold that withholds the answer. Both are compared as shares of their
@@ -83,27 +83,27 @@ class DoubtPolicy:
     def __init__(self, margin: float, band: float) -> None:
         self._margin, self._band = margin, band
         self._manifest: ModelManifest | None = None
-        self._looks: dict[int, tuple[Any, list[_Look]]] = {}
-        """By the identity of overrides, which are kept so that nobody else gets their identity."""
+        self._watched: dict[int, tuple[Any, list[_WatchedTask]]] = {}
+        """By the `id()` of overrides, which are kept so that the id is not reused."""
 
     def find(self, entries: Sequence[Entry], most: int) -> list[Doubt]:
-        """Return at most so many doubts about answered entries, the worst first."""
+        """Return at most `most` doubts about answered entries, the most doubtful first."""
         found: list[Doubt] = []
-        # The manifest, not the model: that is to be freed when another takes its place.
+        # Keep the manifest, not the model: a replaced model must be freed.
         if entries and entries[0].model.manifest is not self._manifest:
             self._manifest = entries[0].model.manifest
-            self._looks.clear()
-        looks = self._looks
+            self._watched.clear()
+        watched = self._watched
         margin = self._margin
         for row, entry in enumerate(entries):
             outputs = entry.outputs
             if outputs is None:
                 continue
             key = id(entry.thresholds)
-            if key not in looks:
-                looks[key] = entry.thresholds, _looks(entry.model.manifest.tasks, entry.thresholds)
+            if key not in watched:
+                watched[key] = entry.thresholds, _watched_tasks(entry.model.manifest.tasks, entry.thresholds)
             best: Doubt | None = None
-            for task, label, threshold in looks[key][1]:
+            for task, label, threshold in watched[key][1]:
                 output = outputs.get(task)
                 if output is None:
                     continue
@@ -122,7 +122,7 @@ class DoubtPolicy:
     def _near(
         self, row: int, task: str, label: str, threshold: float, alternatives: list[dict[str, Any]], best: Doubt | None
     ) -> Doubt | None:
-        # Not among the best three it is far from any threshold worth setting.
+        # A label that is not among the best three is far from any useful threshold.
         for alternative in alternatives:
             if alternative["label"] == label:
                 score = alternative["score"]
@@ -132,18 +132,18 @@ class DoubtPolicy:
         return best
 
 
-def _looks(tasks: Iterable[TaskSpec], overrides: Mapping[str, Any] | None) -> list[_Look]:
-    looks = []
+def _watched_tasks(tasks: Iterable[TaskSpec], overrides: Mapping[str, Any] | None) -> list[_WatchedTask]:
+    watched = []
     for spec in tasks:
         if spec.kind == "classification":
             threshold = (overrides or {}).get(spec.name, spec.thresholds).out_of_scope
             decides = spec.out_of_scope if threshold is not None else None
-            looks.append(_Look(spec.name, decides, threshold or 0.0))
-    return looks
+            watched.append(_WatchedTask(spec.name, decides, threshold or 0.0))
+    return watched
 
 
 class Reviews:
-    """Makes review requests of doubtful answers, within a budget. One for each process."""
+    """Makes review requests of doubtful answers, within a budget. One per process."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class Reviews:
 
     @classmethod
     def configured(cls, settings: Settings) -> Self | None:
-        """Return what the settings ask for; None when they ask for none."""
+        """Return the reviews that the settings ask for; None when they ask for none."""
         of = settings.reviews
         if not of.per_minute:
             return None
@@ -176,7 +176,7 @@ class Reviews:
         return cls(topic, settings.app, per_minute=of.per_minute, margin=of.margin, band=of.out_of_scope_band)
 
     def pick(self, entries: Sequence[Entry]) -> list[Doubt]:
-        """Return the doubts about a batch that there is budget for, and spend it."""
+        """Return the doubts about a batch that the budget allows, and spend it."""
         left = self._bucket.left(self._clock())
         if not left:
             return []
@@ -185,7 +185,7 @@ class Reviews:
         return doubts
 
     def message(self, doubt: Doubt, entry: Entry, agent: str, request: Incoming, at: str) -> Message:
-        """Build the record. The dict has the form of `schemas.review`; a test holds it against that."""
+        """Build the record. A test compares the dict with `schemas.review`."""
         assert entry.outputs is not None
         output, manifest = entry.outputs[doubt.task], entry.model.manifest
         this = prediction_id(agent, request.source, request.request_id)

@@ -1,4 +1,4 @@
-"""One attempt to send messages: which partition each goes to, and the batch that it is in."""
+"""One attempt to send messages: the partition of each, and its batch."""
 
 import asyncio
 import random
@@ -13,11 +13,11 @@ from .partition_batches import Batch, PartitionBatches
 from .topic_lookup import TopicLookup
 
 Failures = dict[int, BaseException | None]
-"""Position of a message that was not acknowledged, and why; None: not decided in time."""
+"""By position of a message that was not acknowledged: its error; None: not decided in time."""
 
 
 class SendAttempt:
-    """The messages of one attempt on their way into batches. `failures` holds those that got into none."""
+    """Puts the messages of one attempt into batches. `failures` holds those that are in no batch."""
 
     def __init__(
         self, messages: Sequence[Message], batches: PartitionBatches, alone: Container[int], topics: TopicLookup
@@ -30,7 +30,7 @@ class SendAttempt:
         self.failures: Failures = {}
 
     def add(self, positions: Iterable[int]) -> None:
-        """Put the messages of known topics and partitions into batches, and note the others."""
+        """Put the messages of known topics and partitions into batches, and collect the others."""
         for position in positions:
             message = self._messages[position]
             topic = message.topic
@@ -47,13 +47,13 @@ class SendAttempt:
                 continue
             try:
                 batch = self._batches.add((topic, partition), message, alone=position in self._alone)
-            except Exception as error:  # noqa: BLE001 - it was not the broker: this is no message
+            except Exception as error:  # noqa: BLE001 - not a broker error: the message is invalid
                 self.failures[position] = error
                 continue
             self.sent.setdefault(batch, []).append(position)
 
     async def add_unknown(self) -> None:
-        """Ask for the topics and partitions that are not known, all at once, and put their messages into batches."""
+        """Look up the unknown topics and partitions, all at once, and put their messages into batches."""
         if not self._unknown:
             return
         unknown, self._unknown = self._unknown, []
@@ -69,13 +69,13 @@ class SendAttempt:
             self.failures[position] = PartitionMissing(f"partition {message.partition}, of which there are {found}")
 
     async def _ask(self, topic: str) -> int:
-        if topic in self._partitions:  # it is a partition that is not known: it may have been added
+        if topic in self._partitions:  # the partition is not known: it may be new
             del self._partitions[topic]
             return len(await self._topics.refresh(topic))
         return await self._topics.count(topic)
 
     def undecided(self, topics: Container[str] | None = None) -> set["asyncio.Future[BaseException | None]"]:
-        """Return what to wait for: of the batches to some topics, or of all, those that are not decided."""
+        """Return the futures of the batches that are not decided, of all topics or of `topics`."""
         return {
             batch.done
             for batch, sent in self.sent.items()
@@ -83,23 +83,23 @@ class SendAttempt:
         }
 
     def topics_of(self, waiting: Container["asyncio.Future[BaseException | None]"]) -> list[str]:
-        """Return the topics of batches that are not decided."""
+        """Return the topics of the batches whose futures are in `waiting`."""
         late = (sent[0] for batch, sent in self.sent.items() if batch.done in waiting)
         return list(dict.fromkeys(self._messages[position].topic for position in late))
 
     def refuse_topics(self, topics: Container[str]) -> None:
-        """Give up the batches of topics that are gone."""
+        """Fail the batches of deleted topics."""
         for batch, sent in self.sent.items():
             if self._messages[sent[0]].topic in topics and not batch.done.done():
                 batch.settle(UnknownTopicOrPartitionError())
 
     def _choose(self, message: Message, partitions: list[int]) -> int | None:
-        """Return the partition of a message; None when it names one that is not known."""
+        """Return the partition of a message; None when it names an unknown one."""
         partition = message.partition
         if partition is not None:
             return partition if partition in partitions else None
         if message.key is not None:
             chosen: int = DefaultPartitioner()(message.key, partitions, partitions)
             return chosen
-        # One partition for all without a key that go out together: so they share a batch.
+        # All messages without a key in one attempt use one partition, so that they share a batch.
         return self._keyless.setdefault(message.topic, random.choice(partitions))

@@ -1,4 +1,4 @@
-"""What happens in this process, told on `murmura.events`: in the background, so that nobody who answers records waits."""
+"""Publishes the events of this process to `murmura.events` in the background, without delaying records."""
 
 import asyncio
 import os
@@ -21,46 +21,46 @@ from .publisher import Publisher
 log = get_logger(__name__)
 
 _WAITING: Final = 100
-"""Events that are kept; of more than that the oldest go."""
+"""Maximum number of waiting events; beyond it the oldest are dropped."""
 _PATIENCE_S: Final = 60.0
 _FAREWELL_S: Final = 2.0
 _AGAIN_S: Final = 1.0
 
 
 def this_process() -> str:
-    """Return a name that no other process has, nor this one after a restart."""
+    """Return a name that is unique to this run of this process."""
     return f"{socket.gethostname()}/{os.getpid()}/{uuid4().hex[:8]}"
 
 
 class ServingEvents:
-    """Sends events in order, each once as far as can be known.
+    """Sends events in order; an event whose send was not decided in time may be sent twice.
 
     Invariants:
-    - `tell` never waits: events go through a publisher of their own, so a topic that takes none, which stops intake when
-      it is one of results, stops nothing here;
-    - what is not taken within a minute is dropped with a line in the log.
+    - `emit` never waits: events have a publisher of their own, so that an events topic that refuses them does not stop
+      intake, as a topic of results would;
+    - an event that is not accepted within a minute is dropped and logged.
     """
 
     def __init__(self, app: str, topic: str, make: Callable[[], Publisher], *, patience_s: float = _PATIENCE_S) -> None:
-        """`make` gives a publisher that is not started; it is called when there is something to tell."""
+        """`make` returns a publisher that is not started; it is called when there is an event to send."""
         self._app, self._topic, self._make = app, topic, make
         self._patience_s = patience_s
         self.instance = this_process()
-        self._told = 0
+        self._announced = 0
         self._publisher: Publisher | None = None
         self._waiting: deque[tuple[float, Message]] = deque(maxlen=_WAITING)
         self._more = asyncio.Event()
 
-    def tell(self, kind: ServingEventKind, **facts: Any) -> None:
-        """Have an event sent. `facts` are fields of `schemas.ServingEvent`."""
+    def emit(self, kind: ServingEventKind, **facts: Any) -> None:
+        """Queue an event. `facts` are fields of `schemas.ServingEvent`."""
         now = datetime.now(UTC)
         said = ServingEvent.model_validate(
             {"event": kind, "app": self._app, "instance": self.instance, "at": now, **facts}
         )
-        self._told += 1
+        self._announced += 1
         headers = [
             (CE_SPECVERSION, SPEC_VERSION.encode()),
-            (CE_ID, f"{self._app}/{self.instance}/{self._told}".encode()),
+            (CE_ID, f"{self._app}/{self.instance}/{self._announced}".encode()),
             (CE_TYPE, said.event_type().encode()),
             (CE_SOURCE, app_source(self._app).encode()),
             (CE_TIME, now.isoformat().encode()),
@@ -70,14 +70,14 @@ class ServingEvents:
         self._more.set()
 
     async def run(self) -> None:
-        """Send what is told, for ever."""
+        """Send queued events until cancelled."""
         while True:
             await self._more.wait()
             self._more.clear()
             await self._send_all()
 
     async def stop(self) -> None:
-        """Try for two seconds to send what is left, then let go."""
+        """Try for two seconds to send the remaining events, then drop them."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELL_S):
                 await self._send_all()
@@ -90,7 +90,7 @@ class ServingEvents:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(deadline - time.monotonic(), 0.0)):
                     sent = await self._send(message)
-            # It may have been pushed out by newer ones while it was tried.
+            # Newer events may have displaced it during the attempt.
             if self._waiting and self._waiting[0][1] is message:
                 self._waiting.popleft()
             if not sent:
@@ -109,7 +109,7 @@ class ServingEvents:
                     return refusal is None
                 log.warning("events are not taken, trying again", topic=self._topic, why=str(refusal))
                 await asyncio.sleep(_AGAIN_S)
-            except Exception as error:  # noqa: BLE001  (whatever a client raises, it is not worth the process)
+            except Exception as error:  # noqa: BLE001  (an error of the client must not end the process)
                 log.warning("events cannot be sent, trying again", why=type(error).__name__)
                 await self._let_go()
                 await asyncio.sleep(_AGAIN_S)
@@ -122,21 +122,21 @@ class ServingEvents:
 
 
 class Pauses:
-    """Says when intake has stopped because results are not taken, and when it goes on. Pure: it is told `now`."""
+    """Detects that intake has paused because results are not accepted, and that it has resumed. Pure."""
 
     def __init__(self, after_s: float = 1.0) -> None:
-        """A stop shorter than `after_s` is none: every send that is tried again makes one."""
+        """A pause shorter than `after_s` is ignored: every retried send causes one."""
         self._after_s = after_s
         self._since: float | None = None
-        self._told = False
+        self._announced = False
 
-    def look(self, taking: bool, now: float) -> tuple[ServingEventKind, float | None] | None:
-        """Return what is to be told: paused, or resumed with the seconds that it took."""
+    def update(self, taking: bool, now: float) -> tuple[ServingEventKind, float | None] | None:
+        """Return the event to emit: paused, or resumed with the duration in seconds; None: nothing changed."""
         if not taking:
             self._since = now if self._since is None else self._since
-            if self._told or now - self._since < self._after_s:
+            if self._announced or now - self._since < self._after_s:
                 return None
-            self._told = True
+            self._announced = True
             return ServingEventKind.PAUSED, None
-        since, told, self._since, self._told = self._since, self._told, None, False
-        return (ServingEventKind.RESUMED, now - since) if told and since is not None else None
+        since, announced, self._since, self._announced = self._since, self._announced, None, False
+        return (ServingEventKind.RESUMED, now - since) if announced and since is not None else None

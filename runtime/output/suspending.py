@@ -1,6 +1,6 @@
-"""Leaves an agent alone that cannot answer: its part of each record is held, probed with growing pauses, and let go again.
+"""Suspends agents that cannot answer: their parts of records are held, probed with growing pauses, and released.
 
-The rule is `suspension.py`; here are the records, the probes under way and the dead letters at the end.
+The rule is in `suspension.py`. This module has the records, the running probes and the dead letters.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ _TICK_S = 0.1
 
 
 class Suspending:
-    """Owns the parts that wait for agents which cannot answer.
+    """Owns the parts of records that wait for suspended agents.
 
     Invariants:
     - a held part is not finished before it is answered, dead-lettered or given up with its partition;
-    - of a record that others answer too, only the suspended agents' parts wait;
-    - a part on which a probe has failed is no dead letter before the agent answers again;
-    - while nothing is suspended, a record costs one look at an empty set.
+    - when other agents answer the same record, only the suspended agents' parts wait;
+    - a part whose probe failed becomes a dead letter only after the agent has resumed;
+    - while no agent is suspended, a record costs one test of an empty set.
     """
 
     def __init__(
@@ -49,22 +49,22 @@ class Suspending:
         self._agents: Suspensions[TopicPartition, Delivery] = Suspensions(dict(limits))
         self.suspended = self._agents.suspended
         self.unclean: set[str] = set()
-        """Agents of which a success has to be noted: some of their latest records failed."""
+        """Agents with failures among their latest records: their successes must be recorded."""
         self._declared = {name: frozenset(topics) for name, topics in declared.items()}
         self._readers = readers
         self.releases: Releases
-        """Set by whoever has the records."""
+        """Set by the dispatcher."""
         self.overflow: Callable[[Delivery, str], bool] | None = None
-        """Moves a part for which there is no room to another place and finishes it there; False when it has to stay."""
+        """Moves a part that exceeds the limits elsewhere and finishes it there; returns False when it must stay."""
         self.on_probe: Callable[[str], None] = lambda topic: None
-        """Called with each declared topic of an agent that is about to be probed."""
+        """Called with each declared topic of an agent before a probe."""
         self._letters_per_s = letters_per_s
         self._clock = clock
         self._letters_left = 0.0
         self._looked_at = clock()
         self._probes: dict[str, Probe] = {}
         self._waiters: dict[str, deque[asyncio.Future[None]]] = {}
-        """What handlers send again themselves."""
+        """Waiting sends of handlers, by agent. Handlers resend by themselves."""
 
     @classmethod
     def configured(
@@ -73,7 +73,7 @@ class Suspending:
         handlers: Iterable[Handler],
         settings: Settings | None = None,
     ) -> Self:
-        """Return it for all agents of some routes and handlers."""
+        """Build it from the settings for all agents of some routes and handlers."""
         settings = settings or Settings()
         declared = {bound.agent.name: bound.agent.outputs for route in routes.values() for bound in route.agents}
         declared |= {handler.name: handler.outputs for handler in handlers}
@@ -90,29 +90,29 @@ class Suspending:
     def declared_topics(self) -> frozenset[str]:
         return frozenset[str]().union(*self._declared.values())
 
-    # -- what is met on the way ---------------------------------------------------------------------------------------
+    # -- records ------------------------------------------------------------------------------------------------------
 
     def declares(self, agent: str | None, topic: str) -> bool:
         return topic in self._declared.get(agent or "", ())
 
     def holds_back(self, agent: str, delivery: Delivery) -> bool:
-        """Say whether an agent is not to be asked now."""
+        """Return whether an agent must not be asked now."""
         return agent in self.suspended and not self._is_probe(agent, delivery)
 
     def hold(self, delivery: Delivery, agent: str) -> bool:
-        """Hold an agent's part; True when that is all there is to the delivery, which is then not to be finished."""
+        """Hold an agent's part; True when the delivery has no other part: the caller must not finish it."""
         whole = len(delivery.asked) == 1
         part = delivery if whole else split_off(delivery, agent)
         part.span = None
         partition = TopicPartition(delivery.record.topic, delivery.record.partition)
         suspension = self._agents[agent]
         if not suspension.hold(partition, part, part.bytes) and not (self.overflow and self.overflow(part, agent)):
-            # What was taken in before its partition was paused is held above the bound.
+            # A record fetched before its partition was paused is held above the limit.
             suspension.hold(partition, part, part.bytes, force=True)
         return whole
 
     def hold_whole(self, deliveries: list[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
-        """Return the deliveries that somebody answers now, and those that were held before anything was computed."""
+        """Return the deliveries that some agent answers now, and those that were held before computing anything."""
         answered: list[Delivery] = []
         held: list[Delivery] = []
         for delivery in deliveries:
@@ -125,14 +125,16 @@ class Suspending:
         return answered, held
 
     def answered(self, agent: str) -> None:
-        """Note that an agent of `unclean` has answered."""
+        """Record a success of an agent in `unclean`."""
         self._agents.note(agent, failed=False, why="", now=self._clock())
         if self._agents[agent].is_clean:
             self.unclean.discard(agent)
 
     def failed(self, delivery: Delivery, agent: str, error: RecordError) -> bool | None:
-        """Note that an agent failed on a record. None: its part is to be dead-lettered; else it is held, and True says that
-        this is all there is to the delivery, which is then not to be finished.
+        """Record that an agent failed on a record.
+
+        Returns None when its part must be dead-lettered. Otherwise the part is held, and the result is True when the
+        delivery has no other part: the caller must not finish it.
         """
         if self._end_part(agent, delivery, error):
             return True
@@ -143,7 +145,7 @@ class Suspending:
         return self.hold(delivery, agent) if agent in self.suspended else None
 
     def refused(self, delivery: Delivery, agent: str, why: str) -> bool:
-        """Suspend an agent whose topic takes nothing and hold the part; True when it is all there is to the delivery."""
+        """Suspend an agent whose topic refuses records, and hold the part; True when the delivery has no other part."""
         error = RecordError(Reason.AGENT_FAILED, f"{agent}: {why}")
         if self._end_part(agent, delivery, error, is_topic=True):
             return True
@@ -151,7 +153,7 @@ class Suspending:
         return self.hold(delivery, agent)
 
     def finished(self, delivery: object) -> None:
-        """Note that a delivery is finished. Only while `is_probing`."""
+        """Record that a delivery is finished. Call it only while `is_probing`."""
         for agent, probe in list(self._probes.items()):
             held = probe.under_way.pop(id(delivery), None)
             if held is not None:
@@ -159,8 +161,8 @@ class Suspending:
                 self._agents[agent].settle([held])
                 self._end_probe(agent, probe, "")
 
-    def has_asked_again(self, delivery: Delivery) -> None:
-        """Note that an agent asked for another attempt: for a probe of it, that is an answer."""
+    def note_retry(self, delivery: Delivery) -> None:
+        """Record that an agent asked for a retry. A probe counts that as an answer."""
         if self._probes:
             self.finished(delivery)
 
@@ -168,12 +170,12 @@ class Suspending:
     def is_probing(self) -> bool:
         return bool(self._probes)
 
-    # -- handlers, which send again by themselves ---------------------------------------------------------------------
+    # -- handlers, which resend by themselves -------------------------------------------------------------------------
 
     async def wait(self, agent: str, why: str) -> None:
-        """Wait until what a topic refused is to be sent again.
+        """Wait until a refused message may be sent again.
 
-        Raises Closed when its partition is given up meanwhile, RecordError when it has waited for too long.
+        Raises Closed when its partition is revoked, RecordError when it has waited for longer than the limit.
         """
         if self._agents[agent].state == "probing":
             self._agents.end_probe(agent, 0, 1, why, self._clock())
@@ -183,7 +185,7 @@ class Suspending:
         await waiter
 
     def handler_failed(self, agent: str, error: RecordError) -> bool:
-        """Note that a handler failed on a record; True when that is to be tried again later, see `wait`."""
+        """Record that a handler failed on a record; True when it must retry later, see `wait`."""
         if agent not in self.suspended:
             self.unclean.add(agent)
             why = f"most of its latest records fail: {error}"
@@ -192,7 +194,7 @@ class Suspending:
         return agent in self.suspended
 
     def handler_answered(self, agent: str) -> None:
-        """Note that a handler has answered a record, the one that it was probed with perhaps."""
+        """Record that a handler has answered a record, which may be that of a probe."""
         self.sent(agent)
         if agent in self.unclean:
             self.answered(agent)
@@ -201,20 +203,20 @@ class Suspending:
         return self._agents[agent].why
 
     def sent(self, agent: str) -> None:
-        """Note that what had waited has been sent."""
+        """Record that the waiting messages of an agent have been sent."""
         if agent in self.suspended and self._agents.end_probe(agent, 1, 0, "", self._clock()):
             self._resume(agent, [])
 
-    # -- as time goes by ----------------------------------------------------------------------------------------------
+    # -- time ---------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Probe and give up, for ever."""
+        """Probe agents and give parts up when due, until cancelled."""
         while True:
             await asyncio.sleep(_TICK_S)
-            self.look()
+            self.run_due()
 
-    def look(self) -> None:
-        """Begin the probes that are due, and send dead letters for whoever has been suspended for too long."""
+    def run_due(self) -> None:
+        """Start due probes, and send dead letters for agents that are suspended for longer than `give_up_s`."""
         now = self._clock()
         self._letters_left = min(
             self._letters_left + (now - self._looked_at) * self._letters_per_s, self._letters_per_s
@@ -229,7 +231,7 @@ class Suspending:
                 self._give_up(agent)
 
     def clear(self) -> None:
-        """Forget what waits: it will be delivered again. Who is suspended stays so."""
+        """Drop all waiting parts: they are delivered again. Suspended agents stay suspended."""
         self._probes.clear()
         for agent in sorted(self.suspended):
             self._agents[agent].release()
@@ -241,7 +243,7 @@ class Suspending:
         self._waiters.clear()
 
     def blocks(self, partition: TopicPartition) -> bool:
-        """Say whether a partition is to be paused: nobody answers it now, or a suspended agent has no more room."""
+        """Return whether to pause a partition: no agent answers it, or a suspended agent's limit is reached."""
         if not self.suspended:
             return False
         readers = self._readers.get(partition.topic, ())
@@ -257,7 +259,7 @@ class Suspending:
         return self._agents.describe(self._clock())
 
     def readings(self) -> dict[tuple[str, ...], float]:
-        """Return for each agent whether it is suspended, 1 or 0."""
+        """Return by agent 1 while it is suspended, else 0."""
         return {(agent,): float(agent in self.suspended) for agent in self._declared}
 
     # -- probes -------------------------------------------------------------------------------------------------------
@@ -272,7 +274,7 @@ class Suspending:
                 waiter.set_result(None)
             return
         sample = self._agents[agent].sample()
-        if not sample:  # its partitions were given up: the next record shows
+        if not sample:  # its partitions were revoked: the next record decides
             if self._agents.end_probe(agent, 1, 0, "", self._clock()):
                 self._resume(agent, [])
             return
@@ -285,7 +287,7 @@ class Suspending:
         return probe is not None and id(delivery) in probe.under_way
 
     def _end_part(self, agent: str, delivery: Delivery, error: RecordError, *, is_topic: bool = False) -> bool:
-        """Note that a part failed that is being probed; False when it is none."""
+        """Record that a part of a probe failed; False when the part belongs to no probe."""
         probe = self._probes.get(agent)
         held = None if probe is None else probe.under_way.pop(id(delivery), None)
         if probe is None or held is None:
@@ -319,7 +321,7 @@ class Suspending:
         self.releases.go_on()
 
     def _give_up(self, agent: str) -> None:
-        """Dead-letter the oldest parts, as many as are allowed now."""
+        """Dead-letter the oldest parts, up to the number that the rate allows now."""
         most = int(self._letters_left)
         what = f"{agent} has been suspended for too long: {self._agents[agent].why}"
         waiters = self._waiters.get(agent, deque())

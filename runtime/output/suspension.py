@@ -1,7 +1,7 @@
-"""The rule by which an agent that cannot answer is left alone, tried again and resumed. Pure: it is given the time.
+"""The rule by which a failing agent is suspended, probed and resumed. Pure: the caller passes the time.
 
-An agent is suspended when a topic that it declares is missing or forbidden, when one of its hooks raises, or when most of
-its latest records fail. Its part of each record waits here; what other agents answer goes out meanwhile.
+An agent is suspended when a topic that it declares is missing or forbidden, when one of its hooks raises, or when most
+of its latest records fail. Its part of each record waits here, while the results of other agents are published.
 """
 
 import heapq
@@ -19,22 +19,22 @@ State = Literal["answering", "suspended", "probing"]
 
 @dataclass(frozen=True, slots=True)
 class SuspensionLimits:
-    """When an agent is suspended, what may wait for it, and how it is probed."""
+    """When to suspend an agent, how much may wait for it, and how to probe it."""
 
     max_waiting: int = 1000
-    """Parts that wait of one partition."""
+    """Maximum number of waiting parts per partition."""
     max_waiting_bytes: int = 4 * 1024 * 1024
-    """Of the parts that wait of one partition. One part is held, however large it is."""
+    """Maximum bytes of the waiting parts per partition. One part is always held, whatever its size."""
     first_pause_s: float = 1.0
-    """Before the first probe; doubled after each that fails."""
+    """Pause before the first probe; doubled after each failed probe."""
     longest_pause_s: float = 60.0
     latest: int = 200
-    """Of so many of its latest records, more than `failing_share` fail: the agent is suspended."""
+    """The agent is suspended when more than `failing_share` of this number of latest records failed."""
     failing_share: float = 0.5
     probe_parts: int = 20
-    """Parts that a probe takes at most, oldest and newest."""
+    """Maximum number of parts in a probe, oldest and newest."""
     give_up_s: float | None = None
-    """After so long its parts need not wait any more. None: they wait for as long as it takes."""
+    """Seconds after which waiting parts become dead letters. None: never."""
 
     @classmethod
     def configured(cls, settings: AgentSettings | None) -> "SuspensionLimits":
@@ -70,10 +70,10 @@ class Held(NamedTuple, Generic[Partition, Part]):
 
 
 class Suspension(Generic[Partition, Part]):
-    """Whether one agent answers, and what waits for it while it does not.
+    """The state of one agent, and the parts that wait for it while it does not answer.
 
-    answering: its parts are answered as they come. suspended: its parts are held until `wake_at`. probing: some of them
-    are being answered; the others are held.
+    answering: its parts are answered at once. suspended: its parts are held until `wake_at`. probing: some of them are
+    being answered, the others are held.
 
     Invariants:
     - a held part leaves once: settled, released or forgotten;
@@ -94,10 +94,10 @@ class Suspension(Generic[Partition, Part]):
         self.since: float | None = None
         """When it was suspended; None while it answers."""
         self.why = ""
-        """For people; never a text of a record."""
+        """The reason, for people. Never contains text of a record."""
 
     def note(self, *, failed: bool) -> bool:
-        """Note how a record ended; True when so many of the latest failed that the agent is to be suspended."""
+        """Record the result of a record; True when too many of the latest failed: the agent must be suspended."""
         if self.state != "answering":
             return False
         if not failed:
@@ -123,14 +123,14 @@ class Suspension(Generic[Partition, Part]):
         return not self._failed and self._pause_s == self._limits.first_pause_s
 
     def is_full(self, partition: Partition) -> bool:
-        """Return whether a partition has so many parts or bytes waiting that it is not to be read on."""
+        """Return whether a partition has reached its limit of waiting parts or bytes: pause it."""
         held = self._held.get(partition, ())
         return len(held) >= self._limits.max_waiting or (
             self._bytes.get(partition, 0) >= self._limits.max_waiting_bytes
         )
 
     def holds(self, partition: Partition) -> bool:
-        """Return whether a part of a partition waits."""
+        """Return whether a part of a partition is held."""
         return partition in self._held
 
     def oldest(self, most: int) -> list[Held[Partition, Part]]:
@@ -138,9 +138,9 @@ class Suspension(Generic[Partition, Part]):
         return heapq.nsmallest(most, (item for items in self._held.values() for item in items.values()), key=_number)
 
     def hold(self, partition: Partition, part: Part, size: int, *, force: bool = False) -> bool:
-        """Hold a part; False when its partition is full: then it has to wait elsewhere, unless `force` is set.
+        """Hold a part; False when its partition is full and `force` is not set: the part must wait elsewhere.
 
-        `size` in bytes. Not while the agent answers.
+        `size` is in bytes. Raises RuntimeError while the agent answers.
         """
         if self.state == "answering":
             raise RuntimeError("parts of an agent that answers are not held")
@@ -158,7 +158,7 @@ class Suspension(Generic[Partition, Part]):
         return True
 
     def probe(self, now: float) -> bool:
-        """Return whether a probe is to be started now; the state is then probing."""
+        """Return whether to start a probe now; the state is then probing."""
         if self.state != "suspended" or now < self._probe_at:
             return False
         self.state = "probing"
@@ -174,7 +174,7 @@ class Suspension(Generic[Partition, Part]):
         return heapq.nsmallest(oldest, held, key=_number) + heapq.nlargest(newest, held, key=_number)[::-1]
 
     def settle(self, held: Iterable[Held[Partition, Part]]) -> None:
-        """Take out parts that were answered, or sent elsewhere."""
+        """Remove parts that were answered, or sent elsewhere."""
         for item in held:
             items = self._held.get(item.partition)
             if items is not None and items.pop(item.number, None) is not None:
@@ -183,7 +183,7 @@ class Suspension(Generic[Partition, Part]):
                     del self._held[item.partition], self._bytes[item.partition]
 
     def end_probe(self, passed: int, failed: int, why: str, now: float) -> bool:
-        """Note how a probe ended; True when half of it passed: the agent answers again, and `release` has its parts."""
+        """End a probe; True when at least half of it passed: the agent answers again, call `release` for its parts."""
         if self.state != "probing":
             return False
         if passed and passed >= failed:
@@ -196,30 +196,30 @@ class Suspension(Generic[Partition, Part]):
         return False
 
     def release(self) -> list[Held[Partition, Part]]:
-        """Take out and return all held parts, in the order in which they were held."""
+        """Remove and return all held parts, in the order in which they were held."""
         released = sorted((item for items in self._held.values() for item in items.values()), key=_number)
         self._held.clear()
         self._bytes.clear()
         return released
 
     def forget(self, partitions: Collection[Partition]) -> None:
-        """Drop the parts of partitions that are given up: they are delivered again to whoever has them next."""
+        """Drop the parts of revoked partitions: they are delivered again to the next owner."""
         for partition in partitions:
             self._held.pop(partition, None)
             self._bytes.pop(partition, None)
 
     def is_over(self, now: float) -> bool:
-        """Return whether its parts have waited for so long that they need not any more."""
+        """Return whether the agent has been suspended for `give_up_s`: its parts become dead letters."""
         limit = self._limits.give_up_s
         return limit is not None and self.since is not None and now - self.since >= limit
 
     def wake_at(self) -> float | None:
-        """Return when `probe` is to be asked next; None while it answers or is being probed."""
+        """Return when to call `probe` next; None while it answers or is being probed."""
         return self._probe_at if self.state == "suspended" else None
 
     @property
     def waiting(self) -> int:
-        """How many parts are held."""
+        """The number of held parts."""
         return sum(map(len, self._held.values()))
 
     @property
@@ -233,18 +233,20 @@ class Suspension(Generic[Partition, Part]):
 
 
 class Suspensions(Generic[Partition, Part]):
-    """All agents of a process. `suspended` holds the names of those that do not answer: empty, nothing else is asked."""
+    """All agents of a process. `suspended` has the names of those that do not answer; test it first, it is cheap."""
 
     def __init__(self, limits: dict[str, SuspensionLimits]) -> None:
-        """`limits`: by the name of each agent that can be suspended."""
-        self._agents: dict[str, Suspension[Partition, Part]] = {name: Suspension(of) for name, of in limits.items()}
+        """`limits`: by the name of each agent that may be suspended."""
+        self._agents: dict[str, Suspension[Partition, Part]] = {
+            name: Suspension(agent_limits) for name, agent_limits in limits.items()
+        }
         self.suspended: set[str] = set()
 
     def __getitem__(self, agent: str) -> Suspension[Partition, Part]:
         return self._agents[agent]
 
     def note(self, agent: str, *, failed: bool, why: str, now: float) -> bool:
-        """Note how a record of an agent ended; True when the agent is suspended by that."""
+        """Record the result of an agent's record; True when that suspends the agent."""
         return self._agents[agent].note(failed=failed) and self.suspend(agent, why, now)
 
     def suspend(self, agent: str, why: str, now: float) -> bool:
@@ -253,33 +255,33 @@ class Suspensions(Generic[Partition, Part]):
         return self._agents[agent].suspend(why, now)
 
     def probe(self, now: float) -> list[str]:
-        """Return the agents that are to be probed now."""
+        """Return the agents to probe now."""
         return [agent for agent in sorted(self.suspended) if self._agents[agent].probe(now)]
 
     def end_probe(self, agent: str, passed: int, failed: int, why: str, now: float) -> bool:
-        """Note how the probe of an agent ended; True when it answers again."""
+        """End the probe of an agent; True when it answers again."""
         resumed = self._agents[agent].end_probe(passed, failed, why, now)
         if resumed:
             self.suspended.discard(agent)
         return resumed
 
     def forget(self, partitions: Collection[Partition]) -> None:
-        """Drop the parts of partitions that are given up. Who is suspended stays so."""
+        """Drop the parts of revoked partitions. Suspended agents stay suspended."""
         for agent in self._agents.values():
             agent.forget(partitions)
 
     def wake_at(self) -> float | None:
-        """Return when `probe` is to be asked next; None while nothing is to be probed."""
+        """Return when to call `probe` next; None while there is nothing to probe."""
         times = [at for agent in self.suspended if (at := self._agents[agent].wake_at()) is not None]
         return min(times, default=None)
 
     @property
     def waiting(self) -> int:
-        """How many parts are held, of all agents."""
+        """The number of held parts of all agents."""
         return sum(self._agents[agent].waiting for agent in self.suspended)
 
     def describe(self, now: float) -> dict[str, dict[str, str | int | float]]:
-        """Return what `/readyz` lists: for each suspended agent why, for how many seconds, and what waits for it."""
+        """Return what `/readyz` lists by suspended agent: reason, seconds since, and number of waiting parts."""
         return {
             name: {"why": agent.why, "seconds": round(now - (agent.since or now), 1), "waiting": agent.waiting}
             for name in sorted(self.suspended)

@@ -84,7 +84,7 @@ class FallBack:
             self._slot.put(model)
             self._releases.serves = release
             log.error("the version before serves", version=release.version, instead_of=failing, why=why)
-            self._events.tell(
+            self._events.emit(
                 ServingEventKind.MODEL_FELL_BACK,
                 name=self._name,
                 version=release.version,

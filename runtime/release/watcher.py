@@ -145,7 +145,7 @@ class ReleaseWatcher:
         message = "a candidate beside the current version cannot be served by this version of murmura"
         log.error("candidate refused", model=self._name, version=candidate.version, why=message)
         self._metrics.swap("rejected")
-        self._events.tell(
+        self._events.emit(
             ServingEventKind.MODEL_REJECTED,
             name=self._name,
             version=candidate.version,
@@ -214,7 +214,7 @@ class ReleaseWatcher:
         return None if ends else trial
 
     def _tell(self, kind: ServingEventKind, trial: _Trial, before: int, refusal: Refusal | None = None) -> None:
-        self._events.tell(
+        self._events.emit(
             kind,
             name=self._name,
             version=trial.state.current.version,

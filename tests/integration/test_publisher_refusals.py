@@ -73,7 +73,7 @@ async def test_a_topic_that_is_deleted_while_it_is_written_is_refused_and_taken_
         assert isinstance(refused, TopicRefused)
     await create_topics(kafka, [gone], 1, {})
     await asyncio.sleep(0.6)
-    assert await publisher.look_again(gone) == 1
+    assert await publisher.refresh_partitions(gone) == 1
     assert await publisher.publish([Message(gone, b"again", b"k", [])]) == [None]
     assert await values(kafka, gone, 1) == [b"again"]
 

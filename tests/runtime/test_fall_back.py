@@ -48,7 +48,7 @@ class World:
         self.model = model
         self.trouble, self.failed_probes = None, 0
 
-    def tell(self, kind, **facts):
+    def emit(self, kind, **facts):
         self.events.append(ServingEvent(event=kind, app="a", at=NOON, **facts))
 
     @asynccontextmanager

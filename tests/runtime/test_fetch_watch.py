@@ -45,15 +45,15 @@ def test_results_keep_their_partition_only_while_both_topics_have_as_many_now():
     consumer: dict[str, int] = {}
     producer: dict[str, int] = {}
     alignment = Alignment([agent], {"in": 2, "out": 2}, consumer.get, producer.get)
-    assert alignment.now() == {("in", "out")}
+    assert alignment.aligned_pairs() == {("in", "out")}
     consumer["in"] = 4
-    assert not alignment.now()
+    assert not alignment.aligned_pairs()
     producer["out"] = 4
-    assert alignment.now()
+    assert alignment.aligned_pairs()
     del producer["out"]  # a new producer knows nothing yet
-    assert alignment.now()
+    assert alignment.aligned_pairs()
     consumer["in"] = 6
-    assert not alignment.now()
+    assert not alignment.aligned_pairs()
 
 
 def test_without_a_successful_fetch_a_process_is_not_ready_and_is_left_alive():

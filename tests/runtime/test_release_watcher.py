@@ -71,7 +71,7 @@ class Told:
     def __init__(self) -> None:
         self.events: list[ServingEvent] = []
 
-    def tell(self, kind: str, **facts: Any) -> None:
+    def emit(self, kind: str, **facts: Any) -> None:
         self.events.append(ServingEvent(event=kind, app="a", at=NOON, **facts))
 
     @property

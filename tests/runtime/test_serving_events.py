@@ -74,8 +74,8 @@ async def until(holds, seconds: float = 10.0) -> None:
 async def test_events_are_sent_in_order_with_their_headers(broker):
     events = broker.events()
     task = asyncio.create_task(events.run())
-    events.tell(Kind.MODEL_SWAPPED, name="desk", version=2)
-    events.tell(Kind.PAUSED)
+    events.emit(Kind.MODEL_SWAPPED, name="desk", version=2)
+    events.emit(Kind.PAUSED)
     await until(lambda: len(broker.taken) == 2)
     task.cancel()
     (topic, swapped, key, headers), (_, paused, other_key, _) = broker.taken
@@ -86,8 +86,8 @@ async def test_events_are_sent_in_order_with_their_headers(broker):
 
 async def test_no_two_events_have_an_id_in_common_be_they_of_one_process_or_of_two(broker):
     for events in (broker.events(), broker.events()):
-        events.tell(Kind.MODEL_REJECTED, name="desk", version=2, generation=2, reason="damaged")
-        events.tell(Kind.MODEL_SWAPPED, name="desk", version=2, generation=2)
+        events.emit(Kind.MODEL_REJECTED, name="desk", version=2, generation=2, reason="damaged")
+        events.emit(Kind.MODEL_SWAPPED, name="desk", version=2, generation=2)
         await events.stop()
     assert len({headers["ce_id"] for *_, headers in broker.taken}) == 4
     assert len({value["instance"] for _, value, *_ in broker.taken}) == 2
@@ -99,7 +99,7 @@ async def test_a_topic_that_takes_no_events_holds_nobody_up(broker):
     task = asyncio.create_task(events.run())
     began = time.monotonic()
     for _ in range(500):
-        events.tell(Kind.PAUSED)
+        events.emit(Kind.PAUSED)
     assert time.monotonic() - began < 1.0
     await asyncio.sleep(0.2)
     assert not task.done()
@@ -112,10 +112,10 @@ async def test_an_event_that_is_not_taken_in_time_is_dropped_and_the_next_one_tr
     broker.closed = True
     events = broker.events(patience_s=0.2)
     task = asyncio.create_task(events.run())
-    events.tell(Kind.PAUSED)
+    events.emit(Kind.PAUSED)
     await until(lambda: not events._waiting)
     broker.closed = False
-    events.tell(Kind.RESUMED)
+    events.emit(Kind.RESUMED)
     await until(lambda: len(broker.taken) == 1)
     task.cancel()
     assert broker.taken[0][1]["event"] == "resumed"
@@ -123,12 +123,12 @@ async def test_an_event_that_is_not_taken_in_time_is_dropped_and_the_next_one_tr
 
 async def test_stopping_sends_what_is_left_and_waits_for_no_broker(broker):
     events = broker.events()
-    events.tell(Kind.MODEL_SWAPPED, name="desk", version=2)
+    events.emit(Kind.MODEL_SWAPPED, name="desk", version=2)
     await events.stop()
     assert len(broker.taken) == 1
     broker.closed = True
     events = broker.events()
-    events.tell(Kind.PAUSED)
+    events.emit(Kind.PAUSED)
     async with asyncio.timeout(5):
         await events.stop()
 
@@ -136,7 +136,7 @@ async def test_stopping_sends_what_is_left_and_waits_for_no_broker(broker):
 def test_a_pause_is_told_once_it_lasts_and_its_end_with_its_seconds():
     pauses = Pauses(after_s=1.0)
     looks = [(True, 0.0), (False, 1.0), (False, 1.5), (False, 2.0), (False, 9.0), (True, 9.5), (True, 10.0)]
-    assert [pauses.look(*look) for look in looks] == [
+    assert [pauses.update(*look) for look in looks] == [
         None,
         None,
         None,
@@ -149,4 +149,4 @@ def test_a_pause_is_told_once_it_lasts_and_its_end_with_its_seconds():
 
 def test_a_short_stop_is_no_pause():
     pauses = Pauses(after_s=1.0)
-    assert [pauses.look(*look) for look in [(False, 1.0), (True, 1.5), (False, 2.0), (True, 2.5)]] == [None] * 4
+    assert [pauses.update(*look) for look in [(False, 1.0), (True, 1.5), (False, 2.0), (True, 2.5)]] == [None] * 4
