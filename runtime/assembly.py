@@ -97,6 +97,7 @@ class Parts:
         event_loops = [self.events.run(), _emit_pauses(self.events, self.publisher)] if self.events else []
         return [
             self.source.pump(),
+            self.source.watch_logs(),
             self.source.commit_for_ever(settings.commit_interval_ms / 1000),
             self.dispatcher.run(),
             self.dispatcher.suspending.run(),

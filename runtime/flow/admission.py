@@ -125,6 +125,16 @@ class Admission(Generic[Lane, Item]):
                 self._leave(topic, lane)
         return taken
 
+    def rename(self, topic: str, lane: Lane, name: Lane) -> bool:
+        """Let what waits in a lane wait in another one of its topic; False, and nothing changed, where that is in use."""
+        if name in self._queues:
+            return False
+        if (queue := self._queues.pop(lane, None)) is not None:
+            self._queues[name] = queue
+            lanes = self._lanes[topic]
+            lanes[lanes.index(lane)] = name
+        return True
+
     def clear(self) -> int:
         """Forget everything that waits (it will be delivered again); returns how many records that were."""
         count = len(self)

@@ -4,7 +4,7 @@ Works on chunks and batches: nothing is awaited for a single record.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 
 from aiokafka.structs import TopicPartition
@@ -31,7 +31,7 @@ from ..wire.dead_letter import MakeLetter, dead_letter
 from .admission import Admission
 from .deciding import Deciding
 from .handler_runner import HandlerRunner
-from .intake import Batches, Full, Intake, Queue, unreadable
+from .intake import Batches, Full, Intake, Queue
 from .readmission import Readmission
 from .retrying import Retrying
 
@@ -78,7 +78,7 @@ class Dispatcher:
         `queue_budgets`: token budgets of waiting texts from which on a partition is full.
         """
         bounds, self._tracing = bounds or Bounds(), tracing
-        self._engine, self._tracker, self._metrics = engine, tracker, metrics
+        self._engine, self._metrics = engine, metrics
         self._wake, self._idle, self._busy = asyncio.Event(), asyncio.Event(), 0
         self._idle.set()
         self._routes, self._chunk_rows = routes, chunk_rows
@@ -163,12 +163,14 @@ class Dispatcher:
 
     def unreadable(self, partition: TopicPartition, offset: int, why: str) -> bool:
         """Dead-letter a record that the client could not unpack; True when its partition is full now."""
-        progress = self._tracker.progress(partition)
-        if not progress.begin(offset):
-            return False
-        record, error = unreadable(partition, offset, why)
+        full = self._intake.reject_unreadable(partition, offset, why)
         self._wake.set()
-        return self._intake.reject(record, progress, error)
+        return full
+
+    def begin_new_log(self, partition: TopicPartition) -> None:
+        """Make room for another log of a partition. What waits of the earlier one is answered beside it."""
+        self._intake.begin_new_log(partition)
+        self._reopen()
 
     async def run(self) -> None:
         """Feed the engine, for ever. Raises what no record is to blame for."""
@@ -299,8 +301,7 @@ class Dispatcher:
 
     def _admitted(self, task: "asyncio.Task[None]") -> None:
         self._admitting.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
             self.outbox.fail(error)
 
     def _enter(self, records: int) -> None:
@@ -342,9 +343,8 @@ class Dispatcher:
             runner.end_assignment()
         return not self._busy
 
-    async def assign(self, partitions: Iterable[TopicPartition]) -> None:
-        """Tell handlers which partitions are theirs now, and give each partition its share of the bytes."""
-        partitions = [*partitions]
+    async def assign(self, partitions: Collection[TopicPartition]) -> None:
+        """Notify handlers of the assigned partitions, and divide the bytes among the partitions."""
         self._intake.assign(partitions)
         for runner in self._runners:
             runner.assign(partitions)

@@ -1,7 +1,7 @@
 """Takes what was fetched, until its partition is full: reads it, queues it for its turn, says when there is room again."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
@@ -20,7 +20,15 @@ Batches = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 Full = dict[TopicPartition, int | None]
 """Partitions that are to be paused now. The offset, where there is one, is that of the first record that was not taken:
 fetching has to go on there."""
-Queue = Admission[TopicPartition, Delivery | Rejected]
+
+
+class EarlierLog(NamedTuple):
+    """The lane of what still waits of a partition whose log has begun anew."""
+
+    partition: TopicPartition
+
+
+Queue = Admission[TopicPartition | EarlierLog, Delivery | Rejected]
 
 
 class Runner(Protocol):
@@ -98,9 +106,12 @@ class Intake:
                 full[partition] = left_at
         return full
 
-    def reject(self, record: ConsumerRecord, progress: Progress, error: RecordError) -> bool:
-        """Queue the dead letter of a record; True when its partition is full now."""
-        partition = TopicPartition(record.topic, record.partition)
+    def reject_unreadable(self, partition: TopicPartition, offset: int, why: str) -> bool:
+        """Queue the dead letter of a record that the client could not unpack; True when its partition is full now."""
+        progress = self._tracker.progress(partition)
+        if not progress.begin(offset):
+            return False
+        record, error = unreadable(partition, offset, why)
         rejected = Rejected(record, progress, None, error)
         self._queue.add(partition.topic, partition, [(rejected, 1, rejected.bytes)])
         if self._is_full(partition, progress):
@@ -134,6 +145,16 @@ class Intake:
         for partition in found:
             del self._full[partition]
         return found
+
+    def begin_new_log(self, partition: TopicPartition) -> None:
+        """Give a partition that has another log its room anew. Call it when the tracker has restarted the partition.
+
+        What waits of the earlier log goes to a lane of its own, so that the new log's records take turns with it. Where
+        such a lane is still in use, the rest of the log before stays ahead of them: a partition never has more than two.
+        """
+        self._queue.rename(partition.topic, partition, EarlierLog(partition))
+        if partition in self._full:
+            self._full[partition] = self._tracker.progress(partition)
 
     def clear(self) -> None:
         """Forget which partitions are full: the queues have been emptied, and all are assigned anew."""

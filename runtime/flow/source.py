@@ -21,13 +21,16 @@ from ..observe.metrics import Metrics
 from ..settings.settings import KafkaSettings
 from .dispatcher import Dispatcher
 from .fetch_faults import FetchFaults
-from .source_readings import SourceReadings, position_now
+from .fetch_positions import FetchPositions
+from .source_readings import SourceReadings
 
 log = get_logger(__name__)
 
 _POLL_MS = 200
 _COMMIT_S = 5.0
 """How long one commit may take. aiokafka tries for as long as the broker does not answer."""
+_LOGS_S = 1.0
+"""How often the logs of paused partitions are looked at."""
 # A fetch costs half a millisecond of CPU however little it brings. After a small one the next is left a moment to
 # fill; the records that have come do not wait for it.
 _SMALL_FETCH, _BREATH_S = 256, 0.01
@@ -39,8 +42,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
     Owns the subscriber and the tracker. Invariants:
     - only explicit offsets are committed, only of partitions that are assigned, never past the first unfinished one;
     - a partition is given up only after what was under way has been finished and committed, or the time for it is up;
-    - polling goes on while partitions are paused, so that the group never takes this member for dead;
-    - the client never resets a position by itself: where a log has not what is asked for, `StartPositions` decides.
+    - polling goes on while partitions are paused, so that the group never takes this member for dead.
     """
 
     def __init__(
@@ -62,9 +64,10 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         self._committing = asyncio.Lock()
         self._releasing = False
         self._paused: set[TopicPartition] = set()
-        self._positions: dict[TopicPartition, int] = {}
-        """Where each partition goes on: behind the last record that was received under this assignment."""
         self.starts = StartPositions(kafka, group)
+        self._positions = FetchPositions(
+            lambda: self._consumer, self.starts, tracker, metrics, on_new_log=dispatcher.begin_new_log
+        )
         self._faults = FetchFaults(metrics, health, give_up_s)
         self._subscriber = broker.subscriber(
             *topics,
@@ -148,11 +151,12 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         """Deal with what a fetch raised: it is about the start of a partition, about some partitions, or about all."""
         try:
             if missing := self._faults.without_position(error):
-                await self._place(missing)
+                await self._positions.begin(missing)
+                await self.commit()  # a crash must not move where they begin
                 return
             if refused := self._faults.out_of_range(error):
                 for found, position in refused.items():
-                    await self._find_again(found, position)
+                    await self._positions.find_again(found, position)
                 return
         except (KafkaError, OSError, TimeoutError) as another:
             error = another
@@ -168,7 +172,8 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         except Exception as error:
             if is_unreadable(error) or isinstance(error, UnsupportedCodecError):
                 # Raised while it unpacked records: what it had taken from other partitions is lost.
-                await self._rewind()
+                await self._positions.rewind()
+                await self.commit()
                 await self._read_singly()
                 return
             raise
@@ -181,27 +186,15 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._releasing:
             return  # not begun, so not committed: whoever has the partition next reads them again
         now = time.monotonic()
-        for partition, records in batches.items():
-            if records[0].offset < self._positions.get(partition, 0):
-                self._begin_new_log(partition, records[0].offset)
-            self._positions[partition] = records[-1].offset + 1
+        self._positions.advance(batches)
         full = self._dispatcher.receive(batches)
         for partition, offset in full.items():
             if offset is not None:
-                self._consumer.seek(partition, offset)
-                self._positions[partition] = offset
+                self._positions.seek(partition, offset)
         self._pause(full)
         for partition, records in batches.items():
             self._tracker.progress(partition).mark(records[0].offset, now)
-        self._follow(batches if batches else self._consumer.assignment())
-
-    def _follow(self, partitions: Iterable[TopicPartition]) -> None:
-        """Note positions: they pass transaction markers and aborted records, which are never received."""
-        for partition in partitions:
-            position = position_now(self._consumer, partition)
-            if position is not None:
-                self._positions[partition] = position
-                self._tracker.progress(partition).follow(position)
+        self._positions.follow(batches if batches else self._consumer.assignment())
 
     def _pause(self, partitions: Iterable[TopicPartition]) -> None:
         present = self._consumer.assignment() & set(partitions)
@@ -217,6 +210,14 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         free = {p for p in partitions if p not in self._paused and p not in self._faults.blocked}
         with contextlib.suppress(IllegalStateError):
             self._consumer.resume(*(self._consumer.assignment() & free))
+
+    async def watch_logs(self) -> None:
+        """Look for new logs where nothing is fetched, for ever."""
+        while True:
+            await asyncio.sleep(_LOGS_S)
+            paused = self._paused & self._consumer.assignment()
+            if paused and not self._releasing:
+                await self._positions.find_new_logs(paused)
 
     async def commit_for_ever(self, interval_s: float) -> None:
         """Commit on a timer."""
@@ -241,16 +242,6 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
 
     # -- partitions that need care -----------------------------------------------------------------------------------
 
-    async def _rewind(self) -> None:
-        """Put each partition back to where its last record was received."""
-        unknown = []
-        for partition in self._consumer.assignment():
-            if (position := self._positions.get(partition)) is not None:
-                self._consumer.seek(partition, position)
-            else:
-                unknown.append(partition)
-        await self._place(unknown, again=True)
-
     async def _read_singly(self) -> None:
         """Read each partition by itself, over what cannot be unpacked. What one raises takes nothing from the others."""
         for partition in self._consumer.assignment() - self._paused:
@@ -274,51 +265,12 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
     def _skip(self, partition: TopicPartition, offset: int, why: str) -> None:
         if self._releasing:
             return
-        log.error("a record cannot be unpacked", why=why, offset=offset, **_place_of(partition))
-        self._positions[partition] = offset + 1
+        log.error(
+            "a record cannot be unpacked", why=why, offset=offset, topic=partition.topic, partition=partition.partition
+        )
+        self._positions.skip(partition, offset)
         if self._dispatcher.unreadable(partition, offset, why):
             self._pause([partition])
-
-    async def _place(self, partitions: Iterable[TopicPartition], *, again: bool = False) -> None:
-        """Set where partitions without a position begin, and commit that: a crash must not move it."""
-        epoch = self._tracker.epoch
-        for partition in partitions:
-            if position_now(self._consumer, partition) is not None and not again:
-                continue
-            offset = await self._consumer.committed(partition)
-            if offset is None:
-                offset = await self.starts.first(self._consumer, partition)
-            if epoch != self._tracker.epoch or partition not in self._consumer.assignment():
-                return
-            self._consumer.seek(partition, offset)
-            self._positions[partition] = offset
-            self._tracker.progress(partition).follow(offset)
-        await self.commit()
-
-    async def _find_again(self, partition: TopicPartition, position: int) -> None:
-        """Go on where a log begins that does not have the position."""
-        epoch = self._tracker.epoch
-        found = await self.starts.after(self._consumer, partition, position)
-        has_moved = epoch != self._tracker.epoch or position_now(self._consumer, partition) != position
-        if has_moved or found.cause == "lagging_replica":
-            return
-        self._consumer.seek(partition, found.offset)
-        if found.cause == "new_log":
-            self._begin_new_log(partition, found.offset)
-        else:
-            self._positions[partition] = found.offset
-            self._tracker.progress(partition).follow(found.offset)
-            self._metrics.expired(partition.topic, found.offset - position)
-            log.error("records were deleted unread", records=found.offset - position, **_place_of(partition))
-
-    def _begin_new_log(self, partition: TopicPartition, offset: int) -> None:
-        """Answer from here on, whatever the offsets say: the topic was made again, or its log was cut."""
-        log.warning(
-            "a log has begun anew", offset=offset, expected=self._positions.get(partition), **_place_of(partition)
-        )
-        self._positions[partition] = offset
-        self._metrics.new_log(partition.topic)
-        self._tracker.restart(partition, offset)
 
     def _block(self, partitions: Iterable[TopicPartition], error: Exception) -> None:
         present = [p for p in partitions if p in self._consumer.assignment()]
@@ -343,7 +295,3 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         """Return what metrics read; `retries`: topics whose records wait on purpose, which is no lag."""
         times, paused = self._faults.times, self._paused
         return SourceReadings(lambda: self._subscriber.consumer, self._tracker, times, paused, retries)
-
-
-def _place_of(partition: TopicPartition) -> dict[str, object]:
-    return {"topic": partition.topic, "partition": partition.partition}

@@ -93,6 +93,29 @@ async def test_a_topic_made_again_while_a_backlog_is_worked_off_is_answered_with
     assert await desk.committed() == await desk.ends()
 
 
+async def test_a_topic_made_again_while_its_partitions_are_paused_is_noticed_and_answered_afterwards(desk: Desk):
+    desk.agents = [replace(classification, topics=(desk.requests,), output=desk.classified)]
+    async with desk.serving(agents={"classification": {"probe_pause_s": 0.2}}) as serving:
+        await desk.send(*requests("first", 30))
+        await answered(desk, {f"first{n}" for n in range(30)})
+        async with admin(desk.bootstrap) as client:
+            await client.delete_topics([desk.classified])
+        async with asyncio.timeout(20):  # what comes while the agent is suspended finds its partition paused
+            while "murmura_paused_partitions 3.0" not in await get(serving.url, "/metrics"):
+                await desk.send(*requests("old", 9))
+                await asyncio.sleep(0.5)
+        await make_again(desk.bootstrap, desk.requests)
+        await desk.send(*requests("new", 9))
+        async with asyncio.timeout(15):
+            while sum((await reading(serving.url, "murmura_new_logs_total")).values()) < 3:
+                await asyncio.sleep(0.1)
+        await create_topics(desk.bootstrap, [desk.classified], 3, {})
+        await answered(desk, {f"new{n}" for n in range(9)})
+        async with asyncio.timeout(20):
+            while await desk.committed() != await desk.ends():
+                await asyncio.sleep(0.1)
+
+
 async def test_partitions_that_are_added_are_read_from_their_beginning_and_their_results_find_a_partition(desk: Desk):
     desk.agents = [replace(classification, topics=(desk.requests,), output=desk.classified)]
     async with desk.serving(kafka={"bootstrap_servers": desk.bootstrap, "auto_offset_reset": "latest"}) as serving:

@@ -27,6 +27,18 @@ def test_partitions_of_a_topic_take_turns():
     assert queue.take(60, 100, MANY) == ["a0", "b0", "c0", "a1", "b1", "c1"]
 
 
+def test_a_renamed_lane_keeps_its_turn_and_shares_with_one_that_takes_its_name():
+    queue: Admission[str, str] = Admission(quantum=10)
+    for lane in "ab":
+        queue.add("t", lane, items(lane, 3))
+    assert queue.rename("t", "a", "old")
+    queue.add("t", "a", items("new", 2))
+    assert not queue.rename("t", "a", "old")
+    assert queue.take(1000, 100, MANY) == ["a0", "b0", "new0", "a1", "b1", "new1", "a2", "b2"]
+    assert (len(queue), queue.tokens, queue.bytes) == (0, 0, 0)
+    assert queue.rename("t", "a", "old")
+
+
 def test_weights_divide_the_tokens_of_topics():
     queue: Admission[str, str] = Admission(quantum=10, weights={"big": 3})
     queue.add("big", "b", items("b", 100))

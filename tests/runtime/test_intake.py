@@ -64,6 +64,21 @@ def test_what_does_not_fit_is_given_back_with_the_offset_where_fetching_goes_on(
     assert intake.reopened() == []
 
 
+def test_another_log_of_a_full_partition_has_room_at_once_and_takes_turns_with_what_waits_of_the_earlier_one():
+    queue, intake, tracker = intake_of(Bounds(partition_bytes=300_000))
+    queue.quantum = 1
+    records = [record_of(PARTITION, offset, good(100_000)) for offset in range(5, 15)]
+    intake.take({PARTITION: records}, ROUTES, 128)
+    assert intake.reopened() == []
+    tracker.restart(PARTITION, 0)
+    intake.begin_new_log(PARTITION)
+    assert intake.reopened() == [PARTITION]
+    intake.take({PARTITION: [record_of(PARTITION, offset, good(100)) for offset in range(3)]}, ROUTES, 128)
+    assert tracker.progress(PARTITION).uncommitted == 3
+    taken = [item.record.offset for item in queue.take(10**9, 100, 10**9)]
+    assert taken == [5, 0, 6, 1, 2]
+
+
 def test_a_record_larger_than_the_bound_is_taken_alone():
     _, intake, tracker = intake_of(Bounds(partition_bytes=1000))
     records = [record_of(PARTITION, offset, good(5000)) for offset in range(2)]

@@ -1,0 +1,166 @@
+"""Where each partition is read on: after what was received, after what cannot be read, in a log that has begun anew."""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from ..kafka.offset_tracker import Tracker
+from ..kafka.start_positions import StartPositions
+from ..observe.logs import get_logger
+from ..observe.metrics import Metrics
+from .source_readings import position_now
+
+log = get_logger(__name__)
+
+_LOOKUP_S = 2.0
+
+
+class FetchPositions:
+    """Owns the position of each partition: the offset behind the last record that was received under this assignment.
+
+    Invariants:
+    - the client never resets a position by itself: where a log does not have the position, `StartPositions` decides;
+    - what a lookup finds is used only under the assignment and at the position for which it was looked up;
+    - a log that ends before the position is a new one. A fetch shows that, but a paused partition is not fetched:
+      `find_new_logs` looks at those.
+    """
+
+    def __init__(
+        self,
+        consumer: Callable[[], AIOKafkaConsumer],
+        starts: StartPositions,
+        tracker: Tracker[TopicPartition],
+        metrics: Metrics,
+        on_new_log: Callable[[TopicPartition], None],
+    ) -> None:
+        """`on_new_log` is called with a partition whose log has begun anew, after its progress has been restarted."""
+        self._consumer, self._starts, self._tracker, self._metrics = consumer, starts, tracker, metrics
+        self._on_new_log = on_new_log
+        self._positions: dict[TopicPartition, int] = {}
+        self._short: set[TopicPartition] = set()
+        """Partitions whose log ended before the position when `find_new_logs` looked last."""
+
+    def clear(self) -> None:
+        """Forget all positions: the assignment has ended."""
+        self._positions.clear()
+        self._short.clear()
+
+    def advance(self, batches: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+        """Note what was received. A record before the position is one of a new log."""
+        for partition, records in batches.items():
+            if records[0].offset < self._positions.get(partition, 0):
+                self._begin_new_log(partition, records[0].offset)
+            self._positions[partition] = records[-1].offset + 1
+
+    def skip(self, partition: TopicPartition, offset: int) -> None:
+        """Note that `offset` cannot be read and was passed."""
+        self._positions[partition] = offset + 1
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Read on from `offset`: what follows has not been taken."""
+        self._consumer().seek(partition, offset)
+        self._positions[partition] = offset
+
+    def follow(self, partitions: Iterable[TopicPartition]) -> None:
+        """Note the client's positions: they pass transaction markers and aborted records, which are never received."""
+        for partition in partitions:
+            position = position_now(self._consumer(), partition)
+            if position is not None:
+                self._positions[partition] = position
+                self._tracker.progress(partition).follow(position)
+
+    async def rewind(self) -> None:
+        """Put each partition back to where its last record was received."""
+        unknown = []
+        for partition in self._consumer().assignment():
+            if (position := self._positions.get(partition)) is not None:
+                self._consumer().seek(partition, position)
+            else:
+                unknown.append(partition)
+        await self.begin(unknown, again=True)
+
+    async def begin(self, partitions: Iterable[TopicPartition], *, again: bool = False) -> None:
+        """Set where partitions without a position begin. `again`: also where the client has one."""
+        epoch, consumer = self._tracker.epoch, self._consumer()
+        for partition in partitions:
+            if position_now(consumer, partition) is not None and not again:
+                continue
+            offset = await consumer.committed(partition)
+            if offset is None:
+                offset = await self._starts.first(consumer, partition)
+            if epoch != self._tracker.epoch or partition not in consumer.assignment():
+                return
+            self.seek(partition, offset)
+            self._tracker.progress(partition).follow(offset)
+
+    async def find_again(self, partition: TopicPartition, position: int) -> None:
+        """Read on where a log begins that does not have the position."""
+        epoch, consumer = self._tracker.epoch, self._consumer()
+        found = await self._starts.after(consumer, partition, position)
+        if self._has_moved(partition, position, epoch) or found.cause == "lagging_replica":
+            return
+        consumer.seek(partition, found.offset)
+        if found.cause == "new_log":
+            self._begin_new_log(partition, found.offset)
+        else:
+            self._positions[partition] = found.offset
+            self._tracker.progress(partition).follow(found.offset)
+            self._metrics.expired(partition.topic, found.offset - position)
+            log.error(
+                "records were deleted unread",
+                records=found.offset - position,
+                topic=partition.topic,
+                partition=partition.partition,
+            )
+
+    async def find_new_logs(self, partitions: Collection[TopicPartition]) -> None:
+        """Compare the positions of partitions that are not fetched with where their logs end now.
+
+        A log has to be found short twice in a row: a wrong alarm would answer everything in it again. A topic that is
+        not there, or whose broker does not answer, is passed over.
+        """
+        short: set[TopicPartition] = set()
+        for topic in {partition.topic for partition in partitions}:
+            present = self._consumer().partitions_for_topic(topic) or ()
+            asked = [p for p in partitions if p.topic == topic and p.partition in present and p in self._positions]
+            if asked:
+                short |= await self._find_short(asked)
+        self._short = short
+
+    async def _find_short(self, partitions: Sequence[TopicPartition]) -> set[TopicPartition]:
+        """Return the partitions whose logs end before their positions; begins anew where that was so last time too."""
+        epoch, consumer = self._tracker.epoch, self._consumer()
+        positions = {partition: self._positions[partition] for partition in partitions}
+        try:
+            async with asyncio.timeout(_LOOKUP_S):
+                ends = await consumer.end_offsets(partitions)
+                short = {partition for partition, end in ends.items() if end < positions[partition]}
+                confirmed = short & self._short
+                beginnings = await consumer.beginning_offsets(confirmed) if confirmed else {}
+        except (KafkaError, IllegalStateError, OSError, TimeoutError):
+            return set()
+        for partition, beginning in beginnings.items():
+            if not self._has_moved(partition, positions[partition], epoch):
+                consumer.seek(partition, beginning)
+                self._begin_new_log(partition, beginning)
+        return short - confirmed
+
+    def _has_moved(self, partition: TopicPartition, position: int, epoch: int) -> bool:
+        return epoch != self._tracker.epoch or position_now(self._consumer(), partition) != position
+
+    def _begin_new_log(self, partition: TopicPartition, offset: int) -> None:
+        """Answer from here on, whatever the offsets say: the topic was made again, or its log was cut."""
+        log.warning(
+            "a log has begun anew",
+            offset=offset,
+            expected=self._positions.get(partition),
+            topic=partition.topic,
+            partition=partition.partition,
+        )
+        self._positions[partition] = offset
+        self._metrics.new_log(partition.topic)
+        self._tracker.restart(partition, offset)
+        self._on_new_log(partition)

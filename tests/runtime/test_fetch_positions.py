@@ -1,0 +1,104 @@
+"""A paused partition is not fetched, so its log is looked at: one that ends before the position has begun anew."""
+
+from types import SimpleNamespace
+
+import pytest
+from aiokafka.errors import KafkaTimeoutError
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from murmura.runtime.flow.fetch_positions import FetchPositions
+from murmura.runtime.kafka.offset_tracker import Tracker
+from murmura.runtime.kafka.start_positions import StartPositions
+from murmura.runtime.observe.metrics import Metrics
+from murmura.runtime.settings.settings import KafkaSettings
+
+A, B = TopicPartition("requests", 0), TopicPartition("requests", 1)
+
+
+class Consumer:
+    """Has received all of two logs, and is asked where they end now."""
+
+    def __init__(self) -> None:
+        self.ends: dict[TopicPartition, int | Exception] = {A: 100, B: 100}
+        self.at = {A: 100, B: 100}
+        self.sought: dict[TopicPartition, int] = {}
+        states = SimpleNamespace(tps={A, B}, state_value=self._state)
+        self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=states))
+
+    def _state(self, partition):
+        return SimpleNamespace(has_valid_position=True, position=self.at[partition])
+
+    def partitions_for_topic(self, topic):
+        return {0, 1} if topic == "requests" else None
+
+    async def end_offsets(self, partitions):
+        if isinstance(error := self.ends[A], Exception):
+            raise error
+        return {partition: self.ends[partition] for partition in partitions}
+
+    async def beginning_offsets(self, partitions):
+        return dict.fromkeys(partitions, 0)
+
+    def seek(self, partition, offset):
+        self.at[partition] = self.sought[partition] = offset
+
+
+@pytest.fixture
+def consumer():
+    return Consumer()
+
+
+@pytest.fixture
+def tracker():
+    return Tracker()
+
+
+@pytest.fixture
+def begun():
+    return []
+
+
+@pytest.fixture
+def positions(consumer, tracker, begun):
+    starts = StartPositions(KafkaSettings(), "group")
+    positions = FetchPositions(lambda: consumer, starts, tracker, Metrics(), begun.append)
+    positions.advance({p: [ConsumerRecord(*p, 99, 0, 0, None, b"", None, 0, 0, ())] for p in (A, B)})
+    for partition in (A, B):
+        tracker.progress(partition).follow(100)
+    return positions
+
+
+async def test_a_log_that_is_short_twice_has_begun_anew_and_the_group_goes_back_to_its_beginning(
+    positions, consumer, tracker, begun
+):
+    consumer.ends[A] = 20
+    await positions.find_new_logs({A, B})
+    assert begun == []
+    await positions.find_new_logs({A, B})
+    assert (begun, consumer.sought) == ([A], {A: 0})
+    assert tracker.commits({A, B}) == {A: 0, B: 100}
+    await positions.find_new_logs({A, B})
+    assert begun == [A]
+
+
+@pytest.mark.parametrize("between", [100, 101, KafkaTimeoutError()])
+async def test_a_log_that_is_found_short_only_once_is_none(positions, consumer, begun, between):
+    for end in (20, between, 20, between):
+        consumer.ends[A] = end
+        await positions.find_new_logs({A, B})
+    assert begun == []
+
+
+async def test_a_topic_that_is_not_there_costs_the_others_nothing(positions, consumer, begun):
+    consumer.ends[A] = 20
+    for _ in range(2):
+        await positions.find_new_logs({A, TopicPartition("gone", 0)})
+    assert begun == [A]
+
+
+async def test_what_was_found_is_not_used_when_the_position_has_moved_meanwhile(positions, consumer, begun):
+    consumer.ends[A] = 20
+    await positions.find_new_logs({A})
+    consumer.at[A] = 7
+    await positions.find_new_logs({A})
+    assert (begun, consumer.sought) == ([], {})
