@@ -306,10 +306,14 @@ def _reasons(failures: Failures) -> list[str]:
 
 def _discard_batches(producer: AIOKafkaProducer, topics: Collection[str]) -> None:
     """Fail the batches of topics that wait in a producer. Uses aiokafka's internals: there is no public call."""
-    waiting = producer._message_accumulator._batches
+    accumulator = producer._message_accumulator
+    waiting = accumulator._batches
     for partition in [partition for partition in waiting if partition.topic in topics]:
         for batch in waiting.pop(partition):
+            if batch.retry_count:  # its callback takes it from the pending ones, where it is not while it waits
+                accumulator._pending_batches.add(batch)
             batch.failure(UnknownTopicOrPartitionError())
+            batch._drain_waiter.exception()  # asyncio logs an exception that nobody asks for
 
 
 async def _close(producer: AIOKafkaProducer) -> None:
