@@ -1,11 +1,11 @@
 """Conversations while processes are killed and frozen: python benchmarks/conversations.py [--short] [--freezes N].
 
-1,000 conversations of 50 turns, interleaved over 4 partitions; `murmura serve` is killed (kill -9) ten times and started
-again. Counts turns without a reply, inversions, replies that differ when they come twice, and compares every final
-state with a replay of the log. The model is the tests' tiny one: what is measured here is order and durability.
+1,000 conversations of 50 turns, interleaved over 4 partitions; `murmura serve` is killed (kill -9) ten times and
+started again. Counts turns without a reply, inversions, replies that differ when they come twice, and compares every
+final state with a replay of the log. The model is the tests' tiny one: what is measured here is order and durability.
 
-With freezes two processes serve, and one of them is stopped (SIGSTOP) for twice its session and wakes again. What it had
-sent before may then lie late in its topic, so inversions are told and do not count; the last states do.
+With freezes two processes serve, and one of them is stopped (SIGSTOP) for twice its session and wakes again. What it
+had sent before may then lie late in its topic, so inversions are told and do not count; the last states do.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from real_kafka import real_kafka
 from murmura.agents.dialogue.policy import Policy
 from murmura.agents.dialogue.step import Heard, Step, applied, goes_to_person, step
 from murmura.runtime.agent.prediction import Prediction
-from murmura.runtime.kafka import topics as topics_admin
+from murmura.runtime.kafka.topics import create_topics
 from murmura.runtime.model.model import Model
 from murmura.runtime.settings.settings import KafkaSettings
 from murmura.schemas.dialogue import ConversationState, Reply
@@ -125,7 +125,7 @@ class Desk:
         wanted = {name: topic for name, topic in named(self.prefix) if "dialogue" in name or "handoffs" in name}
         wanted[f"{self.prefix}.deadletters"] = Topic("deadletters", "dead letter", "", "few")
         kafka = KafkaSettings(bootstrap_servers=self.bootstrap)
-        await topics_admin.create(kafka, wanted, many=self.partitions)
+        await create_topics(kafka, wanted, many=self.partitions)
 
     def serve(self) -> subprocess.Popen[bytes]:
         command = [Path(sys.executable).with_name("murmura"), "serve", "dialogue"]

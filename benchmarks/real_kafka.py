@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
 
-from murmura.runtime.kafka import topics as topics_admin
+from murmura.runtime.kafka.topics import create_topics
 from murmura.runtime.settings.settings import KafkaSettings
 from murmura.schemas.topics import Topic
 
@@ -38,7 +38,7 @@ def real_kafka(bootstrap: str | None) -> Iterator[str]:
 async def make_topics(bootstrap: str, names: Sequence[str], *, partitions: int) -> None:
     """Make topics and wait until each partition has a leader."""
     kafka = KafkaSettings(bootstrap_servers=bootstrap)
-    await topics_admin.create(kafka, {name: Topic(name, "any", "any", "many") for name in names}, many=partitions)
+    await create_topics(kafka, {name: Topic(name, "any", "any", "many") for name in names}, many=partitions)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:

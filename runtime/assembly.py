@@ -22,12 +22,12 @@ from .flow.retrying import Retrying
 from .flow.source import Source
 from .flow.source_readings import SourceReadings
 from .flow.stopping import StopClock
-from .kafka import topics as topics_admin
 from .kafka.broker import make_broker
 from .kafka.broker_diagnosis import diagnose
 from .kafka.changelog import read_to_end
 from .kafka.dead_letter_depth import DeadLetterDepth
 from .kafka.offset_tracker import Tracker
+from .kafka.topics import require_topics
 from .model.model import Model
 from .observe.health import HealthApp, HealthServer, HealthState
 from .observe.logs import get_logger
@@ -233,8 +233,8 @@ async def _watch(health: HealthState, dispatcher: Dispatcher, source: Source, pu
     while True:
         source.watch()
         now = time.monotonic()
-        health.working(dispatcher.has_work, now)
-        health.progressed(dispatcher.outbox.last_progress)
+        health.set_work(dispatcher.has_work, now)
+        health.note_progress(dispatcher.outbox.last_progress)
         health.suspended = dispatcher.suspending.describe()
         health.dead_letter_trouble = dispatcher.outbox.gate.trouble
         if health.unfetched_s > AWAY_S or not publisher.taking.is_set():
@@ -258,7 +258,7 @@ async def _check_topics(settings: Settings, agents: Sequence[Agent | Handler]) -
     if settings.reviews.per_minute:
         outputs = (*outputs, f"{settings.prefix}.reviews")
     advice = "make it, or let `murmura topics --create` do so, with the same agents named as here"
-    return await topics_admin.require(settings.kafka, (*inputs, *outputs), advice)
+    return await require_topics(settings.kafka, (*inputs, *outputs), advice)
 
 
 def _loader(settings: Settings, agents: Sequence[Agent], handlers: Sequence[Handler]) -> Loader | None:

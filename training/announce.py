@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ..runtime.kafka import topics as topics_admin
+from ..runtime.kafka.topics import require_topics
 from ..runtime.observe.logs import get_logger
 from ..runtime.output.publisher import Publisher, producer_factory
 from ..runtime.settings.settings import KafkaSettings, ProducerSettings
@@ -68,7 +68,7 @@ class Announcer:
         return self
 
     async def _start(self, kafka: KafkaSettings) -> bool:
-        there = await topics_admin.require(kafka, [self._topic("training")])
+        there = await require_topics(kafka, [self._topic("training")])
         self._publisher = Publisher(producer_factory(kafka, ProducerSettings()))
         await self._publisher.start()
         self._more, self._idle = asyncio.Event(), asyncio.Event()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.errors import SetupError
-from ..runtime.kafka import topics as topics_admin
+from ..runtime.kafka.topics import require_topics
 from ..runtime.model.model import Model
 from ..runtime.release.store import ModelStore
 from ..runtime.settings.yaml_file import Place, YamlFile
@@ -102,7 +102,7 @@ def _check_topics(file: YamlFile[Job]) -> None:
     assert job.kafka is not None
     needed = [f"{job.prefix}.training", *([f"{job.prefix}.models"] if releases(job) else [])]
     try:
-        asyncio.run(topics_admin.require(job.kafka, needed))
+        asyncio.run(require_topics(job.kafka, needed))
     except SetupError as error:
         raise file.refusal(("kafka",), str(error)) from None
 

@@ -61,16 +61,16 @@ async def _chat(
     settings: "Settings", conversation: bytes, patience_s: float, as_json: bool, stop: "asyncio.Event"
 ) -> None:
     from ...runtime.cli.publish import opened
-    from ...runtime.kafka import topics as topics_admin
-    from ...runtime.kafka.groupless_reader import reading
+    from ...runtime.kafka.groupless_reader import open_reader
+    from ...runtime.kafka.topics import require_topics
     from ...runtime.output.publisher import producer_factory
     from ...runtime.settings.settings import ProducerSettings
 
     turns, replies = _topics(settings)
-    await topics_admin.require(settings.kafka, [turns, replies])
+    await require_topics(settings.kafka, [turns, replies])
     run = uuid.uuid4().hex[:8]  # a turn of another run with the same id would get that one's reply
     producer = producer_factory(settings.kafka, ProducerSettings(linger_ms=0))()
-    async with reading(settings.kafka, [replies], from_beginning=False) as consumer:
+    async with open_reader(settings.kafka, [replies], from_beginning=False) as consumer:
         await producer.start()
         try:
             with opened("-") as stream:

@@ -55,9 +55,13 @@ def feedback(
 ) -> None:
     """Say what a prediction was worth.
 
-    Example: [bold]murmura feedback 7525d86cb8d3ad17cc4654843b6d4a50 --agent classification --task intent --label refund --by ann --consent[/bold]
+    Example: [bold]murmura feedback 7525d86cb8d3ad17cc4654843b6d4a50 --agent classification --task intent --label refund
+    --by ann --consent[/bold]
 
-    Was it right? [bold]--verdict confirmed[/bold]. Many at once: [bold]--file feedback.jsonl[/bold]; what a line leaves out is taken from the options, and a line without an id gets the same one each time it is sent: one made of what it says, and of its time [bold]at[/bold] where it has one. Equal lines are one verdict, so who says A, then B, then A again gives the lines their times.
+    Was it right? [bold]--verdict confirmed[/bold]. Many at once: [bold]--file feedback.jsonl[/bold]; what a line leaves
+    out is taken from the options, and a line without an id gets the same one each time it is sent: one made of what it
+    says, and of its time [bold]at[/bold] where it has one. Equal lines are one verdict, so who says A, then B, then A
+    again gives the lines their times.
     """
     from ...runtime.cli import until_signalled as cli_run
 
@@ -167,13 +171,13 @@ async def _send(settings: "Settings", items: Iterator[Feedback], stop: "asyncio.
 
     from aiokafka.errors import KafkaError
 
-    from ...runtime.kafka import topics as topics_admin
     from ...runtime.kafka.broker_diagnosis import describe_refusal
+    from ...runtime.kafka.topics import require_topics
     from ...runtime.output.publisher import producer_factory
     from ...runtime.wire.feedback import to_record
 
     topic = f"{settings.prefix}.feedback"
-    await topics_admin.require(settings.kafka, [topic])
+    await require_topics(settings.kafka, [topic])
     producer = producer_factory(settings.kafka, settings.producer)()
     await producer.start()
     sent = 0

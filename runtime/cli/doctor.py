@@ -32,7 +32,8 @@ def doctor(
 ) -> None:
     """Say what stands in the way of serving, and what to do.
 
-    Looks at what is installed, the settings, the model and its device, the agents, the broker, the topics and the rights on them.
+    Looks at what is installed, the settings, the model and its device, the agents, the broker, the topics and the
+    rights on them.
 
     Ends with code 1 when something is wrong.
 
@@ -132,10 +133,10 @@ def _agents(settings: "Settings", names: list[str], model: "Model | None") -> It
 
 
 def _broker(settings: "Settings", names: list[str]) -> Iterator[Finding]:
-    from ..kafka import topics as topics_admin
+    from ..kafka.topics import fetch_partition_counts
     from .topics import wanted_topics
 
-    there = asyncio.run(topics_admin.partitions(settings.kafka))
+    there = asyncio.run(fetch_partition_counts(settings.kafka))
     yield Finding("broker", True, f"{settings.kafka.bootstrap_servers} answers and has {len(there)} topics")
     missing = sorted(wanted_topics(settings, names).keys() - there.keys())
     if missing:

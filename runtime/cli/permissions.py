@@ -20,7 +20,7 @@ from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
 from ..agent.agent import Agent
 from ..agent.handler import Handler
-from ..kafka import topics as topics_admin
+from ..kafka.topics import connect_admin
 from ..settings.settings import KafkaSettings, Settings
 
 Operation = Literal["READ", "WRITE", "DESCRIBE"]
@@ -78,7 +78,7 @@ async def lacking(kafka: KafkaSettings, wanted: Iterable[Need], present: Iterabl
     Raises SetupError when the broker does not answer, NotImplementedError when it cannot say what it allows.
     """
     wanted, present = list(wanted), set(present)
-    async with topics_admin.connected(kafka, kafka.start_timeout_s) as admin:
+    async with connect_admin(kafka, kafka.start_timeout_s) as admin:
         try:
             allowed = await _allowed(admin, wanted, present)
         except IncompatibleBrokerVersion as error:

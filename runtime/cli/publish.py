@@ -61,11 +61,11 @@ async def _publish(
 
     from aiokafka.errors import KafkaError
 
-    from ..kafka import topics as topics_admin
     from ..kafka.broker_diagnosis import describe_refusal
+    from ..kafka.topics import require_topics
     from ..output.publisher import producer_factory
 
-    await topics_admin.require(settings.kafka, [topic])
+    await require_topics(settings.kafka, [topic])
     producer = producer_factory(settings.kafka, settings.producer)()
     await producer.start()
     sent = 0

@@ -54,15 +54,16 @@ def redrive(
 ) -> None:
     """Send dead letters again, each once.
 
-    They go to the topic of retries, due at once, and only the agent that failed is asked. Results have the ids that they
-    would have had. What was sent is marked in the dead-letter topic, in the same transaction: starting this twice sends nothing twice, nor does a
-    kill, and a second one that is started meanwhile takes over.
+    They go to the topic of retries, due at once, and only the agent that failed is asked. Results have the ids that
+    they would have had. What was sent is marked in the dead-letter topic, in the same transaction: starting this twice
+    sends nothing twice, nor does a kill, and a second one that is started meanwhile takes over.
 
     Not sent: what was cut, what could not be read, and records of topics that are answered in the order of the key.
 
     Example: [bold]murmura deadletters redrive --reason agent_failed --since 24h --dry-run[/bold]
 
-    Everything, slowly, to the topics that the records came from: [bold]murmura deadletters redrive --all --to original --rate 50[/bold]
+    Everything, slowly, to the topics that the records came from: [bold]murmura deadletters redrive --all --to original
+    --rate 50[/bold]
     """
     settings = options.settings(config, bootstrap=bootstrap)
     selection = select(reason, agent, topic, since, until, offsets)
@@ -88,7 +89,7 @@ def _rules(settings: "Settings", to: str, own: list[str], out_of_order: bool) ->
 
     from ..agent.discovery import AGENTS, find_agents
     from ..agent.routes import configured
-    from ..kafka import topics as topics_admin
+    from ..kafka.topics import require_topics
     from ..redrive.rules import ORIGINAL, Redrive
 
     retries = f"{settings.prefix}.retries"
@@ -96,7 +97,7 @@ def _rules(settings: "Settings", to: str, own: list[str], out_of_order: bool) ->
     if target == settings.dead_letters:
         raise SetupError(f"--to {to}: dead letters are read from there")
     if target != ORIGINAL:
-        asyncio.run(topics_admin.require(settings.kafka, [target]))
+        asyncio.run(require_topics(settings.kafka, [target]))
     names = [point.name for point in entry_points(group=AGENTS)]
     known = [
         configured(agent, settings.agents.get(agent.name)) for agent in find_agents([*names, *own], settings.prefix)
@@ -140,10 +141,10 @@ def _agreed() -> bool:
 def _sender(settings: "Settings", no_transactions: bool) -> "Callable[[], Sender]":
     import asyncio
 
-    from ..kafka import topics as topics_admin
+    from ..kafka.topics import is_mock_cluster
     from ..redrive.sender import PlainSender, TransactionalSender
 
-    if no_transactions or asyncio.run(topics_admin.is_mock(settings.kafka)):
+    if no_transactions or asyncio.run(is_mock_cluster(settings.kafka)):
         typer.echo("without transactions: a kill may repeat one batch", err=True)
         return lambda: PlainSender(settings.kafka, settings.producer)
     name = f"{settings.dead_letters}.redrive"

@@ -50,8 +50,9 @@ def replay(
 ) -> None:
     """Answer records of a topic with another model, and say what it answers otherwise.
 
-    No group is joined, no offset moved, and nothing is published but results, where --to says so. Each result is what serving would write.
-    Joined with the published results by prediction id: agreement by task, the labels that changed, and where.
+    No group is joined, no offset moved, and nothing is published but results, where --to says so. Each result is what
+    serving would write. Joined with the published results by prediction id: agreement by task, the labels that changed,
+    and where.
 
     Example: [bold]murmura replay murmura.analysis.requests analysis --model models/desk-2 --since 24h[/bold]
 
@@ -187,13 +188,13 @@ async def _drop(results: "Sequence[Message]") -> None:
 async def _topic(
     settings: "Settings", replaying: "Replay", to: str, stack: AsyncExitStack
 ) -> "Callable[[Sequence[Message]], Awaitable[None]]":
-    from ..kafka import topics as topics_admin
+    from ..kafka.topics import require_topics
     from ..output.publisher import Publisher, producer_factory
 
     used = {topic for agent in replaying.agents for topic in (*agent.topics, *agent.outputs)}
     if to in used:
         raise SetupError(f"--to {to}: serving reads or writes that topic; give results of a replay one of their own")
-    await topics_admin.require(settings.kafka, [to], "make it first")
+    await require_topics(settings.kafka, [to], "make it first")
     publisher = Publisher(producer_factory(settings.kafka, settings.producer))
     await publisher.start()
     stack.push_async_callback(publisher.stop)
@@ -208,9 +209,9 @@ async def _topic(
 
 async def _join(settings: "Settings", topics: list[str], done: "Replayed", comparison: "Comparison") -> None:
     from ..kafka import offset_ranges
-    from ..kafka import topics as topics_admin
+    from ..kafka.topics import fetch_partition_counts
 
-    there = await topics_admin.partitions(settings.kafka)
+    there = await fetch_partition_counts(settings.kafka)
     published = [topic for topic in topics if topic in there]
     if not done.results or not published:
         return

@@ -52,9 +52,9 @@ def tail(
 async def _tail(
     settings: "Settings", topic: str, from_beginning: bool, as_json: bool, count: int | None, stop: "asyncio.Event"
 ) -> None:
-    from ..kafka.groupless_reader import reading
+    from ..kafka.groupless_reader import open_reader
 
-    async with reading(settings.kafka, [topic], from_beginning=from_beginning) as consumer:
+    async with open_reader(settings.kafka, [topic], from_beginning=from_beginning) as consumer:
         left = count
         while not stop.is_set() and left != 0:
             for records in (await consumer.getmany(timeout_ms=POLL_MS, max_records=left)).values():

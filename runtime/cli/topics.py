@@ -27,14 +27,14 @@ def topics(
 
     With the topics of your own agent: [bold]murmura topics --create shop:router[/bold]
     """
-    from ..kafka import topics as topics_admin
+    from ..kafka.topics import create_topics, fetch_partition_counts
 
     settings = options.settings(config, bootstrap=bootstrap)
     wanted = wanted_topics(settings, agents or [])
     made: list[str] = []
     if create:
-        made = asyncio.run(topics_admin.create(settings.kafka, wanted, many=partitions))
-    there = asyncio.run(topics_admin.partitions(settings.kafka))
+        made = asyncio.run(create_topics(settings.kafka, wanted, many=partitions))
+    there = asyncio.run(fetch_partition_counts(settings.kafka))
     widest = max(map(len, wanted))
     for name, topic in wanted.items():
         found = _partitions(there[name]) if name in there else typer.style("missing", fg="red")

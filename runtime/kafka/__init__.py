@@ -1,1 +1,1 @@
-"""Clients of the broker, apart from the group's consumer: topics, fixed ranges, changelogs, offsets."""
+"""Kafka clients other than the group's consumer: topics, offset ranges, changelogs, offsets."""

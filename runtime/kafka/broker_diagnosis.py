@@ -1,7 +1,7 @@
-"""Names what stands between this process and the broker, in one line with what to do.
+"""Diagnoses why a client cannot use the broker, and says in one line what to do.
 
-Asked after something failed: it opens connections of its own, one step at a time (address, TLS, login, the addresses
-that the brokers give), and stops at the first step that fails. It takes at most `LOOK_S` seconds.
+Runs after a failure. Opens its own connections, one step at a time (address, TLS, login, advertised addresses), and
+stops at the first step that fails. Takes at most `TIME_LIMIT_S` seconds.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from ..errors import SetupError
 from ..observe.logs import quiet_client
 from ..settings.kafka import KafkaSettings
 
-LOOK_S: Final = 6.0
+TIME_LIMIT_S: Final = 6.0
 STEP_S: Final = 2.0
 _MOST_BROKERS: Final = 16
 _UNANSWERED: Final = (KafkaError, OSError, TimeoutError, EOFError)
@@ -42,15 +42,15 @@ class Server(NamedTuple):
 
 
 class _Obstacle(Exception):
-    """The step at which the look ended; its text is the whole message."""
+    """Raised by the first step that fails. Its text is the complete message."""
 
 
 async def diagnose(kafka: KafkaSettings, error: BaseException) -> SetupError:
-    """Return the error to raise for `error`, which a client of the broker has raised."""
+    """Return the error to raise in place of `error`, which a Kafka client raised."""
     try:
         with quiet_client():
-            async with asyncio.timeout(LOOK_S):
-                await _look(kafka)
+            async with asyncio.timeout(TIME_LIMIT_S):
+                await _try_steps(kafka)
     except _Obstacle as found:
         return SetupError(str(found))
     except _UNANSWERED as unclear:
@@ -59,7 +59,7 @@ async def diagnose(kafka: KafkaSettings, error: BaseException) -> SetupError:
 
 
 def describe_refusal(kafka: KafkaSettings, error: BaseException) -> str:
-    """Say what a connected client's error means: a right that the user lacks is named."""
+    """Describe the error of a connected client, and name a permission that the user lacks."""
     match error:
         case TopicAuthorizationFailedError():
             return f"{_user(kafka)} may not use {_named('topic', error)}: allow READ to read it, WRITE to write it"
@@ -73,7 +73,7 @@ def describe_refusal(kafka: KafkaSettings, error: BaseException) -> str:
 
 
 def describe_missing(kafka: KafkaSettings, missing: Sequence[str], hidden: Sequence[str], advice: str) -> str:
-    """Say which topics are not there and which this user may not see; `advice` tells how the missing ones are made."""
+    """Describe missing topics and topics that are not visible; `advice` says how to create the missing ones."""
     parts = []
     if missing:
         parts.append(f"{_topics(missing)} not on {kafka.bootstrap_servers}: {advice}")
@@ -86,7 +86,7 @@ def describe_missing(kafka: KafkaSettings, missing: Sequence[str], hidden: Seque
 
 
 def parse_servers(addresses: str) -> list[Server]:
-    """Return the addresses of a list with commas. Raises SetupError for one that is not HOST:PORT."""
+    """Parse a comma-separated list of addresses. Raises SetupError for one that is not HOST:PORT."""
     servers = []
     for address in addresses.split(","):
         host, _, port = address.strip().rpartition(":")
@@ -97,7 +97,7 @@ def parse_servers(addresses: str) -> list[Server]:
 
 
 def describe(error: BaseException) -> str:
-    """Return an error in a few words, on one line."""
+    """Describe an error in a few words, on one line."""
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, TimeoutError):
@@ -116,7 +116,7 @@ def _topics(names: Sequence[str]) -> str:
 
 
 def _named(kind: str, error: BaseException) -> str:
-    """Return the kind and the names that an error of the client carries; it may carry a sentence or nothing instead."""
+    """Return the kind and the names in a client error, which may have a sentence or nothing instead of names."""
     value = error.args[0] if error.args else ""
     names = sorted(map(str, value)) if isinstance(value, set | frozenset | list | tuple) else [str(value)]
     names = [name for name in names if name and " " not in name]
@@ -130,7 +130,7 @@ def _unreachable(kafka: KafkaSettings, reason: str) -> str:
     )
 
 
-async def _look(kafka: KafkaSettings) -> None:
+async def _try_steps(kafka: KafkaSettings) -> None:
     server = await _first_open(kafka)
     await _try_login(kafka, server)
     await _try_advertised(kafka, server)
@@ -147,7 +147,7 @@ async def _first_open(kafka: KafkaSettings) -> Server:
 
 
 async def _open(server: Server) -> str | None:
-    """Connect and close again; return why that failed."""
+    """Connect and close; return why that failed, None on success."""
     try:
         async with asyncio.timeout(STEP_S):
             _, writer = await asyncio.open_connection(server.host, server.port)
@@ -201,7 +201,7 @@ def _no_bearer(server: Server, why: str) -> str:
 
 
 async def _mechanisms(kafka: KafkaSettings, server: Server, *, tls: bool) -> list[str] | None:
-    """Return the ways to log in, none for a port without login, None where that cannot be said."""
+    """Return the enabled SASL mechanisms: empty for a port without login, None where it is not known."""
     try:
         async with asyncio.timeout(STEP_S):
             connection = await _bare_connection(kafka, server, tls=tls)
@@ -215,7 +215,7 @@ async def _mechanisms(kafka: KafkaSettings, server: Server, *, tls: bool) -> lis
             "name its authority's file with kafka.security.cafile, and the broker as its certificate does"
         ) from None
     except (NotImplementedError, IncompatibleBrokerVersion):
-        return None  # a broker that knows no logins
+        return None  # a broker without SASL
     except _UNANSWERED as error:
         await _compare_tls(kafka, server, tls=tls)
         raise error from None
@@ -223,7 +223,7 @@ async def _mechanisms(kafka: KafkaSettings, server: Server, *, tls: bool) -> lis
 
 
 async def _compare_tls(kafka: KafkaSettings, server: Server, *, tls: bool) -> None:
-    """Name TLS on one side only as the obstacle, where it is."""
+    """Raise _Obstacle when only one side uses TLS."""
     protocol, sasl = kafka.security.protocol, kafka.security.sasl_mechanism is not None
     if tls and await _speaks_plain(kafka, server):
         raise _Obstacle(
@@ -264,7 +264,7 @@ async def _try_advertised(kafka: KafkaSettings, server: Server) -> None:
         finally:
             connection.close()
     if not answer.brokers and kafka.security.token:
-        # A refused token ends no login in this client: the broker answers whatever follows with nothing.
+        # A refused token does not fail the login in this client: the broker answers later requests with nothing.
         raise _Obstacle(_no_bearer(server, "the broker refuses the token"))
     advertised = [Server(host, port) for _, host, port, *_ in answer.brokers[:_MOST_BROKERS]]
     failures = await asyncio.gather(*map(_open, advertised))
@@ -288,7 +288,7 @@ async def _bare_connection(kafka: KafkaSettings, server: Server, *, tls: bool) -
 
 
 async def _connect(kafka: KafkaSettings, server: Server) -> AIOKafkaConnection:
-    """Connect as all clients do, with the login."""
+    """Connect with the login, as all clients do."""
     options: dict[str, Any] = kafka.client_options()
     del options["bootstrap_servers"], options["metadata_max_age_ms"]
     return await create_conn(server.host, server.port, **options, request_timeout_ms=int(STEP_S * 1000))

@@ -1,4 +1,4 @@
-"""Restoring state: a compacted topic's partitions read from their beginning to their present end, without a group."""
+"""Restores state: reads partitions of a compacted topic from the beginning to the current end, without a group."""
 
 import asyncio
 import time
@@ -22,15 +22,15 @@ _LOG_S: Final = 5.0
 _AFTER_ERROR_S: Final = 0.5
 
 Take = Callable[[int, bytes | None, bytes | None], None]
-"""Told partition, key and value of each record, in the order of its partition. May be told the same ones again."""
+"""Called with partition, key and value of each record, in partition order. Records may be repeated."""
 
 
 @dataclass
 class Restored:
-    """What was read.
+    """The result of a restore.
 
-    `unreadable` counts records that the client could not unpack. Nothing is known of them, not even their keys: an older
-    record of the same key stands then for the key.
+    `unreadable` counts records that the client could not unpack. Their keys are not known, so an older record of the
+    same key stays in effect.
     """
 
     records: int = 0
@@ -41,18 +41,18 @@ class Restored:
 async def read_to_end(
     kafka: KafkaSettings, topic: str, partitions: Iterable[int], take: Take, *, timeout_s: float = 300.0
 ) -> Restored:
-    """Give every record of these partitions to `take`.
+    """Call `take` with every record of these partitions.
 
-    "The end" is where they end when this is called: what is written meanwhile is not waited for. A broker that does not
-    answer is asked again; MurmuraError when the end is not reached within `timeout_s`.
+    The end is fixed when this is called; later records are not waited for. Retries while the broker does not answer.
+    Raises MurmuraError when the end is not reached within `timeout_s`.
     """
     began = time.monotonic()
-    mine = [TopicPartition(topic, number) for number in sorted(partitions)]
+    assigned = [TopicPartition(topic, number) for number in sorted(partitions)]
     try:
         async with asyncio.timeout(timeout_s):
             while True:
                 try:
-                    restored = await _attempt(kafka, mine, take)
+                    restored = await _attempt(kafka, assigned, take)
                 except (KafkaError, OSError) as error:
                     log.warning("state cannot be read, trying again", topic=topic, why=type(error).__name__)
                     await asyncio.sleep(_AFTER_ERROR_S)
@@ -63,29 +63,29 @@ async def read_to_end(
         raise MurmuraError(f"topic {topic}: its end was not reached within {timeout_s:g} s") from None
 
 
-async def _attempt(kafka: KafkaSettings, mine: list[TopicPartition], take: Take) -> Restored:
+async def _attempt(kafka: KafkaSettings, assigned: list[TopicPartition], take: Take) -> Restored:
     consumer = AIOKafkaConsumer(
         **kafka.consumer_options(),
         enable_auto_commit=False,
-        # Its default, the end, is where a consumer that is told of its partitions a moment too early may start.
+        # With the default, the end, a consumer that gets its assignment too early may start at the end.
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=_FETCH_BYTES,
         fetch_max_wait_ms=50,
     )
     try:
         await consumer.start()
-        ends = await consumer.end_offsets(mine)
-        consumer.assign(mine)
+        ends = await consumer.end_offsets(assigned)
+        consumer.assign(assigned)
         reading = _Reading(consumer, sum(ends.values()))
-        for partition in mine:
-            await reading.partition(partition, ends[partition], take)
+        for partition in assigned:
+            await reading.read_partition(partition, ends[partition], take)
         return reading.restored
     finally:
         await consumer.stop()
 
 
 class _Reading:
-    """One attempt. Partition by partition: when `getmany` raises for one, it loses what it took from the others."""
+    """One attempt. Reads partition by partition: when `getmany` raises for one, it loses the records of the others."""
 
     def __init__(self, consumer: Any, ends: int) -> None:
         self._consumer = consumer
@@ -93,7 +93,7 @@ class _Reading:
         self._logged = time.monotonic()
         self.restored = Restored()
 
-    async def partition(self, partition: TopicPartition, end: int, take: Take) -> None:
+    async def read_partition(self, partition: TopicPartition, end: int, take: Take) -> None:
         def take_all(records: list[ConsumerRecord]) -> None:
             for record in records:
                 take(partition.partition, record.key, record.value)

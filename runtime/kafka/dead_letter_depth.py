@@ -1,4 +1,4 @@
-"""How much lies in the dead-letter topic, and since when: asked of the broker by offsets alone, no record is read."""
+"""Number and age of the records in the dead-letter topic, from offsets alone: no record is read."""
 
 import asyncio
 import time
@@ -20,17 +20,17 @@ _PATIENCE_S: Final = 10.0
 
 
 class Depth(NamedTuple):
-    """Records between log start and log end, markers of redriven ones among them, and when the oldest was written."""
+    """Number of records between log start and log end, including redrive markers, and the time of the oldest."""
 
     records: int
     oldest: float | None
-    """Seconds since 1970; None where there is no record."""
+    """Unix time in seconds; None where there is no record."""
 
 
 class DeadLetterDepth:
-    """Keeps the newest reading; it is unknown (None) while the broker does not answer.
+    """Keeps the latest reading; it is unknown while the broker does not answer.
 
-    Needs DESCRIBE on the topic, and no READ.
+    Needs DESCRIBE on the topic, but not READ.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class DeadLetterDepth:
         return {(): 0.0 if oldest is None else max(self._clock() - oldest, 0.0)}
 
     async def run(self) -> None:
-        """Ask every `interval_s`, for ever. What goes wrong makes the reading unknown and ends nothing."""
+        """Read every `interval_s` until cancelled. An error makes the reading unknown and is retried."""
         while True:
             consumer = AIOKafkaConsumer(**self._kafka.client_options(), enable_auto_commit=False)
             try:
@@ -71,7 +71,7 @@ class DeadLetterDepth:
                     await asyncio.sleep(self._interval_s)
             except (KafkaError, OSError, TimeoutError) as error:
                 self._depth = None
-                if not self._failing:  # once, until it is known again
+                if not self._failing:  # log once per outage
                     log.warning("the depth of the dead-letter topic is not known", why=type(error).__name__)
                 self._failing = True
             finally:
@@ -81,7 +81,7 @@ class DeadLetterDepth:
 
 
 async def read_depth(consumer: Any, partitions: Sequence[TopicPartition]) -> Depth:
-    """Ask a started consumer; raises what it raises."""
+    """Read the depth with a started consumer. Its errors are passed on."""
     ends = await consumer.end_offsets(partitions)
     starts = await consumer.beginning_offsets(partitions)
     records = sum(max(ends[each] - starts[each], 0) for each in partitions)

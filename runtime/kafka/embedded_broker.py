@@ -1,10 +1,10 @@
 """A Kafka broker in this process: the mock cluster of librdkafka, over the real wire protocol.
 
-For the demo, the examples and fast tests of groups with one member. It keeps everything in memory (5 MiB a partition)
-and is no Kafka: no CreateTopics, no transactions, no compaction, and a second member of a group may fail to join. It
-says nothing about rebalances or durability.
+For the demo, the examples and fast tests of groups with one member. It keeps everything in memory (5 MiB per partition)
+and lacks CreateTopics, transactions and compaction; a second member of a group may fail to join. Do not test rebalances
+or durability with it.
 
-A fetch never wakes early: clients need `fetch_max_wait_ms` <= 5, or a record waits for up to that long.
+A fetch never returns early: set `fetch_max_wait_ms` <= 5 in clients, or each record waits for up to that long.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from ..errors import SetupError
 
 FETCH_MAX_WAIT_MS: Final = 5
 REBALANCE_DELAY_MS: Final = 100
-"""How long a group waits for its first members. librdkafka's own is 3 s."""
+"""How long a group waits for its first members. librdkafka's default is 3 s."""
 
 _POINTER, _TEXT, _INT = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
 # The C functions that are used: result and arguments, as in rdkafka.h and rdkafka_mock.h.
@@ -38,14 +38,14 @@ _BROKER: Final = 1
 
 
 class EmbeddedBroker:
-    """One broker on a free port of the loopback interface, from `with` to its end.
+    """One broker on a free loopback port. It runs for the duration of the `with` block.
 
-    It runs in threads of librdkafka and holds no Python lock, so it may live beside an event loop. End its clients
-    first: they would try to reconnect for ever.
+    It runs in threads of librdkafka without the GIL, so it does not block an event loop. Stop its clients first: they
+    would retry the connection without end.
     """
 
     def __init__(self, topics: Mapping[str, int] | None = None) -> None:
-        """`topics` maps names to numbers of partitions. Any other topic appears, with four, when it is first used."""
+        """`topics` maps names to partition counts. Any other topic is created with four partitions on first use."""
         self._topics = dict(topics or {})
         self._library: Any = None
         self._client: int | None = None
@@ -57,7 +57,7 @@ class EmbeddedBroker:
         self._library = library = _load_library()
         error = ctypes.create_string_buffer(_ERROR_BYTES)
         configuration = library.rd_kafka_conf_new()
-        # librdkafka writes to stderr, in the middle of a live table.
+        # librdkafka would log to stderr, into a live table.
         library.rd_kafka_conf_set(configuration, b"log_level", b"0", error, _ERROR_BYTES)
         self._client = library.rd_kafka_new(0, configuration, error, _ERROR_BYTES)
         if not self._client:
@@ -80,13 +80,13 @@ class EmbeddedBroker:
             self._library.rd_kafka_destroy(client)
 
     def create_topic(self, name: str, partitions: int) -> None:
-        """Make a topic. It must not exist."""
+        """Create a topic. It must not exist."""
         code = self._library.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, 1)
         if code:
             raise SetupError(f"the embedded broker did not make topic {name}: librdkafka error {code}")
 
     def go_down(self) -> None:
-        """Close all connections and accept none, keeping all records."""
+        """Close all connections and accept no new ones. Records are kept."""
         self._library.rd_kafka_mock_broker_set_down(self._cluster, _BROKER)
 
     def come_up(self) -> None:
@@ -100,7 +100,7 @@ def _load_library() -> ctypes.CDLL:
         raise SetupError(
             "the embedded broker needs confluent-kafka, which is not installed: pip install 'murmura[demo]'"
         ) from None
-    # The extension module is linked with librdkafka: whatever file that is, its symbols are found through it.
+    # The extension module is linked with librdkafka, so its symbols are found through it.
     library = ctypes.CDLL(cimpl.__file__)
     try:
         for name, (result, arguments) in _FUNCTIONS.items():

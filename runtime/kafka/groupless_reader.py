@@ -1,4 +1,4 @@
-"""Reading topics from outside: without a group, and so without a trace on the broker."""
+"""Reads topics without a consumer group, so that nothing is stored on the broker."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -7,23 +7,23 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from ..settings.settings import KafkaSettings
-from . import topics as topics_admin
+from .topics import require_topics
 
 
 @asynccontextmanager
-async def reading(kafka: KafkaSettings, topics: Sequence[str], *, from_beginning: bool) -> AsyncIterator[Any]:
-    """Give a started consumer over all partitions of `topics`, at their beginning or at their end.
+async def open_reader(kafka: KafkaSettings, topics: Sequence[str], *, from_beginning: bool) -> AsyncIterator[Any]:
+    """Yield a started consumer of all partitions of `topics`, positioned at their beginning or end.
 
-    Raises SetupError when the broker does not answer or has not one of them.
+    Raises SetupError when the broker does not answer or a topic is missing.
     """
-    counts = await topics_admin.require(kafka, topics)
+    counts = await require_topics(kafka, topics)
     consumer = AIOKafkaConsumer(
         **kafka.consumer_options(), fetch_max_wait_ms=kafka.fetch_max_wait_ms, enable_auto_commit=False
     )
     try:
         await consumer.start()
         consumer.assign([TopicPartition(topic, number) for topic in topics for number in range(counts[topic])])
-        # A position is fetched when it is first needed; asking for it here makes "the end" mean now.
+        # A position is fetched lazily; seeking here fixes the end at this moment.
         await (consumer.seek_to_beginning() if from_beginning else consumer.seek_to_end())
         yield consumer
     finally:

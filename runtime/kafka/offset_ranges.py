@@ -1,4 +1,4 @@
-"""Reading a fixed part of topics: frozen offset ranges, without a group, each record once and never one behind the end."""
+"""Reads fixed offset ranges of topics without a group: each record once, and none beyond the end."""
 
 import asyncio
 import time
@@ -19,15 +19,15 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from ..errors import MurmuraError, SetupError
 from ..observe.logs import quiet_client
 from ..settings.settings import KafkaSettings
-from . import topics as topics_admin
 from .broker_diagnosis import describe_refusal
+from .topics import fetch_partition_counts, require_topics
 from .unreadable import POLL_MS, is_unreadable, read_next
 
 _CHUNK_RECORDS: Final = 5000
 _FETCH_BYTES: Final = 8 * 1024 * 1024
-"""Of all partitions together; what waits in memory is about twice as much."""
+"""Bytes per fetch over all partitions; about twice as much is held in memory."""
 _SKIP_RECORDS: Final = 5000
-"""From so many unwanted records on, it is quicker to fetch anew behind them than to read over them."""
+"""Number of unwanted records from which a seek beyond them is faster than reading them."""
 _STOP_S: Final = 10.0
 
 
@@ -41,21 +41,21 @@ class OffsetRange(NamedTuple):
 
     @property
     def records(self) -> int:
-        """Their number, gaps counted."""
+        """The number of offsets, including gaps."""
         return self.end - self.start
 
 
 Take = Callable[[int, list[ConsumerRecord]], None]
-"""Told the number of the range and its next records."""
+"""Called with the index of the range and its next records."""
 
 
 async def freeze(kafka: KafkaSettings, topics: Sequence[Sequence[str]]) -> list[OffsetRange]:
-    """Return everything that the topics hold now, by topic and partition.
+    """Return the current ranges of the topics, by topic and partition.
 
-    The ends of one group of topics are asked before those of the next, so that what a record of an earlier group refers
-    to is in the ranges of a later one. Raises SetupError when a topic is not there.
+    The ends of one group of topics are read before those of the next, so that a later group's ranges contain everything
+    that records of an earlier group refer to. Raises SetupError when a topic is missing.
     """
-    counts = await topics_admin.require(kafka, [topic for group in topics for topic in group])
+    counts = await require_topics(kafka, [topic for group in topics for topic in group])
     ranges = []
     async with _consumer(kafka) as consumer:
         for group in topics:
@@ -67,11 +67,11 @@ async def freeze(kafka: KafkaSettings, topics: Sequence[Sequence[str]]) -> list[
 
 
 async def check(kafka: KafkaSettings, ranges: Iterable[OffsetRange]) -> None:
-    """SetupError when the broker does not have all of these records any more, naming a partition and what is left."""
+    """Raise SetupError when some of these records are no longer on the broker, with a partition and what is left."""
     wanted = [each for each in ranges if each.records]
-    there = await topics_admin.partitions(kafka)
+    counts = await fetch_partition_counts(kafka)
     for each in wanted:
-        if each.partition >= there.get(each.topic, 0):
+        if each.partition >= counts.get(each.topic, 0):
             raise SetupError(
                 f"topic {each.topic} has no partition {each.partition}: of offsets {each.start} to {each.end} nothing is left"
             )
@@ -100,9 +100,9 @@ async def _refuse_gone(consumer: AIOKafkaConsumer, wanted: Sequence[OffsetRange]
 async def narrow(
     kafka: KafkaSettings, ranges: Sequence[OffsetRange], since: float | None, until: float | None
 ) -> list[OffsetRange]:
-    """Return the parts of the ranges from the first record not older than `since` up to the first not older than `until`.
+    """Return the parts of the ranges from the first record at or after `since` to the first at or after `until`.
 
-    Seconds since 1970, of the records' timestamps; None leaves that end as it is.
+    Both are Unix times in seconds, compared with record timestamps; None leaves that bound unchanged.
     """
     starts, ends = [each.start for each in ranges], [each.end for each in ranges]
     async with _consumer(kafka) as consumer:
@@ -131,13 +131,16 @@ async def read(
     progress: Callable[[int], None] = lambda records: None,
     after_fetch: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Hand all records of the ranges to `take`, those of one partition in their order.
+    """Call `take` with all records of the ranges, in partition order.
 
-    `unreadable` is told range and offset of what the client cannot unpack; it is stepped over. `next_wanted` may say
-    from which offset on records are of use, given range and position: those before may then be left out. `progress` is
-    told how many offsets were passed. `after_fetch` is awaited between fetches: whoever keeps records there until they
-    are worked off holds one fetch and no more. Raises SetupError when records are gone or may not be read, MurmuraError when the
-    broker stays silent. Whatever `take` raises goes through as it is.
+    - `unreadable` is called with range index and offset of each record that the client cannot unpack; it is skipped.
+    - `next_wanted` returns, for a range index and a position, the next offset of interest; earlier records may be
+      skipped.
+    - `progress` is called with the number of offsets passed.
+    - `after_fetch` is awaited between fetches. Process the records there to hold one fetch in memory at most.
+
+    Raises SetupError when records are deleted or may not be read, MurmuraError when the broker does not answer. Errors
+    of `take` are passed on.
     """
     reading = _Reading(kafka, ranges, take, unreadable, next_wanted, progress)
     reading.after_fetch = after_fetch
@@ -146,7 +149,7 @@ async def read(
 
 
 class _Reading:
-    """One pass over ranges. `_at` is where each open partition goes on; a partition is closed when it is at its end."""
+    """One pass over ranges. `_at` has the next offset of each open partition; a partition closes at its end."""
 
     def __init__(
         self,
@@ -185,14 +188,14 @@ class _Reading:
                 )
 
     async def _read_more(self, consumer: AIOKafkaConsumer) -> None:
-        """Take what there is. A record that cannot be unpacked is stepped over; an error that passes is waited out."""
+        """Process one fetch. Skips a record that cannot be unpacked, and waits after a retriable error."""
         try:
             await self._fetch(consumer)
         except OffsetOutOfRangeError:
             await _refuse_gone(consumer, [self._ranges[self._number[p]] for p in self._at])
             raise
         except KafkaError as error:
-            # It says something of the broker or of this client, and nothing of a record.
+            # An error of the broker or of this client, not of a record.
             if not error.retriable:
                 raise
             await asyncio.sleep(POLL_MS / 1000)
@@ -203,7 +206,7 @@ class _Reading:
                 *self._at, timeout_ms=POLL_MS, max_records=_CHUNK_RECORDS
             )
         except Exception as error:
-            # It has lost what it had taken from other partitions.
+            # `getmany` has dropped the records of the other partitions.
             for partition, offset in self._at.items():
                 consumer.seek(partition, offset)
             if not is_unreadable(error):
@@ -215,7 +218,7 @@ class _Reading:
         await self._follow_positions(consumer)
 
     async def _read_singly(self, consumer: AIOKafkaConsumer) -> None:
-        """Read each partition by itself, up to and over what cannot be unpacked there."""
+        """Read each partition separately, up to and past a record that cannot be unpacked."""
         for partition in list(self._at):
             take, skip = partial(self._hand_over, partition), partial(self._note_unreadable, partition)
             try:
@@ -237,7 +240,7 @@ class _Reading:
 
     async def _follow_positions(self, consumer: AIOKafkaConsumer, *partitions: TopicPartition) -> None:
         for partition in partitions or list(self._at):
-            # Also where nothing came: transactions leave offsets that hold no record.
+            # Also without records: transactions leave offsets that hold none.
             self._move(consumer, partition, await consumer.position(partition))
 
     def _move(self, consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> None:
@@ -284,18 +287,18 @@ async def _consumer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaConsumer]:
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
-    """Stop it, whatever state the broker is in.
+    """Stop the consumer, whatever the state of the broker.
 
-    While a fetch waits to be tried again, aiokafka hands on the cancellation of its own task as if it were ours: without
-    an assignment it ends that task in peace, and whatever is raised all the same stays in a task of its own.
+    While a fetch waits for a retry, aiokafka passes the cancellation of its own task on as if it were ours. Without an
+    assignment it ends that task cleanly; any remaining error stays in a separate task.
     """
     consumer.unsubscribe()
-    for _ in range(10):  # its task takes a few turns of the loop to notice
+    for _ in range(10):  # its task needs a few iterations of the loop to notice
         await asyncio.sleep(0)
     stopping = asyncio.ensure_future(consumer.stop())
     await asyncio.wait([stopping], timeout=_STOP_S)
     if not stopping.cancel() and not stopping.cancelled():
-        stopping.exception()  # what went wrong with a consumer that is not needed any more is nobody's concern
+        stopping.exception()  # errors of a consumer that is no longer needed are ignored
 
 
 def _explained(kafka: KafkaSettings, error: KafkaError) -> MurmuraError:

@@ -1,4 +1,4 @@
-"""Which offsets may be committed. Pure and synchronous: no clock, no I/O, no Kafka."""
+"""Tracks which offsets may be committed. Pure and synchronous: no clock, no I/O, no Kafka."""
 
 from collections import deque
 from collections.abc import Collection, Iterable
@@ -8,23 +8,22 @@ Partition = TypeVar("Partition")
 
 
 class NotesFinished(Protocol):
-    """Where to note that a delivered record is finished: `Progress`, or what stands before it."""
+    """Receives finished offsets: `Progress`, or a wrapper of it."""
 
     def finish(self, offset: int) -> None: ...
 
 
 class Progress:
-    """One log of one partition under one assignment.
+    """The progress in one log of one partition under one assignment.
 
-    Owns the offsets delivered under this assignment, in the order received. A new object is made for each assignment, and
-    when the partition's log is another one, so whatever finishes late under an old one touches nothing that is still
-    committed from.
+    Owns the offsets delivered under this assignment, in the order received. A new object is made for each assignment
+    and for each new log of the partition, so that a late completion under an old one does not affect commits.
 
     Invariants:
     - `committable` never passes the first unfinished offset;
-    - it never goes back;
-    - it is always an offset that was seen, the one behind the last seen, or the client's position: offsets have holes
-      (compaction, transaction markers), so nothing is ever computed by adding one over a gap.
+    - it never decreases;
+    - it is always a delivered offset, the one after the last delivered, or the client's position: offsets have gaps
+      (compaction, transaction markers), so it is never computed across a gap.
     """
 
     __slots__ = ("_done", "_marks", "_next", "_order", "_position", "committed")
@@ -36,10 +35,10 @@ class Progress:
         self._position = 0
         self._marks: deque[tuple[int, float]] = deque()
         self.committed: int | None = None
-        """What the broker last acknowledged; None before the first commit under this assignment."""
+        """The last commit that the broker acknowledged; None before the first one under this assignment."""
 
     def begin(self, offset: int) -> bool:
-        """Note a delivered offset; False when it was delivered before under this assignment (a fetch repeated it)."""
+        """Record a delivered offset; False when it was delivered before under this assignment (a repeated fetch)."""
         if self._next is None:
             self._next = offset
         elif (self._order and offset <= self._order[-1]) or (not self._order and offset < self._next):
@@ -48,7 +47,7 @@ class Progress:
         return True
 
     def finish(self, offset: int) -> None:
-        """Note that the broker has acknowledged the offset's result or dead letter."""
+        """Record that the broker has acknowledged the offset's result or dead letter."""
         order, done = self._order, self._done
         if order and order[0] == offset:
             self._next = order.popleft() + 1
@@ -61,16 +60,16 @@ class Progress:
             self.follow(self._position)
 
     def follow(self, position: int) -> None:
-        """Note where the client goes on: everything before has been delivered, or is no record.
+        """Record the client's position: everything before it has been delivered, or is not a record.
 
-        Transaction markers and aborted records are none, so with nothing unfinished the position may be committed.
+        Transaction markers and aborted records are not delivered, so the position is committable once all is finished.
         """
         self._position = position
         if not self._order and (self._next is None or position > self._next):
             self._next = position
 
     def mark(self, offset: int, now: float) -> None:
-        """Note when the records from `offset` on were delivered: once for a fetch."""
+        """Record when the records from `offset` on were delivered. Call it once per fetch."""
         self._drop_marks()
         self._marks.append((offset, now))
 
@@ -87,22 +86,22 @@ class Progress:
 
     @property
     def committable(self) -> int | None:
-        """The offset that a successor should read first; None while the position is not known."""
+        """The offset that the next owner reads first; None while the position is not known."""
         return self._order[0] if self._order else self._next
 
     @property
     def uncommitted(self) -> int:
-        """How many delivered offsets are noted: those that are not finished, and the finished ones behind the first."""
+        """The number of delivered offsets from the first unfinished one on, finished or not."""
         return len(self._order)
 
     @property
     def unfinished(self) -> int:
-        """How many delivered offsets are not finished."""
+        """The number of delivered offsets that are not finished."""
         return len(self._order) - len(self._done)
 
 
 class OpenParts:
-    """The parts of one record that wait apart from each other: the record is finished when the last one is."""
+    """The parts of one record that are finished separately: the record is finished with the last of them."""
 
     __slots__ = ("_open", "_progress")
 
@@ -111,49 +110,50 @@ class OpenParts:
         self._open = parts
 
     def add(self) -> None:
-        """Note one more part. Only while one is open."""
+        """Add one more part. Call it only while a part is open."""
         self._open += 1
 
     def finish(self, offset: int) -> None:
-        """Note that a part is finished: answered, dead-lettered, or kept in another topic."""
+        """Record that a part is finished: answered, dead-lettered, or stored in another topic."""
         self._open -= 1
         if self._open == 0:
             self._progress.finish(offset)
 
 
 class Tracker(Generic[Partition]):
-    """All partitions of the current assignment.
+    """The progress of all partitions of the current assignment.
 
-    `revoke` forgets everything and raises the epoch: partitions that come back start anew.
+    `revoke` drops everything and increments the epoch: partitions that are assigned again start from scratch.
     """
 
     def __init__(self) -> None:
         self.epoch = 0
         self._partitions: dict[Partition, Progress] = {}
         self._asked: dict[Partition, Progress] = {}
-        """Whose offsets were last given out to be committed."""
+        """The progress objects whose offsets are being committed."""
 
     def progress(self, partition: Partition) -> Progress:
-        """Return the partition's progress, made at its first record: records can arrive before the assignment is told."""
+        """Return the partition's progress, created on first use: records may precede the assignment callback."""
         found = self._partitions.get(partition)
         if found is None:
             found = self._partitions[partition] = Progress()
         return found
 
     def known(self, partition: Partition) -> Progress | None:
-        """Return the partition's progress where there is one."""
+        """Return the partition's progress; None before its first record."""
         return self._partitions.get(partition)
 
     def restart(self, partition: Partition, position: int) -> None:
-        """Begin anew at `position`: the partition's log is another one. What finishes of the old one counts no more."""
+        """Start a new progress at `position` for a new log. Completions of the old log are ignored."""
         self._partitions[partition] = Progress()
         self._partitions[partition].follow(position)
 
     def commits(self, assigned: Collection[Partition]) -> dict[Partition, int]:
-        """Return what to commit: only what moved, only what is assigned (one foreign partition fails them all).
+        """Return the offsets to commit: only changed ones, only assigned partitions (one other partition fails them
+        all).
 
-        The first commit of an assignment says where the group stands even when nothing moved: a group that starts at the
-        end of a log would otherwise start at a later end after a crash.
+        The first commit of an assignment includes unchanged offsets: otherwise a group that starts at the end of a log
+        would start at a later end after a crash.
         """
         due: dict[Partition, int] = {}
         self._asked = {}
@@ -165,14 +165,14 @@ class Tracker(Generic[Partition]):
         return due
 
     def committed(self, offsets: Iterable[tuple[Partition, int]]) -> None:
-        """Note what the broker has acknowledged; a partition revoked or begun anew meanwhile is passed over."""
+        """Record acknowledged commits. Partitions that were revoked or restarted meanwhile are ignored."""
         for partition, offset in offsets:
             progress = self._partitions.get(partition)
             if progress is not None and progress is self._asked.get(partition):
                 progress.committed = offset
 
     def revoke(self) -> int:
-        """Forget the assignment; returns how many delivered offsets were not finished."""
+        """Drop the assignment; returns the number of delivered offsets that were not finished."""
         cut = self.unfinished
         self._partitions = {}
         self.epoch += 1
@@ -180,5 +180,5 @@ class Tracker(Generic[Partition]):
 
     @property
     def unfinished(self) -> int:
-        """How many delivered offsets are not finished, over all partitions."""
+        """The number of delivered offsets that are not finished, over all partitions."""
         return sum(progress.unfinished for progress in self._partitions.values())

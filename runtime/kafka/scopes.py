@@ -1,6 +1,6 @@
-"""What a failure concerns: the one table from an error of Kafka, and the place where it is met, to its scope.
+"""The scope of a failure: the one table from a Kafka error, and the operation in which it occurs, to its scope.
 
-Only a failure of the record may finish a record. Everything wider waits, is probed, or ends the process.
+Only a failure of the record may finish a record. A failure of a wider scope waits, is probed, or ends the process.
 """
 
 from enum import StrEnum
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class Place(StrEnum):
-    """Where an error is met."""
+    """The operation in which an error occurs."""
 
     SEND = "send"
     FETCH = "fetch"
@@ -36,7 +36,7 @@ class Place(StrEnum):
 
 
 class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]
-    """The broker refuses a record for what it holds: one without a key in a compacted topic, for example."""
+    """The broker refuses a record because of its content, for example one without a key in a compacted topic."""
 
     errno = 87
     message = "INVALID_RECORD"
@@ -57,7 +57,7 @@ class UnknownTopicIdError(BrokerResponseError):  # type: ignore[misc]
     retriable = True
 
 
-# aiokafka calls every code that it does not know UnknownError: these are worth a name of their own.
+# aiokafka maps every code that it does not know to UnknownError: give these their own classes.
 for _error in (InvalidRecordError, ThrottlingQuotaError, UnknownTopicIdError):
     errors.kafka_errors.setdefault(_error.errno, _error)
 
@@ -73,7 +73,7 @@ def _row(anywhere: Scope, **places: Scope) -> _Row:
 _RECORD, _TOPIC, _BROKER, _PROCESS = Scope.RECORD, Scope.TOPIC, Scope.BROKER, Scope.PROCESS
 
 _TABLE: Final[dict[type[Exception], _Row]] = {
-    # Of the client.
+    # Client errors.
     errors.KafkaError: _row(_BROKER),
     errors.IllegalStateError: _row(_PROCESS),
     errors.IllegalArgumentError: _row(_PROCESS),
@@ -90,12 +90,12 @@ _TABLE: Final[dict[type[Exception], _Row]] = {
     errors.IncompatibleBrokerVersion: _row(_PROCESS),
     errors.CommitFailedError: _row(_BROKER),
     errors.AuthenticationMethodNotSupported: _row(_PROCESS),
-    # A password that is being changed is refused for a while: at start that is a wrong set-up, later it is waited for.
+    # During a password change logins are refused for a while: a setup error at start, retried later.
     errors.AuthenticationFailedError: _row(_BROKER, start=_PROCESS),
     errors.KafkaUnavailableError: _row(_BROKER),
     errors.KafkaTimeoutError: _row(_BROKER),
     errors.KafkaConnectionError: _row(_BROKER),
-    # The codec is not installed: the next record will need it too.
+    # The codec is not installed: later records need it too.
     errors.UnsupportedCodecError: _row(_PROCESS),
     errors.KafkaConfigurationError: _row(_PROCESS),
     errors.QuotaViolationError: _row(_BROKER),
@@ -104,7 +104,7 @@ _TABLE: Final[dict[type[Exception], _Row]] = {
     errors.RecordTooLargeError: _row(_RECORD),
     errors.ProducerClosed: _row(_BROKER),
     errors.ProducerFenced: _row(_BROKER),
-    # Of the broker, in the order of their codes.
+    # Broker errors, in the order of their codes.
     errors.BrokerResponseError: _row(_BROKER),
     errors.NoError: _row(_BROKER),
     errors.UnknownError: _row(_BROKER),
@@ -133,7 +133,7 @@ _TABLE: Final[dict[type[Exception], _Row]] = {
     errors.NotEnoughReplicasError: _row(_BROKER),
     errors.NotEnoughReplicasAfterAppendError: _row(_BROKER),
     errors.InvalidRequiredAcksError: _row(_PROCESS),
-    # Of the group: whoever was taken for dead joins again.
+    # Group errors: an expelled member joins again.
     errors.IllegalGenerationError: _row(_BROKER),
     errors.InconsistentGroupProtocolError: _row(_PROCESS),
     errors.InvalidGroupIdError: _row(_PROCESS),
@@ -157,7 +157,7 @@ _TABLE: Final[dict[type[Exception], _Row]] = {
     errors.InvalidRequestError: _row(_PROCESS),
     errors.UnsupportedForMessageFormatError: _row(_TOPIC),
     errors.PolicyViolationError: _row(_TOPIC),
-    # Of the producer: it is made anew, and what it had not decided is sent again.
+    # Producer errors: the producer is replaced, and undecided messages are sent again.
     errors.OutOfOrderSequenceNumber: _row(_BROKER),
     errors.DuplicateSequenceNumber: _row(_BROKER),
     errors.InvalidProducerEpoch: _row(_BROKER),
@@ -193,7 +193,7 @@ _TABLE: Final[dict[type[Exception], _Row]] = {
 }
 
 UNKNOWN: Final = (errors.UnknownError,)
-"""What a broker answers with a code that the client does not know: nothing is known of its scope."""
+"""Errors for codes that the client does not know: their scope is unknown."""
 
 POISON: Final = (
     errors.OutOfOrderSequenceNumber,
@@ -202,14 +202,14 @@ POISON: Final = (
     errors.ProducerFenced,
     errors.ProducerClosed,
 )
-"""After these a producer's sender is dead or has a gap in its sequence numbers: every later send fails too."""
+"""Errors that break a producer: its sender has ended or its sequence numbers have a gap, so later sends fail too."""
 
 
 def scope_of(error: BaseException, place: Place) -> Scope:
-    """Return the scope of an error met at a place.
+    """Return the scope of an error that occurred in an operation.
 
-    A class that has no row of its own has that of the nearest class above it. A time-out or an error of the network is
-    the broker's; whatever is no error of Kafka or the network is a bug, and the process's.
+    A class without a row has the scope of its nearest base class. Time-outs and network errors have the scope broker;
+    any other error is a bug and has the scope process.
     """
     for kind in type(error).__mro__:
         row = _TABLE.get(kind)
@@ -219,10 +219,10 @@ def scope_of(error: BaseException, place: Place) -> Scope:
 
 
 def has_row(kind: type[BaseException]) -> bool:
-    """Say whether the table names a class itself."""
+    """Return whether the table has a row for the class itself."""
     return kind in _TABLE
 
 
 def is_of_kafka(error: BaseException) -> bool:
-    """Say whether an error is one of the client, the broker or the network, and no bug of ours."""
+    """Return whether an error is one of the client, the broker or the network, not a bug of this code."""
     return isinstance(error, KafkaError | OSError | TimeoutError)

@@ -1,7 +1,7 @@
-"""Topics on a broker: which are there, which are missing, and making them as the table in `schemas.topics` says.
+"""Topics of a broker: lists them, finds missing ones, and creates them as the table in `schemas.topics` says.
 
-Asked before anything starts, because a consumer of a missing topic hangs, and because a client that merely asks for a
-topic by name may have the broker create it with one partition: the list of all topics is read instead.
+Checked at start, because a consumer of a missing topic hangs. Reads the list of all topics, because a request for one
+topic by name may make the broker create it with one partition.
 """
 
 import asyncio
@@ -22,30 +22,30 @@ from .broker_diagnosis import describe_missing, diagnose, parse_servers
 REPLICAS: Final = 3
 ADVICE: Final = "`murmura topics --create` makes ours, and with MODULE:AGENT those of your agent"
 OTHER_TOPIC: Final = Topic("", "any", "the sender's", "many", large=True)
-"""How a topic that is not in the table is made: as one of requests, kept as long as the broker keeps topics."""
+"""The definition of a topic that is not in the table: as a request topic, with the broker's default retention."""
 
 
-async def partitions(kafka: KafkaSettings, timeout_s: float | None = None) -> dict[str, int]:
-    """Return every topic of the broker that we may see, with the number of its partitions.
+async def fetch_partition_counts(kafka: KafkaSettings, timeout_s: float | None = None) -> dict[str, int]:
+    """Return the number of partitions of every topic that this user may see.
 
-    Raises SetupError when nobody answers within `timeout_s` (default: `kafka.start_timeout_s`).
+    Raises SetupError when no broker answers within `timeout_s` (default: `kafka.start_timeout_s`).
     """
-    async with connected(kafka, timeout_s or kafka.start_timeout_s) as admin:
+    async with connect_admin(kafka, timeout_s or kafka.start_timeout_s) as admin:
         return _counts(await admin.describe_topics())
 
 
-async def is_mock(kafka: KafkaSettings) -> bool:
-    """Say whether it is librdkafka's mock cluster (`embedded`), which takes transactions for plain sends."""
-    async with connected(kafka, kafka.start_timeout_s) as admin:
+async def is_mock_cluster(kafka: KafkaSettings) -> bool:
+    """Return whether the broker is librdkafka's mock cluster, which treats transactions as plain sends."""
+    async with connect_admin(kafka, kafka.start_timeout_s) as admin:
         return str((await admin.describe_cluster()).get("cluster_id", "")).startswith("mockCluster")
 
 
-async def require(kafka: KafkaSettings, topics: Iterable[str], advice: str = ADVICE) -> dict[str, int]:
-    """Return what `partitions` does; SetupError unless all of `topics` are among them.
+async def require_topics(kafka: KafkaSettings, topics: Iterable[str], advice: str = ADVICE) -> dict[str, int]:
+    """Return what `fetch_partition_counts` does; raise SetupError unless all of `topics` are among them.
 
-    The error tells a topic that is not there, which `advice` helps against, from one that this user may not see.
+    The error distinguishes missing topics, with `advice`, from those that this user may not see.
     """
-    async with connected(kafka, kafka.start_timeout_s) as admin:
+    async with connect_admin(kafka, kafka.start_timeout_s) as admin:
         counts = _counts(await admin.describe_topics())
         absent = sorted(set(topics) - counts.keys())
         hidden = [topic for topic in absent if await _is_hidden(admin, topic)]
@@ -55,29 +55,29 @@ async def require(kafka: KafkaSettings, topics: Iterable[str], advice: str = ADV
 
 
 async def _is_hidden(admin: AIOKafkaAdminClient, topic: str) -> bool:
-    """Say whether the broker refuses to answer about a topic, as it does for all that a user may not see, there or not."""
+    """Return whether the broker refuses to describe a topic. It does so for invisible topics, existing or not."""
     response = await admin._send_request(MetadataRequest([topic], allow_auto_topic_creation=False))
     code = response.to_object()["topics"][0]["error_code"]
     return bool(for_code(code) is TopicAuthorizationFailedError)
 
 
-async def create(
+async def create_topics(
     kafka: KafkaSettings, topics: Mapping[str, Topic], *, many: int = MANY, timeout_s: float | None = None
 ) -> list[str]:
-    """Make those of `topics` (by full name) that are missing and return their names.
+    """Create the missing ones of `topics` (by full name) and return their names.
 
-    `many` is the number of partitions of the topics that have many. Topics that are there are left as they are. Each
-    has as many replicas as there are brokers, at most three. Returns when the broker lists them all.
+    `many` is the partition count of the topics that have many. Existing topics are not changed. Each topic gets as many
+    replicas as there are brokers, at most three. Returns when the broker lists all of them.
     """
     timeout_s = timeout_s or kafka.start_timeout_s
-    async with connected(kafka, timeout_s) as admin:
-        there = _counts(await admin.describe_topics())
-        missing = {name: topic for name, topic in topics.items() if name not in there}
+    async with connect_admin(kafka, timeout_s) as admin:
+        existing = _counts(await admin.describe_topics())
+        missing = {name: topic for name, topic in topics.items() if name not in existing}
         if missing:
             replicas = min(REPLICAS, len((await admin.describe_cluster())["brokers"]))
             response = await admin.create_topics([_new(name, topic, many, replicas) for name, topic in missing.items()])
             _refuse_failures(response.topic_errors)
-            # Nobody tells when a new topic is known everywhere.
+            # Kafka does not report when all brokers know a new topic.
             while missing.keys() - _counts(await admin.describe_topics()).keys():  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         return sorted(missing)
@@ -96,13 +96,13 @@ def _refuse_failures(errors: Iterable[tuple[Any, ...]]) -> None:
 
 
 def _counts(described: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    # A topic that was made a moment ago has partitions and no leader yet: it is there.
+    # A new topic has partitions but no leader yet: it counts as existing.
     return {topic["topic"]: len(topic["partitions"]) for topic in described if topic["partitions"]}
 
 
 @asynccontextmanager
-async def connected(kafka: KafkaSettings, timeout_s: float) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A connected admin client. Everything within has `timeout_s`; failures become one line."""
+async def connect_admin(kafka: KafkaSettings, timeout_s: float) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Yield a connected admin client. The block has `timeout_s`; Kafka errors in it become a SetupError of one line."""
     parse_servers(kafka.bootstrap_servers)
     try:
         options = kafka.client_options()

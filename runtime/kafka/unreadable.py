@@ -1,4 +1,4 @@
-"""Stepping over a record that the client cannot unpack: the one rule that every reader of records follows."""
+"""Skips records that the client cannot unpack. Every reader of records uses this rule."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -8,14 +8,14 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 POLL_MS: Final = 200
 _MOST_SINGLY: Final = 5000
-"""So many records are read one by one before a whole fetch is tried again."""
+"""Number of records that are read one by one before a whole fetch is tried again."""
 
 
 def is_unreadable(error: Exception) -> bool:
-    """Say whether `getmany` raised this while it unpacked a record: it never will unpack that record.
+    """Return whether `getmany` raised this error while unpacking a record: that record can never be read.
 
-    aiokafka passes on whatever the unpacking raises, a UnicodeDecodeError for example. Its own errors speak of the broker or
-    of this client (a codec that is not installed), except the one of a wrong checksum.
+    aiokafka passes on any error of the unpacking, for example UnicodeDecodeError. Its own errors concern the broker or
+    this client (a missing codec), except for a wrong checksum.
     """
     of_client = isinstance(error, KafkaError | ConsumerStoppedError | IllegalOperation)
     return not of_client or isinstance(error, CorruptRecordException)
@@ -30,14 +30,14 @@ async def read_next(
     timeout_ms: int = POLL_MS,
     max_records: int | None = None,
 ) -> None:
-    """Read what comes next in one partition: one fetch, or the records up to the first that cannot be unpacked.
+    """Read on in one partition: one fetch, or the records up to the first that cannot be unpacked.
 
-    `take` gets records (never none) in their order, perhaps in several calls. `skip` gets the offset that was stepped over and the name
-    of the error. Both are called in the moment in which the consumer's position passes them, so a caller that is cancelled
-    has lost nothing. Raises what `getmany` raises for any other reason; the partition's position is then where it was.
+    `take` gets the records (at least one) in order, possibly in several calls. `skip` gets the offset of a skipped
+    record and the name of the error. Both are called when the consumer's position passes the records, so cancellation
+    loses none. Raises what `getmany` raises for any other reason; the partition's position is then unchanged.
 
-    Read partitions one by one after a failure: when `getmany` raises, it has lost what it had taken from others. The caller
-    puts those back to where they were.
+    Read partitions one by one after a failure: when `getmany` raises, it has dropped records of other partitions. The
+    caller seeks those back.
     """
     try:
         batch = await _fetch(consumer, partition, timeout_ms, max_records)
@@ -48,7 +48,7 @@ async def read_next(
         if records := batch.get(partition):
             take(records)
         return
-    # The position is that of the fetch which failed. Seeking there makes the consumer fetch it again.
+    # The position is that of the failed fetch. Seek there, so that the consumer fetches it again.
     consumer.seek(partition, await consumer.position(partition))
     for _ in range(_MOST_SINGLY):
         try:

@@ -1,4 +1,4 @@
-"""How busy the device is, and what a text costs beside it."""
+"""Measures device utilisation, and CPU time per text outside the device."""
 
 import time
 from collections import deque
@@ -9,11 +9,11 @@ WINDOW_S: Final = 30.0
 
 
 class DeviceUse:
-    """How busy the device is, and what a text costs beside it, over a sliding window of 30 s.
+    """Measures device utilisation, and CPU time per text outside the device, over a sliding window of 30 s.
 
     busy ratio = sum of the forward passes' wall seconds / (window * run slots). A pass counts when it ends.
     host seconds per record = (CPU seconds of the process - forward passes' seconds, if they run on this CPU) / texts.
-    On a crowded machine a pass's wall time exceeds its CPU time, so the second is then a lower bound.
+    On a loaded machine a pass's wall time exceeds its CPU time; the second value is then a lower bound.
     """
 
     def __init__(
@@ -22,7 +22,7 @@ class DeviceUse:
         self._clock, self._cpu_clock = clock, cpu_clock
         self._slots, self._runs_on_host = 1, True
         self._busy, self._rows = 0.0, 0
-        # (time, busy so far, CPU so far, rows so far), about one a second
+        # (time, busy so far, CPU so far, rows so far), about one per second
         self._marks: deque[tuple[float, float, float, int]] = deque([self._mark()])
 
     def configure(self, run_slots: int, *, runs_on_host: bool) -> None:
@@ -52,6 +52,6 @@ class DeviceUse:
         return now[0] - then[0], now[1] - then[1], now[2] - then[2], now[3] - then[3]
 
     def _forget(self) -> None:
-        # The newest mark that is old enough stays: the window is at least 30 s once so much time has gone by.
+        # Keep the newest mark older than the window, so that it covers at least 30 s once that much time has passed.
         while len(self._marks) > 1 and self._clock() - self._marks[1][0] >= WINDOW_S:
             self._marks.popleft()

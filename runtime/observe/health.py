@@ -1,8 +1,8 @@
-"""Health and metrics over HTTP, on an address of their own.
+"""Health and metrics over HTTP, on their own address.
 
 `/livez` says whether a restart would help, `/readyz` whether this process answers records now, `/metrics` is for
-Prometheus. Health is about consuming and predicting: a process without partitions is ready, and one whose broker is
-reachable but whose records get nowhere is not.
+Prometheus. Health is about consuming and predicting: a process without partitions is ready; one that reaches the broker
+but finishes no records is not.
 """
 
 import asyncio
@@ -25,54 +25,54 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 LIVE_PATIENCE: Final = 5
-"""A process is killed only after so many times the overdue limit. Time with the broker away does not count."""
+"""`/livez` fails after this multiple of the overdue limit. Time without a reachable broker does not count."""
 
 
 @dataclass(slots=True)
 class HealthState:
-    """What the app knows of itself; the app sets the fields, the verdicts are arithmetic on `now` (monotonic, s)."""
+    """The health of the process. The app sets the fields; the verdicts compare them with `now` (monotonic, s)."""
 
     overdue_s: float = 60.0
     model_loaded: bool = False
     group_joined: bool = False
     stopping: bool = False
     last_progress: float = 0.0
-    """When a record was last finished."""
+    """Monotonic time in seconds at which a record was last finished."""
     waiting_since: float | None = None
-    """Since when there has been work without a pause; None when there is none. Set by `working`."""
+    """Start of the current period of work; None when there is no work. Set by `set_work`."""
     unfetched_s: float = 0.0
-    """For how long no fetch has succeeded, though there was something to fetch."""
+    """Seconds since the last successful fetch, while there are partitions to fetch."""
     last_away: float = 0.0
-    """When the broker was last found away (monotonic, s): fetches fail or results are not taken."""
+    """When the broker was last unavailable (monotonic, s): fetches fail or results are not accepted."""
     blocked: dict[str, str] = field(default_factory=dict)
-    """Partitions that cannot be read now (`topic/0`), with the reason. The others go on."""
+    """By partition (`topic/0`) that cannot be read now: the reason. Other partitions are read."""
     device_trouble: str | None = None
-    """Why the device answers nothing now."""
+    """Why the device does not answer; None while it does."""
     suspended: dict[str, dict[str, str | int | float]] = field(default_factory=dict)
-    """Agents that cannot answer, with why, since when and what waits. The others answer, so the process is ready."""
+    """Suspended agents with reason, duration and number of waiting parts. Others answer: the process is ready."""
     dead_letter_trouble: str | None = None
-    """Why the dead-letter topic takes nothing: then nothing is taken in."""
+    """Why the dead-letter topic refuses records, which stops intake; None while it accepts them."""
     details: dict[str, Any] = field(default_factory=dict)
     """Facts to show in `/readyz`, such as the model's name."""
 
-    def working(self, has_work: bool, now: float) -> None:
-        """Tell whether records wait or are in flight. An idle hour before the first one is no delay."""
+    def set_work(self, has_work: bool, now: float) -> None:
+        """Set whether records wait or are in flight. Idle time before the first one does not count as a delay."""
         if not has_work:
             self.waiting_since = None
         elif self.waiting_since is None:
             self.waiting_since = now
 
-    def progressed(self, now: float) -> None:
+    def note_progress(self, now: float) -> None:
         self.last_progress = now
 
     def stalled_s(self, now: float) -> float:
-        """Return for how long there has been work and none of it was finished."""
+        """Return for how many seconds there has been work and no record was finished."""
         if self.waiting_since is None:
             return 0.0
         return max(now - max(self.waiting_since, self.last_progress), 0.0)
 
     def ready(self, now: float) -> list[str]:
-        """Return the reasons why not; empty when ready."""
+        """Return the reasons for not being ready; empty when ready."""
         reasons = []
         if self.stopping:
             reasons.append("stopping")
@@ -91,14 +91,14 @@ class HealthState:
         return reasons
 
     def live(self, now: float) -> list[str]:
-        """Return the reasons for a restart; empty when there is none. A broker that is away is none."""
+        """Return the reasons for a restart; empty when there is none. An unreachable broker is none."""
         limit = LIVE_PATIENCE * self.overdue_s
         stalled = min(self.stalled_s(now), now - self.last_away)
         return [f"no record finished for {stalled:.0f} s while some wait"] if stalled > limit else []
 
 
 class HealthApp:
-    """An ASGI application with three paths. Serves by itself or as routes of another application."""
+    """An ASGI application with three paths. Run it alone or mount it in another application."""
 
     def __init__(
         self, state: HealthState, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic
@@ -135,10 +135,10 @@ class HealthApp:
 
 
 class HealthServer:
-    """Serves an ASGI application on HOST:PORT of its own, without touching the process's signal handlers."""
+    """Serves an ASGI application on its own HOST:PORT, without changing the process's signal handlers."""
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], address: tuple[str, int]) -> None:
-        """Take the address at once; port 0 takes a free one. Raises SetupError when it is not to be had."""
+        """Bind the address at once; port 0 binds a free one. Raises SetupError when it is not available."""
         self._socket = _bind(*address)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, ws="none"
@@ -148,7 +148,7 @@ class HealthServer:
 
     @property
     def address(self) -> str:
-        """HOST:PORT as it was really taken."""
+        """HOST:PORT as bound."""
         host, port = self._socket.getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -178,7 +178,7 @@ class _QuietServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals belong to whoever runs the process."""
+        """Leave signals to the process."""
         yield
 
 

@@ -1,7 +1,7 @@
-"""Logs: structlog for our own events and for everything that uses the standard library's logging.
+"""Logging: structlog for our own events and for everything that uses the standard library's logging.
 
-JSON lines, or columns with colours on a terminal. Correlation ids travel in context variables (`structlog.contextvars`):
-`bound_contextvars(request_id=...)` around the work. Payloads are never logged: not values, keys or texts.
+Writes JSON lines, or coloured columns on a terminal. Correlation ids are context variables (`structlog.contextvars`):
+use `bound_contextvars(request_id=...)` around the work. Payloads (values, keys, texts) are never logged.
 """
 
 import contextlib
@@ -22,21 +22,21 @@ Format = Literal["auto", "json", "pretty"]
 _FIRST: Final = ("timestamp", "level", "event")
 _LIMITED: Final = frozenset({"warning", "warn", "error", "exception"})
 _MOST_KEYS: Final = 1000
-# During an outage aiokafka logs some 80 lines a second. A collector that is away is told of at every try of every
-# export, and costs only its spans: once in a minute is enough.
+# During an outage aiokafka logs some 80 lines a second. An unreachable collector is logged at every attempt of every
+# export, and costs only spans: one line per minute is enough.
 BROKER: Final = ("aiokafka",)
 COLLECTOR: Final = ("opentelemetry",)
-# A broker that has just been set up makes its topic of offsets when a group first asks for it.
+# A new broker creates its offsets topic when a group first needs it.
 COORDINATOR_S: Final = 15.0
-# At DEBUG these write requests and records whole: passwords of SASL PLAIN, keys and texts.
+# At DEBUG these log complete requests and records: passwords of SASL PLAIN, keys and texts.
 _LOGS_PAYLOADS: Final = ("aiokafka.conn", "aiokafka.producer.producer")
-# Of our own lines about what goes wrong: an agent that fails on every record would write one for each, 20,000 a second.
+# Limit of our own warnings: an agent that fails on every record would log up to 20,000 lines a second.
 OWN_LINES: Final = 10
 OWN_PERIOD_S: Final = 10.0
 
 
 def configure(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:
-    """Send all logging of this process to `stream` (stderr). May be called again."""
+    """Send all logging of this process to `stream` (default: stderr). May be called repeatedly."""
     stream = stream or sys.stderr
     pretty = format == "pretty" or (format == "auto" and stream.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -55,7 +55,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    _quieten(handler, level)
+    _limit_loggers(handler, level)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -71,32 +71,32 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
 
 def _renderers(pretty: bool, stream: TextIO) -> list[structlog.typing.Processor]:
     if pretty:
-        # The default one shows the local variables of every frame: texts and keys are among them.
+        # The default formatter shows local variables of every frame, texts and keys included.
         plain = structlog.dev.plain_traceback
         columns = structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=32, exception_formatter=plain)
-        return [_without_credentials, columns]
+        return [_remove_credentials, columns]
     lines = structlog.processors.JSONRenderer()
-    return [structlog.processors.format_exc_info, _without_credentials, _what_comes_first, lines]
+    return [structlog.processors.format_exc_info, _remove_credentials, _order_keys, lines]
 
 
-def _without_credentials(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Take credentials out of addresses: a library logs where it could not connect to."""
+def _remove_credentials(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Remove credentials from addresses: libraries log the address that they cannot connect to."""
     for key, value in event.items():
         if isinstance(value, str) and ("://" in value or "@" in value):
             event[key] = redacted(value)
     return event
 
 
-def _what_comes_first(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Order the keys as a person reads them; a parser does not mind."""
+def _order_keys(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Order the keys for human readers."""
     return {key: event[key] for key in _FIRST if key in event} | dict(event)
 
 
-def _quieten(handler: logging.Handler, level: Level) -> None:
+def _limit_loggers(handler: logging.Handler, level: Level) -> None:
     handler.addFilter(RateLimit(BROKER))
     handler.addFilter(NewBroker())
     handler.addFilter(RateLimit(COLLECTOR, limit=1, period_s=60.0))
-    # Each of these says at INFO what is said already by an event of ours.
+    # These repeat at INFO what our own events say.
     for name in ("aiokafka", "uvicorn", "faststream"):
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
     for name in _LOGS_PAYLOADS:
@@ -104,15 +104,15 @@ def _quieten(handler: logging.Handler, level: Level) -> None:
 
 
 class LineCounts:
-    """Counts lines by their key, at most `limit` in `period_s`. The period of a key begins with its first line."""
+    """Counts lines by key, at most `limit` in `period_s`. The period of a key starts with its first line."""
 
     def __init__(self, limit: int, period_s: float, clock: Callable[[], float]) -> None:
         self._limit, self._period_s, self._clock = limit, period_s, clock
         self._lines: dict[tuple[str, ...], tuple[float, int]] = {}
-        """Start of the period, lines in it."""
+        """By key: start of the period, number of lines in it."""
 
     def count(self, key: tuple[str, ...]) -> tuple[bool, int]:
-        """Count a line; return whether to write it, and how many of its key the period before has left out."""
+        """Count a line; return whether to write it, and how many of its key the last period suppressed."""
         now = self._clock()
         start, lines = self._lines.get(key, (now, 0))
         left_out = 0
@@ -126,11 +126,11 @@ class LineCounts:
 
 
 class RateLimit(logging.Filter):
-    """Lets through at most `limit` lines in `period_s` of each message template of the loggers named.
+    """Passes at most `limit` lines in `period_s` per message template of the named loggers.
 
-    The template, not the line: `"Unable to connect to %s"` counts once for all addresses. When the period is over, the
-    next line of the same template says in front how many were left out. Filters a handler, because a logger's filter
-    does not see what its children log.
+    It counts templates, not lines: `"Unable to connect to %s"` is the same for all addresses. After the period, the
+    next line of the template starts with the number of suppressed lines. Add it to a handler, because a logger's filter
+    does not see the records of its child loggers.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class RateLimit(logging.Filter):
 class OwnRateLimit:
     """Drops our own warnings and errors beyond `limit` in `period_s` of one event, one logger and one agent.
 
-    The first line of the next period says in `suppressed` how many were left out.
+    The first line of the next period has the number of dropped lines in `suppressed`.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class OwnRateLimit:
 
 
 class NewBroker(logging.Filter):
-    """Holds back what aiokafka says of a group's coordinator until it has been missing for longer than a set-up takes."""
+    """Drops aiokafka's lines about a missing group coordinator until it has been missing for longer than at setup."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -193,20 +193,21 @@ class NewBroker(logging.Filter):
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
-def _is_heard(record: logging.LogRecord) -> bool:
+def _is_not_quiet(record: logging.LogRecord) -> bool:
     return not _quiet.get()
 
 
 @contextlib.contextmanager
 def quiet_client() -> Iterator[None]:
-    """Drop what the Kafka client logs in this block, and in the tasks that begin in it. The block's own error says it once.
+    """Drop the Kafka client's log lines in this block and in tasks started in it. The block's error reports the
+    problem.
 
-    Other clients of the process go on logging: a context variable tells them apart.
+    Other clients of the process keep logging: a context variable distinguishes them.
     """
-    # A filter belongs to one logger and does not see what its children log.
+    # A filter belongs to one logger and does not see the records of its child loggers.
     for name, logger in logging.root.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and name.startswith(BROKER):
-            logger.addFilter(_is_heard)
+            logger.addFilter(_is_not_quiet)
     token = _quiet.set(True)
     try:
         yield
@@ -215,6 +216,6 @@ def quiet_client() -> Iterator[None]:
 
 
 def get_logger(name: str, **bound: Any) -> structlog.stdlib.BoundLogger:
-    """Return a logger whose lines carry `bound`."""
+    """Return a logger that adds `bound` to each line."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name, **bound)
     return logger

@@ -1,7 +1,7 @@
-"""What a process tells Prometheus.
+"""The Prometheus metrics of a process.
 
-The table `METRICS` is a contract: dashboards and alert rules are written against its names, types and labels. Labels
-come from settings and from closed lists, never from records. Everything on the hot path is observed by batch.
+The table `METRICS` is a contract: dashboards and alert rules depend on its names, types and labels. Label values come
+from settings and closed lists, never from records. On the hot path everything is observed per batch.
 """
 
 import time
@@ -31,7 +31,7 @@ RUN_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0
 ROWS: Final = tuple(float(2**power) for power in range(11))
 TOKENS: Final = tuple(float(2**power) for power in range(4, 17))
 LIVE_VERSIONS: Final = 4
-"""So many versions of a task have a live accuracy: those that people judged last."""
+"""Number of versions per task that have a live accuracy: the most recently judged ones."""
 
 
 _BUCKETS: Final[dict[str, tuple[float, ...]]] = {
@@ -47,9 +47,9 @@ Readings = Callable[[], Mapping[tuple[str, ...], float]]
 
 
 class Metrics:
-    """All metrics of one process, in a registry of its own. Lives on the event loop.
+    """All metrics of one process, in their own registry. Used on the event loop.
 
-    Values that exist anyway (in flight, lag, assignment) are read when somebody scrapes: see `watch`.
+    Values that exist elsewhere (in flight, lag, assignment) are read at each scrape: see `watch`.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None, *, clock: Callable[[], float] = time.monotonic):
@@ -122,7 +122,7 @@ class Metrics:
         self.registry.register(self._letters_age)
 
     def batch(self, rows: int, tokens: int, queue_seconds: float | ArrayLike, run_seconds: float) -> None:
-        """One forward pass ended. `queue_seconds`: the wait of each row, or one number for all of them."""
+        """Record a finished forward pass. `queue_seconds`: the wait of each row, or one number for all of them."""
         self.batch_rows.observe(rows)
         self.batch_tokens.observe(tokens)
         self.inference.observe(run_seconds)
@@ -133,15 +133,15 @@ class Metrics:
         self.use.ran(rows, run_seconds)
 
     def answered(self, agent: str, topic: str, seconds: ArrayLike, *, outcome: str = "answered") -> None:
-        """Results were acknowledged; `seconds` holds each one's time since its request's timestamp."""
+        """Record acknowledged results; `seconds` has the time of each since its request's timestamp."""
         self._records.add((agent, topic, outcome), self.end_to_end.observe_many(seconds, (agent,)))
 
     def silent(self, agent: str, topic: str, records: int = 1) -> None:
-        """The agent decided to publish nothing for so many records."""
+        """Record that the agent decided to publish nothing for `records` records."""
         self._records.add((agent, topic, "silent"), records)
 
     def truncated(self, topic: str) -> None:
-        """A text was longer than what is read of it, and was answered on that."""
+        """Count a text that was truncated and answered."""
         self._truncated.add((topic,))
 
     def dead_letter(self, agent: str | None, topic: str, reason: str, records: int = 1) -> None:
@@ -149,7 +149,7 @@ class Metrics:
         self._records.add((agent or "", topic, "dead_letter"), records)
 
     def expect_dead_letters(self, agents: Iterable[str]) -> None:
-        """Begin at 0 what may be counted, so that the first dead letter is an increase for whoever watches."""
+        """Start the counters at 0, so that the first dead letter shows as an increase."""
         everyone = ("", *sorted(agents))
         self._dead_letters.expect((agent, reason.value) for agent in everyone for reason in DeadLetterReason)
 
@@ -160,15 +160,15 @@ class Metrics:
         self._failed_fetches.add((error,))
 
     def new_log(self, topic: str) -> None:
-        """A partition's log began anew."""
+        """Count a new log of a partition."""
         self._new_logs.add((topic,))
 
     def expired(self, topic: str, records: int) -> None:
-        """The broker deleted records before they were read."""
+        """Count records that the broker deleted before they were read."""
         self._expired.add((topic,), records)
 
     def expect_topics(self, topics: Iterable[str]) -> None:
-        """Begin at 0 what is counted by topic of requests."""
+        """Start the counters by request topic at 0."""
         labels = [(topic,) for topic in topics]
         self._new_logs.expect(labels)
         self._expired.expect(labels)
@@ -177,11 +177,11 @@ class Metrics:
         self._send_retries.add((), records)
 
     def swap(self, outcome: Literal["swapped", "rejected", "stale"]) -> None:
-        """A release was considered."""
+        """Count a considered release."""
         self._swaps.add((outcome,))
 
     def feedback(self, agent: str, task: str, version: str, verdict: str) -> None:
-        """Somebody judged a prediction. The caller sees to it that the labels come from closed lists."""
+        """Count a verdict on a prediction. The caller must take the label values from closed lists."""
         self._feedback.add((agent, task, version, verdict))
 
     def new_labels(self, task: str, labels: int) -> None:
@@ -196,26 +196,26 @@ class Metrics:
             self._live_accuracy.remove(task, versions.popitem(last=False)[0])
 
     def review(self, agent: str, task: str, why: str) -> None:
-        """A person was asked to look at a prediction."""
+        """Count a request to review a prediction."""
         self._reviews.add((agent, task, why))
 
     def dropped(self, topic: str) -> None:
-        """A message that was sent as best effort was refused."""
+        """Count a best-effort message that was refused."""
         self._dropped.add((topic,))
 
     def turn(self, agent: str, kind: str) -> None:
-        """A turn of a conversation was handled; `kind` is the reply's, or repeated, or skipped."""
+        """Count a turn of a conversation; `kind` is that of the reply, or repeated, or skipped."""
         self._turns.add((agent, kind))
 
     def unreadable_state(self, states: int = 1) -> None:
         self._unreadable_states.add((), states)
 
     def conversations(self, read: Callable[[], float]) -> None:
-        """Read how many conversations are held when somebody scrapes."""
+        """Read the number of conversations in memory at each scrape."""
         self._conversations.set_function(read)
 
     def model(self, name: str, version: int, device: str, graph: str, *, run_slots: int = 1) -> None:
-        """Say which model answers from now on, and how many forward passes may run at once."""
+        """Set the serving model, and how many forward passes may run at once."""
         self._model_info.clear()
         self._model_info.labels(name, str(version), device, graph).set(1)
         self.use.configure(run_slots, runs_on_host=device == "cpu")
@@ -237,7 +237,7 @@ class Metrics:
         letters: Readings | None = None,
         letters_age: Readings | None = None,
     ) -> None:
-        """Read these when somebody scrapes. `Readings` map (topic, partition) to a value; what they leave out is gone."""
+        """Read these at each scrape. `Readings` map label values to a value; series that they leave out disappear."""
         for gauge, read in (
             (self._in_flight, in_flight),
             (self._assigned, assigned),
@@ -268,7 +268,7 @@ class Registry(CollectorRegistry):
         for collector in list(self._collector_to_names):
             try:
                 families = list(collector.collect())
-            except Exception as error:  # noqa: BLE001 - whoever scrapes wants all the others
+            except Exception as error:  # noqa: BLE001 - the other metrics must still be scraped
                 log.warning(
                     "a metric cannot be read", metric=self._collector_to_names[collector][:1], why=place_of(error)
                 )
@@ -277,7 +277,7 @@ class Registry(CollectorRegistry):
 
 
 class _Counter(Collector):
-    """Counts like prometheus-client's, at a tenth of its price and without its `_created` series."""
+    """A counter like prometheus-client's, at a tenth of the cost and without the `_created` series."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
@@ -287,7 +287,7 @@ class _Counter(Collector):
         self._counts[labels] = self._counts.get(labels, 0) + amount
 
     def expect(self, labels: Iterable[tuple[str, ...]]) -> None:
-        """Begin these at 0."""
+        """Start the series at 0."""
         self._counts = {**dict.fromkeys(labels, 0), **self._counts}
 
     def describe(self) -> list[CounterMetricFamily]:
@@ -301,7 +301,7 @@ class _Counter(Collector):
 
 
 class _Readings(Collector):
-    """A gauge with labels that is read when somebody scrapes: what the reading leaves out is gone, not the last value."""
+    """A gauge with labels that is read at each scrape. Series that the reading leaves out disappear."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric

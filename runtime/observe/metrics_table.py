@@ -1,4 +1,4 @@
-"""The contract of metrics: names, types, labels and help. Dashboards, alert rules and documents are held against it."""
+"""The metrics contract: names, types, labels and help. Dashboards, alert rules and documents are tested against it."""
 
 from typing import Final, Literal, NamedTuple
 

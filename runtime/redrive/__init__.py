@@ -1,1 +1,1 @@
-"""Dead letters sent again, each once, and records set aside: from outside the process that serves."""
+"""Redrives dead letters, each once, and sets records aside, from outside the serving process."""

@@ -1,4 +1,4 @@
-"""Reading the dead-letter topic from outside: which letters were sent again, then the letters themselves, in batches."""
+"""Reads the dead-letter topic: first which letters were redriven, then the letters themselves, in batches."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -9,32 +9,32 @@ from ..settings.settings import KafkaSettings
 from ..wire.dead_letter_records import Letter, Selection, marked_offset, read_letter
 
 Redriven = dict[int, set[int]]
-"""By partition of the dead-letter topic, the offsets of the letters that were sent again."""
+"""By partition of the dead-letter topic: the offsets of redriven letters."""
 
 
 class LetterScan:
-    """One look at the topic as it is now: the ranges are frozen, markers are read before letters.
+    """One scan of the topic: the offset ranges are fixed first, markers are read before letters.
 
-    Memory: an integer for each letter that was sent again, and one fetch of records.
+    Memory: one integer per redriven letter, and one fetch of records.
     """
 
     def __init__(
         self, kafka: KafkaSettings, topic: str, progress: Callable[[int], None] = lambda records: None
     ) -> None:
-        """`progress` is told how many offsets were passed; there are `offsets` in all."""
+        """`progress` is called with the number of offsets passed; the total is `offsets`."""
         self._kafka, self._topic, self._progress = kafka, topic, progress
         self._ranges: list[OffsetRange] = []
         self.redriven: Redriven = {}
         self.foreign = 0
-        """Records that are neither a dead letter of ours nor a marker, and those that cannot be unpacked."""
+        """Number of records that are neither dead letters nor markers of ours, or that cannot be unpacked."""
 
     @property
     def offsets(self) -> int:
-        """How many offsets `read` passes."""
+        """The number of offsets that `read` passes."""
         return sum(each.records for each in self._ranges)
 
     async def read_markers(self) -> None:
-        """Freeze the topic's ranges and note which letters were sent again. Raises SetupError where there is no topic."""
+        """Fix the topic's ranges and read which letters were redriven. Raises SetupError when the topic is missing."""
         self._ranges = await offset_ranges.freeze(self._kafka, [[self._topic]])
         self.redriven = {}
 
@@ -46,7 +46,7 @@ class LetterScan:
         await offset_ranges.read(self._kafka, self._ranges, take)
 
     async def read(self, selection: Selection, handle: Callable[[Sequence[Letter]], Awaitable[None]]) -> None:
-        """Hand the selected letters to `handle`, those of a partition in their order, one fetch at a time."""
+        """Pass the selected letters to `handle`, in partition order, one fetch at a time."""
         self.foreign = 0
         waiting: list[Letter] = []
 
@@ -55,7 +55,7 @@ class LetterScan:
                 if (letter := self._letter(record)) is not None and selection.has(letter):
                     waiting.append(letter)
 
-        async def work_off() -> None:
+        async def process_fetched() -> None:
             letters = waiting.copy()
             waiting.clear()
             if letters:
@@ -67,9 +67,9 @@ class LetterScan:
             take,
             unreadable=lambda number, offset: self._count_foreign(),
             progress=self._progress,
-            after_fetch=work_off,
+            after_fetch=process_fetched,
         )
-        await work_off()
+        await process_fetched()
 
     def _narrowed(self, selection: Selection) -> list[OffsetRange]:
         if not selection.offsets:

@@ -1,4 +1,4 @@
-"""Sending dead letters again, each once: markers are read first, records and markers are written together."""
+"""Redrives dead letters, each once: reads markers first, and writes records and markers together."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
@@ -13,23 +13,23 @@ from .sender import BatchRefused, Sender
 
 BATCH_RECORDS: Final = 500
 BATCH_BYTES: Final = 4 * 1024 * 1024
-"""Of values; a batch of one record may be larger."""
+"""Limit on the values of a batch; a batch of one record may be larger."""
 
 Place = tuple[int, int]
-"""Partition and offset of a letter in the dead-letter topic."""
+"""Partition and offset of a dead letter in the dead-letter topic."""
 
 
 class Stopped(MurmuraError):
-    """Whoever started it asked it to end; what was sent is marked."""
+    """The caller asked it to stop. All records that were sent are marked."""
 
 
 async def count(scan: LetterScan, selection: Selection, redrive: Redrive) -> Tally:
-    """Return what `send_again` would do now."""
+    """Return the tally that `send_again` would have now."""
     tally = Tally()
 
     async def handle(letters: Sequence[Letter]) -> None:
         for letter in letters:
-            _look(letter, redrive, tally)
+            _select(letter, redrive, tally)
 
     await scan.read_markers()
     await scan.read(selection, handle)
@@ -49,10 +49,10 @@ async def send_again(
     on_sent: Callable[[int], None] = lambda records: None,
     on_pass: Callable[[], None] = lambda: None,
 ) -> Tally:
-    """Send the selected letters again, at most `rate` a second, and return what became of them.
+    """Redrive the selected letters, at most `rate` per second, and return their tally.
 
-    The sender is started before the markers are read: whoever holds its id has ended by then, so that all markers of
-    letters that were sent are there. A batch that the broker refuses is tried record by record with a new sender.
+    Starts the sender before reading the markers: that fences an earlier sender with the same id, so that the markers of
+    all letters it sent are visible. A batch that the broker refuses is tried record by record with a new sender.
     Raises Stopped, Fenced, SetupError.
     """
     work = _Work(redrive, stop, rate, clock, batch_records, on_sent)
@@ -73,7 +73,7 @@ async def send_again(
 
 
 class _Work:
-    """One redrive over its passes. `sent` counts over all of them, the rest is that of the last pass."""
+    """One redrive over all passes. `sent` counts over all of them, the other fields are those of the last pass."""
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class _Work:
 
     def begin(self, sender: Sender) -> None:
         self._sender = sender
-        # What an earlier pass of this redrive sent is marked by now, and was not sent before it.
+        # Letters sent in an earlier pass of this redrive are marked by now: do not count them as redriven before.
         self.tally = Tally(sent=self._sent, before=-self._sent)
 
     def isolate(self, refused: BatchRefused) -> bool:
-        """Note whose fault a refused batch may be; False when trying again cannot help."""
+        """Prepare to find the cause of a refused batch; False when a retry cannot help."""
         places = [_place(letter) for letter in self._batch]
         if len(places) > 1:
             self._alone.update(places)
@@ -109,10 +109,10 @@ class _Work:
         return refused.too_large
 
     async def handle(self, letters: Sequence[Letter]) -> None:
-        """Send what may be sent of some letters, in batches."""
+        """Send the allowed ones of some letters, in batches."""
         self._batch, size = [], 0
         for letter in letters:
-            if not _look(letter, self._redrive, self.tally, self._too_large):
+            if not _select(letter, self._redrive, self.tally, self._too_large):
                 continue
             alone = _place(letter) in self._alone
             length = len(letter.record.value or b"")
@@ -144,8 +144,8 @@ class _Work:
         return records + [marker(letter.record) for letter in self._batch]
 
 
-def _look(letter: Letter, redrive: Redrive, tally: Tally, too_large: Collection[Place] = ()) -> bool:
-    """Count a selected letter; True when it is to be sent."""
+def _select(letter: Letter, redrive: Redrive, tally: Tally, too_large: Collection[Place] = ()) -> bool:
+    """Count a selected letter; True when it must be sent."""
     tally.chosen += 1
     if letter.redriven:
         tally.before += 1

@@ -1,4 +1,4 @@
-"""What may be sent again of the dead letters, and as what. Pure."""
+"""Decides which dead letters may be redriven, and builds their records. Pure."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -14,11 +14,11 @@ from ..wire.retry_record import Coordinates, Retry, retry_message
 
 ORIGINAL = "original"
 FIRST_STEP = 0
-"""The partition of the topic of retries with the shortest step: what is due there at once is looked at first."""
+"""The partition of the topic of retries with the shortest step, where records due at once are read first."""
 
 
 class Refusal(StrEnum):
-    """Why a dead letter is not sent again."""
+    """Why a dead letter is not redriven."""
 
     CUT = "only the beginning of its value is left"
     UNREADABLE = "the client could not read the record, only its place is known"
@@ -30,23 +30,23 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Redrive:
-    """Where dead letters go, and which may.
+    """The target of a redrive, and its conditions.
 
-    `target`: the topic of retries, `original`, or another topic. `app` answers where a dead letter names no app.
+    `target`: the topic of retries, `original`, or another topic. `app`: the app of a dead letter that names none.
     """
 
     retries: str
     target: str
     app: str
     agents: Collection[str] = ()
-    """Names of the agents that are known here."""
+    """Names of the known agents."""
     ordered_topics: Collection[str] = ()
-    """Topics that are answered in the order of the key."""
+    """Topics that are processed in key order."""
     ordered_agents: Collection[str] = ()
     out_of_order: bool = False
 
     def refusal(self, letter: Letter) -> Refusal | None:
-        """Return why a dead letter is not sent again; None when it may be."""
+        """Return why a dead letter is not redriven; None when it may be."""
         if letter.is_cut:
             return Refusal.CUT
         if letter.fields.reason is Reason.UNREADABLE:
@@ -65,7 +65,7 @@ class Redrive:
         return Refusal.UNKNOWN_AGENT if agent is not None and agent not in self.agents else None
 
     def message(self, letter: Letter, now: float) -> Message:
-        """Return what is sent; only for a dead letter that is not refused."""
+        """Return the record to send. Call it only for a dead letter that is not refused."""
         original = original_record(letter)
         if self.target == self.retries:
             fields = letter.fields
@@ -74,10 +74,10 @@ class Redrive:
             return retry_message(original, retry, self.retries, FIRST_STEP)
         topic = original.topic if self.target == ORIGINAL else self.target
         partition = original.partition if topic == original.topic else None
-        return Message(topic, original.value, original.key, self._named(original, topic), partition)
+        return Message(topic, original.value, original.key, self._id_headers(original, topic), partition)
 
-    def _named(self, original: OriginalRecord, topic: str) -> list[tuple[str, bytes]]:
-        """Return the headers with which the request keeps the ids that it had."""
+    def _id_headers(self, original: OriginalRecord, topic: str) -> list[tuple[str, bytes]]:
+        """Return the headers that preserve the request's ids."""
         headers = [(name, raw) for name, raw in original.headers if name != REQUEST_ID]
         headers.append((REQUEST_ID, request_id_of(original).encode()))
         if topic != original.topic and not any(name == CE_SOURCE for name, _ in headers):
@@ -87,11 +87,11 @@ class Redrive:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the dead letters that were looked at."""
+    """Counts of the dead letters by outcome."""
 
     chosen: int = 0
     before: int = 0
-    """Were sent again earlier."""
+    """Number that was redriven before."""
     refused: Counter[Refusal] = field(default_factory=Counter)
     sent: int = 0
 

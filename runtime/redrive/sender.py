@@ -1,4 +1,4 @@
-"""Sending records and their markers together: one transaction a batch, under an id that one sender at a time can have."""
+"""Sends records and their markers together: one transaction per batch, with an id that only one sender can hold."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ class Fenced(MurmuraError):
 
 
 class BatchRefused(MurmuraError):
-    """The broker did not take a record of a batch; nothing of the batch is visible. `too_large` says that it never will."""
+    """The broker refused a record of a batch; nothing of the batch is visible. `too_large`: a retry cannot succeed."""
 
     def __init__(self, message: str, *, too_large: bool) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class BatchRefused(MurmuraError):
 
 
 class Sender(Protocol):
-    """What redriving needs of a sender. `send` returns when all of a batch is acknowledged and visible."""
+    """The sender of a redrive. `send` returns when the whole batch is acknowledged and visible."""
 
     async def start(self) -> None: ...
     async def send(self, messages: Sequence[Message]) -> None: ...
@@ -45,7 +45,7 @@ class Sender(Protocol):
 
 
 class TransactionalSender:
-    """One sender. A batch is visible as a whole or not at all; whoever starts later ends it (`Fenced`)."""
+    """Sends in transactions: a batch is visible as a whole or not at all. A later sender fences this one (`Fenced`)."""
 
     def __init__(self, kafka: KafkaSettings, producer: ProducerSettings, transactional_id: str) -> None:
         self._timeout_s = producer.send_timeout_s
@@ -53,9 +53,9 @@ class TransactionalSender:
         self._producer = make_producer(kafka, producer, transactional_id)
 
     async def start(self) -> None:
-        """Take the transactional id. A transaction that another left open is ended before this returns.
+        """Acquire the transactional id. An open transaction of another sender is ended before this returns.
 
-        Raises SetupError where the broker does not allow it or does not answer.
+        Raises SetupError when the broker does not allow it or does not answer.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -111,7 +111,7 @@ class TransactionalSender:
 
 
 class PlainSender:
-    """Sends without transactions. The records go first, then the markers: a kill in between repeats one batch."""
+    """Sends without transactions: first the records, then the markers. A kill in between repeats one batch."""
 
     def __init__(self, kafka: KafkaSettings, producer: ProducerSettings) -> None:
         self._kafka, self._timeout_s = kafka, producer.send_timeout_s
@@ -156,15 +156,15 @@ def make_producer(kafka: KafkaSettings, producer: ProducerSettings, transactiona
 
 
 async def send_all(producer: AIOKafkaProducer, messages: Sequence[Message]) -> BaseException | None:
-    """Send every message and wait until each is decided; return the first refusal.
+    """Send every message and wait until each is decided; return the first error, None on success.
 
-    Each future is awaited: a send that failed unseen would not fail the transaction.
+    Awaits every future: otherwise a failed send would not fail the transaction.
     """
     sent: list[asyncio.Future[object]] = []
     refused: BaseException | None = None
     for topic, value, key, headers, partition in messages:
         try:
-            # A record without value and key is one for Kafka; this client wants one of them.
+            # Kafka accepts a record without key and value; this client requires one of them.
             bare = b"" if value is None and key is None else key
             sent.append(await producer.send(topic, value, bare, partition, headers=headers))
         except (KafkaError, AssertionError) as error:
@@ -175,7 +175,7 @@ async def send_all(producer: AIOKafkaProducer, messages: Sequence[Message]) -> B
 
 
 def refusal(error: BaseException) -> MurmuraError:
-    """Return what a refused send means to whoever started the command."""
+    """Return the error of the command for a refused send."""
     if isinstance(error, TopicAuthorizationFailedError):
         return SetupError(f"this user may not write to {error.args[0] if error.args else 'one of the topics'}")
     if isinstance(error, ClusterAuthorizationFailedError | TransactionalIdAuthorizationFailed):

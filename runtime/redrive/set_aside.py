@@ -1,7 +1,6 @@
-"""Setting one unfinished record aside while its group is stopped: its dead letter is written, then the offset behind it
-is committed.
+"""Sets one unfinished record aside while its group is stopped: writes its dead letter, then commits the next offset.
 
-The broker itself guards the commit: it takes offsets from outside a group only while the group has no members.
+The broker guards the commit: it accepts offsets from a non-member only while the group has no members.
 """
 
 import asyncio
@@ -34,12 +33,12 @@ from ..wire.dead_letter_records import OriginalRecord
 from ..wire.message import Message
 
 _MOST_BEFORE: Final = 100_000
-"""So many offsets between the committed one and the record are looked through for records."""
+"""Maximum number of offsets between the committed one and the record that are searched for records."""
 _MEMBERS = (CommitFailedError, UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError)
 
 
 class Place(NamedTuple):
-    """Where a record lies."""
+    """The coordinates of a record."""
 
     topic: str
     partition: int
@@ -50,7 +49,7 @@ class Place(NamedTuple):
 
 
 def read_place(text: str) -> Place:
-    """Read `TOPIC/PARTITION/OFFSET`; SetupError for anything else."""
+    """Parse `TOPIC/PARTITION/OFFSET`. Raises SetupError for anything else."""
     found = re.fullmatch(r"([A-Za-z0-9._-]+)/(\d+)/(\d+)", text, re.ASCII)
     if found is None:
         raise SetupError(f"expected TOPIC/PARTITION/OFFSET, found {text!r}")
@@ -58,23 +57,27 @@ def read_place(text: str) -> Place:
 
 
 async def set_aside(settings: Settings, place: Place, why: str) -> None:
-    """Write the dead letter of a record and let the group go on behind it.
+    """Write the dead letter of a record and commit the offset after it.
 
-    The record has to be the next one that the group would read. SetupError where it is not, where it is not there any
-    more, where the group has members, or where the broker does not allow it; nothing is written before that is known.
-    Who is killed between the dead letter and the commit has written the dead letter only, and writes it again next time.
+    The record must be the next one that the group would read. Raises SetupError, before writing anything, when it is
+    not, when it no longer exists, when the group has members, or when the broker does not allow it. A kill between the
+    dead letter and the commit leaves the dead letter only; the next run writes it again.
     """
     ranges = await offset_ranges.freeze(settings.kafka, [[place.topic]])
-    there = next((each for each in ranges if each.partition == place.partition), None)
-    if there is None or not there.start <= place.offset < there.end:
-        held = f"it holds {there.start} to {there.end} (exclusive)" if there else "there is no such partition"
+    held_range = next((each for each in ranges if each.partition == place.partition), None)
+    if held_range is None or not held_range.start <= place.offset < held_range.end:
+        held = (
+            f"it holds {held_range.start} to {held_range.end} (exclusive)"
+            if held_range
+            else "there is no such partition"
+        )
         raise SetupError(f"{place} is not there: {held}")
     partition = TopicPartition(place.topic, place.partition)
     try:
         async with _outside_of_group(settings, partition) as consumer:
-            next_offset = await _next_offset(settings, consumer, partition, there)
+            next_offset = await _next_offset(settings, consumer, partition, held_range)
             record = await _find(settings, place, next_offset)
-            await consumer.commit({partition: next_offset})  # changes nothing, and is refused where there are members
+            await consumer.commit({partition: next_offset})  # changes nothing; refused while the group has members
             error = RecordError(DeadLetterReason.SET_ASIDE, why)
             letter = dead_letter(
                 record, error, settings.dead_letters, app=settings.app, spring_group=settings.spring_group
@@ -93,7 +96,7 @@ async def set_aside(settings: Settings, place: Place, why: str) -> None:
 
 @asynccontextmanager
 async def _outside_of_group(settings: Settings, partition: TopicPartition) -> AsyncIterator[Any]:
-    """Give a consumer that reads and commits the group's offset of one partition without joining the group."""
+    """Yield a consumer that reads and commits the group's offset of one partition without joining the group."""
     consumer = AIOKafkaConsumer(
         **settings.kafka.consumer_options(),
         group_id=settings.group,
@@ -108,15 +111,15 @@ async def _outside_of_group(settings: Settings, partition: TopicPartition) -> As
         await consumer.stop()
 
 
-async def _next_offset(settings: Settings, consumer: Any, partition: TopicPartition, there: OffsetRange) -> int:
+async def _next_offset(settings: Settings, consumer: Any, partition: TopicPartition, held_range: OffsetRange) -> int:
     committed: int | None = await consumer.committed(partition)
     if committed is not None:
-        return max(committed, there.start)
-    return there.start if settings.kafka.auto_offset_reset == "earliest" else there.end
+        return max(committed, held_range.start)
+    return held_range.start if settings.kafka.auto_offset_reset == "earliest" else held_range.end
 
 
 async def _find(settings: Settings, place: Place, next_offset: int) -> OriginalRecord:
-    """Return the record at a place; SetupError unless it is the first one from `next_offset` on."""
+    """Return the record at a place. Raises SetupError unless it is the first one from `next_offset` on."""
     if place.offset < next_offset:
         raise SetupError(f"{place} is finished: group {settings.group} goes on at offset {next_offset}")
     if place.offset - next_offset > _MOST_BEFORE:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ...schemas.release import ReleaseState
 from ..errors import SetupError
-from ..kafka.groupless_reader import reading
+from ..kafka.groupless_reader import open_reader
 from ..kafka.unreadable import read_next
 from ..observe.logs import get_logger
 from ..output.publisher import producer_factory
@@ -79,7 +79,7 @@ async def read_states(kafka: KafkaSettings, topic: str, timeout_s: float | None 
     """
     known = ReleaseLog()
     deadline = _within(timeout_s or kafka.start_timeout_s, topic)
-    async with deadline, reading(kafka, [topic], from_beginning=True) as consumer:
+    async with deadline, open_reader(kafka, [topic], from_beginning=True) as consumer:
         await hear_to_end(consumer, known)
     return known.states
 
@@ -96,7 +96,7 @@ async def publish_state(
 
     Raises SetupError when it does not build on the newest, or when another one came first: then nothing has changed.
     """
-    async with _within(timeout_s, topic), reading(kafka, [topic], from_beginning=True) as consumer:
+    async with _within(timeout_s, topic), open_reader(kafka, [topic], from_beginning=True) as consumer:
         known = ReleaseLog()
         await hear_to_end(consumer, known)
         _check_builds_on(known.states.get(state.name), state)

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from ...schemas.release import Candidate, Release, ReleaseState
 from ...schemas.serving_event import RejectReason, ServingEventKind
 from ..errors import SetupError
-from ..kafka.groupless_reader import reading
+from ..kafka.groupless_reader import open_reader
 from ..model.model import Model
 from ..observe.logs import get_logger
 from ..observe.metrics import Metrics
@@ -97,7 +97,7 @@ class ReleaseWatcher:
         topic = f"{self._settings.prefix}.models"
         while True:
             try:
-                async with reading(self._settings.kafka, [topic], from_beginning=True) as consumer:
+                async with open_reader(self._settings.kafka, [topic], from_beginning=True) as consumer:
                     known = ReleaseLog()
                     await hear_to_end(consumer, known)
                     self.caught_up(known)

@@ -1,1 +1,1 @@
-"""Bytes of records to what the runtime works with, and back. Pure."""
+"""Decodes and encodes records. Pure."""

@@ -1,4 +1,4 @@
-"""Dead letters: the original record byte for byte with the reason beside it, cut only when nothing else can be done."""
+"""Dead letters: the original record byte for byte, with the reason in headers. Cut only when the broker refuses it."""
 
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -11,7 +11,7 @@ from .message import Headers, Message, Record
 
 
 class MakeLetter(Protocol):
-    """`dead_letter` with what is the same for all records of a process."""
+    """`dead_letter` with the arguments bound that are the same for all records of a process."""
 
     def __call__(
         self, record: Record, error: RecordError, topic: str, *, agent: str | None = None, attempts: int = 1
@@ -30,9 +30,9 @@ def dead_letter(
 ) -> Message:
     """Return the dead letter of a record that could not be answered.
 
-    Headers of the original that a producer cannot send (a null value) are kept with an empty value. Dead-letter headers
-    of an earlier stay are replaced, so that a record which is replayed and fails again tells the last failure. With
-    `spring_group`, the consumer group, Spring Kafka's headers stand beside ours.
+    Headers of the original that a producer cannot send (a null value) get an empty value. Earlier dead-letter headers
+    are replaced, so that a redriven record that fails again names its last failure. `spring_group`: the consumer group
+    for Spring Kafka's headers, which are added to ours; None: they are not added.
     """
     letter = DeadLetter(
         reason=error.reason,
@@ -57,9 +57,9 @@ def dead_letter(
 
 
 def cut(message: Message) -> Message:
-    """Return a dead letter that a broker refused as too large with digest, size and the first 64 KiB of its value.
+    """Cut a dead letter that a broker refused as too large to the first 64 KiB of its value, with digest and size.
 
-    Headers and a key of that size are cut too. A letter that was cut before comes back as it is.
+    Longer headers and keys are cut too. A letter that was cut before is returned unchanged.
     """
     if any(name == CUT for name, _ in message.headers):
         return message

@@ -1,4 +1,4 @@
-"""Records of the dead-letter topic: dead letters, markers of those sent again, and the original in a dead letter. Pure."""
+"""Records of the dead-letter topic: dead letters, redrive markers, and the original in a dead letter. Pure."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from .retry_record import read_retry
 
 @dataclass(slots=True)
 class OriginalRecord:
-    """A record as it lay in its topic before it became a dead letter; null headers are kept empty."""
+    """The record in its topic before it became a dead letter; null headers are empty."""
 
     topic: str
     partition: int
@@ -27,21 +27,21 @@ class OriginalRecord:
 
 
 class Letter(NamedTuple):
-    """A dead letter as it lies in its topic."""
+    """A dead letter with its coordinates in the dead-letter topic."""
 
     record: Record
     fields: DeadLetter
     redriven: bool = False
-    """A marker says that it was sent again."""
+    """Whether a marker says that it was redriven."""
 
     @property
     def is_cut(self) -> bool:
-        """Only the beginning of the original's value is left."""
+        """Whether only the start of the original's value is left."""
         return any(name == CUT for name, _ in self.record.headers)
 
 
 def read_letter(record: Record) -> DeadLetter | None:
-    """Return the fields of a dead letter; None for a marker and for what is no dead letter of ours."""
+    """Return the fields of a dead letter; None for a marker or a foreign record."""
     if is_marker(record):
         return None
     try:
@@ -51,7 +51,7 @@ def read_letter(record: Record) -> DeadLetter | None:
 
 
 def marker(record: Record) -> Message:
-    """Return the marker of a dead letter, for the same partition. It has no value; its key is only there to have one."""
+    """Return the redrive marker of a dead letter, for the same partition. It has no value; its key has no meaning."""
     place = f"{record.topic}/{record.partition}/{record.offset}".encode()
     return Message(record.topic, None, place, [(REDRIVEN, place)], record.partition)
 
@@ -61,7 +61,7 @@ def is_marker(record: Record) -> bool:
 
 
 def marked_offset(record: Record) -> int | None:
-    """Return which dead letter of its partition a marker names; None for what is no marker of ours."""
+    """Return the offset of the dead letter that a marker names; None for a record that is not a marker of ours."""
     for name, raw in record.headers if is_marker(record) else ():
         place, _, offset = (raw or b"").decode(errors="replace").rpartition("/")
         if name == REDRIVEN and place == f"{record.topic}/{record.partition}" and offset.isdecimal():
@@ -70,10 +70,10 @@ def marked_offset(record: Record) -> int | None:
 
 
 def original_record(letter: Letter) -> OriginalRecord:
-    """Return the original: key, value and headers as they came, without what the dead letter added.
+    """Return the original: key, value and headers as received, without those that the dead letter added.
 
-    Of a record that came from the topic of retries, it is the one that lay in the first topic. Raises RecordError when
-    its headers do not say which that was.
+    For a record from the topic of retries, it is the record of the first topic. Raises RecordError when the headers do
+    not name its coordinates.
     """
     record, fields = letter.record, letter.fields
     spring = has_spring_headers(fields, record.headers)
@@ -92,7 +92,7 @@ def original_record(letter: Letter) -> OriginalRecord:
 
 
 def request_id_of(original: OriginalRecord) -> str:
-    """Return the id that the original's results have, or would have."""
+    """Return the request id of the original's results."""
     try:
         return read_request(original, max_value_bytes=len(original.value or b"") + 1).request_id
     except RecordError:
@@ -101,26 +101,26 @@ def request_id_of(original: OriginalRecord) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters are meant; what is empty or None leaves all."""
+    """Filters of dead letters; an empty or None field does not filter."""
 
     reasons: Collection[str] = ()
     agents: Collection[str] = ()
-    """"-": those of no agent."""
+    """"-" selects dead letters without an agent."""
     topics: Collection[str] = ()
-    """Of the originals."""
+    """Topics of the originals."""
     since: float | None = None
-    """Seconds since 1970, of the time at which a record was given up."""
+    """Earliest time of the failure, Unix time in seconds."""
     until: float | None = None
-    """Exclusive."""
+    """Latest time of the failure, exclusive."""
     offsets: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-    """Of the dead-letter topic: partition to first offset and the one behind the last."""
+    """By partition of the dead-letter topic: first offset, and the one after the last."""
 
     @property
     def is_all(self) -> bool:
         return not (self.reasons or self.agents or self.topics or self.offsets or self.since or self.until)
 
     def has(self, letter: Letter) -> bool:
-        """Say whether a dead letter is among them."""
+        """Return whether a dead letter matches."""
         fields, record = letter.fields, letter.record
         given_up = fields.time.timestamp()
         return (
@@ -138,7 +138,7 @@ class Selection:
 
 
 class Group(NamedTuple):
-    """What dead letters are counted by."""
+    """The fields by which dead letters are counted."""
 
     reason: str
     agent: str | None
@@ -148,7 +148,7 @@ class Group(NamedTuple):
 
 @dataclass(slots=True)
 class Count:
-    """How many dead letters a group has, and when the first and the last were given up (seconds since 1970)."""
+    """The number of dead letters of a group, and the times of the first and the last failure (Unix time, s)."""
 
     letters: int = 0
     redriven: int = 0

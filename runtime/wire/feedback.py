@@ -1,4 +1,4 @@
-"""What feedback must be to be of use: readable, about a task of the model, of the form and with the labels of that task."""
+"""Validates feedback: readable, about a task of the model, with the form and the labels of that task."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from ..errors import RecordError
 
 
 def read_feedback(value: bytes | None) -> Feedback:
-    """Return the feedback in a record's value; RecordError when it is none. The message never quotes the value."""
+    """Parse the feedback in a record's value. Raises RecordError, whose message never quotes the value."""
     if value is None:
         raise RecordError(Reason.NO_VALUE, "the record has no value")
     try:
@@ -31,7 +31,7 @@ def read_feedback(value: bytes | None) -> Feedback:
 
 
 def to_record(feedback: Feedback, topic: str) -> dict[str, Any]:
-    """Return topic, key, value and headers as a producer's `send` takes them."""
+    """Return topic, key, value and headers as arguments of a producer's `send`."""
     headers = {
         CE_SPECVERSION: SPEC_VERSION,
         CE_TYPE: FEEDBACK_TYPE,
@@ -47,7 +47,7 @@ def to_record(feedback: Feedback, topic: str) -> dict[str, Any]:
 
 
 def check_form(feedback: Feedback, kind: TaskKind) -> None:
-    """RecordError `invalid` for a correction that a task of this kind cannot take. An empty list fits both lists."""
+    """Raise RecordError `invalid` for a correction of the wrong form. An empty list fits both list forms."""
     refuse_blank(feedback)
     value = feedback.value
     if feedback.verdict is not Verdict.CORRECTION:
@@ -62,13 +62,13 @@ def check_form(feedback: Feedback, kind: TaskKind) -> None:
 
 
 def refuse_blank(feedback: Feedback) -> None:
-    """RecordError `invalid` for a correction to a label of white space alone."""
+    """Raise RecordError `invalid` for a blank label in a correction."""
     if not all(labels_of(feedback)):
         raise RecordError(Reason.INVALID, "a label is nothing but white space")
 
 
 def labels_of(feedback: Feedback) -> list[str]:
-    """Return the labels that a correction names, without the white space around them."""
+    """Return the labels that a correction names, stripped of white space."""
     value = feedback.value
     if feedback.verdict is not Verdict.CORRECTION or not isinstance(value, str | list):
         return []
@@ -77,14 +77,14 @@ def labels_of(feedback: Feedback) -> list[str]:
 
 
 def known_labels(spec: TaskSpec) -> frozenset[str]:
-    """Return what a correction may name: the labels, of a tagging task those within the tags."""
+    """Return the labels that a correction may name; for a tagging task those within its tags."""
     if spec.kind == "tagging":
         return frozenset(tag[2:] for tag in spec.labels if tag != "O")
     return frozenset(spec.labels)
 
 
 def new_labels(labels: Sequence[str], spec: TaskSpec, known: frozenset[str]) -> int:
-    """Count labels that an open task does not have yet; RecordError `invalid` when a closed one does not have them."""
+    """Count labels that an open task does not have. Raises RecordError `invalid` when a closed one lacks them."""
     new = sum(label not in known for label in labels)
     if new and not spec.open:
         raise RecordError(Reason.INVALID, f"task {spec.name} is closed and has no such label")

@@ -1,4 +1,4 @@
-"""What goes in and out: a record as it is read, and one to publish."""
+"""Types of records: received, and to be published."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -7,7 +7,7 @@ Headers = tuple[tuple[str, bytes], ...]
 
 
 class Record(Protocol):
-    """What is read of an aiokafka ConsumerRecord."""
+    """The fields that are used of an aiokafka ConsumerRecord."""
 
     topic: str
     partition: int
@@ -19,7 +19,7 @@ class Record(Protocol):
 
 
 class Message(NamedTuple):
-    """A record to publish. `partition` None leaves the choice to the key."""
+    """A record to publish. With `partition` None the key decides."""
 
     topic: str
     value: bytes | None
@@ -30,15 +30,15 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """A record for any topic, another agent's input among them. A dict becomes JSON; bytes go out as they are."""
+    """A record for any topic, such as another agent's input. A dict is encoded as JSON; bytes are sent as they are."""
 
     topic: str
     value: bytes | dict[str, Any] | None
     key: bytes | str | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
-    """Added to those that every record handed on has. Request id, cause, hops and traceparent stay the runtime's."""
+    """Added to the runtime's headers. Request id, cause, hops and traceparent cannot be overridden."""
     partition: int | None = None
-    """Default: by the key."""
+    """None: chosen by key."""
     essential: bool = False
-    """Of a handler: when the broker will never take it, the process ends and the record is not finished. Otherwise a
-    dead letter takes its place."""
+    """For handlers: when the broker refuses it for good, the process ends and the record is not finished. Otherwise a
+    dead letter replaces it."""

@@ -1,4 +1,4 @@
-"""From a Kafka record to a request: decode, check, name. Whatever is wrong with it is a RecordError with its reason."""
+"""Parses a Kafka record into a request. Every problem is a RecordError with its reason."""
 
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -15,10 +15,10 @@ from .request_body import check_id, is_structured, read_body, read_event
 
 
 class Incoming:
-    """One request as an agent sees it: its fields, and the record that it came in.
+    """One request as an agent sees it: its fields, and its record.
 
     `request_id` is never empty. `source` is the record's `ce_source`, else its topic. `value` and `headers` are the
-    record's own bytes, so that a record can be handed on as it came.
+    record's bytes, so that a record can be forwarded unchanged.
     """
 
     __slots__ = (
@@ -78,9 +78,9 @@ _IDS: Final = frozenset({REQUEST_ID, CE_ID})
 def read_request(
     record: Record, max_value_bytes: int, max_hops: int | None = None, fields: FieldPaths | None = None
 ) -> Incoming:
-    """Return the request in a record; RecordError when it cannot be answered.
+    """Parse the request in a record. Raises RecordError when it cannot be answered.
 
-    `fields`: where the topic's values hold the fields of a request; None: at the top.
+    `fields`: the paths of the request's fields in the topic's values; None: top level.
     """
     value = record.value
     if value is None:
@@ -115,7 +115,7 @@ def read_request(
 
 
 class Names(NamedTuple):
-    """What the headers, or a CloudEvent in structured mode, say of a request beside its fields."""
+    """Attributes of a request from the headers, or from a CloudEvent in structured mode."""
 
     request_id: str | None
     source: str
@@ -124,7 +124,7 @@ class Names(NamedTuple):
 
 
 def _read_envelope(record: Record, value: bytes, max_hops: int | None) -> tuple[Names, bytes]:
-    """Return the names of a record with headers, and the bytes that hold the request's fields."""
+    """Return the attributes of a record with headers, and the bytes that hold the request's fields."""
     headers = read_headers(record.headers)
     hops = read_hops(headers.get(HOPS), max_hops)
     request_id, trace = headers.get(REQUEST_ID), headers.get(TRACEPARENT)
@@ -138,7 +138,7 @@ def _read_envelope(record: Record, value: bytes, max_hops: int | None) -> tuple[
 
 
 def read_headers(headers: Any) -> dict[str, str]:
-    """Return the headers that we read, as text; RecordError `bad_header` for one that is null or not UTF-8."""
+    """Decode the headers that are used. Raises RecordError `bad_header` for one that is null or not UTF-8."""
     read: dict[str, str] = {}
     for name, raw in headers:
         if name not in READ_HEADERS:
@@ -155,7 +155,7 @@ def read_headers(headers: Any) -> dict[str, str]:
 
 
 def names_of(record: Record) -> tuple[str, bytes | None]:
-    """Return request id and `traceparent` of a record that was refused, as far as its headers can be read."""
+    """Return request id and `traceparent` of a rejected record, as far as its headers can be decoded."""
     found: dict[str, str] = {}
     for name, raw in record.headers or ():
         if name in READ_HEADERS and raw is not None:
@@ -169,7 +169,7 @@ def names_of(record: Record) -> tuple[str, bytes | None]:
 
 
 def read_hops(text: str | None, most: int | None = None) -> int:
-    """Return the count in the header of hops, 0 without one; RecordError `hop_limit` when it is above `most`."""
+    """Return the hop count of a header, 0 without one. Raises RecordError `hop_limit` when it is above `most`."""
     if text is None:
         return 0
     if not text.isascii() or not text.isdigit() or len(text) > 6:
@@ -188,7 +188,7 @@ _read_name: Final = msgspec.json.Decoder(_Named).decode
 
 
 def read_id_in_body(value: bytes | None, max_bytes: int) -> str | None:
-    """Return the `id` in a record's body; None for whatever has none, who reads it will say what is wrong with it."""
+    """Return the `id` in a record's body; None where there is none. Errors are reported when the body is parsed."""
     if value is None or len(value) > max_bytes:
         return None
     try:

@@ -1,6 +1,7 @@
-"""From a record's value to the fields of a request: plain JSON, a CloudEvent in structured mode, a registry's frame before either.
+"""Parses a record's value into the fields of a request.
 
-Plain structs instead of pydantic, because this runs for every record; a test holds both to the same answers.
+Accepts plain JSON, a CloudEvent in structured mode, and either after a schema registry's frame. Uses msgspec structs
+instead of pydantic, because this runs for every record; a test compares both.
 """
 
 import base64
@@ -19,7 +20,7 @@ from ..field_paths import FieldPaths
 _STRUCTURED: Final = b"application/cloudevents"
 _BATCHED: Final = b"application/cloudevents-batch"
 _FRAME_BYTES: Final = 5
-"""Of a schema registry: a zero and the schema's id, four bytes, big-endian."""
+"""Length of a schema registry's frame: a zero byte and the schema's id, four bytes, big-endian."""
 
 
 class Body(msgspec.Struct):
@@ -33,7 +34,7 @@ class Body(msgspec.Struct):
 
 
 class Event(msgspec.Struct):
-    """The attributes of a CloudEvent in structured mode that are read."""
+    """The used attributes of a CloudEvent in structured mode."""
 
     id: str
     source: str
@@ -52,7 +53,7 @@ _decode_any = msgspec.json.Decoder().decode
 
 
 def is_structured(headers: Iterable[tuple[str, bytes | None]]) -> bool:
-    """Say whether the headers call the value a CloudEvent in structured mode; RecordError `invalid` for a batch of them."""
+    """Return whether the value is a structured-mode CloudEvent. Raises RecordError `invalid` for a batch of events."""
     for name, raw in headers:
         if name == CONTENT_TYPE_HEADER and raw is not None:
             kind = raw.strip().lower()
@@ -63,7 +64,7 @@ def is_structured(headers: Iterable[tuple[str, bytes | None]]) -> bool:
 
 
 def read_event(value: bytes) -> tuple[Event, bytes]:
-    """Return a CloudEvent's attributes and its data's bytes."""
+    """Return a CloudEvent's attributes and the bytes of its data."""
     event: Event = _decode(_decode_event, value)
     if not event.id:
         raise RecordError(Reason.INVALID, "the event's `id` is empty")
@@ -81,13 +82,13 @@ def read_event(value: bytes) -> tuple[Event, bytes]:
 
 
 def read_body(value: bytes, fields: FieldPaths | None = None) -> Body:
-    """Return the fields of a request; RecordError for what is none. `fields` says where they lie (None: at the top)."""
+    """Parse the fields of a request, at the paths `fields` (None: top level). Raises RecordError."""
     if fields is not None:
         return _checked(_read_fields(value, fields), fields)
     try:
         body: Body = _decode_body(value)
     except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
-        body = _decode(_decode_body, value)  # again, to say what is wrong, or to look behind a frame
+        body = _decode(_decode_body, value)  # decode again for a precise error, or past a frame
     return _checked(body, _AT_THE_TOP)
 
 
@@ -110,7 +111,7 @@ def _checked(body: Body, fields: FieldPaths) -> Body:
 
 
 def check_id(request_id: str, reason: Reason, place: str) -> None:
-    """Refuse an id that is too long: it stands four times in a result."""
+    """Refuse an id that is too long: a result contains it four times."""
     # At most four bytes a character, so most ids are not encoded to be measured.
     if len(request_id) * 4 > MAX_ID_BYTES and len(request_id.encode()) > MAX_ID_BYTES:
         size = len(request_id.encode())
@@ -125,7 +126,7 @@ def _read_fields(value: bytes, fields: FieldPaths) -> Body:
         try:
             picked[name] = msgspec.convert(found, Body.__annotations__[name])
         except msgspec.ValidationError as error:
-            # msgspec's message names the types, never the value.
+            # msgspec's message has the types, never the value.
             raise RecordError(Reason.INVALID, f"{fields.place(name)}: {error}") from None
     return Body(**picked)
 
@@ -136,10 +137,10 @@ def _decode(decode: Any, value: bytes) -> Any:
     except UnicodeDecodeError:
         raise _why_not_json(value) from None
     except msgspec.ValidationError as error:
-        # msgspec's message names the path and the types, never the value.
+        # msgspec's message has the path and the types, never the value.
         raise RecordError(Reason.INVALID, str(error)) from None
     except msgspec.DecodeError:
-        if value[:1] != b"\0":  # no JSON begins with it
+        if value[:1] != b"\0":  # JSON never starts with it
             raise _why_not_json(value) from None
     except RecursionError:
         raise RecordError(Reason.INVALID, "the value is nested too deeply") from None
@@ -147,7 +148,7 @@ def _decode(decode: Any, value: bytes) -> Any:
 
 
 def _decode_framed(decode: Any, value: bytes) -> Any:
-    """Read the JSON behind a schema registry's frame, and name the frame where there is something else behind it."""
+    """Decode the JSON after a schema registry's frame. Raises RecordError that names the frame for anything else."""
     framed = value[_FRAME_BYTES:]
     if not framed or framed[:1] == b"\0":
         raise _why_not_json(value) if len(value) <= _FRAME_BYTES else _not_json_in_frame(value)

@@ -1,8 +1,8 @@
-"""A request on its way through the topic of retries: what is written beside it, and read back. Pure.
+"""Records of the topic of retries: written and parsed. Pure.
 
-Key, value and headers are the original's; the headers of `schemas.envelope.RETRY_HEADERS` say who is to answer it, not
-before when, after how many attempts, and where the original lay. Route, request id, prediction id, `source` and the
-partition of the result come from those coordinates, so that a retried result differs from a first one in its time alone.
+Key, value and headers are the original's. The headers `schemas.envelope.RETRY_HEADERS` add the agent to ask, the
+earliest time, the attempts so far and the original's coordinates. Route, request id, prediction id, `source` and the
+partition of the result come from those coordinates, so that a retried result differs from a first one only in its time.
 """
 
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from .message import Message, Record
 
 
 class Coordinates(NamedTuple):
-    """Where a record lies. `timestamp` in milliseconds since 1970."""
+    """The coordinates of a record. `timestamp` in milliseconds since 1970."""
 
     topic: str
     partition: int
@@ -34,22 +34,22 @@ class Coordinates(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """What a record in the topic of retries says beside the original's bytes."""
+    """The retry headers of a record in the topic of retries."""
 
     app: str
     original: Coordinates
     only_agent: str | None
-    """The one agent that is asked; None: all that read the original's topic."""
+    """The only agent that is asked; None: all that read the original's topic."""
     not_before: float
-    """Seconds since 1970."""
+    """Unix time in seconds."""
     attempts: int
-    """Made before this one."""
+    """The number of attempts made so far."""
 
 
 def retry_message(record: Record, retry: Retry, topic: str, partition: int | None = None) -> Message:
-    """Return the record that asks for another attempt. `record` supplies key, value and headers.
+    """Return the record that requests another attempt. `record` supplies key, value and headers.
 
-    Headers of an earlier round are replaced. Headers that a producer cannot send (a null value) are kept empty.
+    Headers of earlier attempts are replaced. Headers that a producer cannot send (a null value) become empty.
     """
     due = datetime.fromtimestamp(retry.not_before, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     named = {
@@ -68,7 +68,7 @@ def retry_message(record: Record, retry: Retry, topic: str, partition: int | Non
 
 
 def read_retry(record: Record) -> Retry:
-    """Return what a record in the topic of retries says; RecordError `bad_header` where it is not one of ours."""
+    """Parse the headers of a record in the topic of retries. Raises RecordError `bad_header` for a foreign record."""
     found = {name: raw for name, raw in record.headers if name in RETRY_HEADERS}
     try:
         text = {name: raw.decode() for name, raw in found.items()}

@@ -1,4 +1,4 @@
-"""Results and dead letters in a line for people."""
+"""One-line summaries of results and dead letters for people."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,15 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 def safe(text: str, limit: int = 0) -> str:
-    """Return the text without anything that a terminal obeys, cut to `limit` characters when one is given."""
+    """Return the text without terminal control characters, cut to `limit` characters when one is given."""
     plain = "".join(character if character.isprintable() else " " for character in text)
     return plain[: limit - 1] + "…" if limit and len(plain) > limit else plain
 
 
 def output_line(output: Any) -> str:
-    """Say one task's answer, for example `card_arrival 0.93`, `? out_of_scope 0.81` or `£20 (amount)`.
+    """Format one task's answer, for example `card_arrival 0.93`, `? out_of_scope 0.81` or `£20 (amount)`.
 
-    Anything that is no answer of a known kind is its JSON.
+    An answer of an unknown kind is formatted as JSON.
     """
     try:
         return _answer_line(output)
@@ -41,7 +41,7 @@ def _answer_line(output: Mapping[str, Any]) -> str:
 
 
 def record_line(value: bytes | None, headers: Headers) -> str:
-    """Say what a record of any topic holds: a result's outputs, a dead letter's reason, else the value itself."""
+    """Summarise a record of any topic: a result's outputs, a dead letter's reason, else the value itself."""
     if value is None and (place := dict(headers).get(REDRIVEN)):
         return safe(f"dead letter {place.decode(errors='replace')} was sent again")
     dead = {name: text.decode(errors="replace") for name, text in headers if name.startswith(PREFIX) and text}
@@ -59,7 +59,7 @@ def record_line(value: bytes | None, headers: Headers) -> str:
 
 
 def time_line(timestamp_ms: int) -> str:
-    """Return the reader's own time of day; what is no time in milliseconds is shown as the number that it is."""
+    """Return the local time of day. A number that is not a time in milliseconds is returned as it is."""
     try:
         return datetime.fromtimestamp(timestamp_ms / 1000).strftime("%H:%M:%S")
     except (ValueError, OverflowError, OSError):

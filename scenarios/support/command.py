@@ -104,7 +104,7 @@ async def _watch(
     """Send samples and show what becomes of them; then wait for the last answers and say how to go on."""
     from rich.console import Console
 
-    from ...runtime.kafka.groupless_reader import reading
+    from ...runtime.kafka.groupless_reader import open_reader
     from ..stage.desk import Desk
     from ..stage.room import ANSWERING, ANSWERS
     from ..stage.screen import Facts, farewell
@@ -115,7 +115,7 @@ async def _watch(
     facts = Facts.of(serving.engine.model, serving.url)
     desk = Desk(frozenset(ANSWERING))
     async with (
-        reading(settings.kafka, ANSWERS, from_beginning=True) as consumer,
+        open_reader(settings.kafka, ANSWERS, from_beginning=True) as consumer,
         Customers(settings, desk, TOPIC) as customers,
         _shown(console, facts, desk, serving, customers),
     ):

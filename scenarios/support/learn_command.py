@@ -55,7 +55,9 @@ def demo_learn(
 ) -> None:
     """Watch a model learn from what people correct, while it goes on answering.
 
-    A bank has a new product, loans, of which its model has never heard. The desk answers, people correct, the model is retrained beside the traffic, a gate compares old and new, the new version goes live, and what became of the new product and of the old tasks is printed.
+    A bank has a new product, loans, of which its model has never heard. The desk answers, people correct, the model is
+    retrained beside the traffic, a gate compares old and new, the new version goes live, and what became of the new
+    product and of the old tasks is printed.
 
     Takes about three minutes. Needs the training extra, and no Kafka.
 
@@ -154,7 +156,7 @@ async def _demo(
     """Serve, let customers write, and tell the story until its end, `stop`, or the end of serving."""
     from rich.console import Console
 
-    from ...runtime.kafka.groupless_reader import reading
+    from ...runtime.kafka.groupless_reader import open_reader
     from ..stage.board import Board
     from ..stage.desk import Desk
     from ..stage.room import ANSWERING, ANSWERS, serving
@@ -168,7 +170,7 @@ async def _demo(
     events = {f"{settings.prefix}.training": board.training_said, f"{settings.prefix}.events": board.serving_said}
     async with (
         serving(settings) as (started, server),
-        reading(settings.kafka, [*ANSWERS, *events], from_beginning=True) as consumer,
+        open_reader(settings.kafka, [*ANSWERS, *events], from_beginning=True) as consumer,
         Customers(settings, desk, TOPIC) as customers,
     ):
         facts = Facts.of(started.engine.model, started.url)

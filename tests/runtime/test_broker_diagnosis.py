@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from murmura.runtime.cli import main as cli
 from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka import offset_ranges
-from murmura.runtime.kafka import topics as topics_admin
 from murmura.runtime.kafka.offset_ranges import OffsetRange
+from murmura.runtime.kafka.topics import fetch_partition_counts, require_topics
 from murmura.runtime.settings.settings import KafkaSettings, SecuritySettings
 
 pytestmark = pytest.mark.kafka
@@ -49,7 +49,7 @@ async def refusal(server: str, **security) -> str:
     kafka = KafkaSettings(bootstrap_servers=server, security=SecuritySettings(**security), start_timeout_s=3)
     started = time.monotonic()
     with pytest.raises(SetupError) as caught:
-        await topics_admin.partitions(kafka)
+        await fetch_partition_counts(kafka)
     assert time.monotonic() - started < 10
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -64,7 +64,7 @@ async def test_who_may_log_in_is_let_in(guarded_kafka):
         BEARER | {"token": f"{__name__}:async_token"},
     ):
         kafka = KafkaSettings(bootstrap_servers=guarded_kafka.sasl, security=SecuritySettings(**security))
-        assert isinstance(await topics_admin.partitions(kafka), dict)
+        assert isinstance(await fetch_partition_counts(kafka), dict)
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
@@ -143,7 +143,7 @@ async def test_a_topic_that_a_user_may_not_see_is_told_from_one_that_is_not_ther
     hidden, absent = unique("hidden"), unique("absent")
     kafka = KafkaSettings(bootstrap_servers=guarded_kafka.bootstrap)
     with guarded_kafka.denied(hidden, "describe"), pytest.raises(SetupError) as caught:
-        await topics_admin.require(kafka, [hidden, absent], "make it")
+        await require_topics(kafka, [hidden, absent], "make it")
     assert str(caught.value) == (
         f"topic {absent} is not on {guarded_kafka.bootstrap}: make it; topic {hidden} is not visible to this client: "
         "allow DESCRIBE (READ and WRITE include it); the broker does not say whether such a topic is there"

@@ -6,15 +6,15 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.kafka import topics as topics_admin
 from murmura.runtime.kafka.embedded_broker import FETCH_MAX_WAIT_MS, EmbeddedBroker
+from murmura.runtime.kafka.topics import fetch_partition_counts
 from murmura.runtime.settings.settings import KafkaSettings
 
 
 async def test_topics_have_the_partitions_asked_for():
     with EmbeddedBroker({"tickets": 3, "results": 1}) as broker:
         kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
-        assert await topics_admin.partitions(kafka) == {"tickets": 3, "results": 1}
+        assert await fetch_partition_counts(kafka) == {"tickets": 3, "results": 1}
 
 
 async def test_a_record_goes_through_a_group_and_its_offset_is_kept():
@@ -44,9 +44,9 @@ async def test_a_broker_that_went_down_comes_back_with_its_records():
         kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
         broker.go_down()
         with pytest.raises(SetupError):
-            await topics_admin.partitions(kafka, timeout_s=1)
+            await fetch_partition_counts(kafka, timeout_s=1)
         broker.come_up()
-        assert "tickets" in await topics_admin.partitions(kafka)
+        assert "tickets" in await fetch_partition_counts(kafka)
 
 
 def test_without_confluent_kafka_the_extra_is_named(monkeypatch):

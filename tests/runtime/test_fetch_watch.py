@@ -64,7 +64,7 @@ def test_without_a_successful_fetch_a_process_is_not_ready_and_is_left_alive():
 
 def test_time_with_the_broker_away_does_not_count_for_a_restart():
     state = HealthState(overdue_s=10, model_loaded=True, group_joined=True)
-    state.working(True, 0.0)
+    state.set_work(True, 0.0)
     late = LIVE_PATIENCE * 10 + 1.0
     assert state.live(late)
     state.last_away = late

@@ -41,21 +41,21 @@ def test_what_is_missing_is_the_reason(change, reason):
 
 def test_work_without_progress_is_unready_and_much_later_dead():
     state = well()
-    state.working(True, now=100)
-    state.working(True, now=105)
+    state.set_work(True, now=100)
+    state.set_work(True, now=105)
     assert state.ready(110) == []
     assert state.ready(111) == ["no record finished for 11 s while some wait"]
     assert state.live(111) == []
     assert state.live(101 + LIVE_PATIENCE * 10) != []
-    state.progressed(200)
+    state.note_progress(200)
     assert state.ready(201) == []
 
 
 def test_an_idle_hour_is_no_delay_for_the_first_record_after_it():
     state = well()
-    state.progressed(0)
-    state.working(False, now=10)
-    state.working(True, now=3600)
+    state.note_progress(0)
+    state.set_work(False, now=10)
+    state.set_work(True, now=3600)
     assert state.ready(3605) == []
 
 

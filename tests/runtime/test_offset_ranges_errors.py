@@ -177,7 +177,7 @@ async def test_a_broker_that_is_gone_when_it_is_asked_for_ends_is_one_line(monke
         return {"t": 1}
 
     monkeypatch.setattr(offset_ranges, "AIOKafkaConsumer", lambda **options: Silent(lambda offset: None))
-    monkeypatch.setattr(offset_ranges.topics_admin, "require", there)
+    monkeypatch.setattr(offset_ranges, "require_topics", there)
     with pytest.raises(MurmuraError, match=r"Failed to get offsets|no Kafka broker at"):
         await offset_ranges.freeze(KAFKA, [["t"]])
     with pytest.raises(MurmuraError, match=r"Failed to get offsets|no Kafka broker at"):

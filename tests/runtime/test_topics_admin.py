@@ -11,8 +11,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.kafka import topics as topics_admin
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.runtime.kafka.topics import create_topics, fetch_partition_counts, require_topics
 from murmura.runtime.settings.settings import KafkaSettings
 from murmura.schemas.topics import named
 
@@ -26,15 +26,15 @@ def broker():
 async def test_missing_topics_are_named_and_none_is_made_by_asking(broker):
     kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
     with pytest.raises(SetupError, match=f"topics y, z are not on {broker.bootstrap}: `murmura topics --create`"):
-        await topics_admin.require(kafka, ["z", "b", "y"])
-    assert await topics_admin.require(kafka, ["a", "b"]) == {"a": 3, "b": 1}
-    assert await topics_admin.partitions(kafka) == {"a": 3, "b": 1}
+        await require_topics(kafka, ["z", "b", "y"])
+    assert await require_topics(kafka, ["a", "b"]) == {"a": 3, "b": 1}
+    assert await fetch_partition_counts(kafka) == {"a": 3, "b": 1}
 
 
 @pytest.mark.parametrize("server", ["127.0.0.1:1", "nowhere.invalid:9092"])
 async def test_an_unreachable_broker_is_one_line_and_no_log(server, caplog):
     with caplog.at_level(logging.DEBUG, logger="aiokafka"), pytest.raises(SetupError) as caught:
-        await topics_admin.partitions(KafkaSettings(bootstrap_servers=server))
+        await fetch_partition_counts(KafkaSettings(bootstrap_servers=server))
     message = str(caught.value)
     assert message.startswith(f"no Kafka broker at {server}: ")
     assert "--bootstrap HOST:PORT" in message
@@ -47,13 +47,13 @@ async def test_a_server_that_never_answers_is_given_up_in_time():
         kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
         with pytest.raises(SetupError, match="no answer in time"):
-            await topics_admin.partitions(kafka, timeout_s=0.5)
+            await fetch_partition_counts(kafka, timeout_s=0.5)
     assert time.monotonic() - started < 6.5
 
 
 async def test_an_address_without_a_port_is_refused():
     with pytest.raises(SetupError, match="expected HOST:PORT, found 'localhost'"):
-        await topics_admin.partitions(KafkaSettings(bootstrap_servers="localhost"))
+        await fetch_partition_counts(KafkaSettings(bootstrap_servers="localhost"))
 
 
 @pytest.mark.kafka
@@ -61,9 +61,9 @@ async def test_topics_are_made_as_the_table_says_and_left_alone_afterwards(kafka
     settings = KafkaSettings(bootstrap_servers=kafka)
     prefix = f"t{uuid.uuid4().hex[:8]}"
     table = dict(named(prefix))
-    assert await topics_admin.create(settings, table, many=5) == sorted(table)
-    assert await topics_admin.create(settings, table, many=9) == []
-    there = await topics_admin.partitions(settings)
+    assert await create_topics(settings, table, many=5) == sorted(table)
+    assert await create_topics(settings, table, many=9) == []
+    there = await fetch_partition_counts(settings)
     assert {name: there[name] for name in table} == {name: topic.partitions(5) for name, topic in table.items()}
     dead_letters = f"{prefix}.deadletters"
     assert (await config_of(kafka, dead_letters)).items() >= table[dead_letters].config().items()
@@ -83,4 +83,4 @@ async def config_of(bootstrap: str, topic: str) -> dict[str, str]:
 async def test_a_topic_that_the_broker_refuses_is_one_line(kafka):
     topic = next(topic for _, topic in named())
     with pytest.raises(SetupError, match=r"topic \.\.: the broker will not make it: "):
-        await asyncio.wait_for(topics_admin.create(KafkaSettings(bootstrap_servers=kafka), {"..": topic}), timeout=20)
+        await asyncio.wait_for(create_topics(KafkaSettings(bootstrap_servers=kafka), {"..": topic}), timeout=20)

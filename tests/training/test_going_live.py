@@ -40,7 +40,7 @@ def states(monkeypatch) -> dict[str, ReleaseState]:
     for module in (going_live, starting_point):
         monkeypatch.setattr(module, "read_states", read)
     monkeypatch.setattr(going_live, "publish_state", publish)
-    monkeypatch.setattr(job_checks.topics_admin, "require", nothing_missing)
+    monkeypatch.setattr(job_checks, "require_topics", nothing_missing)
     monkeypatch.setattr(retraining, "Announcer", Silent)
     return found
 
