@@ -18,7 +18,7 @@ REQUEST_ID: Final = "murmura_request_id"
 CAUSE: Final = "murmura_cause"
 HOPS: Final = "murmura_hops"
 DEADLINE: Final = "murmura_deadline"
-"""RFC 3339: past it the request is answered `expired`, without a prediction."""
+"""RFC 3339 with a zone: past it the request is answered `expired`, without a prediction."""
 
 # Of a record in the topic of retries: who is to answer it, when, after how many attempts, and where the original lay.
 APP: Final = "murmura_app"
@@ -36,9 +36,12 @@ RETRY_HEADERS: Final = frozenset(
     {APP, ONLY_AGENT, NOT_BEFORE, ATTEMPTS, ORIGINAL_TOPIC, ORIGINAL_PARTITION, ORIGINAL_OFFSET, ORIGINAL_TIMESTAMP}
 )
 
-# The headers that a request may carry and that are read as text; any other header is left alone, whatever it holds.
+# The headers that are read as text; any other header is left alone, whatever it holds.
 # Of `content-type` only its first bytes are looked at.
 READ_HEADERS: Final = frozenset({CE_ID, CE_SOURCE, TRACEPARENT, REQUEST_ID, HOPS})
+"""Of any record."""
+REQUEST_HEADERS: Final = READ_HEADERS | {DEADLINE}
+"""Of a request."""
 
 
 def result_type(agent: str) -> str:

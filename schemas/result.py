@@ -100,6 +100,7 @@ class Result(_Frozen):
     prediction_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     agent: str
     status: Literal["ok", "expired", "partial"] = "ok"
+    """`expired`: the request was too old when its turn came. Nothing was predicted; `outputs` is empty."""
     model: ModelRef
     source: Source
     outputs: dict[str, Output]

@@ -52,6 +52,7 @@ class _Result(msgspec.Struct):
     agent: str
     source: _Source
     outputs: msgspec.Raw
+    status: str = "ok"
 
 
 _read_result = msgspec.json.Decoder(_Result).decode
@@ -144,7 +145,8 @@ class Join:
                 prediction = bytes.fromhex(result.prediction_id)
             except (msgspec.MsgspecError, ValueError, RecursionError):  # not a result: whoever judged it finds none
                 continue
-            if prediction in self._judged:
+            # An expired one predicted nothing, and another result of its prediction may have.
+            if prediction in self._judged and result.status != "expired":
                 rows.append(self._result_row(place(number, record.offset), prediction, result))
         self._db.executemany("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)", rows)
 

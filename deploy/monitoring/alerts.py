@@ -70,6 +70,10 @@ ALERTS = (
     Alert("MurmuraSlow", "warning",
           f"{NOW.quantile(0.95, 'murmura_end_to_end_seconds', 'job', 'agent')} > 5", "15m",
           "One in twenty answers of {{ $labels.agent }} takes longer than {{ $value | humanizeDuration }}."),
+    Alert("MurmuraRequestsExpire", "warning",
+          f"{QUARTER.rate('murmura_expired_answers_total', 'job', 'agent')}"
+          f" / {QUARTER.rate('murmura_records_total', 'job', 'agent')} > 0.05", "15m",
+          "{{ $value | humanizePercentage }} of the requests to {{ $labels.agent }} are too old to be answered."),
     Alert("MurmuraNoHeadroom", "warning",
           f"{NOW.gauge('murmura_device_busy_ratio', 'job', how='avg')} > 0.95", "30m",
           "The model has been busy for {{ $value | humanizePercentage }} of the time."),

@@ -77,6 +77,8 @@ SERVING = {
                "{{partition}}": NOW.gauge("murmura_retries_behind_records", "partition")}),
         Panel("Retries overdue", "Due and not tried.",
               {"{{instance}}": NOW.gauge("murmura_retries_overdue_seconds", "instance", how="max")}, "s"),
+        Panel("Expired answers in an hour", "Too old when their turn came: nothing was computed for them.",
+              {"{{agent}} {{limit}}": HOUR.growth("murmura_expired_answers_total", "agent", "limit")}),
         Panel("Texts in a batch", "The mean.", {"texts": NOW.mean("murmura_batch_rows")}),
         Panel("Cut texts in an hour", "Answered on their beginning; windows read more.",
               {"{{topic}}": HOUR.growth("murmura_truncated_total", "topic")}),

@@ -49,6 +49,8 @@ class Agent:
     thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
     windows: Windows | None = None
     """How texts are read that are longer than the model's limit; None: their beginning is answered, and `truncated` says so."""
+    max_age_s: float | None = None
+    """A request whose record is older is answered `expired`, and `decide` is not called; None: none is too old."""
     retry_on: tuple[type[Exception], ...] = ()
     """Errors of `decide` after which a record is tried again, as after `Retry`; any other makes it a dead letter."""
     ordering: Literal["none"] = "none"
@@ -62,6 +64,8 @@ class Agent:
             raise SetupError(f"agent {self.name}: it reads no topic; give it at least one in `topics`")
         if self.output in self.topics:
             raise SetupError(f"agent {self.name}: output topic {self.output} is one of its input topics")
+        if self.max_age_s is not None and not self.max_age_s > 0:
+            raise SetupError(f"agent {self.name}: max_age_s is {self.max_age_s}, expected seconds above 0")
         if inspect.iscoroutinefunction(self.decide):
             raise SetupError(
                 f"agent {self.name}: its decision is an async function, expected a plain one: "
@@ -87,6 +91,7 @@ def agent(
     name: str | None = None,
     thresholds: Mapping[str, float] | None = None,
     retry_on: Iterable[type[Exception]] = (),
+    max_age_s: float | None = None,
 ) -> Callable[[Decide], Agent]:
     """Make an agent of a function `(request, prediction) -> decision`.
 
@@ -102,6 +107,7 @@ def agent(
             output=output,
             decide=decide,
             retry_on=tuple(retry_on),
+            max_age_s=max_age_s,
             thresholds={task: Thresholds(accept=score, label=score) for task, score in (thresholds or {}).items()},
         )
 

@@ -1,6 +1,6 @@
 """The bytes of a result, with everything that does not change from record to record encoded once."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,22 +15,30 @@ Headers = list[tuple[str, bytes]]
 
 
 class ResultEnvelope:
-    """Results of one agent, input topic and model. The bytes are those of encoding `schemas.result.Result`'s fields.
+    """Results of one agent, input topic, model and status. The bytes are those of encoding `schemas.result.Result`'s fields.
 
     A result is built for every record: filling in six values takes half the time of encoding a dict of dicts.
     """
 
     __slots__ = ("_agent", "_before_partition", "_headers", "_ids", "_topic")
 
-    def __init__(self, agent: str, topic: str, model: tuple[str, int], headers: tuple[tuple[str, bytes], ...]) -> None:
+    def __init__(
+        self,
+        agent: str,
+        topic: str,
+        model: tuple[str, int],
+        headers: tuple[tuple[str, bytes], ...],
+        status: Literal["ok", "expired"] = "ok",
+    ) -> None:
         self._agent, self._topic = agent, topic
         self._headers = headers
         self._ids = PredictionIds(agent, topic)
         name, version = model
         self._before_partition = (
-            b'","agent":%b,"status":"ok","model":{"name":%b,"version":%d},"source":{"topic":%b,"partition":'
+            b'","agent":%b,"status":"%b","model":{"name":%b,"version":%d},"source":{"topic":%b,"partition":'
             % (
                 _encode(agent),
+                status.encode(),
                 _encode(name),
                 version,
                 _encode(topic),

@@ -38,8 +38,8 @@ class BoundAgent:
     """Answered when a request names them."""
     headers: tuple[tuple[str, bytes], ...]
     """Of every result, the same each time."""
-    envelopes: dict[tuple[str, str, int], ResultEnvelope] = field(default_factory=dict, compare=False, repr=False)
-    """By input topic and model (name, version): filled as results are built."""
+    envelopes: dict[tuple[str | int, ...], ResultEnvelope] = field(default_factory=dict, compare=False, repr=False)
+    """By input topic and model (name, version), those of another status than `ok` by that too: filled as results are built."""
 
     def asked(self, tasks: tuple[str, ...] | None) -> tuple[str, ...]:
         """Return what a request that names `tasks` is answered on."""
@@ -62,6 +62,8 @@ class Route:
     thresholds: Mapping[str, Thresholds] | None
     windows: Windows | None = None
     """How texts are read that are longer than the model's limit; None: their beginning."""
+    max_age_s: float | None = None
+    """The shortest of its agents: no younger record is too old for one of them. None: no age is."""
 
 
 @overload
@@ -83,6 +85,7 @@ def configured(agent: Agent | Handler, settings: AgentSettings | None) -> Agent 
         output=settings.output or agent.output,
         thresholds={**agent.thresholds, **settings.thresholds},
         windows=_windows(agent, settings),
+        max_age_s=agent.max_age_s if settings.max_age_s is None else settings.max_age_s,
     )
 
 
@@ -103,7 +106,7 @@ def configured_by(settings: Settings, agents: Iterable[Agent | Handler]) -> list
     """Return the agents as the settings want them, each handler told what it may know of them. SetupError."""
     given = [*agents]
     _refuse_overrides_of_nobody(settings, {agent.name for agent in given})
-    _refuse_deadlines_of_agents(settings, given)
+    _refuse_limits_of_the_other_kind(settings, given)
     everyone = [configured(agent, settings.agents.get(agent.name)) for agent in given]
     for agent in everyone:
         options = read_options(agent.name, agent.options_model if isinstance(agent, Handler) else None, settings)
@@ -133,14 +136,19 @@ def _refuse_inputs_of_nobody(settings: Settings, everyone: Iterable[Agent | Hand
             raise SetupError(f"{place}: no agent reads topic {topic} here; read are {', '.join(topics)}")
 
 
-def _refuse_deadlines_of_agents(settings: Settings, agents: Iterable[Agent | Handler]) -> None:
+def _refuse_limits_of_the_other_kind(settings: Settings, agents: Iterable[Agent | Handler]) -> None:
+    """Refuse a limit that an agent cannot keep: a handler alone has a deadline, an agent alone a largest age."""
     for agent in agents:
         overrides = settings.agents.get(agent.name)
-        if overrides is not None and overrides.timeout_s is not None and isinstance(agent, Agent):
-            raise SetupError(
-                f"{settings.place(f'agents.{agent.name}.timeout_s')}: {agent.name} decides at once; "
-                "only a handler has a deadline"
-            )
+        if overrides is None:
+            continue
+        place = f"agents.{agent.name}"
+        if overrides.timeout_s is not None and isinstance(agent, Agent):
+            what = f"{agent.name} decides at once; only a handler has a deadline"
+            raise SetupError(f"{settings.place(f'{place}.timeout_s')}: {what}")
+        if overrides.max_age_s is not None and isinstance(agent, Handler):
+            what = f"{agent.name} is a handler: it gets every record and answers old ones itself"
+            raise SetupError(f"{settings.place(f'{place}.max_age_s')}: {what}")
 
 
 def _refuse_equal_names(everyone: Iterable[Agent | Handler]) -> None:
@@ -274,7 +282,8 @@ def _route(topic: str, bound: Sequence[BoundAgent], manifest: ModelManifest) -> 
                 )
     merged = {task: _merge(manifest.task(task).thresholds, new) for task, (_, new) in overrides.items()}
     asked = tuple((b, b.tasks) for b in bound)
-    return Route(topic, tuple(bound), asked, tasks, merged or None, _shared_windows(topic, bound))
+    max_age_s = min((b.agent.max_age_s for b in bound if b.agent.max_age_s is not None), default=None)
+    return Route(topic, tuple(bound), asked, tasks, merged or None, _shared_windows(topic, bound), max_age_s)
 
 
 def _shared_windows(topic: str, bound: Sequence[BoundAgent]) -> Windows | None:

@@ -13,7 +13,7 @@ from faststream.specification.asyncapi.v3_0_0 import schema as spec
 from faststream.specification.asyncapi.v3_0_0.schema.bindings import ChannelBinding, OperationBinding, kafka
 from faststream.specification.asyncapi.v3_0_0.schema.operations import Action
 
-from ...schemas.envelope import APP, ATTEMPTS, CONTENT_TYPE, NOT_BEFORE, READ_HEADERS, RETRY_HEADERS
+from ...schemas.envelope import APP, ATTEMPTS, CONTENT_TYPE, NOT_BEFORE, REQUEST_HEADERS, RETRY_HEADERS
 from ...schemas.topics import Topic, named
 from ..agent.agent import Agent
 from ..agent.handler import Handler
@@ -152,7 +152,7 @@ def _message(key: str) -> spec.Message:
     elif key == _key(_RETRY):
         headers = {"headers": _text_headers(RETRY_HEADERS, required=(APP, NOT_BEFORE, ATTEMPTS))}
     elif key == "request":
-        headers = {"headers": _text_headers(READ_HEADERS)}
+        headers = {"headers": _text_headers(REQUEST_HEADERS)}
     original = "Key and value are the original's, byte for byte." if key in {"retry", _key(_DEAD_LETTER)} else None
     content_type = None if original else CONTENT_TYPE
     return spec.Message(name=key, title=key, description=original, contentType=content_type, payload=payload, **headers)

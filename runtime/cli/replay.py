@@ -231,6 +231,8 @@ def _report(done: "Replayed", comparison: "Comparison") -> list[str]:
     if done.handed_on or done.unreadable:
         lines.append(f"{done.handed_on:,} records would be handed on, {done.unreadable:,} could not be read")
     lines.append(f"{comparison.joined:,} results were published before, {comparison.only_replayed:,} were not")
+    if comparison.expired:
+        lines.append(f"{comparison.expired:,} of them were published as expired: nothing was predicted then")
     for task, compared in comparison.compared.items():
         agreed = comparison.agreed[task]
         lines.append(f"  {task}: {agreed:,} of {compared:,} agree ({100 * agreed / compared:.1f} %)")

@@ -4,38 +4,34 @@ Works on chunks and batches: nothing is awaited for a single record.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 
 from aiokafka.structs import TopicPartition
 
-from ...schemas.deadletter import DeadLetterReason as Reason
 from ..agent.handler import Handler
 from ..agent.routes import Route
 from ..batching.engine_port import EngineLike
 from ..batching.policy import Entry
-from ..errors import Closed, DeviceFailed, RecordError, place_of
 from ..field_paths import FieldPaths
 from ..kafka.offset_tracker import Tracker
-from ..observe.logs import get_logger
 from ..observe.metrics import Metrics
 from ..observe.tracing import Tracing
 from ..output.bounds import Bounds, UnderWay
 from ..output.dead_letter_gate import DeadLetterGate
-from ..output.delivery import Delivery, Rejected, coordinates
 from ..output.outbox import Outbox, PublisherLike
-from ..output.outcome import Outcome
 from ..output.reviews import Reviews
 from ..output.suspending import Suspending
 from ..wire.dead_letter import MakeLetter, dead_letter
 from .admission import Admission
 from .deciding import Deciding
+from .expiring import Expiring
+from .feeding import Feeding
 from .handler_runner import HandlerRunner
 from .intake import Batches, Full, Intake, Queue
 from .readmission import Readmission
 from .retrying import Retrying
-
-log = get_logger(__name__)
 
 
 class Dispatcher:
@@ -72,10 +68,12 @@ class Dispatcher:
         handlers: Iterable[Handler] = (),
         reviews: Reviews | None = None,
         tracing: Tracing | None = None,
+        clock: Callable[[], float] | None = time.time,
     ) -> None:
         """`aligned` returns the pairs (topic of requests, topic of results) where results keep the partition number now.
 
-        `queue_budgets`: token budgets of waiting texts from which on a partition is full.
+        `queue_budgets`: token budgets of waiting texts from which on a partition is full. `clock`: seconds since 1970, by
+        which requests are too old; None: none ever is.
         """
         bounds, self._tracing = bounds or Bounds(), tracing
         self._engine, self._metrics = engine, metrics
@@ -98,6 +96,18 @@ class Dispatcher:
             self.outbox, metrics, aligned=aligned, reviews=reviews, suspending=self.suspending, retrying=self.retrying
         )
         self._under_way = UnderWay(bounds.under_way_bytes)
+        self._feeding = Feeding(
+            engine,
+            self.outbox,
+            self.suspending,
+            Expiring(self.suspending, model=self._serving_model, aligned=aligned, clock=clock),
+            self._under_way,
+            routes=routes,
+            sink=self,
+            tracing=tracing,
+            on_enter=self._enter,
+            on_done=self._done,
+        )
         self._runners = [
             HandlerRunner(
                 handler,
@@ -115,6 +125,7 @@ class Dispatcher:
         ]
         self._runner_of = {topic: runner for runner in self._runners for topic in runner.handler.topics}
         metrics.expect_dead_letters(self.suspending.agents)
+        metrics.expect_expired(bound.agent.name for route in routes.values() for bound in route.agents)
         metrics.watch(suspended=self.suspending.readings)
         self._queue: Queue = Admission(
             quantum=max(1, engine.token_budget // 4),
@@ -144,12 +155,15 @@ class Dispatcher:
         )
         self.suspending.releases = self.retrying.line = self._readmission
         self.suspending.overflow = self.retrying.overflow if self.retrying.topic else None
-        self._admitting = set[asyncio.Task[None]]()
         self.on_reopened: Callable[[list[TopicPartition]], None] = lambda partitions: None
         """Called with partitions that were full and have room again."""
         self._under_way.on_free = self._freed
         self.outbox.gate.on_open = self._freed
         engine.on_room(self._wake.set)
+
+    def _serving_model(self) -> tuple[str, int]:
+        manifest = self._engine.model.manifest
+        return manifest.name, manifest.version
 
     @property
     def has_work(self) -> bool:
@@ -190,77 +204,7 @@ class Dispatcher:
                 self._enter(len(items))
                 self._under_way.begin(waiting - self._queue.bytes)
                 self._reopen()
-                await self._pass_on(items)
-
-    async def _pass_on(self, items: list[Delivery | Rejected]) -> None:
-        """Send the dead letters of those that nobody answers, and give the others to the engine."""
-        deliveries = [item for item in items if isinstance(item, Delivery)]
-        if len(deliveries) < len(items):
-            self._reject([item for item in items if isinstance(item, Rejected)])
-        if deliveries and self.suspending.suspended:
-            deliveries, held = self.suspending.hold_whole(deliveries)
-            self._under_way.end(sum(delivery.bytes for delivery in held))
-            self._done(len(held))
-        if deliveries:
-            await self._admit(deliveries)
-
-    async def _admit(self, deliveries: list[Delivery]) -> None:
-        model, routes = self._engine.model, self._routes
-        deliveries = [
-            each for each in deliveries if each.route is routes[each.record.topic] or self._reroute(each, routes)
-        ]
-        try:
-            texts = [delivery.request.text for delivery in deliveries]
-            windows = [delivery.route.windows for delivery in deliveries]
-            encoded = await self._engine.encode(texts, model, windows if any(windows) else None)
-        except (Closed, DeviceFailed, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-            # No text is at fault: the process ends, and a drain does not wait for these.
-            self._under_way.end(sum(delivery.bytes for delivery in deliveries))
-            self._done(len(deliveries))
-            raise
-        except BaseException as error:  # noqa: BLE001 - a panic of the tokenizer is no Exception
-            if len(deliveries) > 1:
-                for delivery in deliveries:
-                    await self._admit([delivery])
-                return
-            log.error("a text could not be tokenised", why=place_of(error), **coordinates(deliveries[0].record))
-            self._reject_delivery(deliveries[0], RecordError(Reason.INVALID, "the text cannot be tokenised"))
-            return
-        self._engine.submit(
-            [
-                Entry(delivery.request.text, delivery.tasks(), ids, self, delivery, delivery.route.thresholds, model)
-                for delivery, ids in zip(deliveries, encoded, strict=True)
-            ]
-        )
-
-    def _reroute(self, delivery: Delivery, routes: Mapping[str, Route]) -> bool:
-        """The model was exchanged while the record waited: settle its tasks anew; False when it is a dead letter now."""
-        try:
-            delivery.settle(routes[delivery.record.topic])
-        except RecordError as error:
-            self._reject_delivery(delivery, error)
-            return False
-        return True
-
-    def _reject(self, items: Iterable[Rejected]) -> None:
-        outcome, held = Outcome(), 0
-        for item in items:
-            error = item.error
-            self.outbox.reject(outcome, item, error)
-            held += item.bytes
-            if self._tracing is not None:
-                outcome.trace(self._tracing.begin_refused(item.record, item.request), error)
-        self._send(outcome, held)
-
-    def _reject_delivery(self, delivery: Delivery, error: RecordError) -> None:
-        outcome = Outcome()
-        self.outbox.reject(outcome, delivery, error)
-        outcome.trace(delivery.span, error)
-        self._send(outcome, delivery.bytes)
-
-    def _send(self, outcome: Outcome, held: int) -> None:
-        """Send an outcome; `held` bytes of its records are free when it has left."""
-        self.outbox.send(outcome).add_done_callback(lambda task: self._under_way.end(held))
+                await self._feeding.pass_on(items)
 
     def _go_on(self) -> None:
         self._reopen()
@@ -273,7 +217,7 @@ class Dispatcher:
 
     def reroute(self, routes: Mapping[str, Route]) -> None:
         """Answer with the tasks and thresholds of another model. Exchange it in the engine in the same breath."""
-        self._routes = self._readmission.routes = routes
+        self._routes = self._readmission.routes = self._feeding.routes = routes
 
     def deliver(self, entries: list[Entry]) -> None:
         """Turn a batch of answers into results and send them.
@@ -289,20 +233,13 @@ class Dispatcher:
         if closed:
             self._done(closed)  # not answered and not finished: they will be delivered again
         if outcome.works:
-            self._send(outcome, held)
+            self._feeding.send(outcome, held)
         else:
             self._under_way.end(held)
 
     def take_back(self, entries: list[Entry]) -> None:
-        """Admit records anew: the model that encoded them does not answer, and another has taken its place."""
-        task = asyncio.get_running_loop().create_task(self._admit([entry.context for entry in entries]))
-        self._admitting.add(task)
-        task.add_done_callback(self._admitted)
-
-    def _admitted(self, task: "asyncio.Task[None]") -> None:
-        self._admitting.discard(task)
-        if not task.cancelled() and isinstance(error := task.exception(), Exception):
-            self.outbox.fail(error)
+        """Pass records on anew: the model that encoded them does not answer, and another has taken its place."""
+        self._feeding.take_back(entries)
 
     def _enter(self, records: int) -> None:
         self._busy += records

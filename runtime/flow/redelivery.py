@@ -49,7 +49,6 @@ def redelivery(
     max_value_bytes: int,
     max_hops: int | None,
     fields: FieldPaths | None = None,
-    deadline: float | None = None,
 ) -> Delivery:
     """Return the next attempt at the original of a record of the topic of retries; `settle` it before it is queued.
 
@@ -57,6 +56,6 @@ def redelivery(
     `fields`: where values of the original's topic hold the fields of a request. Raises RecordError as reading the original does.
     """
     original = original_of(record, retry.original)
-    attempt = Attempt(retry.attempts + 1, retry.only_agent, deadline)
+    attempt = Attempt(retry.attempts + 1, retry.only_agent)
     request = read_request(original, max_value_bytes, max_hops, fields)
     return Delivery(original, FinishesRetry(progress, record.offset), request, attempt)

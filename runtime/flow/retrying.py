@@ -19,6 +19,7 @@ from ..kafka.offset_tracker import Progress
 from ..observe.logs import get_logger
 from ..output.bounds import MIB
 from ..output.delivery import Attempt, Delivery
+from ..output.expiry import age_s, expiry_for
 from ..output.held_parts import split_off
 from ..output.outcome import Given, Outcome, Outgoing, Work
 from ..settings.retries import AgentRetrySettings
@@ -34,6 +35,8 @@ log = get_logger(__name__)
 
 _TICK_S: Final = 0.05
 _MOST_AT_ONCE: Final = 256
+_JUST_PAST_S: Final = 0.002
+"""Headers hold times in milliseconds, cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +150,8 @@ class Retrying:
         """Return the pause before the next attempt. RecordError `expired_retries` when there is none."""
         retries = self._agents.get(agent) or AgentRetries(RetryPolicy())
         asked_s = error.after_s if isinstance(error, Retry) else None
-        age_s = max(self._clock() - record.timestamp / 1000, 0.0)
-        pause_s = retries.policy.next_pause_s(made, age_s, self._uniform, asked_s)
+        age = age_s(record.timestamp, self._clock())
+        pause_s = retries.policy.next_pause_s(made, age, self._uniform, asked_s)
         if pause_s is None:
             why = error.why if isinstance(error, Retry) else type(error).__name__
             what = f"{agent} asked for another attempt after {made}, and there is none: {why or 'no reason given'}"
@@ -161,13 +164,14 @@ class Retrying:
         """
         made = delivery.attempt.number
         due = self._clock() + self.pause_s(agent, made, delivery.record, error)
+        due = min(due, expiry_for(delivery, agent) + _JUST_PAST_S)  # then it is answered `expired`, and not later
         full = self._bytes + delivery.bytes > self._max_bytes
         if self.topic is not None and (full or due - self._clock() > self._in_memory_s):
             outcome.add(self._message(delivery.record, agent, due, made))
             return False
         whole = len(delivery.asked) == 1
         part = delivery if whole else split_off(delivery, agent)
-        part.attempt = Attempt(made + 1, agent, delivery.attempt.deadline)
+        part.attempt = Attempt(made + 1, agent)
         part.span = None
         self._memory.push(Waits(TopicPartition(part.record.topic, part.record.partition), part, agent, due), due)
         self._bytes += part.bytes

@@ -42,6 +42,16 @@ _BUCKETS: Final[dict[str, tuple[float, ...]]] = {
     "murmura_batch_tokens": TOKENS,
 }
 
+_READ_BY_LABELS: Final = (
+    "murmura_consumer_lag_records",
+    "murmura_oldest_unfinished_seconds",
+    "murmura_seconds_since_fetch",
+    "murmura_suspended_agents",
+    "murmura_retries_behind_records",
+    "murmura_dead_letter_topic_records",
+    "murmura_dead_letter_topic_age_seconds",
+)
+
 
 Readings = Callable[[], Mapping[tuple[str, ...], float]]
 
@@ -74,6 +84,7 @@ class Metrics:
 
         self._records = counter("murmura_records_total")
         self._dead_letters = counter("murmura_dead_letters_total")
+        self._expired_answers = counter("murmura_expired_answers_total")
         self._commits = counter("murmura_commits_total", "ok", "failed")
         self._truncated = counter("murmura_truncated_total")
         self._send_retries = counter("murmura_send_retries_total")
@@ -104,22 +115,11 @@ class Metrics:
         self._conversations = gauge("murmura_conversations")
         gauge("murmura_device_busy_ratio").set_function(self.use.busy_ratio)
         gauge("murmura_host_seconds_per_record").set_function(self.use.host_seconds_per_record)
-        self._lag, self._oldest, self._since_fetch, self._suspended, self._retries_behind = by_labels = tuple(
-            _Readings(table[name])
-            for name in (
-                "murmura_consumer_lag_records",
-                "murmura_oldest_unfinished_seconds",
-                "murmura_seconds_since_fetch",
-                "murmura_suspended_agents",
-                "murmura_retries_behind_records",
-            )
-        )
+        by_labels = tuple(_Readings(table[name]) for name in _READ_BY_LABELS)
         for readings in by_labels:
             self.registry.register(readings)
-        self._letters = _Readings(table["murmura_dead_letter_topic_records"])
-        self._letters_age = _Readings(table["murmura_dead_letter_topic_age_seconds"])
-        self.registry.register(self._letters)
-        self.registry.register(self._letters_age)
+        self._lag, self._oldest, self._since_fetch, self._suspended, self._retries_behind, *letters = by_labels
+        self._letters, self._letters_age = letters
 
     def batch(self, rows: int, tokens: int, queue_seconds: float | ArrayLike, run_seconds: float) -> None:
         """Record a finished forward pass. `queue_seconds`: the wait of each row, or one number for all of them."""
@@ -139,6 +139,17 @@ class Metrics:
     def silent(self, agent: str, topic: str, records: int = 1) -> None:
         """Record that the agent decided to publish nothing for `records` records."""
         self._records.add((agent, topic, "silent"), records)
+
+    def answered_expired(self, agent: str, topic: str, limit: str, records: int) -> None:
+        """So many requests were too old for an agent: past its `max_age`, or past the sender's `deadline`."""
+        self._expired_answers.add((agent, limit), records)
+        self._records.add((agent, topic, "expired"), records)
+
+    def expect_expired(self, agents: Iterable[str]) -> None:
+        """Begin at 0 what may be counted of agents that predict."""
+        self._expired_answers.expect(
+            (agent, limit) for agent in sorted(set(agents)) for limit in ("max_age", "deadline")
+        )
 
     def truncated(self, topic: str) -> None:
         """Count a text that was truncated and answered."""

@@ -12,7 +12,9 @@ class Metric(NamedTuple):
 
 METRICS: Final = (
     Metric("murmura_records_total", "counter", ("agent", "topic", "outcome"),
-           "Records finished: answered, silent (the agent chose to say nothing), dead_letter"),
+           "Records finished: answered, silent (the agent chose to say nothing), expired, dead_letter"),
+    Metric("murmura_expired_answers_total", "counter", ("agent", "limit"),
+           "Requests that were too old to be answered: past the agent's max_age, or past the sender's deadline"),
     Metric("murmura_dead_letters_total", "counter", ("agent", "reason"), "Dead letters; no agent: not even decoded"),
     Metric("murmura_truncated_total", "counter", ("topic",), "Texts longer than what was read of them"),
     Metric("murmura_dead_letter_topic_records", "gauge", (),

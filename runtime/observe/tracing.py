@@ -59,6 +59,11 @@ class Span:
         self._span.set_attributes({"murmura.model": f"{model}/{version}", "murmura.batch.rows": rows})
         return self
 
+    def expired(self) -> "Span":
+        """Say that the request was too old, and no model was asked."""
+        self._span.set_attribute("murmura.status", "expired")
+        return self
+
     def failed(self, reason: str) -> None:
         """Mark the span as failed: the record became a dead letter."""
         from opentelemetry.trace import StatusCode  # noqa: PLC0415  (an extra)

@@ -19,8 +19,8 @@ class Attempt(NamedTuple):
     number: int = 1
     only_agent: str | None = None
     """The only agent that is asked; None: all that read the topic."""
-    deadline: float | None = None
-    """Unix time in seconds after which the record is no longer computed; None: no deadline."""
+    answered: frozenset[str] = frozenset()
+    """Agents that have answered the record and are not asked again."""
 
 
 FIRST_ATTEMPT: Final = Attempt()
@@ -62,16 +62,20 @@ class Delivery:
         a retry names does not read the topic.
         """
         self.route = route
-        tasks, only_agent = self.request.tasks, self.attempt.only_agent
-        if tasks is None and only_agent is None:
+        tasks, (_, only_agent, answered) = self.request.tasks, self.attempt
+        if tasks is None and only_agent is None and not answered:
             self.asked = route.asked
             return
         if tasks is not None:
             self._check_tasks(tasks, route)
-        asked = ((bound, bound.asked(tasks)) for bound in route.agents if only_agent in {None, bound.agent.name})
-        self.asked = tuple((bound, answered) for bound, answered in asked if answered)
+        left = (bound for bound in route.agents if bound.agent.name not in answered)
+        asked = ((bound, bound.asked(tasks)) for bound in left if only_agent in {None, bound.agent.name})
+        self.asked = tuple((bound, asked_for) for bound, asked_for in asked if asked_for)
         if not self.asked:
-            raise RecordError(Reason.AGENT_FAILED, f"agent {only_agent} answers none of it on {route.topic} here")
+            what = (
+                "no agent is left that answers it" if only_agent is None else f"agent {only_agent} answers none of it"
+            )
+            raise RecordError(Reason.AGENT_FAILED, f"{what} on {route.topic} here")
 
     @staticmethod
     def _check_tasks(tasks: tuple[str, ...], route: Route) -> None:

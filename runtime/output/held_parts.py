@@ -38,6 +38,29 @@ class Probe:
     """Failed parts with the error of the dead letter that each becomes if the agent resumes."""
     refused: bool = False
     """A topic of the agent still refuses records: no part counts as passed."""
+    expired: set[int] = field(default_factory=set)
+    """Identities of the parts under way that are answered `expired`: they count neither as passed nor as failed."""
+
+    def end(self, delivery: object) -> HeldPart | None:
+        """Record that a part is answered, and return it; None when it is not part of this probe."""
+        held = self.under_way.pop(id(delivery), None)
+        if held is not None and id(delivery) not in self.expired:
+            self.passed.append(held)
+        return held
+
+    def end_failed(self, delivery: object, error: RecordError, *, refused: bool) -> bool:
+        """Record that a part failed, or was `refused` by a topic; False when it is not part of this probe."""
+        held = self.under_way.pop(id(delivery), None)
+        if held is None:
+            return False
+        self.failed.append((held, error))
+        self.refused |= refused
+        return True
+
+    @property
+    def is_inconclusive(self) -> bool:
+        """All of its parts expired."""
+        return not self.passed and not self.failed
 
 
 def split_off(delivery: Delivery, agent: str) -> Delivery:
@@ -45,8 +68,8 @@ def split_off(delivery: Delivery, agent: str) -> Delivery:
     if not isinstance(delivery.progress, OpenParts):
         delivery.progress = OpenParts(delivery.progress, 1)
     delivery.progress.add()
-    number, _, deadline = delivery.attempt
-    part = Delivery(delivery.record, delivery.progress, delivery.request, Attempt(number, agent, deadline))
+    attempt = Attempt(delivery.attempts, agent)
+    part = Delivery(delivery.record, delivery.progress, delivery.request, attempt)
     part.route = delivery.route
     part.asked = tuple(asked for asked in delivery.asked if asked[0].agent.name == agent)
     return part

@@ -150,7 +150,7 @@ class Outbox:
             for span in outcome.spans:
                 span.end()
             self.last_progress = time.monotonic()
-            self._count(outcome)
+            outcome.count(self._metrics)
             return True
         finally:
             self.pending -= records
@@ -329,15 +329,6 @@ class Outbox:
         self._metrics.dead_letter(agent, record.topic, error.reason)
         make = self._make_letter
         return Outgoing(make(record, error, self._dead_letters, agent=agent, attempts=attempts), record, agent)
-
-    def _count(self, outcome: Outcome) -> None:
-        now_ms = time.time() * 1000
-        for (agent, topic), records in outcome.answered.items():
-            if records:
-                self._metrics.answered(agent, topic, [(now_ms - record.timestamp) / 1000 for record in records])
-        for (agent, topic), records in outcome.silent.items():
-            if records:
-                self._metrics.silent(agent, topic, len(records))
 
 
 def _is_asked(work: Work, agent: str) -> bool:

@@ -1,5 +1,6 @@
 """The outcome of some records: the messages about them, and the progress objects to finish."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
@@ -7,6 +8,7 @@ from aiokafka.structs import ConsumerRecord
 
 from ..errors import Closed, RecordError
 from ..kafka.offset_tracker import NotesFinished
+from ..observe.metrics import Metrics
 from ..observe.tracing import Span
 from ..wire.message import Message
 
@@ -52,7 +54,7 @@ class Outgoing(NamedTuple):
 class Outcome:
     """The messages and records of one batch or handler call. Fill it, then give it to the outbox."""
 
-    __slots__ = ("_replaced", "answered", "attempts_made", "may_send", "sending", "silent", "spans", "works")
+    __slots__ = ("_replaced", "answered", "attempts_made", "expired", "may_send", "sending", "silent", "spans", "works")
 
     def __init__(self) -> None:
         self.sending: list[Outgoing] = []
@@ -63,6 +65,8 @@ class Outcome:
         """By (agent, topic): the records that it answered."""
         self.silent: dict[tuple[str, str], list[ConsumerRecord]] = {}
         """By (agent, topic): the records for which it published no result."""
+        self.expired: dict[tuple[str, str, str], list[ConsumerRecord]] = {}
+        """By (agent, topic, limit): the records that were too old for it."""
         self.spans: list[Span] = []
         """Spans of the traced records; ended when all messages have been acknowledged."""
         self.may_send: Callable[[], Awaitable[bool]] | None = None
@@ -90,11 +94,24 @@ class Outcome:
         if part in self._replaced:
             return False
         self._replaced.add(part)
-        for counted in (self.answered, self.silent):
+        for counted in (self.answered, self.silent, self.expired):
             for key, records in counted.items():
                 if key[0] == agent:
-                    counted[key] = [other for other in records if other is not record]
+                    records[:] = [other for other in records if other is not record]
         return True
+
+    def count(self, metrics: Metrics) -> None:
+        """Count what came of the records, once everything has been acknowledged."""
+        now_ms = time.time() * 1000
+        for (agent, topic), records in self.answered.items():
+            if records:
+                metrics.answered(agent, topic, [(now_ms - record.timestamp) / 1000 for record in records])
+        for (agent, topic), records in self.silent.items():
+            if records:
+                metrics.silent(agent, topic, len(records))
+        for (agent, topic, limit), records in self.expired.items():
+            if records:
+                metrics.answered_expired(agent, topic, limit, len(records))
 
     def attempts(self, record: ConsumerRecord) -> int:
         """Return the number of attempts at a record; 1 where it is not known."""

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ...schemas.deadletter import DeadLetterReason as Reason
-from ...schemas.envelope import CAUSE, HOPS, REQUEST_ID, TRACEPARENT
+from ...schemas.envelope import CAUSE, DEADLINE, HOPS, REQUEST_ID, TRACEPARENT
 from ..agent.agent import Decision
 from ..agent.prediction import Output, Prediction
 from ..agent.result_envelope import ResultEnvelope
@@ -69,10 +69,35 @@ def _build(
     if outputs is None or agent.output is None:
         return Answer(messages, False)
     result = _result(bound, request, prediction, outputs, time)
+    messages.append(_result_message(agent.output, result, request, same_partition))
+    return Answer(messages, True)
+
+
+def expired(
+    bound: BoundAgent, request: Incoming, model: tuple[str, int], time: str, *, same_partition: bool = False
+) -> Message | None:
+    """Build the result of a request that is too old, which no agent was asked about; None without an output topic.
+
+    It differs from another result of the request in `status`, `outputs` and `time`. `model`: name and version of the one that
+    serves.
+    """
+    if bound.agent.output is None:
+        return None
+    key = (request.topic, *model, "expired")
+    envelope = bound.envelopes.get(key)
+    if envelope is None:
+        envelope = ResultEnvelope(bound.agent.name, request.topic, model, bound.headers, "expired")
+        bound.envelopes[key] = envelope
+    result = envelope.fill(request, Prediction({}, False, model), {}, time)
+    return _result_message(bound.agent.output, result, request, same_partition)
+
+
+def _result_message(
+    topic: str, result: tuple[bytes, list[tuple[str, bytes]]], request: Incoming, same_partition: bool
+) -> Message:
     partition = request.partition if same_partition else None
     key = request.key if request.key is not None else request.request_id.encode()
-    messages.append(Message(agent.output, result[0], key, result[1], partition))
-    return Answer(messages, True)
+    return Message(topic, result[0], key, result[1], partition)
 
 
 def _split(decision: Decision) -> tuple[Mapping[str, Output] | None, list[Publish]]:
@@ -112,11 +137,15 @@ def _routed(rules: tuple[Rule, ...], outputs: Mapping[str, Output], request: Inc
 
 
 def _hand_on(publish: Publish, request: Incoming) -> Message:
-    return hand_on(publish, request.request_id, request.hops, request.traceparent)
+    deadline = None if request.deadline is None else dict(request.headers).get(DEADLINE)
+    return hand_on(publish, request.request_id, request.hops, request.traceparent, deadline)
 
 
-def hand_on(publish: Publish, request_id: str, hops: int, traceparent: bytes | None) -> Message:
-    """Build the record for another topic: it keeps the request's id, names its cause and increments the hop count.
+def hand_on(
+    publish: Publish, request_id: str, hops: int, traceparent: bytes | None, deadline: bytes | None = None
+) -> Message:
+    """Build the record for another topic: it keeps the request's id and deadline, names its cause and increments the hop
+    count.
 
     Raises RecordError `agent_failed` for a record that cannot be sent.
     """
@@ -127,6 +156,8 @@ def hand_on(publish: Publish, request_id: str, hops: int, traceparent: bytes | N
     headers = {REQUEST_ID: subject, CAUSE: subject, HOPS: b"%d" % (hops + 1)}
     if traceparent is not None:
         headers[TRACEPARENT] = traceparent
+    if deadline is not None:
+        headers[DEADLINE] = deadline
     headers.update((name, raw) for name, raw in publish.headers if name not in _OURS)
     return Message(publish.topic, value, key, list(headers.items()), publish.partition)
 

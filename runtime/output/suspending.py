@@ -5,7 +5,6 @@ The rule is in `suspension.py`. This module has the records, the running probes 
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Self
 
@@ -19,7 +18,8 @@ from ..observe.logs import get_logger
 from ..settings.settings import Settings
 from .delivery import Delivery
 from .held_parts import HeldPart, Probe, Releases, split_off
-from .suspension import SuspensionLimits, Suspensions
+from .suspension import LetterRate, SuspensionLimits, Suspensions
+from .waiting_handlers import Waiters
 
 log = get_logger(__name__)
 
@@ -58,13 +58,13 @@ class Suspending:
         """Moves a part that exceeds the limits elsewhere and finishes it there; returns False when it must stay."""
         self.on_probe: Callable[[str], None] = lambda topic: None
         """Called with each declared topic of an agent before a probe."""
-        self._letters_per_s = letters_per_s
         self._clock = clock
-        self._letters_left = 0.0
-        self._looked_at = clock()
+        self._letters = LetterRate(letters_per_s, clock())
         self._probes: dict[str, Probe] = {}
-        self._waiters: dict[str, deque[asyncio.Future[None]]] = {}
-        """Waiting sends of handlers, by agent. Handlers resend by themselves."""
+        self._without_parts: set[str] = set()
+        """Agents whose probe continues with the next part that is held: all parts that waited were too old."""
+        self._waiters = Waiters()
+        """Waiting sends of handlers. Handlers resend by themselves."""
 
     @classmethod
     def configured(
@@ -109,6 +109,8 @@ class Suspending:
         if not suspension.hold(partition, part, part.bytes) and not (self.overflow and self.overflow(part, agent)):
             # A record fetched before its partition was paused is held above the limit.
             suspension.hold(partition, part, part.bytes, force=True)
+        if agent in self._without_parts and self._probe_parts(agent):
+            self._without_parts.discard(agent)
         return whole
 
     def hold_whole(self, deliveries: list[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
@@ -138,10 +140,7 @@ class Suspending:
         """
         if self._end_part(agent, delivery, error):
             return True
-        self.unclean.add(agent)
-        why = f"most of its latest records fail: {error}"
-        if self._agents.note(agent, failed=True, why=why, now=self._clock()):
-            self._report(agent)
+        self._note_failure(agent, error)
         return self.hold(delivery, agent) if agent in self.suspended else None
 
     def refused(self, delivery: Delivery, agent: str, why: str) -> bool:
@@ -155,9 +154,7 @@ class Suspending:
     def finished(self, delivery: object) -> None:
         """Record that a delivery is finished. Call it only while `is_probing`."""
         for agent, probe in list(self._probes.items()):
-            held = probe.under_way.pop(id(delivery), None)
-            if held is not None:
-                probe.passed.append(held)
+            if (held := probe.end(delivery)) is not None:
                 self._agents[agent].settle([held])
                 self._end_probe(agent, probe, "")
 
@@ -165,6 +162,12 @@ class Suspending:
         """Record that an agent asked for a retry. A probe counts that as an answer."""
         if self._probes:
             self.finished(delivery)
+
+    def has_expired(self, delivery: Delivery) -> None:
+        """Record that a delivery is being answered `expired`: it says nothing about the agent that it was to probe."""
+        for probe in self._probes.values():
+            if id(delivery) in probe.under_way:
+                probe.expired.add(id(delivery))
 
     @property
     def is_probing(self) -> bool:
@@ -180,17 +183,12 @@ class Suspending:
         if self._agents[agent].state == "probing":
             self._agents.end_probe(agent, 0, 1, why, self._clock())
         self._suspend(agent, why)
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(agent, deque()).append(waiter)
-        await waiter
+        await self._waiters.wait(agent)
 
     def handler_failed(self, agent: str, error: RecordError) -> bool:
         """Record that a handler failed on a record; True when it must retry later, see `wait`."""
         if agent not in self.suspended:
-            self.unclean.add(agent)
-            why = f"most of its latest records fail: {error}"
-            if self._agents.note(agent, failed=True, why=why, now=self._clock()):
-                self._report(agent)
+            self._note_failure(agent, error)
         return agent in self.suspended
 
     def handler_answered(self, agent: str) -> None:
@@ -218,10 +216,7 @@ class Suspending:
     def run_due(self) -> None:
         """Start due probes, and send dead letters for agents that are suspended for longer than `give_up_s`."""
         now = self._clock()
-        self._letters_left = min(
-            self._letters_left + (now - self._looked_at) * self._letters_per_s, self._letters_per_s
-        )
-        self._looked_at = now
+        self._letters.refill(now)
         if not self.suspended:
             return
         for agent in self._agents.probe(now):
@@ -233,14 +228,11 @@ class Suspending:
     def clear(self) -> None:
         """Drop all waiting parts: they are delivered again. Suspended agents stay suspended."""
         self._probes.clear()
+        self._without_parts.clear()
         for agent in sorted(self.suspended):
             self._agents[agent].release()
             self._agents.end_probe(agent, 0, 1, self._agents[agent].why, self._clock())
-        for waiters in self._waiters.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(Closed("its partition was given up"))
-        self._waiters.clear()
+        self._waiters.fail_all(lambda: Closed("its partition was given up"))
 
     def blocks(self, partition: TopicPartition) -> bool:
         """Return whether to pause a partition: no agent answers it, or a suspended agent's limit is reached."""
@@ -251,7 +243,7 @@ class Suspending:
         if self.overflow is None and any(self._agents[name].is_full(partition) for name in held):
             return True
         return len(held) == len(readers) and any(
-            self._agents[name].holds(partition) or self._waiters.get(name) for name in held
+            self._agents[name].holds(partition) or self._waiters.has(name) for name in held
         )
 
     def describe(self) -> dict[str, dict[str, str | int | float]]:
@@ -267,20 +259,20 @@ class Suspending:
     def _begin_probe(self, agent: str) -> None:
         for topic in self._declared[agent]:
             self.on_probe(topic)
-        waiters = self._waiters.get(agent)
-        if waiters:
-            waiter = waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
+        if self._waiters.wake_oldest(agent):
             return
+        if not self._probe_parts(agent) and self._agents.end_probe(agent, 1, 0, "", self._clock()):
+            self._resume(agent, [])  # its partitions were revoked: the next record decides
+
+    def _probe_parts(self, agent: str) -> bool:
+        """Ask an agent about a sample of its parts; False when none waits."""
         sample = self._agents[agent].sample()
-        if not sample:  # its partitions were revoked: the next record decides
-            if self._agents.end_probe(agent, 1, 0, "", self._clock()):
-                self._resume(agent, [])
-            return
+        if not sample:
+            return False
         self._probes[agent] = Probe({id(held.part): held for held in sample})
         for held in sample:
             self.releases.admit_again(held.partition, held.part)
+        return True
 
     def _is_probe(self, agent: str, delivery: Delivery) -> bool:
         probe = self._probes.get(agent)
@@ -289,11 +281,8 @@ class Suspending:
     def _end_part(self, agent: str, delivery: Delivery, error: RecordError, *, is_topic: bool = False) -> bool:
         """Record that a part of a probe failed; False when the part belongs to no probe."""
         probe = self._probes.get(agent)
-        held = None if probe is None else probe.under_way.pop(id(delivery), None)
-        if probe is None or held is None:
+        if probe is None or not probe.end_failed(delivery, error, refused=is_topic):
             return False
-        probe.failed.append((held, error))
-        probe.refused |= is_topic
         self._end_probe(agent, probe, str(error))
         return True
 
@@ -301,6 +290,11 @@ class Suspending:
         if probe.under_way:
             return
         del self._probes[agent]
+        if probe.is_inconclusive:
+            if not self._probe_parts(agent):
+                self._without_parts.add(agent)
+                self.releases.go_on()
+            return
         passed = 0 if probe.refused else len(probe.passed)
         why = why or (str(probe.failed[-1][1]) if probe.failed else "")
         if self._agents.end_probe(agent, passed, len(probe.failed), why, self._clock()):
@@ -315,31 +309,32 @@ class Suspending:
             self.releases.give_up(held.part, error, agent)
         for held in released:
             self.releases.admit_again(held.partition, held.part)
-        for waiter in self._waiters.pop(agent, ()):
-            if not waiter.done():
-                waiter.set_result(None)
+        self._waiters.wake_all(agent)
         self.releases.go_on()
 
     def _give_up(self, agent: str) -> None:
         """Dead-letter the oldest parts, up to the number that the rate allows now."""
-        most = int(self._letters_left)
+        most = self._letters.left
         what = f"{agent} has been suspended for too long: {self._agents[agent].why}"
-        waiters = self._waiters.get(agent, deque())
-        for _ in range(min(most, len(waiters))):
-            most -= 1
-            self._letters_left -= 1
-            if not (waiter := waiters.popleft()).done():
-                waiter.set_exception(RecordError(Reason.AGENT_FAILED, what))
+        failed = self._waiters.fail_oldest(agent, most, lambda: RecordError(Reason.AGENT_FAILED, what))
+        self._letters.spend(failed)
+        most -= failed
         probe = self._probes.get(agent)
         oldest = [
             held for held in self._agents[agent].oldest(most) if probe is None or id(held.part) not in probe.under_way
         ]
-        self._letters_left -= len(oldest)
+        self._letters.spend(len(oldest))
         self._agents[agent].settle(oldest)
         for held in oldest:
             self.releases.give_up(held.part, RecordError(Reason.AGENT_FAILED, what), agent)
         if oldest:
             self.releases.go_on()
+
+    def _note_failure(self, agent: str, error: RecordError) -> None:
+        self.unclean.add(agent)
+        why = f"most of its latest records fail: {error}"
+        if self._agents.note(agent, failed=True, why=why, now=self._clock()):
+            self._report(agent)
 
     def _suspend(self, agent: str, why: str) -> None:
         if self._agents.suspend(agent, why, self._clock()):

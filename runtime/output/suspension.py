@@ -60,6 +60,24 @@ class SuspensionLimits:
             raise ValueError(f"failing_share must lie above 0 and not above 1, found {self.failing_share}")
 
 
+class LetterRate:
+    """How many dead letters may be written now: `per_s`, and no more than a second's worth at once."""
+
+    def __init__(self, per_s: float, now: float) -> None:
+        self._per_s, self._left, self._at = per_s, 0.0, now
+
+    def refill(self, now: float) -> None:
+        self._left = min(self._left + (now - self._at) * self._per_s, self._per_s)
+        self._at = now
+
+    @property
+    def left(self) -> int:
+        return int(self._left)
+
+    def spend(self, letters: int) -> None:
+        self._left -= letters
+
+
 class Held(NamedTuple, Generic[Partition, Part]):
     """One part that waits. `number` grows in the order in which parts were held."""
 

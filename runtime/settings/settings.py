@@ -119,6 +119,8 @@ class AgentSettings(Section):
     """What the agent's own model (`options_model`) checks once the agent is known; it may hold secrets."""
     timeout_s: Seconds | None = None
     """Of a handler: a record that it has not finished by then is a dead letter."""
+    max_age_s: Seconds | None = None
+    """A request whose record is older is answered `expired`, and nothing is computed for it. Default: never."""
     max_waiting: Positive | None = None
     """Records of a partition that wait for it while it is suspended; then the partition is paused. Default: 1,000."""
     max_waiting_bytes: Positive | None = None

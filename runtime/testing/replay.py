@@ -162,6 +162,7 @@ class Replay:
             max_value_bytes=settings.limits.max_value_bytes,
             max_hops=settings.limits.max_hops,
             queue_budgets=settings.queue_budgets,
+            clock=None,  # it answers old records on purpose
         )
 
 

@@ -28,6 +28,8 @@ class Comparison:
         self._base.execute("create table replayed (id blob primary key, place text, answers text) without rowid")
         self.joined = 0
         """Results that are on both sides."""
+        self.expired = 0
+        """Published as `expired`: there is nothing to compare."""
         self.only_replayed = 0
         """Known once everything has been joined: see `finish`."""
         self.agreed: Counter[str] = Counter()
@@ -52,6 +54,9 @@ class Comparison:
         key = (bytes.fromhex(result["prediction_id"]),)
         found = self._base.execute("select place, answers from replayed where id = ?", key).fetchone()
         if found is None:
+            return
+        if result.get("status") == "expired":
+            self.expired += 1
             return
         self._base.execute("delete from replayed where id = ?", key)
         self.joined += 1

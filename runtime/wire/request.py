@@ -1,12 +1,23 @@
 """Parses a Kafka record into a request. Every problem is a RecordError with its reason."""
 
+from collections.abc import Set
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from datetime import datetime
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
 from ...schemas.deadletter import DeadLetterReason as Reason
-from ...schemas.envelope import CE_ID, CE_SOURCE, HOPS, READ_HEADERS, REQUEST_ID, TRACEPARENT
+from ...schemas.envelope import (
+    CE_ID,
+    CE_SOURCE,
+    DEADLINE,
+    HOPS,
+    READ_HEADERS,
+    REQUEST_HEADERS,
+    REQUEST_ID,
+    TRACEPARENT,
+)
 from ...schemas.ids import default_request_id
 from ..errors import RecordError
 from ..field_paths import FieldPaths
@@ -18,10 +29,12 @@ class Incoming:
     """One request as an agent sees it: its fields, and its record.
 
     `request_id` is never empty. `source` is the record's `ce_source`, else its topic. `value` and `headers` are the
-    record's bytes, so that a record can be forwarded unchanged.
+    record's bytes, so that a record can be forwarded unchanged. `deadline`: seconds since 1970 after which its sender wants
+    no answer; None: no deadline.
     """
 
     __slots__ = (
+        "deadline",
         "headers",
         "hops",
         "key",
@@ -55,6 +68,7 @@ class Incoming:
         source: str | None = None,
         traceparent: bytes | None = None,
         hops: int = 0,
+        deadline: float | None = None,
     ) -> None:
         self.text = text
         self.request_id = request_id
@@ -70,6 +84,7 @@ class Incoming:
         self.source = source or topic
         self.traceparent = traceparent
         self.hops = hops
+        self.deadline = deadline
 
 
 _IDS: Final = frozenset({REQUEST_ID, CE_ID})
@@ -111,6 +126,7 @@ def read_request(
         source=names.source,
         traceparent=names.traceparent,
         hops=names.hops,
+        deadline=names.deadline,
     )
 
 
@@ -121,12 +137,14 @@ class Names(NamedTuple):
     source: str
     traceparent: bytes | None
     hops: int
+    deadline: float | None = None
 
 
 def _read_envelope(record: Record, value: bytes, max_hops: int | None) -> tuple[Names, bytes]:
     """Return the attributes of a record with headers, and the bytes that hold the request's fields."""
-    headers = read_headers(record.headers)
+    headers = read_headers(record.headers, REQUEST_HEADERS)
     hops = read_hops(headers.get(HOPS), max_hops)
+    deadline = read_deadline(headers.get(DEADLINE))
     request_id, trace = headers.get(REQUEST_ID), headers.get(TRACEPARENT)
     event_id, source = headers.get(CE_ID), headers.get(CE_SOURCE)
     if is_structured(record.headers):
@@ -134,14 +152,14 @@ def _read_envelope(record: Record, value: bytes, max_hops: int | None) -> tuple[
         check_id(event.id, Reason.INVALID, "the event's `id`")
         event_id, source, trace = event.id, event.source, trace or event.traceparent
     traceparent = None if trace is None else trace.encode()
-    return Names(request_id or event_id, source or record.topic, traceparent, hops), value
+    return Names(request_id or event_id, source or record.topic, traceparent, hops, deadline), value
 
 
-def read_headers(headers: Any) -> dict[str, str]:
-    """Decode the headers that are used. Raises RecordError `bad_header` for one that is null or not UTF-8."""
+def read_headers(headers: Any, names: Set[str] = READ_HEADERS) -> dict[str, str]:
+    """Decode the headers of these names. Raises RecordError `bad_header` for one that is null or not UTF-8."""
     read: dict[str, str] = {}
     for name, raw in headers:
-        if name not in READ_HEADERS:
+        if name not in names:
             continue
         if raw is None:
             raise RecordError(Reason.BAD_HEADER, f"header {name} is null")
@@ -178,6 +196,26 @@ def read_hops(text: str | None, most: int | None = None) -> int:
     if most is not None and hops > most:
         raise RecordError(Reason.HOP_LIMIT, f"handed on {hops} times, at most {most}: do agents hand on in a circle?")
     return hops
+
+
+_Time = Annotated[datetime, msgspec.Meta(tz=True)]
+_SECOND: Final = slice(17, 19)
+"""Where the seconds of a time stand: `2026-01-05T09:40:SS`."""
+
+
+def read_deadline(text: str | None) -> float | None:
+    """Return the time in the header of the deadline, in seconds since 1970; None without one.
+
+    Raises RecordError `bad_header` for a text that is not RFC 3339 with a zone.
+    """
+    if text is None:
+        return None
+    is_leap = text[_SECOND] == "60"
+    named = f"{text[: _SECOND.start]}59{text[_SECOND.stop :]}" if is_leap else text
+    try:
+        return msgspec.convert(named, _Time).timestamp() + is_leap
+    except msgspec.ValidationError:
+        raise RecordError(Reason.BAD_HEADER, f"header {DEADLINE} is not a time with a zone (RFC 3339)") from None
 
 
 class _Named(msgspec.Struct):

@@ -41,7 +41,7 @@ def _answer_line(output: Mapping[str, Any]) -> str:
 
 
 def record_line(value: bytes | None, headers: Headers) -> str:
-    """Summarise a record of any topic: a result's outputs, a dead letter's reason, else the value itself."""
+    """Summarise a record of any topic: a result's outputs or that it expired, a dead letter's reason, else the value itself."""
     if value is None and (place := dict(headers).get(REDRIVEN)):
         return safe(f"dead letter {place.decode(errors='replace')} was sent again")
     dead = {name: text.decode(errors="replace") for name, text in headers if name.startswith(PREFIX) and text}
@@ -53,6 +53,8 @@ def record_line(value: bytes | None, headers: Headers) -> str:
         )
     fields = _fields(value)
     if fields is not None and isinstance(fields.get("outputs"), dict) and "agent" in fields:
+        if fields.get("status") == "expired":
+            return safe(f"{fields['agent']}  expired")
         outputs = "  ".join(f"{task}: {output_line(output)}" for task, output in fields["outputs"].items())
         return safe(f"{fields['agent']}  {outputs}{'  (truncated)' if fields.get('truncated') else ''}")
     return safe("(no value)" if value is None else value.decode(errors="replace"), 500)

@@ -82,6 +82,8 @@ ONE = 'job="murmura", instance="a"'
 LAG = f'murmura_consumer_lag_records{{{ONE}, topic="t", partition="0"}}'
 DONE = f'murmura_records_total{{{ONE}, topic="t", agent="x", outcome="answered"}}'
 DEAD = f'murmura_records_total{{{ONE}, topic="t", agent="", outcome="dead_letter"}}'
+EXPIRED = f'murmura_records_total{{{ONE}, topic="t", agent="x", outcome="expired"}}'
+TOO_OLD = f'murmura_expired_answers_total{{{ONE}, agent="x", limit="max_age"}}'
 FIVE, TEN, ALL = (f'murmura_end_to_end_seconds_bucket{{{ONE}, agent="x", le="{le}"}}' for le in ("5", "10", "+Inf"))
 LETTER = f'murmura_dead_letters_total{{{ONE}, agent="x", reason="agent_failed"}}'
 VERSION = 'murmura_model_info{{job="murmura", instance="{}", name="desk", version="{}", device="cpu", graph="ragged"}}'
@@ -142,6 +144,9 @@ CASES = [
     Case("MurmuraRecordsExpired", {f'murmura_expired_records_total{{topic="t",{ONE}}}': "0x60"}, 45, False),
     Case("MurmuraDeviceFails", {f"murmura_breaker_open{{{ONE}}}": "1x60"}, 45, True),
     Case("MurmuraDeviceFails", {f"murmura_breaker_open{{{ONE}}}": "0x60"}, 45, False),
+    Case("MurmuraRequestsExpire", {DONE: "0+90x60", EXPIRED: "0+10x60", TOO_OLD: "0+10x60"}, 45, True),
+    Case("MurmuraRequestsExpire", {DONE: "0+99x60", EXPIRED: "0+1x60", TOO_OLD: "0+1x60"}, 45, False),
+    Case("MurmuraRequestsExpire", {DONE: "0+99x60", TOO_OLD: "0x60"}, 45, False),
     Case("MurmuraNoHeadroom", {f"murmura_device_busy_ratio{{{ONE}}}": "0.99x60"}, 45, True),
     Case("MurmuraNoHeadroom", {f"murmura_device_busy_ratio{{{ONE}}}": "0.7x60"}, 45, False),
     # The very first one, of a series that was not there before, and never one more.

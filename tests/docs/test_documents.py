@@ -21,7 +21,7 @@ from murmura.runtime.settings.routing_rules import Rule
 from murmura.runtime.settings.settings import AgentSettings, InputSettings, Settings
 from murmura.runtime.settings.sources import load
 from murmura.schemas.deadletter import BYTES, CUT, SHA256, DeadLetter, DeadLetterReason
-from murmura.schemas.envelope import READ_HEADERS
+from murmura.schemas.envelope import REQUEST_HEADERS
 from murmura.schemas.topics import DAY_MS, Topic, named
 from murmura.training.recipe import load_recipe
 
@@ -110,7 +110,7 @@ def test_every_topic_stands_in_the_documents_as_it_is_made():
 def test_every_reason_and_header_stands_in_the_documents():
     text = (DOCS / "wire.md").read_text()
     headers = {DeadLetter.model_fields[name].alias or f"murmura_dl_{name}" for name in DeadLetter.model_fields}
-    names = chain((reason.value for reason in DeadLetterReason), headers, (CUT, SHA256, BYTES), READ_HEADERS)
+    names = chain((reason.value for reason in DeadLetterReason), headers, (CUT, SHA256, BYTES), REQUEST_HEADERS)
     assert [name for name in names if f"`{name}`" not in text] == []
 
 

@@ -80,6 +80,7 @@ RARE = (
     "murmura_dropped_messages_total",
     "murmura_new_logs_total",
     "murmura_expired_records_total",
+    "murmura_expired_answers_total",
     "murmura_suspended_agents",
     "murmura_retries_total",
 )

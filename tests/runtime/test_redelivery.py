@@ -11,6 +11,7 @@ from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.errors import RecordError
 from murmura.runtime.flow.redelivery import original_of, redelivery
+from murmura.runtime.output.delivery import Attempt
 from murmura.runtime.testing.fakes import FakeModel
 from murmura.runtime.wire.retry_record import Coordinates, Retry, read_retry, retry_message
 
@@ -38,7 +39,7 @@ async def test_a_retried_result_differs_from_a_first_one_in_its_time_alone():
     progress = line.tracker.progress(RETRIES)
     progress.begin(record.offset)
     delivery = redelivery(record, progress, retry, max_value_bytes=1000, max_hops=None)
-    assert delivery.attempt == (4, "classification", None)
+    assert delivery.attempt == Attempt(4, "classification")
     delivery.settle(line.dispatcher._routes["in"])
     line.dispatcher._intake.requeue(RETRIES, delivery, 128)
     line.dispatcher._wake.set()

@@ -36,6 +36,17 @@ def test_results_are_joined_by_id_whatever_their_order_and_the_first_published_o
     assert comparison.changed == [("in/0/2", "intent"), ("in/0/3", "intent")]
 
 
+def test_what_was_published_as_expired_is_counted_and_hides_no_other_result(tmp_path):
+    comparison = Comparison(tmp_path / "results.sqlite")
+    for number in range(2):
+        comparison.add(result(number, "a"))
+        comparison.join(json.dumps(json.loads(result(number, "a")) | {"status": "expired", "outputs": {}}).encode())
+    comparison.join(result(1, "b"))
+    comparison.finish()
+    assert (comparison.expired, comparison.joined, comparison.only_replayed) == (2, 1, 1)
+    assert comparison.pairs == {("intent", "b", "a"): 1}
+
+
 def test_what_is_kept_of_many_changes_is_bounded(tmp_path):
     comparison = Comparison(tmp_path / "results.sqlite")
     for number in range(10_050):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from murmura.runtime.agent.agent import Agent
 from murmura.runtime.agent.prediction import Prediction
 from murmura.runtime.agent.routes import make_routes
-from murmura.runtime.output.result import answer
+from murmura.runtime.output.result import answer, expired
 from murmura.runtime.testing.fakes import FakeModel, classified
 from murmura.runtime.wire.request import Incoming
 from murmura.schemas.ids import prediction_id
@@ -79,6 +79,16 @@ def test_the_bytes_are_those_of_the_fields(request, model, truncated):
     assert headers["murmura_hops"] == str(request.hops + 1).encode()
     assert headers.get("traceparent") == request.traceparent
     assert message.key == (request.key if request.key is not None else request.request_id.encode())
+
+
+@given(requests, models, st.booleans())
+def test_the_bytes_of_an_expired_one_are_those_of_its_fields(request, model, same_partition):
+    message = expired(BOUND, request, model, TIME, same_partition=same_partition)
+    fields_of_ok = fields(BOUND, request, Prediction({}, False, model))
+    assert message.value == msgspec.json.encode(fields_of_ok | {"status": "expired"})
+    ((ok,), _) = answer(BOUND, request, Prediction({}, False, model), TIME, same_partition=same_partition)
+    assert ok.value == msgspec.json.encode(fields_of_ok)
+    assert message._replace(value=b"") == ok._replace(value=b"")
 
 
 def test_what_the_agent_decides_is_what_is_published():

@@ -48,6 +48,11 @@ def test_a_result_is_its_agent_and_outputs():
     assert record_line(value, []) == "classification  intent: fee 0.90  (truncated)"
 
 
+def test_a_result_without_a_prediction_says_that_it_expired():
+    value = json.dumps({"agent": "analysis", "status": "expired", "outputs": {}, "truncated": False}).encode()
+    assert record_line(value, []) == "analysis  expired"
+
+
 def test_a_dead_letter_is_its_reason_and_place_and_not_its_payload():
     headers = [
         ("murmura_dl_reason", b"not_json"),

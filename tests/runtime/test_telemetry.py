@@ -12,6 +12,7 @@ from murmura.runtime.observe.metrics import DeviceUse, Metrics
 CONTRACT = {
     ("murmura_records_total", "counter", ("agent", "topic", "outcome")),
     ("murmura_dead_letters_total", "counter", ("agent", "reason")),
+    ("murmura_expired_answers_total", "counter", ("agent", "limit")),
     ("murmura_dead_letter_topic_records", "gauge", ()),
     ("murmura_dead_letter_topic_age_seconds", "gauge", ()),
     ("murmura_end_to_end_seconds", "histogram", ("agent",)),
@@ -56,6 +57,7 @@ def used_metrics() -> Metrics:
     metrics.batch(3, 40, [0.001, 0.002, 0.5], 0.004)
     metrics.answered("classification", "tickets", [0.01, 0.02])
     metrics.silent("router", "tickets")
+    metrics.answered_expired("router", "tickets", "max_age", 2)
     metrics.dead_letter(None, "tickets", "not_json")
     metrics.commit(ok=True)
     metrics.send_retry(2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from murmura.schemas.deadletter import DeadLetter, DeadLetterReason
 from murmura.schemas.deadletter_spring import SPRING_HEADERS, has_spring_headers, spring_headers
-from murmura.schemas.envelope import READ_HEADERS, app_source, result_type
+from murmura.schemas.envelope import READ_HEADERS, REQUEST_HEADERS, app_source, result_type
 
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
 letters = st.builds(
@@ -102,6 +102,7 @@ def test_the_envelope_is_that_of_the_contract():
     assert result_type("analysis") == "murmura.analysis.result.v1"
     assert app_source("shop") == "murmura/shop"
     assert {"ce_id", "ce_source", "traceparent", "murmura_request_id"} <= READ_HEADERS
+    assert "murmura_deadline" in REQUEST_HEADERS - READ_HEADERS
 
 
 @given(letters, st.text(max_size=20))

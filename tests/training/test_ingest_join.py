@@ -24,6 +24,21 @@ def test_a_correction_becomes_a_row_with_text_label_and_where_it_came_from(make)
     ]
 
 
+@pytest.mark.parametrize("expired_first", [True, False])
+def test_a_result_that_expired_is_none_that_can_be_judged_and_hides_no_other(make, expired_first):
+    world = World()
+    request = world.add("requests", {"text": "i want my money back"})
+    for is_expired in (expired_first, not expired_first):
+        more = {"outputs": {}, "status": "expired"} if is_expired else {}
+        this = world.answer(request, **more)
+    world.judge(this, "refund")
+    lost = world.answer(world.add("requests", {"text": "too late"}), {}, status="expired")
+    judged = world.judge(lost, "refund")
+    made = make(world)
+    assert [row["text"] for row in made.rows()] == ["i want my money back"]
+    assert made.left_out() == {judged: "prediction_not_found"}
+
+
 def test_the_text_is_read_where_the_topic_has_it(make):
     world = World()
     request = world.add("requests", {"payload": {"body": "i want my money back"}})

@@ -1,0 +1,145 @@
+"""Brings records from the queue to the engine, without those of whom nothing is asked."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ..agent.routes import Route
+from ..batching.engine_port import EngineLike
+from ..batching.policy import Entry, Sink
+from ..errors import Closed, DeviceFailed, RecordError, place_of
+from ..observe.logs import get_logger
+from ..observe.tracing import Tracing
+from ..output.bounds import UnderWay
+from ..output.delivery import Delivery, Rejected, coordinates
+from ..output.outbox import Outbox
+from ..output.outcome import Outcome
+from ..output.suspending import Suspending
+from .expiring import Expiring
+
+log = get_logger(__name__)
+
+
+class Feeding:
+    """Gives records to the engine that have left the queue.
+
+    Invariants:
+    - a record that it is given is given to the engine, held for a suspended agent, or on its way out;
+    - nothing is computed for a record that is rejected, too old, or of suspended agents alone.
+    """
+
+    def __init__(
+        self,
+        engine: EngineLike,
+        outbox: Outbox,
+        suspending: Suspending,
+        expiring: Expiring,
+        under_way: UnderWay,
+        *,
+        routes: Mapping[str, Route],
+        sink: Sink,
+        tracing: Tracing | None,
+        on_enter: Callable[[int], None],
+        on_done: Callable[[int], None],
+    ) -> None:
+        """`sink` gets the answers. `on_enter` counts records under way, `on_done` those that are not any more."""
+        self._engine, self._outbox, self._suspending, self._expiring = engine, outbox, suspending, expiring
+        self._under_way, self._sink, self._tracing = under_way, sink, tracing
+        self._on_enter, self._on_done = on_enter, on_done
+        self.routes = routes
+        self._again = set[asyncio.Task[None]]()
+
+    async def pass_on(self, items: Sequence[Delivery | Rejected]) -> None:
+        """Take records that are under way: dead letters and expired answers are sent, the others go to the engine."""
+        deliveries = [item for item in items if isinstance(item, Delivery)]
+        if len(deliveries) < len(items):
+            self._reject([item for item in items if isinstance(item, Rejected)])
+        deliveries = self._answer_expired(deliveries)
+        if deliveries and self._suspending.suspended:
+            deliveries, held = self._suspending.hold_whole(deliveries)
+            self._under_way.end(sum(delivery.bytes for delivery in held))
+            self._on_done(len(held))
+        if deliveries:
+            await self._admit(deliveries)
+
+    def take_back(self, entries: list[Entry]) -> None:
+        """Pass records on anew: the model that encoded them does not answer, and another has taken its place."""
+        task = asyncio.get_running_loop().create_task(self.pass_on([entry.context for entry in entries]))
+        self._again.add(task)
+        task.add_done_callback(self._passed_on)
+
+    def _passed_on(self, task: "asyncio.Task[None]") -> None:
+        self._again.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._outbox.fail(error)
+
+    def _answer_expired(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Send the answers of what is too old; returns the deliveries about which somebody is asked."""
+        found = self._expiring.separate(deliveries)
+        if found is None:
+            return deliveries
+        if found.outcome.works:
+            self._on_enter(len(found.outcome.works) - len(found.whole))
+            self.send(found.outcome, sum(delivery.bytes for delivery in found.whole))
+        return found.asked
+
+    async def _admit(self, deliveries: list[Delivery]) -> None:
+        model, routes = self._engine.model, self.routes
+        deliveries = [
+            each for each in deliveries if each.route is routes[each.record.topic] or self._reroute(each, routes)
+        ]
+        try:
+            texts = [delivery.request.text for delivery in deliveries]
+            windows = [delivery.route.windows for delivery in deliveries]
+            encoded = await self._engine.encode(texts, model, windows if any(windows) else None)
+        except (Closed, DeviceFailed, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            # No text is at fault: the process ends, and a drain does not wait for these.
+            self._under_way.end(sum(delivery.bytes for delivery in deliveries))
+            self._on_done(len(deliveries))
+            raise
+        except BaseException as error:  # noqa: BLE001 - a panic of the tokenizer is no Exception
+            if len(deliveries) > 1:
+                for delivery in deliveries:
+                    await self._admit([delivery])
+                return
+            log.error("a text could not be tokenised", why=place_of(error), **coordinates(deliveries[0].record))
+            self._reject_delivery(deliveries[0], RecordError(Reason.INVALID, "the text cannot be tokenised"))
+            return
+        self._engine.submit(
+            [
+                Entry(
+                    delivery.request.text, delivery.tasks(), ids, self._sink, delivery, delivery.route.thresholds, model
+                )
+                for delivery, ids in zip(deliveries, encoded, strict=True)
+            ]
+        )
+
+    def _reroute(self, delivery: Delivery, routes: Mapping[str, Route]) -> bool:
+        """The model was exchanged while the record waited: settle its tasks anew; False when it is a dead letter now."""
+        try:
+            delivery.settle(routes[delivery.record.topic])
+        except RecordError as error:
+            self._reject_delivery(delivery, error)
+            return False
+        return True
+
+    def _reject(self, items: Iterable[Rejected]) -> None:
+        outcome, held = Outcome(), 0
+        for item in items:
+            error = item.error
+            self._outbox.reject(outcome, item, error)
+            held += item.bytes
+            if self._tracing is not None:
+                outcome.trace(self._tracing.begin_refused(item.record, item.request), error)
+        self.send(outcome, held)
+
+    def _reject_delivery(self, delivery: Delivery, error: RecordError) -> None:
+        outcome = Outcome()
+        self._outbox.reject(outcome, delivery, error)
+        outcome.trace(delivery.span, error)
+        self.send(outcome, delivery.bytes)
+
+    def send(self, outcome: Outcome, held: int) -> None:
+        """Send an outcome; `held` bytes of its records are free when it has left."""
+        self._outbox.send(outcome).add_done_callback(lambda task: self._under_way.end(held))
