@@ -43,7 +43,7 @@ def chat(
 
     In a pipe: [bold]murmura chat --json < turns.txt[/bold]
     """
-    from ...runtime.cli import until_signalled as cli_run
+    from ...runtime.cli.until_signalled import run_until_stopped
 
     settings = options.settings(config, bootstrap=bootstrap, fetch_max_wait_ms=POLL_MS)
     conversation = conversation or f"chat-{uuid.uuid4().hex[:12]}"
@@ -54,13 +54,13 @@ def chat(
 
     if not as_json:
         typer.echo(f"conversation {conversation}; {QUIT} ends", err=True)
-    cli_run.run(main)
+    run_until_stopped(main)
 
 
 async def _chat(
     settings: "Settings", conversation: bytes, patience_s: float, as_json: bool, stop: "asyncio.Event"
 ) -> None:
-    from ...runtime.cli.publish import opened
+    from ...runtime.cli.publish import open_input
     from ...runtime.kafka.groupless_reader import open_reader
     from ...runtime.kafka.topics import require_topics
     from ...runtime.output.publisher import producer_factory
@@ -73,7 +73,7 @@ async def _chat(
     async with open_reader(settings.kafka, [replies], from_beginning=False) as consumer:
         await producer.start()
         try:
-            with opened("-") as stream:
+            with open_input("-") as stream:
                 number = 0
                 while (text := await _line(stream, stop, prompt=not as_json)) not in {None, QUIT}:
                     if not text:

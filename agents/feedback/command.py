@@ -63,7 +63,7 @@ def feedback(
     says, and of its time [bold]at[/bold] where it has one. Equal lines are one verdict, so who says A, then B, then A
     again gives the lines their times.
     """
-    from ...runtime.cli import until_signalled as cli_run
+    from ...runtime.cli.until_signalled import run_until_stopped
 
     given = {
         "prediction_id": prediction_id,
@@ -81,15 +81,15 @@ def feedback(
     settings = options.settings(config, bootstrap=bootstrap)
     if file is None:
         one = _checked({"id": str(uuid.uuid4()), **fields}, "")
-        cli_run.run(lambda stop: _send(settings, iter([one]), stop))
+        run_until_stopped(lambda stop: _send(settings, iter([one]), stop))
         typer.echo(one.id)
         typer.echo(_afterwards(one), err=True)
         return
-    from ...runtime.cli.publish import opened
+    from ...runtime.cli.publish import open_input
 
-    with opened(file) as stream:
+    with open_input(file) as stream:
         items = _items(stream, file, fields)
-        sent = cli_run.run(lambda stop: _send(settings, items, stop))
+        sent = run_until_stopped(lambda stop: _send(settings, items, stop))
     typer.echo(f"published {sent:,} to {settings.prefix}.feedback", err=True)
 
 

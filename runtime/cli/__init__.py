@@ -1,1 +1,1 @@
-"""The command `murmura`; one file for each command."""
+"""The command `murmura`, one file per command."""

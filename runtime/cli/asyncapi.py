@@ -11,12 +11,12 @@ from . import options
 def asyncapi(
     agents: options.Agents = None,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Write it there instead of to standard output.")
+        Path | None, typer.Option("--output", metavar="FILE", help="Output file. Default: standard output.")
     ] = None,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Write the AsyncAPI 3 document of a process: topics, payload schemas, who reads and writes. Asks no broker.
+    """Write the AsyncAPI 3 document of a process: topics, payload schemas, readers and writers. Needs no broker.
 
     Example: [bold]murmura asyncapi classification dialogue --output asyncapi.json[/bold]
     """

@@ -1,6 +1,6 @@
-"""The AsyncAPI 3 document of a serving process: its topics, what their records are, and who reads and writes them.
+"""The AsyncAPI 3 document of a serving process: its topics, their records, and their readers and writers.
 
-Payload schemas are the committed ones of `schemas/`. Built with FastStream's specification objects; no broker is asked.
+Payload schemas are the committed ones of `schemas/`. Built with FastStream's specification objects, without a broker.
 """
 
 import json
@@ -32,11 +32,11 @@ _SCHEMAS: Final = {
     "feedback": "feedback.v1",
     "review": "review.v1",
 }
-"""By what the table of topics says of their records."""
+"""By the record type in the table of topics."""
 _RETRY: Final = "request that waits for its next attempt"
 _DEAD_LETTER: Final = "dead letter"
 _ANY: Final = "record"
-"""Of a topic that is not in the table and no agent asks the model about."""
+"""The record type of a topic that is neither in the table nor read by a predicting agent."""
 _SENT: Final = ("deadletters", "retries", "events", "reviews")
 _RECEIVED: Final = ("models", "retries")
 
@@ -44,7 +44,7 @@ Operations = dict[str, spec.Operation]
 
 
 def document(settings: Settings, agents: Iterable[Agent | Handler]) -> dict[str, Any]:
-    """Return the document as JSON can hold it. `agents` are as they are served: with the settings' topics."""
+    """Return the document as JSON-compatible values. `agents` must be configured: with the topics of the settings."""
     agents = tuple(agents)
     topics = dict(named(settings.prefix))
     channels = {name: _channel(name, topic.record, topic) for name, topic in topics.items()}
@@ -84,7 +84,7 @@ def _servers(settings: Settings) -> Iterator[tuple[str, spec.Server]]:
 
 
 def _channel(name: str, record: str, topic: Topic | None = None) -> spec.Channel:
-    """Return a topic. The number of partitions is given for those that Murmura makes."""
+    """Return the channel of a topic, with the partition count for topics that Murmura creates."""
     key = _key(record)
     return spec.Channel(
         address=name,
@@ -101,7 +101,7 @@ def _key(record: str) -> str:
 
 
 def _other_topics(settings: Settings, agents: tuple[Agent | Handler, ...]) -> Iterator[tuple[str, str]]:
-    """Yield topics that may be missing in the table, with what their records are."""
+    """Yield topics that may be missing in the table, with their record types."""
     for agent in agents:
         asks = isinstance(agent, Agent)
         yield from ((name, "request" if asks else _ANY) for name in agent.topics)
@@ -164,24 +164,26 @@ def _text_headers(names: Iterable[str], required: tuple[str, ...] = ()) -> dict[
 
 
 def _components(keys: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the schemas of the records, and beside each the definitions that it refers to."""
+    """Yield the schemas of the records, each with the definitions that it refers to."""
     names = {_key(record): name for record, name in _SCHEMAS.items()} | {_key(_DEAD_LETTER): "deadletter.v1"}
     for name in sorted(names[key] for key in keys if key in names):
         schema = json.loads((files("murmura.schemas") / f"{name}.json").read_text(encoding="utf-8"))
         definitions = schema.pop("$defs", {})
-        # Both would give the references in it another base than the document.
+        # Both would change the base of the references in it.
         del schema["$id"], schema["$schema"]
-        yield name, _rebased(schema, name)
-        yield from ((f"{name}.{inner}", _rebased(definition, name)) for inner, definition in definitions.items())
+        yield name, _rebase_references(schema, name)
+        yield from (
+            (f"{name}.{inner}", _rebase_references(definition, name)) for inner, definition in definitions.items()
+        )
 
 
-def _rebased(part: Any, name: str) -> Any:
-    """Return a part of a schema whose references to `#/$defs/X` lead to the components of the document."""
+def _rebase_references(part: Any, name: str) -> Any:
+    """Return a part of a schema with references to `#/$defs/X` redirected to the components of the document."""
     if isinstance(part, dict):
         return {
             key: f"#/components/schemas/{name}.{value.removeprefix('#/$defs/')}"
             if key == "$ref" and isinstance(value, str)
-            else _rebased(value, name)
+            else _rebase_references(value, name)
             for key, value in part.items()
         }
-    return [_rebased(item, name) for item in part] if isinstance(part, list) else part
+    return [_rebase_references(item, name) for item in part] if isinstance(part, list) else part

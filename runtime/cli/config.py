@@ -12,11 +12,11 @@ config_app = typer.Typer(help="Show and check the settings of a process.", no_ar
 
 @config_app.command()
 def show(
-    origin: Annotated[bool, typer.Option("--origin", help="Add where each value was given.")] = False,
+    origin: Annotated[bool, typer.Option("--origin", help="Add the source of each value.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object: key to value and source.")] = False,
     config: options.Config = None,
 ) -> None:
-    """Show every setting as it holds: file, environment and defaults together, secrets starred.
+    """Show every effective setting: file, environment and defaults merged, secrets starred.
 
     Example: [bold]murmura config show --origin --config murmura.yaml[/bold]
     """
@@ -35,7 +35,7 @@ def show(
 
 @config_app.command()
 def check(config: options.Config = None) -> None:
-    """Read the settings and say in one line what is wrong with them, or that nothing is. Asks no broker.
+    """Validate the settings and report the result in one line. Needs no broker.
 
     Example: [bold]murmura config check --config murmura.yaml[/bold]
     """

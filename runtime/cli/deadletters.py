@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..wire.dead_letter_records import Letter, Selection
 
 deadletters_app = typer.Typer(
-    help="See what could not be answered, and send it again.", no_args_is_help=True, rich_markup_mode="rich"
+    help="List dead letters and send them again.", no_args_is_help=True, rich_markup_mode="rich"
 )
 deadletters_app.command("redrive")(redrive)
 
@@ -39,7 +39,7 @@ def list_letters(
 ) -> None:
     """Count dead letters by reason, agent, topic and version, with the first and the last time.
 
-    Those that were sent again are counted in a column of their own. Times and offsets are those of the dead letters.
+    Redriven ones are counted in their own column. Times and offsets are those of the dead letters.
 
     Example: [bold]murmura deadletters list --reason agent_failed --since 24h[/bold]
     """
@@ -53,7 +53,7 @@ def list_letters(
         for letter in letters:
             counts.setdefault(group_of(letter), Count()).add(letter)
 
-    scan = _scanned(settings, selection, count)
+    scan = _scan(settings, selection, count)
     ordered = sorted(counts.items(), key=lambda item: -item[1].letters)
     if as_json:
         for group, found in ordered:
@@ -63,8 +63,8 @@ def list_letters(
                         **group._asdict(),
                         "letters": found.letters,
                         "redriven": found.redriven,
-                        "first": _utc(found.first),
-                        "last": _utc(found.last),
+                        "first": _format_utc(found.first),
+                        "last": _format_utc(found.last),
                     }
                 )
             )
@@ -79,14 +79,14 @@ def list_letters(
                 str(g.version),
                 str(n.letters),
                 str(n.redriven),
-                _utc(n.first),
-                _utc(n.last),
+                _format_utc(n.first),
+                _format_utc(n.last),
             ]
             for g, n in ordered
         ]
         print_table(["reason", "agent", "topic", "version", "letters", "redriven", "first", "last"], rows)
         total = sum(found.letters for found in counts.values())
-        typer.echo(f"{total:,} dead letters in {settings.dead_letters}{_foreign(scan)}", err=True)
+        typer.echo(f"{total:,} dead letters in {settings.dead_letters}{_describe_foreign(scan)}", err=True)
 
 
 @deadletters_app.command("show")
@@ -97,13 +97,13 @@ def show(
     since: ranges.Since = None,
     until: ranges.Until = None,
     offsets: ranges.Offsets = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="At most so many.")] = 20,
-    text: Annotated[bool, typer.Option("--text", help="With the value, which people wrote.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Maximum number of dead letters.")] = 20,
+    text: Annotated[bool, typer.Option("--text", help="Include the value, which people wrote.")] = False,
     as_json: AsJson = False,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Show single dead letters: where each lies, where its original lay, and why.
+    """Show single dead letters: coordinates, the original's coordinates, and the reason.
 
     Example: [bold]murmura deadletters show --offsets 0:17 --text[/bold]
     """
@@ -118,16 +118,16 @@ def show(
             facts = _facts(letter, text)
             typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else _paragraph(facts))
 
-    _scanned(settings, selection, print_some)
+    _scan(settings, selection, print_some)
     if shown == limit:
         typer.echo(f"the first {limit}; --limit N shows more", err=True)
     elif not shown:
         typer.echo("no dead letter is among these", err=True)
 
 
-def _scanned(settings: "Settings", selection: "Selection", handle: "Callable[[Sequence[Letter]], Any]") -> "LetterScan":
+def _scan(settings: "Settings", selection: "Selection", handle: "Callable[[Sequence[Letter]], Any]") -> "LetterScan":
     from ..redrive.dead_letter_reader import LetterScan
-    from . import until_signalled as cli_run
+    from .until_signalled import run_cancellable
 
     scan = LetterScan(settings.kafka, settings.dead_letters)
 
@@ -135,7 +135,7 @@ def _scanned(settings: "Settings", selection: "Selection", handle: "Callable[[Se
         await scan.read_markers()
         await scan.read(selection, handle)
 
-    cli_run.run_to_end(main)
+    run_cancellable(main)
     return scan
 
 
@@ -167,38 +167,38 @@ def _paragraph(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _foreign(scan: "LetterScan") -> str:
+def _describe_foreign(scan: "LetterScan") -> str:
     return f"; {scan.foreign:,} other records there are no dead letters" if scan.foreign else ""
 
 
-def _utc(seconds: float) -> str:
+def _format_utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @deadletters_app.command("put")
 def put(
-    place: Annotated[str, typer.Argument(metavar="TOPIC/PARTITION/OFFSET", help="The record that is not finished.")],
+    place: Annotated[str, typer.Argument(metavar="TOPIC/PARTITION/OFFSET", help="The unfinished record.")],
     why: Annotated[
-        str, typer.Option("--why", metavar="TEXT", help="Written into the dead letter; not a part of the text.")
+        str, typer.Option("--why", metavar="TEXT", help="The reason in the dead letter. Do not quote the text.")
     ] = "set aside by hand",
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
     group: options.Group = None,
 ) -> None:
-    """Set one unfinished record aside: write its dead letter and let the group go on behind it.
+    """Set one unfinished record aside: write its dead letter and commit the offset after it.
 
-    Stop the processes of the group first: one that runs holds the record. The record has to be the next one that the
-    group would read; records behind it that are finished already come again, with the same prediction ids. A kill between the two steps leaves the dead letter
-    alone: start the command again, which writes it once more.
+    Stop the processes of the group first. The record must be the next one that the group would read. Finished records
+    after it are processed again, with the same prediction ids. A kill between the two steps leaves only the dead
+    letter: run the command again, which writes it once more.
 
     Example: [bold]murmura deadletters put murmura.analysis.requests/3/1041[/bold]
     """
     from ..redrive.set_aside import read_place, set_aside
-    from . import until_signalled as cli_run
+    from .until_signalled import run_cancellable
 
     settings = options.settings(config, bootstrap=bootstrap, group=group)
     found = read_place(place)
     if not why.strip():
         raise SetupError("--why: say why, in a few words")
-    cli_run.run_to_end(lambda stop: set_aside(settings, found, why))
+    run_cancellable(lambda stop: set_aside(settings, found, why))
     typer.echo(f"{found} is in {settings.dead_letters}; group {settings.group} goes on at offset {found.offset + 1}")

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Finding(NamedTuple):
     about: str
     ok: bool | None
-    """None: cannot be said, or need not be."""
+    """None: unknown or optional."""
     what: str
-    """What was found; when not ok, what to do stands in it."""
+    """What was found; when not ok, with what to do."""
 
 
 def doctor(
@@ -30,12 +30,12 @@ def doctor(
     model: options.Model = None,
     device: options.Device = None,
 ) -> None:
-    """Say what stands in the way of serving, and what to do.
+    """Check everything that serving needs, and say what to do about each problem.
 
-    Looks at what is installed, the settings, the model and its device, the agents, the broker, the topics and the
-    rights on them.
+    Checks the installation, the settings, the model and its device, the agents, the broker, the topics and the
+    permissions on them.
 
-    Ends with code 1 when something is wrong.
+    Exits with code 1 when a check fails.
 
     Example: [bold]murmura doctor --bootstrap localhost:9092 --model models/desk[/bold]
     """
@@ -60,7 +60,7 @@ def examine(
     model: options.Model = None,
     device: options.Device = None,
 ) -> Iterator[Finding]:
-    """Yield one finding after the other; what one of them stands in the way of is left out."""
+    """Yield the findings in order. Checks that depend on a failed one are skipped."""
     yield from _installed()
     try:
         settings = options.settings(config, bootstrap=bootstrap, model=model, device=device)
@@ -70,13 +70,13 @@ def examine(
     yield Finding("settings", True, f"group {settings.group}, health and metrics on {settings.http}")
     loaded: list[Model] = []
     yield from _model(settings, loaded)
-    yield from _guarded("agents", lambda: _agents(settings, agents, loaded[0] if loaded else None))
-    yield from _guarded("broker", lambda: _broker(settings, agents))
+    yield from _report_errors("agents", lambda: _agents(settings, agents, loaded[0] if loaded else None))
+    yield from _report_errors("broker", lambda: _broker(settings, agents))
 
 
-def _guarded(about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _report_errors(about: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
-        yield from look()
+        yield from check()
     except SetupError as error:
         yield Finding(about, False, str(error))
 
@@ -136,9 +136,9 @@ def _broker(settings: "Settings", names: list[str]) -> Iterator[Finding]:
     from ..kafka.topics import fetch_partition_counts
     from .topics import wanted_topics
 
-    there = asyncio.run(fetch_partition_counts(settings.kafka))
-    yield Finding("broker", True, f"{settings.kafka.bootstrap_servers} answers and has {len(there)} topics")
-    missing = sorted(wanted_topics(settings, names).keys() - there.keys())
+    present = asyncio.run(fetch_partition_counts(settings.kafka))
+    yield Finding("broker", True, f"{settings.kafka.bootstrap_servers} answers and has {len(present)} topics")
+    missing = sorted(wanted_topics(settings, names).keys() - present.keys())
     if missing:
         command = " ".join(["murmura topics --create", *names])
         yield Finding(
@@ -149,11 +149,11 @@ def _broker(settings: "Settings", names: list[str]) -> Iterator[Finding]:
         )
     else:
         yield Finding("topics", True, "all there")
-    yield from _permissions(settings, names, there)
+    yield from _permissions(settings, names, present)
 
 
 def _permissions(settings: "Settings", names: list[str], present: "Mapping[str, int]") -> Iterator[Finding]:
-    """Without what serving needs, it fails; what only other commands need may be another user's."""
+    """Fail for missing permissions of `serve`; those of other commands may belong to another user."""
     from ..agent.discovery import find_agents
     from ..agent.routes import configured_by
     from .permissions import lacking, needs

@@ -1,4 +1,4 @@
-"""Options that choose dead letters, shared by the commands that read them."""
+"""Options that select dead letters, shared by the commands that read them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 Reasons = Annotated[
     list[DeadLetterReason] | None,
-    typer.Option("--reason", metavar="REASON", help="Only this reason. May be given several times."),
+    typer.Option("--reason", metavar="REASON", help="Only this reason. Repeatable."),
 ]
 AgentNames = Annotated[
-    list[str] | None, typer.Option("--agent", metavar="NAME", help="Only of this agent; - are those of no agent.")
+    list[str] | None, typer.Option("--agent", metavar="NAME", help="Only this agent; - selects those without an agent.")
 ]
 Topics = Annotated[list[str] | None, typer.Option("--topic", metavar="TOPIC", help="Only originals of this topic.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for other programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 
 
 def select(

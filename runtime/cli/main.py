@@ -1,6 +1,6 @@
-"""The command `murmura`: our own commands, and the groups that other packages register by entry point.
+"""The command `murmura`: the built-in commands, and those that packages register by entry point.
 
-Starts fast: a command imports what is heavy when it runs.
+Starts fast: a command imports heavy modules when it runs.
 """
 
 import sys
@@ -11,29 +11,29 @@ import typer
 
 from ..agent.discovery import find_commands, missing_extra
 from ..errors import MurmuraError, SetupError
-from . import asyncapi as cli_asyncapi
-from . import config as cli_config
-from . import deadletters as cli_deadletters
-from . import doctor as cli_doctor
-from . import models as cli_models
-from . import publish as cli_publish
-from . import replay as cli_replay
-from . import serve as cli_serve
-from . import tail as cli_tail
-from . import topics as cli_topics
+from .asyncapi import asyncapi
+from .config import config_app
+from .deadletters import deadletters_app
+from .doctor import doctor
+from .models import models_app
+from .publish import publish
+from .replay import replay
+from .serve import serve
+from .tail import tail
+from .topics import topics
 
 SETUP_EXIT_CODE = 2
 _ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 _INTRO = """Message-driven agents on Kafka, answered by one multitask model in dynamic batches.
 
-See it work: [bold]murmura demo[/bold]. On your own Kafka: [bold]murmura topics --create[/bold], then
-[bold]murmura serve --model FOLDER[/bold]. Something in the way? [bold]murmura doctor[/bold]
+Demo: [bold]murmura demo[/bold]. On your own Kafka: [bold]murmura topics --create[/bold], then
+[bold]murmura serve --model FOLDER[/bold]. Diagnose problems: [bold]murmura doctor[/bold]
 """
 
 
 def main() -> None:
-    """Run the command line. What the user can put right is one line on stderr and exit code 2."""
+    """Run the command line. A setup error is one line on stderr and exit code 2."""
     try:
         build()()
     except MurmuraError as error:
@@ -44,13 +44,13 @@ def main() -> None:
             raise
         _fail(advice, SETUP_EXIT_CODE)
     except BrokenPipeError:
-        # Whoever read our output has enough. Python would complain once more when it closes stdout.
+        # The reader of our output has closed it. Python would report that again when it closes stdout.
         sys.stderr.close()
         sys.exit(0)
 
 
 def build() -> typer.Typer:
-    """Put the commands together; those of an extra that is not installed are listed all the same."""
+    """Assemble the commands. Commands of an extra that is not installed are listed too."""
     app = typer.Typer(
         name="murmura",
         help=_INTRO,
@@ -60,25 +60,25 @@ def build() -> typer.Typer:
     )
     app.callback()(_root)
     for command in (
-        cli_serve.serve,
-        cli_publish.publish,
-        cli_tail.tail,
-        cli_replay.replay,
-        cli_topics.topics,
-        cli_doctor.doctor,
-        cli_asyncapi.asyncapi,
+        serve,
+        publish,
+        tail,
+        replay,
+        topics,
+        doctor,
+        asyncapi,
     ):
         app.command()(command)
-    app.add_typer(cli_models.models_app, name="models")
-    app.add_typer(cli_deadletters.deadletters_app, name="deadletters")
-    app.add_typer(cli_config.config_app, name="config")
+    app.add_typer(models_app, name="models")
+    app.add_typer(deadletters_app, name="deadletters")
+    app.add_typer(config_app, name="config")
     for point in find_commands():
         _add(app, point)
     return app
 
 
 def _root(
-    show_version: Annotated[bool, typer.Option("--version", is_eager=True, help="Say the version and end.")] = False,
+    show_version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
     if show_version:
         typer.echo(f"murmura {version('murmura')}")
@@ -90,7 +90,7 @@ def _add(app: typer.Typer, point: EntryPoint) -> None:
         found: Any = point.load()
     except ModuleNotFoundError as error:
         advice = missing_extra(error) or f"{point.value} cannot be loaded: there is no module {error.name}"
-        app.command(name=point.name, context_settings=_ANY_ARGUMENTS)(_stand_in(advice))
+        app.command(name=point.name, context_settings=_ANY_ARGUMENTS)(_make_unavailable(advice))
         return
     if isinstance(found, typer.Typer):
         app.add_typer(found, name=point.name)
@@ -98,7 +98,7 @@ def _add(app: typer.Typer, point: EntryPoint) -> None:
         app.command(name=point.name)(found)
 
 
-def _stand_in(advice: str) -> Any:
+def _make_unavailable(advice: str) -> Any:
     def unavailable(context: typer.Context) -> None:
         raise SetupError(advice)
 

@@ -1,4 +1,4 @@
-"""`murmura models`: look at models in folders and in the store, verify them, and make one from a delta."""
+"""`murmura models`: list, show and verify models in folders and in the store, and assemble one from a delta."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ...schemas.manifest import ModelManifest, TaskSpec
 
 models_app = typer.Typer(
-    help="Look at models, push them to the store, release them, and go back.",
+    help="Show models, push them to the store, release them, and roll back.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -24,7 +24,8 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A model folder o
 @models_app.command("list")
 def list_models(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="DIR", help="Where model folders lie. Default: models.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="DIR", help="The directory of model folders. Default: models.", show_default=False),
     ] = None,
     store: cli_releases.Store = None,
     config: options.Config = None,
@@ -48,7 +49,7 @@ def _folder_rows(folder: Path) -> list[list[str]]:
     from ..model.folder import read_manifest
 
     if not folder.is_dir():
-        raise SetupError(f"{folder} is no directory; name the one in which model folders lie")
+        raise SetupError(f"{folder} is no directory; name the one that holds model folders")
     rows = []
     for path in sorted(p.parent for p in folder.glob("*/manifest.json")):
         try:
@@ -97,7 +98,7 @@ def show(
 
     Example: [bold]murmura models show models/desk[/bold]
 
-    Of a store: [bold]murmura models show desk/3 --store /srv/models[/bold]
+    A version in a store: [bold]murmura models show desk/3 --store /srv/models[/bold]
     """
     from ..model.folder import read_manifest
 
@@ -109,7 +110,7 @@ def show(
             "encoder",
             f"{encoder.source}, {encoder.layers} layers x {encoder.hidden_size}, SHA-256 {encoder.sha256[:12]}...",
         ],
-        ["limit", f"{manifest.limits.max_tokens} tokens; longer texts are answered on their beginning"],
+        ["limit", f"{manifest.limits.max_tokens} tokens; longer texts are truncated"],
     ]
     if base is not None:
         facts.append(["base", f"{base.source}, SHA-256 {base.sha256[:12]}...; assembled on first use"])
@@ -135,7 +136,7 @@ def _task_row(manifest: "ModelManifest", task: "TaskSpec") -> list[str]:
 def verify(folder: Folder) -> None:
     """Check every file of a folder against its manifest, then load the model and reproduce its reference sample.
 
-    Ends with code 2 when something is wrong. A delta is only checked file by file.
+    Exits with code 2 when a check fails. For a delta only the files are checked.
 
     Example: [bold]murmura models verify models/desk[/bold]
     """
@@ -159,15 +160,14 @@ def verify(folder: Folder) -> None:
 @models_app.command()
 def assemble(
     delta: Annotated[Path, typer.Argument(metavar="DELTA", help="A delta folder.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The model folder to make; must not exist.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The model folder to create; must not exist.")],
     base: Annotated[
-        Path | None, typer.Option("--base", metavar="FOLDER", help="Where the base's model.safetensors lies.")
+        Path | None, typer.Option("--base", metavar="FOLDER", help="The folder of the base's model.safetensors.")
     ] = None,
 ) -> None:
-    """Make a model folder from a delta and its base checkpoint. Needs no torch.
+    """Assemble a model folder from a delta and its base checkpoint. Needs no torch.
 
-    The base is looked for in installed packages and on the hub, or taken from --base; its SHA-256 must be the one that
-    the delta names.
+    The base is searched in installed packages and on the hub, or taken from --base. Its SHA-256 must match the delta's.
 
     Example: [bold]murmura models assemble scenarios/support/model models/desk[/bold]
     """

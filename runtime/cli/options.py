@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become settings."""
+"""Options that several commands share, and their conversion to settings."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,16 +9,15 @@ from ..agent.discovery import default_agents
 from ..settings.settings import Settings
 
 Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Settings in YAML. Else what MURMURA_CONFIG names.")
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings in YAML. Default: $MURMURA_CONFIG.")
 ]
 Bootstrap = Annotated[
-    str | None, typer.Option("--bootstrap", metavar="HOST:PORT", help="Where Kafka answers. Default: localhost:9092.")
+    str | None, typer.Option("--bootstrap", metavar="HOST:PORT", help="Address of Kafka. Default: localhost:9092.")
 ]
-Model = Annotated[
-    Path | None, typer.Option("--model", metavar="FOLDER", help="A model folder, or a delta folder as good as one.")
-]
+Model = Annotated[Path | None, typer.Option("--model", metavar="FOLDER", help="A model folder or a delta folder.")]
 Device = Annotated[
-    str | None, typer.Option("--device", metavar="auto|cuda|cpu", help="Insist on a device. Default: cuda before cpu.")
+    str | None,
+    typer.Option("--device", metavar="auto|cuda|cpu", help="The device to use. Default: auto, cuda before cpu."),
 ]
 Http = Annotated[
     str | None,
@@ -50,7 +49,7 @@ def settings(
     fetch_max_wait_ms: int | None = None,
     prefix: str | None = None,
 ) -> Settings:
-    """Return the settings of a command: its options before environment before file. Raises SetupError."""
+    """Load the settings of a command. Options override the environment, which overrides the file. Raises SetupError."""
     from ..settings.sources import load
 
     flags: dict[str, Any] = {

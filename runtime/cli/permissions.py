@@ -1,6 +1,6 @@
-"""Which rights on the broker each command needs, and which of them this user lacks.
+"""The permissions that each command needs on the broker, and those that this user lacks.
 
-The broker is asked for the operations that it allows on a topic or a group. Nothing is read, written or made.
+Asks the broker for the allowed operations on a topic or a group. Nothing is read, written or created.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _ALL: Final[frozenset[Operation]] = frozenset(_CODES)
 
 
 class Need(NamedTuple):
-    """One right that a command needs."""
+    """One permission that a command needs."""
 
     command: str
     operation: Operation
@@ -44,7 +44,7 @@ class Need(NamedTuple):
 
 
 def needs(settings: Settings, agents: Sequence[Agent | Handler]) -> list[Need]:
-    """Return what serve, redrive, replay, ingest and the trainer need with these settings and agents."""
+    """Return the permissions for serve, redrive, replay, ingest and the trainer with these settings and agents."""
 
     def ours(name: str) -> str:
         return f"{settings.prefix}.{name}"
@@ -73,9 +73,9 @@ def needs(settings: Settings, agents: Sequence[Agent | Handler]) -> list[Need]:
 
 
 async def lacking(kafka: KafkaSettings, wanted: Iterable[Need], present: Iterable[str]) -> list[Need]:
-    """Return those rights that this user does not have; topics that are not `present` are left out.
+    """Return the permissions that this user lacks, except for topics that are not `present`.
 
-    Raises SetupError when the broker does not answer, NotImplementedError when it cannot say what it allows.
+    Raises SetupError when the broker does not answer, NotImplementedError when it does not report permissions.
     """
     wanted, present = list(wanted), set(present)
     async with connect_admin(kafka, kafka.start_timeout_s) as admin:
@@ -112,12 +112,12 @@ async def _on_group(admin: Any, name: str) -> frozenset[Operation]:
         group = response.to_object()["groups"][0]
         if not for_code(group["error_code"]).retriable:
             break
-        await asyncio.sleep(_COORDINATOR_PAUSE_S)  # the first group of a new cluster waits for its topic
+        await asyncio.sleep(_COORDINATOR_PAUSE_S)  # the first group of a new cluster waits for the offsets topic
     return frozenset() if group["error_code"] else _operations(group["authorized_operations"])
 
 
 async def _on_transactional_id(admin: Any, name: str) -> frozenset[Operation]:
-    # Taking the id would end a redrive that runs: only whether it may be seen is asked.
+    # Acquiring the id would fence a running redrive: only check whether it may be described.
     try:
         await _coordinator(admin, name, _TRANSACTION)
     except TransactionalIdAuthorizationFailed:
@@ -126,7 +126,7 @@ async def _on_transactional_id(admin: Any, name: str) -> frozenset[Operation]:
 
 
 async def _coordinator(admin: Any, name: str, kind: int = _GROUP) -> int:
-    """Return its node. A broker that has just been set up has none for some seconds: asked again until there is one."""
+    """Return the node of the coordinator. Retries, because a new broker has none for some seconds."""
     while True:
         try:
             coordinator: int = await admin.find_coordinator(name, kind)
@@ -188,7 +188,7 @@ class _MetadataWithRights8(RequestStruct):  # type: ignore[misc]
 
 
 class _MetadataWithRights(Request[_MetadataWithRights8]):  # type: ignore[misc]
-    """Metadata version 8, the first that tells what a user may do; aiokafka has versions up to 5."""
+    """Metadata version 8, the first with allowed operations; aiokafka has versions up to 5."""
 
     API_KEY = 3
 
@@ -207,7 +207,7 @@ class _GroupWithRights3(RequestStruct):  # type: ignore[misc]
 
 
 class _GroupWithRights(Request[_GroupWithRights3]):  # type: ignore[misc]
-    """DescribeGroups version 3; aiokafka's own reads its answer as one of version 2, which lacks the rights."""
+    """DescribeGroups version 3; aiokafka parses its response as version 2, which lacks the allowed operations."""
 
     API_KEY = 15
 

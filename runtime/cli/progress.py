@@ -1,4 +1,4 @@
-"""A progress bar over offsets, on a terminal only: a pipe gets the last line of a command alone."""
+"""A progress bar over offsets, on a terminal only."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,13 +6,13 @@ from typing import Any
 
 
 class Bar:
-    """Two figures: how much of the range was passed, and how many records something was done with."""
+    """Shows the passed share of the offsets, and the number of processed records."""
 
     def __init__(self, bar: Any, task: Any) -> None:
         self._bar, self._task, self._records = bar, task, 0
 
     def begin(self, total: int) -> None:
-        """Start anew over `total` offsets; what was counted stays."""
+        """Restart over `total` offsets; the record count is kept."""
         self._bar.reset(self._task, total=total, records=self._records)
 
     def advance(self, offsets: int) -> None:
@@ -25,7 +25,7 @@ class Bar:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Bar]:
-    """Show a bar on stderr while the block runs. `what` stands behind the number of records."""
+    """Show a bar on stderr while the block runs. `what` is the word after the number of records."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

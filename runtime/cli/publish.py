@@ -30,27 +30,29 @@ def publish(
     key_field: Annotated[
         str | None, typer.Option("--key-field", metavar="NAME", help="Field of the JSON to use as the record's key.")
     ] = None,
-    text: Annotated[bool, typer.Option("--text", help="Every line is a text, even one that looks like JSON.")] = False,
+    text: Annotated[
+        bool, typer.Option("--text", help="Treat every line as a text, even one that looks like JSON.")
+    ] = False,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
     """Send each line of a file as one record.
 
-    A file that starts with a brace is JSON lines, sent as they are. Of any other, each line becomes a request's text. A
-    byte order mark is skipped; a JSON array is refused.
+    A file that starts with a brace is JSON lines, sent unchanged. In any other file each line is a request's text. A
+    byte order mark is skipped. A JSON array is refused.
 
     Example: [bold]murmura publish murmura.classification.requests questions.txt[/bold]
 
     One message: [bold]echo "where is my card?" | murmura publish murmura.analysis.requests -[/bold]
     """
-    from . import until_signalled as cli_run
+    from .until_signalled import run_until_stopped
 
     settings = options.settings(config, bootstrap=bootstrap)
 
     async def main(stop: "asyncio.Event") -> int:
         return await _publish(settings, topic, file, key_field, text, stop)
 
-    sent = cli_run.run(main)
+    sent = run_until_stopped(main)
     typer.echo(f"published {sent:,} records to {topic}", err=True)
 
 
@@ -70,7 +72,7 @@ async def _publish(
     await producer.start()
     sent = 0
     try:
-        with opened(file) as stream, _Progress(file) as progress:
+        with open_input(file) as stream, _Progress(file) as progress:
             lines = read_records(stream, file, key_field, text)
             async for chunk in _piped(lines, stop) if file == "-" else _read(lines, stop):
                 async with asyncio.timeout(settings.producer.send_timeout_s):
@@ -92,9 +94,9 @@ async def _read(records: Iterator[Record], stop: "asyncio.Event") -> AsyncIterat
 
 
 async def _piped(records: Iterator[Record], stop: "asyncio.Event") -> AsyncIterator[list[Record]]:
-    """Yield the records of stdin, as many at once as there are.
+    """Yield the records of stdin in chunks of what is available.
 
-    Read in a thread, which is left behind at the end: nobody may ever write another line, and Ctrl-C is to be heard.
+    Reads in a daemon thread, which is abandoned at the end: a blocked read could not be interrupted by Ctrl-C.
     """
     import asyncio
     import threading
@@ -111,7 +113,7 @@ async def _piped(records: Iterator[Record], stop: "asyncio.Event") -> AsyncItera
                 loop.call_soon_threadsafe(came.put_nowait, record)
         except SetupError as error:
             end = error
-        with suppress(RuntimeError):  # the loop is gone: we were left behind
+        with suppress(RuntimeError):  # the loop is closed: the thread was abandoned
             loop.call_soon_threadsafe(came.put_nowait, end)
 
     threading.Thread(target=read, name="stdin", daemon=True).start()
@@ -134,14 +136,14 @@ async def _piped(records: Iterator[Record], stop: "asyncio.Event") -> AsyncItera
 
 
 @contextmanager
-def opened(file: str) -> Iterator[BinaryIO]:
-    """Open a file to read, or stdin for `-`; SetupError when it cannot be."""
+def open_input(file: str) -> Iterator[BinaryIO]:
+    """Open a file to read, or stdin for `-`. Raises SetupError when that fails."""
     if file == "-":
-        # Not sys.stdin, and never closed: both would wait for the thread that waits for a line.
+        # Not sys.stdin, and never closed: both would wait for the thread that blocks in a read.
         yield open(0, "rb", closefd=False)  # noqa: SIM115
         return
     try:
-        stream = Path(file).open("rb")  # noqa: SIM115  (an OSError of the body is none of ours)
+        stream = Path(file).open("rb")  # noqa: SIM115  (an OSError of the body must not be caught)
     except OSError as error:
         raise SetupError(f"{file}: {(error.strerror or str(error)).lower()}") from None
     with stream:
@@ -149,7 +151,7 @@ def opened(file: str) -> Iterator[BinaryIO]:
 
 
 def read_records(stream: BinaryIO, file: str, key_field: str | None, text: bool) -> Iterator[Record]:
-    """Yield value and key of each line that is not blank. SetupError for a file that is neither JSON lines nor text lines."""
+    """Yield value and key of each non-blank line. Raises SetupError for a file of neither JSON nor text lines."""
     json_lines: bool | None = False if text else None
     for number, raw in enumerate(stream, start=1):
         line = raw.removeprefix(BOM_UTF8).strip() if number == 1 else raw.strip()
@@ -163,7 +165,7 @@ def read_records(stream: BinaryIO, file: str, key_field: str | None, text: bool)
 
 
 def _is_json(line: bytes, file: str, number: int) -> bool:
-    """Say whether a file is JSON lines, by its first line that is not blank; SetupError for JSON in another form."""
+    """Return whether a file is JSON lines, from its first non-blank line. Raises SetupError for other forms of JSON."""
     if line.startswith(b"["):
         raise SetupError(
             f"{file}, line {number}: begins with [, a JSON array; expected a line for each record: "
@@ -204,7 +206,7 @@ def _json_record(line: bytes, file: str, number: int, key_field: str | None) -> 
 
 
 class _Progress:
-    """A bar over a file's bytes, on a terminal only: a pipe gets the last line alone."""
+    """A progress bar over a file's bytes, on a terminal only."""
 
     def __init__(self, file: str) -> None:
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""Options that choose a part of a topic: times and offsets."""
+"""Options that select a part of a topic: times and offsets."""
 
 import re
 from collections.abc import Iterable
@@ -11,15 +11,15 @@ from ..errors import SetupError
 
 Since = Annotated[
     str | None,
-    typer.Option("--since", metavar="TIME", help="From then on: 2026-01-31T12:00Z, or an age: 90m, 24h, 7d."),
+    typer.Option("--since", metavar="TIME", help="From this time on: 2026-01-31T12:00Z, or an age: 90m, 24h, 7d."),
 ]
-Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before then: a time or an age.")]
+Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before this time or age.")]
 Offsets = Annotated[
     list[str] | None,
     typer.Option(
         "--offsets",
         metavar="PARTITION:START-END",
-        help="Only these; END is the last one's number plus one, and may be left out. May be given several times.",
+        help="Only these offsets; END is exclusive and optional. Repeatable.",
     ),
 ]
 _AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
@@ -29,7 +29,7 @@ _LAST: Final = 2**63 - 1
 
 
 def read_time(option: str, text: str | None, now: datetime | None = None) -> float | None:
-    """Return a time in seconds since 1970; an age counts back from `now`. A time without a zone is UTC. SetupError."""
+    """Parse a time or an age before `now` into Unix time in seconds. No zone means UTC. Raises SetupError."""
     if text is None:
         return None
     if (age := _AGE.fullmatch(text)) is not None:
@@ -44,7 +44,7 @@ def read_time(option: str, text: str | None, now: datetime | None = None) -> flo
 
 
 def read_offsets(texts: Iterable[str] | None) -> dict[int, tuple[int, int]]:
-    """Return partition to first offset and the one behind the last. `2:17` is one record, `2:17-` all from there on."""
+    """Parse offsets by partition into start and exclusive end. `2:17` is one record, `2:17-` has no end."""
     chosen: dict[int, tuple[int, int]] = {}
     for text in texts or ():
         found = _OFFSETS.fullmatch(text)

@@ -27,63 +27,65 @@ def redrive(
     since: ranges.Since = None,
     until: ranges.Until = None,
     offsets: ranges.Offsets = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every dead letter that was not sent again yet.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters that were not redriven yet.")] = False,
     to: Annotated[
         str,
-        typer.Option("--to", metavar="retries|original|TOPIC", help="Where to: tried again, its own topic, another."),
+        typer.Option(
+            "--to", metavar="retries|original|TOPIC", help="The target: topic of retries, original topic, or another."
+        ),
     ] = "retries",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and send nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only, send nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     rate: Annotated[
-        float | None, typer.Option("--rate", min=0.01, metavar="N", help="At most so many records a second.")
+        float | None, typer.Option("--rate", min=0.01, metavar="N", help="Maximum records per second.")
     ] = None,
     out_of_order: Annotated[
-        bool, typer.Option("--out-of-order", help="Also records of topics that are answered in the order of the key.")
+        bool, typer.Option("--out-of-order", help="Include records of topics that are processed in key order.")
     ] = False,
     agents: Annotated[
         list[str] | None,
         typer.Option(
-            "--agents", metavar="AGENT", help="MODULE:ATTRIBUTE of your own agents, beside the installed ones."
+            "--agents", metavar="AGENT", help="MODULE:ATTRIBUTE of your own agents, in addition to the installed ones."
         ),
     ] = None,
     no_transactions: Annotated[
-        bool, typer.Option("--no-transactions", help="For a broker without them: a kill may repeat one batch.")
+        bool, typer.Option("--no-transactions", help="Send without transactions: a kill may repeat one batch.")
     ] = False,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
     """Send dead letters again, each once.
 
-    They go to the topic of retries, due at once, and only the agent that failed is asked. Results have the ids that
-    they would have had. What was sent is marked in the dead-letter topic, in the same transaction: starting this twice
-    sends nothing twice, nor does a kill, and a second one that is started meanwhile takes over.
+    By default they go to the topic of retries, due at once, and only the failed agent is asked. Results keep their ids.
+    Each transaction also writes markers to the dead-letter topic: neither a second run nor a kill sends a record twice,
+    and a second redrive that is started meanwhile takes over.
 
-    Not sent: what was cut, what could not be read, and records of topics that are answered in the order of the key.
+    Not sent: cut or unreadable records, and records of topics that are processed in key order.
 
     Example: [bold]murmura deadletters redrive --reason agent_failed --since 24h --dry-run[/bold]
 
-    Everything, slowly, to the topics that the records came from: [bold]murmura deadletters redrive --all --to original
+    All of them, slowly, to their original topics: [bold]murmura deadletters redrive --all --to original
     --rate 50[/bold]
     """
     settings = options.settings(config, bootstrap=bootstrap)
     selection = select(reason, agent, topic, since, until, offsets)
     if selection.is_all != everything:
         raise SetupError("give --all, or say which: --reason, --agent, --topic, --since, --until, --offsets")
-    rules = _rules(settings, to, agents or [], out_of_order)
+    rules = _make_rules(settings, to, agents or [], out_of_order)
     if dry_run or everything:
-        tally = _counted(settings, selection, rules)
-        typer.echo(_plan(tally, rules.target))
+        tally = _count(settings, selection, rules)
+        typer.echo(_describe_plan(tally, rules.target))
         if dry_run or not tally.sendable:
             return
-        if not yes and not _agreed():
+        if not yes and not _confirm():
             raise SetupError("nothing was sent; --yes sends without asking")
-    make_sender = _sender(settings, no_transactions)
-    done = _sent(settings, selection, rules, make_sender, rate)
-    typer.echo(f"sent {done.sent:,} to {rules.target}{_left(done)}", err=True)
+    make_sender = _choose_sender(settings, no_transactions)
+    done = _send(settings, selection, rules, make_sender, rate)
+    typer.echo(f"sent {done.sent:,} to {rules.target}{_describe_rest(done)}", err=True)
 
 
-def _rules(settings: "Settings", to: str, own: list[str], out_of_order: bool) -> "Redrive":
-    """Return where to and what may go, after a look at the broker and at the agents that are installed."""
+def _make_rules(settings: "Settings", to: str, own: list[str], out_of_order: bool) -> "Redrive":
+    """Return target and conditions, after checking the broker and the installed agents."""
     import asyncio
     from importlib.metadata import entry_points
 
@@ -114,31 +116,31 @@ def _rules(settings: "Settings", to: str, own: list[str], out_of_order: bool) ->
     )
 
 
-def _counted(settings: "Settings", selection: "Selection", rules: "Redrive") -> "Tally":
+def _count(settings: "Settings", selection: "Selection", rules: "Redrive") -> "Tally":
     from ..redrive.dead_letter_reader import LetterScan
     from ..redrive.redrive import count
-    from . import until_signalled as cli_run
+    from .until_signalled import run_cancellable
 
     scan = LetterScan(settings.kafka, settings.dead_letters)
-    return cli_run.run_to_end(lambda stop: count(scan, selection, rules))
+    return run_cancellable(lambda stop: count(scan, selection, rules))
 
 
-def _plan(tally: "Tally", target: str) -> str:
-    where = "the topics that they came from" if target == "original" else target
-    return f"{tally.sendable:,} of {tally.chosen:,} dead letters would go to {where}{_left(tally)}"
+def _describe_plan(tally: "Tally", target: str) -> str:
+    destination = "the topics that they came from" if target == "original" else target
+    return f"{tally.sendable:,} of {tally.chosen:,} dead letters would go to {destination}{_describe_rest(tally)}"
 
 
-def _left(tally: "Tally") -> str:
+def _describe_rest(tally: "Tally") -> str:
     parts = [f"{tally.before:,} were sent again before"] if tally.before else []
     parts += [f"{records:,} are refused: {why.value}" for why, records in tally.refused.items()]
     return "".join(f"\n  {part}" for part in parts)
 
 
-def _agreed() -> bool:
+def _confirm() -> bool:
     return sys.stdin.isatty() and typer.confirm("Send them?")
 
 
-def _sender(settings: "Settings", no_transactions: bool) -> "Callable[[], Sender]":
+def _choose_sender(settings: "Settings", no_transactions: bool) -> "Callable[[], Sender]":
     import asyncio
 
     from ..kafka.topics import is_mock_cluster
@@ -151,7 +153,7 @@ def _sender(settings: "Settings", no_transactions: bool) -> "Callable[[], Sender
     return lambda: TransactionalSender(settings.kafka, settings.producer, name)
 
 
-def _sent(
+def _send(
     settings: "Settings",
     selection: "Selection",
     rules: "Redrive",
@@ -160,8 +162,8 @@ def _sent(
 ) -> "Tally":
     from ..redrive.dead_letter_reader import LetterScan
     from ..redrive.redrive import send_again
-    from . import until_signalled as cli_run
     from .progress import progress_bar
+    from .until_signalled import run_until_stopped
 
     with progress_bar("sent") as bar:
         scan = LetterScan(settings.kafka, settings.dead_letters, progress=bar.advance)
@@ -179,4 +181,4 @@ def _sent(
                 on_pass=lambda: bar.begin(scan.offsets),
             )
 
-        return cli_run.run(main)
+        return run_until_stopped(main)

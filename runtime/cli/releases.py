@@ -1,4 +1,4 @@
-"""`murmura models push | release | rollback | history`: versions in the store, and which of them is live."""
+"""`murmura models push | release | rollback | history`: versions in the store, and the live one."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ Store = Annotated[
     ),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
-By = Annotated[str | None, typer.Option("--by", metavar="WHO", help="For the history. Default: your user name.")]
+By = Annotated[str | None, typer.Option("--by", metavar="WHO", help="Author in the history. Default: your user name.")]
 
 
 def push(
@@ -35,43 +35,43 @@ def push(
     store: Store = None,
     config: options.Config = None,
 ) -> None:
-    """Add a model to the store as its next version. Nobody serves it before it is released.
+    """Add a model to the store as its next version. It is not served before it is released.
 
     Example: [bold]murmura models push models/desk --store /srv/models[/bold]
     """
     from ..model.folder import read_manifest
 
-    there = _store(options.settings(config), store)
-    version = there.push(folder)
+    model_store = _store(options.settings(config), store)
+    version = model_store.push(folder)
     name = read_manifest(folder).name
-    typer.echo(f"{name} {version}\t{there.digest(name, version)}")
+    typer.echo(f"{name} {version}\t{model_store.digest(name, version)}")
     typer.echo(f"make it live with `murmura models release {name} {version} --why TEXT`", err=True)
 
 
 def release(
     name: Name,
-    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="One that is in the store.")],
-    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="For the history.")] = "",
+    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="A version in the store.")],
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="Reason in the history.")] = "",
     by: By = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Release it once more although it is current: who refused it tries again.")
+        bool, typer.Option("--again", help="Release the current version again, for processes that refused it.")
     ] = False,
     store: Store = None,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Make a version of the store the one that every process serves. They swap while they answer.
+    """Make every process serve a version of the store. They swap without interruption.
 
     Example: [bold]murmura models release desk 3 --why "knows the new product" --store /srv/models[/bold]
 
-    Once more, for processes that refused it: [bold]murmura models release desk 3 --again[/bold]
+    Again, for processes that refused it: [bold]murmura models release desk 3 --again[/bold]
     """
     from ...schemas.release import released
 
     settings = options.settings(config, bootstrap=bootstrap)
-    there = _store(settings, store)
-    there.describe(name, version)
-    digest = there.digest(name, version)
+    model_store = _store(settings, store)
+    model_store.describe(name, version)
+    digest = model_store.digest(name, version)
 
     def step(state: "ReleaseState | None") -> "ReleaseState | None":
         if not again and state is not None and (state.current.version, state.current.digest) == (version, digest):
@@ -83,15 +83,15 @@ def release(
 
 def rollback(
     name: Name,
-    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="For the history.")] = "",
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="Reason in the history.")] = "",
     by: By = None,
     store: Store = None,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Make the version before the current one live again. Twice goes back two versions.
+    """Make the version before the current one live again. Running it twice goes back two versions.
 
-    Where the store is known it is asked whether that version is there still.
+    When a store is set, checks that it still has that version.
 
     Example: [bold]murmura models rollback desk --why "too many refunds"[/bold]
     """
@@ -116,12 +116,12 @@ def rollback(
 def history(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="A model. Default: what is current of each.", show_default=False),
+        typer.Argument(metavar="NAME", help="A model. Default: the current version of each.", show_default=False),
     ] = None,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Show what was released when, by whom and why, the newest last.
+    """Show the releases with time, author and reason, the newest last.
 
     Example: [bold]murmura models history desk[/bold]
     """
@@ -135,12 +135,12 @@ def history(
     elif name in states:
         print_table(["generation", "version", "at", "by", "why"], _steps(states[name]))
     else:
-        there = f"; there are {', '.join(sorted(states))}" if states else ""
-        raise SetupError(f"{name} has no release in {_topic(settings)}{there}")
+        others = f"; there are {', '.join(sorted(states))}" if states else ""
+        raise SetupError(f"{name} has no release in {_topic(settings)}{others}")
 
 
 def stored_manifest(url: str, model: str) -> "ModelManifest":
-    """Return the manifest of `NAME/VERSION` in a store; of `NAME` that of the newest version."""
+    """Return the manifest of `NAME/VERSION` in a store; for `NAME`, that of the newest version."""
     from ..release.store import ModelStore
 
     store = ModelStore(url)
@@ -178,17 +178,17 @@ def _topic(settings: "Settings") -> str:
 
 def _read(settings: "Settings") -> "dict[str, ReleaseState]":
     from ..release.states import read_states
-    from . import until_signalled as cli_run
+    from .until_signalled import run_until_stopped
 
-    return cli_run.run(lambda stop: read_states(settings.kafka, _topic(settings)))
+    return run_until_stopped(lambda stop: read_states(settings.kafka, _topic(settings)))
 
 
 def _publish(settings: "Settings", name: str, step: "Callable[[ReleaseState | None], ReleaseState | None]") -> None:
-    """Publish the state that `step` makes of the present one; None from it means that there is nothing to do."""
+    """Publish the state that `step` returns for the current one; None: nothing to do."""
     from pydantic import ValidationError
 
     from ..release.states import publish_state
-    from . import until_signalled as cli_run
+    from .until_signalled import run_until_stopped
 
     before = _read(settings).get(name)
     try:
@@ -200,7 +200,7 @@ def _publish(settings: "Settings", name: str, step: "Callable[[ReleaseState | No
         typer.echo(f"{name} {before.current.version if before else ''} is current already")
         typer.echo("--again releases it once more, for processes that refused it", err=True)
         return
-    cli_run.run(lambda stop: publish_state(settings.kafka, _topic(settings), new, producer=settings.producer))
+    run_until_stopped(lambda stop: publish_state(settings.kafka, _topic(settings), new, producer=settings.producer))
     was = f", before: {before.current.version}" if before else ""
     typer.echo(f"{name} {new.current.version} is current (generation {new.generation}{was})")
 
@@ -224,5 +224,5 @@ def _who(by: str | None) -> str:
 
     try:
         return by or getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
+    except (KeyError, OSError):  # a container's user may have no name
         return "unknown"

@@ -22,52 +22,58 @@ if TYPE_CHECKING:
     from ..wire.message import Message
 
 _CLOCKS_S = 3600.0
-"""Published results are looked for from so long before the earliest replayed record on: senders' clocks differ."""
+"""Seconds before the earliest replayed record from which published results are searched: senders' clocks differ."""
 
 
 def replay(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The requests, for example murmura.analysis.requests.")],
+    topic: Annotated[
+        str, typer.Argument(metavar="TOPIC", help="Topic of requests, for example murmura.analysis.requests.")
+    ],
     agents: options.Agents = None,
     model: options.Model = None,
     version: Annotated[
-        str | None, typer.Option("--version", metavar="NAME/VERSION", help="A version of the store in the settings.")
+        str | None, typer.Option("--version", metavar="NAME/VERSION", help="A version in the store of the settings.")
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="TOPIC|FILE", help="Where results go: a topic, or a file with a / or .jsonl."),
+        typer.Option("--to", metavar="TOPIC|FILE", help="Target of results: a topic, or a file with a / or .jsonl."),
     ] = None,
     since: ranges.Since = None,
     until: ranges.Until = None,
     offsets: ranges.Offsets = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", metavar="TOPIC", help="Published results to compare with. Default: the agents' own."),
+        typer.Option(
+            "--against",
+            metavar="TOPIC",
+            help="Topic of published results to compare with. Default: that of the agents.",
+        ),
     ] = None,
-    text: Annotated[bool, typer.Option("--text", help="Show what people wrote where an answer changed.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="Show the texts whose answers changed.")] = False,
     device: options.Device = None,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Answer records of a topic with another model, and say what it answers otherwise.
+    """Answer the records of a topic with another model, and compare the answers with the published ones.
 
-    No group is joined, no offset moved, and nothing is published but results, where --to says so. Each result is what
-    serving would write. Joined with the published results by prediction id: agreement by task, the labels that changed,
-    and where.
+    Joins no group, commits no offsets, and publishes nothing but results, with --to. Results are those that serving
+    would publish. They are joined with the published results by prediction id: agreement by task, changed labels, and
+    the coordinates of changed answers.
 
     Example: [bold]murmura replay murmura.analysis.requests analysis --model models/desk-2 --since 24h[/bold]
 
-    Into a file: [bold]murmura replay murmura.analysis.requests analysis --version desk/7 --to new.jsonl[/bold]
+    To a file: [bold]murmura replay murmura.analysis.requests analysis --version desk/7 --to new.jsonl[/bold]
     """
     import tempfile
 
     from ..testing.replay_comparison import Comparison
-    from . import until_signalled as cli_run
+    from .until_signalled import run_until_stopped
 
     settings = options.settings(config, bootstrap=bootstrap, model=model, device=device)
     if (version is None) == (model is None):
         raise SetupError("give either --model FOLDER or --version NAME/VERSION")
     limits = (ranges.read_time("--since", since), ranges.read_time("--until", until), ranges.read_offsets(offsets))
-    replaying = _prepared(settings, topic, agents or [], version)
+    replaying = _prepare(settings, topic, agents or [], version)
     with tempfile.TemporaryDirectory(prefix="murmura-replay-") as folder:
         comparison = Comparison(Path(folder) / "results.sqlite")
 
@@ -76,7 +82,7 @@ def replay(
             await _join(settings, [against] if against else list(replaying.outputs), done, comparison)
             return done
 
-        done = cli_run.run(main)
+        done = run_until_stopped(main)
         comparison.finish()
     for line in _report(done, comparison):
         typer.echo(line)
@@ -84,7 +90,7 @@ def replay(
         _show_texts(settings, comparison)
 
 
-def _prepared(settings: "Settings", topic: str, names: list[str], version: str | None) -> "Replay":
+def _prepare(settings: "Settings", topic: str, names: list[str], version: str | None) -> "Replay":
     from ..agent.agent import Agent
     from ..agent.discovery import find_agents
     from ..agent.routes import configured_by
@@ -132,9 +138,9 @@ async def _replay(
     chosen = await offset_ranges.freeze(settings.kafka, [[topic]])
     if limits[0] is not None or limits[1] is not None:
         chosen = await offset_ranges.narrow(settings.kafka, chosen, limits[0], limits[1])
-    chosen = _narrowed(chosen, limits[2])
+    chosen = _narrow(chosen, limits[2])
     async with AsyncExitStack() as stack:
-        write = await _target(settings, replaying, to, stack)
+        write = await _open_target(settings, replaying, to, stack)
         with progress_bar("answered") as bar:
             bar.begin(sum(each.records for each in chosen))
 
@@ -147,7 +153,7 @@ async def _replay(
             return await replaying.run(chosen, keep, stop=stop, progress=bar.advance)
 
 
-def _narrowed(chosen: "list[OffsetRange]", offsets: dict[int, tuple[int, int]]) -> "list[OffsetRange]":
+def _narrow(chosen: "list[OffsetRange]", offsets: dict[int, tuple[int, int]]) -> "list[OffsetRange]":
     if not offsets:
         return chosen
     narrowed = []
@@ -158,23 +164,23 @@ def _narrowed(chosen: "list[OffsetRange]", offsets: dict[int, tuple[int, int]]) 
     return narrowed
 
 
-async def _target(
+async def _open_target(
     settings: "Settings", replaying: "Replay", to: str | None, stack: AsyncExitStack
 ) -> "Callable[[Sequence[Message]], Awaitable[None]]":
-    """Return what takes results: nothing, a file, or a topic. SetupError for one that cannot be written."""
+    """Return a writer of results: to nowhere, a file, or a topic. Raises SetupError when it cannot be written."""
     if to is None:
         return _drop
     if "/" in to or to.endswith((".jsonl", ".json")):
-        file = stack.enter_context(_opened(to))
+        file = stack.enter_context(_open_output(to))
 
         async def write(results: "Sequence[Message]") -> None:
             file.writelines((result.value or b"null") + b"\n" for result in results)
 
         return write
-    return await _topic(settings, replaying, to, stack)
+    return await _open_topic(settings, replaying, to, stack)
 
 
-def _opened(file: str) -> BinaryIO:
+def _open_output(file: str) -> BinaryIO:
     try:
         return Path(file).open("wb")
     except OSError as error:
@@ -185,7 +191,7 @@ async def _drop(results: "Sequence[Message]") -> None:
     return
 
 
-async def _topic(
+async def _open_topic(
     settings: "Settings", replaying: "Replay", to: str, stack: AsyncExitStack
 ) -> "Callable[[Sequence[Message]], Awaitable[None]]":
     from ..kafka.topics import require_topics
@@ -201,7 +207,7 @@ async def _topic(
 
     async def publish(results: "Sequence[Message]") -> None:
         refused = await publisher.publish([result._replace(topic=to, partition=None) for result in results])
-        if error := next((one for one in refused if one is not None), None):
+        if error := next((refusal for refusal in refused if refusal is not None), None):
             raise SetupError(f"--to {to}: {error}")
 
     return publish
@@ -211,8 +217,8 @@ async def _join(settings: "Settings", topics: list[str], done: "Replayed", compa
     from ..kafka import offset_ranges
     from ..kafka.topics import fetch_partition_counts
 
-    there = await fetch_partition_counts(settings.kafka)
-    published = [topic for topic in topics if topic in there]
+    existing = await fetch_partition_counts(settings.kafka)
+    published = [topic for topic in topics if topic in existing]
     if not done.results or not published:
         return
     chosen = await offset_ranges.freeze(settings.kafka, [published])
@@ -247,7 +253,7 @@ def _show_texts(settings: "Settings", comparison: "Comparison") -> None:
     from ..kafka.offset_ranges import OffsetRange
     from ..redrive.set_aside import read_place
     from ..wire.summary import safe
-    from . import until_signalled as cli_run
+    from .until_signalled import run_cancellable
 
     def take(number: int, records: list[Any]) -> None:
         for record in records:
@@ -256,9 +262,11 @@ def _show_texts(settings: "Settings", comparison: "Comparison") -> None:
 
     async def main(stop: "asyncio.Event") -> None:
         for place in dict.fromkeys(place for place, _ in comparison.changed):
-            one = read_place(place)
+            coordinates = read_place(place)
             await offset_ranges.read(
-                settings.kafka, [OffsetRange(one.topic, one.partition, one.offset, one.offset + 1)], take
+                settings.kafka,
+                [OffsetRange(coordinates.topic, coordinates.partition, coordinates.offset, coordinates.offset + 1)],
+                take,
             )
 
-    cli_run.run_to_end(main)
+    run_cancellable(main)

@@ -25,13 +25,13 @@ def serve(
 ) -> None:
     """Answer the records of your topics until Ctrl-C.
 
-    One consumer group reads the topics of all agents, and an offset is committed when its result is acknowledged.
+    One consumer group reads the topics of all agents. An offset is committed when its result is acknowledged.
 
-    Ctrl-C or SIGTERM finishes what is in flight and ends with code 0.
+    Ctrl-C or SIGTERM finishes the records in flight and exits with code 0.
 
     Example: [bold]murmura serve --bootstrap localhost:9092 --model models/desk[/bold]
 
-    Your own agent too: [bold]murmura serve classification shop:router --model models/desk[/bold]
+    With your own agent: [bold]murmura serve classification shop:router --model models/desk[/bold]
     """
     from ..agent.discovery import find_agents
 
@@ -46,7 +46,7 @@ def serve(
 def _serve(settings: "Settings", agents: "list[Agent | Handler]") -> None:
     from .. import serve as app
     from ..observe import logs
-    from . import until_signalled as cli_run
+    from .until_signalled import run_until_stopped
 
     logs.configure(settings.log.level, settings.log.format)
     log = logs.get_logger(__name__)
@@ -54,4 +54,6 @@ def _serve(settings: "Settings", agents: "list[Agent | Handler]") -> None:
     async def main(stop: "asyncio.Event") -> None:
         await app.serve(settings, agents, stop=stop)
 
-    cli_run.run(main, on_stop=lambda: log.info("stopping", drain_s=settings.kafka.drain_s, again="ends it at once"))
+    run_until_stopped(
+        main, on_stop=lambda: log.info("stopping", drain_s=settings.kafka.drain_s, again="ends it at once")
+    )

@@ -1,4 +1,4 @@
-"""Tables for people on a terminal, and for programs behind a pipe."""
+"""Tables on a terminal, tab-separated lines in a pipe."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import typer
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """A table on a terminal; else tab-separated lines, which other programs can read."""
+    """Print a table on a terminal, else tab-separated lines."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -19,34 +19,34 @@ POLL_MS = 200
 
 def tail(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="For example murmura.classification.results.")],
-    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="First what is there already.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="The values alone, one JSON a line, for other programs.")
-    ] = False,
-    count: Annotated[int | None, typer.Option("--count", min=1, metavar="N", help="End after so many records.")] = None,
+    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Start with the existing records.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Only the values, one JSON value per line.")] = False,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, metavar="N", help="Exit after this number of records.")
+    ] = None,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Show the records of a topic as they come.
+    """Show the records of a topic as they arrive.
 
-    Until Ctrl-C. It joins no group and commits nothing.
+    Runs until Ctrl-C. Joins no group and commits nothing.
 
     Example: [bold]murmura tail murmura.classification.results[/bold]
 
-    Into another program: [bold]murmura tail murmura.deadletters --from-beginning --json | jq .[/bold]
+    In a pipe: [bold]murmura tail murmura.deadletters --from-beginning --json | jq .[/bold]
     """
-    from . import until_signalled as cli_run
+    from .until_signalled import run_until_stopped
 
-    # The mock broker wakes no fetch, and at a person's pace short fetches cost nothing.
+    # The mock broker does not end a fetch early; short fetches cost little here.
     settings = options.settings(config, bootstrap=bootstrap, fetch_max_wait_ms=POLL_MS)
 
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to end
+        sys.stdout.reconfigure(errors="replace")  # do not fail on a character that the terminal cannot show
 
     async def main(stop: "asyncio.Event") -> None:
         await _tail(settings, topic, from_beginning, as_json, count, stop)
 
-    cli_run.run(main)
+    run_until_stopped(main)
 
 
 async def _tail(
@@ -71,11 +71,11 @@ def _pretty_line(record: Any) -> str:
 
 
 def _json_line(value: bytes | None) -> str:
-    """Return the value on one line: JSON as it is, anything else as a JSON string."""
+    """Return the value on one line: JSON unchanged, anything else as a JSON string."""
     text = (value or b"null").decode(errors="replace")
     try:
         line = json.dumps(json.loads(text), ensure_ascii=False)
-        # Half of a surrogate pair is allowed in JSON and in no output.
+        # A lone surrogate is allowed in JSON but cannot be encoded.
         return line if line.isascii() or _is_encodable(line) else json.dumps(json.loads(text))
     except (ValueError, RecursionError):
         return json.dumps(text)

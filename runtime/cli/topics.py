@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 def topics(
     agents: options.Agents = None,
-    create: Annotated[bool, typer.Option("--create", help="Make those that are missing on the broker.")] = False,
+    create: Annotated[bool, typer.Option("--create", help="Create missing topics on the broker.")] = False,
     partitions: Annotated[
-        int, typer.Option("--partitions", min=1, max=10_000, help="For topics that have many.", show_default=True)
+        int,
+        typer.Option("--partitions", min=1, max=10_000, help="Partitions of topics that have many.", show_default=True),
     ] = 12,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Show which topics are needed and there; make the others.
+    """Show the needed topics and whether they exist; create the missing ones.
 
     Example: [bold]murmura topics --create --bootstrap localhost:9092[/bold]
 
@@ -34,12 +35,12 @@ def topics(
     made: list[str] = []
     if create:
         made = asyncio.run(create_topics(settings.kafka, wanted, many=partitions))
-    there = asyncio.run(fetch_partition_counts(settings.kafka))
+    existing = asyncio.run(fetch_partition_counts(settings.kafka))
     widest = max(map(len, wanted))
     for name, topic in wanted.items():
-        found = _partitions(there[name]) if name in there else typer.style("missing", fg="red")
+        found = _partitions(existing[name]) if name in existing else typer.style("missing", fg="red")
         typer.echo(f"{name:<{widest}}  {topic.record:<13}  {found}{', made now' if name in made else ''}")
-    if wanted.keys() - there.keys():
+    if wanted.keys() - existing.keys():
         typer.echo("make the missing ones with `murmura topics --create`", err=True)
 
 
@@ -48,7 +49,7 @@ def _partitions(count: int) -> str:
 
 
 def wanted_topics(settings: "Settings", agents: list[str]) -> "dict[str, Topic]":
-    """Return the topics of the table and those that the agents and their settings name, by full name."""
+    """Return the topics of the table and those of the agents and their settings, by full name."""
     from ...schemas.topics import named
     from ..agent.discovery import find_agents
     from ..agent.routes import configured_by

@@ -1,4 +1,4 @@
-"""Running a command's coroutine until it ends or somebody asks it to stop."""
+"""Runs a command's coroutine until it ends or a signal stops it."""
 
 import asyncio
 import signal
@@ -12,38 +12,40 @@ T = TypeVar("T")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(main: Callable[[asyncio.Event], Awaitable[T]], *, on_stop: Callable[[], None] = lambda: None) -> T:
+def run_until_stopped(
+    main: Callable[[asyncio.Event], Awaitable[T]], *, on_stop: Callable[[], None] = lambda: None
+) -> T:
     """Run `main(stop)` and return what it returns.
 
-    The first Ctrl-C or SIGTERM sets `stop` and calls `on_stop`; `main` is expected to end by itself. A second one ends
-    the process as if there were no handler.
+    The first Ctrl-C or SIGTERM sets `stop` and calls `on_stop`; `main` must then end by itself. A second signal ends
+    the process, as without a handler.
     """
 
-    async def until_signalled() -> T:
+    async def run_with_signals() -> T:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def ask() -> None:
+        def request_stop() -> None:
             stop.set()
             for number in STOP_SIGNALS:
                 loop.remove_signal_handler(number)
             on_stop()
 
         for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, ask)
+            loop.add_signal_handler(number, request_stop)
         try:
             return await main(stop)
         finally:
             for number in STOP_SIGNALS:
                 loop.remove_signal_handler(number)
 
-    return asyncio.run(until_signalled())
+    return asyncio.run(run_with_signals())
 
 
-def run_to_end(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine that may be cancelled: the first Ctrl-C or SIGTERM ends it at once, with one line."""
+def run_cancellable(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine that may be cancelled: the first Ctrl-C or SIGTERM cancels it and raises Closed."""
 
-    async def until_signalled(stop: asyncio.Event) -> T:
+    async def cancel_on_stop(stop: asyncio.Event) -> T:
         work = asyncio.ensure_future(main(stop))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -54,4 +56,4 @@ def run_to_end(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
             raise Closed("stopped before it was done")
         return work.result()
 
-    return run(until_signalled)
+    return run_until_stopped(cancel_on_stop)

@@ -49,7 +49,7 @@ def demo(
     """
     print("murmura demo: a bank's support desk, answered in this process", flush=True)
     # Imported after the first line: they take a second.
-    from ...runtime.cli import until_signalled as cli_run
+    from ...runtime.cli.until_signalled import run_until_stopped
     from ...runtime.kafka.embedded_broker import EmbeddedBroker
     from ...runtime.observe import logs
     from ..stage.room import demo_settings, topics
@@ -62,7 +62,7 @@ def demo(
     try:
         with EmbeddedBroker(topics(TOPIC)) as broker:
             settings = demo_settings(broker.bootstrap, http, TOPIC, {"folder": folder, "device": device})
-            desk = cli_run.run(lambda stop: _demo(settings, samples_file, rate, seconds, stop))
+            desk = run_until_stopped(lambda stop: _demo(settings, samples_file, rate, seconds, stop))
     finally:
         sys.stderr.write(held.getvalue())
     print(

@@ -67,7 +67,7 @@ def demo_learn(
         "murmura demo-learn: a bank's support desk learns a new product, in this process and one beside it", flush=True
     )
     _need_training()
-    from ...runtime.cli import until_signalled as cli_run
+    from ...runtime.cli.until_signalled import run_until_stopped
     from ...runtime.kafka.embedded_broker import EmbeddedBroker
     from ...runtime.observe import logs
 
@@ -77,7 +77,7 @@ def demo_learn(
         with _work_folder(keep) as work, EmbeddedBroker(_topics()) as broker:
             settings = _published(work, broker.bootstrap, http, device)
             script = _script(work, settings, data)
-            desk, board = cli_run.run(lambda stop: _demo(settings, script, rate, stay, stop))
+            desk, board = run_until_stopped(lambda stop: _demo(settings, script, rate, stay, stop))
             if keep is not None:
                 (work / "outcome.json").write_text(board.as_json(), encoding="utf-8")
     finally:
@@ -114,7 +114,7 @@ def _topics() -> dict[str, int]:
 
 
 def _published(work: Path, bootstrap: str, http: str | None, device: str | None) -> "Settings":
-    """Push the demo's model to a store as version 1, release it, and return the settings of a process that serves it."""
+    """Push the demo model to a store as version 1, release it, and return the settings of a serving process."""
     from datetime import UTC, datetime
 
     from ...runtime.model.folder import read_manifest
