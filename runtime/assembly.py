@@ -33,7 +33,7 @@ from .observe.health import HealthApp, HealthServer, HealthState
 from .observe.logs import get_logger
 from .observe.metrics import Metrics
 from .observe.tracing import Tracing
-from .output.alignment import Alignment
+from .output.alignment import Alignment, PartitionCounts
 from .output.bounds import Bounds
 from .output.dead_letter_gate import DeadLetterGate
 from .output.device_watch import watch_device
@@ -132,6 +132,11 @@ async def assemble(
     clock = StopClock(settings.kafka.drain_s)
     publisher = await _start_publisher(settings, metrics, stack, clock)
     tracker: Tracker[TopicPartition] = Tracker()
+    counts = PartitionCounts(
+        partitions,
+        lambda topic: readings.known_partitions(topic),  # noqa: PLW0108 - the consumer is made later
+        publisher.known_partitions,
+    )
     dispatcher = Dispatcher(
         engine,
         publisher,
@@ -154,20 +159,12 @@ async def assemble(
             settings.limits.max_waiting_bytes,
             settings.limits.max_uncommitted,
         ),
-        aligned=Alignment(  # the consumer is made later
-            agents,
-            partitions,
-            lambda topic: readings.known_partitions(topic),  # noqa: PLW0108
-            publisher.known_partitions,
-        ).aligned_pairs,
+        aligned=Alignment(agents, counts).aligned_pairs,
         handlers=handlers,
         reviews=Reviews.configured(settings),
         tracing=tracing,
     )
     dispatcher.suspending.on_probe = publisher.forget
-    names, restore = tuple(agent.name for agent in everyone), partial(read_to_end, settings.kafka)
-    for handler in handlers:
-        handler.started(Context(settings, metrics, engine, names, partitions, restore, tuple(agents)))
     topics = (*routes, *(topic for handler in handlers for topic in handler.topics))
     broker = make_broker(settings.kafka)
     read = (*topics, *dispatcher.retrying.topics)
@@ -184,6 +181,9 @@ async def assemble(
     )
     await _look_at_offsets(source, partitions, topics, settings)
     readings = source.readings(retries=dispatcher.retrying.topics)
+    names, restore = tuple(agent.name for agent in everyone), partial(read_to_end, settings.kafka)
+    for handler in handlers:
+        handler.started(Context(settings, metrics, engine, names, counts, restore, tuple(agents)))
     _watch_source(metrics, readings, tracker, topics, dispatcher.retrying)
     depth = DeadLetterDepth(settings.kafka, settings.dead_letters, partitions[settings.dead_letters])
     metrics.watch(letters=depth.records, letters_age=depth.age_s)

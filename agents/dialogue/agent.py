@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, ValidationError
 
 from ...runtime.agent.handler import Context, Handler, Predicts, Restore
-from ...runtime.errors import Closed, ModelFailed, RecordError, SetupError
+from ...runtime.errors import Closed, ModelFailed, MurmuraError, RecordError, SetupError
 from ...runtime.field_paths import FieldPaths
 from ...runtime.observe.logs import get_logger
 from ...runtime.observe.metrics import Metrics
@@ -59,7 +59,7 @@ class DialogueOptions(Options):
     max_conversations: Annotated[int, Field(gt=0)] = 10_000
     """Of each partition; beyond it the one that was silent for longest is forgotten."""
     restore_timeout_s: Seconds = 300.0
-    """How long reading the changelog may take when partitions are assigned; then the process ends."""
+    """How long reading the changelog may take when partitions are assigned; then the agent is suspended and tries again."""
 
 
 class Dialogue(Handler):
@@ -88,7 +88,7 @@ class Dialogue(Handler):
         self._policy: PolicyFile | None = None
         self._metrics: Metrics | None = None
         self._restore: Restore | None = None
-        self._aligned: frozenset[str] = frozenset()
+        self._counts: Mapping[str, int] = {}
         self._conversations = Conversations(0, 0)
         self._open: dict[int, tuple[Conversations, Place, list[Place]]] = {}
         """By record (its `id`): what has to be told when it is finished."""
@@ -126,20 +126,23 @@ class Dialogue(Handler):
 
     def started(self, context: Context) -> None:
         self.check(context.engine.model.manifest)
-        (turns,), counts = self.topics, context.partitions
-        state = self.outputs[_STATE]
-        if counts and counts[turns] != counts[state]:
-            raise SetupError(
-                f"topic {turns} has {counts[turns]} partitions and its changelog {state} {counts[state]}: they must have "
-                "the same number; make the changelog anew, or name another in agents.{self.name}.options.state"
-            )
-        self._aligned = frozenset(
-            topic for topic in self.outputs[:_OWN_TOPICS] if counts.get(topic) == counts.get(turns)
-        )
+        self._counts = context.partitions
+        if (why := self._unlike_changelog()) is not None:
+            raise SetupError(why)
         self._restore, self._metrics = context.restore, context.metrics
         # Longer than that, and another member may have our partitions and their states.
         self.freeze_s = context.settings.kafka.session_timeout_ms / 1000
         context.metrics.conversations(lambda: len(self._conversations))
+
+    def _unlike_changelog(self) -> str | None:
+        """Return why states cannot be written beside their turns, where the topics differ in their partitions."""
+        (turns,), state, counts = self.topics, self.outputs[_STATE], self._counts
+        if counts.get(turns) == counts.get(state):
+            return None
+        return (
+            f"topic {turns} has {counts.get(turns)} partitions and its changelog {state} {counts.get(state)}: they must "
+            f"have the same number; make the changelog anew, or name another in agents.{self.name}.options.state"
+        )
 
     def check(self, manifest: ModelManifest) -> None:
         assert self._policy is not None, "configure comes first"
@@ -151,6 +154,8 @@ class Dialogue(Handler):
         """Restore, and return states to be written once more, so that the changelog's last one is the newest."""
         conversations, late = self._fresh(), []
         if self._restore is not None and partitions:
+            if (why := self._unlike_changelog()) is not None:
+                raise MurmuraError(why)  # the topic of turns got partitions meanwhile
             numbers = [partition.partition for partition in partitions]
             topic, most_s = self.outputs[_STATE], self.options.restore_timeout_s
             read = await self._restore(topic, numbers, conversations.restore, timeout_s=most_s)
@@ -301,8 +306,11 @@ class Dialogue(Handler):
             (CONTENT_TYPE_HEADER, CONTENT_TYPE.encode()),
         )
         return Publish(
-            topic, value, turn.conversation, headers, turn.source.partition if topic in self._aligned else None
+            topic, value, turn.conversation, headers, turn.source.partition if self._is_aligned(topic) else None
         )
+
+    def _is_aligned(self, topic: str) -> bool:
+        return self._counts.get(topic) == self._counts.get(self.topics[0])
 
     # -- books -------------------------------------------------------------------------------------------------------
 

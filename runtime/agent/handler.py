@@ -80,12 +80,16 @@ class Handler(ABC):
         """Get ready for partitions, restoring state for example; their records wait until this returns, and until the
         broker has what it returns.
 
-        Cancelled when they are taken away meanwhile. Whatever it raises ends the process.
+        Cancelled when they are taken away meanwhile. While it raises, the agent is suspended, and it is called again with
+        growing pauses.
         """
         return None
 
     def revoked(self) -> None:
-        """Forget what belongs to partitions: everything under way has been finished, or will be delivered again."""
+        """Forget what belongs to partitions: everything under way has been finished, or will be delivered again.
+
+        When it raises, the agent is suspended; `assigned` begins the next assignment all the same.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ class Context:
     agents: tuple[str, ...]
     """Names of everybody who runs here, handlers among them."""
     partitions: Mapping[str, int] = field(default_factory=dict)
-    """How many each topic of the broker has."""
+    """How many partitions each topic has now."""
     restore: "Restore | None" = None
     """Reads a changelog; None in a rehearsal, where there is none."""
     predicting: tuple[Agent, ...] = ()

@@ -65,6 +65,13 @@ class HandlerAttempts:
         self._cleared.set()
         self._cleared = asyncio.Event()
 
+    def notify(self, hook: Callable[..., None], *arguments: object) -> None:
+        """Call a hook of the handler. One that raises suspends the handler, and changes nothing of the record."""
+        try:
+            hook(*arguments)
+        except Exception as error:  # noqa: BLE001 - a hook of somebody else's
+            self._suspending.suspend(self.handler.name, f"its hook {hook.__name__} failed: {place_of(error)}")
+
     async def _tried(
         self, record: ConsumerRecord, outcome: Outcome, is_assigned: Callable[[], bool]
     ) -> list[tuple[Message, bool]]:
@@ -110,7 +117,7 @@ class HandlerAttempts:
             except RecordError as error:
                 if error.reason is not Reason.AGENT_FAILED or not suspending.handler_failed(name, error):
                     raise
-                self.handler.given_up(record)
+                self.notify(self.handler.given_up, record)
                 self._on_enter(-1)  # it stands still for no fault of this process
                 try:
                     await suspending.wait(name, suspending.why(name))

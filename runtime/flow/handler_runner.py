@@ -19,6 +19,7 @@ from ..output.outbox import Outbox
 from ..output.outcome import Given, Outcome, Outgoing
 from ..output.result import hand_on
 from ..output.suspending import Suspending
+from ..wire.message import Publish
 from .handler_attempts import HandlerAttempts, HandlerRetries, PutOff
 from .standstill import Pulse
 
@@ -162,18 +163,17 @@ class HandlerRunner:
         self._preparing = loop.create_task(self._prepare(read_here, self._assignment))
 
     async def _prepare(self, partitions: frozenset[TopicPartition], assignment: int) -> None:
+        name = self.handler.name
         try:
-            published = await self.handler.assigned(partitions)
+            published = await self._assigned(partitions, assignment)
             if published:
                 # Of no record: they keep no request's id and have no cause.
-                messages = [hand_on(publish, self.handler.name, 0, None) for publish in published]
-                await asyncio.shield(self._outbox.put(messages, self.handler.name))
-        except asyncio.CancelledError:
-            if assignment == self._assignment:  # not by `clear`: without an end its records would wait for ever
-                self._outbox.fail(MurmuraError(f"{self.handler.name} was cancelled while it got ready"))
-            raise
+                messages = [hand_on(publish, name, 0, None) for publish in published]
+                await asyncio.shield(self._outbox.put(messages, name))
+        except Closed:
+            return
         except Exception as error:
-            log.exception("a handler could not get ready", agent=self.handler.name)
+            log.exception("a handler could not get ready", agent=name)
             self._outbox.fail(error)
             return
         if assignment != self._assignment:  # it has swallowed the cancellation
@@ -181,7 +181,25 @@ class HandlerRunner:
         self._ready.update(partitions)
         for partition in partitions:
             self._turn.extend(self._not_ready.pop(partition, ()))
+        self._suspending.sent(name)
         self.start()
+
+    async def _assigned(self, partitions: frozenset[TopicPartition], assignment: int) -> Iterable[Publish] | None:
+        """Call the handler's hook. While it raises, the handler is suspended, and called again at each probe.
+
+        Raises Closed when the partitions are taken away meanwhile, RecordError after `give_up_s`.
+        """
+        while True:
+            try:
+                return await self.handler.assigned(partitions)
+            except asyncio.CancelledError:
+                if assignment != self._assignment:
+                    raise
+                why = "it was cancelled while it got ready"
+            except Exception as error:  # noqa: BLE001 - a hook of somebody else's
+                known = isinstance(error, MurmuraError)  # the message of another one may quote a text
+                why = f"it could not get ready: {error if known else place_of(error)}"
+            await self._suspending.wait(self.handler.name, why)
 
     def clear(self) -> None:
         """Forget what waits: it will be delivered again."""
@@ -198,13 +216,10 @@ class HandlerRunner:
         self._attempts.end_pauses()
 
     def end_assignment(self) -> None:
-        """Tell the handler that its partitions are gone; whatever of them is still under way is not sent any more."""
+        """Notify the handler that its partitions are gone; whatever of them is still under way is not sent any more."""
         self._void = self._assignment - 1
-        try:
-            self.handler.revoked()
-        except Exception as error:  # noqa: BLE001 - the others have to hear of it too
-            log.error("a handler could not give up its partitions", agent=self.handler.name, why=place_of(error))
-            self._outbox.fail(error)
+        # Nothing of the old assignment is sent any more, and `assigned` begins the next one, whatever this hook does.
+        self._attempts.notify(self.handler.revoked)
 
     def _queue(self, partition: TopicPartition, record: ConsumerRecord, progress: Progress, size: int) -> None:
         ordered = self.handler.ordering == "key" and record.key is not None
@@ -285,14 +300,14 @@ class HandlerRunner:
         if not await self._may_send(assignment):
             return self._give_up(record)
         if not await self._outbox.send(outcome):
-            self.handler.given_up(record)
+            self._attempts.notify(self.handler.given_up, record)
             return False
-        self.handler.finished(record)
+        self._attempts.notify(self.handler.finished, record)
         return True
 
     def _give_up(self, record: ConsumerRecord) -> bool:
         self._on_enter(-1)
-        self.handler.given_up(record)
+        self._attempts.notify(self.handler.given_up, record)
         return False
 
     @property

@@ -148,7 +148,7 @@ class Suspending:
         error = RecordError(Reason.AGENT_FAILED, f"{agent}: {why}")
         if self._end_part(agent, delivery, error, is_topic=True):
             return True
-        self._suspend(agent, why)
+        self.suspend(agent, why)
         return self.hold(delivery, agent)
 
     def finished(self, delivery: object) -> None:
@@ -182,7 +182,7 @@ class Suspending:
         """
         if self._agents[agent].state == "probing":
             self._agents.end_probe(agent, 0, 1, why, self._clock())
-        self._suspend(agent, why)
+        self.suspend(agent, why)
         await self._waiters.wait(agent)
 
     def handler_failed(self, agent: str, error: RecordError) -> bool:
@@ -336,7 +336,8 @@ class Suspending:
         if self._agents.note(agent, failed=True, why=why, now=self._clock()):
             self._report(agent)
 
-    def _suspend(self, agent: str, why: str) -> None:
+    def suspend(self, agent: str, why: str) -> None:
+        """Suspend an agent, unless it is already."""
         if self._agents.suspend(agent, why, self._clock()):
             self._report(agent)
 

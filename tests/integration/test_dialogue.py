@@ -11,9 +11,11 @@ from collections import defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from serving import Desk, reason
 from tiny_model import write_tiny_model
 
@@ -42,9 +44,9 @@ class Bank:
         return f"{self.desk.prefix}.dialogue.turns"
 
     @asynccontextmanager
-    async def serving(self, options=None, **more):
+    async def serving(self, options=None, overrides=None, **more):
         agents = find_agents(["dialogue"], self.desk.prefix)
-        overrides = {"dialogue": {"options": {"policy": self.policy, **(options or {})}}}
+        overrides = {"dialogue": {**(overrides or {}), "options": {"policy": self.policy, **(options or {})}}}
         async with self.desk.serving(agents, agents=overrides, **more) as serving:
             yield serving
 
@@ -219,6 +221,42 @@ async def test_a_long_restore_does_not_cost_the_membership(bank: Bank, monkeypat
         commits = serving.metrics.registry.get_sample_value
         assert not commits("murmura_commits_total", {"outcome": "failed"})
     assert reply.number == 1
+
+
+async def test_partitions_that_turns_get_wait_until_the_changelog_has_them_too(bank: Bank):
+    names = [f"c{n}" for n in range(20)]
+    turns, state = bank.turns, f"{bank.desk.prefix}.dialogue.state"
+    async with bank.serving(overrides={"probe_pause_s": 0.2}) as serving:
+        await bank.say(*((name, "thanks") for name in names))
+        await bank.replies(20)
+        await widen(bank.desk.bootstrap, turns)
+        async with asyncio.timeout(20):
+            while not (suspended := await suspended_agents(serving)):
+                await asyncio.sleep(0.1)
+        assert "has 4 partitions and its changelog" in suspended["dialogue"]["why"]
+        await bank.say(*((name, "i want a refund please") for name in names))
+        await widen(bank.desk.bootstrap, state)
+        replies = await bank.replies(40)  # their topic has 3: each goes where its key belongs
+        assert {reply.conversation for reply in replies[20:]} == set(names)
+        async with asyncio.timeout(5):  # health is looked at once a second
+            while await suspended_agents(serving):
+                await asyncio.sleep(0.1)
+        assert await bank.desk.read(bank.desk.dead_letters, 0) == []
+
+
+async def widen(bootstrap: str, topic: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    await admin.create_partitions({topic: NewPartitions(4)})
+    await admin.close()
+
+
+async def suspended_agents(serving) -> dict:
+    def ask():
+        with urlopen(f"{serving.url}/readyz", timeout=5) as answer:
+            return json.load(answer).get("suspended_agents", {})
+
+    return await asyncio.to_thread(ask)
 
 
 class Terminal:

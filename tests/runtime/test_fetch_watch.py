@@ -5,7 +5,7 @@ from dataclasses import replace
 from murmura.agents.classification import agent as classification
 from murmura.runtime.flow.fetch_watch import FIRST_PAUSE_S, LONGEST_PAUSE_S, Blocked, FetchTimes
 from murmura.runtime.observe.health import LIVE_PATIENCE, HealthState
-from murmura.runtime.output.alignment import Alignment
+from murmura.runtime.output.alignment import Alignment, PartitionCounts
 
 
 def test_a_partition_is_fetched_when_its_stamp_moves():
@@ -44,7 +44,7 @@ def test_results_keep_their_partition_only_while_both_topics_have_as_many_now():
     agent = replace(classification, topics=("in",), output="out")
     consumer: dict[str, int] = {}
     producer: dict[str, int] = {}
-    alignment = Alignment([agent], {"in": 2, "out": 2}, consumer.get, producer.get)
+    alignment = Alignment([agent], PartitionCounts({"in": 2, "out": 2}, consumer.get, producer.get))
     assert alignment.aligned_pairs() == {("in", "out")}
     consumer["in"] = 4
     assert not alignment.aligned_pairs()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_dispatcher import DEAD, Broker
 
 from murmura.runtime.agent.handler import Handler
-from murmura.runtime.errors import Closed, MurmuraError, RecordError
+from murmura.runtime.errors import Closed, RecordError
 from murmura.runtime.flow.dispatcher import Dispatcher
 from murmura.runtime.kafka.offset_tracker import Tracker
 from murmura.runtime.observe.metrics import Metrics
@@ -199,24 +199,6 @@ async def test_getting_ready_ends_when_the_partitions_are_taken_away():
     await asyncio.sleep(0.02)
     assert not line.handler.partitions
     assert not line.handler.seen
-
-
-async def test_a_handler_that_cannot_get_ready_ends_the_process():
-    line = Line()
-    line.handler.unable = True
-    line.receive((b"a", {}))
-    await line.dispatcher.assign([PARTITION])
-    with pytest.raises(OSError, match="no state"):
-        await line.dispatcher.outbox.failure
-    assert not line.handler.seen
-
-
-async def test_a_handler_that_is_cancelled_by_others_while_it_gets_ready_ends_the_process():
-    line = Line()
-    line.handler.cancels = True
-    await line.dispatcher.assign([PARTITION])
-    with pytest.raises(MurmuraError, match="echo was cancelled while it got ready"):
-        await asyncio.wait_for(line.dispatcher.outbox.failure, 5)
 
 
 async def test_a_handler_whose_partitions_are_taken_while_it_gets_ready_ends_nothing():

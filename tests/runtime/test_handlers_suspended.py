@@ -56,11 +56,67 @@ class Line(_Line):
         return self.dispatcher.suspending.describe()
 
 
+def broken(*arguments):
+    raise ZeroDivisionError
+
+
 @pytest.fixture
 async def line():
     line = Line()
     await line.dispatcher.assign([PARTITION])
     return line
+
+
+@pytest.mark.parametrize(("flaw", "why"), [("unable", "OSError at"), ("cancels", "it was cancelled")])
+async def test_a_handler_that_cannot_get_ready_is_suspended_and_asked_again_until_it_can(flaw, why):
+    line = Line()
+    setattr(line.handler, flaw, True)
+    line.receive((b"a", {}))
+    await line.dispatcher.assign([PARTITION])
+    await line.until(lambda: line.suspended)
+    assert why in line.suspended["echo"]["why"]
+    assert "no state" not in line.suspended["echo"]["why"], "what somebody else's error says may quote a text"
+    await asyncio.sleep(0.3)
+    assert not line.handler.seen
+    assert not line.dispatcher.has_work
+    setattr(line.handler, flaw, False)
+    await line.until(lambda: line.committable == 1)
+    assert (line.suspended, line.dispatcher.outbox.failure.done()) == ({}, False)
+
+
+async def test_a_handler_that_cannot_get_ready_gives_way_when_its_partitions_are_taken():
+    line = Line()
+    line.handler.unable = True
+    await line.dispatcher.assign([PARTITION])
+    await line.until(lambda: line.suspended)
+    assert await line.dispatcher.drain(1)
+    line.handler.unable = False
+    await line.dispatcher.assign([PARTITION])
+    line.receive((b"a", {}))
+    await line.until(lambda: line.committable == 1)
+    assert line.suspended == {}
+
+
+async def test_a_hook_that_raises_costs_no_record_and_nobody_else_and_the_handler_goes_on(line):
+    line.handler.finished = broken
+    for done in (1, 2):
+        line.receive((b"a", {}))
+        await line.until(lambda done=done: line.committable == done)
+        await line.until(lambda: line.suspended)
+        assert "its hook broken failed: ZeroDivisionError at" in line.suspended["echo"]["why"]
+    assert not line.dispatcher.outbox.failure.done()
+
+
+async def test_a_handler_that_cannot_give_up_its_partitions_harms_nobody_and_begins_the_next_ones_anew(line):
+    line.receive((b"a", {}))
+    await line.until(lambda: line.committable == 1)
+    line.handler.revoked = broken
+    assert await line.dispatcher.drain(1)
+    assert "its hook broken failed: ZeroDivisionError at" in line.suspended["echo"]["why"]
+    await line.dispatcher.assign([PARTITION])
+    line.receive((b"a", {}))
+    await line.until(lambda: line.committable == 2)
+    assert (line.suspended, line.dispatcher.outbox.failure.done()) == ({}, False)
 
 
 async def test_what_an_output_refuses_is_sent_when_it_is_back_and_the_handler_is_asked_once(line):
