@@ -31,11 +31,15 @@ def passed_limit(timestamp_ms: int, deadline: float | None, max_age_s: float | N
 
 
 def is_suspect(delivery: Delivery, now: float) -> bool:
-    """Say whether a delivery may be too old for one of its agents. False nearly always, and cheap then."""
-    deadline, max_age_s = delivery.request.deadline, delivery.route.max_age_s
-    if deadline is None and max_age_s is None:
+    """Say whether a delivery may be too old for one of its agents. Asked for every record."""
+    deadline = delivery.request.deadline
+    if deadline is not None and now > deadline:
+        return True
+    max_age_s = delivery.route.max_age_s
+    if max_age_s is None:
         return False
-    return now > expiry_time(delivery.record.timestamp, deadline, max_age_s)
+    timestamp: int = delivery.record.timestamp
+    return timestamp >= 0 and now > timestamp / 1000 + max_age_s
 
 
 def expiry_for(delivery: Delivery, agent: str) -> float:

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import random
 from dataclasses import replace
 
 import pytest
 from aiokafka.structs import ConsumerRecord
 from prometheus_client import generate_latest
-from test_dispatcher import INTENT, PARTITION, PLACES, Line
+from test_dispatcher import DEAD, INTENT, PARTITION, PLACES, Line
 from test_suspending import FAST, Refusing, flaky, good, picky
 
 from murmura.agents.analysis import agent as analysis
@@ -70,6 +71,19 @@ async def test_what_is_too_old_is_answered_without_a_run_and_its_neighbours_as_e
     text = generate_latest(line.metrics.registry).decode()
     assert 'outcome="expired",topic="in"} 2.0' in text or 'topic="in",outcome="expired"} 2.0' in text
     assert 'murmura_end_to_end_seconds_count{agent="classification"} 2.0' in text, "no answer, no latency"
+
+
+async def test_what_gets_too_old_while_it_waits_for_its_turn_is_not_computed():
+    clock = ManualClock(NOW)
+    line = Line(FakeModel([INTENT]), aged(), clock=clock)
+    line.broker.taking.clear()
+    receive(line, ("waiting", 50, None), ("younger", 20, None))
+    await asyncio.sleep(0.01)
+    clock.advance(20)
+    line.broker.taking.set()
+    await line.settle()
+    assert statuses(line) == {"waiting": "expired", "younger": "ok"}
+    assert computed(line) == ["younger"]
 
 
 async def test_an_expired_result_differs_from_another_of_the_request_in_status_and_outputs_alone():
@@ -269,3 +283,57 @@ async def test_records_that_are_too_old_show_nothing_of_a_suspended_agent_which_
         await asyncio.sleep(0.3)
         assert line.suspended["picky"]["waiting"] == 2
     assert len(line.reasons()) == letters
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_ages_fails_and_is_tried_again_each_agents_part_ends_once(seed):
+    chance, clock = random.Random(seed), ManualClock(NOW)
+    broken = [False]
+
+    def decide(request, prediction):
+        if chance.random() < 0.3:
+            raise Retry(after_s=chance.random() * 20)
+        if broken[0]:
+            raise ValueError
+        return prediction.outputs
+
+    agents = [
+        aged("a", "one", 30.0),
+        aged("b", "two", 30.0),
+        replace(picky(decide, "c", "three"), max_age_s=90.0),
+        aged("d", "four", None),
+    ]
+    options = {name: {"probe_pause_s": 0.02, "failing_latest": 8, "max_waiting": 25} for name in "abcd"}
+    retrying = Retrying({}, app="", topic=None, clock=clock, uniform=chance.random)
+    line = Refusing(*agents, options=options, clock=clock, retrying=retrying)
+    delivered = 0
+    for _ in range(40):
+        line.missing = {topic for topic in ("one", "two", "three", "four") if chance.random() < 0.3}
+        broken[0] = chance.random() < 0.3
+        count = chance.randint(0, 5)
+        ages = [clock() - NOW for _ in range(count)]
+        deadlines = [chance.choice([None, None, AT_NINE, AT_TEN]) for _ in range(count)]
+        receive(line, *((f"{delivered + n}", -ages[n], deadlines[n]) for n in range(count)))
+        delivered += count
+        clock.advance(chance.random() * 10)
+        retrying.look()
+        await asyncio.sleep(chance.random() * 0.03)
+    line.missing, broken[0] = set(), False
+    async with asyncio.timeout(10):
+        while line.committable != delivered:
+            receive(line, (f"{delivered}", -(clock() - NOW), None))  # what the next probe may need
+            delivered += 1
+            clock.advance(5.0)
+            retrying.look()
+            await asyncio.sleep(0.05)
+    await line.settle()
+    everyone = {f"{number}" for number in range(delivered)}
+    letters = {dict(m.headers)["murmura_dl_offset"].decode() for m in line.broker.taken if m.topic == DEAD}
+    assert len(letters) == len(line.reasons())
+    assert statuses(line, "one").keys() == statuses(line, "two").keys() == statuses(line, "four").keys() == everyone
+    assert statuses(line, "three").keys() | letters == everyone
+    assert not statuses(line, "three").keys() & letters
+    expired = [status for topic in ("one", "two", "three", "four") for status in statuses(line, topic).values()]
+    limits = [counted(line, name, limit) or 0 for name in "abcd" for limit in ("max_age", "deadline")]
+    assert expired.count("expired") == sum(limits) > 0
+    assert not line.dispatcher.outbox.failure.done()

@@ -51,6 +51,19 @@ class Traced:
         return sorted(self.exporter.get_finished_spans(), key=lambda span: span.start_time)
 
 
+async def test_a_request_that_expired_has_a_span_without_a_model_that_says_so_and_is_no_error():
+    traced = Traced()
+    line = Dispatching(traced.tracing, agent(topics=["in"], output="out", max_age_s=60, name="a")(lambda *both: {}))
+    line.receive(b'{"text": "old"}')
+    await line.settle()
+    (span,) = await traced.spans()
+    assert span.attributes["murmura.status"] == "expired"
+    assert "murmura.model" not in span.attributes
+    assert span.status.status_code is StatusCode.UNSET
+    (result,) = line.broker.taken
+    assert f"{span.context.trace_id:032x}".encode() in dict(result.headers)["traceparent"]
+
+
 class Dispatching(Line):
     """A dispatcher that traces, with records whose headers are told."""
 
