@@ -161,6 +161,7 @@ class Replay:
             dead_letters=settings.dead_letters,
             max_value_bytes=settings.limits.max_value_bytes,
             max_hops=settings.limits.max_hops,
+            fields=settings.fields,
             queue_budgets=settings.queue_budgets,
             clock=None,  # it answers old records on purpose
         )

@@ -7,6 +7,7 @@ import pytest
 from serving import Desk
 from test_cli import murmura, refusal
 
+from murmura.runtime.release.store import ModelStore
 from murmura.runtime.testing.replay_comparison import OTHERS, Comparison, answer_of
 
 
@@ -107,6 +108,44 @@ async def test_a_replay_writes_what_serving_wrote_moves_no_offset_and_shows_text
     assert {json.loads(record.value)["source"]["partition"] for record in sent} == {0}
     refused = await replay("--to", desk.classified)
     assert "serving reads or writes that topic" in refused.stderr
+
+
+async def test_a_version_of_the_store_is_replayed_on_values_of_another_shape_against_another_topic(
+    kafka, unique, make_topics, tiny_model, tmp_path
+):
+    desk = Desk(kafka, unique("desk"), tiny_model)
+    names = ("requests", "classified", "analysed", "deadletters", "again")
+    topics = dict(zip(names, await make_topics(*names, prefix=desk.prefix), strict=True))
+    inputs = {desk.requests: {"text": "$.body.words", "id": "$.number"}}
+    async with desk.serving(inputs=inputs):
+        await desk.send(*({"body": {"words": f"where is my card {number}"}, "number": number} for number in range(12)))
+        await desk.read(desk.classified, 12)
+    store = ModelStore(str(tmp_path / "store"))
+    store.push(tiny_model)
+    name = json.loads((tiny_model / "manifest.json").read_text())["name"]
+    config = tmp_path / "murmura.yaml"
+    settings = {
+        "prefix": desk.prefix,
+        "app": desk.prefix,
+        "agents": {"classification": {"topics": [desk.requests], "output": desk.classified}},
+        "model": {"cores": 1, "token_budget": 256, "store": str(tmp_path / "store"), "name": name},
+        "inputs": inputs,
+    }
+    config.write_text(json.dumps(settings))
+
+    def replay(*more: object):
+        words = ("replay", desk.requests, "classification", "--version", f"{name}/1", "--config", config)
+        return asyncio.to_thread(murmura, *words, "--bootstrap", kafka, *more)
+
+    done = await replay("--to", topics["again"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:2] == [
+        "12 records: 12 results, 0 would be dead letters",
+        "12 results were published before, 0 were not",
+    ]
+    assert len(await desk.read(topics["again"], 12)) == 12
+    done = await replay("--against", topics["again"], "--offsets", "0:0-2")
+    assert done.stdout.splitlines()[1].startswith("2 results were published before"), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
