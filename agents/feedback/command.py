@@ -55,13 +55,9 @@ def feedback(
 ) -> None:
     """Say what a prediction was worth.
 
-    Example: [bold]murmura feedback 7525d86cb8d3ad17cc4654843b6d4a50 --agent classification --task intent --label refund
-    --by ann --consent[/bold]
+    Example: [bold]murmura feedback 7525d86cb8d3ad17cc4654843b6d4a50 --agent classification --task intent --label refund --by ann --consent[/bold]
 
-    Was it right? [bold]--verdict confirmed[/bold]. Many at once: [bold]--file feedback.jsonl[/bold]; what a line leaves
-    out is taken from the options, and a line without an id gets the same one each time it is sent: one made of what it
-    says, and of its time [bold]at[/bold] where it has one. Equal lines are one verdict, so who says A, then B, then A
-    again gives the lines their times.
+    Was it right? [bold]--verdict confirmed[/bold]. Many at once: [bold]--file feedback.jsonl[/bold]; what a line leaves out is taken from the options, and a line without an id gets the same one each time it is sent: one made of what it says, and of its time [bold]at[/bold] where it has one. Equal lines are one verdict, so who says A, then B, then A again gives the lines their times.
     """
     from ...runtime.cli.until_signalled import run_until_stopped
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -38,7 +39,22 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("older")
     archive = subprocess.run(["git", "archive", "--prefix=murmura/", OLDER], cwd=ROOT, check=True, capture_output=True)
     subprocess.run(["tar", "-x"], cwd=folder, input=archive.stdout, check=True)
+    write_metadata(folder)
     return folder
+
+
+def write_metadata(folder: Path) -> None:
+    """Write what an installation of the older version would: found first, it hides this version's entry points."""
+    metadata = folder / "murmura-0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: murmura\nVersion: 0\n")
+    groups = tomllib.loads((folder / "murmura/pyproject.toml").read_text())["project"]["entry-points"]
+    lines = [
+        line
+        for group, entries in groups.items()
+        for line in (f"[{group}]", *(f"{name} = {place}" for name, place in entries.items()))
+    ]
+    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
 RUN = (

@@ -37,11 +37,6 @@ class Slow(Handler):
         self.gate = asyncio.Event()
         self.other: asyncio.Task[None] = asyncio.create_task(asyncio.sleep(60))
         self.left_behind: asyncio.Task[object] | None = None
-        self.unable_to_leave = False
-
-    def revoked(self) -> None:
-        if self.unable_to_leave:
-            raise ValueError("no")
 
     async def handle(self, record, engine):
         match record.value:
@@ -148,15 +143,6 @@ async def test_after_a_drain_that_ran_out_of_time_nothing_of_the_old_assignment_
     await line.settle()
     assert [m.value for m in line.broker.taken] == [b"gate"]
     await until(line, lambda: line.dispatcher._under_way.bytes == 0)
-
-
-async def test_a_handler_that_cannot_give_up_its_partitions_ends_the_process_after_the_others_have():
-    line = SlowLine()
-    line.handler.unable_to_leave = True
-    await line.dispatcher.assign([PARTITION])
-    assert await line.dispatcher.drain(1)
-    with pytest.raises(ValueError, match="no"):
-        await line.dispatcher.outbox.failure
 
 
 async def test_a_handlers_records_are_bounded_in_bytes_and_what_does_not_fit_is_given_back():

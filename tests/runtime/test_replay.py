@@ -115,7 +115,7 @@ async def test_a_version_of_the_store_is_replayed_on_values_of_another_shape_aga
 ):
     desk = Desk(kafka, unique("desk"), tiny_model)
     names = ("requests", "classified", "analysed", "deadletters", "again")
-    topics = dict(zip(names, await make_topics(*names, prefix=desk.prefix), strict=True))
+    topics = dict(zip(names, await make_topics(*names, prefix=desk.prefix, partitions=1), strict=True))
     inputs = {desk.requests: {"text": "$.body.words", "id": "$.number"}}
     async with desk.serving(inputs=inputs):
         await desk.send(*({"body": {"words": f"where is my card {number}"}, "number": number} for number in range(12)))
