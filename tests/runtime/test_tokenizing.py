@@ -91,17 +91,17 @@ def test_words_that_fill_the_limit_within_what_is_read_give_the_tokens_of_the_wh
 
 @pytest.mark.parametrize("filler", [" ", "\u200b", "\n", "y", "\u0301"], ids=ascii)
 def test_a_megabyte_that_gives_no_tokens_is_cut_and_says_so(filler: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     (item,) = ENCODE([filler * 2**20 + " card"])
-    assert time.perf_counter() - began < 0.1
+    assert time.process_time() - began < 0.1
     assert item.truncated
     assert item.tokens < LIMIT
 
 
 def test_a_megabyte_is_tokenised_in_the_time_of_its_beginning() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     (item,) = ENCODE(["my card was lost " * 60_000])
-    assert time.perf_counter() - began < 0.2
+    assert time.process_time() - began < 0.2
     assert (item.tokens, item.truncated) == (LIMIT, True)
 
 
