@@ -14,10 +14,9 @@ import hypothesis
 import pytest
 from guarded_broker import GuardedBroker
 from kafka_broker import NoBroker, OwnBroker
-from run_brokers import RunBrokers
+from run_share import SHARE, RunShare
 
 ROOT = Path(__file__).resolve().parents[1]
-BROKERS = pytest.StashKey[RunBrokers]()
 
 # How long an example takes says how busy the machine is; a test that is about time measures it itself.
 hypothesis.settings.register_profile("murmura", deadline=None)
@@ -27,18 +26,18 @@ MakeTopics = Callable[..., Awaitable[list[str]]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    folder_of_leader = getattr(config, "workerinput", {}).get("brokers")
+    folder_of_leader = getattr(config, "workerinput", {}).get("murmura_share")
     folder = Path(folder_of_leader or tempfile.mkdtemp(prefix="murmura-tests-"))
-    config.stash[BROKERS] = brokers = RunBrokers(folder)
+    config.stash[SHARE] = share = RunShare(folder)
     if folder_of_leader is None:
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-        config.add_cleanup(brokers.stop)  # the last that is added is called first
+        config.add_cleanup(share.stop_brokers)  # the last that is added is called first
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist where the brokers of the run are noted."""
-    node.workerinput["brokers"] = str(node.config.stash[BROKERS].folder)
+    """Tell a worker of pytest-xdist where it finds what the run shares."""
+    node.workerinput["murmura_share"] = str(node.config.stash[SHARE].folder)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -60,13 +59,13 @@ def _begin_with_slow_files(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if reason := config.stash[BROKERS].refusal:
+    if reason := config.stash[SHARE].refusal:
         terminalreporter.write_line(f"TESTS ON A REAL KAFKA WERE NOT RUN: {reason}", red=True, bold=True)
 
 
 def _without_kafka(config: pytest.Config, reason: str) -> NoReturn:
     """Skip and say so loudly; a build server that cannot test is broken, so there it is a failure."""
-    config.stash[BROKERS].refuse(reason)
+    config.stash[SHARE].refuse_kafka(reason)
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -76,7 +75,7 @@ def _without_kafka(config: pytest.Config, reason: str) -> NoReturn:
 def kafka(pytestconfig: pytest.Config) -> str:
     """The bootstrap address of a real Kafka, shared by the run: use topics and groups of unique names."""
     try:
-        return pytestconfig.stash[BROKERS].plain().bootstrap
+        return pytestconfig.stash[SHARE].kafka().bootstrap
     except NoBroker as refused:
         _without_kafka(pytestconfig, str(refused))
 
@@ -98,7 +97,7 @@ def own_kafka(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[OwnBroker
 def guarded_kafka(pytestconfig: pytest.Config) -> GuardedBroker:
     """A Kafka with an authorizer, users and TLS, shared by the run: deny topics of your own only, and allow them again."""
     try:
-        return pytestconfig.stash[BROKERS].guarded()
+        return pytestconfig.stash[SHARE].guarded_kafka()
     except NoBroker as refused:
         _without_kafka(pytestconfig, str(refused))
 
@@ -161,11 +160,19 @@ def spoiled_batch() -> Callable[[str, Any], Awaitable[None]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(pytestconfig: pytest.Config) -> Path:
     """A model folder with a tiny encoder and a head of each kind, made once a run. Its answers mean nothing."""
     from tiny_model import write_tiny_model
 
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+    return pytestconfig.stash[SHARE].once("tiny_model", lambda folder: write_tiny_model(folder / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def desk_base(pytestconfig: pytest.Config) -> Path:
+    """A folder with `desk`, a trained model of three tasks, and the recipe and data that it was made of; made once a run."""
+    from tiny_loop import write_base
+
+    return pytestconfig.stash[SHARE].once("desk_base", write_base).parent
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from serving import Desk, ids
-from tiny_loop import loans, write_base, write_corrections, write_job
+from tiny_loop import loans, write_corrections, write_job
 from tiny_training import rows, write_jsonl
 
 from murmura.runtime.release.states import publish_state, read_states
@@ -23,13 +23,6 @@ from murmura.training.job_preview import preview
 from murmura.training.retrain import retrain
 
 FIT = {"epochs": 4, "evaluations": 2, "encoder_lr": 1e-3, "head_lr": 5e-3, "dropout": 0.0, "threads": 1}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    write_base(folder)
-    return folder
 
 
 @pytest.fixture
@@ -56,7 +49,7 @@ def correction(result: dict, label: str) -> Feedback:
 
 
 async def test_what_people_correct_is_answered_right_after_a_retraining(
-    base: Path, corrected: Desk, tmp_path: Path, monkeypatch
+    desk_base: Path, corrected: Desk, tmp_path: Path, monkeypatch
 ):
     desk = corrected
     monkeypatch.setenv("MURMURA_CACHE", str(tmp_path / "cache"))
@@ -64,14 +57,14 @@ async def test_what_people_correct_is_answered_right_after_a_retraining(
     desk.agents = [_with_tasks(desk)]
     url = str(tmp_path / "store")
     store, kafka = ModelStore(url), KafkaSettings(bootstrap_servers=desk.bootstrap)
-    first = store.push(base / "desk")
+    first = store.push(desk_base / "desk")
     state = released(None, "desk", first, store.digest("desk", first), by="test", why="first", at=datetime.now(UTC))
     await publish_state(kafka, f"{desk.prefix}.models", state)
     slips = [{"text": f"i lost my card in rome {n}", "label": "transfer"} for n in range(3)]
     write_jsonl(tmp_path / "slips.jsonl", slips)  # so that people are asked about something
     job = write_job(
         tmp_path,
-        base,
+        desk_base,
         model={"store": url, "name": "desk"},
         gate={"reports": {"intent": {"slips": {"rows": "slips.jsonl"}}}},
         fit=FIT,
@@ -144,11 +137,13 @@ async def _the_run_was_told(desk: Desk, work: Path) -> None:
     assert {(review.model.name, review.model.version) for review in reviews} == {("desk", 2)}
 
 
-async def test_a_job_whose_training_topic_is_missing_stops_before_it_trains(desk: Desk, base: Path, tmp_path: Path):
+async def test_a_job_whose_training_topic_is_missing_stops_before_it_trains(
+    desk: Desk, desk_base: Path, tmp_path: Path
+):
     from murmura.runtime.errors import SetupError
 
     write_corrections(tmp_path / "corrections")
-    job = write_job(tmp_path, base, prefix=desk.prefix, kafka={"bootstrap_servers": desk.bootstrap})
+    job = write_job(tmp_path, desk_base, prefix=desk.prefix, kafka={"bootstrap_servers": desk.bootstrap})
     assert yaml.safe_load(job.read_text())["prefix"] == desk.prefix
     with pytest.raises(SetupError, match=rf"{desk.prefix}\.training are not on .*`murmura topics --create`"):
         await asyncio.to_thread(retrain, job, tmp_path / "work", quiet=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from run_share import SHARE
 from safetensors.numpy import save_file
-from tiny_loop import write_base
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.training.encoders import from_scratch
@@ -69,26 +69,24 @@ def write_recipe(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """A finished run of RECIPE."""
-    folder = tmp_path_factory.mktemp("run")
-    recipe = folder / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(RECIPE, sort_keys=False))
-    fit(recipe, data, folder / "run", quiet=True)
-    return folder / "run"
+def run(pytestconfig: pytest.Config, data: Path) -> Path:
+    """A finished run of RECIPE, made once a run of the tests."""
+
+    def make(folder: Path) -> Path:
+        recipe = folder / "tiny.yaml"
+        recipe.write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+        fit(recipe, data, folder / "run", quiet=True)
+        return folder / "run"
+
+    return pytestconfig.stash[SHARE].once("run", make)
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory, run: Path) -> Path:
-    """The exported model of RECIPE, both graphs."""
-    folder = tmp_path_factory.mktemp("exported") / "tiny"
-    export(run, folder, graphs=("ragged", "padded"))
-    return folder
+def model_folder(pytestconfig: pytest.Config, run: Path) -> Path:
+    """The exported model of RECIPE, both graphs; made once a run."""
 
+    def make(folder: Path) -> Path:
+        export(run, folder / "tiny", graphs=("ragged", "padded"))
+        return folder / "tiny"
 
-@pytest.fixture(scope="session")
-def desk_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `desk`, a trained model of three tasks, and the recipe and data that it was made of."""
-    folder = tmp_path_factory.mktemp("desk")
-    write_base(folder)
-    return folder
+    return pytestconfig.stash[SHARE].once("model_folder", make)

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_loop import write_base
 from tiny_training import rows, write_jsonl
 
 from murmura.runtime.model.model import Model
@@ -18,8 +17,8 @@ from murmura.training.recipe import Source, Task
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Model:
-    return Model.load(write_base(tmp_path_factory.mktemp("base")))
+def model(desk_base: Path) -> Model:
+    return Model.load(desk_base / "desk")
 
 
 def held(folder: Path, lines: list[dict]) -> HeldOutSet:
