@@ -17,8 +17,9 @@ LAST_LINE = r"published (\d+), answered (\d+), dead-lettered (\d+), lost (\d+)"
 
 
 def environment() -> dict[str, str]:
-    # A production set-up in the environment must not reach into a demo.
-    return os.environ | {
+    """Return what a demo is started with: nothing of a production set-up, and the size of its own terminal."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    return inherited | {
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "MURMURA_KAFKA__BOOTSTRAP_SERVERS": "production.invalid:9092",

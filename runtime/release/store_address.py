@@ -23,15 +23,20 @@ class StoreAddress:
         self.shown = f"{scheme}://{place}"
         forms = {form for secret in secrets for form in (secret, unquote(secret))}
         # A client may quote a part of it only.
-        parts = forms | {part for form in forms for part in re.split("[:&=?#/@]", form)}
-        known = {part for part in parts if len(part) >= _SHORTEST}
-        self._secrets = sorted(known, key=len, reverse=True)
+        self._secrets = sorted({part for form in forms for part in _parts(form)}, key=len, reverse=True)
 
     def clean(self, message: str) -> str:
         """Return a message without the secrets of the address, whoever wrote it."""
         for secret in self._secrets:
             message = message.replace(secret, _HIDDEN)
         return message
+
+
+def _parts(secret: str) -> set[str]:
+    """Return all parts of a secret that begin and end at a separator, or at its own ends."""
+    separators = list(re.finditer("[:&=?#/@]", secret))
+    begins, ends = [0, *(each.end() for each in separators)], [*(each.start() for each in separators), len(secret)]
+    return {secret[begin:end] for begin in begins for end in ends if end - begin >= _SHORTEST}
 
 
 def _split(rest: str) -> tuple[str, list[str]]:
