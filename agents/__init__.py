@@ -1,1 +1,1 @@
-"""The built-in agents, one file each."""
+"""The built-in agents: a file or a folder each."""

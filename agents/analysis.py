@@ -1,10 +1,10 @@
-"""Analysis: the entities of a text with their places, its sentiment, and any other task that is asked for, in one result."""
+"""Analysis: the entities of a text with their offsets, its sentiment, and any other requested task, in one result."""
 
 from ..runtime.agent.agent import Agent
 from ..schemas.manifest import TaskSpec
 
 
-def _entities_and_sentiment(task: TaskSpec) -> bool:
+def _is_entity_or_sentiment(task: TaskSpec) -> bool:
     return task.kind == "tagging" or task.name == "sentiment"
 
 
@@ -12,5 +12,5 @@ agent = Agent(
     name="analysis",
     topics=("murmura.analysis.requests",),
     output="murmura.analysis.results",
-    by_default=_entities_and_sentiment,
+    by_default=_is_entity_or_sentiment,
 )

@@ -1,4 +1,4 @@
-"""Classification: which of the model's labels a text has, with abstention where the model is not sure enough."""
+"""Classification: the labels of a text, with abstention below the model's thresholds."""
 
 from ..runtime.agent.agent import Agent
 

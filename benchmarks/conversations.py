@@ -30,7 +30,7 @@ from aiokafka.structs import ConsumerRecord
 from real_kafka import real_kafka
 
 from murmura.agents.dialogue.policy import Policy
-from murmura.agents.dialogue.step import Heard, Step, applied, goes_to_person, step
+from murmura.agents.dialogue.step import ReceivedTurn, Step, classify_delivery, goes_to_person, step
 from murmura.runtime.agent.prediction import Prediction
 from murmura.runtime.kafka.topics import create_topics
 from murmura.runtime.model.model import Model
@@ -283,9 +283,9 @@ def replay(records: list[ConsumerRecord], model: Model) -> dict[str, list[Step]]
             topic=record.topic, partition=record.partition, offset=record.offset, timestamp=record.timestamp
         )
         this = prediction_id("dialogue", record.topic, one["id"])
-        turn = Heard("dialogue", conversation, one["text"], one["id"], this, source, one.get("metadata", {}))
+        turn = ReceivedTurn("dialogue", conversation, one["text"], one["id"], this, source, one.get("metadata", {}))
         state = steps[conversation][-1].state if steps[conversation] else None
-        assert applied(state, turn) is None
+        assert classify_delivery(state, turn) is None
         now, prediction = record.timestamp, None
         if not goes_to_person(state, turn, policy, now):
             manifest = model.manifest

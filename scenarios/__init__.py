@@ -1,1 +1,1 @@
-"""Scenarios: demos with all that belongs to them, each in a folder of its own; `stage` is what they share."""
+"""Scenarios: complete demos, each in its own folder; `stage` has the code that they share."""

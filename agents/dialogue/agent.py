@@ -1,4 +1,4 @@
-"""Dialogue: answers the turns of conversations one after another, by a policy, and hands over to people."""
+"""Dialogue: answers the turns of each conversation in order, by a policy, and hands over to people."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -38,7 +38,7 @@ from ...schemas.manifest import ModelManifest
 from ...schemas.result import Source
 from .conversations import Conversations, Kept, Place
 from .policy import PolicyFile, check_against_model, check_topics, load_policy
-from .step import Heard, Step, again, applied, bounded, goes_to_person, step
+from .step import ReceivedTurn, Step, bound_state, classify_delivery, goes_to_person, replay_step, step
 
 log = get_logger(__name__)
 
@@ -51,34 +51,34 @@ class DialogueOptions(Options):
     """How the agent answers and what it keeps."""
 
     policy: BesideFile | None = None
-    """A YAML file. The agent does not start without."""
+    """A YAML file. Required."""
     state: KafkaName | None = None
-    """The changelog; default: `<prefix>.dialogue.state`. It has as many partitions as the topic of turns."""
+    """The changelog; default: `<prefix>.dialogue.state`. It must have as many partitions as the topic of turns."""
     handoffs: KafkaName | None = None
-    """Where conversations for people go; default: `<prefix>.handoffs`."""
+    """Topic of conversations for people; default: `<prefix>.handoffs`."""
     max_conversations: Annotated[int, Field(gt=0)] = 10_000
-    """Of each partition; beyond it the one that was silent for longest is forgotten."""
+    """Maximum per partition; beyond it the least recently active conversation is deleted."""
     restore_timeout_s: Seconds = 300.0
-    """How long reading the changelog may take when partitions are assigned; then the agent is suspended and tries again."""
+    """Time limit for reading the changelog after an assignment; then the agent is suspended and tries again."""
 
 
 class Dialogue(Handler):
     """Owns the conversations of the partitions that are assigned to this process.
 
-    A turn's state, reply, actions and hand-over are sent together and the turn is finished when all are acknowledged.
-    After a crash in between it is delivered again: if its state was written, what the state says is published again; if
-    not, it is answered again from the state before, and comes out the same (see `step`).
+    A turn's state, reply, actions and hand-over are sent together, and the turn is finished when all are acknowledged.
+    After a crash in between it is delivered again. If its state was written, the reply in the state is published again;
+    otherwise the turn is answered again from the state before, with the same result (see `step`).
     """
 
     name = "dialogue"
     topics = ("murmura.dialogue.turns",)
     outputs: tuple[str, ...] = ("murmura.dialogue.replies", "murmura.dialogue.state", "murmura.handoffs")
-    """Replies, changelog and hand-overs, then what the policy's actions are published to."""
+    """Topics of replies, changelog and hand-overs, then those of the policy's actions."""
     options_model = DialogueOptions
     ordering = "key"
 
     def __init__(self, policy: Path | str | None = None, *, clock: Callable[[], float] = time.time) -> None:
-        """`policy` takes the place of the one in the settings. `clock` gives seconds since 1970."""
+        """`policy` overrides the one in the settings. `clock` returns seconds since 1970."""
         self._path = None if policy is None else Path(policy)
         self._clock = clock
         self.options = DialogueOptions()
@@ -91,15 +91,15 @@ class Dialogue(Handler):
         self._counts: Mapping[str, int] = {}
         self._conversations = Conversations(0, 0)
         self._open: dict[int, tuple[Conversations, Place, list[Place]]] = {}
-        """By record (its `id`): what has to be told when it is finished."""
+        """By `id` of the record: what to release when it is finished."""
 
     # -- start -------------------------------------------------------------------------------------------------------
 
     def configure(self, settings: Settings) -> None:
         if len(self.topics) != 1:
             raise SetupError(
-                f"agent {self.name}: it reads {', '.join(self.topics)}; the turns of a conversation have an order in one "
-                "topic only: give it one"
+                f"agent {self.name}: it reads {', '.join(self.topics)}; the turns of a conversation are ordered within "
+                "one topic only: give it one"
             )
         self._app = settings.app
         self._max_value_bytes = settings.limits.max_value_bytes
@@ -122,26 +122,26 @@ class Dialogue(Handler):
         )
         self.outputs, self.tasks = (*own, *policy.topics), policy.tasks
         self.changelogs = (own[_STATE],)
-        self._conversations = self._fresh()
+        self._conversations = self._make_conversations()
 
     def started(self, context: Context) -> None:
         self.check(context.engine.model.manifest)
         self._counts = context.partitions
-        if (why := self._unlike_changelog()) is not None:
+        if (why := self._describe_partition_mismatch()) is not None:
             raise SetupError(why)
         self._restore, self._metrics = context.restore, context.metrics
-        # Longer than that, and another member may have our partitions and their states.
+        # After a longer pause another member may own the partitions and their states.
         self.freeze_s = context.settings.kafka.session_timeout_ms / 1000
         context.metrics.conversations(lambda: len(self._conversations))
 
-    def _unlike_changelog(self) -> str | None:
-        """Return why states cannot be written beside their turns, where the topics differ in their partitions."""
+    def _describe_partition_mismatch(self) -> str | None:
+        """Return an error message if the topic of turns and the changelog differ in their number of partitions."""
         (turns,), state, counts = self.topics, self.outputs[_STATE], self._counts
         if counts.get(turns) == counts.get(state):
             return None
         return (
             f"topic {turns} has {counts.get(turns)} partitions and its changelog {state} {counts.get(state)}: they must "
-            f"have the same number; make the changelog anew, or name another in agents.{self.name}.options.state"
+            f"have the same number; recreate the changelog, or name another in agents.{self.name}.options.state"
         )
 
     def check(self, manifest: ModelManifest) -> None:
@@ -151,10 +151,10 @@ class Dialogue(Handler):
     # -- assignment --------------------------------------------------------------------------------------------------
 
     async def assigned(self, partitions: frozenset[Any]) -> list[Publish]:
-        """Restore, and return states to be written once more, so that the changelog's last one is the newest."""
-        conversations, late = self._fresh(), []
+        """Restore the conversations. Returns states to write again, so that the changelog's last one is the newest."""
+        conversations, late = self._make_conversations(), []
         if self._restore is not None and partitions:
-            if (why := self._unlike_changelog()) is not None:
+            if (why := self._describe_partition_mismatch()) is not None:
                 raise MurmuraError(why)  # the topic of turns got partitions meanwhile
             numbers = [partition.partition for partition in partitions]
             topic, most_s = self.outputs[_STATE], self.options.restore_timeout_s
@@ -178,16 +178,16 @@ class Dialogue(Handler):
         ]
 
     def revoked(self) -> None:
-        self._conversations = self._fresh()
+        self._conversations = self._make_conversations()
 
-    def _fresh(self) -> Conversations:
+    def _make_conversations(self) -> Conversations:
         assert self._policy is not None, "configure comes first"
         return Conversations(self.options.max_conversations, self._policy.value.expiry_ms)
 
     # -- turns -------------------------------------------------------------------------------------------------------
 
     async def handle(self, record: Record, engine: Predicts) -> Iterable[Publish]:
-        turn = self._heard(record)
+        turn = self._read_turn(record)
         conversations = self._conversations
         place = (record.partition, record.key or b"")
         kept = await conversations.enter(place)
@@ -195,9 +195,9 @@ class Dialogue(Handler):
             result, kind = await self._answer(turn, kept, engine)
             value = b""
             if result is not None:
-                result, value = bounded(result, turn)
+                result, value = bound_state(result, turn)
             if self._conversations is not conversations:
-                raise Closed("the partition was taken away meanwhile")
+                raise Closed("the partition was revoked meanwhile")
         except BaseException:
             conversations.leave(place)
             raise
@@ -208,20 +208,20 @@ class Dialogue(Handler):
         conversations.put(place, value, result.state.number, min(result.state.source.timestamp, self._now()))
         ended = conversations.take_ended(record.partition)
         self._open[id(record)] = conversations, place, ended
-        return self._publish(turn, result, value, ended)
+        return self._make_messages(turn, result, value, ended)
 
     def finished(self, record: Record) -> None:
-        if (about := self._open.pop(id(record), None)) is not None:
-            conversations, place, ended = about
+        if (opened := self._open.pop(id(record), None)) is not None:
+            conversations, place, ended = opened
             conversations.leave(place)
             conversations.acknowledged(ended)
 
     def given_up(self, record: Record) -> None:
-        if (about := self._open.pop(id(record), None)) is not None:
-            conversations, place, ended = about
+        if (opened := self._open.pop(id(record), None)) is not None:
+            conversations, place, ended = opened
             conversations.give_up([place, *ended])
 
-    def _heard(self, record: Record) -> Heard:
+    def _read_turn(self, record: Record) -> ReceivedTurn:
         key = record.key
         if not key:
             raise RecordError(Reason.INVALID, "a turn needs a key: the id of its conversation")
@@ -234,21 +234,22 @@ class Dialogue(Handler):
         except UnicodeDecodeError:
             raise RecordError(Reason.INVALID, "the key, a conversation's id, is not UTF-8") from None
         request = read_request(record, self._max_value_bytes, fields=self._fields.get(record.topic))
-        this = prediction_id(self.name, request.source, request.request_id)
+        turn_id = prediction_id(self.name, request.source, request.request_id)
         timestamp = record.timestamp if record.timestamp >= 0 else self._now()
         source = Source(topic=record.topic, partition=record.partition, offset=record.offset, timestamp=timestamp)
-        return Heard(self.name, conversation, request.text, request.request_id, this, source, request.metadata or {})
+        metadata = request.metadata or {}
+        return ReceivedTurn(self.name, conversation, request.text, request.request_id, turn_id, source, metadata)
 
-    async def _answer(self, turn: Heard, kept: Kept | None, engine: Predicts) -> tuple[Step | None, str]:
-        """Return what comes of a turn (None: nothing, it is an older one) and what to count it as."""
+    async def _answer(self, turn: ReceivedTurn, kept: Kept | None, engine: Predicts) -> tuple[Step | None, str]:
+        """Return the result of a turn (None for an older, already answered one) and the kind to count it as."""
         assert self._policy is not None, "configure comes first"
         policy = self._policy.value
-        state = self._read(turn.conversation, kept)
-        before = applied(state, turn)
-        if before == "older":
+        state = self._read_state(turn.conversation, kept)
+        delivery = classify_delivery(state, turn)
+        if delivery == "older":
             return None, "skipped"
-        if before == "last" and state is not None:
-            return again(state, turn), "repeated"
+        if delivery == "last" and state is not None:
+            return replay_step(state, turn), "repeated"
         now = turn.source.timestamp
         prediction = None
         if not goes_to_person(state, turn, policy, now):
@@ -259,7 +260,7 @@ class Dialogue(Handler):
         result = step(state, turn, prediction, policy, now, before=kept.number if kept else 0)
         return result, result.reply.kind.value
 
-    def _read(self, conversation: str, kept: Kept | None) -> ConversationState | None:
+    def _read_state(self, conversation: str, kept: Kept | None) -> ConversationState | None:
         if kept is None:
             return None
         try:
@@ -271,29 +272,29 @@ class Dialogue(Handler):
             return None
         return state
 
-    # -- what goes out -----------------------------------------------------------------------------------------------
+    # -- output ------------------------------------------------------------------------------------------------------
 
-    def _publish(self, turn: Heard, result: Step, value: bytes, ended: list[Place]) -> list[Publish]:
-        """Return all records that a turn leads to, its state first."""
+    def _make_messages(self, turn: ReceivedTurn, result: Step, value: bytes, ended: list[Place]) -> list[Publish]:
+        """Return all records that a turn produces, its state first."""
         subject, partition = turn.request_id.encode(), turn.source.partition
         cause: Headers = ((REQUEST_ID, subject), (CAUSE, subject))
         replies, state, handoffs = self.outputs[:_OWN_TOPICS]
         key = turn.conversation
         messages = [
             Publish(state, value, key, cause, partition, essential=True),
-            self._event(replies, result.reply.model_dump(mode="json"), turn, REPLY_TYPE, cause),
+            self._make_event(replies, result.reply.model_dump(mode="json"), turn, REPLY_TYPE, cause),
         ]
         for number, action in enumerate(result.actions):
-            # The same when it is published again, so that whoever acts on it can tell.
+            # The id is the same when the action is published again, so that consumers can detect repetitions.
             headers = (*cause, (CE_ID, f"{turn.prediction_id}/{number}".encode()))
             messages.append(Publish(action.topic, action.value, key, headers))
         if result.handover is not None:
             handover = result.handover.model_dump(mode="json")
-            messages.append(self._event(handoffs, handover, turn, HAND_OVER_TYPE, cause))
-        messages += [Publish(state, None, gone, cause, at, essential=True) for at, gone in ended]
+            messages.append(self._make_event(handoffs, handover, turn, HAND_OVER_TYPE, cause))
+        messages += [Publish(state, None, ended_key, cause, number, essential=True) for number, ended_key in ended]
         return messages
 
-    def _event(self, topic: str, value: dict[str, Any], turn: Heard, type_: str, cause: Headers) -> Publish:
+    def _make_event(self, topic: str, value: dict[str, Any], turn: ReceivedTurn, type_: str, cause: Headers) -> Publish:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         headers = (
             *cause,
@@ -312,7 +313,7 @@ class Dialogue(Handler):
     def _is_aligned(self, topic: str) -> bool:
         return self._counts.get(topic) == self._counts.get(self.topics[0])
 
-    # -- books -------------------------------------------------------------------------------------------------------
+    # -- time and metrics --------------------------------------------------------------------------------------------
 
     def _now(self) -> int:
         return int(self._clock() * 1000)

@@ -18,26 +18,26 @@ if TYPE_CHECKING:
     from ...runtime.settings.settings import Settings
 
 POLL_MS: Final = 20
-"""The mock broker wakes no fetch; at a person's pace short ones cost nothing."""
+"""Short polls: the mock broker does not wake a waiting fetch, and at a person's rate they cost nothing."""
 PROMPT: Final = "you> "
 QUIT: Final = "/quit"
 
 
 def chat(
     conversation: Annotated[
-        str | None, typer.Option("--conversation", metavar="ID", help="Go on with this one. Default: a new one.")
+        str | None, typer.Option("--conversation", metavar="ID", help="Conversation to continue. Default: a new one.")
     ] = None,
     patience: Annotated[
         float, typer.Option("--patience", min=0.1, metavar="S", help="How long to wait for a reply.")
     ] = 30,
-    as_json: Annotated[bool, typer.Option("--json", help="The replies alone, one JSON a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the replies, one JSON object per line.")] = False,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
     """Talk to the dialogue agent.
 
-    Each line is a turn, and its reply is waited for. /quit, Ctrl-D or Ctrl-C ends. The agent itself runs elsewhere:
-    [bold]murmura serve dialogue[/bold].
+    Each line is a turn; its reply is printed before the next one is read. /quit, Ctrl-D or Ctrl-C ends. The agent runs in
+    another process: [bold]murmura serve dialogue[/bold].
 
     Example: [bold]murmura chat --bootstrap localhost:9092[/bold]
 
@@ -68,33 +68,33 @@ async def _chat(
 
     turns, replies = _topics(settings)
     await require_topics(settings.kafka, [turns, replies])
-    run = uuid.uuid4().hex[:8]  # a turn of another run with the same id would get that one's reply
+    run = uuid.uuid4().hex[:8]  # unique ids: a turn with the id of an earlier run would get the earlier reply
     producer = producer_factory(settings.kafka, ProducerSettings(linger_ms=0))()
     async with open_reader(settings.kafka, [replies], from_beginning=False) as consumer:
         await producer.start()
         try:
             with open_input("-") as stream:
                 number = 0
-                while (text := await _line(stream, stop, prompt=not as_json)) not in {None, QUIT}:
+                while (text := await _read_line(stream, stop, prompt=not as_json)) not in {None, QUIT}:
                     if not text:
                         continue
                     number += 1
                     value = {"text": text, "id": f"chat-{run}-{number}"}
-                    said = time.monotonic()
-                    await _say(producer, turns, conversation, value, settings.producer.send_timeout_s)
-                    reply = await _reply(consumer, value["id"], patience_s, stop)
+                    sent_at = time.monotonic()
+                    await _send_turn(producer, turns, conversation, value, settings.producer.send_timeout_s)
+                    reply = await _await_reply(consumer, value["id"], patience_s, stop)
                     if reply is not None:
-                        _show(reply, time.monotonic() - said, as_json)
+                        _show(reply, time.monotonic() - sent_at, as_json)
                     else:
-                        _unanswered(patience_s, go_on=sys.stdin.isatty() and not as_json)
+                        _report_no_reply(patience_s, go_on=sys.stdin.isatty() and not as_json)
         finally:
             await producer.stop()
 
 
-async def _line(stream: BinaryIO, stop: "asyncio.Event", *, prompt: bool) -> str | None:
-    """Return the next line of stdin, None when there is none or somebody asked to stop.
+async def _read_line(stream: BinaryIO, stop: "asyncio.Event", *, prompt: bool) -> str | None:
+    """Return the next line of stdin, None at its end or when `stop` is set.
 
-    Read in a thread, which is left behind at the end: nobody may ever write another line, and Ctrl-C is to be heard.
+    Read in a daemon thread that is abandoned at the end: no further line may ever arrive, and Ctrl-C must work.
     """
     import asyncio
     import threading
@@ -104,32 +104,32 @@ async def _line(stream: BinaryIO, stop: "asyncio.Event", *, prompt: bool) -> str
     if prompt and sys.stdin.isatty():
         typer.echo(PROMPT, nl=False)
     loop = asyncio.get_running_loop()
-    came: asyncio.Future[bytes] = loop.create_future()
+    received: asyncio.Future[bytes] = loop.create_future()
 
     def set_line(line: bytes) -> None:
-        if not came.done():
-            came.set_result(line)
+        if not received.done():
+            received.set_result(line)
 
     def read() -> None:
         try:
             line = stream.readline()
-        except OSError:  # the terminal has been closed
+        except OSError:  # the terminal is closed
             line = b""
-        with suppress(RuntimeError):  # the loop is gone: we were left behind
+        with suppress(RuntimeError):  # the event loop is closed: nobody waits for the line
             loop.call_soon_threadsafe(set_line, line)
 
     threading.Thread(target=read, name="stdin", daemon=True).start()
     stopped = asyncio.ensure_future(stop.wait())
-    await asyncio.wait((stopped, came), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((stopped, received), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    if not came.done() or not came.result():
-        came.cancel()
+    if not received.done() or not received.result():
+        received.cancel()
         return None
-    return came.result().decode(errors="replace").strip()
+    return received.result().decode(errors="replace").strip()
 
 
 def _key(conversation: str) -> bytes:
-    """Return the conversation's id as the turns' key; SetupError for one that the agent would refuse."""
+    """Return the conversation's id as the turns' key. Raises SetupError for an id that the agent would refuse."""
     from ...schemas.dialogue import CONVERSATION_ID_BYTES
 
     try:
@@ -142,14 +142,14 @@ def _key(conversation: str) -> bytes:
 
 
 def _topics(settings: "Settings") -> tuple[str, str]:
-    """Return where turns go and where replies come from, as the agent's settings have it."""
+    """Return the topics of turns and of replies, from the agent's settings."""
     agent = settings.agents.get("dialogue")
     turns = agent.topics[0] if agent and agent.topics else f"{settings.prefix}.dialogue.turns"
     replies = agent.output if agent and agent.output else f"{settings.prefix}.dialogue.replies"
     return turns, replies
 
 
-async def _say(producer: Any, topic: str, conversation: bytes, value: dict[str, str], timeout_s: float) -> None:
+async def _send_turn(producer: Any, topic: str, conversation: bytes, value: dict[str, str], timeout_s: float) -> None:
     import asyncio
 
     from aiokafka.errors import KafkaError
@@ -162,29 +162,31 @@ async def _say(producer: Any, topic: str, conversation: bytes, value: dict[str, 
         raise SetupError(f"the broker did not take the turn: {type(error).__name__}") from None
 
 
-async def _reply(consumer: Any, name: str, patience_s: float, stop: "asyncio.Event") -> dict[str, Any] | None:
-    """Return the reply to the turn called `name`, None when none comes in time."""
+async def _await_reply(
+    consumer: Any, request_id: str, patience_s: float, stop: "asyncio.Event"
+) -> dict[str, Any] | None:
+    """Return the reply to the turn with this request id, None when none arrives in time."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline and not stop.is_set():
         for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
             for record in records:
-                reply = _fields(record.value)
-                if reply.get("request_id") == name:
+                reply = _parse_fields(record.value)
+                if reply.get("request_id") == request_id:
                     return reply
     if stop.is_set():
         raise typer.Exit
     return None
 
 
-def _unanswered(patience_s: float, *, go_on: bool) -> None:
-    """Say that a turn got no reply. A person may try again; in a pipe nobody would, so there it is the end."""
-    what = f"no reply within {patience_s:g} s: is `murmura serve dialogue` running? See also the dead letters"
+def _report_no_reply(patience_s: float, *, go_on: bool) -> None:
+    """Print that a turn got no reply; without `go_on` (input from a pipe) raise it as SetupError."""
+    message = f"no reply within {patience_s:g} s: is `murmura serve dialogue` running? See also the dead letters"
     if not go_on:
-        raise SetupError(what)
-    typer.secho(what, dim=True, err=True)
+        raise SetupError(message)
+    typer.secho(message, dim=True, err=True)
 
 
-def _fields(value: bytes | None) -> dict[str, Any]:
+def _parse_fields(value: bytes | None) -> dict[str, Any]:
     try:
         fields = json.loads(value or b"null")
     except ValueError:

@@ -1,4 +1,4 @@
-"""The states of all conversations of our partitions, in memory, as they lie in the changelog."""
+"""The states of all conversations of the assigned partitions, in memory, as bytes of their changelog records."""
 
 import asyncio
 import time
@@ -11,21 +11,21 @@ import msgspec
 from ...runtime.errors import Closed
 
 QUIET_S: Final = 60.0
-"""A conversation that was touched in this process so recently is not ended, whatever the turns' timestamps say."""
+"""A conversation that this process updated within this time is not ended, regardless of the turns' timestamps."""
 ENDINGS: Final = 10
-"""At most so many conversations are ended with one turn."""
+"""Maximum number of conversations that one turn ends."""
 
 Place = tuple[int, bytes]
 """Partition and key."""
 
 
 class Kept(NamedTuple):
-    """One conversation: the record's value and what has to be known without reading it."""
+    """One conversation: the record's value, and the fields needed without parsing it."""
 
     value: bytes
     number: int
     at: int
-    """When its last turn was, in milliseconds since 1970."""
+    """Time of its last turn in milliseconds since 1970."""
     touched: float
 
 
@@ -45,15 +45,15 @@ _peek: Final = msgspec.json.Decoder(_Peek).decode
 
 
 def _is_late(state: _Peek, known: _Peek) -> bool:
-    """Say whether a state that lies behind another in the changelog is the older of the two.
+    """Return whether `state`, which follows `known` in the changelog, is the older of the two.
 
-    Of turns of one topic the later has the higher offset, unless the topic was made anew: then times and numbers have
-    gone on. The number alone does not tell, since a conversation that was forgotten begins at 1 again.
+    Within one topic the later turn has the higher offset, unless the topic was recreated: then time and number are higher.
+    The number alone does not decide, since a deleted conversation restarts at 1.
     """
-    here, there = state.source, known.source
-    if here.topic == there.topic and here.offset != there.offset:
-        made_anew = state.number > known.number and _newest(state) > _newest(known)
-        return here.offset < there.offset and not made_anew
+    state_source, known_source = state.source, known.source
+    if state_source.topic == known_source.topic and state_source.offset != known_source.offset:
+        is_new_log = state.number > known.number and _newest(state) > _newest(known)
+        return state_source.offset < known_source.offset and not is_new_log
     return state.number < known.number
 
 
@@ -62,25 +62,25 @@ def _newest(state: _Peek) -> int:
 
 
 class Conversations:
-    """Owns what is known of conversations between their turns. One for each assignment.
+    """Owns the states of conversations between their turns. One instance per assignment.
 
     Invariants:
-    - a state is kept as its record's bytes: it weighs what the record weighs, and is read as a restart would read it;
-    - a partition keeps at most `most` conversations, so what is kept does not depend on who has which partitions;
-    - a conversation that is being answered is not ended, and one that is being ended is not answered before its
-      tombstone has been acknowledged: the changelog's last record is the last thing that happened.
+    - a state is kept as its record's bytes: it takes the record's memory, and is parsed as after a restart;
+    - a partition keeps at most `most` conversations, so the kept ones do not depend on the assignment of partitions;
+    - a conversation with a turn in progress is not ended, and one that is being ended is not answered before its
+      tombstone is acknowledged: the changelog's last record is always the latest.
     """
 
     def __init__(self, most: int, expiry_ms: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._expiry_ms, self._clock = most, expiry_ms, clock
         self._kept: dict[int, OrderedDict[bytes, Kept]] = {}
-        """By partition, the one that was silent for longest first."""
+        """By partition, the least recently active first."""
         self._newest: dict[int, int] = {}
         self._busy: set[Place] = set()
         self._ending: dict[Place, asyncio.Event] = {}
         self._given_up: set[Place] = set()
         self._seen: dict[Place, _Peek] = {}
-        """While restoring: what is kept, as far as it decides which state is the later."""
+        """During restore: the fields of the kept states that decide which state is later."""
         self._late: set[Place] = set()
         self.unreadable = 0
 
@@ -90,10 +90,10 @@ class Conversations:
     # -- from the changelog ------------------------------------------------------------------------------------------
 
     def restore(self, partition: int, key: bytes | None, value: bytes | None) -> None:
-        """Take one record of the changelog, in its order.
+        """Apply one record of the changelog, in its order.
 
-        A process that was taken for dead may have written late, so the last state is not always the newest. What cannot
-        be read takes what was known of the conversation with it.
+        A process that the group considered dead may have written late, so the last state is not always the newest. An
+        unreadable state deletes the conversation.
         """
         if key is None:
             self.unreadable += 1
@@ -120,15 +120,15 @@ class Conversations:
             return None
 
     def restored(self, now_ms: int) -> list[tuple[Place, bytes]]:
-        """Put the conversations in the order in which they fell silent, once all of them are there.
+        """Finish the restore: sort the conversations by their last turn.
 
-        Returns those whose newest state is not the last of the changelog. Compaction would leave the older one alone, so
-        they are to be written once more.
+        Returns those whose newest state is not the last in the changelog. Compaction would keep only the older one, so the
+        caller must write them again.
         """
         for partition, kept in self._kept.items():
-            # A time that lies ahead would keep a conversation for ever.
-            inside = ((key, one._replace(at=min(one.at, now_ms))) for key, one in kept.items())
-            self._kept[partition] = OrderedDict(sorted(inside, key=lambda item: item[1].at))
+            # A time in the future would keep a conversation forever.
+            clamped = ((key, item._replace(at=min(item.at, now_ms))) for key, item in kept.items())
+            self._kept[partition] = OrderedDict(sorted(clamped, key=lambda item: item[1].at))
         late = [((number, key), self._kept[number][key].value) for number, key in sorted(self._late)]
         self._late.clear()
         self._seen.clear()
@@ -137,21 +137,21 @@ class Conversations:
     # -- a turn ------------------------------------------------------------------------------------------------------
 
     async def enter(self, place: Place) -> Kept | None:
-        """Begin a turn and return what is known; `leave` when it is finished.
+        """Start a turn and return the kept state; call `leave` when the turn is finished.
 
-        Raises Closed when the conversation's last record was not acknowledged and nobody knows what there is of it.
+        Raises Closed when the conversation's last record was not acknowledged, so that its state in the log is unknown.
         """
         while (ending := self._ending.get(place)) is not None:
             await ending.wait()
         if place in self._given_up:
-            raise Closed("the conversation goes on after the next assignment")
+            raise Closed("the conversation continues after the next assignment")
         self._busy.add(place)
         partition, key = place
         kept = self._kept.get(partition)
         return None if kept is None else kept.get(key)
 
     def put(self, place: Place, value: bytes, number: int, at: int) -> None:
-        """Keep what is known after a turn."""
+        """Keep the state after a turn."""
         partition, key = place
         kept = self._kept.setdefault(partition, OrderedDict())
         kept[key] = Kept(value, number, at, self._clock())
@@ -164,10 +164,10 @@ class Conversations:
     # -- ends --------------------------------------------------------------------------------------------------------
 
     def take_ended(self, partition: int) -> list[Place]:
-        """Forget conversations that have expired or are too many, and return them: each wants a tombstone.
+        """Delete expired and surplus conversations, and return them: each needs a tombstone.
 
-        Expired by the partition's own time, the newest turn's timestamp: after an outage turns are waiting that came
-        in time. Tell `acknowledged` when the tombstones are written.
+        They expire by the timestamp of the partition's newest turn, not by the clock: after an outage turns are waiting
+        that were sent in time. Call `acknowledged` when the tombstones are written.
         """
         ended: list[Place] = []
         kept = self._kept.get(partition, OrderedDict())
@@ -181,8 +181,8 @@ class Conversations:
         horizon = self._newest.get(partition, 0) - self._expiry_ms
         quiet_since = self._clock() - QUIET_S
         surplus, found = len(kept) - self._most, 0
-        for key, one in kept.items():
-            expired = one.at < horizon and one.touched < quiet_since
+        for key, item in kept.items():
+            expired = item.at < horizon and item.touched < quiet_since
             if found == ENDINGS or not (expired or found < surplus):
                 return
             if (partition, key) not in self._busy:
@@ -195,7 +195,7 @@ class Conversations:
                 ending.set()
 
     def give_up(self, places: Iterable[Place]) -> None:
-        """Answer nothing more in these conversations: what was sent for them last was not acknowledged."""
+        """Answer no more turns of these conversations: their last record was not acknowledged."""
         for place in places:
             self._given_up.add(place)
             if (ending := self._ending.pop(place, None)) is not None:

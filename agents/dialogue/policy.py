@@ -1,4 +1,4 @@
-"""The policy of a desk: what each intent needs, what is asked, said and published. Pure but for `load_policy`."""
+"""The policy of a desk: the slots, questions, replies and actions of each intent. Pure except `load_policy`."""
 
 import string
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ from ...runtime.settings.yaml_file import YamlFile
 from ...schemas.manifest import TaskSpec
 
 ABOUT_THE_TURN: Final = ("conversation", "intent", "request_id", "text")
-"""Names that an action's fields may use beside the slots."""
+"""Names that an action's fields may use besides the slots."""
 
 Saying = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Slot = Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
@@ -34,11 +34,11 @@ class _Frozen(BaseModel):
 
 
 class ActionRule(_Frozen):
-    """A record to publish once everything that an intent needs is known; its key is the conversation's id."""
+    """A record to publish when all slots of an intent are filled; its key is the conversation's id."""
 
     topic: KafkaName
     fields: dict[str, JsonValue] = {}
-    """The record's value. `{slot}` in a string is filled, and `{conversation}`, `{intent}`, `{request_id}`, `{text}`."""
+    """The record's value. `{slot}`, `{conversation}`, `{intent}`, `{request_id}` and `{text}` in strings are replaced."""
 
 
 def _as_list(value: Any) -> Any:
@@ -49,13 +49,13 @@ class IntentRule(_Frozen):
     needs: dict[Slot, Saying] = {}
     """Slot: the question that asks for it. Asked in this order; a question may use the slots before its own."""
     reply: Saying | None = None
-    """Said when all is known."""
+    """The reply when all slots are filled."""
     action: Annotated[list[ActionRule], BeforeValidator(_as_list)] = []
-    """One, or a list of them."""
+    """One action or a list."""
     forget: list[Slot] = []
-    """Slots that do not outlive this intent: the amount of a transfer is no amount for the next one."""
+    """Slots to clear when the intent is fulfilled: the amount of one transfer does not apply to the next."""
     to_person: bool = False
-    """As soon as all is known, the conversation goes to a person."""
+    """Hand the conversation over to a person when all slots are filled."""
 
     @field_validator("needs")
     @classmethod
@@ -92,37 +92,37 @@ class IntentRule(_Frozen):
 
 
 class HandOverRule(_Frozen):
-    """When a conversation goes to a person, and what is said then."""
+    """When a conversation goes to a person, and the replies."""
 
     after: Annotated[int, Field(ge=1)] = 2
-    """Turns in a row that were not understood."""
+    """Number of consecutive turns that are not understood."""
     below: Share = 0.1
-    """At once, when the intent's score is lower than this (not for a turn that is out of scope)."""
+    """Hand over at once when the intent's score is lower than this (not for a turn that is out of scope)."""
     reply: Saying = "I am handing you over to a colleague, who will read what you have written here."
     waiting: Saying = "Thank you. A colleague has your conversation and will answer."
-    """Said to turns after that, which go to the person too."""
+    """Reply to later turns, which also go to the person."""
 
 
 class Policy(_Frozen):
     intents: Annotated[dict[str, IntentRule], Field(min_length=1)]
-    """By the label of the intent task. A label that does not stand here is not understood."""
+    """By label of the intent task. A label without an entry counts as not understood."""
     intent_task: str = "intent"
     entity_task: str | None = "entities"
-    """The tagging task whose spans fill slots; null: none do."""
+    """The tagging task with the spans that fill slots; null: none."""
     slots: dict[Slot, str] = {}
-    """Slot: the label of the entity that fills it, where the two are not called the same."""
+    """Slot: the entity label that fills it, if the names differ."""
     min_score: Share = 0.0
-    """An intent below this is not understood. What the model itself withholds never is."""
+    """An intent with a lower score is not understood. An answer that the model withholds is never understood."""
     greeting: Saying | None = None
-    """In front of the first reply; alone when the first turn is not understood."""
+    """Put before the first reply; the whole reply if the first turn is not understood."""
     default: Saying = "Sorry, I did not understand that. Could you put it another way?"
     again: Saying = "Sorry, I did not get that."
-    """In front of a question that is asked once more."""
+    """Put before a repeated question."""
     handover: HandOverRule = HandOverRule()
     expire_after_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 24.0
-    """A conversation that has been silent for longer starts anew."""
+    """A conversation without turns for longer starts again without state."""
     remember_turns: Annotated[int, Field(ge=1, le=50)] = 10
-    """So many turns with their replies are kept, for hand-overs and to know a turn that is sent again."""
+    """Number of turns and replies to keep, for hand-overs and to recognise repeated turns."""
 
     @field_validator("greeting", "default", "again")
     @classmethod
@@ -139,17 +139,17 @@ class Policy(_Frozen):
 
     @property
     def needed(self) -> frozenset[str]:
-        """The slots that some intent needs; there are no others."""
+        """All slots: those that at least one intent needs."""
         return frozenset(slot for rule in self.intents.values() for slot in rule.needs)
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Those that a turn is predicted on."""
+        """The tasks to predict for a turn."""
         return (self.intent_task,) if self.entity_task is None else (self.intent_task, self.entity_task)
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """Those that actions are published to."""
+        """The topics that actions are published to."""
         topics = (action.topic for rule in self.intents.values() for action in rule.action)
         return tuple(dict.fromkeys(topics))
 
@@ -166,37 +166,37 @@ PolicyFile = YamlFile[Policy]
 
 
 def load_policy(path: Path) -> PolicyFile:
-    """Read and check a policy. Raises SetupError with one line: file, line, key, what was expected."""
+    """Read and check a policy. Raises SetupError with file, line, key and the expected value."""
     file = YamlFile(path, Policy, "policy", requires="intents")
     policy = file.value
     named: list[tuple[str, ...]] = [("slots", slot) for slot in policy.slots]
     named += [("intents", name, "forget", slot) for name, rule in policy.intents.items() for slot in rule.forget]
     for *place, slot in named:
         if slot not in policy.needed:
-            there = ", ".join(sorted(policy.needed)) or "none"
-            raise file.refusal((*place, slot), f"no intent needs a slot {slot}; those that are needed: {there}")
+            known = ", ".join(sorted(policy.needed)) or "none"
+            raise file.refusal((*place, slot), f"no intent needs a slot {slot}; those that are needed: {known}")
     return file
 
 
 def check_topics(file: PolicyFile, own: Mapping[str, str]) -> None:
-    """Refuse a policy whose actions would go where the agent's own records are. `own` is topic to what it is; SetupError."""
+    """Raise SetupError if an action publishes to one of the agent's own topics. `own`: topic to description."""
     for name, rule in file.value.intents.items():
         for action in rule.action:
             if action.topic in own:
-                what = f"{action.topic} is the agent's own topic of {own[action.topic]}; an action needs another"
-                raise file.refusal(("intents", name, "action"), what)
+                problem = f"{action.topic} is the agent's own topic of {own[action.topic]}; an action needs another"
+                raise file.refusal(("intents", name, "action"), problem)
 
 
 def check_against_model(file: PolicyFile, tasks: Iterable[TaskSpec], model: str) -> None:
-    """Refuse a policy that names a task, an intent or an entity that the model does not have; SetupError."""
+    """Raise SetupError if the policy names a task, an intent or an entity that the model does not have."""
     policy, specs = file.value, {task.name: task for task in tasks}
     kinds = [("intent_task", policy.intent_task, "classification")]
     if policy.entity_task is not None:
         kinds.append(("entity_task", policy.entity_task, "tagging"))
     for key, name, kind in kinds:
         if name not in specs or specs[name].kind != kind:
-            there = ", ".join(task.name for task in specs.values() if task.kind == kind) or "none"
-            raise file.refusal((key,), f"model {model} has no {kind} task {name}; it has {there}")
+            known = ", ".join(task.name for task in specs.values() if task.kind == kind) or "none"
+            raise file.refusal((key,), f"model {model} has no {kind} task {name}; it has {known}")
     _check_labels(file, specs)
 
 
@@ -209,27 +209,27 @@ def _check_labels(file: PolicyFile, specs: Mapping[str, TaskSpec]) -> None:
             raise file.refusal(("intents", name), f"not a label of task {policy.intent_task}")
         for slot in rule.needs:
             if (label := policy.label_of(slot)) not in entities:
-                there = ", ".join(sorted(entities))
+                known = ", ".join(sorted(entities))
                 raise file.refusal(
                     ("intents", name, "needs", slot),
-                    f"task {policy.entity_task} has no entity {label}; it has {there} (`slots` says which fills a slot)",
+                    f"task {policy.entity_task} has no entity {label}; it has {known} (`slots` maps slots to entities)",
                 )
 
 
 class _Known(dict[str, str]):
-    """A policy that was changed in mid-conversation may use what is not known: nothing is said for it."""
+    """Replaces unknown names by nothing: after a change of the policy a conversation may lack a slot."""
 
     def __missing__(self, name: str) -> str:
         return ""
 
 
 def fill(saying: str, known: Mapping[str, str]) -> str:
-    """Put what is known into a text. Values are put in as they are: braces in them mean nothing."""
+    """Replace the names in a text by their values. Braces in the values are kept."""
     return saying.format_map(_Known(known))
 
 
 def fill_fields(value: JsonValue, known: Mapping[str, str]) -> JsonValue:
-    """Put what is known into every string of an action's fields."""
+    """Replace the names in every string of an action's fields."""
     if isinstance(value, str):
         return fill(value, known)
     if isinstance(value, list):
@@ -255,7 +255,7 @@ def _strings(value: JsonValue) -> Iterable[str]:
 
 
 def _check_names(saying: str, known: Iterable[str], what: str) -> None:
-    """ValueError for a text that `fill` could not fill, or that would reach into Python objects."""
+    """Raise ValueError for a text that `fill` could not fill, or that would access attributes of Python objects."""
     names = list(known)
     if any("\ud800" <= character <= "\udfff" for character in saying):
         raise ValueError("a lone surrogate is no text")

@@ -1,7 +1,7 @@
-"""One turn of a conversation: from the state before and what the model said of the text to the state after. Pure.
+"""One turn of a conversation: from the state before and the model's prediction to the state after. Pure.
 
-It depends on the turns and their predictions alone, the time among them (a turn's own timestamp): whoever replays the
-log gets the same states and the same replies.
+It depends only on the turns, their timestamps and their predictions: a replay of the log gives the same states and
+replies.
 """
 
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ from ...schemas.result import ModelRef, Source
 from .policy import IntentRule, Policy, fill, fill_fields
 
 GIVE_BACK: Final = ("handover", "ended")
-"""In a turn's metadata: the person has done their part, the agent answers again."""
+"""In a turn's metadata: the person is done, the agent answers again."""
 ACTION_TEXT_CHARACTERS: Final = 4000
 
 
-class Heard(NamedTuple):
-    """A turn as it was received."""
+class ReceivedTurn(NamedTuple):
+    """A turn as received."""
 
     agent: str
     conversation: str
@@ -45,7 +45,7 @@ class Heard(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What comes of a turn."""
+    """The result of a turn."""
 
     state: ConversationState
     reply: Reply
@@ -53,55 +53,55 @@ class Step(NamedTuple):
     handover: HandOver | None
 
 
-def applied(state: ConversationState | None, turn: Heard) -> Literal["last", "older"] | None:
-    """Say whether a turn is the last one that the state knows of, one before it, or (None) a new one.
+def classify_delivery(state: ConversationState | None, turn: ReceivedTurn) -> Literal["last", "older"] | None:
+    """Return whether a turn is the last one in the state, an older one, or (None) a new one.
 
-    It is known by its id, and without one by its place: offsets of a partition grow. A time later than that of every turn
-    before, at a lower offset, means that the topic was made anew.
+    It is recognised by its id, else by its offset. A lower offset with a timestamp later than every turn before means that
+    the topic was recreated.
     """
     if state is None:
         return None
     ids = [exchange.id for exchange in state.turns]
     if turn.prediction_id in ids:
         return "last" if turn.prediction_id == ids[-1] else "older"
-    here, last = turn.source, state.source
-    same_log = (here.topic, here.partition) == (last.topic, last.partition) and here.timestamp <= _newest(state)
-    return "older" if same_log and here.offset <= last.offset else None
+    source, last = turn.source, state.source
+    same_log = (source.topic, source.partition) == (last.topic, last.partition) and source.timestamp <= _newest(state)
+    return "older" if same_log and source.offset <= last.offset else None
 
 
 def _newest(state: ConversationState) -> int:
     return max(state.newest, state.source.timestamp)
 
 
-def again(state: ConversationState, turn: Heard) -> Step:
-    """Return what came of the state's last turn, which was delivered again."""
-    about = turn.agent, turn.request_id, turn.metadata
-    return Step(state, state.reply(*about), state.actions, state.hand_over(*about))
+def replay_step(state: ConversationState, turn: ReceivedTurn) -> Step:
+    """Return the result of the state's last turn, which was delivered again."""
+    ids = turn.agent, turn.request_id, turn.metadata
+    return Step(state, state.reply(*ids), state.actions, state.hand_over(*ids))
 
 
-def bounded(result: Step, turn: Heard) -> tuple[Step, bytes]:
-    """Return what comes of a turn with a state that fits into a record, and that record's value.
+def bound_state(result: Step, turn: ReceivedTurn) -> tuple[Step, bytes]:
+    """Return the result with a state of at most STATE_BYTES, and the state as a record value.
 
-    The oldest exchanges are let go for it. RecordError when the last one and its actions are too much by themselves: a
-    turn that could not be repeated after a crash must not be answered.
+    The oldest exchanges are dropped. Raises RecordError when the last exchange and its actions alone are too large: a turn
+    that could not be repeated after a crash must not be answered.
     """
     while len(value := result.state.model_dump_json().encode()) > STATE_BYTES:
         turns = result.state.turns[1:]
         if not turns:
             raise RecordError(
-                Reason.TOO_LARGE, f"the state after this turn has {len(value)} bytes: its actions are too much"
+                Reason.TOO_LARGE, f"the state after this turn has {len(value)} bytes: its actions are too large"
             )
-        result = again(result.state.model_copy(update={"turns": turns}), turn)
+        result = replay_step(result.state.model_copy(update={"turns": turns}), turn)
     return result, value
 
 
 def has_expired(timestamp: int, policy: Policy, now: int) -> bool:
-    """Say whether a conversation whose last turn was at `timestamp` (ms, as `now`) starts anew."""
+    """Return whether a conversation with its last turn at `timestamp` (ms, like `now`) has expired and starts again."""
     return now - timestamp > policy.expiry_ms
 
 
-def goes_to_person(state: ConversationState | None, turn: Heard, policy: Policy, now: int) -> bool:
-    """Say whether a turn is handed on as it is: `step` then needs no prediction."""
+def goes_to_person(state: ConversationState | None, turn: ReceivedTurn, policy: Policy, now: int) -> bool:
+    """Return whether a turn is passed on to a person unanswered: `step` then needs no prediction."""
     if state is None or not state.with_person or has_expired(state.source.timestamp, policy, now):
         return False
     name, value = GIVE_BACK
@@ -109,8 +109,8 @@ def goes_to_person(state: ConversationState | None, turn: Heard, policy: Policy,
 
 
 @dataclass
-class _Mind:
-    """What `step` makes up its mind about."""
+class _Draft:
+    """The parts of the answer while `step` composes it."""
 
     intent: str | None = None
     slots: dict[str, str] = field(default_factory=dict)
@@ -125,139 +125,141 @@ class _Mind:
 
 def step(
     state: ConversationState | None,
-    turn: Heard,
+    turn: ReceivedTurn,
     prediction: Prediction | None,
     policy: Policy,
     now: int,
     *,
     before: int = 0,
 ) -> Step:
-    """Answer a turn that is new (see `applied`). `now` in milliseconds since 1970.
+    """Answer a new turn (see `classify_delivery`). `now` is in milliseconds since 1970.
 
-    Without a prediction the turn goes to a person (see `goes_to_person`). `before` counts the turns of a conversation
-    whose state is lost.
+    Without a prediction the turn goes to a person (see `goes_to_person`). `before` is the number of turns of a
+    conversation with an unreadable state.
     """
     number = (state.number if state else before) + 1
     newest = max(turn.source.timestamp, _newest(state) if state else 0)
     if state is not None and has_expired(state.source.timestamp, policy, now):
         state = None
-    mind = _with_person(state, policy) if prediction is None else _mind(state, turn, prediction, policy)
+    draft = _draft_for_person(state, policy) if prediction is None else _draft_answer(state, turn, prediction, policy)
     after = ConversationState(
         conversation=turn.conversation,
         number=number,
         source=turn.source,
         newest=newest,
-        turns=_remembered(state, turn, mind, policy),
-        intent=mind.intent,
-        slots=mind.slots,
-        asked=mind.asked,
-        misunderstood=mind.misunderstood,
-        with_person=mind.handover is not None,
-        kind=mind.kind,
+        turns=_append_exchange(state, turn, draft, policy),
+        intent=draft.intent,
+        slots=draft.slots,
+        asked=draft.asked,
+        misunderstood=draft.misunderstood,
+        with_person=draft.handover is not None,
+        kind=draft.kind,
         model=None if prediction is None else ModelRef(name=prediction.model[0], version=prediction.model[1]),
-        actions=mind.actions,
-        handover=mind.handover,
+        actions=draft.actions,
+        handover=draft.handover,
     )
-    return again(after, turn)
+    return replay_step(after, turn)
 
 
-def _remembered(state: ConversationState | None, turn: Heard, mind: _Mind, policy: Policy) -> list[Exchange]:
-    this = Exchange(
+def _append_exchange(state: ConversationState | None, turn: ReceivedTurn, draft: _Draft, policy: Policy) -> list[Exchange]:
+    exchange = Exchange(
         id=turn.prediction_id,
         timestamp=turn.source.timestamp,
         text=turn.text[:TURN_CHARACTERS],
-        reply=mind.text[:REPLY_CHARACTERS],
-        intent=mind.understood,
+        reply=draft.text[:REPLY_CHARACTERS],
+        intent=draft.understood,
     )
-    return [*(state.turns if state else ()), this][-policy.remember_turns :]
+    return [*(state.turns if state else ()), exchange][-policy.remember_turns :]
 
 
-def _with_person(state: ConversationState | None, policy: Policy) -> _Mind:
-    said, reason = policy.handover.waiting, HandOverReason.CONTINUED
-    mind = _Mind(text=said, kind=ReplyKind.WITH_PERSON, handover=reason)
+def _draft_for_person(state: ConversationState | None, policy: Policy) -> _Draft:
+    waiting_text, reason = policy.handover.waiting, HandOverReason.CONTINUED
+    draft = _Draft(text=waiting_text, kind=ReplyKind.WITH_PERSON, handover=reason)
     if state is not None:
-        mind.intent, mind.slots = state.intent, state.slots
-    return mind
+        draft.intent, draft.slots = state.intent, state.slots
+    return draft
 
 
-def _mind(state: ConversationState | None, turn: Heard, prediction: Prediction, policy: Policy) -> _Mind:
+def _draft_answer(
+    state: ConversationState | None, turn: ReceivedTurn, prediction: Prediction, policy: Policy
+) -> _Draft:
     answer = prediction[policy.intent_task]
-    spans = _spans(prediction[policy.entity_task]) if policy.entity_task else {}
-    understood = _understood(answer, policy)
-    mind = _Mind(understood=understood)
+    spans = _group_spans(prediction[policy.entity_task]) if policy.entity_task else {}
+    understood = _accept_intent(answer, policy)
+    draft = _Draft(understood=understood)
     pending, asked, carried = None, None, {}
     if state is not None:
-        mind.intent, mind.misunderstood = state.intent, state.misunderstood
-        carried = _carried(state, policy)
+        draft.intent, draft.misunderstood = state.intent, state.misunderstood
+        carried = _carry_slots(state, policy)
         if state.intent in policy.intents and state.asked in policy.intents[state.intent].needs:
             pending, asked = state.intent, state.asked
-    found = _found(spans, policy, pending, asked)
+    found = _find_slots(spans, policy, pending, asked)
     if understood is not None and understood != pending and asked not in found:
         pending, asked = understood, None
-        found = _found(spans, policy, understood, None)
-    mind.slots = {**carried, **found}
+        found = _find_slots(spans, policy, understood, None)
+    draft.slots = {**carried, **found}
     if pending is not None and (asked is None or any(slot in found for slot in policy.intents[pending].needs)):
-        mind.intent, mind.misunderstood = pending, 0
-        _go_on(mind, turn, policy.intents[pending], policy)
+        draft.intent, draft.misunderstood = pending, 0
+        _pursue_intent(draft, turn, policy.intents[pending], policy)
     else:
-        mind.asked = asked
-        _not_understood(mind, answer, policy, first=state is None)
-    if state is None and policy.greeting and mind.kind is not ReplyKind.GREETED:
-        mind.text = f"{policy.greeting} {mind.text}"
-    return mind
+        draft.asked = asked
+        _handle_misunderstanding(draft, answer, policy, first=state is None)
+    if state is None and policy.greeting and draft.kind is not ReplyKind.GREETED:
+        draft.text = f"{policy.greeting} {draft.text}"
+    return draft
 
 
-def _go_on(mind: _Mind, turn: Heard, rule: IntentRule, policy: Policy) -> None:
-    """Ask for what is missing, or do what the intent is for."""
+def _pursue_intent(draft: _Draft, turn: ReceivedTurn, rule: IntentRule, policy: Policy) -> None:
+    """Ask for the next missing slot, or fulfil the intent: reply and actions."""
     for slot, question in rule.needs.items():
-        if slot not in mind.slots:
-            mind.kind, mind.asked, mind.text = ReplyKind.ASKED, slot, fill(question, mind.slots)
+        if slot not in draft.slots:
+            draft.kind, draft.asked, draft.text = ReplyKind.ASKED, slot, fill(question, draft.slots)
             return
-    mind.asked = None
+    draft.asked = None
     if rule.to_person:
-        mind.kind, mind.handover = ReplyKind.HANDED_OVER, HandOverReason.POLICY
-    mind.text = fill(policy.handover.reply if rule.reply is None else rule.reply, mind.slots)
+        draft.kind, draft.handover = ReplyKind.HANDED_OVER, HandOverReason.POLICY
+    draft.text = fill(policy.handover.reply if rule.reply is None else rule.reply, draft.slots)
     known = {
-        **mind.slots,
+        **draft.slots,
         "conversation": turn.conversation,
-        "intent": mind.intent or "",
+        "intent": draft.intent or "",
         "request_id": turn.request_id,
         "text": turn.text[:ACTION_TEXT_CHARACTERS],
     }
     for action in rule.action:
         value = {name: fill_fields(item, known) for name, item in action.fields.items()}
-        mind.actions.append(Action(topic=action.topic, value=value))
+        draft.actions.append(Action(topic=action.topic, value=value))
 
 
-def _not_understood(mind: _Mind, answer: Output, policy: Policy, *, first: bool) -> None:
+def _handle_misunderstanding(draft: _Draft, answer: Output, policy: Policy, *, first: bool) -> None:
     rules = policy.handover
     if first and policy.greeting:
-        mind.kind, mind.text = ReplyKind.GREETED, policy.greeting
+        draft.kind, draft.text = ReplyKind.GREETED, policy.greeting
         return
-    mind.misunderstood += 1
-    if mind.misunderstood >= rules.after:
-        mind.handover = HandOverReason.NOT_UNDERSTOOD
-    # Of a turn that answers a question the intent says little: "20 quid" has none.
-    elif mind.asked is None and answer["score"] < rules.below and answer["reason"] != "out_of_scope":
-        mind.handover = HandOverReason.LOW_CONFIDENCE
-    if mind.handover is not None:
-        mind.kind, mind.text = ReplyKind.HANDED_OVER, rules.reply
-        mind.asked, mind.misunderstood = None, 0
+    draft.misunderstood += 1
+    if draft.misunderstood >= rules.after:
+        draft.handover = HandOverReason.NOT_UNDERSTOOD
+    # The intent of a turn that answers a question means little: "20 quid" has none.
+    elif draft.asked is None and answer["score"] < rules.below and answer["reason"] != "out_of_scope":
+        draft.handover = HandOverReason.LOW_CONFIDENCE
+    if draft.handover is not None:
+        draft.kind, draft.text = ReplyKind.HANDED_OVER, rules.reply
+        draft.asked, draft.misunderstood = None, 0
         return
-    mind.kind, mind.text = ReplyKind.NOT_UNDERSTOOD, policy.default
-    if mind.asked is not None and mind.intent is not None:
-        question = policy.intents[mind.intent].needs.get(mind.asked)
+    draft.kind, draft.text = ReplyKind.NOT_UNDERSTOOD, policy.default
+    if draft.asked is not None and draft.intent is not None:
+        question = policy.intents[draft.intent].needs.get(draft.asked)
         if question is not None:
-            mind.text = f"{policy.again} {fill(question, mind.slots)}"
+            draft.text = f"{policy.again} {fill(question, draft.slots)}"
 
 
-def _understood(answer: Output, policy: Policy) -> str | None:
+def _accept_intent(answer: Output, policy: Policy) -> str | None:
     label: str | None = answer["label"]
     return label if label in policy.intents and answer["score"] >= policy.min_score else None
 
 
-def _carried(state: ConversationState, policy: Policy) -> dict[str, str]:
-    """Return the slots that go on: those that some intent needs, less what an intent that is done with forgets."""
+def _carry_slots(state: ConversationState, policy: Policy) -> dict[str, str]:
+    """Return the slots to keep: those that an intent needs, without those that a fulfilled intent forgets."""
     known = policy.needed
     rule = policy.intents.get(state.intent) if state.intent is not None else None
     if rule is not None and state.kind in {ReplyKind.ANSWERED, ReplyKind.HANDED_OVER}:
@@ -265,19 +267,19 @@ def _carried(state: ConversationState, policy: Policy) -> dict[str, str]:
     return {slot: value for slot, value in state.slots.items() if slot in known}
 
 
-def _spans(output: Output) -> dict[str, list[str]]:
-    """Return label to the texts of its spans, in their order."""
+def _group_spans(output: Output) -> dict[str, list[str]]:
+    """Return the texts of the spans by label, in their order."""
     found: dict[str, list[str]] = {}
     for span in output["spans"]:
         found.setdefault(span["label"], []).append(span["text"][:SLOT_CHARACTERS])
     return found
 
 
-def _found(spans: Mapping[str, list[str]], policy: Policy, intent: str | None, asked: str | None) -> dict[str, str]:
+def _find_slots(spans: Mapping[str, list[str]], policy: Policy, intent: str | None, asked: str | None) -> dict[str, str]:
     """Return the slots that a turn fills.
 
-    Each intent's slots take the spans of their label in turn, the slot that was asked for first. Where two intents
-    disagree about a slot, the one that is pursued is right.
+    Each intent's slots take the spans of their label in order, the asked slot first. Where two intents disagree about a
+    slot, the pursued one takes precedence.
     """
     found: dict[str, str] = {}
     for name in sorted(policy.intents, key=lambda name: name == intent):
@@ -287,8 +289,8 @@ def _found(spans: Mapping[str, list[str]], policy: Policy, intent: str | None, a
         taken: dict[str, int] = {}
         for slot in needs:
             label = policy.label_of(slot)
-            place = taken.get(label, 0)
-            if place < len(spans.get(label, ())):
-                found[slot] = spans[label][place]
-                taken[label] = place + 1
+            index = taken.get(label, 0)
+            if index < len(spans.get(label, ())):
+                found[slot] = spans[label][index]
+                taken[label] = index + 1
     return found

@@ -1,4 +1,4 @@
-"""Feedback: checks and counts what people say of predictions, and the command that publishes it."""
+"""Feedback: checks and counts people's feedback on predictions, and the command that publishes it."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,7 @@
-"""Feedback: checks what people say of predictions and counts how often they agree.
+"""Feedback: checks people's feedback on predictions and counts how often it agrees with them.
 
-Nothing is published. Ingest reads the topic itself, with the same checks; what is refused here is a dead letter, so
-that its sender can be told.
+Nothing is published. Ingest reads the topic itself, with the same checks. Refused feedback becomes a dead letter, so
+that its sender can be informed.
 """
 
 from collections import OrderedDict, deque
@@ -24,9 +24,10 @@ from ...schemas.manifest import ModelManifest
 
 OTHER: Final = "other"
 NEAR_VERSIONS: Final = 16
-"""Versions so far from the one that serves have their own series; labels of metrics must not grow with what is sent."""
+"""Distance in versions from the serving one up to which a version has its own series: feedback must not add series
+without limit."""
 REMEMBERED: Final = 10_000
-"""Ids of feedback that a process has counted. What comes once more after more than so many others is counted again."""
+"""Number of feedback ids that a process remembers as counted. Feedback repeated later than that is counted again."""
 
 
 class RecentIds:
@@ -67,17 +68,17 @@ class LiveAccuracy:
 
 
 class FeedbackOptions(Options):
-    """What the agent takes."""
+    """Which feedback the agent accepts."""
 
     agents: Annotated[list[str], Field(min_length=1)] | None = None
-    """Whose predictions; default: of the agents in the same process. Set it where it runs alone."""
+    """Agents whose predictions may be judged; default: those in the same process. Set it where this agent runs alone."""
     window: Annotated[int, Field(gt=0)] = 500
-    """The live accuracy is that of the last so many verdicts."""
+    """Number of latest verdicts for the live accuracy."""
 
 
 class FeedbackAgent(Handler):
-    """Takes feedback on the predictions of known agents: by its options, else those that run in the same process, else
-    (when it runs alone) the default ones.
+    """Accepts feedback on predictions of the agents in its options, else of those in the same process, else (when it runs
+    alone) of the default agents.
     """
 
     name = "feedback"
@@ -87,7 +88,7 @@ class FeedbackAgent(Handler):
     def __init__(self) -> None:
         self.options = FeedbackOptions()
         self._agents: frozenset[str] = frozenset()
-        self._here: dict[str, Agent] = {}
+        self._local_agents: dict[str, Agent] = {}
         self._metrics: Metrics | None = None
         self._live = LiveAccuracy(self.options.window)
         self._counted = RecentIds()
@@ -97,14 +98,14 @@ class FeedbackAgent(Handler):
         options: FeedbackOptions = self.options
         others = [name for name in context.agents if name != self.name]
         self._agents = frozenset(options.agents or others or default_agents())
-        self._here = {agent.name: agent for agent in context.predicting}
+        self._local_agents = {agent.name: agent for agent in context.predicting}
         self._metrics = context.metrics
         self._live = LiveAccuracy(options.window)
 
     async def handle(self, record: Record, engine: Predicts) -> Iterable[Publish]:
         feedback = read_feedback(record.value)
         manifest = engine.model.manifest
-        if feedback.id in self._counted:  # delivered again, or sent again: the first counts
+        if feedback.id in self._counted:  # delivered or sent again: only the first counts
             self._counted.add(feedback.id)
             return ()
         if feedback.verdict is Verdict.WITHDRAWN:
@@ -116,14 +117,16 @@ class FeedbackAgent(Handler):
         return ()
 
     def _check(self, feedback: Feedback, manifest: ModelManifest) -> int:
-        """Return how many labels are new to their open task; RecordError for feedback that does not fit."""
+        """Return the number of labels that are new to their open task. Raises RecordError for invalid feedback."""
         if feedback.agent not in self._agents:
-            raise RecordError(Reason.INVALID, f"no such agent: feedback is taken for {', '.join(sorted(self._agents))}")
+            raise RecordError(
+                Reason.INVALID, f"no such agent: feedback is accepted for {', '.join(sorted(self._agents))}"
+            )
         known = self._labels(manifest)
         if feedback.task not in known:
             raise RecordError(Reason.UNKNOWN_TASK, f"model {manifest.name} has no such task: {', '.join(known)}")
         spec = manifest.task(feedback.task)
-        agent = self._here.get(feedback.agent)
+        agent = self._local_agents.get(feedback.agent)
         if agent is not None and not agent.may_answer(spec):
             raise RecordError(Reason.INVALID, f"agent {agent.name} never answers task {spec.name}")
         check_form(feedback, spec.kind)
@@ -146,7 +149,7 @@ class FeedbackAgent(Handler):
             self._metrics.live_accuracy(feedback.task, version, self._live.add(feedback.task, version, agrees))
 
     def _count_withdrawn(self, feedback: Feedback, manifest: ModelManifest) -> None:
-        """Withdrawing is never refused, whatever else the record says."""
+        """Count a withdrawal. It is never refused, even with an unknown agent or task."""
         if self._metrics is not None:
             agent = feedback.agent if feedback.agent in self._agents else OTHER
             task = feedback.task if feedback.task in self._labels(manifest) else OTHER
@@ -154,7 +157,7 @@ class FeedbackAgent(Handler):
 
 
 def _version(feedback: Feedback, manifest: ModelManifest) -> str:
-    """The label of the version that answered: `other` for one that is not said, of another model, or far away."""
+    """Return the metric label of the version that answered: `other` if unknown, of another model, or too far away."""
     model = feedback.model
     if model is None or model.name != manifest.name or abs(model.version - manifest.version) > NEAR_VERSIONS:
         return OTHER

@@ -28,24 +28,24 @@ def feedback(
     prediction_id: Annotated[
         str | None, typer.Argument(metavar="PREDICTION_ID", help="From the result.", show_default=False)
     ] = None,
-    agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Whose prediction it is.")] = None,
+    agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Agent that made the prediction.")] = None,
     task: Annotated[str | None, typer.Option("--task", metavar="NAME")] = None,
-    label: Annotated[str | None, typer.Option("--label", help="What is right: the one label.")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="Correct label.")] = None,
     labels: Annotated[
-        str | None, typer.Option("--labels", metavar="A,B", help="What is right: all labels of a multi-label task.")
+        str | None, typer.Option("--labels", metavar="A,B", help="All correct labels of a multi-label task.")
     ] = None,
     spans: Annotated[
-        str | None, typer.Option("--spans", metavar="START:END:LABEL,...", help="What is right: all spans of the text.")
+        str | None, typer.Option("--spans", metavar="START:END:LABEL,...", help="All correct spans of the text.")
     ] = None,
-    reward: Annotated[float | None, typer.Option("--reward", metavar="NUMBER", help="How much it was worth.")] = None,
-    withdraw: Annotated[str | None, typer.Option("--withdraw", metavar="ID", help="Take this feedback back.")] = None,
+    reward: Annotated[float | None, typer.Option("--reward", metavar="NUMBER", help="Reward of the prediction.")] = None,
+    withdraw: Annotated[str | None, typer.Option("--withdraw", metavar="ID", help="Id of the feedback to withdraw.")] = None,
     verdict: Annotated[
-        Verdict | None, typer.Option("--verdict", help="Where the options above do not say it.", show_default=False)
+        Verdict | None, typer.Option("--verdict", help="Default: inferred from the options above.", show_default=False)
     ] = None,
-    by: Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who says so.")] = None,
-    consent: Annotated[bool, typer.Option("--consent/--no-consent", help="The text may be trained on.")] = False,
+    by: Annotated[str | None, typer.Option("--by", metavar="NAME", help="Author of the feedback.")] = None,
+    consent: Annotated[bool, typer.Option("--consent/--no-consent", help="Allow training on the text.")] = False,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME/VERSION", help="Which version answered, for live accuracy.")
+        str | None, typer.Option("--model", metavar="NAME/VERSION", help="Version that answered, for live accuracy.")
     ] = None,
     file: Annotated[
         str | None, typer.Option("--file", metavar="FILE|-", help="Feedback as JSON lines; - is stdin.")
@@ -53,11 +53,11 @@ def feedback(
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
-    """Say what a prediction was worth.
+    """Give feedback on a prediction.
 
     Example: [bold]murmura feedback 7525d86cb8d3ad17cc4654843b6d4a50 --agent classification --task intent --label refund --by ann --consent[/bold]
 
-    Was it right? [bold]--verdict confirmed[/bold]. Many at once: [bold]--file feedback.jsonl[/bold]; what a line leaves out is taken from the options, and a line without an id gets the same one each time it is sent: one made of what it says, and of its time [bold]at[/bold] where it has one. Equal lines are one verdict, so who says A, then B, then A again gives the lines their times.
+    Confirm a correct prediction with [bold]--verdict confirmed[/bold]. Send many with [bold]--file feedback.jsonl[/bold]: fields missing in a line are taken from the options. The id of a line without one is the hash of its content, so sending the file again repeats the same feedback. Equal lines count as one verdict; to record A, then B, then A again, give the lines their times in [bold]at[/bold].
     """
     from ...runtime.cli.until_signalled import run_until_stopped
 
@@ -65,7 +65,7 @@ def feedback(
         "prediction_id": prediction_id,
         "agent": agent,
         "task": task,
-        "verdict": verdict or _implied(label, labels, spans, reward, withdraw),
+        "verdict": verdict or _infer_verdict(label, labels, spans, reward, withdraw),
         "value": _value(label, labels, spans, reward, withdraw),
         "by": by,
         "consent": consent,
@@ -73,23 +73,23 @@ def feedback(
     }
     fields = {name: value for name, value in given.items() if value is not None}
     if (prediction_id is None) == (file is None):
-        raise SetupError("give either a PREDICTION_ID or --file FILE with many")
+        raise SetupError("give either a PREDICTION_ID or --file FILE")
     settings = options.settings(config, bootstrap=bootstrap)
     if file is None:
-        one = _checked({"id": str(uuid.uuid4()), **fields}, "")
-        run_until_stopped(lambda stop: _send(settings, iter([one]), stop))
-        typer.echo(one.id)
-        typer.echo(_afterwards(one), err=True)
+        item = _parse_feedback({"id": str(uuid.uuid4()), **fields}, "")
+        run_until_stopped(lambda stop: _send(settings, iter([item]), stop))
+        typer.echo(item.id)
+        typer.echo(_describe_published(item), err=True)
         return
     from ...runtime.cli.publish import open_input
 
     with open_input(file) as stream:
-        items = _items(stream, file, fields)
+        items = _read_items(stream, file, fields)
         sent = run_until_stopped(lambda stop: _send(settings, items, stop))
     typer.echo(f"published {sent:,} to {settings.prefix}.feedback", err=True)
 
 
-def _implied(*values: object) -> Verdict | None:
+def _infer_verdict(*values: object) -> Verdict | None:
     *corrections, reward, withdraw = values
     if any(value is not None for value in corrections):
         return Verdict.CORRECTION
@@ -125,24 +125,24 @@ def _model(text: str | None) -> dict[str, Any] | None:
     return {"name": name, "version": int(version)}
 
 
-def _items(stream: BinaryIO, file: str, defaults: dict[str, Any]) -> Iterator[Feedback]:
+def _read_items(stream: BinaryIO, file: str, defaults: dict[str, Any]) -> Iterator[Feedback]:
     for number, raw in enumerate(stream, start=1):
         if not raw.strip():
             continue
-        where = f"{file}, line {number}: "
+        prefix = f"{file}, line {number}: "
         try:
             line = json.loads(raw)
         except ValueError as error:
-            raise SetupError(f"{where}not JSON ({error})") from None
+            raise SetupError(f"{prefix}not JSON ({error})") from None
         if not isinstance(line, dict):
-            raise SetupError(f"{where}expected an object, found {type(line).__name__}")
+            raise SetupError(f"{prefix}expected an object, found {type(line).__name__}")
         fields = {**defaults, **line}
-        # By its content, `at` included where the line has one: whoever sends a file once more sends the same feedback.
-        same = json.dumps(fields, sort_keys=True).encode()
-        yield _checked({"id": sha256(same).hexdigest()[:32], **fields}, where)
+        # The id is made of the content, `at` included: sending a file again repeats the same feedback.
+        content = json.dumps(fields, sort_keys=True).encode()
+        yield _parse_feedback({"id": sha256(content).hexdigest()[:32], **fields}, prefix)
 
 
-def _checked(fields: dict[str, Any], where: str) -> Feedback:
+def _parse_feedback(fields: dict[str, Any], prefix: str) -> Feedback:
     from pydantic import ValidationError
 
     from ...runtime.wire.feedback import refuse_blank
@@ -151,14 +151,14 @@ def _checked(fields: dict[str, Any], where: str) -> Feedback:
         feedback = Feedback.model_validate({"at": datetime.now(UTC), **fields})
         refuse_blank(feedback)
     except RecordError as error:
-        raise SetupError(f"{where}{error}") from None
+        raise SetupError(f"{prefix}{error}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "missing":
             option = name.replace("_", "-")
-            raise SetupError(f"{where}{name} is missing" + ("" if where else f": give --{option}")) from None
-        raise SetupError(f"{where}{name or 'feedback'}: {first['msg'].removeprefix('Value error, ')}") from None
+            raise SetupError(f"{prefix}{name} is missing" + ("" if prefix else f": give --{option}")) from None
+        raise SetupError(f"{prefix}{name or 'feedback'}: {first['msg'].removeprefix('Value error, ')}") from None
     return feedback
 
 
@@ -184,7 +184,7 @@ async def _send(settings: "Settings", items: Iterator[Feedback], stop: "asyncio.
                 await asyncio.gather(*sending)
             sent += len(chunk)
     except SetupError as error:
-        raise SetupError(f"{error} ({sent} before it were sent)") from None
+        raise SetupError(f"{error} ({sent} records before it were sent)") from None
     except (KafkaError, TimeoutError) as error:
         why = describe_refusal(settings.kafka, error)
         raise SetupError(f"after {sent} records the broker did not take one: {why}") from None
@@ -193,8 +193,8 @@ async def _send(settings: "Settings", items: Iterator[Feedback], stop: "asyncio.
     return sent
 
 
-def _afterwards(one: Feedback) -> str:
-    if one.verdict is Verdict.WITHDRAWN:
+def _describe_published(item: Feedback) -> str:
+    if item.verdict is Verdict.WITHDRAWN:
         return "taken back"
-    trained_on = "" if one.consent else "; without --consent it counts, and is not trained on"
-    return f"published; `--withdraw {one.id}` takes it back{trained_on}"
+    trained_on = "" if item.consent else "; without --consent it counts, and is not trained on"
+    return f"published; `--withdraw {item.id}` takes it back{trained_on}"

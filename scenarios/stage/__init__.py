@@ -1,1 +1,1 @@
-"""What scenarios share: a broker and a desk in one process, its books, and the screen that shows them."""
+"""Code shared by scenarios: a broker and a desk in one process, the record of its messages, and the screen."""

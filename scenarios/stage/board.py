@@ -1,4 +1,4 @@
-"""What the screen of the learning demo tells: stages, figures before and after, and how long answers took. Pure."""
+"""State of the learning demo's screen: stages, figures before and after, and latencies. Pure."""
 
 import json
 from collections import defaultdict
@@ -13,7 +13,7 @@ from .desk import Message
 
 
 class Stage(Enum):
-    """The story, in its order; the value is what it says of itself while it waits."""
+    """The stages in order; the value is the title on the screen."""
 
     ANSWER = "the desk answers"
     BEFORE = "asked before"
@@ -25,7 +25,7 @@ class Stage(Enum):
 
 
 class Phase(Enum):
-    """When an answer was given, for the table of latencies. Other times (a hundred messages at once) are not counted."""
+    """The period of an answer, for the latency table. Answers of other periods (bursts of questions) are not counted."""
 
     USUAL = "before"
     TRAINING = "while it trains"
@@ -42,14 +42,14 @@ class State(Enum):
 @dataclass(slots=True)
 class Step:
     state: State = State.WAITING
-    said: str = ""
+    detail: str = ""
     began: float = 0.0
     took_s: float | None = None
 
 
 @dataclass(slots=True)
 class Figure:
-    """One task on one set of messages, as it was served; `gate` is what the gate found on the same rows."""
+    """One task on one set of messages, as served; `gate` has the gate's figure on the same rows."""
 
     rows: int
     before: float | None = None
@@ -72,70 +72,70 @@ PERCENTILE: Final = 0.99
 
 @dataclass
 class Board:
-    """Is told what happens, and the time."""
+    """Collects what happens; the caller passes the time."""
 
     steps: dict[Stage, Step] = field(default_factory=lambda: {stage: Step() for stage in Stage})
     figures: dict[tuple[str, str], Figure] = field(default_factory=dict)
     latencies: dict[Phase, list[float]] = field(default_factory=lambda: defaultdict(list))
     phase: Phase | None = None
     version: int = 0
-    """The one that serves."""
+    """The serving version."""
     swapped: bool = False
     failed: str | None = None
     on_change: Callable[[Stage, Step], None] = lambda stage, step: None
-    """A stage begins, or ends."""
-    on_said: Callable[[Stage, Step], None] = lambda stage, step: None
-    """A stage under way has something to say."""
+    """Called when a stage starts or ends."""
+    on_detail: Callable[[Stage, Step], None] = lambda stage, step: None
+    """Called when the detail of a running stage changes."""
 
     @property
     def complete(self) -> bool:
         return all(step.state is State.DONE for step in self.steps.values())
 
-    def begin(self, stage: Stage, now: float, said: str = "") -> None:
-        self.steps[stage] = Step(State.RUNNING, said, now)
+    def begin(self, stage: Stage, now: float, detail: str = "") -> None:
+        self.steps[stage] = Step(State.RUNNING, detail, now)
         self.on_change(stage, self.steps[stage])
 
-    def say(self, stage: Stage, said: str) -> None:
-        self.steps[stage].said = said
-        self.on_said(stage, self.steps[stage])
+    def report(self, stage: Stage, detail: str) -> None:
+        self.steps[stage].detail = detail
+        self.on_detail(stage, self.steps[stage])
 
-    def end(self, stage: Stage, now: float, said: str | None = None) -> None:
+    def end(self, stage: Stage, now: float, detail: str | None = None) -> None:
         step = self.steps[stage]
         step.state, step.took_s = State.DONE, now - step.began
-        step.said = step.said if said is None else said
+        step.detail = step.detail if detail is None else detail
         self.on_change(stage, step)
 
     def fail(self, why: str) -> None:
-        """The story ends here."""
+        """Mark the running stage as failed."""
         self.failed = why
         for step in self.steps.values():
             if step.state is State.RUNNING:
-                step.state, step.said = State.FAILED, why
+                step.state, step.detail = State.FAILED, why
 
     def settled(self, message: Message) -> None:
-        """A message has its answers."""
+        """Add the latency of an answered message."""
         if self.phase is not None and message.dead is None and message.latency_s is not None:
             self.latencies[self.phase].append(message.latency_s)
 
-    def process_said(self, line: str) -> None:
-        """A line of `murmura retrain`."""
+    def read_process_line(self, line: str) -> None:
+        """Show a line of `murmura retrain`."""
         if self.steps[Stage.RETRAIN].state is State.RUNNING:
-            self.say(Stage.RETRAIN, line)
+            self.report(Stage.RETRAIN, line)
 
-    def training_said(self, value: bytes, now: float) -> None:
-        """A record of `murmura.training`."""
+    def read_training_event(self, value: bytes, now: float) -> None:
+        """Update the stages from a record of `murmura.training`."""
         event = TrainingEvent.model_validate_json(value)
         match event.event:
             case TrainingEventKind.PROGRESS:
                 losses = ", ".join(f"{task} {loss:.2f}" for task, loss in event.loss.items())
-                self.say(Stage.RETRAIN, f"batch {event.step} of {event.steps}; loss {losses}")
+                self.report(Stage.RETRAIN, f"batch {event.step} of {event.steps}; loss {losses}")
             case TrainingEventKind.EVALUATED:
                 self.end(Stage.RETRAIN, now)
                 self.begin(Stage.GATE, now, "both versions answer the same held-out messages")
             case TrainingEventKind.GATE_PASSED | TrainingEventKind.GATE_REFUSED:
                 self._judged(event, now)
             case TrainingEventKind.RELEASED:
-                self.say(
+                self.report(
                     Stage.SWAP, f"version {event.version} is released: fetched, proven, warmed up beside the old one"
                 )
 
@@ -150,8 +150,8 @@ class Board:
         self.begin(Stage.SWAP, now)
         self.phase = Phase.SWAP
 
-    def serving_said(self, value: bytes, now: float) -> None:
-        """A record of `murmura.events`."""
+    def read_serving_event(self, value: bytes, now: float) -> None:
+        """Update the stages from a record of `murmura.events`."""
         event = ServingEvent.model_validate_json(value)
         if event.event is ServingEventKind.MODEL_SWAPPED:
             self.version, self.swapped = event.version or self.version, True
@@ -160,7 +160,7 @@ class Board:
             self.fail(f"version {event.version} was refused: {event.message}")
 
     def as_json(self) -> str:
-        """Return the outcome for whoever keeps it: figures as shares, latencies in seconds."""
+        """Return the outcome as JSON: figures as shares, latencies in seconds."""
         figures: list[dict[str, Any]] = [
             {"task": task, "set": name, "rows": each.rows, "before": each.before, "after": each.after}
             | ({"gate": each.gate.model_dump(mode="json")} if each.gate else {})

@@ -1,4 +1,4 @@
-"""The demo's books: what was sent, what came back for it, and what never did. Pure; it is told the time."""
+"""The demo's record of messages: what was sent, and the answers so far. Pure; the caller passes the time."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -11,12 +11,12 @@ Place = tuple[int, int]
 
 RATE_WINDOW_S: Final = 5.0
 _KEPT: Final = 10_000
-"""Settled messages that a repeated result is still recognised for; a demo may run overnight."""
+"""Number of settled messages for which a repeated result is recognised; a demo may run for long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Who answered: what feedback has to name."""
+    """Who answered, as feedback must name it."""
 
     agent: str
     prediction_id: str
@@ -26,21 +26,21 @@ class Answered:
 
 @dataclass(slots=True)
 class Message:
-    """One record that was sent, and what is known of it by now."""
+    """A sent record, and its answers so far."""
 
     text: str
     typed: bool
-    """By the person who watches."""
+    """Whether the viewer typed it."""
     sent_at: float
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     waits_for: set[str] = field(default_factory=set)
-    """Agents whose result has not come."""
+    """Agents whose result has not arrived."""
     answered: dict[str, Answered] = field(default_factory=dict)
-    """By task."""
+    """Outputs by task."""
     dead: str | None = None
-    """Why it became a dead letter."""
+    """The reason of its dead letter."""
     verdict: str | None = None
-    """What the person who watches said of it."""
+    """The viewer's verdict."""
     latency_s: float | None = None
 
     @property
@@ -49,10 +49,10 @@ class Message:
 
 
 class Desk:
-    """Matches results and dead letters to messages by the place of the record in its topic.
+    """Matches results and dead letters to messages by the coordinates of the record in its topic.
 
-    Always true: published = answered + dead-lettered + open. A message is answered when the result of every agent has
-    come, and counted once, however often a result comes. Results may come before the sender knows the place.
+    Invariant: published = answered + dead-lettered + open. A message is answered when every agent's result has arrived. It
+    is counted once, even if results repeat. Results may arrive before the sender knows the coordinates.
     """
 
     def __init__(self, agents: frozenset[str], *, shown: int = 200) -> None:
@@ -61,10 +61,10 @@ class Desk:
         self._early: dict[Place, list[tuple[str | None, Any, float]]] = {}
         self._settled: deque[tuple[float, float]] = deque(maxlen=2000)
         self.messages: deque[Message] = deque(maxlen=shown)
-        """The latest, in the order in which they were sent."""
+        """The latest messages, in sending order."""
         self.published = self.answered = self.dead_lettered = 0
         self.verdicts = self.refused_verdicts = 0
-        """Feedback that was sent, and what of it came back as a dead letter."""
+        """Number of verdicts sent, and of those that became dead letters."""
         self.on_settled: list[Callable[[Message], None]] = []
 
     @property
@@ -72,8 +72,8 @@ class Desk:
         """Messages that are neither answered nor dead-lettered; at the end they are lost."""
         return self.published - self.answered - self.dead_lettered
 
-    def sent(self, place: Place, text: str, now: float, *, typed: bool = False) -> Message:
-        """A message was acknowledged by the broker; `now` is when it was sent."""
+    def add_message(self, place: Place, text: str, now: float, *, typed: bool = False) -> Message:
+        """Add a message that the broker acknowledged; `now` is the time of sending."""
         message = Message(text, typed, now, waits_for=set(self._agents))
         self._by_place[place] = message
         self._forget()
@@ -83,36 +83,36 @@ class Desk:
             self._settle(message, agent, what, at)
         return message
 
-    def result(
+    def add_result(
         self, place: Place, agent: str, outputs: Mapping[str, dict[str, Any]], now: float, by: Answered | None = None
     ) -> None:
-        """An agent's result came; `by` says what feedback on it names."""
-        self._came(place, agent, (outputs, by), now)
+        """Add an agent's result; `by` is what feedback on it names."""
+        self._add_outcome(place, agent, (outputs, by), now)
 
-    def dead_letter(self, place: Place, why: str, now: float) -> None:
-        """A dead letter came, of the record as a whole or of one agent."""
-        self._came(place, None, why, now)
+    def add_dead_letter(self, place: Place, why: str, now: float) -> None:
+        """Add a dead letter, of the whole record or of one agent."""
+        self._add_outcome(place, None, why, now)
 
     def to_judge(self) -> Message | None:
-        """The message that a verdict is about: the last one that was typed, else the last one that was answered."""
+        """Return the message that a verdict is about: the last typed one, else the last answered one."""
         answered = [message for message in self.messages if message.settled and message.dead is None]
         typed = [message for message in answered if message.typed]
         judged = typed or answered
         return judged[-1] if judged else None
 
     def per_second(self, now: float) -> float:
-        """Messages settled a second, over the last five or since the first."""
+        """Return settled messages per second, over the last five seconds or since the first."""
         recent = [at for at, _ in self._settled if now - at <= RATE_WINDOW_S]
         if not recent:
             return 0.0
         return len(recent) / (RATE_WINDOW_S if len(recent) < len(self._settled) else max(now - recent[0], 1.0))
 
     def median_latency_s(self) -> float | None:
-        """From sending to the last agent's result, over the latest hundred messages."""
+        """Return the median time from sending to the last agent's result, over the latest hundred messages."""
         latest = [latency for _, latency in list(self._settled)[-100:]]
         return median(latest) if latest else None
 
-    def _came(self, place: Place, agent: str | None, what: Any, now: float) -> None:
+    def _add_outcome(self, place: Place, agent: str | None, what: Any, now: float) -> None:
         message = self._by_place.get(place)
         if message is None:
             self._early.setdefault(place, []).append((agent, what, now))
@@ -140,5 +140,5 @@ class Desk:
             self.answered += 1
         else:
             self.dead_lettered += 1
-        for told in self.on_settled:
-            told(message)
+        for notify in self.on_settled:
+            notify(message)

@@ -1,4 +1,4 @@
-"""Messages with known answers: asked before and after, over Kafka like any other, and scored as they were served."""
+"""Messages with known answers: asked before and after, over Kafka like any other, and scored as served."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ Spans = frozenset[tuple[int, int, str]]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file of messages, and in which field the right answer stands. `label`: it is the same for all."""
+    """A file of messages and the field with the correct answer. `label`: the same answer for all."""
 
     task: str
     name: str
@@ -23,7 +23,7 @@ class Source:
     label: str = ""
 
     def as_report(self) -> dict[str, Any]:
-        """Return the set as a retraining job names it, so that the gate compares on the same rows."""
+        """Return the set as in a retraining job, so that the gate compares the same rows."""
         rows = {"path": str(self.file)} | ({"label": self.label} if self.label else {})
         columns = {"spans": self.field, "span_label": "slot"} if self.field == "slots" else {"label": self.field}
         return {"rows": [rows]} | ({} if self.label else {"columns": columns})
@@ -31,15 +31,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """One task's questions, with what is right."""
+    """One task's questions, with the correct answers."""
 
     task: str
     name: str
     answers: Mapping[str, str | Spans]
-    """By text."""
+    """Correct answers by text."""
 
     def score(self, messages: Mapping[str, Message]) -> float:
-        """Return the share that was answered right, of spans the F1; a message without an answer is wrong."""
+        """Return the share of correct answers, for spans the F1; a message without an answer is wrong."""
         outputs = {text: messages[text].outputs.get(self.task, {}) for text in self.answers}
         spans = [(_spans(outputs[text]), right) for text, right in self.answers.items() if isinstance(right, frozenset)]
         if spans:
@@ -62,7 +62,7 @@ def _f1(pairs: Sequence[tuple[Spans, Spans]]) -> float:
 
 
 def read_papers(sources: Sequence[Source]) -> list[Paper]:
-    """Read all sets. SetupError for a file that cannot be read."""
+    """Read all sets. Raises SetupError for a file that cannot be read."""
     return [Paper(source.task, source.name, _answers(source)) for source in sources]
 
 

@@ -1,4 +1,4 @@
-"""What a person types while the screen is redrawn: key by key, without the terminal's own echo."""
+"""Reads what a person types while the screen is redrawn: key by key, without the terminal's echo."""
 
 import asyncio
 import codecs
@@ -19,9 +19,9 @@ _CLEAR: Final = "\x15\x17"  # Ctrl-U, Ctrl-W
 
 
 class Line:
-    """A line being typed. Fed with characters as a terminal sends them; gives a text when Enter was pressed.
+    """A line being typed. Takes characters as a terminal sends them; returns the text at Enter.
 
-    A `+` or a `-` at its beginning is a line by itself: these are keys, for a verdict.
+    A `+` or a `-` at the start is a complete line: these keys are verdicts.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Line:
         self._escape = ""
 
     def feed(self, characters: str) -> list[str]:
-        """Take characters in; return the lines that they finished."""
+        """Add characters; return the lines that they complete."""
         finished = []
         for character in characters:
             if self._in_escape(character):
@@ -49,7 +49,7 @@ class Line:
         return finished
 
     def _in_escape(self, character: str) -> bool:
-        """Swallow what arrow and function keys send: ESC, perhaps `[` or `O`, parameters, and a final letter or `~`."""
+        """Skip escape sequences of arrow and function keys: ESC, optional `[` or `O`, parameters, a letter or `~`."""
         if character == "\x1b":
             self._escape = character
             return True
@@ -64,9 +64,9 @@ class Line:
 
 @contextlib.contextmanager
 def typing_into(line: Line, on_line: Callable[[str], None], on_key: Callable[[], None]) -> Iterator[bool]:
-    """Read the keyboard while inside; give False where stdin is no terminal. Ctrl-C stays a signal.
+    """Read the keyboard during the block; yields False where stdin is no terminal. Ctrl-C remains a signal.
 
-    Call it on the event loop: both callbacks are called there.
+    Enter it on the event loop: both callbacks are called there.
     """
     if not sys.stdin.isatty():
         yield False

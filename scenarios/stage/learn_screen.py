@@ -1,4 +1,4 @@
-"""What the learning demo shows: its stages, figures before and after, and the desk going on below them."""
+"""The learning demo's screen: stages, figures before and after, and the latest messages below."""
 
 from collections.abc import Iterator
 
@@ -17,8 +17,8 @@ TITLE = "a support desk that learns a new product while it answers"
 
 
 def screen(facts: Facts, board: Board, desk: Desk, now: Now, width: int, height: int) -> RenderableType:
-    """Draw everything into `width` x `height` characters. Figures give way to messages where there is little room."""
-    fixed = 2 + len(Stage) + 2 + FOOT_LINES  # heading and air, stages, air and the messages' header, foot
+    """Draw everything into `width` x `height` characters. With little space messages take precedence over figures."""
+    fixed = 2 + len(Stage) + 2 + FOOT_LINES  # heading and blank line, stages, blank line and table header, foot
     figures = len(board.figures) + 2
     has_room = height - fixed - figures >= _LEAST_MESSAGES
     rows = max(height - fixed - (figures if has_room else 0), 1)
@@ -38,7 +38,7 @@ def screen(facts: Facts, board: Board, desk: Desk, now: Now, width: int, height:
 
 
 def stages(board: Board, now: float) -> Table:
-    """Draw one line for each stage."""
+    """Draw one row per stage."""
     drawn = Table.grid(expand=True, padding=(0, 2, 0, 0))
     drawn.add_column(width=1)
     drawn.add_column(no_wrap=True)
@@ -47,7 +47,7 @@ def stages(board: Board, now: float) -> Table:
     for stage, step in board.steps.items():
         tone = _TONES[step.state]
         took = _seconds(step, now)
-        drawn.add_row(Text(step.state.value, tone), Text(stage.value, tone), Text(took, "dim"), Text(safe(step.said)))
+        drawn.add_row(Text(step.state.value, tone), Text(stage.value, tone), Text(took, "dim"), Text(safe(step.detail)))
     return drawn
 
 
@@ -58,7 +58,7 @@ def _seconds(step: Step, now: float) -> str:
 
 
 def figures_table(board: Board) -> Table:
-    """Draw what was right before and after, task by task, with the gate's interval of the difference."""
+    """Draw the accuracy before and after by task, with the gate's interval of the difference."""
     drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     for name in ("right, in %", "messages", "rows", "before", "after", "difference, 95 %"):
         drawn.add_column(name, justify="left" if name in {"right, in %", "messages"} else "right", no_wrap=True)
@@ -81,7 +81,7 @@ def _interval(figure: Figure) -> str:
 
 
 def plain_lines(board: Board) -> Iterator[str]:
-    """Yield the outcome as lines: figures before and after, and how long answers took meanwhile."""
+    """Yield the outcome as lines: figures before and after, and latencies."""
     yield f"{'right, in %':<12}{'messages':<14}{'rows':>5}{'before':>9}{'after':>9}   difference by the gate, 95 %"
     for (task, name), figure in board.figures.items():
         shares = f"{_percent(figure.before):>9}{_percent(figure.after):>9}"

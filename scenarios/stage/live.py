@@ -1,4 +1,4 @@
-"""Keeping a demo's screen up to date: redrawn a few times a second."""
+"""Redraws a demo's screen a few times a second."""
 
 import asyncio
 import contextlib
@@ -20,11 +20,11 @@ _BATCH_WINDOW_S: Final = 5.0
 
 Typed = Callable[[str], Coroutine[Any, Any, None]]
 Draw = Callable[[Now, int, int], RenderableType]
-"""The screen as it is now, in so many columns and lines."""
+"""Returns the current screen for a width and a height in characters."""
 
 
 class Batches:
-    """Mean rows of the batches of the last seconds, from the histogram that Prometheus gets too."""
+    """Mean rows of the latest batches, from the histogram of the metrics."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._rows = metrics.batch_rows
@@ -43,8 +43,8 @@ def can_show(console: Console) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def shown(console: Console, desk: Desk, metrics: Metrics, draw: Draw, typed: Typed) -> AsyncIterator[None]:
-    """Show what `draw` returns while inside, and hand each line that a person types to `typed`."""
+async def show_live(console: Console, desk: Desk, metrics: Metrics, draw: Draw, typed: Typed) -> AsyncIterator[None]:
+    """Show what `draw` returns during the block, and pass each typed line to `typed`."""
     line, changed = Line(), asyncio.Event()
     spoken: set[asyncio.Task[None]] = set()
 

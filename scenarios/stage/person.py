@@ -1,4 +1,4 @@
-"""The person who watches: types messages, and says with a key what an answer was worth."""
+"""The viewer: types messages, and judges answers with a key."""
 
 import uuid
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from .traffic import Customers, text_sample
 
 
 class Person:
-    """Gives a meaning to typed lines. A verdict is on the message that was typed last, else on the last one answered."""
+    """Interprets typed lines. A verdict is about the last typed message, else about the last answered one."""
 
     def __init__(self, desk: Desk, customers: Customers, tasks: Sequence[TaskSpec], name: str = "you") -> None:
         self._desk, self._customers, self._name = desk, customers, name
         self._task = next((task.name for task in tasks if task.kind == "classification"), None)
 
     async def types(self, line: str) -> None:
-        """Send the message, or the feedback, that a line stands for."""
+        """Send the message or the feedback of a line."""
         match line[0], line[1:].strip():
             case "+", "":
                 await self._judge(Verdict.CONFIRMED, None, "right")
@@ -38,7 +38,7 @@ class Person:
 
 
 def feedback_on(message: Message, task: str, verdict: Verdict, value: str | None, by: str) -> Feedback:
-    """Return one person's feedback on what a message was answered. It may be trained on: it is a demo's."""
+    """Return a person's feedback on an answer, with consent to train on it."""
     answer = message.answered[task]
     return Feedback.model_validate(
         {

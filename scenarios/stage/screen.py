@@ -1,4 +1,4 @@
-"""What the demo shows: a live table on a terminal, plain lines elsewhere. Drawing only; the books are the desk's."""
+"""The demo's output: a live table on a terminal, else plain lines. Drawing only; the data is the desk's."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ _FEW_LABELS, _LONG_LABEL = 10, 20
 _ORDER: Final = {"classification": 0, "multi_label": 1, "tagging": 2}
 _TONES: Final = {"positive": "green", "negative": "red"}
 _WIDE: Final = 120
-"""From so many columns on there is room for the kind of an entity beside its text."""
+"""Number of columns from which the kind of an entity is shown next to its text."""
 _HEAD_LINES, FOOT_LINES = 3, 6
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What does not change while the demo runs."""
+    """Values that do not change while the demo runs."""
 
     model: str
     device: str
@@ -33,25 +33,25 @@ class Facts:
     tasks: tuple[TaskSpec, ...]
 
     @classmethod
-    def of(cls, model: Model, url: str) -> "Facts":
+    def from_model(cls, model: Model, url: str) -> "Facts":
         manifest = model.manifest
         name = f"{manifest.name} version {manifest.version}"
-        return cls(name, model.device, url, ordered(manifest.tasks))
+        return cls(name, model.device, url, order_tasks(manifest.tasks))
 
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """What does."""
+    """Values that change."""
 
     per_second: float
     batch_rows: float
     typed: str | None
-    """The line being typed; None where nobody can type."""
+    """The line being typed; None without a keyboard."""
     at: float = 0.0
     """Monotonic time."""
 
 
-def ordered(tasks: Iterable[TaskSpec]) -> tuple[TaskSpec, ...]:
+def order_tasks(tasks: Iterable[TaskSpec]) -> tuple[TaskSpec, ...]:
     """Return the tasks in the order of their columns: finest classification first, spans last."""
     return tuple(sorted(tasks, key=lambda task: (_ORDER[task.kind], -len(task.labels))))
 
@@ -75,7 +75,7 @@ def heading(title: str, model: str) -> Table:
 
 
 def table(messages: Sequence[Message], tasks: Sequence[TaskSpec], width: int) -> Table:
-    """Draw one line for each message."""
+    """Draw one row per message."""
     gap = 2 if width >= _WIDE else 1
     drawn = Table(box=None, expand=True, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0))
     drawn.add_column("text", ratio=9, no_wrap=True)
@@ -90,15 +90,15 @@ def table(messages: Sequence[Message], tasks: Sequence[TaskSpec], width: int) ->
 
 
 def plain_line(message: Message, tasks: Sequence[TaskSpec]) -> str:
-    """Say one settled message in a line."""
+    """Format a settled message as one line."""
     milliseconds = f"{(message.latency_s or 0) * 1000:.0f} ms"
     if message.dead is not None:
-        said = f"dead letter: {message.dead}"
+        summary = f"dead letter: {message.dead}"
     else:
-        said = "; ".join(
+        summary = "; ".join(
             f"{task.name} {output_line(message.outputs[task.name])}" for task in tasks if task.name in message.outputs
         )
-    return f"{safe(message.text, 60)} | {said} | {milliseconds}"
+    return f"{safe(message.text, 60)} | {summary} | {milliseconds}"
 
 
 def _cells(message: Message, tasks: Sequence[TaskSpec], *, wide: bool) -> list[Text]:
@@ -118,7 +118,7 @@ def _cells(message: Message, tasks: Sequence[TaskSpec], *, wide: bool) -> list[T
 
 
 def _cell(output: dict[str, Any] | None, wide: bool) -> Text:
-    # The score stands in front: a label that does not fit may be cut, its score not.
+    # The score comes first: a label that does not fit may be cut, its score may not.
     if output is None:
         return Text("…", "dim")
     match output["kind"]:
@@ -138,7 +138,7 @@ def _cell(output: dict[str, Any] | None, wide: bool) -> Text:
 
 
 def foot(facts: Facts, desk: Desk, now: Now, width: int) -> list[RenderableType]:
-    """Draw the last six lines: figures, addresses, the way on, and what is being typed."""
+    """Draw the last six lines: figures, addresses, next steps, and the typed line."""
     latency = desk.median_latency_s()
     figures = (
         (f"{now.per_second:.1f}", "messages/s"),
@@ -182,7 +182,7 @@ GO_ON: Final = """how to go on
 
 
 def farewell(console: Console, facts: Facts, desk: Desk, model: str, recipe: str) -> None:
-    """Leave the way on behind, and on a terminal the last messages too: its screen has been given back."""
+    """Print the next steps, and on a terminal also the last messages, since the live screen is gone."""
     if console.is_terminal:
         console.print(table(list(desk.messages)[-8:], facts.tasks, console.width))
     console.print()

@@ -1,4 +1,4 @@
-"""The demo's customers: they send samples to the input topic and read what comes out at the other end."""
+"""The demo's customers: send samples to the input topic and read the results."""
 
 import asyncio
 import contextlib
@@ -20,18 +20,18 @@ from .desk import Answered, Desk, Message
 
 FEEDBACK: Final = "murmura.feedback"
 Listeners = Mapping[str, Callable[[bytes, float], None]]
-"""By topic: who is told of a record's value, and when it came."""
+"""By topic: called with a record's value and the time of arrival."""
 SETTLE_S: Final = 10.0
-"""How long answers may still come when nothing more is sent."""
+"""How long to wait for the last answers."""
 _POLL_MS: Final = 100
-# Customers come alone or in small crowds, so that batches have company: sizes and how often.
+# Customers arrive alone or in small groups, so that batches have several rows: sizes and weights.
 _CROWDS: Final = ((1, 14), (2, 3), (4, 2), (9, 1))
 _MEAN_CROWD: Final = sum(size * often for size, often in _CROWDS) / sum(often for _, often in _CROWDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A message as a person reads it, and the record's value."""
+    """A message's text for people, and the record's value."""
 
     text: str
     value: bytes
@@ -43,7 +43,7 @@ def text_sample(text: str) -> Sample:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Read JSON lines with `text`, or with `raw` or `raw_hex` for a value that is broken on purpose."""
+    """Read JSON lines with `text`, or with `raw` or `raw_hex` for a deliberately broken value."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -68,7 +68,7 @@ def _sample(line: str, path: Path, number: int) -> Sample:
 
 
 class Customers:
-    """Sends messages and notes them in the desk's books."""
+    """Sends messages and adds them to the desk."""
 
     def __init__(self, settings: Settings, desk: Desk, topic: str) -> None:
         self.desk = desk
@@ -88,7 +88,7 @@ class Customers:
         sent_at = time.monotonic()
         key = f"customer-{next(self._numbers)}".encode()
         place = await self._producer.send_and_wait(self._topic, sample.value, key=key)
-        return self.desk.sent((place.partition, place.offset), sample.text, sent_at, typed=typed)
+        return self.desk.add_message((place.partition, place.offset), sample.text, sent_at, typed=typed)
 
     async def judge(self, *feedback: Feedback) -> None:
         """Send feedback; returns when the broker has it."""
@@ -97,14 +97,14 @@ class Customers:
         self.desk.verdicts += len(feedback)
 
     async def keep_sending(self, samples: list[Sample], rate: float, stop: asyncio.Event) -> None:
-        """Send samples until `stop`, `rate` a second on average, at random times and in small crowds."""
+        """Send samples until `stop`, `rate` per second on average, at random times and in small groups."""
         chance = random.Random(7)
         endless = _endless(samples, chance)
         sizes, weights = zip(*_CROWDS, strict=True)
         while not stop.is_set():
             (crowd,) = chance.choices(sizes, weights)
             await asyncio.gather(*(self.send(next(endless)) for _ in range(crowd)))
-            # Between exponential, which looks like a jam now and then, and a metronome, which looks dead.
+            # A compromise between exponential gaps, which look jammed at times, and constant ones, which look static.
             pause = _MEAN_CROWD / rate * (0.4 + 0.6 * chance.expovariate(1))
             try:
                 await asyncio.wait_for(stop.wait(), pause)
@@ -113,7 +113,7 @@ class Customers:
 
 
 def _endless(samples: list[Sample], chance: random.Random) -> Iterator[Sample]:
-    """Yield the samples in the file's order, then again and again in another."""
+    """Yield the samples in the file's order, then repeatedly in random order."""
     order = list(samples)
     while True:
         yield from order
@@ -132,11 +132,11 @@ async def open_hours(
     others: Listeners | None = None,
     until: asyncio.Task[None] | None = None,
 ) -> None:
-    """Let customers write and read what comes, until `stop`, the end of `until` or of serving, or for `seconds`.
+    """Send and read messages until `stop`, the end of `until` or of serving, or for `seconds`.
 
-    Then nobody writes any more, and the last answers are waited for. Raises what ended one of the parts.
+    Then stop sending and wait for the last answers. Raises the error that ended one of the parts.
     """
-    collecting = asyncio.create_task(_collect(consumer, customers.desk, others or {}))
+    collecting = asyncio.create_task(_collect_answers(consumer, customers.desk, others or {}))
     sending = asyncio.create_task(customers.keep_sending(samples, rate, stop))
     writing = [sending, *([until] if until else [])]
     await asyncio.wait((collecting, server, *writing), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -145,15 +145,15 @@ async def open_hours(
         until.cancel()
     ended = await asyncio.gather(*writing, return_exceptions=True)
     if not server.done():
-        await _settled(customers.desk)
+        await _wait_until_settled(customers.desk)
     collecting.cancel()
     for error in (*ended, *await asyncio.gather(collecting, return_exceptions=True)):
         if isinstance(error, Exception):
             raise error
 
 
-async def _collect(consumer: Any, desk: Desk, others: Listeners) -> None:
-    """Read results and dead letters into the books, for ever; values of `others` go to whoever listens to their topic."""
+async def _collect_answers(consumer: Any, desk: Desk, others: Listeners) -> None:
+    """Add results and dead letters to the desk until cancelled; values of topics in `others` go to their listener."""
     while True:
         for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
             now = time.monotonic()
@@ -161,31 +161,31 @@ async def _collect(consumer: Any, desk: Desk, others: Listeners) -> None:
                 if record.topic in others:
                     others[record.topic](record.value, now)
                 else:
-                    _note(record, desk, now)
+                    _add_record(record, desk, now)
 
 
-def _note(record: Any, desk: Desk, now: float) -> None:
+def _add_record(record: Any, desk: Desk, now: float) -> None:
     dead = {name.removeprefix(PREFIX): value.decode() for name, value in record.headers if name.startswith(PREFIX)}
     if dead.get("topic") == FEEDBACK:
         desk.refused_verdicts += 1
         return
     if dead:
-        desk.dead_letter((int(dead["partition"]), int(dead["offset"])), dead["reason"], now)
+        desk.add_dead_letter((int(dead["partition"]), int(dead["offset"])), dead["reason"], now)
         return
     result = json.loads(record.value)
     source, model = result["source"], result["model"]
     by = Answered(result["agent"], result["prediction_id"], model["name"], model["version"])
-    desk.result((source["partition"], source["offset"]), result["agent"], result["outputs"], now, by)
+    desk.add_result((source["partition"], source["offset"]), result["agent"], result["outputs"], now, by)
 
 
-async def _settled(desk: Desk) -> None:
+async def _wait_until_settled(desk: Desk) -> None:
     """Wait until every message has its answer, or for ten seconds."""
     await until_true(lambda: not desk.open, SETTLE_S)
 
 
 async def until_true(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait until something about the books is so; False when it is not within so long."""
+    """Wait until a condition on the desk holds; False when it does not within `seconds`."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < deadline:  # noqa: ASYNC110  (the books are no event)
+    while not (found := condition()) and time.monotonic() < deadline:  # noqa: ASYNC110  (the desk has no event)
         await asyncio.sleep(0.01)
     return found

@@ -1,4 +1,4 @@
-"""`murmura demo`: both built-in agents answer a support desk's messages, on a broker and a model in this process."""
+"""`murmura demo`: both built-in agents answer a support desk's messages, with broker and model in this process."""
 
 import asyncio
 import io
@@ -31,33 +31,33 @@ def demo(
     messages: Annotated[
         Path | None, typer.Option("--messages", metavar="FILE", help="JSON lines with `text`. Default: our samples.")
     ] = None,
-    rate: Annotated[float, typer.Option("--rate", min=0.1, max=1000, help="Messages a second.")] = 6.0,
+    rate: Annotated[float, typer.Option("--rate", min=0.1, max=1000, help="Messages per second.")] = 6.0,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", min=1, metavar="N", help="End after so long. Default: at Ctrl-C.")
+        float | None, typer.Option("--seconds", min=1, metavar="N", help="Duration. Default: until Ctrl-C.")
     ] = None,
     device: options.Device = None,
     http: Http = None,
 ) -> None:
     """Watch messages being classified and analysed, live.
 
-    Needs no Kafka and no torch: a broker and a small model run in this process. Type a message of your own, and tell
-    with a key what its answer was worth.
+    Needs no Kafka and no torch: a broker and a small model run in this process. Type a message of your own, and judge its
+    answer with a key.
 
     Example: [bold]murmura demo --seconds 20[/bold]
 
     With your own model and texts: [bold]murmura demo --model models/desk --messages texts.jsonl[/bold]
     """
     print("murmura demo: a bank's support desk, answered in this process", flush=True)
-    # Imported after the first line: they take a second.
+    # Imported after the first output: these take a second.
     from ...runtime.cli.until_signalled import run_until_stopped
     from ...runtime.kafka.embedded_broker import EmbeddedBroker
     from ...runtime.observe import logs
-    from ..stage.room import demo_settings, topics
+    from ..stage.demo_process import demo_settings, topics
     from .place import MESSAGES, MODEL, TOPIC
 
     folder, samples_file = model or MODEL, messages or MESSAGES
 
-    held = io.StringIO()  # a log line in the middle of the table would tear it
+    held = io.StringIO()  # log lines would break the live table
     logs.configure("warning", "pretty", stream=held)
     try:
         with EmbeddedBroker(topics(TOPIC)) as broker:
@@ -75,11 +75,11 @@ def demo(
 async def _demo(
     settings: "Settings", samples_file: Path, rate: float, seconds: float | None, stop: asyncio.Event
 ) -> "Desk":
-    """Load the model, serve, and watch what is served until `stop` or for `seconds`."""
+    """Load the model, serve, and show the answers until `stop` or for `seconds`."""
     from ...runtime.model.assembled import resolve
     from ...runtime.model.folder import read_manifest
     from ...runtime.model.model import Model
-    from ..stage.room import serving
+    from ..stage.demo_process import serving
     from ..stage.traffic import read_samples
 
     samples = read_samples(samples_file)
@@ -101,40 +101,40 @@ async def _watch(
     stop: asyncio.Event,
     server: asyncio.Task[None],
 ) -> "Desk":
-    """Send samples and show what becomes of them; then wait for the last answers and say how to go on."""
+    """Send samples and show their answers; then wait for the last ones and print the next steps."""
     from rich.console import Console
 
     from ...runtime.kafka.groupless_reader import open_reader
     from ..stage.desk import Desk
-    from ..stage.room import ANSWERING, ANSWERS
+    from ..stage.demo_process import ANSWERING, ANSWERS
     from ..stage.screen import Facts, farewell
     from ..stage.traffic import Customers, open_hours
     from .place import RECIPE, TOPIC
 
     console = Console()
-    facts = Facts.of(serving.engine.model, serving.url)
+    facts = Facts.from_model(serving.engine.model, serving.url)
     desk = Desk(frozenset(ANSWERING))
     async with (
         open_reader(settings.kafka, ANSWERS, from_beginning=True) as consumer,
         Customers(settings, desk, TOPIC) as customers,
-        _shown(console, facts, desk, serving, customers),
+        _show(console, facts, desk, serving, customers),
     ):
         await open_hours(customers, consumer, samples, rate, stop, server, seconds=seconds)
     farewell(console, facts, desk, str(settings.model.folder), str(RECIPE))
     return desk
 
 
-def _shown(
+def _show(
     console: "Console", facts: "Facts", desk: "Desk", serving: "Serving", customers: "Customers"
 ) -> "AbstractAsyncContextManager[None]":
-    """Show a live table on a terminal, and elsewhere a line for each message."""
-    from ..stage.live import can_show, shown
+    """Show a live table on a terminal, else print a line per message."""
+    from ..stage.live import can_show, show_live
     from ..stage.person import Person
     from ..stage.screen import plain_line, screen
 
     if can_show(console):
         draw = partial(screen, facts, desk)
-        return shown(console, desk, serving.metrics, draw, Person(desk, customers, facts.tasks).types)
+        return show_live(console, desk, serving.metrics, draw, Person(desk, customers, facts.tasks).types)
     console.print(f"metrics {facts.url}/metrics, health {facts.url}/readyz", soft_wrap=True)
     desk.on_settled.append(lambda message: print(plain_line(message, facts.tasks), flush=True))
     return nullcontext()

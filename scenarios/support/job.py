@@ -1,4 +1,4 @@
-"""The retraining job of this desk: what people corrected, what has to stay as it is, and what the gate compares."""
+"""The retraining job of this desk: the corrections, the texts whose answers must not change, and the gate's sets."""
 
 import os
 from collections import defaultdict
@@ -12,14 +12,14 @@ from .place import RECIPE, ROWS, TOPIC
 from .questions import SOURCES
 
 OWN_TEXTS: Final = ("customers", "customers-by-queue", "out-of-scope", "entities")
-"""Texts that we wrote, without their labels: on these the new version has to answer as the old one did."""
+"""Our own texts without labels: the new version must answer them as the old one does."""
 SENTIMENT_ALLOWANCE: Final = 0.05
-"""Of plain messages the model gives a mood a score of 0.3, little more than chance among four: what tips from one to the
-other is noise, and half a point of 154 messages less than one of them."""
+"""For neutral messages the model's sentiment score is 0.3, little above chance among four: changes of the label are
+noise, and half a point of 154 messages is less than one message."""
 
 
 def write_job(work: Path, bootstrap: str, model: str, data: Path | None) -> Path:
-    """Write the job. With `data`, the public sets that the model was made of, a share of these is seen again."""
+    """Write the job. `data`: the public data sets of the model, of which a share is trained on again."""
     held = {"weight": 3.0, "texts": [str(ROWS / f"{name}.jsonl") for name in OWN_TEXTS]}
     reports: dict[str, dict[str, Any]] = defaultdict(dict)
     for source in SOURCES:
@@ -42,7 +42,7 @@ def write_job(work: Path, bootstrap: str, model: str, data: Path | None) -> Path
         job["hold"] = held
     else:
         job["old"] = {"recipe": str(RECIPE), "data": str(data.resolve()), "replay": 0.2}
-        # Its thresholds are chosen anew, on 120 messages: the share that is withheld is not known better than that.
+        # Its thresholds are chosen again on 120 messages: the share of withheld answers is not known more precisely.
         job["gate"]["served_allowance"] = 0.1
     path = work / "job.yaml"
     path.write_text(yaml.safe_dump(job, sort_keys=False, allow_unicode=True), encoding="utf-8")

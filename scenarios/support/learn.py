@@ -1,4 +1,4 @@
-"""The story of the learning demo: asked, corrected, retrained, swapped, asked again, while customers go on writing."""
+"""The stages of the learning demo: ask, correct, retrain, swap, ask again, during the customers' traffic."""
 
 import asyncio
 import time
@@ -18,32 +18,32 @@ from ..stage.traffic import Customers, text_sample, until_true
 from .questions import NEW_PRODUCT, NEW_QUEUE
 
 WARM_S: Final = 2.0
-"""The first answers are slower: caches are cold."""
+"""Warm-up in seconds: with cold caches the first answers are slower."""
 USUAL_S: Final = 10.0
-"""How long the desk is watched before anything happens, for its usual latency."""
+"""How long the usual latency is measured before the first stage."""
 AROUND_S: Final = 5.0
 """How long after the swap still counts as around it."""
 SWAP_S: Final = 60.0
 ANSWER_S: Final = 30.0
 PACE_S: Final = 0.12
-"""How long a person takes before the next: long enough for whoever watches to read some."""
+"""Seconds between a person's corrections, so that the viewer can read some."""
 _AT_ONCE: Final = 4
-"""Messages that are open at a time when many are asked: a conversation, no backlog."""
+"""Maximum number of open messages while questions are asked, to avoid a backlog."""
 PEOPLE: Final = ("ann", "bo", "cem")
 
 
 @dataclass(frozen=True)
 class Script:
-    """What is read beforehand."""
+    """The inputs, read before the start."""
 
     papers: Sequence[Paper]
     corrections: Sequence[dict[str, Any]]
-    """Messages about the new product: `text`, and the `intent` that people will say is right."""
+    """Messages about the new product: `text`, and the `intent` that people give as correct."""
     job: Path
 
 
 class Story:
-    """Takes the stages in their order. What comes of them stands on the board, a failure too."""
+    """Runs the stages in order. Results and failures are on the board."""
 
     def __init__(self, script: Script, desk: Desk, customers: Customers, board: Board) -> None:
         self._script, self._desk, self._customers, self._board = script, desk, customers, board
@@ -51,8 +51,8 @@ class Story:
             board.figures[paper.task, paper.name] = Figure(len(paper.answers))
         desk.on_settled.append(board.settled)
 
-    async def tell(self) -> None:
-        """Tell all of it, or as far as it comes."""
+    async def run(self) -> None:
+        """Run all stages, or up to the first failure."""
         try:
             await self._answer()
             await self._ask(Stage.BEFORE)
@@ -71,13 +71,13 @@ class Story:
         self._board.end(Stage.ANSWER, time.monotonic(), f"version {self._board.version}; it goes on to the end")
 
     async def _ask(self, stage: Stage) -> None:
-        """Ask every question of every paper, and note the scores."""
+        """Ask every question of every paper, and record the scores."""
         board, papers = self._board, self._script.papers
         texts = list(dict.fromkeys(text for paper in papers for text in paper.answers))
         board.begin(stage, time.monotonic())
 
         async def note(number: int, message: Message) -> None:
-            board.say(stage, f"{number} of {len(texts)} messages with known answers")
+            board.report(stage, f"{number} of {len(texts)} messages with known answers")
 
         by_text = dict(zip(texts, await self._send_all(texts, note), strict=True))
         for paper in papers:
@@ -86,7 +86,7 @@ class Story:
         board.end(stage, time.monotonic(), f"{len(texts)} messages; of the new product {100 * right:.0f} % right")
 
     async def _correct(self) -> None:
-        """Send messages about the new product; people say what each should have been."""
+        """Send messages about the new product, and corrections of their answers."""
         rows, board = self._script.corrections, self._board
         by_text = {row["text"]: row["intent"] for row in rows}
         board.begin(Stage.CORRECT, time.monotonic())
@@ -98,20 +98,20 @@ class Story:
             await self._customers.judge(
                 *(feedback_on(message, task, Verdict.CORRECTION, label, person) for task, label in right.items())
             )
-            board.say(Stage.CORRECT, f"{number} of {len(rows)} messages, by {', '.join(PEOPLE)}")
+            board.report(Stage.CORRECT, f"{number} of {len(rows)} messages, by {', '.join(PEOPLE)}")
             await asyncio.sleep(PACE_S)
 
         await self._send_all(list(by_text), correct)
         labels = len(set(by_text.values()))
-        said = f"{len(by_text)} messages: {2 * len(by_text)} verdicts, {labels} new intents, a new queue"
-        board.end(Stage.CORRECT, time.monotonic(), said)
+        summary = f"{len(by_text)} messages: {2 * len(by_text)} verdicts, {labels} new intents, a new queue"
+        board.end(Stage.CORRECT, time.monotonic(), summary)
 
     async def _retrain(self) -> None:
-        """Run the job beside the traffic, until the new version serves."""
+        """Run the job during the traffic, until the new version serves."""
         board = self._board
         board.begin(Stage.RETRAIN, time.monotonic(), "starting")
         board.phase = Phase.TRAINING
-        async with retraining(self._script.job, board.process_said) as process:
+        async with retraining(self._script.job, board.read_process_line) as process:
             await process.finished()
         if not await until_true(lambda: board.swapped or board.failed is not None, SWAP_S):
             raise MurmuraError("the new version did not go live")
@@ -120,22 +120,22 @@ class Story:
         await asyncio.sleep(AROUND_S)
         board.phase = None
 
-    async def _send_all(self, texts: Sequence[str], then: Callable[[int, Message], Awaitable[None]]) -> list[Message]:
-        """Send messages, a few at a time; `then` is told how many are answered, and the one that was."""
-        room, done = asyncio.Semaphore(_AT_ONCE), 0
+    async def _send_all(self, texts: Sequence[str], on_answer: Callable[[int, Message], Awaitable[None]]) -> list[Message]:
+        """Send messages, a few at a time; `on_answer` gets the number of answers so far and the answered message."""
+        slots, done = asyncio.Semaphore(_AT_ONCE), 0
 
-        async def one(text: str) -> Message:
+        async def send_one(text: str) -> Message:
             nonlocal done
-            async with room:
+            async with slots:
                 message = await self._customers.send(text_sample(text))
                 if not await until_true(lambda: message.settled, ANSWER_S):
                     raise MurmuraError(f"no answer to a message within {ANSWER_S:g} s")
                 if message.dead is not None:
                     raise MurmuraError(f"a message of the demo's became a dead letter: {message.dead}")
                 done += 1
-                await then(done, message)
+                await on_answer(done, message)
             return message
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(text)) for text in texts]
+            tasks = [group.create_task(send_one(text)) for text in texts]
         return [task.result() for task in tasks]

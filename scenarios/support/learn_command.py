@@ -1,4 +1,4 @@
-"""`murmura demo-learn`: the whole loop on one screen, from a correction to the version that has learned from it."""
+"""`murmura demo-learn`: the whole loop on one screen, from a correction to the version trained on it."""
 
 import asyncio
 import contextlib
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from ..stage.traffic import Customers, Sample
     from .learn import Script, Story
 
-SAID_EVERY_S: Final = 10.0
-"""Without a screen."""
+DETAIL_EVERY_S: Final = 10.0
+"""Minimum seconds between details of a stage, without a screen."""
 
 
 def demo_learn(
@@ -41,11 +41,11 @@ def demo_learn(
         typer.Option(
             "--data",
             metavar="FOLDER",
-            help="Public data sets that the model was made of: a share is seen again, their tests take part in the gate.",
+            help="Public data sets of the model: a share is trained on again, their tests are part of the gate.",
         ),
     ] = None,
-    rate: Annotated[float, typer.Option("--rate", min=0.1, max=200, help="Customers' messages a second.")] = 6.0,
-    stay: Annotated[bool, typer.Option("--stay", help="Go on answering at the end, until Ctrl-C.")] = False,
+    rate: Annotated[float, typer.Option("--rate", min=0.1, max=200, help="Customers' messages per second.")] = 6.0,
+    stay: Annotated[bool, typer.Option("--stay", help="Keep answering at the end, until Ctrl-C.")] = False,
     keep: Annotated[
         Path | None,
         typer.Option("--keep", metavar="FOLDER", help="Keep job, data set, gate report and versions; a new folder."),
@@ -53,11 +53,11 @@ def demo_learn(
     device: options.Device = None,
     http: Http = None,
 ) -> None:
-    """Watch a model learn from what people correct, while it goes on answering.
+    """Watch a model learn from corrections while it keeps answering.
 
-    A bank has a new product, loans, of which its model has never heard. The desk answers, people correct, the model is
-    retrained beside the traffic, a gate compares old and new, the new version goes live, and what became of the new
-    product and of the old tasks is printed.
+    A bank has a new product, loans, that its model does not know. The desk answers, people correct the answers, the model
+    is retrained during the traffic, a gate compares both versions, the new version goes live, and the results for the new
+    product and the old tasks are printed.
 
     Takes about three minutes. Needs the training extra, and no Kafka.
 
@@ -71,18 +71,18 @@ def demo_learn(
     from ...runtime.kafka.embedded_broker import EmbeddedBroker
     from ...runtime.observe import logs
 
-    held = io.StringIO()  # a log line in the middle of the screen would tear it
+    held = io.StringIO()  # log lines would break the live screen
     logs.configure("warning", "pretty", stream=held)
     try:
         with _work_folder(keep) as work, EmbeddedBroker(_topics()) as broker:
-            settings = _published(work, broker.bootstrap, http, device)
+            settings = _publish_model(work, broker.bootstrap, http, device)
             script = _script(work, settings, data)
             desk, board = run_until_stopped(lambda stop: _demo(settings, script, rate, stay, stop))
             if keep is not None:
                 (work / "outcome.json").write_text(board.as_json(), encoding="utf-8")
     finally:
         sys.stderr.write(held.getvalue())
-    _say_outcome(desk, board, keep)
+    _print_outcome(desk, board, keep)
     raise typer.Exit(0 if board.complete and not desk.open else 1)
 
 
@@ -93,7 +93,7 @@ def _need_training() -> None:
 
 @contextlib.contextmanager
 def _work_folder(keep: Path | None) -> Iterator[Path]:
-    """Give the folder of everything that is made, the cache of models too: nothing is left in the user's own."""
+    """Yield the folder for all output, the model cache included: the user's own cache is not used."""
     with contextlib.ExitStack() as stack:
         if keep is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="murmura-learn-")))
@@ -107,13 +107,13 @@ def _work_folder(keep: Path | None) -> Iterator[Path]:
 
 
 def _topics() -> dict[str, int]:
-    from ..stage.room import topics
+    from ..stage.demo_process import topics
     from .place import TOPIC
 
     return topics(TOPIC) | {"murmura.models": 1, "murmura.events": 1, "murmura.training": 1, "murmura.reviews": 3}
 
 
-def _published(work: Path, bootstrap: str, http: str | None, device: str | None) -> "Settings":
+def _publish_model(work: Path, bootstrap: str, http: str | None, device: str | None) -> "Settings":
     """Push the demo model to a store as version 1, release it, and return the settings of a serving process."""
     from datetime import UTC, datetime
 
@@ -121,7 +121,7 @@ def _published(work: Path, bootstrap: str, http: str | None, device: str | None)
     from ...runtime.release.states import publish_state
     from ...runtime.release.store import ModelStore
     from ...schemas.release import released
-    from ..stage.room import demo_settings
+    from ..stage.demo_process import demo_settings
     from .place import MODEL, TOPIC
 
     name, where = read_manifest(MODEL).name, str(work / "store")
@@ -153,81 +153,81 @@ def _script(work: Path, settings: "Settings", data: Path | None) -> "Script":
 async def _demo(
     settings: "Settings", script: "Script", rate: float, stay: bool, stop: asyncio.Event
 ) -> "tuple[Desk, Board]":
-    """Serve, let customers write, and tell the story until its end, `stop`, or the end of serving."""
+    """Serve, send customers' messages, and run the story until its end, `stop`, or the end of serving."""
     from rich.console import Console
 
     from ...runtime.kafka.groupless_reader import open_reader
     from ..stage.board import Board
     from ..stage.desk import Desk
-    from ..stage.room import ANSWERING, ANSWERS, serving
+    from ..stage.demo_process import ANSWERING, ANSWERS, serving
     from ..stage.screen import Facts
     from ..stage.traffic import Customers, open_hours, read_samples
     from .learn import Story
     from .place import MESSAGES, TOPIC
 
-    samples = _readable(read_samples(MESSAGES))
+    samples = _drop_broken(read_samples(MESSAGES))
     desk, board = Desk(frozenset(ANSWERING)), Board()
-    events = {f"{settings.prefix}.training": board.training_said, f"{settings.prefix}.events": board.serving_said}
+    events = {f"{settings.prefix}.training": board.read_training_event, f"{settings.prefix}.events": board.read_serving_event}
     async with (
         serving(settings) as (started, server),
         open_reader(settings.kafka, [*ANSWERS, *events], from_beginning=True) as consumer,
         Customers(settings, desk, TOPIC) as customers,
     ):
-        facts = Facts.of(started.engine.model, started.url)
+        facts = Facts.from_model(started.engine.model, started.url)
         board.version = started.engine.model.manifest.version
         story = Story(script, desk, customers, board)
-        async with _shown(Console(), facts, board, desk, started, customers):
-            telling = asyncio.create_task(_told(story, stop, stay=stay))
-            await open_hours(customers, consumer, samples, rate, stop, server, others=events, until=telling)
+        async with _show(Console(), facts, board, desk, started, customers):
+            running = asyncio.create_task(_run_story(story, stop, stay=stay))
+            await open_hours(customers, consumer, samples, rate, stop, server, others=events, until=running)
     return desk, board
 
 
-async def _told(story: "Story", stop: asyncio.Event, *, stay: bool) -> None:
-    await story.tell()
+async def _run_story(story: "Story", stop: asyncio.Event, *, stay: bool) -> None:
+    await story.run()
     if stay:
         await stop.wait()
 
 
-def _readable(samples: "list[Sample]") -> "list[Sample]":
-    """Leave out what is broken on purpose: dead letters are the other demo's."""
+def _drop_broken(samples: "list[Sample]") -> "list[Sample]":
+    """Drop deliberately broken samples: the other demo shows dead letters."""
     from ..stage.traffic import text_sample
 
     return [sample for sample in samples if sample == text_sample(sample.text) and sample.text.strip()]
 
 
-def _shown(
+def _show(
     console: "Console", facts: "Facts", board: "Board", desk: "Desk", serving: "Serving", customers: "Customers"
 ) -> AbstractAsyncContextManager[None]:
-    """Show the live screen on a terminal, and elsewhere a line whenever a stage has something to say."""
+    """Show the live screen on a terminal, else print a line for each change of a stage."""
     from ..stage.learn_screen import screen
-    from ..stage.live import can_show, shown
+    from ..stage.live import can_show, show_live
     from ..stage.person import Person
 
     if can_show(console):
         typed = Person(desk, customers, facts.tasks).types
-        return shown(console, desk, serving.metrics, partial(screen, facts, board, desk), typed)
+        return show_live(console, desk, serving.metrics, partial(screen, facts, board, desk), typed)
     console.print(f"metrics {facts.url}/metrics, health {facts.url}/readyz", soft_wrap=True)
-    _print_as_it_goes(board)
+    _print_changes(board)
     return contextlib.nullcontext()
 
 
-def _print_as_it_goes(board: "Board") -> None:
-    """Print each beginning and end of a stage, and now and then what is said in between: training takes two minutes."""
+def _print_changes(board: "Board") -> None:
+    """Print the start and the end of each stage, and details in between at times: training takes two minutes."""
     began = last = time.monotonic()
 
     def changed(stage: "Stage", step: "Step") -> None:
         nonlocal last
         last = time.monotonic()
-        print(f"{last - began:5.0f} s  {step.state.value} {stage.value}: {step.said}", flush=True)
+        print(f"{last - began:5.0f} s  {step.state.value} {stage.value}: {step.detail}", flush=True)
 
-    def said(stage: "Stage", step: "Step") -> None:
-        if time.monotonic() - last >= SAID_EVERY_S:
+    def detail_changed(stage: "Stage", step: "Step") -> None:
+        if time.monotonic() - last >= DETAIL_EVERY_S:
             changed(stage, step)
 
-    board.on_change, board.on_said = changed, said
+    board.on_change, board.on_detail = changed, detail_changed
 
 
-def _say_outcome(desk: "Desk", board: "Board", keep: Path | None) -> None:
+def _print_outcome(desk: "Desk", board: "Board", keep: Path | None) -> None:
     from ..stage.learn_screen import plain_lines
 
     print()

@@ -1,4 +1,4 @@
-"""Where the files of this scenario lie, in a clone and in an installed package alike, and what its topic is called."""
+"""Paths of this scenario's files, in a clone and in an installed package, and the name of its topic."""
 
 from pathlib import Path
 from typing import Final

@@ -1,4 +1,4 @@
-"""The messages with known answers that this desk is asked before and after it learns."""
+"""The messages with known answers that the desk is asked before and after retraining."""
 
 from ..stage.exam import Source
 from .place import LEARN, ROWS

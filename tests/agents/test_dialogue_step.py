@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from murmura.agents.dialogue.policy import Policy
-from murmura.agents.dialogue.step import Heard, Step, again, applied, goes_to_person, step
+from murmura.agents.dialogue.step import ReceivedTurn, Step, replay_step, classify_delivery, goes_to_person, step
 from murmura.runtime.agent.prediction import Prediction
 from murmura.runtime.testing.fakes import abstained, classified
 from murmura.schemas.dialogue import ConversationState, HandOver, HandOverReason, Reply, ReplyKind
@@ -52,11 +52,11 @@ class Talk:
     offset: int = 0
     steps: list[Step] = field(default_factory=list)
 
-    def heard(self, text: str, metadata: dict[str, str] | None = None) -> Heard:
+    def heard(self, text: str, metadata: dict[str, str] | None = None) -> ReceivedTurn:
         source = Source(topic="turns", partition=0, offset=self.offset, timestamp=self.now)
         request_id = f"turns/0/{self.offset}/{self.now}"
         this = prediction_id("dialogue", "turns", request_id)
-        return Heard("dialogue", "c-1", text, request_id, this, source, metadata or {})
+        return ReceivedTurn("dialogue", "c-1", text, request_id, this, source, metadata or {})
 
     def say(self, text: str, output: dict[str, Any] | str = "", *, metadata=None, **entities: str | list[str]) -> Step:
         self.offset += 1
@@ -196,18 +196,18 @@ def test_a_turn_is_known_again_by_its_id_and_by_its_place():
     for text in ("a", "b"):
         talk.say(text, "balance")
     last = talk.heard("b")
-    assert applied(None, last) is None
-    assert applied(talk.state, last) == "last"
+    assert classify_delivery(None, last) is None
+    assert classify_delivery(talk.state, last) == "last"
     sent_twice = last._replace(source=last.source.model_copy(update={"offset": 9}))
-    assert applied(talk.state, sent_twice) == "last"
+    assert classify_delivery(talk.state, sent_twice) == "last"
     talk.offset, talk.now = 1, talk.now - 1000
-    assert applied(talk.state, talk.heard("a")) == "older"
+    assert classify_delivery(talk.state, talk.heard("a")) == "older"
     forgotten = talk.heard("a")._replace(prediction_id="0" * 32)
-    assert applied(talk.state, forgotten) == "older"
+    assert classify_delivery(talk.state, forgotten) == "older"
     made_anew = forgotten._replace(source=forgotten.source.model_copy(update={"timestamp": talk.now + 9000}))
-    assert applied(talk.state, made_anew) is None
+    assert classify_delivery(talk.state, made_anew) is None
     elsewhere = forgotten._replace(source=forgotten.source.model_copy(update={"partition": 1}))
-    assert applied(talk.state, elsewhere) is None
+    assert classify_delivery(talk.state, elsewhere) is None
 
 
 labels = st.sampled_from(["balance", "transfer", "theft", "unheard of"])
@@ -270,9 +270,9 @@ def test_replaying_from_any_stored_state_gives_the_same_and_the_last_turn_the_sa
     cut = min(cut, len(said) - 1)
     stored = ConversationState.model_validate_json(whole.steps[cut].state.model_dump_json())
     assert stored == whole.steps[cut].state
-    turn = Heard("dialogue", "c-1", "", stored.reply("dialogue", "r", {}).request_id, stored.turns[-1].id,
+    turn = ReceivedTurn("dialogue", "c-1", "", stored.reply("dialogue", "r", {}).request_id, stored.turns[-1].id,
                  stored.source, {})  # fmt: skip
-    repeated = again(stored, turn)
+    repeated = replay_step(stored, turn)
     first = whole.steps[cut]
     assert repeated.reply.text == first.reply.text
     assert repeated.actions == first.actions

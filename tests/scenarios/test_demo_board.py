@@ -11,7 +11,7 @@ from murmura.scenarios.stage.board import Board, Figure, Phase, Stage, State, su
 from murmura.scenarios.stage.desk import Desk, Message
 from murmura.scenarios.stage.learn_screen import plain_lines, screen
 from murmura.scenarios.stage.screen import Facts, Now
-from murmura.scenarios.support.learn_command import _print_as_it_goes
+from murmura.scenarios.support.learn_command import _print_changes
 from murmura.schemas.manifest import TaskSpec
 from murmura.schemas.serving_event import ServingEvent
 from murmura.schemas.training_event import TrainingEvent
@@ -54,14 +54,14 @@ def retraining() -> Board:
 
 def test_progress_is_told_with_loss_and_batch():
     board = retraining()
-    board.training_said(told("run.progress", step=20, steps=40, loss={"intent": 0.5}), 1.0)
+    board.read_training_event(told("run.progress", step=20, steps=40, loss={"intent": 0.5}), 1.0)
     assert board.steps[Stage.RETRAIN].said == "batch 20 of 40; loss intent 0.50"
 
 
 def test_a_gate_that_passes_ends_its_stage_and_begins_the_swap():
     board = retraining()
-    board.training_said(told("run.evaluated"), 30.0)
-    board.training_said(told("gate.passed", gate=[FIGURE]), 31.0)
+    board.read_training_event(told("run.evaluated"), 30.0)
+    board.read_training_event(told("gate.passed", gate=[FIGURE]), 31.0)
     states = [step.state for step in board.steps.values()]
     assert states[3:6] == [State.DONE, State.DONE, State.RUNNING]
     assert board.steps[Stage.RETRAIN].took_s == 30.0
@@ -72,8 +72,8 @@ def test_a_gate_that_passes_ends_its_stage_and_begins_the_swap():
 
 def test_a_gate_that_refuses_ends_the_story_with_its_reason():
     board = retraining()
-    board.training_said(told("run.evaluated"), 30.0)
-    board.training_said(told("gate.refused", gate=[FIGURE], message="sentiment is worse"), 31.0)
+    board.read_training_event(told("run.evaluated"), 30.0)
+    board.read_training_event(told("gate.refused", gate=[FIGURE], message="sentiment is worse"), 31.0)
     assert "sentiment is worse" in board.failed
     assert board.steps[Stage.GATE].state is State.FAILED
     assert not board.complete
@@ -82,13 +82,13 @@ def test_a_gate_that_refuses_ends_the_story_with_its_reason():
 def test_the_version_is_the_one_that_was_swapped_in():
     board = retraining()
     board.begin(Stage.SWAP, 40.0)
-    board.serving_said(swapped(), 41.5)
+    board.read_serving_event(swapped(), 41.5)
     assert (board.version, board.swapped, board.steps[Stage.SWAP].took_s) == (2, True, 1.5)
 
 
 def test_a_version_that_is_refused_ends_the_story():
     board = retraining()
-    board.serving_said(swapped("model.rejected", reason="damaged", message="a file is cut"), 41.0)
+    board.read_serving_event(swapped("model.rejected", reason="damaged", message="a file is cut"), 41.0)
     assert board.failed == "version 2 was refused: a file is cut"
 
 
@@ -126,9 +126,9 @@ def test_the_outcome_can_be_kept():
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 30), (160, 45), (60, 18)])
 def test_the_screen_fits_exactly_whatever_its_size(width, height):
     board, desk = retraining(), Desk(frozenset({"a"}))
-    board.say(Stage.RETRAIN, "a long line of what the training says " * 9)
+    board.report(Stage.RETRAIN, "a long line of what the training says " * 9)
     for number in range(50):
-        desk.sent((0, number), "where is my card?", 0.0)
+        desk.add_message((0, number), "where is my card?", 0.0)
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
     console.print(screen(FACTS, board, desk, Now(1.0, 1.0, "", 5.0), width, height))
     lines = console.file.getvalue().rstrip("\n").split("\n")
@@ -138,8 +138,8 @@ def test_the_screen_fits_exactly_whatever_its_size(width, height):
 
 def test_figures_and_latencies_are_lines_where_there_is_no_screen():
     board = retraining()
-    board.training_said(told("run.evaluated"), 30.0)
-    board.training_said(told("gate.passed", gate=[FIGURE]), 31.0)
+    board.read_training_event(told("run.evaluated"), 30.0)
+    board.read_training_event(told("gate.passed", gate=[FIGURE]), 31.0)
     board.figures["intent", "new product"].after = 0.9
     board.latencies[Phase.SWAP] += [0.010, 0.030]
     text = "\n".join(plain_lines(board))
@@ -152,10 +152,10 @@ def test_without_a_screen_what_a_long_stage_says_is_printed_now_and_then(capsys,
     seconds = [0.0]
     monkeypatch.setattr("murmura.scenarios.support.learn_command.time.monotonic", lambda: seconds[0])
     board = retraining()
-    _print_as_it_goes(board)
+    _print_changes(board)
     for at, said in ((5.0, "batch 1"), (11.0, "batch 2"), (15.0, "batch 3")):
         seconds[0] = at
-        board.say(Stage.RETRAIN, said)
+        board.report(Stage.RETRAIN, said)
     assert capsys.readouterr().out == "   11 s  ● retraining beside the traffic: batch 2\n"
     board.end(Stage.RETRAIN, 20.0)
     assert "✓ retraining" in capsys.readouterr().out

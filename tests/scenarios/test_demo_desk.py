@@ -11,10 +11,10 @@ OUTPUT = {"intent": {"kind": "classification"}}
 
 def test_a_message_is_answered_when_every_agent_has_answered():
     desk = Desk(BOTH)
-    message = desk.sent((0, 1), "hello", now=10.0)
-    desk.result((0, 1), "classification", OUTPUT, now=10.1)
+    message = desk.add_message((0, 1), "hello", now=10.0)
+    desk.add_result((0, 1), "classification", OUTPUT, now=10.1)
     assert (desk.answered, desk.open) == (0, 1)
-    desk.result((0, 1), "analysis", {"sentiment": {}}, now=10.3)
+    desk.add_result((0, 1), "analysis", {"sentiment": {}}, now=10.3)
     assert (desk.answered, desk.open) == (1, 0)
     assert message.outputs.keys() == {"intent", "sentiment"}
     assert round(message.latency_s, 3) == 0.3
@@ -22,17 +22,17 @@ def test_a_message_is_answered_when_every_agent_has_answered():
 
 def test_a_result_may_come_before_its_place_is_known():
     desk = Desk(frozenset({"analysis"}))
-    desk.result((2, 7), "analysis", OUTPUT, now=5.0)
-    message = desk.sent((2, 7), "hello", now=4.9)
+    desk.add_result((2, 7), "analysis", OUTPUT, now=5.0)
+    message = desk.add_message((2, 7), "hello", now=4.9)
     assert (desk.answered, desk.open, message.settled) == (1, 0, True)
 
 
 def test_a_dead_letter_settles_a_message_whatever_else_comes():
     desk = Desk(BOTH)
-    message = desk.sent((0, 0), "{", now=0.0)
-    desk.result((0, 0), "analysis", OUTPUT, now=0.1)
-    desk.dead_letter((0, 0), "agent_failed", now=0.2)
-    desk.result((0, 0), "classification", OUTPUT, now=0.3)
+    message = desk.add_message((0, 0), "{", now=0.0)
+    desk.add_result((0, 0), "analysis", OUTPUT, now=0.1)
+    desk.add_dead_letter((0, 0), "agent_failed", now=0.2)
+    desk.add_result((0, 0), "classification", OUTPUT, now=0.3)
     assert (desk.answered, desk.dead_lettered, desk.open, message.dead) == (0, 1, 0, "agent_failed")
 
 
@@ -53,12 +53,12 @@ def test_the_books_balance_in_any_order_and_with_any_repetition(events):
     for kind, place in events:
         if kind == "sent":
             if place not in sent:
-                desk.sent((0, place), "text", 0.0)
+                desk.add_message((0, place), "text", 0.0)
             sent.add(place)
         elif kind == "dead":
-            desk.dead_letter((0, place), "invalid", 1.0)
+            desk.add_dead_letter((0, place), "invalid", 1.0)
         else:
-            desk.result((0, place), kind, OUTPUT, 1.0)
+            desk.add_result((0, place), kind, OUTPUT, 1.0)
         if kind != "sent":
             came.setdefault(place, set()).add(kind)
     assert desk.published == len(sent)
@@ -70,8 +70,8 @@ def test_the_books_balance_in_any_order_and_with_any_repetition(events):
 def test_the_rate_counts_the_last_seconds_only():
     desk = Desk(frozenset({"analysis"}))
     for number in range(20):
-        desk.sent((0, number), "x", now=float(number))
-        desk.result((0, number), "analysis", OUTPUT, now=float(number))
+        desk.add_message((0, number), "x", now=float(number))
+        desk.add_result((0, number), "analysis", OUTPUT, now=float(number))
     assert desk.per_second(19.0) == 6 / 5
     assert desk.per_second(100.0) == 0.0
     assert desk.median_latency_s() == 0.0

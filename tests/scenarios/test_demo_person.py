@@ -29,8 +29,8 @@ class Post:
 def desk() -> Desk:
     desk = Desk(frozenset({"classification"}))
     for number, typed in enumerate((False, True, False)):
-        desk.sent((0, number), f"message {number}", 0.0, typed=typed)
-        desk.result((0, number), "classification", {"intent": classified("fee", 0.9)}, 0.1, BY)
+        desk.add_message((0, number), f"message {number}", 0.0, typed=typed)
+        desk.add_result((0, number), "classification", {"intent": classified("fee", 0.9)}, 0.1, BY)
     return desk
 
 

@@ -7,27 +7,27 @@ from rich.console import Console
 
 from murmura.runtime.testing.fakes import abstained, classified, tagged
 from murmura.scenarios.stage.desk import Desk
-from murmura.scenarios.stage.screen import Facts, Now, ordered, plain_line, screen
+from murmura.scenarios.stage.screen import Facts, Now, order_tasks, plain_line, screen
 from murmura.schemas.manifest import TaskSpec
 
 INTENT = TaskSpec(name="intent", kind="classification", labels=[f"label_{n}" for n in range(77)])
 SENTIMENT = TaskSpec(name="sentiment", kind="classification", labels=["positive", "negative", "neutral", "ambiguous"])
 ENTITIES = TaskSpec(name="entities", kind="tagging", labels=["O", "B-amount", "I-amount"])
-FACTS = Facts("desk version 3", "cpu", "http://127.0.0.1:9464", ordered([ENTITIES, SENTIMENT, INTENT]))
+FACTS = Facts("desk version 3", "cpu", "http://127.0.0.1:9464", order_tasks([ENTITIES, SENTIMENT, INTENT]))
 TEXT = "you took £20 twice"
 
 
 def busy_desk() -> Desk:
     desk = Desk(frozenset({"a"}))
-    desk.sent((0, 0), TEXT, 0.0)
+    desk.add_message((0, 0), TEXT, 0.0)
     outputs = {"intent": classified("fee", 0.93), "sentiment": classified("negative", 0.81)}
-    desk.result((0, 0), "a", outputs | {"entities": tagged(TEXT, amount="£20")}, 0.012)
-    desk.sent((0, 1), "who won the match?", 0.0, typed=True)
+    desk.add_result((0, 0), "a", outputs | {"entities": tagged(TEXT, amount="£20")}, 0.012)
+    desk.add_message((0, 1), "who won the match?", 0.0, typed=True)
     outputs = {"intent": abstained("fee", 0.4), "sentiment": abstained("other", 0.9, "out_of_scope")}
-    desk.result((0, 1), "a", outputs | {"entities": tagged("x")}, 0.5)
-    desk.sent((0, 2), '{"text": \x1b[2J', 0.0)
-    desk.dead_letter((0, 2), "not_json", 0.003)
-    desk.sent((0, 3), "nobody answered yet", 0.0)
+    desk.add_result((0, 1), "a", outputs | {"entities": tagged("x")}, 0.5)
+    desk.add_message((0, 2), '{"text": \x1b[2J', 0.0)
+    desk.add_dead_letter((0, 2), "not_json", 0.003)
+    desk.add_message((0, 3), "nobody answered yet", 0.0)
     return desk
 
 
@@ -78,7 +78,7 @@ def test_what_is_typed_is_echoed_by_its_end_when_it_is_long():
 def test_the_latest_messages_are_shown_when_there_is_no_room_for_all():
     desk = Desk(frozenset({"a"}))
     for number in range(100):
-        desk.sent((0, number), f"message {number}.", 0.0)
+        desk.add_message((0, number), f"message {number}.", 0.0)
     text = "\n".join(drawn(100, 20, desk))
     assert "message 99." in text
     assert "message 10." not in text

@@ -21,7 +21,7 @@ class Post:
 
     async def send(self, sample):
         self.count += 1
-        message = self.desk.sent((0, self.count), sample.text, 0.0)
+        message = self.desk.add_message((0, self.count), sample.text, 0.0)
         self.fate(self.desk, (0, self.count))
         return message
 
@@ -36,12 +36,12 @@ def quick(monkeypatch):
     ("fate", "why"),
     [
         (lambda desk, place: None, "no answer to a message within 0.02 s"),
-        (lambda desk, place: desk.dead_letter(place, "agent_failed", 0.1), "became a dead letter: agent_failed"),
+        (lambda desk, place: desk.add_dead_letter(place, "agent_failed", 0.1), "became a dead letter: agent_failed"),
     ],
 )
 async def test_a_message_without_an_answer_ends_the_story_with_a_line(fate, why):
     desk, board = Desk(frozenset({"classification"})), Board()
-    await Story(Script([PAPER], [], Path("job.yaml")), desk, Post(desk, fate), board).tell()
+    await Story(Script([PAPER], [], Path("job.yaml")), desk, Post(desk, fate), board).run()
     assert why in board.failed
     assert board.steps[Stage.BEFORE].state is State.FAILED
     assert board.steps[Stage.CORRECT].state is State.WAITING

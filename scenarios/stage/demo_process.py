@@ -1,4 +1,4 @@
-"""What every demo needs: a broker, settings that owe nothing to the environment, and a process that serves."""
+"""The serving process of a demo: a broker, settings independent of the environment, and the agents."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ def topics(topic: str) -> dict[str, int]:
 
 
 def demo_settings(bootstrap: str, http: str | None, topic: str, model: dict[str, Any]) -> Settings:
-    """Return settings in which nothing comes from outside: a production MURMURA_CONFIG must not reach into a demo."""
+    """Return settings that ignore the environment: a production MURMURA_CONFIG must not affect a demo."""
     flags = {
         "app": "demo",
         "kafka": {"bootstrap_servers": bootstrap, "fetch_max_wait_ms": FETCH_MAX_WAIT_MS},
@@ -38,7 +38,7 @@ def demo_settings(bootstrap: str, http: str | None, topic: str, model: dict[str,
 
 @asynccontextmanager
 async def serving(settings: Settings, model: Model | None = None) -> AsyncIterator[tuple[Serving, asyncio.Task[None]]]:
-    """Serve while inside: both agents, and the one that takes feedback. The task ends early when serving fails."""
+    """Serve during the block: both agents and the feedback agent. The task ends early when serving fails."""
     enough = asyncio.Event()
     started: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()
     agents = find_agents([*ANSWERING, "feedback"], settings.prefix)
@@ -46,7 +46,7 @@ async def serving(settings: Settings, model: Model | None = None) -> AsyncIterat
     try:
         await asyncio.wait((server, started), return_when=asyncio.FIRST_COMPLETED)
         if server.done():
-            await server  # it did not start, and says why
+            await server  # raises why it did not start
         yield await started, server
     finally:
         enough.set()
