@@ -98,7 +98,7 @@ class Parts:
         return [
             self.source.pump(),
             self.source.watch_logs(),
-            self.source.commit_for_ever(settings.commit_interval_ms / 1000),
+            self.source.commit_periodically(settings.commit_interval_ms / 1000),
             self.dispatcher.run(),
             self.dispatcher.suspending.run(),
             self.dispatcher.retrying.run(),
@@ -180,7 +180,7 @@ async def assemble(
         give_up_s=settings.health.give_up_s,
     )
     await _look_at_offsets(source, partitions, topics, settings)
-    readings = source.readings(retries=dispatcher.retrying.topics)
+    readings = source.make_readings(retries=dispatcher.retrying.topics)
     names, restore = tuple(agent.name for agent in everyone), partial(read_to_end, settings.kafka)
     for handler in handlers:
         handler.started(Context(settings, metrics, engine, names, counts, restore, tuple(agents)))

@@ -1,1 +1,1 @@
-"""The way of a record, from fetch to commit."""
+"""The path of a record from fetch to commit."""

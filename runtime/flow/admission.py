@@ -1,6 +1,6 @@
-"""Who goes next: fairness between topics, and between the partitions of a topic, when more waits than the model can take.
+"""Fair queueing between topics, and between the partitions of a topic, when more records wait than the model can take.
 
-Pure: no clock, no I/O. The batcher behind it is first in, first out; that is why order is decided here and nowhere else.
+Pure: no clock, no I/O. The batcher after it is first in, first out, so the order is decided here only.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ Lane = TypeVar("Lane", bound=Hashable)
 
 
 Waiting = tuple[Item, int, int]
-"""An item with what it costs: tokens of the model, bytes of this process's memory."""
+"""An item with its cost: tokens of the model, bytes of memory."""
 
 
 class _Queue(Generic[Item]):
@@ -28,16 +28,16 @@ class Admission(Generic[Lane, Item]):
     """Bounded queues, one per lane (a partition), served by weighted round robin over topics and then over lanes.
 
     Turns are counted in tokens. A visit to a topic lets one of its lanes spend `quantum x weight` tokens; the topic's next
-    visit goes to its next lane. A record is never split, so the last one may overdraw: that is taken off the topic's next
-    visits, as long as others wait. So a topic of texts that cost many quanta gets no more tokens than one of short texts.
-    Whoever waits for nothing saves nothing up.
+    visit goes to its next lane. A record is never split, so the last one may overdraw. The excess is subtracted from the
+    topic's next visits while other topics wait, so a topic of long texts gets no more tokens than one of short texts. An
+    empty topic accumulates no credit.
 
     Invariants:
-    - records of one lane leave in the order in which they came;
-    - between two visits of a topic, every other topic that has records is visited once, or pays for what it overdrew; the
-      lanes of a topic are visited in turn;
-    - `tokens` and `bytes` are the sums over all waiting records; a lane without records costs nothing;
-    - a lane to which no more than `bytes_left` is added never holds more than `lane_bytes`, or one record that is larger.
+    - records of one lane leave in the order of their arrival;
+    - between two visits of a topic, every other topic with records is visited once, or pays off its debt; the lanes of a
+      topic are visited in turn;
+    - `tokens` and `bytes` are the sums over all waiting records; a lane without records uses no memory;
+    - if no more than `bytes_left` is added to a lane, it never holds more than `lane_bytes`, or one larger record.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Admission(Generic[Lane, Item]):
     ) -> None:
         self.quantum = quantum
         self.lane_limit = lane_limit
-        """Tokens from which on a lane is full; it has room again at half of it."""
+        """Tokens at which a lane is full; it has room again at half of that."""
         self.lane_bytes = lane_bytes
-        """What a lane may hold; it has room again at half of it. May be changed at any time."""
+        """Bytes at which a lane is full; it has room again at half of that. May be changed at any time."""
         self.tokens = 0
         self.bytes = 0
         self._weights = dict(weights or {})
@@ -61,13 +61,13 @@ class Admission(Generic[Lane, Item]):
         self._topics: deque[str] = deque()
         self._visits = 0
         self._debts: dict[str, tuple[int, int]] = {}
-        """Tokens by which a topic has overdrawn, and the number of visits when that was noted; only while others wait."""
+        """By topic: overdrawn tokens, and the value of `_visits` at that time; only while other topics wait."""
 
     def __len__(self) -> int:
         return sum(len(queue.items) for queue in self._queues.values())
 
     def bytes_left(self, lane: Lane) -> int:
-        """Return how many bytes a lane still takes. One that holds nothing takes any one record besides."""
+        """Return the bytes that a lane still takes. An empty lane also takes one record of any size."""
         queue = self._queues.get(lane)
         return self.lane_bytes - (0 if queue is None else queue.bytes)
 
@@ -90,19 +90,18 @@ class Admission(Generic[Lane, Item]):
         self.bytes += size
 
     def is_full(self, lane: Lane) -> bool:
-        """Say whether a lane holds as much as it may, so that its partition is to be paused."""
+        """Return whether a lane has reached a limit, so that its partition must be paused."""
         queue = self._queues.get(lane)
         return queue is not None and (queue.tokens >= self.lane_limit or queue.bytes >= self.lane_bytes)
 
     def has_room(self, lane: Lane) -> bool:
-        """Say whether a lane that was full may be filled again: at half of both limits, so that it is worth a fetch."""
+        """Return whether a lane that was full may be filled again: at half of both limits."""
         queue = self._queues.get(lane)
         return queue is None or (queue.tokens <= self.lane_limit // 2 and queue.bytes <= self.lane_bytes // 2)
 
     def take(self, tokens: int, most: int, most_bytes: int) -> list[Item]:
-        """Take records fairly from all topics and lanes until one of `tokens`, `most` records and `most_bytes` is used up.
-
-        The last record may overdraw tokens and bytes.
+        """Remove and return records, fairly from all topics and lanes, until `tokens`, `most` records or `most_bytes` are
+        used up. The last record may exceed tokens and bytes.
         """
         taken: list[Item] = []
         left, held = tokens, self.bytes
@@ -126,7 +125,7 @@ class Admission(Generic[Lane, Item]):
         return taken
 
     def rename(self, topic: str, lane: Lane, name: Lane) -> bool:
-        """Let what waits in a lane wait in another one of its topic; False, and nothing changed, where that is in use."""
+        """Rename a lane of a topic; False, without a change, if the new name is in use."""
         if name in self._queues:
             return False
         if (queue := self._queues.pop(lane, None)) is not None:
@@ -136,7 +135,7 @@ class Admission(Generic[Lane, Item]):
         return True
 
     def clear(self) -> int:
-        """Forget everything that waits (it will be delivered again); returns how many records that were."""
+        """Drop all waiting records (they will be delivered again); returns their number."""
         count = len(self)
         self._queues.clear()
         self._lanes.clear()
@@ -146,13 +145,13 @@ class Admission(Generic[Lane, Item]):
         return count
 
     def _allowed(self, topic: str) -> int:
-        """Return what a topic may spend at this visit, and take that off its debt; not above 0 while it has to wait."""
+        """Return the tokens that a topic may spend at this visit, less its debt; 0 while the debt exceeds its share."""
         share = self.quantum * self._weights.get(topic, 1)
         debt, since = self._debts.pop(topic, (0, 0))
         topics = len(self._topics)
         if not debt or topics == 1:
             return share
-        # Rounds that went by while the topic had no records have paid, too.
+        # Rounds without records of the topic also reduce its debt.
         left = debt - share * max((self._visits - since) // topics, 1)
         if left > 0:
             self._debts[topic] = left, self._visits

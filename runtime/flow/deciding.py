@@ -1,4 +1,4 @@
-"""From a batch of answers to what is sent for it: every agent is asked, and whatever fails has a dead letter."""
+"""Turns a batch of predictions into messages: asks every agent, and adds dead letters for failures."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -22,11 +22,11 @@ log = get_logger(__name__)
 
 
 class Deciding:
-    """Asks the agents that read a record.
+    """Asks the agents of a record for its messages.
 
     Invariants:
-    - every entry leads to something: messages, a dead letter, or Closed (it will be delivered again);
-    - what fails for one agent or one record changes nothing for the others.
+    - every entry gets messages or a dead letter, is held, or is Closed (and will be delivered again);
+    - a failure of one agent or one record does not affect the others.
     """
 
     def __init__(
@@ -39,31 +39,31 @@ class Deciding:
         suspending: Suspending,
         retrying: Retrying,
     ) -> None:
-        """`aligned` returns the pairs (topic of requests, topic of results) where results keep the partition number now."""
+        """`aligned` returns the pairs (topic of requests, topic of results) whose results keep the partition number."""
         self._outbox = outbox
         self._metrics = metrics
         self._aligned = aligned
         self._aligned_pairs: frozenset[tuple[str, str]] = frozenset()
-        """Asked once for a batch."""
+        """The value of `aligned` for the current batch."""
         self._reviews = reviews
         self._suspending = suspending
         self._retrying = retrying
 
-    def outcome(self, entries: list[Entry]) -> tuple[Outcome, int]:
-        """Return what is to be sent for a batch, all of one model, and how many records were not answered: Closed, or held."""
+    def decide(self, entries: list[Entry]) -> tuple[Outcome, int]:
+        """Return the outcome of a batch of one model, and the number of records that are not part of it: Closed or held."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        outcome, closed = Outcome(), 0
+        outcome, unfinished = Outcome(), 0
         self._aligned_pairs = self._aligned()
         manifest = entries[0].model.manifest
         model = (manifest.name, manifest.version)
         for entry in entries:
             delivery: Delivery = entry.context
             if isinstance(entry.error, Closed):
-                closed += 1
+                unfinished += 1
                 continue
             if entry.error is not None:
                 error = RecordError(Reason.MODEL_FAILED, f"the model failed: {type(entry.error).__name__}")
-                closed += self._fail_all(outcome, delivery, error)
+                unfinished += self._fail_all(outcome, delivery, error)
                 continue
             if entry.encoded.truncated:
                 self._metrics.truncated(delivery.request.topic)
@@ -73,12 +73,12 @@ class Deciding:
             for bound, tasks in delivery.asked:
                 held |= self._ask(outcome, delivery, entry, bound, tasks, model, now)
             if held:
-                closed += 1
+                unfinished += 1
             else:
                 outcome.works.append(delivery)
         if self._reviews is not None:
-            self._ask_people(self._reviews, outcome, entries, now)
-        return outcome, closed
+            self._add_reviews(self._reviews, outcome, entries, now)
+        return outcome, unfinished
 
     def _ask(
         self,
@@ -90,15 +90,15 @@ class Deciding:
         model: tuple[str, int],
         now: str,
     ) -> bool:
-        """Add what an agent answers; True when it is suspended and nobody else is asked: the delivery is held."""
+        """Add the messages of an agent; True when the delivery is held: the agent is suspended and no other is asked."""
         name, request = bound.agent.name, delivery.request
         if name in self._suspending.suspended and self._suspending.holds_back(name, delivery):
             return self._suspending.hold(delivery, name)
         try:
             messages, has_result = self._answer(delivery, entry, bound, tasks, model, now)
         except RecordError as error:
-            if self._retrying.asks(name, cause := error.__cause__):
-                return self._try_again(outcome, delivery, name, cause)
+            if self._retrying.wants_retry(name, cause := error.__cause__):
+                return self._schedule_retry(outcome, delivery, name, cause)
             why = place_of(error.__cause__ or error)
             log.error("an agent failed", agent=name, said=str(error), why=why, **coordinates(delivery.record))
             kept = self._suspending.failed(delivery, name, error)
@@ -116,11 +116,11 @@ class Deciding:
         ends.setdefault((name, request.topic), []).append(record)
         return False
 
-    def _try_again(self, outcome: Outcome, delivery: Delivery, name: str, cause: BaseException | None) -> bool:
-        """Let an agent's part wait for another attempt; True when that is all there is to the delivery."""
+    def _schedule_retry(self, outcome: Outcome, delivery: Delivery, name: str, cause: BaseException | None) -> bool:
+        """Schedule another attempt at an agent's part; True when the delivery has no other part."""
         self._suspending.note_retry(delivery)
         try:
-            return self._retrying.try_again(outcome, delivery, name, cause)
+            return self._retrying.schedule(outcome, delivery, name, cause)
         except RecordError as error:
             log.error("an agent has had its last attempt", agent=name, said=str(error), **coordinates(delivery.record))
             outcome.attempts_made[id(delivery.record)] = delivery.attempts
@@ -128,7 +128,7 @@ class Deciding:
             return False
 
     def _fail_all(self, outcome: Outcome, delivery: Delivery, error: RecordError) -> bool:
-        """Add the dead letter of a record on which the model failed; True when it is held instead."""
+        """Add the dead letter of a record that the model failed on; True when it is held instead."""
         kept = [self._suspending.failed(delivery, bound.agent.name, error) for bound, _ in delivery.asked]
         if any(kept):
             return True
@@ -147,21 +147,21 @@ class Deciding:
         model: tuple[str, int],
         now: str,
     ) -> Answer:
-        """Return what an agent says; RecordError for whatever goes wrong: the record's neighbours are waiting."""
+        """Return an agent's answer. Raises RecordError for any failure, so that the rest of the batch is not affected."""
         try:
             outputs = entry.outputs or {}
-            mine = outputs if len(tasks) == len(outputs) else {task: outputs[task] for task in tasks}
-            prediction = Prediction(mine, entry.encoded.truncated, model)
-            same = (delivery.request.topic, bound.agent.output) in self._aligned_pairs
-            return answer(bound, delivery.request, prediction, now, same_partition=same)
+            own_outputs = outputs if len(tasks) == len(outputs) else {task: outputs[task] for task in tasks}
+            prediction = Prediction(own_outputs, entry.encoded.truncated, model)
+            same_partition = (delivery.request.topic, bound.agent.output) in self._aligned_pairs
+            return answer(bound, delivery.request, prediction, now, same_partition=same_partition)
         except RecordError:
             raise
         except Exception as error:
-            what = f"the model's answer cannot be used: {type(error).__name__}"
-            raise RecordError(Reason.MODEL_FAILED, what) from error
+            message = f"the model's answer cannot be used: {type(error).__name__}"
+            raise RecordError(Reason.MODEL_FAILED, message) from error
 
-    def _ask_people(self, reviews: Reviews, outcome: Outcome, entries: list[Entry], now: str) -> None:
-        """Add requests to look at the most doubtful answers, where the agent publishes its results."""
+    def _add_reviews(self, reviews: Reviews, outcome: Outcome, entries: list[Entry], now: str) -> None:
+        """Add review requests for the most doubtful answers of agents that publish results."""
         try:
             for doubt in reviews.pick(entries):
                 entry = entries[doubt.row]
@@ -174,5 +174,5 @@ class Deciding:
                         self._metrics.review(name, doubt.task, doubt.why)
                         break
         except Exception as error:  # noqa: BLE001
-            # An agent may have changed in place what was predicted. The answers go out all the same.
+            # An agent may have modified a prediction in place. The answers are published regardless.
             log.error("a batch was not looked at for reviews", why=place_of(error))

@@ -1,6 +1,6 @@
-"""The way of a record through the process: decode, admit, predict, decide, publish, finish.
+"""The path of a record through the process: decode, admit, predict, decide, publish, finish.
 
-Works on chunks and batches: nothing is awaited for a single record.
+Works on chunks and batches: nothing is awaited per record.
 """
 
 import asyncio
@@ -38,11 +38,11 @@ class Dispatcher:
     """Owns every record between its delivery and its commit.
 
     Invariants:
-    - what fails for one record or one agent changes nothing for the others;
-    - no more than the engine's `lookahead` is admitted to it, and nothing while as much is still being sent:
-      whatever waits, waits in `Admission`, which decides who goes next;
-    - nothing is admitted while the records under way hold their part of the process's bytes;
-    - while the publisher cannot send, nothing new is admitted.
+    - a failure of one record or one agent does not affect the others;
+    - no more than the engine's `lookahead` is admitted to it, and nothing while as much is still being sent: records wait
+      in `Admission`, which decides their order;
+    - nothing is admitted while the records in progress use their share of the process's bytes;
+    - nothing is admitted while the publisher cannot send.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Dispatcher:
         tracing: Tracing | None = None,
         clock: Callable[[], float] | None = time.time,
     ) -> None:
-        """`aligned` returns the pairs (topic of requests, topic of results) where results keep the partition number now.
+        """`aligned` returns the pairs (topic of requests, topic of results) whose results keep the partition number.
 
-        `queue_budgets`: token budgets of waiting texts from which on a partition is full. `clock`: seconds since 1970, by
-        which requests are too old; None: none ever is.
+        `queue_budgets`: waiting tokens at which a partition is full, in token budgets of the engine. `clock`: seconds since
+        1970, for the age of requests; None: no request is too old.
         """
         bounds, self._tracing = bounds or Bounds(), tracing
         self._engine, self._metrics = engine, metrics
@@ -90,7 +90,7 @@ class Dispatcher:
             gate=gate,
             suspending=self.suspending,
             declared_topics=[*self.suspending.declared_topics, *([reviews.topic] if reviews else ())],
-            on_done=self._done,
+            on_done=self._finish,
         )
         self._deciding = Deciding(
             self.outbox, metrics, aligned=aligned, reviews=reviews, suspending=self.suspending, retrying=self.retrying
@@ -106,7 +106,7 @@ class Dispatcher:
             sink=self,
             tracing=tracing,
             on_enter=self._enter,
-            on_done=self._done,
+            on_done=self._finish,
         )
         self._runners = [
             HandlerRunner(
@@ -151,14 +151,14 @@ class Dispatcher:
             runners=self._runner_of,
             on_enter=self._enter,
             on_wake=self._wake.set,
-            on_go_on=self._go_on,
+            on_resume=self._resume,
         )
-        self.suspending.releases = self.retrying.line = self._readmission
+        self.suspending.releases = self.retrying.target = self._readmission
         self.suspending.overflow = self.retrying.overflow if self.retrying.topic else None
         self.on_reopened: Callable[[list[TopicPartition]], None] = lambda partitions: None
-        """Called with partitions that were full and have room again."""
-        self._under_way.on_free = self._freed
-        self.outbox.gate.on_open = self._freed
+        """Called with partitions that were full and now have room."""
+        self._under_way.on_free = self._start_waiting
+        self.outbox.gate.on_open = self._start_waiting
         engine.on_room(self._wake.set)
 
     def _serving_model(self) -> tuple[str, int]:
@@ -170,24 +170,24 @@ class Dispatcher:
         return bool(self._queue.tokens or self._busy or any(runner.waiting for runner in self._runners))
 
     def receive(self, batches: Batches) -> Full:
-        """Take fetched records; returns the partitions that are full now, and where fetching them has to go on."""
+        """Queue fetched records; returns the partitions to pause, and where to continue fetching them."""
         full = self._intake.take(batches, self._routes, self._engine.model.manifest.limits.max_tokens)
         self._wake.set()
         return full
 
-    def unreadable(self, partition: TopicPartition, offset: int, why: str) -> bool:
-        """Dead-letter a record that the client could not unpack; True when its partition is full now."""
+    def dead_letter_unreadable(self, partition: TopicPartition, offset: int, why: str) -> bool:
+        """Dead-letter a record that the client could not unpack; True when its partition is now full."""
         full = self._intake.reject_unreadable(partition, offset, why)
         self._wake.set()
         return full
 
     def begin_new_log(self, partition: TopicPartition) -> None:
-        """Make room for another log of a partition. What waits of the earlier one is answered beside it."""
+        """Reset a partition that has a new log. Records that wait from the earlier log are still answered."""
         self._intake.begin_new_log(partition)
         self._reopen()
 
     async def run(self) -> None:
-        """Feed the engine, for ever. Raises what no record is to blame for."""
+        """Feed the engine until cancelled. Raises errors that no record has caused."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -206,39 +206,39 @@ class Dispatcher:
                 self._reopen()
                 await self._feeding.pass_on(items)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         self._reopen()
-        self._freed()
+        self._start_waiting()
 
-    def _freed(self) -> None:
+    def _start_waiting(self) -> None:
         self._wake.set()
         for runner in self._runners:
             runner.start()
 
     def reroute(self, routes: Mapping[str, Route]) -> None:
-        """Answer with the tasks and thresholds of another model. Exchange it in the engine in the same breath."""
+        """Use the routes of another model. Exchange the engine's model without an await in between."""
         self._routes = self._readmission.routes = self._feeding.routes = routes
 
     def deliver(self, entries: list[Entry]) -> None:
-        """Turn a batch of answers into results and send them.
+        """Turn a batch of predictions into messages and send them.
 
-        Whatever should still go wrong ends the process: records that nobody finishes would be waited for without end.
+        An unexpected error ends the process: its records would otherwise never be finished.
         """
         try:
-            outcome, closed = self._deciding.outcome(entries)
+            outcome, unfinished = self._deciding.decide(entries)
             held = sum(entry.context.bytes for entry in entries)
         except Exception as error:  # noqa: BLE001
             self.outbox.fail(error)
             return
-        if closed:
-            self._done(closed)  # not answered and not finished: they will be delivered again
+        if unfinished:
+            self._finish(unfinished)  # closed or held: no longer in progress
         if outcome.works:
             self._feeding.send(outcome, held)
         else:
             self._under_way.end(held)
 
     def take_back(self, entries: list[Entry]) -> None:
-        """Pass records on anew: the model that encoded them does not answer, and another has taken its place."""
+        """Submit records again: the model that encoded them failed and has been replaced."""
         self._feeding.take_back(entries)
 
     def _enter(self, records: int) -> None:
@@ -248,21 +248,21 @@ class Dispatcher:
         else:
             self._idle.set()
 
-    def _done(self, records: int) -> None:
+    def _finish(self, records: int) -> None:
         self._enter(-records)
         self._wake.set()
         self._reopen()
 
     def _reopen(self) -> None:
-        if reopened := self._intake.reopened():
+        if reopened := self._intake.pop_reopened():
             self.on_reopened(reopened)
 
     # -- ends of an assignment ---------------------------------------------------------------------------------------
 
     async def drain(self, budget_s: float) -> bool:
-        """Forget what waits (it will be delivered again) and wait for what is under way; False when time ran out.
+        """Drop waiting records (they will be delivered again) and wait for those in progress; False after `budget_s`.
 
-        What handlers have not sent by then is never sent: somebody else may have its partition.
+        Handlers' messages that are not sent by then are never sent: another process may own their partition.
         """
         self._queue.clear()
         self._intake.clear()
@@ -281,7 +281,7 @@ class Dispatcher:
         return not self._busy
 
     async def assign(self, partitions: Collection[TopicPartition]) -> None:
-        """Notify handlers of the assigned partitions, and divide the bytes among the partitions."""
+        """Divide the bytes among the assigned partitions, and prepare handlers for them."""
         self._intake.assign(partitions)
         for runner in self._runners:
             runner.assign(partitions)

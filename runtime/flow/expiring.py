@@ -1,4 +1,4 @@
-"""Answers requests that are too old with `expired`, before anything is computed for them."""
+"""Answers requests that are too old with `expired`, without computing them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,22 +15,22 @@ from ..output.suspending import Suspending
 
 
 class Separated(NamedTuple):
-    """Some deliveries, by whether anybody is asked about them."""
+    """Deliveries, separated by whether an agent is still asked about them."""
 
     asked: list[Delivery]
     outcome: Outcome
-    """The answers for all others, and for those agents of the asked ones for which they are too old."""
+    """The `expired` answers."""
     whole: list[Delivery]
-    """Those of which nothing is left to be asked."""
+    """Deliveries that are too old for all their agents."""
 
 
 class Expiring:
-    """Finds who is not asked any more.
+    """Finds the agents for which a delivery is too old.
 
     Invariants:
-    - each agent of a record is looked at by its own `max_age_s`, and what another one is asked changes nothing for it;
+    - each agent is checked by its own `max_age_s`, independently of other agents;
     - an agent is not asked again about a record that was answered `expired` for it;
-    - of a suspended agent nothing is answered before its part leaves the suspension.
+    - a part of a suspended agent is not answered before it leaves the suspension.
     """
 
     def __init__(
@@ -41,37 +41,37 @@ class Expiring:
         aligned: Callable[[], frozenset[tuple[str, str]]],
         clock: Callable[[], float] | None = time.time,
     ) -> None:
-        """`model` returns name and version of the one that serves. `clock`: seconds since 1970; None: nothing is too old."""
+        """`model` returns name and version of the serving model. `clock`: seconds since 1970; None: nothing is too old."""
         self._suspending, self._model, self._aligned, self._clock = suspending, model, aligned, clock
 
     def separate(self, deliveries: list[Delivery]) -> Separated | None:
-        """Answer what is too old of some deliveries; None when none of them is, which costs a look at each."""
+        """Answer the deliveries that are too old; None when none is (one comparison per delivery)."""
         if self._clock is None:
             return None
         now = self._clock()
         if not any(is_suspect(delivery, now) for delivery in deliveries):
             return None
-        found = Separated([], Outcome(), [])
+        separated = Separated([], Outcome(), [])
         time_text = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         answering = _Answering(self._model(), self._aligned(), time_text)
         for delivery in deliveries:
-            late = self._late(delivery, now) if is_suspect(delivery, now) else []
+            late = self._find_late(delivery, now) if is_suspect(delivery, now) else []
             if len(late) == len(delivery.asked):
-                answering.add(found.outcome, delivery, late)
-                found.outcome.works.append(delivery)
-                found.whole.append(delivery)
+                answering.add(separated.outcome, delivery, late)
+                separated.outcome.works.append(delivery)
+                separated.whole.append(delivery)
                 self._suspending.has_expired(delivery)
                 if delivery.span is not None:
-                    found.outcome.trace(delivery.span.expired())
+                    separated.outcome.trace(delivery.span.expired())
                 continue
             if late:
-                self._split(found.outcome, delivery, late)
-                answering.add(found.outcome, delivery, late)
-            found.asked.append(delivery)
-        return found
+                self._split(separated.outcome, delivery, late)
+                answering.add(separated.outcome, delivery, late)
+            separated.asked.append(delivery)
+        return separated
 
-    def _late(self, delivery: Delivery, now: float) -> list[tuple[BoundAgent, Limit]]:
-        """Return the agents for which a delivery is too old, but none that is left alone now."""
+    def _find_late(self, delivery: Delivery, now: float) -> list[tuple[BoundAgent, Limit]]:
+        """Return the agents for which a delivery is too old, except those whose parts are held back."""
         record, deadline = delivery.record, delivery.request.deadline
         late: list[tuple[BoundAgent, Limit]] = []
         for bound, _ in delivery.asked:
@@ -81,7 +81,7 @@ class Expiring:
         return late
 
     def _split(self, outcome: Outcome, delivery: Delivery, late: Sequence[tuple[BoundAgent, Limit]]) -> None:
-        """Take the parts of some agents out of a delivery: the record is finished when they and the rest are."""
+        """Split the parts of some agents off a delivery: the record is finished when all parts are."""
         names = frozenset(bound.agent.name for bound, _ in late)
         outcome.works += [split_off(delivery, name) for name in sorted(names)]
         delivery.asked = tuple(asked for asked in delivery.asked if asked[0].agent.name not in names)
@@ -89,7 +89,7 @@ class Expiring:
 
 
 class _Answering(NamedTuple):
-    """What all answers of one round share."""
+    """The values that all answers of one call share."""
 
     model: tuple[str, int]
     aligned: frozenset[tuple[str, str]]

@@ -1,4 +1,4 @@
-"""Brings records from the queue to the engine, without those of whom nothing is asked."""
+"""Passes records from the queue to the engine, except those that need no prediction."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,11 +21,11 @@ log = get_logger(__name__)
 
 
 class Feeding:
-    """Gives records to the engine that have left the queue.
+    """Passes records that have left the queue to the engine.
 
     Invariants:
-    - a record that it is given is given to the engine, held for a suspended agent, or on its way out;
-    - nothing is computed for a record that is rejected, too old, or of suspended agents alone.
+    - every record is submitted to the engine, held for a suspended agent, or sent with an answer or dead letter;
+    - nothing is computed for a record that is rejected, too old, or only for suspended agents.
     """
 
     def __init__(
@@ -42,15 +42,15 @@ class Feeding:
         on_enter: Callable[[int], None],
         on_done: Callable[[int], None],
     ) -> None:
-        """`sink` gets the answers. `on_enter` counts records under way, `on_done` those that are not any more."""
+        """`sink` receives the predictions. `on_enter` and `on_done` count records that start and end being in progress."""
         self._engine, self._outbox, self._suspending, self._expiring = engine, outbox, suspending, expiring
         self._under_way, self._sink, self._tracing = under_way, sink, tracing
         self._on_enter, self._on_done = on_enter, on_done
         self.routes = routes
-        self._again = set[asyncio.Task[None]]()
+        self._retakes = set[asyncio.Task[None]]()
 
     async def pass_on(self, items: Sequence[Delivery | Rejected]) -> None:
-        """Take records that are under way: dead letters and expired answers are sent, the others go to the engine."""
+        """Send dead letters and `expired` answers of records, and submit the other records to the engine."""
         deliveries = [item for item in items if isinstance(item, Delivery)]
         if len(deliveries) < len(items):
             self._reject([item for item in items if isinstance(item, Rejected)])
@@ -63,26 +63,26 @@ class Feeding:
             await self._admit(deliveries)
 
     def take_back(self, entries: list[Entry]) -> None:
-        """Pass records on anew: the model that encoded them does not answer, and another has taken its place."""
+        """Submit records again: the model that encoded them failed and has been replaced."""
         task = asyncio.get_running_loop().create_task(self.pass_on([entry.context for entry in entries]))
-        self._again.add(task)
-        task.add_done_callback(self._passed_on)
+        self._retakes.add(task)
+        task.add_done_callback(self._finish_retake)
 
-    def _passed_on(self, task: "asyncio.Task[None]") -> None:
-        self._again.discard(task)
+    def _finish_retake(self, task: "asyncio.Task[None]") -> None:
+        self._retakes.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
             self._outbox.fail(error)
 
     def _answer_expired(self, deliveries: list[Delivery]) -> list[Delivery]:
-        """Send the answers of what is too old; returns the deliveries about which somebody is asked."""
-        found = self._expiring.separate(deliveries)
-        if found is None:
+        """Send the `expired` answers; returns the deliveries about which an agent is still asked."""
+        separated = self._expiring.separate(deliveries)
+        if separated is None:
             return deliveries
-        if found.outcome.works:
-            self._on_enter(len(found.outcome.works) - len(found.whole))
-            self.send(found.outcome, sum(delivery.bytes for delivery in found.whole))
-        return found.asked
+        if separated.outcome.works:
+            self._on_enter(len(separated.outcome.works) - len(separated.whole))
+            self.send(separated.outcome, sum(delivery.bytes for delivery in separated.whole))
+        return separated.asked
 
     async def _admit(self, deliveries: list[Delivery]) -> None:
         model, routes = self._engine.model, self.routes
@@ -94,11 +94,11 @@ class Feeding:
             windows = [delivery.route.windows for delivery in deliveries]
             encoded = await self._engine.encode(texts, model, windows if any(windows) else None)
         except (Closed, DeviceFailed, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-            # No text is at fault: the process ends, and a drain does not wait for these.
+            # Not the fault of a text: the process ends, and a drain does not wait for these records.
             self._under_way.end(sum(delivery.bytes for delivery in deliveries))
             self._on_done(len(deliveries))
             raise
-        except BaseException as error:  # noqa: BLE001 - a panic of the tokenizer is no Exception
+        except BaseException as error:  # noqa: BLE001 - a panic of the tokenizer is not an Exception
             if len(deliveries) > 1:
                 for delivery in deliveries:
                     await self._admit([delivery])
@@ -116,7 +116,7 @@ class Feeding:
         )
 
     def _reroute(self, delivery: Delivery, routes: Mapping[str, Route]) -> bool:
-        """The model was exchanged while the record waited: settle its tasks anew; False when it is a dead letter now."""
+        """Settle the tasks again after the model was exchanged; False when the record became a dead letter."""
         try:
             delivery.settle(routes[delivery.record.topic])
         except RecordError as error:
@@ -141,5 +141,5 @@ class Feeding:
         self.send(outcome, delivery.bytes)
 
     def send(self, outcome: Outcome, held: int) -> None:
-        """Send an outcome; `held` bytes of its records are free when it has left."""
+        """Send an outcome; `held` is the number of bytes that its records release when it is sent."""
         self._outbox.send(outcome).add_done_callback(lambda task: self._under_way.end(held))

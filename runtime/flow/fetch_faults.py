@@ -1,4 +1,4 @@
-"""What a failed fetch is about, how long it may last, and what health and metrics show of it."""
+"""Classifies failed fetches by the affected partitions, bounds their duration, and reports them to health and metrics."""
 
 import asyncio
 import time
@@ -27,12 +27,12 @@ _MOVED_S: Final = 0.05
 
 
 class FetchFaults:
-    """Owns which partitions are blocked and since when nothing could be fetched.
+    """Owns the blocked partitions and the time since the last successful fetch.
 
     Invariants:
-    - what is about some partitions costs only these;
-    - after each error there is a pause, so no error makes a busy loop;
-    - an error that no waiting mends ends the process after `give_up_s` without a successful fetch.
+    - an error about some partitions affects only those;
+    - each error is followed by a pause, so that none causes a busy loop;
+    - a permanent error ends the process after `give_up_s` without a successful fetch.
     """
 
     def __init__(self, metrics: Metrics, health: HealthState, give_up_s: float) -> None:
@@ -41,22 +41,23 @@ class FetchFaults:
         self.times: FetchTimes[TopicPartition] = FetchTimes()
         self._refused_since: float | None = None
 
-    def without_position(self, error: Exception) -> list[TopicPartition]:
-        """Return the partition for which the group has no offset, where the error says that."""
+    def find_without_position(self, error: Exception) -> list[TopicPartition]:
+        """Return the partition without a committed offset if the error is about that, else nothing."""
         return [error.args[0]] if isinstance(error, NoOffsetForPartitionError) and error.args else []
 
-    def out_of_range(self, error: Exception) -> dict[TopicPartition, int]:
-        """Return the positions that their logs do not have, where the error says that."""
+    def find_out_of_range(self, error: Exception) -> dict[TopicPartition, int]:
+        """Return the out-of-range positions by partition if the error is about them, else nothing."""
         return dict(error.args[0]) if isinstance(error, OffsetOutOfRangeError) and error.args else {}
 
     def concerns(self, error: Exception, partition: TopicPartition) -> bool:
-        """Say whether an error is about this partition's topic and not about everything."""
+        """Return whether an error is about this partition's topic only."""
         if not isinstance(error, TopicAuthorizationFailedError) or not error.args:
             return False
         topics = error.args[0]
         return partition.topic in ({topics} if isinstance(topics, str) else set(topics))
 
     def block(self, partitions: Iterable[TopicPartition], error: Exception) -> None:
+        """Block partitions that cannot be read."""
         now, why = time.monotonic(), type(error).__name__
         self._metrics.failed_fetch(why)
         for partition in partitions:
@@ -65,8 +66,8 @@ class FetchFaults:
         self._show()
 
     async def wait(self, error: Exception) -> None:
-        """Pause after an error that is about everything. Raises MurmuraError when it has lasted for too long."""
-        if isinstance(error, IllegalStateError):  # the assignment changed while something was asked of it
+        """Pause after an error that affects all partitions. Raises MurmuraError when it lasted longer than `give_up_s`."""
+        if isinstance(error, IllegalStateError):  # the assignment changed during the call
             await asyncio.sleep(_MOVED_S)
             return
         now, why = time.monotonic(), type(error).__name__
@@ -78,10 +79,10 @@ class FetchFaults:
                 raise MurmuraError(f"nothing could be fetched for {now - self._refused_since:.0f} s: {why}") from error
         await asyncio.sleep(_PAUSE_S)
 
-    def look(self, stamps: Mapping[TopicPartition, object], paused: Collection[TopicPartition]) -> None:
-        """Take in when each partition was last fetched."""
+    def update(self, stamps: Mapping[TopicPartition, object], paused: Collection[TopicPartition]) -> None:
+        """Record the client's timestamps of the last fetches, and update health."""
         now = time.monotonic()
-        fetched = self.times.look(stamps, paused, now)
+        fetched = self.times.update(stamps, paused, now)
         self.blocked.keep(stamps.keys())
         for partition in fetched:
             if partition not in self.blocked and self.blocked.clear(partition):
@@ -95,7 +96,7 @@ class FetchFaults:
         self._health.blocked = {f"{p.topic}/{p.partition}": why for p, why in sorted(self.blocked.reasons.items())}
 
     def check_alive(self, consumer: Any) -> None:
-        """Raise MurmuraError when a background task of the client has died: it is never begun again."""
+        """Raise MurmuraError when a background task of the client has ended with an error: it is never restarted."""
         coordinator, fetcher = consumer._coordinator, consumer._fetcher
         for name, task in (
             ("coordination", getattr(coordinator, "_coordination_task", None)),

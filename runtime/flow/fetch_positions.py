@@ -1,4 +1,4 @@
-"""Where each partition is read on: after what was received, after what cannot be read, in a log that has begun anew."""
+"""The read position of each partition: after received records, after unreadable records, and in a new log."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -19,13 +19,13 @@ _LOOKUP_S = 2.0
 
 
 class FetchPositions:
-    """Owns the position of each partition: the offset behind the last record that was received under this assignment.
+    """Owns the position of each partition: the offset after the last record received under this assignment.
 
     Invariants:
-    - the client never resets a position by itself: where a log does not have the position, `StartPositions` decides;
-    - what a lookup finds is used only under the assignment and at the position for which it was looked up;
-    - a log that ends before the position is a new one. A fetch shows that, but a paused partition is not fetched:
-      `find_new_logs` looks at those.
+    - the client never resets a position: if the log does not contain it, `StartPositions` decides;
+    - the result of a lookup is used only if assignment and position have not changed since;
+    - a log that ends before the position is a new one. A fetch detects that; `find_new_logs` checks paused partitions,
+      which are not fetched.
     """
 
     def __init__(
@@ -36,36 +36,36 @@ class FetchPositions:
         metrics: Metrics,
         on_new_log: Callable[[TopicPartition], None],
     ) -> None:
-        """`on_new_log` is called with a partition whose log has begun anew, after its progress has been restarted."""
+        """`on_new_log` is called with a partition that has a new log, after its progress has been restarted."""
         self._consumer, self._starts, self._tracker, self._metrics = consumer, starts, tracker, metrics
         self._on_new_log = on_new_log
         self._positions: dict[TopicPartition, int] = {}
         self._short: set[TopicPartition] = set()
-        """Partitions whose log ended before the position when `find_new_logs` looked last."""
+        """Partitions whose log ended before the position at the last call of `find_new_logs`."""
 
     def clear(self) -> None:
-        """Forget all positions: the assignment has ended."""
+        """Drop all positions at the end of the assignment."""
         self._positions.clear()
         self._short.clear()
 
     def advance(self, batches: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
-        """Note what was received. A record before the position is one of a new log."""
+        """Record received records. A record before the position belongs to a new log."""
         for partition, records in batches.items():
             if records[0].offset < self._positions.get(partition, 0):
                 self._begin_new_log(partition, records[0].offset)
             self._positions[partition] = records[-1].offset + 1
 
     def skip(self, partition: TopicPartition, offset: int) -> None:
-        """Note that `offset` cannot be read and was passed."""
+        """Record that `offset` is unreadable and was skipped."""
         self._positions[partition] = offset + 1
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Read on from `offset`: what follows has not been taken."""
+        """Continue at `offset`, the first record that was not taken."""
         self._consumer().seek(partition, offset)
         self._positions[partition] = offset
 
     def follow(self, partitions: Iterable[TopicPartition]) -> None:
-        """Note the client's positions: they pass transaction markers and aborted records, which are never received."""
+        """Record the client's positions, which also pass transaction markers and aborted records."""
         for partition in partitions:
             position = position_now(self._consumer(), partition)
             if position is not None:
@@ -73,7 +73,7 @@ class FetchPositions:
                 self._tracker.progress(partition).follow(position)
 
     async def rewind(self) -> None:
-        """Put each partition back to where its last record was received."""
+        """Seek each partition to its position after the last received record."""
         unknown = []
         for partition in self._consumer().assignment():
             if (position := self._positions.get(partition)) is not None:
@@ -83,7 +83,7 @@ class FetchPositions:
         await self.begin(unknown, again=True)
 
     async def begin(self, partitions: Iterable[TopicPartition], *, again: bool = False) -> None:
-        """Set where partitions without a position begin. `again`: also where the client has one."""
+        """Set the start of partitions without a position. `again`: also where the client has one."""
         epoch, consumer = self._tracker.epoch, self._consumer()
         for partition in partitions:
             if position_now(consumer, partition) is not None and not again:
@@ -96,8 +96,8 @@ class FetchPositions:
             self.seek(partition, offset)
             self._tracker.progress(partition).follow(offset)
 
-    async def find_again(self, partition: TopicPartition, position: int) -> None:
-        """Read on where a log begins that does not have the position."""
+    async def find_new_start(self, partition: TopicPartition, position: int) -> None:
+        """Continue at the start of a log that does not contain the position."""
         epoch, consumer = self._tracker.epoch, self._consumer()
         found = await self._starts.after(consumer, partition, position)
         if self._has_moved(partition, position, epoch) or found.cause == "lagging_replica":
@@ -117,21 +117,21 @@ class FetchPositions:
             )
 
     async def find_new_logs(self, partitions: Collection[TopicPartition]) -> None:
-        """Compare the positions of partitions that are not fetched with where their logs end now.
+        """Compare the positions of paused partitions with the current ends of their logs.
 
-        A log has to be found short twice in a row: a wrong alarm would answer everything in it again. A topic that is
-        not there, or whose broker does not answer, is passed over.
+        A log must be found short twice in a row: a false alarm would answer all its records again. A topic that does not
+        exist, or whose broker does not answer, is skipped.
         """
         short: set[TopicPartition] = set()
         for topic in {partition.topic for partition in partitions}:
             present = self._consumer().partitions_for_topic(topic) or ()
-            asked = [p for p in partitions if p.topic == topic and p.partition in present and p in self._positions]
-            if asked:
-                short |= await self._find_short(asked)
+            existing = [p for p in partitions if p.topic == topic and p.partition in present and p in self._positions]
+            if existing:
+                short |= await self._find_short(existing)
         self._short = short
 
     async def _find_short(self, partitions: Sequence[TopicPartition]) -> set[TopicPartition]:
-        """Return the partitions whose logs end before their positions; begins anew where that was so last time too."""
+        """Return the partitions whose logs end before their positions; restarts those found short last time, too."""
         epoch, consumer = self._tracker.epoch, self._consumer()
         positions = {partition: self._positions[partition] for partition in partitions}
         try:
@@ -152,7 +152,7 @@ class FetchPositions:
         return epoch != self._tracker.epoch or position_now(self._consumer(), partition) != position
 
     def _begin_new_log(self, partition: TopicPartition, offset: int) -> None:
-        """Answer from here on, whatever the offsets say: the topic was made again, or its log was cut."""
+        """Restart the progress at `offset`: the topic was recreated, or its log was truncated."""
         log.warning(
             "a log has begun anew",
             offset=offset,

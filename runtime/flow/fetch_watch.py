@@ -1,4 +1,4 @@
-"""Which partitions are fetched and which are not. Pure: the caller gives the time (monotonic, s)."""
+"""Tracks which partitions are fetched and which are blocked. Pure: the caller passes the time (monotonic, s)."""
 
 from collections.abc import Collection, Mapping
 from typing import Final, Generic, TypeVar
@@ -10,15 +10,15 @@ LONGEST_PAUSE_S: Final = 30.0
 
 
 class FetchTimes(Generic[Partition]):
-    """When each partition was last fetched, with or without records."""
+    """The time of each partition's last fetch, with or without records."""
 
     def __init__(self) -> None:
         self._last: dict[Partition, tuple[object, float]] = {}
 
-    def look(self, stamps: Mapping[Partition, object], idle: Collection[Partition], now: float) -> list[Partition]:
-        """Take in the client's stamps of its last fetches; returns the partitions that were fetched since the last look.
+    def update(self, stamps: Mapping[Partition, object], idle: Collection[Partition], now: float) -> list[Partition]:
+        """Record the client's timestamps of its last fetches; returns the partitions fetched since the last call.
 
-        A partition in `idle` is not to be fetched now, so its time runs from when it is to be again.
+        A partition in `idle` is not fetched on purpose: its time starts when it leaves `idle`.
         """
         fetched = [p for p, stamp in stamps.items() if p in self._last and self._last[p][0] != stamp]
         self._last = {
@@ -39,7 +39,7 @@ class FetchTimes(Generic[Partition]):
 
 
 class Blocked(Generic[Partition]):
-    """Partitions that cannot be read now, each with its reason. They are tried again after pauses that double."""
+    """Partitions that cannot be read now, with their reasons. Retried after pauses that double, up to 30 s."""
 
     def __init__(self) -> None:
         self.reasons: dict[Partition, str] = {}
@@ -47,7 +47,7 @@ class Blocked(Generic[Partition]):
         self._until: dict[Partition, float] = {}
 
     def add(self, partition: Partition, reason: str, now: float) -> bool:
-        """Block a partition, for longer than the last time; True when it was well before."""
+        """Block a partition, twice as long as the last time; True when it was not blocked before."""
         pause = self._pauses.get(partition)
         self._pauses[partition] = FIRST_PAUSE_S if pause is None else min(2 * pause, LONGEST_PAUSE_S)
         self._until[partition] = now + self._pauses[partition]
@@ -58,19 +58,19 @@ class Blocked(Generic[Partition]):
         return partition in self._until
 
     def due(self, now: float) -> list[Partition]:
-        """Return the partitions to try again now; they are not blocked any more."""
+        """Return the partitions to retry now, and unblock them."""
         found = [partition for partition, until in self._until.items() if until <= now]
         for partition in found:
             del self._until[partition]
         return found
 
     def clear(self, partition: Partition) -> bool:
-        """Forget a partition that can be read; True when it had been blocked."""
+        """Remove a partition that can be read again; True when it had been blocked."""
         self._until.pop(partition, None)
         self._pauses.pop(partition, None)
         return self.reasons.pop(partition, None) is not None
 
     def keep(self, assigned: Collection[Partition]) -> None:
-        """Forget what is not assigned any more."""
+        """Remove partitions that are no longer assigned."""
         for partition in [p for p in self.reasons if p not in assigned]:
             self.clear(partition)

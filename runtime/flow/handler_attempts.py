@@ -1,4 +1,4 @@
-"""A record's attempts with a handler: asked in place while its key waits, or put off through the topic of retries."""
+"""Runs a handler on a record, with retries in place while its key waits, or through the topic of retries."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from ..errors import Closed, MurmuraError, RecordError, place_of
 from ..observe.logs import get_logger
 from ..observe.tracing import Tracing
 from ..output.delivery import coordinates
-from ..output.outcome import Given, Outcome, Outgoing
+from ..output.outcome import UnparsedWork, Outcome, Outgoing
 from ..output.result import hand_on
 from ..output.suspending import Suspending
 from ..wire.message import Message
@@ -26,21 +26,21 @@ log = get_logger(__name__)
 
 
 class HandlerRetries(Protocol):
-    """What decides on another attempt."""
+    """Decides on retries. Implemented by `Retrying`."""
 
-    def asks(self, agent: str, error: BaseException | None) -> bool: ...
-    def pause_s(self, agent: str, made: int, record: ConsumerRecord, error: BaseException | None) -> float: ...
-    def message(self, record: ConsumerRecord, agent: str, pause_s: float, made: int) -> Outgoing | None: ...
+    def wants_retry(self, agent: str, error: BaseException | None) -> bool: ...
+    def next_pause_s(self, agent: str, made: int, record: ConsumerRecord, error: BaseException | None) -> float: ...
+    def make_message(self, record: ConsumerRecord, agent: str, pause_s: float, made: int) -> Outgoing | None: ...
 
 
-class PutOff(MurmuraError):
-    """The next attempt comes through the topic of retries."""
+class Postponed(MurmuraError):
+    """The next attempt goes through the topic of retries."""
 
 
 class HandlerAttempts:
-    """Asks one handler, as often as it wants to be asked and may be.
+    """Runs one handler on records, with its retries.
 
-    A pause in place counts as no work, and ends when the partitions are given up.
+    A pause in place does not count as work in progress, and ends when the partitions are released.
     """
 
     def __init__(
@@ -61,41 +61,41 @@ class HandlerAttempts:
         self._cleared = asyncio.Event()
 
     def end_pauses(self) -> None:
-        """Let everybody who waits for another attempt go: the partitions are given up."""
+        """End all pauses, because the partitions are released."""
         self._cleared.set()
         self._cleared = asyncio.Event()
 
     def notify(self, hook: Callable[..., None], *arguments: object) -> None:
-        """Call a hook of the handler. One that raises suspends the handler, and changes nothing of the record."""
+        """Call a hook of the handler. If it raises, the handler is suspended; the record is not affected."""
         try:
             hook(*arguments)
-        except Exception as error:  # noqa: BLE001 - a hook of somebody else's
+        except Exception as error:  # noqa: BLE001 - the hook is user code
             self._suspending.suspend(self.handler.name, f"its hook {hook.__name__} failed: {place_of(error)}")
 
-    async def _tried(
+    async def _run_with_retries(
         self, record: ConsumerRecord, outcome: Outcome, is_assigned: Callable[[], bool]
     ) -> list[tuple[Message, bool]]:
-        """Return what the handler publishes, after as many attempts as it asks for and has. Its key waits meanwhile."""
+        """Return the handler's messages, after as many attempts as it asks for and its policy allows."""
         while True:
             try:
-                return await self._published(record, outcome)
+                return await self._run_once(record, outcome)
             except RecordError as error:
                 name, cause = self.handler.name, error.__cause__
-                if self._retrying is None or not self._retrying.asks(name, cause):
+                if self._retrying is None or not self._retrying.wants_retry(name, cause):
                     raise
                 made = outcome.attempts(record)
-                pause_s = self._retrying.pause_s(name, made, record, cause)
+                pause_s = self._retrying.next_pause_s(name, made, record, cause)
                 message = None
                 if self.handler.ordering != "key" or record.key is None:
-                    message = self._retrying.message(record, name, pause_s, made)
+                    message = self._retrying.make_message(record, name, pause_s, made)
                 if message is not None:
                     outcome.add(message)
-                    raise PutOff from error
+                    raise Postponed from error
                 await self._wait(pause_s, is_assigned)
-                outcome.works[0] = Given(record, outcome.works[0].progress, made + 1)
+                outcome.works[0] = UnparsedWork(record, outcome.works[0].progress, made + 1)
 
     async def _wait(self, pause_s: float, is_assigned: Callable[[], bool]) -> None:
-        """Wait for the next attempt; Closed when the partition is given up. It does not count as work meanwhile."""
+        """Wait for the next attempt, not counted as work in progress. Raises Closed when the partition is released."""
         self._on_enter(-1)
         try:
             if is_assigned():
@@ -106,19 +106,19 @@ class HandlerAttempts:
         if not is_assigned():
             raise Closed("its partition was given up")
 
-    async def published(
+    async def run(
         self, record: ConsumerRecord, outcome: Outcome, is_assigned: Callable[[], bool]
     ) -> list[tuple[Message, bool]]:
-        """Return what the handler publishes; it is asked again after a pause while most of its latest records fail."""
+        """Return the handler's messages. While the share rule suspends the handler, wait and run it again."""
         name, suspending = self.handler.name, self._suspending
         while True:
             try:
-                published = await self._tried(record, outcome, is_assigned)
+                published = await self._run_with_retries(record, outcome, is_assigned)
             except RecordError as error:
                 if error.reason is not Reason.AGENT_FAILED or not suspending.handler_failed(name, error):
                     raise
                 self.notify(self.handler.given_up, record)
-                self._on_enter(-1)  # it stands still for no fault of this process
+                self._on_enter(-1)  # waiting for the handler does not count as work in progress
                 try:
                     await suspending.wait(name, suspending.why(name))
                 finally:
@@ -127,8 +127,8 @@ class HandlerAttempts:
                 suspending.handler_answered(name)
                 return published
 
-    async def _published(self, record: ConsumerRecord, outcome: Outcome) -> list[tuple[Message, bool]]:
-        """Return what the handler publishes for a record, and of each message whether it is essential."""
+    async def _run_once(self, record: ConsumerRecord, outcome: Outcome) -> list[tuple[Message, bool]]:
+        """Return the handler's messages for a record, each with whether it is essential."""
         try:
             headers = read_headers(record.headers)
             hops = read_hops(headers.get(HOPS), self._max_hops)

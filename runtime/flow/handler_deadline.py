@@ -1,4 +1,4 @@
-"""A handler has a deadline for each record, which stands still while it waits for the model."""
+"""Runs a handler with a deadline for each record. The deadline is paused while the handler waits for the model."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -17,40 +17,40 @@ from ..wire.message import Publish
 async def handle_in_time(handler: Handler, record: ConsumerRecord, engine: Predicts) -> list[Publish]:
     """Return what the handler publishes for a record.
 
-    Raises RecordError `agent_failed` when it runs past `handler.timeout_s`, or when something that it awaited was
-    cancelled by anybody but the caller; whatever else it raises comes as it is.
+    Raises RecordError `agent_failed` when it runs past `handler.timeout_s`, or when something that it awaits is cancelled
+    by anything but the caller. Other errors of the handler are raised unchanged.
     """
     try:
         async with asyncio.timeout(handler.timeout_s) as deadline:
             published = [*await handler.handle(record, _UntimedEngine(engine, deadline))]
     except TimeoutError as error:
         if deadline.expired():
-            raise _late(handler) from error
+            raise _deadline_error(handler) from error
         raise
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        what = f"{handler.name} was cancelled while it handled the record"
-        raise RecordError(Reason.AGENT_FAILED, what) from error
+        message = f"{handler.name} was cancelled while it handled the record"
+        raise RecordError(Reason.AGENT_FAILED, message) from error
     if deadline.expired():  # it swallowed the cancellation
-        raise _late(handler)
+        raise _deadline_error(handler)
     return published
 
 
-def _late(handler: Handler) -> RecordError:
+def _deadline_error(handler: Handler) -> RecordError:
     return RecordError(Reason.AGENT_FAILED, f"{handler.name} ran past its deadline of {handler.timeout_s:g} s")
 
 
 class _UntimedEngine:
-    """The engine as one record's handler sees it: the deadline stands still while at least one prediction is awaited."""
+    """The engine given to a handler: pauses the deadline while at least one prediction is awaited."""
 
-    __slots__ = ("_asking", "_deadline", "_engine", "_left_s")
+    __slots__ = ("_predictions", "_deadline", "_engine", "_left_s")
 
     def __init__(self, engine: Predicts, deadline: asyncio.Timeout) -> None:
         self._engine = engine
         self._deadline = deadline
-        self._asking = 0
+        self._predictions = 0
         self._left_s = 0.0
 
     @property
@@ -60,27 +60,27 @@ class _UntimedEngine:
     async def predict(
         self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None
     ) -> Prediction:
-        self._asking += 1
-        if self._asking == 1:
-            self._stop()
+        self._predictions += 1
+        if self._predictions == 1:
+            self._pause_deadline()
         try:
             return await self._engine.predict(text, tasks, thresholds=thresholds)
         finally:
-            self._asking -= 1
-            if not self._asking:
-                self._go_on()
+            self._predictions -= 1
+            if not self._predictions:
+                self._resume_deadline()
 
-    def _stop(self) -> None:
+    def _pause_deadline(self) -> None:
         ends = self._deadline.when()
         if ends is not None:
             self._left_s = ends - asyncio.get_running_loop().time()
             self._reschedule(None)
 
-    def _go_on(self) -> None:
+    def _resume_deadline(self) -> None:
         if self._deadline.when() is None:
             self._reschedule(asyncio.get_running_loop().time() + self._left_s)
 
     def _reschedule(self, when: float | None) -> None:
-        # The deadline is over, or the handler has ended and left a task of its own behind.
+        # The deadline has passed, or a task that outlives the handler asks for a prediction.
         with suppress(RuntimeError):
             self._deadline.reschedule(when)

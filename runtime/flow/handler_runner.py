@@ -1,4 +1,4 @@
-"""Runs handlers, the longer form of an agent: a task for each record, in order of the key where that is asked for."""
+"""Runs handlers: a task for each record, in order by key where the handler asks for it."""
 
 import asyncio
 from collections import deque
@@ -11,23 +11,23 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ..agent.handler import Handler, Predicts
 from ..errors import Closed, MurmuraError, RecordError, place_of
-from ..kafka.offset_tracker import NotesFinished, Progress
+from ..kafka.offset_tracker import CompletionSink, Progress
 from ..observe.logs import get_logger
 from ..observe.tracing import Tracing
 from ..output.bounds import UnderWay, held_bytes
 from ..output.outbox import Outbox
-from ..output.outcome import Given, Outcome, Outgoing
+from ..output.outcome import UnparsedWork, Outcome, Outgoing
 from ..output.result import hand_on
 from ..output.suspending import Suspending
 from ..wire.message import Publish
-from .handler_attempts import HandlerAttempts, HandlerRetries, PutOff
-from .standstill import Pulse
+from .handler_attempts import HandlerAttempts, HandlerRetries, Postponed
+from .freeze_detector import FreezeDetector
 
 log = get_logger(__name__)
 
 _DOUBT_S: Final = 0.05
-_Waiting = tuple[ConsumerRecord, NotesFinished, int, int]
-"""With the bytes that it costs while it is held, and the number of the attempt."""
+_Waiting = tuple[ConsumerRecord, CompletionSink, int, int]
+"""Record, progress, bytes in memory, and number of the attempt."""
 _Lane = tuple[TopicPartition, bytes | int]
 
 
@@ -41,12 +41,12 @@ class HandlerRunner:
     """Owns the records of one handler between their delivery and their end.
 
     Invariants:
-    - with ordering by key, at most one record of a key is under way, and they go in the order of their partition;
-    - nothing of a key is begun after a record of it that was not finished, until partitions are assigned again;
-    - at most `most` records are under way, and of their bytes no more than the process allows, or one record;
-    - a record that its handler has not finished at its deadline is a dead letter;
-    - records of a partition wait until the handler is ready for it (`ready`);
-    - what was begun before a freeze is not sent when the freeze has cost the partition (see `Pulse`).
+    - with ordering by key, at most one record of a key is in progress, in the order of the partition;
+    - after a record that was not finished, no other record of its key starts until partitions are assigned again;
+    - at most `most` records are in progress, and no more bytes than the process allows, or one record;
+    - a record that its handler has not finished at its deadline becomes a dead letter;
+    - records of a partition wait until the handler's `assigned` hook has returned for it;
+    - messages of work started before a freeze are not sent if the partition was lost (see `FreezeDetector`).
     """
 
     def __init__(
@@ -65,16 +65,15 @@ class HandlerRunner:
         suspending: Suspending,
         retrying: HandlerRetries | None = None,
     ) -> None:
-        """`limit`: waiting records from which on a partition is full. `on_enter` counts records that are under way.
-
-        `under_way` is shared by all who have records of this process.
+        """`limit`: waiting records at which a partition is full. `on_enter` counts records in progress. `under_way`: bytes in
+        progress of the whole process.
         """
         self.handler = handler
         self._outbox = outbox
         self._under_way = under_way
         self._most, self._limit = most, limit
         self.partition_bytes = under_way.limit
-        """What may wait of a partition; it has room again at half of it."""
+        """Waiting bytes at which a partition is full; it has room again at half of that."""
         self._on_enter = on_enter
         self._suspending = suspending
         self._attempts = HandlerAttempts(
@@ -90,26 +89,26 @@ class HandlerRunner:
         self._lanes: dict[_Lane, deque[_Waiting]] = {}
         self._turn: deque[_Lane] = deque()
         self._not_ready: dict[TopicPartition, list[_Lane]] = {}
-        """Lanes of partitions for which the handler is not ready; all others that may go on are in `_turn`."""
+        """Lanes of partitions for which the handler is not ready; all other runnable lanes are in `_turn`."""
         self._waiting: dict[TopicPartition, _Count] = {}
         self._ready: set[TopicPartition] = set()
         self._tasks: set[asyncio.Task[bool]] = set()
         self._preparing: asyncio.Task[None] | None = None
-        self._pulse: Pulse | None = None
-        self._beating: asyncio.Task[None] | None = None
+        self._freeze_detector: FreezeDetector | None = None
+        self._detecting: asyncio.Task[None] | None = None
         self._assignment = 0
         self._void = -1
-        """The last assignment that ended in doubt, or was followed by another: nothing of it is sent any more."""
+        """The last assignment whose messages are no longer sent: it ended in doubt, or was followed by another."""
 
     @property
     def waiting(self) -> int:
-        """How many records wait for their turn; none of a suspended handler does."""
+        """The number of records that wait for their turn; 0 while the handler is suspended."""
         if self.handler.name in self._suspending.suspended:
             return 0
         return sum(count.records for count in self._waiting.values())
 
     def receive(self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress) -> int | None:
-        """Queue delivered records; returns the offset of the first one for which the partition has no bytes left."""
+        """Queue delivered records; returns the offset of the first record that exceeds the partition's bytes."""
         count = self._waiting.setdefault(partition, _Count())
         left_at = None
         for record in records:
@@ -125,9 +124,9 @@ class HandlerRunner:
         return left_at
 
     def requeue(
-        self, partition: TopicPartition, record: ConsumerRecord, progress: NotesFinished, attempts: int
+        self, partition: TopicPartition, record: ConsumerRecord, progress: CompletionSink, attempts: int
     ) -> None:
-        """Queue another attempt at a record, which was read of `partition`. It does not wait for others of its key."""
+        """Queue another attempt at a record that was read from `partition`. It does not wait for others of its key."""
         size = held_bytes(record)
         count = self._waiting.setdefault(partition, _Count())
         count.records += 1
@@ -142,32 +141,32 @@ class HandlerRunner:
         return count is not None and (count.records >= self._limit or count.bytes >= self.partition_bytes)
 
     def has_room(self, partition: TopicPartition) -> bool:
-        """Say whether a partition that was full may be filled again: at half of both limits."""
+        """Return whether a partition that was full may be filled again: at half of both limits."""
         count = self._waiting.get(partition)
         return count is None or (count.records <= self._limit // 2 and count.bytes <= self.partition_bytes // 2)
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
-        """Let the handler get ready for its partitions, in the background, then let their records go.
+        """Call the handler's `assigned` hook in the background, then start the records of its partitions.
 
-        Not awaited by whoever is told of the assignment: no heartbeat is sent until that returns, and restoring state
-        may take longer than a session.
+        The group's assignment callback does not wait for it: no heartbeats are sent during the callback, and restoring state
+        may take longer than the session timeout.
         """
-        read_here = frozenset(p for p in partitions if p.topic in self.handler.topics)
+        own_partitions = frozenset(p for p in partitions if p.topic in self.handler.topics)
         loop = asyncio.get_running_loop()
         self._void = self._assignment - 1
-        if self._pulse is not None:
-            self._pulse.trust()
+        if self._freeze_detector is not None:
+            self._freeze_detector.reset()
         elif self.handler.freeze_s is not None:
-            self._pulse = Pulse(self.handler.freeze_s)
-            self._beating = loop.create_task(self._pulse.beat_for_ever())
-        self._preparing = loop.create_task(self._prepare(read_here, self._assignment))
+            self._freeze_detector = FreezeDetector(self.handler.freeze_s)
+            self._detecting = loop.create_task(self._freeze_detector.run())
+        self._preparing = loop.create_task(self._prepare(own_partitions, self._assignment))
 
     async def _prepare(self, partitions: frozenset[TopicPartition], assignment: int) -> None:
         name = self.handler.name
         try:
-            published = await self._assigned(partitions, assignment)
+            published = await self._call_assigned(partitions, assignment)
             if published:
-                # Of no record: they keep no request's id and have no cause.
+                # Not caused by a record: they have no request id and no cause.
                 messages = [hand_on(publish, name, 0, None) for publish in published]
                 await asyncio.shield(self._outbox.put(messages, name))
         except Closed:
@@ -176,7 +175,7 @@ class HandlerRunner:
             log.exception("a handler could not get ready", agent=name)
             self._outbox.fail(error)
             return
-        if assignment != self._assignment:  # it has swallowed the cancellation
+        if assignment != self._assignment:  # the hook swallowed the cancellation
             return
         self._ready.update(partitions)
         for partition in partitions:
@@ -184,10 +183,11 @@ class HandlerRunner:
         self._suspending.sent(name)
         self.start()
 
-    async def _assigned(self, partitions: frozenset[TopicPartition], assignment: int) -> Iterable[Publish] | None:
-        """Call the handler's hook. While it raises, the handler is suspended, and called again at each probe.
+    async def _call_assigned(self, partitions: frozenset[TopicPartition], assignment: int) -> Iterable[Publish] | None:
+        """Call the handler's `assigned` hook. While it raises, the handler is suspended, and the hook is called again at each
+        probe.
 
-        Raises Closed when the partitions are taken away meanwhile, RecordError after `give_up_s`.
+        Raises Closed when the partitions are revoked meanwhile, RecordError after `give_up_s`.
         """
         while True:
             try:
@@ -196,13 +196,13 @@ class HandlerRunner:
                 if assignment != self._assignment:
                     raise
                 why = "it was cancelled while it got ready"
-            except Exception as error:  # noqa: BLE001 - a hook of somebody else's
-                known = isinstance(error, MurmuraError)  # the message of another one may quote a text
-                why = f"it could not get ready: {error if known else place_of(error)}"
+            except Exception as error:  # noqa: BLE001 - the hook is user code
+                own_error = isinstance(error, MurmuraError)  # the message of any other error may quote a text
+                why = f"it could not get ready: {error if own_error else place_of(error)}"
             await self._suspending.wait(self.handler.name, why)
 
     def clear(self) -> None:
-        """Forget what waits: it will be delivered again."""
+        """Drop the waiting records: they will be delivered again."""
         if self._in_doubt:
             self._void = self._assignment
         self._assignment += 1
@@ -216,9 +216,9 @@ class HandlerRunner:
         self._attempts.end_pauses()
 
     def end_assignment(self) -> None:
-        """Notify the handler that its partitions are gone; whatever of them is still under way is not sent any more."""
+        """Notify the handler that its partitions are revoked. Messages of records still in progress are not sent."""
         self._void = self._assignment - 1
-        # Nothing of the old assignment is sent any more, and `assigned` begins the next one, whatever this hook does.
+        # A failure of this hook is harmless: nothing of the old assignment is sent, and `assigned` starts the next one.
         self._attempts.notify(self.handler.revoked)
 
     def _queue(self, partition: TopicPartition, record: ConsumerRecord, progress: Progress, size: int) -> None:
@@ -234,7 +234,7 @@ class HandlerRunner:
         queue.append((record, progress, size, 1))
 
     def start(self) -> None:
-        """Start the next record of each lane that has none under way, while there is room."""
+        """Start the next record of each lane without one in progress, within the limits."""
         if self.handler.name in self._suspending.suspended or not self._outbox.gate.opened.is_set():
             return
         while self._turn and len(self._tasks) < self._most and (self._under_way.bytes_left > 0 or not self._tasks):
@@ -264,7 +264,7 @@ class HandlerRunner:
         task.add_done_callback(ended)
 
     def _is_finished(self, task: "asyncio.Task[bool]") -> bool:
-        """Say whether a record's task has finished it. If not, its lane stays closed: the next one must not go first."""
+        """Return whether a record's task has finished it. If not, its lane stays closed, to keep the order."""
         if task.cancelled():
             return False
         if (error := task.exception()) is not None:
@@ -273,18 +273,18 @@ class HandlerRunner:
         return task.result()
 
     async def _handle(
-        self, record: ConsumerRecord, progress: NotesFinished, assignment: int, attempts: int = 1
+        self, record: ConsumerRecord, progress: CompletionSink, assignment: int, attempts: int = 1
     ) -> bool:
-        """Take a record all the way; False when it was given up, and will be delivered again."""
+        """Run the handler on a record and send its messages; False when it was not finished and will be delivered again."""
         outcome = Outcome()
-        outcome.works.append(Given(record, progress, attempts))
+        outcome.works.append(UnparsedWork(record, progress, attempts))
         outcome.may_send = partial(self._may_send, assignment)
         name = self.handler.name
         try:
-            published = await self._attempts.published(record, outcome, lambda: assignment == self._assignment)
+            published = await self._attempts.run(record, outcome, lambda: assignment == self._assignment)
         except Closed:
             return self._give_up(record)
-        except PutOff:
+        except Postponed:
             pass
         except RecordError as error:
             self._outbox.dead_letter(outcome, record, error, name)
@@ -312,12 +312,12 @@ class HandlerRunner:
 
     @property
     def _in_doubt(self) -> bool:
-        return self._pulse is not None and self._pulse.in_doubt
+        return self._freeze_detector is not None and self._freeze_detector.in_doubt
 
     async def _may_send(self, assignment: int) -> bool:
-        """Say whether the partitions of an assignment are still ours to answer for, once that is certain.
+        """Wait until ownership is certain; return whether messages of an assignment may be sent.
 
-        A drain goes on sending: the group waits for it. After a freeze the group has not waited.
+        During a drain they may, because the group waits for it. After a freeze the group has not waited.
         """
         while self._in_doubt:
             if assignment != self._assignment:

@@ -1,4 +1,4 @@
-"""Takes what was fetched, until its partition is full: reads it, queues it for its turn, says when there is room again."""
+"""Parses and queues fetched records up to the bounds of their partition, and reports when it has room again."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -18,12 +18,11 @@ from .admission import Admission, Waiting
 
 Batches = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 Full = dict[TopicPartition, int | None]
-"""Partitions that are to be paused now. The offset, where there is one, is that of the first record that was not taken:
-fetching has to go on there."""
+"""Partitions to pause now. The offset, if any, is that of the first record that was not taken: fetch from there again."""
 
 
 class EarlierLog(NamedTuple):
-    """The lane of what still waits of a partition whose log has begun anew."""
+    """The lane of records that still wait from the earlier log of a partition with a new log."""
 
     partition: TopicPartition
 
@@ -32,12 +31,12 @@ Queue = Admission[TopicPartition | EarlierLog, Delivery | Rejected]
 
 
 class Runner(Protocol):
-    """Who has a topic's records for itself."""
+    """Receives all records of its topics instead of the queue."""
 
     partition_bytes: int
 
     def receive(self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress) -> int | None:
-        """Queue delivered records; returns the offset of the first one that was not taken."""
+        """Queue delivered records; returns the offset of the first record that was not taken."""
         ...
 
     def is_full(self, partition: TopicPartition) -> bool: ...
@@ -45,13 +44,13 @@ class Runner(Protocol):
 
 
 class Intake:
-    """Owns which partitions are full.
+    """Owns the set of full partitions.
 
     Invariants:
-    - what waits of a partition is bounded in bytes; in tokens too, but for what one fetch brings above them;
-    - what is delivered of a partition and not committed is bounded in records;
-    - a record that nobody answers waits in the same queue as those beside it, so it knows the same bounds;
-    - a partition that was told to be full is told once to have room again.
+    - the waiting records of a partition are bounded in bytes, and in tokens except for the excess of one fetch;
+    - the delivered and uncommitted records of a partition are bounded in number;
+    - rejected records wait in the same queue as valid ones, within the same bounds;
+    - a partition reported as full is reported once as having room again.
     """
 
     def __init__(
@@ -67,7 +66,9 @@ class Intake:
         fields: Mapping[str, FieldPaths] | None = None,
         blocks: Callable[[TopicPartition], bool] = lambda partition: False,
     ) -> None:
-        """`blocks`: whether a partition is to be paused for who cannot answer it. `runners`: by topic. All other topics have a route. `fields`: by topic, where its values are not as our own."""
+        """`runners`: by topic; all other topics have a route. `fields`: field paths of topics with values in another format.
+        `blocks`: whether a partition must be paused because its agents cannot answer.
+        """
         self._fields = fields or {}
         self._blocks = blocks
         self._queue, self._tracker, self._bounds = queue, tracker, bounds
@@ -75,10 +76,10 @@ class Intake:
         self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
         self._tracing = tracing
         self._full: dict[TopicPartition, Progress] = {}
-        self._divide_bytes(1)  # records may arrive before the assignment is told
+        self._divide_bytes(1)  # records may arrive before `assign` is called
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
-        """Divide the bytes among the partitions that this process has now."""
+        """Divide the waiting bytes among the assigned partitions."""
         self._divide_bytes(len([*partitions]))
 
     def _divide_bytes(self, partitions: int) -> None:
@@ -88,7 +89,7 @@ class Intake:
             runner.partition_bytes = limit
 
     def take(self, batches: Batches, routes: Mapping[str, Route], max_tokens: int) -> Full:
-        """Queue fetched records, as many of each partition as it has room for."""
+        """Queue fetched records, of each partition as many as it has room for. Returns the full partitions."""
         full: Full = {}
         for partition, records in batches.items():
             progress = self._tracker.progress(partition)
@@ -107,11 +108,11 @@ class Intake:
         return full
 
     def reject_unreadable(self, partition: TopicPartition, offset: int, why: str) -> bool:
-        """Queue the dead letter of a record that the client could not unpack; True when its partition is full now."""
+        """Queue the dead letter of a record that the client could not unpack; True when its partition is now full."""
         progress = self._tracker.progress(partition)
         if not progress.begin(offset):
             return False
-        record, error = unreadable(partition, offset, why)
+        record, error = make_unreadable(partition, offset, why)
         rejected = Rejected(record, progress, None, error)
         self._queue.add(partition.topic, partition, [(rejected, 1, rejected.bytes)])
         if self._is_full(partition, progress):
@@ -119,21 +120,21 @@ class Intake:
         return partition in self._full
 
     def requeue(self, partition: TopicPartition, delivery: Delivery, max_tokens: int) -> None:
-        """Queue another attempt at a record of `partition`, behind what waits of it. It takes its turn with its route's topic.
+        """Queue another attempt at a record of `partition`, after the records that wait, under its route's topic.
 
-        Its offset is noted already, so only the bytes count. They may go above the partition's bound: whoever holds records
-        for another attempt bounds them.
+        Its offset is already tracked, so only its bytes count. They may exceed the partition's bound: the caller bounds the
+        records that it holds for another attempt.
         """
         tokens = estimated_tokens(delivery.request.text, max_tokens)
         self._queue.add(delivery.route.topic, partition, [(delivery, tokens, delivery.bytes)])
 
     def is_at_bound(self, partition: TopicPartition) -> bool:
-        """Say whether no more of a partition is delivered before something of it is committed."""
+        """Return whether a partition has reached its bound of uncommitted records."""
         progress = self._tracker.known(partition)
         return progress is not None and progress.uncommitted >= self._bounds.uncommitted
 
-    def reopened(self) -> list[TopicPartition]:
-        """Return the partitions that were full and have room again; each is told once."""
+    def pop_reopened(self) -> list[TopicPartition]:
+        """Return, once each, the partitions that were full and have room again."""
         if not self._full:
             return []
         most = self._bounds.uncommitted // 2
@@ -147,17 +148,17 @@ class Intake:
         return found
 
     def begin_new_log(self, partition: TopicPartition) -> None:
-        """Give a partition that has another log its room anew. Call it when the tracker has restarted the partition.
+        """Reset the room of a partition with a new log. Call it after the tracker has restarted the partition.
 
-        What waits of the earlier log goes to a lane of its own, so that the new log's records take turns with it. Where
-        such a lane is still in use, the rest of the log before stays ahead of them: a partition never has more than two.
+        Records that wait from the earlier log move to a separate lane, so that the new log's records alternate with them. If
+        that lane is still in use, they stay ahead of the new records: a partition has at most two lanes.
         """
         self._queue.rename(partition.topic, partition, EarlierLog(partition))
         if partition in self._full:
             self._full[partition] = self._tracker.progress(partition)
 
     def clear(self) -> None:
-        """Forget which partitions are full: the queues have been emptied, and all are assigned anew."""
+        """Clear the set of full partitions, after the queues have been emptied for a new assignment."""
         self._full.clear()
 
     def _is_full(self, partition: TopicPartition, progress: Progress) -> bool:
@@ -183,21 +184,21 @@ class Intake:
         route: Route,
         max_tokens: int,
     ) -> int | None:
-        """Read and queue records; returns the offset of the first one for which there were no bytes left."""
+        """Parse and queue records; returns the offset of the first record that exceeds the bytes left."""
         left = self._queue.bytes_left(partition)
-        one_more = left >= self._queue.lane_bytes  # nothing waits, so one record is taken, however large
+        take_any_size = left >= self._queue.lane_bytes  # the lane is empty, so the first record is taken at any size
         items: list[Waiting[Delivery | Rejected]] = []
         left_at = None
         most_tokens = max_tokens if route.windows is None else max_tokens * route.windows.most
         for record in records:
             item = self._read(record, progress, route)
             size = item.bytes
-            if size > left and not one_more:
+            if size > left and not take_any_size:
                 left_at = record.offset
                 break
             if not progress.begin(record.offset):
                 continue
-            one_more = False
+            take_any_size = False
             left -= size
             tokens = 1
             if isinstance(item, Delivery):
@@ -219,7 +220,7 @@ class Intake:
         return delivery
 
 
-def unreadable(partition: TopicPartition, offset: int, why: str) -> tuple[ConsumerRecord, RecordError]:
-    """Return what stands for a record that the client could not unpack: its coordinates are all that there is."""
+def make_unreadable(partition: TopicPartition, offset: int, why: str) -> tuple[ConsumerRecord, RecordError]:
+    """Return a placeholder with the coordinates of a record that the client could not unpack, and its error."""
     record = ConsumerRecord(partition.topic, partition.partition, offset, -1, 0, None, None, None, -1, -1, ())
     return record, RecordError(Reason.UNREADABLE, f"the record cannot be read: {why}")

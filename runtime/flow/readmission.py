@@ -1,4 +1,4 @@
-"""Takes parts of records back that were held, or waited for another attempt: a suspended agent's, and retries."""
+"""Requeues, sends or dead-letters parts of records that were held for a suspended agent or waited for a retry."""
 
 from collections.abc import Callable, Mapping
 
@@ -15,7 +15,7 @@ from .intake import Intake, Queue
 
 
 class Readmission:
-    """The dispatcher, for who holds parts of records."""
+    """The dispatcher's interface for holders of parts of records (`Suspending` and `Retrying`)."""
 
     def __init__(
         self,
@@ -28,36 +28,38 @@ class Readmission:
         runners: Mapping[str, HandlerRunner],
         on_enter: Callable[[int], None],
         on_wake: Callable[[], None],
-        on_go_on: Callable[[], None],
+        on_resume: Callable[[], None],
     ) -> None:
-        """`on_enter` counts records that are under way. `on_wake`: something waits. `on_go_on`: something may go on that stood still."""
+        """`on_enter` counts records in progress. `on_wake` is called when a record waits, `on_resume` when paused work may
+        continue.
+        """
         self._intake, self._queue, self._outbox, self._engine = intake, queue, outbox, engine
         self.routes, self._runners = routes, runners
-        self._on_enter, self._on_wake, self._on_go_on = on_enter, on_wake, on_go_on
+        self._on_enter, self._on_wake, self._on_resume = on_enter, on_wake, on_resume
 
-    def admit_again(self, partition: TopicPartition, delivery: Delivery) -> None:
+    def requeue(self, partition: TopicPartition, delivery: Delivery) -> None:
         """Queue a part for another attempt."""
         self._intake.requeue(partition, delivery, self._engine.model.manifest.limits.max_tokens)
         self._on_wake()
 
-    def give_up(self, delivery: Work, error: RecordError, agent: str | None) -> None:
+    def dead_letter(self, delivery: Work, error: RecordError, agent: str | None) -> None:
         """Send the dead letter of a part."""
         outcome = Outcome()
         outcome.works.append(delivery)
         self._outbox.dead_letter(outcome, delivery.record, error, agent)
-        self.put_off(outcome)
+        self.send(outcome)
 
-    def put_off(self, outcome: Outcome) -> None:
-        """Send the one message that stands for a record."""
+    def send(self, outcome: Outcome) -> None:
+        """Send an outcome of one record."""
         self._on_enter(1)
         self._outbox.send(outcome)
 
-    def go_on(self) -> None:
-        """Look again at what stood still."""
-        self._on_go_on()
+    def resume(self) -> None:
+        """Resume partitions with room and handlers with waiting records."""
+        self._on_resume()
 
     def is_at_bound(self, partition: TopicPartition) -> bool:
-        """Say whether no more of a partition is delivered before something of it is committed."""
+        """Return whether a partition has reached its bound of uncommitted records."""
         return self._intake.is_at_bound(partition)
 
     def has_room(self, partition: TopicPartition) -> bool:

@@ -1,30 +1,30 @@
-"""A record of the topic of retries, taken for the original that it asks to try again."""
+"""Turns a record of the topic of retries into the next attempt at its original."""
 
 from aiokafka.structs import ConsumerRecord
 
 from ...schemas.envelope import RETRY_HEADERS
 from ..field_paths import FieldPaths
-from ..kafka.offset_tracker import NotesFinished
+from ..kafka.offset_tracker import CompletionSink
 from ..output.delivery import Attempt, Delivery
 from ..wire.request import read_request
 from ..wire.retry_record import Coordinates, Retry
 
 
-class FinishesRetry:
-    """Notes that a record of the topic of retries is finished, whatever coordinates it is known by."""
+class RetryProgress:
+    """Finishes a record of the topic of retries when its original is reported as finished."""
 
     __slots__ = ("_offset", "_progress")
 
-    def __init__(self, progress: NotesFinished, offset: int) -> None:
+    def __init__(self, progress: CompletionSink, offset: int) -> None:
         self._progress, self._offset = progress, offset
 
     def finish(self, offset: int) -> None:
-        """`offset` is the original's, which is finished long ago."""
+        """Finish the retry's own offset; `offset` is the original's and ignored."""
         self._progress.finish(self._offset)
 
 
-def original_of(record: ConsumerRecord, original: Coordinates) -> ConsumerRecord:
-    """Return the original record: key, value and headers of this one, at the place where the original lay."""
+def restore_original(record: ConsumerRecord, original: Coordinates) -> ConsumerRecord:
+    """Return the original record: key, value and headers of this one with the original's coordinates."""
     headers = tuple(pair for pair in record.headers if pair[0] not in RETRY_HEADERS)
     return ConsumerRecord(
         original.topic,
@@ -41,21 +41,21 @@ def original_of(record: ConsumerRecord, original: Coordinates) -> ConsumerRecord
     )
 
 
-def redelivery(
+def make_redelivery(
     record: ConsumerRecord,
-    progress: NotesFinished,
+    progress: CompletionSink,
     retry: Retry,
     *,
     max_value_bytes: int,
     max_hops: int | None,
     fields: FieldPaths | None = None,
 ) -> Delivery:
-    """Return the next attempt at the original of a record of the topic of retries; `settle` it before it is queued.
+    """Return the next attempt at the original of a record of the topic of retries; call `settle` before queueing it.
 
-    Results and dead letters name the original's place, so they differ from those of the first attempt in their time alone.
-    `fields`: where values of the original's topic hold the fields of a request. Raises RecordError as reading the original does.
+    Results and dead letters name the original's coordinates, so they differ from those of the first attempt only in time.
+    `fields`: field paths of the original's topic. Raises RecordError if the original cannot be parsed.
     """
-    original = original_of(record, retry.original)
+    original = restore_original(record, retry.original)
     attempt = Attempt(retry.attempts + 1, retry.only_agent)
     request = read_request(original, max_value_bytes, max_hops, fields)
-    return Delivery(original, FinishesRetry(progress, record.offset), request, attempt)
+    return Delivery(original, RetryProgress(progress, record.offset), request, attempt)

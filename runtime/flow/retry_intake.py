@@ -1,7 +1,7 @@
-"""Records of the topic of retries until they are due. Pure: told the time, awaits nothing.
+"""Holds records of the topic of retries until they are due. Pure: the caller passes the time.
 
-A partition of that topic is a step: its records are due in the order in which they lie there, so whoever waits for the
-first one may pause the partition.
+Each partition of that topic is a step with one pause, so its records become due in their order, and the partition is
+paused while the first one waits.
 """
 
 from collections import deque
@@ -16,18 +16,18 @@ from ..settings.retry_policy import STEPS_S, wake_time
 from ..wire.retry_record import Retry, read_retry
 
 
-class Waiting(NamedTuple):
-    """A record of the topic of retries that has been read."""
+class FetchedRetry(NamedTuple):
+    """A parsed record of the topic of retries."""
 
     record: ConsumerRecord
     progress: Progress
     retry: Retry
     wake: float
-    """When it is looked at, in seconds since 1970."""
+    """When it is due, in seconds since 1970."""
 
 
 class Unusable(NamedTuple):
-    """A record of the topic of retries that says too little to be tried again."""
+    """A record of the topic of retries without the headers that a retry needs."""
 
     record: ConsumerRecord
     progress: Progress
@@ -35,21 +35,21 @@ class Unusable(NamedTuple):
 
 
 class RetryIntake:
-    """Owns what was fetched of the topic of retries and is not due yet.
+    """Owns the fetched records of the topic of retries that are not due.
 
     Invariants:
-    - records of a partition leave in their order;
-    - a partition of which anything waits here is paused, so that no more than one fetch of each waits;
-    - records of other apps are finished at once: each app's group reads all of the topic.
+    - records of a partition leave in order;
+    - a partition with waiting records is paused, so at most one fetch of each partition waits;
+    - records of other apps are finished at once: the group of each app reads the whole topic.
     """
 
     def __init__(self, app: str, steps_s: Sequence[float] = STEPS_S) -> None:
         self._app, self._steps_s = app, steps_s
-        self._queues: dict[TopicPartition, deque[Waiting]] = {}
+        self._queues: dict[TopicPartition, deque[FetchedRetry]] = {}
         self._paused: set[TopicPartition] = set()
 
     def holds(self, partition: TopicPartition) -> bool:
-        """Return whether anything of a partition waits."""
+        """Return whether records of a partition wait."""
         return bool(self._queues.get(partition))
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class RetryIntake:
     def receive(
         self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress
     ) -> tuple[bool, list[Unusable]]:
-        """Take fetched records; return whether to pause the partition, and what nobody can try again."""
+        """Queue fetched records; returns whether to pause the partition, and the unusable records."""
         unusable: list[Unusable] = []
         queue = self._queues.setdefault(partition, deque())
         for record in records:
@@ -73,16 +73,18 @@ class RetryIntake:
                 progress.finish(record.offset)
                 continue
             wake = wake_time(partition.partition, record.timestamp / 1000, retry.not_before, self._steps_s)
-            queue.append(Waiting(record, progress, retry, wake))
+            queue.append(FetchedRetry(record, progress, retry, wake))
         if queue:
             self._paused.add(partition)
         return bool(queue), unusable
 
     def take_due(
         self, now: float, most: int, has_room: Callable[[TopicPartition], bool] = lambda partition: True
-    ) -> list[Waiting]:
-        """Return up to `most` records that are due, of each partition in order, of all partitions with room in turn."""
-        due: list[Waiting] = []
+    ) -> list[FetchedRetry]:
+        """Remove and return up to `most` due records, in order within each partition, alternating between partitions with
+        room.
+        """
+        due: list[FetchedRetry] = []
         ready = [queue for partition, queue in self._queues.items() if queue and has_room(partition)]
         while ready and len(due) < most:
             ready = [queue for queue in ready if queue and queue[0].wake <= now]
@@ -98,14 +100,14 @@ class RetryIntake:
         wake = self.next_wake()
         return 0.0 if wake is None else max(now - wake, 0.0)
 
-    def reopened(self) -> list[TopicPartition]:
-        """Return partitions that were paused and of which nothing waits any more; each is returned once."""
+    def pop_reopened(self) -> list[TopicPartition]:
+        """Return, once each, the partitions that were paused and have no more waiting records."""
         empty = [partition for partition in self._paused if not self._queues.get(partition)]
         self._paused.difference_update(empty)
         return empty
 
     def clear(self, partitions: Iterable[TopicPartition] | None = None) -> None:
-        """Forget what waits, of all partitions or of some: it will be delivered again."""
+        """Drop the waiting records of all partitions, or of some: they will be delivered again."""
         for partition in list(self._queues if partitions is None else partitions):
             self._queues.pop(partition, None)
             self._paused.discard(partition)

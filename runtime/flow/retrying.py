@@ -1,4 +1,4 @@
-"""Tries records again for which an agent has asked for another attempt: in memory, or through the topic of retries."""
+"""Retries records for which an agent asked for another attempt: in memory, or through the topic of retries."""
 
 import asyncio
 import random
@@ -21,49 +21,50 @@ from ..output.bounds import MIB
 from ..output.delivery import Attempt, Delivery
 from ..output.expiry import age_s, expiry_for
 from ..output.held_parts import split_off
-from ..output.outcome import Given, Outcome, Outgoing, Work
+from ..output.outcome import UnparsedWork, Outcome, Outgoing, Work
 from ..settings.retries import AgentRetrySettings
 from ..settings.retry_policy import IN_MEMORY_S, STEPS_S, DelayQueue, RetryPolicy, choose_step
 from ..settings.settings import AgentSettings, Settings
 from ..wire.retry_record import Coordinates, retry_message
 from ..wire.retry_record import Retry as RetryHeaders
 from .handler_runner import HandlerRunner
-from .redelivery import FinishesRetry, original_of, redelivery
-from .retry_intake import RetryIntake, Waiting
+from .redelivery import RetryProgress, make_redelivery, restore_original
+from .retry_intake import RetryIntake, FetchedRetry
 
 log = get_logger(__name__)
 
 _TICK_S: Final = 0.05
 _MOST_AT_ONCE: Final = 256
 _JUST_PAST_S: Final = 0.002
-"""Headers hold times in milliseconds, cut."""
+"""Margin for times in headers, which are truncated to milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentRetries:
-    """What an agent asks another attempt for, and how often it has one."""
+    """An agent's retry policy, and the errors that it retries."""
 
     policy: RetryPolicy
     retry_on: tuple[type[Exception], ...] = ()
 
 
-class Waits(NamedTuple):
-    """A part of a record that waits in memory."""
+class PendingRetry(NamedTuple):
+    """A part of a record that waits in memory for its next attempt."""
 
     partition: TopicPartition
     delivery: Delivery
     agent: str | None
-    """Who is asked; None: all that read the topic."""
+    """The agent to ask; None: all that read the topic."""
     due: float
+    """In seconds since 1970."""
 
 
-class Line(Protocol):
-    """What is done with records that are due: the dispatcher."""
+class RetryTarget(Protocol):
+    """Receives records that are due, moved or failed. Implemented by `Readmission`."""
 
-    def admit_again(self, partition: TopicPartition, delivery: Delivery) -> None: ...
-    def give_up(self, delivery: Work, error: RecordError, agent: str | None) -> None: ...
-    def put_off(self, outcome: Outcome) -> None: ...
-    def go_on(self) -> None: ...
+    def requeue(self, partition: TopicPartition, delivery: Delivery) -> None: ...
+    def dead_letter(self, delivery: Work, error: RecordError, agent: str | None) -> None: ...
+    def send(self, outcome: Outcome) -> None: ...
+    def resume(self) -> None: ...
     def is_at_bound(self, partition: TopicPartition) -> bool: ...
     def has_room(self, partition: TopicPartition) -> bool: ...
     def route(self, topic: str) -> Route | None: ...
@@ -71,13 +72,13 @@ class Line(Protocol):
 
 
 class Retrying:
-    """Owns the parts of records that wait for another attempt, and what was fetched of the topic of retries.
+    """Owns the parts of records that wait for another attempt, and the fetched records of the topic of retries.
 
     Invariants:
-    - what waits in memory is not finished: after a crash it is delivered again, and its attempts are counted anew from
-      what its record says;
-    - an original whose part went to the topic is finished only when the broker has acknowledged that;
-    - what waits in memory is bounded in bytes: above that it goes to the topic, and where there is none its partition is
+    - a part that waits in memory is not finished: after a crash it is delivered again, and its attempts restart at the
+      number in its record's headers;
+    - an original with a part sent to the topic is finished only when the broker has acknowledged that;
+    - the parts in memory are bounded in bytes: further ones go to the topic, and without a topic their partition is
       paused.
     """
 
@@ -96,18 +97,18 @@ class Retrying:
         clock: Callable[[], float] = time.time,
         uniform: Callable[[], float] = random.random,
     ) -> None:
-        """`topic` None: there is no topic of retries, and pauses are cut to what may wait in memory."""
+        """`topic` None: there is no topic of retries, and pauses are limited to `in_memory_s`."""
         self._agents, self._app, self.topic, self._steps_s = agents, app, topic, tuple(steps_s)
         self._max_bytes, self._max_value_bytes, self._max_hops = max_bytes, max_value_bytes, max_hops
         self._fields, self._in_memory_s = fields or {}, in_memory_s
         self._clock, self._uniform = clock, uniform
-        self._memory: DelayQueue[Waits] = DelayQueue()
+        self._memory: DelayQueue[PendingRetry] = DelayQueue()
         self._bytes = 0
         self._intake = RetryIntake(app, self._steps_s)
         self.partition_bytes = 0
-        """Not looked at: no more than one fetch of each partition waits."""
-        self.line: Line
-        """Set by whoever has the records."""
+        """Unused: at most one fetch of each partition waits."""
+        self.target: RetryTarget
+        """Set by the dispatcher."""
 
     @classmethod
     def configured(cls, everyone: Iterable[Agent | Handler], settings: Settings, partitions: Mapping[str, int]) -> Self:
@@ -118,8 +119,8 @@ class Retrying:
         count, steps_s = partitions.get(topic, 0), settings.retries.steps_s
         if not count:
             log.warning(
-                "there is no topic of retries: pauses are cut to what waits in memory, and dead letters sent again there "
-                "are not read; make it with `murmura topics --create`",
+                "there is no topic of retries: pauses are limited to those in memory, and dead letters sent again there are "
+                "not read; create it with `murmura topics --create`",
                 topic=topic,
                 longest_pause_s=settings.retries.in_memory_s,
             )
@@ -137,75 +138,76 @@ class Retrying:
             fields=settings.fields,
         )
 
-    # -- what an agent asks for ---------------------------------------------------------------------------------------
+    # -- retries of agents --------------------------------------------------------------------------------------------
 
-    def asks(self, agent: str, error: BaseException | None) -> bool:
-        """Say whether what an agent raised asks for another attempt."""
+    def wants_retry(self, agent: str, error: BaseException | None) -> bool:
+        """Return whether an agent's error asks for another attempt."""
         if isinstance(error, Retry):
             return True
         retries = self._agents.get(agent)
         return retries is not None and isinstance(error, retries.retry_on)
 
-    def pause_s(self, agent: str, made: int, record: ConsumerRecord, error: BaseException | None) -> float:
-        """Return the pause before the next attempt. RecordError `expired_retries` when there is none."""
+    def next_pause_s(self, agent: str, made: int, record: ConsumerRecord, error: BaseException | None) -> float:
+        """Return the pause before the next attempt. Raises RecordError `expired_retries` after the last attempt."""
         retries = self._agents.get(agent) or AgentRetries(RetryPolicy())
         asked_s = error.after_s if isinstance(error, Retry) else None
         age = age_s(record.timestamp, self._clock())
         pause_s = retries.policy.next_pause_s(made, age, self._uniform, asked_s)
         if pause_s is None:
             why = error.why if isinstance(error, Retry) else type(error).__name__
-            what = f"{agent} asked for another attempt after {made}, and there is none: {why or 'no reason given'}"
-            raise RecordError(Reason.EXPIRED_RETRIES, what)
+            message = f"{agent} asked for another attempt after {made}, and there is none: {why or 'no reason given'}"
+            raise RecordError(Reason.EXPIRED_RETRIES, message)
         return pause_s if self.topic is not None else min(pause_s, self._in_memory_s)
 
-    def try_again(self, outcome: Outcome, delivery: Delivery, agent: str, error: BaseException | None) -> bool:
-        """Let an agent's part wait for another attempt; True when that is all there is to the delivery, which is then not to
-        be finished. RecordError `expired_retries` when there is no other attempt.
+    def schedule(self, outcome: Outcome, delivery: Delivery, agent: str, error: BaseException | None) -> bool:
+        """Schedule another attempt at an agent's part; True when the delivery has no other part: do not finish it then.
+
+        Raises RecordError `expired_retries` after the last attempt.
         """
         made = delivery.attempt.number
-        due = self._clock() + self.pause_s(agent, made, delivery.record, error)
-        due = min(due, expiry_for(delivery, agent) + _JUST_PAST_S)  # then it is answered `expired`, and not later
+        due = self._clock() + self.next_pause_s(agent, made, delivery.record, error)
+        due = min(due, expiry_for(delivery, agent) + _JUST_PAST_S)  # at its expiry it is answered `expired`
         full = self._bytes + delivery.bytes > self._max_bytes
         if self.topic is not None and (full or due - self._clock() > self._in_memory_s):
-            outcome.add(self._message(delivery.record, agent, due, made))
+            outcome.add(self._make_message(delivery.record, agent, due, made))
             return False
         whole = len(delivery.asked) == 1
         part = delivery if whole else split_off(delivery, agent)
         part.attempt = Attempt(made + 1, agent)
         part.span = None
-        self._memory.push(Waits(TopicPartition(part.record.topic, part.record.partition), part, agent, due), due)
+        self._memory.push(PendingRetry(TopicPartition(part.record.topic, part.record.partition), part, agent, due), due)
         self._bytes += part.bytes
         return whole
 
-    def message(self, record: ConsumerRecord, agent: str, pause_s: float, made: int) -> Outgoing | None:
-        """Return what puts off a handler's record; None when the pause is to be waited for in memory."""
+    def make_message(self, record: ConsumerRecord, agent: str, pause_s: float, made: int) -> Outgoing | None:
+        """Return the message that postpones a handler's record; None when the pause is short enough to wait in memory."""
         if self.topic is None or pause_s <= self._in_memory_s:
             return None
-        return self._message(record, agent, self._clock() + pause_s, made)
+        return self._make_message(record, agent, self._clock() + pause_s, made)
 
-    def _message(self, record: ConsumerRecord, agent: str | None, due: float, made: int) -> Outgoing:
+    def _make_message(self, record: ConsumerRecord, agent: str | None, due: float, made: int) -> Outgoing:
         original = Coordinates(record.topic, record.partition, record.offset, record.timestamp)
         headers = RetryHeaders(self._app, original, agent, due, made)
         step = choose_step(due - self._clock(), self._steps_s)
         return Outgoing(retry_message(record, headers, self.topic or "", step), record, agent)
 
     def overflow(self, part: Delivery, agent: str) -> bool:
-        """Move the part of a suspended agent to the topic, for the length of its first step; False where there is none."""
+        """Move the part of a suspended agent to the first step of the topic; False without a topic."""
         if self.topic is None:
             return False
         outcome = Outcome()
         outcome.works.append(part)
-        outcome.add(self._message(part.record, agent, self._clock() + self._steps_s[0], part.attempts - 1))
-        self.line.put_off(outcome)
+        outcome.add(self._make_message(part.record, agent, self._clock() + self._steps_s[0], part.attempts - 1))
+        self.target.send(outcome)
         return True
 
     # -- as a runner of the topic of retries --------------------------------------------------------------------------
 
     def receive(self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress) -> int | None:
-        """Take fetched records of the topic of retries; all of them are taken."""
+        """Queue fetched records of the topic of retries; all are taken."""
         _, unusable = self._intake.receive(partition, records, progress)
-        for record, noted, error in unusable:
-            self.line.give_up(Given(record, noted), error, None)
+        for record, retry_progress, error in unusable:
+            self.target.dead_letter(UnparsedWork(record, retry_progress), error, None)
         return None
 
     def is_full(self, partition: TopicPartition) -> bool:
@@ -214,61 +216,62 @@ class Retrying:
     def has_room(self, partition: TopicPartition) -> bool:
         return not self._intake.holds(partition)
 
-    # -- as time goes by ----------------------------------------------------------------------------------------------
+    # -- due records --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Let go what is due, for ever."""
+        """Process due records periodically, until cancelled."""
         while True:
             await asyncio.sleep(_TICK_S)
             if self._memory or self._intake:
-                self.look()
+                self.process_due()
 
-    def look(self) -> None:
+    def process_due(self) -> None:
+        """Requeue the parts and records that are due."""
         now = self._clock()
-        for waits in self._memory.pop_due(now):
-            self._bytes -= waits.delivery.bytes
-            self.line.admit_again(waits.partition, waits.delivery)
+        for pending in self._memory.pop_due(now):
+            self._bytes -= pending.delivery.bytes
+            self.target.requeue(pending.partition, pending.delivery)
         if self.topic is not None and self._memory:
             self._move_early()
-        for waiting in self._intake.take_due(now, _MOST_AT_ONCE, self.line.has_room):
-            self._begin(waiting, now)
-        self.line.go_on()
+        for fetched in self._intake.take_due(now, _MOST_AT_ONCE, self.target.has_room):
+            self._begin(fetched, now)
+        self.target.resume()
 
     def _move_early(self) -> None:
-        """Send to the topic what waits in partitions in which nothing more may be delivered before it is committed."""
-        for waits in self._memory.take(lambda waits: self.line.is_at_bound(waits.partition)):
-            self._bytes -= waits.delivery.bytes
+        """Move parts to the topic whose partitions have reached their bound of uncommitted records."""
+        for pending in self._memory.take(lambda item: self.target.is_at_bound(item.partition)):
+            self._bytes -= pending.delivery.bytes
             outcome = Outcome()
-            outcome.works.append(waits.delivery)
-            made = waits.delivery.attempt.number - 1
-            outcome.add(self._message(waits.delivery.record, waits.agent, waits.due, made))
-            self.line.put_off(outcome)
+            outcome.works.append(pending.delivery)
+            made = pending.delivery.attempt.number - 1
+            outcome.add(self._make_message(pending.delivery.record, pending.agent, pending.due, made))
+            self.target.send(outcome)
 
-    def _begin(self, waiting: Waiting, now: float) -> None:
-        """Begin the next attempt at what was read of the topic, or let the rest of its pause be waited for."""
-        record, progress, retry, _ = waiting
-        original = original_of(record, retry.original)
-        noted = FinishesRetry(progress, record.offset)
+    def _begin(self, fetched: FetchedRetry, now: float) -> None:
+        """Start the next attempt at a record of the topic, or wait for the rest of its pause."""
+        record, progress, retry, _ = fetched
+        original = restore_original(record, retry.original)
+        retry_progress = RetryProgress(progress, record.offset)
         left_s = retry.not_before - now
         if left_s > self._in_memory_s:
             outcome = Outcome()
-            outcome.works.append(Given(original, noted, retry.attempts + 1))
+            outcome.works.append(UnparsedWork(original, retry_progress, retry.attempts + 1))
             step = choose_step(left_s, self._steps_s)
             message = retry_message(original, retry, self.topic or "", step)
             outcome.add(Outgoing(message, original, retry.only_agent))
-            self.line.put_off(outcome)
+            self.target.send(outcome)
             return
         partition = TopicPartition(record.topic, record.partition)
         try:
-            runner = self.line.runner(original.topic)
+            runner = self.target.runner(original.topic)
             if runner is not None and retry.only_agent in {None, runner.handler.name}:
-                runner.requeue(partition, original, noted, retry.attempts + 1)
+                runner.requeue(partition, original, retry_progress, retry.attempts + 1)
                 return
-            route = self.line.route(original.topic)
+            route = self.target.route(original.topic)
             if route is None:
-                what = f"agent {retry.only_agent or '(any)'} reads no topic {original.topic} here"
-                raise RecordError(Reason.AGENT_FAILED, what)
-            delivery = redelivery(
+                message_text = f"agent {retry.only_agent or '(any)'} reads no topic {original.topic} here"
+                raise RecordError(Reason.AGENT_FAILED, message_text)
+            delivery = make_redelivery(
                 record,
                 progress,
                 retry,
@@ -278,20 +281,20 @@ class Retrying:
             )
             delivery.settle(route)
         except RecordError as error:
-            self.line.give_up(Given(original, noted, retry.attempts + 1), error, retry.only_agent)
+            self.target.dead_letter(UnparsedWork(original, retry_progress, retry.attempts + 1), error, retry.only_agent)
             return
         if left_s > 0:
-            self._memory.push(Waits(partition, delivery, retry.only_agent, retry.not_before), retry.not_before)
+            self._memory.push(PendingRetry(partition, delivery, retry.only_agent, retry.not_before), retry.not_before)
             self._bytes += delivery.bytes
         else:
-            self.line.admit_again(partition, delivery)
+            self.target.requeue(partition, delivery)
 
     def blocks(self, partition: TopicPartition) -> bool:
-        """Say whether a partition is to be paused: too much waits in memory, and there is no topic that it could go to."""
+        """Return whether partitions must be paused: the memory is full, and there is no topic of retries."""
         return self.topic is None and self._bytes >= self._max_bytes
 
     def clear(self) -> None:
-        """Forget what waits: it will be delivered again."""
+        """Drop everything that waits: it will be delivered again."""
         self._memory.clear()
         self._bytes = 0
         self._intake.clear()
@@ -303,11 +306,11 @@ class Retrying:
     # -- readings -----------------------------------------------------------------------------------------------------
 
     def in_memory(self) -> float:
-        """Return how many parts wait in memory."""
+        """Return the number of parts that wait in memory."""
         return len(self._memory)
 
     def overdue_s(self) -> float:
-        """Return for how long the most overdue record of the topic has been due."""
+        """Return for how long the most overdue record of the topic has been due, in seconds."""
         return self._intake.overdue_s(self._clock())
 
 

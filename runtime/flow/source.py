@@ -1,4 +1,4 @@
-"""The consumer: one handler-less FastStream subscriber for all agents, and our own pump that drives it."""
+"""The consumer: one FastStream subscriber without handlers for all agents, and the loop that fetches from it."""
 
 import asyncio
 import contextlib
@@ -28,21 +28,21 @@ log = get_logger(__name__)
 
 _POLL_MS = 200
 _COMMIT_S = 5.0
-"""How long one commit may take. aiokafka tries for as long as the broker does not answer."""
+"""Time limit for one commit. aiokafka itself retries for as long as the broker does not answer."""
 _LOGS_S = 1.0
-"""How often the logs of paused partitions are looked at."""
-# A fetch costs half a millisecond of CPU however little it brings. After a small one the next is left a moment to
-# fill; the records that have come do not wait for it.
-_SMALL_FETCH, _BREATH_S = 256, 0.01
+"""Interval of the check for new logs of paused partitions."""
+# A fetch costs half a millisecond of CPU even when it is small. After a small fetch the next one is delayed, so that it
+# returns more records; the fetched records do not wait.
+_SMALL_FETCH, _SMALL_FETCH_PAUSE_S = 256, 0.01
 
 
 class Source(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Fetches, pauses, commits; follows the group.
+    """Fetches, pauses and commits, and follows the group's assignments.
 
     Owns the subscriber and the tracker. Invariants:
-    - only explicit offsets are committed, only of partitions that are assigned, never past the first unfinished one;
-    - a partition is given up only after what was under way has been finished and committed, or the time for it is up;
-    - polling goes on while partitions are paused, so that the group never takes this member for dead.
+    - only explicit offsets of assigned partitions are committed, never past the first unfinished one;
+    - a partition is released only after the work in progress is finished and committed, or after `drain_s`;
+    - polling continues while partitions are paused, so that the group keeps this member.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         group: str,
         give_up_s: float = 60.0,
     ) -> None:
-        """`give_up_s`: how long the broker may refuse every fetch for good before `pump` raises."""
+        """`give_up_s`: how long a permanent error may fail every fetch before `pump` raises."""
         self._dispatcher, self._tracker, self._metrics, self._health = dispatcher, tracker, metrics, health
         self._drain_s = kafka.drain_s
         self._committing = asyncio.Lock()
@@ -96,33 +96,34 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
     # -- the group ---------------------------------------------------------------------------------------------------
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Finish and commit what is under way; heartbeats go on meanwhile. Called with nothing before the first join."""
+        """Finish and commit the work in progress; heartbeats continue. Called with no partitions before the first join."""
         self._health.group_joined = False
         if revoked:
             try:
                 await self.release()
-            except Exception as error:  # noqa: BLE001 - aiokafka would log it and go on
+            except Exception as error:  # noqa: BLE001 - aiokafka would log it and continue
                 self._dispatcher.outbox.fail(error)
             finally:
                 self._releasing = False
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        # Records may have come before this: nothing is set up here but what handlers wait for.
+        # Records may arrive before this call: only handlers, which wait for it, are prepared here.
         try:
             partitions = list(assigned)
             self._paused.clear()
             self._faults.blocked.keep(())
             await self._dispatcher.assign(partitions)
-        except Exception as error:  # noqa: BLE001 - aiokafka would log it and go on
+        except Exception as error:  # noqa: BLE001 - aiokafka would log it and continue
             self._dispatcher.outbox.fail(error)
             return
         self._health.group_joined = True
         log.info("partitions assigned", partitions=len(partitions))
 
     async def release(self, deadline: float | None = None) -> None:
-        """Drain, commit, forget: before partitions are taken away, and before the consumer stops (which tells nobody).
+        """Drain, commit, and drop all state: before partitions are revoked, and before the consumer stops (which calls no
+        listener).
 
-        `deadline` (monotonic, s) is when the last commit is given up. A broker that does not answer costs no more than that.
+        `deadline` (monotonic, s) is the time limit of the last commit when the broker does not answer.
         """
         self._releasing = True
         drained = False
@@ -130,33 +131,33 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             drained = await self._dispatcher.drain(self._drain_s)
             await self.commit(_COMMIT_S if deadline is None else deadline - time.monotonic())
         finally:
-            cut = self._tracker.revoke()
+            unfinished = self._tracker.revoke()
             self._positions.clear()
-            log.info("partitions released", drained=drained, to_be_delivered_again=cut)
+            log.info("partitions released", drained=drained, to_be_delivered_again=unfinished)
 
     # -- loops -------------------------------------------------------------------------------------------------------
 
     async def pump(self) -> None:
-        """Fetch until the consumer stops. Raises what keeps it from fetching for good."""
+        """Fetch until the consumer stops. Raises an error that prevents fetching permanently."""
         while True:
             try:
-                self._try_again()
+                self._unblock_due()
                 await self._fetch()
             except ConsumerStoppedError:
                 return
             except (KafkaError, OSError, TimeoutError) as error:
-                await self._settle(error)
+                await self._handle_fetch_error(error)
 
-    async def _settle(self, error: Exception) -> None:
-        """Deal with what a fetch raised: it is about the start of a partition, about some partitions, or about all."""
+    async def _handle_fetch_error(self, error: Exception) -> None:
+        """Handle an error of a fetch: about a missing position, about some partitions, or about all."""
         try:
-            if missing := self._faults.without_position(error):
+            if missing := self._faults.find_without_position(error):
                 await self._positions.begin(missing)
-                await self.commit()  # a crash must not move where they begin
+                await self.commit()  # a crash must not change the start
                 return
-            if refused := self._faults.out_of_range(error):
-                for found, position in refused.items():
-                    await self._positions.find_again(found, position)
+            if refused := self._faults.find_out_of_range(error):
+                for partition, position in refused.items():
+                    await self._positions.find_new_start(partition, position)
                 return
         except (KafkaError, OSError, TimeoutError) as another:
             error = another
@@ -171,20 +172,20 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             batches = await self._consumer.getmany(timeout_ms=_POLL_MS)
         except Exception as error:
             if is_unreadable(error) or isinstance(error, UnsupportedCodecError):
-                # Raised while it unpacked records: what it had taken from other partitions is lost.
+                # Raised while records are unpacked: records already taken from other partitions are lost.
                 await self._positions.rewind()
                 await self.commit()
                 await self._read_singly()
                 return
             raise
-        # No await from there to the pause: a rebalance or the next fetch cannot come in between.
+        # No await between the fetch and the pause: neither a rebalance nor another fetch may happen in between.
         self._receive(batches)
         if batches and sum(map(len, batches.values())) < _SMALL_FETCH:
-            await asyncio.sleep(_BREATH_S)
+            await asyncio.sleep(_SMALL_FETCH_PAUSE_S)
 
     def _receive(self, batches: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
         if self._releasing:
-            return  # not begun, so not committed: whoever has the partition next reads them again
+            return  # not started, so not committed: the next owner of the partition reads them again
         now = time.monotonic()
         self._positions.advance(batches)
         full = self._dispatcher.receive(batches)
@@ -212,21 +213,21 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             self._consumer.resume(*(self._consumer.assignment() & free))
 
     async def watch_logs(self) -> None:
-        """Look for new logs where nothing is fetched, for ever."""
+        """Check paused partitions for new logs, until cancelled."""
         while True:
             await asyncio.sleep(_LOGS_S)
             paused = self._paused & self._consumer.assignment()
             if paused and not self._releasing:
                 await self._positions.find_new_logs(paused)
 
-    async def commit_for_ever(self, interval_s: float) -> None:
-        """Commit on a timer."""
+    async def commit_periodically(self, interval_s: float) -> None:
+        """Commit every `interval_s`, until cancelled."""
         while True:
             await asyncio.sleep(interval_s)
             await self.commit()
 
     async def commit(self, timeout_s: float = _COMMIT_S) -> None:
-        """Commit what moved. A failure is counted and tried again by the timer; the offsets stay where they were."""
+        """Commit changed offsets. A failure is counted, and the same offsets are committed again at the next interval."""
         try:
             async with asyncio.timeout(max(timeout_s, 0.0)), self._committing:
                 due = self._tracker.commits(self._consumer.assignment())
@@ -240,26 +241,26 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         else:
             self._metrics.commit(ok=True)
 
-    # -- partitions that need care -----------------------------------------------------------------------------------
+    # -- unreadable and blocked partitions ---------------------------------------------------------------------------
 
     async def _read_singly(self) -> None:
-        """Read each partition by itself, over what cannot be unpacked. What one raises takes nothing from the others."""
+        """Fetch each partition separately and skip records that cannot be unpacked. An error affects only its partition."""
         for partition in self._consumer.assignment() - self._paused:
             if partition in self._faults.blocked:
                 continue
-            take, skip = partial(self._take, partition), partial(self._skip, partition)
+            take, skip = partial(self._receive_from, partition), partial(self._skip, partition)
             try:
                 await read_next(self._consumer, partition, take, skip)
             except ConsumerStoppedError:
                 raise
             except IllegalStateError:
-                continue  # taken away meanwhile
+                continue  # revoked meanwhile
             except UnsupportedCodecError as error:
-                self._block([partition], error)  # the codec is missing, not the record
+                self._block([partition], error)  # the codec is not installed; the records are intact
             except (KafkaError, OSError, TimeoutError) as error:
-                await self._settle(error)
+                await self._handle_fetch_error(error)
 
-    def _take(self, partition: TopicPartition, records: list[ConsumerRecord]) -> None:
+    def _receive_from(self, partition: TopicPartition, records: list[ConsumerRecord]) -> None:
         self._receive({partition: records})
 
     def _skip(self, partition: TopicPartition, offset: int, why: str) -> None:
@@ -269,7 +270,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             "a record cannot be unpacked", why=why, offset=offset, topic=partition.topic, partition=partition.partition
         )
         self._positions.skip(partition, offset)
-        if self._dispatcher.unreadable(partition, offset, why):
+        if self._dispatcher.dead_letter_unreadable(partition, offset, why):
             self._pause([partition])
 
     def _block(self, partitions: Iterable[TopicPartition], error: Exception) -> None:
@@ -278,20 +279,20 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         if present:
             self._consumer.pause(*present)
 
-    def _try_again(self) -> None:
+    def _unblock_due(self) -> None:
         if due := self._faults.blocked.due(time.monotonic()):
             self._unpause(due)
 
-    # -- what is watched ---------------------------------------------------------------------------------------------
+    # -- health and metrics ------------------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """Note which partitions are fetched; call it once a second. Raises when the client has died."""
+        """Record which partitions are fetched; call it once a second. Raises MurmuraError when the client has ended."""
         if (consumer := self._subscriber.consumer) is not None:
             stamps = {p: consumer.last_poll_timestamp(p) for p in consumer.assignment()}
-            self._faults.look(stamps, self._paused)
+            self._faults.update(stamps, self._paused)
             self._faults.check_alive(consumer)
 
-    def readings(self, retries: Collection[str] = ()) -> SourceReadings:
-        """Return what metrics read; `retries`: topics whose records wait on purpose, which is no lag."""
+    def make_readings(self, retries: Collection[str] = ()) -> SourceReadings:
+        """Return the values for metrics; `retries`: topics whose records wait on purpose, excluded from lag."""
         times, paused = self._faults.times, self._paused
         return SourceReadings(lambda: self._subscriber.consumer, self._tracker, times, paused, retries)

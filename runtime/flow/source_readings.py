@@ -1,4 +1,4 @@
-"""What metrics read of the consumer when somebody scrapes. Nothing here changes anything."""
+"""Values of the consumer that metrics read at a scrape. Read-only."""
 
 import time
 from collections.abc import Callable, Collection
@@ -10,11 +10,11 @@ from ..kafka.offset_tracker import Tracker
 from .fetch_watch import FetchTimes
 
 ByPartition = dict[tuple[str, ...], float]
-"""(topic, partition) to a value. What is not known is absent."""
+"""(topic, partition) to a value. Unknown values are absent."""
 
 
 class SourceReadings:
-    """Values by partition of this process: none before its consumer has started, and none after it has stopped."""
+    """Values of this process by partition; empty before its consumer has started and after it has stopped."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class SourceReadings:
         paused: Collection[TopicPartition],
         retries: Collection[str] = (),
     ) -> None:
-        """`retries`: topics whose records wait on purpose: neither lag nor age counts them."""
+        """`retries`: topics whose records wait on purpose; excluded from lag and age."""
         self._retries = retries
         self._consumer, self._tracker, self._times, self._paused = consumer, tracker, times, paused
 
@@ -32,15 +32,15 @@ class SourceReadings:
         consumer = self._consumer()
         return set(consumer.assignment()) if consumer is not None else set()
 
-    def _of_retries(self) -> set[TopicPartition]:
+    def _retry_partitions(self) -> set[TopicPartition]:
         return {partition for partition in self._assignment() if partition.topic in self._retries}
 
     def retries(self) -> ByPartition:
-        """Return by partition of the topic of retries the records that are not finished."""
-        return self._behind(self._of_retries())
+        """Return the number of unfinished records by partition of the topic of retries."""
+        return self._compute_lag(self._retry_partitions())
 
     def known_partitions(self, topic: str) -> int | None:
-        """Return how many partitions the consumer takes a topic to have; None while it knows nothing of it."""
+        """Return the number of partitions of a topic in the consumer's metadata; None if it has none."""
         consumer = self._consumer()
         found = consumer.partitions_for_topic(topic) if consumer is not None else None
         return len(found) if found else None
@@ -52,13 +52,10 @@ class SourceReadings:
         return len(self._paused)
 
     def lag(self) -> ByPartition:
-        """Return the records that are not finished.
+        """Return the number of unfinished records by partition, up to the last stable offset."""
+        return self._compute_lag(self._assignment() - self._retry_partitions())
 
-        The end is that of the last finished transaction: what lies behind it is not to be read yet.
-        """
-        return self._behind(self._assignment() - self._of_retries())
-
-    def _behind(self, partitions: set[TopicPartition]) -> ByPartition:
+    def _compute_lag(self, partitions: set[TopicPartition]) -> ByPartition:
         lag: ByPartition = {}
         for partition in partitions:
             progress, end = self._tracker.known(partition), self._consumer().last_stable_offset(partition)
@@ -69,8 +66,8 @@ class SourceReadings:
     def oldest_unfinished(self) -> ByPartition:
         """Return the seconds since the oldest unfinished record was fetched; 0 when all are finished."""
         now = time.monotonic()
-        asked = self._assignment() - self._of_retries()
-        known = {partition: self._tracker.known(partition) for partition in asked}
+        partitions = self._assignment() - self._retry_partitions()
+        known = {partition: self._tracker.known(partition) for partition in partitions}
         return {_labels(p): progress.oldest_s(now) for p, progress in known.items() if progress is not None}
 
     def since_fetch(self) -> ByPartition:
@@ -84,7 +81,7 @@ def _labels(partition: TopicPartition) -> tuple[str, str]:
 
 
 def position_now(consumer: Any, partition: TopicPartition) -> int | None:
-    """Return where a consumer goes on in a partition; None where it has no position. The client's own call waits for one."""
+    """Return the consumer's position in a partition; None without one (the client's own call would wait for it)."""
     subscription = consumer._subscription.subscription
     assignment = subscription.assignment if subscription is not None else None
     if assignment is None or partition not in assignment.tps:

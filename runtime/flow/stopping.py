@@ -1,4 +1,4 @@
-"""The end of a process within its time: what still waits for a broker that does not answer is given up."""
+"""Bounds the time of a shutdown: steps that wait for an unresponsive broker are cancelled."""
 
 import asyncio
 import time
@@ -14,20 +14,20 @@ _BEYOND_DRAIN_S: Final = 1.0
 
 
 class StopClock:
-    """When a stop has to be over. Before it begins there is no hurry."""
+    """The deadline of a shutdown; it starts with the first call of `begin`."""
 
     def __init__(self, drain_s: float) -> None:
         self._drain_s = drain_s
         self._deadline: float | None = None
 
     def begin(self) -> float:
-        """Start the time; returns when it is up (monotonic, s). The first call counts."""
+        """Start the shutdown; returns its deadline (monotonic, s). Later calls return the same deadline."""
         if self._deadline is None:
             self._deadline = time.monotonic() + self._drain_s + _BEYOND_DRAIN_S
         return self._deadline
 
     async def finish(self, what: str, end: Callable[[], Awaitable[None]]) -> None:
-        """Run one step of the stop for as long as there is time, and a moment at least; then leave it to itself."""
+        """Run one step of the shutdown; at the deadline, but not before 0.2 s, cancel it and return without it."""
         task = asyncio.ensure_future(end())
         left = max(self.begin() - time.monotonic(), _AT_LEAST_S)
         done, _ = await asyncio.wait([task], timeout=left)

@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 Partition = TypeVar("Partition")
 
 
-class NotesFinished(Protocol):
+class CompletionSink(Protocol):
     """Receives finished offsets: `Progress`, or a wrapper of it."""
 
     def finish(self, offset: int) -> None: ...
@@ -105,7 +105,7 @@ class OpenParts:
 
     __slots__ = ("_open", "_progress")
 
-    def __init__(self, progress: NotesFinished, parts: int) -> None:
+    def __init__(self, progress: CompletionSink, parts: int) -> None:
         self._progress = progress
         self._open = parts
 

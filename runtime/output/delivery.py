@@ -7,7 +7,7 @@ from aiokafka.structs import ConsumerRecord
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ..agent.routes import Asked, Route
 from ..errors import RecordError
-from ..kafka.offset_tracker import NotesFinished
+from ..kafka.offset_tracker import CompletionSink
 from ..observe.tracing import Span, Tracing
 from ..wire.request import Incoming
 from .bounds import held_bytes
@@ -39,7 +39,7 @@ class Delivery:
     route: Route
 
     def __init__(
-        self, record: ConsumerRecord, progress: NotesFinished, request: Incoming, attempt: Attempt = FIRST_ATTEMPT
+        self, record: ConsumerRecord, progress: CompletionSink, request: Incoming, attempt: Attempt = FIRST_ATTEMPT
     ) -> None:
         self.record = record
         self.progress = progress
@@ -112,7 +112,7 @@ class Rejected:
     __slots__ = ("bytes", "message", "progress", "reason", "record", "request")
 
     def __init__(
-        self, record: ConsumerRecord, progress: NotesFinished, request: Incoming | None, error: RecordError
+        self, record: ConsumerRecord, progress: CompletionSink, request: Incoming | None, error: RecordError
     ) -> None:
         self.record = record
         self.progress = progress

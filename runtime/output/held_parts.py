@@ -16,15 +16,15 @@ HeldPart = Held[TopicPartition, Delivery]
 class Releases(Protocol):
     """Handles parts that are no longer held. Implemented by the dispatcher."""
 
-    def admit_again(self, partition: TopicPartition, delivery: Delivery) -> None:
+    def requeue(self, partition: TopicPartition, delivery: Delivery) -> None:
         """Queue a part for another attempt."""
         ...
 
-    def give_up(self, delivery: Delivery, error: RecordError, agent: str) -> None:
+    def dead_letter(self, delivery: Delivery, error: RecordError, agent: str) -> None:
         """Send the dead letter of a part."""
         ...
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Resume the work that waited for an agent."""
         ...
 

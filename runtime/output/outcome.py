@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from aiokafka.structs import ConsumerRecord
 
 from ..errors import Closed, RecordError
-from ..kafka.offset_tracker import NotesFinished
+from ..kafka.offset_tracker import CompletionSink
 from ..observe.metrics import Metrics
 from ..observe.tracing import Span
 from ..wire.message import Message
@@ -19,17 +19,17 @@ class Work(Protocol):
     @property
     def record(self) -> ConsumerRecord: ...
     @property
-    def progress(self) -> NotesFinished: ...
+    def progress(self) -> CompletionSink: ...
     @property
     def attempts(self) -> int:
         """The number of attempts, including this one."""
 
 
-class Given(NamedTuple):
+class UnparsedWork(NamedTuple):
     """A delivered record without a parsed request."""
 
     record: ConsumerRecord
-    progress: NotesFinished
+    progress: CompletionSink
     attempts: int = 1
 
 

@@ -271,7 +271,7 @@ class Suspending:
             return False
         self._probes[agent] = Probe({id(held.part): held for held in sample})
         for held in sample:
-            self.releases.admit_again(held.partition, held.part)
+            self.releases.requeue(held.partition, held.part)
         return True
 
     def _is_probe(self, agent: str, delivery: Delivery) -> bool:
@@ -293,7 +293,7 @@ class Suspending:
         if probe.is_inconclusive:
             if not self._probe_parts(agent):
                 self._without_parts.add(agent)
-                self.releases.go_on()
+                self.releases.resume()
             return
         passed = 0 if probe.refused else len(probe.passed)
         why = why or (str(probe.failed[-1][1]) if probe.failed else "")
@@ -306,11 +306,11 @@ class Suspending:
         released = self._agents[agent].release()
         log.warning("an agent answers again", agent=agent, waited=len(released), dead_letters=len(failed))
         for held, error in failed:
-            self.releases.give_up(held.part, error, agent)
+            self.releases.dead_letter(held.part, error, agent)
         for held in released:
-            self.releases.admit_again(held.partition, held.part)
+            self.releases.requeue(held.partition, held.part)
         self._waiters.wake_all(agent)
-        self.releases.go_on()
+        self.releases.resume()
 
     def _give_up(self, agent: str) -> None:
         """Dead-letter the oldest parts, up to the number that the rate allows now."""
@@ -326,9 +326,9 @@ class Suspending:
         self._letters.spend(len(oldest))
         self._agents[agent].settle(oldest)
         for held in oldest:
-            self.releases.give_up(held.part, RecordError(Reason.AGENT_FAILED, what), agent)
+            self.releases.dead_letter(held.part, RecordError(Reason.AGENT_FAILED, what), agent)
         if oldest:
-            self.releases.go_on()
+            self.releases.resume()
 
     def _note_failure(self, agent: str, error: RecordError) -> None:
         self.unclean.add(agent)

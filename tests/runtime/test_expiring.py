@@ -192,11 +192,11 @@ async def test_a_pause_ends_when_its_record_is_too_old_and_that_is_no_attempt():
     await line.settle()
     assert (asked, statuses(line, "calm"), line.committable) == (["again"], {"again": "ok"}, 0)
     clock.advance(50.0)
-    retrying.look()
+    retrying.process_due()
     await line.settle()
     assert line.committable == 0, "a moment before, it is not too old"
     clock.advance(0.01)
-    retrying.look()
+    retrying.process_due()
     await line.settle()
     assert statuses(line, "own") == {"again": "expired"}
     assert asked == ["again"]
@@ -211,7 +211,7 @@ async def test_a_record_without_a_timestamp_is_tried_again():
     receive(line, ("again", None, None))
     for _ in range(6):
         await line.settle()
-        retrying.look()
+        retrying.process_due()
     assert asked == ["again"] * 5
     assert line.reasons() == ["expired_retries"]
 
@@ -316,7 +316,7 @@ async def test_whatever_ages_fails_and_is_tried_again_each_agents_part_ends_once
         receive(line, *((f"{delivered + n}", -ages[n], deadlines[n]) for n in range(count)))
         delivered += count
         clock.advance(chance.random() * 10)
-        retrying.look()
+        retrying.process_due()
         await asyncio.sleep(chance.random() * 0.03)
     line.missing, broken[0] = set(), False
     async with asyncio.timeout(10):
@@ -324,7 +324,7 @@ async def test_whatever_ages_fails_and_is_tried_again_each_agents_part_ends_once
             receive(line, (f"{delivered}", -(clock() - NOW), None))  # what the next probe may need
             delivered += 1
             clock.advance(5.0)
-            retrying.look()
+            retrying.process_due()
             await asyncio.sleep(0.05)
     await line.settle()
     everyone = {f"{number}" for number in range(delivered)}

@@ -10,16 +10,16 @@ from murmura.runtime.output.alignment import Alignment, PartitionCounts
 
 def test_a_partition_is_fetched_when_its_stamp_moves():
     times: FetchTimes[str] = FetchTimes()
-    times.look({"a": None, "b": 1}, (), 0.0)
-    assert times.look({"a": 5, "b": 1}, (), 10.0) == ["a"]
+    times.update({"a": None, "b": 1}, (), 0.0)
+    assert times.update({"a": 5, "b": 1}, (), 10.0) == ["a"]
     assert times.seconds(12.0) == {"a": 2.0, "b": 12.0}
     assert times.shortest_s(12.0) == 2.0
 
 
 def test_a_partition_that_waits_for_room_is_not_overdue():
     times: FetchTimes[str] = FetchTimes()
-    times.look({"a": 1}, (), 0.0)
-    times.look({"a": 1}, {"a"}, 50.0)
+    times.update({"a": 1}, (), 0.0)
+    times.update({"a": 1}, {"a"}, 50.0)
     assert times.seconds(51.0) == {"a": 1.0}
     assert FetchTimes().shortest_s(99.0) == 0.0
 

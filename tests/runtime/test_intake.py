@@ -60,8 +60,8 @@ def test_what_does_not_fit_is_given_back_with_the_offset_where_fetching_goes_on(
     assert intake.take({PARTITION: records}, ROUTES, 128) == {PARTITION: 7}
     assert tracker.progress(PARTITION).uncommitted == 2
     queue.take(10**9, 1, 10**9)
-    assert intake.reopened() == [PARTITION]
-    assert intake.reopened() == []
+    assert intake.pop_reopened() == [PARTITION]
+    assert intake.pop_reopened() == []
 
 
 def test_another_log_of_a_full_partition_has_room_at_once_and_takes_turns_with_what_waits_of_the_earlier_one():
@@ -69,10 +69,10 @@ def test_another_log_of_a_full_partition_has_room_at_once_and_takes_turns_with_w
     queue.quantum = 1
     records = [record_of(PARTITION, offset, good(100_000)) for offset in range(5, 15)]
     intake.take({PARTITION: records}, ROUTES, 128)
-    assert intake.reopened() == []
+    assert intake.pop_reopened() == []
     tracker.restart(PARTITION, 0)
     intake.begin_new_log(PARTITION)
-    assert intake.reopened() == [PARTITION]
+    assert intake.pop_reopened() == [PARTITION]
     intake.take({PARTITION: [record_of(PARTITION, offset, good(100)) for offset in range(3)]}, ROUTES, 128)
     assert tracker.progress(PARTITION).uncommitted == 3
     taken = [item.record.offset for item in queue.take(10**9, 100, 10**9)]
@@ -95,9 +95,9 @@ def test_behind_a_record_that_is_not_finished_intake_stops_at_the_bound_and_goes
     queue.take(10**9, 10**9, 10**9)
     for offset in range(1, 10):
         progress.finish(offset)
-        assert intake.reopened() == []
+        assert intake.pop_reopened() == []
     progress.finish(0)
-    assert intake.reopened() == [PARTITION]
+    assert intake.pop_reopened() == [PARTITION]
     assert progress.committable == 10
 
 
@@ -162,7 +162,7 @@ def test_everything_is_taken_once_in_order_and_no_bound_is_passed_by_more_than_o
         for item in under_way[-finish:]:  # out of order: the youngest first
             item.progress.finish(item.record.offset)
         del under_way[-finish:]
-        paused -= set(intake.reopened())
+        paused -= set(intake.pop_reopened())
     assert begun == {partition: [*range(len(line))] for partition, line in lines.items()}
     assert not paused
 
@@ -229,7 +229,7 @@ async def test_what_is_not_taken_because_the_broker_stands_is_fetched_again_afte
 async def test_unreadable_records_wait_in_the_queue_and_fill_it():
     line = garbage_line(partition_bytes=3 * RECORD_BYTES)
     line.broker.taking.clear()
-    assert [line.dispatcher.unreadable(PARTITION, offset, "KafkaError") for offset in (0, 0, 1, 2)] == [
+    assert [line.dispatcher.dead_letter_unreadable(PARTITION, offset, "KafkaError") for offset in (0, 0, 1, 2)] == [
         False,
         False,
         False,

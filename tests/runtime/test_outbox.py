@@ -10,7 +10,7 @@ from murmura.runtime.errors import MurmuraError, RecordError, RecordRefused, Rec
 from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.output.dead_letter_gate import DeadLetterGate
 from murmura.runtime.output.outbox import Outbox
-from murmura.runtime.output.outcome import Given, Outcome, Outgoing
+from murmura.runtime.output.outcome import UnparsedWork, Outcome, Outgoing
 from murmura.runtime.output.suspending import Suspending
 from murmura.runtime.wire.message import Message
 from murmura.schemas.deadletter import DeadLetterReason as Reason
@@ -69,7 +69,7 @@ class Desk:
         outcome = Outcome()
         for offset in range(records):
             record = ConsumerRecord("in", 0, offset, 1000, 0, None, b"v", None, -1, 1, ())
-            outcome.works.append(Given(record, self.finished))
+            outcome.works.append(UnparsedWork(record, self.finished))
             for message in messages:
                 outcome.add(Outgoing(message, record, "a", **more))
             outcome.answered.setdefault(("a", "in"), []).append(record)

@@ -10,7 +10,7 @@ from test_dispatcher import INTENT, Line
 from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.errors import RecordError
-from murmura.runtime.flow.redelivery import original_of, redelivery
+from murmura.runtime.flow.redelivery import make_redelivery, restore_original
 from murmura.runtime.output.delivery import Attempt
 from murmura.runtime.testing.fakes import FakeModel
 from murmura.runtime.wire.retry_record import Coordinates, Retry, read_retry, retry_message
@@ -28,7 +28,7 @@ def retried(only_agent: str | None = None, value: bytes | None = ORIGINAL.value)
 
 def test_the_original_comes_back_as_it_was():
     record, retry = retried()
-    assert original_of(record, retry.original) == replace(ORIGINAL, serialized_key_size=1, serialized_value_size=1)
+    assert restore_original(record, retry.original) == replace(ORIGINAL, serialized_key_size=1, serialized_value_size=1)
 
 
 async def test_a_retried_result_differs_from_a_first_one_in_its_time_alone():
@@ -38,7 +38,7 @@ async def test_a_retried_result_differs_from_a_first_one_in_its_time_alone():
     record, retry = retried("classification")
     progress = line.tracker.progress(RETRIES)
     progress.begin(record.offset)
-    delivery = redelivery(record, progress, retry, max_value_bytes=1000, max_hops=None)
+    delivery = make_redelivery(record, progress, retry, max_value_bytes=1000, max_hops=None)
     assert delivery.attempt == Attempt(4, "classification")
     delivery.settle(line.dispatcher._routes["in"])
     line.dispatcher._intake.requeue(RETRIES, delivery, 128)
@@ -57,7 +57,7 @@ def test_only_the_named_agent_is_asked_again():
     both = (classification, replace(classification, name="other"))
     line_routes = [replace(agent, topics=("in",), output="out") for agent in both]
     record, retry = retried("other")
-    delivery = redelivery(record, FakeProgress(), retry, max_value_bytes=1000, max_hops=None)
+    delivery = make_redelivery(record, FakeProgress(), retry, max_value_bytes=1000, max_hops=None)
     delivery.settle(make_routes(line_routes, FakeModel([INTENT]).manifest, "test")["in"])
     assert [bound.agent.name for bound, _ in delivery.asked] == ["other"]
 
@@ -65,7 +65,7 @@ def test_only_the_named_agent_is_asked_again():
 def test_a_retried_record_that_cannot_be_read_is_refused_like_its_original():
     record, retry = retried(value=b"garbage")
     with pytest.raises(RecordError, match="not JSON"):
-        redelivery(record, FakeProgress(), retry, max_value_bytes=1000, max_hops=None)
+        make_redelivery(record, FakeProgress(), retry, max_value_bytes=1000, max_hops=None)
 
 
 class FakeProgress:

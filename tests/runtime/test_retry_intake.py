@@ -56,10 +56,10 @@ def test_a_record_that_is_not_ours_to_read_is_unusable_and_not_finished():
 def test_a_partition_reopens_once_when_nothing_of_it_waits():
     intake = RetryIntake("desk")
     intake.receive(STEP, [record(0)], Progress())
-    assert intake.reopened() == []
+    assert intake.pop_reopened() == []
     intake.take_due(2000.0, 10)
-    assert intake.reopened() == [STEP]
-    assert intake.reopened() == []
+    assert intake.pop_reopened() == [STEP]
+    assert intake.pop_reopened() == []
 
 
 def test_a_long_step_does_not_hold_back_a_short_one():
