@@ -142,7 +142,7 @@ async def main() -> None:
             on = Settings(tracing={"exporter": "otlp", "endpoint": endpoint, "sample_ratio": ratio})
             without, with_it = [], []
             for number in range(rounds + 1):
-                turns = [(without, None), (with_it, Tracing.configured(on))]
+                turns = [(without, None), (with_it, Tracing.from_settings(on))]
                 for figures, tracing in turns[:: 1 if number % 2 else -1]:
                     figures.append(await cpu_us(records, tracing))
             more = sorted(b - a for a, b in zip(without[1:], with_it[1:], strict=True))  # the first round warms up

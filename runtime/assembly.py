@@ -115,7 +115,7 @@ async def assemble(
     """Start everything but the consumer, in the order in which one part needs another."""
     handlers = [agent for agent in everyone if isinstance(agent, Handler)]
     agents = [agent for agent in everyone if isinstance(agent, Agent)]
-    if (tracing := Tracing.configured(settings)) is not None:
+    if (tracing := Tracing.from_settings(settings)) is not None:
         stack.push_async_callback(tracing.stop)
     health = HealthState(overdue_s=settings.health.progress_overdue_s)
     metrics = Metrics()
@@ -145,8 +145,8 @@ async def assemble(
         routes=routes,
         dead_letters=settings.dead_letters,
         make_letter=partial(dead_letter, app=settings.app, spring_group=settings.spring_group),
-        suspending=Suspending.configured(routes, handlers, settings),
-        retrying=Retrying.configured(everyone, settings, partitions),
+        suspending=Suspending.from_settings(routes, handlers, settings),
+        retrying=Retrying.from_settings(everyone, settings, partitions),
         gate=DeadLetterGate(
             settings.dead_letters, give_up_s=settings.deadletters.give_up_s, on_attempt=publisher.forget
         ),
@@ -161,7 +161,7 @@ async def assemble(
         ),
         aligned=Alignment(agents, counts).aligned_pairs,
         handlers=handlers,
-        reviews=Reviews.configured(settings),
+        reviews=Reviews.from_settings(settings),
         tracing=tracing,
     )
     dispatcher.suspending.on_probe = publisher.forget

@@ -12,7 +12,7 @@ from faststream.asgi import AsgiFastStream
 
 from .agent.agent import Agent
 from .agent.handler import Handler
-from .agent.routes import configured_by
+from .agent.routes import configure_agents
 from .assembly import Serving, assemble
 from .errors import Closed
 from .kafka.broker_diagnosis import diagnose
@@ -39,7 +39,7 @@ async def serve(
     `ready` is called once, when records are being consumed. `model` takes the place of the one in the settings. Raises
     SetupError for whatever is wrong before that, and whatever ended it otherwise.
     """
-    everyone = configured_by(settings, agents)
+    everyone = configure_agents(settings, agents)
     if model is None:
         check_installation()
     async with contextlib.AsyncExitStack() as stack:

@@ -8,7 +8,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from murmura.agents.dialogue import Dialogue
 from murmura.runtime.agent.handler import Context
-from murmura.runtime.agent.routes import configured_by
+from murmura.runtime.agent.routes import configure_agents
 from murmura.runtime.kafka.changelog import Restored
 from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.settings.settings import Settings
@@ -66,7 +66,7 @@ class Process:
         self.engine = FakeEngine(model())
         self.written_again: list[Publish] = []
         settings = Settings(agents={"dialogue": {"options": options}})
-        configured_by(settings, [self.agent])
+        configure_agents(settings, [self.agent])
         self.agent.started(
             Context(settings, self.metrics, self.engine, ("dialogue",), {TURNS: 4, STATE: 4}, self.restore)
         )

@@ -1,4 +1,4 @@
-"""What an agent is: a declaration (topics, tasks, output) and a decision about one request and its prediction."""
+"""An agent: a declaration (topics, tasks, output) and a decision function for a request and its prediction."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from ...schemas.manifest import TaskKind, TaskSpec, Thresholds
-from ..errors import Retry as Retry  # noqa: PLC0414 - handed on
+from ..errors import Retry as Retry  # noqa: PLC0414 - re-exported
 from ..errors import SetupError
 from ..model.long_texts import Windows
 from ..settings.routing_rules import Rule
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 Decision = Mapping[str, Output] | Publish | Iterable["Mapping[str, Output] | Publish"] | None
-"""Outputs for the result, any number of `Publish`, both in a tuple, or None for no result at all."""
+"""Outputs for the result, any number of `Publish`, both in a tuple, or None for no result."""
 
 Decide = Callable[[Incoming, Prediction], Decision]
 
 
 def answer(request: Incoming, prediction: Prediction) -> Decision:
-    """Answer with everything that was predicted: the decision of an agent that adds nothing of its own."""
+    """Return all predicted outputs: the default decision."""
     return prediction.outputs
 
 
@@ -33,10 +33,9 @@ def answer(request: Incoming, prediction: Prediction) -> Decision:
 class Agent:
     """An agent's declaration.
 
-    `topics` are full names. With `tasks` None the agent may answer every task of the model whose kind is in `kinds`, and
-    a request that names none is answered on those that `by_default` picks. A request that names tasks is answered on
-    those among them that the agent may answer. `output` None means that results are not published (the agent only hands
-    on). What `thresholds` set replaces the manifest's for the tasks that they name.
+    `topics` are full names. With `tasks` None the agent may answer every task of the model with a kind in `kinds`, and a
+    request without tasks is answered on those that `by_default` selects. A request with tasks is answered on those of them
+    that the agent may answer. `output` None: no results are published. `thresholds` override the manifest's by task.
     """
 
     name: str
@@ -48,14 +47,14 @@ class Agent:
     by_default: Callable[[TaskSpec], bool] = lambda task: True
     thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
     windows: Windows | None = None
-    """How texts are read that are longer than the model's limit; None: their beginning is answered, and `truncated` says so."""
+    """How to split texts above the model's limit; None: only their beginning is read, and `truncated` is set."""
     max_age_s: float | None = None
-    """A request whose record is older is answered `expired`, and `decide` is not called; None: none is too old."""
+    """A request with an older record is answered `expired` without calling `decide`; None: no limit."""
     retry_on: tuple[type[Exception], ...] = ()
-    """Errors of `decide` after which a record is tried again, as after `Retry`; any other makes it a dead letter."""
+    """Errors of `decide` after which a record is retried, as after `Retry`; any other error makes it a dead letter."""
     ordering: Literal["none"] = "none"
     routing: tuple[Rule, ...] = ()
-    """By the settings: where a request goes on to, by the outputs that were decided on."""
+    """Rules of the settings that publish a request to further topics, by its outputs."""
 
     def __post_init__(self) -> None:
         if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
@@ -74,12 +73,12 @@ class Agent:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Topics that it is known to publish to: its results' and those of its rules."""
+        """Topics that it declares to publish to: the results topic and those of its rules."""
         results = () if self.output is None else (self.output,)
         return (*results, *dict.fromkeys(rule.topic for rule in self.routing))
 
     def may_answer(self, task: TaskSpec) -> bool:
-        """Say whether a request may ask it for this task."""
+        """Return whether a request may ask it for this task."""
         return task.name in self.tasks if self.tasks else task.kind in self.kinds
 
 
@@ -93,17 +92,17 @@ def agent(
     retry_on: Iterable[type[Exception]] = (),
     max_age_s: float | None = None,
 ) -> Callable[[Decide], Agent]:
-    """Make an agent of a function `(request, prediction) -> decision`.
+    """Turn a function `(request, prediction) -> decision` into an agent.
 
-    The function's name is the agent's unless `name` is given. `thresholds` maps a task to the score from which its
-    answer is accepted.
+    The agent has the function's name unless `name` is given. `thresholds` maps a task to the score from which its answer
+    is accepted.
     """
 
     def declare(decide: Decide) -> Agent:
         return Agent(
             name=name or decide.__name__,
-            topics=_several("topics", topics),
-            tasks=None if tasks is None else _several("tasks", tasks),
+            topics=_as_names("topics", topics),
+            tasks=None if tasks is None else _as_names("tasks", tasks),
             output=output,
             decide=decide,
             retry_on=tuple(retry_on),
@@ -114,7 +113,7 @@ def agent(
     return declare
 
 
-def _several(what: str, names: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(names, str):  # its letters would be the names
-        raise SetupError(f"@agent: {what}={names!r}: expected a list, {what}=[{names!r}]")
+def _as_names(argument: str, names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):  # iterating over it would give letters
+        raise SetupError(f"@agent: {argument}={names!r}: expected a list, {argument}=[{names!r}]")
     return tuple(names)

@@ -1,4 +1,4 @@
-"""The longer form of an agent, and what it may know of the process that it runs in."""
+"""Handlers, the asynchronous form of an agent, and the context that the process gives them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Handler(ABC):
-    """The longer form of an agent: it gets the record itself, asks the engine as it likes, and may keep state.
+    """The asynchronous form of an agent: it receives the record, asks the engine for predictions, and may keep state.
 
-    Subclass it. A record is finished when everything that `handle` returned has been acknowledged. With `ordering`
-    `key`, a key's next record is handed over only after the one before is finished; other keys go on meanwhile.
+    Subclass it. A record is finished when everything that `handle` returned has been acknowledged. With `ordering` `key`,
+    the next record of a key is passed only after the one before is finished; other keys are not delayed.
     """
 
     name: str
@@ -33,80 +33,82 @@ class Handler(ABC):
     tasks: tuple[str, ...] = ()
     """Tasks that the model must have."""
     changelogs: tuple[str, ...] = ()
-    """Compacted topics among `outputs` that its state is restored from. No rule may lead to them."""
+    """Compacted topics among `outputs` that its state is restored from. Routing rules may not publish to them."""
     options_model: type["Options"] | None = None
-    """What checks `agents.NAME.options` of the settings; None: it has no options."""
+    """The model that validates `agents.NAME.options` of the settings; None: it has no options."""
     options: Any = None
-    """The checked options, an instance of `options_model`; there before `configure` is called."""
+    """The validated options, an instance of `options_model`; set before `configure` is called."""
     retry_on: tuple[type[Exception], ...] = ()
-    """Errors of `handle` after which a record is tried again, as after `Retry`."""
+    """Errors of `handle` after which a record is retried, as after `Retry`."""
     ordering: Literal["none", "key"] = "none"
     timeout_s: float = 60.0
-    """A record that `handle` has not finished by then is a dead letter; `agents.NAME.timeout_s` sets it. While `handle`
-    waits for the model, this time stands still: the model has deadlines of its own."""
+    """A record that `handle` has not finished by then becomes a dead letter; set by `agents.NAME.timeout_s`. The time is
+    paused while `handle` waits for the model, which has its own deadlines."""
     freeze_s: float | None = None
-    """Nothing is sent after the process stood still for longer, until it is certain whose its partitions are. Set in
-    `started`, to the session's time-out, by whoever writes what others may have written meanwhile."""
+    """After the process was frozen for longer, nothing is sent until the ownership of its partitions is certain. A handler
+    whose messages must not overtake those of the next owner sets it in `started` to the session timeout."""
 
     def configure(self, settings: "Settings") -> None:
-        """Take what the settings say, `topics` and `outputs` above all: they are looked for next. Called once, first."""
+        """Apply the settings. Called once, first; `topics` and `outputs` must be final when it returns."""
 
     def started(self, context: "Context") -> None:
-        """Take what is needed of the process. Called once, before anything is consumed; SetupError refuses the start."""
+        """Prepare with the context of the process. Called once, before consuming; raise SetupError to refuse the start."""
 
     def check(self, manifest: ModelManifest) -> None:
-        """Refuse a model that this handler could not work with; SetupError says why.
+        """Raise SetupError for a model that this handler cannot work with.
 
-        Called before `started` with the model that answers, and with each later version before it takes that one's place.
+        Called with the serving model before `started`, and with each later version before it replaces that model.
         """
 
     @abstractmethod
     async def handle(self, record: "ConsumerRecord", engine: "Predicts") -> Iterable[Publish]:
-        """Return what is to be published for a record. RecordError makes it a dead letter with its reason; any other
-        exception one with `agent_failed`, also CancelledError and running past `timeout_s`. At that deadline it is
-        cancelled, so it may not swallow CancelledError.
+        """Return the messages to publish for a record.
+
+        `Retry` and errors in `retry_on` cause another attempt. RecordError makes the record a dead letter with its reason.
+        Any other error, CancelledError included, makes it one with `agent_failed`, and so does running past `timeout_s`:
+        then it is cancelled, so it must not swallow CancelledError.
         """
 
     def finished(self, record: "ConsumerRecord") -> None:
-        """Hear that everything published for a record has been acknowledged."""
+        """Called when everything published for a record has been acknowledged."""
 
     def given_up(self, record: "ConsumerRecord") -> None:
-        """Hear that a record was not finished and will be delivered again: here after the next assignment, or elsewhere.
+        """Called when a record was not finished and will be delivered again, to this process or to another.
 
-        Its key's next records are not handed over before that.
+        The next records of its key are not passed before that.
         """
 
     async def assigned(self, partitions: "frozenset[TopicPartition]") -> Iterable[Publish] | None:
-        """Get ready for partitions, restoring state for example; their records wait until this returns, and until the
-        broker has what it returns.
+        """Prepare for partitions, for example by restoring state. Their records wait until this returns, and until the
+        broker has acknowledged the returned messages.
 
-        Cancelled when they are taken away meanwhile. While it raises, the agent is suspended, and it is called again with
-        growing pauses.
+        Cancelled when the partitions are revoked meanwhile. While it raises, the agent is suspended, and this is called
+        again with growing pauses.
         """
         return None
 
     def revoked(self) -> None:
-        """Forget what belongs to partitions: everything under way has been finished, or will be delivered again.
+        """Drop the state of all partitions: records in progress have been finished, or will be delivered again.
 
-        When it raises, the agent is suspended; `assigned` begins the next assignment all the same.
+        If it raises, the agent is suspended; the next assignment still starts with `assigned`.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a handler may know of the process that it runs in."""
+    """The parts of the process that a handler may use."""
 
     settings: "Settings"
     metrics: "Metrics"
     engine: "Predicts"
     agents: tuple[str, ...]
-    """Names of everybody who runs here, handlers among them."""
+    """Names of all agents of the process, handlers included."""
     partitions: Mapping[str, int] = field(default_factory=dict)
-    """How many partitions each topic has now."""
+    """Current number of partitions by topic."""
     restore: "Restore | None" = None
-    """Reads a changelog; None in a rehearsal, where there is none."""
+    """Reads a changelog; None in a rehearsal."""
     predicting: tuple[Agent, ...] = ()
-    """Those among them that predict, as they are declared here."""
+    """The agents of the process that are not handlers."""
 
 
 class Restore(Protocol):
@@ -134,7 +136,7 @@ class Predicts(Protocol):
 
     @property
     def model(self) -> Served:
-        """The one that answers now; another after a release, so do not keep it."""
+        """The serving model. A release replaces it, so do not keep it."""
 
     async def predict(
         self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None

@@ -1,14 +1,14 @@
-"""What the model answered of one text, as an agent sees it."""
+"""The model's outputs for one text, as passed to agents."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 Output = dict[str, Any]
-"""One task's answer as a plain dict, in the form of `schemas.result`."""
+"""The output of one task as a plain dict, in the form of `schemas.result`."""
 
 
 class Prediction(Mapping[str, Output]):
-    """What the model said of one text: task name to output, and whether only the text's beginning was read."""
+    """The model's outputs for one text by task, the model's name and version, and whether the text was truncated."""
 
     __slots__ = ("model", "outputs", "truncated")
 

@@ -1,4 +1,4 @@
-"""Which agents read a topic and what each answers there, settled against the model before anything starts."""
+"""Binds agents to the model and to their topics, and refuses invalid combinations before the start."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,49 +29,49 @@ from .result_envelope import ResultEnvelope
 
 @dataclass(frozen=True, slots=True)
 class BoundAgent:
-    """An agent whose tasks are those of the model that serves it."""
+    """An agent with its tasks of a model."""
 
     agent: Agent
     tasks: tuple[str, ...]
-    """Answered when a request names none."""
-    may: frozenset[str]
-    """Answered when a request names them."""
+    """Tasks for a request without tasks."""
+    answerable: frozenset[str]
+    """Tasks that a request may name."""
     headers: tuple[tuple[str, bytes], ...]
-    """Of every result, the same each time."""
+    """The constant headers of its results."""
     envelopes: dict[tuple[str | int, ...], ResultEnvelope] = field(default_factory=dict, compare=False, repr=False)
-    """By input topic and model (name, version), those of another status than `ok` by that too: filled as results are built."""
+    """Cache by input topic, model (name, version) and, other than `ok`, status."""
 
-    def asked(self, tasks: tuple[str, ...] | None) -> tuple[str, ...]:
-        """Return what a request that names `tasks` is answered on."""
-        return self.tasks if tasks is None else tuple(task for task in tasks if task in self.may)
+    def select_tasks(self, tasks: tuple[str, ...] | None) -> tuple[str, ...]:
+        """Return the tasks to answer for a request with `tasks` (None: the request names none)."""
+        return self.tasks if tasks is None else tuple(task for task in tasks if task in self.answerable)
 
 
 Asked = tuple[tuple[BoundAgent, tuple[str, ...]], ...]
-"""Agents, each with the tasks that it answers."""
+"""Agents, each with the tasks to answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """All agents that read one topic. They share the forward pass: `tasks` is the union of what they answer."""
+    """All agents that read one topic. They share the forward pass: `tasks` is the union of their tasks."""
 
     topic: str
     agents: tuple[BoundAgent, ...]
     asked: Asked
-    """What each answers when a request names no tasks."""
+    """Agents and tasks for a request without tasks."""
     tasks: tuple[str, ...]
     thresholds: Mapping[str, Thresholds] | None
     windows: Windows | None = None
-    """How texts are read that are longer than the model's limit; None: their beginning."""
+    """How to split texts above the model's limit; None: only their beginning is read."""
     max_age_s: float | None = None
-    """The shortest of its agents: no younger record is too old for one of them. None: no age is."""
+    """The smallest limit of its agents; None: no agent has one."""
 
 
 @overload
-def configured(agent: Agent, settings: AgentSettings | None) -> Agent: ...
+def apply_settings(agent: Agent, settings: AgentSettings | None) -> Agent: ...
 @overload
-def configured(agent: Agent | Handler, settings: AgentSettings | None) -> Agent | Handler: ...
-def configured(agent: Agent | Handler, settings: AgentSettings | None) -> Agent | Handler:
-    """Return the agent with what the settings override; of a handler that is its topics and its deadline."""
+def apply_settings(agent: Agent | Handler, settings: AgentSettings | None) -> Agent | Handler: ...
+def apply_settings(agent: Agent | Handler, settings: AgentSettings | None) -> Agent | Handler:
+    """Return the agent with the settings' overrides; for a handler these are its topics and its deadline."""
     if settings is None:
         return agent
     if isinstance(agent, Handler):
@@ -84,12 +84,12 @@ def configured(agent: Agent | Handler, settings: AgentSettings | None) -> Agent 
         tasks=tuple(settings.tasks) if settings.tasks else agent.tasks,
         output=settings.output or agent.output,
         thresholds={**agent.thresholds, **settings.thresholds},
-        windows=_windows(agent, settings),
+        windows=_make_windows(agent, settings),
         max_age_s=agent.max_age_s if settings.max_age_s is None else settings.max_age_s,
     )
 
 
-def _windows(agent: Agent, settings: AgentSettings) -> Windows | None:
+def _make_windows(agent: Agent, settings: AgentSettings) -> Windows | None:
     if settings.long_texts == "cut" or (settings.long_texts is None and agent.windows is None):
         return None
     declared = agent.windows or Windows()
@@ -102,12 +102,15 @@ def _windows(agent: Agent, settings: AgentSettings) -> Windows | None:
     )
 
 
-def configured_by(settings: Settings, agents: Iterable[Agent | Handler]) -> list[Agent | Handler]:
-    """Return the agents as the settings want them, each handler told what it may know of them. SetupError."""
-    given = [*agents]
-    _refuse_overrides_of_nobody(settings, {agent.name for agent in given})
-    _refuse_limits_of_the_other_kind(settings, given)
-    everyone = [configured(agent, settings.agents.get(agent.name)) for agent in given]
+def configure_agents(settings: Settings, agents: Iterable[Agent | Handler]) -> list[Agent | Handler]:
+    """Return the agents with the settings applied, handlers with options set and `configure` called.
+
+    Raises SetupError for settings that do not fit the agents, and for agents that conflict with each other.
+    """
+    declared = [*agents]
+    _refuse_settings_of_unknown_agents(settings, {agent.name for agent in declared})
+    _refuse_inapplicable_limits(settings, declared)
+    everyone = [apply_settings(agent, settings.agents.get(agent.name)) for agent in declared]
     for agent in everyone:
         options = read_options(agent.name, agent.options_model if isinstance(agent, Handler) else None, settings)
         if isinstance(agent, Handler):
@@ -115,20 +118,20 @@ def configured_by(settings: Settings, agents: Iterable[Agent | Handler]) -> list
             agent.configure(settings)
     _refuse_equal_names(everyone)
     _refuse_shared_handler_topics(everyone)
-    _refuse_inputs_of_nobody(settings, everyone)
+    _refuse_unread_inputs(settings, everyone)
     for rule in settings.routing:
-        _check_ends(rule, everyone, settings)
+        _check_endpoints(rule, everyone, settings)
     return [_with_rules(agent, settings.routing) for agent in everyone]
 
 
-def _refuse_overrides_of_nobody(settings: Settings, names: Collection[str]) -> None:
+def _refuse_settings_of_unknown_agents(settings: Settings, names: Collection[str]) -> None:
     for name in settings.agents:
         if name not in names:
             who = ", ".join(sorted(names))
             raise SetupError(f"{settings.place(f'agents.{name}')}: no such agent runs here; those that do: {who}")
 
 
-def _refuse_inputs_of_nobody(settings: Settings, everyone: Iterable[Agent | Handler]) -> None:
+def _refuse_unread_inputs(settings: Settings, everyone: Iterable[Agent | Handler]) -> None:
     topics = sorted({topic for agent in everyone for topic in agent.topics})
     for topic in settings.inputs:
         if topic not in topics:
@@ -136,19 +139,19 @@ def _refuse_inputs_of_nobody(settings: Settings, everyone: Iterable[Agent | Hand
             raise SetupError(f"{place}: no agent reads topic {topic} here; read are {', '.join(topics)}")
 
 
-def _refuse_limits_of_the_other_kind(settings: Settings, agents: Iterable[Agent | Handler]) -> None:
-    """Refuse a limit that an agent cannot keep: a handler alone has a deadline, an agent alone a largest age."""
+def _refuse_inapplicable_limits(settings: Settings, agents: Iterable[Agent | Handler]) -> None:
+    """Refuse `timeout_s` for an agent and `max_age_s` for a handler."""
     for agent in agents:
         overrides = settings.agents.get(agent.name)
         if overrides is None:
             continue
         place = f"agents.{agent.name}"
         if overrides.timeout_s is not None and isinstance(agent, Agent):
-            what = f"{agent.name} decides at once; only a handler has a deadline"
-            raise SetupError(f"{settings.place(f'{place}.timeout_s')}: {what}")
+            problem = f"{agent.name} decides at once; only a handler has a deadline"
+            raise SetupError(f"{settings.place(f'{place}.timeout_s')}: {problem}")
         if overrides.max_age_s is not None and isinstance(agent, Handler):
-            what = f"{agent.name} is a handler: it gets every record and answers old ones itself"
-            raise SetupError(f"{settings.place(f'{place}.max_age_s')}: {what}")
+            problem = f"{agent.name} is a handler: it gets every record and answers old ones itself"
+            raise SetupError(f"{settings.place(f'{place}.max_age_s')}: {problem}")
 
 
 def _refuse_equal_names(everyone: Iterable[Agent | Handler]) -> None:
@@ -160,7 +163,7 @@ def _refuse_equal_names(everyone: Iterable[Agent | Handler]) -> None:
 
 
 def _refuse_shared_handler_topics(everyone: Sequence[Agent | Handler]) -> None:
-    """Refuse a topic that a handler shares: its records are finished by the handler alone."""
+    """Refuse a topic that a handler shares with another agent: only the handler finishes its records."""
     for handler in everyone:
         if not isinstance(handler, Handler):
             continue
@@ -174,12 +177,12 @@ def _refuse_shared_handler_topics(everyone: Sequence[Agent | Handler]) -> None:
 
 
 def _with_rules(agent: Agent | Handler, rules: Sequence[Rule]) -> Agent | Handler:
-    mine = tuple(rule for rule in rules if rule.agent == agent.name)
-    return replace(agent, routing=mine) if mine and isinstance(agent, Agent) else agent
+    own_rules = tuple(rule for rule in rules if rule.agent == agent.name)
+    return replace(agent, routing=own_rules) if own_rules and isinstance(agent, Agent) else agent
 
 
-def _check_ends(rule: Rule, everyone: Iterable[Agent | Handler], settings: Settings) -> None:
-    """Refuse a rule whose agent is not here, or whose topic cannot carry requests."""
+def _check_endpoints(rule: Rule, everyone: Iterable[Agent | Handler], settings: Settings) -> None:
+    """Refuse a rule with an agent that does not run here, or with a topic that cannot carry requests."""
     predicting = {agent.name: agent for agent in everyone if isinstance(agent, Agent)}
     agent = predicting.get(rule.agent)
     if agent is None:
@@ -188,30 +191,30 @@ def _check_ends(rule: Rule, everyone: Iterable[Agent | Handler], settings: Setti
     topic = rule.topic
     if topic in agent.topics:
         raise SetupError(f"{rule.place('topic')}: {rule.agent} itself reads {topic}; it would go in a circle")
-    if (why := _why_no_requests(topic, agent, everyone, settings)) is not None:
+    if (why := _find_conflict(topic, agent, everyone, settings)) is not None:
         raise SetupError(f"{rule.place('topic')}: {topic} {why}: requests may not be among them")
 
 
-def _why_no_requests(topic: str, agent: Agent, everyone: Iterable[Agent | Handler], settings: Settings) -> str | None:
-    """Return what a topic holds instead of requests; None for one that may take them."""
+def _find_conflict(topic: str, agent: Agent, everyone: Iterable[Agent | Handler], settings: Settings) -> str | None:
+    """Return why a topic cannot carry requests; None for one that can."""
     if topic == agent.output:
         return f"takes the results of {agent.name}"
     for other in everyone:
         if isinstance(other, Handler) and topic in other.changelogs:
             return f"is the changelog of {other.name}"
-    ours = dict(named(settings.prefix)).get(topic)
-    return None if ours is None or ours.requests else f"holds records of another kind ({ours.record})"
+    spec = dict(named(settings.prefix)).get(topic)
+    return None if spec is None or spec.requests else f"holds records of another kind ({spec.record})"
 
 
 def make_routes(agents: Sequence[Agent], manifest: ModelManifest, app: str) -> dict[str, Route]:
-    """Return topic to route. SetupError for what cannot work with this model, or with each other."""
+    """Return the routes by topic. Raises SetupError for agents that do not fit the model or each other."""
     bound = [_bind(agent, manifest, app) for agent in agents]
     topics = dict.fromkeys(topic for agent in agents for topic in agent.topics)
-    return {topic: _route(topic, [b for b in bound if topic in b.agent.topics], manifest) for topic in topics}
+    return {topic: _make_route(topic, [b for b in bound if topic in b.agent.topics], manifest) for topic in topics}
 
 
 def check_handlers(handlers: Iterable[Handler], manifest: ModelManifest) -> None:
-    """Refuse a model that handlers cannot work with: one that lacks their tasks, or that their own check refuses."""
+    """Raise SetupError for a model that lacks tasks of the handlers, or that their `check` refuses."""
     names = {task.name for task in manifest.tasks}
     for handler in handlers:
         if missing := [task for task in handler.tasks if task not in names]:
@@ -243,7 +246,7 @@ def _bind(agent: Agent, manifest: ModelManifest, app: str) -> BoundAgent:
         (CE_SOURCE, app_source(app).encode()),
         (CONTENT_TYPE_HEADER, CONTENT_TYPE.encode()),
     )
-    return BoundAgent(agent, _defaults(agent, may), frozenset(spec.name for spec in may), headers)
+    return BoundAgent(agent, _default_tasks(agent, may), frozenset(spec.name for spec in may), headers)
 
 
 def _check_rule(rule: Rule, may: Sequence[str], specs: Mapping[str, TaskSpec], model: str) -> None:
@@ -261,21 +264,21 @@ def _check_rule(rule: Rule, may: Sequence[str], specs: Mapping[str, TaskSpec], m
             raise SetupError(f"{place}: {label} is not a label of {rule.task} in model {model}: {some}")
 
 
-def _defaults(agent: Agent, may: Sequence[TaskSpec]) -> tuple[str, ...]:
+def _default_tasks(agent: Agent, may: Sequence[TaskSpec]) -> tuple[str, ...]:
     if agent.tasks:
         return agent.tasks
     picked = tuple(spec.name for spec in may if agent.by_default(spec))
     return picked or tuple(spec.name for spec in may)
 
 
-def _route(topic: str, bound: Sequence[BoundAgent], manifest: ModelManifest) -> Route:
+def _make_route(topic: str, bound: Sequence[BoundAgent], manifest: ModelManifest) -> Route:
     tasks = tuple(dict.fromkeys(task for b in bound for task in b.tasks))
     overrides: dict[str, tuple[str, Thresholds]] = {}
     for b in bound:
         for task, thresholds in b.agent.thresholds.items():
             other, set_before = overrides.setdefault(task, (b.agent.name, thresholds))
             if set_before != thresholds:
-                # One forward pass and one decoding serve them all.
+                # All agents of a topic share one forward pass and one decoding.
                 raise SetupError(
                     f"agents {other} and {b.agent.name} both read {topic} and set different thresholds for {task}: "
                     "set the same, or give one of them its own topic"
@@ -290,7 +293,7 @@ def _shared_windows(topic: str, bound: Sequence[BoundAgent]) -> Windows | None:
     first = bound[0].agent
     for other in (b.agent for b in bound[1:]):
         if other.windows != first.windows:
-            # One forward pass and one decoding serve them all.
+            # All agents of a topic share one forward pass and one decoding.
             raise SetupError(
                 f"agents {first.name} and {other.name} both read {topic} and read long texts differently (long_texts and its "
                 "windows): set the same, or give one of them its own topic"
@@ -298,8 +301,8 @@ def _shared_windows(topic: str, bound: Sequence[BoundAgent]) -> Windows | None:
     return first.windows
 
 
-def _merge(of_manifest: Thresholds, new: Thresholds) -> Thresholds:
-    return Thresholds(**{**of_manifest.model_dump(), **{name: getattr(new, name) for name in new.model_fields_set}})
+def _merge(base: Thresholds, new: Thresholds) -> Thresholds:
+    return Thresholds(**{**base.model_dump(), **{name: getattr(new, name) for name in new.model_fields_set}})
 
 
 def all_topics(agents: Iterable[Agent | Handler], dead_letters: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

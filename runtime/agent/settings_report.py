@@ -1,4 +1,4 @@
-"""Every setting of a process as it holds, with its source, and nothing secret in it."""
+"""Reports the effective settings of a process with their sources, without secrets."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ DEFAULT: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One setting. `value` is what JSON can hold; a secret is stars."""
+    """One setting. `value` is JSON-compatible; a secret is replaced by stars."""
 
     key: str
     value: Any
@@ -26,27 +26,27 @@ class Row:
 
 
 def report(settings: Settings) -> list[Row]:
-    """Return a row for each setting, in the order of the sections. SetupError for options that their agent refuses."""
-    rows = [*_rows(settings, "", settings)]
-    return rows + [row for name in settings.agents for row in _options(name, settings)]
+    """Return a row for each setting, in the order of the sections. Raises SetupError for invalid options of an agent."""
+    rows = [*_iterate_rows(settings, "", settings)]
+    return rows + [row for name in settings.agents for row in _iterate_options(name, settings)]
 
 
-def _rows(section: BaseModel, prefix: str, settings: Settings) -> Iterator[Row]:
+def _iterate_rows(section: BaseModel, prefix: str, settings: Settings) -> Iterator[Row]:
     for name in type(section).model_fields:
         value, key = getattr(section, name), f"{prefix}{name}"
         if name == "options" and prefix.startswith("agents."):
             continue
         if isinstance(value, BaseModel):
-            yield from _rows(value, f"{key}.", settings)
+            yield from _iterate_rows(value, f"{key}.", settings)
         elif isinstance(value, Mapping) and value:
             for inner, model in value.items():
-                yield from _rows(model, f"{key}.{inner}.", settings)
+                yield from _iterate_rows(model, f"{key}.{inner}.", settings)
         else:
-            yield Row(key, shown(value), settings.given_by(key) or DEFAULT)
+            yield Row(key, redact(value), settings.given_by(key) or DEFAULT)
 
 
-def _options(name: str, settings: Settings) -> Iterator[Row]:
-    """Yield the options of an agent. Those of one that is not installed under its name may be secrets: stars."""
+def _iterate_options(name: str, settings: Settings) -> Iterator[Row]:
+    """Yield the options of an agent. Those of an agent that is not installed are starred: they may be secrets."""
     prefix = f"agents.{name}.options."
     if name not in {point.name for point in entry_points(group=AGENTS)}:
         for key in settings.agents[name].options:
@@ -55,19 +55,19 @@ def _options(name: str, settings: Settings) -> Iterator[Row]:
     (agent,) = find_agents([name])
     options = read_options(name, getattr(agent, "options_model", None), settings)
     if options is not None:
-        yield from _rows(options, prefix, settings)
+        yield from _iterate_rows(options, prefix, settings)
 
 
-def shown(value: Any) -> Any:
-    """Return a value as JSON can hold it: a secret starred, an address without credentials."""
+def redact(value: Any) -> Any:
+    """Return a JSON-compatible value: a secret is starred, credentials are removed from an address."""
     if isinstance(value, SecretStr):
         return STARS
     if isinstance(value, BaseModel):
-        return {name: shown(getattr(value, name)) for name in type(value).model_fields}
+        return {name: redact(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Mapping):
-        return {str(key): shown(item) for key, item in value.items()}
+        return {str(key): redact(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [shown(item) for item in value]
+        return [redact(item) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
     return public_address(str(value))

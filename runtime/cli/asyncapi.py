@@ -21,11 +21,11 @@ def asyncapi(
     Example: [bold]murmura asyncapi classification dialogue --output asyncapi.json[/bold]
     """
     from ..agent.discovery import find_agents
-    from ..agent.routes import configured_by
+    from ..agent.routes import configure_agents
     from .asyncapi_document import as_text, document
 
     settings = options.settings(config, bootstrap=bootstrap)
-    text = as_text(document(settings, configured_by(settings, find_agents(agents or [], settings.prefix))))
+    text = as_text(document(settings, configure_agents(settings, find_agents(agents or [], settings.prefix))))
     if output is None:
         typer.echo(text, nl=False)
     else:

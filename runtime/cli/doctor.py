@@ -121,9 +121,9 @@ def _model(settings: "Settings", loaded: "list[Model]") -> Iterator[Finding]:
 def _agents(settings: "Settings", names: list[str], model: "Model | None") -> Iterator[Finding]:
     from ..agent.agent import Agent
     from ..agent.discovery import find_agents
-    from ..agent.routes import configured_by, make_routes
+    from ..agent.routes import configure_agents, make_routes
 
-    agents = configured_by(settings, find_agents(names, settings.prefix))
+    agents = configure_agents(settings, find_agents(names, settings.prefix))
     if model is not None:
         make_routes([agent for agent in agents if isinstance(agent, Agent)], model.manifest, settings.app)
     for agent in agents:
@@ -155,10 +155,10 @@ def _broker(settings: "Settings", names: list[str]) -> Iterator[Finding]:
 def _permissions(settings: "Settings", names: list[str], present: "Mapping[str, int]") -> Iterator[Finding]:
     """Fail for missing permissions of `serve`; those of other commands may belong to another user."""
     from ..agent.discovery import find_agents
-    from ..agent.routes import configured_by
+    from ..agent.routes import configure_agents
     from .permissions import lacking, needs
 
-    wanted = needs(settings, configured_by(settings, find_agents(names, settings.prefix)))
+    wanted = needs(settings, configure_agents(settings, find_agents(names, settings.prefix)))
     try:
         missing = asyncio.run(lacking(settings.kafka, wanted, present))
     except NotImplementedError:

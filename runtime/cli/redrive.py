@@ -90,7 +90,7 @@ def _make_rules(settings: "Settings", to: str, own: list[str], out_of_order: boo
     from importlib.metadata import entry_points
 
     from ..agent.discovery import AGENTS, find_agents
-    from ..agent.routes import configured
+    from ..agent.routes import apply_settings
     from ..kafka.topics import require_topics
     from ..redrive.rules import ORIGINAL, Redrive
 
@@ -102,7 +102,7 @@ def _make_rules(settings: "Settings", to: str, own: list[str], out_of_order: boo
         asyncio.run(require_topics(settings.kafka, [target]))
     names = [point.name for point in entry_points(group=AGENTS)]
     known = [
-        configured(agent, settings.agents.get(agent.name)) for agent in find_agents([*names, *own], settings.prefix)
+        apply_settings(agent, settings.agents.get(agent.name)) for agent in find_agents([*names, *own], settings.prefix)
     ]
     ordered = [agent for agent in known if agent.ordering == "key"]
     return Redrive(

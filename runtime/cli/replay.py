@@ -93,11 +93,11 @@ def replay(
 def _prepare(settings: "Settings", topic: str, names: list[str], version: str | None) -> "Replay":
     from ..agent.agent import Agent
     from ..agent.discovery import find_agents
-    from ..agent.routes import configured_by
+    from ..agent.routes import configure_agents
     from ..testing.replay import Replay
 
     plain = [
-        agent for agent in configured_by(settings, find_agents(names, settings.prefix)) if isinstance(agent, Agent)
+        agent for agent in configure_agents(settings, find_agents(names, settings.prefix)) if isinstance(agent, Agent)
     ]
     if not any(topic in agent.topics for agent in plain):
         known = ", ".join(agent.name for agent in plain) or "none"

@@ -80,7 +80,7 @@ class Dispatcher:
         self._wake, self._idle, self._busy = asyncio.Event(), asyncio.Event(), 0
         self._idle.set()
         self._routes, self._chunk_rows = routes, chunk_rows
-        self.suspending = suspending or Suspending.configured(routes, handlers)
+        self.suspending = suspending or Suspending.from_settings(routes, handlers)
         self.retrying = retrying or Retrying({}, app="", topic=None)
         self.outbox = Outbox(
             publisher,

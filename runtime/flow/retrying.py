@@ -111,7 +111,7 @@ class Retrying:
         """Set by the dispatcher."""
 
     @classmethod
-    def configured(cls, everyone: Iterable[Agent | Handler], settings: Settings, partitions: Mapping[str, int]) -> Self:
+    def from_settings(cls, everyone: Iterable[Agent | Handler], settings: Settings, partitions: Mapping[str, int]) -> Self:
         agents = {
             each.name: AgentRetries(_settings_of(each, settings).policy, tuple(each.retry_on)) for each in everyone
         }

@@ -104,7 +104,7 @@ class Tracing:
         }
 
     @classmethod
-    def configured(cls, settings: "Settings") -> "Tracing | None":
+    def from_settings(cls, settings: "Settings") -> "Tracing | None":
         """Return tracing as set; None when it is off. Raises SetupError without the extra."""
         chosen = settings.tracing
         if chosen.exporter == "none":

@@ -69,7 +69,7 @@ class Delivery:
         if tasks is not None:
             self._check_tasks(tasks, route)
         left = (bound for bound in route.agents if bound.agent.name not in answered)
-        asked = ((bound, bound.asked(tasks)) for bound in left if only_agent in {None, bound.agent.name})
+        asked = ((bound, bound.select_tasks(tasks)) for bound in left if only_agent in {None, bound.agent.name})
         self.asked = tuple((bound, asked_for) for bound, asked_for in asked if asked_for)
         if not self.asked:
             what = (
@@ -80,9 +80,9 @@ class Delivery:
     @staticmethod
     def _check_tasks(tasks: tuple[str, ...], route: Route) -> None:
         for number, task in enumerate(tasks, 1):
-            if not any(task in bound.may for bound in route.agents):
+            if not any(task in bound.answerable for bound in route.agents):
                 # The name is the request's own text: it is not quoted.
-                answered = ", ".join(sorted(frozenset[str]().union(*(bound.may for bound in route.agents))))
+                answered = ", ".join(sorted(frozenset[str]().union(*(bound.answerable for bound in route.agents))))
                 raise RecordError(
                     Reason.UNKNOWN_TASK,
                     f"no agent on {route.topic} answers task {number} of the {len(tasks)} named; answered are {answered}",

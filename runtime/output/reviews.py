@@ -167,7 +167,7 @@ class Reviews:
         ]
 
     @classmethod
-    def configured(cls, settings: Settings) -> Self | None:
+    def from_settings(cls, settings: Settings) -> Self | None:
         """Return the reviews that the settings ask for; None when they ask for none."""
         of = settings.reviews
         if not of.per_minute:

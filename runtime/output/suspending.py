@@ -67,7 +67,7 @@ class Suspending:
         """Waiting sends of handlers. Handlers resend by themselves."""
 
     @classmethod
-    def configured(
+    def from_settings(
         cls,
         routes: Mapping[str, Route],
         handlers: Iterable[Handler],
@@ -79,7 +79,7 @@ class Suspending:
         declared |= {handler.name: handler.outputs for handler in handlers}
         readers = {topic: [bound.agent.name for bound in route.agents] for topic, route in routes.items()}
         readers |= {topic: [handler.name] for handler in handlers for topic in handler.topics}
-        limits = {name: SuspensionLimits.configured(settings.agents.get(name)) for name in declared}
+        limits = {name: SuspensionLimits.from_settings(settings.agents.get(name)) for name in declared}
         return cls(limits, declared, readers, letters_per_s=settings.deadletters.per_s)
 
     @property

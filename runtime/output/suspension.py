@@ -37,7 +37,7 @@ class SuspensionLimits:
     """Seconds after which waiting parts become dead letters. None: never."""
 
     @classmethod
-    def configured(cls, settings: AgentSettings | None) -> "SuspensionLimits":
+    def from_settings(cls, settings: AgentSettings | None) -> "SuspensionLimits":
         """Return the limits of an agent: the defaults, and what its settings override."""
         if settings is None:
             return cls()

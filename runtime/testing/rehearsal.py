@@ -21,7 +21,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ..agent.agent import Agent
 from ..agent.handler import Context, Handler
-from ..agent.routes import check_handlers, configured_by, make_routes
+from ..agent.routes import check_handlers, configure_agents, make_routes
 from ..batching.engine import EngineModel
 from ..errors import DeliveryError
 from ..flow.dispatcher import Dispatcher
@@ -98,7 +98,7 @@ async def rehearse(
     A request may come with a key: (key, request). Raises SetupError for agents that the model cannot serve.
     """
     settings, metrics, engine = settings or Settings(app="rehearsal"), Metrics(), FakeEngine(model)
-    everyone = configured_by(settings, agents)
+    everyone = configure_agents(settings, agents)
     handlers = [agent for agent in everyone if isinstance(agent, Handler)]
     plain = [agent for agent in everyone if isinstance(agent, Agent)]
     routes = make_routes(plain, model.manifest, settings.app)

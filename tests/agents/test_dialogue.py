@@ -9,7 +9,7 @@ from dialogue_process import HANDOFFS, POLICY, REPLIES, STATE, TASKS, TURNS, Log
 
 from murmura.agents.dialogue import Dialogue
 from murmura.runtime.agent.handler import Context
-from murmura.runtime.agent.routes import configured_by
+from murmura.runtime.agent.routes import configure_agents
 from murmura.runtime.errors import Closed, RecordError, SetupError
 from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.settings.settings import Settings
@@ -207,7 +207,7 @@ def test_a_set_up_that_cannot_work_is_refused_at_start(policy, tmp_path):
     with pytest.raises(SetupError, match="one topic only"):
         agent.configure(Settings())
     agent = Dialogue()
-    configured_by(Settings(agents={"dialogue": {"options": {"policy": policy, "state": "my.state"}}}), [agent])
+    configure_agents(Settings(agents={"dialogue": {"options": {"policy": policy, "state": "my.state"}}}), [agent])
     assert agent.tasks == ("intent", "entities")
     assert agent.outputs == (REPLIES, "my.state", HANDOFFS, "bank.transfers")
     assert agent.changelogs == ("my.state",)

@@ -10,7 +10,7 @@ from dialogue_process import POLICY, REPLIES, STATE, TASKS, TURNS, Log, Process,
 from test_dispatcher import DEAD, Broker
 
 from murmura.agents.dialogue import Dialogue
-from murmura.runtime.agent.routes import configured_by
+from murmura.runtime.agent.routes import configure_agents
 from murmura.runtime.errors import Closed, MurmuraError, RecordError, SetupError
 from murmura.runtime.flow.dispatcher import Dispatcher
 from murmura.runtime.kafka.offset_tracker import Tracker
@@ -182,7 +182,7 @@ def test_an_action_to_one_of_the_agents_own_topics_is_refused(tmp_path, topic, w
     with pytest.raises(
         SetupError, match=rf"policy\.yaml:9: intents\.transfer\.action: {topic} is the .*topic of {what}"
     ):
-        configured_by(Settings(agents={"dialogue": {"options": {"handoffs": "people"}}}), [Dialogue(path)])
+        configure_agents(Settings(agents={"dialogue": {"options": {"handoffs": "people"}}}), [Dialogue(path)])
 
 
 @pytest.mark.parametrize(

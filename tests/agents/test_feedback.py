@@ -10,7 +10,7 @@ from murmura.agents.feedback.agent import REMEMBERED, FeedbackAgent, LiveAccurac
 from murmura.runtime.agent.agent import Agent
 from murmura.runtime.agent.discovery import find_agents
 from murmura.runtime.agent.handler import Context
-from murmura.runtime.agent.routes import configured_by
+from murmura.runtime.agent.routes import configure_agents
 from murmura.runtime.errors import RecordError
 from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.settings.settings import Settings
@@ -47,7 +47,7 @@ class Process:
         self.metrics = Metrics()
         self.agent = FeedbackAgent()
         settings = Settings(agents={"feedback": {"options": options}})
-        configured_by(settings, [self.agent])
+        configure_agents(settings, [self.agent])
         self.agent.started(Context(settings, self.metrics, self.engine, tuple(names), predicting=predicting))
         self.taken = 0
 

@@ -12,7 +12,7 @@ from test_request_body import record
 from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.agent import Agent, agent
 from murmura.runtime.agent.handler import Handler
-from murmura.runtime.agent.routes import configured_by, make_routes
+from murmura.runtime.agent.routes import configure_agents, make_routes
 from murmura.runtime.errors import RecordError, SetupError
 from murmura.runtime.output.expiry import age_s, expiry_time, passed_limit
 from murmura.runtime.settings.settings import Settings
@@ -132,7 +132,7 @@ def named(name: str, **options) -> Agent:
 
 def test_the_setting_replaces_the_age_that_an_agent_declares_and_a_route_knows_the_shortest():
     settings = Settings(agents={"b": {"max_age_s": 5}, "c": {}})
-    everyone = configured_by(settings, [named("a"), named("b", max_age_s=60.0), named("c", max_age_s=7.0)])
+    everyone = configure_agents(settings, [named("a"), named("b", max_age_s=60.0), named("c", max_age_s=7.0)])
     assert [each.max_age_s for each in everyone] == [None, 5, 7]
     assert make_routes(everyone, FakeModel([INTENT]).manifest, "app")["in"].max_age_s == 5
     assert make_routes(everyone[:1], FakeModel([INTENT]).manifest, "app")["in"].max_age_s is None
@@ -155,4 +155,4 @@ def test_a_handler_has_no_largest_age():
 
     settings = Settings(agents={"reader": {"max_age_s": 5}})
     with pytest.raises(SetupError, match=r"agents\.reader\.max_age_s: reader is a handler"):
-        configured_by(settings, [Reader()])
+        configure_agents(settings, [Reader()])

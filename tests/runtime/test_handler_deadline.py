@@ -11,7 +11,7 @@ from test_handlers_unfinished import until
 
 from murmura.runtime.agent.agent import agent
 from murmura.runtime.agent.handler import Handler
-from murmura.runtime.agent.routes import configured_by, make_routes
+from murmura.runtime.agent.routes import configure_agents, make_routes
 from murmura.runtime.errors import SetupError
 from murmura.runtime.flow.dispatcher import Dispatcher
 from murmura.runtime.kafka.offset_tracker import Tracker
@@ -191,11 +191,11 @@ def test_a_handlers_deadline_is_a_setting_and_an_agent_has_none():
         async def handle(self, record, engine):
             return ()
 
-    (reader,) = configured_by(Settings(agents={"reader": {"timeout_s": 2.5}}), [Reader()])
+    (reader,) = configure_agents(Settings(agents={"reader": {"timeout_s": 2.5}}), [Reader()])
     assert isinstance(reader, Handler)
     assert (reader.timeout_s, Reader.timeout_s) == (2.5, 60.0)
     with pytest.raises(SetupError, match=r"agents\.plain\.timeout_s: plain decides at once"):
-        configured_by(Settings(agents={"plain": {"timeout_s": 2.5}}), [plain])
+        configure_agents(Settings(agents={"plain": {"timeout_s": 2.5}}), [plain])
 
 
 async def test_an_agents_records_go_on_when_a_handler_frees_the_bytes_that_they_wait_for():

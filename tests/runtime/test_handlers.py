@@ -101,7 +101,7 @@ class Line:
             dead_letters=DEAD,
             max_value_bytes=1000,
             handlers=[self.handler],
-            suspending=Suspending.configured({}, [self.handler], settings),
+            suspending=Suspending.from_settings({}, [self.handler], settings),
         )
         self.offset = 0
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.agent.routes import configured_by
+from murmura.runtime.agent.routes import configure_agents
 from murmura.runtime.errors import RecordError, SetupError
 from murmura.runtime.field_paths import FieldPath, FieldPaths
 from murmura.runtime.settings.settings import Settings
@@ -87,7 +87,7 @@ def test_what_is_no_path_is_refused_when_the_settings_are_read(path):
 
 def test_a_topic_that_nobody_reads_is_refused_at_start():
     with pytest.raises(SetupError, match=r"inputs\.other: no agent reads topic other here"):
-        configured_by(Settings(inputs={"other": {"text": "$.a"}}), [])
+        configure_agents(Settings(inputs={"other": {"text": "$.a"}}), [])
 
 
 # -- CloudEvents -----------------------------------------------------------------------------------------------------------

@@ -92,8 +92,8 @@ def test_an_answer_counts_once_and_what_failed_or_has_no_second_label_not_at_all
 
 
 def test_without_a_budget_there_is_nobody_to_ask():
-    assert Reviews.configured(Settings()) is None
-    reviews = Reviews.configured(Settings(prefix="acme", reviews={"per_minute": 6}))
+    assert Reviews.from_settings(Settings()) is None
+    reviews = Reviews.from_settings(Settings(prefix="acme", reviews={"per_minute": 6}))
     assert reviews is not None
     assert reviews.topic == "acme.reviews"
 

@@ -4,7 +4,7 @@ import pytest
 
 from murmura.runtime.agent.agent import agent
 from murmura.runtime.agent.handler import Handler
-from murmura.runtime.agent.routes import configured_by, make_routes
+from murmura.runtime.agent.routes import configure_agents, make_routes
 from murmura.runtime.errors import RecordError, SetupError
 from murmura.runtime.kafka.offset_tracker import Progress
 from murmura.runtime.output.delivery import Attempt, Delivery
@@ -45,21 +45,21 @@ def test_a_topic_that_a_handler_shares_is_refused_in_one_line_with_both_names(ev
     with pytest.raises(
         SetupError, match=r"^(h and a|a and h) both read in: a handler has its topics for itself[^\n]*$"
     ):
-        configured_by(Settings(), everyone)
+        configure_agents(Settings(), everyone)
 
 
 def test_topics_are_compared_as_the_settings_have_them():
     settings = Settings(agents={"h": {"topics": ["in"]}})
     with pytest.raises(SetupError, match="both read in"):
-        configured_by(settings, [answering("a", "intent"), Reader("h", "elsewhere")])
+        configure_agents(settings, [answering("a", "intent"), Reader("h", "elsewhere")])
     apart = Settings(agents={"h": {"topics": ["elsewhere"]}})
-    assert len(configured_by(apart, [answering("a", "intent"), Reader("h", "in")])) == 2
+    assert len(configure_agents(apart, [answering("a", "intent"), Reader("h", "in")])) == 2
 
 
 @pytest.mark.parametrize("other", [answering("a", "intent", topic="other"), Reader("a", "other")])
 def test_equal_names_are_refused(other):
     with pytest.raises(SetupError, match="two agents are called a: give each its own name"):
-        configured_by(Settings(), [answering("a", "intent"), other])
+        configure_agents(Settings(), [answering("a", "intent"), other])
 
 
 async def test_a_handler_whose_tasks_the_first_model_lacks_is_refused_at_start():

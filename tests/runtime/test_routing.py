@@ -11,7 +11,7 @@ from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
 from murmura.agents.feedback import FeedbackAgent
 from murmura.runtime.agent.agent import agent
-from murmura.runtime.agent.routes import configured_by
+from murmura.runtime.agent.routes import configure_agents
 from murmura.runtime.errors import SetupError
 from murmura.runtime.settings.routing_rules import Rule, topics
 from murmura.runtime.settings.settings import Settings
@@ -177,7 +177,7 @@ async def test_a_rule_over_many_lines_is_refused_at_the_line_of_its_key(agent, t
 def test_settings_of_an_agent_that_is_not_here_are_refused_at_their_line(tmp_path):
     (tmp_path / "m.yaml").write_text("app: desk\nagents:\n  clasification:\n    topics: [x]\n")
     with pytest.raises(SetupError) as refused:
-        configured_by(load(tmp_path / "m.yaml", environment=False), [classification])
+        configure_agents(load(tmp_path / "m.yaml", environment=False), [classification])
     assert str(refused.value) == (
         f"{tmp_path / 'm.yaml'}, line 3: agents.clasification: no such agent runs here; those that do: classification"
     )

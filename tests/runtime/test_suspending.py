@@ -26,7 +26,7 @@ class Refusing(Line):
     def __init__(self, *agents, options=None, per_s=10.0, model=None, **more):
         model = model or FakeModel([INTENT])
         settings = Settings(agents=options or {each.name: FAST for each in agents}, deadletters={"per_s": per_s})
-        suspending = Suspending.configured(make_routes(agents, model.manifest, "test"), (), settings)
+        suspending = Suspending.from_settings(make_routes(agents, model.manifest, "test"), (), settings)
         super().__init__(model, *agents, suspending=suspending, **more)
         self.missing = set()
         self.broker.publish = self.publish

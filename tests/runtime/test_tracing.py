@@ -268,7 +268,7 @@ async def test_a_record_that_is_not_sampled_passes_its_traceparent_on_as_it_came
 
 
 def test_off_makes_nothing_and_imports_nothing():
-    assert Tracing.configured(Settings()) is None
+    assert Tracing.from_settings(Settings()) is None
     ask = "import murmura.runtime.serve, sys; print('opentelemetry.sdk' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stdout == "False\n"
 
@@ -276,4 +276,4 @@ def test_off_makes_nothing_and_imports_nothing():
 def test_without_the_extra_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(SetupError, match=r"tracing.exporter otlp needs .*: pip install 'murmura\[tracing\]'"):
-        Tracing.configured(Settings(tracing=TracingSettings(exporter="otlp")))
+        Tracing.from_settings(Settings(tracing=TracingSettings(exporter="otlp")))
