@@ -96,17 +96,17 @@ def ingest(
 async def _plan(settings: "Settings", agents: list[str], options: "Options") -> "Plan":
     from ..runtime.agent.agent import Agent
     from ..runtime.agent.discovery import find_agents
-    from ..runtime.agent.routes import configured
+    from ..runtime.agent.routes import apply_settings
     from .ingest import make_plan
 
-    found = [configured(each, settings.agents.get(each.name)) for each in find_agents(agents, settings.prefix)]
+    found = [apply_settings(each, settings.agents.get(each.name)) for each in find_agents(agents, settings.prefix)]
     answering = [each for each in found if isinstance(each, Agent) and each.output]
     if not answering:
         raise SetupError(f"{', '.join(agents)}: none of them publishes results")
     (judge,) = find_agents(["feedback"], settings.prefix)
     return await make_plan(
         settings.kafka,
-        feedback=configured(judge, settings.agents.get(judge.name)).topics,
+        feedback=apply_settings(judge, settings.agents.get(judge.name)).topics,
         results=[each.output for each in answering if each.output],
         requests=[topic for each in answering for topic in each.topics],
         options=options,

@@ -161,7 +161,9 @@ def step(
     return replay_step(after, turn)
 
 
-def _append_exchange(state: ConversationState | None, turn: ReceivedTurn, draft: _Draft, policy: Policy) -> list[Exchange]:
+def _append_exchange(
+    state: ConversationState | None, turn: ReceivedTurn, draft: _Draft, policy: Policy
+) -> list[Exchange]:
     exchange = Exchange(
         id=turn.prediction_id,
         timestamp=turn.source.timestamp,
@@ -275,7 +277,9 @@ def _group_spans(output: Output) -> dict[str, list[str]]:
     return found
 
 
-def _find_slots(spans: Mapping[str, list[str]], policy: Policy, intent: str | None, asked: str | None) -> dict[str, str]:
+def _find_slots(
+    spans: Mapping[str, list[str]], policy: Policy, intent: str | None, asked: str | None
+) -> dict[str, str]:
     """Return the slots that a turn fills.
 
     Each intent's slots take the spans of their label in order, the asked slot first. Where two intents disagree about a

@@ -28,7 +28,9 @@ def feedback(
     prediction_id: Annotated[
         str | None, typer.Argument(metavar="PREDICTION_ID", help="From the result.", show_default=False)
     ] = None,
-    agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Agent that made the prediction.")] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="NAME", help="Agent that made the prediction.")
+    ] = None,
     task: Annotated[str | None, typer.Option("--task", metavar="NAME")] = None,
     label: Annotated[str | None, typer.Option("--label", help="Correct label.")] = None,
     labels: Annotated[
@@ -37,8 +39,12 @@ def feedback(
     spans: Annotated[
         str | None, typer.Option("--spans", metavar="START:END:LABEL,...", help="All correct spans of the text.")
     ] = None,
-    reward: Annotated[float | None, typer.Option("--reward", metavar="NUMBER", help="Reward of the prediction.")] = None,
-    withdraw: Annotated[str | None, typer.Option("--withdraw", metavar="ID", help="Id of the feedback to withdraw.")] = None,
+    reward: Annotated[
+        float | None, typer.Option("--reward", metavar="NUMBER", help="Reward of the prediction.")
+    ] = None,
+    withdraw: Annotated[
+        str | None, typer.Option("--withdraw", metavar="ID", help="Id of the feedback to withdraw.")
+    ] = None,
     verdict: Annotated[
         Verdict | None, typer.Option("--verdict", help="Default: inferred from the options above.", show_default=False)
     ] = None,

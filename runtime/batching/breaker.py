@@ -1,4 +1,4 @@
-"""The rule by which a device that fails is left alone, tried again and at last given up. Pure: it is given the time."""
+"""A circuit breaker: when a failing device is paused, probed and finally given up. Pure: the caller passes the time."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -9,13 +9,13 @@ State = Literal["closed", "open", "probing", "trial"]
 
 @dataclass(frozen=True, slots=True)
 class BreakerLimits:
-    """How long a device that fails is waited for."""
+    """The pauses and the time limit for a failing device."""
 
     first_pause_s: float = 0.5
-    """Before the first probe; doubled after each that fails."""
+    """Pause before the first probe; doubled after each failed probe."""
     longest_pause_s: float = LONGEST_PAUSE_S
     give_up_s: float = 60.0
-    """With no batch answered for so long after the first failure, the device is given up."""
+    """The device is given up when no batch was answered for this time after the first failure."""
 
     def __post_init__(self) -> None:
         if not 0 < self.first_pause_s <= self.longest_pause_s or self.give_up_s <= 0:
@@ -23,14 +23,14 @@ class BreakerLimits:
 
 
 class Breaker:
-    """Says whether batches may run, and when to probe.
+    """Decides whether batches may run, and when to probe.
 
-    closed: batches run. open: nothing runs until `wake_at`. probing: one probe runs. trial: the probe has passed, and
-    the batches that were held run; the first that is answered closes the breaker, one that fails opens it again.
+    closed: batches run. open: nothing runs until `wake_at`. probing: one probe runs. trial: the probe has passed and held
+    batches run; the first answered one closes the breaker, a failed one opens it again.
 
     Invariants:
     - pauses grow from the first to the longest until a batch has been answered;
-    - a device that answers probes and no batch is given up as one that answers nothing.
+    - a device that answers probes but no batch is given up like one that answers nothing.
     """
 
     def __init__(self, limits: BreakerLimits) -> None:
@@ -39,29 +39,29 @@ class Breaker:
         self._probe_at = 0.0
         self.state: State = "closed"
         self.since: float | None = None
-        """When the device failed first; None while closed."""
+        """Time of the first failure; None while closed."""
         self.why = ""
-        """What was wrong last; for people."""
+        """The last failure, for people."""
         self.failed_probes = 0
-        """Since the device failed first."""
+        """Number since the first failure."""
 
     @property
-    def lets_run(self) -> bool:
+    def allows_runs(self) -> bool:
         """Whether a batch may be started."""
         return self.state in {"closed", "trial"}
 
-    def fail(self, why: str, now: float) -> None:
-        """Note that a batch has failed by the device's fault. The state is then open, or stays probing."""
+    def record_failure(self, why: str, now: float) -> None:
+        """Record that a batch failed because of the device. The state becomes open, or stays probing."""
         self.why = why
         if self.since is None:
             self.since = now
-        if self.lets_run:
+        if self.allows_runs:
             self._open(now)
 
-    def answer(self) -> bool:
-        """Note that a batch was answered; True when that closes the breaker.
+    def record_answer(self) -> bool:
+        """Record that a batch was answered; True when that closes the breaker.
 
-        Only in a trial: while it is open, a batch that was started before may still come back well.
+        It does so in a trial only: while the breaker is open, a batch that was started before may still succeed.
         """
         if self.state != "trial":
             return False
@@ -69,20 +69,20 @@ class Breaker:
         self._pause_s, self.failed_probes = self._limits.first_pause_s, 0
         return True
 
-    def probe(self, now: float) -> bool:
-        """Return whether a probe is to be started now; the state is then probing."""
+    def start_probe(self, now: float) -> bool:
+        """Return whether to start a probe now; then the state becomes probing."""
         if self.state != "open" or now < self._probe_at:
             return False
         self.state = "probing"
         return True
 
     def probe_soon(self, now: float) -> None:
-        """Let the next probe come now: what is probed has been exchanged."""
+        """Make the next probe due now, because the model to probe has changed."""
         if self.state == "open":
             self._probe_at = now
 
-    def probed(self, passed: bool, why: str, now: float) -> None:
-        """Note how a probe ended: a trial begins, or the next pause."""
+    def record_probe(self, passed: bool, why: str, now: float) -> None:
+        """Record the result of a probe: a trial or the next pause starts."""
         if self.state != "probing":
             return
         if passed:
@@ -93,11 +93,11 @@ class Breaker:
         self._open(now)
 
     def is_over(self, now: float) -> bool:
-        """Return whether the device is to be given up."""
+        """Return whether to give the device up."""
         return self.since is not None and now - self.since >= self._limits.give_up_s
 
     def wake_at(self) -> float | None:
-        """Return when `probe` or `is_over` is to be asked next; None while closed."""
+        """Return when to call `start_probe` or `is_over` next; None while closed."""
         if self.since is None:
             return None
         end = self.since + self._limits.give_up_s

@@ -1,4 +1,4 @@
-"""How large a batch should be on this machine: measured at start, in about a second."""
+"""Measures the best batch size on this machine, at start, in about a second."""
 
 import math
 import time
@@ -11,7 +11,7 @@ CEILING_TOKENS = 16_384
 GOOD_ENOUGH = 0.95
 FIRST_TOKENS = 32
 SLOW_RUN_S = 0.1
-"""A batch is also the time that the next one waits: none is made that takes longer, unless the floor does."""
+"""Maximum time of a batch, since the next one waits for it, unless a batch of FLOOR_TOKENS takes longer."""
 MAX_ROUNDS = 5
 
 _WORDS = [
@@ -57,26 +57,26 @@ class Measurable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was measured: seconds = `overhead_s` + `token_s` * tokens, and the budget that follows from it."""
+    """A measurement: seconds = `overhead_s` + `token_s` * tokens, and the resulting budget."""
 
     token_budget: int
     overhead_s: float
     token_s: float
     points: tuple[tuple[int, float], ...]
-    """(tokens, seconds) of each batch size, the best of its repeats."""
+    """(tokens, seconds) of each batch size, the fastest of its runs."""
     took_s: float
 
     @property
     def tokens_per_s(self) -> float:
-        """Expected of one run slot at the chosen budget."""
+        """Expected throughput of one run slot at the chosen budget."""
         return self.token_budget / (self.overhead_s + self.token_s * self.token_budget)
 
     def seconds(self, tokens: int) -> float:
-        """Expected of a forward pass over so many tokens, decoding included."""
+        """Return the expected time of a forward pass over `tokens`, decoding included."""
         return self.overhead_s + self.token_s * tokens
 
     def figures(self) -> dict[str, Any]:
-        """Return what is worth a log line."""
+        """Return the rounded values for a log line."""
         return {
             "token_budget": self.token_budget,
             "tokens_per_s": round(self.tokens_per_s),
@@ -88,14 +88,14 @@ class Calibration:
 
 
 def warm_up(model: Measurable, *, max_rows: int = 256) -> float:
-    """Run small and middling batches, so that allocations and lazy set-up are not paid by the first records.
+    """Run small and medium batches, so that allocations and lazy initialisation do not delay the first records.
 
-    Returns the seconds that the last of them took for each of its tokens.
+    Returns the seconds per token of the last one.
     """
     seconds = 0.0
     for aim in (FIRST_TOKENS, FLOOR_TOKENS):
-        batch, tokens = _batch(model.encode(_TEXTS), aim, max_rows)
-        seconds = _timed(model, batch, time.perf_counter) / tokens
+        batch, tokens = _make_batch(model.encode(_TEXTS), aim, max_rows)
+        seconds = _time_batch(model, batch, time.perf_counter) / tokens
     return seconds
 
 
@@ -108,23 +108,23 @@ def calibrate(
     clock: Clock = time.perf_counter,
     timer: Clock | None = None,
 ) -> Calibration:
-    """Time batches of growing size in rounds until `limit_s` has gone by, and choose the token budget.
+    """Time batches of growing size in rounds for `limit_s`, and choose the token budget.
 
-    What is timed is what keeps a run slot busy: the forward pass and the decoding of every task. Sizes double from 32
-    tokens until a run is slow or the rows run out. Of each size the fastest run counts: cold starts and neighbours only
-    ever add. A `padded` graph is charged for its padding: rows times the longest.
+    A run is the forward pass and the decoding of every task. Sizes double from 32 tokens until a run is slow or has
+    `max_rows`. The fastest run of each size counts, since cold starts and other load only add time. A batch of a `padded`
+    graph counts with its padding: rows times the longest text.
 
-    `clock` watches the limit. `timer` times the runs; on a CPU a run is one thread's work, and that thread's CPU time is
-    the same on a busy machine (default there), elsewhere it is the clock.
+    `clock` measures the limit, `timer` the runs. The default timer is the thread's CPU time on a CPU, where a run is the
+    work of one thread and is independent of other load, and `clock` elsewhere.
     """
     began = clock()
     timer = timer or (time.thread_time if model.device == "cpu" else clock)
     _answer(model, model.encode(_TEXTS)[:1])
-    batches, best = _ladder(model, max_rows, padded, limit_s, timer)
+    batches, best = _measure_sizes(model, max_rows, padded, limit_s, timer)
     for _ in range(MAX_ROUNDS):
         for tokens, batch in batches.items():
             if clock() - began + best[tokens] <= limit_s:
-                best[tokens] = min(best[tokens], _timed(model, batch, timer))
+                best[tokens] = min(best[tokens], _time_batch(model, batch, timer))
     points = tuple(best.items())
     overhead_s, token_s = fit(points)
     budget = choose_budget(overhead_s, token_s)
@@ -134,15 +134,15 @@ def calibrate(
 def fit(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
     """Fit seconds = a + b * tokens by least squares on relative errors, with a >= 0 and b > 0.
 
-    Minimises sum(((a + b * n_i - t_i) / t_i)^2): in absolute errors the largest batch would decide a alone.
+    Minimises sum(((a + b * n_i - t_i) / t_i)^2): with absolute errors the largest batch alone would determine a.
     """
     weights = [1.0 / seconds**2 for _, seconds in points]
     total = sum(weights)
     mean_n = sum(w * n for w, (n, _) in zip(weights, points, strict=True)) / total
     mean_t = sum(w * t for w, (_, t) in zip(weights, points, strict=True)) / total
     spread = sum(w * (n - mean_n) ** 2 for w, (n, _) in zip(weights, points, strict=True))
-    together = sum(w * (n - mean_n) * (t - mean_t) for w, (n, t) in zip(weights, points, strict=True))
-    token_s = together / spread if spread else 0.0
+    covariance = sum(w * (n - mean_n) * (t - mean_t) for w, (n, t) in zip(weights, points, strict=True))
+    token_s = covariance / spread if spread else 0.0
     if token_s <= 0:
         return mean_t, 1e-9
     overhead_s = mean_t - token_s * mean_n
@@ -150,10 +150,10 @@ def fit(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
 
 
 def choose_budget(overhead_s: float, token_s: float) -> int:
-    """Return the smallest budget whose tokens/s come within 5 % of the best.
+    """Return the smallest budget with a throughput within 5 % of the best.
 
-    With r(n) = n / (a + b n) the best is r* = r(N), N being the most tokens that take no longer than `SLOW_RUN_S` (at
-    most `CEILING_TOKENS`), and r(n) >= q r* from n = q r* a / (1 - q r* b) on. Rounded up to a multiple of 32.
+    With r(n) = n / (a + b n) the best is r* = r(N), where N is the maximum of tokens that take at most `SLOW_RUN_S` (and at
+    most `CEILING_TOKENS`), and r(n) >= q r* for n >= q r* a / (1 - q r* b). Rounded up to a multiple of 32.
     """
     most = min(max((SLOW_RUN_S - overhead_s) / token_s, FLOOR_TOKENS), CEILING_TOKENS)
     aim = GOOD_ENOUGH * most / (overhead_s + token_s * most)
@@ -161,23 +161,23 @@ def choose_budget(overhead_s: float, token_s: float) -> int:
     return max(min(math.ceil(smallest / 32) * 32, CEILING_TOKENS), FLOOR_TOKENS)
 
 
-def _ladder(
+def _measure_sizes(
     model: Measurable, max_rows: int, padded: bool, limit_s: float, timer: Clock
 ) -> tuple[dict[int, list[Any]], dict[int, float]]:
-    """Return the batches to measure by their tokens, and a first, cold time for each."""
+    """Return the batches to measure by tokens, and a first, cold time for each."""
     samples = model.encode(_TEXTS)
     batches: dict[int, list[Any]] = {}
     seconds: dict[int, float] = {}
     aim, enough = FIRST_TOKENS, SLOW_RUN_S / 2  # the slope is known by then
     while aim <= CEILING_TOKENS:
-        batch, tokens = _batch(samples, aim, max_rows)
+        batch, tokens = _make_batch(samples, aim, max_rows)
         if padded:
             tokens = len(batch) * max(sample.tokens for sample in batch)
         batches[tokens] = batch
-        seconds[tokens] = _timed(model, batch, timer)
+        seconds[tokens] = _time_batch(model, batch, timer)
         spent = sum(seconds.values())
-        if enough < seconds[tokens] < limit_s - spent:  # or was it a neighbour?
-            seconds[tokens] = min(seconds[tokens], _timed(model, batch, timer))
+        if enough < seconds[tokens] < limit_s - spent:  # repeat: other load may have slowed it
+            seconds[tokens] = min(seconds[tokens], _time_batch(model, batch, timer))
         slow = seconds[tokens] > enough and (len(seconds) > 2 or spent > limit_s)
         if slow or len(batch) >= max_rows:
             break
@@ -185,8 +185,8 @@ def _ladder(
     return batches, seconds
 
 
-def _batch(samples: Sequence[Any], aim: int, max_rows: int) -> tuple[list[Any], int]:
-    """Return tokenised texts worth about `aim` tokens, and how many tokens they are."""
+def _make_batch(samples: Sequence[Any], aim: int, max_rows: int) -> tuple[list[Any], int]:
+    """Return tokenised texts of about `aim` tokens in total, and their number of tokens."""
     batch: list[Any] = []
     tokens = 0
     while tokens < aim and len(batch) < max_rows:
@@ -201,7 +201,7 @@ def _answer(model: Measurable, batch: Sequence[Any]) -> None:
     model.decode(model.run(batch), batch, texts, [tuple(model.tasks)] * len(batch))
 
 
-def _timed(model: Measurable, batch: list[Any], timer: Clock) -> float:
+def _time_batch(model: Measurable, batch: list[Any], timer: Clock) -> float:
     began = timer()
     _answer(model, batch)
     return max(timer() - began, 1e-9)

@@ -1,4 +1,4 @@
-"""The one door for agents to the model: texts go in, predictions come out, batches and threads stay behind it."""
+"""The interface of the model for agents: texts in, predictions out; batches and threads are internal."""
 
 import asyncio
 import os
@@ -24,11 +24,11 @@ ON_CPU = "cpu"
 ACCELERATOR_IN_FLIGHT = 2
 MAX_CALLERS = 1024
 DEADLINE_RUNS = 20
-"""A forward pass over a full batch may take so many times what was measured at start."""
+"""Deadline of a forward pass over a full batch, as a multiple of the time measured at start."""
 
 
 class EngineModel(BatchModel, Protocol):
-    """What the engine needs of a model; `encode` is called in the tokeniser's thread on whole chunks."""
+    """A model for the engine; `encode` is called in the tokeniser's thread on whole chunks."""
 
     @property
     def device(self) -> str: ...
@@ -40,8 +40,8 @@ class EngineModel(BatchModel, Protocol):
     def encode_windows(self, texts: Sequence[str], windows: Sequence[Windows | None], /) -> Sequence[Any]: ...
 
 
-class Checks:
-    """What the engine and its fake refuse before the model sees anything, and the form in which both answer."""
+class RequestChecks:
+    """Validation of texts and tasks, and construction of predictions; shared by the engine and its fake."""
 
     def __init__(self, model: EngineModel) -> None:
         self.model: Any = model
@@ -49,14 +49,14 @@ class Checks:
     def check(self, text: str, tasks: Iterable[str] | None = None) -> tuple[str, ...]:
         """Return the tasks to answer (None: all of the model's).
 
-        Raises RecordError `unknown_task`, or `invalid` for a text that is empty or holds a lone surrogate: the
-        tokenizer would fail on that for its whole chunk.
+        Raises RecordError `unknown_task`, or `invalid` for an empty text or a lone surrogate, which would fail the whole
+        chunk in the tokenizer.
         """
         known = self.model.tasks
         wanted = tuple(known) if tasks is None else tuple(tasks)
         for number, task in enumerate(wanted, 1):
             if task not in known:
-                # It may come out of a request, so it is not quoted.
+                # The name may come from a request, so it is not quoted.
                 raise RecordError(
                     DeadLetterReason.UNKNOWN_TASK,
                     f"task {number} of the {len(wanted)} asked for is not one of the model's, which are {', '.join(known)}",
@@ -72,21 +72,21 @@ class Checks:
                 ) from None
         return wanted
 
-    def prediction(self, outputs: dict[str, dict[str, Any]], encoded: Any, model: Any = None) -> Prediction:
-        """Return outputs as agents see them; `model` is the one that gave them (default: the one that serves now)."""
+    def make_prediction(self, outputs: dict[str, dict[str, Any]], encoded: Any, model: Any = None) -> Prediction:
+        """Return outputs as a Prediction; `model` is the one that produced them (default: the serving one)."""
         manifest = (model or self.model).manifest
         return Prediction(outputs, encoded.truncated, (manifest.name, manifest.version))
 
 
-class Engine(Checks):
-    """Owns the batcher and the tokeniser's thread for one model on one device. Lives on one event loop.
+class Engine(RequestChecks):
+    """Owns the batcher and the tokeniser's thread for one model on one device. Used on one event loop.
 
-    Always true: a waiting caller is answered with a result, an error or its own cancellation; nobody's failure or
-    cancellation touches another; tokenising and forward passes never run on the event loop.
+    Invariants: a waiting caller gets a result, an error or its own cancellation; failures and cancellations do not affect
+    other callers; tokenising and forward passes never run on the event loop.
 
-    On a CPU up to `max_in_flight` runs (default: the cores this process may use) are started with whatever is queued.
-    On an accelerator one is, and a second (`max_in_flight`, default 2) only with a full batch. `padded` says that the
-    model's graph pads: then a batch costs its rows times its longest text, and that is what the budget bounds.
+    On a CPU up to `max_in_flight` runs (default: the cores available to the process) are started with any batch. On an
+    accelerator one is, and further ones (`max_in_flight`, default 2) only with a full batch. `padded`: the model's graph
+    pads, so a batch costs its rows times its longest text, and the budget bounds that.
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class Engine(Checks):
         shortest_deadline_s: float = SHORTEST_DEADLINE_S,
         breaker: BreakerLimits | None = None,
     ) -> None:
-        """`shortest_deadline_s`: no forward pass is ended before; a slow model gets 20 times its measured time."""
+        """`shortest_deadline_s`: minimum deadline of a forward pass; a slow model gets 20 times its measured time."""
         super().__init__(model)
         on_cpu = model.device == ON_CPU
-        most = max_in_flight or (_own_cores() if on_cpu else ACCELERATOR_IN_FLIGHT)
+        most = max_in_flight or (_available_cores() if on_cpu else ACCELERATOR_IN_FLIGHT)
         self._most, self._eager = most, eager_in_flight or (most if on_cpu else 1)
         self._max_rows, self._max_wait_s = max_rows, max_wait_ms / 1000
         self._token_budget = token_budget
@@ -119,21 +119,21 @@ class Engine(Checks):
         self._batcher: Batcher | None = None
         self._callers: Callers | None = None
         self.calibration: Calibration | None = None
-        """What was measured at start; None when the budget was given."""
+        """The measurement at start; None when the budget was given."""
         self._deadline_s, self._breaker = shortest_deadline_s, breaker
         self.on_trouble: Callable[[str | None], None] = lambda why: None
-        """Called with the reason when the device begins to fail, and with None once it answers again."""
+        """Called with the reason when the device starts to fail, and with None when it answers again."""
         self.on_lost: Callable[[DeviceFailed], None] = lambda error: None
-        """Called when this process cannot use its device any more; whoever waited has been answered with Closed."""
+        """Called when the device is given up, before all waiting callers end with Closed."""
 
     @property
     def trouble(self) -> str | None:
-        """Why the device answers nothing now; None while it does. Texts that come meanwhile wait."""
+        """Why the device fails; None while it answers. Texts wait in the meantime."""
         return self._batcher.guard.trouble if self._batcher else None
 
     @property
     def failed_probes(self) -> int:
-        """Probes of the device that have failed since it was well."""
+        """Number of failed probes since the device started to fail."""
         return self._batcher.guard.failed_probes if self._batcher else 0
 
     @property
@@ -145,25 +145,24 @@ class Engine(Checks):
 
     @property
     def run_slots(self) -> int:
-        """How many forward passes may be in flight at once."""
+        """Maximum number of forward passes in flight."""
         return self._most
 
     @property
     def queued_tokens(self) -> int:
-        """Tokens of the entries that are in no batch yet."""
+        """Tokens of the entries that are not in a batch yet."""
         return self._batcher.queued_tokens if self._batcher else 0
 
     @property
     def queued_rows(self) -> int:
-        """Entries that are in no batch yet."""
+        """Number of entries that are not in a batch yet."""
         return self._batcher.queued_rows if self._batcher else 0
 
     @property
     def lookahead(self) -> tuple[int, int]:
-        """Tokens and rows to keep queued so that no run slot waits for its next batch: one batch.
+        """Tokens and rows to keep queued so that no run slot waits for its next batch: one batch; 0 while the device fails.
 
-        A batch is tokenised in a fraction of the time that it runs; whatever else is queued only adds latency. Nothing
-        while the device fails.
+        A batch is tokenised in a fraction of its running time, so queueing more only adds latency.
         """
         if self.trouble is not None:
             return 0, 0
@@ -171,7 +170,7 @@ class Engine(Checks):
 
     @property
     def in_flight(self) -> int:
-        """Batches that are being run."""
+        """Number of running batches."""
         return self._batcher.in_flight if self._batcher else 0
 
     async def start(self) -> None:
@@ -206,13 +205,13 @@ class Engine(Checks):
         self._callers = Callers(self._tokenizer, self._batcher, self._max_callers, self._renew)
 
     async def stop(self, budget_s: float = 20.0) -> None:
-        """Refuse new texts, answer those that are here for at most `budget_s`, then the rest with Closed."""
+        """Refuse new texts, answer the waiting ones for at most `budget_s`, then end the rest with Closed."""
         batcher, self._batcher = self._batcher, None
         callers, self._callers = self._callers, None
         deadline = time.monotonic() + budget_s
         try:
             if callers is not None:
-                await callers.encoded(budget_s)
+                await callers.finish_encoding(budget_s)
         finally:
             try:
                 if batcher is not None:
@@ -225,25 +224,24 @@ class Engine(Checks):
     async def predict(
         self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None
     ) -> Prediction:
-        """Answer one text on `tasks` (default: all). At most `max_callers` wait inside at once, the others before it.
+        """Answer one text on `tasks` (default: all). At most `max_callers` are queued; further callers wait for their turn.
 
         Raises RecordError (see `check`), ModelFailed when the model fails on this text, Closed after `stop`.
         """
-        # Checked and answered by one model, even when another takes its place before the text is encoded.
+        # Checked and answered by the same model, even if it is replaced before the text is encoded.
         model, wanted = self.model, self.check(text, tasks)
         if self._callers is None:
             raise Closed("the engine is not running")
         entry = await self._callers.answer(Entry(text, wanted, None, self._callers, None, thresholds, model))
         if entry.outputs is None:
             raise entry.error or Closed("stopped before the model answered")
-        return self.prediction(entry.outputs, entry.encoded, entry.model)
+        return self.make_prediction(entry.outputs, entry.encoded, entry.model)
 
     def swap(self, model: EngineModel) -> None:
-        """Let another model answer what comes from now on.
+        """Replace the serving model. Load, warm up and check the new one before.
 
-        What was checked or encoded before is answered by the model that did so, in batches of its own, and keeps it
-        alive until then: the old model is freed when its last batch ends. Load, warm up and prove the new one before.
-        While the device fails, what waits is handed back to its sinks, to be encoded for the new one.
+        Texts that were checked or encoded before are answered by the old model in separate batches; it is freed when its
+        last batch ends. While the device fails, waiting entries are returned to their sinks and encoded for the new model.
         """
         self.model = model
         if self._batcher is not None:
@@ -256,11 +254,11 @@ class Engine(Checks):
         model: EngineModel | None = None,
         windows: Sequence[Windows | None] | None = None,
     ) -> Sequence[Any]:
-        """Tokenise a chunk in the tokeniser's thread, in turn with other chunks. `check` the texts before.
+        """Tokenise a chunk in the tokeniser's thread, in turn with other chunks. Call `check` on the texts before.
 
-        `model` (default: the one that serves now) is then the `model` of the entries that are made of it. `windows` says
-        of each text how it is read when it is longer than the model's limit; None: its beginning. Raises what a text
-        brings about, and DeviceFailed when not even a plain one can be tokenised.
+        `model` (default: the serving one) must be the `model` of the entries made of the result. `windows`: for each text
+        how to split it above the model's limit; None: only its beginning is read. Raises the error of a text, or
+        DeviceFailed when not even a plain text can be tokenised.
         """
         if self._batcher is None:
             raise Closed("the engine is not running")
@@ -273,18 +271,18 @@ class Engine(Checks):
             raise
 
     def submit(self, entries: Iterable[Entry]) -> None:
-        """Queue tokenised entries, first in, first out. Never waits; raises Closed when not running."""
+        """Queue tokenised entries, first in, first out, without waiting. Raises Closed when not running."""
         if self._batcher is None:
             raise Closed("the engine is not running")
         self._batcher.submit(entries)
 
-    def let_go(self) -> None:
-        """While the device fails, answer what waits for it with Closed, and do nothing otherwise."""
+    def close_waiting(self) -> None:
+        """While the device fails, end all waiting entries with Closed; otherwise do nothing."""
         if self._batcher is not None:
-            self._batcher.let_go()
+            self._batcher.close_waiting()
 
     def on_room(self, callback: Callable[[], None]) -> None:
-        """Call `callback` on the loop whenever `queued_tokens` has dropped. Only after `start`."""
+        """Call `callback` on the loop whenever `queued_tokens` has decreased. Only after `start`."""
         if self._batcher is None:
             raise Closed("the engine is not running")
         self._batcher.on_room(callback)
@@ -293,18 +291,18 @@ class Engine(Checks):
         log = structlog.get_logger(__name__)
         if self._token_budget is not None:
             token_s = warm_up(self.model, max_rows=self._max_rows)
-            self._allow(token_s * self._largest_batch(self._token_budget))
+            self._extend_deadline(token_s * self._largest_batch(self._token_budget))
             return
         self.calibration = calibrate(self.model, max_rows=self._max_rows, padded=self._padded)
         self._token_budget = self.calibration.token_budget
-        self._allow(self.calibration.seconds(self._largest_batch(self._token_budget)))
+        self._extend_deadline(self.calibration.seconds(self._largest_batch(self._token_budget)))
         log.info("calibrated", device=self.model.device, **self.calibration.figures())
 
     def _largest_batch(self, budget: int) -> int:
         longest: int = self.model.manifest.limits.max_tokens
         return max(budget, longest)
 
-    def _allow(self, full_batch_s: float) -> None:
+    def _extend_deadline(self, full_batch_s: float) -> None:
         self._deadline_s = max(self._deadline_s, DEADLINE_RUNS * full_batch_s)
 
     def _change(self, why: str | None) -> None:
@@ -314,10 +312,10 @@ class Engine(Checks):
         self.on_lost(error)
 
     def _renew(self, entry: Entry) -> None:
-        """Let the model that serves now answer a caller; raises RecordError when it cannot."""
+        """Assign the serving model to an entry. Raises RecordError when it cannot answer it."""
         self.check(entry.text, entry.tasks)
         entry.model = self.model
 
 
-def _own_cores() -> int:
+def _available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What those who bring records need of the engine."""
+"""The engine's interface for the dispatcher."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from .policy import Entry
 
 
 class EngineLike(Protocol):
-    """What the dispatcher needs of the engine (`runtime.testing` has a fake)."""
+    """The engine as used by the dispatcher (`runtime.testing` has a fake)."""
 
     @property
     def queued_tokens(self) -> int: ...
@@ -28,5 +28,5 @@ class EngineLike(Protocol):
         self, texts: Sequence[str], model: Any = None, windows: Sequence[Windows | None] | None = None
     ) -> Sequence[Any]: ...
     def submit(self, entries: Iterable[Entry]) -> None: ...
-    def let_go(self) -> None: ...
+    def close_waiting(self) -> None: ...
     def on_room(self, callback: Callable[[], None]) -> None: ...

@@ -1,4 +1,4 @@
-"""The rule that closes batches. Pure: it is given the time and how many runs are in flight, and starts nothing."""
+"""Decides when batches are closed. Pure: the caller passes the time and the number of runs in flight, and starts them."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -9,26 +9,26 @@ CELLS_PER_TOKEN = 4
 
 
 class Sized(Protocol):
-    """A tokenised text, as far as batching has to know it."""
+    """A tokenised text, as used by batching."""
 
     @property
     def tokens(self) -> int: ...
 
 
 class Sink(Protocol):
-    """Who waits for entries. `deliver` is called on the event loop, once per batch, and must not block."""
+    """Receives answered entries. Its methods are called on the event loop, once per batch, and must not block."""
 
     def deliver(self, entries: "list[Entry]") -> None:
-        """Take answered entries, in order of arrival; each has `outputs` or `error`. Cancelled ones never come."""
+        """Receive answered entries in order of arrival, each with `outputs` or `error`, without cancelled ones."""
 
     def take_back(self, entries: "list[Entry]") -> None:
-        """Encode entries anew for the model that serves now: theirs does not answer on this device."""
+        """Encode and submit entries again for the serving model: their own model failed on this device."""
 
 
 class Entry:
-    """One text on its way through the model. `outputs` and `error` are set on the event loop only, just before delivery.
+    """One text to answer. `outputs` and `error` are set on the event loop, just before delivery.
 
-    Whoever waits may set `cancelled` at any time: the entry is then left out of the next batch, or its answer dropped.
+    The submitter may set `cancelled` at any time: then the entry is left out of the next batch, or its answer is dropped.
     """
 
     __slots__ = (
@@ -60,11 +60,11 @@ class Entry:
         self.encoded = encoded
         self.sink = sink
         self.context = context
-        """Anything of the sink's; never looked at here."""
+        """An object of the sink, not used here."""
         self.thresholds = thresholds
-        """Overrides by task. Share one mapping between entries: rows are decoded together by its identity."""
+        """Overrides by task. Share one mapping between entries: rows with the same object are decoded together."""
         self.model = model
-        """Who encoded it and has to answer it; no batch mixes two. Whatever waits keeps its model alive."""
+        """The model that encoded it and must answer it; a batch has one model. A waiting entry keeps it alive."""
         self.cancelled = False
         self.arrived = 0.0
         self.outputs: dict[str, dict[str, Any]] | None = None
@@ -73,20 +73,20 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How large a batch may get, and how many may be in flight."""
+    """The limits of a batch, and of the batches in flight."""
 
     token_budget: int
     max_rows: int = 256
     max_cells: int = 0
-    """Rows times the longest text: what padded attention allocates. 0: four times the budget."""
+    """Rows times the longest text: the memory of padded attention. 0: four times the budget."""
     max_wait_s: float = 0.0
-    """How long a batch that is not full may wait for more. Waiting never raises throughput while runs queue up anyway;
-    it is for those who pay by the launch."""
+    """How long a batch that is not full may wait for more entries. Waiting does not increase throughput while runs queue
+    up; it saves launches."""
     eager_in_flight: int = 1
-    """Up to so many runs are started with whatever is queued."""
+    """Number of runs that are started with any batch, full or not."""
     max_in_flight: int = 2
-    """Beyond the eager ones a run is started only with a full batch: committing a small batch ahead of a busy device
-    costs latency and gains nothing."""
+    """Beyond the eager runs, a run is started only with a full batch: a small batch queued on a busy device adds latency
+    and gains nothing."""
 
     def __post_init__(self) -> None:
         if self.max_cells == 0:
@@ -104,23 +104,23 @@ class Batch:
     entries: list[Entry]
     tokens: int
     full: bool
-    """A limit closed it, not the end of the queue."""
+    """Whether a limit closed it, rather than the end of the queue."""
 
 
 class BatchPolicy:
-    """Queue and rule in one: first in, first out, closed by tokens, rows and cells.
+    """A first in, first out queue that forms batches by tokens, rows and cells.
 
-    Always true: entries leave in the order they came; a batch exceeds the token budget or the cells only if it is a
-    single entry; no batch exceeds the rows or mixes models; a cancelled entry is in no batch.
+    Invariants: entries leave in order of arrival; a batch exceeds the token budget or the cells only if it is a single
+    entry; no batch exceeds the rows or mixes models; a cancelled entry is in no batch.
 
-    The head of the queue is kept as the batch that would leave next (`_head`), so every entry is looked at once
-    however often the policy is asked. It stays open until it is taken: that is the late binding.
+    The head of the queue is kept as the next batch (`_head`), so that each entry is examined once. It stays open until it
+    is taken: late binding.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
         self.queued_tokens = 0
-        """Tokens waiting; a cancelled entry counts until its turn has come."""
+        """Waiting tokens; a cancelled entry counts until its turn."""
         self._rest: deque[Entry] = deque()
         self._head: list[Entry] = []
         self._head_tokens = 0
@@ -131,7 +131,7 @@ class BatchPolicy:
         return len(self._head) + len(self._rest)
 
     def push(self, entries: Iterable[Entry], now: float) -> None:
-        """Queue entries behind those that wait."""
+        """Append entries to the queue."""
         tokens = 0
         append = self._rest.append
         for entry in entries:
@@ -141,7 +141,7 @@ class BatchPolicy:
         self.queued_tokens += tokens
 
     def take(self, now: float, in_flight: int) -> Batch | None:
-        """Return the batch to start now beside `in_flight` others, or None. With None, `wake_at` may know a time."""
+        """Return the batch to start now in addition to `in_flight` others, or None; then `wake_at` may give a time."""
         if in_flight >= self.limits.max_in_flight:
             return None
         self._fill()
@@ -152,11 +152,11 @@ class BatchPolicy:
         return None
 
     def wake_at(self) -> float | None:
-        """Return when an entry that is held back by `max_wait_s` alone has waited long enough."""
+        """Return when the oldest entry has waited for `max_wait_s`; None without a wait."""
         return self._head[0].arrived + self.limits.max_wait_s if self._head and self.limits.max_wait_s else None
 
     def drain(self) -> list[Entry]:
-        """Empty the queue and return what was in it and not cancelled."""
+        """Empty the queue; returns its entries that are not cancelled."""
         left = [entry for entry in (*self._head, *self._rest) if not entry.cancelled]
         self._rest.clear()
         self._reset_head([])
@@ -201,7 +201,7 @@ class BatchPolicy:
         self._head_tokens, self._head_longest = tokens, longest
 
     def _drop_cancelled(self) -> bool:
-        """Take cancelled entries out of the head; True if there were any, so that it has room again."""
+        """Remove cancelled entries from the head; True if there were any, so that it has room again."""
         kept = [entry for entry in self._head if not entry.cancelled]
         if len(kept) == len(self._head):
             return False

@@ -1,4 +1,4 @@
-"""Runs a batch in a thread, and finds out who is at fault when it fails: the device, or which of the records."""
+"""Runs a batch in a thread, and finds the cause of a failure: the device, or certain records."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ Outputs = dict[str, dict[str, Any]]
 
 
 class BatchModel(Protocol):
-    """What is needed of a model to answer batches. All of it is called in threads, several at once."""
+    """A model that answers batches. All methods are called concurrently from several threads."""
 
     def run(self, batch: Sequence[Any], /) -> Any: ...
 
@@ -27,22 +27,22 @@ class BatchModel(Protocol):
     ) -> list[Outputs]: ...
 
     def check_device(self) -> None:
-        """Run the reference sample; raises unless it comes out as stored."""
+        """Run the reference sample; raises unless its outputs are as stored."""
 
     def terminate(self, thread: int, /) -> None:
-        """End the run that a thread waits for."""
+        """Terminate the run of a thread."""
 
 
 class Answers(NamedTuple):
-    """What came of a batch. Made in a thread, applied on the loop."""
+    """The result of a batch. Created in a thread, applied on the loop."""
 
     outputs: list[Outputs | None]
     """By row."""
     errors: dict[int, Exception]
-    """By row: what is that record's own failure."""
+    """By row: failures caused by that record."""
     run_seconds: float
     fault: DeviceFailed | None = None
-    """The device failed: rows that have neither outputs nor an error are to be run again."""
+    """The device failed: rows without outputs and error must be run again."""
 
 
 class _Run:
@@ -52,32 +52,31 @@ class _Run:
         self.model = model
         self.began = time.monotonic()
         self.seconds = seconds
-        """How long it may take."""
+        """Time limit."""
         self.ended = False
-        """It was past its deadline and has been asked to end."""
+        """Whether it was past its deadline and has been terminated."""
 
 
 class BatchRuns:
-    """What the threads of a batcher do. `answer` and `check` are for threads, `end_overdue` is for the event loop.
+    """Runs batches for the threads of a batcher. `answer` and `check` are called in threads, the others on the event loop.
 
     Invariants:
-    - a record fails only when it has failed twice alone and the reference sample came out in between;
-    - no batch raises: whatever it was, the callers are waiting.
+    - a record fails only when it has failed twice alone and the reference sample has passed in between;
+    - no batch raises: every error becomes part of the answers.
     """
 
     def __init__(self, deadline_s: float, full_tokens: int) -> None:
-        """`deadline_s`: how long the reference sample, or a forward pass of up to `full_tokens`, may take.
-
-        One text in windows may have many times as many tokens, and gets as many times as long.
+        """`deadline_s`: time limit of the reference sample, and of a forward pass of up to `full_tokens`. A pass with more
+        tokens (one text in windows) gets proportionally longer.
         """
         self._deadline_s, self._full_tokens = deadline_s, full_tokens
         self._running: dict[int, _Run] = {}
 
     def answer(self, model: BatchModel, entries: list[Entry], *, suspect: bool = False) -> Answers:
-        """Run a batch. If that fails and the reference sample does not, search the records at fault.
+        """Run a batch. If it fails and the reference sample passes, search for the records that cause it.
 
-        `suspect`: this batch failed by the device before, and the reference sample has come out since. Then even a run
-        that is out of memory or out of time is split: with fewer records it may go well.
+        `suspect`: the device failed on this batch before, and the reference sample has passed since. Then even a run that
+        is out of memory or time is split: it may succeed with fewer records.
         """
         try:
             outputs, seconds = self._run(model, entries)
@@ -90,7 +89,7 @@ class BatchRuns:
         return self._search(model, entries)
 
     def check(self, model: BatchModel) -> DeviceFailed | None:
-        """Run the reference sample; returns what is wrong with the device, None when it answers as it should."""
+        """Run the reference sample; returns the device's failure, or None when the sample passes."""
         try:
             self._within_deadline(model, self._deadline_s, model.check_device)
         except DeviceFailed as error:
@@ -102,18 +101,18 @@ class BatchRuns:
         return None
 
     def end_overdue(self, now: float) -> bool:
-        """Ask runs past their deadline to end; True when one has not ended at twice that time. `now`: monotonic, s."""
+        """Terminate runs past their deadline; True when one has not ended at twice that time. `now`: monotonic, s."""
         stuck = False
         for thread, run in list(self._running.items()):
             taken = now - run.began
             if taken >= run.seconds:
                 run.ended = True
-                run.model.terminate(thread)  # each time: it may have been between two passes before
+                run.model.terminate(thread)  # at each check: the last call may have come between two passes
             stuck = stuck or taken >= 2 * run.seconds
         return stuck
 
     def end_all(self) -> bool:
-        """Ask every run in flight to end; returns whether there was one."""
+        """Terminate every run in flight; returns whether there was one."""
         running = list(self._running.items())
         for thread, run in running:
             run.ended = True
@@ -121,7 +120,7 @@ class BatchRuns:
         return bool(running)
 
     def _search(self, model: BatchModel, entries: list[Entry]) -> Answers:
-        """Split what fails until records that fail stand alone: about 2 log2(n) runs to the one among n."""
+        """Bisect until failing records are alone: about 2 log2(n) runs for one among n."""
         outputs: list[Outputs | None] = [None] * len(entries)
         errors: dict[int, Exception] = {}
         run_seconds = 0.0
@@ -157,7 +156,7 @@ class BatchRuns:
     def _run_alone(
         self, model: BatchModel, part: list[Entry]
     ) -> tuple[DeviceFailed | None, Outputs | Exception | None]:
-        """Decide about a record that has failed alone: returns the device's fault, or its outputs or its own error."""
+        """Decide on a record that failed alone: returns the device's fault, else the record's outputs or error."""
         if (fault := self.check(model)) is not None:
             return fault, None
         try:
@@ -191,7 +190,7 @@ class BatchRuns:
 
 
 def _halves(begin: int, end: int) -> list[tuple[int, int]]:
-    """Return the parts of a range that has failed, the first one last: it is the next to be taken."""
+    """Return the halves of a failed range, the first half last, since the next part is taken from the end."""
     if end - begin == 1:
         return [(begin, end)]
     middle = (begin + end) // 2
@@ -199,7 +198,7 @@ def _halves(begin: int, end: int) -> list[tuple[int, int]]:
 
 
 def _decode(model: BatchModel, logits: Any, encoded: list[Any], entries: list[Entry]) -> list[Outputs]:
-    """Decode the rows that share thresholds together: almost always all rows at once."""
+    """Decode rows with the same thresholds together: almost always all rows at once."""
     texts = [entry.text for entry in entries]
     rows_by_thresholds: dict[int, list[int]] = {}
     for row, entry in enumerate(entries):

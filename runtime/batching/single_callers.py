@@ -1,4 +1,4 @@
-"""Texts that arrive one at a time: gathered into chunks for the tokenizer, answered through a future each."""
+"""Handles texts that arrive one at a time: collects them into chunks for the tokenizer, and answers each by a future."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -15,21 +15,21 @@ from .policy import Entry
 CHUNK = 256
 _PLAIN = "a"
 _PLAIN_AND_LONG = "a " * 2000
-"""More tokens than a model reads at once, so that it is cut into windows."""
+"""More tokens than a model's limit, so that it is split into windows."""
 
 
 class Encodes(Protocol):
-    """What is needed of a model here."""
+    """A model that tokenises."""
 
     def encode(self, texts: Sequence[str], /) -> Sequence[Any]: ...
     def encode_windows(self, texts: Sequence[str], windows: Sequence[Windows | None], /) -> Sequence[Any]: ...
 
 
 class Callers:
-    """Everybody who awaits one answer. It is the sink of its own entries; an entry's context is the caller's future.
+    """The callers that await one answer each. It is the sink of its entries; an entry's context is the caller's future.
 
-    Always true: at most `most` entries are inside, so that the queue behind is bounded; others wait their turn before
-    it. While one chunk is tokenised the next one gathers.
+    Invariant: at most `most` entries are queued; other callers wait for their turn. While one chunk is tokenised, the next
+    one is collected.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Callers:
         most: int,
         renew: Callable[[Entry], None] = lambda entry: None,
     ) -> None:
-        """`renew` gives an entry the model that serves now, or raises what its caller is answered with."""
+        """`renew` assigns the serving model to an entry, or raises the error for its caller."""
         self._renew = renew
         self._tokenizer = tokenizer
         self._batcher = batcher
@@ -51,14 +51,16 @@ class Callers:
         self._closed = False
 
     async def answer(self, entry: Entry) -> Entry:
-        """Return the entry once it has outputs or an error; its `model` encodes and answers it. Cancelling the caller cancels the entry and nobody else."""
+        """Return the entry with outputs or an error; its `model` encodes and answers it. Cancelling the caller cancels only
+        this entry.
+        """
         async with self._turn:
             if self._closed:
                 raise Closed("the engine is not running")
             answered = entry.context = self._loop.create_future()
             self._gathered.append(entry)
             if len(self._gathered) == 1:
-                self._loop.call_soon(self._encode_next)  # whoever comes in this round of the loop shares the chunk
+                self._loop.call_soon(self._encode_next)  # callers of the same loop iteration share the chunk
             try:
                 await answered
             except asyncio.CancelledError:
@@ -67,13 +69,13 @@ class Callers:
         return entry
 
     def deliver(self, entries: list[Entry]) -> None:
-        """Wake the callers; they look into their entries."""
+        """Wake the callers, which read their entries."""
         for entry in entries:
             if not entry.context.done():
                 entry.context.set_result(None)
 
     def take_back(self, entries: list[Entry]) -> None:
-        """Encode entries anew for the model that serves now."""
+        """Encode entries again for the serving model."""
         for entry in entries:
             try:
                 self._renew(entry)
@@ -83,8 +85,8 @@ class Callers:
                 self._gathered.append(entry)
         self._encode_next()
 
-    async def encoded(self, budget_s: float) -> None:
-        """Let nobody else in, and wait until those inside have been handed to the batcher, for at most `budget_s`."""
+    async def finish_encoding(self, budget_s: float) -> None:
+        """Refuse new callers, and wait until all entries are submitted to the batcher, for at most `budget_s`."""
         self._closed = True
         with suppress(TimeoutError):
             async with asyncio.timeout(budget_s):
@@ -95,7 +97,7 @@ class Callers:
                         await asyncio.sleep(0)
 
     def close(self) -> None:
-        """Answer whoever has not reached the batcher with Closed, even if the tokenizer still works on it."""
+        """End the entries that are not submitted to the batcher with Closed, even if they are being tokenised."""
         self._closed = True
         self._fail(self._chunk + self._gathered, Closed("stopped before the model answered"))
         self._gathered = []
@@ -140,7 +142,7 @@ class Callers:
 
 
 def _encode_each(model: Encodes, texts: list[str]) -> list[Any]:
-    """Tokenise a chunk; if that fails text by text, so that only the guilty one fails. Runs in the thread."""
+    """Tokenise a chunk; if that fails, text by text, so that only the causing text fails. Runs in the thread."""
     try:
         return [*encode(model, texts)]
     except DeviceFailed as error:
@@ -157,11 +159,10 @@ def _encode_or_error(model: Encodes, text: str) -> Any:
 
 
 def encode(model: Encodes, texts: Sequence[str], windows: Sequence[Windows | None] | None = None) -> Sequence[Any]:
-    """Tokenise a chunk, its long texts in `windows` where they are given.
+    """Tokenise a chunk, with its long texts split into `windows` if given.
 
-    What a text brings about is raised as it is, a panic of the library, which is a BaseException, as ModelFailed. Where
-    not even a plain text can be tokenised, DeviceFailed is raised: then no text is at fault, and this process has no
-    tokenizer any more.
+    An error of a text is raised unchanged; a panic of the library, which is a BaseException, is raised as ModelFailed.
+    DeviceFailed is raised when not even a plain text can be tokenised: the tokenizer of this process is broken.
     """
     try:
         return _encode(model, texts, windows)
@@ -177,7 +178,7 @@ def _encode(model: Encodes, texts: Sequence[str], windows: Sequence[Windows | No
 
 
 def _refuse_broken(model: Encodes, windows: Sequence[Windows | None] | None) -> None:
-    """Raise DeviceFailed when plain texts cannot be tokenised either, in each of the ways in which windows are cut."""
+    """Raise DeviceFailed when plain texts cannot be tokenised either, without windows and with each kind of windows."""
     ways = [None, *dict.fromkeys(windows or ())]
     try:
         _encode(model, [_PLAIN], None)

@@ -270,7 +270,7 @@ class Dispatcher:
         self.retrying.clear()
         for runner in self._runners:
             runner.clear()
-        self._engine.let_go()
+        self._engine.close_waiting()
         with suppress(TimeoutError):
             async with asyncio.timeout(budget_s):
                 await self._idle.wait()

@@ -15,7 +15,7 @@ from ..errors import Closed, MurmuraError, RecordError, place_of
 from ..observe.logs import get_logger
 from ..observe.tracing import Tracing
 from ..output.delivery import coordinates
-from ..output.outcome import UnparsedWork, Outcome, Outgoing
+from ..output.outcome import Outcome, Outgoing, UnparsedWork
 from ..output.result import hand_on
 from ..output.suspending import Suspending
 from ..wire.message import Message

@@ -45,7 +45,7 @@ def _deadline_error(handler: Handler) -> RecordError:
 class _UntimedEngine:
     """The engine given to a handler: pauses the deadline while at least one prediction is awaited."""
 
-    __slots__ = ("_predictions", "_deadline", "_engine", "_left_s")
+    __slots__ = ("_deadline", "_engine", "_left_s", "_predictions")
 
     def __init__(self, engine: Predicts, deadline: asyncio.Timeout) -> None:
         self._engine = engine

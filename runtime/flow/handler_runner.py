@@ -16,12 +16,12 @@ from ..observe.logs import get_logger
 from ..observe.tracing import Tracing
 from ..output.bounds import UnderWay, held_bytes
 from ..output.outbox import Outbox
-from ..output.outcome import UnparsedWork, Outcome, Outgoing
+from ..output.outcome import Outcome, Outgoing, UnparsedWork
 from ..output.result import hand_on
 from ..output.suspending import Suspending
 from ..wire.message import Publish
-from .handler_attempts import HandlerAttempts, HandlerRetries, Postponed
 from .freeze_detector import FreezeDetector
+from .handler_attempts import HandlerAttempts, HandlerRetries, Postponed
 
 log = get_logger(__name__)
 

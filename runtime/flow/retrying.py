@@ -21,7 +21,7 @@ from ..output.bounds import MIB
 from ..output.delivery import Attempt, Delivery
 from ..output.expiry import age_s, expiry_for
 from ..output.held_parts import split_off
-from ..output.outcome import UnparsedWork, Outcome, Outgoing, Work
+from ..output.outcome import Outcome, Outgoing, UnparsedWork, Work
 from ..settings.retries import AgentRetrySettings
 from ..settings.retry_policy import IN_MEMORY_S, STEPS_S, DelayQueue, RetryPolicy, choose_step
 from ..settings.settings import AgentSettings, Settings
@@ -29,7 +29,7 @@ from ..wire.retry_record import Coordinates, retry_message
 from ..wire.retry_record import Retry as RetryHeaders
 from .handler_runner import HandlerRunner
 from .redelivery import RetryProgress, make_redelivery, restore_original
-from .retry_intake import RetryIntake, FetchedRetry
+from .retry_intake import FetchedRetry, RetryIntake
 
 log = get_logger(__name__)
 
@@ -111,7 +111,9 @@ class Retrying:
         """Set by the dispatcher."""
 
     @classmethod
-    def from_settings(cls, everyone: Iterable[Agent | Handler], settings: Settings, partitions: Mapping[str, int]) -> Self:
+    def from_settings(
+        cls, everyone: Iterable[Agent | Handler], settings: Settings, partitions: Mapping[str, int]
+    ) -> Self:
         agents = {
             each.name: AgentRetries(_settings_of(each, settings).policy, tuple(each.retry_on)) for each in everyone
         }

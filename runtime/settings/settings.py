@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-def _own_cores() -> int:
+def _available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -60,7 +60,7 @@ class ModelSettings(Section):
     name: Annotated[str, StringConstraints(min_length=1)] | None = None
     """The model of the store that serves."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
-    cores: Positive = Field(default_factory=_own_cores)
+    cores: Positive = Field(default_factory=_available_cores)
     """Forward passes at once on a CPU, each on one core. Default: the cores this process may use."""
     graph: Literal["ragged", "padded"] = "ragged"
     token_budget: Positive | None = None

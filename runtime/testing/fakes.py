@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ...schemas.manifest import EncoderSpec, FileEntry, ModelManifest, TaskSpec
 from ..agent.prediction import Prediction
-from ..batching.engine import Checks, EngineModel
+from ..batching.engine import EngineModel, RequestChecks
 from ..batching.policy import Entry
 from ..batching.single_callers import encode
 from ..errors import Closed, DeviceFailed, ModelFailed
@@ -182,7 +182,7 @@ class FakeModel:
         return {"kind": "tagging", "spans": []} if spec.kind == "tagging" else labelled()
 
 
-class FakeEngine(Checks):
+class FakeEngine(RequestChecks):
     """The engine's interface without threads or calibration: a batch is whatever one call brings.
 
     Keeps the engine's promises: answers come from the event loop and never inside `submit`, a cancelled entry gets none,
@@ -226,7 +226,7 @@ class FakeEngine(Checks):
     def on_room(self, callback: Callable[[], None]) -> None:
         self._room.append(callback)
 
-    def let_go(self) -> None:
+    def close_waiting(self) -> None:
         """Nothing waits here."""
 
     def submit(self, entries: Iterable[Entry]) -> None:
@@ -239,7 +239,7 @@ class FakeEngine(Checks):
         wanted = self.check(text, tasks)
         encoded = (await self.encode([text]))[0]
         outputs = self._outputs(text, wanted, encoded, thresholds)
-        return self.prediction(outputs, encoded)
+        return self.make_prediction(outputs, encoded)
 
     def _answer(self, entries: list[Entry]) -> None:
         answered = [entry for entry in entries if not entry.cancelled]

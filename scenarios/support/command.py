@@ -105,8 +105,8 @@ async def _watch(
     from rich.console import Console
 
     from ...runtime.kafka.groupless_reader import open_reader
-    from ..stage.desk import Desk
     from ..stage.demo_process import ANSWERING, ANSWERS
+    from ..stage.desk import Desk
     from ..stage.screen import Facts, farewell
     from ..stage.traffic import Customers, open_hours
     from .place import RECIPE, TOPIC

@@ -120,7 +120,9 @@ class Story:
         await asyncio.sleep(AROUND_S)
         board.phase = None
 
-    async def _send_all(self, texts: Sequence[str], on_answer: Callable[[int, Message], Awaitable[None]]) -> list[Message]:
+    async def _send_all(
+        self, texts: Sequence[str], on_answer: Callable[[int, Message], Awaitable[None]]
+    ) -> list[Message]:
         """Send messages, a few at a time; `on_answer` gets the number of answers so far and the answered message."""
         slots, done = asyncio.Semaphore(_AT_ONCE), 0
 

@@ -158,8 +158,8 @@ async def _demo(
 
     from ...runtime.kafka.groupless_reader import open_reader
     from ..stage.board import Board
-    from ..stage.desk import Desk
     from ..stage.demo_process import ANSWERING, ANSWERS, serving
+    from ..stage.desk import Desk
     from ..stage.screen import Facts
     from ..stage.traffic import Customers, open_hours, read_samples
     from .learn import Story
@@ -167,7 +167,10 @@ async def _demo(
 
     samples = _drop_broken(read_samples(MESSAGES))
     desk, board = Desk(frozenset(ANSWERING)), Board()
-    events = {f"{settings.prefix}.training": board.read_training_event, f"{settings.prefix}.events": board.read_serving_event}
+    events = {
+        f"{settings.prefix}.training": board.read_training_event,
+        f"{settings.prefix}.events": board.read_serving_event,
+    }
     async with (
         serving(settings) as (started, server),
         open_reader(settings.kafka, [*ANSWERS, *events], from_beginning=True) as consumer,

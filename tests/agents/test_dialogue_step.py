@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from murmura.agents.dialogue.policy import Policy
-from murmura.agents.dialogue.step import ReceivedTurn, Step, replay_step, classify_delivery, goes_to_person, step
+from murmura.agents.dialogue.step import ReceivedTurn, Step, classify_delivery, goes_to_person, replay_step, step
 from murmura.runtime.agent.prediction import Prediction
 from murmura.runtime.testing.fakes import abstained, classified
 from murmura.schemas.dialogue import ConversationState, HandOver, HandOverReason, Reply, ReplyKind

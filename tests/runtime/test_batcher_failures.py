@@ -226,7 +226,7 @@ async def test_whoever_was_kept_from_submitting_hears_when_a_device_answers_that
     batcher.submit(entries_of(model, inbox, "one"))
     while batcher.guard.trouble is None:
         await asyncio.sleep(0.005)
-    batcher.let_go()
+    batcher.close_waiting()
     room = asyncio.Event()
     batcher.on_room(room.set)
     model.device_works = True
@@ -254,10 +254,10 @@ async def test_the_next_batch_runs_when_nobody_waits_for_the_one_that_the_device
 async def test_a_probe_that_comes_back_after_the_stop_sets_no_timer():
     ends = []
     limits = BreakerLimits(first_pause_s=0.01, longest_pause_s=0.01, give_up_s=0.05)
-    guard = DeviceGuard(limits, probe=lambda: None, go_on=lambda: None, give_up=ends.append)
+    guard = DeviceGuard(limits, probe=lambda: None, resume=lambda: None, give_up=ends.append)
     guard.hold(Job(0, [], 0), DeviceFailed("gone"))
     guard.stop()
-    guard.probed(DeviceFailed("still gone"))
+    guard.record_probe(DeviceFailed("still gone"))
     await asyncio.sleep(0.1)
     assert not ends
 

@@ -16,22 +16,22 @@ def failed_probes(breaker, now, count):
         due = breaker.wake_at()
         pauses.append(due - now)
         now = due
-        assert breaker.probe(now)
-        breaker.probed(False, "still broken", now)
+        assert breaker.start_probe(now)
+        breaker.record_probe(False, "still broken", now)
     return pauses
 
 
 def test_while_nothing_fails_batches_run_and_nothing_is_due():
     breaker = Breaker(LIMITS)
-    assert breaker.lets_run
+    assert breaker.allows_runs
     assert breaker.wake_at() is None
     assert not breaker.is_over(1e9)
-    assert not breaker.probe(1e9)
+    assert not breaker.start_probe(1e9)
 
 
 def test_pauses_between_probes_double_up_to_the_longest():
     breaker = Breaker(LIMITS)
-    breaker.fail("broken", 100.0)
+    breaker.record_failure("broken", 100.0)
     assert failed_probes(breaker, 100.0, 6) == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
     assert breaker.failed_probes == 6
     assert breaker.why == "still broken"
@@ -39,42 +39,42 @@ def test_pauses_between_probes_double_up_to_the_longest():
 
 def test_a_probe_that_passes_lets_batches_run_and_the_first_answer_closes_it():
     breaker = Breaker(LIMITS)
-    breaker.fail("broken", 0.0)
-    assert not breaker.lets_run
-    assert breaker.probe(0.5)
-    breaker.probed(True, "", 0.6)
-    assert breaker.lets_run
+    breaker.record_failure("broken", 0.0)
+    assert not breaker.allows_runs
+    assert breaker.start_probe(0.5)
+    breaker.record_probe(True, "", 0.6)
+    assert breaker.allows_runs
     assert breaker.since == 0.0
-    assert breaker.answer()
+    assert breaker.record_answer()
     assert breaker.since is None
-    breaker.fail("again", 10.0)
+    breaker.record_failure("again", 10.0)
     assert failed_probes(breaker, 10.0, 2) == [0.5, 1.0], "after an answer the pauses begin anew"
 
 
 def test_a_device_that_answers_probes_and_no_batch_is_given_up_in_the_end():
     breaker, now = Breaker(LIMITS), 0.0
     while not breaker.is_over(now):
-        breaker.fail("a batch failed", now)
+        breaker.record_failure("a batch failed", now)
         now = breaker.wake_at()
-        if breaker.probe(now):
-            breaker.probed(True, "", now)
+        if breaker.start_probe(now):
+            breaker.record_probe(True, "", now)
     assert now == 60.0
 
 
 def test_a_batch_that_was_started_before_the_failure_closes_nothing():
     breaker = Breaker(LIMITS)
-    breaker.fail("broken", 0.0)
-    assert not breaker.answer()
-    assert not breaker.lets_run
+    breaker.record_failure("broken", 0.0)
+    assert not breaker.record_answer()
+    assert not breaker.allows_runs
 
 
 def test_a_model_that_was_exchanged_is_probed_at_once():
     breaker = Breaker(LIMITS)
-    breaker.fail("broken", 0.0)
+    breaker.record_failure("broken", 0.0)
     failed_probes(breaker, 0.0, 4)
     breaker.probe_soon(8.0)
     assert breaker.wake_at() == 8.0
-    assert breaker.probe(8.0)
+    assert breaker.start_probe(8.0)
 
 
 @pytest.mark.parametrize("limits", [(0, 1, 1), (2, 1, 1), (1, 1, 0)])
@@ -90,18 +90,18 @@ def test_whatever_happens_one_probe_runs_at_a_time_and_never_before_it_is_due(st
         now += wait
         before = breaker.state
         if step == "fail":
-            breaker.fail("broken", now)
+            breaker.record_failure("broken", now)
             if before in {"closed", "trial"}:
                 due = breaker.wake_at()
                 assert now < due <= now + LIMITS.longest_pause_s or due == breaker.since + LIMITS.give_up_s
         elif step == "answer":
-            assert breaker.answer() == (before == "trial")
+            assert breaker.record_answer() == (before == "trial")
         elif step == "look":
-            if breaker.probe(now):
+            if breaker.start_probe(now):
                 assert before == "open"
                 assert now >= due
         else:
-            breaker.probed(step == "pass", "still", now)
+            breaker.record_probe(step == "pass", "still", now)
             if before == "probing" and step == "miss":
                 due = breaker.wake_at()
             assert (before == "probing") or breaker.state == before

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murmura.runtime.agent.agent import Agent
-from murmura.runtime.agent.routes import configured, make_routes
+from murmura.runtime.agent.routes import apply_settings, make_routes
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.long_texts import Windows
 from murmura.runtime.settings.settings import AgentSettings
@@ -19,7 +19,7 @@ PLAIN = Agent(name="desk", topics=("in",), output="out")
 
 
 def in_windows(agent=PLAIN, **given):
-    return configured(agent, AgentSettings(long_texts="windows", **given))
+    return apply_settings(agent, AgentSettings(long_texts="windows", **given))
 
 
 async def answered(agent, text):
@@ -45,9 +45,9 @@ async def test_a_text_of_too_many_windows_is_truncated():
 
 def test_settings_replace_what_the_agent_declares_one_by_one():
     declared = Agent(name="desk", topics=("in",), output="out", windows=Windows(most=8, merge="mean"))
-    assert configured(declared, AgentSettings(max_windows=3)).windows == Windows(most=3, merge="mean")
-    assert configured(declared, AgentSettings(long_texts="cut")).windows is None
-    assert configured(PLAIN, AgentSettings(max_windows=3)).windows is None
+    assert apply_settings(declared, AgentSettings(max_windows=3)).windows == Windows(most=3, merge="mean")
+    assert apply_settings(declared, AgentSettings(long_texts="cut")).windows is None
+    assert apply_settings(PLAIN, AgentSettings(max_windows=3)).windows is None
     assert in_windows(window_tokens=32, window_overlap=4, window_scores="mean").windows == Windows(64, 32, 4, "mean")
 
 

@@ -10,7 +10,7 @@ from murmura.runtime.errors import MurmuraError, RecordError, RecordRefused, Rec
 from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.output.dead_letter_gate import DeadLetterGate
 from murmura.runtime.output.outbox import Outbox
-from murmura.runtime.output.outcome import UnparsedWork, Outcome, Outgoing
+from murmura.runtime.output.outcome import Outcome, Outgoing, UnparsedWork
 from murmura.runtime.output.suspending import Suspending
 from murmura.runtime.wire.message import Message
 from murmura.schemas.deadletter import DeadLetterReason as Reason

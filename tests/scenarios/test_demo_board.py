@@ -55,7 +55,7 @@ def retraining() -> Board:
 def test_progress_is_told_with_loss_and_batch():
     board = retraining()
     board.read_training_event(told("run.progress", step=20, steps=40, loss={"intent": 0.5}), 1.0)
-    assert board.steps[Stage.RETRAIN].said == "batch 20 of 40; loss intent 0.50"
+    assert board.steps[Stage.RETRAIN].detail == "batch 20 of 40; loss intent 0.50"
 
 
 def test_a_gate_that_passes_ends_its_stage_and_begins_the_swap():
