@@ -116,7 +116,7 @@ async def test_a_turn_whose_actions_fit_into_no_state_is_refused_and_the_convers
     fields = ", ".join(f'f{n}: "{{text}}"' for n in range(30))
     path.write_text(f"intents:\n  transfer:\n    reply: ok\n    action: {{topic: t, fields: {{{fields}}}}}\n")
     process = await Process(path, []).begin()
-    with pytest.raises(RecordError, match="its actions are too much") as caught:
+    with pytest.raises(RecordError, match="its actions are too large") as caught:
         await process.hear(turn(1, "send " + "\x01" * 4000))
     assert caught.value.reason == "too_large"
     _, reply, action = await process.hear(turn(2, "send it"))
