@@ -32,7 +32,8 @@ class FetchFaults:
     Invariants:
     - an error about some partitions affects only those;
     - each error is followed by a pause, so that none causes a busy loop;
-    - a permanent error ends the process after `give_up_s` without a successful fetch.
+    - a permanent error ends the process after `give_up_s` without a successful fetch;
+    - what the client fetches in the background while each poll fails is no successful fetch.
     """
 
     def __init__(self, metrics: Metrics, health: HealthState, give_up_s: float) -> None:
@@ -73,6 +74,7 @@ class FetchFaults:
         now, why = time.monotonic(), type(error).__name__
         self._metrics.failed_fetch(why)
         log.error("fetching failed", why=why)
+        self.times.note_failure(now)
         if scope_of(error, Place.FETCH) is Scope.PROCESS:
             self._refused_since = now if self._refused_since is None else self._refused_since
             if now - self._refused_since >= self._give_up_s:
@@ -87,7 +89,7 @@ class FetchFaults:
         for partition in fetched:
             if partition not in self.blocked and self.blocked.clear(partition):
                 log.info("a partition can be read again", topic=partition.topic, partition=partition.partition)
-        if fetched:
+        if fetched and not self.times.is_failing:
             self._refused_since = None
         self._health.unfetched_s = self.times.shortest_s(now)
         self._show()
@@ -96,11 +98,15 @@ class FetchFaults:
         self._health.blocked = {f"{p.topic}/{p.partition}": why for p, why in sorted(self.blocked.reasons.items())}
 
     def check_alive(self, consumer: Any) -> None:
-        """Raise MurmuraError when a background task of the client has ended with an error: it is never restarted."""
+        """Raise MurmuraError when a background task of the client has ended with an error: it is never restarted.
+
+        Without heartbeats the group gives the partitions to others, and the client goes on as if it had them.
+        """
         coordinator, fetcher = consumer._coordinator, consumer._fetcher
         for name, task in (
-            ("coordination", getattr(coordinator, "_coordination_task", None)),
-            ("fetching", getattr(fetcher, "_fetch_task", None)),
+            ("coordination has", getattr(coordinator, "_coordination_task", None)),
+            ("heartbeats have", getattr(coordinator, "_heartbeat_task", None)),
+            ("fetching has", getattr(fetcher, "_fetch_task", None)),
         ):
             if task is not None and task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                raise MurmuraError(f"the client's {name} has ended ({error}); start the process again") from error
+                raise MurmuraError(f"the client's {name} ended ({error}); start the process again") from error

@@ -10,10 +10,28 @@ LONGEST_PAUSE_S: Final = 30.0
 
 
 class FetchTimes(Generic[Partition]):
-    """The time of each partition's last fetch, with or without records."""
+    """The time of each partition's last fetch, with or without records.
+
+    The client fetches in the background. While each poll fails, nothing that it fetches arrives, so none of it counts.
+    """
 
     def __init__(self) -> None:
         self._last: dict[Partition, tuple[object, float]] = {}
+        self._failing_since: float | None = None
+
+    def note_failure(self, now: float) -> None:
+        """Note that a poll failed for a reason that concerns all partitions."""
+        if self._failing_since is None:
+            self._failing_since = now
+
+    def note_poll(self) -> None:
+        """Note that a poll did not fail, whether it brought anything or not."""
+        self._failing_since = None
+
+    @property
+    def is_failing(self) -> bool:
+        """Return whether the latest poll failed."""
+        return self._failing_since is not None
 
     def update(self, stamps: Mapping[Partition, object], idle: Collection[Partition], now: float) -> list[Partition]:
         """Record the client's timestamps of its last fetches; returns the partitions fetched since the last call.
@@ -30,12 +48,16 @@ class FetchTimes(Generic[Partition]):
         return fetched
 
     def seconds(self, now: float) -> dict[Partition, float]:
-        """Return the seconds since the last fetch of each partition."""
-        return {partition: now - last for partition, (_, last) in self._last.items()}
+        """Return the seconds since the last fetch of each partition, or since polls have failed."""
+        failing = self._failing_s(now)
+        return {partition: max(now - last, failing) for partition, (_, last) in self._last.items()}
 
     def shortest_s(self, now: float) -> float:
-        """Return the seconds since anything was fetched; 0 without a partition."""
-        return min(self.seconds(now).values(), default=0.0)
+        """Return the seconds since anything was fetched; without a partition those since polls have failed, or 0."""
+        return min(self.seconds(now).values(), default=self._failing_s(now))
+
+    def _failing_s(self, now: float) -> float:
+        return 0.0 if self._failing_since is None else now - self._failing_since
 
 
 class Blocked(Generic[Partition]):

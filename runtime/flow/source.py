@@ -178,6 +178,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._read_singly()
                 return
             raise
+        self._faults.times.note_poll()
         # No await between the fetch and the pause: neither a rebalance nor another fetch may happen in between.
         self._receive(batches)
         if batches and sum(map(len, batches.values())) < _SMALL_FETCH:

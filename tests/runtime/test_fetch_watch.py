@@ -24,6 +24,20 @@ def test_a_partition_that_waits_for_room_is_not_overdue():
     assert FetchTimes().shortest_s(99.0) == 0.0
 
 
+def test_what_is_fetched_in_the_background_while_every_poll_fails_is_not_fetched():
+    times: FetchTimes[str] = FetchTimes()
+    times.update({"a": 1}, (), 0.0)
+    times.note_failure(1.0)
+    times.note_failure(4.0)
+    times.update({"a": 5}, (), 5.0)
+    assert (times.seconds(6.0), times.shortest_s(6.0), times.is_failing) == ({"a": 5.0}, 5.0, True)
+    times.note_poll()
+    assert (times.shortest_s(6.0), times.is_failing) == (1.0, False)
+    times.update({}, (), 7.0)
+    times.note_failure(7.0)
+    assert times.shortest_s(9.0) == 2.0
+
+
 def test_a_blocked_partition_is_tried_after_pauses_that_double_up_to_a_bound():
     blocked: Blocked[str] = Blocked()
     now, pauses = 0.0, []
