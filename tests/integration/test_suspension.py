@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from dataclasses import replace
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -17,6 +18,7 @@ from murmura.runtime.agent.agent import agent
 from murmura.runtime.agent.handler import Handler
 from murmura.runtime.errors import MurmuraError
 from murmura.runtime.wire.message import Publish
+from murmura.schemas.ids import prediction_id
 
 FAST = {name: {"probe_pause_s": 0.2} for name in ("classification", "analysis")}
 
@@ -190,3 +192,46 @@ async def test_dead_letters_that_are_refused_for_too_long_end_the_process_and_no
     with guarded_kafka.denied(desk.dead_letters, "write"), pytest.raises(MurmuraError, match="takes no dead letters"):
         await serve_until_it_ends()
     assert await desk.committed() != await desk.ends()
+
+
+WAITING = 5
+"""Parts of a partition that wait in the process."""
+SETTINGS = {
+    "agents": FAST | {"analysis": {"probe_pause_s": 0.2, "max_waiting": WAITING}},
+    "retries": {"in_memory_s": 0.3, "steps_s": [1.0]},
+}
+
+
+async def test_parts_that_exceed_what_may_wait_go_through_the_topic_of_retries_and_are_answered_once(
+    guarded_kafka, guarded_desk: Desk
+):
+    desk, retries = guarded_desk, f"{guarded_desk.prefix}.retries"
+    await create_topics(desk.bootstrap, [retries], 1, {})
+    async with desk.serving(**SETTINGS) as serving:
+        with guarded_kafka.denied(desk.analysed, "write"):
+            await desk.send(*texts(0))
+            await until(serving, lambda found: "analysis" in found[1].get("suspended_agents", {}))
+            for partition in range(3):
+                await desk.send(*texts(*range(1 + 20 * partition, 21 + 20 * partition)), partition=partition)
+            assert len(await desk.read(desk.classified, 61)) == 61
+            async with asyncio.timeout(20):
+                moved = []
+                while len({json.loads(each.value)["id"] for each in moved}) < 61 - 3 * WAITING:
+                    moved = await desk.read(retries, 61 - 3 * WAITING)
+            assert {dict(each.headers)["murmura_only_agent"] for each in moved} == {b"analysis"}
+            assert len({json.loads(each.value)["id"] for each in moved}) == 61 - 3 * WAITING
+            waiting = (200, 3 * WAITING)
+            await until(
+                serving, lambda found: (found[0], found[1]["suspended_agents"]["analysis"]["waiting"]) == waiting
+            )
+        names = [f"r{number}" for number in range(61)]
+        async with asyncio.timeout(30):
+            while sorted(ids(results := await desk.read(desk.analysed, 61))) != sorted(names):
+                pass
+        await all_finished(desk)
+        await asyncio.sleep(1.5)  # a step and more: what came round again would be answered by now
+    counted = Counter(json.loads(each.value)["prediction_id"] for each in await desk.read(desk.analysed, 61))
+    assert counted == Counter(prediction_id("analysis", desk.requests, name) for name in names)
+    assert {each.partition for each in results} == {0, 1, 2}
+    assert len(await desk.read(desk.classified, 61)) == 61
+    assert await desk.read(desk.dead_letters, 0) == []
