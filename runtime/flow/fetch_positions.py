@@ -40,11 +40,14 @@ class FetchPositions:
         self._consumer, self._starts, self._tracker, self._metrics = consumer, starts, tracker, metrics
         self._on_new_log = on_new_log
         self._positions: dict[TopicPartition, int] = {}
+        self._earlier: dict[TopicPartition, int] = {}
+        """The last positions under earlier assignments."""
         self._short: set[TopicPartition] = set()
         """Partitions whose log ended before the position at the last call of `find_new_logs`."""
 
     def clear(self) -> None:
         """Drop all positions at the end of the assignment."""
+        self._earlier |= self._positions
         self._positions.clear()
         self._short.clear()
 
@@ -89,12 +92,16 @@ class FetchPositions:
             if position_now(consumer, partition) is not None and not again:
                 continue
             offset = await consumer.committed(partition)
-            if offset is None:
+            is_lost = offset is None  # a group loses its offsets of a topic that is deleted
+            if is_lost:
                 offset = await self._starts.first(consumer, partition)
             if epoch != self._tracker.epoch or partition not in consumer.assignment():
                 return
             self.seek(partition, offset)
-            self._tracker.progress(partition).follow(offset)
+            if is_lost and offset < (earlier := self._earlier.get(partition, 0)):
+                self._begin_new_log(partition, offset, earlier)
+            else:
+                self._tracker.progress(partition).follow(offset)
 
     async def find_new_start(self, partition: TopicPartition, position: int) -> None:
         """Continue at the start of a log that does not contain the position."""
@@ -151,12 +158,15 @@ class FetchPositions:
     def _has_moved(self, partition: TopicPartition, position: int, epoch: int) -> bool:
         return epoch != self._tracker.epoch or position_now(self._consumer(), partition) != position
 
-    def _begin_new_log(self, partition: TopicPartition, offset: int) -> None:
-        """Restart the progress at `offset`: the topic was recreated, or its log was truncated."""
+    def _begin_new_log(self, partition: TopicPartition, offset: int, expected: int | None = None) -> None:
+        """Restart the progress at `offset`: the topic was recreated, or its log was truncated.
+
+        `expected`: where the earlier log was to be read on; default: the position.
+        """
         log.warning(
             "a log has begun anew",
             offset=offset,
-            expected=self._positions.get(partition),
+            expected=self._positions.get(partition) if expected is None else expected,
             topic=partition.topic,
             partition=partition.partition,
         )

@@ -236,6 +236,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
                     return
                 await self._consumer.commit(due)
                 self._tracker.committed(due.items())
+                self.starts.note_committed(due)
         except (KafkaError, OSError, TimeoutError) as error:
             self._metrics.commit(ok=False)
             log.warning("offsets could not be committed", why=type(error).__name__)

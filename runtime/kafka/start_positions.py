@@ -1,7 +1,7 @@
 """Where a partition is read from when the group has no offset for it, or when its log does not have the offset."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final, Literal, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -61,6 +61,11 @@ class StartPositions:
                     await asyncio.sleep(_AGAIN_S)
             finally:
                 await admin.close()
+
+    def note_committed(self, partitions: Collection[TopicPartition]) -> None:
+        """Never start these at their end again. Where the group loses their offsets, their topic was created again."""
+        if self._from_end:
+            self._from_end = self._from_end.difference(partitions)
 
     async def first(self, consumer: Any, partition: TopicPartition) -> int:
         """Return the offset from which a partition without a committed offset is read."""

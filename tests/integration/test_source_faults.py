@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.structs import TopicPartition
 from confluent_kafka import Producer
 from kafka_topics import create_topics
 from served_process import Process, ended
-from serving import Desk, ids
+from serving import Desk, ids, reason
 
 from murmura.agents.classification import agent as classification
 
@@ -80,6 +81,12 @@ async def answered(desk: Desk, names: set[str], patience_s: float = 40) -> None:
             count = len(records) + 1
 
 
+async def committed_to_the_end(desk: Desk) -> None:
+    async with asyncio.timeout(20):
+        while await desk.committed() != await desk.ends():
+            await asyncio.sleep(0.1)
+
+
 async def test_a_topic_made_again_while_a_backlog_is_worked_off_is_answered_within_15_seconds(desk: Desk):
     async with desk.serving() as serving:
         await desk.send(*requests("old", 600))
@@ -111,9 +118,7 @@ async def test_a_topic_made_again_while_its_partitions_are_paused_is_noticed_and
                 await asyncio.sleep(0.1)
         await create_topics(desk.bootstrap, [desk.classified], 3, {})
         await answered(desk, {f"new{n}" for n in range(9)})
-        async with asyncio.timeout(20):
-            while await desk.committed() != await desk.ends():
-                await asyncio.sleep(0.1)
+        await committed_to_the_end(desk)
 
 
 async def test_partitions_that_are_added_are_read_from_their_beginning_and_their_results_find_a_partition(desk: Desk):
@@ -168,14 +173,62 @@ async def test_with_latest_what_comes_after_the_first_start_survives_a_crash(des
     first = Process(desk, tmp_path, 0, **latest)
     with ended([first]):
         await first.until("partitions assigned")
-        async with asyncio.timeout(10):
-            while await desk.committed() != await desk.ends():
-                await asyncio.sleep(0.1)
+        await committed_to_the_end(desk)
         first.end(signal.SIGKILL)
     await desk.send(*requests("new", 6))
     async with desk.serving(kafka={"bootstrap_servers": desk.bootstrap, **latest}):
         await answered(desk, {f"new{n}" for n in range(6)})
     assert not [name for name in ids(await desk.read(desk.classified, 6)) if name.startswith("old")]
+
+
+async def test_with_latest_a_record_that_cannot_be_unpacked_sends_no_partition_back(desk: Desk, spoiled_batch):
+    await desk.send(*requests("old", 20))
+    async with desk.serving(kafka={"bootstrap_servers": desk.bootstrap, "auto_offset_reset": "latest"}):
+        await committed_to_the_end(desk)
+        await spoiled_batch(desk.bootstrap, TopicPartition(desk.requests, 0))
+        await desk.send(*requests("new", 9))
+        await answered(desk, {f"new{n}" for n in range(9)})
+        (letter,) = await desk.read(desk.dead_letters, 1)
+        await committed_to_the_end(desk)
+    assert (reason(letter), dict(letter.headers)["murmura_dl_partition"]) == ("unreadable", b"0")
+    assert sorted(ids(await desk.read(desk.classified, 9))) == [f"new{n}" for n in range(9)]
+
+
+async def test_with_latest_a_topic_that_is_made_again_is_read_from_its_beginning(desk: Desk):
+    desk.agents = [replace(classification, topics=(desk.requests,), output=desk.classified)]
+    async with desk.serving(kafka={"bootstrap_servers": desk.bootstrap, "auto_offset_reset": "latest"}):
+        await committed_to_the_end(desk)
+        for partition in range(3):
+            await desk.send(*requests(f"before{partition}-", 20), partition=partition)
+        await answered(desk, {f"before{partition}-{n}" for partition in range(3) for n in range(20)})
+        await make_again(desk.bootstrap, desk.requests)
+        for partition in range(3):
+            await desk.send(*requests(f"after{partition}-", 5), partition=partition)
+        await answered(desk, {f"after{partition}-{n}" for partition in range(3) for n in range(5)})
+        await committed_to_the_end(desk)
+
+
+async def test_results_keep_the_partition_of_their_request_while_both_topics_have_as_many_now(desk: Desk):
+    """The topic of results is widened first: its partitions exist, and still no result may take its number from there."""
+    desk.agents = [replace(classification, topics=(desk.requests,), output=desk.classified)]
+
+    async def partitions_kept(stem: str, partitions: int) -> bool:
+        names = {(partition, n): f"{stem}{partition}-{n}" for partition in range(partitions) for n in range(8)}
+        for partition in range(partitions):
+            await desk.send(*({"id": names[partition, n], "text": "card"} for n in range(8)), partition=partition)
+        await answered(desk, set(names.values()))
+        found = {json.loads(each.value)["request_id"]: each.partition for each in await desk.read(desk.classified, 1)}
+        return all(found[name] == partition for (partition, _), name in names.items())
+
+    async with desk.serving(kafka={"bootstrap_servers": desk.bootstrap, "metadata_max_age_ms": 300}):
+        assert await partitions_kept("narrow", 3)
+        for topic, kept in ((desk.classified, False), (desk.requests, True)):
+            await widen(desk.bootstrap, 5, topic)
+            async with asyncio.timeout(20):
+                number = 0
+                while await partitions_kept(f"{topic}{number}", 5 if kept else 3) is not kept:
+                    number += 1
+    assert await desk.read(desk.dead_letters, 0) == []
 
 
 async def test_a_topic_that_may_not_be_read_costs_only_itself(guarded_kafka, make_topics, unique, tiny_model):

@@ -22,11 +22,19 @@ class Consumer:
         self.ends: dict[TopicPartition, int | Exception] = {A: 100, B: 100}
         self.at = {A: 100, B: 100}
         self.sought: dict[TopicPartition, int] = {}
+        self.offsets: dict[TopicPartition, int] = {}
+        """What the group has committed."""
         states = SimpleNamespace(tps={A, B}, state_value=self._state)
         self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=states))
 
     def _state(self, partition):
         return SimpleNamespace(has_valid_position=True, position=self.at[partition])
+
+    async def committed(self, partition):
+        return self.offsets.get(partition)
+
+    def assignment(self):
+        return {A, B}
 
     def partitions_for_topic(self, topic):
         return {0, 1} if topic == "requests" else None
@@ -102,3 +110,22 @@ async def test_what_was_found_is_not_used_when_the_position_has_moved_meanwhile(
     consumer.at[A] = 7
     await positions.find_new_logs({A})
     assert (begun, consumer.sought) == ([], {})
+
+
+async def test_a_partition_whose_offset_the_group_has_lost_is_that_of_a_topic_that_was_created_again(
+    positions, consumer, tracker, begun
+):
+    positions.clear()
+    tracker.revoke()
+    consumer.offsets[B] = 70  # as far as another member came
+    await positions.begin({A, B}, again=True)
+    assert (begun, consumer.sought) == ([A], {A: 0, B: 70})
+    assert tracker.commits({A, B}) == {A: 0, B: 70}
+
+
+async def test_a_partition_that_is_read_for_the_first_time_has_no_new_log(consumer, tracker, begun):
+    positions = FetchPositions(
+        lambda: consumer, StartPositions(KafkaSettings(), "group"), tracker, Metrics(), begun.append
+    )
+    await positions.begin({A, B}, again=True)
+    assert (begun, consumer.sought) == ([], {A: 0, B: 0})

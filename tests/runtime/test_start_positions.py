@@ -34,3 +34,21 @@ class Leader:
 async def test_a_replica_that_lags_behind_its_leader_is_no_new_log(rack, position, found):
     starts = StartPositions(KafkaSettings(client_rack=rack), "group")
     assert await starts.after(Leader(), PARTITION, position) == found
+
+
+async def test_a_partition_starts_at_its_end_until_the_group_has_an_offset_for_it(kafka, make_topics, unique):
+    (topic,) = await make_topics("requests", partitions=2)
+    settings = KafkaSettings(bootstrap_servers=kafka, auto_offset_reset="latest")
+    starts, new, old = StartPositions(settings, unique("group")), TopicPartition(topic, 0), TopicPartition(topic, 1)
+    await starts.look({topic: 2}, [topic])
+
+    class Consumer:
+        async def beginning_offsets(self, partitions):
+            return dict.fromkeys(partitions, 10)
+
+        async def end_offsets(self, partitions):
+            return dict.fromkeys(partitions, 20)
+
+    assert [await starts.first(Consumer(), partition) for partition in (new, old)] == [20, 20]
+    starts.note_committed({old: 20})
+    assert [await starts.first(Consumer(), partition) for partition in (new, old)] == [20, 10]
