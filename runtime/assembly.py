@@ -42,7 +42,7 @@ from .output.reviews import Reviews
 from .output.serving_events import Pauses, ServingEvents
 from .output.suspending import Suspending
 from .release.fall_back import FallBack
-from .release.first_model import Begun, first_model
+from .release.first_model import StartState, first_model
 from .release.slot import ModelSlot
 from .release.staging import Loader
 from .release.store import ModelStore
@@ -92,7 +92,7 @@ class Parts:
 
     def loops(self, settings: Settings) -> list[Coroutine[Any, Any, None]]:
         """Return what runs for as long as the process does."""
-        watching = [self.watcher.follow(), self.watcher.swap_for_ever()] if self.watcher else []
+        watching = [self.watcher.follow(), self.watcher.run_swaps()] if self.watcher else []
         watching += [self.fall_back.run()] if self.fall_back else []
         event_loops = [self.events.run(), _emit_pauses(self.events, self.publisher)] if self.events else []
         return [
@@ -124,7 +124,7 @@ async def assemble(
     stack.push_async_callback(server.stop)
     partitions = await _check_topics(settings, everyone)
     loader = _loader(settings, agents, handlers)
-    first, begun = (model, Begun()) if model is not None else await first_model(settings, loader)
+    first, start = (model, StartState()) if model is not None else await first_model(settings, loader)
     routes = make_routes(agents, first.manifest, settings.app)
     check_handlers(handlers, first.manifest)
     engine = await _start_engine(settings, first, metrics, stack)
@@ -193,7 +193,7 @@ async def assemble(
     if loader is not None and events is not None:
         slot = ModelSlot(settings, agents, engine, dispatcher)
         slot.on_swap = partial(_describe, health, metrics, engine, settings)
-        watcher = ReleaseWatcher(settings, loader, slot, events, metrics, begun=begun)
+        watcher = ReleaseWatcher(settings, loader, slot, events, metrics, start=start)
         fall_back = FallBack(settings.model.name or "", loader, slot, engine, watcher, events)
     serving = Serving(server.url, engine, metrics, topics)
     return Parts(serving, health, dispatcher, broker, source, publisher, watcher, fall_back, events, depth, clock)

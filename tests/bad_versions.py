@@ -178,7 +178,7 @@ def push_made(store: ModelStore, folder: Path, make: Callable[[Path], Path]) -> 
 def push_tampered(store: ModelStore, folder: Path, tamper: Callable[[Path], None]) -> tuple[int, str]:
     """Push a good folder and change what lies in the store then."""
     version = store.push(write_tiny_model(folder))
-    place = Path(store.where) / "tiny" / str(version)
+    place = Path(store.address) / "tiny" / str(version)
     tamper(place)
     manifest = place / "manifest.json"
     return version, sha256(manifest.read_bytes()).hexdigest() if manifest.exists() else "0" * 64

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from ..runtime.errors import SetupError
 from ..runtime.model.delta import CHECKPOINT_NAME, DELTA_NAME, apply_delta, find_base, read_base, write_delta
 from ..runtime.model.folder import write_manifest
-from ..runtime.model.graph import Form, build_graph, facts
+from ..runtime.model.graph import Form, build_graph, describe_model
 from ..runtime.model.model import Model
 from ..runtime.model.onnx_session import open_session
 from ..runtime.model.reference_sample import Reference, make_reference
@@ -151,7 +151,7 @@ def build_proven(manifest: ModelManifest, weights: Weights, tokenizer: Tokenizer
     built: dict[Form, bytes] = {}
     reference: Reference = {}
     for form in graphs:
-        built[form] = build_graph(manifest.encoder, manifest.tasks, weights, form, facts(manifest))
+        built[form] = build_graph(manifest.encoder, manifest.tasks, weights, form, describe_model(manifest))
         fresh = Tokenizer.from_str(tokenizer.to_str())
         model = Model(manifest, fresh, open_session(built[form], "cpu"), graph=form)
         prove(model, weights, texts, form)

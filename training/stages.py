@@ -253,7 +253,11 @@ class Stages:
         version = already_there(store, read_manifest(self.candidate)) or store.push(self.candidate)
         self._ask(version)
         name = self.manifest.name
-        return {"version": version, "digest": store.digest(name, version), "said": f"{name} {version} in {store.where}"}
+        return {
+            "version": version,
+            "digest": store.digest(name, version),
+            "said": f"{name} {version} in {store.address}",
+        }
 
     def _ask(self, version: int | None) -> None:
         lines = (self._folder("gate") / REVIEWS).read_text(encoding="utf-8").splitlines()

@@ -73,7 +73,7 @@ def _in_store(job: Job) -> StartingPoint:
         versions = store.versions(name)
         if not versions:
             raise SetupError(
-                f"model store {store.where} has no version of {name}; `murmura models push FOLDER` adds one"
+                f"model store {store.address} has no version of {name}; `murmura models push FOLDER` adds one"
             )
         version = versions[-1]
     return StartingPoint(store.describe(name, version), store.digest(name, version), store=store)

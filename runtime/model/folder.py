@@ -1,7 +1,7 @@
-"""Model folders: what may be loaded from one, and where a servable one lies.
+"""Reads and checks model folders.
 
-Nothing is unpickled, and nothing is read that the manifest does not name with size and SHA-256. A file is opened once,
-checked and then read through the same handle, so that it cannot be exchanged for another in between.
+Nothing is unpickled, and only files that the manifest names with size and SHA-256 are read. A file is opened once, checked
+and then read through the same handle, so that it cannot be replaced in between.
 """
 
 import os
@@ -24,7 +24,7 @@ MAX_FILE_BYTES: Final = 4 * 2**30
 MAX_FILES: Final = 64
 # Formats that run code when they are read.
 PICKLES: Final = frozenset({".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".zip"})
-# What somebody could load by name although the manifest does not vouch for it.
+# Formats of files that could be loaded by name although the manifest does not list them.
 LOADABLE: Final = PICKLES | {".data", ".json", ".onnx", ".safetensors"}
 # Serving never reads these, so a folder may come without them.
 OPTIONAL: Final = frozenset({"training", "report", "recipe"})
@@ -35,8 +35,8 @@ def read_manifest(folder: Path) -> ModelManifest:
     return parse_manifest(read_manifest_bytes(folder), str(folder / MANIFEST_NAME))
 
 
-def parse_manifest(raw: bytes, where: str) -> ModelManifest:
-    """Return the manifest in `raw`; `where` names it in errors. Raises ModelRefused in one line."""
+def parse_manifest(raw: bytes, origin: str) -> ModelManifest:
+    """Return the manifest in `raw`; `origin` names it in errors. Raises ModelRefused in one line."""
     try:
         manifest = ModelManifest.model_validate_json(raw)
     except ValidationError as error:
@@ -44,15 +44,15 @@ def parse_manifest(raw: bytes, where: str) -> ModelManifest:
         field = ".".join(str(part) for part in first["loc"]) or "the whole"
         leads_out = first["loc"][-1:] in {("path",), ("tokenizer",)} and first["type"] == "string_pattern_mismatch"
         reason = Reason.UNSAFE_PATH if leads_out else Reason.NOT_A_MODEL
-        raise ModelRefused(f"{where} is not a manifest: {field}: {first['msg']}", reason) from error
+        raise ModelRefused(f"{origin} is not a manifest: {field}: {first['msg']}", reason) from error
     if len(manifest.files) > MAX_FILES:
         found = len(manifest.files)
-        raise ModelRefused(f"{where} names {found} files, at most {MAX_FILES} are read", Reason.TOO_LARGE)
+        raise ModelRefused(f"{origin} names {found} files, at most {MAX_FILES} are read", Reason.TOO_LARGE)
     return manifest
 
 
 def open_plain(folder: Path, path: str, limit: int) -> BufferedReader:
-    """Open a regular file inside the folder that is no link and not larger than `limit` bytes, else ModelRefused."""
+    """Open a regular file inside the folder, not a link and not larger than `limit` bytes. Raises ModelRefused."""
     refuse_path(path, str(folder))
     _refuse_link(folder, path)
     try:
@@ -73,14 +73,14 @@ def open_plain(folder: Path, path: str, limit: int) -> BufferedReader:
 
 
 def _open_no_link(path: str, flags: int) -> int:
-    # Not blocking: opening a pipe would wait for its other end.
+    # Non-blocking: opening a pipe would wait for its other end.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def open_checked(folder: Path, entry: FileEntry, *, digest: bool = True) -> BufferedReader:
-    """Open a file of the manifest, at its beginning, once size and SHA-256 are as the manifest says."""
+    """Open a file of the manifest at its beginning, after checking its size and SHA-256. Raises ModelRefused."""
     if entry.bytes > MAX_FILE_BYTES:
-        raise too_large(entry, str(folder))
+        raise too_large_error(entry, str(folder))
     file = open_plain(folder, entry.path, MAX_FILE_BYTES)
     problem = None
     size = os.fstat(file.fileno()).st_size
@@ -96,26 +96,26 @@ def open_checked(folder: Path, entry: FileEntry, *, digest: bool = True) -> Buff
 
 
 def refuse_changed(folder: Path, entry: FileEntry, file: BufferedReader) -> None:
-    """Raise ModelRefused when an open file of the manifest has been written to since it was checked."""
+    """Raise ModelRefused when an open file of the manifest has changed since it was checked."""
     file.seek(0)
     if file_digest(file, "sha256").hexdigest() != entry.sha256:
         raise ModelRefused(f"{folder}: {entry.path} was written to while it was loaded; copy it again", Reason.DAMAGED)
 
 
-def too_large(entry: FileEntry, where: str) -> ModelRefused:
-    """Return the refusal of a file whose manifest gives it more bytes than are ever read."""
-    message = f"{where}: {entry.path} has {entry.bytes} bytes, at most {MAX_FILE_BYTES} are read"
+def too_large_error(entry: FileEntry, origin: str) -> ModelRefused:
+    """Return the error for a file with more bytes in the manifest than the limit."""
+    message = f"{origin}: {entry.path} has {entry.bytes} bytes, at most {MAX_FILE_BYTES} are read"
     return ModelRefused(message, Reason.TOO_LARGE)
 
 
 def opened_path(file: BufferedReader) -> Path:
-    """Return a path for libraries that want one: where the system has it, that of the open file, not of its name."""
+    """Return a path for libraries that need one: that of the open file handle where the system has it, else its name."""
     opened = Path(f"/proc/self/fd/{file.fileno()}")
     return opened if opened.exists() else Path(file.name)
 
 
 def read_checked(folder: Path, entry: FileEntry, *, digest: bool = True) -> bytes:
-    """Read a file of the manifest; the bytes that are returned are those that were checked, as `open_checked` does."""
+    """Read a file of the manifest; the returned bytes are the checked ones. Raises ModelRefused."""
     with open_checked(folder, entry, digest=False) as file:
         data = file.read()
     if digest and sha256(data).hexdigest() != entry.sha256:
@@ -125,25 +125,25 @@ def read_checked(folder: Path, entry: FileEntry, *, digest: bool = True) -> byte
 
 
 def read_manifest_bytes(folder: Path) -> bytes:
-    """Read the bytes of a folder's manifest, whose digest stands for the whole version."""
+    """Read the bytes of a folder's manifest, whose digest identifies the whole version."""
     if not folder.is_dir():
         raise ModelRefused(
-            f"model folder {folder} is not there; `murmura train` or `murmura export` makes one", Reason.MISSING
+            f"model folder {folder} does not exist; `murmura train` or `murmura export` makes one", Reason.MISSING
         )
     if not os.path.lexists(folder / MANIFEST_NAME):
-        raise ModelRefused(f"{folder} holds no {MANIFEST_NAME}, so it is no model folder; `murmura train` makes one")
+        raise ModelRefused(f"{folder} has no {MANIFEST_NAME}, so it is not a model folder; `murmura train` makes one")
     with open_plain(folder, MANIFEST_NAME, MAX_MANIFEST_BYTES) as file:
         return file.read()
 
 
-def refuse_path(path: str, where: str) -> None:
-    """Raise ModelRefused for a path that may lead out of its folder, and for formats that run code when read."""
+def refuse_path(path: str, origin: str) -> None:
+    """Raise ModelRefused for a path that may leave its folder, and for formats that run code when read."""
     parts = PurePosixPath(path)
     if parts.is_absolute() or ".." in parts.parts or "\\" in path or "\0" in path or str(parts) != path:
-        raise ModelRefused(f"{where}: {path} is not a plain path inside the folder", Reason.UNSAFE_PATH)
+        raise ModelRefused(f"{origin}: {path} is not a plain path inside the folder", Reason.UNSAFE_PATH)
     if parts.suffix.lower() in PICKLES:
         why = "is of a format that can run code when it is read; weights come as safetensors"
-        raise ModelRefused(f"{where}: {path} {why}", Reason.PICKLE)
+        raise ModelRefused(f"{origin}: {path} {why}", Reason.PICKLE)
 
 
 def _refuse_link(folder: Path, path: str) -> None:
@@ -158,20 +158,20 @@ def _refuse_link(folder: Path, path: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """What was found about one file; `problem` None means that it is as the manifest says."""
+    """The result of checking one file; `problem` None: it matches the manifest."""
 
     path: str
     role: str
     bytes: int
     problem: str | None
     absent: bool = False
-    """Not there, which is no fault for what only training reads."""
+    """Whether it is absent, which is allowed for files that only training reads."""
     reason: Reason | None = None
     """The code of the problem."""
 
 
 def inspect_files(folder: Path, manifest: ModelManifest) -> list[FileCheck]:
-    """Check every file of the manifest, and name those that could be loaded although it does not name them."""
+    """Check every file of the manifest, and report loadable files that it does not list."""
     checks = []
     for entry in manifest.files:
         absent = entry.role in OPTIONAL and not os.path.lexists(folder / entry.path)
@@ -199,7 +199,7 @@ def _loadable_files(folder: Path) -> set[str]:
 
 
 def check_folder(folder: Path) -> ModelManifest:
-    """Return the manifest of a model or delta folder in which everything is as it should be, else ModelRefused."""
+    """Return the manifest of a model or delta folder after checking all its files. Raises ModelRefused."""
     manifest = read_manifest(folder)
     check_roles(manifest, str(folder))
     for check in inspect_files(folder, manifest):
@@ -208,20 +208,20 @@ def check_folder(folder: Path) -> ModelManifest:
     return manifest
 
 
-def check_roles(manifest: ModelManifest, where: str) -> None:
-    """Raise ModelRefused when the manifest names no tokenizer or nothing that answers; `where` names it in errors."""
+def check_roles(manifest: ModelManifest, origin: str) -> None:
+    """Raise ModelRefused when the manifest lacks the tokenizer or the graph (delta); `origin` names it in errors."""
     needed = ["tokenizer", "delta" if manifest.is_delta else "graph:ragged"]
     for role in needed:
         if manifest.path_of(role) is None and not (role == "graph:ragged" and manifest.path_of("graph:padded")):
-            raise ModelRefused(f"{where}: the manifest names no file with role {role}; export the model again")
+            raise ModelRefused(f"{origin}: the manifest names no file with role {role}; export the model again")
     if manifest.path_of("tokenizer") != manifest.tokenizer:
-        raise ModelRefused(f"{where}: tokenizer {manifest.tokenizer} is not among the manifest's files; export again")
+        raise ModelRefused(f"{origin}: tokenizer {manifest.tokenizer} is not among the manifest's files; export again")
 
 
 def write_manifest(folder: Path, manifest: ModelManifest, roles: dict[str, str]) -> ModelManifest:
-    """Write `manifest.json` with size and digest of each file in `roles` (path -> role), and return what was written.
+    """Write `manifest.json` with size and digest of each file in `roles` (path -> role), and return the manifest.
 
-    Written beside and renamed, last: a folder with a manifest is complete.
+    It is written to a temporary file and renamed, last: a folder with a manifest is complete.
     """
     files = []
     for path, role in roles.items():
@@ -229,19 +229,19 @@ def write_manifest(folder: Path, manifest: ModelManifest, roles: dict[str, str])
             digest = file_digest(file, "sha256").hexdigest()
             files.append({"path": path, "role": role, "sha256": digest, "bytes": file.tell()})
     written = ModelManifest.model_validate(manifest.model_dump() | {"files": files})
-    beside = folder / f".{MANIFEST_NAME}.{os.getpid()}"
-    beside.write_text(written.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
-    beside.replace(folder / MANIFEST_NAME)
+    temporary = folder / f".{MANIFEST_NAME}.{os.getpid()}"
+    temporary.write_text(written.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
+    temporary.replace(folder / MANIFEST_NAME)
     return written
 
 
 def cache_folder() -> Path:
-    """The user's cache for models; `MURMURA_CACHE` overrides it."""
+    """Return the user's cache for models; `MURMURA_CACHE` overrides it."""
     return Path(os.environ.get("MURMURA_CACHE") or platformdirs.user_cache_dir("murmura"))
 
 
 def is_whole(folder: Path, digest: str | None = None) -> bool:
-    """Say whether a folder's files are all what its manifest says, and the manifest the one of that SHA-256."""
+    """Return whether a folder's files match its manifest, and the manifest has that SHA-256."""
     try:
         return (digest is None or manifest_digest(folder) == digest) and bool(check_folder(folder))
     except (ModelRefused, OSError):
@@ -249,5 +249,5 @@ def is_whole(folder: Path, digest: str | None = None) -> bool:
 
 
 def manifest_digest(folder: Path) -> str:
-    """Return the SHA-256 of a folder's manifest, which stands for the whole version."""
+    """Return the SHA-256 of a folder's manifest, which identifies the whole version."""
     return sha256(read_manifest_bytes(folder)).hexdigest()

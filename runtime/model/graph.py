@@ -2,9 +2,8 @@
 
 Two forms of the same weights:
 
-- *ragged*: the tokens of all texts of a batch lie one after another, `T` in all. Everything but attention runs on
-  `[T, H]`; attention alone is laid out as `[B, S]`. No work is spent on padding, and an answer does not depend on what
-  shares its batch.
+- *ragged*: the tokens of all texts of a batch are concatenated, `T` in all. Everything but attention runs on `[T, H]`, only
+  attention on `[B, S]`. No work is spent on padding, and an answer does not depend on the other texts of its batch.
 - *padded*: the usual `[B, S]`, for devices with fixed shapes.
 """
 
@@ -23,21 +22,21 @@ from .onnx_bytes import with_initializers
 from .weights import Weights, check_weights
 
 Form = Literal["ragged", "padded"]
-Var = Any  # spox is typed, but stays behind this door
+Var = Any  # spox is typed, but is used in this module only
 
-# Added to the scores of padded keys. Finite, so that a row of padding alone gives numbers instead of NaN, and far enough
-# down that exp() gives exactly 0 for every real neighbour.
+# Added to the scores of padded keys. Finite, so that a row of only padding gives numbers instead of NaN, and low enough that
+# exp() gives exactly 0 relative to every token.
 MASKED: Final = np.float32(-1e4)
 FLOOR: Final = np.float32(-60)
 
 
-NO_FACTS: Final[Mapping[str, str]] = {}
+NO_METADATA: Final[Mapping[str, str]] = {}
 
 
-def facts(manifest: ModelManifest) -> dict[str, str]:
-    """Return what a graph says of its model, as ONNX metadata: name, version and digest of the recipe.
+def describe_model(manifest: ModelManifest) -> dict[str, str]:
+    """Return the ONNX metadata of a model: name, version and digest of the recipe.
 
-    The version is the one at the time of building; a model store gives a pushed folder its next number.
+    The version is that of the build; a model store gives a pushed folder its next number.
     """
     known = {"murmura.name": manifest.name, "murmura.version": str(manifest.version)}
     return known | ({"murmura.recipe": manifest.recipe} if manifest.recipe else {})
@@ -48,12 +47,12 @@ def build_graph(
     tasks: Sequence[TaskSpec],
     weights: Weights,
     form: Form = "ragged",
-    metadata: Mapping[str, str] = NO_FACTS,
+    metadata: Mapping[str, str] = NO_METADATA,
 ) -> bytes:
     """Return the serialised ONNX model (opset 20). The same weights and metadata give the same bytes.
 
     Inputs of the ragged form: `input_ids`, `position_ids`, `seq_index` int64 [T]; `pad_index` int64 [B, S], the row in
-    [0, T) of each token and T for padding; `attention_mask` float32 [B, S]. `seq_index` is where each token lies in the
+    [0, T) of each token and T for padding; `attention_mask` float32 [B, S]. `seq_index` is the index of each token in the
     flattened [B * S]. Inputs of the padded form: `input_ids` int64 [B, S] and `attention_mask` float32 [B, S].
     Outputs, named by the tasks: logits [B, C]; for tagging [T, C] (padded: [B, S, C]).
     """
@@ -61,9 +60,9 @@ def build_graph(
 
 
 def write_graph(path: Path, manifest: ModelManifest, weights: Weights, form: Form = "ragged") -> None:
-    """Write the graph of a manifest, with its `facts`, as `build_graph` returns it, without holding all of it in memory."""
+    """Write the graph of a manifest with its metadata, as `build_graph` returns it, without holding it all in memory."""
     with path.open("wb") as file:
-        file.writelines(_serialised(manifest.encoder, manifest.tasks, weights, form, facts(manifest)))
+        file.writelines(_serialised(manifest.encoder, manifest.tasks, weights, form, describe_model(manifest)))
 
 
 def _serialised(
@@ -85,7 +84,7 @@ def _const(value: Any) -> Var:
 
 
 class _Encoder(ABC):
-    """What both forms share. `x` is [N, H]: N counts the tokens, in the padded form with their padding."""
+    """The common part of both forms. `x` is [N, H]: N tokens, in the padded form with padding."""
 
     inputs: dict[str, Var]
     bias: Var
@@ -97,62 +96,62 @@ class _Encoder(ABC):
         self.values: dict[str, npt.NDArray[np.float32]] = {}
 
     def parameter(self, name: str, value: npt.NDArray[np.float32]) -> Var:
-        """A weight of the graph, kept under its name."""
+        """Add a weight to the graph under its name."""
         self.values[name] = value
         self.parameters[name] = argument(Tensor(np.float32, value.shape))
         return self.parameters[name]
 
-    def w(self, name: str) -> npt.NDArray[np.float32]:
+    def weight(self, name: str) -> npt.NDArray[np.float32]:
         return np.ascontiguousarray(self._weights[name], dtype=np.float32)
 
     def norm(self, x: Var, name: str) -> Var:
-        scale, bias = (self.parameter(name + end, self.w(name + end)) for end in (".weight", ".bias"))
+        scale, bias = (self.parameter(name + end, self.weight(name + end)) for end in (".weight", ".bias"))
         return op.layer_normalization(x, scale, bias, axis=-1, epsilon=self.spec.layer_norm_eps)[0]
 
     def linear(self, x: Var, name: str) -> Var:
-        return self.affine(x, name, self.w(name + ".weight"), self.w(name + ".bias"))
+        return self.affine(x, name, self.weight(name + ".weight"), self.weight(name + ".bias"))
 
     def affine(self, x: Var, name: str, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> Var:
         return op.gemm(x, self.parameter(name + ".weight", weight), self.parameter(name + ".bias", bias), transB=1)
 
     def qkv(self, x: Var, layer: str) -> Var:
-        """Query, key and value in one product, the scale 1/sqrt(D) folded into the query's weights."""
+        """Compute query, key and value in one product, with the scale 1/sqrt(D) folded into the query's weights."""
         parts = [layer + "attention.self." + part for part in ("query", "key", "value")]
         factors = (np.float32(self.head_size**-0.5), np.float32(1), np.float32(1))
-        weight = np.concatenate([self.w(p + ".weight") * f for p, f in zip(parts, factors, strict=True)])
-        bias = np.concatenate([self.w(p + ".bias") * f for p, f in zip(parts, factors, strict=True)])
+        weight = np.concatenate([self.weight(p + ".weight") * f for p, f in zip(parts, factors, strict=True)])
+        bias = np.concatenate([self.weight(p + ".bias") * f for p, f in zip(parts, factors, strict=True)])
         return self.affine(x, layer + "attention.self.qkv", weight, bias)
 
     def position_table(self) -> npt.NDArray[np.float32]:
-        """Positions plus the embedding of segment 0, which every token of a single text has."""
-        table = self.w("embeddings.position_embeddings.weight")
+        """Return the position embeddings plus that of segment 0, which every token of a single text has."""
+        table = self.weight("embeddings.position_embeddings.weight")
         types = "embeddings.token_type_embeddings.weight"
-        return table + self.w(types)[0] if types in self._weights else table
+        return table + self.weight(types)[0] if types in self._weights else table
 
     def embed(self, ids: Var, positions: Var) -> Var:
         words = "embeddings.word_embeddings.weight"
-        word = op.gather(self.parameter(words, self.w(words)), ids)
+        word = op.gather(self.parameter(words, self.weight(words)), ids)
         position = op.gather(self.parameter("embeddings.positions", self.position_table()), positions)
         return self.norm(op.add(word, position), "embeddings.LayerNorm")
 
     def attend(self, x: Var, layer: str) -> Var:
-        """Self-attention, [N, H] -> [N, H]. Only here do texts have to lie in rows.
+        """Self-attention, [N, H] -> [N, H]. Only here texts must be in rows.
 
-        Heads come first ([3A, N, D], then [3A, B, S, D]), so that what is transposed is tokens and not their padding:
-        7 % faster on the whole than laying out [B, S, 3H] and transposing that.
+        Heads come first ([3A, N, D], then [3A, B, S, D]), so that tokens are transposed without padding: 7 % faster in total
+        than forming [B, S, 3H] and transposing that.
         """
         spec, size = self.spec, self.head_size
         heads = op.transpose(op.reshape(self.qkv(x, layer), _const([-1, 3 * spec.heads, size])), perm=[1, 0, 2])
-        q, k, v = op.split(self.lay_out(heads), axis=0, num_outputs=3)
-        tokens = op.transpose(self.pick(self.attention(q, k, v)), perm=[1, 0, 2])
+        q, k, v = op.split(self.to_rows(heads), axis=0, num_outputs=3)
+        tokens = op.transpose(self.to_tokens(self.attention(q, k, v)), perm=[1, 0, 2])
         return op.reshape(tokens, _const([-1, spec.hidden_size]))
 
     @abstractmethod
-    def lay_out(self, heads: Var) -> Var:
+    def to_rows(self, heads: Var) -> Var:
         """[3A, N, D] -> [3A, B, S, D]."""
 
     @abstractmethod
-    def pick(self, context: Var) -> Var:
+    def to_tokens(self, context: Var) -> Var:
         """[A, B, S, D] -> [A, N, D]."""
 
     def encode(self, x: Var) -> Var:
@@ -168,23 +167,23 @@ class _Encoder(ABC):
         return self.norm(op.add(self.linear(inner, layer + "output.dense"), x), layer + "output.LayerNorm")
 
     def mask_bias(self) -> Var:
-        """What is added to attention scores [A, B, S, S]: 0 for tokens, `MASKED` for padding."""
+        """Return the summand of attention scores [A, B, S, S]: 0 for tokens, `MASKED` for padding."""
         mask = op.unsqueeze(self.inputs["attention_mask"], _const([1]))
         return op.mul(op.sub(_const(np.float32(1)), mask), _const(MASKED))
 
     def attention(self, q: Var, k: Var, v: Var) -> Var:
         """Attention over the last two axes [S, D]; the scale is in `q` already."""
         scores = op.add(op.matmul(q, op.transpose(k, perm=[0, 1, 3, 2])), self.bias)
-        return op.matmul(op.softmax(self.settle(scores), axis=-1), v)
+        return op.matmul(op.softmax(self.limit_scores(scores), axis=-1), v)
 
-    def settle(self, scores: Var) -> Var:
+    def limit_scores(self, scores: Var) -> Var:
         return scores
 
     def mean(self, rows: Var) -> Var:
-        """Mean over the tokens of each text, [B, S, H] -> [B, H], bit for bit the same in every batch.
+        """Mean over the tokens of each text, [B, S, H] -> [B, H], bitwise identical in every batch.
 
-        By a product with the mask, which adds the tokens in their order whatever S is, as ReduceSum and a product with
-        a single row do not; hence the mask twice.
+        Computed by a product with the mask, which adds the tokens in order for any S. ReduceSum and a product with a single
+        row do not, so the mask is used twice.
         """
         mask = self.inputs["attention_mask"]
         count = op.max([op.reduce_sum(mask, _const([1]), keepdims=1), _const(np.float32(1))])
@@ -203,23 +202,23 @@ class _Ragged(_Encoder):
         self.inputs["pad_index"] = argument(Tensor(np.int64, ("B", "S")))
         self.inputs["attention_mask"] = argument(Tensor(np.float32, ("B", "S")))
         self.bias = self.mask_bias()
-        # Padding points behind the last token; under the mask any row will do, so it takes the last one's.
+        # The index of padding is beyond the last token; the mask excludes it, so any row works: the last one is used.
         last = op.sub(op.shape(self.inputs["input_ids"]), _const([1]))
         self._rows = op.min([self.inputs["pad_index"], last])
 
-    def lay_out(self, heads: Var) -> Var:
+    def to_rows(self, heads: Var) -> Var:
         return op.gather(heads, self._rows, axis=1)
 
-    def settle(self, scores: Var) -> Var:
-        """Lift masked scores to `FLOOR` under the largest of their row.
+    def limit_scores(self, scores: Var) -> Var:
+        """Raise masked scores to `FLOOR` below the largest of their row.
 
-        exp() of a masked score is subnormal on its way to 0, which costs a CPU 8 times a normal number: 12 % of the
-        whole run went into softmax. exp(FLOOR) = 9e-27 vanishes beside the row's largest, 1, all the same.
+        exp() of a masked score passes through subnormal numbers, which cost a CPU 8 times as much as normal ones: softmax
+        took 12 % of the whole run. exp(FLOOR) = 9e-27 is still negligible next to the row's largest, 1.
         """
         below = op.sub(scores, op.reduce_max(scores, _const([3]), keepdims=1))
         return op.max([below, _const(FLOOR)])
 
-    def pick(self, context: Var) -> Var:
+    def to_tokens(self, context: Var) -> Var:
         flat = op.reshape(context, _const([self.spec.heads, -1, self.head_size]))
         return op.gather(flat, self.inputs["seq_index"], axis=1)
 
@@ -240,11 +239,11 @@ class _Padded(_Encoder):
         self.bias = self.mask_bias()
         self._shape = op.shape(self.inputs["input_ids"])
 
-    def lay_out(self, heads: Var) -> Var:
+    def to_rows(self, heads: Var) -> Var:
         shape = op.concat([_const([3 * self.spec.heads]), self._shape, _const([self.head_size])], axis=0)
         return op.reshape(heads, shape)
 
-    def pick(self, context: Var) -> Var:
+    def to_tokens(self, context: Var) -> Var:
         return op.reshape(context, _const([self.spec.heads, -1, self.head_size]))
 
     def outputs(self, tasks: Sequence[TaskSpec]) -> dict[str, Var]:

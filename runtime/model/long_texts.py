@@ -1,4 +1,4 @@
-"""What becomes of texts that are longer than the model reads at once: as agents declare it."""
+"""Declares how texts above the model's limit are split into windows."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -10,14 +10,13 @@ MAX_WINDOWS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """How the long texts of a topic are read. Equal ones may share a forward pass and a decoding."""
+    """How long texts of a topic are read. Topics with equal windows may share a forward pass and a decoding."""
 
     most: int = MAX_WINDOWS
-    """Windows of one text; what lies behind them is not read, and the answer says `truncated`."""
+    """Maximum number of windows of a text; the rest is not read, and the answer has `truncated` set."""
     tokens: int | None = None
-    """Of a window; None: the model's limit. Short windows find more of a model that has learned from short texts, and
-    take more of them for a text."""
+    """Tokens of a window; None: the model's limit. With a model trained on short texts, shorter windows find more."""
     overlap: int | None = None
-    """Tokens that neighbours share; None: a quarter of a window. At most half of it."""
+    """Tokens shared by adjacent windows; None: a quarter of a window. At most half of one."""
     merge: Merge = "max"
-    """How the scores of the windows become the text's."""
+    """How the scores of the windows are combined."""

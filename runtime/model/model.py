@@ -1,4 +1,4 @@
-"""A loaded model: text to tokens, tokens to logits in one ragged pass, logits to the outputs of the contract."""
+"""A loaded model: tokenises texts, runs the graph, and decodes the logits."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .folder import open_checked, opened_path, read_checked, read_manifest, refu
 from .long_texts import Windows
 from .onnx_bytes import refuse_external_data
 from .onnx_session import Array, Device, Runner, open_session
-from .reference_sample import check_reference, no_sample, read_reference
+from .reference_sample import check_reference, missing_sample_error, read_reference
 from .tokenizing import Encoded, TextEncoder, read_tokenizer
 from .windows import WindowedText, WindowEncoder
 
@@ -28,26 +28,26 @@ NOT_FINITE: Final = "not finite"
 _OFFLINE_TOKENS: Final = 1024
 _OFFLINE_ROWS: Final = 64
 _PASS_TOKENS: Final = 4096
-"""Of a pass where texts are read in windows: 64 windows of 512 tokens would take gigabytes for their attention at once."""
+"""Maximum tokens of a pass with windows: the attention of 64 windows of 512 tokens would need gigabytes at once."""
 _PLAIN: Final = "a"
 
 
 @dataclass(frozen=True, slots=True)
 class Logits:
-    """What one run gave. `values[task]` is [B, C], or [T, C] for tagging: row b is `[starts[b] : starts[b + 1]]`."""
+    """The result of a run. `values[task]` is [B, C], or [T, C] for tagging: row b is `[starts[b] : starts[b + 1]]`."""
 
     values: dict[str, Array]
     starts: npt.NDArray[np.int64]
     """[B + 1], the last one T."""
     windows: npt.NDArray[np.int64] | None = None
-    """Where a batch holds texts in windows, a row above is a window, and text b has rows `[windows[b] : windows[b + 1]]`."""
+    """For a batch with windows: each row is a window, and text b has the rows `[windows[b] : windows[b + 1]]`."""
 
 
 class Model:
     """A manifest, its tokenizer and a runner. `encode`, `run` and `decode` block and may be called from any thread."""
 
     def __init__(self, manifest: ModelManifest, tokenizer: Tokenizer, runner: Runner, *, graph: str = "ragged") -> None:
-        """The tokenizer is set to the manifest's limits: no padding, cut to `limits.max_tokens`."""
+        """Configures the tokenizer with the manifest's limits: no padding, truncation to `limits.max_tokens`."""
         self.manifest = manifest
         self.tasks: dict[str, TaskSpec] = {task.name: task for task in manifest.tasks}
         self.runner = runner
@@ -69,10 +69,10 @@ class Model:
         verify: bool = True,
         threads: int = 1,
     ) -> Self:
-        """Load a model folder (for a delta: the folder that `store.resolve` gives).
+        """Load a model folder (for a delta: the folder that `assembled.resolve` returns).
 
-        With `verify` the digests of what is read are checked first and the reference sample must come out as stored.
-        Raises ModelRefused or SetupError in one line.
+        With `verify` the digests of all files are checked, and the reference sample must be reproduced. Raises ModelRefused
+        or SetupError in one line.
         """
         model = cls.open(folder, device=device, graph=graph, verify=verify, threads=threads)
         if verify:
@@ -89,14 +89,14 @@ class Model:
         verify: bool = True,
         threads: int = 1,
     ) -> Self:
-        """Load a model folder and run nothing yet, as `load` does otherwise."""
+        """Load a model folder like `load`, without running the reference sample."""
         manifest = read_manifest(folder)
         tokenizer = read_tokenizer(manifest, _read(folder, manifest, "tokenizer", verify))
         with open_checked(folder, _entry(folder, manifest, f"graph:{graph}"), digest=verify) as file:
             refuse_external_data(file)
             session = open_session(opened_path(file), device, threads)
             if verify:
-                # onnxruntime has read the file once more: what it got is what was checked only if nobody wrote to it.
+                # onnxruntime has read the file again: its content is the checked one only if it has not changed since.
                 refuse_changed(folder, _entry(folder, manifest, f"graph:{graph}"), file)
         missing = [task.name for task in manifest.tasks if task.name not in session.outputs]
         if missing:
@@ -105,54 +105,54 @@ class Model:
         return cls(manifest, tokenizer, session, graph=graph)
 
     def reproduce(self, folder: Path, *, required: bool = False) -> None:
-        """Run the folder's reference sample; ModelRefused unless it comes out as stored, or when a required one is not there."""
+        """Run the folder's reference sample. Raises ModelRefused if it is not reproduced, or missing while `required`."""
         has_sample = self.manifest.path_of("reference") is not None
         reference = read_reference(_read(folder, self.manifest, "reference", True)) if has_sample else {"texts": []}
         self._reference = reference if has_sample else None
         if required and not reference["texts"]:
-            raise no_sample(str(folder))
+            raise missing_sample_error(str(folder))
         if not has_sample:
             return
         try:
             check_reference(self, reference)
         except ModelFailed as error:
-            raise failed_on_sample(error, str(folder)) from error
+            raise sample_error(error, str(folder)) from error
 
     def check_device(self) -> None:
-        """Run the reference sample again, and answer a single letter on every task; raises whatever is wrong.
+        """Run the reference sample of `reproduce` again, and answer a single letter on every task. Raises any failure.
 
-        The sample is the one of `reproduce`. For a model that has answered: what fails now is the device or the process.
+        For a model that has answered before: a failure is then caused by the device or the process.
         """
         if self._reference is not None:
             check_reference(self, self._reference)
         self.predict([_PLAIN])
 
     def terminate(self, thread: int) -> None:
-        """End the run that a thread waits for; see `Session.terminate`."""
+        """Terminate the run of a thread; see `Session.terminate`."""
         self.runner.terminate(thread)
 
     @property
     def device(self) -> str:
-        """`cuda` or `cpu`, by what the session really uses."""
+        """`cuda` or `cpu`: the device that the session uses."""
         return self.runner.device
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Tokenise a chunk at once; the GIL is free meanwhile. ValueError names the index of a text with a surrogate."""
+        """Tokenise a chunk; the GIL is released meanwhile. Raises ValueError with the index of a text with a surrogate."""
         return self._encode(texts)
 
     def encode_windows(self, texts: Sequence[str], windows: Sequence[Windows | None]) -> list[Encoded | WindowedText]:
-        """Tokenise a chunk; a text that is longer than the limit and has `windows` is cut into them."""
+        """Tokenise a chunk; a text above the limit with `windows` is split into them."""
         return [
             self._encode_windows(text, how) if how is not None and encoded.truncated else encoded
             for text, encoded, how in zip(texts, self._encode(texts), windows, strict=True)
         ]
 
     def run(self, texts: Sequence[Encoded | WindowedText]) -> Logits:
-        """Answer a batch, in one pass but for many windows. Raises ModelFailed when it fails or a value is not finite."""
-        batch, windows = _windows_of(texts)
+        """Run a batch in one pass, or several for many windows. Raises ModelFailed on failure or a value that is not finite."""
+        batch, windows = _flatten_windows(texts)
         if windows is None:
             return self._run_pass(batch)
-        passes = [self._run_pass(part) for part in _passes(batch)]
+        passes = [self._run_pass(part) for part in _split_passes(batch)]
         values = {name: np.concatenate([logits.values[name] for logits in passes]) for name in self.tasks}
         starts = np.concatenate([[0], np.cumsum([row.tokens for row in batch])])
         return Logits(values, starts, windows)
@@ -180,19 +180,19 @@ class Model:
         wanted: Sequence[tuple[str, ...]],
         thresholds: Mapping[str, Thresholds] | None = None,
     ) -> list[dict[str, Output]]:
-        """Return per row the outputs of the tasks it wants; `thresholds` replaces the manifest's, per task."""
+        """Return for each text the outputs of its `wanted` tasks; `thresholds` override the manifest's by task."""
         answers: list[dict[str, Output]] = [{} for _ in batch]
-        for name, rows in _rows_by_task(wanted).items():
+        for name, rows in _group_rows_by_task(wanted).items():
             spec = self.tasks[name]
             limits = (thresholds or {}).get(name, spec.thresholds)
-            chosen, decoder = _choose(spec, logits, batch, texts, rows), self._decoders[name]
+            chosen, decoder = _select_rows(spec, logits, batch, texts, rows), self._decoders[name]
             outputs = decoder(chosen, limits) if chosen.merged is None else decoder.decode_windows(chosen, limits)
             for row, output in zip(rows, outputs, strict=True):
                 answers[row][name] = output
         return answers
 
     def predict(self, texts: Sequence[str], tasks: Sequence[str] | None = None) -> list[dict[str, Output]]:
-        """Encode, run and decode, in batches of about 1,000 tokens in the order given. For offline use; all tasks."""
+        """Encode, run and decode in batches of about 1,000 tokens, in order, on `tasks` (None: all). For offline use."""
         wanted = tuple(self.tasks if tasks is None else tasks)
         answers: list[dict[str, Output]] = []
         for batch, part in self.batches(texts):
@@ -200,7 +200,7 @@ class Model:
         return answers
 
     def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[Encoded], Sequence[str]]]:
-        """Yield tokenised batches and their texts, in the order given."""
+        """Yield tokenised batches and their texts, in order."""
         encoded = self.encode(texts)
         begin = tokens = 0
         for end, item in enumerate(encoded):
@@ -212,16 +212,16 @@ class Model:
             yield encoded[begin:], texts[begin:]
 
 
-def failed_on_sample(error: ModelFailed, where: str) -> ModelRefused:
-    """Return the refusal of a model that cannot answer texts which any model answers."""
+def sample_error(error: ModelFailed, origin: str) -> ModelRefused:
+    """Return the error for a model that fails on its sample or on plain texts."""
     reason = RejectReason.NOT_FINITE if NOT_FINITE in str(error) else RejectReason.WRONG_SHAPE
-    return ModelRefused(f"{where}: {error}", reason)
+    return ModelRefused(f"{origin}: {error}", reason)
 
 
 def ragged_feeds(
     ids: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]
 ) -> dict[str, Array]:
-    """Inputs of the ragged graph for texts that lie one after another in `ids` [T]."""
+    """Return the inputs of the ragged graph for texts concatenated in `ids` [T]."""
     columns = np.arange(max(int(lengths.max(initial=1)), 1))
     mask = columns < lengths[:, None]
     return {
@@ -236,7 +236,7 @@ def ragged_feeds(
 def padded_feeds(
     ids: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]
 ) -> dict[str, Array]:
-    """Inputs of the padded graph; padding is token 0, which the mask hides."""
+    """Return the inputs of the padded graph; padding is token 0, which the mask excludes."""
     del starts
     mask = np.arange(max(int(lengths.max(initial=1)), 1)) < lengths[:, None]
     padded = np.zeros(mask.shape, np.int64)
@@ -244,8 +244,8 @@ def padded_feeds(
     return {"input_ids": padded, "attention_mask": mask.astype(np.float32)}
 
 
-def _rows_by_task(wanted: Sequence[tuple[str, ...]]) -> dict[str, list[int]]:
-    """Which rows want each task. The rows of a batch mostly want the same."""
+def _group_rows_by_task(wanted: Sequence[tuple[str, ...]]) -> dict[str, list[int]]:
+    """Return the rows for each task. Usually all rows of a batch have the same tasks."""
     if len(set(wanted)) == 1:
         every = list(range(len(wanted)))
         return dict.fromkeys(wanted[0], every)
@@ -256,8 +256,8 @@ def _rows_by_task(wanted: Sequence[tuple[str, ...]]) -> dict[str, list[int]]:
     return rows
 
 
-def _windows_of(texts: Sequence[Encoded | WindowedText]) -> tuple[Sequence[Encoded], npt.NDArray[np.int64] | None]:
-    """Return what a pass reads, a row each, and the bounds of each text's rows where one has several."""
+def _flatten_windows(texts: Sequence[Encoded | WindowedText]) -> tuple[Sequence[Encoded], npt.NDArray[np.int64] | None]:
+    """Return the rows of a pass, and the bounds of each text's rows (None without windows)."""
     if all(isinstance(text, Encoded) for text in texts):
         return cast(Sequence[Encoded], texts), None
     parts = [text.windows if isinstance(text, WindowedText) else (text,) for text in texts]
@@ -266,7 +266,7 @@ def _windows_of(texts: Sequence[Encoded | WindowedText]) -> tuple[Sequence[Encod
     return [*chain.from_iterable(parts)], bounds
 
 
-def _passes(rows: Sequence[Encoded]) -> Iterator[Sequence[Encoded]]:
+def _split_passes(rows: Sequence[Encoded]) -> Iterator[Sequence[Encoded]]:
     """Yield rows in parts of at most `_PASS_TOKENS`, or a single row."""
     begin = tokens = 0
     for end, row in enumerate(rows):
@@ -277,18 +277,18 @@ def _passes(rows: Sequence[Encoded]) -> Iterator[Sequence[Encoded]]:
     yield rows[begin:]
 
 
-def _choose(
+def _select_rows(
     spec: TaskSpec,
     logits: Logits,
     batch: Sequence[Encoded | WindowedText],
     texts: Sequence[str],
     rows: list[int],
 ) -> Rows:
-    """Return the rows of a batch that want a task; of a text in windows, all of its windows."""
+    """Return the given texts' rows for a task, with all windows of a text."""
     values, starts, bounds = logits.values[spec.name], logits.starts, logits.windows
     parts, merged = cast(Sequence[Encoded], batch), None
     if bounds is not None:
-        parts, _ = _windows_of(batch)
+        parts, _ = _flatten_windows(batch)
         merged = MergedRows(
             np.concatenate([[0], np.cumsum(np.diff(bounds)[rows])]),
             [text.merge if isinstance(text, WindowedText) else "max" for text in (batch[r] for r in rows)],

@@ -1,8 +1,8 @@
-"""ONNX files as bytes: weights are written into one without copies, and a read one is searched for what must not be there.
+"""ONNX files as bytes: writes weights into one without copies, and checks a read one for external data.
 
-Tensors may lie in other files, which onnxruntime follows relative to the working folder, also for a graph given as
-bytes, and through hard links. We never write such, and refuse them. Both ways touch the protobuf where it lies, which
-needs no `onnx` and no second copy of 90 MB.
+Tensors may be stored in other files, which onnxruntime opens relative to the working folder, even for a graph given as
+bytes, and through hard links. Such graphs are refused. Both functions work on the protobuf bytes directly, without `onnx`
+and without a second copy of 90 MB.
 """
 
 from collections.abc import Iterator, Mapping
@@ -36,7 +36,7 @@ _MAX_DEPTH: Final = 32
 def refuse_external_data(file: BufferedReader) -> None:
     """Raise ModelRefused when a tensor of the graph refers to another file, or the file is not protobuf."""
     try:
-        # Not closed by hand: a failing walk leaves views of it in its traceback, and the last of them lets go of it.
+        # Not closed explicitly: a failing walk leaves views of it in its traceback, and the last one releases it.
         external = _has_external(memoryview(mmap(file.fileno(), 0, access=ACCESS_READ)), "model", 0)
     except (IndexError, ValueError):
         message = "the graph is not an ONNX file (damaged or cut off); copy or export it again"

@@ -1,4 +1,4 @@
-"""The one door to onnxruntime: which distribution is installed, which device a graph really runs on, and running it."""
+"""The only importer of onnxruntime: checks the installed distribution and the actual device, and runs graphs."""
 
 import importlib.util
 import time
@@ -23,11 +23,11 @@ _PROVIDERS: Final = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvid
 _OPTIONS: Final = {"cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}, "cpu": {}}
 _ERRORS_ONLY: Final = 3
 _FATAL_ONLY: Final = 4
-_LOOK_S: Final = 0.05
+_CHECK_S: Final = 0.05
 
 
 class Runner(Protocol):
-    """Whatever answers feeds with outputs: a session, or a simulated device in a benchmark."""
+    """Computes outputs for feeds: a session, or a simulated device in a benchmark."""
 
     @property
     def device(self) -> str: ...
@@ -37,9 +37,9 @@ class Runner(Protocol):
 
 
 def check_installation() -> None:
-    """Raise SetupError unless exactly one distribution of onnxruntime is there.
+    """Raise SetupError unless exactly one distribution of onnxruntime is installed.
 
-    The wheels of `onnxruntime` and `onnxruntime-gpu` write the same folder, so with both it is chance which one runs.
+    The wheels of `onnxruntime` and `onnxruntime-gpu` write the same folder, so with both it is undefined which one runs.
     """
     found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
     if len(found) == 2:
@@ -60,15 +60,15 @@ def _installed(distribution: str) -> bool:
 
 
 class Session:
-    """A loaded graph. `run` may be called from several threads at once: the weights are shared, each run is its own."""
+    """A loaded graph. `run` may be called concurrently from several threads, which share the weights."""
 
     def __init__(self, session: Any, run_options: Any) -> None:
         self._session, self._run_options = session, run_options
         self._in_flight: dict[int, Any] = {}
-        """Options of the runs by the thread that waits for each."""
+        """Options of the runs by calling thread."""
         self._lock = Lock()
         self.overdue = False
-        """The time of `within` was up, or was given up: nothing is run any more."""
+        """Whether the time of `within` is over or was given up: then no run starts any more."""
         self.inputs = tuple(i.name for i in session.get_inputs())
         self.outputs = tuple(o.name for o in session.get_outputs())
         self.device = "cuda" if _PROVIDERS["cuda"] in session.get_providers() else "cpu"
@@ -76,7 +76,7 @@ class Session:
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return every output by name.
 
-        Raises ModelFailed when the run fails or `terminate` ended it, DeviceFailed where the error is the device's.
+        Raises ModelFailed when the run fails or is terminated, DeviceFailed when the device caused the error.
         """
         session = self._session
         if session is None:
@@ -89,16 +89,16 @@ class Session:
         try:
             return dict(zip(self.outputs, session.run(self.outputs, feeds, options), strict=True))
         except Exception as error:
-            # onnxruntime raises a dozen unrelated classes; its first line says which operator gave up.
+            # onnxruntime raises many unrelated classes; the first line names the failed operator.
             raise model_error(error, "onnxruntime") from error
         finally:
             with self._lock:
                 self._in_flight.pop(get_ident(), None)
 
     def terminate(self, thread: int | None = None) -> None:
-        """End the runs in flight, or the one of a thread; each raises ModelFailed. Later runs are not affected.
+        """Terminate the runs in flight, or that of one thread; each raises ModelFailed. Later runs are not affected.
 
-        Takes milliseconds where operators are short: onnxruntime looks only between two of them.
+        onnxruntime checks between operators only, so this takes milliseconds if they are short.
         """
         with self._lock:
             for waits, options in self._in_flight.items():
@@ -107,9 +107,9 @@ class Session:
 
     @contextmanager
     def within(self, seconds: float, given_up: Event) -> Iterator[None]:
-        """End runs that go on when the time is up or `given_up` is set: they and all later ones raise ModelFailed.
+        """Terminate runs after `seconds` or when `given_up` is set: they and all later ones raise ModelFailed.
 
-        For a graph that is not trusted yet: one can be harmless to load and endless to run.
+        For a graph that is not trusted yet: a graph can be harmless to load and endless to run.
         """
         left = Event()
         watch = Thread(target=self._expire, args=(seconds, given_up, left), daemon=True, name="murmura-deadline")
@@ -122,7 +122,7 @@ class Session:
 
     def _expire(self, seconds: float, given_up: Event, left: Event) -> None:
         deadline = time.monotonic() + seconds
-        while not left.wait(_LOOK_S):
+        while not left.wait(_CHECK_S):
             if given_up.is_set() or time.monotonic() >= deadline:
                 with self._lock:
                     self.overdue = True
@@ -130,19 +130,19 @@ class Session:
                 return
 
     def close(self) -> None:
-        """Let go of the weights; a run in flight keeps them until it ends."""
+        """Release the weights; a run in flight keeps them until it ends."""
         self._session = None
 
 
 def open_session(source: Path | bytes, device: Device = "auto", threads: int = 1) -> Session:
-    """Load a graph, from a file or from bytes that have been checked already.
+    """Load a graph from a file, or from bytes that have been checked.
 
-    `threads` is for the operators inside one run; more runs at once is the better use of more cores (no spinning, so a
-    waiting thread costs nothing). `auto` takes CUDA when the session really got it, else the CPU; insisting on `cuda`
-    raises SetupError where it did not. Raises ModelRefused when onnxruntime does not accept the graph.
+    `threads`: number of threads for the operators of one run; several runs at once use more cores better (no spinning, so a
+    waiting thread uses no CPU). `auto` uses CUDA if the session gets it, else the CPU; `cuda` raises SetupError if the
+    session does not get it. Raises ModelRefused when onnxruntime does not accept the graph.
     """
     check_installation()
-    import onnxruntime  # noqa: PLC0415  (after the check, which explains what a bare ImportError would not)
+    import onnxruntime  # noqa: PLC0415  (after the check, which explains more than an ImportError)
 
     offered = _PROVIDERS["cuda"] in onnxruntime.get_available_providers()
     if device == "cuda" and not offered:
@@ -163,7 +163,7 @@ def open_session(source: Path | bytes, device: Device = "auto", threads: int = 1
 
 
 def _load(onnxruntime: Any, source: Path | bytes, devices: list[str], threads: int) -> Any:
-    # A provider whose libraries are missing is reported on stderr although we look at the outcome ourselves.
+    # A provider with missing libraries is reported on stderr, although the outcome is checked here.
     onnxruntime.set_default_logger_severity(_FATAL_ONLY)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

@@ -1,6 +1,6 @@
-"""The reference sample of a model folder: a few texts and the logits they gave where the model was made.
+"""The reference sample of a model folder: a few texts, and their logits from when the model was exported.
 
-A model is served only when it gives them again: the same decisions, and scores within 1e-3.
+A model is served only when it reproduces them: the same decisions, and scores within 1e-3.
 """
 
 import json
@@ -19,7 +19,7 @@ Reference = dict[str, Any]
 
 
 class Answering(Protocol):
-    """What a reference sample asks of a model."""
+    """A model that can run a reference sample."""
 
     tasks: dict[str, TaskSpec]
 
@@ -41,7 +41,7 @@ def make_reference(model: Answering, texts: Sequence[str]) -> Reference:
 
 
 def read_reference(data: bytes) -> Reference:
-    """Parse `reference.json`; ModelRefused when it is not one."""
+    """Parse `reference.json`. Raises ModelRefused when it is invalid."""
     try:
         reference = json.loads(data)
         texts, outputs = reference["texts"], reference["outputs"]
@@ -50,14 +50,14 @@ def read_reference(data: bytes) -> Reference:
     except (ValueError, KeyError, TypeError, RecursionError):
         sound = False
     if not sound:
-        message = "reference.json holds no texts and outputs; export the model again"
+        message = "reference.json has no texts and outputs; export the model again"
         raise ModelRefused(message, RejectReason.NOT_REPRODUCED)
     return dict(reference)
 
 
-def no_sample(where: str) -> ModelRefused:
-    """Return the refusal of a model that nobody can compare with what it was where it was made."""
-    message = f"{where}: it has no reference sample, or an empty one, to be proven by; export the model again"
+def missing_sample_error(origin: str) -> ModelRefused:
+    """Return the error for a model without a reference sample."""
+    message = f"{origin}: it has no reference sample, or an empty one, to be checked by; export the model again"
     return ModelRefused(message, RejectReason.NOT_REPRODUCED)
 
 

@@ -1,4 +1,4 @@
-"""Texts to tokens, a chunk at a time, within the model's limit and in time bounded by it."""
+"""Tokenises texts in chunks, up to the model's limit and in time bounded by it."""
 
 import os
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from tokenizers import Encoding, Tokenizer
 from ...schemas.manifest import ModelManifest
 from ..errors import ModelRefused
 
-# The library reads all of a text before it cuts the tokens: 2.5 s for a megabyte of which 128 tokens are kept. So a long
-# text is first tried on its beginning, so many characters per token; and if that does not fill the limit (long runs of
-# blanks, words without end), on one so many times as long. Nothing behind that is read: text has 4 to 6 characters a token.
+# The library tokenises a whole text before it truncates: 2.5 s for a megabyte of which 128 tokens are kept. So only the
+# beginning of a long text is tokenised first, by this number of characters per token; if that does not fill the limit (long
+# runs of blanks, very long words), a beginning that is `_SECOND_TRY` times as long. Text has 4 to 6 characters per token.
 _CHARACTERS_PER_TOKEN: Final = 24
 _LEAST_CHARACTERS: Final = 256
 _SECOND_TRY: Final = 8
 
 
 class Encoded:
-    """A tokenised text: `ids` with the special tokens, how many, and whether the text was cut to the model's limit."""
+    """A tokenised text: `ids` with the special tokens, their number, and whether the text was truncated to the limit."""
 
     __slots__ = ("encoding", "ids", "tokens", "truncated")
 
@@ -30,10 +30,10 @@ class Encoded:
 
 
 class TextEncoder:
-    """A tokenizer set to a model's limits: no padding, texts cut to `max_tokens`. May be used from any thread."""
+    """A tokenizer with a model's limits: no padding, texts truncated to `max_tokens`. May be used from any thread."""
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int, *, offsets: bool = True) -> None:
-        """Without `offsets` encodings do not say where in the text a token stands, which takes a sixth less time."""
+        """Without `offsets` encodings have no offsets of tokens in the text, which takes a sixth less time."""
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length=max_tokens)
         self._tokenizer, self._limit = tokenizer, max_tokens
@@ -42,10 +42,10 @@ class TextEncoder:
         self._encode_batch = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
 
     def __call__(self, texts: Sequence[str]) -> list[Encoded]:
-        """Tokenise a chunk at once; the GIL is free meanwhile. ValueError names the index of a text with a surrogate.
+        """Tokenise a chunk; the GIL is released meanwhile. Raises ValueError with the index of a text with a surrogate.
 
-        At most 192 characters for each token of the limit, and 2,048 more, are read of a text. One that goes on behind
-        that is `truncated`, however few tokens its beginning gave.
+        At most 192 characters per token of the limit, plus 2,048, are read of a text. A longer text is `truncated`, even if
+        its beginning has few tokens.
         """
         limit, longest = self._limit, self._long
         long = {row: self._encode_long(row, text) for row, text in enumerate(texts) if len(text) > longest}
@@ -56,7 +56,7 @@ class TextEncoder:
             for row, text in enumerate(texts):
                 _refuse_surrogate(row, text)
             raise
-        # `overflowing` copies everything that was cut off, so it is only asked where something can have been.
+        # `overflowing` copies all truncated tokens, so it is read only where the limit is reached.
         encoded = [Encoded(e, len(e) == limit and bool(e.overflowing)) for e in encodings]
         if not long:
             return encoded
@@ -64,7 +64,7 @@ class TextEncoder:
         return [long[row] if row in long else next(rest) for row in range(len(texts))]
 
     def _encode_long(self, row: int, text: str) -> Encoded:
-        """Tokenise the beginning of a text, and more of it where that did not fill the limit."""
+        """Tokenise the beginning of a text, and a longer one if that does not fill the limit."""
         _refuse_surrogate(row, text)
         for size in (self._long, self._longest):
             encoding = self._tokenizer.encode_batch([text[:size]])[0]
@@ -74,7 +74,7 @@ class TextEncoder:
 
 
 def _is_settled(encoding: Encoding) -> bool:
-    """Whether the kept tokens would be the same if the text went on: another word has begun behind their last one."""
+    """Return whether more text cannot change the kept tokens: another word starts after their last one."""
     last = max((word for word in encoding.word_ids if word is not None), default=None)
     if last is None or not encoding.overflowing:
         return False
@@ -85,12 +85,12 @@ def _refuse_surrogate(index: int, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"text {index} holds a lone surrogate, which is no character") from None
+        raise ValueError(f"text {index} has a lone surrogate, which is not a character") from None
 
 
 def read_tokenizer(manifest: ModelManifest, data: bytes) -> Tokenizer:
-    """Read `tokenizer.json`; ModelRefused when it is none or does not go with the manifest's encoder."""
-    # One tokeniser thread per process is the design; a pool of the library's own would take the cores of inference.
+    """Read `tokenizer.json`. Raises ModelRefused when it is unreadable or does not fit the manifest's encoder."""
+    # The process has one tokeniser thread; a thread pool of the library would take cores from inference.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     encoder, limit = manifest.encoder, manifest.limits.max_tokens
     if limit > encoder.max_positions:

@@ -1,4 +1,4 @@
-"""The weights of a multitask BERT: their names and shapes, as the manifest's sizes ask for them."""
+"""Names and shapes of the weights of a multitask BERT, by the sizes in the manifest."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ Weights = Mapping[str, npt.NDArray[Any]]
 
 
 def weight_shapes(encoder: EncoderSpec, tasks: Sequence[TaskSpec]) -> dict[str, tuple[int, ...]]:
-    """Return every weight that the graph is built from, with its shape. Names are those of BERT checkpoints."""
+    """Return the shapes of all weights of the graph, by their names in BERT checkpoints."""
     hidden, inner = encoder.hidden_size, encoder.intermediate_size
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (encoder.vocab_size, hidden),
@@ -38,7 +38,7 @@ def weight_shapes(encoder: EncoderSpec, tasks: Sequence[TaskSpec]) -> dict[str, 
 
 
 def check_weights(encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights) -> None:
-    """Raise ModelRefused when a weight is missing or has another shape than the manifest says. More are ignored."""
+    """Raise ModelRefused when a weight is missing or its shape differs from the manifest. Other weights are ignored."""
     for name, shape in weight_shapes(encoder, tasks).items():
         if name not in weights:
             raise ModelRefused(f"weight {name} is missing; is this a BERT checkpoint with the manifest's sizes?")

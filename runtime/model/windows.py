@@ -1,7 +1,7 @@
-"""Long texts in overlapping windows: how they are cut, and how the answers of windows become the answer of the text.
+"""Splits long texts into overlapping windows, and merges the answers of the windows.
 
-A window is what the model reads at once. One forward pass answers all windows of a text together with other texts, and
-an answer does not depend on its neighbours, so the windows of a text may be run in any batch.
+A window has at most the model's limit of tokens. An answer does not depend on the other rows of its batch, so windows may
+run in any batch.
 """
 
 from bisect import bisect_right
@@ -18,13 +18,13 @@ from .tokenizing import Encoded
 Floats = npt.NDArray[np.floating[Any]]
 Output = dict[str, Any]
 
-# As in `tokenizing`: so many characters a token are read before the rest of a text is left out.
+# As in `tokenizing`: maximum number of characters to read per token.
 _CHARACTERS_PER_TOKEN: Final = 24
 _LEAST_SCORE: Final = 1e-12
 
 
 class WindowedText:
-    """A text in windows. `tokens` counts those of all windows: that is what it costs."""
+    """A text split into windows. `tokens` is the sum over all windows."""
 
     __slots__ = ("merge", "tokens", "truncated", "windows")
 
@@ -36,7 +36,7 @@ class WindowedText:
 
 
 class WindowEncoder:
-    """Cuts texts that are longer than the model's limit. Any thread; a tokenizer of its own for each size and overlap."""
+    """Splits texts above the model's limit. Usable from any thread; keeps one tokenizer per size and overlap."""
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         self._tokenizer, self._limit = tokenizer, max_tokens
@@ -44,11 +44,11 @@ class WindowEncoder:
         self._cutters: dict[tuple[int, int], Tokenizer] = {}
 
     def __call__(self, text: str, windows: Windows) -> WindowedText:
-        """Tokenise one long text; ValueError for a text with a lone surrogate."""
+        """Tokenise one long text. Raises ValueError for a text with a lone surrogate."""
         tokens = max(min(windows.tokens or self._limit, self._limit), self._special + 1)
         room = tokens - self._special
         overlap = min(tokens // 4 if windows.overlap is None else windows.overlap, room // 2)
-        # Reading one window more than are kept tells whether something was left out.
+        # One window more than is kept shows whether the text was truncated.
         longest = (windows.most + 1) * room * _CHARACTERS_PER_TOKEN
         encoding: Encoding = self._cutter(tokens, overlap).encode_batch([text[:longest]])[0]
         parts = [encoding, *encoding.overflowing]
@@ -68,9 +68,8 @@ class WindowEncoder:
 def merge_labels(scores: Floats, merge: Merge, out_of_scope: int | None = None) -> Floats:
     """Return one row [C] of probabilities for the rows [W, C] of a text's windows.
 
-    `mean` averages. `max` takes each label's highest score and divides by the sum, so that one window that is sure
-    outweighs any number that hold nothing; a text is out of scope only as far as each of its windows is, so that label
-    takes its lowest score.
+    `mean` averages. `max` takes each label's highest score and divides by the sum, so that one certain window outweighs any
+    number of others. The out-of-scope label takes its lowest score: a text is out of scope only if all its windows are.
     """
     if merge == "mean":
         return np.asarray(scores.mean(axis=0))
@@ -92,27 +91,27 @@ def as_binary_logits(scores: Floats, temperature: float) -> Floats:
 
 
 def merge_spans(found: Sequence[Sequence[Output]], windows: Sequence[Encoding]) -> list[Output]:
-    """Return the spans of a text from those of its windows, each from the window where it lies farthest from an edge.
+    """Merge the spans of a text's windows: each span is taken from the window in which it is farthest from an edge.
 
-    `found[w]` are the spans of window w, with offsets of the whole text. The beginning of the first window and the end
-    of the last are the text's own and no edges. A window that sees a span only near its edge is not asked about it,
-    whether it found something there or not.
+    `found[w]` are the spans of window w, with offsets of the whole text. The start of the first window and the end of the
+    last are not edges. Near an edge of a window, its spans are ignored in favour of the adjacent window, even if that one
+    has none there.
     """
-    extents = [_extent(window) for window in windows]
+    ranges = [_read_range(window) for window in windows]
     kept: list[tuple[float, Output]] = []
     for number, spans in enumerate(found):
-        # The distance rises and falls once from window to window, so that no others than the neighbours can be farther.
+        # From window to window the distance rises and falls once, so only adjacent windows can have a larger one.
         first = max(number - 1, 0)
-        neighbours = range(first, min(number + 2, len(extents)))
+        neighbours = range(first, min(number + 2, len(ranges)))
         for span in spans:
-            distances = [_distance(span, extents, other) for other in neighbours]
+            distances = [_edge_distance(span, ranges, other) for other in neighbours]
             if distances.index(max(distances)) == number - first:
                 kept.append((distances[number - first], span))
     kept.sort(key=lambda pair: -pair[0])
-    return _without_overlaps([span for _, span in kept])
+    return _drop_overlaps([span for _, span in kept])
 
 
-def _without_overlaps(spans: Sequence[Output]) -> list[Output]:
+def _drop_overlaps(spans: Sequence[Output]) -> list[Output]:
     """Return spans in the order of the text; of two that overlap, the one that comes first in `spans`."""
     starts: list[int] = []
     chosen: list[Output] = []
@@ -127,17 +126,17 @@ def _without_overlaps(spans: Sequence[Output]) -> list[Output]:
     return chosen
 
 
-def _extent(window: Encoding) -> tuple[int, int]:
-    """Return the first and the last character (exclusive) of the text that a window reads."""
+def _read_range(window: Encoding) -> tuple[int, int]:
+    """Return the range of characters, end exclusive, that a window reads."""
     places = [
         offsets for offsets, special in zip(window.offsets, window.special_tokens_mask, strict=True) if not special
     ]
     return (places[0][0], places[-1][1]) if places else (0, 0)
 
 
-def _distance(span: Output, extents: Sequence[tuple[int, int]], number: int) -> float:
-    """Return how many characters lie between a span and the nearer edge of a window; below 0 outside of it."""
-    start, end = extents[number]
+def _edge_distance(span: Output, ranges: Sequence[tuple[int, int]], number: int) -> float:
+    """Return the number of characters between a span and the nearer edge of a window; negative outside of it."""
+    start, end = ranges[number]
     before = float("inf") if number == 0 else float(span["start"] - start)
-    behind = float("inf") if number == len(extents) - 1 else float(end - span["end"])
+    behind = float("inf") if number == len(ranges) - 1 else float(end - span["end"])
     return min(before, behind)

@@ -1,4 +1,4 @@
-"""Serves the version before while the device fails with the current one: here alone, the release state stays as it is."""
+"""Serves an earlier version while the device fails with the current one, in this process only: the release state stays."""
 
 import asyncio
 import time
@@ -9,20 +9,20 @@ from ...schemas.serving_event import ServingEventKind
 from ..observe.logs import get_logger
 from ..output.serving_events import ServingEvents
 from .first_model import newest_first
-from .staging import Stages, refusal_of
+from .staging import Stages, make_refusal
 from .watcher import Slot
 
 log = get_logger(__name__)
 
-_LOOK_S: Final = 0.5
+_CHECK_S: Final = 0.5
 FAILED_PROBES: Final = 3
-"""After so many a device is not expected back in a moment."""
+"""Number of failed probes after which an earlier version is tried."""
 _VERSIONS: Final = 3
-"""So many versions before the current one are tried."""
+"""Maximum number of earlier versions to try."""
 
 
 class Device(Protocol):
-    """What is known of the device; see `Engine`."""
+    """The state of the device; see `Engine`."""
 
     @property
     def trouble(self) -> str | None: ...
@@ -31,7 +31,7 @@ class Device(Protocol):
 
 
 class Releases(Protocol):
-    """What is released, and what of it serves; see `ReleaseWatcher`."""
+    """The released and the serving version; see `ReleaseWatcher`."""
 
     @property
     def state(self) -> ReleaseState | None: ...
@@ -40,11 +40,11 @@ class Releases(Protocol):
 
 
 class FallBack:
-    """Tries once for each failure of the device whether a version before answers on it.
+    """Tries once per failure of the device whether an earlier version works on it.
 
     Invariants:
-    - a version serves only when it has passed every check on this device while the current one fails its own;
-    - the next release, or the same one again, is considered as ever.
+    - an earlier version serves only when it has passed every check on this device while the current one fails;
+    - the next release, or the same one again, is handled as usual.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class FallBack:
         self._events = events
 
     async def run(self) -> None:
-        """Watch the device for ever."""
+        """Watch the device until cancelled."""
         tried = False
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_CHECK_S)
             if self._device.failed_probes < FAILED_PROBES:
                 tried = False
             elif not tried:
@@ -74,13 +74,13 @@ class FallBack:
         for release in [r for r in newest_first(state) if r != serves][:_VERSIONS]:
             try:
                 model = await self._loader.stage(self._name, release)
-            except Exception as error:  # noqa: BLE001  (`refusal_of` logs what is nobody's verdict)
-                refusal = refusal_of(error)
+            except Exception as error:  # noqa: BLE001  (`make_refusal` logs unexpected errors)
+                refusal = make_refusal(error)
                 log.error("a version before does not answer either", version=release.version, why=refusal.message)
                 continue
             why, failing = self._device.trouble, self._slot.model.manifest.version
             if why is None or self._releases.serves != serves:
-                return  # the device answers again, or another release has taken the place
+                return  # the device answers again, or another release serves
             self._slot.put(model)
             self._releases.serves = release
             log.error("the version before serves", version=release.version, instead_of=failing, why=why)

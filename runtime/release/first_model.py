@@ -1,4 +1,4 @@
-"""What a new process serves: the released version, else the newest before it that can be had, else the settings' folder."""
+"""Loads the model of a new process: the released version, else the newest usable one before it, else the configured folder."""
 
 import asyncio
 from collections.abc import Iterator
@@ -12,32 +12,32 @@ from ..model.assembled import resolve
 from ..model.model import Model
 from ..observe.logs import get_logger
 from ..settings.settings import Settings
-from .staging import Refusal, Stages, refusal_of
+from .staging import Refusal, Stages, make_refusal
 from .states import read_states
 
 log = get_logger(__name__)
 
-_LOOK_BACK: Final = 10
-"""So many different releases are tried. What is older than that nobody wants back without being asked."""
+_MAX_RELEASES: Final = 10
+"""Maximum number of different releases to try."""
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """What a process began with, apart from the model itself, which must not be kept alive here."""
+class StartState:
+    """The state at the start of a process, without the model itself, which must not be kept alive here."""
 
     state: ReleaseState | None = None
-    """The newest of the topic; None when there was none, or the store is not followed."""
+    """The newest state of the topic; None without one, or when no store is configured."""
     serves: Release | None = None
-    """What serves of the store's versions; None when that is the settings' folder."""
+    """The serving release; None when the configured folder serves."""
     refused: Refusal | None = None
     """Why the current version of `state` does not serve."""
 
 
-async def first_model(settings: Settings, loader: Stages | None) -> tuple[Model, Begun]:
-    """Return the model that a new process serves, and how it came to that.
+async def first_model(settings: Settings, loader: Stages | None) -> tuple[Model, StartState]:
+    """Return the model for a new process, and the state that it was chosen by.
 
-    While a bad version is current a restart must not take the fleet down: releases before it are tried, the newest
-    first, then the folder. `ReleaseWatcher` tells everybody of the refusal. SetupError when nothing can be served.
+    A bad current version must not prevent restarts: releases before it are tried, newest first, then the folder.
+    `ReleaseWatcher` publishes the refusal. Raises SetupError when nothing can be served.
     """
     chosen = settings.model
     state = None
@@ -48,14 +48,14 @@ async def first_model(settings: Settings, loader: Stages | None) -> tuple[Model,
         for release in newest_first(state):
             try:
                 model = await loader.stage(state.name, release)
-            except Exception as error:  # noqa: BLE001  (`refusal_of` logs what is nobody's verdict)
-                refusal = refusal_of(error)
+            except Exception as error:  # noqa: BLE001  (`make_refusal` logs unexpected errors)
+                refusal = make_refusal(error)
                 refused = refused or refusal
                 log.error("a released version is refused", version=release.version, why=refusal.message)
             else:
-                return model, Begun(state, release, refused)
+                return model, StartState(state, release, refused)
     if chosen.folder is not None:
-        return await asyncio.to_thread(_load_folder, settings, chosen.folder), Begun(state, None, refused)
+        return await asyncio.to_thread(_load_folder, settings, chosen.folder), StartState(state, None, refused)
     if refused is not None:
         raise VersionRefused(refused.reason, refused.message)
     raise SetupError(
@@ -66,10 +66,10 @@ async def first_model(settings: Settings, loader: Stages | None) -> tuple[Model,
 
 
 def newest_first(state: ReleaseState) -> Iterator[Release]:
-    """The current version, then the different ones before it that say their digest."""
+    """Yield the current version, then the different ones before it that have a digest."""
     before = [Release(version=s.version, digest=s.digest) for s in reversed(state.history) if s.digest]
     distinct = dict.fromkeys((r.version, r.digest) for r in (state.current, *before))
-    for version, digest in list(distinct)[:_LOOK_BACK]:
+    for version, digest in list(distinct)[:_MAX_RELEASES]:
         yield Release(version=version, digest=digest)
 
 

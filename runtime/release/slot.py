@@ -1,4 +1,4 @@
-"""The model that serves, and how another one takes its place while records go on being answered."""
+"""Replaces the serving model while records are being answered."""
 
 import asyncio
 import ctypes
@@ -16,20 +16,20 @@ from ..settings.settings import Settings
 log = get_logger(__name__)
 
 
-class Rerouted(Protocol):
-    """Who has to know of another model's tasks and thresholds."""
+class Reroutable(Protocol):
+    """Uses the routes of the serving model."""
 
     def reroute(self, routes: dict[str, Route]) -> None: ...
 
 
 class ModelSlot:
-    """Owns which model serves.
+    """Owns the serving model.
 
     Invariants:
-    - there is always exactly one model that new texts go to;
+    - new texts always go to exactly one model;
     - a text is answered by the model that encoded it, so a batch never mixes versions, and the old model is freed when
       its last batch has ended;
-    - what does not pass every check changes nothing.
+    - a model that fails a check changes nothing.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ModelSlot:
         settings: Settings,
         agents: Sequence[Agent],
         engine: Engine,
-        dispatcher: Rerouted,
+        dispatcher: Reroutable,
     ) -> None:
         self._settings = settings
         self._agents = agents
@@ -51,17 +51,17 @@ class ModelSlot:
         return model
 
     def put(self, model: Model) -> None:
-        """Let a model serve from the next encoded chunk on. Nothing is awaited: both sides change between two steps."""
+        """Serve a model from the next encoded chunk on. Without an await, so engine and dispatcher change together."""
         routes = make_routes(self._agents, model.manifest, self._settings.app)
         if model.device != self.model.device:
-            # The token budget and the runs in flight were measured for the other one; a restart measures anew.
+            # The token budget and the runs in flight were measured for the other device; a restart measures again.
             log.warning("the new model runs on another device", device=model.device, before=self.model.device)
         self._engine.swap(model)
         self._dispatcher.reroute(routes)
         self.on_swap(model)
 
 
-async def give_memory_back() -> None:
-    """Ask the C library to return what the old model's weights took: glibc keeps freed memory to itself otherwise."""
+async def release_memory() -> None:
+    """Ask the C library to return freed memory to the system: glibc would keep that of the old model's weights."""
     with suppress(OSError, AttributeError):
         await asyncio.to_thread(ctypes.CDLL(None).malloc_trim, 0)

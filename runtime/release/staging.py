@@ -1,4 +1,4 @@
-"""From a release to a model that may serve: fetched, checked, tried in a child process, loaded, warmed up, proven."""
+"""Turns a release into a model ready to serve: fetched, checked, tried in a child process, loaded, warmed up."""
 
 import asyncio
 import math
@@ -16,7 +16,7 @@ from ..batching.calibration import warm_up
 from ..errors import NO_ROOM, DeviceFailed, ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
 from ..model.assembled import assembled_folder
 from ..model.folder import cache_folder, read_manifest
-from ..model.model import Model, failed_on_sample
+from ..model.model import Model, sample_error
 from ..model.onnx_session import Session
 from ..observe.logs import get_logger
 from ..settings.settings import Settings
@@ -26,15 +26,15 @@ from .trial_process import prove
 log = get_logger(__name__)
 
 _IN_PROCESS_S: Final = 30.0
-"""For the sample and the warm-up here, after the child has done the same in time."""
+"""Time limit of sample and warm-up in this process, after the child has run the same in time."""
 
 
 UNCERTAIN_TRIES: Final = 5
-"""So often a version is tried whose refusal may be this machine's fault."""
+"""Number of attempts at a version whose refusal this machine may have caused."""
 
 
 class Stages(Protocol):
-    """What the first model and the watcher of releases need of the loader."""
+    """The loader's interface for the first model and the watcher of releases."""
 
     async def stage(self, name: str, release: Release) -> Model: ...
 
@@ -51,9 +51,7 @@ class Loader:
         self._handlers = handlers
 
     async def stage(self, name: str, release: Release) -> Model:
-        """Return the model of a release, as `load` does, off the event loop. Who is cancelled leaves no model running; a download
-        goes on to its end.
-        """
+        """Run `load` off the event loop. Cancelling ends the trial of the model; a download continues to its end."""
         given_up = Event()
         try:
             return await asyncio.to_thread(self.load, name, release.version, release.digest, given_up)
@@ -61,14 +59,14 @@ class Loader:
             given_up.set()
 
     def load(self, name: str, version: int, digest: str, given_up: Event | None = None) -> Model:
-        """Return the model of a version; ModelRefused with the reason when it must not serve. Blocks for seconds."""
+        """Return the model of a version. Raises ModelRefused with the reason when it must not serve. Blocks for seconds."""
         given_up = given_up or Event()
         try:
             return self._load(name, version, digest, given_up)
         except ModelRefused as refused:
             if refused.reason is not Reason.MISSING:
                 raise
-            # It may have left the cache under our hands: other processes keep their last versions there, too.
+            # Another process may have removed it from the shared cache meanwhile.
             return self._load(name, version, digest, given_up)
 
     def _load(self, name: str, version: int, digest: str, given_up: Event) -> Model:
@@ -77,7 +75,7 @@ class Loader:
         manifest = read_manifest(fetched)
         self._check_agents(manifest)
         if manifest.base is not None and not assembled_folder(fetched, manifest).exists():
-            _look_for(manifest.base)
+            _fetch_base(manifest.base)
         folder = prove(
             fetched,
             chosen.graph,
@@ -102,14 +100,14 @@ class Loader:
             if isinstance(error, DeviceFailed):
                 raise VersionRefused(Reason.TOO_LARGE, f"{name} {version}: {error}", certain=False) from error
             if isinstance(error, ModelFailed):
-                raise failed_on_sample(error, f"{name} {version}") from error
+                raise sample_error(error, f"{name} {version}") from error
             raise
-        if session.overdue:  # up just after the last run: it would answer nothing
+        if session.overdue:  # expired just after the last run: the session would run nothing any more
             raise endless
         return model
 
     def _check_agents(self, manifest: ModelManifest) -> None:
-        """Refuse what those who run here could not work with: it depends on them alone, not on what served before."""
+        """Refuse a model that the agents or handlers of this process cannot work with."""
         try:
             make_routes(self._agents, manifest, self._settings.app)
             check_handlers(self._handlers, manifest)
@@ -117,8 +115,8 @@ class Loader:
             raise VersionRefused(Reason.LACKS_TASK, str(error)) from error
 
 
-def _look_for(base: Base) -> None:
-    """Have the base at hand before the child's time begins: it may have to come over the network."""
+def _fetch_base(base: Base) -> None:
+    """Fetch the base checkpoint before the child's time starts: it may have to be downloaded."""
     from ..model.delta import find_base  # noqa: PLC0415  (it needs spox and safetensors, which serving a model does not)
 
     try:
@@ -128,27 +126,27 @@ def _look_for(base: Base) -> None:
 
 
 class Refusal(NamedTuple):
-    """Why a version does not serve. Kept in place of the error, whose traceback would keep the refused model alive."""
+    """Why a version does not serve. Stored instead of the error, whose traceback would keep the refused model alive."""
 
     reason: Reason
     message: str
     certain: bool = True
-    """It is about the version itself. Otherwise this machine may be at fault: short of memory, busy, or unlucky."""
+    """Whether the version itself is the cause. Otherwise this machine may be: short of memory or busy."""
 
     @property
     def tries(self) -> float:
-        """How often the same is tried in all."""
+        """The maximum number of attempts."""
         if self.reason in {Reason.STORE_UNREACHABLE, Reason.NO_ROOM, Reason.NO_BASE}:
-            return math.inf  # it is about the surroundings: the same again may go well whenever they are better
+            return math.inf  # caused by the environment: another attempt may succeed
         return 1 if self.certain else UNCERTAIN_TRIES
 
 
-def refusal_of(error: Exception) -> Refusal:
-    """Return whatever came of loading a version as its refusal; what is nobody's verdict is logged."""
+def make_refusal(error: Exception) -> Refusal:
+    """Return the refusal for an error of loading a version; an unexpected error is logged."""
     if isinstance(error, DeviceFailed):
         return Refusal(Reason.TOO_LARGE, f"the version: {error}", certain=False)
     if isinstance(error, ModelFailed):
-        error = failed_on_sample(error, "the version")
+        error = sample_error(error, "the version")
     if isinstance(error, ModelRefused):
         return Refusal(error.reason, str(error), certain=getattr(error, "certain", True))
     if isinstance(error, MemoryError):

@@ -1,8 +1,8 @@
-"""The topic of release states: which model version is current, and how that is changed without two undoing each other.
+"""The topic of release states: reads the current version of a model, and changes it safely with concurrent writers.
 
-The topic is compacted: of each model only its last record is sure to be there. A state counts when its generation is
-above all that came before it; so of two that build on the same state the first wins, and the last record has to be
-the winner's.
+The topic is compacted: only the last record of each model is guaranteed to stay. A state is valid when its generation is
+higher than all before it. So of two states that build on the same one the first wins, and the last record must be the
+winner's.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ log = get_logger(__name__)
 _REPAIRS: Final = 5
 
 
-class Heard(NamedTuple):
-    """What one record of the topic meant. `problem` says in a line why an unreadable one is passed over."""
+class ReleaseRecord(NamedTuple):
+    """The meaning of one record of the topic. `problem`: why an unreadable one is skipped, in one line."""
 
     kind: Literal["new", "stale", "ended", "unreadable"]
     name: str
@@ -36,51 +36,51 @@ class Heard(NamedTuple):
 
 
 class ReleaseLog:
-    """What is known after each record of the topic. Pure: it is told keys and values.
+    """The release states after the records read so far. Pure: the caller passes keys and values.
 
-    Invariant: `states[name]` has the highest generation heard of since the model's releases were last ended by a
-    record without a value.
+    Invariant: `states[name]` has the highest generation since the model's releases were last ended by a record without a
+    value.
     """
 
     def __init__(self) -> None:
         self.states: dict[str, ReleaseState] = {}
         self.last: dict[str, ReleaseState] = {}
-        """The last readable record of each model, which need not be the one that counts."""
+        """The last readable record of each model, which may be a stale one."""
 
-    def hear(self, key: bytes | None, value: bytes | None) -> Heard:
-        """Take note of a record."""
+    def apply(self, key: bytes | None, value: bytes | None) -> ReleaseRecord:
+        """Apply a record and return its meaning."""
         name = (key or b"").decode(errors="replace")
         if value is None:
             self.states.pop(name, None)
             self.last.pop(name, None)
-            return Heard("ended", name)
+            return ReleaseRecord("ended", name)
         try:
             state = ReleaseState.model_validate_json(value)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"])) or "value"
-            return Heard("unreadable", name, problem=f"{where}: {first['msg']}")
+            field = ".".join(map(str, first["loc"])) or "value"
+            return ReleaseRecord("unreadable", name, problem=f"{field}: {first['msg']}")
         if state.name != name:
-            # Under another key it would survive compaction beside the model's real state.
-            return Heard("unreadable", name, problem=f"the key is {name!r}, the state one of {state.name}")
+            # Under another key compaction would keep it in addition to the model's real state.
+            return ReleaseRecord("unreadable", name, problem=f"the key is {name!r}, the state one of {state.name}")
         self.last[name] = state
         known = self.states.get(name)
         if known is not None and state.generation <= known.generation:
-            return Heard("stale", name, state)
+            return ReleaseRecord("stale", name, state)
         self.states[name] = state
-        return Heard("new", name, state)
+        return ReleaseRecord("new", name, state)
 
 
 async def read_states(kafka: KafkaSettings, topic: str, timeout_s: float | None = None) -> dict[str, ReleaseState]:
-    """Return the release state of every model, read from the topic's beginning to its present end, without a group.
+    """Return the release state of every model, read from the topic's beginning to its current end, without a group.
 
-    A record that is no release state is passed over and logged. Raises SetupError when the broker or the topic is not
-    there, or the end is not reached within `timeout_s` (default: `kafka.start_timeout_s`).
+    An invalid record is skipped and logged. Raises SetupError when the broker or the topic is missing, or the end is not
+    reached within `timeout_s` (default: `kafka.start_timeout_s`).
     """
     known = ReleaseLog()
     deadline = _within(timeout_s or kafka.start_timeout_s, topic)
     async with deadline, open_reader(kafka, [topic], from_beginning=True) as consumer:
-        await hear_to_end(consumer, known)
+        await read_to_end(consumer, known)
     return known.states
 
 
@@ -92,101 +92,103 @@ async def publish_state(
     producer: ProducerSettings | None = None,
     timeout_s: float = 30.0,
 ) -> None:
-    """Publish a state that builds on the topic's newest one, and return when it is the one that counts.
+    """Publish a state that builds on the topic's newest one, and return when it is the valid one.
 
-    Raises SetupError when it does not build on the newest, or when another one came first: then nothing has changed.
+    Raises SetupError when it does not build on the newest, or when another state was first: then nothing has changed.
     """
     async with _within(timeout_s, topic), open_reader(kafka, [topic], from_beginning=True) as consumer:
         known = ReleaseLog()
-        await hear_to_end(consumer, known)
+        await read_to_end(consumer, known)
         _check_builds_on(known.states.get(state.name), state)
         sender = producer_factory(kafka, producer or ProducerSettings())()
         await sender.start()
         try:
             await sender.send_and_wait(topic, *_record(state))
-            await hear_to_end(consumer, known)
-            await _leave_the_winner_last(sender, consumer, topic, known, state.name)
+            await read_to_end(consumer, known)
+            await _restore_winner(sender, consumer, topic, known, state.name)
         finally:
             await sender.stop()
         winner = known.states.get(state.name)
         if winner != state:
-            raise _came_first(state, winner)
+            raise _conflict_error(state, winner)
 
 
 def _check_builds_on(newest: ReleaseState | None, state: ReleaseState) -> None:
     expected = newest.generation + 1 if newest else 1
     if state.generation != expected:
-        raise _came_first(state, newest)
+        raise _conflict_error(state, newest)
 
 
-def _came_first(state: ReleaseState, newest: ReleaseState | None) -> SetupError:
+def _conflict_error(state: ReleaseState, newest: ReleaseState | None) -> SetupError:
     if newest is None:
         return SetupError(f"{state.name} has no release yet, generation {state.generation} builds on none; try again")
-    by = f" by {newest.history[-1].by}" if newest.history else ""
+    author = f" by {newest.history[-1].by}" if newest.history else ""
     return SetupError(
-        f"{state.name}: generation {state.generation} was not released: generation {newest.generation}{by} with version "
+        f"{state.name}: generation {state.generation} was not released: generation {newest.generation}{author} with version "
         f"{newest.current.version} is there already; see `murmura models history {state.name}` and try again"
     )
 
 
-async def _leave_the_winner_last(sender: Any, consumer: Any, topic: str, known: ReleaseLog, name: str) -> None:
-    """Repeat the state that counts until it is the last record of its key.
+async def _restore_winner(sender: Any, consumer: Any, topic: str, known: ReleaseLog, name: str) -> None:
+    """Publish the valid state again until it is the last record of its key.
 
-    Otherwise compaction would keep the loser, and processes that start later would serve it.
+    Otherwise compaction would keep the stale one, and processes that start later would serve it.
     """
     for _ in range(_REPAIRS):
         winner = known.states.get(name)
         if winner is None or known.last.get(name) == winner:
             return
         await sender.send_and_wait(topic, *_record(winner))
-        await hear_to_end(consumer, known)
+        await read_to_end(consumer, known)
 
 
 def _record(state: ReleaseState) -> tuple[bytes, bytes]:
     return state.model_dump_json().encode(), state.name.encode()
 
 
-async def hear_to_end(consumer: Any, known: ReleaseLog) -> None:
-    """Read on to what is now the end, passing over what cannot be read."""
+async def read_to_end(consumer: Any, known: ReleaseLog) -> None:
+    """Read to the current end, skipping unreadable records."""
     ends: Mapping[Any, int] = await consumer.end_offsets(consumer.assignment())
     for partition, end in ends.items():
         while await consumer.position(partition) < end:
-            await _hear_next(consumer, partition, known)
+            await _read_next(consumer, partition, known)
 
 
-async def hear_on(consumer: Any, known: ReleaseLog) -> AsyncIterator[Heard]:
-    """Read on for ever, passing over what cannot be read; gives what each record meant."""
+async def follow_records(consumer: Any, known: ReleaseLog) -> AsyncIterator[ReleaseRecord]:
+    """Yield the meaning of each further record, skipping unreadable ones, until cancelled."""
     while True:
         for partition in consumer.assignment():
-            for heard in await _hear_next(consumer, partition, known):
-                yield heard
+            for record in await _read_next(consumer, partition, known):
+                yield record
 
 
-async def _hear_next(consumer: Any, partition: Any, known: ReleaseLog) -> list[Heard]:
-    """Take note of the partition's next record, if one comes soon."""
+async def _read_next(consumer: Any, partition: Any, known: ReleaseLog) -> list[ReleaseRecord]:
+    """Apply the partition's next record, if one arrives within a poll."""
     offset = await consumer.position(partition)
-    heard: list[Heard] = []
+    applied: list[ReleaseRecord] = []
 
     def take(records: list[Any]) -> None:
-        heard.extend(known.hear(record.key, record.value) for record in records)
+        applied.extend(known.apply(record.key, record.value) for record in records)
 
     def skip(offset: int, why: str) -> None:
-        heard.append(Heard("unreadable", "", problem=why))
+        applied.append(ReleaseRecord("unreadable", "", problem=why))
 
     await read_next(consumer, partition, take, skip, max_records=1)
-    for one in heard:
-        if one.problem:
-            log.warning("not a release state, passed over", topic=partition.topic, offset=offset, why=one.problem)
-    return heard
+    for record in applied:
+        if record.problem:
+            log.warning("not a release state, passed over", topic=partition.topic, offset=offset, why=record.problem)
+    return applied
 
 
 @asynccontextmanager
 async def _within(seconds: float, topic: str) -> AsyncIterator[None]:
-    """A deadline for all of it, and one line for what the client raises."""
+    """Apply a deadline to the block, and raise errors of the client as SetupError in one line."""
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
         raise SetupError(f"topic {topic}: not done within {seconds:g} s; is the broker well?") from None
     except KafkaError as error:
-        raise SetupError(f"topic {topic}: {type(error).__name__}; `murmura models history` says what counts") from error
+        raise SetupError(
+            f"topic {topic}: {type(error).__name__}; see the state with `murmura models history`"
+        ) from error

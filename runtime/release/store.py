@@ -1,4 +1,4 @@
-"""The model store: numbered, immutable versions of models, and what serving fetches of one into its cache."""
+"""The model store: numbered, immutable versions of models, and fetching one into the cache of a serving process."""
 
 import errno
 import json
@@ -14,7 +14,7 @@ from typing import IO, Any, Final, Protocol
 from ...schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
 from ...schemas.serving_event import RejectReason as Reason
 from ..errors import NO_ROOM, ModelRefused, VersionRefused
-from ..model.cache import beside, discard, forget_old, touch
+from ..model.cache import discard, remove_old, temporary_path, touch
 from ..model.folder import (
     MAX_FILE_BYTES,
     MAX_MANIFEST_BYTES,
@@ -26,7 +26,7 @@ from ..model.folder import (
     parse_manifest,
     read_manifest_bytes,
     refuse_path,
-    too_large,
+    too_large_error,
 )
 from .store_backends import open_storage
 
@@ -36,31 +36,31 @@ _FREE_BYTES: Final = 64 * 2**20
 
 
 class ModelStore:
-    """A folder or an fsspec URL with `NAME/VERSION/`. Every call blocks; what cannot be had is VersionRefused.
+    """A folder or an fsspec URL with `NAME/VERSION/`. Every call blocks, and raises VersionRefused on failure.
 
     Invariants:
     - versions of a name are increasing integers from 1, complete and never changed;
-    - nothing is written to a cache before the manifest has the digest that was asked for and all its paths are safe;
+    - nothing is written to a cache before the digest of the manifest and the safety of all its paths are checked;
     - a folder in a cache is complete, and was checked when `fetch` returned it.
     """
 
     def __init__(self, url: str | Path) -> None:
         """Raises SetupError for a URL of an unknown kind, or one that needs a package that is not installed."""
         self._storage = open_storage(str(url))
-        self.where = self._storage.where
+        self.address = self._storage.address
         """The address, without credentials."""
 
     def names(self) -> list[str]:
-        """Return the names of all models that have a version."""
+        """Return the names of all models with at least one version."""
         return self._storage.names()
 
     def versions(self, name: str) -> list[int]:
-        """Return the versions of a model, oldest first; empty when there is none."""
+        """Return the versions of a model, oldest first; empty without one."""
         _refuse_name(name)
         return self._storage.versions(name)
 
     def digest(self, name: str, version: int) -> str:
-        """Return the SHA-256 of a version's manifest, which names everything else by digest."""
+        """Return the SHA-256 of a version's manifest, which names all other files by digest."""
         return sha256(self._manifest_bytes(name, version)).hexdigest()
 
     def describe(self, name: str, version: int) -> ModelManifest:
@@ -70,21 +70,21 @@ class ModelStore:
     def push(self, folder: Path) -> int:
         """Add a model or delta folder as the next version of its model, and return the number.
 
-        The folder is checked first, and every byte again on its way. Files that only training reads may be absent; the
-        new version's manifest then does not name them. Raises ModelRefused.
+        The folder is checked first, and every byte again while it is copied. Files that only training reads may be absent;
+        then the new version's manifest does not name them. Raises ModelRefused.
         """
         raw = read_manifest_bytes(folder)
         manifest = parse_manifest(raw, str(folder / MANIFEST_NAME))
         check_folder(folder)
         entries = [entry for entry in manifest.files if os.path.lexists(folder / entry.path)]
-        copies = {entry.path: _copy_of(folder, entry) for entry in entries}
-        return self._storage.add(manifest.name, copies, _numbered(raw, {entry.path for entry in entries}))
+        copies = {entry.path: _make_copy(folder, entry) for entry in entries}
+        return self._storage.add(manifest.name, copies, _make_manifest_writer(raw, {entry.path for entry in entries}))
 
     def fetch(self, name: str, version: int, digest: str, cache: Path) -> Path:
-        """Return the folder in `cache` with what serving needs of a version whose manifest has this SHA-256.
+        """Return the folder in `cache` with the files of a version for serving; its manifest must have this SHA-256.
 
-        Nothing is transferred for what is there already; it is checked all the same, and fetched again when it is not
-        whole. For a delta the folder is one, too: `store.resolve` assembles it.
+        A folder in the cache is checked, and fetched again only if it is incomplete. The folder of a delta version is a
+        delta folder: `assembled.resolve` assembles it.
         """
         _refuse_name(name)
         folder = cache / f"{name}-{version}-{digest[:32]}"
@@ -95,68 +95,68 @@ class ModelStore:
             discard(folder)
         raw = self._manifest_bytes(name, version)
         if sha256(raw).hexdigest() != digest:
-            message = f"{name} {version} in {self.where}: its manifest is not the one that was released (SHA-256)"
+            message = f"{name} {version} in {self.address}: its manifest is not the one that was released (SHA-256)"
             raise VersionRefused(Reason.WRONG_DIGEST, message)
         manifest = self._manifest(name, version, raw)
         wanted = [entry for entry in manifest.files if entry.role not in OPTIONAL]
-        with self._about(name, version):
+        with self._name_version_in_errors(name, version):
             _refuse_dangers(manifest, wanted, f"{name} {version}")
             self._download(manifest, wanted, raw, folder)
-        forget_old(cache, name, folder)
+        remove_old(cache, name, folder)
         return folder
 
     def copy(self, name: str, version: int, folder: Path) -> str:
-        """Write all files of a version into the new folder, also those that only training reads; returns its digest."""
+        """Write all files of a version, also those only for training, into a new folder; returns the version's digest."""
         raw = self._manifest_bytes(name, version)
         manifest = self._manifest(name, version, raw)
-        with self._about(name, version):
+        with self._name_version_in_errors(name, version):
             _refuse_dangers(manifest, manifest.files, f"{name} {version}")
             self._download(manifest, manifest.files, raw, folder)
         return sha256(raw).hexdigest()
 
     def _download(self, manifest: ModelManifest, wanted: list[FileEntry], raw: bytes, folder: Path) -> None:
-        made = beside(folder)
+        temporary = temporary_path(folder)
         try:
-            made.mkdir(parents=True)
-            _check_room(made, wanted)
+            temporary.mkdir(parents=True)
+            _check_room(temporary, wanted)
             for entry in wanted:
-                target = made / entry.path
+                target = temporary / entry.path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with self._storage.open(manifest.name, manifest.version, entry.path) as source:
-                    _write(target, verified(source, entry))
-            (made / MANIFEST_NAME).write_bytes(raw)
-            _publish(made, folder, raw)
+                    _write(target, verify_chunks(source, entry))
+            (temporary / MANIFEST_NAME).write_bytes(raw)
+            _publish(temporary, folder, raw)
         except OSError as error:
-            # The store's own errors have become VersionRefused: this one is the cache's.
+            # Errors of the store are raised as VersionRefused, so this is an error of the cache.
             reason = Reason.NO_ROOM if error.errno in NO_ROOM else Reason.FAILED
             raise VersionRefused(reason, f"cache {folder.parent}: {error.strerror or error}") from error
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _manifest_bytes(self, name: str, version: int) -> bytes:
         _refuse_name(name)
         try:
             with (
-                self._about(name, version),
+                self._name_version_in_errors(name, version),
                 self._storage.open(name, version, MANIFEST_NAME) as file,
             ):
                 raw = file.read(MAX_MANIFEST_BYTES + 1)
         except VersionRefused as error:
             if error.reason is not Reason.MISSING:
                 raise
-            raise VersionRefused(Reason.MISSING, self._absent(name, version)) from error
+            raise VersionRefused(Reason.MISSING, self._describe_missing(name, version)) from error
         if len(raw) > MAX_MANIFEST_BYTES:
             message = f"{name} {version}: its manifest has more than {MAX_MANIFEST_BYTES} bytes"
             raise VersionRefused(Reason.TOO_LARGE, message)
         return raw
 
-    def _absent(self, name: str, version: int) -> str:
-        there = ", ".join(map(str, self._storage.versions(name)[-10:]))
-        found = f"it has {there}" if there else "nor any other; `murmura models push FOLDER` adds one"
-        return f"model store {self.where} has no version {version} of {name}: {found}"
+    def _describe_missing(self, name: str, version: int) -> str:
+        known = ", ".join(map(str, self._storage.versions(name)[-10:]))
+        found = f"it has {known}" if known else "nor any other; `murmura models push FOLDER` adds one"
+        return f"model store {self.address} has no version {version} of {name}: {found}"
 
     def _manifest(self, name: str, version: int, raw: bytes) -> ModelManifest:
-        with self._about(name, version):
+        with self._name_version_in_errors(name, version):
             manifest = parse_manifest(raw, MANIFEST_NAME)
         if (manifest.name, manifest.version) != (name, version):
             message = f"{name} {version}: its manifest says {manifest.name} {manifest.version}"
@@ -164,8 +164,8 @@ class ModelStore:
         return manifest
 
     @contextmanager
-    def _about(self, name: str, version: int) -> Iterator[None]:
-        """Let refusals within say which version they are about."""
+    def _name_version_in_errors(self, name: str, version: int) -> Iterator[None]:
+        """Add name and version to refusals raised in the block."""
         try:
             yield
         except VersionRefused:
@@ -178,8 +178,8 @@ class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def verified(source: _Readable, entry: FileEntry) -> Iterator[bytes]:
-    """Yield a file's bytes, at most one chunk more than its manifest says; VersionRefused unless they are the file's."""
+def verify_chunks(source: _Readable, entry: FileEntry) -> Iterator[bytes]:
+    """Yield a file's bytes, at most one chunk more than in its manifest. Raises VersionRefused if they do not match it."""
     digest, left = sha256(), entry.bytes
     while chunk := source.read(min(_CHUNK, left + 1)):
         left -= len(chunk)
@@ -200,17 +200,17 @@ def verified(source: _Readable, entry: FileEntry) -> Iterator[bytes]:
         )
 
 
-def _copy_of(folder: Path, entry: FileEntry) -> Callable[[IO[bytes]], None]:
+def _make_copy(folder: Path, entry: FileEntry) -> Callable[[IO[bytes]], None]:
     def copy(target: IO[bytes]) -> None:
         with open_checked(folder, entry, digest=False) as source:
-            for chunk in verified(source, entry):
+            for chunk in verify_chunks(source, entry):
                 target.write(chunk)
 
     return copy
 
 
-def _numbered(raw: bytes, paths: set[str]) -> Callable[[int], bytes]:
-    """Return what makes the manifest of a number. Fields that this version of murmura does not know stay."""
+def _make_manifest_writer(raw: bytes, paths: set[str]) -> Callable[[int], bytes]:
+    """Return a function from number to manifest. Fields that are unknown to this version of murmura are kept."""
     document: dict[str, Any] = json.loads(raw)
     document["files"] = [file for file in document["files"] if file["path"] in paths]
 
@@ -225,17 +225,17 @@ def _refuse_name(name: str) -> None:
         raise VersionRefused(Reason.UNSAFE_PATH, f"{name!r} is not the name of a model")
 
 
-def _refuse_dangers(manifest: ModelManifest, wanted: list[FileEntry], where: str) -> None:
-    check_roles(manifest, where)
+def _refuse_dangers(manifest: ModelManifest, wanted: list[FileEntry], origin: str) -> None:
+    check_roles(manifest, origin)
     for entry in wanted:
-        refuse_path(entry.path, where)
+        refuse_path(entry.path, origin)
         if entry.path == MANIFEST_NAME:
-            raise VersionRefused(Reason.UNSAFE_PATH, f"{where}: its manifest names itself as a file")
+            raise VersionRefused(Reason.UNSAFE_PATH, f"{origin}: its manifest names itself as a file")
         if entry.bytes > MAX_FILE_BYTES:
-            raise too_large(entry, where)
+            raise too_large_error(entry, origin)
     total = sum(entry.bytes for entry in wanted)
     if total > MAX_VERSION_BYTES:
-        message = f"{where} has {total} bytes, at most {MAX_VERSION_BYTES} are fetched"
+        message = f"{origin} has {total} bytes, at most {MAX_VERSION_BYTES} are fetched"
         raise VersionRefused(Reason.TOO_LARGE, message)
 
 
@@ -257,13 +257,13 @@ def _write(target: Path, chunks: Iterator[bytes]) -> None:
             file.write(chunk)
 
 
-def _publish(made: Path, folder: Path, raw: bytes) -> None:
+def _publish(temporary: Path, folder: Path, raw: bytes) -> None:
     try:
-        made.rename(folder)
+        temporary.rename(folder)
     except OSError as error:
         if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
             raise
-        # Another process has fetched the same meanwhile; what is there and not whole is in nobody's use.
+        # Another process has fetched the same version meanwhile; an incomplete folder is not in use.
         if not is_whole(folder, sha256(raw).hexdigest()):
             discard(folder)
-            made.rename(folder)
+            temporary.rename(folder)

@@ -1,4 +1,4 @@
-"""The address of a model store as it may be shown: in logs, events and errors it comes without what gives access."""
+"""Removes credentials from the address of a model store for logs, events and errors."""
 
 import re
 from typing import Final
@@ -6,11 +6,11 @@ from urllib.parse import unquote
 
 _HIDDEN: Final = "***"
 _SHORTEST: Final = 4
-"""Shorter parts of an address would be found by chance in any message."""
+"""Minimum length of a secret part: shorter ones would match any message by chance."""
 
 
 class StoreAddress:
-    """A path or an fsspec URL, and what of it is secret: user, password, key, token, whatever stands in the query."""
+    """A path or an fsspec URL, and its secret parts: user, password, key, token, and the whole query."""
 
     def __init__(self, url: str) -> None:
         self.shown = url
@@ -22,28 +22,28 @@ class StoreAddress:
         place, secrets = _split(rest)
         self.shown = f"{scheme}://{place}"
         forms = {form for secret in secrets for form in (secret, unquote(secret))}
-        # A client may quote a part of it only.
+        # The message of a client may contain only a part of a secret.
         self._secrets = sorted({part for form in forms for part in _parts(form)}, key=len, reverse=True)
 
     def clean(self, message: str) -> str:
-        """Return a message without the secrets of the address, whoever wrote it."""
+        """Return a message with the secrets of the address replaced."""
         for secret in self._secrets:
             message = message.replace(secret, _HIDDEN)
         return message
 
 
 def _parts(secret: str) -> set[str]:
-    """Return all parts of a secret that begin and end at a separator, or at its own ends."""
+    """Return all parts of a secret that start and end at a separator or at its ends."""
     separators = list(re.finditer("[:&=?#/@]", secret))
     begins, ends = [0, *(each.end() for each in separators)], [*(each.start() for each in separators), len(secret)]
     return {secret[begin:end] for begin in begins for end in ends if end - begin >= _SHORTEST}
 
 
 def _split(rest: str) -> tuple[str, list[str]]:
-    """Return what may be shown of what follows `://`, and what may not.
+    """Return the public part of the text after `://`, and the secret parts.
 
-    A secret may hold `/`, `?` and `@` although it should have been quoted. So credentials reach to the last `@`, and where
-    one comes behind a `?` nobody can say which of both is the secret: then nothing is shown.
+    An unquoted secret may contain `/`, `?` and `@`. So credentials extend to the last `@`. If that follows a `?`, the secret
+    cannot be located, and nothing is shown.
     """
     query = re.search("[?#]", rest)
     at = rest.rfind("@")

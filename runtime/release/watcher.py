@@ -1,4 +1,4 @@
-"""Follows the releases of one model and gives each new one to the slot. Reads without a group, from the beginning."""
+"""Follows the releases of one model and swaps in each new one. Reads without a group, from the beginning."""
 
 import asyncio
 import time
@@ -17,10 +17,10 @@ from ..observe.logs import get_logger
 from ..observe.metrics import Metrics
 from ..output.serving_events import ServingEvents
 from ..settings.settings import Settings
-from .first_model import Begun
-from .slot import give_memory_back
-from .staging import Refusal, Stages, refusal_of
-from .states import Heard, ReleaseLog, hear_on, hear_to_end
+from .first_model import StartState
+from .slot import release_memory
+from .staging import Refusal, Stages, make_refusal
+from .states import ReleaseLog, ReleaseRecord, follow_records, read_to_end
 
 log = get_logger(__name__)
 
@@ -30,7 +30,7 @@ _LONGEST_WAIT_S: Final = 60.0
 
 
 class Slot(Protocol):
-    """Where a model is put to serve."""
+    """Holds the serving model."""
 
     @property
     def model(self) -> Model: ...
@@ -39,7 +39,7 @@ class Slot(Protocol):
 
 @dataclass
 class _Trial:
-    """A release under consideration, and what has been said of it."""
+    """A release being loaded, with its refusals so far."""
 
     state: ReleaseState
     wait_s: float
@@ -49,16 +49,16 @@ class _Trial:
 
 
 class ReleaseWatcher:
-    """Reads the topic of releases and swaps.
+    """Reads the topic of releases and swaps the model.
 
     Invariants:
-    - what counts is what `ReleaseLog` says, so this process and those that start later agree; a state that does not
-      count changes nothing and is counted as stale;
-    - of several releases that arrive during a swap only the newest is considered;
-    - a version that is refused leaves an event and a count behind, and the old model in its place. It is tried again
-      until a newer state arrives while the reason is the surroundings', and a few times where it may be this machine's;
-      the last of these leaves a second event;
-    - a state with a candidate, which nothing here can serve beside the current version, leaves an event and a count.
+    - `ReleaseLog` decides which state is valid, so that this process and later ones agree; a stale state changes nothing
+      and is counted;
+    - of several releases that arrive during a swap only the newest is loaded;
+    - a refused version causes an event and a count, and the old model keeps serving. It is tried again until a newer state
+      arrives if the environment is the cause, and a few times if this machine may be; the last refusal of these causes a
+      second event;
+    - a state with a candidate, which this version cannot serve, causes an event and a count.
     """
 
     def __init__(
@@ -69,79 +69,81 @@ class ReleaseWatcher:
         events: ServingEvents,
         metrics: Metrics,
         *,
-        begun: Begun | None = None,
+        start: StartState | None = None,
         first_wait_s: float = _FIRST_WAIT_S,
     ) -> None:
-        """`begun`: what the process began with. `first_wait_s`: before a second try, doubled each time up to a minute."""
-        self._begun = begun or Begun()
+        """`start`: the state at the start of the process. `first_wait_s`: pause before the second attempt, doubled each time
+        up to a minute.
+        """
+        self._start = start or StartState()
         self._settings = settings
         self._name = settings.model.name or ""
         self._loader = loader
         self._slot = slot
         self._events = events
         self._metrics = metrics
-        self._heard = self._begun.state
-        self.serves = self._begun.serves
-        """The release whose version answers; None when it is the settings' folder."""
+        self._state = self._start.state
+        self.serves = self._start.serves
+        """The serving release; None when the configured folder serves."""
         self._first_wait_s = first_wait_s
         self._newest: ReleaseState | None = None
         self._arrived = asyncio.Event()
 
     @property
     def state(self) -> ReleaseState | None:
-        """What is released, as far as it has been read."""
-        return self._heard
+        """The newest valid state read so far."""
+        return self._state
 
     async def follow(self) -> None:
-        """Read releases for ever; a broker that is away is waited for."""
+        """Read releases until cancelled; retries while the broker is unavailable."""
         topic = f"{self._settings.prefix}.models"
         while True:
             try:
                 async with open_reader(self._settings.kafka, [topic], from_beginning=True) as consumer:
                     known = ReleaseLog()
-                    await hear_to_end(consumer, known)
-                    self.caught_up(known)
-                    async for heard in hear_on(consumer, known):
-                        self.hear(heard)
+                    await read_to_end(consumer, known)
+                    self.apply_initial(known)
+                    async for record in follow_records(consumer, known):
+                        self.handle_record(record)
             except (KafkaError, OSError, SetupError) as error:
                 log.warning("releases cannot be read", why=type(error).__name__)
             except Exception:
                 log.exception("releases cannot be read")
             await asyncio.sleep(_AFTER_ERROR_S)
 
-    def caught_up(self, known: ReleaseLog) -> None:
-        """Take what counts after the topic was read from its beginning; of what came before nothing is counted."""
+    def apply_initial(self, known: ReleaseLog) -> None:
+        """Accept the valid state after the topic was read from its beginning; earlier stale states are not counted."""
         state = known.states.get(self._name)
-        if state is not None and state != self._heard:
-            self._take(state)
+        if state is not None and state != self._state:
+            self._accept(state)
 
-    def hear(self, heard: Heard) -> None:
-        """Take a record that has come since."""
-        if heard.name != self._name:
+    def handle_record(self, record: ReleaseRecord) -> None:
+        """Handle a new record."""
+        if record.name != self._name:
             return
-        if heard.kind == "stale":
+        if record.kind == "stale":
             self._metrics.swap("stale")
-            if heard.state != self._heard:
-                # Who lost repeats the winner's state; where it died before that, compaction would keep the loser.
+            if record.state != self._state:
+                # The losing writer publishes the winner's state again. If it dies before, compaction keeps the stale one.
                 log.warning(
                     "a release came too late and does not count; unless its command has repeated the one before, "
                     "release that once more with `murmura models release NAME VERSION --again`",
                     model=self._name,
-                    generation=heard.state.generation if heard.state else None,
+                    generation=record.state.generation if record.state else None,
                 )
-        elif heard.kind == "ended":
+        elif record.kind == "ended":
             log.warning("the model's releases have been ended; what serves goes on", model=self._name)
-        elif heard.state is not None and heard.kind == "new":
-            self._take(heard.state)
+        elif record.state is not None and record.kind == "new":
+            self._accept(record.state)
 
-    def _take(self, state: ReleaseState) -> None:
-        self._heard = self._newest = state
+    def _accept(self, state: ReleaseState) -> None:
+        self._state = self._newest = state
         self._arrived.set()
         if state.candidate is not None:
             self._refuse_candidate(state, state.candidate)
 
     def _refuse_candidate(self, state: ReleaseState, candidate: Candidate) -> None:
-        """Tell that a candidate is not served: this version of murmura answers with the current one alone."""
+        """Report that a candidate is not served: this version of murmura serves only the current version."""
         message = "a candidate beside the current version cannot be served by this version of murmura"
         log.error("candidate refused", model=self._name, version=candidate.version, why=message)
         self._metrics.swap("rejected")
@@ -155,13 +157,13 @@ class ReleaseWatcher:
             message=message,
         )
 
-    async def swap_for_ever(self) -> None:
-        """Consider the newest release whenever one has arrived, and again while that can help."""
-        begun, trial = self._begun, None
-        if begun.state is not None and begun.state.candidate is not None:
-            self._refuse_candidate(begun.state, begun.state.candidate)
-        if begun.state is not None and begun.refused is not None:
-            trial = self._refuse(_Trial(begun.state, self._first_wait_s), begun.refused)
+    async def run_swaps(self) -> None:
+        """Load the newest release whenever one has arrived, with retries, until cancelled."""
+        start, trial = self._start, None
+        if start.state is not None and start.state.candidate is not None:
+            self._refuse_candidate(start.state, start.state.candidate)
+        if start.state is not None and start.refused is not None:
+            trial = self._refuse(_Trial(start.state, self._first_wait_s), start.refused)
         while True:
             state = await self._next(trial.wait_s if trial else None)
             if state is not None:
@@ -170,7 +172,7 @@ class ReleaseWatcher:
                 trial = await self._consider(trial)
 
     async def _next(self, wait_s: float | None) -> ReleaseState | None:
-        """Return the newest state that has arrived, None when none does within `wait_s`."""
+        """Return the newest arrived state; None when none arrives within `wait_s`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._arrived.wait()
@@ -179,7 +181,7 @@ class ReleaseWatcher:
         return state
 
     async def _consider(self, trial: _Trial) -> _Trial | None:
-        """Stage a release and swap; returns the trial when it is worth another."""
+        """Stage a release and swap; returns the trial if it must be repeated."""
         current = trial.state.current
         if current == self.serves:
             return None
@@ -187,33 +189,33 @@ class ReleaseWatcher:
             model = await self._loader.stage(self._name, Release(version=current.version, digest=current.digest))
             before = self._slot.model.manifest.version
             self._slot.put(model)
-        except Exception as error:  # noqa: BLE001  (`refusal_of` logs what is nobody's verdict)
-            return self._refuse(trial, refusal_of(error))
+        except Exception as error:  # noqa: BLE001  (`make_refusal` logs unexpected errors)
+            return self._refuse(trial, make_refusal(error))
         self.serves = current
         self._metrics.swap("swapped")
         log.info("model swapped", model=self._name, version=current.version, previous=before)
-        self._tell(ServingEventKind.MODEL_SWAPPED, trial, before)
+        self._emit(ServingEventKind.MODEL_SWAPPED, trial, before)
         del model
-        await give_memory_back()
+        await release_memory()
         return None
 
     def _refuse(self, trial: _Trial, refusal: Refusal) -> _Trial | None:
-        """Tell of the first refusal, and of the last one after others. Returns the trial when it is worth another."""
-        again = trial.refused is not None
-        if again:
+        """Report the first refusal, and the last one after others. Returns the trial if it must be repeated."""
+        is_repeated = trial.refused is not None
+        if is_repeated:
             trial.wait_s = min(2 * trial.wait_s, _LONGEST_WAIT_S)
         trial.refused = refusal
         trial.tried += 1
         ends = trial.tried >= refusal.tries
         version = trial.state.current.version
         log.error("release refused", model=self._name, version=version, reason=refusal.reason, why=refusal.message)
-        if ends or not again:
+        if ends or not is_repeated:
             self._metrics.swap("rejected")
             before = self._slot.model.manifest.version
-            self._tell(ServingEventKind.MODEL_REJECTED, trial, before, refusal)
+            self._emit(ServingEventKind.MODEL_REJECTED, trial, before, refusal)
         return None if ends else trial
 
-    def _tell(self, kind: ServingEventKind, trial: _Trial, before: int, refusal: Refusal | None = None) -> None:
+    def _emit(self, kind: ServingEventKind, trial: _Trial, before: int, refusal: Refusal | None = None) -> None:
         self._events.emit(
             kind,
             name=self._name,

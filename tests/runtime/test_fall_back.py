@@ -61,7 +61,7 @@ class World:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
-    monkeypatch.setattr(fall_back, "_LOOK_S", 0.01)
+    monkeypatch.setattr(fall_back, "_CHECK_S", 0.01)
 
 
 async def until(seen):

@@ -193,14 +193,14 @@ def test_a_manifest_that_is_not_the_released_one_is_refused_before_it_is_interpr
 def test_no_more_is_read_of_a_file_than_its_manifest_says(place, tmp_path, monkeypatch):
     grown(place)
     taken = []
-    real = model_store.verified
+    real = model_store.verify_chunks
 
     def counting(source: Any, entry: Any) -> Iterator[bytes]:
         for chunk in real(source, entry):
             taken.append((entry.path, len(chunk)))
             yield chunk
 
-    monkeypatch.setattr(model_store, "verified", counting)
+    monkeypatch.setattr(model_store, "verify_chunks", counting)
     sizes = {f["path"]: f["bytes"] for f in json.loads(place.read("desk/1/manifest.json"))["files"]}
     refused(place, released_digest(place), tmp_path / "cache")
     assert all(size <= sizes[path] for path, size in taken)

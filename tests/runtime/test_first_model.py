@@ -59,9 +59,9 @@ def begin(monkeypatch: pytest.MonkeyPatch):
 
 async def test_the_released_version_serves(begin):
     state = states(1, 2)
-    model, begun = await begin(state, Loads())
+    model, start = await begin(state, Loads())
     assert model.manifest.version == 2
-    assert (begun.state, begun.serves, begun.refused) == (state, state.current, None)
+    assert (start.state, start.serves, start.refused) == (state, state.current, None)
 
 
 @pytest.mark.parametrize(
@@ -78,11 +78,11 @@ async def test_the_released_version_serves(begin):
 async def test_while_the_current_version_cannot_serve_the_newest_before_it_does(begin, error, reason):
     state = states(1, 2, 3, 4)
     loader = Loads(v4=error, v3=VersionRefused("missing", "deleted"))
-    model, begun = await begin(state, loader)
+    model, start = await begin(state, loader)
     assert (model.manifest.version, loader.tried) == (2, [4, 3, 2])
-    assert (begun.state, begun.serves) == (state, Release(version=2, digest=f"{2:064x}"))
-    assert begun.refused is not None
-    assert begun.refused.reason == reason
+    assert (start.state, start.serves) == (state, Release(version=2, digest=f"{2:064x}"))
+    assert start.refused is not None
+    assert start.refused.reason == reason
 
 
 async def test_no_version_is_tried_twice(begin):
@@ -96,9 +96,9 @@ async def test_no_version_is_tried_twice(begin):
 async def test_when_no_version_can_serve_the_folder_does(begin, tmp_path):
     folder = write_tiny_model(tmp_path / "model", TASKS[:1])
     state = states(1)
-    model, begun = await begin(state, Loads(v1=VersionRefused("damaged", "cut off")), folder)
+    model, start = await begin(state, Loads(v1=VersionRefused("damaged", "cut off")), folder)
     assert model.manifest.version == 0
-    assert (begun.serves, begun.refused.reason) == (None, "damaged")
+    assert (start.serves, start.refused.reason) == (None, "damaged")
 
 
 async def test_when_nothing_can_serve_the_start_is_refused_with_the_reason_of_the_current_version(begin):
@@ -109,8 +109,8 @@ async def test_when_nothing_can_serve_the_start_is_refused_with_the_reason_of_th
 
 async def test_without_a_release_the_folder_serves_and_without_both_the_start_is_refused(begin, tmp_path):
     folder = write_tiny_model(tmp_path / "model", TASKS[:1])
-    model, begun = await begin(None, Loads(), folder)
-    assert (model.manifest.version, begun.state, begun.refused) == (0, None, None)
+    model, start = await begin(None, Loads(), folder)
+    assert (model.manifest.version, start.state, start.refused) == (0, None, None)
     with pytest.raises(SetupError, match=r"model tiny has no release on .*: release one, or name a folder"):
         await begin(None, Loads())
     with pytest.raises(SetupError, match="no model: name a model folder"):

@@ -8,7 +8,7 @@ import pytest
 from tiny_model import TASKS, random_weights, tiny_encoder
 
 from murmura.runtime.errors import ModelRefused
-from murmura.runtime.model.graph import build_graph, facts, write_graph
+from murmura.runtime.model.graph import build_graph, describe_model, write_graph
 from murmura.runtime.model.model import padded_feeds, ragged_feeds
 from murmura.runtime.model.onnx_session import Session, open_session
 from murmura.runtime.model.weights import check_weights
@@ -146,7 +146,7 @@ def test_segment_embeddings_are_added_when_the_checkpoint_has_them(ragged: Sessi
 
 def test_the_same_weights_give_the_same_bytes_built_or_written(tmp_path: Path) -> None:
     write_graph(tmp_path / "m.onnx", MANIFEST, WEIGHTS)
-    assert build_graph(ENCODER, TASKS, WEIGHTS, metadata=facts(MANIFEST)) == (tmp_path / "m.onnx").read_bytes()
+    assert build_graph(ENCODER, TASKS, WEIGHTS, metadata=describe_model(MANIFEST)) == (tmp_path / "m.onnx").read_bytes()
 
 
 def test_a_graph_says_of_which_model_version_and_recipe_it_is(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_graph_says_of_which_model_version_and_recipe_it_is(tmp_path: Path) ->
         "murmura.recipe": "ab" * 32,
     }
     without = MANIFEST.model_copy(update={"recipe": None})
-    assert facts(without).keys() == {"murmura.name", "murmura.version"}
+    assert describe_model(without).keys() == {"murmura.name", "murmura.version"}
 
 
 @pytest.mark.parametrize("form", ["ragged", "padded"])

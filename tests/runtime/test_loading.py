@@ -23,7 +23,7 @@ from murmura.runtime.errors import DeviceFailed, ModelFailed, ModelRefused, Setu
 from murmura.runtime.model.folder import check_folder
 from murmura.runtime.model.model import Model
 from murmura.runtime.release import staging as loading
-from murmura.runtime.release.staging import UNCERTAIN_TRIES, Loader, refusal_of
+from murmura.runtime.release.staging import UNCERTAIN_TRIES, Loader, make_refusal
 from murmura.runtime.release.store import ModelStore
 from murmura.runtime.release.trial_process import prove
 from murmura.runtime.settings.settings import Settings
@@ -47,7 +47,7 @@ def loader(store: ModelStore) -> Loader:
 
 
 def loader_of(store: ModelStore, *handlers: Handler, trial_timeout_s: float = 60) -> Loader:
-    model = {"store": store.where, "name": "tiny", "device": "cpu", "trial_timeout_s": trial_timeout_s}
+    model = {"store": store.address, "name": "tiny", "device": "cpu", "trial_timeout_s": trial_timeout_s}
     settings = Settings(app="a", model=model)
     return Loader(settings, store, [AGENT], handlers)
 
@@ -258,5 +258,5 @@ def test_assembled_folders_go_as_fetched_ones_do(store, loader, tmp_path, base):
     ],
 )
 def test_whatever_comes_of_loading_has_a_reason(error, reason, tries):
-    refused = refusal_of(error)
+    refused = make_refusal(error)
     assert (refused.reason, refused.tries) == (reason, tries)

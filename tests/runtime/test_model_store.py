@@ -194,9 +194,11 @@ def test_an_upload_that_breaks_off_leaves_no_version(store, folder, place, monke
     if at == "manifest.json":
         monkeypatch.setattr(model_store.json, "dumps", _interrupt)
     else:
-        real = model_store.verified
+        real = model_store.verify_chunks
         monkeypatch.setattr(
-            model_store, "verified", lambda source, entry: _halfway(source) if entry.path == at else real(source, entry)
+            model_store,
+            "verify_chunks",
+            lambda source, entry: _halfway(source) if entry.path == at else real(source, entry),
         )
     with pytest.raises(KeyboardInterrupt):
         store.push(folder)
@@ -222,13 +224,13 @@ import os, signal, sys
 from pathlib import Path
 from murmura.runtime.release import store as model_store
 
-real = model_store.verified
+real = model_store.verify_chunks
 def killed_in_the_graph(source, entry):
     for chunk in real(source, entry):
         yield chunk
         if entry.role == "graph:ragged":
             os.kill(os.getpid(), signal.SIGKILL)
-model_store.verified = killed_in_the_graph
+model_store.verify_chunks = killed_in_the_graph
 model_store.ModelStore(sys.argv[1]).push(Path(sys.argv[2]))
 """
 

@@ -18,7 +18,7 @@ from murmura.agents.classification import agent as classification
 from murmura.runtime.errors import VersionRefused
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.runtime.observe.metrics import Metrics
-from murmura.runtime.release.first_model import Begun
+from murmura.runtime.release.first_model import StartState
 from murmura.runtime.release.staging import Loader, Refusal
 from murmura.runtime.release.states import ReleaseLog
 from murmura.runtime.release.store import ModelStore
@@ -82,23 +82,23 @@ class Told:
 class World:
     """A watcher over a scripted loader, fed with records as the topic would give them."""
 
-    def __init__(self, loader: Any, settings: Settings, begun: Begun | None = None) -> None:
+    def __init__(self, loader: Any, settings: Settings, start: StartState | None = None) -> None:
         self.loader, self.slot, self.told, self.metrics = loader, Slot(), Told(), Metrics()
         self.log = ReleaseLog()
         self.watcher = ReleaseWatcher(
-            settings, loader, self.slot, self.told, self.metrics, begun=begun, first_wait_s=0.02
+            settings, loader, self.slot, self.told, self.metrics, start=start, first_wait_s=0.02
         )
 
     def hear(self, state: ReleaseState | None) -> None:
         value = None if state is None else state.model_dump_json().encode()
-        self.watcher.hear(self.log.hear(b"tiny", value))
+        self.watcher.handle_record(self.log.apply(b"tiny", value))
 
     def count(self, outcome: str) -> float:
         return self.metrics.registry.get_sample_value("murmura_model_swaps_total", {"outcome": outcome}) or 0.0
 
     @asynccontextmanager
     async def running(self, *more: Any) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(loop) for loop in (self.watcher.swap_for_ever(), *more)]
+        tasks = [asyncio.create_task(loop) for loop in (self.watcher.run_swaps(), *more)]
         try:
             yield
             assert not [task for task in tasks if task.done()], "a loop has ended"
@@ -116,9 +116,9 @@ async def until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
 
 @pytest.fixture
 def world() -> Callable[..., World]:
-    def make(*outcomes: Exception | None, begun: Begun | None = None) -> World:
+    def make(*outcomes: Exception | None, start: StartState | None = None) -> World:
         settings = Settings(app="a", model={"store": "/nowhere", "name": "tiny"})
-        return World(Scripted(*outcomes), settings, begun)
+        return World(Scripted(*outcomes), settings, start)
 
     return make
 
@@ -166,27 +166,27 @@ async def test_the_same_state_again_and_an_older_one_swap_nothing_and_are_counte
 
 async def test_what_the_start_has_read_already_is_neither_considered_nor_counted(world):
     state = after(after(None, 1), 2)
-    w = world(begun=Begun(state, state.current))
+    w = world(start=StartState(state, state.current))
     known = ReleaseLog()
-    known.hear(b"tiny", state.model_dump_json().encode())
+    known.apply(b"tiny", state.model_dump_json().encode())
     async with w.running():
-        w.watcher.caught_up(known)
+        w.watcher.apply_initial(known)
         await asyncio.sleep(0.1)
     assert (w.loader.staged, w.count("stale"), w.told.events) == ([], 0, [])
 
 
 async def test_what_came_while_nobody_listened_is_considered(world):
-    w = world(begun=Begun(after(None, 1), after(None, 1).current))
+    w = world(start=StartState(after(None, 1), after(None, 1).current))
     known = ReleaseLog()
-    known.hear(b"tiny", after(after(None, 1), 2).model_dump_json().encode())
+    known.apply(b"tiny", after(after(None, 1), 2).model_dump_json().encode())
     async with w.running():
-        w.watcher.caught_up(known)
+        w.watcher.apply_initial(known)
         await until(lambda: w.slot.model.manifest.version == 2)
 
 
 async def test_after_the_end_of_releases_generations_start_anew_for_old_processes_too(world):
     state = after(after(after(None, 1), 1), 1)
-    w = world(begun=Begun(state, state.current))
+    w = world(start=StartState(state, state.current))
     async with w.running():
         w.hear(None)
         w.hear(after(None, 2))
@@ -195,7 +195,7 @@ async def test_after_the_end_of_releases_generations_start_anew_for_old_processe
 
 async def test_another_model_under_the_number_that_serves_is_another_release(world):
     first = after(None, 1)
-    w = world(begun=Begun(first, first.current))
+    w = world(start=StartState(first, first.current))
     async with w.running():
         w.hear(again := after(first, 1))
         await asyncio.sleep(0.05)
@@ -261,7 +261,7 @@ async def test_a_refused_version_that_is_released_once_more_is_tried_once_more(w
 
 async def test_a_refusal_at_the_start_is_told_once_serving(world):
     state = after(after(None, 1), 2)
-    w = world(begun=Begun(state, after(None, 1).current, Refusal(RejectReason.DAMAGED, "cut off")))
+    w = world(start=StartState(state, after(None, 1).current, Refusal(RejectReason.DAMAGED, "cut off")))
     async with w.running():
         await until(lambda: bool(w.told.events))
     assert (w.told.kinds, w.count("rejected")) == ([("model.rejected", 2, "damaged")], 1)
@@ -269,7 +269,7 @@ async def test_a_refusal_at_the_start_is_told_once_serving(world):
 
 async def test_a_store_that_was_away_at_the_start_is_tried_again(world):
     state = after(after(None, 1), 2)
-    w = world(begun=Begun(state, after(None, 1).current, Refusal(RejectReason.STORE_UNREACHABLE, "away")))
+    w = world(start=StartState(state, after(None, 1).current, Refusal(RejectReason.STORE_UNREACHABLE, "away")))
     async with w.running():
         await until(lambda: w.slot.model.manifest.version == 2)
 
@@ -295,7 +295,7 @@ async def test_each_reason_leaves_the_old_version_serving_and_exactly_one_event(
     store = ModelStore(tmp_path / "store")
     settings = Settings(
         app="a",
-        model={"store": store.where, "name": "tiny", "device": "cpu", "trial_timeout_s": 8 if bad is endless else 60},
+        model={"store": store.address, "name": "tiny", "device": "cpu", "trial_timeout_s": 8 if bad is endless else 60},
     )
     agent = dataclasses.replace(classification, tasks=("intent",))
     w = World(Loader(settings, store, [agent]), settings)

@@ -6,7 +6,7 @@ import asyncio
 from test_release_watcher import after, until, world  # noqa: F401
 
 from murmura.runtime.errors import VersionRefused
-from murmura.runtime.release.first_model import Begun
+from murmura.runtime.release.first_model import StartState
 from murmura.schemas.release import Candidate
 
 
@@ -40,7 +40,7 @@ async def test_a_candidate_is_refused_with_an_event_and_the_current_version_of_i
 
 async def test_a_candidate_that_was_there_at_the_start_is_refused_with_an_event_too(world):
     state = after(None, 1).model_copy(update={"candidate": Candidate(version=2, digest="c" * 64, shadow=1.0)})
-    w = world(begun=Begun(state, state.current))
+    w = world(start=StartState(state, state.current))
     async with w.running():
         await until(lambda: bool(w.told.events))
     assert w.told.kinds == [("model.rejected", 2, "unsupported")]

@@ -69,13 +69,13 @@ def test_a_generation_that_does_not_increase_is_stale():
     log = ReleaseLog()
     one = after(None, 1)
     two = after(one, 2)
-    assert [log.hear(*record(s)).kind for s in (two, two, one, after(one, 3))] == ["new", "stale", "stale", "stale"]
+    assert [log.apply(*record(s)).kind for s in (two, two, one, after(one, 3))] == ["new", "stale", "stale", "stale"]
     assert log.states == {"desk": two}
 
 
 def test_models_do_not_concern_each_other():
     log = ReleaseLog()
-    assert [log.hear(*record(after(None, 1, name))).kind for name in ("desk", "shop")] == ["new", "new"]
+    assert [log.apply(*record(after(None, 1, name))).kind for name in ("desk", "shop")] == ["new", "new"]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_models_do_not_concern_each_other():
 )
 def test_what_is_no_state_of_its_key_changes_nothing(key, value, says):
     log = ReleaseLog()
-    heard = log.hear(key, value)
+    heard = log.apply(key, value)
     assert heard.kind == "unreadable"
     assert says in heard.problem
     assert (log.states, log.last) == ({}, {})
@@ -99,16 +99,16 @@ def test_what_is_no_state_of_its_key_changes_nothing(key, value, says):
 
 def test_a_record_without_a_value_ends_a_models_releases():
     log = ReleaseLog()
-    log.hear(*record(after(after(None, 1), 2)))
-    assert log.hear(b"desk", None).kind == "ended"
-    assert log.hear(*record(after(None, 5))).kind == "new"
+    log.apply(*record(after(after(None, 1), 2)))
+    assert log.apply(b"desk", None).kind == "ended"
+    assert log.apply(*record(after(None, 5))).kind == "new"
 
 
 @given(st.lists(st.integers(1, 9)))
 def test_the_generation_that_counts_is_the_highest_heard(generations):
     log = ReleaseLog()
     for generation in generations:
-        log.hear(*record(after(None, 1).model_copy(update={"generation": generation})))
+        log.apply(*record(after(None, 1).model_copy(update={"generation": generation})))
     assert {n: s.generation for n, s in log.states.items()} == ({"desk": max(generations)} if generations else {})
 
 

@@ -176,7 +176,7 @@ def test_a_long_line_is_redacted_in_no_time(part):
 def test_a_store_that_fails_is_named_without_credentials(url):
     try:
         storage = open_storage(url)
-        message = storage.where
+        message = storage.address
         storage.open("desk", 1, "manifest.json")
     except MurmuraError as error:
         message = str(error)

@@ -240,9 +240,9 @@ def test_an_endless_manifest_is_not_read(folder: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_says_what_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(ModelRefused, match="is not there; `murmura train`"):
+    with pytest.raises(ModelRefused, match="does not exist; `murmura train`"):
         check_folder(tmp_path / "none")
-    with pytest.raises(ModelRefused, match=r"holds no manifest\.json"):
+    with pytest.raises(ModelRefused, match=r"has no manifest\.json"):
         check_folder(tmp_path)
 
 

@@ -49,7 +49,7 @@ def test_no_texts_give_no_tokens() -> None:
 
 @pytest.mark.parametrize("bad", ["\ud800", "hello \udfff", "x" * 5000 + "\ud83d"])
 def test_a_lone_surrogate_is_refused_by_its_index(bad: str) -> None:
-    with pytest.raises(ValueError, match="text 1 holds a lone surrogate"):
+    with pytest.raises(ValueError, match="text 1 has a lone surrogate"):
         ENCODE(["hello", bad])
 
 

@@ -12,7 +12,7 @@ from tiny_model import TASKS, write_tiny_model
 
 from murmura.runtime.errors import VersionRefused
 from murmura.runtime.model import cache as version_cache
-from murmura.runtime.model.cache import beside, forget_old
+from murmura.runtime.model.cache import remove_old, temporary_path
 from murmura.runtime.model.folder import check_folder
 from murmura.runtime.release import store as model_store
 from murmura.runtime.release.store import ModelStore
@@ -70,7 +70,7 @@ def test_folders_that_vanish_while_old_ones_are_forgotten_are_no_error(cache, mo
     for folder in listed[::2]:
         folder.rmdir()
     monkeypatch.setattr(Path, "iterdir", lambda self: iter(listed))
-    forget_old(cache, "desk", listed[1])
+    remove_old(cache, "desk", listed[1])
     assert listed[1].exists()
 
 
@@ -118,14 +118,14 @@ def test_a_store_whose_files_cannot_be_opened_is_out_of_reach_and_not_damaged(st
 
 
 def test_a_download_that_still_grows_in_a_nested_folder_is_not_swept(tmp_path):
-    download = beside(tmp_path / f"desk-1-{'a' * 32}")
+    download = temporary_path(tmp_path / f"desk-1-{'a' * 32}")
     file = download / "training" / "data" / "rows.jsonl"
     file.parent.mkdir(parents=True)
     file.write_text("{}")
     for folder in (download, download / "training", file.parent):
         os.utime(folder, (time.time() - 3600,) * 2)
-    forget_old(tmp_path, "desk", tmp_path / f"desk-2-{'b' * 32}")
+    remove_old(tmp_path, "desk", tmp_path / f"desk-2-{'b' * 32}")
     assert file.exists()
     os.utime(file, (time.time() - 3600,) * 2)
-    forget_old(tmp_path, "desk", tmp_path / f"desk-2-{'b' * 32}")
+    remove_old(tmp_path, "desk", tmp_path / f"desk-2-{'b' * 32}")
     assert not download.exists()
