@@ -62,8 +62,8 @@ async def _chat(
 ) -> None:
     from ...runtime.cli.publish import open_input
     from ...runtime.kafka.groupless_reader import open_reader
+    from ...runtime.kafka.producer import producer_factory
     from ...runtime.kafka.topics import require_topics
-    from ...runtime.output.publisher import producer_factory
     from ...runtime.settings.settings import ProducerSettings
 
     turns, replies = _topics(settings)

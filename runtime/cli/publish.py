@@ -64,8 +64,8 @@ async def _publish(
     from aiokafka.errors import KafkaError
 
     from ..kafka.broker_diagnosis import describe_refusal
+    from ..kafka.producer import producer_factory
     from ..kafka.topics import require_topics
-    from ..output.publisher import producer_factory
 
     await require_topics(settings.kafka, [topic])
     producer = producer_factory(settings.kafka, settings.producer)()

@@ -194,8 +194,9 @@ async def _drop(results: "Sequence[Message]") -> None:
 async def _open_topic(
     settings: "Settings", replaying: "Replay", to: str, stack: AsyncExitStack
 ) -> "Callable[[Sequence[Message]], Awaitable[None]]":
+    from ..kafka.producer import producer_factory
     from ..kafka.topics import require_topics
-    from ..output.publisher import Publisher, producer_factory
+    from ..output.publisher import Publisher
 
     used = {topic for agent in replaying.agents for topic in (*agent.topics, *agent.outputs)}
     if to in used:

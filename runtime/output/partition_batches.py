@@ -5,9 +5,9 @@ from collections import deque
 from functools import partial
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerClosed
 
+from ..kafka.producer import IdempotentProducer
 from ..wire.message import Message
 
 Partition = tuple[str, int]
@@ -46,7 +46,7 @@ class PartitionBatches:
     - every batch is settled, at the latest by `abandon`.
     """
 
-    def __init__(self, producer: AIOKafkaProducer, linger_s: float) -> None:
+    def __init__(self, producer: IdempotentProducer, linger_s: float) -> None:
         """`linger_s`: how long the first message of a batch waits for more."""
         self._producer = producer
         self._linger_s = linger_s

@@ -1,17 +1,15 @@
 """Publishes results and dead letters with one idempotent producer, and retries until the broker has decided."""
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Sequence
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, ProducerClosed, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaError, ProducerClosed
 
 from ..errors import Closed, DeliveryError, RecordTooLarge
+from ..kafka.producer import IdempotentProducer
 from ..kafka.scopes import POISON
 from ..observe.logs import get_logger
-from ..settings.settings import KafkaSettings, ProducerSettings
 from ..wire.message import Message
 from .partition_batches import PartitionBatches
 from .refusals import Refusals
@@ -24,24 +22,6 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S, _STOP_S, _TOPIC_S = 0.1, 5.0, 5.0, 3.0
 _DISCARD_TRIES = 20
 _RECORD_OVERHEAD_BYTES, _HEADER_OVERHEAD_BYTES = 100, 10
 """Upper bounds of the overhead of a batch with one record, and of one header."""
-
-
-def producer_factory(kafka: KafkaSettings, producer: ProducerSettings) -> Callable[[], AIOKafkaProducer]:
-    """Return a function that makes a producer from the settings; it is called again after a producer has failed."""
-
-    def make() -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            **kafka.client_options(),
-            acks="all",
-            enable_idempotence=True,
-            linger_ms=producer.linger_ms,
-            max_batch_size=producer.batch_bytes,
-            max_request_size=producer.max_request_bytes,
-            compression_type=producer.compression,
-            request_timeout_ms=kafka.request_timeout_ms,
-        )
-
-    return make
 
 
 class Publisher:
@@ -60,7 +40,7 @@ class Publisher:
 
     def __init__(
         self,
-        make: Callable[[], AIOKafkaProducer],
+        make: Callable[[], IdempotentProducer],
         *,
         send_timeout_s: float = 30.0,
         linger_ms: int = 2,
@@ -75,7 +55,7 @@ class Publisher:
         self._timeout_s, self._linger_s = send_timeout_s, linger_ms / 1000
         self._max_bytes = max_request_bytes
         self._on_retry = on_retry
-        self._producer: AIOKafkaProducer | None = None
+        self._producer: IdempotentProducer | None = None
         self._batches: PartitionBatches | None = None
         self._renewing = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
@@ -92,7 +72,7 @@ class Publisher:
         try:
             await producer.start()
         except BaseException:
-            await _close(producer)
+            await producer.close()
             raise
         self._producer, self._batches = producer, PartitionBatches(producer, self._linger_s)
 
@@ -102,7 +82,7 @@ class Publisher:
         self._producer = self._batches = None
         self._topics.close()
         if producer is not None:
-            await _close(producer)
+            await producer.close()
         if batches is not None:
             batches.abandon(ProducerClosed())
         if self._closing:
@@ -153,7 +133,7 @@ class Publisher:
         messages: Sequence[Message],
         decided: list[DeliveryError | None],
         failures: Failures,
-        producer: AIOKafkaProducer | None,
+        producer: IdempotentProducer | None,
     ) -> None:
         """Resend failed messages until each is decided. `producer`: the one with which they failed."""
         wait_s = _FIRST_WAIT_S
@@ -186,7 +166,7 @@ class Publisher:
 
     async def _attempt(
         self, messages: Sequence[Message], positions: Collection[int], alone: Container[int] = ()
-    ) -> tuple[Failures, AIOKafkaProducer | None]:
+    ) -> tuple[Failures, IdempotentProducer | None]:
         """Send each message once; those in `alone` get batches of their own. Returns the failures and the producer."""
         producer, batches = self._producer, self._batches
         if producer is None or batches is None:
@@ -206,7 +186,7 @@ class Publisher:
                 self._taken[messages[sent[0]].topic] += 1
         return failures, producer
 
-    async def _wait(self, producer: AIOKafkaProducer, attempt: SendAttempt) -> None:
+    async def _wait(self, producer: IdempotentProducer, attempt: SendAttempt) -> None:
         """Wait until the batches are decided or time out. Messages to a deleted topic are refused."""
         waiting = [batch.done for batch in attempt.sent if not batch.done.done()]
         if not waiting:
@@ -223,14 +203,14 @@ class Publisher:
             await asyncio.wait(late, timeout=max(self._timeout_s - first_s, 0.0))
 
     async def _discard(
-        self, producer: AIOKafkaProducer, attempt: SendAttempt, topics: Collection[str]
+        self, producer: IdempotentProducer, attempt: SendAttempt, topics: Collection[str]
     ) -> set["asyncio.Future[BaseException | None]"]:
         """Withdraw batches for deleted topics from the producer; return those that are still undecided.
 
         A batch left there would be written when a topic of that name is created, after its records got dead letters.
         """
         for _ in range(_DISCARD_TRIES):
-            _discard_batches(producer, topics)
+            producer.discard_batches(topics)
             left = attempt.undecided(topics)
             if not left:
                 break
@@ -240,14 +220,14 @@ class Publisher:
             self._replace(producer)
         return attempt.undecided()
 
-    async def _renew(self, broken: AIOKafkaProducer | None) -> None:
+    async def _renew(self, broken: IdempotentProducer | None) -> None:
         """Close a failed producer and make another. Does nothing when that has been done already."""
         async with self._renewing:
             if self._producer is not broken or broken is None:
                 return
             batches = self._batches
             self._producer = self._batches = None
-            await _close(broken)
+            await broken.close()
             if batches is not None:
                 batches.abandon(ProducerClosed())
             try:
@@ -257,13 +237,13 @@ class Publisher:
                 log.warning("no broker answers", why=type(error).__name__)
                 self._producer, self._batches = broken, PartitionBatches(broken, self._linger_s)
 
-    def _replace(self, stuck: AIOKafkaProducer) -> None:
+    def _replace(self, stuck: IdempotentProducer) -> None:
         """Switch to another producer, and close one with undeliverable batches in the background."""
         task = asyncio.get_running_loop().create_task(self._replace_in_background(stuck))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def _replace_in_background(self, stuck: AIOKafkaProducer) -> None:
+    async def _replace_in_background(self, stuck: IdempotentProducer) -> None:
         async with self._renewing:
             batches = self._batches
             if self._producer is not stuck:
@@ -273,7 +253,7 @@ class Publisher:
             except (KafkaError, OSError) as error:
                 log.warning("no broker answers", why=type(error).__name__)
                 return
-        await _close(stuck)
+        await stuck.close()
         if batches is not None:
             batches.abandon(ProducerClosed())
 
@@ -302,34 +282,3 @@ def _undecided(
 
 def _reasons(failures: Failures) -> list[str]:
     return sorted({"not decided in time" if error is None else type(error).__name__ for error in failures.values()})
-
-
-def _discard_batches(producer: AIOKafkaProducer, topics: Collection[str]) -> None:
-    """Fail the batches of topics that wait in a producer. Uses aiokafka's internals: there is no public call."""
-    accumulator = producer._message_accumulator
-    waiting = accumulator._batches
-    for partition in [partition for partition in waiting if partition.topic in topics]:
-        for batch in waiting.pop(partition):
-            if batch.retry_count:  # its callback takes it from the pending ones, where it is not while it waits
-                accumulator._pending_batches.add(batch)
-            batch.failure(UnknownTopicOrPartitionError())
-            batch._drain_waiter.exception()  # asyncio logs an exception that nobody asks for
-
-
-async def _close(producer: AIOKafkaProducer) -> None:
-    with contextlib.suppress(TimeoutError, KafkaError, OSError):
-        await asyncio.wait_for(producer.stop(), _STOP_S)
-        return
-    await _abandon(producer)
-
-
-async def _abandon(producer: AIOKafkaProducer) -> None:
-    """Close a producer without flushing it: otherwise it would send its batches once the broker is back.
-
-    Uses aiokafka's internals: there is no public call.
-    """
-    with contextlib.suppress(TimeoutError, KafkaError, OSError):
-        async with asyncio.timeout(_STOP_S):
-            await producer._sender.close()
-            producer._message_accumulator.fail_all(ProducerClosed())
-            await producer.client.close()

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from ..errors import Closed
+from ..kafka.producer import IdempotentProducer
 
 _TIMEOUT_S: Final = 3.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
@@ -26,7 +26,7 @@ class TopicLookup:
 
     def __init__(
         self,
-        producer: Callable[[], AIOKafkaProducer | None],
+        producer: Callable[[], IdempotentProducer | None],
         *,
         missing_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
@@ -96,7 +96,7 @@ class TopicLookup:
                 raise Closed("the publisher has been stopped")
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
-    async def _ask_broker(self, producer: AIOKafkaProducer, topic: str) -> int | None:
+    async def _ask_broker(self, producer: IdempotentProducer, topic: str) -> int | None:
         """Return the broker's answer; None when it does not answer."""
         try:
             async with asyncio.timeout(_TIMEOUT_S):

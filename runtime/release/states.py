@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from ...schemas.release import ReleaseState
 from ..errors import SetupError
 from ..kafka.groupless_reader import open_reader
+from ..kafka.producer import producer_factory
 from ..kafka.unreadable import read_next
 from ..observe.logs import get_logger
-from ..output.publisher import producer_factory
 from ..settings.settings import KafkaSettings, ProducerSettings
 
 log = get_logger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...runtime.errors import SetupError
-from ...runtime.output.publisher import producer_factory
+from ...runtime.kafka.producer import producer_factory
 from ...runtime.settings.settings import ProducerSettings, Settings
 from ...runtime.wire.feedback import to_record
 from ...schemas.deadletter import PREFIX

@@ -6,21 +6,32 @@ import gc
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from kafka_topics import create_topics
 
-from murmura.runtime.errors import PartitionMissing, RecordTooLarge, Scope, TopicRefused
-from murmura.runtime.output.publisher import Publisher, producer_factory
+from murmura.runtime.errors import PartitionMissing, RecordRefused, RecordTooLarge, Scope, TopicRefused
+from murmura.runtime.kafka.producer import producer_factory
+from murmura.runtime.output.publisher import Publisher
 from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings
 from murmura.runtime.wire.message import Message
 
 
 @pytest.fixture
 async def start(request):
+    """Start publishers: `publisher.producers` are those that it made, `publisher.pauses` counts its stops of intake."""
     started = []
 
     async def make(bootstrap, **more):
         kafka = KafkaSettings(bootstrap_servers=bootstrap, metadata_max_age_ms=1000)
-        publisher = Publisher(producer_factory(kafka, ProducerSettings()), **more)
+        make_one, producers = producer_factory(kafka, ProducerSettings()), []
+
+        def make_and_count():
+            producers.append(make_one())
+            return producers[-1]
+
+        publisher = Publisher(make_and_count, **more)
+        publisher.producers, publisher.pauses = producers, []
+        publisher.taking.clear = lambda: publisher.pauses.append(True)
         await publisher.start()
         started.append(publisher)
         return publisher
@@ -45,6 +56,11 @@ async def admin_call(bootstrap, call):
         await admin.close()
 
 
+async def set_config(bootstrap, topic, name, value):
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs={name: value})
+    await admin_call(bootstrap, lambda admin: admin.alter_configs([resource]))
+
+
 async def test_a_denied_topic_is_refused_at_once_and_taken_when_it_is_allowed_again(guarded_kafka, make_topics, start):
     denied, open_ = await make_topics("denied", "open", partitions=2, bootstrap=guarded_kafka.bootstrap)
     publisher = await start(guarded_kafka.bootstrap)
@@ -54,8 +70,8 @@ async def test_a_denied_topic_is_refused_at_once_and_taken_when_it_is_allowed_ag
         refused, taken = await publisher.publish(both)
         assert isinstance(refused, TopicRefused)
         assert (refused.scope, taken) == (Scope.TOPIC, None)
-        assert publisher.taking.is_set()
     assert await publisher.publish(both) == [None, None]
+    assert (len(publisher.producers), publisher.pauses) == (1, [])
 
 
 async def test_a_topic_that_is_deleted_while_it_is_written_is_refused_and_taken_when_it_is_made_again(
@@ -87,7 +103,7 @@ async def test_a_topic_that_never_was_is_asked_for_once(kafka, unique, start):
     for _ in range(3):
         async with asyncio.timeout(10):
             assert {type(refused) for refused in await publisher.publish(nowhere)} == {TopicRefused}
-    assert publisher.taking.is_set()
+    assert publisher.pauses == []
 
 
 async def test_a_partition_that_was_added_is_found_before_it_is_said_to_be_missing(kafka, make_topics, start):
@@ -104,13 +120,56 @@ async def test_a_partition_that_was_added_is_found_before_it_is_said_to_be_missi
 async def test_what_is_larger_than_the_client_may_send_is_refused_before_it_is_sent(kafka, make_topics, start):
     (topic,) = await make_topics("small", partitions=1)
     publisher = await start(kafka, max_request_bytes=ProducerSettings().max_request_bytes)
-    held = []
-    publisher.taking.clear = lambda: held.append(True)
     giant, fits = await publisher.publish(
         [Message(topic, b"x" * 120_000_000, b"k", []), Message(topic, b"fits", b"k", [])]
     )
     assert isinstance(giant, RecordTooLarge)
-    assert (fits, held) == (None, [])
+    assert (fits, publisher.pauses) == (None, [])
+
+
+LARGE = Message("", b"x" * 3_000, b"k", [])
+KEYLESS = Message("", b"x", None, [])
+REFUSALS = {
+    "too large": (LARGE, {"max.message.bytes": "2000"}, RecordTooLarge),
+    "no key in a compacted topic": (KEYLESS, {"cleanup.policy": "compact"}, RecordRefused),
+}
+
+
+@pytest.mark.parametrize(("refused", "config", "error"), REFUSALS.values(), ids=REFUSALS.keys())
+async def test_a_refused_message_disturbs_no_later_one_of_its_partition(
+    kafka, make_topics, start, refused, config, error
+):
+    (topic,) = await make_topics("strict", partitions=1, config=config)
+    publisher = await start(kafka)
+    refused = refused._replace(topic=topic)
+    expected = []
+    for n in range(3):
+        good = [Message(topic, b"%d.%d" % (n, m), b"k%d.%d" % (n, m), []) for m in range(4)]
+        expected += [message.value for message in good]
+        first, *answers = await publisher.publish([good[0], refused, *good[1:]])
+        assert (first, answers[1:]) == (None, [None] * 3)
+        assert isinstance(answers[0], error)
+    assert await publisher.publish([refused]) != [None]
+    assert await publisher.publish([Message(topic, b"last", b"last", [])]) == [None]
+    assert await values(kafka, topic, 13) == [*expected, b"last"]
+    assert (len(publisher.producers), publisher.pauses) == (1, [])
+
+
+async def test_a_message_with_a_refused_timestamp_disturbs_no_later_one(kafka, make_topics, start):
+    (topic,) = await make_topics("dated", partitions=1)
+    publisher = await start(kafka)
+    message, taken = Message(topic, b"a", b"k", []), 1
+    assert await publisher.publish([message]) == [None]
+    await set_config(kafka, topic, "message.timestamp.before.max.ms", "0")  # every record is older when it arrives
+    while (error := (await publisher.publish([message]))[0]) is None:
+        taken += 1  # the broker does not know of the change yet
+    assert isinstance(error, RecordRefused)
+    assert "InvalidTimestampError" in str(error)
+    await set_config(kafka, topic, "message.timestamp.before.max.ms", "3600000")
+    while (await publisher.publish([message]))[0] is not None:
+        pass
+    assert len(await values(kafka, topic, taken + 1)) == taken + 1
+    assert (len(publisher.producers), publisher.pauses) == (1, [])
 
 
 async def test_what_is_larger_than_the_topic_takes_costs_its_neighbours_nothing(kafka, make_topics, start):

@@ -15,8 +15,9 @@ from aiokafka.errors import (
 
 from murmura.runtime.errors import Closed, RecordRefused, RecordTooLarge
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.runtime.kafka.producer import producer_factory
 from murmura.runtime.kafka.scopes import InvalidRecordError
-from murmura.runtime.output.publisher import Publisher, producer_factory
+from murmura.runtime.output.publisher import Publisher
 from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings
 from murmura.runtime.wire.message import Message
 
@@ -61,7 +62,7 @@ class Producer:
             self.script.refuses_start -= 1
             raise KafkaConnectionError("nobody there")
 
-    async def stop(self):
+    async def close(self):
         pass
 
     async def partitions_for(self, topic):
@@ -205,7 +206,7 @@ async def test_how_many_partitions_there_are_is_told_once_the_producer_is_renewe
     script = Script(UNDECIDED)
     publisher = await started(script)
     closing = asyncio.Event()
-    script.producers[0].stop = closing.wait
+    script.producers[0].close = closing.wait
     publishing = asyncio.create_task(publisher.publish(messages("a")))
     await asyncio.sleep(0.15)
     asking = asyncio.create_task(publisher.partitions("out"))
@@ -240,7 +241,7 @@ async def test_a_topic_that_is_not_there_for_us_has_no_partitions(error):
 
 
 async def test_a_producer_that_cannot_be_flushed_is_given_up_with_what_it_held(monkeypatch):
-    monkeypatch.setattr("murmura.runtime.output.publisher._STOP_S", 0.3)
+    monkeypatch.setattr("murmura.runtime.kafka.producer._STOP_S", 0.3)
     with EmbeddedBroker({"out": 1}) as broker:
         made = producer_factory(KafkaSettings(bootstrap_servers=broker.bootstrap), ProducerSettings())
         publisher = Publisher(made, send_timeout_s=0.3)

@@ -1,0 +1,104 @@
+"""The idempotent producer: aiokafka's, with what it has no public calls for.
+
+Everything that depends on the internals of aiokafka's producer is here.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import BrokerResponseError, KafkaError, ProducerClosed, UnknownTopicOrPartitionError
+
+from ..settings.settings import KafkaSettings, ProducerSettings
+from .scopes import Place, Scope, scope_of
+
+_STOP_S: Final = 5.0
+
+
+class IdempotentProducer(AIOKafkaProducer):  # type: ignore[misc]
+    """A producer whose refused batches leave no gap in a partition's sequence numbers, and that can be abandoned.
+
+    `send_batch` may be called for a partition only when its previous batch is decided.
+    """
+
+    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> "asyncio.Future[Any]":
+        """Hand over a batch; the future has the broker's answer."""
+        answer: asyncio.Future[Any] = await super().send_batch(batch, topic, partition=partition)
+        sent = self._message_accumulator._batches[TopicPartition(topic, partition)][-1]
+        sent.future.add_done_callback(partial(self._take_back_sequence, sent))
+        return answer
+
+    def _take_back_sequence(self, sent: Any, answer: "asyncio.Future[Any]") -> None:
+        """Free the sequence numbers of a refused batch before the partition's next batch is sent.
+
+        aiokafka counts them as used. The broker, which has not appended the batch, would answer the next one with
+        OUT_OF_ORDER_SEQUENCE, for which the producer has to be replaced. They may be used again only when the broker
+        certainly has not appended the batch, since it drops what it takes for a duplicate: not after an error that
+        leaves this open, and not when the batch was sent more than once. Then the producer is replaced.
+        """
+        error = None if answer.cancelled() else answer.exception()
+        if sent.retry_count == 1 and error is not None and _is_refusal(error):
+            self._txn_manager.increment_sequence_number(sent.tp, -sent.record_count)
+
+    def discard_batches(self, topics: Collection[str]) -> None:
+        """Fail the batches of topics that wait to be sent. Batches in flight are not affected."""
+        waiting = self._message_accumulator._batches
+        for partition in [partition for partition in waiting if partition.topic in topics]:
+            for batch in waiting.pop(partition):
+                if batch.retry_count:  # its callback takes it from the pending ones, where it is not while it waits
+                    self._message_accumulator._pending_batches.add(batch)
+                batch.failure(UnknownTopicOrPartitionError())
+                _retrieve_exceptions(batch)
+
+    async def close(self) -> None:
+        """Flush and close; without a flush when that takes longer than 5 s. Raises nothing."""
+        with contextlib.suppress(TimeoutError, KafkaError, OSError):
+            await asyncio.wait_for(self.stop(), _STOP_S)
+            return
+        await self._abandon()
+
+    async def _abandon(self) -> None:
+        """Close without flushing: otherwise the batches would be sent once the broker is back."""
+        with contextlib.suppress(TimeoutError, KafkaError, OSError):
+            async with asyncio.timeout(_STOP_S):
+                await self._sender.close()
+                waiting = [batch for batches in self._message_accumulator._batches.values() for batch in batches]
+                self._message_accumulator.fail_all(ProducerClosed())
+                _retrieve_exceptions(*waiting)
+                await self.client.close()
+
+
+def _retrieve_exceptions(*failed: Any) -> None:
+    """Ask failed batches for the exceptions that no caller waits for: asyncio would log them."""
+    for batch in failed:
+        batch._drain_waiter.exception()
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Return whether the broker has answered that it does not append a batch. Retriable errors are not its last word."""
+    return (
+        isinstance(error, BrokerResponseError)
+        and not error.retriable
+        and scope_of(error, Place.SEND) is not Scope.BROKER
+    )
+
+
+def producer_factory(kafka: KafkaSettings, producer: ProducerSettings) -> Callable[[], IdempotentProducer]:
+    """Return a function that makes a producer from the settings; it is called again after a producer has failed."""
+
+    def make() -> IdempotentProducer:
+        return IdempotentProducer(
+            **kafka.client_options(),
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=producer.linger_ms,
+            max_batch_size=producer.batch_bytes,
+            max_request_size=producer.max_request_bytes,
+            compression_type=producer.compression,
+            request_timeout_ms=kafka.request_timeout_ms,
+        )
+
+    return make
