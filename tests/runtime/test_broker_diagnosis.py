@@ -9,6 +9,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from guarded_broker import LOST_AS
 from kafka_topics import create_topics
+from serving import Desk
 from typer.testing import CliRunner
 
 from murmura.runtime.cli import main as cli
@@ -65,6 +66,21 @@ async def test_who_may_log_in_is_let_in(guarded_kafka):
     ):
         kafka = KafkaSettings(bootstrap_servers=guarded_kafka.sasl, security=SecuritySettings(**security))
         assert isinstance(await fetch_partition_counts(kafka), dict)
+
+
+@pytest.mark.parametrize(
+    "security", [PLAIN, BEARER | {"token": f"{__name__}:unsecured_token"}], ids=lambda security: security["sasl_mechanism"]
+)
+async def test_a_process_serves_behind_a_login(guarded_kafka, unique, make_topics, tiny_model, security):
+    desk = Desk(guarded_kafka.bootstrap, unique("desk"), tiny_model)
+    names = ("requests", "classified", "analysed", "deadletters", "retries", "events")
+    await make_topics(*names, prefix=desk.prefix, bootstrap=guarded_kafka.bootstrap)
+    async with desk.serving(kafka={"bootstrap_servers": guarded_kafka.sasl, "security": security}):
+        await desk.send({"text": "my card was stolen", "id": "1"}, {"id": "no text"})
+        (result,) = await desk.read(desk.classified, 1)
+        (dead,) = await desk.read(desk.dead_letters, 1)
+    assert json.loads(result.value)["request_id"] == "1"
+    assert dict(dead.headers)["murmura_dl_reason"] == b"invalid"
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
