@@ -23,6 +23,13 @@ async def create_topics(bootstrap: str, names: Sequence[str], partitions: int, c
         await admin.close()
 
 
+async def delete_topic(bootstrap: str, topic: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    await admin.delete_topics([topic])
+    await admin.close()
+
+
 def _have_leaders(topics: list[dict], expected: int, partitions: int) -> bool:
     ready = [
         topic

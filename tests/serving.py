@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord, TopicPartition
@@ -137,3 +139,22 @@ def ids(records: Iterable[ConsumerRecord]) -> list[str]:
 
 def reason(record: ConsumerRecord) -> str:
     return dict(record.headers)["murmura_dl_reason"].decode()
+
+
+async def health(serving, path="readyz"):
+    """Return the status and the body of a health path."""
+
+    def ask():
+        try:
+            with urlopen(f"{serving.url}/{path}", timeout=5) as answer:
+                return answer.status, json.load(answer)
+        except HTTPError as refused:
+            return refused.code, json.load(refused)
+
+    return await asyncio.to_thread(ask)
+
+
+async def until(serving, condition):
+    async with asyncio.timeout(15):
+        while not condition(await health(serving)):
+            await asyncio.sleep(0.05)

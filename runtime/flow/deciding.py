@@ -101,11 +101,7 @@ class Deciding:
                 return self._schedule_retry(outcome, delivery, name, cause)
             why = place_of(error.__cause__ or error)
             log.error("an agent failed", agent=name, said=str(error), why=why, **coordinates(delivery.record))
-            kept = self._suspending.failed(delivery, name, error)
-            if kept is None:
-                outcome.attempts_made[id(delivery.record)] = delivery.attempts
-                self._outbox.dead_letter(outcome, delivery.record, error, name, delivery.span)
-            return bool(kept)
+            return self._fail(outcome, delivery, name, error)
         if name in self._suspending.unclean:
             self._suspending.answered(name)
         record = delivery.record
@@ -118,14 +114,24 @@ class Deciding:
 
     def _schedule_retry(self, outcome: Outcome, delivery: Delivery, name: str, cause: BaseException | None) -> bool:
         """Schedule another attempt at an agent's part; True when the delivery has no other part."""
-        self._suspending.note_retry(delivery)
         try:
-            return self._retrying.schedule(outcome, delivery, name, cause)
+            held = self._retrying.schedule(outcome, delivery, name, cause)
         except RecordError as error:
             log.error("an agent has had its last attempt", agent=name, said=str(error), **coordinates(delivery.record))
+            return self._fail(outcome, delivery, name, error)
+        if self._suspending.is_probing:
+            self._suspending.note_retry(delivery)
+            if held:
+                self._suspending.finished(delivery)
+        return held
+
+    def _fail(self, outcome: Outcome, delivery: Delivery, name: str, error: RecordError) -> bool:
+        """Add the dead letter of an agent's part; True when the delivery is held instead: the agent is suspended."""
+        held = self._suspending.failed(delivery, name, error)
+        if held is None:
             outcome.attempts_made[id(delivery.record)] = delivery.attempts
             self._outbox.dead_letter(outcome, delivery.record, error, name, delivery.span)
-            return False
+        return bool(held)
 
     def _fail_all(self, outcome: Outcome, delivery: Delivery, error: RecordError) -> bool:
         """Add the dead letter of a record that the model failed on; True when it is held instead."""

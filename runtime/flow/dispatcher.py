@@ -89,7 +89,11 @@ class Dispatcher:
             make_letter=make_letter,
             gate=gate,
             suspending=self.suspending,
-            declared_topics=[*self.suspending.declared_topics, *([reviews.topic] if reviews else ())],
+            declared_topics=[
+                *self.suspending.declared_topics,
+                *self.retrying.topics,
+                *([reviews.topic] if reviews else ()),
+            ],
             on_done=self._finish,
         )
         self._deciding = Deciding(
@@ -154,7 +158,7 @@ class Dispatcher:
             on_resume=self._resume,
         )
         self.suspending.releases = self.retrying.target = self._readmission
-        self.suspending.overflow = self.retrying.overflow if self.retrying.topic else None
+        self.suspending.overflow = self.retrying.overflow
         self.on_reopened: Callable[[list[TopicPartition]], None] = lambda partitions: None
         """Called with partitions that were full and now have room."""
         self._under_way.on_free = self._start_waiting

@@ -22,6 +22,7 @@ from ..output.delivery import Attempt, Delivery
 from ..output.expiry import age_s, expiry_for
 from ..output.held_parts import split_off
 from ..output.outcome import Outcome, Outgoing, UnparsedWork, Work
+from ..output.overflow import Overflow
 from ..settings.retries import AgentRetrySettings
 from ..settings.retry_policy import IN_MEMORY_S, STEPS_S, DelayQueue, RetryPolicy, choose_step
 from ..settings.settings import AgentSettings, Settings
@@ -105,6 +106,8 @@ class Retrying:
         self._memory: DelayQueue[PendingRetry] = DelayQueue()
         self._bytes = 0
         self._intake = RetryIntake(app, self._steps_s)
+        self.overflow = Overflow(topic, self._move)
+        """Takes parts of suspended agents; refused while the topic takes no records at all."""
         self.partition_bytes = 0
         """Unused: at most one fetch of each partition waits."""
         self.target: RetryTarget
@@ -193,15 +196,12 @@ class Retrying:
         step = choose_step(due - self._clock(), self._steps_s)
         return Outgoing(retry_message(record, headers, self.topic or "", step), record, agent)
 
-    def overflow(self, part: Delivery, agent: str) -> bool:
-        """Move the part of a suspended agent to the first step of the topic; False without a topic."""
-        if self.topic is None:
-            return False
+    def _move(self, part: Delivery, agent: str) -> None:
+        """Move the part of a suspended agent to the first step of the topic."""
         outcome = Outcome()
         outcome.works.append(part)
         outcome.add(self._make_message(part.record, agent, self._clock() + self._steps_s[0], part.attempts - 1))
         self.target.send(outcome)
-        return True
 
     # -- as a runner of the topic of retries --------------------------------------------------------------------------
 
@@ -233,10 +233,11 @@ class Retrying:
         for pending in self._memory.pop_due(now):
             self._bytes -= pending.delivery.bytes
             self.target.requeue(pending.partition, pending.delivery)
-        if self.topic is not None and self._memory:
+        if self.overflow.is_open and self._memory:
             self._move_early()
-        for fetched in self._intake.take_due(now, _MOST_AT_ONCE, self.target.has_room):
-            self._begin(fetched, now)
+        if not self.overflow.refused:  # what goes round again would wait outside of all bounds
+            for fetched in self._intake.take_due(now, _MOST_AT_ONCE, self.target.has_room):
+                self._begin(fetched, now)
         self.target.resume()
 
     def _move_early(self) -> None:
@@ -260,7 +261,7 @@ class Retrying:
             outcome.works.append(UnparsedWork(original, retry_progress, retry.attempts + 1))
             step = choose_step(left_s, self._steps_s)
             message = retry_message(original, retry, self.topic or "", step)
-            outcome.add(Outgoing(message, original, retry.only_agent))
+            outcome.add(Outgoing(message, original, retry.only_agent or self._reader(original.topic)))
             self.target.send(outcome)
             return
         partition = TopicPartition(record.topic, record.partition)
@@ -290,6 +291,13 @@ class Retrying:
             self._bytes += delivery.bytes
         else:
             self.target.requeue(partition, delivery)
+
+    def _reader(self, topic: str) -> str | None:
+        """Return an agent that reads a topic: it is suspended while the record cannot be sent round again."""
+        if (runner := self.target.runner(topic)) is not None:
+            return runner.handler.name
+        route = self.target.route(topic)
+        return route.agents[0].agent.name if route else None
 
     def blocks(self, partition: TopicPartition) -> bool:
         """Return whether partitions must be paused: the memory is full, and there is no topic of retries."""

@@ -38,13 +38,15 @@ class Probe:
     """Failed parts with the error of the dead letter that each becomes if the agent resumes."""
     refused: bool = False
     """A topic of the agent still refuses records: no part counts as passed."""
+    retried: set[int] = field(default_factory=set)
+    """Identities of the parts for which the agent asked for a retry."""
     expired: set[int] = field(default_factory=set)
     """Identities of the parts under way that are answered `expired`: they count neither as passed nor as failed."""
 
     def end(self, delivery: object) -> HeldPart | None:
         """Record that a part is answered, and return it; None when it is not part of this probe."""
         held = self.under_way.pop(id(delivery), None)
-        if held is not None and id(delivery) not in self.expired:
+        if held is not None and id(delivery) not in self.expired | self.retried:
             self.passed.append(held)
         return held
 
@@ -58,9 +60,14 @@ class Probe:
         return True
 
     @property
+    def successes(self) -> int:
+        """The number of parts that were answered. A retry counts where nothing else says how the agent does."""
+        return len(self.passed) or (0 if self.failed else len(self.retried))
+
+    @property
     def is_inconclusive(self) -> bool:
         """All of its parts expired."""
-        return not self.passed and not self.failed
+        return not (self.passed or self.failed or self.retried)
 
 
 def split_off(delivery: Delivery, agent: str) -> Delivery:

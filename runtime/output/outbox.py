@@ -192,9 +192,11 @@ class Outbox:
             self._known |= {(topic, None), (topic, partition)}
             return outgoing
         if partitions and outgoing.any_partition:
-            return outgoing.by_key()
+            return outgoing.to_partition(None)
         if not partitions and topic in self._declared:
             return outgoing  # the publisher's refusal has the scope of the failure
+        if partitions and topic == self._suspending.overflow.topic:
+            return outgoing.to_partition(partitions - 1)  # a shorter step: the record goes round once more
         what = f"topic {topic}, which is not there"
         if partitions:
             what = f"partition {partition} of {topic}, which has {partitions}"
@@ -213,6 +215,9 @@ class Outbox:
                 sending = await self._publish_singly(outcome, sending)
                 continue
             refused = [(each, error) for each, error in zip(sending, decided, strict=True) if error is not None]
+            if self._suspending.overflow.refused:
+                pairs = zip(sending, decided, strict=True)
+                self._suspending.overflow.note_accepted(each.message.topic for each, error in pairs if error is None)
             if not refused and not waited_for and self.gate.opened.is_set():
                 return
             accepted = (each for each, error in zip(sending, decided, strict=True) if error is None)
@@ -287,7 +292,7 @@ class Outbox:
             what = f"what was published is larger than {message.topic} allows"
             return self._replace(outcome, outgoing, RecordError(Reason.TOO_LARGE, what))
         if outgoing.any_partition and message.partition is not None:
-            return outgoing.by_key()
+            return outgoing.to_partition(None)
         what = f"what was published to {message.topic}: {error}"
         return self._replace(outcome, outgoing, RecordError(Reason.AGENT_FAILED, what))
 
@@ -302,6 +307,7 @@ class Outbox:
     def _hold(self, outcome: Outcome, outgoing: Outgoing, error: DeliveryError) -> Outgoing | None:
         """Suspend an agent and hold its part of the record. A handler's message is returned, to be sent again."""
         agent = outgoing.agent or ""
+        self._suspending.overflow.note_refused(outgoing.message.topic, str(error))
         work = next((work for work in outcome.works if work.record is outgoing.record and _is_asked(work, agent)), None)
         if not isinstance(work, Delivery):
             return None if work is None else outgoing

@@ -46,9 +46,9 @@ class Outgoing(NamedTuple):
     any_partition: bool = False
     """Its partition number is a preference: where that partition does not exist, the key decides."""
 
-    def by_key(self) -> "Outgoing":
-        """Return a copy whose partition is chosen by key."""
-        return self._replace(message=self.message._replace(partition=None))
+    def to_partition(self, partition: int | None) -> "Outgoing":
+        """Return a copy for another partition; None: the key decides."""
+        return self._replace(message=self.message._replace(partition=partition))
 
 
 class Outcome:

@@ -18,6 +18,7 @@ from ..observe.logs import get_logger
 from ..settings.settings import Settings
 from .delivery import Delivery
 from .held_parts import HeldPart, Probe, Releases, split_off
+from .overflow import Overflow
 from .suspension import LetterRate, SuspensionLimits, Suspensions
 from .waiting_handlers import Waiters
 
@@ -54,8 +55,8 @@ class Suspending:
         self._readers = readers
         self.releases: Releases
         """Set by the dispatcher."""
-        self.overflow: Callable[[Delivery, str], bool] | None = None
-        """Moves a part that exceeds the limits elsewhere and finishes it there; returns False when it must stay."""
+        self.overflow = Overflow()
+        """Takes the parts that exceed the limits. Set by the dispatcher."""
         self.on_probe: Callable[[str], None] = lambda topic: None
         """Called with each declared topic of an agent before a probe."""
         self._clock = clock
@@ -68,10 +69,7 @@ class Suspending:
 
     @classmethod
     def from_settings(
-        cls,
-        routes: Mapping[str, Route],
-        handlers: Iterable[Handler],
-        settings: Settings | None = None,
+        cls, routes: Mapping[str, Route], handlers: Iterable[Handler], settings: Settings | None = None
     ) -> Self:
         """Build it from the settings for all agents of some routes and handlers."""
         settings = settings or Settings()
@@ -93,7 +91,10 @@ class Suspending:
     # -- records ------------------------------------------------------------------------------------------------------
 
     def declares(self, agent: str | None, topic: str) -> bool:
-        return topic in self._declared.get(agent or "", ())
+        """Return whether an agent cannot answer without a topic: it declares it, or it is that of its retries."""
+        return topic in self._declared.get(agent or "", ()) or (
+            topic == self.overflow.topic and agent in self._declared
+        )
 
     def holds_back(self, agent: str, delivery: Delivery) -> bool:
         """Return whether an agent must not be asked now."""
@@ -106,7 +107,7 @@ class Suspending:
         part.span = None
         partition = TopicPartition(delivery.record.topic, delivery.record.partition)
         suspension = self._agents[agent]
-        if not suspension.hold(partition, part, part.bytes) and not (self.overflow and self.overflow(part, agent)):
+        if not suspension.hold(partition, part, part.bytes) and not self.overflow.move(part, agent):
             # A record fetched before its partition was paused is held above the limit.
             suspension.hold(partition, part, part.bytes, force=True)
         if agent in self._without_parts and self._probe_parts(agent):
@@ -159,9 +160,10 @@ class Suspending:
                 self._end_probe(agent, probe, "")
 
     def note_retry(self, delivery: Delivery) -> None:
-        """Record that an agent asked for a retry. A probe counts that as an answer."""
-        if self._probes:
-            self.finished(delivery)
+        """Record that an agent asked for a retry: in a probe it counts only where no part was answered or failed."""
+        for probe in self._probes.values():
+            if id(delivery) in probe.under_way:
+                probe.retried.add(id(delivery))
 
     def has_expired(self, delivery: Delivery) -> None:
         """Record that a delivery is being answered `expired`: it says nothing about the agent that it was to probe."""
@@ -205,8 +207,6 @@ class Suspending:
         if agent in self.suspended and self._agents.end_probe(agent, 1, 0, "", self._clock()):
             self._resume(agent, [])
 
-    # -- time ---------------------------------------------------------------------------------------------------------
-
     async def run(self) -> None:
         """Probe agents and give parts up when due, until cancelled."""
         while True:
@@ -218,6 +218,7 @@ class Suspending:
         now = self._clock()
         self._letters.refill(now)
         if not self.suspended:
+            self.overflow.refused = False
             return
         for agent in self._agents.probe(now):
             self._begin_probe(agent)
@@ -240,10 +241,11 @@ class Suspending:
             return False
         readers = self._readers.get(partition.topic, ())
         held = [name for name in readers if name in self.suspended]
-        if self.overflow is None and any(self._agents[name].is_full(partition) for name in held):
-            return True
-        return len(held) == len(readers) and any(
-            self._agents[name].holds(partition) or self._waiters.has(name) for name in held
+        is_full = not self.overflow.is_open and any(self._agents[name].is_full(partition) for name in held)
+        return (
+            is_full
+            or (len(held) == len(readers)
+            and any(self._agents[name].holds(partition) or self._waiters.has(name) for name in held))
         )
 
     def describe(self) -> dict[str, dict[str, str | int | float]]:
@@ -257,7 +259,7 @@ class Suspending:
     # -- probes -------------------------------------------------------------------------------------------------------
 
     def _begin_probe(self, agent: str) -> None:
-        for topic in self._declared[agent]:
+        for topic in (*self._declared[agent], *self.overflow.refusing):
             self.on_probe(topic)
         if self._waiters.wake_oldest(agent):
             return
@@ -272,6 +274,9 @@ class Suspending:
         self._probes[agent] = Probe({id(held.part): held for held in sample})
         for held in sample:
             self.releases.requeue(held.partition, held.part)
+        if self.overflow.refused and (other := self._agents[agent].beside_sample()) is not None:
+            self._agents[agent].settle([other])
+            self.overflow.try_again(other.part, agent)
         return True
 
     def _is_probe(self, agent: str, delivery: Delivery) -> bool:
@@ -295,7 +300,7 @@ class Suspending:
                 self._without_parts.add(agent)
                 self.releases.resume()
             return
-        passed = 0 if probe.refused else len(probe.passed)
+        passed = 0 if probe.refused else probe.successes
         why = why or (str(probe.failed[-1][1]) if probe.failed else "")
         if self._agents.end_probe(agent, passed, len(probe.failed), why, self._clock()):
             self._resume(agent, probe.failed)

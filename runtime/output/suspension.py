@@ -191,6 +191,12 @@ class Suspension(Generic[Partition, Part]):
         oldest = self._limits.probe_parts - newest
         return heapq.nsmallest(oldest, held, key=_number) + heapq.nlargest(newest, held, key=_number)[::-1]
 
+    def beside_sample(self) -> Held[Partition, Part] | None:
+        """Return a part that `sample` leaves out; None when it takes all. It stays held."""
+        if self.waiting <= self._limits.probe_parts:
+            return None
+        return self.oldest(self._limits.probe_parts - self._limits.probe_parts // 2 + 1)[-1]
+
     def settle(self, held: Iterable[Held[Partition, Part]]) -> None:
         """Remove parts that were answered, or sent elsewhere."""
         for item in held:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from kafka_topics import create_topics
-from serving import Desk, ids, reason
+from kafka_topics import create_topics, delete_topic
+from serving import Desk, ids, reason, until
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
@@ -170,3 +170,30 @@ async def test_a_redelivered_record_is_answered_as_a_first_attempt_would_and_wit
         await desk.send({"id": "r0", "text": "again"})
         assert ids(await desk.read(desk.classified, 1)) == ["r0"]
         assert asked["again"] == 2
+
+
+async def test_while_the_topic_of_retries_is_forbidden_and_then_gone_records_wait_and_none_is_a_dead_letter(
+    guarded_kafka, guarded_desk: Desk
+):
+    desk, topic = guarded_desk, f"{guarded_desk.prefix}.retries"
+    await create_topics(desk.bootstrap, [topic], 3, {})
+    agents, asked = asking(desk, 99, after_s=2.0)
+    settings = QUICK | {"agents": {"classification": {"probe_pause_s": 0.2, "max_waiting": 3}}}
+    texts = [{"id": f"r{n}", "text": f"again {n}"} for n in range(12)]
+    with guarded_kafka.denied(topic, "write"):
+        async with desk.serving(agents, **settings) as serving:
+            await desk.send(*texts)
+            assert len(await desk.read(desk.analysed, 12)) == 12
+            await until(serving, lambda found: "classification" in found[1].get("suspended_agents", {}))
+            await asyncio.sleep(1.0)
+            assert set((await desk.committed()).values()) <= {0}
+            await delete_topic(desk.bootstrap, topic)
+            guarded_kafka.allow_again(topic)
+            await asyncio.sleep(1.0)
+            assert set((await desk.committed()).values()) <= {0}
+            await create_topics(desk.bootstrap, [topic], 1, {})
+            asked.update({text["text"]: 100 for text in texts})
+            answered = await desk.read(desk.classified, 12)
+            assert sorted(set(ids(answered))) == sorted(text["id"] for text in texts)
+            await all_finished(desk)
+    assert await desk.read(desk.dead_letters, 0) == []

@@ -1,17 +1,13 @@
 """Topics that are missing or forbidden on a real Kafka cost the agent that declares them, and nobody else."""
 
 import asyncio
-import json
 import time
 from collections import Counter
 from dataclasses import replace
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
-from kafka_topics import create_topics
-from serving import Desk, ids, reason
+from kafka_topics import create_topics, delete_topic
+from serving import Desk, health, ids, reason, until
 
 from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.agent import agent
@@ -37,30 +33,6 @@ def alone(desk: Desk):
     return replace(classification, topics=(desk.requests,), output=desk.classified)
 
 
-async def delete(bootstrap: str, topic: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    await admin.delete_topics([topic])
-    await admin.close()
-
-
-async def health(serving, path="readyz"):
-    def ask():
-        try:
-            with urlopen(f"{serving.url}/{path}", timeout=5) as answer:
-                return answer.status, json.load(answer)
-        except HTTPError as refused:
-            return refused.code, json.load(refused)
-
-    return await asyncio.to_thread(ask)
-
-
-async def until(serving, condition):
-    async with asyncio.timeout(15):
-        while not condition(await health(serving)):
-            await asyncio.sleep(0.05)
-
-
 def texts(*numbers):
     return [{"id": f"r{number}", "text": f"request {number}"} for number in numbers]
 
@@ -75,7 +47,7 @@ async def test_a_deleted_output_of_one_agent_holds_its_part_alone_until_it_is_ma
     async with desk.serving(agents=FAST) as serving:
         await desk.send(*texts(0))
         await desk.read(desk.analysed, 1)
-        await delete(desk.bootstrap, desk.analysed)
+        await delete_topic(desk.bootstrap, desk.analysed)
         began = time.monotonic()
         await desk.send(*texts(*range(1, 21)))
         assert sorted(ids(await desk.read(desk.classified, 21))) == sorted(f"r{n}" for n in range(21))

@@ -69,7 +69,9 @@ async def test_who_may_log_in_is_let_in(guarded_kafka):
 
 
 @pytest.mark.parametrize(
-    "security", [PLAIN, BEARER | {"token": f"{__name__}:unsecured_token"}], ids=lambda security: security["sasl_mechanism"]
+    "security",
+    [PLAIN, BEARER | {"token": f"{__name__}:unsecured_token"}],
+    ids=lambda security: security["sasl_mechanism"],
 )
 async def test_a_process_serves_behind_a_login(guarded_kafka, unique, make_topics, tiny_model, security):
     desk = Desk(guarded_kafka.bootstrap, unique("desk"), tiny_model)

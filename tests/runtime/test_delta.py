@@ -230,7 +230,9 @@ def test_a_base_that_is_not_here_says_what_to_install(source: str, says: str) ->
 
 def test_a_base_on_the_hub_needs_the_hubs_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delta_module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SetupError, match="pip install huggingface_hub, with a connection to the hub, for nobody/nothing"):
+    with pytest.raises(
+        SetupError, match="pip install huggingface_hub, with a connection to the hub, for nobody/nothing"
+    ):
         find_base("hub:nobody/nothing", "0" * 64)
 
 
