@@ -242,10 +242,9 @@ class Suspending:
         readers = self._readers.get(partition.topic, ())
         held = [name for name in readers if name in self.suspended]
         is_full = not self.overflow.is_open and any(self._agents[name].is_full(partition) for name in held)
-        return (
-            is_full
-            or (len(held) == len(readers)
-            and any(self._agents[name].holds(partition) or self._waiters.has(name) for name in held))
+        return is_full or (
+            len(held) == len(readers)
+            and any(self._agents[name].holds(partition) or self._waiters.has(name) for name in held)
         )
 
     def describe(self) -> dict[str, dict[str, str | int | float]]:

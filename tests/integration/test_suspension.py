@@ -1,6 +1,7 @@
 """Topics that are missing or forbidden on a real Kafka cost the agent that declares them, and nobody else."""
 
 import asyncio
+import json
 import time
 from collections import Counter
 from dataclasses import replace
