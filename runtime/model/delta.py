@@ -233,6 +233,6 @@ def _download_from_hub(name: str) -> Path:
 
     try:
         return Path(huggingface_hub.hf_hub_download(name, CHECKPOINT_NAME, etag_timeout=5)).parent
-    except Exception as error:  # noqa: BLE001  (offline, unreachable, unknown: the library raises many unrelated classes)
+    except Exception as error:  # offline, unreachable, unknown: the library raises many unrelated classes
         why = next(iter(str(error).splitlines()), "")[:200]
         raise _BaseMissing(f"let the hub be reached for {name} ({type(error).__name__}: {why})") from error
