@@ -161,7 +161,7 @@ class Dispatcher:
         self.suspending.overflow = self.retrying.overflow
         self.on_reopened: Callable[[list[TopicPartition]], None] = lambda partitions: None
         """Called with partitions that were full and now have room."""
-        self._under_way.on_free = self._start_waiting
+        self._under_way.on_free = self._resume
         self.outbox.gate.on_open = self._start_waiting
         engine.on_room(self._wake.set)
 

@@ -1,11 +1,10 @@
 """Runs a handler on a record, with retries in place while its key waits, or through the topic of retries."""
 
-import asyncio
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
-from aiokafka.structs import ConsumerRecord
+from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.envelope import CE_ID, HOPS, REQUEST_ID, TRACEPARENT
@@ -21,6 +20,8 @@ from ..output.suspending import Suspending
 from ..wire.message import Message
 from ..wire.request import read_headers, read_hops, read_id_in_body
 from .handler_deadline import handle_in_time
+from .handler_pauses import HandlerPauses
+from .handler_slots import Slot
 
 log = get_logger(__name__)
 
@@ -30,17 +31,34 @@ class HandlerRetries(Protocol):
 
     def wants_retry(self, agent: str, error: BaseException | None) -> bool: ...
     def next_pause_s(self, agent: str, made: int, record: ConsumerRecord, error: BaseException | None) -> float: ...
-    def make_message(self, record: ConsumerRecord, agent: str, pause_s: float, made: int) -> Outgoing | None: ...
+    def make_message(
+        self, record: ConsumerRecord, agent: str, pause_s: float, made: int, *, may_wait: bool
+    ) -> Outgoing | None: ...
 
 
 class Postponed(MurmuraError):
     """The next attempt goes through the topic of retries."""
 
 
+@dataclass(frozen=True, slots=True)
+class InProgress:
+    """A record between its start and its end."""
+
+    record: ConsumerRecord
+    partition: TopicPartition
+    """The partition from which it was read."""
+    size: int
+    """Bytes in memory."""
+    most_pausing_bytes: int
+    """Bytes of its partition that may pause in memory; further records go through the topic of retries."""
+    slot: Slot
+    is_assigned: Callable[[], bool]
+
+
 class HandlerAttempts:
     """Runs one handler on records, with its retries.
 
-    A pause in place does not count as work in progress, and ends when the partitions are released.
+    A record that pauses or waits does not count as work in progress, and holds no bytes and no place that others need.
     """
 
     def __init__(
@@ -58,12 +76,7 @@ class HandlerAttempts:
         self.handler, self._engine, self._retrying, self._on_enter = handler, engine, retrying, on_enter
         self._max_value_bytes, self._max_hops, self._tracing = max_value_bytes, max_hops, tracing
         self._suspending = suspending
-        self._cleared = asyncio.Event()
-
-    def end_pauses(self) -> None:
-        """End all pauses, because the partitions are released."""
-        self._cleared.set()
-        self._cleared = asyncio.Event()
+        self.pauses = HandlerPauses()
 
     def notify(self, hook: Callable[..., None], *arguments: object) -> None:
         """Call a hook of the handler. If it raises, the handler is suspended; the record is not affected."""
@@ -72,60 +85,85 @@ class HandlerAttempts:
         except Exception as error:  # noqa: BLE001 - the hook is user code
             self._suspending.suspend(self.handler.name, f"its hook {hook.__name__} failed: {place_of(error)}")
 
-    async def _run_with_retries(
-        self, record: ConsumerRecord, outcome: Outcome, is_assigned: Callable[[], bool]
-    ) -> list[tuple[Message, bool]]:
+    async def run(self, current: InProgress, outcome: Outcome) -> list[tuple[Message, bool]]:
+        """Return the handler's messages. While the share rule suspends the handler, wait and run it again.
+
+        Raises Postponed when the next attempt goes through the topic of retries, Closed when the partition is released.
+        """
+        name, suspending = self.handler.name, self._suspending
+        while True:
+            try:
+                published = await self._run_with_retries(current, outcome)
+            except RecordError as error:
+                if error.reason is not Reason.AGENT_FAILED or not suspending.handler_failed(name, error):
+                    raise
+                self.notify(self.handler.given_up, current.record)
+            else:
+                suspending.handler_answered(name)
+                return published
+            await self._wait_while_suspended(current)
+
+    async def _run_with_retries(self, current: InProgress, outcome: Outcome) -> list[tuple[Message, bool]]:
         """Return the handler's messages, after as many attempts as it asks for and its policy allows."""
+        record = current.record
         while True:
             try:
                 return await self._run_once(record, outcome)
             except RecordError as error:
-                name, cause = self.handler.name, error.__cause__
-                if self._retrying is None or not self._retrying.wants_retry(name, cause):
+                name, retrying = self.handler.name, self._retrying
+                if retrying is None or not retrying.wants_retry(name, error.__cause__):
                     raise
                 made = outcome.attempts(record)
-                pause_s = self._retrying.next_pause_s(name, made, record, cause)
-                message = None
-                if self.handler.ordering != "key" or record.key is None:
-                    message = self._retrying.make_message(record, name, pause_s, made)
-                if message is not None:
-                    outcome.add(message)
-                    raise Postponed from error
-                await self._wait(pause_s, is_assigned)
-                outcome.works[0] = UnparsedWork(record, outcome.works[0].progress, made + 1)
+                pause_s = retrying.next_pause_s(name, made, record, error.__cause__)
+            # Here, not above: the frames of the error would stay in memory during the pause.
+            message = await self._pause_or_postpone(retrying, current, pause_s, made)
+            if message is not None:
+                outcome.add(message)
+                raise Postponed
+            outcome.works[0] = UnparsedWork(record, outcome.works[0].progress, made + 1)
 
-    async def _wait(self, pause_s: float, is_assigned: Callable[[], bool]) -> None:
-        """Wait for the next attempt, not counted as work in progress. Raises Closed when the partition is released."""
+    async def _pause_or_postpone(
+        self, retrying: HandlerRetries, current: InProgress, pause_s: float, made: int
+    ) -> Outgoing | None:
+        """Wait for the next attempt, or return the message that postpones it through the topic of retries."""
+        record, name = current.record, self.handler.name
+        if self.handler.ordering == "key" and record.key is not None:
+            await self._pause(current, pause_s, may_move=False)
+            return None
+        has_room = self.pauses.bytes(current.partition) + current.size <= current.most_pausing_bytes
+        message = retrying.make_message(record, name, pause_s, made, may_wait=has_room)
+        if message is None and (left_s := await self._pause(current, pause_s, may_move=True)):
+            message = retrying.make_message(record, name, left_s, made, may_wait=False)
+        return message
+
+    async def _pause(self, current: InProgress, pause_s: float, *, may_move: bool) -> float:
+        """Wait for the next attempt; returns the seconds left when the record must move to the topic of retries.
+
+        Raises Closed when the partition is released.
+        """
+        left_s = 0.0
         self._on_enter(-1)
-        try:
-            if is_assigned():
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._cleared.wait(), pause_s)
-        finally:
-            self._on_enter(1)
-        if not is_assigned():
-            raise Closed("its partition was given up")
-
-    async def run(
-        self, record: ConsumerRecord, outcome: Outcome, is_assigned: Callable[[], bool]
-    ) -> list[tuple[Message, bool]]:
-        """Return the handler's messages. While the share rule suspends the handler, wait and run it again."""
-        name, suspending = self.handler.name, self._suspending
-        while True:
+        async with current.slot.given_back():
             try:
-                published = await self._run_with_retries(record, outcome, is_assigned)
-            except RecordError as error:
-                if error.reason is not Reason.AGENT_FAILED or not suspending.handler_failed(name, error):
-                    raise
-                self.notify(self.handler.given_up, record)
-                self._on_enter(-1)  # waiting for the handler does not count as work in progress
-                try:
-                    await suspending.wait(name, suspending.why(name))
-                finally:
-                    self._on_enter(1)
-            else:
-                suspending.handler_answered(name)
-                return published
+                if current.is_assigned():
+                    left_s = await self.pauses.wait(current.partition, current.size, pause_s, may_move=may_move)
+            finally:
+                self._on_enter(1)
+        if not current.is_assigned():
+            raise Closed("its partition was given up")
+        return left_s
+
+    async def _wait_while_suspended(self, current: InProgress) -> None:
+        """Wait until the suspended handler is asked again. Raises Closed when the partition is released."""
+        name = self.handler.name
+        self._on_enter(-1)
+        async with current.slot.given_back():
+            try:
+                await self._suspending.wait(name, self._suspending.why(name))
+            finally:
+                self._on_enter(1)
+        if not current.is_assigned():
+            raise Closed("its partition was given up")
 
     async def _run_once(self, record: ConsumerRecord, outcome: Outcome) -> list[tuple[Message, bool]]:
         """Return the handler's messages for a record, each with whether it is essential."""

@@ -10,22 +10,21 @@ from typing import Final
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ..agent.handler import Handler, Predicts
-from ..errors import Closed, MurmuraError, RecordError, place_of
+from ..errors import Closed, RecordError
 from ..kafka.offset_tracker import CompletionSink, Progress
-from ..observe.logs import get_logger
 from ..observe.tracing import Tracing
 from ..output.bounds import UnderWay, held_bytes
 from ..output.outbox import Outbox
 from ..output.outcome import Outcome, Outgoing, UnparsedWork
-from ..output.result import hand_on
 from ..output.suspending import Suspending
-from ..wire.message import Publish
 from .freeze_detector import FreezeDetector
-from .handler_attempts import HandlerAttempts, HandlerRetries, Postponed
-
-log = get_logger(__name__)
+from .handler_assignment import get_ready
+from .handler_attempts import HandlerAttempts, HandlerRetries, InProgress, Postponed
+from .handler_slots import HandlerSlots, Slot
 
 _DOUBT_S: Final = 0.05
+TASK_BYTES: Final = 6500
+"""Of a record in progress: its task, the frames of its calls, its outcome. Measured with tracemalloc."""
 _Waiting = tuple[ConsumerRecord, CompletionSink, int, int]
 """Record, progress, bytes in memory, and number of the attempt."""
 _Lane = tuple[TopicPartition, bytes | int]
@@ -34,7 +33,9 @@ _Lane = tuple[TopicPartition, bytes | int]
 @dataclass(slots=True)
 class _Count:
     records: int = 0
+    """Records that wait for their turn."""
     bytes: int = 0
+    """Bytes of all records that are not finished."""
 
 
 class HandlerRunner:
@@ -43,7 +44,9 @@ class HandlerRunner:
     Invariants:
     - with ordering by key, at most one record of a key is in progress, in the order of the partition;
     - after a record that was not finished, no other record of its key starts until partitions are assigned again;
-    - at most `most` records are in progress, and no more bytes than the process allows, or one record;
+    - at most `most` records are in progress, and no more bytes than the process allows, or one record; a record that
+      waits for the suspended handler, or for its next attempt, is not in progress;
+    - the records of a partition that are not finished, in progress or not, are bounded in bytes;
     - a record that its handler has not finished at its deadline becomes a dead letter;
     - records of a partition wait until the handler's `assigned` hook has returned for it;
     - messages of work started before a freeze are not sent if the partition was lost (see `FreezeDetector`).
@@ -70,10 +73,10 @@ class HandlerRunner:
         """
         self.handler = handler
         self._outbox = outbox
-        self._under_way = under_way
-        self._most, self._limit = most, limit
+        self._slots = HandlerSlots(under_way, most)
+        self._limit = limit
         self.partition_bytes = under_way.limit
-        """Waiting bytes at which a partition is full; it has room again at half of that."""
+        """Bytes at which a partition is full; it has room again at half of that."""
         self._on_enter = on_enter
         self._suspending = suspending
         self._attempts = HandlerAttempts(
@@ -92,7 +95,7 @@ class HandlerRunner:
         """Lanes of partitions for which the handler is not ready; all other runnable lanes are in `_turn`."""
         self._waiting: dict[TopicPartition, _Count] = {}
         self._ready: set[TopicPartition] = set()
-        self._tasks: set[asyncio.Task[bool]] = set()
+        self._tasks: dict[asyncio.Task[bool], tuple[_Lane, Slot]] = {}
         self._preparing: asyncio.Task[None] | None = None
         self._freeze_detector: FreezeDetector | None = None
         self._detecting: asyncio.Task[None] | None = None
@@ -102,10 +105,19 @@ class HandlerRunner:
 
     @property
     def waiting(self) -> int:
-        """The number of records that wait for their turn; 0 while the handler is suspended."""
+        """The number of records that wait for their turn, except behind a record that pauses; 0 while the handler is
+        suspended.
+        """
         if self.handler.name in self._suspending.suspended:
             return 0
-        return sum(count.records for count in self._waiting.values())
+        pausing = (lane for lane, slot in self._tasks.values() if not slot.counts)
+        behind = sum(len(self._lanes.get(lane, ())) for lane in pausing)
+        return sum(count.records for count in self._waiting.values()) - behind
+
+    def held_bytes(self, partition: TopicPartition) -> int:
+        """Return the bytes of the records of a partition that are not finished."""
+        count = self._waiting.get(partition)
+        return 0 if count is None else count.bytes
 
     def receive(self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress) -> int | None:
         """Queue delivered records; returns the offset of the first record that exceeds the partition's bytes."""
@@ -113,7 +125,7 @@ class HandlerRunner:
         left_at = None
         for record in records:
             size = held_bytes(record)
-            if count.records and count.bytes + size > self.partition_bytes:
+            if count.bytes and count.bytes + size > self.partition_bytes:
                 left_at = record.offset
                 break
             if progress.begin(record.offset):
@@ -162,44 +174,14 @@ class HandlerRunner:
         self._preparing = loop.create_task(self._prepare(own_partitions, self._assignment))
 
     async def _prepare(self, partitions: frozenset[TopicPartition], assignment: int) -> None:
-        name = self.handler.name
-        try:
-            published = await self._call_assigned(partitions, assignment)
-            if published:
-                # Not caused by a record: they have no request id and no cause.
-                messages = [hand_on(publish, name, 0, None) for publish in published]
-                await asyncio.shield(self._outbox.put(messages, name))
-        except Closed:
-            return
-        except Exception as error:
-            log.exception("a handler could not get ready", agent=name)
-            self._outbox.fail(error)
-            return
-        if assignment != self._assignment:  # the hook swallowed the cancellation
+        is_assigned = lambda: assignment == self._assignment  # noqa: E731
+        if not await get_ready(self.handler, partitions, self._suspending, self._outbox, is_assigned):
             return
         self._ready.update(partitions)
         for partition in partitions:
             self._turn.extend(self._not_ready.pop(partition, ()))
-        self._suspending.sent(name)
+        self._suspending.sent(self.handler.name)
         self.start()
-
-    async def _call_assigned(self, partitions: frozenset[TopicPartition], assignment: int) -> Iterable[Publish] | None:
-        """Call the handler's `assigned` hook. While it raises, the handler is suspended, and the hook is called again at each
-        probe.
-
-        Raises Closed when the partitions are revoked meanwhile, RecordError after `give_up_s`.
-        """
-        while True:
-            try:
-                return await self.handler.assigned(partitions)
-            except asyncio.CancelledError:
-                if assignment != self._assignment:
-                    raise
-                why = "it was cancelled while it got ready"
-            except Exception as error:  # noqa: BLE001 - the hook is user code
-                own_error = isinstance(error, MurmuraError)  # the message of any other error may quote a text
-                why = f"it could not get ready: {error if own_error else place_of(error)}"
-            await self._suspending.wait(self.handler.name, why)
 
     def clear(self) -> None:
         """Drop the waiting records: they will be delivered again."""
@@ -213,7 +195,12 @@ class HandlerRunner:
         self._not_ready.clear()
         self._waiting.clear()
         self._ready.clear()
-        self._attempts.end_pauses()
+        self._attempts.pauses.end_all()
+        self._slots.admit_returning(all_of_them=True)
+
+    def move_early(self, must_move: Callable[[TopicPartition], bool]) -> None:
+        """Move pausing records of some partitions to the topic of retries. Records that keep the order of their key stay."""
+        self._attempts.pauses.end_early(must_move)
 
     def end_assignment(self) -> None:
         """Notify the handler that its partitions are revoked. Messages of records still in progress are not sent."""
@@ -234,10 +221,11 @@ class HandlerRunner:
         queue.append((record, progress, size, 1))
 
     def start(self) -> None:
-        """Start the next record of each lane without one in progress, within the limits."""
+        """Continue records whose wait is over, then start the next record of each lane without one, within the limits."""
+        self._slots.admit_returning()
         if self.handler.name in self._suspending.suspended or not self._outbox.gate.opened.is_set():
             return
-        while self._turn and len(self._tasks) < self._most and (self._under_way.bytes_left > 0 or not self._tasks):
+        while self._turn and self._slots.has_room:
             self._run(self._turn.popleft())
 
     def _run(self, lane: _Lane) -> None:
@@ -245,15 +233,19 @@ class HandlerRunner:
         record, progress, size, attempts = queue.popleft()
         count = self._waiting[lane[0]]
         count.records -= 1
-        count.bytes -= size
-        self._under_way.begin(size)
+        count.bytes += TASK_BYTES
+        slot, assignment = self._slots.take(size), self._assignment
         self._on_enter(1)
-        task = asyncio.get_running_loop().create_task(self._handle(record, progress, self._assignment, attempts))
-        self._tasks.add(task)
+        current = InProgress(
+            record, lane[0], size, self.partition_bytes // 2, slot, lambda: assignment == self._assignment
+        )
+        task = asyncio.get_running_loop().create_task(self._handle(current, progress, assignment, attempts))
+        self._tasks[task] = lane, slot
 
         def ended(task: "asyncio.Task[bool]") -> None:
-            self._tasks.discard(task)
-            self._under_way.end(size)
+            del self._tasks[task]
+            count.bytes -= size + TASK_BYTES
+            slot.release()
             if self._is_finished(task) and self._lanes.get(lane) is queue:  # not cleared meanwhile
                 if queue:
                     self._turn.append(lane)
@@ -272,16 +264,15 @@ class HandlerRunner:
             return False
         return task.result()
 
-    async def _handle(
-        self, record: ConsumerRecord, progress: CompletionSink, assignment: int, attempts: int = 1
-    ) -> bool:
+    async def _handle(self, current: InProgress, progress: CompletionSink, assignment: int, attempts: int) -> bool:
         """Run the handler on a record and send its messages; False when it was not finished and will be delivered again."""
-        outcome = Outcome()
+        outcome, record = Outcome(), current.record
         outcome.works.append(UnparsedWork(record, progress, attempts))
         outcome.may_send = partial(self._may_send, assignment)
+        outcome.while_waiting = current.slot.given_back
         name = self.handler.name
         try:
-            published = await self._attempts.run(record, outcome, lambda: assignment == self._assignment)
+            published = await self._attempts.run(current, outcome)
         except Closed:
             return self._give_up(record)
         except Postponed:

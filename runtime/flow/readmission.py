@@ -62,6 +62,11 @@ class Readmission:
         """Return whether a partition has reached its bound of uncommitted records."""
         return self._intake.is_at_bound(partition)
 
+    def move_early(self) -> None:
+        """Move handlers' pausing records to the topic of retries where their partition has reached that bound."""
+        for runner in dict.fromkeys(self._runners.values()):
+            runner.move_early(self._intake.is_at_bound)
+
     def has_room(self, partition: TopicPartition) -> bool:
         return not self._queue.is_full(partition)
 

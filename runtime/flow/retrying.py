@@ -67,6 +67,7 @@ class RetryTarget(Protocol):
     def send(self, outcome: Outcome) -> None: ...
     def resume(self) -> None: ...
     def is_at_bound(self, partition: TopicPartition) -> bool: ...
+    def move_early(self) -> None: ...
     def has_room(self, partition: TopicPartition) -> bool: ...
     def route(self, topic: str) -> Route | None: ...
     def runner(self, topic: str) -> HandlerRunner | None: ...
@@ -184,9 +185,13 @@ class Retrying:
         self._bytes += part.bytes
         return whole
 
-    def make_message(self, record: ConsumerRecord, agent: str, pause_s: float, made: int) -> Outgoing | None:
-        """Return the message that postpones a handler's record; None when the pause is short enough to wait in memory."""
-        if self.topic is None or pause_s <= self._in_memory_s:
+    def make_message(
+        self, record: ConsumerRecord, agent: str, pause_s: float, made: int, *, may_wait: bool
+    ) -> Outgoing | None:
+        """Return the message that postpones a handler's record; None without a topic, or when it `may_wait` in memory and
+        the pause is short enough.
+        """
+        if self.topic is None or (may_wait and pause_s <= self._in_memory_s):
             return None
         return self._make_message(record, agent, self._clock() + pause_s, made)
 
@@ -224,6 +229,8 @@ class Retrying:
         """Process due records periodically, until cancelled."""
         while True:
             await asyncio.sleep(_TICK_S)
+            if self.topic is not None:
+                self.target.move_early()
             if self._memory or self._intake:
                 self.process_due()
 

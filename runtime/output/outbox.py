@@ -234,7 +234,7 @@ class Outbox:
             if waits is not None:
                 waited_for = waits[0].agent or ""
                 try:
-                    await self._wait(waited_for, str(waits[1]), len(outcome.works))
+                    await self._wait(waited_for, str(waits[1]), outcome)
                     await outcome.check_ownership()
                 except RecordError as error:  # its time limit has passed
                     replaced = [self._replace(outcome, each, error) for each in sending]
@@ -243,15 +243,17 @@ class Outbox:
                 attempt += 1
                 await self.gate.pause(attempt)
 
-    async def _wait(self, agent: str, why: str, records: int) -> None:
+    async def _wait(self, agent: str, why: str, outcome: Outcome) -> None:
         """Wait until a message that a declared topic refused may be sent again. It is not pending meanwhile."""
+        records = len(outcome.works)
         self.pending -= records
         self._on_done(records)
-        try:
-            await self._suspending.wait(agent, why)
-        finally:
-            self.pending += records
-            self._on_done(-records)
+        async with outcome.while_waiting():
+            try:
+                await self._suspending.wait(agent, why)
+            finally:
+                self.pending += records
+                self._on_done(-records)
 
     async def _publish_singly(self, outcome: Outcome, sending: Sequence[Outgoing]) -> list[Outgoing]:
         """Send messages one by one after the producer raised; returns what is left to send: dead letters of bad ones.

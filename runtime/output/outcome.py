@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
 from aiokafka.structs import ConsumerRecord
@@ -54,7 +55,18 @@ class Outgoing(NamedTuple):
 class Outcome:
     """The messages and records of one batch or handler call. Fill it, then give it to the outbox."""
 
-    __slots__ = ("_replaced", "answered", "attempts_made", "expired", "may_send", "sending", "silent", "spans", "works")
+    __slots__ = (
+        "_replaced",
+        "answered",
+        "attempts_made",
+        "expired",
+        "may_send",
+        "sending",
+        "silent",
+        "spans",
+        "while_waiting",
+        "works",
+    )
 
     def __init__(self) -> None:
         self.sending: list[Outgoing] = []
@@ -71,6 +83,8 @@ class Outcome:
         """Spans of the traced records; ended when all messages have been acknowledged."""
         self.may_send: Callable[[], Awaitable[bool]] | None = None
         """Called before a delayed send: whether the partition is still assigned to this process. None: it is."""
+        self.while_waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+        """Entered while the outcome waits for a suspended handler: its records hold nothing that others need."""
         self._replaced: set[tuple[int, str | None]] = set()
 
     async def check_ownership(self) -> None:

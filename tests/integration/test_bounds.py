@@ -1,8 +1,16 @@
 """On a real Kafka: what does not fit is fetched again, and every record is answered once all the same."""
 
+import asyncio
 import json
+from dataclasses import replace
 
+from kafka_topics import create_topics
 from serving import Desk, ids, reason
+
+from murmura.agents.classification import agent as classification
+from murmura.runtime.agent.handler import Handler
+from murmura.runtime.errors import Retry
+from murmura.runtime.wire.message import Publish
 
 BYTES = 100_000
 
@@ -24,3 +32,52 @@ async def test_records_that_did_not_fit_are_fetched_again_and_answered_once(desk
         (found["murmura_dl_partition"], found["murmura_dl_offset"]) for found in (dict(m.headers) for m in letters)
     ]
     assert len(offsets) == len({*offsets}) == 150
+
+
+class Copy(Handler):
+    """Copies large records to the analysed topic, each at its second attempt, an hour later, if it `asks`."""
+
+    name, ordering = "copy", "key"
+
+    def __init__(self, desk: Desk, *, asks: bool = False) -> None:
+        self.topics, self.outputs, self.asks = (f"{desk.prefix}.turns",), (desk.analysed,), asks
+
+    async def handle(self, record, engine):
+        if self.asks:
+            raise Retry(3600)
+        return [Publish(self.outputs[0], record.value[:10], key=record.key)]
+
+
+async def send_large_turns(desk: Desk) -> None:
+    """Send more bytes to the handler than the process works on at once."""
+    for number in range(30):
+        await desk.send(b"%010d" % number + b"x" * BYTES, topic=f"{desk.prefix}.turns", key=b"k%d" % number)
+
+
+async def are_paused(serving, partitions: int) -> None:
+    async with asyncio.timeout(10):
+        while serving.metrics.registry.get_sample_value("murmura_paused_partitions") != partitions:
+            await asyncio.sleep(0.05)
+
+
+async def test_what_a_handler_cannot_publish_or_tries_later_holds_back_no_other_agent(
+    guarded_kafka, guarded_desk: Desk
+):
+    desk = guarded_desk
+    await create_topics(desk.bootstrap, [f"{desk.prefix}.turns"], 3, {})
+    alone = replace(classification, topics=(desk.requests,), output=desk.classified)
+    settings = {"limits": {"max_waiting_bytes": 20 * BYTES}, "agents": {"copy": {"probe_pause_s": 0.2}}}
+    await send_large_turns(desk)
+    async with desk.serving([alone, Copy(desk, asks=True)], **settings) as serving:
+        await are_paused(serving, 3)
+        await desk.send({"id": "r0", "text": "hello"})
+        assert ids(await desk.read(desk.classified, 1)) == ["r0"]
+    with guarded_kafka.denied(desk.analysed, "write"):
+        async with desk.serving([alone, Copy(desk)], **settings) as serving:
+            await are_paused(serving, 3)
+            await desk.send({"id": "r1", "text": "hello"})
+            assert ids(await desk.read(desk.classified, 2)) == ["r0", "r1"]
+            guarded_kafka.allow_again(desk.analysed)
+            copies = await desk.read(desk.analysed, 30)
+    assert sorted(int(copy.value) for copy in copies) == [*range(30)]
+    assert await desk.read(desk.dead_letters, 0) == []
