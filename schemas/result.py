@@ -43,7 +43,8 @@ class ClassificationOutput(_Frozen):
 
     @model_validator(mode="after")
     def _an_abstention_has_a_reason_and_no_label(self) -> Self:
-        if not self.abstained == (self.label is None) == (self.reason is not None):
+        has_label, has_reason = self.label is not None, self.reason is not None
+        if has_label == self.abstained or has_reason != self.abstained:
             raise ValueError("abstained needs a reason and no label, an answer needs a label and no reason")
         return self
 

@@ -71,7 +71,10 @@ def apply_settings(agent: Agent, settings: AgentSettings | None) -> Agent: ...
 @overload
 def apply_settings(agent: Agent | Handler, settings: AgentSettings | None) -> Agent | Handler: ...
 def apply_settings(agent: Agent | Handler, settings: AgentSettings | None) -> Agent | Handler:
-    """Return the agent with the settings' overrides; for a handler these are its topics and its deadline."""
+    """Return an agent with the settings' overrides: a copy of an Agent, and a Handler itself, changed in place.
+
+    A handler has state, so it is not copied. Its overrides are its topics and its deadline.
+    """
     if settings is None:
         return agent
     if isinstance(agent, Handler):

@@ -3,6 +3,7 @@
 Starts fast: a command imports heavy modules when it runs.
 """
 
+import inspect
 import sys
 from importlib.metadata import EntryPoint, version
 from typing import Annotated, Any
@@ -74,7 +75,18 @@ def build() -> typer.Typer:
     app.add_typer(config_app, name="config")
     for point in find_commands():
         _add(app, point)
+    _join_help_lines(app)
     return app
+
+
+def _join_help_lines(app: typer.Typer) -> None:
+    """Make one line of each paragraph of the help, so that the terminal's width alone decides where lines end."""
+    for command in app.registered_commands:
+        paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _join_help_lines(group.typer_instance)
 
 
 def _root(

@@ -1,4 +1,3 @@
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,12 +5,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from murmura.agents.feedback.command import feedback
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.folder import check_folder
 from murmura.training import commands
-from murmura.training.commands_ingest import ingest
-from murmura.training.commands_retrain import retrain
 
 
 @pytest.fixture
@@ -70,12 +66,6 @@ def test_what_cannot_be_exported_is_said_before_training(tmp_path: Path) -> None
 def test_help_teaches_with_an_example(name: str, invoke: Callable[..., str]) -> None:
     assert f"Example: [bold]murmura {name} " in (getattr(commands, name).__doc__ or "")
     assert "--" in invoke(name, "--help")
-
-
-@pytest.mark.parametrize("command", [commands.train, commands.evaluate, ingest, retrain, feedback])
-def test_help_leaves_it_to_the_terminal_where_lines_end(command: Callable[..., None]) -> None:
-    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    assert not [each for each in paragraphs if "\n" in each]
 
 
 @pytest.mark.parametrize("command", [commands.train, commands.evaluate])
