@@ -1,4 +1,4 @@
-"""The only place where the parts are joined: what a process is made of and in which order it is started."""
+"""Creates the parts of a process and connects them, in the order of the start."""
 
 import asyncio
 import contextlib
@@ -55,24 +55,24 @@ log = get_logger(__name__)
 
 _WATCH_S = 1.0
 AWAY_S = 5.0
-"""Without a successful fetch for so long, the broker counts as away."""
+"""Time without a successful fetch after which the broker counts as unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What a started process tells whoever started it."""
+    """The parts of a started process that are passed to the caller."""
 
     url: str
-    """Of health and metrics."""
+    """URL of health and metrics."""
     engine: Engine
-    """Its `model` is the one that serves now."""
+    """Its `model` is the serving one."""
     metrics: Metrics
     topics: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a process is made of, joined and not yet running."""
+    """The parts of a process, connected but not running."""
 
     serving: Serving
     health: HealthState
@@ -87,12 +87,12 @@ class Parts:
     clock: StopClock
 
     async def release(self) -> None:
-        """Drain and commit. FastStream runs this before it stops the consumer, which tells no listener."""
+        """Drain and commit. FastStream calls this before it stops the consumer, which does not call the listener."""
         self.health.stopping = True
         await self.source.release(self.clock.begin())
 
     def loops(self, settings: Settings) -> list[Coroutine[Any, Any, None]]:
-        """Return what runs for as long as the process does."""
+        """Return the coroutines that run until the process stops."""
         watching = [self.watcher.follow(), self.watcher.run_swaps()] if self.watcher else []
         watching += [self.fall_back.run()] if self.fall_back else []
         event_loops = [self.events.run(), _emit_pauses(self.events, self.publisher)] if self.events else []
@@ -103,7 +103,7 @@ class Parts:
             self.dispatcher.run(),
             self.dispatcher.suspending.run(),
             self.dispatcher.retrying.run(),
-            _watch(self.health, self.dispatcher, self.source, self.publisher),
+            _update_health(self.health, self.dispatcher, self.source, self.publisher),
             self.depth.run(),
             *watching,
             *event_loops,
@@ -113,7 +113,7 @@ class Parts:
 async def assemble(
     settings: Settings, everyone: Sequence[Agent | Handler], model: Model | None, stack: contextlib.AsyncExitStack
 ) -> Parts:
-    """Start everything but the consumer, in the order in which one part needs another."""
+    """Create and start all parts except the consumer, in the order of their dependencies."""
     handlers = [agent for agent in everyone if isinstance(agent, Handler)]
     agents = [agent for agent in everyone if isinstance(agent, Agent)]
     if (tracing := Tracing.from_settings(settings)) is not None:
@@ -124,18 +124,18 @@ async def assemble(
     await server.start()
     stack.push_async_callback(server.stop)
     partitions = await _check_topics(settings, everyone)
-    loader = _loader(settings, agents, handlers)
+    loader = _make_loader(settings, agents, handlers)
     first, start = (model, StartState()) if model is not None else await first_model(settings, loader)
     routes = make_routes(agents, first.manifest, settings.app)
     check_handlers(handlers, first.manifest)
     engine = await _start_engine(settings, first, metrics, stack)
-    _describe(health, metrics, engine, settings, first)
+    _report_model(health, metrics, engine, settings, first)
     clock = StopClock(settings.kafka.drain_s)
     publisher = await _start_publisher(settings, metrics, stack, clock)
     tracker: Tracker[TopicPartition] = Tracker()
     counts = PartitionCounts(
         partitions,
-        lambda topic: readings.known_partitions(topic),  # noqa: PLW0108 - the consumer is made later
+        lambda topic: readings.known_partitions(topic),  # noqa: PLW0108 - the consumer is created later
         publisher.known_partitions,
     )
     dispatcher = Dispatcher(
@@ -180,7 +180,7 @@ async def assemble(
         group=settings.group,
         give_up_s=settings.health.give_up_s,
     )
-    await _look_at_offsets(source, partitions, topics, settings)
+    await _prepare_starts(source, partitions, topics, settings)
     readings = source.make_readings(retries=dispatcher.retrying.topics)
     names, restore = tuple(agent.name for agent in everyone), partial(read_to_end, settings.kafka)
     for handler in handlers:
@@ -188,23 +188,23 @@ async def assemble(
     _watch_source(metrics, readings, tracker, topics, dispatcher.retrying)
     depth = DeadLetterDepth(settings.kafka, settings.dead_letters, partitions[settings.dead_letters])
     metrics.watch(letters=depth.records, letters_age=depth.age_s)
-    events = _events(settings, partitions, stack, clock)
+    events = _make_events(settings, partitions, stack, clock)
     watch_device(engine, health, metrics, events, dispatcher.outbox.fail)
     watcher = fall_back = None
     if loader is not None and events is not None:
         slot = ModelSlot(settings, agents, engine, dispatcher)
-        slot.on_swap = partial(_describe, health, metrics, engine, settings)
+        slot.on_swap = partial(_report_model, health, metrics, engine, settings)
         watcher = ReleaseWatcher(settings, loader, slot, events, metrics, start=start)
         fall_back = FallBack(settings.model.name or "", loader, slot, engine, watcher, events)
     serving = Serving(server.url, engine, metrics, topics)
     return Parts(serving, health, dispatcher, broker, source, publisher, watcher, fall_back, events, depth, clock)
 
 
-async def _look_at_offsets(
+async def _prepare_starts(
     source: Source, partitions: dict[str, int], topics: Sequence[str], settings: Settings
 ) -> None:
     try:
-        await source.starts.look(partitions, topics)
+        await source.starts.prepare(partitions, topics)
     except (KafkaError, OSError, TimeoutError) as error:
         raise await diagnose(settings.kafka, error) from error
 
@@ -230,7 +230,7 @@ def _watch_source(
     )
 
 
-async def _watch(health: HealthState, dispatcher: Dispatcher, source: Source, publisher: Publisher) -> None:
+async def _update_health(health: HealthState, dispatcher: Dispatcher, source: Source, publisher: Publisher) -> None:
     while True:
         source.watch()
         now = time.monotonic()
@@ -262,21 +262,21 @@ async def _check_topics(settings: Settings, agents: Sequence[Agent | Handler]) -
     return await require_topics(settings.kafka, (*inputs, *outputs), advice)
 
 
-def _loader(settings: Settings, agents: Sequence[Agent], handlers: Sequence[Handler]) -> Loader | None:
+def _make_loader(settings: Settings, agents: Sequence[Agent], handlers: Sequence[Handler]) -> Loader | None:
     model = settings.model
     if model.store is None:
         return None
     return Loader(settings, ModelStore(model.store), agents, handlers)
 
 
-def _events(
+def _make_events(
     settings: Settings, partitions: dict[str, int], stack: contextlib.AsyncExitStack, clock: StopClock
 ) -> ServingEvents | None:
-    """Return what tells of this process, where there is a topic for it; who follows a store has one."""
+    """Return the publisher of this process's events; None without a topic for them. With a store there is one."""
     topic = f"{settings.prefix}.events"
     if topic not in partitions:
         return None
-    events = ServingEvents(settings.app, topic, partial(_publisher, settings))
+    events = ServingEvents(settings.app, topic, partial(_make_publisher, settings))
     stack.push_async_callback(clock.finish, "the events of this process", events.stop)
     return events
 
@@ -299,7 +299,7 @@ async def _start_engine(settings: Settings, model: Model, metrics: Metrics, stac
     return engine
 
 
-def _describe(health: HealthState, metrics: Metrics, engine: Engine, settings: Settings, model: Model) -> None:
+def _report_model(health: HealthState, metrics: Metrics, engine: Engine, settings: Settings, model: Model) -> None:
     manifest = model.manifest
     health.model_loaded = True
     health.details["model"] = {"name": manifest.name, "version": manifest.version, "device": model.device}
@@ -317,7 +317,7 @@ def _describe(health: HealthState, metrics: Metrics, engine: Engine, settings: S
 async def _start_publisher(
     settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitStack, clock: StopClock
 ) -> Publisher:
-    publisher = _publisher(settings, metrics.send_retry)
+    publisher = _make_publisher(settings, metrics.send_retry)
     try:
         await publisher.start()
     except (KafkaError, OSError) as error:
@@ -326,7 +326,7 @@ async def _start_publisher(
     return publisher
 
 
-def _publisher(settings: Settings, on_retry: Callable[[int], None] = lambda messages: None) -> Publisher:
+def _make_publisher(settings: Settings, on_retry: Callable[[int], None] = lambda messages: None) -> Publisher:
     return Publisher(
         producer_factory(settings.kafka, settings.producer),
         send_timeout_s=settings.producer.send_timeout_s,

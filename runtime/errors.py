@@ -1,22 +1,22 @@
-"""Every error that Murmura raises on purpose.
+"""The errors that Murmura raises.
 
 MurmuraError
-├── SetupError            wrong before anything starts: settings, broker, topics, model, device; one line, exit code 2
-│   └── ModelRefused      a model folder that is missing, damaged or not to be trusted; `reason` is its short code
+├── SetupError            invalid settings, broker, topics, model or device before the start; one line, exit code 2
+│   └── ModelRefused      a missing, damaged or untrusted model folder; `reason` is a short code
 │       └── VersionRefused  a version of a model store
 ├── RecordError           one record cannot be answered; becomes a dead letter with `reason`
-├── ModelFailed           a forward pass failed; the record at fault is looked for
-│   └── DeviceFailed      the device is at fault and no record: what was asked of it is asked again
-├── DeliveryError         the broker did not take a message; `scope` says whose failure that is
-│   ├── RecordTooLarge    the message's: it is larger than the topic allows
-│   ├── RecordRefused     the message's, for what it holds or lacks
-│   │   └── PartitionMissing  it names a partition that the topic does not have
-│   ├── TopicRefused      the topic's: it is not there, or takes nothing of ours
-│   └── ProcessRefused    this process's: the broker takes nothing of it
-├── Retry                 raised by an agent: this record is to be tried again later
-└── Closed                asked of something that has stopped
+├── ModelFailed           a forward pass failed; the record that caused it is searched for
+│   └── DeviceFailed      caused by the device, not by a record: the work is repeated
+├── DeliveryError         the broker did not accept a message; `scope` is what the failure concerns
+│   ├── RecordTooLarge    the message: larger than the topic allows
+│   ├── RecordRefused     the message: its content is invalid
+│   │   └── PartitionMissing  its topic does not have the partition
+│   ├── TopicRefused      the topic: missing, or accepts no message of this process
+│   └── ProcessRefused    the process: the broker accepts no message of it
+├── Retry                 raised by an agent: retry this record later
+└── Closed                the called part has stopped
 
-What a failure of Kafka concerns is said by the table in `scopes.py`.
+The scopes of Kafka's errors are in the table of `kafka/scopes.py`.
 """
 
 import errno
@@ -27,32 +27,32 @@ from ..schemas.deadletter import DeadLetterReason
 from ..schemas.serving_event import RejectReason
 
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Codes of OSError that say that a disk is full, or somebody's share of it."""
+"""Codes of OSError for a full disk or an exceeded quota."""
 
 
 class Scope(StrEnum):
-    """Whose failure it is."""
+    """What a failure concerns."""
 
     RECORD = "record"
-    """This record, or this message: a dead letter takes its place."""
+    """This record or message: a dead letter replaces it."""
     TOPIC = "topic"
-    """All that goes to this topic or comes from it. An output that an agent declares: the agent. An input: its partitions."""
+    """All messages of this topic. For an output that an agent declares: the agent. For an input: its partitions."""
     BROKER = "broker"
-    """The connection, the coordinator, the cluster: try again for as long as it takes."""
+    """The connection, the coordinator or the cluster: retry without limit."""
     PROCESS = "process"
-    """This process as it is set up or written: it cannot go on."""
+    """The configuration or the code of this process: it cannot continue."""
 
 
 class MurmuraError(Exception):
-    """Base of all."""
+    """Base class of all errors."""
 
 
 class SetupError(MurmuraError):
-    """Raised before anything starts. The message is one line: what is wrong, what was found, what to do."""
+    """Raised before the start. The message is one line: what is wrong, what was found, what to do."""
 
 
 class ModelRefused(SetupError):
-    """A model folder was looked at and will not be loaded. `reason` is the code for events and metrics."""
+    """A model folder must not be loaded. `reason` is the code for events and metrics."""
 
     def __init__(self, message: str, reason: RejectReason = RejectReason.NOT_A_MODEL) -> None:
         super().__init__(message)
@@ -60,20 +60,20 @@ class ModelRefused(SetupError):
 
 
 class VersionRefused(ModelRefused):
-    """A version of a model store cannot be had, or is not what was released.
+    """A version of a model store is unavailable, or differs from the released one.
 
-    `retriable`: the store did not answer, so that asking it again can help.
+    `retriable`: the store did not answer, so a retry can succeed.
     """
 
     def __init__(self, reason: str, message: str, *, certain: bool = True) -> None:
-        """`reason` is a value of RejectReason. Not `certain`: the machine may be at fault as well as the version."""
+        """`reason` is a value of RejectReason. Not `certain`: the machine, not the version, may be the cause."""
         super().__init__(message, RejectReason(reason))
         self.certain = certain
         self.retriable = self.reason is RejectReason.STORE_UNREACHABLE
 
 
 class RecordError(MurmuraError):
-    """One record cannot be answered. The message never quotes the payload."""
+    """One record cannot be answered. The message must not contain text of the payload."""
 
     def __init__(self, reason: DeadLetterReason, message: str) -> None:
         super().__init__(message)
@@ -81,10 +81,12 @@ class RecordError(MurmuraError):
 
 
 class Retry(MurmuraError):
-    """Raised by a decision or a handler: what it needs is not there now, so this record is to be tried again later."""
+    """Raised by a decision or a handler to retry the record later, for example while a service is unavailable."""
 
     def __init__(self, after_s: float | None = None, why: str = "") -> None:
-        """`after_s`: the pause; None: as the agent's settings say. `why` goes into logs and dead letters: never a text."""
+        """`after_s`: the pause; None: by the agent's settings. `why` is logged and written to dead letters: it must not
+        contain text of the payload.
+        """
         if after_s is not None and not 0 <= after_s < float("inf"):
             raise ValueError(f"after_s: expected seconds from 0 on, found {after_s!r}")
         super().__init__(why)
@@ -92,54 +94,54 @@ class Retry(MurmuraError):
 
 
 class ModelFailed(MurmuraError):
-    """A forward pass raised, was ended, or gave numbers that are not finite."""
+    """A forward pass raised, was terminated, or returned numbers that are not finite."""
 
 
 class DeviceFailed(ModelFailed):
-    """The device failed: out of memory, a run past its deadline, a reference sample that does not come out any more."""
+    """The device failed: out of memory, a run past its deadline, or a reference sample that is not reproduced."""
 
     def __init__(self, message: str, *, lost: bool = False) -> None:
-        """`lost`: this process cannot use the device again; another one may."""
+        """`lost`: this process cannot use the device again; another process may."""
         super().__init__(message)
         self.lost = lost
 
 
 class DeliveryError(MurmuraError):
-    """The broker did not take a message, and trying it again as it is would not help."""
+    """The broker did not accept a message, and a retry would not help."""
 
     scope = Scope.RECORD
 
 
 class RecordTooLarge(DeliveryError):
-    """The broker will never take this record: it is larger than it allows."""
+    """The record is larger than the broker allows."""
 
 
 class RecordRefused(DeliveryError):
-    """The broker will never take this record, for what it holds or lacks: no key in a compacted topic, for example."""
+    """The broker refuses the content of this record: a missing key in a compacted topic, for example."""
 
 
 class PartitionMissing(RecordRefused):
-    """The message names a partition that its topic does not have."""
+    """The topic does not have the partition of the message."""
 
 
 class TopicRefused(DeliveryError):
-    """The topic is not there, or not for this user, or its policy refuses what is sent: so would be the next message."""
+    """The topic is missing, forbidden, or its policy refuses the message, so it would refuse the next one, too."""
 
     scope = Scope.TOPIC
 
 
 class ProcessRefused(DeliveryError):
-    """The broker takes nothing of this process, whatever the topic: a permission or a feature is missing."""
+    """The broker accepts no message of this process on any topic: a permission or a feature is missing."""
 
     scope = Scope.PROCESS
 
 
 class Closed(MurmuraError):
-    """The engine or batcher has been stopped; no answer will come."""
+    """The engine or batcher has been stopped and will not answer."""
 
 
-def place_of(error: BaseException | None) -> str:
-    """Say what was raised and where, without its message: that may quote a text."""
+def describe_origin(error: BaseException | None) -> str:
+    """Return the class of an error and where it was raised, without its message, which may contain text of a payload."""
     if error is None:
         return "unknown"
     frame = error.__traceback__

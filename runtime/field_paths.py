@@ -1,6 +1,6 @@
-"""Where the fields of a request lie in the values of a topic that was there before Murmura. Pure.
+"""Paths of a request's fields in values of topics with another format. Pure.
 
-A path is a subset of JSONPath (RFC 9535) that names one place: `$`, then any number of `.name`, `['any name']` and `[0]`.
+A path is a subset of JSONPath (RFC 9535) for one value: `$`, then any number of `.name`, `['any name']` and `[0]`.
 """
 
 import re
@@ -16,15 +16,15 @@ _MISSING: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class FieldPath:
-    """One place in a JSON value."""
+    """The path of one value in a JSON document."""
 
     text: str
-    """As it was written."""
+    """The path as written."""
     steps: tuple[Step, ...]
 
     @classmethod
     def parse(cls, text: str) -> "FieldPath":
-        """Return the path; ValueError that says what was expected."""
+        """Return the path. Raises ValueError with the expected form."""
         steps: list[Step] = []
         at = 1
         while text.startswith("$") and at < len(text):
@@ -39,7 +39,7 @@ class FieldPath:
         return cls(text, tuple(steps))
 
     def find(self, value: Any) -> Any:
-        """Return what lies there; None where nothing does."""
+        """Return the value at the path; None if it does not exist."""
         for step in self.steps:
             if isinstance(step, str):
                 value = value.get(step, _MISSING) if isinstance(value, dict) else _MISSING
@@ -52,12 +52,12 @@ class FieldPath:
 
 @dataclass(frozen=True, slots=True)
 class FieldPaths:
-    """The fields of the requests of one topic, by name; what is left out lies at the top, as in our own requests."""
+    """Paths of the request fields of one topic, by name; fields without a path are at the top level."""
 
     paths: Mapping[str, FieldPath] = field(default_factory=dict)
 
     def pick(self, value: Any) -> dict[str, Any]:
-        """Return the fields that are there, as a request's; an id that is a whole number becomes text."""
+        """Return the existing fields in the form of a request; an integer id becomes text."""
         picked = {} if not isinstance(value, dict) else {name: value[name] for name in FIELDS if name in value}
         for name, path in self.paths.items():
             found = path.find(value)
@@ -67,10 +67,10 @@ class FieldPaths:
         return {name: found for name, found in picked.items() if found is not None}
 
     def place(self, name: str) -> str:
-        """Return how to name a field's place in a message."""
+        """Return a field's name and path for a message."""
         path = self.paths.get(name)
         return f"`{name}`" if path is None else f"`{name}` at `{path.text}`"
 
 
 FIELDS: Final = ("text", "tasks", "id", "metadata", "text_pair")
-"""Of a request's value."""
+"""Fields of a request's value."""

@@ -1,4 +1,4 @@
-"""A process from its start to its end: parts are joined, run until it is asked to stop, and end in order."""
+"""Runs a serving process: starts its parts, runs them until `stop`, and shuts them down in order."""
 
 import asyncio
 import contextlib
@@ -34,10 +34,10 @@ async def serve(
     ready: Callable[[Serving], None] = lambda serving: None,
     model: Model | None = None,
 ) -> None:
-    """Answer records until `stop` is set, then finish what is under way, commit and leave the group.
+    """Answer records until `stop` is set, then finish the work in progress, commit and leave the group.
 
-    `ready` is called once, when records are being consumed. `model` takes the place of the one in the settings. Raises
-    SetupError for whatever is wrong before that, and whatever ended it otherwise.
+    `ready` is called once, when the consumer has started. `model` replaces the one of the settings. Raises SetupError for
+    problems before that, later the error that ended the process.
     """
     everyone = configure_agents(settings, agents)
     if model is None:
@@ -47,7 +47,7 @@ async def serve(
         app = AsgiFastStream(parts.broker, logger=None, on_shutdown=[parts.release])
         await _start_app(app, settings)
         try:
-            _freeze()
+            _freeze_objects()
             ready(parts.serving)
             log.info(
                 "serving",
@@ -55,7 +55,7 @@ async def serve(
                 agents=[agent.name for agent in everyone],
                 http=parts.serving.url,
             )
-            await _until(
+            await _run_until(
                 stop,
                 parts.dispatcher.outbox.failure,
                 *parts.loops(settings),
@@ -67,13 +67,13 @@ async def serve(
     log.info("stopped")
 
 
-async def _until(
+async def _run_until(
     stop: asyncio.Event,
     failure: asyncio.Future[None],
     *loops: Coroutine[Any, Any, None],
     before_end: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
-    """Run the loops until `stop`; end early with the error of whatever failed. The loops run on while it stops."""
+    """Run the loops until `stop` or the first failure, which is raised. The loops continue during `before_end`."""
     tasks: list[asyncio.Future[None]] = [asyncio.create_task(loop) for loop in loops]
     waiter: asyncio.Future[Any] = asyncio.create_task(stop.wait())
     try:
@@ -99,8 +99,8 @@ async def _start_app(app: AsgiFastStream, settings: Settings) -> None:
         raise await diagnose(settings.kafka, error) from error
 
 
-def _freeze() -> None:
-    """Keep what has been loaded out of the garbage collector's way: it costs 2 to 4 us a record otherwise."""
+def _freeze_objects() -> None:
+    """Exclude loaded objects from garbage collection, which would otherwise cost 2 to 4 us per record."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

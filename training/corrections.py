@@ -121,7 +121,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
     return len(rows)
 
 
-def place_of(example: Example) -> tuple[Path, int]:
+def describe_origin(example: Example) -> tuple[Path, int]:
     """Return file and line of an example."""
     file, _, line = example.where.rpartition(":")
     return Path(file), int(line)

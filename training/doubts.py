@@ -9,7 +9,7 @@ from ..runtime.model.model import Model
 from ..schemas.result import ModelRef
 from ..schemas.review import ExampleRef, Review, ReviewReason
 from .answers import Answer
-from .corrections import Corrections, place_of, raw_rows
+from .corrections import Corrections, describe_origin, raw_rows
 from .data import Example
 from .evaluate import answers
 from .gate_rows import HeldOutSet
@@ -89,12 +89,12 @@ def _sure_of_another(model: Model, task: str, examples: Sequence[Example]) -> It
 def _reviews(model: Model, why: ReviewReason, doubts: Sequence[Doubt], roots: Sequence[Path]) -> Iterator[Review]:
     lines: dict[Path, set[int]] = {}
     for _, answer in doubts:
-        file, line = place_of(answer.example)
+        file, line = describe_origin(answer.example)
         lines.setdefault(file, set()).add(line)
     rows = {(file, line): row for file, wanted in lines.items() for line, row in _plain_rows(file, wanted)}
     by = ModelRef(name=model.manifest.name, version=model.manifest.version)
     for task, answer in doubts:
-        file, line = place_of(answer.example)
+        file, line = describe_origin(answer.example)
         made_of = rows.get((file, line), {}).get("prediction_id")
         first, *others = answer.output["alternatives"]
         yield Review(

@@ -13,7 +13,7 @@ from ...runtime.errors import Closed, ModelFailed, MurmuraError, RecordError, Se
 from ...runtime.field_paths import FieldPaths
 from ...runtime.observe.logs import get_logger
 from ...runtime.observe.metrics import Metrics
-from ...runtime.settings.agent_options import BesideFile, Options
+from ...runtime.settings.agent_options import Options, RelativePath
 from ...runtime.settings.settings import KafkaName, Seconds, Settings
 from ...runtime.wire.message import Publish, Record
 from ...runtime.wire.request import read_request
@@ -50,7 +50,7 @@ _OWN_TOPICS: Final = 3
 class DialogueOptions(Options):
     """How the agent answers and what it keeps."""
 
-    policy: BesideFile | None = None
+    policy: RelativePath | None = None
     """A YAML file. Required."""
     state: KafkaName | None = None
     """The changelog; default: `<prefix>.dialogue.state`. It must have as many partitions as the topic of turns."""

@@ -42,7 +42,7 @@ def _iterate_rows(section: BaseModel, prefix: str, settings: Settings) -> Iterat
             for inner, model in value.items():
                 yield from _iterate_rows(model, f"{key}.{inner}.", settings)
         else:
-            yield Row(key, redact(value), settings.given_by(key) or DEFAULT)
+            yield Row(key, redact(value), settings.find_source(key) or DEFAULT)
 
 
 def _iterate_options(name: str, settings: Settings) -> Iterator[Row]:
@@ -50,7 +50,7 @@ def _iterate_options(name: str, settings: Settings) -> Iterator[Row]:
     prefix = f"agents.{name}.options."
     if name not in {point.name for point in entry_points(group=AGENTS)}:
         for key in settings.agents[name].options:
-            yield Row(prefix + key, STARS, settings.given_by(prefix + key) or DEFAULT)
+            yield Row(prefix + key, STARS, settings.find_source(prefix + key) or DEFAULT)
         return
     (agent,) = find_agents([name])
     options = read_options(name, getattr(agent, "options_model", None), settings)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import takewhile
 from typing import Any, Protocol
 
-from ..errors import Closed, DeviceFailed, ModelFailed, MurmuraError, place_of
+from ..errors import Closed, DeviceFailed, ModelFailed, MurmuraError, describe_origin
 from ..model.long_texts import Windows
 from .batcher import Batcher
 from .policy import Entry
@@ -184,5 +184,5 @@ def _refuse_broken(model: Encodes, windows: Sequence[Windows | None] | None) -> 
         _encode(model, [_PLAIN], None)
         _encode(model, [_PLAIN_AND_LONG] * len(ways), ways)
     except BaseException as error:
-        why = f"the tokenizer fails on a plain text too: {place_of(error)}"
+        why = f"the tokenizer fails on a plain text too: {describe_origin(error)}"
         raise DeviceFailed(why, lost=True) from error

@@ -7,7 +7,7 @@ from ...schemas.deadletter import DeadLetterReason as Reason
 from ..agent.prediction import Prediction
 from ..agent.routes import BoundAgent
 from ..batching.policy import Entry
-from ..errors import Closed, RecordError, place_of
+from ..errors import Closed, RecordError, describe_origin
 from ..observe.logs import get_logger
 from ..observe.metrics import Metrics
 from ..output.delivery import Delivery, coordinates
@@ -99,7 +99,7 @@ class Deciding:
         except RecordError as error:
             if self._retrying.wants_retry(name, cause := error.__cause__):
                 return self._schedule_retry(outcome, delivery, name, cause)
-            why = place_of(error.__cause__ or error)
+            why = describe_origin(error.__cause__ or error)
             log.error("an agent failed", agent=name, said=str(error), why=why, **coordinates(delivery.record))
             return self._fail(outcome, delivery, name, error)
         if name in self._suspending.unclean:
@@ -181,4 +181,4 @@ class Deciding:
                         break
         except Exception as error:  # noqa: BLE001
             # An agent may have modified a prediction in place. The answers are published regardless.
-            log.error("a batch was not looked at for reviews", why=place_of(error))
+            log.error("a batch was not looked at for reviews", why=describe_origin(error))

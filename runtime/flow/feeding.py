@@ -7,7 +7,7 @@ from ...schemas.deadletter import DeadLetterReason as Reason
 from ..agent.routes import Route
 from ..batching.engine_port import EngineLike
 from ..batching.policy import Entry, Sink
-from ..errors import Closed, DeviceFailed, RecordError, place_of
+from ..errors import Closed, DeviceFailed, RecordError, describe_origin
 from ..observe.logs import get_logger
 from ..observe.tracing import Tracing
 from ..output.bounds import UnderWay
@@ -103,7 +103,7 @@ class Feeding:
                 for delivery in deliveries:
                     await self._admit([delivery])
                 return
-            log.error("a text could not be tokenised", why=place_of(error), **coordinates(deliveries[0].record))
+            log.error("a text could not be tokenised", why=describe_origin(error), **coordinates(deliveries[0].record))
             self._reject_delivery(deliveries[0], RecordError(Reason.INVALID, "the text cannot be tokenised"))
             return
         self._engine.submit(

@@ -94,7 +94,7 @@ class FetchPositions:
             offset = await consumer.committed(partition)
             is_lost = offset is None  # a group loses its offsets of a topic that is deleted
             if is_lost:
-                offset = await self._starts.first(consumer, partition)
+                offset = await self._starts.find_first(consumer, partition)
             if epoch != self._tracker.epoch or partition not in consumer.assignment():
                 return
             self.seek(partition, offset)
@@ -106,7 +106,7 @@ class FetchPositions:
     async def find_new_start(self, partition: TopicPartition, position: int) -> None:
         """Continue at the start of a log that does not contain the position."""
         epoch, consumer = self._tracker.epoch, self._consumer()
-        found = await self._starts.after(consumer, partition, position)
+        found = await self._starts.find_after(consumer, partition, position)
         if self._has_moved(partition, position, epoch) or found.cause == "lagging_replica":
             return
         consumer.seek(partition, found.offset)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from aiokafka.structs import TopicPartition
 
 from ..agent.handler import Handler
-from ..errors import Closed, MurmuraError, place_of
+from ..errors import Closed, MurmuraError, describe_origin
 from ..observe.logs import get_logger
 from ..output.outbox import Outbox
 from ..output.result import hand_on
@@ -59,5 +59,5 @@ async def _call_assigned(
             why = "it was cancelled while it got ready"
         except Exception as error:  # noqa: BLE001 - the hook is user code
             own_error = isinstance(error, MurmuraError)  # the message of any other error may quote a text
-            why = f"it could not get ready: {error if own_error else place_of(error)}"
+            why = f"it could not get ready: {error if own_error else describe_origin(error)}"
         await suspending.wait(handler.name, why)

@@ -10,7 +10,7 @@ from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.envelope import CE_ID, HOPS, REQUEST_ID, TRACEPARENT
 from ...schemas.ids import default_request_id
 from ..agent.handler import Handler, Predicts
-from ..errors import Closed, MurmuraError, RecordError, place_of
+from ..errors import Closed, MurmuraError, RecordError, describe_origin
 from ..observe.logs import get_logger
 from ..observe.tracing import Tracing
 from ..output.delivery import coordinates
@@ -83,7 +83,7 @@ class HandlerAttempts:
         try:
             hook(*arguments)
         except Exception as error:  # noqa: BLE001 - the hook is user code
-            self._suspending.suspend(self.handler.name, f"its hook {hook.__name__} failed: {place_of(error)}")
+            self._suspending.suspend(self.handler.name, f"its hook {hook.__name__} failed: {describe_origin(error)}")
 
     async def run(self, current: InProgress, outcome: Outcome) -> list[tuple[Message, bool]]:
         """Return the handler's messages. While the share rule suspends the handler, wait and run it again.
@@ -197,5 +197,5 @@ class HandlerAttempts:
         except (RecordError, Closed):
             raise
         except Exception as error:
-            log.error("a handler failed", agent=self.handler.name, why=place_of(error), **coordinates(record))
+            log.error("a handler failed", agent=self.handler.name, why=describe_origin(error), **coordinates(record))
             raise RecordError(Reason.AGENT_FAILED, f"{self.handler.name} raised {type(error).__name__}") from error

@@ -1,4 +1,4 @@
-"""Where a partition is read from when the group has no offset for it, or when its log does not have the offset."""
+"""Decides where to read a partition without a committed offset, or with an offset that its log does not contain."""
 
 import asyncio
 from collections.abc import Collection, Iterable
@@ -14,11 +14,11 @@ from ..settings.settings import KafkaSettings
 _AGAIN_S: Final = 0.2
 
 
-class Found(NamedTuple):
-    """Where to go on after a position that the log does not have.
+class NewStart(NamedTuple):
+    """Where to continue after a position that the log does not contain.
 
-    `deleted`: retention has taken what was not read, up to this offset. `new_log`: the topic was made again or truncated, and
-    what stands in it has not been read. `lagging_replica`: the leader has the position; fetch it again.
+    `deleted`: retention deleted unread records up to this offset. `new_log`: the topic was recreated or truncated, and its
+    records have not been read. `lagging_replica`: the leader has the position; fetch it again.
     """
 
     offset: int
@@ -26,17 +26,17 @@ class Found(NamedTuple):
 
 
 class StartPositions:
-    """Decides instead of the client, whose resets tell nobody and which skips the first records of a new partition."""
+    """Replaces the client's reset policy, which is silent and skips the first records of a new partition."""
 
     def __init__(self, kafka: KafkaSettings, group: str) -> None:
         self._kafka, self._group = kafka, group
         self._from_end: frozenset[TopicPartition] = frozenset()
 
-    async def look(self, counts: dict[str, int], topics: Iterable[str]) -> None:
-        """Before the group is joined, note which partitions may start at their end (`auto_offset_reset: latest`).
+    async def prepare(self, counts: dict[str, int], topics: Iterable[str]) -> None:
+        """Determine which partitions may start at their end (`auto_offset_reset: latest`). Call it before joining the group.
 
-        These are the present ones of topics for which the group has no offset at all. A partition that comes later is read
-        from its beginning. Raises KafkaError or TimeoutError when the group's offsets are not to be had.
+        These are the existing partitions of topics without any committed offset. Partitions added later are read from their
+        beginning. Raises KafkaError or TimeoutError when the group's offsets cannot be read.
         """
         if self._kafka.auto_offset_reset != "latest":
             return
@@ -63,24 +63,24 @@ class StartPositions:
                 await admin.close()
 
     def note_committed(self, partitions: Collection[TopicPartition]) -> None:
-        """Never start these at their end again. Where the group loses their offsets, their topic was created again."""
+        """Never start these at their end again: if the group loses their offsets, their topic was recreated."""
         if self._from_end:
             self._from_end = self._from_end.difference(partitions)
 
-    async def first(self, consumer: Any, partition: TopicPartition) -> int:
+    async def find_first(self, consumer: Any, partition: TopicPartition) -> int:
         """Return the offset from which a partition without a committed offset is read."""
-        ask = consumer.end_offsets if partition in self._from_end else consumer.beginning_offsets
-        offset: int = (await ask([partition]))[partition]
+        lookup = consumer.end_offsets if partition in self._from_end else consumer.beginning_offsets
+        offset: int = (await lookup([partition]))[partition]
         return offset
 
-    async def after(self, consumer: Any, partition: TopicPartition, position: int) -> Found:
-        """Return where to go on after `position`, which the broker has refused as out of range."""
+    async def find_after(self, consumer: Any, partition: TopicPartition, position: int) -> NewStart:
+        """Return where to continue after `position`, which the broker refused as out of range."""
         beginning: int = (await consumer.beginning_offsets([partition]))[partition]
         if position < beginning:
-            return Found(beginning, "deleted")
+            return NewStart(beginning, "deleted")
         if self._kafka.client_rack is not None:
             # A follower may lag behind the leader, which alone answers here.
             end: int = (await consumer.end_offsets([partition]))[partition]
             if position <= end:
-                return Found(position, "lagging_replica")
-        return Found(beginning, "new_log")
+                return NewStart(position, "lagging_replica")
+        return NewStart(beginning, "new_log")

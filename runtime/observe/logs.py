@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TextIO
 
 import structlog
 
-from ..settings.redaction import redacted
+from ..settings.redaction import redact_text
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "pretty"]
@@ -83,7 +83,7 @@ def _remove_credentials(logger: Any, method: str, event: structlog.typing.EventD
     """Remove credentials from addresses: libraries log the address that they cannot connect to."""
     for key, value in event.items():
         if isinstance(value, str) and ("://" in value or "@" in value):
-            event[key] = redacted(value)
+            event[key] = redact_text(value)
     return event
 
 

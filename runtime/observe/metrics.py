@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from ...schemas.deadletter import DeadLetterReason
-from ..errors import place_of
+from ..errors import describe_origin
 from .device_use import DeviceUse
 from .histogram import BatchHistogram
 from .logs import get_logger
@@ -281,7 +281,9 @@ class Registry(CollectorRegistry):
                 families = list(collector.collect())
             except Exception as error:  # noqa: BLE001 - the other metrics must still be scraped
                 log.warning(
-                    "a metric cannot be read", metric=self._collector_to_names[collector][:1], why=place_of(error)
+                    "a metric cannot be read",
+                    metric=self._collector_to_names[collector][:1],
+                    why=describe_origin(error),
                 )
             else:
                 yield from families

@@ -13,7 +13,7 @@ from ..agent.prediction import Output, Prediction
 from ..agent.result_envelope import ResultEnvelope
 from ..agent.routes import BoundAgent
 from ..errors import RecordError
-from ..settings.routing_rules import Rule, topics
+from ..settings.routing_rules import Rule, select_topics
 from ..wire.message import Message, Publish
 from ..wire.request import Incoming
 
@@ -133,7 +133,7 @@ def _result(
 
 
 def _routed(rules: tuple[Rule, ...], outputs: Mapping[str, Output], request: Incoming) -> list[Message]:
-    return [_hand_on(Publish(topic, request.value, request.key), request) for topic in topics(rules, outputs)]
+    return [_hand_on(Publish(topic, request.value, request.key), request) for topic in select_topics(rules, outputs)]
 
 
 def _hand_on(publish: Publish, request: Incoming) -> Message:

@@ -1,1 +1,1 @@
-"""Every setting of a process, where it comes from, and files that people write."""
+"""The settings of a process, their sources, and files written by people."""

@@ -1,4 +1,4 @@
-"""Settings of the broker, its clients and their security; the types that all sections share."""
+"""Settings of the broker, its clients and their security; types shared by all sections."""
 
 import re
 import ssl
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, St
 from ...schemas.topics import DEAD_LETTER_ROOM_BYTES, LARGE_VALUE_BYTES
 
 CLIENT_ID: Final = "murmura"
-"""Under which the broker's logs, metrics and quotas know the client that fetches."""
+"""The name of the fetching client in the broker's logs, metrics and quotas."""
 
 
 def _kafka_name(name: str) -> str:
@@ -32,7 +32,7 @@ def _servers(addresses: str) -> str:
     return addresses
 
 
-# What Kafka allows in the names of topics and groups.
+# The characters that Kafka allows in names of topics and groups.
 KafkaName = Annotated[str, AfterValidator(_kafka_name)]
 HostPort = Annotated[str, AfterValidator(_host_and_port)]
 Positive = Annotated[int, Field(gt=0)]
@@ -40,19 +40,19 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, and a key that is not known is refused."""
+    """A group of settings: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-def _at_most(section: BaseModel, name: str, other: str, bound: float, share: str) -> None:
+def _check_at_most(section: BaseModel, name: str, other: str, bound: float, share: str) -> None:
     value = getattr(section, name)
     if value > bound:
         raise ValueError(f"{name} {value} must be at most {share}{other} {getattr(section, other)}")
 
 
 class SecuritySettings(Section):
-    """How to reach a broker that is not open to everybody."""
+    """Authentication and encryption of the connection to the broker."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
@@ -82,7 +82,7 @@ class SecuritySettings(Section):
         return self
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Build the TLS context; None for a protocol without TLS. OSError when a file cannot be read."""
+        """Return the TLS context; None for a protocol without TLS. Raises OSError when a file cannot be read."""
         if not self.protocol.endswith("SSL"):
             return None
         context = ssl.create_default_context(cafile=str(self.cafile) if self.cafile else None)
@@ -99,43 +99,43 @@ class KafkaSettings(Section):
     group: KafkaName | None = None
     """Default: `murmura.<app>`."""
     group_instance_id: KafkaName | None = None
-    """Static membership: unique in the group. Two processes with one id take the partitions from each other for ever."""
+    """Static membership; unique within the group. Two processes with the same id keep revoking each other's partitions."""
     client_rack: KafkaName | None = None
-    """Where this process runs, in the broker's terms: records are fetched from a replica there, where there is one."""
+    """Rack of this process, as named by the broker: records are fetched from a replica there, if there is one."""
     start_timeout_s: Seconds = 10.0
-    """How long the broker may take to answer before the start is given up."""
+    """How long to wait for the broker at start."""
     session_timeout_ms: Positive = 10_000
     heartbeat_interval_ms: Positive = 500
     rebalance_timeout_ms: Positive = 30_000
     drain_s: Seconds = 20.0
-    """How long records in flight may take to finish when partitions are taken away or the process stops."""
+    """How long records in progress may take to finish when partitions are revoked or the process stops."""
     request_timeout_ms: Positive = 40_000
     metadata_max_age_ms: Positive = 5_000
-    """How old what is known of topics may be: so long a new partition or a topic that is made again may stay unnoticed."""
+    """Maximum age of topic metadata: the time until new partitions and recreated topics are noticed."""
     fetch_max_wait_ms: Annotated[int, Field(ge=0)] = 50
     fetch_min_bytes: Positive = 1
     fetch_max_bytes: Positive = 16 * 1024 * 1024
     max_partition_fetch_bytes: Positive = 128 * 1024
-    """A single larger record is fetched all the same. What is fetched at once is decoded at once, and other topics wait
-    for that: a few hundred records."""
+    """A single larger record is still fetched. A fetch is decoded as a whole, a few hundred records by default, while
+    other topics wait."""
     auto_offset_reset: Literal["earliest", "latest"] = "earliest"
     security: SecuritySettings = SecuritySettings()
 
     @model_validator(mode="after")
     def _times_fit(self) -> Self:
-        # A broker drops a member after one missed session, so several heartbeats have to fit into it.
-        _at_most(self, "heartbeat_interval_ms", "session_timeout_ms", self.session_timeout_ms / 3, "a third of ")
+        # The broker removes a member after one session timeout without a heartbeat, so several must fit into it.
+        _check_at_most(self, "heartbeat_interval_ms", "session_timeout_ms", self.session_timeout_ms / 3, "a third of ")
         if self.drain_s * 1000 >= self.rebalance_timeout_ms:
             raise ValueError(
                 f"drain_s {self.drain_s:g} must be below rebalance_timeout_ms {self.rebalance_timeout_ms}: "
-                "the group goes on without a member that drains for longer"
+                "the group removes a member that drains for longer"
             )
-        _at_most(self, "fetch_max_wait_ms", "request_timeout_ms", self.request_timeout_ms / 2, "half of ")
-        _at_most(self, "max_partition_fetch_bytes", "fetch_max_bytes", self.fetch_max_bytes, "")
+        _check_at_most(self, "fetch_max_wait_ms", "request_timeout_ms", self.request_timeout_ms / 2, "half of ")
+        _check_at_most(self, "max_partition_fetch_bytes", "fetch_max_bytes", self.fetch_max_bytes, "")
         return self
 
     def client_options(self) -> dict[str, Any]:
-        """Keyword arguments that every aiokafka client takes: address and security."""
+        """Return the keyword arguments for every aiokafka client: address and security."""
         options: dict[str, Any] = {"bootstrap_servers": self.bootstrap_servers.split(",")}
         options["metadata_max_age_ms"] = self.metadata_max_age_ms
         security = self.security
@@ -145,7 +145,7 @@ class KafkaSettings(Section):
         if security.sasl_mechanism:
             options["sasl_mechanism"] = security.sasl_mechanism
         if security.token:
-            from .broker_token import load_tokens  # noqa: PLC0415  (settings do without the client)
+            from .broker_token import load_tokens  # noqa: PLC0415  (settings must not import the client)
 
             options["sasl_oauth_token_provider"] = load_tokens(security.token)
         elif security.sasl_mechanism:
@@ -154,17 +154,17 @@ class KafkaSettings(Section):
         return options
 
     def consumer_options(self) -> dict[str, Any]:
-        """Keyword arguments that every aiokafka consumer takes: those of all clients, and the rack."""
+        """Return the keyword arguments for every aiokafka consumer: those of all clients, and the rack."""
         return {**self.client_options(), "client_rack": self.client_rack}
 
 
 class ProducerSettings(Section):
-    """How results and dead letters are sent."""
+    """Settings of the producer of results and dead letters."""
 
     linger_ms: Annotated[int, Field(ge=0)] = 2
     batch_bytes: Positive = 262_144
     compression: Literal["gzip", "snappy", "lz4", "zstd"] | None = None
     send_timeout_s: Seconds = 30.0
-    """After it a send counts as failed and is tried again with a new producer."""
+    """Time limit of a send; after that it is retried with a new producer."""
     max_request_bytes: Positive = LARGE_VALUE_BYTES + DEAD_LETTER_ROOM_BYTES
-    """Largest dead letter; what does not fit is cut."""
+    """Maximum size of a dead letter; a larger one is truncated."""

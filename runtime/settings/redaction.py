@@ -1,6 +1,6 @@
-"""What messages may show of a value that can hold a secret. Pure.
+"""Removes secrets from values in messages. Pure.
 
-Addresses lose user information, query and fragment; a value that a setting refuses is described instead of quoted.
+Addresses lose user information, query and fragment; an invalid value of a setting is described instead of quoted.
 """
 
 import re
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 STARS: Final = "***"
-# Each is tried at the beginning of a word alone: from every letter on, a long line would take the square of its time.
+# Each matches at the start of a word only: matching from every letter would take quadratic time on a long line.
 _URL: Final = re.compile(r"(?<![\w+.:-])[\w+.:-]*://[^\s'\"<>]+")
 _CREDENTIALS: Final = re.compile(r"(?<![^\s'\"/@:])[^\s'\"/@:]+:[^\s'\"@]+@")
 _HOLDS_AN_AT: Final = re.compile(r"(?<![^\s'\"])[^\s'\"]*@")
@@ -16,17 +16,17 @@ _QUERY: Final = re.compile(r"\?[^\s'\"=/?]+=[^\s'\"]*")
 
 
 def public_address(address: str) -> str:
-    """Return an address without user information, query and fragment; a secret may hold a slash."""
+    """Return an address without user information, query and fragment; a secret may contain a slash."""
     scheme, separator, rest = address.rpartition("://") if "://" in address else ("", "", address)
     rest = re.split("[?#]", rest, maxsplit=1)[0] if separator else rest
     user, at, host = rest.rpartition("@")
-    # `bucket/team@home` names a folder; everything else in front of an @ may be a secret.
+    # `bucket/team@home` names a folder; any other text before an @ may be a secret.
     kept = host if at and (":" in user or "/" not in user) else rest
     return _without_credentials(scheme.partition("?")[0]) + separator + kept
 
 
-def redacted(text: str) -> str:
-    """Return a text of somebody else (a library's error, a log line) with every address in it made public."""
+def redact_text(text: str) -> str:
+    """Return a text of another source (a library's error, a log line) with the secrets of all its addresses removed."""
     return _QUERY.sub("", _without_credentials(_URL.sub(lambda url: public_address(url[0]), text)))
 
 
@@ -34,8 +34,8 @@ def _without_credentials(text: str) -> str:
     return _HOLDS_AN_AT.sub(lambda word: _CREDENTIALS.sub("", word[0]), text)
 
 
-def described(value: Any) -> str:
-    """Say what was found without quoting a text: a number, true, false or null as it is, else kind and size."""
+def describe_value(value: Any) -> str:
+    """Describe a value without quoting text: numbers, true, false and null as they are, else kind and size."""
     if value is None:
         return "null"
     if isinstance(value, bool):

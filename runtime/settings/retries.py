@@ -1,4 +1,4 @@
-"""Settings of retries: by agent, and of the topic in which long pauses are waited for."""
+"""Settings of retries: by agent, and of the topic of retries for long pauses."""
 
 from typing import Annotated, Self
 
@@ -9,16 +9,16 @@ from .retry_policy import IN_MEMORY_S, STEPS_S, RetryPolicy
 
 
 class AgentRetrySettings(Section):
-    """How often a record is tried for which an agent asks for another attempt, and how long apart."""
+    """The retry policy of an agent."""
 
     attempts: Positive = 5
-    """In all, the first one among them."""
+    """Maximum number of attempts, the first one included."""
     first_pause_s: Seconds = 1.0
-    """The pause is drawn evenly between 0 and this, which grows."""
+    """Upper bound of the first pause; the pause is random between 0 and the bound, which grows."""
     factor: Annotated[float, Field(ge=1, le=1000)] = 4.0
     longest_pause_s: Seconds = 3600.0
     deadline_s: Seconds = 86_400.0
-    """No attempt begins when the record is older."""
+    """No attempt starts when the record is older."""
 
     @model_validator(mode="after")
     def _pauses_grow(self) -> Self:
@@ -33,10 +33,10 @@ class AgentRetrySettings(Section):
 
 class RetrySettings(Section):
     steps_s: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=16)] = STEPS_S
-    """How long records wait in each partition of the topic of retries. All processes of a prefix need the same."""
+    """Pause of each partition of the topic of retries. Must be the same in all processes of a prefix."""
 
     in_memory_s: Annotated[float, Field(gt=0, le=600)] = IN_MEMORY_S
-    """Pauses up to here wait in the process; longer ones in the topic."""
+    """Maximum pause that waits in the process; longer ones wait in the topic."""
 
     @model_validator(mode="after")
     def _steps_grow(self) -> Self:

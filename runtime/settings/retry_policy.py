@@ -1,4 +1,4 @@
-"""When a record is tried again, and where it waits until then. Pure: no clock, no I/O, told the time and the chance."""
+"""Decides when a record is retried, and where it waits. Pure: no I/O; the caller passes time and random numbers."""
 
 import heapq
 import math
@@ -7,37 +7,37 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 STEPS_S: Final = (60.0, 600.0, 3600.0)
-"""Pauses of the partitions of the topic of retries: partition number is the place in this table."""
+"""Pauses of the topic of retries by partition number."""
 IN_MEMORY_S: Final = 30.0
-"""Pauses up to here wait in the process: their record is not committed meanwhile."""
+"""Maximum pause that waits in the process; the record is not committed meanwhile."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often an agent's records are tried, and how long apart.
+    """The number of attempts of a record, and the pauses between them.
 
-    The pause after attempt n is drawn evenly from 0 to `first_pause_s * factor ** (n - 1)`, at most `longest_pause_s`
-    ("full jitter": records that failed together do not come back together; M. Brooker, Exponential Backoff And Jitter,
-    AWS Architecture Blog, 2015).
+    The pause after attempt n is uniform between 0 and `first_pause_s * factor ** (n - 1)`, at most `longest_pause_s` ("full
+    jitter": records that failed together are not retried together; M. Brooker, Exponential Backoff And Jitter, AWS
+    Architecture Blog, 2015).
     """
 
     attempts: int = 5
-    """In all, the first one among them."""
+    """Maximum number of attempts, the first one included."""
     first_pause_s: float = 1.0
     factor: float = 4.0
     longest_pause_s: float = 3600.0
     deadline_s: float = 86_400.0
-    """Counted from the timestamp of the original; no attempt begins after it."""
+    """From the timestamp of the original; no attempt starts after it."""
 
     def next_pause_s(
         self, made: int, age_s: float, uniform: Callable[[], float], asked_s: float | None = None
     ) -> float | None:
-        """Return the pause before the next attempt; None when there is none.
+        """Return the pause before the next attempt; None after the last one.
 
-        `made`: attempts up to now, at least 1. `age_s`: of the original. `uniform`: a number from [0, 1). `asked_s`: the
-        pause that the agent asked for, which is taken as it is.
+        `made`: number of attempts so far, at least 1. `age_s`: age of the original. `uniform` returns a random number in
+        [0, 1). `asked_s`: a pause that the agent asked for, used unchanged.
         """
         if made >= self.attempts:
             return None
@@ -53,24 +53,24 @@ class RetryPolicy:
 
 
 def choose_step(pause_s: float, steps_s: Sequence[float] = STEPS_S) -> int:
-    """Return the partition of the topic of retries in which a record waits: the longest step that is not too long.
+    """Return the partition of the topic of retries for a pause: the longest step that does not exceed it, else the first.
 
-    What is left of a pause when the step is over is waited for in another round, or in memory.
+    The rest of the pause after the step waits in another round, or in memory.
     """
     return max((step for step, length_s in enumerate(steps_s) if length_s <= pause_s), default=0)
 
 
 def wake_time(step: int, written: float, not_before: float, steps_s: Sequence[float] = STEPS_S) -> float:
-    """Return when the record at the head of a step is looked at, in the unit and origin of `written` and `not_before`.
+    """Return when the record at the head of a step is due, in the unit and origin of `written` and `not_before`.
 
-    A record written with `choose_step` is not due before its step is over, so that within a partition these times only
-    grow. One that is due earlier (sent again by a person) is looked at as soon as nothing before it waits.
+    A record written with `choose_step` is not due before its step is over, so these times increase within a partition. A
+    record that is due earlier (redriven by a person) is due as soon as no record before it waits.
     """
     return min(written + steps_s[min(step, len(steps_s) - 1)], not_before)
 
 
 class DelayQueue(Generic[Item]):
-    """What waits for its time. Items of the same time leave in the order in which they came."""
+    """A queue of items with due times. Items with the same time leave in the order of their arrival."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Item]] = []
@@ -80,7 +80,7 @@ class DelayQueue(Generic[Item]):
         return len(self._heap)
 
     def __iter__(self) -> Iterator[Item]:
-        """Iterate over what waits, in no particular order."""
+        """Iterate over the waiting items, in no particular order."""
         return (item for _, _, item in self._heap)
 
     def push(self, item: Item, due: float) -> None:
@@ -88,18 +88,18 @@ class DelayQueue(Generic[Item]):
         heapq.heappush(self._heap, (due, self._pushed, item))
 
     def next_due(self) -> float | None:
-        """Return when the first item is due; None when nothing waits."""
+        """Return when the first item is due; None without items."""
         return self._heap[0][0] if self._heap else None
 
     def pop_due(self, now: float) -> list[Item]:
-        """Return the items that are due, earliest first."""
+        """Remove and return the items that are due, earliest first."""
         due: list[Item] = []
         while self._heap and self._heap[0][0] <= now:
             due.append(heapq.heappop(self._heap)[2])
         return due
 
     def take(self, chosen: Callable[[Item], bool]) -> list[Item]:
-        """Remove and return the items that are chosen, earliest first."""
+        """Remove and return the items for which `chosen` is true, earliest first."""
         taken = sorted((entry for entry in self._heap if chosen(entry[2])), key=lambda entry: entry[:2])
         if taken:
             numbers = {entry[1] for entry in taken}

@@ -1,4 +1,4 @@
-"""Rules that hand a record on by what was predicted: the settings' form of them, and which of them fit. Pure.
+"""Routing rules: publish a record to further topics by its outputs. The settings' form, and their evaluation. Pure.
 
 routing:
   - {agent: classification, task: sentiment, label: negative, score_at_least: 0.8, topic: murmura.analysis.requests}
@@ -15,8 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 Label = Annotated[str, StringConstraints(min_length=1)]
 
 
-def _several(given: Any) -> Any:
-    """A single label may stand without a list. What YAML takes for something else than text is said to be that."""
+def _as_list(given: Any) -> Any:
+    """Return a single label as a list. Raises ValueError for a value that YAML does not read as text."""
     labels = given if isinstance(given, list | tuple) else (given,)
     for label in labels:
         if isinstance(label, bool | int | float | date):
@@ -24,7 +24,7 @@ def _several(given: Any) -> Any:
     return labels
 
 
-Labels = Annotated[tuple[Label, ...], Field(min_length=1), BeforeValidator(_several)]
+Labels = Annotated[tuple[Label, ...], Field(min_length=1), BeforeValidator(_as_list)]
 Score = Annotated[float, Field(ge=0, le=1)]
 Topic = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9._-]{1,200}$")]
 Name = Annotated[str, StringConstraints(min_length=1)]
@@ -33,10 +33,10 @@ _CONDITIONS = ("label", "score_below", "score_at_least", "abstained")
 
 
 class Rule(BaseModel):
-    """Hand the record on to `topic` when one answer of `agent` on `task` meets everything that the rule says.
+    """Publish the record to `topic` when one answer of `agent` on `task` meets all conditions of the rule.
 
-    An answer is a classification's label, or any label of a multi-label task, or any span. Where an answer was withheld
-    it has a score and no label; a task that found no label and no span is withheld too and has no score either.
+    An answer is the label of a classification, any label of a multi-label task, or any span. A withheld answer has a score
+    but no label; a task without labels and spans also counts as withheld, without a score.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,15 +45,15 @@ class Rule(BaseModel):
     topic: Topic
     task: Name | None = None
     label: Labels | None = None
-    """One of these; a single one may stand without a list."""
+    """Accepted labels; a single one may be given without a list."""
     score_below: Score | None = None
     score_at_least: Score | None = None
     abstained: bool | None = None
     otherwise: bool = False
-    """Fits when no other rule of the agent does; instead of task and conditions."""
+    """Applies when no other rule of the agent does; replaces task and conditions."""
 
     _places: dict[str, str] = PrivateAttr(default_factory=dict)
-    """Where the rule's keys stand."""
+    """Sources of the rule's keys."""
 
     @model_validator(mode="after")
     def _can_fit(self) -> Self:
@@ -63,26 +63,26 @@ class Rule(BaseModel):
                 raise ValueError(f"otherwise clashes with {'task' if self.task is not None else conditions[0]}")
             return self
         if self.task is None:
-            raise ValueError("task is missing; a rule for all that no other rule takes has `otherwise: true`")
+            raise ValueError("task is missing; a rule for records without another matching rule has `otherwise: true`")
         if not conditions:
             raise ValueError(f"a task without a condition: give one of {', '.join(_CONDITIONS)}")
         if self.abstained and self.label is not None:
-            raise ValueError("abstained: true clashes with label: what is withheld has none")
+            raise ValueError("abstained: true clashes with label: a withheld answer has none")
         below, at_least = self.score_below, self.score_at_least
         if below is not None and at_least is not None and below <= at_least:
             raise ValueError(f"score_below {below:g} must be above score_at_least {at_least:g}")
         return self
 
     def place(self, key: str, item: int | None = None) -> str:
-        """Return where a key of the rule stands, or an item of its list, for whoever has to change it."""
+        """Return the source of a key of the rule, or of an item of its list, for error messages."""
         return self._places.get(key if item is None else f"{key}.{item}") or self._places.get(key, f"routing.{key}")
 
-    def keys_stand_at(self, places: Mapping[str, str]) -> None:
-        """Say where: by key (`topic`), and by key and position (`label.1`)."""
+    def set_places(self, places: Mapping[str, str]) -> None:
+        """Set the sources by key (`topic`), and by key and position (`label.1`)."""
         self._places.update(places)
 
     def fits(self, outputs: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Say whether the rule's own conditions hold; a task that was not answered meets none."""
+        """Return whether the rule's conditions hold; False for a task without an answer."""
         output = outputs.get(self.task) if self.task is not None else None
         if output is None:
             return False
@@ -102,7 +102,7 @@ class Rule(BaseModel):
 
 
 def _answers(output: Mapping[str, Any]) -> Iterator[tuple[str | None, float]]:
-    """Yield label and score of everything that a task said."""
+    """Yield label and score of each answer of a task."""
     match output["kind"]:
         case "classification":
             yield output["label"], output["score"]
@@ -112,8 +112,8 @@ def _answers(output: Mapping[str, Any]) -> Iterator[tuple[str | None, float]]:
             yield from ((span["label"], span["score"]) for span in output["spans"])
 
 
-def topics(rules: Iterable[Rule], outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return where a record goes: the topics of all rules that fit, each once, else those of the `otherwise` rules."""
+def select_topics(rules: Iterable[Rule], outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the topics of all matching rules, each once, else those of the `otherwise` rules."""
     rules = tuple(rules)
     fitting = dict.fromkeys(rule.topic for rule in rules if rule.fits(outputs))
     return tuple(fitting or dict.fromkeys(rule.topic for rule in rules if rule.otherwise))

@@ -1,7 +1,7 @@
-"""Secrets that stand in files of their own, as orchestrators mount them.
+"""Reads secrets from files, as mounted by orchestrators.
 
-`KEY_file` beside a secret setting, in the settings file or as the variable `..._FILE`, names the file that holds the
-value of `KEY`.
+`KEY_file` instead of a secret setting `KEY`, in the settings file or as the variable `..._FILE`, names the file with its
+value.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,13 +11,13 @@ from typing import Any, Final
 from ..errors import SetupError
 
 FROM_FILES: Final = (("kafka", "security", "username"), ("kafka", "security", "password"), ("model", "store"))
-"""Settings outside the agents' options that may come from a file; of the options, those of type SecretStr may."""
+"""Settings that may come from a file; of the agents' options, those of type SecretStr may."""
 SUFFIX: Final = "_file"
 MAX_BYTES: Final = 65_536
 
 
 def read_secret(path: Path, place: str) -> str:
-    """Return the text of a secret's file without its last line end. `place` says who names it. Raises SetupError."""
+    """Return the text of a secret's file without the final line end. `place` names the setting. Raises SetupError."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -35,7 +35,7 @@ def read_secret(path: Path, place: str) -> str:
 
 
 def fill_from_file(values: dict[str, Any], key: str, place: Callable[[str], str], folder: Path | None) -> None:
-    """Replace `KEY_file` in `values` by `KEY`. `place` names where a key was given, and the key. Raises SetupError."""
+    """Replace `KEY_file` in `values` by `KEY`. `place` returns the source of a key, and the key. Raises SetupError."""
     named = key + SUFFIX
     if values.get(named) is None:
         values.pop(named, None)
@@ -49,7 +49,7 @@ def fill_from_file(values: dict[str, Any], key: str, place: Callable[[str], str]
 
 
 def section_of(merged: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any] | None:
-    """Return the mapping that holds the last key of `path`; None where there is none."""
+    """Return the mapping of the last key of `path`; None without one."""
     values: Any = merged
     for part in path[:-1]:
         values = values.get(part) if isinstance(values, Mapping) else None

@@ -1,7 +1,7 @@
-"""Every setting of a process, frozen and checked together before anything starts.
+"""All settings of a process, frozen and validated before the start.
 
-Units stand in the names. A set-up that cannot work is refused here, naming both settings that clash, never at the first
-message. These models read nothing by themselves: `settings_sources.load` puts flags, environment and file together.
+Names contain units. Settings that conflict are refused here, with both names, not at the first message. These models do not
+read sources: `sources.load` merges flags, environment and file.
 """
 
 import os
@@ -44,40 +44,40 @@ def _available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _no_address(folder: Any) -> Any:
+def _refuse_address(folder: Any) -> Any:
     if isinstance(folder, str) and "://" in folder:
         raise ValueError("expected a folder, found an address; a model store's address is model.store")
     return folder
 
 
 class ModelSettings(Section):
-    """Which model answers, on what, and how batches are formed."""
+    """The model, its device, and how batches are formed."""
 
-    folder: Annotated[Path | None, BeforeValidator(_no_address)] = None
+    folder: Annotated[Path | None, BeforeValidator(_refuse_address)] = None
     """A model folder or a delta folder. With `store` it serves until the first release."""
     store: Annotated[str, StringConstraints(min_length=1)] | None = None
-    """Folder or fsspec URL of the model store. With it releases of `name` are followed and swapped in."""
+    """Folder or fsspec URL of the model store. If set, releases of `name` are followed and swapped in."""
     name: Annotated[str, StringConstraints(min_length=1)] | None = None
-    """The model of the store that serves."""
+    """Name of the serving model in the store."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     cores: Positive = Field(default_factory=_available_cores)
-    """Forward passes at once on a CPU, each on one core. Default: the cores this process may use."""
+    """Concurrent forward passes on a CPU, each on one core. Default: the cores available to the process."""
     graph: Literal["ragged", "padded"] = "ragged"
     token_budget: Positive | None = None
     """Tokens in a batch; default: measured at start."""
     max_rows: Positive = 256
     max_wait_ms: Annotated[float, Field(ge=0)] = 0.0
-    """How long a batch may wait for company. 0: never; a batch is closed when the device asks for it."""
+    """How long a batch may wait for more records. 0: a batch is closed as soon as the device is free."""
     run_deadline_s: Seconds = 5.0
-    """A forward pass that takes longer is ended, but none before 20 times what was measured at start."""
+    """Deadline of a forward pass; at least 20 times the time measured at start."""
     probe_pause_s: Seconds = 0.5
-    """Before a device that failed is probed; doubled after each probe that fails, up to 10 s."""
+    """Pause before a failed device is probed; doubled after each failed probe, up to 10 s."""
     give_up_s: Seconds = 60.0
-    """A device that has answered no batch for so long after its first failure ends the process."""
+    """The process ends when the device has answered no batch for this time after its first failure."""
     trial_timeout_s: Seconds = 60.0
-    """How long the process that tries a version before it serves may take."""
+    """Time limit of the process that tries a version before it serves."""
     trial_memory_bytes: Positive = 8 * 2**30
-    """Address space of that process, of which the libraries alone map about 2 GiB."""
+    """Address space limit of that process; the libraries alone map about 2 GiB."""
 
     @model_validator(mode="after")
     def _store_and_name_go_together(self) -> Self:
@@ -89,26 +89,26 @@ class ModelSettings(Section):
 
 class LimitSettings(Section):
     max_value_bytes: Positive = 1024 * 1024
-    """A larger value of a request becomes a dead letter `too_large`."""
+    """A request with a larger value becomes a dead letter `too_large`."""
     max_hops: Positive = 16
-    """A record that was handed on more often becomes a dead letter `hop_limit`: agents that hand on in a circle stop."""
+    """A record that was routed more often becomes a dead letter `hop_limit`: this ends routing loops."""
     max_waiting_bytes: Positive = 128 * 1024 * 1024
-    """Of the records that the process holds: three quarters for those that wait, shared equally by its partitions, one for
-    those that are being answered. A partition is paused at its share. One record is taken, however large it is."""
+    """Memory for all records of the process: three quarters for waiting ones, divided equally among its partitions, one for
+    those in progress. A partition is paused at its share, which always allows one record."""
     max_partition_waiting_bytes: Positive = 16 * 1024 * 1024
-    """Of the records of a partition that wait, where its share is larger."""
+    """Maximum for the waiting records of a partition, if its share is larger."""
     max_uncommitted: Positive = 20_000
-    """Records of a partition that were fetched and cannot be committed yet: it is paused behind one that is not finished."""
+    """Maximum number of fetched and uncommitted records of a partition; it is paused at that."""
 
 
 class ThresholdSettings(Thresholds):
-    """Only what is set here replaces what the manifest says (`model_fields_set`)."""
+    """Overrides of the manifest's thresholds: only fields that are set apply (`model_fields_set`)."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class AgentSettings(Section):
-    """Overrides for one agent; what is not set stays as the agent declares it."""
+    """Overrides for one agent; unset fields stay as the agent declares them."""
 
     topics: Annotated[list[KafkaName], Field(min_length=1)] | None = None
     tasks: Annotated[list[str], Field(min_length=1)] | None = None
@@ -116,36 +116,38 @@ class AgentSettings(Section):
     thresholds: dict[str, ThresholdSettings] = Field(default_factory=dict)
     """By task."""
     options: dict[str, Any] = Field(default_factory=dict, repr=False)
-    """What the agent's own model (`options_model`) checks once the agent is known; it may hold secrets."""
+    """Validated by the agent's `options_model` when the agent is known; may contain secrets."""
     timeout_s: Seconds | None = None
-    """Of a handler: a record that it has not finished by then is a dead letter."""
+    """For a handler: a record that it has not finished by then becomes a dead letter."""
     max_age_s: Seconds | None = None
-    """A request whose record is older is answered `expired`, and nothing is computed for it. Default: never."""
+    """A request with an older record is answered `expired` without computing it. Default: no limit."""
     max_waiting: Positive | None = None
-    """Records of a partition that wait for it while it is suspended; then the partition is paused. Default: 1,000."""
+    """Maximum number of records per partition that wait while the agent is suspended; then the partition is paused.
+    Default: 1,000."""
     max_waiting_bytes: Positive | None = None
-    """Of those records. Default: 4 MiB."""
+    """Maximum size of those records. Default: 4 MiB."""
     failing_share: Annotated[float, Field(gt=0, le=1)] | None = None
-    """It is suspended when more than this share of its latest records fail. Default: 0.5; 1: never for that."""
+    """The agent is suspended when more than this share of its latest records fail. Default: 0.5; 1: never."""
     failing_latest: Positive | None = None
-    """How many of its latest records are looked at. Default: 200."""
+    """Number of latest records for that share. Default: 200."""
     probe_pause_s: Annotated[float, Field(gt=0, le=60)] | None = None
-    """Before a suspended agent is first tried again; doubled each time, up to a minute. Default: 1."""
+    """Pause before the first probe of a suspended agent; doubled each time, up to a minute. Default: 1."""
     give_up_s: Seconds | None = None
-    """Suspended for so long, its waiting records become dead letters. Default: they wait for as long as it takes."""
+    """After this time of suspension the waiting records become dead letters. Default: never."""
     retries: AgentRetrySettings = AgentRetrySettings()
-    """Where it asks for another attempt."""
+    """The retry policy."""
     long_texts: Literal["cut", "windows"] | None = None
-    """Texts longer than the model's limit: their beginning is answered, or all of it in overlapping windows. All agents of a
-    topic share what is read. Default: as the agent declares, which is `cut`."""
+    """For texts above the model's limit: read only the beginning (`cut`), or all in overlapping windows. Must be the same for
+    all agents of a topic. Default: as the agent declares, else `cut`."""
     max_windows: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Of a text; what lies behind them is not read, and the result says `truncated`. Default: 64."""
+    """Maximum number of windows of a text; the rest is not read, and the result has `truncated` set. Default: 64."""
     window_tokens: Annotated[int, Field(ge=8)] | None = None
-    """Default: the model's limit. Shorter ones find more of a model that has learned from short texts, and cost more."""
+    """Tokens of a window. Default: the model's limit. With a model trained on short texts, shorter windows find more and cost
+    more."""
     window_overlap: Annotated[int, Field(ge=0)] | None = None
-    """Tokens that neighbours share, at most half of a window. Default: a quarter."""
+    """Tokens shared by adjacent windows, at most half of a window. Default: a quarter."""
     window_scores: Literal["max", "mean"] | None = None
-    """How the labels' scores of the windows become the text's. Default: `max`, one window that is sure decides."""
+    """How the label scores of the windows are combined. Default: `max`."""
 
     @model_validator(mode="after")
     def _windows_are_asked_for(self) -> Self:
@@ -155,16 +157,16 @@ class AgentSettings(Section):
         return self
 
 
-def _field_path(text: str) -> str:
+def _check_field_path(text: str) -> str:
     FieldPath.parse(text)
     return text
 
 
-FieldPathText = Annotated[str, AfterValidator(_field_path)]
+FieldPathText = Annotated[str, AfterValidator(_check_field_path)]
 
 
 class InputSettings(Section):
-    """Where the values of a topic hold the fields of a request; what is not set lies at the top, as in our own."""
+    """Field paths of requests in the values of a topic; unset fields are at the top level, as in Murmura's requests."""
 
     text: FieldPathText | None = None
     """For example `$.payload.body`."""
@@ -174,49 +176,49 @@ class InputSettings(Section):
 
     @property
     def fields(self) -> FieldPaths | None:
-        """The paths that are set; None when none is."""
+        """The paths that are set; None without any."""
         paths = {name: FieldPath.parse(text) for name, text in self.model_dump(exclude_none=True).items()}
         return FieldPaths(paths) if paths else None
 
 
 class ReviewSettings(Section):
-    """Which live predictions people are asked to look at."""
+    """Which live predictions are sent to people for review."""
 
     per_minute: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """At most so many of one process; 0: none."""
+    """Maximum number per process; 0: none."""
     margin: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """Doubtful when the two best labels are closer than this."""
+    """A prediction is doubtful when the scores of the two best labels differ by less."""
     out_of_scope_band: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Doubtful when the out-of-scope score is closer than this to its threshold."""
+    """A prediction is doubtful when the out-of-scope score differs from its threshold by less."""
 
 
 class TracingSettings(Section):
-    """Whether spans of records go to OpenTelemetry; needs the extra `tracing`."""
+    """Export of record spans to OpenTelemetry; needs the extra `tracing`."""
 
     exporter: Literal["none", "otlp", "console"] = "none"
-    """otlp: OTLP over HTTP; console: to the log's stream, for trying out."""
+    """otlp: OTLP over HTTP; console: to the log's stream, for development."""
     sample_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Share of requests without a `traceparent` that begin a trace; others do as theirs says."""
+    """Share of requests without a `traceparent` that start a trace; the others follow their `traceparent`."""
     endpoint: Annotated[str, StringConstraints(pattern="^https?://.+")] = "http://localhost:4318/v1/traces"
     """The collector."""
 
 
 class DeadLetterSettings(Section):
-    """What is written beside a record that could not be answered."""
+    """Settings of dead letters."""
 
     compatible: Literal["spring"] | None = None
-    """`spring`: Spring Kafka's headers stand beside ours, for tools that know them."""
+    """`spring`: also write Spring Kafka's headers, for tools that use them."""
     per_s: Annotated[float, Field(gt=0, le=1000)] = 10.0
-    """At most so many are written of agents that were suspended for longer than their `give_up_s`."""
+    """Maximum rate of dead letters of agents that are suspended for longer than their `give_up_s`."""
     give_up_s: Seconds = 300.0
-    """When the dead-letter topic takes nothing for so long, the process ends with an error."""
+    """The process ends with an error when the dead-letter topic accepts no record for this time."""
 
 
 class HealthSettings(Section):
     progress_overdue_s: Seconds = 60.0
-    """With work waiting and nothing finished, or with no successful fetch, for so long, `/readyz` says no."""
+    """`/readyz` fails when work waits and nothing was finished, or no fetch succeeded, for this time."""
     give_up_s: Seconds = 60.0
-    """When the broker refuses every fetch for good for so long, the process ends with an error."""
+    """The process ends with an error when a permanent error fails every fetch for this time."""
 
 
 class LogSettings(Section):
@@ -226,15 +228,15 @@ class LogSettings(Section):
 
 
 class Origin(NamedTuple):
-    """Where a key was given."""
+    """The origin of a key."""
 
     source: str
     folder: Path | None = None
-    """Of the settings file, when a file gave it."""
+    """The folder of the settings file, if a file set the key."""
 
 
 class Settings(Section):
-    """All of them. Two processes with equal settings do the same."""
+    """All settings. Two processes with equal settings behave the same."""
 
     app: KafkaName = "default"
     prefix: KafkaName = "murmura"
@@ -243,13 +245,13 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     producer: ProducerSettings = ProducerSettings()
     queue_budgets: Annotated[float, Field(ge=1)] = 4.0
-    """From how many waiting texts on a partition is paused, in token budgets; a fetch may bring more than is missing."""
+    """Waiting texts at which a partition is paused, in token budgets; the last fetch may exceed it."""
     commit_interval_ms: Positive = 100
     agents: dict[str, AgentSettings] = Field(default_factory=dict)
     inputs: dict[KafkaName, InputSettings] = Field(default_factory=dict)
-    """By topic: where its values hold the fields of a request. All agents of a topic read the same."""
+    """By topic: field paths of requests in its values, for all agents of the topic."""
     routing: tuple[Rule, ...] = ()
-    """Where records go on to, by what an agent answered."""
+    """Rules that publish records to further topics, by an agent's answers."""
     reviews: ReviewSettings = ReviewSettings()
     tracing: TracingSettings = TracingSettings()
     deadletters: DeadLetterSettings = DeadLetterSettings()
@@ -260,7 +262,7 @@ class Settings(Section):
     log: LogSettings = LogSettings()
 
     _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
-    """Where keys were given that are checked once the agents are known."""
+    """Origins of the keys that are validated when the agents are known."""
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
@@ -283,19 +285,19 @@ class Settings(Section):
         return self
 
     def place(self, key: str) -> str:
-        """Return where a key was given and the key itself, for whoever has to change it."""
+        """Return the source of a key and the key itself, for error messages."""
         return f"{self.source(key)}: {key}"
 
     def source(self, key: str) -> str:
-        """Return the file and line, variable or flag that gave a key, or else the section that it is in."""
+        """Return the file and line, variable or flag that set a key, else that of its section."""
         return self._origin(key).source
 
-    def given_by(self, key: str) -> str | None:
-        """Return the source of a key, or None where its default holds."""
+    def find_source(self, key: str) -> str | None:
+        """Return the source of a key; None for a default."""
         return self._origins[key].source if key in self._origins else None
 
     def folder(self, key: str) -> Path | None:
-        """Return the folder of the settings file that gave a key; None when something else did."""
+        """Return the folder of the settings file that set a key; None for other sources."""
         return self._origin(key).folder
 
     def _origin(self, key: str) -> Origin:
@@ -308,7 +310,7 @@ class Settings(Section):
 
     @property
     def fields(self) -> dict[str, FieldPaths]:
-        """By topic: where its values hold the fields of a request, for those that are not as our own."""
+        """Field paths of requests, by topic; only for topics with another format."""
         return {topic: fields for topic, each in self.inputs.items() if (fields := each.fields) is not None}
 
     @property
@@ -323,7 +325,7 @@ class Settings(Section):
 
     @property
     def spring_group(self) -> str | None:
-        """The group that Spring Kafka's headers name; None where they are not written."""
+        """The group for Spring Kafka's headers; None when they are not written."""
         return self.group if self.deadletters.compatible == "spring" else None
 
     @property

@@ -1,6 +1,6 @@
-"""Where settings come from: flags before environment before file before defaults.
+"""Loads settings from flags, environment, file and defaults, in this order of precedence.
 
-Every refusal is one line that names the place (flag, variable, or file and line), the key and what was expected.
+Every error is one line that names the source (flag, variable, or file and line), the key and the expected value.
 """
 
 import difflib
@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from pydantic_settings.exceptions import SettingsError
 
 from ..errors import SetupError
-from .redaction import described
+from .redaction import describe_value
 from .secrets import FROM_FILES, SUFFIX, fill_from_file, section_of
 from .settings import Origin, Settings
 from .yaml_file import NotYaml, read_yaml
@@ -35,11 +35,11 @@ MOVED: Final[dict[tuple[str, ...], str]] = {
     ("dialogue",): "agents.dialogue.options",
     ("feedback",): "agents.feedback.options",
 }
-"""Keys that have another place now. Of a section, each key keeps its name there."""
+"""Sections that have moved; their keys keep their names."""
 
 
 class _Environment(BaseSettings, Settings):
-    """The same fields, for pydantic-settings to know which variables to look for."""
+    """The same fields, which tell pydantic-settings the names of the variables."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", protected_namespaces=()
@@ -49,18 +49,18 @@ class _Environment(BaseSettings, Settings):
 def load(config: Path | None = None, flags: Mapping[str, Any] | None = None, *, environment: bool = True) -> Settings:
     """Return the settings of this process.
 
-    `flags` is nested like the sections; None in it means not given. `config` is a YAML file, by default the one that
-    `MURMURA_CONFIG` names. Without `environment` no variable is looked at. Raises SetupError.
+    `flags` is nested like the sections; None means not given. `config` is a YAML file, by default that of
+    `MURMURA_CONFIG`. Without `environment` variables are ignored. Raises SetupError.
     """
     if config is None and environment and os.environ.get(CONFIG_VARIABLE):
         config = Path(os.environ[CONFIG_VARIABLE])
     given = _without_none(flags or {})
-    variables = _environment() if environment else {}
+    variables = _read_environment() if environment else {}
     file = _File(config) if config else None
     merged = _merge(_merge(file.values if file else {}, variables), given)
 
     def source(path: KeyPath) -> str:
-        return _source(path, given, variables, file)
+        return _describe_source(path, given, variables, file)
 
     def folder(path: KeyPath) -> Path | None:
         return file.path.parent if file and _source_is_file(path, given, variables) else None
@@ -69,21 +69,21 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None, *, 
         return Origin(source(path), folder(path))
 
     _refuse_moved(merged, source)
-    origins = {_shown(path): origin(path) for path in _paths_in(merged, ())}
+    origins = {_format_path(path): origin(path) for path in _paths_in(merged, ())}
     origins |= _fill_from_files(merged, source, folder)
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
-        # An unknown key is most often the cause of what else is wrong (a required key misspelt): name it first.
+        # An unknown key often causes the other errors (a misspelt required key): report it first.
         first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
         path = tuple(first["loc"])
-        raise SetupError(f"{source(path)}: {describe_error(first, path, _shown(path))}") from None
+        raise SetupError(f"{source(path)}: {describe_error(first, path, _format_path(path))}") from None
 
     settings.set_origins(origins)
     for number, rule in enumerate(settings.routing):
-        keys = _keys_of(merged["routing"][number])
-        paths = {_shown(key): ("routing", number, *key) for key in keys}
-        rule.keys_stand_at({key: f"{source(path)}: {_shown(path)}" for key, path in paths.items()})
+        keys = _list_keys(merged["routing"][number])
+        paths = {_format_path(key): ("routing", number, *key) for key in keys}
+        rule.set_places({key: f"{source(path)}: {_format_path(path)}" for key, path in paths.items()})
     return settings
 
 
@@ -94,14 +94,14 @@ def _source_is_file(path: KeyPath, flags: Mapping[str, Any], environment: Mappin
 def _fill_from_files(
     merged: dict[str, Any], source: Callable[[KeyPath], str], folder: Callable[[KeyPath], Path | None]
 ) -> dict[str, Origin]:
-    """Read the secrets that `..._file` names into `merged`; return where each of them comes from."""
+    """Read the secrets of `..._file` keys into `merged`; returns their origins."""
     origins: dict[str, Origin] = {}
     for path in FROM_FILES:
         section, named = section_of(merged, path), (*path[:-1], path[-1] + SUFFIX)
         if section is not None and path[-1] + SUFFIX in section:
-            places = {key[-1]: f"{source(key)}: {_shown(key)}" for key in (path, named)}
+            places = {key[-1]: f"{source(key)}: {_format_path(key)}" for key in (path, named)}
             fill_from_file(section, path[-1], places.__getitem__, folder(named))
-            origins[_shown(path)] = Origin(source(named))
+            origins[_format_path(path)] = Origin(source(named))
     return origins
 
 
@@ -112,10 +112,10 @@ def _refuse_moved(merged: Mapping[str, Any], source: Callable[[KeyPath], str]) -
         value = reduce(lambda values, part: values[part], old, merged)
         names = [str(name) for name in value][:1] if isinstance(value, Mapping) else []
         path = (*old, *names)
-        raise SetupError(f"{source(path)}: {_moved(_shown(path), '.'.join([new, *names]))}")
+        raise SetupError(f"{source(path)}: {_describe_move(_format_path(path), '.'.join([new, *names]))}")
 
 
-def _moved(old: str, new: str) -> str:
+def _describe_move(old: str, new: str) -> str:
     return f"{old} is now {new}"
 
 
@@ -126,23 +126,23 @@ def _paths_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:
         yield from _paths_in(inner, (*path, key))
 
 
-def _keys_of(rule: Any) -> list[KeyPath]:
-    """Return the keys of a rule as it was given, and the items of its lists."""
+def _list_keys(rule: Any) -> list[KeyPath]:
+    """Return the keys of a rule and the items of its lists."""
     if not isinstance(rule, Mapping):
         return []
     items = [(key, item) for key, value in rule.items() if isinstance(value, list) for item in range(len(value))]
     return [*((key,) for key in rule), *items]
 
 
-def _environment() -> dict[str, Any]:
+def _read_environment() -> dict[str, Any]:
     for name in sorted(os.environ):
         parts = name.removeprefix(ENV_PREFIX).lower().split("__")
         section = parts[0]
         if name.startswith(ENV_PREFIX) and "__" in name and (moved := _moved_variable(parts)):
             raise SetupError(f"{name}: {moved}")
-        # A name without `__` may be somebody else's (Kubernetes puts MURMURA_PORT beside a service called murmura).
+        # A name without `__` may belong to something else (Kubernetes sets MURMURA_PORT for a service named murmura).
         if name.startswith(ENV_PREFIX) and "__" in name and section not in Settings.model_fields:
-            raise SetupError(f"{name}: {section} is not a section of the settings{_guess(section, Settings)}")
+            raise SetupError(f"{name}: {section} is not a section of the settings{_suggest(section, Settings)}")
     try:
         values = EnvSettingsSource(_Environment)()
     except SettingsError as error:
@@ -155,7 +155,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _from_json(value: Any) -> Any:
-    """Return the list or mapping that an option's variable holds: its type is known only to the agent."""
+    """Return the list or mapping in an option's variable: only the agent knows its type."""
     if isinstance(value, str) and value.startswith(("[", "{")):
         with suppress(ValueError):
             return json.loads(value)
@@ -166,12 +166,12 @@ def _moved_variable(parts: list[str]) -> str | None:
     for old, new in MOVED.items():
         if tuple(parts[: len(old)]) == old:
             key = ".".join([new, *parts[len(old) :]])
-            return f"{_moved('.'.join(parts), key)} ({ENV_PREFIX}{key.replace('.', '__').upper()})"
+            return f"{_describe_move('.'.join(parts), key)} ({ENV_PREFIX}{key.replace('.', '__').upper()})"
     return None
 
 
 class _File:
-    """A YAML file: its values, and on which line each key stands."""
+    """A YAML file: its values, and the line of each key."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -188,7 +188,7 @@ class _File:
         self.values: dict[str, Any] = values or {}
 
     def line(self, path: KeyPath) -> int:
-        """Return the line of the deepest key of `path` that is there, counted from 1."""
+        """Return the line of the deepest existing key of `path`, counted from 1."""
         node, line = self._root, 1
         for part in path:
             if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
@@ -204,8 +204,10 @@ class _File:
         return line
 
 
-def _source(path: KeyPath, flags: Mapping[str, Any], environment: Mapping[str, Any], file: _File | None) -> str:
-    """Say where a setting was given."""
+def _describe_source(
+    path: KeyPath, flags: Mapping[str, Any], environment: Mapping[str, Any], file: _File | None
+) -> str:
+    """Return the source of a setting."""
     if path and _has(flags, path):
         return "command line"
     if path and _has(environment, path):
@@ -216,35 +218,35 @@ def _source(path: KeyPath, flags: Mapping[str, Any], environment: Mapping[str, A
 
 
 def _variable(path: KeyPath) -> str:
-    """Name the variable that gave a setting: its own, or one that holds a section or a list as JSON."""
+    """Return the variable of a setting: its own, or one with a section or a list as JSON."""
     parts = [part.upper() for part in takewhile(lambda part: isinstance(part, str), path) if isinstance(part, str)]
     names = [ENV_PREFIX + "__".join(parts[:end]) for end in range(len(parts), 0, -1)]
     return next((name for name in names if name in os.environ), names[0])
 
 
-def _shown(path: KeyPath) -> str:
+def _format_path(path: KeyPath) -> str:
     parts = map(str, path)
-    return ".".join(part if part.isprintable() else repr(part) for part in parts)  # a refusal is one line
+    return ".".join(part if part.isprintable() else repr(part) for part in parts)  # an error is one line
 
 
 def describe_error(error: ErrorDetails, path: KeyPath, key: str, model: type[BaseModel] = Settings) -> str:
-    """Return in one line what is wrong with a key and what was expected; `path` is the key's within `model`."""
+    """Return in one line what is wrong with a key and what was expected; `path` is its path within `model`."""
     match error["type"]:
         case "extra_forbidden":
-            guess = _guess(str(path[-1]), _model_at(path[:-1], model))
+            guess = _suggest(str(path[-1]), _model_at(path[:-1], model))
             known = guess or (_is_named_like_a_setting(str(path[-1])) and not _is_secret(path, model))
             return f"{key if known else _hidden_key(key, path)} is not a setting{guess}"
         case "value_error":
             reason = str(error["ctx"]["error"])
             return f"{key}: {reason}" if key else reason
         case _:
-            found = "" if _is_secret(path, model) else f", found {described(error['input'])}"
-            message = error["msg"].replace("tuple", "list")  # what a file can hold
+            found = "" if _is_secret(path, model) else f", found {describe_value(error['input'])}"
+            message = error["msg"].replace("tuple", "list")  # a file has no tuples
             return f"{key}: {message[:1].lower()}{message[1:]}{found}"
 
 
 def _is_secret(path: KeyPath, model: type[BaseModel]) -> bool:
-    """Whether a value at `path` is never described: all of kafka.security, and what a model calls a secret."""
+    """Return whether the value at `path` must not be described: all of kafka.security, and secrets of a model."""
     if model is Settings and path[:2] == ("kafka", "security"):
         return True
     section = _model_at(path[:-1], model) if path else None
@@ -257,12 +259,12 @@ def _is_named_like_a_setting(name: str) -> bool:
 
 
 def _hidden_key(key: str, path: KeyPath) -> str:
-    """Name the section of a key that may be a value in the wrong place."""
-    section = key.removesuffix(_shown(path[-1:])).removesuffix(".")
+    """Return the section of a key instead of the key, which may be a secret in the wrong place."""
+    section = key.removesuffix(_format_path(path[-1:])).removesuffix(".")
     return f"a key in {section}" if section else "a key"
 
 
-def _guess(name: str, model: type[BaseModel] | None) -> str:
+def _suggest(name: str, model: type[BaseModel] | None) -> str:
     near = difflib.get_close_matches(name, model.model_fields, n=1) if model else []
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -272,7 +274,7 @@ def _model_at(path: KeyPath, root: type[BaseModel]) -> type[BaseModel] | None:
     for part in path:
         field = model.model_fields.get(str(part)) if model else None
         if field is None:
-            continue  # the name of an agent: the model stays its mapping's value
+            continue  # the name of an agent: the model is that of the mapping's values
         kinds = [field.annotation, *get_args(field.annotation)]
         model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
     return model

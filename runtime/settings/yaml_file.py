@@ -1,4 +1,4 @@
-"""YAML files that people write (recipes, policies, settings): read, and refused in one line that names the place."""
+"""Reads YAML files written by people (recipes, policies, settings); errors are one line that names the place."""
 
 import re
 import types
@@ -14,15 +14,15 @@ from ..errors import SetupError
 
 M = TypeVar("M", bound=BaseModel)
 Place = tuple[int | str, ...]
-"""The way to a value: keys of mappings and positions in lists."""
+"""The path of a value: keys of mappings and positions in lists."""
 DEEPEST: Final = 50
-"""Levels of lists and mappings in a file. The library reads them by recursion, and would end in a traceback."""
+"""Maximum nesting of lists and mappings. The library is recursive and would fail with a traceback."""
 _MERGE: Final = "tag:yaml.org,2002:merge"
-"""Of the key `<<`, which means something in its mapping only."""
+"""The tag of the key `<<`, which is valid only within its mapping."""
 
 
 class NotYaml(Exception):
-    """A text that is no YAML, or that a value cannot be made of. The message is the reason."""
+    """A text that is not valid YAML, or has an invalid value. The message is the reason."""
 
     def __init__(self, line: int, why: str) -> None:
         super().__init__(why)
@@ -30,22 +30,22 @@ class NotYaml(Exception):
 
 
 def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
-    """Return the tree of a text, which knows its lines, and its value. NotYaml, also for a key that stands twice."""
+    """Return the tree of a text, with lines, and its value. Raises NotYaml, also for a duplicate key."""
     try:
         _refuse_depth(text)
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        for line, key in _twice(tree):
-            raise NotYaml(line, f"{key}: this key stands here a second time")
+        for line, key in _find_duplicate_keys(tree):
+            raise NotYaml(line, f"{key}: this key is a duplicate")
         _refuse_values(tree)
         return tree, yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        what = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise NotYaml(mark.line + 1 if mark else 1, f"not YAML: {_without_values(what)}") from None
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise NotYaml(mark.line + 1 if mark else 1, f"not YAML: {_without_values(problem)}") from None
 
 
 def _without_values(problem: str) -> str:
-    """Return the library's words without the text that it quotes: a password may begin with `*`, `&` or `!`."""
+    """Return the library's message without quoted text: a password may start with `*`, `&` or `!`."""
     return re.sub(r""" (['"])(?!<)(?:(?!\1).){2,}\1""", "", problem)
 
 
@@ -59,24 +59,24 @@ def _refuse_depth(text: str) -> None:
 
 
 def _refuse_values(tree: yaml.Node | None) -> None:
-    """NotYaml for a scalar that looks like a date or a number and is none: 2024-13-45, or one of 5,000 digits."""
+    """Raise NotYaml for a scalar that only looks like a date or number: 2024-13-45, or a number of 5,000 digits."""
     for node, path in _nodes(tree):
         if isinstance(node, yaml.ScalarNode) and node.tag != _MERGE:
             try:
-                # Shown too: an integer may be too long to be written down in an error message.
+                # Also formatted: an integer may be too long for an error message.
                 repr(yaml.constructor.SafeConstructor().construct_object(node))
             except yaml.YAMLError:
                 raise
             except Exception as error:
-                # The value itself is not shown: it may be a password.
+                # The value is not shown: it may be a password.
                 kind = node.tag.rpartition(":")[2]
                 article = "an" if kind[0] in "aeiou" else "a"
-                what = f"looks like {article} {kind} and is none; put it in quotes if it is a text"
-                raise NotYaml(node.start_mark.line + 1, f"{_joined(path) or 'a key'}: {what}") from error
+                problem = f"looks like {article} {kind} and is none; put it in quotes if it is a text"
+                raise NotYaml(node.start_mark.line + 1, f"{_format_keys(path) or 'a key'}: {problem}") from error
 
 
 class YamlFile(Generic[M]):
-    """A file that has been read. `value` is the model; `refusal` names the line of any part of it."""
+    """A file that has been read. `value` is its model; `refusal` makes errors with the line of any part."""
 
     def __init__(
         self,
@@ -88,19 +88,19 @@ class YamlFile(Generic[M]):
         defaults: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | None = None,
     ) -> None:
-        """Read and check `path`. `what` is the file to people ("recipe"), `requires` the key that it cannot do without.
+        """Read and validate `path`. `what`: the kind of file ("recipe"). `requires`: its required key.
 
-        Raises SetupError with one line: file, line, key, what was expected.
+        Raises SetupError in one line: file, line, key, expected value.
         """
         self.path, self._kind, self._what = path, kind, what
         raw = self._read(requires)
         try:
             self.value = kind.model_validate({**(defaults or {}), **raw}, context=dict(context or {}))
         except ValidationError as error:
-            raise self._explained(error) from None
+            raise self._explain(error) from None
 
     def refusal(self, place: Place, message: str) -> SetupError:
-        """Return what to raise for something that is wrong at `place`."""
+        """Return the error for a problem at `place`."""
         line, key = _find(self._tree, place)
         return SetupError(f"{self.path}:{line}: {key or self._what}: {message}")
 
@@ -119,8 +119,8 @@ class YamlFile(Generic[M]):
             raise SetupError(f"{self.path}:1: a {self._what} is a mapping with at least the key `{requires}`")
         return raw
 
-    def _explained(self, error: ValidationError) -> SetupError:
-        # An unknown key is most often the cause of what else is wrong (a required key misspelt): name it first.
+    def _explain(self, error: ValidationError) -> SetupError:
+        # An unknown key often causes the other errors (a misspelt required key): report it first.
         problems = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
         first = problems[0]
         _, key = _find(self._tree, first["loc"])
@@ -135,11 +135,11 @@ class YamlFile(Generic[M]):
 
 
 def _find(node: yaml.Node | None, place: Place) -> tuple[int, str]:
-    """Return the line (from 1) of the deepest node on the way, and the path as the writer knows it."""
-    line, shown = 1, []
+    """Return the line (from 1) of the deepest existing node of `place`, and its keys."""
+    line, keys = 1, []
     for part in place:
         if isinstance(part, str):
-            shown.append(part)
+            keys.append(part)
         if isinstance(node, yaml.MappingNode) and isinstance(part, str):
             hit = next(((k, v) for k, v in node.value if k.value == part), None)
             if hit is None:
@@ -148,30 +148,30 @@ def _find(node: yaml.Node | None, place: Place) -> tuple[int, str]:
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]
             line = node.start_mark.line + 1
-    return line, _joined(shown)
+    return line, _format_keys(keys)
 
 
-def _joined(path: Iterable[str]) -> str:
-    """Return keys as their writer knows them, on one line."""
+def _format_keys(path: Iterable[str]) -> str:
+    """Return keys as a path on one line."""
     return ".".join(part if part.isprintable() else repr(part) for part in path)
 
 
-def _twice(tree: yaml.Node | None) -> Iterator[tuple[int, str]]:
-    """Yield line and path of keys that stand twice in their mapping: YAML would take the last and say nothing."""
+def _find_duplicate_keys(tree: yaml.Node | None) -> Iterator[tuple[int, str]]:
+    """Yield line and path of duplicate keys: YAML would silently use the last."""
     for node, path in _nodes(tree):
         if isinstance(node, yaml.MappingNode):
             keys: set[str] = set()
             for key, _ in node.value:
                 name = str(key.value)
                 if name in keys:
-                    yield key.start_mark.line + 1, _joined((*path, name))
+                    yield key.start_mark.line + 1, _format_keys((*path, name))
                 keys.add(name)
 
 
 def _nodes(tree: yaml.Node | None) -> Iterator[tuple[yaml.Node, tuple[str, ...]]]:
-    """Yield every node once, with the keys that lead to it."""
+    """Yield every node once, with its keys."""
     waiting: list[tuple[yaml.Node | None, tuple[str, ...]]] = [(tree, ())]
-    known: set[int] = set()  # an alias is the node that it stands for, and may even stand inside of it
+    known: set[int] = set()  # an alias is the same node as its anchor, and may be nested in it
     while waiting:
         node, path = waiting.pop()
         if node is None or id(node) in known:
@@ -196,7 +196,7 @@ def _is_field(kind: Any, part: int | str) -> bool:
 
 
 def _model_in(annotation: Any) -> Any:
-    """Return the first of our models inside Optional, list, dict or Annotated."""
+    """Return the first model inside Optional, list, dict or Annotated."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) in {typing.Union, types.UnionType, list, dict, Annotated}:

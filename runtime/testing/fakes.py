@@ -1,9 +1,9 @@
-"""For tests of your own: a model that answers from a script, an engine without threads, a clock, a simulated accelerator.
+"""Fakes for tests of agents: a scripted model, an engine without threads, a clock, and a simulated accelerator.
 
 engine = FakeEngine(FakeModel([INTENT], {"where is my card?": {"intent": classified("card_arrival", 0.9)}}))
 prediction = await engine.predict("where is my card?")
 
-A whole agent, from the request's bytes to what it publishes, is run by `rehearsal.rehearse`, with the same FakeModel.
+`rehearsal.rehearse` runs a whole agent, from the request's bytes to its messages, with the same FakeModel.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ SPECIAL_TOKENS = 2
 
 
 class ManualClock:
-    """A clock that stands still until told."""
+    """A clock that changes only by `advance`."""
 
     def __init__(self, now: float = 0.0) -> None:
         self.now = now
@@ -92,7 +92,7 @@ def fake_manifest(tasks: Sequence[TaskSpec], name: str = "fake", version: int = 
 
 
 class FakeEncoded:
-    """A text as the fake model reads it: a token for each word, and two special ones."""
+    """A text tokenised by the fake model: one token per word, and two special ones."""
 
     __slots__ = ("text", "tokens", "truncated")
 
@@ -104,10 +104,10 @@ class FakeEncoded:
 
 
 class FakeModel:
-    """A model that answers from a script: `answers` maps a text, or is called with it, to outputs by task.
+    """A scripted model: `answers` maps a text to outputs by task, or is called with it.
 
-    A task that the script leaves out gets a default: the task's first label, no labels, no spans. A batch with one of
-    the `broken` texts raises ModelFailed, as a whole, every time. `batches` records the texts of every batch run.
+    A task without a scripted output gets a default: the first label, no labels, or no spans. Every batch with one of the
+    `broken` texts raises ModelFailed. `batches` records the texts of every batch.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class FakeModel:
         return [FakeEncoded(text, self.manifest.limits.max_tokens) for text in texts]
 
     def encode_windows(self, texts: Sequence[str], windows: Sequence[Windows | None]) -> list[FakeEncoded]:
-        """Return texts of which as much is read as so many windows hold."""
+        """Return texts that are truncated at the total length of their windows."""
         limit = self.manifest.limits.max_tokens
         return [
             FakeEncoded(text, limit if how is None else how.most * limit)
@@ -168,12 +168,12 @@ class FakeModel:
         ]
 
     def check_device(self) -> None:
-        """Stand in for the reference sample."""
+        """Raise DeviceFailed unless `device_works`."""
         if not self.device_works:
             raise DeviceFailed("the device does not work")
 
     def terminate(self, thread: int) -> None:
-        """A script ends by itself."""
+        """Do nothing: a scripted run ends without it."""
 
     def _default(self, task: str) -> Output:
         spec = self.tasks[task]
@@ -183,10 +183,10 @@ class FakeModel:
 
 
 class FakeEngine(RequestChecks):
-    """The engine's interface without threads or calibration: a batch is whatever one call brings.
+    """The engine's interface without threads or calibration: each call is a batch.
 
-    Keeps the engine's promises: answers come from the event loop and never inside `submit`, a cancelled entry gets none,
-    a text that breaks the model fails alone. A list of scenarios in our tests runs against both.
+    Like the engine, it delivers answers on the event loop and never inside `submit`, drops cancelled entries, and fails
+    only the text that breaks the model. The tests run the same scenarios against both.
     """
 
     token_budget = 256
@@ -208,7 +208,7 @@ class FakeEngine(RequestChecks):
 
     async def stop(self, budget_s: float = 0.0) -> None:
         self._open = False
-        for _ in range(2):  # what was submitted is answered first, and then delivered
+        for _ in range(2):  # submitted entries are answered in one iteration and delivered in the next
             await asyncio.sleep(0)
 
     def swap(self, model: EngineModel) -> None:
@@ -227,7 +227,7 @@ class FakeEngine(RequestChecks):
         self._room.append(callback)
 
     def close_waiting(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: no entry waits."""
 
     def submit(self, entries: Iterable[Entry]) -> None:
         self._refuse_closed()
@@ -272,11 +272,11 @@ class FakeEngine(RequestChecks):
 
 
 class SimulatedRunner:
-    """Stands in for a session on an accelerator: takes `runs_at_once` runs, each `run_s + row_s * rows`, no CPU.
+    """Simulates a session on an accelerator: `runs_at_once` concurrent runs, each of `run_s + row_s * rows`, without CPU use.
 
-    The time is slept with the GIL released, so that what is left to measure is the host. Logits are cheap and
-    deterministic: a row of a fixed random table, picked by the sum of the text's token ids (tagging: by each id), so
-    they do not depend on the batch. As of a trained model: about one token in thirty is tagged, rarely with an I- first.
+    A run sleeps with the GIL released, so that only the host's work is measured. Logits are cheap and deterministic: a row
+    of a fixed random table, selected by the sum of the text's token ids (tagging: by each id), so they do not depend on the
+    batch. As with a trained model, about one token in thirty is tagged, rarely with I- first.
     """
 
     ROWS = 1024
@@ -312,7 +312,7 @@ class SimulatedRunner:
         return logits
 
     def terminate(self, thread: int | None = None) -> None:
-        """A sleep ends by itself."""
+        """Do nothing: a sleep ends without it."""
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to release."""

@@ -1,4 +1,4 @@
-"""Run agents on requests without a broker: the same decoding, routing, deciding and dead-lettering as in service.
+"""Runs agents on requests without a broker: with the same decoding, routing, deciding and dead-lettering as in service.
 
     answers = await rehearse([my_agent], {"text": "where is my card?"}, model=FakeModel([INTENT], {...}))
     assert answers.results[0]["outputs"]["intent"]["label"] == "card_arrival"
@@ -6,7 +6,7 @@
     answers = await rehearse([Dialogue("policy.yaml")], ("c-1", {"text": "where is my card?"}), model=...)
     assert answers.values("murmura.dialogue.replies")[0]["kind"] == "asked"
 
-The model is a `testing.FakeModel` with the outputs that the test wants, or a real one.
+The model is a `testing.FakeModel` with scripted outputs, or a real one.
 """
 
 import asyncio
@@ -35,26 +35,26 @@ from .fakes import FakeEngine
 DEAD_LETTERS = "murmura.deadletters"
 _ROUNDS = 100
 _PARTITIONS = 2**31
-"""How many every topic has: only a broker knows better."""
+"""Number of partitions of every topic."""
 
 Request = dict[str, Any] | bytes | None
-"""A request's fields, or its value as it would lie in Kafka."""
+"""A request's fields, or its value as in Kafka."""
 
 
 @dataclass
 class Answers:
-    """What came of the requests, in the order in which it was published."""
+    """The messages published for the requests, in order."""
 
     published: list[Message] = field(default_factory=list)
     outputs: frozenset[str] = frozenset()
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """The results' values."""
+        """The values of the results."""
         return [json.loads(message.value or b"") for message in self.published if message.topic in self.outputs]
 
     def values(self, topic: str) -> list[Any]:
-        """The values that were published to a topic; None where there is none."""
+        """Return the values published to a topic; None for a message without a value."""
         return [json.loads(message.value or b"null") for message in self.published if message.topic == topic]
 
     @property
@@ -63,12 +63,12 @@ class Answers:
 
     @property
     def handed_on(self) -> list[Message]:
-        """What agents published to topics other than their output, and what none of the rehearsing agents read."""
+        """The messages to topics other than the agents' outputs and the dead-letter topic."""
         return [m for m in self.published if m.topic not in self.outputs and m.topic != DEAD_LETTERS]
 
 
-class _Stage:
-    """A publisher that keeps everything, and gives what is published to a topic that an agent reads back to it."""
+class _RehearsalPublisher:
+    """A publisher that keeps all messages, and queues those of the agents' input topics for delivery."""
 
     def __init__(self, answers: Answers, inputs: Sequence[str]) -> None:
         self.taking = asyncio.Event()
@@ -93,9 +93,9 @@ async def rehearse(
     settings: Settings | None = None,
     tracing: Tracing | None = None,
 ) -> Answers:
-    """Give each request to the first agent's first topic, follow what is handed on, and return all that was published.
+    """Deliver each request to the first agent's first topic, follow routed records, and return all published messages.
 
-    A request may come with a key: (key, request). Raises SetupError for agents that the model cannot serve.
+    A request may have a key: (key, request). Raises SetupError for agents that the model cannot serve.
     """
     settings, metrics, engine = settings or Settings(app="rehearsal"), Metrics(), FakeEngine(model)
     everyone = configure_agents(settings, agents)
@@ -105,10 +105,10 @@ async def rehearse(
     check_handlers(handlers, model.manifest)
     answers = Answers(outputs=frozenset(agent.output for agent in plain if agent.output))
     inputs = [*routes, *(topic for handler in handlers for topic in handler.topics)]
-    stage = _Stage(answers, inputs)
+    publisher = _RehearsalPublisher(answers, inputs)
     dispatcher = Dispatcher(
         engine,
-        stage,
+        publisher,
         Tracker(),
         metrics,
         routes=routes,
@@ -125,14 +125,14 @@ async def rehearse(
     await dispatcher.assign([TopicPartition(topic, 0) for topic in inputs])
     feeding = asyncio.create_task(dispatcher.run())
     numbers = itertools.count()
-    stage.waiting = [_message(everyone[0].topics[0], request) for request in requests]
+    publisher.waiting = [_make_message(everyone[0].topics[0], request) for request in requests]
     try:
         for _ in range(_ROUNDS):
-            if not stage.waiting and not dispatcher.has_work:
+            if not publisher.waiting and not dispatcher.has_work:
                 break
-            arriving, stage.waiting = stage.waiting, []
+            arriving, publisher.waiting = publisher.waiting, []
             for message in arriving:
-                record = _record(message, next(numbers))
+                record = _make_record(message, next(numbers))
                 dispatcher.receive({TopicPartition(record.topic, 0): [record]})
             async with asyncio.timeout(10):
                 while dispatcher.has_work:  # noqa: ASYNC110
@@ -142,13 +142,13 @@ async def rehearse(
     return answers
 
 
-def _message(topic: str, request: Request | tuple[str, Request]) -> Message:
+def _make_message(topic: str, request: Request | tuple[str, Request]) -> Message:
     key, value = request if isinstance(request, tuple) else (None, request)
     raw = json.dumps(value).encode() if isinstance(value, dict) else value
     return Message(topic, raw, None if key is None else key.encode(), [])
 
 
-def _record(message: Message, offset: int) -> ConsumerRecord:
+def _make_record(message: Message, offset: int) -> ConsumerRecord:
     now_ms = int(time.time() * 1000)
     return ConsumerRecord(
         message.topic, 0, offset, now_ms, 0, message.key, message.value, None, -1, -1, tuple(message.headers)

@@ -1,7 +1,6 @@
-"""Answering records of a topic once more, as serving would, without a group and without its outputs.
+"""Answers records of a topic again, without a group and without publishing.
 
-The records go through the dispatcher that serves, with a publisher that keeps the results: what is read, decided and built is
-what serving would write.
+The records go through the same dispatcher as in service, with a publisher that keeps the results.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ from ..wire.message import Message
 
 CHUNK_RECORDS: Final = 1000
 CHUNK_BYTES: Final = 2 * 1024 * 1024
-"""Of values, given to the dispatcher at once; a chunk of one record may be larger."""
+"""Maximum size of the values of a chunk; a chunk of one record may be larger."""
 _WAIT_S: Final = 0.002
 _PARTITIONS: Final = 2**31
 
@@ -34,20 +33,20 @@ Results = Callable[[Sequence[Message]], Awaitable[None]]
 
 @dataclass(slots=True)
 class Replayed:
-    """What came of the records."""
+    """Counts of the replayed records and their answers."""
 
     records: int = 0
     results: int = 0
     dead_letters: int = 0
     handed_on: int = 0
-    """Records that agents would have published to other topics; they are not sent."""
+    """Number of messages to other topics, which are not sent."""
     unreadable: int = 0
     earliest_ms: int = 0
     """The smallest timestamp of the records, in milliseconds since 1970; 0 without any."""
 
 
-class _Kept:
-    """A publisher that keeps results until they are taken, and counts everything else."""
+class _ResultCollector:
+    """A publisher that collects results until they are taken, and counts all other messages."""
 
     def __init__(self, outputs: frozenset[str], dead_letters: str, counts: Replayed) -> None:
         self.taking = asyncio.Event()
@@ -71,7 +70,7 @@ class _Kept:
 
 
 class Replay:
-    """One replay of ranges of one topic. Holds one fetch of records and the results of one chunk."""
+    """A replay of ranges of one topic. Keeps one fetch of records and the results of one chunk in memory."""
 
     def __init__(self, settings: Settings, agents: Sequence[Agent], model: EngineModel, topic: str) -> None:
         """Raises SetupError when no agent reads the topic, or none of them can work with the model."""
@@ -79,12 +78,12 @@ class Replay:
         self.agents = [agent for agent in agents if topic in agent.topics]
         if not self.agents:
             names = ", ".join(agent.name for agent in agents) or "none"
-            raise SetupError(f"no agent that predicts reads {topic}; those that were named: {names}")
+            raise SetupError(f"no agent that predicts reads {topic}; named were {names}")
         self._routes = make_routes(self.agents, model.manifest, settings.app)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Topics in which serving publishes the results of these records."""
+        """Topics to which serving publishes the results of these records."""
         return tuple(dict.fromkeys(agent.output for agent in self.agents if agent.output))
 
     async def run(
@@ -95,17 +94,17 @@ class Replay:
         stop: asyncio.Event,
         progress: Callable[[int], None] = lambda records: None,
     ) -> Replayed:
-        """Answer the records of the ranges; their results are given to `on_results`. Ends early when `stop` is set."""
+        """Answer the records of the ranges and pass the results to `on_results`. Ends early when `stop` is set."""
         counts = Replayed()
-        kept = _Kept(frozenset(self.outputs), self._settings.dead_letters, counts)
-        engine = self._engine()
+        collector = _ResultCollector(frozenset(self.outputs), self._settings.dead_letters, counts)
+        engine = self._make_engine()
         await engine.start()
         try:
-            dispatcher = self._dispatcher(engine, kept)
+            dispatcher = self._make_dispatcher(engine, collector)
             await dispatcher.assign([TopicPartition(each.topic, each.partition) for each in ranges])
             feeding = asyncio.create_task(dispatcher.run())
             try:
-                await self._read(ranges, _Feed(dispatcher, kept, on_results, stop), counts, progress)
+                await self._read(ranges, _Feed(dispatcher, collector, on_results, stop), counts, progress)
             finally:
                 feeding.cancel()
         finally:
@@ -126,35 +125,35 @@ class Replay:
         def unreadable(number: int, offset: int) -> None:
             counts.unreadable += 1
 
-        async def work_off() -> None:
+        async def answer_waiting() -> None:
             records = waiting.copy()
             waiting.clear()
             await feed.answer(records)
 
         try:
             await offset_ranges.read(
-                self._settings.kafka, ranges, take, unreadable=unreadable, progress=progress, after_fetch=work_off
+                self._settings.kafka, ranges, take, unreadable=unreadable, progress=progress, after_fetch=answer_waiting
             )
         except _Stopped:
             return
 
-    def _engine(self) -> Engine:
-        given = self._settings.model
+    def _make_engine(self) -> Engine:
+        model_settings = self._settings.model
         return Engine(
             self._model,
-            max_in_flight=given.cores if self._model.device == "cpu" else None,
-            max_rows=given.max_rows,
-            token_budget=given.token_budget,
-            max_wait_ms=given.max_wait_ms,
-            padded=given.graph == "padded",
-            shortest_deadline_s=given.run_deadline_s,
+            max_in_flight=model_settings.cores if self._model.device == "cpu" else None,
+            max_rows=model_settings.max_rows,
+            token_budget=model_settings.token_budget,
+            max_wait_ms=model_settings.max_wait_ms,
+            padded=model_settings.graph == "padded",
+            shortest_deadline_s=model_settings.run_deadline_s,
         )
 
-    def _dispatcher(self, engine: Engine, kept: _Kept) -> Dispatcher:
+    def _make_dispatcher(self, engine: Engine, collector: _ResultCollector) -> Dispatcher:
         settings = self._settings
         return Dispatcher(
             engine,
-            kept,
+            collector,
             Tracker(),
             Metrics(),
             routes=self._routes,
@@ -163,7 +162,7 @@ class Replay:
             max_hops=settings.limits.max_hops,
             fields=settings.fields,
             queue_budgets=settings.queue_budgets,
-            clock=None,  # it answers old records on purpose
+            clock=None,  # old records are answered, not expired
         )
 
 
@@ -172,45 +171,47 @@ class _Stopped(Exception):
 
 
 class _Feed:
-    """Gives records to a dispatcher in chunks, and waits until each has been answered."""
+    """Passes records to a dispatcher in chunks, and waits until each chunk has been answered."""
 
-    def __init__(self, dispatcher: Dispatcher, kept: _Kept, on_results: Results, stop: asyncio.Event) -> None:
-        self._dispatcher, self._kept, self._on_results, self._stop = dispatcher, kept, on_results, stop
+    def __init__(
+        self, dispatcher: Dispatcher, collector: _ResultCollector, on_results: Results, stop: asyncio.Event
+    ) -> None:
+        self._dispatcher, self._collector, self._on_results, self._stop = dispatcher, collector, on_results, stop
 
     async def answer(self, records: Sequence[ConsumerRecord]) -> None:
-        for chunk in _chunks(records):
+        for chunk in _split_chunks(records):
             if self._stop.is_set():
                 raise _Stopped
             left = chunk
             while left:
                 left = self._receive(left)
-                await self._until_answered()
-            results, self._kept.results = self._kept.results, []
+                await self._wait_until_answered()
+            results, self._collector.results = self._collector.results, []
             if results:
                 await self._on_results(results)
 
     def _receive(self, records: Sequence[ConsumerRecord]) -> list[ConsumerRecord]:
-        """Return the records that the dispatcher gave back, for the next time."""
+        """Deliver records; returns those that the dispatcher did not take, for the next call."""
         batches: dict[TopicPartition, list[ConsumerRecord]] = {}
         for record in records:
             batches.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
         full: Mapping[TopicPartition, int | None] = self._dispatcher.receive(batches)
         return [
             record
-            for partition, given in batches.items()
+            for partition, batch in batches.items()
             if (first := full.get(partition)) is not None
-            for record in given
+            for record in batch
             if record.offset >= first
         ]
 
-    async def _until_answered(self) -> None:
+    async def _wait_until_answered(self) -> None:
         while self._dispatcher.has_work:
             if self._dispatcher.outbox.failure.done():
                 self._dispatcher.outbox.failure.result()
             await asyncio.sleep(_WAIT_S)
 
 
-def _chunks(records: Sequence[Any]) -> list[list[Any]]:
+def _split_chunks(records: Sequence[Any]) -> list[list[Any]]:
     chunks: list[list[Any]] = []
     size = CHUNK_BYTES
     for record in records:

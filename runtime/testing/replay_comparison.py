@@ -1,4 +1,4 @@
-"""Comparing replayed results with those that were published: joined by prediction id, on disk. Pure but for its file."""
+"""Compares replayed results with published ones, joined by prediction id, on disk. Pure except for its file."""
 
 import json
 import sqlite3
@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any, Final
 
 SHOWN: Final = 20
-"""So many places of results that changed are kept."""
+"""Number of coordinates of changed results to keep."""
 _MOST_PAIRS: Final = 10_000
-"""So many different pairs of labels are counted; further ones are counted together."""
+"""Maximum number of different label pairs to count; further ones are counted together."""
 OTHERS: Final = "(others)"
 WITHHELD: Final = "(withheld)"
 
 
 class Comparison:
-    """Replayed results by prediction id, and what the published ones say otherwise.
+    """Replayed results by prediction id, and their differences from the published ones.
 
-    Memory is bounded; the file takes some 200 bytes a result. Of a result that was published twice the first counts.
+    Memory is bounded; the file takes about 200 bytes per result. Of a result that was published twice the first counts.
     """
 
     def __init__(self, file: Path) -> None:
@@ -27,28 +27,28 @@ class Comparison:
         self._base.execute("pragma journal_mode = off")
         self._base.execute("create table replayed (id blob primary key, place text, answers text) without rowid")
         self.joined = 0
-        """Results that are on both sides."""
+        """Number of results that are replayed and published."""
         self.expired = 0
-        """Published as `expired`: there is nothing to compare."""
+        """Number of results published as `expired`, which are not compared."""
         self.only_replayed = 0
-        """Known once everything has been joined: see `finish`."""
+        """Number of results without a published one; set by `finish`."""
         self.agreed: Counter[str] = Counter()
         """By task."""
         self.compared: Counter[str] = Counter()
         self.pairs: Counter[tuple[str, str, str]] = Counter()
-        """Task, published label, replayed label, of those that differ."""
+        """Counts of differing answers: task, published label, replayed label."""
         self.changed: list[tuple[str, str]] = []
-        """The first places where a task's answer differs: place and task."""
+        """The first differing answers: coordinates and task."""
 
     def add(self, value: bytes | None) -> None:
-        """Note a replayed result."""
+        """Add a replayed result."""
         if (result := _read(value)) is None:
             return
         row = (bytes.fromhex(result["prediction_id"]), _place(result), json.dumps(_answers(result)))
         self._base.execute("insert or ignore into replayed values (?, ?, ?)", row)
 
     def join(self, value: bytes | None) -> None:
-        """Compare a published result with the replayed one of its id, if there is one."""
+        """Compare a published result with the replayed one with its id, if there is one."""
         if (result := _read(value)) is None:
             return
         key = (bytes.fromhex(result["prediction_id"]),)
@@ -63,7 +63,7 @@ class Comparison:
         self._compare(found[0], _answers(result), json.loads(found[1]))
 
     def finish(self) -> None:
-        """Count what no published result was found for, and close the file."""
+        """Count the replayed results without a published one, and close the file."""
         (self.only_replayed,) = self._base.execute("select count(*) from replayed").fetchone()
         self._base.close()
 
@@ -84,7 +84,7 @@ class Comparison:
 
 
 def _read(value: bytes | None) -> dict[str, Any] | None:
-    """Return a result's fields; None for a record that is none."""
+    """Return a result's fields; None for a record that is not a result."""
     try:
         result = json.loads(value or b"null")
         bytes.fromhex(result["prediction_id"])
@@ -103,7 +103,7 @@ def _answers(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def answer_of(output: Any) -> str:
-    """Say what was answered, without scores and without a part of the text."""
+    """Return an answer without scores and without parts of the text."""
     match output:
         case {"kind": "classification", "abstained": True}:
             return WITHHELD

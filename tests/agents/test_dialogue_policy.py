@@ -110,7 +110,7 @@ TRANSFER = "intents:\n  transfer:\n    needs:\n      payee: To whom?\n      amou
             ":7: intents.transfer.forget.amonut: no intent needs a slot amonut; those that are needed: amount, payee",
         ),
         (ENOUGH + "slots: {sum: amount}\n", ":4: slots.sum: no intent needs a slot sum; those that are needed: none"),
-        (ENOUGH + "  balance:\n    reply: twice\n", ":4: intents.balance: this key stands here a second time"),
+        (ENOUGH + "  balance:\n    reply: twice\n", ":4: intents.balance: this key is a duplicate"),
     ],
 )
 def test_what_is_wrong_is_said_with_line_and_key(tmp_path, text, says):

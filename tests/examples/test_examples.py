@@ -107,7 +107,7 @@ def test_an_example_without_a_model_says_so_in_one_line(name: str, tmp_path: Pat
     )
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert "is not there" in done.stderr
+    assert "does not exist" in done.stderr
 
 
 async def test_complaints_are_handed_to_the_analysis_agent(monkeypatch: pytest.MonkeyPatch):

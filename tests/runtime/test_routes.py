@@ -10,7 +10,7 @@ from murmura.runtime.kafka.offset_tracker import Progress
 from murmura.runtime.output.delivery import Attempt, Delivery
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import FakeModel
-from murmura.runtime.testing.rehearsal import _message, _record, rehearse
+from murmura.runtime.testing.rehearsal import _make_message, _make_record, rehearse
 from murmura.runtime.wire.request import read_request
 from murmura.schemas.manifest import TaskSpec
 
@@ -86,7 +86,7 @@ async def test_a_dead_letter_does_not_quote_the_task_that_a_request_names():
 
 
 def delivery_of(attempt: Attempt, value: dict) -> Delivery:
-    record = _record(_message("in", value), 0)
+    record = _make_record(_make_message("in", value), 0)
     return Delivery(record, Progress(), read_request(record, 1000), attempt)
 
 

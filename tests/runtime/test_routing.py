@@ -13,7 +13,7 @@ from murmura.agents.feedback import FeedbackAgent
 from murmura.runtime.agent.agent import agent
 from murmura.runtime.agent.routes import configure_agents
 from murmura.runtime.errors import SetupError
-from murmura.runtime.settings.routing_rules import Rule, topics
+from murmura.runtime.settings.routing_rules import Rule, select_topics
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.settings.sources import load
 from murmura.runtime.testing.fakes import FakeModel, abstained, classified, labelled, tagged
@@ -27,7 +27,7 @@ def rule(topic: str = "out", **conditions) -> Rule:
 
 
 def to(*rules: Rule, **outputs) -> tuple[str, ...]:
-    return topics(rules, outputs)
+    return select_topics(rules, outputs)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_rules_do_not_depend_on_each_other_or_their_order(rules, output):
         ("{agnet: a, task: t, label: x, topic: o}", 2, "routing.0.agnet is not a setting; did you mean agent?"),
         ("agent: a\n    task: t\n    label: yes\n    topic: o", 4, "YAML reads this as True (bool), not as text: put it in quotes"),
         ("agent: a\n    task: t\n    label: [a, 3]\n    topic: o", 4, "reads this as 3 (int), not as text: put it in quotes"),
-        ("{agent: a, task: t, label: x, label: y, topic: o}", 2, "routing.label: this key stands here a second time"),
+        ("{agent: a, task: t, label: x, label: y, topic: o}", 2, "routing.label: this key is a duplicate"),
         ("{agent: a, task: t, label: x}", 2, "routing.0.topic: field required"),
         ("{agent: a, otherwise: true, topic: o}\n  - agent: b\n    otherwise: true\n    topic: 'o o'", 5, "routing.1.topic"),
     ],

@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.settings.agent_options import BesideFile, Options, read_options
+from murmura.runtime.settings.agent_options import Options, RelativePath, read_options
 from murmura.runtime.settings.settings import KafkaSettings, SecuritySettings, Settings
 from murmura.runtime.settings.sources import load
 
@@ -101,8 +101,8 @@ def test_settings_are_frozen():
         ("app: a\nprefix: 2024-13-45\n", 2, "prefix: looks like a timestamp and is none; put it in quotes"),
         (f"app: a\ncommit_interval_ms: 1{'0' * 5000}\n", 2, "commit_interval_ms: looks like an int and is none"),
         (f"agents:\n  mine: {'[' * 3000}\n", 2, "nested deeper than 50 levels"),
-        ("kafka:\n  group: a\n  drain_s: 2\n  group: b\n", 4, "kafka.group: this key stands here a second time"),
-        ("app: a\nkafka: {}\napp: b\n", 3, "app: this key stands here a second time"),
+        ("kafka:\n  group: a\n  drain_s: 2\n  group: b\n", 4, "kafka.group: this key is a duplicate"),
+        ("app: a\nkafka: {}\napp: b\n", 3, "app: this key is a duplicate"),
         ('app: a\nagents: {"a\\nb": {outptu: x}}\n', 2, "agents.'a\\nb'.outptu is not a setting"),
         ("app: a\nrouting: {agent: a}\n", 2, "routing: input should be a valid list, found a mapping of 1"),
         ("kafka: [\n", 2, "not YAML: expected the node content"),
@@ -133,7 +133,7 @@ def test_a_variable_that_holds_a_section_or_a_list_is_named_as_it_was_set(monkey
 
 
 class Shop(Options):
-    policy: BesideFile | None = None
+    policy: RelativePath | None = None
     window: int = 5
     names: tuple[str, ...] = ()
     token: SecretStr | None = None

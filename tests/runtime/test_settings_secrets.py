@@ -20,7 +20,7 @@ from murmura.runtime.errors import MurmuraError, SetupError
 from murmura.runtime.observe.logs import configure
 from murmura.runtime.release.store_backends import open_storage
 from murmura.runtime.settings.agent_options import Options, read_options
-from murmura.runtime.settings.redaction import public_address, redacted
+from murmura.runtime.settings.redaction import public_address, redact_text
 from murmura.runtime.settings.settings import AgentSettings, Settings
 from murmura.runtime.settings.sources import load
 
@@ -158,15 +158,15 @@ def test_an_address_is_shown_without_credentials(address, public):
 
 
 def test_a_librarys_text_is_shown_without_credentials():
-    assert redacted("x?sas=SECRET is missing") == "x is missing"
-    text = redacted("GET https://u:SECRET@host/a?sas=SECRET failed: SECRET:SECRET@bucket/x is not there")
+    assert redact_text("x?sas=SECRET is missing") == "x is missing"
+    text = redact_text("GET https://u:SECRET@host/a?sas=SECRET failed: SECRET:SECRET@bucket/x is not there")
     assert text == "GET https://host/a failed: bucket/x is not there"
 
 
 @pytest.mark.parametrize("part", ["a", "a:", "a:@", "?a", "://", "a+", "a://b"])
 def test_a_long_line_is_redacted_in_no_time(part):
     began = time.thread_time()
-    redacted(part * 50_000)
+    redact_text(part * 50_000)
     assert time.thread_time() - began < 1
 
 

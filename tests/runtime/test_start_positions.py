@@ -3,7 +3,7 @@
 import pytest
 from aiokafka.structs import TopicPartition
 
-from murmura.runtime.kafka.start_positions import Found, StartPositions
+from murmura.runtime.kafka.start_positions import NewStart, StartPositions
 from murmura.runtime.settings.settings import KafkaSettings
 
 PARTITION = TopicPartition("requests", 0)
@@ -22,25 +22,25 @@ class Leader:
 @pytest.mark.parametrize(
     ("rack", "position", "found"),
     [
-        (None, 5, Found(10, "deleted")),
-        ("a", 5, Found(10, "deleted")),
-        (None, 21, Found(10, "new_log")),
-        ("a", 21, Found(10, "new_log")),
-        (None, 15, Found(10, "new_log")),  # without a rack only the leader answers: its log has begun anew meanwhile
-        ("a", 15, Found(15, "lagging_replica")),
-        ("a", 20, Found(20, "lagging_replica")),
+        (None, 5, NewStart(10, "deleted")),
+        ("a", 5, NewStart(10, "deleted")),
+        (None, 21, NewStart(10, "new_log")),
+        ("a", 21, NewStart(10, "new_log")),
+        (None, 15, NewStart(10, "new_log")),  # without a rack only the leader answers: its log has begun anew meanwhile
+        ("a", 15, NewStart(15, "lagging_replica")),
+        ("a", 20, NewStart(20, "lagging_replica")),
     ],
 )
 async def test_a_replica_that_lags_behind_its_leader_is_no_new_log(rack, position, found):
     starts = StartPositions(KafkaSettings(client_rack=rack), "group")
-    assert await starts.after(Leader(), PARTITION, position) == found
+    assert await starts.find_after(Leader(), PARTITION, position) == found
 
 
 async def test_a_partition_starts_at_its_end_until_the_group_has_an_offset_for_it(kafka, make_topics, unique):
     (topic,) = await make_topics("requests", partitions=2)
     settings = KafkaSettings(bootstrap_servers=kafka, auto_offset_reset="latest")
     starts, new, old = StartPositions(settings, unique("group")), TopicPartition(topic, 0), TopicPartition(topic, 1)
-    await starts.look({topic: 2}, [topic])
+    await starts.prepare({topic: 2}, [topic])
 
     class Consumer:
         async def beginning_offsets(self, partitions):
@@ -49,6 +49,6 @@ async def test_a_partition_starts_at_its_end_until_the_group_has_an_offset_for_i
         async def end_offsets(self, partitions):
             return dict.fromkeys(partitions, 20)
 
-    assert [await starts.first(Consumer(), partition) for partition in (new, old)] == [20, 20]
+    assert [await starts.find_first(Consumer(), partition) for partition in (new, old)] == [20, 20]
     starts.note_committed({old: 20})
-    assert [await starts.first(Consumer(), partition) for partition in (new, old)] == [20, 10]
+    assert [await starts.find_first(Consumer(), partition) for partition in (new, old)] == [20, 10]

@@ -28,7 +28,7 @@ def read(path: Path, text: str | bytes) -> YamlFile[Machine]:
     ("text", "says"),
     [
         ("parts:\n  a: {}\n  b: {size: big}\n", ":3: parts.b.size: Input should be a valid integer"),
-        ("parts:\n  a: {}\n  b: {}\n  a: {}\n", ":4: parts.a: this key stands here a second time"),
+        ("parts:\n  a: {}\n  b: {}\n  a: {}\n", ":4: parts.a: this key is a duplicate"),
         ("parts:\n  a:\n    length: 2\n", ":3: parts.a.length: unknown key; expected one of size"),
         ("- 1\n", ":1: a machine is a mapping with at least the key `parts`"),
         ("parts:\n  a: {size: 2024-13-45}\n", ":2: parts.a.size: looks like a timestamp and is none; put it in quotes"),
@@ -37,7 +37,7 @@ def read(path: Path, text: str | bytes) -> YamlFile[Machine]:
         ("parts:\n  a: !!bool maybe\n", ":2: parts.a: looks like a bool"),
         ("parts:\n  a: " + "[" * 3000, ":2: nested deeper than 50 levels"),
         ("parts:\n  a: " + "{a: " * 3000, ":2: nested deeper than 50 levels"),
-        ('parts: {"a\\nb": {}, "a\\nb": {}}\n', ":1: parts.'a\\nb': this key stands here a second time"),
+        ('parts: {"a\\nb": {}, "a\\nb": {}}\n', ":1: parts.'a\\nb': this key is a duplicate"),
         ('parts: {"a\\nb": {size: big}}\n', ":1: parts.'a\\nb'.size: Input should be"),
         ("parts: {}\n---\nparts: {}\n", ":2: not YAML: but found another document"),
         (b"parts: {\xff: {}}", ": cannot read the machine: it is not UTF-8"),
