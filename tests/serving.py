@@ -132,6 +132,13 @@ class Desk:
             await consumer.stop()
 
 
+async def read_values(bootstrap: str, topic: str, count: int) -> list[bytes | None]:
+    """Return the first `count` values of a topic."""
+    async with AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
+        async with asyncio.timeout(10):
+            return [(await consumer.getone()).value for _ in range(count)]
+
+
 def ids(records: Iterable[ConsumerRecord]) -> list[str]:
     """The ids of the requests that results answer."""
     return [json.loads(record.value)["request_id"] for record in records]

@@ -12,8 +12,11 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import BrokerResponseError, KafkaError, ProducerClosed, UnknownTopicOrPartitionError
 
+from ..observe.logs import get_logger
 from ..settings.settings import KafkaSettings, ProducerSettings
 from .scopes import Place, Scope, scope_of
+
+log = get_logger(__name__)
 
 _STOP_S: Final = 5.0
 
@@ -21,8 +24,26 @@ _STOP_S: Final = 5.0
 class IdempotentProducer(AIOKafkaProducer):  # type: ignore[misc]
     """A producer whose refused batches leave no gap in a partition's sequence numbers, and that can be abandoned.
 
+    When its sender ends, for whatever reason, all that it has and gets fails with ProducerClosed.
     `send_batch` may be called for a partition only when its previous batch is decided.
     """
+
+    async def start(self) -> None:
+        """Connect; raises KafkaError when no broker answers."""
+        await super().start()
+        task = self._sender.sender_task
+        # It leaves batches undecided when the sender was cancelled, and raises for a producer without transactions.
+        task.remove_done_callback(self._sender._fail_all)
+        task.add_done_callback(self._fail_batches)
+
+    def _fail_batches(self, sender: "asyncio.Task[None]") -> None:
+        """Fail all batches once the sender has ended: nobody sends them any more."""
+        error = None if sender.cancelled() else sender.exception()
+        if not self._closed:
+            log.error("the producer's sender has ended", why=type(error or asyncio.CancelledError()).__name__)
+        waiting = [batch for batches in self._message_accumulator._batches.values() for batch in batches]
+        self._message_accumulator.fail_all(ProducerClosed())
+        _retrieve_exceptions(*waiting)
 
     async def send_batch(self, batch: Any, topic: str, *, partition: int) -> "asyncio.Future[Any]":
         """Hand over a batch; the future has the broker's answer."""
@@ -62,13 +83,10 @@ class IdempotentProducer(AIOKafkaProducer):  # type: ignore[misc]
 
     async def _abandon(self) -> None:
         """Close without flushing: otherwise the batches would be sent once the broker is back."""
-        with contextlib.suppress(TimeoutError, KafkaError, OSError):
-            async with asyncio.timeout(_STOP_S):
-                await self._sender.close()
-                waiting = [batch for batches in self._message_accumulator._batches.values() for batch in batches]
-                self._message_accumulator.fail_all(ProducerClosed())
-                _retrieve_exceptions(*waiting)
-                await self.client.close()
+        for close in (self._sender.close, self.client.close):
+            with contextlib.suppress(TimeoutError, KafkaError, OSError):
+                async with asyncio.timeout(_STOP_S):
+                    await close()
 
 
 def _retrieve_exceptions(*failed: Any) -> None:

@@ -75,8 +75,12 @@ class PartitionBatches:
             self._timer = self._loop.call_later(self._linger_s, self._feed_all)
         return batch
 
-    def abandon(self, error: BaseException) -> None:
-        """Settle all batches that are not acknowledged with an error. The producer may still send what it has."""
+    def abandon(self, error: BaseException | None = None) -> None:
+        """Settle all batches that are not acknowledged with an error, by default ProducerClosed.
+
+        The producer may still send what it has.
+        """
+        error = error or ProducerClosed()
         for task in self._feeding.values():
             task.cancel()
         if self._timer is not None:

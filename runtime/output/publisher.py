@@ -4,21 +4,21 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Sequence
 
-from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka.errors import ProducerClosed
 
 from ..errors import Closed, DeliveryError, RecordTooLarge
 from ..kafka.producer import IdempotentProducer
 from ..kafka.scopes import POISON
 from ..observe.logs import get_logger
 from ..wire.message import Message
-from .partition_batches import PartitionBatches
+from .current_producer import CurrentProducer
 from .refusals import Refusals
 from .send_attempt import Failures, SendAttempt
 from .topic_lookup import TopicLookup
 
 log = get_logger(__name__)
 
-_FIRST_WAIT_S, _LONGEST_WAIT_S, _STOP_S, _TOPIC_S = 0.1, 5.0, 5.0, 3.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _TOPIC_S = 0.1, 5.0, 3.0
 _DISCARD_TRIES = 20
 _RECORD_OVERHEAD_BYTES, _HEADER_OVERHEAD_BYTES = 100, 10
 """Upper bounds of the overhead of a batch with one record, and of one header."""
@@ -51,15 +51,11 @@ class Publisher:
         """`max_request_bytes`: a larger message is refused before it is sent. `missing_s`: seconds for which a missing
         topic is not looked up again.
         """
-        self._make = make
-        self._timeout_s, self._linger_s = send_timeout_s, linger_ms / 1000
+        self._current = CurrentProducer(make, linger_ms / 1000)
+        self._timeout_s = send_timeout_s
         self._max_bytes = max_request_bytes
         self._on_retry = on_retry
-        self._producer: IdempotentProducer | None = None
-        self._batches: PartitionBatches | None = None
-        self._renewing = asyncio.Lock()
-        self._closing: set[asyncio.Task[None]] = set()
-        self._topics = TopicLookup(lambda: self._producer, missing_s=missing_s)
+        self._topics = TopicLookup(lambda: self._current.producer, missing_s=missing_s)
         self._taken: Counter[str] = Counter()
         """Number of acknowledged batches by topic."""
         self._obstructed = 0
@@ -68,25 +64,12 @@ class Publisher:
 
     async def start(self) -> None:
         """Connect; raises aiokafka's KafkaConnectionError when no broker answers."""
-        producer = self._make()
-        try:
-            await producer.start()
-        except BaseException:
-            await producer.close()
-            raise
-        self._producer, self._batches = producer, PartitionBatches(producer, self._linger_s)
+        await self._current.start()
 
     async def stop(self) -> None:
         """Close the producer. Messages that are still being retried fail with Closed."""
-        producer, batches = self._producer, self._batches
-        self._producer = self._batches = None
         self._topics.close()
-        if producer is not None:
-            await producer.close()
-        if batches is not None:
-            batches.abandon(ProducerClosed())
-        if self._closing:
-            await asyncio.wait(self._closing, timeout=_STOP_S)
+        await self._current.stop()
 
     def known_partitions(self, topic: str) -> int | None:
         """Return a topic's number of partitions in the producer's metadata; None while it has none."""
@@ -151,7 +134,7 @@ class Publisher:
                     await asyncio.sleep(wait_s)
                     wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
                 if any(error is None or isinstance(error, POISON) for error in failures.values()):
-                    await self._renew(producer)
+                    await self._current.renew(producer)
                 failures, producer = await self._attempt(messages, again, refusals.alone)
         finally:
             if obstructs:
@@ -168,9 +151,9 @@ class Publisher:
         self, messages: Sequence[Message], positions: Collection[int], alone: Container[int] = ()
     ) -> tuple[Failures, IdempotentProducer | None]:
         """Send each message once; those in `alone` get batches of their own. Returns the failures and the producer."""
-        producer, batches = self._producer, self._batches
+        producer, batches = self._current.producer, self._current.batches
         if producer is None or batches is None:
-            if not self._renewing.locked():
+            if not self._current.is_replacing:
                 raise Closed("the publisher has been stopped")
             return dict.fromkeys(positions, ProducerClosed()), producer
         attempt = SendAttempt(messages, batches, alone, self._topics)
@@ -217,45 +200,8 @@ class Publisher:
             await asyncio.wait(left, timeout=_FIRST_WAIT_S)  # in flight: the sender returns it
         else:
             attempt.refuse_topics(topics)
-            self._replace(producer)
+            self._current.exchange(producer)
         return attempt.undecided()
-
-    async def _renew(self, broken: IdempotentProducer | None) -> None:
-        """Close a failed producer and make another. Does nothing when that has been done already."""
-        async with self._renewing:
-            if self._producer is not broken or broken is None:
-                return
-            batches = self._batches
-            self._producer = self._batches = None
-            await broken.close()
-            if batches is not None:
-                batches.abandon(ProducerClosed())
-            try:
-                await self.start()
-            except (KafkaError, OSError) as error:
-                # Still no broker. The closed producer stays in place: the next attempt finds it closed and renews it.
-                log.warning("no broker answers", why=type(error).__name__)
-                self._producer, self._batches = broken, PartitionBatches(broken, self._linger_s)
-
-    def _replace(self, stuck: IdempotentProducer) -> None:
-        """Switch to another producer, and close one with undeliverable batches in the background."""
-        task = asyncio.get_running_loop().create_task(self._replace_in_background(stuck))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    async def _replace_in_background(self, stuck: IdempotentProducer) -> None:
-        async with self._renewing:
-            batches = self._batches
-            if self._producer is not stuck:
-                return
-            try:
-                await self.start()
-            except (KafkaError, OSError) as error:
-                log.warning("no broker answers", why=type(error).__name__)
-                return
-        await stuck.close()
-        if batches is not None:
-            batches.abandon(ProducerClosed())
 
 
 def _size_of(message: Message) -> int:

@@ -2,49 +2,28 @@
 
 import asyncio
 import gc
+from contextlib import AsyncExitStack
 
 import pytest
-from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from kafka_topics import create_topics
+from serving import read_values
+from started_publisher import start_publisher
 
 from murmura.runtime.errors import PartitionMissing, RecordRefused, RecordTooLarge, Scope, TopicRefused
-from murmura.runtime.kafka.producer import producer_factory
-from murmura.runtime.output.publisher import Publisher
-from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings
+from murmura.runtime.settings.settings import ProducerSettings
 from murmura.runtime.wire.message import Message
 
 
 @pytest.fixture
-async def start(request):
-    """Start publishers: `publisher.producers` are those that it made, `publisher.pauses` counts its stops of intake."""
-    started = []
+async def start():
+    async with AsyncExitStack() as stack:
 
-    async def make(bootstrap, **more):
-        kafka = KafkaSettings(bootstrap_servers=bootstrap, metadata_max_age_ms=1000)
-        make_one, producers = producer_factory(kafka, ProducerSettings()), []
+        async def start(bootstrap, **more):
+            return await stack.enter_async_context(start_publisher(bootstrap, **more))
 
-        def make_and_count():
-            producers.append(make_one())
-            return producers[-1]
-
-        publisher = Publisher(make_and_count, **more)
-        publisher.producers, publisher.pauses = producers, []
-        publisher.taking.clear = lambda: publisher.pauses.append(True)
-        await publisher.start()
-        started.append(publisher)
-        return publisher
-
-    yield make
-    for publisher in started:
-        await publisher.stop()
-
-
-async def values(bootstrap, topic, count):
-    async with AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
-        async with asyncio.timeout(10):
-            return [(await consumer.getone()).value for _ in range(count)]
+        yield start
 
 
 async def admin_call(bootstrap, call):
@@ -92,7 +71,7 @@ async def test_a_topic_that_is_deleted_while_it_is_written_is_refused_and_taken_
     await asyncio.sleep(0.6)
     assert await publisher.refresh_partitions(gone) == 1
     assert await publisher.publish([Message(gone, b"again", b"k", [])]) == [None]
-    assert await values(kafka, gone, 1) == [b"again"]
+    assert await read_values(kafka, gone, 1) == [b"again"]
     gc.collect()  # asyncio complains of an exception that nobody has read when its future is collected
     assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
@@ -151,7 +130,7 @@ async def test_a_refused_message_disturbs_no_later_one_of_its_partition(
         assert isinstance(answers[0], error)
     assert await publisher.publish([refused]) != [None]
     assert await publisher.publish([Message(topic, b"last", b"last", [])]) == [None]
-    assert await values(kafka, topic, 13) == [*expected, b"last"]
+    assert await read_values(kafka, topic, 13) == [*expected, b"last"]
     assert (len(publisher.producers), publisher.pauses) == (1, [])
 
 
@@ -168,7 +147,7 @@ async def test_a_message_with_a_refused_timestamp_disturbs_no_later_one(kafka, m
     await set_config(kafka, topic, "message.timestamp.before.max.ms", "3600000")
     while (await publisher.publish([message]))[0] is not None:
         pass
-    assert len(await values(kafka, topic, taken + 1)) == taken + 1
+    assert len(await read_values(kafka, topic, taken + 1)) == taken + 1
     assert (len(publisher.producers), publisher.pauses) == (1, [])
 
 
@@ -180,4 +159,4 @@ async def test_what_is_larger_than_the_topic_takes_costs_its_neighbours_nothing(
     )
     assert [n for n, answer in enumerate(answers) if answer is not None] == [5]
     assert isinstance(answers[5], RecordTooLarge)
-    assert len(await values(kafka, topic, 9)) == 9
+    assert len(await read_values(kafka, topic, 9)) == 9
