@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import IllegalStateError, KafkaError
@@ -11,7 +12,7 @@ from ..kafka.offset_tracker import Tracker
 from ..kafka.start_positions import StartPositions
 from ..observe.logs import get_logger
 from ..observe.metrics import Metrics
-from .source_readings import position_now
+from .source_readings import assignment_now, position_now
 
 log = get_logger(__name__)
 
@@ -22,6 +23,7 @@ class FetchPositions:
     """Owns the position of each partition: the offset after the last record received under this assignment.
 
     Invariants:
+    - nothing is noted between two assignments;
     - the client never resets a position: if the log does not contain it, `StartPositions` decides;
     - the result of a lookup is used only if assignment and position have not changed since;
     - a log that ends before the position is a new one. A fetch detects that; `find_new_logs` checks paused partitions,
@@ -40,6 +42,8 @@ class FetchPositions:
         self._consumer, self._starts, self._tracker, self._metrics = consumer, starts, tracker, metrics
         self._on_new_log = on_new_log
         self._positions: dict[TopicPartition, int] = {}
+        self._ended: Any = None
+        """The client's object of the assignment that ended last."""
         self._earlier: dict[TopicPartition, int] = {}
         """The last positions under earlier assignments."""
         self._short: set[TopicPartition] = set()
@@ -47,9 +51,18 @@ class FetchPositions:
 
     def clear(self) -> None:
         """Drop all positions at the end of the assignment."""
+        self._ended = assignment_now(self._consumer())
         self._earlier |= self._positions
         self._positions.clear()
         self._short.clear()
+
+    @property
+    def is_between(self) -> bool:
+        """Return whether the assignment has ended, and the group has not made the next one.
+
+        The client keeps the ended one until then. What is read of it would count as progress under the next.
+        """
+        return self._ended is not None and assignment_now(self._consumer()) is self._ended
 
     def advance(self, batches: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
         """Record received records. A record before the position belongs to a new log."""
@@ -69,7 +82,7 @@ class FetchPositions:
 
     def follow(self, partitions: Iterable[TopicPartition]) -> None:
         """Record the client's positions, which also pass transaction markers and aborted records."""
-        for partition in partitions:
+        for partition in () if self.is_between else partitions:
             position = position_now(self._consumer(), partition)
             if position is not None:
                 self._positions[partition] = position
@@ -95,7 +108,7 @@ class FetchPositions:
             is_lost = offset is None  # a group loses its offsets of a topic that is deleted
             if is_lost:
                 offset = await self._starts.find_first(consumer, partition)
-            if epoch != self._tracker.epoch or partition not in consumer.assignment():
+            if epoch != self._tracker.epoch or self.is_between or partition not in consumer.assignment():
                 return
             self.seek(partition, offset)
             if is_lost and offset < (earlier := self._earlier.get(partition, 0)):
@@ -156,7 +169,8 @@ class FetchPositions:
         return short - confirmed
 
     def _has_moved(self, partition: TopicPartition, position: int, epoch: int) -> bool:
-        return epoch != self._tracker.epoch or position_now(self._consumer(), partition) != position
+        has_ended = epoch != self._tracker.epoch or self.is_between
+        return has_ended or position_now(self._consumer(), partition) != position
 
     def _begin_new_log(self, partition: TopicPartition, offset: int, expected: int | None = None) -> None:
         """Restart the progress at `offset`: the topic was recreated, or its log was truncated.

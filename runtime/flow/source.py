@@ -185,7 +185,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.sleep(_SMALL_FETCH_PAUSE_S)
 
     def _receive(self, batches: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
-        if self._releasing:
+        if self._releasing or self._positions.is_between:
             return  # not started, so not committed: the next owner of the partition reads them again
         now = time.monotonic()
         self._positions.advance(batches)

@@ -80,10 +80,15 @@ def _labels(partition: TopicPartition) -> tuple[str, str]:
     return partition.topic, str(partition.partition)
 
 
+def assignment_now(consumer: Any) -> Any:
+    """Return the client's object of its current assignment, a new one for each; None before the first."""
+    subscription = consumer._subscription.subscription
+    return subscription.assignment if subscription is not None else None
+
+
 def position_now(consumer: Any, partition: TopicPartition) -> int | None:
     """Return the consumer's position in a partition; None without one (the client's own call would wait for it)."""
-    subscription = consumer._subscription.subscription
-    assignment = subscription.assignment if subscription is not None else None
+    assignment = assignment_now(consumer)
     if assignment is None or partition not in assignment.tps:
         return None
     state = assignment.state_value(partition)

@@ -24,8 +24,12 @@ class Consumer:
         self.sought: dict[TopicPartition, int] = {}
         self.offsets: dict[TopicPartition, int] = {}
         """What the group has committed."""
+        self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=None))
+        self.assign_again()
+
+    def assign_again(self) -> None:
         states = SimpleNamespace(tps={A, B}, state_value=self._state)
-        self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=states))
+        self._subscription.subscription.assignment = states
 
     def _state(self, partition):
         return SimpleNamespace(has_valid_position=True, position=self.at[partition])
@@ -115,8 +119,9 @@ async def test_what_was_found_is_not_used_when_the_position_has_moved_meanwhile(
 async def test_a_partition_whose_offset_the_group_has_lost_is_that_of_a_topic_that_was_created_again(
     positions, consumer, tracker, begun
 ):
-    positions.clear()
     tracker.revoke()
+    positions.clear()
+    consumer.assign_again()
     consumer.offsets[B] = 70  # as far as another member came
     await positions.begin({A, B}, again=True)
     assert (begun, consumer.sought) == ([A], {A: 0, B: 70})
@@ -129,3 +134,18 @@ async def test_a_partition_that_is_read_for_the_first_time_has_no_new_log(consum
     )
     await positions.begin({A, B}, again=True)
     assert (begun, consumer.sought) == ([], {A: 0, B: 0})
+
+
+async def test_nothing_is_noted_between_two_assignments(positions, consumer, tracker, begun):
+    """The client keeps its positions of the assignment that has ended until the group has made the next one."""
+    consumer.ends[A] = 20
+    await positions.find_new_logs({A, B})
+    tracker.revoke()
+    positions.clear()
+    positions.follow({A, B})
+    await positions.begin({A, B}, again=True)
+    await positions.find_new_start(A, 100)
+    assert (begun, consumer.sought, tracker.commits({A, B})) == ([], {}, {})
+    consumer.assign_again()
+    positions.follow({A, B})
+    assert tracker.commits({A, B}) == {A: 100, B: 100}

@@ -1,0 +1,114 @@
+"""Outages of a broker: a process waits in few words and little memory, says that a restart would not help, and goes on."""
+
+import asyncio
+import json
+import shutil
+import signal
+import urllib.request
+from pathlib import Path
+
+import pytest
+from kafka_broker import NoBroker, OwnBroker
+from kafka_topics import create_topics
+from served_process import Process, ended
+from serving import Desk, ids
+
+OUTAGE_S = 3.0
+MOST_LINES = 40
+"""Of an outage. The client has about a dozen ways to say that it reaches nobody, and says each of them ten times a second."""
+
+
+@pytest.fixture(scope="module")
+def fallible_kafka(tmp_path_factory: pytest.TempPathFactory):
+    broker = OwnBroker(tmp_path_factory.mktemp("fallible") / "kafka")
+    try:
+        broker.start()
+    except NoBroker as refused:
+        pytest.skip(str(refused))
+    yield broker
+    if (broker.data / "kafka.pid").exists():
+        broker.stop()
+
+
+TOPICS = ("requests", "classified", "analysed", "deadletters")
+
+
+async def desk_on(bootstrap: str, prefix: str, model: Path) -> Desk:
+    await create_topics(bootstrap, [f"{prefix}.{topic}" for topic in TOPICS], 3, {})
+    return Desk(bootstrap, prefix, model)
+
+
+async def send(desk: Desk, stem: str) -> None:
+    """Send ten requests to each partition."""
+    for partition in range(3):
+        requests = ({"id": f"{stem}{partition}-{number}", "text": "my card was lost"} for number in range(10))
+        await desk.send(*requests, partition=partition)
+
+
+async def answered(desk: Desk, stem: str) -> None:
+    """Wait until both agents have answered what was sent."""
+    names = {f"{stem}{partition}-{number}" for partition in range(3) for number in range(10)}
+    async with asyncio.timeout(30):
+        for topic in (desk.classified, desk.analysed):
+            count = len(names)
+            while not names <= set(ids(records := await desk.read(topic, count))):
+                count = len(records) + 1
+
+
+async def lives(process: Process) -> bool:
+    address = json.loads(await process.until('"http": '))["http"]
+
+    def ask() -> bool:
+        with urllib.request.urlopen(f"{address}/livez", timeout=5) as answer:
+            return json.load(answer)["live"]
+
+    return await asyncio.to_thread(ask)
+
+
+async def watch_outage(process: Process, seconds: float) -> list[str]:
+    """Return the log lines of so many seconds, in which the process says that it lives."""
+    before = process.written
+    for _ in range(int(seconds)):
+        await asyncio.sleep(1)
+        assert await lives(process)
+    return process.written[len(before) :].splitlines()
+
+
+async def test_an_outage_is_told_of_in_few_lines(fallible_kafka, unique, tiny_model, tmp_path):
+    desk = await desk_on(fallible_kafka.bootstrap, unique("outage"), tiny_model)
+    process = Process(desk, tmp_path, settings={"health": {"progress_overdue_s": 1}})
+    with ended([process]):
+        await process.until("partitions assigned")
+        await send(desk, "before")
+        await answered(desk, "before")
+        fallible_kafka.kill()
+        lines = await watch_outage(process, OUTAGE_S)
+        await asyncio.to_thread(fallible_kafka.start)
+        await send(desk, "after")
+        await answered(desk, "after")
+        assert process.end(signal.SIGTERM) == 0
+    assert 0 < len(lines) <= MOST_LINES
+
+
+async def test_a_broker_that_comes_back_with_nothing_is_served_on_when_the_topics_are_there_again(
+    fallible_kafka, unique, tiny_model, tmp_path
+):
+    prefix = unique("wiped")
+    desk = await desk_on(fallible_kafka.bootstrap, prefix, tiny_model)
+    process = Process(desk, tmp_path, settings={"health": {"progress_overdue_s": 1}})
+    with ended([process]):
+        await process.until("partitions assigned")
+        await send(desk, "before")
+        await answered(desk, "before")
+        await asyncio.to_thread(fallible_kafka.stop)
+        shutil.rmtree(fallible_kafka.data / "records")
+        await asyncio.to_thread(fallible_kafka.start)
+        lines = await watch_outage(process, OUTAGE_S)
+        await desk_on(fallible_kafka.bootstrap, prefix, tiny_model)
+        await send(desk, "after")
+        await answered(desk, "after")
+        async with asyncio.timeout(20):
+            while await desk.committed() != await desk.ends():
+                await asyncio.sleep(0.1)
+        assert process.end(signal.SIGTERM) == 0
+    assert len(lines) <= MOST_LINES
