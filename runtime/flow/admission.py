@@ -66,10 +66,17 @@ class Admission(Generic[Lane, Item]):
     def __len__(self) -> int:
         return sum(len(queue.items) for queue in self._queues.values())
 
-    def bytes_left(self, lane: Lane) -> int:
-        """Return the bytes that a lane still takes. An empty lane also takes one record of any size."""
+    def bytes_in(self, lane: Lane) -> int:
+        """Return the bytes that wait in a lane."""
         queue = self._queues.get(lane)
-        return self.lane_bytes - (0 if queue is None else queue.bytes)
+        return 0 if queue is None else queue.bytes
+
+    def bytes_left(self, lane: Lane, elsewhere: int = 0) -> int:
+        """Return the bytes that a lane still takes. An empty lane also takes one record of any size.
+
+        `elsewhere`: bytes of the lane's share that are in use outside of this queue.
+        """
+        return self.lane_bytes - elsewhere - self.bytes_in(lane)
 
     def add(self, topic: str, lane: Lane, items: Sequence[Waiting[Item]]) -> None:
         """Append `(item, tokens, bytes)` to a lane."""
@@ -89,15 +96,17 @@ class Admission(Generic[Lane, Item]):
         self.tokens += tokens
         self.bytes += size
 
-    def is_full(self, lane: Lane) -> bool:
-        """Return whether a lane has reached a limit, so that its partition must be paused."""
+    def is_full(self, lane: Lane, elsewhere: int = 0) -> bool:
+        """Return whether a lane has reached a limit, so that its partition must be paused. An empty lane never has."""
         queue = self._queues.get(lane)
-        return queue is not None and (queue.tokens >= self.lane_limit or queue.bytes >= self.lane_bytes)
+        return queue is not None and (queue.tokens >= self.lane_limit or queue.bytes >= self.lane_bytes - elsewhere)
 
-    def has_room(self, lane: Lane) -> bool:
+    def has_room(self, lane: Lane, elsewhere: int = 0) -> bool:
         """Return whether a lane that was full may be filled again: at half of both limits."""
         queue = self._queues.get(lane)
-        return queue is None or (queue.tokens <= self.lane_limit // 2 and queue.bytes <= self.lane_bytes // 2)
+        return queue is None or (
+            queue.tokens <= self.lane_limit // 2 and queue.bytes <= (self.lane_bytes - elsewhere) // 2
+        )
 
     def take(self, tokens: int, most: int, most_bytes: int) -> list[Item]:
         """Remove and return records, fairly from all topics and lanes, until `tokens`, `most` records or `most_bytes` are

@@ -145,10 +145,10 @@ class Dispatcher:
             tracing=tracing,
             fields=fields,
             blocks=lambda partition: self.suspending.blocks(partition) or self.retrying.blocks(partition),
+            held_bytes=self._held_bytes,
         )
         self._readmission = Readmission(
             self._intake,
-            self._queue,
             self.outbox,
             engine,
             routes=routes,
@@ -244,6 +244,13 @@ class Dispatcher:
     def take_back(self, entries: list[Entry]) -> None:
         """Submit records again: the model that encoded them failed and has been replaced."""
         self._feeding.take_back(entries)
+
+    def _held_bytes(self, partition: TopicPartition) -> int:
+        """Return the bytes of the records of a partition that wait outside of the queue."""
+        held = self.suspending.held_bytes(partition) + self.retrying.held_bytes(partition)
+        if partition.topic in self.retrying.topics:
+            held += sum(runner.held_bytes(partition) for runner in self._runners)
+        return held
 
     def _enter(self, records: int) -> None:
         self._busy += records

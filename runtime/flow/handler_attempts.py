@@ -130,7 +130,7 @@ class HandlerAttempts:
         if self.handler.ordering == "key" and record.key is not None:
             await self._pause(current, pause_s, may_move=False)
             return None
-        has_room = self.pauses.bytes(current.partition) + current.size <= current.most_pausing_bytes
+        has_room = self.pauses.bytes[current.partition] + current.size <= current.most_pausing_bytes
         message = retrying.make_message(record, name, pause_s, made, may_wait=has_room)
         if message is None and (left_s := await self._pause(current, pause_s, may_move=True)):
             message = retrying.make_message(record, name, left_s, made, may_wait=False)

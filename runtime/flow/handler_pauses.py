@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from aiokafka.structs import TopicPartition
 
+from ..output.bounds import PartitionBytes
+
 
 class _Pause(NamedTuple):
     partition: TopicPartition
@@ -22,11 +24,8 @@ class HandlerPauses:
 
     def __init__(self) -> None:
         self._pauses: dict[asyncio.Future[bool], _Pause] = {}
-        self._bytes: dict[TopicPartition, int] = {}
-
-    def bytes(self, partition: TopicPartition) -> int:
-        """Return the bytes of the pausing records of a partition."""
-        return self._bytes.get(partition, 0)
+        self.bytes = PartitionBytes()
+        """Of the pausing records."""
 
     async def wait(self, partition: TopicPartition, size: int, pause_s: float, *, may_move: bool) -> float:
         """Pause; returns the seconds that are left when the pause was ended early, else 0."""
@@ -34,16 +33,14 @@ class HandlerPauses:
         ended: asyncio.Future[bool] = loop.create_future()
         ends_at = loop.time() + pause_s
         self._pauses[ended] = _Pause(partition, may_move)
-        self._bytes[partition] = self.bytes(partition) + size
+        self.bytes.add(partition, size)
         timer = loop.call_at(ends_at, _end, ended, False)
         try:
             is_early = await ended
         finally:
             timer.cancel()
             del self._pauses[ended]
-            self._bytes[partition] -= size
-            if not self._bytes[partition]:
-                del self._bytes[partition]
+            self.bytes.add(partition, -size)
         return max(ends_at - loop.time(), 0.0) if is_early else 0.0
 
     def end_all(self) -> None:
@@ -53,7 +50,8 @@ class HandlerPauses:
 
     def end_early(self, must_move: Callable[[TopicPartition], bool]) -> None:
         """End the pauses of records that may move elsewhere and whose partition must not wait for them."""
-        moving = {partition for partition in self._bytes if must_move(partition)}
+        moving = {pause.partition for pause in self._pauses.values() if pause.may_move}
+        moving = {partition for partition in moving if must_move(partition)}
         for ended, pause in self._pauses.items():
             if pause.may_move and pause.partition in moving:
                 _end(ended, True)

@@ -47,7 +47,8 @@ class Intake:
     """Owns the set of full partitions.
 
     Invariants:
-    - the waiting records of a partition are bounded in bytes, and in tokens except for the excess of one fetch;
+    - the waiting records of a partition are bounded in bytes, wherever they wait, and in tokens except for the excess of
+      one fetch;
     - the delivered and uncommitted records of a partition are bounded in number;
     - rejected records wait in the same queue as valid ones, within the same bounds;
     - a partition reported as full is reported once as having room again.
@@ -65,12 +66,14 @@ class Intake:
         tracing: Tracing | None,
         fields: Mapping[str, FieldPaths] | None = None,
         blocks: Callable[[TopicPartition], bool] = lambda partition: False,
+        held_bytes: Callable[[TopicPartition], int] = lambda partition: 0,
     ) -> None:
         """`runners`: by topic; all other topics have a route. `fields`: field paths of topics with values in another format.
-        `blocks`: whether a partition must be paused because its agents cannot answer.
+        `blocks`: whether a partition must be paused because its agents cannot answer. `held_bytes`: of the records of a
+        partition that wait outside of the queue: for suspended agents, for another attempt, for a handler.
         """
         self._fields = fields or {}
-        self._blocks = blocks
+        self._blocks, self._held_bytes = blocks, held_bytes
         self._queue, self._tracker, self._bounds = queue, tracker, bounds
         self._runners = runners
         self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
@@ -128,6 +131,22 @@ class Intake:
         tokens = estimated_tokens(delivery.request.text, max_tokens)
         self._queue.add(delivery.route.topic, partition, [(delivery, tokens, delivery.bytes)])
 
+    def can_hold(self, partition: TopicPartition, size: int) -> bool:
+        """Return whether `size` more bytes of a partition may wait outside of the queue.
+
+        No more than half of the partition's share, so that its other records go on, and what waits in the queue counts.
+        """
+        held, limit = self._held_bytes(partition) + size, self._queue.lane_bytes
+        return held <= limit // 2 and held + self._queue.bytes_in(partition) <= limit
+
+    def has_room_for_retry(self, partition: TopicPartition) -> bool:
+        """Return whether a due record of a partition of the topic of retries may be queued.
+
+        What is fetched of it and not due takes the other half of its share.
+        """
+        waiting = self._held_bytes(partition) + self._queue.bytes_in(partition)
+        return waiting < self._queue.lane_bytes // 2 and not self._queue.is_full(partition)
+
     def is_at_bound(self, partition: TopicPartition) -> bool:
         """Return whether a partition has reached its bound of uncommitted records."""
         progress = self._tracker.known(partition)
@@ -165,7 +184,7 @@ class Intake:
         runner = self._runners.get(partition.topic)
         # Records of a handler's topic that could not be unpacked wait in the queue.
         return (
-            self._queue.is_full(partition)
+            self._queue.is_full(partition, self._held_bytes(partition))
             or progress.uncommitted >= self._bounds.uncommitted
             or (runner is not None and runner.is_full(partition))
             or self._blocks(partition)
@@ -173,7 +192,9 @@ class Intake:
 
     def _has_room(self, partition: TopicPartition) -> bool:
         runner = self._runners.get(partition.topic)
-        room = self._queue.has_room(partition) and (runner is None or runner.has_room(partition))
+        room = self._queue.has_room(partition, self._held_bytes(partition)) and (
+            runner is None or runner.has_room(partition)
+        )
         return room and not self._blocks(partition)
 
     def _read_all(
@@ -185,8 +206,8 @@ class Intake:
         max_tokens: int,
     ) -> int | None:
         """Parse and queue records; returns the offset of the first record that exceeds the bytes left."""
-        left = self._queue.bytes_left(partition)
-        take_any_size = left >= self._queue.lane_bytes  # the lane is empty, so the first record is taken at any size
+        left = self._queue.bytes_left(partition, self._held_bytes(partition))
+        take_any_size = not self._queue.bytes_in(partition)
         items: list[Waiting[Delivery | Rejected]] = []
         left_at = None
         most_tokens = max_tokens if route.windows is None else max_tokens * route.windows.most

@@ -11,7 +11,7 @@ from ..output.delivery import Delivery
 from ..output.outbox import Outbox
 from ..output.outcome import Outcome, Work
 from .handler_runner import HandlerRunner
-from .intake import Intake, Queue
+from .intake import Intake
 
 
 class Readmission:
@@ -20,7 +20,6 @@ class Readmission:
     def __init__(
         self,
         intake: Intake,
-        queue: Queue,
         outbox: Outbox,
         engine: EngineLike,
         *,
@@ -33,7 +32,7 @@ class Readmission:
         """`on_enter` counts records in progress. `on_wake` is called when a record waits, `on_resume` when paused work may
         continue.
         """
-        self._intake, self._queue, self._outbox, self._engine = intake, queue, outbox, engine
+        self._intake, self._outbox, self._engine = intake, outbox, engine
         self.routes, self._runners = routes, runners
         self._on_enter, self._on_wake, self._on_resume = on_enter, on_wake, on_resume
 
@@ -67,8 +66,13 @@ class Readmission:
         for runner in dict.fromkeys(self._runners.values()):
             runner.move_early(self._intake.is_at_bound)
 
+    def can_hold(self, partition: TopicPartition, size: int) -> bool:
+        """Return whether a part may wait for its agent or for another attempt within the share of its partition."""
+        return self._intake.can_hold(partition, size)
+
     def has_room(self, partition: TopicPartition) -> bool:
-        return not self._queue.is_full(partition)
+        """Return whether a due record of a partition of the topic of retries may be queued."""
+        return self._intake.has_room_for_retry(partition)
 
     def route(self, topic: str) -> Route | None:
         return self.routes.get(topic)

@@ -1,6 +1,6 @@
 """Turns a record of the topic of retries into the next attempt at its original."""
 
-from aiokafka.structs import ConsumerRecord
+from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ...schemas.envelope import RETRY_HEADERS
 from ..field_paths import FieldPaths
@@ -56,6 +56,7 @@ def make_redelivery(
     `fields`: field paths of the original's topic. Raises RecordError if the original cannot be parsed.
     """
     original = restore_original(record, retry.original)
-    attempt = Attempt(retry.attempts + 1, retry.only_agent)
+    read_from = TopicPartition(record.topic, record.partition)
+    attempt = Attempt(retry.attempts + 1, retry.only_agent, read_from=read_from)
     request = read_request(original, max_value_bytes, max_hops, fields)
     return Delivery(original, RetryProgress(progress, record.offset), request, attempt)

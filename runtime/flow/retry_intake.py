@@ -5,13 +5,14 @@ paused while the first one waits.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ..errors import RecordError
 from ..kafka.offset_tracker import Progress
+from ..output.bounds import MIB, held_bytes
 from ..settings.retry_policy import STEPS_S, wake_time
 from ..wire.retry_record import Retry, read_retry
 
@@ -39,7 +40,8 @@ class RetryIntake:
 
     Invariants:
     - records of a partition leave in order;
-    - a partition with waiting records is paused, so at most one fetch of each partition waits;
+    - a partition with waiting records is paused, so at most one fetch of each partition waits, and of that no more bytes
+      than the caller allows, or one record;
     - records of other apps are finished at once: the group of each app reads the whole topic.
     """
 
@@ -56,12 +58,18 @@ class RetryIntake:
         return sum(map(len, self._queues.values()))
 
     def receive(
-        self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress
-    ) -> tuple[bool, list[Unusable]]:
-        """Queue fetched records; returns whether to pause the partition, and the unusable records."""
+        self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress, most_bytes: int = MIB
+    ) -> tuple[int | None, list[Unusable]]:
+        """Queue fetched records; returns the offset of the first record that was not taken, and the unusable records."""
         unusable: list[Unusable] = []
         queue = self._queues.setdefault(partition, deque())
+        left = most_bytes - sum(held_bytes(fetched.record) for fetched in queue)
+        left_at = None
         for record in records:
+            left -= held_bytes(record)
+            if left < 0 and queue:
+                left_at = record.offset
+                break
             if not progress.begin(record.offset):
                 continue
             try:
@@ -76,20 +84,24 @@ class RetryIntake:
             queue.append(FetchedRetry(record, progress, retry, wake))
         if queue:
             self._paused.add(partition)
-        return bool(queue), unusable
+        return left_at, unusable
 
     def take_due(
         self, now: float, most: int, has_room: Callable[[TopicPartition], bool] = lambda partition: True
-    ) -> list[FetchedRetry]:
-        """Remove and return up to `most` due records, in order within each partition, alternating between partitions with
-        room.
+    ) -> Iterator[FetchedRetry]:
+        """Remove and yield up to `most` due records, in order within each partition, alternating between partitions.
+
+        `has_room` is asked before each record, so that it counts the ones before.
         """
-        due: list[FetchedRetry] = []
-        ready = [queue for partition, queue in self._queues.items() if queue and has_room(partition)]
-        while ready and len(due) < most:
-            ready = [queue for queue in ready if queue and queue[0].wake <= now]
-            due.extend(queue.popleft() for queue in ready[: most - len(due)])
-        return due
+        ready, taken = [*self._queues.items()], 0
+        while ready:
+            ready = [(partition, queue) for partition, queue in ready if queue and queue[0].wake <= now]
+            ready = [(partition, queue) for partition, queue in ready if has_room(partition)]
+            for _, queue in ready:
+                if taken == most:
+                    return
+                taken += 1
+                yield queue.popleft()
 
     def next_wake(self) -> float | None:
         """Return when the next record is due, in seconds since 1970; None when nothing waits."""

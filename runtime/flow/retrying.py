@@ -5,7 +5,8 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol, Self
+from functools import partial
+from typing import Final, Protocol, Self
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
@@ -17,20 +18,21 @@ from ..errors import RecordError, Retry
 from ..field_paths import FieldPaths
 from ..kafka.offset_tracker import Progress
 from ..observe.logs import get_logger
-from ..output.bounds import MIB
-from ..output.delivery import Attempt, Delivery
+from ..output.bounds import MIB, held_bytes
+from ..output.delivery import Delivery
 from ..output.expiry import age_s, expiry_for
 from ..output.held_parts import split_off
 from ..output.outcome import Outcome, Outgoing, UnparsedWork, Work
 from ..output.overflow import Overflow
 from ..settings.retries import AgentRetrySettings
-from ..settings.retry_policy import IN_MEMORY_S, STEPS_S, DelayQueue, RetryPolicy, choose_step
+from ..settings.retry_policy import IN_MEMORY_S, STEPS_S, RetryPolicy, choose_step
 from ..settings.settings import AgentSettings, Settings
 from ..wire.retry_record import Coordinates, retry_message
 from ..wire.retry_record import Retry as RetryHeaders
 from .handler_runner import HandlerRunner
 from .redelivery import RetryProgress, make_redelivery, restore_original
 from .retry_intake import FetchedRetry, RetryIntake
+from .retry_memory import PendingRetry, RetryMemory
 
 log = get_logger(__name__)
 
@@ -48,17 +50,6 @@ class AgentRetries:
     retry_on: tuple[type[Exception], ...] = ()
 
 
-class PendingRetry(NamedTuple):
-    """A part of a record that waits in memory for its next attempt."""
-
-    partition: TopicPartition
-    delivery: Delivery
-    agent: str | None
-    """The agent to ask; None: all that read the topic."""
-    due: float
-    """In seconds since 1970."""
-
-
 class RetryTarget(Protocol):
     """Receives records that are due, moved or failed. Implemented by `Readmission`."""
 
@@ -69,6 +60,7 @@ class RetryTarget(Protocol):
     def is_at_bound(self, partition: TopicPartition) -> bool: ...
     def move_early(self) -> None: ...
     def has_room(self, partition: TopicPartition) -> bool: ...
+    def can_hold(self, partition: TopicPartition, size: int) -> bool: ...
     def route(self, topic: str) -> Route | None: ...
     def runner(self, topic: str) -> HandlerRunner | None: ...
 
@@ -80,8 +72,8 @@ class Retrying:
     - a part that waits in memory is not finished: after a crash it is delivered again, and its attempts restart at the
       number in its record's headers;
     - an original with a part sent to the topic is finished only when the broker has acknowledged that;
-    - the parts in memory are bounded in bytes: further ones go to the topic, and without a topic their partition is
-      paused.
+    - the parts in memory are bounded in bytes, and in the share of their partition: further ones go to the topic, and
+      without a topic their partition is paused.
     """
 
     def __init__(
@@ -101,16 +93,15 @@ class Retrying:
     ) -> None:
         """`topic` None: there is no topic of retries, and pauses are limited to `in_memory_s`."""
         self._agents, self._app, self.topic, self._steps_s = agents, app, topic, tuple(steps_s)
-        self._max_bytes, self._max_value_bytes, self._max_hops = max_bytes, max_value_bytes, max_hops
+        self._max_value_bytes, self._max_hops = max_value_bytes, max_hops
         self._fields, self._in_memory_s = fields or {}, in_memory_s
         self._clock, self._uniform = clock, uniform
-        self._memory: DelayQueue[PendingRetry] = DelayQueue()
-        self._bytes = 0
+        self._memory = RetryMemory(max_bytes)
         self._intake = RetryIntake(app, self._steps_s)
         self.overflow = Overflow(topic, self._move)
         """Takes parts of suspended agents; refused while the topic takes no records at all."""
-        self.partition_bytes = 0
-        """Unused: at most one fetch of each partition waits."""
+        self.partition_bytes = max_bytes
+        """Share of the memory of each partition of the topic: half for what is not due, half for what is being tried."""
         self.target: RetryTarget
         """Set by the dispatcher."""
 
@@ -173,17 +164,28 @@ class Retrying:
         made = delivery.attempt.number
         due = self._clock() + self.next_pause_s(agent, made, delivery.record, error)
         due = min(due, expiry_for(delivery, agent) + _JUST_PAST_S)  # at its expiry it is answered `expired`
-        full = self._bytes + delivery.bytes > self._max_bytes
-        if self.topic is not None and (full or due - self._clock() > self._in_memory_s):
+        pause_s, may_wait = due - self._clock(), self._has_room(delivery.partition, delivery.bytes)
+        if self._goes_to_topic(pause_s, may_wait=may_wait):
             outcome.add(self._make_message(delivery.record, agent, due, made))
             return False
         whole = len(delivery.asked) == 1
         part = delivery if whole else split_off(delivery, agent)
-        part.attempt = Attempt(made + 1, agent)
+        part.attempt = part.attempt.next_one(agent, made + 1)
         part.span = None
-        self._memory.push(PendingRetry(TopicPartition(part.record.topic, part.record.partition), part, agent, due), due)
-        self._bytes += part.bytes
+        self._wait(part, agent, due)
         return whole
+
+    def _wait(self, part: Delivery, agent: str | None, due: float) -> None:
+        requeue = partial(self.target.requeue, part.partition, part)
+        self._memory.add(PendingRetry(part.partition, part, part.bytes, agent, due, requeue))
+
+    def _has_room(self, partition: TopicPartition, size: int) -> bool:
+        """Return whether a part may wait in memory."""
+        return self._memory.has_room(size) and self.target.can_hold(partition, size)
+
+    def _goes_to_topic(self, pause_s: float, *, may_wait: bool) -> bool:
+        """Return whether a part waits in the topic. What may not wait in memory does all the same while it is refused."""
+        return self.topic is not None and (pause_s > self._in_memory_s or (self.overflow.is_open and not may_wait))
 
     def make_message(
         self, record: ConsumerRecord, agent: str, pause_s: float, made: int, *, may_wait: bool
@@ -191,7 +193,7 @@ class Retrying:
         """Return the message that postpones a handler's record; None without a topic, or when it `may_wait` in memory and
         the pause is short enough.
         """
-        if self.topic is None or (may_wait and pause_s <= self._in_memory_s):
+        if not self._goes_to_topic(pause_s, may_wait=may_wait):
             return None
         return self._make_message(record, agent, self._clock() + pause_s, made)
 
@@ -211,11 +213,11 @@ class Retrying:
     # -- as a runner of the topic of retries --------------------------------------------------------------------------
 
     def receive(self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress) -> int | None:
-        """Queue fetched records of the topic of retries; all are taken."""
-        _, unusable = self._intake.receive(partition, records, progress)
+        """Queue fetched records of the topic of retries; returns the offset of the first record that was not taken."""
+        left_at, unusable = self._intake.receive(partition, records, progress, self.partition_bytes // 2)
         for record, retry_progress, error in unusable:
             self.target.dead_letter(UnparsedWork(record, retry_progress), error, None)
-        return None
+        return left_at
 
     def is_full(self, partition: TopicPartition) -> bool:
         return self._intake.holds(partition)
@@ -229,7 +231,7 @@ class Retrying:
         """Process due records periodically, until cancelled."""
         while True:
             await asyncio.sleep(_TICK_S)
-            if self.topic is not None:
+            if self.overflow.is_open:
                 self.target.move_early()
             if self._memory or self._intake:
                 self.process_due()
@@ -238,8 +240,7 @@ class Retrying:
         """Requeue the parts and records that are due."""
         now = self._clock()
         for pending in self._memory.pop_due(now):
-            self._bytes -= pending.delivery.bytes
-            self.target.requeue(pending.partition, pending.delivery)
+            pending.requeue()
         if self.overflow.is_open and self._memory:
             self._move_early()
         if not self.overflow.refused:  # what goes round again would wait outside of all bounds
@@ -250,36 +251,38 @@ class Retrying:
     def _move_early(self) -> None:
         """Move parts to the topic whose partitions have reached their bound of uncommitted records."""
         for pending in self._memory.take(lambda item: self.target.is_at_bound(item.partition)):
-            self._bytes -= pending.delivery.bytes
-            outcome = Outcome()
-            outcome.works.append(pending.delivery)
-            made = pending.delivery.attempt.number - 1
-            outcome.add(self._make_message(pending.delivery.record, pending.agent, pending.due, made))
+            outcome, work = Outcome(), pending.work
+            outcome.works.append(work)
+            outcome.add(self._make_message(work.record, pending.agent, pending.due, work.attempts - 1))
             self.target.send(outcome)
 
     def _begin(self, fetched: FetchedRetry, now: float) -> None:
         """Start the next attempt at a record of the topic, or wait for the rest of its pause."""
         record, progress, retry, _ = fetched
         original = restore_original(record, retry.original)
-        retry_progress = RetryProgress(progress, record.offset)
+        work = UnparsedWork(original, RetryProgress(progress, record.offset), retry.attempts + 1)
+        partition, size = TopicPartition(record.topic, record.partition), held_bytes(record)
         left_s = retry.not_before - now
-        if left_s > self._in_memory_s:
-            outcome = Outcome()
-            outcome.works.append(UnparsedWork(original, retry_progress, retry.attempts + 1))
-            step = choose_step(left_s, self._steps_s)
-            message = retry_message(original, retry, self.topic or "", step)
-            outcome.add(Outgoing(message, original, retry.only_agent or self._reader(original.topic)))
-            self.target.send(outcome)
+        if left_s > 0 and self._goes_to_topic(left_s, may_wait=self._has_room(partition, size)):
+            self._send_round(work, retry, left_s)
             return
-        partition = TopicPartition(record.topic, record.partition)
+        runner = self.target.runner(original.topic)
+        if runner is None or retry.only_agent not in {None, runner.handler.name}:
+            self._begin_delivery(fetched, work, left_s)
+            return
+        requeue = partial(runner.requeue, partition, original, work.progress, work.attempts)
+        if left_s > 0:
+            self._memory.add(PendingRetry(partition, work, size, runner.handler.name, retry.not_before, requeue))
+        else:
+            requeue()
+
+    def _begin_delivery(self, fetched: FetchedRetry, work: UnparsedWork, left_s: float) -> None:
+        record, progress, retry, _ = fetched
+        topic = retry.original.topic
         try:
-            runner = self.target.runner(original.topic)
-            if runner is not None and retry.only_agent in {None, runner.handler.name}:
-                runner.requeue(partition, original, retry_progress, retry.attempts + 1)
-                return
-            route = self.target.route(original.topic)
+            route = self.target.route(topic)
             if route is None:
-                message_text = f"agent {retry.only_agent or '(any)'} reads no topic {original.topic} here"
+                message_text = f"agent {retry.only_agent or '(any)'} reads no topic {topic} here"
                 raise RecordError(Reason.AGENT_FAILED, message_text)
             delivery = make_redelivery(
                 record,
@@ -287,17 +290,24 @@ class Retrying:
                 retry,
                 max_value_bytes=self._max_value_bytes,
                 max_hops=self._max_hops,
-                fields=self._fields.get(original.topic),
+                fields=self._fields.get(topic),
             )
             delivery.settle(route)
         except RecordError as error:
-            self.target.dead_letter(UnparsedWork(original, retry_progress, retry.attempts + 1), error, retry.only_agent)
+            self.target.dead_letter(work, error, retry.only_agent)
             return
         if left_s > 0:
-            self._memory.push(PendingRetry(partition, delivery, retry.only_agent, retry.not_before), retry.not_before)
-            self._bytes += delivery.bytes
+            self._wait(delivery, retry.only_agent, retry.not_before)
         else:
-            self.target.requeue(partition, delivery)
+            self.target.requeue(delivery.partition, delivery)
+
+    def _send_round(self, work: UnparsedWork, retry: RetryHeaders, left_s: float) -> None:
+        """Write a record to the topic again, to wait there for the rest of its pause."""
+        outcome = Outcome()
+        outcome.works.append(work)
+        message = retry_message(work.record, retry, self.topic or "", choose_step(left_s, self._steps_s))
+        outcome.add(Outgoing(message, work.record, retry.only_agent or self._reader(retry.original.topic)))
+        self.target.send(outcome)
 
     def _reader(self, topic: str) -> str | None:
         """Return an agent that reads a topic: it is suspended while the record cannot be sent round again."""
@@ -307,13 +317,16 @@ class Retrying:
         return route.agents[0].agent.name if route else None
 
     def blocks(self, partition: TopicPartition) -> bool:
-        """Return whether partitions must be paused: the memory is full, and there is no topic of retries."""
-        return self.topic is None and self._bytes >= self._max_bytes
+        """Return whether a partition must be paused: what waits of it is at its limit, and no topic of retries takes it."""
+        return not self.overflow.is_open and (self._memory.is_full or not self.target.can_hold(partition, 0))
+
+    def held_bytes(self, partition: TopicPartition) -> int:
+        """Return the bytes of the parts of a partition that wait in memory."""
+        return self._memory.bytes[partition]
 
     def clear(self) -> None:
         """Drop everything that waits: it will be delivered again."""
         self._memory.clear()
-        self._bytes = 0
         self._intake.clear()
 
     @property

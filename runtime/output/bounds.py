@@ -1,6 +1,6 @@
 """Limits on delivered records in memory: bytes per partition and per process, and uncommitted offsets. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from sys import getsizeof
 from typing import Final
@@ -56,6 +56,30 @@ class UnderWay:
     def end(self, size: int) -> None:
         self.bytes -= size
         self.on_free()
+
+
+class PartitionBytes:
+    """Bytes by partition, and their sum."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._by_partition: dict[Hashable, int] = {}
+
+    def __getitem__(self, partition: Hashable) -> int:
+        return self._by_partition.get(partition, 0)
+
+    def add(self, partition: Hashable, size: int) -> None:
+        """Add bytes; a negative `size` removes them."""
+        self.total += size
+        left = self[partition] + size
+        if left:
+            self._by_partition[partition] = left
+        else:
+            self._by_partition.pop(partition, None)
+
+    def clear(self) -> None:
+        self.total = 0
+        self._by_partition.clear()
 
 
 def held_bytes(record: Record, text: str | None = None) -> int:

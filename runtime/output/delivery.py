@@ -2,7 +2,7 @@
 
 from typing import Any, Final, NamedTuple
 
-from aiokafka.structs import ConsumerRecord
+from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ..agent.routes import Asked, Route
@@ -21,6 +21,12 @@ class Attempt(NamedTuple):
     """The only agent that is asked; None: all that read the topic."""
     answered: frozenset[str] = frozenset()
     """Agents that have answered the record and are not asked again."""
+    read_from: TopicPartition | None = None
+    """The partition of the topic of retries from which it was read; None: the record's own."""
+
+    def next_one(self, agent: str, number: int) -> "Attempt":
+        """Return an attempt that asks one agent."""
+        return self._replace(number=number, only_agent=agent, answered=frozenset())
 
 
 FIRST_ATTEMPT: Final = Attempt()
@@ -55,6 +61,11 @@ class Delivery:
         """The number of attempts, including this one."""
         return self.attempt.number
 
+    @property
+    def partition(self) -> TopicPartition:
+        """The partition from which it was read, which is not committed past it: that of a retry is not its record's."""
+        return self.attempt.read_from or TopicPartition(self.record.topic, self.record.partition)
+
     def settle(self, route: Route) -> None:
         """Choose agents and tasks: all agents with their own tasks, or those that a request or a retry names.
 
@@ -62,7 +73,7 @@ class Delivery:
         a retry names does not read the topic.
         """
         self.route = route
-        tasks, (_, only_agent, answered) = self.request.tasks, self.attempt
+        tasks, (_, only_agent, answered, _) = self.request.tasks, self.attempt
         if tasks is None and only_agent is None and not answered:
             self.asked = route.asked
             return

@@ -7,7 +7,7 @@ from aiokafka.structs import TopicPartition
 
 from ..errors import RecordError
 from ..kafka.offset_tracker import OpenParts
-from .delivery import Attempt, Delivery
+from .delivery import Delivery
 from .suspension import Held
 
 HeldPart = Held[TopicPartition, Delivery]
@@ -22,6 +22,10 @@ class Releases(Protocol):
 
     def dead_letter(self, delivery: Delivery, error: RecordError, agent: str) -> None:
         """Send the dead letter of a part."""
+        ...
+
+    def can_hold(self, partition: TopicPartition, size: int) -> bool:
+        """Return whether a part fits into the share of the memory of its partition."""
         ...
 
     def resume(self) -> None:
@@ -75,7 +79,7 @@ def split_off(delivery: Delivery, agent: str) -> Delivery:
     if not isinstance(delivery.progress, OpenParts):
         delivery.progress = OpenParts(delivery.progress, 1)
     delivery.progress.add()
-    attempt = Attempt(delivery.attempts, agent)
+    attempt = delivery.attempt.next_one(agent, delivery.attempts)
     part = Delivery(delivery.record, delivery.progress, delivery.request, attempt)
     part.route = delivery.route
     part.asked = tuple(asked for asked in delivery.asked if asked[0].agent.name == agent)

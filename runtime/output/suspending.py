@@ -48,7 +48,7 @@ class Suspending:
     ) -> None:
         """`limits` and `declared` (topics that it publishes to) by agent; `readers`: the agents of each input topic."""
         self._agents: Suspensions[TopicPartition, Delivery] = Suspensions(dict(limits))
-        self.suspended = self._agents.suspended
+        self.suspended, self.held_bytes = self._agents.suspended, self._agents.held_bytes
         self.unclean: set[str] = set()
         """Agents with failures among their latest records: their successes must be recorded."""
         self._declared = {name: frozenset(topics) for name, topics in declared.items()}
@@ -105,9 +105,9 @@ class Suspending:
         whole = len(delivery.asked) == 1
         part = delivery if whole else split_off(delivery, agent)
         part.span = None
-        partition = TopicPartition(delivery.record.topic, delivery.record.partition)
-        suspension = self._agents[agent]
-        if not suspension.hold(partition, part, part.bytes) and not self.overflow.move(part, agent):
+        partition, suspension = delivery.partition, self._agents[agent]
+        has_room = self.releases.can_hold(partition, part.bytes)
+        if not (suspension.hold(partition, part, part.bytes, has_room=has_room) or self.overflow.move(part, agent)):
             # A record fetched before its partition was paused is held above the limit.
             suspension.hold(partition, part, part.bytes, force=True)
         if agent in self._without_parts and self._probe_parts(agent):

@@ -155,10 +155,11 @@ class Suspension(Generic[Partition, Part]):
         """Return the parts that were held first. They stay held."""
         return heapq.nsmallest(most, (item for items in self._held.values() for item in items.values()), key=_number)
 
-    def hold(self, partition: Partition, part: Part, size: int, *, force: bool = False) -> bool:
+    def hold(self, partition: Partition, part: Part, size: int, *, has_room: bool = True, force: bool = False) -> bool:
         """Hold a part; False when its partition is full and `force` is not set: the part must wait elsewhere.
 
-        `size` is in bytes. Raises RuntimeError while the agent answers.
+        `size` is in bytes. `has_room`: whether the partition has room beside what other agents hold. Raises RuntimeError
+        while the agent answers.
         """
         if self.state == "answering":
             raise RuntimeError("parts of an agent that answers are not held")
@@ -167,7 +168,7 @@ class Suspension(Generic[Partition, Part]):
         if (
             held
             and not force
-            and (len(held) >= self._limits.max_waiting or size_after > self._limits.max_waiting_bytes)
+            and not (has_room and len(held) < self._limits.max_waiting and size_after <= self._limits.max_waiting_bytes)
         ):
             return False
         self._numbers += 1
@@ -246,9 +247,9 @@ class Suspension(Generic[Partition, Part]):
         """The number of held parts."""
         return sum(map(len, self._held.values()))
 
-    @property
-    def waiting_bytes(self) -> int:
-        return sum(self._bytes.values())
+    def held_bytes(self, partition: Partition) -> int:
+        """Return the bytes of the parts of a partition."""
+        return self._bytes.get(partition, 0)
 
     def _pause(self, now: float) -> None:
         self.state = "suspended"
@@ -298,6 +299,10 @@ class Suspensions(Generic[Partition, Part]):
         """Return when to call `probe` next; None while there is nothing to probe."""
         times = [at for agent in self.suspended if (at := self._agents[agent].wake_at()) is not None]
         return min(times, default=None)
+
+    def held_bytes(self, partition: Partition) -> int:
+        """Return the bytes of the parts of a partition, over all agents."""
+        return sum(self._agents[agent].held_bytes(partition) for agent in self.suspended)
 
     @property
     def waiting(self) -> int:

@@ -39,7 +39,7 @@ async def test_a_retried_result_differs_from_a_first_one_in_its_time_alone():
     progress = line.tracker.progress(RETRIES)
     progress.begin(record.offset)
     delivery = make_redelivery(record, progress, retry, max_value_bytes=1000, max_hops=None)
-    assert delivery.attempt == Attempt(4, "classification")
+    assert delivery.attempt == Attempt(4, "classification", read_from=RETRIES)
     delivery.settle(line.dispatcher._routes["in"])
     line.dispatcher._intake.requeue(RETRIES, delivery, 128)
     line.dispatcher._wake.set()

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from murmura.runtime.flow.retry_intake import RetryIntake
 from murmura.runtime.kafka.offset_tracker import Progress
+from murmura.runtime.output.bounds import held_bytes
 from murmura.runtime.settings.retry_policy import STEPS_S
 from murmura.runtime.wire.retry_record import Coordinates, Retry, retry_message
 
@@ -26,9 +27,9 @@ def record(offset, *, partition=STEP, app="desk", written=1000.0, pause=60.0, he
 
 def test_a_record_is_due_when_its_step_is_over():
     intake = RetryIntake("desk")
-    paused, unusable = intake.receive(STEP, [record(0)], Progress())
-    assert (paused, unusable) == (True, [])
-    assert intake.take_due(1059.9, 10) == []
+    assert intake.receive(STEP, [record(0)], Progress()) == (None, [])
+    assert intake.holds(STEP)
+    assert [*intake.take_due(1059.9, 10)] == []
     assert intake.next_wake() == 1060.0
     assert [each.record.offset for each in intake.take_due(1060.0, 10)] == [0]
 
@@ -42,8 +43,8 @@ def test_a_pause_longer_than_the_step_is_looked_at_when_the_step_is_over():
 
 def test_records_of_other_apps_are_finished_unread():
     intake, progress = RetryIntake("desk"), Progress()
-    paused, _ = intake.receive(STEP, [record(4, app="other")], progress)
-    assert (paused, progress.committable, len(intake)) == (False, 5, 0)
+    intake.receive(STEP, [record(4, app="other")], progress)
+    assert (intake.holds(STEP), progress.committable, len(intake)) == (False, 5, 0)
 
 
 def test_a_record_that_is_not_ours_to_read_is_unusable_and_not_finished():
@@ -57,7 +58,7 @@ def test_a_partition_reopens_once_when_nothing_of_it_waits():
     intake = RetryIntake("desk")
     intake.receive(STEP, [record(0)], Progress())
     assert intake.pop_reopened() == []
-    intake.take_due(2000.0, 10)
+    assert len([*intake.take_due(2000.0, 10)]) == 1
     assert intake.pop_reopened() == [STEP]
     assert intake.pop_reopened() == []
 
@@ -74,6 +75,25 @@ def test_what_was_delivered_twice_waits_once():
     intake.receive(STEP, [record(0)], progress)
     intake.receive(STEP, [record(0), record(1)], progress)
     assert len(intake) == 2
+
+
+def test_of_a_fetch_no_more_bytes_are_taken_than_allowed_and_one_record_always():
+    intake, progress = RetryIntake("desk"), Progress()
+    size = held_bytes(record(0))
+    assert intake.receive(STEP, [record(0), record(1)], progress, 10) == (1, [])
+    assert intake.receive(STEP, [record(1), record(2), record(3)], progress, 3 * size) == (3, [])
+    assert intake.receive(STEP, [record(3)], progress, 3 * size) == (3, [])
+    assert (len(intake), progress.uncommitted) == (3, 3)
+
+
+def test_room_is_asked_for_before_each_record():
+    intake, room = RetryIntake("desk"), [2]
+    intake.receive(STEP, [record(n) for n in range(5)], Progress())
+    taken = []
+    for fetched in intake.take_due(1060.0, 10, lambda partition: room[0] > 0):
+        room[0] -= 1
+        taken.append(fetched.record.offset)
+    assert (taken, len(intake)) == ([0, 1], 3)
 
 
 @given(st.lists(st.tuples(st.sampled_from([0, 1, 2]), st.floats(0, 100)), max_size=40), st.integers(1, 5))

@@ -99,7 +99,14 @@ def test_parts_are_bounded_in_bytes_and_one_always_fits():
     assert not agent.hold("a", "small", 1)
     assert agent.hold("b", "half", 60)
     assert not agent.hold("b", "half too", 60)
-    assert agent.waiting_bytes == 5060
+    assert (agent.held_bytes("a"), agent.held_bytes("b")) == (5000, 60)
+
+
+def test_a_partition_without_room_takes_one_part_of_each_agent():
+    agent = suspended()
+    assert agent.hold("a", "first", 5, has_room=False)
+    assert not agent.hold("a", "second", 5, has_room=False)
+    assert agent.hold("a", "forced", 5, has_room=False, force=True)
 
 
 def test_a_part_of_an_agent_that_answers_is_not_held():
@@ -115,7 +122,7 @@ def test_parts_of_partitions_that_are_given_up_are_forgotten():
     agent.forget(["a", "c"])
     agent.settle([sample])
     assert parts(agent.release()) == [2]
-    assert agent.waiting_bytes == 0
+    assert agent.held_bytes("b") == 0
 
 
 def test_parts_need_not_wait_beyond_the_time_that_is_set():
@@ -156,7 +163,7 @@ def test_a_held_part_leaves_once_and_in_order(actions):
         elif action == "fail":
             agent.end_probe(0, 1, "no", now)
         assert agent.waiting == len(held) - len(gone)
-        assert agent.waiting_bytes == 7 * agent.waiting
+        assert sum(map(agent.held_bytes, range(4))) == 7 * agent.waiting
     assert parts(agent.release()) == [part for part in held if part not in gone]
     assert agent.waiting == 0
 
