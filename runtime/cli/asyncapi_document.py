@@ -178,12 +178,16 @@ def _components(keys: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _rebase_references(part: Any, name: str) -> Any:
-    """Return a part of a schema with references to `#/$defs/X` redirected to the components of the document."""
+    """Return a part of a schema with references to `#/$defs/X` redirected to the components of the document.
+
+    `discriminator` is left out: OpenAPI's is an object, AsyncAPI's is a name, and each form in `oneOf` has its own `kind`.
+    """
     if isinstance(part, dict):
         return {
             key: f"#/components/schemas/{name}.{value.removeprefix('#/$defs/')}"
             if key == "$ref" and isinstance(value, str)
             else _rebase_references(value, name)
             for key, value in part.items()
+            if key != "discriminator" or isinstance(value, str)
         }
     return [_rebase_references(item, name) for item in part] if isinstance(part, list) else part
