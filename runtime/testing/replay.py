@@ -78,7 +78,7 @@ class Replay:
         self.agents = [agent for agent in agents if topic in agent.topics]
         if not self.agents:
             names = ", ".join(agent.name for agent in agents) or "none"
-            raise SetupError(f"no agent that predicts reads {topic}; named were {names}")
+            raise SetupError(f"none of the agents ({names}) reads {topic} and predicts")
         self._routes = make_routes(self.agents, model.manifest, settings.app)
 
     @property
