@@ -101,7 +101,9 @@ def _prepare(settings: "Settings", topic: str, names: list[str], version: str | 
     ]
     if not any(topic in agent.topics for agent in plain):
         known = ", ".join(agent.name for agent in plain) or "none"
-        raise SetupError(f"none of the agents ({known}) reads {topic} and predicts: name those to ask behind the topic, for example MODULE:ATTRIBUTE")
+        raise SetupError(
+            f"none of the agents ({known}) reads {topic} and predicts: name those to ask behind the topic, for example MODULE:ATTRIBUTE"
+        )
     return Replay(settings, plain, _model(settings, plain, version), topic)
 
 
