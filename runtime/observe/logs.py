@@ -82,7 +82,7 @@ def _renderers(pretty: bool, stream: TextIO) -> list[structlog.typing.Processor]
 def _remove_credentials(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Remove credentials from addresses: libraries log the address that they cannot connect to."""
     for key, value in event.items():
-        if isinstance(value, str) and ("://" in value or "@" in value):
+        if isinstance(value, str) and ("://" in value or "@" in value or "?" in value):
             event[key] = redact_text(value)
     return event
 

@@ -189,11 +189,13 @@ def test_an_address_with_credentials_in_a_log_line_is_shown_without_them(format,
     try:
         configure("info", format)
         logging.getLogger("collector").warning("POST http://me:%s@collector/v1?token=%s", CANARY, CANARY)
+        logging.getLogger("collector").warning("Max retries exceeded with url: /v1?token=%s", CANARY)
         written = capsys.readouterr().err
     finally:
         logging.getLogger().handlers[:] = handlers
         logging.getLogger().setLevel(level)
     assert "http://collector/v1" in written
+    assert "url: /v1" in written
     assert CANARY not in written
 
 
