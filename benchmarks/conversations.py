@@ -38,7 +38,7 @@ from murmura.runtime.settings.settings import KafkaSettings
 from murmura.schemas.dialogue import ConversationState, Reply
 from murmura.schemas.ids import prediction_id
 from murmura.schemas.result import Source
-from murmura.schemas.topics import Topic, named
+from murmura.schemas.topics import Topic, named_topics
 
 ROOT = Path(__file__).resolve().parents[1]
 # Whatever the tiny model takes these for: asked, answered, misunderstood and handed over all come about.
@@ -122,7 +122,7 @@ class Desk:
         self.log = folder / "serve.log"
 
     async def make_topics(self) -> None:
-        wanted = {name: topic for name, topic in named(self.prefix) if "dialogue" in name or "handoffs" in name}
+        wanted = {name: topic for name, topic in named_topics(self.prefix) if "dialogue" in name or "handoffs" in name}
         wanted[f"{self.prefix}.deadletters"] = Topic("deadletters", "dead letter", "", "few")
         kafka = KafkaSettings(bootstrap_servers=self.bootstrap)
         await create_topics(kafka, wanted, many=self.partitions)

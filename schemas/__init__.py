@@ -1,1 +1,1 @@
-"""Contracts only: what travels on the wire and what lies in a model folder. No I/O."""
+"""Contracts: the formats of records and of model folders. No I/O."""

@@ -1,4 +1,4 @@
-"""Which changes of a JSON Schema would make an old record unreadable, or read as something else.
+"""Finds changes of a JSON Schema that make old records unreadable or change their meaning.
 
 The rule of the wire: a field may be added with a default, never renamed, retyped or made required. The check is
 structural over what pydantic writes: objects, arrays, unions, references, enumerations and limits.
@@ -17,7 +17,7 @@ _MISSING: Final = object()
 
 
 def incompatibilities(old: Schema, new: Schema) -> list[str]:
-    """Return what `new` refuses, drops or reads otherwise of the records that `old` allows; empty when nothing."""
+    """Return what `new` refuses, drops or reads differently of the records that `old` allows; empty if nothing."""
     return list(_Comparison(old, new).compare(old, new, "$"))
 
 
@@ -44,7 +44,7 @@ class _Comparison:
         self._open.discard(pair)
 
     def _union(self, old: list[Schema], new: list[Schema], path: str) -> Iterator[str]:
-        """Each old member must be read by a new one; where only one can be meant, say what is wrong with it."""
+        """Check that a new member reads each old member; with only one candidate, yield its problems."""
         for member in old:
             name = _name(_resolve(self._old, member))
             found = [list(self.compare(member, candidate, path)) for candidate in new]
@@ -100,7 +100,7 @@ def _members(schema: Schema) -> list[Schema]:
 
 
 def _name(schema: Schema) -> str:
-    """What a reader would call a member of a union: its `kind`, its title or its type."""
+    """Return a name for a member of a union: its `kind`, its title or its type."""
     kind = schema.get("properties", {}).get("kind", {}).get("const")
     return str(kind or schema.get("title") or schema.get("type", "any"))
 

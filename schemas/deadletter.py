@@ -1,4 +1,4 @@
-"""Dead letters: the original record byte for byte, and headers that say why it could not be answered."""
+"""Dead letters: the original record byte for byte, and headers with the reason of the failure."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -32,8 +32,8 @@ CUT: Final = "murmura_dl_cut"
 SHA256: Final = "murmura_dl_sha256"
 BYTES: Final = "murmura_dl_bytes"
 REDRIVEN: Final = "murmura_dl_redriven"
-"""Of a marker, a record without a value in the dead-letter topic: the dead letter's coordinates, `topic/partition/offset`.
-It says that this dead letter was sent again."""
+"""Header of a marker, a record without a value in the dead-letter topic: the coordinates (`topic/partition/offset`) of a
+dead letter that was sent again."""
 CUT_BYTES: Final = 65_536
 MESSAGE_CHARACTERS: Final = 300
 
@@ -68,9 +68,9 @@ class DeadLetter(BaseModel):
     attempts: int = 1
     time: UtcTime
     version: int = 1
-    """Of these headers."""
+    """Version of these headers."""
     app: str | None = None
-    """The app that gave the record up; None in dead letters of before this field."""
+    """The app that wrote the dead letter; None in dead letters older than this field."""
 
     @classmethod
     def from_headers(cls, headers: Iterable[tuple[str, bytes | None]]) -> Self:

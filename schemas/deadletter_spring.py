@@ -1,4 +1,4 @@
-"""The headers that Spring Kafka writes beside a dead letter, for tools that know those names.
+"""Spring Kafka's headers of a dead letter, for tools that know those names.
 
 Names and encodings are those of Spring's `DeadLetterPublishingRecoverer`: numbers are big-endian, text is UTF-8.
 """
@@ -18,7 +18,7 @@ ORIGINAL_TIMESTAMP: Final = "kafka_dlt-original-timestamp"
 """Eight bytes, milliseconds since 1970."""
 ORIGINAL_GROUP: Final = "kafka_dlt-original-consumer-group"
 EXCEPTION_FQCN: Final = "kafka_dlt-exception-fqcn"
-"""Spring has the exception's class here; ours is `murmura.REASON`."""
+"""In Spring the exception's class; here `murmura.REASON`."""
 EXCEPTION_MESSAGE: Final = "kafka_dlt-exception-message"
 SPRING_HEADERS: Final = (
     ORIGINAL_TOPIC,
@@ -32,7 +32,7 @@ SPRING_HEADERS: Final = (
 
 
 def spring_headers(letter: DeadLetter, group: str) -> list[tuple[str, bytes]]:
-    """Return what Spring Kafka would write for this dead letter of a consumer group."""
+    """Return Spring Kafka's headers for this dead letter of a consumer group."""
     return [
         (ORIGINAL_TOPIC, letter.topic.encode()),
         (ORIGINAL_PARTITION, struct.pack(">i", letter.partition)),
@@ -45,7 +45,7 @@ def spring_headers(letter: DeadLetter, group: str) -> list[tuple[str, bytes]]:
 
 
 def has_spring_headers(letter: DeadLetter, headers: Iterable[tuple[str, bytes | None]]) -> bool:
-    """Say whether headers of Spring's names are those of this dead letter, and not the original's own."""
+    """Return whether headers with Spring's names belong to this dead letter, and not to the original."""
     found = dict(headers)
     ours = dict(spring_headers(letter, ""))
     return all(found.get(name) == raw for name, raw in ours.items() if name != ORIGINAL_GROUP)

@@ -1,4 +1,4 @@
-"""Conversations: a person's turn, our reply, the state kept between turns, and a hand-over to a person.
+"""Conversations: a person's turn, the reply, the state between turns, and a hand-over to a person.
 
 The key of all four is the conversation's id, in UTF-8.
 """
@@ -18,11 +18,11 @@ HAND_OVER_TYPE: Final = "murmura.handoff.v1"
 
 CONVERSATION_ID_BYTES: Final = 256
 TURN_CHARACTERS: Final = 1000
-"""So much of a turn's text is kept in the state."""
+"""Maximum length of a turn's text in the state."""
 REPLY_CHARACTERS: Final = 2000
 SLOT_CHARACTERS: Final = 200
 STATE_BYTES: Final = 512 * 1024
-"""A state's record is never larger: a topic takes 1 MiB unless it says otherwise."""
+"""Maximum size of a state's record: by default a topic accepts 1 MiB."""
 
 
 def _not_blank(text: str) -> str:
@@ -45,14 +45,14 @@ class Turn(BaseModel):
 
     text: Annotated[str, StringConstraints(min_length=1), AfterValidator(_not_blank)]
     id: Annotated[str, StringConstraints(min_length=1)] | None = None
-    """Of this turn alone: one that comes again with the same id gets the same reply."""
+    """Id of this turn: a turn repeated with the same id gets the same reply."""
     metadata: dict[str, str] | None = Field(default=None, max_length=MAX_METADATA)
-    """Handed through to the reply as it came. `handover: ended` gives a conversation back to the agent."""
+    """Copied to the reply. `handover: ended` returns a conversation to the agent."""
 
 
 class ReplyKind(StrEnum):
     ANSWERED = "answered"
-    """Understood, and everything that was needed is known."""
+    """Understood, and all needed slots are filled."""
     ASKED = "asked"
     """Understood; the reply asks for a slot that is missing."""
     GREETED = "greeted"
@@ -61,11 +61,11 @@ class ReplyKind(StrEnum):
     HANDED_OVER = "handed_over"
     """With this turn the conversation goes to a person."""
     WITH_PERSON = "with_person"
-    """It went to a person before; the turn was handed on."""
+    """The conversation is with a person; the turn was passed on."""
 
 
 class Reply(_Frozen):
-    """Our answer to one turn. A turn that is delivered again gets the same one, with the same prediction id."""
+    """The answer to one turn. A turn delivered again gets the same answer with the same prediction id."""
 
     request_id: str
     prediction_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
@@ -76,20 +76,20 @@ class Reply(_Frozen):
     kind: ReplyKind
     text: str
     intent: str | None = None
-    """What the conversation is about."""
+    """The current intent."""
     slots: dict[str, str] = {}
-    """What is known so far."""
+    """The filled slots."""
     asked: str | None = None
     """The slot that the reply asks for."""
     model: ModelRef | None = None
-    """None when the turn was not looked at: it went to a person."""
+    """None when the turn was passed to a person without a prediction."""
     source: Source
     """Of the turn."""
     metadata: dict[str, str] = {}
 
 
 class Exchange(_Frozen):
-    """A turn and its reply, as they are remembered."""
+    """A turn and its reply, as kept in the state."""
 
     id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     """The reply's prediction id."""
@@ -99,11 +99,11 @@ class Exchange(_Frozen):
     """Cut at 1,000 characters."""
     reply: str
     intent: str | None = None
-    """What the turn was understood as; None: not at all."""
+    """The understood intent; None: not understood."""
 
 
 class Action(_Frozen):
-    """A record that a policy has published."""
+    """A record published by a policy."""
 
     topic: str
     value: dict[str, JsonValue]
@@ -111,17 +111,17 @@ class Action(_Frozen):
 
 class HandOverReason(StrEnum):
     LOW_CONFIDENCE = "low_confidence"
-    """The model was so unsure that asking again would not help."""
+    """The score was too low for another question to help."""
     NOT_UNDERSTOOD = "not_understood"
     """Too many turns in a row were not understood."""
     POLICY = "policy"
-    """The policy gives this intent to people."""
+    """The policy hands this intent over."""
     CONTINUED = "continued"
-    """The conversation went to a person before; this is its next turn."""
+    """A further turn of a conversation that is with a person."""
 
 
 class HandOver(_Frozen):
-    """A conversation for a person, up to and with the turn that caused it."""
+    """A conversation for a person, up to and including the turn that caused the hand-over."""
 
     request_id: str
     prediction_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
@@ -138,7 +138,7 @@ class HandOver(_Frozen):
 
 
 class ConversationState(_Frozen):
-    """Everything that is known of a conversation after its last turn.
+    """The state of a conversation after its last turn.
 
     Whatever the last turn led to can be published again from it. It depends on nothing but the turns and their
     predictions, so replaying the log gives the same state.
@@ -146,19 +146,19 @@ class ConversationState(_Frozen):
 
     conversation: str
     number: Annotated[int, Field(ge=1)]
-    """Turns so far, also those from before it expired: of two states the higher number is the later."""
+    """Number of turns so far, also those before it expired: of two states the higher number is the later."""
     source: Source
     """Of the last turn. A turn of the same partition at or below its offset has been applied, unless it is newer than
-    `newest`: then the topic was made anew."""
+    `newest`: then the topic was recreated."""
     newest: int = 0
-    """The highest timestamp of all turns so far; senders' clocks differ. 0: not known, see that of the last turn."""
+    """The highest timestamp of all turns so far; senders' clocks differ. 0: unknown, use that of the last turn."""
     turns: list[Exchange] = []
     """The last ones, oldest first."""
     intent: str | None = None
     slots: dict[str, str] = {}
     asked: str | None = None
     misunderstood: Annotated[int, Field(ge=0)] = 0
-    """Turns in a row."""
+    """Number of consecutive turns that were not understood."""
     with_person: bool = False
     kind: ReplyKind
     """Of the last reply; its text is the last turn's."""
@@ -175,7 +175,7 @@ class ConversationState(_Frozen):
         return Reply(**about, asked=self.asked, kind=self.kind, text=self.turns[-1].reply, model=self.model)
 
     def hand_over(self, agent: str, request_id: str, metadata: dict[str, str] | None) -> HandOver | None:
-        """Return what the last turn gave to a person, None when nothing."""
+        """Return the hand-over of the last turn, None without one."""
         if self.handover is None:
             return None
         about = self._about(agent, request_id, metadata)

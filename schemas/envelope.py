@@ -1,4 +1,4 @@
-"""Header names and the attributes that travel beside a value: CloudEvents 1.0 binary mode, W3C trace context and ours."""
+"""Header names and attributes of records: CloudEvents 1.0 binary mode, W3C trace context and Murmura's."""
 
 from typing import Final
 
@@ -18,26 +18,26 @@ REQUEST_ID: Final = "murmura_request_id"
 CAUSE: Final = "murmura_cause"
 HOPS: Final = "murmura_hops"
 DEADLINE: Final = "murmura_deadline"
-"""RFC 3339 with a zone: past it the request is answered `expired`, without a prediction."""
+"""RFC 3339 with a zone: after that time the request is answered `expired`, without a prediction."""
 
-# Of a record in the topic of retries: who is to answer it, when, after how many attempts, and where the original lay.
+# Headers of a record in the topic of retries: agent, due time, number of attempts, and coordinates of the original.
 APP: Final = "murmura_app"
 ONLY_AGENT: Final = "murmura_only_agent"
 NOT_BEFORE: Final = "murmura_not_before"
 """RFC 3339 in UTC."""
 ATTEMPTS: Final = "murmura_attempts"
-"""How many attempts have been made before this one."""
+"""Number of attempts before this one."""
 ORIGINAL_TOPIC: Final = "murmura_original_topic"
 ORIGINAL_PARTITION: Final = "murmura_original_partition"
 ORIGINAL_OFFSET: Final = "murmura_original_offset"
 ORIGINAL_TIMESTAMP: Final = "murmura_original_timestamp"
-"""Milliseconds since 1970, as the broker has it."""
+"""Milliseconds since 1970, as on the broker."""
 RETRY_HEADERS: Final = frozenset(
     {APP, ONLY_AGENT, NOT_BEFORE, ATTEMPTS, ORIGINAL_TOPIC, ORIGINAL_PARTITION, ORIGINAL_OFFSET, ORIGINAL_TIMESTAMP}
 )
 
-# The headers that are read as text; any other header is left alone, whatever it holds.
-# Of `content-type` only its first bytes are looked at.
+# The headers that are read as text; other headers are ignored, with any content.
+# Only the first bytes of `content-type` are read.
 READ_HEADERS: Final = frozenset({CE_ID, CE_SOURCE, TRACEPARENT, REQUEST_ID, HOPS})
 """Of any record."""
 REQUEST_HEADERS: Final = READ_HEADERS | {DEADLINE}
@@ -45,10 +45,10 @@ REQUEST_HEADERS: Final = READ_HEADERS | {DEADLINE}
 
 
 def result_type(agent: str) -> str:
-    """CloudEvents type of an agent's results."""
+    """Return the CloudEvents type of an agent's results."""
     return f"murmura.{agent}.result.v1"
 
 
 def app_source(app: str) -> str:
-    """CloudEvents source of everything that an app publishes."""
+    """Return the CloudEvents source of everything that an app publishes."""
     return f"murmura/{app}"

@@ -1,4 +1,4 @@
-"""What somebody thinks of a prediction: the value of `murmura.feedback`, keyed by its own id."""
+"""A person's verdict on a prediction: the value of `murmura.feedback`, keyed by its own id."""
 
 from enum import StrEnum
 from itertools import pairwise
@@ -19,19 +19,19 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 class Verdict(StrEnum):
     CORRECTION = "correction"
-    """Wrong; `value` says what is right."""
+    """Wrong; `value` is the correct answer."""
     CONFIRMED = "confirmed"
     """Right as it was answered."""
     UP = "up"
     DOWN = "down"
     REWARD = "reward"
-    """`value` is a number; what it means is the sender's."""
+    """`value` is a number, with a meaning defined by the sender."""
     WITHDRAWN = "withdrawn"
-    """`value` is the id of feedback that is taken back."""
+    """`value` is the id of the withdrawn feedback."""
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the prediction was right in this person's eyes; None when the verdict does not say."""
+        """Whether the verdict confirms the prediction; None when it does not say."""
         return _AGREES.get(self)
 
 
@@ -43,7 +43,7 @@ class _Frozen(BaseModel):
 
 
 class FeedbackSpan(_Frozen):
-    """A part of the request's text as it should be tagged. Unicode code points, `end` exclusive."""
+    """A correctly tagged part of the request's text. Unicode code points, `end` exclusive."""
 
     label: Label
     start: Annotated[int, Field(ge=0)]
@@ -60,10 +60,10 @@ class Feedback(_Frozen):
     """One person's verdict on one task of one prediction. It carries no text: that stays with the request."""
 
     id: Id
-    """Sent twice with one id, the first counts."""
+    """Of feedback with the same id the first counts."""
     prediction_id: PredictionId
     agent: Id
-    """Whose prediction it was."""
+    """The agent that made the prediction."""
     task: Id
     model: ModelRef | None = None
     """Which version answered, where known."""
@@ -73,7 +73,7 @@ class Feedback(_Frozen):
     value: str | list[Label] | list[FeedbackSpan] | Number | None = None
     """A correction: the label, or all labels, or all spans. A reward: a number. Withdrawn: an id. Else nothing."""
     by: Id
-    """Who says so. Of several verdicts of one person the last counts."""
+    """The author. Of several verdicts of one person the last counts."""
     at: UtcTime
     consent: Annotated[bool, Field(strict=True)] = False
     """Whether the text may be trained on with this verdict."""

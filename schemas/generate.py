@@ -1,10 +1,10 @@
-"""Write the JSON Schemas of everything on the wire and in a model folder.
+"""Writes the JSON Schemas of all records and of the model manifest.
 
-    python -m murmura.schemas.generate            writes NAME.v1.json beside this file
-    python -m murmura.schemas.generate --check    only says which of them are not up to date
+    python -m murmura.schemas.generate            writes NAME.v1.json next to this file
+    python -m murmura.schemas.generate --check    only reports outdated schemas
 
-A change that old records would not survive is refused: such a type gets a new name or version, and the old one stays.
-Run by hand; the one place in this package that touches files.
+A change that breaks old records is refused: such a type needs a new name or version, and the old one stays. Run by hand; the
+only module of this package that accesses files.
 """
 
 import argparse
@@ -46,7 +46,7 @@ MODELS: Final[Mapping[str, type[BaseModel]]] = {
 
 
 def schema_of(name: str) -> dict[str, Any]:
-    """Return one type's schema, as a reader has to understand it: a field with a default may be missing."""
+    """Return one type's schema for readers: a field with a default may be missing."""
     schema = MODELS[name].model_json_schema(by_alias=True, mode="validation")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:murmura:{name}", **schema}
 
@@ -56,7 +56,7 @@ def as_text(schema: Mapping[str, Any]) -> str:
 
 
 def outdated(folder: Path) -> list[str]:
-    """Return the names whose committed schema is not the one that the models give now."""
+    """Return the names of the outdated committed schemas."""
 
     def differs(name: str) -> bool:
         path = folder / f"{name}.json"
@@ -66,7 +66,7 @@ def outdated(folder: Path) -> list[str]:
 
 
 def broken_promises(folder: Path) -> Iterator[str]:
-    """Yield what the models would refuse or drop of the records that the schemas in `folder` promise to read."""
+    """Yield what the models would refuse or drop of the records that the schemas in `folder` allow."""
     for name in MODELS:
         path = folder / f"{name}.json"
         if path.is_file():
@@ -75,7 +75,7 @@ def broken_promises(folder: Path) -> Iterator[str]:
 
 
 def write(folder: Path) -> list[str]:
-    """Write the schemas that are not up to date and return their names; ValueError when one breaks a promise."""
+    """Write the outdated schemas and return their names. Raises ValueError for a change that breaks old records."""
     if problems := list(broken_promises(folder)):
         raise ValueError("old records would not be readable:\n  " + "\n  ".join(problems))
     names = outdated(folder)

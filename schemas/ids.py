@@ -1,25 +1,25 @@
-"""Request and prediction ids: who asked, and which answer this is, the same when a record is delivered again."""
+"""Request and prediction ids, which are the same when a record is delivered again."""
 
 from hashlib import sha256
 
 
 def default_request_id(topic: str, partition: int, offset: int, timestamp_ms: int) -> str:
-    """Name a request that brought no id of its own by its coordinates, `topic/partition/offset/timestamp`."""
+    """Return the id of a request without one: its coordinates, `topic/partition/offset/timestamp`."""
     return f"{topic}/{partition}/{offset}/{timestamp_ms}"
 
 
 def prediction_id(agent: str, source: str, request_id: str) -> str:
     """Return the first 128 bits, in hex, of SHA-256 over the three length-prefixed strings.
 
-    Each string is UTF-8 behind its length in bytes as four big-endian bytes, so that no two different triples hash the
-    same bytes. `source` is the record's `ce_source`, else its input topic. The model's version takes no part: whoever
-    receives a result twice can drop one.
+    Each string is UTF-8 after its length in bytes as four big-endian bytes, so that different triples never hash the same
+    bytes. `source` is the record's `ce_source`, else its input topic. It does not depend on the model's version, so that a
+    consumer can drop a repeated result.
     """
     return PredictionIds(agent, source)(request_id)
 
 
 class PredictionIds:
-    """The prediction ids of one agent and source: what they have in common is hashed once."""
+    """Computes the prediction ids of one agent and source; their common part is hashed once."""
 
     __slots__ = ("_common",)
 

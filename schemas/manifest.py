@@ -1,4 +1,4 @@
-"""What stands in a model folder's `manifest.json`: the encoder, the tasks, the limits, and every file with its digest."""
+"""The `manifest.json` of a model folder: the encoder, the tasks, the limits, and every file with its digest."""
 
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -23,7 +23,7 @@ class _Frozen(BaseModel):
 
 
 class Thresholds(_Frozen):
-    """When an answer is withheld. All are probabilities after calibration."""
+    """Thresholds for withholding an answer. All are probabilities after calibration."""
 
     accept: Probability | None = None
     """Classification: below it the answer abstains with `below_threshold`."""
@@ -31,7 +31,7 @@ class Thresholds(_Frozen):
     """Classification with an out-of-scope label: from this score of that label on the answer abstains with
     `out_of_scope`. Not set: when it is the most likely label."""
     label: Probability = 0.5
-    """Multi-label: from this score on a label is named."""
+    """Multi-label: minimum score of a label in the answer."""
     labels: dict[str, Probability] = {}
     """Multi-label: exceptions from `label`."""
 
@@ -49,11 +49,11 @@ class TaskSpec(_Frozen):
     kind: TaskKind
     labels: Annotated[list[str], Field(min_length=1)]
     out_of_scope: str | None = None
-    """The label that means none of the others."""
+    """The label for texts that belong to none of the others."""
     thresholds: Thresholds = Thresholds()
     calibration: Calibration = Calibration()
     open: bool = False
-    """Feedback may bring labels that are not in the list; the head grows at retraining."""
+    """Feedback may add labels that are not in the list; the head grows at retraining."""
 
     @model_validator(mode="after")
     def _labels_are_sound(self) -> Self:
@@ -99,11 +99,11 @@ class EncoderSpec(_Frozen):
 
 class Limits(_Frozen):
     max_tokens: Annotated[int, Field(ge=3)] = 128
-    """Longer texts are cut to so many tokens, special tokens counted, and answered with `truncated: true`."""
+    """Maximum number of tokens, special tokens included; longer texts are truncated and answered with `truncated: true`."""
 
 
 class FileEntry(_Frozen):
-    """One file beside the manifest. `role` says who reads it; serving fetches all but `training` and `report`."""
+    """A file of the folder. `role` is its use; serving fetches all except `training`, `report` and `recipe`."""
 
     path: RelativePath
     role: Literal[
@@ -132,9 +132,9 @@ class ModelManifest(_Frozen):
     tokenizer: RelativePath = "tokenizer.json"
     limits: Limits = Limits()
     recipe: Sha256 | None = None
-    """Digest of the recipe that made it."""
+    """Digest of the recipe of its training."""
     metrics: dict[str, dict[str, Any]] = {}
-    """Per task, as measured on the exported folder."""
+    """By task, measured on the exported folder."""
     base: Base | None = None
     files: list[FileEntry]
 
@@ -151,7 +151,7 @@ class ModelManifest(_Frozen):
         return self.base is not None
 
     def task(self, name: str) -> TaskSpec:
-        """Return the task called `name`; KeyError when the model has none."""
+        """Return the task with this name. Raises KeyError if the model has none."""
         for spec in self.tasks:
             if spec.name == name:
                 return spec

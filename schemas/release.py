@@ -1,4 +1,4 @@
-"""Which version of a model is live: the value of `murmura.models`, and the steps from one state to the next.
+"""The current version of a model: the value of `murmura.models`, and the steps from one state to the next.
 
 A state is replaced as a whole; its generation says which of two is newer. Going back is one more state, of a higher
 generation, with the older version.
@@ -13,7 +13,7 @@ from .manifest import Name, Sha256
 from .result import UtcTime
 
 HISTORY: Final = 50
-"""So many of the newest steps are kept."""
+"""Number of latest steps to keep."""
 
 Version = Annotated[int, Field(ge=1)]
 Generation = Annotated[int, Field(ge=1)]
@@ -31,11 +31,11 @@ class Release(_Frozen):
 
     version: Version
     digest: Sha256
-    """Of the bytes of its manifest, which names everything else by digest."""
+    """SHA-256 of its manifest, which names all other files by digest."""
 
 
 class Candidate(Release):
-    """A version that is tried beside the current one: it answers a share, or it is only compared."""
+    """A version that runs in addition to the current one: it answers a share, or is only compared."""
 
     share: Share | None = None
     """The part of the requests that it answers."""
@@ -63,7 +63,7 @@ class Step(_Frozen):
 
 
 class ReleaseState(_Frozen):
-    """All there is to know about one model's releases."""
+    """The releases of one model."""
 
     name: Name
     generation: Generation

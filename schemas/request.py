@@ -1,4 +1,4 @@
-"""What a request's value may hold."""
+"""The value of a request."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 MAX_METADATA = 16
 MAX_ID_BYTES = 512
-"""Of UTF-8."""
+"""Bytes of UTF-8."""
 
 
 def _not_blank(text: str) -> str:
@@ -35,6 +35,6 @@ class Request(BaseModel):
     id: Annotated[str, StringConstraints(min_length=1), AfterValidator(_not_too_long)] | None = None
     """Names the request in its results; at most 512 bytes of UTF-8."""
     metadata: dict[str, str] | None = Field(default=None, max_length=MAX_METADATA)
-    """Handed through to the result as it came."""
+    """Copied to the result."""
     text_pair: None = None
-    """Kept for tasks on a pair of texts. No model has one yet, so a pair is refused instead of half of it answered."""
+    """Reserved for tasks on pairs of texts. No model has one yet, so a pair is refused."""

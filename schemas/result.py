@@ -1,4 +1,4 @@
-"""What an agent answers: one output per task, each with its own `kind`."""
+"""The result of an agent: one output per task, each with its own `kind`."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, Self
@@ -12,7 +12,7 @@ def _in_utc(time: datetime) -> datetime:
     try:
         return time.astimezone(UTC)
     except OverflowError:
-        raise ValueError("in UTC it lies outside the years 1 to 9999") from None
+        raise ValueError("in UTC it is outside the years 1 to 9999") from None
 
 
 UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
@@ -31,7 +31,7 @@ class ScoredLabel(_Frozen):
 
 
 class ClassificationOutput(_Frozen):
-    """One label, or an abstention: then `label` is null, `reason` says why, `score` stays the winner's."""
+    """One label, or an abstention: then `label` is null, `reason` is set, and `score` is the winner's."""
 
     kind: Literal["classification"] = "classification"
     label: str | None
@@ -50,7 +50,7 @@ class ClassificationOutput(_Frozen):
 
 
 class MultiLabelOutput(_Frozen):
-    """The labels whose score reaches their threshold, highest first."""
+    """The labels with a score of at least their threshold, highest first."""
 
     kind: Literal["multi_label"] = "multi_label"
     labels: list[ScoredLabel]
@@ -86,7 +86,7 @@ class ModelRef(_Frozen):
 
 
 class Source(_Frozen):
-    """The coordinates of the record that was answered; `timestamp` in milliseconds since 1970."""
+    """The coordinates of the answered record; `timestamp` in milliseconds since 1970."""
 
     topic: str
     partition: int
@@ -95,13 +95,13 @@ class Source(_Frozen):
 
 
 class Result(_Frozen):
-    """One agent's answer to one request. It carries no text: who routes a record on publishes the original value."""
+    """One agent's answer to one request. It has no text: routing publishes the original value."""
 
     request_id: str
     prediction_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     agent: str
     status: Literal["ok", "expired", "partial"] = "ok"
-    """`expired`: the request was too old when its turn came. Nothing was predicted; `outputs` is empty."""
+    """`expired`: the request was too old to be predicted; `outputs` is empty."""
     model: ModelRef
     source: Source
     outputs: dict[str, Output]

@@ -1,4 +1,4 @@
-"""A request for a person's look at one answer or one example: the value of `murmura.reviews`. It carries no text."""
+"""A request for a person to review an answer or an example: the value of `murmura.reviews`. It has no text."""
 
 from enum import StrEnum
 from typing import Annotated, Final, Self
@@ -14,13 +14,13 @@ REVIEW_TYPE: Final = "murmura.review.v1"
 
 class ReviewReason(StrEnum):
     MARGIN = "margin"
-    """The two best labels were close."""
+    """The scores of the two best labels were close."""
     OUT_OF_SCOPE = "out_of_scope"
-    """Its score for being out of scope lay near the threshold."""
+    """The out-of-scope score was close to its threshold."""
     ERROR = "error"
-    """A held-out example that was answered otherwise, with high confidence."""
+    """A held-out example with a different, confident answer."""
     LABEL_ERROR = "label_error"
-    """A training example whose label is doubted."""
+    """A training example with a doubtful label."""
 
 
 class _Frozen(BaseModel):
@@ -35,7 +35,7 @@ class ExampleRef(_Frozen):
 
 
 class Review(_Frozen):
-    """One answer worth a person's time. What they decide comes back as feedback on the prediction id."""
+    """An answer to review. The person's decision is sent as feedback on the prediction id."""
 
     prediction_id: PredictionId | None = None
     """Set for a live prediction, and for an example that was made from feedback."""
@@ -43,11 +43,11 @@ class Review(_Frozen):
     task: Id
     why: ReviewReason
     model: ModelRef
-    """Who gave the scores."""
+    """The model of the scores."""
     source: Source | None = None
-    """Where the request with the text lies."""
+    """Coordinates of the request with the text."""
     example: ExampleRef | None = None
-    """Where the example lies that was no request."""
+    """The row of an example that was not a request."""
     predicted: str | None = None
     """The model's label, also when it was withheld."""
     given: str | None = None
@@ -58,7 +58,7 @@ class Review(_Frozen):
     """Between the two best labels."""
     out_of_scope: Score | None = None
     threshold: Score | None = None
-    """From this `out_of_scope` score on the answer is withheld."""
+    """The `out_of_scope` score from which the answer is withheld."""
     at: UtcTime
 
     @model_validator(mode="after")
@@ -72,7 +72,7 @@ class Review(_Frozen):
 
     @property
     def key(self) -> str:
-        """The record's key: the prediction id, else where the example lies."""
+        """The record's key: the prediction id, else the row of the example."""
         if self.prediction_id is not None:
             return self.prediction_id
         assert self.example is not None

@@ -1,4 +1,4 @@
-"""What happens in serving processes, for whoever watches `murmura.events`."""
+"""Events of serving processes: the value of `murmura.events`."""
 
 from enum import StrEnum
 from typing import Annotated, Final
@@ -14,7 +14,7 @@ class ServingEventKind(StrEnum):
     MODEL_SWAPPED = "model.swapped"
     MODEL_REJECTED = "model.rejected"
     MODEL_FELL_BACK = "model.fell_back"
-    """A version before the released one serves here, because the device fails with that."""
+    """An earlier version serves in this process, because the device fails with the released one."""
     PAUSED = "paused"
     RESUMED = "resumed"
     DEVICE_FAILED = "device.failed"
@@ -22,17 +22,17 @@ class ServingEventKind(StrEnum):
 
 
 class RejectReason(StrEnum):
-    """Why a model is not served: the closed list of `reason`, and a label of metrics."""
+    """Why a model is not served: the closed list of `reason`, also a label of metrics."""
 
     MISSING = "missing"
     DAMAGED = "damaged"
-    """A file is not what the manifest says."""
+    """A file does not match the manifest."""
     WRONG_DIGEST = "wrong_digest"
     """The manifest is not the one that was released."""
     TOO_LARGE = "too_large"
     NOT_A_MODEL = "not_a_model"
     UNSAFE_PATH = "unsafe_path"
-    """A path that leads, or could lead, out of the folder."""
+    """A path that leaves, or could leave, the folder."""
     LINK = "link"
     """A symbolic or hard link, a pipe, a device: anything but a regular file with one name."""
     PICKLE = "pickle"
@@ -40,19 +40,19 @@ class RejectReason(StrEnum):
     WRONG_SHAPE = "wrong_shape"
     NOT_FINITE = "not_finite"
     NOT_REPRODUCED = "not_reproduced"
-    """The reference sample comes out otherwise here."""
+    """The reference sample is not reproduced."""
     ENDLESS = "endless"
-    """It did not answer in time and was ended."""
+    """It did not answer in time and was terminated."""
     LACKS_TASK = "lacks_task"
     """A running agent needs a task that it does not have."""
     NO_BASE = "no_base"
-    """The base checkpoint of a delta is not at hand."""
+    """The base checkpoint of a delta is unavailable."""
     NO_ROOM = "no_room"
     STORE_UNREACHABLE = "store_unreachable"
     UNSUPPORTED = "unsupported"
-    """A candidate, which this version of murmura cannot serve beside the current version."""
+    """A candidate, which this version of murmura cannot serve."""
     FAILED = "failed"
-    """Anything else; the message says what."""
+    """Any other failure, described in the message."""
 
 
 def _short(message: str | None) -> str | None:
@@ -67,18 +67,18 @@ class ServingEvent(BaseModel):
     event: ServingEventKind
     app: str
     instance: str | None = None
-    """The process, by a name that no other has."""
+    """The unique name of the process."""
     name: str | None = None
     version: int | None = None
-    """The one that was swapped in, or refused."""
+    """The version that was swapped in or refused."""
     previous: int | None = None
-    """The one that was swapped out, or that goes on serving."""
+    """The version that was swapped out, or keeps serving."""
     generation: int | None = None
     reason: RejectReason | None = None
     message: Annotated[str | None, AfterValidator(_short)] = None
     """For people; cut at 500 characters."""
     seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
-    """How long the swap took, from the record that asked for it; how long the pause was, or the device failed."""
+    """Duration of the swap from the release record on, of the pause, or of the device's failure."""
     at: UtcTime
 
     @property

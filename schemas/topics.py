@@ -1,4 +1,4 @@
-"""The one table of topics: name, what its records are, their key, and how the topic is made on a broker."""
+"""The table of topics: name, records, key, and the settings to create the topic with."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ DAY_MS: Final = 86_400_000
 LARGE_VALUE_BYTES: Final = 12 * 1024 * 1024
 """Largest value that topics of requests and dead letters allow."""
 DEAD_LETTER_ROOM_BYTES: Final = 64 * 1024
-"""What a dead letter's headers may add to the largest input."""
+"""Maximum size of the headers that a dead letter adds to the largest input."""
 
 Count = Literal["many", "few", "one"]
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One row. `name` is without the prefix; `retention_ms` None keeps records for ever (compacted topics)."""
+    """One row. `name` is without the prefix; `retention_ms` None keeps records without limit (compacted topics)."""
 
     name: str
     record: str
@@ -37,7 +37,7 @@ class Topic:
         return {"many": many, "few": FEW, "one": 1}[self.count]
 
     def config(self) -> dict[str, str]:
-        """Topic settings for the broker."""
+        """Return the topic's settings for the broker."""
         config = {"cleanup.policy": "compact" if self.compacted else "delete"}
         if self.retention_ms is not None:
             config["retention.ms"] = str(self.retention_ms)
@@ -66,7 +66,7 @@ TOPICS: Final = (
 )
 
 
-def named(prefix: str = "murmura") -> Iterator[tuple[str, Topic]]:
+def named_topics(prefix: str = "murmura") -> Iterator[tuple[str, Topic]]:
     """Yield each topic with its full name under a prefix."""
     for topic in TOPICS:
         yield f"{prefix}.{topic.name}", topic

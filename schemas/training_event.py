@@ -1,4 +1,4 @@
-"""What happens in a training run, for whoever watches `murmura.training`: a run's records share its id as their key."""
+"""Events of training runs: the value of `murmura.training`, keyed by the run's id."""
 
 from enum import StrEnum
 from typing import Annotated, Final
@@ -15,9 +15,9 @@ Count = Annotated[int, Field(ge=0)]
 
 class TrainingEventKind(StrEnum):
     STARTED = "run.started"
-    """Once more with the same run id where an interrupted run goes on."""
+    """Repeated with the same run id when an interrupted run continues."""
     PROGRESS = "run.progress"
-    """Each time that the validation parts have been scored, and without `metrics` every few seconds between."""
+    """After each scoring of the validation sets, and without `metrics` every few seconds in between."""
     EVALUATED = "run.evaluated"
     GATE_PASSED = "gate.passed"
     GATE_REFUSED = "gate.refused"
@@ -40,9 +40,9 @@ class GateFigure(BaseModel):
     high: Figure
     allowance: Figure
     target: bool = False
-    """It had to become better."""
+    """Whether it had to improve."""
     verdict: str
-    """`better`, `worse`, `held`, or `unproven` for a target that is not surely better."""
+    """`better`, `worse`, `held`, or `unproven` for a target without a significant improvement."""
 
 
 def _short(message: str | None) -> str | None:
@@ -59,7 +59,7 @@ class TrainingEvent(BaseModel):
     name: Name
     """Of the model."""
     current: ModelRef | None = None
-    """The version that the run started from and that the gate compares with."""
+    """The version that the run started from, and that the gate compares with."""
     step: Count | None = None
     steps: Count | None = None
     loss: dict[str, Figure] = {}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..schemas.manifest import ModelManifest
-from ..schemas.topics import named
+from ..schemas.topics import named_topics
 from .commands_ingest import bars
 from .ingest import ingest, make_plan
 from .ingest_manifest import Options, Plan, labels_of_model, load_data_set
@@ -25,7 +25,7 @@ async def plan_for(job: Job, manifest: ModelManifest) -> Plan:
     asked = job.feedback.ingest
     assert asked is not None
     assert job.kafka is not None
-    ours = [name for name, _ in named(job.prefix) if name.split(".")[-2] in {"classification", "analysis"}]
+    ours = [name for name, _ in named_topics(job.prefix) if name.split(".")[-2] in {"classification", "analysis"}]
     return await make_plan(
         job.kafka,
         feedback=asked.feedback or [f"{job.prefix}.feedback"],

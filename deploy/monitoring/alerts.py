@@ -1,4 +1,4 @@
-"""What somebody on call is woken for (critical) or told of in the morning (warning)."""
+"""The alert rules: critical ones page the person on call, warnings can wait until the next working day."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +11,7 @@ HOUR = Queries("1h")
 DAY = Queries("1d")
 
 OURS = 'reason=~"agent_failed|model_failed|expired_retries|hop_limit|unreadable"'
-"""Dead letters whose cause is on our side of the topic; the others are a sender's."""
+"""Reasons of dead letters caused by the service; all others are caused by the sender."""
 AGREED, JUDGED = 'verdict=~"confirmed|up"', 'verdict=~"confirmed|up|correction|down"'
 DEAD, FAILED, REJECTED = 'outcome="dead_letter"', 'outcome="failed"', 'outcome="rejected"'
 
@@ -22,7 +22,7 @@ class Alert(NamedTuple):
     expr: str
     lasts: str
     summary: str
-    """One sentence; it may show labels and the value."""
+    """One sentence, which may contain labels and the value."""
 
     def rule(self) -> dict[str, Any]:
         return {
@@ -39,7 +39,7 @@ def _lag(*by: str) -> str:
 
 
 def _verdicts(window: Queries, only: str) -> str:
-    """Of all versions: a bad one shows against those before it, not against itself."""
+    """Count verdicts on all versions: a bad version is compared with earlier ones, not with itself."""
     return window.growth("murmura_feedback_total", "job", "task", only=only)
 
 
@@ -47,7 +47,7 @@ ALERTS = (
     Alert("MurmuraDown", "critical", 'up{job="murmura"} == 0', "1m", "{{ $labels.instance }} does not answer."),
     Alert("MurmuraGone", "critical", 'absent(up{job="murmura"} == 1)', "2m", "No process of Murmura answers."),
     Alert("MurmuraReadsNothing", "critical",
-          f"{NOW.gauge('murmura_assigned_partitions', 'job')} == 0", "5m", "No process was given a partition."),
+          f"{NOW.gauge('murmura_assigned_partitions', 'job')} == 0", "5m", "No process has a partition assigned."),
     Alert("MurmuraStuck", "critical",
           f"{_lag('instance')} > 0 unless {NOW.rate('murmura_records_total', 'job', 'instance')} > 0"
           f" unless {NOW.gauge('murmura_suspended_agents', 'job', 'instance', how='max')} > 0", "5m",
@@ -60,13 +60,13 @@ ALERTS = (
           "{{ $labels.topic }} has not been fetched for {{ $value | humanizeDuration }}."),
     Alert("MurmuraNewLog", "warning",
           f"{TEN.growth('murmura_new_logs_total', 'job', 'topic')} > 0", "0m",
-          "The log of {{ $labels.topic }} has begun anew; it is answered from its beginning."),
+          "{{ $labels.topic }} has a new log; it is answered from its beginning."),
     Alert("MurmuraRecordsExpired", "critical",
           f"{TEN.growth('murmura_expired_records_total', 'job', 'topic')} > 0", "0m",
           "{{ $value }} records of {{ $labels.topic }} were deleted before they were read."),
     Alert("MurmuraLagGrows", "warning",
           f"{_lag('topic')} > 100 and deriv(({_lag('topic')})[10m:1m]) > 0", "10m",
-          "{{ $labels.topic }} is {{ $value }} records behind, and it gets more."),
+          "{{ $labels.topic }} is {{ $value }} records behind, and the lag grows."),
     Alert("MurmuraSlow", "warning",
           f"{NOW.quantile(0.95, 'murmura_end_to_end_seconds', 'job', 'agent')} > 5", "15m",
           "One in twenty answers of {{ $labels.agent }} takes longer than {{ $value | humanizeDuration }}."),
@@ -95,15 +95,15 @@ ALERTS = (
           "{{ $value | humanizePercentage }} of {{ $labels.topic }} are dead letters."),
     Alert("MurmuraDeadLettersPile", "warning",
           f"delta(({NOW.gauge('murmura_dead_letter_topic_records', 'job', how='max')})[1d:5m]) > 1000", "15m",
-          "{{ $value }} records came into the dead-letter topic in a day."),
+          "{{ $value }} records were added to the dead-letter topic in a day."),
     Alert("MurmuraSendsRepeat", "warning",
-          f"{NOW.rate('murmura_send_retries_total', 'job')} > 0", "5m", "Results have to be sent more than once."),
+          f"{NOW.rate('murmura_send_retries_total', 'job')} > 0", "5m", "Results must be sent more than once."),
     Alert("MurmuraCommitsFail", "warning",
           f"{NOW.growth('murmura_commits_total', 'job', only=FAILED)} > 0", "10m",
           "Offsets cannot be committed."),
     Alert("MurmuraReleaseRejected", "warning",
           f"{TEN.growth('murmura_model_swaps_total', 'job', 'instance', only=REJECTED)} > 0", "0m",
-          "{{ $labels.instance }} refused a released version and serves the one before."),
+          "{{ $labels.instance }} refused a released version and serves the previous one."),
     Alert("MurmuraVersionsDiffer", "warning",
           f"count by (job, name) ({NOW.gauge('murmura_model_info', 'job', 'name', 'version')}) > 1", "15m",
           "Processes serve {{ $value }} versions of {{ $labels.name }}."),
@@ -117,10 +117,10 @@ ALERTS = (
           "{{ $value }} verdicts in a day name labels that {{ $labels.task }} does not have."),
     Alert("MurmuraStatesUnreadable", "warning",
           f"{TEN.growth('murmura_unreadable_states_total', 'job')} > 0", "0m",
-          "{{ $value }} conversations started anew."),
+          "{{ $value }} conversations restarted without their state."),
 )  # fmt: skip
 
 
 def rules() -> dict[str, Any]:
-    """Return the file that Prometheus reads."""
+    """Return the rules file of Prometheus."""
     return {"groups": [{"name": "murmura", "rules": [alert.rule() for alert in ALERTS]}]}

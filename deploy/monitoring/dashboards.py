@@ -1,4 +1,4 @@
-"""The two dashboards: what serving does now, and what becomes of models, feedback and conversations."""
+"""The two dashboards: serving; and models, feedback and conversations."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -11,14 +11,14 @@ from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DataSou
 from queries import Queries
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
-# Grafana chooses a window that holds a few scrapes; what is counted over time has its own.
+# Grafana chooses a window of a few scrapes; counts over time have their own window.
 NOW = Queries("$__rate_interval", 'instance=~"$instance"')
 HOUR = Queries("1h", 'instance=~"$instance"')
 DAY = Queries("1d", 'instance=~"$instance"')
 
 
 class Panel(NamedTuple):
-    """One graph. `queries` maps a legend to its query; `stat` is the newest value in large figures."""
+    """One graph. `queries` maps a legend to its query; `stat` shows the latest value in large figures."""
 
     title: str
     says: str
@@ -36,30 +36,30 @@ def _fast(name: str, *by: str) -> dict[str, str]:
 
 SERVING = {
     "Traffic and lag": [
-        Panel("Answers a second", "Records that an agent answered and whose result the broker has.",
+        Panel("Answers per second", "Records with an acknowledged result.",
               {"{{agent}}": NOW.rate("murmura_records_total", "agent", only='outcome="answered"')}, "reqps"),
-        Panel("Lag", "Records in the topics that are not finished. Of partitions that somebody here reads.",
+        Panel("Lag", "Unfinished records in the topics, of the partitions assigned to these processes.",
               {"{{topic}}": NOW.gauge("murmura_consumer_lag_records", "topic")}),
         Panel("Oldest unfinished record", "Since it was fetched. A partition commits nothing past it.",
               {"{{topic}}": NOW.gauge("murmura_oldest_unfinished_seconds", "topic", how="max")}, "s"),
-        Panel("Since the last fetch", "High: the broker is away, or the topic may not be read.",
+        Panel("Since the last fetch", "High: the broker is unavailable, or reading the topic is forbidden.",
               {"{{topic}}": NOW.gauge("murmura_seconds_since_fetch", "topic", how="max")}, "s"),
-        Panel("Logs and fetches", "In an hour: logs that began anew, records deleted unread, fetches that failed.",
+        Panel("Logs and fetches", "In an hour: new logs, records deleted unread, failed fetches.",
               {"new log {{topic}}": HOUR.growth("murmura_new_logs_total", "topic"),
                "deleted {{topic}}": HOUR.growth("murmura_expired_records_total", "topic"),
                "{{error}}": HOUR.growth("murmura_failed_fetches_total", "error")}),
         Panel("Records by outcome", "Silent: the agent published no result.",
               {"{{outcome}}": NOW.rate("murmura_records_total", "outcome")}, "reqps"),
-        Panel("Partitions of each process", "A process without any waits for another to go.",
+        Panel("Partitions of each process", "A process without any is on standby.",
               {"{{instance}}": NOW.gauge("murmura_assigned_partitions", "instance")}),
-        Panel("Partitions that wait for room", "Full queues: the model, or the way out, is slower than what comes in.",
+        Panel("Paused partitions", "Full queues: the model or the output is slower than the input.",
               {"{{instance}}": NOW.gauge("murmura_paused_partitions", "instance")}),
         Panel("In flight", "Fetched and not finished.",
               {"{{instance}}": NOW.gauge("murmura_in_flight_records", "instance")}),
     ],
     "Latency": [
-        Panel("From request to result", "From the request's timestamp to the acknowledgement of its result: waiting in "
-              "the topic counts.", _fast("murmura_end_to_end_seconds", "agent"), "s"),
+        Panel("From request to result", "From the request's timestamp to the acknowledgement of its result, waiting in "
+              "the topic included.", _fast("murmura_end_to_end_seconds", "agent"), "s"),
         Panel("Wait for the model", "From arrival in the process to the forward pass.",
               _fast("murmura_queue_seconds"), "s"),
         Panel("Forward pass", "Over a batch.", _fast("murmura_inference_seconds"), "s"),
@@ -68,22 +68,22 @@ SERVING = {
         Panel("Device busy", "Near 1 the model is the limit.",
               {"{{instance}}": NOW.gauge("murmura_device_busy_ratio", "instance", how="avg")},
               "percentunit", highest=1),
-        Panel("Device fails", "1: nothing is answered, records wait, probes go on.",
+        Panel("Device fails", "1: nothing is answered, records wait, the device is probed.",
               {"{{instance}}": NOW.gauge("murmura_breaker_open", "instance", how="max")}, highest=1),
-        Panel("Suspended agents", "1: it cannot answer, its part of each record waits, probes go on.",
+        Panel("Suspended agents", "1: the agent cannot answer, its part of each record waits, it is probed.",
               {"{{agent}}": NOW.gauge("murmura_suspended_agents", "agent", how="max")}, highest=1),
-        Panel("Retries", "Wait for another attempt: in memory, and in the topic by partition.",
+        Panel("Retries", "Records that wait for another attempt: in memory, and in the topic by partition.",
               {"in memory": NOW.gauge("murmura_retries_in_memory"),
                "{{partition}}": NOW.gauge("murmura_retries_behind_records", "partition")}),
-        Panel("Retries overdue", "Due and not tried.",
+        Panel("Retries overdue", "Time since the first untried retry was due.",
               {"{{instance}}": NOW.gauge("murmura_retries_overdue_seconds", "instance", how="max")}, "s"),
-        Panel("Expired answers in an hour", "Too old when their turn came: nothing was computed for them.",
+        Panel("Expired answers in an hour", "Requests that were too old; nothing was computed for them.",
               {"{{agent}} {{limit}}": HOUR.growth("murmura_expired_answers_total", "agent", "limit")}),
         Panel("Texts in a batch", "The mean.", {"texts": NOW.mean("murmura_batch_rows")}),
-        Panel("Cut texts in an hour", "Answered on their beginning; windows read more.",
+        Panel("Truncated texts in an hour", "Only their beginning was read; windows read more.",
               {"{{topic}}": HOUR.growth("murmura_truncated_total", "topic")}),
         Panel("Tokens in a batch", "The mean.", {"tokens": NOW.mean("murmura_batch_tokens")}),
-        Panel("CPU beside the model, for each text", "Means something under load only.",
+        Panel("CPU per text without the model", "Meaningful under load only.",
               {"{{instance}}": NOW.gauge("murmura_host_seconds_per_record", "instance", how="avg")}, "s"),
         Panel("CPU", "Cores in use.", {"{{instance}}": NOW.rate("process_cpu_seconds_total", "instance")}),
         Panel("Memory", "Resident.",
@@ -96,40 +96,40 @@ SERVING = {
               {"records": NOW.gauge("murmura_dead_letter_topic_records", how="max")}, width=6),
         Panel("Oldest dead letter", "The topic deletes them after its retention.",
               {"age": NOW.gauge("murmura_dead_letter_topic_age_seconds", how="max")}, "s", width=6),
-        Panel("Sends that were repeated", "The broker did not take a result at once.",
+        Panel("Repeated sends", "The broker did not accept a result at the first attempt.",
               {"{{instance}}": NOW.rate("murmura_send_retries_total", "instance")}, "reqps", width=6),
-        Panel("Commits", "Failed ones are tried again; until then records may come twice.",
+        Panel("Commits", "Failed commits are retried; until then records may be delivered twice.",
               {"{{outcome}}": NOW.rate("murmura_commits_total", "outcome")}, "reqps", width=6),
     ],
 }  # fmt: skip
 
 LEARNING = {
     "Models and versions": [
-        Panel("Processes by version", "More than one version for long: a process did not swap.",
+        Panel("Processes by version", "Several versions for a long time: a process did not swap.",
               {"{{name}}/{{version}} on {{device}}, {{graph}}":
                NOW.gauge("murmura_model_info", "name", "version", "device", "graph")}, width=16),
-        Panel("Releases considered in a day", "Rejected: the version before goes on, and murmura.events says why.",
+        Panel("Releases handled in a day", "Rejected: the previous version keeps serving; see murmura.events.",
               {"{{outcome}}": DAY.growth("murmura_model_swaps_total", "outcome")}, stat=True),
     ],
     "Feedback and live accuracy": [
-        Panel("Live accuracy", "Share of the last verdicts that agreed. People tend to correct what is wrong, so it is "
-              "low by itself: watch how it moves.",
+        Panel("Live accuracy", "Share of agreeing verdicts among the last ones. People mostly correct wrong answers, so it "
+              "is biased low: watch its changes.",
               {"{{task}} version {{version}}": NOW.gauge("murmura_live_accuracy", "task", "version", how="avg")},
               "percentunit", highest=1),
         Panel("Verdicts in an hour", "",
               {"{{task}} {{verdict}}": HOUR.growth("murmura_feedback_total", "task", "verdict")}),
         Panel("Verdicts in a day, by version", "",
               {"{{agent}} {{version}}": DAY.growth("murmura_feedback_total", "agent", "version")}),
-        Panel("Labels that the model does not have, in a day", "Many of them: time to retrain.",
+        Panel("Labels unknown to the model, in a day", "Many: retrain.",
               {"{{task}}": DAY.growth("murmura_feedback_new_labels_total", "task")}, width=12),
-        Panel("Predictions that people were asked about, in an hour", "",
+        Panel("Review requests in an hour", "",
               {"{{task}} {{why}}": HOUR.growth("murmura_reviews_total", "task", "why"),
                "refused by {{topic}}": HOUR.growth("murmura_dropped_messages_total", "topic")}, width=12),
     ],
     "Conversations": [
-        Panel("Turns a second", "By the kind of reply.", {"{{kind}}": NOW.rate("murmura_turns_total", "kind")}, "reqps"),
+        Panel("Turns per second", "By the kind of reply.", {"{{kind}}": NOW.rate("murmura_turns_total", "kind")}, "reqps"),
         Panel("Conversations held", "", {"{{instance}}": NOW.gauge("murmura_conversations", "instance")}),
-        Panel("States that could not be read, in a day", "Those conversations started anew.",
+        Panel("Unreadable states in a day", "Their conversations restarted without state.",
               {"{{instance}}": DAY.growth("murmura_unreadable_states_total", "instance")}, stat=True),
     ],
 }  # fmt: skip
@@ -141,7 +141,7 @@ DASHBOARDS = {
 
 
 def build(name: str) -> dashboard.Dashboard:
-    """Return a dashboard's builder: rows of panels, every process or one of them."""
+    """Return a dashboard's builder: rows of panels, for all processes or one."""
     title, rows = DASHBOARDS[name]
     board = (
         dashboard.Dashboard(title)
@@ -159,7 +159,7 @@ def build(name: str) -> dashboard.Dashboard:
     for row, panels in rows.items():
         board = board.with_row(dashboard.Row(row).id(next(number)))
         for panel in panels:
-            board = board.with_panel(_built(panel).id(next(number)))
+            board = board.with_panel(_build_panel(panel).id(next(number)))
     return board
 
 
@@ -177,7 +177,7 @@ def _instances() -> dashboard.QueryVariable:
     )
 
 
-def _built(panel: Panel) -> "stat.Panel | timeseries.Panel":
+def _build_panel(panel: Panel) -> "stat.Panel | timeseries.Panel":
     made = stat.Panel() if panel.stat else timeseries.Panel()
     made = made.title(panel.title).datasource(SOURCE).unit(panel.unit).span(panel.width).height(8).min(0)
     if panel.says:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the dashboards and the alert rules again after a change here or of a metric's name.
+"""Writes the dashboards and the alert rules. Run it after a change here or of a metric's name.
 
 python deploy/monitoring/make.py
 """
@@ -15,8 +15,8 @@ DEPLOY = Path(__file__).resolve().parents[1]
 HEAD = "# Made by deploy/monitoring/make.py; docs/operations.md says what to do."
 
 
-def made() -> dict[Path, str]:
-    """Return every file with what belongs in it."""
+def make_files() -> dict[Path, str]:
+    """Return the content of every file."""
     encode = JSONEncoder(indent=1, sort_keys=True).encode
     files = {DEPLOY / f"grafana/dashboards/{name}.json": encode(build(name).build()) + "\n" for name in DASHBOARDS}
     written = yaml.safe_dump(rules(), sort_keys=False, width=1000)
@@ -25,7 +25,7 @@ def made() -> dict[Path, str]:
 
 
 if __name__ == "__main__":
-    for path, text in made().items():
+    for path, text in make_files().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         print(path.relative_to(DEPLOY.parent))

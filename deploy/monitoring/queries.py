@@ -1,14 +1,14 @@
-"""PromQL made of our metric names: a name, a label or a kind that `METRICS` does not have is an error here."""
+"""Builds PromQL from the metrics of `METRICS`: an unknown name, label or kind is an error."""
 
 from murmura.runtime.observe.metrics import METRICS, Metric
 
 _OURS = {metric.name: metric for metric in METRICS}
-# Not in our table: what Prometheus itself and its client library say of every process.
+# Metrics of Prometheus itself and of its client library, which are not in the table.
 _FOREIGN = {"up", "process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds", "process_max_fds"}
 _SCRAPED = ("job", "instance")
-"""Labels that Prometheus adds to everything that it reads."""
+"""Labels that Prometheus adds to all series."""
 _BEFORE = "1h"
-"""For how long a series must not have been there to be new."""
+"""How long a series must have been absent to be new."""
 
 
 class Queries:
@@ -18,21 +18,20 @@ class Queries:
         self._window, self._where = window, where
 
     def gauge(self, name: str, *by: str, how: str = "sum", only: str = "") -> str:
-        """Return a gauge put together by labels; `how` is sum, avg, max, min or count."""
+        """Return a gauge aggregated by labels; `how` is sum, avg, max, min or count."""
         _known(name, "gauge", by, only)
         return f"{how}{_by(by)} ({self._selector(name, only)})"
 
     def rate(self, name: str, *by: str, only: str = "") -> str:
-        """Return a counter's growth a second."""
+        """Return a counter's growth per second."""
         _known(name, "counter", by, only)
         return f"sum{_by(by)} (rate({self._selector(name, only)}[{self._window}]))"
 
     def growth(self, name: str, *by: str, only: str = "") -> str:
-        """Return a counter's growth over the window, that of a series which is new in it included.
+        """Return a counter's growth over the window, including that of series that are new in it.
 
-        `increase` begins at a series' first sample: where that is not 0, it does not see how it came about. So a series
-        that was not there in the hour before the window has grown by all that it counts. It takes an hour, not a moment:
-        a missed scrape makes nothing new.
+        `increase` starts at a series' first sample and misses the growth before it. So a series that was absent in the hour
+        before the window counts with its whole value; an hour, so that a missed scrape does not make a series new.
         """
         _known(name, "counter", by, only)
         chosen = self._selector(name, only)
@@ -40,7 +39,7 @@ class Queries:
         return f"sum{_by(by)} (({new}) or increase({chosen}[{self._window}]))"
 
     def quantile(self, q: float, name: str, *by: str) -> str:
-        """Return the value that a share `q` of a histogram's observations stays below."""
+        """Return the quantile `q` of a histogram's observations."""
         _known(name, "histogram", by)
         buckets = f"sum{_by((*by, 'le'))} (rate({self._selector(name + '_bucket')}[{self._window}]))"
         return f"histogram_quantile({q:g}, {buckets})"
@@ -67,7 +66,7 @@ def _known(name: str, kind: str, by: tuple[str, ...], only: str = "") -> None:
         return
     metric: Metric | None = _OURS.get(name)
     if metric is None:
-        raise ValueError(f"{name} is not one of our metrics")
+        raise ValueError(f"{name} is not a metric of murmura")
     if metric.kind != kind:
         raise ValueError(f"{name} is a {metric.kind}, not a {kind}")
     used = [*by, *(part.split("=")[0].rstrip("!").strip() for part in only.split(", ") if part)]

@@ -15,7 +15,7 @@ from ...schemas.envelope import (
     result_type,
 )
 from ...schemas.manifest import ModelManifest, TaskSpec, Thresholds
-from ...schemas.topics import named
+from ...schemas.topics import named_topics
 from ..errors import SetupError
 from ..model.long_texts import Windows
 from ..settings.agent_options import read_options
@@ -205,7 +205,7 @@ def _find_conflict(topic: str, agent: Agent, everyone: Iterable[Agent | Handler]
     for other in everyone:
         if isinstance(other, Handler) and topic in other.changelogs:
             return f"is the changelog of {other.name}"
-    spec = dict(named(settings.prefix)).get(topic)
+    spec = dict(named_topics(settings.prefix)).get(topic)
     return None if spec is None or spec.requests else f"holds records of another kind ({spec.record})"
 
 

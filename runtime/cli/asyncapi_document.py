@@ -14,7 +14,7 @@ from faststream.specification.asyncapi.v3_0_0.schema.bindings import ChannelBind
 from faststream.specification.asyncapi.v3_0_0.schema.operations import Action
 
 from ...schemas.envelope import APP, ATTEMPTS, CONTENT_TYPE, NOT_BEFORE, REQUEST_HEADERS, RETRY_HEADERS
-from ...schemas.topics import Topic, named
+from ...schemas.topics import Topic, named_topics
 from ..agent.agent import Agent
 from ..agent.handler import Handler
 from ..settings.settings import Settings
@@ -46,7 +46,7 @@ Operations = dict[str, spec.Operation]
 def document(settings: Settings, agents: Iterable[Agent | Handler]) -> dict[str, Any]:
     """Return the document as JSON-compatible values. `agents` must be configured: with the topics of the settings."""
     agents = tuple(agents)
-    topics = dict(named(settings.prefix))
+    topics = dict(named_topics(settings.prefix))
     channels = {name: _channel(name, topic.record, topic) for name, topic in topics.items()}
     for name, record in _other_topics(settings, agents):
         channels.setdefault(name, _channel(name, record))
@@ -113,7 +113,7 @@ def _other_topics(settings: Settings, agents: tuple[Agent | Handler, ...]) -> It
 
 
 def _operations_of_agents(settings: Settings, agents: tuple[Agent | Handler, ...]) -> Operations:
-    records = {name: topic.record for name, topic in named(settings.prefix)}
+    records = {name: topic.record for name, topic in named_topics(settings.prefix)}
     for name, record in _other_topics(settings, agents):
         records.setdefault(name, record)
     operations: Operations = {}
@@ -128,7 +128,7 @@ def _operations_of_agents(settings: Settings, agents: tuple[Agent | Handler, ...
 
 
 def _operations_of_runtime(settings: Settings) -> Operations:
-    topics = {topic.name: (name, topic.record) for name, topic in named(settings.prefix)}
+    topics = {topic.name: (name, topic.record) for name, topic in named_topics(settings.prefix)}
     received = {f"runtime.receive.{topics[name][0]}": _operation(Action.RECEIVE, *topics[name]) for name in _RECEIVED}
     return received | {f"runtime.send.{topics[name][0]}": _operation(Action.SEND, *topics[name]) for name in _SENT}
 

@@ -50,12 +50,12 @@ def _partitions(count: int) -> str:
 
 def wanted_topics(settings: "Settings", agents: list[str]) -> "dict[str, Topic]":
     """Return the topics of the table and those of the agents and their settings, by full name."""
-    from ...schemas.topics import named
+    from ...schemas.topics import named_topics
     from ..agent.discovery import find_agents
     from ..agent.routes import configure_agents
     from ..kafka.topics import OTHER_TOPIC
 
-    wanted = dict(named(settings.prefix))
+    wanted = dict(named_topics(settings.prefix))
     for agent in configure_agents(settings, find_agents(agents, settings.prefix)):
         for name in (*agent.topics, *agent.outputs):
             wanted.setdefault(name, OTHER_TOPIC)

@@ -54,18 +54,18 @@ class ServingEvents:
     def emit(self, kind: ServingEventKind, **facts: Any) -> None:
         """Queue an event. `facts` are fields of `schemas.ServingEvent`."""
         now = datetime.now(UTC)
-        said = ServingEvent.model_validate(
+        event = ServingEvent.model_validate(
             {"event": kind, "app": self._app, "instance": self.instance, "at": now, **facts}
         )
         self._announced += 1
         headers = [
             (CE_SPECVERSION, SPEC_VERSION.encode()),
             (CE_ID, f"{self._app}/{self.instance}/{self._announced}".encode()),
-            (CE_TYPE, said.event_type().encode()),
+            (CE_TYPE, event.event_type().encode()),
             (CE_SOURCE, app_source(self._app).encode()),
             (CE_TIME, now.isoformat().encode()),
         ]
-        message = Message(self._topic, said.model_dump_json().encode(), said.key.encode(), headers)
+        message = Message(self._topic, event.model_dump_json().encode(), event.key.encode(), headers)
         self._waiting.append((time.monotonic() + self._patience_s, message))
         self._more.set()
 

@@ -12,7 +12,7 @@ from alerts import ALERTS, OURS
 from dashboards import DASHBOARDS
 from dashboards import queries as panel_queries
 from kafka_broker import ROOT
-from make import made
+from make import make_files
 from queries import Queries
 
 from murmura.runtime.observe.metrics import METRICS
@@ -21,9 +21,9 @@ from murmura.schemas.deadletter import DeadLetterReason
 RULES = ROOT / "deploy/prometheus/alerts.yaml"
 
 
-@pytest.mark.parametrize("path", made(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", make_files(), ids=lambda path: path.name)
 def test_what_is_committed_is_what_the_script_makes(path):
-    assert path.read_text() == made()[path], "run python deploy/monitoring/make.py"
+    assert path.read_text() == make_files()[path], "run python deploy/monitoring/make.py"
 
 
 def test_every_metric_is_on_a_dashboard():
@@ -42,7 +42,7 @@ def test_panels_of_a_dashboard_have_ids_and_places_of_their_own(name):
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda q: q.rate("murmura_recrods_total"), "not one of our metrics"),
+        (lambda q: q.rate("murmura_recrods_total"), "is not a metric of murmura"),
         (lambda q: q.rate("murmura_conversations"), "is a gauge, not a counter"),
         (lambda q: q.rate("murmura_records_total", "task"), "has no label task"),
         (lambda q: q.growth("murmura_records_total", only='why="x"'), "has no label why"),

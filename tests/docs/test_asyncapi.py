@@ -17,7 +17,7 @@ from murmura.runtime.cli import main as cli
 from murmura.runtime.cli.asyncapi_document import document
 from murmura.runtime.settings.routing_rules import Rule
 from murmura.runtime.settings.settings import KafkaSettings, SecuritySettings, Settings
-from murmura.schemas.topics import named
+from murmura.schemas.topics import named_topics
 
 PATH = Path(__file__).resolve().parents[2] / "docs/asyncapi.json"
 POLICY = PATH.parents[1] / "scenarios/support/policy.yaml"
@@ -109,7 +109,7 @@ def test_the_check_sees_a_document_that_is_not(lost):
 
 
 def test_every_topic_is_a_channel_with_its_address():
-    assert {name for name, _ in named()} <= set(DOCUMENT["channels"])
+    assert {name for name, _ in named_topics()} <= set(DOCUMENT["channels"])
     assert all(channel["address"] == name for name, channel in DOCUMENT["channels"].items())
 
 

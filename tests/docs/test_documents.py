@@ -22,7 +22,7 @@ from murmura.runtime.settings.settings import AgentSettings, InputSettings, Sett
 from murmura.runtime.settings.sources import load
 from murmura.schemas.deadletter import BYTES, CUT, SHA256, DeadLetter, DeadLetterReason
 from murmura.schemas.envelope import REQUEST_HEADERS
-from murmura.schemas.topics import DAY_MS, Topic, named
+from murmura.schemas.topics import DAY_MS, Topic, named_topics
 from murmura.training.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +104,7 @@ def test_every_topic_stands_in_the_documents_as_it_is_made():
         return "the latest of a key" if topic.compacted else f"{(topic.retention_ms or 0) // DAY_MS} days"
 
     written = {tuple(cells) for cells in rows("wire.md") if len(cells) == 5 and cells[0] != "topic"}
-    assert written == {(name, t.record, t.key, str(t.partitions()), kept(t)) for name, t in named()}
+    assert written == {(name, t.record, t.key, str(t.partitions()), kept(t)) for name, t in named_topics()}
 
 
 def test_every_reason_and_header_stands_in_the_documents():

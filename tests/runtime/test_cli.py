@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
-from murmura.schemas.topics import named
+from murmura.schemas.topics import named_topics
 
 MURMURA = str(Path(sys.executable).with_name("murmura"))
 NOWHERE = "127.0.0.1:1"
@@ -42,7 +42,7 @@ def refusal(*arguments: object, cwd: Path | None = None) -> str:
 @pytest.fixture(scope="module")
 def broker():
     with EmbeddedBroker(
-        {name: 2 for name, _ in named()} | {"lines": 3, "watched": 1, "typed": 1, "empty": 1}
+        {name: 2 for name, _ in named_topics()} | {"lines": 3, "watched": 1, "typed": 1, "empty": 1}
     ) as embedded:
         yield embedded.bootstrap
 
@@ -171,7 +171,7 @@ def test_settings_are_refused_with_file_and_line(tmp_path):
 
 def test_serve_answers_until_sigterm_and_ends_with_zero(tiny_model, tmp_path):
     """On a broker of its own: results of both agents, health while it runs, a clean end."""
-    with EmbeddedBroker({name: 2 for name, _ in named()}) as embedded:
+    with EmbeddedBroker({name: 2 for name, _ in named_topics()}) as embedded:
         bootstrap = embedded.bootstrap
         (tmp_path / "murmura.yaml").write_text("kafka: {fetch_max_wait_ms: 5}\n")
         (tmp_path / "shop.py").write_text(
@@ -225,7 +225,7 @@ def test_topics_are_shown_and_made_on_a_real_kafka(kafka, unique, tmp_path):
     config = tmp_path / "murmura.yaml"
     config.write_text(f"prefix: {prefix}\nagents: {{classification: {{topics: [{prefix}.mail]}}}}\n")
     before = murmura("topics", "--config", config, "--bootstrap", kafka)
-    assert before.stdout.count("missing") == len(list(named())) + 1
+    assert before.stdout.count("missing") == len(list(named_topics())) + 1
     made = murmura("topics", "--create", "--partitions", 5, "--config", config, "--bootstrap", kafka)
     assert made.returncode == 0, made.stderr
     after = murmura("topics", "--config", config, "--bootstrap", kafka).stdout

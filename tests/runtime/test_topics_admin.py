@@ -14,7 +14,7 @@ from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.runtime.kafka.topics import create_topics, fetch_partition_counts, require_topics
 from murmura.runtime.settings.settings import KafkaSettings
-from murmura.schemas.topics import named
+from murmura.schemas.topics import named_topics
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ async def test_an_address_without_a_port_is_refused():
 async def test_topics_are_made_as_the_table_says_and_left_alone_afterwards(kafka):
     settings = KafkaSettings(bootstrap_servers=kafka)
     prefix = f"t{uuid.uuid4().hex[:8]}"
-    table = dict(named(prefix))
+    table = dict(named_topics(prefix))
     assert await create_topics(settings, table, many=5) == sorted(table)
     assert await create_topics(settings, table, many=9) == []
     there = await fetch_partition_counts(settings)
@@ -81,6 +81,6 @@ async def config_of(bootstrap: str, topic: str) -> dict[str, str]:
 
 @pytest.mark.kafka
 async def test_a_topic_that_the_broker_refuses_is_one_line(kafka):
-    topic = next(topic for _, topic in named())
+    topic = next(topic for _, topic in named_topics())
     with pytest.raises(SetupError, match=r"topic \.\.: the broker will not make it: "):
         await asyncio.wait_for(create_topics(KafkaSettings(bootstrap_servers=kafka), {"..": topic}), timeout=20)

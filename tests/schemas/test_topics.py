@@ -2,7 +2,7 @@
 
 import pytest
 
-from murmura.schemas.topics import DAY_MS, LARGE_VALUE_BYTES, TOPICS, named
+from murmura.schemas.topics import DAY_MS, LARGE_VALUE_BYTES, TOPICS, named_topics
 
 DAYS_30 = str(30 * 86_400_000)
 ROOM = 64 * 1024
@@ -29,19 +29,19 @@ CONTRACT = [
 
 
 def test_the_table_holds_exactly_the_topics_of_the_contract():
-    assert [name for name, _ in named()] == [row[0] for row in CONTRACT]
+    assert [name for name, _ in named_topics()] == [row[0] for row in CONTRACT]
 
 
 @pytest.mark.parametrize(("name", "record", "partitions", "config"), CONTRACT)
 def test_a_topic_is_made_as_the_contract_says(name, record, partitions, config):
-    topic = dict(named())[name]
+    topic = dict(named_topics())[name]
     assert (topic.record, topic.partitions()) == (record, partitions)
     expected = {"cleanup.policy": "delete", "retention.ms": DAYS_30, **config}
     assert topic.config() == {name: value for name, value in expected.items() if value is not None}
 
 
 def test_another_prefix_and_another_number_for_many_are_possible():
-    topics = dict(named("acme"))
+    topics = dict(named_topics("acme"))
     assert topics["acme.analysis.requests"].partitions(many=48) == 48
     assert topics["acme.deadletters"].partitions(many=48) == 3
 
