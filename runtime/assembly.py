@@ -166,6 +166,14 @@ async def assemble(
         tracing=tracing,
     )
     dispatcher.suspending.on_probe = publisher.forget
+    publisher.declared_topics = frozenset(
+        (
+            *dispatcher.suspending.declared_topics,
+            *dispatcher.retrying.topics,
+            settings.dead_letters,
+            f"{settings.prefix}.reviews",
+        )
+    )
     topics = (*routes, *(topic for handler in handlers for topic in handler.topics))
     broker = make_broker(settings.kafka)
     read = (*topics, *dispatcher.retrying.topics)
@@ -238,6 +246,7 @@ async def _update_health(health: HealthState, dispatcher: Dispatcher, source: So
         health.note_progress(dispatcher.outbox.last_progress)
         health.suspended = dispatcher.suspending.describe()
         health.dead_letter_trouble = dispatcher.outbox.gate.trouble
+        health.send_trouble = publisher.trouble
         if health.unfetched_s > AWAY_S or not publisher.taking.is_set():
             health.last_away = now
         await asyncio.sleep(_WATCH_S)
@@ -332,5 +341,6 @@ def _make_publisher(settings: Settings, on_retry: Callable[[int], None] = lambda
         send_timeout_s=settings.producer.send_timeout_s,
         linger_ms=settings.producer.linger_ms,
         max_request_bytes=settings.producer.max_request_bytes,
+        give_up_s=settings.health.give_up_s,
         on_retry=on_retry,
     )

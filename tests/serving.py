@@ -120,13 +120,14 @@ class Desk:
         finally:
             await consumer.stop()
 
-    async def ends(self) -> dict[int, int]:
-        """Return the log end by partition of the requests."""
+    async def ends(self, topic: str | None = None) -> dict[int, int]:
+        """Return the log end by partition of a topic, by default of the requests."""
+        topic = topic or self.requests
         consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap)
         await consumer.start()
         try:
-            await consumer._client._wait_on_metadata(self.requests)
-            partitions = [TopicPartition(self.requests, p) for p in consumer.partitions_for_topic(self.requests) or ()]
+            await consumer._client._wait_on_metadata(topic)
+            partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
             return {tp.partition: end for tp, end in (await consumer.end_offsets(partitions)).items()}
         finally:
             await consumer.stop()

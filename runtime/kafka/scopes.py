@@ -19,6 +19,7 @@ __all__ = [
     "Scope",
     "ThrottlingQuotaError",
     "UnknownTopicIdError",
+    "UnsupportedCompressionError",
     "has_row",
     "is_of_kafka",
     "scope_of",
@@ -43,6 +44,12 @@ class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]
     description = "The broker refuses a record for what it holds."
 
 
+class UnsupportedCompressionError(BrokerResponseError):  # type: ignore[misc]
+    errno = 76
+    message = "UNSUPPORTED_COMPRESSION_TYPE"
+    description = "The broker does not take records in this codec."
+
+
 class ThrottlingQuotaError(BrokerResponseError):  # type: ignore[misc]
     errno = 89
     message = "THROTTLING_QUOTA_EXCEEDED"
@@ -58,7 +65,7 @@ class UnknownTopicIdError(BrokerResponseError):  # type: ignore[misc]
 
 
 # aiokafka maps every code that it does not know to UnknownError: give these their own classes.
-for _error in (InvalidRecordError, ThrottlingQuotaError, UnknownTopicIdError):
+for _error in (InvalidRecordError, UnsupportedCompressionError, ThrottlingQuotaError, UnknownTopicIdError):
     errors.kafka_errors.setdefault(_error.errno, _error)
 
 _ANYWHERE: Final = "anywhere"
@@ -188,6 +195,7 @@ _TABLE: Final[dict[type[Exception], _Row]] = {
     errors.ListenerNotFound: _row(_BROKER),
     errors.MemberIdRequired: _row(_BROKER),
     InvalidRecordError: _row(_RECORD),
+    UnsupportedCompressionError: _row(_TOPIC),
     ThrottlingQuotaError: _row(_BROKER),
     UnknownTopicIdError: _row(_TOPIC),
 }

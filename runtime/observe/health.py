@@ -52,6 +52,8 @@ class HealthState:
     """Suspended agents with reason, duration and number of waiting parts. Others answer: the process is ready."""
     dead_letter_trouble: str | None = None
     """Why the dead-letter topic refuses records, which stops intake; None while it accepts them."""
+    send_trouble: str | None = None
+    """Why the broker refuses what this process sends, which ends it when it lasts; None while it does not."""
     details: dict[str, Any] = field(default_factory=dict)
     """Facts to show in `/readyz`, such as the model's name."""
 
@@ -84,6 +86,8 @@ class HealthState:
             reasons.append(f"the device fails: {self.device_trouble}")
         if self.dead_letter_trouble is not None:
             reasons.append(self.dead_letter_trouble)
+        if self.send_trouble is not None:
+            reasons.append(self.send_trouble)
         if self.stalled_s(now) > self.overdue_s:
             reasons.append(f"no record finished for {self.stalled_s(now):.0f} s while some wait")
         if self.unfetched_s > self.overdue_s:

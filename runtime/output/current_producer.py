@@ -1,11 +1,13 @@
 """The producer in use. A failed one is closed and replaced once, however many calls failed with it."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from ..errors import ProcessRefused
 from ..kafka.producer import IdempotentProducer
-from ..kafka.scopes import is_of_kafka
+from ..kafka.scopes import Place, Scope, is_of_kafka, scope_of
 from ..observe.logs import get_logger
 from .partition_batches import PartitionBatches
 
@@ -20,12 +22,23 @@ class CurrentProducer:
 
     Invariants:
     - at most one replacement runs; whoever asks for another meanwhile waits for it;
-    - a replacement that finds no broker tries again, with pauses from 0.1 to 5 s, until it is connected or stopped.
+    - a replacement that finds no broker tries again, with pauses from 0.1 to 5 s, until it is connected or stopped, or
+      until the broker has refused this process for `give_up_s`.
     """
 
-    def __init__(self, make: Callable[[], IdempotentProducer], linger_s: float) -> None:
+    def __init__(
+        self,
+        make: Callable[[], IdempotentProducer],
+        linger_s: float,
+        *,
+        give_up_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`linger_s`: how long the first message of a batch waits for more."""
         self._make, self._linger_s = make, linger_s
+        self._give_up_s, self._clock = give_up_s, clock
+        self.trouble: str | None = None
+        """Why the broker refuses a new producer of this process; None while it does not."""
         self.producer: IdempotentProducer | None = None
         self.batches: PartitionBatches | None = None
         self._replacement: asyncio.Task[None] | None = None
@@ -58,6 +71,7 @@ class CurrentProducer:
         """Replace a failed producer and return when another is connected, or after `stop`.
 
         Does nothing when that has been done already. `failed` is None for a call that found a replacement under way.
+        Raises ProcessRefused when the broker has refused this process for too long.
         """
         if self._replacement is None and failed is not None and self.producer is failed:
             self._begin(self._renew())
@@ -83,25 +97,41 @@ class CurrentProducer:
     async def _renew(self) -> None:
         # Closed first: what it still sends must not follow what is sent again. A stop does not interrupt this.
         await asyncio.shield(self._begin_closing(*self._take()))
-        wait_s = _FIRST_WAIT_S
-        while not await self._connect():
-            await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        wait_s, refused_since = _FIRST_WAIT_S, None
+        try:
+            while (error := await self._connect()) is not None:
+                refused_since = self._note_refusal(error, refused_since)
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        finally:
+            self.trouble = None
+
+    def _note_refusal(self, error: Exception, since: float | None) -> float | None:
+        """Return since when the broker has refused this process; None: it does not. Raises ProcessRefused at the limit."""
+        if scope_of(error, Place.SEND) is not Scope.PROCESS:
+            self.trouble = None
+            return None
+        now = self._clock()
+        self.trouble = f"the broker refuses a new producer of this process: {type(error).__name__}"
+        if since is not None and now - since >= self._give_up_s:
+            raise ProcessRefused(f"{self.trouble}, for {self._give_up_s:g} s now")
+        return now if since is None else since
 
     async def _exchange(self) -> None:
         stuck, batches = self.producer, self.batches
-        if await self._connect():
+        if await self._connect() is None:
             self._begin_closing(stuck, batches)
 
-    async def _connect(self) -> bool:
+    async def _connect(self) -> Exception | None:
+        """Start another producer. Returns the error of Kafka or the network that prevents it."""
         try:
             await self.start()
         except Exception as error:
             if not is_of_kafka(error):
                 raise
             log.warning("no broker answers", why=type(error).__name__)
-            return False
-        return True
+            return error
+        return None
 
     def _take(self) -> tuple[IdempotentProducer | None, PartitionBatches | None]:
         taken = self.producer, self.batches

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Container, Sequence
 
 from aiokafka.errors import ProducerClosed
 
-from ..errors import Closed, DeliveryError, RecordTooLarge
+from ..errors import Closed, DeliveryError, ProcessRefused, RecordTooLarge
 from ..kafka.producer import IdempotentProducer
 from ..kafka.scopes import POISON
 from ..observe.logs import get_logger
@@ -32,8 +32,8 @@ class Publisher:
 
     Invariants:
     - `publish` returns only when every message is decided: None (acknowledged) or a DeliveryError of the scope record,
-      topic or process. Failures of the scope broker are retried without limit;
-    - while any call is retrying for that reason, `taking` is cleared, so that intake can wait for it;
+      topic or process. Failures of the scope broker are retried without limit, those of the process for `give_up_s`;
+    - while any call is retrying for these reasons, `taking` is cleared, so that intake can wait for it;
     - a refused message is sent alone before it is decided, so that no message fails because of another in its batch;
     - a failed producer is replaced once, however many calls failed with it.
     """
@@ -46,19 +46,23 @@ class Publisher:
         linger_ms: int = 2,
         max_request_bytes: int | None = None,
         missing_s: float = 30.0,
+        give_up_s: float = 60.0,
         on_retry: Callable[[int], None] = lambda messages: None,
     ) -> None:
         """`max_request_bytes`: a larger message is refused before it is sent. `missing_s`: seconds for which a missing
-        topic is not looked up again.
+        topic is not looked up again. `give_up_s`: how long a failure of the scope process is retried.
         """
-        self._current = CurrentProducer(make, linger_ms / 1000)
+        self._current = CurrentProducer(make, linger_ms / 1000, give_up_s=give_up_s)
         self._timeout_s = send_timeout_s
         self._max_bytes = max_request_bytes
-        self._on_retry = on_retry
+        self._give_up_s, self._on_retry = give_up_s, on_retry
         self._topics = TopicLookup(lambda: self._current.producer, missing_s=missing_s)
         self._taken: Counter[str] = Counter()
         """Number of acknowledged batches by topic."""
-        self._obstructed = 0
+        self._failing: set[Refusals] = set()
+        """Of the calls that are retrying."""
+        self.declared_topics: frozenset[str] = frozenset()
+        """Topics whose refusal is handled without ending the process: an agent is suspended, for example."""
         self.taking = asyncio.Event()
         self.taking.set()
 
@@ -120,15 +124,13 @@ class Publisher:
     ) -> None:
         """Resend failed messages until each is decided. `producer`: the one with which they failed."""
         wait_s = _FIRST_WAIT_S
-        refusals = Refusals(self._taken)
-        obstructs = False
+        refusals = Refusals(self._taken, declared=self.declared_topics, give_up_s=self._give_up_s)
+        again: list[int] = []
+        self._failing.add(refusals)
         try:
-            while again := _undecided(messages, failures, decided, refusals):
-                # A broker refuses a whole batch because of one record: send each in a batch of its own, at once.
-                if any(not refusals.concerns_record(failures[position]) for position in again):
-                    if not obstructs:
-                        obstructs = True
-                        self._obstruct(+1)
+            while again := refusals.decide(messages, failures, decided):
+                self._update_taking()
+                if refusals.pauses:
                     log.warning("results cannot be sent, trying again", messages=len(again), why=_reasons(failures))
                     self._on_retry(len(again))
                     await asyncio.sleep(wait_s)
@@ -136,16 +138,23 @@ class Publisher:
                 if any(error is None or isinstance(error, POISON) for error in failures.values()):
                     await self._current.renew(producer)
                 failures, producer = await self._attempt(messages, again, refusals.alone)
+        except ProcessRefused as error:
+            for position in again:
+                decided[position] = error
         finally:
-            if obstructs:
-                self._obstruct(-1)
+            self._failing.discard(refusals)
+            self._update_taking()
 
-    def _obstruct(self, change: int) -> None:
-        self._obstructed += change
-        if self._obstructed:
+    def _update_taking(self) -> None:
+        if any(refusals.stops_intake for refusals in self._failing):
             self.taking.clear()
         else:
             self.taking.set()
+
+    @property
+    def trouble(self) -> str | None:
+        """The failure that ends the process when it lasts; None where there is none."""
+        return self._current.trouble or next((each.trouble for each in self._failing if each.trouble), None)
 
     async def _attempt(
         self, messages: Sequence[Message], positions: Collection[int], alone: Container[int] = ()
@@ -209,21 +218,6 @@ def _size_of(message: Message) -> int:
     for name, raw in message.headers:
         size += len(name) + len(raw) + _HEADER_OVERHEAD_BYTES
     return size
-
-
-def _undecided(
-    messages: Sequence[Message],
-    failures: Failures,
-    decided: list[DeliveryError | None],
-    refusals: Refusals,
-) -> list[int]:
-    """Store what is decided, and return the positions of the messages to retry."""
-    again = []
-    for position, error in failures.items():
-        decided[position] = refusals.decide(position, messages[position], error)
-        if decided[position] is None:
-            again.append(position)
-    return again
 
 
 def _reasons(failures: Failures) -> list[str]:

@@ -5,6 +5,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
     KafkaConnectionError,
     MessageSizeTooLargeError,
     NotLeaderForPartitionError,
@@ -13,7 +14,7 @@ from aiokafka.errors import (
     UnknownError,
 )
 
-from murmura.runtime.errors import Closed, RecordRefused, RecordTooLarge
+from murmura.runtime.errors import Closed, ProcessRefused, RecordRefused, RecordTooLarge
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.runtime.kafka.producer import producer_factory
 from murmura.runtime.kafka.scopes import InvalidRecordError
@@ -30,7 +31,7 @@ class Script:
     def __init__(self, *fates) -> None:
         self.fates = list(fates)
         self.producers: list[Producer] = []
-        self.refuses_start = 0
+        self.refuses_start, self.start_error = 0, KafkaConnectionError("nobody there")
         self.sent: list[str] = []
 
     def __call__(self) -> "Producer":
@@ -60,7 +61,7 @@ class Producer:
     async def start(self):
         if self.script.refuses_start:
             self.script.refuses_start -= 1
-            raise KafkaConnectionError("nobody there")
+            raise self.script.start_error
 
     async def close(self):
         pass
@@ -147,6 +148,18 @@ async def test_a_broker_that_is_away_is_waited_for():
     publisher = await started(script)
     script.refuses_start = 3
     assert await publisher.publish(messages("a")) == [None]
+
+
+async def test_a_process_that_may_open_no_producer_is_refused_after_the_limit_and_takes_nothing_in_until_then():
+    script = Script(OutOfOrderSequenceNumber())
+    publisher = await started(script, give_up_s=0.3)
+    script.refuses_start, script.start_error = 1_000, ClusterAuthorizationFailedError()
+    publishing = asyncio.create_task(publisher.publish(messages("a")))
+    await asyncio.sleep(0.1)
+    assert not publisher.taking.is_set()
+    assert "ClusterAuthorizationFailedError" in publisher.trouble
+    (refused,) = await asyncio.wait_for(publishing, 10)
+    assert isinstance(refused, ProcessRefused)
 
 
 async def test_one_large_record_does_not_take_its_neighbours_along():

@@ -47,6 +47,7 @@ def test_an_error_concerns_what_the_table_says(error, place, scope):
 
 def test_a_code_that_the_client_does_not_name_is_named_here():
     assert errors.for_code(87) is InvalidRecordError
+    assert scope_of(errors.for_code(76)(), Place.SEND) is Scope.TOPIC
     assert errors.for_code(12_345) is errors.UnknownError
 
 

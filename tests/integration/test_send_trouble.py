@@ -1,0 +1,191 @@
+"""What the broker refuses of the whole process stops intake, is named in `/readyz`, and ends the process if it lasts.
+
+A real broker answers a produce request neither with a refusal of the process nor with an unknown error: these answers
+are put in place of the real one, everything else is real.
+"""
+
+import asyncio
+import json
+import time
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import ClusterAuthorizationFailedError, UnknownError
+from kafka_topics import create_topics
+from serving import Desk, ids, reason
+from started_publisher import start_publisher
+
+from murmura.runtime import serve as app
+from murmura.runtime.errors import ProcessRefused
+from murmura.runtime.kafka.producer import IdempotentProducer
+from murmura.runtime.wire.message import Message
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """`answers(topic, partition)`, when set as `answers.of`, returns the error that stands for the broker's answer."""
+
+    class Answers:
+        @staticmethod
+        def of(topic, partition):
+            return None
+
+    send = IdempotentProducer.send_batch
+
+    async def send_batch(self, batch, topic, *, partition):
+        if (error := Answers.of(topic, partition)) is None:
+            return await send(self, batch, topic, partition=partition)
+        answer = asyncio.get_running_loop().create_future()
+        answer.set_exception(error)
+        return answer
+
+    monkeypatch.setattr(IdempotentProducer, "send_batch", send_batch)
+    return Answers
+
+
+async def ready(serving) -> tuple[int, dict]:
+    def ask():
+        try:
+            with urlopen(f"{serving.url}/readyz", timeout=5) as answer:
+                return answer.status, json.load(answer)
+        except HTTPError as refused:
+            return refused.code, json.load(refused)
+
+    return await asyncio.to_thread(ask)
+
+
+async def until_ready_says(serving, condition) -> None:
+    async with asyncio.timeout(15):
+        while not condition(*await ready(serving)):
+            await asyncio.sleep(0.05)
+
+
+def texts(*numbers: int) -> list[dict]:
+    return [{"id": f"r{number}", "text": f"my card was lost {number}"} for number in numbers]
+
+
+@pytest.mark.parametrize("error", [ClusterAuthorizationFailedError, UnknownError])
+async def test_a_process_whose_sends_are_all_refused_takes_nothing_in_and_goes_on_when_they_are_taken(
+    desk: Desk, answers, error
+):
+    async with desk.serving() as serving:
+        await desk.send(*texts(0))
+        await desk.read(desk.analysed, 1)
+        answers.of = lambda topic, partition: error()
+        await desk.send(*texts(*range(1, 40)))
+        await until_ready_says(serving, lambda status, found: status == 503 and error.__name__ in str(found["reasons"]))
+        answers.of = lambda topic, partition: None
+        for topic in (desk.classified, desk.analysed):
+            assert sorted(ids(await desk.read(topic, 40))) == sorted(f"r{n}" for n in range(40))
+        await until_ready_says(serving, lambda status, found: status == 200)
+    assert await desk.committed() == await desk.ends()
+    assert sum((await desk.ends(desk.dead_letters)).values()) == 0
+
+
+@pytest.mark.parametrize("error", [ClusterAuthorizationFailedError, UnknownError])
+async def test_a_process_whose_sends_are_refused_for_too_long_ends_and_has_committed_nothing_of_it(
+    desk: Desk, answers, error
+):
+    answers.of = lambda topic, partition: error()
+    settings = desk.settings(health={"give_up_s": 3}, kafka={"bootstrap_servers": desk.bootstrap, "drain_s": 2})
+    began = time.monotonic()
+    serving = asyncio.create_task(app.serve(settings, desk.agents, stop=asyncio.Event()))
+    await desk.send(*texts(*range(5)))
+    with pytest.raises(ProcessRefused, match=error.__name__):
+        await asyncio.wait_for(serving, 30)
+    assert time.monotonic() - began > 3
+    assert set((await desk.committed()).values()) == {0}
+
+
+async def send_steadily(desk: Desk, numbers: range, **more) -> None:
+    for number in numbers:
+        await desk.send(*texts(number), **more)
+        await asyncio.sleep(0.1)
+
+
+async def test_an_unknown_error_of_one_agent_s_topic_suspends_that_agent_alone_until_the_topic_takes_results_again(
+    desk: Desk, answers
+):
+    async with desk.serving(agents={"analysis": {"probe_pause_s": 0.2}}) as serving:
+        answers.of = lambda topic, partition: UnknownError() if topic == desk.analysed else None
+        await send_steadily(desk, range(30))
+        await until_ready_says(serving, lambda status, found: "analysis" in found.get("suspended_agents", {}))
+        assert (await ready(serving))[0] == 200
+        assert sorted(ids(await desk.read(desk.classified, 30))) == sorted(f"r{n}" for n in range(30))
+        answers.of = lambda topic, partition: None
+        assert sorted(ids(await desk.read(desk.analysed, 30))) == sorted(f"r{n}" for n in range(30))
+    assert await desk.committed() == await desk.ends()
+    assert sum((await desk.ends(desk.dead_letters)).values()) == 0
+
+
+async def test_an_unknown_error_of_one_result_is_its_own_dead_letter_while_others_of_its_topic_pass(
+    desk: Desk, answers
+):
+    async with desk.serving() as serving:
+        answers.of = lambda topic, partition: UnknownError() if (topic, partition) == (desk.analysed, 2) else None
+        await desk.send(*texts(0), partition=2)
+        await send_steadily(desk, range(1, 31), partition=1)
+        (letter,) = await desk.read(desk.dead_letters, 1)
+        assert (reason(letter), dict(letter.headers)["murmura_dl_agent"]) == ("agent_failed", b"analysis")
+        assert len(await desk.read(desk.classified, 31)) == 31
+        assert len(await desk.read(desk.analysed, 30)) == 30
+        assert (await ready(serving))[0] == 200
+    assert await desk.committed() == await desk.ends()
+
+
+async def test_a_deleted_dead_letter_topic_stops_intake_until_it_is_made_again_and_nothing_is_lost(desk: Desk):
+    async with desk.serving() as serving:
+        await desk.send(*texts(0))
+        await desk.read(desk.analysed, 1)
+        await admin_call(desk.bootstrap, lambda admin: admin.delete_topics([desk.dead_letters]))
+        await desk.send(b"not JSON")
+        await until_ready_says(serving, lambda status, found: status == 503 and desk.dead_letters in str(found))
+        await desk.send(*texts(1))
+        await asyncio.sleep(1)
+        assert ids(await desk.read(desk.classified, 1)) == ["r0"]
+        await create_topics(desk.bootstrap, [desk.dead_letters], 3, {})
+        await until_ready_says(serving, lambda status, found: status == 200)
+        assert [letter.value for letter in await desk.read(desk.dead_letters, 1)] == [b"not JSON"]
+        assert sorted(ids(await desk.read(desk.classified, 2))) == ["r0", "r1"]
+    assert await desk.committed() == await desk.ends()
+
+
+async def admin_call(bootstrap, call):
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await call(admin)
+    finally:
+        await admin.close()
+
+
+async def test_a_process_that_may_open_no_other_producer_is_in_trouble_until_it_may_again(
+    guarded_kafka, make_topics, unique
+):
+    (topic,) = await make_topics("out", partitions=1, bootstrap=guarded_kafka.bootstrap)
+    user = unique("sender")
+    guarded_kafka.add_user(user, "sender-password")
+    security = {
+        "protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "SCRAM-SHA-256",
+        "username": user,
+        "password": "sender-password",
+    }
+    message = [Message(topic, b"a", b"k", [])]
+    async with start_publisher(guarded_kafka.sasl, kafka={"security": security}, give_up_s=3) as publisher:
+        assert await publisher.publish(message) == [None]
+        with (
+            guarded_kafka.denied("kafka-cluster", "idempotent_write", user, kind="broker"),
+            guarded_kafka.denied("*", "write", user),
+        ):
+            publisher.producers[-1]._sender.sender_task.cancel()
+            sending = asyncio.create_task(publisher.publish(message))
+            async with asyncio.timeout(10):
+                while publisher.trouble is None:
+                    await asyncio.sleep(0.02)
+            assert "ClusterAuthorizationFailedError" in publisher.trouble
+            assert not publisher.taking.is_set()
+        assert await asyncio.wait_for(sending, 10) == [None]
+        assert (publisher.taking.is_set(), publisher.trouble) == (True, None)
