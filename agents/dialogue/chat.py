@@ -14,6 +14,7 @@ from ...runtime.errors import SetupError
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
     from ...runtime.settings.settings import Settings
 
@@ -166,13 +167,20 @@ async def _await_reply(
     consumer: Any, request_id: str, patience_s: float, stop: "asyncio.Event"
 ) -> dict[str, Any] | None:
     """Return the reply to the turn with this request id, None when none arrives in time."""
+    from ...runtime.kafka.groupless_reader import PartitionsReader
+
+    found: list[dict[str, Any]] = []
+
+    def take(records: "Sequence[Any]") -> None:
+        replies = (_parse_fields(record.value) for record in records)
+        found.extend(reply for reply in replies if reply.get("request_id") == request_id)
+
+    reader = PartitionsReader(consumer, take)
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline and not stop.is_set():
-        for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
-            for record in records:
-                reply = _parse_fields(record.value)
-                if reply.get("request_id") == request_id:
-                    return reply
+        await reader.read_more(POLL_MS)
+        if found:
+            return found[0]
     if stop.is_set():
         raise typer.Exit
     return None

@@ -11,8 +11,10 @@ from . import options
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
     from ..settings.settings import Settings
+    from ..wire.message import Record
 
 POLL_MS = 200
 
@@ -52,18 +54,40 @@ def tail(
 async def _tail(
     settings: "Settings", topic: str, from_beginning: bool, as_json: bool, count: int | None, stop: "asyncio.Event"
 ) -> None:
-    from ..kafka.groupless_reader import open_reader
+    from ..kafka.groupless_reader import PartitionsReader, open_reader
 
+    printer = _Printer(as_json, count)
     async with open_reader(settings.kafka, [topic], from_beginning=from_beginning) as consumer:
-        left = count
-        while not stop.is_set() and left != 0:
-            for records in (await consumer.getmany(timeout_ms=POLL_MS, max_records=left)).values():
-                for record in records:
-                    typer.echo(_json_line(record.value) if as_json else _pretty_line(record))
-                left = None if left is None else left - len(records)
+        reader = PartitionsReader(consumer, printer.print_records, printer.print_unreadable)
+        while not stop.is_set() and printer.left != 0:
+            await reader.read_more(POLL_MS, printer.left)
 
 
-def _pretty_line(record: Any) -> str:
+class _Printer:
+    """Prints a line per record until `left`, the number of records to print, is 0; None: no limit."""
+
+    def __init__(self, as_json: bool, left: int | None) -> None:
+        self._as_json = as_json
+        self.left = left
+
+    def print_records(self, records: "Sequence[Record]") -> None:
+        for record in records:
+            self._print(_json_line(record.value) if self._as_json else _pretty_line(record))
+
+    def print_unreadable(self, partition: Any, offset: int, why: str) -> None:
+        """Print where the record is. With `--json` to stderr: it has no value that could be printed."""
+        place = f"{partition.partition}/{offset}"
+        self._print(f"{place}  (a record that the client cannot unpack: {why})", err=self._as_json)
+
+    def _print(self, line: str, *, err: bool = False) -> None:
+        if self.left == 0:
+            return
+        typer.echo(line, err=err)
+        if self.left is not None:
+            self.left -= 1
+
+
+def _pretty_line(record: "Record") -> str:
     from ..wire.summary import record_line, safe, time_line
 
     key = safe((record.key or b"-").decode(errors="replace"), 40)

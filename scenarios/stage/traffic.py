@@ -5,12 +5,13 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ...runtime.errors import SetupError
+from ...runtime.kafka.groupless_reader import PartitionsReader
 from ...runtime.kafka.producer import producer_factory
 from ...runtime.settings.settings import ProducerSettings, Settings
 from ...runtime.wire.feedback import to_record
@@ -154,14 +155,18 @@ async def open_hours(
 
 async def _collect_answers(consumer: Any, desk: Desk, others: Listeners) -> None:
     """Add results and dead letters to the desk until cancelled; values of topics in `others` go to their listener."""
+
+    def take(records: Sequence[Any]) -> None:
+        now = time.monotonic()
+        for record in records:
+            if record.topic in others:
+                others[record.topic](record.value, now)
+            else:
+                _add_record(record, desk, now)
+
+    reader = PartitionsReader(consumer, take)
     while True:
-        for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-            now = time.monotonic()
-            for record in records:
-                if record.topic in others:
-                    others[record.topic](record.value, now)
-                else:
-                    _add_record(record, desk, now)
+        await reader.read_more(_POLL_MS)
 
 
 def _add_record(record: Any, desk: Desk, now: float) -> None:
