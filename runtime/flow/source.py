@@ -112,6 +112,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             partitions = list(assigned)
             self._paused.clear()
             self._faults.blocked.keep(())
+            self.starts.keep(lambda topic: bool(self._consumer.partitions_for_topic(topic)))
             await self._dispatcher.assign(partitions)
         except Exception as error:  # noqa: BLE001 - aiokafka would log it and continue
             self._dispatcher.outbox.fail(error)

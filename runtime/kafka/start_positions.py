@@ -1,7 +1,7 @@
 """Decides where to read a partition without a committed offset, or with an offset that its log does not contain."""
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final, Literal, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -66,6 +66,10 @@ class StartPositions:
         """Never start these at their end again: if the group loses their offsets, their topic was recreated."""
         if self._from_end:
             self._from_end = self._from_end.difference(partitions)
+
+    def keep(self, exists: Callable[[str], bool]) -> None:
+        """Never start at their end the partitions of topics that do not exist now: the next of that name are new."""
+        self._from_end = frozenset(partition for partition in self._from_end if exists(partition.topic))
 
     async def find_first(self, consumer: Any, partition: TopicPartition) -> int:
         """Return the offset from which a partition without a committed offset is read."""

@@ -1,6 +1,8 @@
 """The client's membership in the group is lost while it fetches on: the process notices, and does not live on in vain."""
 
 import asyncio
+from contextlib import suppress
+from urllib.request import urlopen
 
 import pytest
 from serving import Desk
@@ -19,12 +21,15 @@ def coordinator():
 
 
 async def serve_until_it_ends(desk: Desk, fault) -> None:
-    """Serve, cause a fault, and raise what ended the process within three seconds."""
-    async with desk.serving(kafka={"bootstrap_servers": desk.bootstrap, **QUICK}):
+    """Serve, cause a fault, and raise what ended the process: it answers nobody any more."""
+    async with desk.serving(kafka={"bootstrap_servers": desk.bootstrap, **QUICK}) as serving:
         await desk.send({"id": "r0", "text": "my card was lost"})
         await desk.read(desk.classified, 1)
         fault()
-        await asyncio.sleep(3)
+        with suppress(OSError):
+            async with asyncio.timeout(20):
+                while await asyncio.to_thread(urlopen, f"{serving.url}/metrics"):
+                    await asyncio.sleep(0.2)
 
 
 async def test_a_coordination_task_that_ends_with_an_error_ends_the_process(desk: Desk):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import signal
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from serving import Desk, ids
 OUTAGE_S = 3.0
 MOST_LINES = 40
 """Of an outage. The client has about a dozen ways to say that it reaches nobody, and says each of them ten times a second."""
+
+
+PATHS = {"live": "livez", "ready": "readyz"}
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +59,17 @@ async def answered(desk: Desk, stem: str) -> None:
                 count = len(records) + 1
 
 
-async def lives(process: Process) -> bool:
+async def verdict(process: Process, word: str) -> bool:
+    """Return what a process says of itself: `live` or `ready`."""
     address = json.loads(await process.until('"http": '))["http"]
 
     def ask() -> bool:
-        with urllib.request.urlopen(f"{address}/livez", timeout=5) as answer:
-            return json.load(answer)["live"]
+        try:
+            answer = urllib.request.urlopen(f"{address}/{PATHS[word]}", timeout=5)
+        except urllib.error.HTTPError as refused:
+            answer = refused
+        with answer:
+            return json.load(answer)[word]
 
     return await asyncio.to_thread(ask)
 
@@ -70,7 +79,7 @@ async def watch_outage(process: Process, seconds: float) -> list[str]:
     before = process.written
     for _ in range(int(seconds)):
         await asyncio.sleep(1)
-        assert await lives(process)
+        assert await verdict(process, "live")
     return process.written[len(before) :].splitlines()
 
 
@@ -83,9 +92,11 @@ async def test_an_outage_is_told_of_in_few_lines(fallible_kafka, unique, tiny_mo
         await answered(desk, "before")
         fallible_kafka.kill()
         lines = await watch_outage(process, OUTAGE_S)
+        assert not await verdict(process, "ready")
         await asyncio.to_thread(fallible_kafka.start)
         await send(desk, "after")
         await answered(desk, "after")
+        assert await verdict(process, "ready")
         assert process.end(signal.SIGTERM) == 0
     assert 0 < len(lines) <= MOST_LINES
 

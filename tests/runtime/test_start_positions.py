@@ -36,7 +36,9 @@ async def test_a_replica_that_lags_behind_its_leader_is_no_new_log(rack, positio
     assert await starts.find_after(Leader(), PARTITION, position) == found
 
 
-async def test_a_partition_starts_at_its_end_until_the_group_has_an_offset_for_it(kafka, make_topics, unique):
+async def test_a_partition_starts_at_its_end_until_the_group_has_an_offset_for_it_or_its_topic_is_gone(
+    kafka, make_topics, unique
+):
     (topic,) = await make_topics("requests", partitions=2)
     settings = KafkaSettings(bootstrap_servers=kafka, auto_offset_reset="latest")
     starts, new, old = StartPositions(settings, unique("group")), TopicPartition(topic, 0), TopicPartition(topic, 1)
@@ -52,3 +54,7 @@ async def test_a_partition_starts_at_its_end_until_the_group_has_an_offset_for_i
     assert [await starts.find_first(Consumer(), partition) for partition in (new, old)] == [20, 20]
     starts.note_committed({old: 20})
     assert [await starts.find_first(Consumer(), partition) for partition in (new, old)] == [20, 10]
+    starts.keep(lambda name: name == topic)
+    assert await starts.find_first(Consumer(), new) == 20
+    starts.keep(lambda name: False)
+    assert await starts.find_first(Consumer(), new) == 10
