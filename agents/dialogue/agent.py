@@ -12,7 +12,6 @@ from ...runtime.agent.handler import Context, Handler, Predicts, Restore
 from ...runtime.errors import Closed, ModelFailed, MurmuraError, RecordError, SetupError
 from ...runtime.field_paths import FieldPaths
 from ...runtime.observe.logs import get_logger
-from ...runtime.observe.metrics import Metrics
 from ...runtime.settings.agent_options import Options, RelativePath
 from ...runtime.settings.settings import KafkaName, Seconds, Settings
 from ...runtime.wire.message import Publish, Record
@@ -37,6 +36,7 @@ from ...schemas.ids import prediction_id
 from ...schemas.manifest import ModelManifest
 from ...schemas.result import Source
 from .conversations import Conversations, Kept, Place
+from .metrics import DialogueMetrics
 from .policy import PolicyFile, check_against_model, check_topics, load_policy
 from .step import ReceivedTurn, Step, bound_state, classify_delivery, goes_to_person, replay_step, step
 
@@ -86,7 +86,7 @@ class Dialogue(Handler):
         self._max_value_bytes = 0
         self._fields: Mapping[str, FieldPaths] = {}
         self._policy: PolicyFile | None = None
-        self._metrics: Metrics | None = None
+        self._metrics: DialogueMetrics | None = None
         self._restore: Restore | None = None
         self._counts: Mapping[str, int] = {}
         self._conversations = Conversations(0, 0)
@@ -129,10 +129,10 @@ class Dialogue(Handler):
         self._counts = context.partitions
         if (why := self._describe_partition_mismatch()) is not None:
             raise SetupError(why)
-        self._restore, self._metrics = context.restore, context.metrics
+        self._restore = context.restore
         # After a longer pause another member may own the partitions and their states.
         self.freeze_s = context.settings.kafka.session_timeout_ms / 1000
-        context.metrics.conversations(lambda: len(self._conversations))
+        self._metrics = DialogueMetrics(context.metrics, lambda: len(self._conversations))
 
     def _describe_partition_mismatch(self) -> str | None:
         """Return an error message if the topic of turns and the changelog differ in their number of partitions."""
@@ -320,10 +320,10 @@ class Dialogue(Handler):
 
     def _count(self, kind: str) -> None:
         if self._metrics is not None:
-            self._metrics.turn(self.name, kind)
+            self._metrics.count_turn(self.name, kind)
 
     def _count_unreadable(self, states: int) -> None:
         if states:
             log.error("conversations whose state cannot be read start anew", agent=self.name, conversations=states)
             if self._metrics is not None:
-                self._metrics.unreadable_state(states)
+                self._metrics.count_unreadable(states)

@@ -14,13 +14,13 @@ from ...runtime.agent.agent import Agent
 from ...runtime.agent.discovery import default_agents
 from ...runtime.agent.handler import Context, Handler, Predicts
 from ...runtime.errors import RecordError
-from ...runtime.observe.metrics import Metrics
 from ...runtime.settings.agent_options import Options
 from ...runtime.wire.feedback import check_form, known_labels, labels_of, new_labels, read_feedback
 from ...runtime.wire.message import Publish, Record
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.feedback import Feedback, Verdict
 from ...schemas.manifest import ModelManifest
+from .metrics import FeedbackMetrics
 
 OTHER: Final = "other"
 NEAR_VERSIONS: Final = 16
@@ -89,7 +89,7 @@ class FeedbackAgent(Handler):
         self.options = FeedbackOptions()
         self._agents: frozenset[str] = frozenset()
         self._local_agents: dict[str, Agent] = {}
-        self._metrics: Metrics | None = None
+        self._metrics: FeedbackMetrics | None = None
         self._live = LiveAccuracy(self.options.window)
         self._counted = RecentIds()
         self._known: tuple[ModelManifest | None, dict[str, frozenset[str]]] = (None, {})
@@ -99,7 +99,7 @@ class FeedbackAgent(Handler):
         others = [name for name in context.agents if name != self.name]
         self._agents = frozenset(options.agents or others or default_agents())
         self._local_agents = {agent.name: agent for agent in context.predicting}
-        self._metrics = context.metrics
+        self._metrics = FeedbackMetrics(context.metrics)
         self._live = LiveAccuracy(options.window)
 
     async def handle(self, record: Record, engine: Predicts) -> Iterable[Publish]:
@@ -141,19 +141,19 @@ class FeedbackAgent(Handler):
         if self._metrics is None:
             return
         version = _version(feedback, manifest)
-        self._metrics.feedback(feedback.agent, feedback.task, version, feedback.verdict)
+        self._metrics.count_verdict(feedback.agent, feedback.task, version, feedback.verdict)
         if new:
-            self._metrics.new_labels(feedback.task, new)
+            self._metrics.count_new_labels(feedback.task, new)
         agrees = feedback.verdict.agrees
         if agrees is not None and version != OTHER:
-            self._metrics.live_accuracy(feedback.task, version, self._live.add(feedback.task, version, agrees))
+            self._metrics.set_live_accuracy(feedback.task, version, self._live.add(feedback.task, version, agrees))
 
     def _count_withdrawn(self, feedback: Feedback, manifest: ModelManifest) -> None:
         """Count a withdrawal. It is never refused, even with an unknown agent or task."""
         if self._metrics is not None:
             agent = feedback.agent if feedback.agent in self._agents else OTHER
             task = feedback.task if feedback.task in self._labels(manifest) else OTHER
-            self._metrics.feedback(agent, task, _version(feedback, manifest), feedback.verdict)
+            self._metrics.count_verdict(agent, task, _version(feedback, manifest), feedback.verdict)
 
 
 def _version(feedback: Feedback, manifest: ModelManifest) -> str:

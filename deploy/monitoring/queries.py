@@ -1,6 +1,7 @@
 """Builds PromQL from the metrics of `METRICS`: an unknown name, label or kind is an error."""
 
-from murmura.runtime.observe.metrics import METRICS, Metric
+from murmura.agents.metrics_table import METRICS
+from murmura.runtime.observe.metrics import Metric
 
 _OURS = {metric.name: metric for metric in METRICS}
 # Metrics of Prometheus itself and of its client library, which are not in the table.

@@ -5,7 +5,6 @@ from settings and closed lists, never from records. On the hot path everything i
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Literal
 
@@ -24,14 +23,12 @@ from .metrics_table import METRICS, Metric
 
 log = get_logger(__name__)
 
-__all__ = ["METRICS", "DeviceUse", "Metric", "Metrics"]
+__all__ = ["METRICS", "Counter", "DeviceUse", "Metric", "Metrics"]
 
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 RUN_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 ROWS: Final = tuple(float(2**power) for power in range(11))
 TOKENS: Final = tuple(float(2**power) for power in range(4, 17))
-LIVE_VERSIONS: Final = 4
-"""Number of versions per task that have a live accuracy: the most recently judged ones."""
 
 
 _BUCKETS: Final[dict[str, tuple[float, ...]]] = {
@@ -66,6 +63,8 @@ class Metrics:
         self.registry = registry or Registry()
         self.use = DeviceUse(clock=clock)
         ProcessCollector(registry=self.registry)
+        self._added: dict[str, Counter | Gauge] = {}
+        """Metrics of agents, by name."""
         table = {metric.name: metric for metric in METRICS}
 
         def histogram(name: str) -> BatchHistogram:
@@ -73,8 +72,8 @@ class Metrics:
             self.registry.register(made)
             return made
 
-        def counter(name: str, *expected: str) -> _Counter:
-            made = _Counter(table[name])
+        def counter(name: str, *expected: str) -> Counter:
+            made = Counter(table[name])
             made.expect((value,) for value in expected)
             self.registry.register(made)
             return made
@@ -92,12 +91,8 @@ class Metrics:
         self._new_logs = counter("murmura_new_logs_total")
         self._expired = counter("murmura_expired_records_total")
         self._swaps = counter("murmura_model_swaps_total", "swapped", "rejected", "stale")
-        self._feedback = counter("murmura_feedback_total")
-        self._new_labels = counter("murmura_feedback_new_labels_total")
         self._reviews = counter("murmura_reviews_total")
         self._dropped = counter("murmura_dropped_messages_total")
-        self._turns = counter("murmura_turns_total")
-        self._unreadable_states = counter("murmura_unreadable_states_total")
         self.end_to_end = histogram("murmura_end_to_end_seconds")
         self.queue = histogram("murmura_queue_seconds")
         self.inference = histogram("murmura_inference_seconds")
@@ -110,9 +105,6 @@ class Metrics:
         self._retries_in_memory = gauge("murmura_retries_in_memory")
         self._retries_overdue = gauge("murmura_retries_overdue_seconds")
         self._model_info = gauge("murmura_model_info")
-        self._live_accuracy = gauge("murmura_live_accuracy")
-        self._live: dict[str, OrderedDict[str, None]] = {}
-        self._conversations = gauge("murmura_conversations")
         gauge("murmura_device_busy_ratio").set_function(self.use.busy_ratio)
         gauge("murmura_host_seconds_per_record").set_function(self.use.host_seconds_per_record)
         by_labels = tuple(_Readings(table[name]) for name in _READ_BY_LABELS)
@@ -191,21 +183,6 @@ class Metrics:
         """Count a considered release."""
         self._swaps.add((outcome,))
 
-    def feedback(self, agent: str, task: str, version: str, verdict: str) -> None:
-        """Count a verdict on a prediction. The caller must take the label values from closed lists."""
-        self._feedback.add((agent, task, version, verdict))
-
-    def new_labels(self, task: str, labels: int) -> None:
-        self._new_labels.add((task,), labels)
-
-    def live_accuracy(self, task: str, version: str, share: float) -> None:
-        self._live_accuracy.labels(task, version).set(share)
-        versions = self._live.setdefault(task, OrderedDict())
-        versions[version] = None
-        versions.move_to_end(version)
-        if len(versions) > LIVE_VERSIONS:
-            self._live_accuracy.remove(task, versions.popitem(last=False)[0])
-
     def review(self, agent: str, task: str, why: str) -> None:
         """Count a request to review a prediction."""
         self._reviews.add((agent, task, why))
@@ -214,16 +191,22 @@ class Metrics:
         """Count a best-effort message that was refused."""
         self._dropped.add((topic,))
 
-    def turn(self, agent: str, kind: str) -> None:
-        """Count a turn of a conversation; `kind` is that of the reply, or repeated, or skipped."""
-        self._turns.add((agent, kind))
+    def add_counter(self, metric: Metric) -> "Counter":
+        """Return a counter of an agent; the same one when it is asked for again."""
+        if metric.name not in self._added:
+            self._added[metric.name] = counter = Counter(metric)
+            self.registry.register(counter)
+        found = self._added[metric.name]
+        assert isinstance(found, Counter), metric.name
+        return found
 
-    def unreadable_state(self, states: int = 1) -> None:
-        self._unreadable_states.add((), states)
-
-    def conversations(self, read: Callable[[], float]) -> None:
-        """Read the number of conversations in memory at each scrape."""
-        self._conversations.set_function(read)
+    def add_gauge(self, metric: Metric) -> Gauge:
+        """Return a gauge of an agent; the same one when it is asked for again."""
+        if metric.name not in self._added:
+            self._added[metric.name] = Gauge(metric.name, metric.help, metric.labels, registry=self.registry)
+        found = self._added[metric.name]
+        assert isinstance(found, Gauge), metric.name
+        return found
 
     def model(self, name: str, version: int, device: str, graph: str, *, run_slots: int = 1) -> None:
         """Set the serving model, and how many forward passes may run at once."""
@@ -289,7 +272,7 @@ class Registry(CollectorRegistry):
                 yield from families
 
 
-class _Counter(Collector):
+class Counter(Collector):
     """A counter like prometheus-client's, at a tenth of the cost and without the `_created` series."""
 
     def __init__(self, metric: Metric) -> None:

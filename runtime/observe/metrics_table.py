@@ -1,4 +1,7 @@
-"""The metrics contract: names, types, labels and help. Dashboards, alert rules and documents are tested against it."""
+"""The metrics contract: names, types, labels and help. Dashboards, alert rules and documents are tested against it.
+
+An agent that has metrics of its own has a table of them beside it.
+"""
 
 from typing import Final, Literal, NamedTuple
 
@@ -54,18 +57,8 @@ METRICS: Final = (
            "CPU seconds of the process outside forward passes, for each text answered in the last 30 s"),
     Metric("murmura_model_swaps_total", "counter", ("outcome",),
            "Releases considered: swapped, rejected, stale (a generation that does not increase)"),
-    Metric("murmura_feedback_total", "counter", ("agent", "task", "version", "verdict"), "Verdicts on predictions"),
-    Metric("murmura_feedback_new_labels_total", "counter", ("task",),
-           "Labels in feedback that an open task of the serving model does not have"),
-    Metric("murmura_live_accuracy", "gauge", ("task", "version"),
-           "Share of the last verdicts on a version that agreed with it"),
     Metric("murmura_reviews_total", "counter", ("agent", "task", "why"), "Predictions that people were asked about"),
     Metric("murmura_dropped_messages_total", "counter", ("topic",),
            "Messages sent as best effort (requests for review) that the broker refused"),
-    Metric("murmura_turns_total", "counter", ("agent", "kind"),
-           "Turns of conversations by the kind of reply; repeated (sent again), skipped (older than the last)"),
-    Metric("murmura_conversations", "gauge", (), "Conversations whose state this process holds"),
-    Metric("murmura_unreadable_states_total", "counter", (),
-           "Conversation states that could not be read: those conversations start anew"),
     Metric("murmura_model_info", "gauge", ("name", "version", "device", "graph"), "1 for the model that answers"),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from kafka_broker import ROOT
 from make import make_files
 from queries import Queries
 
-from murmura.runtime.observe.metrics import METRICS
+from murmura.agents.metrics_table import METRICS
 from murmura.schemas.deadletter import DeadLetterReason
 
 RULES = ROOT / "deploy/prometheus/alerts.yaml"

@@ -12,10 +12,10 @@ import pytest
 import typer
 from pydantic import BaseModel
 
+from murmura.agents.metrics_table import METRICS
 from murmura.runtime.agent.discovery import AGENTS, find_agents
 from murmura.runtime.agent.handler import Handler
 from murmura.runtime.cli import main as cli
-from murmura.runtime.observe.metrics import METRICS
 from murmura.runtime.settings.retries import AgentRetrySettings
 from murmura.runtime.settings.routing_rules import Rule
 from murmura.runtime.settings.settings import AgentSettings, InputSettings, Settings

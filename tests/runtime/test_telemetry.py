@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from murmura.runtime.observe.histogram import BatchHistogram
-from murmura.runtime.observe.metrics import DeviceUse, Metrics
+from murmura.runtime.observe.metrics import DeviceUse, Metric, Metrics
 
 # Dashboards and alert rules are written against this list: extend it, never change a row.
 CONTRACT = {
@@ -38,14 +38,8 @@ CONTRACT = {
     ("murmura_send_retries_total", "counter", ()),
     ("murmura_truncated_total", "counter", ("topic",)),
     ("murmura_model_swaps_total", "counter", ("outcome",)),
-    ("murmura_feedback_total", "counter", ("agent", "task", "version", "verdict")),
-    ("murmura_feedback_new_labels_total", "counter", ("task",)),
-    ("murmura_live_accuracy", "gauge", ("task", "version")),
     ("murmura_reviews_total", "counter", ("agent", "task", "why")),
     ("murmura_dropped_messages_total", "counter", ("topic",)),
-    ("murmura_turns_total", "counter", ("agent", "kind")),
-    ("murmura_conversations", "gauge", ()),
-    ("murmura_unreadable_states_total", "counter", ()),
     ("murmura_device_busy_ratio", "gauge", ()),
     ("murmura_host_seconds_per_record", "gauge", ()),
     ("murmura_model_info", "gauge", ("name", "version", "device", "graph")),
@@ -69,14 +63,8 @@ def used_metrics() -> Metrics:
     metrics.watch(suspended=lambda: {("router",): 1.0}, retries_behind=lambda: {("murmura.retries", "0"): 2.0})
     metrics.truncated("tickets")
     metrics.swap("swapped")
-    metrics.feedback("classification", "intent", "3", "correction")
-    metrics.new_labels("intent", 1)
-    metrics.live_accuracy("intent", "3", 0.9)
     metrics.review("classification", "intent", "margin")
     metrics.dropped("murmura.reviews")
-    metrics.turn("dialogue", "asked")
-    metrics.unreadable_state()
-    metrics.conversations(lambda: 7)
     metrics.model("desk", 3, "cpu", "ragged")
     metrics.watch(in_flight=lambda: 5, assigned=lambda: 4, paused=lambda: 1, lag=lambda: {("tickets", "2"): 17})
     return metrics
@@ -133,15 +121,13 @@ def test_what_was_counted_before_it_was_expected_is_kept():
     assert value(metrics, "murmura_dead_letters_total", agent="", reason="not_json") == 1
 
 
-def test_live_accuracy_is_kept_of_the_versions_that_were_judged_last():
+def test_an_agent_adds_metrics_of_its_own_and_gets_the_same_ones_when_it_asks_again():
     metrics = Metrics()
-    for version in (1, 2, 3, 4, 5, 6, 3, 7):
-        metrics.live_accuracy("intent", str(version), version / 10)
-    metrics.live_accuracy("mood", "1", 0.5)
-    shown = {sample.labels["version"]: sample.value for sample in scrape(metrics)["murmura_live_accuracy"].samples
-             if sample.labels["task"] == "intent"}  # fmt: skip
-    assert shown == {"5": 0.5, "6": 0.6, "3": 0.3, "7": 0.7}
-    assert value(metrics, "murmura_live_accuracy", task="mood", version="1") == 0.5
+    asked, open_ = Metric("desk_asked_total", "counter", ("kind",), "Asked"), Metric("desk_open", "gauge", (), "Open")
+    for _ in range(2):
+        metrics.add_counter(asked).add(("phone",))
+        metrics.add_gauge(open_).set_function(lambda: 3)
+    assert (value(metrics, "desk_asked_total", kind="phone"), value(metrics, "desk_open")) == (2, 3)
 
 
 def test_a_revoked_partition_has_no_lag_any_more():

@@ -1,0 +1,30 @@
+"""Metrics of dialogue: turns, and the conversations that this process holds."""
+
+from collections.abc import Callable
+from typing import Final
+
+from ...runtime.observe.metrics import Metric, Metrics
+
+METRICS: Final = (
+    Metric("murmura_turns_total", "counter", ("agent", "kind"),
+           "Turns of conversations by the kind of reply; repeated (sent again), skipped (older than the last)"),
+    Metric("murmura_conversations", "gauge", (), "Conversations whose state this process holds"),
+    Metric("murmura_unreadable_states_total", "counter", (),
+           "Conversation states that could not be read: those conversations start anew"),
+)  # fmt: skip
+
+
+class DialogueMetrics:
+    """Counts turns and unreadable states, and reads the number of conversations at each scrape."""
+
+    def __init__(self, metrics: Metrics, conversations: Callable[[], float]) -> None:
+        turns, held, unreadable = METRICS
+        self._turns, self._unreadable = metrics.add_counter(turns), metrics.add_counter(unreadable)
+        metrics.add_gauge(held).set_function(conversations)
+
+    def count_turn(self, agent: str, kind: str) -> None:
+        """Count a turn; `kind` is that of the reply, or repeated, or skipped."""
+        self._turns.add((agent, kind))
+
+    def count_unreadable(self, states: int) -> None:
+        self._unreadable.add((), states)
