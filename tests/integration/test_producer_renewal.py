@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from aiokafka import TopicPartition
 from serving import read_values
 from started_publisher import start_publisher
 
@@ -35,6 +36,19 @@ async def test_a_producer_whose_sender_has_ended_is_replaced_once(kafka, make_to
         end_sender(publisher.producers[0])
         async with asyncio.timeout(10):  # before a send is given up
             answers = await asyncio.gather(*(publisher.publish(call(topic, n)) for n in range(1, CALLS)))
+        assert answers == [[None] * PARTITIONS] * (CALLS - 1)
+        assert len(publisher.producers) == 2
+    sent = [message.value for n in range(CALLS) for message in call(topic, n)]
+    assert sorted(await read_values(kafka, topic, len(sent))) == sorted(sent)
+
+
+async def test_a_gap_in_the_sequence_numbers_of_all_partitions_makes_one_new_producer(kafka, make_topics):
+    (topic,) = await make_topics("sent", partitions=PARTITIONS)
+    async with start_publisher(kafka) as publisher:
+        assert await publisher.publish(call(topic, 0)) == [None] * PARTITIONS
+        for partition in range(PARTITIONS):
+            publisher.producers[0]._txn_manager.increment_sequence_number(TopicPartition(topic, partition), 5)
+        answers = await asyncio.gather(*(publisher.publish(call(topic, n)) for n in range(1, CALLS)))
         assert answers == [[None] * PARTITIONS] * (CALLS - 1)
         assert len(publisher.producers) == 2
     sent = [message.value for n in range(CALLS) for message in call(topic, n)]

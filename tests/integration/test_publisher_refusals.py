@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.produce import ProduceRequest
 from kafka_topics import create_topics
 from serving import read_values
 from started_publisher import start_publisher
@@ -51,6 +53,31 @@ async def test_a_denied_topic_is_refused_at_once_and_taken_when_it_is_allowed_ag
         assert (refused.scope, taken) == (Scope.TOPIC, None)
     assert await publisher.publish(both) == [None, None]
     assert (len(publisher.producers), publisher.pauses) == (1, [])
+
+
+async def test_a_batch_that_was_appended_before_it_was_refused_does_not_hide_the_next_one(
+    guarded_kafka, make_topics, start
+):
+    # A broker takes a batch with the sequence numbers of an appended one for its repetition, and drops it.
+    (topic,) = await make_topics("denied", partitions=1, bootstrap=guarded_kafka.bootstrap)
+    publisher = await start(guarded_kafka.bootstrap)
+    client = publisher.producers[0].client
+    send = client.send
+
+    async def send_and_lose_the_answer(node, request, **more):
+        answer = await send(node, request, **more)
+        if not isinstance(request, ProduceRequest):
+            return answer
+        client.send = send
+        await asyncio.to_thread(guarded_kafka.deny, topic, "write")
+        raise KafkaConnectionError("the connection ended before the answer")
+
+    client.send = send_and_lose_the_answer
+    (refused,) = await publisher.publish([Message(topic, b"appended", b"k", [])])
+    assert isinstance(refused, TopicRefused)
+    await asyncio.to_thread(guarded_kafka.allow_again, topic)
+    assert await publisher.publish([Message(topic, b"next", b"k", [])]) == [None]
+    assert await read_values(guarded_kafka.bootstrap, topic, 2) == [b"appended", b"next"]
 
 
 async def test_a_topic_that_is_deleted_while_it_is_written_is_refused_and_taken_when_it_is_made_again(
