@@ -1,5 +1,6 @@
 """A message that the broker refuses for its content is one dead letter, and disturbs nothing else of the process."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -9,39 +10,79 @@ from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.agent import agent
 from murmura.runtime.wire.message import Publish
 
+MakeDesk = Callable[[dict[str, str]], Awaitable[Desk]]
+
 
 @pytest.fixture
-async def copying_desk(kafka, make_topics, unique, tiny_model) -> Desk:
-    """`classification` and `copy` share the requests; `copied` is compacted: it takes no record without a key."""
-    prefix = unique("desk")
-    await make_topics("requests", "classified", "deadletters", partitions=1, prefix=prefix)
-    await make_topics("copied", partitions=1, prefix=prefix, config={"cleanup.policy": "compact"})
-    desk = Desk(kafka, prefix, tiny_model)
+def make_desk(kafka, make_topics, unique, tiny_model) -> MakeDesk:
+    """`classification` and `copy` share the requests; the topic `copied` has the given configuration."""
 
-    @agent(topics=[desk.requests], tasks=["intent"])
-    def copy(request, prediction):
-        return Publish(f"{prefix}.copied", request.value, key=request.key)
+    async def make(config: dict[str, str]) -> Desk:
+        prefix = unique("desk")
+        await make_topics("requests", "classified", "deadletters", partitions=1, prefix=prefix)
+        await make_topics("copied", partitions=1, prefix=prefix, config=config)
+        desk = Desk(kafka, prefix, tiny_model)
 
-    desk.agents = [replace(classification, topics=(desk.requests,), output=desk.classified), copy]
-    return desk
+        @agent(topics=[desk.requests], tasks=["intent"])
+        def copy(request, prediction):
+            return Publish(f"{prefix}.copied", request.value, key=request.key)
+
+        desk.agents = [replace(classification, topics=(desk.requests,), output=desk.classified), copy]
+        return desk
+
+    return make
 
 
-def texts(*names: str) -> list[dict]:
-    return [{"id": name, "text": f"my card was lost {name}"} for name in names]
+def texts(*names: str, filler: str = "") -> list[dict]:
+    return [{"id": name, "text": f"my card was lost {name} {filler}"} for name in names]
 
 
-async def test_a_refused_message_is_one_dead_letter_and_neither_agent_waits(copying_desk: Desk):
-    desk = copying_desk
+def sent_again(serving) -> float:
+    """0: neither did intake pause nor was another producer made."""
+    return serving.metrics.registry.get_sample_value("murmura_send_retries_total")
+
+
+@pytest.mark.parametrize(
+    ("config", "filler", "key", "expected"),
+    [
+        ({"cleanup.policy": "compact"}, "", None, "agent_failed"),
+        ({"max.message.bytes": "2000", "compression.type": "uncompressed"}, "lost " * 1000, b"k", "too_large"),
+    ],
+    ids=["no key in a compacted topic", "too large"],
+)
+async def test_a_refused_message_is_one_dead_letter_and_neither_agent_waits(
+    make_desk: MakeDesk, config, filler, key, expected
+):
+    desk = await make_desk(config)
     copied = f"{desk.prefix}.copied"
-    async with desk.serving() as serving:
+    async with desk.serving(producer={"compression": None}) as serving:
         await desk.send(*texts("a", "b"), key=b"k")
         assert len(await desk.read(copied, 2)) == 2
-        await desk.send(*texts("keyless"))
+        await desk.send(*texts("refused", filler=filler), key=key)
         await desk.send(*texts("c", "d"), key=b"k")
         assert [record.key for record in await desk.read(copied, 4)] == [b"k"] * 4
-        assert sorted(ids(await desk.read(desk.classified, 5))) == ["a", "b", "c", "d", "keyless"]
+        assert sorted(ids(await desk.read(desk.classified, 5))) == ["a", "b", "c", "d", "refused"]
         (letter,) = await desk.read(desk.dead_letters, 1)
-        sent_again = serving.metrics.registry.get_sample_value("murmura_send_retries_total")
-    assert (reason(letter), dict(letter.headers)["murmura_dl_agent"]) == ("agent_failed", b"copy")
-    assert sent_again == 0  # intake did not pause, and no other producer was made
+        assert sent_again(serving) == 0
+    assert (reason(letter), dict(letter.headers)["murmura_dl_agent"]) == (expected, b"copy")
+    assert await desk.committed() == await desk.ends()
+
+
+async def test_messages_whose_timestamp_a_topic_refuses_are_dead_letters_and_the_other_agent_answers(
+    make_desk: MakeDesk,
+):
+    # Every record is older than 0 ms when it arrives, but for the first of those that are sent alone.
+    desk = await make_desk({"message.timestamp.before.max.ms": "0"})
+    names = [f"r{number}" for number in range(30)]
+    async with desk.serving() as serving:
+        await desk.send(*texts(*names))
+        assert sorted(ids(await desk.read(desk.classified, 30))) == sorted(names)
+        letters = await desk.read(desk.dead_letters, 10)
+        copied = sum((await desk.ends(f"{desk.prefix}.copied")).values())
+        while len(letters) + copied < 30:
+            letters = await desk.read(desk.dead_letters, len(letters) + 1)
+            copied = sum((await desk.ends(f"{desk.prefix}.copied")).values())
+        assert sent_again(serving) == 0
+    assert len(letters) + copied == 30
+    assert {(reason(each), dict(each.headers)["murmura_dl_agent"]) for each in letters} == {("agent_failed", b"copy")}
     assert await desk.committed() == await desk.ends()
