@@ -11,7 +11,7 @@ from ..errors import RecordError
 from ..field_paths import FieldPaths
 from ..kafka.offset_tracker import Progress, Tracker
 from ..observe.tracing import Tracing
-from ..output.bounds import Bounds, estimated_tokens
+from ..output.bounds import Bounds, estimated_cost
 from ..output.delivery import Delivery, Rejected
 from ..wire.request import read_request
 from .admission import Admission, Waiting
@@ -128,7 +128,7 @@ class Intake:
         Its offset is already tracked, so only its bytes count. They may exceed the partition's bound: the caller bounds the
         records that it holds for another attempt.
         """
-        tokens = estimated_tokens(delivery.request.text, max_tokens)
+        tokens = estimated_cost(delivery.request.text, max_tokens, delivery.route.windows)
         self._queue.add(delivery.route.topic, partition, [(delivery, tokens, delivery.bytes)])
 
     def can_hold(self, partition: TopicPartition, size: int) -> bool:
@@ -210,7 +210,6 @@ class Intake:
         take_any_size = not self._queue.bytes_in(partition)
         items: list[Waiting[Delivery | Rejected]] = []
         left_at = None
-        most_tokens = max_tokens if route.windows is None else max_tokens * route.windows.most
         for record in records:
             item = self._read(record, progress, route)
             size = item.bytes
@@ -223,7 +222,7 @@ class Intake:
             left -= size
             tokens = 1
             if isinstance(item, Delivery):
-                tokens = estimated_tokens(item.request.text, most_tokens)
+                tokens = estimated_cost(item.request.text, max_tokens, route.windows)
                 if self._tracing is not None:
                     item.trace(self._tracing)
             items.append((item, tokens, size))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sys import getsizeof
 from typing import Final
 
+from ..model.long_texts import Windows
 from ..wire.message import Record
 
 MIB: Final = 1024 * 1024
@@ -106,3 +107,19 @@ def estimated_tokens(text: str, most: int) -> int:
     read = text[: 4 * most]
     characters, size = len(read), len(read.encode(errors="replace"))
     return min(2 + characters // 4 + (size - characters) * 3 // 8, most)
+
+
+def estimated_cost(text: str, limit: int, windows: Windows | None) -> int:
+    """Estimate the number of tokens that the model computes for a text: those of each of its windows, overlaps included.
+
+    `limit`: the model's limit of tokens. `windows`: None: only the beginning of a longer text is read.
+    """
+    if windows is None:
+        return estimated_tokens(text, limit)
+    size = min(windows.tokens or limit, limit)
+    step = size - min(size // 4 if windows.overlap is None else windows.overlap, size // 2)
+    tokens = estimated_tokens(text, max(windows.most * size, limit))
+    if tokens <= limit:
+        return tokens
+    count = min(1 + -(-(tokens - size) // step), windows.most)
+    return min(tokens + (count - 1) * (size - step), count * size)

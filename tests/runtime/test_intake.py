@@ -15,7 +15,16 @@ from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.flow.admission import Admission
 from murmura.runtime.flow.intake import Intake, Queue
 from murmura.runtime.kafka.offset_tracker import Tracker
-from murmura.runtime.output.bounds import MIB, RECORD_BYTES, Bounds, UnderWay, estimated_tokens, held_bytes
+from murmura.runtime.model.long_texts import Windows
+from murmura.runtime.output.bounds import (
+    MIB,
+    RECORD_BYTES,
+    Bounds,
+    UnderWay,
+    estimated_cost,
+    estimated_tokens,
+    held_bytes,
+)
 from murmura.runtime.output.delivery import Rejected
 from murmura.runtime.testing.fakes import FakeModel
 
@@ -52,6 +61,42 @@ def test_bytes_are_shared_equally_by_the_partitions_and_capped_for_each():
 )
 def test_a_text_is_charged_what_the_model_reads_of_it(text, most, tokens):
     assert estimated_tokens(text, most) == tokens
+
+
+LONG = "word" * 2000
+
+
+@pytest.mark.parametrize(
+    ("windows", "tokens"),
+    [
+        (None, 128),
+        (Windows(), 2002 + 20 * 32),
+        (Windows(overlap=0), 2002),
+        (Windows(most=4), 4 * 128),
+        (Windows(tokens=32, overlap=16), 64 * 32),
+        (Windows(most=1), 128),
+    ],
+)
+def test_a_long_text_is_charged_each_of_its_windows_fetched_or_for_another_attempt(windows, tokens):
+    queue, intake, _ = intake_of(Bounds())
+    routes = make_routes(
+        [replace(classification, topics=("in",), output="out", windows=windows)], MODEL.manifest, "test"
+    )
+    value = json.dumps({"text": LONG}).encode()
+    intake.take({PARTITION: [record_of(PARTITION, 0, value)]}, routes, 128)
+    assert queue.tokens == tokens
+    (delivery,) = queue.take(10**9, 10**9, 10**9)
+    assert queue.tokens == 0
+    intake.requeue(PARTITION, delivery, 128)
+    assert queue.tokens == tokens
+
+
+@given(st.integers(0, 3000), st.integers(1, 70), st.none() | st.integers(8, 200), st.none() | st.integers(0, 100))
+def test_windows_never_cost_less_than_their_text_nor_more_than_all_windows(length, most, size, overlap):
+    cost = estimated_cost("word" * length, 128, Windows(most, size, overlap))
+    window = min(size or 128, 128)
+    assert cost <= max(most * window, 128)
+    assert cost >= min(estimated_tokens("word" * length, 10**6), most * window)
 
 
 def test_what_does_not_fit_is_given_back_with_the_offset_where_fetching_goes_on():
