@@ -1,11 +1,11 @@
-"""The permissions that each command needs on the broker, and those that this user lacks.
+"""The permissions that this user lacks on the broker.
 
 Asks the broker for the allowed operations on a topic or a group. Nothing is read, written or created.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
@@ -18,58 +18,17 @@ from aiokafka.protocol.admin import DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
-from ..agent.agent import Agent
-from ..agent.handler import Handler
 from ..kafka.topics import connect_admin
-from ..settings.settings import KafkaSettings, Settings
+from ..settings.settings import KafkaSettings
+from .required_permissions import Need, Operation
 
-Operation = Literal["READ", "WRITE", "DESCRIBE"]
 _COORDINATOR_TRIES: Final = 25
 _COORDINATOR_PAUSE_S: Final = 0.2
 
-Kind = Literal["topic", "group", "transactional id"]
 _CODES: Final[Mapping[Operation, int]] = {"READ": 3, "WRITE": 4, "DESCRIBE": 8}
 _GROUP, _TRANSACTION = 0, 1
 _AGAIN_S: Final = 0.2
 _ALL: Final[frozenset[Operation]] = frozenset(_CODES)
-
-
-class Need(NamedTuple):
-    """One permission that a command needs."""
-
-    command: str
-    operation: Operation
-    kind: Kind
-    name: str
-
-
-def needs(settings: Settings, agents: Sequence[Agent | Handler]) -> list[Need]:
-    """Return the permissions for serve, redrive, replay, ingest and the trainer with these settings and agents."""
-
-    def ours(name: str) -> str:
-        return f"{settings.prefix}.{name}"
-
-    inputs = {topic for agent in agents for topic in agent.topics}
-    outputs = {topic for agent in agents for topic in agent.outputs}
-    letters, retries = settings.dead_letters, ours("retries")
-    written = {*outputs, letters, retries, ours("events")}
-    rights: dict[tuple[str, Operation], set[str]] = {
-        ("serve", "READ"): {*inputs, retries},
-        ("serve", "WRITE"): written | ({ours("reviews")} if settings.reviews.per_minute else set()),
-        ("redrive", "READ"): {letters},
-        ("redrive", "WRITE"): {letters, retries},
-        ("replay", "READ"): inputs | outputs,
-        ("ingest", "READ"): {ours("feedback"), *inputs, *outputs},
-        ("trainer", "READ"): {ours("models")},
-        ("trainer", "WRITE"): {ours("training"), ours("models")},
-    }
-    if settings.model.store is not None:
-        rights["serve", "READ"].add(ours("models"))
-    return [
-        *(Need(command, right, "topic", name) for (command, right), names in rights.items() for name in sorted(names)),
-        Need("serve", "READ", "group", settings.group),
-        Need("redrive", "DESCRIBE", "transactional id", f"{letters}.redrive"),
-    ]
 
 
 async def lacking(kafka: KafkaSettings, wanted: Iterable[Need], present: Iterable[str]) -> list[Need]:

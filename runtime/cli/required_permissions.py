@@ -1,0 +1,110 @@
+"""The permissions that each command needs on the broker, by command, operation and place. Pure.
+
+The table in `docs/operations.md` has the same rows; a test compares both.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+
+from ..agent.agent import Agent
+from ..agent.handler import Handler
+from ..settings.settings import Settings
+
+Operation = Literal["READ", "WRITE", "DESCRIBE"]
+Kind = Literal["topic", "group", "transactional id"]
+
+
+class Need(NamedTuple):
+    """One permission that a command needs."""
+
+    command: str
+    operation: Operation
+    kind: Kind
+    name: str
+
+
+_JOINED: Final = ("the topics of feedback", "the topics of requests", "the topics of results")
+
+REQUIRED: Final[Mapping[str, Mapping[Operation, Sequence[str]]]] = {
+    "serve": {
+        "READ": (
+            "the agents' topics",
+            "the handlers' changelogs",
+            "murmura.retries",
+            "the group",
+            "with a store murmura.models",
+        ),
+        "WRITE": (
+            "the agents' outputs",
+            "murmura.deadletters",
+            "murmura.retries",
+            "murmura.events",
+            "with reviews murmura.reviews",
+        ),
+    },
+    "show": {"READ": ("murmura.deadletters",)},
+    "redrive": {
+        "READ": ("murmura.deadletters",),
+        "WRITE": ("murmura.deadletters", "murmura.retries"),
+        "DESCRIBE": ("the transactional id murmura.deadletters.redrive",),
+    },
+    "put": {"READ": ("the agents' topics", "the group"), "WRITE": ("murmura.deadletters",)},
+    "replay": {"READ": ("the topics of requests", "the topics of results")},
+    "ingest": {"READ": _JOINED},
+    "trainer": {
+        "READ": (*_JOINED, "murmura.models"),
+        "WRITE": ("murmura.training", "murmura.models", "murmura.reviews"),
+    },
+}
+"""By command and operation: topics, groups and transactional ids. What is named `murmura.` has the prefix of the settings.
+
+`show` is also `deadletters list`. WRITE on a transactional id includes DESCRIBE, which alone can be asked for without
+fencing whoever uses the id.
+"""
+
+
+def needs(settings: Settings, agents: Sequence[Agent | Handler]) -> list[Need]:
+    """Return the permissions of all commands with these settings and agents."""
+    places = _Places(settings, agents)
+    found = [
+        Need(command, operation, kind, name)
+        for command, rights in REQUIRED.items()
+        for operation, wanted in rights.items()
+        for place in wanted
+        for kind, name in places.resolve(place)
+    ]
+    return list(dict.fromkeys(found))
+
+
+class _Places:
+    """Resolves the places of `REQUIRED` to names on the broker."""
+
+    def __init__(self, settings: Settings, agents: Sequence[Agent | Handler]) -> None:
+        self._settings = settings
+        predicting = [agent for agent in agents if isinstance(agent, Agent)]
+        judge = settings.agents.get("feedback")
+        self._topics: dict[str, Iterable[str]] = {
+            "the agents' topics": [topic for agent in agents for topic in agent.topics],
+            "the agents' outputs": [topic for agent in agents for topic in agent.outputs],
+            "the handlers' changelogs": [
+                topic for agent in agents if isinstance(agent, Handler) for topic in agent.changelogs
+            ],
+            "the topics of requests": [topic for agent in predicting if agent.output for topic in agent.topics],
+            "the topics of results": [agent.output for agent in predicting if agent.output],
+            "the topics of feedback": (judge and judge.topics) or [self._name("murmura.feedback")],
+        }
+
+    def resolve(self, place: str) -> list[tuple[Kind, str]]:
+        if place == "the group":
+            return [("group", self._settings.group)]
+        if place.startswith("the transactional id "):
+            return [("transactional id", self._name(place.rpartition(" ")[2]))]
+        if place.startswith("with a store ") and self._settings.model.store is None:
+            return []
+        if place.startswith("with reviews ") and not self._settings.reviews.per_minute:
+            return []
+        names = self._topics.get(place) or ([] if place in self._topics else [self._name(place.rpartition(" ")[2])])
+        return [("topic", name) for name in sorted(set(names))]
+
+    def _name(self, topic: str) -> str:
+        return self._settings.prefix + topic.removeprefix("murmura")
