@@ -19,6 +19,7 @@ from .scopes import Place, Scope, scope_of
 log = get_logger(__name__)
 
 _STOP_S: Final = 5.0
+_SEQUENCE_NUMBERS: Final = 2**31
 
 
 class IdempotentProducer(AIOKafkaProducer):  # type: ignore[misc]
@@ -27,6 +28,20 @@ class IdempotentProducer(AIOKafkaProducer):  # type: ignore[misc]
     When its sender ends, for whatever reason, all that it has and gets fails with ProducerClosed.
     `send_batch` may be called for a partition only when its previous batch is decided.
     """
+
+    def __init__(self, **settings: Any) -> None:
+        """Take aiokafka's settings, with `enable_idempotence` set."""
+        super().__init__(**settings)
+        self._txn_manager.increment_sequence_number = self._advance_sequence
+
+    def _advance_sequence(self, partition: TopicPartition, records: int) -> None:
+        """Count records of a partition as sent, or with a negative number as not sent.
+
+        0 follows the highest number, as in the broker. aiokafka goes on with negative numbers, and after 2^31 records of
+        a partition the broker would refuse every batch with INVALID_RECORD.
+        """
+        sequences = self._txn_manager._sequence_numbers
+        sequences[partition] = (sequences[partition] + records) % _SEQUENCE_NUMBERS
 
     async def start(self) -> None:
         """Connect; raises KafkaError when no broker answers."""
@@ -62,7 +77,7 @@ class IdempotentProducer(AIOKafkaProducer):  # type: ignore[misc]
         """
         error = None if answer.cancelled() else answer.exception()
         if sent.retry_count == 1 and error is not None and _is_refusal(error):
-            self._txn_manager.increment_sequence_number(sent.tp, -sent.record_count)
+            self._advance_sequence(sent.tp, -sent.record_count)
 
     def discard_batches(self, topics: Collection[str]) -> None:
         """Fail the batches of topics that wait to be sent. Batches in flight are not affected."""

@@ -5,6 +5,7 @@ import gc
 from contextlib import AsyncExitStack
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError
@@ -158,6 +159,21 @@ async def test_a_refused_message_disturbs_no_later_one_of_its_partition(
     assert await publisher.publish([refused]) != [None]
     assert await publisher.publish([Message(topic, b"last", b"last", [])]) == [None]
     assert await read_values(kafka, topic, 13) == [*expected, b"last"]
+    assert (len(publisher.producers), publisher.pauses) == (1, [])
+
+
+async def test_a_partition_takes_more_records_than_there_are_sequence_numbers(kafka, make_topics, start):
+    (topic,) = await make_topics("long", partitions=1, config={"cleanup.policy": "compact"})
+    publisher = await start(kafka)
+    publisher.producers[0]._txn_manager._sequence_numbers[TopicPartition(topic, 0)] = 2**31 - 5
+    expected = []
+    for n in range(5):
+        batch = [Message(topic, b"%d.%d" % (n, m), b"%d.%d" % (n, m), []) for m in range(3)]
+        refused, *answers = await publisher.publish([KEYLESS._replace(topic=topic), *batch])
+        assert isinstance(refused, RecordRefused)
+        assert answers == [None] * 3
+        expected += [message.value for message in batch]
+    assert await read_values(kafka, topic, 15) == expected
     assert (len(publisher.producers), publisher.pauses) == (1, [])
 
 
