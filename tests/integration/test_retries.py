@@ -197,3 +197,23 @@ async def test_while_the_topic_of_retries_is_forbidden_and_then_gone_records_wai
             assert sorted(set(ids(answered))) == sorted(text["id"] for text in texts)
             await all_finished(desk)
     assert await desk.read(desk.dead_letters, 0) == []
+
+
+async def test_records_that_wait_in_the_topic_of_retries_are_no_lag_of_the_requests(desk_with_retries: Desk):
+    desk, topic = desk_with_retries, f"{desk_with_retries.prefix}.retries"
+    agents, _ = asking(desk, 99, after_s=3600.0)
+    async with desk.serving(agents) as serving:
+        await desk.send({"id": "r0", "text": "again"}, partition=0)
+        (retry,) = await desk.read(topic, 1)
+        await all_finished(desk)
+
+        def value(metric: str, name: str, partition: int) -> float | None:
+            labels = {"topic": name, "partition": str(partition)}
+            return serving.metrics.registry.get_sample_value(metric, labels)
+
+        async with asyncio.timeout(15):
+            while value("murmura_retries_behind_records", topic, retry.partition) != 1:
+                await asyncio.sleep(0.05)
+        assert value("murmura_consumer_lag_records", desk.requests, 0) == 0
+        assert value("murmura_consumer_lag_records", topic, retry.partition) is None
+        assert value("murmura_oldest_unfinished_seconds", topic, retry.partition) is None

@@ -78,6 +78,42 @@ async def test_a_dead_letter_is_listed_shown_and_sent_again_under_the_id_that_it
     assert tail.stdout.count("sent again") >= 2, tail.stdout + tail.stderr
 
 
+async def test_by_default_only_the_agent_that_failed_is_asked_again_and_its_result_has_the_originals_place(desk):
+    def fail(request, prediction):
+        raise ValueError
+
+    asks = replace(classification, topics=(desk.requests,), output=desk.classified)
+    beside = replace(classification, name="beside", topics=(desk.requests,), output=desk.analysed)
+    async with desk.serving([replace(asks, decide=fail), beside]):
+        await desk.send({"text": "where is my card?", "id": "q-1"}, {"text": "and my money?", "id": "q-2"}, partition=1)
+        await desk.read(desk.dead_letters, 2)
+        await desk.read(desk.analysed, 2)
+    sent = await command(desk, "redrive", "--reason", "agent_failed")
+    assert sent.stderr == f"sent 2 to {desk.prefix}.retries\n", sent.stderr
+    async with desk.serving([asks, beside]):
+        results = await desk.read(desk.classified, 2)
+    values = [json.loads(result.value) for result in results]
+    assert [(value["request_id"], value["prediction_id"]) for value in values] == [
+        (name, prediction_id("classification", desk.requests, name)) for name in ("q-1", "q-2")
+    ]
+    assert [(value["source"]["offset"], result.partition) for value, result in zip(values, results, strict=True)] == [
+        (0, 1),
+        (1, 1),
+    ]
+    assert len(await desk.read(desk.analysed, 2)) == 2
+
+
+async def test_dead_letters_go_to_a_topic_of_ones_own_on_request(desk):
+    await desk.send(b"{", {"text": "fine"}, b"[")
+    async with desk.serving():
+        await desk.read(desk.dead_letters, 2)
+    elsewhere = desk.analysed
+    before = sum((await desk.ends(elsewhere)).values())
+    sent = await command(desk, "redrive", "--reason", "not_json", "--reason", "invalid", "--to", elsewhere)
+    assert f"to {elsewhere}" in sent.stderr, sent.stderr
+    assert sum((await desk.ends(elsewhere)).values()) > before
+
+
 async def test_everything_is_announced_first_and_not_sent_unasked(desk):
     await desk.send(b"{", topic=desk.dead_letters, headers=[("murmura_dl_reason", b"not_json")])
     refused = await command(desk, "redrive", "--all")

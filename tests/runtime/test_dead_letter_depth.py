@@ -37,6 +37,19 @@ async def test_depth_is_log_end_less_log_start_and_age_that_of_the_oldest_record
     assert 3599 < depth.age_s()[()] < 3660
 
 
+async def test_depth_and_age_need_no_right_to_read_the_topic(guarded_kafka, make_topics):
+    (topic,) = await make_topics("dead", partitions=1, bootstrap=guarded_kafka.bootstrap)
+    producer = AIOKafkaProducer(bootstrap_servers=guarded_kafka.bootstrap)
+    await producer.start()
+    await producer.send_and_wait(topic, b"x", timestamp_ms=1_700_000_000_000)
+    await producer.stop()
+    consumer = AIOKafkaConsumer(bootstrap_servers=guarded_kafka.bootstrap)
+    await consumer.start()
+    with guarded_kafka.denied(topic, "read"):
+        assert await read_depth(consumer, [TopicPartition(topic, 0)]) == Depth(1, 1_700_000_000)
+    await consumer.stop()
+
+
 async def test_a_broker_that_does_not_answer_makes_the_depth_unknown_and_ends_nothing():
     depth = DeadLetterDepth(KafkaSettings(bootstrap_servers="127.0.0.1:1"), "dead", 1, interval_s=0.05)
     task = asyncio.create_task(depth.run())

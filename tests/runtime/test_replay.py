@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 import pytest
 from serving import Desk
@@ -106,6 +107,11 @@ async def test_a_replay_writes_what_serving_wrote_moves_no_offset_and_shows_text
     assert done.stdout.startswith("5 records: "), done.stderr
     sent = await desk.read(topics["again"], 4)
     assert {json.loads(record.value)["source"]["partition"] for record in sent} == {0}
+    middle = max(record.timestamp for record in served)
+    later = await replay(
+        "--against", desk.classified, "--since", datetime.fromtimestamp(middle / 1000 + 1, UTC).isoformat()
+    )
+    assert later.stdout.startswith("0 records: "), later.stderr
     refused = await replay("--to", desk.classified)
     assert "serving reads or writes that topic" in refused.stderr
 
