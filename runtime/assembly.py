@@ -230,6 +230,7 @@ def _watch_source(
         assigned=readings.assigned,
         paused=readings.paused,
         lag=readings.lag,
+        waiting=readings.waiting,
         oldest_unfinished=readings.oldest_unfinished,
         since_fetch=readings.since_fetch,
         retries_behind=readings.retries,

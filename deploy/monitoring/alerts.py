@@ -49,8 +49,8 @@ ALERTS = (
     Alert("MurmuraReadsNothing", "critical",
           f"{NOW.gauge('murmura_assigned_partitions', 'job')} == 0", "5m", "No process has a partition assigned."),
     Alert("MurmuraStuck", "critical",
-          f"{_lag('instance')} > 0 unless {NOW.rate('murmura_records_total', 'job', 'instance')} > 0"
-          f" unless {NOW.gauge('murmura_suspended_agents', 'job', 'instance', how='max')} > 0", "5m",
+          f"{NOW.gauge('murmura_waiting_records', 'job', 'instance')} > 0"
+          f" unless {NOW.rate('murmura_records_total', 'job', 'instance')} > 0", "5m",
           "{{ $value }} records wait for {{ $labels.instance }}, which has finished none in five minutes."),
     Alert("MurmuraRecordWaits", "warning",
           f"{NOW.gauge('murmura_oldest_unfinished_seconds', 'job', 'topic', 'partition', how='max')} > 600", "1m",

@@ -40,6 +40,8 @@ SERVING = {
               {"{{agent}}": NOW.rate("murmura_records_total", "agent", only='outcome="answered"')}, "reqps"),
         Panel("Lag", "Unfinished records in the topics, of the partitions assigned to these processes.",
               {"{{topic}}": NOW.gauge("murmura_consumer_lag_records", "topic")}),
+        Panel("Waiting", "Of the lag, what does not wait on purpose: for a suspended agent, or a handler's next attempt.",
+              {"{{topic}}": NOW.gauge("murmura_waiting_records", "topic")}),
         Panel("Oldest unfinished record", "Since it was fetched. A partition commits nothing past it.",
               {"{{topic}}": NOW.gauge("murmura_oldest_unfinished_seconds", "topic", how="max")}, "s"),
         Panel("Since the last fetch", "High: the broker is unavailable, or reading the topic is forbidden.",

@@ -144,7 +144,7 @@ class Dispatcher:
             max_hops=max_hops,
             tracing=tracing,
             fields=fields,
-            blocks=lambda partition: self.suspending.blocks(partition) or self.retrying.blocks(partition),
+            blocks=lambda partition: self.suspending.readers.blocks(partition) or self.retrying.blocks(partition),
             held_bytes=self._held_bytes,
         )
         self._readmission = Readmission(
@@ -172,6 +172,15 @@ class Dispatcher:
     @property
     def has_work(self) -> bool:
         return bool(self._queue.tokens or self._busy or any(runner.waiting for runner in self._runners))
+
+    def idle_records(self, partition: TopicPartition) -> int | None:
+        """Return how many records of a partition wait on purpose: for suspended agents only, or for a handler's next attempt.
+
+        None: all of them, since no agent of its topic answers.
+        """
+        idle = self.suspending.readers.idle_records(partition)
+        runner = self._runner_of.get(partition.topic)
+        return idle if idle is None or runner is None else runner.count_pausing(partition)
 
     def receive(self, batches: Batches) -> Full:
         """Queue fetched records; returns the partitions to pause, and where to continue fetching them."""

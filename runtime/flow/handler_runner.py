@@ -110,9 +110,15 @@ class HandlerRunner:
         """
         if self.handler.name in self._suspending.suspended:
             return 0
-        pausing = (lane for lane, slot in self._tasks.values() if not slot.counts)
-        behind = sum(len(self._lanes.get(lane, ())) for lane in pausing)
+        behind = sum(len(self._lanes.get(lane, ())) for lane in self._pausing_lanes())
         return sum(count.records for count in self._waiting.values()) - behind
+
+    def count_pausing(self, partition: TopicPartition) -> int:
+        """Return the number of records of a partition that pause before their next attempt, or wait behind such a record."""
+        return sum(1 + len(self._lanes.get(lane, ())) for lane in self._pausing_lanes() if lane[0] == partition)
+
+    def _pausing_lanes(self) -> list[_Lane]:
+        return [lane for lane, slot in self._tasks.values() if not slot.counts]
 
     def held_bytes(self, partition: TopicPartition) -> int:
         """Return the bytes of the records of a partition that are not finished."""

@@ -297,5 +297,5 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def make_readings(self, retries: Collection[str] = ()) -> SourceReadings:
         """Return the values for metrics; `retries`: topics whose records wait on purpose, excluded from lag."""
-        times, paused = self._faults.times, self._paused
-        return SourceReadings(lambda: self._subscriber.consumer, self._tracker, times, paused, retries)
+        times, paused, idle = self._faults.times, self._paused, self._dispatcher.idle_records
+        return SourceReadings(lambda: self._subscriber.consumer, self._tracker, times, paused, retries, idle=idle)

@@ -23,9 +23,13 @@ class SourceReadings:
         times: FetchTimes[TopicPartition],
         paused: Collection[TopicPartition],
         retries: Collection[str] = (),
+        *,
+        idle: Callable[[TopicPartition], int | None] = lambda partition: 0,
     ) -> None:
-        """`retries`: topics whose records wait on purpose; excluded from lag and age."""
-        self._retries = retries
+        """`retries`: topics whose records wait on purpose; excluded from lag and age. `idle`: the number of delivered
+        records of a partition that wait on purpose; None: all of its records do.
+        """
+        self._retries, self._idle = retries, idle
         self._consumer, self._tracker, self._times, self._paused = consumer, tracker, times, paused
 
     def _assignment(self) -> set[TopicPartition]:
@@ -62,6 +66,18 @@ class SourceReadings:
             if progress is not None and progress.committable is not None and end is not None and end >= 0:
                 lag[_labels(partition)] = max(end - progress.committable, 0)
         return lag
+
+    def waiting(self) -> ByPartition:
+        """Return the number of unfinished records by partition that do not wait on purpose."""
+        waiting: ByPartition = {}
+        for partition in self._assignment() - self._retry_partitions():
+            progress, end = self._tracker.known(partition), self._consumer().last_stable_offset(partition)
+            position = position_now(self._consumer(), partition)
+            if progress is not None and position is not None and end is not None and end >= 0:
+                idle = self._idle(partition)
+                unread = max(end - position, 0)
+                waiting[_labels(partition)] = 0 if idle is None else max(unread + progress.unfinished - idle, 0)
+        return waiting
 
     def oldest_unfinished(self) -> ByPartition:
         """Return the seconds since the oldest unfinished record was fetched; 0 when all are finished."""

@@ -41,6 +41,7 @@ _BUCKETS: Final[dict[str, tuple[float, ...]]] = {
 
 _READ_BY_LABELS: Final = (
     "murmura_consumer_lag_records",
+    "murmura_waiting_records",
     "murmura_oldest_unfinished_seconds",
     "murmura_seconds_since_fetch",
     "murmura_suspended_agents",
@@ -110,8 +111,8 @@ class Metrics:
         by_labels = tuple(_Readings(table[name]) for name in _READ_BY_LABELS)
         for readings in by_labels:
             self.registry.register(readings)
-        self._lag, self._oldest, self._since_fetch, self._suspended, self._retries_behind, *letters = by_labels
-        self._letters, self._letters_age = letters
+        self._lag, self._waiting, self._oldest, self._since_fetch, *others = by_labels
+        self._suspended, self._retries_behind, self._letters, self._letters_age = others
 
     def batch(self, rows: int, tokens: int, queue_seconds: float | ArrayLike, run_seconds: float) -> None:
         """Record a finished forward pass. `queue_seconds`: the wait of each row, or one number for all of them."""
@@ -222,6 +223,7 @@ class Metrics:
         paused: Callable[[], float] | None = None,
         device_fails: Callable[[], float] | None = None,
         lag: Readings | None = None,
+        waiting: Readings | None = None,
         oldest_unfinished: Readings | None = None,
         since_fetch: Readings | None = None,
         suspended: Readings | None = None,
@@ -244,6 +246,7 @@ class Metrics:
                 gauge.set_function(read)
         for readings, by_partition in (
             (self._lag, lag),
+            (self._waiting, waiting),
             (self._oldest, oldest_unfinished),
             (self._since_fetch, since_fetch),
             (self._suspended, suspended),

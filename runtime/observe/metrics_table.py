@@ -32,6 +32,8 @@ METRICS: Final = (
     Metric("murmura_in_flight_records", "gauge", (), "Records fetched and not yet finished"),
     Metric("murmura_consumer_lag_records", "gauge", ("topic", "partition"),
            "Log end less what is finished, for the partitions of this process"),
+    Metric("murmura_waiting_records", "gauge", ("topic", "partition"),
+           "Records that are not finished, without those that wait on purpose: for suspended agents, or a handler's next attempt"),
     Metric("murmura_oldest_unfinished_seconds", "gauge", ("topic", "partition"),
            "Since the oldest record that is not finished was fetched"),
     Metric("murmura_seconds_since_fetch", "gauge", ("topic", "partition"),

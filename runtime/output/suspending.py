@@ -19,6 +19,7 @@ from ..settings.settings import Settings
 from .delivery import Delivery
 from .held_parts import HeldPart, Probe, Releases, split_off
 from .overflow import Overflow
+from .suspended_readers import SuspendedReaders
 from .suspension import LetterRate, SuspensionLimits, Suspensions
 from .waiting_handlers import Waiters
 
@@ -52,11 +53,8 @@ class Suspending:
         self.unclean: set[str] = set()
         """Agents with failures among their latest records: their successes must be recorded."""
         self._declared = {name: frozenset(topics) for name, topics in declared.items()}
-        self._readers = readers
         self.releases: Releases
         """Set by the dispatcher."""
-        self.overflow = Overflow()
-        """Takes the parts that exceed the limits. Set by the dispatcher."""
         self.on_probe: Callable[[str], None] = lambda topic: None
         """Called with each declared topic of an agent before a probe."""
         self._clock = clock
@@ -66,6 +64,7 @@ class Suspending:
         """Agents whose probe continues with the next part that is held: all parts that waited were too old."""
         self._waiters = Waiters()
         """Waiting sends of handlers. Handlers resend by themselves."""
+        self.readers = SuspendedReaders(self._agents, readers, self._waiters, Overflow())
 
     @classmethod
     def from_settings(
@@ -79,6 +78,15 @@ class Suspending:
         readers |= {topic: [handler.name] for handler in handlers for topic in handler.topics}
         limits = {name: SuspensionLimits.from_settings(settings.agents.get(name)) for name in declared}
         return cls(limits, declared, readers, letters_per_s=settings.deadletters.per_s)
+
+    @property
+    def overflow(self) -> Overflow:
+        """Takes the parts that exceed the limits. Set by the dispatcher."""
+        return self.readers.overflow
+
+    @overflow.setter
+    def overflow(self, overflow: Overflow) -> None:
+        self.readers.overflow = overflow
 
     @property
     def agents(self) -> list[str]:
@@ -234,18 +242,6 @@ class Suspending:
             self._agents[agent].release()
             self._agents.end_probe(agent, 0, 1, self._agents[agent].why, self._clock())
         self._waiters.fail_all(lambda: Closed("its partition was given up"))
-
-    def blocks(self, partition: TopicPartition) -> bool:
-        """Return whether to pause a partition: no agent answers it, or a suspended agent's limit is reached."""
-        if not self.suspended:
-            return False
-        readers = self._readers.get(partition.topic, ())
-        held = [name for name in readers if name in self.suspended]
-        is_full = not self.overflow.is_open and any(self._agents[name].is_full(partition) for name in held)
-        return is_full or (
-            len(held) == len(readers)
-            and any(self._agents[name].holds(partition) or self._waiters.has(name) for name in held)
-        )
 
     def describe(self) -> dict[str, dict[str, str | int | float]]:
         """Return what `/readyz` lists."""

@@ -151,6 +151,10 @@ class Suspension(Generic[Partition, Part]):
         """Return whether a part of a partition is held."""
         return partition in self._held
 
+    def parts(self, partition: Partition) -> list[Part]:
+        """Return the held parts of a partition."""
+        return [held.part for held in self._held.get(partition, {}).values()]
+
     def oldest(self, most: int) -> list[Held[Partition, Part]]:
         """Return the parts that were held first. They stay held."""
         return heapq.nsmallest(most, (item for items in self._held.values() for item in items.values()), key=_number)

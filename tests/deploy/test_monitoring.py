@@ -80,9 +80,11 @@ class Case(NamedTuple):
 
 ONE = 'job="murmura", instance="a"'
 LAG = f'murmura_consumer_lag_records{{{ONE}, topic="t", partition="0"}}'
+WAITING = f'murmura_waiting_records{{{ONE}, topic="t", partition="0"}}'
 DONE = f'murmura_records_total{{{ONE}, topic="t", agent="x", outcome="answered"}}'
 DEAD = f'murmura_records_total{{{ONE}, topic="t", agent="", outcome="dead_letter"}}'
 EXPIRED = f'murmura_records_total{{{ONE}, topic="t", agent="x", outcome="expired"}}'
+SUSPENDED = f'murmura_suspended_agents{{agent="a",{ONE}}}'
 TOO_OLD = f'murmura_expired_answers_total{{{ONE}, agent="x", limit="max_age"}}'
 FIVE, TEN, ALL = (f'murmura_end_to_end_seconds_bucket{{{ONE}, agent="x", le="{le}"}}' for le in ("5", "10", "+Inf"))
 LETTER = f'murmura_dead_letters_total{{{ONE}, agent="x", reason="agent_failed"}}'
@@ -109,19 +111,20 @@ CASES = [
         10,
         False,
     ),
-    Case("MurmuraStuck", {LAG: "7x20"}, 10, True),
-    Case("MurmuraStuck", {LAG: "7x20", DONE: "5x20"}, 15, True),
-    Case("MurmuraStuck", {LAG: "7x20", DONE: "5+1x20"}, 15, False),
-    Case("MurmuraStuck", {LAG: "0x20"}, 15, False),
-    Case("MurmuraStuck", {LAG: "7x20", f'murmura_suspended_agents{{agent="a",{ONE}}}': "1x20"}, 15, False),
-    Case("MurmuraStuck", {LAG: "7x20", f'murmura_suspended_agents{{agent="a",{ONE}}}': "0x20"}, 15, True),
+    Case("MurmuraStuck", {WAITING: "7x20"}, 10, True),
+    Case("MurmuraStuck", {WAITING: "7x20", DONE: "5x20"}, 15, True),
+    Case("MurmuraStuck", {WAITING: "7x20", DONE: "5+1x20"}, 15, False),
+    Case("MurmuraStuck", {WAITING: "0x20"}, 15, False),
+    # A suspended agent's records do not wait for the process; records of others do, whatever is suspended.
+    Case("MurmuraStuck", {LAG: "7x20", WAITING: "0x20", SUSPENDED: "1x20"}, 15, False),
+    Case("MurmuraStuck", {LAG: "9x20", WAITING: "2x20", SUSPENDED: "1x20"}, 15, True),
     Case("MurmuraRetriesOverdue", {f"murmura_retries_overdue_seconds{{{ONE}}}": "700x60"}, 5, True),
     Case("MurmuraRetriesOverdue", {f"murmura_retries_overdue_seconds{{{ONE}}}": "500x60"}, 5, False),
-    Case("MurmuraAgentSuspended", {f'murmura_suspended_agents{{agent="a",{ONE}}}': "1x60"}, 45, True),
-    Case("MurmuraAgentSuspended", {f'murmura_suspended_agents{{agent="a",{ONE}}}': "0x60"}, 45, False),
+    Case("MurmuraAgentSuspended", {SUSPENDED: "1x60"}, 45, True),
+    Case("MurmuraAgentSuspended", {SUSPENDED: "0x60"}, 45, False),
     # One is stuck while another works.
-    Case("MurmuraStuck", {LAG: "7x40", DONE.replace('"a"', '"b"'): "0+60x40"}, 30, True),
-    Case("MurmuraStuck", {LAG: "7x40", DONE: "0+1x40", DONE.replace('"a"', '"b"'): "0+60x40"}, 30, False),
+    Case("MurmuraStuck", {WAITING: "7x40", DONE.replace('"a"', '"b"'): "0+60x40"}, 30, True),
+    Case("MurmuraStuck", {WAITING: "7x40", DONE: "0+1x40", DONE.replace('"a"', '"b"'): "0+60x40"}, 30, False),
     Case("MurmuraLagGrows", {LAG: "200+50x40"}, 30, True),
     Case("MurmuraLagGrows", {LAG: "5000-50x40"}, 30, False),
     Case("MurmuraLagGrows", {LAG: "0+1x40"}, 30, False),

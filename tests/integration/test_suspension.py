@@ -38,6 +38,13 @@ def texts(*numbers):
     return [{"id": f"r{number}", "text": f"request {number}"} for number in numbers]
 
 
+def count(serving, name):
+    """Sum a metric over the partitions of the requests."""
+    families = serving.metrics.registry.collect()
+    samples = [sample for family in families if family.name == f"murmura_{name}_records" for sample in family.samples]
+    return sum(sample.value for sample in samples)
+
+
 async def all_finished(desk: Desk):
     async with asyncio.timeout(15):
         while await desk.committed() != await desk.ends():
@@ -56,6 +63,8 @@ async def test_a_deleted_output_of_one_agent_holds_its_part_alone_until_it_is_ma
         await until(serving, lambda found: "analysis" in found[1].get("suspended_agents", {}))
         status, found = await health(serving)
         assert (status, found["suspended_agents"]["analysis"]["waiting"]) == (200, 20)
+        assert count(serving, "consumer_lag") >= 20
+        assert count(serving, "waiting") == 0
         await create_topics(desk.bootstrap, [desk.analysed], 3, {})
         assert sorted(ids(await desk.read(desk.analysed, 20))) == sorted(f"r{n}" for n in range(1, 21))
         await all_finished(desk)
@@ -87,6 +96,7 @@ async def test_an_agent_alone_pauses_its_partitions_and_answers_everything_when_
             await asyncio.sleep(0.5)
             assert set((await desk.committed()).values()) == {0}
             assert (await health(serving))[0] == 200
+            assert (count(serving, "consumer_lag"), count(serving, "waiting")) == (30, 0)
             guarded_kafka.allow_again(desk.classified)
             assert len(await desk.read(desk.classified, 30)) == 30
             await all_finished(desk)

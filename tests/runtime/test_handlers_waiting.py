@@ -201,6 +201,19 @@ async def test_a_record_whose_key_is_ordered_stays_in_place_at_the_bound_of_offs
     assert line.sent("murmura.retries") == []
 
 
+async def test_what_pauses_and_what_waits_behind_it_is_no_work_that_stands_still(make_line):
+    line = await make_line(Asking("key"))
+    line.send(3, key=b"k")
+    await until(line, lambda: not line.dispatcher.has_work)
+    assert line.dispatcher.idle_records(PARTITION) == 3
+    line.dispatcher._under_way.begin(1 << 40)  # nothing new may start
+    line.send(1, key=b"good")
+    assert line.dispatcher.has_work
+    assert line.tracker.progress(PARTITION).unfinished - line.dispatcher.idle_records(PARTITION) == 1
+    line.dispatcher._under_way.end(1 << 40)
+    await until(line, lambda: not line.dispatcher.has_work)
+
+
 async def test_pausing_records_are_given_up_with_their_partition_and_delivered_again(make_line):
     handler = Asking("none")
     line = await make_line(handler)

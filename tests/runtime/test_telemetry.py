@@ -22,6 +22,7 @@ CONTRACT = {
     ("murmura_batch_tokens", "histogram", ()),
     ("murmura_in_flight_records", "gauge", ()),
     ("murmura_consumer_lag_records", "gauge", ("topic", "partition")),
+    ("murmura_waiting_records", "gauge", ("topic", "partition")),
     ("murmura_oldest_unfinished_seconds", "gauge", ("topic", "partition")),
     ("murmura_seconds_since_fetch", "gauge", ("topic", "partition")),
     ("murmura_failed_fetches_total", "counter", ("error",)),
@@ -60,6 +61,7 @@ def used_metrics() -> Metrics:
     metrics.expired("tickets", 3)
     by_partition = {("tickets", "2"): 1.5}
     metrics.watch(oldest_unfinished=lambda: by_partition, since_fetch=lambda: by_partition)
+    metrics.watch(waiting=lambda: by_partition)
     metrics.watch(suspended=lambda: {("router",): 1.0}, retries_behind=lambda: {("murmura.retries", "0"): 2.0})
     metrics.truncated("tickets")
     metrics.swap("swapped")

@@ -208,6 +208,19 @@ async def test_a_second_retry_counts_for_the_partition_from_which_it_was_read(ma
     assert line.dispatcher.retrying.held_bytes(INPUTS[0]) == 0
 
 
+async def test_a_record_that_waits_for_several_suspended_agents_waits_on_purpose_once(make_line):
+    line = await make_line(good(), good("bad", "missing"), good("worse", "missing too"))
+    line.missing = {"missing", "missing too"}
+    await fetch_all(line, INPUTS[:1], 2, request)
+    await until(line, lambda: len(line.sent("out")) == 2 and len(line.dispatcher.suspending.suspended) == 2)
+    await until(line, lambda: line.dispatcher.idle_records(INPUTS[0]) == 2)
+    assert line.dispatcher.idle_records(INPUTS[1]) == 0
+    assert line.tracker.progress(INPUTS[0]).unfinished == 2
+    line.missing |= {"out"}
+    await fetch_all(line, INPUTS[:1], 3, request)
+    await until(line, lambda: line.dispatcher.idle_records(INPUTS[0]) is None)
+
+
 async def test_one_record_fits_whatever_its_size_beside_what_waits_for_a_suspended_agent(make_line):
     line = await make_line(good(), good("bad", "missing"))
     line.missing = {"missing"}
