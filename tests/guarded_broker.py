@@ -7,6 +7,7 @@ reach.
 
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -101,24 +102,17 @@ class GuardedBroker(OwnBroker):
 
     def deny(self, name: str, operation: str, user: str = ANONYMOUS, *, kind: str = "topic") -> None:
         """Deny an operation (`read`, `write`, `describe`, `all`, ...) on a topic, `group` or `transactional_id`."""
-        _settle(
-            self.admin.create_acls(
-                [_binding(kind, name, f"User:{user}", operation, AclPermissionType.DENY), _everybody(kind, name)]
-            )
-        )
+        wanted = [_binding(kind, name, f"User:{user}", operation, AclPermissionType.DENY), _everybody(kind, name)]
+        _settle(self.admin.create_acls(wanted))
+        # The controller answers; the broker, which decides, follows a moment later.
+        deadline = time.monotonic() + TIMEOUT_S
+        while not set(wanted) <= set(self.admin.describe_acls(_all_of(kind, name)).result(TIMEOUT_S)):
+            assert time.monotonic() < deadline, f"the broker does not deny {operation} on {name}"
+            time.sleep(0.02)
 
     def allow_again(self, name: str, *, kind: str = "topic") -> None:
         """Take back everything that was denied on it."""
-        anything = AclBindingFilter(
-            ResourceType[kind.upper()],
-            name,
-            ResourcePatternType.LITERAL,
-            None,
-            None,
-            AclOperation.ANY,
-            AclPermissionType.ANY,
-        )
-        _settle(self.admin.delete_acls([anything]))
+        _settle(self.admin.delete_acls([_all_of(kind, name)]))
 
     @contextmanager
     def denied(self, name: str, operation: str, user: str = ANONYMOUS, *, kind: str = "topic") -> Iterator[None]:
@@ -133,6 +127,11 @@ class GuardedBroker(OwnBroker):
 def _binding(kind: str, name: str, user: str, operation: str, permission: AclPermissionType) -> AclBinding:
     pattern = ResourcePatternType.LITERAL
     return AclBinding(ResourceType[kind.upper()], name, pattern, user, "*", AclOperation[operation.upper()], permission)
+
+
+def _all_of(kind: str, name: str) -> AclBindingFilter:
+    literal, anyone = ResourcePatternType.LITERAL, AclOperation.ANY
+    return AclBindingFilter(ResourceType[kind.upper()], name, literal, None, None, anyone, AclPermissionType.ANY)
 
 
 def _everybody(kind: str, name: str) -> AclBinding:
