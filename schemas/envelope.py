@@ -5,6 +5,9 @@ from typing import Final
 SPEC_VERSION: Final = "1.0"
 CONTENT_TYPE: Final = "application/json"
 
+REQUEST_TYPE: Final = "application/vnd.murmura.request+json"
+"""Content type of a request that was handed on: its fields lie at the top, whatever the settings say of its topic."""
+
 CE_SPECVERSION: Final = "ce_specversion"
 CE_ID: Final = "ce_id"
 CE_SOURCE: Final = "ce_source"

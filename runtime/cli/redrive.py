@@ -113,6 +113,7 @@ def _make_rules(settings: "Settings", to: str, own: list[str], out_of_order: boo
         ordered_topics=frozenset(topic for agent in ordered for topic in agent.topics),
         ordered_agents=frozenset(agent.name for agent in ordered),
         out_of_order=out_of_order,
+        fields=settings.fields,
     )
 
 

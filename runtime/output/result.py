@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import msgspec
 
 from ...schemas.deadletter import DeadLetterReason as Reason
-from ...schemas.envelope import CAUSE, DEADLINE, HOPS, REQUEST_ID, TRACEPARENT
+from ...schemas.envelope import CAUSE, CONTENT_TYPE_HEADER, DEADLINE, HOPS, REQUEST_ID, REQUEST_TYPE, TRACEPARENT
 from ..agent.agent import Decision
 from ..agent.prediction import Output, Prediction
 from ..agent.result_envelope import ResultEnvelope
@@ -137,8 +138,16 @@ def _routed(rules: tuple[Rule, ...], outputs: Mapping[str, Output], request: Inc
 
 
 def _hand_on(publish: Publish, request: Incoming) -> Message:
+    if publish.value and publish.value == request.value:
+        publish = _make_readable(publish, request)
     deadline = None if request.deadline is None else dict(request.headers).get(DEADLINE)
     return hand_on(publish, request.request_id, request.hops, request.traceparent, deadline)
+
+
+def _make_readable(publish: Publish, request: Incoming) -> Publish:
+    """Return the request for a reader that knows nothing of its topic: neither field paths nor its content type."""
+    headers = ((CONTENT_TYPE_HEADER, REQUEST_TYPE.encode()), *publish.headers)
+    return replace(publish, value=request.plain_value(), headers=headers)
 
 
 def hand_on(

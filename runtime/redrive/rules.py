@@ -1,15 +1,17 @@
 """Decides which dead letters may be redriven, and builds their records. Pure."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ...schemas.deadletter import DeadLetterReason as Reason
-from ...schemas.envelope import CE_SOURCE, REQUEST_ID
+from ...schemas.envelope import CE_SOURCE, CONTENT_TYPE_HEADER, REQUEST_ID, REQUEST_TYPE
 from ..errors import RecordError
-from ..wire.dead_letter_records import Letter, OriginalRecord, original_record, request_id_of
+from ..field_paths import FieldPaths
+from ..wire.dead_letter_records import Letter, OriginalRecord, original_record, read_original
 from ..wire.message import Message
+from ..wire.request import Incoming, names_of
 from ..wire.retry_record import Coordinates, Retry, retry_message
 
 ORIGINAL = "original"
@@ -44,6 +46,8 @@ class Redrive:
     """Topics that are processed in key order."""
     ordered_agents: Collection[str] = ()
     out_of_order: bool = False
+    fields: Mapping[str, FieldPaths] = field(default_factory=dict)
+    """Field paths of requests, by topic."""
 
     def refusal(self, letter: Letter) -> Refusal | None:
         """Return why a dead letter is not redriven; None when it may be."""
@@ -74,12 +78,21 @@ class Redrive:
             return retry_message(original, retry, self.retries, FIRST_STEP)
         topic = original.topic if self.target == ORIGINAL else self.target
         partition = original.partition if topic == original.topic else None
-        return Message(topic, original.value, original.key, self._id_headers(original, topic), partition)
+        paths = self.fields.get(original.topic)
+        request = read_original(original, paths)
+        headers = self._id_headers(original, request, topic)
+        if request is None or self.fields.get(topic) == paths:
+            return Message(topic, original.value, original.key, headers, partition)
+        # The other topic's readers look for the fields elsewhere.
+        headers = [(name, raw) for name, raw in headers if name not in {CONTENT_TYPE_HEADER, CE_SOURCE}]
+        headers += [(CONTENT_TYPE_HEADER, REQUEST_TYPE.encode()), (CE_SOURCE, request.source.encode())]
+        return Message(topic, request.plain_value(), original.key, headers, partition)
 
-    def _id_headers(self, original: OriginalRecord, topic: str) -> list[tuple[str, bytes]]:
+    def _id_headers(self, original: OriginalRecord, request: Incoming | None, topic: str) -> list[tuple[str, bytes]]:
         """Return the headers that preserve the request's ids."""
+        request_id = names_of(original)[0] if request is None else request.request_id
         headers = [(name, raw) for name, raw in original.headers if name != REQUEST_ID]
-        headers.append((REQUEST_ID, request_id_of(original).encode()))
+        headers.append((REQUEST_ID, request_id.encode()))
         if topic != original.topic and not any(name == CE_SOURCE for name, _ in headers):
             headers.append((CE_SOURCE, original.topic.encode()))
         return headers

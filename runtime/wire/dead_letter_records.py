@@ -8,8 +8,9 @@ from ...schemas.deadletter import CUT, PREFIX, REDRIVEN, DeadLetter
 from ...schemas.deadletter_spring import SPRING_HEADERS, has_spring_headers
 from ...schemas.envelope import RETRY_HEADERS
 from ..errors import RecordError
+from ..field_paths import FieldPaths
 from .message import Headers, Message, Record
-from .request import names_of, read_request
+from .request import Incoming, read_request
 from .retry_record import read_retry
 
 
@@ -91,12 +92,12 @@ def original_record(letter: Letter) -> OriginalRecord:
     return found
 
 
-def request_id_of(original: OriginalRecord) -> str:
-    """Return the request id of the original's results."""
+def read_original(original: OriginalRecord, fields: FieldPaths | None = None) -> Incoming | None:
+    """Return the request in an original; None where there is none. `fields`: the field paths of its topic."""
     try:
-        return read_request(original, max_value_bytes=len(original.value or b"") + 1).request_id
+        return read_request(original, max_value_bytes=len(original.value or b"") + 1, fields=fields)
     except RecordError:
-        return names_of(original)[0]
+        return None
 
 
 @dataclass(frozen=True, slots=True)

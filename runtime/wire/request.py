@@ -22,14 +22,14 @@ from ...schemas.ids import default_request_id
 from ..errors import RecordError
 from ..field_paths import FieldPaths
 from .message import Record
-from .request_body import check_id, is_structured, read_body, read_event
+from .request_body import check_id, read_body, read_event, value_format
 
 
 class Incoming:
     """One request as an agent sees it: its fields, and its record.
 
     `request_id` is never empty. `source` is the record's `ce_source`, else its topic. `value` and `headers` are the
-    record's bytes, so that a record can be forwarded unchanged. `deadline`: seconds since 1970 after which its sender wants
+    record's bytes; `is_plain`: the value has the request's fields at the top, as `docs/wire.md` describes. `deadline`: seconds since 1970 after which its sender wants
     no answer; None: no deadline.
     """
 
@@ -37,6 +37,7 @@ class Incoming:
         "deadline",
         "headers",
         "hops",
+        "is_plain",
         "key",
         "metadata",
         "offset",
@@ -69,6 +70,7 @@ class Incoming:
         traceparent: bytes | None = None,
         hops: int = 0,
         deadline: float | None = None,
+        is_plain: bool = True,
     ) -> None:
         self.text = text
         self.request_id = request_id
@@ -85,8 +87,17 @@ class Incoming:
         self.traceparent = traceparent
         self.hops = hops
         self.deadline = deadline
+        self.is_plain = is_plain
+
+    def plain_value(self) -> bytes:
+        """Return a value with the request's fields at the top: the record's own where it is one."""
+        if self.is_plain:
+            return self.value
+        fields = {"text": self.text, "id": self.request_id, "tasks": self.tasks, "metadata": self.metadata}
+        return _encode({name: found for name, found in fields.items() if found is not None})
 
 
+_encode: Final = msgspec.json.Encoder().encode
 _IDS: Final = frozenset({REQUEST_ID, CE_ID})
 
 
@@ -102,8 +113,13 @@ def read_request(
         raise RecordError(Reason.NO_VALUE, "the record has no value")
     if len(value) > max_value_bytes:
         raise RecordError(Reason.TOO_LARGE, f"the value has {len(value)} bytes, at most {max_value_bytes} are read")
+    is_plain = fields is None
     if record.headers:
-        names, data = _read_envelope(record, value, max_hops)
+        stated = value_format(record.headers)
+        names, data = _read_envelope(record, value, max_hops, is_event=stated == "event")
+        if stated == "request":
+            fields = None
+        is_plain = fields is None and stated != "event"
         body = read_body(data, fields)
     else:
         body = read_body(value, fields)
@@ -127,6 +143,7 @@ def read_request(
         traceparent=names.traceparent,
         hops=names.hops,
         deadline=names.deadline,
+        is_plain=is_plain,
     )
 
 
@@ -140,14 +157,14 @@ class Names(NamedTuple):
     deadline: float | None = None
 
 
-def _read_envelope(record: Record, value: bytes, max_hops: int | None) -> tuple[Names, bytes]:
+def _read_envelope(record: Record, value: bytes, max_hops: int | None, *, is_event: bool) -> tuple[Names, bytes]:
     """Return the attributes of a record with headers, and the bytes that hold the request's fields."""
     headers = read_headers(record.headers, REQUEST_HEADERS)
     hops = read_hops(headers.get(HOPS), max_hops)
     deadline = read_deadline(headers.get(DEADLINE))
     request_id, trace = headers.get(REQUEST_ID), headers.get(TRACEPARENT)
     event_id, source = headers.get(CE_ID), headers.get(CE_SOURCE)
-    if is_structured(record.headers):
+    if is_event:
         event, value = read_event(value)
         check_id(event.id, Reason.INVALID, "the event's `id`")
         event_id, source, trace = event.id, event.source, trace or event.traceparent

@@ -7,18 +7,19 @@ instead of pydantic, because this runs for every record; a test compares both.
 import base64
 import binascii
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from ...schemas.deadletter import DeadLetterReason as Reason
-from ...schemas.envelope import CONTENT_TYPE_HEADER
+from ...schemas.envelope import CONTENT_TYPE_HEADER, REQUEST_TYPE
 from ...schemas.request import MAX_ID_BYTES, MAX_METADATA
 from ..errors import RecordError
 from ..field_paths import FieldPaths
 
 _STRUCTURED: Final = b"application/cloudevents"
 _BATCHED: Final = b"application/cloudevents-batch"
+_REQUEST: Final = REQUEST_TYPE.encode()
 _FRAME_BYTES: Final = 5
 """Length of a schema registry's frame: a zero byte and the schema's id, four bytes, big-endian."""
 
@@ -52,15 +53,21 @@ _decode_event = msgspec.json.Decoder(Event).decode
 _decode_any = msgspec.json.Decoder().decode
 
 
-def is_structured(headers: Iterable[tuple[str, bytes | None]]) -> bool:
-    """Return whether the value is a structured-mode CloudEvent. Raises RecordError `invalid` for a batch of events."""
+def value_format(headers: Iterable[tuple[str, bytes | None]]) -> Literal["event", "request"] | None:
+    """Return what the content type says of a value: a structured-mode CloudEvent, or a request with its fields at the top
+    whatever the settings say of the topic. None: nothing.
+
+    Raises RecordError `invalid` for a batch of events.
+    """
     for name, raw in headers:
         if name == CONTENT_TYPE_HEADER and raw is not None:
             kind = raw.strip().lower()
             if kind.startswith(_BATCHED):
                 raise RecordError(Reason.INVALID, "a batch of CloudEvents; send a record for each")
-            return kind.startswith(_STRUCTURED)
-    return False
+            if kind.startswith(_REQUEST):
+                return "request"
+            return "event" if kind.startswith(_STRUCTURED) else None
+    return None
 
 
 def read_event(value: bytes) -> tuple[Event, bytes]:

@@ -1,5 +1,6 @@
 """On a real Kafka: rules of the settings hand records from agent to agent, and a circle ends."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -93,3 +94,28 @@ async def test_a_rule_whose_topic_is_not_there_is_refused_at_start(pipeline: Des
     with pytest.raises(SetupError, match="nowhere is not on"):
         async with pipeline.serving(routing=[rule(pipeline, "nowhere", otherwise=True)]):
             pass
+
+
+async def test_requests_of_every_form_are_answered_and_can_be_read_where_they_are_handed_on(pipeline: Desk):
+    """A plain one, a CloudEvent in structured mode, one behind a registry's frame, and one at field paths."""
+    desk = pipeline
+    event = {
+        "specversion": "1.0",
+        "type": "mail",
+        "id": "event",
+        "source": "/shop",
+        "data": {"text": "my card was lost"},
+    }
+    plain = {"id": "plain", "text": "my card was lost"}
+    await desk.send(plain)
+    await desk.send(event, headers=[("content-type", b"application/cloudevents+json")])
+    await desk.send(b"\0\0\0\0\7" + json.dumps(plain | {"id": "framed"}).encode())
+    async with desk.serving(routing=[rule(desk, "complaints", otherwise=True)]):
+        assert sorted(ids(await desk.read(desk.classified, 3))) == ["event", "framed", "plain"]
+        analysed = await desk.read(desk.analysed, 3)
+        assert await desk.read(desk.dead_letters, 0) == []
+    assert sorted(ids(analysed)) == ["event", "framed", "plain"]
+    inputs = {desk.requests: {"text": "$.payload.body", "id": "$.meta.id"}}
+    await desk.send({"payload": {"body": "my card was lost"}, "meta": {"id": "paths"}})
+    async with desk.serving(routing=[rule(desk, "complaints", otherwise=True)], inputs=inputs):
+        assert "paths" in ids(await desk.read(desk.analysed, 4))

@@ -18,7 +18,6 @@ from murmura.runtime.wire.dead_letter_records import (
     marker,
     original_record,
     read_letter,
-    request_id_of,
 )
 from murmura.runtime.wire.message import Message
 from murmura.runtime.wire.request import read_request
@@ -87,9 +86,8 @@ def test_a_record_sent_to_a_topic_keeps_request_id_and_source(target, value, own
 
 
 def test_a_record_that_cannot_be_read_keeps_the_id_of_its_place():
-    assert request_id_of(original_record(letter(record(value=b"{"), reason="not_json", agent=None))) == (
-        "in/2/41/1700000000000"
-    )
+    sent = rules(target=ORIGINAL).message(letter(record(value=b"{"), reason="not_json", agent=None), 0.0)
+    assert dict(sent.headers)["murmura_request_id"] == b"in/2/41/1700000000000"
 
 
 def test_a_retry_asks_the_agent_that_failed_and_counts_on():

@@ -207,7 +207,12 @@ async def test_what_fits_travels_on_as_it_came_with_its_id_its_cause_and_one_hop
     onward = [message for message in answers.published if message.topic in {ANALYSIS, "people"}]
     assert [message.topic for message in onward] == [ANALYSIS, "people"]
     assert (onward[0].key, onward[0].value) == (b"customer", b'{"id": "1", "text": "it broke", "more": "of it"}')
-    assert dict(onward[0].headers) == {"murmura_request_id": b"1", "murmura_cause": b"1", "murmura_hops": b"1"}
+    assert dict(onward[0].headers) == {
+        "content-type": b"application/vnd.murmura.request+json",
+        "murmura_request_id": b"1",
+        "murmura_cause": b"1",
+        "murmura_hops": b"1",
+    }
     assert [(r["agent"], r["request_id"]) for r in answers.results] == [
         ("classification", "1"), ("classification", "2"), ("analysis", "1")
     ]  # fmt: skip
