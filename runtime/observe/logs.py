@@ -25,6 +25,7 @@ _MOST_KEYS: Final = 1000
 # During an outage aiokafka logs some 80 lines a second. An unreachable collector is logged at every attempt of every
 # export, and costs only spans: one line per minute is enough.
 BROKER: Final = ("aiokafka",)
+BROKER_PERIOD_S: Final = 60.0
 COLLECTOR: Final = ("opentelemetry",)
 # A new broker creates its offsets topic when a group first needs it.
 COORDINATOR_S: Final = 15.0
@@ -93,7 +94,7 @@ def _order_keys(logger: Any, method: str, event: structlog.typing.EventDict) -> 
 
 
 def _limit_loggers(handler: logging.Handler, level: Level) -> None:
-    handler.addFilter(RateLimit(BROKER))
+    handler.addFilter(RateLimit(BROKER, period_s=BROKER_PERIOD_S))
     handler.addFilter(NewBroker())
     handler.addFilter(RateLimit(COLLECTOR, limit=1, period_s=60.0))
     # These repeat at INFO what our own events say.

@@ -139,6 +139,19 @@ def test_what_a_process_says_of_its_work_is_never_cut():
     assert len(lines(stream)) == 50
 
 
+def test_what_the_client_repeats_in_an_outage_is_written_three_times_a_minute(monkeypatch):
+    now, stream = [0.0], io.StringIO()
+    monkeypatch.setattr(logs.RateLimit.__init__, "__defaults__", (3, 10.0, lambda: now[0]))
+    logs.configure(stream=stream)
+    for second in range(150):
+        now[0] = float(second)
+        for _ in range(10):
+            logging.getLogger("aiokafka.cluster").error("Topic %s not found in cluster metadata", "requests")
+    written = [line["event"] for line in lines(stream)]
+    assert len(written) == 9
+    assert [line.split(" of these")[0] for line in written if "suppressed" in line] == ["(suppressed 597"] * 2
+
+
 def test_a_collector_that_is_away_is_told_of_once_in_a_minute():
     stream = io.StringIO()
     logs.configure(stream=stream)
