@@ -114,7 +114,8 @@ class CurrentProducer:
         now = self._clock()
         self.trouble = f"the broker refuses a new producer of this process: {type(error).__name__}"
         if since is not None and now - since >= self._give_up_s:
-            raise ProcessRefused(f"{self.trouble}, for {self._give_up_s:g} s now")
+            advice = "allow this user IDEMPOTENT_WRITE on the cluster or WRITE on its topics"
+            raise ProcessRefused(f"{self.trouble}, for {self._give_up_s:g} s now; {advice}")
         return now if since is None else since
 
     async def _exchange(self) -> None:

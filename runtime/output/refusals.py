@@ -61,26 +61,26 @@ class Refusals:
     def _decide(self, position: int, message: Message, error: BaseException | None) -> DeliveryError | None:
         if error is not None and not is_of_kafka(error):
             return error if isinstance(error, DeliveryError) else RecordRefused(f"it cannot be sent: {_name(error)}")
-        if error is None or isinstance(error, POISON):
-            self.pauses = self.stops_intake = True
-            return None
         if isinstance(error, UNKNOWN):
             return self._decide_unknown(position, message, error)
-        return self._decide_by_scope(position, message, error)
-
-    def _decide_by_scope(self, position: int, message: Message, error: BaseException) -> DeliveryError | None:
-        match scope_of(error, Place.SEND):
-            case Scope.TOPIC:
-                return TopicRefused(f"topic {message.topic}: {_name(error)}")
-            case Scope.PROCESS:
-                self.stops_intake = True
-                return self._persist(position, f"the broker takes nothing from this process: {_name(error)}")
-            case Scope.RECORD:
-                return self._decide_record(position, error)
-            case Scope.BROKER:
-                self.pauses = self.stops_intake = True
+        scope = Scope.BROKER if error is None else scope_of(error, Place.SEND)
+        if error is None or scope is Scope.BROKER:
+            self.pauses = self.stops_intake = True
+            if not isinstance(error, POISON):  # a producer was replaced: it says nothing about the broker
                 self._since.pop(position, None)  # the time that the broker is away does not count
-                return None
+            return None
+        return self._decide_by_scope(scope, position, message, error)
+
+    def _decide_by_scope(
+        self, scope: Scope, position: int, message: Message, error: BaseException
+    ) -> DeliveryError | None:
+        if scope is Scope.TOPIC:
+            return TopicRefused(f"topic {message.topic}: {_name(error)}")
+        if scope is Scope.PROCESS:
+            self.stops_intake = True
+            what = f"the broker takes nothing from this process: {_name(error)}"
+            return self._persist(position, what, "look at this user's permissions and the broker's version")
+        return self._decide_record(position, error)
 
     def _decide_record(self, position: int, error: BaseException) -> DeliveryError | None:
         if position not in self.alone:
@@ -107,16 +107,18 @@ class Refusals:
         self.stops_intake |= not broker_accepts
         return self._persist(
             position,
-            f"topic {topic} takes a message neither alone nor in a batch ({name}), and no other message to it was "
-            "acknowledged meanwhile; look at the broker's log; `murmura deadletters put` sets one record aside",
+            f"topic {topic} answers a message with {name}, and no other message to it was acknowledged meanwhile",
+            "look at the broker's log; `murmura deadletters put` sets a single record aside",
         )
 
-    def _persist(self, position: int, what: str) -> ProcessRefused | None:
+    def _persist(self, position: int, what: str, advice: str) -> ProcessRefused | None:
         """Return the refusal that ends the process once a message has failed for `give_up_s`."""
         self.pauses = True
         self.trouble = what
         failing_s = self._clock() - self._since.setdefault(position, self._clock())
-        return ProcessRefused(f"{what}, for {self._give_up_s:g} s now") if failing_s >= self._give_up_s else None
+        if failing_s < self._give_up_s:
+            return None
+        return ProcessRefused(f"{what}, for {self._give_up_s:g} s now; {advice}; nothing of what waits was committed")
 
 
 def _name(error: BaseException) -> str:

@@ -62,11 +62,12 @@ def test_a_failure_of_the_process_stops_intake_and_is_final_after_the_limit(call
     assert call.decided[0].scope is Scope.PROCESS
 
 
-def test_the_limit_counts_from_the_last_time_that_the_broker_was_away(call):
+@pytest.mark.parametrize("away", [None, KafkaConnectionError()])
+def test_the_limit_counts_from_the_last_time_that_the_broker_was_away(call, away):
     refused = ClusterAuthorizationFailedError()
     assert call.fail(refused) == [0]
     call.now = 50
-    assert call.fail(KafkaConnectionError()) == [0]
+    assert call.fail(away) == [0]
     call.now = 100
     assert call.fail(refused) == [0]
     call.now = 130
