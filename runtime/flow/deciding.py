@@ -100,7 +100,7 @@ class Deciding:
             if self._retrying.wants_retry(name, cause := error.__cause__):
                 return self._schedule_retry(outcome, delivery, name, cause)
             why = describe_origin(error.__cause__ or error)
-            log.error("an agent failed", agent=name, said=str(error), why=why, **coordinates(delivery.record))
+            log.error("an agent failed", agent=name, error=str(error), why=why, **coordinates(delivery.record))
             return self._fail(outcome, delivery, name, error)
         if name in self._suspending.unclean:
             self._suspending.answered(name)
@@ -117,7 +117,7 @@ class Deciding:
         try:
             held = self._retrying.schedule(outcome, delivery, name, cause)
         except RecordError as error:
-            log.error("an agent has had its last attempt", agent=name, said=str(error), **coordinates(delivery.record))
+            log.error("an agent has had its last attempt", agent=name, error=str(error), **coordinates(delivery.record))
             return self._fail(outcome, delivery, name, error)
         if self._suspending.is_probing:
             self._suspending.note_retry(delivery)
