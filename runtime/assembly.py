@@ -28,6 +28,7 @@ from .kafka.changelog import read_to_end
 from .kafka.dead_letter_depth import DeadLetterDepth
 from .kafka.offset_tracker import Tracker
 from .kafka.producer import producer_factory
+from .kafka.publisher import Publisher
 from .kafka.topics import require_topics
 from .model.model import Model
 from .observe.health import HealthApp, HealthServer, HealthState
@@ -38,7 +39,6 @@ from .output.alignment import Alignment, PartitionCounts
 from .output.bounds import Bounds
 from .output.dead_letter_gate import DeadLetterGate
 from .output.device_watch import watch_device
-from .output.publisher import Publisher
 from .output.reviews import Reviews
 from .output.serving_events import Pauses, ServingEvents
 from .output.suspending import Suspending

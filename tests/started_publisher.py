@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from murmura.runtime.kafka.producer import IdempotentProducer, producer_factory
-from murmura.runtime.output.publisher import Publisher
+from murmura.runtime.kafka.publisher import Publisher
 from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings
 
 

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ..runtime.kafka.producer import producer_factory
+from ..runtime.kafka.publisher import Publisher
 from ..runtime.kafka.topics import require_topics
 from ..runtime.observe.logs import get_logger
-from ..runtime.output.publisher import Publisher
 from ..runtime.settings.settings import KafkaSettings, ProducerSettings
 from ..runtime.wire.message import Message
 from ..schemas import envelope

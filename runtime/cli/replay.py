@@ -197,8 +197,8 @@ async def _open_topic(
     settings: "Settings", replaying: "Replay", to: str, stack: AsyncExitStack
 ) -> "Callable[[Sequence[Message]], Awaitable[None]]":
     from ..kafka.producer import producer_factory
+    from ..kafka.publisher import Publisher
     from ..kafka.topics import require_topics
-    from ..output.publisher import Publisher
 
     used = {topic for agent in replaying.agents for topic in (*agent.topics, *agent.outputs)}
     if to in used:

@@ -17,8 +17,8 @@ from aiokafka.errors import (
 from murmura.runtime.errors import Closed, ProcessRefused, RecordRefused, RecordTooLarge
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.runtime.kafka.producer import producer_factory
+from murmura.runtime.kafka.publisher import Publisher
 from murmura.runtime.kafka.scopes import InvalidRecordError
-from murmura.runtime.output.publisher import Publisher
 from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings
 from murmura.runtime.wire.message import Message
 
@@ -108,7 +108,7 @@ def apart(*values: str) -> list[Message]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("murmura.runtime.output.publisher._FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("murmura.runtime.kafka.publisher._FIRST_WAIT_S", 0.001)
 
 
 async def started(script: Script, **more) -> Publisher:
@@ -185,7 +185,7 @@ async def test_a_record_that_the_broker_refuses_is_decided_and_neither_its_neigh
 
 
 async def test_calls_that_failed_with_one_producer_make_one_new_producer_between_them(monkeypatch):
-    monkeypatch.setattr("murmura.runtime.output.publisher._FIRST_WAIT_S", 0.1)
+    monkeypatch.setattr("murmura.runtime.kafka.publisher._FIRST_WAIT_S", 0.1)
     script = Script(OutOfOrderSequenceNumber(), OutOfOrderSequenceNumber())
     publisher = await started(script)
     early = asyncio.create_task(publisher.publish(messages("early")))

@@ -9,7 +9,7 @@ from typing import Final
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from ..errors import Closed
-from ..kafka.producer import IdempotentProducer
+from .producer import IdempotentProducer
 
 _TIMEOUT_S: Final = 3.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0

@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Container, Sequence
 from aiokafka.errors import ProducerClosed
 
 from ..errors import Closed, DeliveryError, ProcessRefused, RecordTooLarge
-from ..kafka.producer import IdempotentProducer
-from ..kafka.scopes import POISON
 from ..observe.logs import get_logger
 from ..wire.message import Message
 from .current_producer import CurrentProducer
+from .producer import IdempotentProducer
 from .refusals import Refusals
+from .scopes import POISON
 from .send_attempt import Failures, SendAttempt
 from .topic_lookup import TopicLookup
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from ..errors import ProcessRefused
-from ..kafka.producer import IdempotentProducer
-from ..kafka.scopes import Place, Scope, is_of_kafka, scope_of
 from ..observe.logs import get_logger
 from .partition_batches import PartitionBatches
+from .producer import IdempotentProducer
+from .scopes import Place, Scope, is_of_kafka, scope_of
 
 log = get_logger(__name__)
 

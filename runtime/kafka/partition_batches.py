@@ -7,8 +7,8 @@ from typing import Any
 
 from aiokafka.errors import ProducerClosed
 
-from ..kafka.producer import IdempotentProducer
 from ..wire.message import Message
+from .producer import IdempotentProducer
 
 Partition = tuple[str, int]
 """Topic and partition."""
