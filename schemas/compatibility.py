@@ -112,7 +112,7 @@ def _types(old: Schema, new: Schema, path: str) -> Iterator[str]:
 
 
 def _values(old: Schema, new: Schema, path: str) -> Iterator[str]:
-    before, after = _allowed(old), _allowed(new)
+    before, after = _allowed_values(old), _allowed_values(new)
     if after is None:
         return
     if before is None:
@@ -123,7 +123,7 @@ def _values(old: Schema, new: Schema, path: str) -> Iterator[str]:
             yield f"{path}: value {value!r} was removed"
 
 
-def _allowed(schema: Schema) -> list[Any] | None:
+def _allowed_values(schema: Schema) -> list[Any] | None:
     if "const" in schema:
         return [schema["const"]]
     values: list[Any] | None = schema.get("enum")

@@ -47,5 +47,5 @@ def spring_headers(letter: DeadLetter, group: str) -> list[tuple[str, bytes]]:
 def has_spring_headers(letter: DeadLetter, headers: Iterable[tuple[str, bytes | None]]) -> bool:
     """Return whether headers with Spring's names belong to this dead letter, and not to the original."""
     found = dict(headers)
-    ours = dict(spring_headers(letter, ""))
-    return all(found.get(name) == raw for name, raw in ours.items() if name != ORIGINAL_GROUP)
+    own_headers = dict(spring_headers(letter, ""))
+    return all(found.get(name) == raw for name, raw in own_headers.items() if name != ORIGINAL_GROUP)

@@ -171,17 +171,17 @@ class ConversationState(_Frozen):
 
     def reply(self, agent: str, request_id: str, metadata: dict[str, str] | None) -> Reply:
         """Return the reply to the last turn."""
-        about = self._about(agent, request_id, metadata)
-        return Reply(**about, asked=self.asked, kind=self.kind, text=self.turns[-1].reply, model=self.model)
+        ids = self._link(agent, request_id, metadata)
+        return Reply(**ids, asked=self.asked, kind=self.kind, text=self.turns[-1].reply, model=self.model)
 
     def hand_over(self, agent: str, request_id: str, metadata: dict[str, str] | None) -> HandOver | None:
         """Return the hand-over of the last turn, None without one."""
         if self.handover is None:
             return None
-        about = self._about(agent, request_id, metadata)
-        return HandOver(**about, reason=self.handover, turns=self.turns)
+        ids = self._link(agent, request_id, metadata)
+        return HandOver(**ids, reason=self.handover, turns=self.turns)
 
-    def _about(self, agent: str, request_id: str, metadata: dict[str, str] | None) -> dict[str, Any]:
+    def _link(self, agent: str, request_id: str, metadata: dict[str, str] | None) -> dict[str, Any]:
         return {
             "request_id": request_id,
             "prediction_id": self.turns[-1].id,

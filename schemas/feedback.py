@@ -83,9 +83,11 @@ class Feedback(_Frozen):
         expected = _EXPECTED.get(self.verdict)
         if expected is None:
             if self.value is not None:
-                raise ValueError(f"verdict {self.verdict} has no value, found {_named(self.value)}")
+                raise ValueError(f"verdict {self.verdict} has no value, found {_describe_value(self.value)}")
         elif not isinstance(self.value, expected[0]):
-            raise ValueError(f"verdict {self.verdict} needs {expected[1]} as its value, found {_named(self.value)}")
+            raise ValueError(
+                f"verdict {self.verdict} needs {expected[1]} as its value, found {_describe_value(self.value)}"
+            )
         elif isinstance(self.value, str):
             if not 1 <= len(self.value) <= 200:
                 raise ValueError(f"a value of {len(self.value)} characters: expected 1 to 200")
@@ -101,7 +103,7 @@ _EXPECTED: Final[dict[Verdict, tuple[tuple[type, ...], str]]] = {
 }
 
 
-def _named(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     # Never the value itself: these messages become headers of dead letters.
     if value is None:
         return "none"

@@ -24,14 +24,14 @@ class PredictionIds:
     __slots__ = ("_common",)
 
     def __init__(self, agent: str, source: str) -> None:
-        self._common = sha256(_prefixed(agent) + _prefixed(source))
+        self._common = sha256(_with_length(agent) + _with_length(source))
 
     def __call__(self, request_id: str) -> str:
         digest = self._common.copy()
-        digest.update(_prefixed(request_id))
+        digest.update(_with_length(request_id))
         return digest.hexdigest()[:32]
 
 
-def _prefixed(text: str) -> bytes:
+def _with_length(text: str) -> bytes:
     raw = text.encode()
     return len(raw).to_bytes(4, "big") + raw

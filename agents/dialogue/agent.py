@@ -159,7 +159,7 @@ class Dialogue(Handler):
             numbers = [partition.partition for partition in partitions]
             topic, most_s = self.outputs[_STATE], self.options.restore_timeout_s
             read = await self._restore(topic, numbers, conversations.restore, timeout_s=most_s)
-            late = conversations.restored(self._now())
+            late = conversations.finish_restore(self._now())
             unreadable = conversations.unreadable + read.unreadable
             self._count_unreadable(unreadable)
             log.info(
@@ -214,7 +214,7 @@ class Dialogue(Handler):
         if (opened := self._open.pop(id(record), None)) is not None:
             conversations, place, ended = opened
             conversations.leave(place)
-            conversations.acknowledged(ended)
+            conversations.mark_acknowledged(ended)
 
     def given_up(self, record: Record) -> None:
         if (opened := self._open.pop(id(record), None)) is not None:

@@ -119,7 +119,7 @@ class Conversations:
             self.unreadable += 1
             return None
 
-    def restored(self, now_ms: int) -> list[tuple[Place, bytes]]:
+    def finish_restore(self, now_ms: int) -> list[tuple[Place, bytes]]:
         """Finish the restore: sort the conversations by their last turn.
 
         Returns those whose newest state is not the last in the changelog. Compaction would keep only the older one, so the
@@ -167,7 +167,7 @@ class Conversations:
         """Delete expired and surplus conversations, and return them: each needs a tombstone.
 
         They expire by the timestamp of the partition's newest turn, not by the clock: after an outage turns are waiting
-        that were sent in time. Call `acknowledged` when the tombstones are written.
+        that were sent in time. Call `mark_acknowledged` when the tombstones are written.
         """
         ended: list[Place] = []
         kept = self._kept.get(partition, OrderedDict())
@@ -189,7 +189,7 @@ class Conversations:
                 found += 1
                 yield key
 
-    def acknowledged(self, places: Iterable[Place]) -> None:
+    def mark_acknowledged(self, places: Iterable[Place]) -> None:
         for place in places:
             if (ending := self._ending.pop(place, None)) is not None:
                 ending.set()

@@ -74,7 +74,7 @@ async def _publish(
     try:
         with open_input(file) as stream, _Progress(file) as progress:
             lines = read_records(stream, file, key_field, text)
-            async for chunk in _piped(lines, stop) if file == "-" else _read(lines, stop):
+            async for chunk in _read_piped(lines, stop) if file == "-" else _read(lines, stop):
                 async with asyncio.timeout(settings.producer.send_timeout_s):
                     await asyncio.gather(*[await producer.send(topic, *record) for record in chunk])
                 sent += len(chunk)
@@ -93,7 +93,7 @@ async def _read(records: Iterator[Record], stop: "asyncio.Event") -> AsyncIterat
         yield chunk
 
 
-async def _piped(records: Iterator[Record], stop: "asyncio.Event") -> AsyncIterator[list[Record]]:
+async def _read_piped(records: Iterator[Record], stop: "asyncio.Event") -> AsyncIterator[list[Record]]:
     """Yield the records of stdin in chunks of what is available.
 
     Reads in a daemon thread, which is abandoned at the end: a blocked read could not be interrupted by Ctrl-C.
@@ -102,7 +102,7 @@ async def _piped(records: Iterator[Record], stop: "asyncio.Event") -> AsyncItera
     import threading
 
     loop = asyncio.get_running_loop()
-    came: asyncio.Queue[Record | SetupError | None] = asyncio.Queue()
+    received: asyncio.Queue[Record | SetupError | None] = asyncio.Queue()
     room = threading.Semaphore(CHUNK_RECORDS)
 
     def read() -> None:
@@ -110,20 +110,20 @@ async def _piped(records: Iterator[Record], stop: "asyncio.Event") -> AsyncItera
         try:
             for record in records:
                 room.acquire()
-                loop.call_soon_threadsafe(came.put_nowait, record)
+                loop.call_soon_threadsafe(received.put_nowait, record)
         except SetupError as error:
             end = error
         with suppress(RuntimeError):  # the loop is closed: the thread was abandoned
-            loop.call_soon_threadsafe(came.put_nowait, end)
+            loop.call_soon_threadsafe(received.put_nowait, end)
 
     threading.Thread(target=read, name="stdin", daemon=True).start()
     stopped = asyncio.ensure_future(stop.wait())
     while not stop.is_set():
-        first = asyncio.ensure_future(came.get())
+        first = asyncio.ensure_future(received.get())
         await asyncio.wait((first, stopped), return_when=asyncio.FIRST_COMPLETED)
         found = [first.result()] if first.done() else []
-        while not came.empty():
-            found.append(came.get_nowait())
+        while not received.empty():
+            found.append(received.get_nowait())
         chunk = [item for item in found if isinstance(item, tuple)]
         room.release(len(chunk) or 1)
         if chunk:

@@ -116,7 +116,7 @@ class Admission(Generic[Lane, Item]):
         left, held = tokens, self.bytes
         while left > 0 and len(taken) < most and held - self.bytes < most_bytes and self._topics:
             topic = self._topics[0]
-            allowed = self._allowed(topic)
+            allowed = self._allowance(topic)
             self._visits += 1
             self._topics.rotate(-1)
             if allowed <= 0:
@@ -153,7 +153,7 @@ class Admission(Generic[Lane, Item]):
         self.tokens = self.bytes = 0
         return count
 
-    def _allowed(self, topic: str) -> int:
+    def _allowance(self, topic: str) -> int:
         """Return the tokens that a topic may spend at this visit, less its debt; 0 while the debt exceeds its share."""
         share = self.quantum * self._weights.get(topic, 1)
         debt, since = self._debts.pop(topic, (0, 0))

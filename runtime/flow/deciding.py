@@ -103,7 +103,7 @@ class Deciding:
             log.error("an agent failed", agent=name, error=str(error), why=why, **coordinates(delivery.record))
             return self._fail(outcome, delivery, name, error)
         if name in self._suspending.unclean:
-            self._suspending.answered(name)
+            self._suspending.record_answer(name)
         record = delivery.record
         outcome.sending += [Outgoing(message, record, name) for message in messages]
         if has_result:
@@ -122,12 +122,12 @@ class Deciding:
         if self._suspending.is_probing:
             self._suspending.note_retry(delivery)
             if held:
-                self._suspending.finished(delivery)
+                self._suspending.record_finish(delivery)
         return held
 
     def _fail(self, outcome: Outcome, delivery: Delivery, name: str, error: RecordError) -> bool:
         """Add the dead letter of an agent's part; True when the delivery is held instead: the agent is suspended."""
-        held = self._suspending.failed(delivery, name, error)
+        held = self._suspending.record_failure(delivery, name, error)
         if held is None:
             outcome.attempts_made[id(delivery.record)] = delivery.attempts
             self._outbox.dead_letter(outcome, delivery.record, error, name, delivery.span)
@@ -135,7 +135,7 @@ class Deciding:
 
     def _fail_all(self, outcome: Outcome, delivery: Delivery, error: RecordError) -> bool:
         """Add the dead letter of a record that the model failed on; True when it is held instead."""
-        kept = [self._suspending.failed(delivery, bound.agent.name, error) for bound, _ in delivery.asked]
+        kept = [self._suspending.record_failure(delivery, bound.agent.name, error) for bound, _ in delivery.asked]
         if any(kept):
             return True
         outcome.works.append(delivery)

@@ -60,7 +60,7 @@ class Expiring:
                 answering.add(separated.outcome, delivery, late)
                 separated.outcome.works.append(delivery)
                 separated.whole.append(delivery)
-                self._suspending.has_expired(delivery)
+                self._suspending.record_expiry(delivery)
                 if delivery.span is not None:
                     separated.outcome.trace(delivery.span.expired())
                 continue

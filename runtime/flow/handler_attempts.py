@@ -95,11 +95,11 @@ class HandlerAttempts:
             try:
                 published = await self._run_with_retries(current, outcome)
             except RecordError as error:
-                if error.reason is not Reason.AGENT_FAILED or not suspending.handler_failed(name, error):
+                if error.reason is not Reason.AGENT_FAILED or not suspending.record_handler_failure(name, error):
                     raise
                 self.notify(self.handler.given_up, current.record)
             else:
-                suspending.handler_answered(name)
+                suspending.record_handler_answer(name)
                 return published
             await self._wait_while_suspended(current)
 

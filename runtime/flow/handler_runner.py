@@ -186,7 +186,7 @@ class HandlerRunner:
         self._ready.update(partitions)
         for partition in partitions:
             self._turn.extend(self._not_ready.pop(partition, ()))
-        self._suspending.sent(self.handler.name)
+        self._suspending.record_sent(self.handler.name)
         self.start()
 
     def clear(self) -> None:
@@ -248,7 +248,7 @@ class HandlerRunner:
         task = asyncio.get_running_loop().create_task(self._handle(current, progress, assignment, attempts))
         self._tasks[task] = lane, slot
 
-        def ended(task: "asyncio.Task[bool]") -> None:
+        def on_end(task: "asyncio.Task[bool]") -> None:
             del self._tasks[task]
             count.bytes -= size + TASK_BYTES
             slot.release()
@@ -259,7 +259,7 @@ class HandlerRunner:
                     del self._lanes[lane]
             self.start()
 
-        task.add_done_callback(ended)
+        task.add_done_callback(on_end)
 
     def _is_finished(self, task: "asyncio.Task[bool]") -> bool:
         """Return whether a record's task has finished it. If not, its lane stays closed, to keep the order."""

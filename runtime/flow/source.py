@@ -236,7 +236,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
                 if not due:
                     return
                 await self._consumer.commit(due)
-                self._tracker.committed(due.items())
+                self._tracker.record_committed(due.items())
                 self.starts.note_committed(due)
         except (KafkaError, OSError, TimeoutError) as error:
             self._metrics.commit(ok=False)

@@ -62,11 +62,11 @@ def describe_refusal(kafka: KafkaSettings, error: BaseException) -> str:
     """Describe the error of a connected client, and name a permission that the user lacks."""
     match error:
         case TopicAuthorizationFailedError():
-            return f"{_user(kafka)} may not use {_named('topic', error)}: allow READ to read it, WRITE to write it"
+            return f"{_user(kafka)} may not use {_name_error('topic', error)}: allow READ to read it, WRITE to write it"
         case GroupAuthorizationFailedError():
-            return f"{_user(kafka)} may not use {_named('group', error)}: allow READ on it, or set another kafka.group"
+            return f"{_user(kafka)} may not use {_name_error('group', error)}: allow READ on it, or set another kafka.group"
         case TransactionalIdAuthorizationFailed():
-            return f"{_user(kafka)} may not use {_named('transactional id', error)}: allow WRITE on it"
+            return f"{_user(kafka)} may not use {_name_error('transactional id', error)}: allow WRITE on it"
         case ClusterAuthorizationFailedError():
             return f"{_user(kafka)} may not change the cluster: allow CREATE on it to make topics"
     return f"the broker at {kafka.bootstrap_servers} answers, but a request failed: {describe(error)}"
@@ -115,7 +115,7 @@ def _topics(names: Sequence[str]) -> str:
     return f"topic {names[0]} is" if len(names) == 1 else f"topics {', '.join(names)} are"
 
 
-def _named(kind: str, error: BaseException) -> str:
+def _name_error(kind: str, error: BaseException) -> str:
     """Return the kind and the names in a client error, which may have a sentence or nothing instead of names."""
     value = error.args[0] if error.args else ""
     names = sorted(map(str, value)) if isinstance(value, set | frozenset | list | tuple) else [str(value)]

@@ -281,7 +281,7 @@ async def _consumer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaConsumer]:
             await consumer.start()
             yield consumer
         except KafkaError as error:
-            raise _explained(kafka, error) from error
+            raise _explain(kafka, error) from error
         finally:
             await _stop(consumer)
 
@@ -301,7 +301,7 @@ async def _stop(consumer: AIOKafkaConsumer) -> None:
         stopping.exception()  # errors of a consumer that is no longer needed are ignored
 
 
-def _explained(kafka: KafkaSettings, error: KafkaError) -> MurmuraError:
+def _explain(kafka: KafkaSettings, error: KafkaError) -> MurmuraError:
     if isinstance(error, TopicAuthorizationFailedError):
         return SetupError(describe_refusal(kafka, error))
     why = str(error).splitlines()[0] if str(error) else type(error).__name__

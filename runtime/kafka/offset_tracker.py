@@ -164,7 +164,7 @@ class Tracker(Generic[Partition]):
                 self._asked[partition] = progress
         return due
 
-    def committed(self, offsets: Iterable[tuple[Partition, int]]) -> None:
+    def record_committed(self, offsets: Iterable[tuple[Partition, int]]) -> None:
         """Record acknowledged commits. Partitions that were revoked or restarted meanwhile are ignored."""
         for partition, offset in offsets:
             progress = self._partitions.get(partition)

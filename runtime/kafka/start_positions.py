@@ -41,12 +41,12 @@ class StartPositions:
         if self._kafka.auto_offset_reset != "latest":
             return
         async with asyncio.timeout(self._kafka.start_timeout_s):
-            known = {partition.topic for partition in await self._committed()}
+            known = {partition.topic for partition in await self._read_committed()}
         self._from_end = frozenset(
             TopicPartition(topic, number) for topic in topics if topic not in known for number in range(counts[topic])
         )
 
-    async def _committed(self) -> list[TopicPartition]:
+    async def _read_committed(self) -> list[TopicPartition]:
         admin = AIOKafkaAdminClient(**self._kafka.client_options())
         with quiet_client():
             try:

@@ -56,16 +56,16 @@ def build_graph(
     flattened [B * S]. Inputs of the padded form: `input_ids` int64 [B, S] and `attention_mask` float32 [B, S].
     Outputs, named by the tasks: logits [B, C]; for tagging [T, C] (padded: [B, S, C]).
     """
-    return b"".join(_serialised(encoder, tasks, weights, form, metadata))
+    return b"".join(_serialise(encoder, tasks, weights, form, metadata))
 
 
 def write_graph(path: Path, manifest: ModelManifest, weights: Weights, form: Form = "ragged") -> None:
     """Write the graph of a manifest with its metadata, as `build_graph` returns it, without holding it all in memory."""
     with path.open("wb") as file:
-        file.writelines(_serialised(manifest.encoder, manifest.tasks, weights, form, describe_model(manifest)))
+        file.writelines(_serialise(manifest.encoder, manifest.tasks, weights, form, describe_model(manifest)))
 
 
-def _serialised(
+def _serialise(
     encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights, form: Form, metadata: Mapping[str, str]
 ) -> Iterator[bytes]:
     check_weights(encoder, tasks, weights)

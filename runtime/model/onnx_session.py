@@ -41,7 +41,7 @@ def check_installation() -> None:
 
     The wheels of `onnxruntime` and `onnxruntime-gpu` write the same folder, so with both it is undefined which one runs.
     """
-    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
+    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
     if len(found) == 2:
         raise SetupError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
@@ -51,7 +51,7 @@ def check_installation() -> None:
         raise SetupError("no onnxruntime is installed: pip install 'murmura[cpu]' (or 'murmura[gpu]' with CUDA)")
 
 
-def _installed(distribution: str) -> bool:
+def _is_installed(distribution: str) -> bool:
     try:
         version(distribution)
     except PackageNotFoundError:

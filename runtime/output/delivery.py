@@ -83,10 +83,10 @@ class Delivery:
         asked = ((bound, bound.select_tasks(tasks)) for bound in left if only_agent in {None, bound.agent.name})
         self.asked = tuple((bound, asked_for) for bound, asked_for in asked if asked_for)
         if not self.asked:
-            what = (
+            problem = (
                 "no agent is left that answers it" if only_agent is None else f"agent {only_agent} answers none of it"
             )
-            raise RecordError(Reason.AGENT_FAILED, f"{what} on {route.topic} here")
+            raise RecordError(Reason.AGENT_FAILED, f"{problem} on {route.topic} here")
 
     @staticmethod
     def _check_tasks(tasks: tuple[str, ...], route: Route) -> None:

@@ -124,12 +124,12 @@ class Outbox:
             refused = [(message, error) for message, error in zip(messages, decided, strict=True) if error is not None]
             for message, error in refused:
                 if error.scope is not Scope.TOPIC or not self._suspending.declares(agent, message.topic):
-                    what = f"topic {message.topic} takes no record of {len(message.value or b'')} bytes"
-                    raise _essential_refused(what) from error
+                    problem = f"topic {message.topic} takes no record of {len(message.value or b'')} bytes"
+                    raise _essential_refused(problem) from error
             messages = [message for message, _ in refused]
             if messages:
                 await self._suspending.wait(agent, str(refused[0][1]))
-        self._suspending.sent(agent)
+        self._suspending.record_sent(agent)
 
     async def _send(self, outcome: Outcome) -> bool:
         records = len(outcome.works)
@@ -146,7 +146,7 @@ class Outbox:
                 work.progress.finish(work.record.offset)
             if self._suspending.is_probing:
                 for work in outcome.works:
-                    self._suspending.finished(work)
+                    self._suspending.record_finish(work)
             for span in outcome.spans:
                 span.end()
             self.last_progress = time.monotonic()
@@ -197,11 +197,11 @@ class Outbox:
             return outgoing  # the publisher's refusal has the scope of the failure
         if partitions and topic == self._suspending.overflow.topic:
             return outgoing.to_partition(partitions - 1)  # a shorter step: the record goes round once more
-        what = f"topic {topic}, which is not there"
+        problem = f"topic {topic}, which is not there"
         if partitions:
-            what = f"partition {partition} of {topic}, which has {partitions}"
+            problem = f"partition {partition} of {topic}, which has {partitions}"
         return self._replace(
-            outcome, outgoing, RecordError(Reason.AGENT_FAILED, f"{outgoing.agent} published to {what}")
+            outcome, outgoing, RecordError(Reason.AGENT_FAILED, f"{outgoing.agent} published to {problem}")
         )
 
     async def _publish_known(self, outcome: Outcome, sending: Sequence[Outgoing]) -> None:
@@ -223,13 +223,13 @@ class Outbox:
             accepted = (each for each, error in zip(sending, decided, strict=True) if error is None)
             if any(each.message.topic == self._dead_letters for each in accepted):
                 self.gate.open()
-            tried = [(self._refused(outcome, each, error), error) for each, error in refused]
+            tried = [(self._handle_refusal(outcome, each, error), error) for each, error in refused]
             sending = [each for each, _ in tried if each is not None]
             waits = next(
                 ((each, error) for each, error in tried if each is not None and self._suspends_agent(each, error)), None
             )
             if waited_for is not None and waits is None:
-                self._suspending.sent(waited_for)
+                self._suspending.record_sent(waited_for)
             waited_for = None
             if waits is not None:
                 waited_for = waits[0].agent or ""
@@ -269,14 +269,14 @@ class Outbox:
             except Exception as error:
                 if each.message.topic == self._dead_letters:
                     raise
-                what = f"what was published to {each.message.topic} cannot be sent: {type(error).__name__}"
-                left.append(self._replace(outcome, each, RecordError(Reason.AGENT_FAILED, what)))
+                problem = f"what was published to {each.message.topic} cannot be sent: {type(error).__name__}"
+                left.append(self._replace(outcome, each, RecordError(Reason.AGENT_FAILED, problem)))
                 continue
             if refusal is not None:
-                left.append(self._refused(outcome, each, refusal))
+                left.append(self._handle_refusal(outcome, each, refusal))
         return [each for each in left if each is not None]
 
-    def _refused(self, outcome: Outcome, outgoing: Outgoing, error: DeliveryError) -> Outgoing | None:
+    def _handle_refusal(self, outcome: Outcome, outgoing: Outgoing, error: DeliveryError) -> Outgoing | None:
         """Return what to send instead of a refused message. A dead letter that cannot be cut is returned unchanged."""
         message = outgoing.message
         if error.scope is Scope.PROCESS:
@@ -291,12 +291,12 @@ class Outbox:
         if self._suspends_agent(outgoing, error):
             return self._hold(outcome, outgoing, error)
         if isinstance(error, RecordTooLarge):
-            what = f"what was published is larger than {message.topic} allows"
-            return self._replace(outcome, outgoing, RecordError(Reason.TOO_LARGE, what))
+            problem = f"what was published is larger than {message.topic} allows"
+            return self._replace(outcome, outgoing, RecordError(Reason.TOO_LARGE, problem))
         if outgoing.any_partition and message.partition is not None:
             return outgoing.to_partition(None)
-        what = f"what was published to {message.topic}: {error}"
-        return self._replace(outcome, outgoing, RecordError(Reason.AGENT_FAILED, what))
+        problem = f"what was published to {message.topic}: {error}"
+        return self._replace(outcome, outgoing, RecordError(Reason.AGENT_FAILED, problem))
 
     def _suspends_agent(self, outgoing: Outgoing, error: DeliveryError) -> bool:
         """Return whether a refusal suspends the agent: a topic that it declares refuses records."""
@@ -313,7 +313,7 @@ class Outbox:
         work = next((work for work in outcome.works if work.record is outgoing.record and _is_asked(work, agent)), None)
         if not isinstance(work, Delivery):
             return None if work is None else outgoing
-        if outcome.take_back(outgoing.record, agent) and self._suspending.refused(work, agent, str(error)):
+        if outcome.take_back(outgoing.record, agent) and self._suspending.record_refusal(work, agent, str(error)):
             outcome.works = [other for other in outcome.works if other is not work]
         return None
 
@@ -344,6 +344,6 @@ def _is_asked(work: Work, agent: str) -> bool:
     return not isinstance(work, Delivery) or any(bound.agent.name == agent for bound, _ in work.asked)
 
 
-def _essential_refused(what: str) -> MurmuraError:
+def _essential_refused(problem: str) -> MurmuraError:
     advice = "if it is too large, raise that topic's max.message.bytes"
-    return MurmuraError(f"{what}, and without it nothing can go on: {advice}")
+    return MurmuraError(f"{problem}, and without it nothing can go on: {advice}")

@@ -50,8 +50,8 @@ def answer(
     except RecordError as error:
         raise RecordError(error.reason, f"{agent.name} {error}") from error
     except Exception as error:
-        what = f"{agent.name} decided what cannot be published: {type(error).__name__}"
-        raise RecordError(Reason.AGENT_FAILED, what) from error
+        problem = f"{agent.name} decided what cannot be published: {type(error).__name__}"
+        raise RecordError(Reason.AGENT_FAILED, problem) from error
 
 
 def _build(
@@ -66,7 +66,7 @@ def _build(
     agent = bound.agent
     messages = [_hand_on(publish, request) for publish in published]
     if outputs is not None and agent.routing:
-        messages += _routed(agent.routing, outputs, request)
+        messages += _make_routed(agent.routing, outputs, request)
     if outputs is None or agent.output is None:
         return Answer(messages, False)
     result = _result(bound, request, prediction, outputs, time)
@@ -133,7 +133,7 @@ def _result(
     return envelope.fill(request, prediction, outputs, time)
 
 
-def _routed(rules: tuple[Rule, ...], outputs: Mapping[str, Output], request: Incoming) -> list[Message]:
+def _make_routed(rules: tuple[Rule, ...], outputs: Mapping[str, Output], request: Incoming) -> list[Message]:
     return [_hand_on(Publish(topic, request.value, request.key), request) for topic in select_topics(rules, outputs)]
 
 
@@ -194,10 +194,10 @@ def _is_header(found: object) -> bool:
     return isinstance(name, str) and name.isprintable() and isinstance(raw, bytes)
 
 
-def _unfit(what: str, expected: str, found: object) -> RecordError:
+def _unfit(field: str, expected: str, found: object) -> RecordError:
     # Name the type, not the value: the value may be a text.
     parts = ", ".join(type(part).__name__ for part in found) if isinstance(found, tuple | list) else ""
     kinds = f"({parts})" if parts else type(found).__name__
     return RecordError(
-        Reason.AGENT_FAILED, f"published a record with a wrong {what}: expected {expected}, found {kinds}"
+        Reason.AGENT_FAILED, f"published a record with a wrong {field}: expected {expected}, found {kinds}"
     )

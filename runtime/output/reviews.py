@@ -188,10 +188,10 @@ class Reviews:
         """Build the record. A test compares the dict with `schemas.review`."""
         assert entry.outputs is not None
         output, manifest = entry.outputs[doubt.task], entry.model.manifest
-        this = prediction_id(agent, request.source, request.request_id)
+        review_id = prediction_id(agent, request.source, request.request_id)
         first, *others = output["alternatives"]
         value = {
-            "prediction_id": this,
+            "prediction_id": review_id,
             "agent": agent,
             "task": doubt.task,
             "why": doubt.why.value,
@@ -209,6 +209,6 @@ class Reviews:
             "threshold": doubt.threshold,
             "at": at,
         }
-        key = this.encode()
+        key = review_id.encode()
         headers = [*self._headers, (CE_ID, key), (CE_SUBJECT, request.request_id.encode()), (CE_TIME, at.encode())]
         return Message(self.topic, _encode(value), key, headers)

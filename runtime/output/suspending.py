@@ -135,13 +135,13 @@ class Suspending:
                 answered.append(delivery)
         return answered, held
 
-    def answered(self, agent: str) -> None:
+    def record_answer(self, agent: str) -> None:
         """Record a success of an agent in `unclean`."""
         self._agents.note(agent, failed=False, why="", now=self._clock())
         if self._agents[agent].is_clean:
             self.unclean.discard(agent)
 
-    def failed(self, delivery: Delivery, agent: str, error: RecordError) -> bool | None:
+    def record_failure(self, delivery: Delivery, agent: str, error: RecordError) -> bool | None:
         """Record that an agent failed on a record.
 
         Returns None when its part must be dead-lettered. Otherwise the part is held, and the result is True when the
@@ -152,7 +152,7 @@ class Suspending:
         self._note_failure(agent, error)
         return self.hold(delivery, agent) if agent in self.suspended else None
 
-    def refused(self, delivery: Delivery, agent: str, why: str) -> bool:
+    def record_refusal(self, delivery: Delivery, agent: str, why: str) -> bool:
         """Suspend an agent whose topic refuses records, and hold the part; True when the delivery has no other part."""
         error = RecordError(Reason.AGENT_FAILED, f"{agent}: {why}")
         if self._end_part(agent, delivery, error, is_topic=True):
@@ -160,7 +160,7 @@ class Suspending:
         self.suspend(agent, why)
         return self.hold(delivery, agent)
 
-    def finished(self, delivery: object) -> None:
+    def record_finish(self, delivery: object) -> None:
         """Record that a delivery is finished. Call it only while `is_probing`."""
         for agent, probe in list(self._probes.items()):
             if (held := probe.end(delivery)) is not None:
@@ -173,7 +173,7 @@ class Suspending:
             if id(delivery) in probe.under_way:
                 probe.retried.add(id(delivery))
 
-    def has_expired(self, delivery: Delivery) -> None:
+    def record_expiry(self, delivery: Delivery) -> None:
         """Record that a delivery is being answered `expired`: it says nothing about the agent that it was to probe."""
         for probe in self._probes.values():
             if id(delivery) in probe.under_way:
@@ -195,22 +195,22 @@ class Suspending:
         self.suspend(agent, why)
         await self._waiters.wait(agent)
 
-    def handler_failed(self, agent: str, error: RecordError) -> bool:
+    def record_handler_failure(self, agent: str, error: RecordError) -> bool:
         """Record that a handler failed on a record; True when it must retry later, see `wait`."""
         if agent not in self.suspended:
             self._note_failure(agent, error)
         return agent in self.suspended
 
-    def handler_answered(self, agent: str) -> None:
+    def record_handler_answer(self, agent: str) -> None:
         """Record that a handler has answered a record, which may be that of a probe."""
-        self.sent(agent)
+        self.record_sent(agent)
         if agent in self.unclean:
-            self.answered(agent)
+            self.record_answer(agent)
 
     def why(self, agent: str) -> str:
         return self._agents[agent].why
 
-    def sent(self, agent: str) -> None:
+    def record_sent(self, agent: str) -> None:
         """Record that the waiting messages of an agent have been sent."""
         if agent in self.suspended and self._agents.end_probe(agent, 1, 0, "", self._clock()):
             self._resume(agent, [])
@@ -315,8 +315,8 @@ class Suspending:
     def _give_up(self, agent: str) -> None:
         """Dead-letter the oldest parts, up to the number that the rate allows now."""
         most = self._letters.left
-        what = f"{agent} has been suspended for too long: {self._agents[agent].why}"
-        failed = self._waiters.fail_oldest(agent, most, lambda: RecordError(Reason.AGENT_FAILED, what))
+        problem = f"{agent} has been suspended for too long: {self._agents[agent].why}"
+        failed = self._waiters.fail_oldest(agent, most, lambda: RecordError(Reason.AGENT_FAILED, problem))
         self._letters.spend(failed)
         most -= failed
         probe = self._probes.get(agent)
@@ -326,7 +326,7 @@ class Suspending:
         self._letters.spend(len(oldest))
         self._agents[agent].settle(oldest)
         for held in oldest:
-            self.releases.dead_letter(held.part, RecordError(Reason.AGENT_FAILED, what), agent)
+            self.releases.dead_letter(held.part, RecordError(Reason.AGENT_FAILED, problem), agent)
         if oldest:
             self.releases.resume()
 

@@ -63,7 +63,7 @@ class LetterScan:
 
         await offset_ranges.read(
             self._kafka,
-            self._narrowed(selection),
+            self._narrow_ranges(selection),
             take,
             unreadable=lambda number, offset: self._count_foreign(),
             progress=self._progress,
@@ -71,7 +71,7 @@ class LetterScan:
         )
         await process_fetched()
 
-    def _narrowed(self, selection: Selection) -> list[OffsetRange]:
+    def _narrow_ranges(self, selection: Selection) -> list[OffsetRange]:
         if not selection.offsets:
             return self._ranges
         narrowed = []

@@ -124,14 +124,14 @@ class YamlFile(Generic[M]):
         problems = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
         first = problems[0]
         _, key = _find(self._tree, first["loc"])
-        what = str(first["msg"]).removeprefix("Value error, ").replace("\n", " ")
+        problem = str(first["msg"]).removeprefix("Value error, ").replace("\n", " ")
         if first["type"] == "extra_forbidden":
-            what = f"unknown key; expected one of {', '.join(sorted(_keys_at(self._kind, first['loc'][:-1])))}"
+            problem = f"unknown key; expected one of {', '.join(sorted(_keys_at(self._kind, first['loc'][:-1])))}"
         elif first["type"] == "missing":
-            what = "this key is missing"
-        elif first["type"] != "value_error" and not what.startswith(key):
-            what = f"{what}, found {str(first['input'])[:60]!r}"
-        return self.refusal(first["loc"], what)
+            problem = "this key is missing"
+        elif first["type"] != "value_error" and not problem.startswith(key):
+            problem = f"{problem}, found {str(first['input'])[:60]!r}"
+        return self.refusal(first["loc"], problem)
 
 
 def _find(node: yaml.Node | None, place: Place) -> tuple[int, str]:

@@ -110,7 +110,7 @@ def answer_of(output: Any) -> str:
         case {"kind": "classification", "label": label}:
             return str(label)
         case {"kind": "multi_label", "labels": labels}:
-            return ", ".join(sorted(str(one["label"]) for one in labels)) or "(none)"
+            return ", ".join(sorted(str(item["label"]) for item in labels)) or "(none)"
         case {"kind": "tagging", "spans": spans}:
-            return ", ".join(sorted(f"{one['label']} {one['start']}-{one['end']}" for one in spans)) or "(none)"
+            return ", ".join(sorted(f"{item['label']} {item['start']}-{item['end']}" for item in spans)) or "(none)"
     return json.dumps(output, sort_keys=True)

@@ -32,7 +32,7 @@ def dead_letter(
 
     Headers of the original that a producer cannot send (a null value) get an empty value. Earlier dead-letter headers
     are replaced, so that a redriven record that fails again names its last failure. `spring_group`: the consumer group
-    for Spring Kafka's headers, which are added to ours; None: they are not added.
+    for Spring Kafka's headers, which are written in addition; None: they are not added.
     """
     letter = DeadLetter(
         reason=error.reason,
@@ -65,9 +65,9 @@ def cut(message: Message) -> Message:
         return message
     value = message.value or b""
     marks = [(CUT, b"1"), (SHA256, sha256(value).hexdigest().encode()), (BYTES, str(len(value)).encode())]
-    ours: Headers = tuple((name, raw) for name, raw in message.headers if name.startswith(PREFIX))
+    own_headers: Headers = tuple((name, raw) for name, raw in message.headers if name.startswith(PREFIX))
     kept = list(message.headers)
     if sum(len(name) + len(raw) for name, raw in kept) > CUT_BYTES:
-        kept = list(ours)
+        kept = list(own_headers)
     key = message.key if message.key is None or len(message.key) <= CUT_BYTES else message.key[:CUT_BYTES]
     return Message(message.topic, value[:CUT_BYTES], key, kept + marks, message.partition)

@@ -91,15 +91,15 @@ def read_event(value: bytes) -> tuple[Event, bytes]:
 def read_body(value: bytes, fields: FieldPaths | None = None) -> Body:
     """Parse the fields of a request, at the paths `fields` (None: top level). Raises RecordError."""
     if fields is not None:
-        return _checked(_read_fields(value, fields), fields)
+        return _check_body(_read_fields(value, fields), fields)
     try:
         body: Body = _decode_body(value)
     except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
         body = _decode(_decode_body, value)  # decode again for a precise error, or past a frame
-    return _checked(body, _AT_THE_TOP)
+    return _check_body(body, _AT_THE_TOP)
 
 
-def _checked(body: Body, fields: FieldPaths) -> Body:
+def _check_body(body: Body, fields: FieldPaths) -> Body:
     text, request_id, tasks, metadata = body.text, body.id, body.tasks, body.metadata
     if not text or text.isspace():
         raise RecordError(Reason.INVALID, f"{fields.place('text')} is empty")

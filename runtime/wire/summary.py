@@ -34,7 +34,7 @@ def _answer_line(output: Mapping[str, Any]) -> str:
                 return f"? {output['reason']} {output['score']:.2f}"
             return f"{output['label']} {output['score']:.2f}"
         case "multi_label":
-            return ", ".join(f"{one['label']} {one['score']:.2f}" for one in output["labels"]) or "-"
+            return ", ".join(f"{item['label']} {item['score']:.2f}" for item in output["labels"]) or "-"
         case "tagging":
             return ", ".join(f"{safe(span['text'])} ({span['label']})" for span in output["spans"]) or "-"
     return json.dumps(output)

@@ -112,7 +112,7 @@ class Board:
             if step.state is State.RUNNING:
                 step.state, step.detail = State.FAILED, why
 
-    def settled(self, message: Message) -> None:
+    def add_latency(self, message: Message) -> None:
         """Add the latency of an answered message."""
         if self.phase is not None and message.dead is None and message.latency_s is not None:
             self.latencies[self.phase].append(message.latency_s)
@@ -133,13 +133,13 @@ class Board:
                 self.end(Stage.RETRAIN, now)
                 self.begin(Stage.GATE, now, "both versions answer the same held-out messages")
             case TrainingEventKind.GATE_PASSED | TrainingEventKind.GATE_REFUSED:
-                self._judged(event, now)
+                self._show_verdict(event, now)
             case TrainingEventKind.RELEASED:
                 self.report(
                     Stage.SWAP, f"version {event.version} is released: fetched, proven, warmed up beside the old one"
                 )
 
-    def _judged(self, event: TrainingEvent, now: float) -> None:
+    def _show_verdict(self, event: TrainingEvent, now: float) -> None:
         for figure in event.gate:
             if (known := self.figures.get((figure.task, figure.set))) is not None:
                 known.gate = figure

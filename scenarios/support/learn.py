@@ -49,7 +49,7 @@ class Story:
         self._script, self._desk, self._customers, self._board = script, desk, customers, board
         for paper in script.papers:
             board.figures[paper.task, paper.name] = Figure(len(paper.answers))
-        desk.on_settled.append(board.settled)
+        desk.on_settled.append(board.add_latency)
 
     async def run(self) -> None:
         """Run all stages, or up to the first failure."""

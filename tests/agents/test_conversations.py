@@ -74,7 +74,7 @@ async def test_restored_conversations_stand_in_the_order_in_which_they_fell_sile
     kept.restore(0, b"late", state(1, at=50))
     kept.restore(0, b"early", state(1, at=20))
     kept.restore(0, b"of the future", state(1, at=10**15))
-    kept.restored(now_ms=100)
+    kept.finish_restore(now_ms=100)
     assert kept.take_ended(0) == [(0, b"early"), (0, b"late")]
 
 
@@ -83,7 +83,7 @@ async def test_expired_conversations_end_a_few_at_a_time_by_the_partitions_own_t
     for n in range(ENDINGS + 3):
         kept.restore(0, b"%d" % n, state(1, at=n))
     kept.restore(1, b"elsewhere", state(1, at=0))
-    kept.restored(now_ms=100 * HOUR)
+    kept.finish_restore(now_ms=100 * HOUR)
     clock.advance(QUIET_S + 1)
     kept.put((0, b"x"), b"{}", 1, HOUR)
     assert kept.take_ended(0) == []  # nothing is older than an hour by what has been said
@@ -129,7 +129,7 @@ async def entering_an_ended_one():
 async def test_an_ended_conversation_is_not_begun_anew_before_its_tombstone_is_written():
     kept, ended, entering = await entering_an_ended_one()
     assert not entering.done()
-    kept.acknowledged(ended)
+    kept.mark_acknowledged(ended)
     assert await entering is None
 
 
@@ -159,7 +159,7 @@ async def test_the_newest_state_is_found_and_written_again_where_an_older_one_fo
         kept, _ = make()
         for value in written * times:
             kept.restore(0, b"a", value)
-        again = kept.restored(now_ms=1000)
+        again = kept.finish_restore(now_ms=1000)
         assert await number(kept, b"a") == newest
         assert [place for place, _ in again] == ([(0, b"a")] if late else [])
         assert all(json.loads(value)["number"] == newest for _, value in again)

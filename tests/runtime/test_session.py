@@ -32,7 +32,7 @@ def endless() -> bytes:
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(session_module, "_installed", lambda name: name in names)
+    monkeypatch.setattr(session_module, "_is_installed", lambda name: name in names)
 
 
 def test_it_runs_and_names_its_outputs() -> None:

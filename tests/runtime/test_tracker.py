@@ -59,7 +59,7 @@ def test_partitions_that_are_not_assigned_are_not_committed():
         tracker.progress(name).begin(0)
         tracker.progress(name).finish(0)
     assert tracker.commits({"mine"}) == {"mine": 1}
-    tracker.committed([("mine", 1)])
+    tracker.record_committed([("mine", 1)])
     assert tracker.commits({"mine"}) == {}
 
 
@@ -67,7 +67,7 @@ def test_where_an_assignment_starts_is_committed_though_nothing_was_delivered():
     tracker: Tracker[str] = Tracker()
     tracker.progress("p").follow(70)
     assert tracker.commits({"p"}) == {"p": 70}
-    tracker.committed([("p", 70)])
+    tracker.record_committed([("p", 70)])
     assert tracker.commits({"p"}) == {}
 
 
@@ -88,13 +88,13 @@ def test_a_log_that_begins_anew_is_answered_and_committed_whatever_finishes_of_t
         old.begin(offset)
     assert tracker.commits({"p"}) == {"p": 1000}
     tracker.restart("p", 0)
-    tracker.committed([("p", 1000)])  # acknowledged late, of the old log
+    tracker.record_committed([("p", 1000)])  # acknowledged late, of the old log
     old.finish(1000)
     new = tracker.progress("p")
     assert new.begin(0)
     new.finish(0)
     assert tracker.commits({"p"}) == {"p": 1}
-    tracker.committed([("p", 1)])
+    tracker.record_committed([("p", 1)])
     assert tracker.commits({"p"}) == {}
 
 
@@ -180,7 +180,7 @@ class Consumption(RuleBasedStateMachine):
         if 0 in due:
             assert due[0] >= self.committed
             self.committed = due[0]
-            self.tracker.committed(due.items())
+            self.tracker.record_committed(due.items())
 
     @rule(crash=st.booleans())
     def lose_the_partition(self, crash: bool) -> None:

@@ -94,10 +94,10 @@ def test_a_version_that_is_refused_ends_the_story():
 
 def test_only_answers_of_a_phase_are_counted():
     board = Board()
-    board.settled(Message("a", False, 0.0, latency_s=0.5))
+    board.add_latency(Message("a", False, 0.0, latency_s=0.5))
     board.phase = Phase.USUAL
-    board.settled(Message("a", False, 0.0, latency_s=0.1))
-    board.settled(Message("a", False, 0.0, latency_s=0.2, dead="invalid"))
+    board.add_latency(Message("a", False, 0.0, latency_s=0.1))
+    board.add_latency(Message("a", False, 0.0, latency_s=0.2, dead="invalid"))
     assert dict(board.latencies) == {Phase.USUAL: [0.1]}
 
 
