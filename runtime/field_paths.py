@@ -35,7 +35,9 @@ class FieldPath:
             steps.append(int(index) if index is not None else name or single or double)
             at = found.end()
         if not text.startswith("$") or at != len(text) or not steps:
-            raise ValueError(f"expected a path such as $.payload.body, $.items[0].text or $['a name'], found {text!r}")
+            # The text is not quoted: it may be anything that was put in the wrong place.
+            expected = "expected a path such as $.payload.body, $.items[0].text or $['a name']"
+            raise ValueError(f"{expected}, found a text of {len(text)} characters")
         return cls(text, tuple(steps))
 
     def find(self, value: Any) -> Any:

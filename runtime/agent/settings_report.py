@@ -38,7 +38,7 @@ def _iterate_rows(section: BaseModel, prefix: str, settings: Settings) -> Iterat
             continue
         if isinstance(value, BaseModel):
             yield from _iterate_rows(value, f"{key}.", settings)
-        elif isinstance(value, Mapping) and value:
+        elif isinstance(value, Mapping) and value and all(isinstance(inner, BaseModel) for inner in value.values()):
             for inner, model in value.items():
                 yield from _iterate_rows(model, f"{key}.{inner}.", settings)
         else:

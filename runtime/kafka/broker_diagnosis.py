@@ -91,7 +91,7 @@ def parse_servers(addresses: str) -> list[Server]:
     for address in addresses.split(","):
         host, _, port = address.strip().rpartition(":")
         if not host or not port.isdigit():
-            raise SetupError(f"kafka.bootstrap_servers: expected HOST:PORT, found {address!r}")
+            raise SetupError("kafka.bootstrap_servers: expected HOST:PORT, several with commas between them")
         servers.append(Server(host.strip("[]"), int(port)))
     return servers
 

@@ -19,6 +19,12 @@ def _kafka_name(name: str) -> str:
     return name
 
 
+def _agent_name(name: str) -> str:
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise ValueError("expected an agent's name: letters, digits, '-' and '_'")
+    return name
+
+
 def _host_and_port(address: str) -> str:
     host, _, port = address.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
@@ -27,11 +33,14 @@ def _host_and_port(address: str) -> str:
 
 
 def _servers(addresses: str) -> str:
-    if not re.fullmatch(r"[\w.,:%\[\] -]*", addresses):
-        raise ValueError("expected HOST:PORT, several with commas between them; a password goes to kafka.security")
+    for address in addresses.split(","):
+        host, _, port = address.strip().rpartition(":")
+        if not re.fullmatch(r"[\w.:%\[\]-]+", host) or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+            raise ValueError("expected HOST:PORT, several with commas between them; a password goes to kafka.security")
     return addresses
 
 
+AgentName = Annotated[str, AfterValidator(_agent_name)]
 # The characters that Kafka allows in names of topics and groups.
 KafkaName = Annotated[str, AfterValidator(_kafka_name)]
 HostPort = Annotated[str, AfterValidator(_host_and_port)]

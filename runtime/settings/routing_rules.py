@@ -12,6 +12,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
 
+from .kafka import AgentName
+
 Label = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -41,7 +43,7 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    agent: Name
+    agent: AgentName
     topic: Topic
     task: Name | None = None
     label: Labels | None = None

@@ -14,7 +14,17 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Private
 from ...schemas.manifest import Thresholds
 from ...schemas.topics import DEAD_LETTER_ROOM_BYTES
 from ..field_paths import FieldPath, FieldPaths
-from .kafka import HostPort, KafkaName, KafkaSettings, Positive, ProducerSettings, Seconds, Section, SecuritySettings
+from .kafka import (
+    AgentName,
+    HostPort,
+    KafkaName,
+    KafkaSettings,
+    Positive,
+    ProducerSettings,
+    Seconds,
+    Section,
+    SecuritySettings,
+)
 from .retries import AgentRetrySettings, RetrySettings
 from .routing_rules import Rule
 
@@ -247,7 +257,7 @@ class Settings(Section):
     queue_budgets: Annotated[float, Field(ge=1)] = 4.0
     """Waiting texts at which a partition is paused, in token budgets; the last fetch may exceed it."""
     commit_interval_ms: Positive = 100
-    agents: dict[str, AgentSettings] = Field(default_factory=dict)
+    agents: dict[AgentName, AgentSettings] = Field(default_factory=dict)
     inputs: dict[KafkaName, InputSettings] = Field(default_factory=dict)
     """By topic: field paths of requests in its values, for all agents of the topic."""
     routing: tuple[Rule, ...] = ()

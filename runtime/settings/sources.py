@@ -77,7 +77,8 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None, *, 
         # An unknown key often causes the other errors (a misspelt required key): report it first.
         first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
         path = tuple(first["loc"])
-        raise SetupError(f"{source(path)}: {describe_error(first, path, _format_path(path))}") from None
+        shown = _without_odd_names(path)
+        raise SetupError(f"{source(path)}: {describe_error(first, shown, _format_path(shown))}") from None
 
     settings.set_origins(origins)
     for number, rule in enumerate(settings.routing):
@@ -110,7 +111,8 @@ def _refuse_moved(merged: Mapping[str, Any], source: Callable[[KeyPath], str]) -
         if not _has(merged, old):
             continue
         value = reduce(lambda values, part: values[part], old, merged)
-        names = [str(name) for name in value][:1] if isinstance(value, Mapping) else []
+        keys = [str(name) for name in value][:1] if isinstance(value, Mapping) else []
+        names = [name for name in keys if _is_named_like_a_setting(name)]
         path = (*old, *names)
         raise SetupError(f"{source(path)}: {_describe_move(_format_path(path), '.'.join([new, *names]))}")
 
@@ -235,13 +237,15 @@ def describe_error(error: ErrorDetails, path: KeyPath, key: str, model: type[Bas
         case "extra_forbidden":
             guess = _suggest(str(path[-1]), _model_at(path[:-1], model))
             known = guess or (_is_named_like_a_setting(str(path[-1])) and not _is_secret(path, model))
-            return f"{key if known else _hidden_key(key, path)} is not a setting{guess}"
+            return f"{key if known else _hidden_key(key, path[-1:])} is not a setting{guess}"
         case "value_error":
             reason = str(error["ctx"]["error"])
+            key = _hidden_key(key, path[-2:]) if path[-1:] == ("[key]",) else key
             return f"{key}: {reason}" if key else reason
         case _:
             found = "" if _is_secret(path, model) else f", found {describe_value(error['input'])}"
             message = error["msg"].replace("tuple", "list")  # a file has no tuples
+            key = _hidden_key(key, path[-1:]) if _is_name_of_section(path, model) else key
             return f"{key}: {message[:1].lower()}{message[1:]}{found}"
 
 
@@ -254,13 +258,33 @@ def _is_secret(path: KeyPath, model: type[BaseModel]) -> bool:
     return field is not None and "Secret" in str(field.annotation)
 
 
+def _is_name_of_section(path: KeyPath, model: type[BaseModel]) -> bool:
+    """Return whether the last part of `path` is a name that people give: of an agent, a topic, a task or a label.
+
+    With a wrong value behind it, it may be a secret that stands in the place of a name.
+    """
+    if not path or not isinstance(path[-1], str):
+        return False
+    section = _model_at(path[:-1], model)
+    return section is None or path[-1] not in section.model_fields
+
+
+def _without_odd_names(path: KeyPath) -> KeyPath:
+    """Return a path with NAME for names that no agent, topic or task has: an address or a sentence may be a secret."""
+
+    def is_odd(end: int) -> bool:
+        return _is_name_of_section(path[:end], Settings) and not re.fullmatch(r"[\w. -]{1,200}", str(path[end - 1]))
+
+    return tuple("NAME" if part != "[key]" and is_odd(end) else part for end, part in enumerate(path, 1))
+
+
 def _is_named_like_a_setting(name: str) -> bool:
     return re.fullmatch("[A-Za-z_.-]{1,40}", name) is not None
 
 
-def _hidden_key(key: str, path: KeyPath) -> str:
-    """Return the section of a key instead of the key, which may be a secret in the wrong place."""
-    section = key.removesuffix(_format_path(path[-1:])).removesuffix(".")
+def _hidden_key(key: str, end: KeyPath) -> str:
+    """Return the section of a key instead of the key, whose path ends with `end`: it may be a secret in the wrong place."""
+    section = key.removesuffix(_format_path(end)).removesuffix(".")
     return f"a key in {section}" if section else "a key"
 
 

@@ -103,7 +103,7 @@ def test_settings_are_frozen():
         (f"agents:\n  mine: {'[' * 3000}\n", 2, "nested deeper than 50 levels"),
         ("kafka:\n  group: a\n  drain_s: 2\n  group: b\n", 4, "kafka.group: this key is a duplicate"),
         ("app: a\nkafka: {}\napp: b\n", 3, "app: this key is a duplicate"),
-        ('app: a\nagents: {"a\\nb": {outptu: x}}\n', 2, "agents.'a\\nb'.outptu is not a setting"),
+        ('app: a\nagents: {"a\\nb": {outptu: x}}\n', 2, "agents.NAME.outptu is not a setting"),
         ("app: a\nrouting: {agent: a}\n", 2, "routing: input should be a valid list, found a mapping of 1"),
         ("kafka: [\n", 2, "not YAML: expected the node content"),
     ],

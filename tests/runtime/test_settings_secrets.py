@@ -1,11 +1,12 @@
 """No message shows what a setting holds when it may be a secret; secrets come from files; every setting has a source."""
 
-import itertools
 import json
 import logging
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args, get_origin
 
 import pytest
 import yaml
@@ -21,7 +22,7 @@ from murmura.runtime.observe.logs import configure
 from murmura.runtime.release.store_backends import open_storage
 from murmura.runtime.settings.agent_options import Options, read_options
 from murmura.runtime.settings.redaction import public_address, redact_text
-from murmura.runtime.settings.settings import AgentSettings, Settings
+from murmura.runtime.settings.settings import Settings
 from murmura.runtime.settings.sources import load
 
 CANARY = "hunter2canary"
@@ -44,15 +45,27 @@ def config(tmp_path: Path):
     return write
 
 
-def keys_of(model: type[BaseModel] = Settings, prefix: tuple[str, ...] = ()):
-    """Every section and every setting, as paths."""
+Path_ = tuple[str | int, ...]
+
+
+def keys_of(model: type[BaseModel] = Settings, prefix: Path_ = ()) -> Iterator[Path_]:
+    """Every section and every setting, as paths: below `mine` in a mapping by name, below 0 in a list."""
     for name, field in model.model_fields.items():
-        yield (*prefix, name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from keys_of(field.annotation, (*prefix, name))
+        if name == "options":  # only their agent knows them
+            continue
+        path = (*prefix, name)
+        yield path
+        within = {dict: "mine", tuple: 0, list: 0}.get(get_origin(field.annotation))
+        inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if is_model(kind)]
+        for kind in inner:
+            yield from keys_of(kind, path if within is None else (*path, within))
 
 
-KEYS = [*keys_of(), *(("agents", "mine", name) for name in AgentSettings.model_fields if name != "options")]
+def is_model(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+KEYS = [*keys_of()]
 SHAPES = {
     "text": CANARY,
     "text with blanks": f"SASL_SSL user {CANARY}",
@@ -60,16 +73,31 @@ SHAPES = {
     "list in list": [[CANARY]],
     "mapping": {"password": CANARY},
     "key": {CANARY: 1},
+    "key with blanks": {f"SASL_SSL user {CANARY}": {}},
+    "key of a mapping": {f"user:{CANARY}": {"password": CANARY}},
     "list of mappings": [{"topic": CANARY}],
     "address": f"s3://key:{CANARY}@bucket",
     "address with a query": f"https://host/x?sas={CANARY}",
 }
 
 
-def nested(path: tuple[str, ...], value: object) -> dict:
-    for part in reversed(path):
-        value = {part: value}
+RULE = {"agent": "a", "topic": "t", "otherwise": True}
+"""What a rule needs, so that the message is about the key that is tried."""
+
+
+def nested(path: Path_, value: object) -> dict:
+    for at in reversed(range(len(path))):
+        value = [RULE | value] if isinstance(path[at], int) else {path[at]: value}
     return value
+
+
+def variable(path: Path_, value: object) -> tuple[str, str]:
+    """The name and the text of the variable that sets a key; what lies in a list is set with it, as JSON."""
+    end = next((at for at, part in enumerate(path) if isinstance(part, int)), len(path))
+    if end < len(path):
+        value = nested(path[end:], value)
+    name = "MURMURA_" + "__".join(map(str, path[:end])).upper()
+    return name, value if isinstance(value, str) else json.dumps(value)
 
 
 def message_of(config: Path | None = None, flags: dict | None = None) -> str:
@@ -84,11 +112,24 @@ def message_of(config: Path | None = None, flags: dict | None = None) -> str:
     return message
 
 
-PLAIN_TEXTS = {"app", "prefix", "http", "kafka.bootstrap_servers", "kafka.group", "kafka.group_instance_id", "model.folder",
-               "model.name", "model.store", "kafka.security.username", "kafka.security.cafile", "kafka.security.certfile",
-               "kafka.security.keyfile", "agents.mine.output", "agents.mine.topics", "agents.mine.tasks",
-               "agents.mine.thresholds", "agents", "inputs", "kafka.client_rack"}  # fmt: skip
-"""Settings that a plain name fits, which is shown: it is not in a wrong shape."""
+NAMES = {
+    **dict.fromkeys(("app", "prefix", "kafka.group", "kafka.group_instance_id", "kafka.client_rack"), "text"),
+    **dict.fromkeys(("agents.mine.output", "routing.0.topic", "routing.0.agent"), "text"),
+    **dict.fromkeys(("agents.mine.topics", "agents.mine.tasks"), "list"),
+    "agents.mine.thresholds.mine.labels": "key",
+}
+"""Settings that a name fits, and the shape that is one: of topics, groups, agents, tasks, labels. A name has to be shown: it is
+what is looked for on the broker, in the model or in the metrics, and nothing tells it from a secret of the same characters."""
+ANY_TEXT = {"kafka.security.username", "model.folder"}
+"""Settings that every text fits: the name of a user, a path. Both are shown, because the refusal of a login or a folder is
+about them; a variable holds a text whatever it looks like. Addresses with credentials are refused there too."""
+
+
+def is_right(path: str, shape: str, source: str) -> bool:
+    """Whether a setting may take what it is given, which is then no wrong shape."""
+    if path in ANY_TEXT:
+        return shape in {"text", "text with blanks"} or (source == "variable" and "address" not in shape)
+    return NAMES.get(path) == shape
 
 
 @pytest.mark.parametrize("source", ["file", "variable", "flag"])
@@ -98,25 +139,33 @@ def test_a_secret_in_any_setting_in_any_wrong_shape_is_never_shown(shape, source
     for path in KEYS:
         value = SHAPES[shape]
         with monkeypatch.context() as patch:
-            name = "MURMURA_" + "__".join(path).upper()
             if source == "variable":
-                patch.setenv(name, value if isinstance(value, str) else json.dumps(value))
+                patch.setenv(*variable(path, value))
             given = {"config": config(nested(path, value))} if source == "file" else {}
             message = message_of(**given, flags=nested(path, value) if source == "flag" else None)
-        if CANARY in message and not (".".join(path) in PLAIN_TEXTS and is_plain(shape, source)):
-            shown.append((".".join(path), message))
+        name = ".".join(map(str, path))
+        if CANARY in message and not is_right(name, shape, source):
+            shown.append((name, message))
     assert shown == []
 
 
-def is_plain(shape: str, source: str) -> bool:
-    """Whether a text setting may take it: a variable is a text whatever it holds."""
-    return (source == "variable" and "address" not in shape) or shape in {
-        "text",
-        "text with blanks",
-        "list",
-        "key",
-        "mapping",
-    }
+@pytest.mark.parametrize("section", ["dialogue", "feedback"])
+@pytest.mark.parametrize("value", [CANARY, [CANARY], {CANARY: 1}, {f"a {CANARY}": 1}, {"policy": CANARY}])
+def test_a_section_that_moved_is_named_without_what_stands_in_it(section, value):
+    message = message_of(flags={section: value})
+    assert f"is now agents.{section}.options" in message
+    assert CANARY not in message
+
+
+def test_settings_below_names_and_in_lists_are_tried():
+    assert {("inputs", "mine", "text"), ("agents", "mine", "retries", "attempts"), ("routing", 0, "label")} <= set(KEYS)
+    assert ("agents", "mine", "thresholds", "mine", "accept") in KEYS
+
+
+def test_a_threshold_of_a_label_is_shown_with_its_source(config):
+    path = config({"agents": {"mine": {"thresholds": {"intent": {"labels": {"refund": 0.7}}}}}})
+    shown = json.loads(run("show", "--json", "--config", str(path)).output)
+    assert shown["agents.mine.thresholds.intent.labels"]["value"] == {"refund": 0.7}
 
 
 @pytest.mark.parametrize("lead", ["*", "&", "!", "%", "@", "`", "{", "[", "'", '"', "- ", "? ", ": ", "|", ">"])
@@ -286,7 +335,7 @@ def test_config_show_names_value_and_source_of_every_setting(config, monkeypatch
     assert shown["agents.mine.options.token"]["value"] == "***"
     assert shown["agents.feedback.options.window"]["value"] == 7
     sections = {path[:length] for path in KEYS for length in range(1, len(path))}
-    assert {".".join(path) for path in KEYS if path not in sections and path[0] != "agents"} <= set(shown)
+    assert {".".join(path) for path in KEYS if path not in sections and not {"mine", 0} & {*path}} <= set(shown)
 
 
 def test_config_show_is_lines_of_yaml_with_a_source_on_request(config):
@@ -308,7 +357,7 @@ def test_config_check_says_how_many_settings_were_given_or_what_is_wrong(config)
 def test_all_shapes_are_tried_on_all_sections():
     assert ("kafka",) in KEYS
     assert ("kafka", "security") in KEYS
-    assert len(list(itertools.product(KEYS, SHAPES))) > 400
+    assert len(KEYS) * len(SHAPES) > 400
 
 
 async def test_the_log_at_its_most_detailed_has_no_password_and_no_text(guarded_kafka, unique, capfd):
