@@ -5,6 +5,7 @@ from contextlib import suppress
 from urllib.request import urlopen
 
 import pytest
+from served_process import Process, ended
 from serving import Desk
 
 from murmura.runtime.agent.handler import Handler
@@ -53,6 +54,26 @@ async def test_a_group_that_may_not_be_read_any_more_ends_the_process(guarded_ka
             await serve_until_it_ends(desk, lambda: guarded_kafka.deny(group, "read", kind="group"))
     finally:
         guarded_kafka.allow_again(group, kind="group")
+
+
+@pytest.mark.parametrize("operation", ["read", "all"])
+def test_a_group_that_may_not_be_read_is_named_at_start_in_one_line(
+    guarded_kafka, guarded_desk: Desk, tmp_path, operation
+):
+    group = f"murmura.{guarded_desk.prefix}"
+    with guarded_kafka.denied(group, operation, kind="group"):
+        process = Process(guarded_desk, tmp_path)
+        with ended([process]):
+            assert process.process.wait(30) == 2, process.written
+    *_, last = process.written.splitlines()
+    assert last == f"murmura: this client may not use group {group}: allow READ on it, or set another kafka.group"
+    assert "Traceback" not in process.written
+
+
+async def test_the_rack_of_the_settings_is_that_of_the_fetching_consumer(desk: Desk):
+    async with desk.serving(kafka={"bootstrap_servers": desk.bootstrap, "client_rack": "rack-7"}):
+        fetches = [task for task in asyncio.all_tasks() if task.get_coro().__name__ == "_fetch_requests_routine"]
+        assert [task.get_coro().cr_frame.f_locals["self"]._client_rack for task in fetches] == ["rack-7"]
 
 
 class Forgetful(Handler):

@@ -92,6 +92,23 @@ async def test_the_three_paths_answer_on_a_free_port(server):
     assert (await fetch(f"{served.url}/"))[0] == 404
 
 
+async def test_metrics_answer_while_a_reading_raises():
+    def broken() -> int:
+        raise AssertionError("no consumer yet")
+
+    metrics = Metrics()
+    metrics.watch(assigned=broken, lag=broken, paused=lambda: 3)
+    served = HealthServer(HealthApp(well(), metrics.registry), ("127.0.0.1", 0))
+    await served.start()
+    try:
+        status, body = await fetch(f"{served.url}/metrics")
+    finally:
+        await served.stop()
+    assert status == 200
+    assert "murmura_paused_partitions 3.0" in body
+    assert "\nmurmura_assigned_partitions " not in body
+
+
 async def test_not_ready_is_503_with_the_reasons(server):
     state, served = server
     state.model_loaded = False
