@@ -205,7 +205,8 @@ class Job(_Frozen):
 
 def read_job(path: Path) -> YamlFile[Job]:
     """Read and check a job. Raises SetupError with one line: file, line, key, what was expected."""
-    return YamlFile(path, Job, "job", requires="feedback", context={"beside": path.parent.resolve()})
+    beside = {"beside": path.parent.resolve()}
+    return YamlFile(path, Job, "job", requires="feedback", context=beside, secret=("kafka", "model"))
 
 
 def check_names(file: YamlFile[Job], manifest: ModelManifest) -> None:

@@ -34,6 +34,11 @@ def _without_credentials(text: str) -> str:
     return _HOLDS_AN_AT.sub(lambda word: _CREDENTIALS.sub("", word[0]), text)
 
 
+def is_named_like_a_setting(name: str) -> bool:
+    """Return whether an unknown key may be quoted: it may be a misspelt one. Any other key may be a secret."""
+    return re.fullmatch("[A-Za-z_.-]{1,40}", name) is not None
+
+
 def describe_value(value: Any) -> str:
     """Describe a value without quoting text: numbers, true, false and null as they are, else kind and size."""
     if value is None:

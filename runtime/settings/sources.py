@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from pydantic_settings.exceptions import SettingsError
 
 from ..errors import SetupError
-from .redaction import describe_value
+from .redaction import describe_value, is_named_like_a_setting
 from .secrets import FROM_FILES, SUFFIX, fill_from_file, section_of
 from .settings import Origin, Settings
 from .yaml_file import NotYaml, read_yaml
@@ -112,7 +112,7 @@ def _refuse_moved(merged: Mapping[str, Any], source: Callable[[KeyPath], str]) -
             continue
         value = reduce(lambda values, part: values[part], old, merged)
         keys = [str(name) for name in value][:1] if isinstance(value, Mapping) else []
-        names = [name for name in keys if _is_named_like_a_setting(name)]
+        names = [name for name in keys if is_named_like_a_setting(name)]
         path = (*old, *names)
         raise SetupError(f"{source(path)}: {_describe_move(_format_path(path), '.'.join([new, *names]))}")
 
@@ -236,7 +236,7 @@ def describe_error(error: ErrorDetails, path: KeyPath, key: str, model: type[Bas
     match error["type"]:
         case "extra_forbidden":
             guess = _suggest(str(path[-1]), _model_at(path[:-1], model))
-            known = guess or (_is_named_like_a_setting(str(path[-1])) and not _is_secret(path, model))
+            known = guess or (is_named_like_a_setting(str(path[-1])) and not _is_secret(path, model))
             return f"{key if known else _hidden_key(key, path[-1:])} is not a setting{guess}"
         case "value_error":
             reason = str(error["ctx"]["error"])
@@ -276,10 +276,6 @@ def _without_odd_names(path: KeyPath) -> KeyPath:
         return _is_name_of_section(path[:end], Settings) and not re.fullmatch(r"[\w. -]{1,200}", str(path[end - 1]))
 
     return tuple("NAME" if part != "[key]" and is_odd(end) else part for end, part in enumerate(path, 1))
-
-
-def _is_named_like_a_setting(name: str) -> bool:
-    return re.fullmatch("[A-Za-z_.-]{1,40}", name) is not None
 
 
 def _hidden_key(key: str, end: KeyPath) -> str:

@@ -3,7 +3,7 @@
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Generic, TypeVar, get_args, get_origin
 
@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ..errors import SetupError
+from .redaction import is_named_like_a_setting
 
 M = TypeVar("M", bound=BaseModel)
 Place = tuple[int | str, ...]
@@ -87,12 +88,15 @@ class YamlFile(Generic[M]):
         requires: str,
         defaults: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | None = None,
+        secret: Collection[str] = (),
     ) -> None:
         """Read and validate `path`. `what`: the kind of file ("recipe"). `requires`: its required key.
 
+        `secret`: keys at the top with secrets below them: errors quote nothing of what stands there.
+
         Raises SetupError in one line: file, line, key, expected value.
         """
-        self.path, self._kind, self._what = path, kind, what
+        self.path, self._kind, self._what, self._secret = path, kind, what, secret
         raw = self._read(requires)
         try:
             self.value = kind.model_validate({**(defaults or {}), **raw}, context=dict(context or {}))
@@ -123,14 +127,17 @@ class YamlFile(Generic[M]):
         # An unknown key often causes the other errors (a misspelt required key): report it first.
         problems = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
         first = problems[0]
-        _, key = _find(self._tree, first["loc"])
+        is_secret = first["loc"][:1] and first["loc"][0] in self._secret
+        line, key = _find(self._tree, first["loc"])
         problem = str(first["msg"]).removeprefix("Value error, ").replace("\n", " ")
         if first["type"] == "extra_forbidden":
             problem = f"unknown key; expected one of {', '.join(sorted(_keys_at(self._kind, first['loc'][:-1])))}"
+            if is_secret and not is_named_like_a_setting(str(first["loc"][-1])):
+                return SetupError(f"{self.path}:{line}: {_find(self._tree, first['loc'][:-1])[1]}: {problem}")
         elif first["type"] == "missing":
             problem = "this key is missing"
         elif first["type"] != "value_error" and not problem.startswith(key):
-            problem = f"{problem}, found {str(first['input'])[:60]!r}"
+            problem += "" if is_secret else f", found {str(first['input'])[:60]!r}"
         return self.refusal(first["loc"], problem)
 
 
