@@ -15,6 +15,7 @@ from ...runtime.agent.discovery import default_agents
 from ...runtime.agent.handler import Context, Handler, Predicts
 from ...runtime.errors import RecordError
 from ...runtime.settings.agent_options import Options
+from ...runtime.settings.kafka import AgentName
 from ...runtime.wire.feedback import check_form, known_labels, labels_of, new_labels, read_feedback
 from ...runtime.wire.message import Publish, Record
 from ...schemas.deadletter import DeadLetterReason as Reason
@@ -70,7 +71,7 @@ class LiveAccuracy:
 class FeedbackOptions(Options):
     """Which feedback the agent accepts."""
 
-    agents: Annotated[list[str], Field(min_length=1)] | None = None
+    agents: Annotated[list[AgentName], Field(min_length=1)] | None = None
     """Agents whose predictions may be judged; default: those in the same process. Set it where this agent runs alone."""
     window: Annotated[int, Field(gt=0)] = 500
     """Number of latest verdicts for the live accuracy."""

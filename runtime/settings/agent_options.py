@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ValidationError, ValidationInfo
 
 from ..errors import SetupError
-from .kafka import Section
+from .kafka import Section, refuse_address
 from .secrets import SUFFIX, fill_from_file
 from .settings import Settings
 from .sources import describe_error
@@ -22,6 +22,7 @@ class Options(Section):
 
 
 def _resolve_relative(value: object, info: ValidationInfo) -> object:
+    refuse_address(value)
     folder = (info.context or {}).get(info.field_name)
     return folder / value if isinstance(folder, Path) and isinstance(value, str | Path) else value
 

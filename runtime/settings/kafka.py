@@ -5,7 +5,16 @@ import ssl
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
 
 from ...schemas.topics import DEAD_LETTER_ROOM_BYTES, LARGE_VALUE_BYTES
 
@@ -25,6 +34,13 @@ def _agent_name(name: str) -> str:
     return name
 
 
+def refuse_address(path: Any) -> Any:
+    """Refuse an address in the place of a path: as a path it would be shown with the secrets in it."""
+    if isinstance(path, str) and "://" in path:
+        raise ValueError("expected the path of a file, found an address")
+    return path
+
+
 def _host_and_port(address: str) -> str:
     host, _, port = address.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
@@ -41,6 +57,7 @@ def _servers(addresses: str) -> str:
 
 
 AgentName = Annotated[str, AfterValidator(_agent_name)]
+FilePath = Annotated[Path, BeforeValidator(refuse_address)]
 # The characters that Kafka allows in names of topics and groups.
 KafkaName = Annotated[str, AfterValidator(_kafka_name)]
 HostPort = Annotated[str, AfterValidator(_host_and_port)]
@@ -69,10 +86,10 @@ class SecuritySettings(Section):
     password: SecretStr | None = None
     token: Annotated[str, StringConstraints(pattern=r"^[\w.]+:\w+$")] | None = None
     """`module:callable` that returns a token for OAUTHBEARER; it may be async."""
-    cafile: Path | None = None
+    cafile: FilePath | None = None
     """Certificates to trust; default: the system's."""
-    certfile: Path | None = None
-    keyfile: Path | None = None
+    certfile: FilePath | None = None
+    keyfile: FilePath | None = None
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

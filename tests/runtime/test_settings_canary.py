@@ -10,6 +10,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from murmura.runtime.agent.discovery import find_agents
+from murmura.runtime.agent.handler import Handler
 from murmura.runtime.agent.settings_report import report
 from murmura.runtime.errors import SetupError
 from murmura.runtime.settings.settings import Settings
@@ -54,7 +56,13 @@ def is_model(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-KEYS = [*keys_of()]
+OPTIONS = [
+    ("agents", each.name, "options", *key)
+    for each in find_agents(["dialogue", "feedback"])
+    if isinstance(each, Handler) and each.options_model
+    for key in [(), *keys_of(each.options_model)]
+]
+KEYS = [*keys_of(), *OPTIONS]
 SHAPES = {
     "text": CANARY,
     "text with blanks": f"SASL_SSL user {CANARY}",
@@ -92,11 +100,9 @@ def variable(path: Path_, value: object) -> tuple[str, str]:
 def message_of(config: Path | None = None, flags: dict | None = None) -> str:
     """What the settings are refused with, else all that `murmura config show` says of them."""
     try:
-        settings = load(config, flags)
+        return json.dumps([row.value for row in report(load(config, flags))])
     except SetupError as error:
         message = str(error)
-    else:
-        return json.dumps([row.value for row in report(settings)])
     assert "\n" not in message
     return message
 
@@ -104,12 +110,14 @@ def message_of(config: Path | None = None, flags: dict | None = None) -> str:
 NAMES = {
     **dict.fromkeys(("app", "prefix", "kafka.group", "kafka.group_instance_id", "kafka.client_rack"), "text"),
     **dict.fromkeys(("agents.mine.output", "routing.0.topic", "routing.0.agent"), "text"),
-    **dict.fromkeys(("agents.mine.topics", "agents.mine.tasks"), "list"),
+    **dict.fromkeys(("agents.mine.topics", "agents.mine.tasks", "agents.feedback.options.agents"), "list"),
     "agents.mine.thresholds.mine.labels": "key",
+    "agents.dialogue.options.state": "text",
+    "agents.dialogue.options.handoffs": "text",
 }
 """Settings that a name fits, and the shape that is one: of topics, groups, agents, tasks, labels. A name has to be shown: it is
 what is looked for on the broker, in the model or in the metrics, and nothing tells it from a secret of the same characters."""
-ANY_TEXT = {"kafka.security.username", "model.folder"}
+ANY_TEXT = {"kafka.security.username", "model.folder", "agents.dialogue.options.policy"}
 """Settings that every text fits: the name of a user, a path. Both are shown, because the refusal of a login or a folder is
 about them; a variable holds a text whatever it looks like. Addresses with credentials are refused there too."""
 
@@ -149,6 +157,13 @@ def test_a_section_that_moved_is_named_without_what_stands_in_it(section, value)
 def test_settings_below_names_and_in_lists_are_tried():
     assert {("inputs", "mine", "text"), ("agents", "mine", "retries", "attempts"), ("routing", 0, "label")} <= set(KEYS)
     assert ("agents", "mine", "thresholds", "mine", "accept") in KEYS
+
+
+@pytest.mark.parametrize("file", ["cafile", "certfile", "keyfile"])
+def test_an_address_in_the_place_of_a_file_is_refused_and_not_shown(file):
+    security = {"protocol": "SSL", "certfile": "c", file: f"https://host/x?sas={CANARY}"}
+    message = message_of(flags={"kafka": {"security": security}})
+    assert message == f"command line: kafka.security.{file}: expected the path of a file, found an address"
 
 
 @pytest.mark.parametrize("lead", ["*", "&", "!", "%", "@", "`", "{", "[", "'", '"', "- ", "? ", ": ", "|", ">"])
