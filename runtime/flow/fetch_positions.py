@@ -25,6 +25,7 @@ class FetchPositions:
     Invariants:
     - nothing is noted between two assignments;
     - the client never resets a position: if the log does not contain it, `StartPositions` decides;
+    - after records were lost, no partition is fetched from a position behind them;
     - the result of a lookup is used only if assignment and position have not changed since;
     - a log that ends before the position is a new one. A fetch detects that; `find_new_logs` checks paused partitions,
       which are not fetched.
@@ -88,21 +89,24 @@ class FetchPositions:
                 self._positions[partition] = position
                 self._tracker.progress(partition).follow(position)
 
-    async def rewind(self) -> None:
-        """Seek each partition to its position after the last received record."""
-        unknown = []
-        for partition in self._consumer().assignment():
-            if (position := self._positions.get(partition)) is not None:
-                self._consumer().seek(partition, position)
-            else:
-                unknown.append(partition)
-        await self.begin(unknown, again=True)
+    def rewind(self) -> None:
+        """Seek each partition to its position after the last received record.
 
-    async def begin(self, partitions: Iterable[TopicPartition], *, again: bool = False) -> None:
-        """Set the start of partitions without a position. `again`: also where the client has one."""
+        A partition of which nothing was received loses its position in the client, as if it had just been assigned. It is
+        not fetched until the client has found the committed offset, or `begin` the start.
+        """
+        consumer = self._consumer()
+        for partition in consumer.assignment():
+            if (position := self._positions.get(partition)) is not None:
+                consumer.seek(partition, position)
+            else:
+                consumer._fetcher.request_offset_reset([partition], None)
+
+    async def begin(self, partitions: Iterable[TopicPartition]) -> None:
+        """Set the start of partitions without a position."""
         epoch, consumer = self._tracker.epoch, self._consumer()
         for partition in partitions:
-            if position_now(consumer, partition) is not None and not again:
+            if position_now(consumer, partition) is not None:
                 continue
             offset = await consumer.committed(partition)
             is_lost = offset is None  # a group loses its offsets of a topic that is deleted

@@ -174,7 +174,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         except Exception as error:
             if is_unreadable(error) or isinstance(error, UnsupportedCodecError):
                 # Raised while records are unpacked: records already taken from other partitions are lost.
-                await self._positions.rewind()
+                self._positions.rewind()
                 await self.commit()
                 await self._read_singly()
                 return

@@ -13,7 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.errors import NoOffsetForPartitionError
 from aiokafka.structs import TopicPartition
 from confluent_kafka import Producer
 from kafka_topics import create_topics
@@ -21,6 +23,10 @@ from served_process import Process, ended
 from serving import Desk, ids, reason
 
 from murmura.agents.classification import agent as classification
+from murmura.runtime.flow.fetch_positions import FetchPositions
+from murmura.runtime.kafka.offset_tracker import Tracker
+from murmura.runtime.kafka.start_positions import StartPositions
+from murmura.runtime.observe.metrics import Metrics
 
 TOPICS = ("requests", "classified", "analysed", "deadletters")
 
@@ -192,6 +198,45 @@ async def test_with_latest_a_record_that_cannot_be_unpacked_sends_no_partition_b
         await committed_to_the_end(desk)
     assert (reason(letter), dict(letter.headers)["murmura_dl_partition"]) == ("unreadable", b"0")
     assert sorted(ids(await desk.read(desk.classified, 9))) == [f"new{n}" for n in range(9)]
+
+
+async def test_the_first_records_of_a_partition_are_read_again_from_the_committed_offset_after_they_were_lost(
+    desk: Desk,
+):
+    started, fresh = (TopicPartition(desk.requests, number) for number in range(2))
+    for partition in (started, fresh):
+        await desk.send(*requests("r", 5), partition=partition.partition)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=desk.bootstrap, group_id=desk.prefix, auto_offset_reset="none", enable_auto_commit=False
+    )
+    consumer.subscribe([desk.requests])
+    await consumer.start()
+    starts = StartPositions(desk.settings().kafka, desk.prefix)
+    positions = FetchPositions(lambda: consumer, starts, Tracker(), Metrics(), lambda partition: None)
+
+    async def read() -> dict[TopicPartition, list[int]]:
+        found: dict[TopicPartition, list[int]] = {started: [], fresh: []}
+        async with asyncio.timeout(20):
+            while len(found[started]) < 3 or len(found[fresh]) < 5:
+                try:
+                    batches = await consumer.getmany(timeout_ms=100)
+                except NoOffsetForPartitionError as error:
+                    await positions.begin(error.args)
+                    continue
+                for partition, records in batches.items():
+                    found[partition] += [record.offset for record in records]
+        return found
+
+    try:
+        while not consumer.assignment():
+            await asyncio.sleep(0.05)
+        await consumer.commit({started: 2})
+        expected = {started: [2, 3, 4], fresh: [0, 1, 2, 3, 4]}
+        assert await read() == expected
+        positions.rewind()
+        assert await read() == expected
+    finally:
+        await consumer.stop()
 
 
 async def test_with_latest_a_topic_that_is_made_again_is_read_from_its_beginning(desk: Desk):

@@ -22,8 +22,9 @@ class Consumer:
         self.ends: dict[TopicPartition, int | Exception] = {A: 100, B: 100}
         self.at = {A: 100, B: 100}
         self.sought: dict[TopicPartition, int] = {}
-        self.offsets: dict[TopicPartition, int] = {}
+        self.offsets: dict[TopicPartition, int | Exception] = {}
         """What the group has committed."""
+        self._fetcher = SimpleNamespace(request_offset_reset=self._forget)
         self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=None))
         self.assign_again()
 
@@ -32,9 +33,16 @@ class Consumer:
         self._subscription.subscription.assignment = states
 
     def _state(self, partition):
-        return SimpleNamespace(has_valid_position=True, position=self.at[partition])
+        return SimpleNamespace(has_valid_position=partition in self.at, position=self.at.get(partition))
+
+    def _forget(self, partitions, strategy):
+        assert strategy is None, "the client would choose the start"
+        for partition in partitions:
+            del self.at[partition]
 
     async def committed(self, partition):
+        if isinstance(error := self.offsets.get(partition), Exception):
+            raise error
         return self.offsets.get(partition)
 
     def assignment(self):
@@ -122,8 +130,9 @@ async def test_a_partition_whose_offset_the_group_has_lost_is_that_of_a_topic_th
     tracker.revoke()
     positions.clear()
     consumer.assign_again()
+    consumer.at.clear()
     consumer.offsets[B] = 70  # as far as another member came
-    await positions.begin({A, B}, again=True)
+    await positions.begin({A, B})
     assert (begun, consumer.sought) == ([A], {A: 0, B: 70})
     assert tracker.commits({A, B}) == {A: 0, B: 70}
 
@@ -132,7 +141,8 @@ async def test_a_partition_that_is_read_for_the_first_time_has_no_new_log(consum
     positions = FetchPositions(
         lambda: consumer, StartPositions(KafkaSettings(), "group"), tracker, Metrics(), begun.append
     )
-    await positions.begin({A, B}, again=True)
+    consumer.at.clear()
+    await positions.begin({A, B})
     assert (begun, consumer.sought) == ([], {A: 0, B: 0})
 
 
@@ -143,9 +153,31 @@ async def test_nothing_is_noted_between_two_assignments(positions, consumer, tra
     tracker.revoke()
     positions.clear()
     positions.follow({A, B})
-    await positions.begin({A, B}, again=True)
+    at, consumer.at = consumer.at, {}
+    await positions.begin({A, B})
+    consumer.at = at
     await positions.find_new_start(A, 100)
     assert (begun, consumer.sought, tracker.commits({A, B})) == ([], {}, {})
     consumer.assign_again()
     positions.follow({A, B})
     assert tracker.commits({A, B}) == {A: 100, B: 100}
+
+
+async def test_a_partition_whose_first_records_were_lost_is_read_again_though_its_start_is_not_found_at_once(
+    consumer, tracker, begun
+):
+    positions = FetchPositions(
+        lambda: consumer, StartPositions(KafkaSettings(), "group"), tracker, Metrics(), begun.append
+    )
+    positions.advance({B: [ConsumerRecord(*B, 49, 0, 0, None, b"", None, 0, 0, ())]})
+    consumer.at = {A: 100, B: 100}  # the client has taken records of both, and raised for another partition
+    positions.rewind()
+    assert consumer.at == {B: 50}
+    consumer.offsets[A] = KafkaTimeoutError()
+    with pytest.raises(KafkaTimeoutError):
+        await positions.begin({A})
+    positions.follow({A, B})
+    assert (consumer.at, tracker.commits({A, B})) == ({B: 50}, {B: 50})
+    consumer.offsets[A] = 7
+    await positions.begin({A})
+    assert consumer.at == {A: 7, B: 50}
