@@ -4,7 +4,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, Self
 
@@ -24,11 +23,11 @@ from ..output.expiry import age_s, expiry_for
 from ..output.held_parts import split_off
 from ..output.outcome import Outcome, Outgoing, UnparsedWork, Work
 from ..output.overflow import Overflow
-from ..settings.retries import AgentRetrySettings
 from ..settings.retry_policy import IN_MEMORY_S, STEPS_S, RetryPolicy, choose_step
-from ..settings.settings import AgentSettings, Settings
+from ..settings.settings import Settings
 from ..wire.retry_record import Coordinates, retry_message
 from ..wire.retry_record import Retry as RetryHeaders
+from .agent_retries import AgentRetries
 from .handler_runner import HandlerRunner
 from .redelivery import RetryProgress, make_redelivery, restore_original
 from .retry_intake import FetchedRetry, RetryIntake
@@ -40,14 +39,6 @@ _TICK_S: Final = 0.05
 _MOST_AT_ONCE: Final = 256
 _JUST_PAST_S: Final = 0.002
 """Margin for times in headers, which are truncated to milliseconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class AgentRetries:
-    """An agent's retry policy, and the errors that it retries."""
-
-    policy: RetryPolicy
-    retry_on: tuple[type[Exception], ...] = ()
 
 
 class RetryTarget(Protocol):
@@ -109,9 +100,7 @@ class Retrying:
     def from_settings(
         cls, everyone: Iterable[Agent | Handler], settings: Settings, partitions: Mapping[str, int]
     ) -> Self:
-        agents = {
-            each.name: AgentRetries(_settings_of(each, settings).policy, tuple(each.retry_on)) for each in everyone
-        }
+        agents = {each.name: AgentRetries.from_settings(each, settings) for each in everyone}
         topic = settings.retry_topic
         count, steps_s = partitions.get(topic, 0), settings.retries.steps_s
         if not count:
@@ -197,17 +186,26 @@ class Retrying:
             return None
         return self._make_message(record, agent, self._clock() + pause_s, made)
 
-    def _make_message(self, record: ConsumerRecord, agent: str | None, due: float, made: int) -> Outgoing:
+    def _make_message(
+        self, record: ConsumerRecord, agent: str | None, due: float, made: int, step: int | None = None
+    ) -> Outgoing:
+        """Return the record of the topic. `step`: the partition; default: the longest step that is over when it is due."""
         original = Coordinates(record.topic, record.partition, record.offset, record.timestamp)
         headers = RetryHeaders(self._app, original, agent, due, made)
-        step = choose_step(due - self._clock(), self._steps_s)
+        if step is None:
+            step = choose_step(due - self._clock(), self._steps_s)
         return Outgoing(retry_message(record, headers, self.topic or "", step), record, agent)
 
-    def _move(self, part: Delivery, agent: str) -> None:
-        """Move the part of a suspended agent to the first step of the topic."""
+    def _move(self, part: Delivery, agent: str, suspended_s: float) -> None:
+        """Move the part of a suspended agent to the topic: to a step no longer than the suspension, or the first.
+
+        So a part is not written again each minute of a long suspension, and waits no longer after it than it lasted.
+        """
         outcome = Outcome()
         outcome.works.append(part)
-        outcome.add(self._make_message(part.record, agent, self._clock() + self._steps_s[0], part.attempts - 1))
+        step = choose_step(suspended_s, self._steps_s)
+        due = self._clock() + self._steps_s[step]
+        outcome.add(self._make_message(part.record, agent, due, part.attempts - 1, step))
         self.target.send(outcome)
 
     # -- as a runner of the topic of retries --------------------------------------------------------------------------
@@ -342,7 +340,3 @@ class Retrying:
     def overdue_s(self) -> float:
         """Return for how long the most overdue record of the topic has been due, in seconds."""
         return self._intake.overdue_s(self._clock())
-
-
-def _settings_of(agent: Agent | Handler, settings: Settings) -> AgentRetrySettings:
-    return settings.agents.get(agent.name, AgentSettings()).retries

@@ -7,8 +7,9 @@ from .delivery import Delivery
 
 log = get_logger(__name__)
 
-Move = Callable[[Delivery, str], None]
-"""Sends an agent's part to the topic in the background, and finishes it there."""
+Move = Callable[[Delivery, str, float], None]
+"""Sends an agent's part to the topic in the background, and finishes it there. The last argument is for how many seconds the
+agent has been suspended."""
 
 
 class Overflow:
@@ -18,7 +19,7 @@ class Overflow:
     their partitions are paused.
     """
 
-    def __init__(self, topic: str | None = None, move: Move = lambda part, agent: None) -> None:
+    def __init__(self, topic: str | None = None, move: Move = lambda part, agent, suspended_s: None) -> None:
         self.topic, self._move = topic, move
         self.refused = False
         """The topic has refused a record, and has accepted none since."""
@@ -32,16 +33,16 @@ class Overflow:
         """The topic, while it refuses records."""
         return (self.topic,) if self.topic is not None and self.refused else ()
 
-    def move(self, part: Delivery, agent: str) -> bool:
+    def move(self, part: Delivery, agent: str, suspended_s: float) -> bool:
         """Move an agent's part; False when it must stay."""
         if not self.is_open:
             return False
-        self._move(part, agent)
+        self._move(part, agent, suspended_s)
         return True
 
-    def try_again(self, part: Delivery, agent: str) -> None:
+    def try_again(self, part: Delivery, agent: str, suspended_s: float) -> None:
         """Move one part after a refusal, to find out whether the topic accepts records again."""
-        self._move(part, agent)
+        self._move(part, agent, suspended_s)
 
     def note_refused(self, topic: str, why: str) -> None:
         """Record that a topic refused a record."""

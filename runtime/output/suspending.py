@@ -115,7 +115,10 @@ class Suspending:
         part.span = None
         partition, suspension = delivery.partition, self._agents[agent]
         has_room = self.releases.can_hold(partition, part.bytes)
-        if not (suspension.hold(partition, part, part.bytes, has_room=has_room) or self.overflow.move(part, agent)):
+        suspended_s = suspension.suspended_s(self._clock())
+        if not suspension.hold(partition, part, part.bytes, has_room=has_room) and not self.overflow.move(
+            part, agent, suspended_s
+        ):
             # A record fetched before its partition was paused is held above the limit.
             suspension.hold(partition, part, part.bytes, force=True)
         if agent in self._without_parts and self._probe_parts(agent):
@@ -271,7 +274,7 @@ class Suspending:
             self.releases.requeue(held.partition, held.part)
         if self.overflow.refused and (other := self._agents[agent].beside_sample()) is not None:
             self._agents[agent].settle([other])
-            self.overflow.try_again(other.part, agent)
+            self.overflow.try_again(other.part, agent, self._agents[agent].suspended_s(self._clock()))
         return True
 
     def _is_probe(self, agent: str, delivery: Delivery) -> bool:

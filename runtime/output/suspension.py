@@ -237,6 +237,10 @@ class Suspension(Generic[Partition, Part]):
             self._held.pop(partition, None)
             self._bytes.pop(partition, None)
 
+    def suspended_s(self, now: float) -> float:
+        """Return for how many seconds the agent has been suspended; 0 while it answers."""
+        return 0.0 if self.since is None else now - self.since
+
     def is_over(self, now: float) -> bool:
         """Return whether the agent has been suspended for `give_up_s`: its parts become dead letters."""
         limit = self._limits.give_up_s

@@ -234,7 +234,7 @@ async def test_what_finds_no_room_is_moved_where_that_is_possible_and_its_record
     line = Refusing(good(), good("bad", "own"), options=options)
     moved = []
 
-    def move(part, agent):
+    def move(part, agent, suspended_s):
         moved.append((part.record.offset, agent))
         part.progress.finish(part.record.offset)
 

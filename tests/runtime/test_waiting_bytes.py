@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from aiokafka.structs import ConsumerRecord, TopicPartition
@@ -14,8 +15,9 @@ from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.agent import agent
 from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.errors import Retry, TopicRefused
+from murmura.runtime.flow.agent_retries import AgentRetries
 from murmura.runtime.flow.dispatcher import Dispatcher
-from murmura.runtime.flow.retrying import AgentRetries, Retrying
+from murmura.runtime.flow.retrying import Retrying
 from murmura.runtime.kafka.offset_tracker import Tracker
 from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.output.bounds import MIB, Bounds, held_bytes
@@ -113,7 +115,7 @@ async def make_line():
     yield make
     for line in lines:
         assert await line.dispatcher.drain(1)
-        assert line.bytes == 0
+        await until(line, lambda line=line: line.bytes == 0)
         for task in line.tasks:
             task.cancel()
 
@@ -156,6 +158,26 @@ async def test_parts_of_several_suspended_agents_stay_within_the_bytes_of_the_pr
     await until(line, lambda: len(line.sent("retries")) + waiting == 900)
     assert len(line.dispatcher.suspending.suspended) == 3
     assert line.most_bytes <= BOUNDS.process_bytes + held_bytes(request(INPUTS[0], 0))
+
+
+@pytest.mark.parametrize(
+    ("suspended_s", "step", "pause_s"), [(0, 0, 60), (599, 0, 60), (601, 1, 600), (3601, 2, 3600), (1e6, 2, 3600)]
+)
+async def test_what_exceeds_the_bytes_goes_to_a_step_that_is_no_longer_than_the_suspension(
+    make_line, suspended_s, step, pause_s
+):
+    line = await make_line(good(), good("bad", "missing"))
+    line.missing = {"missing"}
+    await fetch_all(line, INPUTS, 1, request)
+    await until(line, lambda: line.dispatcher.suspending.suspended)
+    line.dispatcher.suspending._clock = lambda: time.monotonic() + suspended_s
+    line.dispatcher.suspending._agents["bad"]._probe_at = float("inf")
+    await fetch_all(line, INPUTS, 30, request)
+    await until(line, lambda: len(line.sent("retries")) > 50)
+    moved = line.sent("retries")[-1]
+    assert moved.partition == step
+    due = datetime.fromisoformat(dict(moved.headers)["murmura_not_before"].decode()).timestamp()
+    assert due - time.time() == pytest.approx(pause_s, abs=5)
 
 
 async def test_without_a_topic_of_retries_partitions_pause_at_the_bytes_of_suspended_agents(make_line):
