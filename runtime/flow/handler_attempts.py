@@ -31,6 +31,7 @@ class HandlerRetries(Protocol):
 
     def wants_retry(self, agent: str, error: BaseException | None) -> bool: ...
     def next_pause_s(self, agent: str, made: int, record: ConsumerRecord, error: BaseException | None) -> float: ...
+    def can_wait(self, partition: TopicPartition, size: int) -> bool: ...
     def make_message(
         self, record: ConsumerRecord, agent: str, pause_s: float, made: int, *, may_wait: bool
     ) -> Outgoing | None: ...
@@ -51,6 +52,8 @@ class InProgress:
     """Bytes in memory."""
     most_pausing_bytes: int
     """Bytes of its partition that may pause in memory; further records go through the topic of retries."""
+    is_ordered: bool
+    """Others of its key wait for it. A record of the topic of retries has lost its place among them."""
     slot: Slot
     is_assigned: Callable[[], bool]
 
@@ -127,10 +130,11 @@ class HandlerAttempts:
     ) -> Outgoing | None:
         """Wait for the next attempt, or return the message that postpones it through the topic of retries."""
         record, name = current.record, self.handler.name
-        if self.handler.ordering == "key" and record.key is not None:
+        if current.is_ordered:
             await self._pause(current, pause_s, may_move=False)
             return None
         has_room = self.pauses.bytes[current.partition] + current.size <= current.most_pausing_bytes
+        has_room = has_room and retrying.can_wait(current.partition, current.size)
         message = retrying.make_message(record, name, pause_s, made, may_wait=has_room)
         if message is None and (left_s := await self._pause(current, pause_s, may_move=True)):
             message = retrying.make_message(record, name, left_s, made, may_wait=False)

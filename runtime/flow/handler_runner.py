@@ -91,6 +91,7 @@ class HandlerRunner:
         )
         self._lanes: dict[_Lane, deque[_Waiting]] = {}
         self._turn: deque[_Lane] = deque()
+        self._requeued = 0
         self._not_ready: dict[TopicPartition, list[_Lane]] = {}
         """Lanes of partitions for which the handler is not ready; all other runnable lanes are in `_turn`."""
         self._waiting: dict[TopicPartition, _Count] = {}
@@ -108,7 +109,7 @@ class HandlerRunner:
         """The number of records that wait for their turn, except behind a record that pauses; 0 while the handler is
         suspended.
         """
-        if self.handler.name in self._suspending.suspended:
+        if self.is_suspended:
             return 0
         behind = sum(len(self._lanes.get(lane, ())) for lane in self._pausing_lanes())
         return sum(count.records for count in self._waiting.values()) - behind
@@ -124,6 +125,16 @@ class HandlerRunner:
         """Return the bytes of the records of a partition that are not finished."""
         count = self._waiting.get(partition)
         return 0 if count is None else count.bytes
+
+    def active_bytes(self, partition: TopicPartition) -> int:
+        """Return the bytes of those records that neither pause nor wait for the suspended handler."""
+        if self.is_suspended:
+            return 0
+        return self.held_bytes(partition) - self._attempts.pauses.bytes[partition]
+
+    @property
+    def is_suspended(self) -> bool:
+        return self.handler.name in self._suspending.suspended
 
     def receive(self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress) -> int | None:
         """Queue delivered records; returns the offset of the first record that exceeds the partition's bytes."""
@@ -149,8 +160,9 @@ class HandlerRunner:
         count = self._waiting.setdefault(partition, _Count())
         count.records += 1
         count.bytes += size
-        lane = (partition, record.offset)
-        self._lanes.setdefault(lane, deque()).append((record, progress, size, attempts))
+        self._requeued += 1
+        lane = (partition, -self._requeued)  # originals of several partitions may have the same offset
+        self._lanes[lane] = deque([(record, progress, size, attempts)])
         self._turn.append(lane)
         self.start()
 
@@ -180,8 +192,9 @@ class HandlerRunner:
         self._preparing = loop.create_task(self._prepare(own_partitions, self._assignment))
 
     async def _prepare(self, partitions: frozenset[TopicPartition], assignment: int) -> None:
-        is_assigned = lambda: assignment == self._assignment  # noqa: E731
-        if not await get_ready(self.handler, partitions, self._suspending, self._outbox, is_assigned):
+        if not await get_ready(
+            self.handler, partitions, self._suspending, self._outbox, lambda: assignment == self._assignment
+        ):
             return
         self._ready.update(partitions)
         for partition in partitions:
@@ -229,7 +242,7 @@ class HandlerRunner:
     def start(self) -> None:
         """Continue records whose wait is over, then start the next record of each lane without one, within the limits."""
         self._slots.admit_returning()
-        if self.handler.name in self._suspending.suspended or not self._outbox.gate.opened.is_set():
+        if self.is_suspended or not self._outbox.gate.opened.is_set():
             return
         while self._turn and self._slots.has_room:
             self._run(self._turn.popleft())
@@ -243,7 +256,13 @@ class HandlerRunner:
         slot, assignment = self._slots.take(size), self._assignment
         self._on_enter(1)
         current = InProgress(
-            record, lane[0], size, self.partition_bytes // 2, slot, lambda: assignment == self._assignment
+            record,
+            lane[0],
+            size,
+            most_pausing_bytes=self.partition_bytes // 2,
+            is_ordered=isinstance(lane[1], bytes),
+            slot=slot,
+            is_assigned=lambda: assignment == self._assignment,
         )
         task = asyncio.get_running_loop().create_task(self._handle(current, progress, assignment, attempts))
         self._tasks[task] = lane, slot

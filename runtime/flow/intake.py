@@ -139,13 +139,14 @@ class Intake:
         held, limit = self._held_bytes(partition) + size, self._queue.lane_bytes
         return held <= limit // 2 and held + self._queue.bytes_in(partition) <= limit
 
-    def has_room_for_retry(self, partition: TopicPartition) -> bool:
+    def has_room_for_retry(self, partition: TopicPartition, active_bytes: int) -> bool:
         """Return whether a due record of a partition of the topic of retries may be queued.
 
-        What is fetched of it and not due takes the other half of its share.
+        What is tried now takes a quarter of the partition's share, as does what is fetched of it and not due. The other half
+        is for what waits on. `active_bytes`: of records that handlers are about to try.
         """
-        waiting = self._held_bytes(partition) + self._queue.bytes_in(partition)
-        return waiting < self._queue.lane_bytes // 2 and not self._queue.is_full(partition)
+        active_bytes += self._queue.bytes_in(partition)
+        return active_bytes < self._queue.lane_bytes // 4 and not self._queue.is_full(partition)
 
     def is_at_bound(self, partition: TopicPartition) -> bool:
         """Return whether a partition has reached its bound of uncommitted records."""

@@ -72,7 +72,8 @@ class Readmission:
 
     def has_room(self, partition: TopicPartition) -> bool:
         """Return whether a due record of a partition of the topic of retries may be queued."""
-        return self._intake.has_room_for_retry(partition)
+        active = sum(runner.active_bytes(partition) for runner in dict.fromkeys(self._runners.values()))
+        return self._intake.has_room_for_retry(partition, active)
 
     def route(self, topic: str) -> Route | None:
         return self.routes.get(topic)

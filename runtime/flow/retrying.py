@@ -92,7 +92,7 @@ class Retrying:
         self.overflow = Overflow(topic, self._move)
         """Takes parts of suspended agents; refused while the topic takes no records at all."""
         self.partition_bytes = max_bytes
-        """Share of the memory of each partition of the topic: half for what is not due, half for what is being tried."""
+        """Share of each partition of the topic: a quarter is for what is not due, one for what is tried, half for what waits on."""
         self.target: RetryTarget
         """Set by the dispatcher."""
 
@@ -124,8 +124,6 @@ class Retrying:
             fields=settings.fields,
         )
 
-    # -- retries of agents --------------------------------------------------------------------------------------------
-
     def wants_retry(self, agent: str, error: BaseException | None) -> bool:
         """Return whether an agent's error asks for another attempt."""
         if isinstance(error, Retry):
@@ -153,7 +151,7 @@ class Retrying:
         made = delivery.attempt.number
         due = self._clock() + self.next_pause_s(agent, made, delivery.record, error)
         due = min(due, expiry_for(delivery, agent) + _JUST_PAST_S)  # at its expiry it is answered `expired`
-        pause_s, may_wait = due - self._clock(), self._has_room(delivery.partition, delivery.bytes)
+        pause_s, may_wait = due - self._clock(), self.can_wait(delivery.partition, delivery.bytes)
         if self._goes_to_topic(pause_s, may_wait=may_wait):
             outcome.add(self._make_message(delivery.record, agent, due, made))
             return False
@@ -168,7 +166,7 @@ class Retrying:
         requeue = partial(self.target.requeue, part.partition, part)
         self._memory.add(PendingRetry(part.partition, part, part.bytes, agent, due, requeue))
 
-    def _has_room(self, partition: TopicPartition, size: int) -> bool:
+    def can_wait(self, partition: TopicPartition, size: int) -> bool:
         """Return whether a part may wait in memory."""
         return self._memory.has_room(size) and self.target.can_hold(partition, size)
 
@@ -212,7 +210,7 @@ class Retrying:
 
     def receive(self, partition: TopicPartition, records: Sequence[ConsumerRecord], progress: Progress) -> int | None:
         """Queue fetched records of the topic of retries; returns the offset of the first record that was not taken."""
-        left_at, unusable = self._intake.receive(partition, records, progress, self.partition_bytes // 2)
+        left_at, unusable = self._intake.receive(partition, records, progress, self.partition_bytes // 4)
         for record, retry_progress, error in unusable:
             self.target.dead_letter(UnparsedWork(record, retry_progress), error, None)
         return left_at
@@ -261,12 +259,15 @@ class Retrying:
         work = UnparsedWork(original, RetryProgress(progress, record.offset), retry.attempts + 1)
         partition, size = TopicPartition(record.topic, record.partition), held_bytes(record)
         left_s = retry.not_before - now
-        if left_s > 0 and self._goes_to_topic(left_s, may_wait=self._has_room(partition, size)):
+        if left_s > 0 and self._goes_to_topic(left_s, may_wait=self.can_wait(partition, size)):
             self._send_round(work, retry, left_s)
             return
         runner = self.target.runner(original.topic)
         if runner is None or retry.only_agent not in {None, runner.handler.name}:
             self._begin_delivery(fetched, work, left_s)
+            return
+        if runner.is_suspended and self.overflow.is_open and not self.target.can_hold(partition, size):
+            self._send_round(work, retry._replace(not_before=now + self._steps_s[0]), self._steps_s[0])
             return
         requeue = partial(runner.requeue, partition, original, work.progress, work.attempts)
         if left_s > 0:
@@ -330,8 +331,6 @@ class Retrying:
     @property
     def topics(self) -> tuple[str, ...]:
         return () if self.topic is None else (self.topic,)
-
-    # -- readings -----------------------------------------------------------------------------------------------------
 
     def in_memory(self) -> float:
         """Return the number of parts that wait in memory."""

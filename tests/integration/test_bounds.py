@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 
 from kafka_topics import create_topics
-from serving import Desk, ids, reason
+from serving import Desk, health, ids, reason, until
 
 from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.handler import Handler
@@ -80,4 +80,34 @@ async def test_what_a_handler_cannot_publish_or_tries_later_holds_back_no_other_
             guarded_kafka.allow_again(desk.analysed)
             copies = await desk.read(desk.analysed, 30)
     assert sorted(int(copy.value) for copy in copies) == [*range(30)]
+    assert await desk.read(desk.dead_letters, 0) == []
+
+
+async def test_what_waits_for_a_suspended_agent_moves_at_half_of_its_partitions_share_and_others_go_on(
+    guarded_kafka, guarded_desk: Desk
+):
+    desk, retries = guarded_desk, f"{guarded_desk.prefix}.retries"
+    await create_topics(desk.bootstrap, [retries], 3, {})
+    names = sorted(f"r{number}" for number in range(60))
+    settings = {
+        "limits": {"max_waiting_bytes": 8 * BYTES},  # a share of 100 kB for each of six partitions
+        "agents": {"analysis": {"probe_pause_s": 0.2}},
+        "retries": {"in_memory_s": 0.1, "steps_s": [0.2]},
+    }
+    with guarded_kafka.denied(desk.analysed, "write"):
+        async with desk.serving(**settings) as serving:
+            await desk.send(*map(padded, range(60)), partition=0)
+            assert sorted(ids(await desk.read(desk.classified, 60))) == names
+            await until(serving, lambda found: "analysis" in found[1].get("suspended_agents", {}))
+            moved = await desk.read(retries, 40)
+            assert {dict(record.headers)["murmura_only_agent"] for record in moved} == {b"analysis"}
+            _, found = await health(serving)
+            assert 0 < found["suspended_agents"]["analysis"]["waiting"] < 20
+            guarded_kafka.allow_again(desk.analysed)
+            analysed = await desk.read(desk.analysed, 60)
+            async with asyncio.timeout(15):
+                while await desk.committed() != await desk.ends():
+                    await asyncio.sleep(0.1)
+    assert sorted(ids(analysed)) == names
+    assert len(await desk.read(desk.classified, 60)) == 60
     assert await desk.read(desk.dead_letters, 0) == []

@@ -124,12 +124,13 @@ def request(partition: TopicPartition, offset: int, value: bytes = REQUEST) -> C
     return ConsumerRecord(*partition, offset, 1, 0, b"k%d" % offset, value, None, 1, 1, ())
 
 
-def retry_of(topic: str, due: float):
-    """Make records of the topic of retries for originals of a topic."""
+def retry_of(topic: str, due: float, number: int = 0):
+    """Make records of the topic of retries for originals of a topic's partition."""
 
-    def make(partition: TopicPartition, offset: int) -> ConsumerRecord:
-        original = request(TopicPartition(topic, 0), offset)
-        headers = RetryHeaders("test", Coordinates(topic, 0, offset, 1), None, due, 1)
+    def make(partition: TopicPartition, offset: int, original_offset: int | None = None) -> ConsumerRecord:
+        at = offset if original_offset is None else original_offset
+        original = request(TopicPartition(topic, number), at)
+        headers = RetryHeaders("test", Coordinates(topic, number, at, 1), None, due, 1)
         message = retry_message(original, headers, "retries")
         stamp = round(time.time() * 1000)
         return ConsumerRecord(
@@ -224,7 +225,7 @@ async def test_retries_of_a_handler_wait_for_their_time_and_within_the_bytes_of_
 
 async def test_a_second_retry_counts_for_the_partition_from_which_it_was_read(make_line):
     line = await make_line(asking(20))
-    line.fetch(STEPS[0], 3, retry_of("in", time.time() - 1))
+    await fetch_all(line, STEPS[:1], 3, retry_of("in", time.time() - 1))
     await until(line, lambda: line.dispatcher.retrying.in_memory() == 3)
     assert line.dispatcher.retrying.held_bytes(STEPS[0]) > 3 * len(REQUEST)
     assert line.dispatcher.retrying.held_bytes(INPUTS[0]) == 0
@@ -249,3 +250,35 @@ async def test_one_record_fits_whatever_its_size_beside_what_waits_for_a_suspend
     large = b'{"text":"a","attachment":"%s"}' % (b"x" * 900_000)
     await fetch_all(line, INPUTS, 3, lambda partition, offset: request(partition, offset, large))
     await until(line, lambda: len(line.sent("out")) == 9)
+
+
+async def test_retries_for_suspended_agents_hold_back_no_others_of_their_partition(make_line):
+    handler = Asking("none", times=0)
+    line = await make_line(good(), good("bad", "missing"), handlers=[handler])
+    line.missing = {"missing", "echoes"}
+    line.dispatcher.retrying._steps_s = line.dispatcher.retrying._intake._steps_s = (60.0,)
+    due = time.time() - 100
+    makers = [retry_of("in", due), retry_of("turns", due)]
+    await fetch_all(line, STEPS[:1], 80, lambda partition, offset: makers[offset % 2](partition, offset))
+    await until(line, lambda: len(line.sent("out")) == 40)
+    assert line.dispatcher.suspending.suspended == {"bad", "asking"}
+    assert line.most_bytes <= BOUNDS.process_bytes + held_bytes(request(INPUTS[0], 0))
+
+
+async def test_retries_of_records_with_the_same_offset_are_each_tried_once(make_line):
+    errors: list[dict] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
+    handler = Asking("none", times=0)
+    line = await make_line(good(), handlers=[handler])
+    line.missing = {"echoes"}
+    makers = [retry_of("turns", time.time() - 1, number) for number in range(3)]
+    line.dispatcher._under_way.begin(1 << 40)  # one record at a time
+    for offset in range(3):
+        line.fetch(STEPS[0], offset + 1, lambda partition, offset: makers[offset](partition, offset, 7))
+        await asyncio.sleep(0.1)
+    line.missing = set()
+    line.dispatcher.suspending._agents["asking"]._probe_at = 0
+    await until(line, lambda: len(line.sent("echoes")) == 3)
+    assert line.tracker.progress(STEPS[0]).committable == 3
+    line.dispatcher._under_way.end(1 << 40)
+    assert errors == []
