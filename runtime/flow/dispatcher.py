@@ -124,6 +124,7 @@ class Dispatcher:
                 tracing=tracing,
                 suspending=self.suspending,
                 retrying=self.retrying,
+                fields=fields,
             )
             for handler in handlers
         ]

@@ -1,6 +1,6 @@
 """Runs a handler on a record, with retries in place while its key waits, or through the topic of retries."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,11 +11,12 @@ from ...schemas.envelope import CE_ID, HOPS, REQUEST_ID, TRACEPARENT
 from ...schemas.ids import default_request_id
 from ..agent.handler import Handler, Predicts
 from ..errors import Closed, MurmuraError, RecordError, describe_origin
+from ..field_paths import FieldPaths
 from ..observe.logs import get_logger
 from ..observe.tracing import Tracing
 from ..output.delivery import coordinates
 from ..output.outcome import Outcome, Outgoing, UnparsedWork
-from ..output.result import hand_on
+from ..output.result import hand_on, keep_format
 from ..output.suspending import Suspending
 from ..wire.message import Message
 from ..wire.request import read_headers, read_hops, read_id_in_body
@@ -75,7 +76,10 @@ class HandlerAttempts:
         max_value_bytes: int,
         max_hops: int | None,
         tracing: Tracing | None,
+        fields: Mapping[str, FieldPaths],
     ) -> None:
+        """`fields`: field paths of requests, by topic."""
+        self._fields = fields
         self.handler, self._engine, self._retrying, self._on_enter = handler, engine, retrying, on_enter
         self._max_value_bytes, self._max_hops, self._tracing = max_value_bytes, max_hops, tracing
         self._suspending = suspending
@@ -179,7 +183,9 @@ class HandlerAttempts:
                 outcome.trace(self._tracing.begin_refused(record, None))
             raise
         request_id = (
-            headers.get(REQUEST_ID) or headers.get(CE_ID) or read_id_in_body(record.value, self._max_value_bytes)
+            headers.get(REQUEST_ID)
+            or headers.get(CE_ID)
+            or read_id_in_body(record, self._max_value_bytes, self._fields.get(record.topic))
         )
         if request_id is None:
             request_id = default_request_id(record.topic, record.partition, record.offset, record.timestamp)
@@ -197,7 +203,8 @@ class HandlerAttempts:
             raise RecordError(Reason.TOO_LARGE, f"the value has {len(record.value)} bytes")
         try:
             published = await handle_in_time(self.handler, record, self._engine)
-            return [(hand_on(publish, request_id, hops, trace), publish.essential) for publish in published]
+            onward = [(keep_format(publish, record), publish.essential) for publish in published]
+            return [(hand_on(publish, request_id, hops, trace), essential) for publish, essential in onward]
         except (RecordError, Closed):
             raise
         except Exception as error:

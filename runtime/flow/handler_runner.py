@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -11,6 +11,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ..agent.handler import Handler, Predicts
 from ..errors import Closed, RecordError
+from ..field_paths import FieldPaths
 from ..kafka.offset_tracker import CompletionSink, Progress
 from ..observe.tracing import Tracing
 from ..output.bounds import UnderWay, held_bytes
@@ -67,9 +68,10 @@ class HandlerRunner:
         tracing: Tracing | None = None,
         suspending: Suspending,
         retrying: HandlerRetries | None = None,
+        fields: Mapping[str, FieldPaths] | None = None,
     ) -> None:
         """`limit`: waiting records at which a partition is full. `on_enter` counts records in progress. `under_way`: bytes in
-        progress of the whole process.
+        progress of the whole process. `fields`: field paths of requests, by topic.
         """
         self.handler = handler
         self._outbox = outbox
@@ -88,6 +90,7 @@ class HandlerRunner:
             max_value_bytes=max_value_bytes,
             max_hops=max_hops,
             tracing=tracing,
+            fields=fields or {},
         )
         self._lanes: dict[_Lane, deque[_Waiting]] = {}
         self._turn: deque[_Lane] = deque()

@@ -15,7 +15,7 @@ from ..agent.result_envelope import ResultEnvelope
 from ..agent.routes import BoundAgent
 from ..errors import RecordError
 from ..settings.routing_rules import Rule, select_topics
-from ..wire.message import Message, Publish
+from ..wire.message import Message, Publish, Record
 from ..wire.request import Incoming
 
 _encode = msgspec.json.Encoder().encode
@@ -148,6 +148,14 @@ def _make_readable(publish: Publish, request: Incoming) -> Publish:
     """Return the request for a reader that knows nothing of its topic: neither field paths nor its content type."""
     headers = ((CONTENT_TYPE_HEADER, REQUEST_TYPE.encode()), *publish.headers)
     return replace(publish, value=request.plain_value(), headers=headers)
+
+
+def keep_format(publish: Publish, record: Record) -> Publish:
+    """Return a handler's message with the record's content type, where it has the record's own value."""
+    if not publish.value or publish.value != record.value:
+        return publish
+    stated = tuple((name, raw) for name, raw in record.headers or () if name == CONTENT_TYPE_HEADER and raw is not None)
+    return replace(publish, headers=(*stated, *publish.headers)) if stated else publish
 
 
 def hand_on(

@@ -22,7 +22,7 @@ from ...schemas.ids import default_request_id
 from ..errors import RecordError
 from ..field_paths import FieldPaths
 from .message import Record
-from .request_body import check_id, read_body, read_event, value_format
+from .request_body import check_id, read_body, read_event, read_id, value_format
 
 
 class Incoming:
@@ -235,18 +235,17 @@ def read_deadline(text: str | None) -> float | None:
         raise RecordError(Reason.BAD_HEADER, f"header {DEADLINE} is not a time with a zone (RFC 3339)") from None
 
 
-class _Named(msgspec.Struct):
-    id: str | None = None
+def read_id_in_body(record: Record, max_bytes: int, fields: FieldPaths | None = None) -> str | None:
+    """Return the `id` in a record's body; None where there is none. Errors are reported when the body is parsed.
 
-
-_read_name: Final = msgspec.json.Decoder(_Named).decode
-
-
-def read_id_in_body(value: bytes | None, max_bytes: int) -> str | None:
-    """Return the `id` in a record's body; None where there is none. Errors are reported when the body is parsed."""
+    `fields`: the field paths of its topic; a CloudEvent in structured mode has its `id` at the top.
+    """
+    value = record.value
     if value is None or len(value) > max_bytes:
         return None
     try:
-        return _read_name(value).id or None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        if fields is not None and value_format(record.headers or ()) is not None:
+            fields = None
+        return read_id(value, fields)
+    except RecordError:
         return None

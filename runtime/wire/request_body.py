@@ -47,9 +47,14 @@ class Event(msgspec.Struct):
     traceparent: str | None = None
 
 
+class _Named(msgspec.Struct):
+    id: str | None = None
+
+
 _AT_THE_TOP: Final = FieldPaths()
 _decode_body = msgspec.json.Decoder(Body).decode
 _decode_event = msgspec.json.Decoder(Event).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
 _decode_any = msgspec.json.Decoder().decode
 
 
@@ -97,6 +102,15 @@ def read_body(value: bytes, fields: FieldPaths | None = None) -> Body:
     except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
         body = _decode(_decode_body, value)  # decode again for a precise error, or past a frame
     return _check_body(body, _AT_THE_TOP)
+
+
+def read_id(value: bytes, fields: FieldPaths | None = None) -> str | None:
+    """Return the `id` of a value, at its path in `fields` (None: top level); None without one. Raises RecordError."""
+    if fields is None:
+        named: _Named = _decode(_decode_named, value)
+        return named.id or None
+    found = fields.pick(_decode(_decode_any, value)).get("id")
+    return found if found and isinstance(found, str) else None
 
 
 def _check_body(body: Body, fields: FieldPaths) -> Body:

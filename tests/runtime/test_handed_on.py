@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import INTENT, SENTIMENT
@@ -12,10 +13,13 @@ from tiny_model import INTENT, SENTIMENT
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.agent import agent
+from murmura.runtime.agent.handler import Handler
 from murmura.runtime.errors import RecordError
 from murmura.runtime.field_paths import FieldPath, FieldPaths
+from murmura.runtime.flow.handler_attempts import HandlerAttempts
 from murmura.runtime.flow.redelivery import make_redelivery
 from murmura.runtime.kafka.offset_tracker import Progress
+from murmura.runtime.output.outcome import Outcome
 from murmura.runtime.redrive.rules import ORIGINAL, Redrive
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import FakeModel, classified
@@ -23,7 +27,7 @@ from murmura.runtime.testing.rehearsal import rehearse
 from murmura.runtime.wire.dead_letter import dead_letter
 from murmura.runtime.wire.dead_letter_records import Letter, read_letter
 from murmura.runtime.wire.message import Publish
-from murmura.runtime.wire.request import read_request
+from murmura.runtime.wire.request import read_id_in_body, read_request
 from murmura.runtime.wire.retry_record import Coordinates, Retry, read_retry, retry_message
 from murmura.schemas.deadletter import DeadLetterReason
 from murmura.schemas.envelope import REQUEST_TYPE
@@ -143,3 +147,54 @@ def test_a_redriven_request_is_the_same_request(form, target):
     assert after.metadata == {"a": "b"}
     if target == ORIGINAL:
         assert sent.value == before.value
+
+
+class Forwarder(Handler):
+    """Publishes what it gets."""
+
+    name, topics, outputs = "forwarder", ("first",), ("copies",)
+
+    async def handle(self, record, engine):
+        return [Publish("copies", record.value, record.key)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_what_a_handler_publishes_names_the_request_and_its_format(form):
+    paths, value, headers = FORMS[form]
+    taken = ConsumerRecord("first", 0, 0, 5, 0, b"k", json.dumps(value).encode(), None, 1, 1, headers)
+    attempts = HandlerAttempts(
+        Forwarder(),
+        None,
+        suspending=None,
+        retrying=None,
+        on_enter=lambda count: None,
+        max_value_bytes=1000,
+        max_hops=None,
+        tracing=None,
+        fields={} if paths is None else {"first": paths},
+    )
+    ((message, _),) = await attempts._run_once(taken, Outcome())
+    assert dict(message.headers)["murmura_request_id"] == b"t-1"
+    after = read_request(arrived(message), 1000, fields=paths)
+    assert (after.text, after.request_id) == ("my card", "t-1")
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "found"),
+    [
+        (b'{"meta": {"id": 7}}', (), "7"),
+        (b'{"meta": {"id": [7]}}', (), None),
+        (b'{"meta": {}, "id": "top"}', (), None),
+        (b'\0\0\0\0\7{"meta": {"id": "framed"}}', (), "framed"),
+        (b'{"id": "event", "data": {}}', (("content-type", b"application/cloudevents+json"),), "event"),
+        (b"[]", (("content-type", b"application/cloudevents-batch+json"),), None),
+        (b'{"id": "top"}', (("content-type", REQUEST_TYPE.encode()),), "top"),
+        (b"{", (), None),
+        (b"\xff", (), None),
+        (None, (), None),
+    ],
+)
+def test_the_id_of_a_record_lies_where_its_request_has_it(value, headers, found):
+    sent = record({}, headers)
+    sent.value = value
+    assert read_id_in_body(sent, 1000, ELSEWHERE) == found
