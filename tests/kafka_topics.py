@@ -1,7 +1,8 @@
 """Topics for tests, ready to be written when `create_topics` returns."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -23,11 +24,18 @@ async def create_topics(bootstrap: str, names: Sequence[str], partitions: int, c
         await admin.close()
 
 
-async def delete_topic(bootstrap: str, topic: str) -> None:
+async def admin_call(bootstrap: str, call: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> None:
+    """Call something of an admin client of aiokafka."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
-    await admin.delete_topics([topic])
-    await admin.close()
+    try:
+        await call(admin)
+    finally:
+        await admin.close()
+
+
+async def delete_topic(bootstrap: str, topic: str) -> None:
+    await admin_call(bootstrap, lambda admin: admin.delete_topics([topic]))
 
 
 def _have_leaders(topics: list[dict], expected: int, partitions: int) -> bool:

@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin import NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.produce import ProduceRequest
-from kafka_topics import create_topics
+from kafka_topics import admin_call, create_topics, delete_topic
 from serving import read_values
 from started_publisher import start_publisher
 
@@ -27,15 +27,6 @@ async def start():
             return await stack.enter_async_context(start_publisher(bootstrap, **more))
 
         yield start
-
-
-async def admin_call(bootstrap, call):
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        await call(admin)
-    finally:
-        await admin.close()
 
 
 async def set_config(bootstrap, topic, name, value):
@@ -88,7 +79,7 @@ async def test_a_topic_that_is_deleted_while_it_is_written_is_refused_and_taken_
     publisher = await start(kafka, missing_s=0.5)
     both = [Message(gone, b"a", b"k", []), Message(stays, b"b", b"k", [])]
     assert await publisher.publish(both) == [None, None]
-    await admin_call(kafka, lambda admin: admin.delete_topics([gone]))
+    await delete_topic(kafka, gone)
     async with asyncio.timeout(15):
         refused, taken = await publisher.publish(both)
         assert isinstance(refused, TopicRefused)

@@ -5,17 +5,13 @@ are put in place of the real one, everything else is real.
 """
 
 import asyncio
-import json
 import time
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import ClusterAuthorizationFailedError, UnknownError
-from kafka_topics import create_topics
-from serving import Desk, ids, reason
+from kafka_topics import create_topics, delete_topic
+from serving import Desk, health, ids, reason, until
 from started_publisher import start_publisher
 
 from murmura.runtime import serve as app
@@ -48,23 +44,6 @@ def answers(monkeypatch):
     return Answers
 
 
-async def ready(serving) -> tuple[int, dict]:
-    def ask():
-        try:
-            with urlopen(f"{serving.url}/readyz", timeout=5) as answer:
-                return answer.status, json.load(answer)
-        except HTTPError as refused:
-            return refused.code, json.load(refused)
-
-    return await asyncio.to_thread(ask)
-
-
-async def until_ready_says(serving, condition) -> None:
-    async with asyncio.timeout(15):
-        while not condition(*await ready(serving)):
-            await asyncio.sleep(0.05)
-
-
 def texts(*numbers: int) -> list[dict]:
     return [{"id": f"r{number}", "text": f"my card was lost {number}"} for number in numbers]
 
@@ -78,11 +57,11 @@ async def test_a_process_whose_sends_are_all_refused_takes_nothing_in_and_goes_o
         await desk.read(desk.analysed, 1)
         answers.of = lambda topic, partition: error()
         await desk.send(*texts(*range(1, 40)))
-        await until_ready_says(serving, lambda status, found: status == 503 and error.__name__ in str(found["reasons"]))
+        await until(serving, lambda answer: answer[0] == 503 and error.__name__ in str(answer[1]["reasons"]))
         answers.of = lambda topic, partition: None
         for topic in (desk.classified, desk.analysed):
             assert sorted(ids(await desk.read(topic, 40))) == sorted(f"r{n}" for n in range(40))
-        await until_ready_says(serving, lambda status, found: status == 200)
+        await until(serving, lambda answer: answer[0] == 200)
     assert await desk.committed() == await desk.ends()
     assert sum((await desk.ends(desk.dead_letters)).values()) == 0
 
@@ -114,8 +93,8 @@ async def test_an_unknown_error_of_one_agent_s_topic_suspends_that_agent_alone_u
     async with desk.serving(agents={"analysis": {"probe_pause_s": 0.2}}) as serving:
         answers.of = lambda topic, partition: UnknownError() if topic == desk.analysed else None
         await send_steadily(desk, range(30))
-        await until_ready_says(serving, lambda status, found: "analysis" in found.get("suspended_agents", {}))
-        assert (await ready(serving))[0] == 200
+        await until(serving, lambda answer: "analysis" in answer[1].get("suspended_agents", {}))
+        assert (await health(serving))[0] == 200
         assert sorted(ids(await desk.read(desk.classified, 30))) == sorted(f"r{n}" for n in range(30))
         answers.of = lambda topic, partition: None
         assert sorted(ids(await desk.read(desk.analysed, 30))) == sorted(f"r{n}" for n in range(30))
@@ -134,7 +113,7 @@ async def test_an_unknown_error_of_one_result_is_its_own_dead_letter_while_other
         assert (reason(letter), dict(letter.headers)["murmura_dl_agent"]) == ("agent_failed", b"analysis")
         assert len(await desk.read(desk.classified, 31)) == 31
         assert len(await desk.read(desk.analysed, 30)) == 30
-        assert (await ready(serving))[0] == 200
+        assert (await health(serving))[0] == 200
     assert await desk.committed() == await desk.ends()
 
 
@@ -142,26 +121,17 @@ async def test_a_deleted_dead_letter_topic_stops_intake_until_it_is_made_again_a
     async with desk.serving() as serving:
         await desk.send(*texts(0))
         await desk.read(desk.analysed, 1)
-        await admin_call(desk.bootstrap, lambda admin: admin.delete_topics([desk.dead_letters]))
+        await delete_topic(desk.bootstrap, desk.dead_letters)
         await desk.send(b"not JSON")
-        await until_ready_says(serving, lambda status, found: status == 503 and desk.dead_letters in str(found))
+        await until(serving, lambda answer: answer[0] == 503 and desk.dead_letters in str(answer[1]))
         await desk.send(*texts(1))
         await asyncio.sleep(1)
         assert ids(await desk.read(desk.classified, 1)) == ["r0"]
         await create_topics(desk.bootstrap, [desk.dead_letters], 3, {})
-        await until_ready_says(serving, lambda status, found: status == 200)
+        await until(serving, lambda answer: answer[0] == 200)
         assert [letter.value for letter in await desk.read(desk.dead_letters, 1)] == [b"not JSON"]
         assert sorted(ids(await desk.read(desk.classified, 2))) == ["r0", "r1"]
     assert await desk.committed() == await desk.ends()
-
-
-async def admin_call(bootstrap, call):
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        await call(admin)
-    finally:
-        await admin.close()
 
 
 async def test_a_process_that_may_open_no_other_producer_is_in_trouble_until_it_may_again(
