@@ -156,7 +156,7 @@ def _permissions(settings: "Settings", names: list[str], present: "Mapping[str, 
     """Fail for missing permissions of `serve`; those of other commands may belong to another user."""
     from ..agent.discovery import find_agents
     from ..agent.routes import configure_agents
-    from .permissions import lacking
+    from ..kafka.permissions import lacking
     from .required_permissions import needs
 
     wanted = needs(settings, configure_agents(settings, find_agents(names, settings.prefix)))

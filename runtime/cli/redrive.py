@@ -14,8 +14,8 @@ from .letters import AgentNames, Reasons, Topics, select
 if TYPE_CHECKING:
     import asyncio
 
+    from ..kafka.transactional_sender import Sender
     from ..redrive.rules import Redrive, Tally
-    from ..redrive.sender import Sender
     from ..settings.settings import Settings
     from ..wire.dead_letter_records import Selection
 
@@ -145,7 +145,7 @@ def _choose_sender(settings: "Settings", no_transactions: bool) -> "Callable[[],
     import asyncio
 
     from ..kafka.topics import is_mock_cluster
-    from ..redrive.sender import PlainSender, TransactionalSender
+    from ..kafka.transactional_sender import PlainSender, TransactionalSender
 
     if no_transactions or asyncio.run(is_mock_cluster(settings.kafka)):
         typer.echo("without transactions: a kill may repeat one batch", err=True)

@@ -4,24 +4,12 @@ The table in `docs/operations.md` has the same rows; a test compares both.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 from ..agent.agent import Agent
 from ..agent.handler import Handler
+from ..kafka.permissions import Kind, Need, Operation
 from ..settings.settings import Settings
-
-Operation = Literal["READ", "WRITE", "DESCRIBE"]
-Kind = Literal["topic", "group", "transactional id"]
-
-
-class Need(NamedTuple):
-    """One permission that a command needs."""
-
-    command: str
-    operation: Operation
-    kind: Kind
-    name: str
-
 
 _JOINED: Final = ("the topics of feedback", "the topics of requests", "the topics of results")
 

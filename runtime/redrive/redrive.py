@@ -5,11 +5,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from ..errors import MurmuraError
+from ..kafka.transactional_sender import BatchRefused, Sender
 from ..wire.dead_letter_records import Letter, Selection, marker
 from ..wire.message import Message
 from .dead_letter_reader import LetterScan
 from .rules import Redrive, Refusal, Tally
-from .sender import BatchRefused, Sender
 
 BATCH_RECORDS: Final = 500
 BATCH_BYTES: Final = 4 * 1024 * 1024

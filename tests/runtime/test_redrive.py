@@ -11,10 +11,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
+from murmura.runtime.kafka.transactional_sender import Fenced, TransactionalSender
 from murmura.runtime.redrive import redrive as redriving
 from murmura.runtime.redrive.dead_letter_reader import LetterScan
 from murmura.runtime.redrive.rules import Redrive, Refusal
-from murmura.runtime.redrive.sender import Fenced, TransactionalSender
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.wire.dead_letter_records import Selection, marked_offset
 from murmura.schemas.deadletter import DeadLetter, DeadLetterReason

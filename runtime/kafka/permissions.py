@@ -5,7 +5,7 @@ Asks the broker for the allowed operations on a topic or a group. Nothing is rea
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
@@ -18,9 +18,21 @@ from aiokafka.protocol.admin import DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
-from ..kafka.topics import connect_admin
 from ..settings.settings import KafkaSettings
-from .required_permissions import Need, Operation
+from .topics import connect_admin
+
+Operation = Literal["READ", "WRITE", "DESCRIBE"]
+Kind = Literal["topic", "group", "transactional id"]
+
+
+class Need(NamedTuple):
+    """One permission that a command needs."""
+
+    command: str
+    operation: Operation
+    kind: Kind
+    name: str
+
 
 _COORDINATOR_TRIES: Final = 25
 _COORDINATOR_PAUSE_S: Final = 0.2

@@ -17,9 +17,9 @@ from aiokafka.errors import (
 
 from ...schemas.deadletter import REDRIVEN
 from ..errors import MurmuraError, SetupError
-from ..kafka.broker_diagnosis import diagnose
 from ..settings.settings import KafkaSettings, ProducerSettings
 from ..wire.message import Message
+from .broker_diagnosis import diagnose
 
 _STOP_S = 5.0
 
