@@ -91,7 +91,8 @@ async def test_an_agent_cannot_pass_for_another_record():
     answers = await rehearse([disguised], {"text": COMPLAINT, "id": "7"}, model=MODEL)
     (message,) = answers.handed_on
     assert dict(message.headers) == {
-        "murmura_hops": b"1", "murmura_cause": b"7", "murmura_request_id": b"7", "mine": b"1"
+        "murmura_hops": b"1", "murmura_cause": b"7", "murmura_request_id": b"7", "mine": b"1",
+        "content-type": b"application/vnd.murmura.request+json",
     }  # fmt: skip
 
 
