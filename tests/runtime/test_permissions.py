@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from murmura.runtime.agent.agent import Agent
 from murmura.runtime.agent.handler import Handler
 from murmura.runtime.cli import main as cli
-from murmura.runtime.cli import permissions
-from murmura.runtime.cli.required_permissions import REQUIRED, Need, needs
+from murmura.runtime.cli.required_permissions import REQUIRED, needs
+from murmura.runtime.kafka import permissions
+from murmura.runtime.kafka.permissions import Need
 from murmura.runtime.settings.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
