@@ -63,6 +63,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"TESTS ON A REAL KAFKA WERE NOT RUN: {reason}", red=True, bold=True)
 
 
+@pytest.fixture(scope="session")
+def give_up_kafka(pytestconfig: pytest.Config) -> Callable[[str], NoReturn]:
+    """What a fixture calls with the reason when it cannot start a broker of its own."""
+    return lambda reason: _without_kafka(pytestconfig, reason)
+
+
 def _without_kafka(config: pytest.Config, reason: str) -> NoReturn:
     """Skip and say so loudly; a build server that cannot test is broken, so there it is a failure."""
     config.stash[SHARE].refuse_kafka(reason)

@@ -156,13 +156,13 @@ def _permissions(settings: "Settings", names: list[str], present: "Mapping[str, 
     """Fail for missing permissions of `serve`; those of other commands may belong to another user."""
     from ..agent.discovery import find_agents
     from ..agent.routes import configure_agents
-    from ..kafka.permissions import lacking
+    from ..kafka.permissions import PermissionsUnknown, lacking
     from .required_permissions import needs
 
     wanted = needs(settings, configure_agents(settings, find_agents(names, settings.prefix)))
     try:
         missing = asyncio.run(lacking(settings.kafka, wanted, present))
-    except NotImplementedError:
+    except PermissionsUnknown:
         yield Finding("rights", None, "this broker does not say what a user may do")
         return
     for command in dict.fromkeys(need.command for need in wanted):

@@ -215,7 +215,7 @@ async def _mechanisms(kafka: KafkaSettings, server: Server, *, tls: bool) -> lis
             "name its authority's file with kafka.security.cafile, and the broker as its certificate does"
         ) from None
     except (NotImplementedError, IncompatibleBrokerVersion):
-        return None  # a broker without SASL
+        return None  # how aiokafka says that this broker knows no request of the kind: one without SASL
     except _UNANSWERED as error:
         await _compare_tls(kafka, server, tls=tls)
         raise error from None

@@ -18,6 +18,7 @@ from aiokafka.protocol.admin import DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
+from ..errors import MurmuraError
 from ..settings.settings import KafkaSettings
 from .topics import connect_admin
 
@@ -43,17 +44,21 @@ _AGAIN_S: Final = 0.2
 _ALL: Final[frozenset[Operation]] = frozenset(_CODES)
 
 
+class PermissionsUnknown(MurmuraError):
+    """The broker does not report what a user may do: it is older than the requests that ask for it (KIP-430)."""
+
+
 async def lacking(kafka: KafkaSettings, wanted: Iterable[Need], present: Iterable[str]) -> list[Need]:
     """Return the permissions that this user lacks, except for topics that are not `present`.
 
-    Raises SetupError when the broker does not answer, NotImplementedError when it does not report permissions.
+    Raises SetupError when the broker does not answer, PermissionsUnknown when it is too old to report permissions.
     """
     wanted, present = list(wanted), set(present)
     async with connect_admin(kafka, kafka.start_timeout_s) as admin:
         try:
             allowed = await _allowed(admin, wanted, present)
         except IncompatibleBrokerVersion as error:
-            raise NotImplementedError(str(error)) from None
+            raise PermissionsUnknown(str(error)) from None
     return [need for need in wanted if need.operation not in allowed.get((need.kind, need.name), _ALL)]
 
 

@@ -123,15 +123,20 @@ def producer_factory(kafka: KafkaSettings, producer: ProducerSettings) -> Callab
     """Return a function that makes a producer from the settings; it is called again after a producer has failed."""
 
     def make() -> IdempotentProducer:
-        return IdempotentProducer(
-            **kafka.client_options(),
-            acks="all",
-            enable_idempotence=True,
-            linger_ms=producer.linger_ms,
-            max_batch_size=producer.batch_bytes,
-            max_request_size=producer.max_request_bytes,
-            compression_type=producer.compression,
-            request_timeout_ms=kafka.request_timeout_ms,
-        )
+        return IdempotentProducer(**producer_options(kafka, producer))
 
     return make
+
+
+def producer_options(kafka: KafkaSettings, producer: ProducerSettings) -> dict[str, Any]:
+    """Return the options of every producer of ours: acknowledged by all replicas, and idempotent."""
+    return {
+        **kafka.client_options(),
+        "acks": "all",
+        "enable_idempotence": True,
+        "linger_ms": producer.linger_ms,
+        "max_batch_size": producer.batch_bytes,
+        "max_request_size": producer.max_request_bytes,
+        "compression_type": producer.compression,
+        "request_timeout_ms": kafka.request_timeout_ms,
+    }

@@ -20,6 +20,7 @@ from ..errors import MurmuraError, SetupError
 from ..settings.settings import KafkaSettings, ProducerSettings
 from ..wire.message import Message
 from .broker_diagnosis import diagnose
+from .producer import producer_options
 
 _STOP_S = 5.0
 
@@ -142,17 +143,7 @@ class PlainSender:
 
 
 def make_producer(kafka: KafkaSettings, producer: ProducerSettings, transactional_id: str | None) -> AIOKafkaProducer:
-    return AIOKafkaProducer(
-        **kafka.client_options(),
-        acks="all",
-        enable_idempotence=True,
-        transactional_id=transactional_id,
-        linger_ms=producer.linger_ms,
-        max_batch_size=producer.batch_bytes,
-        max_request_size=producer.max_request_bytes,
-        compression_type=producer.compression,
-        request_timeout_ms=kafka.request_timeout_ms,
-    )
+    return AIOKafkaProducer(**producer_options(kafka, producer), transactional_id=transactional_id)
 
 
 async def send_all(producer: AIOKafkaProducer, messages: Sequence[Message]) -> BaseException | None:

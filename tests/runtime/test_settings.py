@@ -10,23 +10,7 @@ from murmura.runtime.settings.agent_options import Options, RelativePath, read_o
 from murmura.runtime.settings.settings import KafkaSettings, SecuritySettings, Settings
 from murmura.runtime.settings.sources import load
 
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
-    for name in [name for name in os.environ if name.startswith("MURMURA_")]:
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def config(tmp_path: Path):
-    def write(text: str) -> Path:
-        path = tmp_path / "murmura.yaml"
-        path.write_text(text)
-        return path
-
-    return write
+pytestmark = pytest.mark.usefixtures("no_settings_environment")
 
 
 def refusal(config: Path | None = None, flags: dict | None = None) -> str:

@@ -1,13 +1,11 @@
 """A canary in every setting, in every wrong shape and from every source, is shown by no message and no report."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args, get_origin
 
 import pytest
-import yaml
 from pydantic import BaseModel
 
 from murmura.runtime.agent.discovery import find_agents
@@ -17,23 +15,9 @@ from murmura.runtime.errors import SetupError
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.settings.sources import load
 
+pytestmark = pytest.mark.usefixtures("no_settings_environment")
+
 CANARY = "hunter2canary"
-
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("MURMURA_")]:
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def config(tmp_path: Path):
-    def write(settings: object) -> Path:
-        path = tmp_path / "murmura.yaml"
-        path.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings))
-        return path
-
-    return write
 
 
 Path_ = tuple[str | int, ...]

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import time
 from pathlib import Path
 
@@ -23,23 +22,9 @@ from murmura.runtime.settings.redaction import public_address, redact_text
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.settings.sources import load
 
+pytestmark = pytest.mark.usefixtures("no_settings_environment")
+
 SASL = {"protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "username": "me"}
-
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("MURMURA_")]:
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def config(tmp_path: Path):
-    def write(settings: object) -> Path:
-        path = tmp_path / "murmura.yaml"
-        path.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings))
-        return path
-
-    return write
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ TASKS = tuple(TaskSpec(name=name, kind="classification", labels=["a", "b"]) for 
 FACTS = Facts("desk version 1", "cpu", "http://127.0.0.1:9464", TASKS)
 
 
-def told(event: str, **more) -> bytes:
+def training_event(event: str, **more) -> bytes:
     return TrainingEvent(event=event, run="r", name="desk", at=NOW, **more).model_dump_json().encode()
 
 
@@ -54,14 +54,14 @@ def retraining() -> Board:
 
 def test_progress_is_told_with_loss_and_batch():
     board = retraining()
-    board.read_training_event(told("run.progress", step=20, steps=40, loss={"intent": 0.5}), 1.0)
+    board.read_training_event(training_event("run.progress", step=20, steps=40, loss={"intent": 0.5}), 1.0)
     assert board.steps[Stage.RETRAIN].detail == "batch 20 of 40; loss intent 0.50"
 
 
 def test_a_gate_that_passes_ends_its_stage_and_begins_the_swap():
     board = retraining()
-    board.read_training_event(told("run.evaluated"), 30.0)
-    board.read_training_event(told("gate.passed", gate=[FIGURE]), 31.0)
+    board.read_training_event(training_event("run.evaluated"), 30.0)
+    board.read_training_event(training_event("gate.passed", gate=[FIGURE]), 31.0)
     states = [step.state for step in board.steps.values()]
     assert states[3:6] == [State.DONE, State.DONE, State.RUNNING]
     assert board.steps[Stage.RETRAIN].took_s == 30.0
@@ -72,8 +72,8 @@ def test_a_gate_that_passes_ends_its_stage_and_begins_the_swap():
 
 def test_a_gate_that_refuses_ends_the_story_with_its_reason():
     board = retraining()
-    board.read_training_event(told("run.evaluated"), 30.0)
-    board.read_training_event(told("gate.refused", gate=[FIGURE], message="sentiment is worse"), 31.0)
+    board.read_training_event(training_event("run.evaluated"), 30.0)
+    board.read_training_event(training_event("gate.refused", gate=[FIGURE], message="sentiment is worse"), 31.0)
     assert "sentiment is worse" in board.failed
     assert board.steps[Stage.GATE].state is State.FAILED
     assert not board.complete
@@ -138,8 +138,8 @@ def test_the_screen_fits_exactly_whatever_its_size(width, height):
 
 def test_figures_and_latencies_are_lines_where_there_is_no_screen():
     board = retraining()
-    board.read_training_event(told("run.evaluated"), 30.0)
-    board.read_training_event(told("gate.passed", gate=[FIGURE]), 31.0)
+    board.read_training_event(training_event("run.evaluated"), 30.0)
+    board.read_training_event(training_event("gate.passed", gate=[FIGURE]), 31.0)
     board.figures["intent", "new product"].after = 0.9
     board.latencies[Phase.SWAP] += [0.010, 0.030]
     text = "\n".join(plain_lines(board))
