@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import TopicPartition
+from kafka_topics import create_topics, delete_topic
 from prometheus_client import generate_latest
 from serving import Desk, ids
 from tiny_model import TASKS, write_tiny_model
 
+from murmura.runtime.model.device_faults import model_error
 from murmura.runtime.release.states import publish_state, read_states
 from murmura.runtime.release.store import ModelStore
 from murmura.runtime.settings.settings import KafkaSettings
@@ -246,23 +246,21 @@ async def test_after_the_end_of_a_models_releases_running_and_new_processes_serv
         await until(lambda: serving.engine.model.manifest.version == second)
 
 
-async def test_a_topic_that_takes_no_events_does_not_stop_answers(desk: Desk, releases: Releases):
-    admin = AIOKafkaAdminClient(bootstrap_servers=desk.bootstrap)
-    await admin.start()
-    try:
-        await releases.release(releases.push(1))
-        async with releases.serving() as serving:
-            # More copies than there are brokers: every send of an event is refused, and worth another try.
-            only = {"min.insync.replicas": "2"}
-            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, f"{desk.prefix}.events", only)])
-            await releases.release(99, "0" * 64)
-            await until(lambda: 'outcome="rejected"} 1.0' in scrape(serving))
-            await releases.release(second := releases.push(2))
-            await until(lambda: serving.engine.model.manifest.version == second)
-            await desk.send({"id": "a", "text": "my card"})
-            assert ids(await desk.read(desk.classified, 1, patience_s=10)) == ["a"]
-    finally:
-        await admin.close()
+async def test_a_topic_of_events_that_is_gone_does_not_stop_answers_and_gets_the_events_when_it_is_back(
+    desk: Desk, releases: Releases
+):
+    events = f"{desk.prefix}.events"
+    await releases.release(releases.push(1))
+    async with releases.serving() as serving:
+        await delete_topic(desk.bootstrap, events)
+        await releases.release(99, "0" * 64)
+        await until(lambda: 'outcome="rejected"} 1.0' in scrape(serving))
+        await releases.release(second := releases.push(2))
+        await until(lambda: serving.engine.model.manifest.version == second)
+        await desk.send({"id": "a", "text": "my card"})
+        assert ids(await desk.read(desk.classified, 1, patience_s=10)) == ["a"]
+        await create_topics(desk.bootstrap, [events], 1, {})
+        assert [event.event for event in await releases.events(2)] == ["model.rejected", "model.swapped"]
 
 
 async def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -278,3 +276,39 @@ def scrape(serving) -> str:
 def stale(serving) -> float:
     name, labels = "murmura_model_swaps_total", {"outcome": "stale"}
     return serving.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+class OutOfMemory:
+    """A runner of a version that does not fit on the device any more."""
+
+    device = "cpu"
+
+    def run(self, feeds):
+        raise model_error(RuntimeError("CUDA failure 2: out of memory ; GPU=0"), "onnxruntime")
+
+    def terminate(self, thread=None) -> None:
+        pass
+
+
+async def test_while_the_device_fails_with_a_version_the_one_before_answers_what_waited(desk: Desk, releases: Releases):
+    first, second = releases.push(1), releases.push(2)
+    await releases.release(first)
+    await releases.release(second)
+    async with releases.serving(probe_pause_s=0.05, give_up_s=60) as serving:
+        assert serving.engine.model.manifest.version == second
+        serving.engine.model.runner = OutOfMemory()
+        names = [f"r{number}" for number in range(60)]
+        await desk.send(*({"id": name, "text": f"my card was lost {name}"} for name in names))
+        assert await versions(desk, names) == {first: 60}
+        (event,) = [each for each in await releases.events(1) if each.event == "model.fell_back"]
+        assert (event.version, event.previous) == (first, second)
+        assert "out of memory" in event.message
+        state = (await read_states(releases.kafka, releases.topic))["tiny"]
+        assert state.current.version == second, "the release state is not written: other processes may serve it"
+        third = releases.push(3)
+        await releases.release(third)
+        await until(lambda: serving.engine.model.manifest.version == third)
+        await desk.send({"id": "after", "text": "my card was lost"})
+        assert (await versions(desk, [*names, "after"]))[third] == 1
+    assert await desk.read(desk.dead_letters, 0) == []
+    assert await desk.committed() == await desk.ends()
