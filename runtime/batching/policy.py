@@ -8,13 +8,6 @@ from typing import Any, Protocol
 CELLS_PER_TOKEN = 4
 
 
-class Sized(Protocol):
-    """A tokenised text, as used by batching."""
-
-    @property
-    def tokens(self) -> int: ...
-
-
 class Sink(Protocol):
     """Receives answered entries. Its methods are called on the event loop, once per batch, and must not block."""
 

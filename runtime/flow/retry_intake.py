@@ -48,7 +48,6 @@ class RetryIntake:
     def __init__(self, app: str, steps_s: Sequence[float] = STEPS_S) -> None:
         self._app, self._steps_s = app, steps_s
         self._queues: dict[TopicPartition, deque[FetchedRetry]] = {}
-        self._paused: set[TopicPartition] = set()
 
     def holds(self, partition: TopicPartition) -> bool:
         """Return whether records of a partition wait."""
@@ -82,8 +81,6 @@ class RetryIntake:
                 continue
             wake = wake_time(partition.partition, record.timestamp / 1000, retry.not_before, self._steps_s)
             queue.append(FetchedRetry(record, progress, retry, wake))
-        if queue:
-            self._paused.add(partition)
         return left_at, unusable
 
     def take_due(
@@ -112,14 +109,7 @@ class RetryIntake:
         wake = self.next_wake()
         return 0.0 if wake is None else max(now - wake, 0.0)
 
-    def pop_reopened(self) -> list[TopicPartition]:
-        """Return, once each, the partitions that were paused and have no more waiting records."""
-        empty = [partition for partition in self._paused if not self._queues.get(partition)]
-        self._paused.difference_update(empty)
-        return empty
-
     def clear(self, partitions: Iterable[TopicPartition] | None = None) -> None:
         """Drop the waiting records of all partitions, or of some: they will be delivered again."""
         for partition in list(self._queues if partitions is None else partitions):
             self._queues.pop(partition, None)
-            self._paused.discard(partition)

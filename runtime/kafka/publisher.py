@@ -91,11 +91,6 @@ class Publisher:
         """Forget that a topic was missing: the next use looks it up again."""
         self._topics.forget(topic)
 
-    async def refresh_partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has, from fresh metadata even where it was missing before."""
-        self._topics.forget(topic)
-        return await self._topics.count(topic)
-
     async def publish(self, messages: Sequence[Message]) -> list[DeliveryError | None]:
         """Send all messages. Returns one entry per message, None where the broker has acknowledged it."""
         decided: list[DeliveryError | None] = [None] * len(messages)

@@ -87,10 +87,6 @@ class DelayQueue(Generic[Item]):
         self._pushed += 1
         heapq.heappush(self._heap, (due, self._pushed, item))
 
-    def next_due(self) -> float | None:
-        """Return when the first item is due; None without items."""
-        return self._heap[0][0] if self._heap else None
-
     def pop_due(self, now: float) -> list[Item]:
         """Remove and return the items that are due, earliest first."""
         due: list[Item] = []

@@ -54,13 +54,12 @@ def test_a_record_that_is_not_ours_to_read_is_unusable_and_not_finished():
     assert progress.unfinished == 1
 
 
-def test_a_partition_reopens_once_when_nothing_of_it_waits():
+def test_a_partition_is_held_until_nothing_of_it_waits():
     intake = RetryIntake("desk")
     intake.receive(STEP, [record(0)], Progress())
-    assert intake.pop_reopened() == []
+    assert intake.holds(STEP)
     assert len([*intake.take_due(2000.0, 10)]) == 1
-    assert intake.pop_reopened() == [STEP]
-    assert intake.pop_reopened() == []
+    assert not intake.holds(STEP)
 
 
 def test_a_long_step_does_not_hold_back_a_short_one():
