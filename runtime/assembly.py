@@ -18,10 +18,10 @@ from .agent.routes import all_topics, check_handlers, make_routes
 from .batching.breaker import LONGEST_PAUSE_S, BreakerLimits
 from .batching.engine import Engine
 from .flow.dispatcher import Dispatcher
-from .flow.retrying import Retrying
-from .flow.source import Source
-from .flow.source_readings import SourceReadings
-from .flow.stopping import StopClock
+from .flow.fetching.source import Source
+from .flow.fetching.source_readings import SourceReadings
+from .flow.fetching.stopping import StopClock
+from .flow.retries.retrying import Retrying
 from .kafka.broker import make_broker
 from .kafka.broker_diagnosis import diagnose
 from .kafka.changelog import read_to_end

@@ -16,7 +16,7 @@ from ..output.outcome import Outcome, Outgoing
 from ..output.result import Answer, answer
 from ..output.reviews import Reviews
 from ..output.suspending import Suspending
-from .retrying import Retrying
+from .retries.retrying import Retrying
 
 log = get_logger(__name__)
 

@@ -28,10 +28,10 @@ from .admission import Admission
 from .deciding import Deciding
 from .expiring import Expiring
 from .feeding import Feeding
-from .handler_runner import HandlerRunner
+from .handlers.handler_runner import HandlerRunner
 from .intake import Batches, Full, Intake, Queue
 from .readmission import Readmission
-from .retrying import Retrying
+from .retries.retrying import Retrying
 
 
 class Dispatcher:

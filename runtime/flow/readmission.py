@@ -10,7 +10,7 @@ from ..errors import RecordError
 from ..output.delivery import Delivery
 from ..output.outbox import Outbox
 from ..output.outcome import Outcome, Work
-from .handler_runner import HandlerRunner
+from .handlers.handler_runner import HandlerRunner
 from .intake import Intake
 
 

@@ -23,7 +23,7 @@ from served_process import Process, ended
 from serving import Desk, ids, reason
 
 from murmura.agents.classification import agent as classification
-from murmura.runtime.flow.fetch_positions import FetchPositions
+from murmura.runtime.flow.fetching.fetch_positions import FetchPositions
 from murmura.runtime.kafka.offset_tracker import Tracker
 from murmura.runtime.kafka.start_positions import StartPositions
 from murmura.runtime.observe.metrics import Metrics

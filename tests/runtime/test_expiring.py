@@ -15,7 +15,7 @@ from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.agent import Retry
 from murmura.runtime.agent.agent import agent as make_agent
-from murmura.runtime.flow.retrying import Retrying
+from murmura.runtime.flow.retries.retrying import Retrying
 from murmura.runtime.settings.routing_rules import Rule
 from murmura.runtime.testing.fakes import FakeModel, ManualClock
 from murmura.runtime.wire.message import Publish

@@ -6,7 +6,7 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from murmura.runtime.flow.fetch_positions import FetchPositions
+from murmura.runtime.flow.fetching.fetch_positions import FetchPositions
 from murmura.runtime.kafka.offset_tracker import Tracker
 from murmura.runtime.kafka.start_positions import StartPositions
 from murmura.runtime.observe.metrics import Metrics

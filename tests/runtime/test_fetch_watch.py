@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from murmura.agents.classification import agent as classification
-from murmura.runtime.flow.fetch_watch import FIRST_PAUSE_S, LONGEST_PAUSE_S, Blocked, FetchTimes
+from murmura.runtime.flow.fetching.fetch_watch import FIRST_PAUSE_S, LONGEST_PAUSE_S, Blocked, FetchTimes
 from murmura.runtime.observe.health import LIVE_PATIENCE, HealthState
 from murmura.runtime.output.alignment import Alignment, PartitionCounts
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from murmura.runtime.flow.freeze_detector import FreezeDetector
+from murmura.runtime.flow.handlers.freeze_detector import FreezeDetector
 from murmura.runtime.testing.fakes import ManualClock
 
 

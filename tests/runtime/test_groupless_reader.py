@@ -15,7 +15,7 @@ from murmura.runtime.settings.settings import Settings
 
 ROOT = Path(murmura.__file__).parent
 # The rule itself, and readers that keep positions of their own and read on by `read_next`.
-FETCHERS = {"kafka/unreadable.py", "kafka/groupless_reader.py", "kafka/offset_ranges.py", "flow/source.py"}
+FETCHERS = {"kafka/unreadable.py", "kafka/groupless_reader.py", "kafka/offset_ranges.py", "flow/fetching/source.py"}
 
 
 async def send(bootstrap: str, topic: str, values: list[bytes], partition: int = 0) -> None:

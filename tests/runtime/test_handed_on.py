@@ -16,8 +16,8 @@ from murmura.runtime.agent.agent import agent
 from murmura.runtime.agent.handler import Handler
 from murmura.runtime.errors import RecordError
 from murmura.runtime.field_paths import FieldPath, FieldPaths
-from murmura.runtime.flow.handler_attempts import HandlerAttempts
-from murmura.runtime.flow.redelivery import make_redelivery
+from murmura.runtime.flow.handlers.handler_attempts import HandlerAttempts
+from murmura.runtime.flow.retries.redelivery import make_redelivery
 from murmura.runtime.kafka.offset_tracker import Progress
 from murmura.runtime.output.outcome import Outcome
 from murmura.runtime.redrive.rules import ORIGINAL, Redrive

@@ -10,7 +10,7 @@ from test_dispatcher import INTENT, Line
 from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.errors import RecordError
-from murmura.runtime.flow.redelivery import make_redelivery, restore_original
+from murmura.runtime.flow.retries.redelivery import make_redelivery, restore_original
 from murmura.runtime.output.delivery import Attempt
 from murmura.runtime.testing.fakes import FakeModel
 from murmura.runtime.wire.retry_record import Coordinates, Retry, read_retry, retry_message

@@ -4,7 +4,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.flow.retry_intake import RetryIntake
+from murmura.runtime.flow.retries.retry_intake import RetryIntake
 from murmura.runtime.kafka.offset_tracker import Progress
 from murmura.runtime.output.bounds import held_bytes
 from murmura.runtime.settings.retry_policy import STEPS_S

@@ -5,7 +5,7 @@ import asyncio
 from test_suspending import FAST, PARTITION, Refusing, good, picky
 
 from murmura.runtime.agent.agent import Retry
-from murmura.runtime.flow.retrying import Retrying
+from murmura.runtime.flow.retries.retrying import Retrying
 from murmura.runtime.settings.settings import Settings
 
 

@@ -15,9 +15,9 @@ from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.agent import agent
 from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.errors import Retry, TopicRefused
-from murmura.runtime.flow.agent_retries import AgentRetries
 from murmura.runtime.flow.dispatcher import Dispatcher
-from murmura.runtime.flow.retrying import Retrying
+from murmura.runtime.flow.retries.agent_retries import AgentRetries
+from murmura.runtime.flow.retries.retrying import Retrying
 from murmura.runtime.kafka.offset_tracker import Tracker
 from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.output.bounds import MIB, Bounds, held_bytes

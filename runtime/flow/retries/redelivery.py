@@ -2,12 +2,12 @@
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from ...schemas.envelope import RETRY_HEADERS
-from ..field_paths import FieldPaths
-from ..kafka.offset_tracker import CompletionSink
-from ..output.delivery import Attempt, Delivery
-from ..wire.request import read_request
-from ..wire.retry_record import Coordinates, Retry
+from ....schemas.envelope import RETRY_HEADERS
+from ...field_paths import FieldPaths
+from ...kafka.offset_tracker import CompletionSink
+from ...output.delivery import Attempt, Delivery
+from ...wire.request import read_request
+from ...wire.retry_record import Coordinates, Retry
 
 
 class RetryProgress:

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from ..errors import RecordError
-from ..kafka.offset_tracker import Progress
-from ..output.bounds import MIB, held_bytes
-from ..settings.retry_policy import STEPS_S, wake_time
-from ..wire.retry_record import Retry, read_retry
+from ...errors import RecordError
+from ...kafka.offset_tracker import Progress
+from ...output.bounds import MIB, held_bytes
+from ...settings.retry_policy import STEPS_S, wake_time
+from ...wire.retry_record import Retry, read_retry
 
 
 class FetchedRetry(NamedTuple):

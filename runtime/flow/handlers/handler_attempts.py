@@ -6,20 +6,20 @@ from typing import Protocol
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from ...schemas.deadletter import DeadLetterReason as Reason
-from ...schemas.envelope import CE_ID, HOPS, REQUEST_ID, TRACEPARENT
-from ...schemas.ids import default_request_id
-from ..agent.handler import Handler, Predicts
-from ..errors import Closed, MurmuraError, RecordError, describe_origin
-from ..field_paths import FieldPaths
-from ..observe.logs import get_logger
-from ..observe.tracing import Tracing
-from ..output.delivery import coordinates
-from ..output.outcome import Outcome, Outgoing, UnparsedWork
-from ..output.result import hand_on, keep_format
-from ..output.suspending import Suspending
-from ..wire.message import Message
-from ..wire.request import read_headers, read_hops, read_id_in_body
+from ....schemas.deadletter import DeadLetterReason as Reason
+from ....schemas.envelope import CE_ID, HOPS, REQUEST_ID, TRACEPARENT
+from ....schemas.ids import default_request_id
+from ...agent.handler import Handler, Predicts
+from ...errors import Closed, MurmuraError, RecordError, describe_origin
+from ...field_paths import FieldPaths
+from ...observe.logs import get_logger
+from ...observe.tracing import Tracing
+from ...output.delivery import coordinates
+from ...output.outcome import Outcome, Outgoing, UnparsedWork
+from ...output.result import hand_on, keep_format
+from ...output.suspending import Suspending
+from ...wire.message import Message
+from ...wire.request import read_headers, read_hops, read_id_in_body
 from .handler_deadline import handle_in_time
 from .handler_pauses import HandlerPauses
 from .handler_slots import Slot

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable
 
 from aiokafka.structs import TopicPartition
 
-from ..agent.handler import Handler
-from ..errors import Closed, MurmuraError, describe_origin
-from ..observe.logs import get_logger
-from ..output.outbox import Outbox
-from ..output.result import hand_on
-from ..output.suspending import Suspending
-from ..wire.message import Publish
+from ...agent.handler import Handler
+from ...errors import Closed, MurmuraError, describe_origin
+from ...observe.logs import get_logger
+from ...output.outbox import Outbox
+from ...output.result import hand_on
+from ...output.suspending import Suspending
+from ...wire.message import Publish
 
 log = get_logger(__name__)
 

@@ -9,26 +9,26 @@ from typing import Final, Protocol, Self
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from ...schemas.deadletter import DeadLetterReason as Reason
-from ..agent.agent import Agent
-from ..agent.handler import Handler
-from ..agent.routes import Route
-from ..errors import RecordError, Retry
-from ..field_paths import FieldPaths
-from ..kafka.offset_tracker import Progress
-from ..observe.logs import get_logger
-from ..output.bounds import MIB, held_bytes
-from ..output.delivery import Delivery
-from ..output.expiry import age_s, expiry_for
-from ..output.held_parts import split_off
-from ..output.outcome import Outcome, Outgoing, UnparsedWork, Work
-from ..output.overflow import Overflow
-from ..settings.retry_policy import IN_MEMORY_S, STEPS_S, RetryPolicy, choose_step
-from ..settings.settings import Settings
-from ..wire.retry_record import Coordinates, retry_message
-from ..wire.retry_record import Retry as RetryHeaders
+from ....schemas.deadletter import DeadLetterReason as Reason
+from ...agent.agent import Agent
+from ...agent.handler import Handler
+from ...agent.routes import Route
+from ...errors import RecordError, Retry
+from ...field_paths import FieldPaths
+from ...kafka.offset_tracker import Progress
+from ...observe.logs import get_logger
+from ...output.bounds import MIB, held_bytes
+from ...output.delivery import Delivery
+from ...output.expiry import age_s, expiry_for
+from ...output.held_parts import split_off
+from ...output.outcome import Outcome, Outgoing, UnparsedWork, Work
+from ...output.overflow import Overflow
+from ...settings.retry_policy import IN_MEMORY_S, STEPS_S, RetryPolicy, choose_step
+from ...settings.settings import Settings
+from ...wire.retry_record import Coordinates, retry_message
+from ...wire.retry_record import Retry as RetryHeaders
+from ..handlers.handler_runner import HandlerRunner
 from .agent_retries import AgentRetries
-from .handler_runner import HandlerRunner
 from .redelivery import RetryProgress, make_redelivery, restore_original
 from .retry_intake import FetchedRetry, RetryIntake
 from .retry_memory import PendingRetry, RetryMemory

@@ -7,11 +7,11 @@ from typing import Any
 
 from aiokafka.structs import ConsumerRecord
 
-from ...schemas.deadletter import DeadLetterReason as Reason
-from ..agent.handler import Handler, Predicts, Served
-from ..agent.prediction import Prediction
-from ..errors import RecordError
-from ..wire.message import Publish
+from ....schemas.deadletter import DeadLetterReason as Reason
+from ...agent.handler import Handler, Predicts, Served
+from ...agent.prediction import Prediction
+from ...errors import RecordError
+from ...wire.message import Publish
 
 
 async def handle_in_time(handler: Handler, record: ConsumerRecord, engine: Predicts) -> list[Publish]:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Self
 
-from ..agent.agent import Agent
-from ..agent.handler import Handler
-from ..settings.retry_policy import RetryPolicy
-from ..settings.settings import AgentSettings, Settings
+from ...agent.agent import Agent
+from ...agent.handler import Handler
+from ...settings.retry_policy import RetryPolicy
+from ...settings.settings import AgentSettings, Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiokafka.structs import TopicPartition
 
-from ..kafka.offset_tracker import Tracker
+from ...kafka.offset_tracker import Tracker
 from .fetch_watch import FetchTimes
 
 ByPartition = dict[tuple[str, ...], float]

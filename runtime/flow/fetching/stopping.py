@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from ..observe.logs import get_logger
+from ...observe.logs import get_logger
 
 log = get_logger(__name__)
 

@@ -12,14 +12,14 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
-from ..kafka.offset_tracker import Tracker
-from ..kafka.start_positions import StartPositions
-from ..kafka.unreadable import is_unreadable, read_next
-from ..observe.health import HealthState
-from ..observe.logs import get_logger
-from ..observe.metrics import Metrics
-from ..settings.settings import KafkaSettings
-from .dispatcher import Dispatcher
+from ...kafka.offset_tracker import Tracker
+from ...kafka.start_positions import StartPositions
+from ...kafka.unreadable import is_unreadable, read_next
+from ...observe.health import HealthState
+from ...observe.logs import get_logger
+from ...observe.metrics import Metrics
+from ...settings.settings import KafkaSettings
+from ..dispatcher import Dispatcher
 from .fetch_faults import FetchFaults
 from .fetch_positions import FetchPositions
 from .source_readings import SourceReadings

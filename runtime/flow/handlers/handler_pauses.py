@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from aiokafka.structs import TopicPartition
 
-from ..output.bounds import PartitionBytes
+from ...output.bounds import PartitionBytes
 
 
 class _Pause(NamedTuple):

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ..output.bounds import UnderWay
+from ...output.bounds import UnderWay
 
 
 class HandlerSlots:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from aiokafka.structs import TopicPartition
 
-from ..output.bounds import PartitionBytes
-from ..output.outcome import Work
-from ..settings.retry_policy import DelayQueue
+from ...output.bounds import PartitionBytes
+from ...output.outcome import Work
+from ...settings.retry_policy import DelayQueue
 
 
 class PendingRetry(NamedTuple):

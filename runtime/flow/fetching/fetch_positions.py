@@ -8,10 +8,10 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from ..kafka.offset_tracker import Tracker
-from ..kafka.start_positions import StartPositions
-from ..observe.logs import get_logger
-from ..observe.metrics import Metrics
+from ...kafka.offset_tracker import Tracker
+from ...kafka.start_positions import StartPositions
+from ...observe.logs import get_logger
+from ...observe.metrics import Metrics
 from .source_readings import assignment_now, position_now
 
 log = get_logger(__name__)

@@ -9,15 +9,15 @@ from typing import Final
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from ..agent.handler import Handler, Predicts
-from ..errors import Closed, RecordError
-from ..field_paths import FieldPaths
-from ..kafka.offset_tracker import CompletionSink, Progress
-from ..observe.tracing import Tracing
-from ..output.bounds import UnderWay, held_bytes
-from ..output.outbox import Outbox
-from ..output.outcome import Outcome, Outgoing, UnparsedWork
-from ..output.suspending import Suspending
+from ...agent.handler import Handler, Predicts
+from ...errors import Closed, RecordError
+from ...field_paths import FieldPaths
+from ...kafka.offset_tracker import CompletionSink, Progress
+from ...observe.tracing import Tracing
+from ...output.bounds import UnderWay, held_bytes
+from ...output.outbox import Outbox
+from ...output.outcome import Outcome, Outgoing, UnparsedWork
+from ...output.suspending import Suspending
 from .freeze_detector import FreezeDetector
 from .handler_assignment import get_ready
 from .handler_attempts import HandlerAttempts, HandlerRetries, InProgress, Postponed

@@ -13,11 +13,11 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import TopicPartition
 
-from ..errors import MurmuraError
-from ..kafka.scopes import Place, Scope, scope_of
-from ..observe.health import HealthState
-from ..observe.logs import get_logger
-from ..observe.metrics import Metrics
+from ...errors import MurmuraError
+from ...kafka.scopes import Place, Scope, scope_of
+from ...observe.health import HealthState
+from ...observe.logs import get_logger
+from ...observe.metrics import Metrics
 from .fetch_watch import Blocked, FetchTimes
 
 log = get_logger(__name__)

@@ -1,0 +1,1 @@
+"""Records from the broker, and what a failed fetch is about."""

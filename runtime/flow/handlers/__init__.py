@@ -1,0 +1,1 @@
+"""Handlers: their records from delivery to end."""

@@ -1,0 +1,1 @@
+"""Further attempts at records, in memory and through the topic of retries."""
