@@ -158,6 +158,12 @@ class Batcher:
         if self._guard.trouble is not None:
             self._close([*self._guard.release(), *self._policy.drain()])
 
+    def swap(self, model: BatchModel, deadline_s: float) -> None:
+        """Answer what comes from now on by another model; runs that start from now on have its deadline."""
+        self.model = model
+        self._deadline_s = self._runs.deadline_s = deadline_s
+        self.take_back()
+
     def take_back(self) -> None:
         """While the device fails, return all entries that are not running to their sinks: the model was replaced."""
         if self._guard.trouble is None:

@@ -237,16 +237,19 @@ class Engine(RequestChecks):
             raise entry.error or Closed("stopped before the model answered")
         return self.make_prediction(entry.outputs, entry.encoded, entry.model)
 
-    def swap(self, model: EngineModel) -> None:
+    def swap(self, model: EngineModel, token_s: float | None = None) -> None:
         """Replace the serving model. Load, warm up and check the new one before.
+
+        `token_s`: its measured seconds per token. A slower model than the one before gets a longer deadline.
 
         Texts that were checked or encoded before are answered by the old model in separate batches; it is freed when its
         last batch ends. While the device fails, waiting entries are returned to their sinks and encoded for the new model.
         """
         self.model = model
+        if token_s is not None and self._token_budget is not None:
+            self._extend_deadline(token_s * self._largest_batch(self._token_budget))
         if self._batcher is not None:
-            self._batcher.model = model
-            self._batcher.take_back()
+            self._batcher.swap(model, self._deadline_s)
 
     async def encode(
         self,

@@ -69,7 +69,7 @@ class BatchRuns:
         """`deadline_s`: time limit of the reference sample, and of a forward pass of up to `full_tokens`. A pass with more
         tokens (one text in windows) gets proportionally longer.
         """
-        self._deadline_s, self._full_tokens = deadline_s, full_tokens
+        self.deadline_s, self._full_tokens = deadline_s, full_tokens
         self._running: dict[int, _Run] = {}
 
     def answer(self, model: BatchModel, entries: list[Entry], *, suspect: bool = False) -> Answers:
@@ -91,7 +91,7 @@ class BatchRuns:
     def check(self, model: BatchModel) -> DeviceFailed | None:
         """Run the reference sample; returns the device's failure, or None when the sample passes."""
         try:
-            self._within_deadline(model, self._deadline_s, model.check_device)
+            self._within_deadline(model, self.deadline_s, model.check_device)
         except DeviceFailed as error:
             return error
         except BaseException as error:  # noqa: BLE001
@@ -169,7 +169,7 @@ class BatchRuns:
         encoded = [entry.encoded for entry in entries]
         times = max(sum(each.tokens for each in encoded) / self._full_tokens, 1.0)
         began = time.perf_counter()
-        logits = self._within_deadline(model, self._deadline_s * times, model.run, encoded)
+        logits = self._within_deadline(model, self.deadline_s * times, model.run, encoded)
         seconds = time.perf_counter() - began
         outputs = _decode(model, logits, encoded, entries)
         if len(outputs) != len(entries):

@@ -57,6 +57,8 @@ class Model:
         self._feeds = ragged_feeds if graph == "ragged" else padded_feeds
         self._padded = graph == "padded"
         self._reference: dict[str, Any] | None = None
+        self.token_s: float | None = None
+        """Seconds per token of a warm batch. Set by who warms the model up; None when that was not measured."""
         self._decoders = {task.name: DECODERS[task.kind](task) for task in manifest.tasks}
 
     @classmethod

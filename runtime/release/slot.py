@@ -56,7 +56,7 @@ class ModelSlot:
         if model.device != self.model.device:
             # The token budget and the runs in flight were measured for the other device; a restart measures again.
             log.warning("the new model runs on another device", device=model.device, before=self.model.device)
-        self._engine.swap(model)
+        self._engine.swap(model, model.token_s)
         self._dispatcher.reroute(routes)
         self.on_swap(model)
 

@@ -93,7 +93,7 @@ class Loader:
         try:
             with session.within(_IN_PROCESS_S, given_up):
                 model.reproduce(folder, required=True)
-                warm_up(model, max_rows=chosen.max_rows)
+                model.token_s = warm_up(model, max_rows=chosen.max_rows)
         except (ModelFailed, ModelRefused) as error:
             if session.overdue:
                 raise endless from error

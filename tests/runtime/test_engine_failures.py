@@ -84,6 +84,16 @@ async def test_another_model_that_takes_the_place_of_one_that_fails_answers_what
     assert engine.trouble is None
 
 
+async def test_a_slower_model_gets_a_longer_deadline_than_the_one_before(make, model):
+    engine = await make(Engine, model, token_budget=100, shortest_deadline_s=0.1)
+    slow = FakeModel(TASKS, SCRIPT, name="bank", version=2, run_s=0.6)
+    engine.swap(slow, 0.6 / 100)
+    async with asyncio.timeout(5):
+        answer = await engine.predict("hm", ["intent"])
+    assert answer.model == ("bank", 2)
+    assert engine.trouble is None
+
+
 async def test_a_tokenizer_that_fails_on_plain_texts_is_no_callers_fault(make, model):
     engine = await make(Engine, model)
     lost = []

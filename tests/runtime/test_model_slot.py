@@ -19,8 +19,8 @@ class Engine:
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def swap(self, model: Any) -> None:
-        self.model = model
+    def swap(self, model: Any, token_s: float | None) -> None:
+        self.model, self.token_s = model, token_s
 
 
 class Dispatcher:
@@ -33,7 +33,7 @@ class Dispatcher:
 
 def model(version: int, device: str = "cpu", tasks: Any = TASKS) -> Any:
     made = FakeModel(tasks, {}, name="tiny", version=version)
-    return SimpleNamespace(manifest=made.manifest, tasks=made.tasks, device=device)
+    return SimpleNamespace(manifest=made.manifest, tasks=made.tasks, device=device, token_s=0.002)
 
 
 @pytest.fixture
@@ -47,6 +47,7 @@ def test_engine_routes_and_whoever_describes_the_model_get_the_new_one(slot):
     slot.on_swap = heard.append
     slot.put(new := model(2, tasks=TASKS[:1]))
     assert (slot.model, heard) == (new, [new])
+    assert slot._engine.token_s == 0.002, "a slower model needs a longer deadline"
     (routes,) = slot._dispatcher.routes
     assert [route.tasks for route in routes.values()] == [("intent",)]
 
