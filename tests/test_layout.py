@@ -40,6 +40,7 @@ FOLDERS = {
     "scenarios/support",
     "schemas",
     "training",
+    "training/data",
 }
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 SCRIPTS = sorted(path for folder in ("benchmarks", "examples", "tests") for path in (ROOT / folder).rglob("*.py"))

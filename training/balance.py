@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from .corrections import named
-from .data import Example
+from .data.example import Example
 
 MOST_REPEATS: Final = 20
 VALIDATION_SHARE: Final = 0.1

@@ -11,7 +11,8 @@ from typing import Any, Final
 from ..runtime.errors import SetupError
 from ..runtime.wire.feedback import known_labels
 from ..schemas.manifest import ModelManifest, TaskSpec
-from .data import Example, Span, read_part
+from .data.example import Example, Span
+from .data.reading import read_part
 from .ingest_manifest import DATASET_NAME, load_data_set
 from .recipe import Source, Task
 
@@ -123,7 +124,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
 
 def describe_origin(example: Example) -> tuple[Path, int]:
     """Return file and line of an example."""
-    file, _, line = example.where.rpartition(":")
+    file, _, line = example.place.rpartition(":")
     return Path(file), int(line)
 
 

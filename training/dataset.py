@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..runtime.errors import SetupError
 from ..schemas.manifest import TaskSpec
-from .data import Example, read_part
+from .data.example import Example
+from .data.reading import read_part
 from .hold import Held, SoftTargets, soft_targets
 from .kinds import KINDS, Kind
 from .recipe import Recipe, Task
@@ -88,7 +89,7 @@ def _read_task(name: str, task: Task, recipe: Recipe, folder: Path) -> TaskData:
     for example in [*train, *validation, *asked]:
         if unknown := kind.unknown(example, known):
             raise SetupError(
-                f"{example.where}: label {unknown!r} of task {name} does not occur in its training rows; "
+                f"{example.place}: label {unknown!r} of task {name} does not occur in its training rows; "
                 "add rows, or name it in `labels`, `merge` or `unless`"
             )
     if len(labels) < 2:
@@ -124,17 +125,17 @@ def _split(examples: list[Example], share: float, seed: int, kind: Kind) -> tupl
 
     A row that has a label's only examples is not held back: what is never trained on cannot be validated.
     """
-    rows = list(dict.fromkeys(example.where for example in examples))
+    rows = list(dict.fromkeys(example.place for example in examples))
     random.Random(seed).shuffle(rows)
     held = set(rows[: max(1, round(share * len(rows)))])
-    known = frozenset(kind.labels([example for example in examples if example.where not in held]))
+    known = frozenset(kind.labels([example for example in examples if example.place not in held]))
     for example in examples:
-        if example.where in held and kind.unknown(example, known):
-            held.discard(example.where)
+        if example.place in held and kind.unknown(example, known):
+            held.discard(example.place)
             known |= frozenset(kind.labels([example]))
-    train = [example for example in examples if example.where not in held]
+    train = [example for example in examples if example.place not in held]
     # Read backwards, so that of a row and its copies the first stays: the text as it was written.
-    validation = {example.where: example for example in reversed(examples) if example.where in held}
+    validation = {example.place: example for example in reversed(examples) if example.place in held}
     return train, [validation[row] for row in rows if row in held]
 
 

@@ -10,7 +10,7 @@ from ..schemas.result import ModelRef
 from ..schemas.review import ExampleRef, Review, ReviewReason
 from .answers import Answer
 from .corrections import Corrections, describe_origin, raw_rows
-from .data import Example
+from .data.example import Example
 from .evaluate import answers
 from .gate_rows import HeldOutSet
 from .outcomes import best_in_scope
@@ -60,18 +60,18 @@ def _surest(doubts: Sequence[Doubt], taken: set[tuple[str, str]]) -> list[Doubt]
     """Return the surest, each row of each task once, and mark them as taken."""
     found: list[Doubt] = []
     for task, answer in sorted(doubts, key=lambda doubt: -doubt[1].output["score"]):
-        if len(found) < MOST and (task, answer.example.where) not in taken:
-            taken.add((task, answer.example.where))
+        if len(found) < MOST and (task, answer.example.place) not in taken:
+            taken.add((task, answer.example.place))
             found.append((task, answer))
     return found
 
 
 def _doubted_twice(model: Model, current: Model, task: str, rows: Sequence[Example]) -> Iterator[Answer]:
     """Both have trained on these rows: where they contradict their labels all the same, the label is the likelier slip."""
-    doubted = list(_sure_of_another(model, task, list({example.where: example for example in rows}.values())))
-    before = {answer.example.where: answer for answer in _sure_of_another(current, task, [d.example for d in doubted])}
+    doubted = list(_sure_of_another(model, task, list({example.place: example for example in rows}.values())))
+    before = {answer.example.place: answer for answer in _sure_of_another(current, task, [d.example for d in doubted])}
     for answer in doubted:
-        other = before.get(answer.example.where)
+        other = before.get(answer.example.place)
         if other is not None and other.output["label"] == answer.output["label"]:
             yield answer
 

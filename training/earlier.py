@@ -7,7 +7,7 @@ from pathlib import Path
 from ..runtime.wire.feedback import known_labels
 from ..schemas.manifest import ModelManifest
 from .corrections import HELDOUT, TRAIN, Corrections, check_whole, named, rows_of
-from .data import Example
+from .data.example import Example
 
 
 @dataclass

@@ -14,7 +14,8 @@ from ..runtime.model.folder import read_manifest, write_manifest
 from ..runtime.model.model import Model
 from ..schemas.manifest import ModelManifest, TaskSpec
 from .answers import Answer, Score
-from .data import Example, read_part
+from .data.example import Example
+from .data.reading import read_part
 from .kinds import KINDS
 from .recipe import Recipe, Source, Task, load_recipe
 
@@ -69,7 +70,7 @@ def refuse_unknown_labels(examples: Sequence[Example], spec: TaskSpec, scope: st
     known, kind = frozenset(spec.labels), KINDS[spec.kind]
     for example in examples:
         if scope not in example.labels and (unknown := kind.unknown(example, known)):
-            raise SetupError(f"{example.where}: label {unknown!r} is not among those of the model's task {spec.name}")
+            raise SetupError(f"{example.place}: label {unknown!r} is not among those of the model's task {spec.name}")
 
 
 def answers(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterator[Answer]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schemas.manifest import Calibration, TaskSpec, Thresholds
-from .data import Example
+from .data.example import Example
 from .dataset import TaskData
 from .thresholds import label_threshold, probabilities, temperature_of, temperature_of_labels, withholding_threshold
 

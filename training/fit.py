@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..runtime.errors import SetupError
 from ..schemas.manifest import TaskSpec
 from .checkpoint import checkpoint_weights, restore
-from .data import Example
+from .data.example import Example
 from .dataset import collate
 from .device import free_threads
 from .finish import finish

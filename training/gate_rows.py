@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from ..runtime.model.model import Model
-from .data import Example, read_part
+from .data.example import Example
+from .data.reading import read_part
 from .evaluate import answers, sets_of
 from .gate import Comparison, GateResult, compare, judge
 from .hold_texts import as_example, kept_apart

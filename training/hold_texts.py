@@ -8,7 +8,8 @@ from typing import Any, Final
 from ..runtime.model.model import Model
 from ..schemas.manifest import TaskSpec
 from .corrections import Corrections, as_row
-from .data import Example, Span, read_part
+from .data.example import Example, Span
+from .data.reading import read_part
 from .recipe import Source, Task
 
 KEPT_APART: Final = 0.2

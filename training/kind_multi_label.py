@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..schemas.manifest import TaskSpec
 from .answers import Answer, Score
-from .data import Example
+from .data.example import Example
 from .heads import linear_head
 
 Array = NDArray[Any]

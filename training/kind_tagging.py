@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..runtime.model.decoding import word_spans
 from ..schemas.manifest import TaskSpec
 from .answers import Answer, Score
-from .data import Example, Span
+from .data.example import Example, Span
 from .heads import linear_head
 
 Array = NDArray[Any]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..schemas.manifest import TaskSpec
 from .answers import Answer, Score
-from .data import Example
+from .data.example import Example
 from .kind_classification import Classification
 from .kind_multi_label import MultiLabel
 from .kind_tagging import Tagging

@@ -16,7 +16,7 @@ from ..runtime.wire.feedback import known_labels
 from ..schemas.manifest import ModelManifest, TaskSpec
 from .balance import by_repeats, count, divided, replayed
 from .corrections import Corrections, as_row, write_rows
-from .data import Example
+from .data.example import Example
 from .dataset import TaskData, read_tasks
 from .earlier import Earlier, read_earlier
 from .hold_texts import CurrentAnswers, all_texts

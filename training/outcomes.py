@@ -8,7 +8,7 @@ import numpy as np
 from ..runtime.model.decoding import sigmoid, softmax, word_spans
 from ..schemas.manifest import TaskSpec
 from .answers import Answer
-from .data import Span
+from .data.example import Span
 from .gate import Outcome, of_accuracy, of_f1
 from .kind_tagging import bio
 

@@ -11,7 +11,7 @@ import torch
 
 from ..runtime.errors import SetupError
 from . import grow, sampler
-from .data import Example
+from .data.example import Example
 from .dataset import Part, TaskData, encode_part, overlap, read_tasks, refuse_unknown, unknown_share
 from .device import wants_bf16
 from .encoders import Checkpoint, build_encoder, open_checkpoint

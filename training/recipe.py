@@ -45,6 +45,8 @@ class Reading(_Frozen):
     """How rows become examples. What a source leaves out it takes from its task."""
 
     columns: Columns | None = None
+    format: str | None = None
+    """The name of the file's format; without it the suffix decides."""
     merge: dict[str, list[str]] | None = None
     """New label: the old ones that become it (many to one)."""
     rest: Literal["keep", "drop", "error"] | None = None

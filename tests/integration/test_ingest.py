@@ -19,7 +19,7 @@ from murmura.runtime.model.folder import read_manifest
 from murmura.runtime.settings.settings import KafkaSettings
 from murmura.schemas.review import Review
 from murmura.training import ingest as stages
-from murmura.training.data import read_part
+from murmura.training.data.reading import read_part
 from murmura.training.ingest_manifest import Options, labels_of_model, load_data_set
 from murmura.training.recipe import Source, Task
 

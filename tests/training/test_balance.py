@@ -13,13 +13,13 @@ from tiny_training import write_jsonl
 from murmura.runtime.model.model import Model
 from murmura.training.balance import MOST_REPEATS, by_repeats, divided, replayed
 from murmura.training.corrections import named, read_corrections
-from murmura.training.data import Example
+from murmura.training.data.example import Example
 from murmura.training.job import read_job
 from murmura.training.mix import plan_mix, write_mix
 
 
 def rows(label: str, count: int) -> list[Example]:
-    return [Example(f"{label} {n}", (label,), where=f"{label}.jsonl:{n + 1}") for n in range(count)]
+    return [Example(f"{label} {n}", (label,), place=f"{label}.jsonl:{n + 1}") for n in range(count)]
 
 
 def seen(groups: dict[int, list[Example]]) -> Counter:
@@ -58,7 +58,7 @@ def test_of_five_rows_four_are_learned_from_and_of_fewer_all():
 def test_no_row_is_lost_and_none_stands_on_both_sides(sizes: list[int], seed: int):
     every = [example for number, size in enumerate(sizes) for example in rows(f"l{number}", size)]
     learned, validation = divided(every, seed)
-    assert sorted(e.where for e in (*learned, *validation)) == sorted(e.where for e in every)
+    assert sorted(e.place for e in (*learned, *validation)) == sorted(e.place for e in every)
     assert {label for e in every for label in named(e)} == {label for e in learned for label in named(e)}
 
 

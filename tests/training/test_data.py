@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from murmura.runtime.errors import SetupError
-from murmura.training.data import Example, Span, read_part
+from murmura.training.data.example import Example, Span
+from murmura.training.data.reading import read_part
 from murmura.training.recipe import Task
 
 

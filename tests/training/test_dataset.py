@@ -5,7 +5,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from murmura.runtime.errors import SetupError
-from murmura.training.data import Example
+from murmura.training.data.example import Example
 from murmura.training.dataset import _split, overlap, pad, read_tasks, refuse_unknown, unknown_share
 from murmura.training.encoders import train_tokenizer
 from murmura.training.kinds import KINDS
@@ -60,9 +60,9 @@ def test_a_row_and_its_repeats_stay_on_one_side_of_the_split(tmp_path: Path) -> 
     csv(tmp_path, "a.csv", *((f"text number {n}", "ab"[n % 2]) for n in range(50)))
     made = recipe(train={"path": "a.csv", "repeat": 3, "typo_copies": 1}, validation_share=0.2)
     (task,) = read_tasks(made, tmp_path)
-    held = {example.where for example in task.validation}
+    held = {example.place for example in task.validation}
     assert (len(task.validation), len(held)) == (10, 10)
-    assert held.isdisjoint(example.where for example in task.train)
+    assert held.isdisjoint(example.place for example in task.train)
     assert all(example.text.startswith("text number") for example in task.validation)
 
 
@@ -111,8 +111,8 @@ def test_the_joint_recipe_reads_the_public_data(shared_data: Path) -> None:
 
 
 def test_a_labels_only_row_is_trained_on_and_not_held_back():
-    rows = [Example(f"text {n}", labels=("common",), where=f"rows.csv:{n}") for n in range(30)]
-    rows += [Example(f"rare {n}", labels=(f"rare{n}",), where=f"rows.csv:{100 + n}") for n in range(10)]
+    rows = [Example(f"text {n}", labels=("common",), place=f"rows.csv:{n}") for n in range(30)]
+    rows += [Example(f"rare {n}", labels=(f"rare{n}",), place=f"rows.csv:{100 + n}") for n in range(10)]
     for seed in range(20):
         train, validation = _split(rows, 0.2, seed, KINDS["classification"])
         assert {row.labels for row in rows} == {row.labels for row in train}

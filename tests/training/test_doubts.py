@@ -10,7 +10,7 @@ from tiny_training import rows, write_jsonl
 from murmura.runtime.model.model import Model
 from murmura.schemas.review import Review
 from murmura.training.corrections import Corrections, read_corrections
-from murmura.training.data import read_part
+from murmura.training.data.reading import read_part
 from murmura.training.doubts import MOST, find_doubts
 from murmura.training.gate_rows import HeldOutSet
 from murmura.training.recipe import Source, Task

@@ -18,7 +18,7 @@ from murmura.schemas.manifest import TaskSpec, Thresholds
 from murmura.training import outcomes
 from murmura.training.answers import Answer
 from murmura.training.corrections import read_corrections
-from murmura.training.data import Example
+from murmura.training.data.example import Example
 from murmura.training.gate import Verdict
 from murmura.training.gate_rows import held_answers, held_out_sets, texts_to_agree_on, unmeasured, weigh, with_targets
 from murmura.training.hold_texts import CurrentAnswers, is_kept_apart

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from murmura.runtime.model.decoding import DECODERS
 from murmura.schemas.manifest import TaskSpec
 from murmura.training.answers import Answer
-from murmura.training.data import Example, Span
+from murmura.training.data.example import Example, Span
 from murmura.training.encoders import train_tokenizer
 from murmura.training.kind_classification import calibration_error
 from murmura.training.kind_tagging import bio

@@ -1,0 +1,1 @@
+"""Files become rows, and rows become examples of a task."""

@@ -1,0 +1,28 @@
+"""An example: one text with what a task should answer for it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(slots=True, frozen=True)
+class Span:
+    """A labelled stretch of a text; code points, `end` exclusive."""
+
+    start: int
+    end: int
+    label: str
+
+
+@dataclass(slots=True, frozen=True)
+class Example:
+    """One text with what it should be answered. `labels` for sentence tasks, `spans` for tagging."""
+
+    text: str
+    labels: tuple[str, ...] = ()
+    spans: tuple[Span, ...] = ()
+    words: tuple[tuple[int, int], ...] | None = None
+    """Tagging rows that came as tokens: where each token lies in the text."""
+    place: str = field(default="", compare=False)
+    """File and line, for complaints."""
+    soft: Literal["all", "own"] | None = field(default=None, compare=False)
+    """Learned from what the model answered when it began, not from its label; see recipe.Source."""

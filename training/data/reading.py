@@ -1,0 +1,89 @@
+"""Reads the sources of one part of a task as examples."""
+
+import random
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...runtime.errors import SetupError
+from ..recipe import Columns, Reading, Source, Task
+from .example import Example
+from .fields import read_labels, read_text, rename_labels
+from .files import read_rows
+from .opening import find_file
+from .row import Row
+from .tagging import read_tagging
+from .typos import typo_copies
+
+
+def read_part(
+    sources: Iterable[Source], task: Task, folder: Path, *, seed: int, training: bool = False
+) -> list[Example]:
+    """Read all sources of one part of a task in their order. `training` applies `repeat` and `typo_copies`."""
+    examples: list[Example] = []
+    for source in sources:
+        found = _read_source(source, task, folder, seed)
+        if training:
+            slips = random.Random(seed)
+            copies = typo_copies(found, source.typo_copies, slips) if task.kind != "tagging" else []
+            found = found * source.repeat + copies
+            if source.soft:
+                found = [replace(example, soft=source.soft) for example in found]
+        examples.extend(found)
+    return examples
+
+
+def _read_source(source: Source, task: Task, folder: Path, seed: int) -> list[Example]:
+    path = find_file(folder, source.path)
+    reading = _merged(source, task)
+    rows = [row for row in read_rows(path, reading) if _selected(row, reading)]
+    if not rows:
+        raise SetupError(f"{path}: no rows{' left after where/unless' if reading.where or reading.unless else ''}")
+    made = (_example(row, source, task, reading) for row in rows)
+    examples = [example for example in made if example is not None]
+    if not examples:
+        raise SetupError(f"{path}: no row is left after one_of, merge and rest")
+    if source.rows is not None and len(examples) > source.rows:
+        # Drawn, not cut: files are often sorted by label.
+        random.Random(seed).shuffle(examples)
+        examples = examples[: source.rows]
+    return examples
+
+
+def _merged(source: Source, task: Task) -> Reading:
+    own = source.model_dump(include=set(Reading.model_fields), exclude_none=True)
+    base = task.model_dump(include=set(Reading.model_fields), exclude_none=True)
+    return Reading.model_validate({**base, **own})
+
+
+def _selected(row: Row, reading: Reading) -> bool:
+    # Compared as text too: a CSV knows no numbers.
+    def has(column: str, values: list[Any]) -> bool:
+        value = row.need(column)
+        return value in values or str(value) in {str(v) for v in values}
+
+    wanted = all(has(column, values) for column, values in (reading.where or {}).items())
+    return wanted and not any(has(column, values) for column, values in (reading.unless or {}).items())
+
+
+def _example(row: Row, source: Source, task: Task, reading: Reading) -> Example | None:
+    columns = reading.columns or Columns()
+    if task.kind == "tagging":
+        return read_tagging(row, columns, reading)
+    text = read_text(row, row.need(columns.text))
+    if source.label is not None:
+        return Example(text, (source.label,), place=row.place)
+    labels = read_labels(row, columns.label)
+    if reading.one_of is not None:
+        labels = [label for label in labels if not reading.one_of or label in reading.one_of]
+        if len(labels) != 1:
+            return None
+    labels = rename_labels(row, labels, reading)
+    if task.kind == "multi_label":
+        return Example(text, tuple(sorted(set(labels))), place=row.place)
+    if not labels and reading.rest == "drop":
+        return None
+    if len(labels) != 1:
+        raise SetupError(f"{row.place}: expected one label, found {len(labels)}; one_of keeps rows with exactly one")
+    return Example(text, (labels[0],), place=row.place)
