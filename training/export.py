@@ -28,7 +28,7 @@ from ..runtime.model.reference_sample import Reference, make_reference
 from ..schemas.manifest import MANIFEST_NAME, Base, Limits, ModelManifest, TaskSpec
 from . import encoders
 from .parity import torch_logits, worst_difference
-from .run_folder import RunFolder, RunRecord
+from .run_folder import RECIPE, RunFolder, RunRecord
 
 log = logging.getLogger(__name__)
 PARITY: Final = 1e-4
@@ -115,18 +115,37 @@ def check_request(out: Path, source: str, graphs: Sequence[str], *, delta: bool)
 
 
 def begin(out: Path) -> Path:
-    """Return an empty folder beside `out` to write into."""
-    draft = out.with_name(f".{out.name}.part")
+    """Return an empty folder beside `out` to write into. Puts back what an export that was killed had moved aside."""
+    draft, replaced = _beside(out)
     shutil.rmtree(draft, ignore_errors=True)
+    if replaced.exists() and not out.exists():
+        replaced.rename(out)
+    shutil.rmtree(replaced, ignore_errors=True)
     draft.mkdir(parents=True)
     return draft
 
 
 def finish(draft: Path, out: Path) -> None:
-    """Put the finished folder in its place; a reader sees the old one or the new one, never half of it."""
-    if out.exists():
-        shutil.rmtree(out)
-    draft.rename(out)
+    """Put the finished folder in its place by renaming, so that nobody reads half of it.
+
+    Between two renames there is none; a failure of the second puts the old folder back, after a kill the next export does.
+    """
+    _, replaced = _beside(out)
+    if not out.exists():
+        draft.rename(out)
+        return
+    out.rename(replaced)
+    try:
+        draft.rename(out)
+    except OSError:
+        replaced.rename(out)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _beside(out: Path) -> tuple[Path, Path]:
+    """Return where a folder is drafted, and where the one that it replaces lies meanwhile."""
+    return out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.replaced")
 
 
 def base_weights(record: RunRecord) -> Weights:
@@ -196,7 +215,7 @@ def write_rest(draft: Path, run: RunFolder, record: RunRecord, reference: Refere
     """Write tokenizer, reference sample, recipe and attributions; returns their roles."""
     encoders.plain_tokenizer(run.tokenizer()).save(str(draft / "tokenizer.json"))
     (draft / "reference.json").write_text(json.dumps(reference, ensure_ascii=False) + "\n", encoding="utf-8")
-    shutil.copyfile(run.path / "recipe.yaml", draft / "recipe.yaml")
+    shutil.copyfile(run.path / RECIPE, draft / "recipe.yaml")
     origin = f"Encoder: `{record.encoder.source}`, SHA-256 `{record.encoder.sha256}`"
     origin = "Encoder: trained from scratch" if record.encoder.source == "scratch" else origin
     said = record.attribution.strip() or "The recipe names no attributions for its data."

@@ -1,6 +1,5 @@
 """The training loop: a recipe and data go in, a run folder with the best checkpoint comes out."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from .model import logits_of
 from .optimiser import drop_words, make_optimiser, rate_at
 from .prepare import Fitting, prepare
 from .recipe import Encoder, load_recipe
-from .run_folder import RunFolder, RunRecord
+from .run_folder import TENSORBOARD, RunFolder, RunRecord
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,12 @@ def fit(
         encoder_folder=str(run.checkpoint.folder or ""),
         tasks=finished_specs(run),
         max_tokens=recipe.max_tokens,
-        recipe_sha256=hashlib.sha256(recipe_path.read_bytes()).hexdigest(),
+        recipe_sha256=run.folder.recipe_sha256,
         attribution=recipe.attribution,
         low_rank=recipe.lora is not None,
         seed=recipe.seed,
-        steps=len(run.plan),
+        steps=run.steps_taken,
+        planned_steps=len(run.plan),
         best_step=run.best_step,
         cpu_seconds=round(spent, 1),
         validation=run.scores,
@@ -87,8 +87,7 @@ def fit(
         unknown=run.unknown,
         grown=run.grown,
     )
-    run.folder.save_record(record)
-    return record
+    return run.folder.save_record(record)
 
 
 def train(run: Fitting, *, quiet: bool = False, told: Callable[[Progress], None] = lambda progress: None) -> None:
@@ -103,7 +102,7 @@ def train(run: Fitting, *, quiet: bool = False, told: Callable[[Progress], None]
     last_told = time.monotonic()
     say = (lambda _: None) if quiet else tqdm.write
     with (
-        SummaryWriter(str(run.folder.path / "tensorboard")) as board,
+        SummaryWriter(str(run.folder.path / TENSORBOARD)) as board,
         tqdm(run.plan, desc="train", unit="batch", disable=True if quiet else None, mininterval=2) as bar,
     ):
         for step, (at, rows) in enumerate(bar, 1):
@@ -125,6 +124,7 @@ def train(run: Fitting, *, quiet: bool = False, told: Callable[[Progress], None]
             schedule.step()
             optimiser.zero_grad(set_to_none=True)
 
+            run.steps_taken = step
             value = loss.item()
             if not math.isfinite(value):
                 raise SetupError(f"the loss of task {data.name} is {value} at step {step}: lower optimiser.encoder_lr")

@@ -42,6 +42,7 @@ class Fitting:
     """Labels that a head of the model before did not have, by task, and what their rows began from."""
     best: float = -math.inf
     best_step: int = 0
+    steps_taken: int = 0
     stale: int = 0
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -69,7 +70,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         met = chain.from_iterable(part.ids for part in [*parts, *validation])
         unknown_word = [np.array([tokenizer.token_to_id("[UNK]") or 0])]  # what word_dropout puts in
         model.narrow(chain(met, unknown_word))
-    known = known_labels(checkpoint)
+    known = known_labels(checkpoint, tasks)
     grown = {}
     for at, (task, part) in enumerate(zip(tasks, parts, strict=True)):
         part.held.update(hold_answers(model, at, task, part, known.get(task.name)))
@@ -101,22 +102,26 @@ def sample(validation: list[Example], recipe: Recipe) -> list[Example]:
 
 
 def build_model(recipe: Recipe, tasks: list[TaskData], checkpoint: Checkpoint) -> MultiTask:
-    """Make the network; heads of a model of ours go on where the task has the same labels, or these and new ones."""
+    """Make the network; heads of a model of ours go on where the task has the same kind and labels, or these and new ones."""
     torch.manual_seed(recipe.seed)
     encoder = build_encoder(checkpoint.spec, checkpoint.weights, dropout=recipe.dropout)
     if recipe.lora:
         add_lora(encoder, recipe.lora)
     model = MultiTask(encoder, tasks, dropout=recipe.dropout)
-    known = known_labels(checkpoint)
+    known = known_labels(checkpoint, tasks)
     for task, head in zip(tasks, model.heads, strict=True):
         if set(known.get(task.name, ())) <= set(task.labels):
             grow.carry_over(head, task, known.get(task.name, []), checkpoint.weights)
     return model
 
 
-def known_labels(checkpoint: Checkpoint) -> dict[str, list[str]]:
-    """Return the labels of each task of the model that a run begins from; none where it is no model of ours."""
-    return {spec.name: spec.labels for spec in checkpoint.manifest.tasks} if checkpoint.manifest else {}
+def known_labels(checkpoint: Checkpoint, tasks: list[TaskData]) -> dict[str, list[str]]:
+    """Return the labels of each task that the model at the beginning has, too, and by the same kind: what another kind
+    learned for these labels is another thing. Empty where it is no model of ours.
+    """
+    kinds = {data.name: data.task.kind for data in tasks}
+    known = checkpoint.manifest.tasks if checkpoint.manifest else ()
+    return {spec.name: spec.labels for spec in known if kinds.get(spec.name) == spec.kind}
 
 
 def lay_out(recipe: Recipe, tasks: list[TaskData], parts: list[Part]) -> list[tuple[int, list[int]]]:

@@ -1,21 +1,31 @@
-"""What `fit` leaves for `export`: the best checkpoint with everything that was decided on the way."""
+"""What `fit` leaves for `export`: the best checkpoint with everything that was decided on the way.
 
+A run begins in a folder without a checkpoint and a record of an earlier one. The record is written last and holds the
+SHA-256 of the files that it belongs to, so that files of two runs cannot be exported as one.
+"""
+
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from ..runtime.errors import SetupError
-from ..schemas.manifest import EncoderSpec, TaskSpec
+from ..schemas.manifest import EncoderSpec, Sha256, TaskSpec
 
 WEIGHTS: Final = "checkpoint.safetensors"
 RECORD: Final = "run.json"
+RECIPE: Final = "recipe.yaml"
+TOKENIZER: Final = "tokenizer.json"
+TENSORBOARD: Final = "tensorboard"
+DIGESTED: Final = (WEIGHTS, TOKENIZER, RECIPE)
 Weights = dict[str, NDArray[Any]]
 
 
@@ -36,6 +46,9 @@ class RunRecord(BaseModel):
     """The checkpoint holds factors and heads only; the encoder's own weights are those of its source."""
     seed: int
     steps: int
+    """Steps taken."""
+    planned_steps: int | None = None
+    """Steps that the budget allows; more than `steps` after an early end. None in records of earlier versions."""
     best_step: int
     cpu_seconds: float
     validation: dict[str, dict[str, float]]
@@ -43,6 +56,8 @@ class RunRecord(BaseModel):
     unknown: dict[str, float]
     grown: dict[str, dict[str, str]] = {}
     """Labels that the model before did not have, by task, and what their rows of the head began from."""
+    files: dict[str, Sha256] = {}
+    """SHA-256 of checkpoint, tokenizer and recipe, by file name. Empty in records of earlier versions."""
 
 
 @dataclass
@@ -52,12 +67,21 @@ class RunFolder:
     path: Path
 
     def begin(self, recipe: Path, tokenizer: Tokenizer) -> None:
-        """Make the folder. An earlier run in it is overwritten, but only when it is one of ours."""
-        if self.path.exists() and any(self.path.iterdir()) and not (self.path / "recipe.yaml").is_file():
+        """Make the folder and remove what an earlier run left in it. SetupError when it holds anything but a run."""
+        if self.path.exists() and any(self.path.iterdir()) and not (self.path / RECIPE).is_file():
             raise SetupError(f"{self.path}: not empty and not a run of ours; give --out another folder")
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "recipe.yaml").write_bytes(recipe.read_bytes())
-        tokenizer.save(str(self.path / "tokenizer.json"))
+        # The record goes first: what a crash leaves of the rest cannot be exported without it.
+        for name in (RECORD, WEIGHTS, f"{WEIGHTS}.part"):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
+        (self.path / RECIPE).write_bytes(recipe.read_bytes())
+        tokenizer.save(str(self.path / TOKENIZER))
+
+    @property
+    def recipe_sha256(self) -> str:
+        """The SHA-256 of the recipe as it was when the run began."""
+        return _sha256(self.path / RECIPE)
 
     def save_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
         """Write the checkpoint; a crash half-way leaves the one before."""
@@ -66,18 +90,43 @@ class RunFolder:
         draft.chmod(0o644)  # safetensors writes for the owner alone
         draft.replace(self.path / WEIGHTS)
 
-    def save_record(self, record: RunRecord) -> None:
-        (self.path / RECORD).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    def save_record(self, record: RunRecord) -> RunRecord:
+        """Write `run.json` with the digests of the files that it belongs to, and return it as written."""
+        written = record.model_copy(update={"files": {name: _sha256(self.path / name) for name in DIGESTED}})
+        draft = self.path / f"{RECORD}.part"
+        draft.write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        draft.replace(self.path / RECORD)
+        return written
 
     def record(self) -> RunRecord:
-        """Read `run.json`; SetupError when the training has not come to its end."""
+        """Read `run.json`. SetupError when the training has not come to its end, or for files of another run."""
         file = self.path / RECORD
         if not file.is_file():
             raise SetupError(f"{self.path}: no {RECORD}; expected the folder of a finished `murmura train`")
-        return RunRecord.model_validate_json(file.read_bytes())
+        try:
+            record = RunRecord.model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise SetupError(f"{file}: not the record of a run: {field}: {first['msg']}; train again") from None
+        self._refuse_other_files(record)
+        return record
+
+    def _refuse_other_files(self, record: RunRecord) -> None:
+        for name, expected in (record.files or {RECIPE: record.recipe_sha256}).items():
+            path = self.path / name
+            if not path.is_file():
+                raise SetupError(f"{path}: is missing, {RECORD} names it; train again")
+            if _sha256(path) != expected:
+                raise SetupError(f"{path}: not the file that {RECORD} belongs to (SHA-256 differs); train again")
 
     def weights(self) -> Weights:
         return dict(load_file(self.path / WEIGHTS))
 
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer.from_file(str(self.path / "tokenizer.json"))
+        return Tokenizer.from_file(str(self.path / TOKENIZER))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()

@@ -63,7 +63,7 @@ def test_a_run_ends_early_when_it_gets_no_better(data: Path, tmp_path: Path, wri
     still = {"encoder_lr": 1e-12, "head_lr": 1e-12}
     recipe = write_recipe(optimiser=still, budget={"steps": 40, "evaluations": 20, "patience": 2}, tasks=INTENT)
     record = fit(recipe, data, tmp_path / "run", quiet=True)
-    assert (record.steps, record.best_step) == (40, 6)
+    assert (record.steps, record.planned_steps, record.best_step) == (6, 40, 6)
 
 
 def test_the_best_checkpoint_is_kept_and_not_the_last(

@@ -1,5 +1,6 @@
 """A model that learns more: heads get new labels, and what was answered before is held on to."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,17 @@ def test_a_head_grows_by_a_label_and_its_old_rows_go_on(growing, model: Path, tm
     assert run.grown == {"intent": {"loan": "class mean"}}
     before = run.checkpoint.weights["heads.intent.weight"]
     assert np.array_equal(run.model.heads[0].weight.detach().numpy()[:3], before)
+
+
+def test_a_head_of_another_kind_does_not_go_on_though_its_labels_are_the_same(growing, model: Path, tmp_path: Path):
+    task = {"kind": "multi_label", "labels": OLD, "train": "own.jsonl"}
+    recipe = growing(tasks={"intent": task})
+    rows = [json.loads(line) for line in (tmp_path / "own.jsonl").read_text().splitlines()]
+    write_jsonl(tmp_path / "own.jsonl", [{**row, "label": [row["label"]]} for row in rows])
+    run = prepare(load_recipe(recipe), tmp_path, RunFolder(tmp_path / "run"))
+    before = run.checkpoint.weights["heads.intent.weight"]
+    assert before.shape == run.model.heads[0].weight.shape
+    assert not np.array_equal(run.model.heads[0].weight.detach().numpy(), before)
 
 
 def test_the_row_of_a_new_label_begins_where_most_of_its_texts_lie(growing, tmp_path: Path):
