@@ -29,7 +29,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord
 from real_kafka import real_kafka
 
-from murmura.agents.dialogue.policy import Policy
+from murmura.agents.dialogue.policy import Policy, least_score
 from murmura.agents.dialogue.step import ReceivedTurn, Step, classify_delivery, goes_to_person, step
 from murmura.runtime.agent.prediction import Prediction
 from murmura.runtime.kafka.topics import create_topics
@@ -273,6 +273,7 @@ async def run(
 def replay(records: list[ConsumerRecord], model: Model) -> dict[str, list[Step]]:
     """What the log of turns means, told by the pure step alone: conversation to what came of each turn."""
     policy = Policy.model_validate(POLICY)
+    min_score = least_score(policy, model.manifest.task(policy.intent_task))
     said = [json.loads(record.value) for record in records]
     texts = sorted({one["text"] for one in said})
     outputs = dict(zip(texts, model.predict(texts, policy.tasks), strict=True))
@@ -290,7 +291,7 @@ def replay(records: list[ConsumerRecord], model: Model) -> dict[str, list[Step]]
         if not goes_to_person(state, turn, policy, now):
             manifest = model.manifest
             prediction = Prediction(outputs[one["text"]], False, (manifest.name, manifest.version))
-        steps[conversation].append(step(state, turn, prediction, policy, now))
+        steps[conversation].append(step(state, turn, prediction, policy, now, min_score=min_score))
     return steps
 
 

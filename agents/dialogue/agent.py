@@ -37,7 +37,7 @@ from ...schemas.manifest import ModelManifest
 from ...schemas.result import Source
 from .conversations import Conversations, Kept, Place
 from .metrics import DialogueMetrics
-from .policy import PolicyFile, check_against_model, check_topics, load_policy
+from .policy import PolicyFile, check_against_model, check_topics, least_score, load_policy
 from .step import ReceivedTurn, Step, bound_state, classify_delivery, goes_to_person, replay_step, step
 
 log = get_logger(__name__)
@@ -86,6 +86,8 @@ class Dialogue(Handler):
         self._max_value_bytes = 0
         self._fields: Mapping[str, FieldPaths] = {}
         self._policy: PolicyFile | None = None
+        self._min_scores: dict[tuple[str, int], float] = {}
+        """By name and version of each model that was checked."""
         self._metrics: DialogueMetrics | None = None
         self._restore: Restore | None = None
         self._counts: Mapping[str, int] = {}
@@ -147,6 +149,9 @@ class Dialogue(Handler):
     def check(self, manifest: ModelManifest) -> None:
         assert self._policy is not None, "configure comes first"
         check_against_model(self._policy, manifest.tasks, manifest.name)
+        policy = self._policy.value
+        task = manifest.task(policy.intent_task)
+        self._min_scores[manifest.name, manifest.version] = least_score(policy, task)
 
     # -- assignment --------------------------------------------------------------------------------------------------
 
@@ -250,14 +255,16 @@ class Dialogue(Handler):
             return None, "skipped"
         if delivery == "last" and state is not None:
             return replay_step(state, turn), "repeated"
-        now = turn.source.timestamp
+        now, min_score = turn.source.timestamp, 0.0
         prediction = None
         if not goes_to_person(state, turn, policy, now):
             try:
                 prediction = await engine.predict(turn.text, policy.tasks)
             except ModelFailed as error:
                 raise RecordError(Reason.MODEL_FAILED, f"the model failed: {type(error).__name__}") from error
-        result = step(state, turn, prediction, policy, now, before=kept.number if kept else 0)
+            min_score = self._min_scores[prediction.model]
+        before = kept.number if kept else 0
+        result = step(state, turn, prediction, policy, now, min_score=min_score, before=before)
         return result, result.reply.kind.value
 
     def _read_state(self, conversation: str, kept: Kept | None) -> ConversationState | None:

@@ -27,6 +27,8 @@ ABOUT_THE_TURN: Final = ("conversation", "intent", "request_id", "text")
 Saying = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Slot = Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
+DEFAULT_MIN_SCORE: Final = 0.3
+"""`min_score` where neither the policy nor the model sets one."""
 
 
 class _Frozen(BaseModel):
@@ -97,7 +99,8 @@ class HandOverRule(_Frozen):
     after: Annotated[int, Field(ge=1)] = 2
     """Number of consecutive turns that are not understood."""
     below: Share = 0.1
-    """Hand over at once when the intent's score is lower than this (not for a turn that is out of scope)."""
+    """Hand over at once when the intent's score is lower than this, whatever its label. Not for a turn that is out of
+    scope, not while a question is open, and not for a first turn that gets the greeting."""
     reply: Saying = "I am handing you over to a colleague, who will read what you have written here."
     waiting: Saying = "Thank you. A colleague has your conversation and will answer."
     """Reply to later turns, which also go to the person."""
@@ -111,8 +114,11 @@ class Policy(_Frozen):
     """The tagging task with the spans that fill slots; null: none."""
     slots: dict[Slot, str] = {}
     """Slot: the entity label that fills it, if the names differ."""
-    min_score: Share = 0.0
-    """An intent with a lower score is not understood. An answer that the model withholds is never understood."""
+    min_score: Share | None = None
+    """An intent with a lower score is not understood; see `least_score` for the default. An answer that the model
+    withholds is never understood."""
+    switch_score: Share = 0.5
+    """While a question is open, another intent takes over only from this score on."""
     greeting: Saying | None = None
     """Put before the first reply; the whole reply if the first turn is not understood."""
     default: Saying = "Sorry, I did not understand that. Could you put it another way?"
@@ -163,6 +169,14 @@ class Policy(_Frozen):
 
 
 PolicyFile = YamlFile[Policy]
+
+
+def least_score(policy: Policy, task: TaskSpec) -> float:
+    """Return the score from which an intent is understood: the policy's, else the model's accept threshold, else 0.3."""
+    if policy.min_score is not None:
+        return policy.min_score
+    accept = task.thresholds.accept
+    return DEFAULT_MIN_SCORE if accept is None else accept
 
 
 def load_policy(path: Path) -> PolicyFile:

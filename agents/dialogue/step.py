@@ -130,18 +130,22 @@ def step(
     policy: Policy,
     now: int,
     *,
+    min_score: float,
     before: int = 0,
 ) -> Step:
     """Answer a new turn (see `classify_delivery`). `now` is in milliseconds since 1970.
 
-    Without a prediction the turn goes to a person (see `goes_to_person`). `before` is the number of turns of a
-    conversation with an unreadable state.
+    Without a prediction the turn goes to a person (see `goes_to_person`). An intent with a score below `min_score` is not
+    understood. `before` is the number of turns of a conversation with an unreadable state.
     """
     number = (state.number if state else before) + 1
     newest = max(turn.source.timestamp, _newest(state) if state else 0)
     if state is not None and has_expired(state.source.timestamp, policy, now):
         state = None
-    draft = _draft_for_person(state, policy) if prediction is None else _draft_answer(state, turn, prediction, policy)
+    if prediction is None:
+        draft = _draft_for_person(state, policy)
+    else:
+        draft = _draft_answer(state, turn, prediction, policy, min_score)
     after = ConversationState(
         conversation=turn.conversation,
         number=number,
@@ -183,20 +187,23 @@ def _draft_for_person(state: ConversationState | None, policy: Policy) -> _Draft
 
 
 def _draft_answer(
-    state: ConversationState | None, turn: ReceivedTurn, prediction: Prediction, policy: Policy
+    state: ConversationState | None, turn: ReceivedTurn, prediction: Prediction, policy: Policy, min_score: float
 ) -> _Draft:
     answer = prediction[policy.intent_task]
     spans = _group_spans(prediction[policy.entity_task]) if policy.entity_task else {}
-    understood = _accept_intent(answer, policy)
-    draft = _Draft(understood=understood)
+    draft = _Draft()
     pending, asked, carried = None, None, {}
     if state is not None:
         draft.intent, draft.misunderstood = state.intent, state.misunderstood
         carried = _carry_slots(state, policy)
         if state.intent in policy.intents and state.asked in policy.intents[state.intent].needs:
             pending, asked = state.intent, state.asked
+    # The intent of a turn that answers a question means little: "20 quid" has none.
+    unsure = asked is None and _is_unsure(answer, policy)
+    draft.understood = understood = None if unsure else _accept_intent(answer, policy, min_score)
     found = _find_slots(spans, policy, pending, asked)
-    if understood is not None and understood != pending and asked not in found:
+    clear = asked is None or (asked not in found and answer["score"] >= policy.switch_score)
+    if understood is not None and understood != pending and clear:
         pending, asked = understood, None
         found = _find_slots(spans, policy, understood, None)
     draft.slots = {**carried, **found}
@@ -205,7 +212,7 @@ def _draft_answer(
         _pursue_intent(draft, turn, policy.intents[pending], policy)
     else:
         draft.asked = asked
-        _handle_misunderstanding(draft, answer, policy, first=state is None)
+        _handle_misunderstanding(draft, policy, first=state is None, unsure=unsure)
     if state is None and policy.greeting and draft.kind is not ReplyKind.GREETED:
         draft.text = f"{policy.greeting} {draft.text}"
     return draft
@@ -233,7 +240,7 @@ def _pursue_intent(draft: _Draft, turn: ReceivedTurn, rule: IntentRule, policy: 
         draft.actions.append(Action(topic=action.topic, value=value))
 
 
-def _handle_misunderstanding(draft: _Draft, answer: Output, policy: Policy, *, first: bool) -> None:
+def _handle_misunderstanding(draft: _Draft, policy: Policy, *, first: bool, unsure: bool) -> None:
     rules = policy.handover
     if first and policy.greeting:
         draft.kind, draft.text = ReplyKind.GREETED, policy.greeting
@@ -241,8 +248,7 @@ def _handle_misunderstanding(draft: _Draft, answer: Output, policy: Policy, *, f
     draft.misunderstood += 1
     if draft.misunderstood >= rules.after:
         draft.handover = HandOverReason.NOT_UNDERSTOOD
-    # The intent of a turn that answers a question means little: "20 quid" has none.
-    elif draft.asked is None and answer["score"] < rules.below and answer["reason"] != "out_of_scope":
+    elif unsure:
         draft.handover = HandOverReason.LOW_CONFIDENCE
     if draft.handover is not None:
         draft.kind, draft.text = ReplyKind.HANDED_OVER, rules.reply
@@ -255,9 +261,15 @@ def _handle_misunderstanding(draft: _Draft, answer: Output, policy: Policy, *, f
             draft.text = f"{policy.again} {fill(question, draft.slots)}"
 
 
-def _accept_intent(answer: Output, policy: Policy) -> str | None:
+def _is_unsure(answer: Output, policy: Policy) -> bool:
+    """Return whether the score is so low that a person takes over. Out of scope is an answer of its own."""
+    below: bool = answer["score"] < policy.handover.below
+    return below and answer["reason"] != "out_of_scope"
+
+
+def _accept_intent(answer: Output, policy: Policy, min_score: float) -> str | None:
     label: str | None = answer["label"]
-    return label if label in policy.intents and answer["score"] >= policy.min_score else None
+    return label if label in policy.intents and answer["score"] >= min_score else None
 
 
 def _carry_slots(state: ConversationState, policy: Policy) -> dict[str, str]:

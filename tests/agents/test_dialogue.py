@@ -13,10 +13,10 @@ from murmura.runtime.agent.routes import configure_agents
 from murmura.runtime.errors import Closed, RecordError, SetupError
 from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.settings.settings import Settings
-from murmura.runtime.testing.fakes import FakeEngine, FakeModel
+from murmura.runtime.testing.fakes import FakeEngine, FakeModel, classified
 from murmura.runtime.testing.rehearsal import rehearse
 from murmura.schemas.dialogue import ConversationState, HandOver, Reply
-from murmura.schemas.manifest import TaskSpec
+from murmura.schemas.manifest import TaskSpec, Thresholds
 
 
 @pytest.fixture
@@ -218,3 +218,54 @@ def test_a_set_up_that_cannot_work_is_refused_at_start(policy, tmp_path):
     context = Context(Settings(), Metrics(), FakeEngine(FakeModel(other)), ())
     with pytest.raises(SetupError, match=r"policy\.yaml:4: intents\.transfer: not a label of task intent"):
         agent.started(context)
+
+
+@pytest.mark.parametrize(
+    ("written", "accept", "score", "kind"),
+    [
+        ("", None, 0.29, "not_understood"),
+        ("", None, 0.3, "answered"),
+        ("", 0.15, 0.15, "answered"),
+        ("min_score: 0.6\n", 0.15, 0.59, "not_understood"),
+        ("min_score: 0.2\n", None, 0.2, "answered"),
+        ("", None, 0.09, "handed_over"),
+        ("min_score: 0\n", None, 0.02, "handed_over"),
+        ("handover: {below: 0.7}\n", None, 0.69, "handed_over"),
+        ("min_score: 0\nhandover: {below: 0}\n", None, 0.02, "answered"),
+    ],
+)
+async def test_a_first_turn_is_answered_from_the_least_score_of_the_policy_the_model_or_the_default(
+    tmp_path, written, accept, score, kind
+):
+    path = tmp_path / "policy.yaml"
+    path.write_text("intents: {complaint: {reply: Ok., action: {topic: t.x}}}\nentity_task: null\n" + written)
+    agent, engine = _start(path, _scored(score, accept))
+    _, reply, *further = await agent.handle(turn(1, "I am angry"), engine)
+    assert reply.value["kind"] == kind
+    assert [message.topic for message in further] == {"answered": ["t.x"], "handed_over": [HANDOFFS]}.get(kind, [])
+
+
+async def test_after_a_release_the_accept_threshold_of_the_new_version_holds(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text("intents: {complaint: {reply: Ok.}}\nentity_task: null\n")
+    agent, engine = _start(path, _scored(0.2, 0.1))
+    _, before = await agent.handle(turn(1, "I am angry"), engine)
+    released = _scored(0.2, None)
+    released.manifest = released.manifest.model_copy(update={"version": 2})
+    agent.check(released.manifest)
+    engine.swap(released)
+    _, after = await agent.handle(turn(2, "I am angry", key=b"c-2"), engine)
+    assert (before.value["kind"], after.value["kind"]) == ("answered", "not_understood")
+
+
+def _scored(score: float, accept: float | None) -> FakeModel:
+    """Return a model that answers every text with one intent at this score."""
+    task = TASKS[0].model_copy(update={"thresholds": Thresholds(accept=accept)})
+    return FakeModel([task], lambda text: {"intent": classified("complaint", score)})
+
+
+def _start(policy: Path, model: FakeModel) -> tuple[Dialogue, FakeEngine]:
+    agent, engine, settings = Dialogue(policy), FakeEngine(model), Settings()
+    configure_agents(settings, [agent])
+    agent.started(Context(settings, Metrics(), engine, ("dialogue",), {TURNS: 4, STATE: 4}))
+    return agent, engine

@@ -4,10 +4,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murmura.agents.dialogue.policy import Policy
+from murmura.agents.dialogue.policy import DEFAULT_MIN_SCORE, Policy
 from murmura.agents.dialogue.step import ReceivedTurn, Step, classify_delivery, goes_to_person, replay_step, step
 from murmura.runtime.agent.prediction import Prediction
 from murmura.runtime.testing.fakes import abstained, classified
@@ -69,7 +70,8 @@ class Talk:
             tagged = [{"label": k, "text": v, "start": 0, "end": len(v), "score": 1.0} for k, v in spans]
             outputs = {"intent": answer, "entities": {"kind": "tagging", "spans": tagged}}
             prediction = Prediction(outputs, False, ("desk", 3))
-        self.steps.append(step(self.state, turn, prediction, self.policy, self.now))
+        least = DEFAULT_MIN_SCORE if self.policy.min_score is None else self.policy.min_score
+        self.steps.append(step(self.state, turn, prediction, self.policy, self.now, min_score=least))
         self.state = self.steps[-1].state
         return self.steps[-1]
 
@@ -140,6 +142,39 @@ def test_a_score_below_the_policys_is_not_understood_and_a_very_low_one_goes_to_
     result = talk.say("qwrt", abstained("balance", 0.05))
     assert result.handover.reason is HandOverReason.LOW_CONFIDENCE
     assert result.handover.number == 2
+
+
+@pytest.mark.parametrize("label", ["balance", "transfer", "terminate"])
+@pytest.mark.parametrize("min_score", [0.0, 0.4])
+def test_a_very_low_score_goes_to_a_person_at_once_whatever_its_label(label, min_score):
+    policy = POLICY.model_copy(update={"greeting": None, "min_score": min_score})
+    for earlier in ((), ("what is my balance",)):
+        talk = Talk(policy)
+        for text in earlier:
+            talk.say(text, "balance")
+        result = talk.say("what is it", classified(label, 0.09), person="Ann", amount="£5")
+        assert said(result) == ("handed_over", policy.handover.reply)
+        assert (result.handover.reason, result.actions) == (HandOverReason.LOW_CONFIDENCE, [])
+        assert result.state.turns[-1].intent is None
+
+
+def test_a_very_low_score_on_a_first_turn_gets_the_greeting_alone():
+    result = Talk().say("hi", classified("transfer", 0.02), person="Ann", amount="£5")
+    assert (said(result), result.actions) == (("greeted", "Hello."), [])
+
+
+def test_while_a_question_is_open_another_intent_takes_over_only_with_a_clear_score():
+    talk = Talk()
+    talk.say("send money", "transfer")
+    assert said(talk.say("twenty", classified("balance", 0.49))) == ("not_understood", f"{POLICY.again} To whom?")
+    assert (talk.state.intent, talk.state.asked) == ("transfer", "payee")
+    assert said(talk.say("what is my balance", classified("balance", 0.5))) == ("answered", "See the app.")
+
+
+def test_while_a_question_is_open_a_very_low_score_asks_again():
+    talk = Talk()
+    talk.say("send money", "transfer")
+    assert said(talk.say("er", classified("balance", 0.02))) == ("not_understood", f"{POLICY.again} To whom?")
 
 
 def test_out_of_scope_is_misunderstood_however_low_its_score():
@@ -224,7 +259,8 @@ turns = st.tuples(words, answers, entities, st.sampled_from([0, 0, 0, 25 * HOUR]
 policies = st.sampled_from(
     [
         POLICY,
-        POLICY.model_copy(update={"greeting": None, "min_score": 0.0, "remember_turns": 1}),
+        POLICY.model_copy(update={"greeting": None, "min_score": 0.0, "switch_score": 0.0, "remember_turns": 1}),
+        POLICY.model_copy(update={"greeting": None, "min_score": None}),
         POLICY.model_copy(update={"handover": POLICY.handover.model_copy(update={"after": 1, "below": 1.0})}),
     ]
 )
@@ -258,6 +294,10 @@ def test_whatever_is_said_the_state_stays_bounded_and_the_reply_fits_it(policy, 
             assert state.asked not in state.slots
             assert set(needs[: needs.index(state.asked)]) <= set(state.slots)
         if result.actions:
+            answer = said[number - 1][1]
+            asked = result.state.number > 1 and number > 1 and talk.steps[number - 2].state.asked is not None
+            least = DEFAULT_MIN_SCORE if policy.min_score is None else policy.min_score
+            assert asked or answer["score"] >= max(least, policy.handover.below)
             assert reply.kind in {ReplyKind.ANSWERED, ReplyKind.HANDED_OVER}
             assert set(policy.intents[state.intent].needs) <= set(state.slots)
 
