@@ -180,9 +180,12 @@ def collate(part: Part, rows: Sequence[int], kind: Kind) -> Batch:
 
 
 def pad(texts: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
-    """Return ids and mask [B, S], S as long as the longest text and no longer."""
+    """Return ids and mask [B, S], S as long as the longest text and no longer.
+
+    Padding is masked, so its id does not matter; the first token of the batch is one that a narrowed word table has.
+    """
     width = max(len(tokens) for tokens in texts)
-    ids = np.zeros((len(texts), width), np.int64)
+    ids = np.full((len(texts), width), texts[0][0], np.int64)
     mask = np.zeros((len(texts), width), np.int64)
     for at, tokens in enumerate(texts):
         ids[at, : len(tokens)] = tokens
@@ -197,25 +200,26 @@ def in_order(texts: Sequence[NDArray[np.int64]], batch_size: int) -> Iterator[li
         yield order[start : start + batch_size]
 
 
-def unknown_share(encodings: Sequence[Encoding], unknown_id: int | None) -> float:
-    """Return the share of texts that are mostly unknown tokens."""
-    if unknown_id is None or not encodings:
-        return 0.0
-    return sum(_is_mostly_unknown(enc, unknown_id) for enc in encodings) / len(encodings)
+def unknown_share(encodings: Sequence[Encoding], unknown_ids: frozenset[int]) -> float | None:
+    """Return the share of texts that are mostly unknown tokens; None where the tokenizer has none."""
+    if not unknown_ids:
+        return None
+    return round(sum(_is_mostly_unknown(enc, unknown_ids) for enc in encodings) / max(1, len(encodings)), 4)
 
 
-def _is_mostly_unknown(encoding: Encoding, unknown_id: int) -> bool:
+def _is_mostly_unknown(encoding: Encoding, unknown_ids: frozenset[int]) -> bool:
     words = len(encoding.ids) - sum(encoding.special_tokens_mask)
     # The mask counts [UNK] as special in some tokenizers, so unknown tokens are counted by their id.
-    unknown = encoding.ids.count(unknown_id)
+    unknown = sum(token in unknown_ids for token in encoding.ids)
     return unknown > MOSTLY * max(words, unknown)
 
 
-def refuse_unknown(found: dict[str, float], *, allow: bool) -> None:
+def refuse_unknown(found: dict[str, float | None], *, allow: bool) -> None:
     """Stop when a task's texts are not in the vocabulary's language. SetupError gives the share for each task."""
-    if allow or all(share <= TOLERATED for share in found.values()):
+    shares = {name: share for name, share in found.items() if share is not None}
+    if allow or all(share <= TOLERATED for share in shares.values()):
         return
-    said = ", ".join(f"{name} {share:.0%}" for name, share in found.items())
+    said = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     raise SetupError(
         f"texts that are mostly unknown to the encoder's vocabulary: {said}; take an encoder of their language, "
         "`encoder: scratch`, or set `allow_unknown: true`"

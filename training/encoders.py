@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,17 +11,26 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel
 
 from ..runtime.errors import SetupError
 from ..runtime.model.delta import checkpoint_weights
-from ..runtime.model.folder import read_manifest
+from ..runtime.model.folder import open_checked, read_manifest
 from ..schemas.manifest import MANIFEST_NAME, EncoderSpec, ModelManifest
+from .encoder_files import (
+    TOKENIZER,
+    WEIGHTS,
+    check_sizes,
+    check_vocabulary,
+    find_weights,
+    read_spec,
+    read_tokenizer,
+    read_weights,
+)
 from .recipe import Encoder
+from .special_tokens import SpecialTokens, read_special_tokens
 
-SUPPORTED: Final = ("bert",)
 SPECIAL: Final = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ALPHABET: Final = 4000
 """Most letters of a vocabulary from scratch; Chinese needs some thousands."""
@@ -36,6 +44,7 @@ class Checkpoint:
     spec: EncoderSpec
     weights: Weights
     tokenizer: Tokenizer
+    special: SpecialTokens
     manifest: ModelManifest | None = None
     folder: Path | None = None
     """Set where the source is a folder, which no address can find again."""
@@ -47,23 +56,37 @@ def open_checkpoint(encoder: Encoder, texts: Iterable[str], *, seed: int = 0) ->
 
 
 def load(source: str) -> Checkpoint:
-    """Load a BERT-type checkpoint or a model folder of ours. Only safetensors: a pickle can run code."""
+    """Load a BERT-type checkpoint or a model folder of ours. Only safetensors: a pickle can run code.
+
+    SetupError names the file that is missing, damaged, or does not fit the others.
+    """
     folder = locate(source)
-    weights_file = folder / "model.safetensors"
-    if not weights_file.is_file():
-        raise SetupError(f"{folder}: no model.safetensors; other formats are not read (a pickle can run code)")
-    tokenizer_file = folder / "tokenizer.json"
-    if not tokenizer_file.is_file():
-        raise SetupError(f"{folder}: no tokenizer.json")
-    tokenizer = plain_tokenizer(Tokenizer.from_file(str(tokenizer_file)))
-    sha256 = digest(weights_file)
+    file = find_weights(folder)
     named, kept = (source, None) if ":" in source else (folder.resolve().name, folder.resolve())
-    if (folder / MANIFEST_NAME).is_file():
-        ours = read_manifest(folder)
+    ours = _read_own_manifest(folder)
+    sha256 = digest(file)
+    if ours is not None:
         spec = ours.encoder.model_copy(update={"source": named, "sha256": sha256})
-        return Checkpoint(spec, load_file(weights_file), tokenizer, ours, kept)
-    weights = {name: a.astype(np.float32) for name, a in checkpoint_weights(load_file(weights_file)).items()}
-    return Checkpoint(_spec(folder, named, sha256), weights, tokenizer, folder=kept)
+    else:
+        spec = read_spec(folder, named, sha256)
+    tokenizer = read_tokenizer(folder)
+    check_vocabulary(folder, tokenizer, spec)
+    special = read_special_tokens(tokenizer, str(folder / TOKENIZER))
+    weights = read_weights(file)
+    weights = weights if ours is not None else checkpoint_weights(weights)
+    check_sizes(file, spec, weights)
+    return Checkpoint(spec, weights, tokenizer, special, ours, kept)
+
+
+def _read_own_manifest(folder: Path) -> ModelManifest | None:
+    """Return the manifest of a model folder of ours; what is read of it must be as the manifest says."""
+    if not (folder / MANIFEST_NAME).is_file():
+        return None
+    manifest = read_manifest(folder)
+    for entry in manifest.files:
+        if entry.path in {WEIGHTS, TOKENIZER}:
+            open_checked(folder, entry).close()
+    return manifest
 
 
 def locate(source: str) -> Path:
@@ -108,40 +131,9 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def plain_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
-    """Switch off truncation and padding: MiniLM's file cuts at 128 and pads every text to 128."""
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
-
-
-def _spec(folder: Path, source: str, sha256: str) -> EncoderSpec:
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise SetupError(f"{folder}: no config.json")
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    found = config.get("model_type")
-    if found not in SUPPORTED:
-        raise SetupError(
-            f"encoder {source}: architecture {found!r} is not supported; supported: {', '.join(SUPPORTED)}"
-        )
-    if config.get("position_embedding_type", "absolute") != "absolute" or config.get("hidden_act", "gelu") != "gelu":
-        raise SetupError(f"encoder {source}: expected absolute positions and gelu, as BERT has them")
-    return EncoderSpec(
-        source=source,
-        sha256=sha256,
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        layers=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        intermediate_size=config["intermediate_size"],
-        max_positions=config["max_position_embeddings"],
-        layer_norm_eps=config.get("layer_norm_eps", 1e-12),
-    )
-
-
 def build_encoder(spec: EncoderSpec, weights: Weights, *, dropout: float) -> BertModel:
     """Make the torch module of an encoder. Names of parameters are those of `weights`."""
+    types = weights.get("embeddings.token_type_embeddings.weight")
     config = BertConfig(
         vocab_size=spec.vocab_size,
         hidden_size=spec.hidden_size,
@@ -153,6 +145,8 @@ def build_encoder(spec: EncoderSpec, weights: Weights, *, dropout: float) -> Ber
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         attn_implementation="sdpa",
+        pad_token_id=None,  # padding is masked, whatever its id
+        **({} if types is None else {"type_vocab_size": len(types)}),
     )
     module = BertModel(config, add_pooling_layer=False)
     if weights:
@@ -180,7 +174,7 @@ def from_scratch(encoder: Encoder, texts: Iterable[str], *, seed: int) -> Checkp
     torch.manual_seed(seed)
     module = build_encoder(spec, {}, dropout=0.0)
     weights = {n: p.detach().numpy() for n, p in module.named_parameters()}
-    return Checkpoint(spec, weights, tokenizer)
+    return Checkpoint(spec, weights, tokenizer, read_special_tokens(tokenizer))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, *, lowercase: bool) -> Tokenizer:

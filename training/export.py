@@ -27,6 +27,7 @@ from ..runtime.model.onnx_session import open_session
 from ..runtime.model.reference_sample import Reference, make_reference
 from ..schemas.manifest import MANIFEST_NAME, Base, Limits, ModelManifest, TaskSpec
 from . import encoders
+from .encoder_files import plain_tokenizer
 from .parity import torch_logits, worst_difference
 from .run_folder import RECIPE, RunFolder, RunRecord
 
@@ -213,7 +214,7 @@ def sample_texts(tokenizer: Tokenizer, max_tokens: int, *, count: int = 32) -> l
 
 def write_rest(draft: Path, run: RunFolder, record: RunRecord, reference: Reference) -> dict[str, str]:
     """Write tokenizer, reference sample, recipe and attributions; returns their roles."""
-    encoders.plain_tokenizer(run.tokenizer()).save(str(draft / "tokenizer.json"))
+    plain_tokenizer(run.tokenizer()).save(str(draft / "tokenizer.json"))
     (draft / "reference.json").write_text(json.dumps(reference, ensure_ascii=False) + "\n", encoding="utf-8")
     shutil.copyfile(run.path / RECIPE, draft / "recipe.yaml")
     origin = f"Encoder: `{record.encoder.source}`, SHA-256 `{record.encoder.sha256}`"

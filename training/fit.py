@@ -97,7 +97,6 @@ def train(run: Fitting, *, quiet: bool = False, told: Callable[[Progress], None]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate_at(recipe, steps))
     trained = [p for p in model.parameters() if p.requires_grad]
     scored_at = {round(steps * k / recipe.budget.evaluations) for k in range(1, recipe.budget.evaluations + 1)}
-    unknown_id = run.checkpoint.tokenizer.token_to_id("[UNK]")
     smooth: dict[str, float] = {}
     last_told = time.monotonic()
     say = (lambda _: None) if quiet else tqdm.write
@@ -108,7 +107,7 @@ def train(run: Fitting, *, quiet: bool = False, told: Callable[[Progress], None]
         for step, (at, rows) in enumerate(bar, 1):
             data = run.tasks[at]
             batch = collate(run.train[at], rows, data.kind)
-            ids = drop_words(batch.ids, recipe.word_dropout, unknown_id)
+            ids = drop_words(batch.ids, recipe.word_dropout, run.checkpoint.special)
             model.train()
             with torch.autocast(run.device, torch.bfloat16, enabled=run.bf16):
                 logits = model(at, ids.to(run.device), batch.mask.to(run.device))

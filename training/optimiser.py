@@ -7,6 +7,7 @@ import torch
 
 from .model import MultiTask
 from .recipe import Recipe
+from .special_tokens import SpecialTokens
 
 
 def make_optimiser(recipe: Recipe, model: MultiTask) -> torch.optim.Optimizer:
@@ -42,9 +43,10 @@ def rate_at(recipe: Recipe, steps: int) -> Callable[[int], float]:
     return factor
 
 
-def drop_words(ids: torch.Tensor, share: float, unknown_id: int | None) -> torch.Tensor:
+def drop_words(ids: torch.Tensor, share: float, special: SpecialTokens) -> torch.Tensor:
     """Read a share of the tokens as unknown, so that no single word decides (special tokens stay)."""
-    if share == 0 or unknown_id is None:
+    if share == 0:
         return ids
-    hit = (torch.rand(ids.shape) < share) & (ids > max(unknown_id + 3, 4))
-    return torch.where(hit, unknown_id, ids)
+    assert special.unknown is not None, "refused before the first step"
+    kept = torch.isin(ids, torch.tensor(sorted(special.kept)))
+    return torch.where((torch.rand(ids.shape) < share) & ~kept, special.unknown, ids)

@@ -1,5 +1,6 @@
 """Everything before the first step: data read and encoded, the network made, the steps laid out."""
 
+import logging
 import math
 import random
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from .lora import add_lora
 from .model import MultiTask
 from .recipe import Recipe
 from .run_folder import RunFolder
+from .special_tokens import refuse_word_dropout, refuse_words
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -37,7 +41,7 @@ class Fitting:
     device: str
     bf16: bool
     overlap: dict[str, int] = field(default_factory=dict)
-    unknown: dict[str, float] = field(default_factory=dict)
+    unknown: dict[str, float | None] = field(default_factory=dict)
     grown: dict[str, dict[str, str]] = field(default_factory=dict)
     """Labels that a head of the model before did not have, by task, and what their rows began from."""
     best: float = -math.inf
@@ -55,21 +59,29 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     if recipe.max_tokens > checkpoint.spec.max_positions:
         limit = checkpoint.spec.max_positions
         raise SetupError(f"max_tokens {recipe.max_tokens} is more than the encoder's max_positions {limit}")
-    tokenizer = checkpoint.tokenizer
+    tokenizer, special = checkpoint.tokenizer, checkpoint.special
+    refuse_word_dropout(recipe.word_dropout, special)
+    for task in tasks:
+        if task.kind.per_token:
+            refuse_words(tokenizer, task.name)
     tokenizer.enable_truncation(recipe.max_tokens)
     parts, unknown = [], {}
     for task in tasks:
         part, encodings = encode_part(task.train, task, tokenizer)
         parts.append(part)
-        unknown[task.name] = round(unknown_share(encodings, tokenizer.token_to_id("[UNK]")), 4)
+        unknown[task.name] = unknown_share(encodings, special.unknown_ids)
+    if not special.unknown_ids:
+        log.warning(
+            "the encoder's tokenizer has no unknown token: texts of a language that it does not know go unnoticed"
+        )
     refuse_unknown(unknown, allow=recipe.allow_unknown)
     validation = [encode_part(sample(task.validation, recipe), task, tokenizer)[0] for task in tasks]
     tokenizer.no_truncation()
     model = build_model(recipe, tasks, checkpoint)
     if recipe.lora is None:
         met = chain.from_iterable(part.ids for part in [*parts, *validation])
-        unknown_word = [np.array([tokenizer.token_to_id("[UNK]") or 0])]  # what word_dropout puts in
-        model.narrow(chain(met, unknown_word))
+        dropped_as = [np.array([special.unknown])] if special.unknown is not None else []  # by word_dropout
+        model.narrow(chain(met, dropped_as))
     known = known_labels(checkpoint, tasks)
     grown = {}
     for at, (task, part) in enumerate(zip(tasks, parts, strict=True)):

@@ -53,7 +53,8 @@ class RunRecord(BaseModel):
     cpu_seconds: float
     validation: dict[str, dict[str, float]]
     overlap: dict[str, int]
-    unknown: dict[str, float]
+    unknown: dict[str, float | None]
+    """Share of each task's texts that are mostly unknown to the vocabulary; None where the tokenizer cannot tell."""
     grown: dict[str, dict[str, str]] = {}
     """Labels that the model before did not have, by task, and what their rows of the head began from."""
     files: dict[str, Sha256] = {}

@@ -21,7 +21,6 @@ class NarrowTable:
         self._whole = encoder.embeddings.word_embeddings.weight.detach().clone()
         size = len(self._whole)
         counts = np.zeros(size, np.int64)
-        counts[0] = 1  # padding
         for ids in texts:
             counts[ids] += 1
         self._seen = torch.from_numpy(np.flatnonzero(counts))

@@ -75,7 +75,7 @@ def test_out_of_scope_rows_that_are_not_learned_are_set_apart(tmp_path: Path) ->
 
 
 def test_chinese_under_an_english_vocabulary_is_mostly_unknown(english: Tokenizer) -> None:
-    unknown = english.token_to_id("[UNK]")
+    unknown = frozenset({english.token_to_id("[UNK]")})
     assert unknown_share(english.encode_batch(CHINESE), unknown) == 1.0
     assert unknown_share(english.encode_batch(ENGLISH), unknown) == 0.0
 
@@ -96,7 +96,7 @@ def test_a_batch_is_padded_to_its_longest_text(english: Tokenizer) -> None:
     import numpy as np
 
     ids, mask = pad([np.array([2, 7, 3]), np.array([2, 3])])
-    assert ids.tolist() == [[2, 7, 3], [2, 3, 0]]
+    assert ids.tolist() == [[2, 7, 3], [2, 3, 2]]
     assert mask.tolist() == [[1, 1, 1], [1, 1, 0]]
 
 

@@ -119,7 +119,7 @@ def test_words_that_training_never_saw_keep_their_vectors(
     tokenizer = load(str(base)).tokenizer
     changed = np.flatnonzero((before != after).any(-1))
     assert before.shape == after.shape
-    met = {*tokenizer.encode("my card a money b").tokens, "[UNK]", "[PAD]"}
+    met = {*tokenizer.encode("my card a money b").tokens, "[UNK]"}
     assert {"card", "money"} <= {tokenizer.id_to_token(i) for i in changed} <= met
 
 
