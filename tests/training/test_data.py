@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from murmura.runtime.errors import SetupError
+from murmura.training.data.counts import RowLeftOut, SpanLeftOut
 from murmura.training.data.example import Example, Span
-from murmura.training.data.reading import read_part
+from murmura.training.data.reading import read_counted, read_part
 from murmura.training.recipe import Task
 
 
@@ -198,3 +199,30 @@ def test_a_selection_that_leaves_nothing_is_said(tmp_path: Path) -> None:
 )
 def test_bad_spans_and_tags_are_named(tmp_path: Path, row: dict[str, Any], said: str) -> None:
     assert refusal(tmp_path, lines(row), kind="tagging").startswith(f"x.jsonl:1: {said}")
+
+
+def test_what_is_left_out_is_counted_with_its_reason(tmp_path: Path) -> None:
+    rows = [{"text": str(n), "label": "abc"[n % 3], "fold": n} for n in range(12)]
+    (tmp_path / "x.jsonl").write_text(lines(*rows))
+    keys = {"unless": {"fold": [0]}, "merge": {"z": ["a", "b"]}, "rest": "drop"}
+    task = Task.model_validate({"train": {"path": "x.jsonl", "repeat": 3, "rows": 5}, **keys})
+    examples, counts = read_counted(task.train, task, tmp_path, seed=1, training=True)
+    assert (counts.rows, counts.kept, len(examples)) == (12, 5, 15)
+    assert counts.rows_left_out == {RowLeftOut.NOT_SELECTED: 1, RowLeftOut.REST: 4, RowLeftOut.CAP: 2}
+
+
+def test_overlapping_spans_are_counted(tmp_path: Path) -> None:
+    spans = [{"start": 0, "end": 3, "label": "a"}, {"start": 0, "end": 8, "label": "b"}]
+    (tmp_path / "x.jsonl").write_text(lines({"text": "New York", "spans": spans}, {"text": "Rome", "spans": []}))
+    task = Task.model_validate({"kind": "tagging", "train": "x.jsonl"})
+    counts = read_counted(task.train, task, tmp_path, seed=1)[1]
+    assert (counts.spans, counts.spans_left_out[SpanLeftOut.OVERLAPPING]) == (2, 1)
+    assert counts.describe_left_out() == "1 spans left out overlapping a longer one"
+
+
+@pytest.mark.parametrize("kind", ["classification", "tagging"])
+def test_other_columns_are_kept(tmp_path: Path, kind: str) -> None:
+    row = {"text": "a", "label": "b", "spans": [], "conversation": 7}
+    (found,) = read(tmp_path, lines(row), kind=kind)
+    assert found.meta["conversation"] == 7
+    assert not {"text", {"tagging": "spans"}.get(kind, "label")} & set(found.meta)

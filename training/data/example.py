@@ -1,7 +1,8 @@
 """An example: one text with what a task should answer for it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(slots=True, frozen=True)
@@ -23,6 +24,8 @@ class Example:
     words: tuple[tuple[int, int], ...] | None = None
     """Tagging rows that came as tokens: where each token lies in the text."""
     place: str = field(default="", compare=False)
-    """File and line, for complaints."""
+    """File and line, for error messages; no two rows of a file have the same."""
     soft: Literal["all", "own"] | None = field(default=None, compare=False)
     """Learned from what the model answered when it began, not from its label; see recipe.Source."""
+    meta: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
+    """The other columns of the row."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...runtime.errors import SetupError
 from ..recipe import Columns, Reading, Source, Task
+from .counts import ReadCounts, RowLeftOut
 from .example import Example
 from .fields import read_labels, read_text, rename_labels
 from .files import read_rows
@@ -21,9 +22,18 @@ def read_part(
     sources: Iterable[Source], task: Task, folder: Path, *, seed: int, training: bool = False
 ) -> list[Example]:
     """Read all sources of one part of a task in their order. `training` applies `repeat` and `typo_copies`."""
+    return read_counted(sources, task, folder, seed=seed, training=training)[0]
+
+
+def read_counted(
+    sources: Iterable[Source], task: Task, folder: Path, *, seed: int, training: bool = False
+) -> tuple[list[Example], ReadCounts]:
+    """Read as `read_part` does, and count what the files have and what was left out."""
     examples: list[Example] = []
+    counts = ReadCounts()
     for source in sources:
-        found = _read_source(source, task, folder, seed)
+        found, counted = _read_source(source, task, folder, seed)
+        counts += counted
         if training:
             slips = random.Random(seed)
             copies = typo_copies(found, source.typo_copies, slips) if task.kind != "tagging" else []
@@ -31,24 +41,35 @@ def read_part(
             if source.soft:
                 found = [replace(example, soft=source.soft) for example in found]
         examples.extend(found)
-    return examples
+    return examples, counts
 
 
-def _read_source(source: Source, task: Task, folder: Path, seed: int) -> list[Example]:
+def _read_source(source: Source, task: Task, folder: Path, seed: int) -> tuple[list[Example], ReadCounts]:
     path = find_file(folder, source.path)
     reading = _merged(source, task)
-    rows = [row for row in read_rows(path, reading) if _selected(row, reading)]
-    if not rows:
-        raise SetupError(f"{path}: no rows{' left after where/unless' if reading.where or reading.unless else ''}")
-    made = (_example(row, source, task, reading) for row in rows)
-    examples = [example for example in made if example is not None]
+    counts = ReadCounts()
+    examples = []
+    for row in read_rows(path, reading):
+        counts.rows += 1
+        found = _read_row(row, source, task, reading, counts) if _selected(row, reading) else RowLeftOut.NOT_SELECTED
+        if isinstance(found, RowLeftOut):
+            counts.rows_left_out[found] += 1
+        else:
+            examples.append(found)
     if not examples:
-        raise SetupError(f"{path}: no row is left after one_of, merge and rest")
+        raise SetupError(f"{path}: no rows{_explain_none(counts)}")
     if source.rows is not None and len(examples) > source.rows:
+        counts.rows_left_out[RowLeftOut.CAP] += len(examples) - source.rows
         # Drawn, not cut: files are often sorted by label.
         random.Random(seed).shuffle(examples)
         examples = examples[: source.rows]
-    return examples
+    return examples, counts
+
+
+def _explain_none(counts: ReadCounts) -> str:
+    if set(counts.rows_left_out) == {RowLeftOut.NOT_SELECTED}:
+        return " left after where/unless"
+    return " left after one_of, merge and rest" if counts.rows else ""
 
 
 def _merged(source: Source, task: Task) -> Reading:
@@ -67,23 +88,24 @@ def _selected(row: Row, reading: Reading) -> bool:
     return wanted and not any(has(column, values) for column, values in (reading.unless or {}).items())
 
 
-def _example(row: Row, source: Source, task: Task, reading: Reading) -> Example | None:
+def _read_row(row: Row, source: Source, task: Task, reading: Reading, counts: ReadCounts) -> Example | RowLeftOut:
     columns = reading.columns or Columns()
     if task.kind == "tagging":
-        return read_tagging(row, columns, reading)
+        return read_tagging(row, columns, reading, counts)
     text = read_text(row, row.need(columns.text))
+    meta = row.without(columns.text, columns.label)
     if source.label is not None:
-        return Example(text, (source.label,), place=row.place)
+        return Example(text, (source.label,), place=row.place, meta=meta)
     labels = read_labels(row, columns.label)
     if reading.one_of is not None:
         labels = [label for label in labels if not reading.one_of or label in reading.one_of]
         if len(labels) != 1:
-            return None
+            return RowLeftOut.ONE_OF
     labels = rename_labels(row, labels, reading)
     if task.kind == "multi_label":
-        return Example(text, tuple(sorted(set(labels))), place=row.place)
+        return Example(text, tuple(sorted(set(labels))), place=row.place, meta=meta)
     if not labels and reading.rest == "drop":
-        return None
+        return RowLeftOut.REST
     if len(labels) != 1:
         raise SetupError(f"{row.place}: expected one label, found {len(labels)}; one_of keeps rows with exactly one")
-    return Example(text, (labels[0],), place=row.place)
+    return Example(text, (labels[0],), place=row.place, meta=meta)

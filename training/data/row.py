@@ -19,3 +19,7 @@ class Row:
             return self.fields[column]
         found = ", ".join(self.fields) or "nothing"
         raise SetupError(f"{self.place}: column {column!r} is missing; found {found}")
+
+    def without(self, *columns: str) -> dict[str, Any]:
+        """Return the other columns."""
+        return {name: value for name, value in self.fields.items() if name not in columns}

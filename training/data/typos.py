@@ -1,6 +1,7 @@
 """Copies of texts with slips of the keyboard."""
 
 import random
+from dataclasses import replace
 
 from .example import Example
 
@@ -8,7 +9,7 @@ from .example import Example
 def typo_copies(examples: list[Example], share: float, slips: random.Random) -> list[Example]:
     count = round(share * len(examples))
     chosen = slips.choices(examples, k=count) if count else []
-    return [Example(_with_slip(e.text, slips), e.labels, place=e.place) for e in chosen]
+    return [replace(example, text=_with_slip(example.text, slips)) for example in chosen]
 
 
 def _with_slip(text: str, slips: random.Random) -> str:

@@ -1,0 +1,56 @@
+"""Counts of what reading took from files, and of what it left out."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Self
+
+
+class RowLeftOut(StrEnum):
+    """Why the recipe leaves a row out."""
+
+    NOT_SELECTED = "by where and unless"
+    ONE_OF = "without exactly one label of one_of"
+    REST = "with labels that merge does not name"
+    CAP = "above the cap of rows"
+
+
+class SpanLeftOut(StrEnum):
+    """Why a span of a row that was read is left out."""
+
+    OVERLAPPING = "overlapping a longer one"
+    REST = "with labels that merge does not name"
+
+
+@dataclass
+class ReadCounts:
+    """Rows and spans of the sources of one part; `repeat` and `typo_copies` are not counted.
+
+    `rows`: rows that the files have. `spans`: spans of the rows that were kept, those left out too. `trimmed`: spans
+    kept without the white space at their edges.
+    """
+
+    rows: int = 0
+    rows_left_out: Counter[RowLeftOut] = field(default_factory=Counter)
+    spans: int = 0
+    spans_left_out: Counter[SpanLeftOut] = field(default_factory=Counter)
+    trimmed: int = 0
+
+    def __iadd__(self, other: "ReadCounts") -> Self:
+        self.rows += other.rows
+        self.rows_left_out += other.rows_left_out
+        self.spans += other.spans
+        self.spans_left_out += other.spans_left_out
+        self.trimmed += other.trimmed
+        return self
+
+    @property
+    def kept(self) -> int:
+        """Rows that became examples."""
+        return self.rows - self.rows_left_out.total()
+
+    def describe_left_out(self) -> str:
+        """Return what was left out and why, in words; empty when nothing was."""
+        rows = [f"{count} rows left out {why}" for why, count in sorted(self.rows_left_out.items()) if count]
+        spans = [f"{count} spans left out {why}" for why, count in sorted(self.spans_left_out.items()) if count]
+        return "; ".join([*rows, *spans])
