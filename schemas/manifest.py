@@ -52,6 +52,8 @@ class TaskSpec(_Frozen):
     """The label for texts that belong to none of the others."""
     thresholds: Thresholds = Thresholds()
     calibration: Calibration = Calibration()
+    calibration_rows: Annotated[int, Field(ge=0)] | None = None
+    """Number of texts that the temperature was chosen on, where known; where they are few it is drawn towards 1."""
     open: bool = False
     """Feedback may add labels that are not in the list; the head grows at retraining."""
 

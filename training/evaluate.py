@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from .data.reading import read_part
 from .kinds import KINDS
 from .recipe import Recipe, Source, Task, load_recipe
 
-TEST = "test"
+TEST: Final = "test"
+FEW_ROWS: Final = 50
+"""With fewer validation rows a temperature says little about the next text."""
 Scores = dict[str, dict[str, Score]]
 """Task, then set."""
 
@@ -124,13 +126,21 @@ def markdown(manifest: ModelManifest, scores: Scores) -> str:
 
 
 def thresholds_line(spec: TaskSpec) -> str:
-    """Say in a sentence when answers are withheld."""
-    limits, said = spec.thresholds, [f"temperature {spec.calibration.temperature:g}"]
+    """Return a sentence that says when answers are withheld."""
+    limits, parts = spec.thresholds, [_temperature(spec)]
     if spec.out_of_scope is not None:
-        limit = "when most likely" if limits.out_of_scope is None else f"from {limits.out_of_scope:g}"
-        said.append(f"{spec.out_of_scope} {limit}")
+        limit = "when most likely" if limits.out_of_scope is None else f"from {limits.out_of_scope:.9g}"
+        parts.append(f"{spec.out_of_scope} {limit}")
     if limits.accept is not None:
-        said.append(f"withheld below {limits.accept:g}")
+        parts.append(f"withheld below {limits.accept:.9g}")
     if spec.kind == "multi_label":
-        said.append(f"named from {limits.label:g}")
-    return "; ".join(said) + "."
+        parts.append(f"named from {limits.label:.9g}")
+    return "; ".join(parts) + "."
+
+
+def _temperature(spec: TaskSpec) -> str:
+    chosen, rows = f"temperature {spec.calibration.temperature:g}", spec.calibration_rows
+    if rows is None:
+        return chosen
+    few = ", few: drawn towards 1" if rows < FEW_ROWS else ""
+    return f"{chosen} (chosen on {rows} validation rows{few})"

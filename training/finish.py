@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 from ..schemas.manifest import Calibration, TaskSpec, Thresholds
 from .data.example import Example
 from .dataset import TaskData
-from .thresholds import label_threshold, probabilities, temperature_of, temperature_of_labels, withholding_threshold
+from .thresholds import (
+    accept_threshold,
+    label_threshold,
+    served_scores,
+    temperature_of,
+    temperature_of_labels,
+    withholding_threshold,
+)
 
 Score = Callable[[Sequence[Example]], NDArray[Any]]
 
@@ -26,7 +33,8 @@ def finish(data: TaskData, score: Score) -> TaskSpec:
     else:
         calibration = temperature_of(logits, np.array([index[example.labels[0]] for example in data.validation]))
         chosen = _withholding(data, logits, score, calibration)
-    return data.spec.model_copy(update={"calibration": calibration, "thresholds": chosen})
+    rows = len(data.validation)
+    return data.spec.model_copy(update={"calibration": calibration, "calibration_rows": rows, "thresholds": chosen})
 
 
 def _withholding(data: TaskData, logits: NDArray[Any], score: Score, calibration: Calibration) -> Thresholds:
@@ -43,12 +51,14 @@ def _withholding(data: TaskData, logits: NDArray[Any], score: Score, calibration
         examples, logits = data.choosing, score(data.choosing)
     elif data.outside:
         logits = np.concatenate([logits, score(data.outside)])
-    scores = probabilities(logits, calibration)
-    doubt = scores[:, data.labels.index(scope.label)] if scope.learn else 1 - scores.max(-1)
     others = np.array([example.labels[0] == scope.label for example in examples])
     if others.all() or not others.any():
         return given
-    cut = withholding_threshold(doubt[~others].tolist(), doubt[others].tolist(), rule.max_flagged)
+    scores = served_scores(logits, calibration)
     if scope.learn:
+        doubt = scores[:, data.labels.index(scope.label)]
+        cut = withholding_threshold(doubt[~others].tolist(), doubt[others].tolist(), rule.max_flagged)
         return given if given.out_of_scope is not None else given.model_copy(update={"out_of_scope": cut})
-    return given if given.accept is not None else given.model_copy(update={"accept": round(1 - cut, 4)})
+    best = scores.max(-1)
+    least = accept_threshold(best[~others].tolist(), best[others].tolist(), rule.max_flagged)
+    return given if given.accept is not None else given.model_copy(update={"accept": least})

@@ -185,6 +185,7 @@ class Stages:
             else spec.model_copy(
                 update={
                     "calibration": self.manifest.task(spec.name).calibration,
+                    "calibration_rows": self.manifest.task(spec.name).calibration_rows,
                     "thresholds": self.manifest.task(spec.name).thresholds,
                 }
             )

@@ -1,29 +1,39 @@
-"""Calibration and thresholds, chosen on validation rows after the last step and never on a test part."""
+"""Calibration and thresholds, chosen on validation rows after the last step and never on a test part.
+
+Scores are rounded as the decoders publish them, and a threshold lies between two of them at full precision, so that what
+is chosen here is what is decided when the model serves.
+"""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.model.decoding import sigmoid, softmax
+from ..runtime.model.decoding import PLACES, sigmoid, softmax
 from ..schemas.manifest import Calibration
 
 Array = NDArray[Any]
+SPREAD: Final = 0.4
+"""Standard deviation of log T before any row is seen. Some 20 rows count as much; of the values tried (0.2 to 0.6) this one
+loses least likelihood on new rows from 5 to 300 rows."""
+COLDEST: Final = 0.25
+HOTTEST: Final = 4.0
+UNDECIDED: Final = 0.5
+"""The label threshold where no row says anything."""
 
 
 def temperature_of(logits: Array, targets: Array) -> Calibration:
-    """Return the T that minimises the negative log-likelihood of softmax(logits / T) (Guo et al. 2017).
+    """Return the most likely T of softmax(logits / T) (Guo et al. 2017), drawn towards 1 where rows are few.
 
-    logits [N, C], targets [N] class numbers. Kept within 0.25 and 4: beyond that the validation part is too easy or
-    too small to say anything.
+    logits [N, C], targets [N] class numbers.
     """
     every, scaled = np.arange(len(targets)), logits.astype(np.float64)
 
     def loss(temperature: float) -> float:
-        return float(-np.log(softmax(scaled / temperature)[every, targets] + 1e-30).mean())
+        return float(-np.log(softmax(scaled / temperature)[every, targets] + 1e-30).sum())
 
-    return Calibration(temperature=_least(loss))
+    return _most_likely(loss)
 
 
 def temperature_of_labels(logits: Array, targets: Array) -> Calibration:
@@ -31,49 +41,84 @@ def temperature_of_labels(logits: Array, targets: Array) -> Calibration:
     sign = 1 - 2 * targets
 
     def loss(temperature: float) -> float:
-        return float(np.logaddexp(0, sign * logits / temperature).mean())
+        return float(np.logaddexp(0, sign * logits / temperature).sum())
 
-    return Calibration(temperature=_least(loss))
+    return _most_likely(loss)
 
 
-def _least(loss: Callable[[float], float]) -> float:
-    """Search temperatures on a logarithmic grid, then once more around the best: the loss has one minimum."""
-    low, high = 0.25, 4.0
-    for _ in range(2):
+def _most_likely(loss: Callable[[float], float]) -> Calibration:
+    """Minimise the summed loss and log(T)^2 / (2 SPREAD^2) on a logarithmic grid, twice more around the best."""
+
+    def penalised(temperature: float) -> float:
+        return loss(temperature) + float(np.log(temperature) ** 2 / (2 * SPREAD**2))
+
+    low, high = COLDEST, HOTTEST
+    for _ in range(3):
         grid = np.geomspace(low, high, 25)
-        best = int(np.argmin([loss(float(t)) for t in grid]))
+        best = int(np.argmin([penalised(float(t)) for t in grid]))
         low, high = float(grid[max(0, best - 1)]), float(grid[min(24, best + 1)])
-    return round(float(grid[best]), 4)
+    return Calibration(temperature=round(float(grid[best]), 4))
 
 
-def probabilities(logits: Array, calibration: Calibration) -> Array:
-    """Return softmax(logits / T), [N, C]."""
-    return softmax(logits.astype(np.float64) / calibration.temperature)
+def served_scores(logits: Array, calibration: Calibration) -> Array:
+    """Return softmax(logits / T) as published, [N, C]."""
+    return softmax(logits.astype(np.float64) / calibration.temperature).round(PLACES)
 
 
 def withholding_threshold(genuine: Sequence[float], others: Sequence[float], max_flagged: float | None) -> float:
-    """Return the score from which on a text is withheld; scores are high for texts that should be.
+    """Return the out-of-scope score in [0, 1] from which on a text is withheld, for published scores.
 
     Without `max_flagged` the best mean of the share of genuine texts kept and of others caught; with it the most others
-    caught among thresholds that withhold at most that share of the genuine. The middle of the gap is taken, so that a
-    score at the edge of the sample decides nothing.
+    caught among thresholds that withhold at most that share of the genuine. Among equally good ones the highest, which
+    withholds the fewest genuine texts, and where no threshold keeps `max_flagged` that one, too. The middle between two
+    scores is taken, so that a score at the edge of the sample decides nothing.
     """
-    inner, outer = np.sort(np.asarray(genuine)), np.sort(np.asarray(others))
-    edges = np.unique(np.concatenate([[0.0], inner, outer, [1.0]]))
-    cuts = (edges[1:] + edges[:-1]) / 2
-    flagged = 1 - np.searchsorted(inner, cuts, side="left") / len(inner)
-    caught = 1 - np.searchsorted(outer, cuts, side="left") / len(outer)
-    worth = caught - flagged if max_flagged is None else np.where(flagged <= max_flagged, caught - 1e-6 * flagged, -1.0)
-    return round(float(cuts[int(np.argmax(worth))]), 4)
+    return _cut(np.asarray(genuine, np.float64), np.asarray(others, np.float64), max_flagged, bottom=0.0, top=1.0)
+
+
+def accept_threshold(genuine: Sequence[float], others: Sequence[float], max_flagged: float | None) -> float:
+    """Return the winner's score below which a text is withheld, by the same rules."""
+    # Negated, so that a score below the threshold is one above it; negation is exact.
+    return -_cut(-np.asarray(genuine, np.float64), -np.asarray(others, np.float64), max_flagged, bottom=-1.0, top=0.0)
+
+
+def _cut(inner: Array, outer: Array, max_flagged: float | None, *, bottom: float, top: float) -> float:
+    """Return the cut from which on scores are withheld. Shares are compared as whole numbers, so that ties are ties."""
+    inner, outer = np.sort(inner), np.sort(outer)
+    cuts = _middles(np.concatenate([inner, outer]), bottom, top)
+    flagged = len(inner) - np.searchsorted(inner, cuts, side="left")
+    caught = len(outer) - np.searchsorted(outer, cuts, side="left")
+    if max_flagged is None:
+        allowed = flagged < len(inner)  # withholding everything is no way of telling texts apart
+        worth = caught * len(inner) - flagged * len(outer)
+    else:
+        allowed = flagged <= max_flagged * len(inner) + 1e-9
+        worth = caught * (len(inner) + 1) - flagged
+    if not allowed.any():
+        return float(cuts[-1])
+    best = np.flatnonzero(allowed & (worth == worth[allowed].max()))
+    return float(cuts[best[-1]])
+
+
+def _middles(scores: Array, bottom: float, top: float) -> Array:
+    """Return the middles between neighbouring scores, ascending; the ends of the range are neighbours, too."""
+    edges = np.unique(np.concatenate([[bottom], scores, [top]]))
+    middles: Array = (edges[1:] + edges[:-1]) / 2
+    return middles
 
 
 def label_threshold(logits: Array, targets: Array, calibration: Calibration) -> float:
-    """Return the one threshold for all labels with the best micro-F1; logits and targets [N, C]."""
-    scores, truth = sigmoid(logits / calibration.temperature), targets > 0.5
-    best, chosen = -1.0, 0.5
-    for cut in np.arange(0.05, 0.96, 0.01):
-        guess = scores >= cut
-        f1 = 2 * (guess & truth).sum() / max(1, guess.sum() + truth.sum())
-        if f1 > best:
-            best, chosen = float(f1), round(float(cut), 2)
-    return chosen
+    """Return the one threshold for all labels with the best micro-F1; logits and targets [N, C].
+
+    It lies in the middle between two published scores; among equally good ones it is the one nearest to one half, which it
+    is where no row has a label, or none can be named rightly.
+    """
+    scores, truth = sigmoid(logits.astype(np.float64) / calibration.temperature).round(PLACES), targets > 0.5
+    if not truth.any():
+        return UNDECIDED
+    cuts = _middles(scores.ravel(), 0.0, 1.0)
+    named = scores.size - np.searchsorted(np.sort(scores.ravel()), cuts, side="left")
+    right = truth.sum() - np.searchsorted(np.sort(scores[truth]), cuts, side="left")
+    f1 = 2 * right / np.maximum(1, named + truth.sum())
+    best = cuts[f1 == f1.max()]
+    return float(best[np.abs(best - UNDECIDED).argmin()]) if f1.max() > 0 else UNDECIDED

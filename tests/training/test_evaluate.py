@@ -8,7 +8,8 @@ from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.folder import check_folder
-from murmura.training.evaluate import evaluate
+from murmura.schemas.manifest import Calibration, TaskSpec, Thresholds
+from murmura.training.evaluate import evaluate, thresholds_line
 from murmura.training.export import export
 from murmura.training.fit import fit
 
@@ -74,3 +75,23 @@ def test_a_delta_is_scored_as_it_will_be_assembled(
     manifest = check_folder(tmp_path / "delta")
     assert manifest.is_delta
     assert set(manifest.metrics) == set(RECIPE["tasks"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (6, "temperature 0.9 (chosen on 6 validation rows, few: drawn towards 1); withheld below 0.999986."),
+        (300, "temperature 0.9 (chosen on 300 validation rows); withheld below 0.999986."),
+        (None, "temperature 0.9; withheld below 0.999986."),
+    ],
+)
+def test_the_report_tells_a_temperature_of_few_rows(rows: int | None, expected: str) -> None:
+    spec = TaskSpec(
+        name="t",
+        kind="classification",
+        labels=["a", "b"],
+        thresholds=Thresholds(accept=0.999986),
+        calibration=Calibration(temperature=0.9),
+        calibration_rows=rows,
+    )
+    assert thresholds_line(spec) == expected
