@@ -17,7 +17,7 @@ from ..runtime.errors import SetupError
 from ..schemas.manifest import TaskSpec
 from .data.example import Example
 from .data.reading import read_part
-from .hold import Held, SoftTargets, soft_targets
+from .hold import Held
 from .kinds import KINDS, Kind
 from .recipe import Recipe, Task
 
@@ -160,23 +160,6 @@ def encode_part(examples: Sequence[Example], data: TaskData, tokenizer: Tokenize
     index = {label: number for number, label in enumerate(data.labels)}
     targets = [data.kind.target(example, enc, index) for example, enc in zip(examples, encodings, strict=True)]
     return Part([np.array(enc.ids) for enc in encodings], targets), encodings
-
-
-@dataclass(frozen=True)
-class Batch:
-    """ids and mask [B, S], the target as its kind collates it."""
-
-    ids: Tensor
-    mask: Tensor
-    target: Tensor
-    soft: SoftTargets | None = None
-
-
-def collate(part: Part, rows: Sequence[int], kind: Kind) -> Batch:
-    """Put the rows into one batch with their targets."""
-    ids, mask = pad([part.ids[row] for row in rows])
-    target = kind.collate([part.targets[row] for row in rows], ids.shape[1])
-    return Batch(ids, mask, target, soft_targets([part.held.get(row) for row in rows], ids.shape[1]))
 
 
 def pad(texts: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:

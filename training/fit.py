@@ -1,6 +1,5 @@
 """The training loop: a recipe and data go in, a run folder with the best checkpoint comes out."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,16 +12,15 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ..runtime.errors import SetupError
 from ..schemas.manifest import TaskSpec
+from .batches import collate
 from .checkpoint import checkpoint_weights, restore
 from .data.example import Example
-from .dataset import collate
 from .device import free_threads
 from .finish import finish
-from .hold import mixed_loss
+from .joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
 from .model import logits_of
-from .optimiser import drop_words, make_optimiser, rate_at
+from .optimiser import make_optimiser, rate_at
 from .prepare import Fitting, prepare
 from .recipe import Encoder, load_recipe
 from .run_folder import TENSORBOARD, RunFolder, RunRecord
@@ -49,10 +47,10 @@ def fit(
     seed: int | None = None,
     encoder: Path | None = None,
     quiet: bool = False,
-    told: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> RunRecord:
-    """Train as the recipe says; `seed` and `encoder`, a folder, override the recipe's. `told` hears of each scoring of the
-    validation parts, and every five seconds between them.
+    """Train as the recipe says; `seed` and `encoder`, a folder, override the recipe's. `on_progress` is called at each
+    scoring of the validation parts, and every five seconds between them.
 
     Raises SetupError for whatever is wrong beforehand.
     """
@@ -65,7 +63,7 @@ def fit(
     run = prepare(recipe, data, RunFolder(out))
     run.folder.begin(recipe_path, run.checkpoint.tokenizer)
     began = time.process_time()
-    train(run, quiet=quiet, told=told)
+    train(run, quiet=quiet, on_progress=on_progress)
     spent = time.process_time() - began
     restore(run.model, run.folder.weights(), low_rank=recipe.lora is not None)
     record = RunRecord(
@@ -90,57 +88,53 @@ def fit(
     return run.folder.save_record(record)
 
 
-def train(run: Fitting, *, quiet: bool = False, told: Callable[[Progress], None] = lambda progress: None) -> None:
+def train(
+    run: Fitting, *, quiet: bool = False, on_progress: Callable[[Progress], None] = lambda progress: None
+) -> None:
     """Go through the plan; score the validation parts on the way and keep the best checkpoint."""
     recipe, model, steps = run.recipe, run.model.to(run.device), len(run.plan)
     optimiser = make_optimiser(recipe, model)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate_at(recipe, steps))
     trained = [p for p in model.parameters() if p.requires_grad]
+    weights = loss_weights(recipe, run.tasks)
     scored_at = {round(steps * k / recipe.budget.evaluations) for k in range(1, recipe.budget.evaluations + 1)}
     smooth: dict[str, float] = {}
-    last_told = time.monotonic()
-    say = (lambda _: None) if quiet else tqdm.write
+    last_report = time.monotonic()
+    write = (lambda _: None) if quiet else tqdm.write
     with (
         SummaryWriter(str(run.folder.path / TENSORBOARD)) as board,
-        tqdm(run.plan, desc="train", unit="batch", disable=True if quiet else None, mininterval=2) as bar,
+        tqdm(run.plan, desc="train", unit="step", disable=True if quiet else None, mininterval=2) as bar,
     ):
-        for step, (at, rows) in enumerate(bar, 1):
-            data = run.tasks[at]
-            batch = collate(run.train[at], rows, data.kind)
-            ids = drop_words(batch.ids, recipe.word_dropout, run.checkpoint.special)
+        for step, rows in enumerate(bar, 1):
             model.train()
-            with torch.autocast(run.device, torch.bfloat16, enabled=run.bf16):
-                logits = model(at, ids.to(run.device), batch.mask.to(run.device))
-            smoothing = recipe.label_smoothing if data.task.label_smoothing is None else data.task.label_smoothing
-            target = batch.target.to(run.device)
-            if batch.soft is None:
-                loss = data.kind.loss(logits.float(), target, smoothing)
-            else:
-                loss = mixed_loss(data.kind, logits.float(), target, batch.soft.to(run.device), recipe.hold, smoothing)
-            (data.task.loss_weight * loss).backward()
-            torch.nn.utils.clip_grad_norm_(trained, recipe.optimiser.clip)
+            batch = collate(run.train, run.tasks, rows, run.device)
+            losses = task_losses(model, run.tasks, recipe, batch, special=run.checkpoint.special, bf16=run.bf16)
+            weighted_sum(losses, weights).backward()
+            gradient = torch.nn.utils.clip_grad_norm_(trained, recipe.optimiser.clip)
+            *values, norm = torch.stack([*losses.values(), gradient]).tolist()
+            refuse_non_finite(step, run.tasks, batch, values, norm)
             optimiser.step()
             schedule.step()
             optimiser.zero_grad(set_to_none=True)
 
             run.steps_taken = step
-            value = loss.item()
-            if not math.isfinite(value):
-                raise SetupError(f"the loss of task {data.name} is {value} at step {step}: lower optimiser.encoder_lr")
-            smooth[data.name] = 0.98 * smooth.get(data.name, value) + 0.02 * value
+            for task, value in zip(losses, values, strict=True):
+                name = run.tasks[task].name
+                smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
             if step % 20 == 0:
-                board.add_scalar(f"loss/{data.name}", smooth[data.name], step)
+                for name, mean in smooth.items():
+                    board.add_scalar(f"loss/{name}", mean, step)
                 bar.set_postfix({name: f"{mean:.3f}" for name, mean in smooth.items()}, refresh=False)
-            if step in scored_at or time.monotonic() - last_told > PROGRESS_S:
-                scores = validate(run, step, board, say) if step in scored_at else {}
-                told(Progress(step, steps, dict(smooth), scores))
-                last_told = time.monotonic()
+            if step in scored_at or time.monotonic() - last_report > PROGRESS_S:
+                scores = validate(run, step, board, write) if step in scored_at else {}
+                on_progress(Progress(step, steps, dict(smooth), scores))
+                last_report = time.monotonic()
             if step in scored_at and recipe.budget.patience and run.stale >= recipe.budget.patience:
-                say(f"no better for {run.stale} evaluations: ending at step {step}")
+                write(f"no better for {run.stale} evaluations: ending at step {step}")
                 break
 
 
-def validate(run: Fitting, step: int, board: SummaryWriter, say: Callable[[str], Any]) -> dict[str, dict[str, float]]:
+def validate(run: Fitting, step: int, board: SummaryWriter, write: Callable[[str], Any]) -> dict[str, dict[str, float]]:
     """Score every task; write the checkpoint when the mean of their main metrics is the best so far."""
     scores: dict[str, dict[str, float]] = {}
     for at, (data, part) in enumerate(zip(run.tasks, run.validation, strict=True)):
@@ -152,7 +146,7 @@ def validate(run: Fitting, step: int, board: SummaryWriter, say: Callable[[str],
     better = mean > run.best
     # Of equals the later one: on a small validation part all look alike, and training has gone on.
     kept = mean >= run.best
-    say(f"step {step}: " + ", ".join(f"{n} {s['main']:.4f}" for n, s in scores.items()) + (" (best)" if kept else ""))
+    write(f"step {step}: " + ", ".join(f"{n} {s['main']:.4f}" for n, s in scores.items()) + (" (best)" if kept else ""))
     run.stale = 0 if better else run.stale + 1
     if kept:
         run.best, run.best_step, run.scores = mean, step, scores

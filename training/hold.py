@@ -102,7 +102,9 @@ def mixed_loss(
 
 
 def _kept(now: Tensor, before: Tensor, compared: Tensor, temperature: float, *, one_of: bool) -> Tensor:
-    """Distance between two answers, mean over rows; all [N, C]."""
+    """Distance between two answers, mean over rows, 0 for none; all [N, C]."""
+    if not len(now):  # texts without words
+        return now.sum() * 0.0
     if not one_of:
         each = F.binary_cross_entropy_with_logits(now, torch.sigmoid(before), reduction="none")
         return (each * compared).sum(-1).mean()

@@ -40,11 +40,19 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
     def forward(self, task: int, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the logits of one task: [B, C], or [B, S, C] for tagging."""
+        return self.answer(task, self.encode(ids, mask), mask)
+
+    def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the last layer's states [B, S, H]."""
         ids = ids if self.table is None else self.table.of(ids)
         states: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return states
+
+    def answer(self, task: int, states: Tensor, mask: Tensor) -> Tensor:
+        """Return the logits of one task from the states of its texts."""
         if not self.per_token[task]:
-            there = mask.unsqueeze(-1).to(states.dtype)
-            states = (states * there).sum(1) / there.sum(1)
+            counted = mask.unsqueeze(-1).to(states.dtype)
+            states = (states * counted).sum(1) / counted.sum(1)
         logits: Tensor = self.heads[task](self.dropout(states))
         return logits
 

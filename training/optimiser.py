@@ -48,5 +48,5 @@ def drop_words(ids: torch.Tensor, share: float, special: SpecialTokens) -> torch
     if share == 0:
         return ids
     assert special.unknown is not None, "refused before the first step"
-    kept = torch.isin(ids, torch.tensor(sorted(special.kept)))
-    return torch.where((torch.rand(ids.shape) < share) & ~kept, special.unknown, ids)
+    kept = torch.isin(ids, torch.tensor(sorted(special.kept), device=ids.device))
+    return torch.where((torch.rand(ids.shape, device=ids.device) < share) & ~kept, special.unknown, ids)

@@ -36,7 +36,7 @@ class Fitting:
     model: MultiTask
     train: list[Part]
     validation: list[Part]
-    plan: list[tuple[int, list[int]]]
+    plan: list[sampler.StepRows]
     folder: RunFolder
     device: str
     bf16: bool
@@ -136,12 +136,11 @@ def known_labels(checkpoint: Checkpoint, tasks: list[TaskData]) -> dict[str, lis
     return {spec.name: spec.labels for spec in known if kinds.get(spec.name) == spec.kind}
 
 
-def lay_out(recipe: Recipe, tasks: list[TaskData], parts: list[Part]) -> list[tuple[int, list[int]]]:
-    """Return (task, rows) for each step of the run."""
-    size = recipe.batch_size
+def lay_out(recipe: Recipe, tasks: list[TaskData], parts: list[Part]) -> list[sampler.StepRows]:
+    """Return the rows of each step of the run: `batch_size` in all, divided among the tasks by their shares."""
     counts = [len(part.ids) for part in parts]
     seen = [rows * recipe.epochs_of(data.task, rows) for data, rows in zip(tasks, counts, strict=True)]
-    total = recipe.budget.steps or sum(math.ceil(rows / size) for rows in seen)
+    total = recipe.budget.steps * recipe.batch_size if recipe.budget.steps else round(sum(seen))
     by_share = sampler.shares(seen, [data.task.sampling_weight for data in tasks], recipe.temperature)
-    steps = sampler.steps_by_task(total, by_share)
-    return sampler.plan([part.lengths for part in parts], steps, size, recipe.seed)
+    rows = sampler.rows_by_task(total, by_share)
+    return sampler.plan([part.lengths for part in parts], rows, recipe.batch_size, recipe.seed)

@@ -134,6 +134,7 @@ class Task(Reading):
     )
     epochs: Positive | None = None
     loss_weight: Positive = 1.0
+    """How much the task's mean loss counts in a step, against the weights of the other tasks."""
     sampling_weight: Positive = 1.0
     label_smoothing: Share | None = None
     thresholds: ThresholdRule = ThresholdRule()
@@ -185,7 +186,7 @@ class Budget(_Frozen):
     """Passes over each task's training rows, unless the task says otherwise. Without it three, and for few rows as many
     as make a hundred batches, at most twenty."""
     steps: Count | None = None
-    """Batches in all, instead of epochs."""
+    """Steps in all, instead of epochs; the tasks keep their shares."""
     evaluations: Count = 3
     """How often the validation parts are scored, evenly over the run; the best checkpoint is kept."""
     patience: Count | None = None
@@ -224,6 +225,7 @@ class Recipe(_Frozen):
     data_seed: int = 1
     """Draws validation shares and row caps, so that another `seed` sees the same split."""
     batch_size: Count = 32
+    """Rows of a step in all, divided among the tasks by their shares."""
     budget: Budget = Budget()
     optimiser: Optimiser = Optimiser()
     lora: Annotated[Lora | None, BeforeValidator(lambda v: {} if v is True else v or None)] = None
@@ -232,6 +234,8 @@ class Recipe(_Frozen):
     label_smoothing: Share = 0.0
     word_dropout: Share = 0.0
     """Share of the training tokens that are read as unknown."""
+    normalise: bool = False
+    """Divide each task's loss by the log of its labels (of several at once: of the sets of them)."""
     temperature: Annotated[float, Field(ge=1)] = 1.0
     """Sampling between tasks: shares are proportional to (weight * rows) ** (1 / temperature)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

@@ -169,7 +169,9 @@ class Stages:
         check_live(self._job, began["name"], began["identity"], began["version"])
         mixed = self._folder("mix")
         out = folder / "run"
-        record = fit(mixed / RECIPE, mixed, out, encoder=self.current, quiet=self._quiet, told=self._tell_progress)
+        record = fit(
+            mixed / RECIPE, mixed, out, encoder=self.current, quiet=self._quiet, on_progress=self._report_progress
+        )
         self._keep_limits(out)
         grown = {task: dict(labels) for task, labels in record.grown.items()}
         said = f"{record.steps} batches in {record.cpu_seconds:.0f} CPU-seconds, best at {record.best_step}"
@@ -193,7 +195,7 @@ class Stages:
         ]
         folder.save_record(record.model_copy(update={"tasks": specs}))
 
-    def _tell_progress(self, progress: Progress) -> None:
+    def _report_progress(self, progress: Progress) -> None:
         self._announcer.say(
             Event.PROGRESS, step=progress.step, steps=progress.steps, loss=progress.loss, metrics=progress.metrics
         )

@@ -4,33 +4,51 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.training.sampler import bucketed, plan, shares, steps_by_task
+from murmura.training.sampler import divide, plan, rows_by_task, shares
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=300)
 
 
-@given(LENGTHS, st.integers(1, 40), st.integers())
-def test_every_row_is_in_exactly_one_batch(lengths: list[int], size: int, seed: int) -> None:
-    batches = bucketed(lengths, size, random.Random(seed))
-    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    assert all(len(batch) <= size for batch in batches)
+@given(LENGTHS, LENGTHS, st.integers(1, 40), st.integers(1, 900), st.integers())
+def test_every_row_comes_once_before_any_comes_again(
+    one: list[int], other: list[int], size: int, read: int, seed: int
+) -> None:
+    steps = plan([one, other], [read, 7], size, seed)
+    for task, lengths in enumerate((one, other)):
+        seen = [row for step in steps for at, rows in step if at == task for row in rows]
+        assert len(seen) == (read, 7)[task]
+        for start in range(0, len(seen), len(lengths)):
+            epoch = seen[start : start + len(lengths)]
+            assert len(set(epoch)) == len(epoch)
 
 
-def test_batches_hold_texts_of_like_length() -> None:
-    lengths = [random.Random(0).randint(4, 60) for _ in range(3200)]
-    batches = bucketed(lengths, 32, random.Random(1))
-    tokens = sum(lengths)
-    padded = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
-    assert padded < 1.1 * tokens
+def test_the_texts_of_a_step_are_of_like_length() -> None:
+    draw = random.Random(0)
+    lengths = [[draw.randint(4, 60) for _ in range(count)] for count in (3200, 900)]
+    steps = plan(lengths, [6400, 1800], 32, 1)
+    widths = [[lengths[task][row] for task, rows in step for row in rows] for step in steps]
+    assert sum(len(texts) * max(texts) for texts in widths) < 1.15 * sum(sum(texts) for texts in widths)
 
 
-@given(st.lists(st.integers(1, 10_000), min_size=1, max_size=6), st.integers(1, 3000))
-def test_steps_follow_the_shares_and_add_up(rows: list[int], total: int) -> None:
+@given(st.lists(st.integers(1, 2000), min_size=1, max_size=6), st.integers(1, 64))
+def test_a_step_has_batch_size_rows_and_the_shares_are_exact_over_the_run(rows: list[int], size: int) -> None:
+    counts = list(divide(rows, size))
+    assert [sum(count) for count in counts[:-1]] == [size] * (len(counts) - 1)
+    assert [sum(count[task] for count in counts) for task in range(len(rows))] == rows
+    done = [0] * len(rows)
+    for step, count in enumerate(counts, 1):
+        done = [before + more for before, more in zip(done, count, strict=True)]
+        exact = [total * min(1.0, step * size / sum(rows)) for total in rows]
+        assert all(abs(a - b) < len(rows) for a, b in zip(done, exact, strict=True))
+
+
+@given(st.lists(st.integers(1, 10_000), min_size=1, max_size=6), st.integers(1, 90_000))
+def test_rows_follow_the_shares_and_add_up(rows: list[int], total: int) -> None:
     parts = shares(rows, [1.0] * len(rows), 1.0)
-    steps = steps_by_task(total, parts)
-    assert all(count >= 1 for count in steps)
-    assert sum(steps) in range(total, total + len(rows) + 1)
-    assert all(abs(count - max(1, total * part)) <= 1 for count, part in zip(steps, parts, strict=True))
+    counts = rows_by_task(total, parts)
+    assert all(count >= 1 for count in counts)
+    assert sum(counts) in range(total, total + len(rows) + 1)
+    assert all(abs(count - max(1, total * part)) <= 1 for count, part in zip(counts, parts, strict=True))
 
 
 def test_temperature_makes_tasks_alike() -> None:
@@ -43,19 +61,21 @@ def test_a_sampling_weight_counts_like_rows() -> None:
     assert shares([100, 100], [3, 1], 1) == [0.75, 0.25]
 
 
-@given(LENGTHS, st.integers(1, 8), st.integers(1, 60), st.integers())
-def test_no_row_comes_twice_before_all_came_once(lengths: list[int], size: int, steps: int, seed: int) -> None:
-    seen = [row for _, batch in plan([lengths], [steps], size, seed) for row in batch]
-    counts = {row: seen.count(row) for row in range(len(lengths))}
-    # The order of the batches is shuffled as a whole, so only the counts can be compared.
-    assert max(counts.values()) - min(counts.values()) <= 1
+def test_a_small_task_misses_steps() -> None:
+    steps = plan([[5] * 320, [9] * 8], [320, 8], 32, 7)
+    assert [len(step) for step in steps].count(1) == 3
+    assert len(steps) == 11
 
 
-def test_the_plan_is_the_same_for_the_same_seed_and_mixes_the_tasks() -> None:
+def test_the_plan_is_the_same_for_the_same_seed() -> None:
     lengths = [[5] * 320, [9] * 640]
-    first = plan(lengths, [10, 20], 32, 7)
-    assert first == plan(lengths, [10, 20], 32, 7)
-    assert first != plan(lengths, [10, 20], 32, 8)
-    tasks = [task for task, _ in first]
-    assert (tasks.count(0), tasks.count(1)) == (10, 20)
-    assert len(set(tasks[:15])) == 2
+    first = plan(lengths, [320, 640], 32, 7)
+    assert first == plan(lengths, [320, 640], 32, 7)
+    assert first != plan(lengths, [320, 640], 32, 8)
+
+
+def test_few_rows_are_not_sorted_so_that_short_and_long_labels_meet() -> None:
+    lengths = [5] * 48 + [20] * 48
+    for step in plan([lengths], [960], 32, 3):
+        ((_, rows),) = step
+        assert len({lengths[row] for row in rows}) == 2

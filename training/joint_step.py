@@ -1,0 +1,77 @@
+"""The joint step: one forward pass over the rows of all tasks, and the weighted sum of their mean losses."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..runtime.errors import SetupError
+from .batches import Batch, TaskBatch
+from .dataset import TaskData
+from .hold import mixed_loss
+from .model import MultiTask
+from .optimiser import drop_words
+from .recipe import Recipe
+from .special_tokens import SpecialTokens
+
+NAMED_ROWS = 5
+"""An error names so many rows of a batch."""
+
+
+def loss_weights(recipe: Recipe, tasks: Sequence[TaskData]) -> list[float]:
+    """Return alpha_i for each task: its `loss_weight`; with `normalise` divided by the log of the number of answers.
+
+    That is log(C) for one of C labels and C * log(2) for any set of them: what the loss is before anything is learned.
+    """
+    weights = [data.task.loss_weight for data in tasks]
+    if not recipe.normalise:
+        return weights
+    sizes = [len(data.labels) * math.log(2) if data.kind.several else math.log(len(data.labels)) for data in tasks]
+    return [weight / size for weight, size in zip(weights, sizes, strict=True)]
+
+
+def task_losses(
+    model: MultiTask, tasks: Sequence[TaskData], recipe: Recipe, batch: Batch, *, special: SpecialTokens, bf16: bool
+) -> dict[int, Tensor]:
+    """Return the mean loss over its rows of each task in the batch, by the task's number."""
+    ids = drop_words(batch.ids, recipe.word_dropout, special)
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=bf16):
+        states = model.encode(ids, batch.mask)
+        logits = [model.answer(part.task, states[part.texts], batch.mask[part.texts]) for part in batch.tasks]
+    return {
+        part.task: _loss(tasks[part.task], recipe, part, found.float())
+        for part, found in zip(batch.tasks, logits, strict=True)
+    }
+
+
+def _loss(data: TaskData, recipe: Recipe, part: TaskBatch, logits: Tensor) -> Tensor:
+    smoothing = recipe.label_smoothing if data.task.label_smoothing is None else data.task.label_smoothing
+    if part.soft is None:
+        return data.kind.loss(logits, part.target, smoothing)
+    return mixed_loss(data.kind, logits, part.target, part.soft, recipe.hold, smoothing)
+
+
+def weighted_sum(losses: dict[int, Tensor], weights: Sequence[float]) -> Tensor:
+    """Return sum(alpha_i * loss_i), what a step minimises."""
+    return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
+
+
+def refuse_non_finite(step: int, tasks: Sequence[TaskData], batch: Batch, losses: Iterable[float], norm: float) -> None:
+    """Stop before the optimiser uses a gradient that is not finite. SetupError names the task and the rows."""
+    for part, loss in zip(batch.tasks, losses, strict=True):
+        if not math.isfinite(loss):
+            data = tasks[part.task]
+            raise SetupError(
+                f"step {step}: the loss of task {data.name} is {loss} on {_places(data, part.rows)}; "
+                "look at these rows, or lower optimiser.encoder_lr"
+            )
+    if not math.isfinite(norm):
+        places = "; ".join(f"task {tasks[p.task].name}: {_places(tasks[p.task], p.rows)}" for p in batch.tasks)
+        raise SetupError(f"step {step}: the gradient is {norm} on {places}; lower optimiser.encoder_lr")
+
+
+def _places(data: TaskData, rows: Sequence[int]) -> str:
+    named = ", ".join(data.train[row].place for row in rows[:NAMED_ROWS])
+    more = len(rows) - NAMED_ROWS
+    return f"{named} and {more} more rows" if more > 0 else named
