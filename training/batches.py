@@ -28,6 +28,8 @@ class Batch:
     ids: Tensor
     mask: Tensor
     tasks: list[TaskBatch]
+    tokens: int
+    """Tokens without padding."""
 
 
 def collate(parts: Sequence[Part], tasks: Sequence[TaskData], step: StepRows, device: str) -> Batch:
@@ -40,4 +42,4 @@ def collate(parts: Sequence[Part], tasks: Sequence[TaskData], step: StepRows, de
         soft = soft_targets([part.held.get(row) for row in rows], width)
         by_task.append(TaskBatch(task, rows, texts, target, soft.to(device) if soft else None))
         start = texts.stop
-    return Batch(ids.to(device), mask.to(device), by_task)
+    return Batch(ids.to(device), mask.to(device), by_task, int(mask.sum()))

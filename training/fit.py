@@ -1,29 +1,24 @@
 """The training loop: a recipe and data go in, a run folder with the best checkpoint comes out."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ..schemas.manifest import TaskSpec
 from .batches import collate
-from .checkpoint import checkpoint_weights, restore
-from .data.example import Example
+from .checkpoint import restore
 from .device import free_threads
-from .finish import finish
 from .joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
-from .model import logits_of
 from .optimiser import make_optimiser, rate_at
 from .prepare import Fitting, prepare
 from .recipe import Encoder, load_recipe
 from .run_folder import TENSORBOARD, RunFolder, RunRecord
+from .training_log import EVERY, TrainingLog, gradient_norms
+from .validation import describe_votes, finished_specs, validate
 
 
 @dataclass(frozen=True)
@@ -98,74 +93,37 @@ def train(
     trained = [p for p in model.parameters() if p.requires_grad]
     weights = loss_weights(recipe, run.tasks)
     scored_at = {round(steps * k / recipe.budget.evaluations) for k in range(1, recipe.budget.evaluations + 1)}
-    smooth: dict[str, float] = {}
+    names = [data.name for data in run.tasks]
     last_report = time.monotonic()
     write = (lambda _: None) if quiet else tqdm.write
+    if line := describe_votes(run.validation_rows):
+        write(line)
     with (
-        SummaryWriter(str(run.folder.path / TENSORBOARD)) as board,
+        TrainingLog(run.folder.path / TENSORBOARD, names, clip=recipe.optimiser.clip) as log,
         tqdm(run.plan, desc="train", unit="step", disable=True if quiet else None, mininterval=2) as bar,
     ):
         for step, rows in enumerate(bar, 1):
             model.train()
             batch = collate(run.train, run.tasks, rows, run.device)
             losses = task_losses(model, run.tasks, recipe, batch, special=run.checkpoint.special, bf16=run.bf16)
+            norms = gradient_norms(losses, weights, model.last_layer) if step % EVERY == 0 else {}
             weighted_sum(losses, weights).backward()
             gradient = torch.nn.utils.clip_grad_norm_(trained, recipe.optimiser.clip)
             *values, norm = torch.stack([*losses.values(), gradient]).tolist()
             refuse_non_finite(step, run.tasks, batch, values, norm)
             optimiser.step()
+            log.add_step(dict(zip(losses, values, strict=True)), norm, batch.tokens)
+            if step % EVERY == 0:
+                log.write_step(step, optimiser, norms)
+                bar.set_postfix({name: f"{mean:.3f}" for name, mean in log.smoothed.items()}, refresh=False)
             schedule.step()
             optimiser.zero_grad(set_to_none=True)
-
             run.steps_taken = step
-            for task, value in zip(losses, values, strict=True):
-                name = run.tasks[task].name
-                smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
-            if step % 20 == 0:
-                for name, mean in smooth.items():
-                    board.add_scalar(f"loss/{name}", mean, step)
-                bar.set_postfix({name: f"{mean:.3f}" for name, mean in smooth.items()}, refresh=False)
+
             if step in scored_at or time.monotonic() - last_report > PROGRESS_S:
-                scores = validate(run, step, board, write) if step in scored_at else {}
-                on_progress(Progress(step, steps, dict(smooth), scores))
+                scores = validate(run, step, log, write) if step in scored_at else {}
+                on_progress(Progress(step, steps, dict(log.smoothed), scores))
                 last_report = time.monotonic()
             if step in scored_at and recipe.budget.patience and run.stale >= recipe.budget.patience:
                 write(f"no better for {run.stale} evaluations: ending at step {step}")
                 break
-
-
-def validate(run: Fitting, step: int, board: SummaryWriter, write: Callable[[str], Any]) -> dict[str, dict[str, float]]:
-    """Score every task; write the checkpoint when the mean of their main metrics is the best so far."""
-    scores: dict[str, dict[str, float]] = {}
-    for at, (data, part) in enumerate(zip(run.tasks, run.validation, strict=True)):
-        logits = logits_of(run.model, at, part.ids, device=run.device, bf16=run.bf16)
-        scores[data.name] = data.kind.metrics(logits, part.targets, data.spec)
-        for name, value in scores[data.name].items():
-            board.add_scalar(f"validation/{data.name}/{name}", value, step)
-    mean = float(np.mean([score["main"] for score in scores.values()]))
-    better = mean > run.best
-    # Of equals the later one: on a small validation part all look alike, and training has gone on.
-    kept = mean >= run.best
-    write(f"step {step}: " + ", ".join(f"{n} {s['main']:.4f}" for n, s in scores.items()) + (" (best)" if kept else ""))
-    run.stale = 0 if better else run.stale + 1
-    if kept:
-        run.best, run.best_step, run.scores = mean, step, scores
-        run.folder.save_weights(checkpoint_weights(run.model, low_rank=run.recipe.lora is not None))
-    return scores
-
-
-def finished_specs(run: Fitting) -> list[TaskSpec]:
-    """Calibrate the sentence tasks and choose their thresholds; scored in fp32, as they are served."""
-    tokenizer = run.checkpoint.tokenizer
-    tokenizer.enable_truncation(run.recipe.max_tokens)
-    specs = []
-    for at, data in enumerate(run.tasks):
-
-        def score(examples: Sequence[Example], at: int = at) -> NDArray[Any]:
-            encodings = tokenizer.encode_batch([example.text for example in examples])
-            ids = [np.array(encoding.ids) for encoding in encodings]
-            return np.stack(logits_of(run.model, at, ids, device=run.device, bf16=False))
-
-        specs.append(data.spec if data.kind.per_token else finish(data, score))
-    tokenizer.no_truncation()
-    return specs

@@ -56,6 +56,12 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
         logits: Tensor = self.heads[task](self.dropout(states))
         return logits
 
+    @property
+    def last_layer(self) -> nn.Module:
+        """The last layer that all tasks share."""
+        layer: nn.Module = self.encoder.encoder.layer[-1]
+        return layer
+
     def head_weights(self) -> dict[str, NDArray[np.float32]]:
         """Return the heads under the names of a model folder's weights."""
         return {

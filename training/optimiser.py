@@ -1,7 +1,6 @@
 """AdamW, its learning rates over the run, and the noise that is put on what is read."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -12,21 +11,12 @@ from .special_tokens import SpecialTokens
 
 def make_optimiser(recipe: Recipe, model: MultiTask) -> torch.optim.Optimizer:
     """Fused AdamW; no weight decay on biases and LayerNorm (all one-dimensional)."""
-    decay, rate = recipe.optimiser.weight_decay, recipe.encoder_lr
     encoder = [p for p in model.encoder.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in encoder if p.ndim > 1], "lr": rate, "weight_decay": decay},
-        {"params": [p for p in encoder if p.ndim < 2], "lr": rate, "weight_decay": 0.0},
-        {
-            "params": [p for p in model.heads.parameters() if p.ndim > 1],
-            "lr": recipe.optimiser.head_lr,
-            "weight_decay": decay,
-        },
-        {
-            "params": [p for p in model.heads.parameters() if p.ndim < 2],
-            "lr": recipe.optimiser.head_lr,
-            "weight_decay": 0.0,
-        },
+    heads = list(model.heads.parameters())
+    groups = [
+        {"name": name, "params": [p for p in found if (p.ndim > 1) is decays], "lr": rate, "weight_decay": weight}
+        for name, found, rate in (("encoder", encoder, recipe.encoder_lr), ("heads", heads, recipe.optimiser.head_lr))
+        for decays, weight in ((True, recipe.optimiser.weight_decay), (False, 0.0))
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Fitting:
-    """Everything one run holds. `best` is the mean of the tasks' main validation metrics so far."""
+    """Everything one run holds. `best` is the highest weighted mean of the tasks' main validation metrics."""
 
     recipe: Recipe
     tasks: list[TaskData]
@@ -49,6 +49,11 @@ class Fitting:
     steps_taken: int = 0
     stale: int = 0
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def validation_rows(self) -> dict[str, int]:
+        """By task, as they are scored while training."""
+        return {data.name: len(part.ids) for data, part in zip(self.tasks, self.validation, strict=True)}
 
 
 def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:

@@ -1,0 +1,83 @@
+"""Scoring while training: which checkpoint is the best, and calibration of the one that was kept."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..schemas.manifest import TaskSpec
+from .checkpoint import checkpoint_weights
+from .data.example import Example
+from .finish import finish
+from .model import logits_of
+from .prepare import Fitting
+from .training_log import TrainingLog
+
+Metrics = dict[str, dict[str, float]]
+LEAST_ROWS: Final = 50
+"""With fewer validation rows a task does not decide between checkpoints: one row more or less is two points."""
+
+
+def votes_of(rows: Mapping[str, int]) -> dict[str, float]:
+    """Return how much each task's main metric counts: the square root of its validation rows, 0 under LEAST_ROWS.
+
+    Where all tasks have so few, all count by the square root of their rows.
+    """
+    voters = {name for name, count in rows.items() if count >= LEAST_ROWS} or set(rows)
+    return {name: math.sqrt(count) if name in voters else 0.0 for name, count in rows.items()}
+
+
+def compared_by(metrics: Metrics, rows: Mapping[str, int]) -> float:
+    """Return the mean of the tasks' main metrics weighted by their votes; a metric that is not defined has none."""
+    votes = votes_of({name: rows[name] for name, score in metrics.items() if math.isfinite(score["main"])})
+    if not votes:
+        return 0.0
+    return sum(vote * metrics[name]["main"] for name, vote in votes.items()) / sum(votes.values())
+
+
+def describe_votes(rows: Mapping[str, int]) -> str | None:
+    """Return a line on tasks with few validation rows, None where there are none."""
+    few = [f"{name} ({count})" for name, count in rows.items() if count < LEAST_ROWS]
+    if not few or len(rows) == 1:
+        return None
+    if len(few) == len(rows):
+        return f"every task has fewer than {LEAST_ROWS} validation rows, so all of them choose the checkpoint: {', '.join(few)}"
+    return f"tasks with fewer than {LEAST_ROWS} validation rows do not choose the checkpoint: {', '.join(few)}"
+
+
+def validate(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], Any]) -> Metrics:
+    """Score every task; write the checkpoint when their weighted mean is the best so far."""
+    scores: Metrics = {}
+    for at, (data, part) in enumerate(zip(run.tasks, run.validation, strict=True)):
+        logits = logits_of(run.model, at, part.ids, device=run.device, bf16=run.bf16)
+        scores[data.name] = data.kind.metrics(logits, part.targets, data.spec)
+    log.write_metrics(step, scores)
+    mean = compared_by(scores, run.validation_rows)
+    better = mean > run.best
+    # Of equals the later one: on a small validation part all look alike, and training has gone on.
+    kept = mean >= run.best
+    write(f"step {step}: " + ", ".join(f"{n} {s['main']:.4f}" for n, s in scores.items()) + (" (best)" if kept else ""))
+    run.stale = 0 if better else run.stale + 1
+    if kept:
+        run.best, run.best_step, run.scores = mean, step, scores
+        run.folder.save_weights(checkpoint_weights(run.model, low_rank=run.recipe.lora is not None))
+    return scores
+
+
+def finished_specs(run: Fitting) -> list[TaskSpec]:
+    """Calibrate the sentence tasks and choose their thresholds; scored in fp32, as they are served."""
+    tokenizer = run.checkpoint.tokenizer
+    tokenizer.enable_truncation(run.recipe.max_tokens)
+    specs = []
+    for at, data in enumerate(run.tasks):
+
+        def score(examples: Sequence[Example], at: int = at) -> NDArray[Any]:
+            encodings = tokenizer.encode_batch([example.text for example in examples])
+            ids = [np.array(encoding.ids) for encoding in encodings]
+            return np.stack(logits_of(run.model, at, ids, device=run.device, bf16=False))
+
+        specs.append(data.spec if data.kind.per_token else finish(data, score))
+    tokenizer.no_truncation()
+    return specs
