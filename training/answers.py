@@ -23,7 +23,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Figures by name, shares between 0 and 1, and the table of all labels as text."""
+    """Figures by name, and the table of all labels as text.
 
-    figures: dict[str, float]
+    Shares lie between 0 and 1. None is a figure that does not exist for these rows: an F1 where nothing was to be found and
+    nothing was, say.
+    """
+
+    figures: dict[str, float | None]
     table: str

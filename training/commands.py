@@ -115,17 +115,15 @@ def _evaluate(model: Path, data: Path, recipe: Path | None, base: Path | None = 
 
 
 def _print_scores(scores: "Scores") -> None:
-    from .evaluate import rounded
+    from .figures import rounded, shown
 
     for task, by_set in scores.items():
         for name, found in by_set.items():
-            figures = ", ".join(f"{figure} {value:g}" for figure, value in rounded(found.figures).items())
+            figures = ", ".join(f"{figure} {shown(value)}" for figure, value in rounded(found.figures).items())
             typer.echo(f"{task} ({name}): {figures}")
 
 
 def need_training() -> None:
-    missing = [
-        name for name in ("torch", "transformers", "peft", "sklearn", "seqeval") if not importlib.util.find_spec(name)
-    ]
+    missing = [name for name in ("torch", "transformers", "peft", "sklearn") if not importlib.util.find_spec(name)]
     if missing:
         raise SetupError(f"training needs {', '.join(missing)}: pip install 'murmura[training,cpu]'")

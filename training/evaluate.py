@@ -16,6 +16,7 @@ from ..schemas.manifest import ModelManifest, TaskSpec
 from .answers import Answer, Score
 from .data.example import Example
 from .data.reading import read_part
+from .figures import MEANINGS, rounded, shown
 from .kinds import KINDS
 from .recipe import Recipe, Source, Task, load_recipe
 
@@ -104,13 +105,6 @@ def write_report(folder: Path, manifest: ModelManifest, scores: Scores) -> None:
     write_manifest(folder, manifest.model_copy(update={"metrics": metrics}), roles)
 
 
-def rounded(figures: Mapping[str, float]) -> dict[str, float]:
-    """Round shares to four places; counts become whole numbers."""
-    return {
-        name: int(value) if value == int(value) and value > 1 else round(value, 4) for name, value in figures.items()
-    }
-
-
 def markdown(manifest: ModelManifest, scores: Scores) -> str:
     """Return the readable report: a line of figures for each set, thresholds, then the table of all labels."""
     lines = [f"# {manifest.name}, version {manifest.version}", ""]
@@ -119,8 +113,9 @@ def markdown(manifest: ModelManifest, scores: Scores) -> str:
         spec = manifest.task(task)
         lines += [f"## {task} ({spec.kind}, {len(spec.labels)} labels)", "", thresholds_line(spec), ""]
         for name, score in by_set.items():
-            lines += [f"### {task}: {name}", "", "| figure | value |", "| --- | --- |"]
-            lines += [f"| {figure} | {value:g} |" for figure, value in rounded(score.figures).items()]
+            lines += [f"### {task}: {name}", "", "| figure | value | |", "| --- | --- | --- |"]
+            values = rounded(score.figures).items()
+            lines += [f"| {figure} | {shown(value)} | {MEANINGS[figure]} |" for figure, value in values]
             lines += ["", "```", score.table.rstrip(), "```", ""]
     return "\n".join(lines)
 

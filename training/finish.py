@@ -1,10 +1,12 @@
-"""After the last step: calibrate each sentence task on its validation rows and choose its thresholds."""
+"""After the last step: calibrate each task on its validation rows and choose its thresholds."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from ..schemas.manifest import Calibration, TaskSpec, Thresholds
 from .data.example import Example
@@ -18,23 +20,40 @@ from .thresholds import (
     withholding_threshold,
 )
 
-Score = Callable[[Sequence[Example]], NDArray[Any]]
+Score = Callable[[Sequence[Example]], list[NDArray[Any]]]
+"""Returns logits in fp32: [C] for each text, for tagging [S, C]."""
 
 
-def finish(data: TaskData, score: Score) -> TaskSpec:
-    """Return the task's spec with temperature and thresholds; `score` gives logits [N, C] in fp32."""
-    rule = data.task.thresholds
-    logits = score(data.validation)
+def finish(data: TaskData, score: Score, tokenizer: Tokenizer) -> TaskSpec:
+    """Return the task's spec with temperature and thresholds; `tokenizer` cuts texts as `score` does."""
+    rule, logits, chosen = data.task.thresholds, score(data.validation), Thresholds()
     index = {label: number for number, label in enumerate(data.labels)}
-    if data.task.kind == "multi_label":
+    if data.kind.per_token:
+        calibration = _calibrate_words(data, logits, tokenizer, index)
+    elif data.task.kind == "multi_label":
         truth = np.array([[label in example.labels for label in data.labels] for example in data.validation], float)
-        calibration = temperature_of_labels(logits, truth)
-        chosen = Thresholds(label=rule.label if rule.label is not None else label_threshold(logits, truth, calibration))
+        stacked = np.stack(logits)
+        calibration = temperature_of_labels(stacked, truth)
+        chosen = Thresholds(
+            label=rule.label if rule.label is not None else label_threshold(stacked, truth, calibration)
+        )
     else:
-        calibration = temperature_of(logits, np.array([index[example.labels[0]] for example in data.validation]))
-        chosen = _withholding(data, logits, score, calibration)
+        stacked, truth = np.stack(logits), np.array([index[example.labels[0]] for example in data.validation])
+        calibration = temperature_of(stacked, truth)
+        chosen = _withholding(data, stacked, score, calibration)
     rows = len(data.validation)
     return data.spec.model_copy(update={"calibration": calibration, "calibration_rows": rows, "thresholds": chosen})
+
+
+def _calibrate_words(
+    data: TaskData, logits: Sequence[NDArray[Any]], tokenizer: Tokenizer, index: dict[str, int]
+) -> Calibration:
+    """Choose the temperature of the words' tags. It changes the scores of spans, never the spans."""
+    encodings = tokenizer.encode_batch([example.text for example in data.validation])
+    targets = [data.kind.target(*pair, index) for pair in zip(data.validation, encodings, strict=True)]
+    tags = np.concatenate(targets)
+    asked = data.kind.asked(torch.from_numpy(tags)).numpy()
+    return temperature_of(np.concatenate(logits)[asked], tags[asked])
 
 
 def _withholding(data: TaskData, logits: NDArray[Any], score: Score, calibration: Calibration) -> Thresholds:
@@ -48,9 +67,9 @@ def _withholding(data: TaskData, logits: NDArray[Any], score: Score, calibration
         return given
     examples = [*data.validation, *data.outside]
     if data.choosing:
-        examples, logits = data.choosing, score(data.choosing)
+        examples, logits = data.choosing, np.stack(score(data.choosing))
     elif data.outside:
-        logits = np.concatenate([logits, score(data.outside)])
+        logits = np.concatenate([logits, np.stack(score(data.outside))])
     others = np.array([example.labels[0] == scope.label for example in examples])
     if others.all() or not others.any():
         return given

@@ -8,6 +8,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final
 
+from ..runtime.model.words import trim_span
 from .ingest_manifest import Options, TaskLabels
 
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -54,7 +55,7 @@ MEANING: Final[Mapping[LeftOut, str]] = {
     LeftOut.WRONG_FORM: "a value, or an answer, that is not of the form of the task's kind",
     LeftOut.BLANK_LABEL: "a label of white space alone",
     LeftOut.UNKNOWN_LABEL: "a label that the closed task does not have",
-    LeftOut.SPANS_OUTSIDE: "spans outside the text",
+    LeftOut.SPANS_OUTSIDE: "spans outside the text, or of blanks alone",
     LeftOut.NO_LABEL: "a verdict that names no label: up, down, reward, or the confirmation of no answer",
     LeftOut.SUPERSEDED: "the same person said something later about the same text",
     LeftOut.NO_CONSENT: "without consent",
@@ -98,7 +99,7 @@ def target_of(
             return None
         named = _named(kind, target)
         if kind == "tagging":
-            _check_spans(target, text)
+            target = _trim_spans(target, text)
     except (KeyError, TypeError, IndexError):  # a result that is none of ours
         raise Unfit(LeftOut.WRONG_FORM) from None
     if not all(label.strip() for label in named):
@@ -160,9 +161,15 @@ _CONFIRMED: Final[dict[Any, Any]] = {
 }
 
 
-def _check_spans(spans: Sequence[Sequence[Any]], text: str) -> None:
-    if any(not 0 <= start < end <= len(text) for start, end, _ in spans):
-        raise Unfit(LeftOut.SPANS_OUTSIDE)
+def _trim_spans(spans: Sequence[Sequence[Any]], text: str) -> list[list[Any]]:
+    """Return spans without the blanks and invisible characters at their ends, as they are scored and served."""
+    trimmed = []
+    for start, end, label in spans:
+        place = trim_span(text, start, end) if 0 <= start < end <= len(text) else None
+        if place is None:
+            raise Unfit(LeftOut.SPANS_OUTSIDE)
+        trimmed.append([*place, label])
+    return trimmed
 
 
 def row_of(kind: str, target: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ..runtime.model.decoding import softmax
 from ..schemas.manifest import TaskSpec
 from .answers import Answer, Score
+from .calibration_error import calibration_error
 from .data.example import Example
 from .heads import linear_head
 
@@ -52,33 +53,43 @@ class Classification:
         return {"main": accuracy, "accuracy": accuracy, "macro_f1": float(f1_score(truth, guess, average="macro"))}
 
     def score(self, answers: Sequence[Answer], spec: TaskSpec, scope: str | None) -> Score:
-        """`accuracy`: the best label in scope is right, whether or not it was withheld; `served`: given and right."""
+        """Score what a receiver gets, then the forced choice.
+
+        At the thresholds of the manifest, of rows in scope: `served`, given and right; `withheld`. Of rows out of scope:
+        `out_of_scope_recall`, withheld. Without thresholds, of rows in scope: `accuracy` and `macro_f1` of the best label in
+        scope. `ece` holds the score of each answer against whether its label is right, over all rows whose label the model
+        has, the one out of scope too where it is learned.
+        """
         inner = [answer for answer in answers if answer.example.labels[0] != scope]
         outer = [answer for answer in answers if answer.example.labels[0] == scope]
-        figures: dict[str, float] = {"rows": len(inner)}
-        table = ""
+        truth, guess = [answer.example.labels[0] for answer in inner], _best_in_scope(inner, spec) if inner else []
+        figures: dict[str, float | None] = {}
         if inner:
-            truth = [answer.example.labels[0] for answer in inner]
-            guess = _best_in_scope(inner, spec)
-            right = np.array([a == b for a, b in zip(guess, truth, strict=True)])
-            served = np.array([not answer.output["abstained"] for answer in inner])
-            figures |= {
-                "accuracy": float(right.mean()),
-                "macro_f1": float(f1_score(truth, guess, average="macro", zero_division=0)),
-                "ece": calibration_error(np.array([answer.output["score"] for answer in inner]), right),
-                "served": float((right & served).mean()),
-                "withheld": float(1 - served.mean()),
-            }
-            table = str(classification_report(truth, guess, zero_division=0, digits=3))
+            figures["served"] = float(
+                np.mean([answer.output["label"] == label for answer, label in zip(inner, truth, strict=True)])
+            )
+            figures["withheld"] = float(np.mean([answer.output["abstained"] for answer in inner]))
         if outer:
-            figures |= {
-                "out_of_scope_rows": len(outer),
-                "out_of_scope_recall": float(np.mean([answer.output["abstained"] for answer in outer])),
-            }
+            figures["out_of_scope_recall"] = float(np.mean([answer.output["abstained"] for answer in outer]))
+        if inner:
+            figures["accuracy"] = float(np.mean([a == b for a, b in zip(guess, truth, strict=True)]))
+            figures["macro_f1"] = float(f1_score(truth, guess, average="macro", zero_division=0))
+        figures["ece"] = _calibration_error(answers, spec)
         if inner and outer:
             marks = [0] * len(inner) + [1] * len(outer)
             figures["out_of_scope_auroc"] = float(roc_auc_score(marks, _doubt([*inner, *outer], spec)))
+        figures |= {"rows": len(inner)} | ({"out_of_scope_rows": len(outer)} if outer else {})
+        table = str(classification_report(truth, guess, zero_division=0, digits=3)) if inner else ""
         return Score(figures, table)
+
+
+def _calibration_error(answers: Sequence[Answer], spec: TaskSpec) -> float | None:
+    known = [answer for answer in answers if answer.example.labels[0] in spec.labels]
+    if not known:
+        return None
+    best = [answer.output["alternatives"][0] for answer in known]
+    right = [item["label"] == answer.example.labels[0] for item, answer in zip(best, known, strict=True)]
+    return calibration_error(np.array([item["score"] for item in best]), np.array(right))
 
 
 def _scores(answers: Sequence[Answer], spec: TaskSpec) -> Array:
@@ -98,10 +109,3 @@ def _doubt(answers: Sequence[Answer], spec: TaskSpec) -> Array:
     scores = _scores(answers, spec)
     doubt: Array = scores[:, spec.labels.index(spec.out_of_scope)] if spec.out_of_scope else 1 - scores.max(-1)
     return doubt
-
-
-def calibration_error(scores: Array, right: Array, *, bins: int = 15) -> float:
-    """Expected calibration error: the mean distance of score and accuracy over bins of equal width."""
-    at = np.minimum((scores * bins).astype(int), bins - 1)
-    parts = [(at == number) for number in range(bins)]
-    return float(sum(part.mean() * abs(right[part].mean() - scores[part].mean()) for part in parts if part.any()))

@@ -1,26 +1,29 @@
 """BIO tags for the words of a text; the first sub-token of a word speaks for it, the others are not asked.
 
 Words are the tokenizer's own pre-tokenised ones, in training as in serving, also where the data came as tokens: what
-is learned is what is decoded.
+is learned is what is decoded. Scores compare spans by the words of the text itself (`span_scores`), so that they are the
+same for every tokenizer and every format of the data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
-from seqeval.scheme import IOB2
 from tokenizers import Encoding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..runtime.model.decoding import word_spans
+from ..runtime.model.decoding import Tagging as Decoder
+from ..runtime.model.decoding import softmax, tag_runs, word_spans
+from ..runtime.model.words import trim_span
 from ..schemas.manifest import TaskSpec
 from .answers import Answer, Score
-from .data.example import Example, Span
+from .calibration_error import calibration_error
+from .data.example import Example
 from .heads import linear_head
+from .span_scores import Located, Matches, locate, locate_exactly, match
 
 Array = NDArray[Any]
 IGNORED: Final = -100
@@ -41,14 +44,20 @@ class Tagging:
         return linear_head(width, labels)
 
     def target(self, example: Example, encoding: Encoding, index: dict[str, int]) -> Array:
-        """Return [S]: the tag of each first sub-token, IGNORED elsewhere. A word in a span by one character is in it."""
+        """Return [S]: the tag of each first sub-token, IGNORED elsewhere.
+
+        A word that a span touches by one character is in it; the first of them begins it, wherever the span begins. A word
+        in two spans goes to the first of them.
+        """
         tags = np.full(len(encoding.ids), IGNORED)
-        for token, start, end in word_spans(encoding):
-            tags[token] = index["O"]
-            for span in example.spans:
-                if start < span.end and span.start < end:
-                    tags[token] = index[f"{'B' if start <= span.start else 'I'}-{span.label}"]
-                    break
+        words = list(word_spans(encoding))
+        tags[[token for token, _, _ in words]] = index["O"]
+        for span in sorted(example.spans, key=lambda s: s.start):
+            start, end = trim_span(example.text, span.start, span.end) or (0, 0)
+            touched = [token for token, first, last in words if first < end and start < last]
+            free = [token for token in touched if tags[token] == index["O"]]
+            for place, token in enumerate(free):
+                tags[token] = index[f"{'I' if place else 'B'}-{span.label}"]
         return tags
 
     def collate(self, targets: Sequence[Array], width: int) -> Tensor:
@@ -67,47 +76,81 @@ class Tagging:
         return F.cross_entropy(logits[asked], target[asked], label_smoothing=smoothing)
 
     def metrics(self, logits: Sequence[Array], targets: Sequence[Array], spec: TaskSpec) -> dict[str, float]:
-        """Span micro-F1 (seqeval, lenient) of the most likely tags; the served decoder is a little better."""
-        names = np.array(spec.labels)
-        truth = [names[tags[tags != IGNORED]].tolist() for tags in targets]
-        guess = [names[rows[tags != IGNORED].argmax(-1)].tolist() for rows, tags in zip(logits, targets, strict=True)]
-        f1 = float(f1_score(truth, guess, zero_division=0))
-        return {"main": f1, "f1": f1}
+        """Span micro-F1 of the most likely legal tags, as served. No figures where no text has a span: then F1 says nothing."""
+        decoder, found = Decoder(spec), Matches()
+        for rows, tags in zip(logits, targets, strict=True):
+            words = tags != IGNORED
+            if words.any():
+                path = decoder.best_sequence(softmax(rows[words].astype(np.float64)))
+                found += match(_runs(tags[words].tolist(), spec), _runs(path, spec))
+        f1 = found.f1 if found.right + found.missed else None
+        return {} if f1 is None else {"main": f1, "f1": f1}
 
     def score(self, answers: Sequence[Answer], spec: TaskSpec, scope: str | None) -> Score:
-        """Span scores by seqeval, over the data's own tokens where it has them, else over the tokenizer's words.
+        """Score whole spans, of the whole text: those behind `max_tokens` are missed.
 
-        `f1` is lenient as conlleval (an I-x may open a span), `f1_strict` counts IOB2 spans only.
+        `f1` compares by the words that spans touch, `f1_exact` by characters; both are None where neither the texts nor the
+        answers have spans. `exact` is the share of texts with all spans right.
         """
-        words = [answer.example.words or _words(answer.encoding) for answer in answers]
-        truth = [bio(at, answer.example.spans) for at, answer in zip(words, answers, strict=True)]
-        guess = [bio(at, _spans(answer.output)) for at, answer in zip(words, answers, strict=True)]
+        truth = [locate(answer.example.text, true_spans(answer.example)) for answer in answers]
+        guess = [locate(answer.example.text, served_spans(answer.output)) for answer in answers]
+        found = sum((match(a, b) for a, b in zip(truth, guess, strict=True)), Matches())
+        exactly = sum((match(*_located_exactly(answer)) for answer in answers), Matches())
         figures = {
-            "rows": float(len(answers)),
-            "spans": float(sum(len(answer.example.spans) for answer in answers)),
-            "f1": float(f1_score(truth, guess, zero_division=0)),
-            "precision": float(precision_score(truth, guess, zero_division=0)),
-            "recall": float(recall_score(truth, guess, zero_division=0)),
-            "f1_strict": float(f1_score(truth, guess, mode="strict", scheme=IOB2, zero_division=0)),
+            "f1": found.f1,
+            "f1_exact": exactly.f1,
+            "precision": found.precision,
+            "recall": found.recall,
             "exact": float(np.mean([a == b for a, b in zip(truth, guess, strict=True)])),
+            "false_spans_per_100_texts": 100 * found.wrong / len(answers),
+            "ece": _calibration_error(answers, truth),
+            "rows": float(len(answers)),
+            "spans": float(found.right + found.missed),
         }
-        return Score(figures, str(classification_report(truth, guess, zero_division=0, digits=3)))
+        return Score(figures, _table(truth, guess))
 
 
-def _words(encoding: Encoding) -> tuple[tuple[int, int], ...]:
-    return tuple((start, end) for _, start, end in word_spans(encoding))
+def true_spans(example: Example) -> list[tuple[int, int, str]]:
+    """Return the spans that a text has."""
+    return [(span.start, span.end, span.label) for span in example.spans]
 
 
-def _spans(output: dict[str, Any]) -> tuple[Span, ...]:
-    return tuple(Span(item["start"], item["end"], item["label"]) for item in output["spans"])
+def served_spans(output: Mapping[str, Any]) -> list[tuple[int, int, str]]:
+    """Return the spans of an answer."""
+    return [(item["start"], item["end"], item["label"]) for item in output["spans"]]
 
 
-def bio(words: Sequence[tuple[int, int]], spans: Sequence[Span]) -> list[str]:
-    """Return a tag for each word: B for the first word that a span touches, I for the others."""
-    tags = ["O"] * len(words)
-    for span in sorted(spans, key=lambda s: s.start):
-        touched = [i for i, (start, end) in enumerate(words) if start < span.end and span.start < end]
-        free = [i for i in touched if tags[i] == "O"]
-        for place, number in enumerate(free):
-            tags[number] = f"{'I' if place else 'B'}-{span.label}"
-    return tags
+def _runs(tags: Sequence[int], spec: TaskSpec) -> Located:
+    return Located((first, last, label) for label, first, last in tag_runs([spec.labels[tag] for tag in tags]))
+
+
+def _located_exactly(answer: Answer) -> tuple[Located, Located]:
+    text = answer.example.text
+    return locate_exactly(text, true_spans(answer.example)), locate_exactly(text, served_spans(answer.output))
+
+
+def _calibration_error(answers: Sequence[Answer], truth: Sequence[Located]) -> float | None:
+    """Hold the score of each served span against whether it is right."""
+    scores, right = [], []
+    for answer, there in zip(answers, truth, strict=True):
+        for item, span in zip(answer.output["spans"], served_spans(answer.output), strict=True):
+            scores.append(item["score"])
+            right.append(bool(there & locate(answer.example.text, [span])))
+    return calibration_error(np.array(scores), np.array(right)) if scores else None
+
+
+def _table(truth: Sequence[Located], guess: Sequence[Located]) -> str:
+    """Return precision, recall and F1 of each label as text."""
+    labels = sorted({label for spans in (*truth, *guess) for _, _, label in spans})
+    width = max([len(label) for label in labels] + [5])
+    lines = [f"{'':{width}} {'precision':>10} {'recall':>8} {'f1':>8} {'spans':>8}"]
+    for label in labels:
+        pairs = zip(_only(label, truth), _only(label, guess), strict=True)
+        found = sum((match(a, b) for a, b in pairs), Matches())
+        shares = [("-" if share is None else f"{share:.3f}") for share in (found.precision, found.recall, found.f1)]
+        lines.append(f"{label:{width}} {shares[0]:>10} {shares[1]:>8} {shares[2]:>8} {found.right + found.missed:>8}")
+    return "\n".join(lines)
+
+
+def _only(label: str, spans: Iterable[Located]) -> list[Located]:
+    return [Located({place: count for place, count in each.items() if place[2] == label}) for each in spans]

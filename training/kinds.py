@@ -46,7 +46,10 @@ class Kind(Protocol):
         """Return the mean loss of a batch."""
 
     def metrics(self, logits: Sequence[Array], targets: Sequence[Array], spec: TaskSpec) -> dict[str, float]:
-        """Score validation logits, unpadded ([C] or [S, C] each); the key `main` is what checkpoints are compared by."""
+        """Score validation logits, unpadded ([C] or [S, C] each); the key `main` is what checkpoints are compared by.
+
+        No `main` where nothing can be said of these rows: the task has no vote then.
+        """
 
     def score(self, answers: Sequence[Answer], spec: TaskSpec, scope: str | None) -> Score:
         """Score what the exported model answered. `scope` is the out-of-scope label, learned or not."""

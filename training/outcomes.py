@@ -1,5 +1,6 @@
 """What a model gets right of a set's rows, row by row: the numbers that the gate compares."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -8,27 +9,31 @@ import numpy as np
 from ..runtime.model.decoding import sigmoid, softmax, word_spans
 from ..schemas.manifest import TaskSpec
 from .answers import Answer
-from .data.example import Span
 from .gate import Outcome, of_accuracy, of_f1
-from .kind_tagging import bio
+from .kind_tagging import served_spans, true_spans
+from .span_scores import locate
 
 SURE_ENOUGH: Final = 0.7
-Named = set[tuple[object, ...]]
+Named = Counter[tuple[object, ...]]
 
 
 def outcome(found: Sequence[Answer], spec: TaskSpec, scope: str | None) -> Outcome:
     """Return what is right. A label that the model does not have it gets wrong.
 
     Classification: the best label in scope is right, withheld or not, as `accuracy` in reports; a row out of scope is
-    right when the answer is withheld. Several labels: the labels named. Tagging: whole spans over the data's words.
+    right when the answer is withheld. Several labels: the labels named. Tagging: whole spans by the words of the text, also
+    those behind `max_tokens`. Where no row of the set has a label or a span, F1 says nothing; then a row is right when
+    nothing is named.
     """
     if spec.kind == "classification":
         return of_accuracy(is_right(answer, spec, scope) for answer in found)
-    pairs = [named_labels(answer) if spec.kind == "multi_label" else _spans(answer) for answer in found]
+    pairs = [named(answer, spec) for answer in found]
+    if not any(truth for truth, _ in pairs):
+        return of_accuracy(not guess for _, guess in pairs)
     return of_f1(
-        [len(truth & guess) for truth, guess in pairs],
-        [len(guess - truth) for truth, guess in pairs],
-        [len(truth - guess) for truth, guess in pairs],
+        [(truth & guess).total() for truth, guess in pairs],
+        [(guess - truth).total() for truth, guess in pairs],
+        [(truth - guess).total() for truth, guess in pairs],
     )
 
 
@@ -57,7 +62,7 @@ def is_wrong(answer: Answer, spec: TaskSpec, scope: str | None) -> bool:
     """Say whether an answer of any kind differs from what should be answered."""
     if spec.kind == "classification":
         return not is_right(answer, spec, scope)
-    truth, guess = named_labels(answer) if spec.kind == "multi_label" else _spans(answer)
+    truth, guess = named(answer, spec)
     return truth != guess
 
 
@@ -85,25 +90,9 @@ def best_in_scope(answer: Answer, spec: TaskSpec) -> str:
     return next(label for label in labels if label != spec.out_of_scope)
 
 
-def named_labels(answer: Answer) -> tuple[Named, Named]:
-    """Return the labels that there are, and those that were named."""
-    return {(label,) for label in answer.example.labels}, {(item["label"],) for item in answer.output["labels"]}
-
-
-def _spans(answer: Answer) -> tuple[Named, Named]:
-    words = answer.example.words or tuple((start, end) for _, start, end in word_spans(answer.encoding))
-    guess = tuple(Span(item["start"], item["end"], item["label"]) for item in answer.output["spans"])
-    return _whole(bio(words, answer.example.spans)), _whole(bio(words, guess))
-
-
-def _whole(tags: Sequence[str]) -> Named:
-    """Return first word, word behind the last, and label of each span."""
-    found: Named = set()
-    start = None
-    for at, tag in enumerate([*tags, "O"]):
-        if start is not None and not tag.startswith("I-"):
-            found.add((start, at, tags[start][2:]))
-            start = None
-        if tag.startswith("B-"):
-            start = at
-    return found
+def named(answer: Answer, spec: TaskSpec) -> tuple[Named, Named]:
+    """Return the labels, for tagging the spans, that there are, and those that were named."""
+    example, output = answer.example, answer.output
+    if spec.kind == "multi_label":
+        return Named((label,) for label in example.labels), Named((item["label"],) for item in output["labels"])
+    return Named(locate(example.text, true_spans(example))), Named(locate(example.text, served_spans(output)))

@@ -30,8 +30,8 @@ def votes_of(rows: Mapping[str, int]) -> dict[str, float]:
 
 
 def compared_by(metrics: Metrics, rows: Mapping[str, int]) -> float:
-    """Return the mean of the tasks' main metrics weighted by their votes; a metric that is not defined has none."""
-    votes = votes_of({name: rows[name] for name, score in metrics.items() if math.isfinite(score["main"])})
+    """Return the mean of the tasks' main metrics weighted by their votes; a task without one has no vote."""
+    votes = votes_of({name: rows[name] for name, score in metrics.items() if math.isfinite(score.get("main", math.nan))})
     if not votes:
         return 0.0
     return sum(vote * metrics[name]["main"] for name, vote in votes.items()) / sum(votes.values())
@@ -58,7 +58,8 @@ def validate(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], A
     better = mean > run.best
     # Of equals the later one: on a small validation part all look alike, and training has gone on.
     kept = mean >= run.best
-    write(f"step {step}: " + ", ".join(f"{n} {s['main']:.4f}" for n, s in scores.items()) + (" (best)" if kept else ""))
+    found = ", ".join(f"{name} {score['main']:.4f}" for name, score in scores.items() if "main" in score)
+    write(f"step {step}: {found}{' (best)' if kept else ''}")
     run.stale = 0 if better else run.stale + 1
     if kept:
         run.best, run.best_step, run.scores = mean, step, scores
@@ -67,17 +68,17 @@ def validate(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], A
 
 
 def finished_specs(run: Fitting) -> list[TaskSpec]:
-    """Calibrate the sentence tasks and choose their thresholds; scored in fp32, as they are served."""
+    """Calibrate the tasks and choose their thresholds; scored in fp32, as they are served."""
     tokenizer = run.checkpoint.tokenizer
     tokenizer.enable_truncation(run.recipe.max_tokens)
     specs = []
     for at, data in enumerate(run.tasks):
 
-        def score(examples: Sequence[Example], at: int = at) -> NDArray[Any]:
+        def score(examples: Sequence[Example], at: int = at) -> list[NDArray[Any]]:
             encodings = tokenizer.encode_batch([example.text for example in examples])
             ids = [np.array(encoding.ids) for encoding in encodings]
-            return np.stack(logits_of(run.model, at, ids, device=run.device, bf16=False))
+            return [*logits_of(run.model, at, ids, device=run.device, bf16=False)]
 
-        specs.append(data.spec if data.kind.per_token else finish(data, score))
+        specs.append(finish(data, score, tokenizer))
     tokenizer.no_truncation()
     return specs

@@ -30,7 +30,6 @@ _EXTRA_OF: Final = {
     "transformers": "training",
     "peft": "training",
     "sklearn": "training",
-    "seqeval": "training",
     "tqdm": "training",
     "tensorboard": "training",
 }

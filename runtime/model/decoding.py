@@ -4,7 +4,6 @@ Outputs are plain dicts in the form of `schemas.result` (a test checks that). Sc
 thresholds apply to the rounded score, so that the published score explains the decision.
 """
 
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -16,6 +15,7 @@ from tokenizers import Encoding
 from ...schemas.manifest import TaskSpec, Thresholds
 from .long_texts import Merge
 from .windows import as_binary_logits, as_logits, merge_labels, merge_spans
+from .words import extend_over_marks
 
 Floats = npt.NDArray[np.floating[Any]]
 Output = dict[str, Any]
@@ -311,13 +311,6 @@ def tag_runs(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
             begin = i
     if begin is not None:
         yield tags[begin][2:], begin, len(tags) - 1
-
-
-def extend_over_marks(text: str, end: int) -> int:
-    """Return `end` moved past following combining marks: normalisers strip accents, and a span must not split one off."""
-    while end < len(text) and unicodedata.category(text[end]) in {"Mn", "Me"}:
-        end += 1
-    return end
 
 
 DECODERS: Final[dict[str, type[Classification] | type[MultiLabel] | type[Tagging]]] = {

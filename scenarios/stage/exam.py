@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import SetupError
+from ...training.span_scores import Matches, locate, match
 from .desk import Message
 
 Spans = frozenset[tuple[int, int, str]]
@@ -39,12 +40,19 @@ class Paper:
     """Correct answers by text."""
 
     def score(self, messages: Mapping[str, Message]) -> float:
-        """Return the share of correct answers, for spans the F1; a message without an answer is wrong."""
+        """Return the share of correct answers, for spans the F1 as in reports; a message without an answer is wrong."""
         outputs = {text: messages[text].outputs.get(self.task, {}) for text in self.answers}
-        spans = [(_spans(outputs[text]), right) for text, right in self.answers.items() if isinstance(right, frozenset)]
-        if spans:
-            return _f1(spans)
-        return sum(_label(outputs[text]) == right for text, right in self.answers.items()) / len(self.answers)
+        found = Matches()
+        for text, right in self.answers.items():
+            if isinstance(right, frozenset):
+                found += match(locate(text, right), locate(text, _spans(outputs[text])))
+        if found.f1 is not None:
+            return found.f1
+        return sum(_is_right(outputs[text], right) for text, right in self.answers.items()) / len(self.answers)
+
+
+def _is_right(output: Mapping[str, Any], right: str | Spans) -> bool:
+    return _label(output) == right if isinstance(right, str) else _spans(output) == right
 
 
 def _label(output: Mapping[str, Any]) -> str | None:
@@ -53,12 +61,6 @@ def _label(output: Mapping[str, Any]) -> str | None:
 
 def _spans(output: Mapping[str, Any]) -> Spans:
     return frozenset((span["start"], span["end"], span["label"]) for span in output.get("spans", ()))
-
-
-def _f1(pairs: Sequence[tuple[Spans, Spans]]) -> float:
-    hit = sum(len(found & right) for found, right in pairs)
-    total = sum(len(found) + len(right) for found, right in pairs)
-    return 2 * hit / total if total else 1.0
 
 
 def read_papers(sources: Sequence[Source]) -> list[Paper]:

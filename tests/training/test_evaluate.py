@@ -24,7 +24,7 @@ def test_figures_stand_in_report_and_manifest_and_the_folder_stays_sound(model: 
     manifest = check_folder(model)
     assert manifest.metrics["intent"]["accuracy"] > 0.9
     assert manifest.metrics["topics"]["micro_f1"] > 0.9
-    assert manifest.metrics["places"]["f1_strict"] > 0.9
+    assert manifest.metrics["places"]["f1_exact"] > 0.9
     assert manifest.metrics["intent"]["out_of_scope_rows"] == 20
     assert json.loads((model / "report.json").read_text())["intent"]["test"]["rows"] == 40
     report = (model / "report.md").read_text()
@@ -95,3 +95,24 @@ def test_the_report_tells_a_temperature_of_few_rows(rows: int | None, expected: 
         calibration_rows=rows,
     )
     assert thresholds_line(spec) == expected
+
+
+def test_a_set_without_spans_gives_a_report(
+    model: Path, data: Path, tmp_path: Path, write_recipe: Callable[..., Path]
+) -> None:
+    write_jsonl(tmp_path / "talk.jsonl", [{"text": "tell me a joke", "spans": []}] * 3)
+    places = {**RECIPE["tasks"]["places"], "test": "./talk.jsonl"}
+    evaluate(model, data, recipe=write_recipe(tasks={"places": places}))
+    metrics = check_folder(model).metrics["places"]
+    assert metrics["f1"] is None
+    assert metrics["false_spans_per_100_texts"] >= 0
+    assert json.loads((model / "report.json").read_text())["places"]["test"]["f1"] is None
+    assert "| f1 | none | F1 of whole spans" in (model / "report.md").read_text()
+
+
+def test_the_report_explains_its_figures_and_begins_with_what_a_receiver_gets(model: Path, data: Path) -> None:
+    evaluate(model, data)
+    lines = (model / "report.md").read_text().splitlines()
+    first = lines[lines.index("### intent: test") + 4]
+    assert first.startswith("| served | ")
+    assert first.endswith("as a receiver gets it |")

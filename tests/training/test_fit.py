@@ -34,6 +34,21 @@ def test_thresholds_are_chosen_where_there_is_something_to_choose_on(run: Path) 
     assert 0 < specs["topics"].thresholds.label < 1
 
 
+def test_every_kind_is_calibrated_and_the_rows_for_it_are_counted(run: Path) -> None:
+    for spec in RunFolder(run).record().tasks:
+        assert spec.calibration_rows == 36
+        assert spec.calibration.temperature != 1.0
+
+
+def test_validation_rows_without_spans_have_no_vote(data: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    write_jsonl(tmp_path / "talk.jsonl", [{"text": "tell me a joke", "spans": []}] * 3)
+    places = {**RECIPE["tasks"]["places"], "validation": "./talk.jsonl"}
+    recipe = write_recipe(budget={"steps": 4, "evaluations": 2}, tasks={**INTENT, "places": places})
+    record = fit(recipe, data, tmp_path / "run", quiet=True)
+    assert record.validation["places"] == {}
+    assert record.validation["intent"]["main"] > 0
+
+
 def test_tensorboard_can_be_watched(run: Path) -> None:
     assert list((run / "tensorboard").glob("events.*"))
 

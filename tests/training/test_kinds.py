@@ -7,13 +7,13 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from murmura.runtime.model.decoding import DECODERS
-from murmura.schemas.manifest import TaskSpec
+from murmura.runtime.model.decoding import DECODERS, Rows
+from murmura.schemas.manifest import TaskSpec, Thresholds
 from murmura.training.answers import Answer
+from murmura.training.calibration_error import calibration_error
 from murmura.training.data.example import Example, Span
 from murmura.training.encoders import train_tokenizer
-from murmura.training.kind_classification import calibration_error
-from murmura.training.kind_tagging import bio
+from murmura.training.figures import MEANINGS
 from murmura.training.kinds import KINDS
 
 TEXTS = ["send money to new york today", "my card was stolen in rome", "hello"]
@@ -75,7 +75,6 @@ class TestEveryKind:
         assert KINDS[name].unknown(stranger, frozenset(KINDS[name].labels(CASES[name]))) == "zz"
 
     def test_what_the_runtime_decodes_from_true_logits_scores_one(self, name: str, tokenizer: Tokenizer) -> None:
-        from murmura.runtime.model.decoding import Rows
 
         spec, encodings, _, logits = perfect(name, tokenizer)
         bounds = np.cumsum([0, *(len(rows) for rows in logits)])
@@ -83,7 +82,7 @@ class TestEveryKind:
         outputs = DECODERS[name](spec)(Rows(values, bounds, encodings, TEXTS), spec.thresholds)
         answers = [Answer(*parts) for parts in zip(CASES[name], encodings, outputs, logits, strict=True)]
         figures = KINDS[name].score(answers, spec, None).figures
-        assert figures[{"classification": "accuracy", "multi_label": "micro_f1", "tagging": "f1_strict"}[name]] == 1.0
+        assert figures[{"classification": "accuracy", "multi_label": "micro_f1", "tagging": "f1_exact"}[name]] == 1.0
 
 
 def test_only_first_sub_tokens_carry_tags(tokenizer: Tokenizer) -> None:
@@ -93,30 +92,103 @@ def test_only_first_sub_tokens_carry_tags(tokenizer: Tokenizer) -> None:
         assert (tags != -100).sum() == len(set(words))
 
 
-def test_a_word_that_a_span_touches_belongs_to_it() -> None:
-    words = [(0, 2), (3, 6), (7, 11)]
-    assert bio(words, [Span(4, 9, "p")]) == ["O", "B-p", "I-p"]
-    assert bio(words, [Span(0, 2, "a"), Span(3, 6, "a")]) == ["B-a", "B-a", "O"]
-
-
 def test_calibration_error_is_the_distance_of_score_and_accuracy() -> None:
     assert calibration_error(np.full(100, 0.9), np.arange(100) < 70) == pytest.approx(0.2)
 
 
-def classified(scope: str | None) -> dict[str, float]:
-    spec = TaskSpec(name="t", kind="classification", labels=["a", "b", "none"], out_of_scope=scope)
-    logits = [np.array(row, float) for row in ([5, 0, 0], [0, 2, 4], [0, 0, 5], [0, 5, 0])]
-    labels = ["a", "b", "none", "none"]
-    outputs = [{"abstained": row.argmax() == 2, "score": 0.9} for row in logits]
+def classify(logits: np.ndarray, labels: list[str], spec: TaskSpec) -> dict[str, float | None]:
+    """Return the figures of what the real decoder makes of these logits; `none` means out of scope."""
+    bounds, texts = np.arange(len(logits) + 1), ["x"] * len(logits)
+    outputs = DECODERS[spec.kind](spec)(Rows(logits, bounds, [None] * len(logits), texts), spec.thresholds)  # type: ignore[list-item]
     answers = [
         Answer(Example("x", (label,)), None, output, row)  # type: ignore[arg-type]
         for label, output, row in zip(labels, outputs, logits, strict=True)
     ]
-    return KINDS["classification"].score(answers, spec, "none").figures
+    return KINDS[spec.kind].score(answers, spec, "none").figures
 
 
-def test_accuracy_counts_the_best_label_in_scope_and_recall_the_withheld_others() -> None:
-    figures = classified("none")
+def scoped(**thresholds: float) -> TaskSpec:
+    labels = ["a", "b", "c", "none"]
+    limits = Thresholds(**thresholds)
+    return TaskSpec(name="t", kind="classification", labels=labels, out_of_scope="none", thresholds=limits)
+
+
+FOUR = np.array([[5, 0, 0, 0], [0, 2, 0, 4], [0, 0, 0, 5], [0, 5, 0, 0]], float)
+
+
+def test_a_report_begins_with_what_a_receiver_gets_and_has_the_forced_choice_beside_it() -> None:
+    figures = classify(FOUR, ["a", "b", "none", "none"], scoped())
+    assert list(figures)[:4] == ["served", "withheld", "out_of_scope_recall", "accuracy"]
+    assert (figures["served"], figures["withheld"], figures["out_of_scope_recall"]) == (0.5, 0.5, 0.5)
     assert figures["accuracy"] == 1.0
-    assert (figures["served"], figures["withheld"]) == (0.5, 0.5)
-    assert (figures["out_of_scope_rows"], figures["out_of_scope_recall"]) == (2, 0.5)
+    assert (figures["rows"], figures["out_of_scope_rows"]) == (2, 2)
+
+
+def test_without_thresholds_served_is_the_forced_choice() -> None:
+    spec = TaskSpec(name="t", kind="classification", labels=["a", "b", "c", "d"])
+    figures = classify(FOUR, ["a", "b", "d", "d"], spec)
+    assert figures["served"] == figures["accuracy"] == 0.5
+    assert figures["withheld"] == 0.0
+
+
+def calibrated(rows: int = 4000) -> tuple[np.ndarray, list[str]]:
+    """Return logits whose softmax is the probability of the labels."""
+    draw = np.random.default_rng(0)
+    logits = draw.normal(0, 2, (rows, 4))
+    odds = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    return logits, [["a", "b", "c", "none"][draw.choice(4, p=row)] for row in odds]
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.3, 0.6, None])
+def test_a_calibrated_model_has_no_calibration_error_whatever_its_threshold(threshold: float | None) -> None:
+    spec = scoped(**({} if threshold is None else {"out_of_scope": threshold}))
+    assert classify(*calibrated(), spec)["ece"] < 0.03
+
+
+def test_scores_that_are_too_high_have_a_calibration_error() -> None:
+    logits, labels = calibrated()
+    assert classify(logits * 4, labels, scoped(out_of_scope=0.3))["ece"] > 0.1
+
+
+def test_rows_of_a_label_that_the_model_does_not_have_have_no_calibration() -> None:
+    spec = TaskSpec(name="t", kind="classification", labels=["a", "b"], thresholds=Thresholds(accept=0.9))
+    sure = np.array([[20.0, 0.0]] * 3)
+    assert classify(sure, ["a", "a", "none"], spec)["ece"] == pytest.approx(0.0, abs=1e-6)
+    assert classify(sure, ["none"] * 3, spec)["ece"] is None
+
+
+def test_the_scores_of_several_labels_are_held_against_whether_the_text_has_them() -> None:
+    spec = TaskSpec(name="t", kind="multi_label", labels=["a", "b"])
+    draw = np.random.default_rng(0)
+    logits = draw.normal(0, 2, (3000, 2))
+    truth = draw.random((3000, 2)) < 1 / (1 + np.exp(-logits))
+    rows = Rows(logits, np.arange(3001), [None] * 3000, ["x"] * 3000)  # type: ignore[list-item]
+    made = [Example("x", tuple(np.array(["a", "b"])[row])) for row in truth]
+
+    def figures(factor: float) -> dict[str, float | None]:
+        given = Rows(rows.values * factor, rows.bounds, rows.encodings, rows.texts)
+        outputs = DECODERS["multi_label"](spec)(given, spec.thresholds)
+        answers = [Answer(e, None, o, r) for e, o, r in zip(made, outputs, given.values, strict=True)]  # type: ignore[arg-type]
+        return KINDS["multi_label"].score(answers, spec, None).figures
+
+    assert figures(1.0)["ece"] < 0.03
+    assert figures(4.0)["ece"] > 0.08
+
+
+def test_texts_without_labels_have_no_f1() -> None:
+    spec = TaskSpec(name="t", kind="multi_label", labels=["a", "b"])
+    answer = Answer(Example("x"), None, {"kind": "multi_label", "labels": []}, np.array([-9.0, -9.0]))  # type: ignore[arg-type]
+    figures = KINDS["multi_label"].score([answer], spec, None).figures
+    assert (figures["micro_f1"], figures["macro_f1"], figures["ece"]) == (None, None, None)
+    assert (figures["exact"], figures["false_labels_per_100_texts"]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_figure_of_a_report_is_explained(name: str, tokenizer: Tokenizer) -> None:
+    spec, encodings, _, logits = perfect(name, tokenizer)
+    bounds = np.cumsum([0, *(len(rows) for rows in logits)])
+    values = np.concatenate(logits) if spec.kind == "tagging" else np.stack(logits)
+    outputs = DECODERS[name](spec)(Rows(values, bounds, encodings, TEXTS), spec.thresholds)
+    answers = [Answer(*parts) for parts in zip(CASES[name], encodings, outputs, logits, strict=True)]
+    for scope in (None, "c"):
+        assert set(KINDS[name].score(answers, spec, scope).figures) <= set(MEANINGS)
