@@ -15,6 +15,7 @@ from .device import free_threads
 from .joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
 from .optimiser import make_optimiser, rate_at
 from .prepare import Fitting, prepare
+from .provenance import describe_environment, digest_data
 from .recipe import Encoder, load_recipe
 from .run_folder import TENSORBOARD, RunFolder, RunRecord
 from .training_log import EVERY, TrainingLog, gradient_norms
@@ -57,6 +58,7 @@ def fit(
     torch.set_num_threads(recipe.threads or free_threads())
     run = prepare(recipe, data, RunFolder(out))
     run.folder.begin(recipe_path, run.checkpoint.tokenizer)
+    data_files = digest_data(recipe, data)
     began = time.process_time()
     train(run, quiet=quiet, on_progress=on_progress)
     spent = time.process_time() - began
@@ -79,6 +81,8 @@ def fit(
         overlap=run.overlap,
         unknown=run.unknown,
         grown=run.grown,
+        environment=describe_environment(run.device, bf16=run.bf16),
+        data_files=data_files,
     )
     return run.folder.save_record(record)
 

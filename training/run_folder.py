@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from ..runtime.errors import SetupError
 from ..schemas.manifest import EncoderSpec, Sha256, TaskSpec
+from .provenance import Environment
 
 WEIGHTS: Final = "checkpoint.safetensors"
 RECORD: Final = "run.json"
@@ -57,6 +58,10 @@ class RunRecord(BaseModel):
     """Share of each task's texts that are mostly unknown to the vocabulary; None where the tokenizer cannot tell."""
     grown: dict[str, dict[str, str]] = {}
     """Labels that the model before did not have, by task, and what their rows of the head began from."""
+    environment: Environment | None = None
+    """None in records of earlier versions."""
+    data_files: dict[str, Sha256] = {}
+    """SHA-256 of the data files, by their paths in the recipe."""
     files: dict[str, Sha256] = {}
     """SHA-256 of checkpoint, tokenizer and recipe, by file name. Empty in records of earlier versions."""
 

@@ -1,9 +1,12 @@
 import json
+import platform
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 from tiny_training import RECIPE
 
@@ -56,7 +59,7 @@ def test_a_second_run_that_is_interrupted_leaves_nothing_to_export(
     recipe = write_recipe("b", budget=SHORT, tasks={"intent": other})
     monkeypatch.setattr("murmura.training.fit.PROGRESS_S", 0.0)
     with pytest.raises(Interrupted):
-        fit(recipe, data, tmp_path / "run", quiet=True, told=interrupt)
+        fit(recipe, data, tmp_path / "run", quiet=True, on_progress=interrupt)
     assert_refused_in_one_line(tmp_path / "run", tmp_path / "out", r"no run\.json")
 
 
@@ -103,7 +106,7 @@ def test_the_record_names_the_recipe_that_the_run_began_with(
     def edit(progress: Progress) -> None:
         recipe.write_text("tasks: {}\n")
 
-    fit(recipe, data, tmp_path / "run", quiet=True, told=edit)
+    fit(recipe, data, tmp_path / "run", quiet=True, on_progress=edit)
     assert export(tmp_path / "run", tmp_path / "out").tasks[0].labels == ["lost", "other", "transfer"]
 
 
@@ -133,3 +136,15 @@ def test_a_folder_that_a_killed_export_had_moved_aside_comes_back(tmp_path: Path
     exporting.begin(tmp_path / "out")
     assert (tmp_path / "out" / "manifest.json").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.part"}
+
+
+def test_the_record_names_what_the_run_depends_on(data: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    recipe = write_recipe(budget=SHORT, tasks={"intent": RECIPE["tasks"]["intent"]}, precision="fp32", threads=1)
+    record = fit(recipe, data, tmp_path / "run", seed=7, quiet=True)
+    assert record == RunFolder(tmp_path / "run").record()
+    found = record.environment
+    assert found is not None
+    assert (record.seed, found.threads, found.precision, found.python) == (7, 1, "fp32", platform.python_version())
+    assert found.libraries["torch"] == torch.__version__.split("+")[0] or found.libraries["torch"] == torch.__version__
+    expected = {name: sha256((data / name).read_bytes()).hexdigest() for name in ("train.jsonl", "test.jsonl")}
+    assert record.data_files == expected

@@ -1,0 +1,67 @@
+"""What a run depends on beside its recipe: the data files' bytes, the device, and the libraries that computed it."""
+
+import platform
+from collections.abc import Iterator
+from hashlib import file_digest
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from ..schemas.manifest import Sha256
+from .data.opening import find_file
+from .recipe import Recipe, Source, Task
+
+LIBRARIES: Final = ("murmura", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scikit-learn", "peft")
+
+
+class Environment(BaseModel):
+    """Where a run was computed. The same recipe, data, seed and environment give the same weights."""
+
+    model_config = ConfigDict(frozen=True)
+
+    device: str
+    """`cpu`, or the name of the GPU."""
+    precision: str
+    """`bf16` or `fp32`, of training; scores that thresholds are chosen on are fp32."""
+    threads: int
+    python: str
+    libraries: dict[str, str]
+    """Versions by name; those that are not installed are absent."""
+
+
+def describe_environment(device: str, *, bf16: bool) -> Environment:
+    """Return what computes now."""
+    return Environment(
+        device=torch.cuda.get_device_name() if device == "cuda" else device,
+        precision="bf16" if bf16 else "fp32",
+        threads=torch.get_num_threads(),
+        python=platform.python_version(),
+        libraries=dict(_versions()),
+    )
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in LIBRARIES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue
+
+
+def digest_data(recipe: Recipe, folder: Path) -> dict[str, Sha256]:
+    """Return the SHA-256 of each data file that the recipe names, by its path in the recipe."""
+    paths = {source.path for task in recipe.tasks.values() for source in _sources(task)}
+    return {path: _sha256(find_file(folder, path)) for path in sorted(paths)}
+
+
+def _sources(task: Task) -> Iterator[Source]:
+    for sources in (task.train, task.validation, task.test, task.thresholds.data, *task.reports.values()):
+        yield from sources or ()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
