@@ -31,7 +31,9 @@ def votes_of(rows: Mapping[str, int]) -> dict[str, float]:
 
 def compared_by(metrics: Metrics, rows: Mapping[str, int]) -> float:
     """Return the mean of the tasks' main metrics weighted by their votes; a task without one has no vote."""
-    votes = votes_of({name: rows[name] for name, score in metrics.items() if math.isfinite(score.get("main", math.nan))})
+    votes = votes_of(
+        {name: rows[name] for name, score in metrics.items() if math.isfinite(score.get("main", math.nan))}
+    )
     if not votes:
         return 0.0
     return sum(vote * metrics[name]["main"] for name, vote in votes.items()) / sum(votes.values())

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 from tiny_loop import loans, usual, write_corrections, write_job
 from tiny_training import rows, write_jsonl
 from tokenizers import Encoding
@@ -26,6 +25,7 @@ from murmura.training.job import Gate, read_job
 from murmura.training.mix import Mix, plan_mix
 from murmura.training.outcomes import is_sure
 from murmura.training.retrain import retrain
+from murmura.training.run_folder import RunFolder
 from murmura.training.targets import find_targets
 
 
@@ -136,11 +136,12 @@ def damaged(base: Path, folder: Path, task: str) -> Model:
     from murmura.training.export import export
 
     shutil.copytree(base / "run", folder / "run")
-    file = folder / "run" / "checkpoint.safetensors"
-    weights = load_file(file)
+    run = RunFolder(folder / "run")
+    record, weights = run.record(), run.weights()
     weights[f"heads.{task}.weight"] = weights[f"heads.{task}.weight"][::-1].copy()
     weights[f"heads.{task}.bias"] = weights[f"heads.{task}.bias"][::-1].copy()
-    save_file(weights, file)
+    run.save_weights(weights)
+    run.save_record(record)
     export(folder / "run", folder / "model")
     return Model.load(folder / "model")
 
