@@ -63,7 +63,7 @@ class Classification:
         inner = [answer for answer in answers if answer.example.labels[0] != scope]
         outer = [answer for answer in answers if answer.example.labels[0] == scope]
         truth, guess = [answer.example.labels[0] for answer in inner], _best_in_scope(inner, spec) if inner else []
-        figures: dict[str, float | None] = {}
+        figures: dict[str, float | None] = {"rows": len(inner)}
         if inner:
             figures["served"] = float(
                 np.mean([answer.output["label"] == label for answer, label in zip(inner, truth, strict=True)])
@@ -78,7 +78,8 @@ class Classification:
         if inner and outer:
             marks = [0] * len(inner) + [1] * len(outer)
             figures["out_of_scope_auroc"] = float(roc_auc_score(marks, _doubt([*inner, *outer], spec)))
-        figures |= {"rows": len(inner)} | ({"out_of_scope_rows": len(outer)} if outer else {})
+        if outer:
+            figures["out_of_scope_rows"] = len(outer)
         table = str(classification_report(truth, guess, zero_division=0, digits=3)) if inner else ""
         return Score(figures, table)
 

@@ -69,12 +69,12 @@ class MultiLabel:
         guess = np.array([[label in labels for label in spec.labels] for labels in named])
         any_label = bool(truth.any() or guess.any())
         figures = {
+            "rows": float(len(answers)),
             "micro_f1": float(f1_score(truth, guess, average="micro", zero_division=0)) if any_label else None,
             "macro_f1": float(f1_score(truth, guess, average="macro", zero_division=0)) if any_label else None,
             "exact": float((truth == guess).all(-1).mean()),
             "false_labels_per_100_texts": float(100 * (guess & ~truth).sum() / len(answers)),
             "ece": _calibration_error(answers),
-            "rows": float(len(answers)),
         }
         table = str(classification_report(truth, guess, target_names=spec.labels, zero_division=0, digits=3))
         return Score(figures, table)

@@ -97,6 +97,7 @@ class Tagging:
         found = sum((match(a, b) for a, b in zip(truth, guess, strict=True)), Matches())
         exactly = sum((match(*_located_exactly(answer)) for answer in answers), Matches())
         figures = {
+            "rows": float(len(answers)),
             "f1": found.f1,
             "f1_exact": exactly.f1,
             "precision": found.precision,
@@ -104,7 +105,6 @@ class Tagging:
             "exact": float(np.mean([a == b for a, b in zip(truth, guess, strict=True)])),
             "false_spans_per_100_texts": 100 * found.wrong / len(answers),
             "ece": _calibration_error(answers, truth),
-            "rows": float(len(answers)),
             "spans": float(found.right + found.missed),
         }
         return Score(figures, _table(truth, guess))

@@ -113,6 +113,6 @@ def test_a_set_without_spans_gives_a_report(
 def test_the_report_explains_its_figures_and_begins_with_what_a_receiver_gets(model: Path, data: Path) -> None:
     evaluate(model, data)
     lines = (model / "report.md").read_text().splitlines()
-    first = lines[lines.index("### intent: test") + 4]
+    first = lines[lines.index("### intent: test") + 5]
     assert first.startswith("| served | ")
     assert first.endswith("as a receiver gets it |")

@@ -118,7 +118,7 @@ FOUR = np.array([[5, 0, 0, 0], [0, 2, 0, 4], [0, 0, 0, 5], [0, 5, 0, 0]], float)
 
 def test_a_report_begins_with_what_a_receiver_gets_and_has_the_forced_choice_beside_it() -> None:
     figures = classify(FOUR, ["a", "b", "none", "none"], scoped())
-    assert list(figures)[:4] == ["served", "withheld", "out_of_scope_recall", "accuracy"]
+    assert list(figures)[:5] == ["rows", "served", "withheld", "out_of_scope_recall", "accuracy"]
     assert (figures["served"], figures["withheld"], figures["out_of_scope_recall"]) == (0.5, 0.5, 0.5)
     assert figures["accuracy"] == 1.0
     assert (figures["rows"], figures["out_of_scope_rows"]) == (2, 2)
