@@ -38,6 +38,12 @@ def train(
     graphs: Graphs = [Graph.ragged],  # noqa: B006  (typer reads it, nobody changes it)
     delta: Delta = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run; begins one where nothing was saved.")
+    ] = False,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Export an interrupted run as far as it got; takes no more steps.")
+    ] = False,
 ) -> None:
     """Train, export and evaluate a model as a recipe says.
 
@@ -54,12 +60,12 @@ def train(
     out = out or Path("models") / read.name
     check_request(out, read.encoder.source, [graph.value for graph in graphs], delta=delta)
     run = run or out.with_name(f"{out.name}.run")
-    record = fit(recipe, data, run, seed=seed, quiet=quiet)
+    record = fit(recipe, data, run, seed=seed, quiet=quiet, resume=resume, finish=finish)
     for task, count in record.overlap.items():
         if count:
             typer.echo(f"note: {count} test texts of task {task} also occur in its training rows")
     typer.echo(
-        f"trained {record.steps} batches in {record.cpu_seconds:.0f} CPU-seconds; best at {record.best_step}: {run}"
+        f"trained {record.steps} steps in {record.cpu_seconds:.0f} CPU-seconds; best at {record.best_step}: {run}"
     )
     _export(run, out, graphs, delta)
     if any(task.test or task.reports for task in read.tasks.values()):
@@ -100,11 +106,15 @@ def evaluate(
 
 
 def _export(run: Path, out: Path, graphs: list[Graph], delta: bool) -> None:
+    from .export import describe_interruption
     from .export import export as make
+    from .run_folder import RunFolder
 
     manifest = make(run, out, graphs=tuple(graph.value for graph in graphs), delta=delta)
     size = sum(entry.bytes for entry in manifest.files) / 1e6
     typer.echo(f"exported {'a delta' if delta else 'a model'} of {size:.1f} MB, equal to torch: {out}")
+    if (record := RunFolder(run).record()).interrupted:
+        typer.echo(f"note: {describe_interruption(record)}")
 
 
 def _evaluate(model: Path, data: Path, recipe: Path | None, base: Path | None = None) -> None:

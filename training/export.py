@@ -212,6 +212,14 @@ def sample_texts(tokenizer: Tokenizer, max_tokens: int, *, count: int = 32) -> l
     return [" ".join(draw.choices(words, k=length)) for length in lengths]
 
 
+def describe_interruption(record: RunRecord) -> str:
+    """Return a sentence on how far an interrupted run got."""
+    return (
+        f"The training was interrupted after {record.steps} of {record.planned_steps} steps; "
+        f"these are the weights of step {record.best_step}."
+    )
+
+
 def write_rest(draft: Path, run: RunFolder, record: RunRecord, reference: Reference) -> dict[str, str]:
     """Write tokenizer, reference sample, recipe and attributions; returns their roles."""
     plain_tokenizer(run.tokenizer()).save(str(draft / "tokenizer.json"))
@@ -219,6 +227,8 @@ def write_rest(draft: Path, run: RunFolder, record: RunRecord, reference: Refere
     shutil.copyfile(run.path / RECIPE, draft / "recipe.yaml")
     origin = f"Encoder: `{record.encoder.source}`, SHA-256 `{record.encoder.sha256}`"
     origin = "Encoder: trained from scratch" if record.encoder.source == "scratch" else origin
+    if record.interrupted:
+        origin += f"\n\n{describe_interruption(record)}"
     said = record.attribution.strip() or "The recipe names no attributions for its data."
     (draft / "ATTRIBUTION.md").write_text(f"# {record.name}\n\n{origin}\n\n{said}\n", encoding="utf-8")
     return {

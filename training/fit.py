@@ -1,23 +1,25 @@
 """The training loop: a recipe and data go in, a run folder with the best checkpoint comes out."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import torch
 from tqdm import tqdm
 
+from ..runtime.errors import SetupError
 from .batches import collate
 from .checkpoint import restore
 from .device import free_threads
 from .joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
-from .optimiser import make_optimiser, rate_at
+from .optimiser import make_optimiser, rate_at, set_rates
+from .pace import CpuClock, Timer
 from .prepare import Fitting, prepare
 from .provenance import describe_environment, digest_data
 from .recipe import Encoder, load_recipe
-from .run_folder import TENSORBOARD, RunFolder, RunRecord
+from .resume import State, read_state, save_state
+from .run_folder import RECORD, TENSORBOARD, RunFolder, RunRecord, digest
 from .training_log import EVERY, TrainingLog, gradient_norms
 from .validation import describe_votes, finished_specs, validate
 
@@ -43,27 +45,129 @@ def fit(
     seed: int | None = None,
     encoder: Path | None = None,
     quiet: bool = False,
+    resume: bool = False,
+    finish: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> RunRecord:
     """Train as the recipe says; `seed` and `encoder`, a folder, override the recipe's. `on_progress` is called at each
     scoring of the validation parts, and every five seconds between them.
 
+    With `resume` the run in `out` goes on where its state was last written, or begins where it had none. With `finish` it
+    takes no more steps: its record is that of the run as far as it got.
+
     Raises SetupError for whatever is wrong beforehand.
     """
-    recipe = load_recipe(recipe_path)
+    recipe, folder = load_recipe(recipe_path), RunFolder(out)
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
     if encoder is not None:
         recipe = recipe.model_copy(update={"encoder": Encoder(source=str(encoder))})
+    if (resume or finish) and (record := finished_record(folder, recipe_path)):
+        return record
+    state = read_state(folder, recipe_path) if resume or finish else None
+    if state is not None:
+        recipe = state.pinned(recipe)
+    elif finish:
+        raise SetupError(f"{out}: no interrupted run with a saved state; train without --finish")
     torch.set_num_threads(recipe.threads or free_threads())
-    run = prepare(recipe, data, RunFolder(out))
-    run.folder.begin(recipe_path, run.checkpoint.tokenizer)
+    run = prepare(recipe, data, folder)
+    if state is None:
+        folder.begin(recipe_path, run.checkpoint.tokenizer)
     data_files = digest_data(recipe, data)
-    began = time.process_time()
-    train(run, quiet=quiet, on_progress=on_progress)
-    spent = time.process_time() - began
-    restore(run.model, run.folder.weights(), low_rank=recipe.lora is not None)
-    record = RunRecord(
+    train(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
+    restore(run.model, folder.weights(), low_rank=recipe.lora is not None)
+    record = folder.save_record(record_of(run, data_files))
+    if not record.interrupted:
+        folder.remove_state()
+    return record
+
+
+def train(
+    run: Fitting,
+    *,
+    state: State | None = None,
+    finish: bool = False,
+    quiet: bool = False,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    """Go through the plan from where the state left it; score the validation parts on the way and keep the best checkpoint."""
+    recipe, model, steps = run.recipe, run.model.to(run.device), len(run.plan)
+    optimiser, rate = make_optimiser(recipe, model), rate_at(recipe, steps)
+    if state is not None:
+        state.restore(run, optimiser)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    weights = loss_weights(recipe, run.tasks)
+    scored_at = {round(steps * k / recipe.budget.evaluations) for k in range(1, recipe.budget.evaluations + 1)}
+    clock, saves, reports = CpuClock(run), Timer(60 * recipe.save_minutes), Timer(PROGRESS_S)
+    write = (lambda _: None) if quiet else tqdm.write
+    if line := describe_votes(run.validation_rows):
+        write(line)
+    with open_log(run) as log, open_bar(run, quiet=quiet) as bar:
+        while run.steps_taken < steps and not finish and not is_out_of_patience(run):
+            step = run.steps_taken + 1
+            set_rates(optimiser, rate(run.steps_taken))
+            model.train()
+            batch = collate(run.train, run.tasks, run.plan[run.steps_taken], run.device)
+            losses = task_losses(model, run.tasks, recipe, batch, special=run.checkpoint.special, bf16=run.bf16)
+            norms = gradient_norms(losses, weights, model.last_layer) if step % EVERY == 0 else {}
+            weighted_sum(losses, weights).backward()
+            gradient = torch.nn.utils.clip_grad_norm_(trained, recipe.optimiser.clip)
+            *values, norm = torch.stack([*losses.values(), gradient]).tolist()
+            refuse_non_finite(step, run.tasks, batch, values, norm)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            run.steps_taken = step
+
+            log.add_step(dict(zip(losses, values, strict=True)), norm, batch.tokens)
+            if step % EVERY == 0:
+                log.write_step(step, optimiser, norms)
+                bar.set_postfix({name: f"{mean:.3f}" for name, mean in run.smoothed.items()}, refresh=False)
+            bar.update()
+            if step in scored_at or reports.is_due():
+                scores = validate(run, step, log, write) if step in scored_at else {}
+                on_progress(Progress(step, steps, dict(run.smoothed), scores))
+            clock.stop()
+            if saves.is_due():
+                save_state(run, optimiser)
+        if finish and run.steps_taken != run.best_step:
+            validate(run, run.steps_taken, log, write)
+    if is_out_of_patience(run) and run.steps_taken < steps:
+        write(f"no better for {run.stale} evaluations: ended at step {run.steps_taken}")
+
+
+def is_out_of_patience(run: Fitting) -> bool:
+    """True when the last scorings were no better and the recipe ends the run for that."""
+    patience = run.recipe.budget.patience
+    return patience is not None and run.stale >= patience
+
+
+def open_log(run: Fitting) -> TrainingLog:
+    """Return the log of the run; it drops the entries behind the step that the run goes on from."""
+    names = [data.name for data in run.tasks]
+    folder, clip = run.folder.path / TENSORBOARD, run.recipe.optimiser.clip
+    return TrainingLog(folder, names, run.smoothed, clip=clip, first_step=run.steps_taken + 1)
+
+
+def open_bar(run: Fitting, *, quiet: bool) -> "tqdm[NoReturn]":
+    """Return a progress bar over the steps; on a terminal only."""
+    hidden = True if quiet else None
+    return tqdm(total=len(run.plan), initial=run.steps_taken, desc="train", unit="step", disable=hidden, mininterval=2)
+
+
+def finished_record(folder: RunFolder, recipe: Path) -> RunRecord | None:
+    """Return the record of a run that has come to its end, None where it has not. SetupError for another recipe's."""
+    if not (folder.path / RECORD).is_file():
+        return None
+    record = folder.record()
+    if record.recipe_sha256 != digest(recipe):
+        raise SetupError(f"{recipe}: not the recipe that {folder.path} was begun with; train without --resume")
+    return None if record.interrupted else record
+
+
+def record_of(run: Fitting, data_files: dict[str, str]) -> RunRecord:
+    """Return what `run.json` says of the run; the network holds the best checkpoint."""
+    recipe = run.recipe
+    return RunRecord(
         name=recipe.name,
         encoder=run.checkpoint.spec,
         encoder_folder=str(run.checkpoint.folder or ""),
@@ -75,8 +179,9 @@ def fit(
         seed=recipe.seed,
         steps=run.steps_taken,
         planned_steps=len(run.plan),
+        interrupted=run.steps_taken < len(run.plan) and not is_out_of_patience(run),
         best_step=run.best_step,
-        cpu_seconds=round(spent, 1),
+        cpu_seconds=round(run.cpu_seconds, 1),
         validation=run.scores,
         overlap=run.overlap,
         unknown=run.unknown,
@@ -84,50 +189,3 @@ def fit(
         environment=describe_environment(run.device, bf16=run.bf16),
         data_files=data_files,
     )
-    return run.folder.save_record(record)
-
-
-def train(
-    run: Fitting, *, quiet: bool = False, on_progress: Callable[[Progress], None] = lambda progress: None
-) -> None:
-    """Go through the plan; score the validation parts on the way and keep the best checkpoint."""
-    recipe, model, steps = run.recipe, run.model.to(run.device), len(run.plan)
-    optimiser = make_optimiser(recipe, model)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate_at(recipe, steps))
-    trained = [p for p in model.parameters() if p.requires_grad]
-    weights = loss_weights(recipe, run.tasks)
-    scored_at = {round(steps * k / recipe.budget.evaluations) for k in range(1, recipe.budget.evaluations + 1)}
-    names = [data.name for data in run.tasks]
-    last_report = time.monotonic()
-    write = (lambda _: None) if quiet else tqdm.write
-    if line := describe_votes(run.validation_rows):
-        write(line)
-    with (
-        TrainingLog(run.folder.path / TENSORBOARD, names, clip=recipe.optimiser.clip) as log,
-        tqdm(run.plan, desc="train", unit="step", disable=True if quiet else None, mininterval=2) as bar,
-    ):
-        for step, rows in enumerate(bar, 1):
-            model.train()
-            batch = collate(run.train, run.tasks, rows, run.device)
-            losses = task_losses(model, run.tasks, recipe, batch, special=run.checkpoint.special, bf16=run.bf16)
-            norms = gradient_norms(losses, weights, model.last_layer) if step % EVERY == 0 else {}
-            weighted_sum(losses, weights).backward()
-            gradient = torch.nn.utils.clip_grad_norm_(trained, recipe.optimiser.clip)
-            *values, norm = torch.stack([*losses.values(), gradient]).tolist()
-            refuse_non_finite(step, run.tasks, batch, values, norm)
-            optimiser.step()
-            log.add_step(dict(zip(losses, values, strict=True)), norm, batch.tokens)
-            if step % EVERY == 0:
-                log.write_step(step, optimiser, norms)
-                bar.set_postfix({name: f"{mean:.3f}" for name, mean in log.smoothed.items()}, refresh=False)
-            schedule.step()
-            optimiser.zero_grad(set_to_none=True)
-            run.steps_taken = step
-
-            if step in scored_at or time.monotonic() - last_report > PROGRESS_S:
-                scores = validate(run, step, log, write) if step in scored_at else {}
-                on_progress(Progress(step, steps, dict(log.smoothed), scores))
-                last_report = time.monotonic()
-            if step in scored_at and recipe.budget.patience and run.stale >= recipe.budget.patience:
-                write(f"no better for {run.stale} evaluations: ending at step {step}")
-                break

@@ -14,11 +14,23 @@ def make_optimiser(recipe: Recipe, model: MultiTask) -> torch.optim.Optimizer:
     encoder = [p for p in model.encoder.parameters() if p.requires_grad]
     heads = list(model.heads.parameters())
     groups = [
-        {"name": name, "params": [p for p in found if (p.ndim > 1) is decays], "lr": rate, "weight_decay": weight}
+        {
+            "name": name,
+            "params": [p for p in found if (p.ndim > 1) is decays],
+            "lr": rate,
+            "full_lr": rate,
+            "weight_decay": weight,
+        }
         for name, found, rate in (("encoder", encoder, recipe.encoder_lr), ("heads", heads, recipe.optimiser.head_lr))
         for decays, weight in ((True, recipe.optimiser.weight_decay), (False, 0.0))
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+
+
+def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Set the learning rates of the step to come: those of the recipe times the factor."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["full_lr"] * factor
 
 
 def rate_at(recipe: Recipe, steps: int) -> Callable[[int], float]:

@@ -48,6 +48,10 @@ class Fitting:
     best_step: int = 0
     steps_taken: int = 0
     stale: int = 0
+    cpu_seconds: float = 0.0
+    smoothed: dict[str, float] = field(default_factory=dict)
+    """The smoothed loss of each task."""
+    inputs_sha256: str | None = None
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property

@@ -241,6 +241,8 @@ class Recipe(_Frozen):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     threads: Count | None = None
     """Without it all cores, or one when the machine is already half busy."""
+    save_minutes: Annotated[float, Field(ge=0)] = 5.0
+    """The state for `--resume` is written so often; 0: after every step."""
     allow_unknown: bool = False
     attribution: str = ""
     """Origin and licences of data and encoder, in Markdown; stands in the model folder's ATTRIBUTION.md."""

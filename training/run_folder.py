@@ -26,6 +26,8 @@ RECORD: Final = "run.json"
 RECIPE: Final = "recipe.yaml"
 TOKENIZER: Final = "tokenizer.json"
 TENSORBOARD: Final = "tensorboard"
+STATE: Final = "state.safetensors"
+"""Only while a run is under way, or after it was interrupted."""
 DIGESTED: Final = (WEIGHTS, TOKENIZER, RECIPE)
 Weights = dict[str, NDArray[Any]]
 
@@ -50,6 +52,8 @@ class RunRecord(BaseModel):
     """Steps taken."""
     planned_steps: int | None = None
     """Steps that the budget allows; more than `steps` after an early end. None in records of earlier versions."""
+    interrupted: bool = False
+    """The run was ended before its plan and its patience were at their end."""
     best_step: int
     cpu_seconds: float
     validation: dict[str, dict[str, float]]
@@ -78,16 +82,21 @@ class RunFolder:
             raise SetupError(f"{self.path}: not empty and not a run of ours; give --out another folder")
         self.path.mkdir(parents=True, exist_ok=True)
         # The record goes first: what a crash leaves of the rest cannot be exported without it.
-        for name in (RECORD, WEIGHTS, f"{WEIGHTS}.part"):
+        for name in (RECORD, WEIGHTS, STATE, f"{WEIGHTS}.part", f"{STATE}.part"):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
         (self.path / RECIPE).write_bytes(recipe.read_bytes())
         tokenizer.save(str(self.path / TOKENIZER))
 
+    def remove_state(self) -> None:
+        """Remove what a run goes on from: it has come to its end."""
+        for name in (STATE, f"{STATE}.part"):
+            (self.path / name).unlink(missing_ok=True)
+
     @property
     def recipe_sha256(self) -> str:
         """The SHA-256 of the recipe as it was when the run began."""
-        return _sha256(self.path / RECIPE)
+        return digest(self.path / RECIPE)
 
     def save_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
         """Write the checkpoint; a crash half-way leaves the one before."""
@@ -98,7 +107,7 @@ class RunFolder:
 
     def save_record(self, record: RunRecord) -> RunRecord:
         """Write `run.json` with the digests of the files that it belongs to, and return it as written."""
-        written = record.model_copy(update={"files": {name: _sha256(self.path / name) for name in DIGESTED}})
+        written = record.model_copy(update={"files": {name: digest(self.path / name) for name in DIGESTED}})
         draft = self.path / f"{RECORD}.part"
         draft.write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
         draft.replace(self.path / RECORD)
@@ -107,6 +116,11 @@ class RunFolder:
     def record(self) -> RunRecord:
         """Read `run.json`. SetupError when the training has not come to its end, or for files of another run."""
         file = self.path / RECORD
+        if not file.is_file() and (self.path / STATE).is_file():
+            raise SetupError(
+                f"{self.path}: the run was interrupted; `murmura train --resume` goes on with it, `--finish` exports it as "
+                "far as it got"
+            )
         if not file.is_file():
             raise SetupError(f"{self.path}: no {RECORD}; expected the folder of a finished `murmura train`")
         try:
@@ -123,7 +137,7 @@ class RunFolder:
             path = self.path / name
             if not path.is_file():
                 raise SetupError(f"{path}: is missing, {RECORD} names it; train again")
-            if _sha256(path) != expected:
+            if digest(path) != expected:
                 raise SetupError(f"{path}: not the file that {RECORD} belongs to (SHA-256 differs); train again")
 
     def weights(self) -> Weights:
@@ -133,6 +147,7 @@ class RunFolder:
         return Tokenizer.from_file(str(self.path / TOKENIZER))
 
 
-def _sha256(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()

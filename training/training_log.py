@@ -19,12 +19,13 @@ KEPT: Final = 0.98
 
 
 class TrainingLog:
-    """Collects figures at each step and writes them every 20 steps. `smoothed` is the loss of each task so far."""
+    """Collects figures at each step and writes them every 20 steps. `smoothed`, the loss of each task so far, is kept up to date."""
 
-    def __init__(self, folder: Path, names: list[str], *, clip: float, first_step: int = 1) -> None:
+    def __init__(
+        self, folder: Path, names: list[str], smoothed: dict[str, float], *, clip: float, first_step: int
+    ) -> None:
         self._board = SummaryWriter(str(folder), purge_step=first_step)
-        self._names, self._clip = names, clip
-        self.smoothed: dict[str, float] = {}
+        self._names, self._clip, self.smoothed = names, clip, smoothed
         self._steps = self._clipped = self._tokens = 0
         self._norms = 0.0
         self._since = time.monotonic()

@@ -59,7 +59,7 @@ def validate(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], A
     mean = compared_by(scores, run.validation_rows)
     better = mean > run.best
     # Of equals the later one: on a small validation part all look alike, and training has gone on.
-    kept = mean >= run.best
+    kept = mean >= run.best or not run.best_step
     found = ", ".join(f"{name} {score['main']:.4f}" for name, score in scores.items() if "main" in score)
     write(f"step {step}: {found}{' (best)' if kept else ''}")
     run.stale = 0 if better else run.stale + 1

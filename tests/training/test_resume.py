@@ -1,0 +1,124 @@
+"""A run that was killed goes on where it was, and its model is that of a run that was not."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from safetensors import safe_open
+from tiny_training import RECIPE
+from typer.testing import CliRunner
+
+import murmura.training.fit as loop
+from murmura.runtime.errors import SetupError
+from murmura.training import commands
+from murmura.training.export import export
+from murmura.training.fit import fit
+from murmura.training.run_folder import RunFolder
+
+SCRIPT = Path(__file__).resolve().parents[1] / "killed_training.py"
+TASKS = {name: RECIPE["tasks"][name] for name in ("intent", "places")}
+
+
+class Stopped(Exception):
+    """Raised in the middle of a run."""
+
+
+@pytest.fixture
+def recipe(write_recipe: Callable[..., Path]) -> Callable[..., Path]:
+    """A recipe of twenty steps, scored at the tenth and the last; random numbers are drawn at each step."""
+
+    def write(name: str = "tiny", **changes: Any) -> Path:
+        budget = {"steps": 20, "evaluations": 2}
+        return write_recipe(name, tasks=TASKS, budget=budget, dropout=0.1, save_minutes=0, **changes)
+
+    return write
+
+
+def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupt the run when it collates the rows of this step."""
+    collate = loop.collate
+
+    def collate_or_stop(parts: Any, tasks: Any, rows: Any, device: str) -> Any:
+        calls.append(rows)
+        if len(calls) == step:
+            raise Stopped
+        return collate(parts, tasks, rows, device)
+
+    calls: list[Any] = []
+    monkeypatch.setattr(loop, "collate", collate_or_stop)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_killed_three_times_gives_the_same_bytes_as_one_that_was_not(
+    data: Path, tmp_path: Path, recipe: Callable[..., Path], precision: str
+) -> None:
+    path = recipe(precision=precision)
+    whole = fit(path, data, tmp_path / "whole", quiet=True)
+    export(tmp_path / "whole", tmp_path / "a")
+    command = [sys.executable, str(SCRIPT), str(path), str(data), str(tmp_path / "run")]
+    killed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert killed.stdout.split() == ["step", "-9", "scoring", "-9", "state", "-9"], killed.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
+    with safe_open(tmp_path / "run" / "state.safetensors", framework="np") as file:
+        assert json.loads(file.metadata()["position"])["step"] == 9
+    assert (tmp_path / "run" / "state.safetensors.part").exists()
+    resumed = fit(path, data, tmp_path / "run", quiet=True, resume=True)
+    export(tmp_path / "run", tmp_path / "b")
+    assert not list((tmp_path / "run").glob("state.safetensors*"))
+    assert resumed.model_dump(exclude={"cpu_seconds"}) == whole.model_dump(exclude={"cpu_seconds"})
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+
+
+def test_an_interrupted_run_is_exported_as_far_as_it_got_and_goes_on_afterwards(
+    data: Path, tmp_path: Path, recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = recipe()
+    with monkeypatch.context() as patch:
+        stop_before(8, patch)
+        with pytest.raises(Stopped):
+            fit(path, data, tmp_path / "run", quiet=True, seed=3)
+    with pytest.raises(SetupError, match="the run was interrupted; `murmura train --resume` goes on with it"):
+        export(tmp_path / "run", tmp_path / "model")
+    app = typer.Typer()
+    app.command()(commands.train)
+    arguments = [str(path), "--data", str(data), "--out", str(tmp_path / "model"), "--run", str(tmp_path / "run")]
+    shown = CliRunner().invoke(app, [*arguments, "--quiet", "--finish"], catch_exceptions=False)
+    sentence = "The training was interrupted after 7 of 20 steps; these are the weights of step 7."
+    assert f"note: {sentence}" in shown.output
+    assert sentence in (tmp_path / "model" / "ATTRIBUTION.md").read_text()
+    record = RunFolder(tmp_path / "run").record()
+    assert (record.interrupted, record.steps, record.planned_steps, record.best_step) == (True, 7, 20, 7)
+    resumed = fit(path, data, tmp_path / "run", quiet=True, resume=True)
+    assert (resumed.interrupted, resumed.steps, resumed.seed) == (False, 20, 3)
+    assert fit(path, data, tmp_path / "run", quiet=True, resume=True) == resumed
+
+
+def test_a_run_does_not_go_on_with_other_data_or_another_recipe(
+    data: Path, tmp_path: Path, recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = recipe()
+    with pytest.raises(SetupError, match="no interrupted run with a saved state; train without --finish"):
+        fit(path, data, tmp_path / "run", quiet=True, finish=True)
+    with monkeypatch.context() as patch:
+        stop_before(2, patch)
+        with pytest.raises(Stopped):
+            fit(path, data, tmp_path / "run", quiet=True)
+    other = tmp_path / "other"
+    other.mkdir()
+    lines = (data / "train.jsonl").read_text().splitlines()
+    (other / "test.jsonl").write_bytes((data / "test.jsonl").read_bytes())
+    (other / "train.jsonl").write_text("\n".join(lines[1:]) + "\n")
+    with pytest.raises(SetupError, match="the order of the rows are not those of the run that was interrupted"):
+        fit(path, other, tmp_path / "run", quiet=True, resume=True)
+    with pytest.raises(SetupError, match=r"not the recipe that .* was begun with; train without --resume"):
+        fit(recipe("other", max_tokens=20), data, tmp_path / "run", quiet=True, resume=True)
+    (tmp_path / "run" / "state.safetensors").write_bytes(b"half")
+    with pytest.raises(SetupError, match="not a state of this version; train without --resume"):
+        fit(path, data, tmp_path / "run", quiet=True, resume=True)
+    assert fit(path, data, tmp_path / "run", quiet=True).steps == 20

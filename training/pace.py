@@ -1,0 +1,31 @@
+"""When something is due while training, and how long training took."""
+
+import time
+
+from .prepare import Fitting
+
+
+class Timer:
+    """Due when so many seconds have passed since it was last due, or since it was made."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._since = seconds, time.monotonic()
+
+    def is_due(self) -> bool:
+        """Return whether it is due, and begin anew when it is."""
+        now = time.monotonic()
+        if now - self._since < self._seconds:
+            return False
+        self._since = now
+        return True
+
+
+class CpuClock:
+    """Adds the CPU time of this process to that of the run before it was interrupted."""
+
+    def __init__(self, run: Fitting) -> None:
+        self._run, self._before, self._since = run, run.cpu_seconds, time.process_time()
+
+    def stop(self) -> None:
+        """Bring the run's figure up to date."""
+        self._run.cpu_seconds = self._before + time.process_time() - self._since

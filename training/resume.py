@@ -1,0 +1,169 @@
+"""The state of a run under way, from which `--resume` goes on: weights, optimiser, random numbers, position.
+
+One safetensors file with JSON in its metadata, written aside and renamed: there is always a whole one. Learning rates and
+rows follow from the step, so they are not kept.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..runtime.errors import SetupError
+from .model import MultiTask
+from .prepare import Fitting
+from .provenance import Environment, describe_environment
+from .recipe import Recipe
+from .run_folder import STATE, WEIGHTS, RunFolder, digest
+
+log = logging.getLogger(__name__)
+MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
+
+
+class Position(BaseModel):
+    """Where a run is, and what must be the same for it to go on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    smoothed: dict[str, float]
+    best: float
+    best_step: int
+    stale: int
+    scores: dict[str, dict[str, float]]
+    cpu_seconds: float
+    seed: int
+    environment: Environment
+    recipe_sha256: str
+    inputs_sha256: str
+    checkpoint_sha256: str | None
+    """None before the first scoring."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What `save_state` wrote."""
+
+    path: Path
+    position: Position
+    tensors: dict[str, Tensor]
+
+    def pinned(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with the seed, threads and precision that the run began with."""
+        began = self.position.environment
+        same = {"seed": self.position.seed, "threads": began.threads, "precision": began.precision}
+        return recipe.model_copy(update=same)
+
+    def restore(self, run: Fitting, optimiser: torch.optim.Optimizer) -> None:
+        """Put the run where it was. SetupError when its data, encoder or device are not those that it began with."""
+        at, now = self.position, describe_environment(run.device, bf16=run.bf16)
+        if at.inputs_sha256 != inputs_sha256(run):
+            raise SetupError(
+                f"{self.path}: the rows, the encoder or the order of the rows are not those of the run that was "
+                "interrupted; put the data back, or train without --resume"
+            )
+        if at.environment.device != now.device:
+            raise SetupError(f"{self.path}: the run began on {at.environment.device}, this machine has {now.device}")
+        if at.environment != now:
+            log.warning("library versions differ from those that the run began with: its numbers will differ slightly")
+        with torch.no_grad():
+            for name, parameter in _trained(run.model):
+                parameter.copy_(self.tensors[f"model/{name}"])
+                optimiser.state[parameter] = {
+                    key: self._moment(name, key, parameter) for key in MOMENTS if f"{key}/{name}" in self.tensors
+                }
+        torch.set_rng_state(self.tensors["rng/cpu"])
+        if run.device == "cuda":
+            torch.cuda.set_rng_state(self.tensors["rng/cuda"])
+        run.steps_taken, run.cpu_seconds, run.smoothed = at.step, at.cpu_seconds, dict(at.smoothed)
+        run.best, run.stale, run.scores = at.best, at.stale, at.scores
+        # A checkpoint that was written after this state belongs to a scoring that comes again: none counts until then.
+        run.best_step = at.best_step if at.checkpoint_sha256 == _checkpoint_sha256(run.folder) else 0
+
+    def _moment(self, name: str, key: str, parameter: Tensor) -> Tensor:
+        kept = self.tensors[f"{key}/{name}"]
+        # A copy in memory of torch's own alignment: results of its kernels may depend on it.
+        return torch.empty_like(kept, device=parameter.device).copy_(kept)
+
+
+def save_state(run: Fitting, optimiser: torch.optim.Optimizer) -> None:
+    """Write the state after the step that was taken last; a crash half-way leaves the one before."""
+    tensors: dict[str, Tensor] = {"rng/cpu": torch.get_rng_state()}
+    if run.device == "cuda":
+        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    for name, parameter in _trained(run.model):
+        tensors[f"model/{name}"] = parameter.detach()
+        tensors |= {f"{key}/{name}": value for key, value in optimiser.state[parameter].items()}
+    position = Position(
+        step=run.steps_taken,
+        smoothed=run.smoothed,
+        best=run.best,
+        best_step=run.best_step,
+        stale=run.stale,
+        scores=run.scores,
+        cpu_seconds=run.cpu_seconds,
+        seed=run.recipe.seed,
+        environment=describe_environment(run.device, bf16=run.bf16),
+        recipe_sha256=run.folder.recipe_sha256,
+        inputs_sha256=inputs_sha256(run),
+        checkpoint_sha256=_checkpoint_sha256(run.folder) if run.best_step else None,
+    )
+    draft = run.folder.path / f"{STATE}.part"
+    metadata = {"position": json.dumps(position.model_dump())}
+    save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, draft, metadata=metadata)
+    with draft.open("rb") as written:
+        os.fsync(written.fileno())
+    draft.replace(run.folder.path / STATE)
+
+
+def read_state(folder: RunFolder, recipe: Path) -> State | None:
+    """Return the last state of an interrupted run, None where none was written yet. SetupError for another recipe's."""
+    path = folder.path / STATE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            position = Position.model_validate(json.loads(file.metadata()["position"]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+    except (SafetensorError, KeyError, TypeError, ValueError, ValidationError):
+        raise SetupError(f"{path}: not a state of this version; train without --resume") from None
+    if digest(recipe) != position.recipe_sha256:
+        raise SetupError(f"{recipe}: not the recipe that {folder.path} was begun with; train without --resume")
+    return State(path, position, tensors)
+
+
+def inputs_sha256(run: Fitting) -> str:
+    """Return a digest of what a run reads: its rows, their order, and the encoder."""
+    if run.inputs_sha256 is None:
+        sums = sha256(run.checkpoint.spec.model_dump_json().encode())
+        for line in _inputs(run):
+            sums.update(line.encode())
+        run.inputs_sha256 = sums.hexdigest()
+    return run.inputs_sha256
+
+
+def _inputs(run: Fitting) -> Iterable[str]:
+    for data in run.tasks:
+        yield json.dumps([data.name, data.labels])
+        for example in (*data.train, *data.validation, *data.outside, *data.choosing):
+            yield repr((example.text, example.labels, example.spans, example.soft))
+    yield json.dumps(run.plan)
+
+
+def _trained(model: MultiTask) -> Iterable[tuple[str, torch.nn.Parameter]]:
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def _checkpoint_sha256(folder: RunFolder) -> str | None:
+    path = folder.path / WEIGHTS
+    return digest(path) if path.is_file() else None
