@@ -15,6 +15,7 @@ RelativePath = Annotated[
 """Inside the folder by its form: no root, no `..`, no hidden name, no backslash."""
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Size = Annotated[int, Field(ge=1)]
+WordRule = Literal["tokenizer", "text"]
 TaskKind = Literal["classification", "multi_label", "tagging"]
 
 
@@ -54,6 +55,9 @@ class TaskSpec(_Frozen):
     calibration: Calibration = Calibration()
     calibration_rows: Annotated[int, Field(ge=0)] | None = None
     """Number of texts that the temperature was chosen on, where known; where they are few it is drawn towards 1."""
+    words: WordRule = "tokenizer"
+    """Tagging: what a word is. `tokenizer`: what its pre-tokenizer splits, as in earlier versions. `text`: what blanks and
+    punctuation separate, and each character of a script without blanks, whatever the tokenizer."""
     open: bool = False
     """Feedback may add labels that are not in the list; the head grows at retraining."""
 

@@ -55,6 +55,7 @@ class TaskData:
             kind=self.task.kind,
             labels=self.labels,
             out_of_scope=scope.label if scope and scope.learn else None,
+            words="text" if self.kind.per_token else "tokenizer",
             open=self.task.open,
         )
 

@@ -1,8 +1,7 @@
 """BIO tags for the words of a text; the first sub-token of a word speaks for it, the others are not asked.
 
-Words are the tokenizer's own pre-tokenised ones, in training as in serving, also where the data came as tokens: what
-is learned is what is decoded. Scores compare spans by the words of the text itself (`span_scores`), so that they are the
-same for every tokenizer and every format of the data.
+Words are those of the text (`runtime.model.words`), in training, serving and scores, also where the data came as tokens:
+what is learned is what is decoded, for every tokenizer and every format of the data.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..runtime.model.decoding import Tagging as Decoder
-from ..runtime.model.decoding import softmax, tag_runs, word_spans
-from ..runtime.model.words import trim_span
+from ..runtime.model.decoding import softmax, tag_runs
+from ..runtime.model.words import align_words, trim_span
 from ..schemas.manifest import TaskSpec
 from .answers import Answer, Score
 from .calibration_error import calibration_error
@@ -50,7 +49,7 @@ class Tagging:
         in two spans goes to the first of them.
         """
         tags = np.full(len(encoding.ids), IGNORED)
-        words = list(word_spans(encoding))
+        words = align_words(example.text, encoding.offsets)
         tags[[token for token, _, _ in words]] = index["O"]
         for span in sorted(example.spans, key=lambda s: s.start):
             start, end = trim_span(example.text, span.start, span.end) or (0, 0)

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from ..runtime.model.decoding import sigmoid, softmax, word_spans
+from ..runtime.model.decoding import read_words, sigmoid, softmax
 from ..schemas.manifest import TaskSpec
 from .answers import Answer
 from .gate import Outcome, of_accuracy, of_f1
@@ -79,7 +79,7 @@ def is_sure(answer: Answer, spec: TaskSpec) -> bool:
         named = np.isin(spec.labels, [item["label"] for item in answer.output["labels"]])
         scores = sigmoid(logits)
         return bool((np.where(named, scores, 1 - scores) >= SURE_ENOUGH).all())
-    words = [first for first, _, _ in word_spans(answer.encoding)]
+    words = [first for first, _, _ in read_words(spec.words, answer.example.text, answer.encoding)]
     return bool((softmax(logits[words]).max(axis=-1) >= SURE_ENOUGH).all())
 
 

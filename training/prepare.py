@@ -21,7 +21,7 @@ from .lora import add_lora
 from .model import MultiTask
 from .recipe import Recipe
 from .run_folder import RunFolder
-from .special_tokens import refuse_word_dropout, refuse_words
+from .special_tokens import refuse_word_dropout
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +70,6 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         raise SetupError(f"max_tokens {recipe.max_tokens} is more than the encoder's max_positions {limit}")
     tokenizer, special = checkpoint.tokenizer, checkpoint.special
     refuse_word_dropout(recipe.word_dropout, special)
-    for task in tasks:
-        if task.kind.per_token:
-            refuse_words(tokenizer, task.name)
     tokenizer.enable_truncation(recipe.max_tokens)
     parts, unknown = [], {}
     for task in tasks:

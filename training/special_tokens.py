@@ -1,18 +1,13 @@
-"""What a tokenizer itself says of its special tokens and words. Ids are asked of it: they differ between tokenizers."""
+"""What a tokenizer itself says of its special tokens. Ids are asked of it: they differ between tokenizers."""
 
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from ..runtime.errors import SetupError
-from ..runtime.model.decoding import word_spans
 from .encoder_files import TOKENIZER
-
-PROBE: Final = "We met in Vienna, (today) at 9."
-"""Blanks and punctuation as any text has them; what it says does not matter."""
-PROBE_WORDS: Final = ("We", "met", "in", "Vienna", ",", "(", "today", ")", "at", "9", ".")
 
 
 @dataclass(frozen=True)
@@ -70,15 +65,3 @@ def refuse_word_dropout(share: float, special: SpecialTokens) -> None:
             f"word_dropout {share:g}: the encoder's tokenizer has no unknown token to read words as; leave word_dropout out, "
             "or take another encoder"
         )
-
-
-def refuse_words(tokenizer: Tokenizer, task: str) -> None:
-    """Raise SetupError where tagging would serve other words than stand in the text: with a blank or a full stop, say."""
-    found = tuple(PROBE[start:end] for _, start, end in word_spans(tokenizer.encode(PROBE)))
-    if found == PROBE_WORDS:
-        return
-    strange = next((word for word in found if word not in PROBE_WORDS), "nothing")
-    raise SetupError(
-        f"task {task}: tagging needs a tokenizer that splits at blanks and punctuation, as BERT's does; the encoder's makes "
-        f"the word {strange!r} of {PROBE!r}, so spans would be wrong; take another encoder for it"
-    )

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding
 
-from ...schemas.manifest import TaskSpec, Thresholds
+from ...schemas.manifest import TaskSpec, Thresholds, WordRule
 from .long_texts import Merge
 from .windows import as_binary_logits, as_logits, merge_labels, merge_spans
-from .words import extend_over_marks
+from .words import align_words, extend_over_marks
 
 Floats = npt.NDArray[np.floating[Any]]
 Output = dict[str, Any]
@@ -177,6 +177,7 @@ class Tagging:
 
     def __init__(self, spec: TaskSpec) -> None:
         self._tags = spec.labels
+        self._word_rule = spec.words
         self._outside = spec.labels.index("O")
         self._temperature = spec.calibration.temperature
         self._legal = legal_transitions(spec.labels)
@@ -196,7 +197,7 @@ class Tagging:
         certain = dict(zip(hits.tolist(), scores.tolist(), strict=True))
         tags, bounds = best.tolist(), rows.bounds.tolist()
         for r in dict.fromkeys((np.searchsorted(rows.bounds, hits, side="right") - 1).tolist()):
-            words = list(word_spans(rows.encodings[r]))
+            words = read_words(self._word_rule, rows.texts[r], rows.encodings[r])
             tokens = [bounds[r] + first for first, _, _ in words]
             path = [tags[token] for token in tokens]
             if self._is_legal(path):
@@ -280,11 +281,15 @@ def viterbi(emissions: Floats, start: npt.NDArray[np.bool_], legal: npt.NDArray[
     return path[::-1]
 
 
+def read_words(rule: WordRule, text: str, encoding: Encoding) -> list[tuple[int, int, int]]:
+    """Return (index of the first sub-token, start, end) of each word in code points, by a task's word rule."""
+    return align_words(text, encoding.offsets) if rule == "text" else list(word_spans(encoding))
+
+
 def word_spans(encoding: Encoding) -> Iterator[tuple[int, int, int]]:
     """Yield (index of the first sub-token, start, end) of each of the tokenizer's words, in code points.
 
-    Words are those of the pre-tokenizer (for BERT split at whitespace and punctuation). Training aligns its tags with the
-    same words.
+    Words are those of the pre-tokenizer (for BERT split at whitespace and punctuation): the word rule `tokenizer`.
     """
     offsets = encoding.offsets
     first = current = None

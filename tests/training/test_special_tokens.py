@@ -14,11 +14,19 @@ from tiny_training import rows, write_jsonl
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from murmura.runtime.errors import SetupError
+from murmura.runtime.model.decoding import DECODERS, Rows
+from murmura.runtime.model.model import Model
+from murmura.runtime.model.words import split_words
+from murmura.schemas.manifest import TaskSpec
+from murmura.training.data.example import Example, Span
 from murmura.training.dataset import unknown_share
 from murmura.training.encoders import train_tokenizer
+from murmura.training.evaluate import evaluate
+from murmura.training.export import export
 from murmura.training.fit import fit
+from murmura.training.kinds import KINDS
 from murmura.training.optimiser import drop_words
-from murmura.training.special_tokens import read_special_tokens, refuse_words
+from murmura.training.special_tokens import read_special_tokens
 
 TEXTS = [row["text"] for row in rows(120, 1)]
 CHINESE = ["我的卡丢了", "今天天气好"]
@@ -115,13 +123,30 @@ def test_word_dropout_reads_words_as_unknown_and_leaves_special_tokens(family: s
     assert 0.45 < changed[:, others].float().mean() < 0.55
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    ("family", "word"), [("unigram", "'Vienna,'"), ("byte level", "' met'"), ("byte fallback", "' met'")]
+    "text",
+    [
+        "We met in Vienna, (today) at 9.",
+        "to  New York\u00a0or Rome!",
+        "\u200bNew York\u200b: £20",
+        "send money to 北京 and paris",
+        "Zu\u0308rich, (London)",
+    ],
 )
-def test_a_tokenizer_whose_words_hold_blanks_or_punctuation_is_refused_for_tagging(family: str, word: str) -> None:
-    refuse_words(word_pieces(), "places")
-    with pytest.raises(SetupError, match=rf"task places: tagging needs a tokenizer .* makes the word {word} of"):
-        refuse_words(FAMILIES[family](), "places")
+def test_perfect_tags_serve_the_same_words_whatever_the_tokenizer(family: str, text: str) -> None:
+    encoding = FAMILIES[family]().encode(text)
+    kind, labels = KINDS["tagging"], ["O", "B-p", "I-p"]
+    spec = TaskSpec(name="t", kind="tagging", labels=labels, words="text")
+    words = [(s, e) for s, e in split_words(text) if text[s].isalnum()]
+    for first in range(len(words)):
+        span = Span(words[first][0], words[min(first + 1, len(words) - 1)][1], "p")
+        target = kind.target(Example(text, spans=(span,)), encoding, {label: at for at, label in enumerate(labels)})
+        rows = Rows(np.eye(3)[np.maximum(target, 0)] * 9.0, np.array([0, len(target)]), [encoding], [text])
+        served = DECODERS["tagging"](spec)(rows, spec.thresholds)[0]["spans"]
+        expected = (span.start, span.end)
+        if family != "word pieces" or "北" not in text:  # an unknown word of several characters is one token
+            assert [(each["start"], each["end"]) for each in served] == [expected], text[span.start : span.end]
 
 
 def test_a_tokenizer_that_cannot_encode_every_text_is_refused() -> None:
@@ -196,12 +221,18 @@ def test_an_encoder_without_an_unknown_token_says_what_goes_unnoticed(
         fit(write_recipe(**keys, word_dropout=0.1), data, tmp_path / "run2", quiet=True)
 
 
-def test_a_tagging_task_on_another_tokenizer_is_refused_before_the_first_step(
-    encoder_with: Callable[[str], Path], data: Path, tmp_path: Path, write_recipe: Callable[..., Path]
+@pytest.mark.parametrize("family", ["unigram", "byte level"])
+def test_a_tagger_on_another_tokenizer_serves_the_words_of_the_text(
+    family: str, encoder_with: Callable[[str], Path], data: Path, tmp_path: Path, write_recipe: Callable[..., Path]
 ) -> None:
-    tasks = {"places": {"kind": "tagging", "train": "train.jsonl"}}
-    with pytest.raises(SetupError, match="task places: tagging needs a tokenizer that splits at blanks"):
-        fit(write_recipe(encoder=str(encoder_with("unigram")), tasks=tasks), data, tmp_path / "run", quiet=True)
+    tasks = {"places": {"kind": "tagging", "train": "train.jsonl", "test": "test.jsonl"}}
+    recipe = write_recipe(encoder=str(encoder_with(family)), tasks=tasks, max_tokens=32)
+    fit(recipe, data, tmp_path / "run", quiet=True)
+    assert export(tmp_path / "run", tmp_path / "out").tasks[0].words == "text"
+    figures = evaluate(tmp_path / "out", data)["places"]["test"].figures
+    assert figures["f1"] == figures["f1_exact"] > 0.9
+    (answer,) = Model.load(tmp_path / "out", device="cpu").predict(["i lost my card in rome, paris."])
+    assert {span["text"] for span in answer["places"]["spans"]} <= {"rome", "paris"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
