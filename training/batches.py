@@ -1,13 +1,17 @@
-"""The rows of a step as tensors: the texts of all tasks padded together, the targets by task."""
+"""The rows of a step as tensors: texts of several tasks padded together, the targets by task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from torch import Tensor
 
 from .dataset import Part, TaskData, pad
 from .hold import SoftTargets, soft_targets
 from .sampler import StepRows
+
+PASS_TOKENS: Final = 100
+"""What one more forward pass costs on a CPU, in tokens of padding (MiniLM-L6). A GPU always takes one pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class TaskBatch:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """ids and mask [B, S] of the texts of all tasks, one task behind the other."""
+    """One forward pass: ids and mask [B, S] of the texts of its tasks, one task behind the other."""
 
     ids: Tensor
     mask: Tensor
@@ -32,8 +36,27 @@ class Batch:
     """Tokens without padding."""
 
 
-def collate(parts: Sequence[Part], tasks: Sequence[TaskData], step: StepRows, device: str) -> Batch:
-    """Put the rows of a step into one batch with their targets. `parts[i]` are the encoded rows of `tasks[i]`."""
+def collate(parts: Sequence[Part], tasks: Sequence[TaskData], step: StepRows, device: str) -> list[Batch]:
+    """Put the rows of a step into one batch for each forward pass. `parts[i]` are the encoded rows of `tasks[i]`."""
+    lengths = [part.lengths for part in parts]
+    passes = [step] if device == "cuda" else forward_passes(step, lengths)
+    return [_collate(parts, tasks, rows, device) for rows in passes]
+
+
+def forward_passes(step: StepRows, lengths: Sequence[Sequence[int]]) -> list[StepRows]:
+    """Divide the tasks of a step among forward passes: a task of longer texts begins one where that saves padding."""
+    passes: list[StepRows] = []
+    width = size = 0
+    for width_now, task, rows in sorted((max(lengths[task][row] for row in rows), task, rows) for task, rows in step):
+        if not passes or (width_now - width) * size > PASS_TOKENS:
+            passes.append([])
+            size = 0
+        passes[-1].append((task, rows))
+        width, size = width_now, size + len(rows)
+    return passes
+
+
+def _collate(parts: Sequence[Part], tasks: Sequence[TaskData], step: StepRows, device: str) -> Batch:
     ids, mask = pad([parts[task].ids[row] for task, rows in step for row in rows])
     width, start, by_task = ids.shape[1], 0, []
     for task, rows in step:

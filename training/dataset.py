@@ -4,6 +4,7 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -149,7 +150,7 @@ class Part:
     held: dict[int, Held] = field(default_factory=dict)
     """By row: what the model answered when it began, for rows that are learned from that."""
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
         """Tokens of each text."""
         return [len(ids) for ids in self.ids]

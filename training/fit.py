@@ -107,18 +107,18 @@ def train(
             step = run.steps_taken + 1
             set_rates(optimiser, rate(run.steps_taken))
             model.train()
-            batch = collate(run.train, run.tasks, run.plan[run.steps_taken], run.device)
-            losses = task_losses(model, run.tasks, recipe, batch, special=run.checkpoint.special, bf16=run.bf16)
+            batches = collate(run.train, run.tasks, run.plan[run.steps_taken], run.device)
+            losses = task_losses(model, run.tasks, recipe, batches, special=run.checkpoint.special, bf16=run.bf16)
             norms = gradient_norms(losses, weights, model.last_layer) if step % EVERY == 0 else {}
             weighted_sum(losses, weights).backward()
             gradient = torch.nn.utils.clip_grad_norm_(trained, recipe.optimiser.clip)
             *values, norm = torch.stack([*losses.values(), gradient]).tolist()
-            refuse_non_finite(step, run.tasks, batch, values, norm)
+            refuse_non_finite(step, run.tasks, batches, values, norm)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             run.steps_taken = step
 
-            log.add_step(dict(zip(losses, values, strict=True)), norm, batch.tokens)
+            log.add_step(dict(zip(losses, values, strict=True)), norm, sum(batch.tokens for batch in batches))
             if step % EVERY == 0:
                 log.write_step(step, optimiser, norms)
                 bar.set_postfix({name: f"{mean:.3f}" for name, mean in run.smoothed.items()}, refresh=False)

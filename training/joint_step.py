@@ -1,4 +1,4 @@
-"""The joint step: one forward pass over the rows of all tasks, and the weighted sum of their mean losses."""
+"""The joint step: the rows of all tasks through the encoder, and the weighted sum of the tasks' mean losses."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -32,17 +32,21 @@ def loss_weights(recipe: Recipe, tasks: Sequence[TaskData]) -> list[float]:
 
 
 def task_losses(
-    model: MultiTask, tasks: Sequence[TaskData], recipe: Recipe, batch: Batch, *, special: SpecialTokens, bf16: bool
+    model: MultiTask,
+    tasks: Sequence[TaskData],
+    recipe: Recipe,
+    batches: Sequence[Batch],
+    *,
+    special: SpecialTokens,
+    bf16: bool,
 ) -> dict[int, Tensor]:
-    """Return the mean loss over its rows of each task in the batch, by the task's number."""
-    ids = drop_words(batch.ids, recipe.word_dropout, special)
-    with torch.autocast(ids.device.type, torch.bfloat16, enabled=bf16):
-        states = model.encode(ids, batch.mask)
-        logits = [model.answer(part.task, states[part.texts], batch.mask[part.texts]) for part in batch.tasks]
-    return {
-        part.task: _loss(tasks[part.task], recipe, part, found.float())
-        for part, found in zip(batch.tasks, logits, strict=True)
-    }
+    """Return the mean loss over its rows of each task of the step, by the task's number."""
+    found: list[tuple[TaskBatch, Tensor]] = []
+    with torch.autocast(batches[0].ids.device.type, torch.bfloat16, enabled=bf16):
+        for batch in batches:
+            states = model.encode(drop_words(batch.ids, recipe.word_dropout, special), batch.mask)
+            found += [(p, model.answer(p.task, states[p.texts], batch.mask[p.texts])) for p in batch.tasks]
+    return {part.task: _loss(tasks[part.task], recipe, part, logits.float()) for part, logits in found}
 
 
 def _loss(data: TaskData, recipe: Recipe, part: TaskBatch, logits: Tensor) -> Tensor:
@@ -57,9 +61,12 @@ def weighted_sum(losses: dict[int, Tensor], weights: Sequence[float]) -> Tensor:
     return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
 
 
-def refuse_non_finite(step: int, tasks: Sequence[TaskData], batch: Batch, losses: Iterable[float], norm: float) -> None:
+def refuse_non_finite(
+    step: int, tasks: Sequence[TaskData], batches: Iterable[Batch], losses: Iterable[float], norm: float
+) -> None:
     """Stop before the optimiser uses a gradient that is not finite. SetupError names the task and the rows."""
-    for part, loss in zip(batch.tasks, losses, strict=True):
+    parts = [part for batch in batches for part in batch.tasks]
+    for part, loss in zip(parts, losses, strict=True):
         if not math.isfinite(loss):
             data = tasks[part.task]
             raise SetupError(
@@ -67,7 +74,7 @@ def refuse_non_finite(step: int, tasks: Sequence[TaskData], batch: Batch, losses
                 "look at these rows, or lower optimiser.encoder_lr"
             )
     if not math.isfinite(norm):
-        places = "; ".join(f"task {tasks[p.task].name}: {_places(tasks[p.task], p.rows)}" for p in batch.tasks)
+        places = "; ".join(f"task {tasks[p.task].name}: {_places(tasks[p.task], p.rows)}" for p in parts)
         raise SetupError(f"step {step}: the gradient is {norm} on {places}; lower optimiser.encoder_lr")
 
 

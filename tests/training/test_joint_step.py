@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from tiny_training import RECIPE, write_jsonl
 
 from murmura.runtime.errors import SetupError
-from murmura.training.batches import collate
+from murmura.training.batches import PASS_TOKENS, collate, forward_passes
 from murmura.training.fit import fit
 from murmura.training.joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
 from murmura.training.kinds import KINDS
@@ -37,8 +37,8 @@ def gradient(run: Fitting, weights: list[float]) -> torch.Tensor:
     run.model.eval()
     run.model.zero_grad()
     rows = [part for part in run.plan[0] if weights[part[0]]]
-    batch = collate(run.train, run.tasks, rows, "cpu")
-    losses = task_losses(run.model, run.tasks, run.recipe, batch, special=run.checkpoint.special, bf16=False)
+    batches = collate(run.train, run.tasks, rows, "cpu")
+    losses = task_losses(run.model, run.tasks, run.recipe, batches, special=run.checkpoint.special, bf16=False)
     weighted_sum(losses, weights).backward()
     return torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in run.model.parameters()])
 
@@ -85,8 +85,8 @@ def test_normalise_divides_by_what_a_task_loses_before_it_has_learned(prepared: 
     assert loss_weights(run.recipe, run.tasks) == pytest.approx(expected)
     for head in run.model.heads:
         torch.nn.init.zeros_(head.weight)
-    batch = collate(run.train, run.tasks, run.plan[0], "cpu")
-    losses = task_losses(run.model, run.tasks, run.recipe, batch, special=run.checkpoint.special, bf16=False)
+    batches = collate(run.train, run.tasks, run.plan[0], "cpu")
+    losses = task_losses(run.model, run.tasks, run.recipe, batches, special=run.checkpoint.special, bf16=False)
     weights = loss_weights(run.recipe, run.tasks)
     assert [weights[task] * loss.item() for task, loss in losses.items()] == pytest.approx([1, 1, 1])
 
@@ -123,10 +123,10 @@ def test_a_batch_that_gives_no_finite_number_is_named(
     prepared: Callable[..., Fitting], losses: list[float], norm: float, message: str
 ) -> None:
     run = prepared()
-    batch = collate(run.train, run.tasks, run.plan[0], "cpu")
-    refuse_non_finite(7, run.tasks, batch, [0.5, 0.5, 0.1], 2.0)
+    batches = collate(run.train, run.tasks, run.plan[0], "cpu")
+    refuse_non_finite(7, run.tasks, batches, [0.5, 0.5, 0.1], 2.0)
     with pytest.raises(SetupError, match=message):
-        refuse_non_finite(7, run.tasks, batch, losses, norm)
+        refuse_non_finite(7, run.tasks, batches, losses, norm)
 
 
 def test_the_optimiser_does_not_step_on_a_loss_that_is_not_finite(
@@ -139,3 +139,24 @@ def test_the_optimiser_does_not_step_on_a_loss_that_is_not_finite(
     with pytest.raises(SetupError, match=r"step 1: the gradient is inf on task intent: .*:\d+, .* and 27 more rows"):
         fit(recipe, data, tmp_path / "run", quiet=True)
     assert not steps
+
+
+def test_tasks_of_like_length_share_a_forward_pass_and_no_row_is_lost() -> None:
+    lengths = [[10] * 20, [30] * 20, [11] * 20]
+    step = [(0, [3, 4, 5]), (1, [7]), (2, [0, 9])]
+    saved = 4 * 10
+    assert saved < PASS_TOKENS
+    assert forward_passes(step, lengths) == [[(0, [3, 4, 5]), (2, [0, 9]), (1, [7])]]
+    step[0] = (0, list(range(20)))
+    assert forward_passes(step, lengths) == [[(0, list(range(20))), (2, [0, 9])], [(1, [7])]]
+    assert forward_passes(step[1:2], lengths) == [step[1:2]]
+
+
+def test_the_passes_of_a_step_are_one_gradient(
+    prepared: Callable[..., Fitting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared()
+    together = gradient(run, [1.0, 2.0, 3.0])
+    monkeypatch.setattr("murmura.training.batches.PASS_TOKENS", -1)
+    assert len(collate(run.train, run.tasks, run.plan[0], "cpu")) == 3
+    assert float((gradient(run, [1.0, 2.0, 3.0]) - together).norm() / together.norm()) < 1e-5

@@ -40,8 +40,8 @@ def test_the_gradient_of_a_task_is_that_of_the_last_shared_layer(
     data: Path, tmp_path: Path, write_recipe: Callable[..., Path]
 ) -> None:
     run = prepare(load_recipe(write_recipe()), data, RunFolder(tmp_path / "run"))
-    batch = collate(run.train, run.tasks, run.plan[0], "cpu")
-    losses = task_losses(run.model, run.tasks, run.recipe, batch, special=run.checkpoint.special, bf16=False)
+    batches = collate(run.train, run.tasks, run.plan[0], "cpu")
+    losses = task_losses(run.model, run.tasks, run.recipe, batches, special=run.checkpoint.special, bf16=False)
     found = gradient_norms(losses, [1.0, 2.0, 3.0], run.model.last_layer)
     (3.0 * losses[2]).backward()
     gradients = [p.grad.flatten() for p in run.model.last_layer.parameters() if p.grad is not None]
