@@ -134,6 +134,7 @@ def _print_scores(scores: "Scores") -> None:
 
 
 def need_training() -> None:
-    missing = [name for name in ("torch", "transformers", "peft", "sklearn") if not importlib.util.find_spec(name)]
+    names = ("torch", "transformers", "peft", "sklearn", "safetensors", "spox", "tensorboard", "tqdm")
+    missing = [name for name in names if not importlib.util.find_spec(name)]
     if missing:
         raise SetupError(f"training needs {', '.join(missing)}: pip install 'murmura[training,cpu]'")

@@ -1,5 +1,6 @@
 """After the last step: calibrate each task on its validation rows and choose its thresholds."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from .thresholds import (
     withholding_threshold,
 )
 
+log = logging.getLogger(__name__)
 Score = Callable[[Sequence[Example]], list[NDArray[Any]]]
 """Returns logits in fp32: [C] for each text, for tagging [S, C]."""
 
@@ -77,7 +79,19 @@ def _withholding(data: TaskData, logits: NDArray[Any], score: Score, calibration
     if scope.learn:
         doubt = scores[:, data.labels.index(scope.label)]
         cut = withholding_threshold(doubt[~others].tolist(), doubt[others].tolist(), rule.max_flagged)
+        _warn_of_flagged(data, doubt[~others] >= cut)
         return given if given.out_of_scope is not None else given.model_copy(update={"out_of_scope": cut})
     best = scores.max(-1)
     least = accept_threshold(best[~others].tolist(), best[others].tolist(), rule.max_flagged)
+    _warn_of_flagged(data, best[~others] < least)
     return given if given.accept is not None else given.model_copy(update={"accept": least})
+
+
+def _warn_of_flagged(data: TaskData, flagged: NDArray[Any]) -> None:
+    """Say where no threshold withholds as few genuine texts as the recipe allows."""
+    limit = data.task.thresholds.max_flagged
+    if limit is not None and flagged.mean() > limit + 1e-9:
+        log.warning(
+            "task %s: no threshold withholds at most %.1f %% of the genuine texts; the one chosen withholds %.1f %% of %d",
+            *(data.name, 100 * limit, 100 * flagged.mean(), len(flagged)),
+        )
