@@ -26,7 +26,10 @@ class TrainingEventKind(StrEnum):
 
 
 class GateFigure(BaseModel):
-    """Both versions on the rows of one set of one task. Shares; `low` and `high` bound the difference at 95 %."""
+    """Both versions on the rows of one set of one task. Shares; `low` and `high` bound the difference at 95 %.
+
+    Of a target `candidate` is the share of corrected rows that are right now, and `current` is 0: no accuracy.
+    """
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
@@ -43,6 +46,18 @@ class GateFigure(BaseModel):
     """Whether it had to improve."""
     verdict: str
     """`better`, `worse`, `held`, or `unproven` for a target without a significant improvement."""
+    conversations: Count | None = None
+    discordant: Count | None = None
+    """Conversations that the two versions answer with different scores."""
+    p: Figure | None = None
+    """One-sided, for a loss, corrected for the number of sets; of a target for a gain."""
+    detectable: Figure | None = None
+    """The smallest loss that would have been found with a probability of 80 %; missing when none would."""
+    versions: Count | None = None
+    """How many versions this set has judged, this one included."""
+    flipped: Count | None = None
+    """Of a target: wrong rows without feedback that are right now, of `flip_rows`."""
+    flip_rows: Count | None = None
 
 
 def _short(message: str | None) -> str | None:

@@ -1,99 +1,63 @@
-"""The gate: may a retrained model take the current one's place? Pure statistics over what both answered on the same rows.
-
-A metric is a ratio of sums over rows: accuracy is sum(right) / sum(1), a micro-F1 is sum(2 tp) / sum(2 tp + fp + fn). Rows
-(texts, also for tagging) are drawn with replacement, the same for both models, and the difference of the two ratios is
-taken for each draw (paired bootstrap, Efron and Tibshirani 1993, chapter 8). The interval holds the middle 95 %.
-"""
+"""The gate: may a retrained model take the current one's place? Verdicts over what both answered on the same rows. Pure."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from ..schemas.training_event import GateFigure
+from .gate_statistics import Difference, smallest_loss
 
-RESAMPLES: Final = 2000
 ALLOWANCE: Final = 0.005
-LEAST_ROWS: Final = 10
-"""A target with fewer rows is not judged: on one row every guess is either surely better or surely worse."""
-_CHUNK: Final = 200
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What one model scored on each row of a set: shares of a ratio, both [N]."""
-
-    numerator: Array
-    denominator: Array
-
-    @property
-    def metric(self) -> float:
-        return _ratio(self.numerator.sum(), self.denominator.sum()).item()
-
-    def rows(self, chosen: NDArray[Any]) -> "Outcome":
-        """Return a part of the rows, by mask or by numbers."""
-        return Outcome(self.numerator[chosen], self.denominator[chosen])
-
-
-def of_accuracy(right: Iterable[bool]) -> Outcome:
-    """Return the outcome whose metric is the share of rows that are right."""
-    hits = np.array(list(right), np.float64)
-    return Outcome(hits, np.ones_like(hits))
-
-
-def of_f1(hits: Iterable[int], extra: Iterable[int], missed: Iterable[int]) -> Outcome:
-    """Return the outcome whose metric is the micro-F1; counts by row. Where nothing was to be found and nothing was, it is 1."""
-    tp, fp, fn = (np.array(list(counts), np.float64) for counts in (hits, extra, missed))
-    return Outcome(2 * tp, 2 * tp + fp + fn)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Candidate less current on the same rows, with the interval in which 95 % of the resamples lie."""
-
-    rows: int
-    current: float
-    candidate: float
-    difference: float
-    low: float
-    high: float
-
-
-def compare(current: Outcome, candidate: Outcome, *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
-    """Bootstrap the difference of two models on the same rows. The same seed gives the same figures."""
-    rows = len(current.numerator)
-    if rows != len(candidate.numerator) or rows == 0:
-        raise ValueError(f"expected the same rows for both, at least one; found {rows} and {len(candidate.numerator)}")
-    draw = np.random.default_rng(seed)
-    columns = np.stack([current.numerator, current.denominator, candidate.numerator, candidate.denominator], axis=1)
-    found = []
-    for start in range(0, resamples, _CHUNK):
-        times = draw.multinomial(rows, np.full(rows, 1 / rows), size=min(_CHUNK, resamples - start))
-        sums = times @ columns
-        found.append(_ratio(sums[:, 2], sums[:, 3]) - _ratio(sums[:, 0], sums[:, 1]))
-    low, high = np.quantile(np.concatenate(found), [0.025, 0.975]).tolist()
-    before, after = current.metric, candidate.metric
-    return Difference(rows, before, after, after - before, low, high)
-
-
-def _ratio(above: Any, below: Any) -> Array:
-    above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
-    return np.where(below > 0, above / np.where(below > 0, below, 1), 1.0)
+FAMILY_ERROR: Final = 0.05
+"""Of candidates that lost nothing at most this share is refused, however many sets there are."""
+TARGET_ERROR: Final = 0.025
+"""The greatest one-sided p of a target."""
+LEAST_DISCORDANT: Final = 6
+"""With fewer rows on which the two models differ not even one that wins them all has p <= 0.025."""
+_TINY: Final = 1e-12
+"""A rounding error is no difference."""
 
 
 class Verdict(StrEnum):
     BETTER = "better"
-    """The interval lies above zero."""
+    """Of a target: proven. Of another set: p <= 0.025, for information."""
     WORSE = "worse"
-    """More is lost than allowed, and it is no chance."""
+    """More is lost than allowed, and chance does not explain it."""
     HELD = "held"
     UNPROVEN = "unproven"
-    """A target that is not surely better."""
+    """A target that is not proven to be better."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One set of one task, not judged yet."""
+
+    task: str
+    set: str
+    found: Difference
+    allowance: float = ALLOWANCE
+    versions: int = 1
+    """How many versions the set has judged, this one included."""
+
+
+@dataclass(frozen=True)
+class Lift:
+    """What corrections must exceed, because they are chosen for being wrong: any other model is right on some of them."""
+
+    flipped: int
+    """Rows without feedback which the current version gets wrong, and the candidate right."""
+    rows: int
+    """All rows without feedback which the current version gets wrong."""
+    above: float
+    """The share of corrected rows now right must exceed the share of flipped ones by this."""
+
+    @property
+    def rate(self) -> float:
+        return self.flipped / self.rows if self.rows else 0.0
 
 
 @dataclass(frozen=True)
@@ -104,20 +68,29 @@ class Comparison:
     set: str
     found: Difference
     allowance: float
-    target: bool
     verdict: Verdict
+    target: bool = False
+    p: float | None = None
+    """For a loss, corrected for the number of sets (Holm); of a target for a gain, uncorrected."""
+    detectable: float | None = None
+    """The smallest loss that would have been found with a probability of 80 %; None when none would."""
+    versions: int = 1
+    lift: Lift | None = None
+    least_rows: int = 0
 
     @property
     def passes(self) -> bool:
         return self.verdict in {Verdict.BETTER, Verdict.HELD}
 
     def figure(self) -> GateFigure:
-        """Return it as it stands in a training event, rounded to six places."""
-        d = self.found
+        """Return it as in a training event, rounded to six places."""
+        d, lift = self.found, self.lift
         return GateFigure(
             task=self.task,
             set=self.set,
             rows=d.rows,
+            conversations=d.conversations,
+            discordant=d.discordant,
             current=round(d.current, 6),
             candidate=round(d.candidate, 6),
             difference=round(d.difference, 6),
@@ -126,28 +99,56 @@ class Comparison:
             allowance=self.allowance,
             target=self.target,
             verdict=self.verdict.value,
+            p=None if self.p is None else round(self.p, 6),
+            detectable=None if self.detectable is None else round(self.detectable, 6),
+            versions=self.versions,
+            flipped=lift.flipped if lift else None,
+            flip_rows=lift.rows if lift else None,
         )
 
 
-def judge(
-    task: str, name: str, found: Difference, *, allowance: float = ALLOWANCE, target: bool = False, strict: bool = False
-) -> Comparison:
-    """Judge one set.
+def judge(sets: Sequence[Compared], *, strict: bool = False) -> list[Comparison]:
+    """Judge all sets that must not become worse, as one family.
 
-    Better: the whole interval is above zero. Worse: the difference is below -allowance and the whole interval is below
-    zero, so that one row more or less of a small set decides nothing; `strict` asks for proof of the contrary instead:
-    worse unless the whole interval is above -allowance. A target has to be better, on at least LEAST_ROWS rows.
+    Worse: the loss exceeds the allowance, and its p is significant at 5 % for the family of all sets (Holm 1979). With
+    `strict` a set is worse unless its whole interval lies above -allowance, uncorrected. The smallest detectable loss is
+    that at the first step of Holm's procedure, the hardest one.
     """
-    # A rounding error is no difference.
-    tiny = 1e-12
-    lost = found.low < -allowance - tiny if strict else found.difference < -allowance - tiny and found.high < -tiny
-    if lost:
-        verdict = Verdict.WORSE
-    elif found.low > tiny and (found.rows >= LEAST_ROWS or not target):
-        verdict = Verdict.BETTER
-    else:
-        verdict = Verdict.UNPROVEN if target else Verdict.HELD
-    return Comparison(task, name, found, allowance, target, verdict)
+    adjusted = holm([each.found.p_worse for each in sets])
+    level = FAMILY_ERROR / max(1, len(sets))
+    found = []
+    for each, p in zip(sets, adjusted, strict=True):
+        d = each.found
+        lost = d.difference < -each.allowance - _TINY and p <= FAMILY_ERROR
+        if strict:
+            lost = d.low < -each.allowance - _TINY
+        held = Verdict.BETTER if d.p_better <= TARGET_ERROR else Verdict.HELD
+        verdict = Verdict.WORSE if lost else held
+        detectable = smallest_loss(d, level, each.allowance)
+        found.append(Comparison(each.task, each.set, d, each.allowance, verdict, False, p, detectable, each.versions))
+    return found
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p-values: one is significant for the family when it is at most the family's error rate."""
+    order = sorted(range(len(p_values)), key=lambda at: p_values[at])
+    adjusted, highest = [1.0] * len(p_values), 0.0
+    for step, at in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - step) * p_values[at]))
+        adjusted[at] = highest
+    return adjusted
+
+
+def judge_target(task: str, name: str, found: Difference, *, least_rows: int, lift: Lift | None = None) -> Comparison:
+    """Judge corrected rows; the metric is the share of them that is right.
+
+    Better: at least `least_rows` rows, at least LEAST_DISCORDANT of them answered differently, p <= 0.025 and, with
+    `lift`, so many points above the share of other wrong rows that are right now.
+    """
+    enough = found.rows >= least_rows and found.discordant >= LEAST_DISCORDANT
+    above = lift is None or (lift.rows > 0 and found.difference - lift.rate >= lift.above - _TINY)
+    verdict = Verdict.BETTER if enough and above and found.p_better <= TARGET_ERROR else Verdict.UNPROVEN
+    return Comparison(task, name, found, 0.0, verdict, True, found.p_better, lift=lift, least_rows=least_rows)
 
 
 @dataclass(frozen=True)
@@ -160,63 +161,58 @@ class GateResult:
 
     @property
     def passed(self) -> bool:
-        return any(each.target for each in self.comparisons) and all(each.passes for each in self.comparisons)
+        return bool(self.targets) and self.nothing_lost and all(each.passes for each in self.targets)
+
+    @property
+    def nothing_lost(self) -> bool:
+        """Whether no set is worse."""
+        return all(each.passes for each in self.comparisons if not each.target)
+
+    @property
+    def targets(self) -> tuple[Comparison, ...]:
+        return tuple(each for each in self.comparisons if each.target)
 
     @property
     def reason(self) -> str:
-        """What speaks against it, in a line; empty when it passed."""
-        against = [f"{c.task} ({c.set}) {_said(c)}" for c in self.comparisons if not c.passes]
-        if not any(each.target for each in self.comparisons):
+        """The objections in a line; empty when it passed."""
+        against = [f"{c.task} ({c.set}) {describe_objection(c)}" for c in self.comparisons if not c.passes]
+        if not self.targets:
             against.append("there are no held-out rows of the target")
         return "; ".join(against)
 
     def to_json(self) -> str:
         figures = [each.figure().model_dump() for each in self.comparisons]
-        said = {"passed": self.passed, "reason": self.reason, "notes": self.notes, "figures": figures}
-        return json.dumps(said, indent=2, ensure_ascii=False) + "\n"
+        document: dict[str, Any] = {
+            "passed": self.passed,
+            "reason": self.reason,
+            "notes": self.notes,
+            "figures": figures,
+        }
+        document["comparisons"] = _COMPARISONS.dump_python(self.comparisons, mode="json")
+        return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
-    def to_markdown(self, about: Mapping[str, str]) -> str:
-        return "\n".join(_report(self, about)) + "\n"
+
+_COMPARISONS: Final = TypeAdapter(tuple[Comparison, ...])
 
 
 def from_json(text: str) -> GateResult:
     """Read what `to_json` wrote."""
-    said = json.loads(text)
-    figures = [GateFigure.model_validate(each) for each in said["figures"]]
-    return GateResult(tuple(_from_figure(each) for each in figures), tuple(said.get("notes", ())))
+    document = json.loads(text)
+    return GateResult(_COMPARISONS.validate_python(document["comparisons"], strict=False), tuple(document["notes"]))
 
 
-def _from_figure(f: GateFigure) -> Comparison:
-    found = Difference(f.rows, f.current, f.candidate, f.difference, f.low, f.high)
-    return Comparison(f.task, f.set, found, f.allowance, f.target, Verdict(f.verdict))
-
-
-def _said(c: Comparison) -> str:
-    points = f"{100 * c.found.difference:+.2f} points [{100 * c.found.low:+.2f}, {100 * c.found.high:+.2f}]"
+def describe_objection(c: Comparison) -> str:
+    """Return why a comparison does not pass."""
+    d = c.found
     if c.verdict is Verdict.WORSE:
+        points = f"{100 * d.difference:+.2f} points [{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
         return f"is worse: {points}, allowed -{100 * c.allowance:g}"
-    few = f" on {c.found.rows} rows, at least {LEAST_ROWS} are needed" if c.found.rows < LEAST_ROWS else ""
-    return f"is not surely better: {points}{few}"
-
-
-def _report(result: GateResult, about: Mapping[str, str]) -> Iterator[str]:
-    yield f"# Gate: {'passed' if result.passed else 'refused'}"
-    yield ""
-    yield from (f"- {name}: {value}" for name, value in about.items())
-    if result.reason:
-        yield f"- refused because {result.reason}"
-    yield from (f"- {note}" for note in result.notes)
-    yield ""
-    yield "Points of a hundred; accuracy, for several labels and for spans F1. The interval is that of the difference, 95 %,"
-    yield f"{RESAMPLES:,} paired resamples. `served`: answered and right, or rightly withheld as out of scope. `held answers`:"
-    yield "agreement with the current version."
-    yield ""
-    yield "| task | set | rows | current | candidate | difference | interval | allowed | |"
-    yield "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: | --- |"
-    for c in result.comparisons:
-        d = c.found
-        yield (
-            f"| {c.task} | {c.set} | {d.rows} | {100 * d.current:.2f} | {100 * d.candidate:.2f} | {100 * d.difference:+.2f} "
-            f"| {100 * d.low:+.2f} to {100 * d.high:+.2f} | -{100 * c.allowance:g} "
-            f"| {c.verdict.value}{' (target)' if c.target else ''} |"
-        )
+    right = f"is not proven to be better: {round(d.candidate * d.rows)} of {d.rows} corrected rows are right now"
+    if d.rows < c.least_rows:
+        return f"{right}, at least {c.least_rows} rows are needed"
+    if d.discordant < LEAST_DISCORDANT:
+        return f"{right}, the versions differ on {d.discordant}, at least {LEAST_DISCORDANT} are needed"
+    if c.lift is not None and d.difference - c.lift.rate < c.lift.above - _TINY:
+        other = f"so are {c.lift.flipped} of {c.lift.rows} rows that nobody corrected"
+        return f"{right}, and {other}: at least {100 * c.lift.above:g} points more are needed"
+    return f"{right}, p = {d.p_better:.3g}, at most {TARGET_ERROR:g} is proof"

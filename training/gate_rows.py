@@ -1,6 +1,6 @@
-"""The rows on which the gate compares: which sets there are, and both versions' outcomes on each."""
+"""The rows on which the gate compares: the sets of each task."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -9,19 +9,21 @@ from ..runtime.model.model import Model
 from .data.example import Example
 from .data.reading import read_part
 from .evaluate import answers, sets_of
-from .gate import Comparison, GateResult, compare, judge
 from .hold_texts import as_example, kept_apart
-from .job import Gate, Job
+from .job import Job
 from .mix import Mix
-from .outcomes import is_sure, outcome, outcome_as_served
+from .outcomes import is_sure
 from .recipe import Task
 
 FEEDBACK: Final = "feedback"
+CORRECTED: Final = "feedback, corrected"
+"""Rows of the feedback that the current version gets wrong although it knows their labels."""
 NEW_LABELS: Final = "feedback, new labels"
 EARLIER: Final = "earlier feedback"
 HELD: Final = "held answers"
-AS_SERVED: Final = ", served"
-"""Follows the name of a set."""
+CONVERSATION: Final = "conversation"
+"""Column with the id of a row's conversation: rows of one are no evidence of their own."""
+FROM_FEEDBACK: Final = frozenset({FEEDBACK, NEW_LABELS, EARLIER})
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,15 @@ class HeldOutSet:
     examples: list[Example]
     scope: str | None = None
     target: bool = False
+    """Rows that must become right: all of NEW_LABELS, of FEEDBACK those that are CORRECTED."""
     agreement: bool = False
     """What is right was said by the current version, not by people."""
+
+
+def conversations_of(examples: Sequence[Example]) -> list[str] | None:
+    """Return each row's conversation, from its column `conversation`; a row without one is its own. None: all are."""
+    found = [str(e.meta.get(CONVERSATION) or f"row {n}") for n, e in enumerate(examples)]
+    return found if len(set(found)) < len(found) else None
 
 
 def held_out_sets(mix: Mix) -> list[HeldOutSet]:
@@ -51,9 +60,10 @@ def held_out_sets(mix: Mix) -> list[HeldOutSet]:
     return found
 
 
-def with_targets(sets: Iterable[HeldOutSet], targets: Collection[str]) -> list[HeldOutSet]:
-    """Mark the feedback of these tasks as what has to become better."""
-    return [replace(held, target=held.name == FEEDBACK and held.task in targets) for held in sets]
+def with_targets(sets: Iterable[HeldOutSet], targets: Mapping[str, Sequence[str]]) -> list[HeldOutSet]:
+    """Mark the sets with rows that must become right; `targets`: by task CORRECTED, NEW_LABELS or both."""
+    names = {FEEDBACK: CORRECTED}
+    return [replace(held, target=names.get(held.name, held.name) in targets.get(held.task, ())) for held in sets]
 
 
 def _of_old_data(mix: Mix) -> Iterator[HeldOutSet]:
@@ -127,33 +137,3 @@ def unmeasured(mix: Mix, sets: Sequence[HeldOutSet]) -> list[str]:
                 "or hold.texts can name more"
             )
     return found
-
-
-def weigh(
-    current: Model, candidate: Model, sets: Iterable[HeldOutSet], gate: Gate, notes: Sequence[str] = ()
-) -> GateResult:
-    """Let both answer every set, and judge."""
-    return GateResult(tuple(each for held in sets for each in _weigh(current, candidate, held, gate)), tuple(notes))
-
-
-def _weigh(current: Model, candidate: Model, held: HeldOutSet, gate: Gate) -> Iterator[Comparison]:
-    # `answers` gives the shortest texts first, for both in the same order.
-    old, new = (model.tasks[held.task] for model in (current, candidate))
-    before, after = (list(answers(model, model.tasks[held.task], held.examples)) for model in (current, candidate))
-    found = compare(outcome(before, old, held.scope), outcome(after, new, held.scope))
-    allowance = gate.agreement_allowance if held.agreement else gate.allowances.get(held.task, gate.allowance)
-    yield judge(held.task, held.name, found, allowance=allowance, target=held.target, strict=gate.strict)
-    if old.kind != "classification" or held.name == NEW_LABELS:
-        return
-    if any(answer.output["abstained"] for answer in (*before, *after)):
-        served = compare(outcome_as_served(before, old, held.scope), outcome_as_served(after, new, held.scope))
-        allowance = gate.agreement_allowance if held.agreement else gate.served_allowance
-        yield judge(held.task, f"{held.name}{AS_SERVED}", served, allowance=allowance, strict=gate.strict)
-
-
-def metrics_by_set(result: GateResult) -> Mapping[str, Mapping[str, float]]:
-    """Return the metric of both versions by `task/set`, for the event."""
-    return {
-        f"{each.task}/{each.set}": {"current": each.found.current, "candidate": each.found.candidate}
-        for each in result.comparisons
-    }

@@ -165,12 +165,20 @@ class Gate(_Frozen):
     agreement_allowance: Part = 0.05
     """In so many of the held answers a candidate may differ from the current version, which is not always right."""
     target: Annotated[list[Name] | None, BeforeValidator(_is_list)] = None
-    """Tasks that have to become better on the feedback's held-out rows; without it those with ten corrections among
-    them."""
+    """Tasks that have to become better on the feedback's held-out rows; without it those with enough of them."""
+    least_corrections: Count = 50
+    """So many held-out corrections to labels that the current version knows make a target."""
+    least_new_rows: Count = 10
+    """So many held-out rows with new labels make a target."""
+    least_lift: Part = 0.3
+    """The share of corrected rows now right must exceed that of wrong rows without feedback by this."""
+    least_flip_rows: Count = 30
+    """So many wrong rows without feedback are needed for that comparison."""
     allow_unmeasured: bool = False
     """Train a task although no held-out row could show that it forgets."""
     strict: bool = False
-    """Refuse also what is not proven to be held: the whole interval has to lie above the allowance."""
+    """Refuse also what is not proven to be held: the whole interval of each set has to lie above the allowance, and
+    nothing is corrected for the number of sets."""
     reports: dict[Name, dict[str, HeldOut]] = {}
     """Task, then set: more held-out rows."""
 

@@ -63,18 +63,20 @@ def check_job(file: YamlFile[Job]) -> Checked:
     mix = plan_mix(job, start.manifest, corrections)
     mix.texts()
     sets = held_out_sets(mix)
-    targets = [] if plan is not None else _targets(file, start, mix, sets)
+    targets = {} if plan is not None else _targets(file, start, mix, sets)
     return Checked(file, start, corrections, mix, with_targets(sets, targets), plan)
 
 
-def _targets(file: YamlFile[Job], start: StartingPoint, mix: Mix, sets: Sequence[HeldOutSet]) -> list[str]:
+def _targets(
+    file: YamlFile[Job], start: StartingPoint, mix: Mix, sets: Sequence[HeldOutSet]
+) -> Mapping[str, Sequence[str]]:
     """Ask the current version, from a copy: a version in a store, or a delta, lies nowhere as it is served."""
     check_mix(file, mix)
     with tempfile.TemporaryDirectory(prefix="murmura-") as scratch:
         folder = Path(scratch) / "model"
         start.copy_to(folder, file.value.model.base)
         current = Model.load(folder)
-        return find_targets(file, current, mix, [*sets, *held_answers(current, mix)])
+        return find_targets(file, current, mix, [*sets, *held_answers(current, mix)]).sets
 
 
 def check_mix(file: YamlFile[Job], mix: Mix) -> None:

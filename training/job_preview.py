@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..runtime.release.store_address import StoreAddress
 from ..schemas.manifest import TaskSpec
-from .gate_rows import HELD, texts_to_agree_on
+from .gate_rows import HELD, NEW_LABELS, texts_to_agree_on
 from .going_live import releases
 from .job import Job, read_job
 from .job_checks import Checked, check_job
@@ -56,7 +56,8 @@ def _kept(checked: Checked) -> Iterator[str]:
 
 def _compared(checked: Checked) -> Iterator[str]:
     for held in checked.sets:
-        aim = ", has to become better" if held.target else ""
+        which = "all" if held.name == NEW_LABELS else "the corrected ones"
+        aim = f", of which {which} have to become right" if held.target else ""
         yield f"compare {held.task} ({held.name}): {len(held.examples)} rows{aim}"
     for task, texts in texts_to_agree_on(checked.mix).items():
         more = " or more" if checked.plan else ""

@@ -26,11 +26,14 @@ from .evaluate import Scores, answers, write_report
 from .export import export
 from .fit import Progress, fit
 from .gate import GateResult, from_json
-from .gate_rows import HeldOutSet, held_answers, held_out_sets, metrics_by_set, unmeasured, weigh, with_targets
+from .gate_report import to_markdown
+from .gate_rows import HeldOutSet, held_answers, held_out_sets, unmeasured, with_targets
+from .gate_weigh import metrics_by_set, weigh
 from .going_live import already_there, check_live, identity, make_current
 from .job import Job
 from .job_checks import check_mix
 from .job_feedback import ingest_for
+from .judged_versions import count_versions, write_versions
 from .kinds import KINDS
 from .mix import RECIPE, Mix, plan_mix, write_mix
 from .run_folder import RunFolder
@@ -162,7 +165,7 @@ class Stages:
             targets = find_targets(self._file, current, self.mix, sets)
         counts = write_mix(self.mix, self.current, folder)
         said = [f"{task} {_counted(each['rows'])}" for task, each in counts.items()]
-        return {"tasks": counts, "targets": targets, "said": "; ".join(said)}
+        return {"tasks": counts, "targets": targets.sets, "notes": targets.notes, "said": "; ".join(said)}
 
     def _fit(self, folder: Path) -> Facts:
         began = self._facts("current")  # perhaps days ago
@@ -213,17 +216,19 @@ class Stages:
             found = KINDS[spec.kind].score(list(answers(model, spec, held.examples)), spec, held.scope)
             scores.setdefault(held.task, {})[held.name] = found
         write_report(folder / "model", model.manifest, scores)
+        write_versions(folder / "model", count_versions(self.current, self.sets))
         rows = sum(len(held.examples) for held in self.sets)
         return {"said": f"{rows} held-out rows in {len(self.sets)} sets"}
 
     def _gate(self, folder: Path) -> Facts:
         before, after = Model.load(self.current), Model.load(self.candidate)
         sets = [*self.sets, *self._held_answers(before)]
-        notes = unmeasured(self.mix, sets)
-        result = weigh(before, after, self._watched(sets, "gate"), self._job.gate, notes)
+        notes = [*self._facts("mix")["notes"], *unmeasured(self.mix, sets)]
+        versions = {place: each.versions for place, each in count_versions(self.current, sets).items()}
+        result = weigh(before, after, self._watched(sets, "gate"), self._job.gate, notes, versions)
         (folder / "gate.json").write_text(result.to_json(), encoding="utf-8")
         about = {"model": self.manifest.name, "current": str(self.manifest.version), "run": self._work.run}
-        (folder / "gate.md").write_text(result.to_markdown(about), encoding="utf-8")
+        (folder / "gate.md").write_text(to_markdown(result, about), encoding="utf-8")
         self._announcer.say(Event.EVALUATED, metrics=metrics_by_set(result))
         outcome = Event.GATE_PASSED if result.passed else Event.GATE_REFUSED
         figures = [each.figure() for each in result.comparisons]
@@ -291,12 +296,8 @@ class Stages:
 
 
 def _gain(result: GateResult) -> str:
-    gains = [
-        f"{c.task}: {100 * c.found.current:.1f} to {100 * c.found.candidate:.1f}"
-        for c in result.comparisons
-        if c.target
-    ]
-    return f"feedback, held out: {'; '.join(gains)}"[:900]
+    gains = [f"{c.task} {round(c.found.candidate * c.found.rows)} of {c.found.rows} ({c.set})" for c in result.targets]
+    return f"corrected rows now right, held out: {'; '.join(gains)}"[:900]
 
 
 def _counted(rows: Mapping[str, Any]) -> str:

@@ -1,77 +1,148 @@
 """What the gate must be able to see before anything is trained: that something became better, and nothing worse."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, NamedTuple
 
 from ..runtime.errors import SetupError
 from ..runtime.model.model import Model
 from ..runtime.settings.yaml_file import Place, YamlFile
 from .corrections import TooLittleFeedback
 from .evaluate import answers
-from .gate import LEAST_ROWS
-from .gate_rows import FEEDBACK, NEW_LABELS, HeldOutSet, scope_of
-from .job import Job
+from .gate_rows import CORRECTED, FEEDBACK, FROM_FEEDBACK, NEW_LABELS, HeldOutSet, scope_of
+from .job import Gate, Job
 from .mix import Mix
 from .outcomes import is_wrong
 
-
-def find_targets(file: YamlFile[Job], current: Model, mix: Mix, sets: Sequence[HeldOutSet]) -> list[str]:
-    """Return the tasks that the job names, else those with ten held-out rows that the current version gets wrong.
-
-    Confirmations alone and stray corrections make no target: on them nothing can be proven better. TooLittleFeedback
-    when there is none, or too few rows of one that was named: nothing could pass the gate. SetupError when none of the
-    `sets`, held answers included, would show that a task which is trained on feedback forgets the rest.
-    """
-    wrong = {}
-    for task, each in mix.corrections.items():
-        spec, scope = current.tasks[task], scope_of(mix, task)
-        wrong[task] = sum(is_wrong(answer, spec, scope) for answer in answers(current, spec, each.heldout))
-    named = file.value.gate.target
-    found = _corrected(file, wrong, mix) if named is None else _named(file, named, mix)
-    if not file.value.gate.allow_unmeasured:
-        _refuse_unmeasured(file, wrong, mix, sets)
-    return found
+LEAST_ROWS: Final = 10
+"""So many rows that are right now could show that something was forgotten."""
 
 
-def _named(file: YamlFile[Job], named: list[str], mix: Mix) -> list[str]:
-    for at, task in enumerate(named):
-        rows = len(mix.corrections[task].heldout) if task in mix.corrections else 0
-        if rows < LEAST_ROWS:
-            raise _too_little(
-                file,
-                ("gate", "target", at),
-                f"the feedback holds {rows} rows of {task} out, a target needs {LEAST_ROWS}; raise "
-                "feedback.ingest.heldout, gather more feedback, or leave it out",
+class Targets(NamedTuple):
+    """What must become better: by task CORRECTED, NEW_LABELS or both, and what cannot be a target."""
+
+    sets: dict[str, list[str]]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """The held-out rows of one task on which an improvement could be proven."""
+
+    heldout: int
+    new: int
+    corrected: int
+    """Rows that the current version gets wrong although it knows their labels."""
+    flippable: int
+    """Rows without feedback that the current version gets wrong, counted up to the number needed."""
+
+    @property
+    def wrong(self) -> int:
+        return self.new + self.corrected
+
+    def sets(self, gate: Gate) -> list[str]:
+        """Return the sets that can be targets."""
+        new = [NEW_LABELS] if self.new >= gate.least_new_rows else []
+        judged = self.corrected >= gate.least_corrections and self.flippable >= gate.least_flip_rows
+        return [*new, *([CORRECTED] if judged else [])]
+
+    def lacks(self, gate: Gate) -> list[str]:
+        """Return, in words, what is missing for each set that is none, if there is a row of it at all."""
+        found = []
+        if 0 < self.new < gate.least_new_rows:
+            found.append(f"{self.new} held-out rows with new labels, {gate.least_new_rows} are needed")
+        if 0 < self.corrected < gate.least_corrections:
+            found.append(f"{self.corrected} held-out corrections to known labels, {gate.least_corrections} are needed")
+        elif self.lacks_flips(gate):
+            found.append(
+                f"{self.flippable} rows without feedback that the current version gets wrong, {gate.least_flip_rows} are "
+                f"needed to judge {self.corrected} corrections to known labels: another model is right on some of them by "
+                "chance; name labelled rows in gate.reports, or old data with a test part"
             )
-    if not named:
+        return found
+
+    def lacks_flips(self, gate: Gate) -> bool:
+        return self.corrected >= gate.least_corrections and self.flippable < gate.least_flip_rows
+
+
+def find_targets(file: YamlFile[Job], current: Model, mix: Mix, sets: Sequence[HeldOutSet]) -> Targets:
+    """Return what has to become better: of the tasks that the job names, else of all, each set with enough rows.
+
+    TooLittleFeedback when there is none, or none of a task that was named: nothing could pass the gate. SetupError when
+    more feedback would not help: rows without feedback are missing to judge corrections by, or none of the `sets`, held
+    answers included, would show that a task which is trained on feedback forgets the rest.
+    """
+    gate = file.value.gate
+    evidence = {task: _find_evidence(current, mix, task, sets, gate) for task in mix.corrections}
+    named = gate.target
+    chosen = _all_with_evidence(file, evidence) if named is None else _check_named(file, named, evidence)
+    if not gate.allow_unmeasured:
+        _refuse_unmeasured(file, evidence, sets)
+    notes = [f"{task}: {each}: not judged" for task in chosen for each in evidence[task].lacks(gate)]
+    return Targets({task: evidence[task].sets(gate) for task in chosen}, notes)
+
+
+def _find_evidence(current: Model, mix: Mix, task: str, sets: Sequence[HeldOutSet], gate: Gate) -> _Evidence:
+    each, spec, scope = mix.corrections[task], current.tasks[task], scope_of(mix, task)
+    new = [example for example in each.heldout if each.is_new(example)]
+    known = [example for example in each.heldout if not each.is_new(example)]
+    corrected = sum(is_wrong(answer, spec, scope) for answer in answers(current, spec, known))
+    flippable = 0
+    if corrected >= gate.least_corrections:
+        flippable = _count_flippable(current, task, sets, gate.least_flip_rows)
+    return _Evidence(len(each.heldout), len(new), corrected, flippable)
+
+
+def _count_flippable(current: Model, task: str, sets: Sequence[HeldOutSet], most: int) -> int:
+    """Count the texts of sets without feedback that the current version gets wrong, up to `most`."""
+    spec, texts = current.tasks[task], set[str]()
+    for held in sets:
+        if held.task == task and held.name not in FROM_FEEDBACK and not held.agreement:
+            found = (a.example.text for a in answers(current, spec, held.examples) if is_wrong(a, spec, held.scope))
+            texts |= set(islice(found, most))
+    return min(most, len(texts))
+
+
+def _check_named(file: YamlFile[Job], tasks: Sequence[str], evidence: Mapping[str, _Evidence]) -> list[str]:
+    gate = file.value.gate
+    if not tasks:
         raise file.refusal(("gate", "target"), "expected at least one task; leave it out for those that were corrected")
-    return list(named)
+    for at, task in enumerate(tasks):
+        each = evidence.get(task, _Evidence(0, 0, 0, 0))
+        if not each.sets(gate):
+            lacks = "; ".join(each.lacks(gate)) or (
+                f"of {each.heldout} held-out rows the current version gets none wrong; {gate.least_corrections} "
+                f"corrections to known labels, or {gate.least_new_rows} to new ones, are needed"
+            )
+            message = f"task {task} could not be shown to become better: {lacks}"
+            raise _refuse(file, ("gate", "target", at), message, each.lacks_flips(gate))
+    return list(tasks)
 
 
-def _corrected(file: YamlFile[Job], wrong: Mapping[str, int], mix: Mix) -> list[str]:
-    found = [task for task, rows in wrong.items() if rows >= LEAST_ROWS]
-    if not found:
-        there = ", ".join(
-            f"{rows} of {len(mix.corrections[task].heldout)} rows of {task}" for task, rows in wrong.items()
-        )
-        raise _too_little(
-            file,
-            ("feedback",),
-            f"no task could be shown to become better: the current version is wrong on {there or 'no row'} that the "
-            f"feedback holds out, {LEAST_ROWS} of a task are needed; gather more corrections, raise "
-            "feedback.ingest.heldout, or name gate.target",
-        )
-    return found
+def _all_with_evidence(file: YamlFile[Job], evidence: Mapping[str, _Evidence]) -> list[str]:
+    gate = file.value.gate
+    if found := [task for task, each in evidence.items() if each.sets(gate)]:
+        return found
+    lacks = [f"{task}: {'; '.join(each.lacks(gate))}" for task, each in evidence.items() if each.lacks(gate)]
+    there = "; ".join(lacks) or "the current version is wrong on no row that the feedback holds out"
+    flips = any(each.lacks_flips(gate) for each in evidence.values())
+    raise _refuse(file, ("feedback",), f"no task could be shown to become better: {there}", flips)
 
 
-def _too_little(file: YamlFile[Job], place: Place, message: str) -> SetupError:
-    return TooLittleFeedback(str(file.refusal(place, message)))
+def _refuse(file: YamlFile[Job], place: Place, message: str, more_rows_help: bool) -> SetupError:
+    """Return the error: something to put right where rows without feedback are missing, else too little feedback."""
+    if more_rows_help:
+        return file.refusal(place, message)
+    advice = "gather more corrections, raise feedback.ingest.heldout, or name gate.target"
+    return TooLittleFeedback(str(file.refusal(place, f"{message}; {advice}")))
 
 
-def _refuse_unmeasured(file: YamlFile[Job], wrong: Mapping[str, int], mix: Mix, sets: Sequence[HeldOutSet]) -> None:
+def _refuse_unmeasured(file: YamlFile[Job], evidence: Mapping[str, _Evidence], sets: Sequence[HeldOutSet]) -> None:
     """What was new or wrong before says nothing of what may be lost: only other rows do."""
-    for task, each in mix.corrections.items():
+    for task, each in evidence.items():
         others = [held for held in sets if held.task == task and held.name not in {FEEDBACK, NEW_LABELS}]
-        rows = sum(len(held.examples) for held in others) + len(each.heldout) - wrong[task]
+        rows = sum(len(held.examples) for held in others) + each.heldout - each.wrong
         if rows < LEAST_ROWS:
             raise file.refusal(
                 ("feedback",),

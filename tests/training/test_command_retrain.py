@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from tiny_loop import write_corrections, write_job
+from tiny_training import rows, write_jsonl
 
 from murmura.runtime.cli import main as cli
 from murmura.training.job_preview import preview
@@ -40,13 +41,15 @@ def test_a_version_that_is_pushed_ends_with_0_and_once_more_it_says_that_it_was(
 
 def test_a_refusal_of_the_gate_ends_with_1(desk_base, tmp_path, run):
     write_corrections(tmp_path / "corrections")
-    # Every row of topics held out is called wrong, so that nothing can become better there.
-    job = write_job(tmp_path, desk_base, gate={"target": ["intent"], "strict": True, "allowances": {"intent": 0.0}})
-    text = (tmp_path / "corrections" / "intent.heldout.jsonl").read_text().replace('"loan"', '"lost"')
-    (tmp_path / "corrections" / "intent.heldout.jsonl").write_text(text)
+    # What is held out as a loan is none, so that nothing can be shown to have been learned.
+    others = [
+        {"text": f"{row['text']} {n}", "label": "loan"} for n, row in enumerate(rows(90, 9)) if row["label"] == "lost"
+    ]
+    write_jsonl(tmp_path / "corrections" / "intent.heldout.jsonl", others)
+    job = write_job(tmp_path, desk_base)
     code, _, err = run(str(job))
     assert code == 1
-    assert err.startswith("murmura: the gate refused the candidate: intent (feedback) is ")
+    assert err.startswith("murmura: the gate refused the candidate: intent (feedback, new labels) is not ")
     assert len(err.splitlines()) == 1
     again = run(str(job))
     assert (again[0], again[2]) == (1, err)

@@ -16,17 +16,18 @@ from murmura.runtime.model.model import Model
 from murmura.schemas.manifest import TaskSpec, Thresholds
 from murmura.training import outcomes
 from murmura.training.answers import Answer
-from murmura.training.corrections import read_corrections
+from murmura.training.corrections import TooLittleFeedback, read_corrections
 from murmura.training.data.example import Example
 from murmura.training.gate import Verdict
-from murmura.training.gate_rows import held_answers, held_out_sets, texts_to_agree_on, unmeasured, weigh, with_targets
+from murmura.training.gate_rows import held_answers, held_out_sets, texts_to_agree_on, unmeasured, with_targets
+from murmura.training.gate_weigh import weigh
 from murmura.training.hold_texts import CurrentAnswers, is_kept_apart
 from murmura.training.job import Gate, read_job
 from murmura.training.mix import Mix, plan_mix
 from murmura.training.outcomes import is_sure
 from murmura.training.retrain import retrain
 from murmura.training.run_folder import RunFolder
-from murmura.training.targets import find_targets
+from murmura.training.targets import Targets, find_targets
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +128,14 @@ def test_of_several_labels_an_answer_is_sure_when_what_it_names_is_likely_and_th
 
 def test_targets_are_marked_on_this_feedback_alone(desk_base, current, tmp_path):
     write_corrections(tmp_path / "corrections")
-    sets = with_targets(held_out_sets(mix_of(write_job(tmp_path, desk_base), current)), ["intent"])
-    assert [(held.task, held.name) for held in sets if held.target] == [("intent", "feedback")]
+    sets = held_out_sets(mix_of(write_job(tmp_path, desk_base), current))
+
+    def marked(targets):
+        return [(held.task, held.name) for held in with_targets(sets, targets) if held.target]
+
+    assert marked({"intent": ["feedback, new labels"]}) == [("intent", "feedback, new labels")]
+    assert marked({"intent": ["feedback, corrected"]}) == [("intent", "feedback")]
+    assert marked({}) == []
 
 
 def damaged(base: Path, folder: Path, task: str) -> Model:
@@ -183,9 +190,16 @@ def test_a_task_that_no_row_measures_is_named(desk_base, current, tmp_path):
     ]
 
 
-def targets(job: Path, current: Model) -> list[str]:
+NEW = {"intent": ["feedback, new labels"]}
+
+
+def found_targets(job: Path, current: Model) -> Targets:
     mix = mix_of(job, current)
     return find_targets(read_job(job), current, mix, [*held_out_sets(mix), *held_answers(current, mix)])
+
+
+def targets(job: Path, current: Model) -> dict[str, list[str]]:
+    return found_targets(job, current).sets
 
 
 def confirmed(folder: Path, heldout: int) -> None:
@@ -200,23 +214,86 @@ def test_confirmations_and_a_stray_row_make_no_target(desk_base, current, tmp_pa
     confirmed(folder, 30)
     write_jsonl(folder / "places.train.jsonl", [{"text": "gold card", "spans": []}])
     write_jsonl(folder / "places.heldout.jsonl", [{"text": "to rome", "spans": []}])
-    assert targets(write_job(tmp_path, desk_base), current) == ["intent"]
+    assert targets(write_job(tmp_path, desk_base), current) == NEW
 
 
 def test_without_ten_held_out_corrections_of_any_task_nothing_is_trained(desk_base, current, tmp_path):
     folder = write_corrections(tmp_path / "corrections", heldout=9)
     confirmed(folder, 30)
     job = write_job(tmp_path, desk_base)
-    with pytest.raises(SetupError, match=r"job\.yaml:\d+: feedback: no task could .* 9 of 9 rows of intent, \d of 30"):
+    with pytest.raises(
+        TooLittleFeedback, match=r"job\.yaml:\d+: feedback: no task could .* intent: 9 held-out rows with new"
+    ):
         retrain(job, tmp_path / "work", quiet=True)
     assert not (tmp_path / "work").exists()
-    assert targets(write_job(tmp_path, desk_base, gate={"target": ["topics"]}), current) == ["topics"]
+    named = write_job(tmp_path, desk_base, gate={"target": ["intent"], "least_new_rows": 9})
+    assert targets(named, current) == NEW
+
+
+def relabelled(folder: Path, heldout: int) -> None:
+    """Feedback that exchanges two intents, which the current version tells apart without a mistake."""
+    other = {"lost": "transfer", "transfer": "lost"}
+    usual_rows = [row for row in rows(2 * heldout + 60, 7) if row["label"] in other][: heldout + 20]
+    lines = [{"text": f"{row['text']} {n}", "label": other[row["label"]]} for n, row in enumerate(usual_rows)]
+    write_jsonl(folder / "intent.heldout.jsonl", lines[:heldout])
+    write_jsonl(folder / "intent.train.jsonl", lines[heldout:])
+
+
+def test_fifty_corrections_to_known_labels_are_a_target_beside_thirty_wrong_rows_without_feedback(
+    desk_base, current, tmp_path
+):
+    write_corrections(tmp_path / "corrections")
+    relabelled(tmp_path / "corrections", 50)
+    with pytest.raises(
+        SetupError, match=r"feedback: no task .* \d+ rows without feedback .* 30 are needed .* gate\.reports"
+    ) as e:
+        targets(write_job(tmp_path, desk_base), current)
+    assert not isinstance(e.value, TooLittleFeedback)
+    wrong = [
+        {"text": f"{row['text']} {n}", "label": "lost"} for n, row in enumerate(rows(90, 8)) if row["label"] != "lost"
+    ]
+    write_jsonl(tmp_path / "wrong.jsonl", wrong)
+    reports = {"intent": {"wrong": {"rows": "wrong.jsonl"}}}
+    job = write_job(tmp_path, desk_base, gate={"reports": reports})
+    assert targets(job, current) == {"intent": ["feedback, corrected"]}
+    relabelled(tmp_path / "corrections", 49)
+    with pytest.raises(TooLittleFeedback, match="intent: 49 held-out corrections to known labels, 50 are needed"):
+        targets(job, current)
+
+
+def test_corrections_that_cannot_be_judged_beside_a_new_label_are_noted(desk_base, current, tmp_path):
+    folder = write_corrections(tmp_path / "corrections")
+    relabelled(folder, 20)
+    lines = (folder / "intent.heldout.jsonl").read_text()
+    write_corrections(folder)
+    (folder / "intent.heldout.jsonl").write_text(lines + (folder / "intent.heldout.jsonl").read_text())
+    found = found_targets(write_job(tmp_path, desk_base), current)
+    assert found.sets == NEW
+    assert found.notes == ["intent: 20 held-out corrections to known labels, 50 are needed: not judged"]
+
+
+def test_the_candidate_that_only_guesses_otherwise_is_refused_and_one_that_learned_passes(desk_base, current, tmp_path):
+    """The current version is wrong on all corrected rows; a model with a turned head is right on some everywhere."""
+    folder = write_corrections(tmp_path / "corrections")
+    relabelled(folder, 60)
+    texts = [json.loads(line) for line in (folder / "intent.heldout.jsonl").read_text().splitlines()]
+    write_jsonl(tmp_path / "wrong.jsonl", [{**row, "text": f"please, {row['text']}"} for row in texts])
+    gate = {"reports": {"intent": {"wrong": {"rows": "wrong.jsonl"}}}}
+    mix = mix_of(write_job(tmp_path, desk_base, gate=gate), current)
+    sets = with_targets(held_out_sets(mix), {"intent": ["feedback, corrected"]})
+    (found,) = weigh(current, damaged(desk_base, tmp_path, "intent"), sets, Gate()).targets
+    assert found.found.current == 0
+    assert found.found.candidate > 0.3
+    assert found.verdict is Verdict.UNPROVEN
+    without = [held for held in sets if held.name != "wrong"]
+    (found,) = weigh(current, damaged(desk_base, tmp_path / "b", "intent"), without, Gate(least_lift=0)).targets
+    assert found.lift.rows < 60
 
 
 def test_a_named_target_without_rows_is_refused_before_training(desk_base, current, tmp_path):
     write_corrections(tmp_path / "corrections")
     job = write_job(tmp_path, desk_base, gate={"target": ["intent", "topics"]})
-    with pytest.raises(SetupError, match=r"job\.yaml:\d+: gate\.target: the feedback holds 0 rows of topics out"):
+    with pytest.raises(SetupError, match=r"job\.yaml:\d+: gate\.target: task topics could not .* of 0 held-out rows"):
         targets(job, current)
 
 
@@ -224,4 +301,16 @@ def test_a_task_whose_forgetting_nothing_would_show_is_not_trained_unless_the_jo
     write_corrections(tmp_path / "corrections")
     with pytest.raises(SetupError, match=r"nothing would show what task intent forgets: 0 rows .*gate\.allow_unmeas"):
         targets(write_job(tmp_path, desk_base, old=None), current)
-    assert targets(write_job(tmp_path, desk_base, old=None, gate={"allow_unmeasured": True}), current) == ["intent"]
+    assert targets(write_job(tmp_path, desk_base, old=None, gate={"allow_unmeasured": True}), current) == NEW
+
+
+def test_rows_of_one_conversation_are_compared_together(desk_base, current, tmp_path):
+    write_corrections(tmp_path / "corrections")
+    lines = [{**row, "text": f"{row['text']} {n}", "conversation": f"c{n // 5}"} for n, row in enumerate(rows(60, 8))]
+    write_jsonl(tmp_path / "talks.jsonl", lines)
+    gate = {"reports": {"intent": {"talks": {"rows": "talks.jsonl"}}}}
+    mix = mix_of(write_job(tmp_path, desk_base, gate=gate), current)
+    result = weigh(current, damaged(desk_base, tmp_path, "intent"), held_out_sets(mix), Gate())
+    found = {each.set: each.found for each in result.comparisons if each.task == "intent"}
+    assert (found["talks"].rows, found["talks"].conversations, found["talks"].exact) == (60, 12, False)
+    assert (found["test"].conversations, found["test"].exact) == (90, True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_loop import loans, usual, write_corrections, write_job
+from tiny_loop import loans, savings, usual, write_corrections, write_job
 from tiny_training import write_jsonl
 
 from murmura.runtime.errors import SetupError
@@ -45,7 +45,8 @@ def test_a_new_label_is_learned_nothing_is_forgotten_and_the_version_lies_in_the
     found = figures(tmp_path / "work")
     assert found["intent/feedback"]["current"] == 0
     assert found["intent/feedback"]["candidate"] >= 0.9
-    assert found["intent/feedback"]["target"]
+    assert found["intent/feedback, new labels"]["target"]
+    assert found["intent/feedback, new labels"]["verdict"] == "better"
     assert {"intent/test", "topics/test", "places/test"} < set(found)
     assert all(found[f"{task}/test"]["verdict"] != "worse" for task in ("intent", "topics", "places"))
     manifest = ModelStore(tmp_path / "store").describe("desk", 1)
@@ -156,6 +157,23 @@ def test_the_next_retraining_starts_from_the_version_in_the_store(job: Path, bas
     again = write_job(tmp_path, base, model={"store": str(tmp_path / "store"), "name": "desk"})
     assert retrain(again, tmp_path / "work", quiet=True).version == 2
     assert (tmp_path / "work" / "current" / "desk-1" / "model.safetensors").is_file()
+    assert figures(tmp_path / "work")["intent/test"]["versions"] == 1
+
+
+def test_the_next_gate_counts_how_many_versions_a_set_has_judged(base: Path, tmp_path: Path):
+    ModelStore(tmp_path / "store").push(base / "desk")
+    model = {"store": str(tmp_path / "store"), "name": "desk"}
+    write_corrections(tmp_path / "corrections")
+    retrain(write_job(tmp_path, base, model=model), tmp_path / "one", quiet=True)
+    (tmp_path / "more").mkdir()
+    for part, count, seed in (("train", 60, 5), ("heldout", 30, 6)):
+        write_jsonl(tmp_path / "more" / f"intent.{part}.jsonl", savings(count, seed))
+    old = {"recipe": str(base / "base.yaml"), "data": str(base), "feedback": ["corrections"]}
+    job = write_job(tmp_path, base, model=model, old=old, feedback={"data": "more"})
+    with suppress(GateRefused):
+        retrain(job, tmp_path / "two", quiet=True)
+    versions = {name: each["versions"] for name, each in figures(tmp_path / "two").items()}
+    assert (versions["intent/test"], versions["places/test"], versions["intent/feedback"]) == (2, 2, 1)
 
 
 def test_a_delta_is_assembled_and_trained_further(desk_base: Path, tmp_path: Path):
@@ -185,8 +203,9 @@ def test_the_gate_of_a_job_has_its_allowances_its_target_and_its_strictness(base
     found = figures(tmp_path / "work")
     assert (found["topics/test"]["allowance"], found["places/test"]["allowance"]) == (0.01, 0.2)
     assert found["intent/test, served"]["allowance"] == 0.05
-    assert [name for name, each in found.items() if each["target"]] == ["intent/feedback"]
-    loose = [name for name, each in found.items() if each["low"] < -each["allowance"] and each["verdict"] != "worse"]
+    assert [name for name, each in found.items() if each["target"]] == ["intent/feedback, new labels"]
+    sets = {name: each for name, each in found.items() if not each["target"]}
+    loose = [name for name, each in sets.items() if each["low"] < -each["allowance"] and each["verdict"] != "worse"]
     assert loose == []
 
 
@@ -230,7 +249,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(job: Path, tmp_pat
         "start from desk 0: intent (3 labels, open)",
         "learn intent: 60 rows, 30 held out, new labels: loan",
         "replay places: 162 of 324 old rows",
-        "compare intent (feedback): 30 rows, has to become better",
+        "compare intent (feedback): 30 rows\ncompare intent (feedback, new labels): 30 rows, of which all have to become right",
         "release nothing",
     ):
         assert part in said

@@ -1,0 +1,91 @@
+"""How often the gate errs: the whole gate on simulated answers, without a model.
+
+python benchmarks/gate_errors.py                 # 1,000 runs of each case, a minute
+python benchmarks/gate_errors.py --runs 200
+
+Each run has 20 sets of 60 to 1,000 rows (accuracy, every row its own conversation) and judges them as one family, then the
+corrections. Printed is the share of runs with that result, and the half width of its 95 % interval.
+"""
+
+import argparse
+from collections.abc import Callable
+from math import sqrt
+
+import numpy as np
+
+from murmura.training.gate import Compared, Comparison, GateResult, Lift, Verdict, judge, judge_target
+from murmura.training.gate_statistics import Difference, compare, of_accuracy
+from murmura.training.job import Gate
+
+SETS = 20
+LEAST, MOST = 60, 1000
+RIGHT = 0.9
+"""Accuracy of the current version."""
+GATE = Gate()
+Draw = np.random.Generator
+
+
+def simulated(draw: Draw, rows: int, discordance: float, loss: float = 0.0) -> Difference:
+    """Answers of two versions that differ on a share of the rows; `loss` is the true difference of their accuracies."""
+    shares = [(discordance + loss) / 2, (discordance - loss) / 2, 1 - discordance]
+    kind = draw.choice(3, size=rows, p=shares)
+    same = draw.random(rows) < RIGHT
+    before = np.where(kind == 2, same, kind == 0)
+    after = np.where(kind == 2, same, kind == 1)
+    return compare(of_accuracy(before), of_accuracy(after), resamples=20)
+
+
+def family(draw: Draw, first: Difference | None = None) -> list[Comparison]:
+    """Judge 20 sets, of which all but `first` have lost nothing."""
+    sizes = np.linspace(LEAST, MOST, SETS).round().astype(int).tolist()
+    found = [simulated(draw, rows, draw.uniform(0.02, 0.12)) for rows in sizes]
+    if first is not None:
+        found[-1] = first
+    return judge([Compared("task", f"set {n}", each) for n, each in enumerate(found)])
+
+
+def refused_without_loss(draw: Draw) -> bool:
+    return not GateResult(tuple(family(draw))).nothing_lost
+
+
+def loss_found(discordance: float) -> Callable[[Draw], bool]:
+    """Return a run with a true loss of 3 points on 1,000 rows."""
+    return lambda draw: family(draw, simulated(draw, MOST, discordance, 0.03))[-1].verdict is Verdict.WORSE
+
+
+def passed(flips: float, learned: float, corrections: int, flip_rows: int) -> Callable[[Draw], bool]:
+    """Return a run in which a share of the corrections is right, and one of the wrong rows without feedback."""
+
+    def run(draw: Draw) -> bool:
+        right = draw.random(corrections) < learned
+        lift = Lift(int(draw.binomial(flip_rows, flips)), flip_rows, GATE.least_lift)
+        found = compare(of_accuracy([False] * corrections), of_accuracy(right), resamples=20)
+        target = judge_target("task", "corrected", found, least_rows=GATE.least_corrections, lift=lift)
+        return GateResult((*family(draw), target)).passed
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=1000)
+    runs = parser.parse_args().runs
+    cases = [("nothing lost, 20 sets: refused", "at most 5 %", refused_without_loss)]
+    for share in (0.04, 0.06, 0.08, 0.1, 0.12):
+        reach = "at least 80 %" if share == 0.06 else ""
+        cases.append((f"3 points lost on 1,000 rows, {100 * share:g} % differ: found", reach, loss_found(share)))
+    for flips in (0.1, 0.22, 0.4):
+        name = f"nothing learned, {100 * flips:g} % flip, 50 corrections: passed"
+        cases.append((name, "at most 5 %", passed(flips, flips, 50, 30)))
+    for flips, rows in ((0.1, 30), (0.1, 100), (0.22, 30), (0.22, 100)):
+        name = f"0 to 70 % of 50 corrections learned, {100 * flips:g} % of {rows} flip: passed"
+        cases.append((name, "at least 90 %", passed(flips, 0.7, 50, rows)))
+    print("| case | share | wanted |\n| --- | ---: | --- |")
+    for name, reach, run in cases:
+        share = np.mean([run(np.random.default_rng(seed)) for seed in range(runs)])
+        spread = 1.96 * sqrt(share * (1 - share) / runs)
+        print(f"| {name} | {100 * share:.1f} % ± {100 * spread:.1f} | {reach} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The gate's report as Markdown."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from .gate import FAMILY_ERROR, Comparison, GateResult
+from .gate_statistics import RESAMPLES, SIGN_FLIPS
+
+NOTHING: Final = "–"
+
+
+def to_markdown(result: GateResult, about: Mapping[str, str]) -> str:
+    """Return the whole report: the decision, every set that must not become worse, and the targets."""
+    lines = [f"# Gate: {'passed' if result.passed else 'refused'}", ""]
+    lines += [f"- {name}: {value}" for name, value in about.items()]
+    if result.reason:
+        lines.append(f"- refused because {result.reason}")
+    lines += [f"- {note}" for note in result.notes]
+    lines += ["", *sets_section([each for each in result.comparisons if not each.target])]
+    if result.targets:
+        lines += ["", *_targets_section(result.targets)]
+    return "\n".join(lines) + "\n"
+
+
+def sets_section(sets: Sequence[Comparison]) -> Iterator[str]:
+    """Yield the explanation and the table of the sets that must not become worse."""
+    yield "## Nothing may become worse"
+    yield ""
+    yield "Points of a hundred; accuracy, for several labels and for spans F1. `served`: answered and right, or rightly withheld as out of"
+    yield "scope. `held answers`: agreement with the current version."
+    yield ""
+    yield f"- Interval: 95 % of {RESAMPLES:,} paired resamples of the conversations (rows, where each is its own). It covers the choice"
+    yield "  of rows, not the seed of training: the same data trained with another seed gives other answers, too."
+    yield f"- p: of the loss, one-sided, corrected by Holm for all {len(sets)} sets together; at most {FAMILY_ERROR:g} is worse when more than allowed is lost."
+    yield "  McNemar's exact test for accuracy where every row is its own conversation, else the answers of the two versions"
+    yield f"  exchanged by conversation {SIGN_FLIPS:,} times."
+    yield "- Detectable: the smallest loss that would have been found here with a probability of 80 %. `held` says nothing of smaller ones."
+    yield "- Judged: how many versions this set has judged, this one included. Refused ones are not counted. The more, the less it says."
+    yield ""
+    yield "| task | set | rows | differ | current | candidate | difference | interval | allowed | p | detectable | judged | |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | --- |"
+    for c in sets:
+        d = c.found
+        rows = str(d.rows) if d.conversations == d.rows else f"{d.rows} in {d.conversations}"
+        detectable = NOTHING if c.detectable is None else f"-{100 * c.detectable:.1f}"
+        yield (
+            f"| {c.task} | {c.set} | {rows} | {d.discordant} | {100 * d.current:.2f} | {100 * d.candidate:.2f} "
+            f"| {100 * d.difference:+.2f} | {100 * d.low:+.2f} to {100 * d.high:+.2f} | -{100 * c.allowance:g} "
+            f"| {_probability(c.p)} | {detectable} | {c.versions} | {c.verdict.value} |"
+        )
+
+
+def _targets_section(targets: Sequence[Comparison]) -> Iterator[str]:
+    yield "## Corrected rows now right"
+    yield ""
+    yield "Held-out feedback that the current version got wrong. This is no accuracy: the rows were chosen for being wrong, and any other"
+    yield "model is right on some of them. `Without feedback`: the same share of wrong rows that nobody corrected. New labels need no"
+    yield "such comparison, because the current version cannot name them."
+    yield ""
+    yield "| task | set | rows | now right | p | without feedback | needed | |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |"
+    for c in targets:
+        d, lift = c.found, c.lift
+        right = f"{round(d.candidate * d.rows)} ({100 * d.candidate:.0f} %)"
+        other = f"{lift.flipped} of {lift.rows} ({100 * lift.rate:.0f} %)" if lift else NOTHING
+        needed = f"{100 * (lift.rate + lift.above):.0f} %" if lift else NOTHING
+        yield f"| {c.task} | {c.set} | {d.rows} | {right} | {_probability(c.p)} | {other} | {needed} | {c.verdict.value} |"
+
+
+def _probability(p: float | None) -> str:
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
