@@ -1,14 +1,17 @@
 """A small desk that is taught a new intent: a trained model with an open task, corrections, and jobs."""
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
 from tiny_training import PLACES, RECIPE, rows, write_jsonl
 
+from murmura.runtime.model.model import Model
 from murmura.training.export import export
 from murmura.training.fit import fit
+from murmura.training.run_folder import RunFolder
 
 LOANS = [
     "i want a loan to see {}",
@@ -70,3 +73,16 @@ def write_job(folder: Path, base: Path, **changes: Any) -> Path:
     merged = {key: value for key, value in {**job, **changes}.items() if value is not None}
     path.write_text(yaml.safe_dump(merged, sort_keys=False))
     return path
+
+
+def damaged(base: Path, folder: Path, task: str) -> Model:
+    """The current version with the head of one task turned over, exported anew."""
+    shutil.copytree(base / "run", folder / "run")
+    run = RunFolder(folder / "run")
+    record, weights = run.record(), run.weights()
+    weights[f"heads.{task}.weight"] = weights[f"heads.{task}.weight"][::-1].copy()
+    weights[f"heads.{task}.bias"] = weights[f"heads.{task}.bias"][::-1].copy()
+    run.save_weights(weights)
+    run.save_record(record)
+    export(folder / "run", folder / "model")
+    return Model.load(folder / "model")

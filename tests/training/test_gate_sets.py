@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_loop import loans, usual, write_corrections, write_job
+from tiny_loop import damaged, loans, usual, write_corrections, write_job
 from tiny_training import rows, write_jsonl
 from tokenizers import Encoding
 
@@ -26,7 +26,6 @@ from murmura.training.job import Gate, read_job
 from murmura.training.mix import Mix, plan_mix
 from murmura.training.outcomes import is_sure
 from murmura.training.retrain import retrain
-from murmura.training.run_folder import RunFolder
 from murmura.training.targets import Targets, find_targets
 
 
@@ -136,21 +135,6 @@ def test_targets_are_marked_on_this_feedback_alone(desk_base, current, tmp_path)
     assert marked({"intent": ["feedback, new labels"]}) == [("intent", "feedback, new labels")]
     assert marked({"intent": ["feedback, corrected"]}) == [("intent", "feedback")]
     assert marked({}) == []
-
-
-def damaged(base: Path, folder: Path, task: str) -> Model:
-    """The current version with the head of one task turned over, exported anew."""
-    from murmura.training.export import export
-
-    shutil.copytree(base / "run", folder / "run")
-    run = RunFolder(folder / "run")
-    record, weights = run.record(), run.weights()
-    weights[f"heads.{task}.weight"] = weights[f"heads.{task}.weight"][::-1].copy()
-    weights[f"heads.{task}.bias"] = weights[f"heads.{task}.bias"][::-1].copy()
-    run.save_weights(weights)
-    run.save_record(record)
-    export(folder / "run", folder / "model")
-    return Model.load(folder / "model")
 
 
 @pytest.mark.parametrize("task", ["intent", "topics", "places"])

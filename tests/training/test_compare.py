@@ -1,0 +1,68 @@
+"""Two model folders are compared on the same rows, and a loss ends the command with 1."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import yaml
+from tiny_loop import damaged
+
+from murmura.runtime.cli import main as cli
+from murmura.runtime.errors import SetupError
+from murmura.training.compare_folders import compare_folders
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run `murmura compare ...`; returns exit code and standard output."""
+
+    def main(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["murmura", "compare", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), capsys.readouterr().out
+
+    return main
+
+
+def test_a_model_beside_itself_has_lost_nothing(desk_base, run):
+    code, out = run(desk_base / "desk", desk_base / "desk", "--data", desk_base)
+    assert code == 0
+    assert out.startswith(f"# {desk_base}/desk against {desk_base}/desk\n")
+    for task in ("intent", "topics", "places"):
+        assert f"| {task} | test | 90 | 0 | " in out
+    assert "| held |" in out
+    assert "worse |" not in out
+
+
+def test_a_damaged_model_is_worse_in_the_task_that_is_damaged_alone(desk_base, tmp_path, run):
+    damaged(desk_base, tmp_path, "places")
+    code, out = run(desk_base / "desk", tmp_path / "model", "--data", desk_base)
+    assert code == 1
+    assert [line.split(" | ")[0] for line in out.splitlines() if line.endswith("worse |")] == ["| places"]
+
+
+def test_the_recipe_names_the_rows_and_tasks_without_any_are_noted(desk_base, tmp_path):
+    recipe = yaml.safe_load((desk_base / "base.yaml").read_text())
+    for task in ("topics", "places"):
+        recipe["tasks"][task].pop("test")
+    path = tmp_path / "other.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    desk = desk_base / "desk"
+    result = compare_folders(desk, desk, desk_base, recipe=path)
+    assert {each.task for each in result.comparisons} == {"intent"}
+    assert result.notes == tuple(f"{task} is not compared: no held-out rows for both" for task in ("places", "topics"))
+    recipe["tasks"]["intent"].pop("test")
+    path.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(SetupError, match=r"other\.yaml: no task of both models names `test` or `reports`; .* --recipe"):
+        compare_folders(desk, desk, desk_base, recipe=path)
+
+
+def test_tasks_of_one_name_and_two_kinds_are_refused(desk_base, tmp_path):
+    shutil.copytree(desk_base / "desk", tmp_path / "new")
+    manifest = json.loads((tmp_path / "new" / "manifest.json").read_text())
+    next(task for task in manifest["tasks"] if task["name"] == "topics")["kind"] = "classification"
+    (tmp_path / "new" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(SetupError, match=r"task topics: .* has it as multi_label, .* as classification"):
+        compare_folders(desk_base / "desk", tmp_path / "new", desk_base)
