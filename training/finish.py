@@ -53,7 +53,7 @@ def _calibrate_words(
     """Choose the temperature of the words' tags. It changes the scores of spans, never the spans."""
     encodings = tokenizer.encode_batch([example.text for example in data.validation])
     targets = [data.kind.target(*pair, index) for pair in zip(data.validation, encodings, strict=True)]
-    tags = np.concatenate(targets)
+    tags = np.concatenate([target[: len(rows)] for target, rows in zip(targets, logits, strict=True)])
     asked = data.kind.asked(torch.from_numpy(tags)).numpy()
     return temperature_of(np.concatenate(logits)[asked], tags[asked])
 

@@ -26,6 +26,8 @@ from .span_scores import Located, Matches, locate, locate_exactly, match
 
 Array = NDArray[Any]
 IGNORED: Final = -100
+UNREAD: Final = -200
+"""Behind the tags of a target, one for each span of which no word lies within `max_tokens`: nothing is learned, it is missed."""
 
 
 class Tagging:
@@ -43,7 +45,7 @@ class Tagging:
         return linear_head(width, labels)
 
     def target(self, example: Example, encoding: Encoding, index: dict[str, int]) -> Array:
-        """Return [S]: the tag of each first sub-token, IGNORED elsewhere.
+        """Return [S + M]: the tag of each first sub-token, IGNORED elsewhere, then UNREAD for each of M spans behind the limit.
 
         A word that a span touches by one character is in it; the first of them begins it, wherever the span begins. A word
         in two spans goes to the first of them.
@@ -51,22 +53,25 @@ class Tagging:
         tags = np.full(len(encoding.ids), IGNORED)
         words = align_words(example.text, encoding.offsets)
         tags[[token for token, _, _ in words]] = index["O"]
+        unread = 0
         for span in sorted(example.spans, key=lambda s: s.start):
             start, end = trim_span(example.text, span.start, span.end) or (0, 0)
             touched = [token for token, first, last in words if first < end and start < last]
+            unread += start < end and not touched
             free = [token for token in touched if tags[token] == index["O"]]
             for place, token in enumerate(free):
                 tags[token] = index[f"{'I' if place else 'B'}-{span.label}"]
-        return tags
+        return np.append(tags, np.full(unread, UNREAD))
 
     def collate(self, targets: Sequence[Array], width: int) -> Tensor:
         padded = np.full((len(targets), width), IGNORED)
         for row, tags in zip(padded, targets, strict=True):
-            row[: len(tags)] = tags
+            read = tags[tags != UNREAD]
+            row[: len(read)] = read
         return torch.from_numpy(padded)
 
     def asked(self, target: Tensor) -> Tensor:
-        return target != IGNORED
+        return target >= 0
 
     def loss(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
         asked = self.asked(target)
@@ -75,11 +80,14 @@ class Tagging:
         return F.cross_entropy(logits[asked], target[asked], label_smoothing=smoothing)
 
     def metrics(self, logits: Sequence[Array], targets: Sequence[Array], spec: TaskSpec) -> dict[str, float]:
-        """Span micro-F1 of the most likely legal tags, as served. No figures where no text has a span: then F1 says nothing."""
+        """Span micro-F1 of the most likely legal tags, as served; spans behind the limit are missed. No figures where no text
+        has a span: then F1 says nothing.
+        """
         decoder, found = Decoder(spec), Matches()
         for rows, tags in zip(logits, targets, strict=True):
-            words = tags != IGNORED
-            if words.any():
+            found += Matches(missed=int((tags == UNREAD).sum()))
+            words = np.flatnonzero(tags >= 0)
+            if len(words):
                 path = decoder.best_sequence(softmax(rows[words].astype(np.float64)))
                 found += match(_runs(tags[words].tolist(), spec), _runs(path, spec))
         f1 = found.f1 if found.right + found.missed else None

@@ -87,6 +87,20 @@ def test_a_span_behind_the_limit_is_missed_in_both_formats(words: tuple[tuple[in
     assert outcome([answer], SPEC, None).metric == pytest.approx(2 / 3)
 
 
+def test_validation_counts_spans_behind_the_limit_as_missed_and_training_ignores_them() -> None:
+    cut = train_tokenizer(WORDS, 200, lowercase=True)
+    cut.enable_truncation(12)
+    text = "rome " + "a " * 40 + "rome"
+    both, first = (Span(0, 4, "city"), Span(85, 89, "city")), (Span(0, 4, "city"),)
+    encoding = cut.encode(text)
+    whole, part = (TAGGING.target(Example(text, spans=spans), encoding, INDEX) for spans in (both, first))
+    logits = np.eye(len(SPEC.labels))[np.maximum(part, 0)] * 9.0
+    assert TAGGING.metrics([logits], [whole], SPEC)["f1"] == pytest.approx(2 / 3)
+    assert TAGGING.metrics([logits], [part], SPEC)["f1"] == 1.0
+    for width in (12, 20):
+        assert torch.equal(TAGGING.collate([whole], width), TAGGING.collate([part], width))
+
+
 def test_half_of_a_token_of_the_data_is_not_the_whole() -> None:
     example = Example("live in U.S.A. now", spans=(Span(8, 14, "city"),), words=((0, 4), (5, 7), (8, 14), (15, 18)))
     found = figures(answered(example, (8, 9, "city")))
