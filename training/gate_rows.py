@@ -47,8 +47,11 @@ def conversations_of(examples: Sequence[Example]) -> list[str] | None:
 
 
 def held_out_sets(mix: Mix) -> list[HeldOutSet]:
-    """Return the old data's test parts and reports, the job's own, and what feedback held out, earlier and now."""
-    found = [*_of_old_data(mix), *_of_job(mix.job, mix)]
+    """Return the old data's test parts and reports, the job's own, and what feedback held out, earlier and now.
+
+    Rows of the first two whose texts the feedback judges are left out: their labels are superseded, or they are trained on.
+    """
+    found = [held for held in (*_of_old_data(mix), *_of_job(mix.job, mix)) if held.examples]
     for name, earlier in mix.earlier.items():
         if earlier.heldout:
             found.append(HeldOutSet(name, EARLIER, earlier.heldout, scope_of(mix, name)))
@@ -72,7 +75,7 @@ def _of_old_data(mix: Mix) -> Iterator[HeldOutSet]:
     for name, task in mix.recipe.tasks.items():
         for set_name, sources in sets_of(task).items():
             examples = read_part(sources, task, mix.job.old.folder, seed=mix.recipe.data_seed)
-            yield HeldOutSet(name, set_name, examples, scope_of(mix, name))
+            yield HeldOutSet(name, set_name, mix.without_judged(examples), scope_of(mix, name))
 
 
 def _of_job(job: Job, mix: Mix) -> Iterator[HeldOutSet]:
@@ -81,7 +84,8 @@ def _of_job(job: Job, mix: Mix) -> Iterator[HeldOutSet]:
         for set_name, given in sets.items():
             reading = given.model_dump(exclude={"rows"}, exclude_none=True)
             task = Task(kind=spec.kind, train=given.rows, **reading)
-            yield HeldOutSet(name, set_name, read_part(given.rows, task, Path(), seed=0), scope_of(mix, name))
+            examples = mix.without_judged(read_part(given.rows, task, Path(), seed=0))
+            yield HeldOutSet(name, set_name, examples, scope_of(mix, name))
 
 
 def scope_of(mix: Mix, name: str) -> str | None:

@@ -10,6 +10,7 @@ from ..schemas.manifest import TaskSpec
 from .corrections import Corrections, as_row
 from .data.example import Example, Span
 from .data.reading import read_part
+from .ingest_rules import near_form
 from .recipe import Source, Task
 
 KEPT_APART: Final = 0.2
@@ -42,8 +43,8 @@ def _further(files: Sequence[Path]) -> list[str]:
 
 def kept_apart(texts: Sequence[str], feedback: Corrections | None) -> list[str]:
     """Return the texts to measure agreement on: those that nobody said anything about."""
-    judged = {example.text for example in (*feedback.train, *feedback.heldout)} if feedback else set()
-    return [text for text in texts if is_kept_apart(text) and text not in judged]
+    judged = {near_form(example.text) for example in (*feedback.train, *feedback.heldout)} if feedback else set()
+    return [text for text in texts if is_kept_apart(text) and near_form(text) not in judged]
 
 
 class CurrentAnswers:
@@ -53,18 +54,20 @@ class CurrentAnswers:
         self._texts = texts
         self._outputs = Model.load(current).predict(texts, tasks)
 
-    def to_hold(self, spec: TaskSpec, feedback: Corrections | None) -> dict[str, Rows]:
+    def to_hold(self, spec: TaskSpec, feedback: Corrections | None, earlier: Sequence[Example] = ()) -> dict[str, Rows]:
         """Return the rows to hold on to: `all` where the version answered, `own` where it withheld or did not know.
 
-        A text that was corrected to a label which the version has is not held on to: its answer was wrong.
+        A text that was corrected to a label which the version has is not held on to: its answer was wrong. Nor is one that
+        the feedback, or `earlier` feedback, holds out, in whatever spelling: it is judged by what people said of it.
         """
         rows: dict[str, Rows] = {"all": [], "own": [], "validation": []}
         given = {example.text: example for example in feedback.train} if feedback else {}
         apart = set(kept_apart(self._texts, feedback))
+        held_out = {near_form(example.text) for example in (*(feedback.heldout if feedback else ()), *earlier)}
         for text, outputs in zip(self._texts, self._outputs, strict=True):
             output, example = outputs[spec.name], given.get(text)
             known = example is not None and feedback is not None and not feedback.is_new(example)
-            if known or text in apart:
+            if known or text in apart or near_form(text) in held_out:
                 continue
             unsure = example is not None or output.get("abstained", False)
             rows["own" if unsure else "all"].append(as_row(as_example(text, output), spec.kind))

@@ -4,8 +4,11 @@ A task with old data replays a share of it. A task without is held on to by the 
 texts, and on whatever texts the job names. What earlier retrainings learned from is seen again with either.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +23,7 @@ from .data.example import Example
 from .dataset import TaskData, read_tasks
 from .earlier import Earlier, read_earlier
 from .hold_texts import CurrentAnswers, all_texts
+from .ingest_rules import near_form
 from .job import Job
 from .recipe import Recipe, load_recipe
 
@@ -43,7 +47,25 @@ class Mix:
         """Return the old rows of a task that are seen again: a share of its data and of what earlier runs learned from."""
         assert self.job.old is not None
         pool = [*self.old[name].train, *self.taught_earlier(name)]
-        return replayed(pool, self.job.old.replay, self.job.fit.seed)
+        return replayed(pool, self.job.old.replay, self.replay_seed)
+
+    @property
+    def replay_seed(self) -> int:
+        """Another one for each version and each feedback, so that in time every old row is seen again."""
+        texts = sorted(example.text for each in self.corrections.values() for example in each.train)
+        key = json.dumps([self.job.fit.seed, self.manifest.name, self.manifest.version, texts])
+        return int.from_bytes(sha256(key.encode()).digest()[:8], "big")
+
+    @cached_property
+    def judged(self) -> frozenset[bytes]:
+        """The near forms of all texts that people judged, now or earlier: old rows with these texts are superseded."""
+        parts = [part for each in self.corrections.values() for part in (each.train, each.heldout)]
+        parts += [part for each in self.earlier.values() for part in (each.train, each.heldout)]
+        return frozenset(near_form(example.text) for part in parts for example in part)
+
+    def without_judged(self, examples: Iterable[Example]) -> list[Example]:
+        """Return the rows whose texts nobody judged, in whatever spelling and for whatever task."""
+        return [example for example in examples if near_form(example.text) not in self.judged]
 
     def taught_earlier(self, name: str) -> list[Example]:
         return self.earlier[name].train if name in self.earlier else []
@@ -72,7 +94,20 @@ def plan_mix(job: Job, manifest: ModelManifest, corrections: Mapping[str, Correc
                 f"{job.old.recipe}: tasks.{name}: the current version has no label {unknown[0]!r}; it is not the recipe "
                 "that this version was made by"
             )
-    return Mix(job, manifest, corrections, recipe, read, earlier)
+    mix = Mix(job, manifest, corrections, recipe, read, earlier)
+    return replace(mix, old={name: _without_judged(mix, data) for name, data in read.items()})
+
+
+def _without_judged(mix: Mix, data: TaskData) -> TaskData:
+    """An old label beside a person's would teach both, and a text that is trained on measures nothing."""
+    return replace(
+        data,
+        train=mix.without_judged(data.train),
+        validation=mix.without_judged(data.validation),
+        outside=mix.without_judged(data.outside),
+        test=mix.without_judged(data.test),
+        choosing=mix.without_judged(data.choosing),
+    )
 
 
 def without_rows(mix: Mix) -> tuple[str, str] | None:
@@ -130,7 +165,8 @@ def _seen_again(mix: Mix, spec: TaskSpec) -> Parts:
 
 
 def _held(mix: Mix, spec: TaskSpec, answers: CurrentAnswers) -> Parts:
-    rows = answers.to_hold(spec, mix.corrections.get(spec.name))
+    earlier = mix.earlier[spec.name].heldout if spec.name in mix.earlier else []
+    rows = answers.to_hold(spec, mix.corrections.get(spec.name), earlier)
     parts: Parts = {name: (lines, {} if name in _NO_ROWS else {"soft": name}) for name, lines in rows.items()}
     if spec.name in mix.earlier:
         parts["earlier"] = ([as_row(example, spec.kind) for example in mix.earlier[spec.name].train], {})

@@ -33,6 +33,7 @@ from .going_live import already_there, check_live, identity, make_current
 from .job import Job
 from .job_checks import check_mix
 from .job_feedback import ingest_for
+from .job_files import digest_files, refuse_changed_files
 from .judged_versions import count_versions, write_versions
 from .kinds import KINDS
 from .mix import RECIPE, Mix, plan_mix, write_mix
@@ -93,6 +94,9 @@ class Stages:
 
     @cached_property
     def mix(self) -> Mix:
+        known = self._work.facts("mix")
+        if known is not None:
+            refuse_changed_files(self._work.path, known["files"], digest_files(self._job))
         return plan_mix(self._job, self.manifest, self.corrections)
 
     @cached_property
@@ -165,7 +169,8 @@ class Stages:
             targets = find_targets(self._file, current, self.mix, sets)
         counts = write_mix(self.mix, self.current, folder)
         said = [f"{task} {_counted(each['rows'])}" for task, each in counts.items()]
-        return {"tasks": counts, "targets": targets.sets, "notes": targets.notes, "said": "; ".join(said)}
+        facts = {"tasks": counts, "targets": targets.sets, "notes": targets.notes, "files": digest_files(self._job)}
+        return {**facts, "said": "; ".join(said)}
 
     def _fit(self, folder: Path) -> Facts:
         began = self._facts("current")  # perhaps days ago

@@ -282,3 +282,22 @@ def test_a_mistake_is_one_line_before_anything_is_trained(job, base, tmp_path, c
     with pytest.raises(SetupError, match=message) as refused:
         retrain(write_job(tmp_path, base, **changes), tmp_path / "work", quiet=True)
     assert "\n" not in str(refused.value)
+
+
+def test_a_run_that_goes_on_after_its_old_data_changed_is_refused(base: Path, tmp_path: Path, monkeypatch):
+    write_corrections(tmp_path / "corrections")
+    for name in ("train.jsonl", "test.jsonl", "base.yaml"):
+        (tmp_path / name).write_bytes((base / name).read_bytes())
+    job = write_job(tmp_path, base, old={"recipe": "base.yaml"}, fit={"steps": 1, "evaluations": 1, "threads": 1})
+
+    def killed(self, folder: Path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Retraining, "_gate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            retrain(job, tmp_path / "work", quiet=True)
+    lines = (tmp_path / "test.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "test.jsonl").write_text("".join(lines[:-1]))
+    with pytest.raises(SetupError, match=r"test\.jsonl: changed since the run in .*work began"):
+        retrain(job, tmp_path / "work", quiet=True)

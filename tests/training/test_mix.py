@@ -1,0 +1,138 @@
+"""What goes into a run beside the feedback: nothing that contradicts it, and nothing that it is judged on."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_loop import write_corrections, write_job
+from tiny_training import rows, write_jsonl
+
+from murmura.runtime.errors import SetupError
+from murmura.runtime.model.model import Model
+from murmura.training.corrections import read_corrections
+from murmura.training.gate_rows import held_out_sets, texts_to_agree_on
+from murmura.training.hold_texts import CurrentAnswers, is_kept_apart
+from murmura.training.job import read_job
+from murmura.training.job_files import digest_files, refuse_changed_files
+from murmura.training.judged_versions import count_versions, write_versions
+from murmura.training.mix import Mix, plan_mix
+
+
+@pytest.fixture(scope="module")
+def current(desk_base: Path) -> Model:
+    return Model.load(desk_base / "desk")
+
+
+def mix_of(job: Path, current: Model) -> Mix:
+    value = read_job(job).value
+    return plan_mix(value, current.manifest, read_corrections(value.feedback.data, current.manifest, 5))
+
+
+def spelled_otherwise(text: str) -> str:
+    return f"  {text.upper()} "
+
+
+@pytest.mark.parametrize("part", ["train", "heldout"])
+def test_old_rows_whose_texts_people_judged_leave_every_part_of_every_task(desk_base, current, tmp_path, part):
+    folder = write_corrections(tmp_path / "corrections")
+    judged = [row["text"] for row in (*rows(360, 1)[:40], *rows(90, 2)[:40])]
+    file = folder / f"intent.{part}.jsonl"
+    lines = [json.dumps({"text": spelled_otherwise(text), "label": "lost"}) + "\n" for text in judged]
+    file.write_text(file.read_text() + "".join(lines))
+    mix = mix_of(
+        write_job(tmp_path, desk_base, old={"recipe": str(desk_base / "base.yaml"), "data": str(desk_base)}), current
+    )
+    kept = {
+        example.text
+        for name, data in mix.old.items()
+        for examples in (mix.replayed(name), data.validation, data.test, data.outside)
+        for example in examples
+    }
+    kept |= {e.text for held in held_out_sets(mix) if not held.name.startswith("feedback") for e in held.examples}
+    assert kept
+    assert not kept & set(judged)
+
+
+def test_what_earlier_feedback_judged_leaves_the_old_rows_too(desk_base, current, tmp_path):
+    write_corrections(tmp_path / "corrections")
+    judged = rows(360, 1)[0]["text"]
+    (tmp_path / "before").mkdir()
+    write_jsonl(tmp_path / "before" / "intent.train.jsonl", [{"text": judged, "label": "transfer"}])
+    old = {"recipe": str(desk_base / "base.yaml"), "data": str(desk_base), "feedback": ["before"]}
+    mix = mix_of(write_job(tmp_path, desk_base, old=old), current)
+    assert [e.labels for e in mix.replayed("intent") if e.text == judged] == [("transfer",)]
+    assert judged not in {e.text for e in mix.replayed("topics")}
+
+
+def test_texts_that_the_feedback_holds_out_are_not_held_on_to(desk_base, current, tmp_path):
+    """Yesterday's requests hold them, too: their answers are what people called wrong."""
+    write_corrections(tmp_path / "corrections")
+    held_out = [json.loads(line)["text"] for line in (tmp_path / "corrections/intent.heldout.jsonl").open()]
+    requests = [{"text": spelled_otherwise(text)} for text in held_out] + [{"text": f"other {n}"} for n in range(60)]
+    write_jsonl(tmp_path / "requests.jsonl", requests)
+    mix = mix_of(write_job(tmp_path, desk_base, old=None, hold={"texts": ["requests.jsonl"]}), current)
+    answers = CurrentAnswers(desk_base / "desk", ["intent"], mix.texts())
+    parts = answers.to_hold(current.tasks["intent"], mix.corrections["intent"])
+    texts = {row["text"] for part in parts.values() for row in part}
+    assert not texts & {row["text"] for row in requests[: len(held_out)]}
+    assert len(texts & {row["text"] for row in requests[len(held_out) :]}) > 30
+    assert not set(texts_to_agree_on(mix).get("intent", ())) & {row["text"] for row in requests[: len(held_out)]}
+    earlier = mix.corrections["intent"].train[:1] if not is_kept_apart(mix.corrections["intent"].train[0].text) else []
+    again = answers.to_hold(current.tasks["intent"], None, earlier)
+    assert not {row["text"] for part in again.values() for row in part} & {each.text for each in earlier}
+
+
+def test_each_feedback_and_each_version_replays_other_old_rows_and_a_resumed_run_the_same(desk_base, current, tmp_path):
+    write_corrections(tmp_path / "corrections")
+    job = write_job(tmp_path, desk_base)
+
+    def drawn(mix: Mix) -> set[str]:
+        return {example.place for example in mix.replayed("places")}
+
+    first, again = mix_of(job, current), mix_of(job, current)
+    assert drawn(first) == drawn(again)
+    version = current.manifest.model_copy(update={"version": 2})
+    value = read_job(job).value
+    later = plan_mix(value, version, first.corrections)
+    assert drawn(later) != drawn(first)
+    write_corrections(tmp_path / "corrections", train=61)
+    assert drawn(mix_of(job, current)) != drawn(first)
+
+
+def test_files_that_changed_since_a_run_began_are_named(desk_base, tmp_path):
+    write_corrections(tmp_path / "corrections")
+    write_corrections(tmp_path / "before")
+    write_jsonl(tmp_path / "usual.jsonl", [{"text": "hello"}])
+    write_jsonl(tmp_path / "own.jsonl", [{"text": "hello", "label": "lost"}])
+    for name in ("train.jsonl", "test.jsonl", "base.yaml"):
+        (tmp_path / name).write_bytes((desk_base / name).read_bytes())
+    old = {"recipe": "base.yaml", "feedback": ["before"]}
+    gate = {"reports": {"intent": {"own": {"rows": "own.jsonl"}}}}
+    job = write_job(tmp_path, desk_base, old=old, hold={"texts": ["usual.jsonl"]}, gate=gate)
+    before = digest_files(read_job(job).value)
+    refuse_changed_files(tmp_path, before, digest_files(read_job(job).value))
+    named = ["train.jsonl", "test.jsonl", "base.yaml", "before/intent.train.jsonl", "before/intent.heldout.jsonl"]
+    for name in (*named, "usual.jsonl", "own.jsonl"):
+        content = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(content + "\n")
+        with pytest.raises(SetupError, match=rf"{name}: changed since the run in .* began, .* --work"):
+            refuse_changed_files(tmp_path, before, digest_files(read_job(job).value))
+        (tmp_path / name).write_text(content)
+
+
+def test_a_set_goes_on_counting_versions_when_some_of_its_rows_leave_and_begins_anew_with_other_rows(
+    desk_base, current, tmp_path
+):
+    write_corrections(tmp_path / "corrections")
+    sets = [held for held in held_out_sets(mix_of(write_job(tmp_path, desk_base), current)) if held.name == "test"]
+    shutil.copytree(desk_base / "desk", tmp_path / "model")
+    assert {each.versions for each in count_versions(tmp_path / "model", sets).values()} == {1}
+    write_versions(tmp_path / "model", count_versions(tmp_path / "model", sets))
+    fewer = [replace(held, examples=held.examples[20:]) for held in sets]
+    assert {each.versions for each in count_versions(tmp_path / "model", fewer).values()} == {2}
+    other = [
+        replace(held, examples=[replace(e, text=f"{e.text} {n}") for n, e in enumerate(held.examples)]) for held in sets
+    ]
+    assert {each.versions for each in count_versions(tmp_path / "model", other).values()} == {1}
