@@ -101,6 +101,14 @@ def test_validation_counts_spans_behind_the_limit_as_missed_and_training_ignores
         assert torch.equal(TAGGING.collate([whole], width), TAGGING.collate([part], width))
 
 
+def test_a_span_of_blanks_alone_is_nowhere_to_be_found(tokenizer: Tokenizer) -> None:
+    example = Example(TEXT, spans=(Span(3, 4, "num"), Span(7, 15, "city")))
+    answer = served(tokenizer, example)
+    assert (figures(answer)["spans"], figures(answer)["f1_exact"]) == (1, 1.0)
+    target = TAGGING.target(example, answer.encoding, INDEX)
+    assert TAGGING.metrics([answer.logits], [target], SPEC)["f1"] == 1.0
+
+
 def test_half_of_a_token_of_the_data_is_not_the_whole() -> None:
     example = Example("live in U.S.A. now", spans=(Span(8, 14, "city"),), words=((0, 4), (5, 7), (8, 14), (15, 18)))
     found = figures(answered(example, (8, 9, "city")))

@@ -214,6 +214,12 @@ def test_the_label_threshold_lies_between_the_two_where_scores_are_low() -> None
     ]
 
 
+def test_of_equally_good_label_thresholds_the_one_nearest_to_one_half_is_taken() -> None:
+    scores = np.array([[0.9], [0.7], [0.6], [0.1]])
+    truth = np.array([[True], [False], [False], [True]])
+    assert label_threshold(np.log(scores / (1 - scores)), truth, Calibration()) == pytest.approx(0.8)
+
+
 def test_without_a_row_that_has_a_label_the_label_threshold_is_one_half() -> None:
     logits = np.random.default_rng(0).normal(-3, 1, (20, 3))
     assert label_threshold(logits, np.zeros((20, 3)), Calibration()) == 0.5
