@@ -52,6 +52,10 @@ def ingest(
             show_default=Split.conversation.value,
         ),
     ] = None,
+    operator: Annotated[
+        list[str] | None,
+        typer.Option("--operator", metavar="WHO", help="May withdraw anybody's feedback; others only their own."),
+    ] = None,
     from_manifest: Annotated[
         Path | None, typer.Option("--from-manifest", metavar="FILE", help="Make this data set again, to the byte.")
     ] = None,
@@ -72,16 +76,17 @@ def ingest(
 
     settings = cli_options.settings(config, bootstrap=bootstrap)
     made = None if from_manifest is None else load_data_set(from_manifest)
-    if made is not None and (agents or task or model or heldout is not None or split):
+    if made is not None and (agents or task or model or operator or heldout is not None or split):
         raise SetupError(
             "--from-manifest says which records and how they are read: "
-            "leave out --agent, --task, --model, --heldout and --split"
+            "leave out --agent, --task, --model, --operator, --heldout and --split"
         )
     options = Options(
         heldout=0.2 if heldout is None else heldout,
         split=(split or Split.conversation).value,
         tasks=task or None,
         labels=_labels(model),
+        operators=operator or [],
         inputs=settings.inputs,
     )
 

@@ -58,8 +58,9 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _rows(join: Join, task: str, part: str) -> Iterator[dict[str, Any]]:
-    for text, kind, target, prediction, people in join.examples(task, part):
-        yield {"text": text, **row_of(kind, target), "people": people, "prediction_id": prediction}
+    for text, kind, target, prediction, people, conversation in join.examples(task, part):
+        row = {"text": text, **row_of(kind, target), "people": people, "prediction_id": prediction}
+        yield row | ({"conversation": conversation} if conversation else {})
 
 
 def _contradictions(join: Join) -> Iterator[str]:

@@ -20,6 +20,7 @@ from .ingest_rules import (
     LeftOut,
     Unfit,
     check_task,
+    conversation_id,
     held_out_below,
     near_form,
     near_id,
@@ -27,7 +28,7 @@ from .ingest_rules import (
     text_id,
     unit_of,
 )
-from .ingest_tables import COUNT, DISAGREE, EXAMPLES, JOINED, MARK, TABLES, WANT
+from .ingest_tables import COUNT, DISAGREE, EXAMPLES, INDEX, JOINED, MARK, TABLES, WANT, WITHDRAW, WITHDRAWALS
 
 CACHE_KIB: Final = 32 * 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -133,7 +134,12 @@ class Join:
 
     def feedback_done(self) -> None:
         """Settle what was sent twice and what was taken back."""
+        people = [(name,) for name in sorted(set(self._options.operators))]
+        self._db.executemany("INSERT INTO operators VALUES (?)", people)
         self._run(MARK)
+        for place_, value in self._db.execute(WITHDRAWALS):
+            self._db.execute(WITHDRAW, {"place": place_, "value": value})
+        self._run(INDEX)
 
     # -- results -----------------------------------------------------------------------------------------------------
 
@@ -178,7 +184,7 @@ class Join:
             if record.offset == following:
                 rows.append(self._request_row(number, record))
             following = wanted.at_or_after(record.offset + 1)
-        self._db.executemany("INSERT INTO requests VALUES (?, ?, ?, ?, ?)", [row for row in rows if row is not None])
+        self._db.executemany("INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?)", [row for row in rows if row is not None])
 
     def _request_row(self, number: int, record: Keyed) -> tuple[Any, ...] | None:
         try:
@@ -187,7 +193,8 @@ class Join:
             return None
         near = near_form(text)
         unit = unit_of(record.key, near, self._options)
-        return place(number, record.offset), record.timestamp, text, near_id(near), unit
+        conversation = conversation_id(record.key) if record.key else None
+        return place(number, record.offset), record.timestamp, text, near_id(near), unit, conversation
 
     # -- what comes of it --------------------------------------------------------------------------------------------
 
@@ -250,10 +257,10 @@ class Join:
     def tasks(self) -> list[str]:
         return [task for (task,) in self._db.execute("SELECT DISTINCT task FROM examples ORDER BY task")]
 
-    def examples(self, task: str, part: str) -> Iterator[tuple[str, str, str, str, int]]:
-        """Yield text, kind, target, prediction id and the number of people, in the order of the requests."""
+    def examples(self, task: str, part: str) -> Iterator[tuple[str, str, str, str, int, str]]:
+        """Yield text, kind, target, prediction id, number of people and conversation (or ""), by the order of requests."""
         yield from self._db.execute(
-            "SELECT text, kind, target, lower(hex(prediction)), people FROM examples"
+            "SELECT text, kind, target, lower(hex(prediction)), people, lower(hex(conversation)) FROM examples"
             " JOIN requests ON requests.place = request JOIN feedback ON feedback.place = examples.place"
             " WHERE examples.task = ? AND part = ? ORDER BY request",
             (task, part),

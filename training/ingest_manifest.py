@@ -60,6 +60,8 @@ class Options(_Frozen):
     """Only these."""
     labels: dict[str, TaskLabels] | None = None
     """By task; None: whatever label was given is taken."""
+    operators: list[str] = []
+    """People (`by`) who may withdraw anybody's feedback; others only their own."""
     inputs: dict[str, InputSettings] = Field(default_factory=dict)
     """By topic of requests: where its values hold the text, as in the settings of the process that answered them."""
 

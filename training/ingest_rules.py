@@ -25,6 +25,7 @@ class LeftOut(StrEnum):
     INVALID = "invalid"
     DUPLICATE = "duplicate"
     WITHDRAWN = "withdrawn"
+    FOREIGN_WITHDRAWAL = "foreign_withdrawal"
     NOT_FOUND = "prediction_not_found"
     OTHER_AGENT = "other_agent"
     NOT_ASKED = "task_not_asked"
@@ -37,6 +38,7 @@ class LeftOut(StrEnum):
     NO_LABEL = "no_label"
     SUPERSEDED = "superseded"
     NO_CONSENT = "no_consent"
+    OUTVOTED = "outvoted"
     CONTRADICTION = "contradiction"
 
 
@@ -47,6 +49,7 @@ MEANING: Final[Mapping[LeftOut, str]] = {
     LeftOut.INVALID: "not feedback",
     LeftOut.DUPLICATE: "the same id once more",
     LeftOut.WITHDRAWN: "taken back",
+    LeftOut.FOREIGN_WITHDRAWAL: "somebody else's feedback withdrawn by no operator",
     LeftOut.NOT_FOUND: "no result with this prediction id",
     LeftOut.OTHER_AGENT: "the prediction is another agent's",
     LeftOut.NOT_ASKED: "a task that was not to be ingested",
@@ -59,7 +62,8 @@ MEANING: Final[Mapping[LeftOut, str]] = {
     LeftOut.NO_LABEL: "a verdict that names no label: up, down, reward, or the confirmation of no answer",
     LeftOut.SUPERSEDED: "the same person said something later about the same text",
     LeftOut.NO_CONSENT: "without consent",
-    LeftOut.CONTRADICTION: "people disagree: see contradictions.jsonl",
+    LeftOut.OUTVOTED: "most people said something else",
+    LeftOut.CONTRADICTION: "people disagree, and there is no majority: see contradictions.jsonl",
 }
 
 
@@ -193,6 +197,11 @@ def near_form(text: str) -> bytes:
 def near_id(near: bytes) -> bytes:
     """Equal near forms have equal ids."""
     return blake2b(near, digest_size=16).digest()
+
+
+def conversation_id(key: bytes) -> bytes:
+    """Return what tells conversations apart without naming them. Equal keys have equal ids."""
+    return blake2b(key, digest_size=8, person=b"conversation").digest()
 
 
 def unit_of(key: bytes | None, near: bytes, options: Options) -> int:

@@ -10,7 +10,9 @@ CREATE TABLE feedback (place INTEGER PRIMARY KEY, id TEXT, prediction BLOB, agen
 CREATE TABLE results (place INTEGER PRIMARY KEY, prediction BLOB, request INTEGER, stamp INTEGER, agent TEXT,
                       outputs BLOB);
 CREATE TABLE wanted (place INTEGER PRIMARY KEY);
-CREATE TABLE requests (place INTEGER PRIMARY KEY, stamp INTEGER, text TEXT, near BLOB, unit INTEGER);
+CREATE TABLE requests (place INTEGER PRIMARY KEY, stamp INTEGER, text TEXT, near BLOB, unit INTEGER,
+                       conversation BLOB);
+CREATE TABLE operators (person TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE votes (task TEXT, text_id BLOB, person TEXT, at INTEGER, place INTEGER, request INTEGER, kind TEXT,
                     target TEXT, denies INTEGER, unfit TEXT, consent INTEGER);
 CREATE TABLE left_out (place INTEGER PRIMARY KEY, reason TEXT);
@@ -24,10 +26,20 @@ MARK: Final = (
     "CREATE INDEX feedback_id ON feedback (id, place)",
     "UPDATE feedback SET left_out = 'duplicate' WHERE EXISTS"
     " (SELECT 1 FROM feedback AS other WHERE other.id = feedback.id AND other.place < feedback.place)",
-    "UPDATE feedback SET left_out = 'withdrawn' WHERE left_out IS NULL AND id IN"
-    " (SELECT value FROM feedback WHERE verdict = 'withdrawn' AND left_out IS NULL)",
-    "CREATE INDEX feedback_prediction ON feedback (prediction)",
+    # What somebody else withdraws stands, unless an operator does it.
+    "UPDATE feedback AS withdrawal SET left_out = 'foreign_withdrawal' WHERE verdict = 'withdrawn' AND left_out IS NULL"
+    " AND person NOT IN (SELECT person FROM operators) AND EXISTS (SELECT 1 FROM feedback AS other"
+    " WHERE other.id = withdrawal.value AND other.left_out IS NOT 'duplicate' AND other.person <> withdrawal.person)",
 )
+# Latest first: a withdrawal that was withdrawn itself takes nothing back. The rows are sorted, so read, before any changes.
+WITHDRAWALS: Final = (
+    "SELECT place, value FROM feedback WHERE verdict = 'withdrawn' AND left_out IS NULL ORDER BY at DESC, place DESC"
+)
+WITHDRAW: Final = (
+    "UPDATE feedback SET left_out = 'withdrawn' WHERE id = :value AND left_out IS NULL AND place <> :place"
+    " AND EXISTS (SELECT 1 FROM feedback AS withdrawal WHERE withdrawal.place = :place AND withdrawal.left_out IS NULL)"
+)
+INDEX: Final = ("CREATE INDEX feedback_prediction ON feedback (prediction)",)
 WANT: Final = (
     "CREATE INDEX results_prediction ON results (prediction, place)",
     "DELETE FROM results WHERE EXISTS"
@@ -54,14 +66,16 @@ COUNT: Final = (
     "DROP TABLE votes",
     "CREATE TABLE said (task TEXT, text_id BLOB, kind TEXT, target TEXT, people INTEGER, denied INTEGER,"
     " request INTEGER, place INTEGER, PRIMARY KEY (task, text_id, kind, target)) WITHOUT ROWID",
-    "INSERT INTO said SELECT task, text_id, kind, target, sum(NOT denies), max(denies),"
+    "INSERT INTO said SELECT task, text_id, kind, target, sum(NOT denies), sum(denies),"
     " min(request) FILTER (WHERE NOT denies), min(place) FILTER (WHERE NOT denies)"
     " FROM verdicts WHERE left_out IS NULL GROUP BY task, text_id, kind, target",
-    # Where people agree there is one target, so that the greatest is the one.
+    # The target of most people, agreed when they are more than all who stand for another one or deny it. Columns beside
+    # max() are those of its row.
     "CREATE TABLE texts (task TEXT, text_id BLOB, agreed INTEGER, request INTEGER, place INTEGER, kind TEXT,"
     " target TEXT, people INTEGER, PRIMARY KEY (task, text_id)) WITHOUT ROWID",
-    "INSERT INTO texts SELECT task, text_id, count(*) = 1 AND NOT max(denied), min(request), min(place), max(kind),"
-    " max(target), sum(people) FROM said WHERE people > 0 GROUP BY task, text_id",
+    "INSERT INTO texts SELECT task, text_id, 2 * most > everybody + denied, request, place, kind, target, most FROM"
+    " (SELECT task, text_id, max(people) AS most, sum(people) AS everybody, denied, request, place, kind, target"
+    " FROM said WHERE people > 0 GROUP BY task, text_id)",
     # A text is held out only when everything is that it was seen in, in whatever spelling, for whatever task.
     "CREATE TABLE near (near BLOB PRIMARY KEY, unit INTEGER) WITHOUT ROWID",
     "INSERT INTO near SELECT near, max(unit) FROM requests GROUP BY near",
@@ -79,6 +93,8 @@ DISAGREE: Final = (
     " WHERE v.left_out IS NULL AND NOT t.agreed AND s.people > 0",
     "INSERT INTO left_out SELECT place, left_out FROM verdicts WHERE left_out IS NOT NULL",
     "INSERT INTO left_out SELECT place, 'contradiction' FROM contradictions",
-    "INSERT INTO left_out SELECT place, 'no_label' FROM verdicts WHERE left_out IS NULL AND denies"
-    " AND place NOT IN (SELECT place FROM contradictions)",
+    "INSERT INTO left_out SELECT v.place, 'outvoted' FROM verdicts AS v CROSS JOIN texts AS t ON t.task = v.task"
+    " AND t.text_id = v.text_id WHERE v.left_out IS NULL AND t.agreed"
+    " AND v.denies = (v.target = t.target AND v.kind = t.kind)",
+    "INSERT OR IGNORE INTO left_out SELECT place, 'no_label' FROM verdicts WHERE left_out IS NULL AND denies",
 )

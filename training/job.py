@@ -81,6 +81,8 @@ class Ingest(_Frozen):
     heldout: Share = 0.2
     split: Literal["conversation", "text"] = "conversation"
     tasks: list[Name] | None = None
+    operators: Annotated[list[str], BeforeValidator(_is_list)] = []
+    """People (`by`) who may withdraw anybody's feedback; others only their own."""
 
 
 class Feedback(_Frozen):

@@ -35,6 +35,7 @@ async def plan_for(job: Job, manifest: ModelManifest) -> Plan:
             heldout=asked.heldout,
             split=asked.split,
             tasks=asked.tasks,
+            operators=asked.operators,
             labels=labels_of_model(manifest),
             inputs=asked.inputs,
         ),

@@ -107,14 +107,14 @@ def judged_by(people: int) -> World:
     world = World(partitions=1)
     this = world.ask("hi")
     for n in range(people):
-        world.judge(this, "refund" if n % 2 else "praise", by=f"person {n}", consent=n % 7 > 0)
+        world.judge(this, ("refund", "praise", "thanks")[n % 3], by=f"person {n}", consent=n % 7 > 0)
     return world
 
 
 def test_a_line_of_contradictions_is_written_as_every_other(make):
     (line,) = (make(judged_by(30)).folder / "contradictions.jsonl").read_text().splitlines()
     assert line == json.dumps(json.loads(line), ensure_ascii=False)
-    assert [len(value["said_by"]) for value in json.loads(line)["values"]] == [12, 13]
+    assert [len(value["said_by"]) for value in json.loads(line)["values"]] == [8, 8, 9]
 
 
 def test_a_text_that_many_people_judged_takes_no_more_memory(make):
@@ -127,3 +127,76 @@ def test_a_text_that_many_people_judged_takes_no_more_memory(make):
         tracemalloc.stop()
         assert made.manifest.counts["contradiction"] == people - -(-people // 7)
     assert peaks[1] < peaks[0] * 1.3
+
+
+@pytest.mark.parametrize(
+    ("refund", "praise", "label"), [(2, 1, "refund"), (3, 2, "refund"), (1, 4, "praise"), (99, 1, "refund")]
+)
+def test_what_more_than_half_of_the_people_say_stands_and_the_others_are_outvoted(make, refund, praise, label):
+    world = World()
+    this = world.ask("x")
+    said = {value: [world.judge(this, value, by=f"{value} {n}") for n in range(count)] for value, count in
+            (("refund", refund), ("praise", praise))}  # fmt: skip
+    made = make(world)
+    (row,) = made.rows()
+    assert (row["label"], row["people"]) == (label, max(refund, praise))
+    outvoted = [name for value, names in said.items() if value != label for name in names]
+    assert made.left_out() == dict.fromkeys(outvoted, "outvoted")
+    assert made.lines("contradictions.jsonl") == []
+    assert made.manifest.counts["used"] == max(refund, praise)
+
+
+@pytest.mark.parametrize("votes", [["refund", "praise"], ["refund", "refund", "praise", "other"], ["a", "b", "c"]])
+def test_without_a_majority_the_text_is_a_contradiction(make, votes):
+    world = World()
+    this = world.ask("x")
+    names = [world.judge(this, value, by=f"person {n}") for n, value in enumerate(votes)]
+    made = make(world)
+    assert (made.rows(), made.left_out()) == ([], dict.fromkeys(names, "contradiction"))
+    assert len(made.lines("contradictions.jsonl")) == 1
+
+
+@pytest.mark.parametrize(("deniers", "stands"), [(1, True), (2, False), (3, False)])
+def test_who_denies_an_answer_votes_against_it(make, deniers, stands):
+    world = World()
+    this = world.ask("x")
+    for n in range(2):
+        world.judge(this, by=f"for {n}")
+    down = [world.judge(this, verdict="down", by=f"against {n}") for n in range(deniers)]
+    made = make(world)
+    assert made.labels() == (["other"] if stands else [])
+    assert {made.left_out()[name] for name in down} == {"outvoted" if stands else "contradiction"}
+
+
+@pytest.mark.parametrize(
+    ("by", "operators", "stands"), [("ann", [], False), ("eve", [], True), ("eve", ["eve"], False)]
+)
+def test_only_its_author_or_an_operator_withdraws_feedback(make, by, operators, stands):
+    world = World()
+    first = world.judge(world.ask("x"), "refund", by="ann")
+    back = world.judge("0" * 32, first, verdict="withdrawn", by=by)
+    made = make(world, operators=operators)
+    assert made.labels() == (["refund"] if stands else [])
+    assert made.left_out() == ({back: "foreign_withdrawal"} if stands else {first: "withdrawn"})
+
+
+def test_a_withdrawal_that_is_withdrawn_takes_nothing_back(make):
+    world = World()
+    first = world.judge(world.ask("x"), "refund")
+    names = [first]
+    for minute in range(1, 4):
+        names.append(world.judge("0" * 32, names[-1], verdict="withdrawn", minute=minute))
+        made = make(world)
+        assert made.labels() == ([] if minute % 2 else ["refund"])
+    assert made.left_out() == {names[0]: "withdrawn", names[2]: "withdrawn"}
+
+
+def test_rows_of_one_key_name_one_conversation_that_does_not_show_the_key(make):
+    world = World()
+    for n, key in enumerate((b"customer 7", b"customer 7", b"customer 8", None)):
+        world.judge(world.ask(f"text {n}", key=key), "refund")
+    rows = [row for part in ("train", "heldout") for row in make(world).rows(part=part)]
+    of = {row["text"]: row.get("conversation") for row in rows}
+    assert of["text 0"] == of["text 1"] != of["text 2"]
+    assert of["text 3"] is None
+    assert "customer" not in str(of)
