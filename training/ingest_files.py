@@ -15,6 +15,7 @@ from .ingest_manifest import DATASET_NAME, DataFile, DataSet, Plan, digest_of
 from .ingest_rules import MEANING, LeftOut, row_of
 
 PARTS: Final = ("train", "heldout")
+PREFERENCES: Final = "preferences.jsonl"
 CONTRADICTIONS: Final = "contradictions.jsonl"
 LEFT_OUT: Final = "left_out.jsonl"
 REPORT: Final = "report.md"
@@ -27,6 +28,7 @@ def write_files(join: Join, plan: Plan, folder: Path) -> DataSet:
         for task in join.tasks()
         for part in PARTS
     ]
+    files.append(_write(folder, PREFERENCES, _lines(join.preferences())))
     files.append(_write(folder, CONTRADICTIONS, _contradictions(join)))
     files.append(_write(folder, LEFT_OUT, _lines(_left_out(join))))
     counts = join.counts()

@@ -28,7 +28,19 @@ from .ingest_rules import (
     text_id,
     unit_of,
 )
-from .ingest_tables import COUNT, DISAGREE, EXAMPLES, INDEX, JOINED, MARK, TABLES, WANT, WITHDRAW, WITHDRAWALS
+from .ingest_tables import (
+    COUNT,
+    DISAGREE,
+    EXAMPLES,
+    INDEX,
+    JOINED,
+    MARK,
+    PREFERENCES,
+    TABLES,
+    WANT,
+    WITHDRAW,
+    WITHDRAWALS,
+)
 
 CACHE_KIB: Final = 32 * 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -265,6 +277,20 @@ class Join:
             " WHERE examples.task = ? AND part = ? ORDER BY request",
             (task, part),
         )
+
+    def preferences(self) -> Iterator[dict[str, Any]]:
+        """Yield a row for each up, down and reward of a known answer, with consent, in the order of the requests."""
+        names = ("id", "prediction_id", "agent", "task", "text", "output", "verdict", "value", "by", "at", "part")
+        for *fields, conversation in self._db.execute(PREFERENCES, (held_out_below(self._options),)):
+            row = dict(zip(names, fields, strict=True))
+            try:
+                check_task(row["task"], self._options)
+                row["output"] = _output(row["output"], row["task"])
+            except Unfit:
+                continue  # listed among what is left out
+            row["value"] = None if row["value"] is None else msgspec.json.decode(row["value"])
+            row["at"] = (_EPOCH + row["at"] * _MICROSECOND).isoformat()
+            yield row | ({"conversation": conversation} if conversation else {})
 
     def contradictions(self) -> Iterator[tuple[str, str, str, str, int, str, str]]:
         """Yield task, text, kind, target, whether it is denied, person and feedback id; those of one text stand together."""

@@ -59,7 +59,7 @@ MEANING: Final[Mapping[LeftOut, str]] = {
     LeftOut.BLANK_LABEL: "a label of white space alone",
     LeftOut.UNKNOWN_LABEL: "a label that the closed task does not have",
     LeftOut.SPANS_OUTSIDE: "spans outside the text, or of blanks alone",
-    LeftOut.NO_LABEL: "a verdict that names no label: up, down, reward, or the confirmation of no answer",
+    LeftOut.NO_LABEL: "a verdict that names no label: the confirmation of no answer, or up, down, reward (see preferences.jsonl)",
     LeftOut.SUPERSEDED: "the same person said something later about the same text",
     LeftOut.NO_CONSENT: "without consent",
     LeftOut.OUTVOTED: "most people said something else",

@@ -80,6 +80,17 @@ COUNT: Final = (
     "CREATE TABLE near (near BLOB PRIMARY KEY, unit INTEGER) WITHOUT ROWID",
     "INSERT INTO near SELECT near, max(unit) FROM requests GROUP BY near",
 )
+# Verdicts on an answer that name no label. What a person said later of the text supersedes an earlier up or down.
+PREFERENCES: Final = """
+SELECT f.id, lower(hex(f.prediction)), f.agent, f.task, q.text, r.outputs, f.verdict, f.value, f.person, f.at,
+       CASE WHEN near.unit < ? THEN 'heldout' ELSE 'train' END, lower(hex(q.conversation))
+FROM feedback AS f JOIN results AS r ON r.prediction = f.prediction AND r.agent = f.agent
+JOIN requests AS q ON q.place = r.request AND q.stamp = r.stamp JOIN near ON near.near = q.near
+WHERE f.verdict IN ('up', 'down', 'reward') AND f.left_out IS NULL AND f.consent
+  AND NOT EXISTS (SELECT 1 FROM left_out WHERE left_out.place = f.place
+                  AND reason NOT IN ('no_label', 'contradiction', 'outvoted'))
+ORDER BY r.request, f.place
+"""
 EXAMPLES: Final = """
 INSERT INTO examples
 SELECT task, CASE WHEN near.unit < ? THEN 'heldout' ELSE 'train' END, request, texts.place, kind, target, people

@@ -200,3 +200,44 @@ def test_rows_of_one_key_name_one_conversation_that_does_not_show_the_key(make):
     assert of["text 0"] == of["text 1"] != of["text 2"]
     assert of["text 3"] is None
     assert "customer" not in str(of)
+
+
+def test_up_down_and_reward_become_preferences_with_the_text_and_the_answer_that_they_judge(make):
+    world = World()
+    this = world.ask(TEXT, OUTPUTS, key=b"c-1")
+    up = world.judge(this, verdict="up", by="ann", task="topics")
+    down = world.judge(this, verdict="down", by="bob")
+    reward = world.judge(this, 0.25, verdict="reward", by="eve", minute=3)
+    rows = make(world).lines("preferences.jsonl")
+    assert [(row["id"], row["verdict"], row["value"], row["by"]) for row in rows] == [
+        (up, "up", None, "ann"),
+        (down, "down", None, "bob"),
+        (reward, "reward", 0.25, "eve"),
+    ]
+    assert {(row["text"], row["agent"], row["prediction_id"]) for row in rows} == {(TEXT, "classification", this)}
+    assert [row["output"] for row in rows] == [OUTPUTS["topics"], OUTPUTS["intent"], OUTPUTS["intent"]]
+    assert rows[2]["at"] == "2025-01-31T12:03:00+00:00"
+    assert len({row["conversation"] for row in rows}) == 1
+
+
+def test_preferences_leave_out_what_does_not_count_and_lie_in_the_part_of_their_text(make):
+    world = World()
+    this = world.ask("x")
+    world.judge(this, verdict="up", by="ann")
+    last = world.judge(this, verdict="down", by="ann", minute=1)
+    world.judge(this, verdict="up", by="bob", consent=False)
+    taken = world.judge(this, 1, verdict="reward", by="carl")
+    world.judge("0" * 32, taken, verdict="withdrawn", by="carl")
+    world.judge("f" * 32, verdict="up", by="dora")
+    world.judge(this, verdict="up", by="eve", agent="analysis")
+    world.judge(this, 1, verdict="reward", by="fred", task="gone")
+    rows = make(world).lines("preferences.jsonl")
+    assert [row["id"] for row in rows] == [last]
+    for number in range(40):
+        world.judge(world.ask(f"text {number}"), verdict="up", by="gina")
+        world.judge(world.ask(f"text {number}"), "refund", by="hugo")
+    made = make(world, heldout=0.5)
+    held_out = {row["text"] for row in made.rows(part="heldout")}
+    found = {row["text"]: row["part"] for row in made.lines("preferences.jsonl") if row["text"] != "x"}
+    assert {text for text, part in found.items() if part == "heldout"} == held_out
+    assert 5 < len(held_out) < 35
