@@ -56,6 +56,10 @@ def ingest(
         list[str] | None,
         typer.Option("--operator", metavar="WHO", help="May withdraw anybody's feedback; others only their own."),
     ] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option("--earlier", metavar="FOLDER", help="An earlier data set: its texts stay in their part."),
+    ] = None,
     from_manifest: Annotated[
         Path | None, typer.Option("--from-manifest", metavar="FILE", help="Make this data set again, to the byte.")
     ] = None,
@@ -72,14 +76,15 @@ def ingest(
     import asyncio
 
     from . import ingest as stages
+    from .ingest_earlier import earlier_sets
     from .ingest_manifest import Options, load_data_set
 
     settings = cli_options.settings(config, bootstrap=bootstrap)
     made = None if from_manifest is None else load_data_set(from_manifest)
-    if made is not None and (agents or task or model or operator or heldout is not None or split):
+    if made is not None and (agents or task or model or operator or earlier or heldout is not None or split):
         raise SetupError(
             "--from-manifest says which records and how they are read: "
-            "leave out --agent, --task, --model, --operator, --heldout and --split"
+            "leave out --agent, --task, --model, --operator, --earlier, --heldout and --split"
         )
     options = Options(
         heldout=0.2 if heldout is None else heldout,
@@ -87,6 +92,7 @@ def ingest(
         tasks=task or None,
         labels=_labels(model),
         operators=operator or [],
+        earlier=earlier_sets(earlier or ()),
         inputs=settings.inputs,
     )
 

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -14,8 +14,10 @@ from ..runtime.wire.feedback import read_feedback
 from ..runtime.wire.message import Record
 from ..runtime.wire.request import read_request
 from ..schemas.feedback import Feedback, Verdict
+from .ingest_earlier import read_kept
 from .ingest_manifest import Plan, Role, TaskLabels
 from .ingest_places import Filter, Wanted, of_place, place
+from .ingest_results import Result, output_of, read_result
 from .ingest_rules import (
     LeftOut,
     Unfit,
@@ -29,11 +31,15 @@ from .ingest_rules import (
     unit_of,
 )
 from .ingest_tables import (
+    ASSIGN_CONVERSATIONS,
+    ASSIGN_TEXTS,
     COUNT,
     DISAGREE,
     EXAMPLES,
     INDEX,
     JOINED,
+    KEEP,
+    KEEP_CONVERSATION,
     MARK,
     PREFERENCES,
     TABLES,
@@ -51,25 +57,6 @@ _UNREADABLE: Final[dict[str, LeftOut]] = {
     "results": LeftOut.UNREADABLE_RESULT,
     "requests": LeftOut.UNREADABLE_REQUEST,
 }
-
-
-class _Source(msgspec.Struct):
-    topic: str
-    partition: int
-    offset: int
-    timestamp: Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
-
-
-class _Result(msgspec.Struct):
-    prediction_id: str
-    agent: str
-    source: _Source
-    outputs: msgspec.Raw
-    status: str = "ok"
-
-
-_read_result = msgspec.json.Decoder(_Result).decode
-_read_outputs = msgspec.json.Decoder(dict[str, dict[str, Any]]).decode
 
 
 class Keyed(Record, Protocol):
@@ -159,7 +146,7 @@ class Join:
         rows = []
         for record in records:
             try:
-                result = _read_result(record.value or b"")
+                result = read_result(record.value or b"")
                 prediction = bytes.fromhex(result.prediction_id)
             except (msgspec.MsgspecError, ValueError, RecursionError):  # not a result: whoever judged it finds none
                 continue
@@ -168,7 +155,7 @@ class Join:
                 rows.append(self._result_row(place(number, record.offset), prediction, result))
         self._db.executemany("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def _result_row(self, here: int, prediction: bytes, result: _Result) -> tuple[Any, ...]:
+    def _result_row(self, here: int, prediction: bytes, result: Result) -> tuple[Any, ...]:
         source = result.source
         number = self._request_number.get((source.topic, source.partition))
         request = None
@@ -216,10 +203,18 @@ class Join:
         for looked_at in self._vote():
             left -= looked_at
             yield looked_at
-        self._run(COUNT)
+        self._read_earlier()
+        self._run((ASSIGN_CONVERSATIONS, *COUNT, ASSIGN_TEXTS))
         self._db.execute(EXAMPLES, (held_out_below(self._options),))
         self._run(DISAGREE)
         yield left
+
+    def _read_earlier(self) -> None:
+        """Take over into which part earlier data sets put texts and conversations."""
+        for near, conversation, trained in read_kept(self._options):
+            self._db.execute(KEEP, (near, trained))
+            if conversation is not None:
+                self._db.execute(KEEP_CONVERSATION, (conversation, trained))
 
     def _vote(self) -> Iterator[int]:
         cursor = self._db.execute(JOINED)
@@ -251,7 +246,7 @@ class Join:
         labels = self._labels(task)
         kind = target = unfit = None
         try:
-            kind, target = target_of(verdict, given, _output(raw, task), text, labels) or (None, None)
+            kind, target = target_of(verdict, given, output_of(raw, task), text, labels) or (None, None)
         except Unfit as why:
             if why.reason is LeftOut.UNKNOWN_TASK:
                 raise
@@ -285,7 +280,7 @@ class Join:
             row = dict(zip(names, fields, strict=True))
             try:
                 check_task(row["task"], self._options)
-                row["output"] = _output(row["output"], row["task"])
+                row["output"] = output_of(row["output"], row["task"])
             except Unfit:
                 continue  # listed among what is left out
             row["value"] = None if row["value"] is None else msgspec.json.decode(row["value"])
@@ -338,12 +333,3 @@ class Join:
     def _run(self, statements: Iterable[str]) -> None:
         for statement in statements:
             self._db.execute(statement)
-
-
-def _output(raw: bytes, task: str) -> dict[str, Any]:
-    try:
-        return _read_outputs(raw)[task]
-    except KeyError:
-        raise Unfit(LeftOut.UNKNOWN_TASK) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Unfit(LeftOut.WRONG_FORM) from None

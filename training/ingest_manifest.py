@@ -49,6 +49,14 @@ class TaskLabels(_Frozen):
     open: bool = False
 
 
+class EarlierSet(_Frozen):
+    """An earlier data set whose texts stay in the part where they were."""
+
+    path: str
+    sha256: Sha256
+    """Over its rows."""
+
+
 class Options(_Frozen):
     """Everything besides the records that decides what comes out."""
 
@@ -60,6 +68,8 @@ class Options(_Frozen):
     """Only these."""
     labels: dict[str, TaskLabels] | None = None
     """By task; None: whatever label was given is taken."""
+    earlier: list[EarlierSet] = []
+    """Texts of these, and where conversations are split by their conversations, stay in their part, whatever `heldout`."""
     operators: list[str] = []
     """People (`by`) who may withdraw anybody's feedback; others only their own."""
     inputs: dict[str, InputSettings] = Field(default_factory=dict)

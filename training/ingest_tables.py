@@ -12,6 +12,8 @@ CREATE TABLE results (place INTEGER PRIMARY KEY, prediction BLOB, request INTEGE
 CREATE TABLE wanted (place INTEGER PRIMARY KEY);
 CREATE TABLE requests (place INTEGER PRIMARY KEY, stamp INTEGER, text TEXT, near BLOB, unit INTEGER,
                        conversation BLOB);
+CREATE TABLE kept (near BLOB PRIMARY KEY, trained INTEGER) WITHOUT ROWID;
+CREATE TABLE kept_conversations (conversation BLOB PRIMARY KEY, trained INTEGER) WITHOUT ROWID;
 CREATE TABLE operators (person TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE votes (task TEXT, text_id BLOB, person TEXT, at INTEGER, place INTEGER, request INTEGER, kind TEXT,
                     target TEXT, denies INTEGER, unfit TEXT, consent INTEGER);
@@ -79,6 +81,20 @@ COUNT: Final = (
     # A text is held out only when everything is that it was seen in, in whatever spelling, for whatever task.
     "CREATE TABLE near (near BLOB PRIMARY KEY, unit INTEGER) WITHOUT ROWID",
     "INSERT INTO near SELECT near, max(unit) FROM requests GROUP BY near",
+)
+# What was trained on once is never held out later: of several assignments that to the train part counts.
+KEEP: Final = "INSERT INTO kept VALUES (?, ?) ON CONFLICT DO UPDATE SET trained = max(trained, excluded.trained)"
+KEEP_CONVERSATION: Final = (
+    "INSERT INTO kept_conversations VALUES (?, ?) ON CONFLICT DO UPDATE SET trained = max(trained, excluded.trained)"
+)
+ASSIGN_CONVERSATIONS: Final = (
+    "UPDATE requests SET unit = (SELECT CASE WHEN trained THEN 9223372036854775807 ELSE -1 END FROM kept_conversations AS c"
+    " WHERE c.conversation = requests.conversation)"
+    " WHERE conversation IN (SELECT conversation FROM kept_conversations)"
+)
+ASSIGN_TEXTS: Final = (
+    "UPDATE near SET unit = (SELECT CASE WHEN trained THEN 9223372036854775807 ELSE -1 END FROM kept WHERE kept.near = near.near)"
+    " WHERE near IN (SELECT near FROM kept)"
 )
 # Verdicts on an answer that name no label. What a person said later of the text supersedes an earlier up or down.
 PREFERENCES: Final = """

@@ -6,6 +6,7 @@ from ..schemas.manifest import ModelManifest
 from ..schemas.topics import named_topics
 from .commands_ingest import bars
 from .ingest import ingest, make_plan
+from .ingest_earlier import earlier_sets
 from .ingest_manifest import Options, Plan, labels_of_model, load_data_set
 from .job import Job
 
@@ -36,6 +37,7 @@ async def plan_for(job: Job, manifest: ModelManifest) -> Plan:
             split=asked.split,
             tasks=asked.tasks,
             operators=asked.operators,
+            earlier=earlier_sets(job.old.feedback if job.old else ()),
             labels=labels_of_model(manifest),
             inputs=asked.inputs,
         ),

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from ingest_sets import OUTPUTS, TEXT, make_in
 from ingest_world import World
 
+from murmura.runtime.errors import SetupError
+from murmura.training.ingest_earlier import earlier_sets
 from murmura.training.ingest_manifest import Options
 from murmura.training.ingest_rules import held_out_below, unit_of
 
@@ -115,3 +117,67 @@ def test_the_order_in_which_partitions_are_read_changes_no_byte(make, data):
     assert counts["feedback"] == counts["used"] + left
     for seed in seeds:
         assert make(world, heldout=0.3, order=random.Random(seed)).bytes() == first
+
+
+def talks(count: int) -> World:
+    """Conversations of two texts each."""
+    world = World()
+    for number in range(count):
+        for turn in range(2):
+            world.judge(world.ask(f"text {number} {turn}", key=b"talk %d" % number), "refund")
+    return world
+
+
+def sides(made) -> dict[str, str]:
+    return {row["text"]: part for part in ("train", "heldout") for row in made.rows(part=part)}
+
+
+@pytest.mark.parametrize("change", [{"heldout": 0.9}, {"heldout": 0.0}, {"split": "text", "heldout": 0.5}])
+def test_texts_of_an_earlier_data_set_stay_in_their_part_whatever_changes(make, change):
+    world = talks(40)
+    before = make(world, heldout=0.3)
+    earlier = earlier_sets([before.folder])
+    assert sides(make(world, **change)) != sides(before)
+    assert sides(make(world, earlier=earlier, **change)) == sides(before)
+    world.judge(world.ask("  TEXT 0 0 "), "refund")
+    spelled = sides(make(world, earlier=earlier, **change))
+    assert spelled["  TEXT 0 0 "] == spelled["text 0 0"] == sides(before)["text 0 0"]
+
+
+def test_a_conversation_of_an_earlier_data_set_stays_in_its_part_with_its_new_texts(make):
+    world = talks(20)
+    before = make(world, heldout=0.3)
+    for number in range(20):
+        world.judge(world.ask(f"more {number}", key=b"talk %d" % number), "refund")
+    now = sides(make(world, heldout=0.9, earlier=earlier_sets([before.folder])))
+    assert all(now[f"more {number}"] == sides(before)[f"text {number} 0"] for number in range(20))
+
+
+def test_what_was_trained_on_in_one_of_several_earlier_data_sets_is_not_held_out(make):
+    world = talks(10)
+    one, two = make(world, heldout=0.0), make(world, heldout=0.99)
+    for folders in ([one.folder, two.folder], [two.folder, one.folder]):
+        assert set(sides(make(world, heldout=0.5, earlier=earlier_sets(folders))).values()) == {"train"}
+
+
+def test_an_earlier_data_set_that_changed_or_is_none_is_refused(make, tmp_path):
+    world = talks(4)
+    before = make(world)
+    earlier = earlier_sets([before.folder])
+    (before.folder / "intent.train.jsonl").write_text("")
+    with pytest.raises(SetupError, match="not the earlier data set that the plan names"):
+        make(world, earlier=earlier)
+    with pytest.raises(SetupError, match=r"no TASK\.train\.jsonl"):
+        earlier_sets([tmp_path / "nothing"])
+
+
+def test_a_new_text_of_a_kept_conversation_is_held_out_only_when_all_its_conversations_are(make):
+    world = talks(20)
+    before = make(world, heldout=0.5)
+    held_out = [n for n in range(20) if sides(before)[f"text {n} 0"] == "heldout"]
+    trained = [n for n in range(20) if n not in held_out]
+    for number, (one, other) in enumerate(zip(held_out, trained, strict=False)):
+        for key in (one, other):
+            world.judge(world.ask(f"shared {number}", key=b"talk %d" % key), "refund", by=f"person {key}")
+    now = sides(make(world, heldout=0.9, earlier=earlier_sets([before.folder])))
+    assert {part for text, part in now.items() if text.startswith("shared")} == {"train"}
