@@ -75,6 +75,26 @@ def test_a_run_killed_three_times_gives_the_same_bytes_as_one_that_was_not(
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
 
 
+@pytest.mark.parametrize("changes", [{"lora": {"rank": 4}}, {"word_dropout": 0.2}], ids=["lora", "word dropout"])
+def test_factors_and_dropped_words_are_those_of_a_run_that_was_not_interrupted(
+    data: Path,
+    base: Path,
+    tmp_path: Path,
+    recipe: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+) -> None:
+    path = recipe(encoder=str(base), **changes)
+    fit(path, data, tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch:
+        stop_before(13, patch)
+        with pytest.raises(Stopped):
+            fit(path, data, tmp_path / "run", quiet=True)
+    fit(path, data, tmp_path / "run", quiet=True, resume=True)
+    name = "checkpoint.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_an_interrupted_run_is_exported_as_far_as_it_got_and_goes_on_afterwards(
     data: Path, tmp_path: Path, recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
