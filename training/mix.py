@@ -232,6 +232,7 @@ def _recipe(mix: Mix, tasks: Mapping[str, Any], attribution: str) -> dict[str, A
         "label_smoothing": fit.label_smoothing,
         "word_dropout": mix.recipe.word_dropout if mix.recipe else 0.0,
         "temperature": mix.recipe.temperature if mix.recipe else 1.0,
+        "normalise": mix.recipe.normalise if mix.recipe else False,
         "precision": fit.precision,
         "hold": mix.job.hold.model_dump(include={"weight", "temperature"}),
         "allow_unknown": mix.recipe.allow_unknown if mix.recipe else False,

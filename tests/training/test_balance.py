@@ -82,7 +82,11 @@ def mixed(desk_base: Path, tmp_path: Path) -> Path:
     lines = [{"text": f"big {n}", "label": "big"} for n in range(200)]
     lines += [{"text": f"small {n}", "label": "small"} for n in range(5)]
     write_jsonl(folder / "intent.train.jsonl", lines)
-    old = yaml.safe_load((desk_base / "base.yaml").read_text()) | {"word_dropout": 0.1, "temperature": 2.0}
+    old = yaml.safe_load((desk_base / "base.yaml").read_text()) | {
+        "word_dropout": 0.1,
+        "temperature": 2.0,
+        "normalise": True,
+    }
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(old))
     job = read_job(write_job(tmp_path, desk_base, old={"recipe": "base.yaml", "data": str(desk_base), "replay": 0.5}))
     manifest = Model.load(desk_base / "desk").manifest
@@ -99,6 +103,6 @@ def test_the_recipe_of_a_run_has_a_source_for_each_number_of_repeats(mixed: Path
     assert len((mixed / "intent.feedback-x14.jsonl").read_text().splitlines()) == 4
 
 
-def test_word_dropout_and_the_temperature_between_tasks_are_those_of_the_old_recipe(mixed: Path):
+def test_word_dropout_the_temperature_between_tasks_and_normalise_are_those_of_the_old_recipe(mixed: Path):
     recipe = yaml.safe_load((mixed / "recipe.yaml").read_text())
-    assert (recipe["word_dropout"], recipe["temperature"]) == (0.1, 2.0)
+    assert (recipe["word_dropout"], recipe["temperature"], recipe["normalise"]) == (0.1, 2.0, True)
