@@ -141,6 +141,8 @@ class ModelManifest(_Frozen):
     """Digest of the recipe of its training."""
     metrics: dict[str, dict[str, Any]] = {}
     """By task, measured on the exported folder."""
+    data: dict[str, dict[str, Any]] = {}
+    """By task, what training read: rows, labels and tokens of each part, and the texts that parts have in common."""
     base: Base | None = None
     files: list[FileEntry]
 

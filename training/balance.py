@@ -5,8 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from .corrections import named
-from .data.example import Example
+from .data.example import Example, labels_of
 
 MOST_REPEATS: Final = 20
 VALIDATION_SHARE: Final = 0.1
@@ -53,17 +52,17 @@ def replayed(rows: Sequence[Example], share: float, seed: int, least: int = DIVI
     chosen = random.Random(seed).sample(range(len(rows)), round(share * len(rows)))
     drawn, there = set(chosen), count(rows[at] for at in chosen)
     for at, example in enumerate(rows):
-        if at not in drawn and any(there[label] < least for label in set(named(example))):
+        if at not in drawn and any(there[label] < least for label in set(labels_of(example))):
             chosen.append(at)
-            there.update(set(named(example)))
+            there.update(set(labels_of(example)))
     return [rows[at] for at in chosen]
 
 
 def count(rows: Iterable[Example]) -> Counter[str]:
     """Count the rows that name each label."""
-    return Counter(label for example in rows for label in set(named(example)))
+    return Counter(label for example in rows for label in set(labels_of(example)))
 
 
 def rarest(example: Example, counted: Mapping[str, int]) -> str | None:
     """Return the label of an example that the fewest rows have; None when it has no label."""
-    return min(sorted(set(named(example))), key=lambda label: counted[label], default=None)
+    return min(sorted(set(labels_of(example))), key=lambda label: counted[label], default=None)

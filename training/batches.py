@@ -6,7 +6,8 @@ from typing import Final
 
 from torch import Tensor
 
-from .dataset import Part, TaskData, pad
+from .dataset import TaskData, pad
+from .encoding import Part
 from .hold import SoftTargets, soft_targets
 from .sampler import StepRows
 

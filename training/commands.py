@@ -3,7 +3,7 @@
 import importlib.util
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,6 +11,10 @@ from ..runtime.errors import SetupError
 
 if TYPE_CHECKING:
     from .evaluate import Scores
+    from .recipe import Recipe
+
+REFUSED_EXIT_CODE: Final = 2
+"""As for every mistake in what a command is given."""
 
 
 class Graph(StrEnum):
@@ -37,6 +41,9 @@ def train(
     seed: Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.")] = None,
     graphs: Graphs = [Graph.ragged],  # noqa: B006  (typer reads it, nobody changes it)
     delta: Delta = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read and count the data, name every mistake, and train nothing.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run; begins one where nothing was saved.")
@@ -49,21 +56,24 @@ def train(
 
     Example: [bold]murmura train recipes/joint.yaml --data data --out models/joint[/bold]
 
+    Before a long run, or on a build server: [bold]murmura train recipes/joint.yaml --data data --check[/bold] prints what would be learned, a line a task. Exit code 0: it can be trained; notes do not count. 2: it cannot, and each mistake is a line on stderr.
+
     Your own CSV with the columns text and label needs a recipe of four lines (see docs/training.md). Watch with [bold]tensorboard --logdir models/joint.run[/bold].
     """
     need_training()
     from .export import check_request
-    from .fit import fit
     from .recipe import load_recipe
 
     read = load_recipe(recipe)
     out = out or Path("models") / read.name
     check_request(out, read.encoder.source, [graph.value for graph in graphs], delta=delta)
+    if check:
+        _check(read, data)
+        return
     run = run or out.with_name(f"{out.name}.run")
-    record = fit(recipe, data, run, seed=seed, quiet=quiet, resume=resume, finish=finish)
-    for task, count in record.overlap.items():
-        if count:
-            typer.echo(f"note: {count} test texts of task {task} also occur in its training rows")
+    from .fit import fit
+
+    record = fit(recipe, data, run, seed=seed, quiet=quiet, resume=resume, finish=finish, print_line=typer.echo)
     typer.echo(
         f"trained {record.steps} steps in {record.cpu_seconds:.0f} CPU-seconds; best at {record.best_step}: {run}"
     )
@@ -71,6 +81,20 @@ def train(
     if any(task.test or task.reports for task in read.tasks.values()):
         _evaluate(out, data, recipe)
     typer.echo(f"serve it: murmura serve --model {out}")
+
+
+def _check(recipe: "Recipe", data: Path) -> None:
+    from .check_data import check_data
+    from .data_report import describe
+
+    found = check_data(recipe, data)
+    for line in describe(found.reports, recipe.max_tokens):
+        typer.echo(line)
+    for problem in found.problems:
+        typer.echo(f"murmura: {problem}", err=True)
+    if found.problems:
+        raise typer.Exit(REFUSED_EXIT_CODE)
+    typer.echo("checked: it can be trained")
 
 
 def export(

@@ -11,7 +11,7 @@ from typing import Any, Final
 from ..runtime.errors import SetupError
 from ..runtime.wire.feedback import known_labels
 from ..schemas.manifest import ModelManifest, TaskSpec
-from .data.example import Example, Span
+from .data.example import Example, Span, labels_of
 from .data.reading import read_part
 from .ingest_manifest import DATASET_NAME, load_data_set
 from .recipe import Source, Task
@@ -44,7 +44,7 @@ class Corrections:
         return [*self.spec.labels, *added]
 
     def is_new(self, example: Example) -> bool:
-        return bool(set(named(example)) & set(self.new))
+        return bool(set(labels_of(example)) & set(self.new))
 
 
 def read_corrections(folder: Path, manifest: ModelManifest, least_rows: int) -> dict[str, Corrections]:
@@ -90,17 +90,12 @@ def rows_of(folder: Path, name: str, spec: TaskSpec) -> list[Example]:
 
 def _learnable(spec: TaskSpec, train: Sequence[Example], heldout: Sequence[Example], least_rows: int) -> Corrections:
     known = known_labels(spec)
-    counted = Counter(label for example in train for label in set(named(example)) if label not in known)
+    counted = Counter(label for example in train for label in set(labels_of(example)) if label not in known)
     new = sorted(label for label, rows in counted.items() if spec.open and rows >= least_rows)
     learned = known | set(new)
-    kept = [[e for e in part if set(named(e)) <= learned] for part in (train, heldout)]
-    dropped = Counter(label for e in (*train, *heldout) for label in set(named(e)) - learned)
+    kept = [[e for e in part if set(labels_of(e)) <= learned] for part in (train, heldout)]
+    dropped = Counter(label for e in (*train, *heldout) for label in set(labels_of(e)) - learned)
     return Corrections(spec, kept[0], kept[1], new, dropped)
-
-
-def named(example: Example) -> tuple[str, ...]:
-    """Return the labels of an example, of a tagging task those of its spans."""
-    return example.labels or tuple(span.label for span in example.spans)
 
 
 def as_row(example: Example, kind: str) -> dict[str, Any]:

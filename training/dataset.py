@@ -1,40 +1,33 @@
-"""Examples become token ids and targets; what is wrong with the data as a whole is found here, before any step."""
+"""Reads the tasks of a recipe: what is wrong with the rows of one as a whole is found here, before any step."""
 
-import logging
-import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from ..runtime.errors import SetupError
 from ..schemas.manifest import TaskSpec
-from .data.example import Example
-from .data.reading import read_part
-from .hold import Held
+from .data.counts import ReadCounts
+from .data.example import Example, labels_of
+from .data.reading import read_counted
+from .data_checks import find_equal_names, list_names, suggest
+from .data_report import TEST, THRESHOLDS, TRAIN, VALIDATION
 from .kinds import KINDS, Kind
-from .recipe import Recipe, Task
-
-log = logging.getLogger(__name__)
-MOSTLY: Final = 1 / 3
-"""From this share of unknown tokens on a text is called mostly unknown: a third of the words is what a reader misses."""
-TOLERATED: Final = 0.02
-"""Share of such texts that a task may have: chat has messages of one emoji."""
+from .recipe import Recipe, Source, Task
+from .splits import hold_back, units_of
 
 
 @dataclass(frozen=True)
 class TaskData:
     """The examples of one task.
 
-    `outside` are validation rows of an out-of-scope label that has no class of its own, `choosing` the rows to choose
-    thresholds on where the recipe names some.
+    `outside` are rows of an out-of-scope label that has no class of its own, from the training and the validation part;
+    `choosing` are the rows to choose thresholds on where the recipe names some.
     """
 
     name: str
@@ -46,6 +39,20 @@ class TaskData:
     outside: list[Example]
     test: list[Example]
     choosing: list[Example]
+    reports: dict[str, list[Example]]
+    counts: dict[str, ReadCounts]
+    """What was read from files, by part."""
+
+    @property
+    def names(self) -> list[str]:
+        """The labels as rows name them: of a tagging task the types of spans."""
+        return [label[2:] for label in self.labels if label[:2] == "B-"] if self.kind.per_token else self.labels
+
+    @property
+    def rows(self) -> Iterator[Example]:
+        """All rows of all parts."""
+        for part in (self.train, self.validation, self.outside, self.test, self.choosing, *self.reports.values()):
+            yield from part
 
     @property
     def spec(self) -> TaskSpec:
@@ -61,56 +68,87 @@ class TaskData:
         )
 
 
+_WITHOUT_VALIDATION: Final = "no row can be held back: each one, or its group, has the last rows of some label; add rows, or name a validation part"
+
+
 def read_tasks(recipe: Recipe, folder: Path) -> list[TaskData]:
     """Read every task's parts, also those that are needed only after training: a mistake in them is found now.
 
     SetupError for labels that training never sees.
     """
-    return [_read_task(name, task, recipe, folder) for name, task in recipe.tasks.items()]
+    return [read_task(name, recipe, folder) for name in recipe.tasks]
 
 
-def _read_task(name: str, task: Task, recipe: Recipe, folder: Path) -> TaskData:
-    kind, seed = KINDS[task.kind], recipe.data_seed
-    train = read_part(task.train, task, folder, seed=seed, training=True)
-    if task.validation is not None:
-        validation = read_part(task.validation, task, folder, seed=seed)
-    else:
-        train, validation = _split(train, task.validation_share, seed, kind)
-    test = read_part(task.test, task, folder, seed=seed) if task.test else []
-    train, _ = inside_and_outside(train, task)
-    validation, outside = inside_and_outside(validation, task)
-    choosing = read_part(task.thresholds.data, task, folder, seed=seed) if task.thresholds.data else []
-    reports = [e for sources in task.reports.values() for e in read_part(sources, task, folder, seed=seed)]
-    asked, _ = inside_and_outside([*test, *reports], task)
-    if not train or not validation:
-        raise SetupError(
-            f"task {name}: {len(train)} rows to train on and {len(validation)} to validate; both need some"
-        )
+def read_task(name: str, recipe: Recipe, folder: Path) -> TaskData:
+    """Read the parts of one task, and hold rows back for validation where the recipe names none."""
+    task, kind = recipe.tasks[name], KINDS[recipe.tasks[name].kind]
+    counts: dict[str, ReadCounts] = {}
+
+    def read(part: str, sources: Sequence[Source] | None, *, training: bool = False) -> list[Example]:
+        if not sources:
+            return []
+        found, counts[part] = read_counted(sources, task, folder, seed=recipe.data_seed, training=training)
+        return found
+
+    reports = {each: read(each, sources) for each, sources in task.reports.items()}
+    test, choosing = read(TEST, task.test), read(THRESHOLDS, task.thresholds.data)
+    train, apart = inside_and_outside(read(TRAIN, task.train, training=True), task)
+    validation, outside = inside_and_outside(read(VALIDATION, task.validation), task)
     labels = task.labels or kind.labels(train)
-    known = frozenset(labels)
-    for example in [*train, *validation, *asked]:
-        if unknown := kind.unknown(example, known):
-            raise SetupError(
-                f"{example.place}: label {unknown!r} of task {name} does not occur in its training rows; "
-                "add rows, or name it in `labels`, `merge` or `unless`"
-            )
-    if len(labels) < 2:
-        raise SetupError(f"task {name}: the training rows know one label only ({labels[0]!r}); expected two or more")
-    _refuse_one_sided(name, task, choosing)
-    return TaskData(name, task, kind, labels, train, validation, outside, test, choosing)
+    if task.validation is None:
+        train, validation = divide(train, task.validation_share, recipe.data_seed, groups_of(train, task.group))
+    data = TaskData(
+        name, task, kind, labels, train, validation, [*originals(apart), *outside], test, choosing, reports, counts
+    )
+    refuse_mistakes(data, recipe)
+    return data
 
 
-def _refuse_one_sided(name: str, task: Task, choosing: list[Example]) -> None:
-    if not choosing:
-        return
-    scope = task.out_of_scope
-    if scope is None:
-        raise SetupError(f"task {name}: thresholds.data needs an out_of_scope label to tell its rows apart by")
-    others = sum(scope.label in example.labels for example in choosing)
-    if others in {0, len(choosing)}:
-        raise SetupError(
-            f"task {name}: thresholds.data needs rows labelled {scope.label!r} and others; {others} of {len(choosing)} are"
-        )
+def groups_of(examples: Iterable[Example], column: str | None) -> dict[str, Hashable]:
+    """Return by place the group of each row; none without a column. SetupError for a row without a value in it."""
+    groups: dict[str, Hashable] = {}
+    if column is None:
+        return groups
+    for example in examples:
+        if example.meta.get(column) in {None, ""}:
+            raise SetupError(f"{example.place}: column {column!r}, the group of a row, is missing or empty")
+        groups[example.place] = str(example.meta[column])
+    return groups
+
+
+def originals(examples: Iterable[Example]) -> list[Example]:
+    """Return each row once, without its repeats and typo copies, which stand behind it."""
+    rows: dict[object, Example] = {}
+    for at, example in enumerate(examples):
+        rows.setdefault((example.place or at, example.labels, example.spans), example)
+    return [*rows.values()]
+
+
+def divide(
+    examples: Sequence[Example], share: float, seed: int, groups: Mapping[str, Hashable] | None = None
+) -> tuple[list[Example], list[Example]]:
+    """Hold rows back for validation: whole rows, with all that belongs to them, and never the last of a label.
+
+    Rows with equal texts stand on both sides only where each label has one text alone; what was read then says so.
+    """
+    rows = originals(examples)
+    group = groups or {}
+    keys = [list(_keys(example, group)) for example in rows]
+    labels = [frozenset(labels_of(example)) for example in rows]
+    texts = [example.text for example in rows]
+    held = hold_back(units_of(texts, labels, keys, seed), share) or hold_back(
+        units_of(texts, labels, keys, seed, by_text=False), share
+    )
+    validation = [rows[at] for at in sorted(held)]
+    places = {example.place for example in validation}
+    return [example for example in examples if example.place not in places], validation
+
+
+def _keys(example: Example, groups: Mapping[str, Hashable]) -> Iterator[tuple[str, Hashable]]:
+    if example.place:
+        yield "place", example.place
+    if example.place in groups:
+        yield "group", groups[example.place]
 
 
 def inside_and_outside(examples: list[Example], task: Task) -> tuple[list[Example], list[Example]]:
@@ -122,49 +160,85 @@ def inside_and_outside(examples: list[Example], task: Task) -> tuple[list[Exampl
     return [example for example in examples if scope.label not in example.labels], outside
 
 
-def _split(examples: list[Example], share: float, seed: int, kind: Kind) -> tuple[list[Example], list[Example]]:
-    """Hold rows back for validation: whole rows, so that a repeat or a copy never stands on the other side.
-
-    A row that has a label's only examples is not held back: what is never trained on cannot be validated.
-    """
-    rows = list(dict.fromkeys(example.place for example in examples))
-    random.Random(seed).shuffle(rows)
-    held = set(rows[: max(1, round(share * len(rows)))])
-    known = frozenset(kind.labels([example for example in examples if example.place not in held]))
-    for example in examples:
-        if example.place in held and kind.unknown(example, known):
-            held.discard(example.place)
-            known |= frozenset(kind.labels([example]))
-    train = [example for example in examples if example.place not in held]
-    # Read backwards, so that of a row and its copies the first stays: the text as it was written.
-    validation = {example.place: example for example in reversed(examples) if example.place in held}
-    return train, [validation[row] for row in rows if row in held]
+def refuse_mistakes(data: TaskData, recipe: Recipe) -> None:
+    """Raise SetupError in one line for what cannot be learned, or be scored afterwards."""
+    place = ("tasks", data.name)
+    if problem := _problem_of_scope(data):
+        raise recipe.refusal((*place, "out_of_scope"), problem)
+    if problem := _problem_of_training(data):
+        raise recipe.refusal((*place, "train"), problem)
+    if problem := _problem_of_names(data):
+        raise recipe.refusal((*place, "train"), problem)
+    if not data.validation:
+        raise recipe.refusal((*place, "validation"), _WITHOUT_VALIDATION)
+    if problem := _problem_of_choosing(data):
+        raise recipe.refusal((*place, "thresholds", "data"), problem)
+    _refuse_unknown_labels(data)
 
 
-@dataclass(frozen=True)
-class Part:
-    """Encoded examples: ids with special tokens, and what each should be answered."""
-
-    ids: list[NDArray[np.int64]]
-    targets: list[NDArray[Any]]
-    held: dict[int, Held] = field(default_factory=dict)
-    """By row: what the model answered when it began, for rows that are learned from that."""
-
-    @cached_property
-    def lengths(self) -> list[int]:
-        """Tokens of each text."""
-        return [len(ids) for ids in self.ids]
+def _problem_of_scope(data: TaskData) -> str | None:
+    scope = data.task.out_of_scope
+    if scope is None or scope.label in data.labels or (not scope.learn and _has_label(data.rows, scope.label)):
+        return None
+    found = [name for name in data.names if name != scope.label]
+    which = "training row" if scope.learn else "row"
+    return f"no {which} has the label {scope.label!r}; found {list_names(found) or 'none'}{suggest(scope.label, found)}"
 
 
-def encode_part(examples: Sequence[Example], data: TaskData, tokenizer: Tokenizer) -> tuple[Part, list[Encoding]]:
-    """Tokenise as serving does (the tokenizer's truncation is set by the caller)."""
-    encodings = tokenizer.encode_batch([example.text for example in examples])
-    index = {label: number for number, label in enumerate(data.labels)}
-    targets = [data.kind.target(example, enc, index) for example, enc in zip(examples, encodings, strict=True)]
-    return Part([np.array(enc.ids) for enc in encodings], targets), encodings
+def _problem_of_training(data: TaskData) -> str | None:
+    if not data.train:
+        return "no row to train on"
+    if not data.names:
+        return f"no row has a {'span' if data.kind.per_token else 'label'}: there is nothing to learn"
+    if len(data.labels) < 2:
+        return f"the training rows know one label only ({data.labels[0]!r}); expected two or more"
+    return None
 
 
-def pad(texts: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
+def _problem_of_names(data: TaskData) -> str | None:
+    equal = find_equal_names(data.names)
+    if data.task.labels is not None or equal is None:
+        return None
+    one, other = (f"{label!r} ({_first_place(data.train, label)})" for label in equal)
+    return (
+        f"labels {one} and {other} differ only in case, blanks or letter forms: write one of them in the data, or add "
+        f"`merge: {{{equal[0]}: [{equal[1]}]}}` and `rest: keep`; where both are meant, name all in `labels`"
+    )
+
+
+def _problem_of_choosing(data: TaskData) -> str | None:
+    scope = data.task.out_of_scope
+    if not data.choosing:
+        return None
+    if scope is None:
+        return "needs an out_of_scope label to tell its rows apart by"
+    others = sum(scope.label in example.labels for example in data.choosing)
+    if others in {0, len(data.choosing)}:
+        return f"needs rows labelled {scope.label!r} and others; {others} of {len(data.choosing)} are"
+    return None
+
+
+def _refuse_unknown_labels(data: TaskData) -> None:
+    known, scope = frozenset(data.labels), data.task.out_of_scope
+    for example in (*data.train, *data.validation, *data.test, *(e for part in data.reports.values() for e in part)):
+        if scope is not None and scope.label in example.labels:
+            continue
+        if unknown := data.kind.unknown(example, known):
+            raise SetupError(
+                f"{example.place}: label {unknown!r} of task {data.name} does not occur in its training rows; "
+                f"add rows, or name it in `labels`, `merge` or `unless`{suggest(unknown, data.names)}"
+            )
+
+
+def _has_label(examples: Iterable[Example], label: str) -> bool:
+    return any(label in example.labels for example in examples)
+
+
+def _first_place(examples: Iterable[Example], label: str) -> str:
+    return next(example.place for example in examples if label in labels_of(example))
+
+
+def pad(texts: Sequence[NDArray[np.integer[Any]]]) -> tuple[Tensor, Tensor]:
     """Return ids and mask [B, S], S as long as the longest text and no longer.
 
     Padding is masked, so its id does not matter; the first token of the batch is one that a narrowed word table has.
@@ -178,44 +252,8 @@ def pad(texts: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
-def in_order(texts: Sequence[NDArray[np.int64]], batch_size: int) -> Iterator[list[int]]:
+def in_order(texts: Sequence[NDArray[np.integer[Any]]], batch_size: int) -> Iterator[list[int]]:
     """Yield all rows once, shortest first: for scoring, where order is free."""
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
-
-
-def unknown_share(encodings: Sequence[Encoding], unknown_ids: frozenset[int]) -> float | None:
-    """Return the share of texts that are mostly unknown tokens; None where the tokenizer has none."""
-    if not unknown_ids:
-        return None
-    return round(sum(_is_mostly_unknown(enc, unknown_ids) for enc in encodings) / max(1, len(encodings)), 4)
-
-
-def _is_mostly_unknown(encoding: Encoding, unknown_ids: frozenset[int]) -> bool:
-    words = len(encoding.ids) - sum(encoding.special_tokens_mask)
-    # The mask counts [UNK] as special in some tokenizers, so unknown tokens are counted by their id.
-    unknown = sum(token in unknown_ids for token in encoding.ids)
-    return unknown > MOSTLY * max(words, unknown)
-
-
-def refuse_unknown(found: dict[str, float | None], *, allow: bool) -> None:
-    """Stop when a task's texts are not in the vocabulary's language. SetupError gives the share for each task."""
-    shares = {name: share for name, share in found.items() if share is not None}
-    if allow or all(share <= TOLERATED for share in shares.values()):
-        return
-    said = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    raise SetupError(
-        f"texts that are mostly unknown to the encoder's vocabulary: {said}; take an encoder of their language, "
-        "`encoder: scratch`, or set `allow_unknown: true`"
-    )
-
-
-def overlap(train: Sequence[Example], test: Sequence[Example]) -> int:
-    """Count test texts that also occur in training, letter case and white space apart."""
-    seen = {_plain(example.text) for example in train}
-    return sum(_plain(example.text) in seen for example in test)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ..runtime.wire.feedback import known_labels
 from ..schemas.manifest import ModelManifest
-from .corrections import HELDOUT, TRAIN, Corrections, check_whole, named, rows_of
-from .data.example import Example
+from .corrections import HELDOUT, TRAIN, Corrections, check_whole, rows_of
+from .data.example import Example, labels_of
 
 
 @dataclass
@@ -35,7 +35,7 @@ def read_earlier(
         for folder in reversed(folders):
             train, heldout = (rows_of(folder, f"{spec.name}{part}", spec) for part in (TRAIN, HELDOUT))
             for part, rows in ((mine.train, train), (mine.heldout, heldout)):
-                part += [e for e in rows if e.text not in seen and set(named(e)) <= learned]
+                part += [e for e in rows if e.text not in seen and set(labels_of(e)) <= learned]
             seen |= {example.text for example in (*train, *heldout)}
         if mine.train or mine.heldout:
             found[spec.name] = mine

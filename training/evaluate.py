@@ -16,6 +16,7 @@ from ..schemas.manifest import ModelManifest, TaskSpec
 from .answers import Answer, Score
 from .data.example import Example
 from .data.reading import read_part
+from .data_report import TaskReport, data_table
 from .figures import MEANINGS, rounded, shown
 from .kinds import KINDS
 from .recipe import Recipe, Source, Task, load_recipe
@@ -112,12 +113,20 @@ def markdown(manifest: ModelManifest, scores: Scores) -> str:
     for task, by_set in scores.items():
         spec = manifest.task(task)
         lines += [f"## {task} ({spec.kind}, {len(spec.labels)} labels)", "", thresholds_line(spec), ""]
+        lines += describe_data(task, manifest)
         for name, score in by_set.items():
             lines += [f"### {task}: {name}", "", "| figure | value | |", "| --- | --- | --- |"]
             values = rounded(score.figures).items()
             lines += [f"| {figure} | {shown(value)} | {MEANINGS[figure]} |" for figure, value in values]
             lines += ["", "```", score.table.rstrip(), "```", ""]
     return "\n".join(lines)
+
+
+def describe_data(task: str, manifest: ModelManifest) -> list[str]:
+    """Return what training read for the task, as far as the manifest says so."""
+    if task not in manifest.data:
+        return []
+    return [f"### {task}: data", "", *data_table(TaskReport.model_validate(manifest.data[task])), ""]
 
 
 def thresholds_line(spec: TaskSpec) -> str:

@@ -101,6 +101,7 @@ def manifest_of(record: RunRecord) -> ModelManifest:
         tasks=record.tasks,
         limits=Limits(max_tokens=record.max_tokens),
         recipe=record.recipe_sha256,
+        data={name: report.model_dump(mode="json", exclude_defaults=True) for name, report in record.data.items()},
         files=[],
     )
 

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from ..schemas.manifest import Calibration, TaskSpec, Thresholds
 from .data.example import Example
 from .dataset import TaskData
+from .encoding import encode
 from .thresholds import (
     accept_threshold,
     label_threshold,
@@ -51,7 +52,7 @@ def _calibrate_words(
     data: TaskData, logits: Sequence[NDArray[Any]], tokenizer: Tokenizer, index: dict[str, int]
 ) -> Calibration:
     """Choose the temperature of the words' tags. It changes the scores of spans, never the spans."""
-    encodings = tokenizer.encode_batch([example.text for example in data.validation])
+    encodings = encode([example.text for example in data.validation], tokenizer)
     targets = [data.kind.target(*pair, index) for pair in zip(data.validation, encodings, strict=True)]
     tags = np.concatenate([target[: len(rows)] for target, rows in zip(targets, logits, strict=True)])
     asked = data.kind.asked(torch.from_numpy(tags)).numpy()

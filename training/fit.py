@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ..runtime.errors import SetupError
 from .batches import collate
 from .checkpoint import restore
+from .data_report import describe
 from .device import free_threads
 from .joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
 from .optimiser import make_optimiser, rate_at, set_rates
@@ -48,9 +49,11 @@ def fit(
     resume: bool = False,
     finish: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    print_line: Callable[[str], None] = lambda line: None,
 ) -> RunRecord:
     """Train as the recipe says; `seed` and `encoder`, a folder, override the recipe's. `on_progress` is called at each
-    scoring of the validation parts, and every five seconds between them.
+    scoring of the validation parts, and every five seconds between them, `print_line` with what was read, before the first
+    step.
 
     With `resume` the run in `out` goes on where its state was last written, or begins where it had none. With `finish` it
     takes no more steps: its record is that of the run as far as it got.
@@ -71,6 +74,8 @@ def fit(
         raise SetupError(f"{out}: no interrupted run with a saved state; train without --finish")
     torch.set_num_threads(recipe.threads or free_threads())
     run = prepare(recipe, data, folder)
+    for line in describe(run.data, recipe.max_tokens):
+        print_line(line)
     if state is None:
         folder.begin(recipe_path, run.checkpoint.tokenizer)
     data_files = digest_data(recipe, data)
@@ -183,8 +188,7 @@ def record_of(run: Fitting, data_files: dict[str, str]) -> RunRecord:
         best_step=run.best_step,
         cpu_seconds=round(run.cpu_seconds, 1),
         validation=run.scores,
-        overlap=run.overlap,
-        unknown=run.unknown,
+        data=run.data,
         grown=run.grown,
         environment=describe_environment(run.device, bf16=run.bf16),
         data_files=data_files,

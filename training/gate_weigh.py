@@ -10,7 +10,7 @@ from ..runtime.model.model import Model
 from ..runtime.wire.feedback import known_labels
 from ..schemas.manifest import TaskSpec
 from .answers import Answer
-from .corrections import named
+from .data.example import labels_of
 from .evaluate import answers
 from .gate import Compared, Comparison, GateResult, Lift, judge, judge_target
 from .gate_rows import CORRECTED, FEEDBACK, FROM_FEEDBACK, NEW_LABELS, HeldOutSet, conversations_of
@@ -46,7 +46,7 @@ class _Pair:
         """Compare on the rows that the current version gets wrong, those with new labels or all others."""
         known = known_labels(self.old)
         chosen = [
-            wrong and (not set(named(answer.example)) <= known) == new_labels
+            wrong and (not set(labels_of(answer.example)) <= known) == new_labels
             for wrong, answer in zip(self.wrong(), self.before, strict=True)
         ]
         right = of_accuracy(self.right_now()).rows(np.array(chosen, bool))

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 if TYPE_CHECKING:
-    from .dataset import Part, TaskData
+    from .dataset import TaskData
+    from .encoding import Part
     from .model import MultiTask
 
 EXAMPLES: Final = 32

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from ..runtime.errors import SetupError
 
 if TYPE_CHECKING:
-    from .dataset import Part, TaskData
+    from .dataset import TaskData
+    from .encoding import Part
     from .kinds import Kind
     from .model import MultiTask
     from .recipe import Hold

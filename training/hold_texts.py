@@ -10,7 +10,7 @@ from ..schemas.manifest import TaskSpec
 from .corrections import Corrections, as_row
 from .data.example import Example, Span
 from .data.reading import read_part
-from .ingest_rules import near_form
+from .near_texts import near_form
 from .recipe import Source, Task
 
 KEPT_APART: Final = 0.2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..runtime.errors import SetupError
 from .ingest_manifest import EarlierSet, Options
-from .ingest_rules import near_form, near_id
+from .near_texts import near_form, near_id
 
 PARTS = (("train", True), ("heldout", False))
 Kept = tuple[bytes, bytes | None, bool]

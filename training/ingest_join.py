@@ -24,8 +24,6 @@ from .ingest_rules import (
     check_task,
     conversation_id,
     held_out_below,
-    near_form,
-    near_id,
     target_of,
     text_id,
     unit_of,
@@ -47,6 +45,7 @@ from .ingest_tables import (
     WITHDRAW,
     WITHDRAWALS,
 )
+from .near_texts import near_form, near_id
 
 CACHE_KIB: Final = 32 * 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

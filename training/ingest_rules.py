@@ -2,7 +2,6 @@
 
 import json
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from hashlib import blake2b
@@ -187,16 +186,6 @@ def row_of(kind: str, target: str) -> dict[str, Any]:
 def text_id(text: str) -> bytes:
     """Equal texts have equal ids."""
     return blake2b(text.encode(), digest_size=16).digest()
-
-
-def near_form(text: str) -> bytes:
-    """Return what is the same for texts that differ in case, blanks or form of their letters: they tell of each other."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).encode()
-
-
-def near_id(near: bytes) -> bytes:
-    """Equal near forms have equal ids."""
-    return blake2b(near, digest_size=16).digest()
 
 
 def conversation_id(key: bytes) -> bytes:

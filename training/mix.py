@@ -23,8 +23,8 @@ from .data.example import Example
 from .dataset import TaskData, read_tasks
 from .earlier import Earlier, read_earlier
 from .hold_texts import CurrentAnswers, all_texts
-from .ingest_rules import near_form
 from .job import Job
+from .near_texts import near_form
 from .recipe import Recipe, load_recipe
 
 RECIPE: Final = "recipe.yaml"

@@ -1,6 +1,7 @@
 """The network: one shared encoder, a linear head for each task."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.dropout = nn.Dropout(dropout)
         self.table: NarrowTable | None = None
 
-    def narrow(self, texts: Iterable[NDArray[np.int64]]) -> None:
+    def narrow(self, texts: Iterable[NDArray[np.integer[Any]]]) -> None:
         """Train only the words of these texts until `widen`; other words must not be asked meanwhile."""
         self.table = NarrowTable(self.encoder, texts)
 
@@ -72,7 +73,13 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
 
 def logits_of(
-    model: MultiTask, task: int, texts: Sequence[NDArray[np.int64]], *, device: str, bf16: bool, batch_size: int = 64
+    model: MultiTask,
+    task: int,
+    texts: Sequence[NDArray[np.integer[Any]]],
+    *,
+    device: str,
+    bf16: bool,
+    batch_size: int = 64,
 ) -> list[NDArray[np.float32]]:
     """Return each text's logits without padding ([C], or [S, C]), in the order of `texts` (token ids)."""
     model.eval()

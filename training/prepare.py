@@ -1,6 +1,5 @@
 """Everything before the first step: data read and encoded, the network made, the steps laid out."""
 
-import logging
 import math
 import random
 from dataclasses import dataclass, field
@@ -10,20 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..runtime.errors import SetupError
 from . import grow, sampler
+from .check_data import open_encoder, refuse_unknown, report_tasks
 from .data.example import Example
-from .dataset import Part, TaskData, encode_part, overlap, read_tasks, refuse_unknown, unknown_share
+from .data_report import TaskReport
+from .dataset import TaskData, read_tasks
 from .device import wants_bf16
-from .encoders import Checkpoint, build_encoder, open_checkpoint
+from .encoders import Checkpoint, build_encoder
+from .encoding import Part, encode_part
 from .hold import hold_answers
 from .lora import add_lora
 from .model import MultiTask
 from .recipe import Recipe
 from .run_folder import RunFolder
-from .special_tokens import refuse_word_dropout
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -40,8 +38,8 @@ class Fitting:
     folder: RunFolder
     device: str
     bf16: bool
-    overlap: dict[str, int] = field(default_factory=dict)
-    unknown: dict[str, float | None] = field(default_factory=dict)
+    data: dict[str, TaskReport]
+    """What was read, by task."""
     grown: dict[str, dict[str, str]] = field(default_factory=dict)
     """Labels that a head of the model before did not have, by task, and what their rows began from."""
     best: float = -math.inf
@@ -63,25 +61,13 @@ class Fitting:
 def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     """Read the data, open the encoder, encode everything and lay out the steps."""
     tasks = read_tasks(recipe, data)
-    texts = (example.text for task in tasks for example in task.train)
-    checkpoint = open_checkpoint(recipe.encoder, texts, seed=recipe.seed)
-    if recipe.max_tokens > checkpoint.spec.max_positions:
-        limit = checkpoint.spec.max_positions
-        raise SetupError(f"max_tokens {recipe.max_tokens} is more than the encoder's max_positions {limit}")
+    checkpoint = open_encoder(recipe, tasks)
+    reports = report_tasks(recipe, tasks, checkpoint)
+    refuse_unknown(reports, allow=recipe.allow_unknown)
     tokenizer, special = checkpoint.tokenizer, checkpoint.special
-    refuse_word_dropout(recipe.word_dropout, special)
     tokenizer.enable_truncation(recipe.max_tokens)
-    parts, unknown = [], {}
-    for task in tasks:
-        part, encodings = encode_part(task.train, task, tokenizer)
-        parts.append(part)
-        unknown[task.name] = unknown_share(encodings, special.unknown_ids)
-    if not special.unknown_ids:
-        log.warning(
-            "the encoder's tokenizer has no unknown token: texts of a language that it does not know go unnoticed"
-        )
-    refuse_unknown(unknown, allow=recipe.allow_unknown)
-    validation = [encode_part(sample(task.validation, recipe), task, tokenizer)[0] for task in tasks]
+    parts = [encode_part(task.train, task.kind, task.labels, tokenizer) for task in tasks]
+    validation = [encode_part(sample(task.validation, recipe), task.kind, task.labels, tokenizer) for task in tasks]
     tokenizer.no_truncation()
     model = build_model(recipe, tasks, checkpoint)
     if recipe.lora is None:
@@ -105,8 +91,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         folder=folder,
         device="cuda" if torch.cuda.is_available() else "cpu",
         bf16=wants_bf16(recipe),
-        overlap={task.name: overlap(task.train, task.test) for task in tasks},
-        unknown=unknown,
+        data=reports,
         grown=grown,
     )
 

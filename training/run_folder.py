@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from ..runtime.errors import SetupError
 from ..schemas.manifest import EncoderSpec, Sha256, TaskSpec
+from .data_report import TaskReport
 from .provenance import Environment
 
 WEIGHTS: Final = "checkpoint.safetensors"
@@ -33,9 +34,9 @@ Weights = dict[str, NDArray[Any]]
 
 
 class RunRecord(BaseModel):
-    """`run.json`: what was trained and how it went."""
+    """`run.json`: what was trained and how it went. Records of earlier versions have further fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     name: str
     encoder: EncoderSpec
@@ -57,9 +58,8 @@ class RunRecord(BaseModel):
     best_step: int
     cpu_seconds: float
     validation: dict[str, dict[str, float]]
-    overlap: dict[str, int]
-    unknown: dict[str, float | None]
-    """Share of each task's texts that are mostly unknown to the vocabulary; None where the tokenizer cannot tell."""
+    data: dict[str, TaskReport] = {}
+    """What was read, by task. Empty in records of earlier versions."""
     grown: dict[str, dict[str, str]] = {}
     """Labels that the model before did not have, by task, and what their rows of the head began from."""
     environment: Environment | None = None

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..schemas.manifest import TaskSpec
 from .checkpoint import checkpoint_weights
 from .data.example import Example
+from .encoding import encode_ids
 from .finish import finish
 from .model import logits_of
 from .prepare import Fitting
@@ -77,8 +77,7 @@ def finished_specs(run: Fitting) -> list[TaskSpec]:
     for at, data in enumerate(run.tasks):
 
         def score(examples: Sequence[Example], at: int = at) -> list[NDArray[Any]]:
-            encodings = tokenizer.encode_batch([example.text for example in examples])
-            ids = [np.array(encoding.ids) for encoding in encodings]
+            ids = encode_ids([example.text for example in examples], tokenizer)
             return [*logits_of(run.model, at, ids, device=run.device, bf16=False)]
 
         specs.append(finish(data, score, tokenizer))

@@ -6,6 +6,7 @@ the CPU time. They keep the values of the checkpoint.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from transformers import BertModel
 class NarrowTable:
     """Holds the whole table while the encoder has the `seen` rows only. `of(ids)` are ids as the narrow encoder knows them."""
 
-    def __init__(self, encoder: BertModel, texts: Iterable[NDArray[np.int64]]) -> None:
+    def __init__(self, encoder: BertModel, texts: Iterable[NDArray[np.integer[Any]]]) -> None:
         self._whole = encoder.embeddings.word_embeddings.weight.detach().clone()
         size = len(self._whole)
         counts = np.zeros(size, np.int64)

@@ -12,8 +12,8 @@ from tiny_training import write_jsonl
 
 from murmura.runtime.model.model import Model
 from murmura.training.balance import MOST_REPEATS, by_repeats, divided, replayed
-from murmura.training.corrections import named, read_corrections
-from murmura.training.data.example import Example
+from murmura.training.corrections import read_corrections
+from murmura.training.data.example import Example, labels_of
 from murmura.training.job import read_job
 from murmura.training.mix import plan_mix, write_mix
 
@@ -59,7 +59,7 @@ def test_no_row_is_lost_and_none_stands_on_both_sides(sizes: list[int], seed: in
     every = [example for number, size in enumerate(sizes) for example in rows(f"l{number}", size)]
     learned, validation = divided(every, seed)
     assert sorted(e.place for e in (*learned, *validation)) == sorted(e.place for e in every)
-    assert {label for e in every for label in named(e)} == {label for e in learned for label in named(e)}
+    assert {label for e in every for label in labels_of(e)} == {label for e in learned for label in labels_of(e)}
 
 
 def test_replaying_a_tenth_leaves_no_label_out():

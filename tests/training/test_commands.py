@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.folder import check_folder
 from murmura.training import commands
+from murmura.training.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -39,9 +40,16 @@ def test_a_csv_and_a_short_recipe_become_a_model_that_can_be_served(tmp_path: Pa
     )
     out = tmp_path / "models" / "mine"
     said = invoke("train", str(tmp_path / "mine.yaml"), "--data", str(tmp_path), "--out", str(out), "--quiet")
-    assert "note: 72 test texts of task intent also occur in its training rows" in said
+    assert "intent: rows: train 72, validation 8, test 80; 2 labels: card 36, money 36; " in said
+    assert "of test 72 also in train (72 exactly), 8 also in validation (8 exactly)" in said
     assert f"serve it: murmura serve --model {out}" in said
-    assert check_folder(out).metrics["intent"]["rows"] == 80
+    manifest = check_folder(out)
+    assert manifest.metrics["intent"]["rows"] == 80
+    assert manifest.data["intent"]["parts"]["train"]["labels"] == {"card": 36, "money": 36}
+    assert RunFolder(out.with_name("mine.run")).record().data["intent"].overlap["test"]["train"].exact == 72
+    report = (out / "report.md").read_text()
+    assert "| train | 72 | 0 | 0 | 0 | 0 | 0.00% |" in report
+    assert "- of test 72 also in train (72 exactly)" in report
 
 
 def test_a_run_is_exported_and_evaluated_by_hand(
@@ -77,3 +85,31 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch: pytest.
     monkeypatch.setattr(commands.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SetupError, match=r"pip install 'murmura\[training,cpu\]'"):
         commands.evaluate(tmp_path)
+
+
+def test_a_check_names_every_mistake_on_stderr_trains_nothing_and_exits_with_2(tmp_path: Path) -> None:
+    rows = "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(20))
+    (tmp_path / "fine.csv").write_text(f"text,label\n{rows}")
+    (tmp_path / "lone.csv").write_text("text,label\none,a\ntwo,a\n")
+    recipe = tmp_path / "r.yaml"
+    head = (
+        "encoder: {source: scratch, hidden_size: 16, layers: 1, vocab_size: 200}\ntasks:\n  fine: {train: fine.csv}\n"
+    )
+    app = typer.Typer()
+    app.command()(commands.train)
+    asked = [str(recipe), "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--check"]
+    recipe.write_text(head)
+    checked = CliRunner().invoke(app, asked)
+    assert (checked.exit_code, checked.stderr) == (0, "")
+    assert checked.stdout.splitlines() == [
+        "fine: rows: train 18, validation 2; 2 labels: a 9, b 9",
+        "checked: it can be trained",
+    ]
+    recipe.write_text(head + "  lone: {train: lone.csv}\n  gone: {train: gone.csv}\n")
+    refused = CliRunner().invoke(app, asked)
+    assert refused.exit_code == 2
+    assert refused.stdout.splitlines() == checked.stdout.splitlines()[:1]
+    lone, gone = refused.stderr.splitlines()
+    assert "r.yaml:4: tasks.lone.train: the training rows know one label only ('a')" in lone
+    assert "gone.csv: no such file" in gone
+    assert not (tmp_path / "out.run").exists()

@@ -5,10 +5,14 @@ import pytest
 from tokenizers import Tokenizer
 
 from murmura.runtime.errors import SetupError
+from murmura.training.check_data import refuse_unknown
 from murmura.training.data.example import Example
-from murmura.training.dataset import _split, overlap, pad, read_tasks, refuse_unknown, unknown_share
+from murmura.training.data_checks import Texts
+from murmura.training.data_report import Overlap, PartReport, TaskReport, TokenReport, describe
+from murmura.training.data_summary import summarise
+from murmura.training.dataset import divide, pad, read_tasks
 from murmura.training.encoders import train_tokenizer
-from murmura.training.kinds import KINDS
+from murmura.training.encoding import count_tokens
 from murmura.training.recipe import Recipe, load_recipe
 
 ENGLISH = ["where is my card", "send the money to london", "what is the weather like", "thank you very much"]
@@ -46,7 +50,7 @@ def test_a_mistake_in_a_set_to_report_on_is_found_before_training(tmp_path: Path
 
 def test_rows_to_choose_thresholds_on_need_a_label_to_tell_them_apart(tmp_path: Path) -> None:
     csv(tmp_path, "a.csv", *((f"text {n}", "ab"[n % 2]) for n in range(20)))
-    with pytest.raises(SetupError, match=r"thresholds\.data needs an out_of_scope label"):
+    with pytest.raises(SetupError, match=r"thresholds\.data: needs an out_of_scope label"):
         read_tasks(recipe(thresholds={"data": "a.csv"}), tmp_path)
 
 
@@ -76,20 +80,31 @@ def test_out_of_scope_rows_that_are_not_learned_are_set_apart(tmp_path: Path) ->
 
 def test_chinese_under_an_english_vocabulary_is_mostly_unknown(english: Tokenizer) -> None:
     unknown = frozenset({english.token_to_id("[UNK]")})
-    assert unknown_share(english.encode_batch(CHINESE), unknown) == 1.0
-    assert unknown_share(english.encode_batch(ENGLISH), unknown) == 0.0
+    found = count_tokens(CHINESE, english, unknown)
+    assert (found.mostly_unknown, found.unknown) == (1.0, 1.0)
+    assert count_tokens(ENGLISH, english, unknown).mostly_unknown == 0.0
+
+
+def test_cut_and_empty_texts_are_counted_and_a_text_of_just_the_limit_is_not_cut(english: Tokenizer) -> None:
+    english.enable_truncation(len(english.encode(ENGLISH[0]).ids))
+    found = count_tokens([ENGLISH[0], f"{ENGLISH[0]} card", "\u200b", *ENGLISH[:1] * 2000], english, frozenset())
+    assert (found.empty, found.cut) == (1, 1)
+    assert (found.unknown, found.mostly_unknown) == (None, None)
+
+
+def mostly_unknown(**shares: float) -> dict[str, TaskReport]:
+    def part(share: float) -> PartReport:
+        tokens = TokenReport(empty=0, cut=0, unknown=share, mostly_unknown=share)
+        return PartReport(rows=10, labels={}, duplicates=0, tokens=tokens)
+
+    return {name: TaskReport(kind="classification", parts={"train": part(share)}) for name, share in shares.items()}
 
 
 def test_unknown_texts_stop_the_run_with_the_share_of_each_task_unless_allowed() -> None:
     with pytest.raises(SetupError, match=r"zh 90%, en 0%; take an encoder of their language.*allow_unknown: true"):
-        refuse_unknown({"zh": 0.9, "en": 0.0}, allow=False)
-    refuse_unknown({"zh": 0.9}, allow=True)
-    refuse_unknown({"emoji now and then": 0.01}, allow=False)
-
-
-def test_overlap_ignores_case_and_blanks() -> None:
-    train = [Example("Where is  my card")]
-    assert overlap(train, [Example("where is my CARD "), Example("else")]) == 1
+        refuse_unknown(mostly_unknown(zh=0.9, en=0.0), allow=False)
+    refuse_unknown(mostly_unknown(zh=0.9), allow=True)
+    refuse_unknown(mostly_unknown(emoji_now_and_then=0.01), allow=False)
 
 
 def test_a_batch_is_padded_to_its_longest_text(english: Tokenizer) -> None:
@@ -104,16 +119,121 @@ def test_a_batch_is_padded_to_its_longest_text(english: Tokenizer) -> None:
 def test_the_joint_recipe_reads_the_public_data(shared_data: Path) -> None:
     joint = load_recipe(Path(__file__).resolve().parents[2] / "recipes" / "joint.yaml")
     intent, slots, sentiment = read_tasks(joint, shared_data)
-    assert (len(intent.labels), len(intent.train), len(intent.outside)) == (150, 15_000, 100)
+    assert (len(intent.labels), len(intent.train), len(intent.outside)) == (150, 15_000, 200)
     assert (len(slots.labels), len(slots.train), len(slots.test)) == (79, 13_084, 700)
     assert (sentiment.labels, len(sentiment.train)) == (["ambiguous", "negative", "neutral", "positive"], 12_000)
-    assert overlap(slots.train, slots.test) == 26
+    assert Texts(slots.test).overlap(Texts(slots.train)) == Overlap(exact=26, near=0)
 
 
-def test_a_labels_only_row_is_trained_on_and_not_held_back():
+def test_a_labels_only_row_is_trained_on_and_not_held_back() -> None:
     rows = [Example(f"text {n}", labels=("common",), place=f"rows.csv:{n}") for n in range(30)]
     rows += [Example(f"rare {n}", labels=(f"rare{n}",), place=f"rows.csv:{100 + n}") for n in range(10)]
     for seed in range(20):
-        train, validation = _split(rows, 0.2, seed, KINDS["classification"])
+        train, validation = divide(rows, 0.2, seed)
         assert {row.labels for row in rows} == {row.labels for row in train}
         assert validation
+
+
+def test_near_duplicates_stay_on_one_side_of_the_split(tmp_path: Path) -> None:
+    csv(
+        tmp_path,
+        "a.csv",
+        *((form.format(n), "ab"[n % 2]) for form in ("text {}", "TEXT {}", " text  {}") for n in range(50)),
+    )
+    (task,) = read_tasks(recipe(validation_share=0.2), tmp_path)
+    assert len(task.validation) == 30
+    held = {" ".join(example.text.lower().split()) for example in task.validation}
+    assert held.isdisjoint(" ".join(example.text.lower().split()) for example in task.train)
+
+
+def test_where_each_label_has_one_text_alone_validation_repeats_it_and_says_so(tmp_path: Path) -> None:
+    csv(tmp_path, "a.csv", *((f"text {'ab'[n % 2]}", "ab"[n % 2]) for n in range(20)))
+    (task,) = read_tasks(recipe(), tmp_path)
+    assert len(task.validation) == 2
+    assert summarise(task, {}).notes == [
+        "validation repeats training texts, because every label has one text alone: its figures mean nothing"
+    ]
+
+
+def test_all_out_of_scope_rows_that_are_not_learned_show_where_the_threshold_lies(tmp_path: Path) -> None:
+    csv(tmp_path, "a.csv", *((f"text {n}", ("a", "b", "none")[n % 3]) for n in range(300)))
+    scope = {"label": "none", "learn": False}
+    (task,) = read_tasks(recipe(train={"path": "a.csv", "repeat": 2, "typo_copies": 0.5}, out_of_scope=scope), tmp_path)
+    assert len(task.outside) == 100
+    assert len(task.validation) == 20
+    csv(tmp_path, "b.csv", *((f"other {n}", "ab"[n % 2]) for n in range(10)))
+    (task,) = read_tasks(recipe(validation="b.csv", out_of_scope=scope), tmp_path)
+    assert len(task.outside) == 100
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "complaint"),
+    [
+        (
+            {"out_of_scope": "nobody"},
+            "one,a\ntwo,b\n",
+            r"tasks\.t\.out_of_scope: no training row has the label 'nobody'; found 'a', 'b'$",
+        ),
+        (
+            {"out_of_scope": "ofscope"},
+            "one,a\ntwo,b\nthree,off scope\n",
+            r"no training row .*did you mean 'off scope'\?",
+        ),
+        (
+            {"out_of_scope": {"label": "non", "learn": False}},
+            "1,a\n2,b\n3,none\n",
+            r"no row has the label 'non'; .*'none'\?",
+        ),
+        (
+            {},
+            "one,a\ntwo,b\nthree,A\n",
+            r"tasks\.t\.train: labels 'A' \(.*a\.csv:4\) and 'a' \(.*a\.csv:2\) differ only in case",
+        ),
+        (
+            {},
+            "one,straße\ntwo,b\nthree,STRASSE\n",
+            r"differ only in case, blanks or letter forms: .*merge: \{STRASSE: \[straße\]\}",
+        ),
+        ({}, "one,a\ntwo,b\n", r"tasks\.t\.validation: no row can be held back"),
+        ({"kind": "multi_label", "columns": {"label": "labels"}}, None, r"tasks\.t\.train: no row has a label"),
+        ({"kind": "tagging"}, None, r"tasks\.t\.train: no row has a span"),
+        ({"kind": "tagging", "labels": ["O"]}, None, r"tasks\.t\.train: no row has a span"),
+        ({"test": "b.csv"}, "one,a\ntwo,b\nthree,a\nfour,b\n", r"b\.csv:2: label 'Aa' .*; did you mean 'a'\?"),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_key(
+    tmp_path: Path, task: dict[str, Any], content: str | None, complaint: str
+) -> None:
+    if content is None:
+        (tmp_path / "a.csv").with_suffix(".jsonl").write_text('{"text": "x", "labels": [], "spans": []}\n' * 3)
+    else:
+        (tmp_path / "a.csv").write_text(f"text,label\n{content}")
+    (tmp_path / "b.csv").write_text("text,label\nfive,Aa\n")
+    with pytest.raises(SetupError, match=complaint) as caught:
+        read_tasks(recipe(train="a.jsonl" if content is None else "a.csv", **task), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_that_differ_in_case_are_kept_apart_where_the_recipe_names_both(tmp_path: Path) -> None:
+    csv(tmp_path, "a.csv", *((f"text {n}", "aAb"[n % 3]) for n in range(30)))
+    (task,) = read_tasks(recipe(labels=["a", "A", "b"]), tmp_path)
+    assert task.labels == ["a", "A", "b"]
+
+
+def test_rows_of_one_group_stay_on_one_side_and_a_row_without_a_group_is_refused(tmp_path: Path) -> None:
+    rows = "".join(f"text {n},{'ab'[n % 2]},talk {n // 5}\n" for n in range(100))
+    (tmp_path / "a.csv").write_text(f"text,label,conversation_id\n{rows}")
+    (task,) = read_tasks(recipe(group="conversation_id", validation_share=0.2), tmp_path)
+    held = {example.meta["conversation_id"] for example in task.validation}
+    assert len(task.validation) == 20
+    assert held.isdisjoint(example.meta["conversation_id"] for example in task.train)
+    with pytest.raises(SetupError, match=r"a\.csv:2: column 'talk', the group of a row, is missing or empty"):
+        read_tasks(recipe(group="talk"), tmp_path)
+
+
+def test_rows_and_spans_that_are_left_out_are_counted_with_their_reason(tmp_path: Path) -> None:
+    csv(tmp_path, "a.csv", *((f"text {n}", "abc"[n % 3]) for n in range(30)))
+    (task,) = read_tasks(recipe(unless={"label": ["c"]}), tmp_path)
+    report = summarise(task, {})
+    assert report.parts["train"].left_out == {"rows by where and unless": 10}
+    assert "left out: 10 rows by where and unless" in describe({"t": report}, 128)[0]

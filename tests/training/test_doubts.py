@@ -82,7 +82,7 @@ def test_a_row_of_two_sets_is_asked_about_once_and_takes_nobody_s_place(model: M
 def test_an_old_row_is_doubted_when_both_versions_contradict_its_label(model: Model, tmp_path: Path):
     old = held(tmp_path, [*wrong(3)[:2], {"text": "send money to rome", "label": "transfer"}]).examples
     found = find_doubts(model, [], {}, current=model, replayed={"intent": [*old, *old]}, roots=[tmp_path])
-    assert [(each.why.value, each.key) for each in found] == [
+    assert sorted((each.why.value, each.key) for each in found) == [
         ("label_error", "own.jsonl:1"),
         ("label_error", "own.jsonl:2"),
     ]

@@ -149,7 +149,7 @@ def test_without_old_data_a_usual_retraining_passes(desk_base, tmp_path):
     done = retrain(held_on(tmp_path, desk_base, fit=fit), tmp_path / "work", quiet=True)
     held = {each.task: each.found.candidate for each in done.gate.comparisons if each.set == "held answers"}
     assert held.keys() == {"intent", "topics", "places"}
-    assert min(held.values()) >= 0.95
+    assert min(held.values()) >= 0.9
     assert "held answers" in done.report.read_text()
 
 

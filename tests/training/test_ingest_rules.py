@@ -14,12 +14,11 @@ from murmura.training.ingest_rules import (
     LeftOut,
     Unfit,
     held_out_below,
-    near_form,
-    near_id,
     row_of,
     target_of,
     unit_of,
 )
+from murmura.training.near_texts import near_form, near_id
 
 labels = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(lambda text: text == text.strip())
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)

@@ -76,7 +76,7 @@ def test_without_old_data_the_current_answers_are_held_on_to(base: Path, tmp_pat
     retrain(job, tmp_path / "work", quiet=True)
     found = figures(tmp_path / "work")
     assert found["intent/feedback"]["candidate"] >= 0.9
-    assert found["intent/old"]["candidate"] >= found["intent/old"]["current"] - 0.02
+    assert found["intent/old"]["candidate"] >= found["intent/old"]["current"] - 0.05
     assert found["places/old"]["candidate"] >= found["places/old"]["current"] - 0.02
     before, after = Model.load(base / "desk").manifest, ModelStore(tmp_path / "store").describe("desk", 1)
     assert after.task("intent").thresholds == before.task("intent").thresholds

@@ -19,8 +19,8 @@ from murmura.runtime.model.model import Model
 from murmura.runtime.model.words import split_words
 from murmura.schemas.manifest import TaskSpec
 from murmura.training.data.example import Example, Span
-from murmura.training.dataset import unknown_share
 from murmura.training.encoders import train_tokenizer
+from murmura.training.encoding import count_tokens
 from murmura.training.evaluate import evaluate
 from murmura.training.export import export
 from murmura.training.fit import fit
@@ -99,13 +99,13 @@ def test_special_tokens_are_those_of_the_tokenizer(family: str, unknown: str | N
 def test_texts_of_another_language_are_mostly_unknown_in_every_family(family: str) -> None:
     tokenizer = FAMILIES[family]()
     unknown = read_special_tokens(tokenizer).unknown_ids
-    assert unknown_share(tokenizer.encode_batch(CHINESE), unknown) == 1.0
-    assert unknown_share(tokenizer.encode_batch(TEXTS), unknown) == 0.0
+    assert count_tokens(CHINESE, tokenizer, unknown).mostly_unknown == 1.0
+    assert count_tokens(TEXTS, tokenizer, unknown).mostly_unknown == 0.0
 
 
 def test_where_nothing_is_unknown_the_share_is_none_and_not_zero() -> None:
     tokenizer = byte_level()
-    assert unknown_share(tokenizer.encode_batch(CHINESE), read_special_tokens(tokenizer).unknown_ids) is None
+    assert count_tokens(CHINESE, tokenizer, read_special_tokens(tokenizer).unknown_ids).mostly_unknown is None
 
 
 @pytest.mark.parametrize("family", SOME_UNKNOWN)
@@ -210,13 +210,14 @@ def test_an_encoder_without_an_unknown_token_says_what_goes_unnoticed(
     data: Path,
     tmp_path: Path,
     write_recipe: Callable[..., Path],
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     task: dict[str, Any] = {"intent": {"train": "train.jsonl"}}
     keys = {"encoder": str(encoder_with("byte level")), "tasks": task, "budget": {"steps": 2, "evaluations": 1}}
     record = fit(write_recipe(**keys), data, tmp_path / "run", quiet=True)
-    assert record.unknown == {"intent": None}
-    assert "has no unknown token: texts of a language that it does not know go unnoticed" in caplog.text
+    report = record.data["intent"]
+    assert report.parts["train"].tokens is not None
+    assert report.parts["train"].tokens.unknown is None
+    assert any("has no unknown token: texts of a language that it does not know" in note for note in report.notes)
     with pytest.raises(SetupError, match=r"word_dropout 0\.1: the encoder's tokenizer has no unknown token"):
         fit(write_recipe(**keys, word_dropout=0.1), data, tmp_path / "run2", quiet=True)
 
@@ -225,7 +226,7 @@ def test_an_encoder_without_an_unknown_token_says_what_goes_unnoticed(
 def test_a_tagger_on_another_tokenizer_serves_the_words_of_the_text(
     family: str, encoder_with: Callable[[str], Path], data: Path, tmp_path: Path, write_recipe: Callable[..., Path]
 ) -> None:
-    tasks = {"places": {"kind": "tagging", "train": "train.jsonl", "test": "test.jsonl"}}
+    tasks = {"places": {"kind": "tagging", "train": "train.jsonl", "validation": "test.jsonl", "test": "test.jsonl"}}
     recipe = write_recipe(encoder=str(encoder_with(family)), tasks=tasks, max_tokens=32)
     fit(recipe, data, tmp_path / "run", quiet=True)
     assert export(tmp_path / "run", tmp_path / "out").tasks[0].words == "text"

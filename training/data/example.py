@@ -29,3 +29,8 @@ class Example:
     """Learned from what the model answered when it began, not from its label; see recipe.Source."""
     meta: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
     """The other columns of the row."""
+
+
+def labels_of(example: Example) -> tuple[str, ...]:
+    """Return the labels of an example, of a tagging task those of its spans."""
+    return example.labels or tuple(span.label for span in example.spans)

@@ -1,0 +1,84 @@
+"""Checks a recipe's data and encoder as far as that is possible without training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..runtime.errors import SetupError
+from .data_report import TRAIN, TaskReport
+from .data_summary import parts_of, summarise
+from .dataset import TaskData, read_task
+from .encoders import Checkpoint, open_checkpoint
+from .encoding import count_tokens
+from .recipe import Recipe
+from .special_tokens import refuse_word_dropout
+
+TOLERATED: Final = 0.02
+"""Share of mostly unknown texts that a task may have: chat has messages of one emoji."""
+
+
+@dataclass(frozen=True)
+class CheckedData:
+    """`reports` of the tasks that can be read; each of the `problems`, one line, keeps the recipe from being trained."""
+
+    reports: dict[str, TaskReport]
+    problems: list[str]
+
+
+def check_data(recipe: Recipe, folder: Path) -> CheckedData:
+    """Read every task and open the encoder. What is wrong with one task does not hide what is wrong with another."""
+    tasks: list[TaskData] = []
+    problems: list[str] = []
+    for name in recipe.tasks:
+        try:
+            tasks.append(read_task(name, recipe, folder))
+        except SetupError as error:
+            problems.append(str(error))
+    reports = {data.name: summarise(data, {}) for data in tasks}
+    try:
+        if tasks:
+            reports = report_tasks(recipe, tasks, open_encoder(recipe, tasks))
+            refuse_unknown(reports, allow=recipe.allow_unknown)
+    except SetupError as error:
+        problems.append(str(error))
+    return CheckedData(reports, problems)
+
+
+def open_encoder(recipe: Recipe, tasks: Sequence[TaskData]) -> Checkpoint:
+    """Open the recipe's encoder; from scratch its vocabulary is trained on the tasks' training texts."""
+    texts = (example.text for task in tasks for example in task.train)
+    checkpoint = open_checkpoint(recipe.encoder, texts, seed=recipe.seed)
+    refuse_word_dropout(recipe.word_dropout, checkpoint.special)
+    if recipe.max_tokens > checkpoint.spec.max_positions:
+        limit = checkpoint.spec.max_positions
+        raise recipe.refusal(("max_tokens",), f"{recipe.max_tokens} is more than the encoder's max_positions {limit}")
+    return checkpoint
+
+
+def report_tasks(recipe: Recipe, tasks: Sequence[TaskData], checkpoint: Checkpoint) -> dict[str, TaskReport]:
+    """Count what was read, and what the tokenizer makes of it. SetupError for texts that are mostly unknown to it."""
+    tokenizer = checkpoint.tokenizer
+    unknown_ids = checkpoint.special.unknown_ids
+    tokenizer.enable_truncation(recipe.max_tokens)
+    reports = {}
+    for data in tasks:
+        texts = {name: [example.text for example in part] for name, part in parts_of(data).items()}
+        reports[data.name] = summarise(
+            data, {name: count_tokens(part, tokenizer, unknown_ids) for name, part in texts.items()}
+        )
+    tokenizer.no_truncation()
+    return reports
+
+
+def refuse_unknown(reports: Mapping[str, TaskReport], *, allow: bool) -> None:
+    """Stop when a task's texts are not in the vocabulary's language. SetupError gives the share for each task."""
+    tokens = {name: report.parts[TRAIN].tokens for name, report in reports.items()}
+    shares = {name: t.mostly_unknown for name, t in tokens.items() if t is not None and t.mostly_unknown is not None}
+    if allow or all(share <= TOLERATED for share in shares.values()):
+        return
+    listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    raise SetupError(
+        f"texts that are mostly unknown to the encoder's vocabulary: {listed}; take an encoder of their language, "
+        "`encoder: scratch`, or set `allow_unknown: true`"
+    )

@@ -1,0 +1,143 @@
+"""What was read for each task, counted: on the terminal before training, and in `run.json`, the manifest and the report."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+TRAIN: Final = "train"
+VALIDATION: Final = "validation"
+TEST: Final = "test"
+THRESHOLDS: Final = "thresholds"
+NAMED_LABELS: Final = 6
+"""A line names so many labels at most; of more it gives the rarest and the most frequent."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class TokenReport(_Frozen):
+    """What the encoder's tokenizer makes of the texts of a part."""
+
+    empty: int
+    """Texts without a token: zero-width characters, say."""
+    cut: int
+    """Texts longer than `max_tokens`."""
+    unknown: float | None
+    """Share of the tokens that the vocabulary does not know; None where the tokenizer cannot tell."""
+    mostly_unknown: float | None
+    """Share of the texts of which more than a third is unknown."""
+
+
+class Overlap(_Frozen):
+    """Rows whose text stands in another part, too."""
+
+    exact: int
+    near: int
+    """Apart from case, blanks and letter forms (NFKC); those of `exact` are not counted again."""
+
+
+class PartReport(_Frozen):
+    """The rows of one part. Repeats and typo copies are not counted."""
+
+    rows: int
+    left_out: dict[str, int] = {}
+    """Rows and spans that are left out, by reason; those of the training part too that are held back afterwards."""
+    labels: dict[str, int]
+    """How many rows have each label; for tagging how many spans have each type."""
+    duplicates: int
+    """Rows whose text stands in the part before, apart from case, blanks and letter forms."""
+    tokens: TokenReport | None = None
+    """None where no encoder could be opened."""
+
+
+class TaskReport(_Frozen):
+    """One task's data. Parts are `train`, `validation`, `test`, `thresholds` and the names of further reports."""
+
+    kind: str
+    parts: dict[str, PartReport]
+    overlap: dict[str, dict[str, Overlap]] = {}
+    """By part, and the earlier part in which its texts stand, too."""
+    notes: list[str] = []
+    """What may be a mistake."""
+
+
+def describe(reports: Mapping[str, TaskReport], max_tokens: int) -> list[str]:
+    """Return one line for each task, and one for each note."""
+    lines = []
+    for name, report in reports.items():
+        lines.append(describe_task(name, report, max_tokens))
+        lines += [f"{name}: note: {note}" for note in report.notes]
+    return lines
+
+
+def describe_task(name: str, report: TaskReport, max_tokens: int) -> str:
+    """Return all counts of a task in one line; counts of nothing are left out."""
+    train = report.parts[TRAIN]
+    facts = [
+        _by_part(report, "rows", lambda part: part.rows),
+        _left_out(report),
+        _labels(train, spans=report.kind == "tagging"),
+        _by_part(report, "duplicate texts", lambda part: part.duplicates),
+        _by_part(report, "empty texts", lambda part: part.tokens.empty if part.tokens else 0),
+        _by_part(report, f"texts cut at {max_tokens} tokens", lambda part: part.tokens.cut if part.tokens else 0),
+        _by_part(report, "unknown tokens", lambda part: (part.tokens and part.tokens.unknown) or 0.0, share=True),
+        *(_overlap(part, others) for part, others in report.overlap.items()),
+    ]
+    return f"{name}: {'; '.join(fact for fact in facts if fact)}"
+
+
+def data_table(report: TaskReport) -> list[str]:
+    """Return the counts of a task as Markdown."""
+    lines = ["| part | rows | left out | duplicates | empty | cut | unknown tokens |", "| --- |" + " --- |" * 6]
+    for name, part in report.parts.items():
+        tokens = part.tokens
+        known = (
+            [tokens.empty, tokens.cut, "-" if tokens.unknown is None else f"{tokens.unknown:.2%}"]
+            if tokens
+            else ["-"] * 3
+        )
+        cells = [name, part.rows, sum(part.left_out.values()), part.duplicates, *known]
+        lines.append(f"| {' | '.join(f'{cell:,}' if isinstance(cell, int) else cell for cell in cells)} |")
+    counts = ", ".join(f"{label} {count:,}" for label, count in report.parts[TRAIN].labels.items())
+    lines += ["", f"{'Spans' if report.kind == 'tagging' else 'Labels'} in training: {counts}.", ""]
+    facts = [_left_out(report), *(_overlap(part, others) for part, others in report.overlap.items())]
+    notes = [*(fact for fact in facts if fact), *(f"note: {note}" for note in report.notes)]
+    return lines + [f"- {note}" for note in notes]
+
+
+def _by_part(report: TaskReport, what: str, count: Callable[[PartReport], float], *, share: bool = False) -> str:
+    found = {name: count(part) for name, part in report.parts.items()}
+    shown = [f"{name} {f'{value:.1%}' if share else f'{value:,}'}" for name, value in found.items() if value]
+    return f"{what}: {', '.join(shown)}" if shown else ""
+
+
+def _left_out(report: TaskReport) -> str:
+    reasons: dict[str, int] = {}
+    for part in report.parts.values():
+        for reason, count in part.left_out.items():
+            reasons[reason] = reasons.get(reason, 0) + count
+    return f"left out: {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}" if reasons else ""
+
+
+def _labels(part: PartReport, *, spans: bool) -> str:
+    counts, unit = part.labels, "span" if spans else "row"
+    what = (
+        f"{sum(counts.values()):,} spans of {len(counts)} type{'' if len(counts) == 1 else 's'}"
+        if spans
+        else f"{len(counts)} labels"
+    )
+    if len(counts) <= NAMED_LABELS:
+        return f"{what}: {', '.join(f'{label} {count:,}' for label, count in counts.items())}"
+    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    return f"{what} of {counts[least]:,} ({least}) to {counts[most]:,} ({most}) {unit}s"
+
+
+def _overlap(part: str, others: Mapping[str, Overlap]) -> str:
+    shown = [
+        f"{found.exact + found.near:,} also in {other} ({found.exact:,} exactly)"
+        for other, found in others.items()
+        if found.exact or found.near
+    ]
+    return f"of {part} {', '.join(shown)}" if shown else ""

@@ -1,0 +1,74 @@
+"""Texts become token ids and targets, some at a time, and what the tokenizer cannot do with them is counted."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from .data.example import Example
+from .data_report import TokenReport
+from .hold import Held
+from .kinds import Kind
+
+CHUNK: Final = 1000
+"""Texts whose encodings are held at once: an encoding takes some hundred times the memory of its ids."""
+MOSTLY: Final = 1 / 3
+"""From this share of unknown tokens on a text is called mostly unknown: a third of the words is what a reader misses."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Encoded examples: ids with special tokens, and what each should be answered."""
+
+    ids: list[NDArray[np.int32]]
+    targets: list[NDArray[Any]]
+    held: dict[int, Held] = field(default_factory=dict)
+    """By row: what the model answered when it began, for rows that are learned from that."""
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(ids) for ids in self.ids]
+
+
+def encode(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[Encoding]:
+    """Tokenise as serving does (the tokenizer's truncation is set by the caller), a chunk at a time."""
+    for start in range(0, len(texts), CHUNK):
+        yield from tokenizer.encode_batch(list(texts[start : start + CHUNK]))
+
+
+def encode_ids(texts: Sequence[str], tokenizer: Tokenizer) -> list[NDArray[np.int32]]:
+    """Return the token ids of each text."""
+    return [np.array(encoding.ids, np.int32) for encoding in encode(texts, tokenizer)]
+
+
+def encode_part(examples: Sequence[Example], kind: Kind, labels: Sequence[str], tokenizer: Tokenizer) -> Part:
+    """Encode examples with their targets."""
+    index = {label: number for number, label in enumerate(labels)}
+    part = Part([], [])
+    encodings = encode([example.text for example in examples], tokenizer)
+    for example, encoding in zip(examples, encodings, strict=True):
+        part.ids.append(np.array(encoding.ids, np.int32))
+        part.targets.append(kind.target(example, encoding, index))
+    return part
+
+
+def count_tokens(texts: Sequence[str], tokenizer: Tokenizer, unknown_ids: frozenset[int]) -> TokenReport:
+    """Count what the tokenizer, with its truncation, makes of the texts."""
+    limit, around = (tokenizer.truncation or {}).get("max_length"), len(tokenizer.encode("").ids)
+    empty = cut = all_tokens = all_unknown = mostly = 0
+    for encoding in encode(texts, tokenizer):
+        ids = encoding.ids
+        tokens, unknown = len(ids) - around, sum(token in unknown_ids for token in ids)
+        empty += tokens == 0
+        cut += len(ids) == limit and bool(encoding.overflowing)
+        all_tokens += tokens
+        all_unknown += unknown
+        mostly += unknown > MOSTLY * tokens
+    shares = (all_unknown / max(1, all_tokens), mostly / max(1, len(texts)))
+    unknown_share, mostly_share = (round(share, 4) if unknown_ids else None for share in shares)
+    return TokenReport(empty=empty, cut=cut, unknown=unknown_share, mostly_unknown=mostly_share)
