@@ -211,10 +211,16 @@ def _task(mix: Mix, spec: TaskSpec, parts: Parts) -> dict[str, Any]:
     kept = old.model_dump(
         include={"loss_weight", "sampling_weight", "label_smoothing", "out_of_scope"}, exclude_none=True, mode="json"
     )
+    if old.out_of_scope is not None and not old.out_of_scope.learn and not _has_scope_rows(mix, spec.name):
+        del kept["out_of_scope"]  # a label without a class and without a row decides nothing
     rule = old.thresholds.model_dump(exclude={"data"}, exclude_none=True)
     if "choosing" in parts and parts["choosing"][0]:
         rule["data"] = f"{spec.name}.choosing.jsonl"
     return task | kept | ({"thresholds": rule} if rule else {})
+
+
+def _has_scope_rows(mix: Mix, name: str) -> bool:
+    return bool(mix.old[name].outside or mix.old[name].choosing) if name in mix.old else False
 
 
 def _recipe(mix: Mix, tasks: Mapping[str, Any], attribution: str) -> dict[str, Any]:

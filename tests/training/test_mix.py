@@ -6,18 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny_loop import write_corrections, write_job
 from tiny_training import rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.model import Model
 from murmura.training.corrections import read_corrections
+from murmura.training.dataset import read_tasks
 from murmura.training.gate_rows import held_out_sets, texts_to_agree_on
 from murmura.training.hold_texts import CurrentAnswers, is_kept_apart
 from murmura.training.job import read_job
 from murmura.training.job_files import digest_files, refuse_changed_files
 from murmura.training.judged_versions import count_versions, write_versions
-from murmura.training.mix import Mix, plan_mix
+from murmura.training.mix import Mix, plan_mix, write_mix
+from murmura.training.recipe import load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,22 @@ def test_old_rows_whose_texts_people_judged_leave_every_part_of_every_task(desk_
     kept |= {e.text for held in held_out_sets(mix) if not held.name.startswith("feedback") for e in held.examples}
     assert kept
     assert not kept & set(judged)
+
+
+def test_an_unlearned_out_of_scope_label_that_only_reports_have_does_not_stop_a_retraining(
+    desk_base, current, tmp_path
+):
+    recipe = yaml.safe_load((desk_base / "base.yaml").read_text())
+    write_jsonl(tmp_path / "scope.jsonl", [{"text": "tell me a riddle", "label": "nothing"}, *rows(9, 5)])
+    scope = {"out_of_scope": {"label": "nothing", "learn": False}, "reports": {"off topic": "./scope.jsonl"}}
+    recipe["tasks"]["intent"] |= scope
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(recipe))
+    write_corrections(tmp_path / "corrections")
+    old = {"recipe": str(tmp_path / "old.yaml"), "data": str(desk_base)}
+    (tmp_path / "mix").mkdir()
+    write_mix(mix_of(write_job(tmp_path, desk_base, old=old), current), desk_base / "desk", tmp_path / "mix")
+    read = read_tasks(load_recipe(tmp_path / "mix" / "recipe.yaml"), tmp_path / "mix")
+    assert [data.task.out_of_scope for data in read if data.name == "intent"] == [None]
 
 
 def test_what_earlier_feedback_judged_leaves_the_old_rows_too(desk_base, current, tmp_path):
