@@ -9,6 +9,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    StringConstraints,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -25,6 +26,8 @@ MOST_EPOCHS: Final = 50.0
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+"""White space around a label is no part of it, in recipes as in data and in feedback."""
 
 
 class _Frozen(BaseModel):
@@ -52,11 +55,18 @@ class Reading(_Frozen):
     columns: Columns | None = None
     format: str | None = None
     """The name of the file's format; without it the suffix decides."""
-    merge: dict[str, list[str]] | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=1, pattern=r'[^"\r\n]')] | None = None
+    """CSV and TSV: the character between two cells; without it a comma, in a TSV a tab."""
+    quoting: Literal["minimal", "none"] | None = None
+    """CSV and TSV. `none`: quotation marks belong to the texts. `minimal`: they enclose cells, also of several lines.
+    Without it they enclose cells, and one that encloses a whole row is refused."""
+    label_separator: Annotated[str, Field(min_length=1)] | None = None
+    """Stands between the labels of one text: `cards,travel`."""
+    merge: dict[Label, list[Label]] | None = None
     """New label: the old ones that become it (many to one)."""
     rest: Literal["keep", "drop", "error"] | None = None
     """What happens to labels that `merge` does not name; `error` unless set."""
-    one_of: list[str] | None = None
+    one_of: list[Label] | None = None
     """Keep rows with exactly one label of this list (an empty list: of all labels)."""
     where: dict[str, list[Any]] | None = None
     """Keep rows whose field has one of these values."""
@@ -78,7 +88,7 @@ class Source(Reading):
 
     path: str
     """Relative to --data; with a leading `./` beside the recipe."""
-    label: str | None = None
+    label: Label | None = None
     """Every row has this label; then no label column is read (negatives of your own, say)."""
     rows: Count | None = None
     """At most so many rows, drawn by the seed of the data."""
@@ -127,9 +137,13 @@ class ThresholdRule(_Frozen):
 class OutOfScope(_Frozen):
     """The label that means none of the others."""
 
-    label: str
+    label: Label
     learn: bool = True
     """False: no class of its own. Its rows are not trained on; they show where to put the `accept` threshold."""
+
+
+def _as_out_of_scope(value: Any) -> Any:
+    return {"label": value} if isinstance(value, str | int | float) else value
 
 
 class Task(Reading):
@@ -143,11 +157,9 @@ class Task(Reading):
     test: Sources | None = None
     reports: dict[str, Sources] = {}
     """More sets to report on, by name, beside the test part (messages of your own, say)."""
-    labels: list[str] | None = None
+    labels: list[Label] | None = None
     """All labels in their order; without it the sorted labels of the training rows."""
-    out_of_scope: Annotated[OutOfScope | None, BeforeValidator(lambda v: {"label": v} if isinstance(v, str) else v)] = (
-        None
-    )
+    out_of_scope: Annotated[OutOfScope | None, BeforeValidator(_as_out_of_scope)] = None
     epochs: Positive | None = None
     loss_weight: Positive = 1.0
     """How much the task's mean loss counts in a step, against the weights of the other tasks."""
@@ -321,4 +333,5 @@ def load_recipe(path: Path) -> Recipe:
     named, beside = {"name": path.stem}, {"beside": path.parent}
     file = YamlFile(path, Recipe, "recipe", requires="tasks", defaults=named, context=beside)
     file.value._file = file
+    file.refuse_words_as_booleans(within={"where", "unless"})
     return file.value

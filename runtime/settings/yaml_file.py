@@ -18,6 +18,8 @@ Place = tuple[int | str, ...]
 """The path of a value: keys of mappings and positions in lists."""
 DEEPEST: Final = 50
 """Maximum nesting of lists and mappings. The library is recursive and would fail with a traceback."""
+_BOOLEAN: Final = "tag:yaml.org,2002:bool"
+_TEXT: Final = "tag:yaml.org,2002:str"
 _MERGE: Final = "tag:yaml.org,2002:merge"
 """The tag of the key `<<`, which is valid only within its mapping."""
 
@@ -108,6 +110,17 @@ class YamlFile(Generic[M]):
         line, key = _find(self._tree, place)
         return SetupError(f"{self.path}:{line}: {key or self._what}: {message}")
 
+    def refuse_words_as_booleans(self, within: Collection[str]) -> None:
+        """Raise SetupError for `yes`, `no`, `on` or `off` without quotes below one of these keys.
+
+        There any value is valid, and YAML reads these words as true and false.
+        """
+        for node, keys in _nodes(self._tree):
+            is_boolean = isinstance(node, yaml.ScalarNode) and node.tag == _BOOLEAN
+            if is_boolean and not set(within).isdisjoint(keys) and node.value.lower() not in {"true", "false"}:
+                line = node.start_mark.line + 1
+                raise SetupError(f"{self.path}:{line}: {_format_keys(keys)}: {_describe_plain(node)}")
+
     def _read(self, requires: str) -> dict[str, Any]:
         try:
             text = self.path.read_text(encoding="utf-8")
@@ -136,6 +149,9 @@ class YamlFile(Generic[M]):
                 return SetupError(f"{self.path}:{line}: {_find(self._tree, first['loc'][:-1])[1]}: {problem}")
         elif first["type"] == "missing":
             problem = "this key is missing"
+        elif first["type"] == "string_type" and not is_secret and (plain := _find_plain(self._tree, first["loc"])):
+            key = key.removesuffix("[key]") + (plain.value if key.endswith("[key]") else "")
+            return SetupError(f"{self.path}:{plain.start_mark.line + 1}: {key}: {_describe_plain(plain)}")
         elif first["type"] != "value_error" and not problem.startswith(key):
             problem += "" if is_secret else f", found {str(first['input'])[:60]!r}"
         return self.refusal(first["loc"], problem)
@@ -156,6 +172,25 @@ def _find(node: yaml.Node | None, place: Place) -> tuple[int, str]:
             node = node.value[part]
             line = node.start_mark.line + 1
     return line, _format_keys(keys)
+
+
+def _find_plain(node: yaml.Node | None, place: Place) -> yaml.ScalarNode | None:
+    """Return the value (or the key) at `place` where it is written without quotes and YAML reads it as no text."""
+    for at, part in enumerate(place):
+        if isinstance(node, yaml.MappingNode):
+            pairs = {str(key.value): (key, value) for key, value in node.value}
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != _TEXT]
+            if place[at + 1 :] == ("[key]",):
+                return next(iter(keys), None)
+            node = pairs[str(part)][1] if str(part) in pairs else None
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+    return node if isinstance(node, yaml.ScalarNode) and node.tag != _TEXT and node.value else None
+
+
+def _describe_plain(node: yaml.ScalarNode) -> str:
+    kind = {_BOOLEAN: "true or false"}.get(node.tag, f"a value of type {node.tag.rpartition(':')[2]}")
+    return f"YAML reads `{node.value[:40]}` as {kind}; put it in quotes"
 
 
 def _format_keys(path: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 from ...runtime.errors import SetupError
 from ..recipe import Reading
 from .delimited import read_delimited
-from .json_lines import read_json_lines
+from .json_rows import read_json, read_json_lines
 from .opening import suffix_of
 from .row import Row
 
@@ -16,10 +16,11 @@ ReadRows = Callable[[Path, Reading], Iterator[Row]]
 FORMATS: Final[dict[str, ReadRows]] = {
     "csv": read_delimited,
     "tsv": read_delimited,
+    "json": read_json,
     "jsonl": read_json_lines,
 }
 """By the name that a recipe writes as `format`. A new format is one file with its function, and one line here."""
-BY_SUFFIX: Final = {".csv": "csv", ".tsv": "tsv"}
+BY_SUFFIX: Final = {".csv": "csv", ".tsv": "tsv", ".json": "json"}
 """The format of a file where the recipe names none; any other suffix is JSON lines."""
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import SetupError
-from ..recipe import Columns, Reading, Source, Task
+from ..recipe import Reading, Source, Task
 from .counts import ReadCounts, RowLeftOut
 from .example import Example
 from .fields import read_labels, read_text, rename_labels
 from .files import read_rows
 from .opening import find_file
 from .row import Row
+from .rules import Rules, find_named_labels, make_rules
 from .tagging import read_tagging
 from .typos import typo_copies
 
@@ -31,8 +32,10 @@ def read_counted(
     """Read as `read_part` does, and count what the files have and what was left out."""
     examples: list[Example] = []
     counts = ReadCounts()
+    sources = list(sources)
+    named = find_named_labels(task, sources)
     for source in sources:
-        found, counted = _read_source(source, task, folder, seed)
+        found, counted = _read_source(source, make_rules(source, task, named), folder, seed)
         counts += counted
         if training:
             slips = random.Random(seed)
@@ -44,14 +47,13 @@ def read_counted(
     return examples, counts
 
 
-def _read_source(source: Source, task: Task, folder: Path, seed: int) -> tuple[list[Example], ReadCounts]:
+def _read_source(source: Source, rules: Rules, folder: Path, seed: int) -> tuple[list[Example], ReadCounts]:
     path = find_file(folder, source.path)
-    reading = _merged(source, task)
     counts = ReadCounts()
     examples = []
-    for row in read_rows(path, reading):
+    for row in read_rows(path, rules.reading):
         counts.rows += 1
-        found = _read_row(row, source, task, reading, counts) if _selected(row, reading) else RowLeftOut.NOT_SELECTED
+        found = _read_row(row, rules, counts) if _is_selected(row, rules.reading) else RowLeftOut.NOT_SELECTED
         if isinstance(found, RowLeftOut):
             counts.rows_left_out[found] += 1
         else:
@@ -72,37 +74,37 @@ def _explain_none(counts: ReadCounts) -> str:
     return " left after one_of, merge and rest" if counts.rows else ""
 
 
-def _merged(source: Source, task: Task) -> Reading:
-    own = source.model_dump(include=set(Reading.model_fields), exclude_none=True)
-    base = task.model_dump(include=set(Reading.model_fields), exclude_none=True)
-    return Reading.model_validate({**base, **own})
-
-
-def _selected(row: Row, reading: Reading) -> bool:
-    # Compared as text too: a CSV knows no numbers.
+def _is_selected(row: Row, reading: Reading) -> bool:
     def has(column: str, values: list[Any]) -> bool:
         value = row.need(column)
-        return value in values or str(value) in {str(v) for v in values}
+        return any(_are_equal(value, wanted) for wanted in values)
 
     wanted = all(has(column, values) for column, values in (reading.where or {}).items())
     return wanted and not any(has(column, values) for column, values in (reading.unless or {}).items())
 
 
-def _read_row(row: Row, source: Source, task: Task, reading: Reading, counts: ReadCounts) -> Example | RowLeftOut:
-    columns = reading.columns or Columns()
-    if task.kind == "tagging":
-        return read_tagging(row, columns, reading, counts)
-    text = read_text(row, row.need(columns.text))
-    meta = row.without(columns.text, columns.label)
-    if source.label is not None:
-        return Example(text, (source.label,), place=row.place, meta=meta)
-    labels = read_labels(row, columns.label)
+def _are_equal(value: Any, wanted: Any) -> bool:
+    """Compare as values, and as texts without white space around them: a CSV knows no numbers."""
+    if isinstance(value, bool) or isinstance(wanted, bool):
+        return str(value).strip().lower() == str(wanted).lower()
+    return bool(value == wanted) or str(value).strip() == str(wanted).strip()
+
+
+def _read_row(row: Row, rules: Rules, counts: ReadCounts) -> Example | RowLeftOut:
+    if rules.kind == "tagging":
+        return read_tagging(row, rules, counts)
+    text = read_text(row, rules)
+    meta = row.without(rules.columns.text, rules.columns.label)
+    if rules.label is not None:
+        return Example(text, (rules.label,), place=row.place, meta=meta)
+    reading = rules.reading
+    labels = read_labels(row, rules)
     if reading.one_of is not None:
         labels = [label for label in labels if not reading.one_of or label in reading.one_of]
         if len(labels) != 1:
             return RowLeftOut.ONE_OF
     labels = rename_labels(row, labels, reading)
-    if task.kind == "multi_label":
+    if rules.kind == "multi_label":
         return Example(text, tuple(sorted(set(labels))), place=row.place, meta=meta)
     if not labels and reading.rest == "drop":
         return RowLeftOut.REST

@@ -1,43 +1,74 @@
 """Reads tagging rows: a text with spans, or tokens with tags."""
 
+import unicodedata
 from dataclasses import replace
+from typing import Any, Final
 
 from ...runtime.errors import SetupError
-from ..recipe import Columns, Reading
 from .counts import ReadCounts, SpanLeftOut
 from .example import Example, Span
-from .fields import read_text, rename_labels
+from .fields import check_label, check_text, read_tokens, rename_labels
 from .row import Row
+from .rules import Rules
+
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
+"""Unicode categories of white space, control and zero-width characters: no word begins or ends with them."""
 
 
-def read_tagging(row: Row, columns: Columns, reading: Reading, counts: ReadCounts) -> Example:
+def read_tagging(row: Row, rules: Rules, counts: ReadCounts) -> Example:
     """Return the example of a row. Of overlapping spans the longest stays: one tag a word can say no more."""
-    if columns.tokens in row.fields:
-        return _from_tokens(row, columns, reading, counts)
-    text = read_text(row, row.need(columns.text))
-    spans = []
-    for item in row.need(columns.spans):
-        try:
-            start, end, label = int(item[columns.start]), int(item[columns.end]), str(item[columns.span_label])
-        except (KeyError, TypeError, ValueError):
-            keys = f"{columns.start}, {columns.end}, {columns.span_label}"
-            raise SetupError(f"{row.place}: a span needs {keys}; found {str(item)[:60]}") from None
-        if not 0 <= start < end <= len(text):
-            raise SetupError(f"{row.place}: span {start}..{end} does not lie in a text of {len(text)} characters")
-        spans.append(Span(start, end, label))
+    columns = rules.columns
+    if row.has(columns.tokens) and (row.has(columns.tags) or not row.has(columns.text)):
+        return _from_tokens(row, rules, counts)
+    text = check_text(row, row.need(columns.text))
+    spans = _rename(row, [_trim(row, span, text, counts) for span in _read_spans(row, rules, text)], rules, counts)
     meta = row.without(columns.text, columns.spans)
-    kept = _disjoint(_renamed(row, spans, reading, counts), counts)
-    return Example(text, spans=kept, place=row.place, meta=meta)
+    return Example(text, spans=_drop_overlapping(spans, counts), place=row.place, meta=meta)
 
 
-def _renamed(row: Row, spans: list[Span], reading: Reading, counts: ReadCounts) -> list[Span]:
-    kept = [replace(span, label=new) for span in spans for new in rename_labels(row, [span.label], reading)]
+def _read_spans(row: Row, rules: Rules, text: str) -> list[Span]:
+    items = row.need(rules.columns.spans)
+    if not isinstance(items, list):
+        raise SetupError(f"{row.place}: {rules.columns.spans!r} should be a list of spans, found {repr(items)[:60]}")
+    return [_read_span(row, rules, item, text) for item in items]
+
+
+def _read_span(row: Row, rules: Rules, item: Any, text: str) -> Span:
+    keys = (rules.columns.start, rules.columns.end, rules.columns.span_label)
+    if not isinstance(item, dict) or any(item.get(key) is None for key in keys):
+        raise SetupError(f"{row.place}: a span needs {', '.join(keys)}; found {repr(item)[:60]}")
+    start, end, label = (item[key] for key in keys)
+    for key, offset in zip(keys, (start, end), strict=False):
+        if type(offset) is not int:
+            raise SetupError(f"{row.place}: {key!r} of a span should be a whole number, found {repr(offset)[:60]}")
+    if not 0 <= start < end <= len(text):
+        raise SetupError(f"{row.place}: span {start}..{end} does not lie in a text of {len(text)} characters")
+    if isinstance(label, list) and len(label) == 1:
+        label = label[0]  # some tools write a list of one
+    return Span(start, end, check_label(row, label, rules, f"{keys[2]!r} of a span"))
+
+
+def _trim(row: Row, span: Span, text: str, counts: ReadCounts) -> Span:
+    """Return a span without the white space at its edges: what a mouse selects beside a word."""
+    start, end = span.start, span.end
+    while start < end and unicodedata.category(text[start]) in _INVISIBLE:
+        start += 1
+    while start < end and unicodedata.category(text[end - 1]) in _INVISIBLE:
+        end -= 1
+    if start == end:
+        raise SetupError(f"{row.place}: span {span.start}..{span.end} covers white space only")
+    counts.trimmed += (start, end) != (span.start, span.end)
+    return Span(start, end, span.label)
+
+
+def _rename(row: Row, spans: list[Span], rules: Rules, counts: ReadCounts) -> list[Span]:
+    kept = [replace(span, label=new) for span in spans for new in rename_labels(row, [span.label], rules.reading)]
     counts.spans += len(spans)
     counts.spans_left_out[SpanLeftOut.REST] += len(spans) - len(kept)
     return kept
 
 
-def _disjoint(spans: list[Span], counts: ReadCounts) -> tuple[Span, ...]:
+def _drop_overlapping(spans: list[Span], counts: ReadCounts) -> tuple[Span, ...]:
     kept: list[Span] = []
     for span in sorted(spans, key=lambda s: (s.start - s.end, s.start)):
         if all(span.end <= other.start or other.end <= span.start for other in kept):
@@ -46,28 +77,53 @@ def _disjoint(spans: list[Span], counts: ReadCounts) -> tuple[Span, ...]:
     return tuple(sorted(kept, key=lambda s: s.start))
 
 
-def _from_tokens(row: Row, columns: Columns, reading: Reading, counts: ReadCounts) -> Example:
-    tokens, tags = row.need(columns.tokens), row.need(columns.tags)
-    if isinstance(tokens, str) and isinstance(tags, str):
-        tokens, tags = tokens.split(), tags.split()
-    if not tokens or len(tokens) != len(tags):
-        raise SetupError(
-            f"{row.place}: {len(tokens)} tokens and {len(tags)} tags; expected as many of both, at least one"
-        )
+def _from_tokens(row: Row, rules: Rules, counts: ReadCounts) -> Example:
+    columns = rules.columns
+    tokens = read_tokens(row, rules)
+    tags = _read_tags(row, rules)
+    if len(tokens) != len(tags):
+        raise SetupError(f"{row.place}: {len(tokens)} tokens and {len(tags)} tags; expected as many of both")
     words, at = [], 0
     for token in tokens:
         words.append((at, at + len(token)))
         at += len(token) + 1
-    spans: list[Span] = []
-    before = "O"
-    for (start, end), tag in zip(words, tags, strict=True):
-        if tag != "O" and tag[:2] not in {"B-", "I-"}:
-            raise SetupError(f"{row.place}: tag {tag!r} is not BIO (O, B-x or I-x)")
-        if tag[:2] == "I-" and before[2:] == tag[2:]:
-            spans[-1] = Span(spans[-1].start, end, spans[-1].label)
-        elif tag != "O":
-            spans.append(Span(start, end, tag[2:]))
-        before = tag
-    text, meta = read_text(row, " ".join(tokens)), row.without(columns.text, columns.tokens, columns.tags)
-    kept = tuple(_renamed(row, spans, reading, counts))
+    text = check_text(row, " ".join(tokens))
+    spans = [_trim(row, span, text, counts) for span in _join_tags(words, tags)]
+    kept = tuple(_rename(row, spans, rules, counts))
+    meta = row.without(columns.text, columns.tokens, columns.tags)
     return Example(text, spans=kept, words=tuple(words), place=row.place, meta=meta)
+
+
+def _read_tags(row: Row, rules: Rules) -> list[tuple[str, str]]:
+    """Return position (`O`, `B` or `I`) and label of each tag."""
+    column = rules.columns.tags
+    tags = row.need(column)
+    if isinstance(tags, str):
+        tags = tags.split()
+    if not isinstance(tags, list):
+        raise SetupError(f"{row.place}: {column!r} should be a list of tags, found {repr(tags)[:60]}")
+    return [_read_tag(row, rules, tag) for tag in tags]
+
+
+def _read_tag(row: Row, rules: Rules, tag: Any) -> tuple[str, str]:
+    if isinstance(tag, int) and not isinstance(tag, bool):
+        raise SetupError(f"{row.place}: tag {tag} is a number; expected a name: O, B-x or I-x")
+    stripped = tag.strip() if isinstance(tag, str) else ""
+    if stripped == "O":
+        return "O", ""
+    position, dash, label = stripped.partition("-")
+    if position not in {"B", "I"} or not dash or not label.strip():
+        raise SetupError(f"{row.place}: tag {repr(tag)[:60]} is not BIO (O, B-x or I-x)")
+    return position, check_label(row, label, rules, f"the label of tag {tag[:60]!r}")
+
+
+def _join_tags(words: list[tuple[int, int]], tags: list[tuple[str, str]]) -> list[Span]:
+    spans: list[Span] = []
+    before = ""
+    for (start, end), (position, label) in zip(words, tags, strict=True):
+        if position == "I" and before == label:
+            spans[-1] = Span(spans[-1].start, end, label)
+        elif position != "O":
+            spans.append(Span(start, end, label))
+        before = label
+    return spans

@@ -1,0 +1,51 @@
+"""What a recipe says about the rows of one source."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ...schemas.manifest import TaskKind
+from ..recipe import Columns, Reading, Source, Task
+
+
+@dataclass(frozen=True)
+class Rules:
+    """`reading`: the source's own keys over its task's. `label`: given to every row of the source.
+
+    `named`: all labels that the task names anywhere, and so means: `none`, say.
+    """
+
+    kind: TaskKind
+    reading: Reading
+    columns: Columns
+    label: str | None
+    named: frozenset[str]
+
+
+def make_rules(source: Source, task: Task, named: frozenset[str]) -> Rules:
+    """Return the rules of a source; `named` are those of `find_named_labels`."""
+    own = source.model_dump(include=set(Reading.model_fields), exclude_none=True)
+    base = task.model_dump(include=set(Reading.model_fields), exclude_none=True)
+    reading = Reading.model_validate({**base, **own})
+    return Rules(task.kind, reading, reading.columns or Columns(), source.label, named)
+
+
+def find_named_labels(task: Task, sources: Iterable[Source]) -> frozenset[str]:
+    """Return every text that a task or one of its sources names as a label or as a value."""
+    names = set(task.labels or ())
+    if task.out_of_scope:
+        names.add(task.out_of_scope.label)
+    parts = [task.train, task.validation or [], task.test or [], task.thresholds.data or [], *task.reports.values()]
+    for each in [task, *sources, *(source for part in parts for source in part)]:
+        names.update(_named_in(each))
+    # Tagging tasks name tags.
+    return frozenset(names | {name[2:] for name in names if name[:2] in {"B-", "I-"}})
+
+
+def _named_in(reading: Reading) -> Iterator[str]:
+    if isinstance(reading, Source) and reading.label is not None:
+        yield reading.label
+    yield from reading.one_of or ()
+    for new, olds in (reading.merge or {}).items():
+        yield from (new, *olds)
+    for values in (*(reading.where or {}).values(), *(reading.unless or {}).values()):
+        yield from (str(value).strip() for value in values)
