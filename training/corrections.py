@@ -85,7 +85,7 @@ def rows_of(folder: Path, name: str, spec: TaskSpec) -> list[Example]:
     if not (folder / name).is_file() or not (folder / name).stat().st_size:
         return []
     task = Task(kind=spec.kind, train=[Source(path=name)])
-    return read_part(task.train, task, folder, seed=0)
+    return read_part(task.train, task, folder, seed=0, confirmed=True)
 
 
 def _learnable(spec: TaskSpec, train: Sequence[Example], heldout: Sequence[Example], least_rows: int) -> Corrections:

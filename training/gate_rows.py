@@ -83,7 +83,7 @@ def _of_job(job: Job, mix: Mix) -> Iterator[HeldOutSet]:
         spec = mix.manifest.task(name)
         for set_name, given in sets.items():
             reading = given.model_dump(exclude={"rows"}, exclude_none=True)
-            task = Task(kind=spec.kind, train=given.rows, **reading)
+            task = Task(kind=spec.kind, train=given.rows, labels=list(spec.labels), **reading)
             examples = mix.without_judged(read_part(given.rows, task, Path(), seed=0))
             yield HeldOutSet(name, set_name, examples, scope_of(mix, name))
 

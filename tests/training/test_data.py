@@ -55,7 +55,8 @@ def test_a_file_is_found_with_gz_behind_its_name(tmp_path: Path) -> None:
 
 
 def test_a_quoted_csv_text_may_have_commas_and_line_ends(tmp_path: Path) -> None:
-    assert read(tmp_path, 'text,label\n"one, two\nthree",a\n', "x.csv") == [Example("one, two\nthree", ("a",))]
+    assert read(tmp_path, 'text,label\n"one, two",a\n', "x.csv") == [Example("one, two", ("a",))]
+    assert read(tmp_path, 'text,label\n"one\ntwo",a\n', "x.csv") == [Example("one\ntwo", ("a",))]
 
 
 def test_merge_makes_one_label_of_many_and_rest_decides_about_others(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_of_overlapping_spans_the_longest_stays(tmp_path: Path) -> None:
         ('{"text": "\\ud800", "label": "b"}\n', "x.jsonl:1: the text has a lone surrogate"),
         (lines({"text": "a", "label": ["b", "c"]}), "x.jsonl:1: expected one label, found 2"),
         (lines({"text": "a", "label": {}}), "x.jsonl:1: 'label' should be a label or a list"),
-        (b'{"text": "\xff"}\n', "x.jsonl: not UTF-8"),
+        (b'{"text": "\xff"}\n', "x.jsonl:1: not UTF-8"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(tmp_path: Path, content: str | bytes, said: str) -> None:

@@ -85,7 +85,7 @@ def check_label(row: Row, value: Any, rules: Rules, what: str) -> str:
         raise SetupError(f"{row.place}: {what} is empty; expected a label{hint if rules.kind == 'multi_label' else ''}")
     if not _is_unicode(label):
         raise SetupError(f"{row.place}: {what} has a lone surrogate")
-    if label.lower() in MISSING and label not in rules.named:
+    if rules.named is not None and label.lower() in MISSING and label not in rules.named:
         raise SetupError(
             f"{row.place}: {what} is {label!r}, which programs write where a value is missing; drop such rows with "
             "`unless`, or name it in `labels` if it is a label"

@@ -20,20 +20,35 @@ from .typos import typo_copies
 
 
 def read_part(
-    sources: Iterable[Source], task: Task, folder: Path, *, seed: int, training: bool = False
+    sources: Iterable[Source],
+    task: Task,
+    folder: Path,
+    *,
+    seed: int,
+    training: bool = False,
+    confirmed: bool = False,
 ) -> list[Example]:
-    """Read all sources of one part of a task in their order. `training` applies `repeat` and `typo_copies`."""
-    return read_counted(sources, task, folder, seed=seed, training=training)[0]
+    """Read all sources of one part of a task in their order. `training` applies `repeat` and `typo_copies`.
+
+    `confirmed`: people gave these labels in feedback, so that a label `none` is meant.
+    """
+    return read_counted(sources, task, folder, seed=seed, training=training, confirmed=confirmed)[0]
 
 
 def read_counted(
-    sources: Iterable[Source], task: Task, folder: Path, *, seed: int, training: bool = False
+    sources: Iterable[Source],
+    task: Task,
+    folder: Path,
+    *,
+    seed: int,
+    training: bool = False,
+    confirmed: bool = False,
 ) -> tuple[list[Example], ReadCounts]:
     """Read as `read_part` does, and count what the files have and what was left out."""
     examples: list[Example] = []
     counts = ReadCounts()
     sources = list(sources)
-    named = find_named_labels(task, sources)
+    named = None if confirmed else find_named_labels(task, sources)
     for source in sources:
         found, counted = _read_source(source, make_rules(source, task, named), folder, seed)
         counts += counted

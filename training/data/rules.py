@@ -11,17 +11,17 @@ from ..recipe import Columns, Reading, Source, Task
 class Rules:
     """`reading`: the source's own keys over its task's. `label`: given to every row of the source.
 
-    `named`: all labels that the task names anywhere, and so means: `none`, say.
+    `named`: all labels that the task names anywhere, and so means: `none`, say. None where every label is meant.
     """
 
     kind: TaskKind
     reading: Reading
     columns: Columns
     label: str | None
-    named: frozenset[str]
+    named: frozenset[str] | None
 
 
-def make_rules(source: Source, task: Task, named: frozenset[str]) -> Rules:
+def make_rules(source: Source, task: Task, named: frozenset[str] | None) -> Rules:
     """Return the rules of a source; `named` are those of `find_named_labels`."""
     own = source.model_dump(include=set(Reading.model_fields), exclude_none=True)
     base = task.model_dump(include=set(Reading.model_fields), exclude_none=True)
