@@ -116,8 +116,9 @@ class YamlFile(Generic[M]):
         There any value is valid, and YAML reads these words as true and false.
         """
         for node, keys in _nodes(self._tree):
-            is_boolean = isinstance(node, yaml.ScalarNode) and node.tag == _BOOLEAN
-            if is_boolean and not set(within).isdisjoint(keys) and node.value.lower() not in {"true", "false"}:
+            if not isinstance(node, yaml.ScalarNode) or node.tag != _BOOLEAN or set(within).isdisjoint(keys):
+                continue
+            if node.value.lower() not in {"true", "false"}:
                 line = node.start_mark.line + 1
                 raise SetupError(f"{self.path}:{line}: {_format_keys(keys)}: {_describe_plain(node)}")
 

@@ -20,6 +20,7 @@ class SpanLeftOut(StrEnum):
 
     OVERLAPPING = "overlapping a longer one"
     REST = "with labels that merge does not name"
+    BLANK = "covering nothing but blanks"
 
 
 @dataclass

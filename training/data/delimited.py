@@ -49,7 +49,7 @@ def _read_records(path: Path, reading: Reading) -> Iterator[tuple[int, list[str]
     """Yield the line where a record begins, from 1, and its cells; empty lines are skipped."""
     tabs = reading.format == "tsv" or (reading.format is None and suffix_of(path) == ".tsv")
     delimiter = reading.delimiter or ("\t" if tabs else ",")
-    quoting = csv.QUOTE_NONE if reading.quoting == "none" else csv.QUOTE_MINIMAL
+    quoting: Final = csv.QUOTE_NONE if reading.quoting == "none" else csv.QUOTE_MINIMAL
     csv.field_size_limit(LONGEST_FIELD)
     width = None
     with open_text(path) as file:

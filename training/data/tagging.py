@@ -1,18 +1,15 @@
 """Reads tagging rows: a text with spans, or tokens with tags."""
 
-import unicodedata
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from ...runtime.errors import SetupError
+from ...runtime.model.words import trim_span
 from .counts import ReadCounts, SpanLeftOut
 from .example import Example, Span
 from .fields import check_label, check_text, read_tokens, rename_labels
 from .row import Row
 from .rules import Rules
-
-_INVISIBLE: Final = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
-"""Unicode categories of white space, control and zero-width characters: no word begins or ends with them."""
 
 
 def read_tagging(row: Row, rules: Rules, counts: ReadCounts) -> Example:
@@ -21,7 +18,7 @@ def read_tagging(row: Row, rules: Rules, counts: ReadCounts) -> Example:
     if row.has(columns.tokens) and (row.has(columns.tags) or not row.has(columns.text)):
         return _from_tokens(row, rules, counts)
     text = check_text(row, row.need(columns.text))
-    spans = _rename(row, [_trim(row, span, text, counts) for span in _read_spans(row, rules, text)], rules, counts)
+    spans = _rename(row, _trim(_read_spans(row, rules, text), text, counts), rules, counts)
     meta = row.without(columns.text, columns.spans)
     return Example(text, spans=_drop_overlapping(spans, counts), place=row.place, meta=meta)
 
@@ -48,22 +45,22 @@ def _read_span(row: Row, rules: Rules, item: Any, text: str) -> Span:
     return Span(start, end, check_label(row, label, rules, f"{keys[2]!r} of a span"))
 
 
-def _trim(row: Row, span: Span, text: str, counts: ReadCounts) -> Span:
-    """Return a span without the white space at its edges: what a mouse selects beside a word."""
-    start, end = span.start, span.end
-    while start < end and unicodedata.category(text[start]) in _INVISIBLE:
-        start += 1
-    while start < end and unicodedata.category(text[end - 1]) in _INVISIBLE:
-        end -= 1
-    if start == end:
-        raise SetupError(f"{row.place}: span {span.start}..{span.end} covers white space only")
-    counts.trimmed += (start, end) != (span.start, span.end)
-    return Span(start, end, span.label)
+def _trim(spans: list[Span], text: str, counts: ReadCounts) -> list[Span]:
+    """Return spans without the blanks at their ends: what a mouse selects beside a word."""
+    counts.spans += len(spans)
+    kept = []
+    for span in spans:
+        place = trim_span(text, span.start, span.end)
+        if place is None:
+            counts.spans_left_out[SpanLeftOut.BLANK] += 1
+        else:
+            counts.trimmed += place != (span.start, span.end)
+            kept.append(Span(*place, span.label))
+    return kept
 
 
 def _rename(row: Row, spans: list[Span], rules: Rules, counts: ReadCounts) -> list[Span]:
     kept = [replace(span, label=new) for span in spans for new in rename_labels(row, [span.label], rules.reading)]
-    counts.spans += len(spans)
     counts.spans_left_out[SpanLeftOut.REST] += len(spans) - len(kept)
     return kept
 
@@ -88,8 +85,7 @@ def _from_tokens(row: Row, rules: Rules, counts: ReadCounts) -> Example:
         words.append((at, at + len(token)))
         at += len(token) + 1
     text = check_text(row, " ".join(tokens))
-    spans = [_trim(row, span, text, counts) for span in _join_tags(words, tags)]
-    kept = tuple(_rename(row, spans, rules, counts))
+    kept = tuple(_rename(row, _trim(_join_tags(words, tags), text, counts), rules, counts))
     meta = row.without(columns.text, columns.tokens, columns.tags)
     return Example(text, spans=kept, words=tuple(words), place=row.place, meta=meta)
 
