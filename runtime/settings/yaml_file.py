@@ -183,6 +183,8 @@ def _find_plain(node: yaml.Node | None, place: Place) -> yaml.ScalarNode | None:
             keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != _TEXT]
             if place[at + 1 :] == ("[key]",):
                 return next(iter(keys), None)
+            if isinstance(part, int):  # one item without a list around it
+                continue
             node = pairs[str(part)][1] if str(part) in pairs else None
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]

@@ -180,9 +180,9 @@ def test_all_out_of_scope_rows_that_are_not_learned_show_where_the_threshold_lie
             r"no training row .*did you mean 'off scope'\?",
         ),
         (
-            {"out_of_scope": {"label": "non", "learn": False}},
-            "1,a\n2,b\n3,none\n",
-            r"no row has the label 'non'; .*'none'\?",
+            {"out_of_scope": {"label": "othr", "learn": False}},
+            "1,a\n2,b\n3,other\n",
+            r"no row has the label 'othr'; .*'other'\?",
         ),
         (
             {},

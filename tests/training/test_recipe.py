@@ -97,3 +97,39 @@ def test_few_rows_are_seen_more_often_unless_the_recipe_says(rows: int, epochs: 
     recipe = Recipe.model_validate({"tasks": {"a": {"train": "x"}, "b": {"train": "x", "epochs": 2}}})
     assert recipe.epochs_of(recipe.tasks["a"], rows) == epochs
     assert recipe.epochs_of(recipe.tasks["b"], rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "word"),
+    [
+        ("labels: [a, yes]", "labels", "yes"),
+        ("labels: [1, 2]", "labels", "1"),
+        ("one_of: [on]", "one_of", "on"),
+        ("merge: {no: [a]}", "merge.no", "no"),
+        ("merge: {a: [b, off]}", "merge.a", "off"),
+        ("out_of_scope: off", "out_of_scope.label", "off"),
+        ("where: {answer: [maybe, yes]}", "where.answer", "yes"),
+        ("unless: {off: [a]}", "unless.off", "off"),
+        ("validation: {path: y.csv, label: no}", "validation.label", "no"),
+        ("reports: {no: y.csv}", "reports.no", "no"),
+    ],
+)
+def test_a_word_that_yaml_reads_as_a_value_needs_quotes(tmp_path: Path, keys: str, key: str, word: str) -> None:
+    text = f"tasks:\n  a:\n    train: x.csv\n    {keys}\n"
+    message = refusal(tmp_path, text)
+    assert message.startswith(f":4: tasks.a.{key}: YAML reads `{word}` as ")
+    assert message.endswith("; put it in quotes")
+
+
+def test_yes_and_no_are_values_where_a_choice_is_expected(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "allow_unknown: yes\ntasks:\n  a: {train: x.csv, open: on, out_of_scope: {label: b, learn: no}, where: {c: [true]}}\n"
+    )
+    task = load_recipe(tmp_path / "r.yaml").tasks["a"]
+    assert (task.open, task.out_of_scope and task.out_of_scope.learn, task.where) == (True, False, {"c": [True]})
+
+
+def test_labels_of_a_recipe_lose_the_white_space_around_them(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("tasks: {a: {train: x.csv, labels: ['b ', c], merge: {'b ': [' d']}}}\n")
+    task = load_recipe(tmp_path / "r.yaml").tasks["a"]
+    assert (task.labels, task.merge) == (["b", "c"], {"b": ["d"]})
