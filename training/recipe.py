@@ -34,14 +34,21 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _as_text(value: Any) -> Any:
+    """Turn a column's number into its name."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class Columns(_Frozen):
     """Which field of a row holds what."""
 
     text: str = "text"
     label: str = "label"
     """A string, or a list of strings (multi-label; classification with exactly one label)."""
-    tokens: str = "tokens"
-    tags: str = "tags"
+    tokens: Annotated[str, BeforeValidator(_as_text)] = "tokens"
+    """In CoNLL the number of the column, from 1; the first without it."""
+    tags: Annotated[str, BeforeValidator(_as_text)] = "tags"
+    """In CoNLL the number of the column, from 1; the last without it."""
     spans: str = "spans"
     start: str = "start"
     end: str = "end"

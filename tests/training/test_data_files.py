@@ -130,4 +130,4 @@ def test_a_deeply_nested_line_and_a_doubled_key_are_named(tmp_path: Path) -> Non
 
 
 def test_an_unknown_format_is_named(tmp_path: Path) -> None:
-    assert "unknown format 'xls'; expected one of csv" in refusal(tmp_path, "text,label\na,b\n", format="xls")
+    assert "unknown format 'xls'; expected one of conll, csv" in refusal(tmp_path, "text,label\na,b\n", format="xls")

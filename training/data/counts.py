@@ -7,12 +7,14 @@ from typing import Self
 
 
 class RowLeftOut(StrEnum):
-    """Why the recipe leaves a row out."""
+    """Why the recipe or the format of a file leaves a row out."""
 
     NOT_SELECTED = "by where and unless"
     ONE_OF = "without exactly one label of one_of"
     REST = "with labels that merge does not name"
     CAP = "above the cap of rows"
+    NOT_ANNOTATED = "that nobody annotated"
+    REPEATED = "that repeat the answer of another annotator"
 
 
 class SpanLeftOut(StrEnum):

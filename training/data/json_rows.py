@@ -16,20 +16,30 @@ _BLANK: Final = re.compile(r"[ \t\r\n]*")
 
 def read_json_lines(path: Path, reading: Reading) -> Iterator[Row]:
     """Yield the objects; empty lines are skipped. SetupError for a line that is anything else."""
-    with open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _as_row(f"{path}:{number}", _parse(f"{path}:{number}", line))
+    return (_as_row(place, item) for place, item in read_line_items(path))
 
 
 def read_json(path: Path, reading: Reading) -> Iterator[Row]:
     """Yield the objects of an array, each with the line where it begins; a file of anything else is JSON lines."""
+    return (_as_row(place, item) for place, item in read_items(path))
+
+
+def read_items(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield place and value of each item of an array; of a file of anything else, those of each line."""
     with open_text(path) as file:
         begins = next((line.lstrip()[0] for line in file if line.strip()), "")
-    yield from _read_array(path) if begins == "[" else read_json_lines(path, reading)
+    return _read_array(path) if begins == "[" else read_line_items(path)
 
 
-def _read_array(path: Path) -> Iterator[Row]:
+def read_line_items(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield place and value of each line; empty lines are skipped."""
+    with open_text(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield f"{path}:{number}", _parse(f"{path}:{number}", line)
+
+
+def _read_array(path: Path) -> Iterator[tuple[str, Any]]:
     with open_text(path) as file:
         text = file.read()
     line, counted, number = 1, 0, 0
@@ -37,7 +47,7 @@ def _read_array(path: Path) -> Iterator[Row]:
     while number or text[at : at + 1] != "]":
         line, counted, number = line + text.count("\n", counted, at), at, number + 1
         item, at = _parse_item(path, text, at, line)
-        yield _as_row(f"{path}:{line} (item {number})", item)
+        yield f"{path}:{line} (item {number})", item
         at = _skip(text, at)
         if text[at : at + 1] != ",":
             break

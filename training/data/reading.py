@@ -68,7 +68,7 @@ def _read_source(source: Source, rules: Rules, folder: Path, seed: int) -> tuple
     examples = []
     for row in read_rows(path, rules.reading):
         counts.rows += 1
-        found = _read_row(row, rules, counts) if _is_selected(row, rules.reading) else RowLeftOut.NOT_SELECTED
+        found = row.left_out or _read_selected(row, rules, counts)
         if isinstance(found, RowLeftOut):
             counts.rows_left_out[found] += 1
         else:
@@ -86,7 +86,13 @@ def _read_source(source: Source, rules: Rules, folder: Path, seed: int) -> tuple
 def _explain_none(counts: ReadCounts) -> str:
     if set(counts.rows_left_out) == {RowLeftOut.NOT_SELECTED}:
         return " left after where/unless"
+    if {RowLeftOut.NOT_ANNOTATED, RowLeftOut.REPEATED} & set(counts.rows_left_out):
+        return f": {counts.describe_left_out()}"
     return " left after one_of, merge and rest" if counts.rows else ""
+
+
+def _read_selected(row: Row, rules: Rules, counts: ReadCounts) -> Example | RowLeftOut:
+    return _read_row(row, rules, counts) if _is_selected(row, rules.reading) else RowLeftOut.NOT_SELECTED
 
 
 def _is_selected(row: Row, reading: Reading) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...runtime.errors import SetupError
+from .counts import RowLeftOut
 
 
 @dataclass(slots=True, frozen=True)
@@ -15,6 +16,8 @@ class Row:
     fields: dict[str, Any]
     typed: bool = True
     """False where the format knows texts only, as CSV does: then a text may stand for a number or a list."""
+    left_out: RowLeftOut | None = None
+    """Why the format says that this row is none to learn from."""
 
     def need(self, column: str) -> Any:
         """Return the column; SetupError when the row has none."""

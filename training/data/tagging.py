@@ -10,6 +10,7 @@ from .example import Example, Span
 from .fields import check_label, check_text, read_tokens, rename_labels
 from .row import Row
 from .rules import Rules
+from .tag_schemes import TagError, find_scheme, to_iob2
 
 
 def read_tagging(row: Row, rules: Rules, counts: ReadCounts) -> Example:
@@ -98,19 +99,26 @@ def _read_tags(row: Row, rules: Rules) -> list[tuple[str, str]]:
         tags = tags.split()
     if not isinstance(tags, list):
         raise SetupError(f"{row.place}: {column!r} should be a list of tags, found {repr(tags)[:60]}")
-    return [_read_tag(row, rules, tag) for tag in tags]
+    names = [_name_tag(row, tag) for tag in tags]
+    try:
+        return [_read_tag(row, rules, tag) for tag in to_iob2(names, find_scheme(names))]
+    except TagError as error:
+        raise SetupError(f"{row.place}: {error}") from None
 
 
-def _read_tag(row: Row, rules: Rules, tag: Any) -> tuple[str, str]:
+def _name_tag(row: Row, tag: Any) -> str:
+    """Return a tag without white space around it and its label."""
     if isinstance(tag, int) and not isinstance(tag, bool):
         raise SetupError(f"{row.place}: tag {tag} is a number; expected a name: O, B-x or I-x")
-    stripped = tag.strip() if isinstance(tag, str) else ""
-    if stripped == "O":
-        return "O", ""
-    position, dash, label = stripped.partition("-")
-    if position not in {"B", "I"} or not dash or not label.strip():
+    if not isinstance(tag, str):
         raise SetupError(f"{row.place}: tag {repr(tag)[:60]} is not BIO (O, B-x or I-x)")
-    return position, check_label(row, label, rules, f"the label of tag {tag[:60]!r}")
+    position, dash, label = tag.strip().partition("-")
+    return position + dash + label.strip() if label.strip() or not dash else tag
+
+
+def _read_tag(row: Row, rules: Rules, tag: str) -> tuple[str, str]:
+    position, _, label = tag.partition("-")
+    return position, check_label(row, label, rules, f"the label of tag {tag[:60]!r}") if label else ""
 
 
 def _join_tags(words: list[tuple[int, int]], tags: list[tuple[str, str]]) -> list[Span]:
