@@ -14,9 +14,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LEFT_OUT = shutil.ignore_patterns(
-    ".*", "build", "dist", "*.egg-info", "__pycache__", "data", "runs", "models", "libs", "node_modules"
-)
+ANYWHERE = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__")
+AT_THE_TOP = frozenset({"build", "dist", "data", "runs", "models", "libs", "node_modules"})
+"""What a checkout may hold beside the tree. Deeper folders may have such names: `training/data` is a package."""
+
+
+def left_out(folder: str, names: list[str]) -> set[str]:
+    return ANYWHERE(folder, names) | (AT_THE_TOP & set(names) if Path(folder) == ROOT else set())
+
 
 pytestmark = [pytest.mark.packaging, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -27,7 +32,7 @@ Done = "subprocess.CompletedProcess[str]"
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, so that the tree stays clean and nothing of an earlier build is picked up."""
     folder = tmp_path_factory.mktemp("wheel")
-    shutil.copytree(ROOT, folder / "tree", ignore=LEFT_OUT)
+    shutil.copytree(ROOT, folder / "tree", ignore=left_out)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--wheel-dir", str(folder), str(folder / "tree")], check=True)
     (built,) = folder.glob("*.whl")
