@@ -11,7 +11,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from ..schemas.manifest import Sha256
-from .data.opening import find_file
+from .data.data_sets import digest_data_set
+from .data.files import find_source, is_data_set
+from .data.rules import make_rules
 from .recipe import Recipe, Source, Task
 
 LIBRARIES: Final = ("murmura", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scikit-learn", "peft")
@@ -52,9 +54,21 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 
 def digest_data(recipe: Recipe, folder: Path) -> dict[str, Sha256]:
-    """Return the SHA-256 of each data file that the recipe names, by its path in the recipe."""
-    paths = {source.path for task in recipe.tasks.values() for source in _sources(task)}
-    return {path: _sha256(find_file(folder, path)) for path in sorted(paths)}
+    """Return the SHA-256 of each data file that the recipe names, by its path in the recipe.
+
+    Of a data set that is no single file, the SHA-256 of the rows of its split, by path, configuration and split.
+    """
+    found = {}
+    for task in recipe.tasks.values():
+        for source in _sources(task):
+            path = find_source(folder, source.path)
+            if is_data_set(path):
+                reading = make_rules(source, task, None).reading
+                parts = (source.path, reading.config, reading.split)
+                found[" ".join(part for part in parts if part)] = digest_data_set(path, reading)
+            elif source.path not in found:
+                found[source.path] = _sha256(path)
+    return dict(sorted(found.items()))
 
 
 def _sources(task: Task) -> Iterator[Source]:

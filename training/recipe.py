@@ -62,6 +62,12 @@ class Reading(_Frozen):
     columns: Columns | None = None
     format: str | None = None
     """The name of the file's format; without it the suffix decides."""
+    split: Annotated[str, Field(min_length=1)] | None = None
+    """Data sets: which split is read; without it the only one."""
+    config: Annotated[str, Field(min_length=1)] | None = None
+    """Data sets: which configuration (subset), where there are several."""
+    revision: Annotated[str, Field(min_length=1)] | None = None
+    """Data sets of the hub: a commit, a tag or a branch; without it the newest."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1, pattern=r'[^"\r\n]')] | None = None
     """CSV and TSV: the character between two cells; without it a comma, in a TSV a tab."""
     quoting: Literal["minimal", "none"] | None = None
@@ -94,7 +100,7 @@ class Source(Reading):
     """One file of one part of a task."""
 
     path: str
-    """Relative to --data; with a leading `./` beside the recipe."""
+    """Relative to --data; with a leading `./` beside the recipe. `hub:OWNER/NAME`: a data set of the hub."""
     label: Label | None = None
     """Every row has this label; then no label column is read (negatives of your own, say)."""
     rows: Count | None = None

@@ -7,11 +7,13 @@ from typing import Final
 from ...runtime.errors import SetupError
 from ..recipe import Reading
 from .conll import read_conll
+from .data_sets import HUB, read_data_set
 from .delimited import read_delimited
 from .doccano import read_doccano
 from .json_rows import read_json, read_json_lines
 from .label_studio import read_label_studio
-from .opening import suffix_of
+from .opening import find_file, suffix_of
+from .parquet import read_parquet
 from .row import Row
 from .spacy_json import read_spacy
 
@@ -22,19 +24,42 @@ FORMATS: Final[dict[str, ReadRows]] = {
     "tsv": read_delimited,
     "json": read_json,
     "jsonl": read_json_lines,
+    "parquet": read_parquet,
+    "datasets": read_data_set,
     "conll": read_conll,
     "label_studio": read_label_studio,
     "doccano": read_doccano,
     "spacy": read_spacy,
 }
 """By the name that a recipe writes as `format`. A new format is one file with its function, and one line here."""
-BY_SUFFIX: Final = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".conll": "conll"}
+BY_SUFFIX: Final = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".conll": "conll", ".parquet": "parquet"}
 """The format of a file where the recipe names none; any other suffix is JSON lines."""
+
+
+def find_source(folder: Path, name: str) -> Path:
+    """Return what a recipe's `path` names: a data set of the hub as it is, a folder, or a file (`find_file`)."""
+    if name.startswith(HUB):
+        return Path(name)
+    return folder / name if (folder / name).is_dir() else find_file(folder, name)
+
+
+def find_format(path: Path, reading: Reading) -> str:
+    """Return the format's name: the recipe's, else that of a data set, else by the suffix."""
+    if is_data_set(path):
+        return reading.format or "datasets"
+    return reading.format or BY_SUFFIX.get(suffix_of(path), "jsonl")
+
+
+def is_data_set(path: Path) -> bool:
+    """Return whether it is no single file: of the hub, or a folder."""
+    return str(path).startswith(HUB) or path.is_dir()
 
 
 def read_rows(path: Path, reading: Reading) -> Iterator[Row]:
     """Yield the rows of a file by its format. SetupError for a name that is no format."""
-    name = reading.format or BY_SUFFIX.get(suffix_of(path), "jsonl")
+    name = find_format(path, reading)
     if name not in FORMATS:
         raise SetupError(f"{path}: unknown format {name!r}; expected one of {', '.join(sorted(FORMATS))}")
+    if is_data_set(path) and name != "datasets":
+        raise SetupError(f"{path}: a data set has no format {name!r}; leave `format` out")
     return FORMATS[name](path, reading)

@@ -11,8 +11,7 @@ from ..recipe import Reading, Source, Task
 from .counts import ReadCounts, RowLeftOut
 from .example import Example
 from .fields import read_labels, read_text, rename_labels
-from .files import read_rows
-from .opening import find_file
+from .files import find_source, read_rows
 from .row import Row
 from .rules import Rules, find_named_labels, make_rules
 from .tagging import read_tagging
@@ -63,7 +62,7 @@ def read_counted(
 
 
 def _read_source(source: Source, rules: Rules, folder: Path, seed: int) -> tuple[list[Example], ReadCounts]:
-    path = find_file(folder, source.path)
+    path = find_source(folder, source.path)
     counts = ReadCounts()
     examples = []
     for row in read_rows(path, rules.reading):
