@@ -8,7 +8,7 @@ from ...runtime.errors import SetupError
 from ..recipe import Columns, Reading
 from .annotations import as_list, as_object, make_span, only_label, read_triple, whole_offset
 from .json_rows import read_json
-from .row import Row
+from .row import Row, list_names
 
 
 def read_doccano(path: Path, reading: Reading) -> Iterator[Row]:
@@ -35,7 +35,7 @@ def _read_annotation(row: Row, columns: Columns) -> tuple[list[str] | None, list
         return cats, spans
     key = "label" if "label" in fields else "labels"
     if key not in fields:
-        found = ", ".join(fields) or "nothing"
+        found = list_names(fields)
         raise SetupError(f"{place}: expected 'label' or 'entities', as doccano writes them; found {found}")
     value = fields[key]
     if value == []:  # of either kind of project
@@ -51,9 +51,7 @@ def _read_entity(place: str, item: Any, columns: Columns) -> dict[str, Any]:
     entity = as_object(place, "an entity", item)
     missing = [key for key in ("start_offset", "end_offset", "label") if key not in entity]
     if missing:
-        raise SetupError(
-            f"{place}: an entity needs start_offset, end_offset, label; found {', '.join(entity) or 'nothing'}"
-        )
+        raise SetupError(f"{place}: an entity needs start_offset, end_offset, label; found {list_names(entity)}")
     start, end = whole_offset(place, entity["start_offset"]), whole_offset(place, entity["end_offset"])
     return make_span(columns, start, end, only_label(place, entity["label"]))
 

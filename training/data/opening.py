@@ -36,11 +36,12 @@ def open_text(path: Path) -> Iterator[TextIO]:
     cannot be read.
     """
     try:
-        with _open(path) as file:
-            yield file
-    except UnicodeDecodeError:
-        line, byte = _find_bad_byte(path)
-        raise SetupError(f"{path}:{line}: not UTF-8: byte 0x{byte:02x}; save the file as UTF-8") from None
+        try:
+            with _open(path) as file:
+                yield file
+        except UnicodeDecodeError:
+            line, byte = _find_bad_byte(path)  # of an archive, this may come upon damage behind it
+            raise SetupError(f"{path}:{line}: not UTF-8: byte 0x{byte:02x}; save the file as UTF-8") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise SetupError(f"{path}: a damaged gzip file: {error}") from None
     except OSError as error:

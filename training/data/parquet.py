@@ -25,7 +25,7 @@ def read_parquet(path: Path, reading: Reading) -> Iterator[Row]:
         with parquet.ParquetFile(path) as file:
             features = read_features(file.schema_arrow.metadata)
             yield from rows_of(str(path), file.iter_batches(batch_size=ROWS_AT_ONCE), features)
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, ValueError) as error:  # ValueError: a text that is not UTF-8
         problem = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise SetupError(f"{path}: not a readable Parquet file: {problem}") from None
 

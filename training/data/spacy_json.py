@@ -9,7 +9,7 @@ from ..recipe import Columns, Reading
 from .annotations import as_list, as_object, make_span, only_label, read_triple, whole_offset
 from .json_rows import read_items, read_line_items
 from .opening import open_text
-from .row import Row
+from .row import Row, list_names
 from .tag_schemes import Scheme, TagError, to_iob2
 
 YES, NO = 1, 0
@@ -35,14 +35,14 @@ def read_spacy(path: Path, reading: Reading) -> Iterator[Row]:
 
 
 def _has_pairs_on_lines(path: Path) -> bool:
-    """Return whether the file begins with a pair, and not with an array of them."""
+    """Return whether the file begins with a pair, and not with an array of pairs or objects."""
     with open_text(path) as file:
-        line = next((line for line in file if line.strip()), "")
-    return line.lstrip()[:1] == "[" and line.lstrip()[1:].lstrip()[:1] == '"'
+        line = next((line for line in file if line.strip()), "").strip()
+    return line[:1] == "[" and line[1:].lstrip()[:1] not in {"", "[", "{", "]"}
 
 
 def _describe(item: Any) -> str:
-    return (", ".join(item) or "an empty object")[:80] if isinstance(item, dict) else type(item).__name__
+    return list_names(item) if isinstance(item, dict) else type(item).__name__
 
 
 def _read_pair(place: str, item: list[Any], columns: Columns) -> Row:
@@ -72,7 +72,7 @@ def _read_entity(place: str, item: Any, columns: Columns) -> dict[str, Any]:
     entity = as_object(place, "an item of ents", item)
     missing = [key for key in ("start", "end", "label") if key not in entity]
     if missing:
-        raise SetupError(f"{place}: an item of ents needs start, end, label; found {', '.join(entity) or 'nothing'}")
+        raise SetupError(f"{place}: an item of ents needs start, end, label; found {list_names(entity)}")
     start, end = whole_offset(place, entity["start"]), whole_offset(place, entity["end"])
     return make_span(columns, start, end, only_label(place, entity["label"]))
 
