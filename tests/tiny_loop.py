@@ -9,8 +9,11 @@ import yaml
 from tiny_training import PLACES, RECIPE, rows, write_jsonl
 
 from murmura.runtime.model.model import Model
+from murmura.training.corrections import read_corrections
 from murmura.training.export import export
 from murmura.training.fit import fit
+from murmura.training.job import read_job
+from murmura.training.mix import Mix, plan_mix
 from murmura.training.run_folder import RunFolder
 
 LOANS = [
@@ -86,3 +89,9 @@ def damaged(base: Path, folder: Path, task: str) -> Model:
     run.save_record(record)
     export(folder / "run", folder / "model")
     return Model.load(folder / "model")
+
+
+def mix_of(job: Path, current: Model) -> Mix:
+    """Plan what a job trains on when `current` is the version that serves."""
+    value = read_job(job).value
+    return plan_mix(value, current.manifest, read_corrections(value.feedback.data, current.manifest, 5))

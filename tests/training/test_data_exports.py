@@ -5,26 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from written_data import read_all, refusal
 
-from murmura.runtime.errors import SetupError
-from murmura.training.data.counts import ReadCounts
-from murmura.training.data.example import Example, Span
-from murmura.training.data.reading import read_counted
-from murmura.training.recipe import Task
-
-
-def read_all(folder: Path, content: str, name: str = "x.json", **keys: Any) -> tuple[list[Example], ReadCounts]:
-    (folder / name).write_text(content, encoding="utf-8")
-    task = Task.model_validate({"train": name, **keys})
-    return read_counted(task.train, task, folder, seed=1)
-
-
-def refusal(folder: Path, content: str, name: str = "x.json", **keys: Any) -> str:
-    with pytest.raises(SetupError) as caught:
-        read_all(folder, content, name, **keys)
-    assert "\n" not in str(caught.value)
-    return str(caught.value).removeprefix(str(folder) + "/")
-
+from murmura.training.data.example import Span
 
 TEXT = "I lost my card in Rome \U0001f62d and Paris"
 FOUND = (Span(18, 22, "place"), Span(29, 34, "place"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_loop import damaged, loans, usual, write_corrections, write_job
+from tiny_loop import damaged, loans, mix_of, usual, write_corrections, write_job
 from tiny_training import rows, write_jsonl
 from tokenizers import Encoding
 
@@ -16,14 +16,13 @@ from murmura.runtime.model.model import Model
 from murmura.schemas.manifest import TaskSpec, Thresholds
 from murmura.training import outcomes
 from murmura.training.answers import Answer
-from murmura.training.corrections import TooLittleFeedback, read_corrections
+from murmura.training.corrections import TooLittleFeedback
 from murmura.training.data.example import Example
 from murmura.training.gate import Verdict
 from murmura.training.gate_rows import held_answers, held_out_sets, texts_to_agree_on, unmeasured, with_targets
 from murmura.training.gate_weigh import weigh
 from murmura.training.hold_texts import CurrentAnswers, is_kept_apart
 from murmura.training.job import Gate, read_job
-from murmura.training.mix import Mix, plan_mix
 from murmura.training.outcomes import is_sure
 from murmura.training.retrain import retrain
 from murmura.training.targets import Targets, find_targets
@@ -32,11 +31,6 @@ from murmura.training.targets import Targets, find_targets
 @pytest.fixture(scope="module")
 def current(desk_base: Path) -> Model:
     return Model.load(desk_base / "desk")
-
-
-def mix_of(job: Path, current: Model) -> Mix:
-    value = read_job(job).value
-    return plan_mix(value, current.manifest, read_corrections(value.feedback.data, current.manifest, 5))
 
 
 def held_on(folder: Path, base: Path, **changes) -> Path:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_loop import write_corrections, write_job
+from tiny_loop import mix_of, write_corrections, write_job
 from tiny_training import rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.model import Model
-from murmura.training.corrections import read_corrections
 from murmura.training.dataset import read_tasks
 from murmura.training.gate_rows import held_out_sets, texts_to_agree_on
 from murmura.training.hold_texts import CurrentAnswers, is_kept_apart
@@ -26,11 +25,6 @@ from murmura.training.recipe import load_recipe
 @pytest.fixture(scope="module")
 def current(desk_base: Path) -> Model:
     return Model.load(desk_base / "desk")
-
-
-def mix_of(job: Path, current: Model) -> Mix:
-    value = read_job(job).value
-    return plan_mix(value, current.manifest, read_corrections(value.feedback.data, current.manifest, 5))
 
 
 def spelled_otherwise(text: str) -> str:

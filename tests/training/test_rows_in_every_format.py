@@ -132,14 +132,23 @@ def test_a_row_with_a_span_that_cannot_be_is_refused_at_its_place(
     assert "\n" not in found
 
 
-@pytest.mark.parametrize(
+EVERY_FORMAT = pytest.mark.parametrize(
     ("kind", "name"), [*(("multi_label", n) for n in SENTENCES), *(("tagging", n) for n in TAGGING)]
 )
+
+
+def draw_rows(kind: str, name: str, data: st.DataObject) -> tuple[Format, list[Row]]:
+    """Return a format of this name and rows that can be written in it."""
+    if kind == "multi_label":
+        return SENTENCES[name], data.draw(SENTENCE_ROWS)
+    return TAGGING[name], data.draw(TAGGED_ROWS)
+
+
+@EVERY_FORMAT
 @LONG
 @given(st.data())
 def test_bytes_changed_at_random_give_rows_or_one_line(kind: str, name: str, data: st.DataObject) -> None:
-    written = (SENTENCES if kind == "multi_label" else TAGGING)[name]
-    rows = data.draw(SENTENCE_ROWS if kind == "multi_label" else TAGGED_ROWS)
+    written, rows = draw_rows(kind, name, data)
     with tempfile.TemporaryDirectory() as folder:
         content = bytearray(written.put(Path(folder), rows))
         for _ in range(data.draw(st.integers(1, 5))):
@@ -153,15 +162,12 @@ def test_bytes_changed_at_random_give_rows_or_one_line(kind: str, name: str, dat
     assert "\n" not in said
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [*(("multi_label", n) for n in SENTENCES), *(("tagging", n) for n in TAGGING)]
-)
+@EVERY_FORMAT
 @LONG
 @given(st.data())
 def test_a_file_that_was_cut_never_gives_other_rows(kind: str, name: str, data: st.DataObject) -> None:
     """Rows that are whole may be read; what is read is a beginning of what was written, or the file is refused."""
-    written = (SENTENCES if kind == "multi_label" else TAGGING)[name]
-    rows = data.draw(SENTENCE_ROWS if kind == "multi_label" else TAGGED_ROWS)
+    written, rows = draw_rows(kind, name, data)
     with tempfile.TemporaryDirectory() as folder:
         content = written.put(Path(folder), rows)
         whole = read(Path(folder), written, kind)

@@ -5,6 +5,7 @@ from typing import Any
 
 from ...runtime.errors import SetupError
 from ..recipe import Columns
+from .row import list_names
 
 
 def make_span(columns: Columns, start: int, end: int, label: str) -> dict[str, Any]:
@@ -28,6 +29,17 @@ def whole_offset(place: str, value: Any) -> int:
             f"{place}: expected a whole number from 0 on as the offset of a span, found {str(value)[:40]!r}"
         )
     return value
+
+
+def read_object(
+    place: str, words: str, value: Any, columns: Columns, *, start: str = "start", end: str = "end"
+) -> dict[str, Any]:
+    """Return the span of an object with offsets under these keys and a `label`. `words`: what it is called in an error."""
+    entity = as_object(place, words, value)
+    if any(key not in entity for key in (start, end, "label")):
+        raise SetupError(f"{place}: {words} needs {start}, {end}, label; found {list_names(entity)}")
+    first, last = whole_offset(place, entity[start]), whole_offset(place, entity[end])
+    return make_span(columns, first, last, only_label(place, entity["label"]))
 
 
 def read_triple(place: str, value: Any, columns: Columns) -> dict[str, Any]:

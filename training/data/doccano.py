@@ -6,7 +6,7 @@ from typing import Any
 
 from ...runtime.errors import SetupError
 from ..recipe import Columns, Reading
-from .annotations import as_list, as_object, make_span, only_label, read_triple, whole_offset
+from .annotations import as_list, read_object, read_triple
 from .json_rows import read_json
 from .row import Row, list_names
 
@@ -48,12 +48,7 @@ def _read_annotation(row: Row, columns: Columns) -> tuple[list[str] | None, list
 def _read_entity(place: str, item: Any, columns: Columns) -> dict[str, Any]:
     if isinstance(item, list):  # as projects of intents and slots write them
         return read_triple(place, item, columns)
-    entity = as_object(place, "an entity", item)
-    missing = [key for key in ("start_offset", "end_offset", "label") if key not in entity]
-    if missing:
-        raise SetupError(f"{place}: an entity needs start_offset, end_offset, label; found {list_names(entity)}")
-    start, end = whole_offset(place, entity["start_offset"]), whole_offset(place, entity["end_offset"])
-    return make_span(columns, start, end, only_label(place, entity["label"]))
+    return read_object(place, "an entity", item, columns, start="start_offset", end="end_offset")
 
 
 def _read_labels(place: str, key: str, value: Any) -> list[str]:

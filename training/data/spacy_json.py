@@ -6,7 +6,7 @@ from typing import Any
 
 from ...runtime.errors import SetupError
 from ..recipe import Columns, Reading
-from .annotations import as_list, as_object, make_span, only_label, read_triple, whole_offset
+from .annotations import as_list, as_object, make_span, read_object, read_triple
 from .json_rows import read_items, read_line_items
 from .opening import open_text
 from .row import Row, list_names
@@ -58,7 +58,9 @@ def _read_pair(place: str, item: list[Any], columns: Columns) -> Row:
 def _read_doc(place: str, item: dict[str, Any], columns: Columns) -> Row:
     fields: dict[str, Any] = {columns.text: item["text"]}
     if "ents" in item:
-        fields[columns.spans] = [_read_entity(place, ent, columns) for ent in as_list(place, "ents", item["ents"])]
+        fields[columns.spans] = [
+            read_object(place, "an item of ents", ent, columns) for ent in as_list(place, "ents", item["ents"])
+        ]
     elif "entities" in item:
         fields[columns.spans] = _read_triples(place, item["entities"], columns)
     return Row(place, fields | _read_categories(place, item.get("cats"), columns))
@@ -66,15 +68,6 @@ def _read_doc(place: str, item: dict[str, Any], columns: Columns) -> Row:
 
 def _read_triples(place: str, value: Any, columns: Columns) -> list[dict[str, Any]]:
     return [read_triple(place, item, columns) for item in as_list(place, "entities", value)]
-
-
-def _read_entity(place: str, item: Any, columns: Columns) -> dict[str, Any]:
-    entity = as_object(place, "an item of ents", item)
-    missing = [key for key in ("start", "end", "label") if key not in entity]
-    if missing:
-        raise SetupError(f"{place}: an item of ents needs start, end, label; found {list_names(entity)}")
-    start, end = whole_offset(place, entity["start"]), whole_offset(place, entity["end"])
-    return make_span(columns, start, end, only_label(place, entity["label"]))
 
 
 def _read_categories(place: str, value: Any, columns: Columns) -> dict[str, Any]:
