@@ -39,6 +39,14 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _as_listing(value: Any) -> Any:
+    items = value.items() if isinstance(value, dict) else ()
+    return {key: [item] if isinstance(item, str | int | float) else item for key, item in items} or value
+
+
+Listing = Annotated[dict[str, list[Any]], BeforeValidator(_as_listing)]
+
+
 class Columns(_Frozen):
     """Which field of a row holds what."""
 
@@ -75,15 +83,15 @@ class Reading(_Frozen):
     Without it they enclose cells, and one that encloses a whole row is refused."""
     label_separator: Annotated[str, Field(min_length=1)] | None = None
     """Stands between the labels of one text: `cards,travel`."""
-    merge: dict[Label, list[Label]] | None = None
+    merge: Annotated[dict[Label, list[Label]], BeforeValidator(_as_listing)] | None = None
     """New label: the old ones that become it (many to one)."""
     rest: Literal["keep", "drop", "error"] | None = None
     """What happens to labels that `merge` does not name; `error` unless set."""
     one_of: list[Label] | None = None
     """Keep rows with exactly one label of this list (an empty list: of all labels)."""
-    where: dict[str, list[Any]] | None = None
+    where: Listing | None = None
     """Keep rows whose field has one of these values."""
-    unless: dict[str, list[Any]] | None = None
+    unless: Listing | None = None
     """Drop rows whose field has one of these values."""
 
     @field_validator("merge")
@@ -109,7 +117,6 @@ class Source(Reading):
     """Training only: how often each row is seen in an epoch."""
     typo_copies: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Training only, sentence tasks: so many copies with a slip of the keyboard for each row."""
-
     soft: Literal["all", "own"] | None = None
     """Training only: the target is what the model answered when it began, not the row's label. `own`: only how it chose
     between the labels that it had; `all`: labels that are new get nothing."""
@@ -124,12 +131,6 @@ class Source(Reading):
 def _as_sources(value: Any) -> Any:
     items = value if isinstance(value, list) else [value]
     return [{"path": item} if isinstance(item, str) else item for item in items]
-
-
-def _as_listing(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {key: item if isinstance(item, list) else [item] for key, item in value.items()}
 
 
 Sources = Annotated[list[Source], BeforeValidator(_as_sources)]
@@ -346,5 +347,4 @@ def load_recipe(path: Path) -> Recipe:
     named, beside = {"name": path.stem}, {"beside": path.parent}
     file = YamlFile(path, Recipe, "recipe", requires="tasks", defaults=named, context=beside)
     file.value._file = file
-    file.refuse_words_as_booleans(within={"where", "unless"})
     return file.value

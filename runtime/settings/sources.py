@@ -25,6 +25,7 @@ from .redaction import describe_value, is_named_like_a_setting
 from .secrets import FROM_FILES, SUFFIX, fill_from_file, section_of
 from .settings import Origin, Settings
 from .yaml_file import NotYaml, read_yaml
+from .yaml_words import find_words
 
 ENV_PREFIX: Final = "MURMURA_"
 CONFIG_VARIABLE: Final = "MURMURA_CONFIG"
@@ -187,6 +188,8 @@ class _File:
             raise SetupError(f"{path}, line {error.line}: {error}") from None
         if values is not None and not isinstance(values, dict):
             raise SetupError(f"{path}: expected settings as `key: value` lines, found a {type(values).__name__}")
+        for word in find_words(self._root, Settings, apart={"options"}):
+            raise SetupError(f"{path}, line {word.line}: {_format_path(word.keys)}: {word.describe('this')}")
         self.values: dict[str, Any] = values or {}
 
     def line(self, path: KeyPath) -> int:
@@ -246,7 +249,9 @@ def describe_error(error: ErrorDetails, path: KeyPath, key: str, model: type[Bas
             found = "" if _is_secret(path, model) else f", found {describe_value(error['input'])}"
             message = error["msg"].replace("tuple", "list")  # a file has no tuples
             key = _hidden_key(key, path[-1:]) if _is_name_of_section(path, model) else key
-            return f"{key}: {message[:1].lower()}{message[1:]}{found}"
+            quotes = isinstance(error["input"], bool) and error["type"] in {"string_type", "path_type"}
+            hint = "; YAML reads yes, no, on and off as true or false: put it in quotes" if quotes else ""
+            return f"{key}: {message[:1].lower()}{message[1:]}{found}{hint}"
 
 
 def _is_secret(path: KeyPath, model: type[BaseModel]) -> bool:

@@ -12,13 +12,13 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import SetupError
 from .redaction import is_named_like_a_setting
+from .yaml_words import BOOLEAN, find_words
 
 M = TypeVar("M", bound=BaseModel)
 Place = tuple[int | str, ...]
 """The path of a value: keys of mappings and positions in lists."""
 DEEPEST: Final = 50
 """Maximum nesting of lists and mappings. The library is recursive and would fail with a traceback."""
-_BOOLEAN: Final = "tag:yaml.org,2002:bool"
 _TEXT: Final = "tag:yaml.org,2002:str"
 _MERGE: Final = "tag:yaml.org,2002:merge"
 """The tag of the key `<<`, which is valid only within its mapping."""
@@ -100,6 +100,7 @@ class YamlFile(Generic[M]):
         """
         self.path, self._kind, self._what, self._secret = path, kind, what, secret
         raw = self._read(requires)
+        self._refuse_words()
         try:
             self.value = kind.model_validate({**(defaults or {}), **raw}, context=dict(context or {}))
         except ValidationError as error:
@@ -110,17 +111,10 @@ class YamlFile(Generic[M]):
         line, key = _find(self._tree, place)
         return SetupError(f"{self.path}:{line}: {key or self._what}: {message}")
 
-    def refuse_words_as_booleans(self, within: Collection[str]) -> None:
-        """Raise SetupError for `yes`, `no`, `on` or `off` without quotes below one of these keys.
-
-        There any value is valid, and YAML reads these words as true and false.
-        """
-        for node, keys in _nodes(self._tree):
-            if not isinstance(node, yaml.ScalarNode) or node.tag != _BOOLEAN or set(within).isdisjoint(keys):
-                continue
-            if node.value.lower() not in {"true", "false"}:
-                line = node.start_mark.line + 1
-                raise SetupError(f"{self.path}:{line}: {_format_keys(keys)}: {_describe_plain(node)}")
+    def _refuse_words(self) -> None:
+        for word in find_words(self._tree, self._kind):
+            shown = "this" if word.keys[0] in self._secret else f"`{word.text}`"
+            raise SetupError(f"{self.path}:{word.line}: {_format_keys(word.keys)}: {word.describe(shown)}")
 
     def _read(self, requires: str) -> dict[str, Any]:
         try:
@@ -192,7 +186,7 @@ def _find_plain(node: yaml.Node | None, place: Place) -> yaml.ScalarNode | None:
 
 
 def _describe_plain(node: yaml.ScalarNode) -> str:
-    kind = {_BOOLEAN: "true or false"}.get(node.tag, f"a value of type {node.tag.rpartition(':')[2]}")
+    kind = {BOOLEAN: "true or false"}.get(node.tag, f"a value of type {node.tag.rpartition(':')[2]}")
     return f"YAML reads `{node.value[:40]}` as {kind}; put it in quotes"
 
 

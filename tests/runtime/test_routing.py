@@ -107,7 +107,7 @@ def test_rules_do_not_depend_on_each_other_or_their_order(rules, output):
         ("{agent: a, task: t, score_below: 0.2, score_at_least: 0.5, topic: o}", 2, "must be above"),
         ("{agent: a, task: t, label: [], topic: o}", 2, "routing.0.label"),
         ("{agnet: a, task: t, label: x, topic: o}", 2, "routing.0.agnet is not a setting; did you mean agent?"),
-        ("agent: a\n    task: t\n    label: yes\n    topic: o", 4, "YAML reads this as True (bool), not as text: put it in quotes"),
+        ("agent: a\n    task: t\n    label: yes\n    topic: o", 4, "YAML reads this as true or false; put it in quotes"),
         ("agent: a\n    task: t\n    label: [a, 3]\n    topic: o", 4, "reads this as 3 (int), not as text: put it in quotes"),
         ("{agent: a, task: t, label: x, label: y, topic: o}", 2, "routing.label: this key is a duplicate"),
         ("{agent: a, task: t, label: x}", 2, "routing.0.topic: field required"),

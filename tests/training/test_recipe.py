@@ -107,7 +107,7 @@ def test_few_rows_are_seen_more_often_unless_the_recipe_says(rows: int, epochs: 
         ("one_of: [on]", "one_of", "on"),
         ("merge: {no: [a]}", "merge.no", "no"),
         ("merge: {a: [b, off]}", "merge.a", "off"),
-        ("out_of_scope: off", "out_of_scope.label", "off"),
+        ("out_of_scope: off", "out_of_scope", "off"),
         ("where: {answer: [maybe, yes]}", "where.answer", "yes"),
         ("unless: {off: [a]}", "unless.off", "off"),
         ("validation: {path: y.csv, label: no}", "validation.label", "no"),
@@ -133,3 +133,11 @@ def test_labels_of_a_recipe_lose_the_white_space_around_them(tmp_path: Path) -> 
     (tmp_path / "r.yaml").write_text("tasks: {a: {train: x.csv, labels: ['b ', c], merge: {'b ': [' d']}}}\n")
     task = load_recipe(tmp_path / "r.yaml").tasks["a"]
     assert (task.labels, task.merge) == (["b", "c"], {"b": ["d"]})
+
+
+def test_a_list_of_one_can_stand_without_brackets(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "tasks: {a: {train: x.csv, where: {fold: 3}, unless: {lang: de}, merge: {b: c}}}\n"
+    )
+    task = load_recipe(tmp_path / "r.yaml").tasks["a"]
+    assert (task.where, task.unless, task.merge) == ({"fold": [3]}, {"lang": ["de"]}, {"b": ["c"]})
