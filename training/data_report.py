@@ -9,6 +9,7 @@ TRAIN: Final = "train"
 VALIDATION: Final = "validation"
 TEST: Final = "test"
 THRESHOLDS: Final = "thresholds"
+PROBE: Final = "frozen encoder + logistic regression"
 NAMED_LABELS: Final = 6
 """A line names so many labels at most; of more it gives the rarest and the most frequent."""
 
@@ -52,6 +53,27 @@ class PartReport(_Frozen):
     """None where no encoder could be opened."""
 
 
+class ProbeScore(_Frozen):
+    """The forced choice on a set: shares of its rows in scope, of which `rows` were scored."""
+
+    rows: int
+    accuracy: float
+    macro_f1: float
+    sha256: str
+    """Of the set's texts and labels: the score belongs to no other rows."""
+
+
+class ProbeReport(_Frozen):
+    """Logistic regression on the frozen encoder and the same training rows."""
+
+    rows: int = 0
+    """Training rows that it was fitted on."""
+    scores: dict[str, ProbeScore] = {}
+    """By set: `test` and the names of further reports."""
+    reason: str = ""
+    """Why there is none."""
+
+
 class TaskReport(_Frozen):
     """One task's data. Parts are `train`, `validation`, `test`, `thresholds` and the names of further reports."""
 
@@ -61,6 +83,8 @@ class TaskReport(_Frozen):
     """By part, and the earlier part in which its texts stand, too."""
     notes: list[str] = []
     """What may be a mistake."""
+    probe: ProbeReport | None = None
+    """None before training, and in records of earlier versions."""
 
 
 def describe(reports: Mapping[str, TaskReport], max_tokens: int) -> list[str]:
@@ -88,6 +112,20 @@ def describe_task(name: str, report: TaskReport, max_tokens: int) -> str:
     return f"{name}: {'; '.join(fact for fact in facts if fact)}"
 
 
+def describe_probes(reports: Mapping[str, TaskReport]) -> list[str]:
+    """Return one line for each task that has a probe."""
+    probes = {name: report.probe for name, report in reports.items() if report.probe is not None}
+    return [f"{name}: {describe_probe(probe)}" for name, probe in probes.items() if not probe.reason]
+
+
+def describe_probe(probe: ProbeReport) -> str:
+    """Return the scores of a probe, or why there is none, in one line."""
+    if probe.reason:
+        return f"{PROBE}: none, {probe.reason}"
+    scores = ", ".join(f"{name} {score.accuracy:.1%}" for name, score in probe.scores.items())
+    return f"{PROBE} on {probe.rows:,} training rows: {scores or 'no set to score'}"
+
+
 def data_table(report: TaskReport) -> list[str]:
     """Return the counts of a task as Markdown."""
     lines = ["| part | rows | left out | duplicates | empty | cut | unknown tokens |", "| --- |" + " --- |" * 6]
@@ -103,6 +141,7 @@ def data_table(report: TaskReport) -> list[str]:
     counts = ", ".join(f"{label} {count:,}" for label, count in report.parts[TRAIN].labels.items())
     lines += ["", f"{'Spans' if report.kind == 'tagging' else 'Labels'} in training: {counts}.", ""]
     facts = [_left_out(report), *(_overlap(part, others) for part, others in report.overlap.items())]
+    facts += [describe_probe(report.probe)] if report.probe is not None else []
     notes = [*(fact for fact in facts if fact), *(f"note: {note}" for note in report.notes)]
     return lines + [f"- {note}" for note in notes]
 

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from ..runtime.model.folder import read_manifest, write_manifest
 from ..runtime.model.model import Model
 from ..schemas.manifest import ModelManifest, TaskSpec
 from .answers import Answer, Score
-from .data.example import Example
+from .data.example import Example, digest_rows
 from .data.reading import read_part
 from .data_report import TaskReport, data_table
 from .figures import MEANINGS, rounded, shown
@@ -60,8 +61,23 @@ def score_task(model: Model, spec: TaskSpec, recipe: Recipe, data: Path) -> dict
     for name, sources in sets_of(task).items():
         examples = read_part(sources, task, data, seed=recipe.data_seed)
         refuse_unknown_labels(examples, spec, scope)
-        found[name] = KINDS[spec.kind].score(list(answers(model, spec, examples)), spec, scope)
+        score = KINDS[spec.kind].score(list(answers(model, spec, examples)), spec, scope)
+        found[name] = with_probe(score, model.manifest, spec.name, name, examples)
     return found
+
+
+def with_probe(score: Score, manifest: ModelManifest, task: str, name: str, examples: Sequence[Example]) -> Score:
+    """Put the probe's accuracy beside the model's, where training scored it on these very rows."""
+    report = TaskReport.model_validate(manifest.data[task]).probe if task in manifest.data else None
+    found = report.scores.get(name) if report is not None else None
+    if found is None or found.sha256 != digest_rows(examples):
+        return score
+    figures: dict[str, float | None] = {}
+    for figure, value in score.figures.items():
+        figures[figure] = value
+        if figure == "accuracy":
+            figures["probe_accuracy"] = found.accuracy
+    return replace(score, figures=figures)
 
 
 def sets_of(task: Task) -> Mapping[str, Sequence[Source]]:

@@ -11,12 +11,13 @@ from tqdm import tqdm
 from ..runtime.errors import SetupError
 from .batches import collate
 from .checkpoint import restore
-from .data_report import describe
+from .data_report import describe, describe_probes
 from .device import free_threads
 from .joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
 from .optimiser import make_optimiser, rate_at, set_rates
 from .pace import CpuClock, Timer
 from .prepare import Fitting, prepare
+from .probe import probe_tasks
 from .provenance import describe_environment, digest_data
 from .recipe import Encoder, load_recipe
 from .resume import State, read_state, save_state
@@ -78,6 +79,9 @@ def fit(
         print_line(line)
     if state is None:
         folder.begin(recipe_path, run.checkpoint.tokenizer)
+    probe_tasks(run)
+    for line in describe_probes(run.data):
+        print_line(line)
     data_files = digest_data(recipe, data)
     train(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
     restore(run.model, folder.weights(), low_rank=recipe.lora is not None)

@@ -1,7 +1,8 @@
 """An example: one text with what a task should answer for it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Literal
 
 
@@ -34,3 +35,11 @@ class Example:
 def labels_of(example: Example) -> tuple[str, ...]:
     """Return the labels of an example, of a tagging task those of its spans."""
     return example.labels or tuple(span.label for span in example.spans)
+
+
+def digest_rows(examples: Iterable[Example]) -> str:
+    """Return a digest of texts and labels in their order, by which figures are known to belong to a set."""
+    sums = sha256()
+    for example in examples:
+        sums.update(repr((example.text, example.labels)).encode())
+    return sums.hexdigest()

@@ -1,0 +1,143 @@
+"""Logistic regression on the frozen encoder, beside the score of a classification."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_training import RECIPE, rows, write_jsonl
+
+from murmura.schemas.manifest import ModelManifest
+from murmura.training.evaluate import evaluate
+from murmura.training.export import export
+from murmura.training.fit import fit
+from murmura.training.prepare import prepare
+from murmura.training.probe import Frozen, draw_rows, fit_regression, probe_tasks
+from murmura.training.recipe import load_recipe
+from murmura.training.run_folder import RunFolder
+
+WriteRecipe = Callable[..., Path]
+TASKS = RECIPE["tasks"]
+SHORT = {"steps": 2, "evaluations": 1}
+
+
+@pytest.fixture
+def recipe(base: Path, tmp_path: Path, write_recipe: WriteRecipe) -> Path:
+    """All three kinds over a checkpoint, two steps; a further set of nine rows."""
+    write_jsonl(tmp_path / "own.jsonl", rows(9, 8))
+    intent = {**TASKS["intent"], "reports": {"own messages": "./own.jsonl"}}
+    return write_recipe(encoder=str(base), budget=SHORT, tasks={**TASKS, "intent": intent})
+
+
+def test_the_probes_accuracy_stands_beside_the_tasks(recipe: Path, data: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    record = fit(recipe, data, tmp_path / "run", quiet=True, print_line=lines.append)
+    probe = record.data["intent"].probe
+    assert probe is not None
+    assert (probe.rows, {name: score.rows for name, score in probe.scores.items()}) == (
+        record.data["intent"].parts["train"].rows,
+        {"test": 40, "own messages": 6},
+    )
+    assert probe.scores["test"].accuracy > 0.8
+    shown = (
+        f"frozen encoder + logistic regression on {probe.rows} training rows: test {probe.scores['test'].accuracy:.1%}"
+    )
+    assert any(line.startswith(f"intent: {shown}") for line in lines)
+
+    export(tmp_path / "run", tmp_path / "model")
+    scores = evaluate(tmp_path / "model", data, recipe=recipe)
+    assert scores["intent"]["test"].figures["probe_accuracy"] == probe.scores["test"].accuracy
+    assert scores["intent"]["own messages"].figures["probe_accuracy"] == probe.scores["own messages"].accuracy
+    assert "probe_accuracy" not in scores["topics"]["test"].figures
+    manifest = ModelManifest.model_validate_json((tmp_path / "model" / "manifest.json").read_bytes())
+    assert manifest.metrics["intent"]["probe_accuracy"] == round(probe.scores["test"].accuracy, 4)
+    report = (tmp_path / "model" / "report.md").read_text()
+    assert "| probe_accuracy | " in report
+    assert shown in report
+
+
+def test_a_task_that_can_have_none_says_why(
+    recipe: Path, data: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    fit(recipe, data, tmp_path / "run", quiet=True)
+    read = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
+    assert read["topics"]["probe"]["reason"] == "a task of kind multi_label has none"
+    assert read["places"]["probe"]["reason"] == "a task of kind tagging has none"
+    scratch = write_recipe("scratch", budget=SHORT, tasks={"intent": TASKS["intent"]})
+    record = fit(scratch, data, tmp_path / "scratch", quiet=True)
+    assert record.data["intent"].probe is not None
+    assert record.data["intent"].probe.reason == "an encoder from scratch has not learned anything"
+
+
+def test_a_label_without_training_rows_is_never_the_probes_answer(
+    base: Path, data: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    intent = {"train": "train.jsonl", "test": "test.jsonl", "labels": ["absent", "lost", "other", "transfer"]}
+    run = prepare(
+        load_recipe(write_recipe(encoder=str(base), tasks={"intent": intent})), data, RunFolder(tmp_path / "run")
+    )
+    probe = probe_tasks(run)["intent"]
+    answered = (Frozen.of_run(run).embed(0, run.tasks[0].test) @ probe.weight.T + probe.bias).argmax(1)
+    assert set(answered) == {1, 2, 3}
+
+
+def test_rows_of_another_set_get_no_figure_of_the_probe(recipe: Path, data: Path, tmp_path: Path) -> None:
+    fit(recipe, data, tmp_path / "run", quiet=True)
+    export(tmp_path / "run", tmp_path / "model")
+    write_jsonl(tmp_path / "test.jsonl", rows(60, 3))
+    figures = evaluate(tmp_path / "model", tmp_path, recipe=recipe)["intent"]["test"].figures
+    assert figures["accuracy"] is not None
+    assert "probe_accuracy" not in figures
+
+
+def test_its_time_is_no_part_of_the_cpu_figure(
+    recipe: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("murmura.training.pace.time.process_time", lambda: now[0])
+
+    def slow(run: object) -> dict[str, object]:
+        now[0] += 1000
+        return dict(probe_tasks(run))  # type: ignore[arg-type]
+
+    monkeypatch.setattr("murmura.training.fit.probe_tasks", slow)
+    assert fit(recipe, data, tmp_path / "run", quiet=True).cpu_seconds == 0
+
+
+def test_training_takes_the_same_steps_with_it(
+    recipe: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(recipe, data, tmp_path / "a", quiet=True)
+    monkeypatch.setattr("murmura.training.fit.probe_tasks", lambda run: {})
+    fit(recipe, data, tmp_path / "b", quiet=True)
+    a, b = (RunFolder(tmp_path / name).weights() for name in "ab")
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_of_many_rows_each_label_gives_its_share_and_at_least_one() -> None:
+    labels = ["a"] * 900 + ["b"] * 90 + ["c"] * 10 + ["d"]
+    drawn = draw_rows(labels, 100, 1)
+    assert drawn == draw_rows(labels, 100, 1) != draw_rows(labels, 100, 2)
+    assert [sum(labels[row] == label for row in drawn) for label in "abcd"] == [89, 9, 1, 1]
+
+
+def test_regression_is_the_same_whatever_the_scale_of_the_features() -> None:
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(60, 8))
+    labels = [str(number) for number in (features @ draw.normal(size=(8, 3))).argmax(1)]
+    weight, bias, names = fit_regression(features, labels)
+    scaled_weight, scaled_bias, _ = fit_regression(1000 * features, labels)
+    assert names == ["0", "1", "2"]
+    assert np.allclose(weight, 1000 * scaled_weight, rtol=1e-3, atol=1e-4)
+    assert np.allclose(bias, scaled_bias, atol=1e-3)
+
+
+def test_two_labels_get_a_row_of_weights_each() -> None:
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(60, 8))
+    labels = ["yes" if row[0] > 0 else "no" for row in features]
+    weight, bias, names = fit_regression(features, labels)
+    answered = [names[best] for best in (features @ weight.T + bias).argmax(1)]
+    assert weight.shape == (2, 8)
+    assert np.mean([a == b for a, b in zip(answered, labels, strict=True)]) > 0.95
