@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from murmura.runtime.model.delta import checkpoint_weights, find_base
-from murmura.runtime.model.graph import build_graph
+from murmura.runtime.model.graph.build import build_graph
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.onnx_session import open_session
 from murmura.runtime.testing.fakes import SimulatedRunner

@@ -31,7 +31,7 @@ from minilm import ENCODER, FOUR_TASKS, NAME, weights
 from real_kafka import make_topics, real_kafka
 
 from murmura.runtime.model.folder import read_manifest, write_manifest
-from murmura.runtime.model.graph import build_graph
+from murmura.runtime.model.graph.build import build_graph
 from murmura.runtime.release.states import publish_state, read_states
 from murmura.runtime.release.store import ModelStore
 from murmura.runtime.settings.settings import KafkaSettings

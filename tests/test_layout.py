@@ -28,6 +28,7 @@ FOLDERS = {
     "runtime/flow/retries",
     "runtime/kafka",
     "runtime/model",
+    "runtime/model/graph",
     "runtime/observe",
     "runtime/output",
     "runtime/redrive",

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from murmura.runtime.model.folder import write_manifest
-from murmura.runtime.model.graph import build_graph
+from murmura.runtime.model.graph.build import build_graph
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.reference_sample import make_reference
 from murmura.runtime.model.weights import weight_shapes

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from ..runtime.errors import SetupError
 from ..runtime.model.delta import CHECKPOINT_NAME, DELTA_NAME, apply_delta, find_base, read_base, write_delta
 from ..runtime.model.folder import write_manifest
-from ..runtime.model.graph import Form, build_graph, describe_model
+from ..runtime.model.graph.build import Form, build_graph, describe_model
 from ..runtime.model.model import Model
 from ..runtime.model.onnx_session import open_session
 from ..runtime.model.reference_sample import Reference, make_reference

@@ -24,7 +24,7 @@ from ...schemas.serving_event import RejectReason
 from ..errors import ModelRefused, SetupError
 from .cache import temporary_path
 from .folder import check_folder, read_checked, read_manifest, write_manifest
-from .graph import write_graph
+from .graph.build import write_graph
 from .model import Model
 from .weights import Weights
 

@@ -15,7 +15,7 @@ from murmura.runtime.model import delta as delta_module
 from murmura.runtime.model.assembled import resolve
 from murmura.runtime.model.delta import apply_delta, assemble, checkpoint_weights, find_base, read_base, write_delta
 from murmura.runtime.model.folder import check_folder, read_manifest, write_manifest
-from murmura.runtime.model.graph import build_graph
+from murmura.runtime.model.graph.build import build_graph
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.onnx_session import open_session
 from murmura.runtime.model.reference_sample import make_reference

@@ -8,7 +8,8 @@ import pytest
 from tiny_model import TASKS, random_weights, tiny_encoder
 
 from murmura.runtime.errors import ModelRefused
-from murmura.runtime.model.graph import build_graph, describe_model, write_graph
+from murmura.runtime.model.graph.bert import Bert
+from murmura.runtime.model.graph.build import ARCHITECTURES, build_graph, describe_model, write_graph
 from murmura.runtime.model.model import padded_feeds, ragged_feeds
 from murmura.runtime.model.onnx_session import Session, open_session
 from murmura.runtime.model.weights import check_weights
@@ -95,6 +96,20 @@ def test_ragged_and_padded_agree(ragged: Session, padded: Session) -> None:
     for task in TASKS:
         want = other[task.name][real] if task.kind == "tagging" else other[task.name]
         np.testing.assert_allclose(one[task.name], want, atol=2e-6)
+
+
+def test_another_architecture_is_one_class_for_both_layouts(ragged: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NormedTwice(Bert):
+        def layer(self, x: Any, name: str) -> Any:
+            return self._parameters.norm(super().layer(x, name), "embeddings.LayerNorm", 1e-3)
+
+    monkeypatch.setitem(ARCHITECTURES, "bert", NormedTwice)
+    texts = rows(5, 2, 33, 12)
+    sessions = {form: open_session(build_graph(ENCODER, TASKS, WEIGHTS, form), "cpu") for form in ("ragged", "padded")}
+    one, other = (session.run(feed(texts, form)) for form, session in sessions.items())
+    for name in SEQUENCE_TASKS:
+        np.testing.assert_allclose(one[name], other[name], atol=2e-6)
+        assert not np.allclose(one[name], ragged.run(feed(texts))[name], atol=1e-2)
 
 
 @pytest.mark.parametrize("form", ["ragged", "padded"])

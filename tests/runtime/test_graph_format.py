@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_model import TASKS, random_weights, tiny_encoder
 
 from murmura.runtime.errors import ModelRefused
-from murmura.runtime.model.graph import build_graph
+from murmura.runtime.model.graph.build import build_graph
 from murmura.runtime.model.onnx_bytes import refuse_external_data
 
 

@@ -1,0 +1,52 @@
+"""The weights of a graph, under their names. Needs no torch."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import spox.opset.ai.onnx.v20 as op
+from spox import Tensor, argument
+
+from ..weights import Weights
+
+Var = Any  # spox is typed, but is used in this package only
+
+
+def constant(value: Any) -> Var:
+    return op.const(np.asarray(value))
+
+
+class Parameters:
+    """Takes weights into a graph as they are used. `variables` and `values` are those used so far, by name."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self.variables: dict[str, Var] = {}
+        self.values: dict[str, npt.NDArray[np.float32]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._weights
+
+    def weight(self, name: str) -> npt.NDArray[np.float32]:
+        """Return a weight of the model. Raises KeyError if there is none of that name."""
+        return np.ascontiguousarray(self._weights[name], dtype=np.float32)
+
+    def add(self, name: str, value: npt.NDArray[np.float32]) -> Var:
+        """Add an array to the graph under its name; one that layers share is added once."""
+        if name not in self.variables:
+            self.values[name] = value
+            self.variables[name] = argument(Tensor(np.float32, value.shape))
+        return self.variables[name]
+
+    def linear(self, x: Var, name: str) -> Var:
+        """Return x @ W.T + b, [N, in] -> [N, out], for the weights `<name>.weight` [out, in] and `<name>.bias` [out]."""
+        return self.affine(x, name, self.weight(name + ".weight"), self.weight(name + ".bias"))
+
+    def affine(self, x: Var, name: str, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> Var:
+        """Return x @ W.T + b for arrays, which are added under `name`."""
+        return op.gemm(x, self.add(name + ".weight", weight), self.add(name + ".bias", bias), transB=1)
+
+    def norm(self, x: Var, name: str, epsilon: float) -> Var:
+        """Return the layer normalisation over the last axis, with the weights `<name>.weight` and `<name>.bias`."""
+        scale, bias = (self.add(name + end, self.weight(name + end)) for end in (".weight", ".bias"))
+        return op.layer_normalization(x, scale, bias, axis=-1, epsilon=epsilon)[0]
