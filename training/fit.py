@@ -20,7 +20,7 @@ from .prepare import Fitting, prepare
 from .probe import probe_tasks
 from .provenance import describe_environment, digest_data
 from .recipe import Encoder, load_recipe
-from .resume import State, read_state, save_state
+from .resume import CannotResume, State, read_state, save_state
 from .run_folder import RECORD, TENSORBOARD, RunFolder, RunRecord, digest
 from .training_log import EVERY, TrainingLog, gradient_norms
 from .validation import describe_votes, finished_specs, validate
@@ -59,7 +59,7 @@ def fit(
     With `resume` the run in `out` goes on where its state was last written, or begins where it had none. With `finish` it
     takes no more steps: its record is that of the run as far as it got.
 
-    Raises SetupError for whatever is wrong beforehand.
+    Raises SetupError for whatever is wrong beforehand, CannotResume where the interrupted run belongs to something else.
     """
     recipe, folder = load_recipe(recipe_path), RunFolder(out)
     if seed is not None:
@@ -164,12 +164,12 @@ def open_bar(run: Fitting, *, quiet: bool) -> "tqdm[NoReturn]":
 
 
 def finished_record(folder: RunFolder, recipe: Path) -> RunRecord | None:
-    """Return the record of a run that has come to its end, None where it has not. SetupError for another recipe's."""
+    """Return the record of a run that has come to its end, None where it has not. CannotResume for another recipe's."""
     if not (folder.path / RECORD).is_file():
         return None
     record = folder.record()
     if record.recipe_sha256 != digest(recipe):
-        raise SetupError(f"{recipe}: not the recipe that {folder.path} was begun with; train without --resume")
+        raise CannotResume(f"{recipe}: not the recipe that {folder.path} was begun with")
     return None if record.interrupted else record
 
 

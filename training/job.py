@@ -138,7 +138,7 @@ class HoldOn(Hold):
 class Fit(_Frozen):
     epochs: Positive = 3.0
     steps: Count | None = None
-    """Batches in all, instead of epochs."""
+    """Steps in all, instead of epochs."""
     evaluations: Count = 3
     encoder_lr: Positive = 1e-4
     head_lr: Positive = 1e-3
@@ -149,6 +149,8 @@ class Fit(_Frozen):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     threads: Count | None = None
     seed: int = 0
+    save_minutes: Annotated[float, Field(ge=0)] = 5.0
+    """The state from which an interrupted run goes on is written so often; 0: after every step."""
 
 
 class HeldOut(Reading):

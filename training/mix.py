@@ -240,6 +240,7 @@ def _recipe(mix: Mix, tasks: Mapping[str, Any], attribution: str) -> dict[str, A
         "temperature": mix.recipe.temperature if mix.recipe else 1.0,
         "normalise": mix.recipe.normalise if mix.recipe else False,
         "precision": fit.precision,
+        "save_minutes": fit.save_minutes,
         "hold": mix.job.hold.model_dump(include={"weight", "temperature"}),
         "allow_unknown": mix.recipe.allow_unknown if mix.recipe else False,
     }

@@ -30,6 +30,14 @@ log = logging.getLogger(__name__)
 MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
 
 
+class CannotResume(SetupError):
+    """An interrupted run does not fit what it is to go on with; it has to begin anew. `reason` is the message without advice."""
+
+    def __init__(self, reason: str, advice: str = "train without --resume") -> None:
+        super().__init__(f"{reason}; {advice}")
+        self.reason = reason
+
+
 class Position(BaseModel):
     """Where a run is, and what must be the same for it to go on."""
 
@@ -65,15 +73,15 @@ class State:
         return recipe.model_copy(update=same)
 
     def restore(self, run: Fitting, optimiser: torch.optim.Optimizer) -> None:
-        """Put the run where it was. SetupError when its data, encoder or device are not those that it began with."""
+        """Put the run where it was. CannotResume when its data, encoder or device are not those that it began with."""
         at, now = self.position, describe_environment(run.device, bf16=run.bf16)
         if at.inputs_sha256 != inputs_sha256(run):
-            raise SetupError(
-                f"{self.path}: the rows, the encoder or the order of the rows are not those of the run that was "
-                "interrupted; put the data back, or train without --resume"
+            raise CannotResume(
+                f"{self.path}: the rows, the encoder or the order of the rows are not those of the run that was interrupted",
+                advice="put the data back, or train without --resume",
             )
         if at.environment.device != now.device:
-            raise SetupError(f"{self.path}: the run began on {at.environment.device}, this machine has {now.device}")
+            raise CannotResume(f"{self.path}: the run began on {at.environment.device}, this machine has {now.device}")
         if at.environment != now:
             log.warning("library versions differ from those that the run began with: its numbers will differ slightly")
         with torch.no_grad():
@@ -127,7 +135,7 @@ def save_state(run: Fitting, optimiser: torch.optim.Optimizer) -> None:
 
 
 def read_state(folder: RunFolder, recipe: Path) -> State | None:
-    """Return the last state of an interrupted run, None where none was written yet. SetupError for another recipe's."""
+    """Return the last state of an interrupted run, None where none was written yet. CannotResume for another recipe's."""
     path = folder.path / STATE
     if not path.is_file():
         return None
@@ -136,9 +144,9 @@ def read_state(folder: RunFolder, recipe: Path) -> State | None:
             position = Position.model_validate(json.loads(file.metadata()["position"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
     except (SafetensorError, KeyError, TypeError, ValueError, ValidationError):
-        raise SetupError(f"{path}: not a state of this version; train without --resume") from None
+        raise CannotResume(f"{path}: not a state of this version") from None
     if digest(recipe) != position.recipe_sha256:
-        raise SetupError(f"{recipe}: not the recipe that {folder.path} was begun with; train without --resume")
+        raise CannotResume(f"{recipe}: not the recipe that {folder.path} was begun with")
     return State(path, position, tensors)
 
 

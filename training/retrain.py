@@ -1,6 +1,7 @@
 """Retraining as a job: feedback in, a released version out, or a refusal with its figures.
 
-Each stage writes a folder of its own and is not done twice, so that an interrupted run goes on where it was.
+Each stage writes a folder of its own and is not done twice, and training resumes at the last saved state, so that an
+interrupted run goes on where it was.
 """
 
 from contextlib import suppress
@@ -108,7 +109,7 @@ class Retraining(Stages):
             known = self._work.facts(stage)
             if not known:
                 self._begins(stage)
-            facts = self._work.take(stage, getattr(self, f"_{stage}"))
+            facts = self._work.take(stage, getattr(self, f"_{stage}"), resumes=stage == "fit")
             self._say(f"{stage}: {facts['said']}{' (done before)' if known else ''}")
             if stage == "current":
                 self._announcer.current = ModelRef(name=facts["name"], version=facts["version"])

@@ -4,7 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ from .job_files import digest_files, refuse_changed_files
 from .judged_versions import count_versions, write_versions
 from .kinds import KINDS
 from .mix import RECIPE, Mix, plan_mix, write_mix
+from .resume import CannotResume
 from .run_folder import RunFolder
 from .starting_point import StartingPoint
 from .targets import find_targets
@@ -162,6 +163,7 @@ class Stages:
         return {"new": new, "said": "; ".join(said)}
 
     def _mix(self, folder: Path) -> Facts:
+        self._work.drop("fit")  # it was begun on other rows
         with self._refusing():
             check_mix(self._file, self.mix)
             current = Model.load(self.current)
@@ -177,12 +179,17 @@ class Stages:
         check_live(self._job, began["name"], began["identity"], began["version"])
         mixed = self._folder("mix")
         out = folder / "run"
-        record = fit(
-            mixed / RECIPE, mixed, out, encoder=self.current, quiet=self._quiet, on_progress=self._report_progress
+        train = partial(
+            fit, mixed / RECIPE, mixed, out, encoder=self.current, quiet=self._quiet, on_progress=self._report_progress
         )
+        try:
+            record = train(resume=True)
+        except CannotResume as error:
+            self._say(f"fit: begins anew: {error.reason}")
+            record = train()
         self._keep_limits(out)
         grown = {task: dict(labels) for task, labels in record.grown.items()}
-        said = f"{record.steps} batches in {record.cpu_seconds:.0f} CPU-seconds, best at {record.best_step}"
+        said = f"{record.steps} steps in {record.cpu_seconds:.0f} CPU-seconds, best at {record.best_step}"
         return {"grown": grown, "steps": record.steps, "cpu_seconds": record.cpu_seconds, "said": said}
 
     def _keep_limits(self, run: Path) -> None:

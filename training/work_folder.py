@@ -23,7 +23,7 @@ Facts = dict[str, Any]
 
 
 class WorkFolder:
-    """A stage's folder counts only with its marker, which is written last; without it the stage is made anew.
+    """A stage's folder counts only with its marker, which is written last; without it the stage is made anew, or goes on.
 
     The folder belongs to one job file; another, or the same one changed, is refused once the model is trained, and
     begins anew before. Within the block one process has it.
@@ -87,8 +87,8 @@ class WorkFolder:
             self.run = str(known["run"])
             return
         if known is not None:
-            for marker in self.path.glob(f"*/{DONE}"):
-                shutil.rmtree(marker.parent)
+            for stage in self.path.glob("[!.]*/"):
+                shutil.rmtree(stage)
         self.run = uuid4().hex[:16]
         _write(self.path / STARTED, {"job": self._digest, "run": self.run})
 
@@ -109,14 +109,22 @@ class WorkFolder:
         """Let a finished stage be made anew."""
         (self.path / stage / DONE).unlink(missing_ok=True)
 
-    def take(self, stage: str, make: Callable[[Path], Facts]) -> Facts:
-        """Return a stage's facts, from `make(folder)` when it was not finished before."""
+    def drop(self, stage: str) -> None:
+        """Remove what a stage has left, finished or not."""
+        shutil.rmtree(self.path / stage, ignore_errors=True)
+
+    def take(self, stage: str, make: Callable[[Path], Facts], *, resumes: bool = False) -> Facts:
+        """Return a stage's facts, from `make(folder)` when it was not finished before.
+
+        The folder that `make` gets is empty; with `resumes` it holds what an interrupted run of the stage left in it.
+        """
         known = self.facts(stage)
         if known is not None:
             return known
         folder = self.path / stage
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        if not resumes:
+            self.drop(stage)
+        folder.mkdir(parents=True, exist_ok=True)
         facts = make(folder)
         _write(folder / DONE, facts)
         return facts

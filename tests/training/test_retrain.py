@@ -126,10 +126,11 @@ def test_killed_while_it_trains_the_same_command_goes_on(job: Path, tmp_path: Pa
     assert json.loads((tmp_path / "work" / "job.json").read_text())["run"] == run
 
 
-def test_interrupted_after_any_stage_nothing_is_done_or_pushed_twice(job: Path, tmp_path: Path, monkeypatch):
-    class Gone(BaseException):
-        pass
+class Gone(BaseException):
+    """Ends a run as a kill does: nothing catches it."""
 
+
+def test_interrupted_after_any_stage_nothing_is_done_or_pushed_twice(job: Path, tmp_path: Path, monkeypatch):
     made: list[str] = []
     for stage in STAGES:
         real = getattr(Retraining, f"_{stage}")
@@ -226,9 +227,6 @@ def test_feedback_that_is_not_enough_is_fetched_anew_by_the_next_run(job: Path, 
 
 
 def test_a_resumed_run_whose_feedback_is_gone_says_so_in_a_line(job: Path, tmp_path: Path, monkeypatch):
-    class Gone(BaseException):
-        pass
-
     def killed(self, folder: Path):
         raise Gone
 

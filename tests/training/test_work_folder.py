@@ -76,6 +76,33 @@ def test_a_job_corrected_before_it_was_trained_begins_anew_in_the_same_folder(jo
     assert json.loads((tmp_path / "work" / "job.json").read_text())["run"] == second.run
 
 
+def test_a_stage_that_was_interrupted_begins_empty_unless_it_resumes(job: Path, tmp_path: Path):
+    def fail(path: Path):
+        (path / "half").write_text("x")
+        raise KeyboardInterrupt
+
+    def look(path: Path):
+        return {"found": [each.name for each in path.iterdir()]}
+
+    with WorkFolder(tmp_path / "work", job) as folder:
+        for stage in ("mix", "fit"):
+            with pytest.raises(KeyboardInterrupt):
+                folder.take(stage, fail)
+        assert folder.take("mix", look)["found"] == []
+        assert folder.take("fit", look, resumes=True)["found"] == ["half"]
+
+
+def test_a_corrected_job_does_not_resume_what_another_one_left(job: Path, tmp_path: Path):
+    with WorkFolder(tmp_path / "work", job) as first:
+        finish(first, "current")
+        with pytest.raises(KeyboardInterrupt):
+            first.take("fit", lambda path: (_ for _ in ()).throw(KeyboardInterrupt), resumes=True)
+        assert (tmp_path / "work" / "fit").is_dir()
+    job.write_text("two")
+    with WorkFolder(tmp_path / "work", job):
+        assert not (tmp_path / "work" / "fit").exists()
+
+
 def test_a_job_changed_after_it_was_trained_is_another_job(job: Path, tmp_path: Path):
     with WorkFolder(tmp_path / "work", job) as folder:
         finish(folder, "current", "data", "mix", "fit")
