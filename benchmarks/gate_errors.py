@@ -14,8 +14,9 @@ from math import sqrt
 import numpy as np
 
 from murmura.training.gate import Compared, Comparison, GateResult, Lift, Verdict, judge, judge_target
-from murmura.training.gate_statistics import Difference, compare, of_accuracy
+from murmura.training.gate_statistics import Difference, compare
 from murmura.training.job import Gate
+from murmura.training.outcome import of_accuracy
 
 SETS = 20
 LEAST, MOST = 60, 1000

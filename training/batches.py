@@ -6,10 +6,11 @@ from typing import Final
 
 from torch import Tensor
 
-from .dataset import TaskData, pad
+from .dataset import TaskData
 from .encoding import Part
-from .hold import SoftTargets, soft_targets
+from .padding import pad
 from .sampler import StepRows
+from .soft_targets import SoftTargets, soft_targets
 
 PASS_TOKENS: Final = 100
 """What one more forward pass costs on a CPU, in tokens of padding (MiniLM-L6). A GPU always takes one pass."""

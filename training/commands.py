@@ -1,13 +1,12 @@
 """`murmura train`, `murmura export`, `murmura evaluate`. Found by entry point; torch is imported when one is called."""
 
-import importlib.util
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ..runtime.errors import SetupError
+from .commands_needs import need_training
 
 if TYPE_CHECKING:
     from .evaluate import Scores
@@ -155,10 +154,3 @@ def _print_scores(scores: "Scores") -> None:
         for name, found in by_set.items():
             figures = ", ".join(f"{figure} {shown(value)}" for figure, value in rounded(found.figures).items())
             typer.echo(f"{task} ({name}): {figures}")
-
-
-def need_training() -> None:
-    names = ("torch", "transformers", "peft", "sklearn", "safetensors", "spox", "tensorboard", "tqdm")
-    missing = [name for name in names if not importlib.util.find_spec(name)]
-    if missing:
-        raise SetupError(f"training needs {', '.join(missing)}: pip install 'murmura[training,cpu]'")

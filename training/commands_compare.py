@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import need_training
+from .commands_needs import need_training
 
 
 def compare(

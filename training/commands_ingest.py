@@ -1,7 +1,5 @@
 """`murmura ingest`. Found by entry point; needs no more than serving does."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +11,6 @@ from ..runtime.errors import SetupError
 
 if TYPE_CHECKING:
     from ..runtime.settings.settings import Settings
-    from .ingest import Progress
     from .ingest_manifest import DataSet, Options, Plan, TaskLabels
 
 
@@ -78,6 +75,7 @@ def ingest(
     from . import ingest as stages
     from .ingest_earlier import earlier_sets
     from .ingest_manifest import Options, load_data_set
+    from .ingest_progress import show_progress
 
     settings = cli_options.settings(config, bootstrap=bootstrap)
     made = None if from_manifest is None else load_data_set(from_manifest)
@@ -98,7 +96,7 @@ def ingest(
 
     async def main() -> "DataSet":
         plan = made or await _plan(settings, agents or [], options)
-        with bars(plan, quiet) as progress:
+        with show_progress(plan, quiet) as progress:
             return await stages.ingest(settings.kafka, plan, out, progress=progress)
 
     _say(asyncio.run(main()), out)
@@ -131,21 +129,6 @@ def _labels(model: Path | None) -> "dict[str, TaskLabels] | None":
     from .ingest_manifest import labels_of_model
 
     return labels_of_model(read_manifest(model))
-
-
-@contextmanager
-def bars(plan: "Plan", quiet: bool) -> "Iterator[Progress]":
-    """A bar for each stage, on a terminal only."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as shown:
-        totals = {role: sum(each.records for each in plan.of(role)) for role in ("feedback", "results", "requests")}
-        stages = {role: shown.add_task(role, total=total) for role, total in totals.items()}
-        stages["joining"] = shown.add_task("joining", total=totals["feedback"])
-        yield lambda stage, records: shown.advance(stages[stage], records)
 
 
 def _say(made: "DataSet", out: Path) -> None:

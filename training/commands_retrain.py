@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from .commands import need_training
+from .commands_needs import need_training
 
 if TYPE_CHECKING:
     from .retrain import Retrained

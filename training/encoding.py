@@ -11,8 +11,8 @@ from tokenizers import Encoding, Tokenizer
 
 from .data.example import Example
 from .data_report import TokenReport
-from .hold import Held
 from .kinds import Kind
+from .soft_targets import Held
 
 CHUNK: Final = 1000
 """Texts whose encodings are held at once: an encoding takes some hundred times the memory of its ids."""

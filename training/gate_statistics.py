@@ -8,15 +8,17 @@ where the metric is an accuracy and every row is its own conversation, else a ra
 models' answers by conversation (paired sign flips).
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, log2, sqrt
 from statistics import NormalDist
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .outcome import Array, Outcome, ratio
 
 RESAMPLES: Final = 2000
 SIGN_FLIPS: Final = 20_000
@@ -25,35 +27,6 @@ _TINY: Final = 1e-12
 """A rounding error is no difference."""
 _CHUNK_CELLS: Final = 4_000_000
 """Draws are made in parts of so many cells, so that memory does not grow with the rows."""
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What one model scored on each row of a set: numerator and denominator of a ratio, both [N]."""
-
-    numerator: Array
-    denominator: Array
-
-    @property
-    def metric(self) -> float:
-        return _ratio(self.numerator.sum(), self.denominator.sum()).item()
-
-    def rows(self, chosen: NDArray[Any]) -> "Outcome":
-        """Return a part of the rows, by mask or by numbers."""
-        return Outcome(self.numerator[chosen], self.denominator[chosen])
-
-
-def of_accuracy(right: Iterable[bool]) -> Outcome:
-    """Return the outcome whose metric is the share of rows that are right."""
-    hits = np.array(list(right), np.float64)
-    return Outcome(hits, np.ones_like(hits))
-
-
-def of_f1(hits: Iterable[int], extra: Iterable[int], missed: Iterable[int]) -> Outcome:
-    """Return the outcome whose metric is the micro-F1; counts by row. Where nothing was to be found and nothing was, it is 1."""
-    tp, fp, fn = (np.array(list(counts), np.float64) for counts in (hits, extra, missed))
-    return Outcome(2 * tp, 2 * tp + fp + fn)
 
 
 @dataclass(frozen=True)
@@ -185,7 +158,7 @@ def _bootstrap_interval(sums: Array, draw: np.random.Generator, resamples: int) 
     for start in range(0, resamples, chunk):
         times = draw.multinomial(len(sums), share, size=min(chunk, resamples - start))
         drawn = times @ cells
-        found.append(_ratio(drawn[:, 2], drawn[:, 3]) - _ratio(drawn[:, 0], drawn[:, 1]))
+        found.append(ratio(drawn[:, 2], drawn[:, 3]) - ratio(drawn[:, 0], drawn[:, 1]))
     low, high = np.quantile(np.concatenate(found), [0.025, 0.975]).tolist()
     return low, high
 
@@ -196,7 +169,7 @@ def _sign_flip(
     """Return the p for worse, that for better, and the deviation, over draws that exchange the models by conversation."""
     total = sums.sum(axis=0)
     both, change = total[:2] + total[2:], (sums[:, 2:] - sums[:, :2])[changed].astype(np.float32)
-    observed = _ratio(total[2], total[3]) - _ratio(total[0], total[1])
+    observed = ratio(total[2], total[3]) - ratio(total[0], total[1])
     found = [np.empty(0)]
     chunk = max(1, _CHUNK_CELLS // max(1, len(change)))
     for start in range(0, sign_flips, chunk):
@@ -205,13 +178,8 @@ def _sign_flip(
         exchanged = np.unpackbits(octets, axis=1, count=len(change)).astype(np.float32)
         left = total[:2] + (exchanged @ change).astype(np.float64)
         right = both - left
-        found.append(_ratio(right[:, 0], right[:, 1]) - _ratio(left[:, 0], left[:, 1]))
+        found.append(ratio(right[:, 0], right[:, 1]) - ratio(left[:, 0], left[:, 1]))
     drawn = np.concatenate(found)
     worse = (1 + (drawn <= observed + _TINY).sum()) / (1 + sign_flips)
     better = (1 + (drawn >= observed - _TINY).sum()) / (1 + sign_flips)
     return float(worse), float(better), float(drawn.std())
-
-
-def _ratio(above: Any, below: Any) -> Array:
-    above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
-    return np.where(below > 0, above / np.where(below > 0, below, 1), 1.0)

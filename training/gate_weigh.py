@@ -14,8 +14,9 @@ from .data.example import labels_of
 from .evaluate import answers
 from .gate import Compared, Comparison, GateResult, Lift, judge, judge_target
 from .gate_rows import CORRECTED, FEEDBACK, FROM_FEEDBACK, NEW_LABELS, HeldOutSet, conversations_of
-from .gate_statistics import Difference, compare, of_accuracy
+from .gate_statistics import Difference, compare
 from .job import Gate
+from .outcome import of_accuracy
 from .outcomes import is_wrong, outcome, outcome_as_served
 
 AS_SERVED: Final = ", served"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from ..schemas.manifest import ModelManifest
 from ..schemas.topics import named_topics
-from .commands_ingest import bars
 from .ingest import ingest, make_plan
 from .ingest_earlier import earlier_sets
 from .ingest_manifest import Options, Plan, labels_of_model, load_data_set
+from .ingest_progress import show_progress
 from .job import Job
 
 
@@ -15,7 +15,7 @@ async def ingest_for(job: Job, manifest: ModelManifest, out: Path, *, quiet: boo
     """Make the data set that the job names in the new folder `out`; with bars on a terminal, unless it is to be quiet."""
     assert job.kafka is not None
     plan = await plan_for(job, manifest)
-    with bars(plan, quiet) as progress:
+    with show_progress(plan, quiet) as progress:
         await ingest(job.kafka, plan, out, progress=progress)
 
 

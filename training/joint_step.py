@@ -9,10 +9,10 @@ from torch import Tensor
 from ..runtime.errors import SetupError
 from .batches import Batch, TaskBatch
 from .dataset import TaskData
-from .hold import mixed_loss
 from .model import MultiTask
 from .optimiser import drop_words
 from .recipe import Recipe
+from .soft_targets import mixed_loss
 from .special_tokens import SpecialTokens
 
 NAMED_ROWS = 5

@@ -1,7 +1,7 @@
 """The network: one shared encoder, a linear head for each task."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -9,8 +9,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import BertModel
 
-from .dataset import TaskData, in_order, pad
+from .kinds import Kind
+from .padding import in_order, pad
 from .vocabulary import NarrowTable
+
+
+class HeadSpec(Protocol):
+    """What the network asks of a task: its name, its kind and a label for each logit."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def labels(self) -> Sequence[str]: ...
 
 
 class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -19,7 +33,7 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
     Sentence heads read the mean of the last layer over the text's tokens, special tokens included, as the graphs do.
     """
 
-    def __init__(self, encoder: BertModel, tasks: Sequence[TaskData], *, dropout: float) -> None:
+    def __init__(self, encoder: BertModel, tasks: Sequence[HeadSpec], *, dropout: float) -> None:
         super().__init__()
         width = encoder.config.hidden_size
         self.encoder = encoder

@@ -9,8 +9,8 @@ import numpy as np
 from ..runtime.model.decoding import read_words, sigmoid, softmax
 from ..schemas.manifest import TaskSpec
 from .answers import Answer
-from .gate_statistics import Outcome, of_accuracy, of_f1
 from .kind_tagging import served_spans, true_spans
+from .outcome import Outcome, of_accuracy, of_f1
 from .span_scores import locate
 
 SURE_ENOUGH: Final = 0.7

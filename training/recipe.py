@@ -30,7 +30,9 @@ Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 """White space around a label is no part of it, in recipes as in data and in feedback."""
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Refuses unknown keys and cannot be changed."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -47,7 +49,7 @@ def _as_listing(value: Any) -> Any:
 Listing = Annotated[dict[str, list[Any]], BeforeValidator(_as_listing)]
 
 
-class Columns(_Frozen):
+class Columns(Frozen):
     """Which field of a row holds what."""
 
     text: str = "text"
@@ -64,7 +66,7 @@ class Columns(_Frozen):
     """The key of the label inside a span."""
 
 
-class Reading(_Frozen):
+class Reading(Frozen):
     """How rows become examples. What a source leaves out it takes from its task."""
 
     columns: Columns | None = None
@@ -136,7 +138,7 @@ def _as_sources(value: Any) -> Any:
 Sources = Annotated[list[Source], BeforeValidator(_as_sources)]
 
 
-class ThresholdRule(_Frozen):
+class ThresholdRule(Frozen):
     """Where the thresholds come from: chosen on data, or given."""
 
     data: Sources | None = None
@@ -148,7 +150,7 @@ class ThresholdRule(_Frozen):
     label: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class OutOfScope(_Frozen):
+class OutOfScope(Frozen):
     """The label that means none of the others."""
 
     label: Label
@@ -222,7 +224,7 @@ def _refuse_tags(tags: list[str]) -> None:
         raise ValueError(f"tag {missing[0]!r} is missing; expected O, and B-x and I-x for every x")
 
 
-class Encoder(_Frozen):
+class Encoder(Frozen):
     """A checkpoint to start from, or the sizes of one from scratch."""
 
     source: str = DEFAULT_ENCODER
@@ -246,7 +248,7 @@ class Encoder(_Frozen):
         return self
 
 
-class Optimiser(_Frozen):
+class Optimiser(Frozen):
     encoder_lr: Positive | None = None
     """Without it 2e-4; with LoRA or from scratch 7e-4."""
     head_lr: Positive = 1e-3
@@ -256,7 +258,7 @@ class Optimiser(_Frozen):
     schedule: Literal["linear", "constant"] = "linear"
 
 
-class Budget(_Frozen):
+class Budget(Frozen):
     epochs: Positive | None = None
     """Passes over each task's training rows, unless the task says otherwise. Without it three, and for few rows as many
     as make three hundred steps of the task's rows alone, at most fifty."""
@@ -270,7 +272,7 @@ class Budget(_Frozen):
     """At most so many validation rows a task while training."""
 
 
-class Lora(_Frozen):
+class Lora(Frozen):
     """Low-rank adaptation (Hu et al. 2021): W + (alpha / rank) * B @ A, only A and B are trained."""
 
     rank: Count = 16
@@ -280,7 +282,7 @@ class Lora(_Frozen):
     targets: list[Literal["query", "key", "value", "dense"]] = ["query", "key", "value", "dense"]
 
 
-class Hold(_Frozen):
+class Hold(Frozen):
     """Learning without forgetting (Li and Hoiem 2016): how much rows marked `soft` count.
 
     Their loss is weight * T^2 * KL(softmax(before / T) || softmax(now / T)); for several labels, binary cross-entropy.
@@ -290,7 +292,7 @@ class Hold(_Frozen):
     temperature: Annotated[float, Field(ge=1)] = 2.0
 
 
-class Recipe(_Frozen):
+class Recipe(Frozen):
     name: Name = "model"
     description: str = ""
     encoder: Annotated[Encoder, BeforeValidator(lambda v: {"source": v} if isinstance(v, str) else v)] = Encoder()

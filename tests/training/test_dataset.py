@@ -10,9 +10,10 @@ from murmura.training.data.example import Example
 from murmura.training.data_checks import Texts
 from murmura.training.data_report import Overlap, PartReport, TaskReport, TokenReport, describe
 from murmura.training.data_summary import summarise
-from murmura.training.dataset import divide, pad, read_tasks
+from murmura.training.dataset import divide, read_tasks
 from murmura.training.encoders import train_tokenizer
 from murmura.training.encoding import count_tokens
+from murmura.training.padding import pad
 from murmura.training.recipe import Recipe, load_recipe
 
 ENGLISH = ["where is my card", "send the money to london", "what is the weather like", "thank you very much"]

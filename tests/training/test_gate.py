@@ -23,13 +23,11 @@ from murmura.training.gate import (
 from murmura.training.gate_report import to_markdown
 from murmura.training.gate_statistics import (
     Difference,
-    Outcome,
     compare,
     mcnemar,
-    of_accuracy,
-    of_f1,
     smallest_loss,
 )
+from murmura.training.outcome import Outcome, of_accuracy, of_f1
 
 counts = st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=60)
 

@@ -13,11 +13,11 @@ from murmura.runtime.errors import SetupError
 from murmura.runtime.model.model import Model
 from murmura.training.export import export
 from murmura.training.fit import fit
-from murmura.training.hold import Held, mixed_loss, soft_targets
 from murmura.training.kinds import KINDS
 from murmura.training.prepare import prepare
 from murmura.training.recipe import Hold, load_recipe
 from murmura.training.run_folder import RunFolder
+from murmura.training.soft_targets import Held, mixed_loss, soft_targets
 
 TEXTS = [f"i want a loan to see {place} {end}" for place in PLACES for end in ("", "today", "please", "and back")]
 OLD = ["lost", "other", "transfer"]

@@ -238,8 +238,8 @@ def test_a_tagger_on_another_tokenizer_serves_the_words_of_the_text(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padding_changes_no_answer_whatever_its_id(family: str, encoder_with: Callable[[str], Path]) -> None:
-    from murmura.training.dataset import pad
     from murmura.training.encoders import build_encoder, load
+    from murmura.training.padding import pad
 
     found = load(str(encoder_with(family)))
     network = build_encoder(found.spec, found.weights, dropout=0.0).eval()

@@ -1,0 +1,23 @@
+"""Progress bars of an ingest."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from .ingest import Progress
+from .ingest_manifest import Plan
+
+
+@contextmanager
+def show_progress(plan: Plan, quiet: bool) -> Iterator[Progress]:
+    """Show a bar for each stage, on a terminal only."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as shown:
+        totals = {role: sum(each.records for each in plan.of(role)) for role in ("feedback", "results", "requests")}
+        stages = {role: shown.add_task(role, total=total) for role, total in totals.items()}
+        stages["joining"] = shown.add_task("joining", total=totals["feedback"])
+        yield lambda stage, records: shown.advance(stages[stage], records)
