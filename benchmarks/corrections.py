@@ -24,9 +24,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import yaml
 
-from murmura.training.export import export
-from murmura.training.fit import fit
-from murmura.training.retrain import GateRefused, retrain
+from murmura.training.export.export import export
+from murmura.training.fit.loop import fit
+from murmura.training.retrain.run import GateRefused, retrain
 
 ROOT = Path(__file__).resolve().parents[1]
 NEW_DOMAINS = ["banking", "credit_cards"]

@@ -13,10 +13,10 @@ from math import sqrt
 
 import numpy as np
 
-from murmura.training.gate import Compared, Comparison, GateResult, Lift, Verdict, judge, judge_target
-from murmura.training.gate_statistics import Difference, compare
-from murmura.training.job import Gate
-from murmura.training.outcome import of_accuracy
+from murmura.training.gate.statistics import Difference, compare
+from murmura.training.gate.verdict import Compared, Comparison, GateResult, Lift, Verdict, judge, judge_target
+from murmura.training.kinds.outcome import of_accuracy
+from murmura.training.recipe.job import Gate
 
 SETS = 20
 LEAST, MOST = 60, 1000

@@ -25,15 +25,15 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
-from murmura.training.dataset import TaskData
-from murmura.training.encoders import locate
-from murmura.training.evaluate import evaluate
-from murmura.training.export import export
-from murmura.training.fit import fit, train
-from murmura.training.prepare import Fitting, prepare
-from murmura.training.recipe import load_recipe
-from murmura.training.run_folder import RunFolder
-from murmura.training.sampler import StepRows
+from murmura.training.evaluate.evaluate import evaluate
+from murmura.training.export.export import export
+from murmura.training.fit.loop import fit, train
+from murmura.training.fit.sampler import StepRows
+from murmura.training.fit.setup import Fitting, prepare
+from murmura.training.model.encoders import locate
+from murmura.training.prepare.tasks import TaskData
+from murmura.training.recipe.recipe import load_recipe
+from murmura.training.run_folders.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "joint.yaml"

@@ -9,9 +9,9 @@ from typing import Any
 from ingest_world import World
 
 from murmura.runtime.testing.fakes import classified, labelled, tagged
-from murmura.training.ingest_files import write_files
-from murmura.training.ingest_join import Join
-from murmura.training.ingest_manifest import DataSet
+from murmura.training.ingest.files import write_files
+from murmura.training.ingest.join import Join
+from murmura.training.ingest.manifest import DataSet
 
 TEXT = "money back for the trip to rome on monday"
 OUTPUTS = {

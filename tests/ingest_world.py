@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 
 from murmura.runtime.testing.fakes import classified
 from murmura.schemas.ids import prediction_id
-from murmura.training.ingest_manifest import FrozenRange, Options, Plan
+from murmura.training.ingest.manifest import FrozenRange, Options, Plan
 
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
 STAMP = time.time_ns() // 1_000_000

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-import murmura.training.fit as loop
-from murmura.training import resume
-from murmura.training.kind_tagging import Tagging
+import murmura.training.fit.loop as loop
+from murmura.training.fit import resume
+from murmura.training.kinds.tagging import Tagging
 
 
 def kill(*_: Any, **__: Any) -> NoReturn:

@@ -13,8 +13,8 @@ from murmura.agents.dialogue.policy import Policy, load_policy
 from murmura.runtime.errors import SetupError
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.settings.sources import load
-from murmura.training.job import Job, read_job
-from murmura.training.recipe import Recipe, load_recipe
+from murmura.training.recipe.job import Job, read_job
+from murmura.training.recipe.recipe import Recipe, load_recipe
 
 FILES: dict[str, tuple[type[BaseModel], Callable[[Path], Any]]] = {
     "recipe": (Recipe, load_recipe),

@@ -9,12 +9,12 @@ import yaml
 from tiny_training import PLACES, RECIPE, rows, write_jsonl
 
 from murmura.runtime.model.model import Model
-from murmura.training.corrections import read_corrections
-from murmura.training.export import export
-from murmura.training.fit import fit
-from murmura.training.job import read_job
-from murmura.training.mix import Mix, plan_mix
-from murmura.training.run_folder import RunFolder
+from murmura.training.export.export import export
+from murmura.training.fit.loop import fit
+from murmura.training.mix.corrections import read_corrections
+from murmura.training.mix.plan import Mix, plan_mix
+from murmura.training.recipe.job import read_job
+from murmura.training.run_folders.run_folder import RunFolder
 
 LOANS = [
     "i want a loan to see {}",

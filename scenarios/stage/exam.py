@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import SetupError
-from ...training.span_scores import Matches, locate, match
+from ...training.kinds.span_scores import Matches, locate, match
 from .desk import Message
 
 Spans = frozenset[tuple[int, int, str]]

@@ -23,7 +23,7 @@ from murmura.runtime.settings.sources import load
 from murmura.schemas.deadletter import BYTES, CUT, SHA256, DeadLetter, DeadLetterReason
 from murmura.schemas.envelope import REQUEST_HEADERS
 from murmura.schemas.topics import DAY_MS, Topic, named_topics
-from murmura.training.recipe import load_recipe
+from murmura.training.recipe.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from murmura.schemas.training_event import TrainingEventKind
-from murmura.training.job import Fit, Gate, Job
-from murmura.training.retrain import STAGES
+from murmura.training.recipe.job import Fit, Gate, Job
+from murmura.training.retrain.run import STAGES
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/retraining.md").read_text()
 

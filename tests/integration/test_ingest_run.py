@@ -10,7 +10,7 @@ import pytest
 from ingest_world import World
 
 from murmura.runtime.settings.settings import KafkaSettings
-from murmura.training import ingest as stages
+from murmura.training.ingest import make as stages
 
 MURMURA = Path(sys.executable).with_name("murmura")
 ROLES = ("feedback", "results", "requests")

@@ -19,8 +19,8 @@ from murmura.schemas.feedback import Feedback
 from murmura.schemas.release import released
 from murmura.schemas.review import Review
 from murmura.schemas.training_event import TrainingEvent
-from murmura.training.job_preview import preview
-from murmura.training.retrain import retrain
+from murmura.training.retrain.preview import preview
+from murmura.training.retrain.run import retrain
 
 FIT = {"epochs": 4, "evaluations": 2, "encoder_lr": 1e-3, "head_lr": 5e-3, "dropout": 0.0, "threads": 1}
 
@@ -53,7 +53,7 @@ async def test_what_people_correct_is_answered_right_after_a_retraining(
 ):
     desk = corrected
     monkeypatch.setenv("MURMURA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("murmura.training.fit.PROGRESS_S", float("inf"))  # or a busy machine brings more events
+    monkeypatch.setattr("murmura.training.fit.loop.PROGRESS_S", float("inf"))  # or a busy machine brings more events
     desk.agents = [_with_tasks(desk)]
     url = str(tmp_path / "store")
     store, kafka = ModelStore(url), KafkaSettings(bootstrap_servers=desk.bootstrap)

@@ -27,7 +27,7 @@ def test_a_missing_module_names_its_extra():
 
 
 class Broken:
-    name, value = "train", "murmura.training.commands:train"
+    name, value = "train", "murmura.training.cli.train:train"
 
     def load(self):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")

@@ -8,7 +8,7 @@ import pytest
 
 from murmura.runtime.model.folder import check_folder
 from murmura.scenarios.support.place import MESSAGES, MODEL, RECIPE, ROWS
-from murmura.training.recipe import load_recipe
+from murmura.training.recipe.recipe import load_recipe
 
 SETS = ("dev-messages", "report-messages")
 TRAINED_ON = ("customers", "customers-by-queue", "out-of-scope", "entities")

@@ -11,16 +11,16 @@ from run_share import SHARE
 from safetensors.numpy import save_file
 from tiny_training import RECIPE, rows, write_jsonl
 
-from murmura.training.encoders import from_scratch
-from murmura.training.export import export
-from murmura.training.fit import fit
-from murmura.training.recipe import Encoder
+from murmura.training.export.export import export
+from murmura.training.fit.loop import fit
+from murmura.training.model.encoders import from_scratch
+from murmura.training.recipe.recipe import Encoder
 
 
 @pytest.fixture(autouse=True)
 def progress_only_with_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine must not bring events that an idle one does not."""
-    monkeypatch.setattr("murmura.training.fit.PROGRESS_S", float("inf"))
+    monkeypatch.setattr("murmura.training.fit.loop.PROGRESS_S", float("inf"))
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,11 @@ from tiny_loop import write_corrections, write_job
 from tiny_training import write_jsonl
 
 from murmura.runtime.model.model import Model
-from murmura.training.balance import MOST_REPEATS, by_repeats, divided, replayed
-from murmura.training.corrections import read_corrections
 from murmura.training.data.example import Example, labels_of
-from murmura.training.job import read_job
-from murmura.training.mix import plan_mix, write_mix
+from murmura.training.mix.balance import MOST_REPEATS, by_repeats, divided, replayed
+from murmura.training.mix.corrections import read_corrections
+from murmura.training.mix.plan import plan_mix, write_mix
+from murmura.training.recipe.job import read_job
 
 
 def rows(label: str, count: int) -> list[Example]:

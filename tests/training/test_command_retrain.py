@@ -7,7 +7,7 @@ from tiny_loop import write_corrections, write_job
 from tiny_training import rows, write_jsonl
 
 from murmura.runtime.cli import main as cli
-from murmura.training.job_preview import preview
+from murmura.training.retrain.preview import preview
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_no_feedback_at_all_ends_with_3(desk_base, tmp_path, run):
 
 
 def test_stages_are_announced_on_a_terminal_only(desk_base, tmp_path):
-    from murmura.training.retrain import retrain
+    from murmura.training.retrain.run import retrain
 
     write_corrections(tmp_path / "corrections")
     begun: list[str] = []

@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.folder import check_folder
-from murmura.training import commands
-from murmura.training.run_folder import RunFolder
+from murmura.training.cli import train as commands
+from murmura.training.run_folders.run_folder import RunFolder
 
 
 @pytest.fixture

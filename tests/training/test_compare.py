@@ -10,7 +10,7 @@ from tiny_loop import damaged
 
 from murmura.runtime.cli import main as cli
 from murmura.runtime.errors import SetupError
-from murmura.training.compare_folders import compare_folders
+from murmura.training.gate.compare_folders import compare_folders
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from murmura.runtime.errors import SetupError
 from murmura.training.data.example import Example
 from murmura.training.data.reading import read_part
-from murmura.training.recipe import Task
+from murmura.training.recipe.tasks import Task
 
 
 def read(folder: Path, content: str | bytes, name: str = "x.csv", **keys: Any) -> list[Example]:

@@ -11,8 +11,9 @@ from murmura.runtime.errors import SetupError
 from murmura.training.data.class_names import name_numbers
 from murmura.training.data.example import Example, Span
 from murmura.training.data.reading import read_part
-from murmura.training.provenance import digest_data
-from murmura.training.recipe import Recipe, Task
+from murmura.training.recipe.recipe import Recipe
+from murmura.training.recipe.tasks import Task
+from murmura.training.run_folders.provenance import digest_data
 
 arrow = pytest.importorskip("pyarrow", reason="needs the extra data")
 datasets = pytest.importorskip("datasets", reason="needs the extra data")

@@ -5,16 +5,16 @@ import pytest
 from tokenizers import Tokenizer
 
 from murmura.runtime.errors import SetupError
-from murmura.training.check_data import refuse_unknown
 from murmura.training.data.example import Example
-from murmura.training.data_checks import Texts
-from murmura.training.data_report import Overlap, PartReport, TaskReport, TokenReport, describe
-from murmura.training.data_summary import summarise
-from murmura.training.dataset import divide, read_tasks
-from murmura.training.encoders import train_tokenizer
-from murmura.training.encoding import count_tokens
-from murmura.training.padding import pad
-from murmura.training.recipe import Recipe, load_recipe
+from murmura.training.fit.check_data import refuse_unknown
+from murmura.training.fit.encoding import count_tokens
+from murmura.training.model.encoders import train_tokenizer
+from murmura.training.model.padding import pad
+from murmura.training.prepare.data_checks import Texts
+from murmura.training.prepare.data_report import Overlap, PartReport, TaskReport, TokenReport, describe
+from murmura.training.prepare.data_summary import summarise
+from murmura.training.prepare.tasks import divide, read_tasks
+from murmura.training.recipe.recipe import Recipe, load_recipe
 
 ENGLISH = ["where is my card", "send the money to london", "what is the weather like", "thank you very much"]
 CHINESE = ["我的卡在哪里", "请给我换一张新卡", "今天天气怎么样"]

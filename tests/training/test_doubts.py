@@ -9,11 +9,12 @@ from tiny_training import rows, write_jsonl
 
 from murmura.runtime.model.model import Model
 from murmura.schemas.review import Review
-from murmura.training.corrections import Corrections, read_corrections
 from murmura.training.data.reading import read_part
-from murmura.training.doubts import MOST, find_doubts
-from murmura.training.gate_rows import HeldOutSet
-from murmura.training.recipe import Source, Task
+from murmura.training.gate.held_out import HeldOutSet
+from murmura.training.mix.corrections import Corrections, read_corrections
+from murmura.training.recipe.reading import Source
+from murmura.training.recipe.tasks import Task
+from murmura.training.retrain.doubts import MOST, find_doubts
 
 
 @pytest.fixture(scope="module")

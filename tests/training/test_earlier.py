@@ -9,10 +9,10 @@ from tiny_training import write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.model import Model
-from murmura.training.corrections import read_corrections
-from murmura.training.earlier import read_earlier
-from murmura.training.job_preview import preview
-from murmura.training.retrain import retrain
+from murmura.training.mix.corrections import read_corrections
+from murmura.training.mix.earlier import read_earlier
+from murmura.training.retrain.preview import preview
+from murmura.training.retrain.run import retrain
 
 FIT = {"epochs": 6, "evaluations": 2, "encoder_lr": 1e-3, "head_lr": 5e-3, "dropout": 0.0, "threads": 1}
 

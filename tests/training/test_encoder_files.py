@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from murmura.runtime.errors import SetupError
-from murmura.training.encoders import build_encoder, load
+from murmura.training.model.encoders import build_encoder, load
 
 POINTER = (
     b"version https://git-lfs.github.com/spec/v1\n"

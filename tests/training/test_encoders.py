@@ -5,7 +5,7 @@ import pytest
 from tiny_training import rows
 
 from murmura.runtime.errors import SetupError
-from murmura.training.encoders import build_encoder, digest, load, train_tokenizer
+from murmura.training.model.encoders import build_encoder, digest, load, train_tokenizer
 
 
 def test_a_checkpoint_of_the_hubs_form_is_read_under_plain_names(base: Path) -> None:

@@ -9,9 +9,9 @@ from tiny_training import RECIPE, rows, write_jsonl
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.folder import check_folder
 from murmura.schemas.manifest import Calibration, TaskSpec, Thresholds
-from murmura.training.evaluate import evaluate, thresholds_line
-from murmura.training.export import export
-from murmura.training.fit import fit
+from murmura.training.evaluate.evaluate import evaluate, thresholds_line
+from murmura.training.export.export import export
+from murmura.training.fit.loop import fit
 
 
 @pytest.fixture

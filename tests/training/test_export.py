@@ -9,12 +9,12 @@ from murmura.runtime.errors import SetupError
 from murmura.runtime.model.delta import assemble
 from murmura.runtime.model.folder import check_folder
 from murmura.runtime.model.model import Model
-from murmura.training import export as exporting
-from murmura.training.encoders import load
-from murmura.training.export import export, served_logits
-from murmura.training.fit import fit
-from murmura.training.parity import worst_difference
-from murmura.training.run_folder import RunFolder
+from murmura.training.export import export as exporting
+from murmura.training.export.export import export, served_logits
+from murmura.training.export.parity import worst_difference
+from murmura.training.fit.loop import fit
+from murmura.training.model.encoders import load
+from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]
 TEXTS = [row["text"] for row in rows(30, 5)]

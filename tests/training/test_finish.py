@@ -9,14 +9,14 @@ from tiny_training import rows, write_jsonl
 from tokenizers import Tokenizer
 
 from murmura.training.data.example import Example, Span
-from murmura.training.dataset import TaskData
-from murmura.training.encoders import train_tokenizer
-from murmura.training.evaluate import evaluate
-from murmura.training.export import export
-from murmura.training.finish import finish
-from murmura.training.fit import fit
-from murmura.training.kinds import KINDS
-from murmura.training.recipe import Task
+from murmura.training.evaluate.evaluate import evaluate
+from murmura.training.export.export import export
+from murmura.training.fit.finish import finish
+from murmura.training.fit.loop import fit
+from murmura.training.kinds.registry import KINDS
+from murmura.training.model.encoders import train_tokenizer
+from murmura.training.prepare.tasks import TaskData
+from murmura.training.recipe.tasks import Task
 
 
 @pytest.mark.parametrize("learn", [True, False])

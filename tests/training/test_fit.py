@@ -8,9 +8,9 @@ from safetensors.numpy import load_file
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
-from murmura.training.encoders import load
-from murmura.training.fit import Progress, fit
-from murmura.training.run_folder import RunFolder
+from murmura.training.fit.loop import Progress, fit
+from murmura.training.model.encoders import load
+from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]
 INTENT = {"intent": RECIPE["tasks"]["intent"]}
@@ -87,7 +87,7 @@ def test_a_run_ends_early_when_it_gets_no_better(data: Path, tmp_path: Path, wri
 def test_the_best_checkpoint_is_kept_and_not_the_last(
     data: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from murmura.training.kind_classification import Classification
+    from murmura.training.kinds.classification import Classification
 
     told = iter([0.2, 0.9, 0.5])
     saved: list[int] = []
@@ -179,7 +179,7 @@ def test_the_record_is_plain_json(run: Path) -> None:
 def test_whoever_listens_hears_the_loss_between_two_scorings(
     data: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("murmura.training.fit.PROGRESS_S", 0.0)
+    monkeypatch.setattr("murmura.training.fit.loop.PROGRESS_S", 0.0)
     recipe = write_recipe(budget={"steps": 4, "evaluations": 2}, tasks=INTENT)
     heard: list[Progress] = []
     fit(recipe, data, tmp_path / "run", quiet=True, on_progress=heard.append)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murmura.training.gate import (
+from murmura.training.gate.report import to_markdown
+from murmura.training.gate.statistics import Difference, compare, mcnemar, smallest_loss
+from murmura.training.gate.verdict import (
     FAMILY_ERROR,
     Compared,
     Comparison,
@@ -20,14 +22,7 @@ from murmura.training.gate import (
     judge,
     judge_target,
 )
-from murmura.training.gate_report import to_markdown
-from murmura.training.gate_statistics import (
-    Difference,
-    compare,
-    mcnemar,
-    smallest_loss,
-)
-from murmura.training.outcome import Outcome, of_accuracy, of_f1
+from murmura.training.kinds.outcome import Outcome, of_accuracy, of_f1
 
 counts = st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=60)
 

@@ -14,18 +14,18 @@ from murmura.runtime.errors import SetupError
 from murmura.runtime.model.decoding import MultiLabel, Rows
 from murmura.runtime.model.model import Model
 from murmura.schemas.manifest import TaskSpec, Thresholds
-from murmura.training import outcomes
-from murmura.training.answers import Answer
-from murmura.training.corrections import TooLittleFeedback
 from murmura.training.data.example import Example
-from murmura.training.gate import Verdict
-from murmura.training.gate_rows import held_answers, held_out_sets, texts_to_agree_on, unmeasured, with_targets
-from murmura.training.gate_weigh import weigh
-from murmura.training.hold_texts import CurrentAnswers, is_kept_apart
-from murmura.training.job import Gate, read_job
-from murmura.training.outcomes import is_sure
-from murmura.training.retrain import retrain
-from murmura.training.targets import Targets, find_targets
+from murmura.training.gate.held_out import held_answers, held_out_sets, texts_to_agree_on, unmeasured, with_targets
+from murmura.training.gate.targets import Targets, find_targets
+from murmura.training.gate.verdict import Verdict
+from murmura.training.gate.weigh import weigh
+from murmura.training.kinds import outcomes
+from murmura.training.kinds.answers import Answer
+from murmura.training.kinds.outcomes import is_sure
+from murmura.training.mix.corrections import TooLittleFeedback
+from murmura.training.mix.hold_texts import CurrentAnswers, is_kept_apart
+from murmura.training.recipe.job import Gate, read_job
+from murmura.training.retrain.run import retrain
 
 
 @pytest.fixture(scope="module")

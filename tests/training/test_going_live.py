@@ -11,10 +11,11 @@ from murmura.runtime.errors import SetupError, VersionRefused
 from murmura.runtime.model.folder import read_manifest
 from murmura.runtime.release.store import ModelStore
 from murmura.schemas.release import ReleaseState, released, rolled_back
-from murmura.training import going_live, job_checks, stages, starting_point
-from murmura.training import retrain as retraining
-from murmura.training.going_live import already_there
-from murmura.training.retrain import GateRefused, Retraining, retrain
+from murmura.training.retrain import checks as job_checks
+from murmura.training.retrain import going_live, stages, starting_point
+from murmura.training.retrain import run as retraining
+from murmura.training.retrain.going_live import already_there
+from murmura.training.retrain.run import GateRefused, Retraining, retrain
 
 NOW = datetime.now(UTC)
 

@@ -11,13 +11,13 @@ from tiny_training import PLACES, RECIPE, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.model import Model
-from murmura.training.export import export
-from murmura.training.fit import fit
-from murmura.training.kinds import KINDS
-from murmura.training.prepare import prepare
-from murmura.training.recipe import Hold, load_recipe
-from murmura.training.run_folder import RunFolder
-from murmura.training.soft_targets import Held, mixed_loss, soft_targets
+from murmura.training.export.export import export
+from murmura.training.fit.loop import fit
+from murmura.training.fit.setup import prepare
+from murmura.training.fit.soft_targets import Held, mixed_loss, soft_targets
+from murmura.training.kinds.registry import KINDS
+from murmura.training.recipe.recipe import Hold, load_recipe
+from murmura.training.run_folders.run_folder import RunFolder
 
 TEXTS = [f"i want a loan to see {place} {end}" for place in PLACES for end in ("", "today", "please", "and back")]
 OLD = ["lost", "other", "transfer"]
@@ -77,7 +77,7 @@ def test_a_head_of_another_kind_does_not_go_on_though_its_labels_are_the_same(gr
 
 
 def test_the_row_of_a_new_label_begins_where_most_of_its_texts_lie(growing, tmp_path: Path):
-    from murmura.training.model import logits_of
+    from murmura.training.model.network import logits_of
 
     run = prepare(load_recipe(growing()), tmp_path, RunFolder(tmp_path / "run"))
     logits = np.stack(logits_of(run.model, 0, run.validation[0].ids, device="cpu", bf16=False))

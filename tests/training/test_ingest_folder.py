@@ -9,8 +9,8 @@ import pytest
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.settings.settings import KafkaSettings
-from murmura.training.ingest import make_plan
-from murmura.training.ingest_folder import new_folder
+from murmura.training.ingest.folder import new_folder
+from murmura.training.ingest.make import make_plan
 
 
 def names(folder) -> list[str]:
@@ -43,7 +43,7 @@ def test_a_second_one_is_refused_and_harms_the_first_not(tmp_path):
 
 def test_what_a_killed_one_left_is_taken_over(tmp_path):
     code = (
-        "import sys, time, pathlib; from murmura.training.ingest_folder import new_folder\n"
+        "import sys, time, pathlib; from murmura.training.ingest.folder import new_folder\n"
         "with new_folder(pathlib.Path(sys.argv[1])) as part:\n"
         "    (part / 'left').mkdir(); (part / 'left/x').touch(); print('there', flush=True); time.sleep(60)"
     )

@@ -5,9 +5,9 @@ from ingest_sets import OUTPUTS, TEXT, Made, make_in
 from ingest_world import World
 
 from murmura.runtime.testing.fakes import abstained, classified, tagged
-from murmura.training.ingest_files import write_files
-from murmura.training.ingest_join import Join
-from murmura.training.ingest_manifest import TaskLabels
+from murmura.training.ingest.files import write_files
+from murmura.training.ingest.join import Join
+from murmura.training.ingest.manifest import TaskLabels
 
 
 @pytest.fixture

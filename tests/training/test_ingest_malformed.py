@@ -6,9 +6,9 @@ import pytest
 from ingest_sets import Made, feed, make_in
 from ingest_world import World, WorldRecord
 
-from murmura.training.ingest_files import write_files
-from murmura.training.ingest_join import Join
-from murmura.training.ingest_manifest import TaskLabels
+from murmura.training.ingest.files import write_files
+from murmura.training.ingest.join import Join
+from murmura.training.ingest.manifest import TaskLabels
 
 
 @pytest.fixture

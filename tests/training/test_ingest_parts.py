@@ -10,9 +10,9 @@ from ingest_sets import OUTPUTS, TEXT, make_in
 from ingest_world import World
 
 from murmura.runtime.errors import SetupError
-from murmura.training.ingest_earlier import earlier_sets
-from murmura.training.ingest_manifest import Options
-from murmura.training.ingest_rules import held_out_below, unit_of
+from murmura.training.ingest.earlier import earlier_sets
+from murmura.training.ingest.manifest import Options
+from murmura.training.ingest.rules import held_out_below, unit_of
 
 
 @pytest.fixture

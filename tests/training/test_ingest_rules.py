@@ -8,17 +8,9 @@ from hypothesis import strategies as st
 
 from murmura.runtime.testing.fakes import classified, labelled
 from murmura.schemas.manifest import ModelManifest
-from murmura.training.ingest_manifest import Options, TaskLabels, labels_of_model
-from murmura.training.ingest_rules import (
-    UNITS,
-    LeftOut,
-    Unfit,
-    held_out_below,
-    row_of,
-    target_of,
-    unit_of,
-)
-from murmura.training.near_texts import near_form, near_id
+from murmura.training.data.near_texts import near_form, near_id
+from murmura.training.ingest.manifest import Options, TaskLabels, labels_of_model
+from murmura.training.ingest.rules import UNITS, LeftOut, Unfit, held_out_below, row_of, target_of, unit_of
 
 labels = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(lambda text: text == text.strip())
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)

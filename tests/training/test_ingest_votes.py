@@ -8,7 +8,7 @@ from ingest_sets import OUTPUTS, TEXT, make_in
 from ingest_world import World
 
 from murmura.runtime.testing.fakes import abstained, classified
-from murmura.training.ingest_manifest import TaskLabels
+from murmura.training.ingest.manifest import TaskLabels
 
 
 @pytest.fixture

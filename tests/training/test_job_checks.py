@@ -12,10 +12,10 @@ from tiny_training import write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
-from murmura.training.job import read_job
-from murmura.training.job_checks import check_job
-from murmura.training.job_preview import preview
-from murmura.training.retrain import GateRefused, Retraining, retrain
+from murmura.training.recipe.job import read_job
+from murmura.training.retrain.checks import check_job
+from murmura.training.retrain.preview import preview
+from murmura.training.retrain.run import GateRefused, Retraining, retrain
 
 
 def refusals(job: Path, work: Path) -> set[str]:

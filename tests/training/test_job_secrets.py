@@ -8,7 +8,7 @@ from test_settings_canary import CANARY, SHAPES, keys_of, nested
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.settings.kafka import KafkaSettings
-from murmura.training.job import Start, read_job
+from murmura.training.recipe.job import Start, read_job
 
 KEYS = [("kafka",), *keys_of(KafkaSettings, ("kafka",)), ("model",), *keys_of(Start, ("model",))]
 

@@ -12,13 +12,13 @@ from safetensors.numpy import load_file
 from tiny_training import RECIPE, write_jsonl
 
 from murmura.runtime.errors import SetupError
-from murmura.training.batches import PASS_TOKENS, collate, forward_passes
-from murmura.training.fit import fit
-from murmura.training.joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
-from murmura.training.kinds import KINDS
-from murmura.training.prepare import Fitting, prepare
-from murmura.training.recipe import load_recipe
-from murmura.training.run_folder import RunFolder
+from murmura.training.fit.batches import PASS_TOKENS, collate, forward_passes
+from murmura.training.fit.joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
+from murmura.training.fit.loop import fit
+from murmura.training.fit.setup import Fitting, prepare
+from murmura.training.kinds.registry import KINDS
+from murmura.training.recipe.recipe import load_recipe
+from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]
 TWO = {name: RECIPE["tasks"][name] for name in ("intent", "topics")}
@@ -157,6 +157,6 @@ def test_the_passes_of_a_step_are_one_gradient(
 ) -> None:
     run = prepared()
     together = gradient(run, [1.0, 2.0, 3.0])
-    monkeypatch.setattr("murmura.training.batches.PASS_TOKENS", -1)
+    monkeypatch.setattr("murmura.training.fit.batches.PASS_TOKENS", -1)
     assert len(collate(run.train, run.tasks, run.plan[0], "cpu")) == 3
     assert float((gradient(run, [1.0, 2.0, 3.0]) - together).norm() / together.norm()) < 1e-5

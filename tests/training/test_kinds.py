@@ -9,12 +9,12 @@ from tokenizers import Tokenizer
 
 from murmura.runtime.model.decoding import DECODERS, Rows
 from murmura.schemas.manifest import TaskSpec, Thresholds
-from murmura.training.answers import Answer
-from murmura.training.calibration_error import calibration_error
 from murmura.training.data.example import Example, Span
-from murmura.training.encoders import train_tokenizer
-from murmura.training.figures import MEANINGS
-from murmura.training.kinds import KINDS
+from murmura.training.evaluate.figures import MEANINGS
+from murmura.training.kinds.answers import Answer
+from murmura.training.kinds.calibration_error import calibration_error
+from murmura.training.kinds.registry import KINDS
+from murmura.training.model.encoders import train_tokenizer
 
 TEXTS = ["send money to new york today", "my card was stolen in rome", "hello"]
 CASES: dict[str, list[Example]] = {

@@ -12,14 +12,14 @@ from tiny_training import rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.model import Model
-from murmura.training.dataset import read_tasks
-from murmura.training.gate_rows import held_out_sets, texts_to_agree_on
-from murmura.training.hold_texts import CurrentAnswers, is_kept_apart
-from murmura.training.job import read_job
-from murmura.training.job_files import digest_files, refuse_changed_files
-from murmura.training.judged_versions import count_versions, write_versions
-from murmura.training.mix import Mix, plan_mix, write_mix
-from murmura.training.recipe import load_recipe
+from murmura.training.gate.held_out import held_out_sets, texts_to_agree_on
+from murmura.training.gate.judged_versions import count_versions, write_versions
+from murmura.training.mix.hold_texts import CurrentAnswers, is_kept_apart
+from murmura.training.mix.plan import Mix, plan_mix, write_mix
+from murmura.training.prepare.tasks import read_tasks
+from murmura.training.recipe.job import read_job
+from murmura.training.recipe.recipe import load_recipe
+from murmura.training.retrain.job_files import digest_files, refuse_changed_files
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from murmura.training.outbox import LOG, Entry, Outbox
+from murmura.training.retrain.outbox import LOG, Entry, Outbox
 
 
 def entry(name: str) -> Entry:

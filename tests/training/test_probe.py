@@ -9,13 +9,13 @@ import pytest
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.schemas.manifest import ModelManifest
-from murmura.training.evaluate import evaluate
-from murmura.training.export import export
-from murmura.training.fit import fit
-from murmura.training.prepare import prepare
-from murmura.training.probe import Frozen, draw_rows, fit_regression, probe_tasks
-from murmura.training.recipe import load_recipe
-from murmura.training.run_folder import RunFolder
+from murmura.training.evaluate.evaluate import evaluate
+from murmura.training.export.export import export
+from murmura.training.fit.loop import fit
+from murmura.training.fit.probe import Frozen, draw_rows, fit_regression, probe_tasks
+from murmura.training.fit.setup import prepare
+from murmura.training.recipe.recipe import load_recipe
+from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]
 TASKS = RECIPE["tasks"]
@@ -95,13 +95,13 @@ def test_its_time_is_no_part_of_the_cpu_figure(
     recipe: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("murmura.training.pace.time.process_time", lambda: now[0])
+    monkeypatch.setattr("murmura.training.fit.pace.time.process_time", lambda: now[0])
 
     def slow(run: object) -> dict[str, object]:
         now[0] += 1000
         return dict(probe_tasks(run))  # type: ignore[arg-type]
 
-    monkeypatch.setattr("murmura.training.fit.probe_tasks", slow)
+    monkeypatch.setattr("murmura.training.fit.loop.probe_tasks", slow)
     assert fit(recipe, data, tmp_path / "run", quiet=True).cpu_seconds == 0
 
 
@@ -109,7 +109,7 @@ def test_training_takes_the_same_steps_with_it(
     recipe: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit(recipe, data, tmp_path / "a", quiet=True)
-    monkeypatch.setattr("murmura.training.fit.probe_tasks", lambda run: {})
+    monkeypatch.setattr("murmura.training.fit.loop.probe_tasks", lambda run: {})
     fit(recipe, data, tmp_path / "b", quiet=True)
     a, b = (RunFolder(tmp_path / name).weights() for name in "ab")
     assert all(np.array_equal(a[name], b[name]) for name in a)

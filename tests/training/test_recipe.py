@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from murmura.runtime.errors import SetupError
-from murmura.training.recipe import Recipe, load_recipe
+from murmura.training.recipe.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 

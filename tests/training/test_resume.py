@@ -13,12 +13,12 @@ from safetensors import safe_open
 from tiny_training import RECIPE
 from typer.testing import CliRunner
 
-import murmura.training.fit as loop
+import murmura.training.fit.loop as loop
 from murmura.runtime.errors import SetupError
-from murmura.training import commands
-from murmura.training.export import export
-from murmura.training.fit import fit
-from murmura.training.run_folder import RunFolder
+from murmura.training.cli import train as commands
+from murmura.training.export.export import export
+from murmura.training.fit.loop import fit
+from murmura.training.run_folders.run_folder import RunFolder
 
 SCRIPT = Path(__file__).resolve().parents[1] / "killed_training.py"
 TASKS = {name: RECIPE["tasks"][name] for name in ("intent", "places")}

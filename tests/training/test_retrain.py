@@ -16,8 +16,8 @@ from tiny_training import write_jsonl
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.model import Model
 from murmura.runtime.release.store import ModelStore
-from murmura.training.job_preview import preview
-from murmura.training.retrain import STAGES, GateRefused, Retraining, retrain
+from murmura.training.retrain.preview import preview
+from murmura.training.retrain.run import STAGES, GateRefused, Retraining, retrain
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_candidate_that_forgets_is_refused_and_not_pushed(base: Path, tmp_path
 def test_killed_while_it_trains_the_same_command_goes_on(job: Path, tmp_path: Path):
     text = job.read_text().replace("epochs: 3", "epochs: 400")
     job.write_text(text)
-    command = "from murmura.training.retrain import retrain; from pathlib import Path; import sys\n"
+    command = "from murmura.training.retrain.run import retrain; from pathlib import Path; import sys\n"
     command += "retrain(Path(sys.argv[1]), Path(sys.argv[2]), quiet=True, say=lambda line: print(line, flush=True))"
     with subprocess.Popen(
         [sys.executable, "-c", command, str(job), str(tmp_path / "work")], stdout=subprocess.PIPE, text=True
@@ -178,8 +178,8 @@ def test_the_next_gate_counts_how_many_versions_a_set_has_judged(base: Path, tmp
 
 
 def test_a_delta_is_assembled_and_trained_further(desk_base: Path, tmp_path: Path):
-    from murmura.training.export import export
-    from murmura.training.fit import fit
+    from murmura.training.export.export import export
+    from murmura.training.fit.loop import fit
 
     recipe = yaml.safe_load((desk_base / "base.yaml").read_text())
     recipe |= {"encoder": str(desk_base / "desk"), "lora": {"rank": 4}, "budget": {"epochs": 1, "evaluations": 1}}
@@ -212,7 +212,7 @@ def test_the_gate_of_a_job_has_its_allowances_its_target_and_its_strictness(base
 
 def test_feedback_that_is_not_enough_is_fetched_anew_by_the_next_run(job: Path, tmp_path: Path, monkeypatch):
     """What topics hold is known only behind the stage `data`; the same job has to see what came in since."""
-    from murmura.training import stages
+    from murmura.training.retrain import stages
 
     def not_enough(file, current, mix, sets):
         raise SetupError("not enough")

@@ -13,8 +13,8 @@ from tiny_training import write_jsonl
 
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.schemas.review import Review
-from murmura.training import announce
-from murmura.training.retrain import Retraining, retrain
+from murmura.training.retrain import announce
+from murmura.training.retrain.run import Retraining, retrain
 
 FIRST = ["run.started", "run.progress", "run.progress"]
 ALL = [*FIRST, "run.evaluated", "gate.passed"]

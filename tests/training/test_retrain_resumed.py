@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_loop import write_corrections, write_job
 
-import murmura.training.fit as loop
-from murmura.training.retrain import GateRefused, retrain
+import murmura.training.fit.loop as loop
+from murmura.training.retrain.run import GateRefused, retrain
 
 
 class Gone(BaseException):

@@ -11,10 +11,10 @@ from safetensors.numpy import load_file, save_file
 from tiny_training import RECIPE
 
 from murmura.runtime.errors import SetupError
-from murmura.training import export as exporting
-from murmura.training.export import export
-from murmura.training.fit import Progress, fit
-from murmura.training.run_folder import RunFolder
+from murmura.training.export import export as exporting
+from murmura.training.export.export import export
+from murmura.training.fit.loop import Progress, fit
+from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]
 INTENT = {"train": "train.jsonl"}
@@ -57,7 +57,7 @@ def test_a_second_run_that_is_interrupted_leaves_nothing_to_export(
     fit(write_recipe("a", budget=SHORT, tasks={"intent": INTENT}), data, tmp_path / "run", quiet=True)
     other = {**INTENT, "labels": ["transfer", "other", "lost"]}
     recipe = write_recipe("b", budget=SHORT, tasks={"intent": other})
-    monkeypatch.setattr("murmura.training.fit.PROGRESS_S", 0.0)
+    monkeypatch.setattr("murmura.training.fit.loop.PROGRESS_S", 0.0)
     with pytest.raises(Interrupted):
         fit(recipe, data, tmp_path / "run", quiet=True, on_progress=interrupt)
     assert_refused_in_one_line(tmp_path / "run", tmp_path / "out", r"no run\.json")

@@ -11,13 +11,13 @@ from murmura.runtime.model.decoding import DECODERS, Rows
 from murmura.scenarios.stage.desk import Message
 from murmura.scenarios.stage.exam import Paper
 from murmura.schemas.manifest import TaskSpec
-from murmura.training.answers import Answer
 from murmura.training.data.example import Example, Span
-from murmura.training.encoders import train_tokenizer
-from murmura.training.ingest_rules import LeftOut, Unfit, target_of
-from murmura.training.kinds import KINDS
-from murmura.training.outcomes import outcome
-from murmura.training.span_scores import locate, match
+from murmura.training.ingest.rules import LeftOut, Unfit, target_of
+from murmura.training.kinds.answers import Answer
+from murmura.training.kinds.outcomes import outcome
+from murmura.training.kinds.registry import KINDS
+from murmura.training.kinds.span_scores import locate, match
+from murmura.training.model.encoders import train_tokenizer
 
 SPEC = TaskSpec(name="t", kind="tagging", labels=["O", "B-city", "I-city", "B-num", "I-num"])
 INDEX = {label: number for number, label in enumerate(SPEC.labels)}

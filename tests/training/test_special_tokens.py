@@ -19,14 +19,14 @@ from murmura.runtime.model.model import Model
 from murmura.runtime.model.words import split_words
 from murmura.schemas.manifest import TaskSpec
 from murmura.training.data.example import Example, Span
-from murmura.training.encoders import train_tokenizer
-from murmura.training.encoding import count_tokens
-from murmura.training.evaluate import evaluate
-from murmura.training.export import export
-from murmura.training.fit import fit
-from murmura.training.kinds import KINDS
-from murmura.training.optimiser import drop_words
-from murmura.training.special_tokens import read_special_tokens
+from murmura.training.evaluate.evaluate import evaluate
+from murmura.training.export.export import export
+from murmura.training.fit.encoding import count_tokens
+from murmura.training.fit.loop import fit
+from murmura.training.fit.optimiser import drop_words
+from murmura.training.kinds.registry import KINDS
+from murmura.training.model.encoders import train_tokenizer
+from murmura.training.model.special_tokens import read_special_tokens
 
 TEXTS = [row["text"] for row in rows(120, 1)]
 CHINESE = ["我的卡丢了", "今天天气好"]
@@ -238,8 +238,8 @@ def test_a_tagger_on_another_tokenizer_serves_the_words_of_the_text(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padding_changes_no_answer_whatever_its_id(family: str, encoder_with: Callable[[str], Path]) -> None:
-    from murmura.training.encoders import build_encoder, load
-    from murmura.training.padding import pad
+    from murmura.training.model.encoders import build_encoder, load
+    from murmura.training.model.padding import pad
 
     found = load(str(encoder_with(family)))
     network = build_encoder(found.spec, found.weights, dropout=0.0).eval()

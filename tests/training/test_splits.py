@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murmura.training.near_texts import near_form
-from murmura.training.splits import hold_back, units_of
+from murmura.training.data.near_texts import near_form
+from murmura.training.prepare.splits import hold_back, units_of
 
 words = st.sampled_from(
     [

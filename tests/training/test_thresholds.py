@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from murmura.runtime.model.decoding import DECODERS, Rows, sigmoid
 from murmura.schemas.manifest import Calibration, TaskSpec, Thresholds
-from murmura.training.thresholds import (
+from murmura.training.kinds.calibration import (
     accept_threshold,
     label_threshold,
     served_scores,

@@ -8,13 +8,13 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_training import RECIPE
 
-from murmura.training.batches import collate
-from murmura.training.fit import fit
-from murmura.training.joint_step import task_losses
-from murmura.training.prepare import prepare
-from murmura.training.recipe import load_recipe
-from murmura.training.run_folder import RunFolder
-from murmura.training.training_log import gradient_norms
+from murmura.training.fit.batches import collate
+from murmura.training.fit.joint_step import task_losses
+from murmura.training.fit.loop import fit
+from murmura.training.fit.setup import prepare
+from murmura.training.fit.training_log import gradient_norms
+from murmura.training.recipe.recipe import load_recipe
+from murmura.training.run_folders.run_folder import RunFolder
 
 NAMES = list(RECIPE["tasks"])
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from murmura.runtime.errors import SetupError
-from murmura.training import work_folder
-from murmura.training.work_folder import WorkFolder
+from murmura.training.retrain import work_folder
+from murmura.training.retrain.work_folder import WorkFolder
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def finish(folder: WorkFolder, *stages: str) -> None:
 
 
 def test_a_second_process_is_told_who_is_at_work(job: Path, tmp_path: Path):
-    command = "import sys; from pathlib import Path; from murmura.training.work_folder import WorkFolder\n"
+    command = "import sys; from pathlib import Path; from murmura.training.retrain.work_folder import WorkFolder\n"
     command += "with WorkFolder(Path(sys.argv[1]), Path(sys.argv[2])): pass"
     arguments = [sys.executable, "-c", command, str(tmp_path / "work"), str(job)]
     with WorkFolder(tmp_path / "work", job):

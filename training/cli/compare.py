@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .commands_needs import need_training
+from .needs import need_training
 
 
 def compare(
@@ -28,7 +28,7 @@ def compare(
     Exit code 1: a set is worse.
     """
     need_training()
-    from .compare_folders import compare_folders, describe_comparison
+    from ..gate.compare_folders import compare_folders, describe_comparison
 
     result = compare_folders(old, new, data, recipe=recipe, base=base, strict=strict)
     typer.echo(describe_comparison(result, old, new), nl=False)

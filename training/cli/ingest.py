@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..runtime.cli import options as cli_options
-from ..runtime.errors import SetupError
+from ...runtime.cli import options as cli_options
+from ...runtime.errors import SetupError
 
 if TYPE_CHECKING:
-    from ..runtime.settings.settings import Settings
-    from .ingest_manifest import DataSet, Options, Plan, TaskLabels
+    from ...runtime.settings.settings import Settings
+    from ..ingest.manifest import DataSet, Options, Plan, TaskLabels
 
 
 class Split(StrEnum):
@@ -72,10 +72,10 @@ def ingest(
     """
     import asyncio
 
-    from . import ingest as stages
-    from .ingest_earlier import earlier_sets
-    from .ingest_manifest import Options, load_data_set
-    from .ingest_progress import show_progress
+    from ..ingest import make as stages
+    from ..ingest.earlier import earlier_sets
+    from ..ingest.manifest import Options, load_data_set
+    from ..ingest.progress import show_progress
 
     settings = cli_options.settings(config, bootstrap=bootstrap)
     made = None if from_manifest is None else load_data_set(from_manifest)
@@ -103,10 +103,10 @@ def ingest(
 
 
 async def _plan(settings: "Settings", agents: list[str], options: "Options") -> "Plan":
-    from ..runtime.agent.agent import Agent
-    from ..runtime.agent.discovery import find_agents
-    from ..runtime.agent.routes import apply_settings
-    from .ingest import make_plan
+    from ...runtime.agent.agent import Agent
+    from ...runtime.agent.discovery import find_agents
+    from ...runtime.agent.routes import apply_settings
+    from ..ingest.make import make_plan
 
     found = [apply_settings(each, settings.agents.get(each.name)) for each in find_agents(agents, settings.prefix)]
     answering = [each for each in found if isinstance(each, Agent) and each.output]
@@ -125,8 +125,8 @@ async def _plan(settings: "Settings", agents: list[str], options: "Options") -> 
 def _labels(model: Path | None) -> "dict[str, TaskLabels] | None":
     if model is None:
         return None
-    from ..runtime.model.folder import read_manifest
-    from .ingest_manifest import labels_of_model
+    from ...runtime.model.folder import read_manifest
+    from ..ingest.manifest import labels_of_model
 
     return labels_of_model(read_manifest(model))
 

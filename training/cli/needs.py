@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from ..runtime.errors import SetupError
+from ...runtime.errors import SetupError
 
 
 def need_training() -> None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from .commands_needs import need_training
+from .needs import need_training
 
 if TYPE_CHECKING:
-    from .retrain import Retrained
+    from ..retrain.run import Retrained
 
 TOO_LITTLE_EXIT_CODE: Final = 3
 
@@ -31,7 +31,7 @@ def retrain(
     Exit code 1: the gate refused, and the last line says why and where the report lies. 2: something to put right. 3: not enough feedback yet.
     """
     need_training()
-    from .corrections import TooLittleFeedback
+    from ..mix.corrections import TooLittleFeedback
 
     try:
         if dry_run:
@@ -44,14 +44,14 @@ def retrain(
 
 
 def _preview(job: Path) -> None:
-    from .job_preview import preview
+    from ..retrain.preview import preview
 
     for line in preview(job):
         typer.echo(line)
 
 
 def _retrain(job: Path, work: Path, *, quiet: bool) -> None:
-    from .retrain import retrain as do
+    from ..retrain.run import retrain as do
 
     begins = _begins if sys.stdout.isatty() and not quiet else lambda stage: None
     done = do(job, work, quiet=quiet, say=typer.echo, begins=begins)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from .commands_needs import need_training
+from .needs import need_training
 
 if TYPE_CHECKING:
-    from .evaluate import Scores
-    from .recipe import Recipe
+    from ..evaluate.evaluate import Scores
+    from ..recipe.recipe import Recipe
 
 REFUSED_EXIT_CODE: Final = 2
 """As for every mistake in what a command is given."""
@@ -60,8 +60,8 @@ def train(
     Your own CSV with the columns text and label needs a recipe of four lines (see docs/training.md). Watch with [bold]tensorboard --logdir models/joint.run[/bold].
     """
     need_training()
-    from .export import check_request
-    from .recipe import load_recipe
+    from ..export.export import check_request
+    from ..recipe.recipe import load_recipe
 
     read = load_recipe(recipe)
     out = out or Path("models") / read.name
@@ -70,7 +70,7 @@ def train(
         _check(read, data)
         return
     run = run or out.with_name(f"{out.name}.run")
-    from .fit import fit
+    from ..fit.loop import fit
 
     record = fit(recipe, data, run, seed=seed, quiet=quiet, resume=resume, finish=finish, print_line=typer.echo)
     typer.echo(
@@ -83,8 +83,8 @@ def train(
 
 
 def _check(recipe: "Recipe", data: Path) -> None:
-    from .check_data import check_data
-    from .data_report import describe
+    from ..fit.check_data import check_data
+    from ..prepare.data_report import describe
 
     found = check_data(recipe, data)
     for line in describe(found.reports, recipe.max_tokens):
@@ -129,9 +129,9 @@ def evaluate(
 
 
 def _export(run: Path, out: Path, graphs: list[Graph], delta: bool) -> None:
-    from .export import describe_interruption
-    from .export import export as make
-    from .run_folder import RunFolder
+    from ..export.export import describe_interruption
+    from ..export.export import export as make
+    from ..run_folders.run_folder import RunFolder
 
     manifest = make(run, out, graphs=tuple(graph.value for graph in graphs), delta=delta)
     size = sum(entry.bytes for entry in manifest.files) / 1e6
@@ -141,14 +141,14 @@ def _export(run: Path, out: Path, graphs: list[Graph], delta: bool) -> None:
 
 
 def _evaluate(model: Path, data: Path, recipe: Path | None, base: Path | None = None) -> None:
-    from .evaluate import evaluate as score
+    from ..evaluate.evaluate import evaluate as score
 
     _print_scores(score(model, data, recipe=recipe, base=base))
     typer.echo(f"report: {model / 'report.md'}")
 
 
 def _print_scores(scores: "Scores") -> None:
-    from .figures import rounded, shown
+    from ..evaluate.figures import rounded, shown
 
     for task, by_set in scores.items():
         for name, found in by_set.items():

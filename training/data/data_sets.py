@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...runtime.errors import SetupError
-from ..recipe import Reading
+from ..recipe.reading import Reading
 from .parquet import NEEDED, ROWS_AT_ONCE, rows_of
 from .row import Row
 

@@ -4,7 +4,7 @@ import re
 from typing import Any, Final
 
 from ...runtime.errors import SetupError
-from ..recipe import Reading
+from ..recipe.reading import Reading
 from .row import Row
 from .rules import Rules
 

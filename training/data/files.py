@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from ...runtime.errors import SetupError
-from ..recipe import Reading
+from ..recipe.reading import Reading
 from .conll import read_conll
 from .data_sets import HUB, read_data_set
 from .delimited import read_delimited

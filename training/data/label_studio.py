@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...runtime.errors import SetupError
-from ..recipe import Columns, Reading
+from ..recipe.reading import Columns, Reading
 from .annotations import as_list, as_object, make_span, only_label, whole_offset
 from .counts import RowLeftOut
 from .json_rows import read_json

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...runtime.errors import SetupError
-from ..recipe import Reading
+from ..recipe.reading import Reading
 from .class_names import has_names, name_numbers
 from .row import Row
 

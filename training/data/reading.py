@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import SetupError
-from ..recipe import Reading, Source, Task
+from ..recipe.reading import Reading, Source
+from ..recipe.tasks import Task
 from .counts import ReadCounts, RowLeftOut
 from .example import Example
 from .fields import read_labels, read_text, rename_labels

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ...schemas.manifest import TaskKind
-from ..recipe import Columns, Reading, Source, Task
+from ..recipe.reading import Columns, Reading, Source
+from ..recipe.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import SetupError
-from ..recipe import Columns, Reading
+from ..recipe.reading import Columns, Reading
 from .annotations import as_list, as_object, make_span, read_object, read_triple
 from .json_rows import read_items, read_line_items
 from .opening import open_text

@@ -9,18 +9,20 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..runtime.errors import SetupError
-from ..runtime.model.delta import assemble
-from ..runtime.model.folder import read_manifest, write_manifest
-from ..runtime.model.model import Model
-from ..schemas.manifest import ModelManifest, TaskSpec
-from .answers import Answer, Score
-from .data.example import Example, digest_rows
-from .data.reading import read_part
-from .data_report import TaskReport, data_table
+from ...runtime.errors import SetupError
+from ...runtime.model.delta import assemble
+from ...runtime.model.folder import read_manifest, write_manifest
+from ...runtime.model.model import Model
+from ...schemas.manifest import ModelManifest, TaskSpec
+from ..data.example import Example, digest_rows
+from ..data.reading import read_part
+from ..kinds.answers import Answer, Score
+from ..kinds.registry import KINDS
+from ..prepare.data_report import TaskReport, data_table
+from ..recipe.reading import Source
+from ..recipe.recipe import Recipe, load_recipe
+from ..recipe.tasks import Task
 from .figures import MEANINGS, rounded, shown
-from .kinds import KINDS
-from .recipe import Recipe, Source, Task, load_recipe
 
 TEST: Final = "test"
 FEW_ROWS: Final = 50

@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from ..runtime.errors import SetupError
-from ..runtime.model.delta import CHECKPOINT_NAME, DELTA_NAME, apply_delta, find_base, read_base, write_delta
-from ..runtime.model.folder import write_manifest
-from ..runtime.model.graph.build import Form, build_graph, describe_model
-from ..runtime.model.model import Model
-from ..runtime.model.onnx_session import open_session
-from ..runtime.model.reference_sample import Reference, make_reference
-from ..schemas.manifest import MANIFEST_NAME, Base, Limits, ModelManifest, TaskSpec
-from . import encoders
-from .encoder_files import plain_tokenizer
+from ...runtime.errors import SetupError
+from ...runtime.model.delta import CHECKPOINT_NAME, DELTA_NAME, apply_delta, find_base, read_base, write_delta
+from ...runtime.model.folder import write_manifest
+from ...runtime.model.graph.build import Form, build_graph, describe_model
+from ...runtime.model.model import Model
+from ...runtime.model.onnx_session import open_session
+from ...runtime.model.reference_sample import Reference, make_reference
+from ...schemas.manifest import MANIFEST_NAME, Base, Limits, ModelManifest, TaskSpec
+from ..model import encoders
+from ..model.encoder_files import plain_tokenizer
+from ..run_folders.run_folder import RECIPE, RunFolder, RunRecord
 from .parity import torch_logits, worst_difference
-from .run_folder import RECIPE, RunFolder, RunRecord
 
 log = logging.getLogger(__name__)
 PARITY: Final = 1e-4

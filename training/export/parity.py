@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..schemas.manifest import ModelManifest, TaskSpec
-from .encoders import build_encoder
+from ...schemas.manifest import ModelManifest, TaskSpec
+from ..model.encoders import build_encoder
 
 Array = NDArray[Any]
 TIE: Final = 1e-5

@@ -6,9 +6,9 @@ from typing import Final
 
 from torch import Tensor
 
-from .dataset import TaskData
+from ..model.padding import pad
+from ..prepare.tasks import TaskData
 from .encoding import Part
-from .padding import pad
 from .sampler import StepRows
 from .soft_targets import SoftTargets, soft_targets
 

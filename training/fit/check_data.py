@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..runtime.errors import SetupError
-from .data_report import TRAIN, TaskReport
-from .data_summary import parts_of, summarise
-from .dataset import TaskData, read_task
-from .encoders import Checkpoint, open_checkpoint
+from ...runtime.errors import SetupError
+from ..model.encoders import Checkpoint, open_checkpoint
+from ..model.special_tokens import refuse_word_dropout
+from ..prepare.data_report import TRAIN, TaskReport
+from ..prepare.data_summary import parts_of, summarise
+from ..prepare.tasks import TaskData, read_task
+from ..recipe.recipe import Recipe
 from .encoding import count_tokens
-from .recipe import Recipe
-from .special_tokens import refuse_word_dropout
 
 TOLERATED: Final = 0.02
 """Share of mostly unknown texts that a task may have: chat has messages of one emoji."""

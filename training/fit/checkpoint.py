@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from .lora import factors
-from .model import MultiTask
+from ..model.lora import factors
+from ..model.network import MultiTask
 
 
 def checkpoint_weights(model: MultiTask, *, low_rank: bool) -> dict[str, NDArray[Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .recipe import Recipe
+from ..recipe.recipe import Recipe
 
 
 def wants_bf16(recipe: Recipe) -> bool:

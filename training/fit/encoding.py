@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from .data.example import Example
-from .data_report import TokenReport
-from .kinds import Kind
+from ..data.example import Example
+from ..kinds.registry import Kind
+from ..prepare.data_report import TokenReport
 from .soft_targets import Held
 
 CHUNK: Final = 1000

@@ -9,11 +9,9 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from ..schemas.manifest import Calibration, TaskSpec, Thresholds
-from .data.example import Example
-from .dataset import TaskData
-from .encoding import encode
-from .thresholds import (
+from ...schemas.manifest import Calibration, TaskSpec, Thresholds
+from ..data.example import Example
+from ..kinds.calibration import (
     accept_threshold,
     label_threshold,
     served_scores,
@@ -21,6 +19,8 @@ from .thresholds import (
     temperature_of_labels,
     withholding_threshold,
 )
+from ..prepare.tasks import TaskData
+from .encoding import encode
 
 log = logging.getLogger(__name__)
 Score = Callable[[Sequence[Example]], list[NDArray[Any]]]

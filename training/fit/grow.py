@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 if TYPE_CHECKING:
-    from .dataset import TaskData
+    from ..model.network import MultiTask
+    from ..prepare.tasks import TaskData
     from .encoding import Part
-    from .model import MultiTask
 
 EXAMPLES: Final = 32
 """So many texts of a label are enough for its mean."""
@@ -60,7 +60,7 @@ def begin_row(model: "MultiTask", task: int, data: "TaskData", part: "Part", lab
 
 def _means(model: "MultiTask", task: int, part: "Part", rows: Sequence[int]) -> NDArray[np.float32]:
     """Return the mean [H] of what the task's head sees of the texts."""
-    from .model import logits_of  # noqa: PLC0415  (it needs batches, which this module's callers make)
+    from ..model.network import logits_of  # noqa: PLC0415  (it needs batches, which this module's callers make)
 
     head = model.heads[task]
     model.heads[task] = nn.Identity()

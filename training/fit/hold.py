@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..runtime.errors import SetupError
-from .dataset import TaskData
+from ...runtime.errors import SetupError
+from ..model.network import MultiTask, logits_of
+from ..prepare.tasks import TaskData
 from .encoding import Part
-from .model import MultiTask, logits_of
 from .soft_targets import NEVER, Held
 
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from ..runtime.errors import SetupError
+from ...runtime.errors import SetupError
+from ..model.network import MultiTask
+from ..model.special_tokens import SpecialTokens
+from ..prepare.tasks import TaskData
+from ..recipe.recipe import Recipe
 from .batches import Batch, TaskBatch
-from .dataset import TaskData
-from .model import MultiTask
 from .optimiser import drop_words
-from .recipe import Recipe
 from .soft_targets import mixed_loss
-from .special_tokens import SpecialTokens
 
 NAMED_ROWS = 5
 """An error names so many rows of a batch."""

@@ -8,20 +8,20 @@ from typing import Final, NoReturn
 import torch
 from tqdm import tqdm
 
-from ..runtime.errors import SetupError
+from ...runtime.errors import SetupError
+from ..prepare.data_report import describe, describe_probes
+from ..recipe.recipe import Encoder, load_recipe
+from ..run_folders.provenance import describe_environment, digest_data
+from ..run_folders.run_folder import RECORD, TENSORBOARD, RunFolder, RunRecord, digest
 from .batches import collate
 from .checkpoint import restore
-from .data_report import describe, describe_probes
 from .device import free_threads
 from .joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
 from .optimiser import make_optimiser, rate_at, set_rates
 from .pace import CpuClock, Timer
-from .prepare import Fitting, prepare
 from .probe import probe_tasks
-from .provenance import describe_environment, digest_data
-from .recipe import Encoder, load_recipe
 from .resume import CannotResume, State, read_state, save_state
-from .run_folder import RECORD, TENSORBOARD, RunFolder, RunRecord, digest
+from .setup import Fitting, prepare
 from .training_log import EVERY, TrainingLog, gradient_norms
 from .validation import describe_votes, finished_specs, validate
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import torch
 
-from .model import MultiTask
-from .recipe import Recipe
-from .special_tokens import SpecialTokens
+from ..model.network import MultiTask
+from ..model.special_tokens import SpecialTokens
+from ..recipe.recipe import Recipe
 
 
 def make_optimiser(recipe: Recipe, model: MultiTask) -> torch.optim.Optimizer:

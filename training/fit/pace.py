@@ -2,7 +2,7 @@
 
 import time
 
-from .prepare import Fitting
+from .setup import Fitting
 
 
 class Timer:

@@ -16,13 +16,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from torch import nn
 
-from .data.example import Example, digest_rows
-from .data_report import TEST, ProbeReport, ProbeScore
-from .dataset import TaskData, originals
-from .encoders import build_encoder
+from ..data.example import Example, digest_rows
+from ..model.encoders import build_encoder
+from ..model.network import MultiTask, logits_of
+from ..prepare.data_report import TEST, ProbeReport, ProbeScore
+from ..prepare.tasks import TaskData, originals
 from .encoding import encode_ids
-from .model import MultiTask, logits_of
-from .prepare import Fitting
+from .setup import Fitting
 
 MOST_ROWS: Final = 5000
 """At most so many rows of a part are embedded, each label in proportion."""

@@ -19,12 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..runtime.errors import SetupError
-from .model import MultiTask
-from .prepare import Fitting
-from .provenance import Environment, describe_environment
-from .recipe import Recipe
-from .run_folder import STATE, WEIGHTS, RunFolder, digest
+from ...runtime.errors import SetupError
+from ..model.network import MultiTask
+from ..recipe.recipe import Recipe
+from ..run_folders.provenance import Environment, describe_environment
+from ..run_folders.run_folder import STATE, WEIGHTS, RunFolder, digest
+from .setup import Fitting
 
 log = logging.getLogger(__name__)
 MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")

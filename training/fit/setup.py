@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..data.example import Example
+from ..model.encoders import Checkpoint, build_encoder
+from ..model.lora import add_lora
+from ..model.network import MultiTask
+from ..prepare.data_report import TaskReport
+from ..prepare.tasks import TaskData, read_tasks
+from ..recipe.recipe import Recipe
+from ..run_folders.run_folder import RunFolder
 from . import grow, sampler
 from .check_data import open_encoder, refuse_unknown, report_tasks
-from .data.example import Example
-from .data_report import TaskReport
-from .dataset import TaskData, read_tasks
 from .device import wants_bf16
-from .encoders import Checkpoint, build_encoder
 from .encoding import Part, encode_part
 from .hold import hold_answers
-from .lora import add_lora
-from .model import MultiTask
-from .recipe import Recipe
-from .run_folder import RunFolder
 
 
 @dataclass

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .kinds import Kind
-from .recipe import Hold
+from ..kinds.registry import Kind
+from ..recipe.recipe import Hold
 
 NEVER: Final = -1e4
 """A logit that no softmax gives any share, and that makes no NaN of 0 * inf."""

@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from ..schemas.manifest import TaskSpec
+from ...schemas.manifest import TaskSpec
+from ..data.example import Example
+from ..model.network import logits_of
 from .checkpoint import checkpoint_weights
-from .data.example import Example
 from .encoding import encode_ids
 from .finish import finish
-from .model import logits_of
-from .prepare import Fitting
+from .setup import Fitting
 from .training_log import TrainingLog
 
 Metrics = dict[str, dict[str, float]]

@@ -6,18 +6,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from ..runtime.errors import SetupError
-from ..runtime.model.delta import assemble
-from ..runtime.model.folder import read_manifest
-from ..runtime.model.model import Model
-from .data.reading import read_part
-from .evaluate import sets_of
-from .gate import GateResult
-from .gate_report import sets_section
-from .gate_rows import HeldOutSet
-from .gate_weigh import weigh
-from .job import Gate
-from .recipe import Recipe, load_recipe
+from ...runtime.errors import SetupError
+from ...runtime.model.delta import assemble
+from ...runtime.model.folder import read_manifest
+from ...runtime.model.model import Model
+from ..data.reading import read_part
+from ..evaluate.evaluate import sets_of
+from ..recipe.job import Gate
+from ..recipe.recipe import Recipe, load_recipe
+from .held_out import HeldOutSet
+from .report import sets_section
+from .verdict import GateResult
+from .weigh import weigh
 
 RECIPE: Final = "recipe.yaml"
 

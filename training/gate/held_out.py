@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from ..runtime.model.model import Model
-from .data.example import Example
-from .data.reading import read_part
-from .evaluate import answers, sets_of
-from .hold_texts import as_example, kept_apart
-from .job import Job
-from .mix import Mix
-from .outcomes import is_sure
-from .recipe import Task
+from ...runtime.model.model import Model
+from ..data.example import Example
+from ..data.reading import read_part
+from ..evaluate.evaluate import answers, sets_of
+from ..kinds.outcomes import is_sure
+from ..mix.hold_texts import as_example, kept_apart
+from ..mix.plan import Mix
+from ..recipe.job import Job
+from ..recipe.tasks import Task
 
 FEEDBACK: Final = "feedback"
 CORRECTED: Final = "feedback, corrected"

@@ -11,8 +11,8 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ..runtime.model.folder import read_manifest, write_manifest
-from .gate_rows import HeldOutSet
+from ...runtime.model.folder import read_manifest, write_manifest
+from .held_out import HeldOutSet
 
 JUDGED: Final = "judged.json"
 SKETCH: Final = 64

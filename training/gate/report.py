@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from .gate import FAMILY_ERROR, Comparison, GateResult
-from .gate_statistics import RESAMPLES, SIGN_FLIPS
+from .statistics import RESAMPLES, SIGN_FLIPS
+from .verdict import FAMILY_ERROR, Comparison, GateResult
 
 NOTHING: Final = "–"
 

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .outcome import Array, Outcome, ratio
+from ..kinds.outcome import Array, Outcome, ratio
 
 RESAMPLES: Final = 2000
 SIGN_FLIPS: Final = 20_000

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
 
-from ..runtime.errors import SetupError
-from ..runtime.model.model import Model
-from ..runtime.settings.yaml_file import Place, YamlFile
-from .corrections import TooLittleFeedback
-from .evaluate import answers
-from .gate_rows import CORRECTED, FEEDBACK, FROM_FEEDBACK, NEW_LABELS, HeldOutSet, scope_of
-from .job import Gate, Job
-from .mix import Mix
-from .outcomes import is_wrong
+from ...runtime.errors import SetupError
+from ...runtime.model.model import Model
+from ...runtime.settings.yaml_file import Place, YamlFile
+from ..evaluate.evaluate import answers
+from ..kinds.outcomes import is_wrong
+from ..mix.corrections import TooLittleFeedback
+from ..mix.plan import Mix
+from ..recipe.job import Gate, Job
+from .held_out import CORRECTED, FEEDBACK, FROM_FEEDBACK, NEW_LABELS, HeldOutSet, scope_of
 
 LEAST_ROWS: Final = 10
 """So many rows that are right now could show that something was forgotten."""

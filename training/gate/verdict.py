@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from ..schemas.training_event import GateFigure
-from .gate_statistics import Difference, smallest_loss
+from ...schemas.training_event import GateFigure
+from .statistics import Difference, smallest_loss
 
 ALLOWANCE: Final = 0.005
 FAMILY_ERROR: Final = 0.05

@@ -6,18 +6,18 @@ from typing import Final
 
 import numpy as np
 
-from ..runtime.model.model import Model
-from ..runtime.wire.feedback import known_labels
-from ..schemas.manifest import TaskSpec
-from .answers import Answer
-from .data.example import labels_of
-from .evaluate import answers
-from .gate import Compared, Comparison, GateResult, Lift, judge, judge_target
-from .gate_rows import CORRECTED, FEEDBACK, FROM_FEEDBACK, NEW_LABELS, HeldOutSet, conversations_of
-from .gate_statistics import Difference, compare
-from .job import Gate
-from .outcome import of_accuracy
-from .outcomes import is_wrong, outcome, outcome_as_served
+from ...runtime.model.model import Model
+from ...runtime.wire.feedback import known_labels
+from ...schemas.manifest import TaskSpec
+from ..data.example import labels_of
+from ..evaluate.evaluate import answers
+from ..kinds.answers import Answer
+from ..kinds.outcome import of_accuracy
+from ..kinds.outcomes import is_wrong, outcome, outcome_as_served
+from ..recipe.job import Gate
+from .held_out import CORRECTED, FEEDBACK, FROM_FEEDBACK, NEW_LABELS, HeldOutSet, conversations_of
+from .statistics import Difference, compare
+from .verdict import Compared, Comparison, GateResult, Lift, judge, judge_target
 
 AS_SERVED: Final = ", served"
 """Follows the name of a set."""

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from ..runtime.errors import SetupError
-from .ingest_manifest import EarlierSet, Options
-from .near_texts import near_form, near_id
+from ...runtime.errors import SetupError
+from ..data.near_texts import near_form, near_id
+from .manifest import EarlierSet, Options
 
 PARTS = (("train", True), ("heldout", False))
 Kept = tuple[bytes, bytes | None, bool]

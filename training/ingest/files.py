@@ -10,9 +10,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
-from .ingest_join import Join
-from .ingest_manifest import DATASET_NAME, DataFile, DataSet, Plan, digest_of
-from .ingest_rules import MEANING, LeftOut, row_of
+from .join import Join
+from .manifest import DATASET_NAME, DataFile, DataSet, Plan, digest_of
+from .rules import MEANING, LeftOut, row_of
 
 PARTS: Final = ("train", "heldout")
 PREFERENCES: Final = "preferences.jsonl"

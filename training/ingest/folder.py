@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..runtime.errors import SetupError
+from ...runtime.errors import SetupError
 
 
 @contextmanager

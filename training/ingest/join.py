@@ -8,27 +8,19 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from ..runtime.errors import RecordError
-from ..runtime.kafka.offset_ranges import OffsetRange
-from ..runtime.wire.feedback import read_feedback
-from ..runtime.wire.message import Record
-from ..runtime.wire.request import read_request
-from ..schemas.feedback import Feedback, Verdict
-from .ingest_earlier import read_kept
-from .ingest_manifest import Plan, Role, TaskLabels
-from .ingest_places import Filter, Wanted, of_place, place
-from .ingest_results import Result, output_of, read_result
-from .ingest_rules import (
-    LeftOut,
-    Unfit,
-    check_task,
-    conversation_id,
-    held_out_below,
-    target_of,
-    text_id,
-    unit_of,
-)
-from .ingest_tables import (
+from ...runtime.errors import RecordError
+from ...runtime.kafka.offset_ranges import OffsetRange
+from ...runtime.wire.feedback import read_feedback
+from ...runtime.wire.message import Record
+from ...runtime.wire.request import read_request
+from ...schemas.feedback import Feedback, Verdict
+from ..data.near_texts import near_form, near_id
+from .earlier import read_kept
+from .manifest import Plan, Role, TaskLabels
+from .places import Filter, Wanted, of_place, place
+from .results import Result, output_of, read_result
+from .rules import LeftOut, Unfit, check_task, conversation_id, held_out_below, target_of, text_id, unit_of
+from .tables import (
     ASSIGN_CONVERSATIONS,
     ASSIGN_TEXTS,
     COUNT,
@@ -45,7 +37,6 @@ from .ingest_tables import (
     WITHDRAW,
     WITHDRAWALS,
 )
-from .near_texts import near_form, near_id
 
 CACHE_KIB: Final = 32 * 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

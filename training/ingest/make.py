@@ -13,13 +13,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
-from ..runtime.errors import MurmuraError, SetupError
-from ..runtime.kafka import offset_ranges
-from ..runtime.settings.settings import KafkaSettings
-from .ingest_files import write_files
-from .ingest_folder import new_folder
-from .ingest_join import Join
-from .ingest_manifest import DataSet, FrozenRange, Options, Plan, Role
+from ...runtime.errors import MurmuraError, SetupError
+from ...runtime.kafka import offset_ranges
+from ...runtime.settings.settings import KafkaSettings
+from .files import write_files
+from .folder import new_folder
+from .join import Join
+from .manifest import DataSet, FrozenRange, Options, Plan, Role
 
 Progress = Callable[[str, int], None]
 """Told the stage and how many more of its records are done."""

@@ -6,11 +6,11 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..runtime.errors import SetupError
-from ..runtime.kafka.offset_ranges import OffsetRange
-from ..runtime.settings.settings import InputSettings
-from ..runtime.wire.feedback import known_labels
-from ..schemas.manifest import ModelManifest, Sha256
+from ...runtime.errors import SetupError
+from ...runtime.kafka.offset_ranges import OffsetRange
+from ...runtime.settings.settings import InputSettings
+from ...runtime.wire.feedback import known_labels
+from ...schemas.manifest import ModelManifest, Sha256
 
 DATASET_NAME: Final = "dataset.json"
 Role = Literal["feedback", "results", "requests"]

@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from ..runtime.kafka.offset_ranges import OffsetRange
+from ...runtime.kafka.offset_ranges import OffsetRange
 
 PAGE: Final = 4096
 _OFFSET_BITS: Final = 44

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from .ingest import Progress
-from .ingest_manifest import Plan
+from .make import Progress
+from .manifest import Plan
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from .ingest_rules import LeftOut, Unfit
+from .rules import LeftOut, Unfit
 
 
 class ResultSource(msgspec.Struct):

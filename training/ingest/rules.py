@@ -7,8 +7,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final
 
-from ..runtime.model.words import trim_span
-from .ingest_manifest import Options, TaskLabels
+from ...runtime.model.words import trim_span
+from .manifest import Options, TaskLabels
 
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """As in a model's manifest: a task's name becomes that of a file."""

@@ -6,7 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from .data.example import Example
+from ..data.example import Example
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.model.decoding import PLACES, sigmoid, softmax
-from ..schemas.manifest import Calibration
+from ...runtime.model.decoding import PLACES, sigmoid, softmax
+from ...schemas.manifest import Calibration
 
 Array = NDArray[Any]
 SPREAD: Final = 0.4

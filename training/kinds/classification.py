@@ -11,11 +11,11 @@ from tokenizers import Encoding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..runtime.model.decoding import softmax
-from ..schemas.manifest import TaskSpec
+from ...runtime.model.decoding import softmax
+from ...schemas.manifest import TaskSpec
+from ..data.example import Example
 from .answers import Answer, Score
 from .calibration_error import calibration_error
-from .data.example import Example
 from .heads import linear_head
 
 Array = NDArray[Any]

@@ -11,10 +11,10 @@ from tokenizers import Encoding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..schemas.manifest import TaskSpec
+from ...schemas.manifest import TaskSpec
+from ..data.example import Example
 from .answers import Answer, Score
 from .calibration_error import calibration_error
-from .data.example import Example
 from .heads import linear_head
 
 Array = NDArray[Any]

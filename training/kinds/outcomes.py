@@ -6,12 +6,12 @@ from typing import Final
 
 import numpy as np
 
-from ..runtime.model.decoding import read_words, sigmoid, softmax
-from ..schemas.manifest import TaskSpec
+from ...runtime.model.decoding import read_words, sigmoid, softmax
+from ...schemas.manifest import TaskSpec
 from .answers import Answer
-from .kind_tagging import served_spans, true_spans
 from .outcome import Outcome, of_accuracy, of_f1
 from .span_scores import locate
+from .tagging import served_spans, true_spans
 
 SURE_ENOUGH: Final = 0.7
 Named = Counter[tuple[object, ...]]

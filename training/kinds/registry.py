@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 from torch import Tensor, nn
 
-from ..schemas.manifest import TaskSpec
+from ...schemas.manifest import TaskSpec
+from ..data.example import Example
 from .answers import Answer, Score
-from .data.example import Example
-from .kind_classification import Classification
-from .kind_multi_label import MultiLabel
-from .kind_tagging import Tagging
+from .classification import Classification
+from .multi_label import MultiLabel
+from .tagging import Tagging
 
 Array = NDArray[Any]
 

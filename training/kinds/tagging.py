@@ -14,13 +14,13 @@ from tokenizers import Encoding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..runtime.model.decoding import Tagging as Decoder
-from ..runtime.model.decoding import softmax, tag_runs
-from ..runtime.model.words import align_words, trim_span
-from ..schemas.manifest import TaskSpec
+from ...runtime.model.decoding import Tagging as Decoder
+from ...runtime.model.decoding import softmax, tag_runs
+from ...runtime.model.words import align_words, trim_span
+from ...schemas.manifest import TaskSpec
+from ..data.example import Example
 from .answers import Answer, Score
 from .calibration_error import calibration_error
-from .data.example import Example
 from .heads import linear_head
 from .span_scores import Located, Matches, locate, locate_exactly, match
 

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from .data.example import Example, labels_of
+from ..data.example import Example, labels_of
 
 MOST_REPEATS: Final = 20
 VALIDATION_SHARE: Final = 0.1

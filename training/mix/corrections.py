@@ -8,13 +8,14 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Final
 
-from ..runtime.errors import SetupError
-from ..runtime.wire.feedback import known_labels
-from ..schemas.manifest import ModelManifest, TaskSpec
-from .data.example import Example, Span, labels_of
-from .data.reading import read_part
-from .ingest_manifest import DATASET_NAME, load_data_set
-from .recipe import Source, Task
+from ...runtime.errors import SetupError
+from ...runtime.wire.feedback import known_labels
+from ...schemas.manifest import ModelManifest, TaskSpec
+from ..data.example import Example, Span, labels_of
+from ..data.reading import read_part
+from ..ingest.manifest import DATASET_NAME, load_data_set
+from ..recipe.reading import Source
+from ..recipe.tasks import Task
 
 TRAIN: Final = ".train.jsonl"
 HELDOUT: Final = ".heldout.jsonl"

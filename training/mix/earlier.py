@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..runtime.wire.feedback import known_labels
-from ..schemas.manifest import ModelManifest
+from ...runtime.wire.feedback import known_labels
+from ...schemas.manifest import ModelManifest
+from ..data.example import Example, labels_of
 from .corrections import HELDOUT, TRAIN, Corrections, check_whole, rows_of
-from .data.example import Example, labels_of
 
 
 @dataclass

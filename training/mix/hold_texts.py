@@ -5,13 +5,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
-from ..runtime.model.model import Model
-from ..schemas.manifest import TaskSpec
+from ...runtime.model.model import Model
+from ...schemas.manifest import TaskSpec
+from ..data.example import Example, Span
+from ..data.near_texts import near_form
+from ..data.reading import read_part
+from ..recipe.reading import Source
+from ..recipe.tasks import Task
 from .corrections import Corrections, as_row
-from .data.example import Example, Span
-from .data.reading import read_part
-from .near_texts import near_form
-from .recipe import Source, Task
 
 KEPT_APART: Final = 0.2
 VALIDATION_SHARE: Final = 0.1

@@ -14,18 +14,18 @@ from typing import Any, Final
 
 import yaml
 
-from ..runtime.errors import SetupError
-from ..runtime.wire.feedback import known_labels
-from ..schemas.manifest import ModelManifest, TaskSpec
+from ...runtime.errors import SetupError
+from ...runtime.wire.feedback import known_labels
+from ...schemas.manifest import ModelManifest, TaskSpec
+from ..data.example import Example
+from ..data.near_texts import near_form
+from ..prepare.tasks import TaskData, read_tasks
+from ..recipe.job import Job
+from ..recipe.recipe import Recipe, load_recipe
 from .balance import by_repeats, count, divided, replayed
 from .corrections import Corrections, as_row, write_rows
-from .data.example import Example
-from .dataset import TaskData, read_tasks
 from .earlier import Earlier, read_earlier
 from .hold_texts import CurrentAnswers, all_texts
-from .job import Job
-from .near_texts import near_form
-from .recipe import Recipe, load_recipe
 
 RECIPE: Final = "recipe.yaml"
 _NO_ROWS: Final = ("validation", "choosing")

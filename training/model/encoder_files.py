@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from ..runtime.errors import SetupError
-from ..runtime.model.weights import weight_shapes
-from ..schemas.manifest import EncoderSpec
+from ...runtime.errors import SetupError
+from ...runtime.model.weights import weight_shapes
+from ...schemas.manifest import EncoderSpec
 
 WEIGHTS: Final = "model.safetensors"
 TOKENIZER: Final = "tokenizer.json"

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel
 
-from ..runtime.errors import SetupError
-from ..runtime.model.delta import checkpoint_weights
-from ..runtime.model.folder import open_checked, read_manifest
-from ..schemas.manifest import MANIFEST_NAME, EncoderSpec, ModelManifest
+from ...runtime.errors import SetupError
+from ...runtime.model.delta import checkpoint_weights
+from ...runtime.model.folder import open_checked, read_manifest
+from ...schemas.manifest import MANIFEST_NAME, EncoderSpec, ModelManifest
+from ..recipe.recipe import Encoder
 from .encoder_files import (
     TOKENIZER,
     WEIGHTS,
@@ -28,7 +29,6 @@ from .encoder_files import (
     read_tokenizer,
     read_weights,
 )
-from .recipe import Encoder
 from .special_tokens import SpecialTokens, read_special_tokens
 
 SPECIAL: Final = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from peft import LoraConfig, inject_adapter_in_model
 from transformers import BertModel
 
-from .recipe import Lora
+from ..recipe.recipe import Lora
 
 Factors = dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 

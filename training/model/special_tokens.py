@@ -6,7 +6,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from ..runtime.errors import SetupError
+from ...runtime.errors import SetupError
 from .encoder_files import TOKENIZER
 
 

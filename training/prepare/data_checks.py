@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Final
 
-from .data.example import Example, labels_of
+from ..data.example import Example, labels_of
+from ..data.near_texts import near_form, near_id
 from .data_report import Overlap
-from .near_texts import near_form, near_id
 
 SEPARATORS: Final = str.maketrans("", "", " _-./:")
 _LISTED: Final = 5

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from .data.counts import ReadCounts
-from .data.example import Example
+from ..data.counts import ReadCounts
+from ..data.example import Example
 from .data_checks import Texts, count_labels, find_overlaps, find_similar_names, list_names
 from .data_report import TEST, THRESHOLDS, TRAIN, VALIDATION, PartReport, TaskReport, TokenReport
-from .dataset import TaskData, originals
+from .tasks import TaskData, originals
 
 
 def parts_of(data: TaskData) -> dict[str, list[Example]]:

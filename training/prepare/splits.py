@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
-from .near_texts import near_form
+from ..data.near_texts import near_form
 
 Labels = frozenset[str]
 ROUNDING: Final = 1e-9

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..runtime.errors import SetupError
-from ..schemas.manifest import TaskSpec
-from .data.counts import ReadCounts
-from .data.example import Example, labels_of
-from .data.reading import read_counted
+from ...runtime.errors import SetupError
+from ...schemas.manifest import TaskSpec
+from ..data.counts import ReadCounts
+from ..data.example import Example, labels_of
+from ..data.reading import read_counted
+from ..kinds.registry import KINDS, Kind
+from ..recipe.reading import Source
+from ..recipe.recipe import Recipe
+from ..recipe.tasks import Task
 from .data_checks import find_equal_names, list_names, suggest
 from .data_report import TEST, THRESHOLDS, TRAIN, VALIDATION
-from .kinds import KINDS, Kind
-from .recipe import Recipe, Source, Task
 from .splits import hold_back, units_of
 
 

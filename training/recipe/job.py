@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from ..runtime.settings.settings import InputSettings, KafkaName, KafkaSettings
-from ..runtime.settings.yaml_file import Place, YamlFile
-from ..schemas.manifest import ModelManifest, Name
-from .recipe import Count, Hold, Lora, Positive, Reading, Share, Source, Sources
+from ...runtime.settings.settings import InputSettings, KafkaName, KafkaSettings
+from ...runtime.settings.yaml_file import Place, YamlFile
+from ...schemas.manifest import ModelManifest, Name
+from .reading import Count, Positive, Reading, Share, Source, Sources
+from .recipe import Hold, Lora
 
 Part = Annotated[float, Field(ge=0, le=1)]
 

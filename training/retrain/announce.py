@@ -12,16 +12,16 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ..runtime.kafka.producer import producer_factory
-from ..runtime.kafka.publisher import Publisher
-from ..runtime.kafka.topics import require_topics
-from ..runtime.observe.logs import get_logger
-from ..runtime.settings.settings import KafkaSettings, ProducerSettings
-from ..runtime.wire.message import Message
-from ..schemas import envelope
-from ..schemas.result import ModelRef
-from ..schemas.review import REVIEW_TYPE, Review
-from ..schemas.training_event import TrainingEvent, TrainingEventKind
+from ...runtime.kafka.producer import producer_factory
+from ...runtime.kafka.publisher import Publisher
+from ...runtime.kafka.topics import require_topics
+from ...runtime.observe.logs import get_logger
+from ...runtime.settings.settings import KafkaSettings, ProducerSettings
+from ...runtime.wire.message import Message
+from ...schemas import envelope
+from ...schemas.result import ModelRef
+from ...schemas.review import REVIEW_TYPE, Review
+from ...schemas.training_event import TrainingEvent, TrainingEventKind
 from .outbox import Entry, Outbox
 
 log = get_logger(__name__)

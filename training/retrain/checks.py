@@ -6,22 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime.errors import SetupError
-from ..runtime.kafka.topics import require_topics
-from ..runtime.model.model import Model
-from ..runtime.release.store import ModelStore
-from ..runtime.settings.yaml_file import Place, YamlFile
-from .corrections import HELDOUT, TRAIN, Corrections, read_corrections
-from .earlier import check_earlier
-from .gate_rows import HeldOutSet, held_answers, held_out_sets, with_targets
+from ...runtime.errors import SetupError
+from ...runtime.kafka.topics import require_topics
+from ...runtime.model.model import Model
+from ...runtime.release.store import ModelStore
+from ...runtime.settings.yaml_file import Place, YamlFile
+from ..gate.held_out import HeldOutSet, held_answers, held_out_sets, with_targets
+from ..gate.targets import find_targets
+from ..ingest.manifest import Plan
+from ..mix.corrections import HELDOUT, TRAIN, Corrections, read_corrections
+from ..mix.earlier import check_earlier
+from ..mix.plan import Mix, plan_mix, without_rows
+from ..recipe.job import Job, OldData, check_names
+from ..recipe.recipe import load_recipe
+from .feedback import plan_for
 from .going_live import check_live, identity, releases
-from .ingest_manifest import Plan
-from .job import Job, OldData, check_names
-from .job_feedback import plan_for
-from .mix import Mix, plan_mix, without_rows
-from .recipe import load_recipe
 from .starting_point import StartingPoint, find_start
-from .targets import find_targets
 
 
 @dataclass(frozen=True)

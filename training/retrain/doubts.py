@@ -5,15 +5,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ..runtime.model.model import Model
-from ..schemas.result import ModelRef
-from ..schemas.review import ExampleRef, Review, ReviewReason
-from .answers import Answer
-from .corrections import Corrections, describe_origin, raw_rows
-from .data.example import Example
-from .evaluate import answers
-from .gate_rows import HeldOutSet
-from .outcomes import best_in_scope
+from ...runtime.model.model import Model
+from ...schemas.result import ModelRef
+from ...schemas.review import ExampleRef, Review, ReviewReason
+from ..data.example import Example
+from ..evaluate.evaluate import answers
+from ..gate.held_out import HeldOutSet
+from ..kinds.answers import Answer
+from ..kinds.outcomes import best_in_scope
+from ..mix.corrections import Corrections, describe_origin, raw_rows
 
 SURE: Final = 0.9
 MOST: Final = 50

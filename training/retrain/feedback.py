@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from ..schemas.manifest import ModelManifest
-from ..schemas.topics import named_topics
-from .ingest import ingest, make_plan
-from .ingest_earlier import earlier_sets
-from .ingest_manifest import Options, Plan, labels_of_model, load_data_set
-from .ingest_progress import show_progress
-from .job import Job
+from ...schemas.manifest import ModelManifest
+from ...schemas.topics import named_topics
+from ..ingest.earlier import earlier_sets
+from ..ingest.make import ingest, make_plan
+from ..ingest.manifest import Options, Plan, labels_of_model, load_data_set
+from ..ingest.progress import show_progress
+from ..recipe.job import Job
 
 
 async def ingest_for(job: Job, manifest: ModelManifest, out: Path, *, quiet: bool = True) -> None:

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 
-from ..runtime.errors import SetupError, VersionRefused
-from ..runtime.model.folder import OPTIONAL
-from ..runtime.release.states import publish_state, read_states
-from ..runtime.release.store import ModelStore
-from ..schemas.manifest import ModelManifest
-from ..schemas.release import ReleaseState, released
-from .job import Job
+from ...runtime.errors import SetupError, VersionRefused
+from ...runtime.model.folder import OPTIONAL
+from ...runtime.release.states import publish_state, read_states
+from ...runtime.release.store import ModelStore
+from ...schemas.manifest import ModelManifest
+from ...schemas.release import ReleaseState, released
+from ..recipe.job import Job
 
 _LOOKED_AT: Final = 3
 

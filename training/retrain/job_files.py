@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from hashlib import file_digest
 from pathlib import Path
 
-from ..runtime.errors import SetupError
-from .corrections import HELDOUT, TRAIN
-from .data.opening import find_file
-from .job import Job
-from .provenance import digest_data
-from .recipe import load_recipe
+from ...runtime.errors import SetupError
+from ..data.opening import find_file
+from ..mix.corrections import HELDOUT, TRAIN
+from ..recipe.job import Job
+from ..recipe.recipe import load_recipe
+from ..run_folders.provenance import digest_data
 
 
 def digest_files(job: Job) -> dict[str, str]:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..runtime.release.store_address import StoreAddress
-from ..schemas.manifest import TaskSpec
-from .gate_rows import HELD, NEW_LABELS, texts_to_agree_on
+from ...runtime.release.store_address import StoreAddress
+from ...schemas.manifest import TaskSpec
+from ..gate.held_out import HELD, NEW_LABELS, texts_to_agree_on
+from ..recipe.job import Job, read_job
+from .checks import Checked, check_job
 from .going_live import releases
-from .job import Job, read_job
-from .job_checks import Checked, check_job
 
 
 def preview(path: Path) -> Iterator[str]:

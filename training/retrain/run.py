@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..runtime.errors import MurmuraError, SetupError
-from ..runtime.settings.yaml_file import YamlFile
-from ..schemas.result import ModelRef
-from ..schemas.training_event import TrainingEventKind as Event
+from ...runtime.errors import MurmuraError, SetupError
+from ...runtime.settings.yaml_file import YamlFile
+from ...schemas.result import ModelRef
+from ...schemas.training_event import TrainingEventKind as Event
+from ..gate.verdict import GateResult
+from ..recipe.job import Job, read_job
 from .announce import Announcer
-from .gate import GateResult
-from .job import Job, read_job
-from .job_checks import check_job
+from .checks import check_job
 from .outbox import Outbox
 from .stages import Say, Stages
 from .starting_point import StartingPoint

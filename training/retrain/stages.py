@@ -10,37 +10,37 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
-from ..runtime.errors import SetupError
-from ..runtime.model.folder import read_manifest
-from ..runtime.model.model import Model
-from ..runtime.release.store import ModelStore
-from ..runtime.settings.yaml_file import YamlFile
-from ..schemas.manifest import ModelManifest
-from ..schemas.result import ModelRef
-from ..schemas.review import Review
-from ..schemas.training_event import TrainingEventKind as Event
+from ...runtime.errors import SetupError
+from ...runtime.model.folder import read_manifest
+from ...runtime.model.model import Model
+from ...runtime.release.store import ModelStore
+from ...runtime.settings.yaml_file import YamlFile
+from ...schemas.manifest import ModelManifest
+from ...schemas.result import ModelRef
+from ...schemas.review import Review
+from ...schemas.training_event import TrainingEventKind as Event
+from ..evaluate.evaluate import Scores, answers, write_report
+from ..export.export import export
+from ..fit.loop import Progress, fit
+from ..fit.resume import CannotResume
+from ..gate.held_out import HeldOutSet, held_answers, held_out_sets, unmeasured, with_targets
+from ..gate.judged_versions import count_versions, write_versions
+from ..gate.report import to_markdown
+from ..gate.targets import find_targets
+from ..gate.verdict import GateResult, from_json
+from ..gate.weigh import metrics_by_set, weigh
+from ..kinds.registry import KINDS
+from ..mix.corrections import Corrections, read_corrections
+from ..mix.plan import RECIPE, Mix, plan_mix, write_mix
+from ..recipe.job import Job
+from ..run_folders.run_folder import RunFolder
 from .announce import Announcer
-from .corrections import Corrections, read_corrections
+from .checks import check_mix
 from .doubts import find_doubts
-from .evaluate import Scores, answers, write_report
-from .export import export
-from .fit import Progress, fit
-from .gate import GateResult, from_json
-from .gate_report import to_markdown
-from .gate_rows import HeldOutSet, held_answers, held_out_sets, unmeasured, with_targets
-from .gate_weigh import metrics_by_set, weigh
+from .feedback import ingest_for
 from .going_live import already_there, check_live, identity, make_current
-from .job import Job
-from .job_checks import check_mix
-from .job_feedback import ingest_for
 from .job_files import digest_files, refuse_changed_files
-from .judged_versions import count_versions, write_versions
-from .kinds import KINDS
-from .mix import RECIPE, Mix, plan_mix, write_mix
-from .resume import CannotResume
-from .run_folder import RunFolder
 from .starting_point import StartingPoint
-from .targets import find_targets
 from .work_folder import Facts, WorkFolder
 
 REVIEWS: Final = "reviews.jsonl"

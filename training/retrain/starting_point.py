@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from ..runtime.errors import SetupError
-from ..runtime.model.delta import assemble
-from ..runtime.model.folder import check_folder, read_manifest, read_manifest_bytes
-from ..runtime.release.states import read_states
-from ..runtime.release.store import ModelStore
-from ..schemas.manifest import ModelManifest
-from .job import Job
+from ...runtime.errors import SetupError
+from ...runtime.model.delta import assemble
+from ...runtime.model.folder import check_folder, read_manifest, read_manifest_bytes
+from ...runtime.release.states import read_states
+from ...runtime.release.store import ModelStore
+from ...schemas.manifest import ModelManifest
+from ..recipe.job import Job
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
 
-from ..runtime.errors import SetupError
+from ...runtime.errors import SetupError
 
 STARTED: Final = "job.json"
 DONE: Final = "done.json"

@@ -10,11 +10,13 @@ from typing import Final
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from ..schemas.manifest import Sha256
-from .data.data_sets import digest_data_set
-from .data.files import find_source, is_data_set
-from .data.rules import make_rules
-from .recipe import Recipe, Source, Task
+from ...schemas.manifest import Sha256
+from ..data.data_sets import digest_data_set
+from ..data.files import find_source, is_data_set
+from ..data.rules import make_rules
+from ..recipe.reading import Source
+from ..recipe.recipe import Recipe
+from ..recipe.tasks import Task
 
 LIBRARIES: Final = ("murmura", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scikit-learn", "peft")
 

@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from ..runtime.errors import SetupError
-from ..schemas.manifest import EncoderSpec, Sha256, TaskSpec
-from .data_report import TaskReport
+from ...runtime.errors import SetupError
+from ...schemas.manifest import EncoderSpec, Sha256, TaskSpec
+from ..prepare.data_report import TaskReport
 from .provenance import Environment
 
 WEIGHTS: Final = "checkpoint.safetensors"

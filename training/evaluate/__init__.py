@@ -1,0 +1,1 @@
+"""Scores of a model folder on data sets, as served."""

@@ -1,0 +1,1 @@
+"""Whether a new version may replace the current one."""

@@ -1,0 +1,1 @@
+"""Requests, results and feedback from Kafka to data sets."""

@@ -1,0 +1,1 @@
+"""Task kinds: targets, losses, scores, calibration."""

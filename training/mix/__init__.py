@@ -1,0 +1,1 @@
+"""What a retraining learns from: corrections and old rows."""

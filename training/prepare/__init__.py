@@ -1,0 +1,1 @@
+"""Examples to tasks: labels, splits, checks."""

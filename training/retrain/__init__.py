@@ -1,0 +1,1 @@
+"""A retraining job, stage by stage."""
