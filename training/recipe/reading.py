@@ -5,14 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-
-
 Positive = Annotated[float, Field(gt=0)]
-
-
 Count = Annotated[int, Field(ge=1)]
-
-
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 """White space around a label is no part of it, in recipes as in data and in feedback."""
 

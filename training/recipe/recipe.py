@@ -77,7 +77,7 @@ class Lora(Frozen):
     alpha: Positive | None = None
     """Without it twice the rank."""
     dropout: Share = 0.05
-    targets: list[Literal["query", "key", "value", "dense"]] = ["query", "key", "value", "dense"]
+    targets: tuple[Literal["query", "key", "value", "dense"], ...] = ("query", "key", "value", "dense")
 
 
 class Hold(Frozen):

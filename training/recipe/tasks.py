@@ -41,7 +41,7 @@ class Task(Reading):
     group: str | None = None
     """A column whose rows of one value stay together when validation rows are taken: a conversation's, say."""
     test: Sources | None = None
-    reports: dict[str, Sources] = {}
+    reports: dict[str, Sources] = Field(default_factory=dict)
     """More sets to report on, by name, beside the test part (messages of your own, say)."""
     labels: list[Label] | None = None
     """All labels in their order; without it the sorted labels of the training rows."""
