@@ -22,6 +22,14 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _as_listing(value: Any) -> Any:
+    items = value.items() if isinstance(value, dict) else ()
+    return {key: [item] if isinstance(item, str | int | float) else item for key, item in items} or value
+
+
+Listing = Annotated[dict[str, list[Any]], BeforeValidator(_as_listing)]
+
+
 class Columns(Frozen):
     """Which field of a row holds what."""
 
@@ -109,11 +117,3 @@ def _as_sources(value: Any) -> Any:
 
 
 Sources = Annotated[list[Source], BeforeValidator(_as_sources)]
-
-
-def _as_listing(value: Any) -> Any:
-    items = value.items() if isinstance(value, dict) else ()
-    return {key: [item] if isinstance(item, str | int | float) else item for key, item in items} or value
-
-
-Listing = Annotated[dict[str, list[Any]], BeforeValidator(_as_listing)]
