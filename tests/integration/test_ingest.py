@@ -112,6 +112,19 @@ async def test_the_rules_hold_on_records_that_went_over_the_wire(world, settings
     assert not talks[0] & talks[1]
 
 
+async def test_requests_that_all_have_one_key_are_refused_in_one_line(settings, kafka, make_topics, unique, tmp_path):
+    world = World(unique("world"))
+    await make_topics("feedback", "results", "requests", prefix=world.prefix, partitions=2)
+    for n in range(20):
+        world.judge(world.ask(f"text {n}", key=b"desk"), "refund")
+    await world.write(kafka)
+    with pytest.raises(SetupError, match=r"all 20 judged texts have the same key, .*`--split text`"):
+        await stages.ingest(settings, await plan_of(settings, world), tmp_path / "set")
+    assert list(tmp_path.iterdir()) == []
+    made = await stages.ingest(settings, await plan_of(settings, world, split="text"), tmp_path / "set")
+    assert made.counts["used"] == 20
+
+
 async def test_the_trainer_reads_what_ingest_writes(world, settings, kafka, tmp_path):
     await world.write(kafka)
     await stages.ingest(settings, await plan_of(settings, world, heldout=0.3), tmp_path / "set")

@@ -232,6 +232,15 @@ def test_rows_of_one_group_stay_on_one_side_and_a_row_without_a_group_is_refused
         read_tasks(recipe(group="talk"), tmp_path)
 
 
+def test_a_group_that_every_row_shares_is_refused_in_one_line(tmp_path: Path) -> None:
+    rows = "".join(f"text {n},{'ab'[n % 2]},everybody\n" for n in range(20))
+    (tmp_path / "a.csv").write_text(f"text,label,team\n{rows}")
+    with pytest.raises(
+        SetupError, match=r"tasks\.t\.group: every row has the same value in column 'team'.*leave `group`"
+    ):
+        read_tasks(recipe(group="team"), tmp_path)
+
+
 def test_rows_and_spans_that_are_left_out_are_counted_with_their_reason(tmp_path: Path) -> None:
     csv(tmp_path, "a.csv", *((f"text {n}", "abc"[n % 3]) for n in range(30)))
     (task,) = read_tasks(recipe(unless={"label": ["c"]}), tmp_path)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from tiny_loop import damaged, loans, mix_of, usual, write_corrections, write_job
 from tiny_training import rows, write_jsonl
 from tokenizers import Encoding
@@ -25,6 +26,8 @@ from murmura.training.kinds.outcomes import is_sure
 from murmura.training.mix.corrections import TooLittleFeedback
 from murmura.training.mix.hold_texts import CurrentAnswers, is_kept_apart
 from murmura.training.recipe.job import Gate, read_job
+from murmura.training.retrain.checks import check_job
+from murmura.training.retrain.job_files import digest_files
 from murmura.training.retrain.run import retrain
 
 
@@ -292,3 +295,36 @@ def test_rows_of_one_conversation_are_compared_together(desk_base, current, tmp_
     found = {each.set: each.found for each in result.comparisons if each.task == "intent"}
     assert (found["talks"].rows, found["talks"].conversations, found["talks"].exact) == (60, 12, False)
     assert (found["test"].conversations, found["test"].exact) == (90, True)
+
+
+def test_a_recipe_or_a_job_names_the_column_of_the_conversations(desk_base, current, tmp_path):
+    write_corrections(tmp_path / "corrections")
+    lines = [{**row, "text": f"{row['text']} {n}", "talk": n // 5} for n, row in enumerate(rows(60, 8))]
+    write_jsonl(tmp_path / "talks.jsonl", lines)
+    recipe = yaml.safe_load((desk_base / "base.yaml").read_text())
+    recipe["tasks"]["intent"] |= {"test": str(tmp_path / "talks.jsonl"), "group": "talk", "validation": "test.jsonl"}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(recipe))
+    reports = {"intent": {"own": {"rows": "talks.jsonl", "group": "talk"}, "plain": {"rows": "talks.jsonl"}}}
+    old = {"recipe": "base.yaml", "data": str(desk_base)}
+    mix = mix_of(write_job(tmp_path, desk_base, old=old, gate={"reports": reports}), current)
+    result = weigh(current, current, held_out_sets(mix), Gate())
+    found = {each.set: each.found.conversations for each in result.comparisons if each.task == "intent"}
+    assert (found["test"], found["own"], found["plain"]) == (12, 12, 60)
+    write_jsonl(tmp_path / "talks.jsonl", [*lines, {"text": "no talk", "label": "lost"}])
+    with pytest.raises(SetupError, match=r"talks\.jsonl:61: column 'talk', the group of a row, is missing or empty"):
+        held_out_sets(mix)
+
+
+def test_rows_of_a_report_may_be_a_data_set_in_a_folder(desk_base, current, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="needs the extra data")
+    write_corrections(tmp_path / "corrections")
+    given = [{"text": row["text"], "label": row["label"]} for row in rows(20, 8)]
+    datasets.Dataset.from_list(given).save_to_disk(tmp_path / "saved")
+    job = write_job(tmp_path, desk_base, gate={"reports": {"intent": {"own": {"rows": "saved"}}}})
+    mix = check_job(read_job(job)).mix
+    (own,) = [held for held in held_out_sets(mix) if held.name == "own"]
+    assert [(example.text, *example.labels) for example in own.examples] == [(r["text"], r["label"]) for r in given]
+    before = digest_files(mix.job)
+    datasets.Dataset.from_list(given[1:]).save_to_disk(tmp_path / "saved")
+    changed = {path for path, digest in digest_files(mix.job).items() if before[path] != digest}
+    assert changed == {str(tmp_path / "saved")}

@@ -64,6 +64,18 @@ def test_each_kind_of_task_has_rows_as_the_trainer_reads_them(make):
     ]
 
 
+def test_spans_that_are_trimmed_are_counted_and_the_report_says_so(make):
+    world = World()
+    value = [{"label": "city", "start": 26, "end": 32}, {"label": "date", "start": 35, "end": 41}]
+    world.judge(world.ask(TEXT, OUTPUTS), value, task="places")
+    world.judge(world.ask(TEXT, OUTPUTS), value, task="places", by="bob", consent=False)
+    made = make(world)
+    assert made.rows("places")[0]["spans"][0] == {"start": 27, "end": 31, "label": "city"}
+    assert made.manifest.counts["trimmed_spans"] == 1
+    report = (made.folder / "report.md").read_text()
+    assert "1 spans had blanks or invisible characters at their ends, which are cut off." in report
+
+
 def test_a_confirmation_says_what_was_answered(make):
     world = World()
     this = world.ask(TEXT, OUTPUTS)

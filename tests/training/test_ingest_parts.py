@@ -6,11 +6,12 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ingest_sets import OUTPUTS, TEXT, make_in
+from ingest_sets import OUTPUTS, TEXT, feed, make_in
 from ingest_world import World
 
 from murmura.runtime.errors import SetupError
 from murmura.training.ingest.earlier import earlier_sets
+from murmura.training.ingest.join import Join
 from murmura.training.ingest.manifest import Options
 from murmura.training.ingest.rules import held_out_below, unit_of
 
@@ -43,6 +44,7 @@ def test_without_a_key_or_when_asked_texts_are_split_and_near_equal_ones_stay_to
     assert not numbers[0] & numbers[1]
     assert 20 <= len(numbers[1]) <= 90
     assert len(make(world, heldout=0.25).rows()) in {0, 400}
+    assert all("conversation" not in row for row in made.rows())  # keys are no conversations here
 
 
 def test_a_text_once_trained_on_is_never_held_out_later(make):
@@ -90,6 +92,34 @@ def test_what_was_withdrawn_still_keeps_its_text_from_being_held_out(make):
     world.judge("0" * 32, taken_back, verdict="withdrawn")
     made = make(world, heldout=0.5)
     assert (len(made.rows()), made.rows(part="heldout")) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("keys", "texts", "options", "refused"),
+    [
+        (
+            1,
+            20,
+            {},
+            "all 20 judged texts have the same key, and texts with one key stay in one part: choose split by text",
+        ),
+        (3, 60, {}, "all 60 judged texts have one of 3 keys"),
+        (1, 19, {}, None),
+        (6, 300, {}, None),
+        (1, 40, {"split": "text"}, None),
+        (1, 40, {"heldout": 0.0}, None),
+    ],
+)
+def test_a_few_keys_of_very_many_texts_are_no_conversations(keys, texts, options, refused, tmp_path):
+    world = World()
+    for n in range(texts):
+        world.judge(world.ask(f"text {n}", key=b"key-%d" % (n % keys)), "refund")
+    join = Join(tmp_path / "join.sqlite", world.plan(**{"heldout": 0.2} | options))
+    feed(join, world, None)
+    list(join.settle())
+    found = join.problem()
+    join.close()
+    assert found is None if refused is None else found.startswith(refused)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

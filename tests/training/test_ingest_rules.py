@@ -55,7 +55,7 @@ def test_the_order_in_which_labels_were_given_does_not_matter(given_labels, orde
     shuffled = order.sample(given_labels, len(given_labels))
     one = target_of("correction", given_labels, labelled(), "text", None)
     assert one == target_of("correction", shuffled, labelled(), "text", None)
-    assert row_of(*one) == {"label": sorted(given_labels)}
+    assert row_of(one.kind, one.value) == {"label": sorted(given_labels)}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_spans_come_out_as_they_went_in_or_not_at_all(parts, length):
     output = {"kind": "tagging", "spans": []}
     inside = all(span["end"] <= length for span in spans)
     if inside:
-        kind, target = target_of("correction", spans, output, "x" * length, None)
+        kind, target, _ = target_of("correction", spans, output, "x" * length, None)
         key = lambda span: (span["start"], span["end"], span["label"])  # noqa: E731
         assert sorted(row_of(kind, target)["spans"], key=key) == sorted(spans, key=key)
     else:

@@ -109,3 +109,28 @@ def test_a_job_changed_after_it_was_trained_is_another_job(job: Path, tmp_path: 
     job.write_text("two")
     with pytest.raises(SetupError, match=r"begun with another job\.yaml, and trained; name another folder"):
         WorkFolder(tmp_path / "work", job)
+
+
+def make_old(work: Path) -> None:
+    """Leave the folder as versions did that wrote no layout."""
+    known = json.loads((work / "job.json").read_text())
+    del known["layout"]
+    (work / "job.json").write_text(json.dumps(known))
+
+
+def test_a_run_that_another_version_trained_is_one_line_that_says_what_to_do(job: Path, tmp_path: Path):
+    with WorkFolder(tmp_path / "work", job) as folder:
+        finish(folder, "current", "data", "mix", "fit", "export")
+    make_old(tmp_path / "work")
+    with pytest.raises(SetupError, match=r"trained by another version of Murmura.*another folder with --work"):
+        WorkFolder(tmp_path / "work", job)
+
+
+def test_a_run_that_another_version_began_and_did_not_train_begins_anew(job: Path, tmp_path: Path):
+    with WorkFolder(tmp_path / "work", job) as first:
+        finish(first, "current", "data", "mix")
+    make_old(tmp_path / "work")
+    assert not WorkFolder(tmp_path / "work", job).goes_on(["current"])
+    with WorkFolder(tmp_path / "work", job) as second:
+        assert second.run != first.run
+        assert second.facts("mix") is None

@@ -140,4 +140,6 @@ def _say(made: "DataSet", out: Path) -> None:
     typer.echo(
         f"used {counts['used']:,} of {counts['feedback']:,} feedback records; left out {left:,}: {out / 'report.md'}"
     )
+    if trimmed := counts.get("trimmed_spans"):
+        typer.echo(f"cut blanks off the ends of {trimmed:,} spans")
     typer.echo(f"digest {made.digest}")

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...runtime.errors import SetupError
-from ..recipe.reading import Reading
+from ..recipe.reading import HUB, Reading
 from .parquet import NEEDED, ROWS_AT_ONCE, rows_of
 from .row import Row
 
-HUB: Final = "hub:"
 SAVED: Final = ("state.json", "dataset_dict.json")
 """What `save_to_disk` leaves; such a folder is loaded in another way."""
 

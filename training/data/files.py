@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Final
 
 from ...runtime.errors import SetupError
-from ..recipe.reading import Reading
+from ..recipe.reading import HUB, Reading
 from .conll import read_conll
-from .data_sets import HUB, read_data_set
+from .data_sets import read_data_set
 from .delimited import read_delimited
 from .doccano import read_doccano
 from .json_rows import read_json, read_json_lines

@@ -14,7 +14,7 @@ from ..data.reading import read_part
 from ..evaluate.evaluate import sets_of
 from ..recipe.job import Gate
 from ..recipe.recipe import Recipe, load_recipe
-from .held_out import HeldOutSet
+from .held_out import CONVERSATION, HeldOutSet
 from .report import sets_section
 from .verdict import GateResult
 from .weigh import weigh
@@ -64,7 +64,8 @@ def _held_out(recipe: Recipe, name: str, data: Path) -> Iterator[HeldOutSet]:
     task = recipe.tasks[name]
     scope = task.out_of_scope.label if task.out_of_scope else None
     for set_name, sources in sets_of(task).items():
-        yield HeldOutSet(name, set_name, read_part(sources, task, data, seed=recipe.data_seed), scope)
+        examples = read_part(sources, task, data, seed=recipe.data_seed)
+        yield HeldOutSet(name, set_name, examples, scope, group=task.group or CONVERSATION)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from ..evaluate.evaluate import answers, sets_of
 from ..kinds.outcomes import is_sure
 from ..mix.hold_texts import as_example, kept_apart
 from ..mix.plan import Mix
+from ..prepare.tasks import groups_of
 from ..recipe.job import Job
 from ..recipe.tasks import Task
 
@@ -22,7 +23,7 @@ NEW_LABELS: Final = "feedback, new labels"
 EARLIER: Final = "earlier feedback"
 HELD: Final = "held answers"
 CONVERSATION: Final = "conversation"
-"""Column with the id of a row's conversation: rows of one are no evidence of their own."""
+"""Column with the id of a row's conversation, where no other is named: rows of one are no evidence of their own."""
 FROM_FEEDBACK: Final = frozenset({FEEDBACK, NEW_LABELS, EARLIER})
 
 
@@ -38,11 +39,14 @@ class HeldOutSet:
     """Rows that must become right: all of NEW_LABELS, of FEEDBACK those that are CORRECTED."""
     agreement: bool = False
     """What is right was said by the current version, not by people."""
+    group: str = CONVERSATION
+    """Column whose equal values make one conversation."""
 
 
-def conversations_of(examples: Sequence[Example]) -> list[str] | None:
-    """Return each row's conversation, from its column `conversation`; a row without one is its own. None: all are."""
-    found = [str(e.meta.get(CONVERSATION) or f"row {n}") for n, e in enumerate(examples)]
+def conversations_of(examples: Sequence[Example], column: str = CONVERSATION) -> list[str] | None:
+    """Return each row's conversation, from a column; a row without a value in it is its own. None: all are."""
+    values = [example.meta.get(column) for example in examples]
+    found = [f"row {n}" if value in {None, ""} else str(value) for n, value in enumerate(values)]
     return found if len(set(found)) < len(found) else None
 
 
@@ -75,7 +79,8 @@ def _of_old_data(mix: Mix) -> Iterator[HeldOutSet]:
     for name, task in mix.recipe.tasks.items():
         for set_name, sources in sets_of(task).items():
             examples = read_part(sources, task, mix.job.old.folder, seed=mix.recipe.data_seed)
-            yield HeldOutSet(name, set_name, mix.without_judged(examples), scope_of(mix, name))
+            scope, group = scope_of(mix, name), task.group or CONVERSATION
+            yield HeldOutSet(name, set_name, mix.without_judged(examples), scope, group=group)
 
 
 def _of_job(job: Job, mix: Mix) -> Iterator[HeldOutSet]:
@@ -84,8 +89,10 @@ def _of_job(job: Job, mix: Mix) -> Iterator[HeldOutSet]:
         for set_name, given in sets.items():
             reading = given.model_dump(exclude={"rows"}, exclude_none=True)
             task = Task(kind=spec.kind, train=given.rows, labels=list(spec.labels), **reading)
-            examples = mix.without_judged(read_part(given.rows, task, Path(), seed=0))
-            yield HeldOutSet(name, set_name, examples, scope_of(mix, name))
+            examples = read_part(given.rows, task, Path(), seed=0)
+            groups_of(examples, given.group)  # refuses rows without a group where one is asked for
+            group = given.group or CONVERSATION
+            yield HeldOutSet(name, set_name, mix.without_judged(examples), scope_of(mix, name), group=group)
 
 
 def scope_of(mix: Mix, name: str) -> str | None:

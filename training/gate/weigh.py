@@ -52,7 +52,7 @@ class _Pair:
         ]
         right = of_accuracy(self.right_now()).rows(np.array(chosen, bool))
         examples = [answer.example for answer, taken in zip(self.before, chosen, strict=True) if taken]
-        return compare(of_accuracy([False] * len(examples)), right, conversations_of(examples))
+        return compare(of_accuracy([False] * len(examples)), right, conversations_of(examples, self.held.group))
 
 
 @dataclass
@@ -104,7 +104,7 @@ def _compare(pair: _Pair, gate: Gate, versions: Versions) -> Iterator[Compared]:
     """Yield the set, and of a classification that withholds answers the same rows as served."""
     held, old, new = pair.held, pair.old, pair.new
     judged = versions.get((held.task, held.name), 1)
-    conversations = conversations_of([answer.example for answer in pair.before])
+    conversations = conversations_of([answer.example for answer in pair.before], held.group)
     found = compare(outcome(pair.before, old, held.scope), outcome(pair.after, new, held.scope), conversations)
     allowance = gate.agreement_allowance if held.agreement else gate.allowances.get(held.task, gate.allowance)
     yield Compared(held.task, held.name, found, allowance, judged)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from .join import Join
-from .manifest import DATASET_NAME, DataFile, DataSet, Plan, digest_of
-from .rules import MEANING, LeftOut, row_of
+from .manifest import DATASET_NAME, DataFile, DataSet, Options, Plan, digest_of
+from .rules import MEANING, TRIMMED_SPANS, LeftOut, row_of
 
 PARTS: Final = ("train", "heldout")
 PREFERENCES: Final = "preferences.jsonl"
@@ -24,11 +24,11 @@ REPORT: Final = "report.md"
 def write_files(join: Join, plan: Plan, folder: Path) -> DataSet:
     """Write everything that a settled join holds into an empty folder, and return its manifest."""
     files = [
-        _write(folder, f"{task}.{part}.jsonl", _lines(_rows(join, task, part)))
+        _write(folder, f"{task}.{part}.jsonl", _lines(_rows(join, task, part, plan.options)))
         for task in join.tasks()
         for part in PARTS
     ]
-    files.append(_write(folder, PREFERENCES, _lines(join.preferences())))
+    files.append(_write(folder, PREFERENCES, _lines(_preferences(join, plan.options))))
     files.append(_write(folder, CONTRADICTIONS, _contradictions(join)))
     files.append(_write(folder, LEFT_OUT, _lines(_left_out(join))))
     counts = join.counts()
@@ -59,10 +59,20 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     return (f"{_json(row)}\n" for row in rows)
 
 
-def _rows(join: Join, task: str, part: str) -> Iterator[dict[str, Any]]:
+def _rows(join: Join, task: str, part: str, options: Options) -> Iterator[dict[str, Any]]:
     for text, kind, target, prediction, people, conversation in join.examples(task, part):
         row = {"text": text, **row_of(kind, target), "people": people, "prediction_id": prediction}
-        yield row | ({"conversation": conversation} if conversation else {})
+        yield row | _conversation(conversation, options)
+
+
+def _preferences(join: Join, options: Options) -> Iterator[dict[str, Any]]:
+    for row, conversation in join.preferences():
+        yield row | _conversation(conversation, options)
+
+
+def _conversation(name: str, options: Options) -> dict[str, str]:
+    """Return the field of a row. Where texts are split, keys are no conversations."""
+    return {"conversation": name} if name and options.split == "conversation" else {}
 
 
 def _contradictions(join: Join) -> Iterator[str]:
@@ -97,6 +107,9 @@ def _report(counts: Mapping[str, int], files: Iterable[DataFile]) -> Iterator[st
     yield ""
     yield f"{counts['used']} of {counts['feedback']} feedback records are used."
     yield ""
+    if trimmed := counts.get(TRIMMED_SPANS):
+        yield f"{trimmed} spans had blanks or invisible characters at their ends, which are cut off."
+        yield ""
     yield "| file | rows |"
     yield "| --- | --- |"
     yield from (f"| `{file.path}` | {file.rows} |" for file in files)

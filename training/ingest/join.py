@@ -19,7 +19,17 @@ from .earlier import read_kept
 from .manifest import Plan, Role, TaskLabels
 from .places import Filter, Wanted, of_place, place
 from .results import Result, output_of, read_result
-from .rules import LeftOut, Unfit, check_task, conversation_id, held_out_below, target_of, text_id, unit_of
+from .rules import (
+    TRIMMED_SPANS,
+    LeftOut,
+    Unfit,
+    check_task,
+    conversation_id,
+    held_out_below,
+    target_of,
+    text_id,
+    unit_of,
+)
 from .tables import (
     ASSIGN_CONVERSATIONS,
     ASSIGN_TEXTS,
@@ -30,6 +40,7 @@ from .tables import (
     JOINED,
     KEEP,
     KEEP_CONVERSATION,
+    KEYS,
     MARK,
     PREFERENCES,
     TABLES,
@@ -39,6 +50,10 @@ from .tables import (
 )
 
 CACHE_KIB: Final = 32 * 1024
+FEW_KEYS: Final = 6
+"""With fewer conversations a share of them is a matter of luck, and no test of a held-out part has p <= 0.025."""
+FEW_KEYS_TEXTS: Final = 20
+"""Judged texts a key from which on so few keys are rather no conversations."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _ANY_SIZE: Final = 1 << 62
@@ -72,6 +87,7 @@ class Join:
         self._request_number = {(r.topic, r.partition): i for i, r in enumerate(self.request_ranges)}
         self._judged = Filter()
         self._wanted: list[Wanted] = []
+        self._trimmed_spans = 0
         self._db = sqlite3.connect(path, isolation_level=None, cached_statements=256)
         for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE_KIB}", "temp_store=FILE"):
             self._db.execute(f"PRAGMA {pragma}")
@@ -236,7 +252,9 @@ class Join:
         labels = self._labels(task)
         kind = target = unfit = None
         try:
-            kind, target = target_of(verdict, given, output_of(raw, task), text, labels) or (None, None)
+            if found := target_of(verdict, given, output_of(raw, task), text, labels):
+                kind, target = found.kind, found.value
+                self._trimmed_spans += found.trimmed_spans if consent else 0
         except Unfit as why:
             if why.reason is LeftOut.UNKNOWN_TASK:
                 raise
@@ -251,6 +269,19 @@ class Join:
             raise Unfit(LeftOut.UNKNOWN_TASK)
         return self._options.labels[task]
 
+    def problem(self) -> str | None:
+        """Return in a line why a share of the conversations cannot be held out; None when it can, or need not."""
+        if self._options.split == "text" or not self._options.heldout:
+            return None
+        texts, without_key, keys = self._db.execute(KEYS).fetchone()
+        if without_key or texts < keys * FEW_KEYS_TEXTS or not 0 < keys < FEW_KEYS:
+            return None
+        return (
+            f"all {texts} judged texts have {'the same key' if keys == 1 else f'one of {keys} keys'}, and texts with one key "
+            "stay in one part: choose split by text where keys are no conversations (`--split text`, in a job "
+            "`feedback.ingest.split: text`), else hold out nothing (`heldout: 0`)"
+        )
+
     def tasks(self) -> list[str]:
         return [task for (task,) in self._db.execute("SELECT DISTINCT task FROM examples ORDER BY task")]
 
@@ -263,8 +294,11 @@ class Join:
             (task, part),
         )
 
-    def preferences(self) -> Iterator[dict[str, Any]]:
-        """Yield a row for each up, down and reward of a known answer, with consent, in the order of the requests."""
+    def preferences(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """Yield a row for each up, down and reward of a known answer, with consent, and its conversation (or "").
+
+        In the order of the requests.
+        """
         names = ("id", "prediction_id", "agent", "task", "text", "output", "verdict", "value", "by", "at", "part")
         for *fields, conversation in self._db.execute(PREFERENCES, (held_out_below(self._options),)):
             row = dict(zip(names, fields, strict=True))
@@ -275,7 +309,7 @@ class Join:
                 continue  # listed among what is left out
             row["value"] = None if row["value"] is None else msgspec.json.decode(row["value"])
             row["at"] = (_EPOCH + row["at"] * _MICROSECOND).isoformat()
-            yield row | ({"conversation": conversation} if conversation else {})
+            yield row, conversation
 
     def contradictions(self) -> Iterator[tuple[str, str, str, str, int, str, str]]:
         """Yield task, text, kind, target, whether it is denied, person and feedback id; those of one text stand together."""
@@ -302,7 +336,9 @@ class Join:
             yield _UNREADABLE[role], *of_place(here, self._ranges[role]), None, None
 
     def counts(self) -> dict[str, int]:
-        """Return how many feedback records there were, by what became of them, and other records that are unreadable."""
+        """Return how many feedback records there were, by what became of them, other records that are unreadable, and spans
+        that were trimmed.
+        """
         one = self._db.execute(
             "SELECT (SELECT count(*) FROM feedback), (SELECT count(*) FROM left_out WHERE reason = 'invalid'),"
             " (SELECT count(*) FROM feedback WHERE verdict = 'withdrawn' AND left_out IS NULL),"
@@ -315,7 +351,14 @@ class Join:
         unreadable = self._db.execute("SELECT role, count(*) FROM unreadable GROUP BY role")
         by_reason = {**dict(reasons), **{_UNREADABLE[role].value: count for role, count in unreadable}}
         feedback = one[0] + one[1] + by_reason.get(LeftOut.UNREADABLE, 0)
-        return {"feedback": feedback, "taking_back": one[2], "used": one[3], **dict(sorted(by_reason.items()))}
+        trimmed = {TRIMMED_SPANS: self._trimmed_spans} if self._trimmed_spans else {}
+        return {
+            "feedback": feedback,
+            "taking_back": one[2],
+            "used": one[3],
+            **trimmed,
+            **dict(sorted(by_reason.items())),
+        }
 
     def _leave_out(self, rows: Iterable[tuple[int, LeftOut]]) -> None:
         self._db.executemany("INSERT INTO left_out VALUES (?, ?)", [(here, why.value) for here, why in rows])

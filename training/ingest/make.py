@@ -59,8 +59,8 @@ async def ingest(
 ) -> DataSet:
     """Make the data set of a plan in the new folder `out` and return its manifest.
 
-    Raises SetupError when `out` is there already or being made by somebody else, or when the broker does not have all
-    records of the plan any more. A plan that is a DataSet has come out before: then MurmuraError when it does not come
+    Raises SetupError when `out` is there already or being made by somebody else, when the broker does not have all
+    records of the plan any more, or when nearly all texts have one key, so that no share of them can be held out. A plan that is a DataSet has come out before: then MurmuraError when it does not come
     out the same, byte for byte. What a run that was killed left in `OUT.part` is removed.
     """
     if out.exists():  # noqa: ASYNC240 - nobody else is served by this loop
@@ -79,6 +79,8 @@ async def _make(kafka: KafkaSettings, plan: Plan, folder: Path, progress: Progre
         await _read(kafka, plan, join, progress)
         for records in join.settle():
             progress("joining", records)
+        if not isinstance(plan, DataSet) and (problem := join.problem()):
+            raise SetupError(problem)
         return write_files(join, plan, folder)
     except sqlite3.Error as error:
         raise MurmuraError(f"{folder / _DATABASE}: {error}") from error

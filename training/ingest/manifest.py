@@ -98,7 +98,8 @@ class DataSet(Plan):
     """`dataset.json`: the plan, and what came of it."""
 
     counts: dict[str, int]
-    """Feedback records by what became of them, and how many results and wanted requests could not be unpacked."""
+    """Feedback records by what became of them, how many results and wanted requests could not be unpacked, and spans that
+    were trimmed."""
     files: list[DataFile]
     digest: Sha256
     """Over the files' names and digests."""

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ...runtime.model.words import trim_span
 from .manifest import Options, TaskLabels
@@ -13,6 +13,8 @@ from .manifest import Options, TaskLabels
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """As in a model's manifest: a task's name becomes that of a file."""
 UNITS: Final = 1 << 63
+TRIMMED_SPANS: Final = "trimmed_spans"
+"""Among the counts of a data set: spans, not records."""
 
 
 class LeftOut(StrEnum):
@@ -82,14 +84,23 @@ def check_task(task: str, options: Options) -> None:
         raise Unfit(LeftOut.NOT_ASKED)
 
 
+class Target(NamedTuple):
+    """What a verdict stands for."""
+
+    kind: str
+    value: str
+    """Canonical JSON: a label, a sorted list of labels, or a sorted list of [start, end, label]."""
+    trimmed_spans: int = 0
+    """Spans that had blanks or invisible characters at their ends."""
+
+
 def target_of(
     verdict: str, value: Any, output: Mapping[str, Any], text: str, labels: TaskLabels | None
-) -> tuple[str, str] | None:
-    """Return kind and target (canonical JSON) of a correction or a confirmation; None for verdicts that name no label.
+) -> Target | None:
+    """Return the target of a correction or a confirmation; None for verdicts that name no label.
 
-    The target is a label, a sorted list of labels, or a sorted list of [start, end, label]. Unfit when the value does
-    not go with the output's kind, with the labels or with the text. `down` has the target of a confirmation: what it
-    denies.
+    Unfit when the value does not go with the output's kind, with the labels or with the text. `down` has the target of a
+    confirmation: what it denies.
     """
     kind = str(output.get("kind"))
     if kind not in _CORRECTED:
@@ -100,16 +111,18 @@ def target_of(
         target = _CORRECTED[kind](_stripped(value)) if verdict == "correction" else _CONFIRMED[kind](output)
         if target is None:
             return None
-        named = _named(kind, target)
+        named, trimmed = _named(kind, target), 0
         if kind == "tagging":
-            target = _trim_spans(target, text)
+            spans = _trim_spans(target, text)
+            trimmed = sum(span[:2] != given[:2] for span, given in zip(spans, target, strict=True))
+            target = spans
     except (KeyError, TypeError, IndexError):  # a result that is none of ours
         raise Unfit(LeftOut.WRONG_FORM) from None
     if not all(label.strip() for label in named):
         raise Unfit(LeftOut.BLANK_LABEL)
     if labels is not None and not labels.open and not named <= set(labels.labels):
         raise Unfit(LeftOut.UNKNOWN_LABEL)
-    return kind, json.dumps(target, ensure_ascii=False, separators=(",", ":"))
+    return Target(kind, json.dumps(target, ensure_ascii=False, separators=(",", ":")), trimmed)
 
 
 def _named(kind: str, target: Any) -> set[str]:

@@ -112,6 +112,10 @@ INSERT INTO examples
 SELECT task, CASE WHEN near.unit < ? THEN 'heldout' ELSE 'train' END, request, texts.place, kind, target, people
 FROM texts CROSS JOIN requests ON requests.place = request CROSS JOIN near ON near.near = requests.near WHERE agreed
 """
+KEYS: Final = """
+SELECT count(*), count(*) FILTER (WHERE conversation IS NULL), count(DISTINCT conversation) FROM requests
+WHERE place IN (SELECT request FROM examples)
+"""
 DISAGREE: Final = (
     # Who denies what nobody stands for contradicts nobody.
     "INSERT INTO contradictions SELECT v.task, t.request, v.target, v.kind, v.denies, v.person, v.place"

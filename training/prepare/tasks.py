@@ -65,6 +65,7 @@ class TaskData:
         )
 
 
+_ONE_GROUP: Final = "every row has the same value in column {!r}, so all rows belong together and none can be held back; leave `group` out, or name a column that tells groups apart"
 _WITHOUT_VALIDATION: Final = "no row can be held back: each one, or its group, has the last rows of some label; add rows, or name a validation part"
 
 
@@ -93,7 +94,10 @@ def read_task(name: str, recipe: Recipe, folder: Path) -> TaskData:
     validation, outside = inside_and_outside(read(VALIDATION, task.validation), task)
     labels = task.labels or kind.labels(train)
     if task.validation is None:
-        train, validation = divide(train, task.validation_share, recipe.data_seed, groups_of(train, task.group))
+        groups = groups_of(train, task.group)
+        if len(groups) > 1 and len(set(groups.values())) == 1:
+            raise recipe.refusal(("tasks", name, "group"), _ONE_GROUP.format(task.group))
+        train, validation = divide(train, task.validation_share, recipe.data_seed, groups)
     data = TaskData(
         name, task, kind, labels, train, validation, [*originals(apart), *outside], test, choosing, reports, counts
     )

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ...runtime.settings.settings import InputSettings, KafkaName, KafkaSettings
 from ...runtime.settings.yaml_file import Place, YamlFile
 from ...schemas.manifest import ModelManifest, Name
-from .reading import Count, Positive, Reading, Share, Source, Sources
+from .reading import HUB, Count, Positive, Reading, Share, Source, Sources
 from .recipe import Hold, Lora
 
 Part = Annotated[float, Field(ge=0, le=1)]
@@ -23,7 +23,13 @@ def _beside(path: Path, info: ValidationInfo) -> Path:
 
 
 def _all_beside(sources: list[Source], info: ValidationInfo) -> list[Source]:
-    return [each.model_copy(update={"path": str(_beside(Path(each.path), info).resolve())}) for each in sources]
+    """Paths of files and folders; a data set of the hub is what it is."""
+    return [
+        each
+        if each.path.startswith(HUB)
+        else each.model_copy(update={"path": str(_beside(Path(each.path), info).resolve())})
+        for each in sources
+    ]
 
 
 def _store_beside(store: str, info: ValidationInfo) -> str:
@@ -158,6 +164,8 @@ class HeldOut(Reading):
     """More rows to compare on."""
 
     rows: Annotated[Sources, Field(min_length=1), AfterValidator(_all_beside)]
+    group: str | None = None
+    """A column: rows with one value of it are one conversation. Without it the column `conversation`, where there is one."""
 
 
 class Gate(_Frozen):

@@ -1,6 +1,6 @@
 """What a recipe says of its data files: which rows are read, and how they become examples."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
@@ -9,6 +9,9 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 """White space around a label is no part of it, in recipes as in data and in feedback."""
+
+HUB: Final = "hub:"
+"""Begins a path that is no file: a data set of the hub."""
 
 
 class Frozen(BaseModel):

@@ -11,6 +11,7 @@ from ...runtime.kafka.topics import require_topics
 from ...runtime.model.model import Model
 from ...runtime.release.store import ModelStore
 from ...runtime.settings.yaml_file import Place, YamlFile
+from ..data.files import is_data_set
 from ..gate.held_out import HeldOutSet, held_answers, held_out_sets, with_targets
 from ..gate.targets import find_targets
 from ..ingest.manifest import Plan
@@ -155,4 +156,5 @@ def _about_data(folder: Path) -> Iterator[tuple[Place, str]]:
 
 
 def _is_there(path: Path) -> bool:
-    return path.is_file() or path.with_name(f"{path.name}.gz").is_file()
+    """Say whether a file or a folder is there, or a compressed file; a data set of the hub shows when it is read."""
+    return is_data_set(path) or path.is_file() or path.with_name(f"{path.name}.gz").is_file()

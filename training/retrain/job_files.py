@@ -9,7 +9,8 @@ from ..data.opening import find_file
 from ..mix.corrections import HELDOUT, TRAIN
 from ..recipe.job import Job
 from ..recipe.recipe import load_recipe
-from ..run_folders.provenance import digest_data
+from ..recipe.tasks import Task
+from ..run_folders.provenance import digest_data, digest_sources
 
 
 def digest_files(job: Job) -> dict[str, str]:
@@ -18,6 +19,9 @@ def digest_files(job: Job) -> dict[str, str]:
     The feedback itself is not among them: the run has a copy.
     """
     found = {str(path): _sha256(path) for path in _files(job)}
+    for given in (given for sets in job.gate.reports.values() for given in sets.values()):
+        task = Task(train=given.rows, **given.model_dump(exclude={"rows"}, exclude_none=True))
+        found |= digest_sources(given.rows, task, Path())
     if job.old is not None and job.old.recipe is not None:
         folder = job.old.folder
         digests = digest_data(load_recipe(job.old.recipe), folder)
@@ -43,10 +47,6 @@ def _files(job: Job) -> Iterator[Path]:
             yield from sorted(path for part in (TRAIN, HELDOUT) for path in folder.glob(f"*{part}"))
     for path in job.hold.texts:
         yield find_file(path.parent, path.name)
-    for sets in job.gate.reports.values():
-        for given in sets.values():
-            for source in given.rows:
-                yield find_file(Path(), source.path)
 
 
 def _sha256(path: Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeGuard
 from uuid import uuid4
 
 from ...runtime.errors import SetupError
@@ -19,14 +19,16 @@ DONE: Final = "done.json"
 LOCK: Final = ".lock"
 FIXED: Final = "fit"
 """From this stage on a changed job is another job: what was trained cost too much to be thrown away unasked."""
+LAYOUT: Final = 2
+"""Of the stages' files. Raise it when a stage reads what an earlier version did not write."""
 Facts = dict[str, Any]
 
 
 class WorkFolder:
     """A stage's folder counts only with its marker, which is written last; without it the stage is made anew, or goes on.
 
-    The folder belongs to one job file; another, or the same one changed, is refused once the model is trained, and
-    begins anew before. Within the block one process has it.
+    The folder belongs to one job file and one layout of the files; another job, or the same one changed, is refused once
+    the model is trained, and begins anew before. Within the block one process has it.
     """
 
     def __init__(self, path: Path, job: Path) -> None:
@@ -37,14 +39,19 @@ class WorkFolder:
         self._job, self._digest = job.name, sha256(job.read_bytes()).hexdigest()
         self._refuse_another()
 
-    def _refuse_another(self) -> dict[str, Any] | None:
+    def _refuse_another(self) -> Facts | None:
         file = self.path / STARTED
         if not file.is_file():
             # What is hidden are a lock, and the draft of a file that was never finished.
             if self.path.exists() and any(not each.name.startswith(".") for each in self.path.iterdir()):
                 raise SetupError(f"{self.path}: not empty and not the folder of a retraining; name another with --work")
             return None
-        known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        known: Facts = json.loads(file.read_text(encoding="utf-8"))
+        if known.get("layout", 1) != LAYOUT and self._is_done(FIXED):
+            raise SetupError(
+                f"{self.path}: trained by another version of Murmura, whose stages this one cannot read; finish the run with "
+                "that version, or begin anew in another folder with --work"
+            )
         if known["job"] != self._digest and self._is_done(FIXED):
             raise SetupError(
                 f"{self.path}: begun with another {self._job}, and trained; name another folder with --work, or remove "
@@ -83,19 +90,22 @@ class WorkFolder:
 
     def _begin(self) -> None:
         known = self._refuse_another()
-        if known is not None and known["job"] == self._digest:
+        if self._is_same_job(known):
             self.run = str(known["run"])
             return
         if known is not None:
             for stage in self.path.glob("[!.]*/"):
                 shutil.rmtree(stage)
         self.run = uuid4().hex[:16]
-        _write(self.path / STARTED, {"job": self._digest, "run": self.run})
+        _write(self.path / STARTED, {"job": self._digest, "run": self.run, "layout": LAYOUT})
+
+    def _is_same_job(self, known: Facts | None) -> TypeGuard[Facts]:
+        """Say whether the folder was begun by the job as it is now, and by a version with the same files."""
+        return known is not None and known["job"] == self._digest and known.get("layout", 1) == LAYOUT
 
     def goes_on(self, stages: Iterable[str]) -> bool:
         """Say whether all these stages were finished, by the job as it is now."""
-        known = self._refuse_another()
-        return known is not None and known["job"] == self._digest and all(self._is_done(stage) for stage in stages)
+        return self._is_same_job(self._refuse_another()) and all(self._is_done(stage) for stage in stages)
 
     def _is_done(self, stage: str) -> bool:
         return (self.path / stage / DONE).is_file()

@@ -1,7 +1,7 @@
 """What a run depends on beside its recipe: the data files' bytes, the device, and the libraries that computed it."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import file_digest
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -60,17 +60,24 @@ def digest_data(recipe: Recipe, folder: Path) -> dict[str, Sha256]:
 
     Of a data set that is no single file, the SHA-256 of the rows of its split, by path, configuration and split.
     """
-    found = {}
+    found: dict[str, Sha256] = {}
     for task in recipe.tasks.values():
-        for source in _sources(task):
-            path = find_source(folder, source.path)
-            if is_data_set(path):
-                reading = make_rules(source, task, None).reading
-                parts = (source.path, reading.config, reading.split)
-                found[" ".join(part for part in parts if part)] = digest_data_set(path, reading)
-            elif source.path not in found:
-                found[source.path] = _sha256(path)
+        found |= digest_sources(_sources(task), task, folder)
     return dict(sorted(found.items()))
+
+
+def digest_sources(sources: Iterable[Source], task: Task, folder: Path) -> dict[str, Sha256]:
+    """Return the same of some sources, read as `task` says."""
+    found = {}
+    for source in sources:
+        path = find_source(folder, source.path)
+        if is_data_set(path):
+            reading = make_rules(source, task, None).reading
+            parts = (source.path, reading.config, reading.split)
+            found[" ".join(part for part in parts if part)] = digest_data_set(path, reading)
+        elif source.path not in found:
+            found[source.path] = _sha256(path)
+    return found
 
 
 def _sources(task: Task) -> Iterator[Source]:
