@@ -72,7 +72,7 @@ def make_in(folder: Path) -> Callable[..., Made]:
         try:
             feed(join, world, order)
             list(join.settle())
-            manifest = write_files(join, plan, here)
+            manifest = write_files(join.settled, plan, here)
         finally:
             join.close()
             (here / "join.sqlite").unlink()

@@ -307,7 +307,7 @@ def test_unreadable_records_are_listed(make, tmp_path):
     list(join.settle())
     folder = tmp_path / "set"
     folder.mkdir()
-    write_files(join, plan, folder)
+    write_files(join.settled, plan, folder)
     (line,) = Made(folder, None).lines("left_out.jsonl")
     assert (line["reason"], line["partition"], line["offset"], line["feedback"]) == ("unreadable", 1, 7, None)
 

@@ -131,7 +131,7 @@ def test_unreadable_results_and_wanted_requests_are_counted_and_listed_too(tmp_p
     list(join.settle())
     folder = tmp_path / "set"
     folder.mkdir()
-    counts = write_files(join, plan, folder).counts
+    counts = write_files(join.settled, plan, folder).counts
     join.close()
     assert counts == {
         "feedback": 4,

@@ -117,7 +117,7 @@ def test_a_few_keys_of_very_many_texts_are_no_conversations(keys, texts, options
     join = Join(tmp_path / "join.sqlite", world.plan(**{"heldout": 0.2} | options))
     feed(join, world, None)
     list(join.settle())
-    found = join.problem()
+    found = join.settled.problem()
     join.close()
     assert found is None if refused is None else found.startswith(refused)
 

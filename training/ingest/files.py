@@ -10,9 +10,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
-from .join import Join
 from .manifest import DATASET_NAME, DataFile, DataSet, Options, Plan, digest_of
 from .rules import MEANING, TRIMMED_SPANS, LeftOut, row_of
+from .settled import Settled
 
 PARTS: Final = ("train", "heldout")
 PREFERENCES: Final = "preferences.jsonl"
@@ -21,17 +21,17 @@ LEFT_OUT: Final = "left_out.jsonl"
 REPORT: Final = "report.md"
 
 
-def write_files(join: Join, plan: Plan, folder: Path) -> DataSet:
-    """Write everything that a settled join holds into an empty folder, and return its manifest."""
+def write_files(settled: Settled, plan: Plan, folder: Path) -> DataSet:
+    """Write all that came of a join into an empty folder, and return its manifest."""
     files = [
-        _write(folder, f"{task}.{part}.jsonl", _lines(_rows(join, task, part, plan.options)))
-        for task in join.tasks()
+        _write(folder, f"{task}.{part}.jsonl", _lines(_rows(settled, task, part, plan.options)))
+        for task in settled.tasks()
         for part in PARTS
     ]
-    files.append(_write(folder, PREFERENCES, _lines(_preferences(join, plan.options))))
-    files.append(_write(folder, CONTRADICTIONS, _contradictions(join)))
-    files.append(_write(folder, LEFT_OUT, _lines(_left_out(join))))
-    counts = join.counts()
+    files.append(_write(folder, PREFERENCES, _lines(_preferences(settled, plan.options))))
+    files.append(_write(folder, CONTRADICTIONS, _contradictions(settled)))
+    files.append(_write(folder, LEFT_OUT, _lines(_left_out(settled))))
+    counts = settled.counts()
     files.append(_write(folder, REPORT, (f"{line}\n" for line in _report(counts, files))))
     made = DataSet(options=plan.options, ranges=plan.ranges, counts=counts, files=files, digest=digest_of(files))
     text = json.dumps(made.model_dump(by_alias=True, mode="json"), indent=2, ensure_ascii=False) + "\n"
@@ -59,14 +59,14 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     return (f"{_json(row)}\n" for row in rows)
 
 
-def _rows(join: Join, task: str, part: str, options: Options) -> Iterator[dict[str, Any]]:
-    for text, kind, target, prediction, people, conversation in join.examples(task, part):
+def _rows(settled: Settled, task: str, part: str, options: Options) -> Iterator[dict[str, Any]]:
+    for text, kind, target, prediction, people, conversation in settled.examples(task, part):
         row = {"text": text, **row_of(kind, target), "people": people, "prediction_id": prediction}
         yield row | _conversation(conversation, options)
 
 
-def _preferences(join: Join, options: Options) -> Iterator[dict[str, Any]]:
-    for row, conversation in join.preferences():
+def _preferences(settled: Settled, options: Options) -> Iterator[dict[str, Any]]:
+    for row, conversation in settled.preferences():
         yield row | _conversation(conversation, options)
 
 
@@ -75,9 +75,9 @@ def _conversation(name: str, options: Options) -> dict[str, str]:
     return {"conversation": name} if name and options.split == "conversation" else {}
 
 
-def _contradictions(join: Join) -> Iterator[str]:
+def _contradictions(settled: Settled) -> Iterator[str]:
     """Yield a line for each text in pieces: everybody may have judged one text."""
-    for (task, text), votes in groupby(join.contradictions(), itemgetter(0, 1)):
+    for (task, text), votes in groupby(settled.contradictions(), itemgetter(0, 1)):
         yield f'{{"task": {_json(task)}, "text": {_json(text)}, "values": ['
         for number, ((kind, target), same) in enumerate(groupby(votes, itemgetter(2, 3))):
             yield ", " * (number > 0) + _json(row_of(kind, target)).removesuffix("}")
@@ -90,8 +90,8 @@ def _contradictions(join: Join) -> Iterator[str]:
         yield "]}\n"
 
 
-def _left_out(join: Join) -> Iterator[dict[str, Any]]:
-    for reason, of, offset, name, prediction in join.left_out():
+def _left_out(settled: Settled) -> Iterator[dict[str, Any]]:
+    for reason, of, offset, name, prediction in settled.left_out():
         yield {
             "reason": reason,
             "feedback": name,

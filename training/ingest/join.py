@@ -2,14 +2,12 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from ...runtime.errors import RecordError
-from ...runtime.kafka.offset_ranges import OffsetRange
 from ...runtime.wire.feedback import read_feedback
 from ...runtime.wire.message import Record
 from ...runtime.wire.request import read_request
@@ -17,10 +15,9 @@ from ...schemas.feedback import Feedback, Verdict
 from ..data.near_texts import near_form, near_id
 from .earlier import read_kept
 from .manifest import Plan, Role, TaskLabels
-from .places import Filter, Wanted, of_place, place
+from .places import Filter, Wanted, place
 from .results import Result, output_of, read_result
 from .rules import (
-    TRIMMED_SPANS,
     LeftOut,
     Unfit,
     check_task,
@@ -30,6 +27,7 @@ from .rules import (
     text_id,
     unit_of,
 )
+from .settled import EPOCH, MICROSECOND, Settled
 from .tables import (
     ASSIGN_CONVERSATIONS,
     ASSIGN_TEXTS,
@@ -40,9 +38,7 @@ from .tables import (
     JOINED,
     KEEP,
     KEEP_CONVERSATION,
-    KEYS,
     MARK,
-    PREFERENCES,
     TABLES,
     WANT,
     WITHDRAW,
@@ -50,18 +46,7 @@ from .tables import (
 )
 
 CACHE_KIB: Final = 32 * 1024
-FEW_KEYS: Final = 6
-"""With fewer conversations a share of them is a matter of luck, and no test of a held-out part has p <= 0.025."""
-FEW_KEYS_TEXTS: Final = 20
-"""Judged texts a key from which on so few keys are rather no conversations."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _ANY_SIZE: Final = 1 << 62
-_UNREADABLE: Final[dict[str, LeftOut]] = {
-    "feedback": LeftOut.UNREADABLE,
-    "results": LeftOut.UNREADABLE_RESULT,
-    "requests": LeftOut.UNREADABLE_REQUEST,
-}
 
 
 class Keyed(Record, Protocol):
@@ -131,7 +116,7 @@ class Join:
         value = feedback.value
         if feedback.verdict is not Verdict.WITHDRAWN and value is not None:
             value = msgspec.json.encode(feedback.model_dump(include={"value"})["value"]).decode()
-        at = (feedback.at - _EPOCH) // _MICROSECOND
+        at = (feedback.at - EPOCH) // MICROSECOND
         return (
             *(here, feedback.id, prediction, feedback.agent, feedback.task, feedback.verdict.value, value),
             *(feedback.by, at, feedback.consent),
@@ -203,6 +188,11 @@ class Join:
 
     # -- what comes of it --------------------------------------------------------------------------------------------
 
+    @property
+    def settled(self) -> Settled:
+        """Return what came of the records, once `settle` has ended."""
+        return Settled(self._db, self._options, self._ranges, self._trimmed_spans)
+
     def settle(self) -> Iterator[int]:
         """Turn verdicts into examples. Yields how many feedback records are done, now and then, in all those of the plan."""
         left = sum(each.records for each in self.feedback_ranges)
@@ -268,97 +258,6 @@ class Join:
         if task not in self._options.labels:
             raise Unfit(LeftOut.UNKNOWN_TASK)
         return self._options.labels[task]
-
-    def problem(self) -> str | None:
-        """Return in a line why a share of the conversations cannot be held out; None when it can, or need not."""
-        if self._options.split == "text" or not self._options.heldout:
-            return None
-        texts, without_key, keys = self._db.execute(KEYS).fetchone()
-        if without_key or texts < keys * FEW_KEYS_TEXTS or not 0 < keys < FEW_KEYS:
-            return None
-        return (
-            f"all {texts} judged texts have {'the same key' if keys == 1 else f'one of {keys} keys'}, and texts with one key "
-            "stay in one part: choose split by text where keys are no conversations (`--split text`, in a job "
-            "`feedback.ingest.split: text`), else hold out nothing (`heldout: 0`)"
-        )
-
-    def tasks(self) -> list[str]:
-        return [task for (task,) in self._db.execute("SELECT DISTINCT task FROM examples ORDER BY task")]
-
-    def examples(self, task: str, part: str) -> Iterator[tuple[str, str, str, str, int, str]]:
-        """Yield text, kind, target, prediction id, number of people and conversation (or ""), by the order of requests."""
-        yield from self._db.execute(
-            "SELECT text, kind, target, lower(hex(prediction)), people, lower(hex(conversation)) FROM examples"
-            " JOIN requests ON requests.place = request JOIN feedback ON feedback.place = examples.place"
-            " WHERE examples.task = ? AND part = ? ORDER BY request",
-            (task, part),
-        )
-
-    def preferences(self) -> Iterator[tuple[dict[str, Any], str]]:
-        """Yield a row for each up, down and reward of a known answer, with consent, and its conversation (or "").
-
-        In the order of the requests.
-        """
-        names = ("id", "prediction_id", "agent", "task", "text", "output", "verdict", "value", "by", "at", "part")
-        for *fields, conversation in self._db.execute(PREFERENCES, (held_out_below(self._options),)):
-            row = dict(zip(names, fields, strict=True))
-            try:
-                check_task(row["task"], self._options)
-                row["output"] = output_of(row["output"], row["task"])
-            except Unfit:
-                continue  # listed among what is left out
-            row["value"] = None if row["value"] is None else msgspec.json.decode(row["value"])
-            row["at"] = (_EPOCH + row["at"] * _MICROSECOND).isoformat()
-            yield row, conversation
-
-    def contradictions(self) -> Iterator[tuple[str, str, str, str, int, str, str]]:
-        """Yield task, text, kind, target, whether it is denied, person and feedback id; those of one text stand together."""
-        yield from self._db.execute(
-            "SELECT contradictions.task, text, kind, target, denies, contradictions.person, id FROM contradictions"
-            " JOIN requests ON requests.place = request JOIN feedback ON feedback.place = contradictions.place"
-            " ORDER BY contradictions.task, request, target, denies, contradictions.person"
-        )
-
-    def left_out(self) -> Iterator[tuple[str, OffsetRange, int, str | None, str | None]]:
-        """Yield reason, range, offset, feedback id and prediction id, in the order of the records, feedback first."""
-        rows = self._db.execute(
-            "SELECT left_out, place, id, lower(hex(prediction)) FROM feedback WHERE left_out IS NOT NULL UNION ALL"
-            " SELECT reason, left_out.place, id, lower(hex(prediction)) FROM left_out"
-            " LEFT JOIN feedback ON feedback.place = left_out.place UNION ALL"
-            " SELECT 'unreadable', place, NULL, NULL FROM unreadable WHERE role = 'feedback' ORDER BY 2"
-        )
-        for reason, here, name, prediction in rows:
-            yield reason, *of_place(here, self.feedback_ranges), name, prediction
-        others = self._db.execute(
-            "SELECT role, place FROM unreadable WHERE role <> 'feedback' ORDER BY role DESC, place"
-        )
-        for role, here in others:
-            yield _UNREADABLE[role], *of_place(here, self._ranges[role]), None, None
-
-    def counts(self) -> dict[str, int]:
-        """Return how many feedback records there were, by what became of them, other records that are unreadable, and spans
-        that were trimmed.
-        """
-        one = self._db.execute(
-            "SELECT (SELECT count(*) FROM feedback), (SELECT count(*) FROM left_out WHERE reason = 'invalid'),"
-            " (SELECT count(*) FROM feedback WHERE verdict = 'withdrawn' AND left_out IS NULL),"
-            " (SELECT ifnull(sum(people), 0) FROM examples)"
-        ).fetchone()
-        reasons = self._db.execute(
-            "SELECT reason, count(*) FROM (SELECT left_out AS reason FROM feedback WHERE left_out IS NOT NULL UNION ALL"
-            " SELECT reason FROM left_out) GROUP BY reason"
-        )
-        unreadable = self._db.execute("SELECT role, count(*) FROM unreadable GROUP BY role")
-        by_reason = {**dict(reasons), **{_UNREADABLE[role].value: count for role, count in unreadable}}
-        feedback = one[0] + one[1] + by_reason.get(LeftOut.UNREADABLE, 0)
-        trimmed = {TRIMMED_SPANS: self._trimmed_spans} if self._trimmed_spans else {}
-        return {
-            "feedback": feedback,
-            "taking_back": one[2],
-            "used": one[3],
-            **trimmed,
-            **dict(sorted(by_reason.items())),
-        }
 
     def _leave_out(self, rows: Iterable[tuple[int, LeftOut]]) -> None:
         self._db.executemany("INSERT INTO left_out VALUES (?, ?)", [(here, why.value) for here, why in rows])

@@ -79,9 +79,9 @@ async def _make(kafka: KafkaSettings, plan: Plan, folder: Path, progress: Progre
         await _read(kafka, plan, join, progress)
         for records in join.settle():
             progress("joining", records)
-        if not isinstance(plan, DataSet) and (problem := join.problem()):
+        if not isinstance(plan, DataSet) and (problem := join.settled.problem()):
             raise SetupError(problem)
-        return write_files(join, plan, folder)
+        return write_files(join.settled, plan, folder)
     except sqlite3.Error as error:
         raise MurmuraError(f"{folder / _DATABASE}: {error}") from error
     finally:
