@@ -43,6 +43,15 @@ class Calibration(_Frozen):
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
+class ThresholdRows(_Frozen):
+    """Number of texts that thresholds were chosen on."""
+
+    genuine: Annotated[int, Field(ge=0)]
+    """To be answered: texts in scope; for multi-label those with a label."""
+    others: Annotated[int, Field(ge=0)]
+    """To be withheld: texts out of scope; for multi-label those without a label."""
+
+
 class TaskSpec(_Frozen):
     """One head of the model. `labels[i]` belongs to logit i; for tagging they are BIO tags with `O` among them."""
 
@@ -55,6 +64,8 @@ class TaskSpec(_Frozen):
     calibration: Calibration = Calibration()
     calibration_rows: Annotated[int, Field(ge=0)] | None = None
     """Number of texts that the temperature was chosen on, where known; where they are few it is drawn towards 1."""
+    threshold_rows: ThresholdRows | None = None
+    """Not set: the thresholds were given, or none was chosen, or it is not known."""
     words: WordRule = "tokenizer"
     """Tagging: what a word is. `tokenizer`: what its pre-tokenizer splits, as in earlier versions. `text`: what blanks and
     punctuation separate, and each character of a script without blanks, whatever the tokenizer."""

@@ -43,6 +43,8 @@ def test_a_csv_and_a_short_recipe_become_a_model_that_can_be_served(tmp_path: Pa
     said = invoke("train", str(tmp_path / "mine.yaml"), "--data", str(tmp_path), "--out", str(out), "--quiet")
     assert "intent: rows: train 72, validation 8, test 80; 2 labels: card 36, money 36; " in said
     assert "of test 72 also in train (72 exactly), 8 also in validation (8 exactly)" in said
+    assert "intent: temperature " in said
+    assert "(chosen on 8 validation rows, few: drawn towards 1)." in said
     assert f"serve it: murmura serve --model {out}" in said
     manifest = check_folder(out)
     assert manifest.metrics["intent"]["rows"] == 80
@@ -114,3 +116,29 @@ def test_a_check_names_every_mistake_on_stderr_trains_nothing_and_exits_with_2(t
     assert "r.yaml:4: tasks.lone.train: the training rows know one label only ('a')" in lone
     assert "gone.csv: no such file" in gone
     assert not (tmp_path / "out.run").exists()
+
+
+def test_a_check_looks_at_everything_that_can_be_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "fine.csv").write_text("text,label\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(20)))
+    (tmp_path / "bad.csv").write_text("text,label\n,a\n")
+    (tmp_path / "r.yaml").write_text(
+        "encoder: {source: scratch, hidden_size: 15, heads: 3, layers: 1, vocab_size: 200}\ntasks:\n"
+        "  fine: {train: fine.csv}\n  other: {train: gone.csv, test: bad.csv, reports: {mine: bad.csv, more: fine.csv}}\n"
+    )
+    (tmp_path / "out.run").write_text("")
+    app = typer.Typer()
+    app.command()(commands.train)
+    asked = [str(tmp_path / "r.yaml"), "--data", str(tmp_path), "--out", str(tmp_path), "--delta", "--check"]
+    found = CliRunner().invoke(app, [*asked, "--run", str(tmp_path / "out.run")])
+    assert found.exit_code == 2
+    assert found.stdout.splitlines() == ["fine: rows: train 18, validation 2; 2 labels: a 9, b 9"]
+    expected = (
+        "is not a model folder; choose another --out",
+        "an encoder from scratch has no base to differ from",
+        "out.run: a file, expected a folder",
+        "gone.csv: no such file",
+        "bad.csv:2: the text is empty",
+    )
+    lines = found.stderr.splitlines()
+    assert len(lines) == len(expected)
+    assert all(text in line for text, line in zip(expected, lines, strict=True))

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_training import write_jsonl
 from tokenizers import Tokenizer
 
 from murmura.runtime.errors import SetupError
@@ -11,7 +12,7 @@ from murmura.training.fit.encoding import count_tokens
 from murmura.training.model.encoders import train_tokenizer
 from murmura.training.model.padding import pad
 from murmura.training.prepare.data_checks import Texts
-from murmura.training.prepare.data_report import Overlap, PartReport, TaskReport, TokenReport, describe
+from murmura.training.prepare.data_report import Overlap, PartReport, TaskReport, TokenReport, data_table, describe
 from murmura.training.prepare.data_summary import summarise
 from murmura.training.prepare.tasks import divide, read_tasks
 from murmura.training.recipe.recipe import Recipe, load_recipe
@@ -239,6 +240,19 @@ def test_a_group_that_every_row_shares_is_refused_in_one_line(tmp_path: Path) ->
         SetupError, match=r"tasks\.t\.group: every row has the same value in column 'team'.*leave `group`"
     ):
         read_tasks(recipe(group="team"), tmp_path)
+
+
+def test_spans_that_lose_blanks_at_their_ends_are_counted_by_part(tmp_path: Path) -> None:
+    rows = [{"text": f"fly to rome {n}", "spans": [{"start": 6, "end": 11, "label": "city"}]} for n in range(20)]
+    clean = [{"text": f"fly to rome {n}", "spans": [{"start": 7, "end": 11, "label": "city"}]} for n in range(20, 30)]
+    write_jsonl(tmp_path / "train.jsonl", [*rows, *clean])
+    write_jsonl(tmp_path / "test.jsonl", [*rows[:3], *clean])
+    (task,) = read_tasks(recipe(kind="tagging", train="train.jsonl", test="test.jsonl"), tmp_path)
+    report = summarise(task, {})
+    assert {name: part.trimmed for name, part in report.parts.items()} == {"train": 20, "validation": 0, "test": 3}
+    said = "spans without the blanks at their ends: train 20, test 3"
+    assert said in describe({"t": report}, 128)[0]
+    assert f"- {said}" in data_table(report)
 
 
 def test_rows_and_spans_that_are_left_out_are_counted_with_their_reason(tmp_path: Path) -> None:

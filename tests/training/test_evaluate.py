@@ -8,8 +8,9 @@ from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.folder import check_folder
-from murmura.schemas.manifest import Calibration, TaskSpec, Thresholds
-from murmura.training.evaluate.evaluate import evaluate, thresholds_line
+from murmura.schemas.manifest import Calibration, TaskSpec, ThresholdRows, Thresholds
+from murmura.training.evaluate.decisions import describe_decisions
+from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit
 
@@ -78,14 +79,32 @@ def test_a_delta_is_scored_as_it_will_be_assembled(
 
 
 @pytest.mark.parametrize(
-    ("rows", "expected"),
+    ("rows", "chosen_on", "expected"),
     [
-        (6, "temperature 0.9 (chosen on 6 validation rows, few: drawn towards 1); withheld below 0.999986."),
-        (300, "temperature 0.9 (chosen on 300 validation rows); withheld below 0.999986."),
-        (None, "temperature 0.9; withheld below 0.999986."),
+        (
+            6,
+            ThresholdRows(genuine=6, others=2),
+            "temperature 0.9 (chosen on 6 validation rows, few: drawn towards 1); "
+            "withheld below 0.999986 (chosen on 6 rows in scope and 2 out of scope, few).",
+        ),
+        (
+            300,
+            ThresholdRows(genuine=300, others=49),
+            "temperature 0.9 (chosen on 300 validation rows); "
+            "withheld below 0.999986 (chosen on 300 rows in scope and 49 out of scope, few).",
+        ),
+        (
+            300,
+            ThresholdRows(genuine=300, others=50),
+            "temperature 0.9 (chosen on 300 validation rows); "
+            "withheld below 0.999986 (chosen on 300 rows in scope and 50 out of scope).",
+        ),
+        (None, None, "temperature 0.9; withheld below 0.999986."),
     ],
 )
-def test_the_report_tells_a_temperature_of_few_rows(rows: int | None, expected: str) -> None:
+def test_the_report_tells_a_temperature_and_a_threshold_of_few_rows(
+    rows: int | None, chosen_on: ThresholdRows | None, expected: str
+) -> None:
     spec = TaskSpec(
         name="t",
         kind="classification",
@@ -93,8 +112,9 @@ def test_the_report_tells_a_temperature_of_few_rows(rows: int | None, expected: 
         thresholds=Thresholds(accept=0.999986),
         calibration=Calibration(temperature=0.9),
         calibration_rows=rows,
+        threshold_rows=chosen_on,
     )
-    assert thresholds_line(spec) == expected
+    assert describe_decisions(spec) == expected
 
 
 def test_a_set_without_spans_gives_a_report(

@@ -8,6 +8,7 @@ from safetensors.numpy import load_file
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
+from murmura.schemas.manifest import ThresholdRows
 from murmura.training.fit.loop import Progress, fit
 from murmura.training.model.encoders import load
 from murmura.training.run_folders.run_folder import RunFolder
@@ -35,6 +36,20 @@ def test_thresholds_are_chosen_where_there_is_something_to_choose_on(run: Path) 
     assert specs["intent"].thresholds.out_of_scope is not None
     assert specs["intent"].thresholds.accept is None
     assert 0 < specs["topics"].thresholds.label < 1
+
+
+def test_the_rows_that_a_threshold_was_chosen_on_are_counted(run: Path) -> None:
+    record = RunFolder(run).record()
+    parts = {name: report.parts["validation"] for name, report in record.data.items()}
+    rows = {spec.name: spec.threshold_rows for spec in record.tasks}
+    assert rows["places"] is None
+    assert rows["intent"] == ThresholdRows(
+        genuine=parts["intent"].labels["lost"] + parts["intent"].labels["transfer"],
+        others=parts["intent"].labels["other"],
+    )
+    assert rows["topics"] is not None
+    assert rows["topics"].genuine + rows["topics"].others == parts["topics"].rows
+    assert min(rows["topics"].genuine, rows["topics"].others) > 0
 
 
 def test_every_kind_is_calibrated_and_the_rows_for_it_are_counted(run: Path) -> None:
@@ -158,6 +173,8 @@ def test_an_unlearned_out_of_scope_label_sets_the_accept_threshold(tmp_path: Pat
     assert spec.labels == ["lost", "transfer"]
     assert spec.out_of_scope is None
     assert spec.thresholds.accept is not None
+    assert spec.threshold_rows is not None
+    assert spec.threshold_rows.others == 80
 
 
 def test_thresholds_can_be_chosen_on_a_file_of_ones_own(data: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
@@ -167,6 +184,7 @@ def test_thresholds_can_be_chosen_on_a_file_of_ones_own(data: Path, tmp_path: Pa
     recipe = write_recipe(tasks={"intent": task}, budget={"steps": 40, "evaluations": 1})
     (spec,) = fit(recipe, data, tmp_path / "run", quiet=True).tasks
     assert spec.thresholds.out_of_scope is not None
+    assert spec.threshold_rows == ThresholdRows(genuine=1, others=1)
     write_jsonl(tmp_path / "own.jsonl", own[:1])
     with pytest.raises(SetupError, match=r"thresholds\.data: needs rows labelled 'other' and others; 0 of 1 are"):
         fit(recipe, data, tmp_path / "run", quiet=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from ...runtime.errors import SetupError
 from .needs import need_training
 
 if TYPE_CHECKING:
@@ -60,38 +61,46 @@ def train(
     Your own CSV with the columns text and label needs a recipe of four lines (see docs/training.md). Watch with [bold]tensorboard --logdir models/joint.run[/bold].
     """
     need_training()
-    from ..export.export import check_request
+    from ..export.export import find_problems
     from ..recipe.recipe import load_recipe
+    from ..run_folders.run_folder import RunFolder
 
     read = load_recipe(recipe)
     out = out or Path("models") / read.name
-    check_request(out, read.encoder.source, [graph.value for graph in graphs], delta=delta)
-    if check:
-        _check(read, data)
-        return
     run = run or out.with_name(f"{out.name}.run")
+    problems = list(find_problems(out, read.encoder.source, [graph.value for graph in graphs], delta=delta))
+    if not resume and not finish:
+        problems += RunFolder(run).find_problems()
+    if check:
+        _check(read, data, problems)
+        return
+    for problem in problems:
+        raise SetupError(problem)
+    from ..evaluate.decisions import describe_decisions
     from ..fit.loop import fit
 
     record = fit(recipe, data, run, seed=seed, quiet=quiet, resume=resume, finish=finish, print_line=typer.echo)
     typer.echo(
         f"trained {record.steps} steps in {record.cpu_seconds:.0f} CPU-seconds; best at {record.best_step}: {run}"
     )
+    for spec in record.tasks:
+        typer.echo(f"{spec.name}: {describe_decisions(spec)}")
     _export(run, out, graphs, delta)
     if any(task.test or task.reports for task in read.tasks.values()):
         _evaluate(out, data, recipe)
     typer.echo(f"serve it: murmura serve --model {out}")
 
 
-def _check(recipe: "Recipe", data: Path) -> None:
+def _check(recipe: "Recipe", data: Path, problems: list[str]) -> None:
     from ..fit.check_data import check_data
     from ..prepare.data_report import describe
 
     found = check_data(recipe, data)
     for line in describe(found.reports, recipe.max_tokens):
         typer.echo(line)
-    for problem in found.problems:
+    for problem in [*problems, *found.problems]:
         typer.echo(f"murmura: {problem}", err=True)
-    if found.problems:
+    if problems or found.problems:
         raise typer.Exit(REFUSED_EXIT_CODE)
     typer.echo("checked: it can be trained")
 

@@ -30,13 +30,18 @@ def make_rules(source: Source, task: Task, named: frozenset[str] | None) -> Rule
     return Rules(task.kind, reading, reading.columns or Columns(), source.label, named)
 
 
+def sources_of(task: Task) -> Iterator[Source]:
+    """Yield the sources of all parts."""
+    for sources in (task.train, task.validation, task.test, task.thresholds.data, *task.reports.values()):
+        yield from sources or ()
+
+
 def find_named_labels(task: Task, sources: Iterable[Source]) -> frozenset[str]:
     """Return every text that a task or one of its sources names as a label or as a value."""
     names = set(task.labels or ())
     if task.out_of_scope:
         names.add(task.out_of_scope.label)
-    parts = [task.train, task.validation or [], task.test or [], task.thresholds.data or [], *task.reports.values()]
-    for each in [task, *sources, *(source for part in parts for source in part)]:
+    for each in [task, *sources, *sources_of(task)]:
         names.update(_named_in(each))
     # Tagging tasks name tags.
     return frozenset(names | {name[2:] for name in names if name[:2] in {"B-", "I-"}})

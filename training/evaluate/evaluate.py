@@ -22,11 +22,10 @@ from ..prepare.data_report import TaskReport, data_table
 from ..recipe.reading import Source
 from ..recipe.recipe import Recipe, load_recipe
 from ..recipe.tasks import Task
+from .decisions import describe_decisions
 from .figures import MEANINGS, rounded, shown
 
 TEST: Final = "test"
-FEW_ROWS: Final = 50
-"""With fewer validation rows a temperature says little about the next text."""
 Scores = dict[str, dict[str, Score]]
 """Task, then set."""
 
@@ -130,7 +129,7 @@ def markdown(manifest: ModelManifest, scores: Scores) -> str:
     lines += ["Measured on the exported folder through the code that serves it.", ""]
     for task, by_set in scores.items():
         spec = manifest.task(task)
-        lines += [f"## {task} ({spec.kind}, {len(spec.labels)} labels)", "", thresholds_line(spec), ""]
+        lines += [f"## {task} ({spec.kind}, {len(spec.labels)} labels)", "", describe_decisions(spec), ""]
         lines += describe_data(task, manifest)
         for name, score in by_set.items():
             lines += [f"### {task}: {name}", "", "| figure | value | |", "| --- | --- | --- |"]
@@ -145,24 +144,3 @@ def describe_data(task: str, manifest: ModelManifest) -> list[str]:
     if task not in manifest.data:
         return []
     return [f"### {task}: data", "", *data_table(TaskReport.model_validate(manifest.data[task])), ""]
-
-
-def thresholds_line(spec: TaskSpec) -> str:
-    """Return a sentence that says when answers are withheld."""
-    limits, parts = spec.thresholds, [_temperature(spec)]
-    if spec.out_of_scope is not None:
-        limit = "when most likely" if limits.out_of_scope is None else f"from {limits.out_of_scope:.9g}"
-        parts.append(f"{spec.out_of_scope} {limit}")
-    if limits.accept is not None:
-        parts.append(f"withheld below {limits.accept:.9g}")
-    if spec.kind == "multi_label":
-        parts.append(f"named from {limits.label:.9g}")
-    return "; ".join(parts) + "."
-
-
-def _temperature(spec: TaskSpec) -> str:
-    chosen, rows = f"temperature {spec.calibration.temperature:g}", spec.calibration_rows
-    if rows is None:
-        return chosen
-    few = ", few: drawn towards 1" if rows < FEW_ROWS else ""
-    return f"{chosen} (chosen on {rows} validation rows{few})"

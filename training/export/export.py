@@ -8,7 +8,7 @@ import json
 import logging
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -44,7 +44,8 @@ def export(run: Path, out: Path, *, graphs: Sequence[Form] = ("ragged",), delta:
     """
     folder = RunFolder(run)
     record = folder.record()
-    check_request(out, record.encoder.source, graphs, delta=delta)
+    for problem in find_problems(out, record.encoder.source, graphs, delta=delta):
+        raise SetupError(problem)
     draft = begin(out)
     try:
         written = _write_delta(draft, folder, record) if delta else _write_model(draft, folder, record, graphs)
@@ -106,14 +107,14 @@ def manifest_of(record: RunRecord) -> ModelManifest:
     )
 
 
-def check_request(out: Path, source: str, graphs: Sequence[str], *, delta: bool) -> None:
-    """Raise SetupError for what cannot be exported, before hours are spent on training it."""
+def find_problems(out: Path, source: str, graphs: Sequence[str], *, delta: bool) -> Iterator[str]:
+    """Yield why it cannot be exported, before hours are spent on training it."""
     if out.exists() and not (out / MANIFEST_NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise SetupError(f"{out}: exists and is not a model folder; choose another --out or remove it")
+        yield f"{out}: exists and is not a model folder; choose another --out or remove it"
     if delta and tuple(graphs) != ("ragged",):
-        raise SetupError("a delta folder holds no graphs: --graphs and --delta cannot be combined")
+        yield "a delta folder holds no graphs: --graphs and --delta cannot be combined"
     if delta and source == "scratch":
-        raise SetupError("an encoder from scratch has no base to differ from: export it without --delta")
+        yield "an encoder from scratch has no base to differ from: export it without --delta"
 
 
 def begin(out: Path) -> Path:

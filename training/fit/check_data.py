@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Final
 
 from ...runtime.errors import SetupError
+from ..data.reading import read_part
+from ..data.rules import sources_of
 from ..model.encoders import Checkpoint, open_checkpoint
 from ..model.special_tokens import refuse_word_dropout
 from ..prepare.data_report import TRAIN, TaskReport
 from ..prepare.data_summary import parts_of, summarise
 from ..prepare.tasks import TaskData, read_task
 from ..recipe.recipe import Recipe
+from ..recipe.tasks import Task
 from .encoding import count_tokens
 
 TOLERATED: Final = 0.02
@@ -34,7 +37,7 @@ def check_data(recipe: Recipe, folder: Path) -> CheckedData:
         try:
             tasks.append(read_task(name, recipe, folder))
         except SetupError as error:
-            problems.append(str(error))
+            problems += _mistakes_of_sources(recipe.tasks[name], recipe, folder) or [str(error)]
     reports = {data.name: summarise(data, {}) for data in tasks}
     try:
         if tasks:
@@ -42,7 +45,18 @@ def check_data(recipe: Recipe, folder: Path) -> CheckedData:
             refuse_unknown(reports, allow=recipe.allow_unknown)
     except SetupError as error:
         problems.append(str(error))
-    return CheckedData(reports, problems)
+    return CheckedData(reports, [*dict.fromkeys(problems)])
+
+
+def _mistakes_of_sources(task: Task, recipe: Recipe, folder: Path) -> list[str]:
+    """Return the first mistake of each source, read alone."""
+    problems = []
+    for source in sources_of(task):
+        try:
+            read_part([source], task, folder, seed=recipe.data_seed)
+        except SetupError as error:
+            problems.append(str(error))
+    return problems
 
 
 def open_encoder(recipe: Recipe, tasks: Sequence[TaskData]) -> Checkpoint:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from ...schemas.manifest import Calibration, TaskSpec, Thresholds
+from ...schemas.manifest import Calibration, TaskSpec, ThresholdRows, Thresholds
 from ..data.example import Example
 from ..kinds.calibration import (
     accept_threshold,
@@ -30,6 +30,7 @@ Score = Callable[[Sequence[Example]], list[NDArray[Any]]]
 def finish(data: TaskData, score: Score, tokenizer: Tokenizer) -> TaskSpec:
     """Return the task's spec with temperature and thresholds; `tokenizer` cuts texts as `score` does."""
     rule, logits, chosen = data.task.thresholds, score(data.validation), Thresholds()
+    chosen_on = None
     index = {label: number for number, label in enumerate(data.labels)}
     if data.kind.per_token:
         calibration = _calibrate_words(data, logits, tokenizer, index)
@@ -37,15 +38,27 @@ def finish(data: TaskData, score: Score, tokenizer: Tokenizer) -> TaskSpec:
         truth = np.array([[label in example.labels for label in data.labels] for example in data.validation], float)
         stacked = np.stack(logits)
         calibration = temperature_of_labels(stacked, truth)
-        chosen = Thresholds(
-            label=rule.label if rule.label is not None else label_threshold(stacked, truth, calibration)
-        )
+        if rule.label is not None:
+            chosen = Thresholds(label=rule.label)
+        else:
+            chosen = Thresholds(label=label_threshold(stacked, truth, calibration))
+            chosen_on = _count(truth.sum(1) == 0)
     else:
         stacked, truth = np.stack(logits), np.array([index[example.labels[0]] for example in data.validation])
         calibration = temperature_of(stacked, truth)
-        chosen = _withholding(data, stacked, score, calibration)
-    rows = len(data.validation)
-    return data.spec.model_copy(update={"calibration": calibration, "calibration_rows": rows, "thresholds": chosen})
+        chosen, chosen_on = _withholding(data, stacked, score, calibration)
+    return data.spec.model_copy(
+        update={
+            "calibration": calibration,
+            "calibration_rows": len(data.validation),
+            "thresholds": chosen,
+            "threshold_rows": chosen_on,
+        }
+    )
+
+
+def _count(others: NDArray[Any]) -> ThresholdRows:
+    return ThresholdRows(genuine=int((~others).sum()), others=int(others.sum()))
 
 
 def _calibrate_words(
@@ -59,7 +72,9 @@ def _calibrate_words(
     return temperature_of(np.concatenate(logits)[asked], tags[asked])
 
 
-def _withholding(data: TaskData, logits: NDArray[Any], score: Score, calibration: Calibration) -> Thresholds:
+def _withholding(
+    data: TaskData, logits: NDArray[Any], score: Score, calibration: Calibration
+) -> tuple[Thresholds, ThresholdRows | None]:
     """Choose where to withhold: by the out-of-scope class where one is learned, else by the winner's score.
 
     Rows of the out-of-scope label are those to catch, all others are genuine, whichever of the others they are.
@@ -67,7 +82,7 @@ def _withholding(data: TaskData, logits: NDArray[Any], score: Score, calibration
     rule, scope = data.task.thresholds, data.task.out_of_scope
     given = Thresholds(accept=rule.accept, out_of_scope=rule.out_of_scope)
     if scope is None:
-        return given
+        return given, None
     examples = [*data.validation, *data.outside]
     if data.choosing:
         examples, logits = data.choosing, np.stack(score(data.choosing))
@@ -75,17 +90,21 @@ def _withholding(data: TaskData, logits: NDArray[Any], score: Score, calibration
         logits = np.concatenate([logits, np.stack(score(data.outside))])
     others = np.array([example.labels[0] == scope.label for example in examples])
     if others.all() or not others.any():
-        return given
+        return given, None
     scores = served_scores(logits, calibration)
     if scope.learn:
         doubt = scores[:, data.labels.index(scope.label)]
         cut = withholding_threshold(doubt[~others].tolist(), doubt[others].tolist(), rule.max_flagged)
         _warn_of_flagged(data, doubt[~others] >= cut)
-        return given if given.out_of_scope is not None else given.model_copy(update={"out_of_scope": cut})
+        if given.out_of_scope is not None:
+            return given, None
+        return given.model_copy(update={"out_of_scope": cut}), _count(others)
     best = scores.max(-1)
     least = accept_threshold(best[~others].tolist(), best[others].tolist(), rule.max_flagged)
     _warn_of_flagged(data, best[~others] < least)
-    return given if given.accept is not None else given.model_copy(update={"accept": least})
+    if given.accept is not None:
+        return given, None
+    return given.model_copy(update={"accept": least}), _count(others)
 
 
 def _warn_of_flagged(data: TaskData, flagged: NDArray[Any]) -> None:

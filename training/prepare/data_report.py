@@ -45,6 +45,8 @@ class PartReport(_Frozen):
     rows: int
     left_out: dict[str, int] = {}
     """Rows and spans that are left out, by reason; those of the training part too that are held back afterwards."""
+    trimmed: int = 0
+    """Spans that are kept without the blanks at their ends."""
     labels: dict[str, int]
     """How many rows have each label; for tagging how many spans have each type."""
     duplicates: int
@@ -102,6 +104,7 @@ def describe_task(name: str, report: TaskReport, max_tokens: int) -> str:
     facts = [
         _by_part(report, "rows", lambda part: part.rows),
         _left_out(report),
+        _trimmed(report),
         _labels(train, spans=report.kind == "tagging"),
         _by_part(report, "duplicate texts", lambda part: part.duplicates),
         _by_part(report, "empty texts", lambda part: part.tokens.empty if part.tokens else 0),
@@ -140,7 +143,7 @@ def data_table(report: TaskReport) -> list[str]:
         lines.append(f"| {' | '.join(f'{cell:,}' if isinstance(cell, int) else cell for cell in cells)} |")
     counts = ", ".join(f"{label} {count:,}" for label, count in report.parts[TRAIN].labels.items())
     lines += ["", f"{'Spans' if report.kind == 'tagging' else 'Labels'} in training: {counts}.", ""]
-    facts = [_left_out(report), *(_overlap(part, others) for part, others in report.overlap.items())]
+    facts = [_left_out(report), _trimmed(report), *(_overlap(part, others) for part, others in report.overlap.items())]
     facts += [describe_probe(report.probe)] if report.probe is not None else []
     notes = [*(fact for fact in facts if fact), *(f"note: {note}" for note in report.notes)]
     return lines + [f"- {note}" for note in notes]
@@ -158,6 +161,10 @@ def _left_out(report: TaskReport) -> str:
         for reason, count in part.left_out.items():
             reasons[reason] = reasons.get(reason, 0) + count
     return f"left out: {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}" if reasons else ""
+
+
+def _trimmed(report: TaskReport) -> str:
+    return _by_part(report, "spans without the blanks at their ends", lambda part: part.trimmed)
 
 
 def _labels(part: PartReport, *, spans: bool) -> str:

@@ -34,6 +34,7 @@ def summarise(data: TaskData, tokens: Mapping[str, TokenReport]) -> TaskReport:
             name: PartReport(
                 rows=len(examples),
                 left_out=_left_out(data, name),
+                trimmed=data.counts.get(name, ReadCounts()).trimmed,
                 labels=count_labels(examples, data.names),
                 duplicates=texts[name].duplicates,
                 tokens=tokens.get(name),

@@ -204,6 +204,7 @@ class Stages:
                     "calibration": self.manifest.task(spec.name).calibration,
                     "calibration_rows": self.manifest.task(spec.name).calibration_rows,
                     "thresholds": self.manifest.task(spec.name).thresholds,
+                    "threshold_rows": self.manifest.task(spec.name).threshold_rows,
                 }
             )
             for spec in record.tasks

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from ...schemas.manifest import Sha256
 from ..data.data_sets import digest_data_set
 from ..data.files import find_source, is_data_set
-from ..data.rules import make_rules
+from ..data.rules import make_rules, sources_of
 from ..recipe.reading import Source
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
@@ -62,7 +62,7 @@ def digest_data(recipe: Recipe, folder: Path) -> dict[str, Sha256]:
     """
     found: dict[str, Sha256] = {}
     for task in recipe.tasks.values():
-        found |= digest_sources(_sources(task), task, folder)
+        found |= digest_sources(sources_of(task), task, folder)
     return dict(sorted(found.items()))
 
 
@@ -78,11 +78,6 @@ def digest_sources(sources: Iterable[Source], task: Task, folder: Path) -> dict[
         elif source.path not in found:
             found[source.path] = _sha256(path)
     return found
-
-
-def _sources(task: Task) -> Iterator[Source]:
-    for sources in (task.train, task.validation, task.test, task.thresholds.data, *task.reports.values()):
-        yield from sources or ()
 
 
 def _sha256(path: Path) -> str:

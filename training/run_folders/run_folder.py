@@ -5,7 +5,7 @@ SHA-256 of the files that it belongs to, so that files of two runs cannot be exp
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
@@ -76,10 +76,17 @@ class RunFolder:
 
     path: Path
 
+    def find_problems(self) -> Iterator[str]:
+        """Yield why no run can begin here."""
+        if self.path.exists() and not self.path.is_dir():
+            yield f"{self.path}: a file, expected a folder for the run; give --run another one"
+        elif self.path.exists() and any(self.path.iterdir()) and not (self.path / RECIPE).is_file():
+            yield f"{self.path}: not empty and not a run of ours; give --run another folder"
+
     def begin(self, recipe: Path, tokenizer: Tokenizer) -> None:
         """Make the folder and remove what an earlier run left in it. SetupError when it holds anything but a run."""
-        if self.path.exists() and any(self.path.iterdir()) and not (self.path / RECIPE).is_file():
-            raise SetupError(f"{self.path}: not empty and not a run of ours; give --out another folder")
+        for problem in self.find_problems():
+            raise SetupError(problem)
         self.path.mkdir(parents=True, exist_ok=True)
         # The record goes first: what a crash leaves of the rest cannot be exported without it.
         for name in (RECORD, WEIGHTS, STATE, f"{WEIGHTS}.part", f"{STATE}.part"):
