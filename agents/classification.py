@@ -1,10 +1,11 @@
 """Classification: the labels of a text, with abstention below the model's thresholds."""
 
 from ..runtime.agent.agent import Agent
+from ..runtime.model.kinds.forms import AnswerForm
 
 agent = Agent(
     name="classification",
     topics=("murmura.classification.requests",),
     output="murmura.classification.results",
-    kinds=frozenset({"classification", "multi_label"}),
+    forms=frozenset({AnswerForm.LABEL, AnswerForm.LABELS}),
 )

@@ -16,7 +16,7 @@ RelativePath = Annotated[
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Size = Annotated[int, Field(ge=1)]
 WordRule = Literal["tokenizer", "text"]
-TaskKind = Literal["classification", "multi_label", "tagging"]
+AgentName = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,100}$")]
 
 
 class _Frozen(BaseModel):
@@ -53,11 +53,14 @@ class ThresholdRows(_Frozen):
 
 
 class TaskSpec(_Frozen):
-    """One head of the model. `labels[i]` belongs to logit i; for tagging they are BIO tags with `O` among them."""
+    """One head of the model. For the kinds of this package `labels[i]` belongs to logit i; for tagging they are BIO tags with
+    `O` among them. What else a kind asks of its tasks is checked when a model folder is read.
+    """
 
     name: Name
-    kind: TaskKind
-    labels: Annotated[list[str], Field(min_length=1)]
+    kind: str
+    """`classification`, `multi_label`, `tagging`, or one that another package adds."""
+    labels: list[str]
     out_of_scope: str | None = None
     """The label for texts that belong to none of the others."""
     thresholds: Thresholds = Thresholds()
@@ -69,6 +72,9 @@ class TaskSpec(_Frozen):
     words: WordRule = "tokenizer"
     """Tagging: what a word is. `tokenizer`: what its pre-tokenizer splits, as in earlier versions. `text`: what blanks and
     punctuation separate, and each character of a script without blanks, whatever the tokenizer."""
+    default_for: list[AgentName] | None = None
+    """The agents that answer this task when a request names no tasks. Not set: `classification` for a task with labels;
+    `analysis` for one with spans, and for one called `sentiment`."""
     open: bool = False
     """Feedback may add labels that are not in the list; the head grows at retraining."""
 
@@ -80,12 +86,6 @@ class TaskSpec(_Frozen):
             raise ValueError(f"task {self.name}: out_of_scope label {self.out_of_scope!r} is not among its labels")
         if unknown := set(self.thresholds.labels) - set(self.labels):
             raise ValueError(f"task {self.name}: thresholds for labels it does not have: {sorted(unknown)[:3]}")
-        if self.out_of_scope is not None and self.kind != "classification":
-            raise ValueError(f"task {self.name}: only a classification has an out_of_scope label")
-        if self.kind == "tagging":
-            bad = [t for t in self.labels if t != "O" and t[:2] not in {"B-", "I-"}]
-            if bad or "O" not in self.labels:
-                raise ValueError(f"task {self.name}: tagging needs BIO tags with O, found {bad[:3] or 'no O'}")
         return self
 
 

@@ -29,6 +29,7 @@ FOLDERS = {
     "runtime/kafka",
     "runtime/model",
     "runtime/model/graph",
+    "runtime/model/kinds",
     "runtime/observe",
     "runtime/output",
     "runtime/redrive",

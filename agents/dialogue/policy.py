@@ -17,8 +17,11 @@ from pydantic import (
     model_validator,
 )
 
+from ...runtime.model.kinds.forms import AnswerForm
+from ...runtime.model.kinds.registry import kind_of
 from ...runtime.settings.settings import KafkaName
 from ...runtime.settings.yaml_file import YamlFile
+from ...runtime.wire.feedback import known_labels
 from ...schemas.manifest import TaskSpec
 
 ABOUT_THE_TURN: Final = ("conversation", "intent", "request_id", "text")
@@ -111,7 +114,7 @@ class Policy(_Frozen):
     """By label of the intent task. A label without an entry counts as not understood."""
     intent_task: str = "intent"
     entity_task: str | None = "entities"
-    """The tagging task with the spans that fill slots; null: none."""
+    """The task with the spans that fill slots; null: none."""
     slots: dict[Slot, str] = {}
     """Slot: the entity label that fills it, if the names differ."""
     min_score: Share | None = None
@@ -204,20 +207,23 @@ def check_topics(file: PolicyFile, own: Mapping[str, str]) -> None:
 def check_against_model(file: PolicyFile, tasks: Iterable[TaskSpec], model: str) -> None:
     """Raise SetupError if the policy names a task, an intent or an entity that the model does not have."""
     policy, specs = file.value, {task.name: task for task in tasks}
-    kinds = [("intent_task", policy.intent_task, "classification")]
+    forms = [("intent_task", policy.intent_task, AnswerForm.LABEL, "a label")]
     if policy.entity_task is not None:
-        kinds.append(("entity_task", policy.entity_task, "tagging"))
-    for key, name, kind in kinds:
-        if name not in specs or specs[name].kind != kind:
-            known = ", ".join(task.name for task in specs.values() if task.kind == kind) or "none"
-            raise file.refusal((key,), f"model {model} has no {kind} task {name}; it has {known}")
+        forms.append(("entity_task", policy.entity_task, AnswerForm.SPANS, "spans"))
+    for key, name, form, answer in forms:
+        fitting = [task.name for task in specs.values() if kind_of(task).form is form]
+        if name not in fitting:
+            known = ", ".join(fitting) or "none"
+            raise file.refusal(
+                (key,), f"model {model} has no task {name} that is answered with {answer}; it has {known}"
+            )
     _check_labels(file, specs)
 
 
 def _check_labels(file: PolicyFile, specs: Mapping[str, TaskSpec]) -> None:
     policy = file.value
     intents = specs[policy.intent_task].labels
-    entities = {tag[2:] for tag in specs[policy.entity_task].labels if tag != "O"} if policy.entity_task else set()
+    entities = known_labels(specs[policy.entity_task]) if policy.entity_task else frozenset()
     for name, rule in policy.intents.items():
         if name not in intents:
             raise file.refusal(("intents", name), f"not a label of task {policy.intent_task}")

@@ -130,7 +130,7 @@ class FeedbackAgent(Handler):
         agent = self._local_agents.get(feedback.agent)
         if agent is not None and not agent.may_answer(spec):
             raise RecordError(Reason.INVALID, f"agent {agent.name} never answers task {spec.name}")
-        check_form(feedback, spec.kind)
+        check_form(feedback, spec)
         return new_labels(labels_of(feedback), spec, known[spec.name])
 
     def _labels(self, manifest: ModelManifest) -> dict[str, frozenset[str]]:

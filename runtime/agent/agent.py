@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from ...schemas.manifest import TaskKind, TaskSpec, Thresholds
+from ...schemas.manifest import TaskSpec, Thresholds
 from ..errors import Retry as Retry  # noqa: PLC0414 - re-exported
 from ..errors import SetupError
+from ..model.kinds.forms import AnswerForm
+from ..model.kinds.registry import kind_of
 from ..model.long_texts import Windows
 from ..settings.routing_rules import Rule
 from ..wire.message import Publish
@@ -33,8 +35,9 @@ def answer(request: Incoming, prediction: Prediction) -> Decision:
 class Agent:
     """An agent's declaration.
 
-    `topics` are full names. With `tasks` None the agent may answer every task of the model with a kind in `kinds`, and a
-    request without tasks is answered on those that `by_default` selects. A request with tasks is answered on those of them
+    `topics` are full names. With `tasks` None the agent may answer every task of the model whose answers have one of
+    `forms` (None: any), and a request without tasks is answered on those that name it in `default_for`; for a task without
+    that list `by_default` decides. A request with tasks is answered on those of them
     that the agent may answer. `output` None: no results are published. `thresholds` override the manifest's by task.
     """
 
@@ -43,7 +46,7 @@ class Agent:
     tasks: tuple[str, ...] | None = None
     output: str | None = None
     decide: Decide = answer
-    kinds: frozenset[TaskKind] = frozenset({"classification", "multi_label", "tagging"})
+    forms: frozenset[AnswerForm] | None = None
     by_default: Callable[[TaskSpec], bool] = lambda task: True
     thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
     windows: Windows | None = None
@@ -79,7 +82,13 @@ class Agent:
 
     def may_answer(self, task: TaskSpec) -> bool:
         """Return whether a request may ask it for this task."""
-        return task.name in self.tasks if self.tasks else task.kind in self.kinds
+        if self.tasks:
+            return task.name in self.tasks
+        return self.forms is None or kind_of(task).form in self.forms
+
+    def answers_by_default(self, task: TaskSpec) -> bool:
+        """Return whether it answers this task for a request that names none."""
+        return self.by_default(task) if task.default_for is None else self.name in task.default_for
 
 
 def agent(

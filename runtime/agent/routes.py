@@ -239,7 +239,8 @@ def _bind(agent: Agent, manifest: ModelManifest, app: str) -> BoundAgent:
     may = [spec for spec in manifest.tasks if agent.may_answer(spec)]
     if not may:
         raise SetupError(
-            f"agent {agent.name}: model {manifest.name} has no task of kind {', '.join(sorted(agent.kinds))}"
+            f"agent {agent.name}: model {manifest.name} has no task that is answered with "
+            f"{' or '.join(sorted(form.value for form in agent.forms or ()))}"
         )
     for rule in agent.routing:
         _check_rule(rule, [spec.name for spec in may], specs, manifest.name)
@@ -270,7 +271,7 @@ def _check_rule(rule: Rule, may: Sequence[str], specs: Mapping[str, TaskSpec], m
 def _default_tasks(agent: Agent, may: Sequence[TaskSpec]) -> tuple[str, ...]:
     if agent.tasks:
         return agent.tasks
-    picked = tuple(spec.name for spec in may if agent.by_default(spec))
+    picked = tuple(spec.name for spec in may if agent.answers_by_default(spec))
     return picked or tuple(spec.name for spec in may)
 
 

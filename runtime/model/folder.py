@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from ...schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
 from ...schemas.serving_event import RejectReason as Reason
-from ..errors import ModelRefused
+from ..errors import ModelRefused, SetupError
+from .kinds.registry import kind_of
 
 MAX_MANIFEST_BYTES: Final = 4 * 2**20
 MAX_FILE_BYTES: Final = 4 * 2**30
@@ -48,7 +49,19 @@ def parse_manifest(raw: bytes, origin: str) -> ModelManifest:
     if len(manifest.files) > MAX_FILES:
         found = len(manifest.files)
         raise ModelRefused(f"{origin} names {found} files, at most {MAX_FILES} are read", Reason.TOO_LARGE)
+    check_tasks(manifest, origin)
     return manifest
+
+
+def check_tasks(manifest: ModelManifest, origin: str) -> None:
+    """Raise ModelRefused for a task of a kind that is not installed, or that its kind refuses."""
+    for task in manifest.tasks:
+        try:
+            kind_of(task).check(task)
+        except ValueError as error:
+            raise ModelRefused(f"{origin} is not a manifest: {error}") from error
+        except SetupError as error:
+            raise ModelRefused(f"{origin}: task {task.name}: {error}", Reason.UNSUPPORTED) from error
 
 
 def open_plain(folder: Path, path: str, limit: int) -> BufferedReader:
@@ -229,6 +242,7 @@ def write_manifest(folder: Path, manifest: ModelManifest, roles: dict[str, str])
             digest = file_digest(file, "sha256").hexdigest()
             files.append({"path": path, "role": role, "sha256": digest, "bytes": file.tell()})
     written = ModelManifest.model_validate(manifest.model_dump() | {"files": files})
+    check_tasks(written, str(folder / MANIFEST_NAME))
     temporary = folder / f".{MANIFEST_NAME}.{os.getpid()}"
     temporary.write_text(written.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
     temporary.replace(folder / MANIFEST_NAME)

@@ -13,8 +13,11 @@ from tokenizers import Tokenizer
 from ...schemas.manifest import FileEntry, ModelManifest, TaskSpec, Thresholds
 from ...schemas.serving_event import RejectReason
 from ..errors import ModelFailed, ModelRefused
-from .decoding import DECODERS, MergedRows, Output, Rows
+from .decoding import MergedRows, Output, Rows
 from .folder import open_checked, opened_path, read_checked, read_manifest, refuse_changed
+from .kinds.forms import Reads
+from .kinds.kind import Kind
+from .kinds.registry import kind_of
 from .long_texts import Windows
 from .onnx_bytes import refuse_external_data
 from .onnx_session import Array, Device, Runner, open_session
@@ -34,7 +37,7 @@ _PLAIN: Final = "a"
 
 @dataclass(frozen=True, slots=True)
 class Logits:
-    """The result of a run. `values[task]` is [B, C], or [T, C] for tagging: row b is `[starts[b] : starts[b + 1]]`."""
+    """The result of a run. `values[task]` is [B, C], or [T, C] by token: row b is `[starts[b] : starts[b + 1]]`."""
 
     values: dict[str, Array]
     starts: npt.NDArray[np.int64]
@@ -51,15 +54,16 @@ class Model:
         self.manifest = manifest
         self.tasks: dict[str, TaskSpec] = {task.name: task for task in manifest.tasks}
         self.runner = runner
-        tags = any(task.kind == "tagging" for task in manifest.tasks)
-        self._encode = TextEncoder(tokenizer, manifest.limits.max_tokens, offsets=tags)
+        self._kinds = {task.name: kind_of(task) for task in manifest.tasks}
+        offsets = any(kind.reads is Reads.TOKENS for kind in self._kinds.values())
+        self._encode = TextEncoder(tokenizer, manifest.limits.max_tokens, offsets=offsets)
         self._encode_windows = WindowEncoder(tokenizer, manifest.limits.max_tokens)
         self._feeds = ragged_feeds if graph == "ragged" else padded_feeds
         self._padded = graph == "padded"
         self._reference: dict[str, Any] | None = None
         self.token_s: float | None = None
         """Seconds per token of a warm batch. Set by who warms the model up; None when that was not measured."""
-        self._decoders = {task.name: DECODERS[task.kind](task) for task in manifest.tasks}
+        self._decoders = {task.name: self._kinds[task.name].make_decoder(task) for task in manifest.tasks}
 
     @classmethod
     def load(
@@ -185,9 +189,9 @@ class Model:
         """Return for each text the outputs of its `wanted` tasks; `thresholds` override the manifest's by task."""
         answers: list[dict[str, Output]] = [{} for _ in batch]
         for name, rows in _group_rows_by_task(wanted).items():
-            spec = self.tasks[name]
-            limits = (thresholds or {}).get(name, spec.thresholds)
-            chosen, decoder = _select_rows(spec, logits, batch, texts, rows), self._decoders[name]
+            limits = (thresholds or {}).get(name, self.tasks[name].thresholds)
+            chosen = _select_rows(self._kinds[name], logits.values[name], logits, batch, texts, rows)
+            decoder = self._decoders[name]
             outputs = decoder(chosen, limits) if chosen.merged is None else decoder.decode_windows(chosen, limits)
             for row, output in zip(rows, outputs, strict=True):
                 answers[row][name] = output
@@ -280,14 +284,15 @@ def _split_passes(rows: Sequence[Encoded]) -> Iterator[Sequence[Encoded]]:
 
 
 def _select_rows(
-    spec: TaskSpec,
+    kind: Kind,
+    values: Array,
     logits: Logits,
     batch: Sequence[Encoded | WindowedText],
     texts: Sequence[str],
     rows: list[int],
 ) -> Rows:
     """Return the given texts' rows for a task, with all windows of a text."""
-    values, starts, bounds = logits.values[spec.name], logits.starts, logits.windows
+    starts, bounds = logits.starts, logits.windows
     parts, merged = cast(Sequence[Encoded], batch), None
     if bounds is not None:
         parts, _ = _flatten_windows(batch)
@@ -298,11 +303,7 @@ def _select_rows(
         texts = [texts[b] for b, count in enumerate(np.diff(bounds)) for _ in range(count)]
         rows = [row for b in rows for row in range(bounds[b], bounds[b + 1])]
     if len(rows) < len(parts):
-        if spec.kind == "tagging":
-            values = np.concatenate([values[starts[r] : starts[r + 1]] for r in rows])
-            starts = np.concatenate([[0], np.cumsum(np.diff(logits.starts)[rows])])
-        else:
-            values = values[rows]
+        values, starts = kind.select_rows(values, starts, rows)
     chosen = [parts[r] for r in rows]
     return Rows(values, starts, [part.encoding for part in chosen], [texts[r] for r in rows], merged)
 

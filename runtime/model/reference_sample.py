@@ -12,7 +12,9 @@ import numpy as np
 from ...schemas.manifest import TaskSpec
 from ...schemas.serving_event import RejectReason
 from ..errors import ModelRefused
-from .decoding import Floats, sigmoid, softmax
+from .decoding import Floats
+from .kinds.kind import Kind
+from .kinds.registry import kind_of
 
 TOLERANCE: Final = 1e-3
 Reference = dict[str, Any]
@@ -29,13 +31,12 @@ class Answering(Protocol):
 
 
 def make_reference(model: Answering, texts: Sequence[str]) -> Reference:
-    """Return `{"texts", "outputs": {task: logits per text}}`: [C] per text, for tagging [tokens, C]. JSON-ready."""
+    """Return `{"texts", "outputs": {task: logits per text}}`: [C] per text, or [tokens, C]. JSON-ready."""
     outputs: dict[str, list[Any]] = {name: [] for name in model.tasks}
     for batch, _ in model.batches(texts):
         logits = model.run(batch)
         for name, spec in model.tasks.items():
-            values = logits.values[name]
-            rows = np.split(values, logits.starts[1:-1]) if spec.kind == "tagging" else list(values)
+            rows = kind_of(spec).split_rows(logits.values[name], logits.starts)
             outputs[name] += [np.round(row.astype(np.float64), 6).tolist() for row in rows]
     return {"texts": list(texts), "outputs": outputs}
 
@@ -76,7 +77,7 @@ def check_reference(model: Answering, reference: Reference) -> None:
             )
         for index, (want, got) in enumerate(zip(stored, found[name], strict=True)):
             stored_logits, logits = _numbers(name, want), np.asarray(got, np.float64)
-            problem = _difference(spec.kind, stored_logits, logits)
+            problem = _difference(kind_of(spec), stored_logits, logits)
             if problem:
                 same = stored_logits.shape == logits.shape
                 raise ModelRefused(
@@ -94,12 +95,10 @@ def _numbers(task: str, stored: Any) -> Floats:
         raise ModelRefused(message, RejectReason.NOT_REPRODUCED) from error
 
 
-def _difference(kind: str, want: Floats, got: Floats) -> str | None:
+def _difference(kind: Kind, want: Floats, got: Floats) -> str | None:
     if want.shape != got.shape:
         return f"{got.shape} logits instead of {want.shape}"
-    scale = sigmoid if kind == "multi_label" else softmax
-    gap = np.abs(scale(got) - scale(want)).max(initial=0.0)
+    gap = np.abs(kind.to_scores(got) - kind.to_scores(want)).max(initial=0.0)
     if not gap <= TOLERANCE:
         return f"a score differs by {gap:.2g}"
-    decided = (want > 0) == (got > 0) if kind == "multi_label" else want.argmax(-1) == got.argmax(-1)
-    return None if np.all(decided) else "another label wins"
+    return None if np.array_equal(kind.to_decisions(want), kind.to_decisions(got)) else "another label wins"

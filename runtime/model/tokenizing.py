@@ -1,13 +1,14 @@
 """Tokenises texts in chunks, up to the model's limit and in time bounded by it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tokenizers import Encoding, Tokenizer
 
-from ...schemas.manifest import ModelManifest
+from ...schemas.manifest import ModelManifest, WordRule
 from ..errors import ModelRefused
+from .words import align_words
 
 # The library tokenises a whole text before it truncates: 2.5 s for a megabyte of which 128 tokens are kept. So only the
 # beginning of a long text is tokenised first, by this number of characters per token; if that does not fill the limit (long
@@ -86,6 +87,30 @@ def _refuse_surrogate(index: int, text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError(f"text {index} has a lone surrogate, which is not a character") from None
+
+
+def read_words(rule: WordRule, text: str, encoding: Encoding) -> list[tuple[int, int, int]]:
+    """Return (index of the first sub-token, start, end) of each word in code points, by a task's word rule."""
+    return align_words(text, encoding.offsets) if rule == "text" else list(word_spans(encoding))
+
+
+def word_spans(encoding: Encoding) -> Iterator[tuple[int, int, int]]:
+    """Yield (index of the first sub-token, start, end) of each of the tokenizer's words, in code points.
+
+    Words are those of the pre-tokenizer (for BERT split at whitespace and punctuation): the word rule `tokenizer`.
+    """
+    offsets = encoding.offsets
+    first = current = None
+    end = 0
+    for i, word in enumerate(encoding.word_ids):
+        if word != current:
+            if first is not None:
+                yield first, offsets[first][0], end
+            first, current = (None if word is None else i), word
+        if word is not None:
+            end = offsets[i][1]
+    if first is not None:
+        yield first, offsets[first][0], end
 
 
 def read_tokenizer(manifest: ModelManifest, data: bytes) -> Tokenizer:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from ...schemas.manifest import EncoderSpec, TaskSpec
 from ..errors import ModelRefused
+from .kinds.registry import kind_of
 
 Weights = Mapping[str, npt.NDArray[Any]]
 
@@ -33,7 +34,9 @@ def weight_shapes(encoder: EncoderSpec, tasks: Sequence[TaskSpec]) -> dict[str, 
         pair(layer + "output.dense", hidden, inner)
         pair(layer + "output.LayerNorm", hidden)
     for task in tasks:
-        pair(f"heads.{task.name}", len(task.labels), hidden)
+        shapes |= {
+            f"heads.{task.name}.{name}": shape for name, shape in kind_of(task).head_shapes(task, hidden).items()
+        }
     return shapes
 
 

@@ -20,7 +20,6 @@ Output = dict[str, Any]
 
 # As in `tokenizing`: maximum number of characters to read per token.
 _CHARACTERS_PER_TOKEN: Final = 24
-_LEAST_SCORE: Final = 1e-12
 
 
 class WindowedText:
@@ -77,17 +76,6 @@ def merge_labels(scores: Floats, merge: Merge, out_of_scope: int | None = None) 
     if out_of_scope is not None:
         merged[out_of_scope] = scores[:, out_of_scope].min()
     return np.asarray(merged / merged.sum())
-
-
-def as_logits(scores: Floats, temperature: float) -> Floats:
-    """Return logits whose softmax at `temperature` gives `scores`."""
-    return np.asarray(np.log(np.maximum(scores, _LEAST_SCORE)) * temperature)
-
-
-def as_binary_logits(scores: Floats, temperature: float) -> Floats:
-    """Return logits whose sigmoid at `temperature` gives `scores`."""
-    bounded = np.clip(scores, _LEAST_SCORE, 1.0 - _LEAST_SCORE)
-    return np.asarray((np.log(bounded) - np.log1p(-bounded)) * temperature)
 
 
 def merge_spans(found: Sequence[Sequence[Output]], windows: Sequence[Encoding]) -> list[Output]:

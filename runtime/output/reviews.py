@@ -25,6 +25,8 @@ from ...schemas.ids import prediction_id
 from ...schemas.manifest import ModelManifest, TaskSpec
 from ...schemas.review import REVIEW_TYPE, ReviewReason
 from ..batching.policy import Entry
+from ..model.kinds.forms import AnswerForm
+from ..model.kinds.registry import kind_of
 from ..settings.settings import Settings
 from ..wire.message import Message
 from ..wire.request import Incoming
@@ -65,7 +67,7 @@ class Doubt(NamedTuple):
 
 
 class _WatchedTask(NamedTuple):
-    """A classification task and its out-of-scope label. `label` is None where the task has no such threshold."""
+    """A task that is answered with one label, and its out-of-scope label. `label` is None where the task has no such threshold."""
 
     task: str
     label: str | None
@@ -135,7 +137,7 @@ class DoubtPolicy:
 def _watched_tasks(tasks: Iterable[TaskSpec], overrides: Mapping[str, Any] | None) -> list[_WatchedTask]:
     watched = []
     for spec in tasks:
-        if spec.kind == "classification":
+        if kind_of(spec).form is AnswerForm.LABEL:
             threshold = (overrides or {}).get(spec.name, spec.thresholds).out_of_scope
             decides = spec.out_of_scope if threshold is not None else None
             watched.append(_WatchedTask(spec.name, decides, threshold or 0.0))

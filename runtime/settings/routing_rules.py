@@ -6,12 +6,13 @@ routing:
   - {agent: classification, otherwise: true, topic: archive}
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
 
+from ..model.kinds.registry import find_kind
 from .kafka import AgentName
 
 Label = Annotated[str, StringConstraints(min_length=1)]
@@ -88,7 +89,8 @@ class Rule(BaseModel):
         output = outputs.get(self.task) if self.task is not None else None
         if output is None:
             return False
-        answers = [*_answers(output)]
+        kind = find_kind(output)
+        answers = [] if kind is None else [*kind.list_answers(output)]
         if self.abstained is not None and self.abstained != all(label is None for label, _ in answers):
             return False
         if self.label is None and self.score_below is None and self.score_at_least is None:
@@ -101,17 +103,6 @@ class Rule(BaseModel):
             and (self.score_below is None or score < self.score_below)
             and (self.score_at_least is None or score >= self.score_at_least)
         )
-
-
-def _answers(output: Mapping[str, Any]) -> Iterator[tuple[str | None, float]]:
-    """Yield label and score of each answer of a task."""
-    match output["kind"]:
-        case "classification":
-            yield output["label"], output["score"]
-        case "multi_label":
-            yield from ((found["label"], found["score"]) for found in output["labels"])
-        case "tagging":
-            yield from ((span["label"], span["score"]) for span in output["spans"])
 
 
 def select_topics(rules: Iterable[Rule], outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -22,6 +22,8 @@ from ..batching.engine import EngineModel, RequestChecks
 from ..batching.policy import Entry
 from ..batching.single_callers import encode
 from ..errors import Closed, DeviceFailed, ModelFailed
+from ..model.kinds.forms import Reads
+from ..model.kinds.registry import kind_of
 from ..model.long_texts import Windows
 
 Output = dict[str, Any]
@@ -106,7 +108,7 @@ class FakeEncoded:
 class FakeModel:
     """A scripted model: `answers` maps a text to outputs by task, or is called with it.
 
-    A task without a scripted output gets a default: the first label, no labels, or no spans. Every batch with one of the
+    A task without a scripted output gets its kind's: the first label, no labels, or no spans. Every batch with one of the
     `broken` texts raises ModelFailed. `batches` records the texts of every batch.
     """
 
@@ -177,9 +179,7 @@ class FakeModel:
 
     def _default(self, task: str) -> Output:
         spec = self.tasks[task]
-        if spec.kind == "classification":
-            return classified(spec.labels[0])
-        return {"kind": "tagging", "spans": []} if spec.kind == "tagging" else labelled()
+        return kind_of(spec).fake_output(spec)
 
 
 class FakeEngine(RequestChecks):
@@ -275,8 +275,8 @@ class SimulatedRunner:
     """Simulates a session on an accelerator: `runs_at_once` concurrent runs, each of `run_s + row_s * rows`, without CPU use.
 
     A run sleeps with the GIL released, so that only the host's work is measured. Logits are cheap and deterministic: a row
-    of a fixed random table, selected by the sum of the text's token ids (tagging: by each id), so they do not depend on the
-    batch. As with a trained model, about one token in thirty is tagged, rarely with I- first.
+    of a fixed random table, selected by the sum of the text's token ids (kinds that read tokens: by each id), so they do not
+    depend on the batch.
     """
 
     ROWS = 1024
@@ -290,10 +290,9 @@ class SimulatedRunner:
         random = np.random.default_rng(7)
         self._tables: dict[str, tuple[bool, npt.NDArray[np.float32]]] = {}
         for task in tasks:
-            table = random.normal(scale=3.0, size=(self.ROWS, len(task.labels))).astype(np.float32)
-            if task.kind == "tagging":
-                table += [10.0 if tag == "O" else -6.0 if tag[0] == "I" else 0.0 for tag in task.labels]
-            self._tables[task.name] = task.kind == "tagging", table
+            kind = kind_of(task)
+            table = random.normal(scale=3.0, size=(self.ROWS, kind.width(task))).astype(np.float32)
+            self._tables[task.name] = kind.reads is Reads.TOKENS, kind.shape_fake_logits(table, task)
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Answer a ragged or a padded batch; rows are the rows of `attention_mask`."""

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from ..errors import SetupError
+from ..model.kinds.registry import find_kind
+
 SHOWN: Final = 20
 """Number of coordinates of changed results to keep."""
 _MOST_PAIRS: Final = 10_000
 """Maximum number of different label pairs to count; further ones are counted together."""
 OTHERS: Final = "(others)"
-WITHHELD: Final = "(withheld)"
 
 
 class Comparison:
@@ -104,13 +106,8 @@ def _answers(result: Mapping[str, Any]) -> dict[str, str]:
 
 def answer_of(output: Any) -> str:
     """Return an answer without scores and without parts of the text."""
-    match output:
-        case {"kind": "classification", "abstained": True}:
-            return WITHHELD
-        case {"kind": "classification", "label": label}:
-            return str(label)
-        case {"kind": "multi_label", "labels": labels}:
-            return ", ".join(sorted(str(item["label"]) for item in labels)) or "(none)"
-        case {"kind": "tagging", "spans": spans}:
-            return ", ".join(sorted(f"{item['label']} {item['start']}-{item['end']}" for item in spans)) or "(none)"
-    return json.dumps(output, sort_keys=True)
+    try:
+        kind = find_kind(output)
+        return json.dumps(output, sort_keys=True) if kind is None else kind.name_answer(output)
+    except (AttributeError, KeyError, TypeError, ValueError, SetupError):
+        return json.dumps(output, sort_keys=True)

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.envelope import CE_ID, CE_SPECVERSION, CE_TYPE, CONTENT_TYPE, CONTENT_TYPE_HEADER, SPEC_VERSION
 from ...schemas.feedback import FEEDBACK_TYPE, Feedback, FeedbackSpan, Verdict
-from ...schemas.manifest import TaskKind, TaskSpec
+from ...schemas.manifest import TaskSpec
 from ..errors import RecordError
+from ..model.kinds.registry import kind_of
 
 
 def read_feedback(value: bytes | None) -> Feedback:
@@ -46,19 +47,12 @@ def to_record(feedback: Feedback, topic: str) -> dict[str, Any]:
     }
 
 
-def check_form(feedback: Feedback, kind: TaskKind) -> None:
+def check_form(feedback: Feedback, spec: TaskSpec) -> None:
     """Raise RecordError `invalid` for a correction of the wrong form. An empty list fits both list forms."""
     refuse_blank(feedback)
-    value = feedback.value
-    if feedback.verdict is not Verdict.CORRECTION:
-        return
-    if kind == "classification":
-        fits, expected = isinstance(value, str), "a label"
-    else:
-        item, expected = (FeedbackSpan, "a list of spans") if kind == "tagging" else (str, "a list of labels")
-        fits = isinstance(value, list) and all(isinstance(each, item) for each in value)
-    if not fits:
-        raise RecordError(Reason.INVALID, f"a correction of a {kind} task is {expected}")
+    kind = kind_of(spec)
+    if feedback.verdict is Verdict.CORRECTION and not kind.accepts_correction(feedback.value):
+        raise RecordError(Reason.INVALID, f"a correction of a {kind.name} task is {kind.correction}")
 
 
 def refuse_blank(feedback: Feedback) -> None:
@@ -78,9 +72,7 @@ def labels_of(feedback: Feedback) -> list[str]:
 
 def known_labels(spec: TaskSpec) -> frozenset[str]:
     """Return the labels that a correction may name; for a tagging task those within its tags."""
-    if spec.kind == "tagging":
-        return frozenset(tag[2:] for tag in spec.labels if tag != "O")
-    return frozenset(spec.labels)
+    return kind_of(spec).known_labels(spec)
 
 
 def new_labels(labels: Sequence[str], spec: TaskSpec, known: frozenset[str]) -> int:

@@ -1,11 +1,13 @@
 """One-line summaries of results and dead letters for people."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from ...schemas.deadletter import PREFIX, REDRIVEN
+from ..errors import SetupError
+from ..model.kinds.registry import find_kind
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -19,25 +21,13 @@ def safe(text: str, limit: int = 0) -> str:
 def output_line(output: Any) -> str:
     """Format one task's answer, for example `card_arrival 0.93`, `? out_of_scope 0.81` or `£20 (amount)`.
 
-    An answer of an unknown kind is formatted as JSON.
+    An answer of a kind that is not installed, or that does not have the form of its kind, is formatted as JSON.
     """
     try:
-        return _answer_line(output)
-    except (AttributeError, KeyError, TypeError, ValueError):
+        kind = find_kind(output)
+        return json.dumps(output) if kind is None else safe(kind.format_line(output))
+    except (AttributeError, KeyError, TypeError, ValueError, SetupError):
         return json.dumps(output)
-
-
-def _answer_line(output: Mapping[str, Any]) -> str:
-    match output["kind"]:
-        case "classification":
-            if output["abstained"]:
-                return f"? {output['reason']} {output['score']:.2f}"
-            return f"{output['label']} {output['score']:.2f}"
-        case "multi_label":
-            return ", ".join(f"{item['label']} {item['score']:.2f}" for item in output["labels"]) or "-"
-        case "tagging":
-            return ", ".join(f"{safe(span['text'])} ({span['label']})" for span in output["spans"]) or "-"
-    return json.dumps(output)
 
 
 def record_line(value: bytes | None, headers: Headers) -> str:

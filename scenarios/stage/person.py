@@ -4,6 +4,8 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from ...runtime.model.kinds.forms import AnswerForm
+from ...runtime.model.kinds.registry import kind_of
 from ...schemas.feedback import Feedback, Verdict
 from ...schemas.manifest import TaskSpec
 from .desk import Desk, Message
@@ -15,7 +17,7 @@ class Person:
 
     def __init__(self, desk: Desk, customers: Customers, tasks: Sequence[TaskSpec], name: str = "you") -> None:
         self._desk, self._customers, self._name = desk, customers, name
-        self._task = next((task.name for task in tasks if task.kind == "classification"), None)
+        self._task = next((task.name for task in tasks if kind_of(task).form is AnswerForm.LABEL), None)
 
     async def types(self, line: str) -> None:
         """Send the message or the feedback of a line."""

@@ -9,6 +9,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from ...runtime.model.kinds.forms import AnswerForm
+from ...runtime.model.kinds.registry import find_kind, kind_of
 from ...runtime.model.model import Model
 from ...runtime.wire.summary import output_line, safe
 from ...schemas.manifest import TaskSpec
@@ -16,7 +18,7 @@ from .desk import Desk, Message
 from .keys import KEYS
 
 _FEW_LABELS, _LONG_LABEL = 10, 20
-_ORDER: Final = {"classification": 0, "multi_label": 1, "tagging": 2}
+_ORDER: Final = tuple(AnswerForm)
 _TONES: Final = {"positive": "green", "negative": "red"}
 _WIDE: Final = 120
 """Number of columns from which the kind of an entity is shown next to its text."""
@@ -53,7 +55,7 @@ class Now:
 
 def order_tasks(tasks: Iterable[TaskSpec]) -> tuple[TaskSpec, ...]:
     """Return the tasks in the order of their columns: finest classification first, spans last."""
-    return tuple(sorted(tasks, key=lambda task: (_ORDER[task.kind], -len(task.labels))))
+    return tuple(sorted(tasks, key=lambda task: (_ORDER.index(kind_of(task).form), -len(task.labels))))
 
 
 def screen(facts: Facts, desk: Desk, now: Now, width: int, height: int) -> RenderableType:
@@ -80,8 +82,8 @@ def table(messages: Sequence[Message], tasks: Sequence[TaskSpec], width: int) ->
     drawn = Table(box=None, expand=True, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0))
     drawn.add_column("text", ratio=9, no_wrap=True)
     for task in tasks:
-        few = task.kind == "classification" and len(task.labels) <= _FEW_LABELS
-        share = 6 if max(map(len, task.labels)) > _LONG_LABEL else 4
+        few = kind_of(task).form is AnswerForm.LABEL and len(task.labels) <= _FEW_LABELS
+        share = 6 if max(map(len, task.labels), default=0) > _LONG_LABEL else 4
         drawn.add_column(task.name, ratio=None if few else share, width=14 if few else None, no_wrap=True)
     drawn.add_column("ms", justify="right", width=5, no_wrap=True)
     for message in messages:
@@ -121,14 +123,15 @@ def _cell(output: dict[str, Any] | None, wide: bool) -> Text:
     # The score comes first: a label that does not fit may be cut, its score may not.
     if output is None:
         return Text("…", "dim")
-    match output["kind"]:
-        case "classification" if output["abstained"]:
+    kind = find_kind(output)
+    match kind and kind.form:
+        case AnswerForm.LABEL if output["abstained"]:
             word = "off topic" if output["reason"] == "out_of_scope" else f"{output['alternatives'][0]['label']}?"
             return Text.assemble((f"{output['score']:.2f} ", "dim"), (word, "yellow"))
-        case "classification":
+        case AnswerForm.LABEL:
             label = output["label"]
             return Text.assemble((f"{output['score']:.2f} ", "dim"), (label, _TONES.get(label, "")))
-        case "tagging":
+        case AnswerForm.SPANS:
             parts = [
                 Text.assemble((safe(span["text"]), "magenta"), (f" {span['label']}" if wide else "", "dim"))
                 for span in output["spans"]

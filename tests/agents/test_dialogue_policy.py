@@ -122,9 +122,12 @@ def test_what_is_wrong_is_said_with_line_and_key(tmp_path, text, says):
     [
         (
             ENOUGH + "intent_task: topic\n",
-            ":4: intent_task: model desk has no classification task topic; it has intent",
+            ":4: intent_task: model desk has no task topic that is answered with a label; it has intent",
         ),
-        (ENOUGH + "entity_task: intent\n", ":4: entity_task: model desk has no tagging task intent; it has entities"),
+        (
+            ENOUGH + "entity_task: intent\n",
+            ":4: entity_task: model desk has no task intent that is answered with spans; it has entities",
+        ),
         ("intents:\n  balnce:\n    reply: ok\n", ":2: intents.balnce: not a label of task intent"),
         (
             "intents:\n  transfer:\n    needs:\n      amount: a?\n      payee: b?\n    reply: ok\n",

@@ -8,18 +8,12 @@ from hypothesis.extra.numpy import arrays
 from pydantic import TypeAdapter
 from tiny_model import tiny_tokenizer
 
-from murmura.runtime.model.decoding import (
-    Classification,
-    MultiLabel,
-    Rows,
-    Tagging,
-    legal_transitions,
-    sigmoid,
-    softmax,
-    tag_runs,
-    viterbi,
-    word_spans,
-)
+from murmura.runtime.model.decoding import Rows, sigmoid, softmax
+from murmura.runtime.model.kinds.classification import ClassificationDecoder
+from murmura.runtime.model.kinds.multi_label import MultiLabelDecoder
+from murmura.runtime.model.kinds.tagging import TaggingDecoder
+from murmura.runtime.model.tag_sequences import legal_transitions, tag_runs, viterbi
+from murmura.runtime.model.tokenizing import word_spans
 from murmura.schemas.manifest import Calibration, TaskSpec, Thresholds
 from murmura.schemas.result import Output
 
@@ -29,8 +23,8 @@ TAGS = ["O", "B-place", "I-place", "B-time", "I-time"]
 TOKENIZER = tiny_tokenizer()
 
 
-def classification(**more: Any) -> Classification:
-    return Classification(TaskSpec(name="t", kind="classification", labels=LABELS, **more))
+def classification(**more: Any) -> ClassificationDecoder:
+    return ClassificationDecoder(TaskSpec(name="t", kind="classification", labels=LABELS, **more))
 
 
 def sentence_rows(*probabilities: list[float]) -> Rows:
@@ -39,7 +33,9 @@ def sentence_rows(*probabilities: list[float]) -> Rows:
     return Rows(values, np.arange(len(values) + 1), [], [""] * len(values))
 
 
-def decode_one(decoder: Classification, row: list[float], thresholds: Thresholds | None = None) -> dict[str, Any]:
+def decode_one(
+    decoder: ClassificationDecoder, row: list[float], thresholds: Thresholds | None = None
+) -> dict[str, Any]:
     return decoder(sentence_rows(row), thresholds or Thresholds())[0]
 
 
@@ -97,12 +93,12 @@ def test_temperature_softens_the_scores() -> None:
 
 
 def test_a_task_of_two_labels_has_two_alternatives() -> None:
-    decoder = Classification(TaskSpec(name="t", kind="classification", labels=["no", "yes"]))
+    decoder = ClassificationDecoder(TaskSpec(name="t", kind="classification", labels=["no", "yes"]))
     assert [a["label"] for a in decode_one(decoder, [0.3, 0.7])["alternatives"]] == ["yes", "no"]
 
 
 def test_multi_label_names_what_reaches_its_threshold_highest_first() -> None:
-    decoder = MultiLabel(TaskSpec(name="t", kind="multi_label", labels=["a", "b", "c", "d"]))
+    decoder = MultiLabelDecoder(TaskSpec(name="t", kind="multi_label", labels=["a", "b", "c", "d"]))
     p = np.array([[0.6, 0.9, 0.4, 0.5], [0.1, 0.1, 0.1, 0.1]], np.float64)
     rows = Rows(np.log(p / (1 - p)), np.arange(3), [], ["", ""])
     first, second = decoder(rows, Thresholds(label=0.5, labels={"c": 0.3}))
@@ -121,7 +117,7 @@ def test_multi_label_names_what_reaches_its_threshold_highest_first() -> None:
 def test_every_output_is_of_the_contract(logits: Any, accept: float, out_of_scope: float | None) -> None:
     rows = Rows(logits, np.arange(6), [], [""] * 5)
     limits = Thresholds(accept=accept, out_of_scope=out_of_scope, label=accept)
-    multi = MultiLabel(TaskSpec(name="t", kind="multi_label", labels=LABELS))
+    multi = MultiLabelDecoder(TaskSpec(name="t", kind="multi_label", labels=LABELS))
     for answer in [*classification(out_of_scope="other")(rows, limits), *multi(rows, limits)]:
         assert OUTPUT.validate_python(answer, strict=True).model_dump() == answer
 
@@ -143,7 +139,7 @@ def tagged(text: str, tags_by_word: list[str], *, doubt: float = 0.0) -> dict[st
     for (token, _, _), tag in zip(word_spans(encoding), tags_by_word, strict=True):
         logits[token] = 0.0
         logits[token, TAGS.index(tag)] = 20.0 - doubt
-    decoder = Tagging(TaskSpec(name="t", kind="tagging", labels=TAGS))
+    decoder = TaggingDecoder(TaskSpec(name="t", kind="tagging", labels=TAGS))
     rows = Rows(logits, np.array([0, len(logits)]), [encoding], [text])
     answer = decoder(rows, Thresholds())[0]
     assert OUTPUT.validate_python(answer, strict=True).model_dump() == answer
@@ -198,7 +194,7 @@ def test_the_score_is_the_mean_of_the_words_probabilities() -> None:
 
 
 def test_an_inside_tag_without_its_beginning_is_repaired_to_the_most_likely_legal_sequence() -> None:
-    decoder = Tagging(TaskSpec(name="t", kind="tagging", labels=TAGS))
+    decoder = TaggingDecoder(TaskSpec(name="t", kind="tagging", labels=TAGS))
     scores = np.array([[0.5, 0.4, 0.1, 0.0, 0.0], [0.1, 0.0, 0.9, 0.0, 0.0]])
     assert decoder.best_sequence(scores) == [1, 2]
 
@@ -217,7 +213,7 @@ def test_rows_of_a_batch_do_not_mix() -> None:
     logits[:, 0] = 5.0
     logits[bounds[1] + 2, 1] = 9.0
     logits[bounds[3] + 1, 1] = 9.0
-    answers = Tagging(TaskSpec(name="t", kind="tagging", labels=TAGS))(
+    answers = TaggingDecoder(TaskSpec(name="t", kind="tagging", labels=TAGS))(
         Rows(logits, bounds, encodings, texts), Thresholds()
     )
     assert [[s["text"] for s in a["spans"]] for a in answers] == [[], ["london"], [], ["paris"]]
@@ -234,7 +230,7 @@ def legal(tags: list[str]) -> bool:
 
 @given(st.integers(1, 12).flatmap(lambda n: arrays(np.float64, (n, 5), elements=st.floats(1e-9, 1.0))))
 def test_no_sequence_is_ever_illegal(scores: Any) -> None:
-    best = Tagging(TaskSpec(name="t", kind="tagging", labels=TAGS)).best_sequence(scores)
+    best = TaggingDecoder(TaskSpec(name="t", kind="tagging", labels=TAGS)).best_sequence(scores)
     assert legal([TAGS[t] for t in best])
 
 

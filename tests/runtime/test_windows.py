@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import WORDS, tiny_tokenizer
 
-from murmura.runtime.model.decoding import MultiLabel, sigmoid, softmax
+from murmura.runtime.model.decoding import sigmoid, softmax
+from murmura.runtime.model.kinds.multi_label import MultiLabelDecoder
 from murmura.runtime.model.model import Model
-from murmura.runtime.model.windows import WindowEncoder, Windows, as_binary_logits, as_logits, merge_labels, merge_spans
+from murmura.runtime.model.windows import WindowEncoder, Windows, merge_labels, merge_spans
 
 LIMIT = 32
 
@@ -132,13 +133,6 @@ def test_one_window_that_is_sure_outweighs_many_that_are_out_of_scope():
     assert merge_labels(np.array([filler] * 20), "max", out_of_scope=2).argmax() == 2
 
 
-@given(st.lists(st.floats(0.001, 1.0), min_size=2, max_size=8), st.floats(0.2, 5.0))
-def test_logits_give_back_the_scores_that_they_were_made_of(raw, temperature):
-    scores = np.array(raw) / sum(raw)
-    assert softmax(as_logits(scores, temperature) / temperature) == pytest.approx(scores)
-    assert sigmoid(as_binary_logits(scores, temperature) / temperature) == pytest.approx(scores)
-
-
 class Extent:
     """A window that reads the characters from `start` to `end`."""
 
@@ -189,7 +183,7 @@ def test_merged_spans_never_overlap_and_stand_in_order(found):
 
 def test_a_label_in_one_window_is_a_label_of_the_text(model):
     spec = model.tasks["topics"]
-    assert isinstance(model._decoders["topics"], MultiLabel)
+    assert isinstance(model._decoders["topics"], MultiLabelDecoder)
     text = words(200, 5)
     batch = model.encode_windows([text], [Windows()])
     logits = model.run(batch)

@@ -11,7 +11,9 @@ from tokenizers.models import WordLevel
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
 
-from murmura.runtime.model.decoding import DECODERS, Rows, word_spans
+from murmura.runtime.model.decoding import Rows
+from murmura.runtime.model.kinds.registry import kind_of
+from murmura.runtime.model.tokenizing import word_spans
 from murmura.runtime.model.words import _split_any, align_words, find_words, split_words, trim_span
 from murmura.schemas.manifest import TaskSpec
 
@@ -122,7 +124,7 @@ def serve(fields: dict[str, object]) -> list[str]:
     logits = np.eye(3)[[1] * len(encoding.ids)] * 9.0
     spec = TaskSpec.model_validate({"name": "t", "kind": "tagging", "labels": ["O", "B-p", "I-p"], **fields})
     rows = Rows(logits, np.array([0, len(logits)]), [encoding], [text])
-    return [span["text"] for span in DECODERS["tagging"](spec)(rows, spec.thresholds)[0]["spans"]]
+    return [span["text"] for span in kind_of(spec).make_decoder(spec)(rows, spec.thresholds)[0]["spans"]]
 
 
 def test_a_manifest_without_a_word_rule_is_served_by_the_words_of_its_tokenizer() -> None:

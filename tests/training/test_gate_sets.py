@@ -12,7 +12,8 @@ from tiny_training import rows, write_jsonl
 from tokenizers import Encoding
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model.decoding import MultiLabel, Rows
+from murmura.runtime.model.decoding import Rows
+from murmura.runtime.model.kinds.multi_label import MultiLabelDecoder
 from murmura.runtime.model.model import Model
 from murmura.schemas.manifest import TaskSpec, Thresholds
 from murmura.training.data.example import Example
@@ -118,7 +119,7 @@ def test_of_several_labels_an_answer_is_sure_when_what_it_names_is_likely_and_th
     scores = np.array([0.26 if threshold == 0.25 else 0.8, 0.01])
     spec = TaskSpec(name="topics", kind="multi_label", labels=["a", "b"], thresholds=Thresholds(label=threshold))
     logits = np.log(scores / (1 - scores))
-    (output,) = MultiLabel(spec)(Rows(logits[None], np.array([0]), [], ["x"]), spec.thresholds)
+    (output,) = MultiLabelDecoder(spec)(Rows(logits[None], np.array([0]), [], ["x"]), spec.thresholds)
     assert is_sure(Answer(Example("x"), Encoding(), output, logits), spec) == sure
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from murmura.runtime.model.decoding import DECODERS, Rows
+from murmura.runtime.model.decoding import Rows
+from murmura.runtime.model.kinds.registry import KINDS as SERVED
+from murmura.runtime.model.kinds.registry import kind_of
 from murmura.schemas.manifest import TaskSpec, Thresholds
 from murmura.training.data.example import Example, Span
 from murmura.training.evaluate.figures import MEANINGS
@@ -46,7 +48,7 @@ def perfect(kind: str, tokenizer: Tokenizer) -> tuple[TaskSpec, list[Any], list[
 
 
 def test_every_kind_has_a_case_and_a_decoder() -> None:
-    assert set(CASES) == set(KINDS) == set(DECODERS)
+    assert set(CASES) == set(KINDS) == set(SERVED.names())
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -79,7 +81,7 @@ class TestEveryKind:
         spec, encodings, _, logits = perfect(name, tokenizer)
         bounds = np.cumsum([0, *(len(rows) for rows in logits)])
         values = np.concatenate(logits) if spec.kind == "tagging" else np.stack(logits)
-        outputs = DECODERS[name](spec)(Rows(values, bounds, encodings, TEXTS), spec.thresholds)
+        outputs = kind_of(spec).make_decoder(spec)(Rows(values, bounds, encodings, TEXTS), spec.thresholds)
         answers = [Answer(*parts) for parts in zip(CASES[name], encodings, outputs, logits, strict=True)]
         figures = KINDS[name].score(answers, spec, None).figures
         assert figures[{"classification": "accuracy", "multi_label": "micro_f1", "tagging": "f1_exact"}[name]] == 1.0
@@ -99,7 +101,7 @@ def test_calibration_error_is_the_distance_of_score_and_accuracy() -> None:
 def classify(logits: np.ndarray, labels: list[str], spec: TaskSpec) -> dict[str, float | None]:
     """Return the figures of what the real decoder makes of these logits; `none` means out of scope."""
     bounds, texts = np.arange(len(logits) + 1), ["x"] * len(logits)
-    outputs = DECODERS[spec.kind](spec)(Rows(logits, bounds, [None] * len(logits), texts), spec.thresholds)  # type: ignore[list-item]
+    outputs = kind_of(spec).make_decoder(spec)(Rows(logits, bounds, [None] * len(logits), texts), spec.thresholds)  # type: ignore[list-item]
     answers = [
         Answer(Example("x", (label,)), None, output, row)  # type: ignore[arg-type]
         for label, output, row in zip(labels, outputs, logits, strict=True)
@@ -167,7 +169,7 @@ def test_the_scores_of_several_labels_are_held_against_whether_the_text_has_them
 
     def figures(factor: float) -> dict[str, float | None]:
         given = Rows(rows.values * factor, rows.bounds, rows.encodings, rows.texts)
-        outputs = DECODERS["multi_label"](spec)(given, spec.thresholds)
+        outputs = kind_of(spec).make_decoder(spec)(given, spec.thresholds)
         answers = [Answer(e, None, o, r) for e, o, r in zip(made, outputs, given.values, strict=True)]  # type: ignore[arg-type]
         return KINDS["multi_label"].score(answers, spec, None).figures
 
@@ -188,7 +190,7 @@ def test_every_figure_of_a_report_is_explained(name: str, tokenizer: Tokenizer) 
     spec, encodings, _, logits = perfect(name, tokenizer)
     bounds = np.cumsum([0, *(len(rows) for rows in logits)])
     values = np.concatenate(logits) if spec.kind == "tagging" else np.stack(logits)
-    outputs = DECODERS[name](spec)(Rows(values, bounds, encodings, TEXTS), spec.thresholds)
+    outputs = kind_of(spec).make_decoder(spec)(Rows(values, bounds, encodings, TEXTS), spec.thresholds)
     answers = [Answer(*parts) for parts in zip(CASES[name], encodings, outputs, logits, strict=True)]
     for scope in (None, "c"):
         assert set(KINDS[name].score(answers, spec, scope).figures) <= set(MEANINGS)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from murmura.runtime.model.decoding import DECODERS, Rows
+from murmura.runtime.model.decoding import Rows
+from murmura.runtime.model.kinds.registry import kind_of
 from murmura.scenarios.stage.desk import Message
 from murmura.scenarios.stage.exam import Paper
 from murmura.schemas.manifest import TaskSpec
@@ -38,7 +39,7 @@ def served(tokenizer: Tokenizer, example: Example, *, logits: np.ndarray | None 
     if logits is None:
         logits = np.eye(len(SPEC.labels))[np.maximum(TAGGING.target(example, encoding, INDEX), 0)] * 9.0
     rows = Rows(logits, np.array([0, len(logits)]), [encoding], [example.text])
-    return Answer(example, encoding, DECODERS["tagging"](SPEC)(rows, SPEC.thresholds)[0], logits)
+    return Answer(example, encoding, kind_of(SPEC).make_decoder(SPEC)(rows, SPEC.thresholds)[0], logits)
 
 
 def answered(example: Example, *spans: tuple[int, int, str]) -> Answer:

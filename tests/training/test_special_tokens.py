@@ -14,7 +14,8 @@ from tiny_training import rows, write_jsonl
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model.decoding import DECODERS, Rows
+from murmura.runtime.model.decoding import Rows
+from murmura.runtime.model.kinds.registry import kind_of
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.words import split_words
 from murmura.schemas.manifest import TaskSpec
@@ -143,7 +144,7 @@ def test_perfect_tags_serve_the_same_words_whatever_the_tokenizer(family: str, t
         span = Span(words[first][0], words[min(first + 1, len(words) - 1)][1], "p")
         target = kind.target(Example(text, spans=(span,)), encoding, {label: at for at, label in enumerate(labels)})
         rows = Rows(np.eye(3)[np.maximum(target, 0)] * 9.0, np.array([0, len(target)]), [encoding], [text])
-        served = DECODERS["tagging"](spec)(rows, spec.thresholds)[0]["spans"]
+        served = kind_of(spec).make_decoder(spec)(rows, spec.thresholds)[0]["spans"]
         expected = (span.start, span.end)
         if family != "word pieces" or "北" not in text:  # an unknown word of several characters is one token
             assert [(each["start"], each["end"]) for each in served] == [expected], text[span.start : span.end]

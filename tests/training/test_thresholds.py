@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.model.decoding import DECODERS, Rows, sigmoid
+from murmura.runtime.model.decoding import Rows, sigmoid
+from murmura.runtime.model.kinds.registry import kind_of
 from murmura.schemas.manifest import Calibration, TaskSpec, Thresholds
 from murmura.training.kinds.calibration import (
     accept_threshold,
@@ -24,7 +25,9 @@ LIMIT = st.one_of(st.none(), st.floats(0, 0.9))
 
 def serve(logits: np.ndarray, spec: TaskSpec) -> list[dict]:
     bounds = np.arange(len(logits) + 1)
-    return DECODERS[spec.kind](spec)(Rows(logits, bounds, [None] * len(logits), ["x"] * len(logits)), spec.thresholds)
+    return kind_of(spec).make_decoder(spec)(
+        Rows(logits, bounds, [None] * len(logits), ["x"] * len(logits)), spec.thresholds
+    )
 
 
 def withheld_out_of_scope(doubts: list[float], cut: float) -> np.ndarray:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ...schemas.manifest import TaskKind
 from ..recipe.reading import Columns, Reading, Source
 from ..recipe.tasks import Task
 
@@ -15,7 +14,7 @@ class Rules:
     `named`: all labels that the task names anywhere, and so means: `none`, say. None where every label is meant.
     """
 
-    kind: TaskKind
+    kind: str
     reading: Reading
     columns: Columns
     label: str | None

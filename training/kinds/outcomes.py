@@ -6,7 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from ...runtime.model.decoding import read_words, sigmoid, softmax
+from ...runtime.model.decoding import sigmoid, softmax
+from ...runtime.model.tokenizing import read_words
 from ...schemas.manifest import TaskSpec
 from .answers import Answer
 from .outcome import Outcome, of_accuracy, of_f1

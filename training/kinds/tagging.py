@@ -14,8 +14,9 @@ from tokenizers import Encoding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...runtime.model.decoding import Tagging as Decoder
-from ...runtime.model.decoding import softmax, tag_runs
+from ...runtime.model.decoding import softmax
+from ...runtime.model.kinds.tagging import TaggingDecoder as Decoder
+from ...runtime.model.tag_sequences import tag_runs
 from ...runtime.model.words import align_words, trim_span
 from ...schemas.manifest import TaskSpec
 from ..data.example import Example

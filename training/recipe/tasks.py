@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from ...schemas.manifest import TaskKind
+from ...runtime.model.kinds.registry import TaskKind
 from .reading import Frozen, Label, Positive, Reading, Share, Sources
 
 

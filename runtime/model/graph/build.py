@@ -14,6 +14,8 @@ from typing import Final, Literal
 from spox import build
 
 from ....schemas.manifest import EncoderSpec, ModelManifest, TaskSpec
+from ..kinds.forms import Reads
+from ..kinds.registry import kind_of
 from ..onnx_bytes import with_initializers
 from ..weights import Weights, check_weights
 from .bert import Bert
@@ -48,7 +50,7 @@ def build_graph(
     Inputs of the ragged form: `input_ids`, `position_ids`, `seq_index` int64 [T]; `pad_index` int64 [B, S], the row in
     [0, T) of each token and T for padding; `attention_mask` float32 [B, S]. `seq_index` is the index of each token in the
     flattened [B * S]. Inputs of the padded form: `input_ids` int64 [B, S] and `attention_mask` float32 [B, S].
-    Outputs, named by the tasks: logits [B, C]; for tagging [T, C] (padded: [B, S, C]).
+    Outputs, named by the tasks: logits [B, C]; of kinds that read tokens [T, C] (padded: [B, S, C]).
     """
     return b"".join(_serialise(encoder, tasks, weights, form, metadata))
 
@@ -68,10 +70,10 @@ def _serialise(
     pooled = layout.mean(states, encoder.hidden_size)
 
     def output(task: TaskSpec) -> Var:
-        name = f"heads.{task.name}"
-        if task.kind == "tagging":
-            return layout.by_token(parameters.linear(states, name), len(task.labels))
-        return parameters.linear(pooled, name)
+        kind = kind_of(task)
+        if kind.reads is Reads.TOKENS:
+            return layout.by_token(kind.build_head(parameters, states, task), kind.width(task))
+        return kind.build_head(parameters, pooled, task)
 
     outputs = {task.name: output(task) for task in tasks}  # which collects the parameters
     model = build({**layout.inputs, **parameters.variables}, outputs)

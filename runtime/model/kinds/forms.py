@@ -1,0 +1,25 @@
+"""What a kind reads of a text, and what its answers look like to those who do not know the kind. Imports nothing."""
+
+from enum import Enum
+
+
+class Reads(Enum):
+    """The states that a head reads."""
+
+    TEXT = "text"
+    """The mean of a text's tokens; logits [B, C]."""
+    TOKENS = "tokens"
+    """Each token; logits [T, C] for the T tokens of a batch, one text after the other."""
+
+
+class AnswerForm(Enum):
+    """The fields of an answer that routing, reviews, feedback and dialogues may rely on. A kind may add others."""
+
+    LABEL = "label"
+    """As `schemas.result.ClassificationOutput`: `label`, `score`, `alternatives`, `abstained`, `reason`. A correction is a label."""
+    LABELS = "labels"
+    """As `schemas.result.MultiLabelOutput`: `labels`, each with `label` and `score`. A correction is a list of labels."""
+    SPANS = "spans"
+    """As `schemas.result.TaggingOutput`: `spans`. A correction is a list of spans."""
+    OTHER = "other"
+    """None of these: only the kind's own methods read it."""

@@ -1,0 +1,126 @@
+"""What serving asks of a kind of task. A kind derives from `Kind` and is registered as an entry point of `murmura.kinds`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ....schemas.manifest import TaskSpec
+from ..decoding import Decoder, Floats, Output, softmax
+from .forms import AnswerForm, Reads
+
+Array = npt.NDArray[Any]
+Answer = Mapping[str, Any]
+
+WITHHELD: Final = "(withheld)"
+NONE: Final = "(none)"
+
+
+class Graph(Protocol):
+    """The graph that a head is built into; see `graph.parameters.Parameters`. Variables are those of spox."""
+
+    def weight(self, name: str, /) -> npt.NDArray[np.float32]: ...
+
+    def add(self, name: str, value: npt.NDArray[np.float32], /) -> Any: ...
+
+    def linear(self, x: Any, name: str, /) -> Any: ...
+
+
+class Kind(ABC):
+    """A kind of task. Without state: one instance serves all tasks, from any thread.
+
+    The defaults are those of a linear head whose logits are one per label, of which the highest wins.
+    """
+
+    name: ClassVar[str]
+    """The `kind` in manifests, recipes and outputs."""
+    reads: ClassVar[Reads] = Reads.TEXT
+    form: ClassVar[AnswerForm] = AnswerForm.OTHER
+    out_of_scope: ClassVar[bool] = False
+    """Whether a task may have a label for texts that belong to none of the others."""
+    correction: ClassVar[str]
+    """What a person's correction is, for messages: `a label`."""
+
+    # The manifest.
+
+    def check(self, task: TaskSpec) -> None:
+        """Raise ValueError for a task that this kind cannot answer. Its labels are known to be different."""
+        if not task.labels:
+            raise ValueError(f"task {task.name} has no labels")
+        if task.out_of_scope is not None and not self.out_of_scope:
+            raise ValueError(f"task {task.name}: a task of kind {self.name} has no out_of_scope label")
+
+    def known_labels(self, task: TaskSpec) -> frozenset[str]:
+        """Return the labels that answers, rules and corrections may name."""
+        return frozenset(task.labels)
+
+    # The head.
+
+    def width(self, task: TaskSpec) -> int:
+        """Return C, the number of logits."""
+        return len(task.labels)
+
+    def head_shapes(self, task: TaskSpec, hidden: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the head's weights; in a checkpoint the weight NAME of a task is `heads.TASK.NAME`."""
+        return {"weight": (self.width(task), hidden), "bias": (self.width(task),)}
+
+    def build_head(self, graph: Graph, states: Any, task: TaskSpec) -> Any:
+        """Return logits [N, C] for states [N, H]: of texts or of tokens, as `reads` says."""
+        return graph.linear(states, f"heads.{task.name}")
+
+    # Logits.
+
+    @abstractmethod
+    def make_decoder(self, task: TaskSpec) -> Decoder:
+        """Return what decodes a batch of logits. Called once per task and model."""
+
+    def to_scores(self, logits: Floats) -> Floats:
+        """Return scores between 0 and 1 for logits [..., C], without calibration, to compare two computations by."""
+        return softmax(logits)
+
+    def to_decisions(self, logits: Floats) -> Array:
+        """Return what two computations of the same logits must agree on."""
+        return np.asarray(logits.argmax(-1))
+
+    def split_rows(self, values: Array, starts: npt.NDArray[np.int64]) -> Sequence[Array]:
+        """Return the logits of each text; tokens of text b are `values[starts[b] : starts[b + 1]]`."""
+        return np.split(values, starts[1:-1]) if self.reads is Reads.TOKENS else list(values)
+
+    def select_rows(
+        self, values: Array, starts: npt.NDArray[np.int64], rows: Sequence[int]
+    ) -> tuple[Array, npt.NDArray[np.int64]]:
+        """Return the logits of some texts, and their starts."""
+        if self.reads is not Reads.TOKENS:
+            return values[rows], starts
+        chosen = np.concatenate([values[starts[row] : starts[row + 1]] for row in rows])
+        return chosen, np.concatenate([[0], np.cumsum(np.diff(starts)[rows])])
+
+    # Answers. They may come from other programs: raise KeyError, TypeError or ValueError for one of another shape.
+
+    @abstractmethod
+    def format_line(self, output: Answer) -> str:
+        """Return an answer for people, on one line."""
+
+    @abstractmethod
+    def list_answers(self, output: Answer) -> Iterable[tuple[str | None, float]]:
+        """Return label and score of each answer, for routing; a withheld one has no label."""
+
+    @abstractmethod
+    def name_answer(self, output: Answer) -> str:
+        """Return an answer without scores and without parts of the text, to compare and count answers by."""
+
+    @abstractmethod
+    def accepts_correction(self, value: Any) -> bool:
+        """Return whether a feedback's value has the form of a correction, whatever labels it names."""
+
+    # Tests.
+
+    @abstractmethod
+    def fake_output(self, task: TaskSpec) -> Output:
+        """Return an answer that a scripted model gives where the script has none."""
+
+    def shape_fake_logits(self, logits: npt.NDArray[np.float32], task: TaskSpec) -> npt.NDArray[np.float32]:
+        """Return random logits [N, C] changed so that they look like those of a trained model."""
+        return logits
