@@ -13,6 +13,7 @@ from murmura.training.recipe.recipe import load_recipe
 SETS = ("dev-messages", "report-messages")
 TRAINED_ON = ("customers", "customers-by-queue", "out-of-scope", "entities")
 OUT_OF_SCOPE = "out_of_scope"
+SENTIMENTS = {"negative", "neutral", "positive"}
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:
@@ -30,18 +31,29 @@ def queues() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_set_has_ninety_genuine_messages_over_all_queues_and_thirty_off_topic(name: str) -> None:
-    found = Counter(row["queue"] for row in rows_of(name))
-    assert found.pop(OUT_OF_SCOPE) == 30
+def test_a_set_has_genuine_messages_of_every_queue_and_off_topic_ones_with_their_sentiment(name: str) -> None:
+    rows = rows_of(name)
+    found = Counter(row["queue"] for row in rows)
+    assert found.pop(OUT_OF_SCOPE) >= 60
     assert set(found) == set(queues())
-    assert sum(found.values()) == 90
-    assert min(found.values()) >= 7
+    assert min(found.values()) >= 14
+    assert {row["sentiment"] for row in rows} == SENTIMENTS
+
+
+def test_the_report_set_has_every_task_labelled_on_200_genuine_and_100_off_topic_messages() -> None:
+    rows, shared_out = rows_of("report-messages"), queues()
+    assert all(set(row) == {"text", "intent", "queue", "sentiment", "slots"} for row in rows)
+    genuine = [row for row in rows if row["queue"] != OUT_OF_SCOPE]
+    assert len(genuine) >= 200
+    assert len(rows) - len(genuine) >= 100
+    assert all(row["intent"] in shared_out[row["queue"]] for row in genuine)
+    assert len({row["intent"] for row in genuine}) == 77
 
 
 def test_no_message_stands_in_both_sets_or_among_the_training_rows() -> None:
     held_out = [plain(row["text"]) for name in SETS for row in rows_of(name)]
     trained_on = {plain(row["text"]) for name in TRAINED_ON for row in rows_of(name)}
-    assert len(set(held_out)) == 240
+    assert len(set(held_out)) == len(held_out)
     assert not trained_on & set(held_out)
 
 
@@ -52,8 +64,9 @@ def test_the_queues_share_out_77_intents_and_each_has_training_rows_of_ours() ->
     assert {row["queue"] for row in rows_of("customers-by-queue")} == set(queues())
 
 
-def test_entity_spans_lie_on_words() -> None:
-    for row in rows_of("entities"):
+@pytest.mark.parametrize("name", ["entities", "report-messages"])
+def test_entity_spans_lie_on_words(name: str) -> None:
+    for row in rows_of(name):
         for span in row["slots"]:
             word = row["text"][span["start"] : span["end"]]
             assert word == word.strip() != ""
