@@ -1,9 +1,21 @@
-"""The result of an agent: one output per task, each with its own `kind`."""
+"""The result of an agent: one output per task, each with its `kind`."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
 ALTERNATIVES: Final = 3
 
@@ -77,7 +89,43 @@ class TaggingOutput(_Frozen):
     spans: list[Span]
 
 
-Output = Annotated[ClassificationOutput | MultiLabelOutput | TaggingOutput, Field(discriminator="kind")]
+OWN_KINDS: Final = ("classification", "multi_label", "tagging")
+_OTHER: Final = "other"
+
+
+def _refuse_own(kind: str) -> str:
+    if kind in OWN_KINDS:
+        raise ValueError(f"an output of kind {kind} has a form of its own")
+    return kind
+
+
+class OtherOutput(_Frozen):
+    """An answer of a kind that another package adds: `kind`, and fields of its own."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+    kind: Annotated[
+        str,
+        AfterValidator(_refuse_own),
+        WithJsonSchema({"type": "string", "title": "Kind", "not": {"enum": list(OWN_KINDS)}}),
+    ]
+
+
+def _form_of(output: Any) -> str | None:
+    """Return the tag of an output's form; None, which refuses it, for what has no `kind`."""
+    kind = output.get("kind") if isinstance(output, Mapping) else getattr(output, "kind", None)
+    return kind if kind in OWN_KINDS else _OTHER if isinstance(kind, str) else None
+
+
+Output = Annotated[
+    Annotated[ClassificationOutput, Tag("classification")]
+    | Annotated[MultiLabelOutput, Tag("multi_label")]
+    | Annotated[TaggingOutput, Tag("tagging")]
+    | Annotated[OtherOutput, Tag(_OTHER)],
+    Discriminator(_form_of),
+]
+"""A reader who does not know a kind still reads the result."""
 
 
 class ModelRef(_Frozen):

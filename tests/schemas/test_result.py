@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from murmura.schemas.generate import schema_of
-from murmura.schemas.result import ClassificationOutput, Result, Span
+from murmura.schemas.result import OWN_KINDS, ClassificationOutput, OtherOutput, Result, Span
 
 # As published by version 1. Only added to, never edited.
 FIRST_RESULTS = [
@@ -50,6 +50,7 @@ FIRST_RESULTS = [
     },
 ]
 
+validator = jsonschema.Draft202012Validator(schema_of("result.v1"))
 scores = st.floats(0, 1)
 labels = st.builds(lambda label, score: {"label": label, "score": score}, st.text(), scores)
 spans = st.builds(
@@ -80,6 +81,20 @@ outputs = st.one_of(
     ),
     st.builds(lambda found: {"kind": "multi_label", "labels": found}, st.lists(labels)),
     st.builds(lambda found: {"kind": "tagging", "spans": found}, st.lists(spans)),
+)
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+other_outputs = st.builds(
+    lambda kind, fields: {**fields, "kind": kind},
+    st.text().filter(lambda kind: kind not in OWN_KINDS),
+    st.dictionaries(st.text(min_size=1), json_values, max_size=4),
 )
 
 
@@ -146,6 +161,24 @@ def test_a_score_is_a_probability(score):
         Span.model_validate({"label": "x", "text": "a", "start": 0, "end": 1, "score": score})
 
 
-def test_an_output_of_an_unknown_kind_is_refused():
-    with pytest.raises(ValidationError, match="kind"):
-        Result.model_validate({**FIRST_RESULTS[1], "outputs": {"x": {"kind": "poem"}}})
+@given(st.dictionaries(st.text(min_size=1), other_outputs | outputs, max_size=4))
+def test_an_output_of_a_kind_that_a_reader_does_not_know_is_an_object_with_its_kind(value):
+    result = Result.model_validate({**FIRST_RESULTS[1], "outputs": value})
+    assert result.model_dump(mode="json")["outputs"] == value
+    assert Result.model_validate_json(result.model_dump_json()) == result
+    validator.validate({**FIRST_RESULTS[1], "outputs": value})
+
+
+@pytest.mark.parametrize(
+    "output", [{"kind": "tagging"}, {"kind": "multi_label", "labels": 4}, {}, {"kind": 4}, "poem", None]
+)
+def test_an_output_without_a_kind_or_with_the_wrong_form_of_a_known_one_is_refused(output):
+    value = {**FIRST_RESULTS[1], "outputs": {"x": output}}
+    with pytest.raises(ValidationError, match=r"outputs\.x"):
+        Result.model_validate(value)
+    assert list(validator.iter_errors(value))
+
+
+def test_an_output_of_a_known_kind_has_its_own_form():
+    with pytest.raises(ValidationError, match="form of its own"):
+        OtherOutput(kind="tagging")
