@@ -8,7 +8,7 @@ import pytest
 from murmura.runtime.errors import SetupError
 from murmura.training.data.counts import ReadCounts
 from murmura.training.data.example import Example
-from murmura.training.data.reading import read_counted
+from murmura.training.prepare.reading import read_counted
 from murmura.training.recipe.tasks import Task
 
 

@@ -18,9 +18,9 @@ from murmura.runtime.errors import MurmuraError, SetupError
 from murmura.runtime.model.folder import read_manifest
 from murmura.runtime.settings.settings import KafkaSettings
 from murmura.schemas.review import Review
-from murmura.training.data.reading import read_part
 from murmura.training.ingest import make as stages
 from murmura.training.ingest.manifest import Options, labels_of_model, load_data_set
+from murmura.training.prepare.reading import read_part
 from murmura.training.recipe.reading import Source
 from murmura.training.recipe.tasks import Task
 

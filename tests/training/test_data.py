@@ -8,7 +8,7 @@ import pytest
 from murmura.runtime.errors import SetupError
 from murmura.training.data.counts import RowLeftOut, SpanLeftOut
 from murmura.training.data.example import Example, Span
-from murmura.training.data.reading import read_counted, read_part
+from murmura.training.prepare.reading import read_counted, read_part
 from murmura.training.recipe.tasks import Task
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from murmura.runtime.errors import SetupError
 from murmura.training.data.example import Example, Span
-from murmura.training.data.reading import read_part
 from murmura.training.data.tag_schemes import Scheme, TagError, find_scheme, to_iob2
+from murmura.training.prepare.reading import read_part
 from murmura.training.recipe.tasks import Task
 
 SENTENCES = [

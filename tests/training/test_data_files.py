@@ -9,7 +9,7 @@ import pytest
 
 from murmura.runtime.errors import SetupError
 from murmura.training.data.example import Example
-from murmura.training.data.reading import read_part
+from murmura.training.prepare.reading import read_part
 from murmura.training.recipe.tasks import Task
 
 

@@ -9,9 +9,9 @@ from tiny_training import rows, write_jsonl
 
 from murmura.runtime.model.model import Model
 from murmura.schemas.review import Review
-from murmura.training.data.reading import read_part
 from murmura.training.gate.held_out import HeldOutSet
 from murmura.training.mix.corrections import Corrections, read_corrections
+from murmura.training.prepare.reading import read_part
 from murmura.training.recipe.reading import Source
 from murmura.training.recipe.tasks import Task
 from murmura.training.retrain.doubts import MOST, find_doubts

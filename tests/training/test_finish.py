@@ -38,7 +38,7 @@ def test_a_well_fitted_model_with_few_rows_out_of_scope_answers_the_genuine(
 
 def task_data(kind: str, labels: list[str], validation: list[Example], **task: object) -> TaskData:
     read = Task.model_validate({"kind": kind, "train": "x.jsonl", **task})
-    return TaskData("t", read, KINDS[kind], labels, validation, validation, [], [], [], {}, {})
+    return TaskData("t", read, KINDS.get(kind), labels, validation, validation, [], [], [], {}, {})
 
 
 @pytest.fixture(scope="module")

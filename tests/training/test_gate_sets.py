@@ -21,9 +21,9 @@ from murmura.training.gate.held_out import held_answers, held_out_sets, texts_to
 from murmura.training.gate.targets import Targets, find_targets
 from murmura.training.gate.verdict import Verdict
 from murmura.training.gate.weigh import weigh
-from murmura.training.kinds import outcomes
+from murmura.training.kinds import classification, multi_label, tagging
 from murmura.training.kinds.answers import Answer
-from murmura.training.kinds.outcomes import is_sure
+from murmura.training.kinds.registry import KINDS
 from murmura.training.mix.corrections import TooLittleFeedback
 from murmura.training.mix.hold_texts import CurrentAnswers, is_kept_apart
 from murmura.training.recipe.job import Gate, read_job
@@ -105,10 +105,12 @@ def test_the_current_version_agrees_with_itself_whatever_the_kind_of_task(desk_b
 def test_what_the_current_version_is_not_sure_of_is_not_agreed_on(desk_base, current, tmp_path, monkeypatch):
     mix = mix_of(held_on(tmp_path, desk_base), current)
     usual_rows = {held.task: len(held.examples) for held in held_answers(current, mix)}
-    monkeypatch.setattr(outcomes, "SURE_ENOUGH", 0.0)
+    for kind in (classification, multi_label, tagging):
+        monkeypatch.setattr(kind, "SURE_ENOUGH", 0.0)
     every = {held.task: len(held.examples) for held in held_answers(current, mix)}
     assert every == {task: len(texts) for task, texts in texts_to_agree_on(mix).items()}
-    monkeypatch.setattr(outcomes, "SURE_ENOUGH", 1.1)
+    for kind in (classification, multi_label, tagging):
+        monkeypatch.setattr(kind, "SURE_ENOUGH", 1.1)
     assert held_answers(current, mix) == []
     assert all(usual_rows[task] <= every[task] for task in every)
 
@@ -120,7 +122,7 @@ def test_of_several_labels_an_answer_is_sure_when_what_it_names_is_likely_and_th
     spec = TaskSpec(name="topics", kind="multi_label", labels=["a", "b"], thresholds=Thresholds(label=threshold))
     logits = np.log(scores / (1 - scores))
     (output,) = MultiLabelDecoder(spec)(Rows(logits[None], np.array([0]), [], ["x"]), spec.thresholds)
-    assert is_sure(Answer(Example("x"), Encoding(), output, logits), spec) == sure
+    assert KINDS.get("multi_label").is_sure(Answer(Example("x"), Encoding(), output, logits), spec) == sure
 
 
 def test_targets_are_marked_on_this_feedback_alone(desk_base, current, tmp_path):

@@ -82,7 +82,7 @@ def test_sizes_belong_to_an_encoder_from_scratch(tmp_path: Path) -> None:
 
 def test_out_of_scope_belongs_to_classification(tmp_path: Path) -> None:
     text = "tasks:\n  a: {kind: tagging, train: x.csv, out_of_scope: none}\n"
-    assert refusal(tmp_path, text).startswith(":2: tasks.a: out_of_scope belongs to kind classification")
+    assert refusal(tmp_path, text).startswith(":2: tasks.a: a task of kind tagging has no out_of_scope label")
 
 
 def test_a_path_with_a_leading_dot_lies_beside_the_recipe(tmp_path: Path) -> None:

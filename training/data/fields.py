@@ -67,7 +67,7 @@ def read_labels(row: Row, rules: Rules) -> list[str]:
         _refuse_printed_list(row, value, column)
         parts = (part.strip() for part in value.split(separator))
         return [check_label(row, part, rules, f"a label of {column!r}") for part in parts if part]
-    if rules.kind == "multi_label" and not row.typed and _MAY_SEPARATE.search(str(value).strip()):
+    if rules.several and not row.typed and _MAY_SEPARATE.search(str(value).strip()):
         raise SetupError(
             f'{row.place}: {column!r} is {_show(value)}: one label or several? Set `label_separator` (",", say), '
             "also where no label has one, or take JSON lines, which have lists"
@@ -82,7 +82,7 @@ def check_label(row: Row, value: Any, rules: Rules, what: str) -> str:
     label = str(value).strip()
     if not label:
         hint = "" if row.typed else "; with `label_separator` an empty cell means no label"
-        raise SetupError(f"{row.place}: {what} is empty; expected a label{hint if rules.kind == 'multi_label' else ''}")
+        raise SetupError(f"{row.place}: {what} is empty; expected a label{hint if rules.several else ''}")
     if not _is_unicode(label):
         raise SetupError(f"{row.place}: {what} has a lone surrogate")
     if rules.named is not None and label.lower() in MISSING and label not in rules.named:

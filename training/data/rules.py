@@ -14,19 +14,20 @@ class Rules:
     `named`: all labels that the task names anywhere, and so means: `none`, say. None where every label is meant.
     """
 
-    kind: str
     reading: Reading
     columns: Columns
     label: str | None
     named: frozenset[str] | None
+    several: bool = False
+    """Whether labels do not exclude each other."""
 
 
-def make_rules(source: Source, task: Task, named: frozenset[str] | None) -> Rules:
+def make_rules(source: Source, task: Task, named: frozenset[str] | None, *, several: bool = False) -> Rules:
     """Return the rules of a source; `named` are those of `find_named_labels`."""
     own = source.model_dump(include=set(Reading.model_fields), exclude_none=True)
     base = task.model_dump(include=set(Reading.model_fields), exclude_none=True)
     reading = Reading.model_validate({**base, **own})
-    return Rules(task.kind, reading, reading.columns or Columns(), source.label, named)
+    return Rules(reading, reading.columns or Columns(), source.label, named, several)
 
 
 def sources_of(task: Task) -> Iterator[Source]:

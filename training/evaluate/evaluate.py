@@ -7,18 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from ...runtime.errors import SetupError
 from ...runtime.model.delta import assemble
 from ...runtime.model.folder import read_manifest, write_manifest
 from ...runtime.model.model import Model
 from ...schemas.manifest import ModelManifest, TaskSpec
 from ..data.example import Example, digest_rows
-from ..data.reading import read_part
 from ..kinds.answers import Answer, Score
-from ..kinds.registry import KINDS
+from ..kinds.registry import kind_of
 from ..prepare.data_report import TaskReport, data_table
+from ..prepare.reading import read_part
 from ..recipe.reading import Source
 from ..recipe.recipe import Recipe, load_recipe
 from ..recipe.tasks import Task
@@ -62,7 +60,7 @@ def score_task(model: Model, spec: TaskSpec, recipe: Recipe, data: Path) -> dict
     for name, sources in sets_of(task).items():
         examples = read_part(sources, task, data, seed=recipe.data_seed)
         refuse_unknown_labels(examples, spec, scope)
-        score = KINDS[spec.kind].score(list(answers(model, spec, examples)), spec, scope)
+        score = kind_of(spec).score(list(answers(model, spec, examples)), spec, scope)
         found[name] = with_probe(score, model.manifest, spec.name, name, examples)
     return found
 
@@ -88,7 +86,7 @@ def sets_of(task: Task) -> Mapping[str, Sequence[Source]]:
 
 def refuse_unknown_labels(examples: Sequence[Example], spec: TaskSpec, scope: str | None) -> None:
     """Raise SetupError for a label that the model does not have."""
-    known, kind = frozenset(spec.labels), KINDS[spec.kind]
+    known, kind = frozenset(spec.labels), kind_of(spec)
     for example in examples:
         if scope not in example.labels and (unknown := kind.unknown(example, known)):
             raise SetupError(f"{example.place}: label {unknown!r} is not among those of the model's task {spec.name}")
@@ -102,7 +100,7 @@ def answers(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterat
         logits = model.run(batch)
         outputs = model.decode(logits, batch, texts, [(spec.name,)] * len(batch))
         values = logits.values[spec.name]
-        rows = np.split(values, logits.starts[1:-1]) if spec.kind == "tagging" else list(values)
+        rows = kind_of(spec).serving.split_rows(values, logits.starts)
         for encoded, output, row in zip(batch, outputs, rows, strict=True):
             yield Answer(ordered[at], encoded.encoding, output[spec.name], row)
             at += 1

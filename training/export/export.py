@@ -26,6 +26,7 @@ from ...runtime.model.model import Model
 from ...runtime.model.onnx_session import open_session
 from ...runtime.model.reference_sample import Reference, make_reference
 from ...schemas.manifest import MANIFEST_NAME, Base, Limits, ModelManifest, TaskSpec
+from ..kinds.registry import kind_of
 from ..model import encoders
 from ..model.encoder_files import plain_tokenizer
 from ..run_folders.run_folder import RECIPE, RunFolder, RunRecord
@@ -198,10 +199,11 @@ def prove(model: Model, weights: Weights, texts: Sequence[str], form: str) -> No
 def served_logits(model: Model, spec: TaskSpec, texts: Sequence[str]) -> list[NDArray[Any]]:
     """Return the graph's logits for each text: [C], for tagging [S, C]."""
     rows: list[NDArray[Any]] = []
+    kind = kind_of(spec).serving
     for batch, _ in model.batches(texts):
         logits = model.run(batch)
         values = logits.values[spec.name]
-        rows += np.split(values, logits.starts[1:-1]) if spec.kind == "tagging" else list(values)
+        rows += kind.split_rows(values, logits.starts)
     return rows
 
 

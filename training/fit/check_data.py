@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Final
 
 from ...runtime.errors import SetupError
-from ..data.reading import read_part
 from ..data.rules import sources_of
 from ..model.encoders import Checkpoint, open_checkpoint
 from ..model.special_tokens import refuse_word_dropout
 from ..prepare.data_report import TRAIN, TaskReport
 from ..prepare.data_summary import parts_of, summarise
+from ..prepare.reading import read_part
 from ..prepare.tasks import TaskData, read_task
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from ..data.example import Example
-from ..kinds.registry import Kind
+from ..kinds.kind import Kind
 from ..prepare.data_report import TokenReport
 from .soft_targets import Held
 

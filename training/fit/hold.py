@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...runtime.errors import SetupError
+from ..kinds.kind import NEVER
 from ..model.network import MultiTask, logits_of
 from ..prepare.tasks import TaskData
 from .encoding import Part
-from .soft_targets import NEVER, Held
+from .soft_targets import Held
 
 
 def hold_answers(

@@ -22,12 +22,12 @@ NAMED_ROWS = 5
 def loss_weights(recipe: Recipe, tasks: Sequence[TaskData]) -> list[float]:
     """Return alpha_i for each task: its `loss_weight`; with `normalise` divided by the log of the number of answers.
 
-    That is log(C) for one of C labels and C * log(2) for any set of them: what the loss is before anything is learned.
+    That is what the loss is before anything is learned: log(C) for one of C labels, C * log(2) for any set of them.
     """
     weights = [data.task.loss_weight for data in tasks]
     if not recipe.normalise:
         return weights
-    sizes = [len(data.labels) * math.log(2) if data.kind.several else math.log(len(data.labels)) for data in tasks]
+    sizes = [data.kind.chance_loss(len(data.labels)) for data in tasks]
     return [weight / size for weight, size in zip(weights, sizes, strict=True)]
 
 
@@ -41,19 +41,24 @@ def task_losses(
     bf16: bool,
 ) -> dict[int, Tensor]:
     """Return the mean loss over its rows of each task of the step, by the task's number."""
-    found: list[tuple[TaskBatch, Tensor]] = []
+    found: list[tuple[TaskBatch, Tensor, Tensor, Tensor]] = []
     with torch.autocast(batches[0].ids.device.type, torch.bfloat16, enabled=bf16):
         for batch in batches:
             states = model.encode(drop_words(batch.ids, recipe.word_dropout, special), batch.mask)
-            found += [(p, model.answer(p.task, states[p.texts], batch.mask[p.texts])) for p in batch.tasks]
-    return {part.task: _loss(tasks[part.task], recipe, part, logits.float()) for part, logits in found}
+            for part in batch.tasks:
+                read, mask = states[part.texts], batch.mask[part.texts]
+                found.append((part, model.answer(part.task, read, mask), read, mask))
+    return {
+        part.task: _loss(tasks[part.task], recipe, part, logits.float(), read, mask)
+        for part, logits, read, mask in found
+    }
 
 
-def _loss(data: TaskData, recipe: Recipe, part: TaskBatch, logits: Tensor) -> Tensor:
+def _loss(data: TaskData, recipe: Recipe, part: TaskBatch, logits: Tensor, states: Tensor, mask: Tensor) -> Tensor:
     smoothing = recipe.label_smoothing if data.task.label_smoothing is None else data.task.label_smoothing
     if part.soft is None:
-        return data.kind.loss(logits, part.target, smoothing)
-    return mixed_loss(data.kind, logits, part.target, part.soft, recipe.hold, smoothing)
+        return data.kind.loss(logits, part.target, smoothing, states=states, mask=mask)
+    return mixed_loss(data.kind, logits, part.target, part.soft, recipe.hold, smoothing, states=states, mask=mask)
 
 
 def weighted_sum(losses: dict[int, Tensor], weights: Sequence[float]) -> Tensor:

@@ -122,9 +122,9 @@ def known_labels(checkpoint: Checkpoint, tasks: list[TaskData]) -> dict[str, lis
     """Return the labels of each task that the model at the beginning has, too, and by the same kind: what another kind
     learned for these labels is another thing. Empty where it is no model of ours.
     """
-    kinds = {data.name: data.task.kind for data in tasks}
+    ours = {(data.name, data.task.kind) for data in tasks}
     known = checkpoint.manifest.tasks if checkpoint.manifest else ()
-    return {spec.name: spec.labels for spec in known if kinds.get(spec.name) == spec.kind}
+    return {spec.name: spec.labels for spec in known if (spec.name, spec.kind) in ours}
 
 
 def lay_out(recipe: Recipe, tasks: list[TaskData], parts: list[Part]) -> list[sampler.StepRows]:

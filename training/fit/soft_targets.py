@@ -2,19 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from ..kinds.registry import Kind
+from ..kinds.kind import Kind
 from ..recipe.recipe import Hold
-
-NEVER: Final = -1e4
-"""A logit that no softmax gives any share, and that makes no NaN of 0 * inf."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,17 @@ def _widened(logits: NDArray[Any], width: int) -> NDArray[Any]:
     return np.pad(logits, ((0, width - len(logits)), (0, 0)))
 
 
-def mixed_loss(kind: Kind, logits: Tensor, target: Tensor, soft: SoftTargets, hold: Hold, smoothing: float) -> Tensor:
+def mixed_loss(
+    kind: Kind,
+    logits: Tensor,
+    target: Tensor,
+    soft: SoftTargets,
+    hold: Hold,
+    smoothing: float,
+    *,
+    states: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Return the mean over a batch's rows of the loss of their label, or of their soft target."""
     share = soft.rows.float().mean()
     now, compared = logits[soft.rows], soft.compared
@@ -63,20 +69,11 @@ def mixed_loss(kind: Kind, logits: Tensor, target: Tensor, soft: SoftTargets, ho
         asked = kind.asked(target[soft.rows])
         compared = compared.unsqueeze(1).expand(-1, now.shape[1], -1)[asked]
         now, before = now[asked], before[asked]
-    held = _kept(now, before, compared, hold.temperature, one_of=not kind.several)
+    held = kind.hold_loss(now, before, compared, hold.temperature) if len(now) else now.sum() * 0.0  # no words
     loss = hold.weight * share * held
     if not bool(soft.rows.all()):
-        loss = loss + (1 - share) * kind.loss(logits[~soft.rows], target[~soft.rows], smoothing)
+        rest = ~soft.rows
+        read = None if states is None else states[rest]
+        asked_of = None if mask is None else mask[rest]
+        loss = loss + (1 - share) * kind.loss(logits[rest], target[rest], smoothing, states=read, mask=asked_of)
     return loss
-
-
-def _kept(now: Tensor, before: Tensor, compared: Tensor, temperature: float, *, one_of: bool) -> Tensor:
-    """Distance between two answers, mean over rows, 0 for none; all [N, C]."""
-    if not len(now):  # texts without words
-        return now.sum() * 0.0
-    if not one_of:
-        each = F.binary_cross_entropy_with_logits(now, torch.sigmoid(before), reduction="none")
-        return (each * compared).sum(-1).mean()
-    was = F.log_softmax(torch.where(compared, before / temperature, NEVER), -1)
-    is_ = F.log_softmax(torch.where(compared, now / temperature, NEVER), -1)
-    return temperature**2 * (was.exp() * (was - is_)).sum(-1).mean()

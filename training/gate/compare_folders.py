@@ -10,8 +10,8 @@ from ...runtime.errors import SetupError
 from ...runtime.model.delta import assemble
 from ...runtime.model.folder import read_manifest
 from ...runtime.model.model import Model
-from ..data.reading import read_part
 from ..evaluate.evaluate import sets_of
+from ..prepare.reading import read_part
 from ..recipe.job import Gate
 from ..recipe.recipe import Recipe, load_recipe
 from .held_out import CONVERSATION, HeldOutSet

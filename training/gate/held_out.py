@@ -7,11 +7,11 @@ from typing import Final
 
 from ...runtime.model.model import Model
 from ..data.example import Example
-from ..data.reading import read_part
 from ..evaluate.evaluate import answers, sets_of
-from ..kinds.outcomes import is_sure
-from ..mix.hold_texts import as_example, kept_apart
+from ..kinds.registry import kind_of
+from ..mix.hold_texts import kept_apart
 from ..mix.plan import Mix
+from ..prepare.reading import read_part
 from ..prepare.tasks import groups_of
 from ..recipe.job import Job
 from ..recipe.tasks import Task
@@ -127,7 +127,8 @@ def held_answers(current: Model, mix: Mix) -> list[HeldOutSet]:
     for name, texts in texts_to_agree_on(mix).items():
         spec = mix.manifest.task(name)
         given = answers(current, spec, [Example(text) for text in texts])
-        examples = [as_example(each.example.text, each.output) for each in given if is_sure(each, spec)]
+        kind = kind_of(spec)
+        examples = [kind.as_example(each.example.text, each.output) for each in given if kind.is_sure(each, spec)]
         if examples:
             found.append(HeldOutSet(name, HELD, examples, spec.out_of_scope, agreement=True))
     return found

@@ -9,7 +9,7 @@ from ...runtime.errors import SetupError
 from ...runtime.model.model import Model
 from ...runtime.settings.yaml_file import Place, YamlFile
 from ..evaluate.evaluate import answers
-from ..kinds.outcomes import is_wrong
+from ..kinds.registry import kind_of
 from ..mix.corrections import TooLittleFeedback
 from ..mix.plan import Mix
 from ..recipe.job import Gate, Job
@@ -87,7 +87,7 @@ def _find_evidence(current: Model, mix: Mix, task: str, sets: Sequence[HeldOutSe
     each, spec, scope = mix.corrections[task], current.tasks[task], scope_of(mix, task)
     new = [example for example in each.heldout if each.is_new(example)]
     known = [example for example in each.heldout if not each.is_new(example)]
-    corrected = sum(is_wrong(answer, spec, scope) for answer in answers(current, spec, known))
+    corrected = sum(kind_of(spec).is_wrong(answer, spec, scope) for answer in answers(current, spec, known))
     flippable = 0
     if corrected >= gate.least_corrections:
         flippable = _count_flippable(current, task, sets, gate.least_flip_rows)
@@ -99,7 +99,8 @@ def _count_flippable(current: Model, task: str, sets: Sequence[HeldOutSet], most
     spec, texts = current.tasks[task], set[str]()
     for held in sets:
         if held.task == task and held.name not in FROM_FEEDBACK and not held.agreement:
-            found = (a.example.text for a in answers(current, spec, held.examples) if is_wrong(a, spec, held.scope))
+            given = answers(current, spec, held.examples)
+            found = (each.example.text for each in given if kind_of(spec).is_wrong(each, spec, held.scope))
             texts |= set(islice(found, most))
     return min(most, len(texts))
 

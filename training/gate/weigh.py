@@ -13,7 +13,7 @@ from ..data.example import labels_of
 from ..evaluate.evaluate import answers
 from ..kinds.answers import Answer
 from ..kinds.outcome import of_accuracy
-from ..kinds.outcomes import is_wrong, outcome, outcome_as_served
+from ..kinds.registry import kind_of
 from ..recipe.job import Gate
 from .held_out import CORRECTED, FEEDBACK, FROM_FEEDBACK, NEW_LABELS, HeldOutSet, conversations_of
 from .statistics import Difference, compare
@@ -37,11 +37,11 @@ class _Pair:
 
     def wrong(self) -> list[bool]:
         """Return, by row, whether the current version is wrong."""
-        return [is_wrong(answer, self.old, self.held.scope) for answer in self.before]
+        return [kind_of(self.old).is_wrong(answer, self.old, self.held.scope) for answer in self.before]
 
     def right_now(self) -> list[bool]:
         """Return, by row, whether the candidate is right."""
-        return [not is_wrong(answer, self.new, self.held.scope) for answer in self.after]
+        return [not kind_of(self.new).is_wrong(answer, self.new, self.held.scope) for answer in self.after]
 
     def compare_wrong(self, *, new_labels: bool) -> Difference:
         """Compare on the rows that the current version gets wrong, those with new labels or all others."""
@@ -101,21 +101,21 @@ def _answer(current: Model, candidate: Model, held: HeldOutSet) -> _Pair:
 
 
 def _compare(pair: _Pair, gate: Gate, versions: Versions) -> Iterator[Compared]:
-    """Yield the set, and of a classification that withholds answers the same rows as served."""
+    """Yield the set, and where answers are withheld the same rows as served."""
     held, old, new = pair.held, pair.old, pair.new
     judged = versions.get((held.task, held.name), 1)
     conversations = conversations_of([answer.example for answer in pair.before], held.group)
-    found = compare(outcome(pair.before, old, held.scope), outcome(pair.after, new, held.scope), conversations)
+    kinds, both = (kind_of(old), kind_of(new)), ((pair.before, old), (pair.after, new))
+    before, after = (kind.outcome(*each, held.scope) for kind, each in zip(kinds, both, strict=True))
+    found = compare(before, after, conversations)
     allowance = gate.agreement_allowance if held.agreement else gate.allowances.get(held.task, gate.allowance)
     yield Compared(held.task, held.name, found, allowance, judged)
-    if old.kind == "classification" and any(each.output["abstained"] for each in (*pair.before, *pair.after)):
-        served = compare(
-            outcome_as_served(pair.before, old, held.scope),
-            outcome_as_served(pair.after, new, held.scope),
-            conversations,
-        )
+    served = [kind.outcome_as_served(*each, held.scope) for kind, each in zip(kinds, both, strict=True)]
+    withheld = any(answer.output.get("abstained") for answer in (*pair.before, *pair.after))
+    if withheld and served[0] is not None and served[1] is not None:
+        found = compare(served[0], served[1], conversations)
         allowance = gate.agreement_allowance if held.agreement else gate.served_allowance
-        yield Compared(held.task, f"{held.name}{AS_SERVED}", served, allowance, judged)
+        yield Compared(held.task, f"{held.name}{AS_SERVED}", found, allowance, judged)
 
 
 def _judge_target(held: HeldOutSet, found: Difference, flips: _Flips, gate: Gate) -> Comparison:

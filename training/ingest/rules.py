@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from ...runtime.model.words import trim_span
+from ...runtime.model.kinds.registry import KINDS
 from .manifest import Options, TaskLabels
 
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -102,55 +102,29 @@ def target_of(
     Unfit when the value does not go with the output's kind, with the labels or with the text. `down` has the target of a
     confirmation: what it denies.
     """
-    kind = str(output.get("kind"))
-    if kind not in _CORRECTED:
+    kind = KINDS.find(str(output.get("kind")))
+    if kind is None:
         raise Unfit(LeftOut.WRONG_FORM)
     if verdict not in {"correction", "confirmed", "down"}:
         return None
     try:
-        target = _CORRECTED[kind](_stripped(value)) if verdict == "correction" else _CONFIRMED[kind](output)
+        target = (
+            kind.target_of_correction(_stripped(value)) if verdict == "correction" else kind.target_of_answer(output)
+        )
         if target is None:
             return None
-        named, trimmed = _named(kind, target), 0
-        if kind == "tagging":
-            spans = _trim_spans(target, text)
-            trimmed = sum(span[:2] != given[:2] for span, given in zip(spans, target, strict=True))
-            target = spans
-    except (KeyError, TypeError, IndexError):  # a result that is none of ours
+        named = kind.labels_of_target(target)
+        fitted = kind.fit_to_text(target, text)
+    except (KeyError, TypeError, ValueError, IndexError):  # a result that is none of ours
         raise Unfit(LeftOut.WRONG_FORM) from None
+    if fitted is None:
+        raise Unfit(LeftOut.SPANS_OUTSIDE)
+    trimmed = sum(one != other for one, other in zip(fitted, target, strict=True)) if fitted != target else 0
     if not all(label.strip() for label in named):
         raise Unfit(LeftOut.BLANK_LABEL)
     if labels is not None and not labels.open and not named <= set(labels.labels):
         raise Unfit(LeftOut.UNKNOWN_LABEL)
-    return Target(kind, json.dumps(target, ensure_ascii=False, separators=(",", ":")), trimmed)
-
-
-def _named(kind: str, target: Any) -> set[str]:
-    if kind == "classification":
-        return {target}
-    return {label for _, _, label in target} if kind == "tagging" else set(target)
-
-
-def _one_label(value: Any) -> str:
-    if not isinstance(value, str):
-        raise Unfit(LeftOut.WRONG_FORM)
-    return value
-
-
-def _label_list(value: Any) -> list[str]:
-    """Without doubles: labels that differ in the white space around them are one."""
-    if not isinstance(value, list):
-        raise Unfit(LeftOut.WRONG_FORM)
-    return sorted({_one_label(each) for each in value})
-
-
-def _span_list(value: Any) -> list[list[Any]]:
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise Unfit(LeftOut.WRONG_FORM)
-    spans = [[each["start"], each["end"], _one_label(each["label"])] for each in value]
-    if not all(type(offset) is int for start, end, _ in spans for offset in (start, end)):
-        raise Unfit(LeftOut.WRONG_FORM)
-    return sorted(spans)
+    return Target(kind.name, json.dumps(fitted, ensure_ascii=False, separators=(",", ":")), trimmed)
 
 
 def _stripped(value: Any) -> Any:
@@ -162,38 +136,9 @@ def _stripped(value: Any) -> Any:
     return {**value, "label": _stripped(value["label"])} if isinstance(value, dict) else value
 
 
-def _confirmed_label(output: Mapping[str, Any]) -> str | None:
-    """The label that was answered. That a text is out of scope is an answer too; that the model was unsure is none."""
-    if not output["abstained"]:
-        return _one_label(output["label"])
-    return _one_label(output["alternatives"][0]["label"]) if output["reason"] == "out_of_scope" else None
-
-
-_CORRECTED: Final[dict[Any, Any]] = {"classification": _one_label, "multi_label": _label_list, "tagging": _span_list}
-_CONFIRMED: Final[dict[Any, Any]] = {
-    "classification": _confirmed_label,
-    "multi_label": lambda output: _label_list([each["label"] for each in output["labels"]]),
-    "tagging": lambda output: _span_list(output["spans"]),
-}
-
-
-def _trim_spans(spans: Sequence[Sequence[Any]], text: str) -> list[list[Any]]:
-    """Return spans without the blanks and invisible characters at their ends, as they are scored and served."""
-    trimmed = []
-    for start, end, label in spans:
-        place = trim_span(text, start, end) if 0 <= start < end <= len(text) else None
-        if place is None:
-            raise Unfit(LeftOut.SPANS_OUTSIDE)
-        trimmed.append([*place, label])
-    return trimmed
-
-
 def row_of(kind: str, target: str) -> dict[str, Any]:
     """Return the fields of a training row that say what is right, in the trainer's format."""
-    value = json.loads(target)
-    if kind == "tagging":
-        return {"spans": [{"start": start, "end": end, "label": label} for start, end, label in value]}
-    return {"label": value}
+    return KINDS.get(kind).fields_of_target(json.loads(target))
 
 
 def text_id(text: str) -> bytes:

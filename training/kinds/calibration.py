@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.model.decoding import PLACES, sigmoid, softmax
-from ...schemas.manifest import Calibration
+from ...schemas.manifest import Calibration, ThresholdRows
 
 Array = NDArray[Any]
 SPREAD: Final = 0.4
@@ -19,6 +19,8 @@ SPREAD: Final = 0.4
 loses least likelihood on new rows from 5 to 300 rows."""
 COLDEST: Final = 0.25
 HOTTEST: Final = 4.0
+FEW_ROWS: Final = 50
+"""With fewer rows a temperature or a threshold says little about the next text."""
 UNDECIDED: Final = 0.5
 """The label threshold where no row says anything."""
 
@@ -58,6 +60,18 @@ def _most_likely(loss: Callable[[float], float]) -> Calibration:
         best = int(np.argmin([penalised(float(t)) for t in grid]))
         low, high = float(grid[max(0, best - 1)]), float(grid[min(24, best + 1)])
     return Calibration(temperature=round(float(grid[best]), 4))
+
+
+def count_rows(others: NDArray[np.bool_]) -> ThresholdRows:
+    """Count the rows that a threshold was chosen on; `others` [N] are those that it has to withhold."""
+    return ThresholdRows(genuine=int((~others).sum()), others=int(others.sum()))
+
+
+def describe_rows(rows: ThresholdRows | None, genuine: str, others: str, *, few: bool) -> str:
+    """Return on how many rows a threshold was chosen, in words; empty where it is not known."""
+    if rows is None:
+        return ""
+    return f" (chosen on {rows.genuine} rows {genuine} and {rows.others} {others}{', few' if few else ''})"
 
 
 def served_scores(logits: Array, calibration: Calibration) -> Array:

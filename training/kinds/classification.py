@@ -1,58 +1,123 @@
 """One label for a text."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.metrics import classification_report, f1_score, roc_auc_score
 from tokenizers import Encoding
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from ...runtime.errors import SetupError
 from ...runtime.model.decoding import softmax
-from ...schemas.manifest import TaskSpec
+from ...schemas.manifest import TaskSpec, Thresholds
+from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
+from ..data.labelled import read_labelled
+from ..data.row import Row
+from ..data.rules import Rules
 from .answers import Answer, Score
+from .calibration import (
+    FEW_ROWS,
+    accept_threshold,
+    count_rows,
+    describe_rows,
+    served_scores,
+    temperature_of,
+    withholding_threshold,
+)
 from .calibration_error import calibration_error
-from .heads import linear_head
+from .kind import CalibrationRows, Chosen, Doubt, Kind
+from .outcome import SURE_ENOUGH, Outcome, of_accuracy
 
+log = logging.getLogger(__name__)
 Array = NDArray[Any]
 
 
-class Classification:
-    per_token = False
-    several = False
+class Classification(Kind):
+    name = "classification"
+    finds_doubts = True
 
-    def labels(self, examples: Sequence[Example]) -> list[str]:
-        return sorted({example.labels[0] for example in examples})
+    def read(self, row: Row, rules: Rules, counts: ReadCounts) -> Example | RowLeftOut:
+        found = read_labelled(row, rules)
+        if isinstance(found, RowLeftOut):
+            return found
+        if not found.labels and rules.reading.rest == "drop":
+            return RowLeftOut.REST
+        if len(found.labels) != 1:
+            raise SetupError(
+                f"{row.place}: expected one label, found {len(found.labels)}; one_of keeps rows with exactly one"
+            )
+        return found
 
-    def unknown(self, example: Example, labels: frozenset[str]) -> str | None:
-        return None if example.labels[0] in labels else example.labels[0]
+    def as_example(self, text: str, output: Mapping[str, Any]) -> Example:
+        return Example(text, (output["alternatives"][0]["label"],))
 
-    def head(self, width: int, labels: int) -> nn.Linear:
-        return linear_head(width, labels)
-
-    def target(self, example: Example, encoding: Encoding, index: dict[str, int]) -> Array:
+    def target(self, example: Example, encoding: Encoding, index: Mapping[str, int]) -> Array:
         return np.array(index[example.labels[0]])
 
-    def collate(self, targets: Sequence[Array], width: int) -> Tensor:
-        return torch.from_numpy(np.stack(list(targets)))
-
-    def asked(self, target: Tensor) -> Tensor:
-        return torch.ones(len(target), dtype=torch.bool)
-
-    def loss(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    def loss(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        smoothing: float,
+        *,
+        states: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         return F.cross_entropy(logits, target, label_smoothing=smoothing)
 
-    def metrics(self, logits: Sequence[Array], targets: Sequence[Array], spec: TaskSpec) -> dict[str, float]:
+    def calibrate(self, rows: CalibrationRows) -> Chosen:
+        """Choose the temperature of the softmax, and where to withhold: by the out-of-scope class where one is learned, else
+        by the winner's score. Rows of the out-of-scope label are those to catch, all others are genuine.
+        """
+        index, rule, scope = rows.index, rows.rule, rows.scope
+        logits = np.stack(rows.score(rows.validation))
+        calibration = temperature_of(logits, np.array([index[example.labels[0]] for example in rows.validation]))
+        given = Chosen(calibration, Thresholds(accept=rule.accept, out_of_scope=rule.out_of_scope))
+        if scope is None:
+            return given
+        examples = [*rows.validation, *rows.outside]
+        if rows.choosing:
+            examples, logits = [*rows.choosing], np.stack(rows.score(rows.choosing))
+        elif rows.outside:
+            logits = np.concatenate([logits, np.stack(rows.score(rows.outside))])
+        others = np.array([example.labels[0] == scope.label for example in examples])
+        if others.all() or not others.any():
+            return given
+        scores = served_scores(logits, calibration)
+        if scope.learn:
+            doubt = scores[:, index[scope.label]]
+            cut = withholding_threshold(doubt[~others].tolist(), doubt[others].tolist(), rule.max_flagged)
+            _warn_of_flagged(rows, doubt[~others] >= cut)
+            return given if rule.out_of_scope is not None else _choose(given, {"out_of_scope": cut}, others)
+        best = scores.max(-1)
+        least = accept_threshold(best[~others].tolist(), best[others].tolist(), rule.max_flagged)
+        _warn_of_flagged(rows, best[~others] < least)
+        return given if rule.accept is not None else _choose(given, {"accept": least}, others)
+
+    def describe_thresholds(self, task: TaskSpec) -> list[str]:
+        limits, rows, found = task.thresholds, task.threshold_rows, []
+        few = rows is not None and min(rows.genuine, rows.others) < FEW_ROWS
+        chosen = describe_rows(rows, "in scope", "out of scope", few=few)
+        if task.out_of_scope is not None:
+            limit = "when most likely" if limits.out_of_scope is None else f"from {limits.out_of_scope:.9g}{chosen}"
+            found.append(f"{task.out_of_scope} {limit}")
+        if limits.accept is not None:
+            # The rows chose the threshold of the class, where there is one.
+            found.append(f"withheld below {limits.accept:.9g}{'' if task.out_of_scope else chosen}")
+        return found
+
+    def metrics(self, logits: Sequence[Array], targets: Sequence[Array], task: TaskSpec) -> dict[str, float]:
         """Accuracy is the main one; with an out-of-scope label that of the argmax over all classes."""
         guess, truth = np.stack(list(logits)).argmax(-1), np.stack(list(targets))
         accuracy = float((guess == truth).mean())
         return {"main": accuracy, "accuracy": accuracy, "macro_f1": float(f1_score(truth, guess, average="macro"))}
 
-    def score(self, answers: Sequence[Answer], spec: TaskSpec, scope: str | None) -> Score:
+    def score(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Score:
         """Score what a receiver gets, then the forced choice.
 
         At the thresholds of the manifest, of rows in scope: `served`, given and right; `withheld`. Of rows out of scope:
@@ -62,7 +127,7 @@ class Classification:
         """
         inner = [answer for answer in answers if answer.example.labels[0] != scope]
         outer = [answer for answer in answers if answer.example.labels[0] == scope]
-        truth, guess = [answer.example.labels[0] for answer in inner], _best_in_scope(inner, spec) if inner else []
+        truth, guess = [answer.example.labels[0] for answer in inner], _best_in_scope(inner, task) if inner else []
         figures: dict[str, float | None] = {"rows": len(inner)}
         if inner:
             figures["served"] = float(
@@ -74,14 +139,68 @@ class Classification:
         if inner:
             figures["accuracy"] = float(np.mean([a == b for a, b in zip(guess, truth, strict=True)]))
             figures["macro_f1"] = float(f1_score(truth, guess, average="macro", zero_division=0))
-        figures["ece"] = _calibration_error(answers, spec)
+        figures["ece"] = _calibration_error(answers, task)
         if inner and outer:
             marks = [0] * len(inner) + [1] * len(outer)
-            figures["out_of_scope_auroc"] = float(roc_auc_score(marks, _doubt([*inner, *outer], spec)))
+            figures["out_of_scope_auroc"] = float(roc_auc_score(marks, _doubt([*inner, *outer], task)))
         if outer:
             figures["out_of_scope_rows"] = len(outer)
         table = str(classification_report(truth, guess, zero_division=0, digits=3)) if inner else ""
         return Score(figures, table)
+
+    def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
+        """The best label in scope is right, withheld or not; a row out of scope is right when the answer is withheld."""
+        return of_accuracy(not self.is_wrong(answer, task, scope) for answer in answers)
+
+    def outcome_as_served(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome | None:
+        """Answered with the right label, or rightly out of scope. Without a class of its own, all that is withheld is."""
+        return of_accuracy(_is_served_right(answer, task, scope) for answer in answers)
+
+    def is_wrong(self, answer: Answer, task: TaskSpec, scope: str | None) -> bool:
+        truth = answer.example.labels[0]
+        if truth == scope:
+            return not answer.output["abstained"]
+        return best_in_scope(answer, task) != truth
+
+    def is_sure(self, answer: Answer, task: TaskSpec) -> bool:
+        """The score has to be above `accept`, too."""
+        return bool(answer.output["score"] >= SURE_ENOUGH and answer.output["reason"] != "below_threshold")
+
+    def find_doubt(self, answer: Answer, task: TaskSpec, scope: str | None, sure: float) -> Doubt | None:
+        output, given = answer.output, answer.example.labels[0]
+        if output["abstained"] or given == scope or output["score"] < sure or output["label"] == given:
+            return None
+        first, *others = output["alternatives"]
+        margin = round(abs(first["score"] - others[0]["score"]), 7) if others else None
+        return Doubt(best_in_scope(answer, task), given, output["score"], margin)
+
+
+def best_in_scope(answer: Answer, task: TaskSpec) -> str:
+    """Return the most likely label but the one out of scope."""
+    order: list[int] = answer.logits.argsort()[::-1].tolist()
+    labels = (task.labels[number] for number in order)
+    return next(label for label in labels if label != task.out_of_scope)
+
+
+def _choose(given: Chosen, limit: Mapping[str, float], others: NDArray[np.bool_]) -> Chosen:
+    return Chosen(given.calibration, given.thresholds.model_copy(update=limit), count_rows(others))
+
+
+def _warn_of_flagged(rows: CalibrationRows, flagged: NDArray[Any]) -> None:
+    """Say where no threshold withholds as few genuine texts as the recipe allows."""
+    limit = rows.rule.max_flagged
+    if limit is not None and flagged.mean() > limit + 1e-9:
+        log.warning(
+            "task %s: no threshold withholds at most %.1f %% of the genuine texts; the one chosen withholds %.1f %% of %d",
+            *(rows.task, 100 * limit, 100 * flagged.mean(), len(flagged)),
+        )
+
+
+def _is_served_right(answer: Answer, task: TaskSpec, scope: str | None) -> bool:
+    output, truth = answer.output, answer.example.labels[0]
+    if truth == scope:
+        return bool(output["abstained"]) and (task.out_of_scope is None or output["reason"] == "out_of_scope")
+    return bool(output["label"] == truth)
 
 
 def _calibration_error(answers: Sequence[Answer], spec: TaskSpec) -> float | None:

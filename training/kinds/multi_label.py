@@ -1,6 +1,8 @@
 """Any number of labels for a text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import log
 from typing import Any
 
 import numpy as np
@@ -8,48 +10,86 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import classification_report, f1_score
 from tokenizers import Encoding
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from ...schemas.manifest import TaskSpec
+from ...runtime.model.decoding import sigmoid
+from ...schemas.manifest import TaskSpec, Thresholds
+from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
+from ..data.labelled import read_labelled
+from ..data.row import Row
+from ..data.rules import Rules
 from .answers import Answer, Score
+from .calibration import FEW_ROWS, count_rows, describe_rows, label_threshold, temperature_of_labels
 from .calibration_error import calibration_error
-from .heads import linear_head
+from .kind import TIE, CalibrationRows, Chosen, Kind
+from .outcome import SURE_ENOUGH, Counted, Outcome, of_counts
 
 Array = NDArray[Any]
 
 
-class MultiLabel:
-    per_token = False
+class MultiLabel(Kind):
+    name = "multi_label"
     several = True
 
-    def labels(self, examples: Sequence[Example]) -> list[str]:
-        return sorted({label for example in examples for label in example.labels})
+    def read(self, row: Row, rules: Rules, counts: ReadCounts) -> Example | RowLeftOut:
+        found = read_labelled(row, rules)
+        return found if isinstance(found, RowLeftOut) else replace(found, labels=tuple(sorted(set(found.labels))))
 
-    def unknown(self, example: Example, labels: frozenset[str]) -> str | None:
-        return next((label for label in example.labels if label not in labels), None)
+    def as_row(self, example: Example) -> dict[str, Any]:
+        return {"text": example.text, "label": [*example.labels]}
 
-    def head(self, width: int, labels: int) -> nn.Linear:
-        return linear_head(width, labels)
+    def as_example(self, text: str, output: Mapping[str, Any]) -> Example:
+        return Example(text, tuple(item["label"] for item in output["labels"]))
 
-    def target(self, example: Example, encoding: Encoding, index: dict[str, int]) -> Array:
+    def target(self, example: Example, encoding: Encoding, index: Mapping[str, int]) -> Array:
         hot = np.zeros(len(index), np.float32)
         hot[[index[label] for label in example.labels]] = 1
         return hot
 
-    def collate(self, targets: Sequence[Array], width: int) -> Tensor:
-        return torch.from_numpy(np.stack(list(targets)))
-
-    def asked(self, target: Tensor) -> Tensor:
-        return torch.ones(len(target), dtype=torch.bool)
-
-    def loss(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    def loss(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        smoothing: float,
+        *,
+        states: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Binary cross-entropy, summed over the labels of a text: a mean would fade with their number."""
         soft = target * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, soft, reduction="sum") / len(logits)
 
-    def metrics(self, logits: Sequence[Array], targets: Sequence[Array], spec: TaskSpec) -> dict[str, float]:
+    def chance_loss(self, labels: int) -> float:
+        """Return C * log(2): any set of C labels."""
+        return labels * log(2)
+
+    def hold_loss(self, now: Tensor, before: Tensor, compared: Tensor, temperature: float) -> Tensor:
+        """Return binary cross-entropy with the earlier scores, summed over the labels."""
+        each = F.binary_cross_entropy_with_logits(now, torch.sigmoid(before), reduction="none")
+        return (each * compared).sum(-1).mean()
+
+    def calibrate(self, rows: CalibrationRows) -> Chosen:
+        """Choose the temperature of the sigmoid, and one threshold for all labels."""
+        truth = np.array([[label in example.labels for label in rows.labels] for example in rows.validation], float)
+        logits = np.stack(rows.score(rows.validation))
+        calibration = temperature_of_labels(logits, truth)
+        if rows.rule.label is not None:
+            return Chosen(calibration, Thresholds(label=rows.rule.label))
+        chosen = Thresholds(label=label_threshold(logits, truth, calibration))
+        return Chosen(calibration, chosen, count_rows(truth.sum(1) == 0))
+
+    def describe_thresholds(self, task: TaskSpec) -> list[str]:
+        rows = task.threshold_rows
+        # A text without labels says less about a threshold for labels than one that has some.
+        few = rows is not None and rows.genuine < FEW_ROWS
+        return [f"named from {task.thresholds.label:.9g}{describe_rows(rows, 'with labels', 'without', few=few)}"]
+
+    def decide_alike(self, one: Array, other: Array) -> bool:
+        return bool(((one > 0) == (other > 0))[np.abs(one) > TIE].all())
+
+    def metrics(self, logits: Sequence[Array], targets: Sequence[Array], task: TaskSpec) -> dict[str, float]:
         """Micro-F1 is the main one, at a score of one half. None where no text has a label: then F1 says nothing."""
         guess, truth = np.stack(list(logits)) > 0, np.stack(list(targets)) > 0.5
         if not truth.any():
@@ -58,15 +98,15 @@ class MultiLabel:
         macro = float(f1_score(truth, guess, average="macro", zero_division=0))
         return {"main": micro, "micro_f1": micro, "macro_f1": macro}
 
-    def score(self, answers: Sequence[Answer], spec: TaskSpec, scope: str | None) -> Score:
+    def score(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Score:
         """At the thresholds of the manifest; `exact` is the share of texts with all labels right.
 
         The F1 are None where no text has a label and none is named. `ece` holds the scores of the labels named against whether
         the text has them.
         """
         named = [{item["label"] for item in answer.output["labels"]} for answer in answers]
-        truth = np.array([[label in answer.example.labels for label in spec.labels] for answer in answers])
-        guess = np.array([[label in labels for label in spec.labels] for labels in named])
+        truth = np.array([[label in answer.example.labels for label in task.labels] for answer in answers])
+        guess = np.array([[label in labels for label in task.labels] for labels in named])
         any_label = bool(truth.any() or guess.any())
         figures = {
             "rows": float(len(answers)),
@@ -76,8 +116,27 @@ class MultiLabel:
             "false_labels_per_100_texts": float(100 * (guess & ~truth).sum() / len(answers)),
             "ece": _calibration_error(answers),
         }
-        table = str(classification_report(truth, guess, target_names=spec.labels, zero_division=0, digits=3))
+        table = str(classification_report(truth, guess, target_names=task.labels, zero_division=0, digits=3))
         return Score(figures, table)
+
+    def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
+        """Micro-F1 of the labels named. Where no row has a label, a row is right when none is named."""
+        return of_counts([_named(answer) for answer in answers])
+
+    def is_wrong(self, answer: Answer, task: TaskSpec, scope: str | None) -> bool:
+        truth, guess = _named(answer)
+        return truth != guess
+
+    def is_sure(self, answer: Answer, task: TaskSpec) -> bool:
+        """Whether each label is named or not, whatever its threshold is."""
+        named = np.isin(task.labels, [item["label"] for item in answer.output["labels"]])
+        scores = sigmoid(answer.logits.astype(np.float64) / task.calibration.temperature)
+        return bool((np.where(named, scores, 1 - scores) >= SURE_ENOUGH).all())
+
+
+def _named(answer: Answer) -> tuple[Counted, Counted]:
+    """Return the labels that there are, and those that were named."""
+    return Counted(answer.example.labels), Counted(item["label"] for item in answer.output["labels"])
 
 
 def _calibration_error(answers: Sequence[Answer]) -> float | None:

@@ -1,13 +1,16 @@
 """What a model gets right on each row, in a form that two models can be compared by. Pure."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Counted = Counter[Hashable]
+SURE_ENOUGH: Final = 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,19 @@ def of_f1(hits: Iterable[int], extra: Iterable[int], missed: Iterable[int]) -> O
     """Return the outcome whose metric is the micro-F1; counts by row. Where nothing was to be found and nothing was, it is 1."""
     tp, fp, fn = (np.array(list(counts), np.float64) for counts in (hits, extra, missed))
     return Outcome(2 * tp, 2 * tp + fp + fn)
+
+
+def of_counts(pairs: Sequence[tuple[Counter[Any], Counter[Any]]]) -> Outcome:
+    """Return the outcome of what there is and what was named, by row: micro-F1, or, where there is nothing in any row, the
+    share of rows in which nothing was named. F1 says nothing then.
+    """
+    if not any(truth for truth, _ in pairs):
+        return of_accuracy(not guess for _, guess in pairs)
+    return of_f1(
+        [(truth & guess).total() for truth, guess in pairs],
+        [(guess - truth).total() for truth, guess in pairs],
+        [(truth - guess).total() for truth, guess in pairs],
+    )
 
 
 def ratio(above: Any, below: Any) -> Array:

@@ -11,18 +11,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ...runtime.model.decoding import softmax
 from ...runtime.model.kinds.tagging import TaggingDecoder as Decoder
 from ...runtime.model.tag_sequences import tag_runs
+from ...runtime.model.tokenizing import read_words
 from ...runtime.model.words import align_words, trim_span
 from ...schemas.manifest import TaskSpec
-from ..data.example import Example
+from ..data.counts import ReadCounts, RowLeftOut
+from ..data.example import Example, Span
+from ..data.row import Row
+from ..data.rules import Rules
+from ..data.tagging import read_tagging
 from .answers import Answer, Score
+from .calibration import temperature_of
 from .calibration_error import calibration_error
-from .heads import linear_head
+from .kind import CalibrationRows, Chosen, Kind
+from .outcome import SURE_ENOUGH, Outcome, of_counts
 from .span_scores import Located, Matches, locate, locate_exactly, match
 
 Array = NDArray[Any]
@@ -31,21 +38,34 @@ UNREAD: Final = -200
 """Behind the tags of a target, one for each span of which no word lies within `max_tokens`: nothing is learned, it is missed."""
 
 
-class Tagging:
-    per_token = True
-    several = False
+class Tagging(Kind):
+    name = "tagging"
+    counted = "spans"
+
+    def read(self, row: Row, rules: Rules, counts: ReadCounts) -> Example | RowLeftOut:
+        return read_tagging(row, rules, counts)
+
+    def as_row(self, example: Example) -> dict[str, Any]:
+        spans = [{"start": span.start, "end": span.end, "label": span.label} for span in example.spans]
+        return {"text": example.text, "spans": spans}
+
+    def as_example(self, text: str, output: Mapping[str, Any]) -> Example:
+        return Example(text, spans=tuple(Span(*span) for span in served_spans(output)))
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
         names = sorted({span.label for example in examples for span in example.spans})
-        return ["O", *(f"{prefix}-{name}" for name in names for prefix in "BI")]
+        return ["O", *self.label_logits(names)]
+
+    def name_labels(self, labels: Sequence[str]) -> list[str]:
+        return [label[2:] for label in labels if label[:2] == "B-"]
+
+    def label_logits(self, new: Sequence[str]) -> list[str]:
+        return [f"{prefix}-{label}" for label in new for prefix in "BI"]
 
     def unknown(self, example: Example, labels: frozenset[str]) -> str | None:
         return next((span.label for span in example.spans if f"B-{span.label}" not in labels), None)
 
-    def head(self, width: int, labels: int) -> nn.Linear:
-        return linear_head(width, labels)
-
-    def target(self, example: Example, encoding: Encoding, index: dict[str, int]) -> Array:
+    def target(self, example: Example, encoding: Encoding, index: Mapping[str, int]) -> Array:
         """Return [S + M]: the tag of each first sub-token, IGNORED elsewhere, then UNREAD for each of M spans behind the limit.
 
         A word that a span touches by one character is in it; the first of them begins it, wherever the span begins. A word
@@ -74,27 +94,44 @@ class Tagging:
     def asked(self, target: Tensor) -> Tensor:
         return target >= 0
 
-    def loss(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    def loss(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        smoothing: float,
+        *,
+        states: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         asked = self.asked(target)
         if not bool(asked.any()):  # texts without words, of invisible characters say
             return logits.sum() * 0.0
         return F.cross_entropy(logits[asked], target[asked], label_smoothing=smoothing)
 
-    def metrics(self, logits: Sequence[Array], targets: Sequence[Array], spec: TaskSpec) -> dict[str, float]:
+    def calibrate(self, rows: CalibrationRows) -> Chosen:
+        """Choose the temperature of the words' tags. It changes the scores of spans, never the spans."""
+        encodings = rows.encode([example.text for example in rows.validation])
+        targets = [self.target(*pair, rows.index) for pair in zip(rows.validation, encodings, strict=True)]
+        logits = rows.score(rows.validation)
+        tags = np.concatenate([target[: len(read)] for target, read in zip(targets, logits, strict=True)])
+        asked = tags >= 0
+        return Chosen(temperature_of(np.concatenate(logits)[asked], tags[asked]))
+
+    def metrics(self, logits: Sequence[Array], targets: Sequence[Array], task: TaskSpec) -> dict[str, float]:
         """Span micro-F1 of the most likely legal tags, as served; spans behind the limit are missed. No figures where no text
         has a span: then F1 says nothing.
         """
-        decoder, found = Decoder(spec), Matches()
+        decoder, found = Decoder(task), Matches()
         for rows, tags in zip(logits, targets, strict=True):
             found += Matches(missed=int((tags == UNREAD).sum()))
             words = np.flatnonzero(tags >= 0)
             if len(words):
                 path = decoder.best_sequence(softmax(rows[words].astype(np.float64)))
-                found += match(_runs(tags[words].tolist(), spec), _runs(path, spec))
+                found += match(_runs(tags[words].tolist(), task), _runs(path, task))
         f1 = found.f1 if found.right + found.missed else None
         return {} if f1 is None else {"main": f1, "f1": f1}
 
-    def score(self, answers: Sequence[Answer], spec: TaskSpec, scope: str | None) -> Score:
+    def score(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Score:
         """Score whole spans, of the whole text: those behind `max_tokens` are missed.
 
         `f1` compares by the words that spans touch, `f1_exact` by characters; both are None where neither the texts nor the
@@ -117,6 +154,28 @@ class Tagging:
         }
         return Score(figures, _table(truth, guess))
 
+    def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
+        """Micro-F1 of whole spans by the words of the text, also those behind `max_tokens`. Where no row has a span, a row is
+        right when none is found.
+        """
+        return of_counts([_located(answer) for answer in answers])
+
+    def is_wrong(self, answer: Answer, task: TaskSpec, scope: str | None) -> bool:
+        truth, guess = _located(answer)
+        return truth != guess
+
+    def is_sure(self, answer: Answer, task: TaskSpec) -> bool:
+        """The tag of each word counts."""
+        words = [first for first, _, _ in read_words(task.words, answer.example.text, answer.encoding)]
+        scores = softmax(answer.logits[words].astype(np.float64) / task.calibration.temperature)
+        return bool((scores.max(axis=-1) >= SURE_ENOUGH).all())
+
+
+def _located(answer: Answer) -> tuple[Located, Located]:
+    """Return the spans that there are, and those that were found."""
+    text = answer.example.text
+    return locate(text, true_spans(answer.example)), locate(text, served_spans(answer.output))
+
 
 def true_spans(example: Example) -> list[tuple[int, int, str]]:
     """Return the spans that a text has."""
@@ -128,8 +187,8 @@ def served_spans(output: Mapping[str, Any]) -> list[tuple[int, int, str]]:
     return [(item["start"], item["end"], item["label"]) for item in output["spans"]]
 
 
-def _runs(tags: Sequence[int], spec: TaskSpec) -> Located:
-    return Located((first, last, label) for label, first, last in tag_runs([spec.labels[tag] for tag in tags]))
+def _runs(tags: Sequence[int], task: TaskSpec) -> Located:
+    return Located((first, last, label) for label, first, last in tag_runs([task.labels[tag] for tag in tags]))
 
 
 def _located_exactly(answer: Answer) -> tuple[Located, Located]:

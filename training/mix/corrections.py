@@ -11,9 +11,10 @@ from typing import Any, Final
 from ...runtime.errors import SetupError
 from ...runtime.wire.feedback import known_labels
 from ...schemas.manifest import ModelManifest, TaskSpec
-from ..data.example import Example, Span, labels_of
-from ..data.reading import read_part
+from ..data.example import Example, labels_of
 from ..ingest.manifest import DATASET_NAME, load_data_set
+from ..kinds.registry import kind_of
+from ..prepare.reading import read_part
 from ..recipe.reading import Source
 from ..recipe.tasks import Task
 
@@ -40,9 +41,7 @@ class Corrections:
     @property
     def labels(self) -> list[str]:
         """All labels of the head to be: the old ones in their places, then the new ones."""
-        tagging = self.spec.kind == "tagging"
-        added = [f"{prefix}-{label}" for label in self.new for prefix in "BI"] if tagging else self.new
-        return [*self.spec.labels, *added]
+        return [*self.spec.labels, *kind_of(self.spec).label_logits(self.new)]
 
     def is_new(self, example: Example) -> bool:
         return bool(set(labels_of(example)) & set(self.new))
@@ -97,17 +96,6 @@ def _learnable(spec: TaskSpec, train: Sequence[Example], heldout: Sequence[Examp
     kept = [[e for e in part if set(labels_of(e)) <= learned] for part in (train, heldout)]
     dropped = Counter(label for e in (*train, *heldout) for label in set(labels_of(e)) - learned)
     return Corrections(spec, kept[0], kept[1], new, dropped)
-
-
-def as_row(example: Example, kind: str) -> dict[str, Any]:
-    """Return an example as a line of a training file."""
-    if kind == "tagging":
-        return {"text": example.text, "spans": [_as_item(span) for span in example.spans]}
-    return {"text": example.text, "label": list(example.labels) if kind == "multi_label" else example.labels[0]}
-
-
-def _as_item(span: Span) -> dict[str, Any]:
-    return {"start": span.start, "end": span.end, "label": span.label}
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:

@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from ...runtime.model.model import Model
 from ...schemas.manifest import TaskSpec
-from ..data.example import Example, Span
+from ..data.example import Example
 from ..data.near_texts import near_form
-from ..data.reading import read_part
+from ..kinds.registry import kind_of
+from ..prepare.reading import read_part
 from ..recipe.reading import Source
 from ..recipe.tasks import Task
-from .corrections import Corrections, as_row
+from .corrections import Corrections
 
 KEPT_APART: Final = 0.2
 VALIDATION_SHARE: Final = 0.1
@@ -61,6 +62,7 @@ class CurrentAnswers:
         A text that was corrected to a label which the version has is not held on to: its answer was wrong. Nor is one that
         the feedback, or `earlier` feedback, holds out, in whatever spelling: it is judged by what people said of it.
         """
+        kind = kind_of(spec)
         rows: dict[str, Rows] = {"all": [], "own": [], "validation": []}
         given = {example.text: example for example in feedback.train} if feedback else {}
         apart = set(kept_apart(self._texts, feedback))
@@ -71,7 +73,7 @@ class CurrentAnswers:
             if known or text in apart or near_form(text) in held_out:
                 continue
             unsure = example is not None or output.get("abstained", False)
-            rows["own" if unsure else "all"].append(as_row(as_example(text, output), spec.kind))
+            rows["own" if unsure else "all"].append(kind.as_row(kind.as_example(text, output)))
         for name in ("all", "own"):
             few = round(VALIDATION_SHARE * len(rows[name]))
             rows["validation"] += rows[name][:few]
@@ -79,12 +81,3 @@ class CurrentAnswers:
         if not rows["validation"]:  # every row was taken for training, or there is none
             rows["validation"] = (rows["all"] or rows["own"])[:1]
         return rows
-
-
-def as_example(text: str, output: Mapping[str, Any]) -> Example:
-    """Return an answer as if somebody had said it; of a withheld one the label that it would have been."""
-    if output["kind"] == "classification":
-        return Example(text, (output["alternatives"][0]["label"],))
-    if output["kind"] == "multi_label":
-        return Example(text, tuple(item["label"] for item in output["labels"]))
-    return Example(text, spans=tuple(Span(item["start"], item["end"], item["label"]) for item in output["spans"]))

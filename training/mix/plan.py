@@ -19,11 +19,12 @@ from ...runtime.wire.feedback import known_labels
 from ...schemas.manifest import ModelManifest, TaskSpec
 from ..data.example import Example
 from ..data.near_texts import near_form
+from ..kinds.registry import kind_of
 from ..prepare.tasks import TaskData, read_tasks
 from ..recipe.job import Job
 from ..recipe.recipe import Recipe, load_recipe
 from .balance import by_repeats, count, divided, replayed
-from .corrections import Corrections, as_row, write_rows
+from .corrections import Corrections, write_rows
 from .earlier import Earlier, read_earlier
 from .hold_texts import CurrentAnswers, all_texts
 
@@ -150,7 +151,7 @@ Parts = dict[str, tuple[list[dict[str, Any]], dict[str, Any]]]
 
 
 def _seen_again(mix: Mix, spec: TaskSpec) -> Parts:
-    data = mix.old[spec.name]
+    data, kind = mix.old[spec.name], kind_of(spec)
     parts = {
         "replay": mix.replayed(spec.name),
         "validation": [*data.validation, *data.outside],
@@ -159,9 +160,7 @@ def _seen_again(mix: Mix, spec: TaskSpec) -> Parts:
     # Where nobody has said anything, the current answers are what is to stay; the labels would be learned by heart, seen
     # for the third and fourth time.
     kept = {} if spec.name in mix.corrections else {"replay": {"soft": "all"}}
-    return {
-        name: ([as_row(example, spec.kind) for example in part], kept.get(name, {})) for name, part in parts.items()
-    }
+    return {name: ([kind.as_row(example) for example in part], kept.get(name, {})) for name, part in parts.items()}
 
 
 def _held(mix: Mix, spec: TaskSpec, answers: CurrentAnswers) -> Parts:
@@ -169,7 +168,7 @@ def _held(mix: Mix, spec: TaskSpec, answers: CurrentAnswers) -> Parts:
     rows = answers.to_hold(spec, mix.corrections.get(spec.name), earlier)
     parts: Parts = {name: (lines, {} if name in _NO_ROWS else {"soft": name}) for name, lines in rows.items()}
     if spec.name in mix.earlier:
-        parts["earlier"] = ([as_row(example, spec.kind) for example in mix.earlier[spec.name].train], {})
+        parts["earlier"] = ([kind_of(spec).as_row(example) for example in mix.earlier[spec.name].train], {})
     return parts
 
 
@@ -179,13 +178,13 @@ def _add_feedback(mix: Mix, feedback: Corrections, parts: Parts) -> None:
     kept, extra = parts.get("validation", ([], {}))
     if not kept and not validation:  # no label has rows to spare: better the ones that are learned than none
         validation = learned[:1]
-    kind = feedback.spec.kind
-    parts["validation"] = ([*kept, *(as_row(example, kind) for example in validation)], extra)
+    kind = kind_of(feedback.spec)
+    parts["validation"] = ([*kept, *(kind.as_row(example) for example in validation)], extra)
     given = mix.job.feedback.weight
     before = there / max(1, len(known_labels(feedback.spec)))
     groups = by_repeats(learned, before) if given == "balanced" else {given: learned}
     for times, rows in groups.items():
-        parts[f"feedback-x{times}"] = ([as_row(example, kind) for example in rows], {"repeat": times})
+        parts[f"feedback-x{times}"] = ([kind.as_row(example) for example in rows], {"repeat": times})
 
 
 def _task(mix: Mix, spec: TaskSpec, parts: Parts) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import BertModel
 
-from ..kinds.registry import Kind
+from ..kinds.kind import Kind
 from .padding import in_order, pad
 from .vocabulary import NarrowTable
 

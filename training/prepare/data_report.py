@@ -5,6 +5,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from ..kinds.registry import KINDS
+
 TRAIN: Final = "train"
 VALIDATION: Final = "validation"
 TEST: Final = "test"
@@ -105,7 +107,7 @@ def describe_task(name: str, report: TaskReport, max_tokens: int) -> str:
         _by_part(report, "rows", lambda part: part.rows),
         _left_out(report),
         _trimmed(report),
-        _labels(train, spans=report.kind == "tagging"),
+        _labels(train, _counted(report)),
         _by_part(report, "duplicate texts", lambda part: part.duplicates),
         _by_part(report, "empty texts", lambda part: part.tokens.empty if part.tokens else 0),
         _by_part(report, f"texts cut at {max_tokens} tokens", lambda part: part.tokens.cut if part.tokens else 0),
@@ -142,7 +144,7 @@ def data_table(report: TaskReport) -> list[str]:
         cells = [name, part.rows, sum(part.left_out.values()), part.duplicates, *known]
         lines.append(f"| {' | '.join(f'{cell:,}' if isinstance(cell, int) else cell for cell in cells)} |")
     counts = ", ".join(f"{label} {count:,}" for label, count in report.parts[TRAIN].labels.items())
-    lines += ["", f"{'Spans' if report.kind == 'tagging' else 'Labels'} in training: {counts}.", ""]
+    lines += ["", f"{_counted(report).capitalize()} in training: {counts}.", ""]
     facts = [_left_out(report), _trimmed(report), *(_overlap(part, others) for part, others in report.overlap.items())]
     facts += [describe_probe(report.probe)] if report.probe is not None else []
     notes = [*(fact for fact in facts if fact), *(f"note: {note}" for note in report.notes)]
@@ -167,13 +169,18 @@ def _trimmed(report: TaskReport) -> str:
     return _by_part(report, "spans without the blanks at their ends", lambda part: part.trimmed)
 
 
-def _labels(part: PartReport, *, spans: bool) -> str:
-    counts, unit = part.labels, "span" if spans else "row"
-    what = (
-        f"{sum(counts.values()):,} spans of {len(counts)} type{'' if len(counts) == 1 else 's'}"
-        if spans
-        else f"{len(counts)} labels"
-    )
+def _counted(report: TaskReport) -> str:
+    """Return what has the labels. A manifest may name a kind that is not installed."""
+    kind = KINDS.find(report.kind)
+    return kind.counted if kind is not None else "labels"
+
+
+def _labels(part: PartReport, counted: str) -> str:
+    counts = part.labels
+    what, unit = f"{len(counts)} labels", "row"
+    if counted != "labels":
+        what = f"{sum(counts.values()):,} {counted} of {len(counts)} type{'' if len(counts) == 1 else 's'}"
+        unit = counted.removesuffix("s")
     if len(counts) <= NAMED_LABELS:
         return f"{what}: {', '.join(f'{label} {count:,}' for label, count in counts.items())}"
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)

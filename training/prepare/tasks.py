@@ -9,13 +9,14 @@ from ...runtime.errors import SetupError
 from ...schemas.manifest import TaskSpec
 from ..data.counts import ReadCounts
 from ..data.example import Example, labels_of
-from ..data.reading import read_counted
-from ..kinds.registry import KINDS, Kind
+from ..kinds.kind import Kind
+from ..kinds.registry import KINDS
 from ..recipe.reading import Source
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
 from .data_checks import find_equal_names, list_names, suggest
 from .data_report import TEST, THRESHOLDS, TRAIN, VALIDATION
+from .reading import read_counted
 from .splits import hold_back, units_of
 
 
@@ -43,7 +44,7 @@ class TaskData:
     @property
     def names(self) -> list[str]:
         """The labels as rows name them: of a tagging task the types of spans."""
-        return [label[2:] for label in self.labels if label[:2] == "B-"] if self.kind.per_token else self.labels
+        return self.kind.name_labels(self.labels)
 
     @property
     def rows(self) -> Iterator[Example]:
@@ -79,7 +80,7 @@ def read_tasks(recipe: Recipe, folder: Path) -> list[TaskData]:
 
 def read_task(name: str, recipe: Recipe, folder: Path) -> TaskData:
     """Read the parts of one task, and hold rows back for validation where the recipe names none."""
-    task, kind = recipe.tasks[name], KINDS[recipe.tasks[name].kind]
+    task, kind = recipe.tasks[name], KINDS.get(recipe.tasks[name].kind)
     counts: dict[str, ReadCounts] = {}
 
     def read(part: str, sources: Sequence[Source] | None, *, training: bool = False) -> list[Example]:
@@ -190,7 +191,7 @@ def _problem_of_training(data: TaskData) -> str | None:
     if not data.train:
         return "no row to train on"
     if not data.names:
-        return f"no row has a {'span' if data.kind.per_token else 'label'}: there is nothing to learn"
+        return f"no row has a {data.kind.counted.removesuffix('s')}: there is nothing to learn"
     if len(data.labels) < 2:
         return f"the training rows know one label only ({data.labels[0]!r}); expected two or more"
     return None

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from ...runtime.model.kinds.registry import TaskKind
+from ...runtime.model.kinds.registry import KINDS, TaskKind
 from .reading import Frozen, Label, Positive, Reading, Share, Sources
 
 
@@ -62,8 +62,8 @@ class Task(Reading):
             raise ValueError(f"label {twice!r} stands twice")
         if not all(name.strip() for name in names):
             raise ValueError("a label is empty")
-        if names and info.data.get("kind") == "tagging":
-            _refuse_tags(names)
+        if names and (kind := KINDS.find(info.data.get("kind", ""))) is not None:
+            kind.check_new_labels(names)
         return labels
 
     @field_validator("out_of_scope")
@@ -79,16 +79,6 @@ class Task(Reading):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        if self.out_of_scope and self.kind != "classification":
-            raise ValueError(f"out_of_scope belongs to kind classification, not {self.kind}")
+        if self.out_of_scope and not KINDS.get(self.kind).out_of_scope:
+            raise ValueError(f"a task of kind {self.kind} has no out_of_scope label")
         return self
-
-
-def _refuse_tags(tags: list[str]) -> None:
-    """Raise ValueError for what is no BIO tag, and for a tag that is missing: every word needs one."""
-    types = dict.fromkeys(tag[2:] for tag in tags if tag[2:])
-    needed = ["O", *(f"{prefix}-{name}" for name in types for prefix in "BI")]
-    if strange := [tag for tag in tags if tag not in needed]:
-        raise ValueError(f"{strange[0]!r} is not a BIO tag; expected O, B-x and I-x")
-    if missing := [tag for tag in needed if tag not in tags]:
-        raise ValueError(f"tag {missing[0]!r} is missing; expected O, and B-x and I-x for every x")

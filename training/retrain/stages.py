@@ -29,7 +29,7 @@ from ..gate.report import to_markdown
 from ..gate.targets import find_targets
 from ..gate.verdict import GateResult, from_json
 from ..gate.weigh import metrics_by_set, weigh
-from ..kinds.registry import KINDS
+from ..kinds.registry import kind_of
 from ..mix.corrections import Corrections, read_corrections
 from ..mix.plan import RECIPE, Mix, plan_mix, write_mix
 from ..recipe.job import Job
@@ -226,7 +226,7 @@ class Stages:
         scores: Scores = {}
         for held in self._watched(self.sets, "evaluate"):
             spec = model.tasks[held.task]
-            found = KINDS[spec.kind].score(list(answers(model, spec, held.examples)), spec, held.scope)
+            found = kind_of(spec).score(list(answers(model, spec, held.examples)), spec, held.scope)
             scores.setdefault(held.task, {})[held.name] = found
         write_report(folder / "model", model.manifest, scores)
         write_versions(folder / "model", count_versions(self.current, self.sets))

@@ -11,7 +11,7 @@ from ..decoding import ALTERNATIVES, PLACES, Decoder, Floats, Output, Rows, merg
 from ..long_texts import Merge
 from ..windows import merge_labels
 from .forms import AnswerForm
-from .kind import WITHHELD, Answer, Kind
+from .kind import WITHHELD, Answer, Kind, read_label
 
 
 class Classification(Kind):
@@ -34,6 +34,18 @@ class Classification(Kind):
 
     def accepts_correction(self, value: Any) -> bool:
         return isinstance(value, str)
+
+    def target_of_correction(self, value: Any) -> Any:
+        return read_label(value)
+
+    def target_of_answer(self, output: Answer) -> Any | None:
+        """That a text is out of scope is an answer too; that the model was unsure is none."""
+        if not output["abstained"]:
+            return read_label(output["label"])
+        return read_label(output["alternatives"][0]["label"]) if output["reason"] == "out_of_scope" else None
+
+    def labels_of_target(self, target: Any) -> set[str]:
+        return {target}
 
     def fake_output(self, task: TaskSpec) -> Output:
         first = {"label": task.labels[0], "score": 1.0}

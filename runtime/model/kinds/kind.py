@@ -18,6 +18,13 @@ WITHHELD: Final = "(withheld)"
 NONE: Final = "(none)"
 
 
+def read_label(value: Any) -> str:
+    """Return a label. ValueError for anything but a string."""
+    if not isinstance(value, str):
+        raise ValueError(f"{type(value).__name__} is no label")
+    return value
+
+
 class Graph(Protocol):
     """The graph that a head is built into; see `graph.parameters.Parameters`. Variables are those of spox."""
 
@@ -55,6 +62,11 @@ class Kind(ABC):
     def known_labels(self, task: TaskSpec) -> frozenset[str]:
         """Return the labels that answers, rules and corrections may name."""
         return frozenset(task.labels)
+
+    def check_new_labels(self, labels: Sequence[str]) -> None:
+        """Raise ValueError for labels that a head to be trained cannot have. They are known to be different."""
+        if not labels:
+            raise ValueError("expected a label or more")
 
     # The head.
 
@@ -114,6 +126,29 @@ class Kind(ABC):
     @abstractmethod
     def accepts_correction(self, value: Any) -> bool:
         """Return whether a feedback's value has the form of a correction, whatever labels it names."""
+
+    # Feedback as training rows. A target is what `json.dumps` writes and reads back. Raise KeyError, TypeError or ValueError
+    # for a value or an answer of another shape.
+
+    @abstractmethod
+    def target_of_correction(self, value: Any) -> Any:
+        """Return what a correction says is right; its labels are stripped of white space."""
+
+    @abstractmethod
+    def target_of_answer(self, output: Answer) -> Any | None:
+        """Return what an answer says, for when it is confirmed; None for one that says nothing."""
+
+    @abstractmethod
+    def labels_of_target(self, target: Any) -> set[str]:
+        """Return the labels that a target names."""
+
+    def fit_to_text(self, target: Any, text: str) -> Any | None:
+        """Return the target as it is scored and served for the text; None for one that does not lie in it."""
+        return target
+
+    def fields_of_target(self, target: Any) -> dict[str, Any]:
+        """Return the fields of a training row that hold a target."""
+        return {"label": target}
 
     # Tests.
 

@@ -9,7 +9,7 @@ from ....schemas.manifest import TaskSpec, Thresholds
 from ..decoding import PLACES, Decoder, Floats, Output, Rows, merge_scores, sigmoid
 from ..long_texts import Merge
 from .forms import AnswerForm
-from .kind import NONE, Answer, Array, Kind
+from .kind import NONE, Answer, Array, Kind, read_label
 
 
 class MultiLabel(Kind):
@@ -37,6 +37,18 @@ class MultiLabel(Kind):
 
     def accepts_correction(self, value: Any) -> bool:
         return isinstance(value, list) and all(isinstance(label, str) for label in value)
+
+    def target_of_correction(self, value: Any) -> Any:
+        """Return the labels sorted, each once: labels that differ in the white space around them are one."""
+        if not isinstance(value, list):
+            raise ValueError(f"{type(value).__name__} is no list of labels")
+        return sorted({read_label(each) for each in value})
+
+    def target_of_answer(self, output: Answer) -> Any | None:
+        return self.target_of_correction([each["label"] for each in output["labels"]])
+
+    def labels_of_target(self, target: Any) -> set[str]:
+        return set(target)
 
     def fake_output(self, task: TaskSpec) -> Output:
         return {"kind": task.kind, "labels": []}

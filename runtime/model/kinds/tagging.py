@@ -1,6 +1,6 @@
 """Spans of a text, from BIO tags of its words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from ..decoding import PLACES, Decoder, Floats, Output, Rows, softmax
 from ..tag_sequences import OUTSIDE, legal_transitions, tag_runs, viterbi
 from ..tokenizing import read_words
 from ..windows import merge_spans
-from ..words import extend_over_marks
+from ..words import extend_over_marks, trim_span
 from .forms import AnswerForm, Reads
-from .kind import NONE, Answer, Kind
+from .kind import NONE, Answer, Kind, read_label
 
 
 class Tagging(Kind):
@@ -29,6 +29,15 @@ class Tagging(Kind):
         if bad or OUTSIDE not in task.labels:
             found = bad[:3] or f"no {OUTSIDE}"
             raise ValueError(f"task {task.name}: tagging needs BIO tags with {OUTSIDE}, found {found}")
+
+    def check_new_labels(self, labels: Sequence[str]) -> None:
+        """Every word needs a tag: O, and B-x and I-x for every x."""
+        types = dict.fromkeys(tag[2:] for tag in labels if tag[2:])
+        needed = [OUTSIDE, *(f"{prefix}-{name}" for name in types for prefix in "BI")]
+        if strange := [tag for tag in labels if tag not in needed]:
+            raise ValueError(f"{strange[0]!r} is not a BIO tag; expected O, B-x and I-x")
+        if missing := [tag for tag in needed if tag not in labels]:
+            raise ValueError(f"tag {missing[0]!r} is missing; expected O, and B-x and I-x for every x")
 
     def known_labels(self, task: TaskSpec) -> frozenset[str]:
         return frozenset(tag[2:] for tag in task.labels if tag != OUTSIDE)
@@ -47,6 +56,34 @@ class Tagging(Kind):
 
     def accepts_correction(self, value: Any) -> bool:
         return isinstance(value, list) and all(isinstance(span, FeedbackSpan) for span in value)
+
+    def target_of_correction(self, value: Any) -> Any:
+        """Return the spans as sorted lists of start, end and label."""
+        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+            raise ValueError("no list of spans")
+        spans = [[each["start"], each["end"], read_label(each["label"])] for each in value]
+        if not all(type(offset) is int for start, end, _ in spans for offset in (start, end)):
+            raise ValueError("an offset is no whole number")
+        return sorted(spans)
+
+    def target_of_answer(self, output: Answer) -> Any | None:
+        return self.target_of_correction(output["spans"])
+
+    def labels_of_target(self, target: Any) -> set[str]:
+        return {label for _, _, label in target}
+
+    def fit_to_text(self, target: Any, text: str) -> Any | None:
+        """Return the spans without the blanks and invisible characters at their ends."""
+        fitted = []
+        for start, end, label in target:
+            place = trim_span(text, start, end) if 0 <= start < end <= len(text) else None
+            if place is None:
+                return None
+            fitted.append([*place, label])
+        return fitted
+
+    def fields_of_target(self, target: Any) -> dict[str, Any]:
+        return {"spans": [{"start": start, "end": end, "label": label} for start, end, label in target]}
 
     def fake_output(self, task: TaskSpec) -> Output:
         return {"kind": task.kind, "spans": []}

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import SetupError
+from ..data.counts import ReadCounts, RowLeftOut
+from ..data.example import Example
+from ..data.files import find_source, read_rows
+from ..data.row import Row
+from ..data.rules import Rules, find_named_labels, make_rules
+from ..data.typos import typo_copies
+from ..kinds.kind import Kind
+from ..kinds.registry import KINDS
 from ..recipe.reading import Reading, Source
 from ..recipe.tasks import Task
-from .counts import ReadCounts, RowLeftOut
-from .example import Example
-from .fields import read_labels, read_text, rename_labels
-from .files import find_source, read_rows
-from .row import Row
-from .rules import Rules, find_named_labels, make_rules
-from .tagging import read_tagging
-from .typos import typo_copies
 
 
 def read_part(
@@ -49,12 +49,13 @@ def read_counted(
     counts = ReadCounts()
     sources = list(sources)
     named = None if confirmed else find_named_labels(task, sources)
+    kind = KINDS.get(task.kind)
     for source in sources:
-        found, counted = _read_source(source, make_rules(source, task, named), folder, seed)
+        found, counted = _read_source(source, make_rules(source, task, named, several=kind.several), kind, folder, seed)
         counts += counted
         if training:
             slips = random.Random(seed)
-            copies = typo_copies(found, source.typo_copies, slips) if task.kind != "tagging" else []
+            copies = [] if kind.per_token else typo_copies(found, source.typo_copies, slips)
             found = found * source.repeat + copies
             if source.soft:
                 found = [replace(example, soft=source.soft) for example in found]
@@ -62,13 +63,13 @@ def read_counted(
     return examples, counts
 
 
-def _read_source(source: Source, rules: Rules, folder: Path, seed: int) -> tuple[list[Example], ReadCounts]:
+def _read_source(source: Source, rules: Rules, kind: Kind, folder: Path, seed: int) -> tuple[list[Example], ReadCounts]:
     path = find_source(folder, source.path)
     counts = ReadCounts()
     examples = []
     for row in read_rows(path, rules.reading):
         counts.rows += 1
-        found = row.left_out or _read_selected(row, rules, counts)
+        found = row.left_out or _read_selected(row, rules, kind, counts)
         if isinstance(found, RowLeftOut):
             counts.rows_left_out[found] += 1
         else:
@@ -91,8 +92,8 @@ def _explain_none(counts: ReadCounts) -> str:
     return " left after one_of, merge and rest" if counts.rows else ""
 
 
-def _read_selected(row: Row, rules: Rules, counts: ReadCounts) -> Example | RowLeftOut:
-    return _read_row(row, rules, counts) if _is_selected(row, rules.reading) else RowLeftOut.NOT_SELECTED
+def _read_selected(row: Row, rules: Rules, kind: Kind, counts: ReadCounts) -> Example | RowLeftOut:
+    return kind.read(row, rules, counts) if _is_selected(row, rules.reading) else RowLeftOut.NOT_SELECTED
 
 
 def _is_selected(row: Row, reading: Reading) -> bool:
@@ -109,26 +110,3 @@ def _are_equal(value: Any, wanted: Any) -> bool:
     if isinstance(value, bool) or isinstance(wanted, bool):
         return str(value).strip().lower() == str(wanted).lower()
     return bool(value == wanted) or str(value).strip() == str(wanted).strip()
-
-
-def _read_row(row: Row, rules: Rules, counts: ReadCounts) -> Example | RowLeftOut:
-    if rules.kind == "tagging":
-        return read_tagging(row, rules, counts)
-    text = read_text(row, rules)
-    meta = row.without(rules.columns.text, rules.columns.label)
-    if rules.label is not None:
-        return Example(text, (rules.label,), place=row.place, meta=meta)
-    reading = rules.reading
-    labels = read_labels(row, rules)
-    if reading.one_of is not None:
-        labels = [label for label in labels if not reading.one_of or label in reading.one_of]
-        if len(labels) != 1:
-            return RowLeftOut.ONE_OF
-    labels = rename_labels(row, labels, reading)
-    if rules.kind == "multi_label":
-        return Example(text, tuple(sorted(set(labels))), place=row.place, meta=meta)
-    if not labels and reading.rest == "drop":
-        return RowLeftOut.REST
-    if len(labels) != 1:
-        raise SetupError(f"{row.place}: expected one label, found {len(labels)}; one_of keeps rows with exactly one")
-    return Example(text, (labels[0],), place=row.place, meta=meta)

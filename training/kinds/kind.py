@@ -1,0 +1,229 @@
+"""What the trainer asks of a kind of task.
+
+A kind derives from `Kind` and is registered as an entry point of `murmura.training_kinds`, under the name of its serving
+half in `murmura.kinds`. Logits are [B, C] for kinds that read a text and [B, S, C] for kinds that read its tokens.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import log
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Encoding
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...runtime.model.kinds.forms import Reads
+from ...runtime.model.kinds.kind import Kind as ServingKind
+from ...runtime.model.kinds.registry import KINDS
+from ...schemas.manifest import Calibration, TaskSpec, ThresholdRows, Thresholds
+from ..data.counts import ReadCounts, RowLeftOut
+from ..data.example import Example
+from ..data.row import Row
+from ..data.rules import Rules
+from ..recipe.tasks import OutOfScope, ThresholdRule
+from .answers import Answer, Score
+from .heads import linear_head
+from .outcome import Outcome
+
+Array = NDArray[Any]
+TIE: Final = 1e-5
+"""Logits so close are equal but for the order of additions; which of them wins is no decision of the model's."""
+NEVER: Final = -1e4
+"""A logit that no softmax gives any share, and that makes no NaN of 0 * inf."""
+
+
+@dataclass(frozen=True)
+class CalibrationRows:
+    """What a kind chooses temperature and thresholds on, after the last step.
+
+    `outside` are rows of an out-of-scope label that has no class of its own; `choosing` are the rows that the recipe names
+    to choose thresholds on.
+    """
+
+    task: str
+    labels: Sequence[str]
+    rule: ThresholdRule
+    scope: OutOfScope | None
+    validation: Sequence[Example]
+    outside: Sequence[Example]
+    choosing: Sequence[Example]
+    score: Callable[[Sequence[Example]], list[Array]]
+    """Returns logits in fp32: [C] for each text, [S, C] for kinds that read tokens."""
+    encode: Callable[[Sequence[str]], Iterable[Encoding]]
+    """Cuts texts as `score` does."""
+
+    @property
+    def index(self) -> dict[str, int]:
+        return {label: number for number, label in enumerate(self.labels)}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was chosen on `CalibrationRows`. `threshold_rows` is None where no threshold was chosen."""
+
+    calibration: Calibration = field(default_factory=Calibration)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    threshold_rows: ThresholdRows | None = None
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A confident answer that differs from the label of its row; `margin` is the distance to the next answer."""
+
+    predicted: str
+    given: str
+    score: float
+    margin: float | None
+
+
+class Kind(ABC):
+    """A kind of task. Without state: one instance serves all tasks.
+
+    The defaults are those of a linear head on a text, with one logit per label.
+    """
+
+    name: ClassVar[str]
+    """The `kind` in recipes, manifests and outputs."""
+    several: ClassVar[bool] = False
+    """Whether labels do not exclude each other."""
+    finds_doubts: ClassVar[bool] = False
+    """Whether `find_doubt` can find any."""
+    counted: ClassVar[str] = "labels"
+    """What rows have labels on, for reports: `labels` of texts, or `spans`."""
+
+    @property
+    def serving(self) -> ServingKind:
+        """The half of the kind that serves."""
+        return KINDS.get(self.name)
+
+    @property
+    def per_token(self) -> bool:
+        """Whether the head reads each token."""
+        return self.serving.reads is Reads.TOKENS
+
+    # Rows.
+
+    @abstractmethod
+    def read(self, row: Row, rules: Rules, counts: ReadCounts) -> Example | RowLeftOut:
+        """Return the example of a data file's row. Raises SetupError with the row's place for one that has none."""
+
+    def as_row(self, example: Example) -> dict[str, Any]:
+        """Return an example as a row that `read` reads."""
+        return {"text": example.text, "label": example.labels[0]}
+
+    @abstractmethod
+    def as_example(self, text: str, output: Mapping[str, Any]) -> Example:
+        """Return an answer as if somebody had said it; of a withheld one the label that it would have been."""
+
+    def labels(self, examples: Sequence[Example]) -> list[str]:
+        """Return all labels in their order, one for each logit."""
+        return sorted({label for example in examples for label in example.labels})
+
+    def name_labels(self, labels: Sequence[str]) -> list[str]:
+        """Return the labels of the head as rows name them."""
+        return [*labels]
+
+    def label_logits(self, new: Sequence[str]) -> list[str]:
+        """Return what is appended to the head's labels for new labels of rows."""
+        return [*new]
+
+    def unknown(self, example: Example, labels: frozenset[str]) -> str | None:
+        """Return a label of the example that is not among those of the head."""
+        return next((label for label in example.labels if label not in labels), None)
+
+    # The network and its loss.
+
+    def head(self, width: int, labels: int) -> nn.Module:
+        """Make the head's untrained weights, under the names that the serving half reads."""
+        return linear_head(width, labels)
+
+    @abstractmethod
+    def target(self, example: Example, encoding: Encoding, index: Mapping[str, int]) -> Array:
+        """Return what the loss compares with, for one example."""
+
+    def collate(self, targets: Sequence[Array], width: int) -> Tensor:
+        """Stack the targets of a batch that is `width` tokens wide."""
+        return torch.from_numpy(np.stack(list(targets)))
+
+    def asked(self, target: Tensor) -> Tensor:
+        """Return which rows (for kinds that read tokens: which tokens) of a batch's target count."""
+        return torch.ones(len(target), dtype=torch.bool)
+
+    @abstractmethod
+    def loss(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        smoothing: float,
+        *,
+        states: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the mean loss of a batch. In training, `states` [B, S, H] and `mask` [B, S] are those of its texts."""
+
+    def chance_loss(self, labels: int) -> float:
+        """Return the loss before anything is learned: log(C) for one of C labels."""
+        return log(labels)
+
+    def hold_loss(self, now: Tensor, before: Tensor, compared: Tensor, temperature: float) -> Tensor:
+        """Return the mean distance [] of logits [N, C] from earlier ones; `compared` [N, C] are the labels that count.
+
+        T^2 * KL(softmax(before / T) || softmax(now / T)), as in Hinton et al. 2015.
+        """
+        was = F.log_softmax(torch.where(compared, before / temperature, NEVER), -1)
+        is_ = F.log_softmax(torch.where(compared, now / temperature, NEVER), -1)
+        return temperature**2 * (was.exp() * (was - is_)).sum(-1).mean()
+
+    # After training.
+
+    def calibrate(self, rows: CalibrationRows) -> Chosen:
+        """Choose temperature and thresholds."""
+        return Chosen()
+
+    def describe_thresholds(self, task: TaskSpec) -> list[str]:
+        """Return, in words, what the thresholds decide."""
+        return []
+
+    def decide_alike(self, one: Array, other: Array) -> bool:
+        """Return whether two computations of a text's logits decide the same, logits within TIE apart."""
+        best = np.partition(one, -2, axis=-1)
+        clear = best[..., -1] - best[..., -2] > TIE
+        return bool(((one.argmax(-1) == other.argmax(-1)) | ~clear).all())
+
+    # Scores.
+
+    @abstractmethod
+    def metrics(self, logits: Sequence[Array], targets: Sequence[Array], task: TaskSpec) -> dict[str, float]:
+        """Score validation logits, unpadded ([C] or [S, C] each); the key `main` is what checkpoints are compared by.
+
+        No `main` where nothing can be said of these rows: the task has no vote then.
+        """
+
+    @abstractmethod
+    def score(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Score:
+        """Score what the exported model answered. `scope` is the out-of-scope label, learned or not."""
+
+    @abstractmethod
+    def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
+        """Return what is right, row by row: the numbers that the gate compares. A label that the model lacks is wrong."""
+
+    def outcome_as_served(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome | None:
+        """Return what a receiver gets right; None for kinds that withhold nothing."""
+        return None
+
+    @abstractmethod
+    def is_wrong(self, answer: Answer, task: TaskSpec, scope: str | None) -> bool:
+        """Return whether an answer differs from what should be answered."""
+
+    @abstractmethod
+    def is_sure(self, answer: Answer, task: TaskSpec) -> bool:
+        """Return whether a model stands by an answer: every decision in it has a probability of at least SURE_ENOUGH."""
+
+    def find_doubt(self, answer: Answer, task: TaskSpec, scope: str | None, sure: float) -> Doubt | None:
+        """Return that an answer with a score of at least `sure` differs from its row's label; None if it does not."""
+        return None
