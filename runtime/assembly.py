@@ -266,7 +266,7 @@ async def _check_topics(settings: Settings, agents: Sequence[Agent | Handler]) -
     inputs, outputs = all_topics(agents, settings.dead_letters)
     if settings.model.store is not None:
         outputs = (*outputs, f"{settings.prefix}.models", f"{settings.prefix}.events")
-    if settings.reviews.per_minute:
+    if settings.reviews.are_sent:
         outputs = (*outputs, f"{settings.prefix}.reviews")
     advice = "make it, or let `murmura topics --create` do so, with the same agents named as here"
     return await require_topics(settings.kafka, (*inputs, *outputs), advice)

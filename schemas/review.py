@@ -21,6 +21,8 @@ class ReviewReason(StrEnum):
     """A held-out example with a different, confident answer."""
     LABEL_ERROR = "label_error"
     """A training example with a doubtful label."""
+    RANDOM = "random"
+    """Drawn at random from all answers, whatever they are."""
 
 
 class _Frozen(BaseModel):
@@ -52,20 +54,26 @@ class Review(_Frozen):
     """The model's label, also when it was withheld."""
     given: str | None = None
     """The label that the example has."""
-    score: Score
-    """Of what was predicted."""
+    score: Score | None = None
+    """Of what was predicted; none where the answer is more than one label."""
     margin: Score | None = None
     """Between the two best labels."""
     out_of_scope: Score | None = None
     threshold: Score | None = None
     """The `out_of_scope` score from which the answer is withheld."""
+    sampling_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """`random`: the probability with which this task of this request was drawn."""
     at: UtcTime
 
     @model_validator(mode="after")
     def _says_what_to_look_at(self) -> Self:
-        live = self.why in {ReviewReason.MARGIN, ReviewReason.OUT_OF_SCOPE}
+        live = self.why in {ReviewReason.MARGIN, ReviewReason.OUT_OF_SCOPE, ReviewReason.RANDOM}
         if live and not (self.prediction_id and self.agent and self.source):
             raise ValueError(f"a review for {self.why} needs prediction_id, agent and source")
+        if (self.sampling_rate is None) == (self.why is ReviewReason.RANDOM):
+            raise ValueError("sampling_rate belongs to random reviews, and each of them has one")
+        if self.score is None and self.why is not ReviewReason.RANDOM:
+            raise ValueError(f"a review for {self.why} needs a score")
         if self.prediction_id is None and self.example is None:
             raise ValueError("a review needs a prediction_id or an example")
         return self

@@ -89,7 +89,7 @@ class _Places:
             return [("transactional id", self._name(place.rpartition(" ")[2]))]
         if place.startswith("with a store ") and self._settings.model.store is None:
             return []
-        if place.startswith("with reviews ") and not self._settings.reviews.per_minute:
+        if place.startswith("with reviews ") and not self._settings.reviews.are_sent:
             return []
         names = self._topics.get(place) or ([] if place in self._topics else [self._name(place.rpartition(" ")[2])])
         return [("topic", name) for name in sorted(set(names))]

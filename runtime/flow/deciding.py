@@ -167,17 +167,17 @@ class Deciding:
             raise RecordError(Reason.MODEL_FAILED, message) from error
 
     def _add_reviews(self, reviews: Reviews, outcome: Outcome, entries: list[Entry], now: str) -> None:
-        """Add review requests for the most doubtful answers of agents that publish results."""
+        """Add review requests for doubtful and for random answers of agents that publish results."""
         try:
-            for doubt in reviews.pick(entries):
-                entry = entries[doubt.row]
+            for picked in reviews.pick(entries):
+                entry = entries[picked.row]
                 delivery: Delivery = entry.context
                 for bound, tasks in delivery.asked:
-                    if doubt.task in tasks and bound.agent.output is not None:
+                    if picked.task in tasks and bound.agent.output is not None:
                         name = bound.agent.name
-                        message = reviews.message(doubt, entry, name, delivery.request, now)
+                        message = reviews.message(picked, entry, name, delivery.request, now)
                         outcome.add(Outgoing(message, delivery.record, name, best_effort=True))
-                        self._metrics.review(name, doubt.task, doubt.why)
+                        self._metrics.review(name, picked.task, picked.why)
                         break
         except Exception as error:  # noqa: BLE001
             # An agent may have modified a prediction in place. The answers are published regardless.

@@ -1,8 +1,9 @@
-"""Selects doubtful live predictions for human review, up to a number per minute.
+"""Selects live predictions for human review: doubtful ones up to a number per minute, and some at random.
 
-Called once per batch: without budget at that moment a batch costs one comparison, whatever its size.
+Called once per batch: without budget at that moment a batch costs a few comparisons, whatever its size.
 """
 
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self
@@ -64,6 +65,49 @@ class Doubt(NamedTuple):
     why: ReviewReason
     out_of_scope: float | None
     threshold: float | None
+
+
+class Drawn(NamedTuple):
+    """One answer to review because it was drawn, with the probability of that."""
+
+    row: int
+    task: str
+    rate: float
+
+    @property
+    def why(self) -> ReviewReason:
+        return ReviewReason.RANDOM
+
+
+class RandomSample:
+    """Draws answers at random, `per_minute` on average. Pure.
+
+    Each batch gets what the budget has gathered since the one before, at most ten seconds' worth or one; so the
+    probability is the same for all records of a batch, greater when fewer come, and known when one is drawn. Of a record
+    with several tasks one is drawn.
+    """
+
+    def __init__(self, per_minute: float, now: float, draw: random.Random) -> None:
+        self._per_s, self._draw, self._at = per_minute / 60, draw, now
+        self._most = max(1.0, self._per_s * BURST_S)
+        self._gathered = 0.0
+
+    def take(self, entries: Sequence[Entry], now: float) -> list[Drawn]:
+        """Return the answers of a batch that are drawn. Records that have no answer count, and are not drawn."""
+        self._gathered = min(self._most, self._gathered + (now - self._at) * self._per_s)
+        self._at = now
+        expected = min(self._gathered, len(entries))
+        self._gathered -= expected
+        count = int(expected)
+        count += self._draw.random() < expected - count
+        if not count:
+            return []
+        found = []
+        for row in self._draw.sample(range(len(entries)), count):
+            if tasks := list(entries[row].outputs or ()):
+                rate = expected / len(entries) / len(tasks)
+                found.append(Drawn(row, self._draw.choice(tasks), rate))
+        return found
 
 
 class _WatchedTask(NamedTuple):
@@ -145,7 +189,7 @@ def _watched_tasks(tasks: Iterable[TaskSpec], overrides: Mapping[str, Any] | Non
 
 
 class Reviews:
-    """Makes review requests of doubtful answers, within a budget. One per process."""
+    """Makes review requests of doubtful and of random answers, within their budgets. One per process."""
 
     def __init__(
         self,
@@ -155,11 +199,14 @@ class Reviews:
         per_minute: float,
         margin: float,
         band: float,
+        random_per_minute: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        draw: random.Random | None = None,
     ) -> None:
         self.topic = topic
         self._policy = DoubtPolicy(margin, band)
-        self._bucket = TokenBucket(per_minute, clock())
+        self._bucket = TokenBucket(per_minute, clock()) if per_minute else None
+        self._sample = RandomSample(random_per_minute, clock(), draw or random.Random()) if random_per_minute else None
         self._clock = clock
         self._headers = [
             (CE_SPECVERSION, SPEC_VERSION.encode()),
@@ -171,32 +218,44 @@ class Reviews:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self | None:
         """Return the reviews that the settings ask for; None when they ask for none."""
-        of = settings.reviews
-        if not of.per_minute:
+        wanted = settings.reviews
+        if not wanted.are_sent:
             return None
-        topic = f"{settings.prefix}.reviews"
-        return cls(topic, settings.app, per_minute=of.per_minute, margin=of.margin, band=of.out_of_scope_band)
+        return cls(
+            f"{settings.prefix}.reviews",
+            settings.app,
+            per_minute=wanted.per_minute,
+            margin=wanted.margin,
+            band=wanted.out_of_scope_band,
+            random_per_minute=wanted.random_per_minute,
+        )
 
-    def pick(self, entries: Sequence[Entry]) -> list[Doubt]:
-        """Return the doubts about a batch that the budget allows, and spend it."""
-        left = self._bucket.left(self._clock())
-        if not left:
-            return []
-        doubts = self._policy.find(entries, left)
+    def pick(self, entries: Sequence[Entry]) -> list[Doubt | Drawn]:
+        """Return what the budgets allow of a batch, and spend them: what is drawn, then doubts about other answers."""
+        now = self._clock()
+        drawn = self._sample.take(entries, now) if self._sample is not None else []
+        left = self._bucket.left(now) if self._bucket is not None else 0
+        if not left or self._bucket is None:
+            return [*drawn]
+        asked = {(each.row, each.task) for each in drawn}
+        doubts = [each for each in self._policy.find(entries, left) if (each.row, each.task) not in asked]
         self._bucket.take(len(doubts))
-        return doubts
+        return [*drawn, *doubts]
 
-    def message(self, doubt: Doubt, entry: Entry, agent: str, request: Incoming, at: str) -> Message:
+    def message(self, picked: Doubt | Drawn, entry: Entry, agent: str, request: Incoming, at: str) -> Message:
         """Build the record. A test compares the dict with `schemas.review`."""
         assert entry.outputs is not None
-        output, manifest = entry.outputs[doubt.task], entry.model.manifest
+        output, manifest = entry.outputs[picked.task], entry.model.manifest
         review_id = prediction_id(agent, request.source, request.request_id)
-        first, *others = output["alternatives"]
+        # A kind that answers more than one label has no best ones.
+        alternatives: list[dict[str, Any]] = output.get("alternatives") or [{}]
+        first, *others = alternatives
+        doubt, rate = (picked, None) if isinstance(picked, Doubt) else (None, picked.rate)
         value = {
             "prediction_id": review_id,
             "agent": agent,
-            "task": doubt.task,
-            "why": doubt.why.value,
+            "task": picked.task,
+            "why": picked.why.value,
             "model": {"name": manifest.name, "version": manifest.version},
             "source": {
                 "topic": request.topic,
@@ -204,11 +263,12 @@ class Reviews:
                 "offset": request.offset,
                 "timestamp": request.timestamp,
             },
-            "predicted": first["label"],
-            "score": output["score"],
+            "predicted": first.get("label"),
+            "score": output.get("score"),
             "margin": round(abs(first["score"] - others[0]["score"]), 7) if others else None,
-            "out_of_scope": doubt.out_of_scope,
-            "threshold": doubt.threshold,
+            "out_of_scope": doubt.out_of_scope if doubt else None,
+            "threshold": doubt.threshold if doubt else None,
+            "sampling_rate": rate,
             "at": at,
         }
         key = review_id.encode()

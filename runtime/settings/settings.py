@@ -26,6 +26,7 @@ from .kafka import (
     SecuritySettings,
 )
 from .retries import AgentRetrySettings, RetrySettings
+from .reviews import ReviewSettings
 from .routing_rules import Rule
 
 __all__ = [
@@ -41,7 +42,6 @@ __all__ = [
     "ModelSettings",
     "Origin",
     "ProducerSettings",
-    "ReviewSettings",
     "Seconds",
     "SecuritySettings",
     "Settings",
@@ -189,17 +189,6 @@ class InputSettings(Section):
         """The paths that are set; None without any."""
         paths = {name: FieldPath.parse(text) for name, text in self.model_dump(exclude_none=True).items()}
         return FieldPaths(paths) if paths else None
-
-
-class ReviewSettings(Section):
-    """Which live predictions are sent to people for review."""
-
-    per_minute: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Maximum number per process; 0: none."""
-    margin: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """A prediction is doubtful when the scores of the two best labels differ by less."""
-    out_of_scope_band: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """A prediction is doubtful when the out-of-scope score differs from its threshold by less."""
 
 
 class TracingSettings(Section):

@@ -289,6 +289,20 @@ async def test_doubtful_answers_go_to_people_with_their_coordinates(judged_desk)
             assert review.margin is not None
 
 
+async def test_answers_drawn_at_random_go_to_people_with_the_probability_of_that(judged_desk):
+    desk = judged_desk
+    await desk.send(*({"id": f"r{n}", "text": f"my card was lost {n}"} for n in range(50)))
+    async with desk.serving(reviews={"random_per_minute": 6000}):
+        results = [json.loads(r.value) for r in await desk.read(desk.classified, 50)]
+        reviews = [Review.model_validate_json(r.value) for r in await desk.read(f"{desk.prefix}.reviews", 1)]
+    by_prediction = {result["prediction_id"]: result for result in results}
+    assert {review.why for review in reviews} == {"random"}
+    for review in reviews:
+        assert 0 < review.sampling_rate <= 1
+        if review.agent == "classification":
+            assert review.source.model_dump() == by_prediction[review.prediction_id]["source"]
+
+
 async def test_asking_people_without_their_topic_is_refused_at_the_start(desk):
     with pytest.raises(SetupError, match="reviews is not on"):
         async with desk.serving(reviews={"per_minute": 1}):

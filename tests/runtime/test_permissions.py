@@ -120,7 +120,7 @@ def test_every_place_of_the_table_is_a_name_on_the_broker():
             return ()
 
     model = {"store": "memory://store", "name": "m"}
-    settings = Settings(prefix="desk", app="a", model=model, reviews={"per_minute": 1})
+    settings = Settings(prefix="desk", app="a", model=model, reviews={"random_per_minute": 1})
     found = needs(settings, [Agent("reads", ("in",), output="out"), Keeper()])
     assert {(need.kind, need.name) for need in found} == {
         *(("topic", name) for name in ("in", "out", "turns", "replies", "state")),

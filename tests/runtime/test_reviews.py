@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from test_dispatcher import Line
 from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.batching.policy import Entry
 from murmura.runtime.flow.dispatcher import Dispatcher
-from murmura.runtime.output.reviews import DoubtPolicy, Reviews, TokenBucket
+from murmura.runtime.output.reviews import DoubtPolicy, RandomSample, Reviews, TokenBucket
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import FakeModel, ManualClock, abstained, classified, labelled
 from murmura.runtime.wire.request import Incoming
@@ -96,6 +97,7 @@ def test_without_a_budget_there_is_nobody_to_ask():
     reviews = Reviews.from_settings(Settings(prefix="acme", reviews={"per_minute": 6}))
     assert reviews is not None
     assert reviews.topic == "acme.reviews"
+    assert Reviews.from_settings(Settings(reviews={"random_per_minute": 1})) is not None
 
 
 def test_budget_is_spent_on_doubts_only_and_comes_back():
@@ -126,6 +128,64 @@ def test_a_record_is_what_the_schema_says_and_has_no_text():
     assert (review.source.topic, review.source.partition, review.source.offset) == ("in", 2, 7)
     assert text.encode() not in message.value
     assert dict(message.headers)["ce_type"] == b"murmura.review.v1"
+
+
+@given(st.floats(1, 200), st.integers(0, 2**32), st.lists(st.tuples(st.floats(0, 5), st.integers(1, 30)), max_size=60))
+def test_as_many_answers_are_drawn_as_the_rate_allows_and_each_with_the_probability_that_it_names(rate, seed, batches):
+    sample, now = RandomSample(rate, 0.0, random.Random(seed)), 0.0
+    budget = 0.0
+    for pause, size in batches:
+        now += pause
+        budget = min(max(1, rate / 6), budget + pause * rate / 60)
+        entries = [entry(classified("refund", 1.0)) for _ in range(size)]
+        found = sample.take(entries, now)
+        assert len({each.row for each in found}) == len(found) <= budget + 1
+        expected = min(size, budget)
+        budget -= expected
+        assert all(each.rate == pytest.approx(expected / size / 2) for each in found)  # one of the two tasks
+
+
+def test_weighed_by_their_rates_what_is_drawn_stands_for_all_traffic_also_when_that_comes_in_bursts():
+    draw, right, wrong = random.Random(1), entry(classified("refund", 1.0)), entry(classified("praise", 1.0))
+    sample, now, errors, estimated, drawn, records = RandomSample(60, 0.0, draw), 0.0, 0, 0.0, 0, 0
+    for number in range(10_000):
+        busy = number % 10 < 3  # answers of busy minutes are wrong more often
+        now += 0.5 if busy else 2.0
+        entries = [wrong if draw.random() < (0.4 if busy else 0.1) else right for _ in range(20 if busy else 2)]
+        errors += entries.count(wrong)
+        records += len(entries)
+        for each in sample.take(entries, now):
+            drawn += 1
+            estimated += (entries[each.row] is wrong) / (2 * each.rate)  # one of two tasks is drawn
+    assert drawn == pytest.approx(now, rel=0.05)
+    assert estimated == pytest.approx(errors, rel=0.05)
+    assert errors / records > 0.3
+
+
+def test_what_has_no_answer_is_not_drawn_and_without_a_budget_nothing_is():
+    sample = RandomSample(60, 0.0, random.Random(0))
+    assert sample.take([entry(None)] * 3, 10.0) == []
+    assert [RandomSample(60, 0.0, random.Random(0)).take([entry(classified("refund", 1.0))], 0.0)] == [[]]
+
+
+def test_a_random_answer_of_any_kind_is_a_record_with_its_rate_and_is_not_asked_about_twice():
+    clock = ManualClock()
+    settings = {"per_minute": 60, "margin": 0.2, "band": 0.1}
+    reviews = Reviews("reviews", "shop", **settings, random_per_minute=600, clock=clock, draw=random.Random(0))
+    clock.advance(10)
+    entries = [entry(classified("refund", 0.5, ("praise", 0.5))) for _ in range(40)]
+    picked = reviews.pick(entries)
+    assert len({(each.row, each.task) for each in picked}) == len(picked)
+    drawn = [each for each in picked if each.why is ReviewReason.RANDOM]
+    assert sorted(each.row for each in drawn) == list(range(40))
+    assert {each.task for each in drawn} == {"intent", "topics"}
+    request = Incoming("t", request_id="r1", topic="in", partition=2, offset=7, timestamp=5, value=b"t")
+    for each in drawn:
+        message = reviews.message(each, entries[each.row], "classification", request, "2026-01-05T09:40:00.123Z")
+        review = Review.model_validate_json(message.value)
+        assert (review.why, review.task, review.sampling_rate) == (ReviewReason.RANDOM, each.task, 0.5)
+        expected = ("refund", 0.5) if each.task == "intent" else (None, None)
+        assert (review.predicted, review.score) == expected
 
 
 async def test_in_the_way_of_records_the_doubtful_one_is_asked_about_beside_its_result():

@@ -47,13 +47,13 @@ EXAMPLE = {
 @pytest.mark.parametrize(("value", "key"), [(LIVE, LIVE["prediction_id"]), (EXAMPLE, "clinc150/train.csv.gz:17")])
 def test_a_review_of_the_first_version_stays_readable(value, key):
     review = Review.model_validate(value)
-    assert json.loads(review.model_dump_json()) == value
+    assert json.loads(review.model_dump_json()) == value | {"sampling_rate": None}
     assert review.key == key
     jsonschema.validate(value, schema_of("review.v1"))
 
 
 def test_the_reasons_are_those_of_the_contract():
-    assert {reason.value for reason in ReviewReason} == {"margin", "out_of_scope", "error", "label_error"}
+    assert {reason.value for reason in ReviewReason} == {"margin", "out_of_scope", "error", "label_error", "random"}
 
 
 def test_there_is_no_field_for_a_text():
@@ -70,6 +70,14 @@ def test_an_example_is_named_by_its_place_or_by_its_prediction():
     Review.model_validate(LIVE | {"why": "error", "agent": None, "source": None})
     with pytest.raises(ValidationError, match="prediction_id or an example"):
         Review.model_validate(EXAMPLE | {"example": None})
+
+
+def test_an_answer_that_was_drawn_at_random_names_the_probability_of_that_and_no_other_does():
+    drawn = LIVE | {"why": "random", "score": None, "margin": None, "out_of_scope": None, "threshold": None}
+    assert Review.model_validate(drawn | {"sampling_rate": 0.002}).sampling_rate == 0.002
+    for wrong in (drawn, LIVE | {"sampling_rate": 0.002}, drawn | {"sampling_rate": 0}, LIVE | {"score": None}):
+        with pytest.raises(ValidationError, match=r"sampling_rate|needs a score"):
+            Review.model_validate(wrong)
 
 
 @pytest.mark.parametrize("field", ["score", "margin", "out_of_scope", "threshold"])
