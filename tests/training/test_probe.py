@@ -12,7 +12,8 @@ from murmura.schemas.manifest import ModelManifest
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit
-from murmura.training.fit.probe import Frozen, draw_rows, fit_regression, probe_tasks
+from murmura.training.fit.probe import Frozen, draw_rows, probe_tasks
+from murmura.training.fit.regression import fit_regression
 from murmura.training.fit.setup import prepare
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder

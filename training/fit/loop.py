@@ -14,8 +14,10 @@ from ..recipe.recipe import Encoder, load_recipe
 from ..run_folders.provenance import describe_environment, digest_data
 from ..run_folders.run_folder import RECORD, TENSORBOARD, RunFolder, RunRecord, digest
 from .batches import collate
-from .checkpoint import restore
+from .checkpoint import checkpoint_weights, restore
 from .device import free_threads
+from .head_finish import refit_heads, set_heads
+from .head_start import begin_heads
 from .joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
 from .optimiser import make_optimiser, rate_at, set_rates
 from .pace import CpuClock, Timer
@@ -79,15 +81,22 @@ def fit(
         print_line(line)
     if state is None:
         folder.begin(recipe_path, run.checkpoint.tokenizer)
-    probe_tasks(run)
+    begin_heads(run, probe_tasks(run))
     for line in describe_probes(run.data):
         print_line(line)
     data_files = digest_data(recipe, data)
     train(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
     restore(run.model, folder.weights(), low_rank=recipe.lora is not None)
-    record = folder.save_record(record_of(run, data_files))
-    if not record.interrupted:
-        folder.remove_state()
+    if is_interrupted(run):
+        return folder.save_record(record_of(run, data_files))
+    finished = refit_heads(run)
+    record = record_of(run, data_files)
+    if finished:
+        folder.remove_state()  # it belongs to the checkpoint as it was scored
+        set_heads(run, finished)
+        folder.save_weights(checkpoint_weights(run.model, low_rank=recipe.lora is not None))
+    record = folder.save_record(record)
+    folder.remove_state()
     return record
 
 
@@ -144,6 +153,11 @@ def train(
         write(f"no better for {run.stale} evaluations: ended at step {run.steps_taken}")
 
 
+def is_interrupted(run: Fitting) -> bool:
+    """True when the run was ended before its plan and its patience were at their end."""
+    return run.steps_taken < len(run.plan) and not is_out_of_patience(run)
+
+
 def is_out_of_patience(run: Fitting) -> bool:
     """True when the last scorings were no better and the recipe ends the run for that."""
     patience = run.recipe.budget.patience
@@ -188,7 +202,7 @@ def record_of(run: Fitting, data_files: dict[str, str]) -> RunRecord:
         seed=recipe.seed,
         steps=run.steps_taken,
         planned_steps=len(run.plan),
-        interrupted=run.steps_taken < len(run.plan) and not is_out_of_patience(run),
+        interrupted=is_interrupted(run),
         best_step=run.best_step,
         cpu_seconds=round(run.cpu_seconds, 1),
         validation=run.scores,

@@ -12,7 +12,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from torch import nn
 
@@ -22,13 +21,11 @@ from ..model.network import MultiTask, logits_of
 from ..prepare.data_report import TEST, ProbeReport, ProbeScore
 from ..prepare.tasks import TaskData, originals
 from .encoding import encode_ids
+from .regression import fit_regression
 from .setup import Fitting
 
 MOST_ROWS: Final = 5000
 """At most so many rows of a part are embedded, each label in proportion."""
-STRENGTH: Final = 10.0
-"""Inverse of the regularisation (`C`), for features of length 1 in the mean."""
-MOST_ITERATIONS: Final = 500
 Array = NDArray[Any]
 
 
@@ -108,19 +105,6 @@ def fit_probe(frozen: Frozen, task: int, data: TaskData, seed: int) -> Probe:
     all_biases = np.full(len(data.labels), -np.inf, np.float32)
     all_weights[places], all_biases[places] = weight, bias
     return Probe(all_weights, all_biases, len(rows))
-
-
-def fit_regression(features: Array, labels: Sequence[str]) -> tuple[Array, Array, list[str]]:
-    """Return weights [C, H] and biases [C] for features as they are, and the labels that they belong to.
-
-    Features are divided by their root mean square length, so that the regularisation means the same for each encoder.
-    """
-    length = float(np.sqrt((features.astype(np.float64) ** 2).sum(1).mean())) or 1.0
-    fitted = LogisticRegression(C=STRENGTH, max_iter=MOST_ITERATIONS).fit(features / length, labels)
-    weight, bias = fitted.coef_ / length, fitted.intercept_
-    if len(weight) == 1:  # of two labels scikit-learn keeps the second's weights against none
-        weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
-    return weight, bias, list(fitted.classes_)
 
 
 def score_probe(frozen: Frozen, probe: Probe, task: int, data: TaskData, rows: Sequence[Example]) -> ProbeScore | None:

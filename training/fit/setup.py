@@ -21,6 +21,7 @@ from . import grow, sampler
 from .check_data import open_encoder, refuse_unknown, report_tasks
 from .device import wants_bf16
 from .encoding import Part, encode_part
+from .few_rows import begins_from_probe, name_rows, with_few_rows_rate
 from .hold import hold_answers
 
 
@@ -42,6 +43,8 @@ class Fitting:
     """What was read, by task."""
     grown: dict[str, dict[str, str]] = field(default_factory=dict)
     """Labels that a head of the model before did not have, by task, and what their rows began from."""
+    few: frozenset[str] = frozenset()
+    """Tasks whose heads begin from logistic regression on the frozen encoder, and that learn the names of their labels."""
     best: float = -math.inf
     best_step: int = 0
     steps_taken: int = 0
@@ -64,9 +67,14 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     checkpoint = open_encoder(recipe, tasks)
     reports = report_tasks(recipe, tasks, checkpoint)
     refuse_unknown(reports, allow=recipe.allow_unknown)
+    known = known_labels(checkpoint, tasks)
+    few = frozenset(task.name for task in tasks if begins_from_probe(recipe, task, known.get(task.name)))
+    if len(few) == len(tasks):
+        recipe = with_few_rows_rate(recipe)
     tokenizer, special = checkpoint.tokenizer, checkpoint.special
     tokenizer.enable_truncation(recipe.max_tokens)
-    parts = [encode_part(task.train, task.kind, task.labels, tokenizer) for task in tasks]
+    learned = [[*task.train, *(name_rows(task) if task.name in few else [])] for task in tasks]
+    parts = [encode_part(rows, task.kind, task.labels, tokenizer) for rows, task in zip(learned, tasks, strict=True)]
     validation = [encode_part(sample(task.validation, recipe), task.kind, task.labels, tokenizer) for task in tasks]
     tokenizer.no_truncation()
     model = build_model(recipe, tasks, checkpoint)
@@ -74,7 +82,6 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         met = chain.from_iterable(part.ids for part in [*parts, *validation])
         dropped_as = [np.array([special.unknown])] if special.unknown is not None else []  # by word_dropout
         model.narrow(chain(met, dropped_as))
-    known = known_labels(checkpoint, tasks)
     grown = {}
     for at, (task, part) in enumerate(zip(tasks, parts, strict=True)):
         part.held.update(hold_answers(model, at, task, part, known.get(task.name)))
@@ -93,6 +100,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         bf16=wants_bf16(recipe),
         data=reports,
         grown=grown,
+        few=few,
     )
 
 

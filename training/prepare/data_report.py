@@ -74,6 +74,8 @@ class ProbeReport(_Frozen):
     """Training rows that it was fitted on."""
     scores: dict[str, ProbeScore] = {}
     """By set: `test` and the names of further reports."""
+    begins: bool = False
+    """The rows are few: the task's head began from it, and the names of its labels were training rows, too."""
     reason: str = ""
     """Why there is none."""
 
@@ -128,7 +130,8 @@ def describe_probe(probe: ProbeReport) -> str:
     if probe.reason:
         return f"{PROBE}: none, {probe.reason}"
     scores = ", ".join(f"{name} {score.accuracy:.1%}" for name, score in probe.scores.items())
-    return f"{PROBE} on {probe.rows:,} training rows: {scores or 'no set to score'}"
+    begins = "; few rows: the head begins from it, and the labels' names are learned" if probe.begins else ""
+    return f"{PROBE} on {probe.rows:,} training rows: {scores or 'no set to score'}{begins}"
 
 
 def data_table(report: TaskReport) -> list[str]:

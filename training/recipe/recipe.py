@@ -48,7 +48,7 @@ class Encoder(Frozen):
 
 class Optimiser(Frozen):
     encoder_lr: Positive | None = None
-    """Without it 2e-4; with LoRA or from scratch 7e-4."""
+    """Without it 2e-4; with LoRA or from scratch 7e-4; where all tasks have few rows 5e-5 (see `few_rows`)."""
     head_lr: Positive = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup: Share = 0.06
@@ -104,6 +104,8 @@ class Recipe(Frozen):
     budget: Budget = Budget()
     optimiser: Optimiser = Optimiser()
     lora: Annotated[Lora | None, BeforeValidator(lambda v: {} if v is True else v or None)] = None
+    few_rows: Annotated[int, Field(ge=0)] = 20
+    """The head of a classification with fewer training rows a label begins from logistic regression; 0: none does."""
     hold: Hold = Hold()
     dropout: Share = 0.1
     label_smoothing: Share = 0.0

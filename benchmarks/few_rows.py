@@ -1,0 +1,105 @@
+"""Few rows a label: a fine-tuned model against logistic regression on the frozen encoder and the same rows.
+
+python benchmarks/few_rows.py                                   # both data sets, 5 and 10 rows a label, three samples (an hour on one core)
+python benchmarks/few_rows.py --sets banking77 --rows 10        # one line of the table
+
+Each sample draws the rows of each label anew. Validation rows are a tenth of them, the test part is read whole, and what is
+scored is the exported folder: `accuracy` and `probe_accuracy` of its report, the default settings, one thread.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import random
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import yaml
+
+from murmura.training.evaluate.evaluate import evaluate
+from murmura.training.export.export import export
+from murmura.training.fit.loop import fit
+
+ROOT = Path(__file__).resolve().parents[1]
+ABOVE = 0.005
+"""A fine-tuned model may be so much below the regression."""
+SETS = ("banking77", "clinc150")
+OUT_OF_SCOPE = "oos"
+
+
+def draw(data: Path, name: str, rows: int, sample: int, out: Path) -> None:
+    """Write `rows` training rows of each label."""
+    by_label: dict[str, list[str]] = defaultdict(list)
+    with gzip.open(data / name / "train.jsonl.gz", "rt", encoding="utf-8") as file:
+        for line in file:
+            by_label[json.loads(line)["intent"]].append(line)
+    by_label.pop(OUT_OF_SCOPE, None)
+    chosen = random.Random(sample)
+    out.write_text("".join(line for label in sorted(by_label) for line in chosen.sample(by_label[label], rows)))
+
+
+def measure(data: Path, name: str, rows: int, sample: int, keys: dict[str, object]) -> tuple[float, float, float]:
+    """Train on one sample; return the accuracy of the regression and of the model, and the CPU-seconds of training."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        draw(data, name, rows, sample, folder / "few.jsonl")
+        task = {
+            "columns": {"label": "intent"},
+            "train": "./few.jsonl",
+            "test": {"path": f"{name}/test.jsonl", "unless": {"intent": [OUT_OF_SCOPE]}},
+        }
+        recipe = folder / "few.yaml"
+        recipe.write_text(yaml.safe_dump({"max_tokens": 64, "threads": 1, "tasks": {"intent": task}, **keys}))
+        record = fit(recipe, data, folder / "run", quiet=True)
+        export(folder / "run", folder / "model")
+        figures = evaluate(folder / "model", data, recipe=recipe)["intent"]["test"].figures
+    probe, accuracy = figures["probe_accuracy"], figures["accuracy"]
+    assert probe is not None
+    assert accuracy is not None
+    return probe, accuracy, record.cpu_seconds
+
+
+def compare(data: Path, name: str, rows: int, samples: Sequence[int], keys: dict[str, object]) -> bool:
+    """Print a line for each sample and the means; True where the model is not below the regression."""
+    found = []
+    for sample in samples:
+        found.append(measure(data, name, rows, sample, keys))
+        probe, accuracy, seconds = found[-1]
+        print(
+            f"{name}, {rows} rows a label, sample {sample}: regression {probe:.1%}, fine-tuned {accuracy:.1%}; {seconds:.0f} CPU-s",
+            flush=True,
+        )
+    probe, accuracy, _ = (statistics.mean(column) for column in zip(*found, strict=True))
+    print(f"{name}, {rows} rows a label, mean of {len(samples)}: regression {probe:.1%}, fine-tuned {accuracy:.1%}")
+    return accuracy >= probe - ABOVE
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("MURMURA_TEST_DATA", ROOT.parent / "shared/data"))
+    )
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--rows", type=int, nargs="+", default=[5, 10])
+    parser.add_argument("--samples", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--keys", default="{}", help="further keys of the recipe, as YAML: '{few_rows: 0}'")
+    parser.add_argument("--short", action="store_true", help="Banking77, five rows a label, one sample")
+    chosen = parser.parse_args()
+    if chosen.short:
+        chosen.sets, chosen.rows, chosen.samples = SETS[:1], [5], [0]
+    if not chosen.data.is_dir():
+        raise SystemExit(f"no public data sets at {chosen.data}: --data or MURMURA_TEST_DATA names their folder")
+    keys = yaml.safe_load(chosen.keys)
+    reached = [compare(chosen.data, name, rows, chosen.samples, keys) for name in chosen.sets for rows in chosen.rows]
+    raise SystemExit(0 if all(reached) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""What is different for a classification with few rows: which tasks have few, and the rows that the labels' names make."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from ..data.example import Example
+from ..prepare.tasks import TaskData, originals
+from ..recipe.recipe import Recipe
+
+ENCODER_LR: Final = 5e-5
+"""For the encoder where every head begins from logistic regression on it: what it knows is worth more than few rows."""
+SEPARATORS: Final = re.compile(r"[\W_]+")
+
+
+def begins_from_probe(recipe: Recipe, data: TaskData, known: Sequence[str] | None) -> bool:
+    """Return whether the task's head begins from logistic regression on the frozen encoder.
+
+    So it is for a classification with fewer than `few_rows` training rows a label, unless the head goes on from an
+    earlier model (`known` are its labels) or the encoder has not learned anything.
+    """
+    if data.kind.per_token or data.kind.several or known or recipe.encoder.source == "scratch":
+        return False
+    return len(originals(data.train)) < recipe.few_rows * len(data.labels)
+
+
+def name_rows(data: TaskData) -> list[Example]:
+    """Return a row for each label whose name has a letter: the name with blanks between its words.
+
+    The out-of-scope label has none: its name describes no text.
+    """
+    scope = data.task.out_of_scope.label if data.task.out_of_scope else None
+    names = {label: SEPARATORS.sub(" ", label).strip() for label in data.labels if label != scope}
+    return [Example(text=name, labels=(label,)) for label, name in names.items() if any(map(str.isalpha, name))]
+
+
+def with_few_rows_rate(recipe: Recipe) -> Recipe:
+    """Return the recipe with the encoder's rate for few rows, where it sets none and trains the encoder's own weights."""
+    if recipe.optimiser.encoder_lr is not None or recipe.lora is not None:
+        return recipe
+    return recipe.model_copy(update={"optimiser": recipe.optimiser.model_copy(update={"encoder_lr": ENCODER_LR})})
