@@ -3,13 +3,14 @@
 import pytest
 
 from murmura.runtime.agent.agent import agent
+from murmura.runtime.agent.discovery import find_agents
 from murmura.runtime.agent.handler import Handler
 from murmura.runtime.agent.routes import configure_agents, make_routes
 from murmura.runtime.errors import RecordError, SetupError
 from murmura.runtime.kafka.offset_tracker import Progress
 from murmura.runtime.output.delivery import Attempt, Delivery
 from murmura.runtime.settings.settings import Settings
-from murmura.runtime.testing.fakes import FakeModel
+from murmura.runtime.testing.fakes import FakeModel, fake_manifest
 from murmura.runtime.testing.rehearsal import _make_message, _make_record, rehearse
 from murmura.runtime.wire.request import read_request
 from murmura.schemas.manifest import TaskSpec
@@ -102,3 +103,23 @@ def test_another_attempt_for_an_agent_that_is_gone_is_a_failure_of_its_record():
     route = make_routes([answering("a", "intent")], MODEL.manifest, "test")["in"]
     with pytest.raises(RecordError, match="agent b answers none of it on in here"):
         delivery_of(Attempt(2, only_agent="b"), {"text": "one"}).settle(route)
+
+
+def tasks_by_default(name: str, *tasks: TaskSpec) -> tuple[str, ...]:
+    (route,) = make_routes(find_agents([name]), fake_manifest(tasks), "app").values()
+    return route.tasks
+
+
+def test_a_task_is_answered_by_default_by_the_agents_that_it_lists():
+    urgency = TaskSpec(name="urgency", kind="classification", labels=["low", "high"], default_for=["analysis"])
+    places = TaskSpec(name="places", kind="tagging", labels=["O", "B-x", "I-x"], default_for=[])
+    parts = TaskSpec(name="parts", kind="tagging", labels=["O", "B-x", "I-x"])
+    assert tasks_by_default("analysis", INTENT, urgency, places, parts) == ("urgency", "parts")
+    assert tasks_by_default("classification", INTENT, urgency, places, parts) == ("intent",)
+
+
+def test_of_a_manifest_without_such_lists_spans_and_a_task_called_sentiment_are_analysed():
+    sentiment = TaskSpec(name="sentiment", kind="classification", labels=["good", "bad"])
+    parts = TaskSpec(name="parts", kind="tagging", labels=["O", "B-x", "I-x"])
+    assert tasks_by_default("analysis", INTENT, sentiment, parts) == ("sentiment", "parts")
+    assert tasks_by_default("classification", INTENT, sentiment, parts) == ("intent", "sentiment")

@@ -261,3 +261,10 @@ def test_rows_and_spans_that_are_left_out_are_counted_with_their_reason(tmp_path
     report = summarise(task, {})
     assert report.parts["train"].left_out == {"rows by where and unless": 10}
     assert "left out: 10 rows by where and unless" in describe({"t": report}, 128)[0]
+
+
+def test_a_task_says_in_the_manifest_which_agents_answer_it_by_default(tmp_path: Path) -> None:
+    csv(tmp_path, "a.csv", *((f"text {n}", "ab"[n % 2]) for n in range(20)))
+    (listed,) = read_tasks(recipe(default_for=["analysis"]), tmp_path)
+    (plain,) = read_tasks(recipe(), tmp_path)
+    assert (listed.spec.default_for, plain.spec.default_for) == (["analysis"], None)

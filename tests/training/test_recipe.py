@@ -141,3 +141,8 @@ def test_a_list_of_one_can_stand_without_brackets(tmp_path: Path) -> None:
     )
     task = load_recipe(tmp_path / "r.yaml").tasks["a"]
     assert (task.where, task.unless, task.merge) == ({"fold": [3]}, {"lang": ["de"]}, {"b": ["c"]})
+
+
+def test_a_kind_that_is_not_installed_is_one_line_that_names_those_that_are(tmp_path):
+    said = refusal(tmp_path, "tasks:\n  a:\n    kind: poem\n    train: x.csv\n")
+    assert said == ":3: tasks.a.kind: no such kind of task; installed are classification, multi_label, tagging"

@@ -62,6 +62,7 @@ class TaskData:
             labels=self.labels,
             out_of_scope=scope.label if scope and scope.learn else None,
             words="text" if self.kind.per_token else "tokenizer",
+            default_for=self.task.default_for,
             open=self.task.open,
         )
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from ...runtime.model.kinds.registry import KINDS, TaskKind
+from ...schemas.manifest import AgentName
 from .reading import Frozen, Label, Positive, Reading, Share, Sources
 
 
@@ -52,6 +53,8 @@ class Task(Reading):
     sampling_weight: Positive = 1.0
     label_smoothing: Share | None = None
     thresholds: ThresholdRule = ThresholdRule()
+    default_for: list[AgentName] | None = None
+    """The agents that answer this task when a request names no tasks; not set: by the agents' own rules."""
     open: bool = False
 
     @field_validator("labels")
