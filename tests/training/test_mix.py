@@ -68,6 +68,30 @@ def test_an_unlearned_out_of_scope_label_that_only_reports_have_does_not_stop_a_
     assert [data.task.out_of_scope for data in read if data.name == "intent"] == [None]
 
 
+def test_every_key_of_the_recipe_before_is_carried_on_but_those_that_a_job_decides(desk_base, current, tmp_path):
+    recipe = yaml.safe_load((desk_base / "base.yaml").read_text())
+    of_recipe = {"description": "A desk.", "data_seed": 7, "word_dropout": 0.03, "normalise": True, "temperature": 2.0}
+    of_task = {"loss_weight": 3.0, "sampling_weight": 2.0, "label_smoothing": 0.2}
+    recipe |= {
+        **of_recipe,
+        "lora": {"rank": 3},
+        "optimiser": {"weight_decay": 0.2, "schedule": "constant", "head_lr": 0.5},
+    }
+    recipe["tasks"]["intent"] |= {**of_task, "epochs": 9}
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(recipe))
+    write_corrections(tmp_path / "corrections")
+    (tmp_path / "mix").mkdir()
+    old = {"recipe": str(tmp_path / "old.yaml"), "data": str(desk_base)}
+    write_mix(mix_of(write_job(tmp_path, desk_base, old=old), current), desk_base / "desk", tmp_path / "mix")
+    mixed = load_recipe(tmp_path / "mix" / "recipe.yaml")
+    task = mixed.tasks["intent"]
+    assert {key: getattr(mixed, key) for key in of_recipe} == of_recipe
+    assert {key: getattr(task, key) for key in of_task} == of_task
+    assert (mixed.lora, task.epochs) == (None, None)
+    assert (mixed.optimiser.weight_decay, mixed.optimiser.schedule) == (0.2, "constant")
+    assert mixed.optimiser.head_lr != 0.5
+
+
 def test_what_earlier_feedback_judged_leaves_the_old_rows_too(desk_base, current, tmp_path):
     write_corrections(tmp_path / "corrections")
     judged = rows(360, 1)[0]["text"]

@@ -22,6 +22,7 @@ from ..data.near_texts import near_form
 from ..kinds.registry import kind_of
 from ..prepare.tasks import TaskData, read_tasks
 from ..recipe.job import Job
+from ..recipe.reading import Reading
 from ..recipe.recipe import Recipe, load_recipe
 from .balance import by_repeats, count, divided, replayed
 from .corrections import Corrections, write_rows
@@ -29,6 +30,12 @@ from .earlier import Earlier, read_earlier
 from .hold_texts import CurrentAnswers, all_texts
 
 RECIPE: Final = "recipe.yaml"
+_NOT_KEPT: Final = {"tasks", "lora", "threads"}
+"""Keys of the recipe before that a job decides, also by leaving them out. All others are carried on."""
+_NOT_KEPT_OF_TASK: Final = set(Reading.model_fields) | {
+    *("train", "validation", "validation_share", "group", "test", "reports", "thresholds", "epochs")
+}
+"""Keys of a task that belong to its data, which is mixed anew, and its passes, which the job decides."""
 _NO_ROWS: Final = ("validation", "choosing")
 """Parts that are not trained on."""
 
@@ -207,15 +214,13 @@ def _task(mix: Mix, spec: TaskSpec, parts: Parts) -> dict[str, Any]:
     old = mix.recipe.tasks.get(spec.name) if mix.recipe else None
     if old is None:
         return task | ({"out_of_scope": spec.out_of_scope} if spec.out_of_scope else {})
-    kept = old.model_dump(
-        include={"loss_weight", "sampling_weight", "label_smoothing", "out_of_scope"}, exclude_none=True, mode="json"
-    )
+    kept = old.model_dump(mode="json", exclude=_NOT_KEPT_OF_TASK, exclude_none=True)
     if old.out_of_scope is not None and not old.out_of_scope.learn and not _has_scope_rows(mix, spec.name):
         del kept["out_of_scope"]  # a label without a class and without a row decides nothing
     rule = old.thresholds.model_dump(exclude={"data"}, exclude_none=True)
     if "choosing" in parts and parts["choosing"][0]:
         rule["data"] = f"{spec.name}.choosing.jsonl"
-    return task | kept | ({"thresholds": rule} if rule else {})
+    return kept | task | ({"thresholds": rule} if rule else {})
 
 
 def _has_scope_rows(mix: Mix, name: str) -> bool:
@@ -223,31 +228,23 @@ def _has_scope_rows(mix: Mix, name: str) -> bool:
 
 
 def _recipe(mix: Mix, tasks: Mapping[str, Any], attribution: str) -> dict[str, Any]:
+    """Return the recipe before with what the job, the version and the feedback say instead."""
     fit, manifest = mix.job.fit, mix.manifest
-    budget = {"epochs": fit.epochs, "evaluations": fit.evaluations} | ({"steps": fit.steps} if fit.steps else {})
-    document: dict[str, Any] = {
+    kept = mix.recipe.model_dump(mode="json", exclude=_NOT_KEPT, exclude_none=True) if mix.recipe else {}
+    named = {
         "name": manifest.name,
         "max_tokens": manifest.limits.max_tokens,
         "encoder": f"{manifest.name}-{manifest.version}",
-        "seed": fit.seed,
-        "batch_size": fit.batch_size,
-        "budget": budget,
-        "optimiser": {"encoder_lr": fit.encoder_lr, "head_lr": fit.head_lr},
-        "dropout": fit.dropout,
-        "label_smoothing": fit.label_smoothing,
-        "word_dropout": mix.recipe.word_dropout if mix.recipe else 0.0,
-        "temperature": mix.recipe.temperature if mix.recipe else 1.0,
-        "normalise": mix.recipe.normalise if mix.recipe else False,
-        "precision": fit.precision,
-        "save_minutes": fit.save_minutes,
+        "budget": {"epochs": fit.epochs, "evaluations": fit.evaluations} | ({"steps": fit.steps} if fit.steps else {}),
+        "optimiser": kept.get("optimiser", {}) | {"encoder_lr": fit.encoder_lr, "head_lr": fit.head_lr},
         "hold": mix.job.hold.model_dump(include={"weight", "temperature"}),
-        "allow_unknown": mix.recipe.allow_unknown if mix.recipe else False,
+        "tasks": dict(tasks),
+        "attribution": attribution,
     }
-    if fit.lora:
-        document["lora"] = fit.lora.model_dump(exclude_none=True)
-    if fit.threads:
-        document["threads"] = fit.threads
-    return document | {"tasks": dict(tasks), "attribution": attribution}
+    also = fit.model_dump(
+        mode="json", exclude={"epochs", "steps", "evaluations", "encoder_lr", "head_lr"}, exclude_none=True
+    )
+    return kept | also | named
 
 
 def _attribution(current: Path, mix: Mix) -> str:
