@@ -65,6 +65,7 @@ def test_few_rows_begin_from_it_and_many_do_not(few: Path, data: Path, open_run:
     assert open_run(few, few_rows=0).few == set()
     assert open_run(data).few == set()
     assert open_run(few, encoder=RECIPE["encoder"]).few == set()
+    assert open_run(few, probe=False).few == set()
 
 
 def test_repeats_do_not_make_few_rows_many(few: Path, open_run: Callable[..., Fitting]) -> None:

@@ -59,7 +59,7 @@ def test_the_probes_accuracy_stands_beside_the_tasks(recipe: Path, data: Path, t
 
 
 def test_a_task_that_can_have_none_says_why(
-    recipe: Path, data: Path, tmp_path: Path, write_recipe: WriteRecipe
+    recipe: Path, base: Path, data: Path, tmp_path: Path, write_recipe: WriteRecipe
 ) -> None:
     fit(recipe, data, tmp_path / "run", quiet=True)
     read = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
@@ -69,6 +69,10 @@ def test_a_task_that_can_have_none_says_why(
     record = fit(scratch, data, tmp_path / "scratch", quiet=True)
     assert record.data["intent"].probe is not None
     assert record.data["intent"].probe.reason == "an encoder from scratch has not learned anything"
+    off = write_recipe("off", encoder=str(base), probe=False, budget=SHORT, tasks={"intent": TASKS["intent"]})
+    record = fit(off, data, tmp_path / "off", quiet=True)
+    assert record.data["intent"].probe is not None
+    assert record.data["intent"].probe.reason == "the recipe says `probe: false`"
 
 
 def test_a_label_without_training_rows_is_never_the_probes_answer(

@@ -17,11 +17,24 @@ def begins_from_probe(recipe: Recipe, data: TaskData, known: Sequence[str] | Non
     """Return whether the task's head begins from logistic regression on the frozen encoder.
 
     So it is for a classification with fewer than `few_rows` training rows a label, unless the head goes on from an
-    earlier model (`known` are its labels) or the encoder has not learned anything.
+    earlier model (`known` are its labels) or there is no such regression.
     """
-    if data.kind.per_token or data.kind.several or known or recipe.encoder.source == "scratch":
+    if reason_against(recipe, data) or known:
         return False
     return len(originals(data.train)) < recipe.few_rows * len(data.labels)
+
+
+def reason_against(recipe: Recipe, data: TaskData) -> str:
+    """Return why the task can have no logistic regression on the frozen encoder; nothing where it can."""
+    if not recipe.probe:
+        return "the recipe says `probe: false`"
+    if data.kind.per_token or data.kind.several:
+        return f"a task of kind {data.task.kind} has none"
+    if recipe.encoder.source == "scratch":
+        return "an encoder from scratch has not learned anything"
+    if len({example.labels[0] for example in data.train}) < 2:
+        return "the training rows have one label only"
+    return ""
 
 
 def name_rows(data: TaskData) -> list[Example]:

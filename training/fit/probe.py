@@ -21,6 +21,7 @@ from ..model.network import MultiTask, logits_of
 from ..prepare.data_report import TEST, ProbeReport, ProbeScore
 from ..prepare.tasks import TaskData, originals
 from .encoding import encode_ids
+from .few_rows import reason_against
 from .regression import fit_regression
 from .setup import Fitting
 
@@ -68,7 +69,7 @@ class Frozen:
 
 def probe_tasks(run: Fitting) -> dict[str, Probe]:
     """Fit a probe for each task that can have one, and put its scores, or why there is none, into `run.data`."""
-    reasons = {data.name: reason_against(run, data) for data in run.tasks}
+    reasons = {data.name: reason_against(run.recipe, data) for data in run.tasks}
     frozen = None if all(reasons.values()) else Frozen.of_run(run)
     probes: dict[str, Probe] = {}
     for at, data in enumerate(run.tasks):
@@ -81,17 +82,6 @@ def probe_tasks(run: Fitting) -> dict[str, Probe]:
             probes[data.name] = probe
         run.data[data.name] = run.data[data.name].model_copy(update={"probe": report})
     return probes
-
-
-def reason_against(run: Fitting, data: TaskData) -> str:
-    """Return why the task can have no probe; nothing where it can."""
-    if data.kind.per_token or data.kind.several:
-        return f"a task of kind {data.task.kind} has none"
-    if run.recipe.encoder.source == "scratch":
-        return "an encoder from scratch has not learned anything"
-    if len({example.labels[0] for example in data.train}) < 2:
-        return "the training rows have one label only"
-    return ""
 
 
 def fit_probe(frozen: Frozen, task: int, data: TaskData, seed: int) -> Probe:

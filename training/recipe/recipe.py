@@ -104,6 +104,8 @@ class Recipe(Frozen):
     budget: Budget = Budget()
     optimiser: Optimiser = Optimiser()
     lora: Annotated[Lora | None, BeforeValidator(lambda v: {} if v is True else v or None)] = None
+    probe: bool = True
+    """Score logistic regression on the frozen encoder beside each classification; without it no head begins from it."""
     few_rows: Annotated[int, Field(ge=0)] = 20
     """The head of a classification with fewer training rows a label begins from logistic regression; 0: none does."""
     hold: Hold = Hold()
