@@ -48,6 +48,7 @@ def feed(join: Join, world: World, order: random.Random | None) -> None:
     """Hand the records over in chunks, those of a partition in order, partitions in any."""
     stages = (
         ("feedback", join.take_feedback, join.feedback_done),
+        ("reviews", join.take_reviews, lambda: None),
         ("results", join.take_results, join.results_done),
         ("requests", join.take_requests, lambda: None),
     )

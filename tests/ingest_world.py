@@ -1,4 +1,4 @@
-"""Requests, results and feedback that refer to each other, in memory, to be fed to a join or written to a real Kafka."""
+"""Requests, results, reviews and feedback that refer to each other, in memory, to be fed to a join or written to a real Kafka."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 
 from murmura.runtime.testing.fakes import classified
 from murmura.schemas.ids import prediction_id
-from murmura.training.ingest.manifest import FrozenRange, Options, Plan
+from murmura.training.ingest.manifest import ROLES, FrozenRange, Options, Plan
 
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
 STAMP = time.time_ns() // 1_000_000
@@ -30,7 +30,7 @@ class WorldRecord(NamedTuple):
 
 @dataclass
 class World:
-    """Three topics. Whatever is added gets the next offset of its partition."""
+    """Four topics. Whatever is added gets the next offset of its partition."""
 
     prefix: str = "world"
     partitions: int = 2
@@ -38,7 +38,7 @@ class World:
     judged: int = 0
 
     def __post_init__(self) -> None:
-        for role in ("feedback", "results", "requests"):
+        for role in ROLES:
             self.logs[self.topic(role)] = [[] for _ in range(self.partitions)]
 
     def topic(self, role: str) -> str:
@@ -127,10 +127,15 @@ class World:
         self.add("feedback", feedback, key=name.encode(), partition=partition)
         return name
 
+    def draw(self, prediction: str, *, task: str = "intent", rate: float = 0.01, why: str = "random") -> None:
+        """Add a review of a prediction."""
+        value = {"prediction_id": prediction, "agent": "classification", "task": task, "why": why}
+        self.add("reviews", value | {"sampling_rate": rate if why == "random" else None}, key=prediction.encode())
+
     def plan(self, **options: Any) -> Plan:
         ranges = [
             FrozenRange(role=role, topic=self.topic(role), partition=number, start=0, end=len(log))
-            for role in ("feedback", "results", "requests")
+            for role in ROLES
             for number, log in enumerate(self.logs[self.topic(role)])
         ]
         return Plan(options=Options(**({"heldout": 0.0} | options)), ranges=ranges)

@@ -11,7 +11,12 @@ from ..agent.handler import Handler
 from ..kafka.permissions import Kind, Need, Operation
 from ..settings.settings import Settings
 
-_JOINED: Final = ("the topics of feedback", "the topics of requests", "the topics of results")
+_JOINED: Final = (
+    "the topics of feedback",
+    "the topics of requests",
+    "the topics of results",
+    "with reviews murmura.reviews",
+)
 
 REQUIRED: Final[Mapping[str, Mapping[Operation, Sequence[str]]]] = {
     "serve": {

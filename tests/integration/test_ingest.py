@@ -63,6 +63,7 @@ async def plan_of(settings: KafkaSettings, world: World, **options):
         feedback=[world.topic("feedback")],
         results=[world.topic("results")],
         requests=[world.topic("requests")],
+        reviews=[world.topic("reviews")],
         options=Options(**options),
     )
 
@@ -110,6 +111,26 @@ async def test_the_rules_hold_on_records_that_went_over_the_wire(world, settings
     assert all(row["label"] == ("refund" if int(row["text"].split()[-1]) % 2 else "praise") for row in train + heldout)
     talks = [{int(row["text"].split()[-1]) // 10 for row in part} for part in (train, heldout)]
     assert not talks[0] & talks[1]
+
+
+async def test_what_was_drawn_for_review_is_held_out_where_there_is_a_topic_of_reviews(
+    world, settings, kafka, make_topics, tmp_path
+):
+    await world.write(kafka)
+    plan = await plan_of(settings, world)
+    assert plan.of("reviews") == []
+    await make_topics("reviews", prefix=world.prefix, partitions=2)
+    drawn = [json.loads(record.value)["prediction_id"] for record in world.logs[world.topic("results")][0][:10]]
+    later = World(world.prefix)
+    for prediction in drawn:
+        later.draw(prediction, rate=0.25)
+    await later.write(kafka)
+    made = await stages.ingest(settings, await plan_of(settings, world, heldout=0.0), tmp_path / "set")
+    assert made.counts["drawn_at_random"] == 10
+    assert {row["prediction_id"] for row in rows(tmp_path / "set", "intent.heldout.jsonl")} == set(drawn) - {
+        row["prediction_id"] for row in rows(tmp_path / "set", "left_out.jsonl") if row["reason"] == "contradiction"
+    }
+    assert {row["sampling_rate"] for row in rows(tmp_path / "set", "intent.heldout.jsonl")} == {0.25}
 
 
 async def test_requests_that_all_have_one_key_are_refused_in_one_line(settings, kafka, make_topics, unique, tmp_path):

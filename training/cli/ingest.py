@@ -118,6 +118,7 @@ async def _plan(settings: "Settings", agents: list[str], options: "Options") -> 
         feedback=apply_settings(judge, settings.agents.get(judge.name)).topics,
         results=[each.output for each in answering if each.output],
         requests=[topic for each in answering for topic in each.topics],
+        reviews=[f"{settings.prefix}.reviews"],
         options=options,
     )
 
@@ -142,4 +143,8 @@ def _say(made: "DataSet", out: Path) -> None:
     )
     if trimmed := counts.get("trimmed_spans"):
         typer.echo(f"cut blanks off the ends of {trimmed:,} spans")
+    if drawn := counts.get("drawn_at_random"):
+        typer.echo(
+            f"drawn at random: {drawn:,} predictions, {counts['drawn_and_judged']:,} of them judged and held out"
+        )
     typer.echo(f"digest {made.digest}")

@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from .manifest import DATASET_NAME, DataFile, DataSet, Options, Plan, digest_of
 from .rules import MEANING, TRIMMED_SPANS, LeftOut, row_of
-from .settled import Settled
+from .settled import DRAWN, DRAWN_JUDGED, Settled
 
+SAMPLING_RATE: Final = "sampling_rate"
+"""Column of the held-out rows that were drawn at random: with which probability."""
 PARTS: Final = ("train", "heldout")
 PREFERENCES: Final = "preferences.jsonl"
 CONTRADICTIONS: Final = "contradictions.jsonl"
@@ -60,9 +62,9 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _rows(settled: Settled, task: str, part: str, options: Options) -> Iterator[dict[str, Any]]:
-    for text, kind, target, prediction, people, conversation in settled.examples(task, part):
+    for text, kind, target, prediction, people, conversation, rate in settled.examples(task, part):
         row = {"text": text, **row_of(kind, target), "people": people, "prediction_id": prediction}
-        yield row | _conversation(conversation, options)
+        yield row | _conversation(conversation, options) | ({} if rate is None else {SAMPLING_RATE: rate})
 
 
 def _preferences(settled: Settled, options: Options) -> Iterator[dict[str, Any]]:
@@ -109,6 +111,12 @@ def _report(counts: Mapping[str, int], files: Iterable[DataFile]) -> Iterator[st
     yield ""
     if trimmed := counts.get(TRIMMED_SPANS):
         yield f"{trimmed} spans had blanks or invisible characters at their ends, which are cut off."
+        yield ""
+    if drawn := counts.get(DRAWN):
+        yield (
+            f"{drawn} predictions were drawn at random for review; {counts[DRAWN_JUDGED]} held-out texts of these have an agreed "
+            "answer. What is not judged falsifies the sample."
+        )
         yield ""
     yield "| file | rows |"
     yield "| --- | --- |"

@@ -12,11 +12,12 @@ from ...runtime.wire.feedback import read_feedback
 from ...runtime.wire.message import Record
 from ...runtime.wire.request import read_request
 from ...schemas.feedback import Feedback, Verdict
+from ...schemas.review import ReviewReason
 from ..data.near_texts import near_form, near_id
 from .earlier import read_kept
 from .manifest import Plan, Role, TaskLabels
 from .places import Filter, Wanted, place
-from .results import Result, output_of, read_result
+from .results import Result, output_of, read_result, read_review
 from .rules import (
     LeftOut,
     Unfit,
@@ -33,12 +34,16 @@ from .tables import (
     ASSIGN_TEXTS,
     COUNT,
     DISAGREE,
+    DRAW,
     EXAMPLES,
+    HOLD_DRAWN_CONVERSATIONS,
+    HOLD_DRAWN_TEXTS,
     INDEX,
     JOINED,
     KEEP,
     KEEP_CONVERSATION,
     MARK,
+    MARK_DRAWN,
     TABLES,
     WANT,
     WITHDRAW,
@@ -46,6 +51,7 @@ from .tables import (
 )
 
 CACHE_KIB: Final = 32 * 1024
+RANDOM: Final = ReviewReason.RANDOM.value
 _ANY_SIZE: Final = 1 << 62
 
 
@@ -54,7 +60,7 @@ class Keyed(Record, Protocol):
 
 
 class Join:
-    """The records of one ingest. Told feedback, then results, then requests; each stage ends before the next begins.
+    """The records of one ingest: feedback, then reviews, results and requests; each stage ends before the next begins.
 
     Owns the database at `path`, which is scratch: a crash may leave it damaged, and nothing reads it again.
     """
@@ -66,6 +72,7 @@ class Join:
         self.request_ranges = plan.of("requests")
         self._ranges = {
             "feedback": self.feedback_ranges,
+            "reviews": plan.of("reviews"),
             "results": plan.of("results"),
             "requests": self.request_ranges,
         }
@@ -130,6 +137,20 @@ class Join:
         for place_, value in self._db.execute(WITHDRAWALS):
             self._db.execute(WITHDRAW, {"place": place_, "value": value})
         self._run(INDEX)
+
+    def take_reviews(self, number: int, records: Sequence[Keyed]) -> None:
+        """Note which predictions were drawn at random; other reviews, and what is none, say nothing here."""
+        rows = []
+        for record in records:
+            try:
+                review = read_review(record.value or b"")
+                prediction = bytes.fromhex(review.prediction_id or "")
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                continue
+            if review.why == RANDOM and prediction and review.sampling_rate:
+                self._judged.add(prediction)
+                rows.append((prediction, review.task, review.sampling_rate))
+        self._db.executemany(DRAW, rows)
 
     # -- results -----------------------------------------------------------------------------------------------------
 
@@ -200,7 +221,9 @@ class Join:
             left -= looked_at
             yield looked_at
         self._read_earlier()
-        self._run((ASSIGN_CONVERSATIONS, *COUNT, ASSIGN_TEXTS))
+        if self._options.split == "conversation":
+            self._run((HOLD_DRAWN_CONVERSATIONS,))
+        self._run((ASSIGN_CONVERSATIONS, *COUNT, HOLD_DRAWN_TEXTS, ASSIGN_TEXTS, MARK_DRAWN))
         self._db.execute(EXAMPLES, (held_out_below(self._options),))
         self._run(DISAGREE)
         yield left

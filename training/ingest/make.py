@@ -1,6 +1,6 @@
 """Feedback becomes data: frozen ranges of requests, results and feedback in, a folder that the trainer reads out.
 
-    plan = await make_plan(kafka, feedback=[...], results=[...], requests=[...], options=Options())
+    plan = await make_plan(kafka, feedback=[...], results=[...], requests=[...], reviews=[...])
     data_set = await ingest(kafka, plan, Path("data/feedback"))
 
 The folder appears when it is complete, or not at all. Equal plans give equal bytes.
@@ -15,16 +15,16 @@ from typing import Any, Final
 
 from ...runtime.errors import MurmuraError, SetupError
 from ...runtime.kafka import offset_ranges
+from ...runtime.kafka.topics import fetch_partition_counts
 from ...runtime.settings.settings import KafkaSettings
 from .files import write_files
 from .folder import new_folder
 from .join import Join
-from .manifest import DataSet, FrozenRange, Options, Plan, Role
+from .manifest import ROLES, DataSet, FrozenRange, Options, Plan, Role
 
 Progress = Callable[[str, int], None]
 """Told the stage and how many more of its records are done."""
 
-_ROLES: Final[tuple[Role, ...]] = ("feedback", "results", "requests")
 _DATABASE: Final = "join.sqlite"
 
 
@@ -34,12 +34,19 @@ async def make_plan(
     feedback: Sequence[str],
     results: Sequence[str],
     requests: Sequence[str],
+    reviews: Sequence[str] = (),
     options: Options | None = None,
 ) -> Plan:
-    """Freeze everything that these topics hold now. SetupError when one is not there, or is named in two roles."""
-    groups = (feedback, results, requests)
-    role_of = dict(zip(_ROLES, groups, strict=True))
-    for one, other in combinations(_ROLES, 2):
+    """Freeze everything that these topics hold now. SetupError when one is not there, or is named in two roles.
+
+    Topics of reviews may be missing, as only those who draw predictions at random need one.
+    """
+    if reviews:
+        known = await fetch_partition_counts(kafka)
+        reviews = [topic for topic in reviews if topic in known]
+    groups = (feedback, reviews, results, requests)
+    role_of = dict(zip(ROLES, groups, strict=True))
+    for one, other in combinations(ROLES, 2):
         if both := set(role_of[one]) & set(role_of[other]):
             raise SetupError(
                 f"topic {min(both)} is named for {one} and for {other}: its records can only be one of them"
@@ -60,8 +67,8 @@ async def ingest(
     """Make the data set of a plan in the new folder `out` and return its manifest.
 
     Raises SetupError when `out` is there already or being made by somebody else, when the broker does not have all
-    records of the plan any more, or when nearly all texts have one key, so that no share of them can be held out. A plan that is a DataSet has come out before: then MurmuraError when it does not come
-    out the same, byte for byte. What a run that was killed left in `OUT.part` is removed.
+    records of the plan any more, or when nearly all texts have one key, so that no share of them can be held out. A plan
+    that is a DataSet has come out before: then MurmuraError when it does not come out the same, byte for byte. What a run that was killed left in `OUT.part` is removed.
     """
     if out.exists():  # noqa: ASYNC240 - nobody else is served by this loop
         raise SetupError(f"{out} is there already; a data set is never changed: name another folder")
@@ -106,6 +113,7 @@ async def _read(kafka: KafkaSettings, plan: Plan, join: Join, progress: Progress
 
     await offset_ranges.read(kafka, plan.of("feedback"), join.take_feedback, **told("feedback"))
     join.feedback_done()
+    await offset_ranges.read(kafka, plan.of("reviews"), join.take_reviews, **told("reviews"))
     await offset_ranges.read(kafka, plan.of("results"), join.take_results, **told("results"))
     join.results_done()
     await offset_ranges.read(

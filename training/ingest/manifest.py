@@ -13,7 +13,9 @@ from ...runtime.wire.feedback import known_labels
 from ...schemas.manifest import ModelManifest, Sha256
 
 DATASET_NAME: Final = "dataset.json"
-Role = Literal["feedback", "results", "requests"]
+Role = Literal["feedback", "reviews", "results", "requests"]
+ROLES: Final[tuple[Role, ...]] = ("feedback", "reviews", "results", "requests")
+"""In the order in which they are read."""
 Offset = Annotated[int, Field(ge=0)]
 
 

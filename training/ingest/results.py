@@ -1,4 +1,4 @@
-"""What a join reads of results: no more than it needs, and the answers of tasks only when they are asked for."""
+"""What a join reads of results and reviews: no more than it needs, and the answers of tasks only when they are asked for."""
 
 from typing import Annotated, Any
 
@@ -22,7 +22,17 @@ class Result(msgspec.Struct):
     status: str = "ok"
 
 
+class Drawn(msgspec.Struct):
+    """A review, of which only those matter that were drawn at random."""
+
+    why: str
+    task: str
+    prediction_id: str | None = None
+    sampling_rate: float | None = None
+
+
 read_result = msgspec.json.Decoder(Result).decode
+read_review = msgspec.json.Decoder(Drawn).decode
 read_outputs = msgspec.json.Decoder(dict[str, dict[str, Any]]).decode
 
 

@@ -21,6 +21,7 @@ class LeftOut(StrEnum):
     """Why feedback is no example."""
 
     UNREADABLE = "unreadable"
+    UNREADABLE_REVIEW = "unreadable_review"
     UNREADABLE_RESULT = "unreadable_result"
     UNREADABLE_REQUEST = "unreadable_request"
     INVALID = "invalid"
@@ -45,6 +46,7 @@ class LeftOut(StrEnum):
 
 MEANING: Final[Mapping[LeftOut, str]] = {
     LeftOut.UNREADABLE: "the client cannot unpack the record",
+    LeftOut.UNREADABLE_REVIEW: "a review, not feedback: the same; whether its prediction was drawn at random is not known",
     LeftOut.UNREADABLE_RESULT: "a result, not feedback: the same; what was said of it finds no prediction",
     LeftOut.UNREADABLE_REQUEST: "a request, not feedback: the same; what was said of it finds no request",
     LeftOut.INVALID: "not feedback",

@@ -16,12 +16,17 @@ from .tables import KEYS, PREFERENCES
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
+DRAWN: Final = "drawn_at_random"
+"""Among the counts of a data set: predictions that were drawn, each of one task."""
+DRAWN_JUDGED: Final = "drawn_and_judged"
+"""Held-out texts of these with an agreed answer."""
 FEW_KEYS: Final = 6
 """With fewer conversations a share of them is a matter of luck, and no test of a held-out part has p <= 0.025."""
 FEW_KEYS_TEXTS: Final = 20
 """Judged texts a key from which on so few keys are rather no conversations."""
 _UNREADABLE: Final[dict[str, LeftOut]] = {
     "feedback": LeftOut.UNREADABLE,
+    "reviews": LeftOut.UNREADABLE_REVIEW,
     "results": LeftOut.UNREADABLE_RESULT,
     "requests": LeftOut.UNREADABLE_REQUEST,
 }
@@ -55,11 +60,13 @@ class Settled:
     def tasks(self) -> list[str]:
         return [task for (task,) in self._db.execute("SELECT DISTINCT task FROM examples ORDER BY task")]
 
-    def examples(self, task: str, part: str) -> Iterator[tuple[str, str, str, str, int, str]]:
-        """Yield text, kind, target, prediction id, number of people and conversation (or ""), by the order of requests."""
+    def examples(self, task: str, part: str) -> Iterator[tuple[str, str, str, str, int, str, float | None]]:
+        """Yield text, kind, target, prediction id, number of people, conversation (or "") and, of held-out texts that were
+        drawn at random, the probability of that, by the order of requests.
+        """
         yield from self._db.execute(
-            "SELECT text, kind, target, lower(hex(prediction)), people, lower(hex(conversation)) FROM examples"
-            " JOIN requests ON requests.place = request JOIN feedback ON feedback.place = examples.place"
+            "SELECT text, kind, target, lower(hex(prediction)), people, lower(hex(conversation)),"
+            " CASE WHEN part = 'heldout' THEN rate END FROM examples JOIN requests ON requests.place = request JOIN feedback ON feedback.place = examples.place"
             " WHERE examples.task = ? AND part = ? ORDER BY request",
             (task, part),
         )
@@ -106,8 +113,8 @@ class Settled:
             yield _UNREADABLE[role], *of_place(here, self._ranges[role]), None, None
 
     def counts(self) -> dict[str, int]:
-        """Return how many feedback records there were, by what became of them, other records that are unreadable, and spans
-        that were trimmed.
+        """Return how many feedback records there were, by what became of them, other records that are unreadable, spans that
+        were trimmed, and predictions that were drawn at random.
         """
         one = self._db.execute(
             "SELECT (SELECT count(*) FROM feedback), (SELECT count(*) FROM left_out WHERE reason = 'invalid'),"
@@ -118,6 +125,10 @@ class Settled:
             "SELECT reason, count(*) FROM (SELECT left_out AS reason FROM feedback WHERE left_out IS NOT NULL UNION ALL"
             " SELECT reason FROM left_out) GROUP BY reason"
         )
+        drawn = self._db.execute(
+            "SELECT count(*), (SELECT count(*) FROM examples WHERE part = 'heldout' AND rate IS NOT NULL) FROM drawn"
+        ).fetchone()
+        found = dict(zip((DRAWN, DRAWN_JUDGED), drawn, strict=True)) if drawn[0] else {}
         unreadable = self._db.execute("SELECT role, count(*) FROM unreadable GROUP BY role")
         by_reason = {**dict(reasons), **{_UNREADABLE[role].value: count for role, count in unreadable}}
         feedback = one[0] + one[1] + by_reason.get(LeftOut.UNREADABLE, 0)
@@ -127,5 +138,6 @@ class Settled:
             "taking_back": one[2],
             "used": one[3],
             **trimmed,
+            **found,
             **dict(sorted(by_reason.items())),
         }

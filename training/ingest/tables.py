@@ -19,7 +19,10 @@ CREATE TABLE votes (task TEXT, text_id BLOB, person TEXT, at INTEGER, place INTE
                     target TEXT, denies INTEGER, unfit TEXT, consent INTEGER);
 CREATE TABLE left_out (place INTEGER PRIMARY KEY, reason TEXT);
 CREATE TABLE unreadable (role TEXT, place INTEGER, PRIMARY KEY (role, place)) WITHOUT ROWID;
-CREATE TABLE examples (task TEXT, part TEXT, request INTEGER, place INTEGER, kind TEXT, target TEXT, people INTEGER);
+CREATE TABLE drawn (prediction BLOB, task TEXT, rate REAL, PRIMARY KEY (prediction, task)) WITHOUT ROWID;
+CREATE TABLE drawn_texts (task TEXT, text_id BLOB, rate REAL, PRIMARY KEY (task, text_id)) WITHOUT ROWID;
+CREATE TABLE examples (task TEXT, part TEXT, request INTEGER, place INTEGER, kind TEXT, target TEXT, people INTEGER,
+                       rate REAL);
 CREATE TABLE contradictions (task TEXT, request INTEGER, target TEXT, kind TEXT, denies INTEGER, person TEXT,
                              place INTEGER);
 """
@@ -49,7 +52,9 @@ WANT: Final = (
     "INSERT INTO wanted SELECT DISTINCT request FROM results WHERE request IS NOT NULL AND EXISTS"
     " (SELECT 1 FROM feedback WHERE feedback.prediction = results.prediction"
     # What was taken back says nothing of a text any more, but the text may have been trained on.
-    " AND (feedback.left_out IS NULL OR feedback.left_out = 'withdrawn'))"
+    " AND (feedback.left_out IS NULL OR feedback.left_out = 'withdrawn')"
+    # What was drawn may be judged later, and is held out until then.
+    " UNION ALL SELECT 1 FROM drawn WHERE drawn.prediction = results.prediction)"
     " ORDER BY request",
 )
 JOINED: Final = """
@@ -107,10 +112,29 @@ WHERE f.verdict IN ('up', 'down', 'reward') AND f.left_out IS NULL AND f.consent
                   AND reason NOT IN ('no_label', 'contradiction', 'outvoted'))
 ORDER BY r.request, f.place
 """
+# Delivered again, a prediction may have been drawn again.
+DRAW: Final = "INSERT INTO drawn VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET rate = max(rate, excluded.rate)"
+# What was drawn at random is to be judged by, so it is never trained on; nor is the rest of its conversation.
+HOLD_DRAWN_CONVERSATIONS: Final = (
+    "UPDATE requests SET unit = -1 WHERE conversation IN (SELECT q.conversation FROM drawn AS d"
+    " JOIN results AS r ON r.prediction = d.prediction JOIN requests AS q ON q.place = r.request AND q.stamp = r.stamp)"
+)
+HOLD_DRAWN_TEXTS: Final = (
+    "UPDATE near SET unit = -1 WHERE near IN (SELECT q.near FROM drawn AS d"
+    " JOIN results AS r ON r.prediction = d.prediction JOIN requests AS q ON q.place = r.request AND q.stamp = r.stamp)"
+)
+# Only a verdict on the prediction that was drawn, for the task that was drawn, makes a text one of the sample.
+MARK_DRAWN: Final = (
+    "INSERT INTO drawn_texts SELECT v.task, v.text_id, max(d.rate) FROM verdicts AS v JOIN feedback AS f ON f.place = v.place"
+    " JOIN drawn AS d ON d.prediction = f.prediction AND d.task = v.task WHERE v.left_out IS NULL AND NOT v.denies"
+    " GROUP BY v.task, v.text_id"
+)
 EXAMPLES: Final = """
 INSERT INTO examples
-SELECT task, CASE WHEN near.unit < ? THEN 'heldout' ELSE 'train' END, request, texts.place, kind, target, people
-FROM texts CROSS JOIN requests ON requests.place = request CROSS JOIN near ON near.near = requests.near WHERE agreed
+SELECT texts.task, CASE WHEN near.unit < ? THEN 'heldout' ELSE 'train' END, request, texts.place, kind, target, people,
+       rate
+FROM texts CROSS JOIN requests ON requests.place = request CROSS JOIN near ON near.near = requests.near
+LEFT JOIN drawn_texts AS d ON d.task = texts.task AND d.text_id = texts.text_id WHERE agreed
 """
 KEYS: Final = """
 SELECT count(*), count(*) FILTER (WHERE conversation IS NULL), count(DISTINCT conversation) FROM requests

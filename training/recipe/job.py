@@ -83,6 +83,8 @@ class Ingest(_Frozen):
     """Without them the topics of the built-in agents under `prefix`."""
     results: list[KafkaName] | None = None
     requests: list[KafkaName] | None = None
+    reviews: list[KafkaName] | None = None
+    """Which predictions were drawn at random. They may be missing."""
     inputs: dict[KafkaName, InputSettings] = Field(default_factory=dict)
     """By topic of requests: where its values hold the text, as in the settings of `murmura serve`."""
     heldout: Share = 0.2

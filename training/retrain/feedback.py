@@ -32,6 +32,7 @@ async def plan_for(job: Job, manifest: ModelManifest) -> Plan:
         feedback=asked.feedback or [f"{job.prefix}.feedback"],
         results=asked.results or [name for name in ours if name.endswith(".results")],
         requests=asked.requests or [name for name in ours if name.endswith(".requests")],
+        reviews=asked.reviews or [f"{job.prefix}.reviews"],
         options=Options(
             heldout=asked.heldout,
             split=asked.split,
