@@ -142,12 +142,12 @@ def compare(data: Path, *, short: bool) -> bool:
         # Scoring is cut with the budget: 2,700 rows three times belong to 3,000 steps.
         budget = recipe.budget.model_copy(update={"evaluations": 1, "validation_rows": 60})
         recipe = recipe.model_copy(update={"budget": budget})
-    torch.set_num_threads(recipe.threads or 1)
     torch.manual_seed(recipe.seed)
     ratios = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(Path(scratch) / "run")
         run = prepare(recipe, data, folder)
+        torch.set_num_threads(recipe.threads or 1)
         folder.begin(RECIPE, run.checkpoint.tokenizer)
         tokenizer = AutoTokenizer.from_pretrained(locate(recipe.encoder.source))
         rows = [plain_rows(task, tokenizer, recipe.max_tokens) for task in run.tasks]

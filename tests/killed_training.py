@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import murmura.training.fit.loop as loop
-from murmura.training.fit import resume
+from murmura.training.fit import gradient, resume
 from murmura.training.kinds.tagging import Tagging
 
 
@@ -23,7 +23,7 @@ def kill(*_: Any, **__: Any) -> NoReturn:
 
 def train(recipe: Path, data: Path, out: Path, point: str) -> None:
     """Train until the point where the process dies."""
-    save_file, save_state, collate = resume.save_file, loop.save_state, loop.collate  # type: ignore[attr-defined]
+    save_file, save_state, collate = resume.save_file, loop.save_state, gradient.collate  # type: ignore[attr-defined]
     collated: list[Any] = []
 
     def write_half(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
@@ -41,7 +41,8 @@ def train(recipe: Path, data: Path, out: Path, point: str) -> None:
         collated.append(step)
         return kill() if point == "step" and len(collated) == 5 else collate(parts, tasks, step, device)
 
-    loop.save_state, loop.collate = save_each_third, collate_until_fifth  # type: ignore[attr-defined]
+    loop.save_state = save_each_third  # type: ignore[attr-defined]
+    gradient.collate = collate_until_fifth  # type: ignore[attr-defined]
     if point == "scoring":
         Tagging.metrics = kill  # type: ignore[method-assign]
     loop.fit(recipe, data, out, quiet=True, resume=True)

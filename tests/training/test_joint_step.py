@@ -38,7 +38,7 @@ def gradient(run: Fitting, weights: list[float]) -> torch.Tensor:
     run.model.zero_grad()
     rows = [part for part in run.plan[0] if weights[part[0]]]
     batches = collate(run.train, run.tasks, rows, "cpu")
-    losses = task_losses(run.model, run.tasks, run.recipe, batches, special=run.checkpoint.special, bf16=False)
+    losses = task_losses(run.model, run.tasks, run.recipe, batches, run.checkpoint.special)
     weighted_sum(losses, weights).backward()
     return torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in run.model.parameters()])
 
@@ -86,7 +86,7 @@ def test_normalise_divides_by_what_a_task_loses_before_it_has_learned(prepared: 
     for head in run.model.heads:
         torch.nn.init.zeros_(head.weight)
     batches = collate(run.train, run.tasks, run.plan[0], "cpu")
-    losses = task_losses(run.model, run.tasks, run.recipe, batches, special=run.checkpoint.special, bf16=False)
+    losses = task_losses(run.model, run.tasks, run.recipe, batches, run.checkpoint.special)
     weights = loss_weights(run.recipe, run.tasks)
     assert [weights[task] * loss.item() for task, loss in losses.items()] == pytest.approx([1, 1, 1])
 
@@ -109,24 +109,22 @@ def test_texts_without_words_teach_a_tagger_nothing(tmp_path: Path, write_recipe
 
 
 @pytest.mark.parametrize(
-    ("losses", "norm", "message"),
+    ("topics", "norm", "message"),
     [
-        (
-            [0.5, math.nan, 0.1],
-            math.nan,
-            r"step 7: the loss of task topics is nan on .*train\.jsonl:\d+, .* and \d+ more",
-        ),
-        ([0.5, 0.5, 0.1], math.inf, r"step 7: the gradient is inf on task intent: .*task topics: .*task places: "),
+        (math.nan, math.nan, r"step 7: the loss of task topics is nan on .*train\.jsonl:\d+, .* and \d+ more"),
+        (0.5, math.inf, r"step 7: the gradient is inf on task intent: .*task topics: .*task places: "),
     ],
 )
-def test_a_batch_that_gives_no_finite_number_is_named(
-    prepared: Callable[..., Fitting], losses: list[float], norm: float, message: str
+def test_a_step_that_gives_no_finite_number_is_named(
+    prepared: Callable[..., Fitting], topics: float, norm: float, message: str
 ) -> None:
     run = prepared()
-    batches = collate(run.train, run.tasks, run.plan[0], "cpu")
-    refuse_non_finite(7, run.tasks, batches, [0.5, 0.5, 0.1], 2.0)
+    refuse_non_finite(7, run.tasks, run.plan[0], {0: 0.5, 1: 0.5, 2: 0.1}, 2.0)
     with pytest.raises(SetupError, match=message):
-        refuse_non_finite(7, run.tasks, batches, losses, norm)
+        refuse_non_finite(7, run.tasks, run.plan[0], {0: 0.5, 1: topics, 2: 0.1}, norm)
+    learned_beside_rows = [(0, [len(run.tasks[0].train)])]
+    with pytest.raises(SetupError, match="the loss of task intent is nan on the name of a label; look at these rows"):
+        refuse_non_finite(7, run.tasks, learned_beside_rows, {0: math.nan}, norm)
 
 
 def test_the_optimiser_does_not_step_on_a_loss_that_is_not_finite(

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import typer
 from safetensors import safe_open
+from safetensors.torch import save_file
 from tiny_training import RECIPE
 from typer.testing import CliRunner
 
-import murmura.training.fit.loop as loop
 from murmura.runtime.errors import SetupError
 from murmura.training.cli import train as commands
 from murmura.training.export.export import export
+from murmura.training.fit import gradient
 from murmura.training.fit.loop import fit
 from murmura.training.run_folders.run_folder import RunFolder
 
@@ -41,7 +42,7 @@ def recipe(write_recipe: Callable[..., Path]) -> Callable[..., Path]:
 
 def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupt the run when it collates the rows of this step."""
-    collate = loop.collate
+    collate = gradient.collate
 
     def collate_or_stop(parts: Any, tasks: Any, rows: Any, device: str) -> Any:
         calls.append(rows)
@@ -50,7 +51,7 @@ def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return collate(parts, tasks, rows, device)
 
     calls: list[Any] = []
-    monkeypatch.setattr(loop, "collate", collate_or_stop)
+    monkeypatch.setattr(gradient, "collate", collate_or_stop)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -119,7 +120,7 @@ def test_an_interrupted_run_is_exported_as_far_as_it_got_and_goes_on_afterwards(
     assert fit(path, data, tmp_path / "run", quiet=True, resume=True) == resumed
 
 
-def test_a_run_does_not_go_on_with_other_data_or_another_recipe(
+def test_a_run_does_not_go_on_with_other_data_another_recipe_or_other_processes(
     data: Path, tmp_path: Path, recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = recipe()
@@ -138,7 +139,15 @@ def test_a_run_does_not_go_on_with_other_data_or_another_recipe(
         fit(path, other, tmp_path / "run", quiet=True, resume=True)
     with pytest.raises(SetupError, match=r"not the recipe that .* was begun with; train without --resume"):
         fit(recipe("other", max_tokens=20), data, tmp_path / "run", quiet=True, resume=True)
-    (tmp_path / "run" / "state.safetensors").write_bytes(b"half")
+    state = tmp_path / "run" / "state.safetensors"
+    with safe_open(state, framework="pt") as file:
+        position = json.loads(file.metadata()["position"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    position["environment"]["processes"] = 2
+    save_file(tensors, state, metadata={"position": json.dumps(position)})
+    with pytest.raises(SetupError, match="the run began with 2 processes, now there are 1; train without --resume"):
+        fit(path, data, tmp_path / "run", quiet=True, resume=True)
+    state.write_bytes(b"half")
     with pytest.raises(SetupError, match="not a state of this version; train without --resume"):
         fit(path, data, tmp_path / "run", quiet=True, resume=True)
     assert fit(path, data, tmp_path / "run", quiet=True).steps == 20

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_loop import write_corrections, write_job
 
-import murmura.training.fit.loop as loop
+from murmura.training.fit import gradient
 from murmura.training.retrain.run import GateRefused, retrain
 
 
@@ -17,7 +17,7 @@ class Gone(BaseException):
 
 def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Interrupt the training when it collates the rows of this step. The list grows with each step."""
-    collate, steps = loop.collate, list[None]()
+    collate, steps = gradient.collate, list[None]()
 
     def collate_or_stop(*args):
         steps.append(None)
@@ -25,7 +25,7 @@ def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> list[None]:
             raise Gone
         return collate(*args)
 
-    monkeypatch.setattr(loop, "collate", collate_or_stop)
+    monkeypatch.setattr(gradient, "collate", collate_or_stop)
     return steps
 
 

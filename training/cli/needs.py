@@ -7,7 +7,7 @@ from ...runtime.errors import SetupError
 
 def need_training() -> None:
     """Refuse where a package of the extra `training` is missing."""
-    names = ("torch", "transformers", "peft", "sklearn", "safetensors", "spox", "tensorboard", "tqdm")
+    names = ("torch", "transformers", "peft", "accelerate", "sklearn", "safetensors", "spox", "tensorboard", "tqdm")
     missing = [name for name in names if not importlib.util.find_spec(name)]
     if missing:
         raise SetupError(f"training needs {', '.join(missing)}: pip install 'murmura[training,cpu]'")

@@ -77,9 +77,12 @@ def train(
     for problem in problems:
         raise SetupError(problem)
     from ..evaluate.decisions import describe_decisions
+    from ..fit.device import is_first_process
     from ..fit.loop import fit
 
     record = fit(recipe, data, run, seed=seed, quiet=quiet, resume=resume, finish=finish, print_line=typer.echo)
+    if not is_first_process():
+        return
     typer.echo(
         f"trained {record.steps} steps in {record.cpu_seconds:.0f} CPU-seconds; best at {record.best_step}: {run}"
     )

@@ -1,4 +1,4 @@
-"""Checks a recipe's data and encoder as far as that is possible without training."""
+"""Checks a recipe's data, encoder and machine as far as that is possible without training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from ..prepare.reading import read_part
 from ..prepare.tasks import TaskData, read_task
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
+from .device import refuse_unsupported
 from .encoding import count_tokens
 
 TOLERATED: Final = 0.02
@@ -33,6 +34,10 @@ def check_data(recipe: Recipe, folder: Path) -> CheckedData:
     """Read every task and open the encoder. What is wrong with one task does not hide what is wrong with another."""
     tasks: list[TaskData] = []
     problems: list[str] = []
+    try:
+        refuse_unsupported(recipe)
+    except SetupError as error:
+        problems.append(str(error))
     for name in recipe.tasks:
         try:
             tasks.append(read_task(name, recipe, folder))

@@ -1,7 +1,8 @@
 """The joint step: the rows of all tasks through the encoder, and the weighted sum of the tasks' mean losses."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from ..prepare.tasks import TaskData
 from ..recipe.recipe import Recipe
 from .batches import Batch, TaskBatch
 from .optimiser import drop_words
+from .sampler import StepRows
 from .soft_targets import mixed_loss
 
 NAMED_ROWS = 5
@@ -36,13 +38,12 @@ def task_losses(
     tasks: Sequence[TaskData],
     recipe: Recipe,
     batches: Sequence[Batch],
-    *,
     special: SpecialTokens,
-    bf16: bool,
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[int, Tensor]:
-    """Return the mean loss over its rows of each task of the step, by the task's number."""
+    """Return the mean loss over its rows of each task of the batches, by the task's number."""
     found: list[tuple[TaskBatch, Tensor, Tensor, Tensor]] = []
-    with torch.autocast(batches[0].ids.device.type, torch.bfloat16, enabled=bf16):
+    with autocast():
         for batch in batches:
             states = model.encode(drop_words(batch.ids, recipe.word_dropout, special), batch.mask)
             for part in batch.tasks:
@@ -67,23 +68,27 @@ def weighted_sum(losses: dict[int, Tensor], weights: Sequence[float]) -> Tensor:
 
 
 def refuse_non_finite(
-    step: int, tasks: Sequence[TaskData], batches: Iterable[Batch], losses: Iterable[float], norm: float
+    step: int, tasks: Sequence[TaskData], rows: StepRows, losses: Mapping[int, float], norm: float, scale: float = 1.0
 ) -> None:
-    """Stop before the optimiser uses a gradient that is not finite. SetupError names the task and the rows."""
-    parts = [part for batch in batches for part in batch.tasks]
-    for part, loss in zip(parts, losses, strict=True):
+    """Stop before the optimiser uses a gradient that is not finite. SetupError names the task and the rows.
+
+    Of losses that were scaled for fp16 the gradient may be infinite: the step is left out and the scale halved. A scale of
+    1 leaves nothing to halve.
+    """
+    for task, loss in losses.items():
         if not math.isfinite(loss):
-            data = tasks[part.task]
             raise SetupError(
-                f"step {step}: the loss of task {data.name} is {loss} on {_places(data, part.rows)}; "
+                f"step {step}: the loss of task {tasks[task].name} is {loss} on {_places(tasks[task], dict(rows)[task])}; "
                 "look at these rows, or lower optimiser.encoder_lr"
             )
-    if not math.isfinite(norm):
-        places = "; ".join(f"task {tasks[p.task].name}: {_places(tasks[p.task], p.rows)}" for p in parts)
+    if not math.isfinite(norm) and scale <= 1:
+        places = "; ".join(f"task {tasks[task].name}: {_places(tasks[task], own)}" for task, own in rows)
         raise SetupError(f"step {step}: the gradient is {norm} on {places}; lower optimiser.encoder_lr")
 
 
 def _places(data: TaskData, rows: Sequence[int]) -> str:
-    named = ", ".join(data.train[row].place for row in rows[:NAMED_ROWS])
+    named = ", ".join(
+        data.train[row].place if row < len(data.train) else "the name of a label" for row in rows[:NAMED_ROWS]
+    )
     more = len(rows) - NAMED_ROWS
     return f"{named} and {more} more rows" if more > 0 else named

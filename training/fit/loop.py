@@ -5,26 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-import torch
 from tqdm import tqdm
 
 from ...runtime.errors import SetupError
 from ..prepare.data_report import describe, describe_probes
 from ..recipe.recipe import Encoder, load_recipe
 from ..run_folders.provenance import describe_environment, digest_data
-from ..run_folders.run_folder import RECORD, TENSORBOARD, RunFolder, RunRecord, digest
-from .batches import collate
+from ..run_folders.run_folder import RECORD, RunFolder, RunRecord, digest
 from .checkpoint import checkpoint_weights, restore
-from .device import free_threads
+from .gradient import compute_gradient
 from .head_finish import refit_heads, set_heads
 from .head_start import begin_heads
-from .joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
-from .optimiser import make_optimiser, rate_at, set_rates
+from .joint_step import loss_weights, refuse_non_finite
+from .optimiser import make_optimiser, rate_at, seed_step, set_rates
 from .pace import CpuClock, Timer
 from .probe import probe_tasks
+from .processes import begin_together, end_together, scale_of
 from .resume import CannotResume, State, read_state, save_state
 from .setup import Fitting, prepare
-from .training_log import EVERY, TrainingLog, gradient_norms
+from .training_log import EVERY, TrainingLog
 from .validation import describe_votes, finished_specs, validate
 
 
@@ -41,6 +40,10 @@ class Progress:
 PROGRESS_S: Final = 5.0
 
 
+def ignore(_: object) -> None:
+    """Do nothing."""
+
+
 def fit(
     recipe_path: Path,
     data: Path,
@@ -51,8 +54,8 @@ def fit(
     quiet: bool = False,
     resume: bool = False,
     finish: bool = False,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-    print_line: Callable[[str], None] = lambda line: None,
+    on_progress: Callable[[Progress], None] = ignore,
+    print_line: Callable[[str], None] = ignore,
 ) -> RunRecord:
     """Train as the recipe says; `seed` and `encoder`, a folder, override the recipe's. `on_progress` is called at each
     scoring of the validation parts, and every five seconds between them, `print_line` with what was read, before the first
@@ -60,6 +63,8 @@ def fit(
 
     With `resume` the run in `out` goes on where its state was last written, or begins where it had none. With `finish` it
     takes no more steps: its record is that of the run as far as it got.
+
+    Of several processes each calls this, and the first one prints, scores and writes.
 
     Raises SetupError for whatever is wrong beforehand, CannotResume where the interrupted run belongs to something else.
     """
@@ -75,29 +80,24 @@ def fit(
         recipe = state.pinned(recipe)
     elif finish:
         raise SetupError(f"{out}: no interrupted run with a saved state; train without --finish")
-    torch.set_num_threads(recipe.threads or free_threads())
     run = prepare(recipe, data, folder)
+    if not run.accelerator.is_main_process:
+        quiet, on_progress, print_line = True, ignore, ignore
+    if state is not None and not finish:
+        state.refuse_other_processes(run)
     for line in describe(run.data, recipe.max_tokens):
         print_line(line)
-    if state is None:
+    if state is None and run.accelerator.is_main_process:
         folder.begin(recipe_path, run.checkpoint.tokenizer)
     begin_heads(run, probe_tasks(run))
     for line in describe_probes(run.data):
         print_line(line)
     data_files = digest_data(recipe, data)
     train(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
-    restore(run.model, folder.weights(), low_rank=recipe.lora is not None)
-    if is_interrupted(run):
-        return folder.save_record(record_of(run, data_files))
-    finished = refit_heads(run)
-    record = record_of(run, data_files)
-    if finished:
-        folder.remove_state()  # it belongs to the checkpoint as it was scored
-        set_heads(run, finished)
-        folder.save_weights(checkpoint_weights(run.model, low_rank=recipe.lora is not None))
-    record = folder.save_record(record)
-    folder.remove_state()
-    return record
+    if run.accelerator.is_main_process:
+        write_result(run, data_files)
+    end_together(run.accelerator)
+    return folder.record()
 
 
 def train(
@@ -106,46 +106,43 @@ def train(
     state: State | None = None,
     finish: bool = False,
     quiet: bool = False,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] = ignore,
 ) -> None:
     """Go through the plan from where the state left it; score the validation parts on the way and keep the best checkpoint."""
-    recipe, model, steps = run.recipe, run.model.to(run.device), len(run.plan)
-    optimiser, rate = make_optimiser(recipe, model), rate_at(recipe, steps)
+    recipe, accelerator, steps = run.recipe, run.accelerator, len(run.plan)
+    run.model.to(run.device)
+    optimiser, rate = accelerator.prepare_optimizer(make_optimiser(recipe, run.model)), rate_at(recipe, steps)
     if state is not None:
         state.restore(run, optimiser)
-    trained = [p for p in model.parameters() if p.requires_grad]
+    begin_together(run)
     weights = loss_weights(recipe, run.tasks)
     scored_at = {round(steps * k / recipe.budget.evaluations) for k in range(1, recipe.budget.evaluations + 1)}
     clock, saves, reports = CpuClock(run), Timer(60 * recipe.save_minutes), Timer(PROGRESS_S)
-    write = (lambda _: None) if quiet else tqdm.write
+    write = ignore if quiet else tqdm.write
     if line := describe_votes(run.validation_rows):
         write(line)
-    with open_log(run) as log, open_bar(run, quiet=quiet) as bar:
+    with TrainingLog(run) as log, open_bar(run, quiet=quiet) as bar:
         while run.steps_taken < steps and not finish and not is_out_of_patience(run):
-            step = run.steps_taken + 1
+            step, rows = run.steps_taken + 1, run.plan[run.steps_taken]
             set_rates(optimiser, rate(run.steps_taken))
-            model.train()
-            batches = collate(run.train, run.tasks, run.plan[run.steps_taken], run.device)
-            losses = task_losses(model, run.tasks, recipe, batches, special=run.checkpoint.special, bf16=run.bf16)
-            norms = gradient_norms(losses, weights, model.last_layer) if step % EVERY == 0 else {}
-            weighted_sum(losses, weights).backward()
-            gradient = torch.nn.utils.clip_grad_norm_(trained, recipe.optimiser.clip)
-            *values, norm = torch.stack([*losses.values(), gradient]).tolist()
-            refuse_non_finite(step, run.tasks, batches, values, norm)
+            seed_step(recipe.seed, step, accelerator.process_index)
+            run.model.train()
+            found = compute_gradient(run, rows, weights, cpu_seconds=clock.own, measured=step % EVERY == 0)
+            refuse_non_finite(step, run.tasks, rows, found.losses, found.norm, scale_of(accelerator))
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             run.steps_taken = step
 
-            log.add_step(dict(zip(losses, values, strict=True)), norm, sum(batch.tokens for batch in batches))
+            log.add_step(found)
             if step % EVERY == 0:
-                log.write_step(step, optimiser, norms)
+                log.write_step(step, optimiser, found.norms)
                 bar.set_postfix({name: f"{mean:.3f}" for name, mean in run.smoothed.items()}, refresh=False)
             bar.update()
             if step in scored_at or reports.is_due():
                 scores = validate(run, step, log, write) if step in scored_at else {}
                 on_progress(Progress(step, steps, dict(run.smoothed), scores))
-            clock.stop()
-            if saves.is_due():
+            clock.stop(others=found.other_cpu_seconds)
+            if saves.is_due() and accelerator.is_main_process:
                 save_state(run, optimiser)
         if finish and run.steps_taken != run.best_step:
             validate(run, run.steps_taken, log, write)
@@ -158,17 +155,27 @@ def is_interrupted(run: Fitting) -> bool:
     return run.steps_taken < len(run.plan) and not is_out_of_patience(run)
 
 
+def write_result(run: Fitting, data_files: dict[str, str]) -> None:
+    """Calibrate the best checkpoint, refit the heads of few rows, and write the record; an interrupted run keeps its state."""
+    folder, low_rank = run.folder, run.recipe.lora is not None
+    restore(run.model, folder.weights(), low_rank=low_rank)
+    if is_interrupted(run):
+        folder.save_record(record_of(run, data_files))
+        return
+    finished = refit_heads(run)
+    record = record_of(run, data_files)
+    if finished:
+        folder.remove_state()  # it belongs to the checkpoint as it was scored
+        set_heads(run, finished)
+        folder.save_weights(checkpoint_weights(run.model, low_rank=low_rank))
+    folder.save_record(record)
+    folder.remove_state()
+
+
 def is_out_of_patience(run: Fitting) -> bool:
     """True when the last scorings were no better and the recipe ends the run for that."""
     patience = run.recipe.budget.patience
     return patience is not None and run.stale >= patience
-
-
-def open_log(run: Fitting) -> TrainingLog:
-    """Return the log of the run; it drops the entries behind the step that the run goes on from."""
-    names = [data.name for data in run.tasks]
-    folder, clip = run.folder.path / TENSORBOARD, run.recipe.optimiser.clip
-    return TrainingLog(folder, names, run.smoothed, clip=clip, first_step=run.steps_taken + 1)
 
 
 def open_bar(run: Fitting, *, quiet: bool) -> "tqdm[NoReturn]":
@@ -208,6 +215,6 @@ def record_of(run: Fitting, data_files: dict[str, str]) -> RunRecord:
         validation=run.scores,
         data=run.data,
         grown=run.grown,
-        environment=describe_environment(run.device, bf16=run.bf16),
+        environment=describe_environment(run.device, precision=run.precision, processes=run.accelerator.num_processes),
         data_files=data_files,
     )

@@ -21,11 +21,16 @@ class Timer:
 
 
 class CpuClock:
-    """Adds the CPU time of this process to that of the run before it was interrupted."""
+    """Adds the CPU time of the processes to that of the run before it was interrupted."""
 
     def __init__(self, run: Fitting) -> None:
         self._run, self._before, self._since = run, run.cpu_seconds, time.process_time()
 
-    def stop(self) -> None:
-        """Bring the run's figure up to date."""
-        self._run.cpu_seconds = self._before + time.process_time() - self._since
+    @property
+    def own(self) -> float:
+        """The CPU-seconds of this process since the clock was made."""
+        return time.process_time() - self._since
+
+    def stop(self, others: float) -> None:
+        """Bring the run's figure up to date; `others` are the CPU-seconds of the other processes."""
+        self._run.cpu_seconds = self._before + self.own + others

@@ -1,7 +1,7 @@
-"""The state of a run under way, from which `--resume` goes on: weights, optimiser, random numbers, position.
+"""The state of a run under way, from which `--resume` goes on: weights, optimiser, position.
 
-One safetensors file with JSON in its metadata, written aside and renamed: there is always a whole one. Learning rates and
-rows follow from the step, so they are not kept.
+One safetensors file with JSON in its metadata, written aside and renamed: there is always a whole one. Learning rates, rows
+and random numbers follow from the step, so they are not kept.
 """
 
 import json
@@ -56,6 +56,8 @@ class Position(BaseModel):
     inputs_sha256: str
     checkpoint_sha256: str | None
     """None before the first scoring."""
+    scaler: dict[str, float] | None
+    """How losses are scaled; None but in fp16."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class State:
 
     def restore(self, run: Fitting, optimiser: torch.optim.Optimizer) -> None:
         """Put the run where it was. CannotResume when its data, encoder or device are not those that it began with."""
-        at, now = self.position, describe_environment(run.device, bf16=run.bf16)
+        at, now = self.position, _environment(run)
         if at.inputs_sha256 != inputs_sha256(run):
             raise CannotResume(
                 f"{self.path}: the rows, the encoder or the order of the rows are not those of the run that was interrupted",
@@ -82,7 +84,7 @@ class State:
             )
         if at.environment.device != now.device:
             raise CannotResume(f"{self.path}: the run began on {at.environment.device}, this machine has {now.device}")
-        if at.environment != now:
+        if at.environment.model_copy(update={"processes": now.processes}) != now:
             log.warning("library versions differ from those that the run began with: its numbers will differ slightly")
         with torch.no_grad():
             for name, parameter in _trained(run.model):
@@ -90,13 +92,18 @@ class State:
                 optimiser.state[parameter] = {
                     key: self._moment(name, key, parameter) for key in MOMENTS if f"{key}/{name}" in self.tensors
                 }
-        torch.set_rng_state(self.tensors["rng/cpu"])
-        if run.device == "cuda":
-            torch.cuda.set_rng_state(self.tensors["rng/cuda"])
+        if at.scaler is not None and run.accelerator.scaler is not None:
+            run.accelerator.scaler.load_state_dict(at.scaler)
         run.steps_taken, run.cpu_seconds, run.smoothed = at.step, at.cpu_seconds, dict(at.smoothed)
         run.best, run.stale, run.scores = at.best, at.stale, at.scores
         # A checkpoint that was written after this state belongs to a scoring that comes again: none counts until then.
         run.best_step = at.best_step if at.checkpoint_sha256 == _checkpoint_sha256(run.folder) else 0
+
+    def refuse_other_processes(self, run: Fitting) -> None:
+        """Raise CannotResume where the run has more or fewer processes than it began with: each has its own random numbers."""
+        began, now = self.position.environment.processes, run.accelerator.num_processes
+        if began != now:
+            raise CannotResume(f"{self.path}: the run began with {began} processes, now there are {now}")
 
     def _moment(self, name: str, key: str, parameter: Tensor) -> Tensor:
         kept = self.tensors[f"{key}/{name}"]
@@ -106,9 +113,7 @@ class State:
 
 def save_state(run: Fitting, optimiser: torch.optim.Optimizer) -> None:
     """Write the state after the step that was taken last; a crash half-way leaves the one before."""
-    tensors: dict[str, Tensor] = {"rng/cpu": torch.get_rng_state()}
-    if run.device == "cuda":
-        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    tensors: dict[str, Tensor] = {}
     for name, parameter in _trained(run.model):
         tensors[f"model/{name}"] = parameter.detach()
         tensors |= {f"{key}/{name}": value for key, value in optimiser.state[parameter].items()}
@@ -121,10 +126,11 @@ def save_state(run: Fitting, optimiser: torch.optim.Optimizer) -> None:
         scores=run.scores,
         cpu_seconds=run.cpu_seconds,
         seed=run.recipe.seed,
-        environment=describe_environment(run.device, bf16=run.bf16),
+        environment=_environment(run),
         recipe_sha256=run.folder.recipe_sha256,
         inputs_sha256=inputs_sha256(run),
         checkpoint_sha256=_checkpoint_sha256(run.folder) if run.best_step else None,
+        scaler=run.accelerator.scaler.state_dict() if run.accelerator.scaler is not None else None,
     )
     draft = run.folder.path / f"{STATE}.part"
     metadata = {"position": json.dumps(position.model_dump())}
@@ -166,6 +172,10 @@ def _inputs(run: Fitting) -> Iterable[str]:
         for example in (*data.train, *data.validation, *data.outside, *data.choosing):
             yield repr((example.text, example.labels, example.spans, example.soft))
     yield json.dumps(run.plan)
+
+
+def _environment(run: Fitting) -> Environment:
+    return describe_environment(run.device, precision=run.precision, processes=run.accelerator.num_processes)
 
 
 def _trained(model: MultiTask) -> Iterable[tuple[str, torch.nn.Parameter]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from ..data.example import Example
 from ..model.encoders import Checkpoint, build_encoder
@@ -19,7 +20,7 @@ from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import RunFolder
 from . import grow, sampler
 from .check_data import open_encoder, refuse_unknown, report_tasks
-from .device import wants_bf16
+from .device import open_accelerator, precision_of
 from .encoding import Part, encode_part
 from .few_rows import begins_from_probe, name_rows, with_few_rows_rate
 from .hold import hold_answers
@@ -37,8 +38,9 @@ class Fitting:
     validation: list[Part]
     plan: list[sampler.StepRows]
     folder: RunFolder
-    device: str
-    bf16: bool
+    accelerator: Accelerator
+    precision: str
+    """Of the forward passes of training: fp32, bf16 or fp16."""
     data: dict[str, TaskReport]
     """What was read, by task."""
     grown: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -56,13 +58,24 @@ class Fitting:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
+    def device(self) -> str:
+        """`cpu` or `cuda`, which is the GPU of this process."""
+        return str(self.accelerator.device.type)
+
+    @property
+    def bf16(self) -> bool:
+        """Whether validation rows are scored in bf16."""
+        return self.precision == "bf16"
+
+    @property
     def validation_rows(self) -> dict[str, int]:
         """By task, as they are scored while training."""
         return {data.name: len(part.ids) for data, part in zip(self.tasks, self.validation, strict=True)}
 
 
 def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
-    """Read the data, open the encoder, encode everything and lay out the steps."""
+    """Open the device, read the data, open the encoder, encode everything and lay out the steps."""
+    accelerator = open_accelerator(recipe, folder)
     tasks = read_tasks(recipe, data)
     checkpoint = open_encoder(recipe, tasks)
     reports = report_tasks(recipe, tasks, checkpoint)
@@ -96,8 +109,8 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         validation=validation,
         plan=lay_out(recipe, tasks, parts),
         folder=folder,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        bf16=wants_bf16(recipe),
+        accelerator=accelerator,
+        precision=precision_of(recipe),
         data=reports,
         grown=grown,
         few=few,

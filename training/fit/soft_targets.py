@@ -61,12 +61,13 @@ def mixed_loss(
     states: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Return the mean over a batch's rows of the loss of their label, or of their soft target."""
-    share = soft.rows.float().mean()
+    """Return the mean over what is asked of a batch (rows, or words) of the loss of its label, or of its soft target."""
+    every = kind.asked(target).to(target.device)
+    asked = every[soft.rows]
+    share = asked.sum() / every.sum().clamp_min(1)
     now, compared = logits[soft.rows], soft.compared
     before = soft.before
     if kind.per_token:
-        asked = kind.asked(target[soft.rows])
         compared = compared.unsqueeze(1).expand(-1, now.shape[1], -1)[asked]
         now, before = now[asked], before[asked]
     held = kind.hold_loss(now, before, compared, hold.temperature) if len(now) else now.sum() * 0.0  # no words

@@ -12,6 +12,7 @@ from ..model.network import logits_of
 from .checkpoint import checkpoint_weights
 from .encoding import encode_ids
 from .finish import finish
+from .processes import share_number
 from .setup import Fitting
 from .training_log import TrainingLog
 
@@ -50,6 +51,13 @@ def describe_votes(rows: Mapping[str, int]) -> str | None:
 
 
 def validate(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], Any]) -> Metrics:
+    """Score every task in the first process, the others wait. Empty in the others."""
+    scores = _score(run, step, log, write) if run.accelerator.is_main_process else {}
+    run.stale = share_number(run.accelerator, run.stale)
+    return scores
+
+
+def _score(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], Any]) -> Metrics:
     """Score every task; write the checkpoint when their weighted mean is the best so far."""
     scores: Metrics = {}
     for at, (data, part) in enumerate(zip(run.tasks, run.validation, strict=True)):

@@ -164,7 +164,10 @@ class Kind(ABC):
         states: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Return the mean loss of a batch. In training, `states` [B, S, H] and `mask` [B, S] are those of its texts."""
+        """Return the mean loss of a batch over what is `asked`: by that the parts of a step are weighted.
+
+        In training, `states` [B, S, H] and `mask` [B, S] are those of its texts.
+        """
 
     def chance_loss(self, labels: int) -> float:
         """Return the loss before anything is learned: log(C) for one of C labels."""

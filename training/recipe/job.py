@@ -155,7 +155,9 @@ class Fit(_Frozen):
     lora: Annotated[Lora | None, BeforeValidator(lambda v: {} if v is True else v or None)] = None
     label_smoothing: Share = 0.0
     dropout: Share = 0.1
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    accumulate: Count = 1
+    """The rows of a step go through the network in so many parts; its gradient is the same."""
     threads: Count | None = None
     seed: int = 0
     save_minutes: Annotated[float, Field(ge=0)] = 5.0

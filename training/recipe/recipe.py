@@ -117,7 +117,11 @@ class Recipe(Frozen):
     """Divide each task's loss by the log of its labels (of several at once: of the sets of them)."""
     temperature: Annotated[float, Field(ge=1)] = 1.0
     """Sampling between tasks: shares are proportional to (weight * rows) ** (1 / temperature)."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    accumulate: Count = 1
+    """The rows of a step go through the network in so many parts; its gradient is the same."""
+    trackers: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ("tensorboard",)
+    """Where the figures of a run are written, by the names that `accelerate` knows."""
     threads: Count | None = None
     """Without it all cores, or one when the machine is already half busy."""
     save_minutes: Annotated[float, Field(ge=0)] = 5.0

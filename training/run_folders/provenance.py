@@ -18,7 +18,17 @@ from ..recipe.reading import Source
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
 
-LIBRARIES: Final = ("murmura", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scikit-learn", "peft")
+LIBRARIES: Final = (
+    "murmura",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "scikit-learn",
+    "peft",
+    "accelerate",
+)
 
 
 class Environment(BaseModel):
@@ -29,19 +39,22 @@ class Environment(BaseModel):
     device: str
     """`cpu`, or the name of the GPU."""
     precision: str
-    """`bf16` or `fp32`, of training; scores that thresholds are chosen on are fp32."""
+    """`fp32`, `bf16` or `fp16`, of training; scores that thresholds are chosen on are fp32."""
     threads: int
+    """Of each process."""
+    processes: int = 1
     python: str
     libraries: dict[str, str]
     """Versions by name; those that are not installed are absent."""
 
 
-def describe_environment(device: str, *, bf16: bool) -> Environment:
+def describe_environment(device: str, *, precision: str, processes: int) -> Environment:
     """Return what computes now."""
     return Environment(
         device=torch.cuda.get_device_name() if device == "cuda" else device,
-        precision="bf16" if bf16 else "fp32",
+        precision=precision,
         threads=torch.get_num_threads(),
+        processes=processes,
         python=platform.python_version(),
         libraries=dict(_versions()),
     )
