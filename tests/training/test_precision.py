@@ -16,6 +16,7 @@ from tiny_training import RECIPE
 
 from murmura.runtime.errors import SetupError
 from murmura.training.fit.check_data import check_data
+from murmura.training.fit.gradient import compute_gradient
 from murmura.training.fit.loop import fit, train
 from murmura.training.fit.resume import read_state, save_state
 from murmura.training.fit.setup import Fitting, prepare
@@ -83,5 +84,9 @@ def test_a_run_in_fp16_goes_on_with_the_scale_that_it_had(
     again = prepare_fp16(recipe, data, tmp_path / "other", scale=2.0**20)
     again.folder = run.folder
     assert state is not None
-    state.restore(again, again.accelerator.prepare_optimizer(torch.optim.AdamW(again.model.parameters())))
+    optimiser = again.accelerator.prepare_optimizer(torch.optim.AdamW(again.model.parameters()))
+    state.restore(again, optimiser)
     assert again.accelerator.scaler.get_scale() == 2.0**7
+    compute_gradient(again, again.plan[0], [1.0])
+    optimiser.step()
+    assert again.accelerator.scaler.get_scale() in {2.0**6, 2.0**7}

@@ -56,8 +56,8 @@ class Position(BaseModel):
     inputs_sha256: str
     checkpoint_sha256: str | None
     """None before the first scoring."""
-    scaler: dict[str, float] | None
-    """How losses are scaled; None but in fp16."""
+    scaler: dict[str, int | float] | None
+    """How losses are scaled; None but in fp16. Torch takes its counts as whole numbers only."""
 
 
 @dataclass(frozen=True)
