@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from installed_package import installed_example
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.dialogue import Dialogue
@@ -19,6 +20,8 @@ from murmura.runtime.model.model import Model
 from murmura.runtime.testing.fakes import FakeModel, abstained, classified, tagged
 from murmura.runtime.testing.rehearsal import rehearse
 from murmura.schemas.manifest import TaskSpec
+from murmura.training.export.export import export
+from murmura.training.fit.loop import fit
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 MURMURA = Path(sys.executable).with_name("murmura")
@@ -167,6 +170,24 @@ def test_a_csv_becomes_a_model_that_answers(tmp_path: Path):
     model = Model.load(tmp_path / "bikes")
     texts = ["when do you close on Saturdays?", "my brakes squeak", "my parcel has not arrived yet"]
     assert [answer["topic"]["label"] for answer in model.predict(texts)] == ["visit", "repair", "order"]
+
+
+@pytest.mark.slow
+def test_a_kind_of_task_of_ones_own_is_trained_and_served(tmp_path: Path):
+    with installed_example(tmp_path / "package"):
+        fit(EXAMPLES / "e10_own_kind/reviews.yaml", EXAMPLES, tmp_path / "run", quiet=True)
+        export(tmp_path / "run", tmp_path / "reviews")
+        model = Model.load(tmp_path / "reviews")
+        assert model.tasks["stars"].labels == ["1", "2", "3", "4", "5"]
+        worst, best = (answer["stars"] for answer in model.predict(["rubbish, it broke", "perfect, I love it"]))
+    assert worst["kind"] == best["kind"] == "ordinal"
+    assert 1 <= worst["mean"] < best["mean"] <= 5
+
+
+def test_a_kind_of_task_takes_two_files_and_two_lines():
+    package = EXAMPLES / "e10_own_kind"
+    lines = [line for path in package.rglob("*.py") for line in path.read_text().splitlines()]
+    assert len(lines) + len((package / "pyproject.toml").read_text().splitlines()) < 120
 
 
 def test_the_policy_fits_the_demos_model():

@@ -1,11 +1,12 @@
 """Kinds of tasks as plug-ins: those of the package, one of a user's own, and packages that are broken."""
 
 import json
-import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
+from installed_package import installed
 from tiny_model import ENTITIES, INTENT, TASKS, TOPICS, write_tiny_model
 
 from murmura.runtime.agent.agent import Agent
@@ -53,24 +54,18 @@ STARS = TaskSpec(name="stars", kind="ordinal", labels=["1", "2", "3", "4", "5"])
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Install a package with a module and an entry point for a kind, as far as Python looks."""
+def install(tmp_path: Path):
+    """Install a package of one module with entry points for kinds, as far as Python looks."""
+    with ExitStack() as stack:
 
-    def add(package: str, source: str, points: dict[str, str]) -> None:
-        place = tmp_path / package
-        information = place / f"{package}-1.dist-info"
-        information.mkdir(parents=True)
-        (place / f"{package}.py").write_text(source)
-        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
-        lines = [f"{name} = {package}:{attribute}" for name, attribute in points.items()]
-        (information / "entry_points.txt").write_text("\n".join(["[murmura.kinds]", *lines]) + "\n")
-        monkeypatch.syspath_prepend(place)
-        monkeypatch.delitem(sys.modules, package, raising=False)
-        KINDS.refresh()
+        def add(package: str, source: str, points: dict[str, str]) -> None:
+            place = tmp_path / package
+            place.mkdir()
+            (place / f"{package}.py").write_text(source)
+            targets = {name: f"{package}:{attribute}" for name, attribute in points.items()}
+            stack.enter_context(installed(package, place, {"murmura.kinds": targets}, place))
 
-    yield add
-    monkeypatch.undo()
-    KINDS.refresh()
+        yield add
 
 
 def test_the_kinds_of_the_package_are_installed():

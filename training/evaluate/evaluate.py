@@ -127,12 +127,13 @@ def markdown(manifest: ModelManifest, scores: Scores) -> str:
     lines += ["Measured on the exported folder through the code that serves it.", ""]
     for task, by_set in scores.items():
         spec = manifest.task(task)
+        meanings = {**MEANINGS, **kind_of(spec).meanings}
         lines += [f"## {task} ({spec.kind}, {len(spec.labels)} labels)", "", describe_decisions(spec), ""]
         lines += describe_data(task, manifest)
         for name, score in by_set.items():
             lines += [f"### {task}: {name}", "", "| figure | value | |", "| --- | --- | --- |"]
             values = rounded(score.figures).items()
-            lines += [f"| {figure} | {shown(value)} | {MEANINGS[figure]} |" for figure, value in values]
+            lines += [f"| {figure} | {shown(value)} | {meanings.get(figure, '')} |" for figure, value in values]
             lines += ["", "```", score.table.rstrip(), "```", ""]
     return "\n".join(lines)
 

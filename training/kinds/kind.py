@@ -93,6 +93,8 @@ class Kind(ABC):
     """Whether labels do not exclude each other."""
     finds_doubts: ClassVar[bool] = False
     """Whether `find_doubt` can find any."""
+    meanings: ClassVar[Mapping[str, str]] = {}
+    """What figures of its own mean, by name, for reports."""
     counted: ClassVar[str] = "labels"
     """What rows have labels on, for reports: `labels` of texts, or `spans`."""
 
