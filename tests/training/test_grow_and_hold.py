@@ -1,20 +1,24 @@
 """A model that learns more: heads get new labels, and what was answered before is held on to."""
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny_training import PLACES, RECIPE, write_jsonl
+from tiny_training import PLACES, RECIPE, rows, write_jsonl
+from torch import nn
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.model import Model
 from murmura.training.export.export import export
+from murmura.training.fit.grow import RANDOM, begin_row, carry_over
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import prepare
 from murmura.training.fit.soft_targets import Held, mixed_loss, soft_targets
+from murmura.training.kinds.classification import Classification
 from murmura.training.kinds.registry import KINDS
 from murmura.training.recipe.recipe import Hold, load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
@@ -49,8 +53,6 @@ def growing(model: Path, tmp_path: Path, write_recipe: Callable[..., Path]) -> C
         return write_recipe(**{"encoder": str(model), "tasks": {"intent": task}, "budget": budget} | changes)
 
     def write_rows(folder: Path):
-        from tiny_training import rows
-
         made = rows(60, 5)
         write_jsonl(folder / "own.jsonl", [{"text": r["text"], "label": r["label"]} for r in made])
         return made
@@ -162,3 +164,41 @@ def test_a_batch_is_the_mean_over_rows_with_a_label_and_held_rows_by_their_weigh
     hard = kind.loss(now[1:], target[1:], 0.0).item()
     held = (both(3.0) - both(1.0)) / 2
     assert both(1.0) == pytest.approx(held + hard / 2, rel=1e-5)
+
+
+class Deep(Classification):
+    """A classification whose head has a layer between."""
+
+    def head(self, width: int, labels: int) -> nn.Module:
+        parts = {"inner": nn.Linear(width, width), "middle": nn.Tanh(), "outer": nn.Linear(width, labels)}
+        return nn.Sequential(OrderedDict(parts))
+
+
+@pytest.fixture
+def deep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KINDS, "_loaded", {"classification": Deep()})
+
+
+@pytest.mark.usefixtures("deep")
+def test_a_head_of_another_form_is_trained_restored_and_goes_on_with_its_layers(
+    base: Path, tmp_path: Path, write_recipe: Callable[..., Path]
+) -> None:
+    write_jsonl(tmp_path / "few.jsonl", rows(30, 1))
+    write_jsonl(tmp_path / "more.jsonl", [*rows(30, 1), *({"text": text, "label": "loan"} for text in TEXTS)])
+    short = {"steps": 2, "evaluations": 1}
+    tasks = {"intent": {"train": "few.jsonl"}}
+    record = fit(write_recipe(encoder=str(base), tasks=tasks, budget=short), tmp_path, tmp_path / "run", quiet=True)
+    assert record.data["intent"].probe is not None
+    assert not record.data["intent"].probe.begins
+    trained = RunFolder(tmp_path / "run").weights()
+    run = prepare(
+        load_recipe(write_recipe(encoder=str(base), tasks={"intent": {"train": "more.jsonl"}}, budget=short)),
+        tmp_path,
+        RunFolder(tmp_path / "other"),
+    )
+    (head,) = run.model.heads
+    carry_over(head, run.tasks[0], record.tasks[0].labels, trained)
+    assert np.array_equal(head.inner.weight.detach(), trained["heads.intent.inner.weight"])
+    places = [run.tasks[0].labels.index(label) for label in record.tasks[0].labels]
+    assert np.array_equal(head.outer.weight.detach()[places], trained["heads.intent.outer.weight"])
+    assert begin_row(run.model, 0, run.tasks[0], run.train[0], "loan") == RANDOM

@@ -27,7 +27,9 @@ def restore(model: MultiTask, arrays: dict[str, NDArray[Any]], *, low_rank: bool
     model.widen()
     weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
     for name, head in zip(model.names, model.heads, strict=True):
-        head.load_state_dict({part: weights[f"heads.{name}.{part}"] for part in ("weight", "bias")})
+        head.load_state_dict(
+            {part: weights[f"heads.{name}.{part}"] for part, _ in head.named_parameters()}, strict=False
+        )
     if not low_rank:
         encoder = {name: array for name, array in weights.items() if not name.startswith("heads.")}
         model.encoder.load_state_dict(encoder, strict=False)

@@ -25,13 +25,19 @@ def new_labels(known: Sequence[str] | None, labels: Sequence[str]) -> list[str]:
     return [label for label in labels if label not in known] if known and set(known) <= set(labels) else []
 
 
-def carry_over(head: nn.Linear, data: "TaskData", known: Sequence[str], weights: Mapping[str, NDArray[Any]]) -> None:
-    """Copy the rows of the labels that were known; the others stay as they were drawn."""
+def carry_over(head: nn.Module, data: "TaskData", known: Sequence[str], weights: Mapping[str, NDArray[Any]]) -> None:
+    """Copy the rows of the labels that were known, and parts of the same shape that have no row for each label; the others
+    stay as they were drawn.
+    """
     if not known:
         return
     places = [data.labels.index(label) for label in known]
     for part, parameter in head.named_parameters():
-        parameter.data[places] = torch.tensor(weights[f"heads.{data.name}.{part}"], dtype=parameter.dtype)
+        before = torch.tensor(weights[f"heads.{data.name}.{part}"], dtype=parameter.dtype)
+        if (len(before), len(parameter)) == (len(known), len(data.labels)):
+            parameter.data[places] = before
+        elif before.shape == parameter.shape:
+            parameter.data.copy_(before)
 
 
 def begin_row(model: "MultiTask", task: int, data: "TaskData", part: "Part", label: str) -> str:
@@ -39,9 +45,10 @@ def begin_row(model: "MultiTask", task: int, data: "TaskData", part: "Part", lab
 
     w = s * (m - u) / |m - u| and b = mean(b_old) - w.u, with u the mean of the task's texts and s the mean length of the
     rows so far: the label is likely for texts that lie where its examples do, and as likely as any other at u. Tags of a
-    text's words stay as they were drawn (normal, 0.02).
+    text's words, and heads without such a row for each label, stay as they were drawn.
     """
-    if data.kind.per_token:
+    head = model.heads[task]
+    if data.kind.per_token or not isinstance(head, nn.Linear) or len(head.weight) != len(data.labels):
         return RANDOM
     mine = [row for row, example in enumerate(data.train) if label in example.labels and not example.soft]
     if not mine:
@@ -49,7 +56,7 @@ def begin_row(model: "MultiTask", task: int, data: "TaskData", part: "Part", lab
     every = np.linspace(0, len(data.train) - 1, min(BACKGROUND, len(data.train))).astype(int).tolist()
     middle = torch.from_numpy(_means(model, task, part, every))
     towards = torch.from_numpy(_means(model, task, part, mine[:EXAMPLES])) - middle
-    head, place = model.heads[task], data.labels.index(label)
+    place = data.labels.index(label)
     others = [number for number in range(len(data.labels)) if number != place]
     with torch.no_grad():
         row = towards / towards.norm().clamp_min(1e-6) * head.weight[others].norm(dim=1).mean()

@@ -41,6 +41,11 @@ class Classification(Kind):
     name = "classification"
     finds_doubts = True
 
+    @property
+    def is_regression(self) -> bool:
+        """A kind that derives from this one with a head or a loss of its own is none."""
+        return type(self).head is Kind.head and type(self).loss is Classification.loss
+
     def read(self, row: Row, rules: Rules, counts: ReadCounts) -> Example | RowLeftOut:
         found = read_labelled(row, rules)
         if isinstance(found, RowLeftOut):

@@ -108,6 +108,11 @@ class Kind(ABC):
         """Whether the head reads each token."""
         return self.serving.reads is Reads.TOKENS
 
+    @property
+    def is_regression(self) -> bool:
+        """Whether the head is that of multinomial logistic regression, and may be fitted as one where rows are few."""
+        return False
+
     # Rows.
 
     @abstractmethod
