@@ -50,7 +50,7 @@ class RejectReason(StrEnum):
     NO_ROOM = "no_room"
     STORE_UNREACHABLE = "store_unreachable"
     UNSUPPORTED = "unsupported"
-    """A candidate, which this version of murmura cannot serve."""
+    """A candidate, which this version of murmura cannot serve, or a task of a kind that is not installed."""
     FAILED = "failed"
     """Any other failure, described in the message."""
 

@@ -22,6 +22,7 @@ from murmura.runtime.wire.feedback import check_form, known_labels
 from murmura.runtime.wire.summary import output_line
 from murmura.schemas.feedback import Feedback
 from murmura.schemas.manifest import TaskSpec
+from murmura.schemas.serving_event import RejectReason
 
 OURS = ["classification", "multi_label", "tagging"]
 ORDINAL = """
@@ -100,8 +101,9 @@ def test_a_model_of_a_kind_that_is_not_installed_is_refused_by_its_name(tiny_mod
     (tmp_path / "manifest.json").write_text(json.dumps(value))
     with pytest.raises(
         ModelRefused, match=r"task intent: no kind of task 'poem': installed are .*, multi_label, tagging"
-    ):
+    ) as refused:
         read_manifest(tmp_path)
+    assert refused.value.reason is RejectReason.UNSUPPORTED
 
 
 @pytest.mark.parametrize(

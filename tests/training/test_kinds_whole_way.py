@@ -178,10 +178,10 @@ class TestEveryKind:
 
     def test_a_correction_of_another_kind_is_refused(self, name: str, model: Model) -> None:
         fields = {"id": "1", "prediction_id": "0" * 32, "agent": "a", "task": name, "verdict": "correction"}
-        told = fields | {"by": "me", "at": "2025-01-31T12:00:00Z"}
-        check_form(Feedback.model_validate({**told, "value": RIGHT[name]}), model.tasks[name])
+        fields |= {"by": "me", "at": "2025-01-31T12:00:00Z"}
+        check_form(Feedback.model_validate({**fields, "value": RIGHT[name]}), model.tasks[name])
         with pytest.raises(RecordError, match=f"a correction of a {model.tasks[name].kind} task is a "):
-            check_form(Feedback.model_validate({**told, "value": WRONG[name]}), model.tasks[name])
+            check_form(Feedback.model_validate({**fields, "value": WRONG[name]}), model.tasks[name])
 
     def test_a_head_grows_by_a_label_and_holds_on_to_what_it_answered(
         self, name: str, place: Path, model: Model, tmp_path: Path

@@ -11,6 +11,7 @@ from ...runtime.model.delta import assemble
 from ...runtime.model.folder import read_manifest
 from ...runtime.model.model import Model
 from ..evaluate.evaluate import sets_of
+from ..kinds.registry import kind_of
 from ..prepare.reading import read_part
 from ..recipe.job import Gate
 from ..recipe.recipe import Recipe, load_recipe
@@ -35,10 +36,10 @@ def compare_folders(
     with _load(old, base) as before, _load(new, base) as after:
         shared = [name for name in read.tasks if name in before.tasks and name in after.tasks]
         for name in shared:
-            kinds = [model.tasks[name].kind for model in (before, after)]
-            if kinds[0] != kinds[1]:
+            one, other = (kind_of(model.tasks[name]) for model in (before, after))
+            if one is not other:
                 raise SetupError(
-                    f"task {name}: {old} has it as {kinds[0]}, {new} as {kinds[1]}; they cannot be compared"
+                    f"task {name}: {old} has it as {one.name}, {new} as {other.name}; they cannot be compared"
                 )
         sets = [held for name in shared for held in _held_out(read, name, data)]
         if not sets:
