@@ -76,6 +76,7 @@ def test_every_key_of_the_recipe_before_is_carried_on_but_those_that_a_job_decid
         **of_recipe,
         "lora": {"rank": 3},
         "optimiser": {"weight_decay": 0.2, "schedule": "constant", "head_lr": 0.5},
+        "budget": {"steps": 5, "evaluations": 9, "patience": 2, "validation_rows": 50},
     }
     recipe["tasks"]["intent"] |= {**of_task, "epochs": 9}
     (tmp_path / "old.yaml").write_text(yaml.safe_dump(recipe))
@@ -90,6 +91,8 @@ def test_every_key_of_the_recipe_before_is_carried_on_but_those_that_a_job_decid
     assert (mixed.lora, task.epochs) == (None, None)
     assert (mixed.optimiser.weight_decay, mixed.optimiser.schedule) == (0.2, "constant")
     assert mixed.optimiser.head_lr != 0.5
+    assert (mixed.budget.patience, mixed.budget.validation_rows, mixed.budget.steps) == (2, 50, None)
+    assert mixed.budget.evaluations != 9
 
 
 def test_what_earlier_feedback_judged_leaves_the_old_rows_too(desk_base, current, tmp_path):

@@ -30,7 +30,7 @@ from .earlier import Earlier, read_earlier
 from .hold_texts import CurrentAnswers, all_texts
 
 RECIPE: Final = "recipe.yaml"
-_NOT_KEPT: Final = {"tasks", "lora", "threads"}
+_NOT_KEPT: Final[dict[str, Any]] = {"tasks": True, "lora": True, "threads": True, "budget": {"epochs", "steps"}}
 """Keys of the recipe before that a job decides, also by leaving them out. All others are carried on."""
 _NOT_KEPT_OF_TASK: Final = set(Reading.model_fields) | {
     *("train", "validation", "validation_share", "group", "test", "reports", "thresholds", "epochs")
@@ -235,7 +235,8 @@ def _recipe(mix: Mix, tasks: Mapping[str, Any], attribution: str) -> dict[str, A
         "name": manifest.name,
         "max_tokens": manifest.limits.max_tokens,
         "encoder": f"{manifest.name}-{manifest.version}",
-        "budget": {"epochs": fit.epochs, "evaluations": fit.evaluations} | ({"steps": fit.steps} if fit.steps else {}),
+        "budget": kept.get("budget", {})
+        | fit.model_dump(include={"epochs", "steps", "evaluations"}, exclude_none=True),
         "optimiser": kept.get("optimiser", {}) | {"encoder_lr": fit.encoder_lr, "head_lr": fit.head_lr},
         "hold": mix.job.hold.model_dump(include={"weight", "temperature"}),
         "tasks": dict(tasks),
