@@ -73,6 +73,10 @@ def test_a_task_that_can_have_none_says_why(
     record = fit(off, data, tmp_path / "off", quiet=True)
     assert record.data["intent"].probe is not None
     assert record.data["intent"].probe.reason == "the recipe says `probe: false`"
+    alone = write_recipe("alone", encoder=str(base), budget=SHORT, tasks={"intent": {"train": "train.jsonl"}})
+    record = fit(alone, data, tmp_path / "alone", quiet=True)
+    assert record.data["intent"].probe is not None
+    assert record.data["intent"].probe.reason == "there is no set to score it on"
 
 
 def test_a_label_without_training_rows_is_never_the_probes_answer(

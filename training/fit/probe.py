@@ -69,19 +69,27 @@ class Frozen:
 
 def probe_tasks(run: Fitting) -> dict[str, Probe]:
     """Fit a probe for each task that can have one, and put its scores, or why there is none, into `run.data`."""
-    reasons = {data.name: reason_against(run.recipe, data) for data in run.tasks}
+    reasons = {data.name: reason_against(run.recipe, data) or _reason_of_sets(run, data) for data in run.tasks}
     frozen = None if all(reasons.values()) else Frozen.of_run(run)
     probes: dict[str, Probe] = {}
     for at, data in enumerate(run.tasks):
         report = ProbeReport(reason=reasons[data.name])
         if frozen is not None and not report.reason:
             probe = fit_probe(frozen, at, data, run.recipe.data_seed)
-            sets = {TEST: data.test, **data.reports}
-            scores = {name: score_probe(frozen, probe, at, data, rows) for name, rows in sets.items()}
+            scores = {name: score_probe(frozen, probe, at, data, rows) for name, rows in _sets(data).items()}
             report = ProbeReport(rows=probe.rows, scores={name: score for name, score in scores.items() if score})
             probes[data.name] = probe
         run.data[data.name] = run.data[data.name].model_copy(update={"probe": report})
     return probes
+
+
+def _sets(data: TaskData) -> dict[str, list[Example]]:
+    return {TEST: data.test, **data.reports}
+
+
+def _reason_of_sets(run: Fitting, data: TaskData) -> str:
+    """Return why a probe would be fitted for nothing; nothing where it is scored, or a head begins from it."""
+    return "" if data.name in run.few or any(_sets(data).values()) else "there is no set to score it on"
 
 
 def fit_probe(frozen: Frozen, task: int, data: TaskData, seed: int) -> Probe:
