@@ -9,10 +9,12 @@ from tiny_training import rows, write_jsonl
 from tokenizers import Tokenizer
 
 from murmura.training.data.example import Example, Span
+from murmura.training.evaluate.decisions import describe_decisions
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
 from murmura.training.fit.finish import finish
 from murmura.training.fit.loop import fit
+from murmura.training.kinds.kind import Kind
 from murmura.training.kinds.registry import KINDS
 from murmura.training.model.encoders import train_tokenizer
 from murmura.training.prepare.tasks import TaskData
@@ -77,3 +79,13 @@ def test_the_temperature_of_a_tagger_undoes_overconfidence_and_leaves_its_spans(
     assert spec.calibration.temperature > 2
     assert spec.calibration_rows == 150
     assert spec.words == "text"
+
+
+def test_a_kind_that_chooses_no_temperature_says_of_no_rows_that_they_chose_it(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = task_data("classification", ["a", "b"], [Example("x", ("a",))])
+    monkeypatch.setattr(type(data.kind), "calibrate", Kind.calibrate)
+    spec = finish(data, lambda examples: [], tokenizer)
+    assert spec.calibration_rows is None
+    assert describe_decisions(spec) == "temperature 1."

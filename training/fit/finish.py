@@ -31,10 +31,7 @@ def finish(data: TaskData, score: Score, tokenizer: Tokenizer) -> TaskSpec:
             encode=lambda texts: encode(texts, tokenizer),
         )
     )
-    update = {
-        "calibration": chosen.calibration,
-        "calibration_rows": len(data.validation),
-        "thresholds": chosen.thresholds,
-        "threshold_rows": chosen.threshold_rows,
-    }
+    update: dict[str, Any] = {"thresholds": chosen.thresholds, "threshold_rows": chosen.threshold_rows}
+    if chosen.calibration is not None:
+        update |= {"calibration": chosen.calibration, "calibration_rows": len(data.validation)}
     return data.spec.model_copy(update=update)

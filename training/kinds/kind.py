@@ -64,9 +64,9 @@ class CalibrationRows:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was chosen on `CalibrationRows`. `threshold_rows` is None where no threshold was chosen."""
+    """What was chosen on `CalibrationRows`; `calibration` and `threshold_rows` are None where nothing was."""
 
-    calibration: Calibration = field(default_factory=Calibration)
+    calibration: Calibration | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
     threshold_rows: ThresholdRows | None = None
 
