@@ -67,12 +67,7 @@ def begin_row(model: "MultiTask", task: int, data: "TaskData", part: "Part", lab
 
 def _means(model: "MultiTask", task: int, part: "Part", rows: Sequence[int]) -> NDArray[np.float32]:
     """Return the mean [H] of what the task's head sees of the texts."""
-    from ..model.network import logits_of  # noqa: PLC0415  (it needs batches, which this module's callers make)
+    from ..model.network import states_of  # noqa: PLC0415  (it needs batches, which this module's callers make)
 
-    head = model.heads[task]
-    model.heads[task] = nn.Identity()
-    try:
-        states = logits_of(model, task, [part.ids[row] for row in rows], device="cpu", bf16=False)
-    finally:
-        model.heads[task] = head
+    states = states_of(model, task, [part.ids[row] for row in rows], device="cpu", bf16=False)
     return np.asarray(np.mean(states, axis=0), np.float32)

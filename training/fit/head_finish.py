@@ -9,10 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from ..model.network import logits_of
-from .encoding import Part, encode_part
+from ..model.network import logits_of, states_of
+from .encoding import encode_part
 from .regression import fit_regression
 from .setup import Fitting
 
@@ -33,14 +32,14 @@ def refit_heads(run: Fitting) -> Heads:
         tokenizer.enable_truncation(run.recipe.max_tokens)
         held_back = encode_part(data.validation, data.kind, data.labels, tokenizer)
         tokenizer.no_truncation()
-        states = _states(run, at, run.train[at])
+        states = states_of(run.model, at, run.train[at].ids, device=run.device, bf16=False)
         set_head(run, at, *_fit(run, at, states, run.train[at].targets))
         logits = logits_of(run.model, at, run.validation[at].ids, device=run.device, bf16=False)
         run.scores[data.name] = data.kind.metrics(logits, run.validation[at].targets, data.spec)
         finished[at] = _fit(
             run,
             at,
-            np.concatenate([states, _states(run, at, held_back)]),
+            np.concatenate([states, states_of(run.model, at, held_back.ids, device=run.device, bf16=False)]),
             [*run.train[at].targets, *held_back.targets],
         )
     return finished
@@ -58,16 +57,6 @@ def set_head(run: Fitting, task: int, weight: NDArray[np.float32], bias: NDArray
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
         head.bias.copy_(torch.from_numpy(bias))
-
-
-def _states(run: Fitting, task: int, part: Part) -> NDArray[np.float32]:
-    """Return what the task's head sees of each text: [N, H]."""
-    head = run.model.heads[task]
-    run.model.heads[task] = nn.Identity()
-    try:
-        return np.stack(logits_of(run.model, task, part.ids, device=run.device, bf16=False))
-    finally:
-        run.model.heads[task] = head
 
 
 def _fit(

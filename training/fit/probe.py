@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
-from torch import nn
 
 from ..data.example import Example, digest_rows
 from ..model.encoders import build_encoder
-from ..model.network import MultiTask, logits_of
+from ..model.network import MultiTask, states_of
 from ..prepare.data_report import TEST, ProbeReport, ProbeScore
 from ..prepare.tasks import TaskData, originals
 from .encoding import encode_ids
@@ -55,7 +54,6 @@ class Frozen:
         with torch.random.fork_rng():
             encoder = build_encoder(run.checkpoint.spec, run.checkpoint.weights, dropout=0.0)
             network = MultiTask(encoder, run.tasks, dropout=0.0)
-        network.heads = nn.ModuleList(nn.Identity() for _ in run.tasks)
         return cls(run, network.to(run.device))
 
     def embed(self, task: int, examples: Sequence[Example]) -> Array:
@@ -64,7 +62,7 @@ class Frozen:
         tokenizer.enable_truncation(self.run.recipe.max_tokens)
         ids = encode_ids([example.text for example in examples], tokenizer)
         tokenizer.no_truncation()
-        return np.stack(logits_of(self.network, task, ids, device=self.run.device, bf16=self.run.bf16))
+        return states_of(self.network, task, ids, device=self.run.device, bf16=self.run.bf16)
 
 
 def probe_tasks(run: Fitting) -> dict[str, Probe]:

@@ -106,3 +106,15 @@ def logits_of(
         for at, row in enumerate(rows):
             found[row] = values[at, : len(texts[row])] if model.per_token[task] else values[at]
     return found
+
+
+def states_of(
+    model: MultiTask, task: int, texts: Sequence[NDArray[np.integer[Any]]], *, device: str, bf16: bool
+) -> NDArray[np.float32]:
+    """Return what the head of a sentence task reads of each text: [N, H], in the order of `texts` (token ids)."""
+    head = model.heads[task]
+    model.heads[task] = nn.Identity()
+    try:
+        return np.stack(logits_of(model, task, texts, device=device, bf16=bf16))
+    finally:
+        model.heads[task] = head
