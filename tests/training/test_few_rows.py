@@ -12,7 +12,7 @@ from murmura.training.export.export import export
 from murmura.training.fit.few_rows import ENCODER_LR, name_rows
 from murmura.training.fit.head_finish import refit_heads
 from murmura.training.fit.head_start import begin_heads
-from murmura.training.fit.loop import fit
+from murmura.training.fit.loop import Progress, fit
 from murmura.training.fit.probe import Frozen, probe_tasks
 from murmura.training.fit.regression import fit_regression
 from murmura.training.fit.setup import Fitting, prepare
@@ -177,3 +177,23 @@ def test_the_exported_model_has_the_head_that_learned_all_rows(
     assert record.tasks[0].calibration_rows == record.data["intent"].parts["validation"].rows
     assert not (tmp_path / "run" / "state.safetensors").exists()
     export(tmp_path / "run", tmp_path / "model")
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_weights(
+    few: Path, base: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(progress: Progress) -> None:
+        raise Killed
+
+    budget = {"steps": 4, "evaluations": 2}
+    recipe = write_recipe(encoder=str(base), tasks={"intent": INTENT}, **{**PLAIN, "budget": budget}, save_minutes=0)
+    fit(recipe, few, tmp_path / "whole", quiet=True)
+    with pytest.raises(Killed):
+        fit(recipe, few, tmp_path / "killed", quiet=True, on_progress=kill)
+    record = fit(recipe, few, tmp_path / "killed", quiet=True, resume=True)
+    a, b = (RunFolder(tmp_path / name).weights() for name in ("whole", "killed"))
+    assert record.steps == 4
+    assert all(np.array_equal(a[name], b[name]) for name in a)

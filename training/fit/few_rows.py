@@ -19,7 +19,8 @@ def begins_from_probe(recipe: Recipe, data: TaskData, known: Sequence[str] | Non
     So it is for a classification with fewer than `few_rows` training rows a label, unless the head goes on from an
     earlier model (`known` are its labels) or there is no such regression. Other kinds learn in their own way.
     """
-    if reason_against(recipe, data) or known or not data.kind.is_regression:
+    goes_on = bool(known) and set(known or ()) <= set(data.labels)
+    if goes_on or reason_against(recipe, data) or not data.kind.is_regression:
         return False
     return len(originals(data.train)) < recipe.few_rows * len(data.labels)
 
