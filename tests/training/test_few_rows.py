@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from tiny_training import RECIPE, rows, write_jsonl
 
+from murmura.runtime.model.folder import read_manifest
+from murmura.schemas.manifest import Calibration
 from murmura.training.export.export import export
 from murmura.training.fit.few_rows import ENCODER_LR, name_rows
 from murmura.training.fit.head_finish import refit_heads
@@ -18,6 +21,7 @@ from murmura.training.fit.regression import fit_regression
 from murmura.training.fit.setup import Fitting, prepare
 from murmura.training.model.network import logits_of
 from murmura.training.recipe.recipe import load_recipe
+from murmura.training.retrain.stages import Stages
 from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]
@@ -197,3 +201,36 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(
     a, b = (RunFolder(tmp_path / name).weights() for name in ("whole", "killed"))
     assert record.steps == 4
     assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_who_goes_on_from_a_head_that_learned_the_rows_held_back_is_told(
+    few: Path, base: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    encoder, held_back = str(base), 0
+    for name in ("first", "second", "third"):
+        lines: list[str] = []
+        recipe = write_recipe(encoder=encoder, tasks={"intent": INTENT}, **PLAIN)
+        record = fit(recipe, few, tmp_path / f"{name}.run", quiet=True, print_line=lines.append)
+        held_back = held_back or record.data["intent"].parts["validation"].rows
+        assert record.data["intent"].learned_validation == held_back > 0
+        noted = any(f"has learned {held_back} rows that were held back" in line for line in lines)
+        assert noted == (name != "first")
+        export(tmp_path / f"{name}.run", tmp_path / name)
+        encoder = str(tmp_path / name)
+
+
+def test_a_retraining_keeps_the_limits_of_a_task_whose_validation_rows_were_learned(
+    few: Path, base: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    for name, encoder in (("first", base), ("second", tmp_path / "first")):
+        recipe = write_recipe(encoder=str(encoder), tasks={"intent": INTENT}, **PLAIN)
+        fit(recipe, few, tmp_path / f"{name}.run", quiet=True)
+        export(tmp_path / f"{name}.run", tmp_path / name)
+    current = read_manifest(tmp_path / "first")
+    task = current.tasks[0].model_copy(update={"calibration": Calibration(temperature=1.75), "calibration_rows": 7})
+    stages = SimpleNamespace(
+        mix=SimpleNamespace(old={"intent": None}), manifest=current.model_copy(update={"tasks": [task]})
+    )
+    Stages._keep_limits(stages, tmp_path / "second.run")  # type: ignore[arg-type]
+    (kept,) = RunFolder(tmp_path / "second.run").record().tasks
+    assert (kept.calibration.temperature, kept.calibration_rows) == (1.75, 7)

@@ -81,6 +81,9 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     reports = report_tasks(recipe, tasks, checkpoint)
     refuse_unknown(reports, allow=recipe.allow_unknown)
     known = known_labels(checkpoint, tasks)
+    for task in tasks:
+        if known.get(task.name) and set(known[task.name]) <= set(task.labels):
+            reports[task.name] = carry_learned(reports[task.name], checkpoint, task.name)
     few = frozenset(task.name for task in tasks if begins_from_probe(recipe, task, known.get(task.name)))
     if len(few) == len(tasks):
         recipe = with_few_rows_rate(recipe)
@@ -146,6 +149,19 @@ def known_labels(checkpoint: Checkpoint, tasks: list[TaskData]) -> dict[str, lis
     ours = {(data.name, data.task.kind) for data in tasks}
     known = checkpoint.manifest.tasks if checkpoint.manifest else ()
     return {spec.name: spec.labels for spec in known if (spec.name, spec.kind) in ours}
+
+
+def carry_learned(report: TaskReport, checkpoint: Checkpoint, name: str) -> TaskReport:
+    """Carry on, with a note, that the head of the model at the beginning has learned rows that were held back."""
+    before = checkpoint.manifest.data.get(name) if checkpoint.manifest else None
+    learned = TaskReport.model_validate(before).learned_validation if before is not None else 0
+    if not learned:
+        return report
+    note = (
+        f"the head that goes on has learned {learned} rows that were held back: where they are the validation rows here, "
+        "temperature and thresholds come out too sure"
+    )
+    return report.model_copy(update={"learned_validation": learned, "notes": [*report.notes, note]})
 
 
 def lay_out(recipe: Recipe, tasks: list[TaskData], parts: list[Part]) -> list[sampler.StepRows]:

@@ -91,6 +91,8 @@ class TaskReport(_Frozen):
     """What may be a mistake."""
     probe: ProbeReport | None = None
     """None before training, and in records of earlier versions."""
+    learned_validation: int = 0
+    """Held-back rows that the head learned at the end, or the head of a model before that goes on."""
 
 
 def describe(reports: Mapping[str, TaskReport], max_tokens: int) -> list[str]:

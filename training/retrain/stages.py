@@ -193,12 +193,14 @@ class Stages:
         return {"grown": grown, "steps": record.steps, "cpu_seconds": record.cpu_seconds, "said": said}
 
     def _keep_limits(self, run: Path) -> None:
-        """Tasks without old data keep calibration and thresholds: what they were held to are no labels to choose on."""
+        """Tasks without old data keep calibration and thresholds: what they were held to are no labels to choose on. So do
+        tasks whose validation rows the current version has learned.
+        """
         folder = RunFolder(run)
         record = folder.record()
         specs = [
             spec
-            if spec.name in self.mix.old
+            if spec.name in self.mix.old and not record.data[spec.name].learned_validation
             else spec.model_copy(
                 update={
                     "calibration": self.manifest.task(spec.name).calibration,
