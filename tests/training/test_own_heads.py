@@ -13,6 +13,7 @@ from murmura.runtime.model.delta import assemble
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.weights import check_weights
 from murmura.schemas.manifest import TaskSpec
+from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit
 from murmura.training.run_folders.run_folder import RunFolder
@@ -142,6 +143,21 @@ def test_a_head_of_its_own_form_is_exported_with_parity_and_served_whole_and_as_
     weights = RunFolder(run).weights()
     assert weights["heads.intent.weight"].shape == (1, 32)
     assert weights["heads.intent.cuts"].shape == (2,)
+
+
+def test_answers_of_fewer_logits_than_labels_are_scored_as_they_are_served(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "model")
+    data = rows(60, 7)
+    write_jsonl(tmp_path / "test.jsonl", data)
+    recipe = (tmp_path / "model" / "recipe.yaml").read_text()
+    (tmp_path / "scored.yaml").write_text(
+        recipe.replace("train: train.jsonl", "train: train.jsonl\n    test: test.jsonl")
+    )
+    figures = evaluate(tmp_path / "model", tmp_path, recipe=tmp_path / "scored.yaml")["intent"]["test"].figures
+    served = Model.load(tmp_path / "model", device="cpu").predict([row["text"] for row in data], ["intent"])
+    right = np.mean([each["intent"]["label"] == row["label"] for each, row in zip(served, data, strict=True)])
+    assert figures["accuracy"] == figures["served"] == right
+    assert right > 0.6
 
 
 def test_weights_that_do_not_have_the_form_of_the_kinds_head_are_refused(run: Path) -> None:

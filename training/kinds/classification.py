@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...runtime.errors import SetupError
-from ...runtime.model.decoding import softmax
+from ...runtime.model.kinds.classification import ClassificationDecoder
+from ...runtime.model.kinds.registry import kind_of
 from ...schemas.manifest import TaskSpec, Thresholds
 from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
@@ -182,9 +183,7 @@ class Classification(Kind):
 
 def best_in_scope(answer: Answer, task: TaskSpec) -> str:
     """Return the most likely label but the one out of scope."""
-    order: list[int] = answer.logits.argsort()[::-1].tolist()
-    labels = (task.labels[number] for number in order)
-    return next(label for label in labels if label != task.out_of_scope)
+    return _best_in_scope([answer], task)[0]
 
 
 def _choose(given: Chosen, limit: Mapping[str, float], others: NDArray[np.bool_]) -> Chosen:
@@ -218,8 +217,11 @@ def _calibration_error(answers: Sequence[Answer], spec: TaskSpec) -> float | Non
 
 
 def _scores(answers: Sequence[Answer], spec: TaskSpec) -> Array:
-    logits = np.stack([answer.logits for answer in answers]).astype(np.float64)
-    return softmax(logits / spec.calibration.temperature)
+    """Return the probability of each label as it is served, unrounded: a kind that derives from this one may have other logits."""
+    decoder = kind_of(spec).make_decoder(spec)
+    if not isinstance(decoder, ClassificationDecoder):
+        raise TypeError(f"kind {spec.kind}: its decoder is no ClassificationDecoder, so it needs scores of its own")
+    return decoder.scores(np.stack([answer.logits for answer in answers]))
 
 
 def _best_in_scope(answers: Sequence[Answer], spec: TaskSpec) -> list[str]:
