@@ -4,7 +4,7 @@ python benchmarks/gate_errors.py                 # 1,000 runs of each case, a mi
 python benchmarks/gate_errors.py --runs 200
 
 Each run has 20 sets of 60 to 1,000 rows (accuracy, every row its own conversation) and judges them as one family, then the
-corrections. Printed is the share of runs with that result, and the half width of its 95 % interval.
+corrections or the texts drawn at random. Printed is the share of runs with that result, and the half width of its 95 % interval.
 """
 
 import argparse
@@ -14,7 +14,16 @@ from math import sqrt
 import numpy as np
 
 from murmura.training.gate.statistics import Difference, compare
-from murmura.training.gate.verdict import Compared, Comparison, GateResult, Lift, Verdict, judge, judge_target
+from murmura.training.gate.verdict import (
+    Compared,
+    Comparison,
+    GateResult,
+    Lift,
+    Verdict,
+    judge,
+    judge_drawn,
+    judge_target,
+)
 from murmura.training.kinds.outcome import of_accuracy
 from murmura.training.recipe.job import Gate
 
@@ -67,6 +76,25 @@ def passed(flips: float, learned: float, corrections: int, flip_rows: int) -> Ca
     return run
 
 
+def passed_by_drawn(rows: int, discordance: float, learned: float) -> Callable[[Draw], bool]:
+    """Return a run judged by texts that were drawn at random, of which the current version gets enough wrong to be judged by.
+
+    Answers are exchangeable on a share of the texts; then a share of those still wrong is learned.
+    """
+
+    def run(draw: Draw) -> bool:
+        before = np.ones(rows, bool)
+        while (~before).sum() < GATE.least_drawn_wrong:
+            kind = draw.choice(3, size=rows, p=[discordance / 2, discordance / 2, 1 - discordance])
+            same = draw.random(rows) < RIGHT
+            before, after = (np.where(kind == 2, same, kind == which) for which in (0, 1))
+        after |= draw.random(rows) < learned
+        target = judge_drawn("task", "drawn", compare(of_accuracy(before), of_accuracy(after), resamples=20))
+        return GateResult((*family(draw), target)).passed
+
+    return run
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000)
@@ -81,6 +109,13 @@ def main() -> None:
     for flips, rows in ((0.1, 30), (0.1, 100), (0.22, 30), (0.22, 100)):
         name = f"0 to 70 % of 50 corrections learned, {100 * flips:g} % of {rows} flip: passed"
         cases.append((name, "at least 90 %", passed(flips, 0.7, 50, rows)))
+    for rows in (200, 300, 600):
+        for share in (0.04, 0.12):
+            name = f"nothing learned, {100 * share:g} % of {rows} texts drawn at random differ: passed"
+            cases.append((name, "at most 5 %", passed_by_drawn(rows, share, 0.0)))
+    for rows in (300, 600):
+        name = f"70 % of what was wrong of {rows} texts drawn at random learned, 4 % differ: passed"
+        cases.append((name, "at least 90 %", passed_by_drawn(rows, 0.04, 0.7)))
     print("| case | share | wanted |\n| --- | ---: | --- |")
     for name, reach, run in cases:
         share = np.mean([run(np.random.default_rng(seed)) for seed in range(runs)])

@@ -64,6 +64,15 @@ def write_corrections(folder: Path, train: int = 60, heldout: int = 30) -> Path:
     return folder
 
 
+def relabelled(folder: Path, heldout: int, train: int = 20) -> None:
+    """Write feedback that exchanges two intents, which the current version tells apart without a mistake."""
+    other = {"lost": "transfer", "transfer": "lost"}
+    usual_rows = [row for row in rows(2 * (heldout + train) + 20, 7) if row["label"] in other][: heldout + train]
+    lines = [{"text": f"{row['text']} {n}", "label": other[row["label"]]} for n, row in enumerate(usual_rows)]
+    write_jsonl(folder / "intent.heldout.jsonl", lines[:heldout])
+    write_jsonl(folder / "intent.train.jsonl", lines[heldout:])
+
+
 def write_job(folder: Path, base: Path, **changes: Any) -> Path:
     """Write `job.yaml` with these keys replaced (None: left out)."""
     job = {

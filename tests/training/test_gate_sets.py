@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tiny_loop import damaged, loans, mix_of, usual, write_corrections, write_job
+from tiny_loop import damaged, loans, mix_of, relabelled, usual, write_corrections, write_job
 from tiny_training import rows, write_jsonl
 from tokenizers import Encoding
 
@@ -214,32 +214,27 @@ def test_without_ten_held_out_corrections_of_any_task_nothing_is_trained(desk_ba
     assert targets(named, current) == NEW
 
 
-def relabelled(folder: Path, heldout: int) -> None:
-    """Feedback that exchanges two intents, which the current version tells apart without a mistake."""
-    other = {"lost": "transfer", "transfer": "lost"}
-    usual_rows = [row for row in rows(2 * heldout + 60, 7) if row["label"] in other][: heldout + 20]
-    lines = [{"text": f"{row['text']} {n}", "label": other[row["label"]]} for n, row in enumerate(usual_rows)]
-    write_jsonl(folder / "intent.heldout.jsonl", lines[:heldout])
-    write_jsonl(folder / "intent.train.jsonl", lines[heldout:])
-
-
 def test_fifty_corrections_to_known_labels_are_a_target_beside_thirty_wrong_rows_without_feedback(
     desk_base, current, tmp_path
 ):
     write_corrections(tmp_path / "corrections")
     relabelled(tmp_path / "corrections", 50)
+    old = {"recipe": str(desk_base / "base.yaml"), "data": str(desk_base), "replay": 0}
     with pytest.raises(
         SetupError, match=r"feedback: no task .* \d+ rows without feedback .* 30 are needed .* gate\.reports"
     ) as e:
-        targets(write_job(tmp_path, desk_base), current)
+        targets(write_job(tmp_path, desk_base, old=old), current)
     assert not isinstance(e.value, TooLittleFeedback)
+    found = found_targets(write_job(tmp_path, desk_base), current)
+    assert (found.sets, found.placebo) == ({"intent": ["feedback, corrected"]}, ["intent"])
     wrong = [
         {"text": f"{row['text']} {n}", "label": "lost"} for n, row in enumerate(rows(90, 8)) if row["label"] != "lost"
     ]
     write_jsonl(tmp_path / "wrong.jsonl", wrong)
     reports = {"intent": {"wrong": {"rows": "wrong.jsonl"}}}
     job = write_job(tmp_path, desk_base, gate={"reports": reports})
-    assert targets(job, current) == {"intent": ["feedback, corrected"]}
+    found = found_targets(job, current)
+    assert (found.sets, found.placebo) == ({"intent": ["feedback, corrected"]}, [])
     relabelled(tmp_path / "corrections", 49)
     with pytest.raises(TooLittleFeedback, match="intent: 49 held-out corrections to known labels, 50 are needed"):
         targets(job, current)

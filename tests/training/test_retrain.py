@@ -148,7 +148,7 @@ def test_interrupted_after_any_stage_nothing_is_done_or_pushed_twice(job: Path, 
             retrain(job, tmp_path / "work", quiet=True)
     assert retrain(job, tmp_path / "work", quiet=True).version == 1
     assert retrain(job, tmp_path / "work", quiet=True).version == 1
-    assert made == [*STAGES[:7], "gate", "push", "push", "release"]
+    assert made == [*STAGES[:8], "gate", "push", "push", "release"]
     assert ModelStore(tmp_path / "store").versions("desk") == [1]
 
 

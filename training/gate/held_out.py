@@ -8,6 +8,7 @@ from typing import Final
 from ...runtime.model.model import Model
 from ..data.example import Example
 from ..evaluate.evaluate import answers, sets_of
+from ..ingest.files import SAMPLING_RATE
 from ..kinds.registry import kind_of
 from ..mix.hold_texts import kept_apart
 from ..mix.plan import Mix
@@ -20,11 +21,15 @@ FEEDBACK: Final = "feedback"
 CORRECTED: Final = "feedback, corrected"
 """Rows of the feedback that the current version gets wrong although it knows their labels."""
 NEW_LABELS: Final = "feedback, new labels"
+DRAWN: Final = "feedback, drawn at random"
+"""Rows of the feedback that were drawn at random for review, so that they stand for traffic."""
 EARLIER: Final = "earlier feedback"
 HELD: Final = "held answers"
 CONVERSATION: Final = "conversation"
 """Column with the id of a row's conversation, where no other is named: rows of one are no evidence of their own."""
-FROM_FEEDBACK: Final = frozenset({FEEDBACK, NEW_LABELS, EARLIER})
+FROM_FEEDBACK: Final = frozenset({FEEDBACK, NEW_LABELS, DRAWN, EARLIER})
+PARTS_OF_FEEDBACK: Final = frozenset({NEW_LABELS, DRAWN})
+"""Sets of rows that FEEDBACK has, too."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class HeldOutSet:
     examples: list[Example]
     scope: str | None = None
     target: bool = False
-    """Rows that must become right: all of NEW_LABELS, of FEEDBACK those that are CORRECTED."""
+    """Rows that must become right: all of NEW_LABELS, of FEEDBACK those that are CORRECTED; more of DRAWN."""
     agreement: bool = False
     """What is right was said by the current version, not by people."""
     group: str = CONVERSATION
@@ -64,11 +69,18 @@ def held_out_sets(mix: Mix) -> list[HeldOutSet]:
             found.append(HeldOutSet(name, FEEDBACK, each.heldout, scope_of(mix, name)))
             if new := [example for example in each.heldout if each.is_new(example)]:
                 found.append(HeldOutSet(name, NEW_LABELS, new, scope_of(mix, name)))
+            if drawn := drawn_at_random(each.heldout):
+                found.append(HeldOutSet(name, DRAWN, drawn, scope_of(mix, name)))
     return found
 
 
+def drawn_at_random(examples: Iterable[Example]) -> list[Example]:
+    """Return the rows that ingest marked as drawn."""
+    return [example for example in examples if example.meta.get(SAMPLING_RATE) is not None]
+
+
 def with_targets(sets: Iterable[HeldOutSet], targets: Mapping[str, Sequence[str]]) -> list[HeldOutSet]:
-    """Mark the sets with rows that must become right; `targets`: by task CORRECTED, NEW_LABELS or both."""
+    """Mark the sets with rows that must become right; `targets`: by task CORRECTED, NEW_LABELS and DRAWN, as far as there are enough."""
     names = {FEEDBACK: CORRECTED}
     return [replace(held, target=names.get(held.name, held.name) in targets.get(held.task, ())) for held in sets]
 
@@ -143,7 +155,7 @@ def unmeasured(mix: Mix, sets: Sequence[HeldOutSet]) -> list[str]:
             found.append(
                 f"{spec.name} is not compared: it has no held-out rows; gate.reports or hold.texts can name some"
             )
-        elif names <= {FEEDBACK, NEW_LABELS}:
+        elif names <= {FEEDBACK, *PARTS_OF_FEEDBACK}:
             found.append(
                 f"{spec.name} is compared on this feedback alone, which says little of what it knew before; gate.reports "
                 "or hold.texts can name more"

@@ -1,10 +1,11 @@
 """The gate's report as Markdown."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import stdev
 from typing import Final
 
 from .statistics import RESAMPLES, SIGN_FLIPS
-from .verdict import FAMILY_ERROR, Comparison, GateResult
+from .verdict import FAMILY_ERROR, Comparison, GateResult, SeedFigures
 
 NOTHING: Final = "–"
 
@@ -17,8 +18,11 @@ def to_markdown(result: GateResult, about: Mapping[str, str]) -> str:
         lines.append(f"- refused because {result.reason}")
     lines += [f"- {note}" for note in result.notes]
     lines += ["", *sets_section([each for each in result.comparisons if not each.target])]
-    if result.targets:
-        lines += ["", *_targets_section(result.targets)]
+    lines += ["", *_seeds_section(result.seeds)]
+    if drawn := [each for each in result.targets if each.drawn]:
+        lines += ["", *_drawn_section(drawn)]
+    if corrected := [each for each in result.targets if not each.drawn]:
+        lines += ["", *_targets_section(corrected)]
     return "\n".join(lines) + "\n"
 
 
@@ -50,12 +54,46 @@ def sets_section(sets: Sequence[Comparison]) -> Iterator[str]:
         )
 
 
+def _seeds_section(seeds: Sequence[SeedFigures]) -> Iterator[str]:
+    yield "## Spread over seeds"
+    yield ""
+    if not seeds:
+        yield "Not measured: the candidate was trained with one seed (`gate.seeds`)."
+        return
+    yield "The metric of candidates that differ in the seed of their training alone, the judged one first, and its standard deviation. A difference"
+    yield "between versions that is not greater than this says little."
+    yield ""
+    yield "| task | set | metric by seed | deviation |"
+    yield "| --- | --- | --- | ---: |"
+    for each in seeds:
+        figures = ", ".join(f"{100 * metric:.2f}" for metric in each.metrics)
+        yield f"| {each.task} | {each.set} | {figures} | {100 * stdev(each.metrics):.2f} |"
+
+
+def _drawn_section(targets: Sequence[Comparison]) -> Iterator[str]:
+    yield "## Texts drawn at random"
+    yield ""
+    yield "Held-out feedback on predictions that were drawn at random, whatever the answer: the share that is right. p: of the gain, one-sided,"
+    yield "at most 0.025 is proof. As many are drawn in a quiet minute as in a busy one, so texts of quiet hours weigh more than they do on traffic."
+    yield ""
+    yield "| task | rows | differ | current | candidate | difference | interval | p | |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | --- |"
+    for c in targets:
+        d = c.found
+        rows = str(d.rows) if d.conversations == d.rows else f"{d.rows} in {d.conversations}"
+        yield (
+            f"| {c.task} | {rows} | {d.discordant} | {100 * d.current:.2f} | {100 * d.candidate:.2f} | {100 * d.difference:+.2f} "
+            f"| {100 * d.low:+.2f} to {100 * d.high:+.2f} | {_probability(c.p)} | {c.verdict.value} |"
+        )
+
+
 def _targets_section(targets: Sequence[Comparison]) -> Iterator[str]:
     yield "## Corrected rows now right"
     yield ""
     yield "Held-out feedback that the current version got wrong. This is no accuracy: the rows were chosen for being wrong, and any other"
-    yield "model is right on some of them. `Without feedback`: the same share of wrong rows that nobody corrected. New labels need no"
-    yield "such comparison, because the current version cannot name them."
+    yield "model is right on some of them. `Without feedback`: the same share of wrong rows that nobody corrected, or (`placebo`) of these"
+    yield "rows by a model that was trained in the same way without the corrections. New labels need no such comparison, because the"
+    yield "current version cannot name them."
     yield ""
     yield "| task | set | rows | now right | p | without feedback | needed | |"
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |"
@@ -63,6 +101,7 @@ def _targets_section(targets: Sequence[Comparison]) -> Iterator[str]:
         d, lift = c.found, c.lift
         right = f"{round(d.candidate * d.rows)} ({100 * d.candidate:.0f} %)"
         other = f"{lift.flipped} of {lift.rows} ({100 * lift.rate:.0f} %)" if lift else NOTHING
+        other += ", placebo" if lift and lift.placebo else ""
         needed = f"{100 * (lift.rate + lift.above):.0f} %" if lift else NOTHING
         yield f"| {c.task} | {c.set} | {d.rows} | {right} | {_probability(c.p)} | {other} | {needed} | {c.verdict.value} |"
 

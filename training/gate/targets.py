@@ -13,17 +13,29 @@ from ..kinds.registry import kind_of
 from ..mix.corrections import TooLittleFeedback
 from ..mix.plan import Mix
 from ..recipe.job import Gate, Job
-from .held_out import CORRECTED, FEEDBACK, FROM_FEEDBACK, NEW_LABELS, HeldOutSet, scope_of
+from .held_out import (
+    CORRECTED,
+    DRAWN,
+    FEEDBACK,
+    FROM_FEEDBACK,
+    NEW_LABELS,
+    PARTS_OF_FEEDBACK,
+    HeldOutSet,
+    drawn_at_random,
+    scope_of,
+)
 
 LEAST_ROWS: Final = 10
 """So many rows that are right now could show that something was forgotten."""
 
 
 class Targets(NamedTuple):
-    """What must become better: by task CORRECTED, NEW_LABELS or both, and what cannot be a target."""
+    """What must become better: by task CORRECTED, NEW_LABELS and DRAWN, and what cannot be a target."""
 
     sets: dict[str, list[str]]
     notes: list[str]
+    placebo: Sequence[str] = ()
+    """Tasks whose corrections are judged by a model that was trained without them."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,12 @@ class _Evidence:
     """Rows that the current version gets wrong although it knows their labels."""
     flippable: int
     """Rows without feedback that the current version gets wrong, counted up to the number needed."""
+    drawn: int = 0
+    """Rows that were drawn at random."""
+    drawn_wrong: int = 0
+    """Those of them that the current version gets wrong, also with new labels."""
+    can_train_without: bool = True
+    """Whether the task has rows to train on beside its corrections."""
 
     @property
     def wrong(self) -> int:
@@ -44,12 +62,24 @@ class _Evidence:
     def sets(self, gate: Gate) -> list[str]:
         """Return the sets that can be targets."""
         new = [NEW_LABELS] if self.new >= gate.least_new_rows else []
-        judged = self.corrected >= gate.least_corrections and self.flippable >= gate.least_flip_rows
+        if self.drawn_wrong >= gate.least_drawn_wrong:
+            return [DRAWN, *new]
+        judged = self.corrected >= gate.least_corrections and not self.lacks_flips(gate)
         return [*new, *([CORRECTED] if judged else [])]
+
+    def needs_placebo(self, gate: Gate) -> bool:
+        return CORRECTED in self.sets(gate) and self.flippable < gate.least_flip_rows
 
     def lacks(self, gate: Gate) -> list[str]:
         """Return, in words, what is missing for each set that is none, if there is a row of it at all."""
-        found = []
+        found: list[str] = []
+        if self.drawn_wrong >= gate.least_drawn_wrong:
+            return found
+        if self.drawn:
+            found.append(
+                f"{self.drawn} rows drawn at random, of which the current version gets {self.drawn_wrong} wrong; "
+                f"{gate.least_drawn_wrong} wrong ones are needed"
+            )
         if 0 < self.new < gate.least_new_rows:
             found.append(f"{self.new} held-out rows with new labels, {gate.least_new_rows} are needed")
         if 0 < self.corrected < gate.least_corrections:
@@ -58,12 +88,14 @@ class _Evidence:
             found.append(
                 f"{self.flippable} rows without feedback that the current version gets wrong, {gate.least_flip_rows} are "
                 f"needed to judge {self.corrected} corrections to known labels: another model is right on some of them by "
-                "chance; name labelled rows in gate.reports, or old data with a test part"
+                "chance; name labelled rows in gate.reports, old data, or usual texts in hold.texts"
             )
         return found
 
     def lacks_flips(self, gate: Gate) -> bool:
-        return self.corrected >= gate.least_corrections and self.flippable < gate.least_flip_rows
+        """Return whether nothing tells how many corrections become right by chance, and no placebo could."""
+        few = self.corrected >= gate.least_corrections and self.flippable < gate.least_flip_rows
+        return few and not self.can_train_without
 
 
 def find_targets(file: YamlFile[Job], current: Model, mix: Mix, sets: Sequence[HeldOutSet]) -> Targets:
@@ -80,7 +112,8 @@ def find_targets(file: YamlFile[Job], current: Model, mix: Mix, sets: Sequence[H
     if not gate.allow_unmeasured:
         _refuse_unmeasured(file, evidence, sets)
     notes = [f"{task}: {each}: not judged" for task in chosen for each in evidence[task].lacks(gate)]
-    return Targets({task: evidence[task].sets(gate) for task in chosen}, notes)
+    placebo = [task for task in chosen if evidence[task].needs_placebo(gate)]
+    return Targets({task: evidence[task].sets(gate) for task in chosen}, notes, placebo)
 
 
 def _find_evidence(current: Model, mix: Mix, task: str, sets: Sequence[HeldOutSet], gate: Gate) -> _Evidence:
@@ -91,7 +124,11 @@ def _find_evidence(current: Model, mix: Mix, task: str, sets: Sequence[HeldOutSe
     flippable = 0
     if corrected >= gate.least_corrections:
         flippable = _count_flippable(current, task, sets, gate.least_flip_rows)
-    return _Evidence(len(each.heldout), len(new), corrected, flippable)
+    drawn = drawn_at_random(each.heldout)
+    drawn_wrong = sum(kind_of(spec).is_wrong(answer, spec, scope) for answer in answers(current, spec, drawn))
+    replays = mix.job.old is not None and mix.job.old.replay > 0
+    can_train = replays if task in mix.old else bool(mix.job.hold.texts)
+    return _Evidence(len(each.heldout), len(new), corrected, flippable, len(drawn), drawn_wrong, can_train)
 
 
 def _count_flippable(current: Model, task: str, sets: Sequence[HeldOutSet], most: int) -> int:
@@ -142,7 +179,7 @@ def _refuse(file: YamlFile[Job], place: Place, message: str, more_rows_help: boo
 def _refuse_unmeasured(file: YamlFile[Job], evidence: Mapping[str, _Evidence], sets: Sequence[HeldOutSet]) -> None:
     """What was new or wrong before says nothing of what may be lost: only other rows do."""
     for task, each in evidence.items():
-        others = [held for held in sets if held.task == task and held.name not in {FEEDBACK, NEW_LABELS}]
+        others = [held for held in sets if held.task == task and held.name not in {FEEDBACK, *PARTS_OF_FEEDBACK}]
         rows = sum(len(held.examples) for held in others) + each.heldout - each.wrong
         if rows < LEAST_ROWS:
             raise file.refusal(

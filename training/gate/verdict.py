@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -49,11 +49,14 @@ class Lift:
     """What corrections must exceed, because they are chosen for being wrong: any other model is right on some of them."""
 
     flipped: int
-    """Rows without feedback which the current version gets wrong, and the candidate right."""
+    """Rows without feedback which the current version gets wrong, and the candidate right; of a placebo the corrected
+    rows which it gets right."""
     rows: int
-    """All rows without feedback which the current version gets wrong."""
+    """All rows without feedback which the current version gets wrong; of a placebo all corrected ones."""
     above: float
     """The share of corrected rows now right must exceed the share of flipped ones by this."""
+    placebo: bool = False
+    """Compared with a model that was trained in the same way without the corrections."""
 
     @property
     def rate(self) -> float:
@@ -77,6 +80,8 @@ class Comparison:
     versions: int = 1
     lift: Lift | None = None
     least_rows: int = 0
+    drawn: bool = False
+    """A target of rows that were drawn at random: accuracy on traffic, and enough of a proof for its task."""
 
     @property
     def passes(self) -> bool:
@@ -139,6 +144,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def judge_drawn(task: str, name: str, found: Difference) -> Comparison:
+    """Judge rows that were drawn at random; the metric is the share of them that is right. Better: p <= 0.025."""
+    verdict = Verdict.BETTER if found.p_better <= TARGET_ERROR else Verdict.UNPROVEN
+    return Comparison(task, name, found, 0.0, verdict, True, found.p_better, drawn=True)
+
+
 def judge_target(task: str, name: str, found: Difference, *, least_rows: int, lift: Lift | None = None) -> Comparison:
     """Judge corrected rows; the metric is the share of them that is right.
 
@@ -152,16 +163,41 @@ def judge_target(task: str, name: str, found: Difference, *, least_rows: int, li
 
 
 @dataclass(frozen=True)
+class SeedFigures:
+    """One set's metric of candidates that differ in the seed of their training alone, the candidate's first."""
+
+    task: str
+    set: str
+    metrics: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class GateResult:
-    """All comparisons. `passed` when no set is worse and every target is better; a gate without a target never passes."""
+    """All comparisons. `passed` when no set is worse and every target is better; a gate without a target never passes.
+
+    Of a task with rows that were drawn at random these are enough, or all its other targets without them.
+    """
 
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...] = ()
     """What could not be compared."""
+    seeds: tuple[SeedFigures, ...] = ()
+    """Empty when the candidate was trained with one seed alone."""
 
     @property
     def passed(self) -> bool:
-        return bool(self.targets) and self.nothing_lost and all(each.passes for each in self.targets)
+        return bool(self.targets) and self.nothing_lost and not self._unproven_tasks
+
+    @property
+    def _unproven_tasks(self) -> set[str]:
+        """Return the tasks that are not proven to be better."""
+        unproven = set()
+        for task in {each.task for each in self.targets}:
+            drawn = [each.passes for each in self.targets if each.task == task and each.drawn]
+            others = [each.passes for each in self.targets if each.task == task and not each.drawn]
+            if not any(drawn) and not (others and all(others)):
+                unproven.add(task)
+        return unproven
 
     @property
     def nothing_lost(self) -> bool:
@@ -175,7 +211,12 @@ class GateResult:
     @property
     def reason(self) -> str:
         """The objections in a line; empty when it passed."""
-        against = [f"{c.task} ({c.set}) {describe_objection(c)}" for c in self.comparisons if not c.passes]
+        unproven = self._unproven_tasks
+        against = [
+            f"{c.task} ({c.set}) {describe_objection(c)}"
+            for c in self.comparisons
+            if not c.passes and (not c.target or c.task in unproven)
+        ]
         if not self.targets:
             against.append("there are no held-out rows of the target")
         return "; ".join(against)
@@ -188,6 +229,7 @@ class GateResult:
             "notes": self.notes,
             "figures": figures,
         }
+        document["seeds"] = [asdict(each) for each in self.seeds]
         document["comparisons"] = _COMPARISONS.dump_python(self.comparisons, mode="json")
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
@@ -198,7 +240,9 @@ _COMPARISONS: Final = TypeAdapter(tuple[Comparison, ...])
 def from_json(text: str) -> GateResult:
     """Read what `to_json` wrote."""
     document = json.loads(text)
-    return GateResult(_COMPARISONS.validate_python(document["comparisons"], strict=False), tuple(document["notes"]))
+    seeds = tuple(SeedFigures(**each | {"metrics": tuple(each["metrics"])}) for each in document["seeds"])
+    comparisons = _COMPARISONS.validate_python(document["comparisons"], strict=False)
+    return GateResult(comparisons, tuple(document["notes"]), seeds)
 
 
 def describe_objection(c: Comparison) -> str:
@@ -207,6 +251,9 @@ def describe_objection(c: Comparison) -> str:
     if c.verdict is Verdict.WORSE:
         points = f"{100 * d.difference:+.2f} points [{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
         return f"is worse: {points}, allowed -{100 * c.allowance:g}"
+    if c.drawn:
+        shares = f"{100 * d.current:.1f} % of {d.rows} were right, {100 * d.candidate:.1f} % are now"
+        return f"is not proven to be better: {shares}, p = {d.p_better:.3g}, at most {TARGET_ERROR:g} is proof"
     right = f"is not proven to be better: {round(d.candidate * d.rows)} of {d.rows} corrected rows are right now"
     if d.rows < c.least_rows:
         return f"{right}, at least {c.least_rows} rows are needed"
@@ -214,5 +261,7 @@ def describe_objection(c: Comparison) -> str:
         return f"{right}, the versions differ on {d.discordant}, at least {LEAST_DISCORDANT} are needed"
     if c.lift is not None and d.difference - c.lift.rate < c.lift.above - _TINY:
         other = f"so are {c.lift.flipped} of {c.lift.rows} rows that nobody corrected"
+        if c.lift.placebo:
+            other = f"a model trained without the corrections has {c.lift.flipped} of them right"
         return f"{right}, and {other}: at least {100 * c.lift.above:g} points more are needed"
     return f"{right}, p = {d.p_better:.3g}, at most {TARGET_ERROR:g} is proof"

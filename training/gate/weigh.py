@@ -1,6 +1,6 @@
 """Both versions answer every set, and the gate judges."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,9 +15,18 @@ from ..kinds.answers import Answer
 from ..kinds.outcome import of_accuracy
 from ..kinds.registry import kind_of
 from ..recipe.job import Gate
-from .held_out import CORRECTED, FEEDBACK, FROM_FEEDBACK, NEW_LABELS, HeldOutSet, conversations_of
+from .held_out import (
+    CORRECTED,
+    DRAWN,
+    FEEDBACK,
+    FROM_FEEDBACK,
+    NEW_LABELS,
+    PARTS_OF_FEEDBACK,
+    HeldOutSet,
+    conversations_of,
+)
 from .statistics import Difference, compare
-from .verdict import Compared, Comparison, GateResult, Lift, judge, judge_target
+from .verdict import Compared, Comparison, GateResult, Lift, SeedFigures, judge, judge_drawn, judge_target
 
 AS_SERVED: Final = ", served"
 """Follows the name of a set."""
@@ -26,8 +35,16 @@ Versions = Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True)
+class Placebo:
+    """A model that was trained as the candidate, without the corrections to known labels of some tasks."""
+
+    model: Model
+    tasks: Collection[str]
+
+
+@dataclass(frozen=True)
 class _Pair:
-    """Both versions' answers to one set. `answers` gives the shortest texts first, for both in the same order."""
+    """Both versions' answers to one set, without tokens. The shortest texts come first, for both in the same order."""
 
     held: HeldOutSet
     old: TaskSpec
@@ -43,13 +60,23 @@ class _Pair:
         """Return, by row, whether the candidate is right."""
         return [not kind_of(self.new).is_wrong(answer, self.new, self.held.scope) for answer in self.after]
 
-    def compare_wrong(self, *, new_labels: bool) -> Difference:
-        """Compare on the rows that the current version gets wrong, those with new labels or all others."""
+    def compare_all(self) -> Difference:
+        """Compare the shares of all rows that are right."""
+        before = of_accuracy(not wrong for wrong in self.wrong())
+        examples = [answer.example for answer in self.before]
+        return compare(before, of_accuracy(self.right_now()), conversations_of(examples, self.held.group))
+
+    def are_wrong(self, *, new_labels: bool) -> list[bool]:
+        """Return, by row, whether the current version is wrong, of rows with new labels or of all others."""
         known = known_labels(self.old)
-        chosen = [
+        return [
             wrong and (not set(labels_of(answer.example)) <= known) == new_labels
             for wrong, answer in zip(self.wrong(), self.before, strict=True)
         ]
+
+    def compare_wrong(self, *, new_labels: bool) -> Difference:
+        """Compare on the rows that the current version gets wrong, those with new labels or all others."""
+        chosen = self.are_wrong(new_labels=new_labels)
         right = of_accuracy(self.right_now()).rows(np.array(chosen, bool))
         examples = [answer.example for answer, taken in zip(self.before, chosen, strict=True) if taken]
         return compare(of_accuracy([False] * len(examples)), right, conversations_of(examples, self.held.group))
@@ -60,6 +87,7 @@ class _Flips:
     """Rows without feedback which the current version gets wrong, by text: whether the candidate is right."""
 
     right: dict[str, bool] = field(default_factory=dict)
+    placebo: bool = False
 
     def add(self, pair: _Pair) -> None:
         for answer, wrong, right in zip(pair.before, pair.wrong(), pair.right_now(), strict=True):
@@ -67,7 +95,7 @@ class _Flips:
                 self.right[answer.example.text] = right
 
     def as_lift(self, above: float) -> Lift:
-        return Lift(sum(self.right.values()), len(self.right), above)
+        return Lift(sum(self.right.values()), len(self.right), above, self.placebo)
 
 
 def weigh(
@@ -77,27 +105,57 @@ def weigh(
     gate: Gate,
     notes: Sequence[str] = (),
     versions: Versions | None = None,
+    placebo: Placebo | None = None,
+    others: Mapping[int, Model] | None = None,
 ) -> GateResult:
-    """Let both answer every set, and judge. `versions`: how many each set has judged, this one included; else one."""
+    """Let both answer every set, and judge.
+
+    `versions`: how many each set has judged, this one included; else one. `others`: candidates of other seeds, by seed.
+    """
     compared: list[Compared] = []
     corrected: list[tuple[HeldOutSet, Difference]] = []
     flips: dict[str, _Flips] = {}
+    seeds: list[SeedFigures] = []
     for held in sets:
         pair = _answer(current, candidate, held)
-        if held.target:
+        if held.target and held.name == DRAWN:
+            corrected.append((held, pair.compare_all()))
+        elif held.target:
             corrected.append((held, pair.compare_wrong(new_labels=held.name == NEW_LABELS)))
-        if held.name != NEW_LABELS:
+        if held.target and held.name == FEEDBACK and placebo and held.task in placebo.tasks:
+            flips[held.task] = _flips_of_placebo(pair, placebo.model)
+        if held.name not in PARTS_OF_FEEDBACK:
             compared += _compare(pair, gate, versions or {})
-        if held.name not in FROM_FEEDBACK and not held.agreement:
+            if others and not held.agreement:
+                seeds.append(_figures_by_seed(pair, others))
+        if held.name not in FROM_FEEDBACK and not held.agreement and not (placebo and held.task in placebo.tasks):
             flips.setdefault(held.task, _Flips()).add(pair)
     targets = [_judge_target(held, found, flips.get(held.task, _Flips()), gate) for held, found in corrected]
-    return GateResult((*judge(compared, strict=gate.strict), *targets), tuple(notes))
+    return GateResult((*judge(compared, strict=gate.strict), *targets), tuple(notes), tuple(seeds))
+
+
+def _flips_of_placebo(pair: _Pair, model: Model) -> _Flips:
+    """Return, by text of the corrected rows, whether a model that was trained without the corrections is right."""
+    spec, kind = model.tasks[pair.held.task], kind_of(model.tasks[pair.held.task])
+    rows = zip(pair.are_wrong(new_labels=False), _ask(model, pair.held), strict=True)
+    right = {a.example.text: not kind.is_wrong(a, spec, pair.held.scope) for chosen, a in rows if chosen}
+    return _Flips(right, placebo=True)
+
+
+def _figures_by_seed(pair: _Pair, others: Mapping[int, Model]) -> SeedFigures:
+    held, kind = pair.held, kind_of(pair.new)
+    found = [kind.outcome(_ask(model, held), model.tasks[held.task], held.scope).metric for model in others.values()]
+    return SeedFigures(held.task, held.name, (kind.outcome(pair.after, pair.new, held.scope).metric, *found))
 
 
 def _answer(current: Model, candidate: Model, held: HeldOutSet) -> _Pair:
     old, new = (model.tasks[held.task] for model in (current, candidate))
-    before, after = (list(answers(model, model.tasks[held.task], held.examples)) for model in (current, candidate))
-    return _Pair(held, old, new, before, after)
+    return _Pair(held, old, new, _ask(current, held), _ask(candidate, held))
+
+
+def _ask(model: Model, held: HeldOutSet) -> list[Answer]:
+    """Return a model's answers. Of a large set encodings and logits by token would take several GB."""
+    return [answer.without_tokens() for answer in answers(model, model.tasks[held.task], held.examples)]
 
 
 def _compare(pair: _Pair, gate: Gate, versions: Versions) -> Iterator[Compared]:
@@ -121,6 +179,8 @@ def _compare(pair: _Pair, gate: Gate, versions: Versions) -> Iterator[Compared]:
 def _judge_target(held: HeldOutSet, found: Difference, flips: _Flips, gate: Gate) -> Comparison:
     if held.name == NEW_LABELS:
         return judge_target(held.task, NEW_LABELS, found, least_rows=gate.least_new_rows)
+    if held.name == DRAWN:
+        return judge_drawn(held.task, DRAWN, found)
     assert held.name == FEEDBACK
     lift = flips.as_lift(gate.least_lift)
     return judge_target(held.task, CORRECTED, found, least_rows=gate.least_corrections, lift=lift)

@@ -1,8 +1,9 @@
 """What evaluation hands to a kind, and what it gets back."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
@@ -19,6 +20,14 @@ class Answer:
     """The contract's output, thresholds applied."""
     logits: NDArray[Any]
     """[C], for tagging [S, C]."""
+
+    def without_tokens(self) -> "Answer":
+        """Return the answer without what grows with the length of the text beside it: encoding, and logits by token."""
+        return replace(self, encoding=_NO_ENCODING, logits=self.logits if self.logits.ndim == 1 else _NO_LOGITS)
+
+
+_NO_ENCODING: Final = Encoding()
+_NO_LOGITS: Final[NDArray[Any]] = np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True, slots=True)

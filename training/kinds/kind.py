@@ -220,7 +220,10 @@ class Kind(ABC):
 
     @abstractmethod
     def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
-        """Return what is right, row by row: the numbers that the gate compares. A label that the model lacks is wrong."""
+        """Return what is right, row by row: the numbers that the gate compares. A label that the model lacks is wrong.
+
+        Answers come without encodings and without logits by token, here, in `outcome_as_served` and in `is_wrong`.
+        """
 
     def outcome_as_served(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome | None:
         """Return what a receiver gets right; None for kinds that withhold nothing."""

@@ -5,7 +5,7 @@ texts, and on whatever texts the job names. What earlier retrainings learned fro
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -132,8 +132,14 @@ def without_rows(mix: Mix) -> tuple[str, str] | None:
     return None
 
 
-def write_mix(mix: Mix, current: Path, folder: Path) -> dict[str, Any]:
-    """Write recipe and data into `folder`; returns how many rows each task has of what."""
+def write_mix(
+    mix: Mix, current: Path, folder: Path, *, withheld: Collection[str] = (), steps: int | None = None
+) -> dict[str, Any]:
+    """Write recipe and data into `folder`; returns how many rows each task has of what.
+
+    Of the tasks `withheld` the feedback's rows with labels that the current version knows are left out: what else the
+    training changes shows without them. `steps` replaces the job's budget.
+    """
     held = [spec.name for spec in mix.manifest.tasks if spec.name not in mix.old]
     answers = CurrentAnswers(current, held, mix.texts()) if held else None
     tasks: dict[str, Any] = {}
@@ -141,6 +147,8 @@ def write_mix(mix: Mix, current: Path, folder: Path) -> dict[str, Any]:
     for spec in mix.manifest.tasks:
         feedback = mix.corrections.get(spec.name)
         parts = _seen_again(mix, spec) if answers is None or spec.name in mix.old else _held(mix, spec, answers)
+        if feedback is not None and spec.name in withheld:
+            feedback = replace(feedback, train=[example for example in feedback.train if feedback.is_new(example)])
         if feedback is not None and feedback.train:
             _add_feedback(mix, feedback, parts)
         tasks[spec.name] = _task(mix, spec, parts)
@@ -149,6 +157,8 @@ def write_mix(mix: Mix, current: Path, folder: Path) -> dict[str, Any]:
         if feedback is not None and feedback.left_out:
             counts[spec.name]["left_out"] = dict(feedback.left_out)
     document = _recipe(mix, tasks, _attribution(current, mix))
+    if steps is not None:
+        document["budget"]["steps"] = steps
     (folder / RECIPE).write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return counts
 

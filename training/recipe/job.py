@@ -183,6 +183,8 @@ class Gate(_Frozen):
     """In so many of the held answers a candidate may differ from the current version, which is not always right."""
     target: Annotated[list[Name] | None, BeforeValidator(_is_list)] = None
     """Tasks that have to become better on the feedback's held-out rows; without it those with enough of them."""
+    least_drawn_wrong: Count = 30
+    """So many held-out rows that were drawn at random, and that the current version gets wrong, make a target."""
     least_corrections: Count = 50
     """So many held-out corrections to labels that the current version knows make a target."""
     least_new_rows: Count = 10
@@ -190,7 +192,9 @@ class Gate(_Frozen):
     least_lift: Part = 0.3
     """The share of corrected rows now right must exceed that of wrong rows without feedback by this."""
     least_flip_rows: Count = 30
-    """So many wrong rows without feedback are needed for that comparison."""
+    """So many wrong rows without feedback are needed for that comparison; with fewer, a placebo is trained."""
+    seeds: Annotated[int, Field(ge=1, le=20)] = 1
+    """So many times the candidate is trained, each with another seed: the report says how far the figures lie apart."""
     allow_unmeasured: bool = False
     """Train a task although no held-out row could show that it forgets."""
     strict: bool = False

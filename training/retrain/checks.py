@@ -13,7 +13,7 @@ from ...runtime.release.store import ModelStore
 from ...runtime.settings.yaml_file import Place, YamlFile
 from ..data.files import is_data_set
 from ..gate.held_out import HeldOutSet, held_answers, held_out_sets, with_targets
-from ..gate.targets import find_targets
+from ..gate.targets import Targets, find_targets
 from ..ingest.manifest import Plan
 from ..mix.corrections import HELDOUT, TRAIN, Corrections, read_corrections
 from ..mix.earlier import check_earlier
@@ -38,6 +38,8 @@ class Checked:
     mix: Mix
     sets: list[HeldOutSet]
     plan: Plan | None
+    placebo: Sequence[str] = ()
+    """Tasks whose corrections are judged by a placebo."""
 
 
 def check_job(file: YamlFile[Job]) -> Checked:
@@ -64,20 +66,18 @@ def check_job(file: YamlFile[Job]) -> Checked:
     mix = plan_mix(job, start.manifest, corrections)
     mix.texts()
     sets = held_out_sets(mix)
-    targets = {} if plan is not None else _targets(file, start, mix, sets)
-    return Checked(file, start, corrections, mix, with_targets(sets, targets), plan)
+    targets = Targets({}, []) if plan is not None else _targets(file, start, mix, sets)
+    return Checked(file, start, corrections, mix, with_targets(sets, targets.sets), plan, targets.placebo)
 
 
-def _targets(
-    file: YamlFile[Job], start: StartingPoint, mix: Mix, sets: Sequence[HeldOutSet]
-) -> Mapping[str, Sequence[str]]:
+def _targets(file: YamlFile[Job], start: StartingPoint, mix: Mix, sets: Sequence[HeldOutSet]) -> Targets:
     """Ask the current version, from a copy: a version in a store, or a delta, lies nowhere as it is served."""
     check_mix(file, mix)
     with tempfile.TemporaryDirectory(prefix="murmura-") as scratch:
         folder = Path(scratch) / "model"
         start.copy_to(folder, file.value.model.base)
         current = Model.load(folder)
-        return find_targets(file, current, mix, [*sets, *held_answers(current, mix)]).sets
+        return find_targets(file, current, mix, [*sets, *held_answers(current, mix)])
 
 
 def check_mix(file: YamlFile[Job], mix: Mix) -> None:

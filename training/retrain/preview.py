@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from ...runtime.release.store_address import StoreAddress
 from ...schemas.manifest import TaskSpec
-from ..gate.held_out import HELD, NEW_LABELS, texts_to_agree_on
+from ..gate.held_out import DRAWN, HELD, NEW_LABELS, texts_to_agree_on
 from ..recipe.job import Job, read_job
 from .checks import Checked, check_job
 from .going_live import releases
+
+_AIMS: Final = {NEW_LABELS: ", of which all have to become right", DRAWN: ", of which more have to be right"}
 
 
 def preview(path: Path) -> Iterator[str]:
@@ -19,6 +22,7 @@ def preview(path: Path) -> Iterator[str]:
     yield from _ingested(checked) if checked.plan is not None else _learned(checked)
     yield from _kept(checked)
     yield from _compared(checked)
+    yield from _trained_beside(checked)
     yield _end(checked.file.value)
 
 
@@ -56,12 +60,22 @@ def _kept(checked: Checked) -> Iterator[str]:
 
 def _compared(checked: Checked) -> Iterator[str]:
     for held in checked.sets:
-        which = "all" if held.name == NEW_LABELS else "the corrected ones"
-        aim = f", of which {which} have to become right" if held.target else ""
+        aim = _AIMS.get(held.name, ", of which the corrected ones have to become right") if held.target else ""
         yield f"compare {held.task} ({held.name}): {len(held.examples)} rows{aim}"
     for task, texts in texts_to_agree_on(checked.mix).items():
         more = " or more" if checked.plan else ""
         yield f"compare {task} ({HELD}): {len(texts)}{more} texts, as far as the current version is sure of its answers"
+
+
+def _trained_beside(checked: Checked) -> Iterator[str]:
+    gate = checked.file.value.gate
+    if checked.placebo:
+        tasks = ", ".join(checked.placebo)
+        yield f"train a placebo without the corrections of {tasks}, as fewer than {gate.least_flip_rows} other rows are wrong: one more training"
+    elif checked.plan is not None:
+        yield f"train a placebo as well, where corrections are judged and fewer than {gate.least_flip_rows} other rows are wrong"
+    if gate.seeds > 1:
+        yield f"train the candidate with {gate.seeds - 1} more seeds"
 
 
 def _end(job: Job) -> str:

@@ -18,11 +18,11 @@ from ..recipe.job import Job, read_job
 from .announce import Announcer
 from .checks import check_job
 from .outbox import Outbox
-from .stages import Say, Stages
+from .stages import RESUMABLE, Say, Stages
 from .starting_point import StartingPoint
 from .work_folder import WorkFolder
 
-STAGES: Final = ("current", "data", "mix", "fit", "export", "evaluate", "gate", "push", "release")
+STAGES: Final = ("current", "data", "mix", "fit", "export", "evaluate", "refits", "gate", "push", "release")
 
 
 class GateRefused(MurmuraError):
@@ -109,7 +109,7 @@ class Retraining(Stages):
             known = self._work.facts(stage)
             if not known:
                 self._begins(stage)
-            facts = self._work.take(stage, getattr(self, f"_{stage}"), resumes=stage == "fit")
+            facts = self._work.take(stage, getattr(self, f"_{stage}"), resumes=stage in RESUMABLE)
             self._say(f"{stage}: {facts['said']}{' (done before)' if known else ''}")
             if stage == "current":
                 self._announcer.current = ModelRef(name=facts["name"], version=facts["version"])

@@ -27,23 +27,26 @@ from ..gate.held_out import HeldOutSet, held_answers, held_out_sets, unmeasured,
 from ..gate.judged_versions import count_versions, write_versions
 from ..gate.report import to_markdown
 from ..gate.targets import find_targets
-from ..gate.verdict import GateResult, from_json
-from ..gate.weigh import metrics_by_set, weigh
+from ..gate.verdict import Comparison, GateResult, from_json
+from ..gate.weigh import Placebo, metrics_by_set, weigh
 from ..kinds.registry import kind_of
 from ..mix.corrections import Corrections, read_corrections
 from ..mix.plan import RECIPE, Mix, plan_mix, write_mix
 from ..recipe.job import Job
-from ..run_folders.run_folder import RunFolder
+from ..run_folders.run_folder import RunFolder, RunRecord
 from .announce import Announcer
 from .checks import check_mix
 from .doubts import find_doubts
 from .feedback import ingest_for
 from .going_live import already_there, check_live, identity, make_current
 from .job_files import digest_files, refuse_changed_files
+from .refits import Trainings, candidate_of, placebo_of
 from .starting_point import StartingPoint
 from .work_folder import Facts, WorkFolder
 
 REVIEWS: Final = "reviews.jsonl"
+RESUMABLE: Final = ("fit", "refits")
+"""Stages that an interrupted run finds as it left them."""
 Say = Callable[[str], None]
 
 
@@ -163,7 +166,8 @@ class Stages:
         return {"new": new, "said": "; ".join(said)}
 
     def _mix(self, folder: Path) -> Facts:
-        self._work.drop("fit")  # it was begun on other rows
+        for stage in RESUMABLE:
+            self._work.drop(stage)  # it was begun on other rows
         with self._refusing():
             check_mix(self._file, self.mix)
             current = Model.load(self.current)
@@ -172,25 +176,27 @@ class Stages:
         counts = write_mix(self.mix, self.current, folder)
         said = [f"{task} {_counted(each['rows'])}" for task, each in counts.items()]
         facts = {"tasks": counts, "targets": targets.sets, "notes": targets.notes, "files": digest_files(self._job)}
-        return {**facts, "said": "; ".join(said)}
+        return {**facts, "placebo": [*targets.placebo], "said": "; ".join(said)}
 
     def _fit(self, folder: Path) -> Facts:
         began = self._facts("current")  # perhaps days ago
         check_live(self._job, began["name"], began["identity"], began["version"])
         mixed = self._folder("mix")
-        out = folder / "run"
-        train = partial(
-            fit, mixed / RECIPE, mixed, out, encoder=self.current, quiet=self._quiet, on_progress=self._report_progress
-        )
-        try:
-            record = train(resume=True)
-        except CannotResume as error:
-            self._say(f"fit: begins anew: {error.reason}")
-            record = train()
-        self._keep_limits(out)
+        record = self._train(mixed / RECIPE, mixed, folder / "run", self._report_progress)
         grown = {task: dict(labels) for task, labels in record.grown.items()}
         said = f"{record.steps} steps in {record.cpu_seconds:.0f} CPU-seconds, best at {record.best_step}"
         return {"grown": grown, "steps": record.steps, "cpu_seconds": record.cpu_seconds, "said": said}
+
+    def _train(self, recipe: Path, data: Path, out: Path, report: Callable[[Progress], None]) -> RunRecord:
+        """Train on from the current version, or resume; returns the record."""
+        train = partial(fit, recipe, data, out, encoder=self.current, quiet=self._quiet, on_progress=report)
+        try:
+            record = train(resume=True)
+        except CannotResume as error:
+            self._say(f"{out.parent.name}: begins anew: {error.reason}")
+            record = train()
+        self._keep_limits(out)
+        return record
 
     def _keep_limits(self, run: Path) -> None:
         """Tasks without old data keep calibration and thresholds: what they were held to are no labels to choose on. So do
@@ -235,12 +241,30 @@ class Stages:
         rows = sum(len(held.examples) for held in self.sets)
         return {"said": f"{rows} held-out rows in {len(self.sets)} sets"}
 
+    def _refits(self, folder: Path) -> Facts:
+        """Train what the gate needs beside the candidate: a placebo, and candidates of other seeds."""
+        mixed, withheld = self._folder("mix"), self._facts("mix")["placebo"]
+        trainings = Trainings(folder, lambda recipe, data, out: self._train(recipe, data, out, lambda progress: None))
+        if withheld:
+            steps = RunFolder(self._folder("fit") / "run").record().planned_steps
+            trainings.add_placebo(lambda data: write_mix(self.mix, self.current, data, withheld=withheld, steps=steps))
+        for seed in self._other_seeds:
+            trainings.add_seed(mixed / RECIPE, mixed, seed)
+        return {"said": ", ".join(trainings.made) or "none needed"}
+
+    @property
+    def _other_seeds(self) -> range:
+        return range(self._job.fit.seed + 1, self._job.fit.seed + self._job.gate.seeds)
+
     def _gate(self, folder: Path) -> Facts:
         before, after = Model.load(self.current), Model.load(self.candidate)
+        trainings, withheld = self._folder("refits"), self._facts("mix")["placebo"]
+        placebo = Placebo(Model.load(placebo_of(trainings)), withheld) if withheld else None
+        others = {seed: Model.load(candidate_of(trainings, seed)) for seed in self._other_seeds}
         sets = [*self.sets, *self._held_answers(before)]
         notes = [*self._facts("mix")["notes"], *unmeasured(self.mix, sets)]
         versions = {place: each.versions for place, each in count_versions(self.current, sets).items()}
-        result = weigh(before, after, self._watched(sets, "gate"), self._job.gate, notes, versions)
+        result = weigh(before, after, self._watched(sets, "gate"), self._job.gate, notes, versions, placebo, others)
         (folder / "gate.json").write_text(result.to_json(), encoding="utf-8")
         about = {"model": self.manifest.name, "current": str(self.manifest.version), "run": self._work.run}
         (folder / "gate.md").write_text(to_markdown(result, about), encoding="utf-8")
@@ -311,8 +335,13 @@ class Stages:
 
 
 def _gain(result: GateResult) -> str:
-    gains = [f"{c.task} {round(c.found.candidate * c.found.rows)} of {c.found.rows} ({c.set})" for c in result.targets]
-    return f"corrected rows now right, held out: {'; '.join(gains)}"[:900]
+    gains = [_describe_gain(each) for each in result.targets if each.passes]
+    return f"right now, held out: {'; '.join(gains)}"[:900]
+
+
+def _describe_gain(c: Comparison) -> str:
+    before = f", before {round(c.found.current * c.found.rows)}" if c.drawn else ""
+    return f"{c.task} {round(c.found.candidate * c.found.rows)} of {c.found.rows}{before} ({c.set})"
 
 
 def _counted(rows: Mapping[str, Any]) -> str:
