@@ -32,9 +32,9 @@ def train(recipe: Path, data: Path, out: Path, point: str) -> None:
         kill()
 
     def save_each_third(run: Any, optimiser: Any) -> None:
-        if point == "state" and run.steps_taken == 12:
+        if point == "state" and run.standing.step == 12:
             resume.save_file = write_half  # type: ignore[attr-defined]
-        if run.steps_taken % 3 == 0:
+        if run.standing.step % 3 == 0:
             save_state(run, optimiser)
 
     def collate_until_fifth(parts: Any, tasks: Any, step: Any, device: str) -> Any:

@@ -1,17 +1,19 @@
 """Trains in two processes, as `torchrun` starts them: several_processes.py DATA RECIPE,OUT[,POINT]...
 
-One run after the other. `fail`: the second process fails in its third step. `resume`: the run goes on. `other`: the second
-process reads DATA's sibling `other`. Prints for each run and process what it printed last, and how it ended. The processes are
+One run after the other. `fail`: the second process fails in its third step. `freeze`: it stands still there, and the first one
+waits for five seconds. `resume`: the run goes on. `other`: the second process reads DATA's sibling `other`. Prints for each run and process what it printed last, and how it ended. The processes are
 forked before torch computes anything, so that it is imported once.
 """
 
 import os
+import signal
 import socket
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from murmura.training.fit import gradient
+from murmura.training.fit import device, gradient
 from murmura.training.fit.loop import fit
 
 
@@ -22,13 +24,15 @@ def begin_as(number: int, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
 
 
-def fail_in_third_step() -> None:
+def end_in_third_step(point: str) -> None:
     collate, collated = gradient.collate, list[None]()  # type: ignore[attr-defined]
 
     def collate_or_fail(*arguments: Any) -> Any:
         collated.append(None)
-        if len(collated) == 3:
+        if len(collated) == 3 and point == "fail":
             raise MemoryError("in the third step")
+        if len(collated) == 3:
+            os.kill(os.getpid(), signal.SIGSTOP)
         return collate(*arguments)
 
     gradient.collate = collate_or_fail  # type: ignore[attr-defined]
@@ -36,8 +40,10 @@ def fail_in_third_step() -> None:
 
 def train(number: int, recipe: Path, data: Path, out: Path, point: str) -> None:
     last = number == 1
-    if last and point == "fail":
-        fail_in_third_step()
+    if point == "freeze":
+        device.MOST_WAITING = timedelta(seconds=5)  # type: ignore[misc]
+    if last and point in {"fail", "freeze"}:
+        end_in_third_step(point)
     rows = data.with_name("other") if last and point == "other" else data
     lines: list[str] = []
     try:
@@ -60,5 +66,7 @@ for recipe, out, point in runs:
             begin_as(number, port)
             train(number, Path(recipe), data, Path(out), point)
         children.append(child)
-    for child in children:
-        os.waitpid(child, 0)
+    os.waitpid(children[0], 0)
+    if point == "freeze":
+        os.kill(children[1], signal.SIGKILL)
+    os.waitpid(children[1], 0)

@@ -60,7 +60,7 @@ def test_steps_whose_scaled_gradient_overflows_are_left_out_and_training_goes_on
     run = prepare_fp16(recipe, data, tmp_path / "run", scale=2.0**26)
     train(run, quiet=True)
     assert 1 < run.accelerator.scaler.get_scale() < 2.0**20
-    assert run.scores["intent"]["main"] > 0.7
+    assert run.standing.scores["intent"]["main"] > 0.7
     assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
     events = EventAccumulator(str(tmp_path / "run" / "board" / "tiny"))
     events.Reload()

@@ -17,7 +17,7 @@ from murmura.training.run_folders.run_folder import RunFolder
 SCRIPT = Path(__file__).resolve().parents[1] / "several_processes.py"
 WEIGHTS = "checkpoint.safetensors"
 INTENT = {"intent": RECIPE["tasks"]["intent"]}
-RUNS = ("together", "whole", "run,fail", "run,resume", "strange,other")
+RUNS = ("together", "whole", "run,fail", "run,resume", "strange,other", "still", "frozen,freeze")
 
 
 def write_recipe(path: Path, **changes: Any) -> Path:
@@ -38,6 +38,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_jsonl(folder / name / "test.jsonl", rows(60, 2))
     recipes = {"together": write_recipe(folder / "three.yaml")}
     one = write_recipe(folder / "one.yaml", tasks=INTENT, dropout=0.1)
+    recipes["still"] = write_recipe(
+        folder / "still.yaml",
+        tasks=INTENT,
+        optimiser={"encoder_lr": 1e-12, "head_lr": 1e-12},
+        budget={"steps": 40, "evaluations": 20, "patience": 2},
+    )
     runs = [f"{recipes.get(run, one)},{folder}/{run}" for run in RUNS]
     command = [sys.executable, str(SCRIPT), str(folder / "data"), *runs]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=110, check=True)
@@ -76,6 +82,11 @@ def test_a_failure_in_one_process_ends_the_others(printed: dict[str, str]) -> No
     assert "Error" in printed["run fail 0"]
 
 
+def test_a_process_does_not_wait_for_ever_for_one_that_stands_still(printed: dict[str, str]) -> None:
+    assert "Error" in printed["frozen freeze 0"]
+    assert "frozen freeze 1" not in printed
+
+
 def test_a_run_of_two_processes_goes_on_with_two_to_the_same_bytes(folder: Path, printed: dict[str, str]) -> None:
     assert printed["run resume 0"].startswith("20 steps")
     assert (folder / "run" / WEIGHTS).read_bytes() == (folder / "whole" / WEIGHTS).read_bytes()
@@ -87,6 +98,10 @@ def test_a_process_that_reads_other_rows_is_named(folder: Path, printed: dict[st
     )
     assert "Error" in printed["strange other 0"]
     assert not (folder / "strange" / WEIGHTS).exists()
+
+
+def test_all_processes_end_early_when_the_run_gets_no_better(printed: dict[str, str]) -> None:
+    assert [printed[f"still  {number}"].split(",")[0] for number in (0, 1)] == ["6 steps", "6 steps"]
 
 
 def test_torchrun_starts_the_command(folder: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_run_killed_three_times_gives_the_same_bytes_as_one_that_was_not(
     assert killed.stdout.split() == ["step", "-9", "scoring", "-9", "state", "-9"], killed.stderr
     assert not (tmp_path / "run" / "run.json").exists()
     with safe_open(tmp_path / "run" / "state.safetensors", framework="np") as file:
-        assert json.loads(file.metadata()["position"])["step"] == 9
+        assert json.loads(file.metadata()["position"])["standing"]["step"] == 9
     assert (tmp_path / "run" / "state.safetensors.part").exists()
     resumed = fit(path, data, tmp_path / "run", quiet=True, resume=True)
     export(tmp_path / "run", tmp_path / "b")

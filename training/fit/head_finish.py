@@ -35,7 +35,7 @@ def refit_heads(run: Fitting) -> Heads:
         states = states_of(run.model, at, run.train[at].ids, device=run.device, bf16=False)
         set_head(run, at, *_fit(run, at, states, run.train[at].targets))
         logits = logits_of(run.model, at, run.validation[at].ids, device=run.device, bf16=False)
-        run.scores[data.name] = data.kind.metrics(logits, run.validation[at].targets, data.spec)
+        run.standing.scores[data.name] = data.kind.metrics(logits, run.validation[at].targets, data.spec)
         run.data[data.name] = run.data[data.name].model_copy(update={"learned_validation": len(data.validation)})
         finished[at] = _fit(
             run,

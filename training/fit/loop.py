@@ -122,37 +122,37 @@ def train(
     if line := describe_votes(run.validation_rows):
         write(line)
     with TrainingLog(run) as log, open_bar(run, quiet=quiet) as bar:
-        while run.steps_taken < steps and not finish and not is_out_of_patience(run):
-            step, rows = run.steps_taken + 1, run.plan[run.steps_taken]
-            set_rates(optimiser, rate(run.steps_taken))
+        while run.standing.step < steps and not finish and not is_out_of_patience(run):
+            step, rows = run.standing.step + 1, run.plan[run.standing.step]
+            set_rates(optimiser, rate(run.standing.step))
             seed_step(recipe.seed, step, accelerator.process_index)
             run.model.train()
             found = compute_gradient(run, rows, weights, cpu_seconds=clock.own, measured=step % EVERY == 0)
             refuse_non_finite(step, run.tasks, rows, found.losses, found.norm, scale_of(accelerator))
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            run.steps_taken = step
+            run.standing.step = step
 
             log.add_step(found)
             if step % EVERY == 0:
                 log.write_step(step, optimiser, found.norms)
-                bar.set_postfix({name: f"{mean:.3f}" for name, mean in run.smoothed.items()}, refresh=False)
+                bar.set_postfix({name: f"{mean:.3f}" for name, mean in run.standing.smoothed.items()}, refresh=False)
             bar.update()
             if step in scored_at or reports.is_due():
                 scores = validate(run, step, log, write) if step in scored_at else {}
-                on_progress(Progress(step, steps, dict(run.smoothed), scores))
+                on_progress(Progress(step, steps, dict(run.standing.smoothed), scores))
             clock.stop(others=found.other_cpu_seconds)
             if saves.is_due() and accelerator.is_main_process:
                 save_state(run, optimiser)
-        if finish and run.steps_taken != run.best_step:
-            validate(run, run.steps_taken, log, write)
-    if is_out_of_patience(run) and run.steps_taken < steps:
-        write(f"no better for {run.stale} evaluations: ended at step {run.steps_taken}")
+        if finish and run.standing.step != run.standing.best_step:
+            validate(run, run.standing.step, log, write)
+    if is_out_of_patience(run) and run.standing.step < steps:
+        write(f"no better for {run.standing.stale} evaluations: ended at step {run.standing.step}")
 
 
 def is_interrupted(run: Fitting) -> bool:
     """True when the run was ended before its plan and its patience were at their end."""
-    return run.steps_taken < len(run.plan) and not is_out_of_patience(run)
+    return run.standing.step < len(run.plan) and not is_out_of_patience(run)
 
 
 def write_result(run: Fitting, data_files: dict[str, str]) -> None:
@@ -175,13 +175,15 @@ def write_result(run: Fitting, data_files: dict[str, str]) -> None:
 def is_out_of_patience(run: Fitting) -> bool:
     """True when the last scorings were no better and the recipe ends the run for that."""
     patience = run.recipe.budget.patience
-    return patience is not None and run.stale >= patience
+    return patience is not None and run.standing.stale >= patience
 
 
 def open_bar(run: Fitting, *, quiet: bool) -> "tqdm[NoReturn]":
     """Return a progress bar over the steps; on a terminal only."""
     hidden = True if quiet else None
-    return tqdm(total=len(run.plan), initial=run.steps_taken, desc="train", unit="step", disable=hidden, mininterval=2)
+    return tqdm(
+        total=len(run.plan), initial=run.standing.step, desc="train", unit="step", disable=hidden, mininterval=2
+    )
 
 
 def finished_record(folder: RunFolder, recipe: Path) -> RunRecord | None:
@@ -207,12 +209,12 @@ def record_of(run: Fitting, data_files: dict[str, str]) -> RunRecord:
         attribution=recipe.attribution,
         low_rank=recipe.lora is not None,
         seed=recipe.seed,
-        steps=run.steps_taken,
+        steps=run.standing.step,
         planned_steps=len(run.plan),
         interrupted=is_interrupted(run),
-        best_step=run.best_step,
-        cpu_seconds=round(run.cpu_seconds, 1),
-        validation=run.scores,
+        best_step=run.standing.best_step,
+        cpu_seconds=round(run.standing.cpu_seconds, 1),
+        validation=run.standing.scores,
         data=run.data,
         grown=run.grown,
         environment=describe_environment(run.device, precision=run.precision, processes=run.accelerator.num_processes),

@@ -24,7 +24,7 @@ class CpuClock:
     """Adds the CPU time of the processes to that of the run before it was interrupted."""
 
     def __init__(self, run: Fitting) -> None:
-        self._run, self._before, self._since = run, run.cpu_seconds, time.process_time()
+        self._run, self._before, self._since = run, run.standing.cpu_seconds, time.process_time()
 
     @property
     def own(self) -> float:
@@ -33,4 +33,4 @@ class CpuClock:
 
     def stop(self, others: float) -> None:
         """Bring the run's figure up to date; `others` are the CPU-seconds of the other processes."""
-        self._run.cpu_seconds = self._before + self.own + others
+        self._run.standing.cpu_seconds = self._before + self.own + others

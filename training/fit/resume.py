@@ -24,7 +24,7 @@ from ..model.network import MultiTask
 from ..recipe.recipe import Recipe
 from ..run_folders.provenance import Environment, describe_environment
 from ..run_folders.run_folder import STATE, WEIGHTS, RunFolder, digest
-from .setup import Fitting
+from .setup import Fitting, Standing
 
 log = logging.getLogger(__name__)
 MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
@@ -43,13 +43,7 @@ class Position(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    step: int
-    smoothed: dict[str, float]
-    best: float
-    best_step: int
-    stale: int
-    scores: dict[str, dict[str, float]]
-    cpu_seconds: float
+    standing: Standing
     seed: int
     environment: Environment
     recipe_sha256: str
@@ -94,10 +88,10 @@ class State:
                 }
         if at.scaler is not None and run.accelerator.scaler is not None:
             run.accelerator.scaler.load_state_dict(at.scaler)
-        run.steps_taken, run.cpu_seconds, run.smoothed = at.step, at.cpu_seconds, dict(at.smoothed)
-        run.best, run.stale, run.scores = at.best, at.stale, at.scores
-        # A checkpoint that was written after this state belongs to a scoring that comes again: none counts until then.
-        run.best_step = at.best_step if at.checkpoint_sha256 == _checkpoint_sha256(run.folder) else 0
+        run.standing = at.standing.model_copy(deep=True)
+        if at.checkpoint_sha256 != _checkpoint_sha256(run.folder):
+            # It was written after this state, by a scoring that comes again: none counts until then.
+            run.standing.best_step = 0
 
     def refuse_other_processes(self, run: Fitting) -> None:
         """Raise CannotResume where the run has more or fewer processes than it began with: each has its own random numbers."""
@@ -118,18 +112,12 @@ def save_state(run: Fitting, optimiser: torch.optim.Optimizer) -> None:
         tensors[f"model/{name}"] = parameter.detach()
         tensors |= {f"{key}/{name}": value for key, value in optimiser.state[parameter].items()}
     position = Position(
-        step=run.steps_taken,
-        smoothed=run.smoothed,
-        best=run.best,
-        best_step=run.best_step,
-        stale=run.stale,
-        scores=run.scores,
-        cpu_seconds=run.cpu_seconds,
+        standing=run.standing,
         seed=run.recipe.seed,
         environment=_environment(run),
         recipe_sha256=run.folder.recipe_sha256,
         inputs_sha256=inputs_sha256(run),
-        checkpoint_sha256=_checkpoint_sha256(run.folder) if run.best_step else None,
+        checkpoint_sha256=_checkpoint_sha256(run.folder) if run.standing.best_step else None,
         scaler=run.accelerator.scaler.state_dict() if run.accelerator.scaler is not None else None,
     )
     draft = run.folder.path / f"{STATE}.part"

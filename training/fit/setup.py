@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from pydantic import BaseModel
 
 from ..data.example import Example
 from ..model.encoders import Checkpoint, build_encoder
@@ -26,9 +27,27 @@ from .few_rows import begins_from_probe, name_rows, with_few_rows_rate
 from .hold import hold_answers
 
 
+class Standing(BaseModel):
+    """How far a run is: what is kept for `--resume` beside weights and optimiser."""
+
+    step: int = 0
+    """Steps taken."""
+    best: float = -math.inf
+    """The highest weighted mean of the tasks' main validation metrics."""
+    best_step: int = 0
+    """0: no checkpoint was kept yet."""
+    stale: int = 0
+    """Scorings since the last better one."""
+    scores: dict[str, dict[str, float]] = {}
+    """The validation metrics of the best checkpoint, by task."""
+    smoothed: dict[str, float] = {}
+    """The smoothed loss of each task."""
+    cpu_seconds: float = 0.0
+
+
 @dataclass
 class Fitting:
-    """Everything one run holds. `best` is the highest weighted mean of the tasks' main validation metrics."""
+    """What one run works with, and its standing, which alone changes on the way."""
 
     recipe: Recipe
     tasks: list[TaskData]
@@ -47,15 +66,8 @@ class Fitting:
     """Labels that a head of the model before did not have, by task, and what their rows began from."""
     few: frozenset[str] = frozenset()
     """Tasks whose heads begin from logistic regression on the frozen encoder, and that learn the names of their labels."""
-    best: float = -math.inf
-    best_step: int = 0
-    steps_taken: int = 0
-    stale: int = 0
-    cpu_seconds: float = 0.0
-    smoothed: dict[str, float] = field(default_factory=dict)
-    """The smoothed loss of each task."""
+    standing: Standing = field(default_factory=Standing)
     inputs_sha256: str | None = None
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def device(self) -> str:

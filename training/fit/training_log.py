@@ -34,7 +34,7 @@ class TrainingLog:
     def __enter__(self) -> Self:
         """Open the trackers. Those that can drop the entries behind the step that the run goes on from."""
         if self._accelerator.is_main_process:
-            options = {"tensorboard": {"purge_step": self._run.steps_taken + 1}}
+            options = {"tensorboard": {"purge_step": self._run.standing.step + 1}}
             self._accelerator.init_trackers(self._run.recipe.name, init_kwargs=options)
         return self
 
@@ -45,7 +45,7 @@ class TrainingLog:
 
     def add_step(self, found: StepFigures) -> None:
         """Take one step into account."""
-        smoothed = self._run.smoothed
+        smoothed = self._run.standing.smoothed
         for task, value in found.losses.items():
             name = self._names[task]
             smoothed[name] = KEPT * smoothed.get(name, value) + (1 - KEPT) * value
@@ -60,7 +60,7 @@ class TrainingLog:
     def write_step(self, step: int, optimiser: torch.optim.Optimizer, norms: Mapping[int, float]) -> None:
         """Write the entry of this step. `norms` are those of the gradient by task."""
         now, updates = time.monotonic(), max(1, self._steps - self._skipped)
-        figures = {f"loss/{name}": value for name, value in self._run.smoothed.items()}
+        figures = {f"loss/{name}": value for name, value in self._run.standing.smoothed.items()}
         figures |= {f"gradient/{self._names[task]}": norm for task, norm in norms.items()}
         figures |= {f"learning_rate/{group['name']}": group["lr"] for group in optimiser.param_groups}
         figures |= {

@@ -53,7 +53,7 @@ def describe_votes(rows: Mapping[str, int]) -> str | None:
 def validate(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], Any]) -> Metrics:
     """Score every task in the first process, the others wait. Empty in the others."""
     scores = _score(run, step, log, write) if run.accelerator.is_main_process else {}
-    run.stale = share_number(run.accelerator, run.stale)
+    run.standing.stale = share_number(run.accelerator, run.standing.stale)
     return scores
 
 
@@ -65,14 +65,15 @@ def _score(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], Any
         scores[data.name] = data.kind.metrics(logits, part.targets, data.spec)
     log.write_metrics(step, scores)
     mean = compared_by(scores, run.validation_rows)
-    better = mean > run.best
+    standing = run.standing
+    better = mean > standing.best
     # Of equals the later one: on a small validation part all look alike, and training has gone on.
-    kept = mean >= run.best or not run.best_step
+    kept = mean >= standing.best or not standing.best_step
     found = ", ".join(f"{name} {score['main']:.4f}" for name, score in scores.items() if "main" in score)
     write(f"step {step}: {found}{' (best)' if kept else ''}")
-    run.stale = 0 if better else run.stale + 1
+    standing.stale = 0 if better else standing.stale + 1
     if kept:
-        run.best, run.best_step, run.scores = mean, step, scores
+        standing.best, standing.best_step, standing.scores = mean, step, scores
         run.folder.save_weights(checkpoint_weights(run.model, low_rank=run.recipe.lora is not None))
     return scores
 
