@@ -18,6 +18,7 @@ SAMPLING_RATE: Final = "sampling_rate"
 """Column of the held-out rows that were drawn at random: with which probability."""
 PARTS: Final = ("train", "heldout")
 PREFERENCES: Final = "preferences.jsonl"
+PAIRS: Final = "pairs.jsonl"
 CONTRADICTIONS: Final = "contradictions.jsonl"
 LEFT_OUT: Final = "left_out.jsonl"
 REPORT: Final = "report.md"
@@ -30,7 +31,8 @@ def write_files(settled: Settled, plan: Plan, folder: Path) -> DataSet:
         for task in settled.tasks()
         for part in PARTS
     ]
-    files.append(_write(folder, PREFERENCES, _lines(_preferences(settled, plan.options))))
+    files.append(_write(folder, PREFERENCES, _lines(_with_conversation(settled.preferences(), plan.options))))
+    files.append(_write(folder, PAIRS, _lines(_with_conversation(settled.pairs(), plan.options))))
     files.append(_write(folder, CONTRADICTIONS, _contradictions(settled)))
     files.append(_write(folder, LEFT_OUT, _lines(_left_out(settled))))
     counts = settled.counts()
@@ -67,8 +69,8 @@ def _rows(settled: Settled, task: str, part: str, options: Options) -> Iterator[
         yield row | _conversation(conversation, options) | ({} if rate is None else {SAMPLING_RATE: rate})
 
 
-def _preferences(settled: Settled, options: Options) -> Iterator[dict[str, Any]]:
-    for row, conversation in settled.preferences():
+def _with_conversation(rows: Iterable[tuple[dict[str, Any], str]], options: Options) -> Iterator[dict[str, Any]]:
+    for row, conversation in rows:
         yield row | _conversation(conversation, options)
 
 

@@ -9,10 +9,11 @@ import msgspec
 
 from ...runtime.kafka.offset_ranges import OffsetRange
 from .manifest import Options
+from .pairs import Judgement, make_pairs
 from .places import of_place
 from .results import output_of
 from .rules import TRIMMED_SPANS, LeftOut, Unfit, check_task, held_out_below
-from .tables import KEYS, PREFERENCES
+from .tables import KEYS, PAIRED, PREFERENCES
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -87,6 +88,13 @@ class Settled:
             row["value"] = None if row["value"] is None else msgspec.json.decode(row["value"])
             row["at"] = (EPOCH + row["at"] * MICROSECOND).isoformat()
             yield row, conversation
+
+    def pairs(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """Yield a row for each pair of answers to one text of which one was judged up and the other down, and its
+        conversation (or "").
+        """
+        rows = self._db.execute(PAIRED, (held_out_below(self._options),))
+        return make_pairs((Judgement(*row) for row in rows), self._options)
 
     def contradictions(self) -> Iterator[tuple[str, str, str, str, int, str, str]]:
         """Yield task, text, kind, target, whether it is denied, person and feedback id; those of one text stand together."""

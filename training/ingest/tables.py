@@ -114,6 +114,20 @@ ORDER BY r.request, f.place
 """
 # Delivered again, a prediction may have been drawn again.
 DRAW: Final = "INSERT INTO drawn VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET rate = max(rate, excluded.rate)"
+# The last up or down of each person on each prediction, those of one text together.
+PAIRED: Final = """
+SELECT f.task, q.text, f.agent, r.outputs, lower(hex(f.prediction)), f.verdict = 'up', f.person,
+       CASE WHEN near.unit < ? THEN 'heldout' ELSE 'train' END, lower(hex(q.conversation))
+FROM feedback AS f JOIN results AS r ON r.prediction = f.prediction AND r.agent = f.agent
+JOIN requests AS q ON q.place = r.request AND q.stamp = r.stamp JOIN near ON near.near = q.near
+WHERE f.verdict IN ('up', 'down') AND f.left_out IS NULL AND f.consent
+  AND NOT EXISTS (SELECT 1 FROM left_out WHERE left_out.place = f.place
+                  AND reason NOT IN ('no_label', 'contradiction', 'outvoted', 'superseded'))
+  AND NOT EXISTS (SELECT 1 FROM feedback AS later WHERE later.prediction = f.prediction AND later.task = f.task
+                  AND later.person = f.person AND later.left_out IS NULL AND later.verdict NOT IN ('withdrawn', 'reward')
+                  AND (later.at, later.place) > (f.at, f.place))
+ORDER BY f.task, q.text, f.agent, f.at, f.place
+"""
 # What was drawn at random is to be judged by, so it is never trained on; nor is the rest of its conversation.
 HOLD_DRAWN_CONVERSATIONS: Final = (
     "UPDATE requests SET unit = -1 WHERE conversation IN (SELECT q.conversation FROM drawn AS d"
