@@ -26,7 +26,6 @@ def json_lines(text: str) -> list[dict]:
 def test_a_release_takes_over_while_customers_write_and_is_taken_back(example):
     desk = example("e05_releases")
     with_tiny_demo_model(desk.root)
-    desk.replace(r"sleep 0\.2", "sleep 0.1")
     with desk.first_terminal():
         (event,) = json_lines(desk.paste(desk.blocks[1]).splitlines()[-1])
         counted = [line.split() for line in desk.paste(desk.blocks[2]).splitlines()]
