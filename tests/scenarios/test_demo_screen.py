@@ -11,7 +11,7 @@ from murmura.scenarios.stage.screen import Facts, Now, order_tasks, plain_line, 
 from murmura.schemas.manifest import TaskSpec
 
 INTENT = TaskSpec(name="intent", kind="classification", labels=[f"label_{n}" for n in range(77)])
-SENTIMENT = TaskSpec(name="sentiment", kind="classification", labels=["positive", "negative", "neutral", "ambiguous"])
+SENTIMENT = TaskSpec(name="sentiment", kind="classification", labels=["negative", "neutral", "positive"])
 ENTITIES = TaskSpec(name="entities", kind="tagging", labels=["O", "B-amount", "I-amount"])
 FACTS = Facts("desk version 3", "cpu", "http://127.0.0.1:9464", order_tasks([ENTITIES, SENTIMENT, INTENT]))
 TEXT = "you took £20 twice"
@@ -59,6 +59,16 @@ def test_answers_abstentions_dead_letters_and_waiting_are_shown():
     assert "› who won the match?" in text
     assert "…" in text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("task", ["intent", "sentiment"])
+def test_an_answer_below_its_threshold_has_a_question_mark_in_every_column(task: str) -> None:
+    desk = Desk(frozenset({"a"}))
+    desk.add_message((0, 0), TEXT, 0.0)
+    outputs = {"intent": classified("fee", 0.93), "sentiment": classified("negative", 0.81), "entities": tagged(TEXT)}
+    desk.add_result((0, 0), "a", outputs | {task: abstained("label_7", 0.41)}, 0.012)
+    assert "0.41 label_7?" in "\n".join(drawn(140, 20, desk))
+    assert f"{task} ? below_threshold 0.41" in plain_line(desk.messages[0], FACTS.tasks)
 
 
 def test_the_footer_has_the_figures_and_the_addresses():

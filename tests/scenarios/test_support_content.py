@@ -11,7 +11,7 @@ from murmura.scenarios.support.place import MESSAGES, MODEL, RECIPE, ROWS
 from murmura.training.recipe.recipe import load_recipe
 
 SETS = ("dev-messages", "report-messages")
-TRAINED_ON = ("customers", "customers-by-queue", "out-of-scope", "entities")
+TRAINED_ON = ("customers", "customers-by-queue", "customers-by-sentiment", "out-of-scope", "entities")
 OUT_OF_SCOPE = "out_of_scope"
 SENTIMENTS = {"negative", "neutral", "positive"}
 
