@@ -29,7 +29,8 @@ def test_a_well_fitted_model_with_few_rows_out_of_scope_answers_the_genuine(
     few = [row for row in made if row["label"] != "other"] + [row for row in made if row["label"] == "other"][:12]
     write_jsonl(tmp_path / "train.jsonl", few)
     write_jsonl(tmp_path / "test.jsonl", rows(60, 2))
-    task = {"train": "train.jsonl", "test": "test.jsonl", "out_of_scope": {"label": "other", "learn": learn}}
+    scope = {"out_of_scope": {"label": "other", "learn": learn}, "thresholds": {"max_flagged": 0.05}}
+    task = {"train": "train.jsonl", "test": "test.jsonl", **scope}
     recipe = write_recipe(tasks={"intent": task}, budget={"epochs": 12, "evaluations": 1})
     fit(recipe, tmp_path, tmp_path / "run", quiet=True)
     export(tmp_path / "run", tmp_path / "out")

@@ -145,11 +145,11 @@ def test_without_old_data_a_damaged_model_is_refused(task, desk_base, current, t
 
 
 def test_without_old_data_a_usual_retraining_passes(desk_base, tmp_path):
-    fit = {"epochs": 10, "evaluations": 1, "encoder_lr": 1e-3, "head_lr": 5e-3, "dropout": 0.0, "threads": 1}
+    fit = {"epochs": 8, "evaluations": 1, "encoder_lr": 1e-3, "head_lr": 5e-3, "dropout": 0.0, "threads": 1}
     done = retrain(held_on(tmp_path, desk_base, fit=fit), tmp_path / "work", quiet=True)
     held = {each.task: each.found.candidate for each in done.gate.comparisons if each.set == "held answers"}
     assert held.keys() == {"intent", "topics", "places"}
-    assert min(held.values()) >= 0.9
+    assert min(held.values()) >= 0.95
     assert "held answers" in done.report.read_text()
 
 

@@ -31,7 +31,7 @@ def job(base: Path, tmp_path: Path) -> Path:
     return write_job(tmp_path, base)
 
 
-LONGER = {"epochs": 10, "evaluations": 1, "encoder_lr": 1e-3, "head_lr": 5e-3, "dropout": 0.0, "threads": 1}
+LONGER = {"epochs": 8, "evaluations": 1, "encoder_lr": 1e-3, "head_lr": 5e-3, "dropout": 0.0, "threads": 1}
 
 
 def figures(work: Path) -> dict[str, dict]:
@@ -76,7 +76,7 @@ def test_without_old_data_the_current_answers_are_held_on_to(base: Path, tmp_pat
     retrain(job, tmp_path / "work", quiet=True)
     found = figures(tmp_path / "work")
     assert found["intent/feedback"]["candidate"] >= 0.9
-    assert found["intent/old"]["candidate"] >= found["intent/old"]["current"] - 0.05
+    assert found["intent/old"]["candidate"] >= found["intent/old"]["current"] - 0.02
     assert found["places/old"]["candidate"] >= found["places/old"]["current"] - 0.02
     before, after = Model.load(base / "desk").manifest, ModelStore(tmp_path / "store").describe("desk", 1)
     assert after.task("intent").thresholds == before.task("intent").thresholds

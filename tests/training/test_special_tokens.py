@@ -225,13 +225,17 @@ def test_an_encoder_without_an_unknown_token_says_what_goes_unnoticed(
 
 @pytest.mark.parametrize("family", ["unigram", "byte level"])
 def test_a_tagger_on_another_tokenizer_serves_the_words_of_the_text(
-    family: str, encoder_with: Callable[[str], Path], data: Path, tmp_path: Path, write_recipe: Callable[..., Path]
+    family: str, encoder_with: Callable[[str], Path], tmp_path: Path, write_recipe: Callable[..., Path]
 ) -> None:
+    for name, count, seed in (("train", 3200, 1), ("test", 300, 2)):
+        whole = [row for row in rows(count, seed) if len(row["text"]) <= 29]  # a token is a letter or more
+        ends = [{**row, "text": row["text"] + "." * (n % 2)} for n, row in enumerate(whole)]
+        write_jsonl(tmp_path / f"{name}.jsonl", ends)
     tasks = {"places": {"kind": "tagging", "train": "train.jsonl", "validation": "test.jsonl", "test": "test.jsonl"}}
-    recipe = write_recipe(encoder=str(encoder_with(family)), tasks=tasks, max_tokens=32)
-    fit(recipe, data, tmp_path / "run", quiet=True)
+    recipe = write_recipe(encoder=str(encoder_with(family)), tasks=tasks, max_tokens=32, budget={"epochs": 12})
+    fit(recipe, tmp_path, tmp_path / "run", quiet=True)
     assert export(tmp_path / "run", tmp_path / "out").tasks[0].words == "text"
-    figures = evaluate(tmp_path / "out", data)["places"]["test"].figures
+    figures = evaluate(tmp_path / "out", tmp_path)["places"]["test"].figures
     assert figures["f1"] == figures["f1_exact"] > 0.9
     (answer,) = Model.load(tmp_path / "out", device="cpu").predict(["i lost my card in rome, paris."])
     assert {span["text"] for span in answer["places"]["spans"]} <= {"rome", "paris"}
