@@ -41,7 +41,7 @@ class MultiLabel(Kind):
         return {"text": example.text, "label": [*example.labels]}
 
     def as_example(self, text: str, output: Mapping[str, Any]) -> Example:
-        return Example(text, tuple(item["label"] for item in output["labels"]))
+        return Example(text, tuple(sorted(item["label"] for item in output["labels"])))
 
     def target(self, example: Example, encoding: Encoding, index: Mapping[str, int]) -> Array:
         hot = np.zeros(len(index), np.float32)
