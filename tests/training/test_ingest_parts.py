@@ -14,6 +14,7 @@ from murmura.training.ingest.earlier import earlier_sets
 from murmura.training.ingest.join import Join
 from murmura.training.ingest.manifest import Options
 from murmura.training.ingest.rules import held_out_below, unit_of
+from murmura.training.mix.corrections import check_whole
 
 
 @pytest.fixture
@@ -199,6 +200,32 @@ def test_an_earlier_data_set_that_changed_or_is_none_is_refused(make, tmp_path):
         make(world, earlier=earlier)
     with pytest.raises(SetupError, match=r"no TASK\.train\.jsonl"):
         earlier_sets([tmp_path / "nothing"])
+
+
+@pytest.mark.parametrize("line", [b"{", b'"text"', b"{}", b'{"text": 1}', b'{"text": "a", "conversation": 5}', b"\xff"])
+def test_a_row_of_an_earlier_data_set_that_is_none_is_named_with_its_line(make, line):
+    world = talks(4)
+    before = make(world)
+    file = before.folder / "intent.train.jsonl"
+    file.write_bytes(file.read_bytes() + line + b"\n")
+    last = len(file.read_bytes().splitlines())
+    with pytest.raises(SetupError, match=rf"intent\.train\.jsonl:{last}: not a row that `murmura ingest` wrote"):
+        make(world, earlier=earlier_sets([before.folder]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"), [("remove", "is missing; dataset.json names it"), ("change", "is not what")]
+)
+def test_a_file_that_a_data_set_names_and_that_is_gone_or_changed_is_one_line(make, damage, message):
+    folder = make(talks(4)).folder
+    check_whole(folder)
+    file = folder / "intent.train.jsonl"
+    if damage == "remove":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes() + b"\n")
+    with pytest.raises(SetupError, match=rf"intent\.train\.jsonl: .*{message}.*; ingest again"):
+        check_whole(folder)
 
 
 def test_a_new_text_of_a_kept_conversation_is_held_out_only_when_all_its_conversations_are(make):

@@ -37,11 +37,15 @@ def read_kept(options: Options) -> Iterator[Kept]:
         if not folder.is_dir() or _digest(folder) != each.sha256:
             raise SetupError(f"{folder}: not the earlier data set that the plan names (its rows differ); restore it")
         for path, trained in _files(folder):
-            with path.open(encoding="utf-8") as lines:
-                for line in lines:
-                    row = json.loads(line)
-                    name = row.get("conversation") if by_conversation else None
-                    yield near_id(near_form(row["text"])), bytes.fromhex(name) if name else None, trained
+            with path.open("rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    try:
+                        row = json.loads(line)
+                        name = row.get("conversation") if by_conversation else None
+                        kept = near_id(near_form(row["text"])), bytes.fromhex(name) if name else None, trained
+                    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                        raise SetupError(f"{path}:{number}: not a row that `murmura ingest` wrote") from None
+                    yield kept
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, bool]]:

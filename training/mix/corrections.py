@@ -73,12 +73,19 @@ def read_corrections(folder: Path, manifest: ModelManifest, least_rows: int) -> 
 
 
 def check_whole(folder: Path) -> None:
+    """Raise SetupError unless every file that a data set names is as it was written."""
     if not (folder / DATASET_NAME).is_file():
         return
     for entry in load_data_set(folder).files:
-        with (folder / entry.path).open("rb") as file:
-            if file_digest(file, "sha256").hexdigest() != entry.sha256:
-                raise SetupError(f"{folder / entry.path}: it is not what {DATASET_NAME} says (SHA-256); ingest again")
+        path = folder / entry.path
+        try:
+            with path.open("rb") as file:
+                found = file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+            raise SetupError(f"{path}: {why}; {DATASET_NAME} names it; ingest again") from None
+        if found != entry.sha256:
+            raise SetupError(f"{path}: it is not what {DATASET_NAME} says (SHA-256); ingest again")
 
 
 def rows_of(folder: Path, name: str, spec: TaskSpec) -> list[Example]:
