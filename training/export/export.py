@@ -192,8 +192,8 @@ def prove(model: Model, weights: Weights, texts: Sequence[str], form: str) -> No
         gap, decided_alike = worst_difference(truth[spec.name], found, spec)
         log.info("parity %s %s: %.2g", form, spec.name, gap)
         if not gap <= PARITY or not decided_alike:
-            said = "other decisions" if gap <= PARITY else f"logits differ by {gap:.2g}, allowed {PARITY:g}"
-            raise SetupError(f"export failed: the {form} graph and torch disagree on task {spec.name}: {said}")
+            reason = "other decisions" if gap <= PARITY else f"logits differ by {gap:.2g}, allowed {PARITY:g}"
+            raise SetupError(f"export failed: the {form} graph and torch disagree on task {spec.name}: {reason}")
 
 
 def served_logits(model: Model, spec: TaskSpec, texts: Sequence[str]) -> list[NDArray[Any]]:
@@ -233,8 +233,8 @@ def write_rest(draft: Path, run: RunFolder, record: RunRecord, reference: Refere
     origin = "Encoder: trained from scratch" if record.encoder.source == "scratch" else origin
     if record.interrupted:
         origin += f"\n\n{describe_interruption(record)}"
-    said = record.attribution.strip() or "The recipe names no attributions for its data."
-    (draft / "ATTRIBUTION.md").write_text(f"# {record.name}\n\n{origin}\n\n{said}\n", encoding="utf-8")
+    attribution = record.attribution.strip() or "The recipe names no attributions for its data."
+    (draft / "ATTRIBUTION.md").write_text(f"# {record.name}\n\n{origin}\n\n{attribution}\n", encoding="utf-8")
     return {
         "tokenizer.json": "tokenizer",
         "reference.json": "reference",

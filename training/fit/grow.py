@@ -50,12 +50,12 @@ def begin_row(model: "MultiTask", task: int, data: "TaskData", part: "Part", lab
     head = model.heads[task]
     if data.kind.per_token or not isinstance(head, nn.Linear) or len(head.weight) != len(data.labels):
         return RANDOM
-    mine = [row for row, example in enumerate(data.train) if label in example.labels and not example.soft]
-    if not mine:
+    rows = [row for row, example in enumerate(data.train) if label in example.labels and not example.soft]
+    if not rows:
         return RANDOM
     every = np.linspace(0, len(data.train) - 1, min(BACKGROUND, len(data.train))).astype(int).tolist()
     middle = torch.from_numpy(_means(model, task, part, every))
-    towards = torch.from_numpy(_means(model, task, part, mine[:EXAMPLES])) - middle
+    towards = torch.from_numpy(_means(model, task, part, rows[:EXAMPLES])) - middle
     place = data.labels.index(label)
     others = [number for number in range(len(data.labels)) if number != place]
     with torch.no_grad():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...runtime.errors import SetupError
+from ..kinds.kind import EncodedTexts
 from ..model.network import MultiTask
 from ..model.special_tokens import SpecialTokens
 from ..prepare.tasks import TaskData
@@ -42,24 +43,21 @@ def task_losses(
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[int, Tensor]:
     """Return the mean loss over its rows of each task of the batches, by the task's number."""
-    found: list[tuple[TaskBatch, Tensor, Tensor, Tensor]] = []
+    found: list[tuple[TaskBatch, Tensor, EncodedTexts]] = []
     with autocast():
         for batch in batches:
             states = model.encode(drop_words(batch.ids, recipe.word_dropout, special), batch.mask)
             for part in batch.tasks:
-                read, mask = states[part.texts], batch.mask[part.texts]
-                found.append((part, model.answer(part.task, read, mask), read, mask))
-    return {
-        part.task: _loss(tasks[part.task], recipe, part, logits.float(), read, mask)
-        for part, logits, read, mask in found
-    }
+                texts = EncodedTexts(states[part.texts], batch.mask[part.texts])
+                found.append((part, model.answer(part.task, *texts), texts))
+    return {part.task: _loss(tasks[part.task], recipe, part, logits.float(), texts) for part, logits, texts in found}
 
 
-def _loss(data: TaskData, recipe: Recipe, part: TaskBatch, logits: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+def _loss(data: TaskData, recipe: Recipe, part: TaskBatch, logits: Tensor, texts: EncodedTexts) -> Tensor:
     smoothing = recipe.label_smoothing if data.task.label_smoothing is None else data.task.label_smoothing
     if part.soft is None:
-        return data.kind.loss(logits, part.target, smoothing, states=states, mask=mask)
-    return mixed_loss(data.kind, logits, part.target, part.soft, recipe.hold, smoothing, states=states, mask=mask)
+        return data.kind.loss(logits, part.target, smoothing, texts)
+    return mixed_loss(data.kind, logits, part.target, part.soft, recipe.hold, smoothing, texts)
 
 
 def weighted_sum(losses: dict[int, Tensor], weights: Sequence[float]) -> Tensor:

@@ -56,8 +56,8 @@ def sum_gradients(accelerator: Accelerator, trained: Sequence[torch.nn.Parameter
     sizes = [p.numel() for p in trained]
     everything = torch.cat([*(gradient.flatten() for gradient in gradients), has_one, figures])
     *summed, has_one, figures = sum_tensors(accelerator, everything).split([*sizes, len(trained), len(figures)])
-    for parameter, gradient, there in zip(trained, summed, has_one.tolist(), strict=True):
-        parameter.grad = gradient.view_as(parameter) if there else None
+    for parameter, gradient, exists in zip(trained, summed, has_one.tolist(), strict=True):
+        parameter.grad = gradient.view_as(parameter) if exists else None
     return figures
 
 

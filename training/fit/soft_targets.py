@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..kinds.kind import Kind
+from ..kinds.kind import EncodedTexts, Kind
 from ..recipe.recipe import Hold
 
 
@@ -35,14 +35,14 @@ class SoftTargets:
 
 def soft_targets(held: Sequence[Held | None], width: int) -> SoftTargets | None:
     """Stack what a batch of `width` tokens has of soft targets; None when it has none."""
-    there = [each for each in held if each is not None]
-    if not there:
+    held_rows = [each for each in held if each is not None]
+    if not held_rows:
         return None
-    before = [each.logits if each.logits.ndim == 1 else _widened(each.logits, width) for each in there]
+    before = [each.logits if each.logits.ndim == 1 else _widened(each.logits, width) for each in held_rows]
     return SoftTargets(
         torch.tensor([each is not None for each in held]),
         torch.from_numpy(np.stack(before)),
-        torch.from_numpy(np.stack([each.compared for each in there])),
+        torch.from_numpy(np.stack([each.compared for each in held_rows])),
     )
 
 
@@ -57,9 +57,7 @@ def mixed_loss(
     soft: SoftTargets,
     hold: Hold,
     smoothing: float,
-    *,
-    states: Tensor | None = None,
-    mask: Tensor | None = None,
+    texts: EncodedTexts | None = None,
 ) -> Tensor:
     """Return the mean over what is asked of a batch (rows, or words) of the loss of its label, or of its soft target."""
     every = kind.asked(target).to(target.device)
@@ -74,7 +72,6 @@ def mixed_loss(
     loss = hold.weight * share * held
     if not bool(soft.rows.all()):
         rest = ~soft.rows
-        read = None if states is None else states[rest]
-        asked_of = None if mask is None else mask[rest]
-        loss = loss + (1 - share) * kind.loss(logits[rest], target[rest], smoothing, states=read, mask=asked_of)
+        others = texts.choose(rest) if texts is not None else None
+        loss = loss + (1 - share) * kind.loss(logits[rest], target[rest], smoothing, others)
     return loss

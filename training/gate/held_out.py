@@ -127,9 +127,9 @@ def texts_to_agree_on(mix: Mix) -> dict[str, list[str]]:
         if old is not None and (sets_of(old) or mix.job.gate.reports.get(spec.name)):
             continue
         further = [example.text for example in mix.old[spec.name].validation] if old is not None else []
-        mine = list(dict.fromkeys([*kept_apart(texts, mix.corrections.get(spec.name)), *further]))
-        if mine:
-            found[spec.name] = mine
+        chosen = list(dict.fromkeys([*kept_apart(texts, mix.corrections.get(spec.name)), *further]))
+        if chosen:
+            found[spec.name] = chosen
     return found
 
 

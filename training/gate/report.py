@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import stdev
 from typing import Final
 
-from .statistics import RESAMPLES, SIGN_FLIPS
+from .statistics import RESAMPLES, SIGN_FLIPS, Difference
 from .verdict import FAMILY_ERROR, Comparison, GateResult, SeedFigures
 
 NOTHING: Final = "–"
@@ -46,11 +46,9 @@ def sets_section(sets: Sequence[Comparison]) -> Iterator[str]:
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | --- |"
     for c in sets:
         d = c.found
-        rows = str(d.rows) if d.conversations == d.rows else f"{d.rows} in {d.conversations}"
         detectable = NOTHING if c.detectable is None else f"-{100 * c.detectable:.1f}"
         yield (
-            f"| {c.task} | {c.set} | {rows} | {d.discordant} | {100 * d.current:.2f} | {100 * d.candidate:.2f} "
-            f"| {100 * d.difference:+.2f} | {100 * d.low:+.2f} to {100 * d.high:+.2f} | -{100 * c.allowance:g} "
+            f"| {c.task} | {c.set} | {_found_cells(d)} | -{100 * c.allowance:g} "
             f"| {_probability(c.p)} | {detectable} | {c.versions} | {c.verdict.value} |"
         )
 
@@ -80,12 +78,7 @@ def _drawn_section(targets: Sequence[Comparison]) -> Iterator[str]:
     yield "| task | rows | differ | current | candidate | difference | interval | p | |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | --- |"
     for c in targets:
-        d = c.found
-        rows = str(d.rows) if d.conversations == d.rows else f"{d.rows} in {d.conversations}"
-        yield (
-            f"| {c.task} | {rows} | {d.discordant} | {100 * d.current:.2f} | {100 * d.candidate:.2f} | {100 * d.difference:+.2f} "
-            f"| {100 * d.low:+.2f} to {100 * d.high:+.2f} | {_probability(c.p)} | {c.verdict.value} |"
-        )
+        yield f"| {c.task} | {_found_cells(c.found)} | {_probability(c.p)} | {c.verdict.value} |"
 
 
 def _targets_section(targets: Sequence[Comparison]) -> Iterator[str]:
@@ -105,6 +98,15 @@ def _targets_section(targets: Sequence[Comparison]) -> Iterator[str]:
         other += ", placebo" if lift and lift.placebo else ""
         needed = f"{100 * (lift.rate + lift.above):.0f} %" if lift else NOTHING
         yield f"| {c.task} | {c.set} | {d.rows} | {right} | {_probability(c.p)} | {other} | {needed} | {c.verdict.value} |"
+
+
+def _found_cells(found: Difference) -> str:
+    """Return rows, rows that differ, both metrics, their difference and its interval as cells."""
+    rows = str(found.rows) if found.conversations == found.rows else f"{found.rows} in {found.conversations}"
+    return (
+        f"{rows} | {found.discordant} | {100 * found.current:.2f} | {100 * found.candidate:.2f} "
+        f"| {100 * found.difference:+.2f} | {100 * found.low:+.2f} to {100 * found.high:+.2f}"
+    )
 
 
 def _probability(p: float | None) -> str:

@@ -163,9 +163,9 @@ def _all_with_evidence(file: YamlFile[Job], evidence: Mapping[str, _Evidence]) -
     if found := [task for task, each in evidence.items() if each.sets(gate)]:
         return found
     lacks = [f"{task}: {'; '.join(each.lacks(gate))}" for task, each in evidence.items() if each.lacks(gate)]
-    there = "; ".join(lacks) or "the current version is wrong on no row that the feedback holds out"
+    missing = "; ".join(lacks) or "the current version is wrong on no row that the feedback holds out"
     flips = any(each.lacks_flips(gate) for each in evidence.values())
-    raise _refuse(file, ("feedback",), f"no task could be shown to become better: {there}", flips)
+    raise _refuse(file, ("feedback",), f"no task could be shown to become better: {missing}", flips)
 
 
 def _refuse(file: YamlFile[Job], place: Place, message: str, more_rows_help: bool) -> SetupError:

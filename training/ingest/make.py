@@ -108,14 +108,14 @@ def _refuse_another(made: DataSet, again: DataSet) -> None:
 
 
 async def _read(kafka: KafkaSettings, plan: Plan, join: Join, progress: Progress) -> None:
-    def told(role: Role) -> dict[str, Any]:
+    def callbacks_of(role: Role) -> dict[str, Any]:
         return {"unreadable": partial(join.unreadable, role), "progress": partial(progress, role)}
 
-    await offset_ranges.read(kafka, plan.of("feedback"), join.take_feedback, **told("feedback"))
+    await offset_ranges.read(kafka, plan.of("feedback"), join.take_feedback, **callbacks_of("feedback"))
     join.feedback_done()
-    await offset_ranges.read(kafka, plan.of("reviews"), join.take_reviews, **told("reviews"))
-    await offset_ranges.read(kafka, plan.of("results"), join.take_results, **told("results"))
+    await offset_ranges.read(kafka, plan.of("reviews"), join.take_reviews, **callbacks_of("reviews"))
+    await offset_ranges.read(kafka, plan.of("results"), join.take_results, **callbacks_of("results"))
     join.results_done()
     await offset_ranges.read(
-        kafka, join.request_ranges, join.take_requests, next_wanted=join.next_wanted, **told("requests")
+        kafka, join.request_ranges, join.take_requests, next_wanted=join.next_wanted, **callbacks_of("requests")
     )

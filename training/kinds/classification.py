@@ -31,7 +31,7 @@ from .calibration import (
     withholding_threshold,
 )
 from .calibration_error import calibration_error
-from .kind import CalibrationRows, Chosen, Doubt, Kind
+from .kind import CalibrationRows, Chosen, Doubt, EncodedTexts, Kind
 from .outcome import SURE_ENOUGH, Outcome, of_accuracy
 
 log = logging.getLogger(__name__)
@@ -65,15 +65,7 @@ class Classification(Kind):
     def target(self, example: Example, encoding: Encoding, index: Mapping[str, int]) -> Array:
         return np.array(index[example.labels[0]])
 
-    def loss(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        smoothing: float,
-        *,
-        states: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, smoothing: float, texts: EncodedTexts | None = None) -> Tensor:
         return F.cross_entropy(logits, target, label_smoothing=smoothing)
 
     def calibrate(self, rows: CalibrationRows) -> Chosen:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,17 @@ TIE: Final = 1e-5
 """Logits so close are equal but for the order of additions; which of them wins is no decision of the model's."""
 NEVER: Final = -1e4
 """A logit that no softmax gives any share, and that makes no NaN of 0 * inf."""
+
+
+class EncodedTexts(NamedTuple):
+    """What the encoder makes of a batch's texts: states [B, S, H], and the mask [B, S] of their tokens."""
+
+    states: Tensor
+    mask: Tensor
+
+    def choose(self, rows: Tensor) -> "EncodedTexts":
+        """Return some of the texts, by mask [B]."""
+        return EncodedTexts(self.states[rows], self.mask[rows])
 
 
 @dataclass(frozen=True)
@@ -162,18 +173,10 @@ class Kind(ABC):
         return torch.ones(len(target), dtype=torch.bool)
 
     @abstractmethod
-    def loss(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        smoothing: float,
-        *,
-        states: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, smoothing: float, texts: EncodedTexts | None = None) -> Tensor:
         """Return the mean loss of a batch over what is `asked`: by that the parts of a step are weighted.
 
-        In training, `states` [B, S, H] and `mask` [B, S] are those of its texts.
+        In training, `texts` are those of the batch.
         """
 
     def chance_loss(self, labels: int) -> float:

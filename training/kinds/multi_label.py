@@ -23,7 +23,7 @@ from ..data.rules import Rules
 from .answers import Answer, Score
 from .calibration import FEW_ROWS, count_rows, describe_rows, label_threshold, temperature_of_labels
 from .calibration_error import calibration_error
-from .kind import TIE, CalibrationRows, Chosen, Kind
+from .kind import TIE, CalibrationRows, Chosen, EncodedTexts, Kind
 from .outcome import SURE_ENOUGH, Counted, Outcome, of_counts
 
 Array = NDArray[Any]
@@ -48,15 +48,7 @@ class MultiLabel(Kind):
         hot[[index[label] for label in example.labels]] = 1
         return hot
 
-    def loss(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        smoothing: float,
-        *,
-        states: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, smoothing: float, texts: EncodedTexts | None = None) -> Tensor:
         """Binary cross-entropy, summed over the labels of a text: a mean would fade with their number."""
         soft = target * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, soft, reduction="sum") / len(logits)

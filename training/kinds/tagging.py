@@ -28,7 +28,7 @@ from ..data.tagging import read_tagging
 from .answers import Answer, Score
 from .calibration import temperature_of
 from .calibration_error import calibration_error
-from .kind import CalibrationRows, Chosen, Kind
+from .kind import CalibrationRows, Chosen, EncodedTexts, Kind
 from .outcome import SURE_ENOUGH, Outcome, of_counts
 from .span_scores import Located, Matches, locate, locate_exactly, match
 
@@ -94,15 +94,7 @@ class Tagging(Kind):
     def asked(self, target: Tensor) -> Tensor:
         return target >= 0
 
-    def loss(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        smoothing: float,
-        *,
-        states: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, smoothing: float, texts: EncodedTexts | None = None) -> Tensor:
         asked = self.asked(target)
         if not bool(asked.any()):  # texts without words, of invisible characters say
             return logits.sum() * 0.0
@@ -199,10 +191,10 @@ def _located_exactly(answer: Answer) -> tuple[Located, Located]:
 def _calibration_error(answers: Sequence[Answer], truth: Sequence[Located]) -> float | None:
     """Hold the score of each served span against whether it is right."""
     scores, right = [], []
-    for answer, there in zip(answers, truth, strict=True):
+    for answer, spans_of_text in zip(answers, truth, strict=True):
         for item, span in zip(answer.output["spans"], served_spans(answer.output), strict=True):
             scores.append(item["score"])
-            right.append(bool(there & locate(answer.example.text, [span])))
+            right.append(bool(spans_of_text & locate(answer.example.text, [span])))
     return calibration_error(np.array(scores), np.array(right)) if scores else None
 
 

@@ -23,12 +23,12 @@ def divided(rows: Iterable[Example], seed: int) -> tuple[list[Example], list[Exa
         strata[rarest(example, counted)].append(example)
     kept: list[Example] = []
     validation: list[Example] = []
-    for label, mine in strata.items():
+    for label, rows_of_label in strata.items():
         # Of a text with several labels the rarest decides: it has the least to give away.
-        few = 0 if len(mine) < DIVISIBLE else max(1, round(VALIDATION_SHARE * len(mine)))
-        assert label is None or few < len(mine)
-        validation += mine[:few]
-        kept += mine[few:]
+        few = 0 if len(rows_of_label) < DIVISIBLE else max(1, round(VALIDATION_SHARE * len(rows_of_label)))
+        assert label is None or few < len(rows_of_label)
+        validation += rows_of_label[:few]
+        kept += rows_of_label[few:]
     random.Random(seed).shuffle(kept)
     return kept, validation
 
@@ -50,11 +50,11 @@ def replayed(rows: Sequence[Example], share: float, seed: int, least: int = DIVI
     if not share:
         return []
     chosen = random.Random(seed).sample(range(len(rows)), round(share * len(rows)))
-    drawn, there = set(chosen), count(rows[at] for at in chosen)
+    drawn, counts = set(chosen), count(rows[at] for at in chosen)
     for at, example in enumerate(rows):
-        if at not in drawn and any(there[label] < least for label in set(labels_of(example))):
+        if at not in drawn and any(counts[label] < least for label in set(labels_of(example))):
             chosen.append(at)
-            there.update(set(labels_of(example)))
+            counts.update(set(labels_of(example)))
     return [rows[at] for at in chosen]
 
 

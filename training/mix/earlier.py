@@ -31,14 +31,14 @@ def read_earlier(
         new = set(now.new) if now else set()
         learned = known_labels(spec) | new
         seen = {example.text for example in (*now.train, *now.heldout)} if now else set()
-        mine = Earlier()
+        rows_of_task = Earlier()
         for folder in reversed(folders):
             train, heldout = (rows_of(folder, f"{spec.name}{part}", spec) for part in (TRAIN, HELDOUT))
-            for part, rows in ((mine.train, train), (mine.heldout, heldout)):
+            for part, rows in ((rows_of_task.train, train), (rows_of_task.heldout, heldout)):
                 part += [e for e in rows if e.text not in seen and set(labels_of(e)) <= learned]
             seen |= {example.text for example in (*train, *heldout)}
-        if mine.train or mine.heldout:
-            found[spec.name] = mine
+        if rows_of_task.train or rows_of_task.heldout:
+            found[spec.name] = rows_of_task
     return found
 
 

@@ -191,14 +191,14 @@ def _held(mix: Mix, spec: TaskSpec, answers: CurrentAnswers) -> Parts:
 
 def _add_feedback(mix: Mix, feedback: Corrections, parts: Parts) -> None:
     learned, validation = divided(feedback.train, mix.job.fit.seed)
-    there = sum(len(lines) for name, (lines, _) in parts.items() if name not in _NO_ROWS)
+    other_rows = sum(len(lines) for name, (lines, _) in parts.items() if name not in _NO_ROWS)
     kept, extra = parts.get("validation", ([], {}))
     if not kept and not validation:  # no label has rows to spare: better the ones that are learned than none
         validation = learned[:1]
     kind = kind_of(feedback.spec)
     parts["validation"] = ([*kept, *(kind.as_row(example) for example in validation)], extra)
     given = mix.job.feedback.weight
-    before = there / max(1, len(known_labels(feedback.spec)))
+    before = other_rows / max(1, len(known_labels(feedback.spec)))
     groups = by_repeats(learned, before) if given == "balanced" else {given: learned}
     for times, rows in groups.items():
         parts[f"feedback-x{times}"] = ([kind.as_row(example) for example in rows], {"repeat": times})

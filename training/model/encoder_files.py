@@ -97,8 +97,8 @@ def read_spec(folder: Path, source: str, sha256: str) -> EncoderSpec:
     try:
         return EncoderSpec.model_validate({"source": source, "sha256": sha256, "layer_norm_eps": epsilon, **sizes})
     except ValidationError as error:
-        said = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise SetupError(f"{file}: {said}; {AGAIN}") from None
+        reason = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise SetupError(f"{file}: {reason}; {AGAIN}") from None
 
 
 def check_sizes(file: Path, spec: EncoderSpec, weights: Weights) -> None:

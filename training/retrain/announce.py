@@ -69,13 +69,13 @@ class Announcer:
         return self
 
     async def _start(self, kafka: KafkaSettings) -> bool:
-        there = await require_topics(kafka, [self._topic("training")])
+        present = await require_topics(kafka, [self._topic("training")])
         self._publisher = Publisher(producer_factory(kafka, ProducerSettings()))
         await self._publisher.start()
         self._more, self._idle = asyncio.Event(), asyncio.Event()
         self._more.set()
         self._worker = asyncio.get_running_loop().create_task(self._deliver())
-        return self._topic("reviews") in there
+        return self._topic("reviews") in present
 
     async def _deliver(self) -> None:
         """Send one record after another: a batch of which a part is sent again would change their order."""
@@ -126,17 +126,17 @@ class Announcer:
             return
         now = datetime.now(UTC)
         fields = {"event": event, "run": self._run, "name": self._name, "current": self.current, "at": now, **more}
-        said = TrainingEvent.model_validate(fields)
+        record = TrainingEvent.model_validate(fields)
         name = f"{self._run}/{event.value}"
         if event in _GOES_ON:
             name += f"/{1 + self._outbox.times(f'{name}/')}"
-        elif said.step is not None:
-            name += f"/{said.step}"
-        value = said.model_dump_json(exclude_none=True)
-        self._keep([Entry(name, self._topic("training"), said.key, said.event_type(), now.isoformat(), value)])
+        elif record.step is not None:
+            name += f"/{record.step}"
+        value = record.model_dump_json(exclude_none=True)
+        self._keep([Entry(name, self._topic("training"), record.key, record.event_type(), now.isoformat(), value)])
 
     def ask(self, reviews: Sequence[Review]) -> None:
-        """Publish requests for a look; left out where the topic is not there."""
+        """Publish requests for a look; left out where the topic is missing."""
         if self._loop is None or not reviews:
             return
         topic = self._topic("reviews")

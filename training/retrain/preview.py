@@ -18,7 +18,7 @@ def preview(path: Path) -> Iterator[str]:
     """Yield a line for each thing that a job would do; SetupError for the first that it could not."""
     checked = check_job(read_job(path))
     manifest = checked.start.manifest
-    yield f"start from {manifest.name} {manifest.version}: {', '.join(_told(spec) for spec in manifest.tasks)}"
+    yield f"start from {manifest.name} {manifest.version}: {', '.join(_describe_task(spec) for spec in manifest.tasks)}"
     yield from _ingested(checked) if checked.plan is not None else _learned(checked)
     yield from _kept(checked)
     yield from _compared(checked)
@@ -26,7 +26,7 @@ def preview(path: Path) -> Iterator[str]:
     yield _end(checked.file.value)
 
 
-def _told(spec: TaskSpec) -> str:
+def _describe_task(spec: TaskSpec) -> str:
     return f"{spec.name} ({len(spec.labels)} labels{', open' if spec.open else ''})"
 
 

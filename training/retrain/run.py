@@ -73,15 +73,15 @@ def _go_on(
     gate = folder.facts("gate")
     ended = folder.goes_on(STAGES) or bool(gate and not gate["passed"])
     kafka = None if ended and not outbox.unsent else job.kafka
-    told = Announcer(kafka, job.prefix, folder.run, name, outbox)
-    run = Retraining(file, folder, told, start, quiet=quiet, say=say, begins=begins)
+    announcer = Announcer(kafka, job.prefix, folder.run, name, outbox)
+    run = Retraining(file, folder, announcer, start, quiet=quiet, say=say, begins=begins)
     try:
         if ended:
-            with suppress(SetupError), told:  # only to publish what is left
+            with suppress(SetupError), announcer:  # only to publish what is left
                 pass
             return run.as_it_ended()
-        with told:
-            return _told_of_failure(run, told)
+        with announcer:
+            return _run_to_the_end(run, announcer)
     finally:
         if job.kafka is not None and outbox.unsent:
             say(
@@ -90,13 +90,13 @@ def _go_on(
             )
 
 
-def _told_of_failure(run: "Retraining", told: Announcer) -> Retrained:
+def _run_to_the_end(run: "Retraining", announcer: Announcer) -> Retrained:
     try:
         return run.to_the_end()
     except GateRefused:
         raise
     except Exception as error:
-        told.say(Event.FAILED, message=str(error) if isinstance(error, MurmuraError) else type(error).__name__)
+        announcer.say(Event.FAILED, message=str(error) if isinstance(error, MurmuraError) else type(error).__name__)
         raise
 
 

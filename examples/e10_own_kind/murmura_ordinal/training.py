@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from murmura.schemas.manifest import TaskSpec
 from murmura.training.kinds.answers import Answer, Score
 from murmura.training.kinds.classification import Classification
+from murmura.training.kinds.kind import EncodedTexts
 from murmura.training.kinds.outcome import Outcome
 
 
@@ -21,7 +22,7 @@ class Ordinal(Classification):
     name = "ordinal"
     meanings: ClassVar = {"mae": "mean distance of the answer from the right grade, in grades"}
 
-    def loss(self, logits: Tensor, target: Tensor, smoothing: float, **_: Any) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, smoothing: float, texts: EncodedTexts | None = None) -> Tensor:
         """Cross-entropy, plus the squared distance of the cumulative distributions (Hou et al. 2016)."""
         reached = torch.arange(logits.shape[1], device=logits.device) >= target[:, None]
         distance = (logits.softmax(-1).cumsum(-1) - reached.to(logits.dtype)).square().sum(-1).mean()
