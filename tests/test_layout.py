@@ -56,6 +56,7 @@ FOLDERS = {
     "training/retrain",
     "training/run_folders",
     "training/data",
+    "training/data/formats",
 }
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 SCRIPTS = sorted(path for folder in ("benchmarks", "examples", "tests") for path in (ROOT / folder).rglob("*.py"))

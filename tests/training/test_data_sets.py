@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from murmura.runtime.errors import SetupError
-from murmura.training.data.class_names import name_numbers
 from murmura.training.data.example import Example, Span
+from murmura.training.data.formats.class_names import name_numbers
 from murmura.training.prepare.reading import read_part
 from murmura.training.recipe.recipe import Recipe
 from murmura.training.recipe.tasks import Task

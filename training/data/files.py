@@ -6,16 +6,16 @@ from typing import Final
 
 from ...runtime.errors import SetupError
 from ..recipe.reading import HUB, Reading
-from .conll import read_conll
-from .data_sets import read_data_set
-from .delimited import read_delimited
-from .doccano import read_doccano
-from .json_rows import read_json, read_json_lines
-from .label_studio import read_label_studio
+from .formats.conll import read_conll
+from .formats.data_sets import read_data_set
+from .formats.delimited import read_delimited
+from .formats.doccano import read_doccano
+from .formats.json_rows import read_json, read_json_lines
+from .formats.label_studio import read_label_studio
+from .formats.parquet import read_parquet
+from .formats.spacy_json import read_spacy
 from .opening import find_file, suffix_of
-from .parquet import read_parquet
 from .row import Row
-from .spacy_json import read_spacy
 
 ReadRows = Callable[[Path, Reading], Iterator[Row]]
 """Yields the rows of a file in its order, each with its place; SetupError in one line for what cannot be read."""

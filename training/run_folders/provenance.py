@@ -11,8 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from ...schemas.manifest import Sha256
-from ..data.data_sets import digest_data_set
 from ..data.files import find_source, is_data_set
+from ..data.formats.data_sets import digest_data_set
 from ..data.rules import make_rules, sources_of
 from ..recipe.reading import Source
 from ..recipe.recipe import Recipe

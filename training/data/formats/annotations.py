@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ...runtime.errors import SetupError
-from ..recipe.reading import Columns
-from .row import list_names
+from ....runtime.errors import SetupError
+from ...recipe.reading import Columns
+from ..row import list_names
 
 
 def make_span(columns: Columns, start: int, end: int, label: str) -> dict[str, Any]:

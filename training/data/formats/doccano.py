@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import SetupError
-from ..recipe.reading import Columns, Reading
+from ....runtime.errors import SetupError
+from ...recipe.reading import Columns, Reading
+from ..row import Row, list_names
 from .annotations import as_list, read_object, read_triple
 from .json_rows import read_json
-from .row import Row, list_names
 
 
 def read_doccano(path: Path, reading: Reading) -> Iterator[Row]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ...runtime.errors import SetupError
-from ..recipe.reading import Reading
-from .opening import open_text, suffix_of
-from .row import Row
+from ....runtime.errors import SetupError
+from ...recipe.reading import Reading
+from ..opening import open_text, suffix_of
+from ..row import Row
 
 MARK: Final = '"'
 LONGEST_FIELD: Final = 2**31 - 1

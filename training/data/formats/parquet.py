@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ...runtime.errors import SetupError
-from ..recipe.reading import Reading
+from ....runtime.errors import SetupError
+from ...recipe.reading import Reading
+from ..row import Row
 from .class_names import has_names, name_numbers
-from .row import Row
 
 ROWS_AT_ONCE: Final = 1000
 NEEDED: Final = "pip install 'murmura[data]'"

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import SetupError
-from ..recipe.reading import Columns, Reading
+from ....runtime.errors import SetupError
+from ...recipe.reading import Columns, Reading
+from ..opening import open_text
+from ..row import Row, list_names
+from ..tag_schemes import Scheme, TagError, to_iob2
 from .annotations import as_list, as_object, make_span, read_object, read_triple
 from .json_rows import read_items, read_line_items
-from .opening import open_text
-from .row import Row, list_names
-from .tag_schemes import Scheme, TagError, to_iob2
 
 YES, NO = 1, 0
 """Values of a category. A value between is no label."""

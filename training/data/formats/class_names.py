@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ...runtime.errors import SetupError
+from ....runtime.errors import SetupError
 
 Feature = Any
 """The description of a column: a JSON object with `_type`, or of nested columns an object or a list of these."""

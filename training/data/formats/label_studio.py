@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ...runtime.errors import SetupError
-from ..recipe.reading import Columns, Reading
+from ....runtime.errors import SetupError
+from ...recipe.reading import Columns, Reading
+from ..counts import RowLeftOut
+from ..row import Row
 from .annotations import as_list, as_object, make_span, only_label, whole_offset
-from .counts import RowLeftOut
 from .json_rows import read_json
-from .row import Row
 from .utf16 import find_stretch
 
 LABELS: Final = "labels"

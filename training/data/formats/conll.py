@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ...runtime.errors import SetupError
-from ..recipe.reading import Columns, Reading
-from .opening import open_text
-from .row import Row
-from .tag_schemes import Scheme, TagError, find_scheme, to_iob2
+from ....runtime.errors import SetupError
+from ...recipe.reading import Columns, Reading
+from ..opening import open_text
+from ..row import Row
+from ..tag_schemes import Scheme, TagError, find_scheme, to_iob2
 
 DOCUMENT_START: Final = "-DOCSTART-"
 _TAG: Final = re.compile(r"O|[A-Z]-.+")

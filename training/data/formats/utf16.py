@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...runtime.errors import SetupError
+from ....runtime.errors import SetupError
 
 
 def find_stretch(place: str, text: str, start: int, end: int, carried: Any) -> tuple[int, int]:

@@ -6,10 +6,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from ...runtime.errors import SetupError
-from ..recipe.reading import HUB, Reading
+from ....runtime.errors import SetupError
+from ...recipe.reading import HUB, Reading
+from ..row import Row
 from .parquet import NEEDED, ROWS_AT_ONCE, rows_of
-from .row import Row
 
 SAVED: Final = ("state.json", "dataset_dict.json")
 """What `save_to_disk` leaves; such a folder is loaded in another way."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from ...runtime.errors import SetupError
-from ..recipe.reading import Reading
-from .opening import open_text
-from .row import Row
+from ....runtime.errors import SetupError
+from ...recipe.reading import Reading
+from ..opening import open_text
+from ..row import Row
 
 _BLANK: Final = re.compile(r"[ \t\r\n]*")
 
