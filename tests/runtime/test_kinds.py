@@ -128,7 +128,11 @@ def test_a_task_that_its_kind_cannot_answer_is_refused(tiny_model, tmp_path, cha
     [
         ("import nothing_of_this_name", "Poem", "cannot be loaded: ModuleNotFoundError: No module named 'nothing_of"),
         ("", "Poem", "cannot be loaded: AttributeError"),
-        ("class Poem: name = 'poem'", "Poem", "is a Poem, expected a Kind"),
+        (
+            "class Poem: name = 'poem'",
+            "Poem",
+            "is a broken_package.Poem, expected a murmura.runtime.model.kinds.kind.Kind",
+        ),
         (ORDINAL, "Ordinal", "calls itself 'ordinal': name both the same"),
         (
             "from murmura.runtime.model.kinds.kind import Kind\nclass Poem(Kind): name = 'poem'",

@@ -33,6 +33,7 @@ class Decoder(ClassificationDecoder):
 
 class Levels(Classification):
     name = "levels"
+    training = "levels.training:Levels"
 
     def width(self, task):
         return len(task.labels) - 1
@@ -105,10 +106,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     (folder / "__init__.py").write_text("")
     (folder / "serving.py").write_text(SERVING)
     (folder / "training.py").write_text(TRAINING)
-    points = {
-        "murmura.kinds": {"levels": "levels.serving:Levels"},
-        "murmura.training_kinds": {"levels": "levels.training:Levels"},
-    }
+    points = {"murmura.kinds": {"levels": "levels.serving:Levels"}}
     with installed("levels", place, points, place / "installed"):
         yield
 

@@ -1,7 +1,7 @@
 """What the trainer asks of a kind of task.
 
-A kind derives from `Kind` and is registered as an entry point of `murmura.training_kinds`, under the name of its serving
-half in `murmura.kinds`. Logits are [B, C] for kinds that read a text and [B, S, C] for kinds that read its tokens.
+A kind derives from `Kind`; its serving half, an entry point of `murmura.kinds`, has the same name and says by `training`
+where it is found. Logits are [B, C] for kinds that read a text and [B, S, C] for kinds that read its tokens.
 """
 
 from abc import ABC, abstractmethod

@@ -18,6 +18,7 @@ class OrdinalDecoder(ClassificationDecoder):
 
 class Ordinal(Classification):
     name = "ordinal"
+    training = "murmura_ordinal.training:Ordinal"
     out_of_scope = False
 
     def make_decoder(self, task: TaskSpec) -> OrdinalDecoder:

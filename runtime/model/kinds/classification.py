@@ -16,6 +16,7 @@ from .kind import WITHHELD, Answer, Kind, read_label
 
 class Classification(Kind):
     name = "classification"
+    training = "murmura.training.kinds.classification:Classification"
     form = AnswerForm.LABEL
     out_of_scope = True
     correction = "a label"

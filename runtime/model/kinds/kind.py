@@ -43,6 +43,9 @@ class Kind(ABC):
 
     name: ClassVar[str]
     """The `kind` in manifests, recipes and outputs."""
+    training: ClassVar[str] = ""
+    """What trains it, as an entry point names it: `package.module:Class`. It is imported to train only, so that serving needs
+    no torch. Empty for a kind that is served only."""
     reads: ClassVar[Reads] = Reads.TEXT
     form: ClassVar[AnswerForm] = AnswerForm.OTHER
     out_of_scope: ClassVar[bool] = False

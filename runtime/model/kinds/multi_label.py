@@ -14,6 +14,7 @@ from .kind import NONE, Answer, Array, Kind, read_label
 
 class MultiLabel(Kind):
     name = "multi_label"
+    training = "murmura.training.kinds.multi_label:MultiLabel"
     form = AnswerForm.LABELS
     correction = "a list of labels"
 

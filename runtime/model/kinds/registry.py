@@ -75,23 +75,27 @@ class Registry(Generic[P]):
         if others:
             rivals = " and ".join(_origin(each) for each in (point, *others))
             raise SetupError(f"{self._what} {name} is installed twice: {rivals}; uninstall one of the packages")
-        try:
-            loaded: Any = point.load()
-            plug_in = loaded() if isinstance(loaded, type) else loaded
-        except Exception as error:  # whatever a package raises when it is imported
-            problem = next(iter(str(error).splitlines()), "")[:200]
-            raise SetupError(
-                f"{self._what} {name} ({_origin(point)}) cannot be loaded: {type(error).__name__}: {problem}"
-            ) from error
-        base = self._base()
-        if not isinstance(plug_in, base):
-            found = type(plug_in).__name__
-            raise SetupError(f"{self._what} {name} ({_origin(point)}) is a {found}, expected a {base.__name__}")
-        if plug_in.name != name:
-            raise SetupError(
-                f"{self._what} {name} ({_origin(point)}) calls itself {plug_in.name!r}: name both the same"
-            )
-        return plug_in
+        return load_plug_in(point, self._what, self._base())
+
+
+def load_plug_in(point: EntryPoint, what: str, base: type[P]) -> P:
+    """Load one plug-in. Raises SetupError in one line, for a class other than `base` and for another name, too."""
+    who = f"{what} {point.name} ({_origin(point)})"
+    try:
+        loaded: Any = point.load()
+        plug_in = loaded() if isinstance(loaded, type) else loaded
+    except Exception as error:  # whatever a package raises when it is imported
+        problem = next(iter(str(error).splitlines()), "")[:200]
+        raise SetupError(f"{who} cannot be loaded: {type(error).__name__}: {problem}") from error
+    if not isinstance(plug_in, base):
+        raise SetupError(f"{who} is a {_full_name(type(plug_in))}, expected a {_full_name(base)}")
+    if plug_in.name != point.name:
+        raise SetupError(f"{who} calls itself {plug_in.name!r}: name both the same")
+    return plug_in
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _origin(point: EntryPoint) -> str:

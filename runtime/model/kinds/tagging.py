@@ -19,6 +19,7 @@ from .kind import NONE, Answer, Kind, read_label
 
 class Tagging(Kind):
     name = "tagging"
+    training = "murmura.training.kinds.tagging:Tagging"
     reads = Reads.TOKENS
     form = AnswerForm.SPANS
     correction = "a list of spans"
