@@ -44,7 +44,7 @@ def test_a_csv_and_a_short_recipe_become_a_model_that_can_be_served(tmp_path: Pa
     assert "intent: rows: train 72, validation 8, test 80; 2 labels: card 36, money 36; " in said
     assert "of test 72 also in train (72 exactly), 8 also in validation (8 exactly)" in said
     assert "intent: temperature " in said
-    assert "(chosen on 8 validation rows, few: drawn towards 1)." in said
+    assert "(chosen on 8 rows, few: drawn towards 1)." in said
     assert f"serve it: murmura serve --model {out}" in said
     manifest = check_folder(out)
     assert manifest.metrics["intent"]["rows"] == 80

@@ -84,19 +84,19 @@ def test_a_delta_is_scored_as_it_will_be_assembled(
         (
             6,
             ThresholdRows(genuine=6, others=2),
-            "temperature 0.9 (chosen on 6 validation rows, few: drawn towards 1); "
+            "temperature 0.9 (chosen on 6 rows, few: drawn towards 1); "
             "withheld below 0.999986 (chosen on 6 rows in scope and 2 out of scope, few).",
         ),
         (
             300,
             ThresholdRows(genuine=300, others=49),
-            "temperature 0.9 (chosen on 300 validation rows); "
+            "temperature 0.9 (chosen on 300 rows); "
             "withheld below 0.999986 (chosen on 300 rows in scope and 49 out of scope, few).",
         ),
         (
             300,
             ThresholdRows(genuine=300, others=50),
-            "temperature 0.9 (chosen on 300 validation rows); "
+            "temperature 0.9 (chosen on 300 rows); "
             "withheld below 0.999986 (chosen on 300 rows in scope and 50 out of scope).",
         ),
         (None, None, "temperature 0.9; withheld below 0.999986."),

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from tiny_loop import write_job
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.model.folder import read_manifest
@@ -19,9 +19,12 @@ from murmura.training.fit.loop import Progress, fit
 from murmura.training.fit.probe import Frozen, probe_tasks
 from murmura.training.fit.regression import fit_regression
 from murmura.training.fit.setup import Fitting, prepare
+from murmura.training.mix.corrections import Corrections
+from murmura.training.mix.plan import plan_mix
 from murmura.training.model.network import logits_of
+from murmura.training.recipe.job import read_job
 from murmura.training.recipe.recipe import load_recipe
-from murmura.training.retrain.stages import Stages
+from murmura.training.retrain.limits import keep_limits
 from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]
@@ -228,9 +231,11 @@ def test_a_retraining_keeps_the_limits_of_a_task_whose_validation_rows_were_lear
         export(tmp_path / f"{name}.run", tmp_path / name)
     current = read_manifest(tmp_path / "first")
     task = current.tasks[0].model_copy(update={"calibration": Calibration(temperature=1.75), "calibration_rows": 7})
-    stages = SimpleNamespace(
-        mix=SimpleNamespace(old={"intent": None}), manifest=current.model_copy(update={"tasks": [task]})
-    )
-    Stages._keep_limits(stages, tmp_path / "second.run")  # type: ignore[arg-type]
+    job = write_job(tmp_path, tmp_path, old={"recipe": str(recipe), "data": str(few)})
+    corrections = {"intent": Corrections(task, [], [], [])}
+    mix = plan_mix(read_job(job).value, current.model_copy(update={"tasks": [task]}), corrections)
+    keep_limits(tmp_path / "second.run", mix)
     (kept,) = RunFolder(tmp_path / "second.run").record().tasks
     assert (kept.calibration.temperature, kept.calibration_rows) == (1.75, 7)
+    notes = RunFolder(tmp_path / "second.run").record().data["intent"].notes
+    assert any("the current version has learned its old validation rows" in note for note in notes)

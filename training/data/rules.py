@@ -32,7 +32,8 @@ def make_rules(source: Source, task: Task, named: frozenset[str] | None, *, seve
 
 def sources_of(task: Task) -> Iterator[Source]:
     """Yield the sources of all parts."""
-    for sources in (task.train, task.validation, task.test, task.thresholds.data, *task.reports.values()):
+    parts = (task.train, task.validation, task.calibration, task.test, task.thresholds.data, *task.reports.values())
+    for sources in parts:
         yield from sources or ()
 
 

@@ -15,4 +15,4 @@ def _temperature(spec: TaskSpec) -> str:
     if rows is None:
         return chosen
     few = ", few: drawn towards 1" if rows < FEW_ROWS else ""
-    return f"{chosen} (chosen on {rows} validation rows{few})"
+    return f"{chosen} (chosen on {rows} rows{few})"

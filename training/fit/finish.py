@@ -1,4 +1,4 @@
-"""After the last step: calibrate each task on its validation rows and choose its thresholds."""
+"""After the last step: calibrate each task on its calibration rows (by default the validation part) and choose its thresholds."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def finish(data: TaskData, score: Score, tokenizer: Tokenizer) -> TaskSpec:
             labels=data.labels,
             rule=data.task.thresholds,
             scope=data.task.out_of_scope,
-            validation=data.validation,
+            validation=data.calibrating,
             outside=data.outside,
             choosing=data.choosing,
             score=score,
@@ -33,5 +33,5 @@ def finish(data: TaskData, score: Score, tokenizer: Tokenizer) -> TaskSpec:
     )
     update: dict[str, Any] = {"thresholds": chosen.thresholds, "threshold_rows": chosen.threshold_rows}
     if chosen.calibration is not None:
-        update |= {"calibration": chosen.calibration, "calibration_rows": len(data.validation)}
+        update |= {"calibration": chosen.calibration, "calibration_rows": len(data.calibrating)}
     return data.spec.model_copy(update=update)

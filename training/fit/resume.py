@@ -157,7 +157,7 @@ def inputs_sha256(run: Fitting) -> str:
 def _inputs(run: Fitting) -> Iterable[str]:
     for data in run.tasks:
         yield json.dumps([data.name, data.labels])
-        for example in (*data.train, *data.validation, *data.outside, *data.choosing):
+        for example in (*data.train, *data.validation, *data.calibration, *data.outside, *data.choosing):
             yield repr((example.text, example.labels, example.spans, example.soft))
     yield json.dumps(run.plan)
 

@@ -12,10 +12,11 @@ from ...runtime.model.folder import read_manifest
 from ...runtime.model.model import Model
 from ..evaluate.evaluate import sets_of
 from ..kinds.registry import kind_of
+from ..mix.traffic import CONVERSATION
 from ..prepare.reading import read_part
 from ..recipe.job import Gate
 from ..recipe.recipe import Recipe, load_recipe
-from .held_out import CONVERSATION, HeldOutSet
+from .held_out import HeldOutSet
 from .report import sets_section
 from .verdict import GateResult
 from .weigh import weigh

@@ -8,10 +8,10 @@ from typing import Final
 from ...runtime.model.model import Model
 from ..data.example import Example
 from ..evaluate.evaluate import answers, sets_of
-from ..ingest.files import SAMPLING_RATE
 from ..kinds.registry import kind_of
 from ..mix.hold_texts import kept_apart
 from ..mix.plan import Mix
+from ..mix.traffic import CONVERSATION, drawn_at_random
 from ..prepare.reading import read_part
 from ..prepare.tasks import groups_of
 from ..recipe.job import Job
@@ -25,8 +25,6 @@ DRAWN: Final = "feedback, drawn at random"
 """Rows of the feedback that were drawn at random for review, so that they stand for traffic."""
 EARLIER: Final = "earlier feedback"
 HELD: Final = "held answers"
-CONVERSATION: Final = "conversation"
-"""Column with the id of a row's conversation, where no other is named: rows of one are no evidence of their own."""
 FROM_FEEDBACK: Final = frozenset({FEEDBACK, NEW_LABELS, DRAWN, EARLIER})
 PARTS_OF_FEEDBACK: Final = frozenset({NEW_LABELS, DRAWN})
 """Sets of rows that FEEDBACK has, too."""
@@ -62,21 +60,16 @@ def held_out_sets(mix: Mix) -> list[HeldOutSet]:
     """
     found = [held for held in (*_of_old_data(mix), *_of_job(mix.job, mix)) if held.examples]
     for name, earlier in mix.earlier.items():
-        if earlier.heldout:
-            found.append(HeldOutSet(name, EARLIER, earlier.heldout, scope_of(mix, name)))
+        if judging := mix.to_judge(name, earlier.heldout):
+            found.append(HeldOutSet(name, EARLIER, judging, scope_of(mix, name)))
     for name, each in mix.corrections.items():
-        if each.heldout:
-            found.append(HeldOutSet(name, FEEDBACK, each.heldout, scope_of(mix, name)))
-            if new := [example for example in each.heldout if each.is_new(example)]:
+        if judging := mix.to_judge(name, each.heldout):
+            found.append(HeldOutSet(name, FEEDBACK, judging, scope_of(mix, name)))
+            if new := [example for example in judging if each.is_new(example)]:
                 found.append(HeldOutSet(name, NEW_LABELS, new, scope_of(mix, name)))
-            if drawn := drawn_at_random(each.heldout):
+            if drawn := drawn_at_random(judging):
                 found.append(HeldOutSet(name, DRAWN, drawn, scope_of(mix, name)))
     return found
-
-
-def drawn_at_random(examples: Iterable[Example]) -> list[Example]:
-    """Return the rows that ingest marked as drawn."""
-    return [example for example in examples if example.meta.get(SAMPLING_RATE) is not None]
 
 
 def with_targets(sets: Iterable[HeldOutSet], targets: Mapping[str, Sequence[str]]) -> list[HeldOutSet]:

@@ -12,6 +12,7 @@ from ..evaluate.evaluate import answers
 from ..kinds.registry import kind_of
 from ..mix.corrections import TooLittleFeedback
 from ..mix.plan import Mix
+from ..mix.traffic import drawn_at_random
 from ..recipe.job import Gate, Job
 from .held_out import (
     CORRECTED,
@@ -21,7 +22,6 @@ from .held_out import (
     NEW_LABELS,
     PARTS_OF_FEEDBACK,
     HeldOutSet,
-    drawn_at_random,
     scope_of,
 )
 
@@ -118,17 +118,18 @@ def find_targets(file: YamlFile[Job], current: Model, mix: Mix, sets: Sequence[H
 
 def _find_evidence(current: Model, mix: Mix, task: str, sets: Sequence[HeldOutSet], gate: Gate) -> _Evidence:
     each, spec, scope = mix.corrections[task], current.tasks[task], scope_of(mix, task)
-    new = [example for example in each.heldout if each.is_new(example)]
-    known = [example for example in each.heldout if not each.is_new(example)]
+    judging = mix.to_judge(task, each.heldout)
+    new = [example for example in judging if each.is_new(example)]
+    known = [example for example in judging if not each.is_new(example)]
     corrected = sum(kind_of(spec).is_wrong(answer, spec, scope) for answer in answers(current, spec, known))
     flippable = 0
     if corrected >= gate.least_corrections:
         flippable = _count_flippable(current, task, sets, gate.least_flip_rows)
-    drawn = drawn_at_random(each.heldout)
+    drawn = drawn_at_random(judging)
     drawn_wrong = sum(kind_of(spec).is_wrong(answer, spec, scope) for answer in answers(current, spec, drawn))
     replays = mix.job.old is not None and mix.job.old.replay > 0
     can_train = replays if task in mix.old else bool(mix.job.hold.texts)
-    return _Evidence(len(each.heldout), len(new), corrected, flippable, len(drawn), drawn_wrong, can_train)
+    return _Evidence(len(judging), len(new), corrected, flippable, len(drawn), drawn_wrong, can_train)
 
 
 def _count_flippable(current: Model, task: str, sets: Sequence[HeldOutSet], most: int) -> int:

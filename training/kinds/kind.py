@@ -52,7 +52,8 @@ class EncodedTexts(NamedTuple):
 class CalibrationRows:
     """What a kind chooses temperature and thresholds on, after the last step.
 
-    `outside` are rows of an out-of-scope label that has no class of its own; `choosing` are the rows that the recipe names
+    `validation` are the rows that stand for the texts to come: the validation part, or the calibration part where the recipe
+    names one. `outside` are rows of an out-of-scope label that has no class of its own; `choosing` are the rows that the recipe names
     to choose thresholds on.
     """
 

@@ -5,7 +5,7 @@ texts, and on whatever texts the job names. What earlier retrainings learned fro
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -25,18 +25,20 @@ from ..recipe.job import Job
 from ..recipe.reading import Reading
 from ..recipe.recipe import Recipe, load_recipe
 from .balance import by_repeats, count, divided, replayed
+from .calibration_rows import LEAST_TRAFFIC, CalibrationRows, choose_calibration_rows, learned_rows
 from .corrections import Corrections, write_rows
 from .earlier import Earlier, read_earlier
 from .hold_texts import CurrentAnswers, all_texts
+from .traffic import drawn_at_random, may_calibrate
 
 RECIPE: Final = "recipe.yaml"
 _NOT_KEPT: Final[dict[str, Any]] = {"tasks": True, "lora": True, "threads": True, "budget": {"epochs", "steps"}}
 """Keys of the recipe before that a job decides, also by leaving them out. All others are carried on."""
 _NOT_KEPT_OF_TASK: Final = set(Reading.model_fields) | {
-    *("train", "validation", "validation_share", "group", "test", "reports", "thresholds", "epochs")
+    *("train", "validation", "validation_share", "calibration", "group", "test", "reports", "thresholds", "epochs")
 }
 """Keys of a task that belong to its data, which is mixed anew, and its passes, which the job decides."""
-_NO_ROWS: Final = ("validation", "choosing")
+_NO_ROWS: Final = ("validation", "calibration", "choosing")
 """Parts that are not trained on."""
 
 
@@ -74,6 +76,36 @@ class Mix:
     def without_judged(self, examples: Iterable[Example]) -> list[Example]:
         """Return the rows whose texts nobody judged, in whatever spelling and for whatever task."""
         return [example for example in examples if near_form(example.text) not in self.judged]
+
+    def traffic(self, name: str) -> list[Example]:
+        """Return the held-out rows of a task that were drawn at random and calibrate; none where they are few."""
+        return self._traffic.get(name, [])
+
+    @cached_property
+    def _traffic(self) -> dict[str, list[Example]]:
+        found = {}
+        for spec in self.manifest.tasks:
+            judged = [part[spec.name].heldout for part in (self.corrections, self.earlier) if spec.name in part]
+            rows = [each for heldout in judged for each in drawn_at_random(heldout) if may_calibrate(each)]
+            found[spec.name] = rows if len(rows) >= LEAST_TRAFFIC else []
+        return found
+
+    def to_judge(self, name: str, heldout: Sequence[Example]) -> list[Example]:
+        """Return the held-out rows of a task but those that calibrate: they are no evidence in the gate."""
+        taken = {near_form(example.text) for example in self.traffic(name)}
+        return [example for example in heldout if near_form(example.text) not in taken]
+
+    def calibration_rows(self, name: str, held_back: Sequence[Example] = ()) -> CalibrationRows:
+        """Return what temperature and thresholds of a task are chosen on; `held_back` are the feedback's rows to validate on."""
+        new = [each for each in held_back if self.corrections[name].is_new(each)]
+        learned = learned_rows(self.manifest, name) > 0
+        return choose_calibration_rows(self.old.get(name), self.traffic(name), new, learned=learned)
+
+    @cached_property
+    def kept_limits(self) -> dict[str, str]:
+        """By task that keeps temperature and thresholds of the current version: why."""
+        found = {spec.name: self.calibration_rows(spec.name) for spec in self.manifest.tasks}
+        return {name: each.reason_to_keep for name, each in found.items() if each.reason_to_keep}
 
     def taught_earlier(self, name: str) -> list[Example]:
         return self.earlier[name].train if name in self.earlier else []
@@ -115,6 +147,7 @@ def _without_judged(mix: Mix, data: TaskData) -> TaskData:
         outside=mix.without_judged(data.outside),
         test=mix.without_judged(data.test),
         choosing=mix.without_judged(data.choosing),
+        calibration=mix.without_judged(data.calibration),
     )
 
 
@@ -149,8 +182,9 @@ def write_mix(
         parts = _seen_again(mix, spec) if answers is None or spec.name in mix.old else _held(mix, spec, answers)
         if feedback is not None and spec.name in withheld:
             feedback = replace(feedback, train=[example for example in feedback.train if feedback.is_new(example)])
-        if feedback is not None and feedback.train:
-            _add_feedback(mix, feedback, parts)
+        held_back = _add_feedback(mix, feedback, parts) if feedback is not None and feedback.train else []
+        if chosen := mix.calibration_rows(spec.name, held_back).rows:
+            parts["calibration"] = ([kind_of(spec).as_row(example) for example in chosen], {})
         tasks[spec.name] = _task(mix, spec, parts)
         rows = {name: write_rows(folder / f"{spec.name}.{name}.jsonl", lines) for name, (lines, _) in parts.items()}
         counts[spec.name] = {"rows": rows, "new": feedback.new if feedback else [], "held": spec.name in held}
@@ -171,7 +205,7 @@ def _seen_again(mix: Mix, spec: TaskSpec) -> Parts:
     data, kind = mix.old[spec.name], kind_of(spec)
     parts = {
         "replay": mix.replayed(spec.name),
-        "validation": [*data.validation, *data.outside],
+        "validation": data.validation,
         "choosing": data.choosing,
     }
     # Where nobody has said anything, the current answers are what is to stay; the labels would be learned by heart, seen
@@ -189,7 +223,8 @@ def _held(mix: Mix, spec: TaskSpec, answers: CurrentAnswers) -> Parts:
     return parts
 
 
-def _add_feedback(mix: Mix, feedback: Corrections, parts: Parts) -> None:
+def _add_feedback(mix: Mix, feedback: Corrections, parts: Parts) -> list[Example]:
+    """Add the rows to learn and to validate on, and return the latter."""
     learned, validation = divided(feedback.train, mix.job.fit.seed)
     other_rows = sum(len(lines) for name, (lines, _) in parts.items() if name not in _NO_ROWS)
     kept, extra = parts.get("validation", ([], {}))
@@ -202,6 +237,7 @@ def _add_feedback(mix: Mix, feedback: Corrections, parts: Parts) -> None:
     groups = by_repeats(learned, before) if given == "balanced" else {given: learned}
     for times, rows in groups.items():
         parts[f"feedback-x{times}"] = ([kind.as_row(example) for example in rows], {"repeat": times})
+    return validation
 
 
 def _task(mix: Mix, spec: TaskSpec, parts: Parts) -> dict[str, Any]:
@@ -221,6 +257,8 @@ def _task(mix: Mix, spec: TaskSpec, parts: Parts) -> dict[str, Any]:
         "train": sources,
         "validation": f"{spec.name}.validation.jsonl",
     }
+    if "calibration" in parts:
+        task["calibration"] = f"{spec.name}.calibration.jsonl"
     old = mix.recipe.tasks.get(spec.name) if mix.recipe else None
     if old is None:
         return task | ({"out_of_scope": spec.out_of_scope} if spec.out_of_scope else {})

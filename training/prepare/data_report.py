@@ -9,6 +9,7 @@ from ..kinds.registry import KINDS
 
 TRAIN: Final = "train"
 VALIDATION: Final = "validation"
+CALIBRATION: Final = "calibration"
 TEST: Final = "test"
 THRESHOLDS: Final = "thresholds"
 PROBE: Final = "frozen encoder + logistic regression"
@@ -81,7 +82,7 @@ class ProbeReport(_Frozen):
 
 
 class TaskReport(_Frozen):
-    """One task's data. Parts are `train`, `validation`, `test`, `thresholds` and the names of further reports."""
+    """One task's data. Parts are `train`, `validation`, `calibration`, `test`, `thresholds` and the names of further reports."""
 
     kind: str
     parts: dict[str, PartReport]

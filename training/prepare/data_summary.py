@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..data.counts import ReadCounts
 from ..data.example import Example
 from .data_checks import Texts, count_labels, find_overlaps, find_similar_names, list_names
-from .data_report import TEST, THRESHOLDS, TRAIN, VALIDATION, PartReport, TaskReport, TokenReport
+from .data_report import CALIBRATION, TEST, THRESHOLDS, TRAIN, VALIDATION, Overlap, PartReport, TaskReport, TokenReport
 from .tasks import TaskData, originals
 
 
@@ -17,6 +17,7 @@ def parts_of(data: TaskData) -> dict[str, list[Example]]:
     parts = {
         TRAIN: originals(data.train),
         VALIDATION: data.validation,
+        CALIBRATION: data.calibration,
         THRESHOLDS: [*data.outside, *data.choosing],
         TEST: data.test,
         **data.reports,
@@ -41,9 +42,16 @@ def summarise(data: TaskData, tokens: Mapping[str, TokenReport]) -> TaskReport:
             )
             for name, examples in parts.items()
         },
-        overlap=find_overlaps(texts, (TRAIN, VALIDATION)),
+        overlap=_overlaps(texts),
         notes=list(_notes(data, parts, texts, tokens)),
     )
+
+
+def _overlaps(texts: Mapping[str, Texts]) -> dict[str, dict[str, Overlap]]:
+    """Return what the parts have in common. That calibration repeats validation rows is no mistake."""
+    found = find_overlaps(texts, (TRAIN, VALIDATION))
+    shared = {other: each for other, each in found.pop(CALIBRATION, {}).items() if other != VALIDATION}
+    return found | ({CALIBRATION: shared} if shared else {})
 
 
 def _left_out(data: TaskData, part: str) -> dict[str, int]:
@@ -73,7 +81,7 @@ def _notes(
             yield "validation repeats training texts, because every label has one text alone: its figures mean nothing"
     scope, rule = data.task.out_of_scope, data.task.thresholds
     if scope is not None and rule.accept is None and rule.out_of_scope is None and not data.choosing:
-        rows = data.outside if not scope.learn else [e for e in data.validation if scope.label in e.labels]
+        rows = data.outside if not scope.learn else [e for e in data.calibrating if scope.label in e.labels]
         if not rows:
             where = "no row to train or validate on" if not scope.learn else "no validation row"
             yield f"{where} has the out-of-scope label {scope.label!r}, so no threshold is chosen: name rows in `thresholds.data`"

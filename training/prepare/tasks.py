@@ -1,7 +1,7 @@
 """Reads the tasks of a recipe: what is wrong with the rows of one as a whole is found here, before any step."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ from ..recipe.reading import Source
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
 from .data_checks import find_equal_names, list_names, suggest
-from .data_report import TEST, THRESHOLDS, TRAIN, VALIDATION
+from .data_report import CALIBRATION, TEST, THRESHOLDS, TRAIN, VALIDATION
 from .reading import read_counted
 from .splits import hold_back, units_of
 
@@ -24,8 +24,8 @@ from .splits import hold_back, units_of
 class TaskData:
     """The examples of one task.
 
-    `outside` are rows of an out-of-scope label that has no class of its own, from the training and the validation part;
-    `choosing` are the rows to choose thresholds on where the recipe names some.
+    `outside` are rows of an out-of-scope label that has no class of its own, from the training, the validation and the
+    calibration part; `choosing` are the rows to choose thresholds on where the recipe names some.
     """
 
     name: str
@@ -40,6 +40,8 @@ class TaskData:
     reports: dict[str, list[Example]]
     counts: dict[str, ReadCounts]
     """What was read from files, by part."""
+    calibration: list[Example] = field(default_factory=list)
+    """The rows to choose temperature and thresholds on where the recipe names some."""
 
     @property
     def names(self) -> list[str]:
@@ -47,9 +49,15 @@ class TaskData:
         return self.kind.name_labels(self.labels)
 
     @property
+    def calibrating(self) -> list[Example]:
+        """The rows that temperature and thresholds are chosen on."""
+        return self.calibration or self.validation
+
+    @property
     def rows(self) -> Iterator[Example]:
         """All rows of all parts."""
-        for part in (self.train, self.validation, self.outside, self.test, self.choosing, *self.reports.values()):
+        own = (self.train, self.validation, self.calibration, self.outside, self.test, self.choosing)
+        for part in (*own, *self.reports.values()):
             yield from part
 
     @property
@@ -94,15 +102,15 @@ def read_task(name: str, recipe: Recipe, folder: Path) -> TaskData:
     test, choosing = read(TEST, task.test), read(THRESHOLDS, task.thresholds.data)
     train, apart = inside_and_outside(read(TRAIN, task.train, training=True), task)
     validation, outside = inside_and_outside(read(VALIDATION, task.validation), task)
+    calibration, further = inside_and_outside(read(CALIBRATION, task.calibration), task)
     labels = task.labels or kind.labels(train)
     if task.validation is None:
         groups = groups_of(train, task.group)
         if len(groups) > 1 and len(set(groups.values())) == 1:
             raise recipe.refusal(("tasks", name, "group"), _ONE_GROUP.format(task.group))
         train, validation = divide(train, task.validation_share, recipe.data_seed, groups)
-    data = TaskData(
-        name, task, kind, labels, train, validation, [*originals(apart), *outside], test, choosing, reports, counts
-    )
+    outside = [*originals(apart), *outside, *further]
+    data = TaskData(name, task, kind, labels, train, validation, outside, test, choosing, reports, counts, calibration)
     refuse_mistakes(data, recipe)
     return data
 
@@ -223,7 +231,13 @@ def _problem_of_choosing(data: TaskData) -> str | None:
 
 def _refuse_unknown_labels(data: TaskData) -> None:
     known, scope = frozenset(data.labels), data.task.out_of_scope
-    for example in (*data.train, *data.validation, *data.test, *(e for part in data.reports.values() for e in part)):
+    for example in (
+        *data.train,
+        *data.validation,
+        *data.calibration,
+        *data.test,
+        *(e for part in data.reports.values() for e in part),
+    ):
         if scope is not None and scope.label in example.labels:
             continue
         if unknown := data.kind.unknown(example, known):

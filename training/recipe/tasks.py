@@ -39,6 +39,8 @@ class Task(Reading):
     validation: Sources | None = None
     validation_share: Share = 0.1
     """Taken from the training rows when there is no `validation`."""
+    calibration: Sources | None = None
+    """Temperature and thresholds are chosen on these rows; without it on the validation part."""
     group: str | None = None
     """A column whose rows of one value stay together when validation rows are taken: a conversation's, say."""
     test: Sources | None = None

@@ -40,6 +40,7 @@ from .doubts import find_doubts
 from .feedback import ingest_for
 from .going_live import already_there, check_live, identity, make_current
 from .job_files import digest_files, refuse_changed_files
+from .limits import describe_kept, keep_limits
 from .refits import Trainings, candidate_of, placebo_of
 from .starting_point import StartingPoint
 from .work_folder import Facts, WorkFolder
@@ -175,7 +176,9 @@ class Stages:
             targets = find_targets(self._file, current, self.mix, sets)
         counts = write_mix(self.mix, self.current, folder)
         said = [f"{task} {_counted(each['rows'])}" for task, each in counts.items()]
-        facts = {"tasks": counts, "targets": targets.sets, "notes": targets.notes, "files": digest_files(self._job)}
+        kept = [f"{task}: {describe_kept(self.mix, task)}" for task in self.mix.kept_limits]
+        notes = [*targets.notes, *kept]
+        facts = {"tasks": counts, "targets": targets.sets, "notes": notes, "files": digest_files(self._job)}
         return {**facts, "placebo": [*targets.placebo], "said": "; ".join(said)}
 
     def _fit(self, folder: Path) -> Facts:
@@ -195,29 +198,8 @@ class Stages:
         except CannotResume as error:
             self._say(f"{out.parent.name}: begins anew: {error.reason}")
             record = train()
-        self._keep_limits(out)
+        keep_limits(out, self.mix)
         return record
-
-    def _keep_limits(self, run: Path) -> None:
-        """Tasks without old data keep calibration and thresholds: what they were held to are no labels to choose on. So do
-        tasks whose validation rows the current version has learned.
-        """
-        folder = RunFolder(run)
-        record = folder.record()
-        specs = [
-            spec
-            if spec.name in self.mix.old and not record.data[spec.name].learned_validation
-            else spec.model_copy(
-                update={
-                    "calibration": self.manifest.task(spec.name).calibration,
-                    "calibration_rows": self.manifest.task(spec.name).calibration_rows,
-                    "thresholds": self.manifest.task(spec.name).thresholds,
-                    "threshold_rows": self.manifest.task(spec.name).threshold_rows,
-                }
-            )
-            for spec in record.tasks
-        ]
-        folder.save_record(record.model_copy(update={"tasks": specs}))
 
     def _report_progress(self, progress: Progress) -> None:
         self._announcer.say(

@@ -19,7 +19,7 @@ DONE: Final = "done.json"
 LOCK: Final = ".lock"
 FIXED: Final = "fit"
 """From this stage on a changed job is another job: what was trained cost too much to be thrown away unasked."""
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """Of the stages' files. Raise it when a stage reads what an earlier version did not write."""
 Facts = dict[str, Any]
 
