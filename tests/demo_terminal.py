@@ -43,7 +43,7 @@ class Terminal:
         while data := os.read(self.ours, 65536):
             self.output += data
 
-    def wait_for(self, text: str, seconds: float = 30) -> None:
+    def wait_for(self, text: str, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while text not in (shown := self.shown()):
             assert time.monotonic() < deadline, shown[-3000:]

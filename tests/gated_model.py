@@ -27,7 +27,7 @@ class GatedModel(FakeModel):
 
     def run(self, batch):
         self.begun.release()
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         return super().run(batch)
 
     def decode(self, logits, batch, texts, wanted, thresholds=None):
@@ -38,7 +38,7 @@ class GatedModel(FakeModel):
         return answers
 
     async def has_begun(self):
-        await asyncio.to_thread(self.begun.acquire, timeout=10)
+        await asyncio.to_thread(self.begun.acquire, timeout=60)
 
 
 class Inbox:
@@ -55,7 +55,7 @@ class Inbox:
         return [entry for entries in self.deliveries for entry in entries]
 
     async def holds(self, count):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.entries) < count:
                 await asyncio.sleep(0.001)
 

@@ -58,7 +58,7 @@ class Process:
 
     async def until(self, word: str) -> str:
         """Wait until the log has a line with `word`, and return it."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 text = self.written
                 if found := re.search(f".*{word}.*", text):

@@ -136,7 +136,7 @@ class Desk:
 async def read_values(bootstrap: str, topic: str, count: int) -> list[bytes | None]:
     """Return the first `count` values of a topic."""
     async with AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return [(await consumer.getone()).value for _ in range(count)]
 
 
@@ -163,6 +163,6 @@ async def health(serving, path="readyz"):
 
 
 async def until(serving, condition):
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not condition(await health(serving)):
             await asyncio.sleep(0.05)

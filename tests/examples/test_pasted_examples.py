@@ -81,7 +81,7 @@ def test_corrections_teach_a_label_and_the_new_version_serves(example):
     assert "topic: rental" in answer
 
 
-def until(ask, good, patience_s: float = 20) -> str:
+def until(ask, good, patience_s: float = 60) -> str:
     """The first good answer; what was counted last may come a moment after the dead letter."""
     end = time.monotonic() + patience_s
     while not good(said := ask()) and time.monotonic() < end:

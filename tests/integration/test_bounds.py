@@ -55,7 +55,7 @@ async def send_large_turns(desk: Desk) -> None:
 
 
 async def are_paused(serving, partitions: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while serving.metrics.registry.get_sample_value("murmura_paused_partitions") != partitions:
             await asyncio.sleep(0.05)
 
@@ -105,7 +105,7 @@ async def test_what_waits_for_a_suspended_agent_moves_at_half_of_its_partitions_
             assert 0 < found["suspended_agents"]["analysis"]["waiting"] < 20
             guarded_kafka.allow_again(desk.analysed)
             analysed = await desk.read(desk.analysed, 60)
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 while await desk.committed() != await desk.ends():
                     await asyncio.sleep(0.1)
     assert sorted(ids(analysed)) == names

@@ -113,7 +113,7 @@ async def test_a_device_that_stays_broken_ends_the_process_and_another_answers_e
     async with serving(desk, model, give_up_s=give_up_s) as (_, process):
         model.runner.broken = error
         await desk.send(*requests(0, 300))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await asyncio.wait([process])
         with pytest.raises(DeviceFailed, match="CUDA failure"):
             process.result()
@@ -149,7 +149,7 @@ async def test_a_process_that_is_asked_to_end_while_its_device_fails_does_so_at_
         while parts.engine.trouble is None:
             await asyncio.sleep(0.02)
         began = time.monotonic()
-    assert time.monotonic() - began < 15, "it waited for the device as long as it may"
+    assert time.monotonic() - began < 60, "it waited for the device as long as it may"
     assert sum((await desk.committed()).values()) == 0
     assert await desk.read(desk.dead_letters, 0) == []
 
@@ -164,7 +164,7 @@ async def test_what_fails_on_every_text_ends_the_process_and_another_answers_eve
         else:
             model._decoders = dict.fromkeys(model._decoders)
         await desk.send(*requests(50, 300))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await asyncio.wait([process])
         with pytest.raises(DeviceFailed, match="plain text" if broken == "tokenizer" else "reference sample"):
             process.result()
@@ -186,7 +186,7 @@ async def test_records_that_come_while_the_device_fails_and_partitions_move_are_
             await desk.send(*requests(100, 200))
         await desk.send(*requests(200, 300))
         model.runner.broken = None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             results = await desk.read(desk.classified, 300)
     assert sorted(set(ids(results))) == sorted(f"r{number}" for number in range(300))
     assert await desk.read(desk.dead_letters, 0) == []

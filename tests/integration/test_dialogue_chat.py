@@ -27,7 +27,7 @@ class Terminal:
 
     async def until(self, words: str) -> None:
         """Read on until `words` are shown after what was waited for last."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while words not in self.shown:
                 self.shown += (await asyncio.to_thread(os.read, self.file, 4096)).decode()
         self.shown = self.shown.partition(words)[2]

@@ -34,7 +34,7 @@ def statuses(records) -> dict[str, str]:
 
 
 async def all_finished(desk: Desk):
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while await desk.committed() != await desk.ends():
             await asyncio.sleep(0.1)
 

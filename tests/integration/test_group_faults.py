@@ -28,7 +28,7 @@ async def serve_until_it_ends(desk: Desk, fault) -> None:
         await desk.read(desk.classified, 1)
         fault()
         with suppress(OSError):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await asyncio.to_thread(urlopen, f"{serving.url}/metrics"):
                     await asyncio.sleep(0.2)
 
@@ -105,7 +105,7 @@ async def test_a_handler_whose_hook_raises_at_a_rebalance_swallows_no_record(des
             await desk.send(*names[20:40])
             await desk.read(desk.analysed, 40)
         await desk.send(*names[40:])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not set(names) <= {each.value for each in await desk.read(desk.analysed, 60)}:
                 pass
     assert handler.revocations >= 2

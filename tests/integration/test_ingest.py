@@ -212,7 +212,7 @@ async def test_a_killed_run_leaves_nothing_that_looks_finished_and_the_next_is_w
     ]
     for n in range(3):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not (tmp_path / "set.part/join.sqlite").exists() and process.poll() is None:
                 await asyncio.sleep(0.005)
         await asyncio.sleep(0.1 * n)

@@ -72,7 +72,7 @@ async def test_a_broker_that_dies_in_the_middle_is_one_line_and_leaves_nothing(
     command = [MURMURA, "ingest", "--from-manifest", tmp_path / "set", "--out", tmp_path / "x", "--config", config]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     database = tmp_path / "x.part/join.sqlite"
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not database.exists():
             await asyncio.sleep(0.005)
     own_kafka.kill()

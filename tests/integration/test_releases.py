@@ -263,7 +263,7 @@ async def test_a_topic_of_events_that_is_gone_does_not_stop_answers_and_gets_the
         assert [event.event for event in await releases.events(2)] == ["model.rejected", "model.swapped"]
 
 
-async def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not holds():
             await asyncio.sleep(0.05)

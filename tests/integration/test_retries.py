@@ -41,7 +41,7 @@ def asking(desk: Desk, times: int, **retry):
 
 
 async def all_finished(desk: Desk):
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while await desk.committed() != await desk.ends():
             await asyncio.sleep(0.1)
 
@@ -95,7 +95,7 @@ async def test_a_process_that_ends_during_a_pause_counts_on_from_the_header(desk
         async with desk.serving(agents, **settings):
             await (desk.send({"id": "r0", "text": "again"}) if not asked else asyncio.sleep(0.2))
             before = asked.get("again", 0)
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 while asked.get("again", 0) == before:
                     await asyncio.sleep(0.02)
     async with desk.serving(agents, **settings):
@@ -211,7 +211,7 @@ async def test_records_that_wait_in_the_topic_of_retries_are_no_lag_of_the_reque
             labels = {"topic": name, "partition": str(partition)}
             return serving.metrics.registry.get_sample_value(metric, labels)
 
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while value("murmura_retries_behind_records", topic, retry.partition) != 1:
                 await asyncio.sleep(0.05)
         assert value("murmura_consumer_lag_records", desk.requests, 0) == 0

@@ -90,13 +90,13 @@ class Killed:
         return (self.folder / "asked").read_text().split()
 
     async def until(self, condition) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.01)
 
     async def finished(self) -> None:
         """Wait until every original is committed."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await self.desk.committed() != await self.desk.ends():
                 await asyncio.sleep(0.1)
 
@@ -104,7 +104,7 @@ class Killed:
         """Wait until every request has ended; all its ends agree, and no attempt was made too seldom."""
         desk = self.desk
         results, letters = [], []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while {json.loads(each.value)["request_id"] for each in results} != ANSWERED:
                 results = await desk.read(desk.classified, max(len(ANSWERED), len(results) + 1))
             while {json.loads(each.value)["id"] for each in letters} != FAILED:

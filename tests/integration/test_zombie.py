@@ -39,7 +39,7 @@ def assignments(process: Process) -> list[int]:
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.05)
 
@@ -54,7 +54,7 @@ async def send_for_ever(desk: Desk, turns: str, sent: list[str]) -> None:
 
 async def copies(desk: Desk, turns: set[str]) -> dict[str, dict[int, float]]:
     """Return for each turn which processes copied it, and when (ms since 1970), once each turn has been."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         count = len(turns)
         while True:
             records = await desk.read(desk.analysed, count)
@@ -69,7 +69,7 @@ async def copies(desk: Desk, turns: set[str]) -> dict[str, dict[int, float]]:
 
 async def answers(desk: Desk, names: set[str]) -> dict[str, set[str]]:
     """Return the prediction ids of each request, once each has one."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         count = len(names)
         while True:
             records = await desk.read(desk.classified, count)

@@ -51,7 +51,7 @@ async def refusal(server: str, **security) -> str:
     started = time.monotonic()
     with pytest.raises(SetupError) as caught:
         await fetch_partition_counts(kafka)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

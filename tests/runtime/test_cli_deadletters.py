@@ -122,7 +122,7 @@ async def test_everything_is_announced_first_and_not_sent_unasked(desk):
     async with desk.serving() as serving:
         await desk.send(b"{")
         await desk.read(desk.dead_letters, 2)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not serving.metrics.registry.get_sample_value("murmura_dead_letter_topic_records"):
                 await asyncio.sleep(0.05)
         assert 0 <= serving.metrics.registry.get_sample_value("murmura_dead_letter_topic_age_seconds") < 60

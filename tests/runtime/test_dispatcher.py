@@ -84,7 +84,7 @@ class Line:
         return self.dispatcher.receive({PARTITION: records})
 
     async def settle(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while self.dispatcher.has_work:
                 await asyncio.sleep(0)
 
@@ -123,7 +123,7 @@ async def test_a_tokenizer_that_fails_on_every_text_ends_the_process_and_finishe
     line.model.encode = None
     line.receive("one", "two")
     with pytest.raises(DeviceFailed, match="the tokenizer fails on a plain text too"):
-        await asyncio.wait_for(line.feeding, 5)
+        await asyncio.wait_for(line.feeding, 60)
     assert await line.dispatcher.drain(1)
     assert (line.broker.taken, line.committable) == ([], 0)
 
@@ -188,7 +188,7 @@ async def test_what_can_be_neither_answered_nor_dead_lettered_fails_the_process_
     line.broker.refuses = {"out", DEAD}
     line.receive("one")
     with pytest.raises(MurmuraError, match="takes no dead letters"):
-        await asyncio.wait_for(line.dispatcher.outbox.failure, 5)
+        await asyncio.wait_for(line.dispatcher.outbox.failure, 60)
     assert line.committable == 0
 
 
@@ -286,7 +286,7 @@ async def test_what_nobody_foresaw_ends_the_process_instead_of_waiting_without_e
     line = Line(FakeModel([INTENT]))
     line.dispatcher.deliver([object()])
     with pytest.raises(AttributeError):
-        await asyncio.wait_for(line.dispatcher.outbox.failure, 5)
+        await asyncio.wait_for(line.dispatcher.outbox.failure, 60)
 
 
 async def test_a_partition_that_is_there_is_asked_for_once():

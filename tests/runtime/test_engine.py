@@ -62,7 +62,7 @@ class Inbox:
         self.entries += entries
 
     async def holds(self, count):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.entries) < count:
                 await asyncio.sleep(0.001)
 
@@ -235,14 +235,18 @@ async def test_a_stop_in_the_middle_answers_every_caller(make):
 
 
 async def test_a_stop_without_budget_answers_with_closed_at_once(make):
-    model = FakeModel(TASKS, run_s=1.0)
+    model, ends = FakeModel(TASKS), threading.Event()
     engine = await make(Engine, model)
+    run = model.run
+    model.run = lambda batch: ends.wait(300) and run(batch)
     callers = [asyncio.create_task(engine.predict(f"text {n}")) for n in range(5)]
     await asyncio.sleep(0.05)
-    began = time.monotonic()
-    await engine.stop(0)
-    answers = await asyncio.gather(*callers, return_exceptions=True)
-    assert time.monotonic() - began < 0.8
+    try:
+        async with asyncio.timeout(60):
+            await engine.stop(0)
+            answers = await asyncio.gather(*callers, return_exceptions=True)
+    finally:
+        ends.set()
     assert {type(answer) for answer in answers} == {Closed}
 
 
@@ -331,6 +335,6 @@ async def test_the_old_model_is_freed_when_its_last_batch_has_ended(make):
     assert gone() is not None
     await waiting
     del waiting
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while gone() is not None:
             await asyncio.sleep(0.01)

@@ -33,7 +33,7 @@ def panics(model):
 
 async def test_a_panic_of_the_tokenizer_is_answered_to_its_caller_and_costs_the_others_nothing(make, panics):
     engine = await make(Engine, panics)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         *good, bad = await asyncio.gather(
             *(engine.predict(text) for text in ("one", "two", "panic")), return_exceptions=True
         )
@@ -57,7 +57,7 @@ async def test_a_caller_waits_while_the_device_fails_and_is_answered_afterwards(
         await asyncio.sleep(0.005)
     assert engine.lookahead == (0, 0)
     model.device_works = True
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         answer = await waiting
     assert answer.model == ("bank", 3)
     assert engine.lookahead[0] == engine.token_budget
@@ -67,18 +67,18 @@ async def test_a_caller_of_a_device_that_stays_broken_is_answered_with_closed(ma
     engine = await make(Engine, model, breaker=BreakerLimits(0.01, 0.02, 0.1))
     model.device_works = False
     with pytest.raises(Closed):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await engine.predict("hm")
 
 
 async def test_another_model_that_takes_the_place_of_one_that_fails_answers_what_waited(make, model):
-    engine = await make(Engine, model, breaker=BreakerLimits(0.5, 0.5, 20))
+    engine = await make(Engine, model, breaker=BreakerLimits(300, 300, 600))
     model.device_works = False
     waiting = asyncio.create_task(engine.predict("hm", ["intent"]))
     while engine.trouble is None:
         await asyncio.sleep(0.005)
     engine.swap(FakeModel(TASKS, SCRIPT, name="bank", version=2))
-    async with asyncio.timeout(0.4):
+    async with asyncio.timeout(60):
         answer = await waiting
     assert answer.model == ("bank", 2)
     assert engine.trouble is None
@@ -88,7 +88,7 @@ async def test_a_slower_model_gets_a_longer_deadline_than_the_one_before(make, m
     engine = await make(Engine, model, token_budget=100, shortest_deadline_s=0.1)
     slow = FakeModel(TASKS, SCRIPT, name="bank", version=2, run_s=0.6)
     engine.swap(slow, 0.6 / 100)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         answer = await engine.predict("hm", ["intent"])
     assert answer.model == ("bank", 2)
     assert engine.trouble is None
@@ -99,7 +99,7 @@ async def test_a_tokenizer_that_fails_on_plain_texts_is_no_callers_fault(make, m
     lost = []
     engine.on_lost = lost.append
     model.encode = None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         answers = await asyncio.gather(engine.predict("one"), engine.predict("two"), return_exceptions=True)
     assert [type(answer) for answer in answers] == [Closed, Closed]
     assert "the tokenizer fails on a plain text too: TypeError" in str(lost[0])

@@ -221,7 +221,7 @@ async def test_a_model_that_takes_the_place_of_another_answers_no_expired_part_a
     kept = []
     line.engine.submit = kept.extend  # it has them, and does not answer
     receive(line, ("old", 300, None))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not kept:
             await asyncio.sleep(0)
     del line.engine.submit
@@ -319,7 +319,7 @@ async def test_whatever_ages_fails_and_is_tried_again_each_agents_part_ends_once
         retrying.process_due()
         await asyncio.sleep(chance.random() * 0.03)
     line.missing, broken[0] = set(), False
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while line.committable != delivered:
             receive(line, (f"{delivered}", -(clock() - NOW), None))  # what the next probe may need
             delivered += 1

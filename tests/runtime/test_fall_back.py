@@ -65,7 +65,7 @@ def _soon(monkeypatch):
 
 
 async def until(seen):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not seen():
             await asyncio.sleep(0.01)
 

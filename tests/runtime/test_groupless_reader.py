@@ -46,7 +46,7 @@ async def test_tail_prints_a_line_for_a_record_that_cannot_be_unpacked(
     await send(kafka, topic, [b'{"text": "after"}'])
     await send(kafka, topic, [b'{"text": "beside"}'] * 3, partition=1)
     settings = Settings(kafka={"bootstrap_servers": kafka, "fetch_max_wait_ms": 200})
-    await asyncio.wait_for(tail._tail(settings, topic, True, as_json, 8, asyncio.Event()), 30)
+    await asyncio.wait_for(tail._tail(settings, topic, True, as_json, 8, asyncio.Event()), 60)
     out, err = capsys.readouterr()
     read = [line for line in out.splitlines() if '"text"' in line]
     assert len(read) == 6

@@ -126,7 +126,7 @@ class Line:
         self.dispatcher.receive({PARTITION: records})
 
     async def settle(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while self.dispatcher.has_work:
                 await asyncio.sleep(0)
 

@@ -44,7 +44,7 @@ class Line(_Line):
         return refused
 
     async def until(self, condition):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.005)
 

@@ -11,7 +11,7 @@ from murmura.runtime.wire.message import Publish
 
 
 async def until(line: Line, true) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.01)
 

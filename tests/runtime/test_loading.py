@@ -103,7 +103,7 @@ async def test_who_stops_waiting_leaves_no_child_and_no_thread_behind(store, tmp
     await asyncio.gather(staging, return_exceptions=True)
     began = time.monotonic()
     await asyncio.get_running_loop().shutdown_default_executor()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
 
 

@@ -158,7 +158,7 @@ async def test_a_process_that_may_open_no_producer_is_refused_after_the_limit_an
     await asyncio.sleep(0.1)
     assert not publisher.taking.is_set()
     assert "ClusterAuthorizationFailedError" in publisher.trouble
-    (refused,) = await asyncio.wait_for(publishing, 10)
+    (refused,) = await asyncio.wait_for(publishing, 60)
     assert isinstance(refused, ProcessRefused)
 
 
@@ -212,7 +212,7 @@ async def test_after_stop_waiting_messages_end_with_closed():
     await asyncio.sleep(0.02)
     await publisher.stop()
     with pytest.raises(Closed):
-        await asyncio.wait_for(publishing, 5)
+        await asyncio.wait_for(publishing, 60)
 
 
 async def test_how_many_partitions_there_are_is_told_once_the_producer_is_renewed():
@@ -226,7 +226,7 @@ async def test_how_many_partitions_there_are_is_told_once_the_producer_is_renewe
     await asyncio.sleep(0.02)
     assert not asking.done()
     closing.set()
-    assert await asyncio.wait_for(asking, 5) == 1
+    assert await asyncio.wait_for(asking, 60) == 1
     assert await publishing == [None]
 
 
@@ -266,7 +266,7 @@ async def test_a_producer_that_cannot_be_flushed_is_given_up_with_what_it_held(m
         sending = [task for task in asyncio.all_tasks() if "_sender_routine" in str(task.get_coro())]
         assert len(sending) <= 1
         broker.come_up()
-        assert await asyncio.wait_for(publishing, 10) == [None]
+        assert await asyncio.wait_for(publishing, 60) == [None]
         await publisher.stop()
 
 
@@ -309,7 +309,7 @@ async def test_an_error_without_a_name_is_the_record_s_own_only_when_others_to_i
     assert not trying.done()
     assert not publisher.taking.is_set()
     assert await publisher.publish(messages("other")) == [None]
-    (refused,) = await asyncio.wait_for(trying, 10)
+    (refused,) = await asyncio.wait_for(trying, 60)
     assert isinstance(refused, RecordRefused)
     assert publisher.taking.is_set()
 

@@ -53,7 +53,7 @@ async def read_committed(bootstrap: str, topic: str) -> list:
         consumer.assign(partitions)
         await consumer.seek_to_beginning()
         records = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while any([await consumer.position(p) < ends[p] for p in partitions]):
                 for batch in (await consumer.getmany(timeout_ms=100)).values():
                     records += batch
@@ -103,7 +103,7 @@ async def test_letters_go_to_the_topic_of_retries_with_the_originals_place_and_a
     assert sorted(json.loads(record.value)["text"] for record in found) == [f"t{n}" for n in range(7)]
     headers = dict(found[0].headers)
     due = datetime.fromisoformat(headers.pop("murmura_not_before").decode())
-    assert abs(due.timestamp() - time.time()) < 20
+    assert abs(due.timestamp() - time.time()) < 60
     number = json.loads(found[0].value)["text"][1:].encode()
     assert headers == {
         "own": b"1",

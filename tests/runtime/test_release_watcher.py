@@ -108,7 +108,7 @@ class World:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
+async def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not holds():
             await asyncio.sleep(0.01)

@@ -49,7 +49,7 @@ class Refusing(Line):
         return [json.loads(m.value)["source"]["offset"] for m in self.broker.taken if m.topic == topic]
 
     async def until(self, condition):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.005)
 
@@ -274,7 +274,7 @@ async def test_whatever_topics_come_and_go_each_agents_part_of_each_record_ends_
         delivered += count
         await asyncio.sleep(chance.random() * 0.03)
     line.missing, broken["c"] = set(), False
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while line.committable < delivered:
             if line.suspended:
                 line.receive(*["fine"] * 10)
