@@ -5,7 +5,7 @@ from statistics import stdev
 from typing import Final
 
 from .statistics import RESAMPLES, SIGN_FLIPS, Difference
-from .verdict import FAMILY_ERROR, Comparison, GateResult, SeedFigures
+from .verdict import FAMILY_ERROR, ChangedAnswers, Comparison, GateResult, SeedFigures
 
 NOTHING: Final = "–"
 
@@ -18,6 +18,8 @@ def to_markdown(result: GateResult, about: Mapping[str, str]) -> str:
         lines.append(f"- refused because {result.reason}")
     lines += [f"- {note}" for note in result.notes]
     lines += ["", *sets_section([each for each in result.comparisons if not each.target])]
+    if result.changed:
+        lines += ["", *_changed_section(result.changed)]
     lines += ["", *_seeds_section(result.seeds)]
     if drawn := [each for each in result.targets if each.drawn]:
         lines += ["", *_drawn_section(drawn)]
@@ -32,7 +34,7 @@ def sets_section(sets: Sequence[Comparison]) -> Iterator[str]:
     yield ""
     yield "Points of a hundred; accuracy, for several labels and for spans F1. `served`: answered and right, or rightly withheld as out of"
     yield "scope. `held answers`: agreement with the current version where that is sure of its answer (0.7); what is lost between labels"
-    yield "that it hardly tells apart is not seen there."
+    yield "that it hardly tells apart is seen only under `Changed answers by score`."
     yield ""
     yield f"- Interval: 95 % of {RESAMPLES:,} paired resamples of the conversations (rows, where each is its own). It covers the choice"
     yield "  of rows, not the seed of training: the same data trained with another seed gives other answers, too."
@@ -51,6 +53,20 @@ def sets_section(sets: Sequence[Comparison]) -> Iterator[str]:
             f"| {c.task} | {c.set} | {_found_cells(d)} | -{100 * c.allowance:g} "
             f"| {_probability(c.p)} | {detectable} | {c.versions} | {c.verdict.value} |"
         )
+
+
+def _changed_section(changed: Sequence[ChangedAnswers]) -> Iterator[str]:
+    yield "## Changed answers by score"
+    yield ""
+    yield "On the texts of `held answers`, here of every score: how many are answered otherwise than by the current version, withheld or not, and how"
+    yield "many are withheld now and were not, or the reverse. Score: the probability of the current version's least sure decision in the text. Nobody"
+    yield "says which answer is right, so this has no vote. Unsure answers change sides in any training; many changes above 0.5 are damage."
+    yield ""
+    yield "| task | score | texts | answered otherwise | withheld otherwise |"
+    yield "| --- | --- | ---: | ---: | ---: |"
+    for each in changed:
+        cells = (f"{count} ({100 * count / each.texts:.0f} %)" for count in (each.changed, each.withheld))
+        yield f"| {each.task} | {each.low:g} to {each.high:g} | {each.texts} | {' | '.join(cells)} |"
 
 
 def _seeds_section(seeds: Sequence[SeedFigures]) -> Iterator[str]:

@@ -172,6 +172,20 @@ class SeedFigures:
 
 
 @dataclass(frozen=True)
+class ChangedAnswers:
+    """The texts of one task on which the least sure decision of the current version has a probability from `low` to `high`."""
+
+    task: str
+    low: float
+    high: float
+    texts: int
+    changed: int
+    """Answered otherwise, withheld or not: another label, other labels, other spans."""
+    withheld: int
+    """Withheld now and not before, or the reverse."""
+
+
+@dataclass(frozen=True)
 class GateResult:
     """All comparisons. `passed` when no set is worse and every target is better; a gate without a target never passes.
 
@@ -183,6 +197,8 @@ class GateResult:
     """What could not be compared."""
     seeds: tuple[SeedFigures, ...] = ()
     """Empty when the candidate was trained with one seed alone."""
+    changed: tuple[ChangedAnswers, ...] = ()
+    """Of tasks with held answers, by how sure the current version was. No vote."""
 
     @property
     def passed(self) -> bool:
@@ -230,6 +246,7 @@ class GateResult:
             "figures": figures,
         }
         document["seeds"] = [asdict(each) for each in self.seeds]
+        document["changed"] = [asdict(each) for each in self.changed]
         document["comparisons"] = _COMPARISONS.dump_python(self.comparisons, mode="json")
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
@@ -242,7 +259,8 @@ def from_json(text: str) -> GateResult:
     document = json.loads(text)
     seeds = tuple(SeedFigures(**each | {"metrics": tuple(each["metrics"])}) for each in document["seeds"])
     comparisons = _COMPARISONS.validate_python(document["comparisons"], strict=False)
-    return GateResult(comparisons, tuple(document["notes"]), seeds)
+    changed = tuple(ChangedAnswers(**each) for each in document.get("changed", ()))
+    return GateResult(comparisons, tuple(document["notes"]), seeds, changed)
 
 
 def describe_objection(c: Comparison) -> str:

@@ -32,7 +32,7 @@ from .calibration import (
 )
 from .calibration_error import calibration_error
 from .kind import CalibrationRows, Chosen, Doubt, EncodedTexts, Kind
-from .outcome import SURE_ENOUGH, Outcome, of_accuracy
+from .outcome import Outcome, of_accuracy
 
 log = logging.getLogger(__name__)
 Array = NDArray[Any]
@@ -160,9 +160,12 @@ class Classification(Kind):
             return not answer.output["abstained"]
         return best_in_scope(answer, task) != truth
 
+    def least_probability(self, answer: Answer, task: TaskSpec) -> float:
+        return float(answer.output["score"])
+
     def is_sure(self, answer: Answer, task: TaskSpec) -> bool:
         """The score has to be above `accept`, too."""
-        return bool(answer.output["score"] >= SURE_ENOUGH and answer.output["reason"] != "below_threshold")
+        return super().is_sure(answer, task) and answer.output["reason"] != "below_threshold"
 
     def find_doubt(self, answer: Answer, task: TaskSpec, scope: str | None, sure: float) -> Doubt | None:
         output, given = answer.output, answer.example.labels[0]

@@ -28,7 +28,7 @@ from ..data.rules import Rules
 from ..recipe.tasks import OutOfScope, ThresholdRule
 from .answers import Answer, Score
 from .heads import linear_head
-from .outcome import Outcome
+from .outcome import SURE_ENOUGH, Outcome
 
 Array = NDArray[Any]
 TIE: Final = 1e-5
@@ -238,8 +238,12 @@ class Kind(ABC):
         """Return whether an answer differs from what should be answered."""
 
     @abstractmethod
+    def least_probability(self, answer: Answer, task: TaskSpec) -> float:
+        """Return the probability of the least sure decision in an answer, 1 where there is none."""
+
     def is_sure(self, answer: Answer, task: TaskSpec) -> bool:
         """Return whether a model stands by an answer: every decision in it has a probability of at least SURE_ENOUGH."""
+        return self.least_probability(answer, task) >= SURE_ENOUGH
 
     def find_doubt(self, answer: Answer, task: TaskSpec, scope: str | None, sure: float) -> Doubt | None:
         """Return that an answer with a score of at least `sure` differs from its row's label; None if it does not."""

@@ -24,7 +24,7 @@ from .answers import Answer, Score
 from .calibration import FEW_ROWS, count_rows, describe_rows, label_threshold, temperature_of_labels
 from .calibration_error import calibration_error
 from .kind import TIE, CalibrationRows, Chosen, EncodedTexts, Kind
-from .outcome import SURE_ENOUGH, Counted, Outcome, of_counts
+from .outcome import Counted, Outcome, of_counts
 
 Array = NDArray[Any]
 
@@ -119,11 +119,11 @@ class MultiLabel(Kind):
         truth, guess = _named(answer)
         return truth != guess
 
-    def is_sure(self, answer: Answer, task: TaskSpec) -> bool:
-        """Whether each label is named or not, whatever its threshold is."""
+    def least_probability(self, answer: Answer, task: TaskSpec) -> float:
+        """Of each label to be named or left out as it was, whatever its threshold is."""
         named = np.isin(task.labels, [item["label"] for item in answer.output["labels"]])
         scores = sigmoid(answer.logits.astype(np.float64) / task.calibration.temperature)
-        return bool((np.where(named, scores, 1 - scores) >= SURE_ENOUGH).all())
+        return float(np.where(named, scores, 1 - scores).min(initial=1.0))
 
 
 def _named(answer: Answer) -> tuple[Counted, Counted]:

@@ -29,7 +29,7 @@ from .answers import Answer, Score
 from .calibration import temperature_of
 from .calibration_error import calibration_error
 from .kind import CalibrationRows, Chosen, EncodedTexts, Kind
-from .outcome import SURE_ENOUGH, Outcome, of_counts
+from .outcome import Outcome, of_counts
 from .span_scores import Located, Matches, locate, locate_exactly, match
 
 Array = NDArray[Any]
@@ -156,11 +156,11 @@ class Tagging(Kind):
         truth, guess = _located(answer)
         return truth != guess
 
-    def is_sure(self, answer: Answer, task: TaskSpec) -> bool:
-        """The tag of each word counts."""
+    def least_probability(self, answer: Answer, task: TaskSpec) -> float:
+        """Of the tag of each word."""
         words = [first for first, _, _ in read_words(task.words, answer.example.text, answer.encoding)]
         scores = softmax(answer.logits[words].astype(np.float64) / task.calibration.temperature)
-        return bool((scores.max(axis=-1) >= SURE_ENOUGH).all())
+        return float(scores.max(axis=-1).min(initial=1.0))
 
 
 def _located(answer: Answer) -> tuple[Located, Located]:

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from ..evaluate.evaluate import Scores, answers, write_report
 from ..export.export import export
 from ..fit.loop import Progress, fit
 from ..fit.resume import CannotResume
+from ..gate.changed_answers import count_changed
 from ..gate.held_out import HeldOutSet, held_answers, held_out_sets, unmeasured, with_targets
 from ..gate.judged_versions import count_versions, write_versions
 from ..gate.report import to_markdown
@@ -247,6 +249,7 @@ class Stages:
         notes = [*self._facts("mix")["notes"], *unmeasured(self.mix, sets)]
         versions = {place: each.versions for place, each in count_versions(self.current, sets).items()}
         result = weigh(before, after, self._watched(sets, "gate"), self._job.gate, notes, versions, placebo, others)
+        result = replace(result, changed=tuple(count_changed(before, after, self.mix)))
         (folder / "gate.json").write_text(result.to_json(), encoding="utf-8")
         about = {"model": self.manifest.name, "current": str(self.manifest.version), "run": self._work.run}
         (folder / "gate.md").write_text(to_markdown(result, about), encoding="utf-8")
