@@ -141,6 +141,9 @@ async def test_a_state_that_its_topic_refuses_ends_the_process_and_its_turn_is_n
     dispatcher.receive({mine: [turn(1, "send money"), turn(2, "£20")]})
     with pytest.raises(MurmuraError, match=r"larger than murmura\.dialogue\.state allows.*max\.message\.bytes"):
         await dispatcher.outbox.failure
+    async with asyncio.timeout(60):
+        while not broker.taken:
+            await asyncio.sleep(0.005)
     await asyncio.sleep(0.05)
     assert [message.topic for message in broker.taken] == [REPLIES]
     assert tracker.progress(mine).committable in {None, 1}

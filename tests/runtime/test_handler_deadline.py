@@ -161,6 +161,7 @@ async def test_a_handlers_records_under_way_are_bounded_in_bytes():
     line.handler.ordering, line.handler.timeout_s = "none", 60
     await line.dispatcher.assign([PARTITION])
     line.send(*[b"gate"] * 10)
+    await until(line, lambda: len(line.dispatcher._runners[0]._tasks) == 4)
     await asyncio.sleep(0.01)
     assert len(line.dispatcher._runners[0]._tasks) == 4
     line.handler.gate.set()

@@ -125,6 +125,11 @@ class Line:
         self.offset += len(values)
         self.dispatcher.receive({PARTITION: records})
 
+    async def until_seen(self, key: bytes) -> None:
+        async with asyncio.timeout(60):
+            while key not in self.handler.seen:
+                await asyncio.sleep(0)
+
     async def settle(self) -> None:
         async with asyncio.timeout(60):
             while self.dispatcher.has_work:
@@ -168,6 +173,7 @@ async def test_a_keys_next_record_waits_for_the_acknowledgement_of_the_one_befor
     await line.dispatcher.assign([PARTITION])
     line.broker.gate.clear()
     line.receive((b"a", {}), (b"a", {}))
+    await line.until_seen(b"a")
     await asyncio.sleep(0.02)
     assert line.handler.seen[b"a"] == [0]
     line.broker.gate.set()
@@ -216,6 +222,7 @@ async def test_a_handler_hears_when_a_record_is_finished_and_not_before():
     await line.dispatcher.assign([PARTITION])
     line.broker.gate.clear()
     line.receive((b"a", {}), (b"b", {"crash": True}))
+    await line.until_seen(b"a")
     await asyncio.sleep(0.02)
     assert line.handler.seen[b"a"] == [0]
     assert not line.handler.ended

@@ -145,6 +145,7 @@ async def test_a_handler_that_fails_on_everything_is_asked_again_about_what_wait
     line.handler.broken = True
     line.receive(*[(b"k%d" % n, {}) for n in range(8)])
     await line.until(lambda: line.suspended)
+    await line.until(lambda: len(line.sent(DEAD)) == 2)
     await asyncio.sleep(0.2)
     assert len(line.sent(DEAD)) == 2
     assert not line.dispatcher.has_work, "what waits is no work that stands still"

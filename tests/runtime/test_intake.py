@@ -248,8 +248,11 @@ async def test_bytes_under_way_are_bounded_and_all_free_in_the_end():
     line = garbage_line(partition_bytes=MIB, process_bytes=40_000)
     line.broker.gate.clear()
     line.receive(*[good(900, number) for number in range(15)])
-    await asyncio.sleep(0.05)
     under_way: UnderWay = line.dispatcher._under_way
+    async with asyncio.timeout(60):
+        while under_way.bytes < 10_000:
+            await asyncio.sleep(0.005)
+    await asyncio.sleep(0.05)
     assert 10_000 <= under_way.bytes < 12_000
     line.broker.gate.set()
     await line.settle()

@@ -41,6 +41,11 @@ async def write_letters(bootstrap: str, topic: str, letters: int) -> None:
         await producer.stop()
 
 
+async def written(consumer: AIOKafkaConsumer, topic: str) -> int:
+    """How many records the logs of a topic hold, those of open and aborted transactions and their markers included."""
+    return sum((await consumer.end_offsets([TopicPartition(topic, number) for number in range(3)])).values())
+
+
 async def read_committed(bootstrap: str, topic: str) -> list:
     """Everything that a reader of committed records sees now."""
     consumer = AIOKafkaConsumer(
@@ -126,44 +131,50 @@ async def test_letters_go_to_the_topic_of_retries_with_the_originals_place_and_a
 
 
 async def test_killed_at_random_moments_and_started_twice_at_once_each_letter_is_sent_once(kafka, unique, make_topics):
-    prefix, letters = unique("dl"), 1500
+    """Each process is killed after it has written some records: a moment chosen by time alone may lie before all work."""
+    prefix, letters = unique("dl"), 3000
     await make_topics("deadletters", "retries", prefix=prefix)
     await write_letters(kafka, f"{prefix}.deadletters", letters)
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__])
     moments = random.Random(8)
-    seen = []
-    for kill in range(20):
-        running = [
-            processes.Process(target=redrive_in_a_process, args=(kafka, prefix)) for _ in range(1 + (kill % 4 == 3))
-        ]
-        for process in running:
-            process.start()
-        await asyncio.sleep(moments.uniform(0.2, 0.9))
-        for process in running:
-            process.kill()
-        for process in running:
-            process.join()
-        if kill % 5 == 4:
-            seen.append(len(await read_committed(kafka, f"{prefix}.retries")))
+    in_mid_work = 0
+    async with AIOKafkaConsumer(bootstrap_servers=kafka) as consumer:
+        for kill in range(12):
+            enough = await written(consumer, f"{prefix}.retries") + moments.randint(1, 60)
+            running = [
+                processes.Process(target=redrive_in_a_process, args=(kafka, prefix)) for _ in range(1 + (kill % 4 == 3))
+            ]
+            for process in running:
+                process.start()
+            while await written(consumer, f"{prefix}.retries") < enough and any(p.is_alive() for p in running):
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(moments.uniform(0, 0.02))
+            in_mid_work += any(process.is_alive() for process in running)
+            for process in running:
+                process.kill()
+            for process in running:
+                process.join()
     await redrive(kafka, prefix)
     found = await read_committed(kafka, f"{prefix}.retries")
     texts = [json.loads(record.value)["text"] for record in found]
     assert sorted(texts, key=lambda t: int(t[1:])) == [f"t{n}" for n in range(letters)]
-    assert 0 < seen[0] < seen[2] < letters, "the kills came before or after all the work: they showed nothing"
+    assert in_mid_work
 
 
 async def test_who_starts_later_takes_over_and_the_earlier_one_ends_with_one_line(kafka, unique, make_topics):
     prefix = unique("dl")
     await make_topics("deadletters", "retries", prefix=prefix)
-    await write_letters(kafka, f"{prefix}.deadletters", 300)
+    await write_letters(kafka, f"{prefix}.deadletters", 1000)
     first = asyncio.create_task(redrive(kafka, prefix, batch_records=2))
-    await asyncio.sleep(0.6)
+    async with AIOKafkaConsumer(bootstrap_servers=kafka) as consumer:
+        while not await written(consumer, f"{prefix}.retries"):
+            await asyncio.sleep(0.005)
     second = await redrive(kafka, prefix)
     with pytest.raises(Fenced, match=r"another redrive took over .*this one has ended"):
         await first
-    assert second.sent + second.before == 300
-    assert len(await read_committed(kafka, f"{prefix}.retries")) == 300
+    assert second.sent + second.before == 1000
+    assert len(await read_committed(kafka, f"{prefix}.retries")) == 1000
 
 
 async def test_a_record_that_the_target_never_takes_is_refused_and_the_others_go(kafka, unique, make_topics):

@@ -158,8 +158,7 @@ async def test_the_same_state_again_and_an_older_one_swap_nothing_and_are_counte
         before = w.count("stale")
         w.hear(two)
         w.hear(one)
-        await asyncio.sleep(0.1)
-        assert w.count("stale") - before == 2
+        await until(lambda: w.count("stale") - before == 2)
     assert w.loader.staged == [3]
     assert len(w.reporter.events) == 1
 

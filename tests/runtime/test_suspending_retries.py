@@ -24,8 +24,8 @@ async def test_while_the_topic_of_retries_refuses_records_parts_wait_within_the_
         await asyncio.sleep(0.005)
     assert full == {PARTITION: None}, "the partition is paused"
     await line.until(lambda: len(line.results("out")) == 40)
-    await asyncio.sleep(0.3)
-    assert line.suspended["bad"]["waiting"] + line.sent_to_retries() == 40
+    await line.until(lambda: line.suspended["bad"]["waiting"] + line.sent_to_retries() == 40)
+    await asyncio.sleep(0.1)
     assert line.committable == 0
     line.missing = {"own"}
     await line.until(lambda: line.sent_to_retries() > 0)
