@@ -132,7 +132,7 @@ async def test_letters_go_to_the_topic_of_retries_with_the_originals_place_and_a
 
 async def test_killed_at_random_moments_and_started_twice_at_once_each_letter_is_sent_once(kafka, unique, make_topics):
     """Each process is killed after it has written some records: a moment chosen by time alone may lie before all work."""
-    prefix, letters = unique("dl"), 3000
+    prefix, letters = unique("dl"), 1200
     await make_topics("deadletters", "retries", prefix=prefix)
     await write_letters(kafka, f"{prefix}.deadletters", letters)
     processes = multiprocessing.get_context("forkserver")
@@ -140,8 +140,8 @@ async def test_killed_at_random_moments_and_started_twice_at_once_each_letter_is
     moments = random.Random(8)
     in_mid_work = 0
     async with AIOKafkaConsumer(bootstrap_servers=kafka) as consumer:
-        for kill in range(12):
-            enough = await written(consumer, f"{prefix}.retries") + moments.randint(1, 60)
+        for kill in range(10):
+            enough = await written(consumer, f"{prefix}.retries") + moments.randint(1, 40)
             running = [
                 processes.Process(target=redrive_in_a_process, args=(kafka, prefix)) for _ in range(1 + (kill % 4 == 3))
             ]

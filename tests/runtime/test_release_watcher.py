@@ -292,22 +292,23 @@ async def test_each_reason_leaves_the_old_version_serving_and_exactly_one_event(
     monkeypatch.setenv("MURMURA_CACHE", str(tmp_path / "cache"))
     (tmp_path / "store").mkdir()
     store = ModelStore(tmp_path / "store")
-    settings = Settings(
-        app="a",
-        model={"store": store.address, "name": "tiny", "device": "cpu", "trial_timeout_s": 8 if bad is endless else 60},
+    settings, brief = (
+        Settings(app="a", model={"store": store.address, "name": "tiny", "device": "cpu", "trial_timeout_s": seconds})
+        for seconds in (60, 3)
     )
     agent = dataclasses.replace(classification, tasks=("intent",))
-    w = World(Loader(settings, store, [agent]), settings)
+    w = World(Loader(brief if bad is endless else settings, store, [agent]), settings)
     push = push_made if bad in MADE else push_tampered
     first = after(None, *push(store, tmp_path / "bad", bad))
     good = store.push(write_tiny_model(tmp_path / "good"))
     async with w.running():
         w.hear(first)
-        await until(lambda: bool(w.reporter.events), 60)
+        await until(lambda: bool(w.reporter.events), 120)
         assert w.slot.model.manifest.version == 1
         w.slot.model = model(7)
+        w.watcher._loader = Loader(settings, store, [agent])
         w.hear(after(first, good, store.digest("tiny", good)))
-        await until(lambda: len(w.reporter.events) == 2, 60)
+        await until(lambda: len(w.reporter.events) == 2, 120)
     assert [event.reason for event in w.reporter.events] == [(MADE | TAMPERED)[bad], None]
     assert (w.reporter.events[1].previous, w.slot.model.manifest.version) == (7, good)
 
