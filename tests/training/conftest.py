@@ -9,12 +9,15 @@ import pytest
 import yaml
 from run_share import SHARE
 from safetensors.numpy import save_file
+from tiny_few_rows import INTENT, PLAIN
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit
+from murmura.training.fit.setup import Fitting, prepare
 from murmura.training.model.encoders import from_scratch
-from murmura.training.recipe.recipe import Encoder
+from murmura.training.recipe.recipe import Encoder, load_recipe
+from murmura.training.run_folders.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +93,24 @@ def model_folder(pytestconfig: pytest.Config, run: Path) -> Path:
         return folder / "tiny"
 
     return pytestconfig.stash[SHARE].once("model_folder", make)
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """A folder with ten training rows a label."""
+    folder = tmp_path / "few"
+    folder.mkdir()
+    write_jsonl(folder / "train.jsonl", rows(30, 1))
+    write_jsonl(folder / "test.jsonl", rows(60, 2))
+    return folder
+
+
+@pytest.fixture
+def open_run(base: Path, tmp_path: Path, write_recipe: Callable[..., Path]) -> Callable[..., Fitting]:
+    """`open_run(data, few_rows=0)` prepares a run over the checkpoint with these keys of the recipe."""
+
+    def opened(data: Path, **keys: Any) -> Fitting:
+        keys = {"encoder": str(base), "tasks": {"intent": INTENT}, **PLAIN, **keys}
+        return prepare(load_recipe(write_recipe(**keys)), data, RunFolder(tmp_path / "run"))
+
+    return opened

@@ -2,55 +2,29 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
+from tiny_few_rows import INTENT, PLAIN
 from tiny_loop import write_job
-from tiny_training import RECIPE, rows, write_jsonl
+from tiny_training import RECIPE, write_jsonl
 
 from murmura.runtime.model.folder import read_manifest
 from murmura.schemas.manifest import Calibration
 from murmura.training.export.export import export
 from murmura.training.fit.few_rows import ENCODER_LR, name_rows
-from murmura.training.fit.head_finish import refit_heads
 from murmura.training.fit.head_start import begin_heads
-from murmura.training.fit.loop import Progress, fit
+from murmura.training.fit.loop import fit
 from murmura.training.fit.probe import Frozen, probe_tasks
 from murmura.training.fit.regression import fit_regression
-from murmura.training.fit.setup import Fitting, prepare
+from murmura.training.fit.setup import Fitting
 from murmura.training.mix.corrections import Corrections
 from murmura.training.mix.plan import plan_mix
 from murmura.training.model.network import logits_of
 from murmura.training.recipe.job import read_job
-from murmura.training.recipe.recipe import load_recipe
 from murmura.training.retrain.limits import keep_limits
 from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]
-INTENT: dict[str, Any] = {"train": "train.jsonl", "test": "test.jsonl"}
-PLAIN = {"optimiser": {}, "budget": {"steps": 2, "evaluations": 1}, "precision": "fp32"}
-
-
-@pytest.fixture
-def few(tmp_path: Path) -> Path:
-    """A folder with ten training rows a label."""
-    folder = tmp_path / "few"
-    folder.mkdir()
-    write_jsonl(folder / "train.jsonl", rows(30, 1))
-    write_jsonl(folder / "test.jsonl", rows(60, 2))
-    return folder
-
-
-@pytest.fixture
-def open_run(base: Path, tmp_path: Path, write_recipe: WriteRecipe) -> Callable[..., Fitting]:
-    """`open_run(data, few_rows=0)` prepares a run over the checkpoint with these keys of the recipe."""
-
-    def opened(data: Path, **keys: Any) -> Fitting:
-        keys = {"encoder": str(base), "tasks": {"intent": INTENT}, **PLAIN, **keys}
-        return prepare(load_recipe(write_recipe(**keys)), data, RunFolder(tmp_path / "run"))
-
-    return opened
 
 
 def test_before_the_first_step_the_network_answers_as_the_regression(
@@ -132,78 +106,26 @@ def test_a_head_that_goes_on_from_a_model_is_left_as_it_is(
     recipe = write_recipe(encoder=str(base), tasks={"intent": INTENT}, **PLAIN)
     fit(recipe, few, tmp_path / "trained", quiet=True)
     export(tmp_path / "trained", tmp_path / "model")
-    run = open_run(few, encoder=str(tmp_path / "model"))
+    run = open_run(few, encoder=str(tmp_path / "model"), few_rows=0)
     before = run.model.heads[0].weight.detach().clone()
     begin_heads(run, probe_tasks(run))
     assert run.few == set()
     assert np.array_equal(run.model.heads[0].weight.detach(), before)
 
 
-def test_the_head_that_ships_learned_the_rows_held_back_and_the_temperature_did_not(
-    few: Path, open_run: Callable[..., Fitting]
+def test_a_head_that_learned_the_rows_held_back_begins_anew_without_them(
+    few: Path, base: Path, tmp_path: Path, write_recipe: WriteRecipe, open_run: Callable[..., Fitting]
 ) -> None:
-    run = open_run(few)
-    run.model.widen()
-    begin_heads(run, probe_tasks(run))
-    finished = refit_heads(run)
-    validated = run.model.heads[0].weight.detach().numpy().copy()
-    states = Frozen.of_run(run).embed(0, [*run.tasks[0].train, *name_rows(run.tasks[0]), *run.tasks[0].validation])
-    labels = [*(row.labels[0] for part in (run.tasks[0].train, name_rows(run.tasks[0])) for row in part)]
-    without, _, _ = fit_regression(states[: len(labels)], labels)
-    labels += [row.labels[0] for row in run.tasks[0].validation]
-    everything, _, _ = fit_regression(states, labels)
-    assert np.allclose(validated, without, atol=1e-3)
-    assert np.allclose(finished[0][0], everything, atol=1e-3)
-    assert not np.allclose(without, everything, atol=1e-3)
-
-
-def test_rows_that_the_recipe_names_for_validation_are_never_learned(
-    few: Path, open_run: Callable[..., Fitting]
-) -> None:
-    named = {**INTENT, "validation": "test.jsonl"}
-    run = open_run(few, tasks={"intent": named})
-    run.model.widen()
-    begin_heads(run, probe_tasks(run))
-    assert refit_heads(run) == {}
-
-
-def test_the_exported_model_has_the_head_that_learned_all_rows(
-    few: Path, base: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Any] = []
-
-    def noted(run: Fitting) -> Any:
-        seen.append(refit_heads(run))
-        return seen[-1]
-
-    monkeypatch.setattr("murmura.training.fit.loop.refit_heads", noted)
     recipe = write_recipe(encoder=str(base), tasks={"intent": INTENT}, **PLAIN)
-    record = fit(recipe, few, tmp_path / "run", quiet=True)
-    weights = RunFolder(tmp_path / "run").weights()
-    assert np.array_equal(weights["heads.intent.weight"], seen[0][0][0])
-    assert record.tasks[0].calibration_rows == record.data["intent"].parts["validation"].rows
-    assert not (tmp_path / "run" / "state.safetensors").exists()
-    export(tmp_path / "run", tmp_path / "model")
-
-
-def test_a_run_that_was_interrupted_ends_with_the_same_weights(
-    few: Path, base: Path, tmp_path: Path, write_recipe: WriteRecipe
-) -> None:
-    class Killed(Exception):
-        pass
-
-    def kill(progress: Progress) -> None:
-        raise Killed
-
-    budget = {"steps": 4, "evaluations": 2}
-    recipe = write_recipe(encoder=str(base), tasks={"intent": INTENT}, **{**PLAIN, "budget": budget}, save_minutes=0)
-    fit(recipe, few, tmp_path / "whole", quiet=True)
-    with pytest.raises(Killed):
-        fit(recipe, few, tmp_path / "killed", quiet=True, on_progress=kill)
-    record = fit(recipe, few, tmp_path / "killed", quiet=True, resume=True)
-    a, b = (RunFolder(tmp_path / name).weights() for name in ("whole", "killed"))
-    assert record.steps == 4
-    assert all(np.array_equal(a[name], b[name]) for name in a)
+    fit(recipe, few, tmp_path / "trained", quiet=True)
+    export(tmp_path / "trained", tmp_path / "model")
+    run = open_run(few, encoder=str(tmp_path / "model"))
+    begin_heads(run, probe_tasks(run))
+    states = Frozen.of_run(run).embed(0, run.tasks[0].train)
+    without, _, _ = fit_regression(states, [row.labels[0] for row in run.tasks[0].train])
+    assert np.allclose(run.model.heads[0].weight.detach(), without, atol=1e-3)
+    assert run.data["intent"].learned_validation == 0
+    assert run.data["intent"].notes == []
 
 
 def test_who_goes_on_from_a_head_that_learned_the_rows_held_back_is_told(
@@ -212,7 +134,8 @@ def test_who_goes_on_from_a_head_that_learned_the_rows_held_back_is_told(
     encoder, held_back = str(base), 0
     for name in ("first", "second", "third"):
         lines: list[str] = []
-        recipe = write_recipe(encoder=encoder, tasks={"intent": INTENT}, **PLAIN)
+        keys = {**PLAIN, "few_rows": 20 if name == "first" else 0}
+        recipe = write_recipe(encoder=encoder, tasks={"intent": INTENT}, **keys)
         record = fit(recipe, few, tmp_path / f"{name}.run", quiet=True, print_line=lines.append)
         held_back = held_back or record.data["intent"].parts["validation"].rows
         assert record.data["intent"].learned_validation == held_back > 0

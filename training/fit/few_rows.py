@@ -13,14 +13,20 @@ ENCODER_LR: Final = 5e-5
 SEPARATORS: Final = re.compile(r"[\W_]+")
 
 
-def begins_from_probe(recipe: Recipe, data: TaskData, known: Sequence[str] | None) -> bool:
+def begins_from_probe(recipe: Recipe, data: TaskData, known: Sequence[str] | None, learned: int) -> bool:
     """Return whether the task's head begins from logistic regression on the frozen encoder.
 
-    So it is for a classification with fewer than `few_rows` training rows a label, unless the head goes on from an
-    earlier model (`known` are its labels) or there is no such regression. Other kinds learn in their own way.
+    So it is for a classification with fewer than `few_rows` training rows a label, unless there is no such regression or
+    the head goes on from an earlier model (`known` are its labels). A head that has `learned` rows which were held back does
+    not go on, so that it can be validated on them. Other kinds learn in their own way.
     """
-    goes_on = bool(known) and set(known or ()) <= set(data.labels)
-    if goes_on or reason_against(recipe, data) or not data.kind.is_regression:
+    goes_on = bool(known) and set(known or ()) <= set(data.labels) and not learned
+    if (
+        goes_on
+        or any(example.soft for example in data.train)
+        or reason_against(recipe, data)
+        or not data.kind.is_regression
+    ):
         return False
     return len(originals(data.train)) < recipe.few_rows * len(data.labels)
 

@@ -1,71 +1,149 @@
 """The head of a task with few rows is fitted once more on the trained encoder, and learns the rows that were held back.
 
-Temperature and thresholds are chosen with a head that has not seen these rows; the head that ships is fitted in the same
-way on them as well. They are a tenth of few rows, and worth more to the model than the choice of a checkpoint.
+They are a tenth of few rows, and worth more to the model than the choice of a checkpoint. So that they still choose
+temperature and thresholds, each is also scored by a head that has not seen it: fitted in the same way on all the others.
 """
 
-from collections.abc import Sequence
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import log
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..model.network import logits_of, states_of
+from ..data.example import Example
+from ..data.near_texts import near_form
+from ..model.network import states_of
+from ..prepare.tasks import TaskData, originals
 from .encoding import encode_part
 from .regression import fit_regression
 from .setup import Fitting
 
-Heads = dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""By the task's number: weights [C, H] and biases [C]."""
+FOLDS: Final = 5
+Array = NDArray[Any]
+Head = tuple[Array, Array]
+"""Weights [C, H] and biases [C]."""
 
 
-def refit_heads(run: Fitting) -> Heads:
-    """Fit the heads of `run.few` on their training rows, and score them. Return them as fitted on the held-back rows, too.
+@dataclass(frozen=True)
+class Refit:
+    """By the task's number: the head that learned all rows, and the logits [C] of each held-back row without it."""
+
+    heads: dict[int, Head] = field(default_factory=dict)
+    out_of_fold: dict[int, list[Array]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What regression learns from: states [N, H], numbers of labels and weights [N]."""
+
+    states: Array
+    labels: list[int]
+    weights: Array
+
+    def __add__(self, other: "_Rows") -> "_Rows":
+        pairs = ((self.states, other.states), (self.weights, other.weights))
+        states, weights = (np.concatenate(pair) for pair in pairs)
+        return _Rows(states, self.labels + other.labels, weights)
+
+    def choose(self, rows: Sequence[int]) -> "_Rows":
+        return _Rows(self.states[rows], [self.labels[row] for row in rows], self.weights[rows])
+
+    def fit(self, labels: int) -> Head:
+        """Return the head of a task with so many labels.
+
+        A label without rows gets the mean of the other rows of the head, and a bias lower by log(N): it is never the most
+        likely one, on the scale of the others.
+        """
+        weight, bias, found = fit_regression(self.states, self.labels, self.weights)
+        weights = np.tile(weight.mean(0), (labels, 1))
+        biases = np.full(labels, bias.mean() - log(len(self.labels)), np.float32)
+        weights[found], biases[found] = weight, bias
+        return weights, biases
+
+
+def refit_heads(run: Fitting) -> Refit:
+    """Fit the heads of `run.few` on all their rows, and score the held-back ones without each.
 
     Rows of a validation part that the recipe names are not learned.
     """
-    finished: Heads = {}
+    refit = Refit()
     for at, data in enumerate(run.tasks):
         if data.name not in run.few or data.task.validation is not None:
             continue
-        tokenizer = run.checkpoint.tokenizer
-        tokenizer.enable_truncation(run.recipe.max_tokens)
-        held_back = encode_part(data.validation, data.kind, data.labels, tokenizer)
-        tokenizer.no_truncation()
-        states = states_of(run.model, at, run.train[at].ids, device=run.device, bf16=False)
-        set_head(run, at, *_fit(run, at, states, run.train[at].targets))
-        logits = logits_of(run.model, at, run.validation[at].ids, device=run.device, bf16=False)
-        run.standing.scores[data.name] = data.kind.metrics(logits, run.validation[at].targets, data.spec)
-        run.data[data.name] = run.data[data.name].model_copy(update={"learned_validation": len(data.validation)})
-        finished[at] = _fit(
-            run,
-            at,
-            np.concatenate([states, states_of(run.model, at, held_back.ids, device=run.device, bf16=False)]),
-            [*run.train[at].targets, *held_back.targets],
+        taught, held_back = _taught_rows(run, at, data), _held_back_rows(run, at, data)
+        refit.heads[at] = (taught + held_back).fit(len(data.labels))
+        logits = refit.out_of_fold[at] = score_out_of_fold(
+            taught, held_back, len(data.labels), [*_folds(data.validation, run.recipe.data_seed)]
         )
-    return finished
+        targets = [np.array(label) for label in held_back.labels]
+        run.standing.scores[data.name] = data.kind.metrics(logits, targets, data.spec)
+        run.data[data.name] = run.data[data.name].model_copy(update={"learned_validation": len(data.validation)})
+    return refit
 
 
-def set_heads(run: Fitting, heads: Heads) -> None:
+def score_out_of_fold(taught: _Rows, held_back: _Rows, labels: int, folds: Sequence[Sequence[int]]) -> list[Array]:
+    """Return the logits [C] of each held-back row, from a head fitted on all rows but those of its fold."""
+    logits = np.zeros((len(held_back.labels), labels), np.float32)
+    for fold in folds:
+        others = sorted(set(range(len(logits))) - set(fold))
+        weight, bias = (taught + held_back.choose(others)).fit(labels)
+        logits[list(fold)] = held_back.states[list(fold)] @ weight.T + bias
+    return [*logits]
+
+
+def set_heads(run: Fitting, heads: dict[int, Head]) -> None:
     """Put these heads into the network."""
     for at, (weight, bias) in heads.items():
-        set_head(run, at, weight, bias)
+        head = run.model.heads[at]
+        with torch.no_grad():
+            head.weight.copy_(torch.from_numpy(weight))
+            head.bias.copy_(torch.from_numpy(bias))
 
 
-def set_head(run: Fitting, task: int, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
-    """Put one head into the network."""
-    head = run.model.heads[task]
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weight))
-        head.bias.copy_(torch.from_numpy(bias))
+def _folds(examples: Sequence[Example], seed: int) -> Iterator[list[int]]:
+    """Yield the rows of each fold; rows with nearly the same text lie in one."""
+    by_text: dict[bytes, list[int]] = defaultdict(list)
+    for row, example in enumerate(examples):
+        by_text[near_form(example.text)].append(row)
+    groups = [*by_text.values()]
+    random.Random(seed).shuffle(groups)
+    for first in range(min(FOLDS, len(groups))):
+        yield [row for group in groups[first::FOLDS] for row in group]
 
 
-def _fit(
-    run: Fitting, task: int, states: NDArray[np.float32], targets: Sequence[NDArray[np.integer]]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Fit logistic regression. A label without rows keeps what it has."""
-    weight, bias, labels = fit_regression(states, [int(target) for target in targets])
-    head = run.model.heads[task]
-    weights, biases = (parameter.detach().cpu().numpy().copy() for parameter in (head.weight, head.bias))
-    weights[labels], biases[labels] = weight, bias
-    return weights, biases
+def _taught_rows(run: Fitting, task: int, data: TaskData) -> _Rows:
+    part = run.train[task]
+    states = states_of(run.model, task, part.ids, device=run.device, bf16=False)
+    return _Rows(states, [int(target) for target in part.targets], np.full(len(states), 1 / _copies(data)))
+
+
+def _held_back_rows(run: Fitting, task: int, data: TaskData) -> _Rows:
+    """A held-back row weighs as much as one of the same file that is repeated in training."""
+    tokenizer = run.checkpoint.tokenizer
+    tokenizer.enable_truncation(run.recipe.max_tokens)
+    part = encode_part(data.validation, data.kind, data.labels, tokenizer)
+    tokenizer.no_truncation()
+    states = states_of(run.model, task, part.ids, device=run.device, bf16=False)
+    copies, mean = _copies_by_file(data), _copies(data)
+    weights = np.array([copies.get(_file_of(example), mean) / mean for example in data.validation])
+    return _Rows(states, [int(target) for target in part.targets], weights)
+
+
+def _copies(data: TaskData) -> float:
+    """Return how often a training row is seen in an epoch, on average."""
+    return len(data.train) / len(originals(data.train))
+
+
+def _copies_by_file(data: TaskData) -> dict[str, float]:
+    rows = Counter(_file_of(example) for example in data.train)
+    distinct = Counter(_file_of(example) for example in originals(data.train))
+    return {file: rows[file] / count for file, count in distinct.items()}
+
+
+def _file_of(example: Example) -> str:
+    return example.place.rpartition(":")[0]

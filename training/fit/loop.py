@@ -1,10 +1,11 @@
 """The training loop: a recipe and data go in, a run folder with the best checkpoint comes out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...runtime.errors import SetupError
@@ -156,19 +157,16 @@ def is_interrupted(run: Fitting) -> bool:
 
 
 def write_result(run: Fitting, data_files: dict[str, str]) -> None:
-    """Calibrate the best checkpoint, refit the heads of few rows, and write the record; an interrupted run keeps its state."""
+    """Refit the heads of few rows in the best checkpoint, calibrate it, and write the record; an interrupted run keeps its state."""
     folder, low_rank = run.folder, run.recipe.lora is not None
     restore(run.model, folder.weights(), low_rank=low_rank)
     if is_interrupted(run):
-        folder.save_record(record_of(run, data_files))
+        folder.save_record(record_of(run, data_files, {}))
         return
-    finished = refit_heads(run)
-    record = record_of(run, data_files)
-    if finished:
-        folder.remove_state()  # it belongs to the checkpoint as it was scored
-        set_heads(run, finished)
-        folder.save_weights(checkpoint_weights(run.model, low_rank=low_rank))
-    folder.save_record(record)
+    refit = refit_heads(run)
+    set_heads(run, refit.heads)
+    record = record_of(run, data_files, refit.out_of_fold)
+    folder.save_record(record, checkpoint_weights(run.model, low_rank=low_rank) if refit.heads else None)
     folder.remove_state()
 
 
@@ -193,17 +191,20 @@ def finished_record(folder: RunFolder, recipe: Path) -> RunRecord | None:
     record = folder.record()
     if record.recipe_sha256 != digest(recipe):
         raise CannotResume(f"{recipe}: not the recipe that {folder.path} was begun with")
-    return None if record.interrupted else record
+    if record.interrupted:
+        return None
+    folder.remove_state()  # a kill may have left it behind the record
+    return record
 
 
-def record_of(run: Fitting, data_files: dict[str, str]) -> RunRecord:
-    """Return what `run.json` says of the run; the network holds the best checkpoint."""
+def record_of(run: Fitting, data_files: dict[str, str], out_of_fold: Mapping[int, Sequence[NDArray[Any]]]) -> RunRecord:
+    """Return what `run.json` says of the run; the network holds what ships. `out_of_fold` as in `finished_specs`."""
     recipe = run.recipe
     return RunRecord(
         name=recipe.name,
         encoder=run.checkpoint.spec,
         encoder_folder=str(run.checkpoint.folder or ""),
-        tasks=finished_specs(run),
+        tasks=finished_specs(run, out_of_fold),
         max_tokens=recipe.max_tokens,
         recipe_sha256=run.folder.recipe_sha256,
         attribution=recipe.attribution,

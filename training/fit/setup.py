@@ -5,6 +5,7 @@ import random
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from .device import open_accelerator, precision_of
 from .encoding import Part, encode_part
 from .few_rows import begins_from_probe, name_rows, with_few_rows_rate
 from .hold import hold_answers
+
+REGRESSION: Final = "regression"
+"""What the rows of new labels begin from where the whole head begins from logistic regression."""
 
 
 class Standing(BaseModel):
@@ -93,10 +97,14 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     reports = report_tasks(recipe, tasks, checkpoint)
     refuse_unknown(reports, allow=recipe.allow_unknown)
     known = known_labels(checkpoint, tasks)
+    held_learned = {task.name: learned_rows(checkpoint, task.name) for task in tasks}
+    few = frozenset(
+        task.name for task in tasks if begins_from_probe(recipe, task, known.get(task.name), held_learned[task.name])
+    )
     for task in tasks:
-        if known.get(task.name) and set(known[task.name]) <= set(task.labels):
-            reports[task.name] = carry_learned(reports[task.name], checkpoint, task.name)
-    few = frozenset(task.name for task in tasks if begins_from_probe(recipe, task, known.get(task.name)))
+        goes_on = known.get(task.name) and set(known[task.name]) <= set(task.labels) and task.name not in few
+        if goes_on and held_learned[task.name]:
+            reports[task.name] = carry_learned(reports[task.name], held_learned[task.name])
     if len(few) == len(tasks):
         recipe = with_few_rows_rate(recipe)
     tokenizer, special = checkpoint.tokenizer, checkpoint.special
@@ -110,10 +118,13 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         met = chain.from_iterable(part.ids for part in [*parts, *validation])
         dropped_as = [np.array([special.unknown])] if special.unknown is not None else []  # by word_dropout
         model.narrow(chain(met, dropped_as))
-    grown = {}
+    grown: dict[str, dict[str, str]] = {}
     for at, (task, part) in enumerate(zip(tasks, parts, strict=True)):
         part.held.update(hold_answers(model, at, task, part, known.get(task.name)))
-        if new := grow.new_labels(known.get(task.name), task.labels):
+        new = grow.new_labels(known.get(task.name), task.labels)
+        if task.name in few:
+            grown |= {task.name: dict.fromkeys(new, REGRESSION)} if new else {}
+        elif new:
             grown[task.name] = {label: grow.begin_row(model, at, task, part, label) for label in new}
     return Fitting(
         recipe=recipe,
@@ -163,12 +174,14 @@ def known_labels(checkpoint: Checkpoint, tasks: list[TaskData]) -> dict[str, lis
     return {spec.name: spec.labels for spec in known if (spec.name, spec.kind) in ours}
 
 
-def carry_learned(report: TaskReport, checkpoint: Checkpoint, name: str) -> TaskReport:
-    """Carry on, with a note, that the head of the model at the beginning has learned rows that were held back."""
+def learned_rows(checkpoint: Checkpoint, name: str) -> int:
+    """Return how many rows that were held back the head of the model at the beginning has learned."""
     before = checkpoint.manifest.data.get(name) if checkpoint.manifest else None
-    learned = TaskReport.model_validate(before).learned_validation if before is not None else 0
-    if not learned:
-        return report
+    return TaskReport.model_validate(before).learned_validation if before is not None else 0
+
+
+def carry_learned(report: TaskReport, learned: int) -> TaskReport:
+    """Carry on, with a note, that the head that goes on has learned rows that were held back."""
     note = (
         f"the head that goes on has learned {learned} rows that were held back: where they are the validation rows here, "
         "temperature and thresholds come out too sure"

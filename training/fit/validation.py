@@ -78,16 +78,24 @@ def _score(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], Any
     return scores
 
 
-def finished_specs(run: Fitting) -> list[TaskSpec]:
-    """Calibrate the tasks and choose their thresholds; scored in fp32, as they are served."""
+def finished_specs(run: Fitting, out_of_fold: Mapping[int, Sequence[NDArray[Any]]]) -> list[TaskSpec]:
+    """Calibrate the tasks and choose their thresholds; scored in fp32, as they are served.
+
+    `out_of_fold`: by the task's number, the logits of its validation rows where the head in the network has learned them.
+    """
     tokenizer = run.checkpoint.tokenizer
     tokenizer.enable_truncation(run.recipe.max_tokens)
     specs = []
     for at, data in enumerate(run.tasks):
+        learned = dict(zip(map(id, data.validation), out_of_fold.get(at, ()), strict=False))
 
-        def score(examples: Sequence[Example], at: int = at) -> list[NDArray[Any]]:
-            ids = encode_ids([example.text for example in examples], tokenizer)
-            return [*logits_of(run.model, at, ids, device=run.device, bf16=False)]
+        def score(
+            examples: Sequence[Example], at: int = at, learned: dict[int, NDArray[Any]] = learned
+        ) -> list[NDArray[Any]]:
+            others = [example.text for example in examples if id(example) not in learned]
+            ids = encode_ids(others, tokenizer)
+            scored = iter(logits_of(run.model, at, ids, device=run.device, bf16=False))
+            return [learned[id(example)] if id(example) in learned else next(scored) for example in examples]
 
         specs.append(finish(data, score, tokenizer))
     tokenizer.no_truncation()

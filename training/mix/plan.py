@@ -285,6 +285,8 @@ def _recipe(mix: Mix, tasks: Mapping[str, Any], attribution: str) -> dict[str, A
         "encoder": f"{manifest.name}-{manifest.version}",
         "budget": kept.get("budget", {})
         | fit.model_dump(include={"epochs", "steps", "evaluations"}, exclude_none=True),
+        # Heads go on as they are: replayed rows alone would teach a new one less than the head knows.
+        "few_rows": 0,
         "optimiser": kept.get("optimiser", {}) | {"encoder_lr": fit.encoder_lr, "head_lr": fit.head_lr},
         "hold": mix.job.hold.model_dump(include={"weight", "temperature"}),
         "tasks": dict(tasks),

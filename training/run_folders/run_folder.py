@@ -107,17 +107,33 @@ class RunFolder:
 
     def save_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
         """Write the checkpoint; a crash half-way leaves the one before."""
-        draft = self.path / f"{WEIGHTS}.part"
+        self._draft_weights(weights).replace(self.path / WEIGHTS)
+
+    def _draft_weights(self, weights: Mapping[str, NDArray[Any]]) -> Path:
+        draft = self._weights_draft
         save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, draft)
         draft.chmod(0o644)  # safetensors writes for the owner alone
-        draft.replace(self.path / WEIGHTS)
+        return draft
 
-    def save_record(self, record: RunRecord) -> RunRecord:
-        """Write `run.json` with the digests of the files that it belongs to, and return it as written."""
-        written = record.model_copy(update={"files": {name: digest(self.path / name) for name in DIGESTED}})
+    @property
+    def _weights_draft(self) -> Path:
+        return self.path / f"{WEIGHTS}.part"
+
+    def save_record(self, record: RunRecord, weights: Mapping[str, NDArray[Any]] | None = None) -> RunRecord:
+        """Write `run.json` with the digests of the files that it belongs to, and return it as written.
+
+        With `weights` these replace the checkpoint. A crash leaves both as they were, or the record, which completes the
+        exchange when it is read.
+        """
+        digests = {name: digest(self.path / name) for name in DIGESTED}
+        if weights is not None:
+            digests[WEIGHTS] = digest(self._draft_weights(weights))
+        written = record.model_copy(update={"files": digests})
         draft = self.path / f"{RECORD}.part"
         draft.write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
         draft.replace(self.path / RECORD)
+        if weights is not None:
+            self._weights_draft.replace(self.path / WEIGHTS)
         return written
 
     def record(self) -> RunRecord:
@@ -136,8 +152,15 @@ class RunFolder:
             first = error.errors(include_url=False, include_input=False)[0]
             field = ".".join(str(part) for part in first["loc"]) or "the whole"
             raise SetupError(f"{file}: not the record of a run: {field}: {first['msg']}; train again") from None
+        self._finish_exchange(record)
         self._refuse_other_files(record)
         return record
+
+    def _finish_exchange(self, record: RunRecord) -> None:
+        """Put the weights of a record in their place where a crash came between the two."""
+        draft, expected = self._weights_draft, record.files.get(WEIGHTS)
+        if draft.is_file() and expected == digest(draft):
+            draft.replace(self.path / WEIGHTS)
 
     def _refuse_other_files(self, record: RunRecord) -> None:
         for name, expected in (record.files or {RECIPE: record.recipe_sha256}).items():
