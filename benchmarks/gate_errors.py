@@ -3,16 +3,19 @@
 python benchmarks/gate_errors.py                 # 1,000 runs of each case, a minute
 python benchmarks/gate_errors.py --runs 200
 
-Each run has 20 sets of 60 to 1,000 rows (accuracy, every row its own conversation) and judges them as one family, then the
+Each run has 20 sets of 60 to 1,000 rows (accuracy, every text its own conversation) and judges them as one family, then the
 corrections or the texts drawn at random. Printed is the share of runs with that result, and the half width of its 95 % interval.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import cache
 from math import sqrt
 
 import numpy as np
 
+from murmura.training.data.example import Example
+from murmura.training.gate.held_out import conversations_of
 from murmura.training.gate.statistics import Difference, compare
 from murmura.training.gate.verdict import (
     Compared,
@@ -35,27 +38,37 @@ GATE = Gate()
 Draw = np.random.Generator
 
 
-def simulated(draw: Draw, rows: int, discordance: float, loss: float = 0.0) -> Difference:
-    """Answers of two versions that differ on a share of the rows; `loss` is the true difference of their accuracies."""
+def simulated(draw: Draw, rows: int, discordance: float, loss: float = 0.0, times: int = 1) -> Difference:
+    """Answers of two versions that differ on a share of the rows; `loss` is the true difference of their accuracies.
+
+    Each text stands so many `times`.
+    """
     shares = [(discordance + loss) / 2, (discordance - loss) / 2, 1 - discordance]
     kind = draw.choice(3, size=rows, p=shares)
     same = draw.random(rows) < RIGHT
     before = np.where(kind == 2, same, kind == 0)
     after = np.where(kind == 2, same, kind == 1)
-    return compare(of_accuracy(before), of_accuracy(after), resamples=20)
+    repeated = [of_accuracy(np.repeat(each, times)) for each in (before, after)]
+    return compare(*repeated, texts_standing(times, rows), resamples=20)
 
 
-def family(draw: Draw, first: Difference | None = None) -> list[Comparison]:
+@cache
+def texts_standing(times: int, rows: int) -> list[Hashable] | None:
+    """Return the conversations of so many texts, each of which stands so many times."""
+    return conversations_of([Example(f"text {n // times}") for n in range(rows * times)])
+
+
+def family(draw: Draw, first: Difference | None = None, times: int = 1) -> list[Comparison]:
     """Judge 20 sets, of which all but `first` have lost nothing."""
     sizes = np.linspace(LEAST, MOST, SETS).round().astype(int).tolist()
-    found = [simulated(draw, rows, draw.uniform(0.02, 0.12)) for rows in sizes]
+    found = [simulated(draw, rows, draw.uniform(0.02, 0.12), times=times) for rows in sizes]
     if first is not None:
         found[-1] = first
     return judge([Compared("task", f"set {n}", each) for n, each in enumerate(found)])
 
 
-def refused_without_loss(draw: Draw) -> bool:
-    return not GateResult(tuple(family(draw))).nothing_lost
+def refused_without_loss(times: int) -> Callable[[Draw], bool]:
+    return lambda draw: not GateResult(tuple(family(draw, times=times))).nothing_lost
 
 
 def loss_found(discordance: float) -> Callable[[Draw], bool]:
@@ -99,7 +112,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000)
     runs = parser.parse_args().runs
-    cases = [("nothing lost, 20 sets: refused", "at most 5 %", refused_without_loss)]
+    cases = [("nothing lost, 20 sets: refused", "at most 5 %", refused_without_loss(1))]
+    cases.append(("nothing lost, each text five times: refused", "at most 5 %", refused_without_loss(5)))
     for share in (0.04, 0.06, 0.08, 0.1, 0.12):
         reach = "at least 80 %" if share == 0.06 else ""
         cases.append((f"3 points lost on 1,000 rows, {100 * share:g} % differ: found", reach, loss_found(share)))

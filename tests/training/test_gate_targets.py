@@ -95,7 +95,7 @@ def test_thirty_wrong_rows_that_were_drawn_replace_corrections_and_fewer_are_not
     found = found_targets(write_job(tmp_path, desk_base), current)
     assert found.sets == {"intent": [CORRECTED]}
     assert found.notes == [
-        "intent: 29 rows drawn at random, of which the current version gets 29 wrong; 30 wrong ones are needed: not judged"
+        "intent: 29 texts drawn at random, of which the current version gets 29 wrong; 30 wrong ones are needed: not judged"
     ]
 
 

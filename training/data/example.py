@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Literal
 
+from .near_texts import near_form
+
 
 @dataclass(slots=True, frozen=True)
 class Span:
@@ -35,6 +37,11 @@ class Example:
 def labels_of(example: Example) -> tuple[str, ...]:
     """Return the labels of an example, of a tagging task those of its spans."""
     return example.labels or tuple(span.label for span in example.spans)
+
+
+def near_forms(examples: Iterable[Example]) -> frozenset[bytes]:
+    """Return the near forms of texts: those that differ in spelling alone have one."""
+    return frozenset(near_form(example.text) for example in examples)
 
 
 def digest_rows(examples: Iterable[Example]) -> str:

@@ -1,12 +1,13 @@
 """The rows on which the gate compares: the sets of each task."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from ...runtime.model.model import Model
 from ..data.example import Example
+from ..data.near_texts import near_form
 from ..evaluate.evaluate import answers, sets_of
 from ..kinds.registry import kind_of
 from ..mix.hold_texts import kept_apart
@@ -43,13 +44,19 @@ class HeldOutSet:
     agreement: bool = False
     """What is right was said by the current version, not by people."""
     group: str = CONVERSATION
-    """Column whose equal values make one conversation."""
+    """Column whose equal values make one conversation; see `conversations_of`."""
 
 
-def conversations_of(examples: Sequence[Example], column: str = CONVERSATION) -> list[str] | None:
-    """Return each row's conversation, from a column; a row without a value in it is its own. None: all are."""
-    values = [example.meta.get(column) for example in examples]
-    found = [f"row {n}" if value in {None, ""} else str(value) for n, value in enumerate(values)]
+def conversations_of(examples: Sequence[Example], column: str = CONVERSATION) -> list[Hashable] | None:
+    """Return by row the conversation that it counts in: the value of a column, else the text. None: every row is its own.
+
+    Equal texts, in whatever spelling, have equal answers, so each counts in the conversation of its first row.
+    """
+    first: dict[bytes, Hashable] = {}
+    found: list[Hashable] = []
+    for example in examples:
+        near, value = near_form(example.text), example.meta.get(column)
+        found.append(first.setdefault(near, near if value in {None, ""} else str(value)))
     return found if len(set(found)) < len(found) else None
 
 

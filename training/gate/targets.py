@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, NamedTuple
 
 from ...runtime.errors import SetupError
 from ...runtime.model.model import Model
 from ...runtime.settings.yaml_file import Place, YamlFile
+from ..data.example import Example, near_forms
 from ..evaluate.evaluate import answers
 from ..kinds.registry import kind_of
 from ..mix.corrections import TooLittleFeedback
@@ -25,8 +25,8 @@ from .held_out import (
     scope_of,
 )
 
-LEAST_ROWS: Final = 10
-"""So many rows that are right now could show that something was forgotten."""
+LEAST_TEXTS: Final = 10
+"""So many texts that are right now could show that something was forgotten."""
 
 
 class Targets(NamedTuple):
@@ -40,16 +40,16 @@ class Targets(NamedTuple):
 
 @dataclass(frozen=True)
 class _Evidence:
-    """The held-out rows of one task on which an improvement could be proven."""
+    """The held-out texts of one task on which an improvement could be proven; equal ones, in whatever spelling, count once."""
 
     heldout: int
     new: int
     corrected: int
-    """Rows that the current version gets wrong although it knows their labels."""
+    """Texts that the current version gets wrong although it knows their labels."""
     flippable: int
-    """Rows without feedback that the current version gets wrong, counted up to the number needed."""
+    """Texts without feedback that the current version gets wrong, counted up to the number needed."""
     drawn: int = 0
-    """Rows that were drawn at random."""
+    """Texts that were drawn at random."""
     drawn_wrong: int = 0
     """Those of them that the current version gets wrong, also with new labels."""
     can_train_without: bool = True
@@ -77,16 +77,16 @@ class _Evidence:
             return found
         if self.drawn:
             found.append(
-                f"{self.drawn} rows drawn at random, of which the current version gets {self.drawn_wrong} wrong; "
+                f"{self.drawn} texts drawn at random, of which the current version gets {self.drawn_wrong} wrong; "
                 f"{gate.least_drawn_wrong} wrong ones are needed"
             )
         if 0 < self.new < gate.least_new_rows:
-            found.append(f"{self.new} held-out rows with new labels, {gate.least_new_rows} are needed")
+            found.append(f"{self.new} held-out texts with new labels, {gate.least_new_rows} are needed")
         if 0 < self.corrected < gate.least_corrections:
             found.append(f"{self.corrected} held-out corrections to known labels, {gate.least_corrections} are needed")
         elif self.lacks_flips(gate):
             found.append(
-                f"{self.flippable} rows without feedback that the current version gets wrong, {gate.least_flip_rows} are "
+                f"{self.flippable} texts without feedback that the current version gets wrong, {gate.least_flip_rows} are "
                 f"needed to judge {self.corrected} corrections to known labels: another model is right on some of them by "
                 "chance; name labelled rows in gate.reports, old data, or usual texts in hold.texts"
             )
@@ -121,25 +121,29 @@ def _find_evidence(current: Model, mix: Mix, task: str, sets: Sequence[HeldOutSe
     judging = mix.to_judge(task, each.heldout)
     new = [example for example in judging if each.is_new(example)]
     known = [example for example in judging if not each.is_new(example)]
-    corrected = sum(kind_of(spec).is_wrong(answer, spec, scope) for answer in answers(current, spec, known))
+
+    def count_wrong(examples: Sequence[Example]) -> int:
+        given = answers(current, spec, examples)
+        return len(near_forms(a.example for a in given if kind_of(spec).is_wrong(a, spec, scope)))
+
+    corrected = count_wrong(known)
     flippable = 0
     if corrected >= gate.least_corrections:
         flippable = _count_flippable(current, task, sets, gate.least_flip_rows)
     drawn = drawn_at_random(judging)
-    drawn_wrong = sum(kind_of(spec).is_wrong(answer, spec, scope) for answer in answers(current, spec, drawn))
     replays = mix.job.old is not None and mix.job.old.replay > 0
     can_train = replays if task in mix.old else bool(mix.job.hold.texts)
-    return _Evidence(len(judging), len(new), corrected, flippable, len(drawn), drawn_wrong, can_train)
+    texts, new_texts, drawn_texts = (len(near_forms(part)) for part in (judging, new, drawn))
+    return _Evidence(texts, new_texts, corrected, flippable, drawn_texts, count_wrong(drawn), can_train)
 
 
 def _count_flippable(current: Model, task: str, sets: Sequence[HeldOutSet], most: int) -> int:
     """Count the texts of sets without feedback that the current version gets wrong, up to `most`."""
-    spec, texts = current.tasks[task], set[str]()
+    spec, texts = current.tasks[task], set[bytes]()
     for held in sets:
         if held.task == task and held.name not in FROM_FEEDBACK and not held.agreement:
             given = answers(current, spec, held.examples)
-            found = (each.example.text for each in given if kind_of(spec).is_wrong(each, spec, held.scope))
-            texts |= set(islice(found, most))
+            texts |= near_forms(each.example for each in given if kind_of(spec).is_wrong(each, spec, held.scope))
     return min(most, len(texts))
 
 
@@ -151,7 +155,7 @@ def _check_named(file: YamlFile[Job], tasks: Sequence[str], evidence: Mapping[st
         each = evidence.get(task, _Evidence(0, 0, 0, 0))
         if not each.sets(gate):
             lacks = "; ".join(each.lacks(gate)) or (
-                f"of {each.heldout} held-out rows the current version gets none wrong; {gate.least_corrections} "
+                f"of {each.heldout} held-out texts the current version gets none wrong; {gate.least_corrections} "
                 f"corrections to known labels, or {gate.least_new_rows} to new ones, are needed"
             )
             message = f"task {task} could not be shown to become better: {lacks}"
@@ -178,14 +182,14 @@ def _refuse(file: YamlFile[Job], place: Place, message: str, more_rows_help: boo
 
 
 def _refuse_unmeasured(file: YamlFile[Job], evidence: Mapping[str, _Evidence], sets: Sequence[HeldOutSet]) -> None:
-    """What was new or wrong before says nothing of what may be lost: only other rows do."""
+    """What was new or wrong before says nothing of what may be lost: only other texts do."""
     for task, each in evidence.items():
         others = [held for held in sets if held.task == task and held.name not in {FEEDBACK, *PARTS_OF_FEEDBACK}]
-        rows = sum(len(held.examples) for held in others) + each.heldout - each.wrong
-        if rows < LEAST_ROWS:
+        texts = len(near_forms(e for held in others for e in held.examples)) + each.heldout - each.wrong
+        if texts < LEAST_TEXTS:
             raise file.refusal(
                 ("feedback",),
-                f"nothing would show what task {task} forgets: {rows} rows held out that it gets right now, "
-                f"{LEAST_ROWS} are needed; name usual texts in hold.texts, labelled ones in gate.reports, old data, or "
+                f"nothing would show what task {task} forgets: {texts} texts held out that it gets right now, "
+                f"{LEAST_TEXTS} are needed; name usual texts in hold.texts, labelled ones in gate.reports, old data, or "
                 "set gate.allow_unmeasured: true",
             )

@@ -1,6 +1,6 @@
 """Both versions answer every set, and the gate judges."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,6 +10,7 @@ from ...runtime.model.model import Model
 from ...runtime.wire.feedback import known_labels
 from ...schemas.manifest import TaskSpec
 from ..data.example import labels_of
+from ..data.near_texts import near_form
 from ..evaluate.evaluate import answers
 from ..kinds.answers import Answer
 from ..kinds.outcome import of_accuracy
@@ -84,15 +85,18 @@ class _Pair:
 
 @dataclass
 class _Flips:
-    """Rows without feedback which the current version gets wrong, by text: whether the candidate is right."""
+    """Rows without feedback which the current version gets wrong: whether the candidate is right, by the text's near form.
 
-    right: dict[str, bool] = field(default_factory=dict)
+    Of a placebo all corrected rows, by their numbers: whether it is right.
+    """
+
+    right: dict[Hashable, bool] = field(default_factory=dict)
     placebo: bool = False
 
     def add(self, pair: _Pair) -> None:
         for answer, wrong, right in zip(pair.before, pair.wrong(), pair.right_now(), strict=True):
             if wrong:
-                self.right[answer.example.text] = right
+                self.right[near_form(answer.example.text)] = right
 
     def as_lift(self, above: float) -> Lift:
         return Lift(sum(self.right.values()), len(self.right), above, self.placebo)
@@ -135,11 +139,11 @@ def weigh(
 
 
 def _flips_of_placebo(pair: _Pair, model: Model) -> _Flips:
-    """Return, by text of the corrected rows, whether a model that was trained without the corrections is right."""
+    """Return, by corrected row, whether a model that was trained without the corrections is right."""
     spec, kind = model.tasks[pair.held.task], kind_of(model.tasks[pair.held.task])
     rows = zip(pair.are_wrong(new_labels=False), _ask(model, pair.held), strict=True)
-    right = {a.example.text: not kind.is_wrong(a, spec, pair.held.scope) for chosen, a in rows if chosen}
-    return _Flips(right, placebo=True)
+    right = [not kind.is_wrong(answer, spec, pair.held.scope) for chosen, answer in rows if chosen]
+    return _Flips(dict(enumerate(right)), placebo=True)
 
 
 def _figures_by_seed(pair: _Pair, others: Mapping[int, Model]) -> SeedFigures:
