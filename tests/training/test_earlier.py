@@ -68,6 +68,20 @@ def test_of_a_text_the_last_word_counts(desk_base, tmp_path):
     assert labels == {"said twice": "transfer", "only then": "transfer", "only first": "lost"}
 
 
+def test_the_last_word_counts_in_every_spelling_and_part(desk_base, tmp_path):
+    manifest = Model.load(desk_base / "desk").manifest
+    parts = {"first": ("Said twice", "said now "), "then": ("said  TWICE", "ＳＡＩＤ now"), "now": ("Said Now",)}
+    for (name, texts), label in zip(parts.items(), ("lost", "transfer", "other"), strict=True):
+        (tmp_path / name).mkdir()
+        for part in ("train", "heldout"):
+            lines = [{"text": f"{text} {part}", "label": label} for text in texts]
+            write_jsonl(tmp_path / name / f"intent.{part}.jsonl", lines)
+    now = read_corrections(tmp_path / "now", manifest, 5)
+    found = read_earlier([tmp_path / "first", tmp_path / "then"], manifest, now)["intent"]
+    kept = [[(example.text, example.labels[0]) for example in part] for part in (found.train, found.heldout)]
+    assert kept == [[("said  TWICE train", "transfer")], [("said  TWICE heldout", "transfer")]]
+
+
 def test_earlier_feedback_needs_no_recipe(desk_base, taught, tmp_path):
     job = second(tmp_path, desk_base, taught, recipe=None, data=None, feedback=[str(taught / "work/data/set")])
     write_jsonl(tmp_path / "usual.jsonl", [{"text": f"send money to rome {n}"} for n in range(100)])

@@ -119,9 +119,29 @@ def test_texts_that_the_feedback_holds_out_are_not_held_on_to(desk_base, current
     assert not texts & {row["text"] for row in requests[: len(held_out)]}
     assert len(texts & {row["text"] for row in requests[len(held_out) :]}) > 30
     assert not set(texts_to_agree_on(mix).get("intent", ())) & {row["text"] for row in requests[: len(held_out)]}
-    earlier = mix.corrections["intent"].train[:1] if not is_kept_apart(mix.corrections["intent"].train[0].text) else []
-    again = answers.to_hold(current.tasks["intent"], None, earlier)
-    assert not {row["text"] for part in again.values() for row in part} & {each.text for each in earlier}
+
+
+def test_an_answer_that_people_corrected_is_not_held_on_to_in_another_spelling(desk_base, current, tmp_path):
+    """Neither today's correction nor an earlier one; answers to texts with a new label are held on to as uncertain."""
+    for name, label, texts in (("corrections", "transfer", ["Move it"]), ("before", "lost", ["My Card"])):
+        (tmp_path / name).mkdir()
+        more = [{"text": f"{name} {label} {n}", "label": label} for n in range(5)]
+        write_jsonl(tmp_path / name / "intent.train.jsonl", [*({"text": t, "label": label} for t in texts), *more])
+    write_jsonl(tmp_path / "usual.jsonl", [{"text": text} for text in ("move  IT", "my card ", "hello", "HELLO", "you")])
+    old = {"feedback": ["before"]}
+    mix = mix_of(write_job(tmp_path, desk_base, old=old, hold={"texts": ["usual.jsonl"]}), current)
+    assert {"hello", "HELLO"} & {*mix.texts()} == {"hello"}
+    parts = CurrentAnswers(desk_base / "desk", ["intent"], mix.texts()).to_hold(
+        current.tasks["intent"], mix.corrections["intent"], mix.earlier["intent"]
+    )
+    held = {row["text"] for part in parts.values() for row in part}
+    assert held <= {"hello", "you"}
+    assert not {*texts_to_agree_on(mix).get("intent", ())} - {"hello", "you"}
+
+
+@pytest.mark.parametrize("text", [f"Text {n}" for n in range(20)])
+def test_a_text_is_kept_apart_in_every_spelling_or_in_none(text):
+    assert is_kept_apart(text) == is_kept_apart(spelled_otherwise(text)) == is_kept_apart(f" {text} ")
 
 
 def test_each_feedback_and_each_version_replays_other_old_rows_and_a_resumed_run_the_same(desk_base, current, tmp_path):

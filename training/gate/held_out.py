@@ -7,7 +7,7 @@ from typing import Final
 
 from ...runtime.model.model import Model
 from ..data.example import Example
-from ..data.near_texts import near_form
+from ..data.near_texts import first_spellings, near_form
 from ..evaluate.evaluate import answers, sets_of
 from ..kinds.registry import kind_of
 from ..mix.hold_texts import kept_apart
@@ -127,7 +127,8 @@ def texts_to_agree_on(mix: Mix) -> dict[str, list[str]]:
         if old is not None and (sets_of(old) or mix.job.gate.reports.get(spec.name)):
             continue
         further = [example.text for example in mix.old[spec.name].validation] if old is not None else []
-        chosen = list(dict.fromkeys([*kept_apart(texts, mix.corrections.get(spec.name)), *further]))
+        apart = kept_apart(texts, mix.corrections.get(spec.name), mix.earlier.get(spec.name))
+        chosen = first_spellings([*apart, *further])
         if chosen:
             found[spec.name] = chosen
     return found

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ...runtime.wire.feedback import known_labels
 from ...schemas.manifest import ModelManifest
-from ..data.example import Example, labels_of
+from ..data.example import Example, labels_of, near_forms
+from ..data.near_texts import near_form
 from .corrections import HELDOUT, TRAIN, Corrections, check_whole, rows_of
 
 
@@ -23,20 +24,21 @@ def read_earlier(
 ) -> dict[str, Earlier]:
     """Read the data sets of earlier retrainings, as far as the model has their tasks and labels.
 
-    What was said last of a text counts: that of the feedback at hand, then that of a folder that is named later.
+    What was said last of a text counts, in whatever spelling: that of the feedback at hand, then that of a folder that is
+    named later.
     """
     found = {}
     for spec in manifest.tasks:
         now = corrections.get(spec.name)
         new = set(now.new) if now else set()
         learned = known_labels(spec) | new
-        seen = {example.text for example in (*now.train, *now.heldout)} if now else set()
+        seen = near_forms((*now.train, *now.heldout)) if now else frozenset()
         rows_of_task = Earlier()
         for folder in reversed(folders):
             train, heldout = (rows_of(folder, f"{spec.name}{part}", spec) for part in (TRAIN, HELDOUT))
             for part, rows in ((rows_of_task.train, train), (rows_of_task.heldout, heldout)):
-                part += [e for e in rows if e.text not in seen and set(labels_of(e)) <= learned]
-            seen |= {example.text for example in (*train, *heldout)}
+                part += [e for e in rows if near_form(e.text) not in seen and set(labels_of(e)) <= learned]
+            seen |= near_forms((*train, *heldout))
         if rows_of_task.train or rows_of_task.heldout:
             found[spec.name] = rows_of_task
     return found

@@ -17,7 +17,7 @@ import yaml
 from ...runtime.errors import SetupError
 from ...runtime.wire.feedback import known_labels
 from ...schemas.manifest import ModelManifest, TaskSpec
-from ..data.example import Example
+from ..data.example import Example, near_forms
 from ..data.near_texts import near_form
 from ..kinds.registry import kind_of
 from ..prepare.tasks import TaskData, read_tasks
@@ -71,7 +71,7 @@ class Mix:
         """The near forms of all texts that people judged, now or earlier: old rows with these texts are superseded."""
         parts = [part for each in self.corrections.values() for part in (each.train, each.heldout)]
         parts += [part for each in self.earlier.values() for part in (each.train, each.heldout)]
-        return frozenset(near_form(example.text) for part in parts for example in part)
+        return near_forms(example for part in parts for example in part)
 
     def without_judged(self, examples: Iterable[Example]) -> list[Example]:
         """Return the rows whose texts nobody judged, in whatever spelling and for whatever task."""
@@ -92,7 +92,7 @@ class Mix:
 
     def to_judge(self, name: str, heldout: Sequence[Example]) -> list[Example]:
         """Return the held-out rows of a task but those that calibrate: they are no evidence in the gate."""
-        taken = {near_form(example.text) for example in self.traffic(name)}
+        taken = near_forms(self.traffic(name))
         return [example for example in heldout if near_form(example.text) not in taken]
 
     def calibration_rows(self, name: str, held_back: Sequence[Example] = ()) -> CalibrationRows:
@@ -215,8 +215,7 @@ def _seen_again(mix: Mix, spec: TaskSpec) -> Parts:
 
 
 def _held(mix: Mix, spec: TaskSpec, answers: CurrentAnswers) -> Parts:
-    earlier = mix.earlier[spec.name].heldout if spec.name in mix.earlier else []
-    rows = answers.to_hold(spec, mix.corrections.get(spec.name), earlier)
+    rows = answers.to_hold(spec, mix.corrections.get(spec.name), mix.earlier.get(spec.name))
     parts: Parts = {name: (lines, {} if name in _NO_ROWS else {"soft": name}) for name, lines in rows.items()}
     if spec.name in mix.earlier:
         parts["earlier"] = ([kind_of(spec).as_row(example) for example in mix.earlier[spec.name].train], {})
