@@ -11,7 +11,7 @@ from tiny_loop import write_corrections, write_job
 from tiny_training import write_jsonl
 
 from murmura.runtime.model.model import Model
-from murmura.training.data.example import Example, labels_of
+from murmura.training.data.example import Example, labels_of, near_forms
 from murmura.training.mix.balance import MOST_REPEATS, by_repeats, divided, replayed
 from murmura.training.mix.corrections import read_corrections
 from murmura.training.mix.plan import plan_mix, write_mix
@@ -60,6 +60,37 @@ def test_no_row_is_lost_and_none_stands_on_both_sides(sizes: list[int], seed: in
     learned, validation = divided(every, seed)
     assert sorted(e.place for e in (*learned, *validation)) == sorted(e.place for e in every)
     assert {label for e in every for label in labels_of(e)} == {label for e in learned for label in labels_of(e)}
+
+
+def talked(number: int, *, spellings: int, share: int) -> list[Example]:
+    """Texts in several spellings; those of `share` following texts are one conversation."""
+    forms = ("I lost card {}", "i lost  card {}", "I LOST CARD {} ")[:spellings]
+    return [
+        Example(form.format(n), ("lost",), place=f"f:{n}.{at}", meta={"conversation": f"c{n // share}"})
+        for n in range(number)
+        for at, form in enumerate(forms)
+    ]
+
+
+@given(st.integers(5, 40), st.integers(1, 3), st.integers(1, 4), st.integers(0, 5))
+def test_neither_a_text_nor_a_conversation_is_learned_and_validated_on(number, spellings, share, seed):
+    every = talked(number, spellings=spellings, share=share)
+    learned, validation = divided(every, seed)
+    assert sorted(e.place for e in (*learned, *validation)) == sorted(e.place for e in every)
+    assert not near_forms(learned) & near_forms(validation)
+    assert not {e.meta["conversation"] for e in learned} & {e.meta["conversation"] for e in validation}
+    assert len(validation) <= len(every) / 3
+
+
+def test_of_texts_in_three_spellings_a_tenth_is_validated_on():
+    assert len(divided(talked(20, spellings=3, share=1), 0)[1]) == 6
+    assert len(divided(talked(5, spellings=3, share=1), 0)[1]) == 3  # a fifth: no text is a tenth
+
+
+def test_rows_of_a_conversation_that_was_learned_from_earlier_are_learned_from():
+    every = talked(20, spellings=1, share=2)
+    earlier = [Example("other", ("lost",), meta={"conversation": f"c{n}"}) for n in range(9)]
+    assert {e.meta["conversation"] for e in divided(every, 0, earlier)[1]} == {"c9"}
 
 
 def test_replaying_a_tenth_leaves_no_label_out():

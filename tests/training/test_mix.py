@@ -127,7 +127,9 @@ def test_an_answer_that_people_corrected_is_not_held_on_to_in_another_spelling(d
         (tmp_path / name).mkdir()
         more = [{"text": f"{name} {label} {n}", "label": label} for n in range(5)]
         write_jsonl(tmp_path / name / "intent.train.jsonl", [*({"text": t, "label": label} for t in texts), *more])
-    write_jsonl(tmp_path / "usual.jsonl", [{"text": text} for text in ("move  IT", "my card ", "hello", "HELLO", "you")])
+    write_jsonl(
+        tmp_path / "usual.jsonl", [{"text": text} for text in ("move  IT", "my card ", "hello", "HELLO", "you")]
+    )
     old = {"feedback": ["before"]}
     mix = mix_of(write_job(tmp_path, desk_base, old=old, hold={"texts": ["usual.jsonl"]}), current)
     assert {"hello", "HELLO"} & {*mix.texts()} == {"hello"}

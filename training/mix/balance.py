@@ -2,35 +2,69 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from ..data.example import Example, labels_of
+from ..prepare.splits import Unit, units_of
+from .traffic import CONVERSATION
 
 MOST_REPEATS: Final = 20
 VALIDATION_SHARE: Final = 0.1
 DIVISIBLE: Final = 5
 """A label with fewer rows gives none away."""
+MOST_VALIDATED: Final = 1 / 3
+"""No label gives more of its rows to validate on."""
 
 
-def divided(rows: Iterable[Example], seed: int) -> tuple[list[Example], list[Example]]:
-    """Return rows to learn from and rows to validate on: of each label a tenth, of five rows one, of fewer none."""
-    shuffled = list(rows)
-    random.Random(seed).shuffle(shuffled)
-    counted = count(shuffled)
-    strata: dict[str | None, list[Example]] = defaultdict(list)
-    for example in shuffled:
-        strata[rarest(example, counted)].append(example)
-    kept: list[Example] = []
-    validation: list[Example] = []
-    for label, rows_of_label in strata.items():
-        # Of a text with several labels the rarest decides: it has the least to give away.
-        few = 0 if len(rows_of_label) < DIVISIBLE else max(1, round(VALIDATION_SHARE * len(rows_of_label)))
-        assert label is None or few < len(rows_of_label)
-        validation += rows_of_label[:few]
-        kept += rows_of_label[few:]
+def divided(rows: Iterable[Example], seed: int, learned: Iterable[Example] = ()) -> tuple[list[Example], list[Example]]:
+    """Return rows to learn from and rows to validate on: of each label a tenth, of five rows one, of fewer none.
+
+    Rows with equal texts, in whatever spelling, or of one conversation stand on one side: to learn from where the
+    conversation has `learned` rows. Where no such group fits into a tenth, a label gives its smallest one, but no label
+    gives more than a third of its rows.
+    """
+    every = list(rows)
+    talks = {str(example.meta.get(CONVERSATION) or "") for example in learned} - {""}
+    held = {at for unit in _choose_units(_free_units(every, seed, talks), count_unlabelled(every)) for at in unit.rows}
+    kept = [example for at, example in enumerate(every) if at not in held]
     random.Random(seed).shuffle(kept)
-    return kept, validation
+    return kept, [every[at] for at in sorted(held)]
+
+
+def _free_units(rows: Sequence[Example], seed: int, talks: Collection[str]) -> Iterator[Unit]:
+    """Yield the groups of rows that belong together, without those of some conversations."""
+    own = [str(example.meta.get(CONVERSATION) or "") for example in rows]
+    texts, labels = [example.text for example in rows], [frozenset(labels_of(example)) for example in rows]
+    for unit in units_of(texts, labels, [[talk] if talk else [] for talk in own], seed):
+        if not any(own[at] in talks for at in unit.rows):
+            yield unit
+
+
+def _choose_units(units: Iterable[Unit], counted: Mapping[str, int]) -> list[Unit]:
+    """Return the groups to validate on; `counted` are the rows of each label."""
+    strata: dict[str, list[Unit]] = defaultdict(list)
+    for unit in units:
+        # Of several labels the rarest decides: it has the least to give away.
+        strata[min(sorted(unit.labels), key=lambda label: counted[label])].append(unit)
+    given, chosen = Counter[str](), list[Unit]()
+
+    def take(unit: Unit) -> bool:
+        for label, rows in unit.labels.items():
+            if counted[label] < DIVISIBLE or given[label] + rows > MOST_VALIDATED * counted[label]:
+                return False
+        given.update(unit.labels)
+        chosen.append(unit)
+        return True
+
+    for label in sorted(strata):
+        wanted, before = max(1, round(VALIDATION_SHARE * sum(u.labels[label] for u in strata[label]))), len(chosen)
+        for unit in strata[label]:
+            if unit.labels[label] <= wanted and take(unit):
+                wanted -= unit.labels[label]
+        if len(chosen) == before:
+            any(take(unit) for unit in sorted(strata[label], key=lambda unit: len(unit.rows)))
+    return chosen
 
 
 def by_repeats(rows: Iterable[Example], before: float) -> dict[int, list[Example]]:
@@ -61,6 +95,12 @@ def replayed(rows: Sequence[Example], share: float, seed: int, least: int = DIVI
 def count(rows: Iterable[Example]) -> Counter[str]:
     """Count the rows that name each label."""
     return Counter(label for example in rows for label in set(labels_of(example)))
+
+
+def count_unlabelled(rows: Iterable[Example]) -> Counter[str]:
+    """Count the rows that name each label, and under "" those that name none."""
+    rows = list(rows)
+    return count(rows) + Counter({"": sum(not labels_of(example) for example in rows)})
 
 
 def rarest(example: Example, counted: Mapping[str, int]) -> str | None:

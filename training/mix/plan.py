@@ -224,7 +224,8 @@ def _held(mix: Mix, spec: TaskSpec, answers: CurrentAnswers) -> Parts:
 
 def _add_feedback(mix: Mix, feedback: Corrections, parts: Parts) -> list[Example]:
     """Add the rows to learn and to validate on, and return the latter."""
-    learned, validation = divided(feedback.train, mix.job.fit.seed)
+    earlier = mix.taught_earlier(feedback.spec.name)
+    learned, validation = divided(feedback.train, mix.job.fit.seed, earlier)
     other_rows = sum(len(lines) for name, (lines, _) in parts.items() if name not in _NO_ROWS)
     kept, extra = parts.get("validation", ([], {}))
     if not kept and not validation:  # no label has rows to spare: better the ones that are learned than none
