@@ -11,6 +11,10 @@ from tiny_loop import damaged
 from murmura.runtime.cli import main as cli
 from murmura.runtime.errors import SetupError
 from murmura.training.gate.compare_folders import compare_folders
+from murmura.training.gate.held_out import HeldOutSet
+from murmura.training.gate.judged_versions import Judged, sketch_rows, write_versions
+from murmura.training.prepare.reading import read_part
+from murmura.training.recipe.recipe import load_recipe
 
 
 @pytest.fixture
@@ -34,6 +38,21 @@ def test_a_model_beside_itself_has_lost_nothing(desk_base, run):
         assert f"| {task} | test | 90 in 85 | 0 | " in out  # five rows have the text of another
     assert "| held |" in out
     assert "worse |" not in out
+
+
+@pytest.mark.parametrize(("old_judged", "new_judged", "shown"), [(0, 0, 1), (3, 0, 4), (3, 4, 4), (0, 2, 2)])
+def test_the_report_says_how_many_versions_a_set_has_judged(desk_base, tmp_path, run, old_judged, new_judged, shown):
+    recipe = load_recipe(desk_base / "base.yaml")
+    intent = recipe.tasks["intent"]
+    held = HeldOutSet("intent", "test", read_part(intent.test, intent, desk_base, seed=recipe.data_seed))
+    for name, versions in (("old", old_judged), ("new", new_judged)):
+        shutil.copytree(desk_base / "desk", tmp_path / name)
+        if versions:
+            judged = Judged(sketch=sketch_rows(held), versions=versions)
+            write_versions(tmp_path / name, {("intent", "test"): judged})
+    _, out = run(tmp_path / "old", tmp_path / "new", "--data", desk_base)
+    cells = {line.split(" | ")[0]: line.split(" | ")[-2] for line in out.splitlines() if line.endswith("| held |")}
+    assert cells == {"| intent": str(shown), "| topics": "1", "| places": "1"}
 
 
 def test_a_damaged_model_is_worse_in_the_task_that_is_damaged_alone(desk_base, tmp_path, run):

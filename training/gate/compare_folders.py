@@ -17,6 +17,7 @@ from ..prepare.reading import read_part
 from ..recipe.job import Gate
 from ..recipe.recipe import Recipe, load_recipe
 from .held_out import HeldOutSet
+from .judged_versions import count_versions
 from .report import sets_section
 from .verdict import GateResult
 from .weigh import weigh
@@ -52,7 +53,8 @@ def compare_folders(
         notes = [
             f"{name} is not compared: no held-out rows for both" for name in sorted(every - {s.task for s in sets})
         ]
-        return weigh(before, after, sets, Gate(strict=strict), notes)
+        versions = {place: each.versions for place, each in count_versions(old, sets, new).items()}
+        return weigh(before, after, sets, Gate(strict=strict), notes, versions)
 
 
 def describe_comparison(result: GateResult, old: Path, new: Path) -> str:

@@ -4,7 +4,7 @@ Only versions that passed carry them on: those that were refused are not counted
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Final
@@ -32,18 +32,28 @@ _FILE: Final = TypeAdapter(dict[str, dict[str, Judged]])
 """Task, then set."""
 
 
-def count_versions(current: Path, sets: Iterable[HeldOutSet]) -> dict[tuple[str, str], Judged]:
+def count_versions(
+    current: Path, sets: Iterable[HeldOutSet], candidate: Path | None = None
+) -> dict[tuple[str, str], Judged]:
     """Return for each set how many versions it will have judged with the next one.
 
-    A set goes on counting when half of its rows are the same as before: rows that are corrected leave it.
+    A set goes on counting when half of its rows are the same as before: rows that are corrected leave it. A `candidate`
+    that carries counts was judged before.
     """
-    before = _read(current)
+    before, carried = _read(current), _read(candidate) if candidate is not None else {}
     found = {}
     for held in sets:
-        sketch, known = sketch_rows(held), before.get(held.task, {}).get(held.name)
-        same = known is not None and len(set(sketch) & set(known.sketch)) >= len(sketch) / 2
-        found[held.task, held.name] = Judged(sketch=sketch, versions=1 + (known.versions if same and known else 0))
+        sketch = sketch_rows(held)
+        earlier, own = (_known_versions(each, held, sketch) for each in (before, carried))
+        found[held.task, held.name] = Judged(sketch=sketch, versions=max(1 + earlier, own))
     return found
+
+
+def _known_versions(judged: Mapping[str, Mapping[str, Judged]], held: HeldOutSet, sketch: Sequence[str]) -> int:
+    """Return how many versions a set has judged; 0 where it is not known again."""
+    known = judged.get(held.task, {}).get(held.name)
+    same = known is not None and len(set(sketch) & set(known.sketch)) >= len(sketch) / 2
+    return known.versions if same and known else 0
 
 
 def write_versions(folder: Path, judged: Mapping[tuple[str, str], Judged]) -> None:
