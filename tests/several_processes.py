@@ -1,7 +1,7 @@
 """Trains in two processes, as `torchrun` starts them: several_processes.py DATA RECIPE,OUT[,POINT]...
 
 One run after the other. `fail`: the second process fails in its third step. `freeze`: it stands still there, and the first one
-waits for five seconds. `resume`: the run goes on. `other`: the second process reads DATA's sibling `other`. Prints for each run and process what it printed last, and how it ended. The processes are
+waits for five seconds. `resume`: the run goes on. `apart`: it goes on in the first process alone, the second one has another folder. `other`: the second process reads DATA's sibling `other`. Prints for each run and process what it printed last, and how it ended. The processes are
 forked before torch computes anything, so that it is imported once.
 """
 
@@ -45,9 +45,11 @@ def train(number: int, recipe: Path, data: Path, out: Path, point: str) -> None:
     if last and point in {"fail", "freeze"}:
         end_in_third_step(point)
     rows = data.with_name("other") if last and point == "other" else data
+    folder = out.with_name("empty") if last and point == "apart" else out
     lines: list[str] = []
     try:
-        record = fit(recipe, rows, out, quiet=True, resume=point == "resume", print_line=lines.append)
+        resume = point in {"resume", "apart"}
+        record = fit(recipe, rows, folder, quiet=True, resume=resume, print_line=lines.append)
         found = f"{record.steps} steps, {len(lines)} lines"
     except BaseException as error:
         found = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -17,7 +17,7 @@ from murmura.training.run_folders.run_folder import RunFolder
 SCRIPT = Path(__file__).resolve().parents[1] / "several_processes.py"
 WEIGHTS = "checkpoint.safetensors"
 INTENT = {"intent": RECIPE["tasks"]["intent"]}
-RUNS = ("together", "whole", "run,fail", "run,resume", "strange,other", "still", "frozen,freeze")
+RUNS = ("together", "whole", "run,fail", "run,apart", "run,resume", "strange,other", "still", "frozen,freeze")
 
 
 def write_recipe(path: Path, **changes: Any) -> Path:
@@ -90,6 +90,13 @@ def test_a_process_does_not_wait_for_ever_for_one_that_stands_still(printed: dic
 def test_a_run_of_two_processes_goes_on_with_two_to_the_same_bytes(folder: Path, printed: dict[str, str]) -> None:
     assert printed["run resume 0"].startswith("20 steps")
     assert (folder / "run" / WEIGHTS).read_bytes() == (folder / "whole" / WEIGHTS).read_bytes()
+
+
+def test_a_process_that_goes_on_from_another_step_is_named(printed: dict[str, str]) -> None:
+    assert printed["run apart 1"] == (
+        "SetupError: process 1 goes on from step 0, process 0 from step 2; every process needs the same run folder"
+    )
+    assert "Error" in printed["run apart 0"]
 
 
 def test_a_process_that_reads_other_rows_is_named(folder: Path, printed: dict[str, str]) -> None:

@@ -18,14 +18,20 @@ from .setup import Fitting
 
 
 def begin_together(run: Fitting) -> None:
-    """Give every process the parameters of the first one. SetupError where a process reads other rows."""
+    """Give every process the parameters of the first one. SetupError where a process reads other rows, or goes on elsewhere."""
     if run.accelerator.num_processes == 1:
         return
-    own = torch.tensor(list(bytes.fromhex(inputs_sha256(run))), device=run.device)
-    if not torch.equal(broadcast(own.clone()), own):
+    process = f"process {run.accelerator.process_index}"
+    own = torch.tensor([*bytes.fromhex(inputs_sha256(run)), run.standing.step], device=run.device)
+    first = broadcast(own.clone())
+    if not torch.equal(first[:-1], own[:-1]):
         raise SetupError(
-            f"process {run.accelerator.process_index} reads other rows or another encoder than process 0; every process "
-            "needs the same data folder"
+            f"{process} reads other rows or another encoder than process 0; every process needs the same data folder"
+        )
+    if first[-1] != own[-1]:
+        raise SetupError(
+            f"{process} goes on from step {int(own[-1])}, process 0 from step {int(first[-1])}; every process needs the same "
+            "run folder"
         )
     with torch.no_grad():
         for parameter in run.model.parameters():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import classification_report, f1_score
+from sklearn.metrics import classification_report
 from tokenizers import Encoding
 from torch import Tensor
 from torch.nn import functional as F
@@ -86,8 +86,7 @@ class MultiLabel(Kind):
         guess, truth = np.stack(list(logits)) > 0, np.stack(list(targets)) > 0.5
         if not truth.any():
             return {}
-        micro = float(f1_score(truth, guess, average="micro", zero_division=0))
-        macro = float(f1_score(truth, guess, average="macro", zero_division=0))
+        micro, macro = _f1_scores(truth, guess)
         return {"main": micro, "micro_f1": micro, "macro_f1": macro}
 
     def score(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Score:
@@ -100,16 +99,16 @@ class MultiLabel(Kind):
         truth = np.array([[label in answer.example.labels for label in task.labels] for answer in answers])
         guess = np.array([[label in labels for label in task.labels] for labels in named])
         any_label = bool(truth.any() or guess.any())
+        micro, macro = _f1_scores(truth, guess)
         figures = {
             "rows": float(len(answers)),
-            "micro_f1": float(f1_score(truth, guess, average="micro", zero_division=0)) if any_label else None,
-            "macro_f1": float(f1_score(truth, guess, average="macro", zero_division=0)) if any_label else None,
+            "micro_f1": micro if any_label else None,
+            "macro_f1": macro if any_label else None,
             "exact": float((truth == guess).all(-1).mean()),
             "false_labels_per_100_texts": float(100 * (guess & ~truth).sum() / len(answers)),
             "ece": _calibration_error(answers),
         }
-        table = str(classification_report(truth, guess, target_names=task.labels, zero_division=0, digits=3))
-        return Score(figures, table)
+        return Score(figures, _table(truth, guess, task.labels))
 
     def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
         """Micro-F1 of the labels named. Where no row has a label, a row is right when none is named."""
@@ -124,6 +123,24 @@ class MultiLabel(Kind):
         named = np.isin(task.labels, [item["label"] for item in answer.output["labels"]])
         scores = sigmoid(answer.logits.astype(np.float64) / task.calibration.temperature)
         return float(np.where(named, scores, 1 - scores).min(initial=1.0))
+
+
+def _f1_scores(truth: Array, guess: Array) -> tuple[float, float]:
+    """Return micro-F1 and macro-F1 of labels [N, C] that there are and that were named; 0 where there is nothing.
+
+    scikit-learn takes one column for a choice between two classes, and gives an accuracy.
+    """
+    right, all_of_both = 2 * (truth & guess).sum(0), truth.sum(0) + guess.sum(0)
+    macro = np.where(all_of_both > 0, right / np.maximum(1, all_of_both), 0.0).mean()
+    return float(right.sum() / max(1, all_of_both.sum())), float(macro)
+
+
+def _table(truth: Array, guess: Array, labels: Sequence[str]) -> str:
+    """Return precision, recall and F1 of each label as text."""
+    each = {"target_names": labels, "zero_division": 0, "digits": 3}
+    if len(labels) > 1:
+        return str(classification_report(truth, guess, **each))
+    return str(classification_report(truth[:, 0].astype(int), guess[:, 0].astype(int), labels=[1], **each))
 
 
 def _named(answer: Answer) -> tuple[Counted, Counted]:

@@ -201,6 +201,10 @@ def _problem_of_training(data: TaskData) -> str | None:
         return "no row to train on"
     if not data.names:
         return f"no row has a {data.kind.counted.removesuffix('s')}: there is nothing to learn"
+    if len(data.labels) < 2 and data.kind.several:
+        named = sum(bool(example.labels) for example in data.train)
+        missing = "with" if not named else "without" if named == len(data.train) else None
+        return missing and f"no training row is {missing} the only label, {data.labels[0]!r}; expected some"
     if len(data.labels) < 2:
         return f"the training rows know one label only ({data.labels[0]!r}); expected two or more"
     return None
