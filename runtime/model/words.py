@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 _ASCII_SYMBOLS: Final = frozenset("$+<=>^`|~")
+_TAG_CHARACTERS: Final = frozenset(map(chr, range(0xE0020, 0xE0080)))
 # Scripts without blanks between words, as ranges of code points.
 _UNSPACED: Final = (
     (0x0E01, 0x0EFF),  # Thai, Lao
@@ -37,6 +38,24 @@ _MARKS: Final = frozenset({"Mn", "Me", "Mc"})
 def is_blank(character: str) -> bool:
     """Return whether nothing of a character is seen: white space, control and format characters (zero-width ones, say)."""
     return character.isspace() or unicodedata.category(character) in {"Cc", "Cf"}
+
+
+def trim_blanks(text: str) -> str:
+    """Return a text without blanks at its ends, for names that people type or paste.
+
+    Tag characters stay: they tell the flags of England and Scotland apart.
+    """
+    start, end = 0, len(text)
+    while start < end and is_blank(text[start]):
+        start += 1
+    while end > start and is_blank(text[end - 1]) and text[end - 1] not in _TAG_CHARACTERS:
+        end -= 1
+    return text[start:end]
+
+
+def drop_invisible(text: str) -> str:
+    """Return a text without characters that nobody sees and that separate nothing."""
+    return "".join(each for each in text if each.isspace() or not is_blank(each) or each in _TAG_CHARACTERS)
 
 
 def trim_span(text: str, start: int, end: int) -> tuple[int, int] | None:

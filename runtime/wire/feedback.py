@@ -11,6 +11,7 @@ from ...schemas.feedback import FEEDBACK_TYPE, Feedback, FeedbackSpan, Verdict
 from ...schemas.manifest import TaskSpec
 from ..errors import RecordError
 from ..model.kinds.registry import kind_of
+from ..model.words import trim_blanks
 
 
 def read_feedback(value: bytes | None) -> Feedback:
@@ -62,12 +63,12 @@ def refuse_blank(feedback: Feedback) -> None:
 
 
 def labels_of(feedback: Feedback) -> list[str]:
-    """Return the labels that a correction names, stripped of white space."""
+    """Return the labels that a correction names, without blanks at their ends."""
     value = feedback.value
     if feedback.verdict is not Verdict.CORRECTION or not isinstance(value, str | list):
         return []
     labels = [value] if isinstance(value, str) else [v.label if isinstance(v, FeedbackSpan) else v for v in value]
-    return [label.strip() for label in labels]
+    return [trim_blanks(label) for label in labels]
 
 
 def known_labels(spec: TaskSpec) -> frozenset[str]:

@@ -124,7 +124,29 @@ def test_white_space_around_labels_is_no_part_of_them(tmp_path: Path) -> None:
     assert read(tmp_path, [{"tokens": ["a"], "tags": ["B-x "]}], kind="tagging")[0].spans == (Span(0, 1, "x"),)
 
 
-MISSING = ["nan", "NaN", "NULL", "None", "none", "<NA>", "n/a", "#N/A"]
+@pytest.mark.parametrize("label", ["\ufeffx", "x\u200b", "\u2060 x\u200d", "x\u00ad"])
+def test_invisible_characters_around_labels_are_no_part_of_them(tmp_path: Path, label: str) -> None:
+    assert read(tmp_path, f"text,label\na,{label}\n", "x.csv")[0].labels == ("x",)
+    assert read(tmp_path, [{"text": "a", "label": [label]}], kind="multi_label")[0].labels == ("x",)
+    assert read(tmp_path, [{"tokens": ["a"], "tags": [f"B-{label}"]}], kind="tagging")[0].spans == (Span(0, 1, "x"),)
+    spans = [{"start": 0, "end": 3, "label": label}]
+    assert read(tmp_path, [{"text": "pay", "spans": spans}], kind="tagging")[0].spans == (Span(0, 3, "x"),)
+    rows = [{"text": "a", "label": label}, {"text": "b", "label": "y"}]
+    assert [e.labels for e in read(tmp_path, rows, merge={"z": ["x"]}, rest="keep")] == [("z",), ("y",)]
+    assert [e.text for e in read(tmp_path, rows, where={"label": ["x"]})] == ["a"]
+    task = Task.model_validate({"train": "x", "labels": [label, "y"], "out_of_scope": label, "one_of": [label]})
+    assert (task.labels, task.out_of_scope and task.out_of_scope.label, task.one_of) == (["x", "y"], "x", ["x"])
+
+
+def test_flags_that_invisible_tags_tell_apart_stay_different_labels(tmp_path: Path) -> None:
+    england, scotland = (
+        "\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in f"gb{c}") + "\U000e007f" for c in ("eng", "sct")
+    )
+    rows = [{"text": "a", "label": england}, {"text": "b", "label": scotland}]
+    assert [e.labels for e in read(tmp_path, rows)] == [(england,), (scotland,)]
+
+
+MISSING = ["nan", "NaN", "NULL", "None", "none", "<NA>", "NA", "n/a", "#N/A", "\\N"]
 
 
 @pytest.mark.parametrize("label", MISSING)

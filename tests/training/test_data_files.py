@@ -2,10 +2,13 @@
 
 import gzip
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from murmura.runtime.errors import SetupError
 from murmura.training.data.example import Example
@@ -26,6 +29,8 @@ def refusal(folder: Path, content: str | bytes, name: str = "x.csv", **keys: Any
     return str(caught.value).removeprefix(str(folder) + "/")
 
 
+LONG = settings(max_examples=60, deadline=None)
+TAB = "\t"
 ROWS = [f"text {n},{'ab'[n % 2]}" for n in range(20)]
 
 
@@ -51,6 +56,45 @@ def test_a_mark_that_encloses_a_whole_row_is_refused_unless_quoting_is_set(tmp_p
     assert len(read(tmp_path, content, "x.tsv", quoting="minimal")) == 20 - (closes - 4)
     marked = read(tmp_path, content, "x.tsv", quoting="none")
     assert [len(marked), marked[4].text] == [20, '"text 4']
+
+
+PLAIN_CELLS = st.text("abz京 #;'", min_size=1, max_size=8).filter(str.strip)
+
+
+@LONG
+@given(st.data(), st.sampled_from([",", "\t"]))
+def test_two_stray_marks_in_cells_of_different_rows_never_merge_rows_in_silence(
+    data: st.DataObject, delimiter: str
+) -> None:
+    names = ["text", "label", *data.draw(st.sampled_from([[], ["id"], ["id", "note"]]))]
+    header = data.draw(st.permutations(names))
+    rows = [[data.draw(PLAIN_CELLS) for _ in names] for _ in range(data.draw(st.integers(2, 6)))]
+    opens, closes = sorted(data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=2, max_size=2, unique=True)))
+    first, last = data.draw(st.integers(0, len(names) - 1)), data.draw(st.integers(0, len(names) - 1))
+    rows[opens][first] = '"' + rows[opens][first]
+    rows[closes][last] += '"'
+    with tempfile.TemporaryDirectory() as folder:
+        content = "".join(delimiter.join(cells) + "\n" for cells in [header, *rows])
+        line = refusal(Path(folder), content, f"x.{'tsv' if delimiter == TAB else 'csv'}")
+    assert line.split(":")[1] == str(opens + 2)
+
+
+def test_a_text_of_several_lines_is_read_and_where_its_lines_look_like_rows_with_quoting(tmp_path: Path) -> None:
+    letter = 'id,text,label\n1,"Dear all\nmy card, it is gone",a\n2,"lost\nagain",b\n'
+    assert [e.labels for e in read(tmp_path, letter)] == [("a",), ("b",)]
+    like_rows = letter.replace("Dear all", "Dear all,")
+    assert refusal(tmp_path, like_rows).startswith("x.csv:2: the quotation mark that opens here encloses 2 lines")
+    assert "`quoting: minimal` where they enclose texts of several lines" in refusal(tmp_path, like_rows)
+    assert len(read(tmp_path, like_rows, quoting="minimal")) == 2
+
+
+@pytest.mark.parametrize("again", ["text,label", "\ufefftext,label", "text , label", '"text","label"'])
+def test_files_that_were_joined_with_their_headers_are_refused(tmp_path: Path, again: str) -> None:
+    content = "\n".join(["text,label", *ROWS, again, *ROWS])
+    assert (
+        refusal(tmp_path, content)
+        == "x.csv:22: the header stands here again, as where files were joined; remove this row"
+    )
 
 
 def test_the_delimiter_can_be_set(tmp_path: Path) -> None:

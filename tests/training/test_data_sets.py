@@ -85,17 +85,25 @@ def test_tag_numbers_without_names_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "message"), [(3, "label 3 has no name; the data set names 0 to 2"), (-1, "label -1")]
+    ("number", "message"),
+    [
+        (3, ", column 'ner_tags': label 3 has no name; the data set names 0 to 2"),
+        (-1, ": tag -1 is a number; expected a name: O, B-x or I-x"),
+    ],
 )
 def test_a_tag_number_beyond_the_names_is_refused_with_its_row(tmp_path: Path, number: int, message: str) -> None:
     tagged([[0, 1, 2], [1, number, 0]]).to_parquet(tmp_path / "x.parquet")
-    found = refusal(tmp_path, "x.parquet", **TAGGING)
-    assert found.startswith(f"x.parquet: row 2, column 'ner_tags': {message}")
+    assert refusal(tmp_path, "x.parquet", **TAGGING) == f"x.parquet: row 2{message}"
 
 
-def test_a_label_that_is_not_known_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["classification", "multi_label"])
+def test_a_label_that_is_not_known_is_refused_unless_the_recipe_leaves_such_rows_out(tmp_path: Path, kind: str) -> None:
     moods([0, -1, 1]).to_parquet(tmp_path / "x.parquet")
-    assert refusal(tmp_path, "x.parquet").endswith("-1 means that the label is not known")
+    assert refusal(tmp_path, "x.parquet", kind=kind) == (
+        "x.parquet: row 2: 'label' is -1, which means that the label is not known; drop such rows with `unless`"
+    )
+    kept = read(tmp_path, "x.parquet", kind=kind, unless={"label": [-1]})
+    assert [example.labels[0] for example in kept] == ["glad", "sad"]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +150,64 @@ def test_json_lines_in_a_folder_are_a_data_set_with_one_split(tmp_path: Path) ->
     rows = [{"text": text, "label": mood} for text, mood in zip(TEXTS, MOODS, strict=True)]
     (tmp_path / "set" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [example.labels[0] for example in read(tmp_path, "set")] == MOODS
+
+
+CSV = ["id,text,label", *(f"{n},text {n},{'ab'[n % 2]}" for n in range(8))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({3: '2,"text 2,a', 4: '3,text 3",b'}, "row 3, column 'text': the quotation mark that opens here encloses 2"),
+        ({3: '"2,text 2,a', 6: '5",text 5,b'}, "row 3, column 'id': the quotation mark that opens here encloses 4"),
+        ({5: "id,text,label"}, "row 5: the header stands here again"),
+    ],
+)
+def test_csv_in_the_folder_of_a_data_set_is_checked_as_a_file_is(
+    tmp_path: Path, changes: dict[int, str], message: str
+) -> None:
+    (tmp_path / "set").mkdir()
+    lines = [changes.get(at, line) for at, line in enumerate(CSV)]
+    (tmp_path / "set" / "train.csv").write_text("\n".join(lines))
+    assert refusal(tmp_path, "set").startswith(f"set (train): {message}")
+    if '"' in "".join(lines):
+        assert len(read(tmp_path, "set", quoting="none")) == 8
+
+
+def test_delimiter_and_quoting_reach_the_csv_of_a_data_set_and_are_refused_for_others(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.csv").write_text('text;label\n"dear;\nall";a\nbye;b\n')
+    assert refusal(tmp_path, "set", delimiter=";").startswith("set (train): row 1, column 'text': the quotation mark")
+    found = read(tmp_path, "set", delimiter=";", quoting="minimal")
+    assert [(e.text, *e.labels) for e in found] == [("dear;\nall", "a"), ("bye", "b")]
+    (tmp_path / "other").mkdir()
+    moods().to_parquet(tmp_path / "other" / "train.parquet")
+    assert "`delimiter` and `quoting` are for data sets of CSV files" in refusal(tmp_path, "other", delimiter=";")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ({"split": "test"}, "holds one split (of no name), not 'test'; leave `split` out"),
+        ({"split": "train[:10]"}, "holds one split (of no name), not 'train[:10]'; leave `split` out"),
+        ({"config": "en"}, "a data set that was saved to disk has no `config`; leave it out"),
+        ({"revision": "main"}, "a data set that was saved to disk has no `revision`; leave it out"),
+        ({"delimiter": ";"}, "a data set that was saved to disk has no `delimiter`; leave it out"),
+    ],
+)
+def test_a_saved_data_set_refuses_a_part_that_it_does_not_have(
+    tmp_path: Path, key: dict[str, str], message: str
+) -> None:
+    moods().save_to_disk(tmp_path / "one")
+    assert refusal(tmp_path, {"path": "one", **key}) == f"one: {message}"
+
+
+def test_a_saved_split_is_read_under_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    moods().to_parquet(tmp_path / "set" / "test.parquet")
+    datasets.load_dataset(str(tmp_path / "set"), split="test").save_to_disk(tmp_path / "one")
+    assert len(read(tmp_path, {"path": "one", "split": "test"})) == 3
+    assert "holds one split (test), not 'train'" in refusal(tmp_path, {"path": "one", "split": "train"})
 
 
 def test_a_data_set_saved_to_disk_is_read(tmp_path: Path) -> None:

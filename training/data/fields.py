@@ -4,11 +4,12 @@ import re
 from typing import Any, Final
 
 from ...runtime.errors import SetupError
+from ...runtime.model.words import trim_blanks
 from ..recipe.reading import Reading
-from .row import Row
+from .row import Row, UnnamedNumber
 from .rules import Rules
 
-MISSING: Final = frozenset({"nan", "null", "none", "<na>", "n/a", "#n/a"})
+MISSING: Final = frozenset({"nan", "null", "none", "<na>", "na", "n/a", "#n/a", "\\n"})
 """What programs write for a value that is missing, in any letter case."""
 _LIST: Final = re.compile(r"""\[(\s*|\s*['"].*|.*,.*)\]|\{\s*['"].*\}|\(\s*['"].*\)""", re.DOTALL)
 """A list as some languages print it."""
@@ -53,7 +54,7 @@ def read_tokens(row: Row, rules: Rules) -> list[str]:
 
 
 def read_labels(row: Row, rules: Rules) -> list[str]:
-    """Return the labels of a row without white space around them.
+    """Return the labels of a row without white space and invisible characters around them.
 
     A list, or one text; with `label_separator` a text may hold several. SetupError for a text that looks like several
     labels, an empty label, and a name for a missing value that the recipe does not name.
@@ -65,9 +66,9 @@ def read_labels(row: Row, rules: Rules) -> list[str]:
     separator = rules.reading.label_separator
     if isinstance(value, str) and separator is not None:
         _refuse_printed_list(row, value, column)
-        parts = (part.strip() for part in value.split(separator))
+        parts = (trim_blanks(part) for part in value.split(separator))
         return [check_label(row, part, rules, f"a label of {column!r}") for part in parts if part]
-    if rules.several and not row.typed and _MAY_SEPARATE.search(str(value).strip()):
+    if rules.several and not row.typed and _MAY_SEPARATE.search(trim_blanks(str(value))):
         raise SetupError(
             f'{row.place}: {column!r} is {_show(value)}: one label or several? Set `label_separator` (",", say), '
             "also where no label has one, or take JSON lines, which have lists"
@@ -77,9 +78,13 @@ def read_labels(row: Row, rules: Rules) -> list[str]:
 
 def check_label(row: Row, value: Any, rules: Rules, what: str) -> str:
     """Return one label without the white space around it; `what` names it in errors."""
+    if isinstance(value, UnnamedNumber):
+        raise SetupError(
+            f"{row.place}: {what} is {value}, which means that the label is not known; drop such rows with `unless`"
+        )
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise SetupError(f"{row.place}: {what} should be a label or a list of labels, found {_show(value)}")
-    label = str(value).strip()
+    label = trim_blanks(str(value))
     if not label:
         hint = "" if row.typed else "; with `label_separator` an empty cell means no label"
         raise SetupError(f"{row.place}: {what} is empty; expected a label{hint if rules.several else ''}")
@@ -99,7 +104,7 @@ def check_label(row: Row, value: Any, rules: Rules, what: str) -> str:
 
 
 def _refuse_printed_list(row: Row, value: str, what: str) -> None:
-    if _LIST.fullmatch(value.strip()):
+    if _LIST.fullmatch(trim_blanks(value)):
         raise SetupError(
             f"{row.place}: {what} is {_show(value)}, a list that was written as a text; write a list (JSON lines), or "
             "labels with a `label_separator` between them"

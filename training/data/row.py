@@ -8,6 +8,10 @@ from ...runtime.errors import SetupError
 from .counts import RowLeftOut
 
 
+class UnnamedNumber(int):
+    """A number in a column of named numbers that has no name: -1, which stands for a label that is not known."""
+
+
 @dataclass(slots=True, frozen=True)
 class Row:
     """`place`: file and line, for error messages; no two rows of a file have the same."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ...runtime.model.words import trim_blanks
 from ..recipe.reading import Columns, Reading, Source
 from ..recipe.tasks import Task
 
@@ -55,4 +56,4 @@ def _named_in(reading: Reading) -> Iterator[str]:
     for new, olds in (reading.merge or {}).items():
         yield from (new, *olds)
     for values in (*(reading.where or {}).values(), *(reading.unless or {}).values()):
-        yield from (str(value).strip() for value in values)
+        yield from (trim_blanks(str(value)) for value in values)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...runtime.errors import SetupError
-from ...runtime.model.words import trim_span
+from ...runtime.model.words import trim_blanks, trim_span
 from .counts import ReadCounts, SpanLeftOut
 from .example import Example, Span
 from .fields import check_label, check_text, read_tokens, rename_labels
@@ -112,8 +112,9 @@ def _name_tag(row: Row, tag: Any) -> str:
         raise SetupError(f"{row.place}: tag {tag} is a number; expected a name: O, B-x or I-x")
     if not isinstance(tag, str):
         raise SetupError(f"{row.place}: tag {repr(tag)[:60]} is not BIO (O, B-x or I-x)")
-    position, dash, label = tag.strip().partition("-")
-    return position + dash + label.strip() if label.strip() or not dash else tag
+    position, dash, label = trim_blanks(tag).partition("-")
+    label = trim_blanks(label)
+    return position + dash + label if label or not dash else tag
 
 
 def _read_tag(row: Row, rules: Rules, tag: str) -> tuple[str, str]:

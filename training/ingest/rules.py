@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from ...runtime.model.kinds.registry import KINDS
+from ...runtime.model.words import trim_blanks
 from .manifest import Options, TaskLabels
 
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -122,7 +123,7 @@ def target_of(
     if fitted is None:
         raise Unfit(LeftOut.SPANS_OUTSIDE)
     trimmed = sum(one != other for one, other in zip(fitted, target, strict=True)) if fitted != target else 0
-    if not all(label.strip() for label in named):
+    if not all(trim_blanks(label) for label in named):
         raise Unfit(LeftOut.BLANK_LABEL)
     if labels is not None and not labels.open and not named <= set(labels.labels):
         raise Unfit(LeftOut.UNKNOWN_LABEL)
@@ -130,9 +131,9 @@ def target_of(
 
 
 def _stripped(value: Any) -> Any:
-    """Return a correction's value without the white space around its labels: a slip of whoever typed it."""
+    """Return a correction's value without the white space and invisible characters around its labels: a slip of whoever typed it."""
     if isinstance(value, str):
-        return value.strip()
+        return trim_blanks(value)
     if isinstance(value, list):
         return [_stripped(each) for each in value]
     return {**value, "label": _stripped(value["label"])} if isinstance(value, dict) else value

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Final
 
+from ...runtime.model.words import drop_invisible
 from ..data.example import Example, labels_of
 from ..data.near_texts import near_form, near_id
 from .data_report import Overlap
@@ -20,11 +21,12 @@ def count_labels(examples: Iterable[Example], names: Sequence[str]) -> dict[str,
 
 
 def find_equal_names(labels: Sequence[str]) -> tuple[str, str] | None:
-    """Return two labels that differ only in case, blanks or the form of their letters; None when there are none."""
+    """Return two labels that differ only in case, blanks, the form of their letters or invisible characters; else None."""
     first: dict[bytes, str] = {}
     for label in labels:
-        if first.setdefault(near_form(label), label) != label:
-            return first[near_form(label)], label
+        near = near_form(drop_invisible(label))
+        if first.setdefault(near, label) != label:
+            return first[near], label
     return None
 
 

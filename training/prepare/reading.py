@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import SetupError
+from ...runtime.model.words import trim_blanks
 from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
 from ..data.files import find_source, read_rows
@@ -108,5 +109,5 @@ def _is_selected(row: Row, reading: Reading) -> bool:
 def _are_equal(value: Any, wanted: Any) -> bool:
     """Compare as values, and as texts without white space around them: a CSV knows no numbers."""
     if isinstance(value, bool) or isinstance(wanted, bool):
-        return str(value).strip().lower() == str(wanted).lower()
-    return bool(value == wanted) or str(value).strip() == str(wanted).strip()
+        return trim_blanks(str(value)).lower() == str(wanted).lower()
+    return bool(value == wanted) or trim_blanks(str(value)) == trim_blanks(str(wanted))

@@ -216,7 +216,7 @@ def _problem_of_names(data: TaskData) -> str | None:
         return None
     one, other = (f"{label!r} ({_first_place(data.train, label)})" for label in equal)
     return (
-        f"labels {one} and {other} differ only in case, blanks or letter forms: write one of them in the data, or add "
+        f"labels {one} and {other} differ only in case, blanks, letter forms or invisible characters: write one of them in the data, or add "
         f"`merge: {{{equal[0]}: [{equal[1]}]}}` and `rest: keep`; where both are meant, name all in `labels`"
     )
 

@@ -2,13 +2,15 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from ...runtime.model.words import trim_blanks
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-"""White space around a label is no part of it, in recipes as in data and in feedback."""
+Label = Annotated[str, BeforeValidator(lambda v: trim_blanks(v) if isinstance(v, str) else v), Field(min_length=1)]
+"""White space and invisible characters around a label are no part of it, in recipes as in data and in feedback."""
 
 HUB: Final = "hub:"
 """Begins a path that is no file: a data set of the hub."""

@@ -1,10 +1,12 @@
 """Names for the numbers that stand for labels in hub data sets: each column's description carries them (`ClassLabel`)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from ....runtime.errors import SetupError
+from ..row import UnnamedNumber
 
+UNKNOWN: Final = -1
 Feature = Any
 """The description of a column: a JSON object with `_type`, or of nested columns an object or a list of these."""
 
@@ -17,7 +19,10 @@ def has_names(feature: Feature) -> bool:
 
 
 def name_numbers(place: str, value: Any, feature: Feature) -> Any:
-    """Return a value with each such number replaced by its name. SetupError for a number without one."""
+    """Return a value with each such number replaced by its name; -1 stays, so that a recipe can leave such rows out.
+
+    SetupError for another number without a name.
+    """
     if value is None or not has_names(feature):
         return value
     if isinstance(feature, list):  # an older way to write a sequence
@@ -34,10 +39,11 @@ def name_numbers(place: str, value: Any, feature: Feature) -> Any:
     return value
 
 
-def _name(place: str, value: Any, names: list[str]) -> str:
+def _name(place: str, value: Any, names: list[str]) -> str | UnnamedNumber:
     if isinstance(value, str):
         return value
+    if value == UNKNOWN:
+        return UnnamedNumber(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(names):
-        unknown = "; -1 means that the label is not known" if value == -1 else ""
-        raise SetupError(f"{place}: label {value!r} has no name; the data set names 0 to {len(names) - 1}{unknown}")
+        raise SetupError(f"{place}: label {value!r} has no name; the data set names 0 to {len(names) - 1}")
     return names[value]
