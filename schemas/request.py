@@ -36,5 +36,5 @@ class Request(BaseModel):
     """Names the request in its results; at most 512 bytes of UTF-8."""
     metadata: dict[str, str] | None = Field(default=None, max_length=MAX_METADATA)
     """Copied to the result."""
-    text_pair: None = None
-    """Reserved for tasks on pairs of texts. No model has one yet, so a pair is refused."""
+    text_pair: Annotated[str, StringConstraints(min_length=1), AfterValidator(_not_blank)] | None = None
+    """A second text, for tasks that read two: does it follow from `text`, say. Refused by a model without such a task."""

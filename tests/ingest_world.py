@@ -60,10 +60,12 @@ class World:
         key: bytes | None = None,
         partition: int = 0,
         agent: str = "classification",
+        second: str | None = None,
         **change: Any,
     ) -> str:
         """Add a request and its result; returns the prediction id. `change` overrides fields of the result."""
-        request = self.add("requests", {"text": text}, key=key, partition=partition)
+        value = {"text": text} if second is None else {"text": text, "text_pair": second}
+        request = self.add("requests", value, key=key, partition=partition)
         return self.answer(request, outputs, agent=agent, **change)
 
     def answer(

@@ -11,6 +11,7 @@ from murmura.runtime.model.kinds.registry import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN_KIND = ROOT / "examples/e10_own_kind"
+PAIRS = ROOT / "examples/e11_pair_of_texts"
 
 
 @contextmanager
@@ -43,9 +44,9 @@ def refresh() -> None:
 
 
 @contextmanager
-def installed_example(scratch: Path) -> Iterator[None]:
-    """Install the kind of the examples as its pyproject.toml says."""
-    project = tomllib.loads((OWN_KIND / "pyproject.toml").read_text())
+def installed_example(scratch: Path, folder: Path = OWN_KIND) -> Iterator[None]:
+    """Install the kind of an example as its pyproject.toml says."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())
     (package,) = project["tool"]["setuptools"]["packages"]
-    with installed(package, OWN_KIND, project["project"]["entry-points"], scratch):
+    with installed(package, folder, project["project"]["entry-points"], scratch):
         yield

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from murmura.runtime.model.folder import write_manifest
 from murmura.runtime.model.graph.build import build_graph
+from murmura.runtime.model.inputs import TextPair
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.reference_sample import make_reference
 from murmura.runtime.model.weights import weight_shapes
@@ -65,6 +66,7 @@ WORDS = [
 ]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 REFERENCE_TEXTS = ("my card was lost", "please transfer 20 money to london, on monday!", "hello")
+REFERENCE_PAIRS = (TextPair("my card was lost", "i want a new card"), TextPair("hello", "thanks"))
 
 INTENT = TaskSpec(
     name="intent", kind="classification", labels=["card_lost", "transfer", "refund", "other"], out_of_scope="other"
@@ -144,6 +146,7 @@ def write_tiny_model(
     )
     write_manifest(folder, manifest, roles)
     model = Model.load(folder, device="cpu", graph=graphs[0], verify=False)
-    (folder / "reference.json").write_text(json.dumps(make_reference(model, REFERENCE_TEXTS)))
+    sample = [*REFERENCE_TEXTS, *(REFERENCE_PAIRS if model.pair_tasks else ())]
+    (folder / "reference.json").write_text(json.dumps(make_reference(model, sample)))
     write_manifest(folder, manifest, roles | {"reference.json": "reference"})
     return folder

@@ -239,6 +239,8 @@ class Dialogue(Handler):
         except UnicodeDecodeError:
             raise RecordError(Reason.INVALID, "the key, a conversation's id, is not UTF-8") from None
         request = read_request(record, self._max_value_bytes, fields=self._fields.get(record.topic))
+        if request.text_pair is not None:
+            raise RecordError(Reason.INVALID, "`text_pair` is given: a turn has one text")
         turn_id = prediction_id(self.name, request.source, request.request_id)
         timestamp = record.timestamp if record.timestamp >= 0 else self._now()
         source = Source(topic=record.topic, partition=record.partition, offset=record.offset, timestamp=timestamp)

@@ -139,5 +139,10 @@ class Predicts(Protocol):
         """The serving model. A release replaces it, so do not keep it."""
 
     async def predict(
-        self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None
+        self,
+        text: str,
+        tasks: Iterable[str] | None = None,
+        *,
+        thresholds: Mapping[str, Any] | None = None,
+        text_pair: str | None = None,
     ) -> Prediction: ...

@@ -17,6 +17,7 @@ from ...schemas.envelope import (
 from ...schemas.manifest import ModelManifest, TaskSpec, Thresholds
 from ...schemas.topics import named_topics
 from ..errors import SetupError
+from ..model.inputs import find_pair_tasks
 from ..model.long_texts import Windows
 from ..settings.agent_options import read_options
 from ..settings.routing_rules import Rule
@@ -64,6 +65,8 @@ class Route:
     """How to split texts above the model's limit; None: only their beginning is read."""
     max_age_s: float | None = None
     """The smallest limit of its agents; None: no agent has one."""
+    pair_tasks: frozenset[str] = frozenset()
+    """The model's tasks that read two texts."""
 
 
 @overload
@@ -290,7 +293,8 @@ def _make_route(topic: str, bound: Sequence[BoundAgent], manifest: ModelManifest
     merged = {task: _merge(manifest.task(task).thresholds, new) for task, (_, new) in overrides.items()}
     asked = tuple((b, b.tasks) for b in bound)
     max_age_s = min((b.agent.max_age_s for b in bound if b.agent.max_age_s is not None), default=None)
-    return Route(topic, tuple(bound), asked, tasks, merged or None, _shared_windows(topic, bound), max_age_s)
+    windows, pair_tasks = _shared_windows(topic, bound), find_pair_tasks(manifest.tasks)
+    return Route(topic, tuple(bound), asked, tasks, merged or None, windows, max_age_s, pair_tasks)
 
 
 def _shared_windows(topic: str, bound: Sequence[BoundAgent]) -> Windows | None:

@@ -13,6 +13,7 @@ from ...schemas.deadletter import DeadLetterReason
 from ...schemas.manifest import ModelManifest, TaskSpec
 from ..agent.prediction import Prediction
 from ..errors import Closed, DeviceFailed, ModelFailed, RecordError, SetupError
+from ..model.inputs import Input, choose_input, find_pair_tasks, missing_pair
 from ..model.long_texts import Windows
 from .batcher import SHORTEST_DEADLINE_S, Batcher, BatchModel, BatchObserver
 from .breaker import BreakerLimits
@@ -36,8 +37,8 @@ class EngineModel(BatchModel, Protocol):
     def manifest(self) -> ModelManifest: ...
     @property
     def tasks(self) -> Mapping[str, TaskSpec]: ...
-    def encode(self, texts: Sequence[str], /) -> Sequence[Any]: ...
-    def encode_windows(self, texts: Sequence[str], windows: Sequence[Windows | None], /) -> Sequence[Any]: ...
+    def encode(self, texts: Sequence[Input], /) -> Sequence[Any]: ...
+    def encode_windows(self, texts: Sequence[Input], windows: Sequence[Windows | None], /) -> Sequence[Any]: ...
 
 
 class RequestChecks:
@@ -46,13 +47,16 @@ class RequestChecks:
     def __init__(self, model: EngineModel) -> None:
         self.model: Any = model
 
-    def check(self, text: str, tasks: Iterable[str] | None = None) -> tuple[str, ...]:
-        """Return the tasks to answer (None: all of the model's).
+    def check(
+        self, text: str, tasks: Iterable[str] | None = None, text_pair: str | None = None
+    ) -> tuple[tuple[str, ...], Input]:
+        """Return the tasks to answer (None: all of the model's that read what is given), and what they read.
 
-        Raises RecordError `unknown_task`, or `invalid` for an empty text or a lone surrogate, which would fail the whole
-        chunk in the tokenizer.
+        Raises RecordError `unknown_task`, or `invalid` for a second text that is missing or that no task reads, an empty text
+        and a lone surrogate, which would fail the whole chunk in the tokenizer.
         """
         known = self.model.tasks
+        pair_tasks = find_pair_tasks(known.values())
         wanted = tuple(known) if tasks is None else tuple(tasks)
         for number, task in enumerate(wanted, 1):
             if task not in known:
@@ -61,21 +65,34 @@ class RequestChecks:
                     DeadLetterReason.UNKNOWN_TASK,
                     f"task {number} of the {len(wanted)} asked for is not one of the model's, which are {', '.join(known)}",
                 )
-        if not text:
-            raise RecordError(DeadLetterReason.INVALID, "the text is empty")
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise RecordError(
-                    DeadLetterReason.INVALID, f"the text holds a lone surrogate at character {error.start}"
-                ) from None
-        return wanted
+        _check_text(text, "the text")
+        if text_pair is not None:
+            _check_text(text_pair, "the second text")
+            if pair_tasks.isdisjoint(wanted):
+                raise RecordError(DeadLetterReason.INVALID, "no task that is asked reads two texts")
+        elif not pair_tasks.isdisjoint(wanted):
+            left = tuple(task for task in wanted if task not in pair_tasks)
+            if tasks is not None or not left:
+                raise missing_pair(wanted, pair_tasks)
+            wanted = left
+        return wanted, choose_input(text, text_pair, wanted, pair_tasks)
 
     def make_prediction(self, outputs: dict[str, dict[str, Any]], encoded: Any, model: Any = None) -> Prediction:
         """Return outputs as a Prediction; `model` is the one that produced them (default: the serving one)."""
         manifest = (model or self.model).manifest
         return Prediction(outputs, encoded.truncated, (manifest.name, manifest.version))
+
+
+def _check_text(text: str, what: str) -> None:
+    if not text:
+        raise RecordError(DeadLetterReason.INVALID, f"{what} is empty")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RecordError(
+                DeadLetterReason.INVALID, f"{what} holds a lone surrogate at character {error.start}"
+            ) from None
 
 
 class Engine(RequestChecks):
@@ -222,17 +239,22 @@ class Engine(RequestChecks):
                 self._tokenizer.shutdown(wait=False, cancel_futures=True)
 
     async def predict(
-        self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None
+        self,
+        text: str,
+        tasks: Iterable[str] | None = None,
+        *,
+        thresholds: Mapping[str, Any] | None = None,
+        text_pair: str | None = None,
     ) -> Prediction:
-        """Answer one text on `tasks` (default: all). At most `max_callers` are queued; further callers wait for their turn.
+        """Answer one text, or two, on `tasks` (default: all that read what is given). At most `max_callers` are queued; further callers wait for their turn.
 
         Raises RecordError (see `check`), ModelFailed when the model fails on this text, Closed after `stop`.
         """
         # Checked and answered by the same model, even if it is replaced before the text is encoded.
-        model, wanted = self.model, self.check(text, tasks)
+        model, (wanted, given) = self.model, self.check(text, tasks, text_pair)
         if self._callers is None:
             raise Closed("the engine is not running")
-        entry = await self._callers.answer(Entry(text, wanted, None, self._callers, None, thresholds, model))
+        entry = await self._callers.answer(Entry(given, wanted, None, self._callers, None, thresholds, model))
         if entry.outputs is None:
             raise entry.error or Closed("stopped before the model answered")
         return self.make_prediction(entry.outputs, entry.encoded, entry.model)
@@ -253,7 +275,7 @@ class Engine(RequestChecks):
 
     async def encode(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Input],
         model: EngineModel | None = None,
         windows: Sequence[Windows | None] | None = None,
     ) -> Sequence[Any]:
@@ -316,7 +338,8 @@ class Engine(RequestChecks):
 
     def _renew(self, entry: Entry) -> None:
         """Assign the serving model to an entry. Raises RecordError when it cannot answer it."""
-        self.check(entry.text, entry.tasks)
+        text, second = (entry.text, None) if isinstance(entry.text, str) else entry.text[:2]
+        _, entry.text = self.check(text, entry.tasks, second)
         entry.model = self.model
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..agent.prediction import Prediction
+from ..model.inputs import Input
 from ..model.long_texts import Windows
 from .policy import Entry
 
@@ -22,10 +23,15 @@ class EngineLike(Protocol):
     @property
     def model(self) -> Any: ...
     async def predict(
-        self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None
+        self,
+        text: str,
+        tasks: Iterable[str] | None = None,
+        *,
+        thresholds: Mapping[str, Any] | None = None,
+        text_pair: str | None = None,
     ) -> Prediction: ...
     async def encode(
-        self, texts: Sequence[str], model: Any = None, windows: Sequence[Windows | None] | None = None
+        self, texts: Sequence[Input], model: Any = None, windows: Sequence[Windows | None] | None = None
     ) -> Sequence[Any]: ...
     def submit(self, entries: Iterable[Entry]) -> None: ...
     def close_waiting(self) -> None: ...

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..model.inputs import Input
+
 CELLS_PER_TOKEN = 4
 
 
@@ -19,7 +21,7 @@ class Sink(Protocol):
 
 
 class Entry:
-    """One text to answer. `outputs` and `error` are set on the event loop, just before delivery.
+    """One text (or two, read together) to answer. `outputs` and `error` are set on the event loop, just before delivery.
 
     The submitter may set `cancelled` at any time: then the entry is left out of the next batch, or its answer is dropped.
     """
@@ -40,7 +42,7 @@ class Entry:
 
     def __init__(
         self,
-        text: str,
+        text: Input,
         tasks: tuple[str, ...],
         encoded: Any,
         sink: Sink,

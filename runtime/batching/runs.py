@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..errors import DeviceFailed, ModelFailed
 from ..model.device_faults import model_error
+from ..model.inputs import Input
 from .policy import Entry
 
 Outputs = dict[str, dict[str, Any]]
@@ -21,7 +22,7 @@ class BatchModel(Protocol):
         self,
         logits: Any,
         batch: Sequence[Any],
-        texts: Sequence[str],
+        texts: Sequence[Input],
         wanted: Sequence[tuple[str, ...]],
         thresholds: Mapping[str, Any] | None = None,
     ) -> list[Outputs]: ...

@@ -8,6 +8,7 @@ from itertools import takewhile
 from typing import Any, Protocol
 
 from ..errors import Closed, DeviceFailed, ModelFailed, MurmuraError, describe_origin
+from ..model.inputs import Input
 from ..model.long_texts import Windows
 from .batcher import Batcher
 from .policy import Entry
@@ -21,8 +22,8 @@ _PLAIN_AND_LONG = "a " * 2000
 class Encodes(Protocol):
     """A model that tokenises."""
 
-    def encode(self, texts: Sequence[str], /) -> Sequence[Any]: ...
-    def encode_windows(self, texts: Sequence[str], windows: Sequence[Windows | None], /) -> Sequence[Any]: ...
+    def encode(self, texts: Sequence[Input], /) -> Sequence[Any]: ...
+    def encode_windows(self, texts: Sequence[Input], windows: Sequence[Windows | None], /) -> Sequence[Any]: ...
 
 
 class Callers:
@@ -141,7 +142,7 @@ class Callers:
         self.deliver(entries)
 
 
-def _encode_each(model: Encodes, texts: list[str]) -> list[Any]:
+def _encode_each(model: Encodes, texts: list[Input]) -> list[Any]:
     """Tokenise a chunk; if that fails, text by text, so that only the causing text fails. Runs in the thread."""
     try:
         return [*encode(model, texts)]
@@ -151,14 +152,14 @@ def _encode_each(model: Encodes, texts: list[str]) -> list[Any]:
         return [_encode_or_error(model, text) for text in texts]
 
 
-def _encode_or_error(model: Encodes, text: str) -> Any:
+def _encode_or_error(model: Encodes, text: Input) -> Any:
     try:
         return encode(model, [text])[0]
     except Exception as error:  # noqa: BLE001
         return error
 
 
-def encode(model: Encodes, texts: Sequence[str], windows: Sequence[Windows | None] | None = None) -> Sequence[Any]:
+def encode(model: Encodes, texts: Sequence[Input], windows: Sequence[Windows | None] | None = None) -> Sequence[Any]:
     """Tokenise a chunk, with its long texts split into `windows` if given.
 
     An error of a text is raised unchanged; a panic of the library, which is a BaseException, is raised as ModelFailed.
@@ -173,7 +174,7 @@ def encode(model: Encodes, texts: Sequence[str], windows: Sequence[Windows | Non
         raise ModelFailed(f"the tokenizer failed: {type(error).__name__}") from error
 
 
-def _encode(model: Encodes, texts: Sequence[str], windows: Sequence[Windows | None] | None) -> Sequence[Any]:
+def _encode(model: Encodes, texts: Sequence[Input], windows: Sequence[Windows | None] | None) -> Sequence[Any]:
     return model.encode(texts) if windows is None else model.encode_windows(texts, windows)
 
 

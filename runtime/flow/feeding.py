@@ -90,7 +90,7 @@ class Feeding:
             each for each in deliveries if each.route is routes[each.record.topic] or self._reroute(each, routes)
         ]
         try:
-            texts = [delivery.request.text for delivery in deliveries]
+            texts = [delivery.given for delivery in deliveries]
             windows = [delivery.route.windows for delivery in deliveries]
             encoded = await self._engine.encode(texts, model, windows if any(windows) else None)
         except (Closed, DeviceFailed, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
@@ -108,9 +108,7 @@ class Feeding:
             return
         self._engine.submit(
             [
-                Entry(
-                    delivery.request.text, delivery.tasks(), ids, self._sink, delivery, delivery.route.thresholds, model
-                )
+                Entry(delivery.given, delivery.tasks(), ids, self._sink, delivery, delivery.route.thresholds, model)
                 for delivery, ids in zip(deliveries, encoded, strict=True)
             ]
         )

@@ -128,7 +128,7 @@ class Intake:
         Its offset is already tracked, so only its bytes count. They may exceed the partition's bound: the caller bounds the
         records that it holds for another attempt.
         """
-        tokens = estimated_cost(delivery.request.text, max_tokens, delivery.route.windows)
+        tokens = estimated_cost(delivery.given, max_tokens, delivery.route.windows)
         self._queue.add(delivery.route.topic, partition, [(delivery, tokens, delivery.bytes)])
 
     def can_hold(self, partition: TopicPartition, size: int) -> bool:
@@ -223,7 +223,7 @@ class Intake:
             left -= size
             tokens = 1
             if isinstance(item, Delivery):
-                tokens = estimated_cost(item.request.text, max_tokens, route.windows)
+                tokens = estimated_cost(item.given, max_tokens, route.windows)
                 if self._tracing is not None:
                     item.trace(self._tracing)
             items.append((item, tokens, size))

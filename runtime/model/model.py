@@ -1,7 +1,6 @@
 """A loaded model: tokenises texts, runs the graph, and decodes the logits."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -13,16 +12,26 @@ from tokenizers import Tokenizer
 from ...schemas.manifest import FileEntry, ModelManifest, TaskSpec, Thresholds
 from ...schemas.serving_event import RejectReason
 from ..errors import ModelFailed, ModelRefused
-from .decoding import MergedRows, Output, Rows
+from .batch_rows import (
+    Logits,
+    TextAndPair,
+    Tokenised,
+    flatten_rows,
+    group_rows_by_task,
+    has_windows,
+    select_rows,
+    split_passes,
+)
+from .decoding import Output
 from .folder import open_checked, opened_path, read_checked, read_manifest, refuse_changed
+from .inputs import Input, TextPair, choose_input, find_pair_tasks, first_text
 from .kinds.forms import Reads
-from .kinds.kind import Kind
 from .kinds.registry import kind_of
 from .long_texts import Windows
 from .onnx_bytes import refuse_external_data
 from .onnx_session import Array, Device, Runner, open_session
 from .reference_sample import check_reference, missing_sample_error, read_reference
-from .tokenizing import Encoded, TextEncoder, read_tokenizer
+from .tokenizing import Encoded, TextEncoder, read_tokenizer, refuse_without_template
 from .windows import WindowedText, WindowEncoder
 
 __all__ = ["Encoded", "Logits", "Model"]
@@ -30,20 +39,7 @@ __all__ = ["Encoded", "Logits", "Model"]
 NOT_FINITE: Final = "not finite"
 _OFFLINE_TOKENS: Final = 1024
 _OFFLINE_ROWS: Final = 64
-_PASS_TOKENS: Final = 4096
-"""Maximum tokens of a pass with windows: the attention of 64 windows of 512 tokens would need gigabytes at once."""
 _PLAIN: Final = "a"
-
-
-@dataclass(frozen=True, slots=True)
-class Logits:
-    """The result of a run. `values[task]` is [B, C], or [T, C] by token: row b is `[starts[b] : starts[b + 1]]`."""
-
-    values: dict[str, Array]
-    starts: npt.NDArray[np.int64]
-    """[B + 1], the last one T."""
-    windows: npt.NDArray[np.int64] | None = None
-    """For a batch with windows: each row is a window, and text b has the rows `[windows[b] : windows[b + 1]]`."""
 
 
 class Model:
@@ -55,6 +51,10 @@ class Model:
         self.tasks: dict[str, TaskSpec] = {task.name: task for task in manifest.tasks}
         self.runner = runner
         self._kinds = {task.name: kind_of(task) for task in manifest.tasks}
+        self.pair_tasks = find_pair_tasks(manifest.tasks)
+        """Tasks that read two texts."""
+        if self.pair_tasks:
+            _check_pair_template(manifest, tokenizer)
         offsets = any(kind.reads is Reads.TOKENS for kind in self._kinds.values())
         self._encode = TextEncoder(tokenizer, manifest.limits.max_tokens, offsets=offsets)
         self._encode_windows = WindowEncoder(tokenizer, manifest.limits.max_tokens)
@@ -142,26 +142,50 @@ class Model:
         """`cuda` or `cpu`: the device that the session uses."""
         return self.runner.device
 
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Tokenise a chunk; the GIL is released meanwhile. Raises ValueError with the index of a text with a surrogate."""
-        return self._encode(texts)
+    def encode(self, texts: Sequence[Input]) -> Sequence[Tokenised]:
+        """Tokenise a chunk; the GIL is released meanwhile. Raises ValueError with the index of a text with a surrogate.
 
-    def encode_windows(self, texts: Sequence[str], windows: Sequence[Windows | None]) -> list[Encoded | WindowedText]:
-        """Tokenise a chunk; a text above the limit with `windows` is split into them."""
+        Two texts become one row; read by other tasks `alone`, the first is one more.
+        """
+        return self._encode_inputs(texts, None) if self.pair_tasks else self._encode(cast(Sequence[str], texts))
+
+    def encode_windows(self, texts: Sequence[Input], windows: Sequence[Windows | None]) -> Sequence[Tokenised]:
+        """Tokenise a chunk; a text above the limit with `windows` is split into them, two texts are not."""
+        if self.pair_tasks:
+            return self._encode_inputs(texts, windows)
+        return self._encode_in_windows(cast(Sequence[str], texts), windows)
+
+    def _encode_in_windows(
+        self, texts: Sequence[str], windows: Sequence[Windows | None]
+    ) -> list[Encoded | WindowedText]:
         return [
             self._encode_windows(text, how) if how is not None and encoded.truncated else encoded
             for text, encoded, how in zip(texts, self._encode(texts), windows, strict=True)
         ]
 
-    def run(self, texts: Sequence[Encoded | WindowedText]) -> Logits:
+    def _encode_inputs(self, given: Sequence[Input], windows: Sequence[Windows | None] | None) -> list[Tokenised]:
+        pairs = {row: (each.text, each.second) for row, each in enumerate(given) if isinstance(each, TextPair)}
+        alone = [row for row, each in enumerate(given) if isinstance(each, str) or each.alone]
+        texts = [first_text(given[row]) for row in alone]
+        encoded = (
+            self._encode(texts) if windows is None else self._encode_in_windows(texts, [windows[r] for r in alone])
+        )
+        singles: dict[int, Encoded | WindowedText] = dict(zip(alone, encoded, strict=True))
+        found: dict[int, Tokenised] = {**singles}
+        for row, pair in zip(pairs, self._encode.encode_pairs([*pairs.values()]), strict=True):
+            text = singles.get(row)
+            found[row] = pair if text is None else TextAndPair(text, pair)
+        return [found[row] for row in range(len(given))]
+
+    def run(self, texts: Sequence[Tokenised]) -> Logits:
         """Run a batch in one pass, or several for many windows. Raises ModelFailed on failure or a value that is not finite."""
-        batch, windows = _flatten_windows(texts)
-        if windows is None:
+        batch, bounds = flatten_rows(texts)
+        if bounds is None:
             return self._run_pass(batch)
-        passes = [self._run_pass(part) for part in _split_passes(batch)]
+        passes = [self._run_pass(part) for part in (split_passes(batch) if has_windows(texts) else [batch])]
         values = {name: np.concatenate([logits.values[name] for logits in passes]) for name in self.tasks}
         starts = np.concatenate([[0], np.cumsum([row.tokens for row in batch])])
-        return Logits(values, starts, windows)
+        return Logits(values, starts, bounds)
 
     def _run_pass(self, batch: Sequence[Encoded]) -> Logits:
         lengths = np.fromiter((e.tokens for e in batch), np.int64, len(batch))
@@ -181,31 +205,51 @@ class Model:
     def decode(
         self,
         logits: Logits,
-        batch: Sequence[Encoded | WindowedText],
-        texts: Sequence[str],
+        batch: Sequence[Tokenised],
+        texts: Sequence[Input],
         wanted: Sequence[tuple[str, ...]],
         thresholds: Mapping[str, Thresholds] | None = None,
     ) -> list[dict[str, Output]]:
         """Return for each text the outputs of its `wanted` tasks; `thresholds` override the manifest's by task."""
         answers: list[dict[str, Output]] = [{} for _ in batch]
-        for name, rows in _group_rows_by_task(wanted).items():
+        for name, rows in group_rows_by_task(wanted).items():
             limits = (thresholds or {}).get(name, self.tasks[name].thresholds)
-            chosen = _select_rows(self._kinds[name], logits.values[name], logits, batch, texts, rows)
+            chosen = select_rows(self._kinds[name], logits.values[name], logits, batch, texts, rows)
             decoder = self._decoders[name]
             outputs = decoder(chosen, limits) if chosen.merged is None else decoder.decode_windows(chosen, limits)
             for row, output in zip(rows, outputs, strict=True):
                 answers[row][name] = output
         return answers
 
-    def predict(self, texts: Sequence[str], tasks: Sequence[str] | None = None) -> list[dict[str, Output]]:
-        """Encode, run and decode in batches of about 1,000 tokens, in order, on `tasks` (None: all). For offline use."""
-        wanted = tuple(self.tasks if tasks is None else tasks)
+    def predict(self, texts: Sequence[Input], tasks: Sequence[str] | None = None) -> list[dict[str, Output]]:
+        """Encode, run and decode in batches of about 1,000 tokens, in order, on `tasks`. For offline use.
+
+        Without `tasks` a text alone is answered on all tasks that read one, a pair on all. Raises ValueError for a task that
+        reads two texts and gets one.
+        """
+        wanted = [self._wanted(each, tasks) for each in texts]
+        inputs = [
+            each if isinstance(each, str) else choose_input(each.text, each.second, names, self.pair_tasks)
+            for each, names in zip(texts, wanted, strict=True)
+        ]
         answers: list[dict[str, Output]] = []
-        for batch, part in self.batches(texts):
-            answers += self.decode(self.run(batch), batch, part, [wanted] * len(batch))
+        for batch, part in self.batches(inputs):
+            begin = len(answers)
+            answers += self.decode(self.run(batch), batch, part, wanted[begin : begin + len(batch)])
         return answers
 
-    def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[Encoded], Sequence[str]]]:
+    def _wanted(self, given: Input, tasks: Sequence[str] | None) -> tuple[str, ...]:
+        if not isinstance(given, str) and not self.pair_tasks:
+            raise ValueError(
+                f"no task of model {self.manifest.name} reads two texts; expected a text, found a TextPair"
+            )
+        if not isinstance(given, str) or not self.pair_tasks:
+            return tuple(self.tasks if tasks is None else tasks)
+        if tasks is not None and (pair := self.pair_tasks.intersection(tasks)):
+            raise ValueError(f"task {min(pair)} reads two texts; expected a TextPair, found one text")
+        return tuple(name for name in (tasks or self.tasks) if name not in self.pair_tasks)
+
+    def batches(self, texts: Sequence[Input]) -> Iterator[tuple[Sequence[Tokenised], Sequence[Input]]]:
         """Yield tokenised batches and their texts, in order."""
         encoded = self.encode(texts)
         begin = tokens = 0
@@ -216,6 +260,13 @@ class Model:
             tokens += item.tokens
         if begin < len(encoded):
             yield encoded[begin:], texts[begin:]
+
+
+def _check_pair_template(manifest: ModelManifest, tokenizer: Tokenizer) -> None:
+    try:
+        refuse_without_template(tokenizer)
+    except ValueError as error:
+        raise ModelRefused(f"model {manifest.name}: {error}", RejectReason.WRONG_SHAPE) from error
 
 
 def sample_error(error: ModelFailed, origin: str) -> ModelRefused:
@@ -248,64 +299,6 @@ def padded_feeds(
     padded = np.zeros(mask.shape, np.int64)
     padded[mask] = ids
     return {"input_ids": padded, "attention_mask": mask.astype(np.float32)}
-
-
-def _group_rows_by_task(wanted: Sequence[tuple[str, ...]]) -> dict[str, list[int]]:
-    """Return the rows for each task. Usually all rows of a batch have the same tasks."""
-    if len(set(wanted)) == 1:
-        every = list(range(len(wanted)))
-        return dict.fromkeys(wanted[0], every)
-    rows: dict[str, list[int]] = {}
-    for row, names in enumerate(wanted):
-        for name in names:
-            rows.setdefault(name, []).append(row)
-    return rows
-
-
-def _flatten_windows(texts: Sequence[Encoded | WindowedText]) -> tuple[Sequence[Encoded], npt.NDArray[np.int64] | None]:
-    """Return the rows of a pass, and the bounds of each text's rows (None without windows)."""
-    if all(isinstance(text, Encoded) for text in texts):
-        return cast(Sequence[Encoded], texts), None
-    parts = [text.windows if isinstance(text, WindowedText) else (text,) for text in texts]
-    bounds = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum([len(part) for part in parts], out=bounds[1:])
-    return [*chain.from_iterable(parts)], bounds
-
-
-def _split_passes(rows: Sequence[Encoded]) -> Iterator[Sequence[Encoded]]:
-    """Yield rows in parts of at most `_PASS_TOKENS`, or a single row."""
-    begin = tokens = 0
-    for end, row in enumerate(rows):
-        if end > begin and tokens + row.tokens > _PASS_TOKENS:
-            yield rows[begin:end]
-            begin, tokens = end, 0
-        tokens += row.tokens
-    yield rows[begin:]
-
-
-def _select_rows(
-    kind: Kind,
-    values: Array,
-    logits: Logits,
-    batch: Sequence[Encoded | WindowedText],
-    texts: Sequence[str],
-    rows: list[int],
-) -> Rows:
-    """Return the given texts' rows for a task, with all windows of a text."""
-    starts, bounds = logits.starts, logits.windows
-    parts, merged = cast(Sequence[Encoded], batch), None
-    if bounds is not None:
-        parts, _ = _flatten_windows(batch)
-        merged = MergedRows(
-            np.concatenate([[0], np.cumsum(np.diff(bounds)[rows])]),
-            [text.merge if isinstance(text, WindowedText) else "max" for text in (batch[r] for r in rows)],
-        )
-        texts = [texts[b] for b, count in enumerate(np.diff(bounds)) for _ in range(count)]
-        rows = [row for b in rows for row in range(bounds[b], bounds[b + 1])]
-    if len(rows) < len(parts):
-        values, starts = kind.select_rows(values, starts, rows)
-    chosen = [parts[r] for r in rows]
-    return Rows(values, starts, [part.encoding for part in chosen], [texts[r] for r in rows], merged)
 
 
 def _read(folder: Path, manifest: ModelManifest, role: str, verify: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""The reference sample of a model folder: a few texts, and their logits from when the model was exported.
+"""The reference sample of a model folder: a few texts (and pairs of texts, where a task reads them), and their logits from when the model was exported.
 
 A model is served only when it reproduces them: the same decisions, and scores within 1e-3.
 """
@@ -13,6 +13,7 @@ from ...schemas.manifest import TaskSpec
 from ...schemas.serving_event import RejectReason
 from ..errors import ModelRefused
 from .decoding import Floats
+from .inputs import Input, TextPair
 from .kinds.kind import Kind
 from .kinds.registry import kind_of
 
@@ -25,12 +26,12 @@ class Answering(Protocol):
 
     tasks: dict[str, TaskSpec]
 
-    def batches(self, texts: Sequence[str], /) -> Iterable[tuple[Any, Any]]: ...
+    def batches(self, texts: Sequence[Input], /) -> Iterable[tuple[Any, Any]]: ...
 
     def run(self, texts: Any, /) -> Any: ...
 
 
-def make_reference(model: Answering, texts: Sequence[str]) -> Reference:
+def make_reference(model: Answering, texts: Sequence[Input]) -> Reference:
     """Return `{"texts", "outputs": {task: logits per text}}`: [C] per text, or [tokens, C]. JSON-ready."""
     outputs: dict[str, list[Any]] = {name: [] for name in model.tasks}
     for batch, _ in model.batches(texts):
@@ -38,7 +39,7 @@ def make_reference(model: Answering, texts: Sequence[str]) -> Reference:
         for name, spec in model.tasks.items():
             rows = kind_of(spec).split_rows(logits.values[name], logits.starts)
             outputs[name] += [np.round(row.astype(np.float64), 6).tolist() for row in rows]
-    return {"texts": list(texts), "outputs": outputs}
+    return {"texts": [text if isinstance(text, str) else list(text[:2]) for text in texts], "outputs": outputs}
 
 
 def read_reference(data: bytes) -> Reference:
@@ -46,7 +47,7 @@ def read_reference(data: bytes) -> Reference:
     try:
         reference = json.loads(data)
         texts, outputs = reference["texts"], reference["outputs"]
-        sound = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+        sound = isinstance(texts, list) and all(map(_is_input, texts))
         sound = sound and isinstance(outputs, dict) and all(isinstance(rows, list) for rows in outputs.values())
     except (ValueError, KeyError, TypeError, RecursionError):
         sound = False
@@ -54,6 +55,12 @@ def read_reference(data: bytes) -> Reference:
         message = "reference.json has no texts and outputs; export the model again"
         raise ModelRefused(message, RejectReason.NOT_REPRODUCED)
     return dict(reference)
+
+
+def _is_input(value: Any) -> bool:
+    """Whether it is a text, or a list of two."""
+    texts = value if isinstance(value, list) and len(value) == 2 else [value]
+    return all(isinstance(text, str) for text in texts)
 
 
 def missing_sample_error(origin: str) -> ModelRefused:
@@ -65,7 +72,8 @@ def missing_sample_error(origin: str) -> ModelRefused:
 def check_reference(model: Answering, reference: Reference) -> None:
     """Raise ModelRefused unless the model gives the stored decisions, and the stored scores within `TOLERANCE`."""
     try:
-        found = make_reference(model, reference["texts"])["outputs"]
+        texts = [text if isinstance(text, str) else TextPair(*text) for text in reference["texts"]]
+        found = make_reference(model, texts)["outputs"]
     except ValueError as error:  # a text that cannot be encoded
         raise ModelRefused(f"the reference sample cannot be run: {error}", RejectReason.NOT_REPRODUCED) from error
     for name, spec in model.tasks.items():

@@ -29,6 +29,11 @@ class Encoded:
         self.tokens = len(self.ids)
         self.truncated = truncated
 
+    @property
+    def rows(self) -> tuple["Encoded", ...]:
+        """The rows of a batch that it takes: itself."""
+        return (self,)
+
 
 class TextEncoder:
     """A tokenizer with a model's limits: no padding, texts truncated to `max_tokens`. May be used from any thread."""
@@ -64,6 +69,26 @@ class TextEncoder:
         rest = iter(encoded)
         return [long[row] if row in long else next(rest) for row in range(len(texts))]
 
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
+        """Tokenise each two texts together, by the tokenizer's template; the longer one is cut first, to the model's limit.
+
+        At most as many characters of each text are read as of a text alone. Raises ValueError for a surrogate.
+        """
+        cut = [tuple(self._beginning(row, text) for text in pair) for row, pair in enumerate(pairs)]
+        shorter = [one != other for one, other in zip(cut, pairs, strict=True)]
+        return [
+            Encoded(encoding, less or bool(encoding.overflowing))
+            for encoding, less in zip(self._encode_batch(cut), shorter, strict=True)
+        ]
+
+    def _beginning(self, row: int, text: str) -> str:
+        """Return as much of a text as can hold the tokens that are kept."""
+        _refuse_surrogate(row, text)
+        for size in (self._long, self._longest):
+            if len(text) <= size or _is_settled(self._tokenizer.encode_batch([text[:size]])[0]):
+                return text[:size]
+        return text[: self._longest]
+
     def _encode_long(self, row: int, text: str) -> Encoded:
         """Tokenise the beginning of a text, and a longer one if that does not fill the limit."""
         _refuse_surrogate(row, text)
@@ -72,6 +97,12 @@ class TextEncoder:
             if _is_settled(encoding) or size >= len(text):
                 return Encoded(encoding, bool(encoding.overflowing))
         return Encoded(encoding, truncated=True)
+
+
+def refuse_without_template(tokenizer: Tokenizer) -> None:
+    """Raise ValueError for a tokenizer that puts nothing between two texts."""
+    if tokenizer.num_special_tokens_to_add(True) <= tokenizer.num_special_tokens_to_add(False):
+        raise ValueError("the tokenizer has no template for two texts: it would put nothing between them")
 
 
 def _is_settled(encoding: Encoding) -> bool:

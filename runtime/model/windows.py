@@ -33,6 +33,11 @@ class WindowedText:
         self.truncated = truncated
         self.merge = merge
 
+    @property
+    def rows(self) -> tuple[Encoded, ...]:
+        """The rows of a batch that it takes."""
+        return self.windows
+
 
 class WindowEncoder:
     """Splits texts above the model's limit. Usable from any thread; keeps one tokenizer per size and overlap."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sys import getsizeof
 from typing import Final
 
+from ..model.inputs import Input
 from ..model.long_texts import Windows
 from ..wire.message import Record
 
@@ -83,8 +84,8 @@ class PartitionBytes:
         self._by_partition.clear()
 
 
-def held_bytes(record: Record, text: str | None = None) -> int:
-    """Return the bytes that a delivered record occupies in memory, including the text parsed from it."""
+def held_bytes(record: Record, *texts: str | None) -> int:
+    """Return the bytes that a delivered record occupies in memory, including the texts parsed from it."""
     size = RECORD_BYTES
     if (value := record.value) is not None:
         size += len(value)
@@ -92,7 +93,7 @@ def held_bytes(record: Record, text: str | None = None) -> int:
         size += len(key)
     if headers := record.headers:
         size += sum(HEADER_BYTES + len(name) + len(raw or b"") for name, raw in headers)
-    return size if text is None else size + getsizeof(text)
+    return size + sum(getsizeof(text) for text in texts if text is not None)
 
 
 def estimated_tokens(text: str, most: int) -> int:
@@ -109,11 +110,18 @@ def estimated_tokens(text: str, most: int) -> int:
     return min(2 + characters // 4 + (size - characters) * 3 // 8, most)
 
 
-def estimated_cost(text: str, limit: int, windows: Windows | None) -> int:
-    """Estimate the number of tokens that the model computes for a text: those of each of its windows, overlaps included.
+def estimated_cost(given: Input, limit: int, windows: Windows | None) -> int:
+    """Estimate the number of tokens that the model computes for a text, or for two read together.
+
+    Of a text read alone they are those of each of its windows, overlaps included.
 
     `limit`: the model's limit of tokens. `windows`: None: only the beginning of a longer text is read.
     """
+    if not isinstance(given, str):
+        text, second, alone = given
+        both = min(estimated_tokens(text, limit) + estimated_tokens(second, limit), limit)
+        return both + estimated_cost(text, limit, windows) if alone else both
+    text = given
     if windows is None:
         return estimated_tokens(text, limit)
     size = min(windows.tokens or limit, limit)

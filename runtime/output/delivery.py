@@ -8,6 +8,7 @@ from ...schemas.deadletter import DeadLetterReason as Reason
 from ..agent.routes import Asked, Route
 from ..errors import RecordError
 from ..kafka.offset_tracker import CompletionSink
+from ..model.inputs import Input, choose_input, missing_pair
 from ..observe.tracing import Span, Tracing
 from ..wire.request import Incoming
 from .bounds import held_bytes
@@ -51,7 +52,7 @@ class Delivery:
         self.progress = progress
         self.request = request
         self.attempt = attempt
-        self.bytes = held_bytes(record, request.text)
+        self.bytes = held_bytes(record, request.text, request.text_pair)
         """Bytes that it occupies in memory."""
         self.span: Span | None = None
         """Set when the record is traced."""
@@ -69,10 +70,16 @@ class Delivery:
     def settle(self, route: Route) -> None:
         """Choose agents and tasks: all agents with their own tasks, or those that a request or a retry names.
 
-        Raises RecordError `unknown_task` when no agent on the topic answers a task, `agent_failed` when the agent that
+        Without a second text, tasks that read two are not asked by default. Raises RecordError `invalid` where one is named,
+        and for a second text that no task of the model reads; `unknown_task` when no agent on the topic answers a task, `agent_failed` when the agent that
         a retry names does not read the topic.
         """
         self.route = route
+        self._choose_asked(route)
+        if route.pair_tasks or self.request.text_pair is not None:
+            self._check_pair(route)
+
+    def _choose_asked(self, route: Route) -> None:
         tasks, (_, only_agent, answered, _) = self.request.tasks, self.attempt
         if tasks is None and only_agent is None and not answered:
             self.asked = route.asked
@@ -87,6 +94,25 @@ class Delivery:
                 "no agent is left that answers it" if only_agent is None else f"agent {only_agent} answers none of it"
             )
             raise RecordError(Reason.AGENT_FAILED, f"{problem} on {route.topic} here")
+
+    def _check_pair(self, route: Route) -> None:
+        request, pair_tasks = self.request, route.pair_tasks
+        if request.text_pair is not None:
+            if not pair_tasks:
+                raise RecordError(Reason.INVALID, "`text_pair` is given, but no task of the model reads two texts")
+            return
+        if not pair_tasks.isdisjoint(request.tasks or ()):
+            raise missing_pair(request.tasks or (), pair_tasks)
+        asked = []
+        for bound, tasks in self.asked:
+            left = tuple(task for task in tasks if task not in pair_tasks)
+            if bound.agent.tasks and len(left) < len(tasks):
+                raise missing_pair(tasks, pair_tasks)
+            if left:
+                asked.append((bound, left))
+        if not asked:
+            raise missing_pair(self.tasks(), pair_tasks)
+        self.asked = self.asked if asked == [*self.asked] else tuple(asked)
 
     @staticmethod
     def _check_tasks(tasks: tuple[str, ...], route: Route) -> None:
@@ -105,6 +131,14 @@ class Delivery:
         self.span = tracing.begin(self.record, request.request_id, request.traceparent)
         if self.span is not None:
             request.traceparent = self.span.traceparent
+
+    @property
+    def given(self) -> Input:
+        """What the tasks read: the text, the second one with it, or both."""
+        second = self.request.text_pair
+        if second is None:
+            return self.request.text
+        return choose_input(self.request.text, second, self.tasks(), self.route.pair_tasks)
 
     def tasks(self) -> tuple[str, ...]:
         """Return the tasks that one forward pass must answer for all asked agents."""
@@ -131,7 +165,7 @@ class Rejected:
         """The part of the request that could be parsed."""
         self.reason = error.reason
         self.message = str(error)
-        self.bytes = held_bytes(record, None if request is None else request.text)
+        self.bytes = held_bytes(record, *(() if request is None else (request.text, request.text_pair)))
 
     @property
     def error(self) -> RecordError:

@@ -183,6 +183,7 @@ class InputSettings(Section):
     id: FieldPathText | None = None
     tasks: FieldPathText | None = None
     metadata: FieldPathText | None = None
+    text_pair: FieldPathText | None = None
 
     @property
     def fields(self) -> FieldPaths | None:

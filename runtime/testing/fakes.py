@@ -22,6 +22,7 @@ from ..batching.engine import EngineModel, RequestChecks
 from ..batching.policy import Entry
 from ..batching.single_callers import encode
 from ..errors import Closed, DeviceFailed, ModelFailed
+from ..model.inputs import Input, TextPair
 from ..model.kinds.forms import Reads
 from ..model.kinds.registry import kind_of
 from ..model.long_texts import Windows
@@ -94,19 +95,20 @@ def fake_manifest(tasks: Sequence[TaskSpec], name: str = "fake", version: int = 
 
 
 class FakeEncoded:
-    """A text tokenised by the fake model: one token per word, and two special ones."""
+    """A text, or two, tokenised by the fake model: one token per word, and two special ones."""
 
     __slots__ = ("text", "tokens", "truncated")
 
-    def __init__(self, text: str, max_tokens: int) -> None:
-        words = len(text.split())
+    def __init__(self, text: Input, max_tokens: int) -> None:
+        words = sum(len(part.split()) for part in ((text,) if isinstance(text, str) else text[:2]))
         self.text = text
         self.tokens = min(words + SPECIAL_TOKENS, max_tokens)
         self.truncated = words + SPECIAL_TOKENS > max_tokens
 
 
 class FakeModel:
-    """A scripted model: `answers` maps a text to outputs by task, or is called with it.
+    """A scripted model: `answers` maps a text to outputs by task, or is called with it. Of two texts, `TextPair(text, second)`
+    is asked, too, and goes first.
 
     A task without a scripted output gets its kind's: the first label, no labels, or no spans. Every batch with one of the
     `broken` texts raises ModelFailed. `batches` records the texts of every batch.
@@ -115,7 +117,7 @@ class FakeModel:
     def __init__(
         self,
         tasks: Sequence[TaskSpec],
-        answers: Mapping[str, Mapping[str, Output]] | Callable[[str], Mapping[str, Output]] | None = None,
+        answers: Mapping[Any, Mapping[str, Output]] | Callable[[Any], Mapping[str, Output]] | None = None,
         *,
         broken: Collection[str] = (),
         run_s: float = 0.0,
@@ -130,14 +132,14 @@ class FakeModel:
         self.run_s = run_s
         self.device_works = True
         """False: every run raises DeviceFailed, and the check of the device fails."""
-        self.batches: list[list[str]] = []
+        self.batches: list[list[Input]] = []
         script = answers or {}
         self._answer = script if callable(script) else lambda text: script.get(text, {})
 
-    def encode(self, texts: Sequence[str]) -> list[FakeEncoded]:
+    def encode(self, texts: Sequence[Input]) -> list[FakeEncoded]:
         return [FakeEncoded(text, self.manifest.limits.max_tokens) for text in texts]
 
-    def encode_windows(self, texts: Sequence[str], windows: Sequence[Windows | None]) -> list[FakeEncoded]:
+    def encode_windows(self, texts: Sequence[Input], windows: Sequence[Windows | None]) -> list[FakeEncoded]:
         """Return texts that are truncated at the total length of their windows."""
         limit = self.manifest.limits.max_tokens
         return [
@@ -145,7 +147,7 @@ class FakeModel:
             for text, how in zip(texts, windows, strict=True)
         ]
 
-    def run(self, batch: Sequence[FakeEncoded]) -> list[str]:
+    def run(self, batch: Sequence[FakeEncoded]) -> list[Input]:
         """Return the texts in place of logits. Sleeps `run_s` with the GIL released, as a session does."""
         texts = [encoded.text for encoded in batch]
         self.batches.append(texts)
@@ -158,16 +160,21 @@ class FakeModel:
 
     def decode(
         self,
-        logits: list[str],
+        logits: list[Input],
         batch: Sequence[FakeEncoded],
-        texts: Sequence[str],
+        texts: Sequence[Input],
         wanted: Sequence[Sequence[str]],
         thresholds: Mapping[str, Any] | None = None,
     ) -> list[dict[str, Output]]:
         return [
             {task: dict(answers[task]) if task in answers else self._default(task) for task in names}
-            for answers, names in zip(map(self._answer, logits), wanted, strict=True)
+            for answers, names in zip(map(self._find_answers, logits), wanted, strict=True)
         ]
+
+    def _find_answers(self, given: Input) -> Mapping[str, Output]:
+        if isinstance(given, str):
+            return self._answer(given)
+        return {**self._answer(given.text), **self._answer(TextPair(given.text, given.second))}
 
     def check_device(self) -> None:
         """Raise DeviceFailed unless `device_works`."""
@@ -216,7 +223,7 @@ class FakeEngine(RequestChecks):
 
     async def encode(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Input],
         model: EngineModel | None = None,
         windows: Sequence[Windows | None] | None = None,
     ) -> list[Any]:
@@ -234,11 +241,16 @@ class FakeEngine(RequestChecks):
         asyncio.get_running_loop().call_soon(self._answer, [*entries])
 
     async def predict(
-        self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None
+        self,
+        text: str,
+        tasks: Iterable[str] | None = None,
+        *,
+        thresholds: Mapping[str, Any] | None = None,
+        text_pair: str | None = None,
     ) -> Prediction:
-        wanted = self.check(text, tasks)
-        encoded = (await self.encode([text]))[0]
-        outputs = self._outputs(text, wanted, encoded, thresholds)
+        wanted, given = self.check(text, tasks, text_pair)
+        encoded = (await self.encode([given]))[0]
+        outputs = self._outputs(given, wanted, encoded, thresholds)
         return self.make_prediction(outputs, encoded)
 
     def _answer(self, entries: list[Entry]) -> None:
@@ -256,7 +268,7 @@ class FakeEngine(RequestChecks):
 
     def _outputs(
         self,
-        text: str,
+        text: Input,
         tasks: tuple[str, ...],
         encoded: Any,
         thresholds: Mapping[str, Any] | None,

@@ -28,7 +28,7 @@ from .request_body import check_id, read_body, read_event, read_id, value_format
 class Incoming:
     """One request as an agent sees it: its fields, and its record.
 
-    `request_id` is never empty. `source` is the record's `ce_source`, else its topic. `value` and `headers` are the
+    `text_pair` is the second text of a request that has one. `request_id` is never empty. `source` is the record's `ce_source`, else its topic. `value` and `headers` are the
     record's bytes; `is_plain`: the value has the request's fields at the top, as `docs/wire.md` describes. `deadline`: seconds since 1970 after which its sender wants
     no answer; None: no deadline.
     """
@@ -46,6 +46,7 @@ class Incoming:
         "source",
         "tasks",
         "text",
+        "text_pair",
         "timestamp",
         "topic",
         "traceparent",
@@ -71,8 +72,10 @@ class Incoming:
         hops: int = 0,
         deadline: float | None = None,
         is_plain: bool = True,
+        text_pair: str | None = None,
     ) -> None:
         self.text = text
+        self.text_pair = text_pair
         self.request_id = request_id
         self.topic = topic
         self.partition = partition
@@ -94,6 +97,7 @@ class Incoming:
         if self.is_plain:
             return self.value
         fields = {"text": self.text, "id": self.request_id, "tasks": self.tasks, "metadata": self.metadata}
+        fields["text_pair"] = self.text_pair
         return _encode({name: found for name, found in fields.items() if found is not None})
 
 
@@ -144,6 +148,7 @@ def read_request(
         hops=names.hops,
         deadline=names.deadline,
         is_plain=is_plain,
+        text_pair=body.text_pair,
     )
 
 

@@ -31,7 +31,7 @@ class Body(msgspec.Struct):
     tasks: list[str] | None = None
     id: str | None = None
     metadata: dict[str, str] | None = None
-    text_pair: None = None
+    text_pair: str | None = None
 
 
 class Event(msgspec.Struct):
@@ -117,6 +117,8 @@ def _check_body(body: Body, fields: FieldPaths) -> Body:
     text, request_id, tasks, metadata = body.text, body.id, body.tasks, body.metadata
     if not text or text.isspace():
         raise RecordError(Reason.INVALID, f"{fields.place('text')} is empty")
+    if body.text_pair is not None and (not body.text_pair or body.text_pair.isspace()):
+        raise RecordError(Reason.INVALID, f"{fields.place('text_pair')} is empty")
     if request_id is not None:
         if not request_id:
             raise RecordError(Reason.INVALID, f"{fields.place('id')} is empty")

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from installed_package import installed_example
+from installed_package import PAIRS, installed_example
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.dialogue import Dialogue
 from murmura.agents.dialogue.policy import check_against_model, load_policy
 from murmura.runtime.agent.discovery import find_agents
 from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.inputs import TextPair
 from murmura.runtime.model.model import Model
 from murmura.runtime.testing.fakes import FakeModel, abstained, classified, tagged
 from murmura.runtime.testing.rehearsal import rehearse
@@ -184,10 +185,23 @@ def test_a_kind_of_task_of_ones_own_is_trained_and_served(tmp_path: Path):
     assert 1 <= worst["mean"] < best["mean"] <= 5
 
 
-def test_a_kind_of_task_takes_two_files_and_two_lines():
+@pytest.mark.slow
+def test_a_kind_that_reads_two_texts_is_trained_and_served(tmp_path: Path):
+    with installed_example(tmp_path / "package", PAIRS):
+        fit(EXAMPLES / "e11_pair_of_texts/pairs.yaml", EXAMPLES, tmp_path / "run", quiet=True)
+        export(tmp_path / "run", tmp_path / "pairs")
+        model = Model.load(tmp_path / "pairs")
+        text = "The refund was paid on Friday."
+        given = [TextPair(text, "The money has been paid back."), TextPair(text, "No refund was paid.")]
+        assert [answer["follows"]["label"] for answer in model.predict(given)] == ["yes", "no"]
+
+
+def test_a_kind_of_task_takes_two_files_and_one_line():
     package = EXAMPLES / "e10_own_kind"
     lines = [line for path in package.rglob("*.py") for line in path.read_text().splitlines()]
-    assert len(lines) + len((package / "pyproject.toml").read_text().splitlines()) < 120
+    project = (package / "pyproject.toml").read_text().splitlines()
+    assert len(lines) + len(project) < 120
+    assert [line for line in project if "murmura_ordinal." in line] == ['ordinal = "murmura_ordinal.serving:Ordinal"']
 
 
 def test_the_policy_fits_the_demos_model():

@@ -42,9 +42,10 @@ def test_both_accept_or_both_refuse(value):
         found = None
     assert (found is None) == (expected is None), value
     if expected is not None:
-        assert (found.text, found.tasks, found.id, found.metadata) == (
+        assert (found.text, found.tasks, found.id, found.metadata, found.text_pair) == (
             expected.text,
             expected.tasks,
             expected.id,
             expected.metadata,
+            expected.text_pair,
         )

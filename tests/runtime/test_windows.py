@@ -95,7 +95,7 @@ def test_many_windows_are_run_in_several_passes(model, monkeypatch):
     sizes = []
     run = model.runner.run
     monkeypatch.setattr(model.runner, "run", lambda feeds: (sizes.append(len(feeds["input_ids"])), run(feeds))[1])
-    monkeypatch.setattr("murmura.runtime.model.model._PASS_TOKENS", 3 * LIMIT)
+    monkeypatch.setattr("murmura.runtime.model.batch_rows._PASS_TOKENS", 3 * LIMIT)
     assert answers(model, texts, windows) == at_once
     assert len(sizes) > 4
     assert max(sizes) <= 3 * LIMIT

@@ -18,7 +18,7 @@ requests = st.fixed_dictionaries(
         "tasks": st.none() | st.lists(st.text(min_size=1), min_size=1),
         "id": st.none() | st.text(min_size=1),
         "metadata": st.none() | st.dictionaries(st.text(), st.text(), max_size=16),
-        "text_pair": st.none(),
+        "text_pair": st.none() | st.text(min_size=1).filter(lambda text: not text.isspace()),
     },
 )
 json_values = st.recursive(
@@ -66,7 +66,8 @@ def test_what_the_model_reads_its_json_schema_allows(value):
         ({"text": "a", "id": 17}, "id"),
         ({"text": "a", "metadata": {"a": 1}}, "metadata"),
         ({"text": "a", "metadata": {str(i): "" for i in range(17)}}, "metadata"),
-        ({"text": "a", "text_pair": "b"}, "text_pair"),
+        ({"text": "a", "text_pair": " "}, "text_pair"),
+        ({"text": "a", "text_pair": 1}, "text_pair"),
     ],
 )
 def test_a_wrong_field_is_refused_by_its_name(value, place):

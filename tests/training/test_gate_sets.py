@@ -81,7 +81,7 @@ def test_a_fifth_of_the_texts_is_kept_apart_and_never_held_on_to(desk_base, curr
     assert 25 <= len(apart["intent"]) <= 60  # of 200; the corrected ones have a label of their own
     assert 35 <= len(apart["topics"]) <= 75  # of 260
     assert not {row["text"] for row in loans(60, 3)} & set(apart["intent"])
-    answers = CurrentAnswers(desk_base / "desk", ["topics"], mix.texts())
+    answers = CurrentAnswers(desk_base / "desk", [current.tasks["topics"]], mix.texts())
     held = answers.to_hold(current.tasks["topics"], None)
     trained = {row["text"] for part in held.values() for row in part}
     assert not trained & set(apart["topics"])

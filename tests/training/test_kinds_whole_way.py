@@ -11,13 +11,14 @@ import pytest
 import yaml
 from ingest_sets import make_in
 from ingest_world import World
-from installed_package import installed_example
+from installed_package import PAIRS, installed_example
 from tiny_loop import damaged
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
 from murmura.runtime.errors import ModelRefused, RecordError
+from murmura.runtime.model.inputs import Input, with_second
 from murmura.runtime.model.kinds.registry import KINDS as SERVED
 from murmura.runtime.model.kinds.registry import kind_of
 from murmura.runtime.model.model import Model
@@ -42,10 +43,12 @@ from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
 
 TEXT = "please send money to paris"
+SECOND = "the money went to paris"
 STARS = {"lost": ["1", "2"], "transfer": ["3", "4"], "other": ["4", "5"]}
 TASKS: dict[str, dict[str, Any]] = {
     **RECIPE["tasks"],
     "stars": {"kind": "ordinal", "columns": {"label": "stars"}, "train": "train.jsonl", "test": "test.jsonl"},
+    "pair": {"kind": "entailment", "columns": {"label": "pair"}, "train": "train.jsonl", "test": "test.jsonl"},
 }
 NAMES = list(TASKS)
 RIGHT: dict[str, Any] = {
@@ -53,15 +56,35 @@ RIGHT: dict[str, Any] = {
     "topics": ["money", "travel"],
     "places": [{"start": 21, "end": 26, "label": "place"}],
     "stars": "4",
+    "pair": "both",
 }
 """A correction of each task for TEXT."""
-WRONG: dict[str, Any] = {"intent": ["transfer"], "topics": "money", "places": ["place"], "stars": ["4"]}
+WRONG: dict[str, Any] = {
+    "intent": ["transfer"],
+    "topics": "money",
+    "places": ["place"],
+    "stars": ["4"],
+    "pair": ["both"],
+}
 """A correction of another kind."""
-NEW = {"intent": "loan", "topics": "loans", "places": "person", "stars": "6"}
+NEW = {"intent": "loan", "topics": "loans", "places": "person", "stars": "6", "pair": "many"}
 
 
 def graded(count: int, seed: int) -> list[dict[str, Any]]:
-    return [{**row, "stars": STARS[row["label"]]["paris" in row["text"]]} for row in rows(count, seed)]
+    """Return rows with grades, and with a second text: `pair` says how many of the two name paris."""
+    seconds = [row["text"] for row in rows(count, seed + 1000)]
+    made = []
+    for row, second in zip(rows(count, seed), seconds, strict=True):
+        stars = STARS[row["label"]]["paris" in row["text"]]
+        pair = ("neither", "one", "both")[("paris" in row["text"]) + ("paris" in second)]
+        made.append({**row, "stars": stars, "text_pair": second, "pair": pair})
+    return made
+
+
+def given_to(model: Model, name: str, text: str) -> tuple[Input, str | None]:
+    """Return what a task reads, and its second text."""
+    second = SECOND if name in model.pair_tasks else None
+    return with_second(text, second), second
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +97,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     budget = {"epochs": 8, "evaluations": 2}
     document = {**RECIPE, "tasks": tasks, "budget": budget, "name": "desk"}
     (folder / "base.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-    with installed_example(folder / "package"):
+    with installed_example(folder / "package"), installed_example(folder / "pairs", PAIRS):
         fit(folder / "base.yaml", folder, folder / "run", quiet=True)
         export(folder / "run", folder / "desk", graphs=("ragged", "padded"))
         evaluate(folder / "desk", folder)
@@ -88,7 +111,12 @@ def model(place: Path) -> Model:
 
 def test_there_is_a_task_of_every_kind(model: Model) -> None:
     kinds = sorted(task.kind for task in model.manifest.tasks)
-    assert kinds == SERVED.names() == TRAINED.names() == ["classification", "multi_label", "ordinal", "tagging"]
+    assert (
+        kinds
+        == SERVED.names()
+        == TRAINED.names()
+        == ["classification", "entailment", "multi_label", "ordinal", "tagging"]
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,7 +124,8 @@ class TestEveryKind:
     def test_both_graphs_decide_alike(self, name: str, place: Path, model: Model) -> None:
         """That they give torch's numbers, the export has proved."""
         padded = Model.load(place / "desk", device="cpu", graph="padded")
-        texts = [row["text"] for row in graded(20, 3)]
+        pairs = name in model.pair_tasks
+        texts = [with_second(row["text"], row["text_pair"] if pairs else None) for row in graded(20, 3)]
         batch = model.encode(texts)
         spec, (one, other) = model.tasks[name], (each.run(batch) for each in (model, padded))
         kind = kind_of(spec)
@@ -116,7 +145,9 @@ class TestEveryKind:
 
     def test_what_is_served_is_scored(self, name: str, place: Path) -> None:
         figures = json.loads((place / "desk/report.json").read_text())[name]["test"]
-        main = {"intent": "accuracy", "topics": "micro_f1", "places": "f1", "stars": "accuracy"}[name]
+        main = {"intent": "accuracy", "topics": "micro_f1", "places": "f1", "stars": "accuracy", "pair": "accuracy"}[
+            name
+        ]
         assert figures["rows"] + figures.get("out_of_scope_rows", 0) == 90
         assert figures[main] > 0.6
         report = (place / "desk/report.md").read_text()
@@ -145,13 +176,14 @@ class TestEveryKind:
 
     async def test_it_is_routed_by_its_labels_and_summarised(self, name: str, model: Model) -> None:
         agent = analysis if name == "places" else classification
-        output = model.predict([TEXT], [name])[0][name]
+        given, second = given_to(model, name, TEXT)
+        output = model.predict([given], [name])[0][name]
         label, score = next(iter(kind_of(model.tasks[name]).list_answers(output)))
         assert label in known_labels(model.tasks[name])
         rule = {"agent": agent.name, "task": name, "label": label, "topic": "people"}
         rules = [rule | {"score_at_least": score}, rule | {"score_below": score, "topic": "others"}]
         settings = Settings(app="rehearsal", routing=rules)
-        request = {"text": TEXT, "tasks": [name]}
+        request = {"text": TEXT, "tasks": [name]} | ({"text_pair": second} if second else {})
         done = await rehearse([agent], request, model=model, settings=settings)
         assert [record.topic for record in done.handed_on] == ["people"]
         line = record_line(json.dumps(done.results[0]).encode(), ())
@@ -162,19 +194,23 @@ class TestEveryKind:
 
     def test_a_correction_becomes_a_row_that_training_reads(self, name: str, model: Model, tmp_path: Path) -> None:
         spec, world = model.tasks[name], World()
-        output = model.predict([TEXT], [name])[0][name]
+        given, second = given_to(model, name, TEXT)
+        output = model.predict([given], [name])[0][name]
         for number in range(12):
-            prediction = world.ask(f"{TEXT} {number}", {name: output}, key=f"talk-{number}".encode())
+            asked = {"key": f"talk-{number}".encode(), "second": second}
+            prediction = world.ask(f"{TEXT} {number}", {name: output}, **asked)
             world.judge(prediction, RIGHT[name], task=name)
-        confirmed = world.ask(f"{TEXT} again", {name: output}, key=b"talk-again")
+        confirmed = world.ask(f"{TEXT} again", {name: output}, key=b"talk-again", second=second)
         world.judge(confirmed, task=name)
         made = make_in(tmp_path)(world)
         assert made.left_out() == {}
         found = read_corrections(made.folder, model.manifest, 1)[name]
         kind = trained_kind_of(spec)
-        rows_by_text = {each.text: kind.as_row(each) for each in found.train}
+        rows_by_text = {each.text: kind.write_row(each) for each in found.train}
         assert RIGHT[name] in rows_by_text[f"{TEXT} 3"].values()
-        assert rows_by_text[f"{TEXT} again"] == kind.as_row(kind.as_example(f"{TEXT} again", output))
+        again = with_second(f"{TEXT} again", second)
+        assert rows_by_text[f"{TEXT} again"] == kind.write_row(kind.make_example(again, output))
+        assert {each.second for each in found.train} == {second}
 
     def test_a_correction_of_another_kind_is_refused(self, name: str, model: Model) -> None:
         fields = {"id": "1", "prediction_id": "0" * 32, "agent": "a", "task": name, "verdict": "correction"}

@@ -113,7 +113,7 @@ def test_texts_that_the_feedback_holds_out_are_not_held_on_to(desk_base, current
     requests = [{"text": spelled_otherwise(text)} for text in held_out] + [{"text": f"other {n}"} for n in range(60)]
     write_jsonl(tmp_path / "requests.jsonl", requests)
     mix = mix_of(write_job(tmp_path, desk_base, old=None, hold={"texts": ["requests.jsonl"]}), current)
-    answers = CurrentAnswers(desk_base / "desk", ["intent"], mix.texts())
+    answers = CurrentAnswers(desk_base / "desk", [current.tasks["intent"]], mix.texts())
     parts = answers.to_hold(current.tasks["intent"], mix.corrections["intent"])
     texts = {row["text"] for part in parts.values() for row in part}
     assert not texts & {row["text"] for row in requests[: len(held_out)]}
@@ -133,7 +133,7 @@ def test_an_answer_that_people_corrected_is_not_held_on_to_in_another_spelling(d
     old = {"feedback": ["before"]}
     mix = mix_of(write_job(tmp_path, desk_base, old=old, hold={"texts": ["usual.jsonl"]}), current)
     assert {"hello", "HELLO"} & {*mix.texts()} == {"hello"}
-    parts = CurrentAnswers(desk_base / "desk", ["intent"], mix.texts()).to_hold(
+    parts = CurrentAnswers(desk_base / "desk", [current.tasks["intent"]], mix.texts()).to_hold(
         current.tasks["intent"], mix.corrections["intent"], mix.earlier["intent"]
     )
     held = {row["text"] for part in parts.values() for row in part}

@@ -1,10 +1,11 @@
-"""An example: one text with what a task should answer for it."""
+"""An example: one text, or two that are read together, with what a task should answer for it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Literal
 
+from ...runtime.model.inputs import Input, first_text, second_text, with_second
 from .near_texts import near_form
 
 
@@ -19,7 +20,7 @@ class Span:
 
 @dataclass(slots=True, frozen=True)
 class Example:
-    """One text with what it should be answered. `labels` for sentence tasks, `spans` for tagging."""
+    """One text (or two) with what it should be answered. `labels` for sentence tasks, `spans` for tagging."""
 
     text: str
     labels: tuple[str, ...] = ()
@@ -32,6 +33,18 @@ class Example:
     """Learned from what the model answered when it began, not from its label; see recipe.Source."""
     meta: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
     """The other columns of the row."""
+    second: str | None = None
+    """The second text, for kinds that read two."""
+
+    @property
+    def given(self) -> Input:
+        """What a task reads of it."""
+        return with_second(self.text, self.second)
+
+
+def example_of(given: Input) -> Example:
+    """Return an example without an answer."""
+    return Example(first_text(given), second=second_text(given))
 
 
 def labels_of(example: Example) -> tuple[str, ...]:
@@ -41,12 +54,12 @@ def labels_of(example: Example) -> tuple[str, ...]:
 
 def near_forms(examples: Iterable[Example]) -> frozenset[bytes]:
     """Return the near forms of texts: those that differ in spelling alone have one."""
-    return frozenset(near_form(example.text) for example in examples)
+    return frozenset(near_form(example.given) for example in examples)
 
 
 def digest_rows(examples: Iterable[Example]) -> str:
     """Return a digest of texts and labels in their order, by which figures are known to belong to a set."""
     sums = sha256()
     for example in examples:
-        sums.update(repr((example.text, example.labels)).encode())
+        sums.update(repr((example.given, example.labels)).encode())
     return sums.hexdigest()

@@ -23,12 +23,17 @@ def read_text(row: Row, rules: Rules) -> str:
     return check_text(row, row.need(rules.columns.text))
 
 
-def check_text(row: Row, value: Any) -> str:
+def read_second(row: Row, rules: Rules) -> str:
+    """Return the second text of a row, for kinds that read two."""
+    return check_text(row, row.need(rules.columns.text_pair), "the second text")
+
+
+def check_text(row: Row, value: Any, what: str = "the text") -> str:
     """Return a text. SetupError for anything else, an empty one, and one that is not Unicode."""
     if not isinstance(value, str) or not value.strip():
-        raise SetupError(f"{row.place}: the text is {'empty' if isinstance(value, str) else type(value).__name__}")
+        raise SetupError(f"{row.place}: {what} is {'empty' if isinstance(value, str) else type(value).__name__}")
     if not _is_unicode(value):
-        raise SetupError(f"{row.place}: the text has a lone surrogate")
+        raise SetupError(f"{row.place}: {what} has a lone surrogate")
     return value
 
 

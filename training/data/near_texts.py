@@ -4,9 +4,18 @@ import unicodedata
 from collections.abc import Iterable
 from hashlib import blake2b
 
+from ...runtime.model.inputs import Input
 
-def near_form(text: str) -> bytes:
-    """Return what is the same for texts that differ in case, blanks or the form of their letters (NFKC) only."""
+
+def near_form(given: Input) -> bytes:
+    """Return what is the same for texts that differ in case, blanks or the form of their letters (NFKC) only.
+
+    Two texts that are read together are compared as two: a near form has no line break.
+    """
+    return _near_form(given) if isinstance(given, str) else b"\n".join(map(_near_form, given[:2]))
+
+
+def _near_form(text: str) -> bytes:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).encode()
 
 
@@ -15,9 +24,9 @@ def near_id(near: bytes) -> bytes:
     return blake2b(near, digest_size=16).digest()
 
 
-def first_spellings(texts: Iterable[str]) -> list[str]:
+def first_spellings(texts: Iterable[Input]) -> list[Input]:
     """Return the first of the texts that have one near form."""
-    found: dict[bytes, str] = {}
+    found: dict[bytes, Input] = {}
     for text in texts:
         found.setdefault(near_form(text), text)
     return [*found.values()]

@@ -9,7 +9,16 @@ from .example import Example
 def typo_copies(examples: list[Example], share: float, slips: random.Random) -> list[Example]:
     count = round(share * len(examples))
     chosen = slips.choices(examples, k=count) if count else []
-    return [replace(example, text=_with_slip(example.text, slips)) for example in chosen]
+    return [_copy(example, slips) for example in chosen]
+
+
+def _copy(example: Example, slips: random.Random) -> Example:
+    second = example.second
+    return replace(
+        example,
+        text=_with_slip(example.text, slips),
+        second=None if second is None else _with_slip(second, slips),
+    )
 
 
 def _with_slip(text: str, slips: random.Random) -> str:

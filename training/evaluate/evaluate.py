@@ -94,15 +94,16 @@ def refuse_unknown_labels(examples: Sequence[Example], spec: TaskSpec, scope: st
 
 def answers(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterator[Answer]:
     """Ask the model for one task, in batches, shortest texts first; answers come in that order."""
-    ordered = sorted(examples, key=lambda example: len(example.text))
+    ordered = sorted(examples, key=lambda example: len(example.text) + len(example.second or ""))
     at = 0
-    for batch, texts in model.batches([example.text for example in ordered]):
+    for batch, texts in model.batches([example.given for example in ordered]):
         logits = model.run(batch)
         outputs = model.decode(logits, batch, texts, [(spec.name,)] * len(batch))
         values = logits.values[spec.name]
         rows = kind_of(spec).serving.split_rows(values, logits.starts)
         for encoded, output, row in zip(batch, outputs, rows, strict=True):
-            yield Answer(ordered[at], encoded.encoding, output[spec.name], row)
+            (tokenised,) = encoded.rows
+            yield Answer(ordered[at], tokenised.encoding, output[spec.name], row)
             at += 1
 
 

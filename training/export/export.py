@@ -22,6 +22,7 @@ from ...runtime.errors import SetupError
 from ...runtime.model.delta import CHECKPOINT_NAME, DELTA_NAME, apply_delta, find_base, read_base, write_delta
 from ...runtime.model.folder import write_manifest
 from ...runtime.model.graph.build import Form, build_graph, describe_model
+from ...runtime.model.inputs import Input, TextPair, find_pair_tasks
 from ...runtime.model.model import Model
 from ...runtime.model.onnx_session import open_session
 from ...runtime.model.reference_sample import Reference, make_reference
@@ -170,7 +171,9 @@ class Built:
 
 def build_proven(manifest: ModelManifest, weights: Weights, tokenizer: Tokenizer, graphs: Sequence[Form]) -> Built:
     """Build the graphs and hold each against torch."""
-    texts = sample_texts(tokenizer, manifest.limits.max_tokens)
+    texts: list[Input] = [*sample_texts(tokenizer, manifest.limits.max_tokens)]
+    if find_pair_tasks(manifest.tasks):
+        texts += [TextPair(str(one), str(other)) for one, other in zip(texts[::2], texts[1::2], strict=True)]
     built: dict[Form, bytes] = {}
     reference: Reference = {}
     for form in graphs:
@@ -178,15 +181,19 @@ def build_proven(manifest: ModelManifest, weights: Weights, tokenizer: Tokenizer
         fresh = Tokenizer.from_str(tokenizer.to_str())
         model = Model(manifest, fresh, open_session(built[form], "cpu"), graph=form)
         prove(model, weights, texts, form)
-        reference = reference or make_reference(
-            model, [text for text in texts if text.count(" ") < REFERENCE_WORDS][:8]
-        )
+        reference = reference or make_reference(model, [*_short(texts, str)[:8], *_short(texts, TextPair)[:4]])
     return Built(built, reference)
 
 
-def prove(model: Model, weights: Weights, texts: Sequence[str], form: str) -> None:
+def _short(texts: Sequence[Input], form: type) -> list[Input]:
+    """Return the inputs of a form that are short enough for the reference sample."""
+    parts = [(each, [each] if isinstance(each, str) else each[:2]) for each in texts if isinstance(each, form)]
+    return [each for each, words in parts if sum(text.count(" ") for text in words) < REFERENCE_WORDS]
+
+
+def prove(model: Model, weights: Weights, texts: Sequence[Input], form: str) -> None:
     """Raise SetupError unless the graph's logits are torch's, within PARITY, and so are its decisions."""
-    truth = torch_logits(model.manifest, weights, [encoded.ids for encoded in model.encode(texts)])
+    truth = torch_logits(model.manifest, weights, [row.ids for encoded in model.encode(texts) for row in encoded.rows])
     for spec in model.manifest.tasks:
         found = served_logits(model, spec, texts)
         gap, decided_alike = worst_difference(truth[spec.name], found, spec)
@@ -196,7 +203,7 @@ def prove(model: Model, weights: Weights, texts: Sequence[str], form: str) -> No
             raise SetupError(f"export failed: the {form} graph and torch disagree on task {spec.name}: {reason}")
 
 
-def served_logits(model: Model, spec: TaskSpec, texts: Sequence[str]) -> list[NDArray[Any]]:
+def served_logits(model: Model, spec: TaskSpec, texts: Sequence[Input]) -> list[NDArray[Any]]:
     """Return the graph's logits for each text: [C], for tagging [S, C]."""
     rows: list[NDArray[Any]] = []
     kind = kind_of(spec).serving

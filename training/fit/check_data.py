@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from ...runtime.errors import SetupError
+from ...runtime.model.tokenizing import refuse_without_template
 from ..data.rules import sources_of
 from ..model.encoders import Checkpoint, open_checkpoint
 from ..model.special_tokens import refuse_word_dropout
@@ -66,13 +67,22 @@ def _mistakes_of_sources(task: Task, recipe: Recipe, folder: Path) -> list[str]:
 
 def open_encoder(recipe: Recipe, tasks: Sequence[TaskData]) -> Checkpoint:
     """Open the recipe's encoder; from scratch its vocabulary is trained on the tasks' training texts."""
-    texts = (example.text for task in tasks for example in task.train)
+    texts = (text for task in tasks for example in task.train for text in (example.text, example.second) if text)
     checkpoint = open_checkpoint(recipe.encoder, texts, seed=recipe.seed)
     refuse_word_dropout(recipe.word_dropout, checkpoint.special)
+    if any(task.kind.per_pair for task in tasks):
+        _check_template(recipe, checkpoint)
     if recipe.max_tokens > checkpoint.spec.max_positions:
         limit = checkpoint.spec.max_positions
         raise recipe.refusal(("max_tokens",), f"{recipe.max_tokens} is more than the encoder's max_positions {limit}")
     return checkpoint
+
+
+def _check_template(recipe: Recipe, checkpoint: Checkpoint) -> None:
+    try:
+        refuse_without_template(checkpoint.tokenizer)
+    except ValueError as error:
+        raise recipe.refusal(("encoder",), f"{error}; take another encoder for tasks that read two") from error
 
 
 def report_tasks(recipe: Recipe, tasks: Sequence[TaskData], checkpoint: Checkpoint) -> dict[str, TaskReport]:
@@ -82,7 +92,7 @@ def report_tasks(recipe: Recipe, tasks: Sequence[TaskData], checkpoint: Checkpoi
     tokenizer.enable_truncation(recipe.max_tokens)
     reports = {}
     for data in tasks:
-        texts = {name: [example.text for example in part] for name, part in parts_of(data).items()}
+        texts = {name: [example.given for example in part] for name, part in parts_of(data).items()}
         reports[data.name] = summarise(
             data, {name: count_tokens(part, tokenizer, unknown_ids) for name, part in texts.items()}
         )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from ...runtime.model.inputs import Input
 from ..data.example import Example
 from ..kinds.kind import Kind
 from ..prepare.data_report import TokenReport
@@ -35,13 +36,14 @@ class Part:
         return [len(ids) for ids in self.ids]
 
 
-def encode(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[Encoding]:
+def encode(texts: Sequence[Input], tokenizer: Tokenizer) -> Iterator[Encoding]:
     """Tokenise as serving does (the tokenizer's truncation is set by the caller), a chunk at a time."""
     for start in range(0, len(texts), CHUNK):
-        yield from tokenizer.encode_batch(list(texts[start : start + CHUNK]))
+        chunk = texts[start : start + CHUNK]
+        yield from tokenizer.encode_batch([each if isinstance(each, str) else each[:2] for each in chunk])
 
 
-def encode_ids(texts: Sequence[str], tokenizer: Tokenizer) -> list[NDArray[np.int32]]:
+def encode_ids(texts: Sequence[Input], tokenizer: Tokenizer) -> list[NDArray[np.int32]]:
     """Return the token ids of each text."""
     return [np.array(encoding.ids, np.int32) for encoding in encode(texts, tokenizer)]
 
@@ -50,19 +52,20 @@ def encode_part(examples: Sequence[Example], kind: Kind, labels: Sequence[str], 
     """Encode examples with their targets."""
     index = {label: number for number, label in enumerate(labels)}
     part = Part([], [])
-    encodings = encode([example.text for example in examples], tokenizer)
+    encodings = encode([example.given for example in examples], tokenizer)
     for example, encoding in zip(examples, encodings, strict=True):
         part.ids.append(np.array(encoding.ids, np.int32))
         part.targets.append(kind.target(example, encoding, index))
     return part
 
 
-def count_tokens(texts: Sequence[str], tokenizer: Tokenizer, unknown_ids: frozenset[int]) -> TokenReport:
+def count_tokens(texts: Sequence[Input], tokenizer: Tokenizer, unknown_ids: frozenset[int]) -> TokenReport:
     """Count what the tokenizer, with its truncation, makes of the texts."""
-    limit, around = (tokenizer.truncation or {}).get("max_length"), len(tokenizer.encode("").ids)
+    limit = (tokenizer.truncation or {}).get("max_length")
+    around_text, around_pair = len(tokenizer.encode("").ids), len(tokenizer.encode("", "").ids)
     empty = cut = all_tokens = all_unknown = mostly = 0
-    for encoding in encode(texts, tokenizer):
-        ids = encoding.ids
+    for given, encoding in zip(texts, encode(texts, tokenizer), strict=True):
+        ids, around = encoding.ids, around_text if isinstance(given, str) else around_pair
         tokens, unknown = len(ids) - around, sum(token in unknown_ids for token in ids)
         empty += tokens == 0
         cut += len(ids) == limit and bool(encoding.overflowing)

@@ -109,7 +109,7 @@ def _folds(examples: Sequence[Example], seed: int) -> Iterator[list[int]]:
     """Yield the rows of each fold; rows with nearly the same text lie in one."""
     by_text: dict[bytes, list[int]] = defaultdict(list)
     for row, example in enumerate(examples):
-        by_text[near_form(example.text)].append(row)
+        by_text[near_form(example.given)].append(row)
     groups = [*by_text.values()]
     random.Random(seed).shuffle(groups)
     for first in range(min(FOLDS, len(groups))):

@@ -60,7 +60,7 @@ class Frozen:
         """Return what the task's head sees of each text: [N, H]."""
         tokenizer = self.run.checkpoint.tokenizer
         tokenizer.enable_truncation(self.run.recipe.max_tokens)
-        ids = encode_ids([example.text for example in examples], tokenizer)
+        ids = encode_ids([example.given for example in examples], tokenizer)
         tokenizer.no_truncation()
         return states_of(self.network, task, ids, device=self.run.device, bf16=self.run.bf16)
 

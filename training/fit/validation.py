@@ -92,7 +92,7 @@ def finished_specs(run: Fitting, out_of_fold: Mapping[int, Sequence[NDArray[Any]
         def score(
             examples: Sequence[Example], at: int = at, learned: dict[int, NDArray[Any]] = learned
         ) -> list[NDArray[Any]]:
-            others = [example.text for example in examples if id(example) not in learned]
+            others = [example.given for example in examples if id(example) not in learned]
             ids = encode_ids(others, tokenizer)
             scored = iter(logits_of(run.model, at, ids, device=run.device, bf16=False))
             return [learned[id(example)] if id(example) in learned else next(scored) for example in examples]

@@ -7,8 +7,9 @@ near a boundary is seen where there are no labels.
 from itertools import pairwise
 from typing import Final
 
+from ...runtime.model.inputs import Input
 from ...runtime.model.model import Model
-from ..data.example import Example
+from ..data.example import example_of
 from ..evaluate.evaluate import answers
 from ..kinds.registry import kind_of
 from ..mix.plan import Mix
@@ -27,13 +28,13 @@ def count_changed(current: Model, candidate: Model, mix: Mix) -> list[ChangedAns
     return found
 
 
-def _count_by_band(current: Model, candidate: Model, task: str, texts: list[str]) -> list[ChangedAnswers]:
+def _count_by_band(current: Model, candidate: Model, task: str, texts: list[Input]) -> list[ChangedAnswers]:
     old, new = current.tasks[task], candidate.tasks[task]
-    kind, examples = kind_of(old), [Example(text) for text in texts]
+    kind, examples = kind_of(old), [example_of(given) for given in texts]
     rows = []
     for before, after in zip(answers(current, old, examples), answers(candidate, new, examples), strict=True):
-        text = before.example.text
-        changed = kind.as_example(text, before.output) != kind.as_example(text, after.output)
+        given = before.example.given
+        changed = kind.make_example(given, before.output) != kind.make_example(given, after.output)
         withheld = bool(before.output.get("abstained")) != bool(after.output.get("abstained"))
         rows.append((kind.least_probability(before, old), changed, withheld))
     found = []

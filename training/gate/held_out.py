@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from ...runtime.model.inputs import Input
 from ...runtime.model.model import Model
-from ..data.example import Example
+from ..data.example import Example, example_of
 from ..data.near_texts import first_spellings, near_form
 from ..evaluate.evaluate import answers, sets_of
 from ..kinds.registry import kind_of
-from ..mix.hold_texts import kept_apart
+from ..mix.hold_texts import kept_apart, texts_read_by
 from ..mix.plan import Mix
 from ..mix.traffic import CONVERSATION, drawn_at_random
 from ..prepare.reading import read_part
@@ -55,7 +56,7 @@ def conversations_of(examples: Sequence[Example], column: str = CONVERSATION) ->
     first: dict[bytes, Hashable] = {}
     found: list[Hashable] = []
     for example in examples:
-        near, value = near_form(example.text), example.meta.get(column)
+        near, value = near_form(example.given), example.meta.get(column)
         found.append(first.setdefault(near, near if value in {None, ""} else str(value)))
     return found if len(set(found)) < len(found) else None
 
@@ -115,7 +116,7 @@ def scope_of(mix: Mix, name: str) -> str | None:
     return mix.manifest.task(name).out_of_scope
 
 
-def texts_to_agree_on(mix: Mix) -> dict[str, list[str]]:
+def texts_to_agree_on(mix: Mix) -> dict[str, list[Input]]:
     """Return, by task, the texts on which the current version's answers are what is compared with.
 
     Of a task without old data those that were kept apart from what is held on to; of one whose old recipe tests nothing
@@ -126,8 +127,8 @@ def texts_to_agree_on(mix: Mix) -> dict[str, list[str]]:
         old = mix.recipe.tasks.get(spec.name) if mix.recipe else None
         if old is not None and (sets_of(old) or mix.job.gate.reports.get(spec.name)):
             continue
-        further = [example.text for example in mix.old[spec.name].validation] if old is not None else []
-        apart = kept_apart(texts, mix.corrections.get(spec.name), mix.earlier.get(spec.name))
+        further = [example.given for example in mix.old[spec.name].validation] if old is not None else []
+        apart = kept_apart(texts_read_by(spec, texts), mix.corrections.get(spec.name), mix.earlier.get(spec.name))
         chosen = first_spellings([*apart, *further])
         if chosen:
             found[spec.name] = chosen
@@ -139,9 +140,9 @@ def held_answers(current: Model, mix: Mix) -> list[HeldOutSet]:
     found = []
     for name, texts in texts_to_agree_on(mix).items():
         spec = mix.manifest.task(name)
-        given = answers(current, spec, [Example(text) for text in texts])
+        given = answers(current, spec, [example_of(given) for given in texts])
         kind = kind_of(spec)
-        examples = [kind.as_example(each.example.text, each.output) for each in given if kind.is_sure(each, spec)]
+        examples = [kind.make_example(each.example.given, each.output) for each in given if kind.is_sure(each, spec)]
         if examples:
             found.append(HeldOutSet(name, HELD, examples, spec.out_of_scope, agreement=True))
     return found

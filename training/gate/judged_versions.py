@@ -68,7 +68,7 @@ def write_versions(folder: Path, judged: Mapping[tuple[str, str], Judged]) -> No
 
 def sketch_rows(held: HeldOutSet) -> list[str]:
     """Return the smallest digests of texts and labels, whatever their order."""
-    rows = {json.dumps([e.text, e.labels, [[s.start, s.end, s.label] for s in e.spans]]) for e in held.examples}
+    rows = {json.dumps([e.given, e.labels, [[s.start, s.end, s.label] for s in e.spans]]) for e in held.examples}
     return sorted(sha256(row.encode()).hexdigest()[:16] for row in rows)[:SKETCH]
 
 

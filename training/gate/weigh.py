@@ -96,7 +96,7 @@ class _Flips:
     def add(self, pair: _Pair) -> None:
         for answer, wrong, right in zip(pair.before, pair.wrong(), pair.right_now(), strict=True):
             if wrong:
-                self.right[near_form(answer.example.text)] = right
+                self.right[near_form(answer.example.given)] = right
 
     def as_lift(self, above: float) -> Lift:
         return Lift(sum(self.right.values()), len(self.right), above, self.placebo)

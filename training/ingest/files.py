@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .manifest import DATASET_NAME, DataFile, DataSet, Options, Plan, digest_of
-from .rules import MEANING, TRIMMED_SPANS, LeftOut, row_of
+from .rules import MEANING, TRIMMED_SPANS, LeftOut, fields_of_input, row_of
 from .settled import DRAWN, DRAWN_JUDGED, Settled
 
 SAMPLING_RATE: Final = "sampling_rate"
@@ -64,8 +64,8 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _rows(settled: Settled, task: str, part: str, options: Options) -> Iterator[dict[str, Any]]:
-    for text, kind, target, prediction, people, conversation, rate in settled.examples(task, part):
-        row = {"text": text, **row_of(kind, target), "people": people, "prediction_id": prediction}
+    for text, second, kind, target, prediction, people, conversation, rate in settled.examples(task, part):
+        row = {**fields_of_input(text, second), **row_of(kind, target), "people": people, "prediction_id": prediction}
         yield row | _conversation(conversation, options) | ({} if rate is None else {SAMPLING_RATE: rate})
 
 
@@ -81,11 +81,11 @@ def _conversation(name: str, options: Options) -> dict[str, str]:
 
 def _contradictions(settled: Settled) -> Iterator[str]:
     """Yield a line for each text in pieces: everybody may have judged one text."""
-    for (task, text), votes in groupby(settled.contradictions(), itemgetter(0, 1)):
-        yield f'{{"task": {_json(task)}, "text": {_json(text)}, "values": ['
-        for number, ((kind, target), same) in enumerate(groupby(votes, itemgetter(2, 3))):
+    for (task, text, second), votes in groupby(settled.contradictions(), itemgetter(0, 1, 2)):
+        yield _json({"task": task, **fields_of_input(text, second)}).removesuffix("}") + ', "values": ['
+        for number, ((kind, target), same) in enumerate(groupby(votes, itemgetter(3, 4))):
             yield ", " * (number > 0) + _json(row_of(kind, target)).removesuffix("}")
-            for denies, people in groupby(same, itemgetter(4)):
+            for denies, people in groupby(same, itemgetter(5)):
                 yield f', "{"denied_by" if denies else "said_by"}": ['
                 for index, (*_, person, name) in enumerate(people):
                     yield ", " * (index > 0) + _json({"by": person, "feedback": name})

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from ...runtime.errors import RecordError
+from ...runtime.model.inputs import Input
 from ...runtime.wire.feedback import read_feedback
 from ...runtime.wire.message import Record
 from ...runtime.wire.request import read_request
@@ -24,6 +25,7 @@ from .rules import (
     check_task,
     conversation_id,
     held_out_below,
+    input_of,
     target_of,
     text_id,
     unit_of,
@@ -195,17 +197,21 @@ class Join:
             if record.offset == following:
                 rows.append(self._request_row(number, record))
             following = wanted.at_or_after(record.offset + 1)
-        self._db.executemany("INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?)", [row for row in rows if row is not None])
+        self._db.executemany(
+            "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)", [row for row in rows if row is not None]
+        )
 
     def _request_row(self, number: int, record: Keyed) -> tuple[Any, ...] | None:
         try:
-            text = read_request(record, _ANY_SIZE, fields=self._fields.get(record.topic)).text
+            request = read_request(record, _ANY_SIZE, fields=self._fields.get(record.topic))
         except RecordError:
             return None
-        near = near_form(text)
+        # By the first text alone: what is read of it with any second one stays on one side.
+        near = near_form(request.text)
         unit = unit_of(record.key, near, self._options)
         conversation = conversation_id(record.key) if record.key else None
-        return place(number, record.offset), record.timestamp, text, near_id(near), unit, conversation
+        here = place(number, record.offset)
+        return here, record.timestamp, request.text, request.text_pair, near_id(near), unit, conversation
 
     # -- what comes of it --------------------------------------------------------------------------------------------
 
@@ -253,7 +259,7 @@ class Join:
 
     def _vote_of(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return a verdict as a vote. One that is unfit is a vote too, if one for nothing: it may be a person's last."""
-        here, task, agent, verdict, value, person, at, consent, answerer, raw, request, stamp, sent, text = row
+        here, task, agent, verdict, value, person, at, consent, answerer, raw, request, stamp, sent, text, second = row
         check_task(task, self._options)
         if raw is None:
             raise Unfit(LeftOut.NOT_FOUND)
@@ -264,8 +270,11 @@ class Join:
         given = None if value is None else msgspec.json.decode(value)
         labels = self._labels(task)
         kind = target = unfit = None
+        read: Input = text
         try:
-            if found := target_of(verdict, given, output_of(raw, task), text, labels):
+            output = output_of(raw, task)
+            read = input_of(output, text, second)
+            if found := target_of(verdict, given, output, text, labels):
                 kind, target = found.kind, found.value
                 self._trimmed_spans += found.trimmed_spans if consent else 0
         except Unfit as why:
@@ -273,7 +282,7 @@ class Join:
                 raise
             # Down denies what was answered; where that is nothing, it still says that something was wrong.
             unfit = None if verdict == "down" else why.reason.value
-        return task, text_id(text), person, at, here, request, kind, target, verdict == "down", unfit, consent
+        return task, text_id(read), person, at, here, request, kind, target, verdict == "down", unfit, consent
 
     def _labels(self, task: str) -> TaskLabels | None:
         if self._options.labels is None:

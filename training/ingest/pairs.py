@@ -9,7 +9,7 @@ from typing import Any
 
 from .manifest import Options
 from .results import output_of
-from .rules import Unfit, check_task, target_of
+from .rules import Unfit, check_task, fields_of_input, second_read, target_of
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Judgement:
 
     task: str
     text: str
+    second: str | None
     agent: str
     outputs: bytes
     """Of all tasks, as JSON."""
@@ -52,7 +53,7 @@ def make_pairs(judged: Iterable[Judgement], options: Options) -> Iterator[tuple[
     `judged` comes by task, text and agent, older ones first. Answers that say the same are one, whatever their scores.
     """
     for (task, text, agent), group in groupby(judged, attrgetter("task", "text", "agent")):
-        found: dict[str, _Answer] = {}
+        found: dict[tuple[str | None, str], _Answer] = {}
         place: tuple[str, str] = ("train", "")
         for each in group:
             place = each.part, each.conversation
@@ -62,13 +63,15 @@ def make_pairs(judged: Iterable[Judgement], options: Options) -> Iterator[tuple[
                 target = target_of("down", None, output, text, None)
             except Unfit:
                 continue  # listed among what is left out
-            answer = found.setdefault(target.value if target else "", _Answer(each.prediction_id, output))
+            second = second_read(output["kind"], each.second)
+            answer = found.setdefault((second, target.value if target else ""), _Answer(each.prediction_id, output))
             answer.verdicts[each.person] = each.up
-        sides: dict[bool, list[_Answer]] = defaultdict(list)
-        for answer in found.values():
+        sides: dict[tuple[str | None, bool], list[_Answer]] = defaultdict(list)
+        for (second, _), answer in found.items():
             if answer.balance:
-                sides[answer.balance > 0].append(answer)
-        for chosen in sides[True]:
-            for rejected in sides[False]:
-                row = {"task": task, "agent": agent, "text": text, "part": place[0]}
-                yield row | {"chosen": chosen.as_row(), "rejected": rejected.as_row()}, place[1]
+                sides[second, answer.balance > 0].append(answer)
+        for (second, is_up), answers in [*sides.items()]:
+            for chosen in answers if is_up else ():
+                for rejected in sides[second, False]:
+                    row = {"task": task, "agent": agent, **fields_of_input(text, second), "part": place[0]}
+                    yield row | {"chosen": chosen.as_row(), "rejected": rejected.as_row()}, place[1]

@@ -7,6 +7,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
+from ...runtime.model.inputs import Input, TextPair, plain_key
+from ...runtime.model.kinds.forms import Reads
 from ...runtime.model.kinds.registry import KINDS
 from ...runtime.model.words import trim_blanks
 from .manifest import Options, TaskLabels
@@ -144,9 +146,29 @@ def row_of(kind: str, target: str) -> dict[str, Any]:
     return KINDS.get(kind).fields_of_target(json.loads(target))
 
 
-def text_id(text: str) -> bytes:
+def input_of(output: Mapping[str, Any], text: str, second: str | None) -> Input:
+    """Return what an answer was given to. Unfit for one to two texts where the request has one."""
+    kind = KINDS.find(str(output.get("kind")))
+    if kind is None or kind.reads is not Reads.PAIR:
+        return text
+    if second is None:
+        raise Unfit(LeftOut.WRONG_FORM)
+    return TextPair(text, second)
+
+
+def second_read(kind: str, second: str | None) -> str | None:
+    """Return the second text for a kind that reads two, else None."""
+    return second if second is not None and KINDS.get(kind).reads is Reads.PAIR else None
+
+
+def fields_of_input(text: str, second: str | None) -> dict[str, str]:
+    """Return the fields of a training row that hold what is read."""
+    return {"text": text} if second is None else {"text": text, "text_pair": second}
+
+
+def text_id(given: Input) -> bytes:
     """Equal texts have equal ids."""
-    return blake2b(text.encode(), digest_size=16).digest()
+    return blake2b(plain_key(given).encode(), digest_size=16).digest()
 
 
 def conversation_id(key: bytes) -> bytes:

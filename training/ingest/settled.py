@@ -12,7 +12,7 @@ from .manifest import Options
 from .pairs import Judgement, make_pairs
 from .places import of_place
 from .results import output_of
-from .rules import TRIMMED_SPANS, LeftOut, Unfit, check_task, held_out_below
+from .rules import TRIMMED_SPANS, LeftOut, Unfit, check_task, held_out_below, input_of, second_read
 from .tables import KEYS, PAIRED, PREFERENCES
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,30 +61,47 @@ class Settled:
     def tasks(self) -> list[str]:
         return [task for (task,) in self._db.execute("SELECT DISTINCT task FROM examples ORDER BY task")]
 
-    def examples(self, task: str, part: str) -> Iterator[tuple[str, str, str, str, int, str, float | None]]:
-        """Yield text, kind, target, prediction id, number of people, conversation (or "") and, of held-out texts that were
+    def examples(self, task: str, part: str) -> Iterator[tuple[str, str | None, str, str, str, int, str, float | None]]:
+        """Yield text, second text, kind, target, prediction id, number of people, conversation (or "") and, of held-out texts that were
         drawn at random, the probability of that, by the order of requests.
         """
-        yield from self._db.execute(
-            "SELECT text, kind, target, lower(hex(prediction)), people, lower(hex(conversation)),"
+        for text, second, kind, *rest in self._db.execute(
+            "SELECT text, second, kind, target, lower(hex(prediction)), people, lower(hex(conversation)),"
             " CASE WHEN part = 'heldout' THEN rate END FROM examples JOIN requests ON requests.place = request JOIN feedback ON feedback.place = examples.place"
             " WHERE examples.task = ? AND part = ? ORDER BY request",
             (task, part),
-        )
+        ):
+            yield text, second_read(kind, second), kind, *rest
 
     def preferences(self) -> Iterator[tuple[dict[str, Any], str]]:
         """Yield a row for each up, down and reward of a known answer, with consent, and its conversation (or "").
 
         In the order of the requests.
         """
-        names = ("id", "prediction_id", "agent", "task", "text", "output", "verdict", "value", "by", "at", "part")
+        names = (
+            "id",
+            "prediction_id",
+            "agent",
+            "task",
+            "text",
+            "text_pair",
+            "output",
+            "verdict",
+            "value",
+            "by",
+            "at",
+            "part",
+        )
         for *fields, conversation in self._db.execute(PREFERENCES, (held_out_below(self._options),)):
             row = dict(zip(names, fields, strict=True))
             try:
                 check_task(row["task"], self._options)
                 row["output"] = output_of(row["output"], row["task"])
+                read = input_of(row["output"], row["text"], row["text_pair"])
             except Unfit:
                 continue  # listed among what is left out
+            if isinstance(read, str):
+                del row["text_pair"]
             row["value"] = None if row["value"] is None else msgspec.json.decode(row["value"])
             row["at"] = (EPOCH + row["at"] * MICROSECOND).isoformat()
             yield row, conversation
@@ -96,13 +113,14 @@ class Settled:
         rows = self._db.execute(PAIRED, (held_out_below(self._options),))
         return make_pairs((Judgement(*row) for row in rows), self._options)
 
-    def contradictions(self) -> Iterator[tuple[str, str, str, str, int, str, str]]:
-        """Yield task, text, kind, target, whether it is denied, person and feedback id; those of one text stand together."""
-        yield from self._db.execute(
-            "SELECT contradictions.task, text, kind, target, denies, contradictions.person, id FROM contradictions"
+    def contradictions(self) -> Iterator[tuple[str, str, str | None, str, str, int, str, str]]:
+        """Yield task, text, second text, kind, target, whether it is denied, person and feedback id; those of one text stand together."""
+        for task, text, second, kind, *rest in self._db.execute(
+            "SELECT contradictions.task, text, second, kind, target, denies, contradictions.person, id FROM contradictions"
             " JOIN requests ON requests.place = request JOIN feedback ON feedback.place = contradictions.place"
             " ORDER BY contradictions.task, request, target, denies, contradictions.person"
-        )
+        ):
+            yield task, text, second_read(kind, second), kind, *rest
 
     def left_out(self) -> Iterator[tuple[str, OffsetRange, int, str | None, str | None]]:
         """Yield reason, range, offset, feedback id and prediction id, in the order of the records, feedback first."""

@@ -10,7 +10,7 @@ CREATE TABLE feedback (place INTEGER PRIMARY KEY, id TEXT, prediction BLOB, agen
 CREATE TABLE results (place INTEGER PRIMARY KEY, prediction BLOB, request INTEGER, stamp INTEGER, agent TEXT,
                       outputs BLOB);
 CREATE TABLE wanted (place INTEGER PRIMARY KEY);
-CREATE TABLE requests (place INTEGER PRIMARY KEY, stamp INTEGER, text TEXT, near BLOB, unit INTEGER,
+CREATE TABLE requests (place INTEGER PRIMARY KEY, stamp INTEGER, text TEXT, second TEXT, near BLOB, unit INTEGER,
                        conversation BLOB);
 CREATE TABLE kept (near BLOB PRIMARY KEY, trained INTEGER) WITHOUT ROWID;
 CREATE TABLE kept_conversations (conversation BLOB PRIMARY KEY, trained INTEGER) WITHOUT ROWID;
@@ -59,7 +59,7 @@ WANT: Final = (
 )
 JOINED: Final = """
 SELECT f.place, f.task, f.agent, f.verdict, f.value, f.person, f.at, f.consent,
-       r.agent, r.outputs, r.request, r.stamp, q.stamp, q.text
+       r.agent, r.outputs, r.request, r.stamp, q.stamp, q.text, q.second
 FROM feedback AS f LEFT JOIN results AS r ON r.prediction = f.prediction LEFT JOIN requests AS q ON q.place = r.request
 WHERE f.left_out IS NULL AND f.verdict NOT IN ('withdrawn', 'reward')
 """
@@ -103,7 +103,7 @@ ASSIGN_TEXTS: Final = (
 )
 # Verdicts on an answer that name no label. What a person said later of the text supersedes an earlier up or down.
 PREFERENCES: Final = """
-SELECT f.id, lower(hex(f.prediction)), f.agent, f.task, q.text, r.outputs, f.verdict, f.value, f.person, f.at,
+SELECT f.id, lower(hex(f.prediction)), f.agent, f.task, q.text, q.second, r.outputs, f.verdict, f.value, f.person, f.at,
        CASE WHEN near.unit < ? THEN 'heldout' ELSE 'train' END, lower(hex(q.conversation))
 FROM feedback AS f JOIN results AS r ON r.prediction = f.prediction AND r.agent = f.agent
 JOIN requests AS q ON q.place = r.request AND q.stamp = r.stamp JOIN near ON near.near = q.near
@@ -116,7 +116,7 @@ ORDER BY r.request, f.place
 DRAW: Final = "INSERT INTO drawn VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET rate = max(rate, excluded.rate)"
 # The last up or down of each person on each prediction, those of one text together.
 PAIRED: Final = """
-SELECT f.task, q.text, f.agent, r.outputs, lower(hex(f.prediction)), f.verdict = 'up', f.person,
+SELECT f.task, q.text, q.second, f.agent, r.outputs, lower(hex(f.prediction)), f.verdict = 'up', f.person,
        CASE WHEN near.unit < ? THEN 'heldout' ELSE 'train' END, lower(hex(q.conversation))
 FROM feedback AS f JOIN results AS r ON r.prediction = f.prediction AND r.agent = f.agent
 JOIN requests AS q ON q.place = r.request AND q.stamp = r.stamp JOIN near ON near.near = q.near

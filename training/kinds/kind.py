@@ -6,7 +6,7 @@ where it is found. Logits are [B, C] for kinds that read a text and [B, S, C] fo
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -17,6 +17,7 @@ from tokenizers import Encoding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...runtime.model.inputs import Input, first_text
 from ...runtime.model.kinds.forms import Reads
 from ...runtime.model.kinds.kind import Kind as ServingKind
 from ...runtime.model.kinds.registry import KINDS
@@ -25,6 +26,7 @@ from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
 from ..data.row import Row
 from ..data.rules import Rules
+from ..recipe.reading import Columns
 from ..recipe.tasks import OutOfScope, ThresholdRule
 from .answers import Answer, Score
 from .heads import linear_head
@@ -66,7 +68,7 @@ class CalibrationRows:
     choosing: Sequence[Example]
     score: Callable[[Sequence[Example]], list[Array]]
     """Returns logits in fp32: [C] for each text, [S, C] for kinds that read tokens."""
-    encode: Callable[[Sequence[str]], Iterable[Encoding]]
+    encode: Callable[[Sequence[Input]], Iterable[Encoding]]
     """Cuts texts as `score` does."""
 
     @property
@@ -121,6 +123,11 @@ class Kind(ABC):
         return self.serving.reads is Reads.TOKENS
 
     @property
+    def per_pair(self) -> bool:
+        """Whether the head reads two texts; whoever calls `read`, `as_row` and `as_example` adds the second one."""
+        return self.serving.reads is Reads.PAIR
+
+    @property
     def is_regression(self) -> bool:
         """Whether the head is that of multinomial logistic regression, and may be fitted as one where rows are few."""
         return False
@@ -138,6 +145,16 @@ class Kind(ABC):
     @abstractmethod
     def as_example(self, text: str, output: Mapping[str, Any]) -> Example:
         """Return an answer as if somebody had said it; of a withheld one the label that it would have been."""
+
+    def write_row(self, example: Example) -> dict[str, Any]:
+        """Return an example as a row, with its second text where it has one."""
+        row = self.as_row(example)
+        return row if example.second is None else {**row, Columns().text_pair: example.second}
+
+    def make_example(self, given: Input, output: Mapping[str, Any]) -> Example:
+        """Return an answer to a text, or two, as if somebody had said it."""
+        example = self.as_example(first_text(given), output)
+        return example if isinstance(given, str) else replace(example, second=given.second)
 
     def labels(self, examples: Sequence[Example]) -> list[str]:
         """Return all labels in their order, one for each logit."""

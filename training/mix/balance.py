@@ -35,7 +35,7 @@ def divided(rows: Iterable[Example], seed: int, learned: Iterable[Example] = ())
 def _free_units(rows: Sequence[Example], seed: int, talks: Collection[str]) -> Iterator[Unit]:
     """Yield the groups of rows that belong together, without those of some conversations."""
     own = [str(example.meta.get(CONVERSATION) or "") for example in rows]
-    texts, labels = [example.text for example in rows], [frozenset(labels_of(example)) for example in rows]
+    texts, labels = [example.given for example in rows], [frozenset(labels_of(example)) for example in rows]
     for unit in units_of(texts, labels, [[talk] if talk else [] for talk in own], seed):
         if not any(own[at] in talks for at in unit.rows):
             yield unit

@@ -37,7 +37,7 @@ def read_earlier(
         for folder in reversed(folders):
             train, heldout = (rows_of(folder, f"{spec.name}{part}", spec) for part in (TRAIN, HELDOUT))
             for part, rows in ((rows_of_task.train, train), (rows_of_task.heldout, heldout)):
-                part += [e for e in rows if near_form(e.text) not in seen and set(labels_of(e)) <= learned]
+                part += [e for e in rows if near_form(e.given) not in seen and set(labels_of(e)) <= learned]
             seen |= near_forms((*train, *heldout))
         if rows_of_task.train or rows_of_task.heldout:
             found[spec.name] = rows_of_task

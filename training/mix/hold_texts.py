@@ -5,13 +5,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
+from ...runtime.model.inputs import Input, first_text, with_second
 from ...runtime.model.model import Model
 from ...schemas.manifest import TaskSpec
 from ..data.example import near_forms
 from ..data.near_texts import first_spellings, near_form
 from ..kinds.registry import kind_of
 from ..prepare.reading import read_part
-from ..recipe.reading import Source
+from ..recipe.reading import Columns, Source
 from ..recipe.tasks import Task
 from .corrections import Corrections
 from .earlier import Earlier
@@ -21,7 +22,7 @@ VALIDATION_SHARE: Final = 0.1
 Rows = list[dict[str, Any]]
 
 
-def is_kept_apart(text: str) -> bool:
+def is_kept_apart(text: Input) -> bool:
     """Say whether a text is never held on to, so that agreement on it can be measured; for ever the same, in every spelling.
 
     Another hash than that by which ingest divides texts: all that it has put into a train part lies on one side of that.
@@ -30,22 +31,32 @@ def is_kept_apart(text: str) -> bool:
     return number < KEPT_APART * 2**64
 
 
-def all_texts(corrections: Mapping[str, Corrections], files: Sequence[Path]) -> list[str]:
-    """Return the texts of the feedback and of further files, each once, in its first spelling."""
-    return first_spellings(
-        [*(example.text for each in corrections.values() for example in each.train), *_further(files)]
-    )
+def all_texts(corrections: Mapping[str, Corrections], files: Sequence[Path]) -> list[Input]:
+    """Return the texts of the feedback and of further files, each once, in its first spelling, and the pairs of texts that are
+    read together.
+    """
+    every = [example.given for each in corrections.values() for example in each.train] + _further(files)
+    return first_spellings([*map(first_text, every), *every])
 
 
-def _further(files: Sequence[Path]) -> list[str]:
-    found = []
+def texts_read_by(spec: TaskSpec, texts: Sequence[Input]) -> list[Input]:
+    """Return the texts, or the pairs, of which a task reads one."""
+    pairs = kind_of(spec).per_pair
+    return [given for given in texts if isinstance(given, str) is not pairs]
+
+
+def _further(files: Sequence[Path]) -> list[Input]:
+    """Return texts; where a row has a second one in the column `text_pair`, both."""
+    found: list[Input] = []
     for path in files:
         task = Task(train=[Source(path=path.name, label="any")])
-        found += [example.text for example in read_part(task.train, task, path.parent, seed=0)]
+        for example in read_part(task.train, task, path.parent, seed=0):
+            second = example.meta.get(Columns().text_pair)
+            found.append(with_second(example.text, second if isinstance(second, str) and second.strip() else None))
     return found
 
 
-def kept_apart(texts: Sequence[str], *judged: Corrections | Earlier | None) -> list[str]:
+def kept_apart(texts: Sequence[Input], *judged: Corrections | Earlier | None) -> list[Input]:
     """Return the texts to measure agreement on: those that nobody said anything about, in whatever spelling."""
     forms = near_forms(example for part in judged if part for example in (*part.train, *part.heldout))
     return [text for text in texts if is_kept_apart(text) and near_form(text) not in forms]
@@ -54,9 +65,15 @@ def kept_apart(texts: Sequence[str], *judged: Corrections | Earlier | None) -> l
 class CurrentAnswers:
     """What the current version answers to the texts that are at hand."""
 
-    def __init__(self, current: Path, tasks: Sequence[str], texts: Sequence[str]) -> None:
-        self._texts = texts
-        self._outputs = Model.load(current).predict(texts, tasks)
+    def __init__(self, current: Path, specs: Sequence[TaskSpec], texts: Sequence[Input]) -> None:
+        model = Model.load(current)
+        self._texts = {spec.name: texts_read_by(spec, texts) for spec in specs}
+        self._outputs: dict[str, list[Any]] = {}
+        for pairs in (False, True):
+            names = [spec.name for spec in specs if kind_of(spec).per_pair is pairs]
+            if names:
+                answers = model.predict(self._texts[names[0]], names)
+                self._outputs |= {name: [each[name] for each in answers] for name in names}
 
     def to_hold(self, spec: TaskSpec, feedback: Corrections | None, earlier: Earlier | None = None) -> dict[str, Rows]:
         """Return the rows to hold on to: `all` where the version answered, `own` where it withheld or did not know.
@@ -71,13 +88,13 @@ class CurrentAnswers:
         new = [example for example in learned if feedback and feedback.is_new(example)]
         known = [example for example in learned if not (feedback and feedback.is_new(example))]
         judged = near_forms([*known, *(example for part in parts for example in part.heldout)])
-        unknown, apart = near_forms(new), set(kept_apart(self._texts, *parts))
-        for text, outputs in zip(self._texts, self._outputs, strict=True):
-            output, near = outputs[spec.name], near_form(text)
+        unknown, apart = near_forms(new), set(kept_apart(self._texts[spec.name], *parts))
+        for text, output in zip(self._texts[spec.name], self._outputs[spec.name], strict=True):
+            near = near_form(text)
             if text in apart or near in judged:
                 continue
             unsure = near in unknown or output.get("abstained", False)
-            rows["own" if unsure else "all"].append(kind.as_row(kind.as_example(text, output)))
+            rows["own" if unsure else "all"].append(kind.write_row(kind.make_example(text, output)))
         for name in ("all", "own"):
             few = round(VALIDATION_SHARE * len(rows[name]))
             rows["validation"] += rows[name][:few]

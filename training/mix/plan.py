@@ -15,6 +15,7 @@ from typing import Any, Final
 import yaml
 
 from ...runtime.errors import SetupError
+from ...runtime.model.inputs import Input, plain_key
 from ...runtime.wire.feedback import known_labels
 from ...schemas.manifest import ModelManifest, TaskSpec
 from ..data.example import Example, near_forms
@@ -62,7 +63,7 @@ class Mix:
     @property
     def replay_seed(self) -> int:
         """Another one for each version and each feedback, so that in time every old row is seen again."""
-        texts = sorted(example.text for each in self.corrections.values() for example in each.train)
+        texts = sorted(plain_key(example.given) for each in self.corrections.values() for example in each.train)
         key = json.dumps([self.job.fit.seed, self.manifest.name, self.manifest.version, texts])
         return int.from_bytes(sha256(key.encode()).digest()[:8], "big")
 
@@ -75,7 +76,7 @@ class Mix:
 
     def without_judged(self, examples: Iterable[Example]) -> list[Example]:
         """Return the rows whose texts nobody judged, in whatever spelling and for whatever task."""
-        return [example for example in examples if near_form(example.text) not in self.judged]
+        return [example for example in examples if near_form(example.given) not in self.judged]
 
     def traffic(self, name: str) -> list[Example]:
         """Return the held-out rows of a task that were drawn at random and calibrate; none where they are few."""
@@ -93,7 +94,7 @@ class Mix:
     def to_judge(self, name: str, heldout: Sequence[Example]) -> list[Example]:
         """Return the held-out rows of a task but those that calibrate: they are no evidence in the gate."""
         taken = near_forms(self.traffic(name))
-        return [example for example in heldout if near_form(example.text) not in taken]
+        return [example for example in heldout if near_form(example.given) not in taken]
 
     def calibration_rows(self, name: str, held_back: Sequence[Example] = ()) -> CalibrationRows:
         """Return what temperature and thresholds of a task are chosen on; `held_back` are the feedback's rows to validate on."""
@@ -110,7 +111,7 @@ class Mix:
     def taught_earlier(self, name: str) -> list[Example]:
         return self.earlier[name].train if name in self.earlier else []
 
-    def texts(self) -> list[str]:
+    def texts(self) -> list[Input]:
         """Return the texts on which the current version's answers are kept, or measured."""
         return all_texts(self.corrections, self.job.hold.texts)
 
@@ -173,8 +174,9 @@ def write_mix(
     Of the tasks `withheld` the feedback's rows with labels that the current version knows are left out: what else the
     training changes shows without them. `steps` replaces the job's budget.
     """
-    held = [spec.name for spec in mix.manifest.tasks if spec.name not in mix.old]
-    answers = CurrentAnswers(current, held, mix.texts()) if held else None
+    held_specs = [spec for spec in mix.manifest.tasks if spec.name not in mix.old]
+    held = [spec.name for spec in held_specs]
+    answers = CurrentAnswers(current, held_specs, mix.texts()) if held else None
     tasks: dict[str, Any] = {}
     counts: dict[str, Any] = {}
     for spec in mix.manifest.tasks:
@@ -184,7 +186,7 @@ def write_mix(
             feedback = replace(feedback, train=[example for example in feedback.train if feedback.is_new(example)])
         held_back = _add_feedback(mix, feedback, parts) if feedback is not None and feedback.train else []
         if chosen := mix.calibration_rows(spec.name, held_back).rows:
-            parts["calibration"] = ([kind_of(spec).as_row(example) for example in chosen], {})
+            parts["calibration"] = ([kind_of(spec).write_row(example) for example in chosen], {})
         tasks[spec.name] = _task(mix, spec, parts)
         rows = {name: write_rows(folder / f"{spec.name}.{name}.jsonl", lines) for name, (lines, _) in parts.items()}
         counts[spec.name] = {"rows": rows, "new": feedback.new if feedback else [], "held": spec.name in held}
@@ -211,14 +213,14 @@ def _seen_again(mix: Mix, spec: TaskSpec) -> Parts:
     # Where nobody has said anything, the current answers are what is to stay; the labels would be learned by heart, seen
     # for the third and fourth time.
     kept = {} if spec.name in mix.corrections else {"replay": {"soft": "all"}}
-    return {name: ([kind.as_row(example) for example in part], kept.get(name, {})) for name, part in parts.items()}
+    return {name: ([kind.write_row(example) for example in part], kept.get(name, {})) for name, part in parts.items()}
 
 
 def _held(mix: Mix, spec: TaskSpec, answers: CurrentAnswers) -> Parts:
     rows = answers.to_hold(spec, mix.corrections.get(spec.name), mix.earlier.get(spec.name))
     parts: Parts = {name: (lines, {} if name in _NO_ROWS else {"soft": name}) for name, lines in rows.items()}
     if spec.name in mix.earlier:
-        parts["earlier"] = ([kind_of(spec).as_row(example) for example in mix.earlier[spec.name].train], {})
+        parts["earlier"] = ([kind_of(spec).write_row(example) for example in mix.earlier[spec.name].train], {})
     return parts
 
 
@@ -231,12 +233,12 @@ def _add_feedback(mix: Mix, feedback: Corrections, parts: Parts) -> list[Example
     if not kept and not validation:  # no label has rows to spare: better the ones that are learned than none
         validation = learned[:1]
     kind = kind_of(feedback.spec)
-    parts["validation"] = ([*kept, *(kind.as_row(example) for example in validation)], extra)
+    parts["validation"] = ([*kept, *(kind.write_row(example) for example in validation)], extra)
     given = mix.job.feedback.weight
     before = other_rows / max(1, len(known_labels(feedback.spec)))
     groups = by_repeats(learned, before) if given == "balanced" else {given: learned}
     for times, rows in groups.items():
-        parts[f"feedback-x{times}"] = ([kind.as_row(example) for example in rows], {"repeat": times})
+        parts[f"feedback-x{times}"] = ([kind.write_row(example) for example in rows], {"repeat": times})
     return validation
 
 

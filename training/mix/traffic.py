@@ -24,6 +24,6 @@ def drawn_at_random(examples: Iterable[Example]) -> list[Example]:
 
 def may_calibrate(example: Example) -> bool:
     """Say whether a row drawn at random is one of those that may calibrate; for ever the same, and for a whole conversation."""
-    unit = str(example.meta.get(CONVERSATION) or "").encode() or near_form(example.text)
+    unit = str(example.meta.get(CONVERSATION) or "").encode() or near_form(example.given)
     number = int.from_bytes(blake2b(unit, digest_size=8, person=b"calibrate").digest(), "big")
     return number < SHARE * 2**64

@@ -167,7 +167,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, lowercase: bool) -
     tokenizer = _bert_tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"), lowercase)  # noqa: S106
     tokenizer.add_special_tokens(SPECIAL)
     ends = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ends
+    )
     return tokenizer
 
 

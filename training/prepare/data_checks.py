@@ -55,9 +55,9 @@ class Texts:
     """The texts of a part, as far as others are compared with them."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
-        self._near = [near_id(near_form(example.text)) for example in examples]
+        self._near = [near_id(near_form(example.given)) for example in examples]
         self._examples = examples
-        self._seen_exact = {example.text for example in examples}
+        self._seen_exact = {example.given for example in examples}
         self._seen_near = set(self._near)
 
     @property
@@ -75,7 +75,7 @@ class Texts:
 
     def overlap(self, earlier: "Texts") -> Overlap:
         """Count the rows whose text stands in an earlier part, too."""
-        exact = sum(example.text in earlier._seen_exact for example in self._examples)
+        exact = sum(example.given in earlier._seen_exact for example in self._examples)
         return Overlap(exact=exact, near=sum(near in earlier._seen_near for near in self._near) - exact)
 
 

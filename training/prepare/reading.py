@@ -10,6 +10,7 @@ from ...runtime.errors import SetupError
 from ...runtime.model.words import trim_blanks
 from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
+from ..data.fields import read_second
 from ..data.files import find_source, read_rows
 from ..data.row import Row
 from ..data.rules import Rules, find_named_labels, make_rules
@@ -94,7 +95,13 @@ def _explain_none(counts: ReadCounts) -> str:
 
 
 def _read_selected(row: Row, rules: Rules, kind: Kind, counts: ReadCounts) -> Example | RowLeftOut:
-    return kind.read(row, rules, counts) if _is_selected(row, rules.reading) else RowLeftOut.NOT_SELECTED
+    if not _is_selected(row, rules.reading):
+        return RowLeftOut.NOT_SELECTED
+    found = kind.read(row, rules, counts)
+    if not kind.per_pair or isinstance(found, RowLeftOut):
+        return found
+    meta = {name: value for name, value in found.meta.items() if name != rules.columns.text_pair}
+    return replace(found, second=read_second(row, rules), meta=meta)
 
 
 def _is_selected(row: Row, reading: Reading) -> bool:

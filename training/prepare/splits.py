@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
+from ...runtime.model.inputs import Input
 from ..data.near_texts import near_form
 
 Labels = frozenset[str]
@@ -26,7 +27,7 @@ class Unit:
 
 
 def units_of(
-    texts: Sequence[str],
+    texts: Sequence[Input],
     labels: Sequence[Labels],
     keys: Sequence[Iterable[Hashable]],
     seed: int,

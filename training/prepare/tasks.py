@@ -146,7 +146,7 @@ def divide(
     group = groups or {}
     keys = [list(_keys(example, group)) for example in rows]
     labels = [frozenset(labels_of(example)) for example in rows]
-    texts = [example.text for example in rows]
+    texts = [example.given for example in rows]
     held = hold_back(units_of(texts, labels, keys, seed), share) or hold_back(
         units_of(texts, labels, keys, seed, by_text=False), share
     )

@@ -39,6 +39,8 @@ class Columns(Frozen):
     """Which field of a row holds what."""
 
     text: str = "text"
+    text_pair: str = "text_pair"
+    """The second text, for kinds that read two."""
     label: str = "label"
     """A string, or a list of strings (multi-label; classification with exactly one label)."""
     tokens: Annotated[str, BeforeValidator(_as_text)] = "tokens"

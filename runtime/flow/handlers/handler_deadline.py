@@ -58,13 +58,18 @@ class _UntimedEngine:
         return self._engine.model
 
     async def predict(
-        self, text: str, tasks: Iterable[str] | None = None, *, thresholds: Mapping[str, Any] | None = None
+        self,
+        text: str,
+        tasks: Iterable[str] | None = None,
+        *,
+        thresholds: Mapping[str, Any] | None = None,
+        text_pair: str | None = None,
     ) -> Prediction:
         self._predictions += 1
         if self._predictions == 1:
             self._pause_deadline()
         try:
-            return await self._engine.predict(text, tasks, thresholds=thresholds)
+            return await self._engine.predict(text, tasks, thresholds=thresholds, text_pair=text_pair)
         finally:
             self._predictions -= 1
             if not self._predictions:

@@ -10,6 +10,8 @@ class Reads(Enum):
     """The mean of a text's tokens; logits [B, C]."""
     TOKENS = "tokens"
     """Each token; logits [T, C] for the T tokens of a batch, one text after the other."""
+    PAIR = "pair"
+    """The mean of the tokens of two texts that are encoded together; logits [B, C]. All tokens have segment 0."""
 
 
 class AnswerForm(Enum):

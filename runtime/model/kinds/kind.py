@@ -82,7 +82,7 @@ class Kind(ABC):
         return {"weight": (self.width(task), hidden), "bias": (self.width(task),)}
 
     def build_head(self, graph: Graph, states: Any, task: TaskSpec) -> Any:
-        """Return logits [N, C] for states [N, H]: of texts or of tokens, as `reads` says."""
+        """Return logits [N, C] for states [N, H]: of texts, pairs of texts or tokens, as `reads` says."""
         return graph.linear(states, f"heads.{task.name}")
 
     # Logits.

@@ -1,0 +1,1 @@
+"""A kind of task that reads two texts: does the second one follow from the first?"""
