@@ -31,7 +31,7 @@ class Bert:
         return self._norm(op.add(word, op.gather(table, self._layout.positions)), "embeddings.LayerNorm")
 
     def _position_table(self) -> npt.NDArray[np.float32]:
-        """Return the position embeddings plus that of segment 0, which every token of a single text has."""
+        """Return the position embeddings plus that of segment 0, which every token has, those of a second text too."""
         table = self._parameters.weight("embeddings.position_embeddings.weight")
         types = "embeddings.token_type_embeddings.weight"
         return table + self._parameters.weight(types)[0] if types in self._parameters else table
