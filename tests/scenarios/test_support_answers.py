@@ -66,18 +66,6 @@ SHOWN: dict[str, tuple[str | None, str, str, dict[str, str]]] = {
         {"Pizza Express": "company_name", "Friday": "date"},
     ),
 }
-# The model's mistakes among these, which the README and docs/demo-model.md name.
-MISTAKES = {
-    "i typed my pin wrong three times at Aldi and now its locked": "`three` is not found",
-    "the cash machine on Victoria Road kept my card at about 6pm, what now": "a street is taken for a company",
-    "you people want my passport AND a selfie just so i can pay for lunch. why": "the intent is another one of identity",
-}
-
-
-def shown_messages() -> list[object]:
-    """Every message, those that the model gets wrong marked as failing."""
-    marks = {text: [pytest.mark.xfail(reason=why, strict=True)] for text, why in MISTAKES.items()}
-    return [pytest.param(text, marks=marks.get(text, [])) for text in SHOWN]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +75,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
         return Model.load(resolve(MODEL), device="cpu")
 
 
-@pytest.mark.parametrize("text", shown_messages())
+@pytest.mark.parametrize("text", SHOWN)
 def test_a_message_of_the_readme_is_answered_right_in_every_column(text: str, model: Model) -> None:
     (answer,) = model.predict([text])
     intent, queue, sentiment, spans = SHOWN[text]
