@@ -173,3 +173,17 @@ def test_a_mistake_in_spacys_data_is_named(tmp_path: Path, item: Any, message: s
     assert (
         found.replace(" (item 2), paragraph", ": paragraph").replace(" (item 2)", "").startswith(f"x.json:1: {message}")
     )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lines({"text": "lost", "cats": {"a": 1}, "talk": 7, "meta": {"by": "x"}, "tokens": [], "sents": []}),
+        lines(["lost", {"cats": {"a": 1}, "talk": 7, "meta": {"by": "x"}, "words": ["lost"], "heads": [0]}]),
+        json.dumps([{"id": 0, "talk": 7, "paragraphs": [{"raw": "lost", "cats": {"a": 1}, "meta": {"by": "x"}}]}]),
+    ],
+)
+def test_other_columns_of_spacys_data_are_kept_to_select_and_group_rows_by(tmp_path: Path, content: str) -> None:
+    (found,), _ = read_all(tmp_path, content, where={"talk": [7]}, **SPACY)
+    assert {"talk": 7, "meta": {"by": "x"}}.items() <= {**found.meta}.items()
+    assert not {"text", "raw", "cats", "words", "heads", "tokens", "sents", "paragraphs"} & {*found.meta}

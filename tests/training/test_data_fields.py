@@ -194,6 +194,21 @@ def test_tokens_are_the_text_of_a_row_that_has_none(tmp_path: Path) -> None:
     assert [e.text for e in read(tmp_path, rows)] == ["pay Ann", "pay Bob"]
 
 
+BILOU = [{"tokens": ["to", "New", "York"], "tags": ["O", "B-x", "L-x"]}, {"tokens": ["Rome"], "tags": ["U-x"]}]
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("tags", ["B-x I-x O", "O B-x O", "O O I-x"])
+def test_a_span_without_its_end_is_refused_where_other_rows_mark_ends(tmp_path: Path, before: bool, tags: str) -> None:
+    row = {"tokens": "a b c", "tags": tags}
+    rows = [row, *BILOU] if before else [*BILOU, row]
+    found = refusal(tmp_path, rows, kind="tagging")
+    assert found.startswith(f"x.jsonl:{1 if before else 3}: ")
+    assert found.endswith("; other rows of this source mark the ends of spans")
+    assert len(read(tmp_path, [row, {"tokens": "a b", "tags": "O B-x"}], kind="tagging")) == 2
+    assert len(read(tmp_path, [{"tokens": "a b", "tags": "O O"}, *BILOU], kind="tagging")) == 3
+
+
 def test_blanks_at_the_ends_of_a_span_are_cut_off_and_counted(tmp_path: Path) -> None:
     spans = [
         {"start": 2, "end": 12, "label": "x"},

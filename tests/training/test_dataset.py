@@ -50,10 +50,13 @@ def test_a_mistake_in_a_set_to_report_on_is_found_before_training(tmp_path: Path
         read_tasks(recipe(reports={"own": "none.csv"}), tmp_path)
 
 
-def test_rows_to_choose_thresholds_on_need_a_label_to_tell_them_apart(tmp_path: Path) -> None:
-    csv(tmp_path, "a.csv", *((f"text {n}", "ab"[n % 2]) for n in range(20)))
-    with pytest.raises(SetupError, match=r"thresholds\.data: needs an out_of_scope label"):
-        read_tasks(recipe(thresholds={"data": "a.csv"}), tmp_path)
+@pytest.mark.parametrize(("label", "others"), [("a", 0), ("oos", 20)])
+def test_rows_to_choose_thresholds_on_are_in_scope_and_out_of_it(tmp_path: Path, label: str, others: int) -> None:
+    csv(tmp_path, "a.csv", *((f"text {n}", ["a", "b", "oos"][n % 3]) for n in range(30)))
+    csv(tmp_path, "c.csv", *((f"other {n}", label) for n in range(20)))
+    expected = rf"thresholds\.data: needs rows labelled 'oos' and others; {others} of 20 are"
+    with pytest.raises(SetupError, match=expected):
+        read_tasks(recipe(out_of_scope="oos", thresholds={"data": "c.csv"}), tmp_path)
 
 
 def test_a_single_label_is_nothing_to_learn(tmp_path: Path) -> None:

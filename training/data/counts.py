@@ -30,7 +30,7 @@ class ReadCounts:
     """Rows and spans of the sources of one part; `repeat` and `typo_copies` are not counted.
 
     `rows`: rows that the files have. `spans`: spans of the rows that were kept, those left out too. `trimmed`: spans
-    kept without the white space at their edges.
+    kept without the white space at their edges. `labels`: all that were read, under their names before `merge`.
     """
 
     rows: int = 0
@@ -38,6 +38,7 @@ class ReadCounts:
     spans: int = 0
     spans_left_out: Counter[SpanLeftOut] = field(default_factory=Counter)
     trimmed: int = 0
+    labels: set[str] = field(default_factory=set)
 
     def __iadd__(self, other: "ReadCounts") -> Self:
         self.rows += other.rows
@@ -45,6 +46,7 @@ class ReadCounts:
         self.spans += other.spans
         self.spans_left_out += other.spans_left_out
         self.trimmed += other.trimmed
+        self.labels |= other.labels
         return self
 
     @property

@@ -105,6 +105,7 @@ def check_label(row: Row, value: Any, rules: Rules, what: str) -> str:
         raise SetupError(
             f"{row.place}: {what} is {_show(label)}: white space before the quotation mark makes it a part"
         )
+    rules.findings.labels.add(label)
     return label
 
 

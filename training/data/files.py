@@ -36,6 +36,15 @@ BY_SUFFIX: Final = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".conll": "co
 """The format of a file where the recipe names none; any other suffix is JSON lines."""
 
 
+KEYS: Final = frozenset({"split", "config", "revision", "delimiter", "quoting"})
+"""Keys of a source that only some formats use."""
+KEYS_OF_FORMATS: Final = {
+    "csv": frozenset({"delimiter", "quoting"}),
+    "tsv": frozenset({"delimiter", "quoting"}),
+    "datasets": KEYS,
+}
+
+
 def find_source(folder: Path, name: str) -> Path:
     """Return what a recipe's `path` names: a data set of the hub as it is, a folder, or a file (`find_file`)."""
     if name.startswith(HUB):
@@ -53,6 +62,19 @@ def find_format(path: Path, reading: Reading) -> str:
 def is_data_set(path: Path) -> bool:
     """Return whether it is no single file: of the hub, or a folder."""
     return str(path).startswith(HUB) or path.is_dir()
+
+
+def refuse_unused_keys(path: Path, source: Reading, reading: Reading) -> None:
+    """Raise SetupError for a key that a source sets itself and that its format, found by `reading`, does not use."""
+    name = find_format(path, reading)
+    if unused := next((key for key in unused_keys(source, name)), None):
+        raise SetupError(f"{path}: the format {name} has no `{unused}`; leave it out")
+
+
+def unused_keys(reading: Reading, name: str) -> list[str]:
+    """Return the keys that are set and that a format does not use."""
+    unused = sorted(KEYS - KEYS_OF_FORMATS.get(name, frozenset()))
+    return [key for key in unused if getattr(reading, key) is not None]
 
 
 def read_rows(path: Path, reading: Reading) -> Iterator[Row]:

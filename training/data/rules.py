@@ -1,11 +1,24 @@
 """What a recipe says about the rows of one source."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ...runtime.errors import SetupError
 from ...runtime.model.words import trim_blanks
 from ..recipe.reading import Columns, Reading, Source
 from ..recipe.tasks import Task
+
+
+@dataclass
+class Findings:
+    """What is known of a source after its last row only."""
+
+    labels: set[str] = field(default_factory=set)
+    """All labels that were read, under their names before `merge`."""
+    marks_ends: bool = False
+    """Whether tags mark the ends of spans, as BILOU does."""
+    unmarked: SetupError | None = None
+    """The first row whose tags are a mistake where tags mark the ends of spans."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +34,7 @@ class Rules:
     named: frozenset[str] | None
     several: bool = False
     """Whether labels do not exclude each other."""
+    findings: Findings = field(default_factory=Findings, compare=False)
 
 
 def make_rules(source: Source, task: Task, named: frozenset[str] | None, *, several: bool = False) -> Rules:
@@ -33,9 +47,8 @@ def make_rules(source: Source, task: Task, named: frozenset[str] | None, *, seve
 
 def sources_of(task: Task) -> Iterator[Source]:
     """Yield the sources of all parts."""
-    parts = (task.train, task.validation, task.calibration, task.test, task.thresholds.data, *task.reports.values())
-    for sources in parts:
-        yield from sources or ()
+    for _, sources in task.parts():
+        yield from sources
 
 
 def find_named_labels(task: Task, sources: Iterable[Source]) -> frozenset[str]:

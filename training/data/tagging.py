@@ -10,7 +10,7 @@ from .example import Example, Span
 from .fields import check_label, check_text, read_tokens, rename_labels
 from .row import Row
 from .rules import Rules
-from .tag_schemes import TagError, find_scheme, to_iob2
+from .tag_schemes import Scheme, TagError, find_scheme, to_iob2
 
 
 def read_tagging(row: Row, rules: Rules, counts: ReadCounts) -> Example:
@@ -100,10 +100,30 @@ def _read_tags(row: Row, rules: Rules) -> list[tuple[str, str]]:
     if not isinstance(tags, list):
         raise SetupError(f"{row.place}: {column!r} should be a list of tags, found {repr(tags)[:60]}")
     names = [_name_tag(row, tag) for tag in tags]
+    scheme = find_scheme(names)
+    _note_scheme(row, rules, names, scheme)
     try:
-        return [_read_tag(row, rules, tag) for tag in to_iob2(names, find_scheme(names))]
+        return [_read_tag(row, rules, tag) for tag in to_iob2(names, scheme)]
     except TagError as error:
         raise SetupError(f"{row.place}: {error}") from None
+
+
+def _note_scheme(row: Row, rules: Rules, names: list[str], scheme: Scheme) -> None:
+    """Note a row that is read as BIO but is a mistake where other rows of the file mark the ends of spans."""
+    found = rules.findings
+    found.marks_ends |= scheme is Scheme.BILOU
+    if scheme is Scheme.BILOU or found.unmarked is not None:
+        return
+    try:
+        to_iob2(names, Scheme.BILOU)
+    except TagError as error:
+        found.unmarked = SetupError(f"{row.place}: {error}; other rows of this source mark the ends of spans")
+
+
+def refuse_mixed_schemes(rules: Rules) -> None:
+    """Raise SetupError, after the last row of a source, where some rows mark the ends of spans and one does not."""
+    if rules.findings.marks_ends and rules.findings.unmarked is not None:
+        raise rules.findings.unmarked
 
 
 def _name_tag(row: Row, tag: Any) -> str:

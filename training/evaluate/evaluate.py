@@ -48,7 +48,7 @@ def evaluate(folder: Path, data: Path, *, recipe: Path | None = None, base: Path
         raise SetupError(
             f"{recipe or folder / 'recipe.yaml'}: no task names `test` or `reports`; there is nothing to score"
         )
-    write_report(folder, manifest, scores)
+    write_report(folder, manifest, scores, read.description)
     return scores
 
 
@@ -107,13 +107,13 @@ def answers(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterat
             at += 1
 
 
-def write_report(folder: Path, manifest: ModelManifest, scores: Scores) -> None:
+def write_report(folder: Path, manifest: ModelManifest, scores: Scores, description: str = "") -> None:
     """Write the figures beside the model, and into its manifest."""
     figures = {
         task: {name: rounded(score.figures) for name, score in by_set.items()} for task, by_set in scores.items()
     }
     (folder / "report.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    (folder / "report.md").write_text(markdown(manifest, scores), encoding="utf-8")
+    (folder / "report.md").write_text(markdown(manifest, scores, description), encoding="utf-8")
     metrics: dict[str, dict[str, Any]] = {}
     for task, by_set in figures.items():
         others = {name: values for name, values in by_set.items() if name != TEST}
@@ -122,9 +122,12 @@ def write_report(folder: Path, manifest: ModelManifest, scores: Scores) -> None:
     write_manifest(folder, manifest.model_copy(update={"metrics": metrics}), roles)
 
 
-def markdown(manifest: ModelManifest, scores: Scores) -> str:
-    """Return the readable report: a line of figures for each set, thresholds, then the table of all labels."""
+def markdown(manifest: ModelManifest, scores: Scores, description: str = "") -> str:
+    """Return the readable report: the recipe's description, a line of figures for each set, thresholds, then the table of all
+    labels.
+    """
     lines = [f"# {manifest.name}, version {manifest.version}", ""]
+    lines += [description.strip(), ""] if description.strip() else []
     lines += ["Measured on the exported folder through the code that serves it.", ""]
     for task, by_set in scores.items():
         spec = manifest.task(task)

@@ -27,7 +27,7 @@ from ..data.example import Example
 from ..data.row import Row
 from ..data.rules import Rules
 from ..recipe.reading import Columns
-from ..recipe.tasks import OutOfScope, ThresholdRule
+from ..recipe.thresholds import OutOfScope, ThresholdRule
 from .answers import Answer, Score
 from .heads import linear_head
 from .outcome import SURE_ENOUGH, Outcome

@@ -11,6 +11,8 @@ from ..data.near_texts import near_form, near_id
 from .data_report import Overlap
 
 SEPARATORS: Final = str.maketrans("", "", " _-./:")
+SAME_BUT_FOR_A_SLIP: Final = 0.85
+"""Similarity of two names, from 0 to 1, from which one may be the other with a slip of the keyboard."""
 _LISTED: Final = 5
 
 
@@ -43,6 +45,12 @@ def suggest(label: str, labels: Iterable[str]) -> str:
     by_form = {near_form(known).decode(): known for known in labels}
     close = get_close_matches(near_form(label).decode(), by_form, n=1)
     return f"; did you mean {by_form[close[0]]!r}?" if close else ""
+
+
+def is_like(label: str, other: str) -> bool:
+    """Return whether a label may be another spelling of the other: a slip, or other case, blanks or separators."""
+    one, two = (near_form(drop_invisible(each)).decode().translate(SEPARATORS) for each in (label, other))
+    return bool(get_close_matches(one, [two], cutoff=SAME_BUT_FOR_A_SLIP))
 
 
 def list_names(names: Sequence[str]) -> str:

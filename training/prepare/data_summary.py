@@ -1,12 +1,15 @@
 """Counts the rows of a task, and says in notes what may be a mistake."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
 
+from ...runtime.agent.discovery import AGENTS
 from ..data.counts import ReadCounts
 from ..data.example import Example
+from ..data.rules import sources_of
 from .data_checks import Texts, count_labels, find_overlaps, find_similar_names, list_names
 from .data_report import CALIBRATION, TEST, THRESHOLDS, TRAIN, VALIDATION, Overlap, PartReport, TaskReport, TokenReport
-from .tasks import TaskData, originals
+from .tasks import TaskData, group_of, originals
 
 
 def parts_of(data: TaskData) -> dict[str, list[Example]]:
@@ -60,6 +63,34 @@ def _left_out(data: TaskData, part: str) -> dict[str, int]:
     return rows | {f"spans {why.value}": count for why, count in counts.spans_left_out.items()}
 
 
+def _notes_on_groups(data: TaskData, parts: Mapping[str, Sequence[Example]]) -> Iterator[str]:
+    """Yield what a group that the recipe names says of parts that it does not divide."""
+    column = data.task.group
+    if column is None:
+        return
+    taught = {group_of(example, column) for example in parts[TRAIN]} - {None}
+    for name, examples in parts.items():
+        groups = [group_of(example, column) for example in examples]
+        shared = sum(group in taught for group in groups)
+        if shared and name != TRAIN:
+            yield f"{shared:,} of {len(examples):,} rows of {name} have the same {column!r} as training rows"
+        if missing := groups.count(None):
+            yield f"{missing:,} of {len(examples):,} rows of {name} have no {column!r}: each counts as a group of its own"
+
+
+def _notes_on_names(data: TaskData) -> Iterator[str]:
+    """Yield names of the recipe that name nothing."""
+    readings = [data.task, *sources_of(data.task)]
+    named = [label for each in readings for labels in (each.merge or {}).values() for label in labels]
+    named += [label for each in readings for label in each.one_of or ()]
+    found = {label for counts in data.counts.values() for label in counts.labels}
+    if unknown := [label for label in dict.fromkeys(named) if label not in found]:
+        yield f"no row has {'the label' if len(unknown) == 1 else 'the labels'} {list_names(unknown)} of `merge` or `one_of`"
+    agents = {point.name for point in entry_points(group=AGENTS)}
+    if unknown := [name for name in data.task.default_for or () if name not in agents]:
+        yield f"`default_for` names {list_names(unknown)}; installed agents are {list_names(sorted(agents))}"
+
+
 def _notes(
     data: TaskData,
     parts: Mapping[str, Sequence[Example]],
@@ -79,6 +110,8 @@ def _notes(
         repeated = texts[VALIDATION].overlap(texts[TRAIN])
         if repeated.exact or repeated.near:
             yield "validation repeats training texts, because every label has one text alone: its figures mean nothing"
+    yield from _notes_on_groups(data, parts)
+    yield from _notes_on_names(data)
     scope, rule = data.task.out_of_scope, data.task.thresholds
     if scope is not None and rule.accept is None and rule.out_of_scope is None and not data.choosing:
         rows = data.outside if not scope.learn else [e for e in data.calibrating if scope.label in e.labels]

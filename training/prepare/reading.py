@@ -11,9 +11,10 @@ from ...runtime.model.words import trim_blanks
 from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
 from ..data.fields import read_second
-from ..data.files import find_source, read_rows
+from ..data.files import find_source, read_rows, refuse_unused_keys
 from ..data.row import Row
 from ..data.rules import Rules, find_named_labels, make_rules
+from ..data.tagging import refuse_mixed_schemes
 from ..data.typos import typo_copies
 from ..kinds.kind import Kind
 from ..kinds.registry import KINDS
@@ -67,6 +68,7 @@ def read_counted(
 
 def _read_source(source: Source, rules: Rules, kind: Kind, folder: Path, seed: int) -> tuple[list[Example], ReadCounts]:
     path = find_source(folder, source.path)
+    refuse_unused_keys(path, source, rules.reading)
     counts = ReadCounts()
     examples = []
     for row in read_rows(path, rules.reading):
@@ -76,6 +78,8 @@ def _read_source(source: Source, rules: Rules, kind: Kind, folder: Path, seed: i
             counts.rows_left_out[found] += 1
         else:
             examples.append(found)
+    counts.labels = rules.findings.labels
+    refuse_mixed_schemes(rules)
     if not examples:
         raise SetupError(f"{path}: no rows{_explain_none(counts)}")
     if source.rows is not None and len(examples) > source.rows:

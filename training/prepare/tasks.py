@@ -9,12 +9,14 @@ from ...runtime.errors import SetupError
 from ...schemas.manifest import TaskSpec
 from ..data.counts import ReadCounts
 from ..data.example import Example, labels_of
+from ..data.files import KEYS, find_format, find_source, unused_keys
+from ..data.rules import make_rules, sources_of
 from ..kinds.kind import Kind
 from ..kinds.registry import KINDS
 from ..recipe.reading import Source
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
-from .data_checks import find_equal_names, list_names, suggest
+from .data_checks import find_equal_names, is_like, list_names, suggest
 from .data_report import CALIBRATION, TEST, THRESHOLDS, TRAIN, VALIDATION
 from .reading import read_counted
 from .splits import hold_back, units_of
@@ -104,15 +106,27 @@ def read_task(name: str, recipe: Recipe, folder: Path) -> TaskData:
     validation, outside = inside_and_outside(read(VALIDATION, task.validation), task)
     calibration, further = inside_and_outside(read(CALIBRATION, task.calibration), task)
     labels = task.labels or kind.labels(train)
+    groups = groups_of(train, task.group)
     if task.validation is None:
-        groups = groups_of(train, task.group)
         if len(groups) > 1 and len(set(groups.values())) == 1:
             raise recipe.refusal(("tasks", name, "group"), _ONE_GROUP.format(task.group))
         train, validation = divide(train, task.validation_share, recipe.data_seed, groups)
     outside = [*originals(apart), *outside, *further]
+    _refuse_keys_without_format(name, recipe, folder)
     data = TaskData(name, task, kind, labels, train, validation, outside, test, choosing, reports, counts, calibration)
     refuse_mistakes(data, recipe)
     return data
+
+
+def _refuse_keys_without_format(name: str, recipe: Recipe, folder: Path) -> None:
+    """Raise SetupError for a key of the task that none of its sources uses, because of their formats."""
+    task = recipe.tasks[name]
+    readings = [(source, make_rules(source, task, None).reading) for source in sources_of(task)]
+    formats = {find_format(find_source(folder, source.path), reading) for source, reading in readings}
+    for key in sorted(KEYS):
+        if getattr(task, key) is not None and all(key in unused_keys(task, each) for each in formats):
+            problem = f"no source of this task has a format that uses it; found {', '.join(sorted(formats))}"
+            raise recipe.refusal(("tasks", name, key), problem)
 
 
 def groups_of(examples: Iterable[Example], column: str | None) -> dict[str, Hashable]:
@@ -121,10 +135,16 @@ def groups_of(examples: Iterable[Example], column: str | None) -> dict[str, Hash
     if column is None:
         return groups
     for example in examples:
-        if example.meta.get(column) in {None, ""}:
+        if group_of(example, column) is None:
             raise SetupError(f"{example.place}: column {column!r}, the group of a row, is missing or empty")
-        groups[example.place] = str(example.meta[column])
+        groups[example.place] = group_of(example, column)
     return groups
+
+
+def group_of(example: Example, column: str) -> str | None:
+    """Return the group of a row by a column; None where it has none."""
+    value = example.meta.get(column)
+    return None if value is None or value == "" else str(value)
 
 
 def originals(examples: Iterable[Example]) -> list[Example]:
@@ -223,13 +243,22 @@ def _problem_of_names(data: TaskData) -> str | None:
 
 def _problem_of_choosing(data: TaskData) -> str | None:
     scope = data.task.out_of_scope
-    if not data.choosing:
+    if not data.choosing or scope is None:
         return None
-    if scope is None:
-        return "needs an out_of_scope label to tell its rows apart by"
     others = sum(scope.label in example.labels for example in data.choosing)
     if others in {0, len(data.choosing)}:
         return f"needs rows labelled {scope.label!r} and others; {others} of {len(data.choosing)} are"
+    return _problem_of_other_spelling(data.choosing, scope.label, data.labels)
+
+
+def _problem_of_other_spelling(rows: Iterable[Example], scope: str, known: Sequence[str]) -> str | None:
+    """Explain a label that looks like the out-of-scope one. Others may differ from the task's: they only are in scope."""
+    for example in rows:
+        for label in example.labels:
+            if label != scope and label not in known and is_like(label, scope):
+                return (
+                    f"{example.place} has the label {label!r}, which would count as in scope; did you mean {scope!r}?"
+                )
     return None
 
 
@@ -245,9 +274,12 @@ def _refuse_unknown_labels(data: TaskData) -> None:
         if scope is not None and scope.label in example.labels:
             continue
         if unknown := data.kind.unknown(example, known):
+            problem, add = "does not occur in its training rows", "add rows, or "
+            if data.task.labels is not None:
+                problem, add = "is not among its `labels`", ""
             raise SetupError(
-                f"{example.place}: label {unknown!r} of task {data.name} does not occur in its training rows; "
-                f"add rows, or name it in `labels`, `merge` or `unless`{suggest(unknown, data.names)}"
+                f"{example.place}: label {unknown!r} of task {data.name} {problem}; "
+                f"{add}name it in `labels`, `merge` or `unless`{suggest(unknown, data.names)}"
             )
 
 

@@ -1,32 +1,17 @@
 """What a recipe says of a task."""
 
-from typing import Annotated, Any, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from ...runtime.model.kinds.registry import KINDS, TaskKind
 from ...schemas.manifest import AgentName
-from .reading import Frozen, Label, Positive, Reading, Share, Sources
+from .reading import Label, Positive, Reading, Share, Source, Sources
+from .thresholds import OutOfScope, ThresholdRule
+from .unused_keys import explain_unused_key
 
-
-class ThresholdRule(Frozen):
-    """Where the thresholds come from: chosen on data, or given."""
-
-    data: Sources | None = None
-    """Chosen on these rows; without it on the validation part."""
-    max_flagged: Share | None = None
-    """The most genuine rows that may be withheld. Without it: the best mean of genuine kept and others caught."""
-    accept: Annotated[float, Field(ge=0, le=1)] | None = None
-    out_of_scope: Annotated[float, Field(ge=0, le=1)] | None = None
-    label: Annotated[float, Field(ge=0, le=1)] | None = None
-
-
-class OutOfScope(Frozen):
-    """The label that means none of the others."""
-
-    label: Label
-    learn: bool = True
-    """False: no class of its own. Its rows are not trained on; they show where to put the `accept` threshold."""
+VALIDATION_SHARE: Final = 0.1
 
 
 def _as_out_of_scope(value: Any) -> Any:
@@ -37,7 +22,7 @@ class Task(Reading):
     kind: TaskKind = "classification"
     train: Sources
     validation: Sources | None = None
-    validation_share: Share = 0.1
+    validation_share: Share = VALIDATION_SHARE
     """Taken from the training rows when there is no `validation`."""
     calibration: Sources | None = None
     """Temperature and thresholds are chosen on these rows; without it on the validation part."""
@@ -84,6 +69,22 @@ class Task(Reading):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        if self.out_of_scope and not KINDS.get(self.kind).out_of_scope:
+        kind = KINDS.get(self.kind)
+        if self.out_of_scope and not kind.out_of_scope:
             raise ValueError(f"a task of kind {self.kind} has no out_of_scope label")
+        if problem := explain_unused_key(self, kind):
+            raise ValueError(problem)
+        if self.validation is not None and self.validation_share != VALIDATION_SHARE:
+            raise ValueError("`validation_share` has no effect beside `validation`; leave one of them out")
         return self
+
+    def parts(self) -> Iterator[tuple[str, list[Source]]]:
+        """Yield name and sources of each part that has some; `reports` are parts, too."""
+        parts = {
+            "train": self.train,
+            "validation": self.validation,
+            "calibration": self.calibration,
+            "thresholds": self.thresholds.data,
+            "test": self.test,
+        }
+        yield from ((name, sources) for name, sources in (*parts.items(), *self.reports.items()) if sources)

@@ -35,6 +35,7 @@ from ..kinds.registry import kind_of
 from ..mix.corrections import Corrections, read_corrections
 from ..mix.plan import RECIPE, Mix, plan_mix, write_mix
 from ..recipe.job import Job
+from ..recipe.recipe import load_recipe
 from ..run_folders.run_folder import RunFolder, RunRecord
 from .announce import Announcer
 from .checks import check_mix
@@ -220,7 +221,9 @@ class Stages:
             spec = model.tasks[held.task]
             found = kind_of(spec).score(list(answers(model, spec, held.examples)), spec, held.scope)
             scores.setdefault(held.task, {})[held.name] = found
-        write_report(folder / "model", model.manifest, scores)
+        write_report(
+            folder / "model", model.manifest, scores, load_recipe(folder / "model" / "recipe.yaml").description
+        )
         write_versions(folder / "model", count_versions(self.current, self.sets))
         rows = sum(len(held.examples) for held in self.sets)
         return {"said": f"{rows} held-out rows in {len(self.sets)} sets"}

@@ -21,6 +21,11 @@ class Classification(Kind):
     out_of_scope = True
     correction = "a label"
 
+    @property
+    def recipe_keys(self) -> frozenset[str]:
+        thresholds = {"thresholds.accept", "thresholds.out_of_scope", "thresholds.max_flagged", "thresholds.data"}
+        return super().recipe_keys | thresholds
+
     def make_decoder(self, task: TaskSpec) -> Decoder:
         return ClassificationDecoder(task)
 

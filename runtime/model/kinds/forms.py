@@ -1,6 +1,10 @@
 """What a kind reads of a text, and what its answers look like to those who do not know the kind. Imports nothing."""
 
 from enum import Enum
+from typing import Final
+
+TEXT_KEYS: Final = frozenset({"label", "label_separator", "one_of", "typo_copies"})
+"""Keys of a recipe for labels of whole texts."""
 
 
 class Reads(Enum):

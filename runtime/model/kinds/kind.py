@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ....schemas.manifest import TaskSpec
 from ..decoding import Decoder, Floats, Output, softmax
-from .forms import AnswerForm, Reads
+from .forms import TEXT_KEYS, AnswerForm, Reads
 
 Array = npt.NDArray[Any]
 Answer = Mapping[str, Any]
@@ -52,6 +52,11 @@ class Kind(ABC):
     """Whether a task may have a label for texts that belong to none of the others."""
     correction: ClassVar[str]
     """What a person's correction is, for messages: `a label`."""
+
+    @property
+    def recipe_keys(self) -> frozenset[str]:
+        """Of the keys of a recipe that only some kinds use, `KEYS_OF_SOME_KINDS`, those that this one does."""
+        return frozenset() if self.reads is Reads.TOKENS else TEXT_KEYS
 
     # The manifest.
 

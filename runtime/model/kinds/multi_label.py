@@ -18,6 +18,10 @@ class MultiLabel(Kind):
     form = AnswerForm.LABELS
     correction = "a list of labels"
 
+    @property
+    def recipe_keys(self) -> frozenset[str]:
+        return super().recipe_keys | {"thresholds.label"}
+
     def make_decoder(self, task: TaskSpec) -> Decoder:
         return MultiLabelDecoder(task)
 

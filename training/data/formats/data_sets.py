@@ -52,6 +52,8 @@ def _load(path: Path, reading: Reading) -> Any:
         key := next((key for key, value in reading if key in OF_LOADING and value not in {None, "minimal"}), "")
     ):
         raise SetupError(f"{path}: a data set that was saved to disk has no `{key}`; leave it out")
+    if reading.revision is not None and not name.startswith(HUB):
+        raise SetupError(f"{path}: only data sets of the hub have a `revision`; leave it out")
     try:
         if saved:
             found = datasets.load_from_disk(name)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ....runtime.errors import SetupError
 from ...recipe.reading import Columns, Reading
@@ -12,6 +12,13 @@ from ..tag_schemes import Scheme, TagError, to_iob2
 from .annotations import as_list, as_object, make_span, read_object, read_triple
 from .json_rows import read_items, read_line_items
 
+OWN_KEYS: Final = frozenset(
+    {
+        *("text", "raw", "entities", "ents", "cats", "spans", "links", "paragraphs", "sentences", "brackets", "sents"),
+        *("tokens", "words", "spaces", "tags", "pos", "morphs", "lemmas", "heads", "deps", "sent_starts"),
+    }
+)
+"""What spaCy itself writes. Other keys are columns of the row."""
 YES, NO = 1, 0
 """Values of a category. A value between is no label."""
 
@@ -24,7 +31,7 @@ def read_spacy(path: Path, reading: Reading) -> Iterator[Row]:
             yield _read_pair(place, item, columns)
         elif isinstance(item, dict) and "paragraphs" in item:
             for number, paragraph in enumerate(as_list(place, "paragraphs", item["paragraphs"]), 1):
-                yield _read_paragraph(f"{place}, paragraph {number}", paragraph, columns)
+                yield _read_paragraph(f"{place}, paragraph {number}", paragraph, _other_columns(item, columns), columns)
         elif isinstance(item, dict) and "text" in item:
             yield _read_doc(place, item, columns)
         else:
@@ -32,6 +39,11 @@ def read_spacy(path: Path, reading: Reading) -> Iterator[Row]:
                 f"{place}: expected an object with 'paragraphs' (spaCy's training format) or 'text' (Doc.to_json), or "
                 f"[text, annotations]; found {_describe(item)}"
             )
+
+
+def _other_columns(item: dict[str, Any], columns: Columns) -> dict[str, Any]:
+    taken = {columns.text, columns.label, columns.spans, columns.tokens, columns.tags}
+    return {key: value for key, value in item.items() if key not in OWN_KEYS | taken}
 
 
 def _has_pairs_on_lines(path: Path) -> bool:
@@ -49,14 +61,14 @@ def _read_pair(place: str, item: list[Any], columns: Columns) -> Row:
     if len(item) != 2:
         raise SetupError(f"{place}: expected [text, annotations], found a list of {len(item)}")
     text, annotations = item[0], as_object(place, "annotations", item[1])
-    fields: dict[str, Any] = {columns.text: text}
+    fields: dict[str, Any] = {**_other_columns(annotations, columns), columns.text: text}
     if "entities" in annotations:
         fields[columns.spans] = _read_triples(place, annotations["entities"], columns)
     return Row(place, fields | _read_categories(place, annotations.get("cats"), columns))
 
 
 def _read_doc(place: str, item: dict[str, Any], columns: Columns) -> Row:
-    fields: dict[str, Any] = {columns.text: item["text"]}
+    fields: dict[str, Any] = {**_other_columns(item, columns), columns.text: item["text"]}
     if "ents" in item:
         fields[columns.spans] = [
             read_object(place, "an item of ents", ent, columns) for ent in as_list(place, "ents", item["ents"])
@@ -86,14 +98,15 @@ def _read_categories(place: str, value: Any, columns: Columns) -> dict[str, Any]
     return {columns.label: [label for label, worth in pairs if worth == YES]}
 
 
-def _read_paragraph(place: str, item: Any, columns: Columns) -> Row:
+def _read_paragraph(place: str, item: Any, document: dict[str, Any], columns: Columns) -> Row:
     paragraph = as_object(place, "a paragraph", item)
     tokens = _read_tokens(place, paragraph.get("sentences") or [])
     words, tags = [orth for orth, _ in tokens], _convert_tags(place, [tag for _, tag in tokens])
     text = paragraph.get("raw")
     if not isinstance(text, str | None) or (text is None and not words):
         raise SetupError(f"{place}: expected a text in 'raw' or tokens in 'sentences'")
-    fields: dict[str, Any] = {columns.text: " ".join(words) if text is None else text}
+    fields: dict[str, Any] = {**document, **_other_columns(paragraph, columns)}
+    fields[columns.text] = " ".join(words) if text is None else text
     if text is not None and paragraph.get("entities"):
         # Offsets first: they also know a span that does not end with a token.
         fields[columns.spans] = _read_triples(place, paragraph["entities"], columns)
