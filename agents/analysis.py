@@ -1,19 +1,18 @@
 """Analysis: the entities of a text with their offsets, its sentiment, and any other requested task, in one result."""
 
 from ..runtime.agent.agent import Agent
-from ..runtime.model.kinds.forms import AnswerForm
-from ..runtime.model.kinds.registry import kind_of
+from ..runtime.agent.default_agents import ANALYSIS, listed_agents
 from ..schemas.manifest import TaskSpec
 
 
-def _has_spans_or_is_sentiment(task: TaskSpec) -> bool:
-    """Choose among the tasks that do not list the agents that answer them by default (`default_for`)."""
-    return kind_of(task).form is AnswerForm.SPANS or task.name == "sentiment"
+def _is_analysed(task: TaskSpec) -> bool:
+    """Say whether a manifest means this agent where it lists none, as those of earlier versions do."""
+    return ANALYSIS in (listed_agents(task) or ())
 
 
 agent = Agent(
-    name="analysis",
+    name=ANALYSIS,
     topics=("murmura.analysis.requests",),
     output="murmura.analysis.results",
-    by_default=_has_spans_or_is_sentiment,
+    by_default=_is_analysed,
 )

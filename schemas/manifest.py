@@ -73,8 +73,8 @@ class TaskSpec(_Frozen):
     """Tagging: what a word is. `tokenizer`: what its pre-tokenizer splits, as in earlier versions. `text`: what blanks and
     punctuation separate, and each character of a script without blanks, whatever the tokenizer."""
     default_for: list[AgentName] | None = None
-    """The agents that answer this task when a request names no tasks. Not set: `classification` for a task with labels;
-    `analysis` for one with spans, and for one called `sentiment`."""
+    """The agents that answer this task when a request names no tasks. Not set, as in earlier versions: `classification` for a
+    task with labels; `analysis` for one with spans, and for one called `sentiment`."""
     open: bool = False
     """Feedback may add labels that are not in the list; the head grows at retraining."""
 

@@ -270,4 +270,13 @@ def test_a_task_says_in_the_manifest_which_agents_answer_it_by_default(tmp_path:
     csv(tmp_path, "a.csv", *((f"text {n}", "ab"[n % 2]) for n in range(20)))
     (listed,) = read_tasks(recipe(default_for=["analysis"]), tmp_path)
     (plain,) = read_tasks(recipe(), tmp_path)
-    assert (listed.spec.default_for, plain.spec.default_for) == (["analysis"], None)
+    assert (listed.spec.default_for, plain.spec.default_for) == (["analysis"], ["classification"])
+
+
+def test_a_task_is_analysed_by_default_for_its_spans_and_not_for_its_name(tmp_path: Path) -> None:
+    csv(tmp_path, "a.csv", *((f"text {n}", "ab"[n % 2]) for n in range(20)))
+    spans = [{"text": f"to Rome {n}", "spans": [{"start": 3, "end": 7, "label": "place"}]} for n in range(20)]
+    write_jsonl(tmp_path / "b.jsonl", spans)
+    tasks = {"sentiment": {"train": "a.csv"}, "places": {"kind": "tagging", "train": "b.jsonl"}}
+    read = read_tasks(Recipe.model_validate({"tasks": tasks}), tmp_path)
+    assert [task.spec.default_for for task in read] == [["classification"], ["analysis"]]

@@ -10,6 +10,7 @@ import yaml
 from tiny_loop import mix_of, write_corrections, write_job
 from tiny_training import rows, write_jsonl
 
+from murmura.runtime.agent.default_agents import listed_agents
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.model import Model
 from murmura.training.gate.held_out import held_out_sets, texts_to_agree_on
@@ -139,6 +140,24 @@ def test_an_answer_that_people_corrected_is_not_held_on_to_in_another_spelling(d
     held = {row["text"] for part in parts.values() for row in part}
     assert held <= {"hello", "you"}
     assert not {*texts_to_agree_on(mix).get("intent", ())} - {"hello", "you"}
+
+
+@pytest.mark.parametrize("with_old_data", [True, False])
+def test_a_retraining_keeps_the_agents_that_answer_a_task_by_default(desk_base, current, tmp_path, with_old_data):
+    """Also of a manifest of an earlier version, which lists none and means the analysis of a task called sentiment."""
+    write_corrections(tmp_path / "corrections")
+    write_jsonl(tmp_path / "usual.jsonl", [{"text": f"usual {n}"} for n in range(20)])
+    old = {"recipe": str(desk_base / "base.yaml"), "data": str(desk_base)} if with_old_data else None
+    mix = mix_of(write_job(tmp_path, desk_base, old=old, hold={"texts": ["usual.jsonl"]}), current)
+    listing = {"intent": None, "places": ["triage"], "topics": ["classification", "analysis"]}
+    tasks = [spec.model_copy(update={"default_for": listing[spec.name]}) for spec in mix.manifest.tasks]
+    (tmp_path / "mixed").mkdir()
+    mix = replace(mix, manifest=mix.manifest.model_copy(update={"tasks": tasks}))
+    write_mix(mix, desk_base / "desk", tmp_path / "mixed")
+    written = load_recipe(tmp_path / "mixed" / "recipe.yaml").tasks
+    assert {name: task.default_for for name, task in written.items()} == {**listing, "intent": ["classification"]}
+    sentiment = tasks[0].model_copy(update={"name": "sentiment", "default_for": None, "kind": "classification"})
+    assert listed_agents(sentiment) == ["classification", "analysis"]
 
 
 @pytest.mark.parametrize("text", [f"Text {n}" for n in range(20)])

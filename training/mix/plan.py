@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import yaml
 
+from ...runtime.agent.default_agents import listed_agents
 from ...runtime.errors import SetupError
 from ...runtime.model.inputs import Input, plain_key
 from ...runtime.wire.feedback import known_labels
@@ -262,6 +263,8 @@ def _task(mix: Mix, spec: TaskSpec, parts: Parts) -> dict[str, Any]:
     if "calibration" in parts:
         task["calibration"] = f"{spec.name}.calibration.jsonl"
     old = mix.recipe.tasks.get(spec.name) if mix.recipe else None
+    if (old is None or old.default_for is None) and (agents := listed_agents(spec)) is not None:
+        task["default_for"] = agents
     if old is None:
         return task | ({"out_of_scope": spec.out_of_scope} if spec.out_of_scope else {})
     kept = old.model_dump(mode="json", exclude=_NOT_KEPT_OF_TASK, exclude_none=True)

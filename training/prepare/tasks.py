@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ...runtime.agent.default_agents import default_agents
 from ...runtime.errors import SetupError
 from ...schemas.manifest import TaskSpec
 from ..data.counts import ReadCounts
@@ -66,7 +67,7 @@ class TaskData:
     def spec(self) -> TaskSpec:
         """The task as it stands in a manifest, uncalibrated."""
         scope = self.task.out_of_scope
-        return TaskSpec(
+        spec = TaskSpec(
             name=self.name,
             kind=self.task.kind,
             labels=self.labels,
@@ -75,6 +76,7 @@ class TaskData:
             default_for=self.task.default_for,
             open=self.task.open,
         )
+        return spec.model_copy(update={"default_for": default_agents(spec)}) if spec.default_for is None else spec
 
 
 _ONE_GROUP: Final = "every row has the same value in column {!r}, so all rows belong together and none can be held back; leave `group` out, or name a column that tells groups apart"
