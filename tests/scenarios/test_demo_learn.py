@@ -7,20 +7,23 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from demo_terminal import LAST_LINE, MURMURA, Terminal, environment
+
+from murmura.scenarios.support.job import write_job
 
 pytestmark = pytest.mark.minilm
 
 
 def run(*arguments: object, **more) -> subprocess.CompletedProcess:
     command = [MURMURA, "demo-learn", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=600, **more)
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=1700, **more)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)  # it trains at low priority, beside whatever else the machine does
 def test_the_desk_learns_the_new_product_and_loses_nothing(tmp_path: Path):
-    done = run("--rate", 3, "--keep", tmp_path / "kept")
+    done = run("--quick", "--rate", 3, "--keep", tmp_path / "kept")
     assert done.returncode == 0, done.stdout + done.stderr
     published, answered, dead, lost = map(int, re.fullmatch(LAST_LINE, done.stdout.splitlines()[-1]).groups())
     assert (answered, dead, lost) == (published, 0, 0)
@@ -36,6 +39,16 @@ def test_the_desk_learns_the_new_product_and_loses_nothing(tmp_path: Path):
     assert "version 2 answers instead of 1" in done.stdout
     report = (tmp_path / "kept/job.run/gate/gate.md").read_text()
     assert report.startswith("# Gate: passed")
+
+
+def test_a_quick_run_differs_in_epochs_and_in_how_many_texts_keep_their_answers(tmp_path: Path):
+    whole, quick = (
+        yaml.safe_load(write_job(tmp_path, "127.0.0.1:9092", "desk", None, quick=each).read_text())
+        for each in (False, True)
+    )
+    assert quick["fit"].pop("epochs") < whole["fit"].pop("epochs")
+    assert set(quick["hold"].pop("texts")) < set(whole["hold"].pop("texts"))
+    assert quick == whole
 
 
 def test_on_a_terminal_the_stages_are_shown_and_ctrl_c_ends_the_retraining_too(tmp_path: Path):
