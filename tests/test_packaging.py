@@ -46,11 +46,15 @@ class Environment:
         self.bin = folder / "venv/bin"
         self.folder = folder / "empty"
         self.folder.mkdir()
-        subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+
+    def pip(self, command: str, *arguments: str) -> str:
+        """Run the pip of the tests on this environment. What is installed is compiled when it is imported: most never is."""
+        pip = [sys.executable, "-m", "pip", "--python", self.bin / "python", "--disable-pip-version-check", command]
+        return subprocess.run([*pip, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
 
     def install(self, *requirements: str) -> None:
-        pip = [self.bin / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *requirements], check=True)
+        self.pip("install", "--quiet", "--no-compile", *requirements)
 
     def run(self, program: str, *arguments: str) -> Done:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("MURMURA_", "PYTHON"))}
@@ -131,7 +135,7 @@ def test_what_is_in_the_way_is_one_line_and_exit_code_2(plain, command):
 
 
 def test_serving_installs_no_torch(serving):
-    installed = serving.run("python", "-m", "pip", "list", "--format=freeze").stdout.lower()
+    installed = serving.pip("list", "--format=freeze").lower()
     names = {line.split("==")[0] for line in installed.splitlines()}
     assert {"onnxruntime", "murmura"} <= names
     assert not names & {"torch", "transformers", "pandas", "scikit-learn"}
@@ -179,5 +183,5 @@ def test_the_demo_runs_outside_a_clone(environment, wheel, serving):
     assert int(published) > 0
     assert int(lost) == 0
     assert str(ROOT) not in done.stdout
-    listed = environment.run("python", "-m", "pip", "list", "--format=freeze").stdout.lower()
+    listed = environment.pip("list", "--format=freeze").lower()
     assert "torch" not in listed

@@ -180,7 +180,6 @@ async def test_what_is_deleted_during_the_read_is_named_with_what_is_left(kafka,
     assert reader.offsets[0] == list(range(len(reader.offsets[0])))
 
 
-@pytest.mark.slow
 async def test_a_range_that_ends_where_compaction_left_nothing_comes_to_its_end(kafka, make_topics):
     config = {"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.001"}
     (topic,) = await make_topics("compacted", partitions=1, config=config)
@@ -192,7 +191,7 @@ async def test_a_range_that_ends_where_compaction_left_nothing_comes_to_its_end(
     reader = Reader(kafka)
     async with asyncio.timeout(90):
         while not reader.offsets or len(reader.offsets[0]) > 500:
-            await asyncio.sleep(1)
+            await asyncio.sleep(0.2)
             await producer.send_and_wait(topic, b"again", key=b"5")  # only a segment that is full is compacted
             reader = Reader(kafka)
             await reader.read(await offset_ranges.freeze(reader.settings, [[topic]]))
