@@ -1,8 +1,8 @@
-"""Trains one run in three processes, each of which kills itself with SIGKILL: killed_training.py RECIPE DATA OUT.
+"""Trains runs, each in three processes that kill themselves with SIGKILL: killed_training.py DATA RECIPE,OUT...
 
 The first dies before its fifth step, the second at the first scoring when one task has been scored, the third when half of a
-state is on the disk. The state is written after each third step only, so that steps have to be taken again. Prints how each
-process ended. The processes are forked before torch computes anything, so that it is imported once.
+state is on the disk. The state is written after each third step only, so that steps have to be taken again. Prints for each
+run, in a line, how its processes ended. The processes are forked before torch computes anything, so that it is imported once.
 """
 
 import os
@@ -48,9 +48,11 @@ def train(recipe: Path, data: Path, out: Path, point: str) -> None:
     loop.fit(recipe, data, out, quiet=True, resume=True)
 
 
-recipe, data, out = map(Path, sys.argv[1:])
-for point in ("step", "scoring", "state"):
-    if not (child := os.fork()):
-        train(recipe, data, out, point)
-        os._exit(0)
-    print(point, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+data = Path(sys.argv[1])
+for recipe, out in (run.split(",") for run in sys.argv[2:]):
+    for point in ("step", "scoring", "state"):
+        if not (child := os.fork()):
+            train(Path(recipe), data, Path(out), point)
+            os._exit(0)
+        print(point, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), end=" ", flush=True)
+    print(flush=True)

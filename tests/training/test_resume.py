@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_training import RECIPE
@@ -23,6 +24,14 @@ from murmura.training.run_folders.run_folder import RunFolder
 
 SCRIPT = Path(__file__).resolve().parents[1] / "killed_training.py"
 TASKS = {name: RECIPE["tasks"][name] for name in ("intent", "places")}
+TWENTY_STEPS = {
+    "tasks": TASKS,
+    "budget": {"steps": 20, "evaluations": 2},
+    "dropout": 0.1,
+    "save_minutes": 0,
+}
+"""Scored at the tenth and the last; random numbers are drawn at each."""
+PRECISIONS = ("fp32", "bf16")
 
 
 class Stopped(Exception):
@@ -31,11 +40,10 @@ class Stopped(Exception):
 
 @pytest.fixture
 def recipe(write_recipe: Callable[..., Path]) -> Callable[..., Path]:
-    """A recipe of twenty steps, scored at the tenth and the last; random numbers are drawn at each step."""
+    """A recipe of twenty steps."""
 
     def write(name: str = "tiny", **changes: Any) -> Path:
-        budget = {"steps": 20, "evaluations": 2}
-        return write_recipe(name, tasks=TASKS, budget=budget, dropout=0.1, save_minutes=0, **changes)
+        return write_recipe(name, **TWENTY_STEPS, **changes)
 
     return write
 
@@ -54,23 +62,35 @@ def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gradient, "collate", collate_or_stop)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.fixture(scope="module")
+def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with PRECISION.yaml and its run, killed three times. One process is started for all: imports take the longest."""
+    folder = tmp_path_factory.mktemp("killed")
+    for precision in PRECISIONS:
+        recipe = RECIPE | TWENTY_STEPS | {"precision": precision}
+        (folder / f"{precision}.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    runs = [f"{folder}/{precision}.yaml,{folder}/{precision}" for precision in PRECISIONS]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(data), *runs], capture_output=True, text=True, timeout=280, check=True
+    )
+    assert done.stdout.split() == ["step", "-9", "scoring", "-9", "state", "-9"] * len(PRECISIONS), done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_run_killed_three_times_gives_the_same_bytes_as_one_that_was_not(
-    data: Path, tmp_path: Path, recipe: Callable[..., Path], precision: str
+    data: Path, tmp_path: Path, killed: Path, precision: str
 ) -> None:
-    path = recipe(precision=precision)
+    path, interrupted = killed / f"{precision}.yaml", killed / precision
     whole = fit(path, data, tmp_path / "whole", quiet=True)
     export(tmp_path / "whole", tmp_path / "a")
-    command = [sys.executable, str(SCRIPT), str(path), str(data), str(tmp_path / "run")]
-    killed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    assert killed.stdout.split() == ["step", "-9", "scoring", "-9", "state", "-9"], killed.stderr
-    assert not (tmp_path / "run" / "run.json").exists()
-    with safe_open(tmp_path / "run" / "state.safetensors", framework="np") as file:
+    assert not (interrupted / "run.json").exists()
+    with safe_open(interrupted / "state.safetensors", framework="np") as file:
         assert json.loads(file.metadata()["position"])["standing"]["step"] == 9
-    assert (tmp_path / "run" / "state.safetensors.part").exists()
-    resumed = fit(path, data, tmp_path / "run", quiet=True, resume=True)
-    export(tmp_path / "run", tmp_path / "b")
-    assert not list((tmp_path / "run").glob("state.safetensors*"))
+    assert (interrupted / "state.safetensors.part").exists()
+    resumed = fit(path, data, interrupted, quiet=True, resume=True)
+    export(interrupted, tmp_path / "b")
+    assert not list(interrupted.glob("state.safetensors*"))
     assert resumed.model_dump(exclude={"cpu_seconds"}) == whole.model_dump(exclude={"cpu_seconds"})
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
