@@ -23,7 +23,8 @@ USUAL_S: Final = 10.0
 """How long the usual latency is measured before the first stage."""
 AROUND_S: Final = 5.0
 """How long after the swap still counts as around it."""
-SWAP_S: Final = 60.0
+SWAP_S: Final = 600.0
+"""How long the release may take to serve: on a machine with other work the trial of a version alone takes minutes."""
 ANSWER_S: Final = 30.0
 PACE_S: Final = 0.12
 """Seconds between a person's corrections, so that the viewer can read some."""

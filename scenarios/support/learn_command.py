@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from ..stage.traffic import Customers, Sample
     from .learn import Script, Story
 
+TRIAL_S: Final = 300.0
+"""How long the new version may take to be tried, beside everything else that the machine does."""
 DETAIL_EVERY_S: Final = 10.0
 """Minimum seconds between details of a stage, without a screen."""
 
@@ -131,7 +133,9 @@ def _publish_model(work: Path, bootstrap: str, http: str | None, device: str | N
     name, where = read_manifest(MODEL).name, str(work / "store")
     store = ModelStore(where)
     version = store.push(MODEL)
-    settings = demo_settings(bootstrap, http, TOPIC, {"store": where, "name": name, "device": device})
+    settings = demo_settings(
+        bootstrap, http, TOPIC, {"store": where, "name": name, "device": device, "trial_timeout_s": TRIAL_S}
+    )
     state = released(
         None, name, version, store.digest(name, version), by="the demo", why="the first", at=datetime.now(UTC)
     )
