@@ -170,6 +170,11 @@ def test_a_group_is_checked_and_compared_where_a_validation_part_is_named(tmp_pa
         "2 of 6 rows of validation have the same 'talk' as training rows",
         "4 of 4 rows of test have no 'talk': each counts as a group of its own",
     ]
+    put(tmp_path, "plain.jsonl", [{**row, "talk": None} for row in ROWS])
+    assert notes(tmp_path, train="plain.jsonl", validation="z.jsonl", test="y.jsonl", group="talk") == [
+        f"{len(ROWS)} of {len(ROWS)} rows of train have no 'talk': each counts as a group of its own",
+        "4 of 4 rows of validation have no 'talk': each counts as a group of its own",
+    ]
     assert (
         refusal(tmp_path, **named, group="tlak") == "x.jsonl:1: column 'tlak', the group of a row, is missing or empty"
     )

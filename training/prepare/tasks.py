@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -108,7 +109,10 @@ def read_task(name: str, recipe: Recipe, folder: Path) -> TaskData:
     validation, outside = inside_and_outside(read(VALIDATION, task.validation), task)
     calibration, further = inside_and_outside(read(CALIBRATION, task.calibration), task)
     labels = task.labels or kind.labels(train)
-    groups = groups_of(train, task.group)
+    every_part = (train, validation, test, calibration, choosing, *reports.values())
+    # Rows of a named validation part are not divided: only the test rows may have groups.
+    needs_groups = task.validation is None or not _has_groups(chain.from_iterable(every_part), task.group)
+    groups = groups_of(train, task.group) if needs_groups else {}
     if task.validation is None:
         if len(groups) > 1 and len(set(groups.values())) == 1:
             raise recipe.refusal(("tasks", name, "group"), _ONE_GROUP.format(task.group))
@@ -141,6 +145,10 @@ def groups_of(examples: Iterable[Example], column: str | None) -> dict[str, Hash
             raise SetupError(f"{example.place}: column {column!r}, the group of a row, is missing or empty")
         groups[example.place] = group_of(example, column)
     return groups
+
+
+def _has_groups(examples: Iterable[Example], column: str | None) -> bool:
+    return column is not None and any(group_of(example, column) is not None for example in examples)
 
 
 def group_of(example: Example, column: str) -> str | None:
