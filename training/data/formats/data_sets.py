@@ -91,7 +91,7 @@ def _choose_split(path: Path, found: Any, reading: Reading) -> Any:
 
 
 def _csv_settings(reading: Reading) -> dict[str, Any]:
-    """Return what the library's reader of CSV should be told; the readers of other files refuse it."""
+    """Return the options for the CSV reader of `datasets`. Its readers of other formats refuse them."""
     settings: dict[str, Any] = {} if reading.delimiter is None else {"sep": reading.delimiter}
     return settings | ({} if reading.quoting is None else {"quoting": QUOTINGS[reading.quoting]})
 

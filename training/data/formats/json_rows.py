@@ -80,23 +80,22 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=_refuse_doubled_keys)
 def _parse(place: str, line: str) -> Any:
     try:
         return _DECODER.decode(line)
-    except RecursionError:
-        raise SetupError(f"{place}: not readable: nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise SetupError(f"{place}: not JSON: {error.msg} at character {error.colno}") from None
-    except ValueError as error:
-        raise SetupError(f"{place}: not readable: {error}") from None
+    except (RecursionError, ValueError) as error:
+        raise _explain_unreadable(place, error) from None
 
 
 def _parse_item(path: Path, text: str, at: int, line: int) -> tuple[Any, int]:
     try:
         return _DECODER.raw_decode(text, at)
-    except RecursionError:
-        raise SetupError(f"{path}:{line}: not readable: nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise SetupError(f"{path}:{error.lineno}: not JSON: {error.msg} at character {error.colno}") from None
-    except ValueError as error:
-        raise SetupError(f"{path}:{line}: not readable: {error}") from None
+    except (RecursionError, ValueError) as error:
+        line = error.lineno if isinstance(error, json.JSONDecodeError) else line
+        raise _explain_unreadable(f"{path}:{line}", error) from None
+
+
+def _explain_unreadable(place: str, error: RecursionError | ValueError) -> SetupError:
+    if isinstance(error, json.JSONDecodeError):
+        return SetupError(f"{place}: not JSON: {error.msg} at character {error.colno}")
+    return SetupError(f"{place}: not readable: {'nested too deeply' if isinstance(error, RecursionError) else error}")
 
 
 def _as_row(place: str, item: Any) -> Row:
