@@ -120,13 +120,13 @@ def _cells(message: Message, tasks: Sequence[TaskSpec], *, wide: bool) -> list[T
 
 
 def _cell(output: dict[str, Any] | None, wide: bool) -> Text:
-    # The score comes first: a label that does not fit may be cut, its score may not.
+    # Score and question mark come first: a label that does not fit may be cut, they may not.
     if output is None:
         return Text("…", "dim")
     kind = find_kind(output)
     match kind and kind.form:
         case AnswerForm.LABEL if output["abstained"]:
-            word = "off topic" if output["reason"] == "out_of_scope" else f"{output['alternatives'][0]['label']}?"
+            word = "off topic" if output["reason"] == "out_of_scope" else f"? {output['alternatives'][0]['label']}"
             return Text.assemble((f"{output['score']:.2f} ", "dim"), (word, "yellow"))
         case AnswerForm.LABEL:
             label = output["label"]

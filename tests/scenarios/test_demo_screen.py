@@ -53,7 +53,7 @@ def test_answers_abstentions_dead_letters_and_waiting_are_shown():
     assert "0.93 fee" in text
     assert "0.81 negative" in text
     assert "£20 amount" in text
-    assert "0.40 fee?" in text
+    assert "0.40 ? fee" in text
     assert "off topic" in text
     assert "not_json" in text
     assert "› who won the match?" in text
@@ -67,7 +67,7 @@ def test_an_answer_below_its_threshold_has_a_question_mark_in_every_column(task:
     desk.add_message((0, 0), TEXT, 0.0)
     outputs = {"intent": classified("fee", 0.93), "sentiment": classified("negative", 0.81), "entities": tagged(TEXT)}
     desk.add_result((0, 0), "a", outputs | {task: abstained("label_7", 0.41)}, 0.012)
-    assert "0.41 label_7?" in "\n".join(drawn(140, 20, desk))
+    assert "0.41 ? label_7" in "\n".join(drawn(140, 20, desk))
     assert f"{task} ? below_threshold 0.41" in plain_line(desk.messages[0], FACTS.tasks)
 
 
