@@ -13,8 +13,10 @@ from .questions import SOURCES
 
 OWN_TEXTS: Final = ("customers", "customers-by-queue", "customers-by-sentiment", "out-of-scope", "entities")
 """Our own texts without labels: the new version must answer them as the old one does."""
-QUICK_TEXTS: Final = ("customers", "customers-by-queue")
-"""Those that a quick run holds on to: of every intent and every queue."""
+QUICK_TEXTS: Final = ("customers", "customers-by-queue", "out-of-scope")
+"""Those that a quick run holds on to: of every intent and every queue, and what is out of scope. Without the latter a new label
+takes it in some runs.
+"""
 
 
 def write_job(work: Path, bootstrap: str, model: str, data: Path | None, *, quick: bool = False) -> Path:
