@@ -24,7 +24,7 @@ from murmura.training.run_folders.run_folder import RunFolder
 NAMES = list(RECIPE["tasks"])
 
 
-def test_every_twenty_steps_the_losses_rates_gradients_speed_and_memory_are_written(
+def test_every_twenty_steps_and_at_each_scoring_the_losses_rates_gradients_speed_and_memory_are_written(
     data: Path, tmp_path: Path, write_recipe: Callable[..., Path]
 ) -> None:
     recipe = write_recipe(budget={"steps": 45, "evaluations": 1}, optimiser={"clip": 1e-6, "warmup": 0.5})
@@ -35,10 +35,20 @@ def test_every_twenty_steps_the_losses_rates_gradients_speed_and_memory_are_writ
     expected += ["gradient/all", "gradient/clipped_share", "learning_rate/encoder", "learning_rate/heads"]
     expected += ["speed/tokens_per_second", "memory/gigabytes"]
     found = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in expected}
-    assert all([step for step, _ in values] == [20, 40] for values in found.values())
+    assert all([step for step, _ in values] == [20, 40, 45] for values in found.values())
     assert all(value > 0 for values in found.values() for _, value in values)
-    assert [value for _, value in found["gradient/clipped_share"]] == [1.0, 1.0]
+    assert [value for _, value in found["gradient/clipped_share"]] == [1.0, 1.0, 1.0]
     assert found["learning_rate/encoder"][0][1] == pytest.approx(7e-4 * 20 / 22)
+
+
+def test_a_run_of_a_few_steps_shows_the_loss_of_every_task(
+    data: Path, tmp_path: Path, write_recipe: Callable[..., Path]
+) -> None:
+    fit(write_recipe(budget={"steps": 3, "evaluations": 1}), data, tmp_path / "run", quiet=True)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "tiny"))
+    events.Reload()
+    for name in NAMES:
+        assert [event.step for event in events.Scalars(f"loss/{name}")] == [3]
 
 
 def test_the_gradient_of_a_task_is_that_of_the_last_shared_layer(
@@ -90,4 +100,4 @@ def test_any_tracker_that_accelerate_knows_by_name_gets_the_figures(
     monkeypatch.setattr(tracking, "_available_trackers", [LoggerType.WANDB])
     fit(write_recipe(budget={"steps": 21, "evaluations": 1}, trackers="wandb"), data, tmp_path / "run", quiet=True)
     every = {"loss", "gradient", "learning_rate", "speed", "memory"}
-    assert entries == [(None, {"tiny"}), (20, every), (21, {"validation"}), (None, {"finished"})]
+    assert entries == [(None, {"tiny"}), (20, every), (21, every), (21, {"validation"}), (None, {"finished"})]

@@ -125,17 +125,18 @@ def train(
     with TrainingLog(run) as log, open_bar(run, quiet=quiet) as bar:
         while run.standing.step < steps and not finish and not is_out_of_patience(run):
             step, rows = run.standing.step + 1, run.plan[run.standing.step]
+            is_logged = step % EVERY == 0 or step in scored_at
             set_rates(optimiser, rate(run.standing.step))
             seed_step(recipe.seed, step, accelerator.process_index)
             run.model.train()
-            found = compute_gradient(run, rows, weights, cpu_seconds=clock.own, measured=step % EVERY == 0)
+            found = compute_gradient(run, rows, weights, cpu_seconds=clock.own, measured=is_logged)
             refuse_non_finite(step, run.tasks, rows, found.losses, found.norm, scale_of(accelerator))
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             run.standing.step = step
 
             log.add_step(found)
-            if step % EVERY == 0:
+            if is_logged:
                 log.write_step(step, optimiser, found.norms)
                 bar.set_postfix({name: f"{mean:.3f}" for name, mean in run.standing.smoothed.items()}, refresh=False)
             bar.update()

@@ -1,4 +1,4 @@
-"""What the trackers show of a run: every 20 steps the losses, learning rates, gradients, speed and memory."""
+"""What the trackers show of a run: every 20 steps and at each scoring the losses, learning rates, gradients, speed and memory."""
 
 import math
 import resource
@@ -14,14 +14,14 @@ from .gradient import StepFigures
 from .setup import Fitting
 
 EVERY: Final = 20
-"""Steps between two entries."""
+"""The most steps between two entries."""
 KEPT: Final = 0.98
 """How much of the smoothed loss remains at each step."""
 
 
 class TrainingLog:
-    """Collects figures at each step and writes them every 20 steps, in the first process. The smoothed losses of the run are
-    kept up to date in every process.
+    """Collects figures at each step and writes them every 20 steps and at each scoring, in the first process. The smoothed
+    losses of the run are kept up to date in every process.
     """
 
     def __init__(self, run: Fitting) -> None:
