@@ -6,15 +6,19 @@ import sys
 
 import pytest
 import yaml
-from tiny_loop import damaged
+from tiny_loop import damaged, mix_of, write_corrections, write_job
 
 from murmura.runtime.cli import main as cli
 from murmura.runtime.errors import SetupError
+from murmura.runtime.model.model import Model
+from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.gate.compare_folders import compare_folders
 from murmura.training.gate.held_out import HeldOutSet
 from murmura.training.gate.judged_versions import Judged, sketch_rows, write_versions
+from murmura.training.mix.plan import write_mix
 from murmura.training.prepare.reading import read_part
 from murmura.training.recipe.recipe import load_recipe
+from murmura.training.retrain.preview import preview
 
 
 @pytest.fixture
@@ -85,3 +89,27 @@ def test_tasks_of_one_name_and_two_kinds_are_refused(desk_base, tmp_path):
     (tmp_path / "new" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(SetupError, match=r"task topics: .* has it as multi_label, .* as classification"):
         compare_folders(desk_base / "desk", tmp_path / "new", desk_base)
+
+
+def test_keys_without_effect_in_the_recipe_of_a_model_folder_are_notes(desk_base, tmp_path, run):
+    """Nobody can mend the recipe of a released folder."""
+    desk = shutil.copytree(desk_base / "desk", tmp_path / "desk")
+    recipe = yaml.safe_load((desk / "recipe.yaml").read_text())
+    recipe["tasks"]["places"]["thresholds"] = {"accept": 0.5}
+    (desk / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    note = "tasks.places: a task of kind tagging does not use `thresholds.accept`"
+    code, out = run(desk, desk_base / "desk", "--data", desk_base)
+    assert code == 0
+    assert note in out
+    lines = []
+    assert evaluate(desk, desk_base, print_line=lines.append)
+    assert [note in line for line in lines] == [True]
+    write_corrections(tmp_path / "corrections")
+    job = write_job(tmp_path, desk_base, old={"recipe": str(desk / "recipe.yaml"), "data": str(desk_base)})
+    assert [note in line for line in preview(job) if line.startswith("note: ")] == [True]
+    mix = mix_of(job, Model.load(desk_base / "desk"))
+    (tmp_path / "mix").mkdir()
+    write_mix(mix, desk_base / "desk", tmp_path / "mix")
+    assert load_recipe(tmp_path / "mix" / "recipe.yaml").tasks["places"].thresholds.accept is None
+    with pytest.raises(SetupError, match="does not use `thresholds"):
+        load_recipe(desk / "recipe.yaml")

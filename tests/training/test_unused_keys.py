@@ -10,10 +10,11 @@ from murmura.runtime.errors import SetupError
 from murmura.runtime.model.kinds.classification import Classification
 from murmura.runtime.model.kinds.registry import KINDS
 from murmura.training.prepare.data_summary import summarise
+from murmura.training.prepare.format_keys import describe_unused_keys
 from murmura.training.prepare.tasks import read_task
 from murmura.training.recipe.recipe import Recipe, load_recipe
 from murmura.training.recipe.tasks import Task
-from murmura.training.recipe.unused_keys import KEYS_OF_SOME_KINDS, explain_unused_key
+from murmura.training.recipe.unused_keys import KEYS_OF_SOME_KINDS, find_unused_key
 
 SET: dict[str, dict[str, Any]] = {
     "label": {"train": {"path": "x.csv", "label": "a"}},
@@ -70,9 +71,11 @@ def test_a_kind_of_another_package_names_what_it_uses() -> None:
             return frozenset({"thresholds.label"})
 
     given = Task.model_validate({"kind": "multi_label", "train": "x.csv", "thresholds": {"label": 0.5}})
-    assert explain_unused_key(given, Grades()) is None
+    assert find_unused_key(given, Grades()) is None
     other = Task.model_validate({"train": {"path": "x.csv", "typo_copies": 1}})
-    assert explain_unused_key(other, Grades()) == (
+    unused = find_unused_key(other, Grades())
+    assert unused is not None
+    assert unused.problem == (
         "a task of kind grades does not use `typo_copies`; of the keys that only some kinds use it has thresholds.label"
     )
 
@@ -107,6 +110,58 @@ def test_a_key_without_effect_beside_others_is_refused(tmp_path: Path, task: dic
         load_recipe(recipe_with(tmp_path, **task))
     assert f"tasks.t: {message}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "kept"),
+    [
+        (
+            {
+                "kind": "tagging",
+                "label_separator": ";",
+                "train": {"path": "x.csv", "label": "a", "typo_copies": 1},
+                "thresholds": {"accept": 0.5},
+            },
+            {"kind": "tagging", "train": "x.csv"},
+        ),
+        (
+            {
+                "train": {"path": "x.csv", "repeat": 2},
+                "validation": {"path": "y.csv", "repeat": 2},
+                "reports": {"own": {"path": "y.csv", "soft": "all"}},
+                "validation_share": 0.2,
+                "thresholds": {"out_of_scope": 0.3, "max_flagged": 0.2},
+            },
+            {"train": {"path": "x.csv", "repeat": 2}, "validation": "y.csv", "reports": {"own": "y.csv"}},
+        ),
+        (
+            {"out_of_scope": "x", "thresholds": {"out_of_scope": 0.3, "max_flagged": 0.1}},
+            {"out_of_scope": "x", "thresholds": {"out_of_scope": 0.3}},
+        ),
+        (
+            {"kind": "tagging", "thresholds": {"data": {"path": "y.csv", "label": "a"}}},
+            {"kind": "tagging"},
+        ),
+    ],
+)
+def test_of_a_finished_trainings_recipe_keys_without_effect_are_left_out_and_named(
+    tmp_path: Path, task: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    recipe = load_recipe(recipe_with(tmp_path, **task), past=True)
+    lines = describe_unused_keys(recipe, tmp_path)
+    assert recipe.tasks["t"].model_dump() == load_recipe(recipe_with(tmp_path, **kept)).tasks["t"].model_dump()
+    assert lines
+    assert all(line.startswith(f"{tmp_path}/r.yaml:") for line in lines)
+
+
+def test_of_a_finished_trainings_recipe_keys_of_another_format_are_left_out_and_named(tmp_path: Path) -> None:
+    put(tmp_path, "x.jsonl", ROWS)
+    path = recipe_with(tmp_path, train={"path": "x.jsonl", "delimiter": ","}, quoting="none")
+    recipe = load_recipe(path, past=True)
+    assert len(read_task("t", recipe, tmp_path).train) == 18
+    source, task = describe_unused_keys(recipe, tmp_path)
+    assert source == f"{tmp_path}/x.jsonl: the format jsonl has no `delimiter`"
+    assert "tasks.t.quoting: no source of this task has a format that uses it; found jsonl" in task
 
 
 ROWS = [{"text": f"text {n}", "label": "ab"[n % 2], "talk": n // 2} for n in range(20)]

@@ -155,7 +155,7 @@ def _export(run: Path, out: Path, graphs: list[Graph], delta: bool) -> None:
 def _evaluate(model: Path, data: Path, recipe: Path | None, base: Path | None = None) -> None:
     from ..evaluate.evaluate import evaluate as score
 
-    _print_scores(score(model, data, recipe=recipe, base=base))
+    _print_scores(score(model, data, recipe=recipe, base=base, print_line=typer.echo))
     typer.echo(f"report: {model / 'report.md'}")
 
 

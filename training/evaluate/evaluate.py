@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from ..data.example import Example, digest_rows
 from ..kinds.answers import Answer, Score
 from ..kinds.registry import kind_of
 from ..prepare.data_report import TaskReport, data_table
+from ..prepare.format_keys import describe_unused_keys
 from ..prepare.reading import read_part
 from ..recipe.reading import Source
 from ..recipe.recipe import Recipe, load_recipe
@@ -28,14 +29,24 @@ Scores = dict[str, dict[str, Score]]
 """Task, then set."""
 
 
-def evaluate(folder: Path, data: Path, *, recipe: Path | None = None, base: Path | None = None) -> Scores:
+def evaluate(
+    folder: Path,
+    data: Path,
+    *,
+    recipe: Path | None = None,
+    base: Path | None = None,
+    print_line: Callable[[str], None] = lambda line: None,
+) -> Scores:
     """Score a model or delta folder on its recipe's test parts and further `reports`; write the report into it.
 
     The figures stand in `report.json`, `report.md` and the manifest's `metrics`. `recipe` is needed when data lies beside
-    it, `base` when a delta's base is a folder. Raises SetupError when there is nothing to score.
+    it, `base` when a delta's base is a folder. `print_line` is called with notes on the recipe. Raises SetupError when
+    there is nothing to score.
     """
     manifest = read_manifest(folder)
-    read = load_recipe(recipe or folder / "recipe.yaml")
+    read = load_recipe(recipe or folder / "recipe.yaml", past=True)
+    for note in describe_unused_keys(read, data):
+        print_line(f"note: {note}")
     with tempfile.TemporaryDirectory(prefix="murmura-") as scratch:
         # A delta is assembled apart: in the user's cache it would stay behind once the manifest has its figures.
         servable = folder

@@ -13,6 +13,7 @@ from ...runtime.model.model import Model
 from ..evaluate.evaluate import sets_of
 from ..kinds.registry import kind_of
 from ..mix.traffic import CONVERSATION
+from ..prepare.format_keys import describe_unused_keys
 from ..prepare.reading import read_part
 from ..recipe.job import Gate
 from ..recipe.recipe import Recipe, load_recipe
@@ -34,7 +35,7 @@ def compare_folders(
     models has are notes. A label that a model does not have it gets wrong. SetupError when there is nothing to compare.
     """
     file = recipe or old / RECIPE
-    read = load_recipe(file)
+    read = load_recipe(file, past=True)
     with _load(old, base) as before, _load(new, base) as after:
         shared = [name for name in read.tasks if name in before.tasks and name in after.tasks]
         for name in shared:
@@ -50,7 +51,8 @@ def compare_folders(
                 "recipe with --recipe"
             )
         every = {*before.tasks, *after.tasks}
-        notes = [
+        notes = describe_unused_keys(read, data)
+        notes += [
             f"{name} is not compared: no held-out rows for both" for name in sorted(every - {s.task for s in sets})
         ]
         versions = {place: each.versions for place, each in count_versions(old, sets, new).items()}

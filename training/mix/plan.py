@@ -22,6 +22,7 @@ from ...schemas.manifest import ModelManifest, TaskSpec
 from ..data.example import Example, near_forms
 from ..data.near_texts import near_form
 from ..kinds.registry import kind_of
+from ..prepare.format_keys import describe_unused_keys
 from ..prepare.tasks import TaskData, read_tasks
 from ..recipe.job import Job
 from ..recipe.reading import Reading
@@ -109,6 +110,11 @@ class Mix:
         found = {spec.name: self.calibration_rows(spec.name) for spec in self.manifest.tasks}
         return {name: each.reason_to_keep for name, each in found.items() if each.reason_to_keep}
 
+    @cached_property
+    def unused_keys(self) -> list[str]:
+        """A line for each key without effect in the old recipe, which was left out."""
+        return describe_unused_keys(self.recipe, self.job.old.folder) if self.recipe and self.job.old else []
+
     def taught_earlier(self, name: str) -> list[Example]:
         return self.earlier[name].train if name in self.earlier else []
 
@@ -124,7 +130,7 @@ def plan_mix(job: Job, manifest: ModelManifest, corrections: Mapping[str, Correc
     earlier = read_earlier(job.old.feedback, manifest, corrections)
     if job.old.recipe is None:
         return Mix(job, manifest, corrections, None, {}, earlier)
-    recipe = load_recipe(job.old.recipe)
+    recipe = load_recipe(job.old.recipe, past=True)
     has = {spec.name for spec in manifest.tasks}
     if lacking := [name for name in recipe.tasks if name not in has]:
         raise SetupError(f"{job.old.recipe}: tasks.{lacking[0]}: the current version has no such task")

@@ -54,7 +54,10 @@ def read_counted(
     named = None if confirmed else find_named_labels(task, sources)
     kind = KINDS.get(task.kind)
     for source in sources:
-        found, counted = _read_source(source, make_rules(source, task, named, several=kind.several), kind, folder, seed)
+        rules = make_rules(source, task, named, several=kind.several)
+        if not task.is_past:
+            refuse_unused_keys(find_source(folder, source.path), source, rules.reading)
+        found, counted = _read_source(source, rules, kind, folder, seed)
         counts += counted
         if training:
             slips = random.Random(seed)
@@ -68,7 +71,6 @@ def read_counted(
 
 def _read_source(source: Source, rules: Rules, kind: Kind, folder: Path, seed: int) -> tuple[list[Example], ReadCounts]:
     path = find_source(folder, source.path)
-    refuse_unused_keys(path, source, rules.reading)
     counts = ReadCounts()
     examples = []
     for row in read_rows(path, rules.reading):

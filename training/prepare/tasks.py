@@ -11,8 +11,6 @@ from ...runtime.errors import SetupError
 from ...schemas.manifest import TaskSpec
 from ..data.counts import ReadCounts
 from ..data.example import Example, labels_of
-from ..data.files import KEYS, find_format, find_source, unused_keys
-from ..data.rules import make_rules, sources_of
 from ..kinds.kind import Kind
 from ..kinds.registry import KINDS
 from ..recipe.reading import Source
@@ -20,6 +18,7 @@ from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
 from .data_checks import find_equal_names, is_like, list_names, suggest
 from .data_report import CALIBRATION, TEST, THRESHOLDS, TRAIN, VALIDATION
+from .format_keys import refuse_keys_without_format
 from .reading import read_counted
 from .splits import hold_back, units_of
 
@@ -118,21 +117,10 @@ def read_task(name: str, recipe: Recipe, folder: Path) -> TaskData:
             raise recipe.refusal(("tasks", name, "group"), _ONE_GROUP.format(task.group))
         train, validation = divide(train, task.validation_share, recipe.data_seed, groups)
     outside = [*originals(apart), *outside, *further]
-    _refuse_keys_without_format(name, recipe, folder)
+    refuse_keys_without_format(name, recipe, folder)
     data = TaskData(name, task, kind, labels, train, validation, outside, test, choosing, reports, counts, calibration)
     refuse_mistakes(data, recipe)
     return data
-
-
-def _refuse_keys_without_format(name: str, recipe: Recipe, folder: Path) -> None:
-    """Raise SetupError for a key of the task that none of its sources uses, because of their formats."""
-    task = recipe.tasks[name]
-    readings = [(source, make_rules(source, task, None).reading) for source in sources_of(task)]
-    formats = {find_format(find_source(folder, source.path), reading) for source, reading in readings}
-    for key in sorted(KEYS):
-        if getattr(task, key) is not None and all(key in unused_keys(task, each) for each in formats):
-            problem = f"no source of this task has a format that uses it; found {', '.join(sorted(formats))}"
-            raise recipe.refusal(("tasks", name, key), problem)
 
 
 def groups_of(examples: Iterable[Example], column: str | None) -> dict[str, Hashable]:

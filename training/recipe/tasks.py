@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from ...runtime.model.kinds.registry import KINDS, TaskKind
 from ...schemas.manifest import AgentName
 from .reading import Label, Positive, Reading, Share, Source, Sources
 from .thresholds import OutOfScope, ThresholdRule
-from .unused_keys import explain_unused_key
+from .unused_keys import VALIDATION_SHARE, find_unused_key, without_key
 
-VALIDATION_SHARE: Final = 0.1
+PAST: Final = "past"
+"""Validation context: the recipe is that of a finished training. Keys without effect are left out."""
 
 
 def _as_out_of_scope(value: Any) -> Any:
@@ -67,16 +68,33 @@ class Task(Reading):
             raise ValueError(f"label {scope.label!r} {found}")
         return scope
 
+    _unused: tuple[str, ...] = PrivateAttr(default=())
+    """What was left out of the recipe of a finished training: keys without effect, each with the reason."""
+    _is_past: bool = PrivateAttr(default=False)
+
     @model_validator(mode="after")
-    def _fits_its_kind(self) -> Self:
+    def _fits_its_kind(self, info: ValidationInfo) -> Self:
         kind = KINDS.get(self.kind)
         if self.out_of_scope and not kind.out_of_scope:
             raise ValueError(f"a task of kind {self.kind} has no out_of_scope label")
-        if problem := explain_unused_key(self, kind):
-            raise ValueError(problem)
-        if self.validation is not None and self.validation_share != VALIDATION_SHARE:
-            raise ValueError("`validation_share` has no effect beside `validation`; leave one of them out")
-        return self
+        self._is_past = bool((info.context or {}).get(PAST))
+        if (unused := find_unused_key(self, kind)) is None:
+            return self
+        if not self._is_past:
+            raise ValueError(unused.problem)
+        kept = self.model_validate(without_key(self.model_dump(exclude_unset=True), unused), context=info.context)
+        kept._unused = (unused.problem, *kept._unused)
+        return kept
+
+    @property
+    def is_past(self) -> bool:
+        """Whether the task is that of a finished training, whose recipe cannot be changed any more."""
+        return self._is_past
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The keys without effect that were left out, each with the reason; only where the task is past."""
+        return self._unused
 
     def parts(self) -> Iterator[tuple[str, list[Source]]]:
         """Yield name and sources of each part that has some; `reports` are parts, too."""

@@ -1,7 +1,11 @@
-"""Keys that have no effect where they stand: whoever wrote one expects what does not happen, so they are refused."""
+"""Keys that have no effect where they stand: whoever wrote one expects what does not happen, so they are refused.
+
+The recipe of a finished training cannot be changed any more: there they are left out, and named in notes.
+"""
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 from ...runtime.model.kinds.forms import TEXT_KEYS
 from .reading import Source
@@ -13,6 +17,9 @@ KEYS_OF_SOME_KINDS: Final = TEXT_KEYS | {
 """Keys of a task, its sources and its thresholds that a kind uses if its `recipe_keys` says so."""
 OF_TRAINING: Final = ("repeat", "typo_copies", "soft")
 """Keys of a source that change training rows only."""
+_PARTS: Final = ("train", "validation", "calibration", "test")
+VALIDATION_SHARE: Final = 0.1
+"""The `validation_share` of a task that sets none."""
 
 
 class Kind(Protocol):
@@ -34,19 +41,57 @@ class Task(Protocol):
     @property
     def out_of_scope(self) -> OutOfScope | None: ...
 
+    @property
+    def validation(self) -> list[Source] | None: ...
+
+    @property
+    def validation_share(self) -> float: ...
+
     def parts(self) -> Iterator[tuple[str, list[Source]]]: ...
 
 
-def explain_unused_key(task: Task, kind: Kind) -> str | None:
-    """Return which key of a task has no effect, and why; None where each has one."""
+@dataclass(frozen=True)
+class UnusedKey:
+    """A key of a task, or of its sources, that has no effect. `problem` says why."""
+
+    key: str
+    problem: str
+    but_in: str | None = None
+    """The part in whose sources it has one."""
+
+
+def find_unused_key(task: Task, kind: Kind) -> UnusedKey | None:
+    """Return the first key of a task that has no effect; None where each has one."""
     used = kind.recipe_keys
     for key in _keys_of_some_kinds(task):
         if key not in used:
             others = ", ".join(sorted(used & KEYS_OF_SOME_KINDS)) or "none"
-            return (
-                f"a task of kind {kind.name} does not use `{key}`; of the keys that only some kinds use it has {others}"
+            return UnusedKey(
+                key,
+                f"a task of kind {kind.name} does not use `{key}`; of the keys that only some kinds use it has {others}",
             )
-    return _explain_thresholds(task) or _explain_parts(task)
+    return _find_in_thresholds(task) or _find_in_parts(task) or _find_share(task)
+
+
+def without_key(task: dict[str, Any], unused: UnusedKey) -> dict[str, Any]:
+    """Return the document of a task, its sources as lists, without the key."""
+    section, _, key = unused.key.rpartition(".")
+    if section:
+        return {**task, section: _without({**task[section]}, key)}
+    kept = _without(task, key)
+    for part, sources in kept.items():
+        if part in _PARTS and part != unused.but_in and sources:
+            kept[part] = [_without(source, key) for source in sources]
+    if kept.get("reports"):
+        kept["reports"] = {name: [_without(source, key) for source in each] for name, each in kept["reports"].items()}
+    if (kept.get("thresholds") or {}).get("data"):
+        rows = [_without(source, key) for source in kept["thresholds"]["data"]]
+        kept["thresholds"] = {**kept["thresholds"], "data": rows}
+    return kept
+
+
+def _without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name != key}
 
 
 def _keys_of_some_kinds(task: Task) -> Iterator[str]:
@@ -61,24 +106,36 @@ def _keys_of_some_kinds(task: Task) -> Iterator[str]:
     yield from (f"thresholds.{name}" for name, value in task.thresholds if value is not None)
 
 
-def _explain_thresholds(task: Task) -> str | None:
+def _find_in_thresholds(task: Task) -> UnusedKey | None:
     rule, scope = task.thresholds, task.out_of_scope
     if scope is None:
-        unused = next((key for key in ("max_flagged", "out_of_scope", "data") if getattr(rule, key) is not None), None)
-        return f"`thresholds.{unused}` has no effect without an `out_of_scope` label" if unused else None
+        for key in ("max_flagged", "out_of_scope", "data"):
+            if getattr(rule, key) is not None:
+                name = f"thresholds.{key}"
+                return UnusedKey(name, f"`{name}` has no effect without an `out_of_scope` label")
+        return None
     if rule.out_of_scope is not None and not scope.learn:
-        return "`thresholds.out_of_scope` is that of a class, and `learn: false` makes none; set `thresholds.accept`"
+        problem = "`thresholds.out_of_scope` is that of a class, and `learn: false` makes none; set `thresholds.accept`"
+        return UnusedKey("thresholds.out_of_scope", problem)
     chosen = "out_of_scope" if scope.learn else "accept"
     if rule.max_flagged is not None and getattr(rule, chosen) is not None:
-        return f"`thresholds.max_flagged` chooses `thresholds.{chosen}`, which is given; leave one of them out"
+        problem = f"`thresholds.max_flagged` chooses `thresholds.{chosen}`, which is given; leave one of them out"
+        return UnusedKey("thresholds.max_flagged", problem)
     return None
 
 
-def _explain_parts(task: Task) -> str | None:
+def _find_in_parts(task: Task) -> UnusedKey | None:
     for part, sources in task.parts():
         if part != "train" and (key := _find_training_key(sources)):
-            return f"`{key}` changes training rows only; leave it out of {part!r}"
+            return UnusedKey(key, f"`{key}` changes training rows only; leave it out of {part!r}", "train")
     return None
+
+
+def _find_share(task: Task) -> UnusedKey | None:
+    if task.validation is None or task.validation_share == VALIDATION_SHARE:
+        return None
+    problem = "`validation_share` has no effect beside `validation`; leave one of them out"
+    return UnusedKey("validation_share", problem)
 
 
 def _find_training_key(sources: Sequence[Source]) -> str | None:

@@ -139,7 +139,7 @@ def _about_old(old: OldData) -> Iterator[tuple[Place, str]]:
         elif not old.folder.is_dir():
             yield ("old", "data"), f"{old.folder}: no such folder"
         else:
-            load_recipe(old.recipe)
+            load_recipe(old.recipe, past=True)
     for at, folder in enumerate(old.feedback):
         if problem := check_earlier(folder):
             yield ("old", "feedback", at), problem

@@ -24,7 +24,7 @@ def digest_files(job: Job) -> dict[str, str]:
         found |= digest_sources(given.rows, task, Path())
     if job.old is not None and job.old.recipe is not None:
         folder = job.old.folder
-        digests = digest_data(load_recipe(job.old.recipe), folder)
+        digests = digest_data(load_recipe(job.old.recipe, past=True), folder)
         found |= {str(folder / path): digest for path, digest in digests.items()}
     return dict(sorted(found.items()))
 

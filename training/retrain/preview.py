@@ -48,6 +48,7 @@ def _learned(checked: Checked) -> Iterator[str]:
 
 def _kept(checked: Checked) -> Iterator[str]:
     mix, job = checked.mix, checked.file.value
+    yield from (f"note: {line}" for line in mix.unused_keys)
     for spec in checked.start.manifest.tasks:
         if spec.name in mix.old:
             pool = len(mix.old[spec.name].train) + len(mix.taught_earlier(spec.name))

@@ -180,7 +180,7 @@ class Stages:
         counts = write_mix(self.mix, self.current, folder)
         said = [f"{task} {_counted(each['rows'])}" for task, each in counts.items()]
         kept = [f"{task}: {describe_kept(self.mix, task)}" for task in self.mix.kept_limits]
-        notes = [*targets.notes, *kept]
+        notes = [*self.mix.unused_keys, *targets.notes, *kept]
         facts = {"tasks": counts, "targets": targets.sets, "notes": notes, "files": digest_files(self._job)}
         return {**facts, "placebo": [*targets.placebo], "said": "; ".join(said)}
 
@@ -222,7 +222,7 @@ class Stages:
             found = kind_of(spec).score(list(answers(model, spec, held.examples)), spec, held.scope)
             scores.setdefault(held.task, {})[held.name] = found
         write_report(
-            folder / "model", model.manifest, scores, load_recipe(folder / "model" / "recipe.yaml").description
+            folder / "model", model.manifest, scores, load_recipe(folder / "model" / RECIPE, past=True).description
         )
         write_versions(folder / "model", count_versions(self.current, self.sets))
         rows = sum(len(held.examples) for held in self.sets)
