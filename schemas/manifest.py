@@ -4,8 +4,12 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from .acts import SlotName
+
 FORMAT_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
+HIDDEN: Final = "hidden"
+"""The output of a graph that decoders read, beside those that are named by tasks."""
 
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
@@ -16,6 +20,19 @@ RelativePath = Annotated[
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Size = Annotated[int, Field(ge=1)]
 WordRule = Literal["tokenizer", "text"]
+FileRole = Literal[
+    "graph:ragged",
+    "graph:padded",
+    "graph:memory",
+    "graph:step",
+    "tokenizer",
+    "reference",
+    "training",
+    "delta",
+    "attribution",
+    "report",
+    "recipe",
+]
 AgentName = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,100}$")]
 
 
@@ -52,6 +69,29 @@ class ThresholdRows(_Frozen):
     """To be withheld: texts out of scope; for multi-label those without a label."""
 
 
+class GenerationSpec(_Frozen):
+    """How a task that generates replies reads its input, and the sizes of its decoder. Width, heads and the size of the
+    feed-forward layers are those of the encoder.
+    """
+
+    input_format: Literal[1] = 1
+    """Version of the form in which acts and turns are written as two texts."""
+    context: Size
+    """Number of turns that are read, the newest included."""
+    context_bytes: Size = 384
+    """Maximum size of these turns in UTF-8, with their roles."""
+    acts: bool
+    """Whether the acts of the reply are read."""
+    layers: Size
+    """Of the decoder."""
+    max_tokens: Size = 40
+    """Maximum number of pieces of a reply."""
+    slots: list[SlotName]
+    """The slots that replies may name."""
+    min_score: Probability | None = None
+    """A reply with a lower score is not used."""
+
+
 class TaskSpec(_Frozen):
     """One head of the model. For the kinds of this package `labels[i]` belongs to logit i; for tagging they are BIO tags with
     `O` among them. What else a kind asks of its tasks is checked when a model folder is read.
@@ -59,7 +99,7 @@ class TaskSpec(_Frozen):
 
     name: Name
     kind: str
-    """`classification`, `multi_label`, `tagging`, or one that another package adds."""
+    """`classification`, `multi_label`, `tagging`, `generation`, or one that another package adds."""
     labels: list[str]
     out_of_scope: str | None = None
     """The label for texts that belong to none of the others."""
@@ -77,6 +117,15 @@ class TaskSpec(_Frozen):
     task with labels; `analysis` for one with spans, and for one called `sentiment`."""
     open: bool = False
     """Feedback may add labels that are not in the list; the head grows at retraining."""
+    generation: GenerationSpec | None = None
+    """Tasks that generate replies; their labels are the pieces of replies, `labels[0]` the end."""
+
+    @property
+    def decoder_files(self) -> dict[FileRole, str]:
+        """Role -> path of the graphs of its decoder; none for a task that generates nothing."""
+        if self.generation is None:
+            return {}
+        return {"graph:memory": f"{self.name}.memory.onnx", "graph:step": f"{self.name}.step.onnx"}
 
     @model_validator(mode="after")
     def _labels_are_sound(self) -> Self:
@@ -123,9 +172,8 @@ class FileEntry(_Frozen):
     """A file of the folder. `role` is its use; serving fetches all except `training`, `report` and `recipe`."""
 
     path: RelativePath
-    role: Literal[
-        "graph:ragged", "graph:padded", "tokenizer", "reference", "training", "delta", "attribution", "report", "recipe"
-    ]
+    role: FileRole
+    """`graph:memory` and `graph:step` are the decoder of a task that generates: `TASK.memory.onnx` and `TASK.step.onnx`."""
     sha256: Sha256
     bytes: Annotated[int, Field(ge=0)]
 
@@ -162,6 +210,8 @@ class ModelManifest(_Frozen):
         for what, names in (("task", [t.name for t in self.tasks]), ("file", [f.path for f in self.files])):
             if len(set(names)) != len(names):
                 raise ValueError(f"a {what} is named twice")
+        if any(task.name == HIDDEN for task in self.tasks) and any(task.generation for task in self.tasks):
+            raise ValueError(f"a task is named {HIDDEN!r} beside one that generates: rename it")
         return self
 
     @property

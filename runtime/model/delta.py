@@ -18,13 +18,13 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ...schemas.manifest import Base, ModelManifest
+from ...schemas.manifest import Base, FileRole, ModelManifest
 from ...schemas.serving_event import RejectReason
 from ..errors import ModelRefused, SetupError
 from .base_checkpoints import CheckpointMissing, download_from_hub, find_in_package
 from .cache import temporary_path
 from .folder import check_folder, read_checked, read_manifest, write_manifest
-from .graph.build import write_graph
+from .graph.build import write_graphs
 from .model import Model
 from .weights import Weights
 
@@ -131,18 +131,17 @@ def assemble(delta_folder: Path, base: Path | None, out: Path, *, weights: bool 
 def _write_folder(
     delta_folder: Path, manifest: ModelManifest, merged: dict[str, npt.NDArray[np.float32]], out: Path, weights: bool
 ) -> None:
-    roles = {}
+    roles: dict[str, FileRole] = {}
     for entry in manifest.files:
         if entry.role != "delta" and (delta_folder / entry.path).exists():
             (out / entry.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(delta_folder / entry.path, out / entry.path)
             roles[entry.path] = entry.role
-    write_graph(out / "model.ragged.onnx", manifest, merged)
-    roles["model.ragged.onnx"] = "graph:ragged"
+    roles |= write_graphs(out, manifest, merged)
     if weights:
         (out / CHECKPOINT_NAME).write_bytes(save(merged))
         roles[CHECKPOINT_NAME] = "training"
-    write_manifest(out, manifest.model_copy(update={"base": None}), dict(roles))
+    write_manifest(out, manifest.model_copy(update={"base": None}), roles)
 
 
 def _publish(temporary: Path, out: Path) -> None:

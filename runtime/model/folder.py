@@ -6,6 +6,7 @@ and then read through the same handle, so that it cannot be replaced in between.
 
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from io import BufferedReader
@@ -227,11 +228,22 @@ def check_roles(manifest: ModelManifest, origin: str) -> None:
     for role in needed:
         if manifest.path_of(role) is None and not (role == "graph:ragged" and manifest.path_of("graph:padded")):
             raise ModelRefused(f"{origin}: the manifest names no file with role {role}; export the model again")
+    if not manifest.is_delta:
+        _check_decoders(manifest, origin)
     if manifest.path_of("tokenizer") != manifest.tokenizer:
         raise ModelRefused(f"{origin}: tokenizer {manifest.tokenizer} is not among the manifest's files; export again")
 
 
-def write_manifest(folder: Path, manifest: ModelManifest, roles: dict[str, str]) -> ModelManifest:
+def _check_decoders(manifest: ModelManifest, origin: str) -> None:
+    listed = {(entry.role, entry.path) for entry in manifest.files}
+    for task in manifest.tasks:
+        for role, path in task.decoder_files.items():
+            if (role, path) not in listed:
+                why = f"task {task.name} generates, and the manifest names no file {path} with role {role}"
+                raise ModelRefused(f"{origin}: {why}; export the model again")
+
+
+def write_manifest(folder: Path, manifest: ModelManifest, roles: Mapping[str, str]) -> ModelManifest:
     """Write `manifest.json` with size and digest of each file in `roles` (path -> role), and return the manifest.
 
     It is written to a temporary file and renamed, last: a folder with a manifest is complete.

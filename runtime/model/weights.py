@@ -35,7 +35,7 @@ def weight_shapes(encoder: EncoderSpec, tasks: Sequence[TaskSpec]) -> dict[str, 
         pair(layer + "output.LayerNorm", hidden)
     for task in tasks:
         shapes |= {
-            f"heads.{task.name}.{name}": shape for name, shape in kind_of(task).head_shapes(task, hidden).items()
+            f"heads.{task.name}.{name}": shape for name, shape in kind_of(task).head_shapes(task, encoder).items()
         }
     return shapes
 

@@ -24,7 +24,7 @@ from murmura.schemas.feedback import Feedback
 from murmura.schemas.manifest import TaskSpec
 from murmura.schemas.serving_event import RejectReason
 
-OURS = ["classification", "multi_label", "tagging"]
+OURS = ["classification", "generation", "multi_label", "tagging"]
 ORDINAL = """
 import numpy as np
 from murmura.runtime.model.decoding import sigmoid

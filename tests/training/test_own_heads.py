@@ -38,7 +38,8 @@ class Levels(Classification):
     def width(self, task):
         return len(task.labels) - 1
 
-    def head_shapes(self, task, hidden):
+    def head_shapes(self, task, encoder):
+        hidden = encoder.hidden_size
         return {"inner.weight": (hidden, hidden), "inner.bias": (hidden,), "weight": (1, hidden), "cuts": (self.width(task),)}
 
     def build_head(self, graph, states, task):

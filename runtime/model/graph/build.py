@@ -11,16 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from spox import build
-
-from ....schemas.manifest import EncoderSpec, ModelManifest, TaskSpec
+from ....schemas.manifest import HIDDEN, EncoderSpec, FileRole, ModelManifest, TaskSpec
 from ..kinds.forms import Reads
-from ..kinds.registry import kind_of
-from ..onnx_bytes import with_initializers
+from ..kinds.registry import generating_tasks, kind_of
 from ..weights import Weights, check_weights
 from .bert import Bert
+from .decoder import write_decoders
 from .layouts import Padded, Ragged
-from .parameters import Parameters, Var
+from .parameters import Parameters, Var, finish_graph
 
 Form = Literal["ragged", "padded"]
 LAYOUTS: Final = {"ragged": Ragged, "padded": Padded}
@@ -50,7 +48,8 @@ def build_graph(
     Inputs of the ragged form: `input_ids`, `position_ids`, `seq_index` int64 [T]; `pad_index` int64 [B, S], the row in
     [0, T) of each token and T for padding; `attention_mask` float32 [B, S]. `seq_index` is the index of each token in the
     flattened [B * S]. Inputs of the padded form: `input_ids` int64 [B, S] and `attention_mask` float32 [B, S].
-    Outputs, named by the tasks: logits [B, C]; of kinds that read tokens [T, C] (padded: [B, S, C]).
+    Outputs, named by the tasks: logits [B, C]; of kinds that read tokens [T, C] (padded: [B, S, C]). For tasks that generate
+    there is one output together, `hidden`: the states [T, H] (padded: [B, S, H]) that their decoders read.
     """
     return b"".join(_serialise(encoder, tasks, weights, form, metadata))
 
@@ -59,6 +58,17 @@ def write_graph(path: Path, manifest: ModelManifest, weights: Weights, form: For
     """Write the graph of a manifest with its metadata, as `build_graph` returns it, without holding it all in memory."""
     with path.open("wb") as file:
         file.writelines(_serialise(manifest.encoder, manifest.tasks, weights, form, describe_model(manifest)))
+
+
+def write_graphs(
+    folder: Path, manifest: ModelManifest, weights: Weights, forms: Sequence[Form] = ("ragged",)
+) -> dict[str, FileRole]:
+    """Write all graphs of a manifest under their names: `model.FORM.onnx`, and the decoders. Returns path -> role."""
+    roles: dict[str, FileRole] = {}
+    for form in forms:
+        write_graph(folder / f"model.{form}.onnx", manifest, weights, form)
+        roles[f"model.{form}.onnx"] = "graph:ragged" if form == "ragged" else "graph:padded"
+    return roles | write_decoders(folder, manifest, weights, describe_model(manifest))
 
 
 def _serialise(
@@ -75,10 +85,8 @@ def _serialise(
             return layout.by_token(kind.build_head(parameters, states, task), kind.width(task))
         return kind.build_head(parameters, pooled, task)
 
-    outputs = {task.name: output(task) for task in tasks}  # which collects the parameters
-    model = build({**layout.inputs, **parameters.variables}, outputs)
-    model.graph.name = "murmura"
-    for key, value in sorted(metadata.items()):
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
-    return with_initializers(model, parameters.values)
+    generating = generating_tasks(tasks)
+    outputs = {task.name: output(task) for task in tasks if task not in generating}  # which collects the parameters
+    if generating:
+        outputs[HIDDEN] = layout.by_token(states, encoder.hidden_size)
+    return finish_graph(layout.inputs, outputs, parameters, metadata)

@@ -1,12 +1,14 @@
 """The weights of a graph, under their names. Needs no torch."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import spox.opset.ai.onnx.v20 as op
-from spox import Tensor, argument
+from spox import Tensor, argument, build
 
+from ..onnx_bytes import with_initializers
 from ..weights import Weights
 
 Var = Any  # spox is typed, but is used in this package only
@@ -50,3 +52,15 @@ class Parameters:
         """Return the layer normalisation over the last axis, with the weights `<name>.weight` and `<name>.bias`."""
         scale, bias = (self.add(name + end, self.weight(name + end)) for end in (".weight", ".bias"))
         return op.layer_normalization(x, scale, bias, axis=-1, epsilon=epsilon)[0]
+
+
+def finish_graph(
+    inputs: Mapping[str, Var], outputs: Mapping[str, Var], parameters: Parameters, metadata: Mapping[str, str]
+) -> Iterator[bytes]:
+    """Yield the ONNX model of these inputs and outputs, piece by piece, with all parameters as initializers."""
+    model = build({**inputs, **parameters.variables}, {**outputs})
+    model.graph.name = "murmura"
+    for key, value in sorted(metadata.items()):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    return with_initializers(model, parameters.values)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ....schemas.manifest import TaskSpec
+from ....schemas.manifest import EncoderSpec, TaskSpec
 from ..decoding import Decoder, Floats, Output, softmax
 from .forms import TEXT_KEYS, AnswerForm, Reads
 
@@ -48,6 +48,8 @@ class Kind(ABC):
     no torch. Empty for a kind that is served only."""
     reads: ClassVar[Reads] = Reads.TEXT
     form: ClassVar[AnswerForm] = AnswerForm.OTHER
+    generates: ClassVar[bool] = False
+    """Whether a decoder answers, from the states of all tokens; then the graph has no logits of the task."""
     out_of_scope: ClassVar[bool] = False
     """Whether a task may have a label for texts that belong to none of the others."""
     correction: ClassVar[str]
@@ -82,9 +84,9 @@ class Kind(ABC):
         """Return C, the number of logits."""
         return len(task.labels)
 
-    def head_shapes(self, task: TaskSpec, hidden: int) -> dict[str, tuple[int, ...]]:
+    def head_shapes(self, task: TaskSpec, encoder: EncoderSpec) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the head's weights; in a checkpoint the weight NAME of a task is `heads.TASK.NAME`."""
-        return {"weight": (self.width(task), hidden), "bias": (self.width(task),)}
+        return {"weight": (self.width(task), encoder.hidden_size), "bias": (self.width(task),)}
 
     def build_head(self, graph: Graph, states: Any, task: TaskSpec) -> Any:
         """Return logits [N, C] for states [N, H]: of texts, pairs of texts or tokens, as `reads` says."""

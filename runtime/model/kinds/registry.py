@@ -1,6 +1,6 @@
 """Finds plug-ins by entry point, for example the kinds of tasks: those of this package and of others."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Protocol, TypeVar
 
@@ -116,6 +116,11 @@ KINDS: Final["Registry[Kind]"] = Registry(GROUP, "kind of task", _kind_class)
 def kind_of(task: TaskSpec) -> "Kind":
     """Return a task's kind. Raises SetupError if it is not installed."""
     return KINDS.get(task.kind)
+
+
+def generating_tasks(tasks: Iterable[TaskSpec]) -> list[TaskSpec]:
+    """Return the tasks that a decoder answers."""
+    return [task for task in tasks if kind_of(task).generates]
 
 
 def _refuse_unknown(name: str) -> str:
