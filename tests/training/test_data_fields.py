@@ -9,6 +9,7 @@ import pytest
 from murmura.runtime.errors import SetupError
 from murmura.training.data.counts import SpanLeftOut
 from murmura.training.data.example import Example, Span
+from murmura.training.data.fields import MISSING as NO_LABELS
 from murmura.training.prepare.reading import read_counted, read_part
 from murmura.training.recipe.tasks import Task
 
@@ -146,7 +147,23 @@ def test_flags_that_invisible_tags_tell_apart_stay_different_labels(tmp_path: Pa
     assert [e.labels for e in read(tmp_path, rows)] == [(england,), (scotland,)]
 
 
-MISSING = ["nan", "NaN", "NULL", "None", "none", "<NA>", "NA", "n/a", "#N/A", "\\N"]
+MISSING = [
+    "nan",
+    "NaN",
+    "NULL",
+    "None",
+    "none",
+    "<NA>",
+    "NA",
+    "n/a",
+    "#N/A",
+    "\\N",
+    "NaT",
+    "nil",
+    "<nil>",
+    "undefined",
+    "#NA",
+]
 
 
 @pytest.mark.parametrize("label", MISSING)
@@ -165,6 +182,12 @@ def test_a_missing_value_is_no_label_unless_the_recipe_names_it(tmp_path: Path, 
         assert len(read(tmp_path, rows, **keys)) == 1
     with pytest.raises(SetupError, match="no rows left after where/unless"):
         read(tmp_path, rows, unless={"label": [label]})
+
+
+def test_whatever_pandas_reads_as_missing_is_no_label() -> None:
+    parsers = pytest.importorskip("pandas._libs.parsers")
+    assert {value.lower() for value in parsers.STR_NA_VALUES} - {""} <= NO_LABELS
+    assert not {"unknown", "missing", "-", "other", "no", "0"} & NO_LABELS
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,20 @@ def test_names_of_merge_and_one_of_that_no_row_has_are_said(tmp_path: Path) -> N
     assert notes(tmp_path, merge={"c": ["a"]}, rest="keep", one_of=["a", "b"]) == []
 
 
+def test_values_of_where_and_unless_that_no_row_has_are_said(tmp_path: Path) -> None:
+    put(tmp_path, "x.jsonl", ROWS)
+    assert notes(tmp_path, unless={"talk": [3, 99]}) == ["no row has '99' in 'talk', which `unless` names"]
+    own: dict[str, Any] = {"path": "x.jsonl", "where": {"talk": [0, 1, "O1"], "label": ["a", "b", "c"]}}
+    assert notes(tmp_path, test=own, unless={"talk": [5, "five"]}, train="x.jsonl") == [
+        "no row has 'five' in 'talk', which `unless` names",
+        "x.jsonl: no row has 'O1' in 'talk', which `where` names",
+        "x.jsonl: no row has 'c' in 'label', which `where` names",
+    ]
+    put(tmp_path, "y.jsonl", [{**row, "text": f"y {n}", "talk": 77 + n % 2} for n, row in enumerate(ROWS)])
+    assert notes(tmp_path, train=["x.jsonl", "y.jsonl"], unless={"talk": [77, 1]}) == []
+    assert notes(tmp_path, where={"talk": [0, 1, 2, 3]}, unless={"talk": " 3 "}) == []
+
+
 def test_agents_that_are_not_installed_are_said(tmp_path: Path) -> None:
     put(tmp_path, "x.jsonl", ROWS)
     assert notes(tmp_path, default_for=["classification"]) == []

@@ -31,6 +31,7 @@ class ReadCounts:
 
     `rows`: rows that the files have. `spans`: spans of the rows that were kept, those left out too. `trimmed`: spans
     kept without the white space at their edges. `labels`: all that were read, under their names before `merge`.
+    `unmatched`: values of `where` and `unless` that no row of a source has: path, key, column and value.
     """
 
     rows: int = 0
@@ -39,6 +40,7 @@ class ReadCounts:
     spans_left_out: Counter[SpanLeftOut] = field(default_factory=Counter)
     trimmed: int = 0
     labels: set[str] = field(default_factory=set)
+    unmatched: set[tuple[str, str, str, str]] = field(default_factory=set)
 
     def __iadd__(self, other: "ReadCounts") -> Self:
         self.rows += other.rows
@@ -47,6 +49,7 @@ class ReadCounts:
         self.spans_left_out += other.spans_left_out
         self.trimmed += other.trimmed
         self.labels |= other.labels
+        self.unmatched |= other.unmatched
         return self
 
     @property

@@ -9,8 +9,17 @@ from ..recipe.reading import Reading
 from .row import Row, UnnamedNumber
 from .rules import Rules
 
-MISSING: Final = frozenset({"nan", "null", "none", "<na>", "na", "n/a", "#n/a", "\\n"})
-"""What programs write for a value that is missing, in any letter case."""
+MISSING: Final = frozenset(
+    {
+        *("nan", "-nan", "null", "none", "<na>", "na", "n/a", "#n/a", "#na", "#n/a n/a"),
+        *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
+        *("nat", "nil", "<nil>", "undefined", "\\n"),
+    }
+)
+"""What programs write for a value that is missing, in any letter case: all that pandas reads as missing, what it writes for
+a date (`NaT`), and what Ruby and Lua (`nil`), Go (`<nil>`), JavaScript (`undefined`) and database exports (`\\N`) write.
+
+Words that people choose (`unknown`, `missing`, `-`) may be labels."""
 _LIST: Final = re.compile(r"""\[(\s*|\s*['"].*|.*,.*)\]|\{\s*['"].*\}|\(\s*['"].*\)""", re.DOTALL)
 """A list as some languages print it."""
 _MAY_SEPARATE: Final = re.compile(r"[^\w.-]")

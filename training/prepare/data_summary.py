@@ -9,6 +9,7 @@ from ..data.example import Example
 from ..data.rules import sources_of
 from .data_checks import Texts, count_labels, find_overlaps, find_similar_names, list_names
 from .data_report import CALIBRATION, TEST, THRESHOLDS, TRAIN, VALIDATION, Overlap, PartReport, TaskReport, TokenReport
+from .selection import list_values
 from .tasks import TaskData, group_of, originals
 
 
@@ -91,6 +92,19 @@ def _notes_on_names(data: TaskData) -> Iterator[str]:
         yield f"`default_for` names {list_names(unknown)}; installed agents are {list_names(sorted(agents))}"
 
 
+def _notes_on_values(data: TaskData) -> Iterator[str]:
+    """Yield values of `where` and `unless` that no row has: of those of the task no row of any source that they select from."""
+    unmatched = {each for counts in data.counts.values() for each in counts.unmatched}
+    sources = [*sources_of(data.task)]
+    for path, reading in [("", data.task), *((source.path, source) for source in sources)]:
+        for key, column, value in dict.fromkeys(
+            (key, column, str(value)) for key, column, value in list_values(reading)
+        ):
+            paths = [path] if path else [source.path for source in sources if getattr(source, key) is None]
+            if paths and all((each, key, column, value) in unmatched for each in paths):
+                yield f"{f'{path}: ' if path else ''}no row has {value!r} in {column!r}, which `{key}` names"
+
+
 def _notes(
     data: TaskData,
     parts: Mapping[str, Sequence[Example]],
@@ -112,6 +126,7 @@ def _notes(
             yield "validation repeats training texts, because every label has one text alone: its figures mean nothing"
     yield from _notes_on_groups(data, parts)
     yield from _notes_on_names(data)
+    yield from dict.fromkeys(_notes_on_values(data))
     scope, rule = data.task.out_of_scope, data.task.thresholds
     if scope is not None and rule.accept is None and rule.out_of_scope is None and not data.choosing:
         rows = data.outside if not scope.learn else [e for e in data.calibrating if scope.label in e.labels]

@@ -4,10 +4,8 @@ import random
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ...runtime.errors import SetupError
-from ...runtime.model.words import trim_blanks
 from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
 from ..data.fields import read_second
@@ -18,8 +16,9 @@ from ..data.tagging import refuse_mixed_schemes
 from ..data.typos import typo_copies
 from ..kinds.kind import Kind
 from ..kinds.registry import KINDS
-from ..recipe.reading import Reading, Source
+from ..recipe.reading import Source
 from ..recipe.tasks import Task
+from .selection import UnmatchedValues, is_selected
 
 
 def read_part(
@@ -73,14 +72,17 @@ def _read_source(source: Source, rules: Rules, kind: Kind, folder: Path, seed: i
     path = find_source(folder, source.path)
     counts = ReadCounts()
     examples = []
+    unmatched = UnmatchedValues(rules.reading)
     for row in read_rows(path, rules.reading):
         counts.rows += 1
+        unmatched.see(row)
         found = row.left_out or _read_selected(row, rules, kind, counts)
         if isinstance(found, RowLeftOut):
             counts.rows_left_out[found] += 1
         else:
             examples.append(found)
     counts.labels = rules.findings.labels
+    counts.unmatched = unmatched.of(source.path)
     refuse_mixed_schemes(rules)
     if not examples:
         raise SetupError(f"{path}: no rows{_explain_none(counts)}")
@@ -101,26 +103,10 @@ def _explain_none(counts: ReadCounts) -> str:
 
 
 def _read_selected(row: Row, rules: Rules, kind: Kind, counts: ReadCounts) -> Example | RowLeftOut:
-    if not _is_selected(row, rules.reading):
+    if not is_selected(row, rules.reading):
         return RowLeftOut.NOT_SELECTED
     found = kind.read(row, rules, counts)
     if not kind.per_pair or isinstance(found, RowLeftOut):
         return found
     meta = {name: value for name, value in found.meta.items() if name != rules.columns.text_pair}
     return replace(found, second=read_second(row, rules), meta=meta)
-
-
-def _is_selected(row: Row, reading: Reading) -> bool:
-    def has(column: str, values: list[Any]) -> bool:
-        value = row.need(column)
-        return any(_are_equal(value, wanted) for wanted in values)
-
-    wanted = all(has(column, values) for column, values in (reading.where or {}).items())
-    return wanted and not any(has(column, values) for column, values in (reading.unless or {}).items())
-
-
-def _are_equal(value: Any, wanted: Any) -> bool:
-    """Compare as values, and as texts without white space around them: a CSV knows no numbers."""
-    if isinstance(value, bool) or isinstance(wanted, bool):
-        return trim_blanks(str(value)).lower() == str(wanted).lower()
-    return bool(value == wanted) or trim_blanks(str(value)) == trim_blanks(str(wanted))
