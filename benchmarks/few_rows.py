@@ -2,6 +2,7 @@
 
 python benchmarks/few_rows.py                                   # both data sets, 5 and 10 rows a label, three samples (an hour on one core)
 python benchmarks/few_rows.py --sets banking77 --rows 10        # one line of the table
+python benchmarks/few_rows.py --sets banking77 --rows 0         # all rows; a sample is another seed
 
 Each sample draws the rows of each label anew. Validation rows are a tenth of them, the test part is read whole, and what is
 scored is the exported folder: `accuracy` and `probe_accuracy` of its report, the default settings, one thread.
@@ -35,14 +36,18 @@ OUT_OF_SCOPE = "oos"
 
 
 def draw(data: Path, name: str, rows: int, sample: int, out: Path) -> None:
-    """Write `rows` training rows of each label."""
+    """Write `rows` training rows of each label, or all where it is 0."""
     by_label: dict[str, list[str]] = defaultdict(list)
     with gzip.open(data / name / "train.jsonl.gz", "rt", encoding="utf-8") as file:
         for line in file:
             by_label[json.loads(line)["intent"]].append(line)
     by_label.pop(OUT_OF_SCOPE, None)
     chosen = random.Random(sample)
-    out.write_text("".join(line for label in sorted(by_label) for line in chosen.sample(by_label[label], rows)))
+    out.write_text(
+        "".join(
+            line for label in sorted(by_label) for line in chosen.sample(by_label[label], rows or len(by_label[label]))
+        )
+    )
 
 
 def measure(data: Path, name: str, rows: int, sample: int, keys: dict[str, object]) -> tuple[float, float, float]:
@@ -57,7 +62,7 @@ def measure(data: Path, name: str, rows: int, sample: int, keys: dict[str, objec
         }
         recipe = folder / "few.yaml"
         recipe.write_text(yaml.safe_dump({"max_tokens": 64, "threads": 1, "tasks": {"intent": task}, **keys}))
-        record = fit(recipe, data, folder / "run", quiet=True)
+        record = fit(recipe, data, folder / "run", seed=0 if rows else sample, quiet=True)
         export(folder / "run", folder / "model")
         figures = evaluate(folder / "model", data, recipe=recipe)["intent"]["test"].figures
     probe, accuracy = figures["probe_accuracy"], figures["accuracy"]
