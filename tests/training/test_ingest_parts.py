@@ -39,12 +39,16 @@ def test_without_a_key_or_when_asked_texts_are_split_and_near_equal_ones_stay_to
     world = World()
     for n in range(200):
         world.judge(world.ask(f"Text  number {n}", key=b"the only one"), "refund")
-        world.judge(world.ask(f"text number {n}", key=b"the only one"), "refund")
+        world.judge(world.ask(f"text number {n}", OUTPUTS, key=b"the only one"), ["travel"], task="topics")
     made = make(world, heldout=0.25, split="text")
-    numbers = [{int(row["text"].split()[-1]) for row in made.rows(part=part)} for part in ("train", "heldout")]
+    both = ("intent", "topics")
+    numbers = [
+        {int(row["text"].split()[-1]) for task in both for row in made.rows(task, part)}
+        for part in ("train", "heldout")
+    ]
     assert not numbers[0] & numbers[1]
     assert 20 <= len(numbers[1]) <= 90
-    assert len(make(world, heldout=0.25).rows()) in {0, 400}
+    assert len(make(world, heldout=0.25).rows()) in {0, 200}
     assert all("conversation" not in row for row in made.rows())  # keys are no conversations here
 
 
@@ -74,7 +78,8 @@ def test_spellings_of_one_text_never_lie_on_both_sides(make):
         world.judge(world.ask(text, key=HELD_OUT), "refund")
     world.judge(world.ask("where is my other card?", key=HELD_OUT), "refund")
     made = make(world, heldout=0.5)
-    assert (len(made.rows()), len(made.rows(part="heldout"))) == (4, 1)
+    assert [row["text"] for row in made.rows()] == ["ＷＨＥＲＥ is my card?\n"]
+    assert len(made.rows(part="heldout")) == 1
 
 
 def test_a_text_that_is_trained_on_for_one_task_is_held_out_for_none(make):
@@ -172,7 +177,8 @@ def test_texts_of_an_earlier_data_set_stay_in_their_part_whatever_changes(make, 
     assert sides(make(world, earlier=earlier, **change)) == sides(before)
     world.judge(world.ask("  TEXT 0 0 "), "refund")
     spelled = sides(make(world, earlier=earlier, **change))
-    assert spelled["  TEXT 0 0 "] == spelled["text 0 0"] == sides(before)["text 0 0"]
+    assert spelled["  TEXT 0 0 "] == sides(before)["text 0 0"]
+    assert "text 0 0" not in spelled
 
 
 def test_a_conversation_of_an_earlier_data_set_stays_in_its_part_with_its_new_texts(make):

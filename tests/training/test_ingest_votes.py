@@ -241,3 +241,47 @@ def test_preferences_leave_out_what_does_not_count_and_lie_in_the_part_of_their_
     found = {row["text"]: row["part"] for row in made.lines("preferences.jsonl") if row["text"] != "x"}
     assert {text for text, part in found.items() if part == "heldout"} == held_out
     assert 5 < len(held_out) < 35
+
+
+SPELLINGS = ["Pay  my bill", "pay my BILL", "\uff30ay my bill "]
+
+
+def test_verdicts_on_one_text_in_several_spellings_are_counted_together_and_the_newest_is_kept(make):
+    world = World(partitions=1)
+    for minute, (text, label) in enumerate(zip(SPELLINGS, ("refund", "refund", "praise"), strict=True)):
+        world.judge(world.ask(text), label, by=f"person {minute}", name=f"said {minute}", minute=minute)
+    made = make(world, heldout=0)
+    (row,) = made.rows()
+    assert (row["text"], row["label"], row["people"]) == (SPELLINGS[1], "refund", 2)
+    assert made.left_out() == {"said 2": "outvoted"}
+
+
+def test_people_who_disagree_on_spellings_of_one_text_contradict(make):
+    world = World(partitions=1)
+    names = [world.judge(world.ask(text), label, by=label) for text, label in zip(SPELLINGS, ("refund", "praise"))]  # noqa: B905
+    made = make(world)
+    assert (made.rows(), made.left_out()) == ([], dict.fromkeys(names, "contradiction"))
+    (line,) = made.lines("contradictions.jsonl")
+    assert line["text"] in SPELLINGS
+    assert {value["label"] for value in line["values"]} == {"refund", "praise"}
+
+
+def test_a_person_who_judges_another_spelling_later_changes_the_verdict(make):
+    world = World(partitions=1)
+    first = world.judge(world.ask(SPELLINGS[0]), "refund", minute=1)
+    world.judge(world.ask(SPELLINGS[1]), "praise", minute=2)
+    made = make(world)
+    assert (made.labels(), made.left_out()) == (["praise"], {first: "superseded"})
+
+
+@pytest.mark.parametrize(("other", "rows"), [("wire money to BERLIN now", 1), ("wire  money to berlin now", 2)])
+def test_spans_are_counted_together_where_their_offsets_hold_in_both_spellings(make, other, rows):
+    world = World(partitions=1)
+    for minute, text in enumerate(("wire money to Berlin now", other)):
+        start = text.lower().index("berlin")
+        span = {"label": "city", "start": start, "end": start + 6}
+        world.judge(world.ask(text, OUTPUTS), [span], task="places", by=f"person {minute}", minute=minute)
+    made = make(world, heldout=0)
+    assert [row["text"][row["spans"][0]["start"] : row["spans"][0]["end"]].lower() for row in made.rows("places")] == [
+        "berlin"
+    ] * rows

@@ -16,7 +16,19 @@ def near_form(given: Input) -> bytes:
 
 
 def _near_form(text: str) -> bytes:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).encode()
+    return " ".join(_fold(text).split()).encode()
+
+
+def near_characters(text: str) -> bytes:
+    """Return what is the same for texts of which each character differs in case, kind of blank or NFKC only.
+
+    Offsets into one of them hold in the others, which those of a near form do not.
+    """
+    return "\0".join(" " if character.isspace() else _fold(character) for character in text).encode()
+
+
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def near_id(near: bytes) -> bytes:

@@ -26,6 +26,7 @@ from .rules import (
     conversation_id,
     held_out_below,
     input_of,
+    spelling_id,
     target_of,
     text_id,
     unit_of,
@@ -250,7 +251,7 @@ class Join:
                     votes.append(self._vote_of(row))
                 except Unfit as unfit:
                     left.append((row[0], unfit.reason))
-            self._db.executemany("INSERT INTO votes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", votes)
+            self._db.executemany("INSERT INTO votes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", votes)
             self._leave_out(left)
             yield len(rows)
         self._db.execute(
@@ -271,8 +272,10 @@ class Join:
         labels = self._labels(task)
         kind = target = unfit = None
         read: Input = text
+        answered = ""
         try:
             output = output_of(raw, task)
+            answered = str(output.get("kind"))
             read = input_of(output, text, second)
             if found := target_of(verdict, given, output, text, labels):
                 kind, target = found.kind, found.value
@@ -282,7 +285,8 @@ class Join:
                 raise
             # Down denies what was answered; where that is nothing, it still says that something was wrong.
             unfit = None if verdict == "down" else why.reason.value
-        return task, text_id(read), person, at, here, request, kind, target, verdict == "down", unfit, consent
+        ids = text_id(read, answered), spelling_id(read)
+        return task, *ids, person, at, here, request, kind, target, verdict == "down", unfit, consent
 
     def _labels(self, task: str) -> TaskLabels | None:
         if self._options.labels is None:

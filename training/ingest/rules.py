@@ -7,10 +7,11 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from ...runtime.model.inputs import Input, TextPair, plain_key
+from ...runtime.model.inputs import Input, TextPair, first_text, plain_key
 from ...runtime.model.kinds.forms import Reads
 from ...runtime.model.kinds.registry import KINDS
 from ...runtime.model.words import trim_blanks
+from ..data.near_texts import near_characters, near_form, near_id
 from .manifest import Options, TaskLabels
 
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -166,8 +167,18 @@ def fields_of_input(text: str, second: str | None) -> dict[str, str]:
     return {"text": text} if second is None else {"text": text, "text_pair": second}
 
 
-def text_id(given: Input) -> bytes:
-    """Equal texts have equal ids."""
+def text_id(given: Input, kind: str) -> bytes:
+    """Return what is equal for texts of which the verdicts are counted together: those of one near form.
+
+    Where a target has offsets into the text, these have to hold in each of the spellings.
+    """
+    found = KINDS.find(kind)
+    has_offsets = found is not None and found.reads is Reads.TOKENS
+    return near_id(near_characters(first_text(given)) if has_offsets else near_form(given))
+
+
+def spelling_id(given: Input) -> bytes:
+    """Return what is equal for equal texts."""
     return blake2b(plain_key(given).encode(), digest_size=16).digest()
 
 

@@ -15,8 +15,8 @@ CREATE TABLE requests (place INTEGER PRIMARY KEY, stamp INTEGER, text TEXT, seco
 CREATE TABLE kept (near BLOB PRIMARY KEY, trained INTEGER) WITHOUT ROWID;
 CREATE TABLE kept_conversations (conversation BLOB PRIMARY KEY, trained INTEGER) WITHOUT ROWID;
 CREATE TABLE operators (person TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE votes (task TEXT, text_id BLOB, person TEXT, at INTEGER, place INTEGER, request INTEGER, kind TEXT,
-                    target TEXT, denies INTEGER, unfit TEXT, consent INTEGER);
+CREATE TABLE votes (task TEXT, text_id BLOB, spelling BLOB, person TEXT, at INTEGER, place INTEGER, request INTEGER,
+                    kind TEXT, target TEXT, denies INTEGER, unfit TEXT, consent INTEGER);
 CREATE TABLE left_out (place INTEGER PRIMARY KEY, reason TEXT);
 CREATE TABLE unreadable (role TEXT, place INTEGER, PRIMARY KEY (role, place)) WITHOUT ROWID;
 CREATE TABLE drawn (prediction BLOB, task TEXT, rate REAL, PRIMARY KEY (prediction, task)) WITHOUT ROWID;
@@ -66,16 +66,19 @@ WHERE f.left_out IS NULL AND f.verdict NOT IN ('withdrawn', 'reward')
 # `said` has a row for each target that somebody stands for or denies on a text, `texts` one for each text of a task.
 COUNT: Final = (
     # A person's last verdict on a text counts, and of those only what is fit, consented to and names a label.
-    "CREATE TABLE verdicts AS SELECT task, text_id, person, place, request, kind, target, denies,"
+    "CREATE TABLE verdicts AS SELECT task, text_id, spelling, person, at, place, request, kind, target, denies,"
     " CASE WHEN unfit IS NOT NULL THEN unfit WHEN nth > 1 THEN 'superseded' WHEN NOT consent THEN 'no_consent'"
     " WHEN target IS NULL THEN 'no_label' END AS left_out FROM"
     " (SELECT *, row_number() OVER (PARTITION BY task, text_id, person ORDER BY at DESC, place DESC) AS nth FROM votes)",
     "DROP TABLE votes",
     "CREATE TABLE said (task TEXT, text_id BLOB, kind TEXT, target TEXT, people INTEGER, denied INTEGER,"
     " request INTEGER, place INTEGER, PRIMARY KEY (task, text_id, kind, target)) WITHOUT ROWID",
+    # Of several spellings that of the newest verdict is kept.
     "INSERT INTO said SELECT task, text_id, kind, target, sum(NOT denies), sum(denies),"
-    " min(request) FILTER (WHERE NOT denies), min(place) FILTER (WHERE NOT denies)"
-    " FROM verdicts WHERE left_out IS NULL GROUP BY task, text_id, kind, target",
+    " min(request) FILTER (WHERE NOT denies AND spelling = newest), min(place) FILTER (WHERE NOT denies AND spelling = newest)"
+    " FROM (SELECT *, first_value(spelling) OVER (PARTITION BY task, text_id, kind, target"
+    " ORDER BY denies, at DESC, place DESC) AS newest FROM verdicts WHERE left_out IS NULL)"
+    " GROUP BY task, text_id, kind, target",
     # The target of most people, agreed when they are more than all who stand for another one or deny it. Columns beside
     # max() are those of its row.
     "CREATE TABLE texts (task TEXT, text_id BLOB, agreed INTEGER, request INTEGER, place INTEGER, kind TEXT,"
