@@ -30,6 +30,7 @@ FOLDERS = {
     "runtime/model",
     "runtime/model/graph",
     "runtime/model/kinds",
+    "runtime/model/replies",
     "runtime/observe",
     "runtime/output",
     "runtime/redrive",

@@ -14,12 +14,12 @@ from safetensors.numpy import save
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from murmura.runtime.model.folder import write_manifest
-from murmura.runtime.model.graph.build import build_graph
+from murmura.runtime.model.graph.build import Form, write_graphs
 from murmura.runtime.model.inputs import TextPair
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.reference_sample import make_reference
 from murmura.runtime.model.weights import weight_shapes
-from murmura.schemas.manifest import EncoderSpec, Limits, ModelManifest, TaskSpec
+from murmura.schemas.manifest import EncoderSpec, FileRole, Limits, ModelManifest, TaskSpec
 
 WORDS = [
     "my",
@@ -111,7 +111,7 @@ def random_weights(
     weights = {}
     for name, shape in weight_shapes(encoder, tasks).items():
         values = random.normal(0.0, 0.4, shape)
-        weights[name] = (values * 0.2 + 1.0 if name.endswith("LayerNorm.weight") else values).astype(np.float32)
+        weights[name] = (values * 0.2 + 1.0 if name.lower().endswith("norm.weight") else values).astype(np.float32)
     return weights
 
 
@@ -123,7 +123,7 @@ def write_tiny_model(
     version: int = 0,
     seed: int = 0,
     max_tokens: int = 32,
-    graphs: Sequence[str] = ("ragged",),
+    graphs: Sequence[Form] = ("ragged",),
 ) -> Path:
     """Write a model folder with random weights and return it. The same arguments give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,10 +132,7 @@ def write_tiny_model(
     checkpoint = save(weights)
     (folder / "model.safetensors").write_bytes(checkpoint)
     (folder / "tokenizer.json").write_text(tiny_tokenizer().to_str())
-    roles = {"tokenizer.json": "tokenizer", "model.safetensors": "training"}
-    for form in graphs:
-        (folder / f"model.{form}.onnx").write_bytes(build_graph(encoder, tasks, weights, form))
-        roles[f"model.{form}.onnx"] = f"graph:{form}"
+    roles: dict[str, FileRole] = {"tokenizer.json": "tokenizer", "model.safetensors": "training"}
     manifest = ModelManifest(
         name=name,
         version=version,
@@ -144,6 +141,7 @@ def write_tiny_model(
         limits=Limits(max_tokens=max_tokens),
         files=[],
     )
+    roles |= write_graphs(folder, manifest, weights, graphs)
     write_manifest(folder, manifest, roles)
     model = Model.load(folder, device="cpu", graph=graphs[0], verify=False)
     sample = [*REFERENCE_TEXTS, *(REFERENCE_PAIRS if model.pair_tasks else ())]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..model.inputs import Input
+from ..model.kinds.registry import kind_of
 
 FLOOR_TOKENS = 128
 CEILING_TOKENS = 16_384
@@ -200,7 +201,9 @@ def _make_batch(samples: Sequence[Any], aim: int, max_rows: int) -> tuple[list[A
 
 def _answer(model: Measurable, batch: Sequence[Any]) -> None:
     texts = (_TEXTS * (len(batch) // len(_TEXTS) + 1))[: len(batch)]
-    model.decode(model.run(batch), batch, texts, [tuple(model.tasks)] * len(batch))
+    # Replies are no part of a pass: steps are counted apart.
+    tasks = tuple(name for name, task in model.tasks.items() if not kind_of(task).generates)
+    model.decode(model.run(batch), batch, texts, [tasks] * len(batch))
 
 
 def _time_batch(model: Measurable, batch: list[Any], timer: Clock) -> float:

@@ -49,6 +49,8 @@ class Logits:
     """[B + 1], the last one T."""
     bounds: npt.NDArray[np.int64] | None = None
     """For a batch in which a text has several rows: text b has the rows `[bounds[b] : bounds[b + 1]]`."""
+    hidden: Array | None = None
+    """The states [T, H] that decoders read, where a task generates."""
 
 
 def group_rows_by_task(wanted: Sequence[tuple[str, ...]]) -> dict[str, list[int]]:

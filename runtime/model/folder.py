@@ -229,12 +229,13 @@ def check_roles(manifest: ModelManifest, origin: str) -> None:
         if manifest.path_of(role) is None and not (role == "graph:ragged" and manifest.path_of("graph:padded")):
             raise ModelRefused(f"{origin}: the manifest names no file with role {role}; export the model again")
     if not manifest.is_delta:
-        _check_decoders(manifest, origin)
+        check_decoder_files(manifest, origin)
     if manifest.path_of("tokenizer") != manifest.tokenizer:
         raise ModelRefused(f"{origin}: tokenizer {manifest.tokenizer} is not among the manifest's files; export again")
 
 
-def _check_decoders(manifest: ModelManifest, origin: str) -> None:
+def check_decoder_files(manifest: ModelManifest, origin: str) -> None:
+    """Raise ModelRefused when the manifest lacks the graphs of a task that generates; `origin` names it in errors."""
     listed = {(entry.role, entry.path) for entry in manifest.files}
     for task in manifest.tasks:
         for role, path in task.decoder_files.items():

@@ -1,15 +1,15 @@
 """A loaded model: tokenises texts, runs the graph, and decodes the logits."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from ...schemas.manifest import FileEntry, ModelManifest, TaskSpec, Thresholds
+from ...schemas.manifest import HIDDEN, ModelManifest, TaskSpec, Thresholds
 from ...schemas.serving_event import RejectReason
 from ..errors import ModelFailed, ModelRefused
 from .batch_rows import (
@@ -23,14 +23,18 @@ from .batch_rows import (
     split_passes,
 )
 from .decoding import Output
-from .folder import open_checked, opened_path, read_checked, read_manifest, refuse_changed
+from .feeds import padded_feeds, ragged_feeds
+from .folder import check_decoder_files, read_manifest
 from .inputs import Input, TextPair, choose_input, find_pair_tasks, first_text
 from .kinds.forms import Reads
+from .kinds.generation import make_output
 from .kinds.registry import kind_of
 from .long_texts import Windows
-from .onnx_bytes import refuse_external_data
-from .onnx_session import Array, Device, Runner, open_session
+from .onnx_session import Array, Device, Runner
+from .open_files import entry_of, open_checked_graph, read_role
 from .reference_sample import check_reference, missing_sample_error, read_reference
+from .replies.offline import MAX_ROWS, decode_rows, generate_replies, reply_to_rows
+from .replies.reply_decoder import Generated, ReplyDecoder, make_decoders
 from .tokenizing import Encoded, TextEncoder, read_tokenizer, refuse_without_template
 from .windows import WindowedText, WindowEncoder
 
@@ -40,16 +44,28 @@ NOT_FINITE: Final = "not finite"
 _OFFLINE_TOKENS: Final = 1024
 _OFFLINE_ROWS: Final = 64
 _PLAIN: Final = "a"
+NO_DECODERS: Final[Mapping[str, ReplyDecoder]] = {}
 
 
 class Model:
     """A manifest, its tokenizer and a runner. `encode`, `run` and `decode` block and may be called from any thread."""
 
-    def __init__(self, manifest: ModelManifest, tokenizer: Tokenizer, runner: Runner, *, graph: str = "ragged") -> None:
-        """Configures the tokenizer with the manifest's limits: no padding, truncation to `limits.max_tokens`."""
+    def __init__(
+        self,
+        manifest: ModelManifest,
+        tokenizer: Tokenizer,
+        runner: Runner,
+        *,
+        graph: str = "ragged",
+        decoders: Mapping[str, ReplyDecoder] = NO_DECODERS,
+    ) -> None:
+        """Configures the tokenizer with the manifest's limits: no padding, truncation to `limits.max_tokens`.
+
+        `decoders` are those of all tasks that generate, see `make_decoders`.
+        """
         self.manifest = manifest
         self.tasks: dict[str, TaskSpec] = {task.name: task for task in manifest.tasks}
-        self.runner = runner
+        self.runner, self.decoders = runner, decoders
         self._kinds = {task.name: kind_of(task) for task in manifest.tasks}
         self.pair_tasks = find_pair_tasks(manifest.tasks)
         """Tasks that read two texts."""
@@ -60,10 +76,13 @@ class Model:
         self._encode_windows = WindowEncoder(tokenizer, manifest.limits.max_tokens)
         self._feeds = ragged_feeds if graph == "ragged" else padded_feeds
         self._padded = graph == "padded"
+        self._generates = any(kind.generates for kind in self._kinds.values())
         self._reference: dict[str, Any] | None = None
         self.token_s: float | None = None
         """Seconds per token of a warm batch. Set by who warms the model up; None when that was not measured."""
-        self._decoders = {task.name: self._kinds[task.name].make_decoder(task) for task in manifest.tasks}
+        self._decoders = {
+            name: kind.make_decoder(self.tasks[name]) for name, kind in self._kinds.items() if not kind.generates
+        }
 
     @classmethod
     def load(
@@ -97,23 +116,22 @@ class Model:
     ) -> Self:
         """Load a model folder like `load`, without running the reference sample."""
         manifest = read_manifest(folder)
-        tokenizer = read_tokenizer(manifest, _read(folder, manifest, "tokenizer", verify))
-        with open_checked(folder, _entry(folder, manifest, f"graph:{graph}"), digest=verify) as file:
-            refuse_external_data(file)
-            session = open_session(opened_path(file), device, threads)
-            if verify:
-                # onnxruntime has read the file again: its content is the checked one only if it has not changed since.
-                refuse_changed(folder, _entry(folder, manifest, f"graph:{graph}"), file)
-        missing = [task.name for task in manifest.tasks if task.name not in session.outputs]
-        if missing:
-            message = f"{folder}: the graph answers no task {missing[0]!r}; export the model again"
-            raise ModelRefused(message, RejectReason.WRONG_SHAPE)
-        return cls(manifest, tokenizer, session, graph=graph)
+        tokenizer = read_tokenizer(manifest, read_role(folder, manifest, "tokenizer", verify))
+        open_graph = partial(open_checked_graph, folder, device=device, threads=threads, verify=verify)
+        session = open_graph(entry_of(folder, manifest, f"graph:{graph}"))
+        needed = [HIDDEN if kind_of(task).generates else task.name for task in manifest.tasks]
+        if missing := [name for name in needed if name not in session.outputs]:
+            what = "has no states for decoders" if missing[0] == HIDDEN else f"answers no task {missing[0]!r}"
+            raise ModelRefused(f"{folder}: the graph {what}; export the model again", RejectReason.WRONG_SHAPE)
+        entries = {entry.path: entry for entry in manifest.files}
+        check_decoder_files(manifest, str(folder))
+        decoders = make_decoders(manifest, lambda path: open_graph(entries[path]))
+        return cls(manifest, tokenizer, session, graph=graph, decoders=decoders)
 
     def reproduce(self, folder: Path, *, required: bool = False) -> None:
         """Run the folder's reference sample. Raises ModelRefused if it is not reproduced, or missing while `required`."""
         has_sample = self.manifest.path_of("reference") is not None
-        reference = read_reference(_read(folder, self.manifest, "reference", True)) if has_sample else {"texts": []}
+        reference = read_reference(read_role(folder, self.manifest, "reference", True)) if has_sample else {"texts": []}
         self._reference = reference if has_sample else None
         if required and not reference["texts"]:
             raise missing_sample_error(str(folder))
@@ -135,7 +153,13 @@ class Model:
 
     def terminate(self, thread: int) -> None:
         """Terminate the run of a thread; see `Session.terminate`."""
-        self.runner.terminate(thread)
+        for runner in self.runners:
+            runner.terminate(thread)
+
+    @property
+    def runners(self) -> list[Runner]:
+        """What runs its graphs."""
+        return [self.runner, *chain.from_iterable(decoder.runners for decoder in self.decoders.values())]
 
     @property
     def device(self) -> str:
@@ -183,9 +207,10 @@ class Model:
         if bounds is None:
             return self._run_pass(batch)
         passes = [self._run_pass(part) for part in (split_passes(batch) if has_windows(texts) else [batch])]
-        values = {name: np.concatenate([logits.values[name] for logits in passes]) for name in self.tasks}
+        values = {name: np.concatenate([logits.values[name] for logits in passes]) for name in self._decoders}
         starts = np.concatenate([[0], np.cumsum([row.tokens for row in batch])])
-        return Logits(values, starts, bounds)
+        states = [logits.hidden for logits in passes if logits.hidden is not None]
+        return Logits(values, starts, bounds, np.concatenate(states) if states else None)
 
     def _run_pass(self, batch: Sequence[Encoded]) -> Logits:
         lengths = np.fromiter((e.tokens for e in batch), np.int64, len(batch))
@@ -193,14 +218,21 @@ class Model:
         np.cumsum(lengths, out=starts[1:])
         ids = np.fromiter(chain.from_iterable(e.ids for e in batch), np.int64, int(starts[-1]))
         outputs = self.runner.run(self._feeds(ids, lengths, starts))
-        values = {name: outputs[name] for name in self.tasks}
+        values = {name: outputs[name] for name in (*self._decoders, *([HIDDEN] if self._generates else ()))}
         for name, value in values.items():
             if not np.isfinite(value).all():
-                raise ModelFailed(f"task {name} gave values that are {NOT_FINITE}")
+                what = "the encoder" if name not in self.tasks else f"task {name}"
+                raise ModelFailed(f"{what} gave values that are {NOT_FINITE}")
         if self._padded:
             mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
             values = {name: v[mask] if v.ndim == 3 else v for name, v in values.items()}
-        return Logits(values, starts)
+        return Logits(values, starts, hidden=values.pop(HIDDEN, None) if self._generates else None)
+
+    def split_rows(self, task: str, logits: Logits) -> Sequence[Array]:
+        """Return a task's logits for each row of a batch. Of a task that generates: (piece, log-probability) of its reply."""
+        if task in self.decoders:
+            return decode_rows(self.decoders[task], logits)
+        return self._kinds[task].split_rows(logits.values[task], logits.starts)
 
     def decode(
         self,
@@ -210,9 +242,16 @@ class Model:
         wanted: Sequence[tuple[str, ...]],
         thresholds: Mapping[str, Thresholds] | None = None,
     ) -> list[dict[str, Output]]:
-        """Return for each text the outputs of its `wanted` tasks; `thresholds` override the manifest's by task."""
+        """Return for each text the outputs of its `wanted` tasks; `thresholds` override the manifest's by task.
+
+        Replies are decoded to their end. Raises ModelFailed when one fails.
+        """
         answers: list[dict[str, Output]] = [{} for _ in batch]
         for name, rows in group_rows_by_task(wanted).items():
+            if name in self.decoders:
+                for row, reply in zip(rows, reply_to_rows(self.decoders[name], logits, rows), strict=True):
+                    answers[row][name] = make_output(reply.text, reply.score, reply.finish)
+                continue
             limits = (thresholds or {}).get(name, self.tasks[name].thresholds)
             chosen = select_rows(self._kinds[name], logits.values[name], logits, batch, texts, rows)
             decoder = self._decoders[name]
@@ -237,6 +276,29 @@ class Model:
             begin = len(answers)
             answers += self.decode(self.run(batch), batch, part, wanted[begin : begin + len(batch)])
         return answers
+
+    def generate(
+        self,
+        pairs: Sequence[Input],
+        slots: Sequence[Collection[str] | None] | None = None,
+        *,
+        task: str | None = None,
+        max_rows: int = MAX_ROWS,
+    ) -> list[Generated]:
+        """Return the replies to pairs of texts, as `format_input` makes them, in order. For offline use.
+
+        `slots` are for each pair the slots that its reply may name; None allows all. `task` may be left out where one task
+        generates. Raises ValueError for a model without such a task, ModelFailed when a reply failed.
+        """
+        return generate_replies(self, self.decoders[self._choose_decoder(task)], pairs, slots, max_rows)
+
+    def _choose_decoder(self, task: str | None) -> str:
+        if (task is None and len(self.decoders) == 1) or task in self.decoders:
+            return task or next(iter(self.decoders))
+        found = ", ".join(self.decoders) or "none"
+        raise ValueError(
+            f"expected the name of a task of model {self.manifest.name} that generates: {found}; got {task}"
+        )
 
     def _wanted(self, given: Input, tasks: Sequence[str] | None) -> tuple[str, ...]:
         if not isinstance(given, str) and not self.pair_tasks:
@@ -273,42 +335,3 @@ def sample_error(error: ModelFailed, origin: str) -> ModelRefused:
     """Return the error for a model that fails on its sample or on plain texts."""
     reason = RejectReason.NOT_FINITE if NOT_FINITE in str(error) else RejectReason.WRONG_SHAPE
     return ModelRefused(f"{origin}: {error}", reason)
-
-
-def ragged_feeds(
-    ids: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]
-) -> dict[str, Array]:
-    """Return the inputs of the ragged graph for texts concatenated in `ids` [T]."""
-    columns = np.arange(max(int(lengths.max(initial=1)), 1))
-    mask = columns < lengths[:, None]
-    return {
-        "input_ids": ids,
-        "position_ids": np.arange(len(ids)) - np.repeat(starts[:-1], lengths),
-        "seq_index": np.flatnonzero(mask),
-        "pad_index": np.where(mask, starts[:-1, None] + columns, len(ids)),
-        "attention_mask": mask.astype(np.float32),
-    }
-
-
-def padded_feeds(
-    ids: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]
-) -> dict[str, Array]:
-    """Return the inputs of the padded graph; padding is token 0, which the mask excludes."""
-    del starts
-    mask = np.arange(max(int(lengths.max(initial=1)), 1)) < lengths[:, None]
-    padded = np.zeros(mask.shape, np.int64)
-    padded[mask] = ids
-    return {"input_ids": padded, "attention_mask": mask.astype(np.float32)}
-
-
-def _read(folder: Path, manifest: ModelManifest, role: str, verify: bool) -> bytes:
-    return read_checked(folder, _entry(folder, manifest, role), digest=verify)
-
-
-def _entry(folder: Path, manifest: ModelManifest, role: str) -> FileEntry:
-    entry = next((f for f in manifest.files if f.role == role), None)
-    if entry is None:
-        if manifest.is_delta:
-            raise ModelRefused(f"{folder} is a delta folder: `murmura models assemble` makes a model folder from it")
-        raise ModelRefused(f"{folder}: the manifest names no file with role {role}; export the model again")
-    return entry

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from threading import Event
 from typing import Final, NamedTuple, Protocol
 
@@ -85,24 +86,27 @@ class Loader:
             given_up=given_up,
         )
         model = Model.open(folder, device=chosen.device, graph=chosen.graph)
-        session = model.runner
-        assert isinstance(session, Session)
+        sessions = [runner for runner in model.runners if isinstance(runner, Session)]
         endless = VersionRefused(
             Reason.ENDLESS, f"{name} {version}: a few texts took more than {_IN_PROCESS_S:g} s", certain=False
         )
         try:
-            with session.within(_IN_PROCESS_S, given_up):
+            with ExitStack() as limits:
+                for session in sessions:
+                    limits.enter_context(session.within(_IN_PROCESS_S, given_up))
                 model.reproduce(folder, required=True)
                 model.token_s = warm_up(model, max_rows=chosen.max_rows)
         except (ModelFailed, ModelRefused) as error:
-            if session.overdue:
+            if any(session.overdue for session in sessions):
                 raise endless from error
             if isinstance(error, DeviceFailed):
                 raise VersionRefused(Reason.TOO_LARGE, f"{name} {version}: {error}", certain=False) from error
             if isinstance(error, ModelFailed):
                 raise sample_error(error, f"{name} {version}") from error
             raise
-        if session.overdue:  # expired just after the last run: the session would run nothing any more
+        if any(
+            session.overdue for session in sessions
+        ):  # expired just after the last run: a session would run nothing any more
             raise endless
         return model
 

@@ -11,9 +11,9 @@ from tiny_decoder import ENCODER, decode_by_hand, decoder_weights, reply_task
 from tiny_model import TASKS, random_weights
 
 from murmura.runtime.errors import ModelRefused
+from murmura.runtime.model.feeds import padded_feeds, ragged_feeds
 from murmura.runtime.model.graph.build import build_graph, write_graphs
 from murmura.runtime.model.graph.decoder import build_memory, build_step
-from murmura.runtime.model.model import padded_feeds, ragged_feeds
 from murmura.runtime.model.onnx_session import Session, open_session
 from murmura.schemas.manifest import ModelManifest
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load, save
+from tiny_decoder import reply_task
 from tiny_model import REFERENCE_TEXTS, TASKS, random_weights, tiny_encoder, tiny_tokenizer
 
 from murmura.runtime.errors import ModelRefused, SetupError
@@ -16,6 +17,7 @@ from murmura.runtime.model.assembled import resolve
 from murmura.runtime.model.delta import apply_delta, assemble, checkpoint_weights, find_base, read_base, write_delta
 from murmura.runtime.model.folder import check_folder, read_manifest, write_manifest
 from murmura.runtime.model.graph.build import build_graph
+from murmura.runtime.model.inputs import TextPair
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.onnx_session import open_session
 from murmura.runtime.model.reference_sample import make_reference
@@ -85,6 +87,33 @@ def test_a_delta_and_its_base_make_a_model_folder(delta: Path, base: Path, tmp_p
     assert {f.role for f in manifest.files} == {"tokenizer", "reference", "graph:ragged", "training"}
     model = Model.load(tmp_path / "out")
     assert make_reference(model, REFERENCE_TEXTS) == json.loads((delta / "reference.json").read_text())
+
+
+def test_a_delta_with_a_decoder_is_assembled_with_its_graphs(base: Path, tmp_path: Path) -> None:
+    folder, tasks = tmp_path / "delta", [*TASKS, reply_task()]
+    folder.mkdir()
+    heads = {k: v for k, v in random_weights(tiny_encoder(), tasks, seed=9).items() if k.startswith("heads.")}
+    write_delta(folder / "delta.safetensors", **(changes() | {"heads": heads}))
+    (folder / "tokenizer.json").write_text(tiny_tokenizer().to_str())
+    digest = sha256((base / "model.safetensors").read_bytes()).hexdigest()
+    manifest = ModelManifest(
+        name="tuned",
+        encoder=tiny_encoder().model_copy(update={"sha256": digest}),
+        tasks=tasks,
+        limits=Limits(max_tokens=32),
+        base=Base(source="hub:nobody/nothing", sha256=digest),
+        files=[],
+    )
+    write_manifest(folder, manifest, {"delta.safetensors": "delta", "tokenizer.json": "tokenizer"})
+    made = assemble(folder, base, tmp_path / "out")
+    assert {f.path: f.role for f in made.files if f.role.startswith("graph")} == {
+        "model.ragged.onnx": "graph:ragged",
+        "reply.memory.onnx": "graph:memory",
+        "reply.step.onnx": "graph:step",
+    }
+    reply = Model.load(tmp_path / "out", device="cpu").generate([TextPair("my card", "was lost")])[0]
+    assert reply.tokens
+    assert 0 < reply.score < 1
 
 
 def test_the_assembled_weights_are_base_plus_change(delta: Path, base: Path, tmp_path: Path) -> None:

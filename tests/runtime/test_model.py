@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from tiny_model import TASKS, tiny_tokenizer, write_tiny_model
 
 from murmura.runtime.errors import ModelFailed, ModelRefused
-from murmura.runtime.model import model as model_module
+from murmura.runtime.model import open_files
 from murmura.runtime.model.folder import read_manifest
 from murmura.runtime.model.model import Model
 from murmura.schemas.manifest import TaskSpec, Thresholds
@@ -157,7 +157,7 @@ def test_a_graph_that_is_written_to_between_its_check_and_its_loading_is_refused
 ) -> None:
     folder = write_tiny_model(tmp_path / "model")
     graph = folder / "model.ragged.onnx"
-    real = model_module.open_session
+    real = open_files.open_session
 
     def write_then_open(*arguments: Any) -> Any:
         data = bytearray(graph.read_bytes())
@@ -165,7 +165,7 @@ def test_a_graph_that_is_written_to_between_its_check_and_its_loading_is_refused
         graph.write_bytes(data)
         return real(*arguments)
 
-    monkeypatch.setattr(model_module, "open_session", write_then_open)
+    monkeypatch.setattr(open_files, "open_session", write_then_open)
     with pytest.raises(ModelRefused, match=r"model\.ragged\.onnx was written to while it was loaded"):
         Model.load(folder, device="cpu")
 

@@ -270,9 +270,9 @@ def test_notes_beside_the_model_do_no_harm(folder: Path) -> None:
 
 
 def test_a_file_exchanged_after_the_check_is_not_what_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from murmura.runtime.model import model as model_module
+    from murmura.runtime.model import open_files
 
-    real = model_module.open_session
+    real = open_files.open_session
 
     def exchange_first(source: Any, *more: Any) -> Any:
         (folder / "new.onnx").write_bytes(b"something else")
@@ -281,7 +281,7 @@ def test_a_file_exchanged_after_the_check_is_not_what_is_loaded(folder: Path, mo
 
     if not Path("/proc/self/fd").exists():
         pytest.skip("this system names no open files")
-    monkeypatch.setattr(model_module, "open_session", exchange_first)
+    monkeypatch.setattr(open_files, "open_session", exchange_first)
     assert Model.load(folder).predict(["hello"])
 
 

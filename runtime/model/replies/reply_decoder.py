@@ -1,0 +1,112 @@
+"""The decoder of a task that generates: its two graphs, and a step for all replies of a table."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ....schemas.manifest import ModelManifest, TaskSpec
+from ...errors import DeviceFailed, ModelFailed
+from ..onnx_session import Runner
+from .pieces import join_pieces
+from .slot_table import Memory, Sizes, SlotTable
+
+Array = npt.NDArray[Any]
+Finish = Literal["end", "length"]
+
+
+class Generated(NamedTuple):
+    """A reply as its decoder worded it, with slots as `{NAME}`."""
+
+    text: str
+    tokens: tuple[int, ...]
+    """Its pieces by their numbers, without the end."""
+    score: float
+    """The geometric mean of the probabilities of its pieces and its end, among those that were not forbidden."""
+    finish: Finish
+    """`length`: it was cut at the maximum number of pieces."""
+
+
+class ChosenPiece(NamedTuple):
+    """The piece that a step adds to a reply, by its number, and the logarithm of its probability."""
+
+    number: int
+    log_probability: float
+
+
+class ReplyDecoder:
+    """Runs the graphs of one task. Its methods block; `step` needs a table that no other thread uses."""
+
+    def __init__(self, manifest: ModelManifest, task: TaskSpec, memory: Runner, step: Runner) -> None:
+        assert task.generation is not None
+        self.task, self._memory, self._step = task, memory, step
+        encoder = manifest.encoder
+        self.sizes = Sizes(
+            task.generation.layers,
+            encoder.heads,
+            encoder.hidden_size // encoder.heads,
+            len(task.labels),
+            task.generation.max_tokens,
+            manifest.limits.max_tokens,
+        )
+
+    @property
+    def runners(self) -> tuple[Runner, Runner]:
+        """Of its two graphs."""
+        return self._memory, self._step
+
+    def remember(self, hidden: Array, starts: npt.NDArray[np.int64]) -> list[Memory]:
+        """Return what each text of a batch is remembered by: text b has the states `hidden[starts[b] : starts[b + 1]]`."""
+        kept = self._memory.run({"hidden": np.ascontiguousarray(hidden)})
+        ranges = [slice(*each) for each in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)]
+        return [Memory(kept["keys"][:, each], kept["values"][:, each]) for each in ranges]
+
+    def step(self, table: SlotTable) -> list[ChosenPiece | ModelFailed]:
+        """Add a piece to all replies of a table; returns what was chosen in each row, or why that row failed.
+
+        A step that fails is repeated row by row, so that one reply does not fail another. Raises DeviceFailed when the
+        device is the cause; the table is then unchanged.
+        """
+        try:
+            outputs = self._step.run(table.feeds())
+        except DeviceFailed:
+            raise
+        except ModelFailed as error:
+            return [error] if table.count == 1 else [self._step_row(table, row) for row in range(table.count)]
+        table.write_all(outputs)
+        chosen = zip(outputs["next"].tolist(), outputs["log_probability"].tolist(), strict=True)
+        return [self._check(number, value) for number, value in chosen][: table.count]
+
+    def _step_row(self, table: SlotTable, row: int) -> ChosenPiece | ModelFailed:
+        try:
+            outputs = self._step.run(table.feeds_of(row))
+        except DeviceFailed:
+            raise
+        except ModelFailed as error:
+            return error
+        table.write(row, outputs, 0)
+        return self._check(int(outputs["next"][0]), float(outputs["log_probability"][0]))
+
+    def _check(self, number: int, log_probability: float) -> ChosenPiece | ModelFailed:
+        if not np.isfinite(log_probability):
+            return ModelFailed(f"task {self.task.name} gave a reply whose values are not finite")
+        return ChosenPiece(number, log_probability)
+
+    def finish(self, pieces: Sequence[ChosenPiece]) -> Generated:
+        """Return the reply of the pieces that were chosen for it, its end among them if it has ended."""
+        numbers = [piece.number for piece in pieces]
+        ended = bool(numbers) and numbers[-1] == 0
+        numbers = numbers[:-1] if ended else numbers
+        score = float(np.exp(np.mean([piece.log_probability for piece in pieces]))) if pieces else 0.0
+        text = join_pieces(self.task.labels[number] for number in numbers)
+        return Generated(text, tuple(numbers), score, "end" if ended else "length")
+
+
+def make_decoders(manifest: ModelManifest, open_graph: Callable[[str], Runner]) -> dict[str, ReplyDecoder]:
+    """Return the decoders of all tasks that generate; `open_graph` opens the graph at a path of the folder."""
+    return {
+        task.name: ReplyDecoder(manifest, task, *(open_graph(path) for path in task.decoder_files.values()))
+        for task in manifest.tasks
+        if task.decoder_files
+    }
