@@ -26,6 +26,7 @@ FOLDERS = {
     "runtime/flow/fetching",
     "runtime/flow/handlers",
     "runtime/flow/retries",
+    "runtime/generation",
     "runtime/kafka",
     "runtime/model",
     "runtime/model/graph",

@@ -1,0 +1,65 @@
+r"""What a decoder reads: the acts of the reply and the last turns, as the two texts of a pair. Pure; version 1 of the form.
+
+    offer to reserve restaurant; inform city, date     user: a table for two please\nagent: which city?\nuser: Ulm
+
+Training and serving make their inputs here and nowhere else.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Final
+
+from ...schemas.acts import Act, ActName, Utterance
+from ...schemas.manifest import GenerationSpec
+from ..model.inputs import TextPair
+
+_ORDER: Final = {name: number for number, name in enumerate(ActName)}
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def format_input(turns: Sequence[Utterance], acts: Sequence[Act], spec: GenerationSpec) -> TextPair:
+    """Return the acts in words (nothing for a task that reads none) and the last turns, the oldest first.
+
+    Neither the order of acts nor repeated ones make a difference. Of turns that are longer than `context_bytes` the older ones
+    are dropped first, then the newest is cut at its end.
+    """
+    return TextPair(describe_acts(acts) if spec.acts else "", _join_turns(turns, spec))
+
+
+def describe_acts(acts: Iterable[Act]) -> str:
+    """Return acts in words, those of one name together: `request city, date; goodbye`."""
+    order = sorted(set(acts), key=lambda act: (_ORDER[act.act], act.slot or "", act.intent or ""))
+    return "; ".join(_describe_group(name, group) for name, group in groupby(order, key=lambda act: act.act))
+
+
+def to_words(name: str) -> str:
+    """Return a name of slots or intents in lower-case words: `ReserveRestaurant` and `reserve_restaurant` are the same."""
+    return " ".join(_HUMP.sub(" ", name).replace("_", " ").lower().split())
+
+
+def _describe_group(name: ActName, acts: Iterable[Act]) -> str:
+    objects = ", ".join(filter(None, map(_describe_object, acts)))
+    return f"{to_words(name)} {objects}".rstrip()
+
+
+def _describe_object(act: Act) -> str:
+    slot = to_words(act.slot) if act.slot else ""
+    if act.intent is None:
+        return slot
+    return f"{slot} for {to_words(act.intent)}" if slot else f"to {to_words(act.intent)}"
+
+
+def _join_turns(turns: Sequence[Utterance], spec: GenerationSpec) -> str:
+    return "\n".join(reversed([*_newest_first(turns[-spec.context :], spec.context_bytes)]))
+
+
+def _newest_first(turns: Sequence[Utterance], left: int) -> Iterator[str]:
+    """Yield the lines of turns as long as they fit; the newest always, cut to what is left."""
+    for number, turn in enumerate(reversed(turns)):
+        # White space is no part of the meaning, and a line break would let a turn pass for two.
+        line = f"{turn.role}: {' '.join(turn.text.split())}".encode(errors="replace")
+        if number and len(line) > left:
+            return
+        yield line[:left].decode(errors="ignore")
+        left -= len(line) + 1
