@@ -21,6 +21,7 @@ from murmura.training.prepare.tasks import read_tasks
 from murmura.training.recipe.job import read_job
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.retrain.job_files import digest_files, refuse_changed_files
+from murmura.training.retrain.sibling_runs import find_judged_candidates
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +202,32 @@ def test_files_that_changed_since_a_run_began_are_named(desk_base, tmp_path):
         with pytest.raises(SetupError, match=rf"{name}: changed since the run in .* began, .* --work"):
             refuse_changed_files(tmp_path, before, digest_files(read_job(job).value))
         (tmp_path / name).write_text(content)
+
+
+def test_a_candidate_of_another_run_from_the_same_version_is_counted_where_a_gate_has_judged_it(
+    desk_base, current, tmp_path
+):
+    write_corrections(tmp_path / "corrections")
+    sets = [held for held in held_out_sets(mix_of(write_job(tmp_path, desk_base), current)) if held.name == "test"]
+    facts = {
+        "refused": "this version",
+        "earlier": "another version",
+        "unfinished": "this version",
+        "own": "this version",
+    }
+    for run, identity in facts.items():
+        for stage in ("current", "gate", "evaluate"):
+            (tmp_path / "runs" / run / stage).mkdir(parents=True)
+        (tmp_path / "runs" / run / "current" / "done.json").write_text(json.dumps({"identity": identity}))
+        if run != "unfinished":
+            (tmp_path / "runs" / run / "gate" / "done.json").write_text('{"passed": false}')
+        shutil.copytree(desk_base / "desk", tmp_path / "runs" / run / "evaluate" / "model")
+        write_versions(tmp_path / "runs" / run / "evaluate" / "model", count_versions(desk_base / "desk", sets))
+    found = find_judged_candidates(tmp_path / "runs" / "own", "this version")
+    assert found == [tmp_path / "runs" / "refused" / "evaluate" / "model"]
+    assert {each.versions for each in count_versions(desk_base / "desk", sets, others=found).values()} == {2}
+    other = [replace(held, examples=[replace(e, text=f"other {e.text}") for e in held.examples]) for held in sets]
+    assert {each.versions for each in count_versions(desk_base / "desk", other, others=found).values()} == {1}
 
 
 def test_a_set_goes_on_counting_versions_when_some_of_its_rows_leave_and_begins_anew_with_other_rows(

@@ -101,6 +101,17 @@ def test_a_candidate_that_forgets_is_refused_and_not_pushed(base: Path, tmp_path
     assert not (tmp_path / "store").exists()
     with pytest.raises(GateRefused):  # and once more, without training again
         retrain(job, tmp_path / "work", quiet=True)
+    with pytest.raises(GateRefused):
+        retrain(job, tmp_path / "another", quiet=True)
+    judged = [
+        {
+            line.split(" | ")[-2]
+            for line in (tmp_path / run / "gate" / "gate.md").read_text().splitlines()
+            if "| own |" in line
+        }
+        for run in ("work", "another")
+    ]
+    assert judged == [{"1"}, {"2"}]
 
 
 def test_killed_while_it_trains_the_same_command_goes_on(job: Path, tmp_path: Path):

@@ -1,6 +1,6 @@
 """How many versions each held-out set has judged. A model folder carries the counts on to the next version.
 
-Only versions that passed carry them on: those that were refused are not counted.
+A candidate that was refused carries nothing on: it is counted where its run is known, beside the one that counts.
 """
 
 import json
@@ -33,19 +33,22 @@ _FILE: Final = TypeAdapter(dict[str, dict[str, Judged]])
 
 
 def count_versions(
-    current: Path, sets: Iterable[HeldOutSet], candidate: Path | None = None
+    current: Path, sets: Iterable[HeldOutSet], candidate: Path | None = None, others: Iterable[Path] = ()
 ) -> dict[tuple[str, str], Judged]:
     """Return for each set how many versions it will have judged with the next one.
 
     A set goes on counting when half of its rows are the same as before: rows that are corrected leave it. A `candidate`
-    that carries counts was judged before.
+    that carries counts was judged before. `others` are folders of further candidates that were made from `current` and
+    judged.
     """
     before, carried = _read(current), _read(candidate) if candidate is not None else {}
+    beside = [_read(folder) for folder in others]
     found = {}
     for held in sets:
         sketch = sketch_rows(held)
         earlier, own = (_known_versions(each, held, sketch) for each in (before, carried))
-        found[held.task, held.name] = Judged(sketch=sketch, versions=max(1 + earlier, own))
+        more = sum(_known_versions(each, held, sketch) > 0 for each in beside)
+        found[held.task, held.name] = Judged(sketch=sketch, versions=max(1 + earlier + more, own))
     return found
 
 

@@ -42,7 +42,7 @@ def sets_section(sets: Sequence[Comparison]) -> Iterator[str]:
     yield "  McNemar's exact test for accuracy where no conversation changes by more than one row, else the answers of the two versions"
     yield f"  exchanged by conversation {SIGN_FLIPS:,} times."
     yield "- Detectable: the smallest loss that would have been found here with a probability of 80 %. `held` says nothing of smaller ones."
-    yield "- Judged: how many versions this set has judged, this one included. Refused ones are not counted. The more, the less it says."
+    yield "- Judged: how many versions this set has judged, this one included. Refused ones are counted by a retraining alone, where their work folders lie beside its own. The more, the less it says."
     yield ""
     yield "| task | set | rows | differ | current | candidate | difference | interval | allowed | p | detectable | judged | |"
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | --- |"

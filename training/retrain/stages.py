@@ -26,7 +26,7 @@ from ..fit.loop import Progress, fit
 from ..fit.resume import CannotResume
 from ..gate.changed_answers import count_changed
 from ..gate.held_out import HeldOutSet, held_answers, held_out_sets, unmeasured, with_targets
-from ..gate.judged_versions import count_versions, write_versions
+from ..gate.judged_versions import Judged, count_versions, write_versions
 from ..gate.report import to_markdown
 from ..gate.targets import find_targets
 from ..gate.verdict import Comparison, GateResult, from_json
@@ -45,6 +45,7 @@ from .going_live import already_there, check_live, identity, make_current
 from .job_files import digest_files, refuse_changed_files
 from .limits import describe_kept, keep_limits
 from .refits import Trainings, candidate_of, placebo_of
+from .sibling_runs import find_judged_candidates
 from .starting_point import StartingPoint
 from .work_folder import Facts, WorkFolder
 
@@ -224,9 +225,13 @@ class Stages:
         write_report(
             folder / "model", model.manifest, scores, load_recipe(folder / "model" / RECIPE, past=True).description
         )
-        write_versions(folder / "model", count_versions(self.current, self.sets))
+        write_versions(folder / "model", self._count_versions(self.sets))
         rows = sum(len(held.examples) for held in self.sets)
         return {"said": f"{rows} held-out rows in {len(self.sets)} sets"}
+
+    def _count_versions(self, sets: Sequence[HeldOutSet]) -> dict[tuple[str, str], Judged]:
+        others = find_judged_candidates(self._work.path, self._facts("current")["identity"])
+        return count_versions(self.current, sets, others=others)
 
     def _refits(self, folder: Path) -> Facts:
         """Train what the gate needs beside the candidate: a placebo, and candidates of other seeds."""
@@ -250,7 +255,7 @@ class Stages:
         others = {seed: Model.load(candidate_of(trainings, seed)) for seed in self._other_seeds}
         sets = [*self.sets, *self._held_answers(before)]
         notes = [*self._facts("mix")["notes"], *unmeasured(self.mix, sets)]
-        versions = {place: each.versions for place, each in count_versions(self.current, sets).items()}
+        versions = {place: each.versions for place, each in self._count_versions(sets).items()}
         result = weigh(before, after, self._watched(sets, "gate"), self._job.gate, notes, versions, placebo, others)
         result = replace(result, changed=tuple(count_changed(before, after, self.mix)))
         (folder / "gate.json").write_text(result.to_json(), encoding="utf-8")
