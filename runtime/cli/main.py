@@ -17,6 +17,7 @@ from .config import config_app
 from .deadletters import deadletters_app
 from .doctor import doctor
 from .models import models_app
+from .predict import predict
 from .publish import publish
 from .replay import replay
 from .serve import serve
@@ -62,6 +63,7 @@ def build() -> typer.Typer:
     app.callback()(_root)
     for command in (
         serve,
+        predict,
         publish,
         tail,
         replay,

@@ -6,7 +6,6 @@ beginning is the piece that it is elsewhere.
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
@@ -16,9 +15,9 @@ from typing import Final
 from tokenizers import Tokenizer
 
 from ..model.kinds.generation import END
+from ..model.replies.pieces import SLOT, find_slots, join_pieces
 from .input_format import to_words
 
-_SLOT: Final = re.compile(r" ?\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _ASCII: Final = ascii_letters + digits + punctuation
 
 
@@ -99,7 +98,7 @@ class ReplyCutter:
         if not reply:
             return []
         text, at, pieces = f" {reply}", 0, []
-        for found in _SLOT.finditer(text):
+        for found in SLOT.finditer(text):
             if found[1] in self._slots:
                 pieces += [*self._cut_words(text[at : found.start()]), found[0]]
                 at = found.end()
@@ -142,11 +141,6 @@ def build_labels(
     return [*needed, *common][:most]
 
 
-def join_pieces(pieces: Iterable[str]) -> str:
-    """Return the reply that pieces make."""
-    return "".join(pieces).removeprefix(" ")
-
-
 def copy_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     """Return the tokenizer without limits; those of the given one stay as they are."""
     copied = Tokenizer.from_str(tokenizer.to_str())
@@ -163,16 +157,9 @@ def _with_blank(pieces: Iterable[str]) -> Iterator[str]:
             yield f" {piece}"
 
 
-def find_slots(labels: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield number and name of each piece that is a slot; `labels[0]` is the end."""
-    for number, label in enumerate(labels):
-        if number and (found := _SLOT.fullmatch(label)):
-            yield number, found[1]
-
-
 def list_slots(reply: str) -> list[str]:
     """Return what a reply has in the form of slots, in its order."""
-    return [found[1] for found in _SLOT.finditer(reply)]
+    return [found[1] for found in SLOT.finditer(reply)]
 
 
 def _without_blanks(text: str, start: int, end: int) -> tuple[int, int]:

@@ -82,7 +82,7 @@ class Generation(Kind):
         return np.asarray(logits[..., 0])
 
     def format_line(self, output: Answer) -> str:
-        return " ".join(output["text"].split())
+        return f"{' '.join(output['text'].split())} {output['score']:.2f}"
 
     def list_answers(self, output: Answer) -> Iterable[tuple[str | None, float]]:
         return ()

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from .slot_table import MASKED
 
-_SLOT: Final = re.compile(r" ?\{([A-Za-z_][A-Za-z0-9_]*)\}")
+SLOT: Final = re.compile(r" ?\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _BRACES: Final = frozenset("{}")
 
 
@@ -21,7 +21,7 @@ def join_pieces(pieces: Iterable[str]) -> str:
 def find_slots(labels: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Yield the number of each piece that is a slot, and the slot's name; `labels[0]` is the end."""
     for number, label in enumerate(labels):
-        if number and (found := _SLOT.fullmatch(label)):
+        if number and (found := SLOT.fullmatch(label)):
             yield number, found[1]
 
 
