@@ -186,7 +186,9 @@ def test_a_missing_file_says_where_paths_start(tmp_path: Path) -> None:
 
 
 def test_a_selection_that_leaves_nothing_is_said(tmp_path: Path) -> None:
-    assert refusal(tmp_path, AB, where={"label": ["z"]}) == "x.jsonl: no rows left after where/unless"
+    assert refusal(tmp_path, AB, where={"label": ["z"]}) == (
+        "x.jsonl: no rows left after where/unless; no row has 'z' in 'label'"
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
 from ..data.fields import read_second
 from ..data.files import find_source, read_rows, refuse_unused_keys
-from ..data.row import Row
+from ..data.row import Row, list_names
 from ..data.rules import Rules, find_named_labels, make_rules
 from ..data.tagging import refuse_mixed_schemes
 from ..data.typos import typo_copies
@@ -96,7 +96,8 @@ def _read_source(source: Source, rules: Rules, kind: Kind, folder: Path, seed: i
 
 def _explain_none(counts: ReadCounts) -> str:
     if set(counts.rows_left_out) == {RowLeftOut.NOT_SELECTED}:
-        return " left after where/unless"
+        missing = [f"{value!r} in {column!r}" for _, key, column, value in sorted(counts.unmatched) if key == "where"]
+        return f" left after where/unless{f'; no row has {list_names(missing)}' if missing else ''}"
     if {RowLeftOut.NOT_ANNOTATED, RowLeftOut.REPEATED} & set(counts.rows_left_out):
         return f": {counts.describe_left_out()}"
     return " left after one_of, merge and rest" if counts.rows else ""
