@@ -1,10 +1,12 @@
 """What a reply is to say: its acts, from a closed list, and the turns that it answers."""
 
+import re
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+SLOT_PATTERN: Final = re.compile("[A-Za-z_][A-Za-z0-9_]{0,99}")
 SlotName = Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 """A slot stands in replies and templates as `{NAME}`."""
 

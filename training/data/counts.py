@@ -15,6 +15,7 @@ class RowLeftOut(StrEnum):
     CAP = "above the cap of rows"
     NOT_ANNOTATED = "that nobody annotated"
     REPEATED = "that repeat the answer of another annotator"
+    NO_REPLY = "without a reply"
 
 
 class SpanLeftOut(StrEnum):

@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Any, Literal
 
 from ...runtime.model.inputs import Input, first_text, second_text, with_second
+from ...schemas.acts import Act
 from .near_texts import near_form
 
 
@@ -35,6 +36,10 @@ class Example:
     """The other columns of the row."""
     second: str | None = None
     """The second text, for kinds that read two."""
+    reply: str | None = None
+    """What is to be said, with slots as `{NAME}`, for kinds that write replies."""
+    acts: tuple[Act, ...] = ()
+    """What the reply is to say, where that is known."""
 
     @property
     def given(self) -> Input:

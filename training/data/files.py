@@ -9,10 +9,12 @@ from ..recipe.reading import HUB, Reading
 from .formats.conll import read_conll
 from .formats.data_sets import read_data_set
 from .formats.delimited import read_delimited
+from .formats.dialogues import read_dialogues
 from .formats.doccano import read_doccano
 from .formats.json_rows import read_json, read_json_lines
 from .formats.label_studio import read_label_studio
 from .formats.parquet import read_parquet
+from .formats.sgd import read_sgd
 from .formats.spacy_json import read_spacy
 from .opening import find_file, suffix_of
 from .row import Row
@@ -30,6 +32,8 @@ FORMATS: Final[dict[str, ReadRows]] = {
     "label_studio": read_label_studio,
     "doccano": read_doccano,
     "spacy": read_spacy,
+    "dialogues": read_dialogues,
+    "sgd": read_sgd,
 }
 """By the name that a recipe writes as `format`. A new format is one file with its function, and one line here."""
 BY_SUFFIX: Final = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".conll": "conll", ".parquet": "parquet"}

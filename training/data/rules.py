@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ...runtime.errors import SetupError
 from ...runtime.model.words import trim_blanks
+from ...schemas.manifest import GenerationSpec
 from ..recipe.reading import Columns, Reading, Source
 from ..recipe.tasks import Task
 
@@ -34,6 +35,8 @@ class Rules:
     named: frozenset[str] | None
     several: bool = False
     """Whether labels do not exclude each other."""
+    generation: GenerationSpec | None = None
+    """How acts and turns become the two texts that a task of replies reads."""
     findings: Findings = field(default_factory=Findings, compare=False)
 
 

@@ -1,0 +1,215 @@
+"""Rows of replies: pairs, whole dialogues and Schema-Guided Dialogue, with slots for values and acts from the list."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from murmura.runtime.errors import SetupError
+from murmura.schemas.acts import Act, ActName
+from murmura.schemas.manifest import GenerationSpec
+from murmura.training.data.counts import RowLeftOut
+from murmura.training.data.delexicalise import put_slots
+from murmura.training.data.example import Example, Span
+from murmura.training.data.files import read_rows
+from murmura.training.data.formats.sgd import ACT_NAMES, as_act, as_sgd_act
+from murmura.training.data.replies import read_reply
+from murmura.training.data.rules import Rules
+from murmura.training.recipe.reading import Columns, Reading
+
+USER = {"role": "user", "text": "Is there a table?"}
+PAIR = {
+    "turns": [USER],
+    "acts": [{"act": "offer", "slot": "restaurant"}, {"act": "offer", "intent": "Reserve"}, "goodbye"],
+    "reply": " How about Luigi in Ulm? ",
+    "slots": {"restaurant": "Luigi", "city": ["Ulm", "Bonn"]},
+    "id": 7,
+}
+DIALOGUE = {
+    "dialogue": "d1",
+    "turns": [
+        {"role": "agent", "text": "Hello!"},
+        USER,
+        {
+            "role": "agent",
+            "text": "At 5 in Ulm.",
+            "acts": [{"act": "inform", "slot": "city"}],
+            "slots": {"city": "Ulm", "time": 5},
+        },
+        {"role": "user", "text": "Thanks"},
+        {"role": "agent", "text": "Bye", "acts": ["goodbye"]},
+        {"role": "agent", "text": " ", "acts": ["goodbye"]},
+    ],
+    "channel": "chat",
+}
+LINE = {
+    "dialogue_id": "train/1",
+    "services": ["Flights_1"],
+    "turns": [
+        {"role": "user", "text": "A flight to Ulm", "acts": [["INFORM", "city", ["Ulm"]]], "slots": [["city", 12, 15]]},
+        {
+            "role": "system",
+            "text": "I found 1 flight with 1 stop to Ulm. Shall I book it?",
+            "acts": [
+                ["OFFER", "stops", ["1"]],
+                ["OFFER", "wifi", ["True"]],
+                ["INFORM_COUNT", "count", ["1"]],
+                ["OFFER_INTENT", "intent", ["BookFlight"]],
+                ["REQ_MORE", "", []],
+            ],
+            "slots": [["city", 32, 35]],
+        },
+    ],
+}
+PUBLISHED = [
+    {
+        "dialogue_id": "train/1",
+        "services": ["Flights_1"],
+        "turns": [
+            {"speaker": "USER", "utterance": "A flight to Ulm", "frames": []},
+            {
+                "speaker": "SYSTEM",
+                "utterance": LINE["turns"][1]["text"],
+                "frames": [
+                    {
+                        "service": "Flights_1",
+                        "slots": [{"slot": "city", "start": 32, "exclusive_end": 35}],
+                        "actions": [
+                            {"act": act, "slot": slot, "values": values, "canonical_values": values}
+                            for act, slot, values in LINE["turns"][1]["acts"]
+                        ],
+                    }
+                ],
+            },
+        ],
+    }
+]
+
+
+def read(folder: Path, *items: Any, acts: bool = True, form: str | None = None, name: str = "x.jsonl") -> list[Example]:
+    (folder / name).write_text("".join(json.dumps(item) + "\n" for item in items))
+    sizes = GenerationSpec(context=2, acts=acts, layers=1, slots=[])
+    reading = Reading(format=form)
+    rules = Rules(reading, Columns(), None, None, generation=sizes)
+    return [read_reply(row, rules) for row in read_rows(folder / name, reading) if row.left_out is None]
+
+
+def refusal(folder: Path, *items: Any, **keys: Any) -> str:
+    with pytest.raises(SetupError) as caught:
+        read(folder, *items, **keys)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{folder}/")
+
+
+def test_a_row_is_turns_acts_and_a_reply_with_slots_for_values(tmp_path):
+    [example] = read(tmp_path, PAIR)
+    assert example.given == ("offer to reserve, restaurant; goodbye", "user: Is there a table?", False)
+    assert example.reply == "How about {restaurant} in {city}?"
+    assert example.acts == (
+        Act(act=ActName.OFFER, slot="restaurant"),
+        Act(act=ActName.OFFER, intent="Reserve"),
+        Act(act=ActName.GOODBYE),
+    )
+    assert example.meta == {"id": 7}
+
+
+def test_acts_may_be_missing_where_the_task_reads_none(tmp_path):
+    row = {"turns": [USER], "reply": "Yes, in {city}."}
+    assert [(e.text, e.reply, e.acts) for e in read(tmp_path, row, acts=False)] == [("", "Yes, in {city}.", ())]
+    assert "column 'acts' is missing" in refusal(tmp_path, row)
+
+
+def test_a_dialogue_is_a_row_for_each_reply_that_has_turns_before_it(tmp_path):
+    first, second = read(tmp_path, DIALOGUE, form="dialogues")
+    assert (first.second, first.reply) == ("agent: Hello!\nuser: Is there a table?", "At {time} in {city}.")
+    assert (second.second, second.reply) == ("agent: At 5 in Ulm.\nuser: Thanks", "Bye")
+    assert first.place != second.place
+    assert first.meta == second.meta == {"dialogue": "d1", "channel": "chat"}
+
+
+def test_empty_replies_and_dialogues_without_one_are_left_out_as_such(tmp_path):
+    (tmp_path / "x.jsonl").write_text(json.dumps(DIALOGUE) + "\n" + json.dumps({"turns": [USER]}))
+    rows = [*read_rows(tmp_path / "x.jsonl", Reading(format="dialogues"))]
+    assert [row.left_out for row in rows] == [None, None, RowLeftOut.NO_REPLY, RowLeftOut.NO_REPLY]
+
+
+@pytest.mark.parametrize(("items", "name"), [([LINE], "x.jsonl"), ([PUBLISHED], "x.json")])
+def test_schema_guided_dialogues_are_read_as_published_and_as_lines(tmp_path, items, name):
+    [example] = read(tmp_path, *items, form="sgd", name=name)
+    assert example.reply == "I found {count} flight with {stops} stop to {city}. Shall I book it?"
+    assert example.text == "inform count; offer to book flight, stops, wifi; request more"
+    assert example.second == "user: A flight to Ulm"
+    assert example.meta == {"dialogue": "train/1", "services": ["Flights_1"]}
+
+
+@pytest.mark.parametrize("name", ACT_NAMES)
+def test_acts_of_schema_guided_dialogue_are_mapped_without_loss(name):
+    slot = {"INFORM_COUNT": "count", "OFFER_INTENT": "intent"}.get(name, "city")
+    bare = [""] if name.startswith(("NOTIFY", "REQ_MORE", "GOODBYE")) else []
+    for each in [slot, *bare]:
+        assert as_sgd_act(as_act(name, each, ["Reserve"])) == (name, each)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reply": ""}, "x.jsonl:1: the reply is empty"),
+        ({"reply": None}, "column 'reply' is missing"),
+        ({"reply": 5}, "the reply is int"),
+        ({"reply": "a \ud800"}, "the reply has a lone surrogate"),
+        ({"turns": []}, "'turns' should be a list of turns before the reply, found []"),
+        ({"turns": ["hello"]}, "a turn should be"),
+        ({"turns": [{"role": "bot", "text": "x"}]}, "a turn should be"),
+        ({"turns": [{"role": "user"}]}, "the text of a turn is NoneType"),
+        ({"acts": "goodbye"}, "'acts' should be a list"),
+        ({"acts": [5]}, "an act should be"),
+        ({"acts": ["sing"]}, "no act 'sing'; expected one of greet, request, inform"),
+        ({"acts": [{"act": ["greet"]}]}, "no act ['greet']"),
+        ({"acts": [{"act": "inform", "slot": "two words"}]}, "'two words' is no name of a slot"),
+        ({"acts": [{"act": "inform", "intent": ""}]}, "an act's 'intent'"),
+        ({"acts": [{"act": "inform", "value": "x"}]}, "an act's 'value'"),
+        ({"slots": ["Ulm"]}, "'slots' should be an object"),
+        ({"slots": {"2nd": "Ulm"}}, "'2nd' is no name of a slot"),
+        ({"slots": {"city": {"name": "Ulm"}}}, "a value of slot 'city' should be a text"),
+    ],
+)
+def test_a_row_that_is_no_reply_is_one_line(tmp_path, change, message):
+    assert message in refusal(tmp_path, {**PAIR, **change})
+
+
+@pytest.mark.parametrize(
+    ("item", "form", "message"),
+    [
+        ({"turns": "hello"}, "dialogues", "'turns' should be a list"),
+        (
+            {"turns": [USER, {"role": "agent", "text": None, "acts": []}]},
+            "dialogues",
+            "(turn 2): column 'reply' is missing",
+        ),
+        ({"turns": [USER, {"role": "agent", "text": "a"}]}, "dialogues", "(turn 2): column 'acts' is missing"),
+        (PAIR, "sgd", "x.jsonl:1: no dialogue of Schema-Guided Dialogue"),
+        ({**LINE, "turns": [{"role": "bot", "text": "a"}]}, "sgd", "KeyError: 'bot'"),
+        ({**LINE, "turns": [{**LINE["turns"][1], "acts": [["SING", "", []]]}]}, "sgd", "KeyError: 'SING'"),
+        ({**LINE, "turns": [{**LINE["turns"][1], "acts": ["SING"]}]}, "sgd", "no dialogue of Schema-Guided Dialogue"),
+        ([1], "sgd", "no dialogue of Schema-Guided Dialogue"),
+    ],
+)
+def test_a_line_that_is_no_dialogue_is_one_line(tmp_path, item, form, message):
+    assert message in refusal(tmp_path, item, form=form)
+
+
+def test_longer_values_come_first_and_words_are_whole():
+    values = {"city": ["York"], "place": ["New York City"], "day": ["2"]}
+    assert put_slots("New York City or York on the 2nd, 2", (), values) == "{place} or {city} on the 2nd, {day}"
+
+
+@given(st.text("ab .{}5", max_size=20), st.lists(st.text("ab 5", max_size=3), max_size=3))
+def test_no_value_is_left_as_a_word_outside_slots(text, values):
+    found = put_slots(text, [Span(0, 1, "s")] if text else [], {"t": values})
+    for value in filter(None, values):
+        if value == value.strip() and "{" not in text and "}" not in text:
+            words = found.replace("{s}", " ").replace("{t}", " ").split()
+            assert value not in words or " " in value

@@ -1,0 +1,49 @@
+"""Puts slots for their values into replies: `a table at {restaurant_name}`. Pure."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from .example import Span
+
+
+def put_slots(text: str, spans: Iterable[Span], values: Mapping[str, Sequence[str]]) -> str:
+    """Return the text with `{slot}` for each span, and for each value wherever it stands as whole words.
+
+    Spans come first, then longer values before shorter ones; what overlaps one of these stays as it is. Slots with equal values
+    share its places in their order, the last of them takes what is left.
+    """
+    taken = _Taken()
+    for span in sorted(spans, key=lambda span: (span.start, span.end)):
+        taken.add(span)
+    pairs = sorted(
+        ((value, slot) for slot, each in values.items() for value in each if value), key=lambda p: -len(p[0])
+    )
+    for value, slot in pairs:
+        next(filter(taken.add, _find(text, value, slot)), None)
+    for value, slot in reversed(pairs):
+        for span in _find(text, value, slot):
+            taken.add(span)
+    parts, at = [], 0
+    for span in sorted(taken.spans, key=lambda span: span.start):
+        parts += [text[at : span.start], f"{{{span.label}}}"]
+        at = span.end
+    return "".join([*parts, text[at:]])
+
+
+class _Taken:
+    """Spans that do not overlap."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+
+    def add(self, span: Span) -> bool:
+        """Add a span and return True, unless it overlaps one of them."""
+        free = all(span.end <= other.start or span.start >= other.end for other in self.spans)
+        if free:
+            self.spans.append(span)
+        return free
+
+
+def _find(text: str, value: str, slot: str) -> Iterator[Span]:
+    for found in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", text):
+        yield Span(found.start(), found.end(), slot)
