@@ -27,6 +27,7 @@ BENCHMARKS = {
     "ingest": "feedback, results and requests into a data set",
     "joint_training": "joint training against a plain hand-written loop",
     "few_rows": "5 and 10 rows a label against logistic regression on the frozen encoder",
+    "generation": "replies to dialogues: data and baselines",
     "corrections": "300 corrections of intents never seen, learned, with what became of the rest",
 }
 

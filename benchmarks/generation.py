@@ -1,0 +1,160 @@
+"""Replies to the dialogues of a Schema-Guided Dialogue subset: the data, and baselines that need no trained decoder.
+
+python benchmarks/generation.py --data ../shared/data            # two minutes on one core
+python benchmarks/generation.py --short                          # no consensus: nothing is embedded
+
+Every eighth training dialogue is held out: `seen`, the services of training. `test` is the subset's test part, most of whose
+services training lacks. Two tasks: one reads three turns, the other the last turn and the acts of the reply. Replies have slots for
+values; BLEU and ROUGE-L are those of `training/kinds/reply_scores.py`, intervals draw whole dialogues.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+import torch
+
+from murmura.runtime.generation.reply_vocabulary import ReplyVocabulary, build_labels, list_slots
+from murmura.schemas.manifest import GenerationSpec
+from murmura.training.data.example import Example
+from murmura.training.data.files import find_source, read_rows
+from murmura.training.data.replies import DIALOGUE, read_reply
+from murmura.training.data.rules import Rules
+from murmura.training.fit.encoding import encode_ids
+from murmura.training.kinds.reply_baselines import consensus_replies, most_common_reply, template_replies
+from murmura.training.kinds.reply_scores import ReplyScores, score_replies
+from murmura.training.model.encoders import Checkpoint, build_encoder, load
+from murmura.training.model.padding import in_order, pad
+from murmura.training.recipe.reading import Columns, Reading
+from murmura.training.recipe.recipe import DEFAULT_ENCODER
+
+SETS = {"train": "train.jsonl", "test": "test.jsonl"}
+HELD_OUT = 8
+TASKS = {
+    "context": GenerationSpec(context=3, acts=False, layers=3, slots=[]),
+    "acts": GenerationSpec(context=1, acts=True, layers=3, slots=[]),
+}
+MAX_TOKENS = 128
+
+
+def read(data: Path, name: str, spec: GenerationSpec) -> list[Example]:
+    """Return the replies of one file of the subset."""
+    reading = Reading(format="sgd")
+    rules = Rules(reading, Columns(), None, None, generation=spec)
+    path = find_source(data / "sgd_subset", name)
+    return [read_reply(row, rules) for row in read_rows(path, reading) if row.left_out is None]
+
+
+def read_parts(data: Path, spec: GenerationSpec) -> dict[str, list[Example]]:
+    """Return the parts: `train`, `seen` and `test`."""
+    every = read(data, SETS["train"], spec)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(dialogue_of(row) for row in every))}
+    held = [numbers[dialogue_of(row)] % HELD_OUT == HELD_OUT - 1 for row in every]
+    return {
+        "train": [row for row, out in zip(every, held, strict=True) if not out],
+        "seen": [row for row, out in zip(every, held, strict=True) if out],
+        "test": read(data, SETS["test"], spec),
+    }
+
+
+def dialogue_of(row: Example) -> str:
+    return str(row.meta[DIALOGUE])
+
+
+def embed(rows: Sequence[Example], checkpoint: Checkpoint) -> np.ndarray:
+    """Return the mean of the tokens' states of what a task reads: [N, H]."""
+    encoder = build_encoder(checkpoint.spec, checkpoint.weights, dropout=0.0).eval()
+    checkpoint.tokenizer.enable_truncation(MAX_TOKENS)
+    ids = encode_ids([row.given for row in rows], checkpoint.tokenizer)
+    checkpoint.tokenizer.no_truncation()
+    vectors = np.empty((len(rows), checkpoint.spec.hidden_size), np.float32)
+    for chosen in in_order(ids, 64):
+        tokens, mask = pad([ids[row] for row in chosen])
+        with torch.no_grad():
+            states = encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
+        counted = mask.unsqueeze(-1).float()
+        vectors[chosen] = ((states * counted).sum(1) / counted.sum(1)).numpy()
+    return vectors
+
+
+def describe_data(parts: dict[str, list[Example]], checkpoint: Checkpoint) -> None:
+    """Print what the replies are made of."""
+    replies = [row.reply or "" for row in parts["train"]]
+    slots = {slot for reply in replies for slot in list_slots(reply)}
+    vocabulary = ReplyVocabulary(build_labels(replies, checkpoint.tokenizer, slots), checkpoint.tokenizer)
+    print(f"{vocabulary.size} pieces of {len(replies)} training replies, {len(slots)} slots")
+    for name, rows in parts.items():
+        texts = [row.reply or "" for row in rows]
+        pieces = [vocabulary.encode(text) for text in texts]
+        back = sum(vocabulary.decode(each) == text for each, text in zip(pieces, texts, strict=True))
+        lengths = [len(each) for each in pieces]
+        print(
+            f"  {name}: {len(rows)} replies of {len({dialogue_of(row) for row in rows})} dialogues, "
+            f"{statistics.mean(lengths):.1f} pieces (most {max(lengths)}), {back} come back character for character"
+        )
+
+
+def describe(scores: ReplyScores) -> str:
+    """Return the cells of a row of the table."""
+
+    def cell(name: str, form: str, scale: float = 1.0) -> str:
+        value = scores.figures[name]
+        if value is None:
+            return "-"
+        between = scores.intervals.get(name)
+        shown = f"{value * scale:{form}}"
+        return shown if between is None else f"{shown} [{between[0] * scale:{form}}, {between[1] * scale:{form}}]"
+
+    cells = [cell(name, ".1f") for name in ("bleu", "bleu_cased", "chrf", "rouge_l")]
+    cells += [cell(name, ".1f", 100) for name in ("slots_missing", "slots_invented", "distinct")]
+    return " | ".join([*cells, cell("length_ratio", ".2f")])
+
+
+def baselines(
+    parts: dict[str, list[Example]], name: str, spec: GenerationSpec, vectors: dict[str, np.ndarray] | None
+) -> dict[str, list[str]]:
+    """Return the replies of each baseline to one part."""
+    train, rows = parts["train"], parts[name]
+    found = {"most common reply": [most_common_reply(train)] * len(rows)}
+    if vectors is not None:
+        found["consensus of 15 nearest"] = consensus_replies(train, vectors["train"], vectors[name])
+    if spec.acts:
+        found["template"] = template_replies(train, rows)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the public data sets")
+    parser.add_argument("--short", action="store_true", help="without the consensus of the nearest contexts")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    checkpoint = load(DEFAULT_ENCODER)
+    print("task | part | replies | BLEU | cased | chrF | ROUGE-L | slots missing % | invented % | distinct % | length")
+    for task, spec in TASKS.items():
+        parts = read_parts(args.data, spec)
+        if task == "context":
+            describe_data(parts, checkpoint)
+        began = time.process_time()
+        vectors = None if args.short else {part: embed(rows, checkpoint) for part, rows in parts.items()}
+        embedding = time.process_time() - began
+        signature = ""
+        for part in ("seen", "test"):
+            references = [row.reply or "" for row in parts[part]]
+            groups = [dialogue_of(row) for row in parts[part]]
+            for name, replies in baselines(parts, part, spec, vectors).items():
+                scores = score_replies(replies, references, groups)
+                signature = scores.signature
+                print(f"{task} | {part} | {name} | {describe(scores)}", flush=True)
+        print(f"  embedding {embedding:.0f} CPU-s; sacrebleu {signature}")
+
+
+if __name__ == "__main__":
+    main()
