@@ -11,17 +11,20 @@ from tiny_decoder import ENCODER, PIECES, decode_by_hand, decoder_weights, reply
 from tiny_model import TASKS, write_tiny_model
 
 from murmura.runtime.batching.engine import Engine
-from murmura.runtime.errors import DeviceFailed, ModelFailed, ModelRefused
-from murmura.runtime.model.folder import check_folder, write_manifest
+from murmura.runtime.errors import DeviceFailed, ModelFailed, ModelRefused, VersionRefused
+from murmura.runtime.model.folder import check_folder, parse_manifest, write_manifest
 from murmura.runtime.model.graph.build import describe_model
 from murmura.runtime.model.graph.decoder import build_memory, build_step
 from murmura.runtime.model.inputs import TextPair
+from murmura.runtime.model.kinds.registry import kind_of
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.onnx_session import open_session
 from murmura.runtime.model.replies.reply_decoder import Generated, ReplyDecoder
 from murmura.runtime.model.replies.reply_generator import ReplyGenerator
 from murmura.runtime.model.replies.slot_table import Memory
+from murmura.runtime.release.trial_process import prove
 from murmura.schemas.manifest import EncoderSpec, Limits, ModelManifest, TaskSpec
+from murmura.schemas.serving_event import RejectReason
 
 TASK = reply_task(max_tokens=24)
 WORDS = [
@@ -303,3 +306,53 @@ def test_late_and_cancelled_replies_give_their_rows_to_others(decoder: ReplyDeco
     while not generator.idle:
         found |= generator.step()
     assert found == decode(decoder, memories, [2, 3, 5], 3)
+
+
+def test_a_version_whose_decoder_gives_no_numbers_is_refused_by_its_trial(tmp_path: Path) -> None:
+    copy = write_tiny_model(tmp_path / "m", [*TASKS, TASK])
+    assert prove(copy, "ragged", timeout_s=120, memory_bytes=8 * 2**30) == copy
+    manifest = check_folder(copy)
+    weights = load_file(copy / "model.safetensors")
+    weights["heads.reply.norm.weight"][:] = np.nan
+    (copy / "reply.step.onnx").write_bytes(build_step(ENCODER, TASK, weights, {}))
+    write_manifest(copy, manifest, {entry.path: entry.role for entry in manifest.files})
+    with pytest.raises(VersionRefused, match="task reply gave a reply whose values are not finite") as refused:
+        prove(copy, "ragged", timeout_s=120, memory_bytes=8 * 2**30)
+    assert refused.value.reason == RejectReason.NOT_FINITE
+
+
+def test_a_decoder_that_never_ends_is_cut_at_its_maximum(tmp_path: Path) -> None:
+    copy = write_tiny_model(tmp_path / "m", [*TASKS, TASK])
+    manifest = check_folder(copy)
+    weights = load_file(copy / "model.safetensors")
+    weights["heads.reply.bias"][0] = -100
+    (copy / "reply.step.onnx").write_bytes(build_step(ENCODER, TASK, weights, {}))
+    write_manifest(copy, manifest, {entry.path: entry.role for entry in manifest.files if entry.role != "reference"})
+    replies = Model.load(copy, device="cpu").generate(PAIRS)
+    assert {(len(reply.tokens), reply.finish) for reply in replies} == {(24, "length")}
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"generation": None}, "a task of kind generation needs the field `generation`"),
+        ({"labels": [" a", "{end}"]}, "begin with '{end}', found"),
+        ({"labels": ["{end}"]}, "begin with '{end}', found"),
+        ({"out_of_scope": " a"}, "a task of kind generation has no out_of_scope label"),
+    ],
+)
+def test_a_task_that_cannot_generate_is_refused_with_its_manifest(folder: Path, changed, problem) -> None:
+    manifest = check_folder(folder)
+    spoiled = manifest.model_copy(update={"tasks": [*manifest.tasks[:-1], TASK.model_copy(update=changed)]})
+    with pytest.raises(ModelRefused, match=problem):
+        parse_manifest(spoiled.model_dump_json().encode(), "m")
+
+
+def test_pieces_are_no_labels_that_people_may_name() -> None:
+    kind = kind_of(TASK)
+    assert kind.known_labels(TASK) == frozenset()
+    answer = {"kind": "generation", "text": "Your {city}\nis here", "score": 0.5, "finish": "end"}
+    assert kind.format_line(answer) == "Your {city} is here 0.50"
+    assert (kind.target_of_answer(answer), kind.target_of_correction("  Hello ")) == ("Your {city}\nis here", "Hello")
+    assert [kind.accepts_correction(value) for value in ("Hello", ["Hello"], None)] == [True, False, False]
+    assert [*kind.list_answers(answer)] == []

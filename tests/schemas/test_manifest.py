@@ -121,3 +121,12 @@ def test_a_file_outside_the_folder_cannot_be_named(path):
 
 def test_a_file_in_a_folder_below_can_be_named():
     assert ModelManifest.model_validate(with_file(path="graphs/model.onnx")).files[0].path == "graphs/model.onnx"
+
+
+def test_no_task_takes_the_name_of_the_states_that_decoders_read():
+    spec = {"context": 1, "acts": True, "layers": 1, "slots": []}
+    reply = {"name": "reply", "kind": "generation", "labels": ["{end}", "a"], "generation": spec}
+    hidden = {"name": "hidden", "kind": "classification", "labels": ["a"]}
+    assert [task.name for task in ModelManifest.model_validate(manifest(tasks=[hidden])).tasks] == ["hidden"]
+    with pytest.raises(ValidationError, match="a task is named 'hidden' beside one that generates"):
+        ModelManifest.model_validate(manifest(tasks=[hidden, reply]))
