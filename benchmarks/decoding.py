@@ -138,6 +138,7 @@ def run_transformers(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="fewer replies, 16 rows only")
+    parser.add_argument("--data", help="not used: the lengths of replies are drawn")
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--pieces", type=int, default=1500)
     parser.add_argument("--replies", type=int, default=320)

@@ -19,6 +19,7 @@ BENCHMARKS = {
     "faults": "two agents on one input, one at fault: what the other one waits for",
     "wire": "a real Kafka and the real model against bare onnxruntime with tokenising",
     "long_texts": "entities in long mails, read in windows, against the same messages alone",
+    "decoding": "generated replies: rows that join and leave against batches, and against transformers",
     "tracing": "what spans cost, with 1 % sampled",
     "memory": "peak memory of serve",
     "bounds": "garbage beside good requests, and large attachments: latency and memory",

@@ -30,7 +30,7 @@ def memory() -> Session:
 
 @pytest.fixture(scope="module")
 def step() -> Session:
-    return open_session(build_step(ENCODER, TASK, WEIGHTS, {}), "cpu")
+    return open_session(build_step(ENCODER, TASK, WEIGHTS, {}, with_logits=True), "cpu")
 
 
 def states(length: int, seed: int = 5) -> Floats:

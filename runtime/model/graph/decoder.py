@@ -35,7 +35,14 @@ def build_memory(encoder: EncoderSpec, task: TaskSpec, weights: Weights, metadat
     return b"".join(_Decoder(encoder, task, weights).memory(metadata))
 
 
-def build_step(encoder: EncoderSpec, task: TaskSpec, weights: Weights, metadata: Mapping[str, str]) -> bytes:
+def build_step(
+    encoder: EncoderSpec,
+    task: TaskSpec,
+    weights: Weights,
+    metadata: Mapping[str, str],
+    *,
+    with_logits: bool = False,
+) -> bytes:
     """Return the graph of a step for n replies, each of its own length; P and S are widths of rows, D = H / A.
 
     Inputs: `piece` int64 [n], the latest piece of each reply (V: its start); `position` int64 [n], the number of its pieces so
@@ -43,9 +50,9 @@ def build_step(encoder: EncoderSpec, task: TaskSpec, weights: Weights, metadata:
     scores: 0 for a place in use; of each layer i `reply_keys_i` [n, A, D, P], `reply_values_i` [n, A, P, D], `source_keys_i`
     [n, A, D, S], `source_values_i` [n, A, S, D].
     Outputs: `next` int64 [n], the best piece; `log_probability` float32 [n], of it among the pieces that are not forbidden;
-    `logits` [n, V] before anything was forbidden; of each layer `new_key_i` and `new_value_i` [n, H].
+    of each layer `new_key_i` and `new_value_i` [n, H]; `with_logits` also `logits` [n, V], before anything was forbidden.
     """
-    return b"".join(_Decoder(encoder, task, weights).step(metadata))
+    return b"".join(_Decoder(encoder, task, weights).step(metadata, with_logits))
 
 
 class _Decoder:
@@ -67,7 +74,7 @@ class _Decoder:
             outputs[name] = op.concat([op.unsqueeze(layer, constant([0])) for layer in layers], axis=0)
         return finish_graph({"hidden": hidden}, outputs, self._parameters, metadata)
 
-    def step(self, metadata: Mapping[str, str]) -> Iterator[bytes]:
+    def step(self, metadata: Mapping[str, str], with_logits: bool) -> Iterator[bytes]:
         inputs = {
             "piece": argument(Tensor(np.int64, ("n",))),
             "position": argument(Tensor(np.int64, ("n",))),
@@ -82,7 +89,8 @@ class _Decoder:
         for number in range(self._layers):
             inputs |= self._rows(number)
             x = self._layer(x, number, inputs, outputs)
-        outputs |= self._choose(x, embedding, inputs["forbidden"])
+        chosen = self._choose(x, embedding, inputs["forbidden"])
+        outputs |= chosen if with_logits else {name: value for name, value in chosen.items() if name != "logits"}
         return finish_graph(inputs, outputs, self._parameters, metadata)
 
     def _rows(self, number: int) -> dict[str, Var]:

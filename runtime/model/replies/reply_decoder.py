@@ -1,6 +1,7 @@
 """The decoder of a task that generates: its two graphs, and a step for all replies of a table."""
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -89,7 +90,7 @@ class ReplyDecoder:
         return self._check(int(outputs["next"][0]), float(outputs["log_probability"][0]))
 
     def _check(self, number: int, log_probability: float) -> ChosenPiece | ModelFailed:
-        if not np.isfinite(log_probability):
+        if not isfinite(log_probability):
             return ModelFailed(f"task {self.task.name} gave a reply whose values are not finite")
         return ChosenPiece(number, log_probability)
 

@@ -1,0 +1,167 @@
+"""Replies that are decoded together: each is the same in any company, and what fails fails alone."""
+
+import numpy as np
+import pytest
+from tiny_decoder import decoder_weights, reply_task
+
+from murmura.runtime.errors import DeviceFailed, ModelFailed
+from murmura.runtime.model.graph.decoder import build_memory, build_step
+from murmura.runtime.model.onnx_session import open_session
+from murmura.runtime.model.replies.reply_decoder import Generated, ReplyDecoder
+from murmura.runtime.model.replies.reply_generator import ReplyGenerator
+from murmura.runtime.model.replies.slot_table import Memory
+from murmura.schemas.manifest import EncoderSpec, Limits, ModelManifest, TaskSpec
+
+
+def real_size() -> tuple[ModelManifest, TaskSpec]:
+    """The sizes of MiniLM: with those of a toy other kernels run."""
+    task = reply_task(layers=3, max_tokens=40, labels=["{end}", *(f" {n}" for n in range(1499))])
+    encoder = EncoderSpec(
+        source="scratch",
+        sha256="0" * 64,
+        vocab_size=100,
+        hidden_size=384,
+        layers=1,
+        heads=12,
+        intermediate_size=1536,
+        max_positions=128,
+    )
+    return ModelManifest(name="m", encoder=encoder, tasks=[task], limits=Limits(max_tokens=128), files=[]), task
+
+
+@pytest.fixture(scope="module")
+def decoder() -> ReplyDecoder:
+    manifest, task = real_size()
+    weights = decoder_weights(manifest.encoder, task, scale=0.05)
+    weights["heads.reply.bias"][0] = 1.5  # replies of different lengths
+    graphs = (build(manifest.encoder, task, weights, {}) for build in (build_memory, build_step))
+    return ReplyDecoder(manifest, task, *(open_session(graph, "cpu") for graph in graphs))
+
+
+@pytest.fixture(scope="module")
+def memories(decoder: ReplyDecoder) -> list[Memory]:
+    random = np.random.default_rng(3)
+    lengths = random.integers(5, 120, 40)
+    hidden = random.normal(size=(int(lengths.sum()), 384)).astype(np.float32)
+    return decoder.remember(hidden, np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def decode(decoder: ReplyDecoder, memories: list[Memory], order: list[int], rows: int) -> dict[int, Generated]:
+    generator = ReplyGenerator[int](decoder, max_rows=rows)
+    for number in order:
+        generator.add(number, memories[number])
+    found = {}
+    while not generator.idle:
+        found |= generator.step()
+    return found
+
+
+def test_a_reply_is_bit_for_bit_the_same_alone_in_any_batch_and_in_any_place(
+    decoder: ReplyDecoder, memories: list[Memory]
+) -> None:
+    order = list(range(len(memories)))
+    alone = {number: decode(decoder, memories, [number], 1)[number] for number in order}
+    assert len({reply.tokens for reply in alone.values()}) > 20
+    assert len({len(reply.tokens) for reply in alone.values()}) > 5
+    shuffled = np.random.default_rng(0).permutation(order).tolist()
+    for together, rows in ((order, 2), (order, 17), (order[::-1], 16), (shuffled, 5), (shuffled, 40)):
+        assert decode(decoder, memories, together, rows) == alone
+
+
+def test_what_a_text_is_remembered_by_does_not_depend_on_its_batch(decoder: ReplyDecoder) -> None:
+    hidden = np.random.default_rng(1).normal(size=(60, 384)).astype(np.float32)
+    together = decoder.remember(hidden, np.array([0, 2, 37, 60]))
+    for begin, end, found in zip((0, 2, 37), (2, 37, 60), together, strict=True):
+        alone = decoder.remember(hidden[begin:end], np.array([0, end - begin]))[0]
+        assert all(np.array_equal(one, other) for one, other in zip(found, alone, strict=True))
+
+
+class Failing:
+    """A step graph that fails whenever a reply has this piece, once it has steps behind it."""
+
+    device = "cpu"
+
+    def __init__(self, decoder: ReplyDecoder, error: Exception, marker: float) -> None:
+        self.runner, self.error, self.marker = decoder.runners[1], error, marker
+
+    def run(self, feeds):
+        if (feeds["forbidden"][:, 7] == self.marker).any() and (feeds["position"] == 3).any():
+            raise self.error
+        return self.runner.run(feeds)
+
+    def terminate(self, thread: int | None = None) -> None: ...
+
+
+def failing(decoder: ReplyDecoder, error: Exception) -> ReplyDecoder:
+    return ReplyDecoder(real_size()[0], decoder.task, decoder.runners[0], Failing(decoder, error, -5.0))
+
+
+def test_of_a_step_that_fails_only_the_guilty_reply_fails(decoder: ReplyDecoder, memories: list[Memory]) -> None:
+    generator = ReplyGenerator[int](failing(decoder, ModelFailed("broken")), max_rows=4)
+    marked = np.zeros(1500, np.float32)
+    marked[7] = -5.0
+    for number in range(4):
+        generator.add(number, memories[number], marked if number == 2 else None)
+    found = {}
+    while not generator.idle:
+        found |= generator.step()
+    assert str(found.pop(2)) == "broken"
+    assert found == decode(decoder, memories, [0, 1, 3], 4)
+
+
+def test_a_device_that_fails_fails_no_reply_and_the_step_can_be_repeated(
+    decoder: ReplyDecoder, memories: list[Memory]
+) -> None:
+    broken = failing(decoder, DeviceFailed("no device"))
+    generator = ReplyGenerator[int](broken, max_rows=4)
+    marked = np.zeros(1500, np.float32)
+    marked[7] = -5.0
+    for number in range(3):
+        generator.add(number, memories[number], marked)
+    for _ in range(3):
+        generator.step()
+    with pytest.raises(DeviceFailed):
+        generator.step()
+    whole = ReplyDecoder(real_size()[0], decoder.task, *decoder.runners)
+    generator.decoder = whole
+    found = {}
+    while not generator.idle:
+        found |= generator.step()
+    straight = ReplyGenerator[int](whole, max_rows=4)
+    for number in range(3):
+        straight.add(number, memories[number], marked)
+    want = {}
+    while not straight.idle:
+        want |= straight.step()
+    assert found == want
+
+
+def test_a_reply_of_values_that_are_not_finite_fails_and_leaves_nothing_behind(
+    decoder: ReplyDecoder, memories: list[Memory]
+) -> None:
+    generator = ReplyGenerator[str](decoder, max_rows=2)
+    spoiled = Memory(np.full_like(memories[0].keys, np.nan), memories[0].values)
+    generator.add("spoiled", spoiled)
+    generator.add("sound", memories[1])
+    generator.add("next", memories[2])
+    found = dict(generator.step())
+    assert "not finite" in str(found["spoiled"])
+    while not generator.idle:
+        found |= generator.step()
+    want = decode(decoder, memories, [1, 2], 2)
+    assert (found["sound"], found["next"]) == (want[1], want[2])
+
+
+def test_late_and_cancelled_replies_give_their_rows_to_others(decoder: ReplyDecoder, memories: list[Memory]) -> None:
+    generator = ReplyGenerator[int](decoder, max_rows=3)
+    for number in range(6):
+        generator.add(number, memories[number], deadline=10.0 if number in {1, 4} else None)
+    generator.step()
+    assert generator.drop_late(9.9) == []
+    assert generator.drop_late(10.0) == [1, 4]
+    generator.cancel(0)
+    generator.cancel(99)
+    found = {}
+    while not generator.idle:
+        found |= generator.step()
+    assert found == decode(decoder, memories, [2, 3, 5], 3)
