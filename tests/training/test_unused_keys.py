@@ -17,6 +17,10 @@ from murmura.training.recipe.tasks import Task
 from murmura.training.recipe.unused_keys import KEYS_OF_SOME_KINDS, find_unused_key
 
 SET: dict[str, dict[str, Any]] = {
+    "acts": {"acts": True},
+    "context": {"context": 2},
+    "layers": {"layers": 1},
+    "vocabulary": {"vocabulary": 900},
     "label": {"train": {"path": "x.csv", "label": "a"}},
     "label_separator": {"label_separator": ";"},
     "one_of": {"one_of": ["a", "b"]},

@@ -45,7 +45,7 @@ def make_rules(source: Source, task: Task, named: frozenset[str] | None, *, seve
     own = source.model_dump(include=set(Reading.model_fields), exclude_none=True)
     base = task.model_dump(include=set(Reading.model_fields), exclude_none=True)
     reading = Reading.model_validate({**base, **own})
-    return Rules(reading, reading.columns or Columns(), source.label, named, several)
+    return Rules(reading, reading.columns or Columns(), source.label, named, several, task.generation())
 
 
 def sources_of(task: Task) -> Iterator[Source]:

@@ -7,9 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from tokenizers import Encoding
+
 from ...runtime.errors import SetupError
 from ...runtime.model.delta import assemble
 from ...runtime.model.folder import read_manifest, write_manifest
+from ...runtime.model.kinds.generation import make_output
 from ...runtime.model.model import Model
 from ...schemas.manifest import ModelManifest, TaskSpec
 from ..data.example import Example, digest_rows
@@ -105,6 +109,9 @@ def refuse_unknown_labels(examples: Sequence[Example], spec: TaskSpec, scope: st
 
 def answers(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterator[Answer]:
     """Ask the model for one task, in batches, shortest texts first; answers come in that order."""
+    if kind_of(spec).generates:
+        yield from _replies(model, spec, examples)
+        return
     ordered = sorted(examples, key=lambda example: len(example.text) + len(example.second or ""))
     at = 0
     for batch, texts in model.batches([example.given for example in ordered]):
@@ -116,6 +123,11 @@ def answers(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterat
             (tokenised,) = encoded.rows
             yield Answer(ordered[at], tokenised.encoding, output[spec.name], row)
             at += 1
+
+
+def _replies(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterator[Answer]:
+    for example, reply in zip(examples, model.generate([each.given for each in examples], task=spec.name), strict=True):
+        yield Answer(example, Encoding(), dict(make_output(reply.text, reply.score, reply.finish)), np.empty(0))
 
 
 def write_report(folder: Path, manifest: ModelManifest, scores: Scores, description: str = "") -> None:

@@ -8,7 +8,7 @@ import json
 import logging
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,20 +22,24 @@ from ...runtime.errors import SetupError
 from ...runtime.model.delta import CHECKPOINT_NAME, DELTA_NAME, apply_delta, find_base, read_base, write_delta
 from ...runtime.model.folder import write_manifest
 from ...runtime.model.graph.build import Form, build_graph, describe_model
+from ...runtime.model.graph.decoder import build_decoders
 from ...runtime.model.inputs import Input, TextPair, find_pair_tasks
 from ...runtime.model.model import Model
 from ...runtime.model.onnx_session import open_session
 from ...runtime.model.reference_sample import Reference, make_reference
+from ...runtime.model.replies.reply_decoder import make_decoders
 from ...schemas.manifest import MANIFEST_NAME, Base, Limits, ModelManifest, TaskSpec
 from ..kinds.registry import kind_of
 from ..model import encoders
 from ..model.encoder_files import plain_tokenizer
 from ..run_folders.run_folder import RECIPE, RunFolder, RunRecord
 from .parity import torch_logits, worst_difference
+from .reply_parity import prove_replies
 
 log = logging.getLogger(__name__)
 PARITY: Final = 1e-4
 REFERENCE_WORDS: Final = 16
+NO_PAIRS: Final[Mapping[str, Sequence[TextPair]]] = {}
 Weights = dict[str, NDArray[Any]]
 
 
@@ -66,11 +70,14 @@ def _write_model(draft: Path, run: RunFolder, record: RunRecord, graphs: Sequenc
     if record.encoder.source == "scratch":
         own = {"sha256": encoders.digest(draft / CHECKPOINT_NAME)}
         manifest = manifest.model_copy(update={"encoder": record.encoder.model_copy(update=own)})
-    built = build_proven(manifest, weights, run.tokenizer(), graphs)
+    built = build_proven(manifest, weights, run.tokenizer(), graphs, run.pairs())
     roles = {CHECKPOINT_NAME: "training"}
     for form, data in built.graphs.items():
         (draft / f"model.{form}.onnx").write_bytes(data)
         roles[f"model.{form}.onnx"] = f"graph:{form}"
+    for path, data in built.decoders.items():
+        (draft / path).write_bytes(data)
+    roles |= {path: role for task in manifest.tasks for role, path in task.decoder_files.items()}
     return write_manifest(draft, manifest, roles | write_rest(draft, run, record, built.reference))
 
 
@@ -92,7 +99,7 @@ def _write_delta(draft: Path, run: RunFolder, record: RunRecord) -> ModelManifes
     weights = apply_delta(base, load_file(draft / DELTA_NAME))
     source = Base(source=record.encoder.source, sha256=record.encoder.sha256)
     manifest = manifest_of(record).model_copy(update={"base": source})
-    built = build_proven(manifest, weights, run.tokenizer(), ("ragged",))
+    built = build_proven(manifest, weights, run.tokenizer(), ("ragged",), run.pairs())
     return write_manifest(draft, manifest, {DELTA_NAME: "delta"} | write_rest(draft, run, record, built.reference))
 
 
@@ -167,22 +174,35 @@ class Built:
 
     graphs: dict[Form, bytes]
     reference: Reference
+    decoders: dict[str, bytes]
+    """Of tasks that generate, by path."""
 
 
-def build_proven(manifest: ModelManifest, weights: Weights, tokenizer: Tokenizer, graphs: Sequence[Form]) -> Built:
-    """Build the graphs and hold each against torch."""
+def build_proven(
+    manifest: ModelManifest,
+    weights: Weights,
+    tokenizer: Tokenizer,
+    graphs: Sequence[Form],
+    pairs: Mapping[str, Sequence[TextPair]] = NO_PAIRS,
+) -> Built:
+    """Build the graphs and hold each against torch; `pairs` are validation rows of tasks that generate, by task."""
     texts: list[Input] = [*sample_texts(tokenizer, manifest.limits.max_tokens)]
     if find_pair_tasks(manifest.tasks):
         texts += [TextPair(str(one), str(other)) for one, other in zip(texts[::2], texts[1::2], strict=True)]
     built: dict[Form, bytes] = {}
     reference: Reference = {}
+    decoders = build_decoders(manifest, weights, describe_model(manifest))
     for form in graphs:
         built[form] = build_graph(manifest.encoder, manifest.tasks, weights, form, describe_model(manifest))
         fresh = Tokenizer.from_str(tokenizer.to_str())
-        model = Model(manifest, fresh, open_session(built[form], "cpu"), graph=form)
+        opened = make_decoders(manifest, lambda path: open_session(decoders[path], "cpu"))
+        model = Model(manifest, fresh, open_session(built[form], "cpu"), graph=form, decoders=opened)
         prove(model, weights, texts, form)
+        drawn = [each for each in texts if isinstance(each, TextPair)]
+        for name in opened:
+            prove_replies(model, weights, name, [*drawn, *pairs.get(name, ())])
         reference = reference or make_reference(model, [*_short(texts, str)[:8], *_short(texts, TextPair)[:4]])
-    return Built(built, reference)
+    return Built(built, reference, decoders)
 
 
 def _short(texts: Sequence[Input], form: type) -> list[Input]:
@@ -194,7 +214,7 @@ def _short(texts: Sequence[Input], form: type) -> list[Input]:
 def prove(model: Model, weights: Weights, texts: Sequence[Input], form: str) -> None:
     """Raise SetupError unless the graph's logits are torch's, within PARITY, and so are its decisions."""
     truth = torch_logits(model.manifest, weights, [row.ids for encoded in model.encode(texts) for row in encoded.rows])
-    for spec in model.manifest.tasks:
+    for spec in (spec for spec in model.manifest.tasks if spec.name in truth):
         found = served_logits(model, spec, texts)
         gap, decided_alike = worst_difference(truth[spec.name], found, spec)
         log.info("parity %s %s: %.2g", form, spec.name, gap)

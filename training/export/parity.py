@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from transformers import BertConfig
 
 from ...schemas.manifest import ModelManifest, TaskSpec
 from ..kinds.registry import kind_of
@@ -20,19 +21,21 @@ def torch_logits(
 ) -> dict[str, list[Array]]:
     """Return each task's logits for each text (token ids), one text at a time in fp32: no padding, nothing to mask."""
     encoder = build_encoder(manifest.encoder, weights, dropout=0.0).eval()
-    heads = {spec.name: _build_head(spec, manifest.encoder.hidden_size, weights) for spec in manifest.tasks}
-    found: dict[str, list[Array]] = {spec.name: [] for spec in manifest.tasks}
+    tasks = [spec for spec in manifest.tasks if not kind_of(spec).generates]
+    heads = {spec.name: build_head(spec, encoder.config, weights) for spec in tasks}
+    found: dict[str, list[Array]] = {spec.name: [] for spec in tasks}
     for ids in texts:
         with torch.no_grad():
             states = encoder(input_ids=torch.tensor([list(ids)])).last_hidden_state[0]
-            for spec in manifest.tasks:
+            for spec in tasks:
                 read = states if kind_of(spec).per_token else states.mean(0)
                 found[spec.name].append(heads[spec.name](read).numpy())
     return found
 
 
-def _build_head(spec: TaskSpec, hidden: int, weights: dict[str, Array]) -> nn.Module:
-    head = kind_of(spec).head(hidden, len(spec.labels)).eval()
+def build_head(spec: TaskSpec, config: BertConfig, weights: dict[str, Array]) -> nn.Module:
+    """Return the head of a task with its weights."""
+    head = kind_of(spec).make_head(config, spec).eval()
     for name, parameter in head.named_parameters():
         parameter.data = torch.from_numpy(np.array(weights[f"heads.{spec.name}.{name}"]))
     return head

@@ -14,6 +14,7 @@ from ..prepare.data_report import TRAIN, TaskReport
 from ..prepare.data_summary import parts_of, summarise
 from ..prepare.reading import read_part
 from ..prepare.tasks import TaskData, read_task
+from ..prepare.vocabularies import with_pieces
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
 from .device import refuse_unsupported
@@ -47,7 +48,9 @@ def check_data(recipe: Recipe, folder: Path) -> CheckedData:
     reports = {data.name: summarise(data, {}) for data in tasks}
     try:
         if tasks:
-            reports = report_tasks(recipe, tasks, open_encoder(recipe, tasks))
+            checkpoint = open_encoder(recipe, tasks)
+            tasks = with_pieces(tasks, checkpoint.tokenizer, checkpoint.manifest)
+            reports = report_tasks(recipe, tasks, checkpoint)
             refuse_unknown(reports, allow=recipe.allow_unknown)
     except SetupError as error:
         problems.append(str(error))

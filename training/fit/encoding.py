@@ -50,12 +50,11 @@ def encode_ids(texts: Sequence[Input], tokenizer: Tokenizer) -> list[NDArray[np.
 
 def encode_part(examples: Sequence[Example], kind: Kind, labels: Sequence[str], tokenizer: Tokenizer) -> Part:
     """Encode examples with their targets."""
-    index = {label: number for number, label in enumerate(labels)}
     part = Part([], [])
     encodings = encode([example.given for example in examples], tokenizer)
-    for example, encoding in zip(examples, encodings, strict=True):
+    for encoding, target in kind.targets(examples, encodings, labels, tokenizer):
         part.ids.append(np.array(encoding.ids, np.int32))
-        part.targets.append(kind.target(example, encoding, index))
+        part.targets.append(target)
     return part
 
 

@@ -35,7 +35,7 @@ def reason_against(recipe: Recipe, data: TaskData) -> str:
     """Return why the task can have no logistic regression on the frozen encoder; nothing where it can."""
     if not recipe.probe:
         return "the recipe says `probe: false`"
-    if data.kind.per_token or data.kind.several:
+    if data.kind.per_token or data.kind.several or data.kind.generates:
         return f"a task of kind {data.task.kind} has none"
     if recipe.encoder.source == "scratch":
         return "an encoder from scratch has not learned anything"

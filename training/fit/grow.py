@@ -18,6 +18,8 @@ EXAMPLES: Final = 32
 BACKGROUND: Final = 256
 CLASS_MEAN: Final = "class mean"
 RANDOM: Final = "random"
+WORDS: Final = "words"
+"""A piece of replies begins as the mean of the encoder's words that mean it."""
 
 
 def new_labels(known: Sequence[str] | None, labels: Sequence[str]) -> list[str]:
@@ -36,6 +38,8 @@ def carry_over(head: nn.Module, data: "TaskData", known: Sequence[str], weights:
         before = torch.tensor(weights[f"heads.{data.name}.{part}"], dtype=parameter.dtype)
         if (len(before), len(parameter)) == (len(known), len(data.labels)):
             parameter.data[places] = before
+        elif part == "embedding" and data.kind.generates:
+            parameter.data[[*places, len(data.labels)]] = before  # the last row is the start of a reply
         elif before.shape == parameter.shape:
             parameter.data.copy_(before)
 

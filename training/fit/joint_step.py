@@ -49,7 +49,7 @@ def task_losses(
             states = model.encode(drop_words(batch.ids, recipe.word_dropout, special), batch.mask)
             for part in batch.tasks:
                 texts = EncodedTexts(states[part.texts], batch.mask[part.texts])
-                found.append((part, model.answer(part.task, *texts), texts))
+                found.append((part, model.answer(part.task, *texts, part.target), texts))
     return {part.task: _loss(tasks[part.task], recipe, part, logits.float(), texts) for part, logits, texts in found}
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...runtime.errors import SetupError
+from ...runtime.model.inputs import TextPair
 from ..prepare.data_report import describe, describe_probes
 from ..recipe.recipe import Encoder, load_recipe
 from ..run_folders.provenance import describe_environment, digest_data
@@ -160,6 +161,8 @@ def is_interrupted(run: Fitting) -> bool:
 def write_result(run: Fitting, data_files: dict[str, str]) -> None:
     """Refit the heads of few rows in the best checkpoint, calibrate it, and write the record; an interrupted run keeps its state."""
     folder, low_rank = run.folder, run.recipe.lora is not None
+    if pairs := validation_pairs(run):
+        folder.save_pairs(pairs)
     restore(run.model, folder.weights(), low_rank=low_rank)
     if is_interrupted(run):
         folder.save_record(record_of(run, data_files, {}))
@@ -169,6 +172,15 @@ def write_result(run: Fitting, data_files: dict[str, str]) -> None:
     record = record_of(run, data_files, refit.out_of_fold)
     folder.save_record(record, checkpoint_weights(run.model, low_rank=low_rank) if refit.heads else None)
     folder.remove_state()
+
+
+def validation_pairs(run: Fitting) -> dict[str, list[TextPair]]:
+    """Return the validation rows of tasks that generate: the export holds what is served against torch on them."""
+    return {
+        data.name: [each for example in data.validation if isinstance(each := example.given, TextPair)]
+        for data in run.tasks
+        if data.kind.generates
+    }
 
 
 def is_out_of_patience(run: Fitting) -> bool:

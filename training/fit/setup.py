@@ -12,12 +12,15 @@ import torch
 from accelerate import Accelerator
 from pydantic import BaseModel
 
+from ...runtime.generation.reply_vocabulary import ReplyVocabulary
 from ..data.example import Example
+from ..kinds.reply_decoder import ReplyDecoder
 from ..model.encoders import Checkpoint, build_encoder
 from ..model.lora import add_lora
 from ..model.network import MultiTask
 from ..prepare.data_report import TaskReport
 from ..prepare.tasks import TaskData, read_tasks
+from ..prepare.vocabularies import with_pieces
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import RunFolder
 from . import grow, sampler
@@ -94,6 +97,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     accelerator = open_accelerator(recipe, folder)
     tasks = read_tasks(recipe, data)
     checkpoint = open_encoder(recipe, tasks)
+    tasks = with_pieces(tasks, checkpoint.tokenizer, checkpoint.manifest)
     reports = report_tasks(recipe, tasks, checkpoint)
     refuse_unknown(reports, allow=recipe.allow_unknown)
     known = known_labels(checkpoint, tasks)
@@ -122,7 +126,9 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     for at, (task, part) in enumerate(zip(tasks, parts, strict=True)):
         part.held.update(hold_answers(model, at, task, part, known.get(task.name)))
         new = grow.new_labels(known.get(task.name), task.labels)
-        if task.name in few:
+        if task.kind.generates:
+            grown |= {task.name: dict.fromkeys(new, grow.WORDS)} if new else {}
+        elif task.name in few:
             grown |= {task.name: dict.fromkeys(new, REGRESSION)} if new else {}
         elif new:
             grown[task.name] = {label: grow.begin_row(model, at, task, part, label) for label in new}
@@ -155,11 +161,15 @@ def build_model(recipe: Recipe, tasks: list[TaskData], checkpoint: Checkpoint) -
     """Make the network; heads of a model of ours go on where the task has the same kind and labels, or these and new ones."""
     torch.manual_seed(recipe.seed)
     encoder = build_encoder(checkpoint.spec, checkpoint.weights, dropout=recipe.dropout)
+    begins = {name: weight.detach() for name, weight in encoder.state_dict().items()}
     if recipe.lora:
         add_lora(encoder, recipe.lora)
     model = MultiTask(encoder, tasks, dropout=recipe.dropout)
     known = known_labels(checkpoint, tasks)
     for task, head in zip(tasks, model.heads, strict=True):
+        if isinstance(head, ReplyDecoder):
+            words = ReplyVocabulary(task.labels).lower_ids(checkpoint.tokenizer)
+            head.begin_from(begins, words, checkpoint.tokenizer.encode("").ids[0])
         if set(known.get(task.name, ())) <= set(task.labels):
             grow.carry_over(head, task, known.get(task.name, []), checkpoint.weights)
     return model

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ...schemas.manifest import TaskSpec
 from ..data.example import Example
 from ..model.network import logits_of
+from ..model.replies import score_replies
 from .checkpoint import checkpoint_weights
 from .encoding import encode_ids
 from .finish import finish
@@ -61,8 +62,11 @@ def _score(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], Any
     """Score every task; write the checkpoint when their weighted mean is the best so far."""
     scores: Metrics = {}
     for at, (data, part) in enumerate(zip(run.tasks, run.validation, strict=True)):
-        logits = logits_of(run.model, at, part.ids, device=run.device, bf16=run.bf16)
-        scores[data.name] = data.kind.metrics(logits, part.targets, data.spec)
+        if data.kind.generates:
+            scored = score_replies(run.model, at, data.kind, part.ids, part.targets, device=run.device, bf16=run.bf16)
+        else:
+            scored = logits_of(run.model, at, part.ids, device=run.device, bf16=run.bf16)
+        scores[data.name] = data.kind.metrics(scored, part.targets, data.spec)
     log.write_metrics(step, scores)
     mean = compared_by(scores, run.validation_rows)
     standing = run.standing

@@ -5,7 +5,7 @@ where it is found. Logits are [B, C] for kinds that read a text and [B, S, C] fo
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import log
 from typing import Any, ClassVar, Final, NamedTuple
@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Final, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Encoding
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import BertConfig
 
 from ...runtime.model.inputs import Input, first_text
 from ...runtime.model.kinds.forms import Reads
@@ -128,6 +129,11 @@ class Kind(ABC):
         return self.serving.reads is Reads.PAIR
 
     @property
+    def generates(self) -> bool:
+        """Whether the head is a decoder that writes replies; see `generation`."""
+        return self.serving.generates
+
+    @property
     def is_regression(self) -> bool:
         """Whether the head is that of multinomial logistic regression, and may be fitted as one where rows are few."""
         return False
@@ -164,6 +170,10 @@ class Kind(ABC):
         """Return the labels of the head as rows name them."""
         return [*labels]
 
+    def name_slots(self, labels: Sequence[str]) -> list[str]:
+        """Return the slots among the pieces of replies."""
+        return []
+
     def label_logits(self, new: Sequence[str]) -> list[str]:
         """Return what is appended to the head's labels for new labels of rows."""
         return [*new]
@@ -178,9 +188,21 @@ class Kind(ABC):
         """Make the head's untrained weights, under the names that the serving half reads."""
         return linear_head(width, labels)
 
+    def make_head(self, config: BertConfig, task: TaskSpec) -> nn.Module:
+        """Make the head of a task for an encoder of these sizes."""
+        return self.head(config.hidden_size, len(task.labels))
+
     @abstractmethod
     def target(self, example: Example, encoding: Encoding, index: Mapping[str, int]) -> Array:
         """Return what the loss compares with, for one example."""
+
+    def targets(
+        self, examples: Sequence[Example], encodings: Iterable[Encoding], labels: Sequence[str], tokenizer: Tokenizer
+    ) -> Iterator[tuple[Encoding, Array]]:
+        """Yield each example's encoding and its target."""
+        index = {label: number for number, label in enumerate(labels)}
+        for example, encoding in zip(examples, encodings, strict=True):
+            yield encoding, self.target(example, encoding, index)
 
     def collate(self, targets: Sequence[Array], width: int) -> Tensor:
         """Stack the targets of a batch that is `width` tokens wide."""

@@ -1,4 +1,4 @@
-"""The network: one shared encoder, a linear head for each task."""
+"""The network: one shared encoder, a head for each task: a linear layer, or a decoder."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import BertModel
 
+from ...schemas.manifest import TaskSpec
 from ..kinds.kind import Kind
 from .padding import in_order, pad
 from .vocabulary import NarrowTable
 
 
 class HeadSpec(Protocol):
-    """What the network asks of a task: its name, its kind and a label for each logit."""
+    """What the network asks of a task: its name, its kind, and its spec, which has a label for each logit."""
 
     @property
     def name(self) -> str: ...
@@ -24,7 +25,7 @@ class HeadSpec(Protocol):
     def kind(self) -> Kind: ...
 
     @property
-    def labels(self) -> Sequence[str]: ...
+    def spec(self) -> TaskSpec: ...
 
 
 class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -35,11 +36,11 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
     def __init__(self, encoder: BertModel, tasks: Sequence[HeadSpec], *, dropout: float) -> None:
         super().__init__()
-        width = encoder.config.hidden_size
         self.encoder = encoder
         self.names = [data.name for data in tasks]
         self.per_token = [data.kind.per_token for data in tasks]
-        self.heads = nn.ModuleList(data.kind.head(width, len(data.labels)) for data in tasks)
+        self.generates = [data.kind.generates for data in tasks]
+        self.heads = nn.ModuleList(data.kind.make_head(encoder.config, data.spec) for data in tasks)
         self.dropout = nn.Dropout(dropout)
         self.table: NarrowTable | None = None
 
@@ -63,13 +64,16 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
         states: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         return states
 
-    def answer(self, task: int, states: Tensor, mask: Tensor) -> Tensor:
-        """Return the logits of one task from the states of its texts."""
+    def answer(self, task: int, states: Tensor, mask: Tensor, target: Tensor | None = None) -> Tensor:
+        """Return the logits of one task from the states of its texts; of one that generates those of a `target`: [B, T, V]."""
+        if self.generates[task]:
+            logits: Tensor = self.heads[task](states, mask, target)
+            return logits
         if not self.per_token[task]:
             counted = mask.unsqueeze(-1).to(states.dtype)
             states = (states * counted).sum(1) / counted.sum(1)
-        logits: Tensor = self.heads[task](self.dropout(states))
-        return logits
+        found: Tensor = self.heads[task](self.dropout(states))
+        return found
 
     @property
     def last_layer(self) -> nn.Module:

@@ -150,7 +150,7 @@ def data_table(report: TaskReport) -> list[str]:
         cells = [name, part.rows, sum(part.left_out.values()), part.duplicates, *known]
         lines.append(f"| {' | '.join(f'{cell:,}' if isinstance(cell, int) else cell for cell in cells)} |")
     counts = ", ".join(f"{label} {count:,}" for label, count in report.parts[TRAIN].labels.items())
-    lines += ["", f"{_counted(report).capitalize()} in training: {counts}.", ""]
+    lines += ["", f"{_counted(report).capitalize()} in training: {counts}.", ""] if counts else [""]
     facts = [_left_out(report), _trimmed(report), *(_overlap(part, others) for part, others in report.overlap.items())]
     facts += [describe_probe(report.probe)] if report.probe is not None else []
     notes = [*(fact for fact in facts if fact), *(f"note: {note}" for note in report.notes)]
@@ -183,6 +183,8 @@ def _counted(report: TaskReport) -> str:
 
 def _labels(part: PartReport, counted: str) -> str:
     counts = part.labels
+    if not counts:
+        return ""
     what, unit = f"{len(counts)} labels", "row"
     if counted != "labels":
         what = f"{sum(counts.values()):,} {counted} of {len(counts)} type{'' if len(counts) == 1 else 's'}"

@@ -107,7 +107,7 @@ def _read_selected(row: Row, rules: Rules, kind: Kind, counts: ReadCounts) -> Ex
     if not is_selected(row, rules.reading):
         return RowLeftOut.NOT_SELECTED
     found = kind.read(row, rules, counts)
-    if not kind.per_pair or isinstance(found, RowLeftOut):
+    if not kind.per_pair or kind.generates or isinstance(found, RowLeftOut):
         return found
     meta = {name: value for name, value in found.meta.items() if name != rules.columns.text_pair}
     return replace(found, second=read_second(row, rules), meta=meta)

@@ -75,6 +75,7 @@ class TaskData:
             words="text" if self.kind.per_token else "tokenizer",
             default_for=self.task.default_for,
             open=self.task.open,
+            generation=self.task.generation(self.kind.name_slots(self.labels)),
         )
         return spec.model_copy(update={"default_for": default_agents(spec)}) if spec.default_for is None else spec
 
@@ -217,6 +218,8 @@ def _problem_of_scope(data: TaskData) -> str | None:
 def _problem_of_training(data: TaskData) -> str | None:
     if not data.train:
         return "no row to train on"
+    if data.kind.generates:
+        return None
     if not data.names:
         return f"no row has a {data.kind.counted.removesuffix('s')}: there is nothing to learn"
     if len(data.labels) < 2 and data.kind.several:

@@ -1,16 +1,18 @@
 """What a recipe says of a task."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from ...runtime.model.kinds.registry import KINDS, TaskKind
-from ...schemas.manifest import AgentName
-from .reading import Label, Positive, Reading, Share, Source, Sources
+from ...schemas.manifest import AgentName, GenerationSpec
+from .reading import Count, Label, Positive, Reading, Share, Source, Sources
 from .thresholds import OutOfScope, ThresholdRule
 from .unused_keys import VALIDATION_SHARE, find_unused_key, without_key
 
+CONTEXT: Final = 3
+DECODER_LAYERS: Final = 3
 PAST: Final = "past"
 """Validation context: the recipe is that of a finished training. Keys without effect are left out."""
 
@@ -44,6 +46,14 @@ class Task(Reading):
     default_for: list[AgentName] | None = None
     """The agents that answer this task when a request names no tasks; not set: by the agents' own rules."""
     open: bool = False
+    context: Count | None = None
+    """Replies: how many turns are read, the newest included; without it CONTEXT."""
+    acts: bool | None = None
+    """Replies: whether the acts of the reply are read; without it they are not."""
+    layers: Count | None = None
+    """Replies: of the decoder; without it DECODER_LAYERS."""
+    vocabulary: Count | None = None
+    """Replies: at most so many pieces; without it all that the tokenizer makes of the training replies."""
 
     @field_validator("labels")
     @classmethod
@@ -77,6 +87,8 @@ class Task(Reading):
         kind = KINDS.get(self.kind)
         if self.out_of_scope and not kind.out_of_scope:
             raise ValueError(f"a task of kind {self.kind} has no out_of_scope label")
+        if kind.generates and (problem := _explain_reply_keys(self)):
+            raise ValueError(problem)
         self._is_past = bool((info.context or {}).get(PAST))
         if (unused := find_unused_key(self, kind)) is None:
             return self
@@ -96,6 +108,17 @@ class Task(Reading):
         """The keys without effect that were left out, each with the reason; only where the task is past."""
         return self._unused
 
+    def generation(self, slots: Sequence[str] = ()) -> GenerationSpec | None:
+        """Return how a task of replies reads its input, and the sizes of its decoder; None for other kinds."""
+        if not KINDS.get(self.kind).generates:
+            return None
+        return GenerationSpec(
+            context=self.context or CONTEXT,
+            acts=bool(self.acts),
+            layers=self.layers or DECODER_LAYERS,
+            slots=list(slots),
+        )
+
     def parts(self) -> Iterator[tuple[str, list[Source]]]:
         """Yield name and sources of each part that has some; `reports` are parts, too."""
         parts = {
@@ -106,3 +129,14 @@ class Task(Reading):
             "test": self.test,
         }
         yield from ((name, sources) for name, sources in (*parts.items(), *self.reports.items()) if sources)
+
+
+def _explain_reply_keys(task: Task) -> str | None:
+    """Return what a task of replies sets without effect."""
+    if task.labels is not None:
+        return f"a task of kind {task.kind} makes its labels, the pieces of replies, of the training rows; leave `labels` out"
+    if task.open:
+        return f"feedback adds no labels to a task of kind {task.kind}; leave `open` out"
+    if any(source.soft for source in task.train):
+        return f"a task of kind {task.kind} cannot hold on to earlier replies; leave `soft` out"
+    return None

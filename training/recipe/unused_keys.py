@@ -11,9 +11,20 @@ from ...runtime.model.kinds.forms import TEXT_KEYS
 from .reading import Source
 from .thresholds import OutOfScope, ThresholdRule
 
-KEYS_OF_SOME_KINDS: Final = TEXT_KEYS | {
-    *("thresholds.accept", "thresholds.data", "thresholds.label", "thresholds.max_flagged", "thresholds.out_of_scope")
-}
+KEYS_OF_REPLIES: Final = frozenset({"acts", "context", "layers", "vocabulary"})
+KEYS_OF_SOME_KINDS: Final = (
+    TEXT_KEYS
+    | KEYS_OF_REPLIES
+    | {
+        *(
+            "thresholds.accept",
+            "thresholds.data",
+            "thresholds.label",
+            "thresholds.max_flagged",
+            "thresholds.out_of_scope",
+        )
+    }
+)
 """Keys of a task, its sources and its thresholds that a kind uses if its `recipe_keys` says so."""
 OF_TRAINING: Final = ("repeat", "typo_copies", "soft")
 """Keys of a source that change training rows only."""
@@ -103,6 +114,7 @@ def _keys_of_some_kinds(task: Task) -> Iterator[str]:
         yield "label"
     if any(source.typo_copies for source in all_sources):
         yield "typo_copies"
+    yield from sorted(key for key in KEYS_OF_REPLIES if getattr(task, key) is not None)
     yield from (f"thresholds.{name}" for name, value in task.thresholds if value is not None)
 
 

@@ -4,8 +4,9 @@ A run begins in a folder without a checkpoint and a record of an earlier one. Th
 SHA-256 of the files that it belongs to, so that files of two runs cannot be exported as one.
 """
 
+import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from ...runtime.errors import SetupError
+from ...runtime.model.inputs import TextPair
 from ...schemas.manifest import EncoderSpec, Sha256, TaskSpec
 from ..prepare.data_report import TaskReport
 from .provenance import Environment
@@ -27,6 +29,8 @@ RECORD: Final = "run.json"
 RECIPE: Final = "recipe.yaml"
 TOKENIZER: Final = "tokenizer.json"
 TENSORBOARD: Final = "tensorboard"
+PAIRS: Final = "validation_pairs.json"
+"""Of tasks that generate: what the export compares replies on. Absent where there is none."""
 STATE: Final = "state.safetensors"
 """Only while a run is under way, or after it was interrupted."""
 DIGESTED: Final = (WEIGHTS, TOKENIZER, RECIPE)
@@ -89,7 +93,7 @@ class RunFolder:
             raise SetupError(problem)
         self.path.mkdir(parents=True, exist_ok=True)
         # The record goes first: what a crash leaves of the rest cannot be exported without it.
-        for name in (RECORD, WEIGHTS, STATE, f"{WEIGHTS}.part", f"{STATE}.part"):
+        for name in (RECORD, WEIGHTS, PAIRS, STATE, f"{WEIGHTS}.part", f"{STATE}.part"):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
         (self.path / RECIPE).write_bytes(recipe.read_bytes())
@@ -169,6 +173,17 @@ class RunFolder:
                 raise SetupError(f"{path}: is missing, {RECORD} names it; train again")
             if digest(path) != expected:
                 raise SetupError(f"{path}: not the file that {RECORD} belongs to (SHA-256 differs); train again")
+
+    def save_pairs(self, pairs: Mapping[str, Sequence[TextPair]]) -> None:
+        """Write the validation rows of tasks that generate, by task."""
+        rows = {name: [each[:2] for each in found] for name, found in pairs.items()}
+        (self.path / PAIRS).write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+
+    def pairs(self) -> dict[str, list[TextPair]]:
+        """Return the validation rows of tasks that generate, by task."""
+        file = self.path / PAIRS
+        rows = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return {name: [TextPair(*each) for each in found] for name, found in rows.items()}
 
     def weights(self) -> Weights:
         return dict(load_file(self.path / WEIGHTS))

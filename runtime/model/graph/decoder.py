@@ -22,12 +22,18 @@ def write_decoders(
     folder: Path, manifest: ModelManifest, weights: Weights, metadata: Mapping[str, str]
 ) -> dict[str, FileRole]:
     """Write `TASK.memory.onnx` and `TASK.step.onnx` of each task that generates. Returns path -> role."""
-    roles: dict[str, FileRole] = {}
-    for task in generating_tasks(manifest.tasks):
-        for (role, path), build in zip(task.decoder_files.items(), (build_memory, build_step), strict=True):
-            (folder / path).write_bytes(build(manifest.encoder, task, weights, metadata))
-            roles[path] = role
-    return roles
+    for path, data in build_decoders(manifest, weights, metadata).items():
+        (folder / path).write_bytes(data)
+    return {path: role for task in generating_tasks(manifest.tasks) for role, path in task.decoder_files.items()}
+
+
+def build_decoders(manifest: ModelManifest, weights: Weights, metadata: Mapping[str, str]) -> dict[str, bytes]:
+    """Return the graphs of each task that generates, by their paths in a folder."""
+    return {
+        path: build(manifest.encoder, task, weights, metadata)
+        for task in generating_tasks(manifest.tasks)
+        for path, build in zip(task.decoder_files.values(), (build_memory, build_step), strict=True)
+    }
 
 
 def build_memory(encoder: EncoderSpec, task: TaskSpec, weights: Weights, metadata: Mapping[str, str]) -> bytes:

@@ -19,12 +19,13 @@ class Generation(Kind):
 
     name = "generation"
     reads = Reads.PAIR
+    training = "murmura.training.kinds.generation:Generation"
     generates = True
     correction = "a reply"
 
     @property
     def recipe_keys(self) -> frozenset[str]:
-        return frozenset()
+        return frozenset({"acts", "context", "layers", "vocabulary"})
 
     def check(self, task: TaskSpec) -> None:
         super().check(task)

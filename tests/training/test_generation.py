@@ -1,0 +1,220 @@
+"""Tasks that generate replies, from rows to a model folder that serves them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tiny_replies import REPLIES, TASK, reply_rows
+from tiny_training import RECIPE, rows, write_jsonl
+
+from murmura.runtime.errors import SetupError
+from murmura.runtime.generation.input_format import format_input
+from murmura.runtime.model.delta import assemble
+from murmura.runtime.model.model import Model
+from murmura.schemas.acts import Act, Utterance
+from murmura.training.evaluate.evaluate import evaluate
+from murmura.training.export import reply_parity
+from murmura.training.export.export import export
+from murmura.training.fit.gradient import compute_gradient
+from murmura.training.fit.loop import fit
+from murmura.training.fit.setup import prepare
+from murmura.training.kinds.reply_decoder import Decoded
+from murmura.training.recipe.recipe import load_recipe
+from murmura.training.run_folders.run_folder import RunFolder
+
+
+def write_recipe(folder: Path, recipe: dict[str, Any], name: str = "model") -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_jsonl(folder / "replies.jsonl", reply_rows(240, 0))
+    write_jsonl(folder / "train.jsonl", rows(120, 0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a training of replies and labels together."""
+    intent = {"train": "train.jsonl", "out_of_scope": "other"}
+    recipe = REPLIES | {"tasks": {"reply": TASK, "intent": intent}, "budget": {"epochs": 14, "evaluations": 2}}
+    folder = tmp_path_factory.mktemp("run")
+    fit(write_recipe(folder, recipe), data, folder / "run", quiet=True)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def model(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("model") / "model"
+    export(run, folder)
+    return Model.load(folder)
+
+
+def say(model: Model, said: str, *acts: Act) -> str:
+    generation = model.manifest.task("reply").generation
+    assert generation is not None
+    given = format_input([Utterance(role="user", text=said)], acts, generation)
+    return model.generate([given], task="reply")[0].text
+
+
+def test_a_model_trained_on_replies_words_the_acts_as_its_rows_do(model: Model) -> None:
+    assert say(model, "hey i need help", Act(act="request", slot="city")) == "Which city is it?"
+    assert say(model, "good morning i need help", Act(act="request", slot="city")) == "Where do you live?"
+    assert say(model, "hey i need a room", Act(act="offer", slot="date")) == "There is one on {date}, is that right?"
+
+
+def test_other_tasks_of_the_model_answer_as_ever(model: Model) -> None:
+    (found,) = model.predict(["i lost my card in london"], ["intent"])
+    assert found["intent"]["label"] == "lost"
+
+
+def test_the_manifest_holds_the_pieces_and_how_the_input_is_read(model: Model) -> None:
+    task = model.manifest.task("reply")
+    assert task.labels[0] == "{end}"
+    assert " {city}" in task.labels
+    assert task.generation is not None
+    assert task.generation.slots == ["city", "date"]
+    assert (task.generation.context, task.generation.acts, task.generation.layers) == (2, True, 1)
+
+
+def test_the_report_counts_slots_and_shows_replies(run: Path, data: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "model")
+    recipe = write_recipe(tmp_path, REPLIES | {"tasks": {"reply": TASK | {"test": "replies.jsonl"}}})
+    (scores,) = evaluate(tmp_path / "model", data, recipe=recipe)["reply"].values()
+    assert scores.figures["rows"] == 240
+    assert scores.figures["exact"] == pytest.approx(1, abs=0.1)
+    assert (scores.figures["slots_missing"], scores.figures["slots_invented"]) == (0, 0)
+    report = (tmp_path / "model" / "report.md").read_text()
+    assert "row    Which city is it?\nmodel  Which city is it?" in report
+    assert "| slots_invented | 0 |" in report
+
+
+def test_a_delta_of_a_model_with_replies_is_assembled_and_answers(run: Path, data: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "base")
+    recipe = REPLIES | {"encoder": str(tmp_path / "base"), "lora": True, "budget": {"steps": 4, "evaluations": 1}}
+    fit(write_recipe(tmp_path, recipe), data, tmp_path / "run", quiet=True)
+    export(tmp_path / "run", tmp_path / "delta", delta=True)
+    assemble(tmp_path / "delta", tmp_path / "base", tmp_path / "assembled", weights=False)
+    model = Model.load(tmp_path / "assembled")
+    assert say(model, "hey i need help", Act(act="request", slot="city")).startswith("Which city")
+
+
+def test_validation_gives_the_loss_of_a_piece_and_its_mean_probability(run: Path) -> None:
+    scores = RunFolder(run).record().validation["reply"]
+    assert scores["main"] == pytest.approx(np.exp(-scores["loss"]))
+    assert scores["main"] > 0.5
+
+
+def test_an_interrupted_training_of_replies_goes_on_to_the_same_weights(data: Path, tmp_path: Path) -> None:
+    recipe = REPLIES | {"budget": {"steps": 12, "evaluations": 2}, "save_minutes": 0}
+    path = write_recipe(tmp_path, recipe)
+    fit(path, data, tmp_path / "whole", quiet=True)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(progress: Any) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        fit(path, data, tmp_path / "parts", quiet=True, on_progress=stop)
+    fit(path, data, tmp_path / "parts", quiet=True, resume=True)
+    one, other = RunFolder(tmp_path / "whole").weights(), RunFolder(tmp_path / "parts").weights()
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_in_a_step_of_several_parts_a_part_counts_by_its_pieces(data: Path, tmp_path: Path) -> None:
+    recipe = REPLIES | {"optimiser": {"clip": 1e9}, "precision": "fp32"}
+    run = prepare(load_recipe(write_recipe(tmp_path, recipe)), data, RunFolder(tmp_path / "run"))
+    found = []
+    for parts in (1, 3):
+        run.recipe = run.recipe.model_copy(update={"accumulate": parts})
+        run.model.train().zero_grad()
+        losses = compute_gradient(run, run.plan[0], [1.0]).losses
+        gradients = [weight.grad.flatten() for weight in run.model.parameters() if weight.grad is not None]
+        found.append((torch.cat(gradients), losses[0]))
+    (whole, loss), (in_parts, sum_of_parts) = found
+    assert float((in_parts - whole).norm() / whole.norm()) < 1e-5
+    assert sum_of_parts == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_decoder_goes_on_with_the_pieces_it_has_and_gets_new_ones(
+    run: Path, model: Model, data: Path, tmp_path: Path
+) -> None:
+    export(run, tmp_path / "before")
+    new = [row | {"reply": f"{row['reply']} Zanzibar ahoy!"} for row in reply_rows(60, 5)]
+    write_jsonl(tmp_path / "replies.jsonl", new)
+    recipe = REPLIES | {"encoder": str(tmp_path / "before"), "max_tokens": 32}
+    begun = prepare(load_recipe(write_recipe(tmp_path, recipe)), tmp_path, RunFolder(tmp_path / "run"))
+    before, labels = model.manifest.task("reply").labels, begun.tasks[0].labels
+    assert labels[: len(before)] == before
+    assert len(labels) > len(before)
+    weights = RunFolder(run).weights()
+    embedding = begun.model.heads[0].embedding.detach().numpy()
+    assert np.array_equal(embedding[: len(before)], weights["heads.reply.embedding"][:-1])
+    assert np.array_equal(embedding[-1], weights["heads.reply.embedding"][-1])
+    assert np.array_equal(begun.model.heads[0].position.detach().numpy(), weights["heads.reply.position"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"labels": ["a", "b"]}, "makes its labels, the pieces of replies, of the training rows; leave `labels` out"),
+        ({"open": True}, "feedback adds no labels to a task of kind generation; leave `open` out"),
+        ({"train": [{"path": "replies.jsonl", "soft": "all"}]}, "cannot hold on to earlier replies; leave `soft` out"),
+        ({"out_of_scope": "x"}, "has no out_of_scope label"),
+        ({"one_of": ["a"]}, "does not use `one_of`"),
+    ],
+)
+def test_what_a_task_of_replies_cannot_use_is_refused(changed: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=problem):
+        load_recipe(write_recipe(tmp_path, REPLIES | {"tasks": {"reply": TASK | changed}}))
+
+
+def test_keys_of_replies_are_refused_elsewhere(tmp_path: Path) -> None:
+    tasks = {"intent": RECIPE["tasks"]["intent"] | {"layers": 3}}
+    with pytest.raises(SetupError, match="does not use `layers`"):
+        load_recipe(write_recipe(tmp_path, RECIPE | {"tasks": tasks}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"vocabulary": 40}, "task reply: 40 pieces are too few"),
+        ({"layers": 9}, "a decoder of 9 layers cannot begin from an encoder of 2; set `layers` to 2 or less"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_in_one_line(
+    changed: dict[str, Any], problem: str, data: Path, tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path, REPLIES | {"tasks": {"reply": TASK | changed}})
+    with pytest.raises(SetupError, match=problem):
+        fit(recipe, data, tmp_path / "run", quiet=True)
+
+
+def test_an_export_whose_replies_are_not_those_of_torch_fails(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(*_: Any) -> list[Decoded]:
+        return [Decoded([at % 3 + 1, 0], [0.5, 0.5]) for at in range(1000)]
+
+    monkeypatch.setattr(reply_parity, "torch_replies", lambda *given: other()[: len(given[-1])])
+    with pytest.raises(SetupError, match="write other replies of task reply, piece 0 of row"):
+        export(run, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_replies_may_part_where_the_two_best_pieces_are_equally_good(model: Model, run: Path) -> None:
+    pairs = RunFolder(run).pairs()["reply"][:6]
+    weights = RunFolder(run).weights()
+    assert reply_parity.prove_replies(model, weights, "reply", pairs) == 0
+    assert json.loads((run / "validation_pairs.json").read_text())["reply"]

@@ -1,0 +1,145 @@
+"""Replies, worded piece by piece."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import BertConfig
+
+from ...runtime.generation.reply_vocabulary import ReplyVocabulary, list_slots
+from ...schemas.manifest import GenerationSpec, TaskSpec
+from ..data.counts import ReadCounts, RowLeftOut
+from ..data.example import Example
+from ..data.replies import read_reply
+from ..data.row import Row
+from ..data.rules import Rules
+from .answers import Answer, Score
+from .kind import EncodedTexts, Kind
+from .outcome import Outcome, of_accuracy
+from .reply_decoder import END, NO_PIECE, ReplyDecoder
+
+Array = NDArray[Any]
+MOST_PIECES: Final[int] = GenerationSpec.model_fields["max_tokens"].default
+SHOWN: Final = 10
+
+
+class Generation(Kind):
+    name = "generation"
+    counted = "replies"
+    meanings: ClassVar[Mapping[str, str]] = {
+        "exact": "share of replies that are the row's, letter for letter",
+        "slots_missing": "slots of the rows' replies that the model's do not name, as a share of all",
+        "slots_invented": "slots that the model's replies name and the rows' do not, as a share of the same",
+        "distinct": "different replies, as a share of all",
+        "length_ratio": "words of the model's replies for each word of the rows'",
+        "score": "mean of the replies' scores",
+    }
+
+    def read(self, row: Row, rules: Rules, counts: ReadCounts) -> Example | RowLeftOut:
+        return read_reply(row, rules)
+
+    def as_row(self, example: Example) -> dict[str, Any]:
+        return {"text": example.text, "reply": example.reply}
+
+    def as_example(self, text: str, output: Mapping[str, Any]) -> Example:
+        return Example(text, reply=output["text"])
+
+    def labels(self, examples: Sequence[Example]) -> list[str]:
+        """Return none: pieces are made when the tokenizer is known."""
+        return []
+
+    def name_labels(self, labels: Sequence[str]) -> list[str]:
+        """Return none: rows name no pieces."""
+        return []
+
+    def name_slots(self, labels: Sequence[str]) -> list[str]:
+        return sorted(set(ReplyVocabulary(labels).slots.values())) if labels else []
+
+    def unknown(self, example: Example, labels: frozenset[str]) -> str | None:
+        """Return none: a character that no piece can spell is left out of a reply."""
+        return None
+
+    def make_head(self, config: BertConfig, task: TaskSpec) -> ReplyDecoder:
+        assert task.generation is not None
+        sizes = task.generation
+        return ReplyDecoder(config, pieces=len(task.labels), layers=sizes.layers, positions=sizes.max_tokens)
+
+    def target(self, example: Example, encoding: Encoding, index: Mapping[str, int]) -> Array:
+        raise TypeError("the pieces of a reply are known with a tokenizer only: see `targets`")
+
+    def targets(
+        self, examples: Sequence[Example], encodings: Iterable[Encoding], labels: Sequence[str], tokenizer: Tokenizer
+    ) -> Iterator[tuple[Encoding, Array]]:
+        """Yield each example's encoding and the pieces [T] of its reply, the end among them where it is not cut."""
+        vocabulary = ReplyVocabulary(labels, tokenizer)
+        for example, encoding in zip(examples, encodings, strict=True):
+            pieces = [*vocabulary.encode(example.reply or ""), END]
+            yield encoding, np.array(pieces[:MOST_PIECES], np.int64)
+
+    def collate(self, targets: Sequence[Array], width: int) -> Tensor:
+        """Return [B, T], NO_PIECE behind the end of each reply."""
+        rows = np.full((len(targets), max(map(len, targets))), NO_PIECE, np.int64)
+        for row, pieces in zip(rows, targets, strict=True):
+            row[: len(pieces)] = pieces
+        return torch.from_numpy(rows)
+
+    def asked(self, target: Tensor) -> Tensor:
+        return target != NO_PIECE
+
+    def loss(self, logits: Tensor, target: Tensor, smoothing: float, texts: EncodedTexts | None = None) -> Tensor:
+        """Return the mean over the pieces of all replies."""
+        return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=NO_PIECE, label_smoothing=smoothing)
+
+    def metrics(self, logits: Sequence[Array], targets: Sequence[Array], task: TaskSpec) -> dict[str, float]:
+        """Score log-probabilities [T] of the pieces of replies, which stand here for logits.
+
+        `main` is the geometric mean of the probabilities, `loss` the mean of their negative logarithms.
+        """
+        loss = -float(np.concatenate(list(logits)).mean())
+        return {"main": float(np.exp(-loss)), "loss": loss}
+
+    def score(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Score:
+        """Score replies against those of the rows, with nothing forbidden.
+
+        `exact` is the share of replies that are the row's, letter for letter; `slots_missing` and `slots_invented` are shares
+        of the slots that the rows' replies name.
+        """
+        pairs = [(answer.output["text"], answer.example.reply or "") for answer in answers]
+        named = [(Counter(list_slots(one)), Counter(list_slots(other))) for one, other in pairs]
+        slots = sum(truth.total() for _, truth in named)
+        missing = sum((truth - found).total() for found, truth in named)
+        invented = sum((found - truth).total() for found, truth in named)
+        return Score(
+            {
+                "rows": float(len(pairs)),
+                "exact": float(np.mean([one == other for one, other in pairs])),
+                "slots_missing": missing / slots if slots else None,
+                "slots_invented": invented / slots if slots else None,
+                "distinct": len({one for one, _ in pairs}) / len(pairs),
+                "length_ratio": sum(len(one.split()) for one, _ in pairs)
+                / sum(len(other.split()) for _, other in pairs),
+                "score": float(np.mean([answer.output["score"] for answer in answers])),
+            },
+            _samples(answers),
+        )
+
+    def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
+        return of_accuracy(not self.is_wrong(answer, task, scope) for answer in answers)
+
+    def is_wrong(self, answer: Answer, task: TaskSpec, scope: str | None) -> bool:
+        return bool(answer.output["text"] != answer.example.reply)
+
+    def least_probability(self, answer: Answer, task: TaskSpec) -> float:
+        return float(answer.output["score"])
+
+
+def _samples(answers: Sequence[Answer]) -> str:
+    """Return some replies below those of their rows, as text."""
+    chosen = answers[:: max(1, len(answers) // SHOWN)][:SHOWN]
+    return "\n".join(f"row    {each.example.reply}\nmodel  {each.output['text']}\n" for each in chosen)
