@@ -1,6 +1,7 @@
 """Tasks that generate replies, from rows to a model folder that serves them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,10 @@ def test_the_report_counts_slots_and_shows_replies(run: Path, data: Path, tmp_pa
     assert scores.figures["rows"] == 240
     assert scores.figures["exact"] == pytest.approx(1, abs=0.1)
     assert (scores.figures["slots_missing"], scores.figures["slots_invented"]) == (0, 0)
+    assert scores.figures["bleu"] == pytest.approx(100, abs=5)
     report = (tmp_path / "model" / "report.md").read_text()
+    assert re.search(r"\nbleu \d[\d.]* to \d+", report)
+    assert "BLEU: nrefs:1|case:lc" in report
     assert "row    Which city is it?\nmodel  Which city is it?" in report
     assert "| slots_invented | 0 |" in report
 

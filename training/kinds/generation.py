@@ -1,6 +1,5 @@
 """Replies, worded piece by piece."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -12,17 +11,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BertConfig
 
-from ...runtime.generation.reply_vocabulary import ReplyVocabulary, list_slots
+from ...runtime.generation.reply_vocabulary import ReplyVocabulary
 from ...schemas.manifest import GenerationSpec, TaskSpec
 from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
-from ..data.replies import read_reply
+from ..data.replies import DIALOGUE, read_reply
 from ..data.row import Row
 from ..data.rules import Rules
 from .answers import Answer, Score
 from .kind import EncodedTexts, Kind
 from .outcome import Outcome, of_accuracy
 from .reply_decoder import END, NO_PIECE, ReplyDecoder
+from .reply_scores import MEANINGS, ReplyScores, score_replies
 
 Array = NDArray[Any]
 MOST_PIECES: Final[int] = GenerationSpec.model_fields["max_tokens"].default
@@ -33,11 +33,8 @@ class Generation(Kind):
     name = "generation"
     counted = "replies"
     meanings: ClassVar[Mapping[str, str]] = {
+        **MEANINGS,
         "exact": "share of replies that are the row's, letter for letter",
-        "slots_missing": "slots of the rows' replies that the model's do not name, as a share of all",
-        "slots_invented": "slots that the model's replies name and the rows' do not, as a share of the same",
-        "distinct": "different replies, as a share of all",
-        "length_ratio": "words of the model's replies for each word of the rows'",
         "score": "mean of the replies' scores",
     }
 
@@ -107,27 +104,17 @@ class Generation(Kind):
     def score(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Score:
         """Score replies against those of the rows, with nothing forbidden.
 
-        `exact` is the share of replies that are the row's, letter for letter; `slots_missing` and `slots_invented` are shares
-        of the slots that the rows' replies name.
+        `exact` is the share of replies that are the row's, letter for letter. The table has the intervals, which draw the rows of
+        a dialogue together where rows name one.
         """
-        pairs = [(answer.output["text"], answer.example.reply or "") for answer in answers]
-        named = [(Counter(list_slots(one)), Counter(list_slots(other))) for one, other in pairs]
-        slots = sum(truth.total() for _, truth in named)
-        missing = sum((truth - found).total() for found, truth in named)
-        invented = sum((found - truth).total() for found, truth in named)
-        return Score(
-            {
-                "rows": float(len(pairs)),
-                "exact": float(np.mean([one == other for one, other in pairs])),
-                "slots_missing": missing / slots if slots else None,
-                "slots_invented": invented / slots if slots else None,
-                "distinct": len({one for one, _ in pairs}) / len(pairs),
-                "length_ratio": sum(len(one.split()) for one, _ in pairs)
-                / sum(len(other.split()) for _, other in pairs),
-                "score": float(np.mean([answer.output["score"] for answer in answers])),
-            },
-            _samples(answers),
-        )
+        replies = [str(answer.output["text"]) for answer in answers]
+        references = [answer.example.reply or "" for answer in answers]
+        dialogues = [answer.example.meta.get(DIALOGUE) or at for at, answer in enumerate(answers)]
+        found = score_replies(replies, references, dialogues)
+        exact = float(np.mean([one == other for one, other in zip(replies, references, strict=True)]))
+        score = float(np.mean([answer.output["score"] for answer in answers]))
+        figures = {"rows": float(found.rows), **found.figures, "exact": exact, "score": score}
+        return Score(figures, f"{_describe(found)}\n{_samples(answers)}")
 
     def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
         return of_accuracy(not self.is_wrong(answer, task, scope) for answer in answers)
@@ -143,3 +130,9 @@ def _samples(answers: Sequence[Answer]) -> str:
     """Return some replies below those of their rows, as text."""
     chosen = answers[:: max(1, len(answers) // SHOWN)][:SHOWN]
     return "\n".join(f"row    {each.example.reply}\nmodel  {each.output['text']}\n" for each in chosen)
+
+
+def _describe(found: ReplyScores) -> str:
+    """Return the 95 % intervals, a line each, and the signature of BLEU."""
+    lines = [f"{name} {low:.4g} to {high:.4g}" for name, (low, high) in found.intervals.items()]
+    return "\n".join(["95 % intervals", *lines, f"BLEU: {found.signature}", ""])
