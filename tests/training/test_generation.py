@@ -117,6 +117,12 @@ def test_validation_gives_the_loss_of_a_piece_and_its_mean_probability(run: Path
     assert scores["main"] > 0.5
 
 
+def test_validation_scores_greedy_replies(run: Path) -> None:
+    scores = RunFolder(run).record().validation["reply"]
+    assert scores["bleu"] > 80
+    assert scores["rouge_l"] > 80
+
+
 def test_an_interrupted_training_of_replies_goes_on_to_the_same_weights(data: Path, tmp_path: Path) -> None:
     recipe = REPLIES | {"budget": {"steps": 12, "evaluations": 2}, "save_minutes": 0}
     path = write_recipe(tmp_path, recipe)

@@ -2,24 +2,33 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from numpy.typing import NDArray
 
+from ...runtime.generation.reply_vocabulary import ReplyVocabulary
 from ...schemas.manifest import TaskSpec
 from ..data.example import Example
 from ..model.network import logits_of
-from ..model.replies import score_replies
+from ..model.replies import decode_replies, score_replies
 from .checkpoint import checkpoint_weights
 from .encoding import encode_ids
 from .finish import finish
 from .processes import share_number
-from .setup import Fitting
+from .setup import Fitting, sample
 from .training_log import TrainingLog
 
 Metrics = dict[str, dict[str, float]]
+DECODED_ROWS: Final = 200
 LEAST_ROWS: Final = 50
 """With fewer validation rows a task does not decide between checkpoints: one row more or less is two points."""
+
+
+class Settings(TypedDict):
+    """How rows are scored."""
+
+    device: str
+    bf16: bool
 
 
 def votes_of(rows: Mapping[str, int]) -> dict[str, float]:
@@ -62,11 +71,14 @@ def _score(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], Any
     """Score every task; write the checkpoint when their weighted mean is the best so far."""
     scores: Metrics = {}
     for at, (data, part) in enumerate(zip(run.tasks, run.validation, strict=True)):
+        settings = Settings(device=run.device, bf16=run.bf16)
         if data.kind.generates:
-            scored = score_replies(run.model, at, data.kind, part.ids, part.targets, device=run.device, bf16=run.bf16)
+            scored = score_replies(run.model, at, data.kind, part.ids, part.targets, **settings)
         else:
-            scored = logits_of(run.model, at, part.ids, device=run.device, bf16=run.bf16)
+            scored = logits_of(run.model, at, part.ids, **settings)
         scores[data.name] = data.kind.metrics(scored, part.targets, data.spec)
+        if data.kind.generates:
+            scores[data.name] |= _score_decoded(run, at, settings)
     log.write_metrics(step, scores)
     mean = compared_by(scores, run.validation_rows)
     standing = run.standing
@@ -80,6 +92,15 @@ def _score(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], Any
         standing.best, standing.best_step, standing.scores = mean, step, scores
         run.folder.save_weights(checkpoint_weights(run.model, low_rank=run.recipe.lora is not None))
     return scores
+
+
+def _score_decoded(run: Fitting, task: int, settings: Settings) -> dict[str, float]:
+    """Score the greedy replies to some validation rows. It takes as long as some steps, so not to all of them."""
+    data, vocabulary = run.tasks[task], ReplyVocabulary(run.tasks[task].labels)
+    rows = sample(data.validation, run.recipe)[:DECODED_ROWS]
+    decoded = decode_replies(run.model, task, run.validation[task].ids[: len(rows)], **settings)
+    replies = [vocabulary.decode(each.pieces) for each in decoded]
+    return data.kind.score_decoded(replies, [example.reply or "" for example in rows])
 
 
 def finished_specs(run: Fitting, out_of_fold: Mapping[int, Sequence[NDArray[Any]]]) -> list[TaskSpec]:

@@ -22,7 +22,7 @@ from .answers import Answer, Score
 from .kind import EncodedTexts, Kind
 from .outcome import Outcome, of_accuracy
 from .reply_decoder import END, NO_PIECE, ReplyDecoder
-from .reply_scores import MEANINGS, ReplyScores, score_replies
+from .reply_scores import MEANINGS, ReplyScores, figures_of_validation, score_replies
 
 Array = NDArray[Any]
 MOST_PIECES: Final[int] = GenerationSpec.model_fields["max_tokens"].default
@@ -100,6 +100,9 @@ class Generation(Kind):
         """
         loss = -float(np.concatenate(list(logits)).mean())
         return {"main": float(np.exp(-loss)), "loss": loss}
+
+    def score_decoded(self, replies: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        return figures_of_validation(replies, references)
 
     def score(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Score:
         """Score replies against those of the rows, with nothing forbidden.

@@ -257,6 +257,10 @@ class Kind(ABC):
         No `main` where nothing can be said of these rows: the task has no vote then.
         """
 
+    def score_decoded(self, replies: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        """Score greedy replies to validation rows, for kinds that generate."""
+        return {}
+
     @abstractmethod
     def score(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Score:
         """Score what the exported model answered. `scope` is the out-of-scope label, learned or not."""

@@ -70,6 +70,13 @@ def score_replies(
     )
 
 
+def figures_of_validation(replies: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Return `bleu` and `rouge_l` without intervals."""
+    lower, cased = _make_bleu(lowercase=True), _make_bleu(lowercase=False)
+    rows = np.array([[*_count_row(lower, cased, *pair)] for pair in zip(replies, references, strict=True)])
+    return {"bleu": _bleu_of(rows.sum(0), 0), "rouge_l": _rouge_of(rows.sum(0))}
+
+
 def split_reply(reply: str) -> list[str]:
     """Return the words of a reply, a slot one word."""
     return [word for part in _SLOT.split(reply) for word in _split_part(part)]
