@@ -97,8 +97,23 @@ def test_the_report_counts_slots_and_shows_replies(run: Path, data: Path, tmp_pa
     report = (tmp_path / "model" / "report.md").read_text()
     assert re.search(r"\nbleu \d[\d.]* to \d+", report)
     assert "BLEU: nrefs:1|case:lc" in report
+    best = scores.figures["bleu"]
+    assert scores.figures["most_common_bleu"] < scores.figures["template_bleu"] <= best
+    assert scores.figures["most_common_bleu"] < scores.figures["consensus_bleu"] <= best
+    assert "| template_bleu |" in report
     assert "row    Which city is it?\nmodel  Which city is it?" in report
     assert "| slots_invented | 0 |" in report
+
+
+def test_without_its_training_rows_the_report_of_replies_says_that_it_has_no_baselines(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    export(run, tmp_path / "model")
+    task = TASK | {"test": "replies.jsonl", "train": "gone.jsonl"}
+    recipe = write_recipe(tmp_path, REPLIES | {"tasks": {"reply": task}})
+    (scores,) = evaluate(tmp_path / "model", data, recipe=recipe)["reply"].values()
+    assert "most_common_bleu" not in scores.figures
+    assert "No baselines: " in (tmp_path / "model" / "report.md").read_text()
 
 
 def test_a_delta_of_a_model_with_replies_is_assembled_and_answers(run: Path, data: Path, tmp_path: Path) -> None:

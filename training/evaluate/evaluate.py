@@ -25,6 +25,8 @@ from ..prepare.reading import read_part
 from ..recipe.reading import Source
 from ..recipe.recipe import Recipe, load_recipe
 from ..recipe.tasks import Task
+from .baselines import MEANINGS as OF_BASELINES
+from .baselines import with_baselines
 from .decisions import describe_decisions
 from .figures import MEANINGS, rounded, shown
 
@@ -76,6 +78,8 @@ def score_task(model: Model, spec: TaskSpec, recipe: Recipe, data: Path) -> dict
         examples = read_part(sources, task, data, seed=recipe.data_seed)
         refuse_unknown_labels(examples, spec, scope)
         score = kind_of(spec).score(list(answers(model, spec, examples)), spec, scope)
+        if spec.generation is not None:
+            score = with_baselines(score, model, spec.generation, recipe, spec.name, data, examples)
         found[name] = with_probe(score, model.manifest, spec.name, name, examples)
     return found
 
@@ -154,7 +158,7 @@ def markdown(manifest: ModelManifest, scores: Scores, description: str = "") -> 
     lines += ["Measured on the exported folder through the code that serves it.", ""]
     for task, by_set in scores.items():
         spec = manifest.task(task)
-        meanings = {**MEANINGS, **kind_of(spec).meanings}
+        meanings = {**MEANINGS, **OF_BASELINES, **kind_of(spec).meanings}
         lines += [f"## {task} ({spec.kind}, {len(spec.labels)} labels)", "", describe_decisions(spec), ""]
         lines += describe_data(task, manifest)
         for name, score in by_set.items():
