@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tiny_loop import write_corrections, write_job
 from tiny_replies import REPLIES, TASK, reply_rows
 from tiny_training import RECIPE, rows, write_jsonl
 
@@ -24,7 +25,9 @@ from murmura.training.fit.gradient import compute_gradient
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import prepare
 from murmura.training.kinds.reply_decoder import Decoded
+from murmura.training.recipe.job import read_job
 from murmura.training.recipe.recipe import load_recipe
+from murmura.training.retrain.checks import check_job
 from murmura.training.run_folders.run_folder import RunFolder
 
 
@@ -243,3 +246,14 @@ def test_replies_may_part_where_the_two_best_pieces_are_equally_good(model: Mode
     weights = RunFolder(run).weights()
     assert reply_parity.prove_replies(model, weights, "reply", pairs) == 0
     assert json.loads((run / "validation_pairs.json").read_text())["reply"]
+
+
+def test_a_retraining_of_a_model_with_replies_is_refused_in_one_line(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "desk")
+    write_corrections(tmp_path / "corrections")
+    with pytest.raises(SetupError) as refused:
+        check_job(read_job(write_job(tmp_path, tmp_path, old=None)))
+    assert "model: task reply generates replies: a retraining can neither hold on to them nor judge" in str(
+        refused.value
+    )
+    assert "\n" not in str(refused.value)
