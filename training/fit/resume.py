@@ -158,7 +158,8 @@ def _inputs(run: Fitting) -> Iterable[str]:
     for data in run.tasks:
         yield json.dumps([data.name, data.labels])
         for example in (*data.train, *data.validation, *data.calibration, *data.outside, *data.choosing):
-            yield repr((example.given, example.labels, example.spans, example.soft, example.reply))
+            reply = () if example.reply is None else (example.reply,)
+            yield repr((example.given, example.labels, example.spans, example.soft, *reply))
     yield json.dumps(run.plan)
 
 
