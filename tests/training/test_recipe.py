@@ -145,4 +145,6 @@ def test_a_list_of_one_can_stand_without_brackets(tmp_path: Path) -> None:
 
 def test_a_kind_that_is_not_installed_is_one_line_that_names_those_that_are(tmp_path):
     said = refusal(tmp_path, "tasks:\n  a:\n    kind: poem\n    train: x.csv\n")
-    assert said == ":3: tasks.a.kind: no such kind of task; installed are classification, multi_label, tagging"
+    assert said == (
+        ":3: tasks.a.kind: no such kind of task; installed are classification, generation, multi_label, tagging"
+    )
