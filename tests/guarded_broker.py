@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -59,10 +59,7 @@ class GuardedBroker(OwnBroker):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "kafka", folder / "added.properties")
         self.cafile = folder / "ca.pem"
-        self.sasl = f"127.0.0.1:{_free_port()}"
-        self.tls = f"127.0.0.1:{_free_port()}"
-        self.only_plain = f"127.0.0.1:{_free_port()}"
-        self.lost = f"127.0.0.1:{_free_port()}"
+        self.sasl, self.tls, self.only_plain, self.lost = (f"127.0.0.1:{port}" for port in _free_ports(4))
         keystore = folder / "keystore.pem"
         _make_certificate(self.cafile, keystore)
         users = " ".join(f'user_{name}="{password}"' for name, password in PLAIN_USERS.items())
@@ -158,7 +155,10 @@ def _make_certificate(cafile: Path, keystore: Path) -> None:
     keystore.write_text(key.read_text() + cafile.read_text())
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    """Return different ports: all are held until the last is found."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]

@@ -1,6 +1,7 @@
 """The script that runs a real Kafka, and the fixtures that stand on it."""
 
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -49,6 +50,19 @@ def test_a_taken_port_is_named(tmp_path):
         done = kafka_script("start", "--port", port, "--data", str(tmp_path))
     assert done.returncode == 2
     assert done.stderr == f"kafka: port {port} is taken: give another --port, or 0 for any free one\n"
+
+
+def test_the_ports_of_a_broker_differ_where_the_system_names_one_twice(monkeypatch):
+    named = iter([7001, 7001, 7002])
+
+    class Socket(socket.socket):
+        def getsockname(self):
+            return ("127.0.0.1", next(named))
+
+    free_port = runpy.run_path(str(SCRIPT))["free_port"]
+    monkeypatch.setattr(socket, "socket", Socket)
+    port = free_port()
+    assert (port, free_port({port})) == (7001, 7002)
 
 
 def test_without_a_broker_status_says_so_and_stop_is_no_error(tmp_path):
