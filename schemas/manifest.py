@@ -88,8 +88,6 @@ class GenerationSpec(_Frozen):
     """Maximum number of pieces of a reply."""
     slots: list[SlotName]
     """The slots that replies may name."""
-    min_score: Probability | None = None
-    """A reply with a lower score is not used."""
 
 
 class TaskSpec(_Frozen):

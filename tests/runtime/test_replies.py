@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from tiny_decoder import ENCODER, PIECES, decode_by_hand, reply_task
-from tiny_model import TASKS, write_tiny_model
+from tiny_model import TASKS, WORDS, write_tiny_model
 
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.errors import ModelRefused, VersionRefused
@@ -22,30 +22,6 @@ from murmura.runtime.release.trial_process import prove
 from murmura.schemas.serving_event import RejectReason
 
 TASK = reply_task(max_tokens=24)
-WORDS = [
-    "my",
-    "card",
-    "was",
-    "lost",
-    "and",
-    "i",
-    "want",
-    "a",
-    "new",
-    "one",
-    "please",
-    "help",
-    "to",
-    "the",
-    "account",
-    "in",
-    "london",
-    "on",
-    "monday",
-    "it",
-    "is",
-    "great",
-]
 PAIRS = [TextPair(" ".join(WORDS[n : n + 3]), " ".join(WORDS[(7 * n) % 20 :][: 1 + (5 * n) % 13])) for n in range(18)]
 
 
