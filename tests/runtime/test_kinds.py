@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from installed_package import installed
+from tiny_decoder import reply_task
 from tiny_model import ENTITIES, INTENT, TASKS, TOPICS, write_tiny_model
 
 from murmura.runtime.agent.agent import Agent
@@ -190,6 +191,7 @@ class TestEveryKind:
         (TOPICS, [{"label": "cards", "start": 0, "end": 2}], "a correction of a multi_label task is a list of labels"),
         (ENTITIES, [{"label": "place", "start": 0, "end": 2}], None),
         (ENTITIES, ["place"], "a correction of a tagging task is a list of spans"),
+        (reply_task(), "Your card is here.", "a correction of a generation task is not learned from"),
     ],
 )
 def test_a_correction_has_the_form_of_its_kind(task, value, expected):

@@ -21,7 +21,7 @@ class Generation(Kind):
     reads = Reads.PAIR
     training = "murmura.training.kinds.generation:Generation"
     generates = True
-    correction = "a reply"
+    correction = "not learned from"
 
     @property
     def recipe_keys(self) -> frozenset[str]:
@@ -92,7 +92,8 @@ class Generation(Kind):
         return str(output["text"])
 
     def accepts_correction(self, value: Any) -> bool:
-        return isinstance(value, str)
+        """Return False: nothing learns from the wording of a person yet, and whoever gives one is told so."""
+        return False
 
     def target_of_correction(self, value: Any) -> Any:
         return read_label(value).strip()
