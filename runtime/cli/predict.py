@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,10 +14,9 @@ from . import options
 from .tables import print_table
 
 if TYPE_CHECKING:
+    from ..model.inputs import Input
     from ..model.model import Model
     from .predict_inputs import Asked
-
-_CHUNK = 64
 
 
 def predict(
@@ -35,9 +33,10 @@ def predict(
 ) -> None:
     """Answer texts with a model, without Kafka.
 
-    Prints the outputs as a table, or with [bold]--json[/bold] as JSON lines, and on standard error what it took. A JSON object
-    has `text`, and `text_pair` for tasks that read two texts. For tasks that generate replies it may have `turns` (each with
-    `role` and `text`), `acts` and `slots`; without turns the text is the only one.
+    Prints the outputs as a table, or with [bold]--json[/bold] as JSON lines, and on standard error what it took, with
+    tokenising; of replies the pass of the encoder over acts and turns counts, too. A JSON object has `text`, and `text_pair`
+    for tasks that read two texts; or `turns` (each with `role` and `text`), of which the user's newest is the text. For
+    tasks that generate replies it may have `acts` and `slots`. Other keys are refused.
 
     Example: [bold]murmura predict --model models/desk "my card was lost"[/bold]
 
@@ -46,7 +45,7 @@ def predict(
     from ..errors import SetupError
     from ..model.assembled import resolve
     from ..model.model import Model
-    from .predict_inputs import read_inputs
+    from .predict_inputs import read_parts
 
     settings = options.settings(config, model=model, device=device)
     if settings.model.folder is None:
@@ -61,7 +60,7 @@ def predict(
             f"model {loaded.manifest.name} has no task {unknown[0]}; its tasks are {', '.join(loaded.tasks)}"
         )
     total, columns = _Total(), ["text", "task", "answer"]
-    for asked in _split(read_inputs(inputs)):
+    for asked in read_parts(inputs, _list_slots(loaded, tasks)):
         answered = _answer(loaded, asked, tasks, total)
         if as_json:
             for each in answered:
@@ -72,11 +71,10 @@ def predict(
     typer.echo(f"{total.describe()}; {loaded.device}, loaded in {load_s:.1f} s", err=True)
 
 
-def _split(inputs: "Iterator[Asked]") -> "Iterator[list[Asked]]":
-    """Yield inputs in parts; what is typed is answered line by line."""
-    size = 1 if sys.stdin.isatty() else _CHUNK
-    while part := list(islice(inputs, size)):
-        yield part
+def _list_slots(model: "Model", tasks: list[str] | None) -> set[str]:
+    """Return the slots that replies to these tasks may name."""
+    specs = [spec.generation for name, spec in model.tasks.items() if tasks is None or name in tasks]
+    return {slot for spec in specs if spec is not None for slot in spec.slots}
 
 
 @dataclass
@@ -112,31 +110,26 @@ def _answer(model: "Model", asked: "Sequence[Asked]", tasks: list[str] | None, t
     rows = [row for row, names in enumerate(wanted) if names]
     inputs = [choose_input(asked[row].text, asked[row].second, wanted[row], model.pair_tasks) for row in rows]
     found: list[dict[str, Any]] = [{"text": each.text, "outputs": {}} for each in asked]
-    at = 0
-    for batch, part in _encode(model, asked, rows, inputs):
-        began = time.perf_counter()
-        outputs = model.decode(model.run(batch), batch, part, [wanted[row] for row in rows[at : at + len(batch)]])
-        took = time.perf_counter() - began
-        total.texts, total.answer_s = total.texts + len(batch), total.answer_s + took
-        for row, encoded, output in zip(rows[at : at + len(batch)], batch, outputs, strict=True):
-            ms = round(1000 * took / len(batch), 3)
-            found[row] |= {"outputs": output, "tokens": encoded.tokens, "truncated": encoded.truncated, "ms": ms}
-            total.tokens += encoded.tokens
-        at += len(batch)
+    began = time.perf_counter()
+    answers = [*_predict(model, inputs, [wanted[row] for row in rows])]
+    took = time.perf_counter() - began
+    total.texts, total.answer_s = total.texts + len(rows), total.answer_s + took
+    for row, (encoded, output) in zip(rows, answers, strict=True):
+        ms = round(1000 * took / len(rows), 3)
+        found[row] |= {"outputs": output, "tokens": encoded.tokens, "truncated": encoded.truncated, "ms": ms}
+        total.tokens += encoded.tokens
     for name in model.decoders:
         if tasks is None or name in tasks:
             _reply(model, name, asked, found, total)
     return found
 
 
-def _encode(model: "Model", asked: "Sequence[Asked]", rows: list[int], inputs: list[Any]) -> Iterator[Any]:
-    from ..errors import SetupError
-
-    try:
-        yield from model.batches(inputs)
-    except ValueError as error:  # a lone surrogate, which is no character
-        places = f"{asked[rows[0]].place} to {asked[rows[-1]].place}" if len(rows) > 1 else asked[rows[0]].place
-        raise SetupError(f"{places}: {error}") from error
+def _predict(model: "Model", inputs: "Sequence[Input]", wanted: list[tuple[str, ...]]) -> Iterator[Any]:
+    """Yield each input tokenised, and its outputs."""
+    at = 0
+    for batch, part in model.batches(inputs):
+        yield from zip(batch, model.decode(model.run(batch), batch, part, wanted[at : at + len(batch)]), strict=True)
+        at += len(batch)
 
 
 def _choose_tasks(model: "Model", asked: "Asked", scored: list[str], *, named: bool) -> tuple[str, ...]:
@@ -161,8 +154,9 @@ def _reply(model: "Model", task: str, asked: "Sequence[Asked]", found: list[dict
     assert spec is not None
     turns = [each.turns or (Utterance(role="user", text=each.text),) for each in asked]
     pairs = [format_input(given, each.acts, spec) for given, each in zip(turns, asked, strict=True)]
+    slots = [None if each.slots is None else each.slots.intersection(spec.slots) for each in asked]
     began = time.perf_counter()
-    replies = model.generate(pairs, [each.slots for each in asked], task=task)
+    replies = model.generate(pairs, slots, task=task)
     took = time.perf_counter() - began
     total.replies, total.reply_s = total.replies + len(replies), total.reply_s + took
     for row, reply in zip(found, replies, strict=True):

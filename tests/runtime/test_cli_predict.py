@@ -1,8 +1,10 @@
 """`murmura predict`: what a model answers, without Kafka."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from tiny_model import TASKS, write_tiny_model
 from typer.testing import CliRunner
 
 from murmura.runtime.cli import main as cli
+from murmura.runtime.cli.predict_inputs import read_parts
 from murmura.runtime.errors import SetupError
 from murmura.runtime.generation.input_format import format_input
 from murmura.runtime.model.model import Model
@@ -99,7 +102,25 @@ def test_replies_are_generated_from_turns_acts_and_slots(generating: Path) -> No
     [
         (["--task", "mood", "hello"], None, "model tiny has no task mood; its tasks are intent"),
         (["missing.jsonl"], None, r"there is no file missing\.jsonl"),
-        (["-"], '{"txt": "a"}\n', "standard input line 1 has neither a `text` nor `turns`"),
+        (["missing.TSV"], None, r"there is no file missing\.TSV"),
+        (["/tmp/no-such-folder/file"], None, "there is no file /tmp/no-such-folder/file"),
+        (["mails/7"], None, "there is no file mails/7"),
+        ([str(Path(__file__).parent)], None, "is a folder; name its files"),
+        (["-"], '{"txt": "a"}\n', "standard input line 1: txt: Extra inputs are not permitted"),
+        (["-"], '{"text_pair": "a"}\n', "standard input line 1 has neither a `text` nor `turns`"),
+        (["-"], '{"text": " "}\n', "standard input line 1: text: is empty; expected a text"),
+        (["-"], '{"text": "a", "text_pair": "\\t"}\n', "standard input line 1: text_pair: is empty"),
+        (
+            ["-"],
+            '{"turns": [{"role": "agent", "text": ""}, {"role": "user", "text": "a"}]}\n',
+            r"line 1: turns\.0\.text: is empty",
+        ),
+        (
+            ["-"],
+            '{"text": "b", "turns": [{"role": "user", "text": "a"}]}\n',
+            "standard input line 1 has `text` and `turns`; give one of them",
+        ),
+        (["-"], '{"text": "a", "slots": ["date"]}\n', "line 1: no reply names slot 'date'; expected none"),
         (["-"], 'hello\n{"text": 5}\n', "standard input line 2: text: Input should be a valid string"),
         (["-"], "{no json\n", "standard input line 1 begins with a brace and is no JSON object"),
         (["-"], b"hello\n\xff\xfe\n", "standard input, after line [01]: not UTF-8"),
@@ -108,14 +129,51 @@ def test_replies_are_generated_from_turns_acts_and_slots(generating: Path) -> No
             '{"turns": [{"role": "user", "text": "a"}], "acts": [{"act": "shout"}]}\n',
             r"acts\.0\.act: Input should be",
         ),
-        (["-"], '{"text": "a\\ud800"}\n', "standard input line 1: text: .*unicode string"),
-        (["a\udcff"], None, "text 1: text 0 has a lone surrogate"),
+        (["-"], '{"text": "a\\ud800"}\n', "standard input line 1: text: has a lone surrogate"),
+        (["a\udcff"], None, "text 1 has a lone surrogate"),
         (["  "], None, "text 1 is empty"),
     ],
 )
 def test_what_cannot_be_answered_is_one_line(tiny_model: Path, arguments, given, message) -> None:
     with pytest.raises(SetupError, match=message):
         invoke("--model", tiny_model, *arguments, given=given)
+
+
+def test_a_slot_that_no_reply_names_and_an_invalid_text_are_refused_for_a_decoder_alone(generating: Path) -> None:
+    arguments = ("--model", generating, "--task", "reply")
+    with pytest.raises(SetupError, match="line 1: no reply names slot 'dates'; expected city, date"):
+        invoke(*arguments, "-", given='{"text": "a", "slots": ["city", "dates"]}\n')
+    with pytest.raises(SetupError, match="text 1 has a lone surrogate"):
+        invoke(*arguments, "a\udcff")
+
+
+def test_a_text_with_a_slash_and_a_pipe_instead_of_a_file_are_answered(tiny_model: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = subprocess.Popen(["sh", "-c", 'echo hello > "$0"', tmp_path / "pipe"])
+    found = rows(invoke("--model", tiny_model, "--json", "card and/or money", tmp_path / "pipe"))
+    assert writer.wait(60) == 0
+    assert [each["text"] for each in found] == ["card and/or money", "hello"]
+
+
+def test_only_what_is_typed_is_answered_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "messages.txt"
+    file.write_text("hello\n" * 70)
+    keyboard, terminal = os.openpty()
+    with os.fdopen(keyboard, "wb", buffering=0) as typing, os.fdopen(terminal, encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert stdin.isatty()
+        typing.write(b"one\ntwo\n\x04")
+        parts = list(read_parts(["thanks", str(file), "-", "bye"], ()))
+    assert [len(part) for part in parts] == [64, 7, 1, 1, 1]
+    assert [part[-1].place for part in parts[-2:]] == ["standard input line 2", "text 4"]
+
+
+def test_times_count_the_tokenising_of_texts_as_of_replies(generating: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = Model.encode
+    monkeypatch.setattr(Model, "encode", lambda model, texts: time.sleep(0.2) or encode(model, texts))
+    found = rows(invoke("--model", generating, "--json", "hello"))[0]
+    assert found["ms"] >= 200
+    assert found["reply_ms"] >= 200
 
 
 def test_a_task_that_reads_two_texts_asks_for_the_second(tmp_path: Path) -> None:
