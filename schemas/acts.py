@@ -6,9 +6,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-SLOT_PATTERN: Final = re.compile("[A-Za-z_][A-Za-z0-9_]{0,99}")
-SlotName = Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
+_NAME: Final = "[A-Za-z_][A-Za-z0-9_]*"
+SlotName = Annotated[str, StringConstraints(pattern=f"^{_NAME}$", max_length=100)]
 """A slot stands in replies and templates as `{NAME}`."""
+SLOT: Final = re.compile(rf"\{{({_NAME})\}}")
+"""A slot in a reply. Its name may be too long for a `SlotName`."""
 
 
 class ActName(StrEnum):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murmura.runtime.errors import SetupError
+from murmura.runtime.generation.reply_vocabulary import list_slots
 from murmura.schemas.acts import Act, ActName
 from murmura.schemas.manifest import GenerationSpec
 from murmura.training.data.counts import RowLeftOut
@@ -89,6 +90,11 @@ PUBLISHED = [
 ]
 
 
+def with_reply(**changes: Any) -> dict[str, Any]:
+    """Return LINE with another turn of the system."""
+    return {**LINE, "turns": [LINE["turns"][0], {**LINE["turns"][1], **changes}]}
+
+
 def read(folder: Path, *items: Any, acts: bool = True, form: str | None = None, name: str = "x.jsonl") -> list[Example]:
     (folder / name).write_text("".join(json.dumps(item) + "\n" for item in items))
     sizes = GenerationSpec(context=2, acts=acts, layers=1, slots=[])
@@ -136,6 +142,16 @@ def test_empty_replies_and_dialogues_without_one_are_left_out_as_such(tmp_path):
     assert [row.left_out for row in rows] == [None, None, RowLeftOut.NO_REPLY, RowLeftOut.NO_REPLY]
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\n\t"])
+def test_blank_turns_are_left_out_and_a_reply_with_no_others_before_it_is_counted(tmp_path, blank):
+    turns = [{"role": "user", "text": blank}, {"role": "agent", "text": "Hello!", "acts": []}, *DIALOGUE["turns"][1:3]]
+    (tmp_path / "x.jsonl").write_text(json.dumps({"turns": turns}))
+    rows = [*read_rows(tmp_path / "x.jsonl", Reading(format="dialogues"))]
+    assert [row.left_out for row in rows] == [RowLeftOut.NO_CONTEXT, None]
+    [example] = read(tmp_path, {"turns": turns}, form="dialogues")
+    assert example.second == "agent: Hello!\nuser: Is there a table?"
+
+
 @pytest.mark.parametrize(("items", "name"), [([LINE], "x.jsonl"), ([PUBLISHED], "x.json")])
 def test_schema_guided_dialogues_are_read_as_published_and_as_lines(tmp_path, items, name):
     [example] = read(tmp_path, *items, form="sgd", name=name)
@@ -160,6 +176,10 @@ def test_acts_of_schema_guided_dialogue_are_mapped_without_loss(name):
         ({"reply": None}, "column 'reply' is missing"),
         ({"reply": 5}, "the reply is int"),
         ({"reply": "a \ud800"}, "the reply has a lone surrogate"),
+        (
+            {"reply": f"In {{{'a' * 101}}}."},
+            "is no name of a slot: expected letters, digits and `_`, no digit first, at most 100",
+        ),
         ({"turns": []}, "'turns' should be a list of turns before the reply, found []"),
         ({"turns": ["hello"]}, "a turn should be"),
         ({"turns": [{"role": "bot", "text": "x"}]}, "a turn should be"),
@@ -194,6 +214,18 @@ def test_a_row_that_is_no_reply_is_one_line(tmp_path, change, message):
         ({**LINE, "turns": [{"role": "bot", "text": "a"}]}, "sgd", "KeyError: 'bot'"),
         ({**LINE, "turns": [{**LINE["turns"][1], "acts": [["SING", "", []]]}]}, "sgd", "KeyError: 'SING'"),
         ({**LINE, "turns": [{**LINE["turns"][1], "acts": ["SING"]}]}, "sgd", "no dialogue of Schema-Guided Dialogue"),
+        (
+            with_reply(acts=[["OFFER_INTENT", "intent", []]]),
+            "sgd",
+            "values of act 'OFFER_INTENT', for an intent at least one",
+        ),
+        (with_reply(acts=[["INFORM", "a-b", ["x"]]]), "sgd", "x.jsonl:1: 'a-b' is no name of a slot"),
+        (with_reply(acts=[["INFORM", None, ["x"]]]), "sgd", "x.jsonl:1: None is no name of a slot"),
+        (with_reply(acts=[["INFORM", "city", "Ulm"]]), "sgd", "expected a list of values of act 'INFORM'"),
+        (with_reply(slots=[["a-b", 0, 1]]), "sgd", "x.jsonl:1: 'a-b' is no name of a slot"),
+        (with_reply(slots=[["city", 0, 1000]]), "sgd", "expected a span within the 53 characters"),
+        (with_reply(slots=[["city", -3, 1]]), "sgd", "expected a span within the 53 characters"),
+        (with_reply(slots=[["city", None, 1]]), "sgd", "no dialogue of Schema-Guided Dialogue: TypeError"),
         ([1], "sgd", "no dialogue of Schema-Guided Dialogue"),
     ],
 )
@@ -213,6 +245,14 @@ def test_no_value_is_left_as_a_word_outside_slots(text, values):
         if value == value.strip() and "{" not in text and "}" not in text:
             words = found.replace("{t}", " ").split()
             assert value not in words or " " in value
+
+
+@given(st.lists(st.sampled_from([" ", "in", "city", "5", "{city}", "{t}", "{", "}"]), max_size=12).map("".join))
+def test_slots_that_a_text_has_already_stay_as_they_are(text):
+    found = put_slots(text, [], {"t": ["city", "5", "t"]})
+    assert put_slots(found, [], {"t": ["city", "5", "t"]}) == found
+    assert [name for name in list_slots(text) if name == "city"] == [n for n in list_slots(found) if n == "city"]
+    assert found.count("{") == text.count("{") + len(list_slots(found)) - len(list_slots(text))
 
 
 def test_spans_come_before_values():

@@ -16,6 +16,7 @@ class RowLeftOut(StrEnum):
     NOT_ANNOTATED = "that nobody annotated"
     REPEATED = "that repeat the answer of another annotator"
     NO_REPLY = "without a reply"
+    NO_CONTEXT = "without turns before the reply"
 
 
 class SpanLeftOut(StrEnum):

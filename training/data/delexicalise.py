@@ -3,16 +3,19 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from ...schemas.acts import SLOT
 from .example import Span
 
 
 def put_slots(text: str, spans: Iterable[Span], values: Mapping[str, Sequence[str]]) -> str:
     """Return the text with `{slot}` for each span, and for each value wherever it stands as whole words.
 
-    Spans come first, then longer values before shorter ones; what overlaps one of these stays as it is. Slots with equal values
-    share its places in their order, the last of them takes what is left.
+    Slots that the text has already come first, then spans, then longer values before shorter ones; what overlaps one of these
+    stays as it is. Slots with equal values share its places in their order, the last of them takes what is left.
     """
     taken = _Taken()
+    for found in SLOT.finditer(text):
+        taken.add(Span(found.start(), found.end(), found[1]))
     for span in sorted(spans, key=lambda span: (span.start, span.end)):
         taken.add(span)
     pairs = sorted(

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ...runtime.errors import SetupError
 from ...runtime.generation.input_format import format_input
-from ...schemas.acts import SLOT_PATTERN, Act, ActName, Utterance
+from ...schemas.acts import SLOT, Act, ActName, SlotName, Utterance
 from .delexicalise import put_slots
 from .example import Example
 from .fields import check_text
@@ -20,6 +20,7 @@ REPLY: Final = "reply"
 SLOTS: Final = "slots"
 DIALOGUE: Final = "dialogue"
 """Columns of a row."""
+_SLOT_NAME: Final = TypeAdapter[str](SlotName)
 
 
 def read_reply(row: Row, rules: Rules) -> Example:
@@ -31,6 +32,8 @@ def read_reply(row: Row, rules: Rules) -> Example:
     turns = read_turns(row)
     acts = read_acts(row) if rules.generation.acts or row.has(ACTS) else ()
     reply = check_text(row, row.need(REPLY), "the reply").strip()
+    for found in SLOT.finditer(reply):
+        check_slot(row.place, found[1])
     given = format_input(turns, acts, rules.generation)
     return Example(
         given.text,
@@ -72,11 +75,12 @@ def read_slots(row: Row) -> Mapping[str, Sequence[str]]:
 
 def check_slot(place: str, name: Any) -> str:
     """Return the name of a slot. SetupError for one that cannot stand in a reply as `{NAME}`."""
-    if not isinstance(name, str) or SLOT_PATTERN.fullmatch(name) is None:
+    try:
+        return _SLOT_NAME.validate_python(name, strict=True)
+    except ValidationError:
         raise SetupError(
-            f"{place}: {_show(name)} is no name of a slot: expected letters, digits and `_`, no digit first"
-        )
-    return name
+            f"{place}: {_show(name)} is no name of a slot: expected letters, digits and `_`, no digit first, at most 100 in all"
+        ) from None
 
 
 def _read_values(row: Row, name: str, value: Any) -> list[str]:

@@ -98,7 +98,9 @@ def _explain_none(counts: ReadCounts) -> str:
     if set(counts.rows_left_out) == {RowLeftOut.NOT_SELECTED}:
         missing = [f"{value!r} in {column!r}" for _, key, column, value in sorted(counts.unmatched) if key == "where"]
         return f" left after where/unless{f'; no row has {list_names(missing)}' if missing else ''}"
-    if {RowLeftOut.NOT_ANNOTATED, RowLeftOut.REPEATED, RowLeftOut.NO_REPLY} & set(counts.rows_left_out):
+    if {RowLeftOut.NOT_ANNOTATED, RowLeftOut.REPEATED, RowLeftOut.NO_REPLY, RowLeftOut.NO_CONTEXT} & set(
+        counts.rows_left_out
+    ):
         return f": {counts.describe_left_out()}"
     return " left after one_of, merge and rest" if counts.rows else ""
 

@@ -17,7 +17,8 @@ def read_dialogues(path: Path, reading: Reading) -> Iterator[Row]:
 
     A line is `{"dialogue": ..., "turns": [{"role": "user" or "agent", "text": ..., "acts": [...], "slots": {...}}, ...]}`;
     without an id its place is that of the dialogue. A turn's `reply` is its text with slots for values. A line without
-    a reply is a row that is left out, and so is an empty reply. SetupError for a line that is no dialogue.
+    a reply is a row that is left out, and so is an empty reply. Blank turns are left out, and a reply with none but blank turns before
+    it is a row that is left out. SetupError for a line that is no dialogue.
     """
     for dialogue in read_json_lines(path, reading):
         yield from split_dialogue(dialogue)
@@ -39,6 +40,12 @@ def split_dialogue(dialogue: Row) -> Iterator[Row]:
 
 def _as_row(place: str, turn: Mapping[str, Any], before: Sequence[Mapping[str, Any]], others: Mapping[str, Any]) -> Row:
     reply = {REPLY: turn.get(REPLY, turn.get("text")), ACTS: turn.get(ACTS), SLOTS: turn.get(SLOTS)}
-    context = [{"role": each.get("role"), "text": each.get("text")} for each in before if each.get("text") != ""]
-    empty = isinstance(reply[REPLY], str) and not reply[REPLY].strip()
-    return Row(place, {**others, TURNS: context, **reply}, left_out=RowLeftOut.NO_REPLY if empty else None)
+    context = [
+        {"role": each.get("role"), "text": each.get("text")} for each in before if not _is_blank(each.get("text"))
+    ]
+    left_out = RowLeftOut.NO_REPLY if _is_blank(reply[REPLY]) else None if context else RowLeftOut.NO_CONTEXT
+    return Row(place, {**others, TURNS: context, **reply}, left_out=left_out)
+
+
+def _is_blank(text: Any) -> bool:
+    return isinstance(text, str) and not text.strip()

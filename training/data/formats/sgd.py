@@ -14,7 +14,7 @@ from ....schemas.acts import Act, ActName
 from ...recipe.reading import Reading
 from ..delexicalise import put_slots
 from ..example import Span
-from ..replies import ACTS, DIALOGUE, REPLY, TURNS
+from ..replies import ACTS, DIALOGUE, REPLY, TURNS, check_slot
 from ..row import Row
 from .dialogues import split_dialogue
 from .json_rows import read_items
@@ -74,24 +74,36 @@ def as_sgd_act(act: Act) -> tuple[str, str]:
 
 
 def _as_dialogue(place: str, item: Any) -> dict[str, Any]:
-    turns = [_as_turn(turn) for turn in item["turns"]]
+    turns = [_as_turn(place, turn) for turn in item["turns"]]
     return {DIALOGUE: item["dialogue_id"], "services": item["services"], TURNS: turns}
 
 
-def _as_turn(turn: Mapping[str, Any]) -> dict[str, Any]:
+def _as_turn(place: str, turn: Mapping[str, Any]) -> dict[str, Any]:
     if "frames" in turn:
         turn = _join_frames(turn)
     role, text = _ROLES[turn["role"]], turn["text"]
     if role == "user":
         return {"role": role, "text": text}
-    acts = [_GivenAct(*act) for act in turn["acts"]]
-    spans = [Span(start, end, slot) for slot, start, end in turn["slots"]]
+    acts = [_read_act(place, *act) for act in turn["acts"]]
+    spans = [_read_span(place, text, *span) for span in turn["slots"]]
     said: dict[str, list[str]] = {COUNT: []}  # a count stands before the values of what is counted
     for act in acts:
         if act.slot not in {"", "intent"}:
             said.setdefault(act.slot, []).extend(str(value) for value in act.values if str(value) not in NO_WORDS)
     found = [as_act(*act).model_dump(exclude_none=True) for act in acts]
     return {"role": role, "text": text, ACTS: found, REPLY: put_slots(text, spans, said)}
+
+
+def _read_act(place: str, name: str, slot: str, values: Sequence[str]) -> _GivenAct:
+    if not isinstance(values, list) or (name == "OFFER_INTENT" and not values):
+        raise ValueError(f"expected a list of values of act {name!r}, for an intent at least one, found {values!r}")
+    return _GivenAct(name, slot if slot == "" else check_slot(place, slot), values)
+
+
+def _read_span(place: str, text: str, slot: str, start: int, end: int) -> Span:
+    if not 0 <= start < end <= len(text):
+        raise ValueError(f"expected a span within the {len(text)} characters of the text, found {start!r} to {end!r}")
+    return Span(start, end, check_slot(place, slot))
 
 
 def _join_frames(turn: Mapping[str, Any]) -> dict[str, Any]:
