@@ -288,7 +288,8 @@ class Model:
         """Return the replies to pairs of texts, as `format_input` makes them, in order. For offline use.
 
         `slots` are for each pair the slots that its reply may name; None allows all. `task` may be left out where one task
-        generates. Raises ValueError for a model without such a task, ModelFailed when a reply failed.
+        generates. Raises ValueError for a model without such a task, a text alone and slots that the task does not have,
+        ModelFailed when a reply failed.
         """
         return generate_replies(self, self.decoders[self._choose_decoder(task)], pairs, slots, max_rows)
 

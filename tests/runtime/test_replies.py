@@ -63,6 +63,25 @@ def test_a_reply_names_no_slot_that_it_may_not(model: Model) -> None:
     assert any("{" in reply.text for reply in model.generate(PAIRS))
 
 
+def test_a_pair_whose_text_others_read_alone_gets_the_same_reply(model: Model) -> None:
+    alone = [pair._replace(alone=True) for pair in PAIRS]
+    assert model.generate(alone) == model.generate(PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "slots", "problem"),
+    [
+        ([PAIRS[0], "hello"], None, "task reply reads two texts; expected a TextPair, found one text"),
+        (PAIRS[:2], [None], "expected the slots of 2 replies, found 1"),
+        (PAIRS[:1], ["city"], "expected the names of slots for each reply, found a text"),
+        (PAIRS[:2], [None, {"city", "town"}], "task reply has no slot 'town'; its slots are city, date"),
+    ],
+)
+def test_what_no_reply_can_be_generated_for_is_refused(model: Model, pairs, slots, problem) -> None:
+    with pytest.raises(ValueError, match=problem):
+        model.generate(pairs, slots)
+
+
 def test_predict_answers_pairs_on_all_tasks_and_texts_on_those_that_read_one(model: Model) -> None:
     pair, text = model.predict([PAIRS[0], "hello"])
     reply = model.generate([PAIRS[0]])[0]

@@ -150,6 +150,42 @@ def test_a_device_that_fails_fails_no_reply_and_the_step_can_be_repeated(
     assert len(results[0]) == 4
 
 
+class FailingOnce:
+    """A step graph that fails in its fourth run, and whose device fails in the sixth: the second row of the repetition."""
+
+    device = "cpu"
+
+    def __init__(self, decoder: ReplyDecoder) -> None:
+        self.runner, self.runs = decoder.runners[1], 0
+
+    def run(self, feeds):
+        self.runs += 1
+        if self.runs == 4:
+            raise ModelFailed("broken")
+        if self.runs == 6:
+            raise DeviceFailed("no device")
+        return self.runner.run(feeds)
+
+    def terminate(self, thread: int | None = None) -> None: ...
+
+
+def test_a_device_that_fails_while_a_step_is_repeated_row_by_row_has_changed_no_reply(
+    decoder: ReplyDecoder, memories: list[Memory], long: list[int]
+) -> None:
+    broken = ReplyDecoder(real_size()[0], decoder.task, decoder.runners[0], FailingOnce(decoder))
+    generator = ReplyGenerator[int](broken, max_rows=4)
+    for number in long:
+        generator.add(number, memories[number])
+    found = {}
+    for _ in range(3):
+        found |= generator.step()
+    with pytest.raises(DeviceFailed):
+        generator.step()
+    while not generator.idle:
+        found |= generator.step()
+    assert found == decode(decoder, memories, long, 4)
+
+
 def test_a_reply_of_values_that_are_not_finite_fails_and_leaves_nothing_behind(
     decoder: ReplyDecoder, memories: list[Memory]
 ) -> None:

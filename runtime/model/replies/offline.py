@@ -37,19 +37,13 @@ def generate_replies(
 ) -> list[Generated]:
     """Return the replies to pairs of texts, in order; see `Model.generate`. Raises ModelFailed of the first that failed."""
     allowed = [None] * len(pairs) if slots is None else slots
-    if len(allowed) != len(pairs):
-        raise ValueError(f"expected the slots of {len(pairs)} replies, found {len(allowed)}")
-    return _reply_to(decoder, _remember(model, decoder, pairs), allowed, max_rows)
+    _check_arguments(decoder, pairs, allowed)
+    return _reply_to(decoder, _run_in_batches(model, decoder, pairs), allowed, max_rows)
 
 
 def reply_to_rows(decoder: ReplyDecoder, logits: Logits, texts: Sequence[int]) -> list[Generated]:
     """Return the replies to some texts of a batch, of a text with several rows to the last: there are both texts of a pair."""
-    assert logits.hidden is not None
-    rows = texts if logits.bounds is None else [int(logits.bounds[text + 1]) - 1 for text in texts]
-    ranges = [slice(int(logits.starts[row]), int(logits.starts[row + 1])) for row in rows]
-    hidden = np.concatenate([logits.hidden[each] for each in ranges])
-    starts = np.concatenate([[0], np.cumsum([each.stop - each.start for each in ranges])])
-    return _reply_to(decoder, decoder.remember(hidden, starts), [None] * len(rows), min(len(rows), MAX_ROWS))
+    return _reply_to(decoder, _remember(decoder, logits, texts), [None] * len(texts), min(len(texts), MAX_ROWS))
 
 
 def _reply_to(
@@ -68,11 +62,32 @@ def _reply_to(
     return [_result(found[number]) for number in range(len(slots))]
 
 
-def _remember(model: Encoding, decoder: ReplyDecoder, pairs: Sequence[Input]) -> Iterator[Memory]:
+def _check_arguments(decoder: ReplyDecoder, pairs: Sequence[Input], slots: Sequence[Collection[str] | None]) -> None:
+    task = decoder.task
+    assert task.generation is not None
+    if any(isinstance(each, str) for each in pairs):
+        raise ValueError(f"task {task.name} reads two texts; expected a TextPair, found one text")
+    if len(slots) != len(pairs):
+        raise ValueError(f"expected the slots of {len(pairs)} replies, found {len(slots)}")
+    if any(isinstance(names, str) for names in slots):
+        raise ValueError("expected the names of slots for each reply, found a text")
+    known = task.generation.slots
+    if unknown := {name for names in slots if names is not None for name in names}.difference(known):
+        raise ValueError(f"task {task.name} has no slot {min(unknown)!r}; its slots are {', '.join(known) or 'none'}")
+
+
+def _run_in_batches(model: Encoding, decoder: ReplyDecoder, pairs: Sequence[Input]) -> Iterator[Memory]:
     for batch, _ in model.batches(pairs):
-        logits = model.run(batch)
-        assert logits.hidden is not None
-        yield from decoder.remember(logits.hidden, logits.starts)
+        yield from _remember(decoder, model.run(batch), range(len(batch)))
+
+
+def _remember(decoder: ReplyDecoder, logits: Logits, texts: Sequence[int]) -> list[Memory]:
+    """Return what some texts of a batch are remembered by; of a text with several rows the last one."""
+    assert logits.hidden is not None
+    rows = texts if logits.bounds is None else [int(logits.bounds[text + 1]) - 1 for text in texts]
+    ranges = [slice(int(logits.starts[row]), int(logits.starts[row + 1])) for row in rows]
+    hidden = np.concatenate([logits.hidden[each] for each in ranges])
+    return decoder.remember(hidden, np.cumsum([0, *(each.stop - each.start for each in ranges)]))
 
 
 def _result(found: Generated | ModelFailed) -> Generated:

@@ -1,6 +1,6 @@
 """The decoder of a task that generates: its two graphs, and a step for all replies of a table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any, Literal, NamedTuple
 
@@ -74,18 +74,28 @@ class ReplyDecoder:
         except DeviceFailed:
             raise
         except ModelFailed as error:
-            return [error] if table.count == 1 else [self._step_row(table, row) for row in range(table.count)]
+            return [error] if table.count == 1 else self._step_by_row(table)
         table.write_all(outputs)
         chosen = zip(outputs["next"].tolist(), outputs["log_probability"].tolist(), strict=True)
         return [self._check(number, value) for number, value in chosen][: table.count]
 
-    def _step_row(self, table: SlotTable, row: int) -> ChosenPiece | ModelFailed:
+    def _step_by_row(self, table: SlotTable) -> list[ChosenPiece | ModelFailed]:
+        # Nothing is written before all rows have run: the device may fail in any of them.
+        results = [self._run_row(table, row) for row in range(table.count)]
+        return [
+            result if isinstance(result, ModelFailed) else self._write_row(table, row, result)
+            for row, result in enumerate(results)
+        ]
+
+    def _run_row(self, table: SlotTable, row: int) -> Mapping[str, Array] | ModelFailed:
         try:
-            outputs = self._step.run(table.feeds_of(row))
+            return self._step.run(table.feeds_of(row))
         except DeviceFailed:
             raise
         except ModelFailed as error:
             return error
+
+    def _write_row(self, table: SlotTable, row: int, outputs: Mapping[str, Array]) -> ChosenPiece | ModelFailed:
         table.write(row, outputs, 0)
         return self._check(int(outputs["next"][0]), float(outputs["log_probability"][0]))
 
