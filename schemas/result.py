@@ -89,7 +89,18 @@ class TaggingOutput(_Frozen):
     spans: list[Span]
 
 
-OWN_KINDS: Final = ("classification", "multi_label", "tagging")
+class GenerationOutput(_Frozen):
+    """A reply that the model words itself, with slots as `{NAME}`."""
+
+    kind: Literal["generation"] = "generation"
+    text: str
+    score: Score
+    """The geometric mean of the probabilities of its pieces."""
+    finish: Literal["end", "length"]
+    """`length`: it was cut at the maximum number of pieces."""
+
+
+OWN_KINDS: Final = ("classification", "multi_label", "tagging", "generation")
 _OTHER: Final = "other"
 
 
@@ -122,6 +133,7 @@ Output = Annotated[
     Annotated[ClassificationOutput, Tag("classification")]
     | Annotated[MultiLabelOutput, Tag("multi_label")]
     | Annotated[TaggingOutput, Tag("tagging")]
+    | Annotated[GenerationOutput, Tag("generation")]
     | Annotated[OtherOutput, Tag(_OTHER)],
     Discriminator(_form_of),
 ]

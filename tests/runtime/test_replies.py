@@ -19,6 +19,7 @@ from murmura.runtime.model.inputs import TextPair
 from murmura.runtime.model.kinds.registry import kind_of
 from murmura.runtime.model.model import Model
 from murmura.runtime.release.trial_process import prove
+from murmura.schemas.result import GenerationOutput
 from murmura.schemas.serving_event import RejectReason
 
 TASK = reply_task(max_tokens=24)
@@ -87,6 +88,7 @@ def test_predict_answers_pairs_on_all_tasks_and_texts_on_those_that_read_one(mod
     reply = model.generate([PAIRS[0]])[0]
     expected = {"kind": "generation", "text": reply.text, "score": pytest.approx(reply.score), "finish": reply.finish}
     assert pair["reply"] == expected
+    assert GenerationOutput.model_validate(pair["reply"]).model_dump() == pair["reply"]
     assert {*pair} == {task.name for task in (*TASKS, TASK)}
     assert {*text} == {task.name for task in TASKS}
     assert model.predict([PAIRS[0]], ["reply"]) == [{"reply": expected}]

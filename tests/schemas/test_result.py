@@ -81,6 +81,12 @@ outputs = st.one_of(
     ),
     st.builds(lambda found: {"kind": "multi_label", "labels": found}, st.lists(labels)),
     st.builds(lambda found: {"kind": "tagging", "spans": found}, st.lists(spans)),
+    st.builds(
+        lambda text, score, finish: {"kind": "generation", "text": text, "score": score, "finish": finish},
+        st.text(),
+        scores,
+        st.sampled_from(["end", "length"]),
+    ),
 )
 json_values = st.recursive(
     st.none()
@@ -170,7 +176,16 @@ def test_an_output_of_a_kind_that_a_reader_does_not_know_is_an_object_with_its_k
 
 
 @pytest.mark.parametrize(
-    "output", [{"kind": "tagging"}, {"kind": "multi_label", "labels": 4}, {}, {"kind": 4}, "poem", None]
+    "output",
+    [
+        {"kind": "tagging"},
+        {"kind": "multi_label", "labels": 4},
+        {"kind": "generation", "text": "a", "score": 2, "finish": "end"},
+        {},
+        {"kind": 4},
+        "poem",
+        None,
+    ],
 )
 def test_an_output_without_a_kind_or_with_the_wrong_form_of_a_known_one_is_refused(output):
     value = {**FIRST_RESULTS[1], "outputs": {"x": output}}
