@@ -9,6 +9,7 @@ import pytest
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.kinds.classification import Classification
 from murmura.runtime.model.kinds.registry import KINDS
+from murmura.training.data.rules import sources_of
 from murmura.training.prepare.data_summary import summarise
 from murmura.training.prepare.format_keys import describe_unused_keys
 from murmura.training.prepare.tasks import read_task
@@ -82,6 +83,29 @@ def test_a_kind_of_another_package_names_what_it_uses() -> None:
     assert unused.problem == (
         "a task of kind grades does not use `typo_copies`; of the keys that only some kinds use it has thresholds.label"
     )
+
+
+@pytest.mark.parametrize(
+    ("task", "key"),
+    [
+        ({"columns": {"text": "message"}}, "columns"),
+        ({"test": {"path": "y.jsonl", "columns": {"label": "b"}}}, "columns"),
+        ({"merge": {"a": ["b"]}, "rest": "keep"}, "merge"),
+        ({"train": {"path": "x.jsonl", "merge": {"a": "b"}}}, "merge"),
+        ({"reports": {"own": {"path": "y.jsonl", "rest": "drop"}}}, "rest"),
+        ({"calibration": "y.jsonl"}, "calibration"),
+    ],
+)
+def test_keys_without_effect_for_replies_are_refused_and_left_out_of_a_finished_trainings_recipe(
+    tmp_path: Path, task: dict[str, Any], key: str
+) -> None:
+    path = recipe_with(tmp_path, **{"kind": "generation", **task})
+    with pytest.raises(SetupError, match=f"tasks.t: `{key}` has no effect in a task that generates replies"):
+        load_recipe(path)
+    kept = load_recipe(path, past=True).tasks["t"]
+    assert key in kept.unused[0]
+    assert kept.calibration is None
+    assert all(each.columns is each.merge is each.rest is None for each in [kept, *sources_of(kept)])
 
 
 @pytest.mark.parametrize(

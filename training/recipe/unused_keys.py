@@ -26,6 +26,8 @@ KEYS_OF_SOME_KINDS: Final = (
     }
 )
 """Keys of a task, its sources and its thresholds that a kind uses if its `recipe_keys` says so."""
+_UNUSED_BY_REPLIES: Final = ("columns", "merge", "rest")
+"""Keys of a task and its sources that say how labels and texts are read."""
 OF_TRAINING: Final = ("repeat", "typo_copies", "soft")
 """Keys of a source that change training rows only."""
 _PARTS: Final = ("train", "validation", "calibration", "test")
@@ -42,6 +44,9 @@ class Kind(Protocol):
     @property
     def recipe_keys(self) -> frozenset[str]: ...
 
+    @property
+    def generates(self) -> bool: ...
+
 
 class Task(Protocol):
     """What is asked of a recipe's task, beside the keys of a `Reading`."""
@@ -57,6 +62,9 @@ class Task(Protocol):
 
     @property
     def validation_share(self) -> float: ...
+
+    @property
+    def calibration(self) -> list[Source] | None: ...
 
     def parts(self) -> Iterator[tuple[str, list[Source]]]: ...
 
@@ -81,7 +89,8 @@ def find_unused_key(task: Task, kind: Kind) -> UnusedKey | None:
                 key,
                 f"a task of kind {kind.name} does not use `{key}`; of the keys that only some kinds use it has {others}",
             )
-    return _find_in_thresholds(task) or _find_in_parts(task) or _find_share(task)
+    own = _find_for_replies(task) if kind.generates else None
+    return own or _find_in_thresholds(task) or _find_in_parts(task) or _find_share(task)
 
 
 def without_key(task: dict[str, Any], unused: UnusedKey) -> dict[str, Any]:
@@ -116,6 +125,22 @@ def _keys_of_some_kinds(task: Task) -> Iterator[str]:
         yield "typo_copies"
     yield from sorted(key for key in KEYS_OF_REPLIES if getattr(task, key) is not None)
     yield from (f"thresholds.{name}" for name, value in task.thresholds if value is not None)
+
+
+def _find_for_replies(task: Task) -> UnusedKey | None:
+    readings = [task, *(source for _, sources in task.parts() for source in sources)]
+    for key in _UNUSED_BY_REPLIES:
+        if any(getattr(reading, key) is not None for reading in readings):
+            problem = (
+                f"`{key}` has no effect in a task that generates replies, whose rows have fixed columns and no labels"
+            )
+            return UnusedKey(key, f"{problem}; leave it out")
+    if task.calibration is not None:
+        problem = (
+            "`calibration` has no effect in a task that generates replies: it has no temperature and no thresholds"
+        )
+        return UnusedKey("calibration", f"{problem}; leave it out")
+    return None
 
 
 def _find_in_thresholds(task: Task) -> UnusedKey | None:
