@@ -21,6 +21,7 @@ from murmura.schemas.acts import Act, Utterance
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export import reply_parity
 from murmura.training.export.export import export
+from murmura.training.fit.check_data import check_data
 from murmura.training.fit.gradient import compute_gradient
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import prepare
@@ -212,6 +213,20 @@ def test_keys_of_replies_are_refused_elsewhere(tmp_path: Path) -> None:
     tasks = {"intent": RECIPE["tasks"]["intent"] | {"layers": 3}}
     with pytest.raises(SetupError, match="does not use `layers`"):
         load_recipe(write_recipe(tmp_path, RECIPE | {"tasks": tasks}))
+
+
+def test_replies_with_characters_that_training_lacks_are_counted_in_a_note(data: Path, tmp_path: Path) -> None:
+    held = [
+        row | {"reply": reply} for row, reply in zip(reply_rows(3, 1), ["Größe?", "à la carte", "Yes"], strict=True)
+    ]
+    write_jsonl(tmp_path / "held.jsonl", held)
+    task = TASK | {"train": str(data / "replies.jsonl"), "test": "held.jsonl"}
+    found = check_data(load_recipe(write_recipe(tmp_path, REPLIES | {"tasks": {"reply": task}})), tmp_path)
+    assert found.problems == []
+    notes = [note for note in found.reports["reply"].notes if "character" in note]
+    assert notes == [
+        "2 of 3 replies of test have a character that no training reply has, 'ö' say: the model cannot write it"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 
 from ...runtime.agent.discovery import AGENTS
+from ...runtime.generation.reply_vocabulary import ReplyVocabulary
 from ..data.counts import ReadCounts
 from ..data.example import Example
 from ..data.rules import sources_of
@@ -79,6 +80,20 @@ def _notes_on_groups(data: TaskData, parts: Mapping[str, Sequence[Example]]) -> 
             yield f"{missing:,} of {len(examples):,} rows of {name} have no {column!r}: each counts as a group of its own"
 
 
+def _notes_on_replies(data: TaskData, parts: Mapping[str, Sequence[Example]]) -> Iterator[str]:
+    """Yield how many replies of a part have characters that no piece has, once pieces are made."""
+    if not data.kind.generates or not data.labels:
+        return
+    vocabulary = ReplyVocabulary(data.labels)
+    for name, examples in parts.items():
+        found = [unknown for each in examples if (unknown := vocabulary.find_unknown(each.reply or "")) is not None]
+        if found:
+            yield (
+                f"{len(found):,} of {len(examples):,} replies of {name} have a character that no training reply has, "
+                f"{found[0]!r} say: the model cannot write it"
+            )
+
+
 def _notes_on_names(data: TaskData) -> Iterator[str]:
     """Yield names of the recipe that name nothing."""
     readings = [data.task, *sources_of(data.task)]
@@ -125,6 +140,7 @@ def _notes(
         if repeated.exact or repeated.near:
             yield "validation repeats training texts, because every label has one text alone: its figures mean nothing"
     yield from _notes_on_groups(data, parts)
+    yield from _notes_on_replies(data, parts)
     yield from _notes_on_names(data)
     yield from dict.fromkeys(_notes_on_values(data))
     scope, rule = data.task.out_of_scope, data.task.thresholds

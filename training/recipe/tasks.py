@@ -53,7 +53,8 @@ class Task(Reading):
     layers: Count | None = None
     """Replies: of the decoder; without it DECODER_LAYERS."""
     vocabulary: Count | None = None
-    """Replies: at most so many pieces; without it all that the tokenizer makes of the training replies."""
+    """Replies: at most so many pieces beside those of the model to begin with; without it all that the tokenizer makes of the
+    training replies."""
 
     @field_validator("labels")
     @classmethod
