@@ -15,13 +15,12 @@ from ...schemas.manifest import GenerationSpec
 from ..data.example import Example
 from ..kinds.answers import Score
 from ..kinds.reply_baselines import consensus_replies, most_common_reply, template_replies
-from ..kinds.reply_scores import score_replies
+from ..kinds.reply_scores import score_bleu_and_rouge
 from ..prepare.reading import read_part
 from ..recipe.recipe import Recipe
 
 MOST_ROWS: Final = 5000
 """At most so many training rows are searched for the nearest contexts."""
-SHOWN: Final = ("bleu", "rouge_l")
 MEANINGS: Final[Mapping[str, str]] = {
     "most_common_bleu": "BLEU of the most common training reply, always",
     "most_common_rouge_l": "its ROUGE-L",
@@ -32,38 +31,40 @@ MEANINGS: Final[Mapping[str, str]] = {
 }
 
 
-def with_baselines(
-    score: Score,
-    model: Model,
-    sizes: GenerationSpec,
-    recipe: Recipe,
-    task: str,
-    data: Path,
-    examples: Sequence[Example],
-) -> Score:
-    """Return the score with the figures of the baselines; as it is, with a line, where the training rows cannot be read."""
-    spec = recipe.tasks[task]
-    try:
-        train = read_part(spec.train, spec, data, seed=recipe.data_seed)
-    except SetupError as error:
-        return replace(score, table=f"{score.table}\nNo baselines: {error}\n")
-    figures = dict(score.figures)
-    references = [example.reply or "" for example in examples]
-    for name, replies in _answer(model, sizes, train, examples, recipe.data_seed).items():
-        found = score_replies(replies, references).figures
-        figures |= {f"{name}_{figure}": found[figure] for figure in SHOWN}
-    return replace(score, figures=figures)
+class Baselines:
+    """What the training rows of one task would have answered, for all sets that it is scored on. They are read and embedded once."""
 
+    def __init__(self, model: Model, sizes: GenerationSpec, recipe: Recipe, task: str, data: Path) -> None:
+        self._model, self._sizes = model, sizes
+        self._train: Sequence[Example] = ()
+        self._problem = ""
+        """Why the training rows cannot be read."""
+        try:
+            self._train = read_part(recipe.tasks[task].train, recipe.tasks[task], data, seed=recipe.data_seed)
+        except SetupError as error:
+            self._problem = str(error)
+            return
+        rows = [*self._train]
+        self._searched = rows if len(rows) <= MOST_ROWS else random.Random(recipe.data_seed).sample(rows, MOST_ROWS)
+        self._vectors = embed(model, self._searched)
 
-def _answer(
-    model: Model, sizes: GenerationSpec, train: Sequence[Example], rows: Sequence[Example], seed: int
-) -> dict[str, list[str]]:
-    searched = [*train] if len(train) <= MOST_ROWS else random.Random(seed).sample([*train], MOST_ROWS)
-    found = {
-        "most_common": [most_common_reply(train)] * len(rows),
-        "consensus": consensus_replies(searched, embed(model, searched), embed(model, rows)),
-    }
-    return found | ({"template": template_replies(train, rows)} if sizes.acts else {})
+    def add_to(self, score: Score, examples: Sequence[Example]) -> Score:
+        """Return the score with the figures of the baselines; with a line instead where the training rows cannot be read."""
+        if self._problem:
+            return replace(score, table=f"{score.table}\nNo baselines: {self._problem}\n")
+        figures = dict(score.figures)
+        references = [example.reply or "" for example in examples]
+        for name, replies in self._answer(examples).items():
+            found = score_bleu_and_rouge(replies, references)
+            figures |= {f"{name}_{figure}": value for figure, value in found.items()}
+        return replace(score, figures=figures)
+
+    def _answer(self, rows: Sequence[Example]) -> dict[str, list[str]]:
+        found = {
+            "most_common": [most_common_reply(self._train)] * len(rows),
+            "consensus": consensus_replies(self._searched, self._vectors, embed(self._model, rows)),
+        }
+        return found | ({"template": template_replies(self._train, rows)} if self._sizes.acts else {})
 
 
 def embed(model: Model, rows: Sequence[Example]) -> NDArray[Any]:

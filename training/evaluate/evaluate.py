@@ -26,7 +26,7 @@ from ..recipe.reading import Source
 from ..recipe.recipe import Recipe, load_recipe
 from ..recipe.tasks import Task
 from .baselines import MEANINGS as OF_BASELINES
-from .baselines import with_baselines
+from .baselines import Baselines
 from .decisions import describe_decisions
 from .figures import MEANINGS, rounded, shown
 
@@ -73,13 +73,16 @@ def score_task(model: Model, spec: TaskSpec, recipe: Recipe, data: Path) -> dict
     """Return the scores of one task by set."""
     task = recipe.tasks[spec.name]
     scope = task.out_of_scope.label if task.out_of_scope else None
-    found = {}
-    for name, sources in sets_of(task).items():
+    sets, found = sets_of(task), {}
+    baselines = (
+        Baselines(model, spec.generation, recipe, spec.name, data) if spec.generation is not None and sets else None
+    )
+    for name, sources in sets.items():
         examples = read_part(sources, task, data, seed=recipe.data_seed)
         refuse_unknown_labels(examples, spec, scope)
         score = kind_of(spec).score(list(answers(model, spec, examples)), spec, scope)
-        if spec.generation is not None:
-            score = with_baselines(score, model, spec.generation, recipe, spec.name, data, examples)
+        if baselines is not None:
+            score = baselines.add_to(score, examples)
         found[name] = with_probe(score, model.manifest, spec.name, name, examples)
     return found
 

@@ -22,7 +22,7 @@ from .answers import Answer, Score
 from .kind import EncodedTexts, Kind
 from .outcome import Outcome, of_accuracy
 from .reply_decoder import END, NO_PIECE, ReplyDecoder
-from .reply_scores import MEANINGS, ReplyScores, figures_of_validation, score_replies
+from .reply_scores import MEANINGS, ReplyScores, score_bleu_and_rouge, score_replies
 
 Array = NDArray[Any]
 MOST_PIECES: Final[int] = GenerationSpec.model_fields["max_tokens"].default
@@ -102,7 +102,7 @@ class Generation(Kind):
         return {"main": float(np.exp(-loss)), "loss": loss}
 
     def score_decoded(self, replies: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        return figures_of_validation(replies, references)
+        return score_bleu_and_rouge(replies, references)
 
     def score(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Score:
         """Score replies against those of the rows, with nothing forbidden.

@@ -70,7 +70,7 @@ def score_replies(
     )
 
 
-def figures_of_validation(replies: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+def score_bleu_and_rouge(replies: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Return `bleu` and `rouge_l` without intervals."""
     lower, cased = _make_bleu(lowercase=True), _make_bleu(lowercase=False)
     rows = np.array([[*_count_row(lower, cased, *pair)] for pair in zip(replies, references, strict=True)])
