@@ -4,7 +4,6 @@ BLEU (sacrebleu) and ROUGE-L (F1, mean over the replies) compare words in lower 
 punctuation, with a slot as one word; `bleu_cased` keeps the letter case. chrF compares the characters of lower-case replies.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU, CHRF
 
+from ...runtime.generation.reply_vocabulary import list_slots
 from ...runtime.model.words import split_words
+from ...schemas.acts import SLOT
 
 RESAMPLES: Final = 1000
 MEANINGS: Final = {
@@ -27,7 +28,6 @@ MEANINGS: Final = {
     "distinct": "different replies, as a share of the rows",
     "length_ratio": "words of the replies for each word of the references",
 }
-_SLOT: Final = re.compile(r"(\{[A-Za-z_][A-Za-z0-9_]*\})")
 _ORDERS: Final = 4
 Array = NDArray[Any]
 
@@ -79,12 +79,11 @@ def score_bleu_and_rouge(replies: Sequence[str], references: Sequence[str]) -> d
 
 def split_reply(reply: str) -> list[str]:
     """Return the words of a reply, a slot one word."""
-    return [word for part in _SLOT.split(reply) for word in _split_part(part)]
-
-
-def count_slots(reply: str) -> Counter[str]:
-    """Return how often a reply names each slot, as `{slot}`."""
-    return Counter(_SLOT.findall(reply))
+    words, at = [], 0
+    for found in SLOT.finditer(reply):
+        words += [*_cut(reply[at : found.start()]), found[0]]
+        at = found.end()
+    return [*words, *_cut(reply[at:])]
 
 
 def rouge_l(words: Sequence[str], reference: Sequence[str]) -> float:
@@ -93,11 +92,8 @@ def rouge_l(words: Sequence[str], reference: Sequence[str]) -> float:
     return 2 * common / (len(words) + len(reference)) if common else 0.0
 
 
-def _split_part(part: str) -> Iterator[str]:
-    if _SLOT.fullmatch(part):
-        yield part
-    else:
-        yield from (part[start:end] for start, end in split_words(part))
+def _cut(text: str) -> Iterator[str]:
+    return (text[start:end] for start, end in split_words(text))
 
 
 def _make_bleu(*, lowercase: bool) -> BLEU:
@@ -110,7 +106,7 @@ def _count_row(lower: BLEU, cased: BLEU, reply: str, reference: str) -> Iterator
     for metric in (lower, cased):
         found = metric.corpus_score([" ".join(words)], [[" ".join(expected)]])
         yield from (*found.counts, *found.totals, found.sys_len, found.ref_len)
-    said, wanted = count_slots(reply), count_slots(reference)
+    said, wanted = Counter(list_slots(reply)), Counter(list_slots(reference))
     yield 1.0
     yield rouge_l([word.lower() for word in words], [word.lower() for word in expected])
     yield from ((wanted - said).total(), (said - wanted).total(), wanted.total(), len(words), len(expected))
