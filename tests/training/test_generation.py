@@ -250,7 +250,7 @@ def test_an_export_whose_replies_are_not_those_of_torch_fails(
     def other(*_: Any) -> list[Decoded]:
         return [Decoded([at % 3 + 1, 0], [0.5, 0.5]) for at in range(1000)]
 
-    monkeypatch.setattr(reply_parity, "torch_replies", lambda *given: other()[: len(given[-1])])
+    monkeypatch.setattr("murmura.training.export.export.torch_replies", lambda *given: other()[: len(given[-1])])
     with pytest.raises(SetupError, match="write other replies of task reply, piece 0 of row"):
         export(run, tmp_path / "model")
     assert not (tmp_path / "model").exists()
@@ -259,7 +259,8 @@ def test_an_export_whose_replies_are_not_those_of_torch_fails(
 def test_replies_may_part_where_the_two_best_pieces_are_equally_good(model: Model, run: Path) -> None:
     pairs = RunFolder(run).pairs()["reply"][:6]
     weights = RunFolder(run).weights()
-    assert reply_parity.prove_replies(model, weights, "reply", pairs) == 0
+    truth = reply_parity.torch_replies(model, weights, "reply", pairs)
+    assert reply_parity.prove_replies(model, truth, "reply", pairs) == 0
     assert json.loads((run / "validation_pairs.json").read_text())["reply"]
 
 

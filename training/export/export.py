@@ -30,11 +30,12 @@ from ...runtime.model.reference_sample import Reference, make_reference
 from ...runtime.model.replies.reply_decoder import make_decoders
 from ...schemas.manifest import MANIFEST_NAME, Base, Limits, ModelManifest, TaskSpec
 from ..kinds.registry import kind_of
+from ..kinds.reply_decoder import Decoded
 from ..model import encoders
 from ..model.encoder_files import plain_tokenizer
 from ..run_folders.run_folder import RECIPE, RunFolder, RunRecord
 from .parity import torch_logits, worst_difference
-from .reply_parity import prove_replies
+from .reply_parity import prove_replies, torch_replies
 
 log = logging.getLogger(__name__)
 PARITY: Final = 1e-4
@@ -191,6 +192,7 @@ def build_proven(
         texts += [TextPair(str(one), str(other)) for one, other in zip(texts[::2], texts[1::2], strict=True)]
     built: dict[Form, bytes] = {}
     reference: Reference = {}
+    truth: dict[str, list[Decoded]] = {}
     decoders = build_decoders(manifest, weights, describe_model(manifest))
     for form in graphs:
         built[form] = build_graph(manifest.encoder, manifest.tasks, weights, form, describe_model(manifest))
@@ -200,7 +202,10 @@ def build_proven(
         prove(model, weights, texts, form)
         drawn = [each for each in texts if isinstance(each, TextPair)]
         for name in opened:
-            prove_replies(model, weights, name, [*drawn, *pairs.get(name, ())])
+            rows = [*drawn, *pairs.get(name, ())]
+            if name not in truth:
+                truth[name] = torch_replies(model, weights, name, rows)
+            prove_replies(model, truth[name], name, rows)
         reference = reference or make_reference(model, [*_short(texts, str)[:8], *_short(texts, TextPair)[:4]])
     return Built(built, reference, decoders)
 

@@ -22,12 +22,11 @@ MARGIN: Final = 1e-4
 """Two best logits that lie so close may be ordered otherwise by another order of additions; what follows is another reply."""
 
 
-def prove_replies(model: Model, weights: dict[str, NDArray[Any]], task: str, pairs: Sequence[TextPair]) -> int:
-    """Raise SetupError unless the model writes torch's replies, piece by piece, and the same in another order of the rows.
+def prove_replies(model: Model, truth: Sequence[Decoded], task: str, pairs: Sequence[TextPair]) -> int:
+    """Raise SetupError unless the model writes torch's replies, `truth`, piece by piece, and the same in another order of the rows.
 
     From a place on where torch's two best logits lie within MARGIN a reply may differ; returns how many do.
     """
-    truth = torch_replies(model, weights, task, pairs)
     found = model.generate(pairs, task=task)
     if found != model.generate(pairs[::-1], task=task)[::-1]:
         raise SetupError(f"export failed: replies of task {task} change with the rows that are decoded beside them")
