@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from murmura.runtime.generation.input_format import format_input
 from murmura.runtime.model.delta import assemble
 from murmura.runtime.model.model import Model
 from murmura.schemas.acts import Act, Utterance
+from murmura.training.data.example import Example
+from murmura.training.evaluate.baselines import embed
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export import reply_parity
 from murmura.training.export.export import export
@@ -32,7 +36,7 @@ from murmura.training.retrain.checks import check_job
 from murmura.training.run_folders.run_folder import RunFolder
 
 
-def write_recipe(folder: Path, recipe: dict[str, Any], name: str = "model") -> Path:
+def put_recipe(folder: Path, recipe: dict[str, Any], name: str = "model") -> Path:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(recipe))
     return path
@@ -52,15 +56,21 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     intent = {"train": "train.jsonl", "out_of_scope": "other"}
     recipe = REPLIES | {"tasks": {"reply": TASK, "intent": intent}, "budget": {"epochs": 14, "evaluations": 2}}
     folder = tmp_path_factory.mktemp("run")
-    fit(write_recipe(folder, recipe), data, folder / "run", quiet=True)
+    fit(put_recipe(folder, recipe), data, folder / "run", quiet=True)
     return folder / "run"
 
 
 @pytest.fixture(scope="module")
-def model(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the model folder of the run, which nobody writes into."""
     folder = tmp_path_factory.mktemp("model") / "model"
     export(run, folder)
-    return Model.load(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(exported: Path) -> Model:
+    return Model.load(exported)
 
 
 def say(model: Model, said: str, *acts: Act) -> str:
@@ -90,9 +100,9 @@ def test_the_manifest_holds_the_pieces_and_how_the_input_is_read(model: Model) -
     assert (task.generation.context, task.generation.acts, task.generation.layers) == (2, True, 1)
 
 
-def test_the_report_counts_slots_and_shows_replies(run: Path, data: Path, tmp_path: Path) -> None:
-    export(run, tmp_path / "model")
-    recipe = write_recipe(tmp_path, REPLIES | {"tasks": {"reply": TASK | {"test": "replies.jsonl"}}})
+def test_the_report_counts_slots_and_shows_replies(exported: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "model")
+    recipe = put_recipe(tmp_path, REPLIES | {"tasks": {"reply": TASK | {"test": "replies.jsonl"}}})
     (scores,) = evaluate(tmp_path / "model", data, recipe=recipe)["reply"].values()
     assert scores.figures["rows"] == 240
     assert scores.figures["exact"] == pytest.approx(1, abs=0.1)
@@ -110,22 +120,40 @@ def test_the_report_counts_slots_and_shows_replies(run: Path, data: Path, tmp_pa
 
 
 def test_without_its_training_rows_the_report_of_replies_says_that_it_has_no_baselines(
-    run: Path, data: Path, tmp_path: Path
+    exported: Path, data: Path, tmp_path: Path
 ) -> None:
-    export(run, tmp_path / "model")
+    shutil.copytree(exported, tmp_path / "model")
     task = TASK | {"test": "replies.jsonl", "train": "gone.jsonl"}
-    recipe = write_recipe(tmp_path, REPLIES | {"tasks": {"reply": task}})
+    recipe = put_recipe(tmp_path, REPLIES | {"tasks": {"reply": task}})
     (scores,) = evaluate(tmp_path / "model", data, recipe=recipe)["reply"].values()
     assert "most_common_bleu" not in scores.figures
     assert "No baselines: " in (tmp_path / "model" / "report.md").read_text()
 
 
-def test_a_delta_of_a_model_with_replies_is_assembled_and_answers(run: Path, data: Path, tmp_path: Path) -> None:
-    export(run, tmp_path / "base")
-    recipe = REPLIES | {"encoder": str(tmp_path / "base"), "lora": True, "budget": {"steps": 4, "evaluations": 1}}
-    fit(write_recipe(tmp_path, recipe), data, tmp_path / "run", quiet=True)
+def test_training_rows_are_embedded_once_for_the_baselines_of_all_sets(
+    exported: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(exported, tmp_path / "model")
+    write_jsonl(tmp_path / "few.jsonl", reply_rows(12, 3))
+    task = TASK | {"test": "./few.jsonl", "reports": {"own": {"path": "./few.jsonl", "rows": 5}}}
+    sizes = []
+
+    def count(model: Model, examples: Sequence[Example]) -> Any:
+        sizes.append(len(examples))
+        return embed(model, examples)
+
+    monkeypatch.setattr("murmura.training.evaluate.baselines.embed", count)
+    recipe = put_recipe(tmp_path, REPLIES | {"tasks": {"reply": task}})
+    scores = evaluate(tmp_path / "model", data, recipe=recipe)["reply"]
+    assert all(score.figures["consensus_bleu"] is not None for score in scores.values())
+    assert sizes == [240, 12, 5]
+
+
+def test_a_delta_of_a_model_with_replies_is_assembled_and_answers(exported: Path, data: Path, tmp_path: Path) -> None:
+    recipe = REPLIES | {"encoder": str(exported), "lora": True, "budget": {"steps": 4, "evaluations": 1}}
+    fit(put_recipe(tmp_path, recipe), data, tmp_path / "run", quiet=True)
     export(tmp_path / "run", tmp_path / "delta", delta=True)
-    assemble(tmp_path / "delta", tmp_path / "base", tmp_path / "assembled", weights=False)
+    assemble(tmp_path / "delta", exported, tmp_path / "assembled", weights=False)
     model = Model.load(tmp_path / "assembled")
     assert say(model, "hey i need help", Act(act="request", slot="city")).startswith("Which city")
 
@@ -144,7 +172,7 @@ def test_validation_scores_greedy_replies(run: Path) -> None:
 
 def test_an_interrupted_training_of_replies_goes_on_to_the_same_weights(data: Path, tmp_path: Path) -> None:
     recipe = REPLIES | {"budget": {"steps": 12, "evaluations": 2}, "save_minutes": 0}
-    path = write_recipe(tmp_path, recipe)
+    path = put_recipe(tmp_path, recipe)
     fit(path, data, tmp_path / "whole", quiet=True)
 
     class Stopped(Exception):
@@ -163,7 +191,7 @@ def test_an_interrupted_training_of_replies_goes_on_to_the_same_weights(data: Pa
 
 def test_in_a_step_of_several_parts_a_part_counts_by_its_pieces(data: Path, tmp_path: Path) -> None:
     recipe = REPLIES | {"optimiser": {"clip": 1e9}, "precision": "fp32"}
-    run = prepare(load_recipe(write_recipe(tmp_path, recipe)), data, RunFolder(tmp_path / "run"))
+    run = prepare(load_recipe(put_recipe(tmp_path, recipe)), data, RunFolder(tmp_path / "run"))
     found = []
     for parts in (1, 3):
         run.recipe = run.recipe.model_copy(update={"accumulate": parts})
@@ -177,13 +205,12 @@ def test_in_a_step_of_several_parts_a_part_counts_by_its_pieces(data: Path, tmp_
 
 
 def test_a_decoder_goes_on_with_the_pieces_it_has_and_gets_new_ones(
-    run: Path, model: Model, data: Path, tmp_path: Path
+    run: Path, exported: Path, model: Model, tmp_path: Path
 ) -> None:
-    export(run, tmp_path / "before")
     new = [row | {"reply": f"{row['reply']} Zanzibar ahoy!"} for row in reply_rows(60, 5)]
     write_jsonl(tmp_path / "replies.jsonl", new)
-    recipe = REPLIES | {"encoder": str(tmp_path / "before"), "max_tokens": 32}
-    begun = prepare(load_recipe(write_recipe(tmp_path, recipe)), tmp_path, RunFolder(tmp_path / "run"))
+    recipe = REPLIES | {"encoder": str(exported), "max_tokens": 32}
+    begun = prepare(load_recipe(put_recipe(tmp_path, recipe)), tmp_path, RunFolder(tmp_path / "run"))
     before, labels = model.manifest.task("reply").labels, begun.tasks[0].labels
     assert labels[: len(before)] == before
     assert len(labels) > len(before)
@@ -206,13 +233,13 @@ def test_a_decoder_goes_on_with_the_pieces_it_has_and_gets_new_ones(
 )
 def test_what_a_task_of_replies_cannot_use_is_refused(changed: dict[str, Any], problem: str, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=problem):
-        load_recipe(write_recipe(tmp_path, REPLIES | {"tasks": {"reply": TASK | changed}}))
+        load_recipe(put_recipe(tmp_path, REPLIES | {"tasks": {"reply": TASK | changed}}))
 
 
 def test_keys_of_replies_are_refused_elsewhere(tmp_path: Path) -> None:
     tasks = {"intent": RECIPE["tasks"]["intent"] | {"layers": 3}}
     with pytest.raises(SetupError, match="does not use `layers`"):
-        load_recipe(write_recipe(tmp_path, RECIPE | {"tasks": tasks}))
+        load_recipe(put_recipe(tmp_path, RECIPE | {"tasks": tasks}))
 
 
 def test_replies_with_characters_that_training_lacks_are_counted_in_a_note(data: Path, tmp_path: Path) -> None:
@@ -221,7 +248,7 @@ def test_replies_with_characters_that_training_lacks_are_counted_in_a_note(data:
     ]
     write_jsonl(tmp_path / "held.jsonl", held)
     task = TASK | {"train": str(data / "replies.jsonl"), "test": "held.jsonl"}
-    found = check_data(load_recipe(write_recipe(tmp_path, REPLIES | {"tasks": {"reply": task}})), tmp_path)
+    found = check_data(load_recipe(put_recipe(tmp_path, REPLIES | {"tasks": {"reply": task}})), tmp_path)
     assert found.problems == []
     notes = [note for note in found.reports["reply"].notes if "character" in note]
     assert notes == [
@@ -239,7 +266,7 @@ def test_replies_with_characters_that_training_lacks_are_counted_in_a_note(data:
 def test_sizes_that_cannot_be_are_refused_in_one_line(
     changed: dict[str, Any], problem: str, data: Path, tmp_path: Path
 ) -> None:
-    recipe = write_recipe(tmp_path, REPLIES | {"tasks": {"reply": TASK | changed}})
+    recipe = put_recipe(tmp_path, REPLIES | {"tasks": {"reply": TASK | changed}})
     with pytest.raises(SetupError, match=problem):
         fit(recipe, data, tmp_path / "run", quiet=True)
 
@@ -264,8 +291,8 @@ def test_replies_may_part_where_the_two_best_pieces_are_equally_good(model: Mode
     assert json.loads((run / "validation_pairs.json").read_text())["reply"]
 
 
-def test_a_retraining_of_a_model_with_replies_is_refused_in_one_line(run: Path, tmp_path: Path) -> None:
-    export(run, tmp_path / "desk")
+def test_a_retraining_of_a_model_with_replies_is_refused_in_one_line(exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "desk")
     write_corrections(tmp_path / "corrections")
     with pytest.raises(SetupError) as refused:
         check_job(read_job(write_job(tmp_path, tmp_path, old=None)))
