@@ -147,7 +147,7 @@ def _choose_tasks(model: "Model", asked: "Asked", scored: list[str], *, named: b
 
 def _reply(model: "Model", task: str, asked: "Sequence[Asked]", found: list[dict[str, Any]], total: _Total) -> None:
     from ...schemas.acts import Utterance
-    from ..generation.input_format import format_input
+    from ..generation.input_format import exceeds_bytes, format_input
     from ..model.kinds.generation import make_output
 
     spec = model.tasks[task].generation
@@ -159,8 +159,10 @@ def _reply(model: "Model", task: str, asked: "Sequence[Asked]", found: list[dict
     replies = model.generate(pairs, slots, task=task)
     took = time.perf_counter() - began
     total.replies, total.reply_s = total.replies + len(replies), total.reply_s + took
-    for row, reply in zip(found, replies, strict=True):
+    for row, reply, given in zip(found, replies, turns, strict=True):
         row["outputs"][task] = make_output(reply.text, reply.score, reply.finish)
+        cut = reply.truncated or exceeds_bytes(given, spec)
+        row["reply_truncated"] = row.get("reply_truncated", False) or cut
         row["reply_ms"] = round(row.get("reply_ms", 0.0) + 1000 * took / len(replies), 3)
         total.pieces += len(reply.tokens) + (reply.finish == "end")
 

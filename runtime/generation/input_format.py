@@ -22,9 +22,14 @@ def format_input(turns: Sequence[Utterance], acts: Sequence[Act], spec: Generati
     """Return the acts in words (nothing for a task that reads none) and the last turns, the oldest first.
 
     Neither the order of acts nor repeated ones make a difference. Of turns that are longer than `context_bytes` the older ones
-    are dropped first, then the newest is cut at its end.
+    are dropped first, then the newest is cut at its end. A turn is a line: tokenising drops older ones by the limit of tokens.
     """
     return TextPair(describe_acts(acts) if spec.acts else "", _join_turns(turns, spec))
+
+
+def exceeds_bytes(turns: Sequence[Utterance], spec: GenerationSpec) -> bool:
+    """Return whether the newest turn is longer than `context_bytes`, so that `format_input` cuts it."""
+    return any(len(_format_turn(turn)) > spec.context_bytes for turn in turns[-1:])
 
 
 def describe_acts(acts: Iterable[Act]) -> str:
@@ -57,9 +62,13 @@ def _join_turns(turns: Sequence[Utterance], spec: GenerationSpec) -> str:
 def _newest_first(turns: Sequence[Utterance], left: int) -> Iterator[str]:
     """Yield the lines of turns as long as they fit; the newest always, cut to what is left."""
     for number, turn in enumerate(reversed(turns)):
-        # White space is no part of the meaning, and a line break would let a turn pass for two.
-        line = f"{turn.role}: {' '.join(turn.text.split())}".encode(errors="replace")
+        line = _format_turn(turn)
         if number and len(line) > left:
             return
         yield line[:left].decode(errors="ignore")
         left -= len(line) + 1
+
+
+def _format_turn(turn: Utterance) -> bytes:
+    # White space is no part of the meaning, and a line break would let a turn pass for two.
+    return f"{turn.role}: {' '.join(turn.text.split())}".encode(errors="replace")

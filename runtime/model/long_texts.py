@@ -1,5 +1,7 @@
-"""Declares how texts above the model's limit are split into windows."""
+"""Declares how texts above the model's limit are split into windows, and how they lose their oldest lines."""
 
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -20,3 +22,10 @@ class Windows:
     """Tokens shared by adjacent windows; None: a quarter of a window. At most half of one."""
     merge: Merge = "max"
     """How the scores of the windows are combined."""
+
+
+def drop_older_lines(text: str, fits: Callable[[str], bool]) -> str:
+    """Return the last lines of a text, as many as fit; the last one also where it does not fit alone."""
+    lines = text.split("\n")
+    first = bisect_left(range(len(lines) - 1), True, key=lambda number: fits("\n".join(lines[number:])))
+    return "\n".join(lines[first:])

@@ -73,6 +73,8 @@ class Model:
             _check_pair_template(manifest, tokenizer)
         offsets = any(kind.reads is Reads.TOKENS for kind in self._kinds.values())
         self._encode = TextEncoder(tokenizer, manifest.limits.max_tokens, offsets=offsets)
+        reads_turns = all(self._kinds[name].generates for name in self.pair_tasks)
+        self._encode_pairs = self._encode.encode_turns if reads_turns else self._encode.encode_pairs
         self._encode_windows = WindowEncoder(tokenizer, manifest.limits.max_tokens)
         self._feeds = ragged_feeds if graph == "ragged" else padded_feeds
         self._padded = graph == "padded"
@@ -169,7 +171,8 @@ class Model:
     def encode(self, texts: Sequence[Input]) -> Sequence[Tokenised]:
         """Tokenise a chunk; the GIL is released meanwhile. Raises ValueError with the index of a text with a surrogate.
 
-        Two texts become one row; read by other tasks `alone`, the first is one more.
+        Two texts become one row; read by other tasks `alone`, the first is one more. Where only tasks that generate read two
+        texts, lines of the second one, the turns, are dropped before one is cut, the oldest first.
         """
         return self._encode_inputs(texts, None) if self.pair_tasks else self._encode(cast(Sequence[str], texts))
 
@@ -196,7 +199,7 @@ class Model:
         )
         singles: dict[int, Encoded | WindowedText] = dict(zip(alone, encoded, strict=True))
         found: dict[int, Tokenised] = {**singles}
-        for row, pair in zip(pairs, self._encode.encode_pairs([*pairs.values()]), strict=True):
+        for row, pair in zip(pairs, self._encode_pairs([*pairs.values()]), strict=True):
             text = singles.get(row)
             found[row] = pair if text is None else TextAndPair(text, pair)
         return [found[row] for row in range(len(given))]

@@ -8,6 +8,7 @@ from tokenizers import Encoding, Tokenizer
 
 from ...schemas.manifest import ModelManifest, WordRule
 from ..errors import ModelRefused
+from .long_texts import drop_older_lines
 from .words import align_words
 
 # The library tokenises a whole text before it truncates: 2.5 s for a megabyte of which 128 tokens are kept. So only the
@@ -68,6 +69,18 @@ class TextEncoder:
             return encoded
         rest = iter(encoded)
         return [long[row] if row in long else next(rest) for row in range(len(texts))]
+
+    def encode_turns(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
+        """Tokenise two texts like `encode_pairs`, the second one of a turn a line: older turns are dropped before one is cut."""
+        return [
+            self._drop_older_turns(*pair) if encoded.truncated else encoded
+            for pair, encoded in zip(pairs, self.encode_pairs(pairs), strict=True)
+        ]
+
+    def _drop_older_turns(self, text: str, turns: str) -> Encoded:
+        kept = drop_older_lines(turns, lambda rest: not self.encode_pairs([(text, rest)])[0].truncated)
+        (encoded,) = self.encode_pairs([(text, kept)])
+        return Encoded(encoded.encoding, truncated=True)
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
         """Tokenise each two texts together, by the tokenizer's template; the longer one is cut first, to the model's limit.

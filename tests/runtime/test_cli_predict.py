@@ -93,6 +93,7 @@ def test_replies_are_generated_from_turns_acts_and_slots(generating: Path) -> No
     assert first["outputs"]["intent"] == model.predict(["monday"], ["intent"])[0]["intent"]
     assert first["reply_ms"] > 0
     assert "2 replies of " in result.stderr
+    assert [each["reply_truncated"] for each in (first, second)] == [reply.truncated for reply in replies]
     only = rows(invoke("--model", generating, "--json", "--task", "reply", "hello"))[0]
     assert [*only["outputs"]] == ["reply"]
 
@@ -145,6 +146,14 @@ def test_a_slot_that_no_reply_names_and_an_invalid_text_are_refused_for_a_decode
         invoke(*arguments, "-", given='{"text": "a", "slots": ["city", "dates"]}\n')
     with pytest.raises(SetupError, match="text 1 has a lone surrogate"):
         invoke(*arguments, "a\udcff")
+
+
+def test_a_reply_says_whether_its_turns_were_truncated(generating: Path) -> None:
+    turns = [{"role": "user", "text": "help me " * 40}, {"role": "user", "text": "hello"}]
+    lines = [{"turns": turns}, {"turns": turns[1:]}, {"turns": [{"role": "user", "text": " ".join(["x" * 400])}]}]
+    given = "\n".join(map(json.dumps, lines))
+    found = rows(invoke("--model", generating, "--json", "--task", "reply", "-", given=given))
+    assert [each["reply_truncated"] for each in found] == [True, False, True]
 
 
 def test_a_text_with_a_slash_and_a_pipe_instead_of_a_file_are_answered(tiny_model: Path, tmp_path: Path) -> None:

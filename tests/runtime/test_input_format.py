@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.generation.input_format import format_input
+from murmura.runtime.generation.input_format import exceeds_bytes, format_input
+from murmura.runtime.model.long_texts import drop_older_lines
 from murmura.schemas.acts import Act, ActName, Utterance
 from murmura.schemas.manifest import GenerationSpec
 
@@ -45,6 +46,19 @@ def test_older_turns_are_dropped_before_newer_ones_are_cut():
     assert format_input(TURNS, [], spec(context_bytes=30)).second == "agent: Which city?\nuser: Ulm"
     assert format_input(TURNS, [], spec(context_bytes=20)).second == "user: Ulm"
     assert format_input(TURNS, [], spec(context_bytes=7)).second == "user: U"
+
+
+def test_a_newest_turn_that_is_cut_is_known():
+    assert [exceeds_bytes(TURNS, spec(context_bytes=size)) for size in (9, 8)] == [False, True]
+    assert not exceeds_bytes([], spec(context_bytes=1))
+
+
+@given(st.lists(st.text("ab ", max_size=8), min_size=1, max_size=12), st.integers(0, 60))
+def test_older_lines_are_dropped_whole_and_no_more_than_needed(lines, most):
+    kept = drop_older_lines("\n".join(lines), lambda text: len(text) <= most).split("\n")
+    assert kept == lines[len(lines) - len(kept) :]
+    assert len("\n".join(kept)) <= most or len(kept) == 1
+    assert len(kept) == len(lines) or len("\n".join(lines[-len(kept) - 1 :])) > most
 
 
 def test_a_turn_cannot_pass_for_two():

@@ -69,6 +69,21 @@ def test_a_pair_whose_text_others_read_alone_gets_the_same_reply(model: Model) -
     assert model.generate(alone) == model.generate(PAIRS)
 
 
+def test_of_turns_that_are_too_long_the_newest_is_read_whole(model: Model) -> None:
+    newest = "user: my card was lost"
+    long = TextPair("inform date", "\n".join(["user: " + "please help me " * 20, "agent: hello", newest]))
+    kept = TextPair("inform date", f"agent: hello\n{newest}")
+    (encoded, whole) = model.encode([long, kept])
+    assert (encoded.ids, encoded.truncated) == (whole.ids, True)
+    reply, want = model.generate([long, kept])
+    assert (reply.truncated, want.truncated) == (True, False)
+    assert reply._replace(truncated=False) == want
+    alone = TextPair("inform date", "agent: hello\nuser: " + "please help me " * 20)
+    (cut,) = model.encode([alone])
+    assert cut.truncated
+    assert cut.ids == model.encode([alone._replace(second=alone.second.split("\n")[1])])[0].ids
+
+
 @pytest.mark.parametrize(
     ("pairs", "slots", "problem"),
     [

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from ...runtime.model.inputs import Input
+from ...runtime.model.inputs import Input, TextPair
+from ...runtime.model.long_texts import drop_older_lines
 from ..data.example import Example
 from ..kinds.kind import Kind
 from ..prepare.data_report import TokenReport
@@ -43,6 +44,20 @@ def encode(texts: Sequence[Input], tokenizer: Tokenizer) -> Iterator[Encoding]:
         yield from tokenizer.encode_batch([each if isinstance(each, str) else each[:2] for each in chunk])
 
 
+def encode_turns(texts: Sequence[Input], tokenizer: Tokenizer) -> Iterator[Encoding]:
+    """Tokenise acts and turns as serving does: older turns are dropped before one is cut."""
+    for given, encoding in zip(texts, encode(texts, tokenizer), strict=True):
+        if isinstance(given, TextPair) and encoding.overflowing:
+            yield _drop_older_turns(given, tokenizer)
+        else:
+            yield encoding
+
+
+def _drop_older_turns(given: TextPair, tokenizer: Tokenizer) -> Encoding:
+    kept = drop_older_lines(given.second, lambda rest: not tokenizer.encode(given.text, rest).overflowing)
+    return tokenizer.encode(given.text, kept)
+
+
 def encode_ids(texts: Sequence[Input], tokenizer: Tokenizer) -> list[NDArray[np.int32]]:
     """Return the token ids of each text."""
     return [np.array(encoding.ids, np.int32) for encoding in encode(texts, tokenizer)]
@@ -51,7 +66,8 @@ def encode_ids(texts: Sequence[Input], tokenizer: Tokenizer) -> list[NDArray[np.
 def encode_part(examples: Sequence[Example], kind: Kind, labels: Sequence[str], tokenizer: Tokenizer) -> Part:
     """Encode examples with their targets."""
     part = Part([], [])
-    encodings = encode([example.given for example in examples], tokenizer)
+    tokenise = encode_turns if kind.generates else encode
+    encodings = tokenise([example.given for example in examples], tokenizer)
     for encoding, target in kind.targets(examples, encodings, labels, tokenizer):
         part.ids.append(np.array(encoding.ids, np.int32))
         part.targets.append(target)

@@ -38,7 +38,15 @@ def generate_replies(
     """Return the replies to pairs of texts, in order; see `Model.generate`. Raises ModelFailed of the first that failed."""
     allowed = [None] * len(pairs) if slots is None else slots
     _check_arguments(decoder, pairs, allowed)
-    return _reply_to(decoder, _run_in_batches(model, decoder, pairs), allowed, max_rows)
+    truncated: list[bool] = []
+
+    def remember() -> Iterator[Memory]:
+        for batch, _ in model.batches(pairs):
+            truncated.extend(text.rows[-1].truncated for text in batch)
+            yield from _remember(decoder, model.run(batch), range(len(batch)))
+
+    replies = _reply_to(decoder, remember(), allowed, max_rows)
+    return [reply._replace(truncated=cut) for reply, cut in zip(replies, truncated, strict=True)]
 
 
 def reply_to_rows(decoder: ReplyDecoder, logits: Logits, texts: Sequence[int]) -> list[Generated]:
@@ -74,11 +82,6 @@ def _check_arguments(decoder: ReplyDecoder, pairs: Sequence[Input], slots: Seque
     known = task.generation.slots
     if unknown := {name for names in slots if names is not None for name in names}.difference(known):
         raise ValueError(f"task {task.name} has no slot {min(unknown)!r}; its slots are {', '.join(known) or 'none'}")
-
-
-def _run_in_batches(model: Encoding, decoder: ReplyDecoder, pairs: Sequence[Input]) -> Iterator[Memory]:
-    for batch, _ in model.batches(pairs):
-        yield from _remember(decoder, model.run(batch), range(len(batch)))
 
 
 def _remember(decoder: ReplyDecoder, logits: Logits, texts: Sequence[int]) -> list[Memory]:

@@ -27,6 +27,8 @@ class Generated(NamedTuple):
     """The geometric mean of the probabilities of its pieces and its end, among those that were not forbidden."""
     finish: Finish
     """`length`: it was cut at the maximum number of pieces."""
+    truncated: bool = False
+    """Whether the texts were longer than the model's limit: then older turns were dropped, and the newest cut if need be."""
 
 
 class ChosenPiece(NamedTuple):
