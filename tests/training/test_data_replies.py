@@ -16,7 +16,7 @@ from murmura.training.data.counts import RowLeftOut
 from murmura.training.data.delexicalise import put_slots
 from murmura.training.data.example import Example, Span
 from murmura.training.data.files import read_rows
-from murmura.training.data.formats.sgd import ACT_NAMES, as_act, as_sgd_act
+from murmura.training.data.formats.sgd import ACT_NAMES, COUNT, as_act
 from murmura.training.data.replies import read_reply
 from murmura.training.data.rules import Rules
 from murmura.training.recipe.reading import Columns, Reading
@@ -159,6 +159,15 @@ def test_schema_guided_dialogues_are_read_as_published_and_as_lines(tmp_path, it
     assert example.text == "inform count; offer to book flight, stops, wifi; request more"
     assert example.second == "user: A flight to Ulm"
     assert example.meta == {"dialogue": "train/1", "services": ["Flights_1"]}
+
+
+def as_sgd_act(act: Act) -> tuple[str, str]:
+    """Return name and slot of the act of the data set that was read."""
+    if act.act is ActName.OFFER and act.intent is not None:
+        return "OFFER_INTENT", "intent"
+    if act.act is ActName.INFORM and act.slot == COUNT:
+        return "INFORM_COUNT", COUNT
+    return next(name for name, each in ACT_NAMES.items() if each is act.act), act.slot or ""
 
 
 @pytest.mark.parametrize("name", ACT_NAMES)

@@ -64,15 +64,6 @@ def as_act(name: str, slot: str, values: Sequence[str]) -> Act:
     return Act(act=act, slot=COUNT if name == "INFORM_COUNT" else slot or None)
 
 
-def as_sgd_act(act: Act) -> tuple[str, str]:
-    """Return name and slot of the act that `as_act` read."""
-    if act.act is ActName.OFFER and act.intent is not None:
-        return "OFFER_INTENT", "intent"
-    if act.act is ActName.INFORM and act.slot == COUNT:
-        return "INFORM_COUNT", COUNT
-    return next(name for name, each in ACT_NAMES.items() if each is act.act), act.slot or ""
-
-
 def _as_dialogue(place: str, item: Any) -> dict[str, Any]:
     turns = [_as_turn(place, turn) for turn in item["turns"]]
     return {DIALOGUE: item["dialogue_id"], "services": item["services"], TURNS: turns}
