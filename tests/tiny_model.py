@@ -104,13 +104,13 @@ def tiny_encoder(*, hidden: int = 16, layers: int = 2, heads: int = 2, max_posit
 
 
 def random_weights(
-    encoder: EncoderSpec, tasks: Sequence[TaskSpec] = TASKS, seed: int = 0
+    encoder: EncoderSpec, tasks: Sequence[TaskSpec] = TASKS, seed: int = 0, *, scale: float = 0.4
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Normal weights large enough that answers differ from text to text; LayerNorm near one."""
     random = np.random.default_rng(seed)
     weights = {}
     for name, shape in weight_shapes(encoder, tasks).items():
-        values = random.normal(0.0, 0.4, shape)
+        values = random.normal(0.0, scale, shape)
         weights[name] = (values * 0.2 + 1.0 if name.lower().endswith("norm.weight") else values).astype(np.float32)
     return weights
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tiny_model import tiny_encoder
+from tiny_model import random_weights, tiny_encoder
 
-from murmura.runtime.model.weights import weight_shapes
 from murmura.schemas.manifest import EncoderSpec, GenerationSpec, TaskSpec
 
 Array = npt.NDArray[Any]
@@ -23,13 +22,8 @@ def reply_task(
     return TaskSpec(name=name, kind="generation", labels=list(labels), generation=spec)
 
 
-def decoder_weights(encoder: EncoderSpec, task: TaskSpec, seed: int = 0, scale: float = 0.3) -> dict[str, Array]:
-    random = np.random.default_rng(seed)
-    weights = {}
-    for name, shape in weight_shapes(encoder, [task]).items():
-        values = random.normal(0.0, scale, shape)
-        weights[name] = (values + 1.0 if name.endswith("orm.weight") else values).astype(np.float32)
-    return weights
+def decoder_weights(encoder: EncoderSpec, task: TaskSpec, *, scale: float = 0.3) -> dict[str, Array]:
+    return random_weights(encoder, [task], scale=scale)
 
 
 def decode_by_hand(
