@@ -36,7 +36,7 @@ from murmura.training.data.rules import Rules
 from murmura.training.export.export import export
 from murmura.training.fit.encoding import encode_ids
 from murmura.training.fit.loop import fit
-from murmura.training.kinds.reply_baselines import consensus_replies, most_common_reply, template_replies
+from murmura.training.kinds.reply_baselines import Contexts, answer_baselines
 from murmura.training.kinds.reply_scores import ReplyScores, score_replies
 from murmura.training.model.encoders import Checkpoint, build_encoder, load
 from murmura.training.model.padding import in_order, pad
@@ -126,19 +126,6 @@ def describe(scores: ReplyScores) -> str:
     return " | ".join([*cells, cell("length_ratio", ".2f")])
 
 
-def baselines(
-    parts: dict[str, list[Example]], name: str, spec: GenerationSpec, vectors: dict[str, np.ndarray] | None
-) -> dict[str, list[str]]:
-    """Return the replies of each baseline to one part."""
-    train, rows = parts["train"], parts[name]
-    found = {"most common reply": [most_common_reply(train)] * len(rows)}
-    if vectors is not None:
-        found["consensus of 15 nearest"] = consensus_replies(train, vectors["train"], vectors[name])
-    if spec.acts:
-        found["template"] = template_replies(train, rows)
-    return found
-
-
 def write_rows(rows: Sequence[Example], path: Path) -> None:
     """Write dialogues as they were read, a reply a line."""
     path.write_text("".join(json.dumps(row_of(row)) + "\n" for row in rows))
@@ -213,7 +200,8 @@ def compare(
     signature = ""
     for part in ("seen", "test"):
         rows = parts[part]
-        found = baselines(parts, part, spec, vectors)
+        contexts = None if vectors is None else Contexts(parts["train"], vectors["train"], vectors[part])
+        found = answer_baselines(parts["train"], rows, acts=spec.acts, contexts=contexts)
         if model is not None:
             found["decoder"] = generate(model, rows, of_acts=False)
             if spec.acts:

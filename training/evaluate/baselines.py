@@ -14,7 +14,7 @@ from ...runtime.model.model import Model
 from ...schemas.manifest import GenerationSpec
 from ..data.example import Example
 from ..kinds.answers import Score
-from ..kinds.reply_baselines import consensus_replies, most_common_reply, template_replies
+from ..kinds.reply_baselines import Contexts, answer_baselines
 from ..kinds.reply_scores import score_bleu_and_rouge
 from ..prepare.reading import read_part
 from ..recipe.recipe import Recipe
@@ -54,17 +54,11 @@ class Baselines:
             return replace(score, table=f"{score.table}\nNo baselines: {self._problem}\n")
         figures = dict(score.figures)
         references = [example.reply or "" for example in examples]
-        for name, replies in self._answer(examples).items():
+        contexts = Contexts(self._searched, self._vectors, embed(self._model, examples))
+        for name, replies in answer_baselines(self._train, examples, acts=self._sizes.acts, contexts=contexts).items():
             found = score_bleu_and_rouge(replies, references)
             figures |= {f"{name}_{figure}": value for figure, value in found.items()}
         return replace(score, figures=figures)
-
-    def _answer(self, rows: Sequence[Example]) -> dict[str, list[str]]:
-        found = {
-            "most_common": [most_common_reply(self._train)] * len(rows),
-            "consensus": consensus_replies(self._searched, self._vectors, embed(self._model, rows)),
-        }
-        return found | ({"template": template_replies(self._train, rows)} if self._sizes.acts else {})
 
 
 def embed(model: Model, rows: Sequence[Example]) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,26 @@ from .reply_scores import split_reply
 NEAREST: Final = 15
 _AT_ONCE: Final = 256
 Array = NDArray[Any]
+
+
+class Contexts(NamedTuple):
+    """Training rows with the vectors [N, H] of what their task reads, and those [M, H] of the rows to answer."""
+
+    train: Sequence[Example]
+    vectors: Array
+    given: Array
+
+
+def answer_baselines(
+    train: Sequence[Example], rows: Sequence[Example], *, acts: bool, contexts: Contexts | None = None
+) -> dict[str, list[str]]:
+    """Return the replies of each baseline by name: `consensus` where vectors are given, `template` where acts are read."""
+    found = {"most_common": [most_common_reply(train)] * len(rows)}
+    if contexts is not None:
+        found["consensus"] = consensus_replies(*contexts)
+    if acts:
+        found["template"] = template_replies(train, rows)
+    return found
 
 
 def most_common_reply(train: Sequence[Example]) -> str:
