@@ -283,6 +283,21 @@ def test_an_export_whose_replies_are_not_those_of_torch_fails(
     assert not (tmp_path / "model").exists()
 
 
+def test_both_graph_forms_are_held_against_replies_that_torch_decodes_once(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+
+    def decode(model: Model, weights: Any, task: str, pairs: Sequence[Any]) -> list[Decoded]:
+        decoded.append(task)
+        return reply_parity.torch_replies(model, weights, task, pairs)
+
+    monkeypatch.setattr("murmura.training.export.export.torch_replies", decode)
+    manifest = export(run, tmp_path / "model", graphs=("ragged", "padded"))
+    assert decoded == ["reply"]
+    assert {"graph:ragged", "graph:padded"} <= {entry.role for entry in manifest.files}
+
+
 def test_replies_may_part_where_the_two_best_pieces_are_equally_good(model: Model, run: Path) -> None:
     pairs = RunFolder(run).pairs()["reply"][:6]
     weights = RunFolder(run).weights()
