@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
+from .acts import Act
 from .request import MAX_METADATA
 from .result import ModelRef, Source
 
@@ -64,6 +65,41 @@ class ReplyKind(StrEnum):
     """The conversation is with a person; the turn was passed on."""
 
 
+class Wording(StrEnum):
+    """Where the words of a reply come from."""
+
+    TEMPLATE = "template"
+    """The policy."""
+    GENERATED = "generated"
+    """The model, with the values of slots put in."""
+    KNOWLEDGE = "knowledge"
+    """A reviewed answer."""
+
+
+class WordingReason(StrEnum):
+    """Why the template was sent in place of a reply of the model: the closed list, also a label of metrics."""
+
+    SWITCHED_OFF = "switched_off"
+    """Generated replies are off, for this intent or all."""
+    LATE = "late"
+    FAILED = "failed"
+    EMPTY = "empty"
+    TOO_LONG = "too_long"
+    """It was cut at the maximum number of pieces or characters."""
+    MISSING_SLOT = "missing_slot"
+    """It lacks a slot that the template has."""
+    UNKNOWN_SLOT = "unknown_slot"
+    """It names a slot without a value."""
+    LOW_SCORE = "low_score"
+    FACT = "fact"
+    """It states a number, amount, date, duration or address outside slots."""
+    UNKNOWN_NAME = "unknown_name"
+    """It has a capitalised word that neither the policy nor its list of words has."""
+    STOP_WORD = "stop_word"
+    FILTERED = "filtered"
+    """The filter stopped the turn or the reply."""
+
+
 class Reply(_Frozen):
     """The answer to one turn. A turn delivered again gets the same answer with the same prediction id."""
 
@@ -81,6 +117,11 @@ class Reply(_Frozen):
     """The filled slots."""
     asked: str | None = None
     """The slot that the reply asks for."""
+    acts: list[Act] = []
+    """What the reply says."""
+    wording: Wording = Wording.TEMPLATE
+    wording_reason: WordingReason | None = None
+    """Why the template was sent instead of words of the model."""
     model: ModelRef | None = None
     """None when the turn was passed to a person without a prediction."""
     source: Source
@@ -162,6 +203,10 @@ class ConversationState(_Frozen):
     with_person: bool = False
     kind: ReplyKind
     """Of the last reply; its text is the last turn's."""
+    acts: list[Act] = []
+    """Of the last reply, like `wording` and `wording_reason`."""
+    wording: Wording = Wording.TEMPLATE
+    wording_reason: WordingReason | None = None
     model: ModelRef | None = None
     """That the last turn was answered with."""
     actions: list[Action] = []
@@ -172,7 +217,16 @@ class ConversationState(_Frozen):
     def reply(self, agent: str, request_id: str, metadata: dict[str, str] | None) -> Reply:
         """Return the reply to the last turn."""
         ids = self._link(agent, request_id, metadata)
-        return Reply(**ids, asked=self.asked, kind=self.kind, text=self.turns[-1].reply, model=self.model)
+        return Reply(
+            **ids,
+            asked=self.asked,
+            kind=self.kind,
+            text=self.turns[-1].reply,
+            acts=self.acts,
+            wording=self.wording,
+            wording_reason=self.wording_reason,
+            model=self.model,
+        )
 
     def hand_over(self, agent: str, request_id: str, metadata: dict[str, str] | None) -> HandOver | None:
         """Return the hand-over of the last turn, None without one."""

@@ -37,7 +37,8 @@ from ...schemas.manifest import ModelManifest
 from ...schemas.result import Source
 from .conversations import Conversations, Kept, Place
 from .metrics import DialogueMetrics
-from .policy import PolicyFile, check_against_model, check_topics, least_score, load_policy
+from .policy import least_score
+from .policy_file import PolicyFile, check_against_model, check_topics, load_policy
 from .step import ReceivedTurn, Step, bound_state, classify_delivery, goes_to_person, replay_step, step
 
 log = get_logger(__name__)

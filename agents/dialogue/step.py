@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 from ...runtime.agent.prediction import Output, Prediction
 from ...runtime.errors import RecordError
+from ...schemas.acts import Act
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.dialogue import (
     REPLY_CHARACTERS,
@@ -25,7 +26,9 @@ from ...schemas.dialogue import (
     ReplyKind,
 )
 from ...schemas.result import ModelRef, Source
-from .policy import IntentRule, Policy, fill, fill_fields
+from .acts import answer_acts, greeting_acts, hand_over_acts, not_understood_acts, question_acts
+from .policy import Policy
+from .sayings import Words, fill, fill_fields
 
 GIVE_BACK: Final = ("handover", "ended")
 """In a turn's metadata: the person is done, the agent answers again."""
@@ -44,13 +47,27 @@ class ReceivedTurn(NamedTuple):
     metadata: dict[str, str]
 
 
+class Brief(NamedTuple):
+    """What the model is to word: the part of a reply that its policy lets it."""
+
+    template: str
+    acts: list[Act]
+    values: Mapping[str, str]
+    """Of all slots and constants that are known."""
+    before: str = ""
+    """What the policy says itself before and after it."""
+    after: str = ""
+
+
 class Step(NamedTuple):
-    """The result of a turn."""
+    """The result of a turn, worded by templates."""
 
     state: ConversationState
     reply: Reply
     actions: list[Action]
     handover: HandOver | None
+    brief: Brief | None = None
+    """None where the template is sent."""
 
 
 def classify_delivery(state: ConversationState | None, turn: ReceivedTurn) -> Literal["last", "older"] | None:
@@ -118,9 +135,29 @@ class _Draft:
     misunderstood: int = 0
     understood: str | None = None
     kind: ReplyKind = ReplyKind.ANSWERED
-    text: str = ""
+    said: list[tuple[Words, list[Act]]] = field(default_factory=list)
+    """The texts of the reply, in their order, and their acts."""
     actions: list[Action] = field(default_factory=list)
     handover: HandOverReason | None = None
+
+    def fill(self, policy: Policy) -> str:
+        """Return the reply as its templates word it."""
+        values = {**policy.constants, **self.slots}
+        return " ".join(fill(saying.template, values) for saying, _ in self.said)
+
+    def brief(self, policy: Policy) -> Brief | None:
+        """Return what the model is to word: the texts with `generate`, which stand together."""
+        numbers = [number for number, (saying, _) in enumerate(self.said) if saying.generate]
+        if not numbers:
+            return None
+        values = {**policy.constants, **self.slots}
+        first, last = numbers[0], numbers[-1] + 1
+        before, after = (
+            " ".join(fill(saying.template, values) for saying, _ in part)
+            for part in (self.said[:first], self.said[last:])
+        )
+        template = " ".join(saying.template for saying, _ in self.said[first:last])
+        return Brief(template, [act for _, acts in self.said[first:last] for act in acts], values, before, after)
 
 
 def step(
@@ -146,12 +183,13 @@ def step(
         draft = _draft_for_person(state, policy)
     else:
         draft = _draft_answer(state, turn, prediction, policy, min_score)
+    text = draft.fill(policy)
     after = ConversationState(
         conversation=turn.conversation,
         number=number,
         source=turn.source,
         newest=newest,
-        turns=_append_exchange(state, turn, draft, policy),
+        turns=_append_exchange(state, turn, text, draft.understood, policy),
         intent=draft.intent,
         slots=draft.slots,
         asked=draft.asked,
@@ -161,26 +199,28 @@ def step(
         model=None if prediction is None else ModelRef(name=prediction.model[0], version=prediction.model[1]),
         actions=draft.actions,
         handover=draft.handover,
+        acts=[act for _, acts in draft.said for act in acts],
     )
-    return replay_step(after, turn)
+    return replay_step(after, turn)._replace(brief=draft.brief(policy))
 
 
 def _append_exchange(
-    state: ConversationState | None, turn: ReceivedTurn, draft: _Draft, policy: Policy
+    state: ConversationState | None, turn: ReceivedTurn, reply: str, understood: str | None, policy: Policy
 ) -> list[Exchange]:
     exchange = Exchange(
         id=turn.prediction_id,
         timestamp=turn.source.timestamp,
         text=turn.text[:TURN_CHARACTERS],
-        reply=draft.text[:REPLY_CHARACTERS],
-        intent=draft.understood,
+        reply=reply[:REPLY_CHARACTERS],
+        intent=understood,
     )
     return [*(state.turns if state else ()), exchange][-policy.remember_turns :]
 
 
 def _draft_for_person(state: ConversationState | None, policy: Policy) -> _Draft:
-    waiting_text, reason = policy.handover.waiting, HandOverReason.CONTINUED
-    draft = _Draft(text=waiting_text, kind=ReplyKind.WITH_PERSON, handover=reason)
+    waiting = policy.handover.waiting
+    draft = _Draft(kind=ReplyKind.WITH_PERSON, handover=HandOverReason.CONTINUED)
+    draft.said.append((waiting, hand_over_acts(waiting)))
     if state is not None:
         draft.intent, draft.slots = state.intent, state.slots
     return draft
@@ -209,26 +249,32 @@ def _draft_answer(
     draft.slots = {**carried, **found}
     if pending is not None and (asked is None or any(slot in found for slot in policy.intents[pending].needs)):
         draft.intent, draft.misunderstood = pending, 0
-        _pursue_intent(draft, turn, policy.intents[pending], policy)
+        _pursue_intent(draft, turn, pending, policy)
     else:
         draft.asked = asked
         _handle_misunderstanding(draft, policy, first=state is None, unsure=unsure)
     if state is None and policy.greeting and draft.kind is not ReplyKind.GREETED:
-        draft.text = f"{policy.greeting} {draft.text}"
+        draft.said.insert(0, (policy.greeting, greeting_acts(policy.greeting)))
     return draft
 
 
-def _pursue_intent(draft: _Draft, turn: ReceivedTurn, rule: IntentRule, policy: Policy) -> None:
+def _pursue_intent(draft: _Draft, turn: ReceivedTurn, intent: str, policy: Policy) -> None:
     """Ask for the next missing slot, or fulfil the intent: reply and actions."""
+    rule = policy.intents[intent]
     for slot, question in rule.needs.items():
         if slot not in draft.slots:
-            draft.kind, draft.asked, draft.text = ReplyKind.ASKED, slot, fill(question, draft.slots)
+            draft.kind, draft.asked = ReplyKind.ASKED, slot
+            draft.said.append((question, question_acts(question, intent, slot)))
             return
     draft.asked = None
+    reply = policy.handover.reply if rule.reply is None else rule.reply
     if rule.to_person:
         draft.kind, draft.handover = ReplyKind.HANDED_OVER, HandOverReason.POLICY
-    draft.text = fill(policy.handover.reply if rule.reply is None else rule.reply, draft.slots)
+        draft.said.append((reply, hand_over_acts(reply, intent)))
+    else:
+        draft.said.append((reply, answer_acts(reply, intent, rule)))
     known = {
+        **policy.constants,
         **draft.slots,
         "conversation": turn.conversation,
         "intent": draft.intent or "",
@@ -243,7 +289,8 @@ def _pursue_intent(draft: _Draft, turn: ReceivedTurn, rule: IntentRule, policy: 
 def _handle_misunderstanding(draft: _Draft, policy: Policy, *, first: bool, unsure: bool) -> None:
     rules = policy.handover
     if first and policy.greeting:
-        draft.kind, draft.text = ReplyKind.GREETED, policy.greeting
+        draft.kind = ReplyKind.GREETED
+        draft.said.append((policy.greeting, greeting_acts(policy.greeting)))
         return
     draft.misunderstood += 1
     if draft.misunderstood >= rules.after:
@@ -251,14 +298,19 @@ def _handle_misunderstanding(draft: _Draft, policy: Policy, *, first: bool, unsu
     elif unsure:
         draft.handover = HandOverReason.LOW_CONFIDENCE
     if draft.handover is not None:
-        draft.kind, draft.text = ReplyKind.HANDED_OVER, rules.reply
+        draft.kind = ReplyKind.HANDED_OVER
+        draft.said.append((rules.reply, hand_over_acts(rules.reply)))
         draft.asked, draft.misunderstood = None, 0
         return
-    draft.kind, draft.text = ReplyKind.NOT_UNDERSTOOD, policy.default
+    draft.kind = ReplyKind.NOT_UNDERSTOOD
+    question = None
     if draft.asked is not None and draft.intent is not None:
         question = policy.intents[draft.intent].needs.get(draft.asked)
-        if question is not None:
-            draft.text = f"{policy.again} {fill(question, draft.slots)}"
+    if question is None or draft.asked is None or draft.intent is None:
+        draft.said.append((policy.default, not_understood_acts(policy.default)))
+        return
+    draft.said.append((policy.again, not_understood_acts(policy.again)))
+    draft.said.append((question, question_acts(question, draft.intent, draft.asked)))
 
 
 def _is_unsure(answer: Output, policy: Policy) -> bool:

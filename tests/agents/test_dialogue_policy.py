@@ -4,17 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from murmura.agents.dialogue.policy import (
-    HandOverRule,
-    IntentRule,
-    Policy,
-    check_against_model,
-    fill,
-    fill_fields,
-    load_policy,
-)
+from murmura.agents.dialogue.acts import list_replies
+from murmura.agents.dialogue.policy import HandOverRule, IntentRule, Policy
+from murmura.agents.dialogue.policy_file import check_against_model, load_policy
+from murmura.agents.dialogue.sayings import Words, fill, fill_fields
 from murmura.runtime.errors import SetupError
-from murmura.schemas.manifest import TaskSpec
+from murmura.schemas.manifest import GenerationSpec, TaskSpec
 
 ENOUGH = "intents:\n  balance:\n    reply: It is in the app.\n"
 TASKS = [
@@ -44,7 +39,7 @@ def refusal(tmp_path: Path, text: str, tasks=None) -> str:
 
 def test_an_intent_and_its_reply_are_a_policy(tmp_path):
     policy = load(tmp_path, ENOUGH).value
-    assert policy.intents["balance"].reply == "It is in the app."
+    assert policy.intents["balance"].reply == Words(template="It is in the app.")
     assert (policy.tasks, policy.topics, policy.expiry_ms) == (("intent", "entities"), (), 24 * 3_600_000)
 
 
@@ -68,11 +63,11 @@ TRANSFER = "intents:\n  transfer:\n    needs:\n      payee: To whom?\n      amou
         (TRANSFER + "    reply: '{payee'\n", ":6: intents.transfer.reply: a brace stands alone"),
         (
             "intents:\n  t:\n    needs:\n      a: 'For {b}?'\n      b: b?\n    reply: ok\n",
-            ":3: intents.t.needs: {b} is not one of what is asked before it",
+            ":4: intents.t.needs.a: {b} is not one of what is asked before it",
         ),
         (
             "intents:\n  t:\n    needs: {text: 'What?'}\n    reply: ok\n",
-            ":3: intents.t.needs: a slot cannot be called text",
+            ":3: intents.t.needs.text: a slot cannot be called text",
         ),
         (
             TRANSFER + "    reply: ok\n    action:\n      topic: bank.in\n      fields: {deep: [{x: '{who}'}]}\n",
@@ -110,6 +105,36 @@ TRANSFER = "intents:\n  transfer:\n    needs:\n      payee: To whom?\n      amou
             ":7: intents.transfer.forget.amonut: no intent needs a slot amonut; those that are needed: amount, payee",
         ),
         (ENOUGH + "slots: {sum: amount}\n", ":4: slots.sum: no intent needs a slot sum; those that are needed: none"),
+        (
+            "intents:\n  a:\n    reply: {generate: true, template: It takes five days.}\n",
+            ":3: intents.a.reply: a generated reply states no number, amount, date, duration or address outside slots, "
+            "found 'five': put it in `constants`",
+        ),
+        (
+            ENOUGH + "default: {generate: true, template: 'Come back tomorrow, please.'}\n",
+            ":4: default: a generated reply states no number, amount, date, duration or address outside slots, found 'tomorrow'",
+        ),
+        (
+            "intents:\n  a:\n    reply: {generate: true, template: 'Within {days}.'}\n",
+            ":3: intents.a.reply: {days} is not one of its needs",
+        ),
+        (
+            "intents:\n  a:\n    reply: {generate: true, template: 'Write {{x}}.'}\n",
+            ":3: intents.a.reply: a generated reply cannot hold braces",
+        ),
+        (
+            "intents:\n  a:\n    reply: {generate: true, template: Ok., acts: [{act: inform, slot: day}]}\n",
+            ":3: intents.a.reply: an act names day, which is not one of its needs",
+        ),
+        (
+            "intents:\n  a:\n    reply: {generate: true, template: Ok., acts: [informs]}\n",
+            ":3: intents.a.reply.acts.act: Input should be 'greet', 'request'",
+        ),
+        (ENOUGH + "constants: {text: x}\n", ":4: constants.text: a slot cannot be called text"),
+        (
+            TRANSFER + "    reply: ok\nconstants: {payee: x}\n",
+            ":7: constants.payee: payee is a slot that an intent needs",
+        ),
         (ENOUGH + "  balance:\n    reply: twice\n", ":4: intents.balance: this key is a duplicate"),
     ],
 )
@@ -144,6 +169,39 @@ def test_a_slot_may_be_filled_by_an_entity_of_another_name(tmp_path):
     check_against_model(load(tmp_path, text), TASKS, "desk")
 
 
+WORDED = """
+constants: {days: five working days}
+intents:
+  transfer:
+    needs: {amount: {generate: true, template: "How much?"}}
+    reply: {generate: true, template: "{amount} arrives within {days}."}
+"""
+
+
+def reply_task(**changed) -> TaskSpec:
+    sizes = {"context": 3, "acts": True, "layers": 1, "slots": ["amount", "days"], **changed}
+    return TaskSpec(name="reply", kind="generation", labels=["{end}", "a"], generation=GenerationSpec(**sizes))
+
+
+def test_replies_that_the_model_cannot_word_are_refused_with_line_and_key(tmp_path):
+    assert refusal(tmp_path, WORDED, TASKS).startswith(
+        ":5: intents.transfer.needs.amount: `generate` needs a task that words replies, and model desk has no such task reply; it has none"
+    )
+    assert refusal(tmp_path, WORDED, [*TASKS, reply_task(slots=["amount"])]).startswith(
+        ":6: intents.transfer.reply: task reply of model desk knows no slot days; it knows amount"
+    )
+    assert "and reply of model desk reads none" in refusal(tmp_path, WORDED, [*TASKS, reply_task(acts=False)])
+    checked(tmp_path, WORDED, [*TASKS, reply_task()])
+
+
+def test_every_text_of_a_policy_has_acts_and_a_constant_may_stand_in_all(tmp_path):
+    text = WORDED.replace("intents:", "greeting: We answer within {days}.\nintents:")
+    policy = load(tmp_path, text).value
+    replies = list(list_replies(policy))
+    assert len(replies) == len([*policy.sayings()])
+    assert all(acts for _, acts in replies)
+
+
 def test_values_are_filled_in_as_they_are_and_braces_can_be_meant():
     assert fill("{{{who}}} gets {sum}", {"who": "{sum}", "sum": "£5"}) == "{{sum}} gets £5"
     assert fill("for {gone}", {}) == "for "
@@ -155,6 +213,7 @@ def test_every_key_stands_in_the_documents():
     text = (Path(__file__).resolve().parents[2] / "docs/dialogue.md").read_text()
     keys = [*Policy.model_fields, *(f"handover.{name}" for name in HandOverRule.model_fields)]
     keys += [f"intents.NAME.{name}" for name in IntentRule.model_fields]
+    keys += [*Words.model_fields]
     assert [key for key in keys if f"`{key}`" not in text and key != "handover"] == []
 
 

@@ -122,9 +122,9 @@ def test_another_intent_that_is_understood_takes_over_and_the_asked_slot_does_no
 def test_who_is_asked_and_does_not_answer_is_asked_again_and_then_handed_over():
     talk = Talk()
     talk.say("send money", "transfer")
-    assert said(talk.say("eh", abstained("balance", 0.01))) == ("not_understood", f"{POLICY.again} To whom?")
+    assert said(talk.say("eh", abstained("balance", 0.01))) == ("not_understood", f"{POLICY.again.template} To whom?")
     handed = talk.say("what", "transfer")
-    assert said(handed) == ("handed_over", POLICY.handover.reply)
+    assert said(handed) == ("handed_over", POLICY.handover.reply.template)
     assert handed.handover.reason is HandOverReason.NOT_UNDERSTOOD
     assert [exchange.text for exchange in handed.handover.turns] == ["send money", "eh", "what"]
 
@@ -153,7 +153,7 @@ def test_a_very_low_score_goes_to_a_person_at_once_whatever_its_label(label, min
         for text in earlier:
             talk.say(text, "balance")
         result = talk.say("what is it", classified(label, 0.09), person="Ann", amount="£5")
-        assert said(result) == ("handed_over", policy.handover.reply)
+        assert said(result) == ("handed_over", policy.handover.reply.template)
         assert (result.handover.reason, result.actions) == (HandOverReason.LOW_CONFIDENCE, [])
         assert result.state.turns[-1].intent is None
 
@@ -166,7 +166,10 @@ def test_a_very_low_score_on_a_first_turn_gets_the_greeting_alone():
 def test_while_a_question_is_open_another_intent_takes_over_only_with_a_clear_score():
     talk = Talk()
     talk.say("send money", "transfer")
-    assert said(talk.say("twenty", classified("balance", 0.49))) == ("not_understood", f"{POLICY.again} To whom?")
+    assert said(talk.say("twenty", classified("balance", 0.49))) == (
+        "not_understood",
+        f"{POLICY.again.template} To whom?",
+    )
     assert (talk.state.intent, talk.state.asked) == ("transfer", "payee")
     assert said(talk.say("what is my balance", classified("balance", 0.5))) == ("answered", "See the app.")
 
@@ -174,7 +177,7 @@ def test_while_a_question_is_open_another_intent_takes_over_only_with_a_clear_sc
 def test_while_a_question_is_open_a_very_low_score_asks_again():
     talk = Talk()
     talk.say("send money", "transfer")
-    assert said(talk.say("er", classified("balance", 0.02))) == ("not_understood", f"{POLICY.again} To whom?")
+    assert said(talk.say("er", classified("balance", 0.02))) == ("not_understood", f"{POLICY.again.template} To whom?")
 
 
 def test_out_of_scope_is_misunderstood_however_low_its_score():
@@ -206,7 +209,7 @@ def test_with_a_person_turns_are_handed_on_until_they_give_the_conversation_back
 
     talk = handed_over()
     waiting = talk.say("are you there", "balance")
-    assert (said(waiting), waiting.reply.model) == (("with_person", POLICY.handover.waiting), None)
+    assert (said(waiting), waiting.reply.model) == (("with_person", POLICY.handover.waiting.template), None)
     assert waiting.handover.reason is HandOverReason.CONTINUED
     back = talk.say("my balance please", "balance", metadata={"handover": "ended"})
     assert said(back) == ("answered", "See the app.")
@@ -243,6 +246,67 @@ def test_a_turn_is_known_again_by_its_id_and_by_its_place():
     assert classify_delivery(talk.state, made_anew) is None
     elsewhere = forgotten._replace(source=forgotten.source.model_copy(update={"partition": 1}))
     assert classify_delivery(talk.state, elsewhere) is None
+
+
+def acts(result: Step) -> list[str]:
+    return [" ".join(filter(None, (act.act, act.slot, act.intent))) for act in result.reply.acts]
+
+
+def test_each_reply_has_the_acts_of_its_place_in_the_policy():
+    talk = Talk()
+    assert acts(talk.say("hi")) == ["greet"]
+    assert acts(talk.say("send money", "transfer")) == ["request payee transfer"]
+    assert acts(talk.say("eh")) == ["not_understood", "request payee transfer"]
+    assert acts(talk.say("£5 to Ann", person="Ann", amount="£5")) == [
+        "notify_success transfer",
+        "inform amount",
+        "inform payee",
+    ]
+    assert acts(talk.say("my balance", "balance")) == ["inform balance"]
+    assert acts(talk.say("eh")) == ["not_understood"]
+    assert acts(talk.say("theft", "theft", card="gold", person="Bo")) == ["hand_over theft", "inform card"]
+    assert acts(talk.say("hello?")) == ["hand_over"]
+
+
+WORDED = Policy.model_validate(
+    {
+        "greeting": "Hello.",
+        "constants": {"days": "five working days"},
+        "entity_task": "entities",
+        "again": {"generate": True, "template": "Sorry?"},
+        "intents": {
+            "order": {
+                "needs": {"card": {"generate": True, "template": "Which card?"}},
+                "reply": {
+                    "generate": True,
+                    "template": "Your {card} takes {days}.",
+                    "acts": ["notify_success", {"act": "inform", "slot": "days"}],
+                },
+            },
+            "block": {"reply": "It is blocked."},
+        },
+    }
+)
+
+
+def test_the_brief_is_what_the_model_may_word_with_what_stands_around_it():
+    talk = Talk(WORDED)
+    first = talk.say("a card please", "order")
+    assert (first.reply.text, first.brief.template, first.brief.before) == (
+        "Hello. Which card?",
+        "Which card?",
+        "Hello.",
+    )
+    again = talk.say("eh")
+    assert (again.brief.template, [act.act for act in again.brief.acts]) == (
+        "Sorry? Which card?",
+        ["not_understood", "request"],
+    )
+    done = talk.say("gold", card="gold one")
+    assert done.reply.text == "Your gold one takes five working days."
+    assert (done.brief.template, acts(done)) == ("Your {card} takes {days}.", ["notify_success", "inform days"])
+    assert done.brief.values == {"card": "gold one", "days": "five working days"}
+    assert talk.say("block it", "block").brief is None
 
 
 labels = st.sampled_from(["balance", "transfer", "theft", "unheard of"])
