@@ -5,12 +5,10 @@ replies.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from ...runtime.agent.prediction import Output, Prediction
 from ...runtime.errors import RecordError
-from ...schemas.acts import Act
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.dialogue import (
     REPLY_CHARACTERS,
@@ -27,8 +25,9 @@ from ...schemas.dialogue import (
 )
 from ...schemas.result import ModelRef, Source
 from .acts import answer_acts, greeting_acts, hand_over_acts, not_understood_acts, question_acts
+from .draft import Brief, Draft
 from .policy import Policy
-from .sayings import Words, fill, fill_fields
+from .sayings import fill_fields
 
 GIVE_BACK: Final = ("handover", "ended")
 """In a turn's metadata: the person is done, the agent answers again."""
@@ -45,18 +44,6 @@ class ReceivedTurn(NamedTuple):
     prediction_id: str
     source: Source
     metadata: dict[str, str]
-
-
-class Brief(NamedTuple):
-    """What the model is to word: the part of a reply that its policy lets it."""
-
-    template: str
-    acts: list[Act]
-    values: Mapping[str, str]
-    """Of all slots and constants that are known."""
-    before: str = ""
-    """What the policy says itself before and after it."""
-    after: str = ""
 
 
 class Step(NamedTuple):
@@ -125,41 +112,6 @@ def goes_to_person(state: ConversationState | None, turn: ReceivedTurn, policy: 
     return turn.metadata.get(name) != value
 
 
-@dataclass
-class _Draft:
-    """The parts of the answer while `step` composes it."""
-
-    intent: str | None = None
-    slots: dict[str, str] = field(default_factory=dict)
-    asked: str | None = None
-    misunderstood: int = 0
-    understood: str | None = None
-    kind: ReplyKind = ReplyKind.ANSWERED
-    said: list[tuple[Words, list[Act]]] = field(default_factory=list)
-    """The texts of the reply, in their order, and their acts."""
-    actions: list[Action] = field(default_factory=list)
-    handover: HandOverReason | None = None
-
-    def fill(self, policy: Policy) -> str:
-        """Return the reply as its templates word it."""
-        values = {**policy.constants, **self.slots}
-        return " ".join(fill(saying.template, values) for saying, _ in self.said)
-
-    def brief(self, policy: Policy) -> Brief | None:
-        """Return what the model is to word: the texts with `generate`, which stand together."""
-        numbers = [number for number, (saying, _) in enumerate(self.said) if saying.generate]
-        if not numbers:
-            return None
-        values = {**policy.constants, **self.slots}
-        first, last = numbers[0], numbers[-1] + 1
-        before, after = (
-            " ".join(fill(saying.template, values) for saying, _ in part)
-            for part in (self.said[:first], self.said[last:])
-        )
-        template = " ".join(saying.template for saying, _ in self.said[first:last])
-        return Brief(template, [act for _, acts in self.said[first:last] for act in acts], values, before, after)
-
-
 def step(
     state: ConversationState | None,
     turn: ReceivedTurn,
@@ -217,9 +169,9 @@ def _append_exchange(
     return [*(state.turns if state else ()), exchange][-policy.remember_turns :]
 
 
-def _draft_for_person(state: ConversationState | None, policy: Policy) -> _Draft:
+def _draft_for_person(state: ConversationState | None, policy: Policy) -> Draft:
     waiting = policy.handover.waiting
-    draft = _Draft(kind=ReplyKind.WITH_PERSON, handover=HandOverReason.CONTINUED)
+    draft = Draft(kind=ReplyKind.WITH_PERSON, handover=HandOverReason.CONTINUED)
     draft.said.append((waiting, hand_over_acts(waiting)))
     if state is not None:
         draft.intent, draft.slots = state.intent, state.slots
@@ -228,10 +180,10 @@ def _draft_for_person(state: ConversationState | None, policy: Policy) -> _Draft
 
 def _draft_answer(
     state: ConversationState | None, turn: ReceivedTurn, prediction: Prediction, policy: Policy, min_score: float
-) -> _Draft:
+) -> Draft:
     answer = prediction[policy.intent_task]
     spans = _group_spans(prediction[policy.entity_task]) if policy.entity_task else {}
-    draft = _Draft()
+    draft = Draft()
     pending, asked, carried = None, None, {}
     if state is not None:
         draft.intent, draft.misunderstood = state.intent, state.misunderstood
@@ -258,7 +210,7 @@ def _draft_answer(
     return draft
 
 
-def _pursue_intent(draft: _Draft, turn: ReceivedTurn, intent: str, policy: Policy) -> None:
+def _pursue_intent(draft: Draft, turn: ReceivedTurn, intent: str, policy: Policy) -> None:
     """Ask for the next missing slot, or fulfil the intent: reply and actions."""
     rule = policy.intents[intent]
     for slot, question in rule.needs.items():
@@ -286,7 +238,7 @@ def _pursue_intent(draft: _Draft, turn: ReceivedTurn, intent: str, policy: Polic
         draft.actions.append(Action(topic=action.topic, value=value))
 
 
-def _handle_misunderstanding(draft: _Draft, policy: Policy, *, first: bool, unsure: bool) -> None:
+def _handle_misunderstanding(draft: Draft, policy: Policy, *, first: bool, unsure: bool) -> None:
     rules = policy.handover
     if first and policy.greeting:
         draft.kind = ReplyKind.GREETED

@@ -1,79 +1,17 @@
 """One turn after another: what is asked, said and published, and what holds whatever people write."""
 
 import json
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from dialogue_talk import HOUR, POLICY, Talk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from murmura.agents.dialogue.policy import DEFAULT_MIN_SCORE, Policy
-from murmura.agents.dialogue.step import ReceivedTurn, Step, classify_delivery, goes_to_person, replay_step, step
-from murmura.runtime.agent.prediction import Prediction
+from murmura.agents.dialogue.step import ReceivedTurn, Step, classify_delivery, replay_step
 from murmura.runtime.testing.fakes import abstained, classified
 from murmura.schemas.dialogue import ConversationState, HandOver, HandOverReason, Reply, ReplyKind
-from murmura.schemas.ids import prediction_id
-from murmura.schemas.result import Source
-
-HOUR = 3_600_000
-POLICY = Policy.model_validate(
-    {
-        "greeting": "Hello.",
-        "slots": {"payee": "person", "witness": "person"},
-        "remember_turns": 4,
-        "min_score": 0.4,
-        "handover": {"below": 0.1},
-        "intents": {
-            "balance": {"reply": "See the app."},
-            "transfer": {
-                "needs": {"payee": "To whom?", "amount": "How much for {payee}?"},
-                "reply": "{amount} to {payee}.",
-                "forget": ["amount", "payee"],
-                "action": {"topic": "bank.transfers", "fields": {"to": "{payee}", "sum": "{amount}", "said": "{text}"}},
-            },
-            "theft": {
-                "needs": {"card": "Which card?", "witness": "Who saw it?"},
-                "reply": "Your {card} is blocked.",
-                "action": [{"topic": "bank.blocks", "fields": {"card": "{card}"}}],
-                "to_person": True,
-            },
-        },
-    }
-)
-
-
-@dataclass
-class Talk:
-    """A conversation with a scripted model."""
-
-    policy: Policy = POLICY
-    state: ConversationState | None = None
-    now: int = 1_767_606_000_000
-    offset: int = 0
-    steps: list[Step] = field(default_factory=list)
-
-    def heard(self, text: str, metadata: dict[str, str] | None = None) -> ReceivedTurn:
-        source = Source(topic="turns", partition=0, offset=self.offset, timestamp=self.now)
-        request_id = f"turns/0/{self.offset}/{self.now}"
-        this = prediction_id("dialogue", "turns", request_id)
-        return ReceivedTurn("dialogue", "c-1", text, request_id, this, source, metadata or {})
-
-    def say(self, text: str, output: dict[str, Any] | str = "", *, metadata=None, **entities: str | list[str]) -> Step:
-        self.offset += 1
-        self.now += 1000
-        turn = self.heard(text, metadata)
-        answer = classified(output, 0.9) if isinstance(output, str) and output else output or abstained("balance", 0.3)
-        prediction = None
-        if not goes_to_person(self.state, turn, self.policy, self.now):
-            spans = [(k, v) for k, vs in entities.items() for v in ([vs] if isinstance(vs, str) else vs)]
-            tagged = [{"label": k, "text": v, "start": 0, "end": len(v), "score": 1.0} for k, v in spans]
-            outputs = {"intent": answer, "entities": {"kind": "tagging", "spans": tagged}}
-            prediction = Prediction(outputs, False, ("desk", 3))
-        least = DEFAULT_MIN_SCORE if self.policy.min_score is None else self.policy.min_score
-        self.steps.append(step(self.state, turn, prediction, self.policy, self.now, min_score=least))
-        self.state = self.steps[-1].state
-        return self.steps[-1]
 
 
 def said(result: Step) -> tuple[str, str]:
@@ -246,67 +184,6 @@ def test_a_turn_is_known_again_by_its_id_and_by_its_place():
     assert classify_delivery(talk.state, made_anew) is None
     elsewhere = forgotten._replace(source=forgotten.source.model_copy(update={"partition": 1}))
     assert classify_delivery(talk.state, elsewhere) is None
-
-
-def acts(result: Step) -> list[str]:
-    return [" ".join(filter(None, (act.act, act.slot, act.intent))) for act in result.reply.acts]
-
-
-def test_each_reply_has_the_acts_of_its_place_in_the_policy():
-    talk = Talk()
-    assert acts(talk.say("hi")) == ["greet"]
-    assert acts(talk.say("send money", "transfer")) == ["request payee transfer"]
-    assert acts(talk.say("eh")) == ["not_understood", "request payee transfer"]
-    assert acts(talk.say("£5 to Ann", person="Ann", amount="£5")) == [
-        "notify_success transfer",
-        "inform amount",
-        "inform payee",
-    ]
-    assert acts(talk.say("my balance", "balance")) == ["inform balance"]
-    assert acts(talk.say("eh")) == ["not_understood"]
-    assert acts(talk.say("theft", "theft", card="gold", person="Bo")) == ["hand_over theft", "inform card"]
-    assert acts(talk.say("hello?")) == ["hand_over"]
-
-
-WORDED = Policy.model_validate(
-    {
-        "greeting": "Hello.",
-        "constants": {"days": "five working days"},
-        "entity_task": "entities",
-        "again": {"generate": True, "template": "Sorry?"},
-        "intents": {
-            "order": {
-                "needs": {"card": {"generate": True, "template": "Which card?"}},
-                "reply": {
-                    "generate": True,
-                    "template": "Your {card} takes {days}.",
-                    "acts": ["notify_success", {"act": "inform", "slot": "days"}],
-                },
-            },
-            "block": {"reply": "It is blocked."},
-        },
-    }
-)
-
-
-def test_the_brief_is_what_the_model_may_word_with_what_stands_around_it():
-    talk = Talk(WORDED)
-    first = talk.say("a card please", "order")
-    assert (first.reply.text, first.brief.template, first.brief.before) == (
-        "Hello. Which card?",
-        "Which card?",
-        "Hello.",
-    )
-    again = talk.say("eh")
-    assert (again.brief.template, [act.act for act in again.brief.acts]) == (
-        "Sorry? Which card?",
-        ["not_understood", "request"],
-    )
-    done = talk.say("gold", card="gold one")
-    assert done.reply.text == "Your gold one takes five working days."
-    assert (done.brief.template, acts(done)) == ("Your {card} takes {days}.", ["notify_success", "inform days"])
-    assert done.brief.values == {"card": "gold one", "days": "five working days"}
-    assert talk.say("block it", "block").brief is None
 
 
 labels = st.sampled_from(["balance", "transfer", "theft", "unheard of"])

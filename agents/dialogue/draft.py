@@ -1,0 +1,57 @@
+"""The parts of an answer while a step composes it, and what of it the model may word. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ...schemas.acts import Act
+from ...schemas.dialogue import Action, HandOverReason, ReplyKind
+from .policy import Policy
+from .sayings import Words, fill
+
+
+class Brief(NamedTuple):
+    """What the model is to word: the part of a reply that its policy lets it."""
+
+    template: str
+    acts: list[Act]
+    values: Mapping[str, str]
+    """Of all slots and constants that are known."""
+    before: str = ""
+    """What the policy says itself before and after it."""
+    after: str = ""
+
+
+@dataclass
+class Draft:
+    """The parts of the answer while `step` composes it."""
+
+    intent: str | None = None
+    slots: dict[str, str] = field(default_factory=dict)
+    asked: str | None = None
+    misunderstood: int = 0
+    understood: str | None = None
+    kind: ReplyKind = ReplyKind.ANSWERED
+    said: list[tuple[Words, list[Act]]] = field(default_factory=list)
+    """The texts of the reply, in their order, and their acts."""
+    actions: list[Action] = field(default_factory=list)
+    handover: HandOverReason | None = None
+
+    def fill(self, policy: Policy) -> str:
+        """Return the reply as its templates word it."""
+        values = {**policy.constants, **self.slots}
+        return " ".join(fill(saying.template, values) for saying, _ in self.said)
+
+    def brief(self, policy: Policy) -> Brief | None:
+        """Return what the model is to word: the texts with `generate`, which stand together."""
+        numbers = [number for number, (saying, _) in enumerate(self.said) if saying.generate]
+        if not numbers:
+            return None
+        values = {**policy.constants, **self.slots}
+        first, last = numbers[0], numbers[-1] + 1
+        before, after = (
+            " ".join(fill(saying.template, values) for saying, _ in part)
+            for part in (self.said[:first], self.said[last:])
+        )
+        template = " ".join(saying.template for saying, _ in self.said[first:last])
+        return Brief(template, [act for _, acts in self.said[first:last] for act in acts], values, before, after)
