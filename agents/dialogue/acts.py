@@ -1,6 +1,6 @@
 """What a reply says, as acts: those that a text of the policy names, else those of its place. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 from ...schemas.acts import Act, ActName
 from .policy import IntentRule, Policy
@@ -17,21 +17,29 @@ def not_understood_acts(saying: Words) -> list[Act]:
 
 def question_acts(saying: Words, intent: str, slot: str) -> list[Act]:
     """Return the acts of the question for a slot."""
-    return saying.acts or [Act(act=ActName.REQUEST, slot=slot, intent=intent)]
+    return saying.acts or [Act(act=ActName.REQUEST, slot=slot, intent=intent), *_inform(saying, intent)]
 
 
 def answer_acts(saying: Words, intent: str, rule: IntentRule) -> list[Act]:
     """Return the acts of the reply when all slots of an intent are filled: done, where it has an action, else said."""
-    act = ActName.NOTIFY_SUCCESS if rule.action else ActName.INFORM
-    return saying.acts or [Act(act=act, intent=intent), *_inform(saying.slots)]
+    if saying.acts:
+        return saying.acts
+    if rule.action:
+        return [Act(act=ActName.NOTIFY_SUCCESS, intent=intent), *_inform(saying, intent)]
+    return [*_inform(saying, intent)] or [Act(act=ActName.INFORM, intent=intent)]
 
 
 def hand_over_acts(saying: Words, intent: str | None = None) -> list[Act]:
     """Return the acts of a hand-over; `intent`: the one that the policy hands over."""
-    return saying.acts or [Act(act=ActName.HAND_OVER, intent=intent), *_inform(saying.slots)]
+    return saying.acts or [Act(act=ActName.HAND_OVER, intent=intent), *_inform(saying, intent)]
 
 
-def list_replies(policy: Policy) -> Iterable[tuple[Words, list[Act]]]:
+def waiting_acts(saying: Words) -> list[Act]:
+    """Return the acts of the reply to a turn that was passed on to a person."""
+    return saying.acts or [Act(act=ActName.NOTIFY_SUCCESS), Act(act=ActName.HAND_OVER), *_inform(saying, None)]
+
+
+def list_replies(policy: Policy) -> Iterator[tuple[Words, list[Act]]]:
     """Yield every text of the policy with its acts: what a model is to word."""
     if policy.greeting is not None:
         yield policy.greeting, greeting_acts(policy.greeting)
@@ -40,12 +48,11 @@ def list_replies(policy: Policy) -> Iterable[tuple[Words, list[Act]]]:
     for intent, rule in policy.intents.items():
         for slot, question in rule.needs.items():
             yield question, question_acts(question, intent, slot)
-        if rule.reply is not None:
-            acts = hand_over_acts(rule.reply, intent) if rule.to_person else answer_acts(rule.reply, intent, rule)
-            yield rule.reply, acts
-    for saying in (policy.handover.reply, policy.handover.waiting):
-        yield saying, hand_over_acts(saying)
+        reply = policy.handover.reply if rule.reply is None else rule.reply
+        yield reply, hand_over_acts(reply, intent) if rule.to_person else answer_acts(reply, intent, rule)
+    yield policy.handover.reply, hand_over_acts(policy.handover.reply)
+    yield policy.handover.waiting, waiting_acts(policy.handover.waiting)
 
 
-def _inform(slots: Iterable[str]) -> Iterable[Act]:
-    return (Act(act=ActName.INFORM, slot=slot) for slot in slots)
+def _inform(saying: Words, intent: str | None) -> Iterator[Act]:
+    return (Act(act=ActName.INFORM, slot=slot, intent=intent) for slot in saying.slots)

@@ -268,6 +268,8 @@ class Dialogue(Handler):
             min_score = self._min_scores[prediction.model]
         before = kept.number if kept else 0
         result = step(state, turn, prediction, policy, now, min_score=min_score, before=before)
+        if self._metrics is not None:
+            self._metrics.count_wording(self.name, result.reply.wording, result.reply.wording_reason)
         return result, result.reply.kind.value
 
     def _read_state(self, conversation: str, kept: Kept | None) -> ConversationState | None:

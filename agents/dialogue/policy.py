@@ -80,6 +80,8 @@ class Policy(_Frozen):
     """A generated reply with a lower score is not sent; see `least_reply_score` for the default."""
     words: list[str] = []
     """Capitalised words that a generated reply may have inside a sentence, beside those of templates and constants."""
+    stop_words: list[Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]] = []
+    """Words, in any letter case, with which a generated reply is not sent."""
     min_score: Share | None = None
     """An intent with a lower score is not understood; see `least_score` for the default. An answer that the model
     withholds is never understood."""

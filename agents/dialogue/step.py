@@ -24,7 +24,7 @@ from ...schemas.dialogue import (
     ReplyKind,
 )
 from ...schemas.result import ModelRef, Source
-from .acts import answer_acts, greeting_acts, hand_over_acts, not_understood_acts, question_acts
+from .acts import answer_acts, greeting_acts, hand_over_acts, not_understood_acts, question_acts, waiting_acts
 from .draft import Brief, Draft
 from .policy import Policy
 from .sayings import fill_fields
@@ -172,7 +172,7 @@ def _append_exchange(
 def _draft_for_person(state: ConversationState | None, policy: Policy) -> Draft:
     waiting = policy.handover.waiting
     draft = Draft(kind=ReplyKind.WITH_PERSON, handover=HandOverReason.CONTINUED)
-    draft.said.append((waiting, hand_over_acts(waiting)))
+    draft.said.append((waiting, waiting_acts(waiting)))
     if state is not None:
         draft.intent, draft.slots = state.intent, state.slots
     return draft

@@ -15,15 +15,16 @@ def test_each_reply_has_the_acts_of_its_place_in_the_policy():
     assert acts(talk.say("hi")) == ["greet"]
     assert acts(talk.say("send money", "transfer")) == ["request payee transfer"]
     assert acts(talk.say("eh")) == ["not_understood", "request payee transfer"]
+    assert acts(talk.say("to Ann", person="Ann")) == ["request amount transfer", "inform payee transfer"]
     assert acts(talk.say("£5 to Ann", person="Ann", amount="£5")) == [
         "notify_success transfer",
-        "inform amount",
-        "inform payee",
+        "inform amount transfer",
+        "inform payee transfer",
     ]
     assert acts(talk.say("my balance", "balance")) == ["inform balance"]
     assert acts(talk.say("eh")) == ["not_understood"]
-    assert acts(talk.say("theft", "theft", card="gold", person="Bo")) == ["hand_over theft", "inform card"]
-    assert acts(talk.say("hello?")) == ["hand_over"]
+    assert acts(talk.say("theft", "theft", card="gold", person="Bo")) == ["hand_over theft", "inform card theft"]
+    assert acts(talk.say("hello?")) == ["notify_success", "hand_over"]
 
 
 WORDED = Policy.model_validate(

@@ -1,0 +1,118 @@
+"""The net below replies that a model words: each is checked, and its template is sent where it fails. Pure."""
+
+import re
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ...schemas.acts import SLOT
+from ...schemas.dialogue import REPLY_CHARACTERS, Wording
+from ...schemas.dialogue import WordingReason as Reason
+from .draft import Brief
+from .facts import find_fact
+from .policy import Policy
+from .sayings import fill
+
+if TYPE_CHECKING:
+    from ...runtime.model.replies.reply_decoder import Generated
+
+_WORD: Final = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_BEGINNING: Final = re.compile(r"(?:^|[.!?:…]['\"”’)]*\s+|\n\s*)['\"“‘(]*$")
+"""What stands before the first word of a sentence."""
+_ALWAYS_KNOWN: Final = frozenset({"I", "I'm", "I'll", "I've", "I'd", "OK"})
+_SLOT_MARK: Final = "\ufffc"
+
+
+class Worded(NamedTuple):
+    """The text of a reply, where its words come from, and why they are not the model's."""
+
+    text: str
+    wording: Wording
+    reason: Reason | None = None
+
+
+class Net(NamedTuple):
+    """What a generated reply is held to."""
+
+    least_score: float
+    names: frozenset[str]
+    """Capitalised words that it may have inside a sentence."""
+    vocabulary: frozenset[str] | None
+    """Words that its sentences may begin with, in lower case; None: any."""
+    stop_words: re.Pattern[str] | None
+
+
+def make_net(policy: Policy, least_score: float, pieces: Iterable[str] | None = None) -> Net:
+    """Return the net of a policy. `pieces`: those of the decoder; whole words among them may begin a sentence.
+
+    A name that was no word of its training is spelt in several pieces.
+    """
+    texts = [*(saying.template for _, saying, _ in policy.sayings()), *policy.constants.values(), *policy.words]
+    names = {word for text in texts for word in _WORD.findall(text)} | _ALWAYS_KNOWN
+    vocabulary = None
+    if pieces is not None:
+        vocabulary = frozenset(piece[1:].lower() for piece in pieces if len(piece) > 2 and piece[0] == " ")
+        vocabulary |= {name.lower() for name in names}
+    stop_words = "|".join(map(re.escape, policy.stop_words))
+    return Net(
+        least_score,
+        frozenset(names),
+        vocabulary,
+        re.compile(rf"(?<!\w)(?:{stop_words})(?!\w)", re.IGNORECASE) if stop_words else None,
+    )
+
+
+def choose_wording(found: "Generated | Reason", brief: Brief, net: Net) -> Worded:
+    """Return the reply in the words of the model, or its template with the reason. `found`: what the model gave, or why not."""
+    reason = found if isinstance(found, Reason) else find_fault(found, brief, net)
+    if reason is None and not isinstance(found, Reason):
+        text = _join(brief, SLOT.sub(lambda slot: brief.values[slot[1]], found.text.strip()))
+        if len(text) <= REPLY_CHARACTERS:
+            return Worded(text, Wording.GENERATED)
+        reason = Reason.TOO_LONG
+    return Worded(_join(brief, fill(brief.template, brief.values))[:REPLY_CHARACTERS], Wording.TEMPLATE, reason)
+
+
+def find_fault(reply: "Generated", brief: Brief, net: Net) -> Reason | None:
+    """Return why a reply is not sent, None if it may be."""
+    words = SLOT.sub(_SLOT_MARK, reply.text)
+    return _find_weakness(reply, net) or _find_wrong_slot(reply.text, words, brief) or _find_wrong_word(words, net)
+
+
+def _find_weakness(reply: "Generated", net: Net) -> Reason | None:
+    if reply.finish == "length":
+        return Reason.TOO_LONG
+    if not reply.text.strip():
+        return Reason.EMPTY
+    return None if reply.score >= net.least_score else Reason.LOW_SCORE  # NaN is no score either
+
+
+def _find_wrong_word(words: str, net: Net) -> Reason | None:
+    if find_fact(words) is not None:
+        return Reason.FACT
+    if find_unknown_name(words, net.names, net.vocabulary) is not None:
+        return Reason.UNKNOWN_NAME
+    return Reason.STOP_WORD if net.stop_words is not None and net.stop_words.search(words) else None
+
+
+def find_unknown_name(text: str, names: Collection[str], vocabulary: Collection[str] | None = None) -> str | None:
+    """Return the first capitalised word that is not known; at the beginning of a sentence all words are capitalised."""
+    for found in _WORD.finditer(text):
+        word = found[0]
+        if word == word.lower() or word in names:
+            continue
+        begins = word[1:] == word[1:].lower() and _BEGINNING.search(text[: found.start()]) is not None
+        if not begins or (vocabulary is not None and re.split("['’-]", word.lower())[0] not in vocabulary):
+            return word
+    return None
+
+
+def _find_wrong_slot(text: str, words: str, brief: Brief) -> Reason | None:
+    named = {found[1] for found in SLOT.finditer(text)}
+    if not named <= brief.values.keys() or "{" in words or "}" in words:
+        return Reason.UNKNOWN_SLOT
+    needed = {found[1] for found in SLOT.finditer(brief.template)} & brief.values.keys()
+    return None if needed <= named else Reason.MISSING_SLOT
+
+
+def _join(brief: Brief, text: str) -> str:
+    return " ".join(filter(None, (brief.before, text, brief.after)))
