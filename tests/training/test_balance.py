@@ -14,7 +14,8 @@ from murmura.runtime.model.model import Model
 from murmura.training.data.example import Example, labels_of, near_forms
 from murmura.training.mix.balance import MOST_REPEATS, by_repeats, divided, replayed
 from murmura.training.mix.corrections import read_corrections
-from murmura.training.mix.plan import plan_mix, write_mix
+from murmura.training.mix.plan import plan_mix
+from murmura.training.mix.write import write_mix
 from murmura.training.recipe.job import read_job
 
 

@@ -20,8 +20,9 @@ from murmura.training.fit.loop import fit
 from murmura.training.gate.held_out import held_out_sets
 from murmura.training.kinds.calibration import temperature_of
 from murmura.training.mix.calibration_rows import rows_of_lacking_labels
-from murmura.training.mix.plan import Mix, write_mix
+from murmura.training.mix.plan import Mix
 from murmura.training.mix.traffic import may_calibrate
+from murmura.training.mix.write import write_mix
 from murmura.training.retrain.limits import keep_limits, with_missing_thresholds
 from murmura.training.run_folders.run_folder import RunFolder, RunRecord
 

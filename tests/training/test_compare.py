@@ -15,7 +15,7 @@ from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.gate.compare_folders import compare_folders
 from murmura.training.gate.held_out import HeldOutSet
 from murmura.training.gate.judged_versions import Judged, sketch_rows, write_versions
-from murmura.training.mix.plan import write_mix
+from murmura.training.mix.write import write_mix
 from murmura.training.prepare.reading import read_part
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.retrain.preview import preview

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_loop import write_corrections, write_job
 from tiny_replies import REPLIES, TASK, reply_rows
-from tiny_training import RECIPE, rows, write_jsonl
+from tiny_training import RECIPE, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.generation.input_format import format_input
@@ -30,9 +29,7 @@ from murmura.training.fit.gradient import compute_gradient
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import prepare
 from murmura.training.kinds.reply_decoder import Decoded
-from murmura.training.recipe.job import read_job
 from murmura.training.recipe.recipe import load_recipe
-from murmura.training.retrain.checks import check_job
 from murmura.training.run_folders.run_folder import RunFolder
 
 
@@ -43,29 +40,20 @@ def put_recipe(folder: Path, recipe: dict[str, Any], name: str = "model") -> Pat
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_jsonl(folder / "replies.jsonl", reply_rows(240, 0))
-    write_jsonl(folder / "train.jsonl", rows(120, 0))
-    return folder
+def data(reply_desk: Path) -> Path:
+    return reply_desk
 
 
 @pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(reply_desk: Path) -> Path:
     """Return the folder of a training of replies and labels together."""
-    intent = {"train": "train.jsonl", "out_of_scope": "other"}
-    recipe = REPLIES | {"tasks": {"reply": TASK, "intent": intent}, "budget": {"epochs": 14, "evaluations": 2}}
-    folder = tmp_path_factory.mktemp("run")
-    fit(put_recipe(folder, recipe), data, folder / "run", quiet=True)
-    return folder / "run"
+    return reply_desk / "run"
 
 
 @pytest.fixture(scope="module")
-def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(reply_desk: Path) -> Path:
     """Return the model folder of the run, which nobody writes into."""
-    folder = tmp_path_factory.mktemp("model") / "model"
-    export(run, folder)
-    return folder
+    return reply_desk / "desk"
 
 
 @pytest.fixture(scope="module")
@@ -304,14 +292,3 @@ def test_replies_may_part_where_the_two_best_pieces_are_equally_good(model: Mode
     truth = reply_parity.torch_replies(model, weights, "reply", pairs)
     assert reply_parity.prove_replies(model, truth, "reply", pairs) == 0
     assert json.loads((run / "validation_pairs.json").read_text())["reply"]
-
-
-def test_a_retraining_of_a_model_with_replies_is_refused_in_one_line(exported: Path, tmp_path: Path) -> None:
-    shutil.copytree(exported, tmp_path / "desk")
-    write_corrections(tmp_path / "corrections")
-    with pytest.raises(SetupError) as refused:
-        check_job(read_job(write_job(tmp_path, tmp_path, old=None)))
-    assert "model: task reply generates replies: a retraining can neither hold on to them nor judge" in str(
-        refused.value
-    )
-    assert "\n" not in str(refused.value)

@@ -162,7 +162,7 @@ class TestEveryKind:
         scope = recipe.tasks[name].out_of_scope.label if recipe.tasks[name].out_of_scope else None
         outcome = kind.outcome(given, spec, scope)
         wrong = np.array([kind.is_wrong(answer, spec, scope) for answer in given])
-        lost = outcome.numerator < outcome.denominator
+        lost = outcome.columns[:, 0] < outcome.columns[:, 1]
         assert (lost == wrong).all()
         assert 0 < wrong.mean() < 0.5 or not wrong.any()
 

@@ -16,7 +16,8 @@ from murmura.runtime.model.model import Model
 from murmura.training.gate.held_out import held_out_sets, texts_to_agree_on
 from murmura.training.gate.judged_versions import count_versions, write_versions
 from murmura.training.mix.hold_texts import CurrentAnswers, is_kept_apart
-from murmura.training.mix.plan import Mix, plan_mix, write_mix
+from murmura.training.mix.plan import Mix, plan_mix
+from murmura.training.mix.write import write_mix
 from murmura.training.prepare.tasks import read_tasks
 from murmura.training.recipe.job import read_job
 from murmura.training.recipe.recipe import load_recipe

@@ -1,5 +1,7 @@
 """Scores of replies against sacrebleu's own, and the baselines beside them."""
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,14 @@ from sacrebleu.metrics import BLEU
 from murmura.schemas.acts import Act, ActName
 from murmura.training.data.example import Example
 from murmura.training.kinds.reply_baselines import consensus_replies, most_common_reply, template_replies
-from murmura.training.kinds.reply_scores import MEANINGS, rouge_l, score_replies, split_reply
+from murmura.training.kinds.reply_scores import (
+    MEANINGS,
+    compare_with_references,
+    rouge_l,
+    score_bleu_and_rouge,
+    score_replies,
+    split_reply,
+)
 
 REFERENCES = ["Is {city} right? It is {date}.", "Goodbye now, my friend", "Would you like {restaurant_name}?"]
 REPLIES = ["is {city} right?  It is {time}.", "Goodbye", "Would you like {restaurant_name}?"]
@@ -112,3 +121,23 @@ def test_the_consensus_is_the_reply_nearest_to_those_of_the_nearest_contexts():
     train = [Example("", reply=reply) for reply in (*near, *["far away"] * 20)]
     vectors = np.array([[1.0, 0.01 * number] for number in range(4)] + [[0.0, 1.0]] * 20)
     assert consensus_replies(train, vectors, np.array([[2.0, 0.0], [0.0, 0.1]])) == ["which city", "far away"]
+
+
+def test_bleu_for_the_gate_is_that_of_sacrebleu() -> None:
+    draw = random.Random(0)
+    for length in (1, 3, 6, 12):
+        replies, references = (
+            [" ".join(draw.choices(["a", "b", "c", "d", "{e}"], k=draw.randint(1, length))) for _ in range(8)]
+            for _ in range(2)
+        )
+        outcome = compare_with_references(replies, references)["BLEU"]
+        assert 100 * outcome.metric == pytest.approx(score_bleu_and_rouge(replies, references)["bleu"])
+    assert compare_with_references(["x"], ["y"])["BLEU"].metric == 0
+
+
+def test_more_is_better_of_all_that_the_gate_compares() -> None:
+    found = compare_with_references(["in {a}", "in {a}", "at {a} {b}"], ["in {a}", "on {a} {b}", "{a}"])
+    assert found["slots named"].metric == pytest.approx(3 / 4)
+    assert found["slots not invented"].metric == pytest.approx(3 / 4)
+    assert found["distinct"].metric == pytest.approx(2 / 3)
+    assert compare_with_references(["x"], ["y"]).keys() == {"BLEU", "distinct"}

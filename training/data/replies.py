@@ -45,6 +45,16 @@ def read_reply(row: Row, rules: Rules) -> Example:
     )
 
 
+def write_reply(example: Example) -> dict[str, Any]:
+    """Return an example as a row that `read_reply` reads as the same: its turns are those that the task reads."""
+    turns = (line.split(": ", 1) for line in (example.second or "").split("\n"))
+    return {
+        TURNS: [{"role": role, "text": text} for role, text in turns],
+        ACTS: [act.model_dump(mode="json", exclude_none=True) for act in example.acts],
+        REPLY: example.reply,
+    }
+
+
 def read_turns(row: Row) -> list[Utterance]:
     """Return the turns of a row, the oldest first."""
     turns = row.need(TURNS)

@@ -12,12 +12,11 @@ from ...runtime.model.folder import read_manifest
 from ...runtime.model.model import Model
 from ..evaluate.evaluate import sets_of
 from ..kinds.registry import kind_of
-from ..mix.traffic import CONVERSATION
 from ..prepare.format_keys import describe_unused_keys
 from ..prepare.reading import read_part
 from ..recipe.job import Gate
 from ..recipe.recipe import Recipe, load_recipe
-from .held_out import HeldOutSet
+from .held_out import HeldOutSet, group_of_rows
 from .judged_versions import count_versions
 from .report import sets_section
 from .verdict import GateResult
@@ -71,7 +70,7 @@ def _held_out(recipe: Recipe, name: str, data: Path) -> Iterator[HeldOutSet]:
     scope = task.out_of_scope.label if task.out_of_scope else None
     for set_name, sources in sets_of(task).items():
         examples = read_part(sources, task, data, seed=recipe.data_seed)
-        yield HeldOutSet(name, set_name, examples, scope, group=task.group or CONVERSATION)
+        yield HeldOutSet(name, set_name, examples, scope, group=group_of_rows(task))
 
 
 @contextmanager

@@ -9,15 +9,16 @@ from ...runtime.model.inputs import Input
 from ...runtime.model.model import Model
 from ..data.example import Example, example_of
 from ..data.near_texts import first_spellings, near_form
+from ..data.replies import DIALOGUE
 from ..evaluate.evaluate import answers, sets_of
-from ..kinds.registry import kind_of
+from ..kinds.registry import KINDS, kind_of
 from ..mix.hold_texts import kept_apart, texts_read_by
 from ..mix.plan import Mix
 from ..mix.traffic import CONVERSATION, drawn_at_random
 from ..prepare.reading import read_part
 from ..prepare.tasks import groups_of
 from ..recipe.job import Job
-from ..recipe.tasks import Task
+from ..recipe.tasks import Task, describe_form
 
 FEEDBACK: Final = "feedback"
 CORRECTED: Final = "feedback, corrected"
@@ -92,8 +93,8 @@ def _of_old_data(mix: Mix) -> Iterator[HeldOutSet]:
     for name, task in mix.recipe.tasks.items():
         for set_name, sources in sets_of(task).items():
             examples = read_part(sources, task, mix.job.old.folder, seed=mix.recipe.data_seed)
-            scope, group = scope_of(mix, name), task.group or CONVERSATION
-            yield HeldOutSet(name, set_name, mix.without_judged(examples), scope, group=group)
+            scope, group = scope_of(mix, name), group_of_rows(task)
+            yield HeldOutSet(name, set_name, mix.without_superseded(examples), scope, group=group)
 
 
 def _of_job(job: Job, mix: Mix) -> Iterator[HeldOutSet]:
@@ -101,11 +102,16 @@ def _of_job(job: Job, mix: Mix) -> Iterator[HeldOutSet]:
         spec = mix.manifest.task(name)
         for set_name, given in sets.items():
             reading = given.model_dump(exclude={"rows"}, exclude_none=True)
-            task = Task(kind=spec.kind, train=given.rows, labels=list(spec.labels), **reading)
+            task = Task(kind=spec.kind, train=given.rows, **describe_form(spec), **reading)
             examples = read_part(given.rows, task, Path(), seed=0)
             groups_of(examples, given.group)  # refuses rows without a group where one is asked for
-            group = given.group or CONVERSATION
-            yield HeldOutSet(name, set_name, mix.without_judged(examples), scope_of(mix, name), group=group)
+            group = given.group or group_of_rows(task)
+            yield HeldOutSet(name, set_name, mix.without_superseded(examples), scope_of(mix, name), group=group)
+
+
+def group_of_rows(task: Task) -> str:
+    """Return the column of the conversation that a row of a recipe's task belongs to."""
+    return task.group or (DIALOGUE if KINDS.get(task.kind).generates else CONVERSATION)
 
 
 def scope_of(mix: Mix, name: str) -> str | None:
@@ -153,7 +159,10 @@ def unmeasured(mix: Mix, sets: Sequence[HeldOutSet]) -> list[str]:
     found = []
     for spec in mix.manifest.tasks:
         names = {held.name for held in sets if held.task == spec.name}
-        if not names:
+        if not names and spec.generation is not None:
+            kept = " Its decoder stays as it was, the encoder before it does not." if spec.name in mix.untaught else ""
+            found.append(f"{spec.name} is not compared: it has no held-out rows; gate.reports can name some.{kept}")
+        elif not names:
             found.append(
                 f"{spec.name} is not compared: it has no held-out rows; gate.reports or hold.texts can name some"
             )

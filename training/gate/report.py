@@ -23,7 +23,9 @@ def to_markdown(result: GateResult, about: Mapping[str, str]) -> str:
     lines += ["", *_seeds_section(result.seeds)]
     if drawn := [each for each in result.targets if each.drawn]:
         lines += ["", *_drawn_section(drawn)]
-    if corrected := [each for each in result.targets if not each.drawn]:
+    if gained := [each for each in result.targets if each.unit]:
+        lines += ["", *_gains_section(gained)]
+    if corrected := [each for each in result.targets if not each.drawn and not each.unit]:
         lines += ["", *_targets_section(corrected)]
     return "\n".join(lines) + "\n"
 
@@ -32,7 +34,9 @@ def sets_section(sets: Sequence[Comparison]) -> Iterator[str]:
     """Yield the explanation and the table of the sets that must not become worse."""
     yield "## Nothing may become worse"
     yield ""
-    yield "Points of a hundred; accuracy, for several labels and for spans F1. `served`: answered and right, or rightly withheld as out of"
+    yield "Points of a hundred; accuracy, for several labels and for spans F1, for replies BLEU. `slots named` and `slots not invented`: 100 less the"
+    yield "slots that replies lack or add, for each slot of the rows. `sendable`: replies that have ended, with the slots of the row and no others."
+    yield "`distinct`: different replies. `served`: answered and right, or rightly withheld as out of"
     yield "scope. `held answers`: agreement with the current version where that is sure of its answer (0.7); what is lost between labels"
     yield "that it hardly tells apart is seen only under `Changed answers by score`."
     yield ""
@@ -90,6 +94,18 @@ def _drawn_section(targets: Sequence[Comparison]) -> Iterator[str]:
     yield ""
     yield "Held-out feedback on predictions that were drawn at random, whatever the answer: the share that is right. p: of the gain, one-sided,"
     yield "at most 0.025 is proof. As many are drawn in a quiet minute as in a busy one, so texts of quiet hours weigh more than they do on traffic."
+    yield ""
+    yield "| task | rows | differ | current | candidate | difference | interval | p | |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | --- |"
+    for c in targets:
+        yield f"| {c.task} | {_found_cells(c.found)} | {_probability(c.p)} | {c.verdict.value} |"
+
+
+def _gains_section(targets: Sequence[Comparison]) -> Iterator[str]:
+    yield "## Replies that people worded otherwise"
+    yield ""
+    yield "Held-out replies of people that the current version words otherwise: how near both versions come to them, by BLEU of all rows. p: of"
+    yield "the gain, one-sided, at most 0.025 is proof."
     yield ""
     yield "| task | rows | differ | current | candidate | difference | interval | p | |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | --- |"

@@ -1,14 +1,14 @@
 """Paired statistics of two models on the same rows: difference, interval, exact and randomisation tests, power. Pure.
 
-A metric is a ratio of sums over rows: accuracy is sum(right) / sum(1), a micro-F1 is sum(2 tp) / sum(2 tp + fp + fn). Rows
-of one conversation are drawn, and exchanged, together.
+A metric is made of sums over rows: accuracy is sum(right) / sum(1), a micro-F1 is sum(2 tp) / sum(2 tp + fp + fn), BLEU
+is made of counts of word sequences. Rows of one conversation are drawn, and exchanged, together.
 
 Interval: the middle 95 % of paired bootstrap resamples (Efron and Tibshirani 1993, chapter 8). Test: McNemar's exact test
 where the metric is an accuracy and no conversation changes by more than one row, else a randomisation test that exchanges the
 two models' answers by conversation (paired sign flips).
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, log2, sqrt
@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kinds.outcome import Array, Outcome, ratio
+from ..kinds.outcome import Array, Outcome, compute_ratio
 
 RESAMPLES: Final = 2000
 SIGN_FLIPS: Final = 20_000
@@ -65,23 +65,22 @@ def compare(
 
     `conversations` names each row's; None: every row is its own.
     """
-    rows = len(current.numerator)
-    if rows != len(candidate.numerator) or rows == 0:
-        raise ValueError(f"expected the same rows for both, at least one; found {rows} and {len(candidate.numerator)}")
-    columns = np.stack([current.numerator, current.denominator, candidate.numerator, candidate.denominator], axis=1)
+    rows = len(current.columns)
+    if rows != len(candidate.columns) or rows == 0:
+        raise ValueError(f"expected the same rows for both, at least one; found {rows} and {len(candidate.columns)}")
+    columns, width = np.concatenate([current.columns, candidate.columns], axis=1), current.columns.shape[1]
     sums = _sum_conversations(columns, conversations)
-    changed = (sums[:, :2] != sums[:, 2:]).any(axis=1)
-    of_accuracies = bool((columns[:, [1, 3]] == 1).all()) and bool(np.isin(columns, (0, 1)).all())
-    exact = of_accuracies and bool((np.abs(sums[:, 2] - sums[:, 0]) <= 1).all())
+    changed = (sums[:, :width] != sums[:, width:]).any(axis=1)
+    exact = _are_accuracies(current, candidate) and bool((np.abs(sums[:, width] - sums[:, 0]) <= 1).all())
     draw = np.random.default_rng(seed)
-    low, high = _bootstrap_interval(sums, draw, resamples)
+    low, high = _bootstrap_interval(sums, current.compute, draw, resamples)
     if exact:
-        wins = int((sums[:, 2] > sums[:, 0]).sum())
+        wins = int((sums[:, width] > sums[:, 0]).sum())
         losses = int(changed.sum()) - wins
         p_worse, p_better = mcnemar(wins, losses), mcnemar(losses, wins)
         deviation = sqrt(wins + losses) / rows
     else:
-        p_worse, p_better, deviation = _sign_flip(sums, changed, draw, sign_flips)
+        p_worse, p_better, deviation = _sign_flip(sums, current.compute, changed, draw, sign_flips)
     before, after = current.metric, candidate.metric
     return Difference(
         *(rows, len(sums), int(changed.sum()), before, after, after - before, low, high),
@@ -140,8 +139,18 @@ def _power(found: Difference, lost: int, level: float, allowance: float) -> floa
     return float(binomial_cdf(trials, (trials - lost) / (2 * trials))[most_wins])
 
 
+def _are_accuracies(*outcomes: Outcome) -> bool:
+    """Return whether each row of the outcomes is right or wrong."""
+    return all(
+        each.compute is compute_ratio
+        and bool((each.columns[:, 1] == 1).all())
+        and bool(np.isin(each.columns, (0, 1)).all())
+        for each in outcomes
+    )
+
+
 def _sum_conversations(columns: Array, conversations: Sequence[Hashable] | None) -> Array:
-    """Return the sums of the columns by conversation, [conversations, 4], in the order of their first rows."""
+    """Return the sums of the columns by conversation, [conversations, K], in the order of their first rows."""
     if conversations is None:
         return columns
     numbers: dict[Hashable, int] = {}
@@ -151,7 +160,9 @@ def _sum_conversations(columns: Array, conversations: Sequence[Hashable] | None)
     return sums
 
 
-def _bootstrap_interval(sums: Array, draw: np.random.Generator, resamples: int) -> tuple[float, float]:
+def _bootstrap_interval(
+    sums: Array, compute: Callable[[Array], Array], draw: np.random.Generator, resamples: int
+) -> tuple[float, float]:
     # Rows with equal sums are one cell: how often each cell is drawn is all that matters.
     cells, counts = np.unique(sums, axis=0, return_counts=True)
     share, found = counts / len(sums), []
@@ -159,27 +170,31 @@ def _bootstrap_interval(sums: Array, draw: np.random.Generator, resamples: int) 
     for start in range(0, resamples, chunk):
         times = draw.multinomial(len(sums), share, size=min(chunk, resamples - start))
         drawn = times @ cells
-        found.append(ratio(drawn[:, 2], drawn[:, 3]) - ratio(drawn[:, 0], drawn[:, 1]))
+        before, after = np.split(drawn, 2, axis=1)
+        found.append(compute(after) - compute(before))
     low, high = np.quantile(np.concatenate(found), [0.025, 0.975]).tolist()
     return low, high
 
 
 def _sign_flip(
-    sums: Array, changed: NDArray[np.bool_], draw: np.random.Generator, sign_flips: int
+    sums: Array,
+    compute: Callable[[Array], Array],
+    changed: NDArray[np.bool_],
+    draw: np.random.Generator,
+    sign_flips: int,
 ) -> tuple[float, float, float]:
     """Return the p for worse, that for better, and the deviation, over draws that exchange the models by conversation."""
-    total = sums.sum(axis=0)
-    both, change = total[:2] + total[2:], (sums[:, 2:] - sums[:, :2])[changed]
+    (before, after), (left_rows, right_rows) = np.split(sums.sum(axis=0), 2), np.split(sums, 2, axis=1)
+    both, change = before + after, (right_rows - left_rows)[changed]
     # Of conversations that change alike, how many are exchanged is all that matters.
     cells, counts = np.unique(change, axis=0, return_counts=True)
-    observed = ratio(total[2], total[3]) - ratio(total[0], total[1])
+    observed = compute(after) - compute(before)
     found = [np.empty(0)]
     chunk = max(1, _CHUNK_CELLS // max(1, len(cells)))
     for start in range(0, sign_flips, chunk):
         exchanged = draw.binomial(counts, 0.5, size=(min(chunk, sign_flips - start), len(cells)))
-        left = total[:2] + exchanged @ cells
-        right = both - left
-        found.append(ratio(right[:, 0], right[:, 1]) - ratio(left[:, 0], left[:, 1]))
+        left = before + exchanged @ cells
+        found.append(compute(both - left) - compute(left))
     drawn = np.concatenate(found)
     worse = (1 + (drawn <= observed + _TINY).sum()) / (1 + sign_flips)
     better = (1 + (drawn >= observed - _TINY).sum()) / (1 + sign_flips)

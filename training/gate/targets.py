@@ -54,6 +54,8 @@ class _Evidence:
     """Those of them that the current version gets wrong, also with new labels."""
     can_train_without: bool = True
     """Whether the task has rows to train on beside its corrections."""
+    by_gain: bool = False
+    """Corrections are judged by how near both versions come to them: nothing is right by chance."""
 
     @property
     def wrong(self) -> int:
@@ -68,7 +70,7 @@ class _Evidence:
         return [*new, *([CORRECTED] if judged else [])]
 
     def needs_placebo(self, gate: Gate) -> bool:
-        return CORRECTED in self.sets(gate) and self.flippable < gate.least_flip_rows
+        return not self.by_gain and CORRECTED in self.sets(gate) and self.flippable < gate.least_flip_rows
 
     def lacks(self, gate: Gate) -> list[str]:
         """Return, in words, what is missing for each set that is none, if there is a row of it at all."""
@@ -95,7 +97,7 @@ class _Evidence:
     def lacks_flips(self, gate: Gate) -> bool:
         """Return whether nothing tells how many corrections become right by chance, and no placebo could."""
         few = self.corrected >= gate.least_corrections and self.flippable < gate.least_flip_rows
-        return few and not self.can_train_without
+        return few and not self.can_train_without and not self.by_gain
 
 
 def find_targets(file: YamlFile[Job], current: Model, mix: Mix, sets: Sequence[HeldOutSet]) -> Targets:
@@ -128,13 +130,14 @@ def _find_evidence(current: Model, mix: Mix, task: str, sets: Sequence[HeldOutSe
 
     corrected = count_wrong(known)
     flippable = 0
-    if corrected >= gate.least_corrections:
+    by_gain = bool(kind_of(spec).gain_unit)
+    if corrected >= gate.least_corrections and not by_gain:
         flippable = _count_flippable(current, task, sets, gate.least_flip_rows)
-    drawn = drawn_at_random(judging)
+    drawn = [] if by_gain else drawn_at_random(judging)
     replays = mix.job.old is not None and mix.job.old.replay > 0
     can_train = replays if task in mix.old else bool(mix.job.hold.texts)
     texts, new_texts, drawn_texts = (len(near_forms(part)) for part in (judging, new, drawn))
-    return _Evidence(texts, new_texts, corrected, flippable, drawn_texts, count_wrong(drawn), can_train)
+    return _Evidence(texts, new_texts, corrected, flippable, drawn_texts, count_wrong(drawn), can_train, by_gain)
 
 
 def _count_flippable(current: Model, task: str, sets: Sequence[HeldOutSet], most: int) -> int:

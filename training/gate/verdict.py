@@ -82,6 +82,8 @@ class Comparison:
     least_rows: int = 0
     drawn: bool = False
     """A target of rows that were drawn at random: accuracy on traffic, and enough of a proof for its task."""
+    unit: str = ""
+    """A target of corrections that are not just right or wrong: what is compared on them, `BLEU` of replies."""
 
     @property
     def passes(self) -> bool:
@@ -160,6 +162,17 @@ def judge_target(task: str, name: str, found: Difference, *, least_rows: int, li
     above = lift is None or (lift.rows > 0 and found.difference - lift.rate >= lift.above - _TINY)
     verdict = Verdict.BETTER if enough and above and found.p_better <= TARGET_ERROR else Verdict.UNPROVEN
     return Comparison(task, name, found, 0.0, verdict, True, found.p_better, lift=lift, least_rows=least_rows)
+
+
+def judge_gain(task: str, name: str, found: Difference, *, least_rows: int, unit: str) -> Comparison:
+    """Judge what people worded otherwise, by how near both versions come to it.
+
+    Better: at least `least_rows` rows, at least LEAST_DISCORDANT of them scored differently, and p <= 0.025. A correction is
+    near to the reply that it was made of, so that another model does not come nearer to it by chance.
+    """
+    enough = found.rows >= least_rows and found.discordant >= LEAST_DISCORDANT
+    verdict = Verdict.BETTER if enough and found.p_better <= TARGET_ERROR else Verdict.UNPROVEN
+    return Comparison(task, name, found, 0.0, verdict, True, found.p_better, least_rows=least_rows, unit=unit)
 
 
 @dataclass(frozen=True)
@@ -273,6 +286,8 @@ def describe_objection(c: Comparison) -> str:
         shares = f"{100 * d.current:.1f} % of {d.rows} were right, {100 * d.candidate:.1f} % are now"
         return f"is not proven to be better: {shares}, p = {d.p_better:.3g}, at most {TARGET_ERROR:g} is proof"
     right = f"is not proven to be better: {round(d.candidate * d.rows)} of {d.rows} corrected rows are right now"
+    if c.unit:
+        right = f"is not proven to be better: {c.unit} of {d.rows} corrected rows was {100 * d.current:.1f}, is {100 * d.candidate:.1f}"
     if d.rows < c.least_rows:
         return f"{right}, at least {c.least_rows} rows are needed"
     if d.discordant < LEAST_DISCORDANT:

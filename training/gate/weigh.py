@@ -27,7 +27,7 @@ from .held_out import (
     conversations_of,
 )
 from .statistics import Difference, compare
-from .verdict import Compared, Comparison, GateResult, Lift, SeedFigures, judge, judge_drawn, judge_target
+from .verdict import Compared, Comparison, GateResult, Lift, SeedFigures, judge, judge_drawn, judge_gain, judge_target
 
 AS_SERVED: Final = ", served"
 """Follows the name of a set."""
@@ -82,6 +82,16 @@ class _Pair:
         examples = [answer.example for answer, taken in zip(self.before, chosen, strict=True) if taken]
         return compare(of_accuracy([False] * len(examples)), right, conversations_of(examples, self.held.group))
 
+    def compare_gain(self) -> Difference:
+        """Compare by the kind's metric on the rows that the current version answers otherwise than people do."""
+        taken = self.are_wrong(new_labels=False)
+        before, after = (
+            [answer for answer, wrong in zip(part, taken, strict=True) if wrong] for part in (self.before, self.after)
+        )
+        old = kind_of(self.old).outcome(before, self.old, self.held.scope)
+        new = kind_of(self.new).outcome(after, self.new, self.held.scope)
+        return compare(old, new, conversations_of([answer.example for answer in before], self.held.group))
+
 
 @dataclass
 class _Flips:
@@ -120,9 +130,14 @@ def weigh(
     corrected: list[tuple[HeldOutSet, Difference]] = []
     flips: dict[str, _Flips] = {}
     seeds: list[SeedFigures] = []
+    gains: list[Comparison] = []
     for held in sets:
         pair = _answer(current, candidate, held)
-        if held.target and held.name == DRAWN:
+        if held.target and (unit := kind_of(pair.old).gain_unit):
+            gains.append(
+                judge_gain(held.task, CORRECTED, pair.compare_gain(), least_rows=gate.least_corrections, unit=unit)
+            )
+        elif held.target and held.name == DRAWN:
             corrected.append((held, pair.compare_all()))
         elif held.target:
             corrected.append((held, pair.compare_wrong(new_labels=held.name == NEW_LABELS)))
@@ -135,7 +150,7 @@ def weigh(
         if held.name not in FROM_FEEDBACK and not held.agreement and not (placebo and held.task in placebo.tasks):
             flips.setdefault(held.task, _Flips()).add(pair)
     targets = [_judge_target(held, found, flips.get(held.task, _Flips()), gate) for held, found in corrected]
-    return GateResult((*judge(compared, strict=gate.strict), *targets), tuple(notes), tuple(seeds))
+    return GateResult((*judge(compared, strict=gate.strict), *targets, *gains), tuple(notes), tuple(seeds))
 
 
 def _flips_of_placebo(pair: _Pair, model: Model) -> _Flips:
@@ -172,6 +187,15 @@ def _compare(pair: _Pair, gate: Gate, versions: Versions) -> Iterator[Compared]:
     found = compare(before, after, conversations)
     allowance = gate.agreement_allowance if held.agreement else gate.allowances.get(held.task, gate.allowance)
     yield Compared(held.task, held.name, found, allowance, judged)
+    others = [kind.further_outcomes(*each) for kind, each in zip(kinds, both, strict=True)]
+    for name in (name for name in others[0] if name in others[1]):
+        yield Compared(
+            held.task,
+            f"{held.name}, {name}",
+            compare(others[0][name], others[1][name], conversations),
+            allowance,
+            judged,
+        )
     served = [kind.outcome_as_served(*each, held.scope) for kind, each in zip(kinds, both, strict=True)]
     withheld = any(answer.output.get("abstained") for answer in (*pair.before, *pair.after))
     if withheld and served[0] is not None and served[1] is not None:

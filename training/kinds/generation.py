@@ -1,5 +1,6 @@
 """Replies, worded piece by piece."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -11,18 +12,25 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BertConfig
 
-from ...runtime.generation.reply_vocabulary import ReplyVocabulary
+from ...runtime.generation.reply_vocabulary import ReplyVocabulary, list_slots
 from ...schemas.manifest import GenerationSpec, TaskSpec
 from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
-from ..data.replies import DIALOGUE, read_reply
+from ..data.replies import DIALOGUE, read_reply, write_reply
 from ..data.row import Row
 from ..data.rules import Rules
 from .answers import Answer, Score
 from .kind import EncodedTexts, Kind
 from .outcome import Outcome, of_accuracy
 from .reply_decoder import END, NO_PIECE, ReplyDecoder
-from .reply_scores import MEANINGS, ReplyScores, score_bleu_and_rouge, score_replies
+from .reply_scores import (
+    BLEU_OUTCOME,
+    MEANINGS,
+    ReplyScores,
+    compare_with_references,
+    score_bleu_and_rouge,
+    score_replies,
+)
 
 Array = NDArray[Any]
 MOST_PIECES: Final[int] = GenerationSpec.model_fields["max_tokens"].default
@@ -41,8 +49,15 @@ class Generation(Kind):
     def read(self, row: Row, rules: Rules, counts: ReadCounts) -> Example | RowLeftOut:
         return read_reply(row, rules)
 
+    @property
+    def gain_unit(self) -> str:
+        return BLEU_OUTCOME
+
     def as_row(self, example: Example) -> dict[str, Any]:
-        return {"text": example.text, "reply": example.reply}
+        return write_reply(example)
+
+    def write_row(self, example: Example) -> dict[str, Any]:
+        return write_reply(example)
 
     def as_example(self, text: str, output: Mapping[str, Any]) -> Example:
         return Example(text, reply=output["text"])
@@ -110,8 +125,7 @@ class Generation(Kind):
         `exact` is the share of replies that are the row's, letter for letter. The table has the intervals, which draw the rows of
         a dialogue together where rows name one.
         """
-        replies = [str(answer.output["text"]) for answer in answers]
-        references = [answer.example.reply or "" for answer in answers]
+        replies, references = _both(answers)
         dialogues = [answer.example.meta.get(DIALOGUE) or at for at, answer in enumerate(answers)]
         found = score_replies(replies, references, dialogues)
         exact = float(np.mean([one == other for one, other in zip(replies, references, strict=True)]))
@@ -120,13 +134,31 @@ class Generation(Kind):
         return Score(figures, f"{_describe(found)}\n{_samples(answers)}")
 
     def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
-        return of_accuracy(not self.is_wrong(answer, task, scope) for answer in answers)
+        return compare_with_references(*_both(answers))[BLEU_OUTCOME]
+
+    def further_outcomes(self, answers: Sequence[Answer], task: TaskSpec) -> Mapping[str, Outcome]:
+        """Return the slots named and not invented, the different replies, and `sendable`: replies that have ended, with the slots of
+        the row's reply and no others; an agent says its template instead of the rest.
+        """
+        found = compare_with_references(*_both(answers))
+        found["sendable"] = of_accuracy(_is_sendable(answer) for answer in answers)
+        return {name: each for name, each in found.items() if name != BLEU_OUTCOME}
 
     def is_wrong(self, answer: Answer, task: TaskSpec, scope: str | None) -> bool:
         return bool(answer.output["text"] != answer.example.reply)
 
     def least_probability(self, answer: Answer, task: TaskSpec) -> float:
         return float(answer.output["score"])
+
+
+def _both(answers: Sequence[Answer]) -> tuple[list[str], list[str]]:
+    """Return the replies of a model and those of the rows."""
+    return [str(each.output["text"]) for each in answers], [each.example.reply or "" for each in answers]
+
+
+def _is_sendable(answer: Answer) -> bool:
+    same = Counter(list_slots(answer.output["text"])) == Counter(list_slots(answer.example.reply or ""))
+    return same and answer.output["finish"] == "end"
 
 
 def _samples(answers: Sequence[Answer]) -> str:

@@ -134,6 +134,11 @@ class Kind(ABC):
         return self.serving.generates
 
     @property
+    def gain_unit(self) -> str:
+        """What corrections are judged by where they are not just right or wrong: the name of the metric of `outcome`; else empty."""
+        return ""
+
+    @property
     def is_regression(self) -> bool:
         """Whether the head is that of multinomial logistic regression, and may be fitted as one where rows are few."""
         return False
@@ -271,6 +276,10 @@ class Kind(ABC):
 
         Answers come without encodings and without logits by token, here, in `outcome_as_served` and in `is_wrong`.
         """
+
+    def further_outcomes(self, answers: Sequence[Answer], task: TaskSpec) -> Mapping[str, Outcome]:
+        """Return what else must not become worse, by the name that follows that of the set."""
+        return {}
 
     def outcome_as_served(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome | None:
         """Return what a receiver gets right; None for kinds that withhold nothing."""

@@ -1,7 +1,7 @@
 """What a model gets right on each row, in a form that two models can be compared by. Pure."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,32 +13,43 @@ Counted = Counter[Hashable]
 SURE_ENOUGH: Final = 0.7
 
 
+def compute_ratio(sums: Array) -> Array:
+    """Return the quotients [...] of sums [..., 2]: numerator and denominator."""
+    return ratio(sums[..., 0], sums[..., 1])
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What one model scored on each row of a set: numerator and denominator of a ratio, both [N]."""
+    """What one model scored on each row of a set: columns [N, K], and the metric that is made of their sums over the rows."""
 
-    numerator: Array
-    denominator: Array
+    columns: Array
+    compute: Callable[[Array], Array] = compute_ratio
+    """Returns metrics [...] of sums [..., K]."""
 
     @property
     def metric(self) -> float:
-        return ratio(self.numerator.sum(), self.denominator.sum()).item()
+        return float(self.compute(self.columns.sum(0)))
 
     def rows(self, chosen: NDArray[Any]) -> "Outcome":
         """Return a part of the rows, by mask or by numbers."""
-        return Outcome(self.numerator[chosen], self.denominator[chosen])
+        return Outcome(self.columns[chosen], self.compute)
+
+
+def of_ratio(above: Iterable[float], below: Iterable[float]) -> Outcome:
+    """Return the outcome whose metric is a ratio of sums; numerator and denominator by row."""
+    return Outcome(np.stack([np.array(list(part), np.float64) for part in (above, below)], axis=1))
 
 
 def of_accuracy(right: Iterable[bool]) -> Outcome:
     """Return the outcome whose metric is the share of rows that are right."""
     hits = np.array(list(right), np.float64)
-    return Outcome(hits, np.ones_like(hits))
+    return of_ratio(hits, np.ones_like(hits))
 
 
 def of_f1(hits: Iterable[int], extra: Iterable[int], missed: Iterable[int]) -> Outcome:
     """Return the outcome whose metric is the micro-F1; counts by row. Where nothing was to be found and nothing was, it is 1."""
     tp, fp, fn = (np.array(list(counts), np.float64) for counts in (hits, extra, missed))
-    return Outcome(2 * tp, 2 * tp + fp + fn)
+    return of_ratio(2 * tp, 2 * tp + fp + fn)
 
 
 def of_counts(pairs: Sequence[tuple[Counter[Any], Counter[Any]]]) -> Outcome:

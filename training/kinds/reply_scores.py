@@ -16,6 +16,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from ...runtime.generation.reply_vocabulary import list_slots
 from ...runtime.model.words import split_words
 from ...schemas.acts import SLOT
+from .outcome import Outcome, of_ratio
 
 RESAMPLES: Final = 1000
 MEANINGS: Final = {
@@ -28,6 +29,7 @@ MEANINGS: Final = {
     "distinct": "different replies, as a share of the rows",
     "length_ratio": "words of the replies for each word of the references",
 }
+BLEU_OUTCOME: Final = "BLEU"
 _ORDERS: Final = 4
 Array = NDArray[Any]
 
@@ -54,8 +56,7 @@ def score_replies(
         raise ValueError(
             f"expected as many replies as references and at least one, found {len(replies)} and {len(references)}"
         )
-    lower, cased = _make_bleu(lowercase=True), _make_bleu(lowercase=False)
-    rows = np.array([[*_count_row(lower, cased, *pair)] for pair in zip(replies, references, strict=True)])
+    rows = _count_rows(replies, references)
     sums = rows.sum(0)
     figures: dict[str, float | None] = {name: compute(sums) for name, compute in _FIGURES.items()}
     figures["chrf"] = CHRF(lowercase=True).corpus_score([*replies], [[*references]]).score
@@ -66,15 +67,41 @@ def score_replies(
         len(replies),
         {name: figures[name] for name in MEANINGS},
         {name: found for name, found in intervals.items() if found is not None},
-        str(lower.get_signature()),
+        _sign_bleu(),
     )
 
 
 def score_bleu_and_rouge(replies: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Return `bleu` and `rouge_l` without intervals."""
-    lower, cased = _make_bleu(lowercase=True), _make_bleu(lowercase=False)
-    rows = np.array([[*_count_row(lower, cased, *pair)] for pair in zip(replies, references, strict=True)])
-    return {"bleu": _bleu_of(rows.sum(0), 0), "rouge_l": _rouge_of(rows.sum(0))}
+    sums = _count_rows(replies, references).sum(0)
+    return {"bleu": _bleu_of(sums, 0), "rouge_l": _rouge_of(sums)}
+
+
+def compare_with_references(replies: Sequence[str], references: Sequence[str]) -> dict[str, Outcome]:
+    """Return, for the gate, what replies score row by row: BLEU, and shares of which more is better.
+
+    `slots named` and `slots not invented` are 1 less the shares that MEANINGS has; `distinct` counts each of n equal replies as 1 / n.
+    """
+    rows, counted = _count_rows(replies, references), Counter(replies)
+    missing, invented, slots = (rows[:, _OTHERS + at] for at in (2, 3, 4))
+    found = {BLEU_OUTCOME: Outcome(rows[:, :_OF_BLEU], compute_bleu)}
+    if slots.any():
+        found |= {
+            "slots named": of_ratio(slots - missing, slots),
+            "slots not invented": of_ratio(slots - invented, slots),
+        }
+    return found | {"distinct": of_ratio([1 / counted[reply] for reply in replies], np.ones(len(replies)))}
+
+
+def compute_bleu(sums: Array) -> Array:
+    """Return sacrebleu's BLEU [...], 0 to 1, of counts [..., 10]: sequences found, all sequences (each by length), words, and the
+    words of the references. Smoothing is sacrebleu's default (`exp`).
+    """
+    found, every = sums[..., :_ORDERS], sums[..., _ORDERS : 2 * _ORDERS]
+    smoothed = np.where(found > 0, found, 0.5 ** np.cumsum(found == 0, -1))
+    brevity = np.minimum(0, 1 - sums[..., -1] / np.maximum(sums[..., -2], 1))
+    score = np.exp(brevity + np.log(smoothed / np.maximum(every, 1)).mean(-1))
+    return np.where((every > 0).all(-1) & found.any(-1), score, 0.0)
 
 
 def split_reply(reply: str) -> list[str]:
@@ -98,6 +125,18 @@ def _cut(text: str) -> Iterator[str]:
 
 def _make_bleu(*, lowercase: bool) -> BLEU:
     return BLEU(lowercase=lowercase, tokenize="none", force=True)
+
+
+def _sign_bleu() -> str:
+    """Return the signature of `bleu`, which sacrebleu knows after it has scored something."""
+    metric = _make_bleu(lowercase=True)
+    metric.corpus_score(["a"], [["a"]])
+    return str(metric.get_signature())
+
+
+def _count_rows(replies: Sequence[str], references: Sequence[str]) -> Array:
+    lower, cased = _make_bleu(lowercase=True), _make_bleu(lowercase=False)
+    return np.array([[*_count_row(lower, cased, *pair)] for pair in zip(replies, references, strict=True)])
 
 
 def _count_row(lower: BLEU, cased: BLEU, reply: str, reference: str) -> Iterator[float]:

@@ -79,6 +79,19 @@ def by_repeats(rows: Iterable[Example], before: float) -> dict[int, list[Example
     return dict(sorted(found.items()))
 
 
+def repeat_replies(rows: Iterable[Example], old: Iterable[Example]) -> dict[int, list[Example]]:
+    """Return replies by how often each is to be seen: those to one set of acts together twice as often as the `old` replies to it,
+    each at least once. A person's wording would be one among many otherwise, and a decoder says the likeliest.
+    """
+    rows = list(rows)
+    own, before = (Counter(example.text for example in part) for part in (rows, old))
+    found: dict[int, list[Example]] = defaultdict(list)
+    for example in rows:
+        wanted = round(2 * before[example.text] / own[example.text])
+        found[min(MOST_REPEATS, max(1, wanted))].append(example)
+    return dict(sorted(found.items()))
+
+
 def replayed(rows: Sequence[Example], share: float, seed: int, least: int = DIVISIBLE) -> list[Example]:
     """Draw a share of the rows, and of each label at least `least` rows where it has so many: none is to go missing."""
     if not share:

@@ -16,7 +16,7 @@ from ..ingest.manifest import DATASET_NAME, load_data_set
 from ..kinds.registry import kind_of
 from ..prepare.reading import read_part
 from ..recipe.reading import Source
-from ..recipe.tasks import Task
+from ..recipe.tasks import Task, describe_form
 
 TRAIN: Final = ".train.jsonl"
 HELDOUT: Final = ".heldout.jsonl"
@@ -91,7 +91,8 @@ def check_whole(folder: Path) -> None:
 def rows_of(folder: Path, name: str, spec: TaskSpec) -> list[Example]:
     if not (folder / name).is_file() or not (folder / name).stat().st_size:
         return []
-    task = Task(kind=spec.kind, train=[Source(path=name)])
+    form = describe_form(spec) if spec.generation is not None else {}
+    task = Task(kind=spec.kind, train=[Source(path=name)], **form)
     return read_part(task.train, task, folder, seed=0, confirmed=True)
 
 

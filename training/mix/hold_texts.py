@@ -35,12 +35,15 @@ def all_texts(corrections: Mapping[str, Corrections], files: Sequence[Path]) -> 
     """Return the texts of the feedback and of further files, each once, in its first spelling, and the pairs of texts that are
     read together.
     """
-    every = [example.given for each in corrections.values() for example in each.train] + _further(files)
+    judged = [each for each in corrections.values() if not kind_of(each.spec).generates]
+    every = [example.given for each in judged for example in each.train] + _further(files)
     return first_spellings([*map(first_text, every), *every])
 
 
 def texts_read_by(spec: TaskSpec, texts: Sequence[Input]) -> list[Input]:
-    """Return the texts, or the pairs, of which a task reads one."""
+    """Return the texts, or the pairs, of which a task reads one; none for a task that generates: nobody knows acts for them."""
+    if kind_of(spec).generates:
+        return []
     pairs = kind_of(spec).per_pair
     return [given for given in texts if isinstance(given, str) is not pairs]
 

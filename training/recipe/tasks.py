@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from ...runtime.model.kinds.registry import KINDS, TaskKind
-from ...schemas.manifest import AgentName, GenerationSpec
+from ...schemas.manifest import AgentName, GenerationSpec, TaskSpec
 from .reading import Count, Label, Positive, Reading, Share, Source, Sources
 from .thresholds import OutOfScope, ThresholdRule
 from .unused_keys import VALIDATION_SHARE, find_unused_key, without_key
@@ -130,6 +130,13 @@ class Task(Reading):
             "test": self.test,
         }
         yield from ((name, sources) for name, sources in (*parts.items(), *self.reports.items()) if sources)
+
+
+def describe_form(spec: TaskSpec) -> dict[str, Any]:
+    """Return the keys of a recipe by which rows are read as a task of a model reads them, and its head has its size."""
+    if spec.generation is None:
+        return {"labels": list(spec.labels)}
+    return spec.generation.model_dump(include={"context", "acts", "layers"})
 
 
 def _explain_reply_keys(task: Task) -> str | None:

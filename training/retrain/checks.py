@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ...runtime.errors import SetupError
 from ...runtime.kafka.topics import require_topics
-from ...runtime.model.kinds.registry import generating_tasks
 from ...runtime.model.model import Model
 from ...runtime.release.store import ModelStore
 from ...runtime.settings.yaml_file import Place, YamlFile
@@ -56,12 +55,6 @@ def check_job(file: YamlFile[Job]) -> Checked:
     if job.kafka is not None:
         _check_topics(file)
     start = find_start(job)
-    if generating := generating_tasks(start.manifest.tasks):
-        raise file.refusal(
-            ("model",),
-            f"task {generating[0].name} generates replies: a retraining can neither hold on to them nor judge them; train the "
-            "model by its recipe, with `murmura train`",
-        )
     check_names(file, start.manifest)
     check_live(job, start.manifest.name, identity(start.manifest), start.manifest.version)
     corrections: dict[str, Corrections] = {}

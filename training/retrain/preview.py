@@ -53,6 +53,10 @@ def _kept(checked: Checked) -> Iterator[str]:
         if spec.name in mix.old:
             pool = len(mix.old[spec.name].train) + len(mix.taught_earlier(spec.name))
             yield f"replay {spec.name}: {len(mix.replayed(spec.name)):,} of {pool:,} old rows"
+        elif spec.name in mix.untaught:
+            yield f"keep the decoder of {spec.name} as it is: no rows"
+        elif spec.generation is not None:
+            yield f"learn {spec.name} without old rows: what it words otherwise so far is not held on to"
         else:
             yield f"hold on to {spec.name}: the current answers on the new texts and {len(job.hold.texts)} further files"
             if earlier := len(mix.taught_earlier(spec.name)):

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from ..export.export import export
-from ..mix.plan import RECIPE
+from ..mix.write import RECIPE
 
 Train = Callable[[Path, Path, Path], Any]
 """Trains by a recipe on the data of a folder into a run folder, or resumes."""

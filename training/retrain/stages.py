@@ -33,7 +33,8 @@ from ..gate.verdict import Comparison, GateResult, from_json
 from ..gate.weigh import Placebo, metrics_by_set, weigh
 from ..kinds.registry import kind_of
 from ..mix.corrections import Corrections, read_corrections
-from ..mix.plan import RECIPE, Mix, plan_mix, write_mix
+from ..mix.plan import Mix, plan_mix
+from ..mix.write import RECIPE, write_mix
 from ..recipe.job import Job
 from ..recipe.recipe import load_recipe
 from ..run_folders.run_folder import RunFolder, RunRecord
@@ -43,6 +44,7 @@ from .doubts import find_doubts
 from .feedback import ingest_for
 from .going_live import already_there, check_live, identity, make_current
 from .job_files import digest_files, refuse_changed_files
+from .kept_decoders import keep_decoders
 from .limits import describe_kept, keep_limits
 from .refits import Trainings, candidate_of, placebo_of
 from .sibling_runs import find_judged_candidates
@@ -202,6 +204,7 @@ class Stages:
         except CannotResume as error:
             self._say(f"{out.parent.name}: begins anew: {error.reason}")
             record = train()
+        keep_decoders(out, self.current, self.manifest)
         keep_limits(out, self.mix)
         return record
 
@@ -333,6 +336,8 @@ def _gain(result: GateResult) -> str:
 
 
 def _describe_gain(c: Comparison) -> str:
+    if c.unit:
+        return f"{c.task} {c.unit} {100 * c.found.candidate:.1f}, before {100 * c.found.current:.1f} ({c.set})"
     before = f", before {round(c.found.current * c.found.rows)}" if c.drawn else ""
     return f"{c.task} {round(c.found.candidate * c.found.rows)} of {c.found.rows}{before} ({c.set})"
 

@@ -15,7 +15,7 @@ from murmura.schemas.manifest import TaskSpec
 from murmura.training.kinds.answers import Answer, Score
 from murmura.training.kinds.classification import Classification
 from murmura.training.kinds.kind import EncodedTexts
-from murmura.training.kinds.outcome import Outcome
+from murmura.training.kinds.outcome import Outcome, of_ratio
 
 
 class Ordinal(Classification):
@@ -40,7 +40,7 @@ class Ordinal(Classification):
     def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
         """The gate's numbers: 1 for the right grade, less for a near one, 0 for the farthest."""
         right = 1 - _mistakes(answers, task) / max(len(task.labels) - 1, 1)
-        return Outcome(right, np.ones_like(right))
+        return of_ratio(right, np.ones_like(right))
 
 
 def _mistakes(answers: Sequence[Answer], task: TaskSpec) -> Any:
