@@ -300,6 +300,8 @@ async def _start_engine(settings: Settings, model: Model, metrics: Metrics, stac
         token_budget=limits.token_budget,
         max_wait_ms=limits.max_wait_ms,
         padded=limits.graph == "padded",
+        reply_rows=limits.reply_rows,
+        steps_between_passes=limits.steps_between_passes,
         observer=metrics,
         shortest_deadline_s=limits.run_deadline_s,
         breaker=BreakerLimits(first_pause_s=min(limits.probe_pause_s, LONGEST_PAUSE_S), give_up_s=limits.give_up_s),

@@ -13,6 +13,7 @@ MurmuraError
 │   │   └── PartitionMissing  its topic does not have the partition
 │   ├── TopicRefused      the topic: missing, or accepts no message of this process
 │   └── ProcessRefused    the process: the broker accepts no message of it
+├── Late                  a reply was not worded by its deadline
 ├── Retry                 raised by an agent: retry this record later
 └── Closed                the called part has stopped
 
@@ -104,6 +105,10 @@ class DeviceFailed(ModelFailed):
         """`lost`: this process cannot use the device again; another process may."""
         super().__init__(message)
         self.lost = lost
+
+
+class Late(MurmuraError):
+    """A reply was not worded by its deadline."""
 
 
 class DeliveryError(MurmuraError):

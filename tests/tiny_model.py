@@ -4,9 +4,10 @@ Needs no torch and no pre-trained weights. `write_tiny_model(folder)` gives what
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -124,11 +125,15 @@ def write_tiny_model(
     seed: int = 0,
     max_tokens: int = 32,
     graphs: Sequence[Form] = ("ragged",),
+    encoder: EncoderSpec | None = None,
+    scale: float = 0.4,
+    added: Mapping[str, npt.NDArray[np.float32]] = MappingProxyType({}),
 ) -> Path:
-    """Write a model folder with random weights and return it. The same arguments give the same bytes."""
+    """Write a model folder with random weights and return it; `added` is added to some. The same arguments give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    encoder = tiny_encoder()
-    weights = random_weights(encoder, tasks, seed)
+    encoder = encoder or tiny_encoder()
+    weights = random_weights(encoder, tasks, seed, scale=scale)
+    weights |= {name: weights[name] + values for name, values in added.items()}
     checkpoint = save(weights)
     (folder / "model.safetensors").write_bytes(checkpoint)
     (folder / "tokenizer.json").write_text(tiny_tokenizer().to_str())

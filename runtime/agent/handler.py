@@ -1,11 +1,13 @@
 """Handlers, the asynchronous form of an agent, and the context that the process gives them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from ...schemas.acts import Act, Utterance
 from ...schemas.manifest import ModelManifest
+from ..model.generated import Generated
 from ..wire.message import Publish
 from .agent import Agent
 from .prediction import Prediction
@@ -146,3 +148,13 @@ class Predicts(Protocol):
         thresholds: Mapping[str, Any] | None = None,
         text_pair: str | None = None,
     ) -> Prediction: ...
+
+    async def generate(
+        self,
+        turns: Sequence[Utterance],
+        acts: Sequence[Act],
+        task: str,
+        *,
+        slots: Collection[str] | None = None,
+        deadline: float | None = None,
+    ) -> Generated: ...

@@ -1,46 +1,42 @@
-"""Drives the batch policy: runs batches in threads, and delivers every answer on the event loop."""
+"""Runs batches of texts and steps of replies in threads, and delivers every answer on the event loop."""
 
 import asyncio
 import math
-import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from functools import partial
 from itertools import count
-from queue import SimpleQueue
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from ..errors import Closed, DeviceFailed
+from ..errors import Closed, DeviceFailed, ModelFailed
+from ..model.generated import Generated
 from ..observe.logs import get_logger
 from .breaker import BreakerLimits
+from .delivery import call_safely, group_by_sink
 from .device_guard import DeviceGuard, Job
-from .policy import BatchLimits, BatchPolicy, Entry, Sink
+from .device_slots import STEPS_BETWEEN_PASSES, DeviceSlots, Turn
+from .observer import BatchObserver
+from .policy import BatchLimits, BatchPolicy, Entry
+from .reply_lanes import ROWS_ON_CPU, ReplyLane, ReplyLanes, StepResult
+from .run_threads import RunThreads, join_threads
 from .runs import Answers, BatchModel, BatchRuns
-
-__all__ = ["SHORTEST_DEADLINE_S", "BatchModel", "BatchObserver", "Batcher"]
 
 log = get_logger(__name__)
 
 SHORTEST_DEADLINE_S: Final = 5.0
 """Minimum deadline of a forward pass, regardless of the time measured at start."""
 _CHECKS_PER_DEADLINE: Final = 8
-_JOIN_S: Final = 0.5
-
-
-class BatchObserver(Protocol):
-    """Notified of every finished batch, on the event loop."""
-
-    def batch(self, rows: int, tokens: int, queue_seconds: list[float], run_seconds: float) -> None:
-        """`queue_seconds`: each row's wait until its run began. `run_seconds`: spent in `model.run`."""
 
 
 class Batcher:
-    """Owns the queue and the threads that run the model. Used on one event loop; only the model's calls run in threads.
+    """Owns the queue, the replies and the threads that run the model. Used on one event loop; only the model's calls run in
+    threads.
 
     Invariants:
     - every submitted entry is delivered once to its sink, with outputs or an error, unless it is cancelled;
     - one entry's failure does not affect the others of its batch;
     - a batch is closed only when a thread is free for it;
+    - an entry with tasks that generate goes on from its pass to a lane, and is delivered with its replies;
     - while the device fails, entries wait in order, and none fails because of it;
     - nothing is awaited, locked or logged per entry.
     """
@@ -54,18 +50,20 @@ class Batcher:
         clock: Callable[[], float] = time.perf_counter,
         deadline_s: float = SHORTEST_DEADLINE_S,
         breaker: BreakerLimits | None = None,
+        reply_rows: int = ROWS_ON_CPU,
+        steps_between_passes: int = STEPS_BETWEEN_PASSES,
     ) -> None:
-        """`deadline_s`: a forward pass that takes longer is terminated; if it has not ended at twice that time, the device is
-        given up. A single text above the token budget gets proportionally longer.
+        """`deadline_s`: a pass or a step that takes longer is terminated; if it has not ended at twice that time, the device
+        is given up. A single text above the token budget gets proportionally longer. `reply_rows`: replies that are decoded
+        together. `steps_between_passes`: see `DeviceSlots`.
         """
         self.model = model
         """Answers the entries without a model of their own."""
-        self._policy = BatchPolicy(limits)
+        self._policy, self._lanes = BatchPolicy(limits), ReplyLanes(reply_rows)
+        self._slots = DeviceSlots(limits.max_in_flight, steps_between_passes)
         self._observer = observer
         self._clock = clock
-        self._work: SimpleQueue[Job | BatchModel | None] = SimpleQueue()
-        """A job to run, a model whose reference sample to run as a probe, or None to end the thread."""
-        self._threads: list[threading.Thread] = []
+        self._threads = RunThreads()
         self._runs, self._deadline_s = BatchRuns(deadline_s, limits.token_budget), deadline_s
         self._guard = DeviceGuard(
             breaker or BreakerLimits(), probe=self._probe, resume=self._start_batches, give_up=self.give_up
@@ -83,17 +81,17 @@ class Batcher:
 
     @property
     def queued_tokens(self) -> int:
-        """Tokens of the entries that are not in a batch yet."""
-        return self._policy.queued_tokens
+        """Tokens of the entries that are not in a batch yet, or whose replies have not begun."""
+        return self._policy.queued_tokens + self._lanes.queued_tokens
 
     @property
     def queued_rows(self) -> int:
-        """Number of entries that are not in a batch yet."""
-        return len(self._policy)
+        """Number of entries that are not in a batch yet, or whose replies have not begun."""
+        return len(self._policy) + self._lanes.queued_rows
 
     @property
     def in_flight(self) -> int:
-        """Number of running batches."""
+        """Number of running passes and steps."""
         return len(self._running)
 
     @property
@@ -104,11 +102,7 @@ class Batcher:
     def start(self) -> None:
         """Start the threads. Call it on the event loop that calls all other methods."""
         self._loop = asyncio.get_running_loop()
-        for number in range(self._policy.limits.max_in_flight):
-            # Daemon threads: a forward pass that never ends must not block the end of the process.
-            thread = threading.Thread(target=self._serve, name=f"murmura-run-{number}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._threads.start(self._policy.limits.max_in_flight)
         self._end_overdue_runs()
 
     def submit(self, entries: Iterable[Entry]) -> None:
@@ -116,7 +110,7 @@ class Batcher:
 
         Raises Closed, and queues none, when the batcher is stopping or not started.
         """
-        if self._closing or not self._threads:
+        if self._closing or not self._threads.running:
             raise Closed("the batcher is not running")
         if self._lost:
             left = [entry for entry in entries if not entry.cancelled]
@@ -144,33 +138,34 @@ class Batcher:
             self._abandon()
             if self._watch is not None:
                 self._watch.cancel()
-            for _ in self._threads:
-                self._work.put(None)
-            threads = self._threads.copy()
-            self._threads.clear()
+            threads = self._threads.end()
             ended = self._runs.end_all()
         # A thread inside a native library at interpreter exit may abort the process: wait for it to return.
         if ended:
-            await asyncio.to_thread(_join, threads, time.monotonic() + _JOIN_S)
+            await asyncio.to_thread(join_threads, threads)
 
     def close_waiting(self) -> None:
         """While the device fails, end all waiting entries with Closed: another process will answer them sooner."""
         if self._guard.trouble is not None:
-            self._close([*self._guard.release(), *self._policy.drain()])
+            self._close(self._drain(running=False))
 
     def swap(self, model: BatchModel, deadline_s: float) -> None:
         """Answer what comes from now on by another model; runs that start from now on have its deadline."""
         self.model = model
         self._deadline_s = self._runs.deadline_s = deadline_s
+        self._lanes.retire(model)
         self.take_back()
 
     def take_back(self) -> None:
         """While the device fails, return all entries that are not running to their sinks: the model was replaced."""
         if self._guard.trouble is None:
             return
-        entries = [entry for entry in (*self._guard.release(), *self._policy.drain()) if not entry.cancelled]
-        for sink, part in _group_by_sink(entries):
+        for sink, part in group_by_sink(self._drain(running=False)):
             self._loop.call_soon(self._call_safely, sink.take_back, part)
+
+    def _drain(self, *, running: bool) -> list[Entry]:
+        """Remove and return all entries that wait, and those of running steps if `running`."""
+        return [*self._guard.release(), *self._lanes.drain(running=running), *self._policy.drain()]
 
     # -- on the event loop -------------------------------------------------------------------------------------------
 
@@ -178,23 +173,40 @@ class Batcher:
         if not self._guard.allows_runs or self._lost:
             return
         now = math.inf if self._closing else self._clock()
-        queued = self._policy.queued_tokens
+        queued = self.queued_tokens
         while (job := self._next_job(now)) is not None:
             self._running[job.number] = job
-            self._work.put(job)
+            self._threads.put(partial(self._run, job))
         self._wake_later(now)
-        if self._policy.queued_tokens < queued:
+        if self.queued_tokens < queued:
             self._announce_room()
 
     def _next_job(self, now: float) -> Job | None:
-        if len(self._running) < self._policy.limits.max_in_flight and (held := self._guard.next_held()) is not None:
+        turns = self._slots.turns(len(self._running))
+        if turns and (held := self._guard.next_held()) is not None:
+            if held.lane is not None:
+                held.lane.in_thread = True
             return held
         if self._guard.on_trial:
             if self._running:
                 return None
             self._record_answer()  # no held batch is left
+        for turn in turns:
+            if (job := self._take_step() if turn is Turn.STEP else self._take_batch(now)) is not None:
+                self._slots.record(turn)
+                return job
+        return None
+
+    def _take_batch(self, now: float) -> Job | None:
         batch = self._policy.take(now, len(self._running))
         return None if batch is None else Job(next(self._numbers), batch.entries, batch.tokens)
+
+    def _take_step(self) -> Job | None:
+        lane = self._lanes.claim_ready()
+        if lane is None:
+            return None
+        lane.in_thread = True
+        return Job(next(self._numbers), [], 0, lane=lane)
 
     def _record_answer(self) -> None:
         """Record in the guard that the device answers; if it had failed, announce room to the submitters."""
@@ -217,42 +229,74 @@ class Batcher:
     def _finish_job(self, job: Job, answers: Answers, began_at: float) -> None:
         if self._running.pop(job.number, None) is None:
             return  # abandoned: its entries have already ended
-        entries = job.entries
+        entries, model = job.entries, job.model or self.model
+        for row, (entry, outputs) in enumerate(zip(entries, answers.outputs, strict=True)):
+            entry.outputs, entry.error = outputs, answers.errors.get(row)
+        self._lanes.begin(model, ((entries[row], found) for row, found in answers.memories.items()))
         if answers.fault is not None:
-            entries = self._hold(job, answers, answers.fault)
-            self._start_batches()  # if nothing of the batch is held, the next one can run
+            left = [entry for entry in entries if entry.outputs is None and entry.error is None]
+            entries = [entry for entry in entries if entry.outputs is not None or entry.error is not None]
+            job.entries = [entry for entry in left if not entry.cancelled]
+            self._hold(job, answers.fault)
         else:
             self._record_answer()
-            self._start_batches()  # before delivery: the device is idle, and sinks take time
-            for entry, outputs in zip(entries, answers.outputs, strict=True):
-                entry.outputs = outputs
-            for row, error in answers.errors.items():
-                entries[row].error = error
-        self._deliver(entries)
+        self._start_batches()  # before delivery: the device is idle, and sinks take time
+        self._deliver(entry for entry in entries if not entry.replies_left)
         if self._observer is not None and entries:
             waits = [began_at - entry.arrived for entry in entries]
             self._call_safely(self._observer.batch, len(entries), job.tokens, waits, answers.run_seconds)
+        self._end_if_idle()
+
+    def _finish_step(self, job: Job, lane: ReplyLane, result: StepResult) -> None:
+        if self._running.pop(job.number, None) is None:
+            return  # abandoned: its entries have already ended
+        lane.in_thread = False
+        queued = self._lanes.queued_tokens
+        ended = [*self._lanes.finish(lane, result)]
+        if result.fault is None:
+            self._record_answer()
+        elif result.again:
+            again = [entry for entry in result.again if not entry.cancelled]
+            self._hold(Job(job.number, again, sum(entry.encoded.tokens for entry in again)), result.fault)
+        lane.claimed = result.fault is not None and not result.again
+        if lane.claimed and result.fault is not None:
+            self._hold(job, result.fault)
+        self._lanes.retire(self.model)
+        self._start_batches()
+        if self._lanes.queued_tokens < queued:
+            self._announce_room()
+        self._deliver(entry for entry, _ in ended if not entry.replies_left)
+        self._report_step(result, ended)
+        self._end_if_idle()
+
+    def _report_step(self, result: StepResult, ended: list[tuple[Entry, Generated | ModelFailed]]) -> None:
+        if self._observer is None or not result.rows:
+            return
+        now = self._clock()
+        waits = [now - entry.arrived for entry in result.joined]
+        self._call_safely(self._observer.step, result.rows, result.seconds, waits)
+        for _, reply in ended:
+            if isinstance(reply, Generated):
+                self._call_safely(self._observer.reply, reply.finish, len(reply.tokens))
+            else:
+                self._call_safely(self._observer.reply, "failed")
+
+    def _end_if_idle(self) -> None:
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)
 
-    def _hold(self, job: Job, answers: Answers, fault: DeviceFailed) -> list[Entry]:
-        """Hold the entries of a batch that the device has not answered; returns those with an answer."""
-        answered: list[Entry] = []
-        left: list[Entry] = []
-        for row, (entry, outputs) in enumerate(zip(job.entries, answers.outputs, strict=True)):
-            entry.outputs, entry.error = outputs, answers.errors.get(row)
-            (left if outputs is None and entry.error is None else answered).append(entry)
-        if left := [entry for entry in left if not entry.cancelled]:
-            job.entries = left
+    def _hold(self, job: Job, fault: DeviceFailed) -> None:
+        """Hold what the device has not answered of a batch, or a step."""
+        if job.entries or job.lane is not None:
+            model = job.model
             self._guard.hold(job, fault)
-            if left[0].model not in {None, self.model}:
-                self.take_back()  # the model was replaced while this batch ran
+            if model not in {None, self.model}:
+                self.take_back()  # the model was replaced while this ran
         if fault.lost:
             self.give_up(fault)
-        return answered
 
     def _probe(self) -> None:
-        self._work.put(self._guard.model_to_probe(self.model))
+        self._threads.put(partial(self._run_probe, self._guard.model_to_probe(self.model)))
 
     def _end_overdue_runs(self) -> None:
         """Terminate runs past their deadline, and schedule the next check."""
@@ -270,13 +314,13 @@ class Batcher:
         self._abandon()
 
     def _deliver(self, entries: Iterable[Entry]) -> None:
-        for sink, part in _group_by_sink(entry for entry in entries if not entry.cancelled):
+        for sink, part in group_by_sink(entries):
             self._call_safely(sink.deliver, part)
 
     def _abandon(self) -> None:
         """End all entries with Closed; batches that finish later are ignored."""
         running = sorted(self._running.values(), key=lambda job: job.number)
-        left = [entry for job in running for entry in job.entries] + self._guard.release() + self._policy.drain()
+        left = [entry for job in running for entry in job.entries] + self._drain(running=True)
         self._running.clear()
         self._guard.stop()
         if self._timer is not None:
@@ -291,47 +335,16 @@ class Batcher:
         self._deliver(entries)
 
     def _call_safely(self, call: Callable[..., None], *args: Any) -> None:
-        """Call a callback; an error is reported to the loop and does not affect other answers."""
-        try:
-            call(*args)
-        except Exception as error:  # noqa: BLE001
-            self._loop.call_exception_handler({"message": f"{call!r} raised in the batcher", "exception": error})
+        call_safely(self._loop, call, *args)
 
     # -- in the threads ----------------------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
-        # A separate method per batch: an idle thread must not keep the last batch, and its model, alive.
-        while self._serve_one(self._work.get()):
-            pass
+    def _run(self, job: Job) -> Callable[[], None]:
+        if job.lane is not None:
+            return partial(self._finish_step, job, job.lane, self._runs.step(job.lane, suspect=job.suspect))
+        began_at = self._clock()
+        answers = self._runs.answer(job.model or self.model, job.entries, suspect=job.suspect)
+        return partial(self._finish_job, job, answers, began_at)
 
-    def _serve_one(self, job: Job | BatchModel | None) -> bool:
-        if job is None:
-            return False
-        if isinstance(job, Job):
-            began_at = self._clock()
-            answers = self._runs.answer(job.entries[0].model or self.model, job.entries, suspect=job.suspect)
-            self._call_on_loop(self._finish_job, job, answers, began_at)
-        else:
-            self._call_on_loop(self._guard.record_probe, self._runs.check(job))
-        return True
-
-    def _call_on_loop(self, call: Callable[..., None], *args: Any) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits for the answer
-            self._loop.call_soon_threadsafe(call, *args)
-
-
-def _join(threads: list[threading.Thread], until: float) -> None:
-    for thread in threads:
-        thread.join(max(until - time.monotonic(), 0.0))
-
-
-def _group_by_sink(entries: Iterable[Entry]) -> Iterable[tuple[Sink, list[Entry]]]:
-    parts: dict[int, tuple[Sink, list[Entry]]] = {}
-    for entry in entries:
-        sink = entry.sink
-        part = parts.get(id(sink))
-        if part is None:
-            parts[id(sink)] = (sink, [entry])
-        else:
-            part[1].append(entry)
-    return parts.values()
+    def _run_probe(self, model: BatchModel) -> Callable[[], None]:
+        return partial(self._guard.record_probe, self._runs.check(model))

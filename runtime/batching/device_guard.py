@@ -9,21 +9,31 @@ from ..errors import DeviceFailed
 from ..observe.logs import get_logger
 from .breaker import Breaker, BreakerLimits
 from .policy import Entry
+from .reply_lanes import ReplyLane
 
 log = get_logger(__name__)
 
 
 class Job:
-    """A batch for a thread. `suspect`: the device failed on it before; it is split if it fails again."""
+    """A batch for a thread, or a step of a lane. `suspect`: the device failed on it before; it is split if it fails again."""
 
-    __slots__ = ("entries", "number", "suspect", "tokens")
+    __slots__ = ("entries", "lane", "number", "suspect", "tokens")
 
-    def __init__(self, number: int, entries: list[Entry], tokens: int, *, suspect: bool = False) -> None:
+    def __init__(
+        self, number: int, entries: list[Entry], tokens: int, *, lane: ReplyLane | None = None, suspect: bool = False
+    ) -> None:
         self.number = number
         """Increasing, so that held batches run in their original order."""
         self.entries = entries
+        """Of a batch. The entries of a step stay in its lane."""
         self.tokens = tokens
+        self.lane = lane
         self.suspect = suspect
+
+    @property
+    def model(self) -> Any:
+        """The model that must run it; None: the serving one."""
+        return self.lane.model if self.lane is not None else self.entries[0].model
 
 
 class DeviceGuard:
@@ -76,11 +86,11 @@ class DeviceGuard:
 
     def model_to_probe(self, default: Any) -> Any:
         """Return the model of the oldest held batch, else `default`."""
-        return (self._held[0].entries[0].model if self._held else None) or default
+        return (self._held[0].model if self._held else None) or default
 
     def hold(self, job: Job, fault: DeviceFailed) -> None:
-        """Hold the unanswered rest of a batch that the device failed on."""
-        self._held.append(Job(job.number, job.entries, job.tokens, suspect=True))
+        """Hold the unanswered rest of a batch that the device failed on, or a step."""
+        self._held.append(Job(job.number, job.entries, job.tokens, lane=job.lane, suspect=True))
         self._held.sort(key=lambda held: held.number)
         first = self._breaker.since is None
         self._breaker.record_failure(str(fault), time.monotonic())

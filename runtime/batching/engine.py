@@ -3,96 +3,33 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Final
 
 import structlog
 
-from ...schemas.deadletter import DeadLetterReason
-from ...schemas.manifest import ModelManifest, TaskSpec
+from ...schemas.acts import Act, Utterance
 from ..agent.prediction import Prediction
-from ..errors import Closed, DeviceFailed, ModelFailed, RecordError, SetupError
-from ..model.inputs import Input, choose_input, find_pair_tasks, missing_pair
+from ..errors import Closed, DeviceFailed, Late, ModelFailed, SetupError
+from ..model.generated import Generated
+from ..model.inputs import Input
 from ..model.long_texts import Windows
-from .batcher import SHORTEST_DEADLINE_S, Batcher, BatchModel, BatchObserver
+from .batcher import SHORTEST_DEADLINE_S, Batcher
 from .breaker import BreakerLimits
 from .calibration import Calibration, calibrate, warm_up
-from .policy import BatchLimits, Entry
+from .device_slots import STEPS_BETWEEN_PASSES
+from .observer import BatchObserver
+from .policy import BatchLimits, Entry, ReplyRequest
+from .reply_lanes import ROWS_ON_ACCELERATOR, ROWS_ON_CPU
+from .request_checks import EngineModel, RequestChecks
 from .single_callers import Callers, encode
 
 ON_CPU = "cpu"
 ACCELERATOR_IN_FLIGHT = 2
 MAX_CALLERS = 1024
-DEADLINE_RUNS = 20
+DEADLINE_RUNS: Final = 20
 """Deadline of a forward pass over a full batch, as a multiple of the time measured at start."""
-
-
-class EngineModel(BatchModel, Protocol):
-    """A model for the engine; `encode` is called in the tokeniser's thread on whole chunks."""
-
-    @property
-    def device(self) -> str: ...
-    @property
-    def manifest(self) -> ModelManifest: ...
-    @property
-    def tasks(self) -> Mapping[str, TaskSpec]: ...
-    def encode(self, texts: Sequence[Input], /) -> Sequence[Any]: ...
-    def encode_windows(self, texts: Sequence[Input], windows: Sequence[Windows | None], /) -> Sequence[Any]: ...
-
-
-class RequestChecks:
-    """Validation of texts and tasks, and construction of predictions; shared by the engine and its fake."""
-
-    def __init__(self, model: EngineModel) -> None:
-        self.model: Any = model
-
-    def check(
-        self, text: str, tasks: Iterable[str] | None = None, text_pair: str | None = None
-    ) -> tuple[tuple[str, ...], Input]:
-        """Return the tasks to answer (None: all of the model's that read what is given), and what they read.
-
-        Raises RecordError `unknown_task`, or `invalid` for a second text that is missing or that no task reads, an empty text
-        and a lone surrogate, which would fail the whole chunk in the tokenizer.
-        """
-        known = self.model.tasks
-        pair_tasks = find_pair_tasks(known.values())
-        wanted = tuple(known) if tasks is None else tuple(tasks)
-        for number, task in enumerate(wanted, 1):
-            if task not in known:
-                # The name may come from a request, so it is not quoted.
-                raise RecordError(
-                    DeadLetterReason.UNKNOWN_TASK,
-                    f"task {number} of the {len(wanted)} asked for is not one of the model's, which are {', '.join(known)}",
-                )
-        _check_text(text, "the text")
-        if text_pair is not None:
-            _check_text(text_pair, "the second text")
-            if pair_tasks.isdisjoint(wanted):
-                raise RecordError(DeadLetterReason.INVALID, "no task that is asked reads two texts")
-        elif not pair_tasks.isdisjoint(wanted):
-            left = tuple(task for task in wanted if task not in pair_tasks)
-            if tasks is not None or not left:
-                raise missing_pair(wanted, pair_tasks)
-            wanted = left
-        return wanted, choose_input(text, text_pair, wanted, pair_tasks)
-
-    def make_prediction(self, outputs: dict[str, dict[str, Any]], encoded: Any, model: Any = None) -> Prediction:
-        """Return outputs as a Prediction; `model` is the one that produced them (default: the serving one)."""
-        manifest = (model or self.model).manifest
-        return Prediction(outputs, encoded.truncated, (manifest.name, manifest.version))
-
-
-def _check_text(text: str, what: str) -> None:
-    if not text:
-        raise RecordError(DeadLetterReason.INVALID, f"{what} is empty")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise RecordError(
-                DeadLetterReason.INVALID, f"{what} holds a lone surrogate at character {error.start}"
-            ) from None
 
 
 class Engine(RequestChecks):
@@ -121,13 +58,24 @@ class Engine(RequestChecks):
         clock: Callable[[], float] = time.perf_counter,
         shortest_deadline_s: float = SHORTEST_DEADLINE_S,
         breaker: BreakerLimits | None = None,
+        reply_rows: int | None = None,
+        steps_between_passes: int = STEPS_BETWEEN_PASSES,
     ) -> None:
-        """`shortest_deadline_s`: minimum deadline of a forward pass; a slow model gets 20 times its measured time."""
+        """`shortest_deadline_s`: minimum deadline of a forward pass; a slow model gets 20 times its measured time.
+
+        `reply_rows`: replies that are decoded together (default: 32 on a CPU, 256 on an accelerator).
+        `steps_between_passes`: maximum number of decoder steps between two passes while texts wait.
+        """
         super().__init__(model)
         on_cpu = model.device == ON_CPU
         most = max_in_flight or (_available_cores() if on_cpu else ACCELERATOR_IN_FLIGHT)
         self._most, self._eager = most, eager_in_flight or (most if on_cpu else 1)
         self._max_rows, self._max_wait_s = max_rows, max_wait_ms / 1000
+        self.reply_rows = reply_rows or (ROWS_ON_CPU if on_cpu else ROWS_ON_ACCELERATOR)
+        """Maximum number of replies that are decoded together."""
+        self._steps_between_passes = steps_between_passes
+        # Beside those that are decoded, as many are ready to begin: more would only take memory.
+        self._reply_turn = asyncio.Semaphore(2 * self.reply_rows)
         self._token_budget = token_budget
         self._max_callers = max_callers
         self._padded = padded
@@ -215,6 +163,8 @@ class Engine(RequestChecks):
             clock=self._clock,
             deadline_s=self._deadline_s,
             breaker=self._breaker,
+            reply_rows=self.reply_rows,
+            steps_between_passes=self._steps_between_passes,
         )
         self._batcher.guard.on_change = self._change
         self._batcher.on_lost = self._lose
@@ -252,12 +202,47 @@ class Engine(RequestChecks):
         """
         # Checked and answered by the same model, even if it is replaced before the text is encoded.
         model, (wanted, given) = self.model, self.check(text, tasks, text_pair)
-        if self._callers is None:
-            raise Closed("the engine is not running")
-        entry = await self._callers.answer(Entry(given, wanted, None, self._callers, None, thresholds, model))
+        callers = self._find_callers()
+        entry = await callers.answer(Entry(given, wanted, None, callers, None, thresholds, model))
         if entry.outputs is None:
             raise entry.error or Closed("stopped before the model answered")
         return self.make_prediction(entry.outputs, entry.encoded, entry.model)
+
+    async def generate(
+        self,
+        turns: Sequence[Utterance],
+        acts: Sequence[Act],
+        task: str,
+        *,
+        slots: Collection[str] | None = None,
+        deadline: float | None = None,
+    ) -> Generated:
+        """Word a reply from the last turns of a conversation, the newest last, and the acts that it performs.
+
+        `slots` are the slots that it may name; None: all of the task. `deadline` is a time of the event loop's clock, s; a
+        reply that has not ended by then is dropped wherever it is. Callers above twice `reply_rows` wait for their turn.
+        Raises Late, RecordError `unknown_task` for a task that generates nothing, ModelFailed when the model fails on this
+        reply, Closed after `stop`.
+        """
+        request = ReplyRequest(turns, acts, None if slots is None else frozenset(slots))
+        try:
+            async with asyncio.timeout_at(deadline), self._reply_turn:
+                model, given = self.model, self.check_reply(request, task)
+                entry = Entry(given, (task,), None, self._find_callers(), None, None, model, request)
+                await self._find_callers().answer(entry)
+        except TimeoutError:
+            if self._observer is not None:
+                self._observer.reply("late")
+            raise Late("the reply was not worded by its deadline") from None
+        if entry.generated is None or entry.error is not None:
+            raise entry.error or Closed("stopped before the reply was worded")
+        cut = entry.generated.truncated or self.exceeds_bytes(request, task)
+        return entry.generated._replace(truncated=cut)
+
+    def _find_callers(self) -> Callers:
+        if self._callers is None:
+            raise Closed("the engine is not running")
+        return self._callers
 
     def swap(self, model: EngineModel, token_s: float | None = None) -> None:
         """Replace the serving model. Load, warm up and check the new one before.
@@ -338,8 +323,11 @@ class Engine(RequestChecks):
 
     def _renew(self, entry: Entry) -> None:
         """Assign the serving model to an entry. Raises RecordError when it cannot answer it."""
-        text, second = (entry.text, None) if isinstance(entry.text, str) else entry.text[:2]
-        _, entry.text = self.check(text, entry.tasks, second)
+        if entry.reply is not None:
+            entry.text = self.check_reply(entry.reply, entry.tasks[0])
+        else:
+            text, second = (entry.text, None) if isinstance(entry.text, str) else entry.text[:2]
+            _, entry.text = self.check(text, entry.tasks, second)
         entry.model = self.model
 
 

@@ -1,9 +1,11 @@
 """The engine's interface for the dispatcher."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from ...schemas.acts import Act, Utterance
 from ..agent.prediction import Prediction
+from ..model.generated import Generated
 from ..model.inputs import Input
 from ..model.long_texts import Windows
 from .policy import Entry
@@ -30,6 +32,15 @@ class EngineLike(Protocol):
         thresholds: Mapping[str, Any] | None = None,
         text_pair: str | None = None,
     ) -> Prediction: ...
+    async def generate(
+        self,
+        turns: Sequence[Utterance],
+        acts: Sequence[Act],
+        task: str,
+        *,
+        slots: Collection[str] | None = None,
+        deadline: float | None = None,
+    ) -> Generated: ...
     async def encode(
         self, texts: Sequence[Input], model: Any = None, windows: Sequence[Windows | None] | None = None
     ) -> Sequence[Any]: ...

@@ -1,10 +1,12 @@
 """Decides when batches are closed. Pure: the caller passes the time and the number of runs in flight, and starts them."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from ...schemas.acts import Act, Utterance
+from ..model.generated import Generated
 from ..model.inputs import Input
 
 CELLS_PER_TOKEN = 4
@@ -20,6 +22,15 @@ class Sink(Protocol):
         """Encode and submit entries again for the serving model: their own model failed on this device."""
 
 
+class ReplyRequest(NamedTuple):
+    """What a reply is worded from."""
+
+    turns: Sequence[Utterance]
+    acts: Sequence[Act]
+    slots: frozenset[str] | None
+    """The slots that it may name; None: all of the task."""
+
+
 class Entry:
     """One text (or two, read together) to answer. `outputs` and `error` are set on the event loop, just before delivery.
 
@@ -32,8 +43,11 @@ class Entry:
         "context",
         "encoded",
         "error",
+        "generated",
         "model",
         "outputs",
+        "replies_left",
+        "reply",
         "sink",
         "tasks",
         "text",
@@ -49,6 +63,7 @@ class Entry:
         context: Any = None,
         thresholds: Mapping[str, Any] | None = None,
         model: Any = None,
+        reply: ReplyRequest | None = None,
     ) -> None:
         self.text = text
         self.tasks = tasks
@@ -60,10 +75,16 @@ class Entry:
         """Overrides by task. Share one mapping between entries: rows with the same object are decoded together."""
         self.model = model
         """The model that encoded it and must answer it; a batch has one model. A waiting entry keeps it alive."""
+        self.reply = reply
+        """What a reply is worded from, where one is asked for on its own."""
         self.cancelled = False
         self.arrived = 0.0
         self.outputs: dict[str, dict[str, Any]] | None = None
         self.error: Exception | None = None
+        self.replies_left = 0
+        """Number of tasks that generate whose replies have not ended."""
+        self.generated: Generated | None = None
+        """The reply that ended last."""
 
 
 @dataclass(frozen=True, slots=True)

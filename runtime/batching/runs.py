@@ -2,15 +2,21 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from threading import get_ident
-from typing import Any, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Protocol
 
 from ..errors import DeviceFailed, ModelFailed
 from ..model.device_faults import model_error
 from ..model.inputs import Input
 from .policy import Entry
+from .reply_lanes import ReplyLane, StepResult
 
 Outputs = dict[str, dict[str, Any]]
+
+
+NO_MEMORIES: Final[Mapping[int, dict[str, Any]]] = MappingProxyType({})
 
 
 class BatchModel(Protocol):
@@ -26,6 +32,13 @@ class BatchModel(Protocol):
         wanted: Sequence[tuple[str, ...]],
         thresholds: Mapping[str, Any] | None = None,
     ) -> list[Outputs]: ...
+
+    @property
+    def decoders(self) -> Mapping[str, Any]:
+        """The decoders of its tasks that generate."""
+
+    def remember(self, logits: Any, wanted: Sequence[tuple[str, ...]], /) -> dict[int, dict[str, Any]]:
+        """Return what the replies of a batch are decoded from, by row and task."""
 
     def check_device(self) -> None:
         """Run the reference sample; raises unless its outputs are as stored."""
@@ -44,6 +57,16 @@ class Answers(NamedTuple):
     run_seconds: float
     fault: DeviceFailed | None = None
     """The device failed: rows without outputs and error must be run again."""
+    memories: Mapping[int, dict[str, Any]] = NO_MEMORIES
+    """By row and task: what the replies are decoded from that its outputs still lack."""
+
+
+class _Answered(NamedTuple):
+    """What a run gave: by row."""
+
+    outputs: list[Outputs]
+    memories: dict[int, dict[str, Any]]
+    seconds: float
 
 
 class _Run:
@@ -80,14 +103,48 @@ class BatchRuns:
         is out of memory or time is split: it may succeed with fewer records.
         """
         try:
-            outputs, seconds = self._run(model, entries)
-            return Answers([*outputs], {}, seconds)
+            answered = self._run(model, entries)
+            return Answers([*answered.outputs], {}, answered.seconds, memories=answered.memories)
         except BaseException as error:  # noqa: BLE001
             failed = _as_model_failed(error)
         fault = failed if isinstance(failed, DeviceFailed) else self.check(model)
         if fault is not None and (fault.lost or not suspect):
             return Answers([None] * len(entries), {}, 0.0, fault)
         return self._search(model, entries)
+
+    def step(self, lane: ReplyLane, *, suspect: bool = False) -> StepResult:
+        """Run a step of a lane. A reply fails when it has failed in company and alone, and the reference sample passes.
+
+        `suspect`: see `answer`; then each reply runs on its own.
+        """
+        began = time.perf_counter()
+        try:
+            result = self._within_deadline(lane.model, self.deadline_s, lane.run_step)
+        except BaseException as error:  # noqa: BLE001
+            failed = _as_model_failed(error)
+            fault = failed if isinstance(failed, DeviceFailed) else self.check(lane.model)
+            if fault is None or (suspect and not fault.lost):
+                return self._step_apart(lane, began)
+            return StepResult(fault=fault)
+        return self._judge(lane, result, began)
+
+    def _step_apart(self, lane: ReplyLane, began: float) -> StepResult:
+        try:
+            result = self._within_deadline(lane.model, self.deadline_s, partial(lane.run_step, apart=True))
+        except BaseException as error:  # noqa: BLE001
+            failed = _as_model_failed(error)
+            return StepResult(fault=failed if isinstance(failed, DeviceFailed) else DeviceFailed(str(failed)))
+        return self._judge(lane, result, began)
+
+    def _judge(self, lane: ReplyLane, result: StepResult, began: float) -> StepResult:
+        """Return the result of a step; where replies failed and the device is the cause, they begin again."""
+        result = result._replace(seconds=time.perf_counter() - began)
+        failed = [entry for entry, reply in result.ended if isinstance(reply, ModelFailed)]
+        fault = self.check(lane.model) if failed else None
+        if fault is None:
+            return result
+        ended = [(entry, reply) for entry, reply in result.ended if not isinstance(reply, ModelFailed)]
+        return result._replace(ended=ended, fault=fault, again=failed)
 
     def check(self, model: BatchModel) -> DeviceFailed | None:
         """Run the reference sample; returns the device's failure, or None when the sample passes."""
@@ -124,6 +181,7 @@ class BatchRuns:
         """Bisect until failing records are alone: about 2 log2(n) runs for one among n."""
         outputs: list[Outputs | None] = [None] * len(entries)
         errors: dict[int, Exception] = {}
+        memories: dict[int, dict[str, Any]] = {}
         run_seconds = 0.0
         parts = _halves(0, len(entries))
         while parts:
@@ -133,40 +191,41 @@ class BatchRuns:
                 continue
             part = [entries[row] for row in rows]
             try:
-                answers, seconds = self._run(model, part)
+                answered = self._run(model, part)
             except BaseException as error:  # noqa: BLE001
                 failed = _as_model_failed(error)
                 if isinstance(failed, DeviceFailed) and failed.lost:
-                    return Answers(outputs, errors, run_seconds, failed)
+                    return Answers(outputs, errors, run_seconds, failed, memories)
                 if len(rows) > 1:
                     parts += _halves(begin, end)
                     continue
                 fault, verdict = self._run_alone(model, part)
                 if fault is not None:
-                    return Answers(outputs, errors, run_seconds, fault)
+                    return Answers(outputs, errors, run_seconds, fault, memories)
                 if isinstance(verdict, Exception):
                     errors[rows[0]] = verdict
-                else:
-                    outputs[rows[0]] = verdict
-                continue
-            run_seconds += seconds
-            for row, answer in zip(rows, answers, strict=True):
+                    continue
+                assert verdict is not None
+                answered = verdict._replace(seconds=0.0)
+            run_seconds += answered.seconds
+            for row, answer in zip(rows, answered.outputs, strict=True):
                 outputs[row] = answer
-        return Answers(outputs, errors, run_seconds)
+            memories |= {rows[row]: found for row, found in answered.memories.items()}
+        return Answers(outputs, errors, run_seconds, memories=memories)
 
     def _run_alone(
         self, model: BatchModel, part: list[Entry]
-    ) -> tuple[DeviceFailed | None, Outputs | Exception | None]:
-        """Decide on a record that failed alone: returns the device's fault, else the record's outputs or error."""
+    ) -> tuple[DeviceFailed | None, _Answered | Exception | None]:
+        """Decide on a record that failed alone: returns the device's fault, else the record's answer or error."""
         if (fault := self.check(model)) is not None:
             return fault, None
         try:
-            return None, self._run(model, part)[0][0]
+            return None, self._run(model, part)
         except BaseException as error:  # noqa: BLE001
             failed = _as_model_failed(error)
             return (failed, None) if isinstance(failed, DeviceFailed) and failed.lost else (None, failed)
 
-    def _run(self, model: BatchModel, entries: list[Entry]) -> tuple[list[Outputs], float]:
+    def _run(self, model: BatchModel, entries: list[Entry]) -> _Answered:
         encoded = [entry.encoded for entry in entries]
         times = max(sum(each.tokens for each in encoded) / self._full_tokens, 1.0)
         began = time.perf_counter()
@@ -175,7 +234,11 @@ class BatchRuns:
         outputs = _decode(model, logits, encoded, entries)
         if len(outputs) != len(entries):
             raise ModelFailed(f"the model gave {len(outputs)} answers for {len(entries)} texts")
-        return outputs, seconds
+        memories: dict[int, dict[str, Any]] = {}
+        if model.decoders:
+            wanted = [entry.tasks for entry in entries]
+            memories = self._within_deadline(model, self.deadline_s * times, model.remember, logits, wanted)
+        return _Answered(outputs, memories, seconds)
 
     def _within_deadline(self, model: BatchModel, seconds: float, call: Any, *args: Any) -> Any:
         thread = get_ident()

@@ -160,7 +160,7 @@ def _reply(model: "Model", task: str, asked: "Sequence[Asked]", found: list[dict
     took = time.perf_counter() - began
     total.replies, total.reply_s = total.replies + len(replies), total.reply_s + took
     for row, reply, given in zip(found, replies, turns, strict=True):
-        row["outputs"][task] = make_output(reply.text, reply.score, reply.finish)
+        row["outputs"][task] = make_output(reply)
         cut = reply.truncated or exceeds_bytes(given, spec)
         row["reply_truncated"] = row.get("reply_truncated", False) or cut
         row["reply_ms"] = round(row.get("reply_ms", 0.0) + 1000 * took / len(replies), 3)

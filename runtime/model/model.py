@@ -25,6 +25,7 @@ from .batch_rows import (
 from .decoding import Output
 from .feeds import padded_feeds, ragged_feeds
 from .folder import check_decoder_files, read_manifest
+from .generated import Generated
 from .inputs import Input, TextPair, choose_input, find_pair_tasks, first_text
 from .kinds.forms import Reads
 from .kinds.generation import make_output
@@ -33,8 +34,9 @@ from .long_texts import Windows
 from .onnx_session import Array, Device, Runner
 from .open_files import entry_of, open_checked_graph, read_role
 from .reference_sample import check_reference, missing_sample_error, read_reference
-from .replies.offline import MAX_ROWS, decode_rows, generate_replies, reply_to_rows
-from .replies.reply_decoder import Generated, ReplyDecoder, make_decoders
+from .replies.offline import MAX_ROWS, decode_rows, generate_replies, remember_texts, reply_to_rows
+from .replies.reply_decoder import ReplyDecoder, make_decoders
+from .replies.slot_table import Memory
 from .tokenizing import Encoded, TextEncoder, read_tokenizer, refuse_without_template
 from .windows import WindowedText, WindowEncoder
 
@@ -247,13 +249,11 @@ class Model:
     ) -> list[dict[str, Output]]:
         """Return for each text the outputs of its `wanted` tasks; `thresholds` override the manifest's by task.
 
-        Replies are decoded to their end. Raises ModelFailed when one fails.
+        Tasks that generate are left out: `remember` begins their replies.
         """
         answers: list[dict[str, Output]] = [{} for _ in batch]
         for name, rows in group_rows_by_task(wanted).items():
             if name in self.decoders:
-                for row, reply in zip(rows, reply_to_rows(self.decoders[name], logits, rows), strict=True):
-                    answers[row][name] = make_output(reply.text, reply.score, reply.finish)
                 continue
             limits = (thresholds or {}).get(name, self.tasks[name].thresholds)
             chosen = select_rows(self._kinds[name], logits.values[name], logits, batch, texts, rows)
@@ -262,6 +262,15 @@ class Model:
             for row, output in zip(rows, outputs, strict=True):
                 answers[row][name] = output
         return answers
+
+    def remember(self, logits: Logits, wanted: Sequence[tuple[str, ...]]) -> dict[int, dict[str, Memory]]:
+        """Return what the replies of a batch are decoded from: by text, and by its `wanted` tasks that generate."""
+        memories: dict[int, dict[str, Memory]] = {}
+        for name, rows in group_rows_by_task(wanted).items():
+            if name in self.decoders:
+                for row, memory in zip(rows, remember_texts(self.decoders[name], logits, rows), strict=True):
+                    memories.setdefault(row, {})[name] = memory
+        return memories
 
     def predict(self, texts: Sequence[Input], tasks: Sequence[str] | None = None) -> list[dict[str, Output]]:
         """Encode, run and decode in batches of about 1,000 tokens, in order, on `tasks`. For offline use.
@@ -276,8 +285,13 @@ class Model:
         ]
         answers: list[dict[str, Output]] = []
         for batch, part in self.batches(inputs):
-            begin = len(answers)
-            answers += self.decode(self.run(batch), batch, part, wanted[begin : begin + len(batch)])
+            names = wanted[len(answers) : len(answers) + len(batch)]
+            logits = self.run(batch)
+            answers += self.decode(logits, batch, part, names)
+            for name, rows in group_rows_by_task(names).items():
+                if name in self.decoders:
+                    for row, reply in zip(rows, reply_to_rows(self.decoders[name], logits, rows), strict=True):
+                        answers[row - len(names)][name] = make_output(reply)
         return answers
 
     def generate(

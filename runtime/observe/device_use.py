@@ -11,8 +11,8 @@ WINDOW_S: Final = 30.0
 class DeviceUse:
     """Measures device utilisation, and CPU time per text outside the device, over a sliding window of 30 s.
 
-    busy ratio = sum of the forward passes' wall seconds / (window * run slots). A pass counts when it ends.
-    host seconds per record = (CPU seconds of the process - forward passes' seconds, if they run on this CPU) / texts.
+    busy ratio = sum of the passes' and decoder steps' wall seconds / (window * run slots). Each counts when it ends.
+    host seconds per record = (CPU seconds of the process - seconds of passes and steps, if they run on this CPU) / texts.
     On a loaded machine a pass's wall time exceeds its CPU time; the second value is then a lower bound.
     """
 

@@ -28,6 +28,7 @@ __all__ = ["METRICS", "Counter", "DeviceUse", "Metric", "Metrics"]
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 RUN_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 ROWS: Final = tuple(float(2**power) for power in range(11))
+PIECES: Final = (2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 16.0, 20.0, 24.0, 32.0, 40.0, 64.0)
 TOKENS: Final = tuple(float(2**power) for power in range(4, 17))
 
 
@@ -37,6 +38,10 @@ _BUCKETS: Final[dict[str, tuple[float, ...]]] = {
     "murmura_inference_seconds": RUN_SECONDS,
     "murmura_batch_rows": ROWS,
     "murmura_batch_tokens": TOKENS,
+    "murmura_decoder_step_seconds": RUN_SECONDS,
+    "murmura_decoder_step_rows": ROWS[:9],
+    "murmura_reply_first_step_seconds": SECONDS,
+    "murmura_reply_pieces": PIECES,
 }
 
 _READ_BY_LABELS: Final = (
@@ -99,6 +104,11 @@ class Metrics:
         self.inference = histogram("murmura_inference_seconds")
         self.batch_rows = histogram("murmura_batch_rows")
         self.batch_tokens = histogram("murmura_batch_tokens")
+        self.step_seconds = histogram("murmura_decoder_step_seconds")
+        self.step_rows = histogram("murmura_decoder_step_rows")
+        self.first_step = histogram("murmura_reply_first_step_seconds")
+        self.reply_pieces = histogram("murmura_reply_pieces")
+        self._replies = counter("murmura_replies_total", "end", "length", "failed", "late")
         self._in_flight = gauge("murmura_in_flight_records")
         self._assigned = gauge("murmura_assigned_partitions")
         self._paused = gauge("murmura_paused_partitions")
@@ -124,6 +134,19 @@ class Metrics:
         else:
             self.queue.observe_many(queue_seconds)
         self.use.ran(rows, run_seconds)
+
+    def step(self, rows: int, run_seconds: float, first_step_seconds: ArrayLike) -> None:
+        """Record a finished step of a decoder; see `BatchObserver.step`."""
+        self.step_rows.observe(rows)
+        self.step_seconds.observe(run_seconds)
+        self.first_step.observe_many(first_step_seconds)
+        self.use.ran(0, run_seconds)
+
+    def reply(self, outcome: Literal["end", "length", "failed", "late"], pieces: int = 0) -> None:
+        """Record a reply that has ended; see `BatchObserver.reply`."""
+        self._replies.add((outcome,))
+        if outcome in {"end", "length"}:
+            self.reply_pieces.observe(pieces)
 
     def answered(self, agent: str, topic: str, seconds: ArrayLike, *, outcome: str = "answered") -> None:
         """Record acknowledged results; `seconds` has the time of each since its request's timestamp."""

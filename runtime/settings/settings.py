@@ -78,8 +78,12 @@ class ModelSettings(Section):
     max_rows: Positive = 256
     max_wait_ms: Annotated[float, Field(ge=0)] = 0.0
     """How long a batch may wait for more records. 0: a batch is closed as soon as the device is free."""
+    reply_rows: Positive | None = None
+    """Replies that are decoded together; default: 32 on a CPU, 256 on an accelerator. Bounds the memory of a decoder."""
+    steps_between_passes: Positive = 2
+    """Maximum number of decoder steps between two forward passes while texts wait."""
     run_deadline_s: Seconds = 5.0
-    """Deadline of a forward pass; at least 20 times the time measured at start."""
+    """Deadline of a forward pass, and of a decoder step; at least 20 times the time measured at start."""
     probe_pause_s: Seconds = 0.5
     """Pause before a failed device is probed; doubled after each failed probe, up to 10 s."""
     give_up_s: Seconds = 60.0

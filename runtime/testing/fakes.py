@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...schemas.acts import Act, Utterance
 from ...schemas.manifest import EncoderSpec, FileEntry, ModelManifest, TaskSpec
 from ..agent.prediction import Prediction
-from ..batching.engine import EngineModel, RequestChecks
-from ..batching.policy import Entry
+from ..batching.policy import Entry, ReplyRequest
+from ..batching.request_checks import EngineModel, RequestChecks
 from ..batching.single_callers import encode
-from ..errors import Closed, DeviceFailed, ModelFailed
+from ..errors import Closed, DeviceFailed, Late, ModelFailed
+from ..model.generated import Generated
 from ..model.inputs import Input, TextPair
 from ..model.kinds.forms import Reads
 from ..model.kinds.registry import kind_of
@@ -128,6 +130,8 @@ class FakeModel:
         self.manifest = fake_manifest(tasks, name, version)
         self.tasks = {task.name: task for task in tasks}
         self.device = device
+        self.decoders: dict[str, Any] = {}
+        """None: scripted replies come with the other outputs."""
         self.broken = frozenset(broken)
         self.run_s = run_s
         self.device_works = True
@@ -175,6 +179,10 @@ class FakeModel:
         if isinstance(given, str):
             return self._answer(given)
         return {**self._answer(given.text), **self._answer(TextPair(given.text, given.second))}
+
+    def remember(self, logits: list[Input], wanted: Sequence[Sequence[str]]) -> dict[int, dict[str, Any]]:
+        """Return nothing: no reply is decoded."""
+        return {}
 
     def check_device(self) -> None:
         """Raise DeviceFailed unless `device_works`."""
@@ -252,6 +260,26 @@ class FakeEngine(RequestChecks):
         encoded = (await self.encode([given]))[0]
         outputs = self._outputs(given, wanted, encoded, thresholds)
         return self.make_prediction(outputs, encoded)
+
+    async def generate(
+        self,
+        turns: Sequence[Utterance],
+        acts: Sequence[Act],
+        task: str,
+        *,
+        slots: Collection[str] | None = None,
+        deadline: float | None = None,
+    ) -> Generated:
+        """Return the scripted reply: the output of `task` for the pair that `format_input` makes of turns and acts.
+
+        Raises Late for a deadline that has passed.
+        """
+        given = self.check_reply(ReplyRequest(turns, acts, None), task)
+        if deadline is not None and asyncio.get_running_loop().time() >= deadline:
+            raise Late("the reply was not worded by its deadline")
+        encoded = (await self.encode([given]))[0]
+        reply = self._outputs(given, (task,), encoded, None)[task]
+        return Generated(reply["text"], (), reply["score"], reply["finish"], encoded.truncated)
 
     def _answer(self, entries: list[Entry]) -> None:
         answered = [entry for entry in entries if not entry.cancelled]

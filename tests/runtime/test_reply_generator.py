@@ -6,12 +6,13 @@ from tiny_decoder import decoder_weights, reply_task
 from tiny_model import WORDS, tiny_encoder, tiny_tokenizer
 
 from murmura.runtime.errors import DeviceFailed, ModelFailed
+from murmura.runtime.model.generated import Generated
 from murmura.runtime.model.graph.build import build_graph
 from murmura.runtime.model.graph.decoder import build_memory, build_step
 from murmura.runtime.model.inputs import TextPair
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.onnx_session import open_session
-from murmura.runtime.model.replies.reply_decoder import Generated, ReplyDecoder
+from murmura.runtime.model.replies.reply_decoder import ReplyDecoder
 from murmura.runtime.model.replies.reply_generator import ReplyGenerator
 from murmura.runtime.model.replies.slot_table import Memory
 from murmura.schemas.manifest import EncoderSpec, Limits, ModelManifest, TaskSpec
@@ -202,15 +203,17 @@ def test_a_reply_of_values_that_are_not_finite_fails_and_leaves_nothing_behind(
     assert (found["sound"], found["next"]) == (want[1], want[2])
 
 
-def test_late_and_cancelled_replies_give_their_rows_to_others(decoder: ReplyDecoder, memories: list[Memory]) -> None:
+def test_cancelled_replies_give_their_rows_to_others(decoder: ReplyDecoder, memories: list[Memory]) -> None:
     generator = ReplyGenerator[int](decoder, max_rows=3)
     for number in range(6):
-        generator.add(number, memories[number], deadline=10.0 if number in {1, 4} else None)
+        generator.add(number, memories[number])
     generator.step()
-    assert generator.drop_late(9.9) == []
-    assert generator.drop_late(10.0) == [1, 4]
-    generator.cancel(0)
-    generator.cancel(99)
+    assert generator.joined == (0, 1, 2)
+    assert (generator.live, generator.waiting) == (3, 3)
+    for number in (1, 4, 0, 99):
+        generator.cancel(number)
+    with pytest.raises(ValueError, match="reply 3 is there already"):
+        generator.add(3, memories[3])
     found = {}
     while not generator.idle:
         found |= generator.step()

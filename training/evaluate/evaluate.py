@@ -134,7 +134,7 @@ def answers(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterat
 
 def _replies(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterator[Answer]:
     for example, reply in zip(examples, model.generate([each.given for each in examples], task=spec.name), strict=True):
-        yield Answer(example, Encoding(), dict(make_output(reply.text, reply.score, reply.finish)), np.empty(0))
+        yield Answer(example, Encoding(), dict(make_output(reply)), np.empty(0))
 
 
 def write_report(folder: Path, manifest: ModelManifest, scores: Scores, description: str = "") -> None:

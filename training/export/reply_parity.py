@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from ...runtime.errors import SetupError
+from ...runtime.model.generated import Generated
 from ...runtime.model.inputs import TextPair
 from ...runtime.model.model import Model
-from ...runtime.model.replies.reply_decoder import Generated
 from ..kinds.reply_decoder import END, Decoded, ReplyDecoder
 from ..model.encoders import build_encoder
 from ..model.padding import in_order, pad

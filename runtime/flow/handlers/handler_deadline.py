@@ -1,16 +1,18 @@
 """Runs a handler with a deadline for each record. The deadline is paused while the handler waits for the model."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from aiokafka.structs import ConsumerRecord
 
+from ....schemas.acts import Act, Utterance
 from ....schemas.deadletter import DeadLetterReason as Reason
 from ...agent.handler import Handler, Predicts, Served
 from ...agent.prediction import Prediction
 from ...errors import RecordError
+from ...model.generated import Generated
 from ...wire.message import Publish
 
 
@@ -43,14 +45,14 @@ def _deadline_error(handler: Handler) -> RecordError:
 
 
 class _UntimedEngine:
-    """The engine given to a handler: pauses the deadline while at least one prediction is awaited."""
+    """The engine given to a handler: pauses the deadline while at least one answer of it is awaited."""
 
-    __slots__ = ("_deadline", "_engine", "_left_s", "_predictions")
+    __slots__ = ("_awaited", "_deadline", "_engine", "_left_s")
 
     def __init__(self, engine: Predicts, deadline: asyncio.Timeout) -> None:
         self._engine = engine
         self._deadline = deadline
-        self._predictions = 0
+        self._awaited = 0
         self._left_s = 0.0
 
     @property
@@ -65,14 +67,31 @@ class _UntimedEngine:
         thresholds: Mapping[str, Any] | None = None,
         text_pair: str | None = None,
     ) -> Prediction:
-        self._predictions += 1
-        if self._predictions == 1:
+        with self._paused():
+            return await self._engine.predict(text, tasks, thresholds=thresholds, text_pair=text_pair)
+
+    async def generate(
+        self,
+        turns: Sequence[Utterance],
+        acts: Sequence[Act],
+        task: str,
+        *,
+        slots: Collection[str] | None = None,
+        deadline: float | None = None,
+    ) -> Generated:
+        with self._paused():
+            return await self._engine.generate(turns, acts, task, slots=slots, deadline=deadline)
+
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        self._awaited += 1
+        if self._awaited == 1:
             self._pause_deadline()
         try:
-            return await self._engine.predict(text, tasks, thresholds=thresholds, text_pair=text_pair)
+            yield
         finally:
-            self._predictions -= 1
-            if not self._predictions:
+            self._awaited -= 1
+            if not self._awaited:
                 self._resume_deadline()
 
     def _pause_deadline(self) -> None:

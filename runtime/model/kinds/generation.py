@@ -7,6 +7,7 @@ import numpy as np
 
 from ....schemas.manifest import EncoderSpec, TaskSpec
 from ..decoding import PLACES, Decoder, Floats, Output
+from ..generated import Generated
 from .forms import Reads
 from .kind import Answer, Array, Kind, read_label
 
@@ -108,9 +109,9 @@ class Generation(Kind):
         return {"reply": target}
 
     def fake_output(self, task: TaskSpec) -> Output:
-        return make_output("", 1.0, "end")
+        return make_output(Generated("", (), 1.0, "end"))
 
 
-def make_output(text: str, score: float, finish: str) -> Output:
+def make_output(reply: Generated) -> Output:
     """Return a reply as an answer; `score` is the geometric mean of its pieces' probabilities."""
-    return {"kind": Generation.name, "text": text, "score": round(score, PLACES), "finish": finish}
+    return {"kind": Generation.name, "text": reply.text, "score": round(reply.score, PLACES), "finish": reply.finish}

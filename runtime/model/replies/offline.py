@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 from ...errors import ModelFailed
 from ..batch_rows import Logits
+from ..generated import Generated
 from ..inputs import Input
-from .pieces import forbid_slots
-from .reply_decoder import ChosenPiece, Generated, ReplyDecoder
+from .reply_decoder import ChosenPiece, ReplyDecoder
 from .reply_generator import ReplyGenerator
 from .slot_table import Memory, SlotTable
 
@@ -43,7 +43,7 @@ def generate_replies(
     def remember() -> Iterator[Memory]:
         for batch, _ in model.batches(pairs):
             truncated.extend(text.rows[-1].truncated for text in batch)
-            yield from _remember(decoder, model.run(batch), range(len(batch)))
+            yield from remember_texts(decoder, model.run(batch), range(len(batch)))
 
     replies = _reply_to(decoder, remember(), allowed, max_rows)
     return [reply._replace(truncated=cut) for reply, cut in zip(replies, truncated, strict=True)]
@@ -51,7 +51,7 @@ def generate_replies(
 
 def reply_to_rows(decoder: ReplyDecoder, logits: Logits, texts: Sequence[int]) -> list[Generated]:
     """Return the replies to some texts of a batch, of a text with several rows to the last: there are both texts of a pair."""
-    return _reply_to(decoder, _remember(decoder, logits, texts), [None] * len(texts), min(len(texts), MAX_ROWS))
+    return _reply_to(decoder, remember_texts(decoder, logits, texts), [None] * len(texts), min(len(texts), MAX_ROWS))
 
 
 def _reply_to(
@@ -61,9 +61,9 @@ def _reply_to(
     found: dict[int, Generated | ModelFailed] = {}
     for number, memory in enumerate(memories):
         names = slots[number]
-        generator.add(number, memory, None if names is None else forbid_slots(decoder.task.labels, names))
+        generator.add(number, memory, decoder.forbid(names))
         # Memories of more texts than there are rows would only take memory.
-        while generator.policy.waiting > max_rows:
+        while generator.waiting > max_rows:
             found |= generator.step()
     while not generator.idle:
         found |= generator.step()
@@ -84,7 +84,7 @@ def _check_arguments(decoder: ReplyDecoder, pairs: Sequence[Input], slots: Seque
         raise ValueError(f"task {task.name} has no slot {min(unknown)!r}; its slots are {', '.join(known) or 'none'}")
 
 
-def _remember(decoder: ReplyDecoder, logits: Logits, texts: Sequence[int]) -> list[Memory]:
+def remember_texts(decoder: ReplyDecoder, logits: Logits, texts: Sequence[int]) -> list[Memory]:
     """Return what some texts of a batch are remembered by; of a text with several rows the last one."""
     assert logits.hidden is not None
     rows = texts if logits.bounds is None else [int(logits.bounds[text + 1]) - 1 for text in texts]

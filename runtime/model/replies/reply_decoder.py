@@ -1,34 +1,22 @@
 """The decoder of a task that generates: its two graphs, and a step for all replies of a table."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import isfinite
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ....schemas.manifest import ModelManifest, TaskSpec
 from ...errors import DeviceFailed, ModelFailed
+from ..generated import Generated
 from ..onnx_session import Runner
-from .pieces import join_pieces
+from .pieces import forbid_slots, join_pieces
 from .slot_table import Memory, Sizes, SlotTable
 
 Array = npt.NDArray[Any]
-Finish = Literal["end", "length"]
-
-
-class Generated(NamedTuple):
-    """A reply as its decoder worded it, with slots as `{NAME}`."""
-
-    text: str
-    tokens: tuple[int, ...]
-    """Its pieces by their numbers, without the end."""
-    score: float
-    """The geometric mean of the probabilities of its pieces and its end, among those that were not forbidden."""
-    finish: Finish
-    """`length`: it was cut at the maximum number of pieces."""
-    truncated: bool = False
-    """Whether the texts were longer than the model's limit: then older turns were dropped, and the newest cut if need be."""
+_FORBIDDEN_KEPT: Final = 256
+"""Sets of slots whose forbidden pieces are kept; a policy has some dozens."""
 
 
 class ChosenPiece(NamedTuple):
@@ -44,6 +32,7 @@ class ReplyDecoder:
     def __init__(self, manifest: ModelManifest, task: TaskSpec, memory: Runner, step: Runner) -> None:
         assert task.generation is not None
         self.task, self._memory, self._step = task, memory, step
+        self._forbidden: dict[frozenset[str], Array] = {}
         encoder = manifest.encoder
         self.sizes = Sizes(
             task.generation.layers,
@@ -53,6 +42,21 @@ class ReplyDecoder:
             task.generation.max_tokens,
             manifest.limits.max_tokens,
         )
+
+    def forbid(self, slots: Collection[str] | None) -> Array | None:
+        """Return what is added to the logits [V] so that a reply names only these slots; None where all are allowed.
+
+        Slots that the task does not have make no difference.
+        """
+        if slots is None:
+            return None
+        names = frozenset(slots)
+        found = self._forbidden.get(names)
+        if found is None:
+            if len(self._forbidden) >= _FORBIDDEN_KEPT:
+                self._forbidden.clear()
+            found = self._forbidden[names] = forbid_slots(self.task.labels, names)
+        return found
 
     @property
     def runners(self) -> tuple[Runner, Runner]:
@@ -65,12 +69,15 @@ class ReplyDecoder:
         ranges = [slice(*each) for each in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)]
         return [Memory(kept["keys"][:, each], kept["values"][:, each]) for each in ranges]
 
-    def step(self, table: SlotTable) -> list[ChosenPiece | ModelFailed]:
+    def step(self, table: SlotTable, *, apart: bool = False) -> list[ChosenPiece | ModelFailed]:
         """Add a piece to all replies of a table; returns what was chosen in each row, or why that row failed.
 
         A step that fails is repeated row by row, so that one reply does not fail another. Raises DeviceFailed when the
-        device is the cause; the table is then unchanged.
+        device is the cause; the table is then unchanged. `apart`: each row runs on its own, and one that is out of memory or
+        time fails alone; DeviceFailed is raised only when the device is lost.
         """
+        if apart:
+            return self._step_by_row(table, apart=True)
         try:
             outputs = self._step.run(table.feeds())
         except DeviceFailed:
@@ -81,19 +88,21 @@ class ReplyDecoder:
         chosen = zip(outputs["next"].tolist(), outputs["log_probability"].tolist(), strict=True)
         return [self._check(number, value) for number, value in chosen][: table.count]
 
-    def _step_by_row(self, table: SlotTable) -> list[ChosenPiece | ModelFailed]:
+    def _step_by_row(self, table: SlotTable, *, apart: bool = False) -> list[ChosenPiece | ModelFailed]:
         # Nothing is written before all rows have run: the device may fail in any of them.
-        results = [self._run_row(table, row) for row in range(table.count)]
+        results = [self._run_row(table, row, apart) for row in range(table.count)]
         return [
             result if isinstance(result, ModelFailed) else self._write_row(table, row, result)
             for row, result in enumerate(results)
         ]
 
-    def _run_row(self, table: SlotTable, row: int) -> Mapping[str, Array] | ModelFailed:
+    def _run_row(self, table: SlotTable, row: int, apart: bool) -> Mapping[str, Array] | ModelFailed:
         try:
             return self._step.run(table.feeds_of(row))
-        except DeviceFailed:
-            raise
+        except DeviceFailed as error:
+            if error.lost or not apart:
+                raise
+            return error
         except ModelFailed as error:
             return error
 

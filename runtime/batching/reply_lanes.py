@@ -1,0 +1,186 @@
+"""The replies that are decoded between forward passes: a lane for each task that generates, of each loaded model."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from ..errors import DeviceFailed, ModelFailed
+from ..model.generated import Generated
+from ..model.kinds.generation import make_output
+from ..model.replies.reply_decoder import ReplyDecoder
+from ..model.replies.reply_generator import ReplyGenerator
+from ..model.replies.slot_table import Memory
+from .policy import Entry
+
+ROWS_ON_CPU: Final = 32
+ROWS_ON_ACCELERATOR: Final = 256
+"""Replies that are decoded together, where no setting says how many."""
+
+
+class StepResult(NamedTuple):
+    """The result of a step. Created in a thread, applied on the loop."""
+
+    ended: Sequence[tuple[Entry, Generated | ModelFailed]] = ()
+    joined: Sequence[Entry] = ()
+    """The entries whose replies began with this step."""
+    rows: int = 0
+    seconds: float = 0.0
+    fault: DeviceFailed | None = None
+    """The device failed. Without `again` the step has changed nothing and can be repeated."""
+    again: Sequence[Entry] = ()
+    """Entries to begin again with a forward pass, once the device answers."""
+
+
+class ReplyLane:
+    """The replies of one task of one model. Used on the event loop; only `run_step` is called in a thread, once at a time."""
+
+    def __init__(self, model: Any, decoder: ReplyDecoder, rows: int) -> None:
+        self.model, self.task = model, decoder.task.name
+        self.claimed = False
+        """Whether a thread runs a step of it, or a step of it is held because the device fails."""
+        self.in_thread = False
+        self.queued_tokens = 0
+        """Tokens of the texts whose replies have not begun. Only these are many: rows are limited."""
+        self._decoder = decoder
+        self._generator = ReplyGenerator[Entry](decoder, max_rows=rows)
+        self._entries: dict[Entry, bool] = {}
+        """The entries that wait for this reply, and whether it has begun."""
+        self._arrived: list[tuple[Entry, Memory]] = []
+
+    def __contains__(self, entry: Entry) -> bool:
+        return entry in self._entries
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [*self._entries]
+
+    @property
+    def queued_rows(self) -> int:
+        """Number of replies that have not begun."""
+        return sum(not begun for begun in self._entries.values())
+
+    def add(self, entry: Entry, memory: Memory) -> None:
+        """Let an entry wait for its reply."""
+        self._entries[entry] = False
+        self._arrived.append((entry, memory))
+        self._count()
+
+    def drop(self, entry: Entry) -> None:
+        """Forget an entry; the next step leaves it out."""
+        self._entries.pop(entry, None)
+        self._count()
+
+    def prepare(self) -> bool:
+        """Free the rows of replies that nobody waits for, and let new ones wait for a row; False when there are none."""
+        for entry in [entry for entry in self._entries if entry.cancelled]:
+            self.drop(entry)
+        for entry in [key for key in self._generator.keys if key not in self._entries]:
+            self._generator.cancel(entry)
+        for entry, memory in self._arrived:
+            if entry in self._entries:
+                slots = entry.reply.slots if entry.reply is not None else None
+                self._generator.add(entry, memory, self._decoder.forbid(slots))
+        self._arrived.clear()
+        return not self._generator.idle
+
+    def run_step(self, *, apart: bool = False) -> StepResult:
+        """Add a piece to each reply. In a thread; raises like `ReplyDecoder.step`."""
+        ended = self._generator.step(apart=apart)
+        return StepResult(ended, self._generator.joined, self._generator.live + len(ended))
+
+    def finish(self, result: StepResult) -> list[tuple[Entry, Generated | ModelFailed]]:
+        """Apply the result of a step; returns the replies that have ended or failed, with their entries."""
+        for entry in result.joined:
+            if entry in self._entries:
+                self._entries[entry] = True
+        ended = [(entry, reply) for entry, reply in result.ended if entry in self._entries]
+        for entry in (*(entry for entry, _ in ended), *result.again):
+            self.drop(entry)
+        self._count()
+        return ended
+
+    def _count(self) -> None:
+        self.queued_tokens = sum(entry.encoded.tokens for entry, begun in self._entries.items() if not begun)
+
+
+class ReplyLanes:
+    """All lanes of a batcher. Used on its event loop.
+
+    Invariant: an entry leaves once, with all its replies or with the error of one.
+    """
+
+    def __init__(self, rows: int) -> None:
+        """`rows`: replies that are decoded together in a lane."""
+        self._rows = rows
+        self._lanes: dict[tuple[int, str], ReplyLane] = {}
+        """By the model's identity and the task, the one with the latest step last. A lane keeps its model alive."""
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens of the texts whose replies have not begun."""
+        return sum(lane.queued_tokens for lane in self._lanes.values())
+
+    @property
+    def queued_rows(self) -> int:
+        """Number of replies that have not begun."""
+        return sum(lane.queued_rows for lane in self._lanes.values())
+
+    def begin(self, model: Any, entries: Iterable[tuple[Entry, Mapping[str, Memory]]]) -> None:
+        """Let entries that have been through a forward pass wait for their replies."""
+        for entry, memories in entries:
+            if entry.cancelled:
+                continue
+            for task, memory in memories.items():
+                lane = self._lanes.get((id(model), task))
+                if lane is None:
+                    lane = ReplyLane(model, model.decoders[task], self._rows)
+                    self._lanes[id(model), task] = lane
+                if entry not in lane:
+                    entry.replies_left += 1
+                    lane.add(entry, memory)
+
+    def claim_ready(self) -> ReplyLane | None:
+        """Return the lane whose step comes next, and claim it; None where no reply can go on."""
+        for key, lane in self._lanes.items():
+            if not lane.claimed and lane.prepare():
+                lane.claimed = True
+                self._lanes[key] = self._lanes.pop(key)
+                return lane
+        return None
+
+    def finish(self, lane: ReplyLane, result: StepResult) -> Iterator[tuple[Entry, Generated | ModelFailed]]:
+        """Apply the result of a step; yields the replies that have ended or failed.
+
+        An entry has all its outputs, or an error, when its `replies_left` is 0.
+        """
+        for entry, reply in lane.finish(result):
+            if isinstance(reply, ModelFailed):
+                entry.error, entry.outputs, entry.replies_left = reply, None, 0
+                for other in self._lanes.values():
+                    other.drop(entry)
+            elif entry.outputs is not None:
+                entry.replies_left -= 1
+                entry.generated = reply._replace(truncated=entry.encoded.truncated)
+                entry.outputs[lane.task] = dict(make_output(reply))
+            yield entry, reply
+        for entry in result.again:
+            entry.replies_left = 0
+            for other in self._lanes.values():
+                other.drop(entry)
+
+    def retire(self, serving: Any) -> None:
+        """Free the lanes of models that do not serve any more and have no reply left."""
+        for key, lane in [*self._lanes.items()]:
+            if lane.model is not serving and not lane.claimed and not lane.entries:
+                del self._lanes[key]
+
+    def drain(self, *, running: bool) -> list[Entry]:
+        """Remove and return the entries whose replies have not ended; those of steps that run only if `running`."""
+        entries: dict[Entry, None] = {}
+        for key, lane in [*self._lanes.items()]:
+            if running or not lane.in_thread:
+                entries |= dict.fromkeys(lane.entries)
+                del self._lanes[key]
+        left = [entry for entry in entries if not entry.cancelled]
+        for entry in left:
+            entry.replies_left, entry.outputs = 0, None
+        return left

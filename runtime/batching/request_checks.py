@@ -1,0 +1,97 @@
+"""Checks what is asked of the model before it is encoded."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ...schemas.deadletter import DeadLetterReason
+from ...schemas.manifest import GenerationSpec, ModelManifest, TaskSpec
+from ..agent.prediction import Prediction
+from ..errors import RecordError
+from ..generation.input_format import exceeds_bytes, format_input
+from ..model.inputs import Input, TextPair, choose_input, find_pair_tasks, missing_pair
+from ..model.long_texts import Windows
+from .policy import ReplyRequest
+from .runs import BatchModel
+
+
+class EngineModel(BatchModel, Protocol):
+    """A model for the engine; `encode` is called in the tokeniser's thread on whole chunks."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def manifest(self) -> ModelManifest: ...
+    @property
+    def tasks(self) -> Mapping[str, TaskSpec]: ...
+    def encode(self, texts: Sequence[Input], /) -> Sequence[Any]: ...
+    def encode_windows(self, texts: Sequence[Input], windows: Sequence[Windows | None], /) -> Sequence[Any]: ...
+
+
+class RequestChecks:
+    """Validation of texts and tasks, and construction of predictions; shared by the engine and its fake."""
+
+    def __init__(self, model: EngineModel) -> None:
+        self.model: Any = model
+
+    def check(
+        self, text: str, tasks: Iterable[str] | None = None, text_pair: str | None = None
+    ) -> tuple[tuple[str, ...], Input]:
+        """Return the tasks to answer (None: all of the model's that read what is given), and what they read.
+
+        Raises RecordError `unknown_task`, or `invalid` for a second text that is missing or that no task reads, an empty text
+        and a lone surrogate, which would fail the whole chunk in the tokenizer.
+        """
+        known = self.model.tasks
+        pair_tasks = find_pair_tasks(known.values())
+        wanted = tuple(known) if tasks is None else tuple(tasks)
+        for number, task in enumerate(wanted, 1):
+            if task not in known:
+                # The name may come from a request, so it is not quoted.
+                raise RecordError(
+                    DeadLetterReason.UNKNOWN_TASK,
+                    f"task {number} of the {len(wanted)} asked for is not one of the model's, which are {', '.join(known)}",
+                )
+        _check_text(text, "the text")
+        if text_pair is not None:
+            _check_text(text_pair, "the second text")
+            if pair_tasks.isdisjoint(wanted):
+                raise RecordError(DeadLetterReason.INVALID, "no task that is asked reads two texts")
+        elif not pair_tasks.isdisjoint(wanted):
+            left = tuple(task for task in wanted if task not in pair_tasks)
+            if tasks is not None or not left:
+                raise missing_pair(wanted, pair_tasks)
+            wanted = left
+        return wanted, choose_input(text, text_pair, wanted, pair_tasks)
+
+    def make_prediction(self, outputs: dict[str, dict[str, Any]], encoded: Any, model: Any = None) -> Prediction:
+        """Return outputs as a Prediction; `model` is the one that produced them (default: the serving one)."""
+        manifest = (model or self.model).manifest
+        return Prediction(outputs, encoded.truncated, (manifest.name, manifest.version))
+
+    def check_reply(self, request: ReplyRequest, task: str) -> TextPair:
+        """Return what a task that generates reads. Raises RecordError `unknown_task` for any other task."""
+        spec = self._find_spec(task)
+        if spec is None:
+            raise RecordError(DeadLetterReason.UNKNOWN_TASK, "the task asked for is none of the model's that generate")
+        return format_input(request.turns, request.acts, spec)
+
+    def exceeds_bytes(self, request: ReplyRequest, task: str) -> bool:
+        """Return whether the newest turn is longer than what the serving model reads of it."""
+        spec = self._find_spec(task)
+        return spec is not None and exceeds_bytes(request.turns, spec)
+
+    def _find_spec(self, task: str) -> GenerationSpec | None:
+        found: TaskSpec | None = self.model.tasks.get(task)
+        return found.generation if found is not None else None
+
+
+def _check_text(text: str, what: str) -> None:
+    if not text:
+        raise RecordError(DeadLetterReason.INVALID, f"{what} is empty")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RecordError(
+                DeadLetterReason.INVALID, f"{what} holds a lone surrogate at character {error.start}"
+            ) from None
