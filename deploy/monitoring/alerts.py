@@ -14,6 +14,7 @@ OURS = 'reason=~"agent_failed|model_failed|expired_retries|hop_limit|unreadable"
 """Reasons of dead letters caused by the service; all others are caused by the sender."""
 AGREED, JUDGED = 'verdict=~"confirmed|up"', 'verdict=~"confirmed|up|correction|down"'
 DEAD, FAILED, REJECTED = 'outcome="dead_letter"', 'outcome="failed"', 'outcome="rejected"'
+LATE = 'outcome="late"'
 
 
 class Alert(NamedTuple):
@@ -55,6 +56,11 @@ ALERTS = (
     Alert("MurmuraRecordWaits", "warning",
           f"{NOW.gauge('murmura_oldest_unfinished_seconds', 'job', 'topic', 'partition', how='max')} > 600", "1m",
           "A record of {{ $labels.topic }}/{{ $labels.partition }} has waited for {{ $value | humanizeDuration }}."),
+    Alert("MurmuraRepliesLate", "warning",
+          f"{TEN.growth('murmura_replies_total', 'job', only=LATE)} > 5"
+          f" and {TEN.growth('murmura_replies_total', 'job', only=LATE)}"
+          f" > 0.05 * {TEN.growth('murmura_replies_total', 'job')}", "1m",
+          "{{ $value | humanize }} generated replies of the last ten minutes were not worded in time."),
     Alert("MurmuraNotFetching", "critical",
           f"{NOW.gauge('murmura_seconds_since_fetch', 'job', 'topic', how='max')} > 120", "0m",
           "{{ $labels.topic }} has not been fetched for {{ $value | humanizeDuration }}."),

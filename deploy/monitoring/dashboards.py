@@ -34,6 +34,11 @@ def _fast(name: str, *by: str) -> dict[str, str]:
     return {f"{legend} {100 * q:g} %".strip(): NOW.quantile(q, name, *by) for q in (0.5, 0.95, 0.99)}
 
 
+def _share_of_steps() -> str:
+    steps, passes = (NOW.part_rate(f"murmura_{name}_seconds", "sum") for name in ("decoder_step", "inference"))
+    return f"{steps} / ({steps} + {passes})"
+
+
 SERVING = {
     "Traffic and lag": [
         Panel("Answers per second", "Records with an acknowledged result.",
@@ -85,6 +90,16 @@ SERVING = {
         Panel("Truncated texts in an hour", "Only their beginning was read; windows read more.",
               {"{{topic}}": HOUR.growth("murmura_truncated_total", "topic")}),
         Panel("Tokens in a batch", "The mean.", {"tokens": NOW.mean("murmura_batch_tokens")}),
+        Panel("Decoder steps", "Each adds a piece to all replies that are worded.",
+              {"steps": NOW.part_rate("murmura_decoder_step_seconds", "count")}, "ops"),
+        Panel("Replies in a step", "The mean.", {"replies": NOW.mean("murmura_decoder_step_rows")}),
+        Panel("Device time in steps", "The share of steps in the time of passes and steps.",
+              {"share": _share_of_steps()}, "percentunit", highest=1),
+        Panel("First step of a reply", "From the queueing of its text to the end of its first step.",
+              _fast("murmura_reply_first_step_seconds"), "s"),
+        Panel("Pieces of a reply", "The mean.", {"pieces": NOW.mean("murmura_reply_pieces")}),
+        Panel("Replies of decoders", "late: past the deadline; length: cut at the maximum number of pieces.",
+              {"{{outcome}}": NOW.rate("murmura_replies_total", "outcome")}, "reqps"),
         Panel("CPU per text without the model", "Meaningful under load only.",
               {"{{instance}}": NOW.gauge("murmura_host_seconds_per_record", "instance", how="avg")}, "s"),
         Panel("CPU", "Cores in use.", {"{{instance}}": NOW.rate("process_cpu_seconds_total", "instance")}),

@@ -1,5 +1,7 @@
 """Builds PromQL from the metrics of `METRICS`: an unknown name, label or kind is an error."""
 
+from typing import Literal
+
 from murmura.agents.metrics_table import METRICS
 from murmura.runtime.observe.metrics import Metric
 
@@ -47,11 +49,12 @@ class Queries:
 
     def mean(self, name: str, *by: str) -> str:
         """Return the mean of a histogram's observations."""
+        return f"{self.part_rate(name, 'sum', *by)} / {self.part_rate(name, 'count', *by)}"
+
+    def part_rate(self, name: str, part: Literal["sum", "count"], *by: str) -> str:
+        """Return how much a histogram's observations, or their number, grow per second."""
         _known(name, "histogram", by)
-        above, below = (
-            f"sum{_by(by)} (rate({self._selector(f'{name}_{part}')}[{self._window}]))" for part in ("sum", "count")
-        )
-        return f"{above} / {below}"
+        return f"sum{_by(by)} (rate({self._selector(f'{name}_{part}')}[{self._window}]))"
 
     def _selector(self, name: str, only: str = "") -> str:
         inside = ", ".join(part for part in (self._where, only) if part)

@@ -84,6 +84,7 @@ WAITING = f'murmura_waiting_records{{{ONE}, topic="t", partition="0"}}'
 DONE = f'murmura_records_total{{{ONE}, topic="t", agent="x", outcome="answered"}}'
 DEAD = f'murmura_records_total{{{ONE}, topic="t", agent="", outcome="dead_letter"}}'
 EXPIRED = f'murmura_records_total{{{ONE}, topic="t", agent="x", outcome="expired"}}'
+SAID, SAID_LATE = (f'murmura_replies_total{{{ONE}, outcome="{outcome}"}}' for outcome in ("end", "late"))
 SUSPENDED = f'murmura_suspended_agents{{agent="a",{ONE}}}'
 TOO_OLD = f'murmura_expired_answers_total{{{ONE}, agent="x", limit="max_age"}}'
 FIVE, TEN, ALL = (f'murmura_end_to_end_seconds_bucket{{{ONE}, agent="x", le="{le}"}}' for le in ("5", "10", "+Inf"))
@@ -139,6 +140,8 @@ CASES = [
     Case(
         "MurmuraRecordWaits", {f'murmura_oldest_unfinished_seconds{{topic="t",partition="0",{ONE}}}': "5x60"}, 45, False
     ),
+    Case("MurmuraRepliesLate", {SAID: "0+80x60", SAID_LATE: "0+10x60"}, 45, True),
+    Case("MurmuraRepliesLate", {SAID: "0+80x60", SAID_LATE: "0+2x60"}, 45, False),
     Case("MurmuraNotFetching", {f'murmura_seconds_since_fetch{{topic="t",partition="0",{ONE}}}': "0+60x60"}, 45, True),
     Case("MurmuraNotFetching", {f'murmura_seconds_since_fetch{{topic="t",partition="0",{ONE}}}': "1x60"}, 45, False),
     Case("MurmuraNewLog", {f'murmura_new_logs_total{{topic="t",{ONE}}}': "0x40 1x20"}, 45, True),

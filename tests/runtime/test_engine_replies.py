@@ -27,9 +27,7 @@ TASK = reply_task(
 END_BIAS = np.array([0.7] + [0.0] * 59, np.float32)
 """So that replies are of different lengths."""
 ACTS = (Act(act=ActName.REQUEST, slot="date"),)
-TURNS = [
-    (Utterance(role="user", text=" ".join(WORDS[(3 * number) % 20 :][: 1 + number % 9])),) for number in range(24)
-]
+TURNS = [(Utterance(role="user", text=" ".join(WORDS[(3 * number) % 20 :][: 1 + number % 9])),) for number in range(24)]
 
 
 @pytest.fixture(scope="module")
