@@ -13,7 +13,7 @@ from .policy import Policy
 from .sayings import fill
 
 if TYPE_CHECKING:
-    from ...runtime.model.replies.reply_decoder import Generated
+    from ...runtime.model.generated import Generated
 
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _BEGINNING: Final = re.compile(r"(?:^|[.!?:…]['\"”’)]*\s+|\n\s*)['\"“‘(]*$")

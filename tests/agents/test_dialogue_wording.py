@@ -5,7 +5,7 @@ import pytest
 from murmura.agents.dialogue.draft import Brief
 from murmura.agents.dialogue.policy import Policy
 from murmura.agents.dialogue.wording import choose_wording, find_unknown_name, make_net
-from murmura.runtime.model.replies.reply_decoder import Generated
+from murmura.runtime.model.generated import Generated
 from murmura.schemas.dialogue import WordingReason
 
 POLICY = Policy.model_validate(
