@@ -4,7 +4,9 @@
 
 - `low_rank/<weight>/a` [r, in] and `low_rank/<weight>/b` [out, r]: W = base + b @ a, LoRA's scale folded into b;
 - `difference/<weight>`: W = base + difference;
-- `heads.<task>.weight` [C, H] and `heads.<task>.bias` [C].
+- `heads.<task>.weight` [C, H] and `heads.<task>.bias` [C];
+- `derived/<weight of a head>/<weight of the base>/a` and `/b`: W = that weight of the base + b @ a, for the layers of a decoder,
+  which begin as layers of the encoder.
 """
 
 import shutil
@@ -47,13 +49,18 @@ def write_delta(
     low_rank: Mapping[str, tuple[Array, Array]],
     difference: Mapping[str, Array],
     heads: Mapping[str, Array],
+    derived: Mapping[str, tuple[Array, Array]] = {},
 ) -> None:
-    """Write `delta.safetensors`. `low_rank` maps a weight to (a, b) with the scale folded into b; `heads` is by name."""
+    """Write `delta.safetensors`. `low_rank` maps a weight to (a, b) with the scale folded into b, `derived` so `HEAD'S WEIGHT/BASE'S`;
+    `heads` is by name.
+    """
     tensors = {f"difference/{name}": _to_half(value) for name, value in difference.items()}
-    for name, (a, b) in low_rank.items():
+    factors = {f"low_rank/{name}": pair for name, pair in low_rank.items()}
+    factors |= {f"derived/{name}": pair for name, pair in derived.items()}
+    for name, (a, b) in factors.items():
         if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
-            raise ValueError(f"low_rank {name}: a [r, in] and b [out, r] expected, found {a.shape} and {b.shape}")
-        tensors[f"low_rank/{name}/a"], tensors[f"low_rank/{name}/b"] = _to_half(a), _to_half(b)
+            raise ValueError(f"{name}: a [r, in] and b [out, r] expected, found {a.shape} and {b.shape}")
+        tensors[f"{name}/a"], tensors[f"{name}/b"] = _to_half(a), _to_half(b)
     for name, value in heads.items():
         if not name.startswith("heads."):
             raise ValueError(f"heads are named heads.TASK.weight and heads.TASK.bias, found {name}")
@@ -77,15 +84,26 @@ def apply_delta(base: Weights, delta: Weights) -> dict[str, npt.NDArray[np.float
         elif kind == "difference":
             _add(weights, rest, value.astype(np.float32))
         elif kind == "low_rank" and rest.endswith("/a"):
-            b = delta.get(name[:-1] + "b")
-            if b is None or b.ndim != 2 or value.ndim != 2 or b.shape[1] != value.shape[0]:
-                raise ModelRefused(f"delta: {name} has no b that it can be multiplied with; write the delta again")
-            # Before the product: two thin matrices may have a product of any size.
-            _check_shape(weights, rest[:-2], (b.shape[0], value.shape[1]))
-            _add(weights, rest[:-2], b.astype(np.float32) @ value.astype(np.float32))
-        elif not (kind == "low_rank" and name[:-1] + "a" in delta):
+            product = _multiply(weights, rest[:-2], delta, name)
+            weights[rest[:-2]] = weights[rest[:-2]] + product
+        elif kind == "derived" and rest.endswith("/a") and rest.count("/") == 2:
+            target, source, _ = rest.split("/")
+            product = _multiply(base, source, delta, name)
+            weights[target] = base[source].astype(np.float32) + product
+        elif not (kind in {"low_rank", "derived"} and name[:-1] + "a" in delta):
             raise ModelRefused(f"delta: tensor {name} is of no known kind; it needs a newer version of murmura")
     return weights
+
+
+def _multiply(weights: Weights, changed: str, delta: Weights, name: str) -> npt.NDArray[np.float32]:
+    """Return b @ a of the factors `name`; ModelRefused unless it has the shape of a weight."""
+    a, b = delta[name], delta.get(name[:-1] + "b")
+    if b is None or b.ndim != 2 or a.ndim != 2 or b.shape[1] != a.shape[0]:
+        raise ModelRefused(f"delta: {name} has no b that it can be multiplied with; write the delta again")
+    # Before the product: two thin matrices may have a product of any size.
+    _check_shape(weights, changed, (b.shape[0], a.shape[1]))
+    product: npt.NDArray[np.float32] = b.astype(np.float32) @ a.astype(np.float32)
+    return product
 
 
 def _add(weights: dict[str, npt.NDArray[np.float32]], name: str, change: npt.NDArray[np.float32]) -> None:

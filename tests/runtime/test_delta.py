@@ -209,7 +209,7 @@ def test_values_beyond_half_precision_keep_full_precision(tmp_path: Path) -> Non
 
 
 def test_factors_that_do_not_fit_are_an_error_of_the_writer(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"low_rank w: a \[r, in\]"):
+    with pytest.raises(ValueError, match=r"low_rank/w: a \[r, in\]"):
         write_delta(tmp_path / "d", low_rank={"w": (np.zeros((2, 3)), np.zeros((4, 3)))}, difference={}, heads={})
 
 

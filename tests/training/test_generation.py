@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.numpy import load_file
 from tiny_replies import REPLIES, TASK, reply_rows
 from tiny_training import RECIPE, write_jsonl
 
@@ -144,6 +145,29 @@ def test_a_delta_of_a_model_with_replies_is_assembled_and_answers(exported: Path
     assemble(tmp_path / "delta", exported, tmp_path / "assembled", weights=False)
     model = Model.load(tmp_path / "assembled")
     assert say(model, "hey i need help", Act(act="request", slot="city")).startswith("Which city")
+
+
+def test_a_delta_holds_a_new_decoder_as_factors_of_the_layers_that_it_begins_from(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
+    recipe = REPLIES | {
+        "encoder": str(base),
+        "lora": {"rank": 2, "decoder_rank": 4},
+        "budget": {"steps": 6, "evaluations": 1},
+    }
+    fit(put_recipe(tmp_path, recipe), data, tmp_path / "run", quiet=True)
+    export(tmp_path / "run", tmp_path / "whole")
+    export(tmp_path / "run", tmp_path / "delta", delta=True)
+    assemble(tmp_path / "delta", base, tmp_path / "assembled")
+    held = load_file(tmp_path / "delta/delta.safetensors")
+    name = "derived/heads.reply.layers.0.cross.key.weight/encoder.layer.1.attention.self.key.weight"
+    assert [held[f"{name}/{part}"].shape for part in "ab"] == [(4, 32), (32, 4)]
+    assert not any(each.startswith("heads.reply.layers") and each.endswith("dense.weight") for each in held)
+    whole, again = (load_file(tmp_path / each / "model.safetensors") for each in ("whole", "assembled"))
+    assert whole.keys() == again.keys()
+    assert all(np.allclose(whole[each], again[each], atol=2e-3) for each in whole)
+    key = "heads.reply.layers.0.cross.key.weight"
+    assert not np.allclose(whole[key], whole["encoder.layer.1.attention.self.key.weight"], atol=1e-4)
 
 
 def test_validation_gives_the_loss_of_a_piece_and_its_mean_probability(run: Path) -> None:

@@ -86,22 +86,26 @@ def _write_delta(draft: Path, run: RunFolder, record: RunRecord) -> ModelManifes
     """Write the difference first and prove what is assembled from it: rounding to fp16 comes before merging."""
     base, checkpoint = base_weights(record), run.weights()
     heads = {name: array for name, array in checkpoint.items() if name.startswith("heads.")}
-    low_rank = {
-        name.removeprefix("low_rank/").removesuffix("/a"): (array, checkpoint[name.removesuffix("a") + "b"])
-        for name, array in checkpoint.items()
-        if name.endswith("/a")
-    }
     changed = {
         name: array - base[name]
         for name, array in checkpoint.items()
         if name in base and not np.array_equal(array, base[name])
     }
-    write_delta(draft / DELTA_NAME, low_rank=low_rank, difference=changed, heads=heads)
+    low_rank, derived = (_find_factors(checkpoint, kind) for kind in ("low_rank/", "derived/"))
+    write_delta(draft / DELTA_NAME, low_rank=low_rank, difference=changed, heads=heads, derived=derived)
     weights = apply_delta(base, load_file(draft / DELTA_NAME))
     source = Base(source=record.encoder.source, sha256=record.encoder.sha256)
     manifest = manifest_of(record).model_copy(update={"base": source})
     built = build_proven(manifest, weights, run.tokenizer(), ("ragged",), run.pairs())
     return write_manifest(draft, manifest, {DELTA_NAME: "delta"} | write_rest(draft, run, record, built.reference))
+
+
+def _find_factors(checkpoint: Weights, kind: str) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    return {
+        name.removeprefix(kind).removesuffix("/a"): (array, checkpoint[name.removesuffix("a") + "b"])
+        for name, array in checkpoint.items()
+        if name.startswith(kind) and name.endswith("/a")
+    }
 
 
 def manifest_of(record: RunRecord) -> ModelManifest:

@@ -1,11 +1,14 @@
 """From the network to the arrays of a run folder, and back."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from ..model.lora import factors
+from ..kinds.reply_decoder import ReplyDecoder
+from ..model.lora import factors, own_parameters, set_factors
 from ..model.network import MultiTask
 
 
@@ -13,8 +16,8 @@ def checkpoint_weights(model: MultiTask, *, low_rank: bool) -> dict[str, NDArray
     """Return what a run folder keeps: heads, and either the encoder's weights or its low-rank factors."""
     weights: dict[str, NDArray[Any]] = dict(model.head_weights())
     if low_rank:
-        for name, (a, b) in factors(model.encoder).items():
-            weights |= {f"low_rank/{name}/a": a, f"low_rank/{name}/b": b}
+        for name, (a, b) in _all_factors(model).items():
+            weights |= {f"{name}/a": a, f"{name}/b": b}
         return weights
     encoder = {name: p.detach().float().cpu().numpy() for name, p in model.encoder.named_parameters()}
     if model.table is not None:
@@ -27,14 +30,25 @@ def restore(model: MultiTask, arrays: dict[str, NDArray[Any]], *, low_rank: bool
     model.widen()
     weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
     for name, head in zip(model.names, model.heads, strict=True):
-        head.load_state_dict(
-            {part: weights[f"heads.{name}.{part}"] for part, _ in head.named_parameters()}, strict=False
-        )
+        for part, parameter in own_parameters(head):
+            parameter.data.copy_(weights[f"heads.{name}.{part}"])
     if not low_rank:
         encoder = {name: array for name, array in weights.items() if not name.startswith("heads.")}
         model.encoder.load_state_dict(encoder, strict=False)
         return
-    for name, module in model.encoder.named_modules():
-        if hasattr(module, "lora_A"):
-            module.lora_A["default"].weight.data.copy_(weights[f"low_rank/{name}.weight/a"])
-            module.lora_B["default"].weight.data.copy_(weights[f"low_rank/{name}.weight/b"] / module.scaling["default"])
+    for module, names in _adapted_parts(model):
+        set_factors(module, {own: (arrays[f"{name}/a"], arrays[f"{name}/b"]) for own, name in names.items()})
+
+
+def _all_factors(model: MultiTask) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    return {names[own]: pair for module, names in _adapted_parts(model) for own, pair in factors(module).items()}
+
+
+def _adapted_parts(model: MultiTask) -> Iterator[tuple[nn.Module, dict[str, str]]]:
+    """Yield each module that may have factors, and how its weights with factors are called in deltas."""
+    yield model.encoder, {name: f"low_rank/{name}" for name in factors(model.encoder)}
+    depth = model.encoder.config.num_hidden_layers
+    for task, head in zip(model.names, model.heads, strict=True):
+        if isinstance(head, ReplyDecoder):
+            sources = head.sources(depth)
+            yield head, {name: f"derived/heads.{task}.{name}/{sources[name]}" for name in factors(head)}

@@ -13,7 +13,7 @@ from ..recipe.recipe import Recipe
 def make_optimiser(recipe: Recipe, model: MultiTask) -> torch.optim.Optimizer:
     """Fused AdamW; no weight decay on biases and LayerNorm (all one-dimensional)."""
     encoder = [p for p in model.encoder.parameters() if p.requires_grad]
-    heads = list(model.heads.parameters())
+    heads = [p for p in model.heads.parameters() if p.requires_grad]
     groups = [
         {
             "name": name,

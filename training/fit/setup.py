@@ -16,7 +16,7 @@ from ...runtime.generation.reply_vocabulary import ReplyVocabulary
 from ..data.example import Example
 from ..kinds.reply_decoder import ReplyDecoder
 from ..model.encoders import Checkpoint, build_encoder
-from ..model.lora import add_lora
+from ..model.lora import add_decoder_lora, add_lora
 from ..model.network import MultiTask
 from ..prepare.data_report import TaskReport
 from ..prepare.tasks import TaskData, read_tasks
@@ -170,8 +170,11 @@ def build_model(recipe: Recipe, tasks: list[TaskData], checkpoint: Checkpoint) -
         if isinstance(head, ReplyDecoder):
             words = ReplyVocabulary(task.labels).lower_ids(checkpoint.tokenizer)
             head.begin_from(begins, words, checkpoint.tokenizer.encode("").ids[0])
-        if set(known.get(task.name, ())) <= set(task.labels):
+        goes_on = set(known.get(task.name, ())) <= set(task.labels)
+        if goes_on:
             grow.carry_over(head, task, known.get(task.name, []), checkpoint.weights)
+        if isinstance(head, ReplyDecoder) and recipe.lora and not (goes_on and known.get(task.name)):
+            add_decoder_lora(head, recipe.lora)  # one that goes on is no encoder's layers any more: it is trained whole
     return model
 
 

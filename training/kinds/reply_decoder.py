@@ -22,6 +22,18 @@ NO_PIECE: Final = -100
 """Stands in targets behind the end: nothing is asked there."""
 EXCLUDED: Final = -1e4
 """Added to scores that count for nothing."""
+_OF_ATTENTION: Final = {
+    **{part: f"attention.self.{part}" for part in ("query", "key", "value")},
+    "output": "attention.output.dense",
+    "norm": "attention.output.LayerNorm",
+}
+_SOURCES: Final = {
+    **{f"{own}.{part}": source for own in ("self", "cross") for part, source in _OF_ATTENTION.items()},
+    "feed_forward.up": "intermediate.dense",
+    "feed_forward.down": "output.dense",
+    "feed_forward.norm": "output.LayerNorm",
+}
+"""Parts of a layer, and those of an encoder's layer that they begin as."""
 KeysValues = tuple[Tensor, Tensor]
 
 
@@ -78,8 +90,19 @@ class ReplyDecoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
             if types is not None:
                 self.position.add_(types[-1])
             _copy(self.norm, encoder, "embeddings.LayerNorm")
-            for layer, number in zip(self.layers, spread_layers(len(self.layers), depth), strict=True):
-                layer.begin_from(encoder, f"encoder.layer.{number}.")
+            parameters = dict(self.named_parameters())
+            for part, source in self.sources(depth).items():
+                parameters[part].copy_(encoder[source])
+
+    def sources(self, depth: int) -> dict[str, str]:
+        """Return as which of the encoder's weights the layers' parameters begin, by their names; `depth` is the encoder's."""
+        numbers = enumerate(spread_layers(len(self.layers), depth))
+        return {
+            f"layers.{own}.{part}.{kind}": f"encoder.layer.{number}.{source}.{kind}"
+            for own, number in numbers
+            for part, source in _SOURCES.items()
+            for kind in ("weight", "bias")
+        }
 
     def forward(self, states: Tensor, mask: Tensor, target: Tensor) -> Tensor:
         """Return the logits [B, T, V] of each piece of the `target` [B, T], given those before it; NO_PIECE behind the end."""
@@ -150,16 +173,6 @@ class _Layer(nn.Module):  # type: ignore[misc]
         inner = self.feed_forward.down(F.gelu(self.feed_forward.up(x)))
         found: Tensor = self.feed_forward.norm(x + F.dropout(inner, self.dropout, self.training))
         return found
-
-    def begin_from(self, encoder: Mapping[str, Tensor], name: str) -> None:
-        for attention in (self.self, self.cross):
-            for part in ("query", "key", "value"):
-                _copy(getattr(attention, part), encoder, f"{name}attention.self.{part}")
-            _copy(attention.output, encoder, f"{name}attention.output.dense")
-            _copy(attention.norm, encoder, f"{name}attention.output.LayerNorm")
-        _copy(self.feed_forward.up, encoder, f"{name}intermediate.dense")
-        _copy(self.feed_forward.down, encoder, f"{name}output.dense")
-        _copy(self.feed_forward.norm, encoder, f"{name}output.LayerNorm")
 
 
 class _Attention(nn.Module):  # type: ignore[misc]

@@ -11,6 +11,7 @@ from transformers import BertModel
 
 from ...schemas.manifest import TaskSpec
 from ..kinds.kind import Kind
+from .lora import own_parameters
 from .padding import in_order, pad
 from .vocabulary import NarrowTable
 
@@ -82,11 +83,11 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
         return layer
 
     def head_weights(self) -> dict[str, NDArray[np.float32]]:
-        """Return the heads under the names of a model folder's weights."""
+        """Return the heads under the names of a model folder's weights, without weights that have factors."""
         return {
             f"heads.{name}.{part}": parameter.detach().float().cpu().numpy().copy()
             for name, head in zip(self.names, self.heads, strict=True)
-            for part, parameter in head.named_parameters()
+            for part, parameter in own_parameters(head)
         }
 
 

@@ -74,8 +74,10 @@ class Lora(Frozen):
     """Low-rank adaptation (Hu et al. 2021): W + (alpha / rank) * B @ A, only A and B are trained."""
 
     rank: Count = 16
+    decoder_rank: Count = 64
+    """In the layers of decoders of replies, which begin as layers of the encoder and become something else."""
     alpha: Positive | None = None
-    """Without it twice the rank."""
+    """Without it twice the rank; in decoders it is as many times theirs."""
     dropout: Share = 0.05
     targets: tuple[Literal["query", "key", "value", "dense"], ...] = ("query", "key", "value", "dense")
 
