@@ -20,6 +20,7 @@ BENCHMARKS = {
     "wire": "a real Kafka and the real model against bare onnxruntime with tokenising",
     "long_texts": "entities in long mails, read in windows, against the same messages alone",
     "decoding": "generated replies: rows that join and leave against batches, and against transformers",
+    "reply_load": "texts and replies on one core: latency of texts beside replies",
     "tracing": "what spans cost, with 1 % sampled",
     "memory": "peak memory of serve",
     "bounds": "garbage beside good requests, and large attachments: latency and memory",
