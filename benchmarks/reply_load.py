@@ -48,7 +48,7 @@ class DrawnLengths(ReplyDecoder):
     """Ends each reply at a drawn length: random weights hardly ever choose the end."""
 
     def step(self, table: SlotTable, *, apart: bool = False) -> list[ChosenPiece | ModelFailed]:
-        places = table._positions[: table.count].tolist()
+        places = table.places.tolist()
         chosen = super().step(table, apart=apart)
         ends = np.random.default_rng(sum(places)).random(len(places)) < self.chances[places]
         return [ChosenPiece(0, -1.0) if end else piece for end, piece in zip(ends, chosen, strict=True)]
@@ -66,7 +66,9 @@ def make_model() -> Model:
     arrays = dict(weights())
     for name, shape in kind_of(TASK).head_shapes(TASK, ENCODER).items():
         arrays[f"heads.reply.{name}"] = (random.normal(size=shape) * 0.05).astype(np.float32)
-    arrays |= {name: np.ones_like(a) for name, a in arrays.items() if name.startswith("heads.reply") and "norm.w" in name}
+    arrays |= {
+        name: np.ones_like(a) for name, a in arrays.items() if name.startswith("heads.reply") and "norm.w" in name
+    }
     about = manifest([*FOUR_TASKS, TASK])
     memory, step = (open_session(build(ENCODER, TASK, arrays, {}), "cpu") for build in (build_memory, build_step))
     session = open_session(build_graph(ENCODER, about.tasks, arrays), "cpu")
@@ -114,7 +116,9 @@ class Load:
         turns = [Utterance(role=("user", "agent")[n % 2], text=text) for n, text in enumerate(texts)]
         self.turns = [turns[n : n + 3] for n in range(0, len(turns) - 3, 3)]
 
-    async def run(self, texts: float, replies: float | None, seconds: float) -> tuple[list[float], list[float], Metrics]:
+    async def run(
+        self, texts: float, replies: float | None, seconds: float
+    ) -> tuple[list[float], list[float], Metrics]:
         """`replies`: a second; None: as many as the engine takes."""
         metrics = Metrics()
         engine = Engine(self.model, max_in_flight=1, observer=metrics)

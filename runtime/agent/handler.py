@@ -156,5 +156,6 @@ class Predicts(Protocol):
         task: str,
         *,
         slots: Collection[str] | None = None,
+        is_forbidden: Callable[[str], bool] | None = None,
         deadline: float | None = None,
     ) -> Generated: ...

@@ -215,16 +215,18 @@ class Engine(RequestChecks):
         task: str,
         *,
         slots: Collection[str] | None = None,
+        is_forbidden: Callable[[str], bool] | None = None,
         deadline: float | None = None,
     ) -> Generated:
         """Word a reply from the last turns of a conversation, the newest last, and the acts that it performs.
 
-        `slots` are the slots that it may name; None: all of the task. `deadline` is a time of the event loop's clock, s; a
+        `slots` are the slots that it may name; None: all of the task. `is_forbidden` says of any other piece whether it must not
+        be used; its answers are remembered, so give the same function each time. `deadline` is a time of the event loop's clock, s; a
         reply that has not ended by then is dropped wherever it is. Callers above twice `reply_rows` wait for their turn.
         Raises Late, RecordError `unknown_task` for a task that generates nothing, ModelFailed when the model fails on this
         reply, Closed after `stop`.
         """
-        request = ReplyRequest(turns, acts, None if slots is None else frozenset(slots))
+        request = ReplyRequest(turns, acts, None if slots is None else frozenset(slots), is_forbidden)
         try:
             async with asyncio.timeout_at(deadline), self._reply_turn:
                 model, given = self.model, self.check_reply(request, task)

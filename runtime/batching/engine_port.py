@@ -39,6 +39,7 @@ class EngineLike(Protocol):
         task: str,
         *,
         slots: Collection[str] | None = None,
+        is_forbidden: Callable[[str], bool] | None = None,
         deadline: float | None = None,
     ) -> Generated: ...
     async def encode(

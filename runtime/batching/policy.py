@@ -1,7 +1,7 @@
 """Decides when batches are closed. Pure: the caller passes the time and the number of runs in flight, and starts them."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -29,6 +29,8 @@ class ReplyRequest(NamedTuple):
     acts: Sequence[Act]
     slots: frozenset[str] | None
     """The slots that it may name; None: all of the task."""
+    is_forbidden: Callable[[str], bool] | None = None
+    """Which other pieces it must not have."""
 
 
 class Entry:

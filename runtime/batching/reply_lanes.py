@@ -77,8 +77,9 @@ class ReplyLane:
             self._generator.cancel(entry)
         for entry, memory in self._arrived:
             if entry in self._entries:
-                slots = entry.reply.slots if entry.reply is not None else None
-                self._generator.add(entry, memory, self._decoder.forbid(slots))
+                asked = entry.reply
+                forbidden = None if asked is None else self._decoder.forbid(asked.slots, asked.is_forbidden)
+                self._generator.add(entry, memory, forbidden)
         self._arrived.clear()
         return not self._generator.idle
 

@@ -268,6 +268,7 @@ class FakeEngine(RequestChecks):
         task: str,
         *,
         slots: Collection[str] | None = None,
+        is_forbidden: Callable[[str], bool] | None = None,
         deadline: float | None = None,
     ) -> Generated:
         """Return the scripted reply: the output of `task` for the pair that `format_input` makes of turns and acts.

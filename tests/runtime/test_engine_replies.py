@@ -97,6 +97,10 @@ def offline(model: Model, turns: list[tuple[Utterance, ...]], slots: Any = None)
     return model.generate(pairs, [slots] * len(pairs))
 
 
+def is_odd(piece: str) -> bool:
+    return not set(piece).isdisjoint("13579")
+
+
 def word(engine: Engine, turns: tuple[Utterance, ...], **options: Any) -> asyncio.Task[Generated]:
     return asyncio.create_task(engine.generate(turns, ACTS, "reply", **options))
 
@@ -127,6 +131,8 @@ async def test_a_reply_names_only_the_slots_that_it_may_and_says_when_its_turns_
     engine = await make()
     found = await asyncio.gather(*(word(engine, turns, slots={"date", "unknown"}) for turns in TURNS))
     assert found == offline(model, TURNS, {"date"})
+    odd = [word(engine, turns, slots=(), is_forbidden=is_odd) for turns in TURNS]
+    assert not any(number in "13579" for reply in await asyncio.gather(*odd) for number in reply.text)
     long = (Utterance(role="user", text="please help me " * 60),)
     assert (await word(engine, long)).truncated
     with pytest.raises(RecordError, match="none of the model's that generate"):

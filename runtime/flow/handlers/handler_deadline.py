@@ -1,7 +1,7 @@
 """Runs a handler with a deadline for each record. The deadline is paused while the handler waits for the model."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -77,10 +77,13 @@ class _UntimedEngine:
         task: str,
         *,
         slots: Collection[str] | None = None,
+        is_forbidden: Callable[[str], bool] | None = None,
         deadline: float | None = None,
     ) -> Generated:
         with self._paused():
-            return await self._engine.generate(turns, acts, task, slots=slots, deadline=deadline)
+            return await self._engine.generate(
+                turns, acts, task, slots=slots, is_forbidden=is_forbidden, deadline=deadline
+            )
 
     @contextmanager
     def _paused(self) -> Iterator[None]:

@@ -11,12 +11,11 @@ from ....schemas.manifest import ModelManifest, TaskSpec
 from ...errors import DeviceFailed, ModelFailed
 from ..generated import Generated
 from ..onnx_session import Runner
-from .pieces import forbid_slots, join_pieces
+from .pieces import forbid_pieces, forbid_slots, join_pieces
 from .slot_table import Memory, Sizes, SlotTable
 
+_FUNCTIONS_KEPT: Final = 16
 Array = npt.NDArray[Any]
-_FORBIDDEN_KEPT: Final = 256
-"""Sets of slots whose forbidden pieces are kept; a policy has some dozens."""
 
 
 class ChosenPiece(NamedTuple):
@@ -32,7 +31,7 @@ class ReplyDecoder:
     def __init__(self, manifest: ModelManifest, task: TaskSpec, memory: Runner, step: Runner) -> None:
         assert task.generation is not None
         self.task, self._memory, self._step = task, memory, step
-        self._forbidden: dict[frozenset[str], Array] = {}
+        self._forbidden: dict[Callable[[str], bool], Array] = {}
         encoder = manifest.encoder
         self.sizes = Sizes(
             task.generation.layers,
@@ -43,20 +42,20 @@ class ReplyDecoder:
             manifest.limits.max_tokens,
         )
 
-    def forbid(self, slots: Collection[str] | None) -> Array | None:
-        """Return what is added to the logits [V] so that a reply names only these slots; None where all are allowed.
+    def forbid(self, slots: Collection[str] | None, is_forbidden: Callable[[str], bool] | None = None) -> Array | None:
+        """Return what is added to the logits [V] so that a reply names only these slots, and has no other piece that
+        `is_forbidden`; None where all are allowed.
 
-        Slots that the task does not have make no difference.
+        Slots that the task does not have make no difference. The answers of a function are remembered.
         """
-        if slots is None:
-            return None
-        names = frozenset(slots)
-        found = self._forbidden.get(names)
-        if found is None:
-            if len(self._forbidden) >= _FORBIDDEN_KEPT:
-                self._forbidden.clear()
-            found = self._forbidden[names] = forbid_slots(self.task.labels, names)
-        return found
+        both = [] if slots is None else [forbid_slots(self.task.labels, slots)]
+        if is_forbidden is not None:
+            if is_forbidden not in self._forbidden:
+                if len(self._forbidden) == _FUNCTIONS_KEPT:
+                    self._forbidden.clear()
+                self._forbidden[is_forbidden] = forbid_pieces(self.task.labels, is_forbidden)
+            both.append(self._forbidden[is_forbidden])
+        return np.minimum.reduce(both) if both else None
 
     @property
     def runners(self) -> tuple[Runner, Runner]:

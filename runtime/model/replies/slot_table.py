@@ -59,6 +59,11 @@ class SlotTable:
         self._source = _Keys(sizes, rows, sizes.source)
 
     @property
+    def places(self) -> Array:
+        """Number of pieces that each reply has."""
+        return self._positions[: self.count].copy()
+
+    @property
     def max_bytes(self) -> int:
         """The memory that it takes at most, apart from a copy of one buffer while a width changes."""
         return max(self.max_rows, _LEAST_ROWS) * self.sizes.row_bytes()
