@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 from faststream.kafka import KafkaBroker
 
+from ..schemas.release import GeneratedReplies
 from .agent.agent import Agent
 from .agent.handler import Context, Handler
 from .agent.routes import all_topics, check_handlers, make_routes
@@ -191,14 +192,24 @@ async def assemble(
     await _prepare_starts(source, partitions, topics, settings)
     readings = source.make_readings(retries=dispatcher.retrying.topics)
     names, restore = tuple(agent.name for agent in everyone), partial(read_to_end, settings.kafka)
+    watcher = fall_back = None
+    context = Context(
+        settings,
+        metrics,
+        engine,
+        names,
+        counts,
+        restore,
+        tuple(agents),
+        lambda: watcher.generated_replies if watcher else GeneratedReplies(),
+    )
     for handler in handlers:
-        handler.started(Context(settings, metrics, engine, names, counts, restore, tuple(agents)))
+        handler.started(context)
     _watch_source(metrics, readings, tracker, topics, dispatcher.retrying)
     depth = DeadLetterDepth(settings.kafka, settings.dead_letters, partitions[settings.dead_letters])
     metrics.watch(letters=depth.records, letters_age=depth.age_s)
     events = _make_events(settings, partitions, stack, clock)
     watch_device(engine, health, metrics, events, dispatcher.outbox.fail)
-    watcher = fall_back = None
     if loader is not None and events is not None:
         slot = ModelSlot(settings, agents, engine, dispatcher)
         slot.on_swap = partial(_report_model, health, metrics, engine, settings)

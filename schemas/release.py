@@ -5,7 +5,7 @@ generation, with the older version.
 """
 
 from datetime import datetime
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -49,8 +49,22 @@ class Candidate(Release):
         return self
 
 
+class GeneratedReplies(_Frozen):
+    """Which replies of conversations the model may word."""
+
+    off: Literal["all"] | list[Annotated[str, Field(min_length=1, max_length=200)]] = []
+    """The intents whose replies are sent as their policy has them, or all."""
+
+    def allows(self, intent: str | None) -> bool:
+        """Return whether the model may word a reply about an intent; None: one about none."""
+        return self.off != "all" and intent not in self.off
+
+    def __str__(self) -> str:
+        return f"off for {self.off if self.off == 'all' else ', '.join(self.off)}" if self.off else "on"
+
+
 class Step(_Frozen):
-    """One release or rollback: what became current, and by whom."""
+    """One release, rollback or switch: what became current, and by whom."""
 
     version: Version
     generation: Generation
@@ -59,7 +73,9 @@ class Step(_Frozen):
     at: UtcTime
     digest: Sha256 | None = None
     restores: Generation | None = None
-    """A rollback: the generation that it went back to."""
+    """A rollback: the generation that it went back to. A switch repeats that of the step before."""
+    generated_replies: GeneratedReplies | None = None
+    """A switch of generated replies: what holds from now on. The version stays."""
 
 
 class ReleaseState(_Frozen):
@@ -69,6 +85,8 @@ class ReleaseState(_Frozen):
     generation: Generation
     current: Release
     candidate: Candidate | None = None
+    generated_replies: GeneratedReplies = GeneratedReplies()
+    """Kept by releases and rollbacks."""
     history: list[Step] = []
     """Oldest first; the last one made this state."""
 
@@ -108,16 +126,48 @@ def rolled_back(state: ReleaseState, *, by: str, why: str, at: datetime) -> Rele
     return _after(state, state.name, step, release)
 
 
+def switched(state: ReleaseState, replies: GeneratedReplies, *, by: str, why: str, at: datetime) -> ReleaseState:
+    """Return the state with the same versions in which these replies may be generated."""
+    reached = _reached(state)
+    step = Step(
+        version=state.current.version,
+        generation=state.generation + 1,
+        by=by,
+        why=why,
+        at=at,
+        digest=state.current.digest,
+        restores=reached.restores if reached else None,
+        generated_replies=replies,
+    )
+    after = _after(state, state.name, step, state.current)
+    return after.model_copy(update={"candidate": state.candidate, "generated_replies": replies})
+
+
+def is_switch_only(before: ReleaseState, state: ReleaseState) -> bool:
+    """Return whether nothing but generated replies was switched since the state before: there is nothing to load."""
+    since = [step for step in state.history if step.generation > before.generation]
+    kept = (before.current, before.candidate) == (state.current, state.candidate)
+    return kept and bool(since) and all(step.generated_replies is not None for step in since)
+
+
 def _after(state: ReleaseState | None, name: str, step: Step, current: Release) -> ReleaseState:
     history = [*(state.history if state else ()), step][-HISTORY:]
-    return ReleaseState(name=name, generation=step.generation, current=current, history=history)
+    replies = state.generated_replies if state else GeneratedReplies()
+    return ReleaseState(
+        name=name, generation=step.generation, current=current, generated_replies=replies, history=history
+    )
 
 
 def _before(state: ReleaseState) -> Step | None:
     """The newest step to another version, before the one that the current version really came from."""
-    reached = next((s for s in reversed(state.history) if s.generation == state.generation), None)
+    reached = _reached(state)
     if reached is None:
         return None
     came_from = reached.restores or reached.generation
     earlier = (s for s in reversed(state.history) if s.generation < came_from)
     return next((s for s in earlier if s.version != state.current.version and s.digest is not None), None)
+
+
+def _reached(state: ReleaseState) -> Step | None:
+    """The step that made this state."""
+    return next((s for s in reversed(state.history) if s.generation == state.generation), None)

@@ -15,6 +15,8 @@ class ServingEventKind(StrEnum):
     MODEL_REJECTED = "model.rejected"
     MODEL_FELL_BACK = "model.fell_back"
     """An earlier version serves in this process, because the device fails with the released one."""
+    REPLIES_SWITCHED = "replies.switched"
+    """Generated replies of conversations were switched on or off; the message says for which intents, by whom and why."""
     PAUSED = "paused"
     RESUMED = "resumed"
     DEVICE_FAILED = "device.failed"

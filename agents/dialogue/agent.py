@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
@@ -59,6 +59,8 @@ class DialogueOptions(Options):
     """Topic of conversations for people; default: `<prefix>.handoffs`."""
     max_conversations: Annotated[int, Field(gt=0)] = 10_000
     """Maximum per partition; beyond it the least recently active conversation is deleted."""
+    generated_replies_off: Literal["all"] | list[str] | None = None
+    """Intents whose replies the model does not word, or all; beside what `murmura dialogue generation` switches."""
     restore_timeout_s: Seconds = 300.0
     """Time limit for reading the changelog after an assignment; then the agent is suspended and tries again."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ...schemas.acts import Act, Utterance
 from ...schemas.manifest import ModelManifest
+from ...schemas.release import GeneratedReplies
 from ..model.generated import Generated
 from ..wire.message import Publish
 from .agent import Agent
@@ -111,6 +112,8 @@ class Context:
     """Reads a changelog; None in a rehearsal."""
     predicting: tuple[Agent, ...] = ()
     """The agents of the process that are not handlers."""
+    generated_replies: Callable[[], GeneratedReplies] = GeneratedReplies
+    """Returns which replies the releases let the model word now; without releases all."""
 
 
 class Restore(Protocol):

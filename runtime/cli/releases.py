@@ -1,6 +1,5 @@
 """`murmura models push | release | rollback | history`: versions in the store, and the live one."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,13 +7,14 @@ import typer
 
 from ..errors import SetupError
 from . import options
+from .release_steps import By, now, publish_next, read_releases, releases_topic, who
 from .tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...schemas.manifest import ModelManifest
-    from ...schemas.release import ReleaseState
+    from ...schemas.release import ReleaseState, Step
     from ..release.store import ModelStore
     from ..settings.settings import Settings
 
@@ -27,7 +27,6 @@ Store = Annotated[
     ),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
-By = Annotated[str | None, typer.Option("--by", metavar="WHO", help="Author in the history. Default: your user name.")]
 
 
 def push(
@@ -76,7 +75,7 @@ def release(
     def step(state: "ReleaseState | None") -> "ReleaseState | None":
         if not again and state is not None and (state.current.version, state.current.digest) == (version, digest):
             return None
-        return released(state, name, version, digest, by=_who(by), why=why, at=_now())
+        return released(state, name, version, digest, by=who(by), why=why, at=now())
 
     _publish(settings, name, step)
 
@@ -103,7 +102,7 @@ def rollback(
         if state is None:
             raise SetupError(f"{name} has no release to go back from; `murmura models history` names those that have")
         try:
-            new = rolled_back(state, by=_who(by), why=why, at=_now())
+            new = rolled_back(state, by=who(by), why=why, at=now())
         except LookupError as error:
             raise SetupError(f"{error.args[0]}; `murmura models release {name} VERSION` takes any") from None
         if store or settings.model.store:
@@ -126,17 +125,17 @@ def history(
     Example: [bold]murmura models history desk[/bold]
     """
     settings = options.settings(config, bootstrap=bootstrap)
-    states = _read(settings)
+    states = read_releases(settings)
     if name is None:
         if not states:
-            raise SetupError(f"nothing has been released yet in {_topic(settings)}")
+            raise SetupError(f"nothing has been released yet in {releases_topic(settings)}")
         steps = [[state.name, *_steps(state)[-1]] for state in states.values()]
         print_table(["model", "generation", "version", "at", "by", "why"], steps)
     elif name in states:
         print_table(["generation", "version", "at", "by", "why"], _steps(states[name]))
     else:
         others = f"; there are {', '.join(sorted(states))}" if states else ""
-        raise SetupError(f"{name} has no release in {_topic(settings)}{others}")
+        raise SetupError(f"{name} has no release in {releases_topic(settings)}{others}")
 
 
 def stored_manifest(url: str, model: str) -> "ModelManifest":
@@ -172,57 +171,23 @@ def _check_unchanged(store: "ModelStore", state: "ReleaseState") -> None:
         )
 
 
-def _topic(settings: "Settings") -> str:
-    return f"{settings.prefix}.models"
-
-
-def _read(settings: "Settings") -> "dict[str, ReleaseState]":
-    from ..release.states import read_states
-    from .until_signalled import run_until_stopped
-
-    return run_until_stopped(lambda stop: read_states(settings.kafka, _topic(settings)))
-
-
 def _publish(settings: "Settings", name: str, step: "Callable[[ReleaseState | None], ReleaseState | None]") -> None:
     """Publish the state that `step` returns for the current one; None: nothing to do."""
-    from pydantic import ValidationError
-
-    from ..release.states import publish_state
-    from .until_signalled import run_until_stopped
-
-    before = _read(settings).get(name)
-    try:
-        new = step(before)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise SetupError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    before, new = publish_next(settings, name, step)
     if new is None:
         typer.echo(f"{name} {before.current.version if before else ''} is current already")
         typer.echo("--again releases it once more, for processes that refused it", err=True)
         return
-    run_until_stopped(lambda stop: publish_state(settings.kafka, _topic(settings), new, producer=settings.producer))
     was = f", before: {before.current.version}" if before else ""
     typer.echo(f"{name} {new.current.version} is current (generation {new.generation}{was})")
 
 
 def _steps(state: "ReleaseState") -> list[list[str]]:
-    def version(step_version: int, restores: int | None) -> str:
-        return f"{step_version} (back to generation {restores})" if restores else str(step_version)
+    def version(step: "Step") -> str:
+        if step.generated_replies is not None:
+            return f"{step.version} (generated replies {step.generated_replies})"
+        return str(step.version) if step.restores is None else f"{step.version} (back to generation {step.restores})"
 
-    return [
-        [str(s.generation), version(s.version, s.restores), f"{s.at:%Y-%m-%d %H:%M:%SZ}", s.by, s.why]
-        for s in state.history
-    ] or [[str(state.generation), str(state.current.version), "", "", ""]]
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)
-
-
-def _who(by: str | None) -> str:
-    import getpass
-
-    try:
-        return by or getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "unknown"
+    return [[str(s.generation), version(s), f"{s.at:%Y-%m-%d %H:%M:%SZ}", s.by, s.why] for s in state.history] or [
+        [str(state.generation), str(state.current.version), "", "", ""]
+    ]

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from aiokafka.errors import KafkaError
 
-from ...schemas.release import Candidate, Release, ReleaseState
+from ...schemas.release import Candidate, GeneratedReplies, Release, ReleaseState, is_switch_only
 from ...schemas.serving_event import RejectReason, ServingEventKind
 from ..errors import SetupError
 from ..kafka.groupless_reader import open_reader
@@ -58,6 +58,7 @@ class ReleaseWatcher:
     - a refused version causes an event and a count, and the old model keeps serving. It is tried again until a newer state
       arrives if the environment is the cause, and a few times if this machine may be; the last refusal of these causes a
       second event;
+    - a switch of generated replies holds at once and causes an event;
     - a state with a candidate, which this version cannot serve, causes an event and a count.
     """
 
@@ -93,6 +94,11 @@ class ReleaseWatcher:
     def state(self) -> ReleaseState | None:
         """The newest valid state read so far."""
         return self._state
+
+    @property
+    def generated_replies(self) -> GeneratedReplies:
+        """The replies of conversations that may be generated now."""
+        return GeneratedReplies() if self._state is None else self._state.generated_replies
 
     async def follow(self) -> None:
         """Read releases until cancelled; retries while the broker is unavailable."""
@@ -137,10 +143,28 @@ class ReleaseWatcher:
             self._accept(record.state)
 
     def _accept(self, state: ReleaseState) -> None:
-        self._state = self._newest = state
+        before, self._state = self._state, state
+        if state.generated_replies != (before.generated_replies if before else GeneratedReplies()):
+            self._announce_switch(state)
+        if before is not None and is_switch_only(before, state):
+            return
+        self._newest = state
         self._arrived.set()
         if state.candidate is not None:
             self._refuse_candidate(state, state.candidate)
+
+    def _announce_switch(self, state: ReleaseState) -> None:
+        steps = (step for step in reversed(state.history) if step.generated_replies == state.generated_replies)
+        step = next(steps, None)
+        by = f", by {step.by}: {step.why}" if step else ""
+        log.warning("generated replies switched", model=self._name, replies=str(state.generated_replies))
+        self._events.emit(
+            ServingEventKind.REPLIES_SWITCHED,
+            name=self._name,
+            version=state.current.version,
+            generation=state.generation,
+            message=f"generated replies are {state.generated_replies}{by}",
+        )
 
     def _refuse_candidate(self, state: ReleaseState, candidate: Candidate) -> None:
         """Report that a candidate is not served: this version of murmura serves only the current version."""

@@ -26,7 +26,7 @@ from murmura.runtime.release.watcher import ReleaseWatcher
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import FakeModel
 from murmura.schemas.manifest import TaskSpec
-from murmura.schemas.release import Release, ReleaseState, released
+from murmura.schemas.release import GeneratedReplies, Release, ReleaseState, released, switched
 from murmura.schemas.serving_event import RejectReason, ServingEvent
 
 TASK = TaskSpec(name="intent", kind="classification", labels=["a", "b"])
@@ -161,6 +161,19 @@ async def test_the_same_state_again_and_an_older_one_swap_nothing_and_are_counte
         await until(lambda: w.count("stale") - before == 2)
     assert w.loader.staged == [3]
     assert len(w.reporter.events) == 1
+
+
+async def test_a_switch_of_generated_replies_holds_at_once_is_announced_and_loads_nothing(world):
+    first = after(None, 1)
+    w = world(start=StartState(first, first.current))
+    off = switched(first, GeneratedReplies(off=["fees"]), by="ann", why="odd", at=NOON)
+    async with w.running():
+        w.hear(off)
+        assert w.watcher.generated_replies.off == ["fees"]
+        w.hear(after(off, 2))
+        await until(lambda: w.slot.model.manifest.version == 2)
+    assert (w.loader.staged, [kind for kind, *_ in w.reporter.kinds]) == ([2], ["replies.switched", "model.swapped"])
+    assert w.reporter.events[0].message == "generated replies are off for fees, by ann: odd"
 
 
 async def test_what_the_start_has_read_already_is_neither_considered_nor_counted(world):

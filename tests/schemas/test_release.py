@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from murmura.schemas.generate import schema_of
-from murmura.schemas.release import HISTORY, Candidate, ReleaseState, released, rolled_back
+from murmura.schemas.release import (
+    HISTORY,
+    Candidate,
+    GeneratedReplies,
+    ReleaseState,
+    is_switch_only,
+    released,
+    rolled_back,
+    switched,
+)
 
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
 SAID = {"by": "ann", "why": "fewer errors", "at": NOON}
@@ -63,7 +72,7 @@ def test_a_state_of_the_first_version_stays_readable():
 
 def test_the_shape_on_the_wire_is_that_of_the_contract():
     wire = json.loads(after(4).model_dump_json())
-    assert list(wire) == ["name", "generation", "current", "candidate", "history"]
+    assert list(wire) == ["name", "generation", "current", "candidate", "generated_replies", "history"]
     assert wire["current"] == {"version": 4, "digest": digest(4)}
     assert wire["candidate"] is None
     assert (
@@ -170,3 +179,47 @@ def test_a_state_of_another_model_is_not_built_on():
 def test_what_is_no_state_is_refused(change):
     with pytest.raises(ValidationError):
         ReleaseState.model_validate({**FIRST, **change})
+
+
+def test_a_switch_keeps_the_versions_and_is_kept_by_releases_and_rollbacks():
+    off = GeneratedReplies(off=["card_arrival"])
+    state = switched(after(1, 2, "back"), off, **SAID)
+    assert (state.generation, state.current.version, state.generated_replies) == (4, 1, off)
+    assert (state.history[-1].generated_replies, state.history[-1].restores) == (off, 1)
+    later = rolled_back(release(state, 3), **SAID)
+    assert (later.current.version, later.generated_replies) == (1, off)
+    on = switched(later, GeneratedReplies(), **SAID)
+    assert ReleaseState.model_validate_json(on.model_dump_json()) == on
+    tried = state.model_copy(update={"candidate": Candidate(version=3, digest=digest(3), share=0.1)})
+    assert switched(tried, GeneratedReplies(), **SAID).candidate == tried.candidate
+
+
+def test_after_a_switch_a_rollback_goes_where_it_would_have_gone():
+    off = GeneratedReplies(off="all")
+    assert rolled_back(switched(after(1, 2), off, **SAID), **SAID).current.version == 1
+    back = switched(after(1, 2, 3, "back"), off, **SAID)
+    assert (back.current.version, rolled_back(back, **SAID).current.version) == (2, 1)
+
+
+def test_a_switch_alone_is_nothing_to_load_and_a_release_between_is():
+    before, off = after(1, 2), GeneratedReplies(off="all")
+    twice = switched(switched(before, off, **SAID), GeneratedReplies(), **SAID)
+    assert is_switch_only(before, twice)
+    assert not is_switch_only(before, before)
+    assert not is_switch_only(before, switched(release(before, 2), off, **SAID))
+    assert not is_switch_only(before, switched(release(before, 3), off, **SAID))
+
+
+@pytest.mark.parametrize(
+    ("off", "intent", "allowed", "said"),
+    [
+        ([], "a", True, "on"),
+        ([], None, True, "on"),
+        (["a"], "a", False, "off for a"),
+        (["a", "b"], None, True, "off for a, b"),
+        ("all", None, False, "off for all"),
+    ],
+)
+def test_replies_are_allowed_by_intent(off, intent, allowed, said):
+    replies = GeneratedReplies(off=off)
+    assert (replies.allows(intent), str(replies)) == (allowed, said)

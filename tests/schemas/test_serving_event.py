@@ -46,6 +46,7 @@ def test_the_events_are_those_of_the_contract():
         "model.swapped",
         "model.rejected",
         "model.fell_back",
+        "replies.switched",
         "paused",
         "resumed",
         "device.failed",

@@ -1,0 +1,73 @@
+"""`murmura dialogue generation` as typed: a step of the model's releases, and one line where there are none."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from typer.testing import CliRunner
+
+from murmura.agents.dialogue.command import Switch, change, dialogue_app
+from murmura.runtime.cli.models import models_app
+from murmura.runtime.cli.until_signalled import run_until_stopped
+from murmura.runtime.errors import SetupError
+from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.runtime.release.states import publish_state
+from murmura.runtime.settings.settings import KafkaSettings
+from murmura.schemas.release import GeneratedReplies, released
+
+
+@pytest.fixture
+def broker(unique, monkeypatch) -> Iterator[str]:
+    prefix = unique("p")
+    monkeypatch.setenv("MURMURA_PREFIX", prefix)
+    with EmbeddedBroker({f"{prefix}.models": 1}) as embedded:
+        state = released(None, "desk", 1, "aa" * 32, by="ann", why="first", at=datetime.now(UTC))
+        kafka = KafkaSettings(bootstrap_servers=embedded.bootstrap)
+        run_until_stopped(lambda stop: publish_state(kafka, f"{prefix}.models", state))
+        yield embedded.bootstrap
+
+
+def run(app, *arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stdout
+
+
+def test_a_switch_is_a_step_of_the_releases_with_its_author_and_reason(broker):
+    at = ("--model", "desk", "--bootstrap", broker)
+    off = run(dialogue_app, "generation", "off", "--intent", "fees", "--why", "odd", "--by", "bo", *at)
+    assert off == "generated replies of desk are off for fees (generation 2)\n"
+    again = run(dialogue_app, "generation", "off", "--intent", "fees", *at)
+    assert again == "generated replies of desk are already off for fees (generation 2)\n"
+    assert run(dialogue_app, "generation", "on", *at) == "generated replies of desk are on (generation 3)\n"
+    history = run(models_app, "history", "desk", "--bootstrap", broker)
+    assert "1 (generated replies off for fees)" in history
+    assert "bo" in history
+
+
+def test_without_releases_it_says_that_it_is_a_setting(broker):
+    with pytest.raises(SetupError, match=r"other has no release to switch; .*`generated_replies_off: all`"):
+        run(dialogue_app, "generation", "off", "--model", "other", "--bootstrap", broker)
+    with pytest.raises(SetupError, match=r"no released model is named: .* without releases it is a setting"):
+        run(dialogue_app, "generation", "off", "--bootstrap", broker)
+
+
+@pytest.mark.parametrize(
+    ("off", "switch", "intents", "then"),
+    [
+        ([], "off", [], "all"),
+        (["a"], "off", ["c", "b", "a"], ["a", "b", "c"]),
+        (["a", "b"], "on", ["a", "x"], ["b"]),
+        (["a", "b"], "on", [], []),
+        ("all", "off", ["a"], "all"),
+        ("all", "on", [], []),
+    ],
+)
+def test_intents_are_switched_one_by_one_or_all(off, switch, intents, then):
+    assert change(GeneratedReplies(off=off), Switch(switch), intents).off == then
+
+
+def test_one_intent_among_all_that_are_off_cannot_be_on():
+    with pytest.raises(SetupError, match="switch them on without --intent first"):
+        change(GeneratedReplies(off="all"), Switch.ON, ["a"])
