@@ -4,17 +4,23 @@ import asyncio
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import TopicPartition
+from installed_package import PAIRS, installed_example
 from serving import Desk, ids, reason
+from tiny_model import INTENT, write_tiny_model
 
 from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.agent import Agent
 from murmura.runtime.errors import SetupError
+from murmura.runtime.model.inputs import TextPair
+from murmura.runtime.model.model import Model
 from murmura.runtime.wire.message import Publish
 from murmura.schemas.ids import prediction_id
+from murmura.schemas.manifest import TaskSpec
 from murmura.schemas.result import Result
 
 
@@ -79,6 +85,24 @@ async def test_named_tasks_are_answered_by_the_agents_that_may(desk: Desk):
     outputs = {json.loads(record.value)["request_id"]: set(json.loads(record.value)["outputs"]) for record in analysed}
     assert outputs == {"e": {"entities"}, "both": {"entities", "intent"}}
     assert ids(classified) == ["both"]
+
+
+async def test_two_texts_of_a_record_are_answered_together(desk: Desk, tmp_path: Path):
+    follows = TaskSpec(
+        name="follows", kind="entailment", labels=["yes", "no", "perhaps"], default_for=["classification"]
+    )
+    pair = {"text": "my card was lost", "text_pair": "i want a new card"}
+    with installed_example(tmp_path / "package", PAIRS):
+        desk.model = write_tiny_model(tmp_path / "model", [follows, INTENT])
+        expected = Model.load(desk.model, device="cpu").predict([TextPair(*pair.values())], ["follows"])[0]["follows"]
+        await desk.send({"id": "pair", **pair}, {"id": "text", "text": pair["text"]})
+        async with desk.serving(desk.agents[:1]):
+            records = await desk.read(desk.classified, 2)
+    answers = {result["request_id"]: result["outputs"] for result in (json.loads(record.value) for record in records)}
+    assert answers["pair"]["follows"]["label"] == expected["label"]
+    assert answers["pair"]["follows"]["score"] == pytest.approx(expected["score"], abs=1e-4)
+    assert set(answers["text"]) == {"intent"}
+    assert answers["pair"]["intent"] == answers["text"]["intent"]
 
 
 async def test_after_a_clean_stop_everything_answered_is_committed(desk: Desk):
