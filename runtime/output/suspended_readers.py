@@ -30,14 +30,16 @@ class SuspendedReaders:
         self._agents, self._readers, self._waiters, self.overflow = agents, readers, waiters, overflow
 
     def blocks(self, partition: Partition) -> bool:
-        """Return whether to pause a partition: no agent answers it, or a suspended agent's limit is reached."""
+        """Return whether to pause a partition: no agent answers it and enough waits for a probe, or a suspended agent's limit is
+        reached.
+        """
         if not self._agents.suspended:
             return False
         held = self._suspended_readers(partition)
         is_full = not self.overflow.is_open and any(self._agents[name].is_full(partition) for name in held)
         return is_full or (
             self._answers_nobody(partition)
-            and any(self._agents[name].holds(partition) or self._waiters.has(name) for name in held)
+            and any(self._agents[name].has_enough(partition) or self._waiters.has(name) for name in held)
         )
 
     def idle_records(self, partition: Partition) -> int | None:

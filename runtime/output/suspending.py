@@ -302,6 +302,8 @@ class Suspending:
         why = why or (str(probe.failed[-1][1]) if probe.failed else "")
         if self._agents.end_probe(agent, passed, len(probe.failed), why, self._clock()):
             self._resume(agent, probe.failed)
+        else:
+            self.releases.resume()  # one without other agents is probed with further records, too
 
     def _resume(self, agent: str, failed: list[tuple[HeldPart, RecordError]]) -> None:
         self.unclean.add(agent)

@@ -108,6 +108,8 @@ class Suspension(Generic[Partition, Part]):
         self._bytes: dict[Partition, int] = {}
         self._latest: deque[bool] = deque(maxlen=limits.latest)
         self._failed = 0
+        self._wanted = 1
+        """Number of parts of a partition that the next probe needs. A failed probe asks for more than it had."""
         self.state: State = "answering"
         self.since: float | None = None
         """When it was suspended; None while it answers."""
@@ -147,9 +149,9 @@ class Suspension(Generic[Partition, Part]):
             self._bytes.get(partition, 0) >= self._limits.max_waiting_bytes
         )
 
-    def holds(self, partition: Partition) -> bool:
-        """Return whether a part of a partition is held."""
-        return partition in self._held
+    def has_enough(self, partition: Partition) -> bool:
+        """Return whether to pause a partition that no agent answers: the next probe needs no further part of it."""
+        return self.is_full(partition) or len(self._held.get(partition, ())) >= self._wanted
 
     def parts(self, partition: Partition) -> list[Part]:
         """Return the held parts of a partition."""
@@ -218,8 +220,9 @@ class Suspension(Generic[Partition, Part]):
         if passed and passed >= failed:
             self.state, self.since, self.why = "answering", None, ""
             self._latest.clear()
-            self._failed = 0
+            self._failed, self._wanted = 0, 1
             return True
+        self._wanted = 1 + max(map(len, self._held.values()), default=0)
         self.why = why
         self._pause(now)
         return False

@@ -179,6 +179,20 @@ async def test_an_agent_that_fails_on_most_records_is_suspended_and_what_fails_s
     assert line.suspended == {}
 
 
+async def test_an_agent_alone_that_fails_on_all_that_waits_is_probed_with_the_records_behind_too():
+    line = Refusing(
+        picky(flaky(lambda request: request.text == "bad")), options={"picky": FAST | {"failing_latest": 2}}
+    )
+    line.dispatcher.on_reopened = lambda partitions: line.receive(*["fine"] * 20)
+    line.receive(*["bad"] * 5)
+    await line.until(lambda: line.suspended)
+    assert line.receive("bad") == {PARTITION: None}
+    await line.until(lambda: line.committable == 26)
+    assert sorted(line.results("own")) == list(range(6, 26))
+    assert line.reasons() == ["agent_failed"] * 6
+    assert line.suspended == {}
+
+
 async def test_a_model_that_fails_on_everything_suspends_those_who_asked_it():
     model = FakeModel([INTENT], broken={"poison"})
     line = Refusing(good(), options={"good": FAST | {"failing_latest": 4, "probe_pause_s": 30}}, model=model)
