@@ -11,6 +11,7 @@ from typing import Any
 
 Row = tuple[Any, Any]
 Spans = list[tuple[int, int, Any]]
+Place = Callable[[int, list[Row]], str]
 SEPARATOR = "|"
 
 
@@ -78,6 +79,25 @@ def objects(spans: Spans) -> list[dict[str, Any]]:
     return [{"start": a, "end": b, "label": label} for a, b, label in spans]
 
 
+def tagged_words(text: str, spans: Spans) -> list[tuple[str, str]]:
+    """Return the words with their tags in IOB2. Spans begin and end with words."""
+    made, at = [], 0
+    for word in text.split(" "):
+        inside = next((("B" if at == a else "I") + f"-{label}" for a, b, label in spans if a <= at < b), "O")
+        made.append((word, inside))
+        at += len(word) + 1
+    return made
+
+
+def conll(rows: list[Row]) -> bytes:
+    sentences = ("".join(f"{word}\t{tag}\n" for word, tag in tagged_words(*row)) for row in rows)
+    return "".join(f"{sentence}\n" for sentence in sentences).encode()
+
+
+def tokens(rows: list[Row]) -> bytes:
+    return lines([dict(zip(("tokens", "tags"), zip(*tagged_words(*row), strict=True), strict=True)) for row in rows])
+
+
 def categories(labels: list[Any]) -> dict[str, int]:
     return {"never": 0, **dict.fromkeys(labels, 1)}
 
@@ -107,13 +127,13 @@ def parquet_spans(rows: list[Row]) -> bytes:
 
 
 class Format:
-    """`write` gives the file's bytes; `place(n)` how a complaint about row n, from 0, begins behind the path."""
+    """`write` gives the file's bytes; `place(n, rows)` how a complaint about row n, from 0, begins behind the path."""
 
     def __init__(
         self,
         name: str,
         write: Callable[[list[Row]], bytes],
-        place: Callable[[int], str],
+        place: Place,
         typed: bool = True,
         **keys: Any,
     ) -> None:
@@ -125,12 +145,17 @@ class Format:
         return content
 
 
-def in_line(first: int) -> Callable[[int], str]:
-    return lambda row: f":{first + row}"
+def in_line(first: int) -> Place:
+    return lambda row, rows: f":{first + row}"
 
 
-def by_row(row: int) -> str:
+def by_row(row: int, rows: list[Row]) -> str:
     return f": row {row + 1}"
+
+
+def by_sentence(row: int, rows: list[Row]) -> str:
+    """A word a line, and an empty line behind each sentence."""
+    return f":{1 + sum(text.count(' ') + 2 for text, _ in rows[:row])}:"
 
 
 CELLS: dict[str, Any] = {"label_separator": SEPARATOR, "quoting": "minimal"}
@@ -178,3 +203,8 @@ TAGGING = {
         format="spacy",
     ),
 } | ({"parquet": Format("x.parquet", parquet_spans, by_row, typed=False)} if PARQUET else {})
+TOKENS = {
+    "conll": Format("x.conll", conll, by_sentence, typed=False),
+    "tokens and tags": Format("x.jsonl", tokens, in_line(1)),
+}
+"""Formats of words with tags instead of spans."""

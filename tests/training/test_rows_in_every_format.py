@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from row_formats import SENTENCES, TAGGING, Format, Row
+from row_formats import SENTENCES, TAGGING, TOKENS, Format, Row
 
 from murmura.runtime.errors import SetupError
 from murmura.training.data.example import Example
@@ -43,6 +43,9 @@ SENTENCE_ROWS = st.lists(
 TAGGED_ROWS = st.lists(text_with_spans(), min_size=1, max_size=6)
 
 
+TAGGED = TAGGING | TOKENS
+
+
 def read(folder: Path, written: Format, kind: str) -> list[Example]:
     task = Task.model_validate({"kind": kind, "train": written.name, **written.keys})
     return read_part(task.train, task, folder, seed=1)
@@ -66,13 +69,13 @@ def test_texts_and_labels_come_back_from_every_format(name: str, rows: list[Row]
     assert [(example.text, example.labels) for example in found] == [(t, tuple(sorted(ls))) for t, ls in rows]
 
 
-@pytest.mark.parametrize("name", TAGGING)
+@pytest.mark.parametrize("name", TAGGED)
 @LONG
 @given(TAGGED_ROWS)
 def test_texts_and_spans_come_back_from_every_format(name: str, rows: list[Row]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        TAGGING[name].put(Path(folder), rows)
-        found = read(Path(folder), TAGGING[name], "tagging")
+        TAGGED[name].put(Path(folder), rows)
+        found = read(Path(folder), TAGGED[name], "tagging")
     assert [(e.text, [(s.start, s.end, s.label) for s in e.spans]) for e in found] == rows
 
 
@@ -100,7 +103,7 @@ def test_a_row_with_a_mistake_is_refused_at_its_place(name: str, rows: list[Row]
         mistakes.pop("lone surrogate") if name in {"json", "label studio"} else None
     said, row = data.draw(st.sampled_from(sorted(mistakes.items())))
     found = refusal(with_change(rows, at, row), written, "multi_label")
-    assert found.startswith(written.place(at))
+    assert found.startswith(written.place(at, rows))
     assert said in found
     assert "\n" not in found
 
@@ -128,12 +131,26 @@ def test_a_row_with_a_span_that_cannot_be_is_refused_at_its_place(
         wrong += [("0", 1, "a"), (0, 1.5, "a"), (True, 2, "a"), (0, None, "a")]
     span = data.draw(st.sampled_from(wrong))
     found = refusal(with_change(rows, at, (text, [*spans, span])), written, "tagging")
-    assert found.startswith(written.place(at))
+    assert found.startswith(written.place(at, rows))
+    assert "\n" not in found
+
+
+@pytest.mark.parametrize("name", TOKENS)
+@LONG
+@given(TAGGED_ROWS, st.data())
+def test_a_row_with_a_tag_that_cannot_be_is_refused_at_its_place(
+    name: str, rows: list[Row], data: st.DataObject
+) -> None:
+    at = data.draw(st.integers(0, len(rows) - 1))
+    text, spans = rows[at]
+    wrong = data.draw(st.sampled_from(["", " ", "nan"]))
+    found = refusal(with_change(rows, at, (text, [(0, 1, wrong), *spans])), TOKENS[name], "tagging")
+    assert found.startswith(TOKENS[name].place(at, rows))
     assert "\n" not in found
 
 
 EVERY_FORMAT = pytest.mark.parametrize(
-    ("kind", "name"), [*(("multi_label", n) for n in SENTENCES), *(("tagging", n) for n in TAGGING)]
+    ("kind", "name"), [*(("multi_label", n) for n in SENTENCES), *(("tagging", n) for n in TAGGED)]
 )
 
 
@@ -141,7 +158,7 @@ def draw_rows(kind: str, name: str, data: st.DataObject) -> tuple[Format, list[R
     """Return a format of this name and rows that can be written in it."""
     if kind == "multi_label":
         return SENTENCES[name], data.draw(SENTENCE_ROWS)
-    return TAGGING[name], data.draw(TAGGED_ROWS)
+    return TAGGED[name], data.draw(TAGGED_ROWS)
 
 
 @EVERY_FORMAT
