@@ -134,7 +134,8 @@ class Outbox:
     async def _send(self, outcome: Outcome) -> bool:
         records = len(outcome.works)
         try:
-            await self._publish(outcome)
+            async for part in outcome.parts():
+                await self._publish(outcome, part)
         except Closed:
             return False
         except Exception as error:
@@ -156,9 +157,8 @@ class Outbox:
             self.pending -= records
             self._on_done(records)
 
-    async def _publish(self, outcome: Outcome) -> None:
+    async def _publish(self, outcome: Outcome, sending: Sequence[Outgoing]) -> None:
         """Send all messages. Those to known topics do not wait for the lookup of others."""
-        sending = outcome.sending
         if self._known.issuperset((each.message.topic, each.message.partition) for each in sending):
             await self._publish_known(outcome, sending)
             return

@@ -1,7 +1,7 @@
 """The outcome of some records: the messages about them, and the progress objects to finish."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
@@ -47,6 +47,9 @@ class Outgoing(NamedTuple):
     any_partition: bool = False
     """Its partition number is a preference: where that partition does not exist, the key decides."""
 
+    first: bool = False
+    """It is sent before the others of its outcome, which wait for its acknowledgement."""
+
     def to_partition(self, partition: int | None) -> "Outgoing":
         """Return a copy for another partition; None: the key decides."""
         return self._replace(message=self.message._replace(partition=partition))
@@ -91,6 +94,17 @@ class Outcome:
         """Raise Closed when the partition is no longer assigned to this process."""
         if self.may_send is not None and not await self.may_send():
             raise Closed("its partition was given up")
+
+    async def parts(self) -> AsyncIterator[list[Outgoing]]:
+        """Yield the messages to send, those first that others wait for. Raises Closed before the others when the partition
+        is no longer assigned to this process: the next one sends them.
+        """
+        first = [each for each in self.sending if each.first]
+        if first:
+            yield first
+            await self.check_ownership()
+        if len(first) < len(self.sending):
+            yield [each for each in self.sending if not each.first]
 
     def trace(self, span: Span | None, failed: RecordError | None = None) -> None:
         """Add a record's span, if it has one, to those that end with this outcome."""

@@ -42,3 +42,6 @@ class Publish:
     essential: bool = False
     """For handlers: when the broker refuses it for good, the process ends and the record is not finished. Otherwise a
     dead letter replaces it."""
+    first: bool = False
+    """For handlers: sent, and acknowledged, before the other messages of its record. What depends on more than the record
+    and earlier states is written down so before it is acted on."""

@@ -104,6 +104,36 @@ async def test_what_goes_to_a_known_topic_is_sent_while_another_is_looked_up_and
     assert desk.publisher.topics == [DEAD] * 20 + ["results"] * 20
 
 
+def first_and_others(desk):
+    outcome = desk.outcome(Message("results", b"others", None, []))
+    outcome.add(
+        Outgoing(Message("results", b"first", None, []), outcome.works[0].record, "a", essential=True, first=True)
+    )
+    return outcome
+
+
+async def test_what_is_to_go_first_is_acknowledged_before_the_others_of_its_record_are_sent():
+    desk = Desk()
+    assert await desk.box.send(first_and_others(desk))
+    assert [message.value for message in desk.publisher.sent] == [b"first", b"others"]
+
+
+async def test_the_others_are_not_sent_when_the_first_is_refused_or_the_partition_is_gone():
+    desk = Desk()
+    desk.publisher.refuses["results"] = refused
+    assert not await desk.box.send(first_and_others(desk))
+    assert isinstance(desk.box.failure.exception(), MurmuraError)
+    desk = Desk()
+    outcome = first_and_others(desk)
+
+    async def is_gone():
+        return False
+
+    outcome.may_send = is_gone
+    assert not await desk.box.send(outcome)
+    assert ([message.value for message in desk.publisher.sent], desk.finished) == ([b"first"], [])
+
+
 async def test_a_part_whose_messages_are_refused_has_one_dead_letter_and_is_counted_as_that_alone():
     desk = Desk()
     desk.publisher.refuses["results"] = refused

@@ -18,7 +18,7 @@ from ...output.delivery import coordinates
 from ...output.outcome import Outcome, Outgoing, UnparsedWork
 from ...output.result import hand_on, keep_format
 from ...output.suspending import Suspending
-from ...wire.message import Message
+from ...wire.message import Message, Publish
 from ...wire.request import read_headers, read_hops, read_id_in_body
 from .handler_deadline import handle_in_time
 from .handler_pauses import HandlerPauses
@@ -92,7 +92,7 @@ class HandlerAttempts:
         except Exception as error:  # noqa: BLE001 - the hook is user code
             self._suspending.suspend(self.handler.name, f"its hook {hook.__name__} failed: {describe_origin(error)}")
 
-    async def run(self, current: InProgress, outcome: Outcome) -> list[tuple[Message, bool]]:
+    async def run(self, current: InProgress, outcome: Outcome) -> list[tuple[Message, Publish]]:
         """Return the handler's messages. While the share rule suspends the handler, wait and run it again.
 
         Raises Postponed when the next attempt goes through the topic of retries, Closed when the partition is released.
@@ -110,7 +110,7 @@ class HandlerAttempts:
                 return published
             await self._wait_while_suspended(current)
 
-    async def _run_with_retries(self, current: InProgress, outcome: Outcome) -> list[tuple[Message, bool]]:
+    async def _run_with_retries(self, current: InProgress, outcome: Outcome) -> list[tuple[Message, Publish]]:
         """Return the handler's messages, after as many attempts as it asks for and its policy allows."""
         record = current.record
         while True:
@@ -173,8 +173,8 @@ class HandlerAttempts:
         if not current.is_assigned():
             raise Closed("its partition was given up")
 
-    async def _run_once(self, record: ConsumerRecord, outcome: Outcome) -> list[tuple[Message, bool]]:
-        """Return the handler's messages for a record, each with whether it is essential."""
+    async def _run_once(self, record: ConsumerRecord, outcome: Outcome) -> list[tuple[Message, Publish]]:
+        """Return the handler's messages for a record, each with what it was made from."""
         try:
             headers = read_headers(record.headers)
             hops = read_hops(headers.get(HOPS), self._max_hops)
@@ -203,8 +203,8 @@ class HandlerAttempts:
             raise RecordError(Reason.TOO_LARGE, f"the value has {len(record.value)} bytes")
         try:
             published = await handle_in_time(self.handler, record, self._engine)
-            onward = [(keep_format(publish, record), publish.essential) for publish in published]
-            return [(hand_on(publish, request_id, hops, trace), essential) for publish, essential in onward]
+            onward = [keep_format(publish, record) for publish in published]
+            return [(hand_on(publish, request_id, hops, trace), publish) for publish in onward]
         except (RecordError, Closed):
             raise
         except Exception as error:

@@ -313,8 +313,8 @@ class HandlerRunner:
             self._give_up(record)
             raise
         else:
-            for message, essential in published:
-                outcome.add(Outgoing(message, record, name, essential))
+            for message, publish in published:
+                outcome.add(Outgoing(message, record, name, publish.essential, first=publish.first))
             outcome.answered[name, record.topic] = [record]
         if not await self._may_send(assignment):
             return self._give_up(record)
