@@ -96,8 +96,18 @@ class WordingReason(StrEnum):
     UNKNOWN_NAME = "unknown_name"
     """It has a capitalised word that neither the policy nor its list of words has."""
     STOP_WORD = "stop_word"
+    """A phrase of the policy stopped the turn or the reply."""
     FILTERED = "filtered"
-    """The filter stopped the turn or the reply."""
+    """The filter task stopped the turn or the reply."""
+
+
+class Stopped(_Frozen):
+    """A text that was found harmful: a turn, or a generated reply, which was not sent."""
+
+    text: str
+    """Cut at 1,000 characters."""
+    reason: str
+    """The label that it was stopped for."""
 
 
 class Reply(_Frozen):
@@ -155,6 +165,8 @@ class HandOverReason(StrEnum):
     """The score was too low for another question to help."""
     NOT_UNDERSTOOD = "not_understood"
     """Too many turns in a row were not understood."""
+    FILTERED = "filtered"
+    """The turn was found harmful."""
     POLICY = "policy"
     """The policy hands this intent over."""
     CONTINUED = "continued"
@@ -207,6 +219,8 @@ class ConversationState(_Frozen):
     """Of the last reply, like `wording` and `wording_reason`."""
     wording: Wording = Wording.TEMPLATE
     wording_reason: WordingReason | None = None
+    stopped: Stopped | None = None
+    """The last turn, or what was worded as its reply, if it was found harmful."""
     model: ModelRef | None = None
     """That the last turn was answered with."""
     actions: list[Action] = []

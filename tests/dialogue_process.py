@@ -1,6 +1,7 @@
 """A process that serves dialogues, without a broker: its changelog is a list, and a crash is the next process."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import FakeEngine, FakeModel, abstained, classified, tagged
 from murmura.runtime.wire.message import Publish
 from murmura.schemas.manifest import TaskSpec
+from murmura.schemas.release import GeneratedReplies
 
 TURNS, REPLIES, STATE, HANDOFFS = (
     "murmura.dialogue.turns",
@@ -59,16 +61,32 @@ Log = list[tuple[int, bytes | None, bytes | None]]
 class Process:
     """A serving process that has taken over from a changelog."""
 
-    def __init__(self, policy: Path, log: Log, **options: Any) -> None:
+    def __init__(
+        self,
+        policy: Path,
+        log: Log,
+        *,
+        served: FakeModel | None = None,
+        released: Callable[[], GeneratedReplies] = GeneratedReplies,
+        **options: Any,
+    ) -> None:
         self.agent = Dialogue(policy)
         self.log = log
         self.metrics = Metrics()
-        self.engine = FakeEngine(model())
+        self.engine = FakeEngine(served or model())
         self.written_again: list[Publish] = []
         settings = Settings(agents={"dialogue": {"options": options}})
         configure_agents(settings, [self.agent])
         self.agent.started(
-            Context(settings, self.metrics, self.engine, ("dialogue",), {TURNS: 4, STATE: 4}, self.restore)
+            Context(
+                settings,
+                self.metrics,
+                self.engine,
+                ("dialogue",),
+                {TURNS: 4, STATE: 4},
+                self.restore,
+                generated_replies=released,
+            )
         )
 
     async def restore(self, topic, partitions, take, *, timeout_s):

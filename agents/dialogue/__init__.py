@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .agent import Dialogue, DialogueOptions
+    from .agent import Dialogue
+    from .options import DialogueOptions
 
 __all__ = ["Dialogue", "DialogueOptions"]
 
@@ -11,6 +12,6 @@ __all__ = ["Dialogue", "DialogueOptions"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import agent  # noqa: PLC0415  # the command line lists our commands without loading the agent
+    from . import agent, options  # noqa: PLC0415  # the command line lists our commands without loading the agent
 
-    return getattr(agent, name)
+    return agent.Dialogue if name == "Dialogue" else options.DialogueOptions

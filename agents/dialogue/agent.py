@@ -1,19 +1,19 @@
 """Dialogue: answers the turns of each conversation in order, by a policy, and hands over to people."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from ...runtime.agent.handler import Context, Handler, Predicts, Restore
 from ...runtime.errors import Closed, ModelFailed, MurmuraError, RecordError, SetupError
 from ...runtime.field_paths import FieldPaths
 from ...runtime.observe.logs import get_logger
-from ...runtime.settings.agent_options import Options, RelativePath
-from ...runtime.settings.settings import KafkaName, Seconds, Settings
+from ...runtime.settings.settings import Settings
 from ...runtime.wire.message import Publish, Record
 from ...runtime.wire.request import read_request
 from ...schemas.deadletter import DeadLetterReason as Reason
@@ -34,12 +34,15 @@ from ...schemas.envelope import (
 )
 from ...schemas.ids import prediction_id
 from ...schemas.manifest import ModelManifest
+from ...schemas.release import GeneratedReplies
 from ...schemas.result import Source
 from .conversations import Conversations, Kept, Place
 from .metrics import DialogueMetrics
+from .options import DialogueOptions
 from .policy import least_score
 from .policy_file import PolicyFile, check_against_model, check_topics, load_policy
-from .step import ReceivedTurn, Step, bound_state, classify_delivery, goes_to_person, replay_step, step
+from .replies import ReplyWriter
+from .step import ReceivedTurn, Step, bound_state, classify_delivery, goes_to_person, put_wording, replay_step, step
 
 log = get_logger(__name__)
 
@@ -48,27 +51,11 @@ _REPLIES, _STATE, _HANDOFFS = range(3)
 _OWN_TOPICS: Final = 3
 
 
-class DialogueOptions(Options):
-    """How the agent answers and what it keeps."""
-
-    policy: RelativePath | None = None
-    """A YAML file. Required."""
-    state: KafkaName | None = None
-    """The changelog; default: `<prefix>.dialogue.state`. It must have as many partitions as the topic of turns."""
-    handoffs: KafkaName | None = None
-    """Topic of conversations for people; default: `<prefix>.handoffs`."""
-    max_conversations: Annotated[int, Field(gt=0)] = 10_000
-    """Maximum per partition; beyond it the least recently active conversation is deleted."""
-    generated_replies_off: Literal["all"] | list[str] | None = None
-    """Intents whose replies the model does not word, or all; beside what `murmura dialogue generation` switches."""
-    restore_timeout_s: Seconds = 300.0
-    """Time limit for reading the changelog after an assignment; then the agent is suspended and tries again."""
-
-
 class Dialogue(Handler):
     """Owns the conversations of the partitions that are assigned to this process.
 
-    A turn's state, reply, actions and hand-over are sent together, and the turn is finished when all are acknowledged.
+    A turn's state, reply, actions and hand-over are sent together, and the turn is finished when all are acknowledged. Where
+    the model may word the reply, the state is acknowledged first.
     After a crash in between it is delivered again. If its state was written, the reply in the state is published again;
     otherwise the turn is answered again from the state before, with the same result (see `step`).
     """
@@ -91,6 +78,7 @@ class Dialogue(Handler):
         self._policy: PolicyFile | None = None
         self._min_scores: dict[tuple[str, int], float] = {}
         """By name and version of each model that was checked."""
+        self._writer: ReplyWriter | None = None
         self._metrics: DialogueMetrics | None = None
         self._restore: Restore | None = None
         self._counts: Mapping[str, int] = {}
@@ -134,6 +122,10 @@ class Dialogue(Handler):
         self._counts = context.partitions
         if (why := self._describe_partition_mismatch()) is not None:
             raise SetupError(why)
+        assert self._policy is not None, "configure comes first"
+        here = GeneratedReplies(off=self.options.generated_replies_off or [])
+        released = context.generated_replies
+        self._writer = ReplyWriter(self._policy.value, lambda intent: here.allows(intent) and released().allows(intent))
         self._restore = context.restore
         # After a longer pause another member may own the partitions and their states.
         self.freeze_s = context.settings.kafka.session_timeout_ms / 1000
@@ -253,6 +245,8 @@ class Dialogue(Handler):
     async def _answer(self, turn: ReceivedTurn, kept: Kept | None, engine: Predicts) -> tuple[Step | None, str]:
         """Return the result of a turn (None for an older, already answered one) and the kind to count it as."""
         assert self._policy is not None, "configure comes first"
+        assert self._writer is not None, "started comes first"
+        deadline = asyncio.get_running_loop().time() + self.options.generate_within_s
         policy = self._policy.value
         state = self._read_state(turn.conversation, kept)
         delivery = classify_delivery(state, turn)
@@ -270,6 +264,9 @@ class Dialogue(Handler):
             min_score = self._min_scores[prediction.model]
         before = kept.number if kept else 0
         result = step(state, turn, prediction, policy, now, min_score=min_score, before=before)
+        if result.brief is not None:
+            words = await self._writer.word(result.brief, result.state, turn.text, engine, deadline)
+            result = put_wording(result, turn, *words)
         if self._metrics is not None:
             self._metrics.count_wording(self.name, result.reply.wording, result.reply.wording_reason)
         return result, result.reply.kind.value
@@ -295,7 +292,8 @@ class Dialogue(Handler):
         replies, state, handoffs = self.outputs[:_OWN_TOPICS]
         key = turn.conversation
         messages = [
-            Publish(state, value, key, cause, partition, essential=True),
+            # The words of a model depend on more than turns and predictions: they are written down before they are said.
+            Publish(state, value, key, cause, partition, essential=True, first=result.brief is not None),
             self._make_event(replies, result.reply.model_dump(mode="json"), turn, REPLY_TYPE, cause),
         ]
         for number, action in enumerate(result.actions):

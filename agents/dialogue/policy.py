@@ -1,12 +1,14 @@
 """The policy of a desk: the slots, questions, replies and actions of each intent. Pure."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from ...runtime.settings.settings import KafkaName
 from ...schemas.manifest import TaskSpec
+from .phrases import PhraseLists, Phrases
 from .sayings import ABOUT_THE_TURN, Saying, Words, check_names, check_saying, find_strings
 
 Slot = Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
@@ -59,6 +61,8 @@ class HandOverRule(_Frozen):
     below: Share = 0.1
     """Hand over at once when the intent's score is lower than this, whatever its label. Not for a turn that is out of
     scope, not while a question is open, and not for a first turn that gets the greeting."""
+    filtered: list[str] = []
+    """Labels of harmful turns with which a person takes over at once."""
     reply: Saying = Words(template="I am handing you over to a colleague, who will read what you have written here.")
     waiting: Saying = Words(template="Thank you. A colleague has your conversation and will answer.")
     """Reply to later turns, which also go to the person."""
@@ -80,8 +84,10 @@ class Policy(_Frozen):
     """A generated reply with a lower score is not sent; see `least_reply_score` for the default."""
     words: list[str] = []
     """Capitalised words that a generated reply may have inside a sentence, beside those of templates and constants."""
-    stop_words: list[Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]] = []
-    """Words, in any letter case, with which a generated reply is not sent."""
+    filter: str | None = None
+    """The task that finds harmful texts: a turn or a generated reply with one of its labels is stopped."""
+    stop_words: PhraseLists = {}
+    """Phrases that stop a text, too, by the label that they mean; or the path of a file with them."""
     min_score: Share | None = None
     """An intent with a lower score is not understood; see `least_score` for the default. An answer that the model
     withholds is never understood."""
@@ -112,7 +118,12 @@ class Policy(_Frozen):
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks to predict for a turn."""
-        return (self.intent_task,) if self.entity_task is None else (self.intent_task, self.entity_task)
+        return tuple(task for task in (self.intent_task, self.entity_task, self.filter) if task is not None)
+
+    @cached_property
+    def phrases(self) -> Phrases:
+        """The phrases that stop a text."""
+        return Phrases(self.stop_words)
 
     @property
     def topics(self) -> tuple[str, ...]:

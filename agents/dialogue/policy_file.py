@@ -8,6 +8,7 @@ from ...runtime.model.kinds.registry import kind_of
 from ...runtime.settings.yaml_file import YamlFile
 from ...runtime.wire.feedback import known_labels
 from ...schemas.manifest import TaskSpec
+from .phrases import FOLDER
 from .policy import Policy, find_problems
 
 PolicyFile = YamlFile[Policy]
@@ -15,7 +16,7 @@ PolicyFile = YamlFile[Policy]
 
 def load_policy(path: Path) -> PolicyFile:
     """Read and check a policy. Raises SetupError with file, line, key and the expected value."""
-    file = YamlFile(path, Policy, "policy", requires="intents")
+    file = YamlFile(path, Policy, "policy", requires="intents", context={FOLDER: path.parent})
     for place, problem in find_problems(file.value):
         raise file.refusal(place, problem)
     return file
@@ -36,6 +37,8 @@ def check_against_model(file: PolicyFile, tasks: Iterable[TaskSpec], model: str)
     forms = [("intent_task", policy.intent_task, AnswerForm.LABEL, "a label")]
     if policy.entity_task is not None:
         forms.append(("entity_task", policy.entity_task, AnswerForm.SPANS, "spans"))
+    if policy.filter is not None:
+        forms.append(("filter", policy.filter, AnswerForm.LABELS, "labels"))
     for key, name, form, answer in forms:
         fitting = [task.name for task in specs.values() if kind_of(task).form is form]
         if name not in fitting:
@@ -44,6 +47,12 @@ def check_against_model(file: PolicyFile, tasks: Iterable[TaskSpec], model: str)
                 (key,), f"model {model} has no task {name} that is answered with {answer}; it has {known}"
             )
     _check_labels(file, specs)
+    filtered = [*policy.stop_words, *(specs[policy.filter].labels if policy.filter else ())]
+    if unknown := [label for label in policy.handover.filtered if label not in filtered]:
+        problem = (
+            f"neither `filter` nor `stop_words` has a label {unknown[0]}; they have {', '.join(filtered) or 'none'}"
+        )
+        raise file.refusal(("handover", "filtered"), problem)
     if policy.generates:
         _check_replies(file, specs, model)
 

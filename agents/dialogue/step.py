@@ -4,7 +4,6 @@ It depends only on the turns, their timestamps and their predictions: a replay o
 replies.
 """
 
-from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 from ...runtime.agent.prediction import Output, Prediction
@@ -12,7 +11,6 @@ from ...runtime.errors import RecordError
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.dialogue import (
     REPLY_CHARACTERS,
-    SLOT_CHARACTERS,
     STATE_BYTES,
     TURN_CHARACTERS,
     Action,
@@ -22,12 +20,16 @@ from ...schemas.dialogue import (
     HandOverReason,
     Reply,
     ReplyKind,
+    Stopped,
 )
 from ...schemas.result import ModelRef, Source
 from .acts import answer_acts, greeting_acts, hand_over_acts, not_understood_acts, question_acts, waiting_acts
 from .draft import Brief, Draft
+from .harm import Harm, find_harm
 from .policy import Policy
 from .sayings import fill_fields
+from .slots import find_slots, group_spans
+from .wording import Worded
 
 GIVE_BACK: Final = ("handover", "ended")
 """In a turn's metadata: the person is done, the agent answers again."""
@@ -95,7 +97,8 @@ def bound_state(result: Step, turn: ReceivedTurn) -> tuple[Step, bytes]:
             raise RecordError(
                 Reason.TOO_LARGE, f"the state after this turn has {len(value)} bytes: its actions are too large"
             )
-        result = replay_step(result.state.model_copy(update={"turns": turns}), turn)
+        shorter = replay_step(result.state.model_copy(update={"turns": turns}), turn)
+        result = shorter._replace(brief=result.brief)
     return result, value
 
 
@@ -131,11 +134,13 @@ def step(
     newest = max(turn.source.timestamp, _newest(state) if state else 0)
     if state is not None and has_expired(state.source.timestamp, policy, now):
         state = None
+    harm = None
     if prediction is None:
         draft = _draft_for_person(state, policy)
     else:
-        draft = _draft_answer(state, turn, prediction, policy, min_score)
-    text = draft.fill(policy)
+        harm = find_harm(turn.text, prediction, policy)
+        draft = _draft_answer(state, turn, prediction, policy, min_score, harm)
+    text, brief = draft.fill(policy), draft.brief(policy)
     after = ConversationState(
         conversation=turn.conversation,
         number=number,
@@ -152,8 +157,22 @@ def step(
         actions=draft.actions,
         handover=draft.handover,
         acts=[act for _, acts in draft.said for act in acts],
+        wording_reason=harm.reason if harm and brief else None,
+        stopped=harm.stopped if harm else None,
     )
-    return replay_step(after, turn)._replace(brief=draft.brief(policy))
+    return replay_step(after, turn)._replace(brief=None if harm else brief)
+
+
+def put_wording(result: Step, turn: ReceivedTurn, worded: Worded, stopped: Stopped | None) -> Step:
+    """Return the result with the reply as it was worded. `stopped`: what of the model's was not sent."""
+    *before, last = result.state.turns
+    changed = {
+        "turns": [*before, last.model_copy(update={"reply": worded.text})],
+        "wording": worded.wording,
+        "wording_reason": worded.reason,
+        "stopped": stopped,
+    }
+    return replay_step(result.state.model_copy(update=changed), turn)._replace(brief=result.brief)
 
 
 def _append_exchange(
@@ -179,10 +198,15 @@ def _draft_for_person(state: ConversationState | None, policy: Policy) -> Draft:
 
 
 def _draft_answer(
-    state: ConversationState | None, turn: ReceivedTurn, prediction: Prediction, policy: Policy, min_score: float
+    state: ConversationState | None,
+    turn: ReceivedTurn,
+    prediction: Prediction,
+    policy: Policy,
+    min_score: float,
+    harm: Harm | None,
 ) -> Draft:
     answer = prediction[policy.intent_task]
-    spans = _group_spans(prediction[policy.entity_task]) if policy.entity_task else {}
+    spans = group_spans(prediction[policy.entity_task]) if policy.entity_task else {}
     draft = Draft()
     pending, asked, carried = None, None, {}
     if state is not None:
@@ -190,14 +214,17 @@ def _draft_answer(
         carried = _carry_slots(state, policy)
         if state.intent in policy.intents and state.asked in policy.intents[state.intent].needs:
             pending, asked = state.intent, state.asked
+    if harm is not None and harm.stopped.reason in policy.handover.filtered:
+        draft.slots = carried
+        return _hand_over(draft, policy, HandOverReason.FILTERED)
     # The intent of a turn that answers a question means little: "20 quid" has none.
     unsure = asked is None and _is_unsure(answer, policy)
     draft.understood = understood = None if unsure else _accept_intent(answer, policy, min_score)
-    found = _find_slots(spans, policy, pending, asked)
+    found = find_slots(spans, policy, pending, asked)
     clear = asked is None or (asked not in found and answer["score"] >= policy.switch_score)
     if understood is not None and understood != pending and clear:
         pending, asked = understood, None
-        found = _find_slots(spans, policy, understood, None)
+        found = find_slots(spans, policy, understood, None)
     draft.slots = {**carried, **found}
     if pending is not None and (asked is None or any(slot in found for slot in policy.intents[pending].needs)):
         draft.intent, draft.misunderstood = pending, 0
@@ -250,9 +277,7 @@ def _handle_misunderstanding(draft: Draft, policy: Policy, *, first: bool, unsur
     elif unsure:
         draft.handover = HandOverReason.LOW_CONFIDENCE
     if draft.handover is not None:
-        draft.kind = ReplyKind.HANDED_OVER
-        draft.said.append((rules.reply, hand_over_acts(rules.reply)))
-        draft.asked, draft.misunderstood = None, 0
+        _hand_over(draft, policy, draft.handover)
         return
     draft.kind = ReplyKind.NOT_UNDERSTOOD
     question = None
@@ -263,6 +288,13 @@ def _handle_misunderstanding(draft: Draft, policy: Policy, *, first: bool, unsur
         return
     draft.said.append((policy.again, not_understood_acts(policy.again)))
     draft.said.append((question, question_acts(question, draft.intent, draft.asked)))
+
+
+def _hand_over(draft: Draft, policy: Policy, reason: HandOverReason) -> Draft:
+    draft.kind, draft.handover = ReplyKind.HANDED_OVER, reason
+    draft.said.append((policy.handover.reply, hand_over_acts(policy.handover.reply)))
+    draft.asked, draft.misunderstood = None, 0
+    return draft
 
 
 def _is_unsure(answer: Output, policy: Policy) -> bool:
@@ -283,34 +315,3 @@ def _carry_slots(state: ConversationState, policy: Policy) -> dict[str, str]:
     if rule is not None and state.kind in {ReplyKind.ANSWERED, ReplyKind.HANDED_OVER}:
         known -= set(rule.forget)
     return {slot: value for slot, value in state.slots.items() if slot in known}
-
-
-def _group_spans(output: Output) -> dict[str, list[str]]:
-    """Return the texts of the spans by label, in their order."""
-    found: dict[str, list[str]] = {}
-    for span in output["spans"]:
-        found.setdefault(span["label"], []).append(span["text"][:SLOT_CHARACTERS])
-    return found
-
-
-def _find_slots(
-    spans: Mapping[str, list[str]], policy: Policy, intent: str | None, asked: str | None
-) -> dict[str, str]:
-    """Return the slots that a turn fills.
-
-    Each intent's slots take the spans of their label in order, the asked slot first. Where two intents disagree about a
-    slot, the pursued one takes precedence.
-    """
-    found: dict[str, str] = {}
-    for name in sorted(policy.intents, key=lambda name: name == intent):
-        needs = list(policy.intents[name].needs)
-        if name == intent and asked in needs:
-            needs.sort(key=lambda slot: slot != asked)
-        taken: dict[str, int] = {}
-        for slot in needs:
-            label = policy.label_of(slot)
-            index = taken.get(label, 0)
-            if index < len(spans.get(label, ())):
-                found[slot] = spans[label][index]
-                taken[label] = index + 1
-    return found

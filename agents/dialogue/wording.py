@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from ...runtime.model.generated import Generated
 from ...schemas.acts import SLOT
 from ...schemas.dialogue import REPLY_CHARACTERS, Wording
 from ...schemas.dialogue import WordingReason as Reason
@@ -11,9 +12,6 @@ from .draft import Brief
 from .facts import find_fact
 from .policy import Policy
 from .sayings import fill
-
-if TYPE_CHECKING:
-    from ...runtime.model.generated import Generated
 
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _BEGINNING: Final = re.compile(r"(?:^|[.!?:…]['\"”’)]*\s+|\n\s*)['\"“‘(]*$")
@@ -38,7 +36,6 @@ class Net(NamedTuple):
     """Capitalised words that it may have inside a sentence."""
     vocabulary: frozenset[str] | None
     """Words that its sentences may begin with, in lower case; None: any."""
-    stop_words: re.Pattern[str] | None
 
 
 def make_net(policy: Policy, least_score: float, pieces: Iterable[str] | None = None) -> Net:
@@ -52,16 +49,10 @@ def make_net(policy: Policy, least_score: float, pieces: Iterable[str] | None = 
     if pieces is not None:
         vocabulary = frozenset(piece[1:].lower() for piece in pieces if len(piece) > 2 and piece[0] == " ")
         vocabulary |= {name.lower() for name in names}
-    stop_words = "|".join(map(re.escape, policy.stop_words))
-    return Net(
-        least_score,
-        frozenset(names),
-        vocabulary,
-        re.compile(rf"(?<!\w)(?:{stop_words})(?!\w)", re.IGNORECASE) if stop_words else None,
-    )
+    return Net(least_score, frozenset(names), vocabulary)
 
 
-def choose_wording(found: "Generated | Reason", brief: Brief, net: Net) -> Worded:
+def choose_wording(found: Generated | Reason, brief: Brief, net: Net) -> Worded:
     """Return the reply in the words of the model, or its template with the reason. `found`: what the model gave, or why not."""
     reason = found if isinstance(found, Reason) else find_fault(found, brief, net)
     if reason is None and not isinstance(found, Reason):
@@ -72,13 +63,13 @@ def choose_wording(found: "Generated | Reason", brief: Brief, net: Net) -> Worde
     return Worded(_join(brief, fill(brief.template, brief.values))[:REPLY_CHARACTERS], Wording.TEMPLATE, reason)
 
 
-def find_fault(reply: "Generated", brief: Brief, net: Net) -> Reason | None:
+def find_fault(reply: Generated, brief: Brief, net: Net) -> Reason | None:
     """Return why a reply is not sent, None if it may be."""
     words = SLOT.sub(_SLOT_MARK, reply.text)
     return _find_weakness(reply, net) or _find_wrong_slot(reply.text, words, brief) or _find_wrong_word(words, net)
 
 
-def _find_weakness(reply: "Generated", net: Net) -> Reason | None:
+def _find_weakness(reply: Generated, net: Net) -> Reason | None:
     if reply.finish == "length":
         return Reason.TOO_LONG
     if not reply.text.strip():
@@ -89,9 +80,7 @@ def _find_weakness(reply: "Generated", net: Net) -> Reason | None:
 def _find_wrong_word(words: str, net: Net) -> Reason | None:
     if find_fact(words) is not None:
         return Reason.FACT
-    if find_unknown_name(words, net.names, net.vocabulary) is not None:
-        return Reason.UNKNOWN_NAME
-    return Reason.STOP_WORD if net.stop_words is not None and net.stop_words.search(words) else None
+    return Reason.UNKNOWN_NAME if find_unknown_name(words, net.names, net.vocabulary) is not None else None
 
 
 def find_unknown_name(text: str, names: Collection[str], vocabulary: Collection[str] | None = None) -> str | None:

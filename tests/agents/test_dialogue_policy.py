@@ -194,6 +194,33 @@ def test_replies_that_the_model_cannot_word_are_refused_with_line_and_key(tmp_pa
     checked(tmp_path, WORDED, [*TASKS, reply_task()])
 
 
+HARM = TaskSpec(name="harm", kind="multi_label", labels=["insult", "threat"])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("filter: intent\n", ":4: filter: model desk has no task intent that is answered with labels; it has harm"),
+        (
+            "filter: harm\nhandover: {filtered: [threats]}\n",
+            ":5: handover.filtered: neither `filter` nor `stop_words` has a label threats; they have insult, threat",
+        ),
+        ("stop_words: none.yaml\n", ":4: stop_words: "),
+        ("stop_words: {insult: [5]}\n", ":4: stop_words.insult: YAML reads `5` as a value of type int"),
+    ],
+)
+def test_a_filter_that_cannot_work_is_refused_with_line_and_key(tmp_path, text, says):
+    assert refusal(tmp_path, ENOUGH + text, [*TASKS, HARM]).startswith(says)
+
+
+def test_phrases_may_stand_in_a_file_beside_the_policy(tmp_path):
+    (tmp_path / "stop.yaml").write_text("insult: ['you idiot*', go  to hell]\n")
+    phrases = load(tmp_path, ENOUGH + "stop_words: stop.yaml\n").value.phrases
+    found = ["You IDIOTS!", "please go\nto hell", "thank you, idiot", "to go to hello"]
+    assert [phrases.find_label(text) for text in found] == ["insult", "insult", None, None]
+    checked(tmp_path, ENOUGH + "filter: harm\nhandover: {filtered: [threat]}\n", [*TASKS, HARM])
+
+
 def test_every_text_of_a_policy_has_acts_and_a_constant_may_stand_in_all(tmp_path):
     text = WORDED.replace("intents:", "greeting: We answer within {days}.\nintents:")
     policy = load(tmp_path, text).value

@@ -12,7 +12,6 @@ POLICY = Policy.model_validate(
     {
         "constants": {"days": "five working days"},
         "words": ["Visa"],
-        "stop_words": ["stupid", "shut up"],
         "intents": {"pin": {"reply": "Change the PIN in the app, under Cards."}},
     }
 )
@@ -44,8 +43,6 @@ def test_a_reply_without_a_fault_is_sent_with_its_values_and_what_stands_around_
         ({"text": "Your {amount} is there tomorrow, not in {days}."}, "fact"),
         ({"text": "Your {amount} goes to Victoria: {days}."}, "unknown_name"),
         ({"text": "Victoria sends {amount}: {days}."}, "unknown_name"),
-        ({"text": "Your {amount}, stupid: {days}."}, "stop_word"),
-        ({"text": "Shut  up."}, "missing_slot"),
     ],
 )
 def test_the_template_is_sent_in_place_of_a_reply_with_a_fault(changed, reason):

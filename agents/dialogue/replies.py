@@ -1,0 +1,94 @@
+"""Words the replies of a policy with the model, each within its deadline and below the net of its template."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from ...runtime.agent.handler import Predicts
+from ...runtime.errors import Closed, Late, MurmuraError
+from ...runtime.model.generated import Generated
+from ...schemas.acts import Utterance
+from ...schemas.dialogue import ConversationState, Stopped, Wording
+from ...schemas.dialogue import WordingReason as Reason
+from ...schemas.manifest import ModelManifest
+from .draft import Brief
+from .facts import is_fact_piece
+from .harm import Harm, find_harm
+from .policy import Policy, least_reply_score
+from .wording import Net, Worded, choose_wording, make_net
+
+T = TypeVar("T")
+
+
+class ReplyWriter:
+    """Words briefs, with models that the policy was checked against."""
+
+    def __init__(self, policy: Policy, may_generate: Callable[[str | None], bool]) -> None:
+        """`may_generate` returns whether replies about an intent may be generated now."""
+        self._policy, self._may_generate = policy, may_generate
+        self._made_for: ModelManifest | None = None
+        self._net = make_net(policy, 0.0)
+
+    async def word(
+        self, brief: Brief, state: ConversationState, text: str, engine: Predicts, deadline: float
+    ) -> tuple[Worded, Stopped | None]:
+        """Return the reply to a turn, worded by the model or by its template, and what of the model's was stopped.
+
+        `state` is that after the turn, `deadline` a time of the event loop's clock in seconds. Raises Closed when the process stops.
+        """
+        net = self._find_net(engine.model.manifest)
+        if not self._may_generate(state.intent):
+            return choose_wording(Reason.SWITCHED_OFF, brief, net), None
+        found = await self._ask(self._generate(brief, _list_turns(state, text), engine, deadline))
+        worded = choose_wording(found, brief, net)
+        if worded.wording is not Wording.GENERATED:
+            return worded, None
+        harm = await self._ask(self._filter(worded.text, engine, deadline))
+        if harm is None:
+            return worded, None
+        reason, stopped = (harm, None) if isinstance(harm, Reason) else (harm.reason, harm.stopped)
+        return choose_wording(reason, brief, net), stopped
+
+    def _find_net(self, manifest: ModelManifest) -> Net:
+        if manifest is not self._made_for:
+            task = manifest.task(self._policy.reply_task)
+            self._net = make_net(self._policy, least_reply_score(self._policy, task), task.labels)
+            self._made_for = manifest
+        return self._net
+
+    async def _ask(self, answer: Awaitable[T]) -> T | Reason:
+        """Return an answer of the engine, or why there is none."""
+        try:
+            return await answer
+        except (Late, TimeoutError):
+            return Reason.LATE
+        except Closed:
+            raise
+        except MurmuraError:
+            return Reason.FAILED
+
+    async def _generate(self, brief: Brief, turns: list[Utterance], engine: Predicts, deadline: float) -> Generated:
+        return await engine.generate(
+            turns,
+            brief.acts,
+            self._policy.reply_task,
+            slots=brief.values.keys(),
+            is_forbidden=is_fact_piece,
+            deadline=deadline,
+        )
+
+    async def _filter(self, text: str, engine: Predicts, deadline: float) -> Harm | None:
+        task = self._policy.filter
+        if task is None:
+            return find_harm(text, {}, self._policy)
+        async with asyncio.timeout_at(deadline):
+            prediction = await engine.predict(text, (task,))
+        return find_harm(text, prediction, self._policy)
+
+
+def _list_turns(state: ConversationState, text: str) -> list[Utterance]:
+    """Return the turns before the reply, the newest last."""
+    turns: list[Utterance] = []
+    for exchange in state.turns[:-1]:
+        turns += [Utterance(role="user", text=exchange.text), Utterance(role="agent", text=exchange.reply)]
+    return [*turns, Utterance(role="user", text=text)]

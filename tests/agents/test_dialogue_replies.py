@@ -1,0 +1,197 @@
+"""The agent whose model words replies: what it sends, what it writes down first, and when the template goes out instead."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dialogue_process import HANDOFFS, REPLIES, STATE, TASKS, Log, Process, answers, content, turn
+
+from murmura.agents.dialogue import Dialogue
+from murmura.agents.dialogue.facts import is_fact_piece
+from murmura.runtime.errors import Closed, Late, ModelFailed
+from murmura.runtime.model.generated import Generated
+from murmura.runtime.testing.fakes import FakeModel, labelled
+from murmura.runtime.testing.rehearsal import rehearse
+from murmura.schemas.dialogue import ConversationState
+from murmura.schemas.manifest import GenerationSpec, TaskSpec
+from murmura.schemas.release import GeneratedReplies
+
+POLICY = """
+constants: {soon: five working days}
+min_reply_score: 0.5
+filter: harm
+stop_words: stop.yaml
+handover: {filtered: [threat]}
+intents:
+  transfer:
+    needs:
+      amount: {generate: true, template: "How much?"}
+    reply: {generate: true, template: "{amount} arrives in {soon}."}
+    forget: [amount]
+    action: {topic: bank.transfers, fields: {amount: "{amount}"}}
+  complaint:
+    reply: We are sorry.
+"""
+SIZES = GenerationSpec(context=3, acts=True, layers=1, slots=["amount", "soon"])
+MODEL_TASKS = [
+    *TASKS,
+    TaskSpec(name="harm", kind="multi_label", labels=["insult", "threat"]),
+    TaskSpec(name="reply", kind="generation", labels=["{end}", " Your", " Send", "x"], generation=SIZES),
+]
+ASKED, DONE = "Send how much?", "Your {amount} is there in {soon}."
+
+
+class Words:
+    """What the model words, in turn, and what it was asked."""
+
+    def __init__(self, *said: str | Exception, score: float = 0.9) -> None:
+        self.said, self.score = [*said], score
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def generate(self, turns, acts, task, *, slots=None, is_forbidden=None, deadline=None) -> Generated:
+        self.asked.append(([each.text for each in turns], [str(act.act) for act in acts], set(slots), is_forbidden))
+        said = self.said.pop(0)
+        if isinstance(said, Exception):
+            raise said
+        return Generated(said, (), self.score, "end")
+
+
+def served(text: Any) -> dict[str, Any]:
+    harm = {"harm": labelled(**{label: 0.9 for label in ("insult", "threat") if label in str(text)})}
+    return {**answers(str(text)), **harm}
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    (tmp_path / "stop.yaml").write_text("insult:\n  - you idiot*\n")
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    return tmp_path / "policy.yaml"
+
+
+async def begin(policy: Path, *said: str | Exception, log: Log | None = None, score=0.9, **options) -> Process:
+    process = Process(policy, [] if log is None else log, served=FakeModel(MODEL_TASKS, served), **options)
+    process.words = Words(*said, score=score)
+    process.engine.generate = process.words.generate
+    return await process.begin()
+
+
+async def test_the_model_words_replies_with_values_put_in_and_the_state_is_written_first(policy):
+    process = await begin(policy, ASKED, DONE)
+    asked = await process.hear(turn(1, "send money"))
+    assert [(message.topic, message.first) for message in asked] == [(STATE, True), (REPLIES, False)]
+    assert (asked[1].value["text"], asked[1].value["wording"]) == (ASKED, "generated")
+    state, reply, action = await process.hear(turn(2, "£20"))
+    assert reply.value["text"] == "Your £20 is there in five working days."
+    assert ConversationState.model_validate_json(state.value).turns[-1].reply == reply.value["text"]
+    assert (action.value, [message.first for message in (state, reply, action)]) == (
+        {"amount": "£20"},
+        [True, False, False],
+    )
+    assert process.words.asked == [
+        (["send money"], ["request"], {"soon"}, is_fact_piece),
+        (["send money", ASKED, "£20"], ["notify_success", "inform", "inform"], {"soon", "amount"}, is_fact_piece),
+    ]
+    assert process.counted("murmura_reply_wordings_total", agent="dialogue", wording="generated", reason="none") == 2
+
+
+async def test_a_text_without_generate_is_sent_as_it_is_with_its_state(policy):
+    process = await begin(policy)
+    state, reply = await process.hear(turn(1, "angry now"))
+    assert (state.first, reply.value["text"], reply.value["wording_reason"]) == (False, "We are sorry.", None)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Your {amount} is there.", "missing_slot"),
+        ("Your {amount} is there in {soon}, on Monday.", "fact"),
+        ("Your {amount}, you idiots: {soon}.", "stop_word"),
+        ("Your {amount}, what an insult: {soon}.", "filtered"),
+        (Late("too late"), "late"),
+        (ModelFailed("broken"), "failed"),
+    ],
+)
+async def test_the_template_is_sent_with_the_reason_where_the_model_words_nothing_to_send(policy, said, reason):
+    process = await begin(policy, ASKED, said)
+    await process.hear(turn(1, "send money"))
+    state, reply, action = await process.hear(turn(2, "£20"))
+    assert (reply.value["text"], reply.value["wording"]) == ("£20 arrives in five working days.", "template")
+    assert (reply.value["wording_reason"], action.topic) == (reason, "bank.transfers")
+    stopped = ConversationState.model_validate_json(state.value).stopped
+    assert (stopped is not None) == (reason in {"stop_word", "filtered"})
+    assert stopped is None or (stopped.reason, stopped.text[:9]) == ("insult", "Your £20,")
+    assert process.counted("murmura_reply_wordings_total", agent="dialogue", wording="template", reason=reason) == 1
+
+
+async def test_a_low_score_is_below_the_policys(policy):
+    process = await begin(policy, ASKED, score=0.49)
+    _, reply = await process.hear(turn(1, "send money"))
+    assert reply.value["wording_reason"] == "low_score"
+
+
+async def test_a_filter_that_does_not_answer_in_time_means_template(policy):
+    process = await begin(policy, ASKED, generate_within_s=0.01)
+    predict = process.engine.predict
+
+    async def hangs(text, tasks):
+        if tasks == ("harm",):
+            await asyncio.Event().wait()
+        return await predict(text, tasks)
+
+    process.engine.predict = hangs
+    _, reply = await process.hear(turn(1, "send money"))
+    assert reply.value["wording_reason"] == "late"
+
+
+async def test_a_process_that_stops_says_nothing(policy):
+    process = await begin(policy, Closed("stopped"))
+    with pytest.raises(Closed):
+        await process.hear(turn(1, "send money"))
+
+
+async def test_generated_replies_that_are_off_are_not_asked_for(policy):
+    process = await begin(policy, generated_replies_off="all")
+    _, reply = await process.hear(turn(1, "send money"))
+    assert (reply.value["text"], reply.value["wording_reason"]) == ("How much?", "switched_off")
+    off = GeneratedReplies(off=["transfer"])
+    process = await begin(policy, released=lambda: off)
+    _, reply = await process.hear(turn(1, "send money"))
+    assert (reply.value["wording_reason"], process.words.asked) == ("switched_off", [])
+
+
+async def test_a_harmful_turn_gets_the_template_or_a_person(policy):
+    process = await begin(policy)
+    state, reply = await process.hear(turn(1, "send money, you  idiot"))
+    assert (reply.value["text"], reply.value["wording_reason"]) == ("How much?", "stop_word")
+    read = ConversationState.model_validate_json(state.value)
+    assert (read.stopped.text, read.stopped.reason, state.first) == ("send money, you  idiot", "insult", False)
+    state, reply, handed = await process.hear(turn(2, "£20 or a threat"))
+    assert (reply.value["kind"], handed.topic, handed.value["reason"]) == ("handed_over", HANDOFFS, "filtered")
+    assert ConversationState.model_validate_json(state.value).stopped.reason == "threat"
+
+
+async def test_a_turn_delivered_again_gets_the_words_that_were_written_down(policy):
+    log: Log = []
+    first = await begin(policy, ASKED, log=log)
+    published = await first.hear(turn(1, "send money"))
+    second = await begin(policy, "Something else?", log=log)
+    again = await second.hear(turn(1, "send money"))
+    assert content(again) == content(published)
+    assert second.words.asked == []
+
+
+async def test_replies_are_worded_through_the_serving_path_too(policy):
+    said = [("c-1", {"text": "send money"}), ("c-1", {"text": "£9"})]
+    reply = {"kind": "generation", "text": DONE, "score": 0.9, "finish": "end"}
+
+    def words(given: Any) -> dict[str, Any]:
+        return served(given) if isinstance(given, str) else {"reply": reply}
+
+    went = await rehearse([Dialogue(policy)], *said, model=FakeModel(MODEL_TASKS, words))
+    assert [(each["text"], each["wording_reason"]) for each in went.values(REPLIES)] == [
+        ("How much?", "unknown_slot"),
+        ("Your £9 is there in five working days.", None),
+    ]
+    topics = [message.topic for message in went.published if message.topic in {STATE, REPLIES}]
+    assert topics == [STATE, REPLIES] * 2
