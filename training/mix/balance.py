@@ -7,10 +7,10 @@ from typing import Final
 
 from ..data.example import Example, labels_of
 from ..prepare.splits import Unit, units_of
+from ..recipe.unused_keys import VALIDATION_SHARE
 from .traffic import CONVERSATION
 
 MOST_REPEATS: Final = 20
-VALIDATION_SHARE: Final = 0.1
 DIVISIBLE: Final = 5
 """A label with fewer rows gives none away."""
 MOST_VALIDATED: Final = 1 / 3

@@ -14,11 +14,11 @@ from ..kinds.registry import kind_of
 from ..prepare.reading import read_part
 from ..recipe.reading import Columns, Source
 from ..recipe.tasks import Task
+from ..recipe.unused_keys import VALIDATION_SHARE
 from .corrections import Corrections
 from .earlier import Earlier
 
 KEPT_APART: Final = 0.2
-VALIDATION_SHARE: Final = 0.1
 Rows = list[dict[str, Any]]
 
 

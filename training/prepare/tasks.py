@@ -227,7 +227,8 @@ def _problem_of_training(data: TaskData) -> str | None:
         missing = "with" if not named else "without" if named == len(data.train) else None
         return missing and f"no training row is {missing} the only label, {data.labels[0]!r}; expected some"
     if len(data.labels) < 2:
-        return f"the training rows know one label only ({data.labels[0]!r}); expected two or more"
+        who = "the training rows know" if data.task.labels is None else "`labels` names"
+        return f"{who} one label only ({data.labels[0]!r}); expected two or more"
     return None
 
 
