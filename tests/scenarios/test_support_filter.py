@@ -60,7 +60,7 @@ def find_alike(texts: Iterable[str], others: Iterable[str]) -> set[tuple[str, st
 
 
 def test_there_are_enough_rows_of_every_label_and_without_any() -> None:
-    for rows, harmful, each, harmless in ((TRAINING, 900, 150, 2500), (EVALUATION, 200, 40, 1300)):
+    for rows, harmful, each, harmless in ((TRAINING, 1300, 250, 2500), (EVALUATION, 200, 40, 1300)):
         counts = Counter(label for _, labels in rows for label in labels)
         assert set(counts) == set(LABELS) == set(TASK.labels or ())
         assert min(counts.values()) >= each
