@@ -14,7 +14,7 @@ from murmura.runtime.model.delta import checkpoint_weights, find_base
 from murmura.runtime.model.graph.build import build_graph
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.onnx_session import open_session
-from murmura.runtime.testing.fakes import SimulatedRunner
+from murmura.runtime.testing.simulated_runner import SimulatedRunner
 from murmura.schemas.manifest import EncoderSpec, ModelManifest, TaskSpec
 
 NAME = "MiniLM-L6, random heads"

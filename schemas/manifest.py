@@ -10,6 +10,8 @@ FORMAT_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
 HIDDEN: Final = "hidden"
 """The output of a graph that decoders read, beside those that are named by tasks."""
+POOLED: Final = "pooled"
+"""The output of a graph with the mean of each text's states, where the manifest says `pooled`."""
 
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
@@ -198,6 +200,8 @@ class ModelManifest(_Frozen):
     """Digest of the recipe of its training."""
     metrics: dict[str, dict[str, Any]] = {}
     """By task, measured on the exported folder."""
+    pooled: bool = False
+    """Whether the graphs also give the mean of each text's states: its vector, by which texts are compared."""
     data: dict[str, dict[str, Any]] = {}
     """By task, what training read: rows, labels and tokens of each part, and the texts that parts have in common."""
     base: Base | None = None
@@ -210,6 +214,8 @@ class ModelManifest(_Frozen):
                 raise ValueError(f"a {what} is named twice")
         if any(task.name == HIDDEN for task in self.tasks) and any(task.generation for task in self.tasks):
             raise ValueError(f"a task is named {HIDDEN!r} beside one that generates: rename it")
+        if self.pooled and any(task.name == POOLED for task in self.tasks):
+            raise ValueError(f"a task is named {POOLED!r} in a model with the pooled output: rename it")
         return self
 
     @property

@@ -127,6 +127,7 @@ def write_tiny_model(
     graphs: Sequence[Form] = ("ragged",),
     encoder: EncoderSpec | None = None,
     scale: float = 0.4,
+    pooled: bool = False,
     added: Mapping[str, npt.NDArray[np.float32]] = MappingProxyType({}),
 ) -> Path:
     """Write a model folder with random weights and return it; `added` is added to some. The same arguments give the same bytes."""
@@ -144,6 +145,7 @@ def write_tiny_model(
         encoder=encoder.model_copy(update={"sha256": sha256(checkpoint).hexdigest()}),
         tasks=list(tasks),
         limits=Limits(max_tokens=max_tokens),
+        pooled=pooled,
         files=[],
     )
     roles |= write_graphs(folder, manifest, weights, graphs)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord, TopicPartition
 
     from ..kafka.changelog import Restored
+    from ..model.vectors import Embedded
     from ..observe.metrics import Metrics
     from ..settings.agent_options import Options
     from ..settings.settings import Settings
@@ -151,6 +152,8 @@ class Predicts(Protocol):
         thresholds: Mapping[str, Any] | None = None,
         text_pair: str | None = None,
     ) -> Prediction: ...
+
+    async def embed(self, text: str) -> "Embedded": ...
 
     async def generate(
         self,

@@ -10,11 +10,13 @@ from typing import Any, Final
 import structlog
 
 from ...schemas.acts import Act, Utterance
+from ...schemas.manifest import POOLED
 from ..agent.prediction import Prediction
 from ..errors import Closed, DeviceFailed, Late, ModelFailed, SetupError
 from ..model.generated import Generated
-from ..model.inputs import Input
+from ..model.inputs import Input, first_text
 from ..model.long_texts import Windows
+from ..model.vectors import Embedded
 from .batcher import SHORTEST_DEADLINE_S, Batcher
 from .breaker import BreakerLimits
 from .calibration import Calibration, calibrate, warm_up
@@ -208,6 +210,14 @@ class Engine(RequestChecks):
             raise entry.error or Closed("stopped before the model answered")
         return self.make_prediction(entry.outputs, entry.encoded, entry.model)
 
+    async def embed(self, text: str) -> Embedded:
+        """Return the vector of a text (above the limit: of its beginning). Raises as `check_vector` and `predict`."""
+        model, given, callers = self.model, self.check_vector(text), self._find_callers()
+        entry = await callers.answer(Entry(given, (POOLED,), None, callers, None, None, model))
+        if entry.outputs is None:
+            raise entry.error or Closed("stopped before the model answered")
+        return self.make_embedded(entry.outputs, entry.model)
+
     async def generate(
         self,
         turns: Sequence[Utterance],
@@ -327,6 +337,8 @@ class Engine(RequestChecks):
         """Assign the serving model to an entry. Raises RecordError when it cannot answer it."""
         if entry.reply is not None:
             entry.text = self.check_reply(entry.reply, entry.tasks[0])
+        elif entry.tasks == (POOLED,) and entry.model.manifest.pooled:
+            entry.text = self.check_vector(first_text(entry.text))
         else:
             text, second = (entry.text, None) if isinstance(entry.text, str) else entry.text[:2]
             _, entry.text = self.check(text, entry.tasks, second)

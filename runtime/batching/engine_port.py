@@ -8,6 +8,7 @@ from ..agent.prediction import Prediction
 from ..model.generated import Generated
 from ..model.inputs import Input
 from ..model.long_texts import Windows
+from ..model.vectors import Embedded
 from .policy import Entry
 
 
@@ -32,6 +33,7 @@ class EngineLike(Protocol):
         thresholds: Mapping[str, Any] | None = None,
         text_pair: str | None = None,
     ) -> Prediction: ...
+    async def embed(self, text: str) -> Embedded: ...
     async def generate(
         self,
         turns: Sequence[Utterance],

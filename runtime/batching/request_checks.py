@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ...schemas.deadletter import DeadLetterReason
-from ...schemas.manifest import GenerationSpec, ModelManifest, TaskSpec
+from ...schemas.manifest import POOLED, GenerationSpec, ModelManifest, TaskSpec
 from ..agent.prediction import Prediction
 from ..errors import RecordError
 from ..generation.input_format import exceeds_bytes, format_input
 from ..model.inputs import Input, TextPair, choose_input, find_pair_tasks, missing_pair
 from ..model.long_texts import Windows
+from ..model.vectors import Embedded
 from .policy import ReplyRequest
 from .runs import BatchModel
 
@@ -62,6 +63,21 @@ class RequestChecks:
                 raise missing_pair(wanted, pair_tasks)
             wanted = left
         return wanted, choose_input(text, text_pair, wanted, pair_tasks)
+
+    def check_vector(self, text: str) -> str:
+        """Return the text of which a vector is asked. Raises RecordError `unknown_task` for a model without the pooled output,
+        `invalid` as `check` does.
+        """
+        if not self.model.manifest.pooled:
+            raise RecordError(
+                DeadLetterReason.UNKNOWN_TASK, "the model gives no vectors of texts: it has no pooled output"
+            )
+        _check_text(text, "the text")
+        return text
+
+    def make_embedded(self, outputs: dict[str, dict[str, Any]], model: Any) -> Embedded:
+        """Return the vector in outputs that `model` gave."""
+        return Embedded(outputs[POOLED]["vector"], (model.manifest.name, model.manifest.version))
 
     def make_prediction(self, outputs: dict[str, dict[str, Any]], encoded: Any, model: Any = None) -> Prediction:
         """Return outputs as a Prediction; `model` is the one that produced them (default: the serving one)."""

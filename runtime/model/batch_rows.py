@@ -51,6 +51,8 @@ class Logits:
     """For a batch in which a text has several rows: text b has the rows `[bounds[b] : bounds[b + 1]]`."""
     hidden: Array | None = None
     """The states [T, H] that decoders read, where a task generates."""
+    vectors: npt.NDArray[np.float32] | None = None
+    """[B, H], a unit vector a row, where the model has the pooled output."""
 
 
 def group_rows_by_task(wanted: Sequence[tuple[str, ...]]) -> dict[str, list[int]]:

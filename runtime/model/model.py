@@ -4,17 +4,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from ...schemas.manifest import HIDDEN, ModelManifest, TaskSpec, Thresholds
+from ...schemas.manifest import HIDDEN, POOLED, ModelManifest, TaskSpec, Thresholds
 from ...schemas.serving_event import RejectReason
 from ..errors import ModelFailed, ModelRefused
 from .batch_rows import (
     Logits,
-    TextAndPair,
     Tokenised,
     flatten_rows,
     group_rows_by_task,
@@ -26,7 +25,8 @@ from .decoding import Output
 from .feeds import padded_feeds, ragged_feeds
 from .folder import check_decoder_files, read_manifest
 from .generated import Generated
-from .inputs import Input, TextPair, choose_input, find_pair_tasks, first_text
+from .input_encoder import InputEncoder
+from .inputs import Input, choose_input, find_pair_tasks
 from .kinds.forms import Reads
 from .kinds.generation import make_output
 from .kinds.registry import kind_of
@@ -37,8 +37,8 @@ from .reference_sample import check_reference, missing_sample_error, read_refere
 from .replies.offline import MAX_ROWS, decode_rows, generate_replies, remember_texts, reply_to_rows
 from .replies.reply_decoder import ReplyDecoder, make_decoders
 from .replies.slot_table import Memory
-from .tokenizing import Encoded, TextEncoder, read_tokenizer, refuse_without_template
-from .windows import WindowedText, WindowEncoder
+from .tokenizing import Encoded, read_tokenizer
+from .vectors import Vectors, first_vectors, unit_vectors
 
 __all__ = ["Encoded", "Logits", "Model"]
 
@@ -71,16 +71,18 @@ class Model:
         self._kinds = {task.name: kind_of(task) for task in manifest.tasks}
         self.pair_tasks = find_pair_tasks(manifest.tasks)
         """Tasks that read two texts."""
-        if self.pair_tasks:
-            _check_pair_template(manifest, tokenizer)
-        offsets = any(kind.reads is Reads.TOKENS for kind in self._kinds.values())
-        self._encode = TextEncoder(tokenizer, manifest.limits.max_tokens, offsets=offsets)
-        reads_turns = all(self._kinds[name].generates for name in self.pair_tasks)
-        self._encode_pairs = self._encode.encode_turns if reads_turns else self._encode.encode_pairs
-        self._encode_windows = WindowEncoder(tokenizer, manifest.limits.max_tokens)
+        self._encoder = InputEncoder(
+            tokenizer,
+            manifest,
+            offsets=any(kind.reads is Reads.TOKENS for kind in self._kinds.values()),
+            reads_pairs=bool(self.pair_tasks),
+            reads_turns=all(self._kinds[name].generates for name in self.pair_tasks),
+        )
         self._feeds = ragged_feeds if graph == "ragged" else padded_feeds
         self._padded = graph == "padded"
         self._generates = any(kind.generates for kind in self._kinds.values())
+        self._beside = ([HIDDEN] if self._generates else []) + ([POOLED] if manifest.pooled else [])
+        """Outputs of the graph that no task is named by."""
         self._reference: dict[str, Any] | None = None
         self.token_s: float | None = None
         """Seconds per token of a warm batch. Set by who warms the model up; None when that was not measured."""
@@ -124,8 +126,10 @@ class Model:
         open_graph = partial(open_checked_graph, folder, device=device, threads=threads, verify=verify)
         session = open_graph(entry_of(folder, manifest, f"graph:{graph}"))
         needed = [HIDDEN if kind_of(task).generates else task.name for task in manifest.tasks]
+        needed += [POOLED] if manifest.pooled else []
         if missing := [name for name in needed if name not in session.outputs]:
-            what = "has no states for decoders" if missing[0] == HIDDEN else f"answers no task {missing[0]!r}"
+            lacks = {HIDDEN: "has no states for decoders", POOLED: "has no pooled output"}
+            what = lacks.get(missing[0], f"answers no task {missing[0]!r}")
             raise ModelRefused(f"{folder}: the graph {what}; export the model again", RejectReason.WRONG_SHAPE)
         entries = {entry.path: entry for entry in manifest.files}
         check_decoder_files(manifest, str(folder))
@@ -176,35 +180,11 @@ class Model:
         Two texts become one row; read by other tasks `alone`, the first is one more. Where only tasks that generate read two
         texts, lines of the second one, the turns, are dropped before one is cut, the oldest first.
         """
-        return self._encode_inputs(texts, None) if self.pair_tasks else self._encode(cast(Sequence[str], texts))
+        return self._encoder.encode(texts)
 
     def encode_windows(self, texts: Sequence[Input], windows: Sequence[Windows | None]) -> Sequence[Tokenised]:
         """Tokenise a chunk; a text above the limit with `windows` is split into them, two texts are not."""
-        if self.pair_tasks:
-            return self._encode_inputs(texts, windows)
-        return self._encode_in_windows(cast(Sequence[str], texts), windows)
-
-    def _encode_in_windows(
-        self, texts: Sequence[str], windows: Sequence[Windows | None]
-    ) -> list[Encoded | WindowedText]:
-        return [
-            self._encode_windows(text, how) if how is not None and encoded.truncated else encoded
-            for text, encoded, how in zip(texts, self._encode(texts), windows, strict=True)
-        ]
-
-    def _encode_inputs(self, given: Sequence[Input], windows: Sequence[Windows | None] | None) -> list[Tokenised]:
-        pairs = {row: (each.text, each.second) for row, each in enumerate(given) if isinstance(each, TextPair)}
-        alone = [row for row, each in enumerate(given) if isinstance(each, str) or each.alone]
-        texts = [first_text(given[row]) for row in alone]
-        encoded = (
-            self._encode(texts) if windows is None else self._encode_in_windows(texts, [windows[r] for r in alone])
-        )
-        singles: dict[int, Encoded | WindowedText] = dict(zip(alone, encoded, strict=True))
-        found: dict[int, Tokenised] = {**singles}
-        for row, pair in zip(pairs, self._encode_pairs([*pairs.values()]), strict=True):
-            text = singles.get(row)
-            found[row] = pair if text is None else TextAndPair(text, pair)
-        return [found[row] for row in range(len(given))]
+        return self._encoder.encode(texts, windows)
 
     def run(self, texts: Sequence[Tokenised]) -> Logits:
         """Run a batch in one pass, or several for many windows. Raises ModelFailed on failure or a value that is not finite."""
@@ -215,7 +195,9 @@ class Model:
         values = {name: np.concatenate([logits.values[name] for logits in passes]) for name in self._decoders}
         starts = np.concatenate([[0], np.cumsum([row.tokens for row in batch])])
         states = [logits.hidden for logits in passes if logits.hidden is not None]
-        return Logits(values, starts, bounds, np.concatenate(states) if states else None)
+        vectors = [logits.vectors for logits in passes if logits.vectors is not None]
+        hidden = np.concatenate(states) if states else None
+        return Logits(values, starts, bounds, hidden, np.concatenate(vectors) if vectors else None)
 
     def _run_pass(self, batch: Sequence[Encoded]) -> Logits:
         lengths = np.fromiter((e.tokens for e in batch), np.int64, len(batch))
@@ -223,7 +205,7 @@ class Model:
         np.cumsum(lengths, out=starts[1:])
         ids = np.fromiter(chain.from_iterable(e.ids for e in batch), np.int64, int(starts[-1]))
         outputs = self.runner.run(self._feeds(ids, lengths, starts))
-        values = {name: outputs[name] for name in (*self._decoders, *([HIDDEN] if self._generates else ()))}
+        values = {name: outputs[name] for name in (*self._decoders, *self._beside)}
         for name, value in values.items():
             if not np.isfinite(value).all():
                 what = "the encoder" if name not in self.tasks else f"task {name}"
@@ -231,7 +213,10 @@ class Model:
         if self._padded:
             mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
             values = {name: v[mask] if v.ndim == 3 else v for name, v in values.items()}
-        return Logits(values, starts, hidden=values.pop(HIDDEN, None) if self._generates else None)
+        hidden = values.pop(HIDDEN) if self._generates else None
+        return Logits(
+            values, starts, hidden=hidden, vectors=unit_vectors(values.pop(POOLED)) if self.manifest.pooled else None
+        )
 
     def split_rows(self, task: str, logits: Logits) -> Sequence[Array]:
         """Return a task's logits for each row of a batch. Of a task that generates: (piece, log-probability) of its reply."""
@@ -249,11 +234,16 @@ class Model:
     ) -> list[dict[str, Output]]:
         """Return for each text the outputs of its `wanted` tasks; `thresholds` override the manifest's by task.
 
-        Tasks that generate are left out: `remember` begins their replies.
+        Tasks that generate are left out: `remember` begins their replies. Where the model has the pooled output, it may be
+        asked like a task, `pooled`: its output is `{"vector": [H]}`.
         """
         answers: list[dict[str, Output]] = [{} for _ in batch]
         for name, rows in group_rows_by_task(wanted).items():
             if name in self.decoders:
+                continue
+            if name == POOLED and self.manifest.pooled:
+                for row, vector in zip(rows, first_vectors(logits, rows), strict=True):
+                    answers[row][name] = {"vector": vector}
                 continue
             limits = (thresholds or {}).get(name, self.tasks[name].thresholds)
             chosen = select_rows(self._kinds[name], logits.values[name], logits, batch, texts, rows)
@@ -293,6 +283,16 @@ class Model:
                     for row, reply in zip(rows, reply_to_rows(self.decoders[name], logits, rows), strict=True):
                         answers[row - len(names)][name] = make_output(reply)
         return answers
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return a unit vector for each text, [n, H], in order; of a text above the limit that of its beginning. For offline use.
+
+        Raises ValueError for a model without the pooled output.
+        """
+        if not self.manifest.pooled:
+            raise ValueError(f"model {self.manifest.name} has no pooled output: train or export it with `pooled: true`")
+        parts = [first_vectors(self.run(batch), range(len(batch))) for batch, _ in self.batches(texts)]
+        return np.concatenate(parts) if parts else np.zeros((0, self.manifest.encoder.hidden_size), np.float32)
 
     def generate(
         self,
@@ -340,13 +340,6 @@ class Model:
             tokens += item.tokens
         if begin < len(encoded):
             yield encoded[begin:], texts[begin:]
-
-
-def _check_pair_template(manifest: ModelManifest, tokenizer: Tokenizer) -> None:
-    try:
-        refuse_without_template(tokenizer)
-    except ValueError as error:
-        raise ModelRefused(f"model {manifest.name}: {error}", RejectReason.WRONG_SHAPE) from error
 
 
 def sample_error(error: ModelFailed, origin: str) -> ModelRefused:

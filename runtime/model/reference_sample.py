@@ -36,15 +36,20 @@ class Answering(Protocol):
 def make_reference(model: Answering, texts: Sequence[Input]) -> Reference:
     """Return `{"texts", "outputs": {task: logits per text}}`: [C] per text, or [tokens, C]. JSON-ready.
 
-    Of a task that generates [pieces, 2], for each piece of the reply its number and log-probability.
+    Of a task that generates [pieces, 2], for each piece of the reply its number and log-probability. Where the model has the
+    pooled output, `vectors` is [H] per text.
     """
+    vectors: list[Any] = []
     outputs: dict[str, list[Any]] = {name: [] for name in model.tasks}
     for batch, _ in model.batches(texts):
         logits = model.run(batch)
         for name in model.tasks:
             rows = model.split_rows(name, logits)
             outputs[name] += [np.round(row.astype(np.float64), 6).tolist() for row in rows]
-    return {"texts": [text if isinstance(text, str) else list(text[:2]) for text in texts], "outputs": outputs}
+        if logits.vectors is not None:
+            vectors += np.round(logits.vectors.astype(np.float64), 6).tolist()
+    named = [text if isinstance(text, str) else list(text[:2]) for text in texts]
+    return {"texts": named, "outputs": outputs} | ({"vectors": vectors} if vectors else {})
 
 
 def read_reference(data: bytes) -> Reference:
@@ -78,9 +83,11 @@ def check_reference(model: Answering, reference: Reference) -> None:
     """Raise ModelRefused unless the model gives the stored decisions, and the stored scores within `TOLERANCE`."""
     try:
         texts = [text if isinstance(text, str) else TextPair(*text) for text in reference["texts"]]
-        found = make_reference(model, texts)["outputs"]
+        sample = make_reference(model, texts)
     except ValueError as error:  # a text that cannot be encoded
         raise ModelRefused(f"the reference sample cannot be run: {error}", RejectReason.NOT_REPRODUCED) from error
+    found = sample["outputs"]
+    _check_vectors(sample.get("vectors", []), reference.get("vectors", []))
     for name, spec in model.tasks.items():
         stored = reference["outputs"].get(name, [])
         if len(stored) != len(found[name]):
@@ -98,6 +105,17 @@ def check_reference(model: Answering, reference: Reference) -> None:
                     "the graph, tokenizer and manifest do not belong together, or this device computes differently",
                     RejectReason.NOT_REPRODUCED if same else RejectReason.WRONG_SHAPE,
                 )
+
+
+def _check_vectors(found: list[Any], stored: Any) -> None:
+    if not found:
+        return
+    want, got = _numbers("pooled", stored), np.asarray(found, np.float64)
+    if want.shape != got.shape or not np.abs(want - got).max(initial=0.0) <= TOLERANCE:
+        raise ModelRefused(
+            "the vectors of the reference sample are not reproduced; export the model again",
+            RejectReason.NOT_REPRODUCED,
+        )
 
 
 def _numbers(task: str, stored: Any) -> Floats:

@@ -7,13 +7,13 @@ from .fakes import (
     FakeEngine,
     FakeModel,
     ManualClock,
-    SimulatedRunner,
     abstained,
     classified,
     fake_manifest,
     labelled,
     tagged,
 )
+from .simulated_runner import SimulatedRunner
 
 if TYPE_CHECKING:
     from .rehearsal import Answers, rehearse

@@ -1,4 +1,4 @@
-"""Fakes for tests of agents: a scripted model, an engine without threads, a clock, and a simulated accelerator.
+"""Fakes for tests of agents: a scripted model, an engine without threads, and a clock.
 
 engine = FakeEngine(FakeModel([INTENT], {"where is my card?": {"intent": classified("card_arrival", 0.9)}}))
 prediction = await engine.predict("where is my card?")
@@ -7,17 +7,15 @@ prediction = await engine.predict("where is my card?")
 """
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ...schemas.acts import Act, Utterance
-from ...schemas.manifest import EncoderSpec, FileEntry, ModelManifest, TaskSpec
+from ...schemas.manifest import POOLED, EncoderSpec, FileEntry, ModelManifest, TaskSpec
 from ..agent.prediction import Prediction
 from ..batching.policy import Entry, ReplyRequest
 from ..batching.request_checks import EngineModel, RequestChecks
@@ -25,9 +23,9 @@ from ..batching.single_callers import encode
 from ..errors import Closed, DeviceFailed, Late, ModelFailed
 from ..model.generated import Generated
 from ..model.inputs import Input, TextPair
-from ..model.kinds.forms import Reads
 from ..model.kinds.registry import kind_of
 from ..model.long_texts import Windows
+from ..model.vectors import Embedded, Vectors
 
 Output = dict[str, Any]
 SPECIAL_TOKENS = 2
@@ -113,7 +111,8 @@ class FakeModel:
     is asked, too, and goes first.
 
     A task without a scripted output gets its kind's: the first label, no labels, or no spans. Every batch with one of the
-    `broken` texts raises ModelFailed. `batches` records the texts of every batch.
+    `broken` texts raises ModelFailed. `batches` records the texts of every batch. With `vectors`, which maps a text to its
+    vector, the model has the pooled output.
     """
 
     def __init__(
@@ -126,8 +125,10 @@ class FakeModel:
         name: str = "fake",
         version: int = 0,
         device: str = "cpu",
+        vectors: Callable[[str], Vectors] | None = None,
     ) -> None:
-        self.manifest = fake_manifest(tasks, name, version)
+        self.manifest = fake_manifest(tasks, name, version).model_copy(update={"pooled": vectors is not None})
+        self._vectors = vectors
         self.tasks = {task.name: task for task in tasks}
         self.device = device
         self.decoders: dict[str, Any] = {}
@@ -175,9 +176,16 @@ class FakeModel:
             for answers, names in zip(map(self._find_answers, logits), wanted, strict=True)
         ]
 
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return the scripted vectors of texts, [n, H]. Raises ValueError without `vectors`."""
+        if self._vectors is None:
+            raise ValueError(f"model {self.manifest.name} has no pooled output")
+        return np.stack([self._vectors(text) for text in texts])
+
     def _find_answers(self, given: Input) -> Mapping[str, Output]:
         if isinstance(given, str):
-            return self._answer(given)
+            pooled = {} if self._vectors is None else {POOLED: {"vector": self._vectors(given)}}
+            return {**self._answer(given), **pooled}
         return {**self._answer(given.text), **self._answer(TextPair(given.text, given.second))}
 
     def remember(self, logits: list[Input], wanted: Sequence[Sequence[str]]) -> dict[int, dict[str, Any]]:
@@ -261,6 +269,11 @@ class FakeEngine(RequestChecks):
         outputs = self._outputs(given, wanted, encoded, thresholds)
         return self.make_prediction(outputs, encoded)
 
+    async def embed(self, text: str) -> Embedded:
+        given = self.check_vector(text)
+        encoded = (await self.encode([given]))[0]
+        return self.make_embedded(self._outputs(given, (POOLED,), encoded, None), self.model)
+
     async def generate(
         self,
         turns: Sequence[Utterance],
@@ -310,49 +323,3 @@ class FakeEngine(RequestChecks):
     def _refuse_closed(self) -> None:
         if not self._open:
             raise Closed("the engine is not running")
-
-
-class SimulatedRunner:
-    """Simulates a session on an accelerator: `runs_at_once` concurrent runs, each of `run_s + row_s * rows`, without CPU use.
-
-    A run sleeps with the GIL released, so that only the host's work is measured. Logits are cheap and deterministic: a row
-    of a fixed random table, selected by the sum of the text's token ids (kinds that read tokens: by each id), so they do not
-    depend on the batch.
-    """
-
-    ROWS = 1024
-
-    def __init__(
-        self, tasks: Iterable[TaskSpec], *, runs_at_once: int = 1, run_s: float = 0.002, row_s: float = 30e-6
-    ) -> None:
-        self.device = "simulated"
-        self.run_s, self.row_s = run_s, row_s
-        self._slots = threading.BoundedSemaphore(runs_at_once)
-        random = np.random.default_rng(7)
-        self._tables: dict[str, tuple[bool, npt.NDArray[np.float32]]] = {}
-        for task in tasks:
-            kind = kind_of(task)
-            table = random.normal(scale=3.0, size=(self.ROWS, kind.width(task))).astype(np.float32)
-            self._tables[task.name] = kind.reads is Reads.TOKENS, kind.shape_fake_logits(table, task)
-
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Answer a ragged or a padded batch; rows are the rows of `attention_mask`."""
-        ids, mask = feeds["input_ids"], feeds["attention_mask"]
-        rows = len(mask)
-        if ids.ndim == 1:
-            lengths = mask.sum(axis=1).astype(np.int64)
-            sums = np.add.reduceat(ids, np.cumsum(lengths) - lengths)
-        else:
-            sums = (ids * (mask > 0)).sum(axis=1)
-        logits = {
-            name: table[(ids if by_token else sums) % self.ROWS] for name, (by_token, table) in self._tables.items()
-        }
-        with self._slots:
-            time.sleep(self.run_s + self.row_s * rows)
-        return logits
-
-    def terminate(self, thread: int | None = None) -> None:
-        """Do nothing: a sleep ends without it."""
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to release."""

@@ -17,8 +17,9 @@ from murmura.runtime.model.kinds.forms import AnswerForm
 from murmura.runtime.model.kinds.registry import KINDS, kind_of
 from murmura.runtime.model.model import Model
 from murmura.runtime.settings.routing_rules import Rule
-from murmura.runtime.testing.fakes import FakeModel, SimulatedRunner
+from murmura.runtime.testing.fakes import FakeModel
 from murmura.runtime.testing.replay_comparison import answer_of
+from murmura.runtime.testing.simulated_runner import SimulatedRunner
 from murmura.runtime.wire.feedback import check_form, known_labels
 from murmura.runtime.wire.summary import output_line
 from murmura.schemas.feedback import Feedback

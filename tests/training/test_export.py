@@ -6,6 +6,7 @@ import pytest
 from tiny_training import RECIPE, rows
 
 from murmura.runtime.errors import SetupError
+from murmura.runtime.model import model as serving
 from murmura.runtime.model.delta import assemble
 from murmura.runtime.model.folder import check_folder
 from murmura.runtime.model.model import Model
@@ -60,9 +61,9 @@ def test_an_export_that_differs_from_torch_fails_and_leaves_nothing(
 ) -> None:
     real = exporting.build_graph
 
-    def wrong(encoder, tasks, weights, form, metadata):  # type: ignore[no-untyped-def]
+    def wrong(encoder, tasks, weights, form, metadata, *, pooled):  # type: ignore[no-untyped-def]
         name = "encoder.layer.1.output.LayerNorm.bias"
-        return real(encoder, tasks, {**weights, name: weights[name] + 0.05}, form, metadata)
+        return real(encoder, tasks, {**weights, name: weights[name] + 0.05}, form, metadata, pooled=pooled)
 
     monkeypatch.setattr(exporting, "build_graph", wrong)
     with pytest.raises(
@@ -70,6 +71,14 @@ def test_an_export_that_differs_from_torch_fails_and_leaves_nothing(
     ):
         export(run, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_vectors_that_differ_from_torchs_fail_the_export(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "unit_vectors", lambda means: means)
+    with pytest.raises(SetupError, match="export failed: vectors of the ragged graph and of torch differ by"):
+        export(run, tmp_path / "out", pooled=True)
 
 
 def test_a_change_of_decision_is_noticed_and_a_tie_is_not() -> None:
@@ -93,12 +102,15 @@ def test_low_rank_factors_are_merged_into_the_base(lora_run: Path, base: Path, t
 
 
 def test_a_delta_assembles_to_the_model_that_was_proven(lora_run: Path, base: Path, tmp_path: Path) -> None:
-    manifest = export(lora_run, tmp_path / "delta", delta=True)
+    manifest = export(lora_run, tmp_path / "delta", delta=True, pooled=True)
     assert manifest.is_delta
+    assert manifest.pooled
     assert not any(entry.role.startswith(("graph", "training")) for entry in manifest.files)
     check_folder(tmp_path / "delta")
     assemble(tmp_path / "delta", base, tmp_path / "model")
-    export(lora_run, tmp_path / "full")
+    export(lora_run, tmp_path / "full", pooled=True)
+    vectors = [Model.load(tmp_path / name, device="cpu").embed(TEXTS) for name in ("model", "full")]
+    np.testing.assert_allclose(*vectors, atol=0.01)
     # fp16 rounding is all that lies between them.
     assert_same_answers(*(Model.load(tmp_path / name, device="cpu") for name in ("model", "full")), within=0.05)
 

@@ -86,8 +86,11 @@ def test_every_key_of_the_recipe_before_is_carried_on_but_those_that_a_job_decid
     write_corrections(tmp_path / "corrections")
     (tmp_path / "mix").mkdir()
     old = {"recipe": str(tmp_path / "old.yaml"), "data": str(desk_base)}
-    write_mix(mix_of(write_job(tmp_path, desk_base, old=old), current), desk_base / "desk", tmp_path / "mix")
+    mix = mix_of(write_job(tmp_path, desk_base, old=old), current)
+    mix = replace(mix, manifest=mix.manifest.model_copy(update={"pooled": True}))
+    write_mix(mix, desk_base / "desk", tmp_path / "mix")
     mixed = load_recipe(tmp_path / "mix" / "recipe.yaml")
+    assert mixed.pooled
     task = mixed.tasks["intent"]
     assert {key: getattr(mixed, key) for key in of_recipe} == of_recipe
     assert {key: getattr(task, key) for key in of_task} == of_task

@@ -113,13 +113,16 @@ def export(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The model folder to write.")],
     graphs: Graphs = [Graph.ragged],  # noqa: B006
     delta: Delta = False,
+    pooled: Annotated[
+        bool, typer.Option("--pooled", help="With a vector of each text, as with `pooled: true` in the recipe.")
+    ] = False,
 ) -> None:
     """Make a model folder from a run's best checkpoint, proven to compute what torch computes.
 
     Example: [bold]murmura export models/joint.run --out models/joint --graphs ragged --graphs padded[/bold]
     """
     need_training()
-    _export(run, out, graphs, delta)
+    _export(run, out, graphs, delta, pooled=pooled)
 
 
 def evaluate(
@@ -140,12 +143,12 @@ def evaluate(
     _evaluate(model, data, recipe, base)
 
 
-def _export(run: Path, out: Path, graphs: list[Graph], delta: bool) -> None:
+def _export(run: Path, out: Path, graphs: list[Graph], delta: bool, *, pooled: bool = False) -> None:
     from ..export.export import describe_interruption
     from ..export.export import export as make
     from ..run_folders.run_folder import RunFolder
 
-    manifest = make(run, out, graphs=tuple(graph.value for graph in graphs), delta=delta)
+    manifest = make(run, out, graphs=tuple(graph.value for graph in graphs), delta=delta, pooled=pooled)
     size = sum(entry.bytes for entry in manifest.files) / 1e6
     typer.echo(f"exported {'a delta' if delta else 'a model'} of {size:.1f} MB, equal to torch: {out}")
     if (record := RunFolder(run).record()).interrupted:

@@ -28,7 +28,7 @@ from ...runtime.model.model import Model
 from ...runtime.model.onnx_session import open_session
 from ...runtime.model.reference_sample import Reference, make_reference
 from ...runtime.model.replies.reply_decoder import make_decoders
-from ...schemas.manifest import MANIFEST_NAME, Base, Limits, ModelManifest, TaskSpec
+from ...schemas.manifest import MANIFEST_NAME, POOLED, Base, Limits, ModelManifest, TaskSpec
 from ..kinds.registry import kind_of
 from ..kinds.reply_decoder import Decoded
 from ..model import encoders
@@ -44,13 +44,17 @@ NO_PAIRS: Final[Mapping[str, Sequence[TextPair]]] = {}
 Weights = dict[str, NDArray[Any]]
 
 
-def export(run: Path, out: Path, *, graphs: Sequence[Form] = ("ragged",), delta: bool = False) -> ModelManifest:
-    """Make a model folder from the run's best checkpoint, or with `delta` a delta folder.
+def export(
+    run: Path, out: Path, *, graphs: Sequence[Form] = ("ragged",), delta: bool = False, pooled: bool = False
+) -> ModelManifest:
+    """Make a model folder from the run's best checkpoint, or with `delta` a delta folder. With `pooled` it gets the pooled
+    output, whatever the recipe says.
 
     `out` is replaced when it is a model folder already. Raises SetupError when a graph disagrees with torch.
     """
     folder = RunFolder(run)
     record = folder.record()
+    record = record.model_copy(update={"pooled": record.pooled or pooled})
     for problem in find_problems(out, record.encoder.source, graphs, delta=delta):
         raise SetupError(problem)
     draft = begin(out)
@@ -115,6 +119,7 @@ def manifest_of(record: RunRecord) -> ModelManifest:
         encoder=record.encoder,
         tasks=record.tasks,
         limits=Limits(max_tokens=record.max_tokens),
+        pooled=record.pooled,
         recipe=record.recipe_sha256,
         data={name: report.model_dump(mode="json", exclude_defaults=True) for name, report in record.data.items()},
         files=[],
@@ -199,7 +204,8 @@ def build_proven(
     truth: dict[str, list[Decoded]] = {}
     decoders = build_decoders(manifest, weights, describe_model(manifest))
     for form in graphs:
-        built[form] = build_graph(manifest.encoder, manifest.tasks, weights, form, describe_model(manifest))
+        about = describe_model(manifest)
+        built[form] = build_graph(manifest.encoder, manifest.tasks, weights, form, about, pooled=manifest.pooled)
         fresh = Tokenizer.from_str(tokenizer.to_str())
         opened = make_decoders(manifest, lambda path: open_session(decoders[path], "cpu"))
         model = Model(manifest, fresh, open_session(built[form], "cpu"), graph=form, decoders=opened)
@@ -230,6 +236,14 @@ def prove(model: Model, weights: Weights, texts: Sequence[Input], form: str) -> 
         if not gap <= PARITY or not decided_alike:
             reason = "other decisions" if gap <= PARITY else f"logits differ by {gap:.2g}, allowed {PARITY:g}"
             raise SetupError(f"export failed: the {form} graph and torch disagree on task {spec.name}: {reason}")
+    if model.manifest.pooled:
+        served = np.concatenate([model.run(batch).vectors for batch, _ in model.batches(texts)])
+        gap = float(np.abs(served - np.stack(truth[POOLED])).max())
+        log.info("parity %s %s: %.2g", form, POOLED, gap)
+        if not gap <= PARITY:
+            raise SetupError(
+                f"export failed: vectors of the {form} graph and of torch differ by {gap:.2g}, allowed {PARITY:g}"
+            )
 
 
 def served_logits(model: Model, spec: TaskSpec, texts: Sequence[Input]) -> list[NDArray[Any]]:

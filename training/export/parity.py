@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import BertConfig
 
-from ...schemas.manifest import ModelManifest, TaskSpec
+from ...schemas.manifest import POOLED, ModelManifest, TaskSpec
 from ..kinds.registry import kind_of
 from ..model.encoders import build_encoder
 
@@ -19,17 +19,24 @@ Array = NDArray[Any]
 def torch_logits(
     manifest: ModelManifest, weights: dict[str, Array], texts: Sequence[Sequence[int]]
 ) -> dict[str, list[Array]]:
-    """Return each task's logits for each text (token ids), one text at a time in fp32: no padding, nothing to mask."""
+    """Return each task's logits for each text (token ids), one text at a time in fp32: no padding, nothing to mask.
+
+    Where the model has the pooled output, `pooled` has a unit vector for each text.
+    """
     encoder = build_encoder(manifest.encoder, weights, dropout=0.0).eval()
     tasks = [spec for spec in manifest.tasks if not kind_of(spec).generates]
     heads = {spec.name: build_head(spec, encoder.config, weights) for spec in tasks}
     found: dict[str, list[Array]] = {spec.name: [] for spec in tasks}
+    if manifest.pooled:
+        found[POOLED] = []
     for ids in texts:
         with torch.no_grad():
             states = encoder(input_ids=torch.tensor([list(ids)])).last_hidden_state[0]
             for spec in tasks:
                 read = states if kind_of(spec).per_token else states.mean(0)
                 found[spec.name].append(heads[spec.name](read).numpy())
+            if manifest.pooled:
+                found[POOLED].append(nn.functional.normalize(states.mean(0), dim=0).numpy())
     return found
 
 

@@ -219,6 +219,7 @@ def record_of(run: Fitting, data_files: dict[str, str], out_of_fold: Mapping[int
         encoder_folder=str(run.checkpoint.folder or ""),
         tasks=finished_specs(run, out_of_fold),
         max_tokens=recipe.max_tokens,
+        pooled=recipe.pooled,
         recipe_sha256=run.folder.recipe_sha256,
         attribution=recipe.attribution,
         low_rank=recipe.lora is not None,

@@ -98,6 +98,8 @@ class Recipe(Frozen):
     encoder: Annotated[Encoder, BeforeValidator(lambda v: {"source": v} if isinstance(v, str) else v)] = Encoder()
     tasks: Annotated[dict[Name, Task], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=3)] = 128
+    pooled: bool = False
+    """Whether the exported graphs also give a vector of each text, by which answers from knowledge are found."""
     seed: int = 0
     data_seed: int = 1
     """Draws validation shares and row caps, so that another `seed` sees the same split."""

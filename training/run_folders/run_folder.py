@@ -48,6 +48,8 @@ class RunRecord(BaseModel):
     """Where the encoder lay when it was named by a folder."""
     tasks: list[TaskSpec]
     max_tokens: int
+    pooled: bool = False
+    """Whether the graphs get the pooled output."""
     recipe_sha256: str
     attribution: str = ""
     low_rank: bool = False

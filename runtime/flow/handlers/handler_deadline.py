@@ -13,6 +13,7 @@ from ...agent.handler import Handler, Predicts, Served
 from ...agent.prediction import Prediction
 from ...errors import RecordError
 from ...model.generated import Generated
+from ...model.vectors import Embedded
 from ...wire.message import Publish
 
 
@@ -69,6 +70,10 @@ class _UntimedEngine:
     ) -> Prediction:
         with self._paused():
             return await self._engine.predict(text, tasks, thresholds=thresholds, text_pair=text_pair)
+
+    async def embed(self, text: str) -> Embedded:
+        with self._paused():
+            return await self._engine.embed(text)
 
     async def generate(
         self,

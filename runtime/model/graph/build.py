@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from ....schemas.manifest import HIDDEN, EncoderSpec, FileRole, ModelManifest, TaskSpec
+from ....schemas.manifest import HIDDEN, POOLED, EncoderSpec, FileRole, ModelManifest, TaskSpec
 from ..kinds.forms import Reads
 from ..kinds.registry import generating_tasks, kind_of
 from ..weights import Weights, check_weights
@@ -42,6 +42,8 @@ def build_graph(
     weights: Weights,
     form: Form = "ragged",
     metadata: Mapping[str, str] = NO_METADATA,
+    *,
+    pooled: bool = False,
 ) -> bytes:
     """Return the serialised ONNX model (opset 20). The same weights and metadata give the same bytes.
 
@@ -49,15 +51,17 @@ def build_graph(
     [0, T) of each token and T for padding; `attention_mask` float32 [B, S]. `seq_index` is the index of each token in the
     flattened [B * S]. Inputs of the padded form: `input_ids` int64 [B, S] and `attention_mask` float32 [B, S].
     Outputs, named by the tasks: logits [B, C]; of kinds that read tokens [T, C] (padded: [B, S, C]). For tasks that generate
-    there is one output together, `hidden`: the states [T, H] (padded: [B, S, H]) that their decoders read.
+    there is one output together, `hidden`: the states [T, H] (padded: [B, S, H]) that their decoders read. With `pooled`
+    there is an output `pooled`: the mean [B, H] of each text's states.
     """
-    return b"".join(_serialise(encoder, tasks, weights, form, metadata))
+    return b"".join(_serialise(encoder, tasks, weights, form, metadata, pooled=pooled))
 
 
 def write_graph(path: Path, manifest: ModelManifest, weights: Weights, form: Form = "ragged") -> None:
     """Write the graph of a manifest with its metadata, as `build_graph` returns it, without holding it all in memory."""
     with path.open("wb") as file:
-        file.writelines(_serialise(manifest.encoder, manifest.tasks, weights, form, describe_model(manifest)))
+        about = describe_model(manifest)
+        file.writelines(_serialise(manifest.encoder, manifest.tasks, weights, form, about, pooled=manifest.pooled))
 
 
 def write_graphs(
@@ -72,21 +76,29 @@ def write_graphs(
 
 
 def _serialise(
-    encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights, form: Form, metadata: Mapping[str, str]
+    encoder: EncoderSpec,
+    tasks: Sequence[TaskSpec],
+    weights: Weights,
+    form: Form,
+    metadata: Mapping[str, str],
+    *,
+    pooled: bool,
 ) -> Iterator[bytes]:
     check_weights(encoder, tasks, weights)
     parameters, layout = Parameters(weights), LAYOUTS[form]()
     states = ARCHITECTURES[encoder.architecture](encoder, parameters, layout).states()
-    pooled = layout.mean(states, encoder.hidden_size)
+    mean = layout.mean(states, encoder.hidden_size)
 
     def output(task: TaskSpec) -> Var:
         kind = kind_of(task)
         if kind.reads is Reads.TOKENS:
             return layout.by_token(kind.build_head(parameters, states, task), kind.width(task))
-        return kind.build_head(parameters, pooled, task)
+        return kind.build_head(parameters, mean, task)
 
     generating = generating_tasks(tasks)
     outputs = {task.name: output(task) for task in tasks if task not in generating}  # which collects the parameters
     if generating:
         outputs[HIDDEN] = layout.by_token(states, encoder.hidden_size)
+    if pooled:
+        outputs[POOLED] = mean
     return finish_graph(layout.inputs, outputs, parameters, metadata)
