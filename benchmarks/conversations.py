@@ -1,8 +1,11 @@
-"""Conversations while processes are killed and frozen: python benchmarks/conversations.py [--short] [--freezes N].
+"""Conversations while processes are killed and frozen: python benchmarks/conversations.py [--short] [--freezes N] [--generate].
 
 1,000 conversations of 50 turns, interleaved over 4 partitions; `murmura serve` is killed (kill -9) ten times and
 started again. Counts turns without a reply, inversions, replies that differ when they come twice, and compares every
 final state with a replay of the log. The model is the tests' tiny one: what is measured here is order and durability.
+
+With --generate a decoder words questions and replies, some of them too late. Then a state is the replay of the turns and the recorded
+wordings, and no turn has two.
 
 With freezes two processes serve, and one of them is stopped (SIGSTOP) for twice its session and wakes again. What it
 had sent before may then lie late in its topic, so inversions are told and do not count; the last states do.
@@ -23,21 +26,19 @@ import uuid
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord
+from conversation_replay import read_wordings, replay
 from real_kafka import real_kafka
 
-from murmura.agents.dialogue.policy import Policy, least_score
-from murmura.agents.dialogue.step import ReceivedTurn, Step, classify_delivery, goes_to_person, step
-from murmura.runtime.agent.prediction import Prediction
+from murmura.agents.dialogue.policy import Policy
 from murmura.runtime.kafka.topics import create_topics
 from murmura.runtime.model.model import Model
 from murmura.runtime.settings.settings import KafkaSettings
-from murmura.schemas.dialogue import ConversationState, Reply
-from murmura.schemas.ids import prediction_id
-from murmura.schemas.result import Source
+from murmura.schemas.dialogue import ConversationState, Reply, Wording
 from murmura.schemas.topics import Topic, named_topics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +58,8 @@ POLICY = {
         "refund": {"reply": "Yes."},
     },
 }
+WITHIN_S = 0.1
+"""For a generated reply: some are late, above all after a kill."""
 FROZEN_S = 3.0
 SETTLED_S = 4.0
 """Until a process that wakes has joined again and written what it found out of order."""
@@ -78,6 +81,7 @@ class Outcome:
     """Conversations whose last record in the changelog is not their newest."""
     replies: int = 0
     kinds: dict[str, int] = field(default_factory=dict)
+    """Replies by kind, and with --generate by wording and reason."""
     back_s: list[float] = field(default_factory=list)
     """From each kill to the next reply."""
     restored_s: list[float] = field(default_factory=list)
@@ -100,21 +104,34 @@ class Outcome:
         )
 
 
+def make_policy(*, generate: bool) -> dict[str, Any]:
+    """Return the policy; with `generate` the model words what stands in `intents`."""
+    policy: dict[str, Any] = json.loads(json.dumps(POLICY))
+    if generate:
+        for rule in policy["intents"].values():
+            for texts in (rule.setdefault("needs", {}), rule):
+                texts |= {
+                    key: {"generate": True, "template": text} for key, text in texts.items() if isinstance(text, str)
+                }
+    return policy
+
+
 class Desk:
     """The topics, the model and the process."""
 
-    def __init__(self, bootstrap: str, folder: Path, model: Path, partitions: int) -> None:
+    def __init__(self, bootstrap: str, folder: Path, model: Path, partitions: int, *, generate: bool = False) -> None:
+        self.policy = make_policy(generate=generate)
         self.bootstrap, self.folder, self.model_folder, self.partitions = bootstrap, folder, model, partitions
         self.prefix = f"talk-{uuid.uuid4().hex[:6]}"
         self.turns, self.replies, self.state = (f"{self.prefix}.dialogue.{n}" for n in ("turns", "replies", "state"))
-        (folder / "policy.yaml").write_text(yaml.safe_dump(POLICY))
+        (folder / "policy.yaml").write_text(yaml.safe_dump(self.policy))
         settings = {
             "app": self.prefix,
             "prefix": self.prefix,
             # A member that was killed is missed for a session.
             "kafka": {"bootstrap_servers": bootstrap, "session_timeout_ms": 1500, "heartbeat_interval_ms": 200},
             "model": {"folder": str(model), "cores": 1, "token_budget": 256},
-            "agents": {"dialogue": {"options": {"policy": str(folder / "policy.yaml")}}},
+            "agents": {"dialogue": {"options": {"policy": str(folder / "policy.yaml"), "generate_within_s": WITHIN_S}}},
             "http": "127.0.0.1:0",
             "log": {"format": "json"},
         }
@@ -227,9 +244,10 @@ async def run(
     kills: int,
     per_s: float,
     freezes: int = 0,
+    generate: bool = False,
 ) -> Outcome:
     """Talk while processes are killed and frozen, wait until every turn has its reply, and look at what is there."""
-    desk = Desk(bootstrap, folder, model, partitions=4)
+    desk = Desk(bootstrap, folder, model, partitions=4, generate=generate)
     await desk.make_topics()
     total, began = conversations * turns, time.monotonic()
     outcome = Outcome(total, freezes)
@@ -270,41 +288,20 @@ async def run(
     return outcome
 
 
-def replay(records: list[ConsumerRecord], model: Model) -> dict[str, list[Step]]:
-    """What the log of turns means, told by the pure step alone: conversation to what came of each turn."""
-    policy = Policy.model_validate(POLICY)
-    min_score = least_score(policy, model.manifest.task(policy.intent_task))
-    said = [json.loads(record.value) for record in records]
-    texts = sorted({one["text"] for one in said})
-    outputs = dict(zip(texts, model.predict(texts, policy.tasks), strict=True))
-    steps: dict[str, list[Step]] = defaultdict(list)
-    for record, one in zip(records, said, strict=True):
-        conversation = record.key.decode()
-        source = Source(
-            topic=record.topic, partition=record.partition, offset=record.offset, timestamp=record.timestamp
-        )
-        this = prediction_id("dialogue", record.topic, one["id"])
-        turn = ReceivedTurn("dialogue", conversation, one["text"], one["id"], this, source, one.get("metadata", {}))
-        state = steps[conversation][-1].state if steps[conversation] else None
-        assert classify_delivery(state, turn) is None
-        now, prediction = record.timestamp, None
-        if not goes_to_person(state, turn, policy, now):
-            manifest = model.manifest
-            prediction = Prediction(outputs[one["text"]], False, (manifest.name, manifest.version))
-        steps[conversation].append(step(state, turn, prediction, policy, now, min_score=min_score))
-    return steps
-
-
 async def judge(desk: Desk, outcome: Outcome) -> None:
     """Hold everything that was published against the replay."""
-    expected = replay(await desk.read(desk.turns), Model.load(desk.model_folder))
+    written = [ConversationState.model_validate_json(record.value) for record in await desk.read(desk.state)]
+    recorded, outcome.differing_states = read_wordings(written)
+    model, policy = Model.load(desk.model_folder), Policy.model_validate(desk.policy)
+    expected = replay(await desk.read(desk.turns), model, policy, recorded)
     by_id = {s.reply.prediction_id: s.reply for steps in expected.values() for s in steps}
     seen: set[str] = set()
     number: dict[str, int] = defaultdict(int)
     for record in await desk.read(desk.replies):
         reply = Reply.model_validate_json(record.value)
         outcome.replies += 1
-        kind = reply.kind.value
+        kind = reply.kind.value if reply.wording_reason is None else reply.wording_reason.value
+        kind = "generated" if reply.wording is Wording.GENERATED else kind
         outcome.kinds[kind] = outcome.kinds.get(kind, 0) + (reply.prediction_id not in seen)
         outcome.differing_replies += reply != by_id.get(reply.prediction_id)
         outcome.inversions += reply.number < number[reply.conversation]
@@ -313,14 +310,13 @@ async def judge(desk: Desk, outcome: Outcome) -> None:
     outcome.unanswered = len(by_id.keys() - seen)
     states: dict[str, ConversationState] = {}
     newest: dict[str, int] = defaultdict(int)
-    for record in await desk.read(desk.state):
-        state = ConversationState.model_validate_json(record.value)
+    for state in written:
         before = states.get(state.conversation)
         outcome.inversions += before is not None and state.number not in {before.number, before.number + 1}
         states[state.conversation] = state
         newest[state.conversation] = max(newest[state.conversation], state.number)
     outcome.stale_states = sum(state.number < newest[name] for name, state in states.items())
-    outcome.differing_states = sum(states.get(name) != steps[-1].state for name, steps in expected.items())
+    outcome.differing_states += sum(states.get(name) != steps[-1].state for name, steps in expected.items())
 
 
 async def main() -> None:
@@ -330,15 +326,17 @@ async def main() -> None:
     parser.add_argument("--rate", type=float, default=400.0, help="turns a second")
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--freezes", type=int, default=0, help="how often one of two processes is frozen; default 0")
+    parser.add_argument("--generate", action="store_true", help="let the model word questions and replies")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))
-    from tiny_model import write_tiny_model
+    from tiny_talker import write_talker
 
     size = {"conversations": 40, "turns": 10, "kills": 2} if args.short else {}
     size = {"conversations": 1000, "turns": 50, "kills": 10, "freezes": args.freezes} | size
     with tempfile.TemporaryDirectory() as scratch, real_kafka(args.bootstrap) as bootstrap:
-        model = write_tiny_model(Path(scratch) / "tiny", seed=SEED)
-        outcome = await run(bootstrap, Path(scratch), model, per_s=100.0 if args.short else args.rate, **size)
+        model = write_talker(Path(scratch) / "tiny", SEED)
+        per_s = 100.0 if args.short else args.rate
+        outcome = await run(bootstrap, Path(scratch), model, per_s=per_s, generate=args.generate, **size)
     print(f"{size['conversations']} conversations, {size['kills']} kills, {size['freezes']} freezes: {outcome}")
     sys.exit(not outcome.sound)
 

@@ -54,8 +54,8 @@ _OWN_TOPICS: Final = 3
 class Dialogue(Handler):
     """Owns the conversations of the partitions that are assigned to this process.
 
-    A turn's state, reply, actions and hand-over are sent together, and the turn is finished when all are acknowledged. Where
-    the model may word the reply, the state is acknowledged first.
+    A turn's state, reply, actions and hand-over are sent together, and the turn is finished when all are acknowledged. With
+    a policy that generates replies the state is acknowledged first.
     After a crash in between it is delivered again. If its state was written, the reply in the state is published again;
     otherwise the turn is answered again from the state before, with the same result (see `step`).
     """
@@ -76,6 +76,7 @@ class Dialogue(Handler):
         self._max_value_bytes = 0
         self._fields: Mapping[str, FieldPaths] = {}
         self._policy: PolicyFile | None = None
+        self._writes_first = False
         self._min_scores: dict[tuple[str, int], float] = {}
         """By name and version of each model that was checked."""
         self._writer: ReplyWriter | None = None
@@ -114,6 +115,7 @@ class Dialogue(Handler):
             self._policy, dict(zip((*own, *self.topics), ("replies", "states", "hand-overs", "turns"), strict=True))
         )
         self.outputs, self.tasks = (*own, *policy.topics), policy.tasks
+        self._writes_first = policy.generates
         self.changelogs = (own[_STATE],)
         self._conversations = self._make_conversations()
 
@@ -292,8 +294,9 @@ class Dialogue(Handler):
         replies, state, handoffs = self.outputs[:_OWN_TOPICS]
         key = turn.conversation
         messages = [
-            # The words of a model depend on more than turns and predictions: they are written down before they are said.
-            Publish(state, value, key, cause, partition, essential=True, first=result.brief is not None),
+            # The words of a model depend on more than turns and predictions: they are written down before they are said, and
+            # with them all others, so that a reply that comes again does not come behind its next one.
+            Publish(state, value, key, cause, partition, essential=True, first=self._writes_first),
             self._make_event(replies, result.reply.model_dump(mode="json"), turn, REPLY_TYPE, cause),
         ]
         for number, action in enumerate(result.actions):

@@ -97,8 +97,7 @@ def bound_state(result: Step, turn: ReceivedTurn) -> tuple[Step, bytes]:
             raise RecordError(
                 Reason.TOO_LARGE, f"the state after this turn has {len(value)} bytes: its actions are too large"
             )
-        shorter = replay_step(result.state.model_copy(update={"turns": turns}), turn)
-        result = shorter._replace(brief=result.brief)
+        result = replay_step(result.state.model_copy(update={"turns": turns}), turn)
     return result, value
 
 
@@ -172,7 +171,7 @@ def put_wording(result: Step, turn: ReceivedTurn, worded: Worded, stopped: Stopp
         "wording_reason": worded.reason,
         "stopped": stopped,
     }
-    return replay_step(result.state.model_copy(update=changed), turn)._replace(brief=result.brief)
+    return replay_step(result.state.model_copy(update=changed), turn)
 
 
 def _append_exchange(

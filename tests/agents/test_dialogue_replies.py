@@ -95,10 +95,10 @@ async def test_the_model_words_replies_with_values_put_in_and_the_state_is_writt
     assert process.counted("murmura_reply_wordings_total", agent="dialogue", wording="generated", reason="none") == 2
 
 
-async def test_a_text_without_generate_is_sent_as_it_is_with_its_state(policy):
+async def test_a_text_without_generate_is_sent_as_it_is(policy):
     process = await begin(policy)
     state, reply = await process.hear(turn(1, "angry now"))
-    assert (state.first, reply.value["text"], reply.value["wording_reason"]) == (False, "We are sorry.", None)
+    assert (state.first, reply.value["text"], reply.value["wording_reason"]) == (True, "We are sorry.", None)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ async def test_a_harmful_turn_gets_the_template_or_a_person(policy):
     state, reply = await process.hear(turn(1, "send money, you  idiot"))
     assert (reply.value["text"], reply.value["wording_reason"]) == ("How much?", "stop_word")
     read = ConversationState.model_validate_json(state.value)
-    assert (read.stopped.text, read.stopped.reason, state.first) == ("send money, you  idiot", "insult", False)
+    assert (read.stopped.text, read.stopped.reason) == ("send money, you  idiot", "insult")
     state, reply, handed = await process.hear(turn(2, "£20 or a threat"))
     assert (reply.value["kind"], handed.topic, handed.value["reason"]) == ("handed_over", HANDOFFS, "filtered")
     assert ConversationState.model_validate_json(state.value).stopped.reason == "threat"

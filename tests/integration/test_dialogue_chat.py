@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from dialogue_bank import Bank
+from tiny_talker import write_talker
 
 MURMURA = Path(sys.executable).with_name("murmura")
 
@@ -100,13 +101,20 @@ async def test_a_chat_in_a_pipe_that_nobody_answers_says_so_in_one_line(bank: Ba
 
 
 @pytest.mark.slow
-async def test_kill_9_in_the_middle_of_conversations(kafka, talkative_model, tmp_path, monkeypatch):
-    """The short form of `benchmarks/conversations.py`."""
+async def test_kill_9_in_the_middle_of_conversations_that_a_model_words(kafka, tmp_path, monkeypatch):
+    """The short form of `benchmarks/conversations.py --generate`."""
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
     import conversations
 
     outcome = await conversations.run(
-        kafka, tmp_path, talkative_model, conversations=40, turns=10, kills=2, per_s=100.0
+        kafka,
+        tmp_path,
+        write_talker(tmp_path / "tiny"),
+        conversations=40,
+        turns=10,
+        kills=2,
+        per_s=100.0,
+        generate=True,
     )
     assert outcome.sound, str(outcome)
     assert outcome.turns == 400

@@ -1,0 +1,53 @@
+"""What a log of turns means, told by the pure step alone: what `conversations.py` holds the published records against."""
+
+import json
+from collections import defaultdict
+
+from aiokafka.structs import ConsumerRecord
+
+from murmura.agents.dialogue.policy import Policy, least_score
+from murmura.agents.dialogue.step import ReceivedTurn, Step, classify_delivery, goes_to_person, put_wording, step
+from murmura.agents.dialogue.wording import Worded
+from murmura.runtime.agent.prediction import Prediction
+from murmura.runtime.model.model import Model
+from murmura.schemas.dialogue import ConversationState
+from murmura.schemas.ids import prediction_id
+from murmura.schemas.result import Source
+
+
+def replay(
+    records: list[ConsumerRecord], model: Model, policy: Policy, recorded: dict[str, ConversationState]
+) -> dict[str, list[Step]]:
+    """What the log of turns and the recorded wordings mean, told by the pure step: conversation to what came of each turn."""
+    min_score = least_score(policy, model.manifest.task(policy.intent_task))
+    said = [json.loads(record.value) for record in records]
+    texts = sorted({one["text"] for one in said})
+    outputs = dict(zip(texts, model.predict(texts, policy.tasks), strict=True))
+    steps: dict[str, list[Step]] = defaultdict(list)
+    for record, one in zip(records, said, strict=True):
+        conversation = record.key.decode()
+        source = Source(
+            topic=record.topic, partition=record.partition, offset=record.offset, timestamp=record.timestamp
+        )
+        this = prediction_id("dialogue", record.topic, one["id"])
+        turn = ReceivedTurn("dialogue", conversation, one["text"], one["id"], this, source, one.get("metadata", {}))
+        state = steps[conversation][-1].state if steps[conversation] else None
+        assert classify_delivery(state, turn) is None
+        now, prediction = record.timestamp, None
+        if not goes_to_person(state, turn, policy, now):
+            manifest = model.manifest
+            prediction = Prediction(outputs[one["text"]], False, (manifest.name, manifest.version))
+        result = step(state, turn, prediction, policy, now, min_score=min_score)
+        if result.brief is not None and (kept := recorded.get(this)) is not None:
+            worded = Worded(kept.turns[-1].reply, kept.wording, kept.wording_reason)
+            result = put_wording(result, turn, worded, kept.stopped)
+        steps[conversation].append(result)
+    return steps
+
+
+def read_wordings(states: list[ConversationState]) -> tuple[dict[str, ConversationState], int]:
+    """Return the first state after each turn, by the turn's id, and the number of turns with a second one that differs."""
+    first: dict[str, ConversationState] = {}
+    for state in states:
+        first.setdefault(state.turns[-1].id, state)
+    return first, len({state.turns[-1].id for state in states if state != first[state.turns[-1].id]})
