@@ -21,6 +21,10 @@ class ReviewReason(StrEnum):
     """A held-out example with a different, confident answer."""
     LABEL_ERROR = "label_error"
     """A training example with a doubtful label."""
+    LOW_SCORE = "low_score"
+    """A reply that the model worded had a low score, so that its template was sent."""
+    FILTERED = "filtered"
+    """A turn, or a reply that the model worded, was found harmful. `predicted` is the label."""
     RANDOM = "random"
     """Drawn at random from all answers, whatever they are."""
 
@@ -67,12 +71,12 @@ class Review(_Frozen):
 
     @model_validator(mode="after")
     def _says_what_to_look_at(self) -> Self:
-        live = self.why in {ReviewReason.MARGIN, ReviewReason.OUT_OF_SCOPE, ReviewReason.RANDOM}
+        live = self.why not in {ReviewReason.ERROR, ReviewReason.LABEL_ERROR}
         if live and not (self.prediction_id and self.agent and self.source):
             raise ValueError(f"a review for {self.why} needs prediction_id, agent and source")
         if (self.sampling_rate is None) == (self.why is ReviewReason.RANDOM):
             raise ValueError("sampling_rate belongs to random reviews, and each of them has one")
-        if self.score is None and self.why is not ReviewReason.RANDOM:
+        if self.score is None and self.why not in {ReviewReason.RANDOM, ReviewReason.FILTERED}:
             raise ValueError(f"a review for {self.why} needs a score")
         if self.prediction_id is None and self.example is None:
             raise ValueError("a review needs a prediction_id or an example")

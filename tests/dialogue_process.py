@@ -68,6 +68,7 @@ class Process:
         *,
         served: FakeModel | None = None,
         released: Callable[[], GeneratedReplies] = GeneratedReplies,
+        reviews: dict[str, float] | None = None,
         **options: Any,
     ) -> None:
         self.agent = Dialogue(policy)
@@ -75,7 +76,7 @@ class Process:
         self.metrics = Metrics()
         self.engine = FakeEngine(served or model())
         self.written_again: list[Publish] = []
-        settings = Settings(agents={"dialogue": {"options": options}})
+        settings = Settings(agents={"dialogue": {"options": options}}, reviews=reviews or {})
         configure_agents(settings, [self.agent])
         self.agent.started(
             Context(

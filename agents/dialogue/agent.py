@@ -42,6 +42,7 @@ from .options import DialogueOptions
 from .policy import least_score
 from .policy_file import PolicyFile, check_against_model, check_topics, load_policy
 from .replies import ReplyWriter
+from .reviews import ReplyReviews
 from .step import ReceivedTurn, Step, bound_state, classify_delivery, goes_to_person, put_wording, replay_step, step
 
 log = get_logger(__name__)
@@ -80,6 +81,7 @@ class Dialogue(Handler):
         self._min_scores: dict[tuple[str, int], float] = {}
         """By name and version of each model that was checked."""
         self._writer: ReplyWriter | None = None
+        self._reviews: ReplyReviews | None = None
         self._metrics: DialogueMetrics | None = None
         self._restore: Restore | None = None
         self._counts: Mapping[str, int] = {}
@@ -128,6 +130,7 @@ class Dialogue(Handler):
         here = GeneratedReplies(off=self.options.generated_replies_off or [])
         released = context.generated_replies
         self._writer = ReplyWriter(self._policy.value, lambda intent: here.allows(intent) and released().allows(intent))
+        self._reviews = ReplyReviews.from_settings(context.settings, self._policy.value)
         self._restore = context.restore
         # After a longer pause another member may own the partitions and their states.
         self.freeze_s = context.settings.kafka.session_timeout_ms / 1000
@@ -306,6 +309,8 @@ class Dialogue(Handler):
         if result.handover is not None:
             handover = result.handover.model_dump(mode="json")
             messages.append(self._make_event(handoffs, handover, turn, HAND_OVER_TYPE, cause))
+        if self._reviews is not None and (review := self._reviews.make(result, turn)) is not None:
+            messages.append(review)
         messages += [Publish(state, None, ended_key, cause, number, essential=True) for number, ended_key in ended]
         return messages
 

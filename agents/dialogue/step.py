@@ -57,6 +57,8 @@ class Step(NamedTuple):
     handover: HandOver | None
     brief: Brief | None = None
     """None where the template is sent."""
+    score: float | None = None
+    """Of the reply that the model worded, whether it is sent or not."""
 
 
 def classify_delivery(state: ConversationState | None, turn: ReceivedTurn) -> Literal["last", "older"] | None:
@@ -171,7 +173,7 @@ def put_wording(result: Step, turn: ReceivedTurn, worded: Worded, stopped: Stopp
         "wording_reason": worded.reason,
         "stopped": stopped,
     }
-    return replay_step(result.state.model_copy(update=changed), turn)
+    return replay_step(result.state.model_copy(update=changed), turn)._replace(score=worded.score)
 
 
 def _append_exchange(

@@ -26,6 +26,8 @@ class Worded(NamedTuple):
     text: str
     wording: Wording
     reason: Reason | None = None
+    score: float | None = None
+    """Of the model's words, whether they are sent or not."""
 
 
 class Net(NamedTuple):
@@ -54,13 +56,13 @@ def make_net(policy: Policy, least_score: float, pieces: Iterable[str] | None = 
 
 def choose_wording(found: Generated | Reason, brief: Brief, net: Net) -> Worded:
     """Return the reply in the words of the model, or its template with the reason. `found`: what the model gave, or why not."""
-    reason = found if isinstance(found, Reason) else find_fault(found, brief, net)
+    reason, score = (found, None) if isinstance(found, Reason) else (find_fault(found, brief, net), found.score)
     if reason is None and not isinstance(found, Reason):
         text = _join(brief, SLOT.sub(lambda slot: brief.values[slot[1]], found.text.strip()))
         if len(text) <= REPLY_CHARACTERS:
-            return Worded(text, Wording.GENERATED)
+            return Worded(text, Wording.GENERATED, None, score)
         reason = Reason.TOO_LONG
-    return Worded(_join(brief, fill(brief.template, brief.values))[:REPLY_CHARACTERS], Wording.TEMPLATE, reason)
+    return Worded(_join(brief, fill(brief.template, brief.values))[:REPLY_CHARACTERS], Wording.TEMPLATE, reason, score)
 
 
 def find_fault(reply: Generated, brief: Brief, net: Net) -> Reason | None:

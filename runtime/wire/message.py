@@ -45,3 +45,5 @@ class Publish:
     first: bool = False
     """For handlers: sent, and acknowledged, before the other messages of its record. What depends on more than the record
     and earlier states is written down so before it is acted on."""
+    best_effort: bool = False
+    """For handlers: dropped and counted when the broker refuses it."""

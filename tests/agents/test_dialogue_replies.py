@@ -16,6 +16,7 @@ from murmura.runtime.testing.rehearsal import rehearse
 from murmura.schemas.dialogue import ConversationState
 from murmura.schemas.manifest import GenerationSpec, TaskSpec
 from murmura.schemas.release import GeneratedReplies
+from murmura.schemas.review import Review
 
 POLICY = """
 constants: {soon: five working days}
@@ -128,6 +129,29 @@ async def test_a_low_score_is_below_the_policys(policy):
     process = await begin(policy, ASKED, score=0.49)
     _, reply = await process.hear(turn(1, "send money"))
     assert reply.value["wording_reason"] == "low_score"
+
+
+async def test_people_are_asked_about_low_scores_and_what_was_stopped_within_a_budget(policy):
+    process = await begin(policy, ASKED, score=0.4, reviews={"per_minute": 12})
+    *_, review = await process.hear(turn(1, "send money", id="t-1"))
+    assert (review.topic, review.best_effort, review.first) == ("murmura.reviews", True, False)
+    read = Review.model_validate(review.value)
+    assert (read.why, read.task, read.score, read.agent, read.predicted) == (
+        "low_score",
+        "reply",
+        0.4,
+        "dialogue",
+        None,
+    )
+    *_, reply, review = await process.hear(turn(2, "you idiot"))
+    read = Review.model_validate(review.value)
+    assert (read.why, read.task, read.predicted, read.prediction_id) == (
+        "filtered",
+        "harm",
+        "insult",
+        reply.value["prediction_id"],
+    )
+    assert [message.topic for message in await process.hear(turn(3, "you idiot"))] == [STATE, REPLIES, HANDOFFS]
 
 
 async def test_a_filter_that_does_not_answer_in_time_means_template(policy):

@@ -53,7 +53,15 @@ def test_a_review_of_the_first_version_stays_readable(value, key):
 
 
 def test_the_reasons_are_those_of_the_contract():
-    assert {reason.value for reason in ReviewReason} == {"margin", "out_of_scope", "error", "label_error", "random"}
+    assert {reason.value for reason in ReviewReason} == {
+        "margin",
+        "out_of_scope",
+        "error",
+        "label_error",
+        "low_score",
+        "filtered",
+        "random",
+    }
 
 
 def test_there_is_no_field_for_a_text():

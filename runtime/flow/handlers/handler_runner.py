@@ -314,7 +314,9 @@ class HandlerRunner:
             raise
         else:
             for message, publish in published:
-                outcome.add(Outgoing(message, record, name, publish.essential, first=publish.first))
+                outcome.add(
+                    Outgoing(message, record, name, publish.essential, publish.best_effort, first=publish.first)
+                )
             outcome.answered[name, record.topic] = [record]
         if not await self._may_send(assignment):
             return self._give_up(record)
