@@ -24,6 +24,7 @@ from .pace import CpuClock, Timer
 from .probe import probe_tasks
 from .processes import begin_together, end_together, scale_of
 from .resume import CannotResume, State, read_state, save_state
+from .second_stage import run_second_stages
 from .setup import Fitting, prepare
 from .training_log import EVERY, TrainingLog
 from .validation import describe_votes, finished_specs, validate
@@ -97,7 +98,7 @@ def fit(
     data_files = digest_data(recipe, data)
     train(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
     if run.accelerator.is_main_process:
-        write_result(run, data_files)
+        write_result(run, data_files, ignore if quiet else tqdm.write, further=not finish)
     end_together(run.accelerator)
     return folder.record()
 
@@ -149,6 +150,8 @@ def train(
                 save_state(run, optimiser)
         if finish and run.standing.step != run.standing.best_step:
             validate(run, run.standing.step, log, write)
+    if accelerator.is_main_process and any(data.task.objective for data in run.tasks):
+        save_state(run, optimiser)  # a second stage that is interrupted goes on from the end of the first
     if is_out_of_patience(run) and run.standing.step < steps:
         write(f"no better for {run.standing.stale} evaluations: ended at step {run.standing.step}")
 
@@ -158,8 +161,12 @@ def is_interrupted(run: Fitting) -> bool:
     return run.standing.step < len(run.plan) and not is_out_of_patience(run)
 
 
-def write_result(run: Fitting, data_files: dict[str, str]) -> None:
-    """Refit the heads of few rows in the best checkpoint, calibrate it, and write the record; an interrupted run keeps its state."""
+def write_result(
+    run: Fitting, data_files: dict[str, str], write: Callable[[str], Any] = ignore, *, further: bool = True
+) -> None:
+    """Take the second stages (unless not `further`), refit the heads of few rows in the best checkpoint, calibrate it, and write
+    the record; an interrupted run keeps its state.
+    """
     folder, low_rank = run.folder, run.recipe.lora is not None
     if pairs := validation_pairs(run):
         folder.save_pairs(pairs)
@@ -167,10 +174,12 @@ def write_result(run: Fitting, data_files: dict[str, str]) -> None:
     if is_interrupted(run):
         folder.save_record(record_of(run, data_files, {}))
         return
+    kept = further and run_second_stages(run, write)
     refit = refit_heads(run)
     set_heads(run, refit.heads)
     record = record_of(run, data_files, refit.out_of_fold)
-    folder.save_record(record, checkpoint_weights(run.model, low_rank=low_rank) if refit.heads else None)
+    changed = bool(refit.heads) or kept
+    folder.save_record(record, checkpoint_weights(run.model, low_rank=low_rank) if changed else None)
     folder.remove_state()
 
 

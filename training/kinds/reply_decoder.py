@@ -144,8 +144,23 @@ class ReplyDecoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
             if bool(ended.all()):
                 break
         rows = zip(torch.stack(pieces, 1).tolist(), torch.stack(margins, 1).tolist(), strict=True)
-        lengths = ((row.index(END) + 1 if END in row else len(row), row, gaps) for row, gaps in rows)
-        return [Decoded(row[:length], gaps[:length]) for length, row, gaps in lengths]
+        return [Decoded(kept := _to_end(row), gaps[: len(kept)]) for row, gaps in rows]
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def sample(self, states: Tensor, mask: Tensor) -> list[list[int]]:
+        """Draw replies piece by piece, the end with each that has one."""
+        cache = self.begin(states, mask)
+        piece = torch.full((len(states),), self.pieces, device=states.device)
+        ended = torch.zeros(len(states), dtype=torch.bool, device=states.device)
+        pieces = []
+        for position in range(len(self.position)):
+            drawn = self.step(cache, piece, position).float().softmax(-1).multinomial(1)[:, 0]
+            piece = drawn.masked_fill(ended, END)
+            pieces.append(piece)
+            ended |= piece == END
+            if bool(ended.all()):
+                break
+        return [_to_end(row) for row in torch.stack(pieces, 1).tolist()]
 
     def _embed(self, pieces: Tensor, first: int) -> Tensor:
         x = self.embedding[pieces] + self.position[first : first + pieces.shape[1]]
@@ -208,6 +223,10 @@ def spread_layers(count: int, depth: int) -> list[int]:
             f"a decoder of {count} layers cannot begin from an encoder of {depth}; set `layers` to {depth} or less"
         )
     return [round(depth * number / count) - 1 for number in range(1, count + 1)]
+
+
+def _to_end(pieces: list[int]) -> list[int]:
+    return pieces[: pieces.index(END) + 1] if END in pieces else pieces
 
 
 def log_probabilities(logits: Tensor, target: Tensor) -> list[np.ndarray[tuple[int], np.dtype[np.float32]]]:

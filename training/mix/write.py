@@ -24,7 +24,18 @@ RECIPE: Final = "recipe.yaml"
 _NOT_KEPT: Final[dict[str, Any]] = {"tasks": True, "lora": True, "threads": True, "budget": {"epochs", "steps"}}
 """Keys of the recipe before that a job decides, also by leaving them out. All others are carried on."""
 _NOT_KEPT_OF_TASK: Final = set(Reading.model_fields) | {
-    *("train", "validation", "validation_share", "calibration", "group", "test", "reports", "thresholds", "epochs")
+    *(
+        "train",
+        "validation",
+        "validation_share",
+        "calibration",
+        "group",
+        "test",
+        "reports",
+        "thresholds",
+        "epochs",
+        "objective",
+    )
 }
 """Keys of a task that belong to its data, which is mixed anew, and its passes, which the job decides."""
 _NO_ROWS: Final = ("validation", "calibration", "choosing")

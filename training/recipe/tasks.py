@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_
 
 from ...runtime.model.kinds.registry import KINDS, TaskKind
 from ...schemas.manifest import AgentName, GenerationSpec, TaskSpec
+from .objective import Objective
 from .reading import Count, Label, Positive, Reading, Share, Source, Sources
 from .thresholds import OutOfScope, ThresholdRule
 from .unused_keys import VALIDATION_SHARE, find_unused_key, without_key
@@ -55,6 +56,9 @@ class Task(Reading):
     vocabulary: Count | None = None
     """Replies: at most so many pieces beside those of the model to begin with; without it all that the tokenizer makes of the
     training replies."""
+
+    objective: Objective | None = None
+    """Replies: a second stage of training, on what replies are scored by."""
 
     @field_validator("labels")
     @classmethod

@@ -33,7 +33,10 @@ PAIRS: Final = "validation_pairs.json"
 """Of tasks that generate: what the export compares replies on. Absent where there is none."""
 STATE: Final = "state.safetensors"
 """Only while a run is under way, or after it was interrupted."""
+SECOND_STAGE: Final = "second_stage.safetensors"
+"""The same of a second stage, beside the state of the run, which is that of its end."""
 DIGESTED: Final = (WEIGHTS, TOKENIZER, RECIPE)
+_STATES: Final = (STATE, SECOND_STAGE, f"{STATE}.part", f"{SECOND_STAGE}.part")
 Weights = dict[str, NDArray[Any]]
 
 
@@ -95,7 +98,7 @@ class RunFolder:
             raise SetupError(problem)
         self.path.mkdir(parents=True, exist_ok=True)
         # The record goes first: what a crash leaves of the rest cannot be exported without it.
-        for name in (RECORD, WEIGHTS, PAIRS, STATE, f"{WEIGHTS}.part", f"{STATE}.part"):
+        for name in (RECORD, WEIGHTS, PAIRS, *_STATES, f"{WEIGHTS}.part"):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
         (self.path / RECIPE).write_bytes(recipe.read_bytes())
@@ -103,7 +106,7 @@ class RunFolder:
 
     def remove_state(self) -> None:
         """Remove what a run goes on from: it has come to its end."""
-        for name in (STATE, f"{STATE}.part"):
+        for name in _STATES:
             (self.path / name).unlink(missing_ok=True)
 
     @property

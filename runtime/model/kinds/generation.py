@@ -26,7 +26,7 @@ class Generation(Kind):
 
     @property
     def recipe_keys(self) -> frozenset[str]:
-        return frozenset({"acts", "context", "layers", "vocabulary"})
+        return frozenset({"acts", "context", "layers", "objective", "vocabulary"})
 
     def check(self, task: TaskSpec) -> None:
         super().check(task)
