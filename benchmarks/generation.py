@@ -161,7 +161,8 @@ def train(parts: dict[str, list[Example]], data: Path, task: str, out: Path) -> 
 
 def generate(model: Model, rows: Sequence[Example], *, of_acts: bool) -> list[str]:
     """Return the replies of a model; with `of_acts` they may name the slots of the acts alone."""
-    slots = [[act.slot for act in row.acts if act.slot] for row in rows] if of_acts else None
+    [known] = [set(task.generation.slots) for task in model.tasks.values() if task.generation is not None]
+    slots = [known & {act.slot for act in row.acts if act.slot} for row in rows] if of_acts else None
     return [reply.text for reply in model.generate([row.given for row in rows], slots)]
 
 

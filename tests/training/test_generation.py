@@ -29,6 +29,7 @@ from murmura.training.fit.check_data import check_data
 from murmura.training.fit.gradient import compute_gradient
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import prepare
+from murmura.training.kinds.generation import Generation
 from murmura.training.kinds.reply_decoder import Decoded
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
@@ -148,8 +149,9 @@ def test_a_delta_of_a_model_with_replies_is_assembled_and_answers(exported: Path
 
 
 def test_a_delta_holds_a_new_decoder_as_factors_of_the_layers_that_it_begins_from(
-    base: Path, data: Path, tmp_path: Path
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Generation, "find_fault", lambda *_: None)  # six steps teach no end
     recipe = REPLIES | {
         "encoder": str(base),
         "lora": {"rank": 2, "decoder_rank": 4},
@@ -292,6 +294,17 @@ def test_an_export_whose_replies_are_not_those_of_torch_fails(
     monkeypatch.setattr("murmura.training.export.export.torch_replies", lambda *given: other()[: len(given[-1])])
     with pytest.raises(SetupError, match="write other replies of task reply, piece 0 of row"):
         export(run, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_version_that_ends_no_reply_to_its_sample_is_not_exported(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    endless = RunFolder(tmp_path / "run")
+    record, weights = endless.record(), endless.weights()
+    weights["heads.reply.bias"][0] = -100
+    endless.save_record(record, weights)
+    with pytest.raises(SetupError, match="task reply: no reply to the reference sample ends before its 40 pieces"):
+        export(tmp_path / "run", tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 

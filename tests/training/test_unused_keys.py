@@ -21,6 +21,7 @@ SET: dict[str, dict[str, Any]] = {
     "acts": {"acts": True},
     "context": {"context": 2},
     "layers": {"layers": 1},
+    "objective": {"objective": {"steps": 5}},
     "vocabulary": {"vocabulary": 900},
     "label": {"train": {"path": "x.csv", "label": "a"}},
     "label_separator": {"label_separator": ";"},
