@@ -15,7 +15,7 @@ from faststream.kafka import KafkaBroker
 from ..schemas.release import GeneratedReplies
 from .agent.agent import Agent
 from .agent.handler import Context, Handler
-from .agent.routes import all_topics, check_handlers, make_routes
+from .agent.routes import all_topics, check_handlers, make_routes, prepare_handlers
 from .batching.breaker import LONGEST_PAUSE_S, BreakerLimits
 from .batching.engine import Engine
 from .flow.dispatcher import Dispatcher
@@ -129,6 +129,7 @@ async def assemble(
     first, start = (model, StartState()) if model is not None else await first_model(settings, loader)
     routes = make_routes(agents, first.manifest, settings.app)
     check_handlers(handlers, first.manifest)
+    await asyncio.to_thread(prepare_handlers, handlers, first)
     engine = await _start_engine(settings, first, metrics, stack)
     _report_model(health, metrics, engine, settings, first)
     clock = StopClock(settings.kafka.drain_s)

@@ -78,6 +78,8 @@ class Process:
         self.written_again: list[Publish] = []
         settings = Settings(agents={"dialogue": {"options": options}}, reviews=reviews or {})
         configure_agents(settings, [self.agent])
+        self.agent.check(self.engine.model.manifest)
+        self.agent.prepare(self.engine.model)
         self.agent.started(
             Context(
                 settings,

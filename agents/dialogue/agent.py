@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from ...runtime.agent.handler import Context, Handler, Predicts, Restore
+from ...runtime.agent.handler import Context, Handler, LoadedModel, Predicts, Restore
 from ...runtime.errors import Closed, ModelFailed, MurmuraError, RecordError, SetupError
 from ...runtime.field_paths import FieldPaths
 from ...runtime.observe.logs import get_logger
@@ -18,25 +18,14 @@ from ...runtime.wire.message import Publish, Record
 from ...runtime.wire.request import read_request
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.dialogue import CONVERSATION_ID_BYTES, HAND_OVER_TYPE, REPLY_TYPE, ConversationState
-from ...schemas.envelope import (
-    CAUSE,
-    CE_ID,
-    CE_SOURCE,
-    CE_SPECVERSION,
-    CE_SUBJECT,
-    CE_TIME,
-    CE_TYPE,
-    CONTENT_TYPE,
-    CONTENT_TYPE_HEADER,
-    REQUEST_ID,
-    SPEC_VERSION,
-    app_source,
-)
+from ...schemas.envelope import CAUSE, CE_ID, REQUEST_ID
 from ...schemas.ids import prediction_id
 from ...schemas.manifest import ModelManifest
 from ...schemas.release import GeneratedReplies
 from ...schemas.result import Source
+from .answering import KnowledgeAnswers
 from .conversations import Conversations, Kept, Place
+from .events import Headers, event_headers
 from .metrics import DialogueMetrics
 from .options import DialogueOptions
 from .policy import least_score
@@ -47,7 +36,6 @@ from .step import ReceivedTurn, Step, bound_state, classify_delivery, goes_to_pe
 
 log = get_logger(__name__)
 
-Headers = tuple[tuple[str, bytes], ...]
 _REPLIES, _STATE, _HANDOFFS = range(3)
 _OWN_TOPICS: Final = 3
 
@@ -56,7 +44,7 @@ class Dialogue(Handler):
     """Owns the conversations of the partitions that are assigned to this process.
 
     A turn's state, reply, actions and hand-over are sent together, and the turn is finished when all are acknowledged. With
-    a policy that generates replies the state is acknowledged first.
+    knowledge or a policy that generates replies the state is acknowledged first.
     After a crash in between it is delivered again. If its state was written, the reply in the state is published again;
     otherwise the turn is answered again from the state before, with the same result (see `step`).
     """
@@ -81,6 +69,7 @@ class Dialogue(Handler):
         self._min_scores: dict[tuple[str, int], float] = {}
         """By name and version of each model that was checked."""
         self._writer: ReplyWriter | None = None
+        self._knowledge: KnowledgeAnswers | None = None
         self._reviews: ReplyReviews | None = None
         self._metrics: DialogueMetrics | None = None
         self._restore: Restore | None = None
@@ -117,7 +106,8 @@ class Dialogue(Handler):
             self._policy, dict(zip((*own, *self.topics), ("replies", "states", "hand-overs", "turns"), strict=True))
         )
         self.outputs, self.tasks = (*own, *policy.topics), policy.tasks
-        self._writes_first = policy.generates
+        self._knowledge = KnowledgeAnswers.from_options(self.options, policy)
+        self._writes_first = policy.generates or self._knowledge is not None
         self.changelogs = (own[_STATE],)
         self._conversations = self._make_conversations()
 
@@ -152,6 +142,13 @@ class Dialogue(Handler):
         policy = self._policy.value
         task = manifest.task(policy.intent_task)
         self._min_scores[manifest.name, manifest.version] = least_score(policy, task)
+
+        if self._knowledge is not None:
+            self._knowledge.check(manifest)
+
+    def prepare(self, model: LoadedModel) -> None:
+        if self._knowledge is not None:
+            self._knowledge.prepare(model)
 
     # -- assignment --------------------------------------------------------------------------------------------------
 
@@ -268,7 +265,10 @@ class Dialogue(Handler):
                 raise RecordError(Reason.MODEL_FAILED, f"the model failed: {type(error).__name__}") from error
             min_score = self._min_scores[prediction.model]
         before = kept.number if kept else 0
-        result = step(state, turn, prediction, policy, now, min_score=min_score, before=before)
+        answer = partial(step, state, turn, prediction, policy, now, min_score=min_score, before=before)
+        result = answer()
+        if self._knowledge is not None and not result.has_rule:
+            result = answer(known=await self._knowledge.find(turn.text, now, engine))
         if result.brief is not None:
             words = await self._writer.word(result.brief, result.state, turn.text, engine, deadline)
             result = put_wording(result, turn, *words)
@@ -315,17 +315,7 @@ class Dialogue(Handler):
         return messages
 
     def _make_event(self, topic: str, value: dict[str, Any], turn: ReceivedTurn, type_: str, cause: Headers) -> Publish:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        headers = (
-            *cause,
-            (CE_SPECVERSION, SPEC_VERSION.encode()),
-            (CE_TYPE, type_.encode()),
-            (CE_SOURCE, app_source(self._app).encode()),
-            (CE_ID, turn.prediction_id.encode()),
-            (CE_SUBJECT, turn.request_id.encode()),
-            (CE_TIME, now.encode()),
-            (CONTENT_TYPE_HEADER, CONTENT_TYPE.encode()),
-        )
+        headers = (*cause, *event_headers(self._app, type_, turn))
         return Publish(
             topic, value, turn.conversation, headers, turn.source.partition if self._is_aligned(topic) else None
         )

@@ -36,6 +36,10 @@ class Draft:
     """The texts of the reply, in their order, and their acts."""
     actions: list[Action] = field(default_factory=list)
     handover: HandOverReason | None = None
+    has_rule: bool = True
+    """Whether the policy says what to do about the turn, or a question is open."""
+    is_known: bool = False
+    """Whether knowledge answers."""
 
     def fill(self, policy: Policy) -> str:
         """Return the reply as its templates word it."""
@@ -44,6 +48,8 @@ class Draft:
 
     def brief(self, policy: Policy) -> Brief | None:
         """Return what the model is to word: the texts with `generate`, which stand together."""
+        if self.is_known:
+            return None
         numbers = [number for number, (saying, _) in enumerate(self.said) if saying.generate]
         if not numbers:
             return None

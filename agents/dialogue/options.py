@@ -6,6 +6,7 @@ from pydantic import Field
 
 from ...runtime.settings.agent_options import Options, RelativePath
 from ...runtime.settings.settings import KafkaName, Seconds
+from .knowledge_index import THRESHOLD
 
 
 class DialogueOptions(Options):
@@ -23,5 +24,9 @@ class DialogueOptions(Options):
     """Intents whose replies the model does not word, or all; beside what `murmura dialogue generation` switches."""
     generate_within_s: Seconds = 2.0
     """Time limit from a turn's admission to its generated reply; then its template is sent."""
+    knowledge: RelativePath | None = None
+    """A file of questions with reviewed answers, YAML or JSON lines: asked where the policy has no rule for a turn."""
+    knowledge_threshold: Annotated[float, Field(ge=0, le=1)] = THRESHOLD
+    """Least similarity of a question that answers a turn."""
     restore_timeout_s: Seconds = 300.0
     """Time limit for reading the changelog after an assignment; then the agent is suspended and tries again."""

@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple
 
 from ...runtime.agent.prediction import Output, Prediction
 from ...runtime.errors import RecordError
+from ...schemas.acts import Act, ActName
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.dialogue import (
     REPLY_CHARACTERS,
@@ -21,13 +22,14 @@ from ...schemas.dialogue import (
     Reply,
     ReplyKind,
     Stopped,
+    Wording,
 )
 from ...schemas.result import ModelRef, Source
 from .acts import answer_acts, greeting_acts, hand_over_acts, not_understood_acts, question_acts, waiting_acts
 from .draft import Brief, Draft
 from .harm import Harm, find_harm
 from .policy import Policy
-from .sayings import fill_fields
+from .sayings import Words, fill_fields
 from .slots import find_slots, group_spans
 from .wording import Worded
 
@@ -59,6 +61,8 @@ class Step(NamedTuple):
     """None where the template is sent."""
     score: float | None = None
     """Of the reply that the model worded, whether it is sent or not."""
+    has_rule: bool = True
+    """False where knowledge may answer: the policy has no rule for the turn, and no question is open."""
 
 
 def classify_delivery(state: ConversationState | None, turn: ReceivedTurn) -> Literal["last", "older"] | None:
@@ -125,11 +129,13 @@ def step(
     *,
     min_score: float,
     before: int = 0,
+    known: str | None = None,
 ) -> Step:
     """Answer a new turn (see `classify_delivery`). `now` is in milliseconds since 1970.
 
     Without a prediction the turn goes to a person (see `goes_to_person`). An intent with a score below `min_score` is not
-    understood. `before` is the number of turns of a conversation with an unreadable state.
+    understood. `before` is the number of turns of a conversation with an unreadable state. `known` is what knowledge answers
+    where the policy has no rule.
     """
     number = (state.number if state else before) + 1
     newest = max(turn.source.timestamp, _newest(state) if state else 0)
@@ -140,7 +146,7 @@ def step(
         draft = _draft_for_person(state, policy)
     else:
         harm = find_harm(turn.text, prediction, policy)
-        draft = _draft_answer(state, turn, prediction, policy, min_score, harm)
+        draft = _draft_answer(state, turn, prediction, policy, min_score, harm, known)
     text, brief = draft.fill(policy), draft.brief(policy)
     after = ConversationState(
         conversation=turn.conversation,
@@ -158,10 +164,11 @@ def step(
         actions=draft.actions,
         handover=draft.handover,
         acts=[act for _, acts in draft.said for act in acts],
+        wording=Wording.KNOWLEDGE if draft.is_known else Wording.TEMPLATE,
         wording_reason=harm.reason if harm and brief else None,
         stopped=harm.stopped if harm else None,
     )
-    return replay_step(after, turn)._replace(brief=None if harm else brief)
+    return replay_step(after, turn)._replace(brief=None if harm else brief, has_rule=draft.has_rule or harm is not None)
 
 
 def put_wording(result: Step, turn: ReceivedTurn, worded: Worded, stopped: Stopped | None) -> Step:
@@ -205,6 +212,7 @@ def _draft_answer(
     policy: Policy,
     min_score: float,
     harm: Harm | None,
+    known: str | None,
 ) -> Draft:
     answer = prediction[policy.intent_task]
     spans = group_spans(prediction[policy.entity_task]) if policy.entity_task else {}
@@ -230,8 +238,10 @@ def _draft_answer(
     if pending is not None and (asked is None or any(slot in found for slot in policy.intents[pending].needs)):
         draft.intent, draft.misunderstood = pending, 0
         _pursue_intent(draft, turn, pending, policy)
+    elif asked is None and known is not None:
+        _answer_from_knowledge(draft, known)
     else:
-        draft.asked = asked
+        draft.asked, draft.has_rule = asked, asked is not None
         _handle_misunderstanding(draft, policy, first=state is None, unsure=unsure)
     if state is None and policy.greeting and draft.kind is not ReplyKind.GREETED:
         draft.said.insert(0, (policy.greeting, greeting_acts(policy.greeting)))
@@ -264,6 +274,13 @@ def _pursue_intent(draft: Draft, turn: ReceivedTurn, intent: str, policy: Policy
     for action in rule.action:
         value = {name: fill_fields(item, known) for name, item in action.fields.items()}
         draft.actions.append(Action(topic=action.topic, value=value))
+
+
+def _answer_from_knowledge(draft: Draft, answer: str) -> None:
+    """Say a reviewed answer, as it is."""
+    draft.intent, draft.misunderstood, draft.is_known = None, 0, True
+    template = answer.replace("{", "{{").replace("}", "}}")
+    draft.said.append((Words.model_construct(template=template), [Act(act=ActName.INFORM)]))
 
 
 def _handle_misunderstanding(draft: Draft, policy: Policy, *, first: bool, unsure: bool) -> None:

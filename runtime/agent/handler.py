@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord, TopicPartition
 
     from ..kafka.changelog import Restored
-    from ..model.vectors import Embedded
+    from ..model.vectors import Embedded, Vectors
     from ..observe.metrics import Metrics
     from ..settings.agent_options import Options
     from ..settings.settings import Settings
@@ -62,6 +62,13 @@ class Handler(ABC):
         """Raise SetupError for a model that this handler cannot work with.
 
         Called with the serving model before `started`, and with each later version before it replaces that model.
+        """
+
+    def prepare(self, model: "LoadedModel") -> None:
+        """Compute what depends on a model itself, such as vectors of texts. Called in a thread, where it may block for seconds.
+
+        Called after `check`: with the serving model before `started`, and with each later version before it replaces that
+        model. Raise SetupError to refuse it.
         """
 
     @abstractmethod
@@ -135,6 +142,13 @@ class Served(Protocol):
 
     @property
     def manifest(self) -> ModelManifest: ...
+
+
+class LoadedModel(Served, Protocol):
+    """A model that answers by itself, off the event loop."""
+
+    def embed(self, texts: Sequence[str], /) -> "Vectors":
+        """Return a unit vector for each text, [n, H]. Raises ValueError for a model without the pooled output."""
 
 
 class Predicts(Protocol):

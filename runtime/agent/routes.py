@@ -24,7 +24,7 @@ from ..settings.routing_rules import Rule
 from ..settings.settings import AgentSettings, Settings
 from ..wire.feedback import known_labels
 from .agent import Agent
-from .handler import Handler
+from .handler import Handler, LoadedModel
 from .result_envelope import ResultEnvelope
 
 
@@ -229,6 +229,12 @@ def check_handlers(handlers: Iterable[Handler], manifest: ModelManifest) -> None
                 f"its tasks are {', '.join(sorted(names))}"
             )
         handler.check(manifest)
+
+
+def prepare_handlers(handlers: Iterable[Handler], model: LoadedModel) -> None:
+    """Let handlers compute what depends on a model. Blocks, perhaps for seconds."""
+    for handler in handlers:
+        handler.prepare(model)
 
 
 def _bind(agent: Agent, manifest: ModelManifest, app: str) -> BoundAgent:

@@ -10,7 +10,7 @@ from ..errors import RecordError
 from ..generation.input_format import exceeds_bytes, format_input
 from ..model.inputs import Input, TextPair, choose_input, find_pair_tasks, missing_pair
 from ..model.long_texts import Windows
-from ..model.vectors import Embedded
+from ..model.vectors import Embedded, Vectors
 from .policy import ReplyRequest
 from .runs import BatchModel
 
@@ -25,6 +25,7 @@ class EngineModel(BatchModel, Protocol):
     @property
     def tasks(self) -> Mapping[str, TaskSpec]: ...
     def encode(self, texts: Sequence[Input], /) -> Sequence[Any]: ...
+    def embed(self, texts: Sequence[str], /) -> Vectors: ...
     def encode_windows(self, texts: Sequence[Input], windows: Sequence[Windows | None], /) -> Sequence[Any]: ...
 
 

@@ -12,7 +12,7 @@ from ...schemas.release import Release
 from ...schemas.serving_event import RejectReason as Reason
 from ..agent.agent import Agent
 from ..agent.handler import Handler
-from ..agent.routes import check_handlers, make_routes
+from ..agent.routes import check_handlers, make_routes, prepare_handlers
 from ..batching.calibration import warm_up
 from ..errors import NO_ROOM, DeviceFailed, ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
 from ..model.assembled import assembled_folder
@@ -108,6 +108,10 @@ class Loader:
             session.overdue for session in sessions
         ):  # expired just after the last run: a session would run nothing any more
             raise endless
+        try:
+            prepare_handlers(self._handlers, model)
+        except SetupError as error:
+            raise VersionRefused(Reason.LACKS_TASK, str(error)) from error
         return model
 
     def _check_agents(self, manifest: ModelManifest) -> None:

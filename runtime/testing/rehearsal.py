@@ -21,7 +21,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ..agent.agent import Agent
 from ..agent.handler import Context, Handler
-from ..agent.routes import check_handlers, configure_agents, make_routes
+from ..agent.routes import check_handlers, configure_agents, make_routes, prepare_handlers
 from ..batching.request_checks import EngineModel
 from ..errors import DeliveryError
 from ..flow.dispatcher import Dispatcher
@@ -103,6 +103,7 @@ async def rehearse(
     plain = [agent for agent in everyone if isinstance(agent, Agent)]
     routes = make_routes(plain, model.manifest, settings.app)
     check_handlers(handlers, model.manifest)
+    prepare_handlers(handlers, model)
     answers = Answers(outputs=frozenset(agent.output for agent in plain if agent.output))
     inputs = [*routes, *(topic for handler in handlers for topic in handler.topics)]
     publisher = _RehearsalPublisher(answers, inputs)

@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from tiny_model import TASKS, random_weights, tiny_encoder, write_tiny_model
 
 from murmura.agents.classification import agent as classification
-from murmura.runtime.agent.handler import Handler
+from murmura.runtime.agent.handler import Handler, LoadedModel
 from murmura.runtime.errors import DeviceFailed, ModelFailed, ModelRefused, SetupError, VersionRefused
 from murmura.runtime.model.folder import check_folder
 from murmura.runtime.model.model import Model
@@ -58,9 +58,10 @@ def refusal(loader: Loader, version: int, digest: str) -> VersionRefused:
     return caught.value
 
 
-def test_a_good_version_is_loaded_and_answers(store, loader, tmp_path):
-    version = store.push(write_tiny_model(tmp_path / "model"))
-    model = loader.load("tiny", version, store.digest("tiny", version))
+def test_a_good_version_is_loaded_and_answers_when_handlers_are_prepared_for_it(store, tmp_path):
+    version, handler = store.push(write_tiny_model(tmp_path / "model", pooled=True)), Picky(embeds="hello")
+    model = loader_of(store, handler).load("tiny", version, store.digest("tiny", version))
+    assert np.array_equal(handler.vectors, model.embed(["hello"]))
     assert model.manifest.version == 1
     assert model.predict(["hello"])[0].keys() == {task.name for task in TASKS}
 
@@ -147,9 +148,10 @@ class Picky(Handler):
     name = "picky"
     topics = ("in",)
 
-    def __init__(self, *tasks: str, labels: str = "") -> None:
+    def __init__(self, *tasks: str, labels: str = "", embeds: str = "") -> None:
         self.tasks = tasks
-        self._label = labels
+        self._label, self._text = labels, embeds
+        self.vectors: Any = None
 
     async def handle(self, record, engine):
         return ()
@@ -158,10 +160,21 @@ class Picky(Handler):
         if self._label and self._label not in manifest.task("intent").labels:
             raise SetupError(f"policy.yaml: {self._label} is not a label of task intent")
 
+    def prepare(self, model: LoadedModel) -> None:
+        if self._text:
+            try:
+                self.vectors = model.embed([self._text])
+            except ValueError as error:
+                raise SetupError(str(error)) from None
+
 
 @pytest.mark.parametrize(
     ("handler", "says"),
-    [(Picky("mood"), "has no task mood"), (Picky("intent", labels="holiday"), "holiday is not a label")],
+    [
+        (Picky("mood"), "has no task mood"),
+        (Picky("intent", labels="holiday"), "holiday is not a label"),
+        (Picky(embeds="hello"), "has no pooled output"),
+    ],
 )
 def test_a_version_that_a_handler_could_not_work_with_lacks_a_task(store, tmp_path, handler, says):
     version = store.push(write_tiny_model(tmp_path / "model"))

@@ -1,0 +1,65 @@
+"""Answers turns from knowledge: the entries of a file, and their vectors for each version that serves."""
+
+from collections.abc import Sequence
+from typing import Final, Self
+
+from ...runtime.agent.handler import LoadedModel, Predicts
+from ...runtime.errors import ModelFailed, RecordError, SetupError
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.dialogue import REPLY_CHARACTERS
+from ...schemas.manifest import ModelManifest
+from .knowledge import Entry, read_knowledge
+from .knowledge_index import KnowledgeIndex, build_index
+from .options import DialogueOptions
+from .policy import Policy
+from .sayings import fill
+
+_VERSIONS_KEPT: Final = 4
+
+
+class KnowledgeAnswers:
+    """Finds answers to turns. `prepare` is called in threads, all others on the event loop."""
+
+    def __init__(self, entries: Sequence[Entry], threshold: float) -> None:
+        self._entries, self._threshold = entries, threshold
+        self._indexes: dict[tuple[str, int], KnowledgeIndex] = {}
+        """By name and version of the model, the newest last. Replaced, never changed."""
+
+    @classmethod
+    def from_options(cls, options: DialogueOptions, policy: Policy) -> Self | None:
+        """Return the answers of the options' file; None without one. Raises SetupError in one line."""
+        if options.knowledge is None:
+            return None
+        entries = read_knowledge(options.knowledge)
+        greeting = fill(policy.greeting.template, policy.constants) if policy.greeting else ""
+        for entry in entries:
+            if len(greeting) + 1 + len(entry.answer) > REPLY_CHARACTERS:
+                raise SetupError(
+                    f"{options.knowledge}: the answer to {entry.question[:60]!r} is longer than a reply with the greeting "
+                    f"may be, {REPLY_CHARACTERS} characters: shorten it"
+                )
+        return cls(entries, options.knowledge_threshold)
+
+    def check(self, manifest: ModelManifest) -> None:
+        """Raise SetupError for a model that gives no vectors of texts."""
+        if not manifest.pooled:
+            raise SetupError(
+                f"knowledge needs vectors of texts, and model {manifest.name} {manifest.version} gives none: train it with "
+                "`pooled: true`, or export its run with --pooled"
+            )
+
+    def prepare(self, model: LoadedModel) -> None:
+        """Compute the vectors of all questions by a model, before it serves. Blocks for about a millisecond a question."""
+        key = model.manifest.name, model.manifest.version
+        if key not in self._indexes:
+            kept = [*self._indexes.items()][1 - _VERSIONS_KEPT :]
+            self._indexes = dict([*kept, (key, build_index(self._entries, model))])
+
+    async def find(self, text: str, at: int, engine: Predicts) -> str | None:
+        """Return the answer to a text at a time, ms since 1970; None where no question is near enough."""
+        try:
+            embedded = await engine.embed(text)
+        except ModelFailed as error:
+            raise RecordError(Reason.MODEL_FAILED, f"the model failed: {type(error).__name__}") from error
+        found = self._indexes[embedded.model].search(embedded.vector, at)
+        return None if found is None or found.score < self._threshold else found.entry.answer

@@ -1,0 +1,33 @@
+"""The headers of the events that the dialogue agent publishes."""
+
+from datetime import UTC, datetime
+
+from ...schemas.envelope import (
+    CE_ID,
+    CE_SOURCE,
+    CE_SPECVERSION,
+    CE_SUBJECT,
+    CE_TIME,
+    CE_TYPE,
+    CONTENT_TYPE,
+    CONTENT_TYPE_HEADER,
+    SPEC_VERSION,
+    app_source,
+)
+from .step import ReceivedTurn
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+def event_headers(app: str, type_: str, turn: ReceivedTurn) -> Headers:
+    """Return the headers of a CloudEvent about a turn. The time is now; all others are the same when it is sent again."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        (CE_SPECVERSION, SPEC_VERSION.encode()),
+        (CE_TYPE, type_.encode()),
+        (CE_SOURCE, app_source(app).encode()),
+        (CE_ID, turn.prediction_id.encode()),
+        (CE_SUBJECT, turn.request_id.encode()),
+        (CE_TIME, now.encode()),
+        (CONTENT_TYPE_HEADER, CONTENT_TYPE.encode()),
+    )
