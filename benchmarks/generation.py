@@ -173,6 +173,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep models and replies in this folder")
     parser.add_argument("--short", action="store_true", help="without embedding and training")
     args = parser.parse_args()
+    if not (args.data / "sgd_subset").is_dir():
+        print(f"no sgd_subset in {args.data}: name the folder of the public data sets with --data")
+        return
     torch.set_num_threads(1)
     checkpoint = load(DEFAULT_ENCODER)
     print("task | part | replies | BLEU | cased | chrF | ROUGE-L | slots missing % | invented % | distinct % | length")
