@@ -1,7 +1,8 @@
 """Answers turns from knowledge: the entries of a file, and their vectors for each version that serves."""
 
 from collections.abc import Sequence
-from typing import Final, Self
+from typing import NamedTuple, Self
+from weakref import ReferenceType, ref
 
 from ...runtime.agent.handler import LoadedModel, Predicts
 from ...runtime.errors import ModelFailed, RecordError, SetupError
@@ -14,7 +15,10 @@ from .options import DialogueOptions
 from .policy import Policy
 from .sayings import fill
 
-_VERSIONS_KEPT: Final = 4
+
+class _Prepared(NamedTuple):
+    model: "ReferenceType[LoadedModel]"
+    built: KnowledgeIndex
 
 
 class KnowledgeAnswers:
@@ -22,8 +26,8 @@ class KnowledgeAnswers:
 
     def __init__(self, entries: Sequence[Entry], threshold: float) -> None:
         self._entries, self._threshold = entries, threshold
-        self._indexes: dict[tuple[str, int], KnowledgeIndex] = {}
-        """By name and version of the model, the newest last. Replaced, never changed."""
+        self._prepared: dict[tuple[str, int], _Prepared] = {}
+        """By name and version of each model that is loaded: a version that serves keeps its index. Replaced, never changed."""
 
     @classmethod
     def from_options(cls, options: DialogueOptions, policy: Policy) -> Self | None:
@@ -51,9 +55,10 @@ class KnowledgeAnswers:
     def prepare(self, model: LoadedModel) -> None:
         """Compute the vectors of all questions by a model, before it serves. Blocks for about a millisecond a question."""
         key = model.manifest.name, model.manifest.version
-        if key not in self._indexes:
-            kept = [*self._indexes.items()][1 - _VERSIONS_KEPT :]
-            self._indexes = dict([*kept, (key, build_index(self._entries, model))])
+        known = self._prepared.get(key)
+        index = known.built if known else build_index(self._entries, model)
+        loaded = {name: each for name, each in self._prepared.items() if each.model() is not None}
+        self._prepared = loaded | {key: _Prepared(ref(model), index)}
 
     async def find(self, text: str, at: int, engine: Predicts) -> str | None:
         """Return the answer to a text at a time, ms since 1970; None where no question is near enough."""
@@ -61,5 +66,5 @@ class KnowledgeAnswers:
             embedded = await engine.embed(text)
         except ModelFailed as error:
             raise RecordError(Reason.MODEL_FAILED, f"the model failed: {type(error).__name__}") from error
-        found = self._indexes[embedded.model].search(embedded.vector, at)
+        found = self._prepared[embedded.model].built.search(embedded.vector, at)
         return None if found is None or found.score < self._threshold else found.entry.answer

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from murmura.agents.dialogue.command import Switch, change, dialogue_app
+from murmura.runtime.agent.discovery import find_commands
 from murmura.runtime.cli.models import models_app
 from murmura.runtime.cli.until_signalled import run_until_stopped
 from murmura.runtime.errors import SetupError
@@ -71,3 +72,7 @@ def test_intents_are_switched_one_by_one_or_all(off, switch, intents, then):
 def test_one_intent_among_all_that_are_off_cannot_be_on():
     with pytest.raises(SetupError, match="switch them on without --intent first"):
         change(GeneratedReplies(off="all"), Switch.ON, ["a"])
+
+
+def test_the_commands_of_dialogues_are_installed():
+    assert {"chat", "dialogue", "knowledge"} <= {point.name for point in find_commands()}

@@ -1,5 +1,6 @@
 """The agent that answers from knowledge: when it is asked, what it sends and writes down, and how versions change."""
 
+import gc
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -134,10 +135,13 @@ async def test_a_version_answers_by_its_own_vectors_which_are_ready_before_it_se
     process.engine.swap(released)
     _, reply = await process.hear(turn(1, "when do you open"))
     assert (reply.value["wording"], reply.value["model"]["version"]) == ("knowledge", 2)
-    knowledge = process.agent._knowledge
     for version in range(3, 9):
-        process.agent.prepare(served(version))
-    assert [version for _, version in knowledge._indexes] == [5, 6, 7, 8]
+        process.agent.prepare(served(version))  # is refused for something else, and freed
+    gc.collect()
+    process.agent.prepare(staged := served(version=9))
+    assert [version for _, version in process.agent._knowledge._prepared] == [2, 9]
+    _, reply = await process.hear(turn(2, "when do you open", key=b"c-2"))
+    assert (reply.value["wording"], staged.manifest.version) == ("knowledge", 9)
 
 
 def test_a_model_without_vectors_and_an_answer_that_is_too_long_are_refused(policy):
