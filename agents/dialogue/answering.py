@@ -53,7 +53,7 @@ class KnowledgeAnswers:
             )
 
     def prepare(self, model: LoadedModel) -> None:
-        """Compute the vectors of all questions by a model, before it serves. Blocks for about a millisecond a question."""
+        """Compute the vectors of all questions by a model, before it serves. Blocks as long as so many forward passes."""
         key = model.manifest.name, model.manifest.version
         known = self._prepared.get(key)
         index = known.built if known else build_index(self._entries, model)
