@@ -13,7 +13,10 @@ FEEDBACK_TYPE: Final = "murmura.feedback.v1"
 
 PredictionId = Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+LABEL_CHARACTERS: Final = 200
+WORDING_CHARACTERS: Final = 2000
+"""Maximum length of a correction that is a reply."""
+Label = Annotated[str, StringConstraints(min_length=1, max_length=LABEL_CHARACTERS)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
@@ -71,7 +74,9 @@ class Feedback(_Frozen):
     """Of the request, where known."""
     verdict: Verdict
     value: str | list[Label] | list[FeedbackSpan] | Number | None = None
-    """A correction: the label, or all labels, or all spans. A reward: a number. Withdrawn: an id. Else nothing."""
+    """A correction: the label, or all labels, or all spans, or the words of a reply, at most 2,000 characters. A reward: a
+    number. Withdrawn: an id. Else nothing.
+    """
     by: Id
     """The author. Of several verdicts of one person the last counts."""
     at: UtcTime
@@ -89,15 +94,16 @@ class Feedback(_Frozen):
                 f"verdict {self.verdict} needs {expected[1]} as its value, found {_describe_value(self.value)}"
             )
         elif isinstance(self.value, str):
-            if not 1 <= len(self.value) <= 200:
-                raise ValueError(f"a value of {len(self.value)} characters: expected 1 to 200")
+            most = WORDING_CHARACTERS if self.verdict is Verdict.CORRECTION else LABEL_CHARACTERS
+            if not 1 <= len(self.value) <= most:
+                raise ValueError(f"a value of {len(self.value)} characters: expected 1 to {most}")
         elif isinstance(self.value, list):
             _refuse_double(self.value)
         return self
 
 
 _EXPECTED: Final[dict[Verdict, tuple[tuple[type, ...], str]]] = {
-    Verdict.CORRECTION: ((str, list), "a label, a list of labels or a list of spans"),
+    Verdict.CORRECTION: ((str, list), "a label, a list of labels, a list of spans or a reply"),
     Verdict.REWARD: ((float, int), "a number"),
     Verdict.WITHDRAWN: ((str,), "the id of the feedback that is taken back"),
 }

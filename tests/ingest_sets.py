@@ -49,6 +49,7 @@ def feed(join: Join, world: World, order: random.Random | None) -> None:
     stages = (
         ("feedback", join.take_feedback, join.feedback_done),
         ("reviews", join.take_reviews, lambda: None),
+        ("replies", join.take_replies, lambda: None),
         ("results", join.take_results, join.results_done),
         ("requests", join.take_requests, lambda: None),
     )

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ class WorldRecord(NamedTuple):
 
 @dataclass
 class World:
-    """Four topics. Whatever is added gets the next offset of its partition."""
+    """A topic for each role. Whatever is added gets the next offset of its partition."""
 
     prefix: str = "world"
     partitions: int = 2
@@ -97,6 +97,48 @@ class World:
         }
         self.add("results", value | change, key=request.key, partition=request.partition)
         return this
+
+    def reply(
+        self,
+        conversation: str,
+        number: int,
+        said: str,
+        text: str,
+        *,
+        acts: Sequence[Mapping[str, str]] = (),
+        slots: Mapping[str, str] | None = None,
+        partition: int = 0,
+        **change: Any,
+    ) -> str:
+        """Add a turn and the dialogue agent's reply to it; returns the prediction id."""
+        turn = self.add("requests", {"text": said}, key=conversation.encode(), partition=partition)
+        request_id = f"{turn.topic}/{turn.partition}/{turn.offset}/{turn.timestamp}"
+        this = prediction_id("dialogue", turn.topic, request_id)
+        source = {
+            "topic": turn.topic,
+            "partition": turn.partition,
+            "offset": turn.offset,
+            "timestamp": turn.timestamp,
+        }
+        value = {
+            "request_id": request_id,
+            "prediction_id": this,
+            "agent": "dialogue",
+            "conversation": conversation,
+            "number": number,
+            "kind": "answered",
+            "text": text,
+            "slots": dict(slots or {}),
+            "acts": [dict(act) for act in acts],
+            "wording": "template",
+            "source": source,
+        }
+        self.add("replies", value | change, key=turn.key, partition=partition)
+        return this
+
+    def edit(self, prediction: str, value: Any = None, **options: Any) -> str:
+        """Add feedback on the words of a reply."""
+        return self.judge(prediction, value, **{"task": "reply", "agent": "dialogue", **options})
 
     def judge(
         self,

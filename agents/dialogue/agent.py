@@ -106,6 +106,7 @@ class Dialogue(Handler):
             self._policy, dict(zip((*own, *self.topics), ("replies", "states", "hand-overs", "turns"), strict=True))
         )
         self.outputs, self.tasks = (*own, *policy.topics), policy.tasks
+        self.reply_topic, self.reply_constants = own[_REPLIES], policy.constants
         self._knowledge = KnowledgeAnswers.from_options(self.options, policy)
         self._writes_first = policy.generates or self._knowledge is not None
         self.changelogs = (own[_STATE],)

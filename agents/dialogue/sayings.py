@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, StringConstraints
 
+from ...runtime.generation.facts import find_fact
 from ...schemas.acts import Act
-from .facts import find_fact
 
 ABOUT_THE_TURN: Final = ("conversation", "intent", "request_id", "text")
 """Names that an action's fields may use besides slots and constants."""

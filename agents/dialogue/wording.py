@@ -4,12 +4,12 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
+from ...runtime.generation.facts import find_fact
 from ...runtime.model.generated import Generated
 from ...schemas.acts import SLOT
 from ...schemas.dialogue import REPLY_CHARACTERS, Wording
 from ...schemas.dialogue import WordingReason as Reason
 from .draft import Brief
-from .facts import find_fact
 from .policy import Policy
 from .sayings import fill
 

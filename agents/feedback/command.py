@@ -33,6 +33,9 @@ def feedback(
     ] = None,
     task: Annotated[str | None, typer.Option("--task", metavar="NAME")] = None,
     label: Annotated[str | None, typer.Option("--label", help="Correct label.")] = None,
+    reply: Annotated[
+        str | None, typer.Option("--reply", metavar="TEXT", help="The words that the reply should have had.")
+    ] = None,
     labels: Annotated[
         str | None, typer.Option("--labels", metavar="A,B", help="All correct labels of a multi-label task.")
     ] = None,
@@ -71,8 +74,8 @@ def feedback(
         "prediction_id": prediction_id,
         "agent": agent,
         "task": task,
-        "verdict": verdict or _infer_verdict(label, labels, spans, reward, withdraw),
-        "value": _value(label, labels, spans, reward, withdraw),
+        "verdict": verdict or _infer_verdict(label, reply, labels, spans, reward, withdraw),
+        "value": _value(label, reply, labels, spans, reward, withdraw),
         "by": by,
         "consent": consent,
         "model": _model(model),
@@ -105,13 +108,18 @@ def _infer_verdict(*values: object) -> Verdict | None:
 
 
 def _value(
-    label: str | None, labels: str | None, spans: str | None, reward: float | None, withdraw: str | None
+    label: str | None,
+    reply: str | None,
+    labels: str | None,
+    spans: str | None,
+    reward: float | None,
+    withdraw: str | None,
 ) -> object:
     split = None if labels is None else [each for each in labels.split(",") if each]
     marked = None if spans is None else [_span(each) for each in spans.split(",") if each]
-    given = [value for value in (label, split, marked, reward, withdraw) if value is not None]
+    given = [value for value in (label, reply, split, marked, reward, withdraw) if value is not None]
     if len(given) > 1:
-        raise SetupError("--label, --labels, --spans, --reward and --withdraw exclude each other")
+        raise SetupError("--label, --reply, --labels, --spans, --reward and --withdraw exclude each other")
     return given[0] if given else None
 
 

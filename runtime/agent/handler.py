@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ...schemas.acts import Act, Utterance
@@ -38,6 +39,10 @@ class Handler(ABC):
     """Tasks that the model must have."""
     changelogs: tuple[str, ...] = ()
     """Compacted topics among `outputs` that its state is restored from. Routing rules may not publish to them."""
+    reply_topic: str | None = None
+    """Topic of its replies to turns, for `murmura ingest`."""
+    reply_constants: Mapping[str, str] = MappingProxyType({})
+    """Slots that have one value in all its replies, and these values."""
     options_model: type["Options"] | None = None
     """The model that validates `agents.NAME.options` of the settings; None: it has no options."""
     options: Any = None

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.envelope import CE_ID, CE_SPECVERSION, CE_TYPE, CONTENT_TYPE, CONTENT_TYPE_HEADER, SPEC_VERSION
-from ...schemas.feedback import FEEDBACK_TYPE, Feedback, FeedbackSpan, Verdict
+from ...schemas.feedback import FEEDBACK_TYPE, LABEL_CHARACTERS, Feedback, FeedbackSpan, Verdict
 from ...schemas.manifest import TaskSpec
 from ..errors import RecordError
 from ..model.kinds.registry import kind_of
@@ -52,6 +52,8 @@ def check_form(feedback: Feedback, spec: TaskSpec) -> None:
     """Raise RecordError `invalid` for a correction of the wrong form. An empty list fits both list forms."""
     refuse_blank(feedback)
     kind = kind_of(spec)
+    if not kind.generates and any(len(label) > LABEL_CHARACTERS for label in labels_of(feedback)):
+        raise RecordError(Reason.INVALID, f"a label of more than {LABEL_CHARACTERS} characters")
     if feedback.verdict is Verdict.CORRECTION and not kind.accepts_correction(feedback.value):
         raise RecordError(Reason.INVALID, f"a correction of a {kind.name} task is {kind.correction}")
 
@@ -77,7 +79,12 @@ def known_labels(spec: TaskSpec) -> frozenset[str]:
 
 
 def new_labels(labels: Sequence[str], spec: TaskSpec, known: frozenset[str]) -> int:
-    """Count labels that an open task does not have. Raises RecordError `invalid` when a closed one lacks them."""
+    """Count labels that an open task does not have. Raises RecordError `invalid` when a closed one lacks them.
+
+    What corrects a reply is no label.
+    """
+    if kind_of(spec).generates:
+        return 0
     new = sum(label not in known for label in labels)
     if new and not spec.open:
         raise RecordError(Reason.INVALID, f"task {spec.name} is closed and has no such label")

@@ -58,7 +58,7 @@ def test_model_source_and_consent_may_be_missing_and_consent_is_then_not_given()
         ({"value": 3}, "needs a label"),
         ({"value": True}, "value"),
         ({"value": ""}, "0 characters"),
-        ({"value": "x" * 201}, "201 characters"),
+        ({"value": "x" * 2001}, "2001 characters"),
         ({"value": ["a", "a"]}, "twice"),
         ({"value": [""]}, "value"),
         ({"value": [SPANS[0], {"label": "x", "start": 8, "end": 10}]}, "overlap"),

@@ -26,7 +26,7 @@ def ingest(
         typer.Option(
             "--agent",
             metavar="AGENT",
-            help="Whose topics to read. Default: classification and analysis.",
+            help="Whose topics to read; `dialogue` for edited replies. Default: classification and analysis.",
             show_default=False,
         ),
     ] = None,
@@ -105,21 +105,31 @@ def ingest(
 async def _plan(settings: "Settings", agents: list[str], options: "Options") -> "Plan":
     from ...runtime.agent.agent import Agent
     from ...runtime.agent.discovery import find_agents
+    from ...runtime.agent.handler import Handler
     from ...runtime.agent.routes import apply_settings
     from ..ingest.make import make_plan
 
     found = [apply_settings(each, settings.agents.get(each.name)) for each in find_agents(agents, settings.prefix)]
     answering = [each for each in found if isinstance(each, Agent) and each.output]
-    if not answering:
-        raise SetupError(f"{', '.join(agents)}: none of them publishes results")
+    replying = [each for each in found if isinstance(each, Handler)]
+    for each in replying:
+        each.configure(settings)
+    replying = [each for each in replying if each.reply_topic]
+    if not answering and not replying:
+        raise SetupError(f"{', '.join(agents)}: none of them publishes results or replies")
+    constants = {name: value for each in replying for name, value in each.reply_constants.items()}
     (judge,) = find_agents(["feedback"], settings.prefix)
     return await make_plan(
         settings.kafka,
         feedback=apply_settings(judge, settings.agents.get(judge.name)).topics,
         results=[each.output for each in answering if each.output],
-        requests=[topic for each in answering for topic in each.topics],
+        requests=[
+            *(topic for each in answering for topic in each.topics),
+            *(topic for each in replying for topic in each.topics),
+        ],
         reviews=[f"{settings.prefix}.reviews"],
-        options=options,
+        replies=[each.reply_topic for each in replying if each.reply_topic],
+        options=options.model_copy(update={"constants": constants}),
     )
 
 

@@ -10,6 +10,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
+from ...runtime.model.kinds.registry import KINDS
 from .manifest import DATASET_NAME, DataFile, DataSet, Options, Plan, digest_of
 from .rules import MEANING, TRIMMED_SPANS, LeftOut, fields_of_input, row_of
 from .settled import DRAWN, DRAWN_JUDGED, Settled
@@ -65,7 +66,8 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 def _rows(settled: Settled, task: str, part: str, options: Options) -> Iterator[dict[str, Any]]:
     for text, second, kind, target, prediction, people, conversation, rate in settled.examples(task, part):
-        row = {**fields_of_input(text, second), **row_of(kind, target), "people": people, "prediction_id": prediction}
+        read = settled.replies.row_of(prediction) if KINDS.get(kind).generates else fields_of_input(text, second)
+        row = {**read, **row_of(kind, target), "people": people, "prediction_id": prediction}
         yield row | _conversation(conversation, options) | ({} if rate is None else {SAMPLING_RATE: rate})
 
 

@@ -18,7 +18,8 @@ from ..data.near_texts import near_form, near_id
 from .earlier import read_kept
 from .manifest import Plan, Role, TaskLabels
 from .places import Filter, Wanted, place
-from .results import Result, output_of, read_result, read_review
+from .replies import Replies, read_reply_record
+from .results import Result, ResultSource, output_of, read_result, read_review
 from .rules import (
     LeftOut,
     Unfit,
@@ -26,6 +27,7 @@ from .rules import (
     conversation_id,
     held_out_below,
     input_of,
+    is_worded,
     spelling_id,
     target_of,
     text_id,
@@ -76,6 +78,7 @@ class Join:
         self._ranges = {
             "feedback": self.feedback_ranges,
             "reviews": plan.of("reviews"),
+            "replies": plan.of("replies"),
             "results": plan.of("results"),
             "requests": self.request_ranges,
         }
@@ -89,6 +92,7 @@ class Join:
         # Sorting spills to disk: here, where there is room, and not in a /tmp that may be small or not writable.
         self._sort_in(str(path.parent.absolute()))
         self._db.executescript(TABLES)
+        self._replies = Replies(self._db, plan.options.reply_task, plan.options.constants)
         self._db.execute("BEGIN")
 
     def close(self) -> None:
@@ -155,7 +159,18 @@ class Join:
                 rows.append((prediction, review.task, review.sampling_rate))
         self._db.executemany(DRAW, rows)
 
-    # -- results -----------------------------------------------------------------------------------------------------
+    # -- replies and results -----------------------------------------------------------------------------------------------------
+
+    def take_replies(self, number: int, records: Sequence[Keyed]) -> None:
+        rows = []
+        for record in records:
+            try:
+                reply = read_reply_record(record.value or b"")
+                bytes.fromhex(reply.prediction_id)
+            except (msgspec.MsgspecError, ValueError, RecursionError):  # not a reply: whoever judged it finds none
+                continue
+            rows.append((place(number, record.offset), self._request_place(reply.source), reply))
+        self._replies.add(rows)
 
     def take_results(self, number: int, records: Sequence[Keyed]) -> None:
         rows = []
@@ -171,16 +186,20 @@ class Join:
         self._db.executemany("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def _result_row(self, here: int, prediction: bytes, result: Result) -> tuple[Any, ...]:
-        source = result.source
+        request = self._request_place(result.source)
+        return here, prediction, request, result.source.timestamp, result.agent, bytes(result.outputs)
+
+    def _request_place(self, source: ResultSource) -> int | None:
         number = self._request_number.get((source.topic, source.partition))
-        request = None
-        if number is not None and self.request_ranges[number].start <= source.offset < self.request_ranges[number].end:
-            request = place(number, source.offset)
-        return here, prediction, request, source.timestamp, result.agent, bytes(result.outputs)
+        if number is None or not self.request_ranges[number].start <= source.offset < self.request_ranges[number].end:
+            return None
+        return place(number, source.offset)
 
     def results_done(self) -> None:
         """Settle which requests are wanted."""
+        self._replies.as_results(place(len(self._ranges["results"]), 0))
         self._run(WANT)
+        self._replies.want_before()
         self._wanted = [Wanted(self._db, number) for number in range(len(self.request_ranges))]
 
     # -- requests ----------------------------------------------------------------------------------------------------
@@ -219,7 +238,7 @@ class Join:
     @property
     def settled(self) -> Settled:
         """Return what came of the records, once `settle` has ended."""
-        return Settled(self._db, self._options, self._ranges, self._trimmed_spans)
+        return Settled(self._db, self._options, self._ranges, self._trimmed_spans, self._replies)
 
     def settle(self) -> Iterator[int]:
         """Turn verdicts into examples. Yields how many feedback records are done, now and then, in all those of the plan."""
@@ -250,7 +269,7 @@ class Join:
                 try:
                     votes.append(self._vote_of(row))
                 except Unfit as unfit:
-                    left.append((row[0], unfit.reason))
+                    left.append((row[1], unfit.reason))
             self._db.executemany("INSERT INTO votes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", votes)
             self._leave_out(left)
             yield len(rows)
@@ -260,7 +279,8 @@ class Join:
 
     def _vote_of(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return a verdict as a vote. One that is unfit is a vote too, if one for nothing: it may be a person's last."""
-        here, task, agent, verdict, value, person, at, consent, answerer, raw, request, stamp, sent, text, second = row
+        prediction, here, task, agent, verdict, value, person, at, consent, answerer, raw, *asked = row
+        request, stamp, sent, text, second = asked
         check_task(task, self._options)
         if raw is None:
             raise Unfit(LeftOut.NOT_FOUND)
@@ -272,11 +292,16 @@ class Join:
         labels = self._labels(task)
         kind = target = unfit = None
         read: Input = text
-        answered = ""
+        ids = text_id(read, ""), spelling_id(read)
         try:
             output = output_of(raw, task)
             answered = str(output.get("kind"))
             read = input_of(output, text, second)
+            ids = text_id(read, answered), spelling_id(read)
+            if is_worded(answered):
+                # Two replies to one text may both be right.
+                ids = (prediction, prediction)
+                given = self._replies.put_slots(prediction, given) if isinstance(given, str) else given
             if found := target_of(verdict, given, output, text, labels):
                 kind, target = found.kind, found.value
                 self._trimmed_spans += found.trimmed_spans if consent else 0
@@ -285,7 +310,6 @@ class Join:
                 raise
             # Down denies what was answered; where that is nothing, it still says that something was wrong.
             unfit = None if verdict == "down" else why.reason.value
-        ids = text_id(read, answered), spelling_id(read)
         return task, *ids, person, at, here, request, kind, target, verdict == "down", unfit, consent
 
     def _labels(self, task: str) -> TaskLabels | None:

@@ -35,16 +35,18 @@ async def make_plan(
     results: Sequence[str],
     requests: Sequence[str],
     reviews: Sequence[str] = (),
+    replies: Sequence[str] = (),
     options: Options | None = None,
 ) -> Plan:
     """Freeze everything that these topics hold now. SetupError when one is not there, or is named in two roles.
 
+    `replies` are topics of the dialogue agent's replies; the topics of its turns stand among the requests.
     Topics of reviews may be missing, as only those who draw predictions at random need one.
     """
     if reviews:
         known = await fetch_partition_counts(kafka)
         reviews = [topic for topic in reviews if topic in known]
-    groups = (feedback, reviews, results, requests)
+    groups = (feedback, reviews, replies, results, requests)
     role_of = dict(zip(ROLES, groups, strict=True))
     for one, other in combinations(ROLES, 2):
         if both := set(role_of[one]) & set(role_of[other]):
@@ -114,6 +116,7 @@ async def _read(kafka: KafkaSettings, plan: Plan, join: Join, progress: Progress
     await offset_ranges.read(kafka, plan.of("feedback"), join.take_feedback, **callbacks_of("feedback"))
     join.feedback_done()
     await offset_ranges.read(kafka, plan.of("reviews"), join.take_reviews, **callbacks_of("reviews"))
+    await offset_ranges.read(kafka, plan.of("replies"), join.take_replies, **callbacks_of("replies"))
     await offset_ranges.read(kafka, plan.of("results"), join.take_results, **callbacks_of("results"))
     join.results_done()
     await offset_ranges.read(

@@ -13,8 +13,8 @@ from ...runtime.wire.feedback import known_labels
 from ...schemas.manifest import ModelManifest, Sha256
 
 DATASET_NAME: Final = "dataset.json"
-Role = Literal["feedback", "reviews", "results", "requests"]
-ROLES: Final[tuple[Role, ...]] = ("feedback", "reviews", "results", "requests")
+Role = Literal["feedback", "reviews", "replies", "results", "requests"]
+ROLES: Final[tuple[Role, ...]] = ("feedback", "reviews", "replies", "results", "requests")
 """In the order in which they are read."""
 Offset = Annotated[int, Field(ge=0)]
 
@@ -74,6 +74,10 @@ class Options(_Frozen):
     """Texts of these, and where conversations are split by their conversations, stay in their part, whatever `heldout`."""
     operators: list[str] = []
     """People (`by`) who may withdraw anybody's feedback; others only their own."""
+    reply_task: str = "reply"
+    """What feedback names as the task where it judges the words of a reply."""
+    constants: dict[str, str] = {}
+    """Slots that have one value in all replies of the dialogue agent."""
     inputs: dict[str, InputSettings] = Field(default_factory=dict)
     """By topic of requests: where its values hold the text, as in the settings of the process that answered them."""
 

@@ -19,7 +19,9 @@ def show_progress(plan: Plan, quiet: bool) -> Iterator[Progress]:
     with Bars(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as shown:
         totals = {role: sum(each.records for each in plan.of(role)) for role in ROLES}
         stages: dict[str, TaskID] = {
-            role: shown.add_task(role, total=total) for role, total in totals.items() if total or role != "reviews"
+            role: shown.add_task(role, total=total)
+            for role, total in totals.items()
+            if total or role not in {"reviews", "replies"}
         }
         stages["joining"] = shown.add_task("joining", total=totals["feedback"])
         yield lambda stage, records: shown.advance(stages[stage], records)

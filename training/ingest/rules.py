@@ -11,6 +11,7 @@ from ...runtime.model.inputs import Input, TextPair, first_text, plain_key
 from ...runtime.model.kinds.forms import Reads
 from ...runtime.model.kinds.registry import KINDS
 from ...runtime.model.words import trim_blanks
+from ...schemas.feedback import LABEL_CHARACTERS
 from ..data.near_texts import near_characters, near_form, near_id
 from .manifest import Options, TaskLabels
 
@@ -26,6 +27,7 @@ class LeftOut(StrEnum):
 
     UNREADABLE = "unreadable"
     UNREADABLE_REVIEW = "unreadable_review"
+    UNREADABLE_REPLY = "unreadable_reply"
     UNREADABLE_RESULT = "unreadable_result"
     UNREADABLE_REQUEST = "unreadable_request"
     INVALID = "invalid"
@@ -41,6 +43,7 @@ class LeftOut(StrEnum):
     BLANK_LABEL = "blank_label"
     UNKNOWN_LABEL = "unknown_label"
     SPANS_OUTSIDE = "spans_outside"
+    HOLDS_VALUE = "holds_value"
     NO_LABEL = "no_label"
     SUPERSEDED = "superseded"
     NO_CONSENT = "no_consent"
@@ -51,6 +54,7 @@ class LeftOut(StrEnum):
 MEANING: Final[Mapping[LeftOut, str]] = {
     LeftOut.UNREADABLE: "the client cannot unpack the record",
     LeftOut.UNREADABLE_REVIEW: "a review, not feedback: the same; whether its prediction was drawn at random is not known",
+    LeftOut.UNREADABLE_REPLY: "a reply, not feedback: the same; what was said of it finds no prediction",
     LeftOut.UNREADABLE_RESULT: "a result, not feedback: the same; what was said of it finds no prediction",
     LeftOut.UNREADABLE_REQUEST: "a request, not feedback: the same; what was said of it finds no request",
     LeftOut.INVALID: "not feedback",
@@ -66,6 +70,7 @@ MEANING: Final[Mapping[LeftOut, str]] = {
     LeftOut.BLANK_LABEL: "a label of white space alone",
     LeftOut.UNKNOWN_LABEL: "a label that the closed task does not have",
     LeftOut.SPANS_OUTSIDE: "spans outside the text, or of blanks alone",
+    LeftOut.HOLDS_VALUE: "a reply with a number, date, amount or address that is the value of none of its slots",
     LeftOut.NO_LABEL: "a verdict that names no label: the confirmation of no answer, or up, down, reward (see preferences.jsonl)",
     LeftOut.SUPERSEDED: "the same person said something later about the same text",
     LeftOut.NO_CONSENT: "without consent",
@@ -128,6 +133,8 @@ def target_of(
     trimmed = sum(one != other for one, other in zip(fitted, target, strict=True)) if fitted != target else 0
     if not all(trim_blanks(label) for label in named):
         raise Unfit(LeftOut.BLANK_LABEL)
+    if any(len(label) > LABEL_CHARACTERS for label in named):
+        raise Unfit(LeftOut.WRONG_FORM)
     if labels is not None and not labels.open and not named <= set(labels.labels):
         raise Unfit(LeftOut.UNKNOWN_LABEL)
     return Target(kind.name, json.dumps(fitted, ensure_ascii=False, separators=(",", ":")), trimmed)
@@ -148,13 +155,22 @@ def row_of(kind: str, target: str) -> dict[str, Any]:
 
 
 def input_of(output: Mapping[str, Any], text: str, second: str | None) -> Input:
-    """Return what an answer was given to. Unfit for one to two texts where the request has one."""
+    """Return what an answer was given to. Unfit for one to two texts where the request has one.
+
+    What a decoder reads beside the turn is what was said before it, which no record holds as one text.
+    """
     kind = KINDS.find(str(output.get("kind")))
-    if kind is None or kind.reads is not Reads.PAIR:
+    if kind is None or kind.reads is not Reads.PAIR or kind.generates:
         return text
     if second is None:
         raise Unfit(LeftOut.WRONG_FORM)
     return TextPair(text, second)
+
+
+def is_worded(kind: str) -> bool:
+    """Return whether answers of a kind are words of a reply, each judged by itself."""
+    found = KINDS.find(kind)
+    return found is not None and found.generates
 
 
 def second_read(kind: str, second: str | None) -> str | None:

@@ -11,6 +11,7 @@ from ...runtime.kafka.offset_ranges import OffsetRange
 from .manifest import Options
 from .pairs import Judgement, make_pairs
 from .places import of_place
+from .replies import Replies
 from .results import output_of
 from .rules import TRIMMED_SPANS, LeftOut, Unfit, check_task, held_out_below, input_of, second_read
 from .tables import KEYS, PAIRED, PREFERENCES
@@ -28,6 +29,7 @@ FEW_KEYS_TEXTS: Final = 20
 _UNREADABLE: Final[dict[str, LeftOut]] = {
     "feedback": LeftOut.UNREADABLE,
     "reviews": LeftOut.UNREADABLE_REVIEW,
+    "replies": LeftOut.UNREADABLE_REPLY,
     "results": LeftOut.UNREADABLE_RESULT,
     "requests": LeftOut.UNREADABLE_REQUEST,
 }
@@ -42,8 +44,10 @@ class Settled:
         options: Options,
         ranges: Mapping[str, Sequence[OffsetRange]],
         trimmed_spans: int,
+        replies: Replies,
     ) -> None:
         self._db, self._options, self._ranges, self._trimmed_spans = db, options, ranges, trimmed_spans
+        self.replies = replies
 
     def problem(self) -> str | None:
         """Return in a line why a share of the conversations cannot be held out; None when it can, or need not."""

@@ -58,7 +58,7 @@ WANT: Final = (
     " ORDER BY request",
 )
 JOINED: Final = """
-SELECT f.place, f.task, f.agent, f.verdict, f.value, f.person, f.at, f.consent,
+SELECT f.prediction, f.place, f.task, f.agent, f.verdict, f.value, f.person, f.at, f.consent,
        r.agent, r.outputs, r.request, r.stamp, q.stamp, q.text, q.second
 FROM feedback AS f LEFT JOIN results AS r ON r.prediction = f.prediction LEFT JOIN requests AS q ON q.place = r.request
 WHERE f.left_out IS NULL AND f.verdict NOT IN ('withdrawn', 'reward')

@@ -83,6 +83,12 @@ class Ingest(_Frozen):
     """Without them the topics of the built-in agents under `prefix`."""
     results: list[KafkaName] | None = None
     requests: list[KafkaName] | None = None
+    replies: list[KafkaName] = []
+    """Replies of the dialogue agent: edited ones become rows of the task that words replies."""
+    turns: list[KafkaName] | None = None
+    """What they answer, where there are `replies`; default: the built-in agent's."""
+    constants: dict[str, str] = {}
+    """Constants of the dialogue policy: slots for their values are put into edited replies."""
     reviews: list[KafkaName] | None = None
     """Which predictions were drawn at random. They may be missing."""
     inputs: dict[KafkaName, InputSettings] = Field(default_factory=dict)

@@ -27,11 +27,13 @@ async def plan_for(job: Job, manifest: ModelManifest) -> Plan:
     assert asked is not None
     assert job.kafka is not None
     ours = [name for name, _ in named_topics(job.prefix) if name.split(".")[-2] in {"classification", "analysis"}]
+    turns = (asked.turns or [f"{job.prefix}.dialogue.turns"]) if asked.replies else []
     return await make_plan(
         job.kafka,
         feedback=asked.feedback or [f"{job.prefix}.feedback"],
         results=asked.results or [name for name in ours if name.endswith(".results")],
-        requests=asked.requests or [name for name in ours if name.endswith(".requests")],
+        requests=[*(asked.requests or [name for name in ours if name.endswith(".requests")]), *turns],
+        replies=asked.replies,
         reviews=asked.reviews or [f"{job.prefix}.reviews"],
         options=Options(
             heldout=asked.heldout,
@@ -41,5 +43,6 @@ async def plan_for(job: Job, manifest: ModelManifest) -> Plan:
             earlier=earlier_sets(job.old.feedback if job.old else ()),
             labels=labels_of_model(manifest),
             inputs=asked.inputs,
+            constants=asked.constants,
         ),
     )

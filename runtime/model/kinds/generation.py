@@ -22,7 +22,7 @@ class Generation(Kind):
     reads = Reads.PAIR
     training = "murmura.training.kinds.generation:Generation"
     generates = True
-    correction = "not learned from"
+    correction = "a text of the reply"
 
     @property
     def recipe_keys(self) -> frozenset[str]:
@@ -93,14 +93,13 @@ class Generation(Kind):
         return str(output["text"])
 
     def accepts_correction(self, value: Any) -> bool:
-        """Return False: nothing learns from the wording of a person yet, and whoever gives one is told so."""
-        return False
+        return isinstance(value, str) and bool(value.strip())
 
     def target_of_correction(self, value: Any) -> Any:
-        return read_label(value).strip()
+        return _read_reply(value)
 
     def target_of_answer(self, output: Answer) -> Any | None:
-        return read_label(output["text"])
+        return _read_reply(output["text"])
 
     def labels_of_target(self, target: Any) -> set[str]:
         return set()
@@ -110,6 +109,13 @@ class Generation(Kind):
 
     def fake_output(self, task: TaskSpec) -> Output:
         return make_output(Generated("", (), 1.0, "end"))
+
+
+def _read_reply(value: Any) -> str:
+    reply = read_label(value).strip()
+    if not reply:
+        raise ValueError("a reply is nothing but white space")
+    return reply
 
 
 def make_output(reply: Generated) -> Output:

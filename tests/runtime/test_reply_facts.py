@@ -2,7 +2,7 @@
 
 import pytest
 
-from murmura.agents.dialogue.facts import find_fact, is_fact_piece
+from murmura.runtime.generation.facts import find_fact, is_fact_piece
 from murmura.runtime.model.replies.pieces import forbid_pieces, forbid_slots
 
 

@@ -1,0 +1,141 @@
+"""What people do with replies of the dialogue agent: their own words become rows of a task that generates."""
+
+import random
+
+import pytest
+from ingest_sets import make_in
+from ingest_world import World
+
+from murmura.runtime.errors import RecordError
+from murmura.runtime.wire.feedback import check_form
+from murmura.schemas.feedback import Feedback
+from murmura.schemas.manifest import GenerationSpec, TaskSpec
+
+INFORM = {"act": "inform", "slot": "date"}
+REPLY = "It arrives on Monday, March 3."
+VALUES = {"date": "Monday, March 3"}
+
+
+@pytest.fixture
+def make(tmp_path):
+    return make_in(tmp_path)
+
+
+def said(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "agent")[number % 2], "text": text} for number, text in enumerate(texts)]
+
+
+def test_an_edit_becomes_a_row_of_turns_acts_and_the_reply_with_slots_for_its_values(make):
+    world = World()
+    world.reply("c", 1, "hello", "How can I help?", acts=[{"act": "greet"}])
+    world.reply("other", 1, "good morning", "Hello!")
+    this = world.reply("c", 2, "where is my card", REPLY, acts=[INFORM], slots=VALUES)
+    world.reply("c", 3, "thanks", "You are welcome.")
+    world.edit(this, " Your card comes on Monday, March 3. Take care! ")
+    made = make(world)
+    assert made.rows("reply") == [
+        {
+            "turns": said("hello", "How can I help?", "where is my card"),
+            "acts": [INFORM],
+            "reply": "Your card comes on {date}. Take care!",
+            "people": 1,
+            "prediction_id": this,
+            "conversation": made.rows("reply")[0]["conversation"],
+        }
+    ]
+    assert made.manifest.counts == {"feedback": 1, "taking_back": 0, "used": 1}
+
+
+def test_a_confirmed_reply_is_a_row_and_what_is_neither_right_nor_worded_is_a_preference(make):
+    world = World()
+    first = world.reply("c", 1, "where is my card", REPLY, acts=[INFORM], slots=VALUES)
+    second = world.reply("d", 1, "hm", "Sorry?")
+    world.edit(first)
+    world.edit(second, verdict="down")
+    world.edit(second, 0.3, verdict="reward", by="bob")
+    made = make(world)
+    assert [row["reply"] for row in made.rows("reply")] == ["It arrives on {date}."]
+    assert [(row["text"], row["output"]["text"], row["verdict"]) for row in made.lines("preferences.jsonl")] == [
+        ("hm", "Sorry?", "down"),
+        ("hm", "Sorry?", "reward"),
+    ]
+
+
+def test_constants_are_slots_too_and_an_edit_that_still_holds_a_value_is_left_out(make):
+    world = World()
+    this, other = (world.reply(name, 1, "where is my card", REPLY, acts=[INFORM], slots=VALUES) for name in ("c", "d"))
+    world.edit(this, "It takes five working days, so until Monday, March 3.")
+    lost = world.edit(other, "It takes five working days, so until Tuesday.")
+    made = make(world, constants={"days": "five working days"})
+    assert [row["reply"] for row in made.rows("reply")] == ["It takes {days}, so until {date}."]
+    assert made.left_out() == {lost: "holds_value"}
+
+
+def test_two_replies_to_one_text_are_worded_apart_and_two_wordings_of_one_contradict(make):
+    world = World()
+    one, two = (world.reply(name, 1, "hello", "How can I help?") for name in ("c", "d"))
+    world.edit(one, "Hello! What can I do?")
+    world.edit(two, "Good to see you. What is it?")
+    third = world.reply("e", 1, "hello", "How can I help?")
+    names = [world.edit(third, "Hi!", by="ann"), world.edit(third, "Hey!", by="bob")]
+    made = make(world)
+    assert sorted(row["reply"] for row in made.rows("reply")) == [
+        "Good to see you. What is it?",
+        "Hello! What can I do?",
+    ]
+    assert made.left_out() == dict.fromkeys(names, "contradiction")
+
+
+def test_turns_go_back_to_the_first_that_is_not_known_and_not_further_than_four_exchanges(make):
+    world = World()
+    for number in range(1, 9):
+        if number != 3:
+            last = world.reply("c", number, f"turn {number}", f"reply {number}")
+    world.edit(last, "My words.")
+    fifth = world.reply("d", 5, "turn", "reply")
+    world.edit(fifth, "Other words.")
+    rows = {row["reply"]: row["turns"] for row in make(world).rows("reply")}
+    texts = [f"{who} {number}" for number in range(4, 8) for who in ("turn", "reply")]
+    assert rows == {"My words.": said(*texts, "turn 8"), "Other words.": said("turn")}
+
+
+def test_a_reply_that_was_sent_again_counts_once_and_the_order_of_reading_changes_no_byte(make):
+    world = World()
+    for number in range(1, 7):
+        this = world.reply(
+            f"c{number % 3}", (number + 2) // 3, f"turn {number}", f"reply {number}", partition=number % 2
+        )
+        world.edit(this, f"words {'x' * number}", partition=number % 2)
+    again = world.logs[world.topic("replies")][0]
+    again.append(again[0]._replace(offset=len(again)))
+    expected = make(world)
+    assert len(expected.rows("reply")) == 6
+    assert make(world, order=random.Random(3)).bytes() == expected.bytes()
+
+
+def test_verdicts_on_another_task_of_a_reply_and_on_unreadable_replies_find_nothing(make):
+    world = World()
+    this = world.reply("c", 1, "hello", "How can I help?")
+    wrong_task = world.edit(this, "refund", task="intent")
+    broken = world.reply("d", 1, "hello", "Hi", metadata={}, source={"topic": 3})
+    lost = world.edit(broken, "Hello!")
+    assert make(world).left_out() == {wrong_task: "unknown_task", lost: "prediction_not_found"}
+
+
+def feedback(value) -> Feedback:
+    form = {"id": "f", "prediction_id": "0" * 32, "agent": "dialogue", "task": "reply", "verdict": "correction"}
+    return Feedback.model_validate(form | {"value": value, "by": "ann", "at": "2025-01-31T12:00:00Z"})
+
+
+def test_a_reply_may_be_worded_in_2000_characters_and_a_label_in_200():
+    spec = GenerationSpec(context=3, acts=True, layers=1, slots=[])
+    task = TaskSpec(name="reply", kind="generation", labels=["{end}", "a"], generation=spec)
+    check_form(feedback("a" * 2000), task)
+    for wrong in (["a"], " "):
+        with pytest.raises(RecordError):
+            check_form(feedback(wrong), task)
+    with pytest.raises(ValueError, match="2001 characters: expected 1 to 2000"):
+        feedback("a" * 2001)
+    intent = TaskSpec(name="reply", kind="classification", labels=["a", "b"], open=True)
+    with pytest.raises(RecordError, match="a label of more than 200 characters"):
+        check_form(feedback("a" * 201), intent)

@@ -1,0 +1,135 @@
+"""The replies of conversations in a join: what was said before each, and slots for the values in what people worded.
+
+Replies are judged like answers: the text is the turn that a reply answers, the answer its words. They are kept with all others of their
+conversation, because the turns before belong to what a decoder reads.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from ...runtime.generation.facts import find_fact
+from ..data.delexicalise import put_slots
+from .results import ResultSource
+from .rules import LeftOut, Unfit
+
+EXCHANGES: Final = 4
+"""Turns with their replies before a judged one that a row has at most. A task reads as many of them as its recipe says."""
+REPLY_TABLES: Final = """
+CREATE TABLE replies (place INTEGER PRIMARY KEY, prediction BLOB, agent TEXT, conversation TEXT, number INTEGER,
+                      request INTEGER, stamp INTEGER, acts TEXT, slots TEXT, text TEXT);
+"""
+# Of replies that were sent again the first in the topic counts.
+_SETTLE: Final = (
+    "CREATE INDEX replies_prediction ON replies (prediction, place)",
+    "DELETE FROM replies WHERE EXISTS"
+    " (SELECT 1 FROM replies AS other WHERE other.prediction = replies.prediction AND other.place < replies.place)",
+    "CREATE INDEX replies_number ON replies (agent, conversation, number)",
+)
+_JUDGED: Final = (
+    "SELECT place, prediction, request, stamp, agent, slots, text FROM replies"
+    " WHERE EXISTS (SELECT 1 FROM feedback WHERE feedback.prediction = replies.prediction)"
+)
+# The requests of the turns before, as results are wanted for: see WANT.
+_WANT_BEFORE: Final = (
+    "INSERT OR IGNORE INTO wanted SELECT e.request FROM replies AS j JOIN replies AS e ON e.agent = j.agent"
+    " AND e.conversation = j.conversation AND e.number BETWEEN j.number - ? AND j.number - 1"
+    " WHERE e.request IS NOT NULL AND EXISTS (SELECT 1 FROM feedback WHERE feedback.prediction = j.prediction"
+    " AND (feedback.left_out IS NULL OR feedback.left_out = 'withdrawn'))"
+)
+_BEFORE: Final = (
+    "SELECT e.number, q.text, e.text FROM replies AS e JOIN requests AS q ON q.place = e.request AND q.stamp = e.stamp"
+    " WHERE e.agent = ? AND e.conversation = ? AND e.number BETWEEN ? AND ? ORDER BY e.number DESC"
+)
+
+
+class ReplyRecord(msgspec.Struct):
+    """What a join reads of a reply."""
+
+    prediction_id: str
+    agent: str
+    conversation: str
+    number: int
+    source: ResultSource
+    text: str
+    acts: list[dict[str, str | None]] = []
+    slots: dict[str, str] = {}
+
+
+read_reply_record = msgspec.json.Decoder(ReplyRecord).decode
+
+
+class Replies:
+    """The table of replies."""
+
+    def __init__(self, db: sqlite3.Connection, task: str, constants: Mapping[str, str]) -> None:
+        """`task` is what feedback names for the words of a reply. `constants` are slots with one value for all replies."""
+        self._db, self._task, self._constants = db, task, constants
+        db.executescript(REPLY_TABLES)
+
+    def add(self, rows: Iterable[tuple[int, int | None, ReplyRecord]]) -> None:
+        """Keep replies; each comes with its place and that of its turn, None where the turn is not to be read."""
+        self._db.executemany(
+            "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    *(here, bytes.fromhex(reply.prediction_id), reply.agent, reply.conversation, reply.number, request),
+                    *(reply.source.timestamp, json.dumps(reply.acts), json.dumps(reply.slots), reply.text),
+                )
+                for here, request, reply in rows
+            ],
+        )
+
+    def as_results(self, first_place: int) -> None:
+        """Add the judged ones to the results, from a place on behind all of these."""
+        for statement in _SETTLE:
+            self._db.execute(statement)
+        judged = self._db.execute(_JUDGED).fetchall()
+        self._db.executemany(
+            "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                (first_place + here, prediction, request, stamp, agent, self._output_of(slots, text))
+                for here, prediction, request, stamp, agent, slots, text in judged
+            ),
+        )
+
+    def want_before(self) -> None:
+        """Want the turns before the judged ones, too."""
+        self._db.execute(_WANT_BEFORE, (EXCHANGES,))
+
+    def put_slots(self, prediction: bytes, worded: str) -> str:
+        """Return what a person worded with slots for the values of that reply. Unfit where a value is left."""
+        (slots,) = self._db.execute("SELECT slots FROM replies WHERE prediction = ?", (prediction,)).fetchone()
+        text = self._put_slots(json.loads(slots), worded)
+        if find_fact(text) is not None:
+            raise Unfit(LeftOut.HOLDS_VALUE)
+        return text
+
+    def row_of(self, prediction: str) -> dict[str, Any]:
+        """Return the turns before a reply and its acts, as the trainer reads them."""
+        raw = bytes.fromhex(prediction)
+        agent, conversation, number, acts, turn = self._db.execute(
+            "SELECT r.agent, r.conversation, r.number, r.acts, q.text FROM replies AS r"
+            " JOIN requests AS q ON q.place = r.request WHERE r.prediction = ?",
+            (raw,),
+        ).fetchone()
+        turns = [{"role": "user", "text": turn}]
+        for before, said, reply in self._db.execute(_BEFORE, (agent, conversation, number - EXCHANGES, number - 1)):
+            if before != number - (len(turns) + 1) // 2:
+                break  # a turn in between is not known any more
+            turns = [{"role": "user", "text": said}, {"role": "agent", "text": reply}, *turns]
+        return {"turns": turns, "acts": [_without_nulls(act) for act in json.loads(acts)]}
+
+    def _output_of(self, slots: str, text: str) -> bytes:
+        reply = {"kind": "generation", "text": self._put_slots(json.loads(slots), text)}
+        return msgspec.json.encode({self._task: reply})
+
+    def _put_slots(self, slots: Mapping[str, str], text: str) -> str:
+        return put_slots(text, (), {name: [value] for name, value in {**self._constants, **slots}.items()})
+
+
+def _without_nulls(act: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in act.items() if value is not None}
