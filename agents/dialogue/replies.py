@@ -6,13 +6,13 @@ from typing import TypeVar
 
 from ...runtime.agent.handler import Predicts
 from ...runtime.errors import Closed, Late, MurmuraError
+from ...runtime.generation.facts import is_fact_piece
 from ...runtime.model.generated import Generated
 from ...schemas.acts import Utterance
 from ...schemas.dialogue import ConversationState, Stopped, Wording
 from ...schemas.dialogue import WordingReason as Reason
 from ...schemas.manifest import ModelManifest
 from .draft import Brief
-from .facts import is_fact_piece
 from .harm import Harm, find_harm
 from .policy import Policy, least_reply_score
 from .wording import Net, Worded, choose_wording, make_net
