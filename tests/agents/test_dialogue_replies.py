@@ -8,8 +8,8 @@ import pytest
 from dialogue_process import HANDOFFS, REPLIES, STATE, TASKS, Log, Process, answers, content, turn
 
 from murmura.agents.dialogue import Dialogue
-from murmura.agents.dialogue.facts import is_fact_piece
 from murmura.runtime.errors import Closed, Late, ModelFailed
+from murmura.runtime.generation.facts import is_fact_piece
 from murmura.runtime.model.generated import Generated
 from murmura.runtime.testing.fakes import FakeModel, labelled
 from murmura.runtime.testing.rehearsal import rehearse

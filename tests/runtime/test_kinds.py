@@ -192,7 +192,8 @@ class TestEveryKind:
         (TOPICS, [{"label": "cards", "start": 0, "end": 2}], "a correction of a multi_label task is a list of labels"),
         (ENTITIES, [{"label": "place", "start": 0, "end": 2}], None),
         (ENTITIES, ["place"], "a correction of a tagging task is a list of spans"),
-        (reply_task(), "Your card is here.", "a correction of a generation task is not learned from"),
+        (reply_task(), "Your card is here.", None),
+        (reply_task(), ["cards"], "a correction of a generation task is a text of the reply"),
     ],
 )
 def test_a_correction_has_the_form_of_its_kind(task, value, expected):
