@@ -20,7 +20,7 @@ from .batching.breaker import LONGEST_PAUSE_S, BreakerLimits
 from .batching.engine import Engine
 from .flow.dispatcher import Dispatcher
 from .flow.fetching.source import Source
-from .flow.fetching.source_readings import SourceReadings
+from .flow.fetching.source_readings import watch_source
 from .flow.fetching.stopping import StopClock
 from .flow.retries.retrying import Retrying
 from .kafka.broker import make_broker
@@ -41,7 +41,7 @@ from .output.bounds import Bounds
 from .output.dead_letter_gate import DeadLetterGate
 from .output.device_watch import watch_device
 from .output.reviews import Reviews
-from .output.serving_events import Pauses, ServingEvents
+from .output.serving_events import ServingEvents, emit_pauses
 from .output.suspending import Suspending
 from .release.fall_back import FallBack
 from .release.first_model import StartState, first_model
@@ -96,7 +96,7 @@ class Parts:
         """Return the coroutines that run until the process stops."""
         watching = [self.watcher.follow(), self.watcher.run_swaps()] if self.watcher else []
         watching += [self.fall_back.run()] if self.fall_back else []
-        event_loops = [self.events.run(), _emit_pauses(self.events, self.publisher)] if self.events else []
+        event_loops = [self.events.run(), emit_pauses(self.events, self.publisher.taking)] if self.events else []
         return [
             self.source.pump(),
             self.source.watch_logs(),
@@ -206,7 +206,7 @@ async def assemble(
     )
     for handler in handlers:
         handler.started(context)
-    _watch_source(metrics, readings, tracker, topics, dispatcher.retrying)
+    watch_source(metrics, readings, tracker, topics, dispatcher.retrying)
     depth = DeadLetterDepth(settings.kafka, settings.dead_letters, partitions[settings.dead_letters])
     metrics.watch(letters=depth.records, letters_age=depth.age_s)
     events = _make_events(settings, partitions, stack, clock)
@@ -229,28 +229,6 @@ async def _prepare_starts(
         raise await diagnose(settings.kafka, error) from error
 
 
-def _watch_source(
-    metrics: Metrics,
-    readings: SourceReadings,
-    tracker: Tracker[TopicPartition],
-    topics: Sequence[str],
-    retrying: Retrying,
-) -> None:
-    metrics.expect_topics(topics)
-    metrics.watch(
-        in_flight=lambda: tracker.unfinished,
-        assigned=readings.assigned,
-        paused=readings.paused,
-        lag=readings.lag,
-        waiting=readings.waiting,
-        oldest_unfinished=readings.oldest_unfinished,
-        since_fetch=readings.since_fetch,
-        retries_behind=readings.retries,
-        retries_in_memory=retrying.in_memory,
-        retries_overdue=retrying.overdue_s,
-    )
-
-
 async def _update_health(health: HealthState, dispatcher: Dispatcher, source: Source, publisher: Publisher) -> None:
     while True:
         source.watch()
@@ -262,15 +240,6 @@ async def _update_health(health: HealthState, dispatcher: Dispatcher, source: So
         health.send_trouble = publisher.trouble
         if health.unfetched_s > AWAY_S or not publisher.taking.is_set():
             health.last_away = now
-        await asyncio.sleep(_WATCH_S)
-
-
-async def _emit_pauses(events: ServingEvents, publisher: Publisher) -> None:
-    pauses = Pauses()
-    while True:
-        change = pauses.update(publisher.taking.is_set(), time.monotonic())
-        if change is not None:
-            events.emit(change[0], seconds=change[1])
         await asyncio.sleep(_WATCH_S)
 
 

@@ -25,6 +25,7 @@ _WAITING: Final = 100
 _PATIENCE_S: Final = 60.0
 _FAREWELL_S: Final = 2.0
 _AGAIN_S: Final = 1.0
+_WATCH_S: Final = 1.0
 
 
 def this_process() -> str:
@@ -140,3 +141,13 @@ class Pauses:
             return ServingEventKind.PAUSED, None
         since, announced, self._since, self._announced = self._since, self._announced, None, False
         return (ServingEventKind.RESUMED, now - since) if announced and since is not None else None
+
+
+async def emit_pauses(events: ServingEvents, taking: asyncio.Event) -> None:
+    """Emit the pauses of intake until cancelled. `taking` is set while results are accepted."""
+    pauses = Pauses()
+    while True:
+        change = pauses.update(taking.is_set(), time.monotonic())
+        if change is not None:
+            events.emit(change[0], seconds=change[1])
+        await asyncio.sleep(_WATCH_S)

@@ -1,12 +1,14 @@
 """Values of the consumer that metrics read at a scrape. Read-only."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from aiokafka.structs import TopicPartition
 
 from ...kafka.offset_tracker import Tracker
+from ...observe.metrics import Metrics
+from ..retries.retrying import Retrying
 from .fetch_watch import FetchTimes
 
 ByPartition = dict[tuple[str, ...], float]
@@ -109,3 +111,26 @@ def position_now(consumer: Any, partition: TopicPartition) -> int | None:
         return None
     state = assignment.state_value(partition)
     return int(state.position) if state.has_valid_position else None
+
+
+def watch_source(
+    metrics: Metrics,
+    readings: SourceReadings,
+    tracker: Tracker[TopicPartition],
+    topics: Sequence[str],
+    retrying: Retrying,
+) -> None:
+    """Let metrics read the values of the consumer at each scrape."""
+    metrics.expect_topics(topics)
+    metrics.watch(
+        in_flight=lambda: tracker.unfinished,
+        assigned=readings.assigned,
+        paused=readings.paused,
+        lag=readings.lag,
+        waiting=readings.waiting,
+        oldest_unfinished=readings.oldest_unfinished,
+        since_fetch=readings.since_fetch,
+        retries_behind=readings.retries,
+        retries_in_memory=retrying.in_memory,
+        retries_overdue=retrying.overdue_s,
+    )
