@@ -20,6 +20,11 @@ CONTRACT = {
     ("murmura_inference_seconds", "histogram", ()),
     ("murmura_batch_rows", "histogram", ()),
     ("murmura_batch_tokens", "histogram", ()),
+    ("murmura_decoder_step_seconds", "histogram", ()),
+    ("murmura_decoder_step_rows", "histogram", ()),
+    ("murmura_reply_first_step_seconds", "histogram", ()),
+    ("murmura_reply_pieces", "histogram", ()),
+    ("murmura_replies_total", "counter", ("outcome",)),
     ("murmura_in_flight_records", "gauge", ()),
     ("murmura_consumer_lag_records", "gauge", ("topic", "partition")),
     ("murmura_waiting_records", "gauge", ("topic", "partition")),
@@ -50,6 +55,9 @@ CONTRACT = {
 def used_metrics() -> Metrics:
     metrics = Metrics()
     metrics.batch(3, 40, [0.001, 0.002, 0.5], 0.004)
+    metrics.step(2, 0.003, [0.02, 0.03])
+    metrics.reply("end", 7)
+    metrics.reply("late")
     metrics.answered("classification", "tickets", [0.01, 0.02])
     metrics.silent("router", "tickets")
     metrics.answered_expired("router", "tickets", "max_age", 2)
@@ -101,6 +109,10 @@ def test_what_is_observed_is_what_is_scraped():
     assert value(metrics, "murmura_queue_seconds_count") == 3
     assert value(metrics, "murmura_batch_rows_sum") == 3
     assert value(metrics, "murmura_batch_tokens_sum") == 40
+    assert value(metrics, "murmura_decoder_step_rows_sum") == 2
+    assert value(metrics, "murmura_reply_first_step_seconds_count") == 2
+    assert (value(metrics, "murmura_reply_pieces_sum"), value(metrics, "murmura_reply_pieces_count")) == (7, 1)
+    assert value(metrics, "murmura_replies_total", outcome="late") == 1
     assert value(metrics, "murmura_consumer_lag_records", topic="tickets", partition="2") == 17
     assert value(metrics, "murmura_in_flight_records") == 5
     assert value(metrics, "murmura_send_retries_total") == 2
