@@ -83,8 +83,13 @@ RARE = (
     "murmura_expired_answers_total",
     "murmura_suspended_agents",
     "murmura_retries_total",
+    "murmura_decoder_step",
+    "murmura_reply_first_step",
+    "murmura_reply_pieces",
 )
-"""Counted where something goes wrong, which nothing does here: they have no series before."""
+"""Counted where something goes wrong, which nothing does here, or where a decoder words replies, which the model here has not:
+they have no series before.
+"""
 
 
 def concrete(query: str) -> str:

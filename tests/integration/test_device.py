@@ -160,7 +160,7 @@ async def test_what_fails_on_every_text_ends_the_process_and_another_answers_eve
         await desk.send(*requests(0, 50))
         await desk.read(desk.classified, 50)
         if broken == "tokenizer":
-            model._encode = None
+            model._encoder._encode = None
         else:
             model._decoders = dict.fromkeys(model._decoders)
         await desk.send(*requests(50, 300))

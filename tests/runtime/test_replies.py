@@ -207,5 +207,6 @@ def test_pieces_are_no_labels_that_people_may_name() -> None:
     answer = {"kind": "generation", "text": "Your {city}\nis here", "score": 0.5, "finish": "end"}
     assert kind.format_line(answer) == "Your {city} is here 0.50"
     assert (kind.target_of_answer(answer), kind.target_of_correction("  Hello ")) == ("Your {city}\nis here", "Hello")
-    assert not any(kind.accepts_correction(value) for value in ("Hello", ["Hello"], None))
+    assert kind.accepts_correction("Hello")
+    assert not any(kind.accepts_correction(value) for value in (" ", ["Hello"], None))
     assert [*kind.list_answers(answer)] == []

@@ -95,13 +95,19 @@ NAMES = {
     **dict.fromkeys(("app", "prefix", "kafka.group", "kafka.group_instance_id", "kafka.client_rack"), "text"),
     **dict.fromkeys(("agents.mine.output", "routing.0.topic", "routing.0.agent"), "text"),
     **dict.fromkeys(("agents.mine.topics", "agents.mine.tasks", "agents.feedback.options.agents"), "list"),
+    "agents.dialogue.options.generated_replies_off": "list",
     "agents.mine.thresholds.mine.labels": "key",
     "agents.dialogue.options.state": "text",
     "agents.dialogue.options.handoffs": "text",
 }
 """Settings that a name fits, and the shape that is one: of topics, groups, agents, tasks, labels. A name has to be shown: it is
 what is looked for on the broker, in the model or in the metrics, and nothing tells it from a secret of the same characters."""
-ANY_TEXT = {"kafka.security.username", "model.folder", "agents.dialogue.options.policy"}
+ANY_TEXT = {
+    "kafka.security.username",
+    "model.folder",
+    "agents.dialogue.options.policy",
+    "agents.dialogue.options.knowledge",
+}
 """Settings that every text fits: the name of a user, a path. Both are shown, because the refusal of a login or a folder is
 about them; a variable holds a text whatever it looks like. Addresses with credentials are refused there too."""
 
