@@ -5,7 +5,7 @@
 The process is pinned to one core. MiniLM encodes; a decoder of three layers and 1,500 pieces with random weights words replies, and
 each reply ends at a length that is drawn as those of the SGD data set are distributed (11 pieces on average). Texts and replies arrive
 at random times at the given rates, texts are utterances of CLINC150's test set, a reply reads three of them. Saturated: texts at their
-rate, and as many callers for replies as the engine takes, each with the next request at once. Latencies count from the moment at which
+rate, and 64 callers for replies, each with the next request at once. Latencies count from the moment at which
 a request was due.
 """
 
@@ -42,6 +42,7 @@ TASK = TaskSpec(
 )
 ACTS = (Act(act=ActName.REQUEST, slot="date"),)
 ROUNDS = 3
+CALLERS = 64
 
 
 class DrawnLengths(ReplyDecoder):
@@ -133,7 +134,7 @@ class Load:
         answering = asyncio.create_task(arrive(texts, seconds, predict, 1))
         worded: list[float] = []
         if replies is None:
-            worded = await ask_always(2 * engine.reply_rows, seconds, word)
+            worded = await ask_always(CALLERS, seconds, word)
         elif replies:
             worded = await arrive(replies, seconds, word, 2)
         answered = await answering

@@ -304,17 +304,16 @@ def _report_model(health: HealthState, metrics: Metrics, engine: Engine, setting
         device=model.device,
         tasks=[task.name for task in manifest.tasks],
         token_budget=engine.token_budget,
-        **_describe_decoders(model, engine.reply_rows),
+        **_describe_decoders(model, engine),
     )
 
 
-def _describe_decoders(model: Model, rows: int) -> dict[str, Any]:
+def _describe_decoders(model: Model, engine: Engine) -> dict[str, Any]:
     """Return what the decoders of a model may take, for the log; nothing for a model that words no replies."""
     if not model.decoders:
         return {}
-    # As many more replies are ready to begin as there are rows.
-    most = sum(2 * rows * decoder.sizes.row_bytes() for decoder in model.decoders.values())
-    return {"reply_rows": rows, "decoder_mb_at_most": round(most / 1e6, 1)}
+    most = sum(engine.most_replies * decoder.sizes.row_bytes() for decoder in model.decoders.values())
+    return {"reply_rows": engine.reply_rows, "decoder_mb_at_most": round(most / 1e6, 1)}
 
 
 async def _start_publisher(

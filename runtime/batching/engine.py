@@ -24,6 +24,7 @@ from .device_slots import STEPS_BETWEEN_PASSES
 from .observer import BatchObserver
 from .policy import BatchLimits, Entry, ReplyRequest
 from .reply_lanes import ROWS_ON_ACCELERATOR, ROWS_ON_CPU
+from .reply_places import ReplyPlaces
 from .request_checks import EngineModel, RequestChecks
 from .single_callers import Callers, encode
 
@@ -76,8 +77,7 @@ class Engine(RequestChecks):
         self.reply_rows = reply_rows or (ROWS_ON_CPU if on_cpu else ROWS_ON_ACCELERATOR)
         """Maximum number of replies that are decoded together."""
         self._steps_between_passes = steps_between_passes
-        # Beside those that are decoded, as many are ready to begin: more would only take memory.
-        self._reply_turn = asyncio.Semaphore(2 * self.reply_rows)
+        self._places = ReplyPlaces(self.reply_rows)
         self._token_budget = token_budget
         self._max_callers = max_callers
         self._padded = padded
@@ -109,6 +109,11 @@ class Engine(RequestChecks):
         if self._token_budget is None:
             raise RuntimeError("the token budget is measured by start()")
         return self._token_budget
+
+    @property
+    def most_replies(self) -> int:
+        """Maximum number of replies of a task that take memory: with a row, or on their way to one."""
+        return self.reply_rows + self._places.count
 
     @property
     def run_slots(self) -> int:
@@ -168,8 +173,8 @@ class Engine(RequestChecks):
             reply_rows=self.reply_rows,
             steps_between_passes=self._steps_between_passes,
         )
-        self._batcher.guard.on_change = self._change
-        self._batcher.on_lost = self._lose
+        self._batcher.guard.on_change = lambda why: self.on_trouble(why)
+        self._batcher.on_lost = lambda error: self.on_lost(error)
         self._batcher.start()
         self._callers = Callers(self._tokenizer, self._batcher, self._max_callers, self._renew)
 
@@ -232,13 +237,15 @@ class Engine(RequestChecks):
 
         `slots` are the slots that it may name; None: all of the task. `is_forbidden` says of any other piece whether it must not
         be used; its answers are remembered, so give the same function each time. `deadline` is a time of the event loop's clock, s; a
-        reply that has not ended by then is dropped wherever it is. Callers above twice `reply_rows` wait for their turn.
+        reply that has not ended by then is dropped wherever it is. A quarter as
+        many as `reply_rows` may be on their way to their first step; further callers wait.
         Raises Late, RecordError `unknown_task` for a task that generates nothing, ModelFailed when the model fails on this
         reply, Closed after `stop`.
         """
         request = ReplyRequest(turns, acts, None if slots is None else frozenset(slots), is_forbidden)
         try:
-            async with asyncio.timeout_at(deadline), self._reply_turn:
+            async with asyncio.timeout_at(deadline), self._places.enter() as leave:
+                request = request._replace(on_begin=leave)
                 model, given = self.model, self.check_reply(request, task)
                 entry = Entry(given, (task,), None, self._find_callers(), None, None, model, request)
                 await self._find_callers().answer(entry)
@@ -326,12 +333,6 @@ class Engine(RequestChecks):
 
     def _extend_deadline(self, full_batch_s: float) -> None:
         self._deadline_s = max(self._deadline_s, DEADLINE_RUNS * full_batch_s)
-
-    def _change(self, why: str | None) -> None:
-        self.on_trouble(why)
-
-    def _lose(self, error: DeviceFailed) -> None:
-        self.on_lost(error)
 
     def _renew(self, entry: Entry) -> None:
         """Assign the serving model to an entry. Raises RecordError when it cannot answer it."""

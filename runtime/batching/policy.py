@@ -31,6 +31,8 @@ class ReplyRequest(NamedTuple):
     """The slots that it may name; None: all of the task."""
     is_forbidden: Callable[[str], bool] | None = None
     """Which other pieces it must not have."""
+    on_begin: Callable[[], None] | None = None
+    """Called on the event loop after its first step."""
 
 
 class Entry:

@@ -167,7 +167,7 @@ async def test_a_flood_of_replies_that_nobody_can_wait_for_leaves_no_queue(make:
     now = asyncio.get_running_loop().time()
     flood = [word(engine, TURNS[number % 24], deadline=now + 0.1) for number in range(400)]
     await asyncio.sleep(0.06)
-    assert engine.queued_rows <= 4
+    assert engine.queued_rows <= 2
     answers = await asyncio.gather(*flood, return_exceptions=True)
     assert sum(isinstance(each, Late) for each in answers) > 380
     step.pause_s = 0.0
@@ -239,7 +239,7 @@ async def test_a_swap_drains_what_has_begun_and_the_next_reply_is_the_new_versio
     new = Model.load(folders[1], device="cpu")
     old_want, new_want = offline(model, TURNS[:4]), offline(new, TURNS[:4])
     assert old_want != new_want
-    engine = await make()
+    engine = await make(reply_rows=16)
     step.rows.clear()
     step.pause_s = 0.005
     begun = [word(engine, turns) for turns in TURNS[:4]]
@@ -295,7 +295,7 @@ async def test_while_texts_wait_at_most_two_steps_come_between_two_passes(
 
 async def test_stopping_ends_what_has_begun_and_refuses_the_rest(make: Make, model: Model, step: StepGraph) -> None:
     want = offline(model, TURNS[:4])
-    engine = await make()
+    engine = await make(reply_rows=16)
     step.rows.clear()
     step.pause_s = 0.002
     begun = [word(engine, turns) for turns in TURNS[:4]]
@@ -308,7 +308,7 @@ async def test_stopping_ends_what_has_begun_and_refuses_the_rest(make: Make, mod
 
 
 async def test_what_a_stop_has_no_time_for_ends_with_closed(make: Make, step: StepGraph) -> None:
-    engine = await make()
+    engine = await make(reply_rows=16)
     step.rows.clear()
     step.pause_s = 0.05
     begun = [word(engine, turns) for turns in TURNS[:4]]
