@@ -1,7 +1,6 @@
 """The interface of the model for agents: texts in, predictions out; batches and threads are internal."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import structlog
 from ...schemas.acts import Act, Utterance
 from ...schemas.manifest import POOLED
 from ..agent.prediction import Prediction
+from ..cores import count_cores
 from ..errors import Closed, DeviceFailed, Late, ModelFailed, SetupError
 from ..model.generated import Generated
 from ..model.inputs import Input, first_text
@@ -71,7 +71,7 @@ class Engine(RequestChecks):
         """
         super().__init__(model)
         on_cpu = model.device == ON_CPU
-        most = max_in_flight or (_available_cores() if on_cpu else ACCELERATOR_IN_FLIGHT)
+        most = max_in_flight or (count_cores() if on_cpu else ACCELERATOR_IN_FLIGHT)
         self._most, self._eager = most, eager_in_flight or (most if on_cpu else 1)
         self._max_rows, self._max_wait_s = max_rows, max_wait_ms / 1000
         self.reply_rows = reply_rows or (ROWS_ON_CPU if on_cpu else ROWS_ON_ACCELERATOR)
@@ -173,8 +173,8 @@ class Engine(RequestChecks):
             reply_rows=self.reply_rows,
             steps_between_passes=self._steps_between_passes,
         )
-        self._batcher.guard.on_change = lambda why: self.on_trouble(why)
-        self._batcher.on_lost = lambda error: self.on_lost(error)
+        self._batcher.guard.on_change = self._change
+        self._batcher.on_lost = self._lose
         self._batcher.start()
         self._callers = Callers(self._tokenizer, self._batcher, self._max_callers, self._renew)
 
@@ -334,6 +334,12 @@ class Engine(RequestChecks):
     def _extend_deadline(self, full_batch_s: float) -> None:
         self._deadline_s = max(self._deadline_s, DEADLINE_RUNS * full_batch_s)
 
+    def _change(self, why: str | None) -> None:
+        self.on_trouble(why)
+
+    def _lose(self, error: DeviceFailed) -> None:
+        self.on_lost(error)
+
     def _renew(self, entry: Entry) -> None:
         """Assign the serving model to an entry. Raises RecordError when it cannot answer it."""
         if entry.reply is not None:
@@ -344,7 +350,3 @@ class Engine(RequestChecks):
             text, second = (entry.text, None) if isinstance(entry.text, str) else entry.text[:2]
             _, entry.text = self.check(text, entry.tasks, second)
         entry.model = self.model
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,7 +4,6 @@ Names contain units. Settings that conflict are refused here, with both names, n
 read sources: `sources.load` merges flags, environment and file.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -13,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Private
 
 from ...schemas.manifest import Thresholds
 from ...schemas.topics import DEAD_LETTER_ROOM_BYTES
+from ..cores import count_cores
 from ..field_paths import FieldPath, FieldPaths
 from .kafka import (
     AgentName,
@@ -50,10 +50,6 @@ __all__ = [
 ]
 
 
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _refuse_address(folder: Any) -> Any:
     if isinstance(folder, str) and "://" in folder:
         raise ValueError("expected a folder, found an address; a model store's address is model.store")
@@ -70,7 +66,7 @@ class ModelSettings(Section):
     name: Annotated[str, StringConstraints(min_length=1)] | None = None
     """Name of the serving model in the store."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
-    cores: Positive = Field(default_factory=_available_cores)
+    cores: Positive = Field(default_factory=count_cores)
     """Concurrent forward passes on a CPU, each on one core. Default: the cores available to the process."""
     graph: Literal["ragged", "padded"] = "ragged"
     token_budget: Positive | None = None
