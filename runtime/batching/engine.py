@@ -14,7 +14,7 @@ from ..agent.prediction import Prediction
 from ..cores import count_cores
 from ..errors import Closed, DeviceFailed, Late, ModelFailed, SetupError
 from ..model.generated import Generated
-from ..model.inputs import Input, first_text
+from ..model.inputs import Input
 from ..model.long_texts import Windows
 from ..model.vectors import Embedded
 from .batcher import SHORTEST_DEADLINE_S, Batcher
@@ -176,7 +176,7 @@ class Engine(RequestChecks):
         self._batcher.guard.on_change = self._change
         self._batcher.on_lost = self._lose
         self._batcher.start()
-        self._callers = Callers(self._tokenizer, self._batcher, self._max_callers, self._renew)
+        self._callers = Callers(self._tokenizer, self._batcher, self._max_callers, self.renew)
 
     async def stop(self, budget_s: float = 20.0) -> None:
         """Refuse new texts, answer the waiting ones for at most `budget_s`, then end the rest with Closed."""
@@ -339,14 +339,3 @@ class Engine(RequestChecks):
 
     def _lose(self, error: DeviceFailed) -> None:
         self.on_lost(error)
-
-    def _renew(self, entry: Entry) -> None:
-        """Assign the serving model to an entry. Raises RecordError when it cannot answer it."""
-        if entry.reply is not None:
-            entry.text = self.check_reply(entry.reply, entry.tasks[0])
-        elif entry.tasks == (POOLED,) and entry.model.manifest.pooled:
-            entry.text = self.check_vector(first_text(entry.text))
-        else:
-            text, second = (entry.text, None) if isinstance(entry.text, str) else entry.text[:2]
-            _, entry.text = self.check(text, entry.tasks, second)
-        entry.model = self.model

@@ -8,10 +8,10 @@ from ...schemas.manifest import POOLED, GenerationSpec, ModelManifest, TaskSpec
 from ..agent.prediction import Prediction
 from ..errors import RecordError
 from ..generation.input_format import exceeds_bytes, format_input
-from ..model.inputs import Input, TextPair, choose_input, find_pair_tasks, missing_pair
+from ..model.inputs import Input, TextPair, choose_input, find_pair_tasks, first_text, missing_pair
 from ..model.long_texts import Windows
 from ..model.vectors import Embedded, Vectors
-from .policy import ReplyRequest
+from .policy import Entry, ReplyRequest
 from .runs import BatchModel
 
 
@@ -79,6 +79,17 @@ class RequestChecks:
     def make_embedded(self, outputs: dict[str, dict[str, Any]], model: Any) -> Embedded:
         """Return the vector in outputs that `model` gave."""
         return Embedded(outputs[POOLED]["vector"], (model.manifest.name, model.manifest.version))
+
+    def renew(self, entry: Entry) -> None:
+        """Assign the serving model to an entry. Raises RecordError when it cannot answer it."""
+        if entry.reply is not None:
+            entry.text = self.check_reply(entry.reply, entry.tasks[0])
+        elif entry.tasks == (POOLED,) and entry.model.manifest.pooled:
+            entry.text = self.check_vector(first_text(entry.text))
+        else:
+            text, second = (entry.text, None) if isinstance(entry.text, str) else entry.text[:2]
+            _, entry.text = self.check(text, entry.tasks, second)
+        entry.model = self.model
 
     def make_prediction(self, outputs: dict[str, dict[str, Any]], encoded: Any, model: Any = None) -> Prediction:
         """Return outputs as a Prediction; `model` is the one that produced them (default: the serving one)."""
