@@ -1,4 +1,4 @@
-"""What a log of turns means, told by the pure step alone: what `conversations.py` holds the published records against."""
+"""Computes what a log of turns should have led to, with the pure step alone; `conversations.py` compares the published records with it."""
 
 import json
 from collections import defaultdict
@@ -18,7 +18,7 @@ from murmura.schemas.result import Source
 def replay(
     records: list[ConsumerRecord], model: Model, policy: Policy, recorded: dict[str, ConversationState]
 ) -> dict[str, list[Step]]:
-    """What the log of turns and the recorded wordings mean, told by the pure step: conversation to what came of each turn."""
+    """Return for each conversation what each turn should have led to, by the pure step and the recorded wordings."""
     min_score = least_score(policy, model.manifest.task(policy.intent_task))
     said = [json.loads(record.value) for record in records]
     texts = sorted({one["text"] for one in said})

@@ -316,7 +316,7 @@ class Dialogue(Handler):
         return messages
 
     def _make_event(self, topic: str, value: dict[str, Any], turn: ReceivedTurn, type_: str, cause: Headers) -> Publish:
-        headers = (*cause, *event_headers(self._app, type_, turn))
+        headers = (*cause, *event_headers(self._app, type_, turn.prediction_id, turn.request_id))
         return Publish(
             topic, value, turn.conversation, headers, turn.source.partition if self._is_aligned(topic) else None
         )

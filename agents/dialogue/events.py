@@ -14,20 +14,19 @@ from ...schemas.envelope import (
     SPEC_VERSION,
     app_source,
 )
-from .step import ReceivedTurn
 
 Headers = tuple[tuple[str, bytes], ...]
 
 
-def event_headers(app: str, type_: str, turn: ReceivedTurn) -> Headers:
-    """Return the headers of a CloudEvent about a turn. The time is now; all others are the same when it is sent again."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def event_headers(app: str, type_: str, event_id: str, subject: str, at: datetime | None = None) -> Headers:
+    """Return the headers of a CloudEvent; `at`: its time, else now. All others are the same when it is sent again."""
+    time = (at or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return (
         (CE_SPECVERSION, SPEC_VERSION.encode()),
         (CE_TYPE, type_.encode()),
         (CE_SOURCE, app_source(app).encode()),
-        (CE_ID, turn.prediction_id.encode()),
-        (CE_SUBJECT, turn.request_id.encode()),
-        (CE_TIME, now.encode()),
+        (CE_ID, event_id.encode()),
+        (CE_SUBJECT, subject.encode()),
+        (CE_TIME, time.encode()),
         (CONTENT_TYPE_HEADER, CONTENT_TYPE.encode()),
     )

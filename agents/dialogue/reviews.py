@@ -9,19 +9,8 @@ from ...runtime.output.reviews import TokenBucket
 from ...runtime.settings.settings import Settings
 from ...runtime.wire.message import Publish
 from ...schemas.dialogue import WordingReason
-from ...schemas.envelope import (
-    CE_ID,
-    CE_SOURCE,
-    CE_SPECVERSION,
-    CE_SUBJECT,
-    CE_TIME,
-    CE_TYPE,
-    CONTENT_TYPE,
-    CONTENT_TYPE_HEADER,
-    SPEC_VERSION,
-    app_source,
-)
 from ...schemas.review import REVIEW_TYPE, Review, ReviewReason
+from .events import event_headers
 from .policy import Policy
 from .step import ReceivedTurn, Step
 
@@ -60,15 +49,7 @@ class ReplyReviews:
             score=None if is_filtered else result.score,
             at=at,
         )
-        headers = (
-            (CE_SPECVERSION, SPEC_VERSION.encode()),
-            (CE_TYPE, REVIEW_TYPE.encode()),
-            (CE_SOURCE, app_source(self._app).encode()),
-            (CE_ID, review.key.encode()),
-            (CE_SUBJECT, turn.request_id.encode()),
-            (CE_TIME, at.isoformat().encode()),
-            (CONTENT_TYPE_HEADER, CONTENT_TYPE.encode()),
-        )
+        headers = event_headers(self._app, REVIEW_TYPE, review.key, turn.request_id, at)
         return Publish(self._topic, review.model_dump(mode="json"), review.key, headers, best_effort=True)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What is told of every pass, step and reply."""
+"""The interface for measurements of passes, steps and replies."""
 
 from typing import Literal, Protocol
 

@@ -94,6 +94,10 @@ def _drawn_section(targets: Sequence[Comparison]) -> Iterator[str]:
     yield ""
     yield "Held-out feedback on predictions that were drawn at random, whatever the answer: the share that is right. p: of the gain, one-sided,"
     yield "at most 0.025 is proof. As many are drawn in a quiet minute as in a busy one, so texts of quiet hours weigh more than they do on traffic."
+    yield from _gain_rows(targets)
+
+
+def _gain_rows(targets: Sequence[Comparison]) -> Iterator[str]:
     yield ""
     yield "| task | rows | differ | current | candidate | difference | interval | p | |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | --- |"
@@ -106,11 +110,7 @@ def _gains_section(targets: Sequence[Comparison]) -> Iterator[str]:
     yield ""
     yield "Held-out replies of people that the current version words otherwise: how near both versions come to them, by BLEU of all rows. p: of"
     yield "the gain, one-sided, at most 0.025 is proof."
-    yield ""
-    yield "| task | rows | differ | current | candidate | difference | interval | p | |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | --- |"
-    for c in targets:
-        yield f"| {c.task} | {_found_cells(c.found)} | {_probability(c.p)} | {c.verdict.value} |"
+    yield from _gain_rows(targets)
 
 
 def _targets_section(targets: Sequence[Comparison]) -> Iterator[str]:
