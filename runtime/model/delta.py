@@ -11,6 +11,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -126,13 +127,9 @@ def assemble(delta_folder: Path, base: Path | None, out: Path, *, weights: bool 
     """
     if out.exists():
         raise SetupError(f"{out} exists already; name a new folder")
-    manifest = check_folder(delta_folder)
-    if manifest.base is None:
-        raise ModelRefused(f"{delta_folder} is no delta folder: its manifest names no base")
-    source = read_base(find_base(manifest.base.source, manifest.base.sha256, base), manifest.base)
-    entry = next(f for f in manifest.files if f.role == "delta")
-    merged = apply_delta(source, _load_tensors(read_checked(delta_folder, entry), entry.path))
-    del source
+    read = read_delta(delta_folder, base)
+    manifest, merged = read.manifest, read.weights
+    del read
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(out)
     try:
@@ -144,6 +141,27 @@ def assemble(delta_folder: Path, base: Path | None, out: Path, *, weights: bool 
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return read_manifest(out)
+
+
+@dataclass(frozen=True)
+class ReadDelta:
+    """A delta folder as read: `weights` are `base` and `delta` together."""
+
+    manifest: ModelManifest
+    base: Weights
+    delta: Weights
+    weights: dict[str, npt.NDArray[np.float32]]
+
+
+def read_delta(folder: Path, base: Path | None = None) -> ReadDelta:
+    """Read a delta folder and its base, as `assemble` finds it. Raises ModelRefused or SetupError in one line."""
+    manifest = check_folder(folder)
+    if manifest.base is None:
+        raise ModelRefused(f"{folder} is no delta folder: its manifest names no base")
+    source = read_base(find_base(manifest.base.source, manifest.base.sha256, base), manifest.base)
+    entry = next(f for f in manifest.files if f.role == "delta")
+    delta = _load_tensors(read_checked(folder, entry), entry.path)
+    return ReadDelta(manifest, source, delta, apply_delta(source, delta))
 
 
 def _write_folder(

@@ -39,6 +39,14 @@ def train(
         Path | None, typer.Option("--run", metavar="FOLDER", help="Checkpoint and TensorBoard. Default: OUT.run.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.")] = None,
+    add_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--add-to",
+            metavar="FOLDER",
+            help="Train only the tasks that this model lacks, on its encoder as it is; its own tasks stay as they are.",
+        ),
+    ] = None,
     graphs: Graphs = [Graph.ragged],  # noqa: B006  (typer reads it, nobody changes it)
     delta: Delta = False,
     check: Annotated[
@@ -62,10 +70,13 @@ def train(
     """
     need_training()
     from ..export.export import find_problems
+    from ..fit.kept_tasks import add_tasks
     from ..recipe.recipe import load_recipe
     from ..run_folders.run_folder import RunFolder
 
     read = load_recipe(recipe)
+    if add_to is not None:
+        read = add_tasks(read, add_to)
     out = out or Path("models") / read.name
     run = run or out.with_name(f"{out.name}.run")
     problems = list(find_problems(out, read.encoder.source, [graph.value for graph in graphs], delta=delta))
@@ -80,7 +91,9 @@ def train(
     from ..fit.device import is_first_process
     from ..fit.loop import fit
 
-    record = fit(recipe, data, run, seed=seed, quiet=quiet, resume=resume, finish=finish, print_line=typer.echo)
+    record = fit(
+        recipe, data, run, seed=seed, add_to=add_to, quiet=quiet, resume=resume, finish=finish, print_line=typer.echo
+    )
     if not is_first_process():
         return
     typer.echo(

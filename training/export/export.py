@@ -39,6 +39,7 @@ from .reply_parity import prove_replies, torch_replies
 
 log = logging.getLogger(__name__)
 PARITY: Final = 1e-4
+DIFFERENCE: Final = "difference/"
 REFERENCE_WORDS: Final = 16
 NO_PAIRS: Final[Mapping[str, Sequence[TextPair]]] = {}
 Weights = dict[str, NDArray[Any]]
@@ -95,6 +96,7 @@ def _write_delta(draft: Path, run: RunFolder, record: RunRecord) -> ModelManifes
         for name, array in checkpoint.items()
         if name in base and not np.array_equal(array, base[name])
     }
+    changed |= {name.removeprefix(DIFFERENCE): checkpoint[name] for name in checkpoint if name.startswith(DIFFERENCE)}
     low_rank, derived = (_find_factors(checkpoint, kind) for kind in ("low_rank/", "derived/"))
     write_delta(draft / DELTA_NAME, low_rank=low_rank, difference=changed, heads=heads, derived=derived)
     weights = apply_delta(base, load_file(draft / DELTA_NAME))

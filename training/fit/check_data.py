@@ -72,6 +72,15 @@ def open_encoder(recipe: Recipe, tasks: Sequence[TaskData]) -> Checkpoint:
     """Open the recipe's encoder; from scratch its vocabulary is trained on the tasks' training texts."""
     texts = (text for task in tasks for example in task.train for text in (example.text, example.second) if text)
     checkpoint = open_checkpoint(recipe.encoder, texts, seed=recipe.seed)
+    if checkpoint.delta is not None and not recipe.encoder.frozen:
+        raise recipe.refusal(
+            ("encoder", "source"),
+            f"{recipe.encoder.source} is a delta, whose encoder can only be read; assemble it (`murmura assemble`) or set `frozen: true`",
+        )
+    if recipe.encoder.frozen and checkpoint.manifest and recipe.max_tokens != checkpoint.manifest.limits.max_tokens:
+        limit = checkpoint.manifest.limits.max_tokens
+        message = f"{recipe.max_tokens}, but the tasks that stay read {limit} tokens: write {limit}"
+        raise recipe.refusal(("max_tokens",), message)
     refuse_word_dropout(recipe.word_dropout, checkpoint.special)
     if any(task.kind.per_pair for task in tasks):
         _check_template(recipe, checkpoint)

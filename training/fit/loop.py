@@ -19,6 +19,7 @@ from .gradient import compute_gradient
 from .head_finish import refit_heads, set_heads
 from .head_start import begin_heads
 from .joint_step import loss_weights, refuse_non_finite
+from .kept_tasks import add_tasks, keep_tasks
 from .optimiser import make_optimiser, rate_at, seed_step, set_rates
 from .pace import CpuClock, Timer
 from .probe import probe_tasks
@@ -54,13 +55,15 @@ def fit(
     *,
     seed: int | None = None,
     encoder: Path | None = None,
+    add_to: Path | None = None,
     quiet: bool = False,
     resume: bool = False,
     finish: bool = False,
     on_progress: Callable[[Progress], None] = ignore,
     print_line: Callable[[str], None] = ignore,
 ) -> RunRecord:
-    """Train as the recipe says; `seed` and `encoder`, a folder, override the recipe's. `on_progress` is called at each
+    """Train as the recipe says; `seed` and `encoder`, a folder, override the recipe's. With `add_to`, a model's folder, only
+    the tasks that this model lacks are trained, on its encoder as it is. `on_progress` is called at each
     scoring of the validation parts, and every five seconds between them, `print_line` with what was read, before the first
     step.
 
@@ -76,6 +79,8 @@ def fit(
         recipe = recipe.model_copy(update={"seed": seed})
     if encoder is not None:
         recipe = recipe.model_copy(update={"encoder": Encoder(source=str(encoder))})
+    if add_to is not None:
+        recipe = add_tasks(recipe, add_to)
     if (resume or finish) and (record := finished_record(folder, recipe_path)):
         return record
     state = read_state(folder, recipe_path) if resume or finish else None
@@ -167,19 +172,20 @@ def write_result(
     """Take the second stages (unless not `further`), refit the heads of few rows in the best checkpoint, calibrate it, and write
     the record; an interrupted run keeps its state.
     """
-    folder, low_rank = run.folder, run.recipe.lora is not None
+    folder, low_rank = run.folder, run.recipe.low_rank
     if pairs := validation_pairs(run):
         folder.save_pairs(pairs)
     restore(run.model, folder.weights(), low_rank=low_rank)
     if is_interrupted(run):
-        folder.save_record(record_of(run, data_files, {}))
+        folder.save_record(*keep_tasks(run, record_of(run, data_files, {}), None))
         return
     kept = further and run_second_stages(run, write)
     refit = refit_heads(run)
     set_heads(run, refit.heads)
     record = record_of(run, data_files, refit.out_of_fold)
     changed = bool(refit.heads) or kept
-    folder.save_record(record, checkpoint_weights(run.model, low_rank=low_rank) if changed else None)
+    weights = checkpoint_weights(run.model, low_rank=low_rank) if changed else None
+    folder.save_record(*keep_tasks(run, record, weights))
     folder.remove_state()
 
 
@@ -231,7 +237,7 @@ def record_of(run: Fitting, data_files: dict[str, str], out_of_fold: Mapping[int
         pooled=recipe.pooled,
         recipe_sha256=run.folder.recipe_sha256,
         attribution=recipe.attribution,
-        low_rank=recipe.lora is not None,
+        low_rank=recipe.low_rank,
         seed=recipe.seed,
         steps=run.standing.step,
         planned_steps=len(run.plan),

@@ -118,7 +118,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     validation = [encode_part(sample(task.validation, recipe), task.kind, task.labels, tokenizer) for task in tasks]
     tokenizer.no_truncation()
     model = build_model(recipe, tasks, checkpoint)
-    if recipe.lora is None:
+    if not recipe.low_rank:
         met = chain.from_iterable(part.ids for part in [*parts, *validation])
         dropped_as = [np.array([special.unknown])] if special.unknown is not None else []  # by word_dropout
         model.narrow(chain(met, dropped_as))
@@ -162,7 +162,9 @@ def build_model(recipe: Recipe, tasks: list[TaskData], checkpoint: Checkpoint) -
     torch.manual_seed(recipe.seed)
     encoder = build_encoder(checkpoint.spec, checkpoint.weights, dropout=recipe.dropout)
     begins = {name: weight.detach() for name, weight in encoder.state_dict().items()}
-    if recipe.lora:
+    if checkpoint.base is not None:
+        begins = {name: torch.from_numpy(array) for name, array in checkpoint.base.items()}
+    if recipe.lora and not recipe.encoder.frozen:
         add_lora(encoder, recipe.lora)
     model = MultiTask(encoder, tasks, dropout=recipe.dropout)
     known = known_labels(checkpoint, tasks)
@@ -175,6 +177,8 @@ def build_model(recipe: Recipe, tasks: list[TaskData], checkpoint: Checkpoint) -
             grow.carry_over(head, task, known.get(task.name, []), checkpoint.weights)
         if isinstance(head, ReplyDecoder) and recipe.lora and not (goes_on and known.get(task.name)):
             add_decoder_lora(head, recipe.lora)  # one that goes on is no encoder's layers any more: it is trained whole
+    if recipe.encoder.frozen:
+        model.freeze_encoder()
     return model
 
 

@@ -90,7 +90,7 @@ def _score(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], Any
     standing.stale = 0 if better else standing.stale + 1
     if kept:
         standing.best, standing.best_step, standing.scores = mean, step, scores
-        run.folder.save_weights(checkpoint_weights(run.model, low_rank=run.recipe.lora is not None))
+        run.folder.save_weights(checkpoint_weights(run.model, low_rank=run.recipe.low_rank))
     return scores
 
 

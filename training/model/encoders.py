@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel
 
 from ...runtime.errors import SetupError
 from ...runtime.model.base_checkpoints import CheckpointMissing, download_from_hub, find_in_package
-from ...runtime.model.delta import checkpoint_weights
+from ...runtime.model.delta import checkpoint_weights, read_delta
 from ...runtime.model.folder import open_checked, read_manifest
 from ...schemas.manifest import MANIFEST_NAME, EncoderSpec, ModelManifest
 from ..recipe.recipe import Encoder
@@ -49,6 +49,9 @@ class Checkpoint:
     manifest: ModelManifest | None = None
     folder: Path | None = None
     """Set where the source is a folder, which no address can find again."""
+    delta: Weights | None = None
+    """What the folder held, where it was a delta: `weights` are assembled from it and its `base`."""
+    base: Weights | None = None
 
 
 def open_checkpoint(encoder: Encoder, texts: Iterable[str], *, seed: int = 0) -> Checkpoint:
@@ -62,9 +65,11 @@ def load(source: str) -> Checkpoint:
     SetupError names the file that is missing, damaged, or does not fit the others.
     """
     folder = locate(source)
+    ours = _read_own_manifest(folder)
+    if ours is not None and ours.is_delta:
+        return _load_delta(folder)
     file = find_weights(folder)
     named, kept = (source, None) if ":" in source else (folder.resolve().name, folder.resolve())
-    ours = _read_own_manifest(folder)
     sha256 = digest(file)
     if ours is not None:
         spec = ours.encoder.model_copy(update={"source": named, "sha256": sha256})
@@ -77,6 +82,16 @@ def load(source: str) -> Checkpoint:
     weights = weights if ours is not None else checkpoint_weights(weights)
     check_sizes(file, spec, weights)
     return Checkpoint(spec, weights, tokenizer, special, ours, kept)
+
+
+def _load_delta(folder: Path) -> Checkpoint:
+    read = read_delta(folder)
+    tokenizer = read_tokenizer(folder)
+    special = read_special_tokens(tokenizer, str(folder / TOKENIZER))
+    spec = read.manifest.encoder
+    return Checkpoint(
+        spec, read.weights, tokenizer, special, read.manifest, delta=dict(read.delta), base=dict(read.base)
+    )
 
 
 def _read_own_manifest(folder: Path) -> ModelManifest | None:

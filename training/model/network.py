@@ -1,7 +1,7 @@
 """The network: one shared encoder, a head for each task: a linear layer, or a decoder."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -44,6 +44,20 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.heads = nn.ModuleList(data.kind.make_head(encoder.config, data.spec) for data in tasks)
         self.dropout = nn.Dropout(dropout)
         self.table: NarrowTable | None = None
+        self.has_frozen_encoder = False
+
+    def freeze_encoder(self) -> None:
+        """Leave the encoder's weights as they are; it reads without dropout from now on."""
+        self.encoder.requires_grad_(False)
+        self.has_frozen_encoder = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of training; a frozen encoder stays in that of evaluation."""
+        super().train(mode)
+        if self.has_frozen_encoder:
+            self.encoder.eval()
+        return self
 
     def narrow(self, texts: Iterable[NDArray[np.integer[Any]]]) -> None:
         """Train only the words of these texts until `widen`; other words must not be asked meanwhile."""

@@ -35,10 +35,12 @@ class Encoder(Frozen):
     vocab_size: Annotated[int, Field(ge=100)] = 8000
     max_positions: Annotated[int, Field(ge=8)] = 128
     lowercase: bool = True
+    frozen: bool = False
+    """Its weights stay as they are; of a model of ours the tasks that the recipe lacks stay, too."""
 
     @model_validator(mode="after")
     def _sizes_only_from_scratch(self) -> Self:
-        sizes = self.model_fields_set - {"source"}
+        sizes = self.model_fields_set - {"source", "frozen"}
         if self.source != "scratch" and sizes:
             raise ValueError(f"{', '.join(sorted(sizes))} can only be set with `source: scratch`")
         if self.hidden_size % self.heads:
@@ -135,6 +137,11 @@ class Recipe(Frozen):
     """Origin and licences of data and encoder, in Markdown; stands in the model folder's ATTRIBUTION.md."""
 
     _file: YamlFile[Any] | None = PrivateAttr(default=None)
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether a run keeps what it changed, and not the encoder's weights."""
+        return self.lora is not None or self.encoder.frozen
 
     def refusal(self, place: Place, message: str) -> SetupError:
         """Return the error for a problem at `place`, with file and line where the recipe was read from a file."""

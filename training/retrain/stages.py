@@ -22,6 +22,7 @@ from ...schemas.review import Review
 from ...schemas.training_event import TrainingEventKind as Event
 from ..evaluate.evaluate import Scores, answers, write_report
 from ..export.export import export
+from ..fit.kept_tasks import keep_untaught
 from ..fit.loop import Progress, fit
 from ..fit.resume import CannotResume
 from ..gate.changed_answers import count_changed
@@ -44,7 +45,6 @@ from .doubts import find_doubts
 from .feedback import ingest_for
 from .going_live import already_there, check_live, identity, make_current
 from .job_files import digest_files, refuse_changed_files
-from .kept_decoders import keep_decoders
 from .limits import describe_kept, keep_limits
 from .refits import Trainings, candidate_of, placebo_of
 from .sibling_runs import find_judged_candidates
@@ -204,7 +204,7 @@ class Stages:
         except CannotResume as error:
             self._say(f"{out.parent.name}: begins anew: {error.reason}")
             record = train()
-        keep_decoders(out, self.current, self.manifest)
+        keep_untaught(RunFolder(out), self.current, self.manifest)
         keep_limits(out, self.mix)
         return record
 

