@@ -1,117 +1,138 @@
-"""Replies to the dialogues of a Schema-Guided Dialogue subset: the data, baselines that need no trained decoder, and a trained one.
+"""Replies to the dialogues of a Schema-Guided Dialogue subset: what a trained decoder reaches, beside the aims.
 
-python benchmarks/generation.py --data ../shared/data            # some twenty minutes on one core
-python benchmarks/generation.py --tasks acts --out /tmp/replies  # one of the two tasks; keeps the model, and the replies as JSON lines
-python benchmarks/generation.py --short                          # nothing is embedded or trained
+python benchmarks/generation.py --data FOLDER            # acts known, one seed: some ten minutes on one core (also --short)
+nohup python benchmarks/generation.py --data FOLDER --full > full.log &     # hours: everything, with three seeds
 
-Every eighth training dialogue is held out: `seen`, the services of training. `test` is the subset's test part, most of whose
-services training lacks. Two tasks: one reads three turns, the other the last turn and the acts of the reply. Replies have slots for
-values; a decoder is trained by `recipes/generation.yaml` and answers as exported, once freely and once naming the slots of the acts
-alone. BLEU and ROUGE-L are those of `training/kinds/reply_scores.py`, intervals draw whole dialogues.
+--full also trains on the context alone, and intents, slots and replies jointly against each of them alone. Each training has a
+folder below --out: the same command goes on where it was killed, each seed's trainings that have ended are not taken again.
+
+Two tasks: one reads the last turn and the acts of the reply, the other three turns. A decoder is trained by
+`recipes/generation.yaml` and answers as exported, freely ("raw") and naming the slots of the acts alone. Lines with "|" alone
+are rows of the table, those that begin with two blanks say more. BLEU and ROUGE-L are those of `training/kinds/reply_scores.py`,
+intervals draw whole dialogues. Exit code 1: an aim was missed.
 """
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import numpy as np
 import torch
-import yaml
+from reply_rows import SCORED, SUBSET, TASKS, answer_without_decoder, dialogue_of, read_parts
+from reply_table import Figure, compare_seeds, count_sent, describe_difference, describe_row
+from reply_trainings import JOINT, OTHERS, Scored, Trained, score, train
 
-from murmura.runtime.generation.reply_vocabulary import ReplyVocabulary, build_labels, list_slots
 from murmura.runtime.model.model import Model
-from murmura.schemas.manifest import GenerationSpec
 from murmura.training.data.example import Example
-from murmura.training.data.files import find_source, read_rows
-from murmura.training.data.replies import DIALOGUE, read_reply
-from murmura.training.data.rules import Rules
-from murmura.training.export.export import export
-from murmura.training.fit.encoding import encode_ids
-from murmura.training.fit.loop import fit
-from murmura.training.kinds.reply_baselines import Contexts, answer_baselines
 from murmura.training.kinds.reply_scores import ReplyScores, score_replies
-from murmura.training.model.encoders import Checkpoint, build_encoder, load
-from murmura.training.model.padding import in_order, pad
-from murmura.training.recipe.reading import Columns, Reading
+from murmura.training.model.encoders import Checkpoint, load
 from murmura.training.recipe.recipe import DEFAULT_ENCODER
 
-ROOT = Path(__file__).resolve().parents[1]
-SETS = {"train": "train.jsonl", "test": "test.jsonl"}
-HELD_OUT = 8
-TASKS = {
-    "context": GenerationSpec(context=3, acts=False, layers=3, slots=[]),
-    "acts": GenerationSpec(context=1, acts=True, layers=3, slots=[]),
+NAMES = {
+    ("acts", "seen"): "seen services, acts known",
+    ("acts", "test"): "test part, acts known",
+    ("context", "seen"): "seen services, context only",
+    ("context", "test"): "test part, context only",
 }
-MAX_TOKENS = 128
+LEAST = {("acts", "seen"): (21.5, 51.5), ("context", "seen"): (14.0, 41.0), ("acts", "test"): (15.0, 44.0)}
+"""BLEU and ROUGE-L to reach."""
+CPU_SECONDS = 400
+LOSSES = {"intent": -1.0, "slots": -1.0, "replies, seen": -1.5, "replies, test": -1.5}
+"""What joint training may cost against training alone, in points: accuracy in scope, F1, BLEU."""
+ELSEWHERE = (
+    "pieces per CPU-second, continuous against static | benchmarks/decoding.py",
+    "texts beside replies on one core | benchmarks/reply_load.py",
+    "conversations with generated replies under kills | benchmarks/conversations.py --generate",
+    "harmful text | benchmarks/harmful_texts.py",
+)
 
 
-def read(data: Path, name: str, spec: GenerationSpec) -> list[Example]:
-    """Return the replies of one file of the subset."""
-    reading = Reading(format="sgd")
-    rules = Rules(reading, Columns(), None, None, generation=spec)
-    path = find_source(data / "sgd_subset", name)
-    return [read_reply(row, rules) for row in read_rows(path, reading) if row.left_out is None]
+class Run:
+    """What all trainings of one call share."""
+
+    def __init__(self, data: Path, out: Path, seeds: Sequence[int], most: int | None) -> None:
+        self.data, self.out, self.seeds, self.most = data, out, seeds, most
+        self.parts = {task: read_parts(data, spec, most) for task, spec in TASKS.items()}
+        self.missed = 0
+
+    def train(self, what: str, seed: int) -> Trained:
+        replies = self.parts[what if what in TASKS else "acts"]["train"]
+        return train(what, replies, self.data, self.out / f"{what}-{seed}", seed=seed, most=self.most)
+
+    def print_row(self, what: str, figures: Sequence[Figure]) -> None:
+        self.missed += sum(not figure.reached for figure in figures)
+        print(describe_row(what, figures), flush=True)
 
 
-def read_parts(data: Path, spec: GenerationSpec) -> dict[str, list[Example]]:
-    """Return the parts: `train`, `seen` and `test`."""
-    every = read(data, SETS["train"], spec)
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(dialogue_of(row) for row in every))}
-    held = [numbers[dialogue_of(row)] % HELD_OUT == HELD_OUT - 1 for row in every]
-    return {
-        "train": [row for row, out in zip(every, held, strict=True) if not out],
-        "seen": [row for row, out in zip(every, held, strict=True) if out],
-        "test": read(data, SETS["test"], spec),
-    }
-
-
-def dialogue_of(row: Example) -> str:
-    return str(row.meta[DIALOGUE])
-
-
-def embed(rows: Sequence[Example], checkpoint: Checkpoint) -> np.ndarray:
-    """Return the mean of the tokens' states of what a task reads: [N, H]."""
-    encoder = build_encoder(checkpoint.spec, checkpoint.weights, dropout=0.0).eval()
-    checkpoint.tokenizer.enable_truncation(MAX_TOKENS)
-    ids = encode_ids([row.given for row in rows], checkpoint.tokenizer)
-    checkpoint.tokenizer.no_truncation()
-    vectors = np.empty((len(rows), checkpoint.spec.hidden_size), np.float32)
-    for chosen in in_order(ids, 64):
-        tokens, mask = pad([ids[row] for row in chosen])
-        with torch.no_grad():
-            states = encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
-        counted = mask.unsqueeze(-1).float()
-        vectors[chosen] = ((states * counted).sum(1) / counted.sum(1)).numpy()
-    return vectors
-
-
-def describe_data(parts: dict[str, list[Example]], checkpoint: Checkpoint) -> None:
-    """Print what the replies are made of."""
-    replies = [row.reply or "" for row in parts["train"]]
-    slots = {slot for reply in replies for slot in list_slots(reply)}
-    vocabulary = ReplyVocabulary(build_labels(replies, checkpoint.tokenizer, slots), checkpoint.tokenizer)
-    print(f"{vocabulary.size} pieces of {len(replies)} training replies, {len(slots)} slots")
-    for name, rows in parts.items():
-        texts = [row.reply or "" for row in rows]
-        pieces = [vocabulary.encode(text) for text in texts]
-        back = sum(vocabulary.decode(each) == text for each, text in zip(pieces, texts, strict=True))
-        lengths = [len(each) for each in pieces]
-        print(
-            f"  {name}: {len(rows)} replies of {len({dialogue_of(row) for row in rows})} dialogues, "
-            f"{statistics.mean(lengths):.1f} pieces (most {max(lengths)}), {back} come back character for character"
+def report_replies(run: Run, task: str, checkpoint: Checkpoint | None) -> None:
+    """Train the task with each seed and print its rows; figures are means of the seeds."""
+    parts, seconds = run.parts[task], []
+    for part, found in answer_without_decoder(parts, TASKS[task], checkpoint).items():
+        for name, replies in found.items():
+            print(f"  {task} | {part} | {name} | {describe(score_rows(replies, parts[part]))}", flush=True)
+    figures: dict[str, list[list[Figure]]] = {part: [] for part in SCORED}
+    for seed in run.seeds:
+        trained = run.train(task, seed)
+        seconds.append(trained.cpu_seconds)
+        model = Model.open(trained.folder, device="cpu")
+        for part in SCORED:
+            figures[part].append(measure(model, task, part, parts[part]))
+    for part in SCORED:
+        means = [
+            one[0]._replace(value=mean_of([each.value for each in one])) for one in zip(*figures[part], strict=True)
+        ]
+        run.print_row(NAMES[task, part], means)
+    if task == "acts":
+        run.print_row(
+            "training, three epochs, one thread", [Figure("CPU-s", statistics.mean(seconds), at_most=CPU_SECONDS)]
         )
 
 
+def mean_of(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
+
+
+def measure(model: Model, task: str, part: str, rows: Sequence[Example]) -> list[Figure]:
+    """Return the figures of one model's replies; those beside the aims are of replies that may name every slot."""
+    raw = score_rows([reply.text for reply in model.generate([row.given for row in rows])], rows)
+    print(f"  {task} | {part} | decoder | {describe(raw)}", flush=True)
+    bleu, rouge = LEAST.get((task, part), (None, None))
+    figures = [Figure("BLEU", raw.figures["bleu"], bleu), Figure("ROUGE-L", raw.figures["rouge_l"], rouge)]
+    if not TASKS[task].acts:
+        return figures
+    [known] = [set(spec.generation.slots) for spec in model.tasks.values() if spec.generation is not None]
+    values = [known & {act.slot for act in row.acts if act.slot} for row in rows]
+    held = model.generate([row.given for row in rows], values)
+    texts, ended = [reply.text for reply in held], [reply.finish == "end" for reply in held]
+    print(f"  {task} | {part} | decoder, slots of the acts | {describe(score_rows(texts, rows))}", flush=True)
+    sent = count_sent(texts, ended, [row.reply or "" for row in rows], values)
+    aims = part == "seen"
+    return [
+        *figures,
+        Figure("slots missing, raw %", percent(raw.figures["slots_missing"]), at_most=15 if aims else None),
+        Figure("invented, raw %", percent(raw.figures["slots_invented"]), at_most=5 if aims else None),
+        Figure("missing as sent %", sent.missing, at_most=1 if aims else None),
+        Figure("beyond the reference, with a value, as sent %", sent.further),
+        Figure("sent as generated %", sent.generated, at_least=70 if aims else None),
+    ]
+
+
+def percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def score_rows(replies: Sequence[str], rows: Sequence[Example]) -> ReplyScores:
+    return score_replies(replies, [row.reply or "" for row in rows], [dialogue_of(row) for row in rows])
+
+
 def describe(scores: ReplyScores) -> str:
-    """Return the cells of a row of the table."""
+    """Return the figures with their intervals: BLEU, cased, chrF, ROUGE-L, slots missing, invented, distinct, length."""
 
     def cell(name: str, form: str, scale: float = 1.0) -> str:
         value = scores.figures[name]
@@ -126,97 +147,52 @@ def describe(scores: ReplyScores) -> str:
     return " | ".join([*cells, cell("length_ratio", ".2f")])
 
 
-def write_rows(rows: Sequence[Example], path: Path) -> None:
-    """Write dialogues as they were read, a reply a line."""
-    path.write_text("".join(json.dumps(row_of(row)) + "\n" for row in rows))
-
-
-def row_of(row: Example) -> dict[str, object]:
-    """Return a reply as a row of JSON lines, with the turns that its task reads."""
-    turns = [line.split(": ", 1) for line in (row.second or "").split("\n")]
-    return {
-        "dialogue": dialogue_of(row),
-        "turns": [{"role": role, "text": text} for role, text in turns if text],
-        "acts": [act.model_dump(mode="json", exclude_none=True) for act in row.acts],
-        "reply": row.reply,
-    }
-
-
-def train(parts: dict[str, list[Example]], data: Path, task: str, out: Path) -> tuple[Path, float]:
-    """Train on the part `train`; return the model folder and the CPU-seconds."""
-    spec = TASKS[task]
-    recipe = yaml.safe_load((ROOT / "recipes/generation.yaml").read_text())
-    [keys] = recipe["tasks"].values()
-    keys |= {"context": spec.context, "acts": spec.acts, "layers": spec.layers}
-    keys |= {"train": {"path": "./train.jsonl", "format": "jsonl"}}
-    keys.pop("test", None)
-    write_rows(parts["train"], out / "train.jsonl")
-    (out / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "threads": 1, "trackers": []}))
-    began = time.process_time()
-    fit(out / "recipe.yaml", data, out / "run", quiet=True, print_line=lambda line: print(f"  {line}", flush=True))
-    seconds = time.process_time() - began
-    export(out / "run", out / "model")
-    return out / "model", seconds
-
-
-def generate(model: Model, rows: Sequence[Example], *, of_acts: bool) -> list[str]:
-    """Return the replies of a model; with `of_acts` they may name the slots of the acts alone."""
-    [known] = [set(task.generation.slots) for task in model.tasks.values() if task.generation is not None]
-    slots = [known & {act.slot for act in row.acts if act.slot} for row in rows] if of_acts else None
-    return [reply.text for reply in model.generate([row.given for row in rows], slots)]
+def report_joint(run: Run) -> None:
+    """Train all tasks jointly and each alone with each seed; print a row for each set."""
+    alone: dict[str, list[Scored]] = {}
+    joint: dict[str, list[Scored]] = {}
+    parts = run.parts["acts"]
+    for seed in run.seeds:
+        for what in ("acts", *OTHERS, JOINT):
+            for name, found in score(run.train(what, seed), run.data, parts).items():
+                (joint if what == JOINT else alone).setdefault(name, []).append(found)
+    for name, aim in LOSSES.items():
+        one, other = alone[name], joint[name]
+        found = compare_seeds([each.outcome for each in one], [each.outcome for each in other], one[0].conversations)
+        line, reached = describe_difference(f"joint against alone: {name}", found, aim)
+        run.missed += not reached
+        print(line, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the public data sets")
-    parser.add_argument("--tasks", nargs="*", choices=[*TASKS], default=[*TASKS], help="some of them")
-    parser.add_argument("--out", type=Path, help="keep models and replies in this folder")
-    parser.add_argument("--short", action="store_true", help="without embedding and training")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--short", action="store_true", help="acts known, one seed; so without --full")
+    size.add_argument("--full", action="store_true", help="everything, with several seeds: hours")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the trainings; --full: models/generation where it is not set"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of --full")
+    parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)  # to try every path; the figures mean nothing
     args = parser.parse_args()
-    if not (args.data / "sgd_subset").is_dir():
-        print(f"no sgd_subset in {args.data}: name the folder of the public data sets with --data")
-        return
+    needed = (SUBSET, "clinc150", "snips") if args.full else (SUBSET,)
+    if absent := [name for name in needed if not (args.data / name).is_dir()]:
+        raise SystemExit(f"no {', '.join(absent)} in {args.data}: --data names the folder of the public data sets")
     torch.set_num_threads(1)
-    checkpoint = load(DEFAULT_ENCODER)
-    print("task | part | replies | BLEU | cased | chrF | ROUGE-L | slots missing % | invented % | distinct % | length")
+    print(
+        "  task | part | replies | BLEU | cased | chrF | ROUGE-L | slots missing % | invented % | distinct % | length"
+    )
     with tempfile.TemporaryDirectory() as scratch:
-        for number, task in enumerate(args.tasks):
-            parts = read_parts(args.data, TASKS[task])
-            if not number:
-                describe_data(parts, checkpoint)
-            folder = (args.out or Path(scratch)) / task
-            folder.mkdir(parents=True, exist_ok=True)
-            compare(task, parts, args.data, folder, None if args.short else checkpoint)
-
-
-def compare(
-    task: str, parts: dict[str, list[Example]], data: Path, folder: Path, checkpoint: Checkpoint | None
-) -> None:
-    """Print the rows of one task; without a checkpoint those that need no encoder."""
-    spec, vectors, model = TASKS[task], None, None
-    if checkpoint is not None:
-        began = time.process_time()
-        vectors = {part: embed(rows, checkpoint) for part, rows in parts.items()}
-        print(f"  embedding: {time.process_time() - began:.0f} CPU-s")
-        where, seconds = train(parts, data, task, folder)
-        print(f"  training: {seconds:.0f} CPU-s")
-        model = Model.open(where, device="cpu")
-    signature = ""
-    for part in ("seen", "test"):
-        rows = parts[part]
-        contexts = None if vectors is None else Contexts(parts["train"], vectors["train"], vectors[part])
-        found = answer_baselines(parts["train"], rows, acts=spec.acts, contexts=contexts)
-        if model is not None:
-            found["decoder"] = generate(model, rows, of_acts=False)
-            if spec.acts:
-                found["decoder, slots of the acts"] = generate(model, rows, of_acts=True)
-        for name, replies in found.items():
-            scores = score_replies(replies, [row.reply or "" for row in rows], [dialogue_of(row) for row in rows])
-            signature = scores.signature
-            print(f"{task} | {part} | {name} | {describe(scores)}", flush=True)
-        lines = [{**row_of(row), **{name: each[at] for name, each in found.items()}} for at, row in enumerate(rows)]
-        (folder / f"{part}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    print(f"  sacrebleu {signature}")
+        out = args.out or Path("models/generation" if args.full else scratch)
+        run = Run(args.data, out, args.seeds if args.full else [0], args.rows)
+        report_replies(run, "acts", load(DEFAULT_ENCODER) if args.full else None)
+        if args.full:
+            report_replies(run, "context", load(DEFAULT_ENCODER))
+            report_joint(run)
+    for line in ELSEWHERE if args.full else ():
+        print(line)
+    raise SystemExit(1 if run.missed else 0)
 
 
 if __name__ == "__main__":

@@ -30,14 +30,16 @@ BENCHMARKS = {
     "ingest": "feedback, results and requests into a data set",
     "joint_training": "joint training against a plain hand-written loop",
     "few_rows": "5 and 10 rows a label against logistic regression on the frozen encoder",
-    "generation": "replies to dialogues: data and baselines",
+    "generation": "replies to dialogues: a decoder trained with the acts known, beside its aims",
     "corrections": "300 corrections of intents never seen, learned, with what became of the rest",
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="a minute or so each, for a first look")
+    parser.add_argument(
+        "--short", action="store_true", help="a minute or so each, ten where a decoder is trained; for a first look"
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="public data sets (CLINC150, ...)")
     parser.add_argument("--only", nargs="*", choices=[*BENCHMARKS], help="some of them")
     args = parser.parse_args()
