@@ -8,6 +8,7 @@ import yaml
 from reply_rows import SCORED, TASKS, dialogue_of, write_rows
 
 from murmura.runtime.model.model import Model
+from murmura.schemas.manifest import MANIFEST_NAME
 from murmura.training.data.example import Example
 from murmura.training.evaluate.evaluate import answers, sets_of
 from murmura.training.export.export import export
@@ -66,7 +67,7 @@ def _cap(source: str | dict[str, Any], most: int) -> dict[str, Any]:
 def train(
     what: str, replies: Sequence[Example], data: Path, out: Path, *, seed: int = 0, most: int | None = None
 ) -> Trained:
-    """Train one task alone, or JOINT, in the folder `out`, and export it; what is there of an earlier call is gone on with."""
+    """Train one task alone, or JOINT, in the folder `out`, and export it, as far as an earlier call has not."""
     out.mkdir(parents=True, exist_ok=True)
     recipe = out / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(make_recipe(what, most)))
@@ -76,7 +77,8 @@ def train(
     record = fit(
         recipe, data, out / "run", seed=seed, quiet=True, resume=True, print_line=lambda line: print(f"    {line}")
     )
-    export(out / "run", out / "model")
+    if not (out / "model" / MANIFEST_NAME).is_file():
+        export(out / "run", out / "model")
     print(f"  {out.name}: {record.steps} steps in {record.cpu_seconds:.0f} CPU-s", flush=True)
     return Trained(out / "model", recipe, record.cpu_seconds)
 
