@@ -44,7 +44,7 @@ class RejectReason(StrEnum):
     NOT_REPRODUCED = "not_reproduced"
     """The reference sample is not reproduced."""
     ENDLESS = "endless"
-    """It did not answer in time and was terminated."""
+    """It did not answer in time and was terminated, or it ends none of its replies to the reference sample."""
     LACKS_TASK = "lacks_task"
     """A running agent needs a task that it does not have."""
     NO_BASE = "no_base"

@@ -12,6 +12,7 @@ import numpy as np
 import spox.opset.ai.onnx.v17 as op
 from spox import Tensor, Var, argument, build
 from tiny_model import TASKS, random_weights, tiny_encoder, write_tiny_model
+from tiny_talker import write_talker
 
 from murmura.runtime.model.folder import read_manifest, write_manifest
 from murmura.runtime.model.graph.build import build_graph
@@ -86,6 +87,12 @@ def endless(folder: Path) -> Path:
     return _with_graph(folder, count)
 
 
+def endless_replies(folder: Path) -> Path:
+    """A decoder that never chooses the end of a reply."""
+    shutil.rmtree(folder)
+    return write_talker(folder, end_bias=-100.0)
+
+
 def too_much_memory(folder: Path) -> Path:
     """Asks for 2 to the 40th numbers when it is run."""
 
@@ -124,6 +131,7 @@ MADE: dict[Callable[[Path], Path], str] = {
     wrong_shape: "wrong_shape",
     lacks_task: "lacks_task",
     endless: "endless",
+    endless_replies: "endless",
     too_much_memory: "too_large",
     no_base: "no_base",
 }

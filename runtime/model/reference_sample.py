@@ -80,7 +80,10 @@ def missing_sample_error(origin: str) -> ModelRefused:
 
 
 def check_reference(model: Answering, reference: Reference) -> None:
-    """Raise ModelRefused unless the model gives the stored decisions, and the stored scores within `TOLERANCE`."""
+    """Raise ModelRefused unless the model gives the stored decisions, and the stored scores within `TOLERANCE`.
+
+    A model that ends none of its replies to the sample is refused, too.
+    """
     try:
         texts = [text if isinstance(text, str) else TextPair(*text) for text in reference["texts"]]
         sample = make_reference(model, texts)
@@ -95,8 +98,9 @@ def check_reference(model: Answering, reference: Reference) -> None:
                 f"the reference sample has {len(stored)} answers of task {name}; export the model again",
                 RejectReason.NOT_REPRODUCED,
             )
-        for index, (want, got) in enumerate(zip(stored, found[name], strict=True)):
-            stored_logits, logits = _numbers(name, want), np.asarray(got, np.float64)
+        answers = [np.asarray(got, np.float64) for got in found[name]]
+        for index, (want, logits) in enumerate(zip(stored, answers, strict=True)):
+            stored_logits = _numbers(name, want)
             problem = _difference(kind_of(spec), stored_logits, logits)
             if problem:
                 same = stored_logits.shape == logits.shape or kind_of(spec).generates
@@ -105,6 +109,8 @@ def check_reference(model: Answering, reference: Reference) -> None:
                     "the graph, tokenizer and manifest do not belong together, or this device computes differently",
                     RejectReason.NOT_REPRODUCED if same else RejectReason.WRONG_SHAPE,
                 )
+        if fault := kind_of(spec).find_fault(answers):
+            raise ModelRefused(f"task {name}: {fault}", RejectReason.ENDLESS)
 
 
 def _check_vectors(found: list[Any], stored: Any) -> None:

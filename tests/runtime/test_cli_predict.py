@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from installed_package import PAIRS, installed_example
-from tiny_decoder import reply_task
+from tiny_decoder import end_sooner, reply_task
 from tiny_model import TASKS, write_tiny_model
 from typer.testing import CliRunner
 
@@ -28,7 +28,8 @@ FOLLOWS = TaskSpec(name="follows", kind="entailment", labels=["yes", "no", "perh
 
 @pytest.fixture(scope="module")
 def generating(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("models") / "talk", [*TASKS, REPLY], name="talk")
+    folder = tmp_path_factory.mktemp("models") / "talk"
+    return write_tiny_model(folder, [*TASKS, REPLY], name="talk", added=end_sooner(REPLY, by=2.0))
 
 
 def invoke(*arguments: object, given: str | bytes | None = None) -> Result:

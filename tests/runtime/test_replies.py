@@ -2,18 +2,19 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny_decoder import ENCODER, PIECES, decode_by_hand, reply_task
+from tiny_decoder import ENCODER, PIECES, decode_by_hand, end_sooner, reply_task
 from tiny_model import TASKS, WORDS, write_tiny_model
 
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.errors import ModelRefused, VersionRefused
 from murmura.runtime.model.folder import check_folder, parse_manifest, write_manifest
-from murmura.runtime.model.graph.build import describe_model
+from murmura.runtime.model.graph.build import Form, describe_model
 from murmura.runtime.model.graph.decoder import build_step
 from murmura.runtime.model.inputs import TextPair
 from murmura.runtime.model.kinds.registry import kind_of
@@ -26,9 +27,13 @@ TASK = reply_task(max_tokens=24)
 PAIRS = [TextPair(" ".join(WORDS[n : n + 3]), " ".join(WORDS[(7 * n) % 20 :][: 1 + (5 * n) % 13])) for n in range(18)]
 
 
+def write_model(folder: Path, graphs: Sequence[Form] = ("ragged",)) -> Path:
+    return write_tiny_model(folder, [*TASKS, TASK], graphs=graphs, added=end_sooner(TASK))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("generating"), [*TASKS, TASK], graphs=("ragged", "padded"))
+    return write_model(tmp_path_factory.mktemp("generating"), ("ragged", "padded"))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +131,8 @@ def test_the_padded_graph_gives_the_same_replies(folder: Path, model: Model) -> 
 
 
 def test_a_model_of_several_decoders_asks_which(tmp_path: Path, tiny_model: Path) -> None:
-    several = Model.load(write_tiny_model(tmp_path / "m", [TASK, reply_task(name="other", layers=1)]), device="cpu")
+    tasks = [TASK, reply_task(name="other", layers=1)]
+    several = Model.load(write_tiny_model(tmp_path / "m", tasks, added=end_sooner(*tasks, by=3.0)), device="cpu")
     with pytest.raises(ValueError, match="that generates: reply, other; got None"):
         several.generate(PAIRS[:1])
     assert several.generate(PAIRS[:1], task="other") != several.generate(PAIRS[:1], task="reply")
@@ -138,7 +144,7 @@ def test_the_reference_sample_holds_replies_and_a_changed_decoder_is_refused(fol
     stored = json.loads((folder / "reference.json").read_text())["outputs"]["reply"]
     assert len(stored) == 5
     assert all(len(piece) == 2 and piece[0] < len(PIECES) and piece[1] <= 0 for reply in stored for piece in reply)
-    copy = write_tiny_model(tmp_path / "m", [*TASKS, TASK])
+    copy = write_model(tmp_path / "m")
     weights = load_file(copy / "model.safetensors")
     weights["heads.reply.transform.norm.bias"] = weights["heads.reply.transform.norm.bias"][::-1].copy()
     (copy / "reply.step.onnx").write_bytes(build_step(ENCODER, TASK, weights, describe_model(check_folder(copy))))
@@ -151,7 +157,7 @@ def test_the_reference_sample_holds_replies_and_a_changed_decoder_is_refused(fol
 
 
 def test_a_folder_without_a_graph_of_its_decoder_is_refused(folder: Path, tmp_path: Path) -> None:
-    copy = write_tiny_model(tmp_path / "m", [*TASKS, TASK])
+    copy = write_model(tmp_path / "m")
     manifest = check_folder(copy)
     write_manifest(copy, manifest, {entry.path: entry.role for entry in manifest.files if entry.role != "graph:step"})
     for read in (check_folder, lambda path: Model.load(path, device="cpu")):
@@ -162,7 +168,7 @@ def test_a_folder_without_a_graph_of_its_decoder_is_refused(folder: Path, tmp_pa
 
 
 def test_a_version_whose_decoder_gives_no_numbers_is_refused_by_its_trial(tmp_path: Path) -> None:
-    copy = write_tiny_model(tmp_path / "m", [*TASKS, TASK])
+    copy = write_model(tmp_path / "m")
     assert prove(copy, "ragged", timeout_s=120, memory_bytes=8 * 2**30) == copy
     manifest = check_folder(copy)
     weights = load_file(copy / "model.safetensors")
@@ -175,7 +181,7 @@ def test_a_version_whose_decoder_gives_no_numbers_is_refused_by_its_trial(tmp_pa
 
 
 def test_a_decoder_that_never_ends_is_cut_at_its_maximum(tmp_path: Path) -> None:
-    copy = write_tiny_model(tmp_path / "m", [*TASKS, TASK])
+    copy = write_model(tmp_path / "m")
     manifest = check_folder(copy)
     weights = load_file(copy / "model.safetensors")
     weights["heads.reply.bias"][0] = -100

@@ -18,6 +18,7 @@ from tiny_training import RECIPE, write_jsonl
 from murmura.runtime.errors import SetupError
 from murmura.runtime.generation.input_format import format_input
 from murmura.runtime.model.delta import assemble
+from murmura.runtime.model.kinds.generation import Generation
 from murmura.runtime.model.model import Model
 from murmura.schemas.acts import Act, Utterance
 from murmura.training.data.example import Example
@@ -29,7 +30,6 @@ from murmura.training.fit.check_data import check_data
 from murmura.training.fit.gradient import compute_gradient
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import prepare
-from murmura.training.kinds.generation import Generation
 from murmura.training.kinds.reply_decoder import Decoded
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tiny_decoder import reply_task
+from tiny_decoder import end_sooner, reply_task
 from tiny_model import tiny_tokenizer, write_tiny_model
 
 from murmura.runtime.model.model import Model
@@ -13,7 +13,7 @@ from murmura.training.kinds.generation import Generation
 
 def test_training_drops_the_turns_that_serving_drops(tmp_path: Path) -> None:
     task = reply_task()
-    model = Model.load(write_tiny_model(tmp_path / "model", [task]), device="cpu")
+    model = Model.load(write_tiny_model(tmp_path / "model", [task], added=end_sooner(task, by=3.0)), device="cpu")
     turns = [
         "user: hello",
         "user: " + "please help me " * 20 + "\nagent: hello\nuser: my card was lost",

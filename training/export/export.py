@@ -220,7 +220,7 @@ def build_proven(
             prove_replies(model, truth[name], name, rows)
         reference = reference or make_reference(model, [*_short(texts, str)[:8], *_short(texts, TextPair)[:4]])
     for spec in manifest.tasks:
-        if fault := kind_of(spec).find_fault([np.array(row) for row in reference["outputs"][spec.name]]):
+        if fault := kind_of(spec).serving.find_fault([np.array(row) for row in reference["outputs"][spec.name]]):
             raise SetupError(f"export failed: task {spec.name}: {fault}")
     return Built(built, reference, decoders)
 

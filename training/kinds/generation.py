@@ -108,12 +108,6 @@ class Generation(Kind):
         """Return the mean over the pieces of all replies."""
         return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=NO_PIECE, label_smoothing=smoothing)
 
-    def find_fault(self, rows: Sequence[Array]) -> str | None:
-        """Return that no reply ends; rows are (piece, log-probability) for each piece of a reply."""
-        if not rows or any(len(row) and row[-1, 0] == END for row in rows):
-            return None
-        return f"no reply to the reference sample ends before its {max(map(len, rows))} pieces are full; train longer, or look at the rows"
-
     def metrics(self, logits: Sequence[Array], targets: Sequence[Array], task: TaskSpec) -> dict[str, float]:
         """Score log-probabilities [T] of the pieces of replies, which stand here for logits.
 

@@ -253,10 +253,6 @@ class Kind(ABC):
         clear = best[..., -1] - best[..., -2] > TIE
         return bool(((one.argmax(-1) == other.argmax(-1)) | ~clear).all())
 
-    def find_fault(self, rows: Sequence[Array]) -> str | None:
-        """Return what makes a model unfit to serve, by its answers to the whole reference sample; None where nothing does."""
-        return None
-
     # Scores.
 
     @abstractmethod

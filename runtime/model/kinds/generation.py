@@ -1,6 +1,6 @@
 """A reply, worded by a decoder from what the encoder makes of the acts and turns of a conversation."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -82,6 +82,13 @@ class Generation(Kind):
 
     def to_decisions(self, logits: Floats) -> Array:
         return np.asarray(logits[..., 0])
+
+    def find_fault(self, rows: Sequence[Array]) -> str | None:
+        """Return that no reply ends; rows are (piece, log-probability) for each piece of a reply."""
+        if not rows or any(len(row) and row[-1, 0] == 0 for row in rows):
+            return None
+        pieces = max(map(len, rows))
+        return f"no reply to the reference sample ends before its {pieces} pieces are full; train longer, or look at the rows"
 
     def format_line(self, output: Answer) -> str:
         return f"{' '.join(output['text'].split())} {output['score']:.2f}"

@@ -106,6 +106,10 @@ class Kind(ABC):
         """Return what two computations of the same logits must agree on."""
         return np.asarray(logits.argmax(-1))
 
+    def find_fault(self, rows: Sequence[Array]) -> str | None:
+        """Return what makes a model unfit to serve, by its logits for the whole reference sample; None where nothing does."""
+        return None
+
     def split_rows(self, values: Array, starts: npt.NDArray[np.int64]) -> Sequence[Array]:
         """Return the logits of each text; tokens of text b are `values[starts[b] : starts[b + 1]]`."""
         return np.split(values, starts[1:-1]) if self.reads is Reads.TOKENS else list(values)
