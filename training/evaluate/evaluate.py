@@ -13,6 +13,7 @@ from tokenizers import Encoding
 from ...runtime.errors import SetupError
 from ...runtime.model.delta import assemble
 from ...runtime.model.folder import read_manifest, write_manifest
+from ...runtime.model.kinds.forms import Reads
 from ...runtime.model.kinds.generation import make_output
 from ...runtime.model.model import Model
 from ...schemas.manifest import ModelManifest, TaskSpec
@@ -29,8 +30,10 @@ from .baselines import MEANINGS as OF_BASELINES
 from .baselines import Baselines
 from .decisions import describe_decisions
 from .figures import MEANINGS, rounded, shown
+from .recent_logits import ask, join_logits
 
 TEST: Final = "test"
+_ASKED_ROWS: Final = 256
 Scores = dict[str, dict[str, Score]]
 """Task, then set."""
 
@@ -115,21 +118,23 @@ def refuse_unknown_labels(examples: Sequence[Example], spec: TaskSpec, scope: st
 
 
 def answers(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterator[Answer]:
-    """Ask the model for one task, in batches, shortest texts first; answers come in that order."""
+    """Ask the model for one task, in batches, shortest texts first; answers come in that order.
+
+    A text that the model was asked lately, for whatever task, is not run again.
+    """
     if kind_of(spec).generates:
         yield from _replies(model, spec, examples)
         return
     ordered = sorted(examples, key=lambda example: len(example.text) + len(example.second or ""))
-    at = 0
-    for batch, texts in model.batches([example.given for example in ordered]):
-        logits = model.run(batch)
-        outputs = model.decode(logits, batch, texts, [(spec.name,)] * len(batch))
-        values = logits.values[spec.name]
-        rows = kind_of(spec).serving.split_rows(values, logits.starts)
-        for encoded, output, row in zip(batch, outputs, rows, strict=True):
-            (tokenised,) = encoded.rows
-            yield Answer(ordered[at], tokenised.encoding, output[spec.name], row)
-            at += 1
+    by_token = kind_of(spec).serving.reads is Reads.TOKENS
+    for begin in range(0, len(ordered), _ASKED_ROWS):
+        examples = ordered[begin : begin + _ASKED_ROWS]
+        texts = [example.given for example in examples]
+        asked = ask(model, texts)
+        logits = join_logits(asked, spec.name, by_token=by_token)
+        outputs = model.decode(logits, [each.encoded for each in asked], texts, [(spec.name,)] * len(asked))
+        for example, each, output in zip(examples, asked, outputs, strict=True):
+            yield Answer(example, each.encoded.encoding, output[spec.name], each.logits[spec.name])
 
 
 def _replies(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterator[Answer]:
