@@ -184,6 +184,14 @@ def desk_base(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture(scope="session")
+def reply_desk(pytestconfig: pytest.Config) -> Path:
+    """A folder with the model `desk`, which words replies and knows intents, its run, recipe and data; nobody writes into it."""
+    from tiny_replies import write_reply_desk
+
+    return pytestconfig.stash[SHARE].once("reply_desk", write_reply_desk)
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of public data sets; tests that need one carry the marker `shared`."""
     folder = Path(os.environ.get("MURMURA_TEST_DATA") or ROOT.parent / "shared/data")

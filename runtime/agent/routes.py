@@ -118,16 +118,22 @@ def configure_agents(settings: Settings, agents: Iterable[Agent | Handler]) -> l
     _refuse_inapplicable_limits(settings, declared)
     everyone = [apply_settings(agent, settings.agents.get(agent.name)) for agent in declared]
     for agent in everyone:
-        options = read_options(agent.name, agent.options_model if isinstance(agent, Handler) else None, settings)
         if isinstance(agent, Handler):
-            agent.options = options
-            agent.configure(settings)
+            configure_handler(agent, settings)
+        else:
+            read_options(agent.name, None, settings)
     _refuse_equal_names(everyone)
     _refuse_shared_handler_topics(everyone)
     _refuse_unread_inputs(settings, everyone)
     for rule in settings.routing:
         _check_endpoints(rule, everyone, settings)
     return [_with_rules(agent, settings.routing) for agent in everyone]
+
+
+def configure_handler(handler: Handler, settings: Settings) -> None:
+    """Set a handler's options and call its `configure`. Raises SetupError for settings that do not fit it."""
+    handler.options = read_options(handler.name, handler.options_model, settings)
+    handler.configure(settings)
 
 
 def _refuse_settings_of_unknown_agents(settings: Settings, names: Collection[str]) -> None:

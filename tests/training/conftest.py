@@ -10,7 +10,6 @@ import yaml
 from run_share import SHARE
 from safetensors.numpy import save_file
 from tiny_few_rows import INTENT, PLAIN
-from tiny_replies import write_reply_desk
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.training.export.export import export
@@ -94,12 +93,6 @@ def model_folder(pytestconfig: pytest.Config, run: Path) -> Path:
         return folder / "tiny"
 
     return pytestconfig.stash[SHARE].once("model_folder", make)
-
-
-@pytest.fixture(scope="session")
-def reply_desk(pytestconfig: pytest.Config) -> Path:
-    """A folder with the model `desk`, which words replies and knows intents, its run, recipe and data; nobody writes into it."""
-    return pytestconfig.stash[SHARE].once("reply_desk", write_reply_desk)
 
 
 @pytest.fixture

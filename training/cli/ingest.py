@@ -106,14 +106,14 @@ async def _plan(settings: "Settings", agents: list[str], options: "Options") -> 
     from ...runtime.agent.agent import Agent
     from ...runtime.agent.discovery import find_agents
     from ...runtime.agent.handler import Handler
-    from ...runtime.agent.routes import apply_settings
+    from ...runtime.agent.routes import apply_settings, configure_handler
     from ..ingest.make import make_plan
 
     found = [apply_settings(each, settings.agents.get(each.name)) for each in find_agents(agents, settings.prefix)]
     answering = [each for each in found if isinstance(each, Agent) and each.output]
     replying = [each for each in found if isinstance(each, Handler)]
     for each in replying:
-        each.configure(settings)
+        configure_handler(each, settings)
     replying = [each for each in replying if each.reply_topic]
     if not answering and not replying:
         raise SetupError(f"{', '.join(agents)}: none of them publishes results or replies")
