@@ -39,7 +39,7 @@ def replay(
             prediction = Prediction(outputs[one["text"]], False, (manifest.name, manifest.version))
         result = step(state, turn, prediction, policy, now, min_score=min_score)
         if result.brief is not None and (kept := recorded.get(this)) is not None:
-            worded = Worded(kept.turns[-1].reply, kept.wording, kept.wording_reason)
+            worded = Worded(kept.turns[-1].reply, kept.wording, kept.wording_reason, truncated=kept.truncated)
             result = put_wording(result, turn, worded, kept.stopped)
         steps[conversation].append(result)
     return steps

@@ -132,6 +132,8 @@ class Reply(_Frozen):
     wording: Wording = Wording.TEMPLATE
     wording_reason: WordingReason | None = None
     """Why the template was sent instead of words of the model."""
+    truncated: bool = False
+    """Whether the model read not all of the turn, or not all of the acts and turns that it worded the reply from."""
     model: ModelRef | None = None
     """None when the turn was passed to a person without a prediction."""
     source: Source
@@ -216,9 +218,10 @@ class ConversationState(_Frozen):
     kind: ReplyKind
     """Of the last reply; its text is the last turn's."""
     acts: list[Act] = []
-    """Of the last reply, like `wording` and `wording_reason`."""
+    """Of the last reply, like `wording`, `wording_reason` and `truncated`."""
     wording: Wording = Wording.TEMPLATE
     wording_reason: WordingReason | None = None
+    truncated: bool = False
     stopped: Stopped | None = None
     """The last turn, or what was worded as its reply, if it was found harmful."""
     model: ModelRef | None = None
@@ -239,6 +242,7 @@ class ConversationState(_Frozen):
             acts=self.acts,
             wording=self.wording,
             wording_reason=self.wording_reason,
+            truncated=self.truncated,
             model=self.model,
         )
 

@@ -166,6 +166,7 @@ def step(
         acts=[act for _, acts in draft.said for act in acts],
         wording=Wording.KNOWLEDGE if draft.is_known else Wording.TEMPLATE,
         wording_reason=harm.reason if harm and brief else None,
+        truncated=prediction is not None and prediction.truncated,
         stopped=harm.stopped if harm else None,
     )
     return replay_step(after, turn)._replace(brief=None if harm else brief, has_rule=draft.has_rule or harm is not None)
@@ -178,6 +179,7 @@ def put_wording(result: Step, turn: ReceivedTurn, worded: Worded, stopped: Stopp
         "turns": [*before, last.model_copy(update={"reply": worded.text})],
         "wording": worded.wording,
         "wording_reason": worded.reason,
+        "truncated": result.state.truncated or worded.truncated,
         "stopped": stopped,
     }
     return replay_step(result.state.model_copy(update=changed), turn)._replace(score=worded.score)

@@ -28,6 +28,8 @@ class Worded(NamedTuple):
     reason: Reason | None = None
     score: float | None = None
     """Of the model's words, whether they are sent or not."""
+    truncated: bool = False
+    """Whether the model's words are sent, and it read not all of the acts and turns."""
 
 
 class Net(NamedTuple):
@@ -60,7 +62,7 @@ def choose_wording(found: Generated | Reason, brief: Brief, net: Net) -> Worded:
     if reason is None and not isinstance(found, Reason):
         text = _join(brief, SLOT.sub(lambda slot: brief.values[slot[1]], found.text.strip()))
         if len(text) <= REPLY_CHARACTERS:
-            return Worded(text, Wording.GENERATED, None, score)
+            return Worded(text, Wording.GENERATED, None, score, found.truncated)
         reason = Reason.TOO_LONG
     return Worded(_join(brief, fill(brief.template, brief.values))[:REPLY_CHARACTERS], Wording.TEMPLATE, reason, score)
 

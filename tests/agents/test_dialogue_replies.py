@@ -47,7 +47,7 @@ class Words:
     """What the model words, in turn, and what it was asked."""
 
     def __init__(self, *said: str | Exception, score: float = 0.9) -> None:
-        self.said, self.score = [*said], score
+        self.said, self.score, self.truncated = [*said], score, False
         self.asked: list[tuple[Any, ...]] = []
 
     async def generate(self, turns, acts, task, *, slots=None, is_forbidden=None, deadline=None) -> Generated:
@@ -55,7 +55,7 @@ class Words:
         said = self.said.pop(0)
         if isinstance(said, Exception):
             raise said
-        return Generated(said, (), self.score, "end")
+        return Generated(said, (), self.score, "end", self.truncated)
 
 
 def served(text: Any) -> dict[str, Any]:
@@ -123,6 +123,21 @@ async def test_the_template_is_sent_with_the_reason_where_the_model_words_nothin
     assert (stopped is not None) == (reason in {"stop_word", "filtered"})
     assert stopped is None or (stopped.reason, stopped.text[:9]) == ("insult", "Your £20,")
     assert process.counted("murmura_reply_wordings_total", agent="dialogue", wording="template", reason=reason) == 1
+
+
+async def test_a_reply_says_where_the_model_did_not_read_the_whole_turn(policy):
+    log: Log = []
+    process = await begin(policy, ASKED, ASKED, log=log)
+    long = turn(1, "send " + "please " * 1500)
+    state, reply = await process.hear(long)
+    assert (reply.value["truncated"], reply.value["text"]) == (True, ASKED)
+    assert ConversationState.model_validate_json(state.value).truncated
+    assert content(await (await begin(policy, log=log)).hear(long)) == content([state, reply])
+    *_, after = await process.hear(turn(2, "angry now"))
+    assert after.value["truncated"] is False
+    process.words.truncated = True  # the turn is read whole alone, and cut behind its acts
+    *_, worded = await process.hear(turn(3, "send money", key=b"c-2"))
+    assert (worded.value["truncated"], worded.value["wording"]) == (True, "generated")
 
 
 async def test_a_low_score_is_below_the_policys(policy):
