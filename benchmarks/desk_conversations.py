@@ -38,7 +38,7 @@ TURNS = "murmura.dialogue.turns"
 CONVERSATIONS, PAIRS = 200, 200
 TOGETHER = 8
 """Conversations at a time."""
-WITHIN_S = 10.0
+WITHIN_S = 60.0
 """For a reply: how fast they are is measured elsewhere."""
 BEGAN_MS, APART_MS = 1_767_225_600_000, 1000
 FEWEST_WORDS = 4

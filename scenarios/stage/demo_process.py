@@ -1,7 +1,7 @@
 """The serving process of a demo: a broker, settings independent of the environment, and the agents."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -18,9 +18,9 @@ ANSWERING: Final = ("classification", "analysis")
 ANSWERS: Final = (*(f"murmura.{agent}.results" for agent in ANSWERING), "murmura.deadletters")
 
 
-def topics(topic: str) -> dict[str, int]:
+def topics(topic: str, *others: str) -> dict[str, int]:
     """Return the topics of a demo whose messages go to `topic`, with their partitions."""
-    return dict.fromkeys((topic, FEEDBACK, *ANSWERS), 4) | {"murmura.retries": 3}
+    return dict.fromkeys((topic, FEEDBACK, *ANSWERS, *others), 4) | {"murmura.retries": 3}
 
 
 def demo_settings(bootstrap: str, http: str | None, topic: str, model: dict[str, Any]) -> Settings:
@@ -37,11 +37,13 @@ def demo_settings(bootstrap: str, http: str | None, topic: str, model: dict[str,
 
 
 @asynccontextmanager
-async def serving(settings: Settings, model: Model | None = None) -> AsyncIterator[tuple[Serving, asyncio.Task[None]]]:
-    """Serve during the block: both agents and the feedback agent. The task ends early when serving fails."""
+async def serving(
+    settings: Settings, model: Model | None = None, others: Sequence[str] = ()
+) -> AsyncIterator[tuple[Serving, asyncio.Task[None]]]:
+    """Serve during the block: both agents, the feedback agent and `others`. The task ends early when serving fails."""
     enough = asyncio.Event()
     started: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()
-    agents = find_agents([*ANSWERING, "feedback"], settings.prefix)
+    agents = find_agents([*ANSWERING, "feedback", *others], settings.prefix)
     server = asyncio.create_task(serve(settings, agents, model=model, ready=started.set_result, stop=enough))
     try:
         await asyncio.wait((server, started), return_when=asyncio.FIRST_COMPLETED)

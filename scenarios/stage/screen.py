@@ -14,15 +14,20 @@ from ...runtime.model.kinds.registry import find_kind, kind_of
 from ...runtime.model.model import Model
 from ...runtime.wire.summary import output_line, safe
 from ...schemas.manifest import TaskSpec
+from .demo_process import ANSWERING
 from .desk import Desk, Message
 from .keys import KEYS
+from .talk import Exchange, talk_lines
 
 _FEW_LABELS, _LONG_LABEL = 10, 20
 _ORDER: Final = tuple(AnswerForm)
+_WORDINGS: Final = {"generated": "green", "template": "dim"}
 _TONES: Final = {"positive": "green", "negative": "red"}
 _WIDE: Final = 120
 """Number of columns from which the kind of an entity is shown next to its text."""
 _HEAD_LINES, FOOT_LINES = 3, 6
+_TALK_LINES, _HIGH = 4, 24
+"""Lines of a conversation, and of the screen from which they are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class Facts:
     def from_model(cls, model: Model, url: str) -> "Facts":
         manifest = model.manifest
         name = f"{manifest.name} version {manifest.version}"
-        return cls(name, model.device, url, order_tasks(manifest.tasks))
+        return cls(name, model.device, url, order_tasks(find_shown(manifest.tasks)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +58,27 @@ class Now:
     """Monotonic time."""
 
 
+def find_shown(tasks: Iterable[TaskSpec]) -> list[TaskSpec]:
+    """Return the tasks that are answered for each message: not those that other agents ask by default, nor replies."""
+    shown = (task for task in tasks if task.generation is None)
+    return [task for task in shown if task.default_for is None or {*task.default_for} & {*ANSWERING}]
+
+
 def order_tasks(tasks: Iterable[TaskSpec]) -> tuple[TaskSpec, ...]:
     """Return the tasks in the order of their columns: finest classification first, spans last."""
     return tuple(sorted(tasks, key=lambda task: (_ORDER.index(kind_of(task).form), -len(task.labels))))
 
 
-def screen(facts: Facts, desk: Desk, now: Now, width: int, height: int) -> RenderableType:
-    """Draw everything into `width` x `height` characters, the newest message last."""
-    rows = max(height - _HEAD_LINES - FOOT_LINES, 1)
+def screen(
+    facts: Facts, desk: Desk, talk: Iterable[Exchange] | None, now: Now, width: int, height: int
+) -> RenderableType:
+    """Draw everything into `width` x `height` characters, the newest message last. `talk`: what was said; None: no conversation."""
+    said = _draw_talk(talk, _TALK_LINES) if talk is not None and height >= _HIGH else []
+    rows = max(height - _HEAD_LINES - FOOT_LINES - len(said), 1)
     messages = list(desk.messages)[-rows:]
     head = heading("a support desk, answered live", f"{facts.model} on {facts.device}")
     filler = [Text("")] * (rows - len(messages))
-    return Group(head, Text(""), table(messages, facts.tasks, width), *filler, *foot(facts, desk, now, width))
+    return Group(head, Text(""), table(messages, facts.tasks, width), *filler, *said, *foot(facts, desk, now, width))
 
 
 def heading(title: str, model: str) -> Table:
@@ -89,6 +103,29 @@ def table(messages: Sequence[Message], tasks: Sequence[TaskSpec], width: int) ->
     for message in messages:
         drawn.add_row(*_cells(message, tasks, wide=width >= _WIDE))
     return drawn
+
+
+def _draw_talk(talk: Iterable[Exchange], most: int | None = None) -> list[RenderableType]:
+    """Draw the last lines of a conversation, exactly `most` of them where that is given."""
+    lines = [
+        Text.assemble(
+            (f"{who:<10}", "cyan" if who == "desk" else "dim"),
+            (f"{wording:<11}" if who == "desk" else "", _WORDINGS.get(wording, "yellow")),
+            said,
+            no_wrap=most is not None,
+            overflow="ellipsis",
+        )
+        for who, said, wording in talk_lines(talk)
+    ]
+    if most is None:
+        return [*lines]
+    shown = lines[-most:]
+    return [Rule("a conversation", style="dim", align="left"), *shown, *[Text("")] * (most - len(shown))]
+
+
+def talk_line(exchange: Exchange) -> str:
+    """Format a turn and its reply as one line."""
+    return f"{safe(exchange.turn, 60)} | {exchange.wording}: {safe(exchange.reply or '', 300)}"
 
 
 def plain_line(message: Message, tasks: Sequence[TaskSpec]) -> str:
@@ -184,10 +221,12 @@ GO_ON: Final = """how to go on
   anything amiss  murmura doctor --bootstrap HOST:PORT --model {model}"""
 
 
-def farewell(console: Console, facts: Facts, desk: Desk, model: str, recipe: str) -> None:
-    """Print the next steps, and on a terminal also the last messages, since the live screen is gone."""
+def farewell(console: Console, facts: Facts, desk: Desk, talk: Iterable[Exchange], model: str, recipe: str) -> None:
+    """Print the next steps, and on a terminal also what was said last, since the live screen is gone."""
     if console.is_terminal:
         console.print(table(list(desk.messages)[-8:], facts.tasks, console.width))
+        console.print()
+        console.print(Group(*_draw_talk(talk)))
     console.print()
     console.print(GO_ON.format(model=model, recipe=recipe), highlight=False, markup=False, soft_wrap=True)
     console.print()

@@ -73,7 +73,7 @@ class Customers:
 
     def __init__(self, settings: Settings, desk: Desk, topic: str) -> None:
         self.desk = desk
-        self._topic = topic
+        self.topic = topic
         self._producer = producer_factory(settings.kafka, ProducerSettings(linger_ms=0))()
         self._numbers = iter(range(1, 1 << 62))
 
@@ -88,8 +88,12 @@ class Customers:
         """Send one message; returns when the broker has it."""
         sent_at = time.monotonic()
         key = f"customer-{next(self._numbers)}".encode()
-        place = await self._producer.send_and_wait(self._topic, sample.value, key=key)
+        place = await self._producer.send_and_wait(self.topic, sample.value, key=key)
         return self.desk.add_message((place.partition, place.offset), sample.text, sent_at, typed=typed)
+
+    async def send_record(self, topic: str, value: bytes, key: bytes) -> None:
+        """Send a record that is no message; returns when the broker has it."""
+        await self._producer.send_and_wait(topic, value, key=key)
 
     async def judge(self, *feedback: Feedback) -> None:
         """Send feedback; returns when the broker has it."""
@@ -137,7 +141,7 @@ async def open_hours(
 
     Then stop sending and wait for the last answers. Raises the error that ended one of the parts.
     """
-    collecting = asyncio.create_task(_collect_answers(consumer, customers.desk, others or {}))
+    collecting = asyncio.create_task(_collect_answers(consumer, customers, others or {}))
     sending = asyncio.create_task(customers.keep_sending(samples, rate, stop))
     writing = [sending, *([until] if until else [])]
     await asyncio.wait((collecting, server, *writing), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -153,7 +157,7 @@ async def open_hours(
             raise error
 
 
-async def _collect_answers(consumer: Any, desk: Desk, others: Listeners) -> None:
+async def _collect_answers(consumer: Any, customers: Customers, others: Listeners) -> None:
     """Add results and dead letters to the desk until cancelled; values of topics in `others` go to their listener."""
 
     def take(records: Sequence[Any]) -> None:
@@ -162,20 +166,22 @@ async def _collect_answers(consumer: Any, desk: Desk, others: Listeners) -> None
             if record.topic in others:
                 others[record.topic](record.value, now)
             else:
-                _add_record(record, desk, now)
+                _add_record(record, customers, now)
 
     reader = PartitionsReader(consumer, take)
     while True:
         await reader.read_more(_POLL_MS)
 
 
-def _add_record(record: Any, desk: Desk, now: float) -> None:
+def _add_record(record: Any, customers: Customers, now: float) -> None:
+    desk = customers.desk
     dead = {name.removeprefix(PREFIX): value.decode() for name, value in record.headers if name.startswith(PREFIX)}
     if dead.get("topic") == FEEDBACK:
         desk.refused_verdicts += 1
         return
     if dead:
-        desk.add_dead_letter((int(dead["partition"]), int(dead["offset"])), dead["reason"], now)
+        if dead["topic"] == customers.topic:
+            desk.add_dead_letter((int(dead["partition"]), int(dead["offset"])), dead["reason"], now)
         return
     result = json.loads(record.value)
     source, model = result["source"], result["model"]

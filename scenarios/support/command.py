@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ...runtime.settings.settings import Settings
     from ..stage.desk import Desk
     from ..stage.screen import Facts
+    from ..stage.talk import Talk
     from ..stage.traffic import Customers, Sample
 
 Http = Annotated[
@@ -53,14 +54,15 @@ def demo(
     from ...runtime.kafka.embedded_broker import EmbeddedBroker
     from ...runtime.observe import logs
     from ..stage.demo_process import demo_settings, topics
-    from .place import MESSAGES, MODEL, TOPIC
+    from ..stage.talk import talk_topics
+    from .place import MESSAGES, MODEL, POLICY, TOPIC
 
     folder, samples_file = model or MODEL, messages or MESSAGES
 
     held = io.StringIO()  # log lines would break the live table
     logs.configure("warning", "pretty", stream=held)
     try:
-        with EmbeddedBroker(topics(TOPIC)) as broker:
+        with EmbeddedBroker(topics(TOPIC, *talk_topics(POLICY))) as broker:
             settings = demo_settings(broker.bootstrap, http, TOPIC, {"folder": folder, "device": device})
             desk = run_until_stopped(lambda stop: _demo(settings, samples_file, rate, seconds, stop))
     finally:
@@ -80,22 +82,29 @@ async def _demo(
     from ...runtime.model.folder import read_manifest
     from ...runtime.model.model import Model
     from ..stage.demo_process import serving
+    from ..stage.talk import AGENT, Talk, can_talk, read_conversations, with_talk
     from ..stage.traffic import read_samples
+    from .place import CONVERSATIONS, FAQ, POLICY
 
     samples = read_samples(samples_file)
     folder, device = settings.model.folder, settings.model.device
     assert folder is not None
-    first_time = ", put together with its base on first use" if read_manifest(folder).is_delta else ""
+    manifest = read_manifest(folder)
+    first_time = ", put together with its base on first use" if manifest.is_delta else ""
+    talk = None
+    if can_talk(POLICY, manifest):
+        talk, settings = Talk(read_conversations(CONVERSATIONS)), with_talk(settings, POLICY, FAQ, manifest)
     print(f"model: {folder}{first_time}", flush=True)
     model = await asyncio.to_thread(lambda: Model.load(resolve(folder), device=device))
-    async with serving(settings, model) as (started, server):
-        return await _watch(settings, started, samples, rate, seconds, stop, server)
+    async with serving(settings, model, [AGENT] if talk else []) as (started, server):
+        return await _watch(settings, started, samples, talk, rate, seconds, stop, server)
 
 
 async def _watch(
     settings: "Settings",
     serving: "Serving",
     samples: "list[Sample]",
+    talk: "Talk | None",
     rate: float,
     seconds: float | None,
     stop: asyncio.Event,
@@ -108,6 +117,7 @@ async def _watch(
     from ..stage.demo_process import ANSWERING, ANSWERS
     from ..stage.desk import Desk
     from ..stage.screen import Facts, farewell
+    from ..stage.talk import REPLIES
     from ..stage.traffic import Customers, open_hours
     from .place import RECIPE, TOPIC
 
@@ -115,26 +125,37 @@ async def _watch(
     facts = Facts.from_model(serving.engine.model, serving.url)
     desk = Desk(frozenset(ANSWERING))
     async with (
-        open_reader(settings.kafka, ANSWERS, from_beginning=True) as consumer,
+        open_reader(settings.kafka, [*ANSWERS, REPLIES], from_beginning=True) as consumer,
         Customers(settings, desk, TOPIC) as customers,
-        _show(console, facts, desk, serving, customers),
+        _show(console, facts, desk, talk, serving, customers),
     ):
-        await open_hours(customers, consumer, samples, rate, stop, server, seconds=seconds)
-    farewell(console, facts, desk, str(settings.model.folder), str(RECIPE))
+        others = {REPLIES: talk.read_reply} if talk else {}
+        talking = asyncio.create_task(talk.keep_talking(customers.send_record)) if talk else None
+        await open_hours(
+            customers, consumer, samples, rate, stop, server, seconds=seconds, others=others, until=talking
+        )
+    farewell(console, facts, desk, talk.exchanges if talk else (), str(settings.model.folder), str(RECIPE))
     return desk
 
 
 def _show(
-    console: "Console", facts: "Facts", desk: "Desk", serving: "Serving", customers: "Customers"
+    console: "Console",
+    facts: "Facts",
+    desk: "Desk",
+    talk: "Talk | None",
+    serving: "Serving",
+    customers: "Customers",
 ) -> "AbstractAsyncContextManager[None]":
     """Show a live table on a terminal, else print a line per message."""
     from ..stage.live import can_show, show_live
     from ..stage.person import Person
-    from ..stage.screen import plain_line, screen
+    from ..stage.screen import plain_line, screen, talk_line
 
     if can_show(console):
-        draw = partial(screen, facts, desk)
+        draw = partial(screen, facts, desk, talk.exchanges if talk else None)
         return show_live(console, desk, serving.metrics, draw, Person(desk, customers, facts.tasks).types)
     console.print(f"metrics {facts.url}/metrics, health {facts.url}/readyz", soft_wrap=True)
     desk.on_settled.append(lambda message: print(plain_line(message, facts.tasks), flush=True))
+    if talk is not None:
+        talk.on_reply.append(lambda exchange: print(talk_line(exchange), flush=True))
     return nullcontext()

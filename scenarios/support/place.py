@@ -5,6 +5,9 @@ from typing import Final
 
 HERE: Final = Path(__file__).resolve().parent
 MODEL: Final = HERE / "model"
+POLICY: Final = HERE / "policy.yaml"
+FAQ: Final = HERE / "faq.yaml"
+CONVERSATIONS: Final = HERE / "conversations.yaml"
 MESSAGES: Final = HERE / "messages.jsonl"
 RECIPE: Final = HERE / "recipe.yaml"
 ROWS: Final = HERE / "rows"

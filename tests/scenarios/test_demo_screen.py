@@ -31,9 +31,9 @@ def busy_desk() -> Desk:
     return desk
 
 
-def drawn(width: int, height: int, desk: Desk | None = None, typed: str | None = "") -> list[str]:
+def drawn(width: int, height: int, desk: Desk | None = None, typed: str | None = "", talk=None) -> list[str]:
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
-    console.print(screen(FACTS, desk or busy_desk(), Now(5.9, 1.6, typed), width, height))
+    console.print(screen(FACTS, desk or busy_desk(), talk, Now(5.9, 1.6, typed), width, height))
     return console.file.getvalue().rstrip("\n").split("\n")
 
 

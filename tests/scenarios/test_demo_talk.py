@@ -1,0 +1,64 @@
+"""The conversation beside the demo's messages: each turn after the reply before it, and how it is shown."""
+
+import asyncio
+import io
+import json
+
+from rich.console import Console
+
+from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.testing.fakes import fake_manifest
+from murmura.scenarios.stage import talk as talking
+from murmura.scenarios.stage.desk import Desk
+from murmura.scenarios.stage.screen import Facts, Now, find_shown, screen, talk_line
+from murmura.scenarios.stage.talk import STATE, TURNS, Exchange, Talk, can_talk, read_conversations, talk_topics
+from murmura.scenarios.support.place import CONVERSATIONS, MODEL, POLICY
+from murmura.schemas.manifest import GenerationSpec, TaskSpec
+
+QUEUE = TaskSpec(name="queue", kind="classification", labels=["a", "b"])
+SAID = [Exchange("lost my card", "When did you last have it?", "generated"), Exchange("so what", None)]
+
+
+async def test_each_turn_is_sent_after_the_reply_to_the_one_before(monkeypatch):
+    monkeypatch.setattr(talking, "PAUSE_S", 0.0)
+    monkeypatch.setattr(talking, "PATIENCE_S", 0.02)
+    talk, sent = Talk([["hi", "lost my card", "never sent"], ["hello"]]), asyncio.Queue()
+
+    async def send(topic: str, value: bytes, key: bytes) -> None:
+        turn = json.loads(value)
+        await sent.put((topic, key, turn["text"]))
+        if turn["text"] == "hi":
+            for request in ("another", turn["id"]):
+                reply = {"request_id": request, "text": f"to {request}", "wording": "generated"}
+                talk.read_reply(json.dumps(reply).encode(), 0.0)
+
+    task = asyncio.create_task(talk.keep_talking(send))
+    came = [await sent.get() for _ in range(3)]
+    task.cancel()
+    assert came == [(TURNS, b"talk-1", "hi"), (TURNS, b"talk-1", "lost my card"), (TURNS, b"talk-2", "hello")]
+    assert [exchange.reply for exchange in talk.exchanges] == ["to talk-1-1", None, None]
+
+
+def test_the_demo_talks_where_the_model_has_what_the_policy_needs():
+    assert can_talk(POLICY, read_manifest(MODEL))
+    assert not can_talk(POLICY, fake_manifest([QUEUE]))
+    assert {TURNS, STATE, "bank.refunds"} <= set(talk_topics(POLICY))
+    assert all(isinstance(turn, str) for turns in read_conversations(CONVERSATIONS) for turn in turns)
+
+
+def test_the_last_of_the_conversation_stands_under_the_messages():
+    facts, console = Facts("desk", "cpu", "http://x", (QUEUE,)), Console(file=io.StringIO(), width=100, height=24)
+    console.print(screen(facts, Desk(frozenset()), SAID * 3, Now(1.0, 1.0, None), 100, 24))
+    lines = console.file.getvalue().rstrip("\n").split("\n")
+    assert len(lines) == 24
+    text = "\n".join(lines)
+    assert text.count("lost my card") == 1
+    assert "desk      generated  When did you last have it?" in text
+    assert talk_line(SAID[0]) == "lost my card | generated: When did you last have it?"
+
+
+def test_a_message_has_columns_for_the_tasks_of_its_agents_alone():
+    filter_ = TaskSpec(name="filter", kind="multi_label", labels=["insult"], default_for=["dialogue"])
+    size = GenerationSpec(context=1, acts=True, layers=1, slots=[])
+    reply = TaskSpec(name="reply", kind="generation", labels=["{end}", "x"], generation=size)
+    assert find_shown([QUEUE, filter_, reply]) == [QUEUE]
