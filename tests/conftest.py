@@ -26,6 +26,8 @@ MakeTopics = Callable[..., Awaitable[list[str]]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Where it is set, every process that a test starts compiles our modules anew: up to two seconds each.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     folder_of_leader = getattr(config, "workerinput", {}).get("murmura_share")
     folder = Path(folder_of_leader or tempfile.mkdtemp(prefix="murmura-tests-"))
     config.stash[SHARE] = share = RunShare(folder)

@@ -17,20 +17,29 @@ from ..stage.retraining import retraining
 from ..stage.traffic import Customers, text_sample, until_true
 from .questions import NEW_PRODUCT, NEW_QUEUE
 
-WARM_S: Final = 2.0
-"""Warm-up in seconds: with cold caches the first answers are slower."""
-USUAL_S: Final = 10.0
-"""How long the usual latency is measured before the first stage."""
-AROUND_S: Final = 5.0
-"""How long after the swap still counts as around it."""
 SWAP_S: Final = 600.0
 """How long the release may take to serve: on a machine with other work the trial of a version alone takes minutes."""
 ANSWER_S: Final = 30.0
-PACE_S: Final = 0.12
-"""Seconds between a person's corrections, so that the viewer can read some."""
 _AT_ONCE: Final = 4
 """Maximum number of open messages while questions are asked, to avoid a backlog."""
 PEOPLE: Final = ("ann", "bo", "cem")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a viewer is given, in seconds."""
+
+    warm: float = 2.0
+    """With cold caches the first answers are slower: they are not measured."""
+    usual: float = 10.0
+    """How long the usual latency is measured before the first stage."""
+    correction: float = 0.12
+    """Between a person's corrections."""
+    around: float = 5.0
+    """How long after the swap still counts as around it."""
+
+
+QUICK_PACE: Final = Pace(warm=1.0, usual=3.0, correction=0.0, around=2.0)
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class Script:
     corrections: Sequence[dict[str, Any]]
     """Messages about the new product: `text`, and the `intent` that people give as correct."""
     job: Path
+    pace: Pace = Pace()
 
 
 class Story:
@@ -65,9 +75,9 @@ class Story:
 
     async def _answer(self) -> None:
         self._board.begin(Stage.ANSWER, time.monotonic(), "what customers write, all tasks in one pass")
-        await asyncio.sleep(WARM_S)
+        await asyncio.sleep(self._script.pace.warm)
         self._board.phase = Phase.USUAL
-        await asyncio.sleep(USUAL_S)
+        await asyncio.sleep(self._script.pace.usual)
         self._board.phase = None
         self._board.end(Stage.ANSWER, time.monotonic(), f"version {self._board.version}; it goes on to the end")
 
@@ -100,7 +110,7 @@ class Story:
                 *(feedback_on(message, task, Verdict.CORRECTION, label, person) for task, label in right.items())
             )
             board.report(Stage.CORRECT, f"{number} of {len(rows)} messages, by {', '.join(PEOPLE)}")
-            await asyncio.sleep(PACE_S)
+            await asyncio.sleep(self._script.pace.correction)
 
         await self._send_all(list(by_text), correct)
         labels = len(set(by_text.values()))
@@ -118,7 +128,7 @@ class Story:
             raise MurmuraError("the new version did not go live")
         if board.failed is not None:
             raise MurmuraError(board.failed)
-        await asyncio.sleep(AROUND_S)
+        await asyncio.sleep(self._script.pace.around)
         board.phase = None
 
     async def _send_all(

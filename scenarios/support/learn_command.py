@@ -49,7 +49,7 @@ def demo_learn(
     rate: Annotated[float, typer.Option("--rate", min=0.1, max=200, help="Customers' messages per second.")] = 6.0,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Less training: one epoch, fewer texts that keep their answers."),
+        typer.Option("--quick", help="Less training: one epoch, fewer texts that keep their answers; shorter pauses."),
     ] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Keep answering at the end, until Ctrl-C.")] = False,
     keep: Annotated[
@@ -147,7 +147,7 @@ def _publish_model(work: Path, bootstrap: str, http: str | None, device: str | N
 def _script(work: Path, settings: "Settings", data: Path | None, *, quick: bool) -> "Script":
     from ..stage.exam import read_papers, read_rows
     from .job import write_job
-    from .learn import Script
+    from .learn import QUICK_PACE, Pace, Script
     from .place import LEARN
     from .questions import SOURCES
 
@@ -155,7 +155,7 @@ def _script(work: Path, settings: "Settings", data: Path | None, *, quick: bool)
         raise SetupError(f"--data {data}: no such folder")
     corrections = read_rows(LEARN / "product-corrections.jsonl")
     job = write_job(work, settings.kafka.bootstrap_servers, str(settings.model.name), data, quick=quick)
-    return Script(read_papers(SOURCES), corrections, job)
+    return Script(read_papers(SOURCES), corrections, job, QUICK_PACE if quick else Pace())
 
 
 async def _demo(

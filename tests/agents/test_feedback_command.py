@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_cli import murmura, refusal
+from cli_in_process import refused_here, run_here
 
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.schemas.feedback import Feedback
@@ -19,7 +19,7 @@ def broker():
 
 
 def on_topic(broker: str, count: int) -> list[Feedback]:
-    seen = murmura("tail", "murmura.feedback", "--from-beginning", "--json", "--count", count, "--bootstrap", broker)
+    seen = run_here("tail", "murmura.feedback", "--from-beginning", "--json", "--count", count, "--bootstrap", broker)
     return [Feedback.model_validate_json(line) for line in seen.stdout.splitlines()]
 
 
@@ -35,7 +35,7 @@ def test_one_verdict_of_each_form_is_sent_and_its_id_printed(broker):
     }
     expected = {}
     for options, form in forms.items():
-        done = murmura("feedback", *ABOUT, *options, "--bootstrap", broker, "--consent", "--model", "desk/3")
+        done = run_here("feedback", *ABOUT, *options, "--bootstrap", broker, "--consent", "--model", "desk/3")
         assert done.returncode == 0, done.stderr
         expected[done.stdout.strip()] = form
     found = {one.id: one for one in on_topic(broker, len(forms))}
@@ -61,8 +61,8 @@ def test_lines_of_a_file_take_what_they_lack_from_the_options(broker, tmp_path):
     file = tmp_path / "feedback.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines))
     send = ("feedback", "--file", file, "--agent", "analysis", "--by", "ann", "--bootstrap", broker)
-    assert murmura(*send).stderr == "published 2 to murmura.feedback\n"
-    assert murmura(*send).returncode == 0
+    assert run_here(*send).stderr == "published 2 to murmura.feedback\n"
+    assert run_here(*send).returncode == 0
     seen = [one for one in on_topic(broker, 11) if one.agent == "analysis"]
     assert sorted((one.task, one.by) for one in seen) == [("intent", "ann")] * 2 + [("mood", "bob")] * 2
     assert len({one.id for one in seen}) == 2, "sent once more it is the same feedback"
@@ -74,7 +74,7 @@ def test_equal_lines_of_a_file_are_one_verdict_unless_they_have_times_of_their_o
     timed = [line | {"at": f"2026-01-05T10:0{minute}:00Z"} for minute, line in enumerate(said)]
     file = tmp_path / "feedback.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in [*said, *timed]))
-    assert murmura("feedback", "--file", file, "--bootstrap", broker).returncode == 0
+    assert run_here("feedback", "--file", file, "--bootstrap", broker).returncode == 0
     names = {}
     for one in on_topic(broker, 17):
         if one.agent == "repeating":
@@ -101,19 +101,19 @@ def test_equal_lines_of_a_file_are_one_verdict_unless_they_have_times_of_their_o
     ],
 )
 def test_what_cannot_be_sent_is_one_line(options, said):
-    assert said in refusal("feedback", *options)
+    assert said in refused_here("feedback", *options)
 
 
 def test_a_line_that_does_not_fit_is_named(broker, tmp_path):
     file = tmp_path / "feedback.jsonl"
     good = {"prediction_id": PREDICTION, "verdict": "up", "task": "intent", "agent": "a", "by": "ann"}
     file.write_text(json.dumps(good) + "\n" + json.dumps(good | {"value": 3}) + "\n")
-    said = refusal("feedback", "--file", file, "--bootstrap", broker)
+    said = refused_here("feedback", "--file", file, "--bootstrap", broker)
     assert f"{file}, line 2: feedback: verdict up has no value, found a number" in said
 
 
 def test_without_the_topic_it_says_what_to_do():
     with EmbeddedBroker({"other": 1}) as embedded:
-        assert "murmura topics --create" in refusal(
+        assert "murmura topics --create" in refused_here(
             "feedback", *ABOUT, "--label", "x", "--bootstrap", embedded.bootstrap
         )

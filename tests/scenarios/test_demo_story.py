@@ -8,7 +8,7 @@ from murmura.scenarios.stage.board import Board, Stage, State
 from murmura.scenarios.stage.desk import Desk
 from murmura.scenarios.stage.exam import Paper
 from murmura.scenarios.support import learn
-from murmura.scenarios.support.learn import Script, Story
+from murmura.scenarios.support.learn import Pace, Script, Story
 
 PAPER = Paper("intent", "new product", {f"question {number}": "loan" for number in range(8)})
 
@@ -28,8 +28,7 @@ class Post:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    for name in ("WARM_S", "USUAL_S", "ANSWER_S"):
-        monkeypatch.setattr(learn, name, 0.02)
+    monkeypatch.setattr(learn, "ANSWER_S", 0.02)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,8 @@ def quick(monkeypatch):
 )
 async def test_a_message_without_an_answer_ends_the_story_with_a_line(fate, why):
     desk, board = Desk(frozenset({"classification"})), Board()
-    await Story(Script([PAPER], [], Path("job.yaml")), desk, Post(desk, fate), board).run()
+    script = Script([PAPER], [], Path("job.yaml"), Pace(warm=0, usual=0))
+    await Story(script, desk, Post(desk, fate), board).run()
     assert why in board.failed
     assert board.steps[Stage.BEFORE].state is State.FAILED
     assert board.steps[Stage.CORRECT].state is State.WAITING
