@@ -57,6 +57,11 @@ def make_recipe(what: str, most: int | None = None) -> dict[str, Any]:
         if most is not None:
             keys.update({part: _cap(keys[part], most) for part in ("train", "validation", "test") if part in keys})
             keys.pop("epochs", None)  # few rows are read until they make enough steps
+            if keys["kind"] != "generation":
+                keys.update(
+                    dict.fromkeys(("validation", "test"), keys["train"])
+                )  # others have labels that few rows lack
+                keys.pop("out_of_scope", None)
     return {**recipe, "threads": 1, "trackers": [], "allow_unknown": most is not None}
 
 
