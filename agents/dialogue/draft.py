@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ...schemas.acts import Act
+from ...schemas.acts import SLOT, Act
 from ...schemas.dialogue import Action, HandOverReason, ReplyKind
 from .policy import Policy
 from .sayings import Words, fill
@@ -16,7 +16,7 @@ class Brief(NamedTuple):
     template: str
     acts: list[Act]
     values: Mapping[str, str]
-    """Of all slots and constants that are known."""
+    """Of the template's slots and constants, as far as they are known; the model may name no others."""
     before: str = ""
     """What the policy says itself before and after it."""
     after: str = ""
@@ -60,4 +60,6 @@ class Draft:
             for part in (self.said[:first], self.said[last:])
         )
         template = " ".join(saying.template for saying, _ in self.said[first:last])
-        return Brief(template, [act for _, acts in self.said[first:last] for act in acts], values, before, after)
+        named = {found[1] for found in SLOT.finditer(template)}
+        own = {name: value for name, value in values.items() if name in named}
+        return Brief(template, [act for _, acts in self.said[first:last] for act in acts], own, before, after)

@@ -90,7 +90,7 @@ async def test_the_model_words_replies_with_values_put_in_and_the_state_is_writt
         [True, False, False],
     )
     assert process.words.asked == [
-        (["send money"], ["request"], {"soon"}, is_fact_piece),
+        (["send money"], ["request"], set(), is_fact_piece),
         (["send money", ASKED, "£20"], ["notify_success", "inform", "inform"], {"soon", "amount"}, is_fact_piece),
     ]
     assert process.counted("murmura_reply_wordings_total", agent="dialogue", wording="generated", reason="none") == 2

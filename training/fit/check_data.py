@@ -75,7 +75,7 @@ def open_encoder(recipe: Recipe, tasks: Sequence[TaskData]) -> Checkpoint:
     if checkpoint.delta is not None and not recipe.encoder.frozen:
         raise recipe.refusal(
             ("encoder", "source"),
-            f"{recipe.encoder.source} is a delta, whose encoder can only be read; assemble it (`murmura assemble`) or set `frozen: true`",
+            f"{recipe.encoder.source} is a delta, whose encoder can only be read; assemble it (`murmura models assemble`) or set `frozen: true`",
         )
     if recipe.encoder.frozen and checkpoint.manifest and recipe.max_tokens != checkpoint.manifest.limits.max_tokens:
         limit = checkpoint.manifest.limits.max_tokens
