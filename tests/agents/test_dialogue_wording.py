@@ -23,7 +23,7 @@ GOOD = Generated("Your {amount} is on its way: {days}.", (1, 2), 0.8, "end")
 
 
 def test_a_reply_without_a_fault_is_sent_with_its_values_and_what_stands_around_it():
-    assert choose_wording(GOOD, BRIEF, NET) == ("Your £20 is on its way: five working days.", "generated", None, 0.8)
+    assert choose_wording(GOOD, BRIEF, NET) == ("Your £20 is on its way: five working days.", "generated", None, 0.8, False)
     around = BRIEF._replace(before="Hello.", after="Bye.")
     text = "Your refund: {amount} to {payee}, {days}."
     worded = choose_wording(GOOD._replace(text=text), around, NET)
@@ -53,7 +53,7 @@ def test_the_template_is_sent_in_place_of_a_reply_with_a_fault(changed, reason):
 @pytest.mark.parametrize("reason", [WordingReason.LATE, WordingReason.FAILED, WordingReason.FILTERED])
 def test_the_template_is_sent_where_there_is_no_reply(reason):
     worded = choose_wording(reason, BRIEF._replace(before="Hello."), NET)
-    assert worded == ("Hello. We send £20 within five working days.", "template", reason, None)
+    assert worded == ("Hello. We send £20 within five working days.", "template", reason, None, False)
 
 
 def test_a_reply_that_its_values_make_too_long_is_not_sent():
