@@ -84,6 +84,8 @@ class GenerationSpec(_Frozen):
     """Maximum size of these turns in UTF-8, with their roles."""
     acts: bool
     """Whether the acts of the reply are read."""
+    mask_values: bool = False
+    """Whether the values of slots in the turns are read as `{slot}`."""
     layers: Size
     """Of the decoder."""
     max_tokens: Size = 40

@@ -1,12 +1,13 @@
 """Words the replies of a policy with the model, each within its deadline and below the net of its template."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from ...runtime.agent.handler import Predicts
 from ...runtime.errors import Closed, Late, MurmuraError
 from ...runtime.generation.facts import is_fact_piece
+from ...runtime.generation.input_format import mask_values
 from ...runtime.model.generated import Generated
 from ...schemas.acts import Utterance
 from ...schemas.dialogue import ConversationState, Stopped, Wording
@@ -39,7 +40,8 @@ class ReplyWriter:
         net = self._find_net(engine.model.manifest)
         if not self._may_generate(state.intent):
             return choose_wording(Reason.SWITCHED_OFF, brief, net), None
-        found = await self._ask(self._generate(brief, _list_turns(state, text), engine, deadline))
+        turns = self._mask_values(_list_turns(state, text), state, engine.model.manifest)
+        found = await self._ask(self._generate(brief, turns, engine, deadline))
         worded = choose_wording(found, brief, net)
         if worded.wording is not Wording.GENERATED:
             return worded, None
@@ -56,6 +58,13 @@ class ReplyWriter:
             self._made_for = manifest
         return self._net
 
+    def _mask_values(
+        self, turns: list[Utterance], state: ConversationState, manifest: ModelManifest
+    ) -> Sequence[Utterance]:
+        spec = manifest.task(self._policy.reply_task).generation
+        values = {slot: [value] for slot, value in state.slots.items()}
+        return mask_values(turns, values, spec) if spec is not None else turns
+
     async def _ask(self, answer: Awaitable[T]) -> T | Reason:
         """Return an answer of the engine, or why there is none."""
         try:
@@ -67,7 +76,7 @@ class ReplyWriter:
         except MurmuraError:
             return Reason.FAILED
 
-    async def _generate(self, brief: Brief, turns: list[Utterance], engine: Predicts, deadline: float) -> Generated:
+    async def _generate(self, brief: Brief, turns: Sequence[Utterance], engine: Predicts, deadline: float) -> Generated:
         return await engine.generate(
             turns,
             brief.acts,

@@ -6,13 +6,14 @@ Training and serving make their inputs here and nowhere else.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Final
 
 from ...schemas.acts import Act, ActName, Utterance
 from ...schemas.manifest import GenerationSpec
 from ..model.inputs import TextPair
+from .slot_values import put_slots
 
 _ORDER: Final = {name: number for number, name in enumerate(ActName)}
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -25,6 +26,18 @@ def format_input(turns: Sequence[Utterance], acts: Sequence[Act], spec: Generati
     are dropped first, then the newest is cut at its end. A turn is a line: tokenising drops older ones by the limit of tokens.
     """
     return TextPair(describe_acts(acts) if spec.acts else "", _join_turns(turns, spec))
+
+
+def mask_values(
+    turns: Sequence[Utterance], values: Mapping[str, Sequence[str]], spec: GenerationSpec
+) -> Sequence[Utterance]:
+    """Return the turns as the task reads them: with `mask_values` as `{slot}` where a value of a slot stands, else as they are.
+
+    So a reply does not depend on the value: on a name, say.
+    """
+    if not spec.mask_values:
+        return turns
+    return [turn.model_copy(update={"text": put_slots(turn.text, (), values)}) for turn in turns]
 
 
 def exceeds_bytes(turns: Sequence[Utterance], spec: GenerationSpec) -> bool:

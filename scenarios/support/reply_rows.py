@@ -32,6 +32,10 @@ FILES: Final = {
 GREET: Final = {"act": "greet"}
 NOT_UNDERSTOOD: Final = {"act": "not_understood"}
 _PRELUDE_SHARE: Final = 0.5
+_MISLEADING_SHARE: Final = 0.2
+"""Training rows whose last turn is about something else: it is the acts that say what is to be said, not the turn."""
+_MISSED_SHARE: Final = 0.15
+"""Training rows without the values of their slots: some are not recognised."""
 _THANKS: Final = re.compile(r"\bthanks?\b", re.IGNORECASE)
 _MOOD_SHARE: Final = 0.65
 """How often a wording answers the mood, or the detail just given, where it can."""
@@ -120,6 +124,10 @@ class Desk:
     def _row(
         self, rule: Mapping[str, Any], course: Course, before: Sequence[tuple[str, dict[str, str]]]
     ) -> dict[str, Any] | None:
+        slots = {slot: value for slot, value in course.values.items() if _is_said(value, course.turns)}
+        if self._part == "train":
+            slots = {} if self._draw.random() < _MISSED_SHARE else slots
+            course = self._mislead(course) if self._draw.random() < _MISLEADING_SHARE else course
         spoken = select_wordings(rule, self._part)
         manner = self._manner(spoken, course)
         reply = self._pick(spoken[manner if not before or before[0][0] == "greeting" else "plain"])
@@ -129,7 +137,15 @@ class Desk:
             return None
         acts = [*(act for _, act in before), *rule["acts"]]
         name = ".".join([*(name for name, _ in before), *rule["at"]])
-        return {"turns": course.turns, "acts": acts, "reply": reply, "rule": name}
+        return {"turns": course.turns, "acts": acts, "slots": slots, "reply": reply, "rule": name}
+
+    def _mislead(self, course: Course) -> Course:
+        """Let the last turn open a conversation about any intent, calmly."""
+        text = self._draw.choice(
+            [text for moods in self._openings.values() for each in moods.values() for text in each]
+        )
+        values = {slot: self._draw.choice(self._values[slot]) for slot in list_slots(text)}
+        return Course([*course.turns[:-1], {"role": "user", "text": _put_values(text, values)}], values=course.values)
 
     def _manner(self, spoken: Spoken, course: Course) -> str:
         fitting = [
@@ -207,6 +223,10 @@ class Desk:
 
 def _agent(text: str) -> Turn:
     return {"role": "agent", "text": text}
+
+
+def _is_said(value: str, turns: Sequence[Turn]) -> bool:
+    return any(value in turn["text"] for turn in turns)
 
 
 def _put_values(text: str, values: Mapping[str, str]) -> str:

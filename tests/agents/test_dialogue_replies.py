@@ -210,6 +210,16 @@ async def test_a_harmful_turn_gets_the_template_or_a_person(policy):
     assert ConversationState.model_validate_json(state.value).stopped.reason == "threat"
 
 
+async def test_a_model_that_masks_values_reads_slots_for_them(policy, monkeypatch):
+    masking = MODEL_TASKS[-1].model_copy(update={"generation": SIZES.model_copy(update={"mask_values": True})})
+    monkeypatch.setitem(globals(), "MODEL_TASKS", [*MODEL_TASKS[:-1], masking])
+    process = await begin(policy, ASKED, DONE)
+    await process.hear(turn(1, "send money"))
+    _, reply, *_ = await process.hear(turn(2, "£20"))
+    assert reply.value["text"] == "Your £20 is there in five working days."
+    assert [texts for texts, *_ in process.words.asked] == [["send money"], ["send money", ASKED, "{amount}"]]
+
+
 async def test_a_turn_delivered_again_gets_the_words_that_were_written_down(policy):
     log: Log = []
     first = await begin(policy, ASKED, log=log)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.generation.input_format import exceeds_bytes, format_input
+from murmura.runtime.generation.input_format import exceeds_bytes, format_input, mask_values
 from murmura.runtime.model.long_texts import drop_older_lines
 from murmura.schemas.acts import Act, ActName, Utterance
 from murmura.schemas.manifest import GenerationSpec
@@ -72,3 +72,12 @@ def test_any_turns_fit_and_the_newest_is_always_there(turns, most):
     assert len(second.encode()) <= most
     if turns:
         assert f"{turns[-1].role}: ".startswith(second.split("\n")[-1][: len(turns[-1].role) + 2])
+
+
+def test_values_of_slots_are_masked_only_where_the_task_asks_for_it():
+    turns = [Utterance(role="user", text="£20 to Ann, not to Anna"), Utterance(role="agent", text="To Ann?")]
+    values = {"payee": ["Ann"], "amount": ["£20"]}
+    assert mask_values(turns, values, spec()) == turns
+    masked = mask_values(turns, values, spec(mask_values=True))
+    assert [turn.text for turn in masked] == ["{amount} to {payee}, not to Anna", "To {payee}?"]
+    assert masked[0].role == "user"

@@ -100,7 +100,7 @@ def test_there_are_enough_rows_and_six_wordings_of_every_act_set() -> None:
 
 def test_rows_are_in_the_trainers_form_and_acts_in_the_list() -> None:
     for row in ALL:
-        assert set(row) == {"turns", "acts", "reply", "rule"}
+        assert set(row) == {"turns", "acts", "slots", "reply", "rule"}
         assert row["turns"][-1]["role"] == "user"
         assert [Act.model_validate(act) for act in row["acts"]]
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.generation.reply_vocabulary import list_slots
+from murmura.runtime.generation.slot_values import put_slots
 from murmura.schemas.acts import Act, ActName
 from murmura.schemas.manifest import GenerationSpec
 from murmura.training.data.counts import RowLeftOut
-from murmura.training.data.delexicalise import put_slots
 from murmura.training.data.example import Example, Span
 from murmura.training.data.files import read_rows
 from murmura.training.data.formats.sgd import ACT_NAMES, COUNT, as_act

@@ -37,6 +37,7 @@ def test_an_edit_becomes_a_row_of_turns_acts_and_the_reply_with_slots_for_its_va
         {
             "turns": said("hello", "How can I help?", "where is my card"),
             "acts": [INFORM],
+            "slots": VALUES,
             "reply": "Your card comes on {date}. Take care!",
             "people": 1,
             "prediction_id": this,

@@ -6,9 +6,9 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 
 from ...runtime.errors import SetupError
-from ...runtime.generation.input_format import format_input
+from ...runtime.generation.input_format import format_input, mask_values
+from ...runtime.generation.slot_values import put_slots
 from ...schemas.acts import SLOT, Act, ActName, SlotName, Utterance
-from .delexicalise import put_slots
 from .example import Example
 from .fields import check_text
 from .row import Row
@@ -34,11 +34,12 @@ def read_reply(row: Row, rules: Rules) -> Example:
     reply = check_text(row, row.need(REPLY), "the reply").strip()
     for found in SLOT.finditer(reply):
         check_slot(row.place, found[1])
-    given = format_input(turns, acts, rules.generation)
+    values = read_slots(row)
+    given = format_input(mask_values(turns, values, rules.generation), acts, rules.generation)
     return Example(
         given.text,
         second=given.second,
-        reply=put_slots(reply, (), read_slots(row)),
+        reply=put_slots(reply, (), values),
         acts=acts,
         place=row.place,
         meta=row.without(TURNS, ACTS, REPLY, SLOTS),

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from ...runtime.generation.facts import find_fact
-from ..data.delexicalise import put_slots
+from ...runtime.generation.slot_values import put_slots
 from .results import ResultSource
 from .rules import LeftOut, Unfit
 
@@ -109,10 +109,10 @@ class Replies:
         return text
 
     def row_of(self, prediction: str) -> dict[str, Any]:
-        """Return the turns before a reply and its acts, as the trainer reads them."""
+        """Return the turns before a reply, its acts and the values of its slots, as the trainer reads them."""
         raw = bytes.fromhex(prediction)
-        agent, conversation, number, acts, turn = self._db.execute(
-            "SELECT r.agent, r.conversation, r.number, r.acts, q.text FROM replies AS r"
+        agent, conversation, number, acts, slots, turn = self._db.execute(
+            "SELECT r.agent, r.conversation, r.number, r.acts, r.slots, q.text FROM replies AS r"
             " JOIN requests AS q ON q.place = r.request WHERE r.prediction = ?",
             (raw,),
         ).fetchone()
@@ -121,7 +121,11 @@ class Replies:
             if before != number - (len(turns) + 1) // 2:
                 break  # a turn in between is not known any more
             turns = [{"role": "user", "text": said}, {"role": "agent", "text": reply}, *turns]
-        return {"turns": turns, "acts": [_without_nulls(act) for act in json.loads(acts)]}
+        return {
+            "turns": turns,
+            "acts": [_without_nulls(act) for act in json.loads(acts)],
+            "slots": json.loads(slots),
+        }
 
     def _output_of(self, slots: str, text: str) -> bytes:
         reply = {"kind": "generation", "text": self._put_slots(json.loads(slots), text)}

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ....runtime.errors import SetupError
+from ....runtime.generation.slot_values import put_slots
 from ....schemas.acts import Act, ActName
 from ...recipe.reading import Reading
-from ..delexicalise import put_slots
 from ..example import Span
 from ..replies import ACTS, DIALOGUE, REPLY, TURNS, check_slot
 from ..row import Row

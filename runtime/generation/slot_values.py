@@ -1,13 +1,32 @@
-"""Puts slots for their values into replies: `a table at {restaurant_name}`. Pure."""
+"""Puts slots for their values into replies and turns: `a table at {restaurant_name}`. Pure."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from ...schemas.acts import SLOT
-from .example import Span
 
 
-def put_slots(text: str, spans: Iterable[Span], values: Mapping[str, Sequence[str]]) -> str:
+class LabelledSpan(Protocol):
+    """A stretch of a text that is the value of a slot; code points, `end` exclusive."""
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def end(self) -> int: ...
+
+    @property
+    def label(self) -> str: ...
+
+
+class _Place(NamedTuple):
+    start: int
+    end: int
+    label: str
+
+
+def put_slots(text: str, spans: Iterable[LabelledSpan], values: Mapping[str, Sequence[str]]) -> str:
     """Return the text with `{slot}` for each span, and for each value wherever it stands as whole words.
 
     Slots that the text has already come first, then spans, then longer values before shorter ones; what overlaps one of these
@@ -15,7 +34,7 @@ def put_slots(text: str, spans: Iterable[Span], values: Mapping[str, Sequence[st
     """
     taken = _Taken()
     for found in SLOT.finditer(text):
-        taken.add(Span(found.start(), found.end(), found[1]))
+        taken.add(_Place(found.start(), found.end(), found[1]))
     for span in sorted(spans, key=lambda span: (span.start, span.end)):
         taken.add(span)
     pairs = sorted(
@@ -37,9 +56,9 @@ class _Taken:
     """Spans that do not overlap."""
 
     def __init__(self) -> None:
-        self.spans: list[Span] = []
+        self.spans: list[LabelledSpan] = []
 
-    def add(self, span: Span) -> bool:
+    def add(self, span: LabelledSpan) -> bool:
         """Add a span and return True, unless it overlaps one of them."""
         free = all(span.end <= other.start or span.start >= other.end for other in self.spans)
         if free:
@@ -47,6 +66,6 @@ class _Taken:
         return free
 
 
-def _find(text: str, value: str, slot: str) -> Iterator[Span]:
+def _find(text: str, value: str, slot: str) -> Iterator[_Place]:
     for found in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", text):
-        yield Span(found.start(), found.end(), slot)
+        yield _Place(found.start(), found.end(), slot)
