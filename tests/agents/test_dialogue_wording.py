@@ -23,7 +23,13 @@ GOOD = Generated("Your {amount} is on its way: {days}.", (1, 2), 0.8, "end")
 
 
 def test_a_reply_without_a_fault_is_sent_with_its_values_and_what_stands_around_it():
-    assert choose_wording(GOOD, BRIEF, NET) == ("Your £20 is on its way: five working days.", "generated", None, 0.8, False)
+    assert choose_wording(GOOD, BRIEF, NET) == (
+        "Your £20 is on its way: five working days.",
+        "generated",
+        None,
+        0.8,
+        False,
+    )
     around = BRIEF._replace(before="Hello.", after="Bye.")
     text = "Your refund: {amount} to {payee}, {days}."
     worded = choose_wording(GOOD._replace(text=text), around, NET)
