@@ -2,7 +2,7 @@
 
     python benchmarks/harmful_texts.py --model FOLDER [--task filter] [--shown 20]
 
-On the test rows of scenarios/support/recipe.yaml, which no training row is like. A text is stopped when the model names any label
+On the test rows of scenarios/support/filter.yaml, which no training row is like. A text is stopped when the model names any label
 at its threshold, or a phrase of harmful-words.yaml stands in it.
 """
 
@@ -25,7 +25,7 @@ HARMLESS = "harmless"
 
 
 def read_texts() -> list[Example]:
-    task = load_recipe(HERE / "recipe.yaml").tasks["filter"]
+    task = load_recipe(HERE / "filter.yaml").tasks["filter"]
     return read_part(task.test or (), task, HERE, seed=0)
 
 

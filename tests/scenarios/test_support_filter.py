@@ -16,7 +16,7 @@ from murmura.training.recipe.recipe import load_recipe
 
 LABELS = ["insult", "threat", "sexual", "self_harm", "asks_for_credentials"]
 ALIKE = 0.7
-TASK = load_recipe(HERE / "recipe.yaml").tasks["filter"]
+TASK = load_recipe(HERE / "filter.yaml").tasks["filter"]
 Rows = list[tuple[str, list[str]]]
 
 
