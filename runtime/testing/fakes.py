@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -284,13 +284,17 @@ class FakeEngine(RequestChecks):
         is_forbidden: Callable[[str], bool] | None = None,
         deadline: float | None = None,
     ) -> Generated:
-        """Return the scripted reply: the output of `task` for the pair that `format_input` makes of turns and acts.
+        """Return the scripted reply: the output of `task` for the pair that `format_input` makes of turns and acts; of a real
+        model its own, `is_forbidden` aside.
 
         Raises Late for a deadline that has passed.
         """
         given = self.check_reply(ReplyRequest(turns, acts, None), task)
         if deadline is not None and asyncio.get_running_loop().time() >= deadline:
             raise Late("the reply was not worded by its deadline")
+        if (real := getattr(self.model, "generate", None)) is not None:
+            (found,) = real([given], [slots], task=task)
+            return cast(Generated, found)
         encoded = (await self.encode([given]))[0]
         reply = self._outputs(given, (task,), encoded, None)[task]
         return Generated(reply["text"], (), reply["score"], reply["finish"], encoded.truncated)

@@ -14,8 +14,9 @@ DEMO = Path(__file__).resolve().parents[2] / "scenarios/support/model"
 
 
 def with_tiny_demo_model(root: Path) -> None:
-    """The demo's tasks with random weights, in its place: answers mean nothing, everything else is the same."""
-    write_tiny_model(root / "scenarios/support/model", read_manifest(DEMO).tasks, name="support-desk")
+    """The demo's tasks but for the replies with random weights, in its place: answers mean nothing, everything else is the same."""
+    tasks = [task for task in read_manifest(DEMO).tasks if task.generation is None]
+    write_tiny_model(root / "scenarios/support/model", tasks, name="support-desk")
 
 
 def json_lines(text: str) -> list[dict]:

@@ -19,6 +19,7 @@ from murmura.runtime.generation.input_format import format_input
 from murmura.runtime.model.generated import Generated
 from murmura.runtime.model.model import Model
 from murmura.runtime.observe.metrics import Metrics
+from murmura.runtime.testing.fakes import FakeEngine
 from murmura.schemas.acts import Act, ActName, Utterance
 
 TASK = reply_task(
@@ -316,3 +317,9 @@ async def test_what_a_stop_has_no_time_for_ends_with_closed(make: Make, step: St
         await asyncio.sleep(0.001)
     await engine.stop(0.01)
     assert [type(each) for each in await asyncio.gather(*begun, return_exceptions=True)] == [Closed] * 4
+
+
+async def test_a_rehearsal_with_a_real_model_gets_its_own_replies(folders: list[Path]) -> None:
+    model = Model.load(folders[0], device="cpu")
+    (found,) = offline(model, TURNS[3:4], ["city"])
+    assert await FakeEngine(model).generate(TURNS[3], ACTS, "reply", slots=["city"]) == found
