@@ -40,7 +40,7 @@ class Exchange:
     turn: str
     reply: str | None = None
     wording: str = ""
-    """Where the reply's words come from: `generated`, `template` or `knowledge`."""
+    """Where the reply's words come from: `generated` or `template`."""
 
 
 def talk_topics(policy: Path) -> list[str]:
@@ -57,10 +57,9 @@ def can_talk(policy: Path, manifest: ModelManifest) -> bool:
     return True
 
 
-def with_talk(settings: Settings, policy: Path, knowledge: Path, manifest: ModelManifest) -> Settings:
-    """Return the settings with those of the dialogue agent; it asks knowledge where the model gives vectors of texts."""
-    options = {"policy": str(policy)} | ({"knowledge": str(knowledge)} if manifest.pooled else {})
-    agents = {**settings.agents, AGENT: AgentSettings(options=options)}
+def with_talk(settings: Settings, policy: Path) -> Settings:
+    """Return the settings with those of the dialogue agent."""
+    agents = {**settings.agents, AGENT: AgentSettings(options={"policy": str(policy)})}
     return settings.model_copy(update={"agents": agents})
 
 

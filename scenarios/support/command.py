@@ -84,7 +84,7 @@ async def _demo(
     from ..stage.demo_process import serving
     from ..stage.talk import AGENT, Talk, can_talk, read_conversations, with_talk
     from ..stage.traffic import read_samples
-    from .place import CONVERSATIONS, FAQ, POLICY
+    from .place import CONVERSATIONS, POLICY
 
     samples = read_samples(samples_file)
     folder, device = settings.model.folder, settings.model.device
@@ -93,7 +93,7 @@ async def _demo(
     first_time = ", put together with its base on first use" if manifest.is_delta else ""
     talk = None
     if can_talk(POLICY, manifest):
-        talk, settings = Talk(read_conversations(CONVERSATIONS)), with_talk(settings, POLICY, FAQ, manifest)
+        talk, settings = Talk(read_conversations(CONVERSATIONS)), with_talk(settings, POLICY)
     print(f"model: {folder}{first_time}", flush=True)
     model = await asyncio.to_thread(lambda: Model.load(resolve(folder), device=device))
     async with serving(settings, model, [AGENT] if talk else []) as (started, server):

@@ -6,7 +6,6 @@ from typing import Final
 HERE: Final = Path(__file__).resolve().parent
 MODEL: Final = HERE / "model"
 POLICY: Final = HERE / "policy.yaml"
-FAQ: Final = HERE / "faq.yaml"
 CONVERSATIONS: Final = HERE / "conversations.yaml"
 MESSAGES: Final = HERE / "messages.jsonl"
 RECIPE: Final = HERE / "recipe.yaml"
