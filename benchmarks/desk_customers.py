@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from murmura.agents.dialogue.sayings import fill
+from murmura.runtime.generation import slot_values
+
 WORDS = Path(__file__).with_name("desk_customers.yaml")
 SUPPORT = Path(__file__).parents[1] / "scenarios" / "support"
 REAL = ("learn/desk-messages.jsonl", "rows/report-messages.jsonl")
@@ -53,12 +56,6 @@ def normalise(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def put_values(text: str, values: Mapping[str, str]) -> str:
-    for name, value in values.items():
-        text = text.replace(f"{{{name}}}", value)
-    return text
-
-
 @dataclass
 class Customer:
     """One conversation: what is said unasked, in this order, and the answers to what the desk asks."""
@@ -79,11 +76,11 @@ class Customer:
         if self.turns > MOST_TURNS:
             return None
         if asked is not None and (wording := self._word_answer(asked)) is not None:
-            return put_values(wording, self.values)
+            return fill(wording, self.values)
         if self.number == len(self.said):
             return None
         self.number += 1
-        return put_values(self.said[self.number - 1], self.values)
+        return fill(self.said[self.number - 1], self.values)
 
     def _word_answer(self, asked: str) -> str | None:
         """Return an answer; to the same question again the bare value, and then none."""
@@ -160,15 +157,13 @@ def draw_pairs(words: Words, count: int) -> list[Pair]:
 
 
 def _make_pair(kind: str, rule: Words, values: list[dict[str, str]]) -> Pair:
-    one, other = (put_values(rule["turn"], each) for each in values)
+    one, other = (fill(rule["turn"], each) for each in values)
     return Pair(kind, list(rule.get("before", ())), (one[0].upper() + one[1:], other[0].upper() + other[1:]))
 
 
 def put_slots(text: str, values: Mapping[str, str]) -> str:
-    """Return a reply with slots for their values, longest value first."""
-    for slot, value in sorted(values.items(), key=lambda item: -len(item[1])):
-        text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", f"{{{slot}}}", text)
-    return text
+    """Return a reply with slots for their values."""
+    return slot_values.put_slots(text, (), {slot: [value] for slot, value in values.items()})
 
 
 def find_shared(texts: Iterable[str], trained: set[str]) -> Iterator[str]:
