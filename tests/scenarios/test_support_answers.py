@@ -14,33 +14,8 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 OFF_TOPIC = "out_of_scope"
 # Intent (None: withheld), queue, sentiment, and the entities with their types.
 SHOWN: dict[str, tuple[str | None, str, str, dict[str, str]]] = {
-    "Paid for my hotel in Vienna and your exchange rate is a bad joke": (
-        "card_payment_wrong_exchange_rate",
-        "exchange",
-        "negative",
-        {},
-    ),
-    "visa or mastercard, do i get to pick?": ("visa_or_mastercard", "new_card", "neutral", {}),
-    "got the letter with my card but there was no pin in it": ("get_physical_card", "pin", "negative", {}),
-    "i typed my pin wrong three times at Aldi and now its locked": (
-        "pin_blocked",
-        "pin",
-        "negative",
-        {"three": "number", "Aldi": "company_name"},
-    ),
-    "found my card in the washing machine after I reported it lost yesterday. can i use it again?": (
-        "card_linking",
-        "new_card",
-        "neutral",
-        {"yesterday": "date"},
-    ),
-    "do you have the green armchair in stock, the one from the window display": (None, OFF_TOPIC, "neutral", {}),
-    "the cash machine on Victoria Road kept my card at about 6pm, what now": (
-        "card_swallowed",
-        "cash",
-        "negative",
-        {"6pm": "time"},
-    ),
+    "Where do I send my CV for the summer job in your kitchen?": (None, OFF_TOPIC, "neutral", {}),
+    "does the card work in shops in Japan": ("card_acceptance", "card_use", "neutral", {}),
     "I'd like to hold dollars, pounds and zloty. Is that possible?": (
         "fiat_currency_support",
         "exchange",
@@ -53,10 +28,24 @@ SHOWN: dict[str, tuple[str | None, str, str, dict[str, str]]] = {
         "negative",
         {"£120": "amount_of_money", "Kelly Marsh": "person_name", "this morning": "date"},
     ),
-    "you people want my passport AND a selfie just so i can pay for lunch. why": (
-        "why_verify_identity",
-        "identity",
+    "someone has bought concert tickets with my card, $312, and I was at home asleep": (
+        "compromised_card",
+        "security",
         "negative",
+        {"$312": "amount_of_money"},
+    ),
+    "CONGRATULATIONS you have won a luxury yacht, reply with your shoe size": (None, OFF_TOPIC, "positive", {}),
+    "ATM gave me £30, the app says £50. where's my other twenty": (
+        "wrong_amount_of_cash_received",
+        "cash",
+        "negative",
+        {"£30": "amount_of_money", "£50": "amount_of_money", "twenty": "amount_of_money"},
+    ),
+    "love the new app, so much easier than the old one": (None, "account", "positive", {}),
+    "How do I make a disposable card for one online shop?": (
+        "get_disposable_virtual_card",
+        "virtual_cards",
+        "neutral",
         {},
     ),
     "I was charged twice by Pizza Express on Friday": (
