@@ -34,7 +34,7 @@ from aiokafka.structs import ConsumerRecord
 from conversation_replay import read_wordings, replay
 from real_kafka import real_kafka
 
-from murmura.agents.dialogue.policy import Policy
+from murmura.agents.dialogue.policy_file import load_policy
 from murmura.runtime.kafka.topics import create_topics
 from murmura.runtime.model.model import Model
 from murmura.runtime.settings.settings import KafkaSettings
@@ -58,6 +58,7 @@ POLICY = {
         "refund": {"reply": "Yes."},
     },
 }
+PARTITIONS = 4
 WITHIN_S = 0.1
 """For a generated reply: some are late, above all after a kill."""
 FROZEN_S = 3.0
@@ -119,19 +120,21 @@ def make_policy(*, generate: bool) -> dict[str, Any]:
 class Desk:
     """The topics, the model and the process."""
 
-    def __init__(self, bootstrap: str, folder: Path, model: Path, partitions: int, *, generate: bool = False) -> None:
-        self.policy = make_policy(generate=generate)
-        self.bootstrap, self.folder, self.model_folder, self.partitions = bootstrap, folder, model, partitions
+    def __init__(
+        self, bootstrap: str, folder: Path, model: Path, policy: Path, options: dict[str, Any], **batches: int
+    ) -> None:
+        """`options`: of the agent. `batches`: settings of the model beside its folder."""
+        self.policy = load_policy(policy).value
+        self.bootstrap, self.folder, self.model_folder = bootstrap, folder, model
         self.prefix = f"talk-{uuid.uuid4().hex[:6]}"
         self.turns, self.replies, self.state = (f"{self.prefix}.dialogue.{n}" for n in ("turns", "replies", "state"))
-        (folder / "policy.yaml").write_text(yaml.safe_dump(self.policy))
         settings = {
             "app": self.prefix,
             "prefix": self.prefix,
             # A member that was killed is missed for a session.
             "kafka": {"bootstrap_servers": bootstrap, "session_timeout_ms": 1500, "heartbeat_interval_ms": 200},
-            "model": {"folder": str(model), "cores": 1, "token_budget": 256},
-            "agents": {"dialogue": {"options": {"policy": str(folder / "policy.yaml"), "generate_within_s": WITHIN_S}}},
+            "model": {"folder": str(model), **batches},
+            "agents": {"dialogue": {"options": {"policy": str(policy), **options}}},
             "http": "127.0.0.1:0",
             "log": {"format": "json"},
         }
@@ -140,9 +143,11 @@ class Desk:
 
     async def make_topics(self) -> None:
         wanted = {name: topic for name, topic in named_topics(self.prefix) if "dialogue" in name or "handoffs" in name}
+        for rule in self.policy.intents.values():
+            wanted |= {action.topic: Topic(action.topic, "action", "", "few") for action in rule.action}
         wanted[f"{self.prefix}.deadletters"] = Topic("deadletters", "dead letter", "", "few")
         kafka = KafkaSettings(bootstrap_servers=self.bootstrap)
-        await create_topics(kafka, wanted, many=self.partitions)
+        await create_topics(kafka, wanted, many=PARTITIONS)
 
     def serve(self) -> subprocess.Popen[bytes]:
         command = [Path(sys.executable).with_name("murmura"), "serve", "dialogue"]
@@ -247,7 +252,9 @@ async def run(
     generate: bool = False,
 ) -> Outcome:
     """Talk while processes are killed and frozen, wait until every turn has its reply, and look at what is there."""
-    desk = Desk(bootstrap, folder, model, partitions=4, generate=generate)
+    policy = folder / "policy.yaml"
+    policy.write_text(yaml.safe_dump(make_policy(generate=generate)))
+    desk = Desk(bootstrap, folder, model, policy, {"generate_within_s": WITHIN_S}, cores=1, token_budget=256)
     await desk.make_topics()
     total, began = conversations * turns, time.monotonic()
     outcome = Outcome(total, freezes)
@@ -292,8 +299,7 @@ async def judge(desk: Desk, outcome: Outcome) -> None:
     """Hold everything that was published against the replay."""
     written = [ConversationState.model_validate_json(record.value) for record in await desk.read(desk.state)]
     recorded, outcome.differing_states = read_wordings(written)
-    model, policy = Model.load(desk.model_folder), Policy.model_validate(desk.policy)
-    expected = replay(await desk.read(desk.turns), model, policy, recorded)
+    expected = replay(await desk.read(desk.turns), Model.load(desk.model_folder), desk.policy, recorded)
     by_id = {s.reply.prediction_id: s.reply for steps in expected.values() for s in steps}
     seen: set[str] = set()
     number: dict[str, int] = defaultdict(int)

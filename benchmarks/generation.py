@@ -47,7 +47,7 @@ LOSSES = {"intent": -1.0, "slots": -1.0, "replies, seen": -1.5, "replies, test":
 ELSEWHERE = (
     "pieces per CPU-second, continuous against static | benchmarks/decoding.py",
     "texts beside replies on one core | benchmarks/reply_load.py",
-    "conversations with generated replies under kills | benchmarks/conversations.py --generate",
+    "conversations with generated replies under kills | benchmarks/desk_load.py, conversations.py --generate",
     "harmful text | benchmarks/harmful_texts.py",
 )
 

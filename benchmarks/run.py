@@ -26,6 +26,7 @@ BENCHMARKS = {
     "bounds": "garbage beside good requests, and large attachments: latency and memory",
     "swaps": "exchanging models under load",
     "conversations": "order and state of conversations while the process is killed",
+    "desk_load": "customers at the demo's desk on a real Kafka: turns a second, latency, ten kills",
     "desk_conversations": "conversations at the demo's desk: replies in the model's words, and why others are not",
     "ingest": "feedback, results and requests into a data set",
     "joint_training": "joint training against a plain hand-written loop",
