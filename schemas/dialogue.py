@@ -133,7 +133,7 @@ class Reply(_Frozen):
     wording_reason: WordingReason | None = None
     """Why the template was sent instead of words of the model."""
     truncated: bool = False
-    """Whether the model read not all of the turn, or not all of the acts and turns that it worded the reply from."""
+    """Whether the text of the turn itself was cut for the model, for its intent or behind the acts of the reply."""
     model: ModelRef | None = None
     """None when the turn was passed to a person without a prediction."""
     source: Source

@@ -4,7 +4,7 @@ It depends only on the turns, their timestamps and their predictions: a replay o
 replies.
 """
 
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from ...runtime.agent.prediction import Output, Prediction
 from ...runtime.errors import RecordError
@@ -103,8 +103,14 @@ def bound_state(result: Step, turn: ReceivedTurn) -> tuple[Step, bytes]:
             raise RecordError(
                 Reason.TOO_LARGE, f"the state after this turn has {len(value)} bytes: its actions are too large"
             )
-        result = replay_step(result.state.model_copy(update={"turns": turns}), turn)
+        result = _change_state(result, turn, {"turns": turns})
     return result, value
+
+
+def _change_state(result: Step, turn: ReceivedTurn, changes: dict[str, Any]) -> Step:
+    """Return the result with a changed state, and with the reply and hand-over of that."""
+    replayed = replay_step(result.state.model_copy(update=changes), turn)
+    return result._replace(state=replayed.state, reply=replayed.reply, handover=replayed.handover)
 
 
 def has_expired(timestamp: int, policy: Policy, now: int) -> bool:
@@ -182,7 +188,7 @@ def put_wording(result: Step, turn: ReceivedTurn, worded: Worded, stopped: Stopp
         "truncated": result.state.truncated or worded.truncated,
         "stopped": stopped,
     }
-    return replay_step(result.state.model_copy(update=changed), turn)._replace(score=worded.score)
+    return _change_state(result, turn, changed)._replace(brief=None, score=worded.score)
 
 
 def _append_exchange(

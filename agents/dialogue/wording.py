@@ -29,7 +29,7 @@ class Worded(NamedTuple):
     score: float | None = None
     """Of the model's words, whether they are sent or not."""
     truncated: bool = False
-    """Whether the model's words are sent, and it read not all of the acts and turns."""
+    """Whether the model's words are sent, and the turn itself, or the acts beside it, was cut for it."""
 
 
 class Net(NamedTuple):
@@ -62,7 +62,7 @@ def choose_wording(found: Generated | Reason, brief: Brief, net: Net) -> Worded:
     if reason is None and not isinstance(found, Reason):
         text = _join(brief, SLOT.sub(lambda slot: brief.values[slot[1]], found.text.strip()))
         if len(text) <= REPLY_CHARACTERS:
-            return Worded(text, Wording.GENERATED, None, score, found.truncated)
+            return Worded(text, Wording.GENERATED, None, score, found.cut)
         reason = Reason.TOO_LONG
     return Worded(_join(brief, fill(brief.template, brief.values))[:REPLY_CHARACTERS], Wording.TEMPLATE, reason, score)
 

@@ -255,8 +255,9 @@ class Engine(RequestChecks):
             raise Late("the reply was not worded by its deadline") from None
         if entry.generated is None or entry.error is not None:
             raise entry.error or Closed("stopped before the reply was worded")
-        cut = entry.generated.truncated or self.exceeds_bytes(request, task)
-        return entry.generated._replace(truncated=cut)
+        if not self.exceeds_bytes(request, task):
+            return entry.generated
+        return entry.generated._replace(truncated=True, cut=True)
 
     def _find_callers(self) -> Callers:
         if self._callers is None:

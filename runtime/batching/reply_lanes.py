@@ -162,7 +162,8 @@ class ReplyLanes:
                     other.drop(entry)
             elif entry.outputs is not None:
                 entry.replies_left -= 1
-                entry.generated = reply._replace(truncated=entry.encoded.truncated)
+                read = entry.encoded.rows[-1]
+                entry.generated = reply._replace(truncated=read.truncated, cut=read.cut)
                 entry.outputs[lane.task] = dict(make_output(reply))
             yield entry, reply
         for entry in result.again:

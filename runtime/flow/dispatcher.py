@@ -119,6 +119,7 @@ class Dispatcher:
                 self.outbox,
                 under_way=self._under_way,
                 on_enter=self._enter,
+                on_truncated=metrics.truncated,
                 max_value_bytes=max_value_bytes,
                 max_hops=max_hops,
                 tracing=tracing,

@@ -17,3 +17,5 @@ class Generated(NamedTuple):
     """`length`: it was cut at the maximum number of pieces."""
     truncated: bool = False
     """Whether the texts were longer than the model's limit: then older turns were dropped, and the newest cut if need be."""
+    cut: bool = False
+    """Whether the newest turn itself, or the acts beside it, was cut."""

@@ -20,12 +20,17 @@ _SECOND_TRY: Final = 8
 
 
 class Encoded:
-    """A tokenised text: `ids` with the special tokens, their number, and whether the text was truncated to the limit."""
+    """A tokenised text: `ids` with the special tokens, their number, and whether the text was truncated to the limit.
 
-    __slots__ = ("encoding", "ids", "tokens", "truncated")
+    `cut`: whether more than whole turns is missing (see `encode_turns`).
+    """
 
-    def __init__(self, encoding: Encoding, truncated: bool) -> None:
+    __slots__ = ("cut", "encoding", "ids", "tokens", "truncated")
+
+    def __init__(self, encoding: Encoding, truncated: bool, cut: bool | None = None) -> None:
+        """`cut`: by default as `truncated`."""
         self.encoding = encoding
+        self.cut = truncated if cut is None else cut
         self.ids: list[int] = encoding.ids
         self.tokens = len(self.ids)
         self.truncated = truncated
@@ -80,7 +85,7 @@ class TextEncoder:
     def _drop_older_turns(self, text: str, turns: str) -> Encoded:
         kept = drop_older_lines(turns, lambda rest: not self.encode_pairs([(text, rest)])[0].truncated)
         (encoded,) = self.encode_pairs([(text, kept)])
-        return Encoded(encoded.encoding, truncated=True)
+        return Encoded(encoded.encoding, truncated=True, cut=encoded.truncated)
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
         """Tokenise each two texts together, by the tokenizer's template; the longer one is cut first, to the model's limit.

@@ -297,7 +297,7 @@ class FakeEngine(RequestChecks):
             return cast(Generated, found)
         encoded = (await self.encode([given]))[0]
         reply = self._outputs(given, (task,), encoded, None)[task]
-        return Generated(reply["text"], (), reply["score"], reply["finish"], encoded.truncated)
+        return Generated(reply["text"], (), reply["score"], reply["finish"], encoded.truncated, encoded.truncated)
 
     def _answer(self, entries: list[Entry]) -> None:
         answered = [entry for entry in entries if not entry.cancelled]

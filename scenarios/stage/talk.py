@@ -48,13 +48,13 @@ def talk_topics(policy: Path) -> list[str]:
     return [TURNS, REPLIES, STATE, HANDOFFS, *load_policy(policy).value.topics]
 
 
-def can_talk(policy: Path, manifest: ModelManifest) -> bool:
-    """Return whether a model has what a policy needs."""
+def find_misfit(policy: Path, manifest: ModelManifest) -> str | None:
+    """Return in one line why a model cannot hold the conversations of a policy, None if it can."""
     try:
         check_against_model(load_policy(policy), manifest.tasks, manifest.name)
-    except SetupError:
-        return False
-    return True
+    except SetupError as error:
+        return str(error)
+    return None
 
 
 def with_talk(settings: Settings, policy: Path) -> Settings:

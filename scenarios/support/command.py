@@ -82,7 +82,7 @@ async def _demo(
     from ...runtime.model.folder import read_manifest
     from ...runtime.model.model import Model
     from ..stage.demo_process import serving
-    from ..stage.talk import AGENT, Talk, can_talk, read_conversations, with_talk
+    from ..stage.talk import AGENT, Talk, find_misfit, read_conversations, with_talk
     from ..stage.traffic import read_samples
     from .place import CONVERSATIONS, POLICY
 
@@ -91,10 +91,12 @@ async def _demo(
     assert folder is not None
     manifest = read_manifest(folder)
     first_time = ", put together with its base on first use" if manifest.is_delta else ""
-    talk = None
-    if can_talk(POLICY, manifest):
-        talk, settings = Talk(read_conversations(CONVERSATIONS)), with_talk(settings, POLICY)
     print(f"model: {folder}{first_time}", flush=True)
+    talk = None
+    if (misfit := find_misfit(POLICY, manifest)) is None:
+        talk, settings = Talk(read_conversations(CONVERSATIONS)), with_talk(settings, POLICY)
+    else:
+        print(f"no conversation is shown: {misfit}", flush=True)
     model = await asyncio.to_thread(lambda: Model.load(resolve(folder), device=device))
     async with serving(settings, model, [AGENT] if talk else []) as (started, server):
         return await _watch(settings, started, samples, talk, rate, seconds, stop, server)

@@ -47,7 +47,7 @@ class Words:
     """What the model words, in turn, and what it was asked."""
 
     def __init__(self, *said: str | Exception, score: float = 0.9) -> None:
-        self.said, self.score, self.truncated = [*said], score, False
+        self.said, self.score, self.truncated, self.cut = [*said], score, False, False
         self.asked: list[tuple[Any, ...]] = []
 
     async def generate(self, turns, acts, task, *, slots=None, is_forbidden=None, deadline=None) -> Generated:
@@ -55,7 +55,7 @@ class Words:
         said = self.said.pop(0)
         if isinstance(said, Exception):
             raise said
-        return Generated(said, (), self.score, "end", self.truncated)
+        return Generated(said, (), self.score, "end", self.truncated, self.cut)
 
 
 def served(text: Any) -> dict[str, Any]:
@@ -135,9 +135,16 @@ async def test_a_reply_says_where_the_model_did_not_read_the_whole_turn(policy):
     assert content(await (await begin(policy, log=log)).hear(long)) == content([state, reply])
     *_, after = await process.hear(turn(2, "angry now"))
     assert after.value["truncated"] is False
-    process.words.truncated = True  # the turn is read whole alone, and cut behind its acts
+    process.words.truncated = process.words.cut = True  # the turn is read whole alone, and cut behind its acts
     *_, worded = await process.hear(turn(3, "send money", key=b"c-2"))
     assert (worded.value["truncated"], worded.value["wording"]) == (True, "generated")
+
+
+async def test_a_turn_that_is_read_whole_without_the_oldest_before_it_is_not_truncated(policy):
+    process = await begin(policy, ASKED)
+    process.words.truncated = True
+    _, worded = await process.hear(turn(1, "send money"))
+    assert (worded.value["truncated"], worded.value["wording"]) == (False, "generated")
 
 
 async def test_a_low_score_is_below_the_policys(policy):
@@ -167,6 +174,17 @@ async def test_people_are_asked_about_low_scores_and_what_was_stopped_within_a_b
         reply.value["prediction_id"],
     )
     assert [message.topic for message in await process.hear(turn(3, "you idiot"))] == [STATE, REPLIES, HANDOFFS]
+
+
+async def test_people_are_asked_about_a_reply_whose_state_lost_its_oldest_turns(policy, monkeypatch):
+    process = await begin(policy, ASKED, ASKED, score=0.4, reviews={"per_minute": 12})
+    await process.hear(turn(1, "send money"))
+    monkeypatch.setattr("murmura.agents.dialogue.step.STATE_BYTES", 1200)
+    state, _, review = await process.hear(turn(2, "send money, " + "please " * 60))
+    assert [each.text[:20] for each in ConversationState.model_validate_json(state.value).turns] == [
+        "send money, please p"
+    ]
+    assert (review.value["why"], review.value["score"]) == ("low_score", 0.4)
 
 
 async def test_a_filter_that_does_not_answer_in_time_means_template(policy):

@@ -168,6 +168,7 @@ async def test_what_a_handler_publishes_names_the_request_and_its_format(form):
         suspending=None,
         retrying=None,
         on_enter=lambda count: None,
+        on_truncated=lambda topic: None,
         max_value_bytes=1000,
         max_hops=None,
         tracing=None,

@@ -52,6 +52,9 @@ class Slow(Handler):
                 await self.gate.wait()
             case b"model":
                 await asyncio.gather(engine.predict("one"), engine.predict("two"))
+            case b"long texts":
+                await engine.predict("one " * 600)
+                await engine.predict("two " * 600)
             case b"model and hang":
                 await engine.predict("one")
                 await asyncio.sleep(60)
@@ -68,8 +71,9 @@ class SlowLine(Line):
         self.tracker = Tracker()
         self.handler = Slow()
         self.engine = FakeEngine(FakeModel([INTENT]))
+        self.metrics = Metrics()
         self.dispatcher = Dispatcher(
-            self.engine, self.broker, self.tracker, Metrics(), routes={}, dead_letters=DEAD, max_value_bytes=10_000,
+            self.engine, self.broker, self.tracker, self.metrics, routes={}, dead_letters=DEAD, max_value_bytes=10_000,
             handlers=[self.handler], **options,
         )  # fmt: skip
         self.offset = 0
@@ -124,6 +128,14 @@ async def test_the_deadline_stands_still_while_the_model_is_asked(monkeypatch):
     line.send(b"model and hang")
     await line.settle()
     assert line.letters() == ["slow ran past its deadline of 0.1 s"]
+
+
+async def test_a_record_is_counted_once_where_the_model_read_only_parts_of_its_texts():
+    line = SlowLine()
+    await line.dispatcher.assign([PARTITION])
+    line.send(b"model", b"long texts")
+    await line.settle()
+    assert line.metrics.registry.get_sample_value("murmura_truncated_total", {"topic": PARTITION.topic}) == 1
 
 
 async def test_after_a_drain_that_ran_out_of_time_nothing_of_the_old_assignment_is_sent():

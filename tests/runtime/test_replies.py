@@ -82,10 +82,10 @@ def test_of_turns_that_are_too_long_the_newest_is_read_whole(model: Model) -> No
     assert (encoded.ids, encoded.truncated) == (whole.ids, True)
     reply, want = model.generate([long, kept])
     assert (reply.truncated, want.truncated) == (True, False)
-    assert reply._replace(truncated=False) == want
+    assert (reply.cut, reply._replace(truncated=False)) == (False, want)
     alone = TextPair("inform date", "agent: hello\nuser: " + "please help me " * 20)
     (cut,) = model.encode([alone])
-    assert cut.truncated
+    assert (cut.truncated, cut.cut, model.generate([alone])[0].cut) == (True, True, True)
     assert cut.ids == model.encode([alone._replace(second=alone.second.split("\n")[1])])[0].ids
 
 

@@ -11,7 +11,7 @@ from murmura.runtime.testing.fakes import fake_manifest
 from murmura.scenarios.stage import talk as talking
 from murmura.scenarios.stage.desk import Desk
 from murmura.scenarios.stage.screen import Facts, Now, find_shown, screen, talk_line
-from murmura.scenarios.stage.talk import STATE, TURNS, Exchange, Talk, can_talk, read_conversations, talk_topics
+from murmura.scenarios.stage.talk import STATE, TURNS, Exchange, Talk, find_misfit, read_conversations, talk_topics
 from murmura.scenarios.support.place import CONVERSATIONS, MODEL, POLICY
 from murmura.schemas.manifest import GenerationSpec, TaskSpec
 
@@ -40,8 +40,11 @@ async def test_each_turn_is_sent_after_the_reply_to_the_one_before(monkeypatch):
 
 
 def test_the_demo_talks_where_the_model_has_what_the_policy_needs():
-    assert can_talk(POLICY, read_manifest(MODEL))
-    assert not can_talk(POLICY, fake_manifest([QUEUE]))
+    assert find_misfit(POLICY, read_manifest(MODEL)) is None
+    misfit = find_misfit(POLICY, fake_manifest([QUEUE]))
+    assert misfit is not None
+    assert "fake" in misfit
+    assert "\n" not in misfit
     assert {TURNS, STATE, "bank.refunds"} <= set(talk_topics(POLICY))
     assert all(isinstance(turn, str) for turns in read_conversations(CONVERSATIONS) for turn in turns)
 

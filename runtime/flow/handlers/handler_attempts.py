@@ -73,13 +73,14 @@ class HandlerAttempts:
         suspending: Suspending,
         retrying: HandlerRetries | None,
         on_enter: Callable[[int], None],
+        on_truncated: Callable[[str], None],
         max_value_bytes: int,
         max_hops: int | None,
         tracing: Tracing | None,
         fields: Mapping[str, FieldPaths],
     ) -> None:
-        """`fields`: field paths of requests, by topic."""
-        self._fields = fields
+        """`fields`: field paths of requests, by topic. `on_truncated`: see `handle_in_time`."""
+        self._fields, self._on_truncated = fields, on_truncated
         self.handler, self._engine, self._retrying, self._on_enter = handler, engine, retrying, on_enter
         self._max_value_bytes, self._max_hops, self._tracing = max_value_bytes, max_hops, tracing
         self._suspending = suspending
@@ -202,7 +203,7 @@ class HandlerAttempts:
         if record.value is not None and len(record.value) > self._max_value_bytes:
             raise RecordError(Reason.TOO_LARGE, f"the value has {len(record.value)} bytes")
         try:
-            published = await handle_in_time(self.handler, record, self._engine)
+            published = await handle_in_time(self.handler, record, self._engine, self._on_truncated)
             onward = [keep_format(publish, record) for publish in published]
             return [(hand_on(publish, request_id, hops, trace), publish) for publish in onward]
         except (RecordError, Closed):

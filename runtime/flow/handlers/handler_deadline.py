@@ -17,15 +17,19 @@ from ...model.vectors import Embedded
 from ...wire.message import Publish
 
 
-async def handle_in_time(handler: Handler, record: ConsumerRecord, engine: Predicts) -> list[Publish]:
+async def handle_in_time(
+    handler: Handler, record: ConsumerRecord, engine: Predicts, on_truncated: Callable[[str], None]
+) -> list[Publish]:
     """Return what the handler publishes for a record.
 
+    `on_truncated` is called with the record's topic if the model has read only a part of a text for it.
     Raises RecordError `agent_failed` when it runs past `handler.timeout_s`, or when something that it awaits is cancelled
     by anything but the caller. Other errors of the handler are raised unchanged.
     """
     try:
         async with asyncio.timeout(handler.timeout_s) as deadline:
-            published = [*await handler.handle(record, _UntimedEngine(engine, deadline))]
+            asked = _UntimedEngine(engine, deadline)
+            published = [*await handler.handle(record, asked)]
     except TimeoutError as error:
         if deadline.expired():
             raise _deadline_error(handler) from error
@@ -38,6 +42,8 @@ async def handle_in_time(handler: Handler, record: ConsumerRecord, engine: Predi
         raise RecordError(Reason.AGENT_FAILED, message) from error
     if deadline.expired():  # it swallowed the cancellation
         raise _deadline_error(handler)
+    if asked.has_truncated:
+        on_truncated(record.topic)
     return published
 
 
@@ -46,15 +52,19 @@ def _deadline_error(handler: Handler) -> RecordError:
 
 
 class _UntimedEngine:
-    """The engine given to a handler: pauses the deadline while at least one answer of it is awaited."""
+    """The engine given to a handler: pauses the deadline while at least one answer of it is awaited.
 
-    __slots__ = ("_awaited", "_deadline", "_engine", "_left_s")
+    `has_truncated`: whether a text of an answer was truncated, older turns of a reply aside.
+    """
+
+    __slots__ = ("_awaited", "_deadline", "_engine", "_left_s", "has_truncated")
 
     def __init__(self, engine: Predicts, deadline: asyncio.Timeout) -> None:
         self._engine = engine
         self._deadline = deadline
         self._awaited = 0
         self._left_s = 0.0
+        self.has_truncated = False
 
     @property
     def model(self) -> Served:
@@ -69,7 +79,9 @@ class _UntimedEngine:
         text_pair: str | None = None,
     ) -> Prediction:
         with self._paused():
-            return await self._engine.predict(text, tasks, thresholds=thresholds, text_pair=text_pair)
+            found = await self._engine.predict(text, tasks, thresholds=thresholds, text_pair=text_pair)
+        self.has_truncated |= found.truncated
+        return found
 
     async def embed(self, text: str) -> Embedded:
         with self._paused():
@@ -86,9 +98,11 @@ class _UntimedEngine:
         deadline: float | None = None,
     ) -> Generated:
         with self._paused():
-            return await self._engine.generate(
+            found = await self._engine.generate(
                 turns, acts, task, slots=slots, is_forbidden=is_forbidden, deadline=deadline
             )
+        self.has_truncated |= found.cut
+        return found
 
     @contextmanager
     def _paused(self) -> Iterator[None]:

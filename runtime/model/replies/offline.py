@@ -10,6 +10,7 @@ from ...errors import ModelFailed
 from ..batch_rows import Logits
 from ..generated import Generated
 from ..inputs import Input
+from ..tokenizing import Encoded
 from .reply_decoder import ChosenPiece, ReplyDecoder
 from .reply_generator import ReplyGenerator
 from .slot_table import Memory, SlotTable
@@ -38,15 +39,15 @@ def generate_replies(
     """Return the replies to pairs of texts, in order; see `Model.generate`. Raises ModelFailed of the first that failed."""
     allowed = [None] * len(pairs) if slots is None else slots
     _check_arguments(decoder, pairs, allowed)
-    truncated: list[bool] = []
+    read: list[Encoded] = []
 
     def remember() -> Iterator[Memory]:
         for batch, _ in model.batches(pairs):
-            truncated.extend(text.rows[-1].truncated for text in batch)
+            read.extend(text.rows[-1] for text in batch)
             yield from remember_texts(decoder, model.run(batch), range(len(batch)))
 
     replies = _reply_to(decoder, remember(), allowed, max_rows)
-    return [reply._replace(truncated=cut) for reply, cut in zip(replies, truncated, strict=True)]
+    return [reply._replace(truncated=row.truncated, cut=row.cut) for reply, row in zip(replies, read, strict=True)]
 
 
 def reply_to_rows(decoder: ReplyDecoder, logits: Logits, texts: Sequence[int]) -> list[Generated]:
