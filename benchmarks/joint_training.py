@@ -25,10 +25,10 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
+from murmura.training.compute.sampler import StepRows
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit, train
-from murmura.training.fit.sampler import StepRows
 from murmura.training.fit.setup import Fitting, Standing, prepare
 from murmura.training.model.encoders import locate
 from murmura.training.prepare.tasks import TaskData

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import murmura.training.fit.loop as loop
-from murmura.training.fit import gradient, resume
+from murmura.training.compute import state_file
+from murmura.training.fit import gradient
 from murmura.training.kinds.tagging import Tagging
 
 
@@ -23,7 +24,7 @@ def kill(*_: Any, **__: Any) -> NoReturn:
 
 def train(recipe: Path, data: Path, out: Path, point: str) -> None:
     """Train until the point where the process dies."""
-    save_file, save_state, collate = resume.save_file, loop.save_state, gradient.collate  # type: ignore[attr-defined]
+    save_file, save_state, collate = state_file.save_file, loop.save_state, gradient.collate  # type: ignore[attr-defined]
     collated: list[Any] = []
 
     def write_half(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
@@ -33,7 +34,7 @@ def train(recipe: Path, data: Path, out: Path, point: str) -> None:
 
     def save_each_third(run: Any, optimiser: Any) -> None:
         if point == "state" and run.standing.step == 12:
-            resume.save_file = write_half  # type: ignore[attr-defined]
+            state_file.save_file = write_half  # type: ignore[attr-defined]
         if run.standing.step % 3 == 0:
             save_state(run, optimiser)
 

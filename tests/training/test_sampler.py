@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.training.fit.sampler import divide, plan, rows_by_task, shares
+from murmura.training.compute.sampler import divide, plan, rows_by_task, shares
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=300)
 

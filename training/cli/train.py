@@ -87,8 +87,8 @@ def train(
         return
     for problem in problems:
         raise SetupError(problem)
+    from ..compute.device import is_first_process
     from ..evaluate.decisions import describe_decisions
-    from ..fit.device import is_first_process
     from ..fit.loop import fit
 
     record = fit(
@@ -110,13 +110,21 @@ def train(
 def _check(recipe: "Recipe", data: Path, problems: list[str]) -> None:
     from ..fit.check_data import check_data
     from ..prepare.data_report import describe
+    from ..pretrain.stage import check_texts
 
     found = check_data(recipe, data)
+    problems += found.problems
+    if recipe.pretrain is not None and not found.problems:
+        try:
+            for line in check_texts(recipe, data):
+                typer.echo(line)
+        except SetupError as error:
+            problems.append(str(error))
     for line in describe(found.reports, recipe.max_tokens):
         typer.echo(line)
-    for problem in [*problems, *found.problems]:
+    for problem in problems:
         typer.echo(f"murmura: {problem}", err=True)
-    if problems or found.problems:
+    if problems:
         raise typer.Exit(REFUSED_EXIT_CODE)
     typer.echo("checked: it can be trained")
 

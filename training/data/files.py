@@ -13,6 +13,7 @@ from .formats.dialogues import read_dialogues
 from .formats.doccano import read_doccano
 from .formats.json_rows import read_json, read_json_lines
 from .formats.label_studio import read_label_studio
+from .formats.lines import read_lines
 from .formats.parquet import read_parquet
 from .formats.sgd import read_sgd
 from .formats.spacy_json import read_spacy
@@ -34,6 +35,7 @@ FORMATS: Final[dict[str, ReadRows]] = {
     "spacy": read_spacy,
     "dialogues": read_dialogues,
     "sgd": read_sgd,
+    "lines": read_lines,
 }
 """By the name that a recipe writes as `format`. A new format is one file with its function, and one line here."""
 BY_SUFFIX: Final = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".conll": "conll", ".parquet": "parquet"}

@@ -6,10 +6,10 @@ from typing import Final
 
 from torch import Tensor
 
+from ..compute.sampler import StepRows
 from ..model.padding import pad
 from ..prepare.tasks import TaskData
 from .encoding import Part
-from .sampler import StepRows
 from .soft_targets import SoftTargets, soft_targets
 
 PASS_TOKENS: Final = 100

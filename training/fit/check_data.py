@@ -7,6 +7,7 @@ from typing import Final
 
 from ...runtime.errors import SetupError
 from ...runtime.model.tokenizing import refuse_without_template
+from ..compute.device import refuse_unsupported
 from ..data.rules import sources_of
 from ..model.encoders import Checkpoint, open_checkpoint
 from ..model.special_tokens import refuse_word_dropout
@@ -17,7 +18,6 @@ from ..prepare.tasks import TaskData, read_task
 from ..prepare.vocabularies import with_pieces
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
-from .device import refuse_unsupported
 from .encoding import count_tokens
 
 TOLERATED: Final = 0.02

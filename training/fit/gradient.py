@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..compute.sampler import StepRows
 from .batches import collate
 from .joint_step import task_losses, weighted_sum
 from .processes import sum_gradients, sum_tensors
-from .sampler import StepRows
 from .setup import Fitting
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...runtime.errors import SetupError
+from ..compute.sampler import StepRows
 from ..kinds.kind import EncodedTexts
 from ..model.network import MultiTask
 from ..model.special_tokens import SpecialTokens
@@ -15,7 +16,6 @@ from ..prepare.tasks import TaskData
 from ..recipe.recipe import Recipe
 from .batches import Batch, TaskBatch
 from .optimiser import drop_words
-from .sampler import StepRows
 from .soft_targets import mixed_loss
 
 NAMED_ROWS = 5

@@ -10,8 +10,14 @@ from tqdm import tqdm
 
 from ...runtime.errors import SetupError
 from ...runtime.model.inputs import TextPair
+from ..compute.device import is_first_process
+from ..compute.optimiser import rate_at, seed_step, set_rates
+from ..compute.state_file import CannotResume
+from ..compute.timer import Timer
 from ..prepare.data_report import describe, describe_probes
-from ..recipe.recipe import Encoder, load_recipe
+from ..pretrain.encoder_folder import describe_pretraining
+from ..pretrain.stage import run_stage
+from ..recipe.recipe import Encoder, Recipe, load_recipe
 from ..run_folders.provenance import describe_environment, digest_data
 from ..run_folders.run_folder import RECORD, RunFolder, RunRecord, digest
 from .checkpoint import checkpoint_weights, restore
@@ -20,11 +26,11 @@ from .head_finish import refit_heads, set_heads
 from .head_start import begin_heads
 from .joint_step import loss_weights, refuse_non_finite
 from .kept_tasks import add_tasks, keep_tasks
-from .optimiser import make_optimiser, rate_at, seed_step, set_rates
-from .pace import CpuClock, Timer
+from .optimiser import make_optimiser
+from .pace import CpuClock
 from .probe import probe_tasks
 from .processes import begin_together, end_together, scale_of
-from .resume import CannotResume, State, read_state, save_state
+from .resume import State, read_state, save_state
 from .second_stage import run_second_stages
 from .setup import Fitting, prepare
 from .training_log import EVERY, TrainingLog
@@ -67,6 +73,8 @@ def fit(
     scoring of the validation parts, and every five seconds between them, `print_line` with what was read, before the first
     step.
 
+    A recipe with `pretrain` begins with that stage, unless an `encoder` is given.
+
     With `resume` the run in `out` goes on where its state was last written, or begins where it had none. With `finish` it
     takes no more steps: its record is that of the run as far as it got.
 
@@ -74,13 +82,7 @@ def fit(
 
     Raises SetupError for whatever is wrong beforehand, CannotResume where the interrupted run belongs to something else.
     """
-    recipe, folder = load_recipe(recipe_path), RunFolder(out)
-    if seed is not None:
-        recipe = recipe.model_copy(update={"seed": seed})
-    if encoder is not None:
-        recipe = recipe.model_copy(update={"encoder": Encoder(source=str(encoder))})
-    if add_to is not None:
-        recipe = add_tasks(recipe, add_to)
+    recipe, folder = _read_recipe(recipe_path, seed, encoder, add_to), RunFolder(out)
     if (resume or finish) and (record := finished_record(folder, recipe_path)):
         return record
     state = read_state(folder, recipe_path) if resume or finish else None
@@ -88,6 +90,8 @@ def fit(
         recipe = state.pinned(recipe)
     elif finish:
         raise SetupError(f"{out}: no interrupted run with a saved state; train without --finish")
+    say = print_line if is_first_process() else ignore
+    recipe = run_stage(recipe, recipe_path, data, out, resume=resume or finish, quiet=quiet, print_line=say)
     run = prepare(recipe, data, folder)
     if not run.accelerator.is_main_process:
         quiet, on_progress, print_line = True, ignore, ignore
@@ -96,7 +100,7 @@ def fit(
     for line in describe(run.data, recipe.max_tokens):
         print_line(line)
     if state is None and run.accelerator.is_main_process:
-        folder.begin(recipe_path, run.checkpoint.tokenizer)
+        folder.begin(recipe_path, run.checkpoint.tokenizer, staged=recipe.pretrain is not None)
     begin_heads(run, probe_tasks(run))
     for line in describe_probes(run.data):
         print_line(line)
@@ -106,6 +110,15 @@ def fit(
         write_result(run, data_files, ignore if quiet else tqdm.write, further=not finish)
     end_together(run.accelerator)
     return folder.record()
+
+
+def _read_recipe(path: Path, seed: int | None, encoder: Path | None, add_to: Path | None) -> Recipe:
+    recipe = load_recipe(path)
+    if seed is not None:
+        recipe = recipe.model_copy(update={"seed": seed})
+    if encoder is not None:
+        recipe = recipe.model_copy(update={"encoder": Encoder(source=str(encoder)), "pretrain": None})
+    return recipe if add_to is None else add_tasks(recipe, add_to)
 
 
 def train(
@@ -248,5 +261,6 @@ def record_of(run: Fitting, data_files: dict[str, str], out_of_fold: Mapping[int
         data=run.data,
         grown=run.grown,
         environment=describe_environment(run.device, precision=run.precision, processes=run.accelerator.num_processes),
+        pretraining=describe_pretraining(run.checkpoint.folder),
         data_files=data_files,
     )

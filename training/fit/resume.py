@@ -1,25 +1,20 @@
 """The state of a run under way, from which `--resume` goes on: weights, optimiser, position.
 
-One safetensors file with JSON in its metadata, written aside and renamed: there is always a whole one. Learning rates, rows
-and random numbers follow from the step, so they are not kept.
+Learning rates, rows and random numbers follow from the step, so they are not kept.
 """
 
 import json
 import logging
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ...runtime.errors import SetupError
+from ..compute.state_file import UNREADABLE, CannotResume, read_state_file, restore_parameters, write_state_file
 from ..model.network import MultiTask
 from ..recipe.recipe import Recipe
 from ..run_folders.provenance import Environment, describe_environment
@@ -27,15 +22,6 @@ from ..run_folders.run_folder import STATE, WEIGHTS, RunFolder, digest
 from .setup import Fitting, Standing
 
 log = logging.getLogger(__name__)
-MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
-
-
-class CannotResume(SetupError):
-    """An interrupted run does not fit what it is to go on with; it has to begin anew. `reason` is the message without advice."""
-
-    def __init__(self, reason: str, advice: str = "train without --resume") -> None:
-        super().__init__(f"{reason}; {advice}")
-        self.reason = reason
 
 
 class Position(BaseModel):
@@ -80,12 +66,7 @@ class State:
             raise CannotResume(f"{self.path}: the run began on {at.environment.device}, this machine has {now.device}")
         if at.environment.model_copy(update={"processes": now.processes}) != now:
             log.warning("library versions differ from those that the run began with: its numbers will differ slightly")
-        with torch.no_grad():
-            for name, parameter in _trained(run.model):
-                parameter.copy_(self.tensors[f"model/{name}"])
-                optimiser.state[parameter] = {
-                    key: self._moment(name, key, parameter) for key in MOMENTS if f"{key}/{name}" in self.tensors
-                }
+        restore_parameters(self.tensors, _trained(run.model), optimiser)
         if at.scaler is not None and run.accelerator.scaler is not None:
             run.accelerator.scaler.load_state_dict(at.scaler)
         run.standing = at.standing.model_copy(deep=True)
@@ -99,18 +80,9 @@ class State:
         if began != now:
             raise CannotResume(f"{self.path}: the run began with {began} processes, now there are {now}")
 
-    def _moment(self, name: str, key: str, parameter: Tensor) -> Tensor:
-        kept = self.tensors[f"{key}/{name}"]
-        # A copy in memory of torch's own alignment: results of its kernels may depend on it.
-        return torch.empty_like(kept, device=parameter.device).copy_(kept)
-
 
 def save_state(run: Fitting, optimiser: torch.optim.Optimizer) -> None:
     """Write the state after the step that was taken last; a crash half-way leaves the one before."""
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in _trained(run.model):
-        tensors[f"model/{name}"] = parameter.detach()
-        tensors |= {f"{key}/{name}": value for key, value in optimiser.state[parameter].items()}
     position = Position(
         standing=run.standing,
         seed=run.recipe.seed,
@@ -120,12 +92,7 @@ def save_state(run: Fitting, optimiser: torch.optim.Optimizer) -> None:
         checkpoint_sha256=_checkpoint_sha256(run.folder) if run.standing.best_step else None,
         scaler=run.accelerator.scaler.state_dict() if run.accelerator.scaler is not None else None,
     )
-    draft = run.folder.path / f"{STATE}.part"
-    metadata = {"position": json.dumps(position.model_dump())}
-    save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, draft, metadata=metadata)
-    with draft.open("rb") as written:
-        os.fsync(written.fileno())
-    draft.replace(run.folder.path / STATE)
+    write_state_file(run.folder.path / STATE, position.model_dump(), _trained(run.model), optimiser)
 
 
 def read_state(folder: RunFolder, recipe: Path) -> State | None:
@@ -134,10 +101,9 @@ def read_state(folder: RunFolder, recipe: Path) -> State | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            position = Position.model_validate(json.loads(file.metadata()["position"]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
-    except (SafetensorError, KeyError, TypeError, ValueError, ValidationError):
+        found, tensors = read_state_file(path)
+        position = Position.model_validate(found)
+    except (*UNREADABLE, ValidationError):
         raise CannotResume(f"{path}: not a state of this version") from None
     if digest(recipe) != position.recipe_sha256:
         raise CannotResume(f"{recipe}: not the recipe that {folder.path} was begun with")

@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...runtime.generation.reply_vocabulary import ReplyVocabulary
+from ..compute import sampler
+from ..compute.optimiser import seed_step
+from ..compute.timer import Timer
 from ..kinds.reply_decoder import NO_PIECE, ReplyDecoder
 from ..kinds.reply_rewards import advantages, compute_reward
 from ..kinds.reply_scores import score_bleu_and_rouge
 from ..model.padding import pad
 from ..model.replies import decode_replies
 from ..recipe.objective import Objective
-from . import sampler
-from .optimiser import seed_step
-from .pace import Timer
 from .second_stage_state import StageState, read_stage, save_stage
 from .setup import Fitting, sample
 

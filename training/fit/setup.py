@@ -13,6 +13,8 @@ from accelerate import Accelerator
 from pydantic import BaseModel
 
 from ...runtime.generation.reply_vocabulary import ReplyVocabulary
+from ..compute import sampler
+from ..compute.device import open_accelerator, precision_of
 from ..data.example import Example
 from ..kinds.reply_decoder import ReplyDecoder
 from ..model.encoders import Checkpoint, build_encoder
@@ -23,9 +25,8 @@ from ..prepare.tasks import TaskData, read_tasks
 from ..prepare.vocabularies import with_pieces
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import RunFolder
-from . import grow, sampler
+from . import grow
 from .check_data import open_encoder, refuse_unknown, report_tasks
-from .device import open_accelerator, precision_of
 from .encoding import Part, encode_part
 from .few_rows import begins_from_probe, name_rows, with_few_rows_rate
 from .hold import hold_answers

@@ -21,7 +21,10 @@ from .hold_texts import CurrentAnswers
 from .plan import Mix
 
 RECIPE: Final = "recipe.yaml"
-_NOT_KEPT: Final[dict[str, Any]] = {"tasks": True, "lora": True, "threads": True, "budget": {"epochs", "steps"}}
+_NOT_KEPT: Final[dict[str, Any]] = {
+    **dict.fromkeys(("tasks", "lora", "threads", "pretrain"), True),
+    "budget": {"epochs", "steps"},
+}
 """Keys of the recipe before that a job decides, also by leaving them out. All others are carried on."""
 _NOT_KEPT_OF_TASK: Final = set(Reading.model_fields) | {
     *(

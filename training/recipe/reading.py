@@ -94,6 +94,12 @@ class Reading(Frozen):
         return merge
 
 
+def beside_the_recipe(path: str, info: ValidationInfo) -> str:
+    """Return a path; one that begins with `./` lies in the folder of the recipe that is read."""
+    beside = (info.context or {}).get("beside")
+    return str(beside.resolve() / path) if beside is not None and path.startswith("./") else path
+
+
 class Source(Reading):
     """One file of one part of a task."""
 
@@ -114,8 +120,7 @@ class Source(Reading):
     @field_validator("path")
     @classmethod
     def _beside_the_recipe(cls, path: str, info: ValidationInfo) -> str:
-        beside = (info.context or {}).get("beside")
-        return str(beside.resolve() / path) if beside is not None and path.startswith("./") else path
+        return beside_the_recipe(path, info)
 
 
 def _as_sources(value: Any) -> Any:

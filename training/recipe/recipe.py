@@ -13,6 +13,7 @@ from pydantic import (
 from ...runtime.errors import SetupError
 from ...runtime.settings.yaml_file import Place, YamlFile
 from ...schemas.manifest import Name
+from .pretraining import Pretraining
 from .reading import Count, Frozen, Positive, Share
 from .tasks import PAST, Task
 
@@ -98,6 +99,8 @@ class Recipe(Frozen):
     name: Name = "model"
     description: str = ""
     encoder: Annotated[Encoder, BeforeValidator(lambda v: {"source": v} if isinstance(v, str) else v)] = Encoder()
+    pretrain: Pretraining | None = None
+    """What the encoder learns from texts without labels, before the tasks are learned."""
     tasks: Annotated[dict[Name, Task], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=3)] = 128
     pooled: bool = False
@@ -168,5 +171,20 @@ def load_recipe(path: Path, *, past: bool = False) -> Recipe:
     """
     named, context = {"name": path.stem}, {"beside": path.parent, PAST: past}
     file = YamlFile(path, Recipe, "recipe", requires="tasks", defaults=named, context=context)
+    file.value._file = file
+    return file.value
+
+
+class PretrainingRecipe(Recipe):
+    """The recipe of `murmura pretrain`: tasks may be missing, and are not trained."""
+
+    tasks: dict[Name, Task] = Field(default_factory=dict)
+    pretrain: Pretraining
+
+
+def load_pretraining(path: Path) -> PretrainingRecipe:
+    """Read and check the recipe of a pre-training. SetupError as of `load_recipe`."""
+    named, context = {"name": path.stem}, {"beside": path.parent}
+    file = YamlFile(path, PretrainingRecipe, "recipe", requires="pretrain", defaults=named, context=context)
     file.value._file = file
     return file.value

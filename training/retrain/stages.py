@@ -20,11 +20,11 @@ from ...schemas.manifest import ModelManifest
 from ...schemas.result import ModelRef
 from ...schemas.review import Review
 from ...schemas.training_event import TrainingEventKind as Event
+from ..compute.state_file import CannotResume
 from ..evaluate.evaluate import Scores, answers, write_report
 from ..export.export import export
 from ..fit.kept_tasks import keep_untaught
 from ..fit.loop import Progress, fit
-from ..fit.resume import CannotResume
 from ..gate.changed_answers import count_changed
 from ..gate.held_out import HeldOutSet, held_answers, held_out_sets, unmeasured, with_targets
 from ..gate.judged_versions import Judged, count_versions, write_versions

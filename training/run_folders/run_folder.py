@@ -35,6 +35,10 @@ STATE: Final = "state.safetensors"
 """Only while a run is under way, or after it was interrupted."""
 SECOND_STAGE: Final = "second_stage.safetensors"
 """The same of a second stage, beside the state of the run, which is that of its end."""
+PRETRAIN: Final = "pretrain"
+"""The folder of the stage `pretrain`, itself a run."""
+PRETRAINED: Final = "pretrained"
+"""The encoder that this stage leaves."""
 DIGESTED: Final = (WEIGHTS, TOKENIZER, RECIPE)
 _STATES: Final = (STATE, SECOND_STAGE, f"{STATE}.part", f"{SECOND_STAGE}.part")
 Weights = dict[str, NDArray[Any]]
@@ -73,6 +77,8 @@ class RunRecord(BaseModel):
     """Labels that the model before did not have, by task, and what their rows of the head began from."""
     environment: Environment | None = None
     """None in records of earlier versions."""
+    pretraining: dict[str, Any] | None = None
+    """`pretraining.json` of the encoder, where it was pre-trained here."""
     data_files: dict[str, Sha256] = {}
     """SHA-256 of the data files, by their paths in the recipe."""
     files: dict[str, Sha256] = {}
@@ -89,18 +95,26 @@ class RunFolder:
         """Yield why no run can begin here."""
         if self.path.exists() and not self.path.is_dir():
             yield f"{self.path}: a file, expected a folder for the run; give --run another one"
-        elif self.path.exists() and any(self.path.iterdir()) and not (self.path / RECIPE).is_file():
+        elif self.path.exists() and any(self.path.iterdir()) and not self._is_run():
             yield f"{self.path}: not empty and not a run of ours; give --run another folder"
 
-    def begin(self, recipe: Path, tokenizer: Tokenizer) -> None:
-        """Make the folder and remove what an earlier run left in it. SetupError when it holds anything but a run."""
+    def _is_run(self) -> bool:
+        """True also where a run was interrupted in its stage `pretrain`."""
+        return (self.path / RECIPE).is_file() or (self.path / PRETRAIN / RECIPE).is_file()
+
+    def begin(self, recipe: Path, tokenizer: Tokenizer, *, staged: bool = False) -> None:
+        """Make the folder and remove what an earlier run left in it, but `staged` for the stage `pretrain`, which has been.
+
+        SetupError when it holds anything but a run.
+        """
         for problem in self.find_problems():
             raise SetupError(problem)
         self.path.mkdir(parents=True, exist_ok=True)
         # The record goes first: what a crash leaves of the rest cannot be exported without it.
         for name in (RECORD, WEIGHTS, PAIRS, *_STATES, f"{WEIGHTS}.part"):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
+        for name in (TENSORBOARD, *(() if staged else (PRETRAIN, PRETRAINED))):
+            shutil.rmtree(self.path / name, ignore_errors=True)
         (self.path / RECIPE).write_bytes(recipe.read_bytes())
         tokenizer.save(str(self.path / TOKENIZER))
 

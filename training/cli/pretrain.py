@@ -1,0 +1,62 @@
+"""`murmura pretrain`. Found by entry point; torch is imported when it is called."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...runtime.errors import SetupError
+from .needs import need_training
+
+
+def pretrain(
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A recipe with the key `pretrain`; it needs no tasks.")
+    ],
+    data: Annotated[Path, typer.Option("--data", metavar="FOLDER", help="Where the texts lie.")] = Path(),
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="The encoder's folder. Default: models/NAME-encoder.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="FOLDER", help="State and TensorBoard. Default: OUT.run.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read and count the texts, name the mistake, and train nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with an interrupted pre-training; begins one where nothing was saved."),
+    ] = False,
+) -> None:
+    """Let an encoder learn from texts without labels; any recipe starts from the result by `encoder: FOLDER`.
+
+    Example: [bold]murmura pretrain bank.yaml --data data --out models/bank-encoder[/bold]
+
+    As a stage of `murmura train` it runs by itself where a recipe has the key `pretrain`. Watch with [bold]tensorboard --logdir models/bank-encoder.run[/bold].
+    """
+    need_training()
+    from ..pretrain.encoder_folder import find_problem
+    from ..pretrain.loop import pretrain as do
+    from ..pretrain.stage import check_texts, read_tasks
+    from ..recipe.recipe import load_pretraining
+    from ..run_folders.run_folder import RunFolder
+
+    read = load_pretraining(recipe)
+    read = read if seed is None else read.model_copy(update={"seed": seed})
+    out = out or Path("models") / f"{read.name}-encoder"
+    run = run or out.with_name(f"{out.name}.run")
+    problems = [find_problem(out), *([] if resume else RunFolder(run).find_problems())]
+    for problem in filter(None, problems):
+        raise SetupError(problem)
+    if check:
+        for line in check_texts(read, data):
+            typer.echo(line)
+        typer.echo("checked: it can be pre-trained")
+        return
+    tasks = read_tasks(read, data) if read.pretrain.texts is None else []
+    record = do(read, recipe, data, run, out, tasks=tasks, resume=resume, quiet=quiet, print_line=typer.echo)
+    losses = ", ".join(f"{name} {record.first_loss[name]:.3f} to {loss:.3f}" for name, loss in record.last_loss.items())
+    typer.echo(f"pre-trained {record.steps} steps in {record.cpu_seconds:.0f} CPU-seconds; loss of {losses}")
+    typer.echo(f"start from it: `encoder: {out}` in a recipe")

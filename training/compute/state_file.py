@@ -1,0 +1,66 @@
+"""The file that an interrupted loop goes on from: trained parameters, the moments of AdamW, and a position.
+
+One safetensors file with JSON in its metadata, written aside and renamed: there is always a whole one.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...runtime.errors import SetupError
+
+MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
+Named = Iterable[tuple[str, torch.nn.Parameter]]
+UNREADABLE: Final = (OSError, SafetensorError, KeyError, TypeError, ValueError)
+"""What `read_state_file` raises for a file that is none, besides errors of the caller's own checks."""
+
+
+class CannotResume(SetupError):
+    """An interrupted run does not fit what it is to go on with; it has to begin anew. `reason` is the message without advice."""
+
+    def __init__(self, reason: str, advice: str = "train without --resume") -> None:
+        super().__init__(f"{reason}; {advice}")
+        self.reason = reason
+
+
+def write_state_file(path: Path, position: dict[str, Any], trained: Named, optimiser: torch.optim.Optimizer) -> None:
+    """Write the state after the step that was taken last; a crash half-way leaves the one before."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in trained:
+        tensors[f"model/{name}"] = parameter.detach()
+        tensors |= {f"{key}/{name}": value for key, value in optimiser.state[parameter].items()}
+    draft = path.with_name(f"{path.name}.part")
+    metadata = {"position": json.dumps(position)}
+    save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, draft, metadata=metadata)
+    with draft.open("rb") as written:
+        os.fsync(written.fileno())
+    draft.replace(path)
+
+
+def read_state_file(path: Path) -> tuple[Any, dict[str, Tensor]]:
+    """Return position and tensors of a state. One of UNREADABLE for a file that is none."""
+    with safe_open(path, framework="pt") as file:
+        position = json.loads(file.metadata()["position"])
+        return position, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+
+
+def restore_parameters(tensors: dict[str, Tensor], trained: Named, optimiser: torch.optim.Optimizer) -> None:
+    """Put parameters and moments where they were."""
+    with torch.no_grad():
+        for name, parameter in trained:
+            parameter.copy_(tensors[f"model/{name}"])
+            optimiser.state[parameter] = {
+                key: _aligned(tensors[f"{key}/{name}"], parameter) for key in MOMENTS if f"{key}/{name}" in tensors
+            }
+
+
+def _aligned(kept: Tensor, parameter: Tensor) -> Tensor:
+    # A copy in memory of torch's own alignment: results of its kernels may depend on it.
+    return torch.empty_like(kept, device=parameter.device).copy_(kept)

@@ -1,0 +1,109 @@
+"""What a pre-training learns from, and the encoder that begins: read, counted, and refused where it cannot be learned from."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from ...runtime.errors import SetupError
+from ...schemas.manifest import Sha256
+from ..data.files import find_source
+from ..model.encoders import Checkpoint, open_checkpoint
+from ..prepare.tasks import TaskData
+from ..recipe.pretraining import Pretraining
+from ..recipe.recipe import Recipe
+from ..run_folders.run_folder import digest
+from .encoded import EncodedText
+from .texts import Document, Pair, documents_of, read_documents, read_pairs
+from .vocabulary import extend_vocabulary
+
+MOSTLY: Final = 1 / 3
+TOLERATED: Final = 0.02
+"""From a third of unknown tokens on a text is mostly unknown; a fiftieth of the texts may be."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is learned from, and the encoder that begins."""
+
+    documents: list[Document]
+    pairs: list[Pair]
+    checkpoint: Checkpoint
+    new_words: list[str]
+
+    def texts(self) -> Iterator[str]:
+        return _texts_of(self.documents, self.pairs)
+
+
+def read_material(recipe: Recipe, settings: Pretraining, data: Path, tasks: Sequence[TaskData]) -> Material:
+    """Read the texts and open the encoder; from scratch its vocabulary is trained on the texts, those of the tasks too.
+
+    SetupError for whatever is wrong with them.
+    """
+    if settings.texts is None and not tasks:
+        raise recipe.refusal(("pretrain",), "no `texts`, and no tasks whose training texts could be read; name some")
+    own = documents_of(tasks)
+    documents = own if settings.texts is None else read_documents(settings.texts, data, seed=recipe.data_seed)
+    embedding = settings.objectives.sentence_embedding
+    pairs = read_pairs(embedding.pairs, data, seed=recipe.data_seed) if embedding else []
+    checkpoint = open_checkpoint(
+        recipe.encoder, chain(_texts_of(documents, pairs), _texts_of(own, [])), seed=recipe.seed
+    )
+    if checkpoint.delta is not None or recipe.encoder.frozen:
+        what = "is frozen" if recipe.encoder.frozen else "is a delta, whose encoder can only be read"
+        raise recipe.refusal(
+            ("encoder",), f"{recipe.encoder.source} {what}; pre-training changes it: take another encoder"
+        )
+    if recipe.max_tokens > checkpoint.spec.max_positions:
+        limit = checkpoint.spec.max_positions
+        raise recipe.refusal(("max_tokens",), f"{recipe.max_tokens} is more than the encoder's max_positions {limit}")
+    words: list[str] = []
+    if settings.new_words is not None:
+        checkpoint, words = extend_vocabulary(checkpoint, _texts_of(documents, pairs), settings.new_words)
+    return Material(documents, pairs, checkpoint, words)
+
+
+def _texts_of(documents: Sequence[Document], pairs: Sequence[Pair]) -> Iterator[str]:
+    yield from (text.text for document in documents for text in document)
+    for pair in pairs:
+        yield from (pair.text, pair.other, *([] if pair.negative is None else [pair.negative]))
+
+
+def count_texts(material: Material, encoded: Sequence[EncodedText], limit: int) -> dict[str, float]:
+    unknown_ids = np.array(sorted(material.checkpoint.special.unknown_ids), np.int32)
+    tokens = sum(len(text.ids) for text in encoded)
+    unknown = sum(int(np.isin(text.ids, unknown_ids).sum()) for text in encoded)
+    return {
+        "documents": len(material.documents),
+        "texts": len(encoded),
+        "tokens": tokens,
+        "at_limit": sum(len(text.ids) >= limit for text in encoded),
+        "unknown_share": round(unknown / max(1, tokens), 4),
+    }
+
+
+def refuse_unknown(checkpoint: Checkpoint, encoded: Sequence[EncodedText], *, allow: bool) -> None:
+    unknown_ids = np.array(sorted(checkpoint.special.unknown_ids), np.int32)
+    mostly = sum(bool(np.isin(text.ids, unknown_ids).sum() > MOSTLY * len(text.ids)) for text in encoded)
+    if not allow and mostly > TOLERATED * len(encoded):
+        raise SetupError(
+            f"texts of pretrain that are mostly unknown to the encoder's vocabulary: {mostly / len(encoded):.0%}; take an "
+            "encoder of their language, `encoder: scratch`, `new_words`, or set `allow_unknown: true`"
+        )
+
+
+def digest_texts(settings: Pretraining, folder: Path) -> dict[str, Sha256]:
+    """Return the SHA-256 of each file of texts and pairs, by its path in the recipe; of a folder those of its files."""
+    embedding = settings.objectives.sentence_embedding
+    found: dict[str, Sha256] = {}
+    for source in (*(settings.texts or ()), *(embedding.pairs if embedding else ())):
+        path = find_source(folder, source.path)
+        if path.is_dir():
+            inside = sorted(each for each in path.iterdir() if each.is_file())
+            found |= {f"{source.path}/{each.name}": digest(each) for each in inside}
+        elif path.is_file():
+            found[source.path] = digest(path)
+    return dict(sorted(found.items()))

@@ -1,0 +1,1 @@
+"""What an encoder is pre-trained on: a file for each objective, its source in the docstring."""
