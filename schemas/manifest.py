@@ -86,6 +86,8 @@ class GenerationSpec(_Frozen):
     """Whether the acts of the reply are read."""
     mask_values: bool = False
     """Whether the values of slots in the turns are read as `{slot}`."""
+    mask_names: bool = False
+    """Whether the turns are read with `{name}` for names and `they` for he, she and they."""
     layers: Size
     """Of the decoder."""
     max_tokens: Size = 40

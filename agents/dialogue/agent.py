@@ -28,6 +28,7 @@ from .conversations import Conversations, Kept, Place
 from .events import Headers, event_headers
 from .metrics import DialogueMetrics
 from .options import DialogueOptions
+from .people import predict_turn
 from .policy import least_score
 from .policy_file import PolicyFile, check_against_model, check_topics, load_policy
 from .replies import ReplyWriter
@@ -261,7 +262,7 @@ class Dialogue(Handler):
         prediction = None
         if not goes_to_person(state, turn, policy, now):
             try:
-                prediction = await engine.predict(turn.text, policy.tasks)
+                prediction = await predict_turn(turn.text, policy, engine)
             except ModelFailed as error:
                 raise RecordError(Reason.MODEL_FAILED, f"the model failed: {type(error).__name__}") from error
             min_score = self._min_scores[prediction.model]

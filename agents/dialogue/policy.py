@@ -74,6 +74,8 @@ class Policy(_Frozen):
     intent_task: str = "intent"
     entity_task: str | None = "entities"
     """The task with the spans that fill slots; null: none."""
+    people: str | None = None
+    """The entity label of people's names: an intent does not depend on who they are. None: names and pronouns are read."""
     slots: dict[Slot, str] = {}
     """Slot: the entity label that fills it, if the names differ."""
     constants: dict[Slot, Annotated[str, StringConstraints(min_length=1, max_length=200)]] = {}
@@ -108,6 +110,8 @@ class Policy(_Frozen):
     def _needs_can_be_filled(self) -> "Policy":
         if self.entity_task is None and any(rule.needs for rule in self.intents.values()):
             raise ValueError("`entity_task` is null, so no slot is ever filled, yet intents have `needs`")
+        if self.entity_task is None and self.people is not None:
+            raise ValueError("`entity_task` is null, so no name of `people` is ever found; leave one of them out")
         return self
 
     @property

@@ -61,6 +61,11 @@ def _check_labels(file: PolicyFile, specs: Mapping[str, TaskSpec]) -> None:
     policy = file.value
     intents = specs[policy.intent_task].labels
     entities = known_labels(specs[policy.entity_task]) if policy.entity_task else frozenset()
+    if policy.people is not None and policy.people not in entities:
+        known = ", ".join(sorted(entities))
+        raise file.refusal(
+            ("people",), f"task {policy.entity_task} has no entity {policy.people}; it has {known or 'none'}"
+        )
     for name, rule in policy.intents.items():
         if name not in intents:
             raise file.refusal(("intents", name), f"not a label of task {policy.intent_task}")

@@ -7,7 +7,7 @@ from typing import TypeVar
 from ...runtime.agent.handler import Predicts
 from ...runtime.errors import Closed, Late, MurmuraError
 from ...runtime.generation.facts import is_fact_piece
-from ...runtime.generation.input_format import mask_values
+from ...runtime.generation.input_format import mask_turns
 from ...runtime.model.generated import Generated
 from ...schemas.acts import Utterance
 from ...schemas.dialogue import ConversationState, Stopped, Wording
@@ -40,7 +40,7 @@ class ReplyWriter:
         net = self._find_net(engine.model.manifest)
         if not self._may_generate(state.intent):
             return choose_wording(Reason.SWITCHED_OFF, brief, net), None
-        turns = self._mask_values(_list_turns(state, text), state, engine.model.manifest)
+        turns = self._mask_turns(_list_turns(state, text), state, engine.model.manifest)
         found = await self._ask(self._generate(brief, turns, engine, deadline))
         worded = choose_wording(found, brief, net)
         if worded.wording is not Wording.GENERATED:
@@ -58,12 +58,12 @@ class ReplyWriter:
             self._made_for = manifest
         return self._net
 
-    def _mask_values(
+    def _mask_turns(
         self, turns: list[Utterance], state: ConversationState, manifest: ModelManifest
     ) -> Sequence[Utterance]:
         spec = manifest.task(self._policy.reply_task).generation
         values = {slot: [value] for slot, value in state.slots.items()}
-        return mask_values(turns, values, spec) if spec is not None else turns
+        return mask_turns(turns, values, spec) if spec is not None else turns
 
     async def _ask(self, answer: Awaitable[T]) -> T | Reason:
         """Return an answer of the engine, or why there is none."""

@@ -28,6 +28,7 @@ from ...schemas.result import ModelRef, Source
 from .acts import answer_acts, greeting_acts, hand_over_acts, not_understood_acts, question_acts, waiting_acts
 from .draft import Brief, Draft
 from .harm import Harm, find_harm
+from .people import find_entities
 from .policy import Policy
 from .sayings import Words, fill_fields
 from .slots import find_slots, group_spans
@@ -223,7 +224,6 @@ def _draft_answer(
     known: str | None,
 ) -> Draft:
     answer = prediction[policy.intent_task]
-    spans = group_spans(prediction[policy.entity_task]) if policy.entity_task else {}
     draft = Draft()
     pending, asked, carried = None, None, {}
     if state is not None:
@@ -234,6 +234,8 @@ def _draft_answer(
     if harm is not None and harm.stopped.reason in policy.handover.filtered:
         draft.slots = carried
         return _hand_over(draft, policy, HandOverReason.FILTERED)
+    found_in = find_entities(turn.text, prediction, policy, pending, asked) if policy.entity_task else None
+    spans = group_spans(found_in) if found_in else {}
     # The intent of a turn that answers a question means little: "20 quid" has none.
     unsure = asked is None and _is_unsure(answer, policy)
     draft.understood = understood = None if unsure else _accept_intent(answer, policy, min_score)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
 from ...runtime.generation.facts import find_fact
+from ...runtime.generation.names import BEGINNING
 from ...runtime.model.generated import Generated
 from ...schemas.acts import SLOT
 from ...schemas.dialogue import REPLY_CHARACTERS, Wording
@@ -14,8 +15,6 @@ from .policy import Policy
 from .sayings import fill
 
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
-_BEGINNING: Final = re.compile(r"(?:^|[.!?:…]['\"”’)]*\s+|\n\s*)['\"“‘(]*$")
-"""What stands before the first word of a sentence."""
 _ALWAYS_KNOWN: Final = frozenset({"I", "I'm", "I'll", "I've", "I'd", "OK"})
 _SLOT_MARK: Final = "\ufffc"
 
@@ -93,7 +92,7 @@ def find_unknown_name(text: str, names: Collection[str], vocabulary: Collection[
         word = found[0]
         if word == word.lower() or word in names:
             continue
-        begins = word[1:] == word[1:].lower() and _BEGINNING.search(text[: found.start()]) is not None
+        begins = word[1:] == word[1:].lower() and BEGINNING.search(text[: found.start()]) is not None
         if not begins or (vocabulary is not None and re.split("['’-]", word.lower())[0] not in vocabulary):
             return word
     return None

@@ -13,6 +13,7 @@ from typing import Final
 from ...schemas.acts import Act, ActName, Utterance
 from ...schemas.manifest import GenerationSpec
 from ..model.inputs import TextPair
+from .names import mask_names
 from .slot_values import put_slots
 
 _ORDER: Final = {name: number for number, name in enumerate(ActName)}
@@ -28,16 +29,17 @@ def format_input(turns: Sequence[Utterance], acts: Sequence[Act], spec: Generati
     return TextPair(describe_acts(acts) if spec.acts else "", _join_turns(turns, spec))
 
 
-def mask_values(
+def mask_turns(
     turns: Sequence[Utterance], values: Mapping[str, Sequence[str]], spec: GenerationSpec
 ) -> Sequence[Utterance]:
-    """Return the turns as the task reads them: with `mask_values` as `{slot}` where a value of a slot stands, else as they are.
+    """Return the turns as the task reads them: with `mask_values` as `{slot}` where a value of a slot stands, and with
+    `mask_names` without names and without the pronouns that tell people apart.
 
-    So a reply does not depend on the value: on a name, say.
+    So a reply does not depend on them. A value with a name is read as the name alone, whether it was recognised or not.
     """
-    if not spec.mask_values:
-        return turns
-    return [turn.model_copy(update={"text": put_slots(turn.text, (), values)}) for turn in turns]
+    if spec.mask_names:
+        values = {slot: [each for each in given if mask_names(each) == each] for slot, given in values.items()}
+    return [turn.model_copy(update={"text": _mask(turn.text, values, spec)}) for turn in turns]
 
 
 def exceeds_bytes(turns: Sequence[Utterance], spec: GenerationSpec) -> bool:
@@ -66,6 +68,11 @@ def _describe_object(act: Act) -> str:
     if act.intent is None:
         return slot
     return f"{slot} for {to_words(act.intent)}" if slot else f"to {to_words(act.intent)}"
+
+
+def _mask(text: str, values: Mapping[str, Sequence[str]], spec: GenerationSpec) -> str:
+    text = put_slots(text, (), values) if spec.mask_values else text
+    return mask_names(text) if spec.mask_names else text
 
 
 def _join_turns(turns: Sequence[Utterance], spec: GenerationSpec) -> str:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.generation.input_format import exceeds_bytes, format_input, mask_values
+from murmura.runtime.generation.input_format import exceeds_bytes, format_input, mask_turns
 from murmura.runtime.model.long_texts import drop_older_lines
 from murmura.schemas.acts import Act, ActName, Utterance
 from murmura.schemas.manifest import GenerationSpec
@@ -77,7 +77,20 @@ def test_any_turns_fit_and_the_newest_is_always_there(turns, most):
 def test_values_of_slots_are_masked_only_where_the_task_asks_for_it():
     turns = [Utterance(role="user", text="£20 to Ann, not to Anna"), Utterance(role="agent", text="To Ann?")]
     values = {"payee": ["Ann"], "amount": ["£20"]}
-    assert mask_values(turns, values, spec()) == turns
-    masked = mask_values(turns, values, spec(mask_values=True))
+    assert mask_turns(turns, values, spec()) == turns
+    masked = mask_turns(turns, values, spec(mask_values=True))
     assert [turn.text for turn in masked] == ["{amount} to {payee}, not to Anna", "To {payee}?"]
     assert masked[0].role == "user"
+
+
+@given(
+    st.sampled_from(["Ann", "Mei Ling", "my sister Noa", None]),
+    st.sampled_from([("he", "Ann"), ("she", "Noa"), ("they", "Mei Ling")]),
+)
+def test_with_names_masked_a_turn_reads_alike_whoever_it_is_about_and_whatever_was_recognised(payee, who):
+    pronoun, name = who
+    turns = [Utterance(role="user", text=f"{pronoun} took £20, my sister {name} says")]
+    values = {"amount": ["£20"], **({"payee": [payee]} if payee else {})}
+    masked = mask_turns(turns, values, spec(mask_values=True, mask_names=True))
+    assert [turn.text for turn in masked] == ["they took {amount}, my sister {name} says"]
+    assert mask_turns(turns, {}, spec(mask_names=True))[0].text == "they took £20, my sister {name} says"

@@ -21,6 +21,8 @@ SET: dict[str, dict[str, Any]] = {
     "acts": {"acts": True},
     "context": {"context": 2},
     "layers": {"layers": 1},
+    "mask_names": {"mask_names": True},
+    "mask_values": {"mask_values": False},
     "objective": {"objective": {"steps": 5}},
     "vocabulary": {"vocabulary": 900},
     "label": {"train": {"path": "x.csv", "label": "a"}},

@@ -6,7 +6,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 
 from ...runtime.errors import SetupError
-from ...runtime.generation.input_format import format_input, mask_values
+from ...runtime.generation.input_format import format_input, mask_turns
 from ...runtime.generation.slot_values import put_slots
 from ...schemas.acts import SLOT, Act, ActName, SlotName, Utterance
 from .example import Example
@@ -35,7 +35,7 @@ def read_reply(row: Row, rules: Rules) -> Example:
     for found in SLOT.finditer(reply):
         check_slot(row.place, found[1])
     values = read_slots(row)
-    given = format_input(mask_values(turns, values, rules.generation), acts, rules.generation)
+    given = format_input(mask_turns(turns, values, rules.generation), acts, rules.generation)
     return Example(
         given.text,
         second=given.second,

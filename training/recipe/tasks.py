@@ -53,6 +53,8 @@ class Task(Reading):
     """Replies: whether the acts of the reply are read; without it they are not."""
     mask_values: bool | None = None
     """Replies: whether the turns are read with `{slot}` for the values of slots; without it they are not."""
+    mask_names: bool | None = None
+    """Replies: whether the turns are read without names and pronouns that tell people apart; without it they are not."""
     layers: Count | None = None
     """Replies: of the decoder; without it DECODER_LAYERS."""
     vocabulary: Count | None = None
@@ -123,6 +125,7 @@ class Task(Reading):
             context=self.context or CONTEXT,
             acts=bool(self.acts),
             mask_values=bool(self.mask_values),
+            mask_names=bool(self.mask_names),
             layers=self.layers or DECODER_LAYERS,
             slots=list(slots),
         )
@@ -143,7 +146,7 @@ def describe_form(spec: TaskSpec) -> dict[str, Any]:
     """Return the keys of a recipe by which rows are read as a task of a model reads them, and its head has its size."""
     if spec.generation is None:
         return {"labels": list(spec.labels)}
-    return spec.generation.model_dump(include={"context", "acts", "mask_values", "layers"})
+    return spec.generation.model_dump(include={"context", "acts", "mask_values", "mask_names", "layers"})
 
 
 def _explain_reply_keys(task: Task) -> str | None:

@@ -11,7 +11,9 @@ from ...runtime.model.kinds.forms import TEXT_KEYS
 from .reading import Source
 from .thresholds import OutOfScope, ThresholdRule
 
-KEYS_OF_REPLIES: Final = frozenset({"acts", "context", "layers", "objective", "vocabulary"})
+KEYS_OF_REPLIES: Final = frozenset(
+    {"acts", "context", "layers", "mask_names", "mask_values", "objective", "vocabulary"}
+)
 KEYS_OF_SOME_KINDS: Final = (
     TEXT_KEYS
     | KEYS_OF_REPLIES

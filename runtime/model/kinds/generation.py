@@ -26,7 +26,7 @@ class Generation(Kind):
 
     @property
     def recipe_keys(self) -> frozenset[str]:
-        return frozenset({"acts", "context", "layers", "objective", "vocabulary"})
+        return frozenset({"acts", "context", "layers", "mask_names", "mask_values", "objective", "vocabulary"})
 
     def check(self, task: TaskSpec) -> None:
         super().check(task)
