@@ -67,6 +67,8 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 SCRIPTS = sorted(path for folder in ("benchmarks", "examples", "tests") for path in (ROOT / folder).rglob("*.py"))
 LONGEST = 350
 SAYS_NOTHING = {"util", "utils", "common", "helper", "helpers", "misc", "core", "base"}
+SLOW = {"transformers", "sklearn", "peft", "pandas", "pyarrow", "datasets"}
+"""They take seconds to import, and most commands need none of them."""
 TORCH = {"torch", "transformers", "pandas", "sklearn", "peft", "tensorboard", "onnx"}
 
 
@@ -103,6 +105,18 @@ def test_modules_lie_in_the_known_folders_and_one_at_the_root():
 def test_the_packages_are_listed_as_they_are():
     listed = PYPROJECT["tool"]["setuptools"]["packages"]
     assert sorted(listed) == ["murmura", *sorted(f"murmura.{folder.replace('/', '.')}" for folder in FOLDERS)]
+
+
+def test_what_takes_seconds_to_import_is_imported_where_it_is_used():
+    modules = {relative(path): ast.parse(path.read_text()).body for path in MODULES}
+    at_once = [
+        (name, node.lineno)
+        for name, body in modules.items()
+        for node in body
+        if (isinstance(node, ast.Import) and {each.name.split(".")[0] for each in node.names} & SLOW)
+        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in SLOW)
+    ]
+    assert at_once == []
 
 
 def test_the_import_contracts_hold():

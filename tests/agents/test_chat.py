@@ -1,7 +1,7 @@
 """`murmura chat` refuses at once what the agent would refuse; a whole talk is in `tests/integration/test_dialogue.py`."""
 
 import pytest
-from test_cli import refusal
+from cli_in_process import refused_here
 
 
 @pytest.mark.parametrize(
@@ -10,6 +10,6 @@ from test_cli import refusal
      ("\udcff", "the id is not UTF-8")],
 )  # fmt: skip
 def test_an_id_that_no_conversation_can_have_is_refused_before_anything_is_asked_of_a_broker(name, says):
-    said = refusal("chat", "--conversation", name, "--bootstrap", "127.0.0.1:1")
+    said = refused_here("chat", "--conversation", name, "--bootstrap", "127.0.0.1:1")
     assert said.startswith("murmura: --conversation: ")
     assert says in said

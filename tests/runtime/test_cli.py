@@ -1,4 +1,4 @@
-"""The command line as a user meets it: in a process of its own, on the embedded broker or a real Kafka."""
+"""The command line as a user meets it, on the embedded broker or a real Kafka."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from cli_in_process import refused_here, run_here
 
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.schemas.topics import named_topics
@@ -24,19 +25,11 @@ def environment() -> dict[str, str]:
 
 
 def murmura(*arguments: object, stdin: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
     command = [MURMURA, *map(str, arguments)]
     return subprocess.run(
         command, input=stdin, capture_output=True, text=True, timeout=60, cwd=cwd, env=environment(), check=False
     )
-
-
-def refusal(*arguments: object, cwd: Path | None = None) -> str:
-    """What a command says that cannot start: one line on stderr, code 2, no traceback."""
-    done = murmura(*arguments, cwd=cwd)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("murmura: ")
-    return done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +53,20 @@ def test_help_lists_every_command_and_comes_at_once():
 
 @pytest.mark.parametrize("command", ["serve", "publish", "feedback", "tail", "topics", "doctor", "demo", "ingest"])
 def test_each_command_teaches_with_an_example(command):
-    done = murmura(command, "--help")
+    done = run_here(command, "--help")
     assert f"Example: murmura {command}" in done.stdout or "| murmura" in done.stdout
 
 
 def test_lines_of_text_go_in_and_come_out(broker, tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("where is my card?\n\nzażółć\n")
-    done = murmura("publish", "lines", texts, "--bootstrap", broker)
+    done = run_here("publish", "lines", texts, "--bootstrap", broker)
     assert (done.returncode, done.stderr) == (0, "published 2 records to lines\n")
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"text": "one", "id": "k1"}\n{"text":"two","id":"k2"}\n')
-    assert murmura("publish", "lines", lines, "--key-field", "id", "--bootstrap", broker).returncode == 0
-    assert murmura("publish", "lines", "-", "--bootstrap", broker, stdin="from a pipe\n").returncode == 0
-    seen = murmura("tail", "lines", "--from-beginning", "--json", "--count", 5, "--bootstrap", broker)
+    assert run_here("publish", "lines", lines, "--key-field", "id", "--bootstrap", broker).returncode == 0
+    assert run_here("publish", "lines", "-", "--bootstrap", broker, stdin="from a pipe\n").returncode == 0
+    seen = run_here("tail", "lines", "--from-beginning", "--json", "--count", 5, "--bootstrap", broker)
     assert {json.loads(line)["text"] for line in seen.stdout.splitlines()} == {
         "where is my card?",
         "zażółć",
@@ -81,16 +74,16 @@ def test_lines_of_text_go_in_and_come_out(broker, tmp_path):
         "two",
         "from a pipe",
     }
-    pretty = murmura("tail", "lines", "--from-beginning", "--count", 5, "--bootstrap", broker).stdout
+    pretty = run_here("tail", "lines", "--from-beginning", "--count", 5, "--bootstrap", broker).stdout
     assert re.search(r'^\d\d:\d\d:\d\d  \d/\d  k2  {"text":"two","id":"k2"}$', pretty, re.MULTILINE)
 
 
 def test_a_broken_line_is_named(broker, tmp_path):
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"text": "one"}\n{"text": \n')
-    message = refusal("publish", "empty", lines, "--bootstrap", broker)
+    message = refused_here("publish", "empty", lines, "--bootstrap", broker)
     assert f"{lines}, line 2: not JSON" in message
-    assert "no field id to use as the key" in refusal(
+    assert "no field id to use as the key" in refused_here(
         "publish", "empty", lines, "--key-field", "id", "--bootstrap", broker
     )
 
@@ -102,7 +95,7 @@ def test_ctrl_c_ends_a_publish_that_waits_for_a_person(broker):
     )
     process.stdin.write("one\n")
     arguments = ("tail", "typed", "--from-beginning", "--count", 1, "--bootstrap", broker)
-    assert "one" in murmura(*arguments).stdout
+    assert "one" in run_here(*arguments).stdout
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
     assert process.stderr.read() == "published 1 records to typed\n"
@@ -111,11 +104,11 @@ def test_ctrl_c_ends_a_publish_that_waits_for_a_person(broker):
 def test_a_record_that_is_too_large_is_said_in_a_line(broker, tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("small\n" + "x" * 13_000_000)
-    assert "MessageSizeTooLargeError" in refusal("publish", "empty", texts, "--bootstrap", broker)
+    assert "MessageSizeTooLargeError" in refused_here("publish", "empty", texts, "--bootstrap", broker)
 
 
 def test_ctrl_c_ends_a_tail_cleanly(broker):
-    assert murmura("publish", "watched", "-", "--bootstrap", broker, stdin="one\n").returncode == 0
+    assert run_here("publish", "watched", "-", "--bootstrap", broker, stdin="one\n").returncode == 0
     command = [MURMURA, "tail", "watched", "--from-beginning", "--bootstrap", broker]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True, bufsize=1
@@ -137,36 +130,40 @@ def test_ctrl_c_ends_a_tail_cleanly(broker):
     ],
 )
 def test_without_a_broker_it_is_one_line_and_what_to_do(arguments, tmp_path):
-    message = refusal(*arguments, "--bootstrap", NOWHERE, cwd=tmp_path)
+    message = refused_here(*arguments, "--bootstrap", NOWHERE, cwd=tmp_path)
     assert f"no Kafka broker at {NOWHERE}: connection refused" in message
     assert "--bootstrap HOST:PORT" in message
 
 
 def test_a_missing_topic_is_named(broker):
     for arguments in (("publish", "nowhere", "-"), ("tail", "nowhere")):
-        assert "topic nowhere is not on" in refusal(*arguments, "--bootstrap", broker)
+        assert "topic nowhere is not on" in refused_here(*arguments, "--bootstrap", broker)
 
 
 def test_serve_without_a_model_says_how_to_name_one(broker):
-    assert "--model FOLDER" in refusal("serve", "--bootstrap", broker)
-    assert "nothing-here" in refusal("serve", "--bootstrap", broker, "--model", "nothing-here", "--http", "127.0.0.1:0")
+    assert "--model FOLDER" in refused_here("serve", "--bootstrap", broker)
+    assert "nothing-here" in refused_here(
+        "serve", "--bootstrap", broker, "--model", "nothing-here", "--http", "127.0.0.1:0"
+    )
 
 
 def test_serve_refuses_what_is_no_agent(tmp_path):
-    (tmp_path / "shop.py").write_text("number = 5\n")
-    assert "did you mean analysis?" in refusal("serve", "analsis", "--model", "m")
-    assert "no module nowhere here" in refusal("serve", "nowhere:agent", "--model", "m", cwd=tmp_path)
-    assert "shop has no router" in refusal("serve", "shop:router", "--model", "m", cwd=tmp_path)
-    assert "shop:number is a int, expected an Agent" in refusal("serve", "shop:number", "--model", "m", cwd=tmp_path)
+    (tmp_path / "number_shop.py").write_text("number = 5\n")
+    assert "did you mean analysis?" in refused_here("serve", "analsis", "--model", "m")
+    assert "no module nowhere here" in refused_here("serve", "nowhere:agent", "--model", "m", cwd=tmp_path)
+    assert "number_shop has no router" in refused_here("serve", "number_shop:router", "--model", "m", cwd=tmp_path)
+    assert "number_shop:number is a int, expected an Agent" in refused_here(
+        "serve", "number_shop:number", "--model", "m", cwd=tmp_path
+    )
 
 
 def test_settings_are_refused_with_file_and_line(tmp_path):
     config = tmp_path / "murmura.yaml"
     config.write_text("kafka:\n  bootstrap_server: x\n")
-    message = refusal("serve", "--config", config, "--model", "m")
+    message = refused_here("serve", "--config", config, "--model", "m")
     assert f"{config}, line 2: kafka.bootstrap_server is not a setting; did you mean bootstrap_servers?" in message
     config.write_text("agents: {summary: {tasks: [intent]}}\n")
-    assert "agents.summary: no such agent" in refusal("serve", "--config", config, "--model", "m")
+    assert "agents.summary: no such agent" in refused_here("serve", "--config", config, "--model", "m")
 
 
 def test_serve_answers_until_sigterm_and_ends_with_zero(tiny_model, tmp_path):
@@ -189,10 +186,10 @@ def test_serve_answers_until_sigterm_and_ends_with_zero(tiny_model, tmp_path):
                 url = line.get("http") if line["event"] == "serving" else None
             with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
                 assert json.load(answer)["ready"] is True
-            murmura("publish", "murmura.classification.requests", "-", "--bootstrap", bootstrap, stdin="my card\n")
+            run_here("publish", "murmura.classification.requests", "-", "--bootstrap", bootstrap, stdin="my card\n")
             for topic, agent in (("classification", "classification"), ("analysis", "shop")):
                 arguments = (f"murmura.{topic}.results", "--from-beginning", "--json", "--count", 1)
-                assert json.loads(murmura("tail", *arguments, "--bootstrap", bootstrap).stdout)["agent"] == agent
+                assert json.loads(run_here("tail", *arguments, "--bootstrap", bootstrap).stdout)["agent"] == agent
             server.send_signal(signal.SIGTERM)
             assert server.wait(20) == 0
             said = server.stderr.read()
@@ -204,7 +201,7 @@ def test_serve_answers_until_sigterm_and_ends_with_zero(tiny_model, tmp_path):
 
 
 def test_doctor_finds_everything_well(broker, tiny_model):
-    done = murmura("doctor", "--bootstrap", broker, "--model", tiny_model, "--device", "cpu")
+    done = run_here("doctor", "--bootstrap", broker, "--model", tiny_model, "--device", "cpu")
     assert done.returncode == 0, done.stdout
     assert "FAIL" not in done.stdout
     assert re.search(r"^ok +device +answers on cpu$", done.stdout, re.MULTILINE)
@@ -212,23 +209,23 @@ def test_doctor_finds_everything_well(broker, tiny_model):
 
 def test_doctor_says_what_is_wrong_and_goes_on(tiny_model):
     with EmbeddedBroker({"other": 1}) as bare:
-        done = murmura("doctor", "--bootstrap", bare.bootstrap, "--model", "nothing-here")
+        done = run_here("doctor", "--bootstrap", bare.bootstrap, "--model", "nothing-here")
     assert done.returncode == 1
     assert re.search(r"^FAIL +model .*nothing-here", done.stdout, re.MULTILINE)
     assert re.search(r"^ok +broker ", done.stdout, re.MULTILINE)
     assert re.search(r"^FAIL +topics .*murmura topics --create", done.stdout, re.MULTILINE)
-    assert re.search(r"^FAIL +broker ", murmura("doctor", "--bootstrap", NOWHERE).stdout, re.MULTILINE)
+    assert re.search(r"^FAIL +broker ", run_here("doctor", "--bootstrap", NOWHERE).stdout, re.MULTILINE)
 
 
 def test_topics_are_shown_and_made_on_a_real_kafka(kafka, unique, tmp_path):
     prefix = unique("desk")
     config = tmp_path / "murmura.yaml"
     config.write_text(f"prefix: {prefix}\nagents: {{classification: {{topics: [{prefix}.mail]}}}}\n")
-    before = murmura("topics", "--config", config, "--bootstrap", kafka)
+    before = run_here("topics", "--config", config, "--bootstrap", kafka)
     assert before.stdout.count("missing") == len(list(named_topics())) + 1
-    made = murmura("topics", "--create", "--partitions", 5, "--config", config, "--bootstrap", kafka)
+    made = run_here("topics", "--create", "--partitions", 5, "--config", config, "--bootstrap", kafka)
     assert made.returncode == 0, made.stderr
-    after = murmura("topics", "--config", config, "--bootstrap", kafka).stdout
+    after = run_here("topics", "--config", config, "--bootstrap", kafka).stdout
     assert "missing" not in after
     assert re.search(rf"^{prefix}\.mail +any +5 partitions$", after, re.MULTILINE)
     assert re.search(rf"^{prefix}\.deadletters +dead letter +3 partitions$", after, re.MULTILINE)
@@ -236,5 +233,5 @@ def test_topics_are_shown_and_made_on_a_real_kafka(kafka, unique, tmp_path):
 
 def test_a_model_of_the_store_needs_no_folder(tmp_path: Path):
     (tmp_path / "store.yaml").write_text(f"model: {{store: {tmp_path}, name: desk}}\n")
-    assert "no Kafka broker" in refusal("serve", "--config", tmp_path / "store.yaml", "--bootstrap", NOWHERE)
-    assert "no model to serve" in refusal("serve", "--bootstrap", NOWHERE)
+    assert "no Kafka broker" in refused_here("serve", "--config", tmp_path / "store.yaml", "--bootstrap", NOWHERE)
+    assert "no model to serve" in refused_here("serve", "--bootstrap", NOWHERE)

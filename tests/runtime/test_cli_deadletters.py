@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from cli_in_process import refused_here, run_here
 from serving import Desk
-from test_cli import murmura, refusal
+from test_cli import murmura
 
 from murmura.agents.classification import agent as classification
 from murmura.runtime.cli.ranges import read_offsets, read_time
@@ -176,12 +177,12 @@ async def test_one_unfinished_record_is_set_aside_only_while_the_group_is_stoppe
     ],
 )
 def test_what_cannot_be_done_is_one_line(words, why):
-    assert why in refusal("deadletters", *words)
+    assert why in refused_here("deadletters", *words)
 
 
 def test_the_embedded_broker_is_sent_to_without_transactions_and_that_is_said():
     with EmbeddedBroker({"murmura.deadletters": 1, "murmura.retries": 3}) as embedded:
-        done = murmura("deadletters", "redrive", "--reason", "invalid", "--bootstrap", embedded.bootstrap)
+        done = run_here("deadletters", "redrive", "--reason", "invalid", "--bootstrap", embedded.bootstrap)
     assert done.stderr == "without transactions: a kill may repeat one batch\nsent 0 to murmura.retries\n"
 
 

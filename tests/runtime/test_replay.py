@@ -5,8 +5,9 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from cli_in_process import refused_here
 from serving import Desk
-from test_cli import murmura, refusal
+from test_cli import murmura
 
 from murmura.runtime.release.store import ModelStore
 from murmura.runtime.testing.replay_comparison import OTHERS, Comparison, answer_of
@@ -164,4 +165,4 @@ async def test_a_version_of_the_store_is_replayed_on_values_of_another_shape_aga
     ],
 )
 def test_what_cannot_be_replayed_is_one_line(words, why):
-    assert why in refusal("replay", "murmura.analysis.requests", "analysis", *words)
+    assert why in refused_here("replay", "murmura.analysis.requests", "analysis", *words)

@@ -6,6 +6,7 @@ import subprocess
 import termios
 
 import pytest
+from cli_in_process import run_here
 from demo_terminal import LAST_LINE, MURMURA, Terminal, environment
 
 from murmura.runtime.errors import SetupError
@@ -68,7 +69,7 @@ def test_on_a_terminal_a_person_can_type_a_message_and_leave(tiny_model):
     ],
 )
 def test_what_is_missing_is_one_line_and_code_2(arguments, words, tmp_path):
-    done = subprocess.run(demo(*arguments), capture_output=True, text=True, env=environment(), cwd=tmp_path, timeout=60)
+    done = run_here("demo", *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert words in done.stderr

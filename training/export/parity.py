@@ -1,17 +1,19 @@
 """What torch computes for a model's weights, to hold the exported graphs against."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import BertConfig
 
 from ...schemas.manifest import POOLED, ModelManifest, TaskSpec
 from ..kinds.registry import kind_of
 from ..model.encoders import build_encoder
+
+if TYPE_CHECKING:
+    from transformers import BertConfig
 
 Array = NDArray[Any]
 
@@ -40,7 +42,7 @@ def torch_logits(
     return found
 
 
-def build_head(spec: TaskSpec, config: BertConfig, weights: dict[str, Array]) -> nn.Module:
+def build_head(spec: TaskSpec, config: "BertConfig", weights: dict[str, Array]) -> nn.Module:
     """Return the head of a task with its weights."""
     head = kind_of(spec).make_head(config, spec).eval()
     for name, parameter in head.named_parameters():

@@ -12,7 +12,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score
 
 from ..data.example import Example, digest_rows
 from ..model.encoders import build_encoder
@@ -105,6 +104,8 @@ def fit_probe(frozen: Frozen, task: int, data: TaskData, seed: int) -> Probe:
 
 def score_probe(frozen: Frozen, probe: Probe, task: int, data: TaskData, rows: Sequence[Example]) -> ProbeScore | None:
     """Score the forced choice on the rows in scope, at most MOST_ROWS of them. None where there are none."""
+    from sklearn.metrics import f1_score  # noqa: PLC0415  (takes seconds)
+
     scope = data.task.out_of_scope.label if data.task.out_of_scope else None
     inner = [example for example in rows if example.labels[0] != scope]
     if not inner:

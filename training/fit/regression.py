@@ -5,7 +5,6 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 STRENGTH: Final = 10.0
 """Inverse of the regularisation (`C`), for features of length 1 in the mean."""
@@ -23,6 +22,8 @@ def fit_regression(
 
     Features are divided by their root mean square length, so that the regularisation means the same for each encoder.
     """
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  (takes seconds)
+
     length = float(np.sqrt((features.astype(np.float64) ** 2).sum(1).mean())) or 1.0
     fitted = LogisticRegression(C=STRENGTH, max_iter=MOST_ITERATIONS).fit(features / length, labels, weights)
     weight, bias = fitted.coef_ / length, fitted.intercept_

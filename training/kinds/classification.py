@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import classification_report, f1_score, roc_auc_score
 from tokenizers import Encoding
 from torch import Tensor
 from torch.nn import functional as F
@@ -111,6 +110,8 @@ class Classification(Kind):
 
     def metrics(self, logits: Sequence[Array], targets: Sequence[Array], task: TaskSpec) -> dict[str, float]:
         """Accuracy is the main one; with an out-of-scope label that of the argmax over all classes."""
+        from sklearn.metrics import f1_score  # noqa: PLC0415  (takes seconds)
+
         guess, truth = np.stack(list(logits)).argmax(-1), np.stack(list(targets))
         accuracy = float((guess == truth).mean())
         return {"main": accuracy, "accuracy": accuracy, "macro_f1": float(f1_score(truth, guess, average="macro"))}
@@ -123,6 +124,8 @@ class Classification(Kind):
         scope. `ece` holds the score of each answer against whether its label is right, over all rows whose label the model
         has, the one out of scope too where it is learned.
         """
+        from sklearn.metrics import classification_report, f1_score, roc_auc_score  # noqa: PLC0415  (takes seconds)
+
         inner = [answer for answer in answers if answer.example.labels[0] != scope]
         outer = [answer for answer in answers if answer.example.labels[0] == scope]
         truth, guess = [answer.example.labels[0] for answer in inner], _best_in_scope(inner, task) if inner else []

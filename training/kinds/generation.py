@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import BertConfig
 
 from ...runtime.generation.reply_vocabulary import ReplyVocabulary, list_slots
 from ...schemas.manifest import GenerationSpec, TaskSpec
@@ -31,6 +30,9 @@ from .reply_scores import (
     score_bleu_and_rouge,
     score_replies,
 )
+
+if TYPE_CHECKING:
+    from transformers import BertConfig
 
 Array = NDArray[Any]
 MOST_PIECES: Final[int] = GenerationSpec.model_fields["max_tokens"].default
@@ -77,7 +79,7 @@ class Generation(Kind):
         """Return none: a character that no piece can spell is left out of a reply."""
         return None
 
-    def make_head(self, config: BertConfig, task: TaskSpec) -> ReplyDecoder:
+    def make_head(self, config: "BertConfig", task: TaskSpec) -> ReplyDecoder:
         assert task.generation is not None
         sizes = task.generation
         return ReplyDecoder(config, pieces=len(task.labels), layers=sizes.layers, positions=sizes.max_tokens)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import log
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertConfig
 
 from ...runtime.model.inputs import Input, first_text
 from ...runtime.model.kinds.forms import Reads
@@ -32,6 +31,9 @@ from ..recipe.thresholds import OutOfScope, ThresholdRule
 from .answers import Answer, Score
 from .heads import linear_head
 from .outcome import SURE_ENOUGH, Outcome
+
+if TYPE_CHECKING:
+    from transformers import BertConfig
 
 Array = NDArray[Any]
 TIE: Final = 1e-5
@@ -193,7 +195,7 @@ class Kind(ABC):
         """Make the head's untrained weights, under the names that the serving half reads."""
         return linear_head(width, labels)
 
-    def make_head(self, config: BertConfig, task: TaskSpec) -> nn.Module:
+    def make_head(self, config: "BertConfig", task: TaskSpec) -> nn.Module:
         """Make the head of a task for an encoder of these sizes."""
         return self.head(config.hidden_size, len(task.labels))
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import classification_report
 from tokenizers import Encoding
 from torch import Tensor
 from torch.nn import functional as F
@@ -137,6 +136,8 @@ def _f1_scores(truth: Array, guess: Array) -> tuple[float, float]:
 
 def _table(truth: Array, guess: Array, labels: Sequence[str]) -> str:
     """Return precision, recall and F1 of each label as text."""
+    from sklearn.metrics import classification_report  # noqa: PLC0415  (takes seconds)
+
     each = {"target_names": labels, "zero_division": 0, "digits": 3}
     if len(labels) > 1:
         return str(classification_report(truth, guess, **each))

@@ -6,15 +6,17 @@ of the manifest's weights, without `heads.TASK.`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertConfig
 
 from ...runtime.errors import SetupError
+
+if TYPE_CHECKING:
+    from transformers import BertConfig
 
 END: Final = 0
 """The number of the piece that ends a reply."""
@@ -58,7 +60,7 @@ class Cache:
 class ReplyDecoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
     """`pieces` V, `layers`, `positions` P: as many pieces as a reply may have, the end included. All else is the encoder's."""
 
-    def __init__(self, config: BertConfig, *, pieces: int, layers: int, positions: int) -> None:
+    def __init__(self, config: "BertConfig", *, pieces: int, layers: int, positions: int) -> None:
         super().__init__()
         width = config.hidden_size
         self.pieces = pieces
@@ -172,7 +174,7 @@ class ReplyDecoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
 
 class _Layer(nn.Module):  # type: ignore[misc]
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: "BertConfig") -> None:
         super().__init__()
         width, inner = config.hidden_size, config.intermediate_size
         self.self, self.cross = _Attention(config), _Attention(config)
@@ -191,7 +193,7 @@ class _Layer(nn.Module):  # type: ignore[misc]
 
 
 class _Attention(nn.Module):  # type: ignore[misc]
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: "BertConfig") -> None:
         super().__init__()
         width = config.hidden_size
         self.heads = config.num_attention_heads

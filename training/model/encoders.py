@@ -5,13 +5,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertModel
 
 from ...runtime.errors import SetupError
 from ...runtime.model.base_checkpoints import CheckpointMissing, download_from_hub, find_in_package
@@ -31,6 +30,9 @@ from .encoder_files import (
     read_weights,
 )
 from .special_tokens import SpecialTokens, read_special_tokens
+
+if TYPE_CHECKING:
+    from transformers import BertModel
 
 SPECIAL: Final = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ALPHABET: Final = 4000
@@ -129,8 +131,10 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def build_encoder(spec: EncoderSpec, weights: Weights, *, dropout: float) -> BertModel:
+def build_encoder(spec: EncoderSpec, weights: Weights, *, dropout: float) -> "BertModel":
     """Make the torch module of an encoder. Names of parameters are those of `weights`."""
+    from transformers import BertConfig, BertModel  # noqa: PLC0415  (takes seconds; refusals and checks need none of it)
+
     types = weights.get("embeddings.token_type_embeddings.weight")
     config = BertConfig(
         vocab_size=spec.vocab_size,

@@ -4,37 +4,42 @@ A decoder's layers begin as layers of the encoder, so that W is a weight of the 
 """
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
-from transformers import BertModel
 
 from ..kinds.reply_decoder import ReplyDecoder
 from ..recipe.recipe import Lora
+
+if TYPE_CHECKING:
+    from transformers import BertModel
 
 Factors = dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 _FROZEN = ".base_layer.weight"
 
 
-def add_lora(encoder: BertModel, lora: Lora) -> None:
+def add_lora(encoder: "BertModel", lora: Lora) -> None:
     """Put factors beside the encoder's linear layers, in place; everything else in it is frozen."""
-    inject_adapter_in_model(_config(lora, lora.rank, list(lora.targets)), encoder)
+    _inject(lora, lora.rank, list(lora.targets), encoder)
 
 
 def add_decoder_lora(decoder: ReplyDecoder, lora: Lora) -> None:
     """Put factors beside the linear layers of a decoder's layers, in place. Only the weights of these are frozen."""
     linear = r"layers\.\d+\.(self|cross|feed_forward)\.(query|key|value|output|up|down)"
-    inject_adapter_in_model(_config(lora, lora.decoder_rank, linear), decoder)
+    _inject(lora, lora.decoder_rank, linear, decoder)
     for name, parameter in decoder.named_parameters():
         parameter.requires_grad_(not name.endswith(_FROZEN))
 
 
-def _config(lora: Lora, rank: int, targets: list[str] | str) -> LoraConfig:
+def _inject(lora: Lora, rank: int, targets: list[str] | str, module: nn.Module) -> None:
+    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415  (takes seconds; training without factors needs none of it)
+
     alpha = rank * (lora.alpha / lora.rank if lora.alpha else 2)
-    return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=targets)
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=targets)
+    inject_adapter_in_model(config, module)
 
 
 def factors(module: nn.Module) -> Factors:

@@ -1,19 +1,21 @@
 """The network: one shared encoder, a head for each task: a linear layer, or a decoder."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import BertModel
 
 from ...schemas.manifest import TaskSpec
 from ..kinds.kind import Kind
 from .lora import own_parameters
 from .padding import in_order, pad
 from .vocabulary import NarrowTable
+
+if TYPE_CHECKING:
+    from transformers import BertModel
 
 
 class HeadSpec(Protocol):
@@ -35,7 +37,7 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
     Sentence heads read the mean of the last layer over the text's tokens, special tokens included, as the graphs do.
     """
 
-    def __init__(self, encoder: BertModel, tasks: Sequence[HeadSpec], *, dropout: float) -> None:
+    def __init__(self, encoder: "BertModel", tasks: Sequence[HeadSpec], *, dropout: float) -> None:
         super().__init__()
         self.encoder = encoder
         self.names = [data.name for data in tasks]

@@ -6,19 +6,21 @@ the CPU time. They keep the values of the checkpoint.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import BertModel
+
+if TYPE_CHECKING:
+    from transformers import BertModel
 
 
 class NarrowTable:
     """Holds the whole table while the encoder has the `seen` rows only. `of(ids)` are ids as the narrow encoder knows them."""
 
-    def __init__(self, encoder: BertModel, texts: Iterable[NDArray[np.integer[Any]]]) -> None:
+    def __init__(self, encoder: "BertModel", texts: Iterable[NDArray[np.integer[Any]]]) -> None:
         self._whole = encoder.embeddings.word_embeddings.weight.detach().clone()
         size = len(self._whole)
         counts = np.zeros(size, np.int64)
@@ -34,13 +36,13 @@ class NarrowTable:
         self._place = self._place.to(ids.device)
         return self._place[ids]
 
-    def whole(self, encoder: BertModel) -> Tensor:
+    def whole(self, encoder: "BertModel") -> Tensor:
         """Return the table in full, the trained rows in their places."""
         table = self._whole.clone()
         table[self._seen] = encoder.embeddings.word_embeddings.weight.detach().float().cpu()
         return table
 
-    def widen(self, encoder: BertModel) -> None:
+    def widen(self, encoder: "BertModel") -> None:
         """Give the encoder its whole table back."""
         device = encoder.embeddings.word_embeddings.weight.device
         encoder.embeddings.word_embeddings = nn.Embedding.from_pretrained(self.whole(encoder), freeze=False).to(device)

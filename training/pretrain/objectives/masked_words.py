@@ -7,19 +7,21 @@ Chinese character one, where Cui et al. cut words.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertConfig
-from transformers.models.bert.modeling_bert import BertLMPredictionHead
 
 from ...recipe.pretraining import MaskedWords as Settings
 from ..encoded import NO_WORD, EncodedText
 from .objective import Encode, Ids, Objective
+
+if TYPE_CHECKING:
+    from transformers import BertConfig
+    from transformers.models.bert.modeling_bert import BertLMPredictionHead
 
 MASKED: Final = 0.8
 REPLACED: Final = 0.1
@@ -35,7 +37,7 @@ class MaskedWords(Objective):
         texts: Sequence[EncodedText],
         places: Sequence[str],
         *,
-        config: BertConfig,
+        config: "BertConfig",
         table: nn.Parameter,
         mask_id: int,
         words: NDArray[np.int32],
@@ -71,8 +73,10 @@ class MaskedWords(Objective):
         return f"{len(self._texts)} texts"
 
 
-def make_masked_head(config: BertConfig, table: nn.Parameter) -> BertLMPredictionHead:
+def make_masked_head(config: "BertConfig", table: nn.Parameter) -> "BertLMPredictionHead":
     """Return an untrained head whose decoder is `table` [V, H], the very parameter."""
+    from transformers.models.bert.modeling_bert import BertLMPredictionHead  # noqa: PLC0415  (takes seconds)
+
     head = BertLMPredictionHead(config)
     nn.init.normal_(head.transform.dense.weight, std=config.initializer_range)
     nn.init.zeros_(head.transform.dense.bias)
