@@ -4,8 +4,7 @@
 started again. Counts turns without a reply, inversions, replies that differ when they come twice, and compares every
 final state with a replay of the log. The model is the tests' tiny one: what is measured here is order and durability.
 
-With --generate a decoder words questions and replies, some of them too late. Then a state is the replay of the turns and the recorded
-wordings, and no turn has two.
+With --generate a decoder words replies, some too late. Then a state is the replay of turns and recorded wordings, and no turn has two.
 
 With freezes two processes serve, and one of them is stopped (SIGSTOP) for twice its session and wakes again. What it
 had sent before may then lie late in its topic, so inversions are told and do not count; the last states do.
