@@ -49,6 +49,7 @@ FOLDERS = {
     "training/evaluate",
     "training/export",
     "training/fit",
+    "training/fit/weights",
     "training/gate",
     "training/ingest",
     "training/kinds",

@@ -46,7 +46,8 @@ def test_the_gradient_of_a_step_in_parts_is_that_of_the_whole_step(
         in_parts, found = gradient(run, step, parts)
         assert float((in_parts - whole).norm() / whole.norm()) < 1e-5
         assert found.losses == pytest.approx(expected.losses, rel=1e-5)
-        assert found.norms == pytest.approx(expected.norms, rel=1e-4)
+        assert found.compared.norms == pytest.approx(expected.compared.norms, rel=1e-4)
+        assert found.compared.cosines == pytest.approx(expected.compared.cosines, abs=1e-4)
         assert (found.norm, found.tokens) == (pytest.approx(expected.norm, rel=1e-5), expected.tokens)
 
 

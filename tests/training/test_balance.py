@@ -137,4 +137,5 @@ def test_the_recipe_of_a_run_has_a_source_for_each_number_of_repeats(mixed: Path
 
 def test_word_dropout_the_temperature_between_tasks_and_normalise_are_those_of_the_old_recipe(mixed: Path):
     recipe = yaml.safe_load((mixed / "recipe.yaml").read_text())
-    assert (recipe["word_dropout"], recipe["temperature"], recipe["normalise"]) == (0.1, 2.0, True)
+    assert (recipe["word_dropout"], recipe["normalise"]) == (0.1, True)
+    assert recipe["sampling"] == {"method": "temperature", "temperature": 2.0}

@@ -73,10 +73,12 @@ def test_an_unlearned_out_of_scope_label_that_only_reports_have_does_not_stop_a_
 
 def test_every_key_of_the_recipe_before_is_carried_on_but_those_that_a_job_decides(desk_base, current, tmp_path):
     recipe = yaml.safe_load((desk_base / "base.yaml").read_text())
-    of_recipe = {"description": "A desk.", "data_seed": 7, "word_dropout": 0.03, "normalise": True, "temperature": 2.0}
+    of_recipe = {"description": "A desk.", "data_seed": 7, "word_dropout": 0.03, "normalise": True}
     of_task = {"loss_weight": 3.0, "sampling_weight": 2.0, "label_smoothing": 0.2}
     recipe |= {
         **of_recipe,
+        "temperature": 3.0,
+        "weights": "dwa",
         "lora": {"rank": 3},
         "optimiser": {"weight_decay": 0.2, "schedule": "constant", "head_lr": 0.5},
         "budget": {"steps": 5, "evaluations": 9, "patience": 2, "validation_rows": 50},
@@ -94,6 +96,8 @@ def test_every_key_of_the_recipe_before_is_carried_on_but_those_that_a_job_decid
     task = mixed.tasks["intent"]
     assert {key: getattr(mixed, key) for key in of_recipe} == of_recipe
     assert {key: getattr(task, key) for key in of_task} == of_task
+    assert (mixed.sampling.method, mixed.sampling.temperature) == ("temperature", 3.0)
+    assert mixed.weights.method == "static"
     assert (mixed.lora, task.epochs) == (None, None)
     assert (mixed.optimiser.weight_decay, mixed.optimiser.schedule) == (0.2, "constant")
     assert mixed.optimiser.head_lr != 0.5

@@ -116,6 +116,22 @@ def test_factors_and_dropped_words_are_those_of_a_run_that_was_not_interrupted(
     assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.parametrize("method", ["uncertainty", "dwa", "famo", "random", "pcgrad", "mgda", "imtl"])
+def test_what_weighs_the_tasks_goes_on_as_in_a_run_that_was_not_interrupted(
+    few: Path, tmp_path: Path, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    changes = {"budget": {"steps": 8, "evaluations": 1}, "trackers": [], "probe": False, "dropout": 0.1}
+    path = write_recipe(tasks=TASKS, weights=method, save_minutes=0, **changes)
+    fit(path, few, tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch:
+        stop_before(7, patch)
+        with pytest.raises(Stopped):
+            fit(path, few, tmp_path / "run", quiet=True)
+    fit(path, few, tmp_path / "run", quiet=True, resume=True)
+    name = "checkpoint.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_an_interrupted_run_is_exported_as_far_as_it_got_and_goes_on_afterwards(
     data: Path, tmp_path: Path, recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.training.compute.sampler import divide, plan, rows_by_task, shares
+from murmura.training.compute.sampler import count_rows, divide, divide_with_least, plan, rows_by_task, shares
+from murmura.training.recipe.weights import Sampling
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=300)
 
@@ -79,3 +80,40 @@ def test_few_rows_are_not_sorted_so_that_short_and_long_labels_meet() -> None:
     for step in plan([lengths], [960], 32, 3):
         ((_, rows),) = step
         assert len({lengths[row] for row in rows}) == 2
+
+
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=5), st.integers(1, 3), st.integers(0, 40))
+def test_every_step_has_the_least_rows_of_every_task(rows: list[int], least: int, more: int) -> None:
+    size = least * len(rows) + more
+    counts = list(divide_with_least(rows, size, least))
+    assert len(counts) == -(-sum(rows) // size)
+    assert all(min(count) >= least for count in counts)
+    assert all(sum(count) == size for count in counts[:-1])
+    assert sum(map(sum, counts)) == max(sum(rows), (len(counts) - 1) * size + least * len(rows))
+
+
+def read_rows(method: Sampling, rows: list[int], least: int = 0) -> list[list[int]]:
+    return count_rows(method, sum(rows), rows, [1.0] * len(rows), 20, least)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (Sampling(), [100, 900]),
+        (Sampling(method="equal"), [500, 500]),
+        (Sampling(method="temperature"), [250, 750]),
+        (Sampling(method="temperature", temperature=1), [100, 900]),
+    ],
+)
+def test_a_method_of_sampling_divides_the_rows_of_the_run(method: Sampling, expected: list[int]) -> None:
+    counts = read_rows(method, [100, 900])
+    assert [sum(count[task] for count in counts) for task in range(2)] == expected
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_annealed_sampling_begins_proportional_and_ends_nearly_equal(least: int) -> None:
+    counts = read_rows(Sampling(method="annealed"), [100, 1900], least)
+    first, last = ([sum(count[task] for count in part) for task in range(2)] for part in (counts[:10], counts[-10:]))
+    assert first == [10, 190]
+    assert last == [pytest.approx(200 / (1 + 19**0.2), abs=1), pytest.approx(200 / (1 + 19**-0.2), abs=1)]
+    assert [sum(count) for count in counts] == [20] * 100

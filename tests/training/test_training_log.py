@@ -31,7 +31,7 @@ def test_every_twenty_steps_and_at_each_scoring_the_losses_rates_gradients_speed
     fit(recipe, data, tmp_path / "run", quiet=True)
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "tiny"))
     events.Reload()
-    expected = [f"{what}/{name}" for what in ("loss", "gradient") for name in NAMES]
+    expected = [f"{what}/{name}" for what in ("loss", "gradient", "weight") for name in NAMES]
     expected += ["gradient/all", "gradient/clipped_share", "learning_rate/encoder", "learning_rate/heads"]
     expected += ["speed/tokens_per_second", "memory/gigabytes"]
     found = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in expected}
@@ -57,12 +57,13 @@ def test_the_gradient_of_a_task_is_that_of_the_last_shared_layer(
     run = prepare(load_recipe(write_recipe(precision="fp32")), data, RunFolder(tmp_path / "run"))
     batches = collate(run.train, run.tasks, run.plan[0], "cpu")
     losses = task_losses(run.model, run.tasks, run.recipe, batches, run.checkpoint.special)
-    found = compute_gradient(run, run.plan[0], [1.0, 2.0, 3.0], measured=True).norms
+    found = compute_gradient(run, run.plan[0], [1.0, 2.0, 3.0], measured=True).compared
     run.model.zero_grad()
     (3.0 * losses[2]).backward()
     gradients = [p.grad.flatten() for p in run.model.last_layer.parameters() if p.grad is not None]
-    assert found[2] == pytest.approx(float(torch.cat(gradients).norm()), rel=1e-5)
-    assert set(found) == {0, 1, 2}
+    assert found.norms[2] == pytest.approx(float(torch.cat(gradients).norm()), rel=1e-5)
+    assert set(found.norms) == {0, 1, 2}
+    assert set(found.cosines) == {(0, 1), (0, 2), (1, 2)}
 
 
 def test_without_a_tracker_nothing_is_written_and_one_that_is_missing_is_named(
@@ -99,5 +100,5 @@ def test_any_tracker_that_accelerate_knows_by_name_gets_the_figures(
     monkeypatch.setitem(accelerator.LOGGER_TYPE_TO_CLASS, "wandb", Other)
     monkeypatch.setattr(tracking, "_available_trackers", [LoggerType.WANDB])
     fit(write_recipe(budget={"steps": 21, "evaluations": 1}, trackers="wandb"), data, tmp_path / "run", quiet=True)
-    every = {"loss", "gradient", "learning_rate", "speed", "memory"}
+    every = {"loss", "gradient", "cosine", "weight", "learning_rate", "speed", "memory"}
     assert entries == [(None, {"tiny"}), (20, every), (21, every), (21, {"validation"}), (None, {"finished"})]

@@ -2,8 +2,10 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Final
+
+from ..recipe.weights import Sampling
 
 StepRows = list[tuple[int, list[int]]]
 """The tasks of one step, in order, each with the rows that it reads; a task without rows is left out."""
@@ -13,6 +15,11 @@ POOL: Final = 20
 
 SORTED_FROM: Final = POOL // 2
 """Rows that last for fewer steps are not sorted: their batches would be of one length, and often of one label."""
+
+ANNEALED: Final = 0.8
+"""How much of the exponent of the shares is gone at the end of a run whose sampling is annealed."""
+PIECES: Final = 10
+"""Shares that change over a run are constant over each of so many pieces of it."""
 
 
 def shares(rows: Sequence[float], weights: Sequence[float], temperature: float) -> list[float]:
@@ -24,14 +31,31 @@ def shares(rows: Sequence[float], weights: Sequence[float], temperature: float) 
     return [value / sum(raw) for value in raw]
 
 
+def shares_of(method: Sampling, rows: Sequence[float], weights: Sequence[float], progress: float = 0.0) -> list[float]:
+    """Return each task's share of the rows read when `progress` (0 to 1) of the run is done.
+
+    p_i ~ w_i for `equal`. `annealed` begins proportional and ends nearly equal: p_i ~ (w_i * n_i) ** (1 - 0.8 * progress), as
+    Stickland and Murray (2019) anneal.
+    """
+    exponent = 1 - ANNEALED * progress if method.method == "annealed" else method.exponent
+    if exponent == 0:
+        return shares(weights, [1.0] * len(weights), 1.0)
+    return shares(rows, weights, 1 / exponent)
+
+
 def rows_by_task(total: int, parts: Sequence[float]) -> list[int]:
     """Divide `total` rows by shares, largest remainder first; every task gets at least one."""
+    return [max(1, count) for count in rows_of_shares(total, parts)]
+
+
+def rows_of_shares(total: int, parts: Sequence[float]) -> list[int]:
+    """Divide `total` rows by shares, largest remainder first."""
     exact = [total * part for part in parts]
     rows = [int(value) for value in exact]
     by_remainder = sorted(range(len(parts)), key=lambda task: rows[task] - exact[task])
     for task in by_remainder[: total - sum(rows)]:
         rows[task] += 1
-    return [max(1, count) for count in rows]
+    return rows
 
 
 def divide(rows: Sequence[int], batch_size: int) -> Iterator[list[int]]:
@@ -52,14 +76,50 @@ def divide(rows: Sequence[int], batch_size: int) -> Iterator[list[int]]:
         yield counts
 
 
+def divide_with_least(rows: Sequence[int], batch_size: int, least: int) -> Iterator[list[int]]:
+    """Yield the rows of each task in each step as `divide`, but at least so many of every task in every step.
+
+    A task that has fewer gets more than its rows, at the cost of the others. `batch_size` has room for them.
+    """
+    total, tasks = sum(rows), len(rows)
+    steps, room = -(-total // batch_size), batch_size - least * len(rows)
+    beyond = [max(0, count - steps * least) for count in rows]
+    free = max(total - steps * least * tasks, (steps - 1) * room)
+    further = rows_of_shares(free, [count / sum(beyond) if any(beyond) else 1 / tasks for count in beyond])
+    for _, counts in zip_longest(range(steps), divide(further, room) if room else ()):
+        yield [least + count for count in counts or [0] * tasks]
+
+
+def count_rows(
+    method: Sampling, total: int, rows: Sequence[float], weights: Sequence[float], batch_size: int, least: int
+) -> list[list[int]]:
+    """Return how many rows of each task each step reads: `total` in all, `batch_size` a step, fewer in the last step.
+
+    `rows` and `weights` as in `shares`; `least` rows of each task in each step.
+    """
+    steps = -(-total // batch_size)
+    pieces = min(PIECES, steps) if method.method == "annealed" else 1
+    counts: list[list[int]] = []
+    for piece in range(pieces):
+        first, end = (min(total, batch_size * round(steps * at / pieces)) for at in (piece, piece + 1))
+        by_share = shares_of(method, rows, weights, piece / max(1, pieces - 1))
+        read = rows_by_task(end - first, by_share)
+        counts += divide_with_least(read, batch_size, least) if least else divide(read, batch_size)
+    return counts
+
+
 def plan(lengths: Sequence[Sequence[int]], rows: Sequence[int], batch_size: int, seed: int) -> list[StepRows]:
-    """Return the rows of each step of a run in which task i reads rows[i] rows; `lengths[i]` are the tokens of its texts.
+    """Return the rows of each step of a run in which task i reads rows[i] rows; `lengths[i]` are the tokens of its texts."""
+    return deal(lengths, list(divide(rows, batch_size)), seed)
+
+
+def deal(lengths: Sequence[Sequence[int]], counts: Sequence[Sequence[int]], seed: int) -> list[StepRows]:
+    """Return the rows of each step of a run that reads counts[step][task] rows; `lengths[task]` are the tokens of its texts.
 
     Within a task every row comes once before any comes again. The steps of a pool are ranked by chance, and in every task
     the step of the lowest rank gets the shortest texts: what is padded together is of like length.
     """
     draw = random.Random(seed)
-    counts = list(divide(rows, batch_size))
     ranks = [rank for _ in range(0, len(counts), POOL) for rank in draw.sample(range(POOL), POOL)]
     by_task = [_deal(texts, [count[task] for count in counts], ranks, draw) for task, texts in enumerate(lengths)]
     return [[(task, dealt[step]) for task, dealt in enumerate(by_task) if dealt[step]] for step in range(len(counts))]

@@ -19,6 +19,7 @@ from ..prepare.vocabularies import with_pieces
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
 from .encoding import count_tokens
+from .weights.make import refuse_weights
 
 TOLERATED: Final = 0.02
 """Share of mostly unknown texts that a task may have: chat has messages of one emoji."""
@@ -36,10 +37,11 @@ def check_data(recipe: Recipe, folder: Path) -> CheckedData:
     """Read every task and open the encoder. What is wrong with one task does not hide what is wrong with another."""
     tasks: list[TaskData] = []
     problems: list[str] = []
-    try:
-        refuse_unsupported(recipe)
-    except SetupError as error:
-        problems.append(str(error))
+    for refuse in (refuse_unsupported, refuse_weights):
+        try:
+            refuse(recipe)
+        except SetupError as error:
+            problems.append(str(error))
     for name in recipe.tasks:
         try:
             tasks.append(read_task(name, recipe, folder))

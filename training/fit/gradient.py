@@ -13,8 +13,17 @@ from torch import Tensor
 from ..compute.sampler import StepRows
 from .batches import collate
 from .joint_step import task_losses, weighted_sum
-from .processes import sum_gradients, sum_tensors
+from .processes import sum_gradients
 from .setup import Fitting
+from .task_gradients import (
+    Comparison,
+    TaskGradients,
+    add_all,
+    add_shared,
+    combine,
+    compare_gradients,
+    measured_parameters,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +38,10 @@ class StepFigures:
     """Without padding."""
     other_cpu_seconds: float
     """Of the other processes."""
-    norms: dict[int, float]
-    """By task, over the last shared layer; empty where they were not measured."""
+    alphas: dict[int, float]
+    """The weight of each task's mean loss, or of its gradient."""
+    compared: Comparison | None = None
+    """The gradients of the tasks over shared parameters; None where they were not measured."""
 
 
 def compute_gradient(
@@ -38,31 +49,57 @@ def compute_gradient(
 ) -> StepFigures:
     """Leave the clipped gradient of sum(alpha_i * mean loss of task i) in the parameters, in every process the same.
 
-    `cpu_seconds` are those of this process. With `measured` the norms by task are returned, too.
+    alpha_i is weights[i] times what the run's method makes of it. A method that combines gradients replaces their sum over
+    the shared parameters. `cpu_seconds` are those of this process. With `measured` the gradients are compared, too.
     """
     figures = torch.zeros(len(run.tasks) + 2, device=run.device)
-    by_task: dict[int, Tensor] = {}
+    combines, step = run.weighting.combines_gradients, run.standing.step + 1
+    gradients = TaskGradients(measured_parameters(run) if measured or combines else [])
+    alphas = dict.fromkeys((task for task, _ in rows), 1.0)
     tokens = 0
     for part, shares in parts_of_step(run, rows):
-        batches = collate(run.train, run.tasks, part, run.device)
-        losses = task_losses(
-            run.model, run.tasks, run.recipe, batches, run.checkpoint.special, run.accelerator.autocast
-        )
-        losses = {task: loss * shares[task] for task, loss in losses.items()}
-        if measured:
-            add_task_gradients(run, by_task, losses, weights)
-        run.accelerator.backward(weighted_sum(losses, weights))
+        losses, read = losses_of_part(run, part, shares)
+        scaled = {task: weights[task] * loss for task, loss in losses.items()}
+        if combines:
+            add_all(run, gradients, scaled)
+        else:
+            alphas |= run.weighting.weigh(step, {task: loss.detach() for task, loss in scaled.items()})
+            if measured:
+                add_shared(run, gradients, scaled)
+            run.accelerator.backward(weighted_sum(losses, {task: alphas[task] * weights[task] for task in losses}))
         for task, loss in losses.items():
             figures[task] += loss.detach()
-        tokens += sum(batch.tokens for batch in batches)
+        tokens += read
+    products = gradients.products(run, rows) if gradients.shared else None
+    if combines and products is not None:
+        alphas = combine(run, gradients, products, rows)
     trained = [p for p in run.model.parameters() if p.requires_grad]
     figures[-2:] = torch.tensor([tokens, cpu_seconds])
     figures = sum_gradients(run.accelerator, trained, figures)
     norm = run.accelerator.clip_grad_norm_(trained, run.recipe.optimiser.clip)
     *values, all_tokens, all_seconds, size = torch.cat([figures, norm.reshape(1)]).tolist()
-    losses_by_task = {task: values[task] for task, _ in rows}
-    norms = measure_norms(run, by_task, rows) if measured else {}
-    return StepFigures(losses_by_task, size, int(all_tokens), max(0.0, all_seconds - cpu_seconds), norms)
+    return StepFigures(
+        losses={task: values[task] for task, _ in rows},
+        norm=size,
+        tokens=int(all_tokens),
+        other_cpu_seconds=max(0.0, all_seconds - cpu_seconds),
+        alphas={task: alphas[task] * weights[task] for task, _ in rows},
+        compared=compare_gradients(products, rows, alphas) if products is not None else None,
+    )
+
+
+def losses_of_part(run: Fitting, part: StepRows, shares: Mapping[int, float]) -> tuple[dict[int, Tensor], int]:
+    """Return the mean loss of each task on a part of a step times its share of the step, and the tokens that were read."""
+    batches = collate(run.train, run.tasks, part, run.device)
+    losses = task_losses(run.model, run.tasks, run.recipe, batches, run.checkpoint.special, run.accelerator.autocast)
+    return {task: loss * shares[task] for task, loss in losses.items()}, sum(batch.tokens for batch in batches)
+
+
+def measure_losses(run: Fitting, rows: StepRows) -> dict[int, float]:
+    """Return the mean loss of each task of a step with the weights as they are, in one process."""
+    with torch.no_grad():
+        losses, _ = losses_of_part(run, rows, dict.fromkeys((task for task, _ in rows), 1.0))
+    return {task: float(loss) for task, loss in losses.items()}
 
 
 def parts_of_step(run: Fitting, rows: StepRows) -> Iterator[tuple[StepRows, dict[int, float]]]:
@@ -90,30 +127,3 @@ def asked_of(run: Fitting, task: int, rows: Sequence[int]) -> int:
     part, kind = run.train[task], run.tasks[task].kind
     width = max(part.lengths[row] for row in rows)
     return int(kind.asked(kind.collate([part.targets[row] for row in rows], width)).sum())
-
-
-def add_task_gradients(
-    run: Fitting, found: dict[int, Tensor], losses: Mapping[int, Tensor], weights: Sequence[float]
-) -> None:
-    """Add alpha_i * grad_i over the trained parameters of the last shared layer, one vector a task; frees no graph.
-
-    Over the last shared layer, as GradNorm (Chen et al. 2018) measures it: the backward pass goes no further, so that it
-    costs a small part of a step.
-    """
-    trained = [p for p in run.model.last_layer.parameters() if p.requires_grad]
-    if not trained:
-        return
-    scale = run.accelerator.scaler.get_scale() if run.accelerator.scaler else 1.0
-    for task, loss in losses.items():
-        target = scale * weights[task] * loss
-        by_parameter = torch.autograd.grad(target, trained, retain_graph=True, materialize_grads=True)
-        vector = torch.cat([gradient.flatten() for gradient in by_parameter]) / scale
-        found[task] = found[task] + vector if task in found else vector
-
-
-def measure_norms(run: Fitting, found: Mapping[int, Tensor], rows: StepRows) -> dict[int, float]:
-    """Return the norm of each task's vector, summed over the processes."""
-    size = sum(p.numel() for p in run.model.last_layer.parameters() if p.requires_grad)
-    none = torch.zeros(size, device=run.device)
-    vectors = {task: sum_tensors(run.accelerator, found.get(task, none)) for task, _ in rows if size}
-    return {task: float(vector.norm()) for task, vector in vectors.items()}

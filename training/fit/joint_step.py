@@ -60,7 +60,7 @@ def _loss(data: TaskData, recipe: Recipe, part: TaskBatch, logits: Tensor, texts
     return mixed_loss(data.kind, logits, part.target, part.soft, recipe.hold, smoothing, texts)
 
 
-def weighted_sum(losses: dict[int, Tensor], weights: Sequence[float]) -> Tensor:
+def weighted_sum(losses: dict[int, Tensor], weights: Sequence[float] | Mapping[int, float]) -> Tensor:
     """Return sum(alpha_i * loss_i), what a step minimises."""
     return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
 

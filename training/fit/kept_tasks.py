@@ -13,6 +13,7 @@ from ...runtime.model.folder import read_manifest
 from ...schemas.manifest import ModelManifest
 from ..prepare.data_report import TaskReport
 from ..recipe.recipe import Encoder, Recipe
+from ..recipe.weights import Weights as TaskWeights
 from ..run_folders.run_folder import RunFolder, RunRecord, Weights
 from .setup import Fitting
 
@@ -23,7 +24,11 @@ def add_tasks(recipe: Recipe, folder: Path) -> Recipe:
     tasks = {name: task for name, task in recipe.tasks.items() if name not in known}
     if not tasks:
         raise SetupError(f"{folder} has every task of the recipe: there is none to add")
-    return recipe.model_copy(update={"tasks": tasks, "encoder": Encoder(source=str(folder), frozen=True)})
+    alone = {
+        "encoder": Encoder(source=str(folder), frozen=True),
+        "weights": TaskWeights(),
+    }  # heads have nothing in common
+    return recipe.model_copy(update={"tasks": tasks, **alone})
 
 
 def keep_tasks(run: Fitting, record: RunRecord, weights: Weights | None) -> tuple[RunRecord, Weights | None]:

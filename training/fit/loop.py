@@ -33,6 +33,7 @@ from .processes import begin_together, end_together, scale_of
 from .resume import State, read_state, save_state
 from .second_stage import run_second_stages
 from .setup import Fitting, prepare
+from .step import take_step
 from .training_log import EVERY, TrainingLog
 from .validation import describe_votes, finished_specs, validate
 
@@ -132,7 +133,10 @@ def train(
     """Go through the plan from where the state left it; score the validation parts on the way and keep the best checkpoint."""
     recipe, accelerator, steps = run.recipe, run.accelerator, len(run.plan)
     run.model.to(run.device)
-    optimiser, rate = accelerator.prepare_optimizer(make_optimiser(recipe, run.model)), rate_at(recipe, steps)
+    optimiser, rate = (
+        accelerator.prepare_optimizer(make_optimiser(recipe, run.model, run.weighting)),
+        rate_at(recipe, steps),
+    )
     if state is not None:
         state.restore(run, optimiser)
     begin_together(run)
@@ -151,13 +155,12 @@ def train(
             run.model.train()
             found = compute_gradient(run, rows, weights, cpu_seconds=clock.own, measured=is_logged)
             refuse_non_finite(step, run.tasks, rows, found.losses, found.norm, scale_of(accelerator))
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            take_step(run, optimiser, rows, found.losses, weights)
             run.standing.step = step
 
             log.add_step(found)
             if is_logged:
-                log.write_step(step, optimiser, found.norms)
+                log.write_step(step, optimiser, found)
                 bar.set_postfix({name: f"{mean:.3f}" for name, mean in run.standing.smoothed.items()}, refresh=False)
             bar.update()
             if step in scored_at or reports.is_due():

@@ -6,13 +6,15 @@ from ..compute.optimiser import make_adamw
 from ..model.network import MultiTask
 from ..model.special_tokens import SpecialTokens
 from ..recipe.recipe import Recipe
+from .weights.weighting import Weighting
 
 
-def make_optimiser(recipe: Recipe, model: MultiTask) -> torch.optim.Optimizer:
-    """AdamW with the recipe's rates for encoder and heads."""
+def make_optimiser(recipe: Recipe, model: MultiTask, weighting: Weighting) -> torch.optim.Optimizer:
+    """AdamW with the recipe's rates for encoder and heads, and the method's own for what it learns to weigh the tasks."""
     groups = (
         ("encoder", model.encoder.parameters(), recipe.encoder_lr),
         ("heads", model.heads.parameters(), recipe.optimiser.head_lr),
+        ("weights", weighting.parameters().values(), weighting.lr),
     )
     return make_adamw(groups, recipe.optimiser.weight_decay)
 

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from ..compute.state_file import UNREADABLE, CannotResume, read_state_file, restore_parameters, write_state_file
-from ..model.network import MultiTask
 from ..recipe.recipe import Recipe
 from ..run_folders.provenance import Environment, describe_environment
 from ..run_folders.run_folder import STATE, WEIGHTS, RunFolder, digest
@@ -38,6 +38,8 @@ class Position(BaseModel):
     """None before the first scoring."""
     scaler: dict[str, int | float] | None
     """How losses are scaled; None but in fp16. Torch takes its counts as whole numbers only."""
+    weighting: dict[str, Any] = {}
+    """What the method that weighs the tasks holds, beside its parameters."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,10 @@ class State:
             raise CannotResume(f"{self.path}: the run began on {at.environment.device}, this machine has {now.device}")
         if at.environment.model_copy(update={"processes": now.processes}) != now:
             log.warning("library versions differ from those that the run began with: its numbers will differ slightly")
-        restore_parameters(self.tensors, _trained(run.model), optimiser)
+        restore_parameters(self.tensors, _trained(run), optimiser)
         if at.scaler is not None and run.accelerator.scaler is not None:
             run.accelerator.scaler.load_state_dict(at.scaler)
+        run.weighting.load_state_dict(at.weighting)
         run.standing = at.standing.model_copy(deep=True)
         if at.checkpoint_sha256 != _checkpoint_sha256(run.folder):
             # It was written after this state, by a scoring that comes again: none counts until then.
@@ -90,9 +93,10 @@ def save_state(run: Fitting, optimiser: torch.optim.Optimizer) -> None:
         recipe_sha256=run.folder.recipe_sha256,
         inputs_sha256=inputs_sha256(run),
         checkpoint_sha256=_checkpoint_sha256(run.folder) if run.standing.best_step else None,
+        weighting=run.weighting.state_dict(),
         scaler=run.accelerator.scaler.state_dict() if run.accelerator.scaler is not None else None,
     )
-    write_state_file(run.folder.path / STATE, position.model_dump(), _trained(run.model), optimiser)
+    write_state_file(run.folder.path / STATE, position.model_dump(), _trained(run), optimiser)
 
 
 def read_state(folder: RunFolder, recipe: Path) -> State | None:
@@ -133,8 +137,9 @@ def _environment(run: Fitting) -> Environment:
     return describe_environment(run.device, precision=run.precision, processes=run.accelerator.num_processes)
 
 
-def _trained(model: MultiTask) -> Iterable[tuple[str, torch.nn.Parameter]]:
-    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+def _trained(run: Fitting) -> Iterable[tuple[str, torch.nn.Parameter]]:
+    yield from ((name, parameter) for name, parameter in run.model.named_parameters() if parameter.requires_grad)
+    yield from ((f"weighting.{name}", parameter) for name, parameter in run.weighting.parameters().items())
 
 
 def _checkpoint_sha256(folder: RunFolder) -> str | None:

@@ -30,6 +30,9 @@ from .check_data import open_encoder, refuse_unknown, report_tasks
 from .encoding import Part, encode_part
 from .few_rows import begins_from_probe, name_rows, with_few_rows_rate
 from .hold import hold_answers
+from .weights.make import make_weighting, refuse_processes, refuse_weights
+from .weights.static import Static
+from .weights.weighting import Weighting
 
 REGRESSION: Final = "regression"
 """What the rows of new labels begin from where the whole head begins from logistic regression."""
@@ -74,6 +77,8 @@ class Fitting:
     """Labels that a head of the model before did not have, by task, and what their rows began from."""
     few: frozenset[str] = frozenset()
     """Tasks whose heads begin from logistic regression on the frozen encoder, and that learn the names of their labels."""
+    weighting: Weighting = field(default_factory=Static)
+    """How the tasks of a step count; what it holds changes on the way, too."""
     standing: Standing = field(default_factory=Standing)
     inputs_sha256: str | None = None
 
@@ -95,7 +100,9 @@ class Fitting:
 
 def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     """Open the device, read the data, open the encoder, encode everything and lay out the steps."""
+    refuse_weights(recipe)
     accelerator = open_accelerator(recipe, folder)
+    refuse_processes(recipe, accelerator.num_processes)
     tasks = read_tasks(recipe, data)
     checkpoint = open_encoder(recipe, tasks)
     tasks = with_pieces(tasks, checkpoint.tokenizer, checkpoint.manifest)
@@ -147,6 +154,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         data=reports,
         grown=grown,
         few=few,
+        weighting=make_weighting(recipe, tasks, [len(part.ids) for part in parts]),
     )
 
 
@@ -212,6 +220,6 @@ def lay_out(recipe: Recipe, tasks: list[TaskData], parts: list[Part]) -> list[sa
     counts = [len(part.ids) for part in parts]
     seen = [rows * recipe.epochs_of(data.task, rows) for data, rows in zip(tasks, counts, strict=True)]
     total = recipe.budget.steps * recipe.batch_size if recipe.budget.steps else round(sum(seen))
-    by_share = sampler.shares(seen, [data.task.sampling_weight for data in tasks], recipe.temperature)
-    rows = sampler.rows_by_task(total, by_share)
-    return sampler.plan([part.lengths for part in parts], rows, recipe.batch_size, recipe.seed)
+    weights = [data.task.sampling_weight for data in tasks]
+    read = sampler.count_rows(recipe.sampling, total, seen, weights, recipe.batch_size, recipe.least_rows)
+    return sampler.deal([part.lengths for part in parts], read, recipe.seed)

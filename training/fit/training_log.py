@@ -57,11 +57,11 @@ class TrainingLog:
         else:
             self._skipped += 1
 
-    def write_step(self, step: int, optimiser: torch.optim.Optimizer, norms: Mapping[int, float]) -> None:
-        """Write the entry of this step. `norms` are those of the gradient by task."""
+    def write_step(self, step: int, optimiser: torch.optim.Optimizer, found: StepFigures) -> None:
+        """Write the entry of this step."""
         now, updates = time.monotonic(), max(1, self._steps - self._skipped)
         figures = {f"loss/{name}": value for name, value in self._run.standing.smoothed.items()}
-        figures |= {f"gradient/{self._names[task]}": norm for task, norm in norms.items()}
+        figures |= self._compare_tasks(found)
         figures |= {f"learning_rate/{group['name']}": group["lr"] for group in optimiser.param_groups}
         figures |= {
             "gradient/all": self._norms / updates,
@@ -74,6 +74,16 @@ class TrainingLog:
         self._accelerator.log(figures, step)
         self._steps = self._clipped = self._skipped = self._tokens = 0
         self._norms, self._since = 0.0, now
+
+    def _compare_tasks(self, found: StepFigures) -> dict[str, float]:
+        """Return how the tasks of the step compare: weights and gradients."""
+        names = self._names
+        figures = {f"weight/{names[task]}": alpha for task, alpha in found.alphas.items()} if len(names) > 1 else {}
+        if found.compared is not None:
+            figures |= {f"gradient/{names[task]}": norm for task, norm in found.compared.norms.items()}
+            cosines = found.compared.cosines.items()
+            figures |= {f"cosine/{names[one]}/{names[other]}": value for (one, other), value in cosines}
+        return figures
 
     def write_metrics(self, step: int, scores: Mapping[str, Mapping[str, float]]) -> None:
         """Write the validation metrics by task."""

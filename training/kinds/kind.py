@@ -112,6 +112,8 @@ class Kind(ABC):
     """Whether `find_doubt` can find any."""
     meanings: ClassVar[Mapping[str, str]] = {}
     """What figures of its own mean, by name, for reports."""
+    is_squared_error: ClassVar[bool] = False
+    """Whether the loss is a squared error, that of a Gaussian; else it is a log-loss."""
     counted: ClassVar[str] = "labels"
     """What rows have labels on, for reports: `labels` of texts, or `spans`."""
 

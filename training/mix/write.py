@@ -22,7 +22,7 @@ from .plan import Mix
 
 RECIPE: Final = "recipe.yaml"
 _NOT_KEPT: Final[dict[str, Any]] = {
-    **dict.fromkeys(("tasks", "lora", "threads", "pretrain"), True),
+    **dict.fromkeys(("tasks", "lora", "threads", "pretrain", "weights"), True),
     "budget": {"epochs", "steps"},
 }
 """Keys of the recipe before that a job decides, also by leaving them out. All others are carried on."""

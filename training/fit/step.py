@@ -1,0 +1,35 @@
+"""What follows the gradient of a step: the optimiser's update, and what the method that weighs the tasks learns from it."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from ..compute.optimiser import seed_step
+from ..compute.sampler import StepRows
+from .gradient import measure_losses
+from .setup import Fitting
+from .weights.weighting import TakenStep
+
+
+def take_step(
+    run: Fitting,
+    optimiser: torch.optim.Optimizer,
+    rows: StepRows,
+    losses: Mapping[int, float],
+    weights: Sequence[float],
+) -> None:
+    """Let the optimiser take a step, and the method that weighs the tasks learn from it. `losses` and `weights` as in
+    `compute_gradient`.
+    """
+    weighting, step = run.weighting, run.standing.step + 1
+    scaled = {task: weights[task] * loss for task, loss in losses.items()}
+    weighting.set_gradients(scaled)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    after: dict[int, float] = {}
+    if weighting.measures_again:
+        seed_step(
+            run.recipe.seed, step, run.accelerator.process_index
+        )  # the same dropout: the difference is the step's
+        after = {task: weights[task] * loss for task, loss in measure_losses(run, rows).items()}
+    weighting.learn(TakenStep(scaled, {task: len(own) for task, own in rows}, after))

@@ -1,0 +1,1 @@
+"""How the tasks of a joint step count against each other: one file a method."""
