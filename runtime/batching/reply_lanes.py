@@ -167,7 +167,7 @@ class ReplyLanes:
                 entry.outputs[lane.task] = dict(make_output(reply))
             yield entry, reply
         for entry in result.again:
-            entry.replies_left = 0
+            entry.replies_left, entry.outputs = 0, None
             for other in self._lanes.values():
                 other.drop(entry)
 

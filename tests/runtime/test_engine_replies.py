@@ -234,6 +234,20 @@ async def test_a_device_that_fails_for_good_ends_all_who_wait(make: Make, step: 
     assert [type(answer) for answer in answers] == [Closed] * 6
 
 
+async def test_what_a_device_has_half_answered_when_it_is_given_up_is_no_answer(
+    make: Make, model: Model, step: StepGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await make(breaker=BreakerLimits(0.01, 0.02, 0.1))
+
+    def fails(feeds: Mapping[str, Any]) -> Exception:
+        monkeypatch.setattr(model, "check_device", lambda: (_ for _ in ()).throw(DeviceFailed("no device")))
+        return ModelFailed("broken")
+
+    step.failure = fails
+    with pytest.raises(Closed):
+        await engine.predict("request date", ["intent", "reply"], text_pair="user: card lost")
+
+
 async def test_a_swap_drains_what_has_begun_and_the_next_reply_is_the_new_versions(
     make: Make, model: Model, step: StepGraph, folders: list[Path]
 ) -> None:

@@ -104,6 +104,17 @@ class Failing:
     def terminate(self, thread: int | None = None) -> None: ...
 
 
+class Lost:
+    """A step graph on a device that fails."""
+
+    device = "cpu"
+
+    def run(self, feeds):
+        raise DeviceFailed("no device")
+
+    def terminate(self, thread: int | None = None) -> None: ...
+
+
 def failing(decoder: ReplyDecoder, error: Exception) -> ReplyDecoder:
     return ReplyDecoder(real_size()[0], decoder.task, decoder.runners[0], Failing(decoder, error, -5.0))
 
@@ -149,6 +160,22 @@ def test_a_device_that_fails_fails_no_reply_and_the_step_can_be_repeated(
         results.append(found)
     assert results[0] == results[1]
     assert len(results[0]) == 4
+
+
+def test_a_reply_whose_first_step_the_device_failed_has_begun_once_that_is_repeated(
+    decoder: ReplyDecoder, memories: list[Memory]
+) -> None:
+    generator = ReplyGenerator[int](decoder, max_rows=4)
+    generator.add(0, memories[0])
+    generator.step()
+    generator.add(1, memories[1])
+    generator.decoder = ReplyDecoder(real_size()[0], decoder.task, decoder.runners[0], Lost())
+    with pytest.raises(DeviceFailed):
+        generator.step()
+    assert generator.joined == ()
+    generator.decoder = decoder
+    generator.step()
+    assert generator.joined == (1,)
 
 
 class FailingOnce:

@@ -69,14 +69,16 @@ class ReplyGenerator(Generic[K]):
                 self._rows[row] = last
 
     def step(self, *, apart: bool = False) -> list[tuple[K, Generated | ModelFailed]]:
-        """Add a piece to each reply; returns those that have ended or failed. Raises DeviceFailed; then none has changed.
+        """Add a piece to each reply; returns those that have ended or failed. Raises DeviceFailed; then no reply has changed.
 
         `apart`: see `ReplyDecoder.step`.
         """
-        self.joined = tuple(self._admit())
+        self._admit()
+        self.joined = ()
         if not self._rows:
             return []
         chosen = self.decoder.step(self.table, apart=apart)
+        self.joined = tuple(key for key in self._rows if not self._pieces[key])
         ended = [
             (key, result) for key, piece in zip(self._rows, chosen, strict=True) if (result := self._take(key, piece))
         ]
@@ -84,13 +86,11 @@ class ReplyGenerator(Generic[K]):
             self.cancel(key)
         return ended
 
-    def _admit(self) -> list[K]:
-        keys = [*islice(self._waiting, self.table.max_rows - len(self._rows))]
-        for key in keys:
+    def _admit(self) -> None:
+        for key in [*islice(self._waiting, self.table.max_rows - len(self._rows))]:
             self.table.add(*self._waiting.pop(key))
             self._rows.append(key)
             self._pieces[key] = []
-        return keys
 
     def _take(self, key: K, piece: ChosenPiece | ModelFailed) -> Generated | ModelFailed | None:
         if isinstance(piece, ModelFailed):
