@@ -16,8 +16,14 @@ class Harm(NamedTuple):
 
 
 def find_harm(text: str, outputs: Mapping[str, Output], policy: Policy) -> Harm | None:
-    """Return what a text is stopped for, None if nothing; `outputs` are those of the model for it."""
-    label, reason = policy.phrases.find_label(text), WordingReason.STOP_WORD
-    if label is None and policy.filter is not None:
-        label, reason = next((each["label"] for each in outputs[policy.filter]["labels"]), None), WordingReason.FILTERED
-    return None if label is None else Harm(Stopped(text=text[:TURN_CHARACTERS], reason=label), reason)
+    """Return what a text is stopped for, None if nothing; `outputs` are those of the model for it.
+
+    Of several labels one that goes to a person comes first, then those of phrases.
+    """
+    found = [(label, WordingReason.STOP_WORD) for label in policy.phrases.find_labels(text)]
+    if policy.filter is not None:
+        found += [(each["label"], WordingReason.FILTERED) for each in outputs[policy.filter]["labels"]]
+    if not found:
+        return None
+    label, reason = next((each for each in found if each[0] in policy.handover.filtered), found[0])
+    return Harm(Stopped(text=text[:TURN_CHARACTERS], reason=label), reason)

@@ -1,15 +1,18 @@
 """Phrases that stop a text: a list for each label, beside the filter of a model. Pure, except for reading the file of a policy."""
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, StringConstraints, ValidationInfo
 
 from ...runtime.settings.yaml_file import NotYaml, read_yaml
 
 Phrase = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+_INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+"""Characters of format: soft hyphens, joiners, directions."""
 FOLDER = "folder"
 """In the context of validation: where relative paths begin."""
 
@@ -35,11 +38,20 @@ class Phrases:
     def __init__(self, lists: Mapping[str, list[str]]) -> None:
         self._patterns = [(label, _compile(phrases)) for label, phrases in lists.items() if phrases]
 
-    def find_label(self, text: str) -> str | None:
-        """Return the label of the first list with a phrase of the text, None without one."""
-        return next((label for label, pattern in self._patterns if pattern.search(text)), None)
+    def find_labels(self, text: str) -> list[str]:
+        """Return the labels of all lists with a phrase of the text.
+
+        Letter forms that look alike (full width, say) are the same, and characters that nobody sees are none.
+        """
+        plain = _plain(text)
+        return [label for label, pattern in self._patterns if pattern.search(plain)]
+
+
+def _plain(text: str) -> str:
+    return text if text.isascii() else _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
 
 
 def _compile(phrases: list[str]) -> re.Pattern[str]:
-    found = (r"\s+".join(re.escape(word).replace(r"\*", r"\w*") for word in phrase.split()) for phrase in phrases)
+    words = (_plain(phrase).split() for phrase in phrases)
+    found = (r"\s+".join(re.escape(word).replace(r"\*", r"\w*") for word in each) for each in words)
     return re.compile(rf"(?<!\w)(?:{'|'.join(found)})(?!\w)", re.IGNORECASE)

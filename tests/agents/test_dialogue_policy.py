@@ -217,7 +217,8 @@ def test_phrases_may_stand_in_a_file_beside_the_policy(tmp_path):
     (tmp_path / "stop.yaml").write_text("insult: ['you idiot*', go  to hell]\n")
     phrases = load(tmp_path, ENOUGH + "stop_words: stop.yaml\n").value.phrases
     found = ["You IDIOTS!", "please go\nto hell", "thank you, idiot", "to go to hello"]
-    assert [phrases.find_label(text) for text in found] == ["insult", "insult", None, None]
+    assert [phrases.find_labels(text) for text in found] == [["insult"], ["insult"], [], []]
+    assert phrases.find_labels("you id\u00adiot, ｇｏ to\u200b hell") == ["insult"]
     checked(tmp_path, ENOUGH + "filter: harm\nhandover: {filtered: [threat]}\n", [*TASKS, HARM])
 
 

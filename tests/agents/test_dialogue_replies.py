@@ -228,6 +228,14 @@ async def test_a_harmful_turn_gets_the_template_or_a_person(policy):
     assert ConversationState.model_validate_json(state.value).stopped.reason == "threat"
 
 
+@pytest.mark.parametrize("said", ["an insult and a threat", "you idiot, this is a threat"])
+async def test_of_several_labels_of_a_turn_one_that_goes_to_a_person_counts(policy, said):
+    process = await begin(policy)
+    state, _, handed = await process.hear(turn(1, said))
+    assert handed.value["reason"] == "filtered"
+    assert ConversationState.model_validate_json(state.value).stopped.reason == "threat"
+
+
 async def test_a_model_that_masks_values_reads_slots_for_them(policy, monkeypatch):
     masking = MODEL_TASKS[-1].model_copy(update={"generation": SIZES.model_copy(update={"mask_values": True})})
     monkeypatch.setitem(globals(), "MODEL_TASKS", [*MODEL_TASKS[:-1], masking])
