@@ -14,6 +14,8 @@ from .result import UtcTime
 
 HISTORY: Final = 50
 """Number of latest steps to keep."""
+INTENT_CHARACTERS: Final = 200
+"""Maximum length of an intent's name."""
 
 Version = Annotated[int, Field(ge=1)]
 Generation = Annotated[int, Field(ge=1)]
@@ -52,7 +54,7 @@ class Candidate(Release):
 class GeneratedReplies(_Frozen):
     """Which replies of conversations the model may word."""
 
-    off: Literal["all"] | list[Annotated[str, Field(min_length=1, max_length=200)]] = []
+    off: Literal["all"] | list[Annotated[str, Field(min_length=1, max_length=INTENT_CHARACTERS)]] = []
     """The intents whose replies are sent as their policy has them, or all."""
 
     def allows(self, intent: str | None) -> bool:

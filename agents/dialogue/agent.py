@@ -30,7 +30,7 @@ from .metrics import DialogueMetrics
 from .options import DialogueOptions
 from .people import predict_turn
 from .policy import least_score
-from .policy_file import PolicyFile, check_against_model, check_topics, load_policy
+from .policy_file import PolicyFile, check_against_model, check_intents, check_topics, load_policy
 from .replies import ReplyWriter
 from .reviews import ReplyReviews
 from .step import ReceivedTurn, Step, bound_state, classify_delivery, goes_to_person, put_wording, replay_step, step
@@ -97,6 +97,8 @@ class Dialogue(Handler):
             )
         self._policy = load_policy(path)
         policy = self._policy.value
+        if isinstance(off := self.options.generated_replies_off, list):
+            check_intents(self._policy, off, f"agents.{self.name}.options.generated_replies_off")
         overrides = settings.agents.get(self.name)
         own = (
             (overrides.output if overrides else None) or self.outputs[_REPLIES],

@@ -67,4 +67,5 @@ class KnowledgeAnswers:
         except ModelFailed as error:
             raise RecordError(Reason.MODEL_FAILED, f"the model failed: {type(error).__name__}") from error
         found = self._prepared[embedded.model].built.search(embedded.vector, at)
-        return None if found is None or found.score < self._threshold else found.entry.answer
+        # Written so that a similarity that is no number answers nothing.
+        return found.entry.answer if found is not None and found.score >= self._threshold else None

@@ -8,7 +8,7 @@ import typer
 from ...runtime.cli import options
 from ...runtime.cli.release_steps import By, now, publish_next, who
 from ...runtime.errors import SetupError
-from ...schemas.release import GeneratedReplies, ReleaseState, switched
+from ...schemas.release import INTENT_CHARACTERS, GeneratedReplies, ReleaseState, switched
 
 if TYPE_CHECKING:
     from ...runtime.settings.settings import Settings
@@ -75,8 +75,12 @@ _ADVICE = (
 
 
 def change(replies: GeneratedReplies, switch: Switch, intents: list[str]) -> GeneratedReplies:
-    """Return the replies after a switch; without intents it is for all. SetupError for one on among all that are off."""
+    """Return the replies after a switch; without intents it is for all. SetupError for one on among all that are off,
+    and for what cannot be an intent's name.
+    """
     off = replies.off
+    if any(not 1 <= len(name) <= INTENT_CHARACTERS for name in intents):
+        raise SetupError(f"--intent: expected the name of an intent, 1 to {INTENT_CHARACTERS} characters")
     if not intents:
         return GeneratedReplies(off="all" if switch is Switch.OFF else [])
     if off == "all":

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -16,6 +16,7 @@ MOST_ENTRIES: Final = 2_000
 MOST_QUESTIONS: Final = 5_000
 """Questions and wordings together: each is a row of the index."""
 
+_DAY_MS: Final = 86_400_000
 Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
 
@@ -54,7 +55,7 @@ class Entry(BaseModel):
     @property
     def ends(self) -> float:
         """From when on it is not valid any more, ms since 1970."""
-        return _ms(self.valid_until + timedelta(days=1)) if self.valid_until else float("inf")
+        return _ms(self.valid_until) + _DAY_MS if self.valid_until else float("inf")
 
     def overlaps(self, other: "Entry") -> bool:
         """Return whether there is a time at which both are valid."""

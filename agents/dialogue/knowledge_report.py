@@ -64,5 +64,5 @@ def find_unanswered(
         found = index.search(vector, at)
         if found is None:
             yield Finding("unanswered", text, detail="no entry was valid then")
-        elif found.score < threshold:
+        elif not found.score >= threshold:
             yield Finding("unanswered", text, found.question, round(found.score, 3))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ...runtime.errors import SetupError
 from ...runtime.model.kinds.forms import AnswerForm
 from ...runtime.model.kinds.registry import kind_of
 from ...runtime.settings.yaml_file import YamlFile
@@ -29,6 +30,15 @@ def check_topics(file: PolicyFile, own: Mapping[str, str]) -> None:
             if action.topic in own:
                 problem = f"{action.topic} is the agent's own topic of {own[action.topic]}; an action needs another"
                 raise file.refusal(("intents", name, "action"), problem)
+
+
+def check_intents(file: PolicyFile, names: Iterable[str], setting: str) -> None:
+    """Raise SetupError if a setting names an intent that the policy does not have: it would change nothing."""
+    known = file.value.intents
+    if unknown := [name for name in names if name not in known]:
+        raise SetupError(
+            f"{setting}: policy {file.path} has no intent {unknown[0]!r}; expected `all` or some of {', '.join(known)}"
+        )
 
 
 def check_against_model(file: PolicyFile, tasks: Iterable[TaskSpec], model: str) -> None:

@@ -74,5 +74,11 @@ def test_one_intent_among_all_that_are_off_cannot_be_on():
         change(GeneratedReplies(off="all"), Switch.ON, ["a"])
 
 
+@pytest.mark.parametrize("name", ["", "x" * 201])
+def test_what_cannot_be_an_intents_name_is_one_line(name):
+    with pytest.raises(SetupError, match="--intent: expected the name of an intent"):
+        change(GeneratedReplies(), Switch.OFF, [name])
+
+
 def test_the_commands_of_dialogues_are_installed():
     assert {"chat", "dialogue", "knowledge"} <= {point.name for point in find_commands()}

@@ -112,6 +112,14 @@ async def test_a_text_that_is_not_near_enough_is_not_understood(policy):
     assert reply.value["text"] == "At nine {sharp}."
 
 
+async def test_a_vector_of_no_numbers_is_near_no_question(policy):
+    model = FakeModel(TASKS, answers, vectors=lambda text: vectors(text) * (np.nan if text == "odd" else 1))
+    process = await begin(policy, model=model)
+    await process.hear(turn(1, "angry now"))
+    _, reply = await process.hear(turn(2, "odd"))
+    assert (reply.value["kind"], reply.value["wording"]) == ("not_understood", "template")
+
+
 async def test_validity_is_judged_by_the_turns_own_time(policy):
     process = await begin(policy)
     for number, (at, answer) in enumerate([(NEW_YEAR - 1, "Two euros."), (NEW_YEAR, "Three euros.")], 1):

@@ -8,7 +8,7 @@ import pytest
 from dialogue_process import HANDOFFS, REPLIES, STATE, TASKS, Log, Process, answers, content, turn
 
 from murmura.agents.dialogue import Dialogue
-from murmura.runtime.errors import Closed, Late, ModelFailed
+from murmura.runtime.errors import Closed, Late, ModelFailed, SetupError
 from murmura.runtime.generation.facts import is_fact_piece
 from murmura.runtime.model.generated import Generated
 from murmura.runtime.testing.fakes import FakeModel, labelled
@@ -215,6 +215,11 @@ async def test_generated_replies_that_are_off_are_not_asked_for(policy):
     process = await begin(policy, released=lambda: off)
     _, reply = await process.hear(turn(1, "send money"))
     assert (reply.value["wording_reason"], process.words.asked) == ("switched_off", [])
+
+
+async def test_an_intent_that_the_policy_lacks_cannot_be_off(policy):
+    with pytest.raises(SetupError, match=r"generated_replies_off: policy .* has no intent 'transfers'; expected `all`"):
+        await begin(policy, generated_replies_off=["complaint", "transfers"])
 
 
 async def test_a_harmful_turn_gets_the_template_or_a_person(policy):

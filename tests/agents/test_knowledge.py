@@ -129,6 +129,11 @@ def test_the_nearest_wording_answers_with_its_similarity(index: KnowledgeIndex) 
     assert (found.question, found.score) == ("When do you open?", pytest.approx(0.8))
 
 
+def test_the_last_day_of_the_calendar_means_for_ever(tmp_path: Path) -> None:
+    entry = read_knowledge(written(tmp_path, "entries:\n- {question: a, answer: b, valid_until: 9999-12-31}"))[0]
+    assert entry.ends > NEW_YEAR
+
+
 def test_where_no_entry_is_valid_nothing_is_found() -> None:
     entry = Entry.model_validate({"question": "a", "answer": "b", "valid_until": "2025-12-31"})
     index = KnowledgeIndex([entry], np.ones((1, 1), np.float32))
