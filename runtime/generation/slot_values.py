@@ -2,9 +2,16 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ...schemas.acts import SLOT
+
+
+_WORD: Final = re.compile(r"[^\W\d_]{2,}")
+_INSIDE: Final = re.compile(r"[\w,] $")
+_NO_NAMES: Final = frozenset({"and", "at", "for", "in", "my", "of", "on", "the", "to", "your"})
+_SHORT: Final = 3
+"""Up to so many characters a value in other letter case may be another word: `US` and `us`."""
 
 
 class LabelledSpan(Protocol):
@@ -50,6 +57,24 @@ def put_slots(text: str, spans: Iterable[LabelledSpan], values: Mapping[str, Seq
         parts += [text[at : span.start], f"{{{span.label}}}"]
         at = span.end
     return "".join([*parts, text[at:]])
+
+
+def holds_part(text: str, values: Iterable[str]) -> bool:
+    """Return whether a text without its slots has a value in other letter case, or a name out of one: `Dear Dave` of `Dave Smith`.
+
+    A name is a capitalised word of a value, or a word of a value that is capitalised inside a sentence.
+    """
+    words, values = SLOT.sub("\ufffc", text), [*values]
+    if any(next(_find(words.casefold(), value.casefold(), ""), None) for value in values if len(value) > _SHORT):
+        return True
+    parts = {part for value in values for part in _WORD.findall(value) if part.lower() not in _NO_NAMES}
+    names = {part.casefold() for part in parts if part[0].isupper()}
+    others = {part.casefold() for part in parts}
+    return any(
+        found[0].casefold() in (others if _INSIDE.search(words[: found.start()]) else names)
+        for found in _WORD.finditer(words)
+        if found[0][0].isupper()
+    )
 
 
 class _Taken:

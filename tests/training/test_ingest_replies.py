@@ -72,6 +72,40 @@ def test_constants_are_slots_too_and_an_edit_that_still_holds_a_value_is_left_ou
     assert made.left_out() == {lost: "holds_value"}
 
 
+@pytest.mark.parametrize(
+    ("value", "edit", "learned"),
+    [
+        ("dave", "Dave, we look for it.", False),
+        ("Dave", "We told dave.", False),
+        ("Dave Smith", "Dear Dave, we look for it.", False),
+        ("dave smith", "We told Smith.", False),
+        ("Dave", "Dave's money is there.", True),
+        ("US", "Contact us.", True),
+        ("The Corner Shop", "The money is there.", True),
+    ],
+)
+def test_an_edit_with_a_part_of_a_value_is_left_out(make, value, edit, learned):
+    world = World()
+    lost = world.edit(world.reply("c", 1, "where is it", "Soon.", slots={"payee": value}), edit)
+    assert make(world).left_out() == ({} if learned else {lost: "holds_value"})
+
+
+def test_a_confirmed_reply_is_held_to_the_same(make):
+    world = World()
+    stated = world.edit(world.reply("c", 1, "how long", "It takes five working days."))
+    answers = [world.reply(name, 1, "is it free", "It is.", wording="knowledge") for name in ("d", "e")]
+    left = [world.edit(answers[0], "Yes."), world.edit(answers[1])]
+    assert make(world).left_out() == {stated: "holds_value"} | dict.fromkeys(left, "reviewed_answer")
+
+
+@pytest.mark.parametrize("value", ["Hello!", None])
+def test_words_that_are_no_reply_of_a_conversation_are_left_out(make, value):
+    world = World()
+    words = {"reply": {"kind": "generation", "text": "Hi.", "score": 0.9, "finish": "end"}}
+    lost = world.judge(world.ask("greet", words, second="user: hello"), value, task="reply")
+    assert make(world).left_out() == {lost: "no_reply"}
+
+
 def test_two_replies_to_one_text_are_worded_apart_and_two_wordings_of_one_contradict(make):
     world = World()
     one, two = (world.reply(name, 1, "hello", "How can I help?") for name in ("c", "d"))

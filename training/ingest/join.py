@@ -1,7 +1,7 @@
 """Joins feedback, results and requests in a SQLite database on disk: memory stays the same whatever their number."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -301,7 +301,7 @@ class Join:
             if is_worded(answered):
                 # Two replies to one text may both be right.
                 ids = (prediction, prediction)
-                given = self._replies.put_slots(prediction, given) if isinstance(given, str) else given
+                given = self._words_of(prediction, verdict, given, output)
             if found := target_of(verdict, given, output, text, labels):
                 kind, target = found.kind, found.value
                 self._trimmed_spans += found.trimmed_spans if consent else 0
@@ -311,6 +311,14 @@ class Join:
             # Down denies what was answered; where that is nothing, it still says that something was wrong.
             unfit = None if verdict == "down" else why.reason.value
         return task, *ids, person, at, here, request, kind, target, verdict == "down", unfit, consent
+
+    def _words_of(self, prediction: bytes, verdict: str, given: Any, output: Mapping[str, Any]) -> Any:
+        """Return the value of a verdict on the words of a reply. Unfit where a decoder must not learn them."""
+        if verdict == Verdict.CORRECTION and isinstance(given, str):
+            return self._replies.read_words(prediction, given)
+        if verdict == Verdict.CONFIRMED:
+            self._replies.read_words(prediction, output["text"])
+        return given
 
     def _labels(self, task: str) -> TaskLabels | None:
         if self._options.labels is None:

@@ -12,7 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from ...runtime.generation.facts import find_fact
-from ...runtime.generation.slot_values import put_slots
+from ...runtime.generation.slot_values import holds_part, put_slots
+from ...schemas.dialogue import Wording
 from .results import ResultSource
 from .rules import LeftOut, Unfit
 
@@ -20,7 +21,7 @@ EXCHANGES: Final = 4
 """Turns with their replies before a judged one that a row has at most. A task reads as many of them as its recipe says."""
 REPLY_TABLES: Final = """
 CREATE TABLE replies (place INTEGER PRIMARY KEY, prediction BLOB, agent TEXT, conversation TEXT, number INTEGER,
-                      request INTEGER, stamp INTEGER, acts TEXT, slots TEXT, text TEXT);
+                      request INTEGER, stamp INTEGER, acts TEXT, slots TEXT, text TEXT, wording TEXT);
 """
 # Of replies that were sent again the first in the topic counts.
 _SETTLE: Final = (
@@ -57,6 +58,7 @@ class ReplyRecord(msgspec.Struct):
     text: str
     acts: list[dict[str, str | None]] = []
     slots: dict[str, str] = {}
+    wording: str = Wording.TEMPLATE
 
 
 read_reply_record = msgspec.json.Decoder(ReplyRecord).decode
@@ -73,11 +75,11 @@ class Replies:
     def add(self, rows: Iterable[tuple[int, int | None, ReplyRecord]]) -> None:
         """Keep replies; each comes with its place and that of its turn, None where the turn is not to be read."""
         self._db.executemany(
-            "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
                     *(here, bytes.fromhex(reply.prediction_id), reply.agent, reply.conversation, reply.number, request),
-                    *(reply.source.timestamp, json.dumps(reply.acts), json.dumps(reply.slots), reply.text),
+                    *(reply.source.timestamp, json.dumps(reply.acts), json.dumps(reply.slots), reply.text, reply.wording),
                 )
                 for here, request, reply in rows
             ],
@@ -100,11 +102,19 @@ class Replies:
         """Want the turns before the judged ones, too."""
         self._db.execute(_WANT_BEFORE, (EXCHANGES,))
 
-    def put_slots(self, prediction: bytes, worded: str) -> str:
-        """Return what a person worded with slots for the values of that reply. Unfit where a value is left."""
-        (slots,) = self._db.execute("SELECT slots FROM replies WHERE prediction = ?", (prediction,)).fetchone()
-        text = self._put_slots(json.loads(slots), worded)
-        if find_fact(text) is not None:
+    def read_words(self, prediction: bytes, worded: str) -> str:
+        """Return the words of a reply, or what a person worded instead, with slots for the values of that reply.
+
+        Unfit for what a decoder must not learn: values that are left, reviewed answers, and what is no reply of the dialogue agent.
+        """
+        found = self._db.execute("SELECT slots, wording FROM replies WHERE prediction = ?", (prediction,)).fetchone()
+        if found is None:
+            raise Unfit(LeftOut.NO_REPLY)
+        slots, wording = json.loads(found[0]), found[1]
+        if wording == Wording.KNOWLEDGE:
+            raise Unfit(LeftOut.REVIEWED_ANSWER)
+        text = self._put_slots(slots, worded)
+        if find_fact(text) is not None or holds_part(text, slots.values()):
             raise Unfit(LeftOut.HOLDS_VALUE)
         return text
 
