@@ -92,7 +92,7 @@ class WordingReason(StrEnum):
     """It names a slot without a value."""
     LOW_SCORE = "low_score"
     FACT = "fact"
-    """It states a number, amount, date, duration or address outside slots."""
+    """It states a number, amount, date, duration or address outside slots, or has a letter or slot directly beside one."""
     UNKNOWN_NAME = "unknown_name"
     """It has a capitalised word that neither the policy nor its list of words has."""
     STOP_WORD = "stop_word"

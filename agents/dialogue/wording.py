@@ -17,6 +17,8 @@ from .sayings import fill
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _ALWAYS_KNOWN: Final = frozenset({"I", "I'm", "I'll", "I've", "I'd", "OK"})
 _SLOT_MARK: Final = "\ufffc"
+_GLUED: Final = re.compile(rf"\w{_SLOT_MARK}|{_SLOT_MARK}[\w{_SLOT_MARK}]")
+"""A slot without a border between its value and what stands beside it: `{amount}k` would be another amount."""
 
 
 class Worded(NamedTuple):
@@ -81,7 +83,7 @@ def _find_weakness(reply: Generated, net: Net) -> Reason | None:
 
 
 def _find_wrong_word(words: str, net: Net) -> Reason | None:
-    if find_fact(words) is not None:
+    if find_fact(words) is not None or _GLUED.search(words) is not None:
         return Reason.FACT
     return Reason.UNKNOWN_NAME if find_unknown_name(words, net.names, net.vocabulary) is not None else None
 
