@@ -21,7 +21,9 @@ class DialogueOptions(Options):
     """Topic of conversations for people; default: `<prefix>.handoffs`."""
     max_conversations: Annotated[int, Field(gt=0)] = 10_000
     """Maximum per partition; beyond it the least recently active conversation is deleted."""
-    generated_replies_off: Literal["all"] | list[Annotated[str, Field(min_length=1, max_length=INTENT_CHARACTERS)]] | None = None
+    generated_replies_off: (
+        Literal["all"] | list[Annotated[str, Field(min_length=1, max_length=INTENT_CHARACTERS)]] | None
+    ) = None
     """Intents whose replies the model does not word, or all; beside what `murmura dialogue generation` switches."""
     generate_within_s: Seconds = 2.0
     """Time limit from a turn's admission to its generated reply; then its template is sent."""

@@ -6,7 +6,6 @@ from typing import Final, NamedTuple, Protocol
 
 from ...schemas.acts import SLOT
 
-
 _WORD: Final = re.compile(r"[^\W\d_]{2,}")
 _INSIDE: Final = re.compile(r"[\w,] $")
 _NO_NAMES: Final = frozenset({"and", "at", "for", "in", "my", "of", "on", "the", "to", "your"})

@@ -79,7 +79,13 @@ class Replies:
             [
                 (
                     *(here, bytes.fromhex(reply.prediction_id), reply.agent, reply.conversation, reply.number, request),
-                    *(reply.source.timestamp, json.dumps(reply.acts), json.dumps(reply.slots), reply.text, reply.wording),
+                    *(
+                        reply.source.timestamp,
+                        json.dumps(reply.acts),
+                        json.dumps(reply.slots),
+                        reply.text,
+                        reply.wording,
+                    ),
                 )
                 for here, request, reply in rows
             ],
