@@ -124,7 +124,7 @@ class Dialogue(Handler):
         here = GeneratedReplies(off=self.options.generated_replies_off or [])
         released = context.generated_replies
         self._writer = ReplyWriter(self._policy.value, lambda intent: here.allows(intent) and released().allows(intent))
-        self._reviews = ReplyReviews.from_settings(context.settings, self._policy.value)
+        self._reviews = ReplyReviews.from_settings(context.settings, self._policy.value, context.metrics)
         self._restore = context.restore
         # After a longer pause another member may own the partitions and their states.
         self.freeze_s = context.settings.kafka.session_timeout_ms / 1000

@@ -6,15 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, StringConstraints, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationInfo
 
 from ...runtime.settings.yaml_file import NotYaml, read_yaml
 
-Phrase = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 _INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 """Characters of format: soft hyphens, joiners, directions."""
 FOLDER = "folder"
 """In the context of validation: where relative paths begin."""
+
+
+def _check_phrase(phrase: str) -> str:
+    # `*` alone would stop every text.
+    if not any(character.isalnum() for character in phrase):
+        raise ValueError(f"expected a phrase with a letter or digit, found {phrase!r}")
+    return phrase
+
+
+Phrase = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_check_phrase)]
 
 
 def _read_phrases(value: Any, info: ValidationInfo) -> Any:

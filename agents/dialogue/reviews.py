@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Self
 
+from ...runtime.observe.metrics import Metrics
 from ...runtime.output.reviews import TokenBucket
 from ...runtime.settings.settings import Settings
 from ...runtime.wire.message import Publish
@@ -19,16 +20,23 @@ class ReplyReviews:
     """Makes requests for review, up to `per_minute`; the budget is its own beside that of predictions."""
 
     def __init__(
-        self, topic: str, app: str, policy: Policy, per_minute: float, clock: Callable[[], float] = time.monotonic
+        self,
+        topic: str,
+        app: str,
+        policy: Policy,
+        per_minute: float,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topic, self._app, self._policy, self._clock = topic, app, policy, clock
+        self._metrics = metrics
         self._bucket = TokenBucket(per_minute, clock())
 
     @classmethod
-    def from_settings(cls, settings: Settings, policy: Policy) -> Self | None:
+    def from_settings(cls, settings: Settings, policy: Policy, metrics: Metrics) -> Self | None:
         """Return what makes the reviews that the settings ask for; None when they ask for none of doubtful answers."""
         per_minute = settings.reviews.per_minute
-        return cls(f"{settings.prefix}.reviews", settings.app, policy, per_minute) if per_minute else None
+        return cls(f"{settings.prefix}.reviews", settings.app, policy, per_minute, metrics) if per_minute else None
 
     def make(self, result: Step, turn: ReceivedTurn) -> Publish | None:
         """Return the request to look at a reply; None where nothing speaks for it, or the budget is spent."""
@@ -49,6 +57,7 @@ class ReplyReviews:
             score=None if is_filtered else result.score,
             at=at,
         )
+        self._metrics.review(review.agent, review.task, review.why)
         headers = event_headers(self._app, REVIEW_TYPE, review.key, turn.request_id, at)
         return Publish(self._topic, review.model_dump(mode="json"), review.key, headers, best_effort=True)
 

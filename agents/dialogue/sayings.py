@@ -4,7 +4,7 @@ import string
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, JsonValue, StringConstraints
 
 from ...runtime.generation.facts import find_fact
 from ...schemas.acts import Act
@@ -12,7 +12,14 @@ from ...schemas.acts import Act
 ABOUT_THE_TURN: Final = ("conversation", "intent", "request_id", "text")
 """Names that an action's fields may use besides slots and constants."""
 
-Template = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+
+def _refuse_blank(text: str) -> str:
+    if text.isspace():
+        raise ValueError("a text of white space says nothing")
+    return text
+
+
+Template = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_refuse_blank)]
 
 
 def _read_act(value: Any) -> Any:

@@ -206,6 +206,8 @@ HARM = TaskSpec(name="harm", kind="multi_label", labels=["insult", "threat"])
             ":5: handover.filtered: neither `filter` nor `stop_words` has a label threats; they have insult, threat",
         ),
         ("stop_words: none.yaml\n", ":4: stop_words: "),
+        ("stop_words: {insult: ['*']}\n", ":4: stop_words.insult: expected a phrase with a letter or digit, found '*'"),
+        ("default: '  '\n", ":4: default.template: a text of white space says nothing"),
         ("stop_words: {insult: [5]}\n", ":4: stop_words.insult: YAML reads `5` as a value of type int"),
     ],
 )

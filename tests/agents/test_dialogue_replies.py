@@ -174,6 +174,8 @@ async def test_people_are_asked_about_low_scores_and_what_was_stopped_within_a_b
         reply.value["prediction_id"],
     )
     assert [message.topic for message in await process.hear(turn(3, "you idiot"))] == [STATE, REPLIES, HANDOFFS]
+    labels = {"agent": "dialogue", "task": "reply", "why": "low_score"}
+    assert process.counted("murmura_reviews_total", **labels) == 1
 
 
 async def test_people_are_asked_about_a_reply_whose_state_lost_its_oldest_turns(policy, monkeypatch):
