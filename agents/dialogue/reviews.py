@@ -46,10 +46,11 @@ class ReplyReviews:
         self._bucket.take(1)
         at = datetime.now(UTC)
         is_filtered = why is ReviewReason.FILTERED
+        task = (self._policy.filter if is_filtered else None) or self._policy.reply_task
         review = Review(
             prediction_id=turn.prediction_id,
             agent=turn.agent,
-            task=self._policy.filter or self._policy.reply_task if is_filtered else self._policy.reply_task,
+            task=task,
             why=why,
             model=result.state.model,
             source=turn.source,
@@ -57,7 +58,7 @@ class ReplyReviews:
             score=None if is_filtered else result.score,
             at=at,
         )
-        self._metrics.review(review.agent, review.task, review.why)
+        self._metrics.review(turn.agent, task, why)
         headers = event_headers(self._app, REVIEW_TYPE, review.key, turn.request_id, at)
         return Publish(self._topic, review.model_dump(mode="json"), review.key, headers, best_effort=True)
 
