@@ -147,15 +147,19 @@ def _publish_model(work: Path, bootstrap: str, http: str | None, device: str | N
 def _script(work: Path, settings: "Settings", data: Path | None, *, quick: bool) -> "Script":
     from ..stage.exam import read_papers, read_rows
     from .job import write_job
-    from .learn import QUICK_PACE, Pace, Script
+    from .learn import QUICK_PACE, Script
     from .place import LEARN
-    from .questions import SOURCES
+    from .questions import NEW_PRODUCT, QUICK_PART, SOURCES
 
     if data is not None and not data.is_dir():
         raise SetupError(f"--data {data}: no such folder")
     corrections = read_rows(LEARN / "product-corrections.jsonl")
     job = write_job(work, settings.kafka.bootstrap_servers, str(settings.model.name), data, quick=quick)
-    return Script(read_papers(SOURCES), corrections, job, QUICK_PACE if quick else Pace())
+    papers = read_papers(SOURCES)
+    if not quick:
+        return Script(papers, corrections, job)
+    asked = [paper if paper.name == NEW_PRODUCT else paper.take_part(QUICK_PART) for paper in papers]
+    return Script(asked, corrections, job, QUICK_PACE)
 
 
 async def _demo(

@@ -5,6 +5,8 @@ from .place import LEARN, ROWS
 
 _PRODUCT, _DESK = LEARN / "product-heldout.jsonl", LEARN / "desk-messages.jsonl"
 NEW_PRODUCT, NEW_QUEUE = "new product", "loans"
+QUICK_PART = 3
+"""A quick run asks one of so many of the questions about what the desk knew before; the gate compares all."""
 SOURCES = (
     Source("intent", NEW_PRODUCT, _PRODUCT, field="intent"),
     Source("queue", NEW_PRODUCT, _PRODUCT, label=NEW_QUEUE),

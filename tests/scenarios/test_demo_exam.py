@@ -45,6 +45,11 @@ def test_a_message_without_an_answer_is_wrong():
     assert Paper("intent", "x", {"a": "loan"}).score({"a": answered()}) == 0
 
 
+def test_a_part_of_a_paper_has_one_of_so_many_of_its_questions():
+    part = Paper("intent", "x", dict.fromkeys("abcde", "loan")).take_part(2)
+    assert (part.task, part.name, part.answers) == ("intent", "x", dict.fromkeys("ace", "loan"))
+
+
 def test_no_message_that_is_asked_is_one_that_is_learned_from():
     learned = {plain(row["text"]) for row in read_rows(CORRECTIONS)}
     for paper in read_papers(SOURCES):

@@ -4,6 +4,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from torch import nn
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.model import Model
 from murmura.training.export.export import export
+from murmura.training.fit.encoding import Part
 from murmura.training.fit.grow import RANDOM, begin_row, carry_over
+from murmura.training.fit.hold import hold_answers
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import prepare
 from murmura.training.fit.soft_targets import Held, mixed_loss, soft_targets
@@ -202,3 +205,37 @@ def test_a_head_of_another_form_is_trained_restored_and_goes_on_with_its_layers(
     places = [run.tasks[0].labels.index(label) for label in record.tasks[0].labels]
     assert np.array_equal(head.outer.weight.detach()[places], trained["heads.intent.outer.weight"])
     assert begin_row(run.model, 0, run.tasks[0], run.train[0], "loan") == RANDOM
+
+
+class Counting(nn.Module):
+    """Answers with the sum of a text's tokens and the task's number, and notes what goes through the encoder."""
+
+    per_token = (False, False, False)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.read = nn.Parameter(torch.zeros(1)), 0
+
+    def encode(self, ids, mask):
+        self.read += len(ids)
+        return (ids * mask).float().unsqueeze(-1)
+
+    def answer(self, task, states, mask):
+        return states.sum(1).repeat(1, 2) + task
+
+
+def test_what_several_tasks_hold_on_to_goes_through_the_encoder_once():
+    texts = [np.array(ids, np.int32) for ids in ([1, 2], [3], [4, 5, 6])]
+    marks = [("all", "own", None), ("own", None, "all"), (None, None, None)]
+    tasks = [
+        SimpleNamespace(name=name, labels=["a", "b"], train=[SimpleNamespace(soft=mark) for mark in soft])
+        for name, soft in zip(("one", "two", "new"), marks, strict=True)
+    ]
+    parts = [Part(ids, []) for ids in (texts, texts[::-1], texts)]
+    model = Counting()
+    one, two, new = hold_answers(model, tasks, parts, {"one": ["a", "b"], "two": ["a"]})
+    assert model.read == 3
+    assert {row: held.logits.tolist() for row, held in one.items()} == {0: [3, 3], 1: [3, 3]}
+    assert {row: (held.logits[0], held.logits[1] < -1e3) for row, held in two.items()} == {0: (16, True), 2: (4, True)}
+    assert [held.compared.tolist() for held in two.values()] == [[True, False], [True, True]]
+    assert new == {}

@@ -131,8 +131,9 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         dropped_as = [np.array([special.unknown])] if special.unknown is not None else []  # by word_dropout
         model.narrow(chain(met, dropped_as))
     grown: dict[str, dict[str, str]] = {}
+    for part, held in zip(parts, hold_answers(model, tasks, parts, known), strict=True):
+        part.held.update(held)
     for at, (task, part) in enumerate(zip(tasks, parts, strict=True)):
-        part.held.update(hold_answers(model, at, task, part, known.get(task.name)))
         new = grow.new_labels(known.get(task.name), task.labels)
         if task.kind.generates:
             grown |= {task.name: dict.fromkeys(new, grow.WORDS)} if new else {}

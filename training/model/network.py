@@ -1,6 +1,6 @@
 """The network: one shared encoder, a head for each task: a linear layer, or a decoder."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -117,15 +117,32 @@ def logits_of(
     batch_size: int = 64,
 ) -> list[NDArray[np.float32]]:
     """Return each text's logits without padding ([C], or [S, C]), in the order of `texts` (token ids)."""
+    found = logits_of_tasks(model, {task: range(len(texts))}, texts, device=device, bf16=bf16, batch_size=batch_size)
+    return [found[task][row] for row in range(len(texts))]
+
+
+def logits_of_tasks(
+    model: MultiTask,
+    asked: Mapping[int, Container[int]],
+    texts: Sequence[NDArray[np.integer[Any]]],
+    *,
+    device: str,
+    bf16: bool,
+    batch_size: int = 64,
+) -> dict[int, dict[int, NDArray[np.float32]]]:
+    """Return by task the logits of the texts that it is asked about, by their rows; each text goes through the encoder once."""
     model.eval()
-    found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)
+    found: dict[int, dict[int, NDArray[np.float32]]] = {task: {} for task in asked}
     for rows in in_order(texts, batch_size):
-        ids, mask = pad([texts[row] for row in rows])
+        ids, mask = (each.to(device) for each in pad([texts[row] for row in rows]))
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bf16):
-            logits = model(task, ids.to(device), mask.to(device))
-        values = logits.float().cpu().numpy()
-        for at, row in enumerate(rows):
-            found[row] = values[at, : len(texts[row])] if model.per_token[task] else values[at]
+            states = model.encode(ids, mask)
+            for task, own in asked.items():
+                if chosen := [at for at, row in enumerate(rows) if row in own]:
+                    values = model.answer(task, states[chosen], mask[chosen]).float().cpu().numpy()
+                    for at, value in zip(chosen, values, strict=True):
+                        length = len(texts[rows[at]]) if model.per_token[task] else len(value)
+                        found[task][rows[at]] = value[:length]
     return found
 
 
