@@ -206,6 +206,9 @@ class ModelManifest(_Frozen):
     """By task, measured on the exported folder."""
     pooled: bool = False
     """Whether the graphs also give the mean of each text's states: its vector, by which texts are compared."""
+    pooled_layers: list[Annotated[int, Field(ge=0)]] = []
+    """Layers, 0 for the embeddings, whose means, one behind the other, `heads.pooled` maps to the vector; without any it is the
+    mean of the last layer."""
     data: dict[str, dict[str, Any]] = {}
     """By task, what training read: rows, labels and tokens of each part, and the texts that parts have in common."""
     base: Base | None = None
@@ -220,6 +223,8 @@ class ModelManifest(_Frozen):
             raise ValueError(f"a task is named {HIDDEN!r} beside one that generates: rename it")
         if self.pooled and any(task.name == POOLED for task in self.tasks):
             raise ValueError(f"a task is named {POOLED!r} in a model with the pooled output: rename it")
+        if self.pooled_layers and not (self.pooled and max(self.pooled_layers) <= self.encoder.layers):
+            raise ValueError(f"pooled_layers: expected `pooled` and layers from 0 to {self.encoder.layers}")
         return self
 
     @property

@@ -105,12 +105,17 @@ def tiny_encoder(*, hidden: int = 16, layers: int = 2, heads: int = 2, max_posit
 
 
 def random_weights(
-    encoder: EncoderSpec, tasks: Sequence[TaskSpec] = TASKS, seed: int = 0, *, scale: float = 0.4
+    encoder: EncoderSpec,
+    tasks: Sequence[TaskSpec] = TASKS,
+    seed: int = 0,
+    *,
+    scale: float = 0.4,
+    pooled_layers: Sequence[int] = (),
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Normal weights large enough that answers differ from text to text; LayerNorm near one."""
     random = np.random.default_rng(seed)
     weights = {}
-    for name, shape in weight_shapes(encoder, tasks).items():
+    for name, shape in weight_shapes(encoder, tasks, pooled_layers).items():
         values = random.normal(0.0, scale, shape)
         weights[name] = (values * 0.2 + 1.0 if name.lower().endswith("norm.weight") else values).astype(np.float32)
     return weights
@@ -128,12 +133,13 @@ def write_tiny_model(
     encoder: EncoderSpec | None = None,
     scale: float = 0.4,
     pooled: bool = False,
+    pooled_layers: Sequence[int] = (),
     added: Mapping[str, npt.NDArray[np.float32]] = MappingProxyType({}),
 ) -> Path:
     """Write a model folder with random weights and return it; `added` is added to some. The same arguments give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     encoder = encoder or tiny_encoder()
-    weights = random_weights(encoder, tasks, seed, scale=scale)
+    weights = random_weights(encoder, tasks, seed, scale=scale, pooled_layers=pooled_layers)
     weights |= {name: weights[name] + values for name, values in added.items()}
     checkpoint = save(weights)
     (folder / "model.safetensors").write_bytes(checkpoint)
@@ -146,6 +152,7 @@ def write_tiny_model(
         tasks=list(tasks),
         limits=Limits(max_tokens=max_tokens),
         pooled=pooled,
+        pooled_layers=list(pooled_layers),
         files=[],
     )
     roles |= write_graphs(folder, manifest, weights, graphs)

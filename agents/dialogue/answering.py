@@ -37,7 +37,7 @@ class KnowledgeAnswers:
         entries = read_knowledge(options.knowledge)
         greeting = fill(policy.greeting.template, policy.constants) if policy.greeting else ""
         for entry in entries:
-            if len(greeting) + 1 + len(entry.answer) > REPLY_CHARACTERS:
+            if len(greeting) + 1 + len(entry.answer or "") > REPLY_CHARACTERS:
                 raise SetupError(
                     f"{options.knowledge}: the answer to {entry.question[:60]!r} is longer than a reply with the greeting "
                     f"may be, {REPLY_CHARACTERS} characters: shorten it"

@@ -36,8 +36,8 @@ class Entry(BaseModel):
 
     question: Question
     wordings: Annotated[list[Question], Field(max_length=100)] = []
-    answer: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
-    """Sent as it is."""
+    answer: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)] | None
+    """Sent as it is. None: texts that are nearest to this entry are not answered."""
     valid_from: Day | None = None
     """The first day on which the answer is given."""
     valid_until: Day | None = None
@@ -69,7 +69,7 @@ class Entry(BaseModel):
         for number, spelling in enumerate(spellings):
             if spelling in spellings[:number]:
                 raise ValueError(f"{self.questions[number]!r} stands twice among the question and its wordings")
-        for text in (*self.questions, self.answer):
+        for text in (*self.questions, self.answer or ""):
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise ValueError("a lone surrogate is no text")
         return self

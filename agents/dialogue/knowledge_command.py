@@ -67,7 +67,11 @@ def check(
 
     entries = read_knowledge(faq)
     texts = _read_log(log) if log else []
-    judged = _read_rows(rows, {question for entry in entries for question in entry.questions}) if rows else []
+    judged = (
+        _read_rows(rows, {question for entry in entries if entry.answer for question in entry.questions})
+        if rows
+        else []
+    )
     loaded = _load(config, model, device)
     index = build_index(entries, loaded)
     lowest = THRESHOLD if threshold is None else threshold
@@ -133,7 +137,9 @@ def _read_rows(path: Path, known: set[str]) -> list[tuple[str, str | None]]:
     for number, value in read_objects(path, "rows"):
         question = value.get("question")
         if question is not None and question not in known:
-            raise SetupError(f"{path}:{number}: question: no entry has it; expected a question of the file, or null")
+            raise SetupError(
+                f"{path}:{number}: question: no entry with an answer has it; expected a question of the file, or null"
+            )
         found.append((_text(path, number, value), question))
     if not found:
         raise SetupError(f"{path}: no rows to choose a threshold on")
@@ -153,7 +159,7 @@ def _print_threshold(rows: "list[Scored]", used: float) -> None:
     for name, figures in (("chosen", chosen), ("used", measure(rows, used))):
         typer.echo(
             f"threshold {figures.threshold:.2f} ({name}, {len(rows)} rows): answered right {figures.recall:.1%}, wrong "
-            f"{figures.wrong:.1%} of all, {figures.wrong_of_unanswerable:.1%} of what nothing answers",
+            f"{figures.wrong:.1%}, and {figures.wrong_of_unanswerable:.1%} of what nothing answers",
             err=True,
         )
 

@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .knowledge import Entry, rows_of
+from .knowledge_whitening import fit_whitening, whiten
 
 THRESHOLD: Final = 0.85
 """Least similarity of an answer where no setting says another."""
-MOST_WRONG: Final = 0.05
-"""Largest share of texts answered wrongly at the threshold that `choose_threshold` returns."""
+MOST_WRONG: Final = 0.02
+"""Largest share of texts answered wrongly at the threshold that `choose_threshold` returns, of each sort."""
 _AT_ONCE: Final = 64
 
 Vectors = npt.NDArray[np.float32]
@@ -30,14 +31,17 @@ class Found(NamedTuple):
     question: str
     """The question or wording that is nearest."""
     score: float
-    """Cosine of the two texts' vectors."""
+    """Cosine of the two texts' vectors, whitened."""
 
 
 class KnowledgeIndex:
-    """The vectors of all questions and wordings, [rows, H], and the entry of each. Immutable; searched from any thread."""
+    """The vectors of all questions and wordings, [rows, H], and the entry of each. Immutable; searched from any thread.
+
+    Texts are compared by whitened vectors: what wordings of one question differ in counts less.
+    """
 
     def __init__(self, entries: Sequence[Entry], vectors: Vectors) -> None:
-        """`vectors` are those of `rows_of(entries)`, of length 1."""
+        """`vectors` are those of `rows_of(entries)`, of length 1, as the model gives them."""
         rows = rows_of(entries)
         if len(rows) != len(vectors):
             raise ValueError(f"expected {len(rows)} vectors, one a question, found {len(vectors)}")
@@ -45,6 +49,10 @@ class KnowledgeIndex:
         self._questions = [question for question, _ in rows]
         self.owners = np.array([number for _, number in rows])
         """The entry of each row."""
+        answered = np.array([entries[number].answer is not None for number in self.owners])
+        # Entries without an answer are no wordings of one question.
+        self._whitening = fit_whitening(vectors[answered], self.owners[answered])
+        self._whitened = whiten(vectors, self._whitening)
         self._begins = np.array([entries[number].begins for number in self.owners])
         self._ends = np.array([entries[number].ends for number in self.owners])
 
@@ -53,7 +61,7 @@ class KnowledgeIndex:
         valid = (self._begins <= at) & (at < self._ends)
         if not valid.any():
             return None
-        scores = np.where(valid, self.vectors @ vector, -np.inf)
+        scores = np.where(valid, self._whitened @ whiten(vector, self._whitening), -np.inf)
         row = int(scores.argmax())
         return Found(self.entries[self.owners[row]], self._questions[row], float(scores[row]))
 
@@ -83,12 +91,18 @@ class Scored(NamedTuple):
 def score_rows(
     index: KnowledgeIndex, rows: Sequence[tuple[str, str | None]], vectors: Vectors, at: float
 ) -> list[Scored]:
-    """Search texts, each with a question of the entry that answers it, or None. A text without a valid entry has score -1."""
+    """Search texts, each with a question of the entry that answers it, or None.
+
+    A text whose nearest entry has no answer, or that no entry is valid for, has score -1.
+    """
     scored = []
     for (_, question), vector in zip(rows, vectors, strict=True):
         found = index.search(vector, at)
-        right = found is not None and question is not None and question in found.entry.questions
-        scored.append(Scored(-1.0 if found is None else found.score, right, question is not None))
+        if found is None or found.entry.answer is None:
+            scored.append(Scored(-1.0, False, question is not None))
+        else:
+            right = question is not None and question in found.entry.questions
+            scored.append(Scored(found.score, right, question is not None))
     return scored
 
 
@@ -99,7 +113,7 @@ class Figures(NamedTuple):
     recall: float
     """Of texts that an entry answers, those answered by it."""
     wrong: float
-    """Of all texts, those answered by an entry that does not answer them."""
+    """Of texts that an entry answers, those answered by another one."""
     wrong_of_unanswerable: float
     """Of texts that none answers, those answered."""
 
@@ -115,15 +129,17 @@ def measure(rows: Sequence[Scored], threshold: float) -> Figures:
     return Figures(
         threshold,
         right / max(answerable, 1),
-        (len(sent) - right) / len(rows),
+        (len(sent) - right - others) / max(answerable, 1),
         others / max(len(rows) - answerable, 1),
     )
 
 
 def choose_threshold(rows: Sequence[Scored], most_wrong: float = MOST_WRONG) -> Figures:
-    """Return the lowest threshold, of two decimals, at which at most `most_wrong` of all texts are answered wrongly."""
+    """Return the lowest threshold, of two decimals, at which at most `most_wrong` of the texts are answered wrongly: of those
+    that an entry answers, and of those that none does.
+    """
     for hundredths in range(101):
         found = measure(rows, hundredths / 100)
-        if found.wrong <= most_wrong:
+        if max(found.wrong, found.wrong_of_unanswerable) <= most_wrong:
             return found
     return measure(rows, 1.01)

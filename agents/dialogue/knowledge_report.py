@@ -52,6 +52,8 @@ def _find_pairs(index: KnowledgeIndex, similar: float) -> Iterator[Finding]:
         if not one.overlaps(two):
             continue  # the answer changes on a day
         same = plain(questions[row]) == plain(questions[other])
+        if not same and None in {one.answer, two.answer}:
+            continue  # an entry without an answer is there to stand close to others
         kind: Problem = "contradiction" if same and one.answer != two.answer else "near duplicate"
         yield Finding(kind, questions[row], questions[other], round(score, 3), f"entries {first + 1} and {second + 1}")
 
@@ -59,7 +61,10 @@ def _find_pairs(index: KnowledgeIndex, similar: float) -> Iterator[Finding]:
 def find_unanswered(
     index: KnowledgeIndex, texts: Sequence[tuple[str, float]], vectors: Vectors, threshold: float
 ) -> Iterator[Finding]:
-    """Yield the texts of a log, each with its time in ms since 1970, whose nearest valid question lies below `threshold`."""
+    """Yield the texts of a log, each with its time in ms since 1970, whose nearest valid question lies below `threshold`.
+
+    From there on an entry without an answer is no finding: that it stays unanswered is known.
+    """
     for (text, at), vector in zip(texts, vectors, strict=True):
         found = index.search(vector, at)
         if found is None:

@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ...schemas.manifest import EncoderSpec, TaskSpec
+from ...schemas.manifest import POOLED, EncoderSpec, TaskSpec
 from ..errors import ModelRefused
 from .kinds.registry import kind_of
 
 Weights = Mapping[str, npt.NDArray[Any]]
 
 
-def weight_shapes(encoder: EncoderSpec, tasks: Sequence[TaskSpec]) -> dict[str, tuple[int, ...]]:
+def weight_shapes(
+    encoder: EncoderSpec, tasks: Sequence[TaskSpec], pooled_layers: Sequence[int] = ()
+) -> dict[str, tuple[int, ...]]:
     """Return the shapes of all weights of the graph, by their names in BERT checkpoints."""
     hidden, inner = encoder.hidden_size, encoder.intermediate_size
     shapes: dict[str, tuple[int, ...]] = {
@@ -37,12 +39,16 @@ def weight_shapes(encoder: EncoderSpec, tasks: Sequence[TaskSpec]) -> dict[str, 
         shapes |= {
             f"heads.{task.name}.{name}": shape for name, shape in kind_of(task).head_shapes(task, encoder).items()
         }
+    if pooled_layers:
+        pair(f"heads.{POOLED}", hidden, hidden * len(pooled_layers))
     return shapes
 
 
-def check_weights(encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights) -> None:
+def check_weights(
+    encoder: EncoderSpec, tasks: Sequence[TaskSpec], weights: Weights, pooled_layers: Sequence[int] = ()
+) -> None:
     """Raise ModelRefused when a weight is missing or its shape differs from the manifest. Other weights are ignored."""
-    for name, shape in weight_shapes(encoder, tasks).items():
+    for name, shape in weight_shapes(encoder, tasks, pooled_layers).items():
         if name not in weights:
             raise ModelRefused(f"weight {name} is missing; is this a BERT checkpoint with the manifest's sizes?")
         if weights[name].shape != shape:

@@ -22,6 +22,7 @@ from murmura.agents.dialogue.knowledge_index import (
     score_rows,
 )
 from murmura.agents.dialogue.knowledge_report import Finding, find_faults, find_unanswered
+from murmura.agents.dialogue.knowledge_whitening import fit_whitening, whiten
 from murmura.runtime.errors import SetupError
 from murmura.runtime.testing.fakes import FakeModel
 
@@ -141,6 +142,33 @@ def test_where_no_entry_is_valid_nothing_is_found() -> None:
     assert index.search(np.ones(1), NEW_YEAR - DAY) is not None
 
 
+def test_the_nearest_entry_without_an_answer_leaves_a_text_unanswered() -> None:
+    entries = [
+        Entry(question="Do you offer loans?", answer="Yes."),
+        Entry(question="Do you offer home loans?", answer=None),
+    ]
+    index = KnowledgeIndex(entries, np.eye(2, dtype=np.float32))
+    rows = [("loans", "Do you offer loans?"), ("home loans", None)]
+    scored = score_rows(index, rows, np.array([[0.9, 0.1], [0.6, 0.7]], np.float32), NEW_YEAR)
+    assert [(row.score > 0.9, row.is_right) for row in scored] == [(True, True), (False, False)]
+    near = KnowledgeIndex(entries, np.array([[1, 0], [0.95, 0.31]], np.float32))
+    assert [*find_faults(near, NEW_YEAR)] == []
+
+
+def test_what_wordings_of_one_question_differ_in_counts_less() -> None:
+    random = np.random.default_rng(0)
+    owners = np.repeat(np.arange(5), 10)
+    vectors = np.eye(8, dtype=np.float32)[owners]
+    vectors[:, 7] = random.normal(size=50)
+    matrix = fit_whitening(vectors, owners)
+    kept, ignored = np.linalg.norm(matrix[0]), np.linalg.norm(matrix[7])
+    assert ignored < 0.4 * kept
+    text = np.array([0, 1, 0, 0, 0, 0, 0, 3], np.float32)
+    assert whiten(text, matrix) @ whiten(np.eye(8, dtype=np.float32)[1], matrix) > 2 * text[1] / np.linalg.norm(text)
+    assert np.array_equal(fit_whitening(vectors[:20], owners[:20]), np.eye(8))  # too few to know their spread
+    assert np.array_equal(fit_whitening(vectors[:0], owners[:0]), np.eye(8))
+
+
 def test_an_index_is_built_in_chunks_and_given_up_between_them(tmp_path: Path) -> None:
     entries = [Entry(question=f"{number}", answer="a") for number in range(150)]
     sizes: list[int] = []
@@ -168,7 +196,7 @@ def test_the_lowest_threshold_with_few_wrong_answers_is_chosen(index: KnowledgeI
     assert [row.is_right for row in scored] == [True, False, True, False]
     chosen = choose_threshold(scored)
     assert chosen == (0.61, 1.0, 0.0, 0.0)
-    assert measure(scored, 0.5) == (0.5, 1.0, 0.25, 0.5)
+    assert measure(scored, 0.5) == (0.5, 1.0, 0.0, 0.5)
     assert choose_threshold([Scored(1.0, False, True)]).threshold > 1
     with pytest.raises(ValueError, match="expected a row or more"):
         measure([], 0.5)
@@ -220,7 +248,7 @@ def test_a_check_prints_what_it_finds_and_fails_for_faults_alone(pooled: Path, t
     assert clean.exit_code == 0
     assert [json.loads(line)["text"] for line in clean.stdout.splitlines()] == ["weather tomorrow"]
     assert "2 entries, 2 questions, 2 texts of a log; unanswered: 1" in clean.stderr
-    assert "(used, 2 rows): answered right 100.0%, wrong 0.0% of all" in clean.stderr
+    assert "(used, 2 rows): answered right 100.0%, wrong 0.0%, and 0.0% of what" in clean.stderr
     expired = written(tmp_path, faq.read_text() + "\n- {question: hello, answer: c, valid_until: 2020-01-01}")
     faulty = check("--model", pooled, expired, "--similar", "1")
     assert (faulty.exit_code, faulty.stdout.split("\t")[:2]) == (1, ["expired", "hello"])
@@ -232,7 +260,7 @@ def test_what_a_check_cannot_read_is_one_line(pooled: Path, tiny_model: Path, tm
     with pytest.raises(SetupError, match=r"log\.jsonl:2: text: expected a text that is not blank"):
         check("--model", pooled, faq, "--log", log)
     rows = written(tmp_path, '{"text": "a", "question": "b"}', "rows.jsonl")
-    with pytest.raises(SetupError, match=r"rows\.jsonl:1: question: no entry has it"):
+    with pytest.raises(SetupError, match=r"rows\.jsonl:1: question: no entry with an answer has it"):
         check("--model", pooled, faq, "--rows", rows)
     with pytest.raises(SetupError, match="model tiny gives no vectors of texts; train it with `pooled: true`"):
         check("--model", tiny_model, faq)

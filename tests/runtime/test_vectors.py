@@ -79,6 +79,22 @@ def test_the_padded_graph_gives_the_same_vectors(model: Model, folder: Path) -> 
     np.testing.assert_allclose(padded.embed(TEXTS), model.embed(TEXTS), atol=1e-5)
 
 
+def test_a_vector_of_several_layers_has_the_same_bits_alone_and_in_any_batch(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "m", [INTENT], pooled=True, pooled_layers=[0, 2], graphs=("ragged", "padded"))
+    model, padded = (Model.load(folder, device="cpu", graph=graph) for graph in ("ragged", "padded"))
+    together = model.embed(TEXTS)
+    assert all(np.array_equal(model.embed([text])[0], row) for text, row in zip(TEXTS, together, strict=True))
+    np.testing.assert_allclose(padded.embed(TEXTS), together, atol=1e-5)
+    plain = Model.load(write_tiny_model(tmp_path / "plain", [INTENT], pooled=True), device="cpu")
+    assert plain.predict(TEXTS) == model.predict(TEXTS)
+    assert not np.allclose(plain.embed(TEXTS), together, atol=0.1)
+
+
+def test_layers_of_a_vector_are_those_that_the_encoder_has() -> None:
+    with pytest.raises(ValueError, match="pooled_layers: expected `pooled` and layers from 0 to 2"):
+        ModelManifest(name="m", encoder=tiny_encoder(), tasks=[INTENT], files=[], pooled=True, pooled_layers=[3])
+
+
 def test_a_row_of_zeros_stays_one() -> None:
     assert np.array_equal(unit_vectors(np.array([[0.0, 0.0], [3.0, 4.0]])), np.array([[0, 0], [0.6, 0.8]], np.float32))
 

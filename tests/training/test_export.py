@@ -10,9 +10,10 @@ from murmura.runtime.model import model as serving
 from murmura.runtime.model.delta import assemble
 from murmura.runtime.model.folder import check_folder
 from murmura.runtime.model.model import Model
+from murmura.schemas.manifest import POOLED
 from murmura.training.export import export as exporting
 from murmura.training.export.export import export, served_logits
-from murmura.training.export.parity import worst_difference
+from murmura.training.export.parity import torch_logits, worst_difference
 from murmura.training.fit.loop import fit
 from murmura.training.model.encoders import load
 from murmura.training.run_folders.run_folder import RunFolder
@@ -23,7 +24,9 @@ TEXTS = [row["text"] for row in rows(30, 5)]
 
 @pytest.fixture
 def lora_run(data: Path, base: Path, tmp_path: Path, write_recipe: WriteRecipe) -> Path:
-    recipe = write_recipe("lora", encoder=str(base), lora={"rank": 4}, budget={"steps": 30, "evaluations": 1})
+    recipe = write_recipe(
+        "lora", encoder=str(base), lora={"rank": 4}, budget={"steps": 30, "evaluations": 1}, pooled="distilled"
+    )
     fit(recipe, data, tmp_path / "lora.run", quiet=True)
     return tmp_path / "lora.run"
 
@@ -61,9 +64,9 @@ def test_an_export_that_differs_from_torch_fails_and_leaves_nothing(
 ) -> None:
     real = exporting.build_graph
 
-    def wrong(encoder, tasks, weights, form, metadata, *, pooled):  # type: ignore[no-untyped-def]
+    def wrong(encoder, tasks, weights, form, metadata, **pooling):  # type: ignore[no-untyped-def]
         name = "encoder.layer.1.output.LayerNorm.bias"
-        return real(encoder, tasks, {**weights, name: weights[name] + 0.05}, form, metadata, pooled=pooled)
+        return real(encoder, tasks, {**weights, name: weights[name] + 0.05}, form, metadata, **pooling)
 
     monkeypatch.setattr(exporting, "build_graph", wrong)
     with pytest.raises(
@@ -113,6 +116,22 @@ def test_a_delta_assembles_to_the_model_that_was_proven(lora_run: Path, base: Pa
     np.testing.assert_allclose(*vectors, atol=0.01)
     # fp16 rounding is all that lies between them.
     assert_same_answers(*(Model.load(tmp_path / name, device="cpu") for name in ("model", "full")), within=0.05)
+
+
+def test_distilled_vectors_stay_nearer_to_those_before_the_training(lora_run: Path, base: Path, tmp_path: Path) -> None:
+    export(lora_run, tmp_path / "delta", delta=True)
+    assemble(tmp_path / "delta", base, tmp_path / "model")
+    distilled = Model.load(tmp_path / "model", device="cpu")
+    assert distilled.manifest.pooled_layers == [1, 2]
+    plain = distilled.manifest.model_copy(update={"tasks": [], "pooled_layers": []})
+    before = np.stack(torch_logits(plain, load(str(base)).weights, tokens_of(distilled))[POOLED])
+    now = np.stack(torch_logits(plain, load(str(tmp_path / "model")).weights, tokens_of(distilled))[POOLED])
+    near, far = ((vectors * before).sum(1).mean() for vectors in (distilled.embed(TEXTS), now))
+    assert far + 0.5 * (1 - far) < near
+
+
+def tokens_of(model: Model) -> list[list[int]]:
+    return [row.ids for encoded in model.encode(TEXTS) for row in encoded.rows]
 
 
 def test_a_full_fine_tune_can_be_a_delta_too(data: Path, base: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:

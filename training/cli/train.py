@@ -70,12 +70,13 @@ def train(
     """
     need_training()
     from ..export.export import find_problems
+    from ..fit.add_vectors import lacks_vectors_alone
     from ..fit.kept_tasks import add_tasks
     from ..recipe.recipe import load_recipe
     from ..run_folders.run_folder import RunFolder
 
     read = load_recipe(recipe)
-    if add_to is not None:
+    if add_to is not None and not lacks_vectors_alone(read, add_to):
         read = add_tasks(read, add_to)
     out = out or Path("models") / read.name
     run = run or out.with_name(f"{out.name}.run")

@@ -122,6 +122,7 @@ def manifest_of(record: RunRecord) -> ModelManifest:
         tasks=record.tasks,
         limits=Limits(max_tokens=record.max_tokens),
         pooled=record.pooled,
+        pooled_layers=record.pooled_layers,
         recipe=record.recipe_sha256,
         data={name: report.model_dump(mode="json", exclude_defaults=True) for name, report in record.data.items()},
         files=[],
@@ -207,7 +208,10 @@ def build_proven(
     decoders = build_decoders(manifest, weights, describe_model(manifest))
     for form in graphs:
         about = describe_model(manifest)
-        built[form] = build_graph(manifest.encoder, manifest.tasks, weights, form, about, pooled=manifest.pooled)
+        pooled, layers = manifest.pooled, manifest.pooled_layers
+        built[form] = build_graph(
+            manifest.encoder, manifest.tasks, weights, form, about, pooled=pooled, pooled_layers=layers
+        )
         fresh = Tokenizer.from_str(tokenizer.to_str())
         opened = make_decoders(manifest, lambda path: open_session(decoders[path], "cpu"))
         model = Model(manifest, fresh, open_session(built[form], "cpu"), graph=form, decoders=opened)

@@ -8,9 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ...runtime.model.vectors import unit_vectors
 from ...schemas.manifest import POOLED, ModelManifest, TaskSpec
 from ..kinds.registry import kind_of
 from ..model.encoders import build_encoder
+from ..model.vector_map import map_means
 
 if TYPE_CHECKING:
     from transformers import BertConfig
@@ -33,12 +35,15 @@ def torch_logits(
         found[POOLED] = []
     for ids in texts:
         with torch.no_grad():
-            states = encoder(input_ids=torch.tensor([list(ids)])).last_hidden_state[0]
+            encoded = encoder(input_ids=torch.tensor([list(ids)]), output_hidden_states=True)
+            states = encoded.last_hidden_state[0]
             for spec in tasks:
                 read = states if kind_of(spec).per_token else states.mean(0)
                 found[spec.name].append(heads[spec.name](read).numpy())
             if manifest.pooled:
-                found[POOLED].append(nn.functional.normalize(states.mean(0), dim=0).numpy())
+                means = [encoded.hidden_states[layer][0].mean(0).numpy() for layer in manifest.pooled_layers]
+                vector = map_means(means, weights) if means else states.mean(0).numpy()
+                found[POOLED].append(unit_vectors(vector[None])[0])
     return found
 
 

@@ -39,7 +39,8 @@ def keep_tasks(run: Fitting, record: RunRecord, weights: Weights | None) -> tupl
     start = run.checkpoint
     if not run.recipe.encoder.frozen or start.manifest is None:
         return record, weights
-    record = record.model_copy(update={"pooled": record.pooled or start.manifest.pooled})
+    layers = record.pooled_layers or start.manifest.pooled_layers
+    record = record.model_copy(update={"pooled": record.pooled or start.manifest.pooled, "pooled_layers": layers})
     held = start.weights if start.delta is None else start.delta
     return put_beside(record, run.folder.weights() if weights is None else weights, start.manifest, held)
 
@@ -66,7 +67,7 @@ def put_beside(
     tasks += [spec for name, spec in trained.items() if name not in own]
     return (
         record.model_copy(update={"tasks": tasks, "data": data | record.data}),
-        weights | {name: array for name, array in held.items() if _is_kept(name, set(trained))},
+        weights | {name: array for name, array in held.items() if name not in weights and _is_kept(name, set(trained))},
     )
 
 

@@ -20,6 +20,7 @@ from ..pretrain.stage import run_stage
 from ..recipe.recipe import Encoder, Recipe, load_recipe
 from ..run_folders.provenance import describe_environment, digest_data
 from ..run_folders.run_folder import RECORD, RunFolder, RunRecord, digest
+from .add_vectors import add_vectors, lacks_vectors_alone
 from .checkpoint import checkpoint_weights, restore
 from .gradient import compute_gradient
 from .head_finish import refit_heads, set_heads
@@ -36,6 +37,7 @@ from .setup import Fitting, prepare
 from .step import take_step
 from .training_log import EVERY, TrainingLog
 from .validation import describe_votes, finished_specs, validate
+from .vector_head import distil_vectors
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,10 @@ def fit(
 
     Raises SetupError for whatever is wrong beforehand, CannotResume where the interrupted run belongs to something else.
     """
-    recipe, folder = _read_recipe(recipe_path, seed, encoder, add_to), RunFolder(out)
+    folder = RunFolder(out)
+    if add_to is not None and lacks_vectors_alone(recipe := load_recipe(recipe_path), add_to):
+        return add_vectors(recipe_path, recipe, data, add_to, folder, ignore if quiet else tqdm.write)
+    recipe = _read_recipe(recipe_path, seed, encoder, add_to)
     if (resume or finish) and (record := finished_record(folder, recipe_path)):
         return record
     state = read_state(folder, recipe_path) if resume or finish else None
@@ -193,7 +198,7 @@ def write_result(
         folder.save_pairs(pairs)
     restore(run.model, folder.weights(), low_rank=low_rank)
     if is_interrupted(run):
-        folder.save_record(*keep_tasks(run, record_of(run, data_files, {}), None))
+        folder.save_record(*keep_tasks(run, *distil_vectors(run, record_of(run, data_files, {}), None, write)))
         return
     kept = further and run_second_stages(run, write)
     refit = refit_heads(run)
@@ -201,7 +206,7 @@ def write_result(
     record = record_of(run, data_files, refit.out_of_fold)
     changed = bool(refit.heads) or kept
     weights = checkpoint_weights(run.model, low_rank=low_rank) if changed else None
-    folder.save_record(*keep_tasks(run, record, weights))
+    folder.save_record(*keep_tasks(run, *distil_vectors(run, record, weights, write)))
     folder.remove_state()
 
 
@@ -250,7 +255,7 @@ def record_of(run: Fitting, data_files: dict[str, str], out_of_fold: Mapping[int
         encoder_folder=str(run.checkpoint.folder or ""),
         tasks=finished_specs(run, out_of_fold),
         max_tokens=recipe.max_tokens,
-        pooled=recipe.pooled,
+        pooled=bool(recipe.pooled),
         recipe_sha256=run.folder.recipe_sha256,
         attribution=recipe.attribution,
         low_rank=recipe.low_rank,

@@ -184,7 +184,7 @@ def _recipe(mix: Mix, tasks: Mapping[str, Any], attribution: str) -> dict[str, A
     named = {
         "name": manifest.name,
         "max_tokens": manifest.limits.max_tokens,
-        "pooled": manifest.pooled,
+        "pooled": "distilled" if manifest.pooled_layers else manifest.pooled,
         "encoder": f"{manifest.name}-{manifest.version}",
         "budget": kept.get("budget", {})
         | fit.model_dump(include={"epochs", "steps", "evaluations"}, exclude_none=True),

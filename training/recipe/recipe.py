@@ -104,8 +104,9 @@ class Recipe(Frozen):
     """What the encoder learns from texts without labels, before the tasks are learned."""
     tasks: Annotated[dict[Name, Task], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=3)] = 128
-    pooled: bool = False
-    """Whether the exported graphs also give a vector of each text, by which answers from knowledge are found."""
+    pooled: bool | Literal["distilled"] = False
+    """Whether the exported graphs also give a vector of each text, by which answers from knowledge are found; `distilled`: one
+    that stays as it was before the training."""
     seed: int = 0
     data_seed: int = 1
     """Draws validation shares and row caps, so that another `seed` sees the same split."""
@@ -157,6 +158,14 @@ class Recipe(Frozen):
     def least_rows(self) -> int:
         """How many rows of each task a step reads at least."""
         return self.weights.least_rows if self.sampling.min_rows is None else self.sampling.min_rows
+
+    @model_validator(mode="after")
+    def _distils_from_a_trained_encoder(self) -> Self:
+        if self.pooled == "distilled" and self.encoder.source == "scratch":
+            raise ValueError(
+                "pooled: distilled keeps vectors of an encoder that was trained before, found `scratch`: set true"
+            )
+        return self
 
     @property
     def low_rank(self) -> bool:

@@ -57,6 +57,8 @@ class RunRecord(BaseModel):
     max_tokens: int
     pooled: bool = False
     """Whether the graphs get the pooled output."""
+    pooled_layers: list[int] = []
+    """Layers that it is made of, by the weights `heads.pooled`; without any it is the mean of the last."""
     recipe_sha256: str
     attribution: str = ""
     low_rank: bool = False

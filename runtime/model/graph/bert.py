@@ -17,12 +17,12 @@ class Bert:
         self._head_size = spec.hidden_size // spec.heads
         self._bias = layout.mask_bias()
 
-    def states(self) -> Var:
-        """Return the states [N, H] after the last layer."""
-        x = self._layout.flatten(self.embed(), self._spec.hidden_size)
+    def outputs(self) -> list[Var]:
+        """Return the states [N, H] of the embeddings and after each layer."""
+        found = [self._layout.flatten(self.embed(), self._spec.hidden_size)]
         for number in range(self._spec.layers):
-            x = self.layer(x, f"encoder.layer.{number}.")
-        return x
+            found.append(self.layer(found[-1], f"encoder.layer.{number}."))
+        return found
 
     def embed(self) -> Var:
         words = "embeddings.word_embeddings.weight"

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
+import spox.opset.ai.onnx.v20 as op
+
 from ....schemas.manifest import HIDDEN, POOLED, EncoderSpec, FileRole, ModelManifest, TaskSpec
 from ..kinds.forms import Reads
 from ..kinds.registry import generating_tasks, kind_of
@@ -23,7 +25,7 @@ from .parameters import Parameters, Var, finish_graph
 Form = Literal["ragged", "padded"]
 LAYOUTS: Final = {"ragged": Ragged, "padded": Padded}
 ARCHITECTURES: Final = {"bert": Bert}
-"""By the manifest's name: what makes states of a layout's tokens."""
+"""By the manifest's name: what makes the outputs of all layers of a layout's tokens."""
 NO_METADATA: Final[Mapping[str, str]] = {}
 
 
@@ -44,6 +46,7 @@ def build_graph(
     metadata: Mapping[str, str] = NO_METADATA,
     *,
     pooled: bool = False,
+    pooled_layers: Sequence[int] = (),
 ) -> bytes:
     """Return the serialised ONNX model (opset 20). The same weights and metadata give the same bytes.
 
@@ -52,16 +55,17 @@ def build_graph(
     flattened [B * S]. Inputs of the padded form: `input_ids` int64 [B, S] and `attention_mask` float32 [B, S].
     Outputs, named by the tasks: logits [B, C]; of kinds that read tokens [T, C] (padded: [B, S, C]). For tasks that generate
     there is one output together, `hidden`: the states [T, H] (padded: [B, S, H]) that their decoders read. With `pooled`
-    there is an output `pooled`: the mean [B, H] of each text's states.
+    there is an output `pooled`: the mean [B, H] of each text's states; with `pooled_layers` `heads.pooled` of their means.
     """
-    return b"".join(_serialise(encoder, tasks, weights, form, metadata, pooled=pooled))
+    return b"".join(_serialise(encoder, tasks, weights, form, metadata, pooled=pooled, pooled_layers=pooled_layers))
 
 
 def write_graph(path: Path, manifest: ModelManifest, weights: Weights, form: Form = "ragged") -> None:
     """Write the graph of a manifest with its metadata, as `build_graph` returns it, without holding it all in memory."""
     with path.open("wb") as file:
         about = describe_model(manifest)
-        file.writelines(_serialise(manifest.encoder, manifest.tasks, weights, form, about, pooled=manifest.pooled))
+        encoder, tasks, pooled, layers = manifest.encoder, manifest.tasks, manifest.pooled, manifest.pooled_layers
+        file.writelines(_serialise(encoder, tasks, weights, form, about, pooled=pooled, pooled_layers=layers))
 
 
 def write_graphs(
@@ -83,10 +87,12 @@ def _serialise(
     metadata: Mapping[str, str],
     *,
     pooled: bool,
+    pooled_layers: Sequence[int],
 ) -> Iterator[bytes]:
-    check_weights(encoder, tasks, weights)
+    check_weights(encoder, tasks, weights, pooled_layers)
     parameters, layout = Parameters(weights), LAYOUTS[form]()
-    states = ARCHITECTURES[encoder.architecture](encoder, parameters, layout).states()
+    layers = ARCHITECTURES[encoder.architecture](encoder, parameters, layout).outputs()
+    states = layers[-1]
     mean = layout.mean(states, encoder.hidden_size)
 
     def output(task: TaskSpec) -> Var:
@@ -100,5 +106,13 @@ def _serialise(
     if generating:
         outputs[HIDDEN] = layout.by_token(states, encoder.hidden_size)
     if pooled:
-        outputs[POOLED] = mean
+        means = [layout.mean(layers[layer], encoder.hidden_size) for layer in pooled_layers]
+        outputs[POOLED] = _map_means(parameters, means) if means else mean
     return finish_graph(layout.inputs, outputs, parameters, metadata)
+
+
+def _map_means(parameters: Parameters, means: Sequence[Var]) -> Var:
+    """Return `heads.pooled` of the means [B, H] of some layers. A product with a single row has other bits, so each text is in it twice."""
+    joined = op.concat(means, axis=1)
+    twice = parameters.linear(op.concat([joined, joined], axis=0), f"heads.{POOLED}")
+    return op.split(twice, axis=0, num_outputs=2)[0]
