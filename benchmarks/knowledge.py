@@ -2,8 +2,8 @@
 
     python benchmarks/knowledge.py [--model FOLDER]
 
-Texts are 200 paraphrases and 202 texts that nothing answers (scenarios/support/rows/knowledge.jsonl); each threshold is
-chosen on 545 others (knowledge-validation.jsonl), so that at most 2 % of either sort are answered wrongly.
+Texts are 200 paraphrases and 212 texts that nothing answers (scenarios/support/rows/knowledge.jsonl); each threshold is
+chosen on 402 others (knowledge-validation.jsonl), so that at most 2 % of either sort are answered wrongly.
 """
 
 import argparse

@@ -73,6 +73,11 @@ def test_a_delta_keeps_its_factors_and_gets_a_decoder_of_few_bytes(tmp_path: Pat
     assert read_manifest(tmp_path / "both").base == read_manifest(tmp_path / "begin").base
     assemble(tmp_path / "both", None, tmp_path / "model", weights=False)
     assert Model.load(tmp_path / "model", device="cpu").predict(["hello"])
+    recipe = write_recipe("vectors", tasks=both, lora=lora, pooled="distilled", **steps)
+    record = fit(recipe, tmp_path, tmp_path / "vectors", add_to=tmp_path / "both", quiet=True)
+    kept = load_file(tmp_path / "vectors" / "checkpoint.safetensors")
+    assert (record.pooled_layers, kept["heads.pooled.weight"].shape) == ([3, 6], (384, 768))
+    assert all(np.array_equal(array, kept[name]) for name, array in new.items())
     with pytest.raises(SetupError, match="is a delta, whose encoder can only be read"):
         load_and_fit(tmp_path, write_recipe("again", tasks=both, **steps | {"encoder": str(tmp_path / "begin")}))
 

@@ -21,7 +21,7 @@ from ..model.vector_map import map_means
 from ..run_folders.run_folder import RunRecord, Weights
 from .setup import Fitting
 
-MOST_TEXTS: Final = 8000
+MOST_TEXTS: Final = 3000
 """At most so many training texts are read, drawn from all of them."""
 PENALTIES: Final = (30.0, 100.0, 300.0, 1000.0)
 """Of ridge regression on features of spread one: the best on a held-out tenth is taken."""
