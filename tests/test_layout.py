@@ -59,6 +59,8 @@ FOLDERS = {
     "training/pretrain",
     "training/pretrain/objectives",
     "training/recipe",
+    "training/report",
+    "training/report/sections",
     "training/retrain",
     "training/run_folders",
     "training/data",

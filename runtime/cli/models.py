@@ -177,5 +177,35 @@ def assemble(
     typer.echo(f"{out}: {manifest.name} {manifest.version}, its reference sample reproduced")
 
 
+@models_app.command()
+def card(
+    folder: Folder,
+    license_: Annotated[str, typer.Option("--license", help="Of the model, as hubs name it: apache-2.0.")] = "",
+    language: Annotated[list[str], typer.Option("--language", help="Of the texts: en. May be repeated.")] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: README.md in the folder.")] = None,
+) -> None:
+    """Write the README.md of a hub repository: front matter with the figures as model-index, tasks, use, limits, attribution.
+
+    A README.md that this command did not write is not replaced. Neither license nor language is assumed.
+
+    Example: [bold]murmura models card models/desk --license apache-2.0 --language en[/bold]
+    """
+    from ..errors import SetupError
+    from ..model.card import MARK, write_card
+    from ..model.folder import read_manifest
+    from .card_facts import read_facts
+
+    manifest, target = read_manifest(folder), out or folder / "README.md"
+    if target.is_file() and MARK not in target.read_text(encoding="utf-8", errors="replace"):
+        raise SetupError(f"{target}: not written by this command, so it stays; choose another --out or remove it")
+    facts = read_facts(folder, manifest, license_=license_, languages=language)
+    target.write_text(write_card(manifest, facts), encoding="utf-8")
+    typer.echo(f"card: {target}")
+    if not license_:
+        typer.echo("note: no --license is given; hubs show none")
+    if not manifest.metrics:
+        typer.echo("note: the model was not evaluated, so the card has no figures; see murmura evaluate")
+
+
 for command in (cli_releases.push, cli_releases.release, cli_releases.rollback, cli_releases.history):
     models_app.command()(command)

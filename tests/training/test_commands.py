@@ -53,6 +53,9 @@ def test_a_csv_and_a_short_recipe_become_a_model_that_can_be_served(tmp_path: Pa
     report = (out / "report.md").read_text()
     assert "| train | 72 | 0 | 0 | 0 | 0 | 0.00% |" in report
     assert "- of test 72 also in train (72 exactly)" in report
+    pages = [(folder / "report.html").read_text() for folder in (out, out.with_name("mine.run"))]
+    assert all("curve-loss" in page for page in pages)
+    assert ["shows texts of rows" in page for page in pages] == [False, True]
 
 
 def test_a_run_is_exported_and_evaluated_by_hand(

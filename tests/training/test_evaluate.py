@@ -9,10 +9,10 @@ from tiny_training import RECIPE, rows, write_jsonl
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.folder import check_folder
 from murmura.schemas.manifest import Calibration, TaskSpec, ThresholdRows, Thresholds
-from murmura.training.evaluate.decisions import describe_decisions
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit
+from murmura.training.report.decisions import describe_decisions
 
 
 @pytest.fixture
@@ -30,6 +30,10 @@ def test_figures_stand_in_report_and_manifest_and_the_folder_stays_sound(model: 
     assert json.loads((model / "report.json").read_text())["intent"]["test"]["rows"] == 40
     report = (model / "report.md").read_text()
     assert "## places (tagging" in report
+    assert "At a glance" in (model / "report.html").read_text()
+    assert "report.html" not in {entry.path for entry in manifest.files}  # so it is never pushed
+    low, high = manifest.metrics["intent"]["intervals"]["accuracy"]
+    assert low < manifest.metrics["intent"]["accuracy"] <= high
     assert "precision" in report
 
 

@@ -9,7 +9,6 @@ from tiny_training import rows, write_jsonl
 from tokenizers import Tokenizer
 
 from murmura.training.data.example import Example, Span
-from murmura.training.evaluate.decisions import describe_decisions
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
 from murmura.training.fit.finish import finish
@@ -19,6 +18,7 @@ from murmura.training.kinds.registry import KINDS
 from murmura.training.model.encoders import train_tokenizer
 from murmura.training.prepare.tasks import TaskData
 from murmura.training.recipe.tasks import Task
+from murmura.training.report.decisions import describe_decisions
 
 
 @pytest.mark.parametrize("learn", [True, False])

@@ -26,6 +26,9 @@ Data = Annotated[Path, typer.Option("--data", metavar="FOLDER", help="Where the 
 Graphs = Annotated[
     list[Graph], typer.Option("--graphs", help="Forms of the graph; give it twice for both. Serving uses ragged.")
 ]
+Texts = Annotated[
+    bool, typer.Option("--texts/--no-texts", help="Whether the run folder gets a report with texts of rows.")
+]
 Delta = Annotated[bool, typer.Option("--delta", help="Write a delta: the difference from the base, 1 to 4 MB.")]
 
 
@@ -52,6 +55,7 @@ def train(
     check: Annotated[
         bool, typer.Option("--check", help="Read and count the data, name every mistake, and train nothing.")
     ] = False,
+    texts: Texts = True,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run; begins one where nothing was saved.")
@@ -89,8 +93,8 @@ def train(
     for problem in problems:
         raise SetupError(problem)
     from ..compute.device import is_first_process
-    from ..evaluate.decisions import describe_decisions
     from ..fit.loop import fit
+    from ..report.decisions import describe_decisions
 
     record = fit(
         recipe, data, run, seed=seed, add_to=add_to, quiet=quiet, resume=resume, finish=finish, print_line=typer.echo
@@ -104,7 +108,7 @@ def train(
         typer.echo(f"{spec.name}: {describe_decisions(spec)}")
     _export(run, out, graphs, delta)
     if any(task.test or task.reports for task in read.tasks.values()):
-        _evaluate(out, data, recipe)
+        _evaluate(out, data, recipe, run=run, texts=texts)
     typer.echo(f"serve it: murmura serve --model {out}")
 
 
@@ -156,13 +160,19 @@ def evaluate(
     base: Annotated[
         Path | None, typer.Option("--base", metavar="FOLDER", help="A delta's base checkpoint, where it is a folder.")
     ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="FOLDER", help="The run that it was made from. Default: FOLDER.run."),
+    ] = None,
+    texts: Texts = True,
 ) -> None:
-    """Score an exported model through the code that serves it; writes report.md, report.json and the manifest's metrics.
+    """Score an exported model through the code that serves it; writes report.html, report.md, report.json and the manifest's
+    metrics. The run folder gets a report.html with texts of rows.
 
     Example: [bold]murmura evaluate models/joint --data data[/bold]
     """
     need_training()
-    _evaluate(model, data, recipe, base)
+    _evaluate(model, data, recipe, base, run=run, texts=texts)
 
 
 def _export(run: Path, out: Path, graphs: list[Graph], delta: bool, *, pooled: bool = False) -> None:
@@ -177,15 +187,17 @@ def _export(run: Path, out: Path, graphs: list[Graph], delta: bool, *, pooled: b
         typer.echo(f"note: {describe_interruption(record)}")
 
 
-def _evaluate(model: Path, data: Path, recipe: Path | None, base: Path | None = None) -> None:
+def _evaluate(
+    model: Path, data: Path, recipe: Path | None, base: Path | None = None, *, run: Path | None, texts: bool
+) -> None:
     from ..evaluate.evaluate import evaluate as score
 
-    _print_scores(score(model, data, recipe=recipe, base=base, print_line=typer.echo))
-    typer.echo(f"report: {model / 'report.md'}")
+    _print_scores(score(model, data, recipe=recipe, base=base, run=run, texts=texts, print_line=typer.echo))
+    typer.echo(f"report: {model / 'report.html'}")
 
 
 def _print_scores(scores: "Scores") -> None:
-    from ..evaluate.figures import rounded, shown
+    from ..report.figures import rounded, shown
 
     for task, by_set in scores.items():
         for name, found in by_set.items():

@@ -1,7 +1,7 @@
 """Puts baselines of replies beside a model's: what its training rows alone would have answered."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,14 +21,6 @@ from ..recipe.recipe import Recipe
 
 MOST_ROWS: Final = 5000
 """At most so many training rows are searched for the nearest contexts."""
-MEANINGS: Final[Mapping[str, str]] = {
-    "most_common_bleu": "BLEU of the most common training reply, always",
-    "most_common_rouge_l": "its ROUGE-L",
-    "consensus_bleu": "BLEU of the training reply that has most in common with those of the 15 nearest contexts, of at most 5,000",
-    "consensus_rouge_l": "its ROUGE-L",
-    "template_bleu": "BLEU of the most common training reply to the same acts",
-    "template_rouge_l": "its ROUGE-L",
-}
 
 
 class Baselines:

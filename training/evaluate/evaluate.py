@@ -19,17 +19,20 @@ from ...runtime.model.model import Model
 from ...schemas.manifest import ModelManifest, TaskSpec
 from ..data.example import Example, digest_rows
 from ..kinds.answers import Answer, Score
+from ..kinds.examine import examine
 from ..kinds.registry import kind_of
-from ..prepare.data_report import TaskReport, data_table
+from ..prepare.data_report import TaskReport
 from ..prepare.format_keys import describe_unused_keys
 from ..prepare.reading import read_part
 from ..recipe.reading import Source
 from ..recipe.recipe import Recipe, load_recipe
 from ..recipe.tasks import Task
-from .baselines import MEANINGS as OF_BASELINES
+from ..report.figures import rounded
+from ..report.markdown import markdown
+from ..report.page import contained, write_pages
+from ..report.page_data import find_run, gather
+from ..run_folders.run_folder import PAGE
 from .baselines import Baselines
-from .decisions import describe_decisions
-from .figures import MEANINGS, rounded, shown
 from .recent_logits import ask, join_logits
 
 TEST: Final = "test"
@@ -44,13 +47,16 @@ def evaluate(
     *,
     recipe: Path | None = None,
     base: Path | None = None,
+    run: Path | None = None,
+    texts: bool = True,
     print_line: Callable[[str], None] = lambda line: None,
 ) -> Scores:
     """Score a model or delta folder on its recipe's test parts and further `reports`; write the report into it.
 
-    The figures stand in `report.json`, `report.md` and the manifest's `metrics`. `recipe` is needed when data lies beside
-    it, `base` when a delta's base is a folder. `print_line` is called with notes on the recipe. Raises SetupError when
-    there is nothing to score.
+    The figures stand in `report.json`, `report.md`, `report.html` and the manifest's `metrics`. `recipe` is needed when data lies beside
+    it, `base` when a delta's base is a folder. `run` is the folder of its training, by default FOLDER.run where that made
+    it: its curves are shown, and with `texts` it gets a page of its own with texts of rows. `print_line` is called with
+    notes on the recipe, and with what failed in making the pages. Raises SetupError when there is nothing to score.
     """
     manifest = read_manifest(folder)
     read = load_recipe(recipe or folder / "recipe.yaml", past=True)
@@ -63,16 +69,22 @@ def evaluate(
             servable = Path(scratch) / "model"
             assemble(folder, base, servable, weights=False)
         model = Model.load(servable, device="auto")
-        scores = {spec.name: score_task(model, spec, read, data) for spec in manifest.tasks if spec.name in read.tasks}
+        scores = {
+            spec.name: score_task(model, spec, read, data, print_line)
+            for spec in manifest.tasks
+            if spec.name in read.tasks
+        }
     if not any(scores.values()):
         raise SetupError(
             f"{recipe or folder / 'recipe.yaml'}: no task names `test` or `reports`; there is nothing to score"
         )
-    write_report(folder, manifest, scores, read.description)
+    write_report(folder, manifest, scores, read, run=run, texts=texts, print_line=print_line)
     return scores
 
 
-def score_task(model: Model, spec: TaskSpec, recipe: Recipe, data: Path) -> dict[str, Score]:
+def score_task(
+    model: Model, spec: TaskSpec, recipe: Recipe, data: Path, print_line: Callable[[str], None] = lambda line: None
+) -> dict[str, Score]:
     """Return the scores of one task by set."""
     task = recipe.tasks[spec.name]
     scope = task.out_of_scope.label if task.out_of_scope else None
@@ -83,11 +95,21 @@ def score_task(model: Model, spec: TaskSpec, recipe: Recipe, data: Path) -> dict
     for name, sources in sets.items():
         examples = read_part(sources, task, data, seed=recipe.data_seed)
         refuse_unknown_labels(examples, spec, scope)
-        score = kind_of(spec).score(list(answers(model, spec, examples)), spec, scope)
+        score = score_answers([*answers(model, spec, examples)], spec, scope, print_line)
         if baselines is not None:
             score = baselines.add_to(score, examples)
         found[name] = with_probe(score, model.manifest, spec.name, name, examples)
     return found
+
+
+def score_answers(
+    found: Sequence[Answer], spec: TaskSpec, scope: str | None, print_line: Callable[[str], None]
+) -> Score:
+    """Return the score of answers with what the page shows beside it; the latter fails in a line alone."""
+    score = kind_of(spec).score(found, spec, scope)
+    with contained(f"{PAGE} shows no details of {spec.name}", print_line):
+        return replace(score, findings=examine(kind_of(spec), found, spec, scope))
+    return score
 
 
 def with_probe(score: Score, manifest: ModelManifest, task: str, name: str, examples: Sequence[Example]) -> Score:
@@ -142,43 +164,38 @@ def _replies(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Itera
         yield Answer(example, Encoding(), dict(make_output(reply)), np.empty(0))
 
 
-def write_report(folder: Path, manifest: ModelManifest, scores: Scores, description: str = "") -> None:
-    """Write the figures beside the model, and into its manifest."""
-    figures = {
-        task: {name: rounded(score.figures) for name, score in by_set.items()} for task, by_set in scores.items()
-    }
+def record_score(score: Score) -> dict[str, Any]:
+    """Return the figures of a set as `report.json` and the manifest hold them; `intervals` has those of 95 % by figure."""
+    figures: dict[str, Any] = {**rounded(score.figures)}
+    found = {name: score.interval(name) for name, value in figures.items() if value is not None}
+    intervals = {name: [round(each.low, 4), round(each.high, 4)] for name, each in found.items() if each is not None}
+    return figures | ({"intervals": intervals} if intervals else {})
+
+
+def write_report(
+    folder: Path,
+    manifest: ModelManifest,
+    scores: Scores,
+    recipe: Recipe,
+    *,
+    run: Path | None = None,
+    texts: bool = True,
+    texts_into: Path | None = None,
+    print_line: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Write the figures beside the model and into its manifest, and the pages as `evaluate` says; the one with texts goes into
+    the folder `texts_into`, by default into that of the run.
+    """
+    figures = {task: {name: record_score(score) for name, score in by_set.items()} for task, by_set in scores.items()}
     (folder / "report.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    (folder / "report.md").write_text(markdown(manifest, scores, description), encoding="utf-8")
+    (folder / "report.md").write_text(markdown(manifest, scores, recipe.description), encoding="utf-8")
     metrics: dict[str, dict[str, Any]] = {}
     for task, by_set in figures.items():
         others = {name: values for name, values in by_set.items() if name != TEST}
         metrics[task] = {**by_set.get(TEST, {}), **({"reports": others} if others else {})}
     roles = {entry.path: str(entry.role) for entry in manifest.files} | {"report.json": "report", "report.md": "report"}
-    write_manifest(folder, manifest.model_copy(update={"metrics": metrics}), roles)
-
-
-def markdown(manifest: ModelManifest, scores: Scores, description: str = "") -> str:
-    """Return the readable report: the recipe's description, a line of figures for each set, thresholds, then the table of all
-    labels.
-    """
-    lines = [f"# {manifest.name}, version {manifest.version}", ""]
-    lines += [description.strip(), ""] if description.strip() else []
-    lines += ["Measured on the exported folder through the code that serves it.", ""]
-    for task, by_set in scores.items():
-        spec = manifest.task(task)
-        meanings = {**MEANINGS, **OF_BASELINES, **kind_of(spec).meanings}
-        lines += [f"## {task} ({spec.kind}, {len(spec.labels)} labels)", "", describe_decisions(spec), ""]
-        lines += describe_data(task, manifest)
-        for name, score in by_set.items():
-            lines += [f"### {task}: {name}", "", "| figure | value | |", "| --- | --- | --- |"]
-            values = rounded(score.figures).items()
-            lines += [f"| {figure} | {shown(value)} | {meanings.get(figure, '')} |" for figure, value in values]
-            lines += ["", "```", score.table.rstrip(), "```", ""]
-    return "\n".join(lines)
-
-
-def describe_data(task: str, manifest: ModelManifest) -> list[str]:
-    """Return what training read for the task, as far as the manifest says so."""
-    if task not in manifest.data:
-        return []
-    return [f"### {task}: data", "", *data_table(TaskReport.model_validate(manifest.data[task])), ""]
+    manifest = write_manifest(folder, manifest.model_copy(update={"metrics": metrics}), roles)
+    with contained(f"no {PAGE}", print_line):
+        run = run or find_run(folder, manifest)
+        page = gather(folder, manifest, scores, recipe.description, run)
+        write_pages(page, folder, texts_into or run, texts=texts and recipe.report.texts, say=print_line)

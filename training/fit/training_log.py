@@ -1,4 +1,4 @@
-"""What the trackers show of a run: every 20 steps and at each scoring the losses, learning rates, gradients, speed and memory."""
+"""What the trackers and the curves show of a run: every 20 steps and at each scoring the losses, learning rates, gradients, speed and memory."""
 
 import math
 import resource
@@ -10,6 +10,7 @@ from typing import Final, Self
 
 import torch
 
+from ..run_folders.curves import Curves
 from .gradient import StepFigures
 from .setup import Fitting
 
@@ -30,10 +31,12 @@ class TrainingLog:
         self._steps = self._clipped = self._skipped = self._tokens = 0
         self._norms = 0.0
         self._since = time.monotonic()
+        self._curves = Curves(run.folder.path)
 
     def __enter__(self) -> Self:
-        """Open the trackers. Those that can drop the entries behind the step that the run goes on from."""
+        """Open the trackers and the curves. Those that can drop the entries behind the step that the run goes on from."""
         if self._accelerator.is_main_process:
+            self._curves.begin(self._run.standing.step)
             options = {"tensorboard": {"purge_step": self._run.standing.step + 1}}
             self._accelerator.init_trackers(self._run.recipe.name, init_kwargs=options)
         return self
@@ -71,7 +74,7 @@ class TrainingLog:
         }
         if self._accelerator.scaler is not None:
             figures["gradient/skipped_share"] = self._skipped / self._steps
-        self._accelerator.log(figures, step)
+        self._write(step, figures)
         self._steps = self._clipped = self._skipped = self._tokens = 0
         self._norms, self._since = 0.0, now
 
@@ -88,7 +91,12 @@ class TrainingLog:
     def write_metrics(self, step: int, scores: Mapping[str, Mapping[str, float]]) -> None:
         """Write the validation metrics by task."""
         figures = {f"validation/{task}/{name}": v for task, score in scores.items() for name, v in score.items()}
+        self._write(step, figures)
+
+    def _write(self, step: int, figures: Mapping[str, float]) -> None:
         self._accelerator.log(figures, step)
+        if self._accelerator.is_main_process:
+            self._curves.add(step, figures)
 
 
 def memory_used() -> int:

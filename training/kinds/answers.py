@@ -1,6 +1,7 @@
 """What evaluation hands to a kind, and what it gets back."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from ..data.example import Example
+from .findings import Findings
+from .intervals import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +43,12 @@ class Score:
 
     figures: dict[str, float | None]
     table: str
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    """95 % intervals of figures, where the kind computes them with the figures; `findings` has those of others."""
+    findings: Findings | None = None
+    """What else was found; None where nobody looked."""
+
+    def interval(self, figure: str) -> Interval | None:
+        """Return the 95 % interval of a figure; None where it has none."""
+        found = self.findings.intervals if self.findings is not None else {}
+        return self.intervals.get(figure) or found.get(figure)

@@ -1,6 +1,7 @@
 """One label for a text."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,8 +30,11 @@ from .calibration import (
     temperature_of,
     withholding_threshold,
 )
-from .calibration_error import calibration_error
+from .calibration_error import calibration_error, sample_calibration_error
+from .findings import Choices, Details, Events
+from .intervals import auroc_interval, sample_shares
 from .kind import CalibrationRows, Chosen, Doubt, EncodedTexts, Kind
+from .label_counts import count_labels, sample_macro_f1
 from .outcome import Outcome, of_accuracy
 
 log = logging.getLogger(__name__)
@@ -140,7 +144,8 @@ class Classification(Kind):
         if inner:
             figures["accuracy"] = float(np.mean([a == b for a, b in zip(guess, truth, strict=True)]))
             figures["macro_f1"] = float(f1_score(truth, guess, average="macro", zero_division=0))
-        figures["ece"] = _calibration_error(answers, task)
+        events = _events(answers, task)
+        figures["ece"] = calibration_error(*events) if events is not None else None
         if inner and outer:
             marks = [0] * len(inner) + [1] * len(outer)
             figures["out_of_scope_auroc"] = float(roc_auc_score(marks, _doubt([*inner, *outer], task)))
@@ -148,6 +153,34 @@ class Classification(Kind):
             figures["out_of_scope_rows"] = len(outer)
         table = str(classification_report(truth, guess, zero_division=0, digits=3)) if inner else ""
         return Score(figures, table)
+
+    def detail(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Details:
+        inner = [answer for answer in answers if answer.example.labels[0] != scope]
+        outer = [answer for answer in answers if answer.example.labels[0] == scope]
+        guess = _best_in_scope(inner, task) if inner else []
+        truth = [answer.example.labels[0] for answer in inner]
+        figures = {"out_of_scope_recall": sample_shares([answer.output["abstained"] for answer in outer])}
+        if inner:
+            pairs = Counter(zip(truth, guess, strict=True))
+            figures |= {
+                "served": sample_shares(
+                    [answer.output["label"] == label for answer, label in zip(inner, truth, strict=True)]
+                ),
+                "withheld": sample_shares([answer.output["abstained"] for answer in inner]),
+                "accuracy": sample_shares([one == other for one, other in zip(truth, guess, strict=True)]),
+                "macro_f1": sample_macro_f1(pairs),
+            }
+        events = _events(answers, task)
+        doubts = [_doubt(part, task) if part else np.empty(0) for part in (inner, outer)]
+        area = auroc_interval(*doubts)
+        return Details(
+            figures=figures | ({"ece": sample_calibration_error(*events)} if events is not None else {}),
+            intervals={"out_of_scope_auroc": area} if area is not None else {},
+            labels=count_labels(zip(truth, guess, strict=True)),
+            confusions=Counter(pair for pair in zip(truth, guess, strict=True) if pair[0] != pair[1]),
+            events=events,
+            choices=_choices(inner, guess, task),
+        )
 
     def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
         """The best label in scope is right, withheld or not; a row out of scope is right when the answer is withheld."""
@@ -205,13 +238,23 @@ def _is_served_right(answer: Answer, task: TaskSpec, scope: str | None) -> bool:
     return bool(output["label"] == truth)
 
 
-def _calibration_error(answers: Sequence[Answer], spec: TaskSpec) -> float | None:
+def _events(answers: Sequence[Answer], spec: TaskSpec) -> Events | None:
+    """Return the score of each best label, and whether it is right, over the rows whose label the model has."""
     known = [answer for answer in answers if answer.example.labels[0] in spec.labels]
     if not known:
         return None
     best = [answer.output["alternatives"][0] for answer in known]
     right = [item["label"] == answer.example.labels[0] for item, answer in zip(best, known, strict=True)]
-    return calibration_error(np.array([item["score"] for item in best]), np.array(right))
+    return Events(np.array([item["score"] for item in best], np.float64), np.array(right, np.float64))
+
+
+def _choices(inner: Sequence[Answer], guess: Sequence[str], spec: TaskSpec) -> Choices | None:
+    """Return the best labels in scope of the texts in scope, the surest those with the least doubt."""
+    if not inner:
+        return None
+    right = [answer.example.labels[0] == label for answer, label in zip(inner, guess, strict=True)]
+    given = [not answer.output["abstained"] for answer in inner]
+    return Choices(-_doubt(inner, spec), np.array(right, np.float64), np.array(given, np.float64))
 
 
 def _scores(answers: Sequence[Answer], spec: TaskSpec) -> Array:

@@ -19,6 +19,7 @@ from ..data.replies import DIALOGUE, read_reply, write_reply
 from ..data.row import Row
 from ..data.rules import Rules
 from .answers import Answer, Score
+from .intervals import Interval
 from .kind import EncodedTexts, Kind
 from .outcome import Outcome, of_accuracy
 from .reply_decoder import END, NO_PIECE, ReplyDecoder
@@ -133,7 +134,8 @@ class Generation(Kind):
         exact = float(np.mean([one == other for one, other in zip(replies, references, strict=True)]))
         score = float(np.mean([answer.output["score"] for answer in answers]))
         figures = {"rows": float(found.rows), **found.figures, "exact": exact, "score": score}
-        return Score(figures, f"{_describe(found)}\n{_samples(answers)}")
+        intervals = {name: Interval(*each) for name, each in found.intervals.items()}
+        return Score(figures, f"{_describe(found)}\n{_samples(answers)}", intervals)
 
     def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
         return compare_with_references(*_both(answers))[BLEU_OUTCOME]

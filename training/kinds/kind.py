@@ -23,12 +23,13 @@ from ...runtime.model.kinds.kind import Kind as ServingKind
 from ...runtime.model.kinds.registry import KINDS
 from ...schemas.manifest import Calibration, TaskSpec, ThresholdRows, Thresholds
 from ..data.counts import ReadCounts, RowLeftOut
-from ..data.example import Example
+from ..data.example import Example, labels_of
 from ..data.row import Row
 from ..data.rules import Rules
 from ..recipe.reading import Columns
 from ..recipe.thresholds import OutOfScope, ThresholdRule
 from .answers import Answer, Score
+from .findings import Details
 from .heads import linear_head
 from .outcome import SURE_ENOUGH, Outcome
 
@@ -280,6 +281,16 @@ class Kind(ABC):
 
         Answers come without encodings and without logits by token, here, in `outcome_as_served` and in `is_wrong`.
         """
+
+    def detail(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Details:
+        """Return what the report shows of answers, at least one, beside the figures of `score`."""
+        return Details()
+
+    def describe(self, answer: Answer) -> tuple[str, str]:
+        """Return in words what should be answered, and what was."""
+        example = answer.example
+        said = self.make_example(example.given, answer.output)
+        return example.reply or ", ".join(labels_of(example)), said.reply or ", ".join(labels_of(said))
 
     def further_outcomes(self, answers: Sequence[Answer], task: TaskSpec) -> Mapping[str, Outcome]:
         """Return what else must not become worse, by the name that follows that of the set."""

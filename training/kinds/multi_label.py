@@ -1,9 +1,10 @@
 """Any number of labels for a text."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import log
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,11 +22,15 @@ from ..data.row import Row
 from ..data.rules import Rules
 from .answers import Answer, Score
 from .calibration import FEW_ROWS, count_rows, describe_rows, label_threshold, temperature_of_labels
-from .calibration_error import calibration_error
+from .calibration_error import calibration_error, sample_calibration_error
+from .findings import Details, Events
+from .intervals import Sampled, sample_outcome, sample_shares
 from .kind import TIE, CalibrationRows, Chosen, EncodedTexts, Kind
-from .outcome import Counted, Outcome, of_counts
+from .label_counts import count_label_sets
+from .outcome import Outcome, of_counts, of_f1
 
 Array = NDArray[Any]
+NO_LABEL: Final = "no label"
 
 
 class MultiLabel(Kind):
@@ -97,7 +102,7 @@ class MultiLabel(Kind):
         named = [{item["label"] for item in answer.output["labels"]} for answer in answers]
         truth = np.array([[label in answer.example.labels for label in task.labels] for answer in answers])
         guess = np.array([[label in labels for label in task.labels] for labels in named])
-        any_label = bool(truth.any() or guess.any())
+        any_label, events = bool(truth.any() or guess.any()), _events(answers)
         micro, macro = _f1_scores(truth, guess)
         figures = {
             "rows": float(len(answers)),
@@ -105,9 +110,33 @@ class MultiLabel(Kind):
             "macro_f1": macro if any_label else None,
             "exact": float((truth == guess).all(-1).mean()),
             "false_labels_per_100_texts": float(100 * (guess & ~truth).sum() / len(answers)),
-            "ece": _calibration_error(answers),
+            "ece": calibration_error(*events) if events is not None else None,
         }
         return Score(figures, _table(truth, guess, task.labels))
+
+    def detail(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Details:
+        """Labels that are missed and those that are named instead are confused where a text has one of each."""
+        pairs = [_named(answer) for answer in answers]
+        differ = [([*(truth - guess)], [*(guess - truth)]) for truth, guess in pairs]
+        events, any_label = _events(answers), any(truth or guess for truth, guess in pairs)
+        figures = {"exact": sample_shares([truth == guess for truth, guess in pairs])}
+        if any_label:
+            figures |= {
+                "micro_f1": sample_outcome(of_f1(*_count(pairs))),
+                "macro_f1": _sample_macro_f1(pairs, task.labels),
+            }
+        if events is not None:
+            figures["ece"] = sample_calibration_error(*events)
+        return Details(
+            figures=figures,
+            labels=count_label_sets(pairs),
+            confusions=Counter((missed[0], extra[0]) for missed, extra in differ if len(missed) == len(extra) == 1),
+            events=events,
+        )
+
+    def describe(self, answer: Answer) -> tuple[str, str]:
+        truth, guess = _named(answer)
+        return ", ".join(truth) or NO_LABEL, ", ".join(guess) or NO_LABEL
 
     def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
         """Micro-F1 of the labels named. Where no row has a label, a row is right when none is named."""
@@ -144,17 +173,35 @@ def _table(truth: Array, guess: Array, labels: Sequence[str]) -> str:
     return str(classification_report(truth[:, 0].astype(int), guess[:, 0].astype(int), labels=[1], **each))
 
 
-def _named(answer: Answer) -> tuple[Counted, Counted]:
+def _named(answer: Answer) -> tuple[Counter[str], Counter[str]]:
     """Return the labels that there are, and those that were named."""
-    return Counted(answer.example.labels), Counted(item["label"] for item in answer.output["labels"])
+    return Counter(answer.example.labels), Counter(item["label"] for item in answer.output["labels"])
 
 
-def _calibration_error(answers: Sequence[Answer]) -> float | None:
-    """Hold the score of each named label against whether the text has it; None where none is named."""
+def _count(pairs: Sequence[tuple[Counter[str], Counter[str]]]) -> tuple[list[int], list[int], list[int]]:
+    """Return by row the labels that are right, named wrongly, and missed."""
+    right = [(truth & guess).total() for truth, guess in pairs]
+    wrong = [(guess - truth).total() for truth, guess in pairs]
+    return right, wrong, [(truth - guess).total() for truth, guess in pairs]
+
+
+def _sample_macro_f1(pairs: Sequence[tuple[Counter[str], Counter[str]]], labels: Sequence[str]) -> Sampled:
+    """Return the mean F1 of all labels as what can be drawn again; one that no row has and none names counts 0."""
+    hot = [np.array([[pair[at][label] for label in labels] for pair in pairs], np.float64) for at in (0, 1)]
+
+    def compute(sums: Array) -> Array:
+        right, there, named = np.split(sums, 3, axis=-1)
+        return np.asarray((2 * right / np.maximum(there + named, 1)).mean(-1))
+
+    columns = np.concatenate([np.minimum(*hot), *hot], axis=1)
+    return Sampled(columns, np.ones(len(columns), np.int64), compute)
+
+
+def _events(answers: Sequence[Answer]) -> Events | None:
+    """Return the score of each named label, and whether the text has it; None where none is named."""
     pairs = [
         (item["score"], item["label"] in answer.example.labels)
         for answer in answers
         for item in answer.output["labels"]
     ]
-    scores, right = np.array(pairs, float).reshape(-1, 2).T
-    return calibration_error(scores, right) if pairs else None
+    return Events(*np.array(pairs, np.float64).T) if pairs else None

@@ -1,7 +1,7 @@
 """What a model gets right on each row, in a form that two models can be compared by. Pure."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Counted = Counter[Hashable]
 SURE_ENOUGH: Final = 0.7
 
 

@@ -28,11 +28,14 @@ from ..data.tagging import read_tagging
 from .answers import Answer, Score
 from .calibration import temperature_of
 from .calibration_error import calibration_error
+from .findings import Details, Events
 from .kind import CalibrationRows, Chosen, EncodedTexts, Kind
 from .outcome import Outcome, of_counts
+from .span_details import detail_spans
 from .span_scores import Located, Matches, locate, locate_exactly, match
 
 Array = NDArray[Any]
+NO_SPAN: Final = "no span"
 IGNORED: Final = -100
 UNREAD: Final = -200
 """Behind the tags of a target, one for each span of which no word lies within `max_tokens`: nothing is learned, it is missed."""
@@ -133,6 +136,7 @@ class Tagging(Kind):
         guess = [locate(answer.example.text, served_spans(answer.output)) for answer in answers]
         found = sum((match(a, b) for a, b in zip(truth, guess, strict=True)), Matches())
         exactly = sum((match(*_located_exactly(answer)) for answer in answers), Matches())
+        events = _events(answers, truth)
         figures = {
             "rows": float(len(answers)),
             "f1": found.f1,
@@ -141,10 +145,19 @@ class Tagging(Kind):
             "recall": found.recall,
             "exact": float(np.mean([a == b for a, b in zip(truth, guess, strict=True)])),
             "false_spans_per_100_texts": 100 * found.wrong / len(answers),
-            "ece": _calibration_error(answers, truth),
+            "ece": calibration_error(*events) if events is not None else None,
             "spans": float(found.right + found.missed),
         }
         return Score(figures, _table(truth, guess))
+
+    def detail(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Details:
+        pairs = [_located(answer) for answer in answers]
+        exactly = [_located_exactly(answer) for answer in answers]
+        return detail_spans(pairs, exactly, _events(answers, [truth for truth, _ in pairs]))
+
+    def describe(self, answer: Answer) -> tuple[str, str]:
+        text = answer.example.text
+        return _quote(text, true_spans(answer.example)), _quote(text, served_spans(answer.output))
 
     def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
         """Micro-F1 of whole spans by the words of the text, also those behind `max_tokens`. Where no row has a span, a row is
@@ -188,14 +201,18 @@ def _located_exactly(answer: Answer) -> tuple[Located, Located]:
     return locate_exactly(text, true_spans(answer.example)), locate_exactly(text, served_spans(answer.output))
 
 
-def _calibration_error(answers: Sequence[Answer], truth: Sequence[Located]) -> float | None:
-    """Hold the score of each served span against whether it is right."""
+def _events(answers: Sequence[Answer], truth: Sequence[Located]) -> Events | None:
+    """Return the score of each served span, and whether it is right; None where none is served."""
     scores, right = [], []
     for answer, spans_of_text in zip(answers, truth, strict=True):
         for item, span in zip(answer.output["spans"], served_spans(answer.output), strict=True):
             scores.append(item["score"])
             right.append(bool(spans_of_text & locate(answer.example.text, [span])))
-    return calibration_error(np.array(scores), np.array(right)) if scores else None
+    return Events(np.array(scores, np.float64), np.array(right, np.float64)) if scores else None
+
+
+def _quote(text: str, spans: Iterable[tuple[int, int, str]]) -> str:
+    return ", ".join(f"{text[start:end]} ({label})" for start, end, label in sorted(spans)) or NO_SPAN
 
 
 def _table(truth: Sequence[Located], guess: Sequence[Located]) -> str:

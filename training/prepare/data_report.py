@@ -151,10 +151,16 @@ def data_table(report: TaskReport) -> list[str]:
         lines.append(f"| {' | '.join(f'{cell:,}' if isinstance(cell, int) else cell for cell in cells)} |")
     counts = ", ".join(f"{label} {count:,}" for label, count in report.parts[TRAIN].labels.items())
     lines += ["", f"{_counted(report).capitalize()} in training: {counts}.", ""] if counts else [""]
-    facts = [_left_out(report), _trimmed(report), *(_overlap(part, others) for part, others in report.overlap.items())]
+    facts = describe_facts(report)
     facts += [describe_probe(report.probe)] if report.probe is not None else []
-    notes = [*(fact for fact in facts if fact), *(f"note: {note}" for note in report.notes)]
+    notes = [*facts, *(f"note: {note}" for note in report.notes)]
     return lines + [f"- {note}" for note in notes]
+
+
+def describe_facts(report: TaskReport) -> list[str]:
+    """Return what was left out, trimmed and found in two parts, a line each; counts of nothing are left out."""
+    facts = [_left_out(report), _trimmed(report), *(_overlap(part, others) for part, others in report.overlap.items())]
+    return [fact for fact in facts if fact]
 
 
 def _by_part(report: TaskReport, what: str, count: Callable[[PartReport], float], *, share: bool = False) -> str:

@@ -96,6 +96,11 @@ class Hold(Frozen):
     temperature: Annotated[float, Field(ge=1)] = 2.0
 
 
+class Report(Frozen):
+    texts: bool = True
+    """Whether the run folder gets a page with texts of rows. The page in the model folder never has any."""
+
+
 class Recipe(Frozen):
     name: Name = "model"
     description: str = ""
@@ -134,6 +139,7 @@ class Recipe(Frozen):
     """The rows of a step go through the network in so many parts; its gradient is the same."""
     trackers: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ("tensorboard",)
     """Where the figures of a run are written, by the names that `accelerate` knows."""
+    report: Report = Report()
     threads: Count | None = None
     """Without it all cores, or one when the machine is already half busy."""
     save_minutes: Annotated[float, Field(ge=0)] = 5.0

@@ -21,7 +21,7 @@ from ...schemas.result import ModelRef
 from ...schemas.review import Review
 from ...schemas.training_event import TrainingEventKind as Event
 from ..compute.state_file import CannotResume
-from ..evaluate.evaluate import Scores, answers, write_report
+from ..evaluate.evaluate import Scores, answers, score_answers, write_report
 from ..export.export import export
 from ..fit.kept_tasks import keep_untaught
 from ..fit.loop import Progress, fit
@@ -32,7 +32,6 @@ from ..gate.report import to_markdown
 from ..gate.targets import find_targets
 from ..gate.verdict import Comparison, GateResult, from_json
 from ..gate.weigh import Placebo, metrics_by_set, weigh
-from ..kinds.registry import kind_of
 from ..mix.corrections import Corrections, read_corrections
 from ..mix.plan import Mix, plan_mix
 from ..mix.write import RECIPE, write_mix
@@ -223,11 +222,11 @@ class Stages:
         scores: Scores = {}
         for held in self._watched(self.sets, "evaluate"):
             spec = model.tasks[held.task]
-            found = kind_of(spec).score(list(answers(model, spec, held.examples)), spec, held.scope)
+            found = score_answers([*answers(model, spec, held.examples)], spec, held.scope, self._say)
             scores.setdefault(held.task, {})[held.name] = found
-        write_report(
-            folder / "model", model.manifest, scores, load_recipe(folder / "model" / RECIPE, past=True).description
-        )
+        made, run = folder / "model", self._folder("fit") / "run"
+        recipe = load_recipe(made / RECIPE, past=True)
+        write_report(made, model.manifest, scores, recipe, run=run, texts_into=folder, print_line=self._say)
         write_versions(folder / "model", self._count_versions(self.sets))
         rows = sum(len(held.examples) for held in self.sets)
         return {"said": f"{rows} held-out rows in {len(self.sets)} sets"}

@@ -22,6 +22,7 @@ from ...runtime.errors import SetupError
 from ...runtime.model.inputs import TextPair
 from ...schemas.manifest import EncoderSpec, Sha256, TaskSpec
 from ..prepare.data_report import TaskReport
+from .curves import CURVES
 from .provenance import Environment
 
 WEIGHTS: Final = "checkpoint.safetensors"
@@ -31,6 +32,8 @@ TOKENIZER: Final = "tokenizer.json"
 TENSORBOARD: Final = "tensorboard"
 PAIRS: Final = "validation_pairs.json"
 """Of tasks that generate: what the export compares replies on. Absent where there is none."""
+PAGE: Final = "report.html"
+"""The report with texts of rows; `murmura evaluate` writes it anew."""
 STATE: Final = "state.safetensors"
 """Only while a run is under way, or after it was interrupted."""
 SECOND_STAGE: Final = "second_stage.safetensors"
@@ -113,7 +116,7 @@ class RunFolder:
             raise SetupError(problem)
         self.path.mkdir(parents=True, exist_ok=True)
         # The record goes first: what a crash leaves of the rest cannot be exported without it.
-        for name in (RECORD, WEIGHTS, PAIRS, *_STATES, f"{WEIGHTS}.part"):
+        for name in (RECORD, WEIGHTS, PAIRS, CURVES, PAGE, *_STATES, f"{WEIGHTS}.part"):
             (self.path / name).unlink(missing_ok=True)
         for name in (TENSORBOARD, *(() if staged else (PRETRAIN, PRETRAINED))):
             shutil.rmtree(self.path / name, ignore_errors=True)

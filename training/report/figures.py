@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
+from ..kinds.kind import Kind
+
 MEANINGS: Final[Mapping[str, str]] = {
     "rows": "texts of the set, without those that are out of scope",
     "served": "share of texts in scope that are answered with the right label, as a receiver gets it",
@@ -23,9 +25,20 @@ MEANINGS: Final[Mapping[str, str]] = {
     "precision": "share of served spans that are right",
     "recall": "share of spans that are found",
     "false_spans_per_100_texts": "served spans that are not right",
+    "most_common_bleu": "BLEU of the most common training reply, always",
+    "most_common_rouge_l": "its ROUGE-L",
+    "consensus_bleu": "BLEU of the training reply that has most in common with those of the 15 nearest contexts, of at most 5,000",
+    "consensus_rouge_l": "its ROUGE-L",
+    "template_bleu": "BLEU of the most common training reply to the same acts",
+    "template_rouge_l": "its ROUGE-L",
 }
 NONE: Final = "none"
 """Stands for a figure that does not exist for these rows: an F1 where nothing was to be found and nothing was, say."""
+
+
+def meanings_of(kind: Kind) -> Mapping[str, str]:
+    """Return what the figures of a kind mean, by name."""
+    return {**MEANINGS, **kind.meanings}
 
 
 def rounded(figures: Mapping[str, float | None]) -> dict[str, float | None]:

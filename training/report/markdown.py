@@ -1,0 +1,40 @@
+"""`report.md`: the figures of all sets as Markdown."""
+
+from collections.abc import Mapping
+
+from ...schemas.manifest import ModelManifest
+from ..kinds.answers import Score
+from ..kinds.registry import kind_of
+from ..prepare.data_report import TaskReport, data_table
+from .decisions import describe_decisions
+from .figures import meanings_of, rounded, shown
+
+Scores = Mapping[str, Mapping[str, Score]]
+"""Task, then set."""
+
+
+def markdown(manifest: ModelManifest, scores: Scores, description: str = "") -> str:
+    """Return the readable report: the recipe's description, a line of figures for each set, thresholds, then the table of all
+    labels.
+    """
+    lines = [f"# {manifest.name}, version {manifest.version}", ""]
+    lines += [description.strip(), ""] if description.strip() else []
+    lines += ["Measured on the exported folder through the code that serves it.", ""]
+    for task, by_set in scores.items():
+        spec = manifest.task(task)
+        meanings = meanings_of(kind_of(spec))
+        lines += [f"## {task} ({spec.kind}, {len(spec.labels)} labels)", "", describe_decisions(spec), ""]
+        lines += describe_data(task, manifest)
+        for name, score in by_set.items():
+            lines += [f"### {task}: {name}", "", "| figure | value | |", "| --- | --- | --- |"]
+            values = rounded(score.figures).items()
+            lines += [f"| {figure} | {shown(value)} | {meanings.get(figure, '')} |" for figure, value in values]
+            lines += ["", "```", score.table.rstrip(), "```", ""]
+    return "\n".join(lines)
+
+
+def describe_data(task: str, manifest: ModelManifest) -> list[str]:
+    """Return what training read for the task, as far as the manifest says so."""
+    if task not in manifest.data:
+        return []
+    return [f"### {task}: data", "", *data_table(TaskReport.model_validate(manifest.data[task])), ""]

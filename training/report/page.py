@@ -1,0 +1,60 @@
+"""`report.html`: the page of a model, one file that loads nothing. Making it never fails what it reports on."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from markupsafe import Markup
+
+from ..run_folders.run_folder import PAGE
+from .page_data import PageData
+from .section import TEMPLATES, MakeSection, Section, render
+from .sections.data import make_data
+from .sections.origin import make_cost, make_recipe, make_versions
+from .sections.summary import make_summary
+from .sections.tasks import make_tasks
+from .sections.training import make_training
+
+SECTIONS: Final[Sequence[MakeSection]] = (
+    make_summary,
+    make_tasks,
+    make_data,
+    make_training,
+    make_cost,
+    make_recipe,
+    make_versions,
+)
+"""In the order of the page."""
+Say = Callable[[str], None]
+
+
+def write_pages(page: PageData, model: Path, apart: Path | None, *, texts: bool, say: Say) -> None:
+    """Write the page into the model folder without what rows say, and with `texts` into the folder `apart` with it.
+
+    The first is named by no manifest: `murmura models push` leaves it out. What fails is said in one line.
+    """
+    targets = [(model / PAGE, False)] + ([(apart / PAGE, True)] if apart is not None and texts else [])
+    for path, with_texts in targets:
+        with contained(f"no {path}", say):
+            path.write_text(make_page(replace(page, with_texts=with_texts), say=say), encoding="utf-8")
+
+
+def make_page(page: PageData, *, say: Say = lambda line: None, sections: Sequence[MakeSection] = SECTIONS) -> str:
+    """Return the page. A section that fails is left out, and `say` is told in one line."""
+    made: list[Section] = []
+    for make in sections:
+        with contained(f"report.html: {getattr(make, '__name__', make)} failed", say):
+            made += [found] if (found := make(page)) is not None else []
+    style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704  (ours)
+    return render("page.html", page=page, sections=made, style=style)
+
+
+@contextmanager
+def contained(what: str, say: Say) -> Iterator[None]:
+    """Say in one line what fails, and go on: nobody loses a training to its report."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  (whatever it is)
+        say(f"note: {what}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")

@@ -1,0 +1,159 @@
+"""The drawings of the page. matplotlib is imported when the first one is made."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from markupsafe import Markup
+
+from ..kinds.findings import Bin, Coverage
+from ..kinds.intervals import wilson
+from .svg import INK, LINE, MUTED, SERIES, fit_into_page
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DASHES: Final = ("-", "--", "-.", ":")
+FEW_POINTS: Final = 16
+LEGEND_CHARACTERS: Final = 62
+"""In a line of a legend."""
+LEGEND_LINE: Final = 0.065
+"""Height of such a line, as a share of the drawing."""
+_SIZE: Final = (4.8, 3.0)
+_AREA: Final = (0.125, 0.165, 0.855, 0.79)
+"""Left, bottom, width and height of the axes, as shares of the drawing."""
+_SETTINGS: Final[Mapping[str, Any]] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "murmura",
+    "text.parse_math": False,
+    "font.size": 10,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.labelcolor": INK,
+}
+_NO_METADATA: Final = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+class Series(NamedTuple):
+    """A line: its name in the legend, and its points."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+class Plot(NamedTuple):
+    """What the page shows of a drawing."""
+
+    svg: Markup
+    caption: str
+    note: str = ""
+
+
+def draw_lines(
+    name: str, series: Sequence[Series], *, title: str, log: bool = False, best: float | None = None
+) -> Plot:
+    """Draw figures over the steps of training; `best` is the step of the checkpoint that was kept."""
+    with _axes() as (axes, drawing):
+        for at, each in enumerate(series):
+            marker = "o" if len(each.x) <= FEW_POINTS else None
+            dash = DASHES[at // len(SERIES) % len(DASHES)] if at >= len(SERIES) else DASHES[at % len(DASHES)]
+            axes.plot(
+                *(each.x, each.y), dash, color=SERIES[at % len(SERIES)], marker=marker, markersize=4, label=each.name
+            )
+        if best is not None:
+            axes.axvline(best, color=MUTED, linewidth=1, linestyle=":")
+            place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "top"}
+            axes.annotate("kept", (best, 1), xytext=(-4, 0), ha="right", color=MUTED, fontsize=9, **place)
+        if log:
+            _scale_by_powers(axes)
+        axes.set_xlabel("step")
+        if len(series) > 1:
+            _name_lines(axes, [each.name for each in series])
+    last = ", ".join(f"{each.name} {each.y[-1]:.3g}" for each in series)
+    return Plot(fit_into_page(drawing.getvalue(), name=name, title=title, description=f"At the end: {last}."), title)
+
+
+def _scale_by_powers(axes: "Axes") -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _name_lines(axes: "Axes", names: Sequence[str]) -> None:
+    """Put the legend above the axes, which become lower for it, so that it hides no line."""
+    columns = max(1, min(len(names), LEGEND_CHARACTERS // (max(map(len, names)) + 7)))
+    left, bottom, width, height = _AREA
+    axes.set_position((left, bottom, width, height - LEGEND_LINE * -(-len(names) // columns)))
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "borderaxespad": 0.2}
+    axes.legend(ncols=columns, handlelength=2.4, columnspacing=1.4, labelspacing=0.3, **place)
+
+
+def draw_reliability(name: str, bins: Sequence[Bin]) -> Plot:
+    """Draw how often answers of a score are right, with 95 % intervals; on the diagonal the score says how often."""
+    with _axes() as (axes, drawing):
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
+        x, y = [each.score for each in bins], [each.right for each in bins]
+        ranges = [wilson(each.right * each.answers, each.answers) for each in bins]
+        below = [max(0.0, right - each.low) for right, each in zip(y, ranges, strict=True)]
+        above = [max(0.0, each.high - right) for right, each in zip(y, ranges, strict=True)]
+        axes.errorbar(x, y, [below, above], color=SERIES[0], marker="o", markersize=5, elinewidth=1, capsize=0)
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="score of the answer", ylabel="share that is right")
+    said = "; ".join(f"score {each.score:.2f}, right {each.right:.2f} of {each.answers}" for each in bins)
+    title = "Reliability: is the score how often it is right?"
+    note = "dashed: as often as the score says; bars: 95 % intervals"
+    return Plot(fit_into_page(drawing.getvalue(), name=name, title=title, description=said), title, note)
+
+
+def draw_coverage(name: str, coverage: Coverage) -> Plot:
+    """Draw what is right among the surest answers over their share; the thresholds of the manifest are a point."""
+    with _axes() as (axes, drawing):
+        points = coverage.points
+        axes.plot([each.covered for each in points], [each.right for each in points], color=SERIES[0])
+        bottom = max(0.0, min(each.right for each in points) - 0.05)
+        axes.set(xlim=(0, 1.02), ylim=(min(bottom, 0.9), 1.005), xlabel="share of the texts that are answered")
+        axes.set_ylabel("right among them")
+        if (chosen := coverage.chosen) is not None:
+            axes.plot([chosen.covered], [chosen.right], "D", color=SERIES[1], markersize=7)
+    title = "Coverage against accuracy"
+    at = f"thresholds: {chosen.covered:.1%} answered, {chosen.right:.1%} of them right" if chosen else ""
+    said = f"{at or 'No answer is given at the thresholds'}. With all answered {points[-1].right:.1%} are right."
+    return Plot(
+        fit_into_page(drawing.getvalue(), name=name, title=title, description=said), title, f"◆ {at}" if at else ""
+    )
+
+
+@contextmanager
+def _axes() -> Iterator[tuple["Axes", StringIO]]:
+    """Yield empty axes, and where the drawing is written when they are filled."""
+    import matplotlib  # noqa: PLC0415  (it takes a second, which only a report may cost)
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    drawing = StringIO()
+    with matplotlib.rc_context({**_SETTINGS}):
+        figure = Figure(figsize=_SIZE)
+        FigureCanvasSVG(figure)
+        axes = figure.add_axes(_AREA)
+        yield axes, drawing
+        figure.savefig(drawing, format="svg", transparent=True, metadata={**_NO_METADATA})
