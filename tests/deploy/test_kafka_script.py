@@ -131,3 +131,19 @@ def test_a_broker_that_ends_at_start_shows_its_last_words(tmp_path):
     assert done.returncode == 2
     assert "openjdk version" in done.stderr
     assert "the broker ended with code 0" in done.stderr
+
+
+def test_a_formatted_folder_is_copied_under_ids_of_its_own(tmp_path):
+    kept, records = tmp_path / "kept", tmp_path / "records"
+    kept.mkdir()
+    (kept / "bootstrap.checkpoint").write_bytes(b"\0\1")
+    (kept / "meta.properties").write_text("#\nnode.id=1\ndirectory.id=a\nversion=1\ncluster.id=b\n")
+    runpy.run_path(str(SCRIPT))["copy_formatted"](kept, records)
+    assert sorted(path.name for path in records.iterdir()) == ["bootstrap.checkpoint", "meta.properties"]
+    assert (records / "bootstrap.checkpoint").read_bytes() == b"\0\1"
+    lines = dict(line.split("=") for line in (records / "meta.properties").read_text().splitlines()[1:])
+    assert {name: value for name, value in lines.items() if not name.endswith("y.id") and name != "cluster.id"} == {
+        "node.id": "1",
+        "version": "1",
+    }
+    assert len({lines["directory.id"], lines["cluster.id"], "a", "b"}) == 4
