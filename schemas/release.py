@@ -13,7 +13,7 @@ from .manifest import Name, Sha256
 from .result import UtcTime
 
 HISTORY: Final = 50
-"""Number of latest steps to keep."""
+"""Number of steps to keep: the latest, but of switches at most half of them while there are older releases."""
 INTENT_CHARACTERS: Final = 200
 """Maximum length of an intent's name."""
 
@@ -153,11 +153,20 @@ def is_switch_only(before: ReleaseState, state: ReleaseState) -> bool:
 
 
 def _after(state: ReleaseState | None, name: str, step: Step, current: Release) -> ReleaseState:
-    history = [*(state.history if state else ()), step][-HISTORY:]
+    history = _bound_history([*(state.history if state else ()), step])
     replies = state.generated_replies if state else GeneratedReplies()
     return ReleaseState(
         name=name, generation=step.generation, current=current, generated_replies=replies, history=history
     )
+
+
+def _bound_history(steps: list[Step]) -> list[Step]:
+    """Drop the oldest step beyond HISTORY; of more than half switches the oldest of these, so that releases can be gone back to."""
+    if len(steps) <= HISTORY:
+        return steps
+    switches = [step for step in steps if step.generated_replies is not None]
+    dropped = switches[0] if len(switches) > HISTORY // 2 else steps[0]
+    return [step for step in steps if step is not dropped]
 
 
 def _before(state: ReleaseState) -> Step | None:

@@ -1,6 +1,7 @@
 """Knowledge: questions with reviewed answers, read from a file that people write. Pure but for the reading."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -17,13 +18,15 @@ MOST_QUESTIONS: Final = 5_000
 """Questions and wordings together: each is a row of the index."""
 
 _DAY_MS: Final = 86_400_000
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
 
 def _refuse_times(value: Any) -> Any:
-    if isinstance(value, datetime) or not isinstance(value, date | str):
+    is_day = type(value) is date or (isinstance(value, str) and _DAY.fullmatch(value.strip()) is not None)
+    if not is_day:
         raise ValueError(f"expected a date like 2026-01-31, found {str(value)[:40]!r}")
-    return value
+    return value.strip() if isinstance(value, str) else value
 
 
 Day = Annotated[date, BeforeValidator(_refuse_times)]

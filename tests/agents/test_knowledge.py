@@ -89,6 +89,13 @@ def test_yaml_and_json_lines_read_alike(tmp_path: Path) -> None:
             "f.yaml",
             r"f\.yaml:2: entries\.valid_from: expected a date like 2026-01-31",
         ),
+        (
+            '{"question": "a", "answer": "b", "valid_from": "2026-02-01T00:00:00+05:00"}',
+            "f.jsonl",
+            "expected a date like",
+        ),
+        ('{"question": "a", "answer": "b", "valid_from": "1767225600"}', "f.jsonl", "expected a date like 2026-01-31"),
+        ('{"question": "a", "answer": "b", "valid_from": "2026-02-31"}', "f.jsonl", r"f\.jsonl:1: valid_from: "),
         ("nothing: 1", "f.yaml", r"f\.yaml:1: nothing: unknown key"),
         ('{"question": "a", "answer": "b"}\n[1]', "f.jsonl", r"f\.jsonl:2: expected an object, found list"),
         ('\n{"question": "a"}', "f.jsonl", r"f\.jsonl:2: answer: this key is missing"),

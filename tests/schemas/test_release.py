@@ -135,6 +135,14 @@ def test_every_step_is_newer_and_the_history_stays_bounded(steps):
         state = new
 
 
+def test_many_switches_leave_a_version_to_go_back_to():
+    state = after(1, 2)
+    for number in range(2 * HISTORY):
+        state = switched(state, GeneratedReplies(off="all" if number % 2 else []), **SAID)
+    assert len(state.history) == HISTORY
+    assert rolled_back(state, **SAID).current.version == 1
+
+
 @given(st.lists(versions, min_size=1, max_size=60), versions)
 def test_going_back_undoes_a_release(before, version):
     state = after(*before)
