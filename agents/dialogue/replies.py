@@ -37,12 +37,16 @@ class ReplyWriter:
 
         `state` is that after the turn, `deadline` a time of the event loop's clock in seconds. Raises Closed when the process stops.
         """
-        net = self._find_net(engine.model.manifest)
+        asked = engine.model.manifest
+        net = self._find_net(asked)
         if not self._may_generate(state.intent):
             return choose_wording(Reason.SWITCHED_OFF, brief, net), None
-        turns = self._mask_turns(_list_turns(state, text), state, engine.model.manifest)
+        turns = self._mask_turns(_list_turns(state, text), state, asked)
         found = await self._ask(self._generate(brief, turns, engine, deadline))
         worded = choose_wording(found, brief, net)
+        if worded.wording is Wording.GENERATED and engine.model.manifest is not asked:
+            # Either version may have worded it, so it passes both nets.
+            worded = choose_wording(found, brief, self._find_net(engine.model.manifest))
         if worded.wording is not Wording.GENERATED:
             return worded, None
         harm = await self._ask(self._filter(worded.text, engine, deadline))

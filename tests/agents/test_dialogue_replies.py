@@ -14,7 +14,7 @@ from murmura.runtime.model.generated import Generated
 from murmura.runtime.testing.fakes import FakeModel, labelled
 from murmura.runtime.testing.rehearsal import rehearse
 from murmura.schemas.dialogue import ConversationState
-from murmura.schemas.manifest import GenerationSpec, TaskSpec
+from murmura.schemas.manifest import GenerationSpec, TaskSpec, Thresholds
 from murmura.schemas.release import GeneratedReplies
 from murmura.schemas.review import Review
 
@@ -151,6 +151,21 @@ async def test_a_low_score_is_below_the_policys(policy):
     process = await begin(policy, ASKED, score=0.49)
     _, reply = await process.hear(turn(1, "send money"))
     assert reply.value["wording_reason"] == "low_score"
+
+
+async def test_a_reply_that_a_new_version_may_have_worded_passes_its_threshold_too(policy):
+    policy.write_text(POLICY.replace("min_reply_score: 0.5\n", ""))
+    strict = MODEL_TASKS[-1].model_copy(update={"thresholds": Thresholds(accept=0.95)})
+    process = await begin(policy, ASKED)
+    generate = process.engine.generate
+
+    async def swaps(*asked, **options) -> Generated:
+        process.engine.model = FakeModel([*MODEL_TASKS[:-1], strict], served, version=2)
+        return await generate(*asked, **options)
+
+    process.engine.generate = swaps
+    _, reply = await process.hear(turn(1, "send money"))
+    assert (reply.value["wording"], reply.value["wording_reason"]) == ("template", "low_score")
 
 
 async def test_people_are_asked_about_low_scores_and_what_was_stopped_within_a_budget(policy):
