@@ -177,6 +177,7 @@ class Batcher:
         while (job := self._next_job(now)) is not None:
             self._running[job.number] = job
             self._threads.put(partial(self._run, job))
+        self._lanes.retire(self.model)
         self._wake_later(now)
         if self.queued_tokens < queued:
             self._announce_room()
@@ -261,7 +262,6 @@ class Batcher:
         lane.claimed = result.fault is not None and not result.again
         if lane.claimed and result.fault is not None:
             self._hold(job, result.fault)
-        self._lanes.retire(self.model)
         self._start_batches()
         if self._lanes.queued_tokens < queued:
             self._announce_room()

@@ -265,6 +265,23 @@ async def test_a_swap_drains_what_has_begun_and_the_next_reply_is_the_new_versio
     assert await asyncio.gather(*begun) == old_want
 
 
+async def test_a_version_whose_last_replies_are_cancelled_is_let_go(
+    make: Make, step: StepGraph, folders: list[Path]
+) -> None:
+    engine = await make()
+    step.rows.clear()
+    step.pause_s = 0.05
+    begun = word(engine, TURNS[0])
+    while not step.rows:
+        await asyncio.sleep(0.001)
+    engine.swap(Model.load(folders[1], device="cpu"))
+    begun.cancel()
+    await asyncio.sleep(0.2)
+    await engine.predict("card lost", ["intent"])
+    assert engine._batcher is not None
+    assert [*engine._batcher._lanes._lanes] == []
+
+
 async def test_of_a_version_that_is_replaced_while_the_device_fails_nothing_is_left(
     make: Make, step: StepGraph, folders: list[Path]
 ) -> None:
