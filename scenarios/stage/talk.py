@@ -4,10 +4,10 @@ import asyncio
 import itertools
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -40,7 +40,7 @@ class Exchange:
     turn: str
     reply: str | None = None
     wording: str = ""
-    """Where the reply's words come from: `generated` or `template`."""
+    """Where the reply's words come from: `generated`, `template` or `knowledge`."""
 
 
 def talk_topics(policy: Path) -> list[str]:
@@ -57,9 +57,9 @@ def find_misfit(policy: Path, manifest: ModelManifest) -> str | None:
     return None
 
 
-def with_talk(settings: Settings, policy: Path) -> Settings:
-    """Return the settings with those of the dialogue agent."""
-    agents = {**settings.agents, AGENT: AgentSettings(options={"policy": str(policy)})}
+def with_talk(settings: Settings, policy: Path, knowledge: Mapping[str, Any]) -> Settings:
+    """Return the settings with those of the dialogue agent: its policy, and its options of knowledge, if any."""
+    agents = {**settings.agents, AGENT: AgentSettings(options={"policy": str(policy), **knowledge})}
     return settings.model_copy(update={"agents": agents})
 
 

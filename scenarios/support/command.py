@@ -84,7 +84,7 @@ async def _demo(
     from ..stage.demo_process import serving
     from ..stage.talk import AGENT, Talk, find_misfit, read_conversations, with_talk
     from ..stage.traffic import read_samples
-    from .place import CONVERSATIONS, POLICY
+    from .place import CONVERSATIONS, FAQ, FAQ_THRESHOLD, POLICY
 
     samples = read_samples(samples_file)
     folder, device = settings.model.folder, settings.model.device
@@ -94,7 +94,9 @@ async def _demo(
     print(f"model: {folder}{first_time}", flush=True)
     talk = None
     if (misfit := find_misfit(POLICY, manifest)) is None:
-        talk, settings = Talk(read_conversations(CONVERSATIONS)), with_talk(settings, POLICY)
+        # The threshold is that of vectors as the demo's model gives them.
+        knowledge = {"knowledge": str(FAQ), "knowledge_threshold": FAQ_THRESHOLD} if manifest.pooled_layers else {}
+        talk, settings = Talk(read_conversations(CONVERSATIONS)), with_talk(settings, POLICY, knowledge)
     else:
         print(f"no conversation is shown: {misfit}", flush=True)
     model = await asyncio.to_thread(lambda: Model.load(resolve(folder), device=device))

@@ -6,13 +6,26 @@ import json
 
 from rich.console import Console
 
+from murmura.agents.dialogue.knowledge import read_knowledge
+from murmura.agents.dialogue.options import DialogueOptions
 from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import fake_manifest
 from murmura.scenarios.stage import talk as talking
 from murmura.scenarios.stage.desk import Desk
 from murmura.scenarios.stage.screen import Facts, Now, find_shown, screen, talk_line
-from murmura.scenarios.stage.talk import STATE, TURNS, Exchange, Talk, find_misfit, read_conversations, talk_topics
-from murmura.scenarios.support.place import CONVERSATIONS, MODEL, POLICY
+from murmura.scenarios.stage.talk import (
+    AGENT,
+    STATE,
+    TURNS,
+    Exchange,
+    Talk,
+    find_misfit,
+    read_conversations,
+    talk_topics,
+    with_talk,
+)
+from murmura.scenarios.support.place import CONVERSATIONS, FAQ, FAQ_THRESHOLD, MODEL, POLICY
 from murmura.schemas.manifest import GenerationSpec, TaskSpec
 
 QUEUE = TaskSpec(name="queue", kind="classification", labels=["a", "b"])
@@ -47,6 +60,14 @@ def test_the_demo_talks_where_the_model_has_what_the_policy_needs():
     assert "\n" not in misfit
     assert {TURNS, STATE, "bank.refunds"} <= set(talk_topics(POLICY))
     assert all(isinstance(turn, str) for turns in read_conversations(CONVERSATIONS) for turn in turns)
+
+
+def test_the_demo_has_knowledge_and_vectors_that_find_it():
+    assert read_manifest(MODEL).pooled_layers
+    settings = with_talk(Settings(), POLICY, {"knowledge": str(FAQ), "knowledge_threshold": FAQ_THRESHOLD})
+    options = DialogueOptions.model_validate(settings.agents[AGENT].options)
+    assert options.knowledge == FAQ
+    assert len(read_knowledge(FAQ)) > 40
 
 
 def test_the_last_of_the_conversation_stands_under_the_messages():
