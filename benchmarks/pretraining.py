@@ -73,8 +73,11 @@ class Bench:
         self.work = work
         self.labels = sorted({row["intent"] for row in self.train})
         self.truth = np.array([self.labels.index(row["intent"]) for row in self.test])
-        self.texts = work / "texts.txt"
-        self.texts.write_text("\n\n".join(row["text"].replace("\n", " ") for row in self.train), encoding="utf-8")
+        self.vectors: dict[str, NDArray[Any]] = {}
+        """Of the test rows, by encoder."""
+        (work / "texts.txt").write_text(
+            "\n\n".join(row["text"].replace("\n", " ") for row in self.train), encoding="utf-8"
+        )
 
     def write(self, name: str, rows: Rows) -> None:
         (self.work / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -99,10 +102,15 @@ class Bench:
         ids = encode_ids([row["text"] for row in rows], found.tokenizer)
         return states_of(network, 0, ids, device="cpu", bf16=False)
 
+    def embed_test(self, source: str) -> NDArray[Any]:
+        """Return the mean states of the test rows [N, H]."""
+        if source not in self.vectors:
+            self.vectors[source] = self.embed(source, self.test)
+        return self.vectors[source]
+
     def probe(self, source: str, count: int, samples: list[int]) -> NDArray[Any]:
         """Return whether the regression on the frozen encoder is right: [samples, test rows]."""
-        test = self.embed(source, self.test)
-        right = []
+        test, right = self.embed_test(source), []
         for sample in samples:
             rows = draw(self.train, count, sample)
             weight, bias, _ = fit_regression(
@@ -133,7 +141,7 @@ class Bench:
 
     def auc(self, source: str) -> float:
         """Return how well the cosine tells pairs of one label from pairs of two."""
-        vectors, chosen = self.embed(source, self.test), random.Random(0)
+        vectors, chosen = self.embed_test(source), random.Random(0)
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         by_label = [np.flatnonzero(self.truth == label).tolist() for label in range(len(self.labels))]
         pairs = [(*chosen.sample(chosen.choice(by_label), 2), True) for _ in range(10_000)]
@@ -166,8 +174,8 @@ def scratch(bench: Bench, chosen: argparse.Namespace) -> None:
     steps, samples = chosen.tiny_steps, chosen.samples
     bench.pretrain("tiny", TINY, steps=steps, objectives="masked_words", batch_size=64)
     rates = {"optimiser": {"encoder_lr": 7e-4}, "probe": False}
-    for count, epochs in ((10, 40), (0, 6)):
-        keys = {**rates, "budget": {"epochs": epochs}}
+    for count in chosen.tiny_rows:
+        keys = {**rates, "budget": {"epochs": 40 if count else 6}}
         sides = [
             bench.fine_tune(f"{name}-{count}", source, count, samples if count else samples[:1], **keys)
             for name, source in (("tiny-without", TINY), ("tiny-with", str(bench.work / "tiny")))
@@ -220,6 +228,7 @@ def main() -> None:
     parser.add_argument("--objectives", default="{masked_words: 1}", help="of part `continued`, as YAML")
     parser.add_argument("--steps", type=int, default=313, help="of part `continued`: 313 are one epoch")
     parser.add_argument("--tiny-steps", type=int, default=1000)
+    parser.add_argument("--tiny-rows", type=int, nargs="+", default=[10, 0], help="rows a label; 0: all")
     parser.add_argument("--pair-steps", type=int, default=100, help="SimCSE of MiniLM in part `pairs`; 0: none")
     parser.add_argument("--lr", type=float, default=5e-5, help="of MiniLM")
     parser.add_argument("--work", type=Path, help="keep what is made in this folder")

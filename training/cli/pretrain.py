@@ -55,8 +55,9 @@ def pretrain(
             typer.echo(line)
         typer.echo("checked: it can be pre-trained")
         return
-    tasks = read_tasks(read, data) if read.pretrain.texts is None else []
-    record = do(read, recipe, data, run, out, tasks=tasks, resume=resume, quiet=quiet, print_line=typer.echo)
+    record = do(
+        read, recipe, data, run, out, tasks=read_tasks(read, data), resume=resume, quiet=quiet, print_line=typer.echo
+    )
     losses = ", ".join(f"{name} {record.first_loss[name]:.3f} to {loss:.3f}" for name, loss in record.last_loss.items())
     typer.echo(f"pre-trained {record.steps} steps in {record.cpu_seconds:.0f} CPU-seconds; loss of {losses}")
     typer.echo(f"start from it: `encoder: {out}` in a recipe")
