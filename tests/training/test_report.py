@@ -18,6 +18,7 @@ from murmura.training.kinds.answers import Answer, Score
 from murmura.training.report.figures import shown
 from murmura.training.report.page import SECTIONS, make_page, write_pages
 from murmura.training.report.page_data import PageData, count_parameters
+from murmura.training.report.sections.balance import make_balance
 from murmura.training.run_folders.provenance import Environment
 from murmura.training.run_folders.run_folder import RunRecord
 
@@ -245,6 +246,21 @@ def test_the_same_scores_give_the_same_page(page: PageData) -> None:
     again = PageData(**{**vars(page), "drawings": {**page.drawings}})
     del again.drawings["curve-loss"]
     assert make_page(again, say=refuse) == make_page(page, say=refuse)
+
+
+def test_tasks_that_share_an_encoder_show_their_weights_and_whether_their_gradients_agree(page: PageData) -> None:
+    weights = {"weight/intent": 0.7, "weight/moods": 0.3}
+    joint = [{"step": 20, **weights, "cosine/intent/moods": 0.2}, {"step": 40, **weights, "cosine/intent/moods": -0.5}]
+    made = make_balance(PageData(page.manifest, {}, curves=joint))
+    assert made is not None
+    text = " ".join(Parsed(str(made.body)).text.split())
+    assert "intent moods -0.150 -0.500" in text
+    assert "Weights of the tasks" in text
+    assert "At the end: intent 0.7, moods 0.3." in text
+    assert (
+        make_balance(PageData(page.manifest, {}, curves=[{"step": 20, "weight/intent": 1.0, "weight/moods": 1.0}]))
+        is None
+    )
 
 
 def test_a_model_that_was_evaluated_without_its_run_has_a_page(page: PageData) -> None:

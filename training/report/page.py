@@ -11,6 +11,7 @@ from markupsafe import Markup
 from ..run_folders.run_folder import PAGE
 from .page_data import PageData
 from .section import TEMPLATES, MakeSection, Section, render
+from .sections.balance import make_balance
 from .sections.data import make_data
 from .sections.origin import make_cost, make_recipe, make_versions
 from .sections.summary import make_summary
@@ -22,6 +23,7 @@ SECTIONS: Final[Sequence[MakeSection]] = (
     make_tasks,
     make_data,
     make_training,
+    make_balance,
     make_cost,
     make_recipe,
     make_versions,

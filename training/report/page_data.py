@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from ...schemas.manifest import ModelManifest
 from ..prepare.data_report import TaskReport
-from ..run_folders.curves import Entry, read_curves
+from ..run_folders.curves import STEP, Entry, read_curves
 from ..run_folders.run_folder import RECIPE, RECORD, WEIGHTS, RunRecord
 from .markdown import Scores
-from .plots import Plot
+from .plots import Plot, Series
 
 _MOST_HEADER_BYTES: Final = 16 * 2**20
 
@@ -45,6 +45,15 @@ class PageData:
         if name not in self.drawings:
             self.drawings[name] = make()
         return self.drawings[name]
+
+    def series(self, prefix: str) -> list[Series]:
+        """Return the curves whose names begin so, under the rest of their names."""
+        names = dict.fromkeys(name for entry in self.curves for name in entry if name.startswith(prefix))
+        found = []
+        for name in names:
+            points = [(entry[STEP], entry[name]) for entry in self.curves if name in entry]
+            found.append(Series(name.removeprefix(prefix), [x for x, _ in points], [y for _, y in points]))
+        return found
 
     @property
     def data(self) -> Mapping[str, TaskReport]:

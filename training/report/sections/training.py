@@ -1,12 +1,11 @@
 """The curves of training: losses, learning rates, gradients, and the scores of the validation parts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
-from ...run_folders.curves import STEP, Entry
 from ..page_data import PageData
-from ..plots import Plot, Series, draw_lines
+from ..plots import Plot, draw_lines
 from ..section import Section, render
 
 PREFIXES: Final = {
@@ -30,30 +29,20 @@ def make_training(page: PageData) -> Section | None:
         facts.append(f"{record.steps:,}{planned} steps; the checkpoint of step {record.best_step:,} was kept.")
     clipped = [entry["gradient/clipped_share"] for entry in page.curves if "gradient/clipped_share" in entry]
     if clipped:
-        facts.append(f"The gradient was clipped in {100 * sum(clipped) / len(clipped):.0f} % of the steps.")
+        facts.append(f"The gradient was clipped in about {100 * sum(clipped) / len(clipped):.0f} % of the steps.")
     return Section("training", "Training", render("training.html", plots=plots, facts=facts))
 
 
 def _plots(page: PageData) -> Iterator[Plot]:
-    curves = page.curves
     for prefix, title in PREFIXES.items():
-        series = [each for each in _series(curves, prefix) if f"{prefix}{each.name}" not in _NO_NORMS]
+        series = [each for each in page.series(prefix) if f"{prefix}{each.name}" not in _NO_NORMS]
         if series:
             name = f"curve-{prefix.strip('/').replace('_', '-')}"
             log = prefix != "learning_rate/" and all(value > 0 for each in series for value in each.y)
             yield page.draw(name, partial(draw_lines, name, series, title=title, log=log))
-    scores = [each for each in _series(curves, "validation/") if each.name.endswith(_MAIN)]
+    scores = [each for each in page.series("validation/") if each.name.endswith(_MAIN)]
     if scores:
         named = [each._replace(name=each.name.removesuffix(_MAIN)) for each in scores]
         best, title = page.record.best_step if page.record else None, "Validation, main figure by task"
         name = "curve-validation"
         yield page.draw(name, partial(draw_lines, name, named, title=title, best=best))
-
-
-def _series(curves: Sequence[Entry], prefix: str) -> list[Series]:
-    names = dict.fromkeys(name for entry in curves for name in entry if name.startswith(prefix))
-    found = []
-    for name in names:
-        points = [(entry[STEP], entry[name]) for entry in curves if name in entry]
-        found.append(Series(name.removeprefix(prefix), [x for x, _ in points], [y for _, y in points]))
-    return found
