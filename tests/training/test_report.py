@@ -188,7 +188,7 @@ def test_every_figure_of_every_kind_stands_in_the_page_and_so_do_intervals_and_t
 def test_what_was_read_what_it_cost_and_the_recipe_stand_in_the_page(page: PageData) -> None:
     text = " ".join(Parsed(make_page(page, say=refuse)).text.split())
     for said in (
-        *("1,234", "7 rows without a label", "3 also in train (2 exactly)", "have nearly the same name", "1.23%"),
+        *("1,234", "7 rows without a label", "3 also in train (2 exactly)", "have nearly the same name", "1.23 %"),
         *("40 of 60 steps; the checkpoint of step 40 was kept", "3 min 21 s", "torch 2.13.0", "cpu, fp32, 1 thread"),
         *("22,713,216", "2.34 MB", "tasks: {}", "A <desk>.", "withheld below 0.6", "Most confused labels"),
     ):

@@ -136,8 +136,11 @@ def draw_coverage(name: str, coverage: Coverage) -> Plot:
         if (chosen := coverage.chosen) is not None:
             axes.plot([chosen.covered], [chosen.right], "D", color=SERIES[1], markersize=7)
     title = "Coverage against accuracy"
-    at = f"thresholds: {chosen.covered:.1%} answered, {chosen.right:.1%} of them right" if chosen else ""
-    said = f"{at or 'No answer is given at the thresholds'}. With all answered {points[-1].right:.1%} are right."
+    at = ""
+    if chosen is not None:
+        at = f"thresholds: {100 * chosen.covered:.1f} % answered, {100 * chosen.right:.1f} % of them right"
+    every = f"With all answered {100 * points[-1].right:.1f} % are right."
+    said = f"{at or 'No answer is given at the thresholds'}. {every}"
     return Plot(
         fit_into_page(drawing.getvalue(), name=name, title=title, description=said), title, f"◆ {at}" if at else ""
     )

@@ -60,7 +60,7 @@ def _make_parts(report: TaskReport) -> list[_Part]:
     made = []
     for name, part in report.parts.items():
         tokens = part.tokens
-        unknown = "–" if tokens is None or tokens.unknown is None else f"{tokens.unknown:.2%}"
+        unknown = "–" if tokens is None or tokens.unknown is None else f"{100 * tokens.unknown:.2f} %"
         empty, cut = ("–", "–") if tokens is None else (f"{tokens.empty:,}", f"{tokens.cut:,}")
         made.append(_Part(name, part.rows, sum(part.left_out.values()), part.duplicates, empty, cut, unknown))
     return made
