@@ -7,7 +7,7 @@ HERE: Final = Path(__file__).resolve().parent
 MODEL: Final = HERE / "model"
 POLICY: Final = HERE / "policy.yaml"
 FAQ: Final = HERE / "faq.yaml"
-FAQ_THRESHOLD: Final = 0.6
+FAQ_THRESHOLD: Final = 0.59
 """Least similarity of an answer, chosen on `rows/knowledge-validation.jsonl` for the demo's model (benchmarks/knowledge.py)."""
 CONVERSATIONS: Final = HERE / "conversations.yaml"
 MESSAGES: Final = HERE / "messages.jsonl"
