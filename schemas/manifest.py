@@ -96,6 +96,25 @@ class GenerationSpec(_Frozen):
     """The slots that replies may name."""
 
 
+class HeadForm(_Frozen):
+    """What a head reads of the encoder, and its layers. A task without it has a linear head on the last layer."""
+
+    layers: Literal["last", "mix", "concat"] = "last"
+    """Of the outputs of the embeddings and of all layers: `mix` is a learned mix (Peters et al. 2018), `concat` one behind the
+    other."""
+    pooling: Literal["mean", "mean_max"] = "mean"
+    """How the tokens of a text become one vector; `mean_max`: mean and maximum, one behind the other."""
+    hidden: Size | None = None
+    """Width of a hidden layer before the logits."""
+    shares: list[Probability] | None = None
+    """With `mix`: what was learned, for reports; the share of the embeddings, then of each layer. The graph has it from the weights."""
+
+    @property
+    def untrained(self) -> Self:
+        """The form without what was learned: by that two heads are of one form."""
+        return self.model_copy(update={"shares": None})
+
+
 class TaskSpec(_Frozen):
     """One head of the model. For the kinds of this package `labels[i]` belongs to logit i; for tagging they are BIO tags with
     `O` among them. What else a kind asks of its tasks is checked when a model folder is read.
@@ -123,6 +142,7 @@ class TaskSpec(_Frozen):
     """Feedback may add labels that are not in the list; the head grows at retraining."""
     generation: GenerationSpec | None = None
     """Tasks that generate replies; their labels are the pieces of replies, `labels[0]` the end."""
+    head: HeadForm | None = None
 
     @property
     def decoder_files(self) -> dict[FileRole, str]:

@@ -4,7 +4,7 @@
 
 - `low_rank/<weight>/a` [r, in] and `low_rank/<weight>/b` [out, r]: W = base + b @ a, LoRA's scale folded into b;
 - `difference/<weight>`: W = base + difference;
-- `heads.<task>.weight` [C, H] and `heads.<task>.bias` [C];
+- `heads.<task>.weight` [C, H] and `heads.<task>.bias` [C], and what else a head has;
 - `derived/<weight of a head>/<weight of the base>/a` and `/b`: W = that weight of the base + b @ a, for the layers of a decoder,
   which begin as layers of the encoder.
 """

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny_replies import TASK, reply_rows
 from tiny_training import rows, write_jsonl
+from torch import Tensor
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.delta import DELTA_NAME, assemble
@@ -16,11 +17,22 @@ from murmura.runtime.model.folder import read_manifest
 from murmura.runtime.model.inputs import TextPair
 from murmura.runtime.model.model import Model
 from murmura.training.export.export import export
+from murmura.training.fit import pooled_texts
 from murmura.training.fit.loop import fit
+from murmura.training.kinds.kind import EncodedTexts
+from murmura.training.model.network import MultiTask
 from murmura.training.recipe.recipe import load_recipe
+from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]
-TOPICS: dict[str, Any] = {"kind": "multi_label", "columns": {"label": "topics"}, "train": "train.jsonl", "epochs": 4}
+TOPICS: dict[str, Any] = {
+    "kind": "multi_label",
+    "columns": {"label": "topics"},
+    "train": "train.jsonl",
+    "epochs": 4,
+    "head": {"layers": "mix", "hidden": 16},
+}
+PARTS = ("weight", "bias", "hidden.weight", "hidden.bias", "mix.weight", "mix.scale", "norm.mean", "norm.deviation")
 TEXTS = ["i lost my card in paris", "send money to rome", "hello"]
 
 
@@ -40,8 +52,36 @@ def test_its_own_tasks_answer_as_before_and_the_new_ones_have_learned(
     for one, other in zip(before.predict(asked), after.predict(asked), strict=True):
         assert one == {name: answer for name, answer in other.items() if name != "topics"}
     old, new = (load_file(folder / "model.safetensors") for folder in (reply_desk / "desk", tmp_path / "desk"))
-    assert {name for name in new if name not in old} == {"heads.topics.weight", "heads.topics.bias"}
+    assert {name for name in new if name not in old} == {f"heads.topics.{part}" for part in PARTS}
     assert all(np.array_equal(array, new[name]) for name, array in old.items())
+
+
+def test_a_frozen_encoder_reads_each_text_once_and_the_head_learns_the_same(
+    reply_desk: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    encode = MultiTask.encode
+
+    def count(model: MultiTask, ids: Tensor, mask: Tensor) -> EncodedTexts:
+        read.append(len(ids))
+        return encode(model, ids, mask)
+
+    monkeypatch.setattr(MultiTask, "encode", count)
+    recipe = write_recipe(tasks={"topics": TOPICS}, max_tokens=32, budget={"evaluations": 1})
+    heads = []
+    for most in (2**30, 0):
+        monkeypatch.setattr(pooled_texts, "MOST_BYTES", most)
+        read.clear()
+        fit(recipe, reply_desk, tmp_path / str(most), add_to=reply_desk / "desk", quiet=True)
+        heads.append(
+            (
+                {name: each for name, each in RunFolder(tmp_path / str(most)).weights().items() if "topics" in name},
+                sum(read),
+            )
+        )
+    (once, few), (always, many) = heads
+    assert few < 300 < many
+    assert all(np.allclose(array, always[name], atol=1e-4) for name, array in once.items())
 
 
 def test_other_limits_and_a_model_that_has_all_are_refused_before_the_first_step(

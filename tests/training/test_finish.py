@@ -63,6 +63,23 @@ def test_a_limit_that_no_threshold_keeps_is_said(tokenizer: Tokenizer, caplog: p
     )
 
 
+@pytest.mark.parametrize(
+    ("limit", "named"),
+    [({"max_flagged": 0.25}, [0.9, 0.5, 0.6]), ({"max_flagged": 0.0}, [0.9]), ({}, [0.9, 0.5, 0.3, 0.6, 0.35])],
+)
+def test_several_labels_get_the_threshold_that_finds_most_of_those_that_name_few_texts_without_any(
+    tokenizer: Tokenizer, limit: dict[str, float], named: list[float]
+) -> None:
+    scores = {"a": [0.9, 0.5, 0.3], "": [0.6, 0.35, 0.1, 0.1]}
+    validation = [Example("x", (label,) if label else ()) for label, each in scores.items() for _ in each]
+    logits = {score: np.log(score / (1 - score)) for each in scores.values() for score in each}
+    rows = [np.array([logits[score], -9.0]) for each in scores.values() for score in each]
+    spec = finish(task_data("multi_label", ["a", "b"], validation, thresholds=limit), lambda _: rows, tokenizer)
+    least = spec.thresholds.label
+    cut = np.log(least / (1 - least)) * spec.calibration.temperature
+    assert [score for score, logit in logits.items() if logit >= cut] == named
+
+
 def test_the_temperature_of_a_tagger_undoes_overconfidence_and_leaves_its_spans(tokenizer: Tokenizer) -> None:
     draw = np.random.default_rng(0)
     validation = [Example("rome and paris today", spans=(Span(0, 4, "p"),)) for _ in range(150)]

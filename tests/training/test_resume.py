@@ -23,7 +23,10 @@ from murmura.training.fit.loop import fit
 from murmura.training.run_folders.run_folder import RunFolder
 
 SCRIPT = Path(__file__).resolve().parents[1] / "killed_training.py"
-TASKS = {name: RECIPE["tasks"][name] for name in ("intent", "places")}
+TASKS = {
+    "intent": RECIPE["tasks"]["intent"] | {"head": {"layers": "mix", "hidden": 16}},
+    "places": RECIPE["tasks"]["places"],
+}
 TWENTY_STEPS = {
     "tasks": TASKS,
     "budget": {"steps": 20, "evaluations": 2},

@@ -20,6 +20,9 @@ from murmura.training.recipe.unused_keys import KEYS_OF_SOME_KINDS, find_unused_
 SET: dict[str, dict[str, Any]] = {
     "acts": {"acts": True},
     "context": {"context": 2},
+    "head.hidden": {"head": {"hidden": 8}},
+    "head.layers": {"head": {"layers": "mix"}},
+    "head.pooling": {"head": {"pooling": "mean_max"}},
     "layers": {"layers": 1},
     "mask_names": {"mask_names": True},
     "mask_values": {"mask_values": False},
@@ -127,6 +130,10 @@ def test_keys_without_effect_for_replies_are_refused_and_left_out_of_a_finished_
         (
             {"out_of_scope": "x", "thresholds": {"out_of_scope": 0.3, "max_flagged": 0.1}},
             "`thresholds.max_flagged` chooses `thresholds.out_of_scope`, which is given",
+        ),
+        (
+            {"kind": "multi_label", "thresholds": {"label": 0.3, "max_flagged": 0.1}},
+            "`thresholds.max_flagged` chooses `thresholds.label`, which is given",
         ),
         ({"validation": "y.csv", "validation_share": 0.2}, "`validation_share` has no effect beside `validation`"),
         ({"test": {"path": "y.csv", "repeat": 2}}, "`repeat` changes training rows only; leave it out of 'test'"),

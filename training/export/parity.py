@@ -10,6 +10,7 @@ from torch import nn
 
 from ...runtime.model.vectors import unit_vectors
 from ...schemas.manifest import POOLED, ModelManifest, TaskSpec
+from ..kinds.heads import FormedHead
 from ..kinds.registry import kind_of
 from ..model.encoders import build_encoder
 from ..model.vector_map import map_means
@@ -38,8 +39,13 @@ def torch_logits(
             encoded = encoder(input_ids=torch.tensor([list(ids)]), output_hidden_states=True)
             states = encoded.last_hidden_state[0]
             for spec in tasks:
+                head = heads[spec.name]
                 read = states if kind_of(spec).per_token else states.mean(0)
-                found[spec.name].append(heads[spec.name](read).numpy())
+                if isinstance(head, FormedHead):
+                    last, layers, mask = encoded.last_hidden_state, encoded.hidden_states, torch.ones(1, len(ids))
+                    by_token = kind_of(spec).per_token
+                    read = head.read(head.stack(last, layers) if by_token else head.pool(last, mask, layers))[0]
+                found[spec.name].append(head(read).numpy())
             if manifest.pooled:
                 means = [encoded.hidden_states[layer][0].mean(0).numpy() for layer in manifest.pooled_layers]
                 vector = map_means(means, weights) if means else states.mean(0).numpy()

@@ -25,6 +25,8 @@ class TaskBatch:
     texts: slice
     target: Tensor
     soft: SoftTargets | None = None
+    pooled: Tensor | None = None
+    """The texts as the head of the task reads them, where the encoder is not needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,14 @@ class Batch:
 
 
 def collate(parts: Sequence[Part], tasks: Sequence[TaskData], step: StepRows, device: str) -> list[Batch]:
-    """Put the rows of a step into one batch for each forward pass. `parts[i]` are the encoded rows of `tasks[i]`."""
+    """Put the rows of a step into one batch for each forward pass, and one more for each task whose rows are pooled already.
+    `parts[i]` are the encoded rows of `tasks[i]`.
+    """
     lengths = [part.lengths for part in parts]
-    passes = [step] if device == "cuda" else forward_passes(step, lengths)
-    return [_collate(parts, tasks, rows, device) for rows in passes]
+    pooled = [[own] for own in step if parts[own[0]].pooled is not None]
+    others = [own for own in step if parts[own[0]].pooled is None]
+    passes = [others] if device == "cuda" and others else forward_passes(others, lengths)
+    return [_collate(parts, tasks, rows, device) for rows in (*passes, *pooled)]
 
 
 def forward_passes(step: StepRows, lengths: Sequence[Sequence[int]]) -> list[StepRows]:
@@ -65,6 +71,7 @@ def _collate(parts: Sequence[Part], tasks: Sequence[TaskData], step: StepRows, d
         part, texts = parts[task], slice(start, start + len(rows))
         target = tasks[task].kind.collate([part.targets[row] for row in rows], width).to(device)
         soft = soft_targets([part.held.get(row) for row in rows], width)
-        by_task.append(TaskBatch(task, rows, texts, target, soft.to(device) if soft else None))
+        pooled = part.pooled.choose(rows) if part.pooled is not None else None
+        by_task.append(TaskBatch(task, rows, texts, target, soft.to(device) if soft else None, pooled))
         start = texts.stop
     return Batch(ids.to(device), mask.to(device), by_task, int(mask.sum()))

@@ -14,6 +14,7 @@ from ...runtime.model.long_texts import drop_older_lines
 from ..data.example import Example
 from ..kinds.kind import Kind
 from ..prepare.data_report import TokenReport
+from .pooled_texts import PooledTexts
 from .soft_targets import Held
 
 CHUNK: Final = 1000
@@ -30,6 +31,8 @@ class Part:
     targets: list[NDArray[Any]]
     held: dict[int, Held] = field(default_factory=dict)
     """By row: what the model answered when it began, for rows that are learned from that."""
+    pooled: PooledTexts | None = None
+    """The rows as a frozen encoder pools them, where that is all that the head reads."""
 
     @cached_property
     def lengths(self) -> list[int]:

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ..kinds.heads import FormedHead
+
 if TYPE_CHECKING:
     from ..model.network import MultiTask
     from ..prepare.tasks import TaskData
@@ -34,9 +36,10 @@ def carry_over(head: nn.Module, data: "TaskData", known: Sequence[str], weights:
     if not known:
         return
     places = [data.labels.index(label) for label in known]
+    inner = ("hidden.", "mix.", "norm.") if isinstance(head, FormedHead) else ()
     for part, parameter in head.named_parameters():
         before = torch.tensor(weights[f"heads.{data.name}.{part}"], dtype=parameter.dtype)
-        if (len(before), len(parameter)) == (len(known), len(data.labels)):
+        if (len(before), len(parameter)) == (len(known), len(data.labels)) and not part.startswith(inner):
             parameter.data[places] = before
         elif part == "embedding" and data.kind.generates:
             parameter.data[[*places, len(data.labels)]] = before  # the last row is the start of a reply
@@ -70,7 +73,7 @@ def begin_row(model: "MultiTask", task: int, data: "TaskData", part: "Part", lab
 
 
 def _means(model: "MultiTask", task: int, part: "Part", rows: Sequence[int]) -> NDArray[np.float32]:
-    """Return the mean [H] of what the task's head sees of the texts."""
+    """Return the mean [W] of what the last layer of the task's head reads of the texts."""
     from ..model.network import states_of  # noqa: PLC0415  (it needs batches, which this module's callers make)
 
     states = states_of(model, task, [part.ids[row] for row in rows], device="cpu", bf16=False)

@@ -43,17 +43,22 @@ def task_losses(
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[int, Tensor]:
     """Return the mean loss over its rows of each task of the batches, by the task's number."""
-    found: list[tuple[TaskBatch, Tensor, EncodedTexts]] = []
+    found: list[tuple[TaskBatch, Tensor, EncodedTexts | None]] = []
     with autocast():
         for batch in batches:
-            states = model.encode(drop_words(batch.ids, recipe.word_dropout, special), batch.mask)
+            encoded: EncodedTexts | None = None
             for part in batch.tasks:
-                texts = EncodedTexts(states[part.texts], batch.mask[part.texts])
-                found.append((part, model.answer(part.task, *texts, part.target), texts))
+                if part.pooled is not None:
+                    found.append((part, model.answer_pooled(part.task, part.pooled), None))
+                    continue
+                if encoded is None:
+                    encoded = model.encode(drop_words(batch.ids, recipe.word_dropout, special), batch.mask)
+                texts = encoded.choose(part.texts)
+                found.append((part, model.answer(part.task, texts, part.target), texts))
     return {part.task: _loss(tasks[part.task], recipe, part, logits.float(), texts) for part, logits, texts in found}
 
 
-def _loss(data: TaskData, recipe: Recipe, part: TaskBatch, logits: Tensor, texts: EncodedTexts) -> Tensor:
+def _loss(data: TaskData, recipe: Recipe, part: TaskBatch, logits: Tensor, texts: EncodedTexts | None) -> Tensor:
     smoothing = recipe.label_smoothing if data.task.label_smoothing is None else data.task.label_smoothing
     if part.soft is None:
         return data.kind.loss(logits, part.target, smoothing, texts)

@@ -1,7 +1,8 @@
 """The training loop: a recipe and data go in, a run folder with the best checkpoint comes out."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -29,6 +30,7 @@ from .joint_step import loss_weights, refuse_non_finite
 from .kept_tasks import add_tasks, keep_tasks
 from .optimiser import make_optimiser
 from .pace import CpuClock
+from .pooled_texts import needs_states, pool_texts
 from .probe import probe_tasks
 from .processes import begin_together, end_together, scale_of
 from .resume import State, read_state, save_state
@@ -144,6 +146,7 @@ def train(
     )
     if state is not None:
         state.restore(run, optimiser)
+    pool_frozen(run)
     begin_together(run)
     weights = loss_weights(recipe, run.tasks)
     scored_at = {round(steps * k / recipe.budget.evaluations) for k in range(1, recipe.budget.evaluations + 1)}
@@ -180,6 +183,18 @@ def train(
         save_state(run, optimiser)  # a second stage that is interrupted goes on from the end of the first
     if is_out_of_patience(run) and run.standing.step < steps:
         write(f"no better for {run.standing.stale} evaluations: ended at step {run.standing.step}")
+
+
+def pool_frozen(run: Fitting) -> None:
+    """Let a frozen encoder read the training rows of the tasks that need no more than a vector of each."""
+    if not run.model.has_frozen_encoder or run.recipe.word_dropout:
+        return
+    began = time.process_time()
+    for at, (data, part) in enumerate(zip(run.tasks, run.train, strict=True)):
+        if not needs_states(data.kind):
+            pooled = pool_texts(run.model, at, part.ids, device=run.device, bf16=run.bf16)
+            run.train[at] = replace(part, pooled=pooled)
+    run.standing.cpu_seconds += time.process_time() - began
 
 
 def is_interrupted(run: Fitting) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from ..data.example import Example, digest_rows
 from ..model.encoders import build_encoder
@@ -30,7 +31,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear head [C, H] and [C] that reads what the network's own head reads. `rows` are those that it was fitted on.
+    """A linear head [C, H] and [C] on the mean of the last layer. `rows` are those that it was fitted on.
 
     A label without training rows has the bias -inf.
     """
@@ -53,10 +54,12 @@ class Frozen:
         with torch.random.fork_rng():
             encoder = build_encoder(run.checkpoint.spec, run.checkpoint.weights, dropout=0.0)
             network = MultiTask(encoder, run.tasks, dropout=0.0)
+            # Held against all heads, whatever their form, is the mean of the last layer.
+            network.heads, network.reads_layers = nn.ModuleList(nn.Identity() for _ in run.tasks), False
         return cls(run, network.to(run.device))
 
     def embed(self, task: int, examples: Sequence[Example]) -> Array:
-        """Return what the task's head sees of each text: [N, H]."""
+        """Return the mean of the last layer of each text: [N, H]."""
         tokenizer = self.run.checkpoint.tokenizer
         tokenizer.enable_truncation(self.run.recipe.max_tokens)
         ids = encode_ids([example.given for example in examples], tokenizer)

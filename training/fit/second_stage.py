@@ -139,7 +139,7 @@ def _take_step(stage: _Stage, rows: Sequence[int]) -> None:
     run.model.eval()
     with run.accelerator.autocast() if run.precision != "fp16" else nullcontext():  # its losses would have to be scaled
         with torch.no_grad():
-            states = run.model.encode(ids, mask)
+            states = run.model.encode(ids, mask).states
             drawn = stage.decoder.sample(states.repeat_interleave(samples, 0), mask.repeat_interleave(samples, 0))
         rewards = [
             compute_reward(stage.vocabulary.decode(pieces), stage.replies[rows[at // samples]], stage.objective.reward)

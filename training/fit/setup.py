@@ -30,6 +30,7 @@ from .check_data import open_encoder, refuse_unknown, report_tasks
 from .encoding import Part, encode_part
 from .few_rows import begins_from_probe, name_rows, with_few_rows_rate
 from .hold import hold_answers
+from .standardise import standardise_inputs
 from .weights.make import make_weighting, refuse_processes, refuse_weights
 from .weights.static import Static
 from .weights.weighting import Weighting
@@ -134,6 +135,8 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     for part, held in zip(parts, hold_answers(model, tasks, parts, known), strict=True):
         part.held.update(held)
     for at, (task, part) in enumerate(zip(tasks, parts, strict=True)):
+        if not (known.get(task.name) and set(known[task.name]) <= set(task.labels)):
+            standardise_inputs(model, at, part)
         new = grow.new_labels(known.get(task.name), task.labels)
         if task.kind.generates:
             grown |= {task.name: dict.fromkeys(new, grow.WORDS)} if new else {}
@@ -193,12 +196,14 @@ def build_model(recipe: Recipe, tasks: list[TaskData], checkpoint: Checkpoint) -
 
 
 def known_labels(checkpoint: Checkpoint, tasks: list[TaskData]) -> dict[str, list[str]]:
-    """Return the labels of each task that the model at the beginning has, too, and by the same kind: what another kind
-    learned for these labels is another thing. Empty where it is no model of ours.
+    """Return the labels of each task that the model at the beginning has, too, and by the same kind and form of head: what
+    another one learned for these labels is another thing. Empty where it is no model of ours.
     """
-    ours = {(data.name, data.task.kind) for data in tasks}
+    ours = {(data.name, data.task.kind, data.task.form_of_head) for data in tasks}
     known = checkpoint.manifest.tasks if checkpoint.manifest else ()
-    return {spec.name: spec.labels for spec in known if (spec.name, spec.kind) in ours}
+    return {
+        spec.name: spec.labels for spec in known if (spec.name, spec.kind, spec.head and spec.head.untrained) in ours
+    }
 
 
 def learned_rows(checkpoint: Checkpoint, name: str) -> int:

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypedDict
 
 from numpy.typing import NDArray
+from torch import nn
 
 from ...runtime.generation.reply_vocabulary import ReplyVocabulary
 from ...schemas.manifest import TaskSpec
 from ..data.example import Example
+from ..kinds.heads import FormedHead
 from ..model.network import logits_of
 from ..model.replies import decode_replies, score_replies
 from .checkpoint import checkpoint_weights
@@ -122,6 +124,14 @@ def finished_specs(run: Fitting, out_of_fold: Mapping[int, Sequence[NDArray[Any]
             scored = iter(logits_of(run.model, at, ids, device=run.device, bf16=False))
             return [learned[id(example)] if id(example) in learned else next(scored) for example in examples]
 
-        specs.append(finish(data, score, tokenizer))
+        specs.append(_with_shares(finish(data, score, tokenizer), run.model.heads[at]))
     tokenizer.no_truncation()
     return specs
+
+
+def _with_shares(spec: TaskSpec, head: nn.Module) -> TaskSpec:
+    """Return the task with the shares of the layers that its head has learned to mix."""
+    if spec.head is None or not isinstance(head, FormedHead) or head.mix is None:
+        return spec
+    shares = [round(share, 4) for share in head.mix.shares.tolist()]
+    return spec.model_copy(update={"head": spec.head.model_copy(update={"shares": shares})})

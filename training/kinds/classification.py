@@ -50,6 +50,10 @@ class Classification(Kind):
         """A kind that derives from this one with a head or a loss of its own is none."""
         return type(self).head is Kind.head and type(self).loss is Classification.loss
 
+    @property
+    def loss_reads_states(self) -> bool:
+        return type(self).loss is not Classification.loss
+
     def read(self, row: Row, rules: Rules, counts: ReadCounts) -> Example | RowLeftOut:
         found = read_labelled(row, rules)
         if isinstance(found, RowLeftOut):

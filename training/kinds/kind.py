@@ -30,7 +30,7 @@ from ..recipe.reading import Columns
 from ..recipe.thresholds import OutOfScope, ThresholdRule
 from .answers import Answer, Score
 from .findings import Details
-from .heads import linear_head
+from .heads import FormedHead, linear_head
 from .outcome import SURE_ENOUGH, Outcome
 
 if TYPE_CHECKING:
@@ -48,10 +48,12 @@ class EncodedTexts(NamedTuple):
 
     states: Tensor
     mask: Tensor
+    layers: tuple[Tensor, ...] = ()
+    """The outputs [B, S, H] of the embeddings and of each layer, where the head of a task reads them."""
 
-    def choose(self, rows: Tensor) -> "EncodedTexts":
-        """Return some of the texts, by mask [B]."""
-        return EncodedTexts(self.states[rows], self.mask[rows])
+    def choose(self, rows: Tensor | slice | list[int]) -> "EncodedTexts":
+        """Return some of the texts, by mask [B] or places."""
+        return EncodedTexts(self.states[rows], self.mask[rows], tuple(layer[rows] for layer in self.layers))
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,11 @@ class Kind(ABC):
         return ""
 
     @property
+    def loss_reads_states(self) -> bool:
+        """Whether `loss` looks at the states of a batch's texts, beside the logits."""
+        return True
+
+    @property
     def is_regression(self) -> bool:
         """Whether the head is that of multinomial logistic regression, and may be fitted as one where rows are few."""
         return False
@@ -200,6 +207,8 @@ class Kind(ABC):
 
     def make_head(self, config: "BertConfig", task: TaskSpec) -> nn.Module:
         """Make the head of a task for an encoder of these sizes."""
+        if task.head is not None:
+            return FormedHead(config, len(task.labels), task.head)
         return self.head(config.hidden_size, len(task.labels))
 
     @abstractmethod
@@ -226,7 +235,7 @@ class Kind(ABC):
     def loss(self, logits: Tensor, target: Tensor, smoothing: float, texts: EncodedTexts | None = None) -> Tensor:
         """Return the mean loss of a batch over what is `asked`: by that the parts of a step are weighted.
 
-        In training, `texts` are those of the batch.
+        In training, `texts` are those of the batch, for kinds with `loss_reads_states`.
         """
 
     def chance_loss(self, labels: int) -> float:

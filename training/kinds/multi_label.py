@@ -13,7 +13,7 @@ from tokenizers import Encoding
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...runtime.model.decoding import sigmoid
+from ...runtime.model.decoding import PLACES, sigmoid
 from ...schemas.manifest import TaskSpec, Thresholds
 from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
@@ -21,7 +21,14 @@ from ..data.labelled import read_labelled
 from ..data.row import Row
 from ..data.rules import Rules
 from .answers import Answer, Score
-from .calibration import FEW_ROWS, count_rows, describe_rows, label_threshold, temperature_of_labels
+from .calibration import (
+    FEW_ROWS,
+    count_rows,
+    describe_rows,
+    label_threshold,
+    temperature_of_labels,
+    withholding_threshold,
+)
 from .calibration_error import calibration_error, sample_calibration_error
 from .findings import Details, Events
 from .intervals import Sampled, sample_outcome, sample_shares
@@ -36,6 +43,10 @@ NO_LABEL: Final = "no label"
 class MultiLabel(Kind):
     name = "multi_label"
     several = True
+
+    @property
+    def loss_reads_states(self) -> bool:
+        return type(self).loss is not MultiLabel.loss
 
     def read(self, row: Row, rules: Rules, counts: ReadCounts) -> Example | RowLeftOut:
         found = read_labelled(row, rules)
@@ -67,14 +78,21 @@ class MultiLabel(Kind):
         return (each * compared).sum(-1).mean()
 
     def calibrate(self, rows: CalibrationRows) -> Chosen:
-        """Choose the temperature of the sigmoid, and one threshold for all labels."""
+        """Choose the temperature of the sigmoid, and one threshold for all labels: with `max_flagged` the one that names a label
+        for the most texts that have one, of those that name one for at most that share of the others.
+        """
         truth = np.array([[label in example.labels for label in rows.labels] for example in rows.validation], float)
         logits = np.stack(rows.score(rows.validation))
         calibration = temperature_of_labels(logits, truth)
         if rows.rule.label is not None:
             return Chosen(calibration, Thresholds(label=rows.rule.label))
-        chosen = Thresholds(label=label_threshold(logits, truth, calibration))
-        return Chosen(calibration, chosen, count_rows(truth.sum(1) == 0))
+        without = truth.sum(1) == 0
+        if rows.rule.max_flagged is None or without.all() or not without.any():
+            least = label_threshold(logits, truth, calibration)
+        else:
+            highest = sigmoid(logits.astype(np.float64) / calibration.temperature).round(PLACES).max(1)
+            least = withholding_threshold(highest[without].tolist(), highest[~without].tolist(), rows.rule.max_flagged)
+        return Chosen(calibration, Thresholds(label=least), count_rows(without))
 
     def describe_thresholds(self, task: TaskSpec) -> list[str]:
         rows = task.threshold_rows

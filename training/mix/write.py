@@ -166,7 +166,7 @@ def _task(mix: Mix, spec: TaskSpec, parts: Parts) -> dict[str, Any]:
     if old.out_of_scope is not None and not old.out_of_scope.learn and not _has_scope_rows(mix, spec.name):
         del kept["out_of_scope"]  # a label without a class and without a row decides nothing
     rule = old.thresholds.model_dump(exclude={"data"}, exclude_none=True)
-    if "out_of_scope" not in kept:
+    if "out_of_scope" not in kept and kind_of(spec).serving.out_of_scope:
         rule.pop("max_flagged", None)  # it chooses a threshold between rows in scope and out of it
     if "choosing" in parts and parts["choosing"][0]:
         rule["data"] = f"{spec.name}.choosing.jsonl"

@@ -1,6 +1,6 @@
-"""The network: one shared encoder, a head for each task: a linear layer, or a decoder."""
+"""The network: one shared encoder, a head for each task: a linear layer, one of another form, or a decoder."""
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...schemas.manifest import TaskSpec
-from ..kinds.kind import Kind
+from ..kinds.heads import FormedHead, pool_mean
+from ..kinds.kind import EncodedTexts, Kind
 from .lora import own_parameters
 from .padding import in_order, pad
 from .vocabulary import NarrowTable
@@ -34,7 +35,8 @@ class HeadSpec(Protocol):
 class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
     """Encoder and heads; `heads[i]` answers `tasks[i]`.
 
-    Sentence heads read the mean of the last layer over the text's tokens, special tokens included, as the graphs do.
+    Sentence heads read the mean of the last layer over the text's tokens, special tokens included, as the graphs do, unless
+    their task gives them another form.
     """
 
     def __init__(self, encoder: "BertModel", tasks: Sequence[HeadSpec], *, dropout: float) -> None:
@@ -44,6 +46,7 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.per_token = [data.kind.per_token for data in tasks]
         self.generates = [data.kind.generates for data in tasks]
         self.heads = nn.ModuleList(data.kind.make_head(encoder.config, data.spec) for data in tasks)
+        self.reads_layers = any(isinstance(head, FormedHead) and head.reads_layers for head in self.heads)
         self.dropout = nn.Dropout(dropout)
         self.table: NarrowTable | None = None
         self.has_frozen_encoder = False
@@ -73,24 +76,51 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
     def forward(self, task: int, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the logits of one task: [B, C], or [B, S, C] for tagging."""
-        return self.answer(task, self.encode(ids, mask), mask)
+        return self.answer(task, self.encode(ids, mask))
 
-    def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return the last layer's states [B, S, H]."""
+    def encode(self, ids: Tensor, mask: Tensor) -> EncodedTexts:
+        """Return the last layer's states, and those of all layers where a head reads them."""
         ids = ids if self.table is None else self.table.of(ids)
-        states: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        return states
+        found = self.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=self.reads_layers)
+        return EncodedTexts(found.last_hidden_state, mask, tuple(found.hidden_states or ()))
 
-    def answer(self, task: int, states: Tensor, mask: Tensor, target: Tensor | None = None) -> Tensor:
+    def answer(self, task: int, texts: EncodedTexts, target: Tensor | None = None) -> Tensor:
         """Return the logits of one task from the states of its texts; of one that generates those of a `target`: [B, T, V]."""
         if self.generates[task]:
-            logits: Tensor = self.heads[task](states, mask, target)
+            logits: Tensor = self.heads[task](texts.states, texts.mask, target)
             return logits
-        if not self.per_token[task]:
-            counted = mask.unsqueeze(-1).to(states.dtype)
-            states = (states * counted).sum(1) / counted.sum(1)
-        found: Tensor = self.heads[task](self.dropout(states))
+        found: Tensor = self.heads[task](self.read(task, texts))
         return found
+
+    def read(self, task: int, texts: EncodedTexts) -> Tensor:
+        """Return what the last layer of a head reads: [B, W], or [B, S, W] for tagging."""
+        head = self.heads[task]
+        if not self.per_token[task]:
+            return self.read_pooled(task, self.pool(task, texts))
+        if isinstance(head, FormedHead):
+            return head.read(head.stack(texts.states, texts.layers))
+        found: Tensor = self.dropout(texts.states)
+        return found
+
+    def pool(self, task: int, texts: EncodedTexts) -> Tensor:
+        """Return the texts of a sentence task as vectors [B, K, W]: all that its head asks of the encoder."""
+        head = self.heads[task]
+        if isinstance(head, FormedHead):
+            return head.pool(texts.states, texts.mask, texts.layers)
+        return pool_mean(texts.states, texts.mask).unsqueeze(1)
+
+    def read_pooled(self, task: int, pooled: Tensor) -> Tensor:
+        """Return what the last layer of a sentence task's head reads of texts as `pool` returns them: [B, W]."""
+        head = self.heads[task]
+        if isinstance(head, FormedHead):
+            return head.read(pooled)
+        found: Tensor = self.dropout(pooled[:, 0])
+        return found
+
+    def answer_pooled(self, task: int, pooled: Tensor) -> Tensor:
+        """Return the logits [B, C] of a sentence task from texts as `pool` returns them."""
+        logits: Tensor = self.heads[task](self.read_pooled(task, pooled))
+        return logits
 
     @property
     def last_layer(self) -> nn.Module:
@@ -131,15 +161,27 @@ def logits_of_tasks(
     batch_size: int = 64,
 ) -> dict[int, dict[int, NDArray[np.float32]]]:
     """Return by task the logits of the texts that it is asked about, by their rows; each text goes through the encoder once."""
+    return _outputs_of(model, asked, texts, model.answer, device, bf16, batch_size)
+
+
+def _outputs_of(
+    model: MultiTask,
+    asked: Mapping[int, Container[int]],
+    texts: Sequence[NDArray[np.integer[Any]]],
+    compute: Callable[[int, EncodedTexts], Tensor],
+    device: str,
+    bf16: bool,
+    batch_size: int,
+) -> dict[int, dict[int, NDArray[np.float32]]]:
     model.eval()
     found: dict[int, dict[int, NDArray[np.float32]]] = {task: {} for task in asked}
     for rows in in_order(texts, batch_size):
         ids, mask = (each.to(device) for each in pad([texts[row] for row in rows]))
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bf16):
-            states = model.encode(ids, mask)
+            encoded = model.encode(ids, mask)
             for task, own in asked.items():
                 if chosen := [at for at, row in enumerate(rows) if row in own]:
-                    values = model.answer(task, states[chosen], mask[chosen]).float().cpu().numpy()
+                    values = compute(task, encoded.choose(chosen)).float().cpu().numpy()
                     for at, value in zip(chosen, values, strict=True):
                         length = len(texts[rows[at]]) if model.per_token[task] else len(value)
                         found[task][rows[at]] = value[:length]
@@ -149,10 +191,6 @@ def logits_of_tasks(
 def states_of(
     model: MultiTask, task: int, texts: Sequence[NDArray[np.integer[Any]]], *, device: str, bf16: bool
 ) -> NDArray[np.float32]:
-    """Return what the head of a sentence task reads of each text: [N, H], in the order of `texts` (token ids)."""
-    head = model.heads[task]
-    model.heads[task] = nn.Identity()
-    try:
-        return np.stack(logits_of(model, task, texts, device=device, bf16=bf16))
-    finally:
-        model.heads[task] = head
+    """Return what the last layer of a sentence task's head reads of each text: [N, W], in the order of `texts` (token ids)."""
+    found = _outputs_of(model, {task: range(len(texts))}, texts, model.read, device, bf16, 64)
+    return np.stack([found[task][row] for row in range(len(texts))])

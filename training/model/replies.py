@@ -25,7 +25,7 @@ def score_replies(
         ids, mask = (each.to(device) for each in pad([texts[row] for row in rows]))
         target = kind.collate([targets[row] for row in rows], ids.shape[1]).to(device)
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bf16):
-            logits = model.answer(task, model.encode(ids, mask), mask, target)
+            logits = model.answer(task, model.encode(ids, mask), target)
         for row, values in zip(rows, log_probabilities(logits, target), strict=True):
             found[row] = values
     return found
@@ -38,5 +38,5 @@ def decode_replies(model: MultiTask, task: int, texts: Texts, *, device: str, bf
     for rows in in_order(texts, 64):
         ids, mask = (each.to(device) for each in pad([texts[row] for row in rows]))
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bf16):
-            found |= zip(rows, model.heads[task].decode(model.encode(ids, mask), mask), strict=True)
+            found |= zip(rows, model.heads[task].decode(model.encode(ids, mask).states, mask), strict=True)
     return [found[row] for row in range(len(texts))]

@@ -76,6 +76,7 @@ class TaskData:
             default_for=self.task.default_for,
             open=self.task.open,
             generation=self.task.generation(self.kind.name_slots(self.labels)),
+            head=self.task.form_of_head,
         )
         return spec.model_copy(update={"default_for": default_agents(spec)}) if spec.default_for is None else spec
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from ...runtime.model.kinds.registry import KINDS, TaskKind
-from ...schemas.manifest import AgentName, GenerationSpec, TaskSpec
+from ...schemas.manifest import AgentName, GenerationSpec, HeadForm, TaskSpec
+from .head import Head, describe_head
 from .objective import Objective
 from .reading import Count, Label, Positive, Reading, Share, Source, Sources
 from .thresholds import OutOfScope, ThresholdRule
@@ -47,6 +48,8 @@ class Task(Reading):
     default_for: list[AgentName] | None = None
     """The agents that answer this task when a request names no tasks; not set: by the agents' own rules."""
     open: bool = False
+    head: Head | None = None
+    """The form of its head; without it a linear layer on the mean of the last layer (tagging: on each token)."""
     context: Count | None = None
     """Replies: how many turns are read, the newest included; without it CONTEXT."""
     acts: bool | None = None
@@ -117,6 +120,11 @@ class Task(Reading):
         """The keys without effect that were left out, each with the reason; only where the task is past."""
         return self._unused
 
+    @property
+    def form_of_head(self) -> HeadForm | None:
+        """The form of the head as it stands in a manifest, before anything is learned."""
+        return self.head.form if self.head is not None else None
+
     def generation(self, slots: Sequence[str] = ()) -> GenerationSpec | None:
         """Return how a task of replies reads its input, and the sizes of its decoder; None for other kinds."""
         if not KINDS.get(self.kind).generates:
@@ -145,7 +153,7 @@ class Task(Reading):
 def describe_form(spec: TaskSpec) -> dict[str, Any]:
     """Return the keys of a recipe by which rows are read as a task of a model reads them, and its head has its size."""
     if spec.generation is None:
-        return {"labels": list(spec.labels)}
+        return {"labels": list(spec.labels)} | (describe_head(spec.head) if spec.head is not None else {})
     return spec.generation.model_dump(include={"context", "acts", "mask_values", "mask_names", "layers"})
 
 

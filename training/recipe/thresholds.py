@@ -13,7 +13,8 @@ class ThresholdRule(Frozen):
     data: Sources | None = None
     """Chosen on these rows; without it on the validation part."""
     max_flagged: Share | None = None
-    """The most genuine rows that may be withheld. Without it: the best mean of genuine kept and others caught."""
+    """The most genuine rows that may be withheld; for several labels, of rows without any that may get one. Without it: the
+    best mean of genuine kept and others caught; for several labels, the best micro-F1."""
     accept: Annotated[float, Field(ge=0, le=1)] | None = None
     out_of_scope: Annotated[float, Field(ge=0, le=1)] | None = None
     label: Annotated[float, Field(ge=0, le=1)] | None = None

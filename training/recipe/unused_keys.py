@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from ...runtime.model.kinds.forms import TEXT_KEYS
+from ...runtime.model.kinds.forms import HEADS_OF_TEXTS, TEXT_KEYS
+from .head import Head
 from .reading import Source
 from .thresholds import OutOfScope, ThresholdRule
 
@@ -17,6 +18,7 @@ KEYS_OF_REPLIES: Final = frozenset(
 KEYS_OF_SOME_KINDS: Final = (
     TEXT_KEYS
     | KEYS_OF_REPLIES
+    | HEADS_OF_TEXTS
     | {
         *(
             "thresholds.accept",
@@ -27,7 +29,7 @@ KEYS_OF_SOME_KINDS: Final = (
         )
     }
 )
-"""Keys of a task, its sources and its thresholds that a kind uses if its `recipe_keys` says so."""
+"""Keys of a task, its sources, its head and its thresholds that a kind uses if its `recipe_keys` says so."""
 _UNUSED_BY_REPLIES: Final = ("columns", "merge", "rest")
 """Keys of a task and its sources that say how labels and texts are read."""
 OF_TRAINING: Final = ("repeat", "typo_copies", "soft")
@@ -49,12 +51,18 @@ class Kind(Protocol):
     @property
     def generates(self) -> bool: ...
 
+    @property
+    def out_of_scope(self) -> bool: ...
+
 
 class Task(Protocol):
     """What is asked of a recipe's task, beside the keys of a `Reading`."""
 
     @property
     def thresholds(self) -> ThresholdRule: ...
+
+    @property
+    def head(self) -> Head | None: ...
 
     @property
     def out_of_scope(self) -> OutOfScope | None: ...
@@ -92,7 +100,8 @@ def find_unused_key(task: Task, kind: Kind) -> UnusedKey | None:
                 f"a task of kind {kind.name} does not use `{key}`; of the keys that only some kinds use it has {others}",
             )
     own = _find_for_replies(task) if kind.generates else None
-    return own or _find_in_thresholds(task) or _find_in_parts(task) or _find_share(task)
+    own = own or (_find_in_thresholds(task) if kind.out_of_scope else _find_beside_label(task))
+    return own or _find_in_parts(task) or _find_share(task)
 
 
 def without_key(task: dict[str, Any], unused: UnusedKey) -> dict[str, Any]:
@@ -126,6 +135,7 @@ def _keys_of_some_kinds(task: Task) -> Iterator[str]:
     if any(source.typo_copies for source in all_sources):
         yield "typo_copies"
     yield from sorted(key for key in KEYS_OF_REPLIES if getattr(task, key) is not None)
+    yield from (f"head.{name}" for name, value in task.head or () if value is not None)
     yield from (f"thresholds.{name}" for name, value in task.thresholds if value is not None)
 
 
@@ -143,6 +153,13 @@ def _find_for_replies(task: Task) -> UnusedKey | None:
         )
         return UnusedKey("calibration", f"{problem}; leave it out")
     return None
+
+
+def _find_beside_label(task: Task) -> UnusedKey | None:
+    if task.thresholds.max_flagged is None or task.thresholds.label is None:
+        return None
+    problem = "`thresholds.max_flagged` chooses `thresholds.label`, which is given; leave one of them out"
+    return UnusedKey("thresholds.max_flagged", problem)
 
 
 def _find_in_thresholds(task: Task) -> UnusedKey | None:

@@ -19,6 +19,7 @@ from ..kinds.registry import generating_tasks, kind_of
 from ..weights import Weights, check_weights
 from .bert import Bert
 from .decoder import write_decoders
+from .head_inputs import HeadInputs
 from .layouts import Padded, Ragged
 from .parameters import Parameters, Var, finish_graph
 
@@ -92,22 +93,26 @@ def _serialise(
     check_weights(encoder, tasks, weights, pooled_layers)
     parameters, layout = Parameters(weights), LAYOUTS[form]()
     layers = ARCHITECTURES[encoder.architecture](encoder, parameters, layout).outputs()
-    states = layers[-1]
-    mean = layout.mean(states, encoder.hidden_size)
+    inputs = HeadInputs(parameters, layout, layers, encoder.hidden_size)
 
     def output(task: TaskSpec) -> Var:
         kind = kind_of(task)
+        read = inputs.of(task)
         if kind.reads is Reads.TOKENS:
-            return layout.by_token(kind.build_head(parameters, states, task), kind.width(task))
-        return kind.build_head(parameters, mean, task)
+            return layout.by_token(kind.build_head(parameters, read, task), kind.width(task))
+        if task.head is None:
+            return kind.build_head(parameters, read, task)
+        # A product with a single row has other bits, so each text is in it twice.
+        twice = kind.build_head(parameters, op.concat([read, read], axis=0), task)
+        return op.split(twice, axis=0, num_outputs=2)[0]
 
     generating = generating_tasks(tasks)
     outputs = {task.name: output(task) for task in tasks if task not in generating}  # which collects the parameters
     if generating:
-        outputs[HIDDEN] = layout.by_token(states, encoder.hidden_size)
+        outputs[HIDDEN] = layout.by_token(inputs.last, encoder.hidden_size)
     if pooled:
-        means = [layout.mean(layers[layer], encoder.hidden_size) for layer in pooled_layers]
-        outputs[POOLED] = _map_means(parameters, means) if means else mean
+        means = [inputs.mean_of(layer) for layer in pooled_layers]
+        outputs[POOLED] = _map_means(parameters, means) if means else inputs.mean
     return finish_graph(layout.inputs, outputs, parameters, metadata)
 
 

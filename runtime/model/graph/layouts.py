@@ -73,6 +73,12 @@ class Layout(ABC):
         total = op.gather(op.matmul(op.concat([once, once], axis=1), rows), constant(np.int64(0)), axis=1)
         return op.div(total, count)
 
+    def max(self, states: Var, size: int) -> Var:
+        """Maximum over the tokens of each text, [N, size] -> [B, size]: it does not depend on their order or number."""
+        shown = op.cast(op.unsqueeze(self.mask, constant([2])), to=np.bool_)
+        rows = op.where(shown, self.states_in_rows(states, size), constant(MASKED))
+        return op.reduce_max(rows, constant([1]), keepdims=0)
+
 
 class Ragged(Layout):
     """The tokens of all texts one after the other, `T` in all; only attention and the mean need rows."""

@@ -48,6 +48,10 @@ class Parameters:
         """Return x @ W.T + b for arrays, which are added under `name`."""
         return op.gemm(x, self.add(name + ".weight", weight), self.add(name + ".bias", bias), transB=1)
 
+    def gelu(self, x: Var) -> Var:
+        """Return x * Phi(x), exactly and not by tanh."""
+        return op.gelu(x)
+
     def norm(self, x: Var, name: str, epsilon: float) -> Var:
         """Return the layer normalisation over the last axis, with the weights `<name>.weight` and `<name>.bias`."""
         scale, bias = (self.add(name + end, self.weight(name + end)) for end in (".weight", ".bias"))

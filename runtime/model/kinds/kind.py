@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ....schemas.manifest import EncoderSpec, TaskSpec
 from ..decoding import Decoder, Floats, Output, softmax
-from .forms import TEXT_KEYS, AnswerForm, Reads
+from .forms import HEADS_OF_TEXTS, KEYS_OF_HEADS, TEXT_KEYS, AnswerForm, Reads
 
 Array = npt.NDArray[Any]
 Answer = Mapping[str, Any]
@@ -33,6 +33,8 @@ class Graph(Protocol):
     def add(self, name: str, value: npt.NDArray[np.float32], /) -> Any: ...
 
     def linear(self, x: Any, name: str, /) -> Any: ...
+
+    def gelu(self, x: Any, /) -> Any: ...
 
 
 class Kind(ABC):
@@ -58,7 +60,14 @@ class Kind(ABC):
     @property
     def recipe_keys(self) -> frozenset[str]:
         """Of the keys of a recipe that only some kinds use, `KEYS_OF_SOME_KINDS`, those that this one does."""
-        return frozenset() if self.reads is Reads.TOKENS else TEXT_KEYS
+        by_token = self.reads is Reads.TOKENS
+        heads = (KEYS_OF_HEADS if by_token else HEADS_OF_TEXTS) if self.has_standard_head else frozenset()
+        return heads if by_token else heads | TEXT_KEYS
+
+    @property
+    def has_standard_head(self) -> bool:
+        """Whether the head is that of this class, whose form a task may choose (`TaskSpec.head`)."""
+        return type(self).build_head is Kind.build_head and type(self).head_shapes is Kind.head_shapes
 
     # The manifest.
 
@@ -68,6 +77,12 @@ class Kind(ABC):
             raise ValueError(f"task {task.name} has no labels")
         if task.out_of_scope is not None and not self.out_of_scope:
             raise ValueError(f"task {task.name}: a task of kind {self.name} has no out_of_scope label")
+        if task.head is not None and not self.has_standard_head:
+            raise ValueError(
+                f"task {task.name}: a task of kind {self.name} has a head of its own form; leave `head` out"
+            )
+        if task.head is not None and task.head.pooling != "mean" and self.reads is Reads.TOKENS:
+            raise ValueError(f"task {task.name}: a task of kind {self.name} reads each token and pools none")
 
     def known_labels(self, task: TaskSpec) -> frozenset[str]:
         """Return the labels that answers, rules and corrections may name."""
@@ -86,10 +101,28 @@ class Kind(ABC):
 
     def head_shapes(self, task: TaskSpec, encoder: EncoderSpec) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the head's weights; in a checkpoint the weight NAME of a task is `heads.TASK.NAME`."""
-        return {"weight": (self.width(task), encoder.hidden_size), "bias": (self.width(task),)}
+        form = task.head
+        shapes: dict[str, tuple[int, ...]] = {}
+        read = encoder.hidden_size
+        if form is not None:
+            parts = 1 if form.layers == "last" else encoder.layers + 1
+            part = read * (2 if form.pooling == "mean_max" else 1)
+            read = part * (parts if form.layers == "concat" else 1)
+            shapes |= {"norm.mean": (parts, part), "norm.deviation": (parts, part)}
+            if form.layers == "mix":
+                shapes |= {"mix.weight": (parts,), "mix.scale": (1,)}
+            if form.hidden is not None:
+                shapes |= {"hidden.weight": (form.hidden, read), "hidden.bias": (form.hidden,)}
+                read = form.hidden
+        return shapes | {"weight": (self.width(task), read), "bias": (self.width(task),)}
 
     def build_head(self, graph: Graph, states: Any, task: TaskSpec) -> Any:
-        """Return logits [N, C] for states [N, H]: of texts, pairs of texts or tokens, as `reads` says."""
+        """Return logits [N, C] for states [N, H]: of texts, pairs of texts or tokens, as `reads` says.
+
+        Where the task has a form, the states are pooled, standardised and mixed or put side by side as it says.
+        """
+        if task.head is not None and task.head.hidden is not None:
+            states = graph.gelu(graph.linear(states, f"heads.{task.name}.hidden"))
         return graph.linear(states, f"heads.{task.name}")
 
     # Logits.

@@ -20,7 +20,7 @@ class MultiLabel(Kind):
 
     @property
     def recipe_keys(self) -> frozenset[str]:
-        return super().recipe_keys | {"thresholds.label"}
+        return super().recipe_keys | {"thresholds.label", "thresholds.max_flagged"}
 
     def make_decoder(self, task: TaskSpec) -> Decoder:
         return MultiLabelDecoder(task)
