@@ -2,7 +2,8 @@
 
     python benchmarks/harmful_texts.py --model FOLDER [--task filter] [--shown 20]
 
-On the test rows of scenarios/support/filter.yaml, which no training row is like. A text is stopped when the model names any label
+On the test rows of scenarios/support/filter.yaml. No row that is learned, or that the threshold is chosen on, is like one of them:
+tests/scenarios/test_support_filter.py holds that. A text is stopped when the model names any label
 at its threshold, or a phrase of harmful-words.yaml stands in it.
 """
 

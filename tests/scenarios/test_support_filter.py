@@ -29,7 +29,7 @@ def rows_of(sources: Iterable[Source] | None) -> Rows:
     return found
 
 
-TRAINING, EVALUATION = rows_of(TASK.train), rows_of(TASK.test)
+TRAINING, VALIDATION, EVALUATION = rows_of(TASK.train), rows_of(TASK.validation), rows_of(TASK.test)
 
 
 def words(text: str) -> frozenset[str]:
@@ -60,7 +60,11 @@ def find_alike(texts: Iterable[str], others: Iterable[str]) -> set[tuple[str, st
 
 
 def test_there_are_enough_rows_of_every_label_and_without_any() -> None:
-    for rows, harmful, each, harmless in ((TRAINING, 1300, 250, 2500), (EVALUATION, 200, 40, 1300)):
+    for rows, harmful, each, harmless in (
+        (TRAINING, 1700, 300, 2900),
+        (VALIDATION, 200, 40, 480),
+        (EVALUATION, 200, 40, 1000),
+    ):
         counts = Counter(label for _, labels in rows for label in labels)
         assert set(counts) == set(LABELS) == set(TASK.labels or ())
         assert min(counts.values()) >= each
@@ -68,16 +72,21 @@ def test_there_are_enough_rows_of_every_label_and_without_any() -> None:
         assert sum(not labels for _, labels in rows) >= harmless
 
 
-@pytest.mark.parametrize("rows", [TRAINING, EVALUATION], ids=["training", "evaluation"])
+@pytest.mark.parametrize("rows", [TRAINING, VALIDATION, EVALUATION], ids=["training", "validation", "evaluation"])
 def test_no_text_stands_twice(rows: Rows) -> None:
     counts = Counter(re.sub(r"\W", "", text.lower()) for text, labels in rows)
     assert [text for text, count in counts.items() if text and count > 1] == []
 
 
-def test_no_evaluation_row_is_like_a_training_row() -> None:
-    masked = {mask(text) for text, _ in TRAINING}
-    assert [text for text, _ in EVALUATION if mask(text) in masked] == []
-    assert find_alike((text for text, _ in EVALUATION), (text for text, _ in TRAINING)) == set()
+@pytest.mark.parametrize(
+    ("rows", "others"),
+    [(EVALUATION, TRAINING + VALIDATION), (VALIDATION, TRAINING)],
+    ids=["evaluation", "validation"],
+)
+def test_no_row_held_out_is_like_one_that_is_learned_or_chosen_on(rows: Rows, others: Rows) -> None:
+    masked = {mask(text) for text, _ in others}
+    assert [text for text, _ in rows if mask(text) in masked] == []
+    assert find_alike((text for text, _ in rows), (text for text, _ in others)) == set()
 
 
 def test_texts_that_share_most_words_are_alike() -> None:
@@ -93,6 +102,6 @@ def test_the_word_list_hits_no_harmless_row_and_some_of_every_label() -> None:
     for label, some in phrases.items():
         patterns = "|".join(re.escape(each).replace(r"\*", r"\w*").replace(r"\ ", r"\s+") for each in some)
         net = re.compile(rf"\b(?:{patterns})\b", re.IGNORECASE)
-        hits = [labels for text, labels in TRAINING + EVALUATION if net.search(text)]
+        hits = [labels for text, labels in TRAINING + VALIDATION + EVALUATION if net.search(text)]
         assert [] not in hits
         assert sum(label in labels for labels in hits) >= 3
