@@ -8,6 +8,8 @@ from ...runtime.generation.names import find_names, mask_pronouns
 from .policy import Policy
 
 SOMEONE: Final = "someone"
+_MOST_READ: Final = 10_000
+"""Characters of a turn that are looked at for people. Models read fewer, and a turn may have a megabyte."""
 
 
 async def predict_turn(text: str, policy: Policy, engine: Predicts) -> Prediction:
@@ -39,7 +41,7 @@ def name_nobody(text: str, entities: Output, label: str) -> str:
     for span in sorted(entities["spans"], key=lambda span: -span["start"]):
         if span["label"] == label:
             text = f"{text[: span['start']]}{SOMEONE}{text[span['end'] :]}"
-    return mask_pronouns(text)
+    return mask_pronouns(text[:_MOST_READ])
 
 
 def add_name(text: str, place: tuple[int, int], entities: Output, label: str) -> Output:
@@ -69,7 +71,7 @@ def _find_missed_name(text: str, entities: Output, label: str) -> tuple[int, int
     """Return the place of the only name of a text in which the entity task has found no person; None where there is none."""
     if any(span["label"] == label for span in entities["spans"]):
         return None
-    names = find_names(text)
+    names = find_names(text[:_MOST_READ])
     return names[0] if len(names) == 1 else None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
 from ...runtime.generation.facts import find_fact
-from ...runtime.generation.names import BEGINNING
+from ...runtime.generation.names import begins_sentence
 from ...runtime.model.generated import Generated
 from ...schemas.acts import SLOT
 from ...schemas.dialogue import REPLY_CHARACTERS, Wording
@@ -94,7 +94,7 @@ def find_unknown_name(text: str, names: Collection[str], vocabulary: Collection[
         word = found[0]
         if word == word.lower() or word in names:
             continue
-        begins = word[1:] == word[1:].lower() and BEGINNING.search(text[: found.start()]) is not None
+        begins = word[1:] == word[1:].lower() and begins_sentence(text, found.start())
         if not begins or (vocabulary is not None and re.split("['’-]", word.lower())[0] not in vocabulary):
             return word
     return None

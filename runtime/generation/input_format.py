@@ -17,6 +17,8 @@ from .names import mask_names
 from .slot_values import put_slots
 
 _ORDER: Final = {name: number for number, name in enumerate(ActName)}
+_MOST_MASKED: Final = 16
+"""Of a turn so many times as many characters are masked as bytes are read: it may have a megabyte."""
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -71,6 +73,9 @@ def _describe_object(act: Act) -> str:
 
 
 def _mask(text: str, values: Mapping[str, Sequence[str]], spec: GenerationSpec) -> str:
+    if not spec.mask_values and not spec.mask_names:
+        return text
+    text = text[: _MOST_MASKED * spec.context_bytes]
     text = put_slots(text, (), values) if spec.mask_values else text
     return mask_names(text) if spec.mask_names else text
 

@@ -20,8 +20,10 @@ _PRONOUN: Final = re.compile(
     re.IGNORECASE,
 )
 _WORD: Final = re.compile(r"\{\w+\}|[^\W\d_]+(?:['’-][^\W\d_]+)*")
-BEGINNING: Final = re.compile(r"(?:^|[.!?:…]['\"”’)]*\s+|\n\s*)['\"“‘(]*$")
+_BEGINNING: Final = re.compile(r"(?:^|[.!?:…]['\"”’)]*\s+|\n\s*)['\"“‘(]*$")
 """What stands before the first word of a sentence."""
+_REACH: Final = 40
+"""So many characters before a word are looked at: a turn may have a hundred thousand words."""
 _ONE_NAME: Final = re.compile(rf"{re.escape(NAME)}(?:[\s.&-]+{re.escape(NAME)})+")
 _NEVER_NAMES: Final = frozenset(
     [
@@ -254,18 +256,23 @@ def find_names(text: str) -> list[tuple[int, int]]:
 
 def _is_sure(run: list[re.Match[str]], text: str) -> bool:
     spelt = all(len(found[0]) == 1 or not found[0].isupper() for found in run)
-    return spelt and BEGINNING.search(text[: run[-1].start()]) is None
+    return spelt and not begins_sentence(text, run[-1].start())
 
 
 def _find_words(text: str) -> Iterator[re.Match[str]]:
-    return (found for found in _WORD.finditer(text) if _is_name(found[0], text[: found.start()]))
+    return (found for found in _WORD.finditer(text) if _is_name(found[0], text, found.start()))
 
 
-def _is_name(word: str, before: str) -> bool:
+def begins_sentence(text: str, at: int) -> bool:
+    """Return whether the word at a place of a text is the first of a sentence."""
+    return _BEGINNING.search(text, max(at - _REACH, 0), at) is not None
+
+
+def _is_name(word: str, text: str, at: int) -> bool:
     plain = word.lower().replace("’", "'")
     if not word[0].isupper() or plain in _NEVER_NAMES:
         return False
-    return plain not in _OPENERS or BEGINNING.search(before) is None
+    return plain not in _OPENERS or not begins_sentence(text, at)
 
 
 def _neutral(found: re.Match[str]) -> str:

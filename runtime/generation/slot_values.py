@@ -38,7 +38,7 @@ def put_slots(text: str, spans: Iterable[LabelledSpan], values: Mapping[str, Seq
     Slots that the text has already come first, then spans, then longer values before shorter ones; what overlaps one of these
     stays as it is. Slots with equal values share its places in their order, the last of them takes what is left.
     """
-    taken = _Taken()
+    taken = _Taken(len(text))
     for found in SLOT.finditer(text):
         taken.add(_Place(found.start(), found.end(), found[1]))
     for span in sorted(spans, key=lambda span: (span.start, span.end)):
@@ -77,16 +77,18 @@ def holds_part(text: str, values: Iterable[str]) -> bool:
 
 
 class _Taken:
-    """Spans that do not overlap."""
+    """Spans of a text that do not overlap. A turn may have a value many thousand times, so that each span costs its length."""
 
-    def __init__(self) -> None:
+    def __init__(self, length: int) -> None:
         self.spans: list[LabelledSpan] = []
+        self._covered = bytearray(length)
 
     def add(self, span: LabelledSpan) -> bool:
         """Add a span and return True, unless it overlaps one of them."""
-        free = all(span.end <= other.start or span.start >= other.end for other in self.spans)
+        free = not any(self._covered[span.start : span.end])
         if free:
             self.spans.append(span)
+            self._covered[span.start : span.end] = b"\1" * (span.end - span.start)
         return free
 
 

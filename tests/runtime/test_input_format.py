@@ -1,5 +1,7 @@
 """What a decoder reads, and that nothing but the newest turns and the acts themselves decides about it."""
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +74,14 @@ def test_any_turns_fit_and_the_newest_is_always_there(turns, most):
     assert len(second.encode()) <= most
     if turns:
         assert f"{turns[-1].role}: ".startswith(second.split("\n")[-1][: len(turns[-1].role) + 2])
+
+
+def test_a_turn_of_a_megabyte_is_masked_in_no_time():
+    turns = [Utterance(role="user", text=text * (1_000_000 // len(text))) for text in ("{a}", "a ", "A. ", "he is ")]
+    began = time.process_time()
+    read = mask_turns(turns, {"x": ["a"]}, spec(mask_values=True, mask_names=True))
+    assert time.process_time() - began < 2
+    assert all(exceeds_bytes([turn], spec()) for turn in read)
 
 
 def test_values_of_slots_are_masked_only_where_the_task_asks_for_it():

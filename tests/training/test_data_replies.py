@@ -1,6 +1,7 @@
 """Rows of replies: pairs, whole dialogues and Schema-Guided Dialogue, with slots for values and acts from the list."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,12 @@ def test_slots_that_a_text_has_already_stay_as_they_are(text):
     assert put_slots(found, [], {"t": ["city", "5", "t"]}) == found
     assert [name for name in list_slots(text) if name == "city"] == [n for n in list_slots(found) if n == "city"]
     assert found.count("{") == text.count("{") + len(list_slots(found)) - len(list_slots(text))
+
+
+def test_many_places_of_a_value_take_time_in_proportion():
+    began = time.process_time()
+    assert put_slots("a " * 20_000, (), {"x": ["a"]}) == "{x} " * 20_000
+    assert time.process_time() - began < 2
 
 
 def test_spans_come_before_values():
