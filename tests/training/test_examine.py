@@ -6,7 +6,9 @@ from tokenizers import Encoding
 
 from murmura.schemas.manifest import TaskSpec
 from murmura.training.data.example import Example
+from murmura.training.evaluate.evaluate import score_answers
 from murmura.training.kinds.answers import Answer
+from murmura.training.kinds.classification import Classification
 from murmura.training.kinds.examine import cover, divide, examine
 from murmura.training.kinds.findings import Choices, Events
 from murmura.training.kinds.intervals import auroc_interval, find_interval, sample_outcome, sample_shares
@@ -108,3 +110,11 @@ def test_columns_of_one_value_or_of_too_many_are_no_slices() -> None:
     rows = [answered("a", "a", id=str(number), one="x", empty="") for number in range(40)]
     found = examine(KINDS.get("classification"), rows, SPEC, None)
     assert not [each for each in found.slices if each.from_rows]
+
+
+def test_a_kind_that_cannot_say_more_keeps_its_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Classification, "detail", lambda *_: 1 / 0)
+    score = score_answers([answered("a", "a")], SPEC, None, said.append)
+    assert (score.figures["accuracy"], score.findings) == (1.0, None)
+    assert said == ["note: report.html shows no details of t: ZeroDivisionError: division by zero"]

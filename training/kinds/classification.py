@@ -186,6 +186,10 @@ class Classification(Kind):
             choices=_choices(inner, guess, task),
         )
 
+    def describe(self, answer: Answer) -> tuple[str, str]:
+        expected, answered = super().describe(answer)
+        return expected, f"{answered}, withheld" if answer.output["abstained"] else answered
+
     def outcome(self, answers: Sequence[Answer], task: TaskSpec, scope: str | None) -> Outcome:
         """The best label in scope is right, withheld or not; a row out of scope is right when the answer is withheld."""
         return of_accuracy(not self.is_wrong(answer, task, scope) for answer in answers)
