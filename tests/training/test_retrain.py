@@ -42,6 +42,10 @@ def figures(work: Path) -> dict[str, dict]:
 def test_a_new_label_is_learned_nothing_is_forgotten_and_the_version_lies_in_the_store(job: Path, tmp_path: Path):
     done = retrain(job, tmp_path / "work", quiet=True)
     assert (done.name, done.version, done.generation) == ("desk", 1, None)
+    page, shared = (tmp_path / "work/evaluate" / each for each in ("report.html", "model/report.html"))
+    assert "shows texts of rows" in page.read_text()
+    assert "curve-loss" in shared.read_text()
+    assert "shows texts of rows" not in shared.read_text()
     found = figures(tmp_path / "work")
     assert found["intent/feedback"]["current"] == 0
     assert found["intent/feedback"]["candidate"] >= 0.9
