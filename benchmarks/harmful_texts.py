@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from murmura.runtime.model.assembled import resolve
 from murmura.runtime.model.model import Model
 from murmura.scenarios.support.place import HERE
 from murmura.training.data.example import Example
@@ -61,7 +62,7 @@ def main() -> int:
         print("no model with a filter of harmful texts: name its folder with --model")
         return 0
     examples, phrases = read_texts(), find_phrases()
-    outputs = Model.load(args.model).predict([example.text for example in examples], [args.task])
+    outputs = Model.load(resolve(args.model)).predict([example.text for example in examples], [args.task])
     named = [bool(output[args.task]["labels"]) for output in outputs]
     listed = [phrases.search(example.text) is not None for example in examples]
     both = [one or other for one, other in zip(named, listed, strict=True)]
