@@ -1,18 +1,22 @@
-"""AdamW, its learning rates over the run, and the random numbers of a step."""
+"""The optimiser, its learning rates over the run, and the random numbers of a step."""
 
 from collections.abc import Callable, Iterable
 from hashlib import sha256
+from typing import Final
 
 import torch
 
 from ..recipe.recipe import Recipe
 
+MOMENTUM: Final = 0.9
 Group = tuple[str, Iterable[torch.nn.Parameter], float]
 """Name, parameters and learning rate."""
 
 
-def make_adamw(groups: Iterable[Group], weight_decay: float) -> torch.optim.Optimizer:
-    """Fused AdamW over the parameters that are trained; no weight decay on biases and LayerNorm (all one-dimensional)."""
+def make_torch_optimiser(groups: Iterable[Group], weight_decay: float, method: str = "adamw") -> torch.optim.Optimizer:
+    """AdamW (fused), Adafactor or SGD over the parameters that are trained; no weight decay on biases and LayerNorm (all
+    one-dimensional).
+    """
     made = [
         {
             "name": name,
@@ -24,7 +28,10 @@ def make_adamw(groups: Iterable[Group], weight_decay: float) -> torch.optim.Opti
         for name, trained, rate in ((name, [p for p in all_ if p.requires_grad], rate) for name, all_, rate in groups)
         for decays, weight in ((True, weight_decay), (False, 0.0))
     ]
-    return torch.optim.AdamW([group for group in made if group["params"]], fused=True)
+    made = [group for group in made if group["params"]]
+    if method == "adafactor":
+        return torch.optim.Adafactor(made)
+    return torch.optim.SGD(made, momentum=MOMENTUM) if method == "sgd" else torch.optim.AdamW(made, fused=True)
 
 
 def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:

@@ -1,4 +1,4 @@
-"""The file that an interrupted loop goes on from: trained parameters, the moments of AdamW, and a position.
+"""The file that an interrupted loop goes on from: trained parameters, the moments of the optimiser, and a position.
 
 One safetensors file with JSON in its metadata, written aside and renamed: there is always a whole one.
 """
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ...runtime.errors import SetupError
 
-MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
+MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer", "row_var", "col_var", "variance")
+"""What AdamW, SGD and Adafactor hold of a parameter."""
 Named = Iterable[tuple[str, torch.nn.Parameter]]
 UNREADABLE: Final = (OSError, SafetensorError, KeyError, TypeError, ValueError)
 """What `read_state_file` raises for a file that is none, besides errors of the caller's own checks."""

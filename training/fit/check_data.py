@@ -18,6 +18,7 @@ from ..prepare.tasks import TaskData, read_task
 from ..prepare.vocabularies import with_pieces
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
+from .check_phases import refuse_phases
 from .encoding import count_tokens
 from .weights.make import refuse_weights
 
@@ -37,7 +38,7 @@ def check_data(recipe: Recipe, folder: Path) -> CheckedData:
     """Read every task and open the encoder. What is wrong with one task does not hide what is wrong with another."""
     tasks: list[TaskData] = []
     problems: list[str] = []
-    for refuse in (refuse_unsupported, refuse_weights):
+    for refuse in (refuse_unsupported, refuse_weights, refuse_phases):
         try:
             refuse(recipe)
         except SetupError as error:

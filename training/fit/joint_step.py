@@ -16,6 +16,7 @@ from ..prepare.tasks import TaskData
 from ..recipe.recipe import Recipe
 from .batches import Batch, TaskBatch
 from .optimiser import drop_words
+from .row_weights import row_weights
 from .soft_targets import mixed_loss
 
 NAMED_ROWS = 5
@@ -60,9 +61,12 @@ def task_losses(
 
 def _loss(data: TaskData, recipe: Recipe, part: TaskBatch, logits: Tensor, texts: EncodedTexts | None) -> Tensor:
     smoothing = recipe.label_smoothing if data.task.label_smoothing is None else data.task.label_smoothing
-    if part.soft is None:
+    if part.soft is not None:
+        return mixed_loss(data.kind, logits, part.target, part.soft, recipe.hold, smoothing, texts)
+    if data.class_weights is None and data.task.focal is None:
         return data.kind.loss(logits, part.target, smoothing, texts)
-    return mixed_loss(data.kind, logits, part.target, part.soft, recipe.hold, smoothing, texts)
+    counts = row_weights(logits, part.target, data.class_weights, data.task.focal)
+    return (counts * data.kind.loss_by_row(logits, part.target, smoothing)).mean()
 
 
 def weighted_sum(losses: dict[int, Tensor], weights: Sequence[float] | Mapping[int, float]) -> Tensor:

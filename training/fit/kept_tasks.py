@@ -27,6 +27,8 @@ def add_tasks(recipe: Recipe, folder: Path) -> Recipe:
     alone = {
         "encoder": Encoder(source=str(folder), frozen=True),
         "weights": TaskWeights(),
+        "phases": (),
+        "freeze": None,
     }  # heads have nothing in common
     return recipe.model_copy(update={"tasks": tasks, **alone})
 

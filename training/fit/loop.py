@@ -30,6 +30,7 @@ from .joint_step import loss_weights, refuse_non_finite
 from .kept_tasks import add_tasks, keep_tasks
 from .optimiser import make_optimiser
 from .pace import CpuClock
+from .phases import run_phases
 from .pooled_texts import needs_states, pool_texts
 from .probe import probe_tasks
 from .processes import begin_together, end_together, scale_of
@@ -113,9 +114,19 @@ def fit(
     for line in describe_probes(run.data):
         print_line(line)
     data_files = digest_data(recipe, data)
-    train(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
+    write = ignore if quiet else tqdm.write
+    if recipe.phases:
+        if state is not None:
+            run.standing = state.position.standing.model_copy(deep=True)
+
+        def train_phase(goes_on: bool) -> None:
+            train(run, state=state if goes_on else None, finish=finish, quiet=quiet, on_progress=on_progress)
+
+        run_phases(run, train_phase, resumed=state is not None, finish=finish, write=write)
+    else:
+        train(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
     if run.accelerator.is_main_process:
-        write_result(run, data_files, ignore if quiet else tqdm.write, further=not finish)
+        write_result(run, data_files, write, further=not finish)
     end_together(run.accelerator)
     return folder.record()
 
@@ -148,6 +159,9 @@ def train(
         state.restore(run, optimiser)
     pool_frozen(run)
     begin_together(run)
+    if state is None and run.standing.phase and accelerator.is_main_process:
+        save_state(run, optimiser)  # an interrupted run goes on in this phase
+        run.folder.remove_phase_starts(but=run.standing.phase)
     weights = loss_weights(recipe, run.tasks)
     scored_at = {round(steps * k / recipe.budget.evaluations) for k in range(1, recipe.budget.evaluations + 1)}
     clock, saves, reports = CpuClock(run), Timer(60 * recipe.save_minutes), Timer(PROGRESS_S)
@@ -199,7 +213,7 @@ def pool_frozen(run: Fitting) -> None:
 
 def is_interrupted(run: Fitting) -> bool:
     """True when the run was ended before its plan and its patience were at their end."""
-    return run.standing.step < len(run.plan) and not is_out_of_patience(run)
+    return bool(run.further_phases) or (run.standing.step < len(run.plan) and not is_out_of_patience(run))
 
 
 def write_result(
@@ -275,10 +289,11 @@ def record_of(run: Fitting, data_files: dict[str, str], out_of_fold: Mapping[int
         attribution=recipe.attribution,
         low_rank=recipe.low_rank,
         seed=recipe.seed,
-        steps=run.standing.step,
-        planned_steps=len(run.plan),
+        steps=run.standing.before + run.standing.step,
+        planned_steps=run.standing.before + len(run.plan),
         interrupted=is_interrupted(run),
-        best_step=run.standing.best_step,
+        best_step=run.standing.before + run.standing.best_step,
+        phases=run.standing.phases,
         cpu_seconds=round(run.standing.cpu_seconds, 1),
         validation=run.standing.scores,
         data=run.data,

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..compute.optimiser import make_adamw
+from ..compute.optimiser import Group, make_torch_optimiser
 from ..model.network import MultiTask
 from ..model.special_tokens import SpecialTokens
 from ..recipe.recipe import Recipe
@@ -10,13 +10,36 @@ from .weights.weighting import Weighting
 
 
 def make_optimiser(recipe: Recipe, model: MultiTask, weighting: Weighting) -> torch.optim.Optimizer:
-    """AdamW with the recipe's rates for encoder and heads, and the method's own for what it learns to weigh the tasks."""
+    """The recipe's optimiser with its rates for encoder and heads, and the method's own for what it learns to weigh the tasks."""
     groups = (
-        ("encoder", model.encoder.parameters(), recipe.encoder_lr),
+        *_encoder_groups(recipe, model),
         ("heads", model.heads.parameters(), recipe.optimiser.head_lr),
         ("weights", weighting.parameters().values(), weighting.lr),
     )
-    return make_adamw(groups, recipe.optimiser.weight_decay)
+    return make_torch_optimiser(groups, recipe.optimiser.weight_decay, recipe.optimiser.method)
+
+
+def _encoder_groups(recipe: Recipe, model: MultiTask) -> list[Group]:
+    """Return the encoder as one group, or a group a layer where rates differ (Howard and Ruder 2018): the last has the recipe's."""
+    decay, rate = recipe.optimiser.layer_decay, recipe.encoder_lr
+    if decay == 1:
+        return [("encoder", model.encoder.parameters(), rate)]
+    parts = encoder_parts(model)
+    names = ["embeddings", *(f"layer.{at}" for at in range(len(parts) - 2)), ""]
+    below = range(len(parts) - 1, -1, -1)
+    return [
+        (f"encoder.{name}" if name else "encoder", part, rate * decay**depth)
+        for name, part, depth in zip(names, parts, below, strict=True)
+    ]
+
+
+def encoder_parts(model: MultiTask) -> list[list[torch.nn.Parameter]]:
+    """Return the parameters of the embeddings and of each layer; those of no layer belong to the last one."""
+    encoder = model.encoder
+    parts = [[*module.parameters()] for module in (encoder.embeddings, *encoder.encoder.layer)]
+    listed = {id(p) for part in parts for p in part}
+    parts[-1] += [p for p in encoder.parameters() if id(p) not in listed]
+    return parts
 
 
 def drop_words(ids: torch.Tensor, share: float, special: SpecialTokens) -> torch.Tensor:

@@ -20,15 +20,18 @@ from ..kinds.reply_decoder import ReplyDecoder
 from ..model.encoders import Checkpoint, build_encoder
 from ..model.lora import add_decoder_lora, add_lora
 from ..model.network import MultiTask
+from ..model.special_tokens import SpecialTokens
 from ..prepare.data_report import TaskReport
 from ..prepare.tasks import TaskData, read_tasks
 from ..prepare.vocabularies import with_pieces
 from ..recipe.recipe import Recipe
-from ..run_folders.run_folder import RunFolder
+from ..run_folders.run_folder import PhaseRecord, RunFolder
 from . import grow
 from .check_data import open_encoder, refuse_unknown, report_tasks
+from .check_phases import refuse_phases
 from .encoding import Part, encode_part
 from .few_rows import begins_from_probe, name_rows, with_few_rows_rate
+from .freezing import freeze, trained_names
 from .hold import hold_answers
 from .standardise import standardise_inputs
 from .weights.make import make_weighting, refuse_processes, refuse_weights
@@ -55,6 +58,12 @@ class Standing(BaseModel):
     smoothed: dict[str, float] = {}
     """The smoothed loss of each task."""
     cpu_seconds: float = 0.0
+    phase: int = 0
+    """The number of the phase that the run is in; steps and scores are those of the phase."""
+    before: int = 0
+    """Steps of the phases before."""
+    phases: list[PhaseRecord] = []
+    """How the phases before went."""
 
 
 @dataclass
@@ -80,6 +89,12 @@ class Fitting:
     """Tasks whose heads begin from logistic regression on the frozen encoder, and that learn the names of their labels."""
     weighting: Weighting = field(default_factory=Static)
     """How the tasks of a step count; what it holds changes on the way, too."""
+    trained: frozenset[str] = frozenset()
+    """The names of the parameters that are trained where nothing is frozen."""
+    taught: frozenset[str] = frozenset()
+    """The tasks that the phase teaches, whose validation rows choose the checkpoint; empty: all."""
+    further_phases: int = 0
+    """Phases that are still to come behind the steps of the plan."""
     standing: Standing = field(default_factory=Standing)
     inputs_sha256: str | None = None
 
@@ -102,6 +117,7 @@ class Fitting:
 def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     """Open the device, read the data, open the encoder, encode everything and lay out the steps."""
     refuse_weights(recipe)
+    refuse_phases(recipe)
     accelerator = open_accelerator(recipe, folder)
     refuse_processes(recipe, accelerator.num_processes)
     tasks = read_tasks(recipe, data)
@@ -127,10 +143,9 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     validation = [encode_part(sample(task.validation, recipe), task.kind, task.labels, tokenizer) for task in tasks]
     tokenizer.no_truncation()
     model = build_model(recipe, tasks, checkpoint)
-    if not recipe.low_rank:
-        met = chain.from_iterable(part.ids for part in [*parts, *validation])
-        dropped_as = [np.array([special.unknown])] if special.unknown is not None else []  # by word_dropout
-        model.narrow(chain(met, dropped_as))
+    narrow(recipe, model, [*parts, *validation], special)
+    trained = trained_names(model)
+    freeze(model, recipe.freeze, trained)
     grown: dict[str, dict[str, str]] = {}
     for part, held in zip(parts, hold_answers(model, tasks, parts, known), strict=True):
         part.held.update(held)
@@ -158,8 +173,18 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         data=reports,
         grown=grown,
         few=few,
+        trained=trained,
         weighting=make_weighting(recipe, tasks, [len(part.ids) for part in parts]),
     )
+
+
+def narrow(recipe: Recipe, model: MultiTask, parts: list[Part], special: SpecialTokens) -> None:
+    """Train only the words that the parts have, where the encoder's own weights are trained."""
+    if recipe.low_rank:
+        return
+    met = chain.from_iterable(part.ids for part in parts)
+    dropped_as = [np.array([special.unknown])] if special.unknown is not None else []  # by word_dropout
+    model.narrow(chain(met, dropped_as))
 
 
 def sample(validation: list[Example], recipe: Recipe) -> list[Example]:

@@ -36,8 +36,9 @@ class TrainingLog:
     def __enter__(self) -> Self:
         """Open the trackers and the curves. Those that can drop the entries behind the step that the run goes on from."""
         if self._accelerator.is_main_process:
-            self._curves.begin(self._run.standing.step)
-            options = {"tensorboard": {"purge_step": self._run.standing.step + 1}}
+            taken = self._run.standing.before + self._run.standing.step
+            self._curves.begin(taken)
+            options = {"tensorboard": {"purge_step": taken + 1}}
             self._accelerator.init_trackers(self._run.recipe.name, init_kwargs=options)
         return self
 
@@ -94,9 +95,11 @@ class TrainingLog:
         self._write(step, figures)
 
     def _write(self, step: int, figures: Mapping[str, float]) -> None:
-        self._accelerator.log(figures, step)
+        """`step` is that of the phase; entries have that of the run."""
+        of_run = self._run.standing.before + step
+        self._accelerator.log(figures, of_run)
         if self._accelerator.is_main_process:
-            self._curves.add(step, figures)
+            self._curves.add(of_run, figures)
 
 
 def memory_used() -> int:

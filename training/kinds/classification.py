@@ -75,6 +75,9 @@ class Classification(Kind):
     def loss(self, logits: Tensor, target: Tensor, smoothing: float, texts: EncodedTexts | None = None) -> Tensor:
         return F.cross_entropy(logits, target, label_smoothing=smoothing)
 
+    def loss_by_row(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+        return F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
+
     def calibrate(self, rows: CalibrationRows) -> Chosen:
         """Choose the temperature of the softmax, and where to withhold: by the out-of-scope class where one is learned, else
         by the winner's score. Rows of the out-of-scope label are those to catch, all others are genuine.

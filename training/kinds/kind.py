@@ -238,6 +238,10 @@ class Kind(ABC):
         In training, `texts` are those of the batch, for kinds with `loss_reads_states`.
         """
 
+    def loss_by_row(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+        """Return the loss of each row [B], for kinds whose rows may count unlike: those with `class_weights` and `focal`."""
+        raise NotImplementedError
+
     def chance_loss(self, labels: int) -> float:
         """Return the loss before anything is learned: log(C) for one of C labels."""
         return log(labels)

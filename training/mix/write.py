@@ -22,8 +22,9 @@ from .plan import Mix
 
 RECIPE: Final = "recipe.yaml"
 _NOT_KEPT: Final[dict[str, Any]] = {
-    **dict.fromkeys(("tasks", "lora", "threads", "pretrain", "weights"), True),
+    **dict.fromkeys(("tasks", "lora", "threads", "pretrain", "weights", "phases"), True),
     "budget": {"epochs", "steps"},
+    "optimiser": {"method"},
 }
 """Keys of the recipe before that a job decides, also by leaving them out. All others are carried on."""
 _NOT_KEPT_OF_TASK: Final = set(Reading.model_fields) | {

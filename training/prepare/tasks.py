@@ -1,7 +1,9 @@
 """Reads the tasks of a recipe: what is wrong with the rows of one as a whole is found here, before any step."""
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -50,6 +52,17 @@ class TaskData:
     def names(self) -> list[str]:
         """The labels as rows name them: of a tagging task the types of spans."""
         return self.kind.name_labels(self.labels)
+
+    @cached_property
+    def class_weights(self) -> list[float] | None:
+        """How much the rows of each label count in the loss; None where all count alike."""
+        asked = self.task.class_weights
+        if asked is None:
+            return None
+        if isinstance(asked, dict):
+            return [asked.get(label, 1.0) for label in self.labels]
+        rows = Counter(example.labels[0] for example in self.train)
+        return [len(self.train) / (len(rows) * rows[label]) if rows[label] else 1.0 for label in self.labels]
 
     @property
     def calibrating(self) -> list[Example]:
@@ -122,6 +135,11 @@ def read_task(name: str, recipe: Recipe, folder: Path) -> TaskData:
     refuse_keys_without_format(name, recipe, folder)
     data = TaskData(name, task, kind, labels, train, validation, outside, test, choosing, reports, counts, calibration)
     refuse_mistakes(data, recipe)
+    weighed = task.class_weights if isinstance(task.class_weights, dict) else {}
+    if unknown := [label for label in weighed if label not in labels]:
+        raise recipe.refusal(
+            ("tasks", name, "class_weights"), f"no label {unknown[0]!r}; expected some of {list_names(labels)}"
+        )
     return data
 
 

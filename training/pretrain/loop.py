@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from ...runtime.errors import SetupError
-from ..compute.optimiser import make_adamw, rate_at, seed_step, set_rates
+from ..compute.optimiser import make_torch_optimiser, rate_at, seed_step, set_rates
 from ..compute.timer import Timer
 from ..prepare.tasks import TaskData
 from ..recipe.pretraining import Pretraining
@@ -105,7 +105,7 @@ def _make_optimiser(recipe: Recipe, settings: Pretraining, run: Pretrained) -> t
         ("encoder", run.network.encoder.parameters(), rate),
         ("heads", run.network.heads, max(rate, recipe.optimiser.head_lr)),
     )
-    return make_adamw(groups, recipe.optimiser.weight_decay)
+    return make_torch_optimiser(groups, recipe.optimiser.weight_decay)
 
 
 def _take_steps(run: Pretrained, optimiser: torch.optim.Optimizer, *, quiet: bool) -> None:

@@ -13,6 +13,8 @@ from pydantic import (
 from ...runtime.errors import SetupError
 from ...runtime.settings.yaml_file import Place, YamlFile
 from ...schemas.manifest import Name
+from .optimiser import FreezeKey, Optimiser
+from .phases import Phase
 from .pretraining import Pretraining
 from .reading import Count, Frozen, Positive, Share
 from .tasks import PAST, Task
@@ -48,16 +50,6 @@ class Encoder(Frozen):
         if self.hidden_size % self.heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
         return self
-
-
-class Optimiser(Frozen):
-    encoder_lr: Positive | None = None
-    """Without it 2e-4; with LoRA or from scratch 7e-4; where all tasks have few rows 5e-5 (see `few_rows`)."""
-    head_lr: Positive = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    warmup: Share = 0.06
-    clip: Positive = 1.0
-    schedule: Literal["linear", "constant"] = "linear"
 
 
 class Budget(Frozen):
@@ -119,6 +111,10 @@ class Recipe(Frozen):
     """Rows of a step in all, divided among the tasks by their shares."""
     budget: Budget = Budget()
     optimiser: Optimiser = Optimiser()
+    freeze: FreezeKey = None
+    """Weights of the encoder that stay as they are: `embeddings`, `encoder`, or the embeddings and so many layers."""
+    phases: tuple[Phase, ...] = ()
+    """Of the training, one after the other; without them there is one, of all tasks."""
     lora: Annotated[Lora | None, BeforeValidator(lambda v: {} if v is True else v or None)] = None
     probe: bool = True
     """Score logistic regression on the frozen encoder beside each classification; without it no head begins from it."""

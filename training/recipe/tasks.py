@@ -1,7 +1,7 @@
 """What a recipe says of a task."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
@@ -44,6 +44,11 @@ class Task(Reading):
     """How much the task's mean loss counts in a step, against the weights of the other tasks."""
     sampling_weight: Positive = 1.0
     label_smoothing: Share | None = None
+    class_weights: Literal["balanced"] | dict[Label, Positive] | None = None
+    """How much the rows of a label count in the loss: `balanced` is in inverse proportion to its rows, with a mean of 1 over
+    the rows; of a mapping, labels that it does not name count 1."""
+    focal: Annotated[float, Field(gt=0)] | None = None
+    """The gamma of focal loss: a row of which the model is sure counts less."""
     thresholds: ThresholdRule = ThresholdRule()
     default_for: list[AgentName] | None = None
     """The agents that answer this task when a request names no tasks; not set: by the agents' own rules."""

@@ -47,6 +47,17 @@ _STATES: Final = (STATE, SECOND_STAGE, f"{STATE}.part", f"{SECOND_STAGE}.part")
 Weights = dict[str, NDArray[Any]]
 
 
+class PhaseRecord(BaseModel):
+    """How a phase of a training went. `validation` holds the metrics of all tasks at its best step."""
+
+    name: str
+    tasks: list[str]
+    """Those that it taught; the others were held to their answers."""
+    steps: int
+    best_step: int
+    validation: dict[str, dict[str, float]]
+
+
 class RunRecord(BaseModel):
     """`run.json`: what was trained and how it went. Records of earlier versions have further fields."""
 
@@ -76,6 +87,8 @@ class RunRecord(BaseModel):
     best_step: int
     cpu_seconds: float
     validation: dict[str, dict[str, float]]
+    phases: list[PhaseRecord] = []
+    """How the phases of the training went, in their order; empty where it had none."""
     data: dict[str, TaskReport] = {}
     """What was read, by task. Empty in records of earlier versions."""
     grown: dict[str, dict[str, str]] = {}
@@ -123,10 +136,21 @@ class RunFolder:
         (self.path / RECIPE).write_bytes(recipe.read_bytes())
         tokenizer.save(str(self.path / TOKENIZER))
 
+    def phase_start(self, number: int) -> Path:
+        """Return where the weights lie that a phase began from, while it is under way."""
+        return self.path / f"phase-{number}.safetensors"
+
+    def remove_phase_starts(self, but: int | None = None) -> None:
+        """Remove the weights that phases began from, but those of one."""
+        for path in self.path.glob("phase-*.safetensors*"):
+            if but is None or path != self.phase_start(but):
+                path.unlink()
+
     def remove_state(self) -> None:
         """Remove what a run goes on from: it has come to its end."""
         for name in _STATES:
             (self.path / name).unlink(missing_ok=True)
+        self.remove_phase_starts()
 
     @property
     def recipe_sha256(self) -> str:

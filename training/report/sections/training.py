@@ -1,9 +1,10 @@
-"""The curves of training: losses, learning rates, gradients, and the scores of the validation parts."""
+"""The curves of training: losses, learning rates, gradients, weights of tasks, and the scores of the validation parts."""
 
 from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
+from ...run_folders.run_folder import PhaseRecord
 from ..page_data import PageData
 from ..plots import Plot, draw_lines
 from ..section import Section, render
@@ -12,7 +13,10 @@ PREFIXES: Final = {
     "loss/": "Loss by task, smoothed",
     "learning_rate/": "Learning rate",
     "gradient/": "Norm of the gradient",
+    "weight/": "Weight of each task",
+    "cosine/": "Cosine between the gradients of two tasks",
 }
+_LINEAR: Final = ("learning_rate/", "weight/", "cosine/")
 _MAIN: Final = "/main"
 _NO_NORMS: Final = ("gradient/clipped_share", "gradient/skipped_share")
 
@@ -27,18 +31,28 @@ def make_training(page: PageData) -> Section | None:
             f" of {record.planned_steps:,}" if record.planned_steps and record.planned_steps != record.steps else ""
         )
         facts.append(f"{record.steps:,}{planned} steps; the checkpoint of step {record.best_step:,} was kept.")
+        facts += [_describe_phase(phase) for phase in record.phases]
     clipped = [entry["gradient/clipped_share"] for entry in page.curves if "gradient/clipped_share" in entry]
     if clipped:
         facts.append(f"The gradient was clipped in about {100 * sum(clipped) / len(clipped):.0f} % of the steps.")
     return Section("training", "Training", render("training.html", plots=plots, facts=facts))
 
 
+def _describe_phase(phase: PhaseRecord) -> str:
+    """Return the validation figures of all tasks at the end of a phase."""
+    main = {task: score["main"] for task, score in phase.validation.items() if "main" in score}
+    found = ", ".join(f"{task} {100 * value:.1f} %" for task, value in main.items())
+    return f"Phase {phase.name}, which taught {', '.join(phase.tasks)}, {phase.steps:,} steps: {found} on the validation rows."
+
+
 def _plots(page: PageData) -> Iterator[Plot]:
     for prefix, title in PREFIXES.items():
         series = [each for each in page.series(prefix) if f"{prefix}{each.name}" not in _NO_NORMS]
+        if prefix == "weight/" and all(len(set(each.y)) == 1 for each in series):
+            continue  # fixed weights are in the recipe
         if series:
             name = f"curve-{prefix.strip('/').replace('_', '-')}"
-            log = prefix != "learning_rate/" and all(value > 0 for each in series for value in each.y)
+            log = prefix not in _LINEAR and all(value > 0 for each in series for value in each.y)
             yield page.draw(name, partial(draw_lines, name, series, title=title, log=log))
     scores = [each for each in page.series("validation/") if each.name.endswith(_MAIN)]
     if scores:

@@ -1,0 +1,32 @@
+"""Refuses phases that the tasks of a recipe cannot have."""
+
+from ...runtime.model.kinds.registry import KINDS
+from ..recipe.optimiser import Freeze
+from ..recipe.recipe import Recipe
+
+
+def refuse_phases(recipe: Recipe) -> None:
+    """Raise SetupError for phases that a recipe's tasks cannot have."""
+    for at, phase in enumerate(recipe.phases):
+        place = ("phases", at)
+        if unknown := [name for name in phase.tasks or () if name not in recipe.tasks]:
+            raise recipe.refusal((*place, "tasks"), f"no task {unknown[0]}; expected some of {', '.join(recipe.tasks)}")
+        if phase.name in [other.name for other in recipe.phases[:at]]:
+            raise recipe.refusal((*place, "name"), f"{phase.name} stands twice")
+        others = [name for name in recipe.tasks if name not in (phase.tasks or recipe.tasks)]
+        generating = [name for name in others if KINDS.get(recipe.tasks[name].kind).generates]
+        changes = not (phase.freeze or recipe.freeze or Freeze()).all and not recipe.encoder.frozen
+        if generating and changes and phase.held_rows:
+            raise recipe.refusal(
+                (*place, "tasks"),
+                f"{generating[0]} writes replies, to which it cannot be held; add it, or `freeze: encoder`",
+            )
+        if recipe.encoder.frozen and phase.freeze is not None:
+            raise recipe.refusal((*place, "freeze"), "has no effect on an encoder that is frozen already")
+    if recipe.freeze is not None and recipe.encoder.frozen:
+        raise recipe.refusal(("freeze",), "has no effect on an encoder that is frozen already")
+    if not recipe.phases:
+        return
+    for key in ("epochs", "steps", "patience"):
+        if all(getattr(phase, key) for phase in recipe.phases) and getattr(recipe.budget, key) is not None:
+            raise recipe.refusal(("budget", key), "has no effect: every phase has its own")

@@ -1,0 +1,168 @@
+"""The phases of a training, one after the other: each begins from the best checkpoint of the one before.
+
+What a phase holds the other tasks to are answers of the network at its beginning, which is kept as `phase-N.safetensors`
+until the next phase begins; so an interrupted run goes on in the phase that it was in.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+from torch import nn
+
+from ..compute import sampler
+from ..model.network import logits_of
+from ..recipe.phases import Phase
+from ..recipe.recipe import Recipe
+from ..recipe.weights import Weights
+from ..run_folders.run_folder import WEIGHTS, PhaseRecord
+from .checkpoint import restore
+from .encoding import Part
+from .freezing import freeze
+from .setup import Fitting, Standing, narrow
+from .soft_targets import Held
+from .weights.make import make_weighting
+
+
+@dataclass(frozen=True)
+class Base:
+    """A run as it was prepared."""
+
+    recipe: Recipe
+    train: list[Part]
+    trained: frozenset[str]
+
+
+def run_phases(
+    run: Fitting, train: Callable[[bool], None], *, resumed: bool, finish: bool, write: Callable[[str], Any]
+) -> None:
+    """Let `train` go through each phase from the one that `run.standing` is in. It is told whether it goes on in one.
+
+    With `finish` no phase is begun.
+    """
+    base = Base(run.recipe, run.train, run.trained)
+    first = run.standing.phase
+    for number in range(first, len(base.recipe.phases)):
+        goes_on = resumed and number == first
+        begin_phase(run, base, number, goes_on=goes_on)
+        phase = base.recipe.phases[number]
+        write(f"phase {phase.name}: {len(run.plan)} steps, tasks {', '.join(sorted(run.taught))}")
+        train(goes_on)
+        run.further_phases = len(base.recipe.phases) - number - 1
+        if finish:
+            break
+        run.standing.phases.append(record_of_phase(run, phase))
+    run.recipe, run.train = base.recipe, base.train
+
+
+def record_of_phase(run: Fitting, phase: Phase) -> PhaseRecord:
+    """Return how the phase went that the run is in."""
+    at = run.standing
+    tasks = sorted(run.taught)
+    return PhaseRecord(name=phase.name, tasks=tasks, steps=at.step, best_step=at.best_step, validation=at.scores)
+
+
+def begin_phase(run: Fitting, base: Base, number: int, *, goes_on: bool) -> None:
+    """Put the run at the beginning of a phase; where it `goes_on` in one, its standing stays as it is."""
+    phase, names = base.recipe.phases[number], [data.name for data in run.tasks]
+    run.recipe = recipe_of(base.recipe, phase, number)
+    run.taught = frozenset(phase.tasks or names)
+    if number:
+        _restore_beginning(run, number, goes_on=goes_on)
+    if not goes_on and number:
+        before = run.standing
+        run.standing = Standing(
+            phase=number,
+            before=before.before + before.step,
+            phases=before.phases,
+            smoothed=before.smoothed,
+            cpu_seconds=before.cpu_seconds,
+        )
+    set_dropout(run, run.recipe.dropout)
+    freeze(run.model, run.recipe.freeze, base.trained)
+    held = (
+        ()
+        if _is_frozen(run) or not phase.held_rows
+        else [at for at, name in enumerate(names) if name not in run.taught]
+    )
+    run.train = [hold_part(run, at, part) if at in held else part for at, part in enumerate(base.train)]
+    run.plan = lay_out_phase(run, phase, [*held])
+    if not run.plan:
+        raise base.recipe.refusal(
+            ("phases", number), f"{phase.name} trains nothing: its rows make no step; raise `epochs`"
+        )
+    run.weighting = make_weighting(run.recipe, run.tasks, [len(part.ids) for part in base.train])
+    run.inputs_sha256 = None
+
+
+def recipe_of(recipe: Recipe, phase: Phase, number: int) -> Recipe:
+    """Return the recipe as it is in a phase."""
+    own = {key: value for key in ("evaluations", "patience") if (value := getattr(phase, key)) is not None}
+    changes: dict[str, Any] = {
+        "budget": recipe.budget.model_copy(update=own),
+        "optimiser": recipe.optimiser.override(phase.optimiser),
+        "dropout": recipe.dropout if phase.dropout is None else phase.dropout,
+        "freeze": phase.freeze or recipe.freeze,
+    }
+    if (phase.tasks is not None and set(phase.tasks) != set(recipe.tasks)) or (phase.freeze and phase.freeze.all):
+        changes["weights"] = Weights()
+    return recipe.model_copy(update=changes)
+
+
+def _is_frozen(run: Fitting) -> bool:
+    return not any(parameter.requires_grad for parameter in run.model.encoder.parameters())
+
+
+def _restore_beginning(run: Fitting, number: int, *, goes_on: bool) -> None:
+    folder = run.folder
+    kept = folder.phase_start(number)
+    if not goes_on:
+        draft = kept.with_name(f"{kept.name}.part")
+        shutil.copyfile(folder.path / WEIGHTS, draft)
+        draft.replace(kept)
+    restore(run.model, dict(load_file(kept)), low_rank=run.recipe.low_rank)
+    narrow(run.recipe, run.model, [*run.train, *run.validation], run.checkpoint.special)
+    run.model.to(run.device)
+
+
+def set_dropout(run: Fitting, share: float) -> None:
+    """Set the share that is dropped of the encoder's states and attention, and of what linear heads read."""
+    for name, module in chain(run.model.encoder.named_modules(), [("", run.model.dropout)]):
+        if isinstance(module, nn.Dropout) and "lora" not in name:
+            module.p = share
+
+
+def hold_part(run: Fitting, task: int, part: Part) -> Part:
+    """Return rows whose targets are what the network answers now."""
+    found = logits_of(run.model, task, part.ids, device=run.device, bf16=False)
+    every = np.ones(len(run.tasks[task].labels), dtype=np.bool_)
+    return replace(part, held={row: Held(logits, every) for row, logits in enumerate(found)})
+
+
+def lay_out_phase(run: Fitting, phase: Phase, held: list[int]) -> list[sampler.StepRows]:
+    """Return the rows of each step: those of the phase's tasks by their shares, and so many of the held tasks beside them."""
+    recipe = run.recipe
+    rows = dict(_rows_of(run, phase))
+    own = sum(rows.values())
+    rows |= {task: phase.held_rows * own / len(held) for task in held}
+    tasks = sorted(rows)
+    weights = [run.tasks[task].task.sampling_weight for task in tasks]
+    total = phase.steps * recipe.batch_size if phase.steps else round(sum(rows.values()))
+    if not total:
+        return []
+    counts = sampler.count_rows(
+        recipe.sampling, total, [rows[task] for task in tasks], weights, recipe.batch_size, recipe.least_rows
+    )
+    dealt = sampler.deal([run.train[task].lengths for task in tasks], counts, recipe.seed + run.standing.phase)
+    return [[(tasks[at], own_rows) for at, own_rows in step] for step in dealt]
+
+
+def _rows_of(run: Fitting, phase: Phase) -> Iterator[tuple[int, float]]:
+    for at, data in enumerate(run.tasks):
+        if data.name in run.taught:
+            count = len(run.train[at].ids)
+            yield at, count * (phase.epochs or run.recipe.epochs_of(data.task, count))
