@@ -20,7 +20,7 @@ from murmura.training.report.page import SECTIONS, make_page, write_pages
 from murmura.training.report.page_data import PageData, count_parameters
 from murmura.training.report.sections.balance import make_balance
 from murmura.training.run_folders.provenance import Environment
-from murmura.training.run_folders.run_folder import RunRecord
+from murmura.training.run_folders.run_folder import PhaseRecord, RunRecord
 
 SHA = "0" * 64
 NASTY = "<script>alert(\"x\")</script> & 'quotes'"
@@ -93,8 +93,10 @@ ANSWERS = {
     ),
 }  # fmt: skip
 CURVES = [
-    {"step": 20, "seconds": 3.0, "loss/intent": 1.2, "learning_rate/encoder": 2e-4, "gradient/all": 2.5, "gradient/clipped_share": 0.5},
-    {"step": 40, "seconds": 6.0, "loss/intent": 0.4, "learning_rate/encoder": 1e-4, "gradient/all": 1.5, "validation/intent/main": 0.9},
+    {"step": 20, "seconds": 3.0, "loss/intent": 1.2, "learning_rate/encoder": 2e-4, "gradient/all": 2.5, "gradient/clipped_share": 0.5,
+     "weight/intent": 1.2, "weight/moods": 0.8, "cosine/intent/moods": -0.25},
+    {"step": 40, "seconds": 6.0, "loss/intent": 0.4, "learning_rate/encoder": 1e-4, "gradient/all": 1.5, "validation/intent/main": 0.9,
+     "weight/intent": 0.9, "weight/moods": 1.1, "cosine/intent/moods": 0.5},
 ]  # fmt: skip
 
 
@@ -128,6 +130,15 @@ def page() -> PageData:
         best_step=40,
         cpu_seconds=201.0,
         validation={},
+        phases=[
+            PhaseRecord(
+                name="one",
+                tasks=["intent"],
+                steps=20,
+                best_step=20,
+                validation={"intent": {"main": 0.9}, "moods": {"main": 0.5}},
+            )
+        ],
         environment=Environment(
             device="cpu", precision="fp32", threads=1, python="3.11.7", libraries={"torch": "2.13.0"}
         ),
@@ -239,6 +250,16 @@ def test_drawings_have_titles_and_the_colours_of_both_themes(page: PageData) -> 
     assert style
     assert not re.search(r"#[0-9a-f]{6}\b", re.sub(r'(href="|\(|id=")#?[^"]*', "", drawings))
     assert all(f"{name}:" in style[0] for name in re.findall(r"var\((--[a-z0-9]+)\)", drawings))
+
+
+def test_the_page_shows_weights_that_change_cosines_and_what_each_phase_did_to_all_tasks(page: PageData) -> None:
+    text = Parsed(make_page(page, say=refuse)).text
+    assert "Weight of each task" in text
+    assert "Cosine between the gradients of two tasks" in text
+    assert "Phase one, which taught intent, 20 steps: intent 90.0 %, moods 50.0 % on the validation rows." in text
+    fixed = [{**entry, "weight/intent": 1.0, "weight/moods": 1.0} for entry in CURVES]
+    page = PageData(**{**vars(page), "curves": fixed, "drawings": {}})
+    assert "Weight of each task" not in Parsed(make_page(page, say=refuse)).text
 
 
 def test_the_same_scores_give_the_same_page(page: PageData) -> None:

@@ -115,16 +115,7 @@ def fit(
         print_line(line)
     data_files = digest_data(recipe, data)
     write = ignore if quiet else tqdm.write
-    if recipe.phases:
-        if state is not None:
-            run.standing = state.position.standing.model_copy(deep=True)
-
-        def train_phase(goes_on: bool) -> None:
-            train(run, state=state if goes_on else None, finish=finish, quiet=quiet, on_progress=on_progress)
-
-        run_phases(run, train_phase, resumed=state is not None, finish=finish, write=write)
-    else:
-        train(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
+    train_all(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
     if run.accelerator.is_main_process:
         write_result(run, data_files, write, further=not finish)
     end_together(run.accelerator)
@@ -138,6 +129,23 @@ def _read_recipe(path: Path, seed: int | None, encoder: Path | None, add_to: Pat
     if encoder is not None:
         recipe = recipe.model_copy(update={"encoder": Encoder(source=str(encoder)), "pretrain": None})
     return recipe if add_to is None else add_tasks(recipe, add_to)
+
+
+def train_all(
+    run: Fitting, *, state: State | None, finish: bool, quiet: bool, on_progress: Callable[[Progress], None]
+) -> None:
+    """Go through the phases of the recipe from where the state left them, or through the one that it has without any."""
+    if not run.recipe.phases:
+        train(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
+        return
+    if state is not None:
+        run.standing = state.position.standing.model_copy(deep=True)
+
+    def train_phase(goes_on: bool) -> None:
+        train(run, state=state if goes_on else None, finish=finish, quiet=quiet, on_progress=on_progress)
+
+    write = ignore if quiet else tqdm.write
+    run_phases(run, train_phase, resumed=state is not None, finish=finish, write=write)
 
 
 def train(
