@@ -19,10 +19,12 @@ from murmura.training.recipe.unused_keys import KEYS_OF_SOME_KINDS, find_unused_
 
 SET: dict[str, dict[str, Any]] = {
     "acts": {"acts": True},
+    "class_weights": {"class_weights": "balanced"},
     "context": {"context": 2},
     "head.hidden": {"head": {"hidden": 8}},
     "head.layers": {"head": {"layers": "mix"}},
     "head.pooling": {"head": {"pooling": "mean_max"}},
+    "focal": {"focal": 2.0},
     "layers": {"layers": 1},
     "mask_names": {"mask_names": True},
     "mask_values": {"mask_values": False},

@@ -1,4 +1,4 @@
-"""The curves of training: losses, learning rates, gradients, weights of tasks, and the scores of the validation parts."""
+"""The curves of training: losses, learning rates, gradients, and the scores of the validation parts."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -13,10 +13,7 @@ PREFIXES: Final = {
     "loss/": "Loss by task, smoothed",
     "learning_rate/": "Learning rate",
     "gradient/": "Norm of the gradient",
-    "weight/": "Weight of each task",
-    "cosine/": "Cosine between the gradients of two tasks",
 }
-_LINEAR: Final = ("learning_rate/", "weight/", "cosine/")
 _MAIN: Final = "/main"
 _NO_NORMS: Final = ("gradient/clipped_share", "gradient/skipped_share")
 
@@ -48,11 +45,9 @@ def _describe_phase(phase: PhaseRecord) -> str:
 def _plots(page: PageData) -> Iterator[Plot]:
     for prefix, title in PREFIXES.items():
         series = [each for each in page.series(prefix) if f"{prefix}{each.name}" not in _NO_NORMS]
-        if prefix == "weight/" and all(len(set(each.y)) == 1 for each in series):
-            continue  # fixed weights are in the recipe
         if series:
             name = f"curve-{prefix.strip('/').replace('_', '-')}"
-            log = prefix not in _LINEAR and all(value > 0 for each in series for value in each.y)
+            log = prefix != "learning_rate/" and all(value > 0 for each in series for value in each.y)
             yield page.draw(name, partial(draw_lines, name, series, title=title, log=log))
     scores = [each for each in page.series("validation/") if each.name.endswith(_MAIN)]
     if scores:
