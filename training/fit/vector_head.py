@@ -6,12 +6,11 @@ An encoder that learns labels puts texts of one label together and forgets what 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import BertModel
 
 from ...runtime.model.vectors import unit_vectors
 from ...schemas.manifest import POOLED
@@ -20,6 +19,9 @@ from ..model.padding import in_order, pad
 from ..model.vector_map import map_means
 from ..run_folders.run_folder import RunRecord, Weights
 from .setup import Fitting
+
+if TYPE_CHECKING:
+    from transformers import BertModel
 
 MOST_TEXTS: Final = 3000
 """At most so many training texts are read, drawn from all of them."""
@@ -66,7 +68,7 @@ def distil_vectors(
     return record.model_copy(update={"pooled_layers": head.layers}), kept | head.weights
 
 
-def fit_vector_head(encoder: BertModel, before: Checkpoint, texts: Texts, *, seed: int, device: str) -> VectorHead:
+def fit_vector_head(encoder: "BertModel", before: Checkpoint, texts: Texts, *, seed: int, device: str) -> VectorHead:
     """Fit the map by ridge regression on texts (token ids), from the middle and the last layer.
 
     Vectors before are those of the model at the beginning, if it has such a map; else of a delta's base; else of the encoder.
@@ -114,7 +116,7 @@ def _vectors_before(before: Checkpoint, texts: Texts, device: str) -> Floats:
     return unit_vectors(map_means(means, before.weights) if layers else means[0])
 
 
-def _means(encoder: BertModel, texts: Texts, layers: Sequence[int], device: str) -> list[Floats]:
+def _means(encoder: "BertModel", texts: Texts, layers: Sequence[int], device: str) -> list[Floats]:
     """Return the mean [N, H] over each text's tokens of the states of each layer; 0 is the embeddings."""
     was_training = encoder.training
     encoder.eval()
