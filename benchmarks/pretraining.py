@@ -189,11 +189,13 @@ def pairs(bench: Bench, chosen: argparse.Namespace) -> None:
     if not tiny.is_dir():
         bench.pretrain("tiny", TINY, steps=chosen.tiny_steps, objectives="masked_words", batch_size=64)
     bench.pretrain(
-        "tiny-simcse", str(tiny), steps=chosen.tiny_steps // 2, objectives="sentence_embedding", batch_size=64
+        "tiny-simcse", str(tiny), steps=chosen.tiny_steps // 4, objectives="sentence_embedding", batch_size=64
     )
     say(
         f"AUC, tiny: masked words {bench.auc(str(tiny)):.3f}, then SimCSE {bench.auc(str(bench.work / 'tiny-simcse')):.3f}"
     )
+    sides = [bench.probe(str(each), 10, chosen.samples) for each in (tiny, bench.work / "tiny-simcse")]
+    compare("tiny, masked words alone and then SimCSE, 10 rows a label, probe", *sides)
     say(f"AUC, MiniLM as it is: {bench.auc(MINILM):.3f}")
     if chosen.pair_steps:
         out = bench.pretrain(

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,6 +23,9 @@ from murmura.training.model.encoders import load
 from murmura.training.pretrain import loop
 from murmura.training.pretrain.loop import pretrain
 from murmura.training.recipe.recipe import load_pretraining
+from murmura.training.report.page_data import PageData
+from murmura.training.report.sections.pretraining import make_pretraining
+from murmura.training.run_folders.curves import read_curves
 
 ALL = ["masked_words", "sentence_embedding", "next_text"]
 WEIGHTS = "model.safetensors"
@@ -142,6 +145,13 @@ def test_tasks_start_from_what_a_stage_learned_and_go_on_after_an_interruption(
     ]
     assert record.pretraining is not None
     assert record.pretraining["steps"] == 4
+    curves = read_curves(texts / "run" / "pretrain")
+    assert [entry["step"] for entry in curves] == [4]
+    page = PageData(manifest=cast(Any, None), scores={}, record=record, pretraining=curves)
+    section = make_pretraining(page)
+    assert section is not None
+    assert "4 steps from scratch in " in section.body
+    assert "masked_words: 120 texts." in section.body
     assert record.encoder.sha256 == load(str(texts / "run" / "pretrained")).spec.sha256
     assert not (texts / "run" / "pretrain" / "state.safetensors").exists()
 

@@ -16,6 +16,7 @@ from ..compute.timer import Timer
 from ..prepare.tasks import TaskData
 from ..recipe.pretraining import Pretraining
 from ..recipe.recipe import Recipe
+from ..run_folders.curves import Curves
 from ..run_folders.run_folder import RunFolder, digest
 from .encoder_folder import PretrainingRecord, find_problem, read_record, write_encoder
 from .material import digest_texts, read_material
@@ -113,6 +114,8 @@ def _take_steps(run: Pretrained, optimiser: torch.optim.Optimizer, *, quiet: boo
     rate, saves = rate_at(run.recipe, steps), Timer(60 * run.recipe.save_minutes)
     before, since = standing.cpu_seconds, time.process_time()
     run.accelerator.init_trackers(run.recipe.name, init_kwargs={"tensorboard": {"purge_step": standing.step + 1}})
+    curves = Curves(run.folder.path)
+    curves.begin(standing.step)
     run.network.train()
     hidden = True if quiet else None
     try:
@@ -128,7 +131,9 @@ def _take_steps(run: Pretrained, optimiser: torch.optim.Optimizer, *, quiet: boo
                 if step % EVERY == 0 or step == steps:
                     figures = {f"loss/{name}": loss for name, loss in standing.smoothed.items()}
                     figures |= {f"learning_rate/{group['name']}": group["lr"] for group in optimiser.param_groups}
-                    run.accelerator.log({**figures, "gradient/all": norm}, step)
+                    figures["gradient/all"] = norm
+                    run.accelerator.log(figures, step)
+                    curves.add(step, figures)
                     bar.set_postfix({name: f"{loss:.3f}" for name, loss in standing.smoothed.items()}, refresh=False)
                 bar.update()
                 if saves.is_due() and step < steps:

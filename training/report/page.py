@@ -14,6 +14,7 @@ from .section import TEMPLATES, MakeSection, Section, render
 from .sections.balance import make_balance
 from .sections.data import make_data
 from .sections.origin import make_cost, make_recipe, make_versions
+from .sections.pretraining import make_pretraining
 from .sections.summary import make_summary
 from .sections.tasks import make_tasks
 from .sections.training import make_training
@@ -22,6 +23,7 @@ SECTIONS: Final[Sequence[MakeSection]] = (
     make_summary,
     make_tasks,
     make_data,
+    make_pretraining,
     make_training,
     make_balance,
     make_cost,

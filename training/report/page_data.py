@@ -1,7 +1,7 @@
 """Gathers what the page shows: the model's manifest, its scores, and what is left of its training."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ...schemas.manifest import ModelManifest
 from ..prepare.data_report import TaskReport
 from ..run_folders.curves import STEP, Entry, read_curves
-from ..run_folders.run_folder import RECIPE, RECORD, WEIGHTS, RunRecord
+from ..run_folders.run_folder import PRETRAIN, RECIPE, RECORD, WEIGHTS, RunRecord
 from .markdown import Scores
 from .plots import Plot, Series
 
@@ -30,6 +30,8 @@ class PageData:
     """The text of the recipe."""
     record: RunRecord | None = None
     curves: list[Entry] = field(default_factory=list)
+    pretraining: list[Entry] = field(default_factory=list)
+    """The curves of the stage `pretrain`."""
     parameters: int | None = None
     """Of the encoder and all heads."""
     trained: int | None = None
@@ -46,12 +48,13 @@ class PageData:
             self.drawings[name] = make()
         return self.drawings[name]
 
-    def series(self, prefix: str) -> list[Series]:
-        """Return the curves whose names begin so, under the rest of their names."""
-        names = dict.fromkeys(name for entry in self.curves for name in entry if name.startswith(prefix))
+    def series(self, prefix: str, curves: Sequence[Entry] | None = None) -> list[Series]:
+        """Return the curves of training (or these) whose names begin so, under the rest of their names."""
+        curves = self.curves if curves is None else curves
+        names = dict.fromkeys(name for entry in curves for name in entry if name.startswith(prefix))
         found = []
         for name in names:
-            points = [(entry[STEP], entry[name]) for entry in self.curves if name in entry]
+            points = [(entry[STEP], entry[name]) for entry in curves if name in entry]
             found.append(Series(name.removeprefix(prefix), [x for x, _ in points], [y for _, y in points]))
         return found
 
@@ -71,6 +74,7 @@ def gather(folder: Path, manifest: ModelManifest, scores: Scores, description: s
         recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
         record=read_record(run) if run is not None else None,
         curves=read_curves(run) if run is not None else [],
+        pretraining=read_curves(run / PRETRAIN) if run is not None else [],
         parameters=count_parameters(folder / trained) if trained is not None else None,
         trained=count_parameters(run / WEIGHTS) if run is not None else None,
     )
