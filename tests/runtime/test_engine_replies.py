@@ -22,11 +22,9 @@ from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.testing.fakes import FakeEngine
 from murmura.schemas.acts import Act, ActName, Utterance
 
-TASK = reply_task(
-    max_tokens=24, labels=["{end}", " {date}", "{date}", " {city}", "{city}", *(f" {number}" for number in range(55))]
-)
-END_BIAS = np.array([0.7] + [0.0] * 59, np.float32)
-"""So that replies are of different lengths."""
+LABELS = ["{end}", " {date}", "{date}", " {city}", "{city}", *(f" {number}" for number in range(55))]
+TASK = reply_task(max_tokens=24, labels=LABELS)
+END_BIAS = np.array([0.7] + [0.0] * 59, np.float32)  # so that replies are of different lengths
 ACTS = (Act(act=ActName.REQUEST, slot="date"),)
 TURNS = [(Utterance(role="user", text=" ".join(WORDS[(3 * number) % 20 :][: 1 + number % 9])),) for number in range(24)]
 
@@ -34,8 +32,7 @@ TURNS = [(Utterance(role="user", text=" ".join(WORDS[(3 * number) % 20 :][: 1 + 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("generating")
-    encoder = tiny_encoder(hidden=384, heads=12, layers=1)
-    added = {"heads.reply.bias": END_BIAS}
+    encoder, added = tiny_encoder(hidden=384, heads=12, layers=1), {"heads.reply.bias": END_BIAS}
     return [
         write_tiny_model(root / str(seed), [*TASKS, TASK], seed=seed, encoder=encoder, scale=0.05, added=added)
         for seed in (0, 4)
@@ -265,9 +262,7 @@ async def test_a_swap_drains_what_has_begun_and_the_next_reply_is_the_new_versio
     assert await asyncio.gather(*begun) == old_want
 
 
-async def test_a_version_whose_last_replies_are_cancelled_is_let_go(
-    make: Make, step: StepGraph, folders: list[Path]
-) -> None:
+async def test_a_version_whose_last_replies_are_cancelled_is_let_go(make: Make, step: StepGraph, folders: list[Path]):
     engine = await make()
     step.rows.clear()
     step.pause_s = 0.05
@@ -278,7 +273,6 @@ async def test_a_version_whose_last_replies_are_cancelled_is_let_go(
     begun.cancel()
     await asyncio.sleep(0.2)
     await engine.predict("card lost", ["intent"])
-    assert engine._batcher is not None
     assert [*engine._batcher._lanes._lanes] == []
 
 
