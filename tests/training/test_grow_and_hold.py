@@ -22,6 +22,7 @@ from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import prepare
 from murmura.training.fit.soft_targets import Held, mixed_loss, soft_targets
 from murmura.training.kinds.classification import Classification
+from murmura.training.kinds.kind import EncodedTexts
 from murmura.training.kinds.registry import KINDS
 from murmura.training.recipe.recipe import Hold, load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
@@ -218,10 +219,10 @@ class Counting(nn.Module):
 
     def encode(self, ids, mask):
         self.read += len(ids)
-        return (ids * mask).float().unsqueeze(-1)
+        return EncodedTexts((ids * mask).float().unsqueeze(-1), mask)
 
-    def answer(self, task, states, mask):
-        return states.sum(1).repeat(1, 2) + task
+    def answer(self, task, texts):
+        return texts.states.sum(1).repeat(1, 2) + task
 
 
 def test_what_several_tasks_hold_on_to_goes_through_the_encoder_once():
