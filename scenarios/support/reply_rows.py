@@ -34,6 +34,8 @@ NOT_UNDERSTOOD: Final = {"act": "not_understood"}
 _PRELUDE_SHARE: Final = 0.5
 _MISLEADING_SHARE: Final = 0.2
 """Training rows whose last turn is about something else: it is the acts that say what is to be said, not the turn."""
+_ALWAYS_MISLEADING_SHARE: Final = 0.5
+"""The same of rules that belong to no intent: a greeting asks for nothing, whatever the turn is about."""
 _MISSED_SHARE: Final = 0.15
 """Training rows without the values of their slots: some are not recognised."""
 _THANKS: Final = re.compile(r"\bthanks?\b", re.IGNORECASE)
@@ -127,7 +129,8 @@ class Desk:
         slots = {slot: value for slot, value in course.values.items() if _is_said(value, course.turns)}
         if self._part == "train":
             slots = {} if self._draw.random() < _MISSED_SHARE else slots
-            course = self._mislead(course) if self._draw.random() < _MISLEADING_SHARE else course
+            share = _MISLEADING_SHARE if rule["at"][0] == "intents" else _ALWAYS_MISLEADING_SHARE
+            course = self._mislead(course) if self._draw.random() < share else course
         spoken = select_wordings(rule, self._part)
         manner = self._manner(spoken, course)
         reply = self._pick(spoken[manner if not before or before[0][0] == "greeting" else "plain"])
