@@ -13,7 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from murmura.training.fit import device, gradient
+from murmura.training.compute import device
+from murmura.training.fit import gradient
 from murmura.training.fit.loop import fit
 
 
