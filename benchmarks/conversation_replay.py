@@ -5,6 +5,7 @@ from collections import defaultdict
 
 from aiokafka.structs import ConsumerRecord
 
+from murmura.agents.dialogue.people import predict_turn
 from murmura.agents.dialogue.policy import Policy, least_score
 from murmura.agents.dialogue.step import ReceivedTurn, Step, classify_delivery, goes_to_person, put_wording, step
 from murmura.agents.dialogue.wording import Worded
@@ -15,14 +16,27 @@ from murmura.schemas.ids import prediction_id
 from murmura.schemas.result import Source
 
 
-def replay(
+class _Answers:
+    """A model as what reads turns; texts that it has read are not read again."""
+
+    def __init__(self, model: Model, texts: list[str], tasks: tuple[str, ...]) -> None:
+        self._model, self._reference = model, (model.manifest.name, model.manifest.version)
+        self._outputs = dict(zip(texts, model.predict(texts, tasks), strict=True))
+
+    async def predict(self, text: str, tasks: tuple[str, ...]) -> Prediction:
+        if any(task not in self._outputs.get(text, ()) for task in tasks):
+            self._outputs[text] = self._outputs.get(text, {}) | self._model.predict([text], tasks)[0]
+        return Prediction({task: self._outputs[text][task] for task in tasks}, False, self._reference)
+
+
+async def replay(
     records: list[ConsumerRecord], model: Model, policy: Policy, recorded: dict[str, ConversationState]
 ) -> dict[str, list[Step]]:
     """Return for each conversation what each turn should have led to, by the pure step and the recorded wordings."""
     min_score = least_score(policy, model.manifest.task(policy.intent_task))
     said = [json.loads(record.value) for record in records]
     texts = sorted({one["text"] for one in said})
-    outputs = dict(zip(texts, model.predict(texts, policy.tasks), strict=True))
+    answers = _Answers(model, texts, policy.tasks)
     steps: dict[str, list[Step]] = defaultdict(list)
     for record, one in zip(records, said, strict=True):
         conversation = record.key.decode()
@@ -35,8 +49,7 @@ def replay(
         assert classify_delivery(state, turn) is None
         now, prediction = record.timestamp, None
         if not goes_to_person(state, turn, policy, now):
-            manifest = model.manifest
-            prediction = Prediction(outputs[one["text"]], False, (manifest.name, manifest.version))
+            prediction = await predict_turn(one["text"], policy, answers)
         result = step(state, turn, prediction, policy, now, min_score=min_score)
         if result.brief is not None and (kept := recorded.get(this)) is not None:
             worded = Worded(kept.turns[-1].reply, kept.wording, kept.wording_reason, truncated=kept.truncated)

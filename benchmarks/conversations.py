@@ -298,7 +298,7 @@ async def judge(desk: Desk, outcome: Outcome) -> None:
     """Hold everything that was published against the replay."""
     written = [ConversationState.model_validate_json(record.value) for record in await desk.read(desk.state)]
     recorded, outcome.differing_states = read_wordings(written)
-    expected = replay(await desk.read(desk.turns), Model.load(desk.model_folder), desk.policy, recorded)
+    expected = await replay(await desk.read(desk.turns), Model.load(desk.model_folder), desk.policy, recorded)
     by_id = {s.reply.prediction_id: s.reply for steps in expected.values() for s in steps}
     seen: set[str] = set()
     number: dict[str, int] = defaultdict(int)
