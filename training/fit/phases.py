@@ -40,9 +40,9 @@ class Base:
 def run_phases(
     run: Fitting, train: Callable[[bool], None], *, resumed: bool, finish: bool, write: Callable[[str], Any]
 ) -> None:
-    """Let `train` go through each phase from the one that `run.standing` is in. It is told whether it goes on in one.
+    """Train each phase in turn, from the one that `run.standing` names. `train` is called with whether its phase is resumed.
 
-    With `finish` no phase is begun.
+    With `finish` no further phase is started.
     """
     base = Base(run.recipe, run.train, run.trained)
     first = run.standing.phase

@@ -46,7 +46,7 @@ def write_pages(page: PageData, model: Path, apart: Path | None, *, texts: bool,
 
 
 def make_page(page: PageData, *, say: Say = lambda line: None, sections: Sequence[MakeSection] = SECTIONS) -> str:
-    """Return the page. A section that fails is left out, and `say` is told in one line."""
+    """Return the page. A section that raises is left out, and `say` is called with one line about the error."""
     made: list[Section] = []
     for make in sections:
         with contained(f"report.html: {getattr(make, '__name__', make)} failed", say):
