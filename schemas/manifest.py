@@ -46,7 +46,7 @@ class Thresholds(_Frozen):
     """Thresholds for withholding an answer. All are probabilities after calibration."""
 
     accept: Probability | None = None
-    """Classification: below it the answer abstains with `below_threshold`."""
+    """Classification: below it the answer abstains with `below_threshold`. Replies: below it the dialogue agent sends the template."""
     out_of_scope: Probability | None = None
     """Classification with an out-of-scope label: from this score of that label on the answer abstains with
     `out_of_scope`. Not set: when it is the most likely label."""
@@ -66,9 +66,11 @@ class ThresholdRows(_Frozen):
     """Number of texts that thresholds were chosen on."""
 
     genuine: Annotated[int, Field(ge=0)]
-    """To be answered: texts in scope; for multi-label those with a label."""
+    """To be answered: texts in scope; for multi-label those with a label; of replies the right ones."""
     others: Annotated[int, Field(ge=0)]
-    """To be withheld: texts out of scope; for multi-label those without a label."""
+    """To be withheld: texts out of scope; for multi-label those without a label; of replies the wrong ones."""
+    passed: Annotated[int, Field(ge=0)] | None = None
+    """How many of both reach the threshold, for replies."""
 
 
 class GenerationSpec(_Frozen):

@@ -203,6 +203,8 @@ def _limits(manifest: ModelManifest) -> Iterator[str]:
         report = manifest.data.get(spec.name, {}).get("parts", {})
         if rows := report.get("train", {}).get("rows"):
             yield f"`{spec.name}` was learned from {rows:,} rows: what they do not show, it does not know."
-        if spec.out_of_scope is not None or spec.thresholds.accept is not None:
+        if spec.generation is not None and spec.thresholds.accept is not None:
+            yield f"`{spec.name}` words replies; those with a score below {spec.thresholds.accept:g} are not to be sent."
+        elif spec.out_of_scope is not None or spec.thresholds.accept is not None:
             yield f"`{spec.name}` withholds answers that it is not sure of: `abstained` is true then."
     yield "Intervals cover the choice of the test rows, not the seed of training nor texts of another kind."

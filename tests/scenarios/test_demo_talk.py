@@ -8,6 +8,7 @@ from rich.console import Console
 
 from murmura.agents.dialogue.knowledge import read_knowledge
 from murmura.agents.dialogue.options import DialogueOptions
+from murmura.agents.dialogue.policy_file import load_policy
 from murmura.runtime.model.folder import read_manifest
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import fake_manifest
@@ -59,6 +60,8 @@ def test_the_demo_talks_where_the_model_has_what_the_policy_needs():
     assert "fake" in misfit
     assert "\n" not in misfit
     assert {TURNS, STATE, "bank.refunds"} <= set(talk_topics(POLICY))
+    assert read_manifest(MODEL).task("reply").thresholds.accept is not None
+    assert load_policy(POLICY).value.min_reply_score is None
     assert all(isinstance(turn, str) for turns in read_conversations(CONVERSATIONS) for turn in turns)
 
 

@@ -32,6 +32,7 @@ from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import prepare
 from murmura.training.kinds.reply_decoder import Decoded
 from murmura.training.recipe.recipe import load_recipe
+from murmura.training.report.decisions import describe_decisions
 from murmura.training.run_folders.run_folder import RunFolder
 
 
@@ -88,6 +89,16 @@ def test_the_manifest_holds_the_pieces_and_how_the_input_is_read(model: Model) -
     assert task.generation is not None
     assert task.generation.slots == ["city", "date"]
     assert (task.generation.context, task.generation.acts, task.generation.layers) == (2, True, 1)
+
+
+def test_the_score_from_which_replies_are_sent_is_chosen_on_validation_and_printed(model: Model, run: Path) -> None:
+    task = model.manifest.task("reply")
+    rows = task.threshold_rows
+    assert task.thresholds.accept is not None
+    assert rows is not None
+    assert rows.genuine + rows.others == len(RunFolder(run).pairs()["reply"])
+    assert rows.passed >= 0.98 * rows.genuine
+    assert f"not sent below {task.thresholds.accept:g}, which {rows.passed} of" in describe_decisions(task)
 
 
 def test_the_report_counts_slots_and_shows_replies(exported: Path, data: Path, tmp_path: Path) -> None:
@@ -289,7 +300,7 @@ def test_an_export_whose_replies_are_not_those_of_torch_fails(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def other(*_: Any) -> list[Decoded]:
-        return [Decoded([at % 3 + 1, 0], [0.5, 0.5]) for at in range(1000)]
+        return [Decoded([at % 3 + 1, 0], [0.5, 0.5], [-0.1, -0.1]) for at in range(1000)]
 
     monkeypatch.setattr("murmura.training.export.export.torch_replies", lambda *given: other()[: len(given[-1])])
     with pytest.raises(SetupError, match="write other replies of task reply, piece 0 of row"):

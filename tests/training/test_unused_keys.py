@@ -137,6 +137,10 @@ def test_keys_without_effect_for_replies_are_refused_and_left_out_of_a_finished_
             {"kind": "multi_label", "thresholds": {"label": 0.3, "max_flagged": 0.1}},
             "`thresholds.max_flagged` chooses `thresholds.label`, which is given",
         ),
+        (
+            {"kind": "generation", "thresholds": {"accept": 0.3, "max_flagged": 0.1}},
+            "`thresholds.max_flagged` chooses `thresholds.accept`, which is given",
+        ),
         ({"validation": "y.csv", "validation_share": 0.2}, "`validation_share` has no effect beside `validation`"),
         ({"test": {"path": "y.csv", "repeat": 2}}, "`repeat` changes training rows only; leave it out of 'test'"),
         (

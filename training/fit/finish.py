@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from ...schemas.manifest import TaskSpec
 from ..data.example import Example
-from ..kinds.kind import CalibrationRows
+from ..kinds.kind import CalibrationRows, ScoredReply
 from ..prepare.tasks import TaskData
 from .encoding import encode
 
@@ -16,8 +16,12 @@ Score = Callable[[Sequence[Example]], list[NDArray[Any]]]
 """Returns logits in fp32: [C] for each text, for tagging [S, C]."""
 
 
-def finish(data: TaskData, score: Score, tokenizer: Tokenizer) -> TaskSpec:
-    """Return the task's spec with temperature and thresholds; `tokenizer` cuts texts as `score` does."""
+def finish(
+    data: TaskData, score: Score, tokenizer: Tokenizer, replies: Sequence[tuple[Example, ScoredReply]] = ()
+) -> TaskSpec:
+    """Return the task's spec with temperature and thresholds; `tokenizer` cuts texts as `score` does. `replies` are those to
+    validation rows, of a task that generates.
+    """
     chosen = data.kind.calibrate(
         CalibrationRows(
             task=data.name,
@@ -29,6 +33,8 @@ def finish(data: TaskData, score: Score, tokenizer: Tokenizer) -> TaskSpec:
             choosing=data.choosing,
             score=score,
             encode=lambda texts: encode(texts, tokenizer),
+            training=data.train,
+            replies=replies,
         )
     )
     update: dict[str, Any] = {"thresholds": chosen.thresholds, "threshold_rows": chosen.threshold_rows}

@@ -11,6 +11,7 @@ from ...runtime.generation.reply_vocabulary import ReplyVocabulary
 from ...schemas.manifest import TaskSpec
 from ..data.example import Example
 from ..kinds.heads import FormedHead
+from ..kinds.kind import ScoredReply
 from ..model.network import logits_of
 from ..model.replies import decode_replies, score_replies
 from .checkpoint import checkpoint_weights
@@ -98,11 +99,23 @@ def _score(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], Any
 
 def _score_decoded(run: Fitting, task: int, settings: Settings) -> dict[str, float]:
     """Score the greedy replies to some validation rows. It takes as long as some steps, so not to all of them."""
+    found = _decode(run, task, settings, most=DECODED_ROWS)
+    return run.tasks[task].kind.score_decoded(
+        [reply.text for _, reply in found], [example.reply or "" for example, _ in found]
+    )
+
+
+def _decode(
+    run: Fitting, task: int, settings: Settings, *, most: int | None = None
+) -> list[tuple[Example, ScoredReply]]:
+    """Return the validation rows that are scored while training, at most so many of them, with the greedy replies to them."""
     data, vocabulary = run.tasks[task], ReplyVocabulary(run.tasks[task].labels)
-    rows = sample(data.validation, run.recipe)[:DECODED_ROWS]
-    decoded = decode_replies(run.model, task, run.validation[task].ids[: len(rows)], **settings)
-    replies = [vocabulary.decode(each.pieces) for each in decoded]
-    return data.kind.score_decoded(replies, [example.reply or "" for example in rows])
+    rows = sample(data.validation, run.recipe)[:most]
+    decoded = decode_replies(run.model, task, run.validation[task].ids[:most], **settings)
+    return [
+        (row, ScoredReply(vocabulary.decode(each.pieces), each.score, each.has_ended))
+        for row, each in zip(rows, decoded, strict=True)
+    ]
 
 
 def finished_specs(run: Fitting, out_of_fold: Mapping[int, Sequence[NDArray[Any]]]) -> list[TaskSpec]:
@@ -124,7 +137,8 @@ def finished_specs(run: Fitting, out_of_fold: Mapping[int, Sequence[NDArray[Any]
             scored = iter(logits_of(run.model, at, ids, device=run.device, bf16=False))
             return [learned[id(example)] if id(example) in learned else next(scored) for example in examples]
 
-        specs.append(_with_shares(finish(data, score, tokenizer), run.model.heads[at]))
+        replies = _decode(run, at, {"device": run.device, "bf16": False}) if data.kind.generates else ()
+        specs.append(_with_shares(finish(data, score, tokenizer, replies), run.model.heads[at]))
     tokenizer.no_truncation()
     return specs
 

@@ -12,15 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...runtime.generation.reply_vocabulary import ReplyVocabulary, list_slots
-from ...schemas.manifest import GenerationSpec, TaskSpec
+from ...schemas.manifest import GenerationSpec, TaskSpec, Thresholds
 from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
 from ..data.replies import DIALOGUE, read_reply, write_reply
 from ..data.row import Row
 from ..data.rules import Rules
 from .answers import Answer, Score
+from .calibration import FEW_ROWS
 from .intervals import Interval
-from .kind import EncodedTexts, Kind
+from .kind import CalibrationRows, Chosen, EncodedTexts, Kind
 from .outcome import Outcome, of_accuracy
 from .reply_decoder import END, NO_PIECE, ReplyDecoder
 from .reply_scores import (
@@ -31,6 +32,7 @@ from .reply_scores import (
     score_bleu_and_rouge,
     score_replies,
 )
+from .reply_threshold import MAX_FLAGGED, choose_accept
 
 if TYPE_CHECKING:
     from transformers import BertConfig
@@ -110,6 +112,25 @@ class Generation(Kind):
     def loss(self, logits: Tensor, target: Tensor, smoothing: float, texts: EncodedTexts | None = None) -> Tensor:
         """Return the mean over the pieces of all replies."""
         return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=NO_PIECE, label_smoothing=smoothing)
+
+    def calibrate(self, rows: CalibrationRows) -> Chosen:
+        """Choose the score below which a reply is not sent, on the replies to the validation rows; replies have no temperature."""
+        rule = rows.rule
+        if rule.accept is not None:
+            return Chosen(thresholds=Thresholds(accept=rule.accept))
+        most = MAX_FLAGGED if rule.max_flagged is None else rule.max_flagged
+        return choose_accept(rows.replies, rows.training, most)
+
+    def describe_thresholds(self, task: TaskSpec) -> list[str]:
+        rows, least = task.threshold_rows, task.thresholds.accept
+        if least is None:
+            return []
+        passed = ""
+        if rows is not None and rows.passed is not None:
+            few = ", few" if rows.genuine < FEW_ROWS else ""
+            passed = f", which {rows.passed} of {rows.genuine + rows.others} replies to validation rows reach"
+            passed += f" (chosen on {rows.genuine} right ones{few})"
+        return [f"not sent below {least:.9g}{passed}"]
 
     def metrics(self, logits: Sequence[Array], targets: Sequence[Array], task: TaskSpec) -> dict[str, float]:
         """Score log-probabilities [T] of the pieces of replies, which stand here for logits.

@@ -43,6 +43,14 @@ NEVER: Final = -1e4
 """A logit that no softmax gives any share, and that makes no NaN of 0 * inf."""
 
 
+class ScoredReply(NamedTuple):
+    """A greedy reply to a row. `score` is the geometric mean of its pieces' probabilities."""
+
+    text: str
+    score: float
+    has_ended: bool
+
+
 class EncodedTexts(NamedTuple):
     """What the encoder makes of a batch's texts: states [B, S, H], and the mask [B, S] of their tokens."""
 
@@ -76,6 +84,10 @@ class CalibrationRows:
     """Returns logits in fp32: [C] for each text, [S, C] for kinds that read tokens."""
     encode: Callable[[Sequence[Input]], Iterable[Encoding]]
     """Cuts texts as `score` does."""
+    training: Sequence[Example] = ()
+    """The training rows, for kinds that compare replies with them."""
+    replies: Sequence[tuple[Example, ScoredReply]] = ()
+    """Validation rows with the replies to them, of kinds that generate."""
 
     @property
     def index(self) -> dict[str, int]:

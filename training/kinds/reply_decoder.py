@@ -46,6 +46,17 @@ class Decoded:
     pieces: list[int]
     margins: list[float]
     """How far the best logit lay above the second, by piece."""
+    log_probabilities: list[float]
+    """By piece."""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.pieces[-1] == END
+
+    @property
+    def score(self) -> float:
+        """The geometric mean of the pieces' probabilities."""
+        return float(np.exp(np.mean(self.log_probabilities)))
 
 
 @dataclass
@@ -136,17 +147,19 @@ class ReplyDecoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
         cache = self.begin(states, mask)
         piece = torch.full((len(states),), self.pieces, device=states.device)
         ended = torch.zeros(len(states), dtype=torch.bool, device=states.device)
-        pieces, margins = [], []
+        pieces, margins, likely = [], [], []
         for position in range(len(self.position)):
-            best = self.step(cache, piece, position).float().topk(2)
+            logits = self.step(cache, piece, position).float()
+            best = logits.topk(2)
             piece = best.indices[:, 0].masked_fill(ended, END)
             pieces.append(piece)
             margins.append(best.values[:, 0] - best.values[:, 1])
+            likely.append(best.values[:, 0] - logits.logsumexp(-1))
             ended |= piece == END
             if bool(ended.all()):
                 break
-        rows = zip(torch.stack(pieces, 1).tolist(), torch.stack(margins, 1).tolist(), strict=True)
-        return [Decoded(kept := _to_end(row), gaps[: len(kept)]) for row, gaps in rows]
+        rows = zip(*(torch.stack(each, 1).tolist() for each in (pieces, margins, likely)), strict=True)
+        return [Decoded(kept := _to_end(row), gaps[: len(kept)], each[: len(kept)]) for row, gaps, each in rows]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def sample(self, states: Tensor, mask: Tensor) -> list[list[int]]:

@@ -103,7 +103,8 @@ def find_unused_key(task: Task, kind: Kind) -> UnusedKey | None:
                 f"a task of kind {kind.name} does not use `{key}`; of the keys that only some kinds use it has {others}",
             )
     own = _find_for_replies(task) if kind.generates else None
-    own = own or (_find_in_thresholds(task) if kind.out_of_scope else _find_beside_label(task))
+    chosen = "accept" if kind.generates else "label"
+    own = own or (_find_in_thresholds(task) if kind.out_of_scope else _find_beside_given(task, chosen))
     return own or _find_in_parts(task) or _find_share(task)
 
 
@@ -151,17 +152,15 @@ def _find_for_replies(task: Task) -> UnusedKey | None:
             )
             return UnusedKey(key, f"{problem}; leave it out")
     if task.calibration is not None:
-        problem = (
-            "`calibration` has no effect in a task that generates replies: it has no temperature and no thresholds"
-        )
+        problem = "`calibration` has no effect in a task that generates replies: its threshold is chosen on the validation part"
         return UnusedKey("calibration", f"{problem}; leave it out")
     return None
 
 
-def _find_beside_label(task: Task) -> UnusedKey | None:
-    if task.thresholds.max_flagged is None or task.thresholds.label is None:
+def _find_beside_given(task: Task, chosen: str) -> UnusedKey | None:
+    if task.thresholds.max_flagged is None or getattr(task.thresholds, chosen) is None:
         return None
-    problem = "`thresholds.max_flagged` chooses `thresholds.label`, which is given; leave one of them out"
+    problem = f"`thresholds.max_flagged` chooses `thresholds.{chosen}`, which is given; leave one of them out"
     return UnusedKey("thresholds.max_flagged", problem)
 
 
@@ -176,11 +175,7 @@ def _find_in_thresholds(task: Task) -> UnusedKey | None:
     if rule.out_of_scope is not None and not scope.learn:
         problem = "`thresholds.out_of_scope` is that of a class, and `learn: false` makes none; set `thresholds.accept`"
         return UnusedKey("thresholds.out_of_scope", problem)
-    chosen = "out_of_scope" if scope.learn else "accept"
-    if rule.max_flagged is not None and getattr(rule, chosen) is not None:
-        problem = f"`thresholds.max_flagged` chooses `thresholds.{chosen}`, which is given; leave one of them out"
-        return UnusedKey("thresholds.max_flagged", problem)
-    return None
+    return _find_beside_given(task, "out_of_scope" if scope.learn else "accept")
 
 
 def _find_in_parts(task: Task) -> UnusedKey | None:

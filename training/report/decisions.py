@@ -7,9 +7,8 @@ from ..kinds.registry import kind_of
 
 def describe_decisions(spec: TaskSpec) -> str:
     """Return a sentence on temperature and thresholds of a task."""
-    if spec.generation is not None:
-        return "Greedy decoding."
-    return "; ".join([_temperature(spec), *kind_of(spec).describe_thresholds(spec)]) + "."
+    decoding = "greedy decoding" if spec.generation is not None else _temperature(spec)
+    return "; ".join([decoding, *kind_of(spec).describe_thresholds(spec)]) + "."
 
 
 def _temperature(spec: TaskSpec) -> str:

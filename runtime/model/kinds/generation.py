@@ -26,7 +26,8 @@ class Generation(Kind):
 
     @property
     def recipe_keys(self) -> frozenset[str]:
-        return frozenset({"acts", "context", "layers", "mask_names", "mask_values", "objective", "vocabulary"})
+        own = {"acts", "context", "layers", "mask_names", "mask_values", "objective", "vocabulary"}
+        return frozenset(own | {"thresholds.accept", "thresholds.max_flagged"})
 
     def check(self, task: TaskSpec) -> None:
         super().check(task)
