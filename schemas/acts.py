@@ -11,6 +11,8 @@ SlotName = Annotated[str, StringConstraints(pattern=f"^{_NAME}$", max_length=100
 """A slot stands in replies and templates as `{NAME}`."""
 SLOT: Final = re.compile(rf"\{{({_NAME})\}}")
 """A slot in a reply. Its name may be too long for a `SlotName`."""
+SLOT_MARK: Final = "\ufffc"
+"""Stands for a slot where the words of a reply are looked at alone; no letter, so that words end at it."""
 
 
 class ActName(StrEnum):

@@ -26,9 +26,10 @@ from ...schemas.result import Source
 from .answering import KnowledgeAnswers
 from .conversations import Conversations, Kept, Place
 from .events import Headers, event_headers
+from .failures import Part, PartFailures
 from .metrics import DialogueMetrics
 from .options import DialogueOptions
-from .people import predict_turn
+from .people import read_alike
 from .policy import least_score
 from .policy_file import PolicyFile, check_against_model, check_intents, check_topics, load_policy
 from .replies import ReplyWriter
@@ -73,6 +74,7 @@ class Dialogue(Handler):
         self._knowledge: KnowledgeAnswers | None = None
         self._reviews: ReplyReviews | None = None
         self._metrics: DialogueMetrics | None = None
+        self._failures = PartFailures()
         self._restore: Restore | None = None
         self._counts: Mapping[str, int] = {}
         self._conversations = Conversations(0, 0)
@@ -123,12 +125,15 @@ class Dialogue(Handler):
         assert self._policy is not None, "configure comes first"
         here = GeneratedReplies(off=self.options.generated_replies_off or [])
         released = context.generated_replies
-        self._writer = ReplyWriter(self._policy.value, lambda intent: here.allows(intent) and released().allows(intent))
         self._reviews = ReplyReviews.from_settings(context.settings, self._policy.value, context.metrics)
         self._restore = context.restore
         # After a longer pause another member may own the partitions and their states.
         self.freeze_s = context.settings.kafka.session_timeout_ms / 1000
         self._metrics = DialogueMetrics(context.metrics, lambda: len(self._conversations))
+        self._failures = PartFailures(partial(self._metrics.count_failed_part, self.name))
+        self._writer = ReplyWriter(
+            self._policy.value, lambda intent: here.allows(intent) and released().allows(intent), self._failures
+        )
 
     def _describe_partition_mismatch(self) -> str | None:
         """Return an error message if the topic of turns and the changelog differ in their number of partitions."""
@@ -146,7 +151,6 @@ class Dialogue(Handler):
         policy = self._policy.value
         task = manifest.task(policy.intent_task)
         self._min_scores[manifest.name, manifest.version] = least_score(policy, task)
-
         if self._knowledge is not None:
             self._knowledge.check(manifest)
 
@@ -264,15 +268,18 @@ class Dialogue(Handler):
         prediction = None
         if not goes_to_person(state, turn, policy, now):
             try:
-                prediction = await predict_turn(turn.text, policy, engine)
+                prediction = await engine.predict(turn.text, policy.tasks)
             except ModelFailed as error:
                 raise RecordError(Reason.MODEL_FAILED, f"the model failed: {type(error).__name__}") from error
+            with self._failures.contained(Part.PEOPLE):
+                prediction = await read_alike(turn.text, prediction, policy, engine)
             min_score = self._min_scores[prediction.model]
         before = kept.number if kept else 0
         answer = partial(step, state, turn, prediction, policy, now, min_score=min_score, before=before)
         result = answer()
         if self._knowledge is not None and not result.has_rule:
-            result = answer(known=await self._knowledge.find(turn.text, now, engine))
+            with self._failures.contained(Part.KNOWLEDGE):
+                result = answer(known=await self._knowledge.find(turn.text, now, engine))
         if result.brief is not None:
             words = await self._writer.word(result.brief, result.state, turn.text, engine, deadline)
             result = put_wording(result, turn, *words)

@@ -5,8 +5,7 @@ from typing import NamedTuple, Self
 from weakref import ReferenceType, ref
 
 from ...runtime.agent.handler import LoadedModel, Predicts
-from ...runtime.errors import ModelFailed, RecordError, SetupError
-from ...schemas.deadletter import DeadLetterReason as Reason
+from ...runtime.errors import SetupError
 from ...schemas.dialogue import REPLY_CHARACTERS
 from ...schemas.manifest import ModelManifest
 from .knowledge import Entry, read_knowledge
@@ -61,11 +60,10 @@ class KnowledgeAnswers:
         self._prepared = loaded | {key: _Prepared(ref(model), index)}
 
     async def find(self, text: str, at: int, engine: Predicts) -> str | None:
-        """Return the answer to a text at a time, ms since 1970; None where no question is near enough."""
-        try:
-            embedded = await engine.embed(text)
-        except ModelFailed as error:
-            raise RecordError(Reason.MODEL_FAILED, f"the model failed: {type(error).__name__}") from error
+        """Return the answer to a text at a time, ms since 1970; None where no question is near enough. Raises what the engine
+        raises.
+        """
+        embedded = await engine.embed(text)
         found = self._prepared[embedded.model].built.search(embedded.vector, at)
         # Written so that a similarity that is no number answers nothing.
         return found.entry.answer if found is not None and found.score >= self._threshold else None

@@ -13,13 +13,18 @@ _MOST_READ: Final = 10_000
 
 
 async def predict_turn(text: str, policy: Policy, engine: Predicts) -> Prediction:
-    """Return the outputs for a turn; with `people` the intent is that of the turn with `someone` and `they`.
+    """Return the outputs for a turn, read as `read_alike` does. Raises what the engine raises."""
+    return await read_alike(text, await engine.predict(text, policy.tasks), policy, engine)
 
-    A turn that names or means a person costs a second forward pass, and so does one that is not understood and has a name
+
+async def read_alike(text: str, prediction: Prediction, policy: Policy, engine: Predicts) -> Prediction:
+    """Return the outputs for a turn, from those that it has as it is; with `people` the intent is that of the turn with
+    `someone` and `they`.
+
+    A turn that names or means a person costs a forward pass more, and so does one that is not understood and has a name
     which the entity task has not found: read with `someone`, it may be about an intent that needs a person. Raises what the
     engine raises.
     """
-    prediction = await engine.predict(text, policy.tasks)
     if policy.people is None or policy.entity_task is None:
         return prediction
     entities = prediction[policy.entity_task]

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from ...runtime.settings.settings import KafkaName
+from ...schemas.acts import SlotName as Slot
 from ...schemas.manifest import TaskSpec
 from .phrases import PhraseLists, Phrases
 from .sayings import ABOUT_THE_TURN, Saying, Words, check_names, check_saying, find_strings
 
-Slot = Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 DEFAULT_MIN_SCORE: Final = 0.3
 """`min_score` where neither the policy nor the model sets one."""

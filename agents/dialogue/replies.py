@@ -1,11 +1,10 @@
 """Words the replies of a policy with the model, each within its deadline and below the net of its template."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 from ...runtime.agent.handler import Predicts
-from ...runtime.errors import Closed, Late, MurmuraError
+from ...runtime.errors import Late
 from ...runtime.generation.facts import is_fact_piece
 from ...runtime.generation.input_format import mask_turns
 from ...runtime.model.generated import Generated
@@ -14,19 +13,18 @@ from ...schemas.dialogue import ConversationState, Stopped, Wording
 from ...schemas.dialogue import WordingReason as Reason
 from ...schemas.manifest import ModelManifest
 from .draft import Brief
+from .failures import Part, PartFailures
 from .harm import Harm, find_harm
 from .policy import Policy, least_reply_score
 from .wording import Net, Worded, choose_wording, make_net
-
-T = TypeVar("T")
 
 
 class ReplyWriter:
     """Words briefs, with models that the policy was checked against."""
 
-    def __init__(self, policy: Policy, may_generate: Callable[[str | None], bool]) -> None:
+    def __init__(self, policy: Policy, may_generate: Callable[[str | None], bool], failures: PartFailures) -> None:
         """`may_generate` returns whether replies about an intent may be generated now."""
-        self._policy, self._may_generate = policy, may_generate
+        self._policy, self._may_generate, self._failures = policy, may_generate, failures
         self._made_for: ModelManifest | None = None
         self._net = make_net(policy, 0.0)
 
@@ -35,25 +33,40 @@ class ReplyWriter:
     ) -> tuple[Worded, Stopped | None]:
         """Return the reply to a turn, worded by the model or by its template, and what of the model's was stopped.
 
-        `state` is that after the turn, `deadline` a time of the event loop's clock in seconds. Raises Closed when the process stops.
+        `state` is that after the turn, `deadline` a time of the event loop's clock in seconds. Whatever fails means template.
+        Raises Closed when the process stops.
         """
+        worded = choose_wording(Reason.FAILED, brief, self._net)
+        with self._failures.contained(Part.REPLY):
+            worded = await self._ask(brief, state, text, engine, deadline)
+        if worded.wording is not Wording.GENERATED:
+            return worded, None
+        harm: Harm | Reason | None = Reason.FAILED
+        with self._failures.contained(Part.FILTER):
+            harm = await self._filter(worded.text, engine, deadline)
+        if harm is None:
+            return worded, None
+        reason, stopped = (harm, None) if isinstance(harm, Reason) else (harm.reason, harm.stopped)
+        return choose_wording(reason, brief, self._net), stopped
+
+    async def _ask(
+        self, brief: Brief, state: ConversationState, text: str, engine: Predicts, deadline: float
+    ) -> Worded:
+        """Return the model's words, or the template where they may not be sent."""
         asked = engine.model.manifest
         net = self._find_net(asked)
         if not self._may_generate(state.intent):
-            return choose_wording(Reason.SWITCHED_OFF, brief, net), None
+            return choose_wording(Reason.SWITCHED_OFF, brief, net)
         turns = self._mask_turns(_list_turns(state, text), state, asked)
-        found = await self._ask(self._generate(brief, turns, engine, deadline))
+        try:
+            found = await self._generate(brief, turns, engine, deadline)
+        except (Late, TimeoutError):
+            return choose_wording(Reason.LATE, brief, net)
         worded = choose_wording(found, brief, net)
         if worded.wording is Wording.GENERATED and engine.model.manifest is not asked:
             # Either version may have worded it, so it passes both nets.
             worded = choose_wording(found, brief, self._find_net(engine.model.manifest))
-        if worded.wording is not Wording.GENERATED:
-            return worded, None
-        harm = await self._ask(self._filter(worded.text, engine, deadline))
-        if harm is None:
-            return worded, None
-        reason, stopped = (harm, None) if isinstance(harm, Reason) else (harm.reason, harm.stopped)
-        return choose_wording(reason, brief, net), stopped
+        return worded
 
     def _find_net(self, manifest: ModelManifest) -> Net:
         if manifest is not self._made_for:
@@ -69,17 +82,6 @@ class ReplyWriter:
         values = {slot: [value] for slot, value in state.slots.items()}
         return mask_turns(turns, values, spec) if spec is not None else turns
 
-    async def _ask(self, answer: Awaitable[T]) -> T | Reason:
-        """Return an answer of the engine, or why there is none."""
-        try:
-            return await answer
-        except (Late, TimeoutError):
-            return Reason.LATE
-        except Closed:
-            raise
-        except MurmuraError:
-            return Reason.FAILED
-
     async def _generate(self, brief: Brief, turns: Sequence[Utterance], engine: Predicts, deadline: float) -> Generated:
         return await engine.generate(
             turns,
@@ -90,12 +92,16 @@ class ReplyWriter:
             deadline=deadline,
         )
 
-    async def _filter(self, text: str, engine: Predicts, deadline: float) -> Harm | None:
+    async def _filter(self, text: str, engine: Predicts, deadline: float) -> Harm | Reason | None:
+        """Return what a reply is stopped for; LATE where the filter has not answered in time."""
         task = self._policy.filter
         if task is None:
             return find_harm(text, {}, self._policy)
-        async with asyncio.timeout_at(deadline):
-            prediction = await engine.predict(text, (task,))
+        try:
+            async with asyncio.timeout_at(deadline):
+                prediction = await engine.predict(text, (task,))
+        except (Late, TimeoutError):
+            return Reason.LATE
         return find_harm(text, prediction, self._policy)
 
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from ...runtime.generation.facts import find_fact
 from ...runtime.generation.names import begins_sentence
 from ...runtime.model.generated import Generated
-from ...schemas.acts import SLOT
+from ...schemas.acts import SLOT, SLOT_MARK
 from ...schemas.dialogue import REPLY_CHARACTERS, Wording
 from ...schemas.dialogue import WordingReason as Reason
 from .draft import Brief
@@ -16,8 +16,7 @@ from .sayings import fill
 
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _ALWAYS_KNOWN: Final = frozenset({"I", "I'm", "I'll", "I've", "I'd", "OK"})
-_SLOT_MARK: Final = "\ufffc"
-_GLUED: Final = re.compile(rf"\w{_SLOT_MARK}|{_SLOT_MARK}[\w{_SLOT_MARK}]")
+_GLUED: Final = re.compile(rf"\w{SLOT_MARK}|{SLOT_MARK}[\w{SLOT_MARK}]")
 """A slot without a border between its value and what stands beside it: `{amount}k` would be another amount."""
 
 
@@ -70,7 +69,7 @@ def choose_wording(found: Generated | Reason, brief: Brief, net: Net) -> Worded:
 
 def find_fault(reply: Generated, brief: Brief, net: Net) -> Reason | None:
     """Return why a reply is not sent, None if it may be."""
-    words = SLOT.sub(_SLOT_MARK, reply.text)
+    words = SLOT.sub(SLOT_MARK, reply.text)
     return _find_weakness(reply, net) or _find_wrong_slot(reply.text, words, brief) or _find_wrong_word(words, net)
 
 

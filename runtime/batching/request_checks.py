@@ -97,10 +97,14 @@ class RequestChecks:
         return Prediction(outputs, encoded.truncated, (manifest.name, manifest.version))
 
     def check_reply(self, request: ReplyRequest, task: str) -> TextPair:
-        """Return what a task that generates reads. Raises RecordError `unknown_task` for any other task."""
+        """Return what a task that generates reads. Raises RecordError `unknown_task` for any other task, and what
+        `is_forbidden` raises: its answers are remembered, so it is not asked between the steps of others.
+        """
         spec = self._find_spec(task)
         if spec is None:
             raise RecordError(DeadLetterReason.UNKNOWN_TASK, "the task asked for is none of the model's that generate")
+        if task in self.model.decoders:
+            self.model.decoders[task].forbid(request.slots, request.is_forbidden)
         return format_input(request.turns, request.acts, spec)
 
     def exceeds_bytes(self, request: ReplyRequest, task: str) -> bool:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import takewhile
 from typing import Any, Protocol
 
-from ..errors import Closed, DeviceFailed, ModelFailed, MurmuraError, describe_origin
+from ..errors import Closed, DeviceFailed, ModelFailed, describe_origin
 from ..model.inputs import Input
 from ..model.long_texts import Windows
 from .batcher import Batcher
@@ -80,7 +80,7 @@ class Callers:
         for entry in entries:
             try:
                 self._renew(entry)
-            except MurmuraError as error:
+            except Exception as error:  # noqa: BLE001 - a caller's function is asked, too
                 self._fail([entry], error)
             else:
                 self._gathered.append(entry)

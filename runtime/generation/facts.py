@@ -7,7 +7,7 @@ import re
 import unicodedata
 from typing import Final
 
-from ...schemas.acts import SLOT
+from ...schemas.acts import SLOT, SLOT_MARK
 
 _NUMBERS: Final = (
     "zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen"
@@ -37,15 +37,14 @@ _ONE: Final = (
 _ADDRESS: Final = r"https?\b|www\b|://|\b[\w-]+\.[a-z]{2,}\b"
 _FACT: Final = re.compile(rf"(?i:\b(?:{_DURATION}|{_ONE}|{_NUMBERS}|{_DAYS})\b)|\b(?:{_CAPITALISED_DAYS})\b|{_ADDRESS}")
 _ADDRESS_PIECES: Final = ("http", "www", "://")
-_SLOT_MARK: Final = "\ufffc"
 
 
 def find_fact(text: str) -> str | None:
     """Return the first fact of a text that is in none of its slots, None without one."""
-    words = SLOT.sub(_SLOT_MARK, text)
+    words = SLOT.sub(SLOT_MARK, text)
     for word in words.split():
         if any(map(_is_sign, word)):
-            return word.strip(".,;:!?()\"'" + _SLOT_MARK)
+            return word.strip(".,;:!?()\"'" + SLOT_MARK)
     found = _FACT.search(words)
     return None if found is None else found[0]
 

@@ -15,7 +15,7 @@ from typing import Final
 from tokenizers import Tokenizer
 
 from ..model.kinds.generation import END
-from ..model.replies.pieces import SLOT, find_slots, join_pieces
+from ..model.replies.pieces import SLOT_PIECE, find_slots, join_pieces
 from .input_format import to_words
 
 _ASCII: Final = ascii_letters + digits + punctuation
@@ -98,7 +98,7 @@ class ReplyCutter:
         if not reply:
             return []
         text, at, pieces = f" {reply}", 0, []
-        for found in SLOT.finditer(text):
+        for found in SLOT_PIECE.finditer(text):
             if found[1] in self._slots:
                 pieces += [*self._cut_words(text[at : found.start()]), found[0]]
                 at = found.end()
@@ -159,7 +159,7 @@ def _with_blank(pieces: Iterable[str]) -> Iterator[str]:
 
 def list_slots(reply: str) -> list[str]:
     """Return what a reply has in the form of slots, in its order."""
-    return [found[1] for found in SLOT.finditer(reply)]
+    return [found[1] for found in SLOT_PIECE.finditer(reply)]
 
 
 def _without_blanks(text: str, start: int, end: int) -> tuple[int, int]:

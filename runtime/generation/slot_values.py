@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from ...schemas.acts import SLOT
+from ...schemas.acts import SLOT, SLOT_MARK
 
 _WORD: Final = re.compile(r"[^\W\d_]{2,}")
 _INSIDE: Final = re.compile(r"[\w,] $")
@@ -63,7 +63,7 @@ def holds_part(text: str, values: Iterable[str]) -> bool:
 
     A name is a capitalised word of a value, or a word of a value that is capitalised inside a sentence.
     """
-    words, values = SLOT.sub("\ufffc", text), [*values]
+    words, values = SLOT.sub(SLOT_MARK, text), [*values]
     if any(next(_find(words.casefold(), value.casefold(), ""), None) for value in values if len(value) > _SHORT):
         return True
     parts = {part for value in values for part in _WORD.findall(value) if part.lower() not in _NO_NAMES}

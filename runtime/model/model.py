@@ -1,6 +1,6 @@
 """A loaded model: tokenises texts, runs the graph, and decodes the logits."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -300,15 +300,17 @@ class Model:
         slots: Sequence[Collection[str] | None] | None = None,
         *,
         task: str | None = None,
+        is_forbidden: Callable[[str], bool] | None = None,
         max_rows: int = MAX_ROWS,
     ) -> list[Generated]:
         """Return the replies to pairs of texts, as `format_input` makes them, in order. For offline use.
 
-        `slots` are for each pair the slots that its reply may name; None allows all. `task` may be left out where one task
-        generates. Raises ValueError for a model without such a task, a text alone and slots that the task does not have,
+        `slots` are for each pair the slots that its reply may name; None allows all. `is_forbidden` says of any other piece
+        whether no reply may have it. `task` may be left out where one task generates. Raises ValueError for a model without such a task, a text alone and slots that the task does not have,
         ModelFailed when a reply failed.
         """
-        return generate_replies(self, self.decoders[self._choose_decoder(task)], pairs, slots, max_rows)
+        decoder = self.decoders[self._choose_decoder(task)]
+        return generate_replies(self, decoder, pairs, slots, max_rows, is_forbidden)
 
     def _choose_decoder(self, task: str | None) -> str:
         if (task is None and len(self.decoders) == 1) or task in self.decoders:

@@ -285,16 +285,18 @@ class FakeEngine(RequestChecks):
         deadline: float | None = None,
     ) -> Generated:
         """Return the scripted reply: the output of `task` for the pair that `format_input` makes of turns and acts; of a real
-        model its own, `is_forbidden` aside.
+        model the one that it gives in service.
 
         Raises Late for a deadline that has passed.
         """
-        given = self.check_reply(ReplyRequest(turns, acts, None), task)
+        request = ReplyRequest(turns, acts, None if slots is None else frozenset(slots), is_forbidden)
+        given = self.check_reply(request, task)
         if deadline is not None and asyncio.get_running_loop().time() >= deadline:
             raise Late("the reply was not worded by its deadline")
         if (real := getattr(self.model, "generate", None)) is not None:
-            (found,) = real([given], [slots], task=task)
-            return cast(Generated, found)
+            known = None if slots is None else {*self.model.tasks[task].generation.slots}.intersection(slots)
+            (found,) = cast(list[Generated], real([given], [known], task=task, is_forbidden=is_forbidden))
+            return found._replace(truncated=True, cut=True) if self.exceeds_bytes(request, task) else found
         encoded = (await self.encode([given]))[0]
         reply = self._outputs(given, (task,), encoded, None)[task]
         return Generated(reply["text"], (), reply["score"], reply["finish"], encoded.truncated, encoded.truncated)

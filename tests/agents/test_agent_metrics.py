@@ -16,6 +16,7 @@ CONTRACT = {
     ("murmura_live_accuracy", "gauge", ("task", "version")),
     ("murmura_turns_total", "counter", ("agent", "kind")),
     ("murmura_reply_wordings_total", "counter", ("agent", "wording", "reason")),
+    ("murmura_failed_parts_total", "counter", ("agent", "part")),
     ("murmura_conversations", "gauge", ()),
     ("murmura_unreadable_states_total", "counter", ()),
 }
@@ -35,6 +36,7 @@ def test_names_types_and_labels_are_the_contract():
     feedback.set_live_accuracy("intent", "3", 0.9)
     dialogue.count_turn("dialogue", "asked")
     dialogue.count_wording("dialogue", "generated", None)
+    dialogue.count_failed_part("dialogue", "knowledge")
     dialogue.count_unreadable(4)
     found = {sample.name: (sample.labels, sample.value) for each in scrape(metrics).values() for sample in each.samples}
     verdict = {"agent": "classification", "task": "intent", "version": "3", "verdict": "correction"}
@@ -44,6 +46,7 @@ def test_names_types_and_labels_are_the_contract():
         "murmura_live_accuracy": ({"task": "intent", "version": "3"}, 0.9),
         "murmura_turns_total": ({"agent": "dialogue", "kind": "asked"}, 1),
         "murmura_reply_wordings_total": ({"agent": "dialogue", "wording": "generated", "reason": "none"}, 1),
+        "murmura_failed_parts_total": ({"agent": "dialogue", "part": "knowledge"}, 1),
         "murmura_conversations": ({}, 7),
         "murmura_unreadable_states_total": ({}, 4),
     }

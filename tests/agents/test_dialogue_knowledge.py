@@ -9,7 +9,7 @@ import pytest
 from dialogue_process import REPLIES, STATE, TASKS, Log, Process, answers, content, turn
 
 from murmura.agents.dialogue import Dialogue
-from murmura.runtime.errors import SetupError
+from murmura.runtime.errors import ModelFailed, SetupError
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import FakeModel
 from murmura.schemas.dialogue import ConversationState
@@ -118,6 +118,19 @@ async def test_a_vector_of_no_numbers_is_near_no_question(policy):
     await process.hear(turn(1, "angry now"))
     _, reply = await process.hear(turn(2, "odd"))
     assert (reply.value["kind"], reply.value["wording"]) == ("not_understood", "template")
+
+
+@pytest.mark.parametrize("error", [ModelFailed("odd"), RuntimeError("a bug")])
+async def test_knowledge_that_fails_answers_nothing_and_the_policy_does(policy, error):
+    process = await begin(policy)
+
+    async def fails(text):
+        raise error
+
+    process.engine.embed = fails
+    _, reply = await process.hear(turn(1, "when do you open"))
+    assert (reply.value["kind"], reply.value["text"]) == ("greeted", "Hello.")
+    assert process.counted("murmura_failed_parts_total", agent="dialogue", part="knowledge") == 1
 
 
 async def test_validity_is_judged_by_the_turns_own_time(policy):

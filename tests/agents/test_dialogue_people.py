@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from dialogue_process import POLICY as OF_TRANSFERS
+from dialogue_process import Process, turn
 from dialogue_talk import POLICY, Talk
 
 from murmura.agents.dialogue.people import predict_turn
@@ -106,3 +108,19 @@ def test_people_that_are_no_entity_of_the_model_are_refused_with_the_place(tmp_p
     path.write_text("people: folk\nentity_task: null\nintents: {balance: {reply: See the app.}}\n")
     with pytest.raises(SetupError, match="no name of `people` is ever found"):
         load_policy(path)
+
+
+async def test_a_second_reading_that_fails_leaves_the_intent_of_the_first(tmp_path):
+    (tmp_path / "policy.yaml").write_text(f"people: amount\n{OF_TRANSFERS}")
+    process = await Process(tmp_path / "policy.yaml", []).begin()
+    predict = process.engine.predict
+
+    async def reads_once(text, tasks):
+        if "they" in text:
+            raise RuntimeError("a bug")
+        return await predict(text, tasks)
+
+    process.engine.predict = reads_once
+    _, reply = await process.hear(turn(1, "send it to her"))
+    assert reply.value["text"] == "Hello. How much?"
+    assert process.counted("murmura_failed_parts_total", agent="dialogue", part="people") == 1

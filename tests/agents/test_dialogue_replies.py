@@ -1,6 +1,7 @@
 """The agent whose model words replies: what it sends, what it writes down first, and when the template goes out instead."""
 
 import asyncio
+from asyncio import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from dialogue_process import HANDOFFS, REPLIES, STATE, TASKS, Log, Process, answers, content, turn
 
 from murmura.agents.dialogue import Dialogue
-from murmura.runtime.errors import Closed, Late, ModelFailed, SetupError
+from murmura.runtime.errors import Closed, DeviceFailed, Late, ModelFailed, SetupError
 from murmura.runtime.generation.facts import is_fact_piece
 from murmura.runtime.model.generated import Generated
 from murmura.runtime.testing.fakes import FakeModel, labelled
@@ -46,14 +47,14 @@ ASKED, DONE = "Send how much?", "Your {amount} is there in {soon}."
 class Words:
     """What the model words, in turn, and what it was asked."""
 
-    def __init__(self, *said: str | Exception, score: float = 0.9) -> None:
+    def __init__(self, *said: str | BaseException, score: float = 0.9) -> None:
         self.said, self.score, self.truncated, self.cut = [*said], score, False, False
         self.asked: list[tuple[Any, ...]] = []
 
     async def generate(self, turns, acts, task, *, slots=None, is_forbidden=None, deadline=None) -> Generated:
         self.asked.append(([each.text for each in turns], [str(act.act) for act in acts], set(slots), is_forbidden))
         said = self.said.pop(0)
-        if isinstance(said, Exception):
+        if isinstance(said, BaseException):
             raise said
         return Generated(said, (), self.score, "end", self.truncated, self.cut)
 
@@ -70,7 +71,7 @@ def policy(tmp_path: Path) -> Path:
     return tmp_path / "policy.yaml"
 
 
-async def begin(policy: Path, *said: str | Exception, log: Log | None = None, score=0.9, **options) -> Process:
+async def begin(policy: Path, *said: str | BaseException, log: Log | None = None, score=0.9, **options) -> Process:
     process = Process(policy, [] if log is None else log, served=FakeModel(MODEL_TASKS, served), **options)
     process.words = Words(*said, score=score)
     process.engine.generate = process.words.generate
@@ -111,6 +112,8 @@ async def test_a_text_without_generate_is_sent_as_it_is(policy):
         ("Your {amount}, what an insult: {soon}.", "filtered"),
         (Late("too late"), "late"),
         (ModelFailed("broken"), "failed"),
+        (RuntimeError("a session of onnxruntime"), "failed"),
+        (KeyError("a bug"), "failed"),
     ],
 )
 async def test_the_template_is_sent_with_the_reason_where_the_model_words_nothing_to_send(policy, said, reason):
@@ -218,9 +221,36 @@ async def test_a_filter_that_does_not_answer_in_time_means_template(policy):
     assert reply.value["wording_reason"] == "late"
 
 
-async def test_a_process_that_stops_says_nothing(policy):
-    process = await begin(policy, Closed("stopped"))
-    with pytest.raises(Closed):
+@pytest.mark.parametrize("broken", ["predict", "find_harm", "choose_wording", "mask_turns"])
+async def test_whatever_fails_after_the_model_is_asked_means_template_and_is_counted(policy, monkeypatch, broken):
+    process = await begin(policy, ASKED)
+    predict = process.engine.predict
+
+    def fails(*asked):
+        raise RuntimeError(f"{broken} is broken")
+
+    async def filters(text, tasks):
+        return await predict(text, tasks) if tasks != ("harm",) else fails()
+
+    if broken == "predict":
+        process.engine.predict = filters
+    elif broken == "choose_wording":
+        process.agent._writer._find_net = fails
+    else:
+        monkeypatch.setattr(f"murmura.agents.dialogue.replies.{broken}", fails)
+    _, reply = await process.hear(turn(1, "send money"))
+    assert (reply.value["text"], reply.value["wording_reason"]) == ("How much?", "failed")
+    part = "filter" if broken in {"predict", "find_harm"} else "reply"
+    assert process.counted("murmura_failed_parts_total", agent="dialogue", part=part) == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [(Closed("stopped"), Closed), (DeviceFailed("lost", lost=True), Closed), (CancelledError(), CancelledError)],
+)
+async def test_a_process_that_stops_says_nothing(policy, raised, seen):
+    process = await begin(policy, raised)
+    with pytest.raises(seen):
         await process.hear(turn(1, "send money"))
 
 

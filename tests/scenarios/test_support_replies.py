@@ -17,7 +17,7 @@ from murmura.runtime.generation.input_format import describe_acts
 from murmura.runtime.generation.reply_vocabulary import ReplyCutter, list_slots
 from murmura.scenarios.support.place import HERE, MODEL
 from murmura.scenarios.support.reply_rows import FILES, make_rows, read_wordings
-from murmura.schemas.acts import SLOT, Act
+from murmura.schemas.acts import SLOT, SLOT_MARK, Act
 
 POLICY: dict[str, Any] = yaml.safe_load((HERE / "policy.yaml").read_text())
 WORDINGS = read_wordings()
@@ -116,7 +116,7 @@ def test_a_reply_names_the_slots_of_its_template_and_its_acts_once_each() -> Non
 
 def test_a_reply_has_no_values_times_or_names_of_its_own() -> None:
     for reply in {row["reply"] for row in ALL}:
-        plain = SLOT.sub("\ufffc", reply)
+        plain = SLOT.sub(SLOT_MARK, reply)
         assert FORBIDDEN.search(plain) is None, reply
         assert find_fact(plain) is None, reply
         assert find_unknown_name(plain, CAPITALS) is None, reply

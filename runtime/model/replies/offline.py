@@ -1,6 +1,6 @@
 """Decodes the replies to a list of texts, without time and without other work in between."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -35,6 +35,7 @@ def generate_replies(
     pairs: Sequence[Input],
     slots: Sequence[Collection[str] | None] | None,
     max_rows: int,
+    is_forbidden: Callable[[str], bool] | None = None,
 ) -> list[Generated]:
     """Return the replies to pairs of texts, in order; see `Model.generate`. Raises ModelFailed of the first that failed."""
     allowed = [None] * len(pairs) if slots is None else slots
@@ -46,7 +47,8 @@ def generate_replies(
             read.extend(text.rows[-1] for text in batch)
             yield from remember_texts(decoder, model.run(batch), range(len(batch)))
 
-    replies = _reply_to(decoder, remember(), allowed, max_rows)
+    forbidden = [decoder.forbid(names, is_forbidden) for names in allowed]
+    replies = _reply_to(decoder, remember(), forbidden, max_rows)
     return [reply._replace(truncated=row.truncated, cut=row.cut) for reply, row in zip(replies, read, strict=True)]
 
 
@@ -56,19 +58,18 @@ def reply_to_rows(decoder: ReplyDecoder, logits: Logits, texts: Sequence[int]) -
 
 
 def _reply_to(
-    decoder: ReplyDecoder, memories: Iterable[Memory], slots: Sequence[Collection[str] | None], max_rows: int
+    decoder: ReplyDecoder, memories: Iterable[Memory], forbidden: Sequence[Array | None], max_rows: int
 ) -> list[Generated]:
     generator = ReplyGenerator[int](decoder, max_rows=max_rows)
     found: dict[int, Generated | ModelFailed] = {}
     for number, memory in enumerate(memories):
-        names = slots[number]
-        generator.add(number, memory, decoder.forbid(names))
+        generator.add(number, memory, forbidden[number])
         # Memories of more texts than there are rows would only take memory.
         while generator.waiting > max_rows:
             found |= generator.step()
     while not generator.idle:
         found |= generator.step()
-    return [_result(found[number]) for number in range(len(slots))]
+    return [_result(found[number]) for number in range(len(forbidden))]
 
 
 def _check_arguments(decoder: ReplyDecoder, pairs: Sequence[Input], slots: Sequence[Collection[str] | None]) -> None:

@@ -8,9 +8,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ....schemas.acts import SLOT
 from .slot_table import MASKED
 
-SLOT: Final = re.compile(r" ?\{([A-Za-z_][A-Za-z0-9_]*)\}")
+SLOT_PIECE: Final = re.compile(f" ?{SLOT.pattern}")
+"""A slot as a piece of its own; its name is the group."""
 _BRACES: Final = frozenset("{}")
 
 
@@ -22,7 +24,7 @@ def join_pieces(pieces: Iterable[str]) -> str:
 def find_slots(labels: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Yield the number of each piece that is a slot, and the slot's name; `labels[0]` is the end."""
     for number, label in enumerate(labels):
-        if number and (found := SLOT.fullmatch(label)):
+        if number and (found := SLOT_PIECE.fullmatch(label)):
             yield number, found[1]
 
 
