@@ -111,7 +111,8 @@ class Dialogue(Handler):
             self._policy, dict(zip((*own, *self.topics), ("replies", "states", "hand-overs", "turns"), strict=True))
         )
         self.outputs, self.tasks = (*own, *policy.topics), policy.tasks
-        self.reply_topic, self.reply_constants = own[_REPLIES], policy.constants
+        self.reply_topic = own[_REPLIES]
+        self.reply_constants, self.reply_expiry_ms = policy.constants, policy.expiry_ms
         self._knowledge = KnowledgeAnswers.from_options(self.options, policy)
         self._writes_first = policy.generates or self._knowledge is not None
         self.changelogs = (own[_STATE],)
@@ -149,8 +150,7 @@ class Dialogue(Handler):
         assert self._policy is not None, "configure comes first"
         check_against_model(self._policy, manifest.tasks, manifest.name)
         policy = self._policy.value
-        task = manifest.task(policy.intent_task)
-        self._min_scores[manifest.name, manifest.version] = least_score(policy, task)
+        self._min_scores[manifest.name, manifest.version] = least_score(policy, manifest.task(policy.intent_task))
         if self._knowledge is not None:
             self._knowledge.check(manifest)
 

@@ -146,7 +146,8 @@ LEARNING = {
     "Conversations": [
         Panel("Turns per second", "By the kind of reply.", {"{{kind}}": NOW.rate("murmura_turns_total", "kind")}, "reqps"),
         Panel("Wordings per second", "By where a reply's words come from, and why they are not the model's.",
-              {"{{wording}} {{reason}}": NOW.rate("murmura_reply_wordings_total", "wording", "reason")}, "reqps"),
+              {"{{wording}} {{reason}}": NOW.rate("murmura_reply_wordings_total", "wording", "reason"),
+               "failed: {{part}}": NOW.rate("murmura_failed_parts_total", "part")}, "reqps"),
         Panel("Conversations held", "", {"{{instance}}": NOW.gauge("murmura_conversations", "instance")}),
         Panel("Unreadable states in a day", "Their conversations restarted without state.",
               {"{{instance}}": DAY.growth("murmura_unreadable_states_total", "instance")}, stat=True),

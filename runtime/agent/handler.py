@@ -43,6 +43,8 @@ class Handler(ABC):
     """Topic of its replies to turns, for `murmura ingest`."""
     reply_constants: Mapping[str, str] = MappingProxyType({})
     """Slots that have one value in all its replies, and these values."""
+    reply_expiry_ms: int | None = None
+    """After so long without a turn, ms, it knows nothing of a conversation any more; None: it forgets none."""
     options_model: type["Options"] | None = None
     """The model that validates `agents.NAME.options` of the settings; None: it has no options."""
     options: Any = None

@@ -131,23 +131,10 @@ async def test_a_reply_names_only_the_slots_that_it_may_and_says_when_its_turns_
     assert found == offline(model, TURNS, {"date"})
     odd = [word(engine, turns, slots=(), is_forbidden=is_odd) for turns in TURNS]
     assert not any(number in "13579" for reply in await asyncio.gather(*odd) for number in reply.text)
-    rehearsed = FakeEngine(model).generate(TURNS[1], ACTS, "reply", slots={"unknown"}, is_forbidden=is_odd)
-    assert await rehearsed == await odd[1]
     long = (Utterance(role="user", text="please help me " * 60),)
     assert (await word(engine, long)).truncated
     with pytest.raises(RecordError, match="none of the model's that generate"):
         await engine.generate(TURNS[0], ACTS, "sentiment")
-
-
-async def test_a_function_that_raises_instead_of_forbidding_fails_its_own_reply_alone(make: Make, model: Model) -> None:
-    def is_broken(piece: str) -> bool:
-        raise RuntimeError("a bug")
-
-    engine = await make()
-    broken, whole = word(engine, TURNS[1], is_forbidden=is_broken), word(engine, TURNS[2])
-    found = await asyncio.gather(broken, whole, return_exceptions=True)
-    assert (type(found[0]), found[1]) == (RuntimeError, offline(model, TURNS[2:3])[0])
-    assert (engine.queued_tokens, engine.queued_rows) == (0, 0)
 
 
 async def test_late_and_cancelled_replies_leave_at_once_and_the_others_are_as_ever(

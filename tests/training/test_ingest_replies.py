@@ -47,6 +47,25 @@ def test_an_edit_becomes_a_row_of_turns_acts_and_the_reply_with_slots_for_its_va
     assert made.manifest.counts == {"feedback": 1, "taking_back": 0, "used": 1}
 
 
+@pytest.mark.parametrize(("expiry_ms", "seen"), [(None, 3), (3, 3), (2, 1)])
+def test_turns_from_before_a_conversation_expired_are_no_part_of_a_row(make, expiry_ms, seen):
+    world = World()
+    world.reply("c", 1, "hello", "How can I help?")
+    for number in (1, 2):
+        world.reply("other", number, "good morning", "Hello!")  # each turn is a millisecond later
+    world.edit(world.reply("c", 2, "where is my card", "On its way."), "It is on its way.")
+    assert len(make(world, reply_expiry_ms=expiry_ms).rows("reply")[0]["turns"]) == seen
+
+
+def test_turns_of_a_conversation_that_was_deleted_are_no_part_of_its_next_ones(make):
+    world = World()
+    for number, text in enumerate(("old", "older", "oldest"), 1):
+        world.reply("c", number, text, "Hm?")
+    world.reply("c", 1, "hello", "How can I help?")
+    world.edit(world.reply("c", 2, "where is my card", "On its way."), "It is on its way.")
+    assert make(world).rows("reply")[0]["turns"] == said("hello", "How can I help?", "where is my card")
+
+
 def test_a_confirmed_reply_is_a_row_and_what_is_neither_right_nor_worded_is_a_preference(make):
     world = World()
     first = world.reply("c", 1, "where is my card", REPLY, acts=[INFORM], slots=VALUES)

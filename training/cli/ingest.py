@@ -118,6 +118,7 @@ async def _plan(settings: "Settings", agents: list[str], options: "Options") -> 
     if not answering and not replying:
         raise SetupError(f"{', '.join(agents)}: none of them publishes results or replies")
     constants = {name: value for each in replying for name, value in each.reply_constants.items()}
+    expiries = [each.reply_expiry_ms for each in replying if each.reply_expiry_ms is not None]
     (judge,) = find_agents(["feedback"], settings.prefix)
     return await make_plan(
         settings.kafka,
@@ -129,7 +130,7 @@ async def _plan(settings: "Settings", agents: list[str], options: "Options") -> 
         ],
         reviews=[f"{settings.prefix}.reviews"],
         replies=[each.reply_topic for each in replying if each.reply_topic],
-        options=options.model_copy(update={"constants": constants}),
+        options=options.model_copy(update={"constants": constants, "reply_expiry_ms": min(expiries, default=None)}),
     )
 
 

@@ -92,7 +92,7 @@ class Join:
         # Sorting spills to disk: here, where there is room, and not in a /tmp that may be small or not writable.
         self._sort_in(str(path.parent.absolute()))
         self._db.executescript(TABLES)
-        self._replies = Replies(self._db, plan.options.reply_task, plan.options.constants)
+        self._replies = Replies(self._db, plan.options)
         self._db.execute("BEGIN")
 
     def close(self) -> None:

@@ -78,6 +78,8 @@ class Options(_Frozen):
     """What feedback names as the task where it judges the words of a reply."""
     constants: dict[str, str] = {}
     """Slots that have one value in all replies of the dialogue agent."""
+    reply_expiry_ms: Annotated[int, Field(gt=0)] | None = None
+    """After so long without a turn the dialogue agent begins a conversation again; None: never."""
     inputs: dict[str, InputSettings] = Field(default_factory=dict)
     """By topic of requests: where its values hold the text, as in the settings of the process that answered them."""
 

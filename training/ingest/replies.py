@@ -5,6 +5,7 @@ conversation, because the turns before belong to what a decoder reads.
 """
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -14,6 +15,7 @@ import msgspec
 from ...runtime.generation.facts import find_fact
 from ...runtime.generation.slot_values import holds_part, put_slots
 from ...schemas.dialogue import Wording
+from .manifest import Options
 from .results import ResultSource
 from .rules import LeftOut, Unfit
 
@@ -42,8 +44,9 @@ _WANT_BEFORE: Final = (
     " AND (feedback.left_out IS NULL OR feedback.left_out = 'withdrawn'))"
 )
 _BEFORE: Final = (
-    "SELECT e.number, q.text, e.text FROM replies AS e JOIN requests AS q ON q.place = e.request AND q.stamp = e.stamp"
-    " WHERE e.agent = ? AND e.conversation = ? AND e.number BETWEEN ? AND ? ORDER BY e.number DESC"
+    "SELECT e.number, e.stamp, q.text, e.text FROM replies AS e"
+    " JOIN requests AS q ON q.place = e.request AND q.stamp = e.stamp"
+    " WHERE e.agent = ? AND e.conversation = ? AND e.place < ? AND e.number BETWEEN ? AND ? ORDER BY e.place DESC"
 )
 
 
@@ -67,9 +70,9 @@ read_reply_record = msgspec.json.Decoder(ReplyRecord).decode
 class Replies:
     """The table of replies."""
 
-    def __init__(self, db: sqlite3.Connection, task: str, constants: Mapping[str, str]) -> None:
-        """`task` is what feedback names for the words of a reply. `constants` are slots with one value for all replies."""
-        self._db, self._task, self._constants = db, task, constants
+    def __init__(self, db: sqlite3.Connection, options: Options) -> None:
+        self._db, self._task, self._constants = db, options.reply_task, options.constants
+        self._expiry_ms = math.inf if options.reply_expiry_ms is None else options.reply_expiry_ms
         db.executescript(REPLY_TABLES)
 
     def add(self, rows: Iterable[tuple[int, int | None, ReplyRecord]]) -> None:
@@ -125,17 +128,22 @@ class Replies:
         return text
 
     def row_of(self, prediction: str) -> dict[str, Any]:
-        """Return the turns before a reply, its acts and the values of its slots, as the trainer reads them."""
+        """Return the turns before a reply, its acts and the values of its slots, as the trainer reads them.
+
+        Those from before the conversation began again are left out: the agent did not know them.
+        """
         raw = bytes.fromhex(prediction)
-        agent, conversation, number, acts, slots, turn = self._db.execute(
-            "SELECT r.agent, r.conversation, r.number, r.acts, r.slots, q.text FROM replies AS r"
+        here, agent, conversation, number, stamp, acts, slots, turn = self._db.execute(
+            "SELECT r.place, r.agent, r.conversation, r.number, r.stamp, r.acts, r.slots, q.text FROM replies AS r"
             " JOIN requests AS q ON q.place = r.request WHERE r.prediction = ?",
             (raw,),
         ).fetchone()
         turns = [{"role": "user", "text": turn}]
-        for before, said, reply in self._db.execute(_BEFORE, (agent, conversation, number - EXCHANGES, number - 1)):
-            if before != number - (len(turns) + 1) // 2:
-                break  # a turn in between is not known any more
+        known = agent, conversation, here, number - EXCHANGES, number - 1
+        for before, at, said, reply in self._db.execute(_BEFORE, known):
+            if before != number - (len(turns) + 1) // 2 or stamp - at > self._expiry_ms:
+                break  # a turn in between is not known any more, or the conversation had expired
+            stamp = at
             turns = [{"role": "user", "text": said}, {"role": "agent", "text": reply}, *turns]
         return {
             "turns": turns,
