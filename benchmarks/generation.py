@@ -24,11 +24,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 from reply_rows import SCORED, SUBSET, TASKS, answer_without_decoder, dialogue_of, read_parts
-from reply_table import Figure, compare_seeds, count_sent, describe_difference, describe_row
+from reply_table import Figure, count_sent, describe_difference, describe_row
 from reply_trainings import JOINT, OTHERS, Scored, Trained, score, train
 
 from murmura.runtime.model.model import Model
 from murmura.training.data.example import Example
+from murmura.training.gate.seed_statistics import compare_seeds
 from murmura.training.kinds.reply_scores import ReplyScores, score_replies
 from murmura.training.model.encoders import Checkpoint, load
 from murmura.training.recipe.recipe import DEFAULT_ENCODER

@@ -1,17 +1,11 @@
 """The table of `generation.py`: figures beside their aims, what is sent of generated replies, and joint training against training alone. Pure."""
 
 from collections import Counter
-from collections.abc import Hashable, Sequence, Set
-from math import hypot
-from statistics import mean, stdev
+from collections.abc import Sequence, Set
 from typing import NamedTuple
 
-import numpy as np
-from scipy.stats import t as student
-
 from murmura.runtime.generation.reply_vocabulary import list_slots
-from murmura.training.gate.statistics import compare
-from murmura.training.kinds.outcome import Array, Outcome
+from murmura.training.gate.seed_statistics import SeedsDifference
 
 
 class Figure(NamedTuple):
@@ -71,48 +65,6 @@ def count_sent(
             further += (said - wanted).total()
     slots = (100 * missing / every, 100 * further / every) if every else (None, None)
     return Sent(100 * sent / len(replies), *slots)
-
-
-class SeedsDifference(NamedTuple):
-    """Joint less alone, the mean over the seeds, in points."""
-
-    alone: float
-    joint: float
-    difference: float
-    low: float | None
-    high: float | None
-    """The 95 % interval; None of one seed, whose spread is not known."""
-    by_seed: list[float]
-
-
-def compare_seeds(
-    alone: Sequence[Outcome], joint: Sequence[Outcome], conversations: Sequence[Hashable] | None = None
-) -> SeedsDifference:
-    """Compare two ways of training on the same rows, a pair of outcomes a seed.
-
-    The paired bootstrap draws rows (conversations) for all seeds together. Seeds spread independently of the rows: half of a
-    t interval of the seeds' differences is added to each side in quadrature.
-    """
-    found = compare(_stack(alone), _stack(joint), conversations, sign_flips=1)
-    by_seed = [100 * (one.metric - other.metric) for one, other in zip(joint, alone, strict=True)]
-    middle, low, high = (100 * value for value in (found.difference, found.low, found.high))
-    levels = (100 * found.current, 100 * found.candidate)
-    if len(by_seed) < 2:
-        return SeedsDifference(*levels, mean(by_seed), None, None, by_seed)
-    seeds = float(student.ppf(0.975, len(by_seed) - 1)) * stdev(by_seed) / len(by_seed) ** 0.5
-    return SeedsDifference(
-        *levels, middle, middle - hypot(middle - low, seeds), middle + hypot(high - middle, seeds), by_seed
-    )
-
-
-def _stack(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return one outcome, whose metric is the mean of those of outcomes on the same rows."""
-    compute = outcomes[0].compute
-
-    def compute_mean(sums: Array) -> Array:
-        return np.mean([compute(each) for each in np.split(sums, len(outcomes), axis=-1)], axis=0)
-
-    return Outcome(np.concatenate([each.columns for each in outcomes], axis=1), compute_mean)
 
 
 def describe_difference(what: str, found: SeedsDifference, aim: float) -> tuple[str, bool]:

@@ -63,6 +63,7 @@ FOLDERS = {
     "training/report/sections",
     "training/retrain",
     "training/run_folders",
+    "training/transfer",
     "training/data",
     "training/data/formats",
 }

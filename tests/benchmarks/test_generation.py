@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from murmura.training.gate.seed_statistics import compare_seeds
 from murmura.training.kinds.outcome import of_accuracy
 from murmura.training.recipe.recipe import load_recipe
 
@@ -51,7 +52,7 @@ def test_a_reply_goes_out_where_it_has_ended_and_names_the_slots_that_have_a_val
 
 
 def test_the_interval_holds_the_rows_and_the_spread_of_the_seeds():
-    from reply_table import compare_seeds, describe_difference
+    from reply_table import describe_difference
 
     before = [drawn(0.8, 0)] * 3
     after = [drawn(0.9, seed) for seed in (1, 2, 3)]
@@ -70,7 +71,7 @@ def test_the_interval_holds_the_rows_and_the_spread_of_the_seeds():
 
 
 def test_one_seed_has_no_interval_and_reaches_nothing():
-    from reply_table import compare_seeds, describe_difference
+    from reply_table import describe_difference
 
     found = compare_seeds([drawn(0.5, 0)], [drawn(0.9, 1)])
     line, reached = describe_difference("slots", found, -1.0)

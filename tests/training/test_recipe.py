@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from murmura.runtime.errors import SetupError
+from murmura.training.prepare.data_report import describe_skipped
 from murmura.training.recipe.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,3 +150,14 @@ def test_a_kind_that_is_not_installed_is_one_line_that_names_those_that_are(tmp_
     assert said == (
         ":3: tasks.a.kind: no such kind of task; installed are classification, generation, multi_label, tagging"
     )
+
+
+def test_a_skipped_task_is_left_out_also_of_phases() -> None:
+    tasks = {name: {"train": "x.csv", "skip": name == "b"} for name in "abc"}
+    phases = [{"name": "all"}, {"name": "one", "tasks": ["a", "b"]}, {"name": "gone", "tasks": ["b"]}]
+    recipe = Recipe.model_validate({"tasks": tasks, "phases": phases})
+    assert ([*recipe.tasks], recipe.skipped) == (["a", "c"], ("b",))
+    assert [(phase.name, phase.tasks) for phase in recipe.phases] == [("all", None), ("one", ["a"])]
+    assert describe_skipped(recipe.skipped) == ["b: left out, by its `skip`"]
+    with pytest.raises(ValidationError, match="every task has `skip: true`"):
+        Recipe.model_validate({"tasks": {"b": tasks["b"]}})

@@ -114,7 +114,7 @@ def train(
 
 def _check(recipe: "Recipe", data: Path, problems: list[str]) -> None:
     from ..fit.check_data import check_data
-    from ..prepare.data_report import describe
+    from ..prepare.data_report import describe, describe_skipped
     from ..pretrain.stage import check_texts
 
     found = check_data(recipe, data)
@@ -125,7 +125,7 @@ def _check(recipe: "Recipe", data: Path, problems: list[str]) -> None:
                 typer.echo(line)
         except SetupError as error:
             problems.append(str(error))
-    for line in describe(found.reports, recipe.max_tokens):
+    for line in [*describe_skipped(recipe.skipped), *describe(found.reports, recipe.max_tokens)]:
         typer.echo(line)
     for problem in problems:
         typer.echo(f"murmura: {problem}", err=True)

@@ -15,7 +15,7 @@ from ..compute.device import is_first_process
 from ..compute.optimiser import rate_at, seed_step, set_rates
 from ..compute.state_file import CannotResume
 from ..compute.timer import Timer
-from ..prepare.data_report import describe, describe_probes
+from ..prepare.data_report import describe, describe_probes, describe_skipped
 from ..pretrain.encoder_folder import describe_pretraining
 from ..pretrain.stage import run_stage
 from ..recipe.recipe import Encoder, Recipe, load_recipe
@@ -106,7 +106,7 @@ def fit(
         quiet, on_progress, print_line = True, ignore, ignore
     if state is not None and not finish:
         state.refuse_other_processes(run)
-    for line in describe(run.data, recipe.max_tokens):
+    for line in [*describe_skipped(recipe.skipped), *describe(run.data, recipe.max_tokens)]:
         print_line(line)
     if state is None and run.accelerator.is_main_process:
         folder.begin(recipe_path, run.checkpoint.tokenizer, staged=recipe.pretrain is not None)

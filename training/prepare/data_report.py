@@ -1,6 +1,6 @@
 """What was read for each task, counted: on the terminal before training, and in `run.json`, the manifest and the report."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
@@ -103,6 +103,11 @@ def describe(reports: Mapping[str, TaskReport], max_tokens: int) -> list[str]:
         lines.append(describe_task(name, report, max_tokens))
         lines += [f"{name}: note: {note}" for note in report.notes]
     return lines
+
+
+def describe_skipped(names: Iterable[str]) -> list[str]:
+    """Return one line for each task that the recipe leaves out."""
+    return [f"{name}: left out, by its `skip`" for name in names]
 
 
 def describe_task(name: str, report: TaskReport, max_tokens: int) -> str:

@@ -1,5 +1,6 @@
 """What a recipe says of a phase of the training: its tasks, its passes, its optimiser, and what stays as it is."""
 
+from collections.abc import Collection, Sequence
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -35,3 +36,11 @@ class Phase(Frozen):
         if self.steps is not None and self.epochs is not None:
             raise ValueError("`steps` and `epochs` stand together; expected one of them")
         return self
+
+
+def leave_out(phases: Sequence[Phase], tasks: Collection[str]) -> tuple[Phase, ...]:
+    """Return the phases without these tasks; one that taught no others is left out."""
+    named = ((phase, [name for name in phase.tasks or () if name not in tasks]) for phase in phases)
+    return tuple(
+        phase.model_copy(update={"tasks": kept or None}) for phase, kept in named if kept or phase.tasks is None
+    )

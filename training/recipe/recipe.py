@@ -14,7 +14,7 @@ from ...runtime.errors import SetupError
 from ...runtime.settings.yaml_file import Place, YamlFile
 from ...schemas.manifest import Name
 from .optimiser import FreezeKey, Optimiser
-from .phases import Phase
+from .phases import Phase, leave_out
 from .pretraining import Pretraining
 from .reading import Count, Frozen, Positive, Share
 from .tasks import PAST, Task
@@ -145,6 +145,24 @@ class Recipe(Frozen):
     """Origin and licences of data and encoder, in Markdown; stands in the model folder's ATTRIBUTION.md."""
 
     _file: YamlFile[Any] | None = PrivateAttr(default=None)
+    _skipped: tuple[str, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="after")
+    def _leaves_tasks_out(self) -> Self:
+        skipped = tuple(name for name, task in self.tasks.items() if task.skip)
+        if not skipped:
+            return self
+        if len(skipped) == len(self.tasks):
+            raise ValueError("every task has `skip: true`: there is nothing to learn")
+        tasks = {name: task for name, task in self.tasks.items() if name not in skipped}
+        kept = self.model_copy(update={"tasks": tasks, "phases": leave_out(self.phases, skipped)})
+        kept._skipped = skipped
+        return kept
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Names of the tasks that were left out."""
+        return self._skipped
 
     @model_validator(mode="before")
     @classmethod

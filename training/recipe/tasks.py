@@ -25,6 +25,8 @@ def _as_out_of_scope(value: Any) -> Any:
 
 class Task(Reading):
     kind: TaskKind = "classification"
+    skip: bool = False
+    """Left out as if it did not stand there."""
     train: Sources
     validation: Sources | None = None
     validation_share: Share = VALIDATION_SHARE

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -51,8 +51,29 @@ def make_page(page: PageData, *, say: Say = lambda line: None, sections: Sequenc
     for make in sections:
         with contained(f"report.html: {getattr(make, '__name__', make)} failed", say):
             made += [found] if (found := make(page)) is not None else []
+    notes = ["Measured on the exported folder through the code that serves it."]
+    notes += ["This page shows texts of rows: keep it where the data may lie."] if page.with_texts else []
+    named = Heading(
+        "Report of a model", page.manifest.name, f"version {page.manifest.version}", page.description, notes
+    )
+    return frame(named, made)
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What stands above the sections of a page."""
+
+    kicker: str
+    title: str
+    version: str = ""
+    lead: str = ""
+    notes: Sequence[str] = ()
+
+
+def frame(heading: Heading, sections: Sequence[Section]) -> str:
+    """Return a page of these sections."""
     style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704  (ours)
-    return render("page.html", page=page, sections=made, style=style)
+    return render("page.html", heading=heading, sections=sections, style=style)
 
 
 @contextmanager

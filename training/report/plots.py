@@ -20,6 +20,8 @@ LEGEND_CHARACTERS: Final = 62
 """In a line of a legend."""
 LEGEND_LINE: Final = 0.065
 """Height of such a line, as a share of the drawing."""
+LABEL_CHARACTERS: Final = 16
+"""Of a row or column; longer names are cut."""
 _SIZE: Final = (4.8, 3.0)
 _AREA: Final = (0.125, 0.165, 0.855, 0.79)
 """Left, bottom, width and height of the axes, as shares of the drawing."""
@@ -146,8 +148,81 @@ def draw_coverage(name: str, coverage: Coverage) -> Plot:
     )
 
 
+class Grid(NamedTuple):
+    """Figures by row and column; None where there is none."""
+
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+
+
+def draw_grid(name: str, grid: Grid, *, title: str, note: str = "") -> Plot:
+    """Draw figures between -1 and 1 as cells: the stronger the colour, the further from 0; those below 0 have another colour."""
+    high = max(1.2, 0.45 * len(grid.rows) + 0.75)
+    with _axes(height=high) as (axes, drawing):
+        for at, values in enumerate(grid.values):
+            for column, value in enumerate(values):
+                if value is not None:
+                    _draw_cell(axes, column, at, value)
+        axes.set(xlim=(0, len(grid.columns)), ylim=(len(grid.rows), 0))
+        axes.set_xticks([at + 0.5 for at in range(len(grid.columns))], [_shorten(each) for each in grid.columns])
+        axes.set_yticks([at + 0.5 for at in range(len(grid.rows))], [_shorten(each) for each in grid.rows])
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        left = min(0.3, 0.02 + 0.018 * max(len(_shorten(each)) for each in grid.rows))
+        axes.set_position((left, 0.4 / high, 0.98 - left, 1 - 0.45 / high))
+    said = [
+        f"{row}, {column} {value:.2f}"
+        for row, values in zip(grid.rows, grid.values, strict=True)
+        for column, value in zip(grid.columns, values, strict=True)
+        if value is not None
+    ]
+    return Plot(fit_into_page(drawing.getvalue(), name=name, title=title, description="; ".join(said)), title, note)
+
+
+def _draw_cell(axes: "Axes", column: int, row: int, value: float) -> None:
+    colour = SERIES[0] if value >= 0 else SERIES[1]
+    axes.barh(row + 0.5, 0.96, left=column + 0.02, height=0.94, color=colour, alpha=min(1.0, 0.06 + 0.7 * abs(value)))
+    axes.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", color=INK, fontsize=9)
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= LABEL_CHARACTERS else f"{name[: LABEL_CHARACTERS - 1]}…"
+
+
+class Range(NamedTuple):
+    """A figure with its interval, and single values beside it."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    points: Sequence[float] = ()
+
+
+def draw_ranges(name: str, ranges: Sequence[Range], *, title: str, unit: str, note: str = "") -> Plot:
+    """Draw figures below each other with their intervals; a line marks 0."""
+    high = max(1.4, 0.5 * len(ranges) + 0.8)
+    with _axes(height=high) as (axes, drawing):
+        axes.axvline(0, color=MUTED, linewidth=1, linestyle="--")
+        for at, each in enumerate(ranges):
+            axes.plot(each.points, [at] * len(each.points), "|", color=MUTED, markersize=9)
+            if each.low is not None and each.high is not None:
+                axes.plot([each.low, each.high], [at, at], color=SERIES[0], linewidth=2.2)
+            axes.plot([each.value], [at], "o", color=SERIES[0], markersize=6)
+        axes.set(ylim=(len(ranges) - 0.5, -0.5), xlabel=unit)
+        axes.set_yticks([*range(len(ranges))], [_shorten(each.name) for each in ranges])
+        left = min(0.3, 0.02 + 0.018 * max(len(_shorten(each.name)) for each in ranges))
+        axes.set_position((left, 0.55 / high, 0.98 - left, 1 - 0.6 / high))
+    said = "; ".join(
+        f"{each.name} {each.value:+.2f}" + (f", {each.low:+.2f} to {each.high:+.2f}" if each.low is not None else "")
+        for each in ranges
+    )
+    return Plot(fit_into_page(drawing.getvalue(), name=name, title=title, description=said), title, note)
+
+
 @contextmanager
-def _axes() -> Iterator[tuple["Axes", StringIO]]:
+def _axes(height: float = _SIZE[1]) -> Iterator[tuple["Axes", StringIO]]:
     """Yield empty axes, and where the drawing is written when they are filled."""
     import matplotlib  # noqa: PLC0415  (it takes a second, which only a report may cost)
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
@@ -155,7 +230,7 @@ def _axes() -> Iterator[tuple["Axes", StringIO]]:
 
     drawing = StringIO()
     with matplotlib.rc_context({**_SETTINGS}):
-        figure = Figure(figsize=_SIZE)
+        figure = Figure(figsize=(_SIZE[0], height))
         FigureCanvasSVG(figure)
         axes = figure.add_axes(_AREA)
         yield axes, drawing

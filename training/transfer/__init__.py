@@ -1,0 +1,1 @@
+"""What tasks gain and lose by being trained together: each alone against all jointly."""

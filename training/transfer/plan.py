@@ -1,0 +1,117 @@
+"""Which trainings a comparison takes, and the recipe of each. Pure.
+
+Jointly the recipe is trained as it stands. Alone a task reads as many of its rows as jointly, in steps of the same size.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from ...runtime.errors import SetupError
+from ..compute import sampler
+from ..recipe.phases import Phase
+from ..recipe.recipe import Recipe
+
+JOINT: Final = "joint"
+ALONE: Final = "alone"
+_BETWEEN_TASKS: Final = ("weights", "sampling", "teachers")
+"""Keys of a recipe that say how tasks go together."""
+_OF_A_TASK: Final = ("loss_weight", "sampling_weight")
+_ALIKE: Final = 0.005
+"""Passes that differ by so little of them are the same."""
+Document = dict[str, Any]
+
+
+class Training(NamedTuple):
+    """One training of a comparison: of all tasks, or of one."""
+
+    task: str | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return f"{JOINT}-{self.seed}" if self.task is None else f"{ALONE}-{self.task}-{self.seed}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.task or 'all tasks jointly'}{' alone' if self.task else ''}, seed {self.seed}"
+
+
+def list_trainings(tasks: Sequence[str], seeds: Sequence[int]) -> list[Training]:
+    """Return the trainings in the order in which they are taken: a seed after the other, the joint one first."""
+    return [Training(task, seed) for seed in seeds for task in (None, *tasks)]
+
+
+def refuse_recipe(recipe: Recipe, seeds: Sequence[int]) -> None:
+    """Raise SetupError where there is nothing to compare."""
+    if len(recipe.tasks) < 2:
+        raise recipe.refusal(("tasks",), f"expected two tasks or more to compare, found {len(recipe.tasks)}")
+    if recipe.encoder.frozen or (recipe.freeze is not None and recipe.freeze.all):
+        place = ("encoder",) if recipe.encoder.frozen else ("freeze",)
+        raise recipe.refusal(place, "heads on a frozen encoder share nothing that is trained: there is no transfer")
+    if recipe.pretrain is not None:
+        raise recipe.refusal(
+            ("pretrain",),
+            "each training would repeat it; take it once with `murmura pretrain`, and name its folder as `encoder`",
+        )
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise SetupError(f"--seeds: expected numbers that differ, at least one; found {', '.join(map(str, seeds))}")
+
+
+def count_reads(recipe: Recipe, rows: Mapping[str, int]) -> dict[str, int]:
+    """Return how many rows of each task the joint training reads, without phases; `rows` are those of its training parts."""
+    tasks = [recipe.tasks[name] for name in rows]
+    seen = [count * recipe.epochs_of(task, count) for task, count in zip(tasks, rows.values(), strict=True)]
+    total = recipe.budget.steps * recipe.batch_size if recipe.budget.steps else round(sum(seen))
+    weights = [task.sampling_weight for task in tasks]
+    counts = sampler.count_rows(recipe.sampling, total, seen, weights, recipe.batch_size, recipe.least_rows)
+    return {name: sum(step[at] for step in counts) for at, name in enumerate(rows)}
+
+
+def make_joint(recipe: Recipe) -> Document:
+    """Return the document of the recipe; its log compares gradients over the whole encoder, unless it says where."""
+    made = _document(recipe)
+    return {**made, "weights": {"cosine": "encoder", **made.get("weights", {})}}
+
+
+def make_alone(recipe: Recipe, name: str, rows: Mapping[str, int]) -> Document:
+    """Return the document of a recipe that trains one task alone."""
+    made, task, count = _document(recipe), recipe.tasks[name], rows[name]
+    reads = count_reads(recipe, rows)
+    epochs = reads[name] / count
+    own = _without(made["tasks"][name], _OF_A_TASK)
+    if abs(epochs - recipe.epochs_of(task, count)) > _ALIKE * epochs:
+        own["epochs"] = round(epochs, 4)
+    made = {**_without(made, _BETWEEN_TASKS), "tasks": {name: own}}
+    if "steps" in made.get("budget", {}):
+        made["budget"] = _without(made["budget"], ("steps",))
+    if recipe.phases:
+        made["phases"] = [*_phases(recipe, made["phases"], name, reads)]
+    return made
+
+
+def _phases(recipe: Recipe, phases: Sequence[Document], name: str, reads: Mapping[str, int]) -> Iterator[Document]:
+    """Yield the phases that teach the task; of steps that several tasks share it takes its part."""
+    for phase, made in zip(recipe.phases, phases, strict=True):
+        taught = phase.tasks or list(recipe.tasks)
+        if name not in taught:
+            continue
+        own = _without(made, ("tasks", "held_rows"))
+        if phase.steps is not None:
+            own["steps"] = max(1, round(phase.steps * _share(phase, taught, name, len(recipe.tasks), reads)))
+        yield own
+
+
+def _share(phase: Phase, taught: Sequence[str], name: str, tasks: int, reads: Mapping[str, int]) -> float:
+    """Return which part of the rows of a phase is the task's; the other tasks' held rows are read beside those taught."""
+    held = phase.held_rows if len(taught) < tasks and not (phase.freeze and phase.freeze.all) else 0.0
+    return reads[name] / sum(reads[each] for each in taught) / (1 + held)
+
+
+def _document(recipe: Recipe) -> Document:
+    made = recipe.model_dump(mode="json", exclude_unset=True)
+    return {**made, "name": recipe.name}
+
+
+def _without(mapping: Mapping[str, Any], keys: Sequence[str]) -> Document:
+    return {key: value for key, value in mapping.items() if key not in keys}
