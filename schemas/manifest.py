@@ -108,6 +108,9 @@ class HeadForm(_Frozen):
     """How the tokens of a text become one vector; `mean_max`: mean and maximum, one behind the other."""
     hidden: Size | None = None
     """Width of a hidden layer before the logits."""
+    distance: bool = False
+    """Classification: the logit of the out-of-scope label is not learned. It is the best other one plus scale * (limit - s), with s
+    the cosine between the text and the nearest centre of a label: out of scope is what lies farther away than the limit."""
     shares: list[Probability] | None = None
     """With `mix`: what was learned, for reports; the share of the embeddings, then of each layer. The graph has it from the weights."""
 

@@ -12,7 +12,7 @@ from tiny_training import rows, write_jsonl
 
 from murmura.training.export.export import export
 from murmura.training.fit.few_rows import name_rows
-from murmura.training.fit.head_finish import _held_back_rows, refit_heads
+from murmura.training.fit.head_finish import _folds, _rows_of, refit_heads
 from murmura.training.fit.head_start import begin_heads
 from murmura.training.fit.loop import Progress, fit
 from murmura.training.fit.probe import Frozen, probe_tasks
@@ -45,10 +45,12 @@ def test_the_head_that_ships_learned_the_rows_held_back(few: Path, open_run: Cal
 
 
 def test_a_row_held_back_is_scored_without_what_its_own_label_teaches(
-    few: Path, open_run: Callable[..., Fitting]
+    few: Path, open_run: Callable[..., Fitting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = begun(open_run(few, tasks={"intent": {**INTENT, "validation_share": 0.4}}))
     validation = run.tasks[0].validation
+    folds = [*_folds(validation, run.recipe.data_seed)]  # a label decides in which fold its rows lie
+    monkeypatch.setattr("murmura.training.fit.head_finish._folds", lambda examples, seed: folds)
     before = refit_heads(run)
     other = next(label for label in run.tasks[0].labels if label not in validation[0].labels)
     validation[0] = replace(validation[0], labels=(other,))
@@ -90,7 +92,7 @@ def test_a_row_held_back_weighs_as_the_rows_of_its_file(few: Path, open_run: Cal
     train = [{"path": "one.jsonl", "repeat": 5}, "other.jsonl"]
     run = begun(open_run(few, tasks={"intent": {**INTENT, "train": train, "validation_share": 0.4}}))
     data = run.tasks[0]
-    weights = _held_back_rows(run, 0, data).weights
+    weights = _rows_of(run, 0, data, data.validation).weights
     files = [Path(row.place.rpartition(":")[0]).name for row in data.validation]
     assert {round(float(w) * len(data.train) / len(originals(data.train)), 6) for w in weights} == {1.0, 5.0}
     assert {name for name, weight in zip(files, weights, strict=True) if weight > 1} == {"one.jsonl"}

@@ -192,11 +192,12 @@ def _evaluate(
 ) -> None:
     from ..evaluate.evaluate import evaluate as score
 
-    _print_scores(score(model, data, recipe=recipe, base=base, run=run, texts=texts, print_line=typer.echo))
+    print_scores(score(model, data, recipe=recipe, base=base, run=run, texts=texts, print_line=typer.echo))
     typer.echo(f"report: {model / 'report.html'}")
 
 
-def _print_scores(scores: "Scores") -> None:
+def print_scores(scores: "Scores") -> None:
+    """Print a line of figures for each set."""
     from ..report.figures import rounded, shown
 
     for task, by_set in scores.items():

@@ -36,7 +36,7 @@ def carry_over(head: nn.Module, data: "TaskData", known: Sequence[str], weights:
     if not known:
         return
     places = [data.labels.index(label) for label in known]
-    inner = ("hidden.", "mix.", "norm.") if isinstance(head, FormedHead) else ()
+    inner = ("hidden.", "mix.", "norm.") if isinstance(head, FormedHead) else ("limits",)
     for part, parameter in head.named_parameters():
         before = torch.tensor(weights[f"heads.{data.name}.{part}"], dtype=parameter.dtype)
         if (len(before), len(parameter)) == (len(known), len(data.labels)) and not part.startswith(inner):

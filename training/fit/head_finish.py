@@ -7,7 +7,7 @@ temperature and thresholds, each is also scored by a head that has not seen it: 
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log
 from typing import Any, Final
 
@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 
 from ..data.example import Example
 from ..data.near_texts import near_form
+from ..kinds.distance_head import DistanceHead
 from ..model.network import states_of
 from ..prepare.tasks import TaskData, originals
 from .encoding import encode_part
+from .few_labels.centres import FLAGGED, choose_limits, find_centres, find_nearest, set_outside
+from .few_labels.cross_validation import cross_validate
+from .few_rows import name_rows
 from .regression import fit_regression
 from .setup import Fitting
 
@@ -30,11 +34,26 @@ Head = tuple[Array, Array]
 
 
 @dataclass(frozen=True)
+class Distance:
+    """What a head by distance knows of its labels: centres [C, W], and scale and limit."""
+
+    centres: Array
+    limits: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Refit:
     """By the task's number: the head that learned all rows, and the logits [C] of each held-back row without it."""
 
     heads: dict[int, Head] = field(default_factory=dict)
     out_of_fold: dict[int, list[Array]] = field(default_factory=dict)
+    distances: dict[int, Distance] = field(default_factory=dict)
+    """Of the heads by distance, whether they have few rows or not."""
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the network is another one than the best checkpoint."""
+        return bool(self.heads or self.distances)
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,10 @@ class _Rows:
     def choose(self, rows: Sequence[int]) -> "_Rows":
         return _Rows(self.states[rows], [self.labels[row] for row in rows], self.weights[rows])
 
+    def centres(self, labels: int) -> Array:
+        """Return the centres [C, W] of so many labels."""
+        return find_centres(self.states, self.labels, labels)
+
     def fit(self, labels: int) -> Head:
         """Return the head of a task with so many labels.
 
@@ -67,51 +90,97 @@ class _Rows:
 
 
 def refit_heads(run: Fitting) -> Refit:
-    """Fit the heads of `run.few` on all their rows, and score the held-back ones without each.
+    """Fit the heads of `run.few` on all their rows, and score the held-back ones without each; where the encoder is frozen all
+    rows, which are held back from the head alone. Heads by distance get centres and limits, those of other tasks, too.
 
     Rows of a validation part that the recipe names are not learned.
     """
     refit = Refit()
     for at, data in enumerate(run.tasks):
-        if data.name not in run.few or data.task.validation is not None:
-            continue
-        taught, held_back = _taught_rows(run, at, data), _held_back_rows(run, at, data)
-        refit.heads[at] = (taught + held_back).fit(len(data.labels))
-        logits = refit.out_of_fold[at] = score_out_of_fold(
-            taught, held_back, len(data.labels), [*_folds(data.validation, run.recipe.data_seed)]
-        )
-        targets = [np.array(label) for label in held_back.labels]
-        run.standing.scores[data.name] = data.kind.metrics(logits, targets, data.spec)
-        run.data[data.name] = run.data[data.name].model_copy(update={"learned_validation": len(data.validation)})
+        if data.name in run.few and data.task.validation is None:
+            _refit_head(run, at, data, refit)
+        elif isinstance(run.model.heads[at], DistanceHead):
+            _refit_distance(run, at, data, refit)
     return refit
+
+
+def _refit_head(run: Fitting, at: int, data: TaskData, refit: Refit) -> None:
+    taught, scored = _taught_rows(run, at, data), data.validation
+    if run.model.has_frozen_encoder:
+        taught, scored = _rows_of(run, at, data, name_rows(data)), [*originals(data.train), *data.validation]
+        run.tasks[at] = replace(data, validation=scored)  # they choose the temperature, too
+    held_back, head, count = _rows_of(run, at, data, scored), run.model.heads[at], len(data.labels)
+    refit.heads[at] = (taught + held_back).fit(count)
+    folds = [*_folds(scored, run.recipe.data_seed)]
+    logits = score_out_of_fold(taught, held_back, count, folds)
+    report: dict[str, Any] = {"learned_validation": len(data.validation)}
+    if isinstance(head, DistanceHead):
+        nearest = _nearest_out_of_fold(taught, held_back, count, folds)
+        limits = choose_limits(nearest, _flagged(data))
+        refit.distances[at] = Distance((taught + held_back).centres(count), limits)
+        logits = [*set_outside(np.stack(logits), nearest, limits, head.outside)]
+    refit.out_of_fold[at] = logits
+    report["cross_validated"] = cross_validate(np.stack(logits), held_back.labels, data.labels, data.spec.out_of_scope)
+    targets = [np.array(label) for label in held_back.labels]
+    run.standing.scores[data.name] = data.kind.metrics(logits, targets, data.spec)
+    run.data[data.name] = run.data[data.name].model_copy(update=report)
+
+
+def _refit_distance(run: Fitting, at: int, data: TaskData, refit: Refit) -> None:
+    """Centres are those of the training rows, the limit is chosen on the rows that validate."""
+    part, count = run.train[at], len(data.labels)
+    rows = [row for row, example in enumerate(data.train) if not example.soft] or [*range(len(data.train))]
+    states = states_of(run.model, at, [part.ids[row] for row in rows], device=run.device, bf16=False)
+    centres = find_centres(states, [int(part.targets[row]) for row in rows], count)
+    nearest = find_nearest(_rows_of(run, at, data, data.calibrating).states, centres)
+    refit.distances[at] = Distance(centres, choose_limits(nearest, _flagged(data)))
+
+
+def _flagged(data: TaskData) -> float:
+    asked = data.task.thresholds.max_flagged
+    return FLAGGED if asked is None else asked
 
 
 def score_out_of_fold(taught: _Rows, held_back: _Rows, labels: int, folds: Sequence[Sequence[int]]) -> list[Array]:
     """Return the logits [C] of each held-back row, from a head fitted on all rows but those of its fold."""
     logits = np.zeros((len(held_back.labels), labels), np.float32)
-    for fold in folds:
-        others = sorted(set(range(len(logits))) - set(fold))
-        weight, bias = (taught + held_back.choose(others)).fit(labels)
-        logits[list(fold)] = held_back.states[list(fold)] @ weight.T + bias
+    for fold, others in _apart(held_back, folds):
+        weight, bias = (taught + others).fit(labels)
+        logits[fold] = held_back.states[fold] @ weight.T + bias
     return [*logits]
 
 
-def set_heads(run: Fitting, heads: dict[int, Head]) -> None:
-    """Put these heads into the network."""
-    for at, (weight, bias) in heads.items():
-        head = run.model.heads[at]
-        with torch.no_grad():
-            head.weight.copy_(torch.from_numpy(weight))
-            head.bias.copy_(torch.from_numpy(bias))
+def _nearest_out_of_fold(taught: _Rows, held_back: _Rows, labels: int, folds: Sequence[Sequence[int]]) -> Array:
+    nearest = np.zeros(len(held_back.labels))
+    for fold, others in _apart(held_back, folds):
+        nearest[fold] = find_nearest(held_back.states[fold], (taught + others).centres(labels))
+    return nearest
+
+
+def _apart(rows: _Rows, folds: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], _Rows]]:
+    for fold in folds:
+        yield list(fold), rows.choose(sorted(set(range(len(rows.labels))) - set(fold)))
+
+
+def set_heads(run: Fitting, refit: Refit) -> None:
+    """Put what was fitted into the network."""
+    with torch.no_grad():
+        for at, (weight, bias) in refit.heads.items():
+            run.model.heads[at].weight.copy_(torch.from_numpy(weight))
+            run.model.heads[at].bias.copy_(torch.from_numpy(bias))
+        for at, distance in refit.distances.items():
+            run.model.heads[at].centres.copy_(torch.from_numpy(distance.centres))
+            run.model.heads[at].limits.copy_(torch.tensor(distance.limits))
 
 
 def _folds(examples: Sequence[Example], seed: int) -> Iterator[list[int]]:
-    """Yield the rows of each fold; rows with nearly the same text lie in one."""
+    """Yield the rows of each fold, of each label as many; rows with nearly the same text lie in one."""
     by_text: dict[bytes, list[int]] = defaultdict(list)
     for row, example in enumerate(examples):
         by_text[near_form(example.given)].append(row)
     groups = [*by_text.values()]
     random.Random(seed).shuffle(groups)
+    groups.sort(key=lambda group: examples[group[0]].labels[0])
     for first in range(min(FOLDS, len(groups))):
         yield [row for group in groups[first::FOLDS] for row in group]
 
@@ -122,15 +191,17 @@ def _taught_rows(run: Fitting, task: int, data: TaskData) -> _Rows:
     return _Rows(states, [int(target) for target in part.targets], np.full(len(states), 1 / _copies(data)))
 
 
-def _held_back_rows(run: Fitting, task: int, data: TaskData) -> _Rows:
-    """A held-back row weighs as much as one of the same file that is repeated in training."""
+def _rows_of(run: Fitting, task: int, data: TaskData, examples: Sequence[Example]) -> _Rows:
+    """Each weighs as much as a row of the same file that is repeated in training; one of no file as one that is not."""
+    if not examples:
+        return _Rows(np.zeros((0, run.model.heads[task].in_features), np.float32), [], np.zeros(0))
     tokenizer = run.checkpoint.tokenizer
     tokenizer.enable_truncation(run.recipe.max_tokens)
-    part = encode_part(data.validation, data.kind, data.labels, tokenizer)
+    part = encode_part(examples, data.kind, data.labels, tokenizer)
     tokenizer.no_truncation()
     states = states_of(run.model, task, part.ids, device=run.device, bf16=False)
-    copies, mean = _copies_by_file(data), _copies(data)
-    weights = np.array([copies.get(_file_of(example), mean) / mean for example in data.validation])
+    copies, mean = _copies_by_file(data) | {"": 1.0}, _copies(data)
+    weights = np.array([copies.get(_file_of(example), mean) / mean for example in examples])
     return _Rows(states, [int(target) for target in part.targets], weights)
 
 

@@ -239,9 +239,9 @@ def write_result(
         return
     kept = further and run_second_stages(run, write)
     refit = refit_heads(run)
-    set_heads(run, refit.heads)
+    set_heads(run, refit)
     record = record_of(run, data_files, refit.out_of_fold)
-    changed = bool(refit.heads) or kept
+    changed = refit.has_changed or kept
     weights = checkpoint_weights(run.model, low_rank=low_rank) if changed else None
     folder.save_record(*keep_tasks(run, *distil_vectors(run, record, weights, write)))
     folder.remove_state()

@@ -112,7 +112,8 @@ class Classification(Kind):
         few = rows is not None and min(rows.genuine, rows.others) < FEW_ROWS
         chosen = describe_rows(rows, "in scope", "out of scope", few=few)
         if task.out_of_scope is not None:
-            limit = "when most likely" if limits.out_of_scope is None else f"from {limits.out_of_scope:.9g}{chosen}"
+            likely = "where the nearest label is too far" if task.head and task.head.distance else "when most likely"
+            limit = likely if limits.out_of_scope is None else f"from {limits.out_of_scope:.9g}{chosen}"
             found.append(f"{task.out_of_scope} {limit}")
         if limits.accept is not None:
             # The rows chose the threshold of the class, where there is one.

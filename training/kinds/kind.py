@@ -29,6 +29,7 @@ from ..data.rules import Rules
 from ..recipe.reading import Columns
 from ..recipe.thresholds import OutOfScope, ThresholdRule
 from .answers import Answer, Score
+from .distance_head import DistanceHead
 from .findings import Details
 from .heads import FormedHead, linear_head
 from .outcome import SURE_ENOUGH, Outcome
@@ -219,6 +220,9 @@ class Kind(ABC):
 
     def make_head(self, config: "BertConfig", task: TaskSpec) -> nn.Module:
         """Make the head of a task for an encoder of these sizes."""
+        if task.head is not None and task.head.distance:
+            assert task.out_of_scope is not None, "`check` has asked"
+            return DistanceHead(config.hidden_size, len(task.labels), task.labels.index(task.out_of_scope))
         if task.head is not None:
             return FormedHead(config, len(task.labels), task.head)
         return self.head(config.hidden_size, len(task.labels))

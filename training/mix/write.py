@@ -162,7 +162,7 @@ def _task(mix: Mix, spec: TaskSpec, parts: Parts) -> dict[str, Any]:
     if (old is None or old.default_for is None) and (agents := listed_agents(spec)) is not None:
         task["default_for"] = agents
     if old is None:
-        return task | ({"out_of_scope": spec.out_of_scope} if spec.out_of_scope else {})
+        return ({"out_of_scope": spec.out_of_scope} if spec.out_of_scope else {}) | task
     kept = old.model_dump(mode="json", exclude=_NOT_KEPT_OF_TASK, exclude_none=True)
     if old.out_of_scope is not None and not old.out_of_scope.learn and not _has_scope_rows(mix, spec.name):
         del kept["out_of_scope"]  # a label without a class and without a row decides nothing

@@ -81,6 +81,28 @@ class ProbeReport(_Frozen):
     """Why there is none."""
 
 
+class Confusion(_Frozen):
+    """Rows of a label that got another one."""
+
+    label: str
+    answered: str
+    rows: int
+
+
+class CrossValidation(_Frozen):
+    """How the rows are answered by heads that have not learned them, of five folds."""
+
+    rows: int
+    accuracy: float
+    """Of the best label in scope."""
+    interval: tuple[float, float]
+    """Of 95 %. It covers the choice of rows."""
+    withheld: float = 0.0
+    """The share that is taken to be out of scope."""
+    confusions: list[Confusion] = []
+    """The most frequent ones."""
+
+
 class TaskReport(_Frozen):
     """One task's data. Parts are `train`, `validation`, `calibration`, `test`, `thresholds` and the names of further reports."""
 
@@ -94,6 +116,8 @@ class TaskReport(_Frozen):
     """None before training, and in records of earlier versions."""
     learned_validation: int = 0
     """Held-back rows that the head learned at the end, or the head of a model before that goes on."""
+    cross_validated: CrossValidation | None = None
+    """Of a head of few rows that was fitted at the end."""
 
 
 def describe(reports: Mapping[str, TaskReport], max_tokens: int) -> list[str]:
@@ -165,7 +189,18 @@ def data_table(report: TaskReport) -> list[str]:
 def describe_facts(report: TaskReport) -> list[str]:
     """Return what was left out, trimmed and found in two parts, a line each; counts of nothing are left out."""
     facts = [_left_out(report), _trimmed(report), *(_overlap(part, others) for part, others in report.overlap.items())]
+    if report.cross_validated is not None:
+        facts += describe_cross_validation(report.cross_validated)
     return [fact for fact in facts if fact]
+
+
+def describe_cross_validation(found: CrossValidation) -> list[str]:
+    """Return the score out of fold, and what is confused most."""
+    low, high = found.interval
+    withheld = f"; {found.withheld:.1%} taken to be out of scope" if found.withheld else ""
+    lines = [f"cross-validated on {found.rows:,} rows: {found.accuracy:.1%} right [{low:.1%}, {high:.1%}]{withheld}"]
+    pairs = ", ".join(f"{each.label} as {each.answered} ({each.rows})" for each in found.confusions)
+    return [*lines, f"most confused: {pairs}"] if pairs else lines
 
 
 def _by_part(report: TaskReport, what: str, count: Callable[[PartReport], float], *, share: bool = False) -> str:

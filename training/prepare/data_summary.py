@@ -11,7 +11,7 @@ from ..data.rules import sources_of
 from .data_checks import Texts, count_labels, find_overlaps, find_similar_names, list_names
 from .data_report import CALIBRATION, TEST, THRESHOLDS, TRAIN, VALIDATION, Overlap, PartReport, TaskReport, TokenReport
 from .selection import list_values
-from .tasks import TaskData, group_of, originals
+from .tasks import TaskData, group_of, label_by_distance, originals
 
 
 def parts_of(data: TaskData) -> dict[str, list[Example]]:
@@ -131,7 +131,9 @@ def _notes(
     for group in find_similar_names(data.names):
         yield f"labels {' and '.join(repr(label) for label in group)} have nearly the same name"
     counts = count_labels(parts[TRAIN], data.names)
-    if untaught := [label for label, count in counts.items() if not count]:
+    if untaught := [
+        label for label, count in counts.items() if not count and label not in label_by_distance(data.task)
+    ]:
         yield f"no training row has {'the label' if len(untaught) == 1 else 'the labels'} {list_names(untaught)}"
     if contradictions := texts[TRAIN].contradictions:
         yield f"{contradictions:,} training texts stand there with different labels"
@@ -144,7 +146,14 @@ def _notes(
     yield from _notes_on_names(data)
     yield from dict.fromkeys(_notes_on_values(data))
     scope, rule = data.task.out_of_scope, data.task.thresholds
-    if scope is not None and rule.accept is None and rule.out_of_scope is None and not data.choosing:
+    by_distance = scope is not None and scope.by == "distance"
+    if (
+        scope is not None
+        and not by_distance
+        and rule.accept is None
+        and rule.out_of_scope is None
+        and not data.choosing
+    ):
         rows = data.outside if not scope.learn else [e for e in data.calibrating if scope.label in e.labels]
         if not rows:
             where = "no row to train or validate on" if not scope.learn else "no validation row"

@@ -122,7 +122,7 @@ def read_task(name: str, recipe: Recipe, folder: Path) -> TaskData:
     train, apart = inside_and_outside(read(TRAIN, task.train, training=True), task)
     validation, outside = inside_and_outside(read(VALIDATION, task.validation), task)
     calibration, further = inside_and_outside(read(CALIBRATION, task.calibration), task)
-    labels = task.labels or kind.labels(train)
+    labels = task.labels or [*kind.labels(train), *label_by_distance(task)]
     every_part = (train, validation, test, calibration, choosing, *reports.values())
     # Rows of a named validation part are not divided: only the test rows may have groups.
     needs_groups = task.validation is None or not _has_groups(chain.from_iterable(every_part), task.group)
@@ -200,10 +200,16 @@ def _keys(example: Example, groups: Mapping[str, Hashable]) -> Iterator[tuple[st
         yield "group", groups[example.place]
 
 
+def label_by_distance(task: Task) -> list[str]:
+    """Return the out-of-scope label that no row teaches, though it has a class."""
+    scope = task.out_of_scope
+    return [scope.label] if scope is not None and scope.by == "distance" else []
+
+
 def inside_and_outside(examples: list[Example], task: Task) -> tuple[list[Example], list[Example]]:
     """Set apart the rows of an out-of-scope label that is not learned."""
     scope = task.out_of_scope
-    if scope is None or scope.learn:
+    if scope is None or scope.is_taught:
         return examples, []
     outside = [example for example in examples if scope.label in example.labels]
     return [example for example in examples if scope.label not in example.labels], outside

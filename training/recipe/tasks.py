@@ -106,6 +106,8 @@ class Task(Reading):
         kind = KINDS.get(self.kind)
         if self.out_of_scope and not kind.out_of_scope:
             raise ValueError(f"a task of kind {self.kind} has no out_of_scope label")
+        if self.out_of_scope and self.out_of_scope.by == "distance" and self.head is not None:
+            raise ValueError("`out_of_scope` by distance has a head of its own form; leave `head` out")
         if kind.generates and (problem := _explain_reply_keys(self)):
             raise ValueError(problem)
         self._is_past = bool((info.context or {}).get(PAST))
@@ -130,6 +132,8 @@ class Task(Reading):
     @property
     def form_of_head(self) -> HeadForm | None:
         """The form of the head as it stands in a manifest, before anything is learned."""
+        if self.out_of_scope is not None and self.out_of_scope.by == "distance":
+            return HeadForm(distance=True)
         return self.head.form if self.head is not None else None
 
     def generation(self, slots: Sequence[str] = ()) -> GenerationSpec | None:
@@ -160,6 +164,8 @@ class Task(Reading):
 def describe_form(spec: TaskSpec) -> dict[str, Any]:
     """Return the keys of a recipe by which rows are read as a task of a model reads them, and its head has its size."""
     if spec.generation is None:
+        if spec.head is not None and spec.head.distance:
+            return {"labels": list(spec.labels), "out_of_scope": {"label": spec.out_of_scope, "by": "distance"}}
         return {"labels": list(spec.labels)} | (describe_head(spec.head) if spec.head is not None else {})
     return spec.generation.model_dump(include={"context", "acts", "mask_values", "mask_names", "layers"})
 

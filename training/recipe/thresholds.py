@@ -1,8 +1,8 @@
 """What a recipe says of thresholds, and of the label that they keep apart."""
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .reading import Frozen, Label, Share, Sources
 
@@ -26,3 +26,17 @@ class OutOfScope(Frozen):
     label: Label
     learn: bool = True
     """False: no class of its own. Its rows are not trained on; they show where to put the `accept` threshold."""
+    by: Literal["class", "distance"] = "class"
+    """`distance`: a text is out of scope that lies far from the rows of all other labels. Rows of this label are not needed, and
+    not trained on; where there are some they choose the threshold."""
+
+    @model_validator(mode="after")
+    def _has_a_class(self) -> Self:
+        if self.by == "distance" and not self.learn:
+            raise ValueError("`by: distance` makes a class, and `learn: false` has none; leave one of them out")
+        return self
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether its rows are trained on."""
+        return self.learn and self.by == "class"

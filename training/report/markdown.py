@@ -20,7 +20,9 @@ def markdown(manifest: ModelManifest, scores: Scores, description: str = "") -> 
     lines = [f"# {manifest.name}, version {manifest.version}", ""]
     lines += [description.strip(), ""] if description.strip() else []
     lines += ["Measured on the exported folder through the code that serves it.", ""]
-    for task, by_set in scores.items():
+    cross_validated = [name for name, found in manifest.data.items() if found.get("cross_validated")]
+    for task in dict.fromkeys((*scores, *cross_validated)):
+        by_set = scores.get(task, {})
         spec = manifest.task(task)
         meanings = meanings_of(kind_of(spec))
         lines += [f"## {task} ({spec.kind}, {len(spec.labels)} labels)", "", describe_decisions(spec), ""]

@@ -45,7 +45,7 @@ class HeadInputs:
         number of outputs with `concat`.
         """
         by_token = kind_of(task).reads is Reads.TOKENS
-        if task.head is None:
+        if task.head is None or task.head.distance:
             return self.last if by_token else self.mean
         ways: Sequence[Way] = (
             ("token",) if by_token else ("mean", "max") if task.head.pooling == "mean_max" else ("mean",)

@@ -1,7 +1,7 @@
 """The weights of a graph, under their names. Needs no torch."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,8 @@ from spox import Tensor, argument, build
 from ..onnx_bytes import with_initializers
 from ..weights import Weights
 
+SHORTEST: Final = 1e-12
+"""A vector is taken to be at least so long where it is divided by its length."""
 Var = Any  # spox is typed, but is used in this package only
 
 
@@ -51,6 +53,22 @@ class Parameters:
     def gelu(self, x: Var) -> Var:
         """Return x * Phi(x), exactly and not by tanh."""
         return op.gelu(x)
+
+    def by_distance(self, x: Var, logits: Var, name: str, outside: int) -> Var:
+        """Return logits [N, C] with that of the label number `outside` by the distance of x [N, H] from the nearest of the other
+        labels' centres, `<name>.centres` [C, H] of length 1; `<name>.limits` are scale and limit, see `HeadForm.distance`.
+        """
+        centres, limits = self.weight(name + ".centres"), self.weight(name + ".limits")
+        inner = np.delete(np.arange(len(centres)), outside)
+        others, column = op.gather(logits, constant(inner), axis=1), constant(np.array([1], np.int64))
+        length = op.max([op.reduce_l2(x, column, keepdims=1), constant(np.float32(SHORTEST))])
+        similar = op.gemm(op.div(x, length), self.add(name + ".centres", centres[inner]), transB=1)
+        nearest = op.reduce_max(similar, column, keepdims=1)
+        beyond = op.mul(op.sub(self.add(name + ".limit", limits[1:]), nearest), self.add(name + ".scale", limits[:1]))
+        found = op.add(op.reduce_max(others, column, keepdims=1), beyond)
+        return op.gather(
+            op.concat([others, found], axis=1), constant(np.insert(inner.argsort(), outside, len(inner))), axis=1
+        )
 
     def norm(self, x: Var, name: str, epsilon: float) -> Var:
         """Return the layer normalisation over the last axis, with the weights `<name>.weight` and `<name>.bias`."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ....schemas.manifest import EncoderSpec, TaskSpec
+from ....schemas.manifest import EncoderSpec, HeadForm, TaskSpec
 from ..decoding import Decoder, Floats, Output, softmax
 from .forms import HEADS_OF_TEXTS, KEYS_OF_HEADS, TEXT_KEYS, AnswerForm, Reads
 
@@ -35,6 +35,8 @@ class Graph(Protocol):
     def linear(self, x: Any, name: str, /) -> Any: ...
 
     def gelu(self, x: Any, /) -> Any: ...
+
+    def by_distance(self, x: Any, logits: Any, name: str, outside: int, /) -> Any: ...
 
 
 class Kind(ABC):
@@ -81,6 +83,13 @@ class Kind(ABC):
             raise ValueError(
                 f"task {task.name}: a task of kind {self.name} has a head of its own form; leave `head` out"
             )
+        if task.head is not None and task.head.distance:
+            if self.reads is Reads.TOKENS or not self.out_of_scope or task.out_of_scope is None:
+                raise ValueError(f"task {task.name}: a head by distance needs an out_of_scope label of texts")
+            if task.head != HeadForm(distance=True):
+                raise ValueError(
+                    f"task {task.name}: a head by distance has no layers, pooling or hidden layer of its own"
+                )
         if task.head is not None and task.head.pooling != "mean" and self.reads is Reads.TOKENS:
             raise ValueError(f"task {task.name}: a task of kind {self.name} reads each token and pools none")
 
@@ -104,7 +113,9 @@ class Kind(ABC):
         form = task.head
         shapes: dict[str, tuple[int, ...]] = {}
         read = encoder.hidden_size
-        if form is not None:
+        if form is not None and form.distance:
+            shapes |= {"centres": (self.width(task), read), "limits": (2,)}
+        elif form is not None:
             parts = 1 if form.layers == "last" else encoder.layers + 1
             part = read * (2 if form.pooling == "mean_max" else 1)
             read = part * (parts if form.layers == "concat" else 1)
@@ -123,7 +134,10 @@ class Kind(ABC):
         """
         if task.head is not None and task.head.hidden is not None:
             states = graph.gelu(graph.linear(states, f"heads.{task.name}.hidden"))
-        return graph.linear(states, f"heads.{task.name}")
+        logits = graph.linear(states, f"heads.{task.name}")
+        if task.head is None or not task.head.distance or task.out_of_scope is None:
+            return logits
+        return graph.by_distance(states, logits, f"heads.{task.name}", task.labels.index(task.out_of_scope))
 
     # Logits.
 

@@ -1,0 +1,101 @@
+"""A model from a few examples of each label: what it is, what it says of itself, and what a mistake in the examples gets."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_training import rows, write_jsonl
+
+from murmura.runtime.errors import SetupError
+from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.model import Model
+from murmura.schemas.manifest import HeadForm
+from murmura.training.few_shot.make import make_model
+from murmura.training.few_shot.recipe import Wanted
+from murmura.training.run_folders.run_folder import RunFolder
+
+HEADER = "text,label\n"
+GOOD = HEADER + "a card,lost\nmy card,lost\npay Ann,pay\nsend money,pay\n"
+
+
+@pytest.fixture(scope="module")
+def made(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A model of eight examples of each of three labels, and what was said of it."""
+    folder = tmp_path_factory.mktemp("few-shot")
+    lines: list[str] = []
+    examples = write_jsonl(folder / "desk.jsonl", rows(24, 1))
+    wanted = Wanted(examples, write_jsonl(folder / "test.jsonl", rows(12, 2)), encoder=str(base), max_tokens=24)
+    make_model(wanted, folder / "desk", lines.append)
+    return folder / "desk", lines
+
+
+def test_it_is_a_model_like_any_other_with_a_score_of_its_test_rows(made: tuple[Path, list[str]]) -> None:
+    folder, lines = made
+    (spec,) = read_manifest(folder).tasks
+    assert (spec.labels, spec.out_of_scope) == (["lost", "other", "transfer", "out_of_scope"], "out_of_scope")
+    assert spec.head == HeadForm(distance=True)
+    assert json.loads((folder / "report.json").read_text())["intent"]["test"]["rows"] == 12
+    assert lines[0] == "intent: 24 examples of 3 labels"
+
+
+def test_every_example_is_scored_by_a_head_that_has_not_seen_it(made: tuple[Path, list[str]]) -> None:
+    folder, lines = made
+    found = RunFolder(folder.with_name("desk.run")).record().data["intent"].cross_validated
+    assert found is not None
+    assert found.rows == 24
+    assert found.interval[0] < found.accuracy < found.interval[1] or found.accuracy == 1
+    assert any(line.startswith("cross-validated on 24 rows") for line in lines)
+    assert "cross-validated on 24 rows" in (folder / "report.md").read_text()
+    assert RunFolder(folder.with_name("desk.run")).record().tasks[0].calibration_rows == 24
+
+
+def test_an_answer_is_the_same_to_the_bit_alone_and_among_others(made: tuple[Path, list[str]]) -> None:
+    model = Model.load(made[0], device="cpu")
+    texts = [row["text"] for row in rows(9, 5)]
+
+    def logits(given: list[str]) -> list[bytes]:
+        batches = [(model.run(batch).values["intent"], batch) for batch, _ in model.batches(given)]
+        return [row.tobytes() for values, _ in batches for row in values]
+
+    assert sorted(logits(texts)) == sorted(each for text in texts for each in logits([text]))
+
+
+def test_a_text_is_out_of_scope_where_it_lies_beyond_the_limit(made: tuple[Path, list[str]]) -> None:
+    weights = RunFolder(made[0].with_name("desk.run")).weights()
+    scale, limit = weights["heads.intent.limits"]
+    centres = weights["heads.intent.centres"]
+    assert np.allclose(np.linalg.norm(centres[:3], axis=1), 1, atol=1e-5)
+    assert not centres[3].any()
+    assert scale > 0
+    assert -1 <= limit <= 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("text,label\n", "no rows; expected a header"),
+        ("texts,label\na,b\n", "column 'text' is missing; found texts, label; did you mean `--text texts`?"),
+        ("text,intention\na,b\n", "column 'label' is missing; found text, intention; name it with --label"),
+        (HEADER + "a card,lost\nmy card,lost\n", "examples of 1 label ('lost'); expected two labels or more"),
+        (GOOD + "hello,greet\n", "1 different example of 'greet', and 2 of 'lost'; expected 2 of each label"),
+        (GOOD + "hello,greet\nHELLO,greet\n", "1 different example of 'greet'"),
+        (GOOD + "My  Card,pay\n", "desk.csv:6: the text of "),
+        (GOOD + " ,pay\n", "desk.csv:6: the text is empty"),
+        (
+            GOOD + "a" * 10**6 + ",pay\n",
+            "desk.csv:6: the text has 1,000,000 characters; expected an example of at most",
+        ),
+        (GOOD + "hello,nan\n", "'label' is 'nan', which programs write where a value is missing"),
+    ],
+)
+def test_a_mistake_gets_one_line_before_anything_is_written(
+    tmp_path: Path, base: Path, lines: str, expected: str
+) -> None:
+    examples = tmp_path / "desk.csv"
+    examples.write_text(lines)
+    with pytest.raises(SetupError) as refused:
+        make_model(Wanted(examples, encoder=str(base)), tmp_path / "desk", lambda line: None)
+    assert expected in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["desk.csv"]

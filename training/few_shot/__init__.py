@@ -1,0 +1,1 @@
+"""A model from a few examples of each label, in seconds."""

@@ -1,0 +1,66 @@
+"""From a file of examples to a model folder, by the way that every recipe takes."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from ...runtime.errors import SetupError
+from ...runtime.model.folder import read_manifest
+from ..evaluate.evaluate import Scores, evaluate, write_report
+from ..export.export import export, find_problems
+from ..fit.loop import fit
+from ..prepare.data_report import describe_cross_validation
+from ..recipe.reading import Columns
+from ..recipe.recipe import Recipe, load_recipe
+from ..report.decisions import describe_decisions
+from ..run_folders.run_folder import RunFolder
+from .examples import check_columns, describe_counts, read_examples
+from .recipe import Wanted, make_recipe
+
+Say = Callable[[str], None]
+_SUFFIX: Final = ".run"
+
+
+def make_model(wanted: Wanted, out: Path, say: Say) -> Scores:
+    """Write the model folder `out`, and the run that it was made by beside it, OUT.run.
+
+    `say` hears a line of what was read, of the score that is to be expected, and of where the limits lie. Returns the scores
+    on the test rows; none without them. SetupError for what is wrong, before anything is written.
+    """
+    began, folder = time.monotonic(), out.with_name(f"{out.name}{_SUFFIX}")
+    for problem in (*find_problems(out, wanted.encoder, ("ragged",), delta=False), *RunFolder(folder).find_problems()):
+        raise SetupError(problem)
+    check_columns(wanted.examples, Columns(text=wanted.text, label=wanted.label))
+    with tempfile.TemporaryDirectory(prefix="murmura-") as scratch:
+        recipe = Path(scratch) / f"{out.name}.yaml"
+        recipe.write_text(yaml.safe_dump(make_recipe(out.name, wanted), sort_keys=False), encoding="utf-8")
+        read = load_recipe(recipe)
+        task = read.tasks[wanted.task]
+        examples = read_examples(wanted.examples, task, read.data_seed)
+        record = fit(recipe, wanted.examples.parent, folder, quiet=True)
+    export(folder, out)
+    report = record.data[wanted.task]
+    labels = len({example.labels[0] for example in examples} - {wanted.out_of_scope})
+    say(f"{wanted.task}: {len(examples)} examples of {labels} labels")
+    if report.cross_validated is not None:
+        for line in describe_cross_validation(report.cross_validated):
+            say(line)
+    for line in (*describe_counts(examples, wanted.out_of_scope), *(f"note: {note}" for note in report.notes)):
+        say(line)
+    (spec,) = (spec for spec in record.tasks if spec.name == wanted.task)
+    if decided := describe_decisions(spec):
+        say(decided)
+    scores = _report(wanted, read, out, folder, say)
+    say(f"{out}: {time.monotonic() - began:.1f} s")
+    return scores
+
+
+def _report(wanted: Wanted, recipe: Recipe, out: Path, folder: Path, say: Say) -> Scores:
+    if wanted.test is not None:
+        return evaluate(out, wanted.examples.parent, run=folder, print_line=say)
+    write_report(out, read_manifest(out), {}, recipe, run=folder, print_line=say)
+    return {}

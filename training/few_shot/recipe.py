@@ -1,0 +1,58 @@
+"""The recipe of a model from a few examples: an ordinary one, which `murmura train` and `murmura retrain` read, too."""
+
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from ...runtime.model.folder import read_manifest
+from ...schemas.manifest import MANIFEST_NAME
+from ..recipe.recipe import DEFAULT_ENCODER
+
+MAX_TOKENS: Final = 128
+ALWAYS: Final = 100_000
+"""`few_rows`: so many rows a label are few here."""
+
+
+class Wanted(NamedTuple):
+    """What a model is made of. Paths are those of files and folders."""
+
+    examples: Path
+    test: Path | None = None
+    text: str = "text"
+    label: str = "label"
+    task: str = "intent"
+    out_of_scope: str | None = "out_of_scope"
+    """The label of texts that lie far from all others; None: every text gets a label."""
+    encoder: str = DEFAULT_ENCODER
+    seed: int = 0
+    max_tokens: int | None = None
+    """Without it that of a model of ours whose encoder it is, else 128."""
+
+
+def make_recipe(name: str, wanted: Wanted) -> dict[str, Any]:
+    """Return the recipe: a frozen encoder, and one step, behind which the head is fitted to all rows."""
+    task: dict[str, Any] = {
+        "columns": {"text": wanted.text, "label": wanted.label},
+        "train": wanted.examples.name,
+        "open": True,
+    }
+    if wanted.test is not None:
+        task["test"] = str(wanted.test.resolve())
+    if wanted.out_of_scope is not None:
+        task["out_of_scope"] = {"label": wanted.out_of_scope, "by": "distance"}
+    return {
+        "name": name,
+        "encoder": {"source": wanted.encoder, "frozen": True},
+        "max_tokens": wanted.max_tokens or _max_tokens(wanted.encoder),
+        "seed": wanted.seed,
+        "few_rows": ALWAYS,
+        "budget": {"steps": 1, "evaluations": 1},
+        "precision": "fp32",
+        "trackers": [],
+        "tasks": {wanted.task: task},
+    }
+
+
+def _max_tokens(encoder: str) -> int:
+    """Return the limit of a model of ours, whose tasks stay, or the default."""
+    folder = Path(encoder)
+    return read_manifest(folder).limits.max_tokens if (folder / MANIFEST_NAME).is_file() else MAX_TOKENS
