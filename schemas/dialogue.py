@@ -110,6 +110,16 @@ class Stopped(_Frozen):
     """The label that it was stopped for."""
 
 
+class WordedPart(_Frozen):
+    """The part of a reply that the policy lets the model word; what stands around it the policy says itself."""
+
+    start: Annotated[int, Field(ge=0)]
+    """In code points, like `end`, which is exclusive."""
+    end: Annotated[int, Field(ge=0)]
+    acts: list[Act] = []
+    """What it says: the acts that the model reads."""
+
+
 class Reply(_Frozen):
     """The answer to one turn. A turn delivered again gets the same answer with the same prediction id."""
 
@@ -129,6 +139,8 @@ class Reply(_Frozen):
     """The slot that the reply asks for."""
     acts: list[Act] = []
     """What the reply says."""
+    part: WordedPart | None = None
+    """What of the text the model may word, where that is not all; `wording` is then that of this part."""
     wording: Wording = Wording.TEMPLATE
     wording_reason: WordingReason | None = None
     """Why the template was sent instead of words of the model."""
@@ -218,7 +230,8 @@ class ConversationState(_Frozen):
     kind: ReplyKind
     """Of the last reply; its text is the last turn's."""
     acts: list[Act] = []
-    """Of the last reply, like `wording`, `wording_reason` and `truncated`."""
+    """Of the last reply, like `part`, `wording`, `wording_reason` and `truncated`."""
+    part: WordedPart | None = None
     wording: Wording = Wording.TEMPLATE
     wording_reason: WordingReason | None = None
     truncated: bool = False
@@ -240,6 +253,7 @@ class ConversationState(_Frozen):
             kind=self.kind,
             text=self.turns[-1].reply,
             acts=self.acts,
+            part=self.part,
             wording=self.wording,
             wording_reason=self.wording_reason,
             truncated=self.truncated,

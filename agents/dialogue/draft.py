@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ...schemas.acts import SLOT, Act
-from ...schemas.dialogue import Action, HandOverReason, ReplyKind
+from ...schemas.dialogue import Action, HandOverReason, ReplyKind, WordedPart
 from .policy import Policy
 from .sayings import Words, fill
 
@@ -20,6 +20,18 @@ class Brief(NamedTuple):
     before: str = ""
     """What the policy says itself before and after it."""
     after: str = ""
+
+
+def find_part(brief: Brief | None, text: str) -> WordedPart | None:
+    """Return the part of a reply that a brief asks for; None where it is all of it, or none.
+
+    A text that was cut has lost what stands behind the part.
+    """
+    if brief is None or not (brief.before or brief.after):
+        return None
+    start = len(brief.before) + 1 if brief.before else 0
+    end = len(text.removesuffix(f" {brief.after}")) if brief.after else len(text)
+    return WordedPart(start=min(start, end), end=end, acts=brief.acts)
 
 
 @dataclass

@@ -26,7 +26,7 @@ from ...schemas.dialogue import (
 )
 from ...schemas.result import ModelRef, Source
 from .acts import answer_acts, greeting_acts, hand_over_acts, not_understood_acts, question_acts, waiting_acts
-from .draft import Brief, Draft
+from .draft import Brief, Draft, find_part
 from .harm import Harm, find_harm
 from .people import find_entities
 from .policy import Policy
@@ -171,6 +171,7 @@ def step(
         actions=draft.actions,
         handover=draft.handover,
         acts=[act for _, acts in draft.said for act in acts],
+        part=find_part(brief, text),
         wording=Wording.KNOWLEDGE if draft.is_known else Wording.TEMPLATE,
         wording_reason=harm.reason if harm and brief else None,
         truncated=prediction is not None and prediction.truncated,
@@ -184,6 +185,7 @@ def put_wording(result: Step, turn: ReceivedTurn, worded: Worded, stopped: Stopp
     *before, last = result.state.turns
     changed = {
         "turns": [*before, last.model_copy(update={"reply": worded.text})],
+        "part": find_part(result.brief, worded.text),
         "wording": worded.wording,
         "wording_reason": worded.reason,
         "truncated": result.state.truncated or worded.truncated,

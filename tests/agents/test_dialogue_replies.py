@@ -9,12 +9,13 @@ import pytest
 from dialogue_process import HANDOFFS, REPLIES, STATE, TASKS, Log, Process, answers, content, turn
 
 from murmura.agents.dialogue import Dialogue
+from murmura.agents.dialogue.draft import Brief, find_part
 from murmura.runtime.errors import Closed, DeviceFailed, Late, ModelFailed, SetupError
 from murmura.runtime.generation.facts import is_fact_piece
 from murmura.runtime.model.generated import Generated
 from murmura.runtime.testing.fakes import FakeModel, labelled
 from murmura.runtime.testing.rehearsal import rehearse
-from murmura.schemas.dialogue import ConversationState
+from murmura.schemas.dialogue import ConversationState, WordedPart
 from murmura.schemas.manifest import GenerationSpec, TaskSpec, Thresholds
 from murmura.schemas.release import GeneratedReplies
 from murmura.schemas.review import Review
@@ -95,6 +96,32 @@ async def test_the_model_words_replies_with_values_put_in_and_the_state_is_writt
         (["send money", ASKED, "£20"], ["notify_success", "inform", "inform"], {"soon", "amount"}, is_fact_piece),
     ]
     assert process.counted("murmura_reply_wordings_total", agent="dialogue", wording="generated", reason="none") == 2
+
+
+@pytest.mark.parametrize("said", ["Send how much?", Late("too late")])
+async def test_a_reply_says_what_of_it_the_model_may_word_and_for_which_acts(policy, said):
+    policy.write_text("greeting: Hello, this is the desk.\nagain: Sorry?\n" + POLICY)
+    process = await begin(policy, said, said)
+    for number, text, before in ((1, "send money", "Hello, this is the desk."), (2, "hm", "Sorry?")):
+        state, reply = await process.hear(turn(number, text))
+        part, whole = reply.value["part"], reply.value["text"]
+        assert whole[: part["start"]] == f"{before} "
+        assert whole[part["start"] : part["end"]] == ("How much?" if isinstance(said, Late) else said)
+        assert part["end"] == len(whole)
+        assert [act["act"] for act in part["acts"]] == process.words.asked[-1][1] == ["request"]
+        assert len(reply.value["acts"]) == 2
+        assert ConversationState.model_validate_json(state.value).part.model_dump(mode="json") == part
+    *_, done = await process.hear(turn(3, "angry now"))
+    assert done.value["part"] is None
+
+
+def test_a_part_before_words_of_the_policy_ends_where_they_begin_and_one_that_was_cut_at_the_end():
+    brief = Brief("{a}?", [], {}, "Hi.", "Bye now.")
+    assert find_part(brief, "Hi. What? Bye now.") == WordedPart(start=4, end=9)
+    assert find_part(brief, "Hi. What? Bye n") == WordedPart(start=4, end=15)
+    assert find_part(brief, "Hi") == WordedPart(start=2, end=2)
+    assert find_part(brief._replace(before=""), "What? Bye now.") == WordedPart(start=0, end=5)
+    assert find_part(brief._replace(before="", after=""), "What?") is None
 
 
 async def test_a_text_without_generate_is_sent_as_it_is(policy):

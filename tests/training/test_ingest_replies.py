@@ -1,6 +1,7 @@
 """What people do with replies of the dialogue agent: their own words become rows of a task that generates."""
 
 import random
+from typing import Any
 
 import pytest
 from ingest_sets import make_in
@@ -10,6 +11,7 @@ from murmura.runtime.errors import RecordError
 from murmura.runtime.wire.feedback import check_form
 from murmura.schemas.feedback import Feedback
 from murmura.schemas.manifest import GenerationSpec, TaskSpec
+from murmura.training.ingest.replies import take_off
 
 INFORM = {"act": "inform", "slot": "date"}
 REPLY = "It arrives on Monday, March 3."
@@ -107,6 +109,64 @@ def test_an_edit_with_a_part_of_a_value_is_left_out(make, value, edit, learned):
     world = World()
     lost = world.edit(world.reply("c", 1, "where is it", "Soon.", slots={"payee": value}), edit)
     assert make(world).left_out() == ({} if learned else {lost: "holds_value"})
+
+
+HELLO, NEXT = "Hello, this is the desk (day/night).", "Is it {shop}* or another?"
+ASK = {"act": "request", "slot": "shop"}
+
+
+def reply_in_part(world: World, name: str, before: str, words: str, after: str, **change: Any) -> str:
+    """Add a reply of which the policy says the words before and after those of the model itself."""
+    text = " ".join(filter(None, (before, words, after)))
+    start = len(before) + bool(before)
+    part = {"start": start, "end": start + len(words), "acts": [ASK]}
+    return world.reply(name, 1, "hi", text, acts=[{"act": "greet"}, ASK], slots=VALUES, part=part, **change)
+
+
+@pytest.mark.parametrize(("before", "after"), [(HELLO, ""), ("", NEXT), (HELLO, NEXT)])
+def test_of_a_reply_that_the_policy_words_in_part_itself_the_rest_is_learned_for_what_the_model_was_asked(
+    make, before, after
+):
+    world, edits = World(), {}
+    texts = ["Since Monday, March 3?", "Which one?", "Hello,  which?\nSay it.", before or "x", "(.*) \\s [a", "One"]
+    for number, words in enumerate(texts):
+        this = reply_in_part(world, f"c{number}", before, "When was it?", after)
+        outside = [part.replace(" ", "  ") if number % 2 else part for part in (before, after)]
+        world.edit(this, " ".join([outside[0], words, outside[1], ""]))
+        edits[this] = words.replace("Monday, March 3", "{date}")
+    confirmed = reply_in_part(world, "d", before, "It was on Monday, March 3.", after, wording="generated")
+    world.edit(confirmed)
+    made = make(world)
+    assert made.left_out() == {}
+    rows = {row["prediction_id"]: row for row in made.rows("reply")}
+    assert {name: row["reply"] for name, row in rows.items()} == edits | {confirmed: "It was on {date}."}
+    assert all(row["acts"] == [ASK] for row in rows.values())
+
+
+def test_an_edit_of_the_policys_own_words_is_left_out_and_counted(make):
+    world, left = World(), {}
+    changed = ["When?", f"{HELLO} When?", f"When? {NEXT}", f"Oh. {HELLO} When? {NEXT}", f"{HELLO} When? {NEXT} Bye."]
+    changed += [f"{HELLO.lower()} When? {NEXT}", f"{NEXT} When? {HELLO}", HELLO, f"{HELLO[:-1]} When? {NEXT}"]
+    for number, text in enumerate(changed):
+        lost = world.edit(reply_in_part(world, f"c{number}", HELLO, "When was it?", NEXT), text)
+        left[lost] = "fixed_words"
+    empty = world.edit(reply_in_part(world, "d", HELLO, "When was it?", NEXT), f"{HELLO} {NEXT}")
+    made = make(world)
+    assert made.left_out() == left | {empty: "wrong_form"}
+    assert made.rows("reply") == []
+
+
+def test_words_are_taken_off_in_time_that_grows_with_the_text_alone():
+    text = " \n" * 100_000
+    assert take_off(f"a {text} b c {text} d", f"a{text}", "d") == "b c"
+    assert take_off("a b", "a b", "b") is None
+
+
+def test_turns_before_a_judged_reply_have_all_of_what_was_said(make):
+    world = World()
+    reply_in_part(world, "c", HELLO, "When was it?", "")
+    world.edit(world.reply("c", 2, "last week", "Good."), "Thank you.")
+    assert make(world).rows("reply")[0]["turns"] == said("hi", f"{HELLO} When was it?", "last week")
 
 
 def test_a_confirmed_reply_is_held_to_the_same(make):

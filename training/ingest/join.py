@@ -317,7 +317,7 @@ class Join:
         if verdict == Verdict.CORRECTION and isinstance(given, str):
             return self._replies.read_words(prediction, given)
         if verdict == Verdict.CONFIRMED:
-            self._replies.read_words(prediction, output["text"])
+            self._replies.read_words(prediction)
         return given
 
     def _labels(self, task: str) -> TaskLabels | None:

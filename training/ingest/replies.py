@@ -6,9 +6,10 @@ conversation, because the turns before belong to what a decoder reads.
 
 import json
 import math
+import re
 import sqlite3
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -21,9 +22,11 @@ from .rules import LeftOut, Unfit
 
 EXCHANGES: Final = 4
 """Turns with their replies before a judged one that a row has at most. A task reads as many of them as its recipe says."""
+_WORD: Final = re.compile(r"\S+")
 REPLY_TABLES: Final = """
 CREATE TABLE replies (place INTEGER PRIMARY KEY, prediction BLOB, agent TEXT, conversation TEXT, number INTEGER,
-                      request INTEGER, stamp INTEGER, acts TEXT, slots TEXT, text TEXT, wording TEXT);
+                      request INTEGER, stamp INTEGER, acts TEXT, slots TEXT, text TEXT, wording TEXT,
+                      first INTEGER, last INTEGER);
 """
 # Of replies that were sent again the first in the topic counts.
 _SETTLE: Final = (
@@ -33,7 +36,7 @@ _SETTLE: Final = (
     "CREATE INDEX replies_number ON replies (agent, conversation, number)",
 )
 _JUDGED: Final = (
-    "SELECT place, prediction, request, stamp, agent, slots, text FROM replies"
+    "SELECT place, prediction, request, stamp, agent, slots, text, first, last FROM replies"
     " WHERE EXISTS (SELECT 1 FROM feedback WHERE feedback.prediction = replies.prediction)"
 )
 # The requests of the turns before, as results are wanted for: see WANT.
@@ -50,6 +53,14 @@ _BEFORE: Final = (
 )
 
 
+class PartRecord(msgspec.Struct):
+    """What a join reads of the part of a reply that the model may word."""
+
+    start: Annotated[int, msgspec.Meta(ge=0)]
+    end: Annotated[int, msgspec.Meta(ge=0)]
+    acts: list[dict[str, str | None]] = []
+
+
 class ReplyRecord(msgspec.Struct):
     """What a join reads of a reply."""
 
@@ -62,6 +73,7 @@ class ReplyRecord(msgspec.Struct):
     acts: list[dict[str, str | None]] = []
     slots: dict[str, str] = {}
     wording: str = Wording.TEMPLATE
+    part: PartRecord | None = None
 
 
 read_reply_record = msgspec.json.Decoder(ReplyRecord).decode
@@ -78,20 +90,8 @@ class Replies:
     def add(self, rows: Iterable[tuple[int, int | None, ReplyRecord]]) -> None:
         """Keep replies; each comes with its place and that of its turn, None where the turn is not to be read."""
         self._db.executemany(
-            "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    *(here, bytes.fromhex(reply.prediction_id), reply.agent, reply.conversation, reply.number, request),
-                    *(
-                        reply.source.timestamp,
-                        json.dumps(reply.acts),
-                        json.dumps(reply.slots),
-                        reply.text,
-                        reply.wording,
-                    ),
-                )
-                for here, request, reply in rows
-            ],
+            "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [_row_of(here, request, reply) for here, request, reply in rows],
         )
 
     def as_results(self, first_place: int) -> None:
@@ -102,8 +102,8 @@ class Replies:
         self._db.executemany(
             "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)",
             (
-                (first_place + here, prediction, request, stamp, agent, self._output_of(slots, text))
-                for here, prediction, request, stamp, agent, slots, text in judged
+                (first_place + here, prediction, request, stamp, agent, self._output_of(slots, text[first:last]))
+                for here, prediction, request, stamp, agent, slots, text, first, last in judged
             ),
         )
 
@@ -111,18 +111,25 @@ class Replies:
         """Want the turns before the judged ones, too."""
         self._db.execute(_WANT_BEFORE, (EXCHANGES,))
 
-    def read_words(self, prediction: bytes, worded: str) -> str:
-        """Return the words of a reply, or what a person worded instead, with slots for the values of that reply.
+    def read_words(self, prediction: bytes, worded: str | None = None) -> str:
+        """Return the words of a reply, or what a person `worded` instead, with slots for the values of that reply; of one that the policy
+        words in part itself, the rest.
 
-        Unfit for what a decoder must not learn: values that are left, reviewed answers, and what is no reply of the dialogue agent.
+        Unfit for what a decoder must not learn: other words for the policy's own, values that are left, reviewed answers, and what is no
+        reply of the dialogue agent.
         """
-        found = self._db.execute("SELECT slots, wording FROM replies WHERE prediction = ?", (prediction,)).fetchone()
+        found = self._db.execute(
+            "SELECT slots, wording, text, first, last FROM replies WHERE prediction = ?", (prediction,)
+        ).fetchone()
         if found is None:
             raise Unfit(LeftOut.NO_REPLY)
-        slots, wording = json.loads(found[0]), found[1]
+        slots, (wording, said, first, last) = json.loads(found[0]), found[1:]
         if wording == Wording.KNOWLEDGE:
             raise Unfit(LeftOut.REVIEWED_ANSWER)
-        text = self._put_slots(slots, worded)
+        words = said[first:last] if worded is None else take_off(worded, said[:first], said[last:])
+        if words is None:
+            raise Unfit(LeftOut.FIXED_WORDS)
+        text = self._put_slots(slots, words)
         if find_fact(text) is not None or holds_part(text, slots.values()):
             raise Unfit(LeftOut.HOLDS_VALUE)
         return text
@@ -157,6 +164,24 @@ class Replies:
 
     def _put_slots(self, slots: Mapping[str, str], text: str) -> str:
         return put_slots(text, (), {name: [value] for name, value in {**self._constants, **slots}.items()})
+
+
+def take_off(text: str, before: str, after: str) -> str | None:
+    """Return what stands between two texts, whatever white space these have; None where it does not stand between them."""
+    words, first, last = [*_WORD.finditer(text)], before.split(), after.split()
+    rest = words[len(first) : len(words) - len(last)]
+    expected = [*first, *(word[0] for word in rest), *last]
+    if [word[0] for word in words] != expected:
+        return None
+    return text[rest[0].start() : rest[-1].end()] if rest else ""
+
+
+def _row_of(here: int, request: int | None, reply: ReplyRecord) -> tuple[Any, ...]:
+    """Return the row of a reply; `acts` are those that its words stand for, from `first` to `last`."""
+    part = reply.part or PartRecord(0, len(reply.text), reply.acts)
+    said = (json.dumps(part.acts), json.dumps(reply.slots), reply.text, reply.wording, part.start, part.end)
+    ids = (bytes.fromhex(reply.prediction_id), reply.agent, reply.conversation, reply.number)
+    return (here, *ids, request, reply.source.timestamp, *said)
 
 
 def _without_nulls(act: Mapping[str, str | None]) -> dict[str, str]:
