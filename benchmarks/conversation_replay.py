@@ -52,7 +52,13 @@ async def replay(
             prediction = await predict_turn(one["text"], policy, answers)
         result = step(state, turn, prediction, policy, now, min_score=min_score)
         if result.brief is not None and (kept := recorded.get(this)) is not None:
-            worded = Worded(kept.turns[-1].reply, kept.wording, kept.wording_reason, truncated=kept.truncated)
+            worded = Worded(
+                kept.turns[-1].reply,
+                kept.wording,
+                kept.wording_reason,
+                truncated=kept.truncated,
+                model=kept.worded_by,
+            )
             result = put_wording(result, turn, worded, kept.stopped)
         steps[conversation].append(result)
     return steps

@@ -147,7 +147,9 @@ class Reply(_Frozen):
     truncated: bool = False
     """Whether the text of the turn itself was cut for the model, for its intent or behind the acts of the reply."""
     model: ModelRef | None = None
-    """None when the turn was passed to a person without a prediction."""
+    """That read the turn. None when it was passed to a person without a prediction."""
+    worded_by: ModelRef | None = None
+    """That worded a generated reply, where it is not `model`: a new version came between the two, or nothing read the turn."""
     source: Source
     """Of the turn."""
     metadata: dict[str, str] = {}
@@ -238,7 +240,9 @@ class ConversationState(_Frozen):
     stopped: Stopped | None = None
     """The last turn, or what was worded as its reply, if it was found harmful."""
     model: ModelRef | None = None
-    """That the last turn was answered with."""
+    """That read the last turn."""
+    worded_by: ModelRef | None = None
+    """As in the last reply."""
     actions: list[Action] = []
     """Of the last turn."""
     handover: HandOverReason | None = None
@@ -258,6 +262,7 @@ class ConversationState(_Frozen):
             wording_reason=self.wording_reason,
             truncated=self.truncated,
             model=self.model,
+            worded_by=self.worded_by,
         )
 
     def hand_over(self, agent: str, request_id: str, metadata: dict[str, str] | None) -> HandOver | None:

@@ -188,6 +188,7 @@ def put_wording(result: Step, turn: ReceivedTurn, worded: Worded, stopped: Stopp
         "part": find_part(result.brief, worded.text),
         "wording": worded.wording,
         "wording_reason": worded.reason,
+        "worded_by": None if worded.model == result.state.model else worded.model,
         "truncated": result.state.truncated or worded.truncated,
         "stopped": stopped,
     }

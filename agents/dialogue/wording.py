@@ -10,6 +10,7 @@ from ...runtime.model.generated import Generated
 from ...schemas.acts import SLOT, SLOT_MARK
 from ...schemas.dialogue import REPLY_CHARACTERS, Wording
 from ...schemas.dialogue import WordingReason as Reason
+from ...schemas.result import ModelRef
 from .draft import Brief
 from .policy import Policy
 from .sayings import fill
@@ -30,6 +31,8 @@ class Worded(NamedTuple):
     """Of the model's words, whether they are sent or not."""
     truncated: bool = False
     """Whether the model's words are sent, and the turn itself, or the acts beside it, was cut for it."""
+    model: ModelRef | None = None
+    """That worded what is sent; None: the policy."""
 
 
 class Net(NamedTuple):
@@ -62,7 +65,8 @@ def choose_wording(found: Generated | Reason, brief: Brief, net: Net) -> Worded:
     if reason is None and not isinstance(found, Reason):
         text = _join(brief, SLOT.sub(lambda slot: brief.values[slot[1]], found.text.strip()))
         if len(text) <= REPLY_CHARACTERS:
-            return Worded(text, Wording.GENERATED, None, score, found.cut)
+            model = None if found.model is None else ModelRef(name=found.model[0], version=found.model[1])
+            return Worded(text, Wording.GENERATED, None, score, found.cut, model)
         reason = Reason.TOO_LONG
     return Worded(_join(brief, fill(brief.template, brief.values))[:REPLY_CHARACTERS], Wording.TEMPLATE, reason, score)
 

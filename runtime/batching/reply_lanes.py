@@ -162,8 +162,9 @@ class ReplyLanes:
                     other.drop(entry)
             elif entry.outputs is not None:
                 entry.replies_left -= 1
-                read = entry.encoded.rows[-1]
-                entry.generated = reply._replace(truncated=read.truncated, cut=read.cut)
+                read, manifest = entry.encoded.rows[-1], lane.model.manifest
+                model = manifest.name, manifest.version
+                entry.generated = reply._replace(truncated=read.truncated, cut=read.cut, model=model)
                 entry.outputs[lane.task] = dict(make_output(reply))
             yield entry, reply
         for entry in result.again:

@@ -19,3 +19,5 @@ class Generated(NamedTuple):
     """Whether the texts were longer than the model's limit: then older turns were dropped, and the newest cut if need be."""
     cut: bool = False
     """Whether the newest turn itself, or the acts beside it, was cut."""
+    model: tuple[str, int] | None = None
+    """Name and version of the model that worded it, where an engine says so."""

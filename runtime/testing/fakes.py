@@ -293,13 +293,16 @@ class FakeEngine(RequestChecks):
         given = self.check_reply(request, task)
         if deadline is not None and asyncio.get_running_loop().time() >= deadline:
             raise Late("the reply was not worded by its deadline")
+        model = self.model.manifest.name, self.model.manifest.version
         if (real := getattr(self.model, "generate", None)) is not None:
             known = None if slots is None else {*self.model.tasks[task].generation.slots}.intersection(slots)
             (found,) = cast(list[Generated], real([given], [known], task=task, is_forbidden=is_forbidden))
+            found = found._replace(model=model)
             return found._replace(truncated=True, cut=True) if self.exceeds_bytes(request, task) else found
         encoded = (await self.encode([given]))[0]
         reply = self._outputs(given, (task,), encoded, None)[task]
-        return Generated(reply["text"], (), reply["score"], reply["finish"], encoded.truncated, encoded.truncated)
+        words = reply["text"], (), reply["score"], reply["finish"]
+        return Generated(*words, encoded.truncated, encoded.truncated, model)
 
     def _answer(self, entries: list[Entry]) -> None:
         answered = [entry for entry in entries if not entry.cancelled]

@@ -50,6 +50,7 @@ class Words:
 
     def __init__(self, *said: str | BaseException, score: float = 0.9) -> None:
         self.said, self.score, self.truncated, self.cut = [*said], score, False, False
+        self.model = "fake", 0
         self.asked: list[tuple[Any, ...]] = []
 
     async def generate(self, turns, acts, task, *, slots=None, is_forbidden=None, deadline=None) -> Generated:
@@ -57,7 +58,7 @@ class Words:
         said = self.said.pop(0)
         if isinstance(said, BaseException):
             raise said
-        return Generated(said, (), self.score, "end", self.truncated, self.cut)
+        return Generated(said, (), self.score, "end", self.truncated, self.cut, self.model)
 
 
 def served(text: Any) -> dict[str, Any]:
@@ -96,6 +97,27 @@ async def test_the_model_words_replies_with_values_put_in_and_the_state_is_writt
         (["send money", ASKED, "£20"], ["notify_success", "inform", "inform"], {"soon", "amount"}, is_fact_piece),
     ]
     assert process.counted("murmura_reply_wordings_total", agent="dialogue", wording="generated", reason="none") == 2
+
+
+@pytest.mark.parametrize(("said", "by", "named"), [(ASKED, 2, 2), (ASKED, 0, None), (Late("too late"), 2, None)])
+async def test_reply_and_state_name_the_version_that_worded_it_where_another_read_the_turn(policy, said, by, named):
+    log: Log = []
+    process = await begin(policy, said, log=log)
+    process.words.model = "fake", by
+    state, reply = await process.hear(turn(1, "send money"))
+    kept = ConversationState.model_validate_json(state.value)
+    assert reply.value["model"]["version"] == kept.model.version == 0
+    assert (reply.value["worded_by"] or {}).get("version") == (kept.worded_by and kept.worded_by.version) == named
+    assert content(await (await begin(policy, log=log)).hear(turn(1, "send money"))) == content([state, reply])
+
+
+async def test_a_generated_reply_to_a_turn_that_no_model_read_names_its_version(policy):
+    waiting = "{filtered: [threat], waiting: {generate: true, template: Wait please.}}"
+    policy.write_text(POLICY.replace("{filtered: [threat]}", waiting))
+    process = await begin(policy, "Send x.")
+    await process.hear(turn(1, "a threat"))
+    *_, reply, _ = await process.hear(turn(2, "hello?"))
+    assert (reply.value["text"], reply.value["model"], reply.value["worded_by"]["version"]) == ("Send x.", None, 0)
 
 
 @pytest.mark.parametrize("said", ["Send how much?", Late("too late")])

@@ -4,9 +4,10 @@ import pytest
 
 from murmura.agents.dialogue.draft import Brief
 from murmura.agents.dialogue.policy import Policy
-from murmura.agents.dialogue.wording import choose_wording, find_unknown_name, make_net
+from murmura.agents.dialogue.wording import Worded, choose_wording, find_unknown_name, make_net
 from murmura.runtime.model.generated import Generated
-from murmura.schemas.dialogue import WordingReason
+from murmura.schemas.dialogue import Wording, WordingReason
+from murmura.schemas.result import ModelRef
 
 POLICY = Policy.model_validate(
     {
@@ -23,13 +24,10 @@ GOOD = Generated("Your {amount} is on its way: {days}.", (1, 2), 0.8, "end")
 
 
 def test_a_reply_without_a_fault_is_sent_with_its_values_and_what_stands_around_it():
-    assert choose_wording(GOOD, BRIEF, NET) == (
-        "Your £20 is on its way: five working days.",
-        "generated",
-        None,
-        0.8,
-        False,
-    )
+    text = "Your £20 is on its way: five working days."
+    assert choose_wording(GOOD, BRIEF, NET) == Worded(text, Wording.GENERATED, None, 0.8)
+    by = choose_wording(GOOD._replace(model=("desk", 3)), BRIEF, NET)
+    assert by == Worded(text, Wording.GENERATED, None, 0.8, model=ModelRef(name="desk", version=3))
     around = BRIEF._replace(before="Hello.", after="Bye.")
     text = "Your refund: {amount} to {payee}, {days}."
     worded = choose_wording(GOOD._replace(text=text), around, NET)
@@ -62,7 +60,7 @@ def test_the_template_is_sent_in_place_of_a_reply_with_a_fault(changed, reason):
 @pytest.mark.parametrize("reason", [WordingReason.LATE, WordingReason.FAILED, WordingReason.FILTERED])
 def test_the_template_is_sent_where_there_is_no_reply(reason):
     worded = choose_wording(reason, BRIEF._replace(before="Hello."), NET)
-    assert worded == ("Hello. We send £20 within five working days.", "template", reason, None, False)
+    assert worded == Worded("Hello. We send £20 within five working days.", Wording.TEMPLATE, reason)
 
 
 def test_a_reply_that_its_values_make_too_long_is_not_sent():

@@ -34,8 +34,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("generating")
     encoder, added = tiny_encoder(hidden=384, heads=12, layers=1), {"heads.reply.bias": END_BIAS}
     return [
-        write_tiny_model(root / str(seed), [*TASKS, TASK], seed=seed, encoder=encoder, scale=0.05, added=added)
-        for seed in (0, 4)
+        write_tiny_model(
+            root / str(seed), [*TASKS, TASK], seed=seed, encoder=encoder, scale=0.05, added=added, version=version
+        )
+        for version, seed in enumerate((0, 4))
     ]
 
 
@@ -92,7 +94,8 @@ async def make(model: Model) -> AsyncIterator[Make]:
 def offline(model: Model, turns: list[tuple[Utterance, ...]], slots: Any = None) -> list[Generated]:
     assert TASK.generation is not None
     pairs = [format_input(each, ACTS, TASK.generation) for each in turns]
-    return model.generate(pairs, [slots] * len(pairs))
+    version = model.manifest.name, model.manifest.version
+    return [each._replace(model=version) for each in model.generate(pairs, [slots] * len(pairs))]
 
 
 def is_odd(piece: str) -> bool:
