@@ -5,79 +5,26 @@ from asyncio import CancelledError
 from pathlib import Path
 from typing import Any
 
+import dialogue_words
 import pytest
-from dialogue_process import HANDOFFS, REPLIES, STATE, TASKS, Log, Process, answers, content, turn
+from dialogue_process import HANDOFFS, REPLIES, STATE, Log, content, turn
+from dialogue_words import ASKED, DONE, MODEL_TASKS, POLICY, SIZES, begin, served, write_policy
 
 from murmura.agents.dialogue import Dialogue
-from murmura.agents.dialogue.draft import Brief, find_part
 from murmura.runtime.errors import Closed, DeviceFailed, Late, ModelFailed, SetupError
 from murmura.runtime.generation.facts import is_fact_piece
 from murmura.runtime.model.generated import Generated
-from murmura.runtime.testing.fakes import FakeModel, labelled
+from murmura.runtime.testing.fakes import FakeModel
 from murmura.runtime.testing.rehearsal import rehearse
-from murmura.schemas.dialogue import ConversationState, WordedPart
-from murmura.schemas.manifest import GenerationSpec, TaskSpec, Thresholds
+from murmura.schemas.dialogue import ConversationState
+from murmura.schemas.manifest import Thresholds
 from murmura.schemas.release import GeneratedReplies
 from murmura.schemas.review import Review
-
-POLICY = """
-constants: {soon: five working days}
-min_reply_score: 0.5
-filter: harm
-stop_words: stop.yaml
-handover: {filtered: [threat]}
-intents:
-  transfer:
-    needs:
-      amount: {generate: true, template: "How much?"}
-    reply: {generate: true, template: "{amount} arrives in {soon}."}
-    forget: [amount]
-    action: {topic: bank.transfers, fields: {amount: "{amount}"}}
-  complaint:
-    reply: We are sorry.
-"""
-SIZES = GenerationSpec(context=3, acts=True, layers=1, slots=["amount", "soon"])
-MODEL_TASKS = [
-    *TASKS,
-    TaskSpec(name="harm", kind="multi_label", labels=["insult", "threat"]),
-    TaskSpec(name="reply", kind="generation", labels=["{end}", " Your", " Send", "x"], generation=SIZES),
-]
-ASKED, DONE = "Send how much?", "Your {amount} is there in {soon}."
-
-
-class Words:
-    """What the model words, in turn, and what it was asked."""
-
-    def __init__(self, *said: str | BaseException, score: float = 0.9) -> None:
-        self.said, self.score, self.truncated, self.cut = [*said], score, False, False
-        self.model = "fake", 0
-        self.asked: list[tuple[Any, ...]] = []
-
-    async def generate(self, turns, acts, task, *, slots=None, is_forbidden=None, deadline=None) -> Generated:
-        self.asked.append(([each.text for each in turns], [str(act.act) for act in acts], set(slots), is_forbidden))
-        said = self.said.pop(0)
-        if isinstance(said, BaseException):
-            raise said
-        return Generated(said, (), self.score, "end", self.truncated, self.cut, self.model)
-
-
-def served(text: Any) -> dict[str, Any]:
-    harm = {"harm": labelled(**{label: 0.9 for label in ("insult", "threat") if label in str(text)})}
-    return {**answers(str(text)), **harm}
 
 
 @pytest.fixture
 def policy(tmp_path: Path) -> Path:
-    (tmp_path / "stop.yaml").write_text("insult:\n  - you idiot*\n")
-    (tmp_path / "policy.yaml").write_text(POLICY)
-    return tmp_path / "policy.yaml"
-
-
-async def begin(policy: Path, *said: str | BaseException, log: Log | None = None, score=0.9, **options) -> Process:
-    process = Process(policy, [] if log is None else log, served=FakeModel(MODEL_TASKS, served), **options)
-    process.words = Words(*said, score=score)
-    process.engine.generate = process.words.generate
-    return await process.begin()
+    return write_policy(tmp_path)
 
 
 async def test_the_model_words_replies_with_values_put_in_and_the_state_is_written_first(policy):
@@ -97,53 +44,6 @@ async def test_the_model_words_replies_with_values_put_in_and_the_state_is_writt
         (["send money", ASKED, "£20"], ["notify_success", "inform", "inform"], {"soon", "amount"}, is_fact_piece),
     ]
     assert process.counted("murmura_reply_wordings_total", agent="dialogue", wording="generated", reason="none") == 2
-
-
-@pytest.mark.parametrize(("said", "by", "named"), [(ASKED, 2, 2), (ASKED, 0, None), (Late("too late"), 2, None)])
-async def test_reply_and_state_name_the_version_that_worded_it_where_another_read_the_turn(policy, said, by, named):
-    log: Log = []
-    process = await begin(policy, said, log=log)
-    process.words.model = "fake", by
-    state, reply = await process.hear(turn(1, "send money"))
-    kept = ConversationState.model_validate_json(state.value)
-    assert reply.value["model"]["version"] == kept.model.version == 0
-    assert (reply.value["worded_by"] or {}).get("version") == (kept.worded_by and kept.worded_by.version) == named
-    assert content(await (await begin(policy, log=log)).hear(turn(1, "send money"))) == content([state, reply])
-
-
-async def test_a_generated_reply_to_a_turn_that_no_model_read_names_its_version(policy):
-    waiting = "{filtered: [threat], waiting: {generate: true, template: Wait please.}}"
-    policy.write_text(POLICY.replace("{filtered: [threat]}", waiting))
-    process = await begin(policy, "Send x.")
-    await process.hear(turn(1, "a threat"))
-    *_, reply, _ = await process.hear(turn(2, "hello?"))
-    assert (reply.value["text"], reply.value["model"], reply.value["worded_by"]["version"]) == ("Send x.", None, 0)
-
-
-@pytest.mark.parametrize("said", ["Send how much?", Late("too late")])
-async def test_a_reply_says_what_of_it_the_model_may_word_and_for_which_acts(policy, said):
-    policy.write_text("greeting: Hello, this is the desk.\nagain: Sorry?\n" + POLICY)
-    process = await begin(policy, said, said)
-    for number, text, before in ((1, "send money", "Hello, this is the desk."), (2, "hm", "Sorry?")):
-        state, reply = await process.hear(turn(number, text))
-        part, whole = reply.value["part"], reply.value["text"]
-        assert whole[: part["start"]] == f"{before} "
-        assert whole[part["start"] : part["end"]] == ("How much?" if isinstance(said, Late) else said)
-        assert part["end"] == len(whole)
-        assert [act["act"] for act in part["acts"]] == process.words.asked[-1][1] == ["request"]
-        assert len(reply.value["acts"]) == 2
-        assert ConversationState.model_validate_json(state.value).part.model_dump(mode="json") == part
-    *_, done = await process.hear(turn(3, "angry now"))
-    assert done.value["part"] is None
-
-
-def test_a_part_before_words_of_the_policy_ends_where_they_begin_and_one_that_was_cut_at_the_end():
-    brief = Brief("{a}?", [], {}, "Hi.", "Bye now.")
-    assert find_part(brief, "Hi. What? Bye now.") == WordedPart(start=4, end=9)
-    assert find_part(brief, "Hi. What? Bye n") == WordedPart(start=4, end=15)
-    assert find_part(brief, "Hi") == WordedPart(start=2, end=2)
-    assert find_part(brief._replace(before=""), "What? Bye now.") == WordedPart(start=0, end=5)
-    assert find_part(brief._replace(before="", after=""), "What?") is None
 
 
 async def test_a_text_without_generate_is_sent_as_it_is(policy):
@@ -339,7 +239,7 @@ async def test_of_several_labels_of_a_turn_one_that_goes_to_a_person_counts(poli
 
 async def test_a_model_that_masks_values_reads_slots_for_them(policy, monkeypatch):
     masking = MODEL_TASKS[-1].model_copy(update={"generation": SIZES.model_copy(update={"mask_values": True})})
-    monkeypatch.setitem(globals(), "MODEL_TASKS", [*MODEL_TASKS[:-1], masking])
+    monkeypatch.setattr(dialogue_words, "MODEL_TASKS", [*MODEL_TASKS[:-1], masking])
     process = await begin(policy, ASKED, DONE)
     await process.hear(turn(1, "send money"))
     _, reply, *_ = await process.hear(turn(2, "£20"))

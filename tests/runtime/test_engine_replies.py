@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,8 @@ TURNS = [(Utterance(role="user", text=" ".join(WORDS[(3 * number) % 20 :][: 1 + 
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("generating")
     encoder, added = tiny_encoder(hidden=384, heads=12, layers=1), {"heads.reply.bias": END_BIAS}
-    return [
-        write_tiny_model(
-            root / str(seed), [*TASKS, TASK], seed=seed, encoder=encoder, scale=0.05, added=added, version=version
-        )
-        for version, seed in enumerate((0, 4))
-    ]
+    make = partial(write_tiny_model, tasks=[*TASKS, TASK], encoder=encoder, scale=0.05, added=added)
+    return [make(root / str(seed), seed=seed, version=seed) for seed in (0, 4)]
 
 
 class StepGraph:
