@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from ...runtime.agent.handler import Context, Handler, LoadedModel, Predicts, Restore
-from ...runtime.errors import Closed, ModelFailed, MurmuraError, RecordError, SetupError
+from ...runtime.errors import Closed, MurmuraError, RecordError, SetupError
 from ...runtime.field_paths import FieldPaths
 from ...runtime.observe.logs import get_logger
 from ...runtime.settings.settings import Settings
@@ -26,15 +26,14 @@ from ...schemas.result import Source
 from .answering import KnowledgeAnswers
 from .conversations import Conversations, Kept, Place
 from .events import Headers, event_headers
-from .failures import Part, PartFailures
+from .failures import PartFailures
 from .metrics import DialogueMetrics
 from .options import DialogueOptions
-from .people import read_alike
-from .policy import least_score
 from .policy_file import PolicyFile, check_against_model, check_intents, check_topics, load_policy
 from .replies import ReplyWriter
 from .reviews import ReplyReviews
-from .step import ReceivedTurn, Step, bound_state, classify_delivery, goes_to_person, put_wording, replay_step, step
+from .step import ReceivedTurn, Step, bound_state, classify_delivery, replay_step
+from .turn_answers import TurnAnswers
 
 log = get_logger(__name__)
 
@@ -68,13 +67,10 @@ class Dialogue(Handler):
         self._fields: Mapping[str, FieldPaths] = {}
         self._policy: PolicyFile | None = None
         self._writes_first = False
-        self._min_scores: dict[tuple[str, int], float] = {}
-        """By name and version of each model that was checked."""
-        self._writer: ReplyWriter | None = None
+        self._answers: TurnAnswers | None = None
         self._knowledge: KnowledgeAnswers | None = None
         self._reviews: ReplyReviews | None = None
         self._metrics: DialogueMetrics | None = None
-        self._failures = PartFailures()
         self._restore: Restore | None = None
         self._counts: Mapping[str, int] = {}
         self._conversations = Conversations(0, 0)
@@ -114,6 +110,7 @@ class Dialogue(Handler):
         self.reply_topic = own[_REPLIES]
         self.reply_constants, self.reply_expiry_ms = policy.constants, policy.expiry_ms
         self._knowledge = KnowledgeAnswers.from_options(self.options, policy)
+        self._answers = TurnAnswers(policy, self._knowledge)
         self._writes_first = policy.generates or self._knowledge is not None
         self.changelogs = (own[_STATE],)
         self._conversations = self._make_conversations()
@@ -131,10 +128,12 @@ class Dialogue(Handler):
         # After a longer pause another member may own the partitions and their states.
         self.freeze_s = context.settings.kafka.session_timeout_ms / 1000
         self._metrics = DialogueMetrics(context.metrics, lambda: len(self._conversations))
-        self._failures = PartFailures(partial(self._metrics.count_failed_part, self.name))
-        self._writer = ReplyWriter(
-            self._policy.value, lambda intent: here.allows(intent) and released().allows(intent), self._failures
+        failures = PartFailures(partial(self._metrics.count_failed_part, self.name))
+        writer = ReplyWriter(
+            self._policy.value, lambda intent: here.allows(intent) and released().allows(intent), failures
         )
+        assert self._answers is not None, "configure comes first"
+        self._answers.begin(writer, failures)
 
     def _describe_partition_mismatch(self) -> str | None:
         """Return an error message if the topic of turns and the changelog differ in their number of partitions."""
@@ -149,10 +148,8 @@ class Dialogue(Handler):
     def check(self, manifest: ModelManifest) -> None:
         assert self._policy is not None, "configure comes first"
         check_against_model(self._policy, manifest.tasks, manifest.name)
-        policy = self._policy.value
-        self._min_scores[manifest.name, manifest.version] = least_score(policy, manifest.task(policy.intent_task))
-        if self._knowledge is not None:
-            self._knowledge.check(manifest)
+        assert self._answers is not None, "configure comes first"
+        self._answers.check(manifest)
 
     def prepare(self, model: LoadedModel) -> None:
         if self._knowledge is not None:
@@ -254,35 +251,15 @@ class Dialogue(Handler):
 
     async def _answer(self, turn: ReceivedTurn, kept: Kept | None, engine: Predicts) -> tuple[Step | None, str]:
         """Return the result of a turn (None for an older, already answered one) and the kind to count it as."""
-        assert self._policy is not None, "configure comes first"
-        assert self._writer is not None, "started comes first"
+        assert self._answers is not None, "configure comes first"
         deadline = asyncio.get_running_loop().time() + self.options.generate_within_s
-        policy = self._policy.value
         state = self._read_state(turn.conversation, kept)
         delivery = classify_delivery(state, turn)
         if delivery == "older":
             return None, "skipped"
         if delivery == "last" and state is not None:
             return replay_step(state, turn), "repeated"
-        now, min_score = turn.source.timestamp, 0.0
-        prediction = None
-        if not goes_to_person(state, turn, policy, now):
-            try:
-                prediction = await engine.predict(turn.text, policy.tasks)
-            except ModelFailed as error:
-                raise RecordError(Reason.MODEL_FAILED, f"the model failed: {type(error).__name__}") from error
-            with self._failures.contained(Part.PEOPLE):
-                prediction = await read_alike(turn.text, prediction, policy, engine)
-            min_score = self._min_scores[prediction.model]
-        before = kept.number if kept else 0
-        answer = partial(step, state, turn, prediction, policy, now, min_score=min_score, before=before)
-        result = answer()
-        if self._knowledge is not None and not result.has_rule:
-            with self._failures.contained(Part.KNOWLEDGE):
-                result = answer(known=await self._knowledge.find(turn.text, now, engine))
-        if result.brief is not None:
-            words = await self._writer.word(result.brief, result.state, turn.text, engine, deadline)
-            result = put_wording(result, turn, *words)
+        result = await self._answers.answer(state, turn, kept.number if kept else 0, engine, deadline)
         if self._metrics is not None:
             self._metrics.count_wording(self.name, result.reply.wording, result.reply.wording_reason)
         return result, result.reply.kind.value

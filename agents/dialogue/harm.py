@@ -1,6 +1,6 @@
 """What a turn or a reply is stopped for: a phrase of the policy's lists, or a label of the filter task. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ...runtime.agent.prediction import Output
@@ -15,12 +15,16 @@ class Harm(NamedTuple):
     reason: WordingReason
 
 
-def find_harm(text: str, outputs: Mapping[str, Output], policy: Policy) -> Harm | None:
-    """Return what a text is stopped for, None if nothing; `outputs` are those of the model for it.
+def find_harm(
+    text: str, outputs: Mapping[str, Output], policy: Policy, phrases: Sequence[str] | None = None
+) -> Harm | None:
+    """Return what a text is stopped for, None if nothing; `outputs` are those of the model for it,
+    `phrases` the labels of the phrases in it; without them they are looked for.
 
     Of several labels one that goes to a person comes first, then those of phrases.
     """
-    found = [(label, WordingReason.STOP_WORD) for label in policy.phrases.find_labels(text)]
+    labels = policy.phrases.find_labels(text) if phrases is None else phrases
+    found = [(label, WordingReason.STOP_WORD) for label in labels]
     if policy.filter is not None:
         found += [(each["label"], WordingReason.FILTERED) for each in outputs[policy.filter]["labels"]]
     if not found:

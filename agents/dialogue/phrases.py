@@ -1,17 +1,21 @@
 """Phrases that stop a text: a list for each label, beside the filter of a model. Pure, except for reading the file of a policy."""
 
 import re
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationInfo
 
+from ...runtime.generation.normal_forms import normalise
 from ...runtime.settings.yaml_file import NotYaml, read_yaml
 
-_INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+_INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]+")
 """Characters of format: soft hyphens, joiners, directions."""
+PART: Final = 8_000
+"""So many characters of a text are looked at in one go, a few milliseconds."""
+_MOST: Final = 200
+"""White space between two words of a phrase, and letters that `*` stands for, at most."""
 FOLDER = "folder"
 """In the context of validation: where relative paths begin."""
 
@@ -45,22 +49,64 @@ class Phrases:
     """Finds phrases: in any letter case, between borders of words, a blank as any white space, `*` as any ending of a word."""
 
     def __init__(self, lists: Mapping[str, list[str]]) -> None:
-        self._patterns = [(label, _compile(phrases)) for label, phrases in lists.items() if phrases]
+        plain = {label: [_plain(phrase).split() for phrase in phrases] for label, phrases in lists.items() if phrases}
+        self._patterns = [(label, _compile(phrases)) for label, phrases in plain.items()]
+        everything = [phrase for phrases in plain.values() for phrase in phrases]
+        self._any = _compile(everything)
+        self._longest = max(map(_measure, everything), default=0)
 
     def find_labels(self, text: str) -> list[str]:
         """Return the labels of all lists with a phrase of the text.
 
         Letter forms that look alike (full width, say) are the same, and characters that nobody sees are none.
         """
-        plain = _plain(text)
-        return [label for label, pattern in self._patterns if pattern.search(plain)]
+        return self.order(label for labels in self.search(text) for label in labels)
+
+    def search(self, text: str) -> Iterator[list[str]]:
+        """Yield the labels of each part of a text, in time that is in proportion to it; see `PART`."""
+        before, begin, border = "", 0, 0
+        for end in _find_seams(text):
+            part = before + _plain(text[begin:end])
+            yield self._search_part(part, border, is_last=end == len(text))
+            # What may go on in the next part, and the character before it, which may be a border.
+            before, begin, border = part[-self._longest - 1 :], end, int(border or len(part) > self._longest + 1)
+
+    def order(self, labels: Iterable[str]) -> list[str]:
+        """Return labels once each, in the order of the lists."""
+        found = {*labels}
+        return [label for label, _ in self._patterns if label in found]
+
+    def _search_part(self, part: str, begin: int, *, is_last: bool) -> list[str]:
+
+        def is_in(pattern: re.Pattern[str]) -> bool:
+            found = pattern.search(part, begin)
+            # At the end of a part a word may go on; the next part has it again.
+            return found is not None and (is_last or found.end() < len(part))
+
+        return [label for label, pattern in self._patterns if is_in(pattern)] if is_in(self._any) else []
+
+
+def _find_seams(text: str) -> Iterator[int]:
+    """Yield where the parts of a text end: before white space if there is some, since characters may melt with the one before."""
+    begin = 0
+    while begin < len(text) - PART:
+        blank = text.rfind(" ", begin + 1 + PART // 2, begin + PART)
+        begin = begin + PART if blank < 0 else blank
+        yield begin
+    yield len(text)
 
 
 def _plain(text: str) -> str:
-    return text if text.isascii() else _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    """Return a text without letter case, invisible characters and other forms of letters."""
+    return (text if text.isascii() else normalise("NFKC", _INVISIBLE.sub("", text))).casefold()
 
 
-def _compile(phrases: list[str]) -> re.Pattern[str]:
-    words = (_plain(phrase).split() for phrase in phrases)
-    found = (r"\s+".join(re.escape(word).replace(r"\*", r"\w*") for word in each) for each in words)
-    return re.compile(rf"(?<!\w)(?:{'|'.join(found)})(?!\w)", re.IGNORECASE)
+def _measure(phrase: list[str]) -> int:
+    """Return how many characters of a text a phrase may stretch over."""
+    return sum(len(word) + _MOST * (1 + word.count("*")) for word in phrase)
+
+
+def _compile(phrases: list[list[str]]) -> re.Pattern[str]:
+    blank, ending = rf"\s{{1,{_MOST}}}", rf"\w{{0,{_MOST}}}"
+    found = (blank.join(re.escape(word).replace(r"\*", ending) for word in each) for each in phrases)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(found) or '(?!)'})(?!\w)")

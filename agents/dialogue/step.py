@@ -4,6 +4,7 @@ It depends only on the turns, their timestamps and their predictions: a replay o
 replies.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from ...runtime.agent.prediction import Output, Prediction
@@ -137,12 +138,13 @@ def step(
     min_score: float,
     before: int = 0,
     known: str | None = None,
+    phrases: Sequence[str] | None = None,
 ) -> Step:
     """Answer a new turn (see `classify_delivery`). `now` is in milliseconds since 1970.
 
     Without a prediction the turn goes to a person (see `goes_to_person`). An intent with a score below `min_score` is not
     understood. `before` is the number of turns of a conversation with an unreadable state. `known` is what knowledge answers
-    where the policy has no rule.
+    where the policy has no rule, `phrases` as in `find_harm`.
     """
     number = (state.number if state else before) + 1
     newest = max(turn.source.timestamp, _newest(state) if state else 0)
@@ -152,7 +154,7 @@ def step(
     if prediction is None:
         draft = _draft_for_person(state, policy)
     else:
-        harm = find_harm(turn.text, prediction, policy)
+        harm = find_harm(turn.text, prediction, policy, phrases)
         draft = _draft_answer(state, turn, prediction, policy, min_score, harm, known)
     text, brief = draft.fill(policy), draft.brief(policy)
     after = ConversationState(

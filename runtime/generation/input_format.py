@@ -7,7 +7,7 @@ Training and serving make their inputs here and nowhere else.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Final
 
 from ...schemas.acts import Act, ActName, Utterance
@@ -19,6 +19,7 @@ from .slot_values import put_slots
 _ORDER: Final = {name: number for number, name in enumerate(ActName)}
 _MOST_MASKED: Final = 16
 """Of a turn so many times as many characters are masked as bytes are read: it may have a megabyte."""
+_WORD: Final = re.compile(r"\S+")
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -46,7 +47,7 @@ def mask_turns(
 
 def exceeds_bytes(turns: Sequence[Utterance], spec: GenerationSpec) -> bool:
     """Return whether the newest turn is longer than `context_bytes`, so that `format_input` cuts it."""
-    return any(len(_format_turn(turn)) > spec.context_bytes for turn in turns[-1:])
+    return any(len(_format_turn(turn, spec.context_bytes)) > spec.context_bytes for turn in turns[-1:])
 
 
 def describe_acts(acts: Iterable[Act]) -> str:
@@ -87,13 +88,15 @@ def _join_turns(turns: Sequence[Utterance], spec: GenerationSpec) -> str:
 def _newest_first(turns: Sequence[Utterance], left: int) -> Iterator[str]:
     """Yield the lines of turns as long as they fit; the newest always, cut to what is left."""
     for number, turn in enumerate(reversed(turns)):
-        line = _format_turn(turn)
+        line = _format_turn(turn, left)
         if number and len(line) > left:
             return
         yield line[:left].decode(errors="ignore")
         left -= len(line) + 1
 
 
-def _format_turn(turn: Utterance) -> bytes:
+def _format_turn(turn: Utterance, most: int) -> bytes:
+    """Return the line of a turn; of one longer than `most` bytes a beginning that is longer, too: it may have a megabyte."""
     # White space is no part of the meaning, and a line break would let a turn pass for two.
-    return f"{turn.role}: {' '.join(turn.text.split())}".encode(errors="replace")
+    words = (found[0] for found in islice(_WORD.finditer(turn.text), max(most, 1)))
+    return f"{turn.role}: {' '.join(words)}".encode(errors="replace")

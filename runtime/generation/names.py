@@ -5,9 +5,10 @@ read because a list or a model has missed it.
 """
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import Final
+
+from .normal_forms import normalise
 
 NAME: Final = "{name}"
 THEY: Final = "they"
@@ -238,7 +239,7 @@ def mask_names(text: str) -> str:
 
 def mask_pronouns(text: str) -> str:
     """Return a text with `they` for he, she and they in all their forms; `is`, `was`, `has` and `does` behind them become plural."""
-    return _PRONOUN.sub(_neutral, unicodedata.normalize("NFC", text))
+    return _PRONOUN.sub(_neutral, normalise("NFC", text))
 
 
 def find_names(text: str) -> list[tuple[int, int]]:

@@ -184,7 +184,7 @@ async def test_whatever_fails_after_the_model_is_asked_means_template_and_is_cou
     if broken == "predict":
         process.engine.predict = filters
     elif broken == "choose_wording":
-        process.agent._writer._find_net = fails
+        process.agent._answers._writer._find_net = fails
     else:
         monkeypatch.setattr(f"murmura.agents.dialogue.replies.{broken}", fails)
     _, reply = await process.hear(turn(1, "send money"))
@@ -227,6 +227,17 @@ async def test_a_harmful_turn_gets_the_template_or_a_person(policy):
     state, reply, handed = await process.hear(turn(2, "£20 or a threat"))
     assert (reply.value["kind"], handed.topic, handed.value["reason"]) == ("handed_over", HANDOFFS, "filtered")
     assert ConversationState.model_validate_json(state.value).stopped.reason == "threat"
+
+
+async def test_others_go_on_while_a_long_turn_is_looked_at(policy):
+    process = await begin(policy)
+    looking, went_on = asyncio.create_task(process.hear(turn(1, "send " + "you " * 25_000 + "idiot"))), 0
+    while not looking.done():
+        await asyncio.sleep(0)
+        went_on += 1
+    state, _ = looking.result()
+    assert ConversationState.model_validate_json(state.value).stopped.reason == "insult"
+    assert went_on > 12
 
 
 @pytest.mark.parametrize("said", ["an insult and a threat", "you idiot, this is a threat"])

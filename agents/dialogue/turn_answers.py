@@ -1,0 +1,90 @@
+"""Answers a new turn: what the model reads in it, the step of the policy, knowledge, and the words of the reply."""
+
+import asyncio
+from functools import partial
+
+from ...runtime.agent.handler import Predicts
+from ...runtime.agent.prediction import Prediction
+from ...runtime.errors import ModelFailed, RecordError
+from ...schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.dialogue import ConversationState
+from ...schemas.manifest import ModelManifest
+from .answering import KnowledgeAnswers
+from .failures import Part, PartFailures
+from .people import read_alike
+from .phrases import PART
+from .policy import Policy, least_score
+from .replies import ReplyWriter
+from .step import ReceivedTurn, Step, goes_to_person, put_wording, step
+
+
+class TurnAnswers:
+    """Answers turns with models that the policy was checked against."""
+
+    def __init__(self, policy: Policy, knowledge: KnowledgeAnswers | None) -> None:
+        self._policy, self._knowledge = policy, knowledge
+        self._min_scores: dict[tuple[str, int], float] = {}
+        """By name and version of each model that was checked."""
+        self._failures = PartFailures()
+        self._writer: ReplyWriter | None = None
+        self._looking = asyncio.Lock()
+
+    def check(self, manifest: ModelManifest) -> None:
+        """Raise SetupError for a model that knowledge cannot be asked with."""
+        task = manifest.task(self._policy.intent_task)
+        self._min_scores[manifest.name, manifest.version] = least_score(self._policy, task)
+        if self._knowledge is not None:
+            self._knowledge.check(manifest)
+
+    def begin(self, writer: ReplyWriter, failures: PartFailures) -> None:
+        """Take what words replies, and what ends failures. Call it before `answer`."""
+        self._writer, self._failures = writer, failures
+
+    async def answer(
+        self, state: ConversationState | None, turn: ReceivedTurn, before: int, engine: Predicts, deadline: float
+    ) -> Step:
+        """Return the result of a turn; `before` and `state` as in `step`, `deadline` of its words as in `ReplyWriter.word`.
+
+        Raises RecordError for a turn that the model fails on, and what the engine raises.
+        """
+        assert self._writer is not None, "begin comes first"
+        policy, now = self._policy, turn.source.timestamp
+        answer = partial(step, state, turn, None, policy, now, min_score=0.0, before=before)
+        if not goes_to_person(state, turn, policy, now):
+            prediction = await self._predict(turn.text, engine)
+            phrases = await self._find_phrases(turn.text)
+            min_score = self._min_scores[prediction.model]
+            answer = partial(
+                step, state, turn, prediction, policy, now, min_score=min_score, before=before, phrases=phrases
+            )
+        result = answer()
+        if self._knowledge is not None and not result.has_rule:
+            with self._failures.contained(Part.KNOWLEDGE):
+                result = answer(known=await self._knowledge.find(turn.text, now, engine))
+        if result.brief is None:
+            return result
+        words = await self._writer.word(result.brief, result.state, turn.text, engine, deadline)
+        return put_wording(result, turn, *words)
+
+    async def _predict(self, text: str, engine: Predicts) -> Prediction:
+        try:
+            prediction = await engine.predict(text, self._policy.tasks)
+        except ModelFailed as error:
+            raise RecordError(Reason.MODEL_FAILED, f"the model failed: {type(error).__name__}") from error
+        with self._failures.contained(Part.PEOPLE):
+            return await read_alike(text, prediction, self._policy, engine)
+        return prediction
+
+    async def _find_phrases(self, text: str) -> list[str]:
+        """Return the labels of the phrases in a turn. A long one is looked at part by part, and one after the other, so that
+        other turns go on in between.
+        """
+        phrases = self._policy.phrases
+        if len(text) <= PART:
+            return phrases.find_labels(text)
+        found: list[str] = []
+        async with self._looking:
+            for labels in phrases.search(text):
+                found += labels
+                await asyncio.sleep(0)
+        return phrases.order(found)

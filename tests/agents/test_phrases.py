@@ -1,0 +1,121 @@
+"""Phrases that stop a text are found as their definition says, wherever they stand, in time that is in proportion to the text."""
+
+import random
+import re
+import time
+import unicodedata
+
+import pytest
+
+from murmura.agents.dialogue import phrases as module
+from murmura.agents.dialogue.phrases import Phrases
+from murmura.runtime.generation.names import mask_pronouns
+from murmura.runtime.generation.normal_forms import normalise
+
+LISTS = {
+    "insult": ["you idiot*", "go to hell", "scum", "c'mon, you"],
+    "threat": ["kill you", "i know where you live", "idiot* you know"],
+    "none": [],
+}
+PIECES = [
+    *[
+        "you",
+        "idiot",
+        "idiots",
+        "go",
+        "to",
+        "hell",
+        "scum",
+        "c'mon,",
+        "kill",
+        "i",
+        "know",
+        "where",
+        "live",
+        "YOU",
+        "ｇｏ",
+        "Ki\u200bll",
+        "idiot́",
+        "é",
+        "ſcum",
+        "ﷺ",
+        "x-",
+        ".",
+        "\xad",
+    ],
+    *(" ", " ", " ", " ", "\n", "  \t", ""),
+]
+
+
+def find_plainly(text: str) -> list[str]:
+    visible = re.sub("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]", "", text)
+    plain = unicodedata.normalize("NFKC", visible).casefold()
+
+    def is_in(phrase: str) -> bool:
+        words = r"\s+".join(re.escape(word).replace(r"\*", r"\w*") for word in phrase.split())
+        return re.search(rf"(?<!\w){words}(?!\w)", plain) is not None
+
+    return [label for label, phrases in LISTS.items() if any(map(is_in, phrases))]
+
+
+@pytest.mark.parametrize("part", [1, 7, 40])
+def test_what_is_found_part_by_part_is_what_is_found_at_once(monkeypatch, part):
+    monkeypatch.setattr(module, "PART", part)
+    drawn, found = random.Random(part), Phrases(LISTS)
+    seen: set[str] = set()
+    for _ in range(800):
+        text = "".join(drawn.choice(PIECES) + drawn.choice(["", " ", " "]) for _ in range(drawn.randrange(30)))
+        labels = find_plainly(text)
+        assert found.find_labels(text) == labels, ascii(text)
+        seen.update(labels)
+    assert seen == {"insult", "threat"}
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"), [("kill" + " " * 200 + "you", ["threat"]), ("kill" + " " * 201 + "you", [])]
+)
+def test_a_blank_is_up_to_200_characters_of_white_space(text, labels):
+    assert Phrases(LISTS).find_labels("x" * 7_900 + " " + text) == labels
+
+
+def test_lists_without_phrases_find_nothing():
+    assert Phrases({}).find_labels("x " * 10_000) == Phrases({"none": []}).find_labels("") == []
+
+
+HOSTILE = [
+    "kill ",
+    "you ",
+    "i ",
+    " ",
+    "{a}",
+    "A",
+    "1 ",
+    "you idio ",
+    "\u0301\u0323",
+    "\u0301",
+    "e\u0301",
+    "\ufdfa",
+    "\u200ba",
+]
+
+
+@pytest.mark.parametrize("repeated", HOSTILE, ids=ascii)
+def test_a_long_text_costs_little_a_part_whatever_it_repeats(repeated):
+    text = (repeated * (100_000 // len(repeated)))[:100_000]
+    took, parts = [], Phrases(LISTS).search(text)
+    began = time.thread_time()
+    for _ in parts:
+        took.append(time.thread_time() - began)
+        began = time.thread_time()
+    assert len(took) > 12
+    assert sum(took) < 2  # hours for marks, if they were sorted
+    mask_pronouns(text[:10_000])
+    assert time.thread_time() - began < 0.5
+
+
+def test_marks_in_a_row_are_cut_and_other_text_is_as_unicode_has_it():
+    assert normalise("NFC", "e" + "\u0301\u0323" * 1000 + "a\u0301") == unicodedata.normalize(
+        "NFC", "e" + "\u0301\u0323" * 15 + "a\u0301"
+    )
+    for text in ("Zoe\u0308 e\u0301t\u00e9 \ufb01n", "\u1100\u1161\u11a8", "\u2764\ufe0f" * 15):
+        assert normalise("NFKC", text) == unicodedata.normalize("NFKC", text)
