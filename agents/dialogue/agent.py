@@ -96,7 +96,7 @@ class Dialogue(Handler):
         self._policy = load_policy(path)
         policy = self._policy.value
         if isinstance(off := self.options.generated_replies_off, list):
-            check_intents(self._policy, off, f"agents.{self.name}.options.generated_replies_off")
+            check_intents(self._policy, off, f"agents.{self.name}.options.generated_replies_off", "`all` or ")
         overrides = settings.agents.get(self.name)
         own = (
             (overrides.output if overrides else None) or self.outputs[_REPLIES],

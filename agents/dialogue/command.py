@@ -11,6 +11,8 @@ from ...runtime.errors import SetupError
 from ...schemas.release import INTENT_CHARACTERS, GeneratedReplies, ReleaseState, switched
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from ...runtime.settings.settings import Settings
 
 dialogue_app = typer.Typer(
@@ -52,10 +54,14 @@ def generation(
     """
     settings = options.settings(config, bootstrap=bootstrap)
     model = _find_model(settings, name)
+    check = _find_check(settings) if intent else lambda names: None
 
     def step(state: ReleaseState | None) -> ReleaseState | None:
         if state is None:
             raise SetupError(f"{model} has no release to switch; {_ADVICE}")
+        off = state.generated_replies.off
+        # An intent that the policy has no more may still be switched on.
+        check({*(intent or ())}.difference([] if off == "all" else off))
         replies = change(state.generated_replies, switch, intent or [])
         if replies == state.generated_replies:
             return None
@@ -89,6 +95,24 @@ def change(replies: GeneratedReplies, switch: Switch, intents: list[str]) -> Gen
         raise SetupError("generated replies are off for all intents: switch them on without --intent first")
     kept = [*off, *intents] if switch is Switch.OFF else [name for name in off if name not in intents]
     return GeneratedReplies(off=sorted(set(kept)))
+
+
+def _find_check(settings: "Settings") -> "Callable[[Collection[str]], None]":
+    """Return what raises SetupError for intents that the policy of the settings lacks; where that cannot be read, say so."""
+    from ...runtime.settings.agent_options import read_options
+    from .options import DialogueOptions
+    from .policy_file import check_intents, load_policy
+
+    try:
+        read = read_options("dialogue", DialogueOptions, settings)
+        if isinstance(read, DialogueOptions) and read.policy is not None:
+            policy = load_policy(read.policy)
+            return lambda names: check_intents(policy, names, "--intent")
+        why = "agents.dialogue.options.policy names none; add --config FILE"
+    except SetupError as error:
+        why = str(error)
+    typer.echo(f"--intent is not checked against the policy: {why}", err=True)
+    return lambda names: None
 
 
 def _find_model(settings: "Settings", name: str | None) -> str:

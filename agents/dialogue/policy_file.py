@@ -7,6 +7,7 @@ from ...runtime.errors import SetupError
 from ...runtime.model.kinds.forms import AnswerForm
 from ...runtime.model.kinds.registry import kind_of
 from ...runtime.settings.yaml_file import YamlFile
+from ...runtime.spelling import suggest
 from ...runtime.wire.feedback import known_labels
 from ...schemas.manifest import TaskSpec
 from .phrases import FOLDER
@@ -32,12 +33,13 @@ def check_topics(file: PolicyFile, own: Mapping[str, str]) -> None:
                 raise file.refusal(("intents", name, "action"), problem)
 
 
-def check_intents(file: PolicyFile, names: Iterable[str], setting: str) -> None:
-    """Raise SetupError if a setting names an intent that the policy does not have: it would change nothing."""
+def check_intents(file: PolicyFile, names: Iterable[str], setting: str, or_else: str = "") -> None:
+    """Raise SetupError if a setting names an intent that the policy does not have: it would change nothing. `or_else`: what it may be, too."""
     known = file.value.intents
     if unknown := [name for name in names if name not in known]:
         raise SetupError(
-            f"{setting}: policy {file.path} has no intent {unknown[0]!r}; expected `all` or some of {', '.join(known)}"
+            f"{setting}: policy {file.path} has no intent {unknown[0]!r}; expected {or_else}some of {', '.join(known)}"
+            + suggest(unknown[0], known, most=3)
         )
 
 

@@ -86,9 +86,12 @@ def feedback(
     settings = options.settings(config, bootstrap=bootstrap)
     if file is None:
         item = _parse_feedback({"id": str(uuid.uuid4()), **fields}, "")
+        doubt = _check_names(settings, item)
         run_until_stopped(lambda stop: _send(settings, iter([item]), stop))
         typer.echo(item.id)
         typer.echo(_describe_published(item), err=True)
+        if doubt is not None:
+            typer.echo(doubt, err=True)
         return
     from ...runtime.cli.publish import open_input
 
@@ -96,6 +99,13 @@ def feedback(
         items = _read_items(stream, file, fields)
         sent = run_until_stopped(lambda stop: _send(settings, items, stop))
     typer.echo(f"published {sent:,} to {settings.prefix}.feedback", err=True)
+
+
+def _check_names(settings: "Settings", item: Feedback) -> str | None:
+    """Refuse names that the model of the settings lacks, or return what is not sure."""
+    from .name_check import check_names
+
+    return None if item.verdict is Verdict.WITHDRAWN else check_names(item, settings.model.folder)
 
 
 def _infer_verdict(*values: object) -> Verdict | None:

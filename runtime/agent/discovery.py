@@ -1,6 +1,5 @@
 """Finds agents and commands of installed packages by entry point, and a user's agents by `module:attribute`."""
 
-import difflib
 import importlib
 import inspect
 import os
@@ -11,6 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 from ..errors import SetupError
+from ..spelling import suggest
 from .agent import Agent
 from .handler import Handler
 
@@ -67,8 +67,7 @@ def missing_extra(error: ModuleNotFoundError) -> str | None:
 
 def _load_installed(name: str, installed: dict[str, EntryPoint]) -> Agent | Handler:
     if name not in installed:
-        near = difflib.get_close_matches(name, installed, n=1)
-        guess = f"; did you mean {near[0]}?" if near else ""
+        guess = suggest(name, installed)
         raise SetupError(
             f"no agent called {name}: there are {', '.join(sorted(installed))}, or MODULE:ATTRIBUTE of your own{guess}"
         )

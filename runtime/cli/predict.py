@@ -45,6 +45,7 @@ def predict(
     from ..errors import SetupError
     from ..model.assembled import resolve
     from ..model.model import Model
+    from ..spelling import suggest
     from .predict_inputs import read_parts
 
     settings = options.settings(config, model=model, device=device)
@@ -58,6 +59,7 @@ def predict(
     if unknown := [name for name in tasks or () if name not in loaded.tasks]:
         raise SetupError(
             f"model {loaded.manifest.name} has no task {unknown[0]}; its tasks are {', '.join(loaded.tasks)}"
+            + suggest(unknown[0], loaded.tasks)
         )
     total, columns = _Total(), ["text", "task", "answer"]
     for asked in read_parts(inputs, _list_slots(loaded, tasks)):

@@ -3,7 +3,6 @@
 Every error is one line that names the source (flag, variable, or file and line), the key and the expected value.
 """
 
-import difflib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from pydantic_settings.exceptions import SettingsError
 
 from ..errors import SetupError
+from ..spelling import suggest
 from .redaction import describe_value, is_named_like_a_setting
 from .secrets import FROM_FILES, SUFFIX, fill_from_file, section_of
 from .settings import Origin, Settings
@@ -290,8 +290,7 @@ def _hidden_key(key: str, end: KeyPath) -> str:
 
 
 def _suggest(name: str, model: type[BaseModel] | None) -> str:
-    near = difflib.get_close_matches(name, model.model_fields, n=1) if model else []
-    return f"; did you mean {near[0]}?" if near else ""
+    return suggest(name, model.model_fields) if model else ""
 
 
 def _model_at(path: KeyPath, root: type[BaseModel]) -> type[BaseModel] | None:

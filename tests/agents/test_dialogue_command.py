@@ -47,6 +47,27 @@ def test_a_switch_is_a_step_of_the_releases_with_its_author_and_reason(broker):
     assert "bo" in history
 
 
+def test_an_intent_that_the_policy_lacks_is_refused_with_the_nearest_ones_unless_it_is_off(broker, tmp_path):
+    (tmp_path / "policy.yaml").write_text("intents: {feet: {reply: Sorry.}, fees: {reply: Two euros.}}\n")
+    config = tmp_path / "murmura.yaml"
+    config.write_text("agents: {dialogue: {options: {policy: policy.yaml}}}\n")
+    at = ("--model", "desk", "--bootstrap", broker, "--config", str(config))
+    with pytest.raises(
+        SetupError, match=r"--intent: policy .* has no intent 'fee'; .* did you mean (fees or feet|feet or fees)\?"
+    ):
+        run(dialogue_app, "generation", "off", "--intent", "fee", *at)
+    run(dialogue_app, "generation", "off", "--intent", "fees", *at)
+    (tmp_path / "policy.yaml").write_text("intents: {feet: {reply: Sorry.}}\n")
+    assert "are on" in run(dialogue_app, "generation", "on", "--intent", "fees", *at)
+
+
+def test_without_a_policy_it_says_that_the_intent_is_not_checked(broker):
+    result = CliRunner().invoke(
+        dialogue_app, ["generation", "off", "--intent", "fees", "--model", "desk", "--bootstrap", broker]
+    )
+    assert "--intent is not checked against the policy: agents.dialogue.options.policy names none" in result.stderr
+
+
 def test_without_releases_it_says_that_it_is_a_setting(broker):
     with pytest.raises(SetupError, match=r"other has no release to switch; .*`generated_replies_off: all`"):
         run(dialogue_app, "generation", "off", "--model", "other", "--bootstrap", broker)

@@ -5,6 +5,8 @@ import json
 import pytest
 from cli_in_process import refused_here, run_here
 
+from murmura.agents.feedback.name_check import check_names
+from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.schemas.feedback import Feedback
 
@@ -117,3 +119,24 @@ def test_without_the_topic_it_says_what_to_do():
         assert "murmura topics --create" in refused_here(
             "feedback", *ABOUT, "--label", "x", "--bootstrap", embedded.bootstrap
         )
+
+
+def judged(**changed: object) -> Feedback:
+    fields = {"id": "f-1", "prediction_id": "0" * 32, "agent": "desk", "task": "sentiment", "verdict": "correction"}
+    return Feedback.model_validate(
+        {**fields, "value": "neutral", "by": "ann", "at": "2026-01-01T00:00:00Z", "consent": True, **changed}
+    )
+
+
+def test_a_task_and_a_label_that_the_model_lacks_are_refused_with_the_nearest_ones(tiny_model):
+    assert check_names(judged(), tiny_model) is None
+    assert check_names(judged(agent="dialogue", task="reply", value="We look for it."), tiny_model) is None
+    with pytest.raises(SetupError, match=r"--task: model \w+ has no task 'sentimnt'; .* did you mean sentiment\?"):
+        check_names(judged(task="sentimnt"), tiny_model)
+    with pytest.raises(SetupError, match=r"task sentiment has no label 'neutrl'; did you mean neutral\? \(it has"):
+        check_names(judged(value="neutrl"), tiny_model)
+
+
+def test_what_cannot_be_checked_is_said(tiny_model):
+    assert "no model.folder is set" in check_names(judged(value="neutrl"), None)
+    assert "not other" in check_names(judged(value="neutrl", model={"name": "other", "version": 1}), tiny_model)

@@ -8,6 +8,7 @@ import typer
 
 from ...runtime.cli import options as cli_options
 from ...runtime.errors import SetupError
+from ...runtime.spelling import suggest
 
 if TYPE_CHECKING:
     from ...runtime.settings.settings import Settings
@@ -84,11 +85,17 @@ def ingest(
             "--from-manifest says which records and how they are read: "
             "leave out --agent, --task, --model, --operator, --earlier, --heldout and --split"
         )
+    labels = _labels(model)
+    for name in task or ():
+        if labels is not None and name not in labels:
+            raise SetupError(
+                f"--task: model {model} has no task {name!r}; it has {', '.join(labels)}{suggest(name, labels)}"
+            )
     options = Options(
         heldout=0.2 if heldout is None else heldout,
         split=(split or Split.conversation).value,
         tasks=task or None,
-        labels=_labels(model),
+        labels=labels,
         operators=operator or [],
         earlier=earlier_sets(earlier or ()),
         inputs=settings.inputs,
@@ -158,4 +165,7 @@ def _say(made: "DataSet", out: Path) -> None:
         typer.echo(
             f"drawn at random: {drawn:,} predictions, {counts['drawn_and_judged']:,} of them judged and held out"
         )
+    for name in made.options.tasks or ():
+        if not any(file.rows and file.path.startswith(f"{name}.") for file in made.files):
+            typer.echo(f"--task {name}: no feedback became a row of it; {out / 'report.md'} says why", err=True)
     typer.echo(f"digest {made.digest}")
