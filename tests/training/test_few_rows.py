@@ -11,7 +11,7 @@ from tiny_training import RECIPE, write_jsonl
 from murmura.runtime.model.folder import read_manifest
 from murmura.schemas.manifest import Calibration
 from murmura.training.export.export import export
-from murmura.training.fit.few_rows import ENCODER_LR, name_rows
+from murmura.training.fit.few_rows import ENCODER_LR
 from murmura.training.fit.head_start import begin_heads
 from murmura.training.fit.loop import fit
 from murmura.training.fit.probe import Frozen, probe_tasks
@@ -20,6 +20,7 @@ from murmura.training.fit.setup import Fitting
 from murmura.training.mix.corrections import Corrections
 from murmura.training.mix.plan import plan_mix
 from murmura.training.model.network import logits_of
+from murmura.training.prepare.label_names import name_rows
 from murmura.training.recipe.job import read_job
 from murmura.training.retrain.limits import keep_limits
 from murmura.training.run_folders.run_folder import RunFolder

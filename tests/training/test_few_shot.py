@@ -71,6 +71,20 @@ def test_a_text_is_out_of_scope_where_it_lies_beyond_the_limit(made: tuple[Path,
     assert -1 <= limit <= 1
 
 
+def test_an_encoder_that_learns_the_labels_first_is_judged_by_examples_that_it_has_not_seen(
+    base: Path, tmp_path: Path
+) -> None:
+    examples = write_jsonl(tmp_path / "desk.jsonl", rows(24, 1))
+    wanted = Wanted(examples, encoder=str(base), max_tokens=24, tune_encoder=True)
+    make_model(wanted, tmp_path / "desk", lambda line: None)
+    record = RunFolder(tmp_path / "desk.run").record()
+    assert record.pretraining is not None
+    assert record.pretraining["objectives"]["labelled_texts"].endswith("of 3 labels")
+    found = record.data["intent"].cross_validated
+    assert found is not None
+    assert found.rows == record.data["intent"].parts["validation"].rows < 24
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [

@@ -11,7 +11,6 @@ from tiny_few_rows import INTENT, PLAIN
 from tiny_training import rows, write_jsonl
 
 from murmura.training.export.export import export
-from murmura.training.fit.few_rows import name_rows
 from murmura.training.fit.head_finish import _folds, _rows_of, refit_heads
 from murmura.training.fit.head_start import begin_heads
 from murmura.training.fit.loop import Progress, fit
@@ -19,6 +18,7 @@ from murmura.training.fit.probe import Frozen, probe_tasks
 from murmura.training.fit.regression import fit_regression
 from murmura.training.fit.setup import Fitting
 from murmura.training.fit.validation import finished_specs
+from murmura.training.prepare.label_names import name_rows
 from murmura.training.prepare.tasks import originals
 from murmura.training.run_folders.run_folder import RunFolder
 

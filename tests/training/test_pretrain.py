@@ -22,6 +22,7 @@ from murmura.training.fit.loop import fit
 from murmura.training.model.encoders import load
 from murmura.training.pretrain import loop
 from murmura.training.pretrain.loop import pretrain
+from murmura.training.pretrain.stage import read_tasks
 from murmura.training.recipe.recipe import load_pretraining
 from murmura.training.report.page_data import PageData
 from murmura.training.report.sections.pretraining import make_pretraining
@@ -91,6 +92,35 @@ def test_an_interrupted_pretraining_goes_on_to_the_same_bytes(
         assert (path.parent / "enc" / name).read_bytes() == (path.parent / "whole" / name).read_bytes()
     assert not list((path.parent / "enc.run").glob("state*"))
     assert run(path, resume=True) == resumed, "a finished one is left as it is"
+
+
+def test_one_that_reads_labels_goes_on_to_the_same_bytes_and_not_with_others(
+    write: Callable[..., Path], texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = rows(24, 1)
+    write_jsonl(texts / "few.jsonl", made)
+    path = write(objectives=["labelled_texts"], tasks={"intent": {"train": "few.jsonl"}}, texts=None)
+
+    def tasks() -> dict[str, Any]:
+        return {"tasks": read_tasks(load_pretraining(path), path.parent)}
+
+    whole = run(path, "whole", **tasks())
+    assert whole.objectives["labelled_texts"].endswith("texts of 3 labels")
+    with monkeypatch.context() as patch:
+        stop_at(4, patch)
+        with pytest.raises(Stopped):
+            run(path, **tasks())
+    write_jsonl(texts / "few.jsonl", [{**row, "label": made[at - 1]["label"]} for at, row in enumerate(made)])
+    with pytest.raises(CannotResume):
+        run(path, resume=True, **tasks())
+    write_jsonl(texts / "few.jsonl", made)
+    run(path, resume=True, **tasks())
+    assert (texts / "enc" / WEIGHTS).read_bytes() == (texts / "whole" / WEIGHTS).read_bytes()
+
+
+def test_labelled_texts_without_a_task_that_has_labels_are_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(SetupError, match="no classification, whose rows have the labels"):
+        run(write(objectives=["labelled_texts"]))
 
 
 def test_another_state_is_not_gone_on_with(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +209,7 @@ def test_without_texts_those_of_the_tasks_are_read(write: Callable[..., Path], t
         ),
         (
             {"objectives": {"mlm": 1}},
-            "objectives.mlm: unknown key; expected one of masked_words, next_text, sentence_emb",
+            "objectives.mlm: unknown key; expected one of labelled_texts, masked_words, next_text, sentence_emb",
         ),
         ({"objectives": []}, "nothing to learn; expected some of"),
         ({"objectives": "sentence_embedding", "dropout": 0}, "needs a dropout above 0"),

@@ -12,6 +12,7 @@ from transformers import BertConfig
 from murmura.training.model.encoders import train_tokenizer
 from murmura.training.model.special_tokens import read_special_tokens
 from murmura.training.pretrain.encoded import NO_WORD, encode_texts
+from murmura.training.pretrain.objectives.labelled_texts import LabelledTexts, contrast_labels
 from murmura.training.pretrain.objectives.masked_words import MaskedWords, choose_words, hide, make_masked_head
 from murmura.training.pretrain.objectives.next_text import NextText
 from murmura.training.pretrain.objectives.sentence_embedding import contrast, equal_texts
@@ -141,3 +142,46 @@ def test_half_of_the_pairs_follow_and_an_untrained_head_guesses(tokenizer: Token
 
     loss = objective.loss(encode, list(range(98)), np.random.default_rng(0))
     assert float(loss.detach()) == pytest.approx(math.log(2))
+
+
+def test_texts_of_a_label_are_compared_with_all_others_of_their_task_and_no_other_task() -> None:
+    vectors = torch.tensor([[1.0, 0], [0.6, 0.8], [0, 1.0], [-1.0, 0]])
+    labels, compared = torch.tensor([0, 0, 1, 1]), torch.ones(4, 4, dtype=torch.bool)
+    cosine = (vectors @ vectors.T / 0.5).numpy()
+
+    def alone(row: int, same: int, others: list[int]) -> float:
+        return float(np.log(np.exp(cosine[row, others]).sum()) - cosine[row, same])
+
+    pairs = ((0, 1), (1, 0), (2, 3), (3, 2))
+    expected = np.mean([alone(row, same, [at for at in range(4) if at != row]) for row, same in pairs])
+    assert contrast_labels(vectors, labels, 0.5, compared).item() == pytest.approx(expected, rel=1e-5)
+    apart = torch.block_diag(torch.ones(2, 2), torch.ones(2, 2)).bool()
+    assert contrast_labels(vectors, labels, 0.5, apart).item() == pytest.approx(0, abs=1e-6)
+    assert contrast_labels(vectors, torch.arange(4), 0.5, compared).item() == 0
+
+
+def test_a_text_brings_another_of_its_label_and_a_step_draws_them_together_again() -> None:
+    torch.manual_seed(0)
+    texts = [np.array([1, 10 + at, 2] + [3] * (at % 4), np.int32) for at in range(8)]
+    places = [str(at) for at in range(8)]
+    found = LabelledTexts(pretraining.LabelledTexts(), texts, [0] * 8, [at // 2 for at in range(8)], places)
+    assert [found._partner(row, np.random.default_rng(0)) for row in range(8)] == [1, 0, 3, 2, 5, 4, 7, 6]
+    table = torch.nn.Embedding(20, 8)
+
+    def encode(ids: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        width = max(map(len, ids))
+        padded = torch.tensor([[*each, *[0] * (width - len(each))] for each in ids])
+        return table(padded), (padded > 0).long()
+
+    together = found._encode(encode, [7, 0, 3])
+    assert torch.allclose(together[1], table(torch.tensor([1, 10, 2])).mean(0))
+    optimiser, losses = torch.optim.Adam(table.parameters(), 0.05), []
+    for step in range(60):
+        loss = found.loss(encode, [*range(8)], np.random.default_rng(step))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    # Each text stands there twice and so does its partner: three others of its label share the probability.
+    assert losses[-1] == pytest.approx(math.log(3), abs=0.01)
+    assert losses[0] > 1.5

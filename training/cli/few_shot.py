@@ -33,6 +33,12 @@ def few_shot(
             "--encoder", metavar="ENCODER", help="package:NAME, hub:OWNER/NAME, or a folder. Default: MiniLM-L6."
         ),
     ] = None,
+    tune_encoder: Annotated[
+        bool,
+        typer.Option(
+            "--tune-encoder", help="First let the encoder put examples of a label near each other: minutes, and better."
+        ),
+    ] = False,
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", metavar="COUNT", help="Longer texts are cut. Default: 128.")
     ] = None,
@@ -59,6 +65,6 @@ def few_shot(
     from .train import print_scores
 
     source = encoder or DEFAULT_ENCODER
-    wanted = Wanted(examples, test, text, label, task, out_of_scope or None, source, seed, max_tokens)
+    wanted = Wanted(examples, test, text, label, task, out_of_scope or None, source, seed, tune_encoder, max_tokens)
     print_scores(make_model(wanted, out, typer.echo))
     typer.echo(f"serve it: murmura serve --model {out}")

@@ -10,11 +10,12 @@ import yaml
 
 from ...runtime.errors import SetupError
 from ...runtime.model.folder import read_manifest
+from ..data.files import read_rows
 from ..evaluate.evaluate import Scores, evaluate, write_report
 from ..export.export import export, find_problems
 from ..fit.loop import fit
 from ..prepare.data_report import describe_cross_validation
-from ..recipe.reading import Columns
+from ..recipe.reading import Columns, Reading
 from ..recipe.recipe import Recipe, load_recipe
 from ..report.decisions import describe_decisions
 from ..run_folders.run_folder import RunFolder
@@ -35,9 +36,10 @@ def make_model(wanted: Wanted, out: Path, say: Say) -> Scores:
     for problem in (*find_problems(out, wanted.encoder, ("ragged",), delta=False), *RunFolder(folder).find_problems()):
         raise SetupError(problem)
     check_columns(wanted.examples, Columns(text=wanted.text, label=wanted.label))
+    rows = sum(1 for _ in read_rows(wanted.examples, Reading()))
     with tempfile.TemporaryDirectory(prefix="murmura-") as scratch:
         recipe = Path(scratch) / f"{out.name}.yaml"
-        recipe.write_text(yaml.safe_dump(make_recipe(out.name, wanted), sort_keys=False), encoding="utf-8")
+        recipe.write_text(yaml.safe_dump(make_recipe(out.name, wanted, rows), sort_keys=False), encoding="utf-8")
         read = load_recipe(recipe)
         task = read.tasks[wanted.task]
         examples = read_examples(wanted.examples, task, read.data_seed)

@@ -24,12 +24,23 @@ class Wanted(NamedTuple):
     """The label of texts that lie far from all others; None: every text gets a label."""
     encoder: str = DEFAULT_ENCODER
     seed: int = 0
+    tune_encoder: bool = False
+    """Whether the encoder first learns to put the examples of a label near each other."""
     max_tokens: int | None = None
     """Without it that of a model of ours whose encoder it is, else 128."""
 
 
-def make_recipe(name: str, wanted: Wanted) -> dict[str, Any]:
-    """Return the recipe: a frozen encoder, and one step, behind which the head is fitted to all rows."""
+EPOCHS: Final = 10
+"""Passes of the contrastive step, whose texts each bring another one of their label."""
+RATE: Final = 1e-4
+SMALL: Final = 200
+"""With fewer examples a fifth of them is held back from the encoder, else a tenth."""
+
+
+def make_recipe(name: str, wanted: Wanted, examples: int) -> dict[str, Any]:
+    """Return the recipe for so many examples: an encoder that stays as it is, or learns from the labels alone, and one step,
+    behind which the head is fitted to all rows.
+    """
     task: dict[str, Any] = {
         "columns": {"text": wanted.text, "label": wanted.label},
         "train": wanted.examples.name,
@@ -39,9 +50,14 @@ def make_recipe(name: str, wanted: Wanted) -> dict[str, Any]:
         task["test"] = str(wanted.test.resolve())
     if wanted.out_of_scope is not None:
         task["out_of_scope"] = {"label": wanted.out_of_scope, "by": "distance"}
+    encoder: dict[str, Any] = {"encoder": {"source": wanted.encoder, "frozen": True}}
+    if wanted.tune_encoder:
+        task["validation_share"] = 0.2 if examples < SMALL else 0.1
+        stage = {"objectives": {"labelled_texts": {}}, "epochs": EPOCHS, "lr": RATE}
+        encoder = {"encoder": wanted.encoder, "pretrain": stage, "freeze": "encoder"}
     return {
         "name": name,
-        "encoder": {"source": wanted.encoder, "frozen": True},
+        **encoder,
         "max_tokens": wanted.max_tokens or _max_tokens(wanted.encoder),
         "seed": wanted.seed,
         "few_rows": ALWAYS,

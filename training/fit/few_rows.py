@@ -1,16 +1,13 @@
 """What is different for a classification with few rows: which tasks have few, and the rows that the labels' names make."""
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
-from ..data.example import Example
 from ..prepare.tasks import TaskData, originals
 from ..recipe.recipe import Recipe
 
 ENCODER_LR: Final = 5e-5
 """For the encoder where every head begins from logistic regression on it: what it knows is worth more than few rows."""
-SEPARATORS: Final = re.compile(r"[\W_]+")
 
 
 def begins_from_probe(recipe: Recipe, data: TaskData, known: Sequence[str] | None, learned: int) -> bool:
@@ -43,18 +40,6 @@ def reason_against(recipe: Recipe, data: TaskData) -> str:
     if len({example.labels[0] for example in data.train}) < 2:
         return "the training rows have one label only"
     return ""
-
-
-def name_rows(data: TaskData) -> list[Example]:
-    """Return a row for each label whose name has a letter: the name with blanks between its words.
-
-    The out-of-scope label has none: its name describes no text. Nor has a label of two texts: there is no second one.
-    """
-    if data.kind.per_pair:
-        return []
-    scope = data.task.out_of_scope.label if data.task.out_of_scope else None
-    names = {label: SEPARATORS.sub(" ", label).strip() for label in data.labels if label != scope}
-    return [Example(text=name, labels=(label,)) for label, name in names.items() if any(map(str.isalpha, name))]
 
 
 def with_few_rows_rate(recipe: Recipe) -> Recipe:

@@ -19,11 +19,11 @@ from ..data.example import Example
 from ..data.near_texts import near_form
 from ..kinds.distance_head import DistanceHead
 from ..model.network import states_of
+from ..prepare.label_names import name_rows
 from ..prepare.tasks import TaskData, originals
 from .encoding import encode_part
 from .few_labels.centres import FLAGGED, choose_limits, find_centres, find_nearest, set_outside
 from .few_labels.cross_validation import cross_validate
-from .few_rows import name_rows
 from .regression import fit_regression
 from .setup import Fitting
 

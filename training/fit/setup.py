@@ -22,6 +22,7 @@ from ..model.lora import add_decoder_lora, add_lora
 from ..model.network import MultiTask
 from ..model.special_tokens import SpecialTokens
 from ..prepare.data_report import TaskReport
+from ..prepare.label_names import name_rows
 from ..prepare.tasks import TaskData, read_tasks
 from ..prepare.vocabularies import with_pieces
 from ..recipe.recipe import Recipe
@@ -30,7 +31,7 @@ from . import grow
 from .check_data import open_encoder, refuse_unknown, report_tasks
 from .check_phases import refuse_phases
 from .encoding import Part, encode_part
-from .few_rows import begins_from_probe, name_rows, with_few_rows_rate
+from .few_rows import begins_from_probe, with_few_rows_rate
 from .freezing import freeze, trained_names
 from .hold import hold_answers
 from .standardise import standardise_inputs

@@ -1,7 +1,7 @@
 """What a pre-training learns from, and the encoder that begins: read, counted, and refused where it cannot be learned from."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ from ..recipe.pretraining import Pretraining
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import digest
 from .encoded import EncodedText
-from .texts import Document, Pair, documents_of, read_documents, read_pairs
+from .texts import Document, LabelledText, Pair, documents_of, labelled_of, read_documents, read_pairs
 from .vocabulary import extend_vocabulary
 
 MOSTLY: Final = 1 / 3
@@ -33,6 +33,8 @@ class Material:
     pairs: list[Pair]
     checkpoint: Checkpoint
     new_words: list[str]
+    labelled: list[LabelledText] = field(default_factory=list)
+    """What the objective `labelled_texts` reads."""
 
     def texts(self) -> Iterator[str]:
         return _texts_of(self.documents, self.pairs)
@@ -47,6 +49,10 @@ def read_material(recipe: Recipe, settings: Pretraining, data: Path, tasks: Sequ
         raise recipe.refusal(("pretrain",), "no `texts`, and no tasks whose training texts could be read; name some")
     own = documents_of(tasks)
     documents = own if settings.texts is None else read_documents(settings.texts, data, seed=recipe.data_seed)
+    labelled = labelled_of(tasks) if settings.objectives.labelled_texts else []
+    if settings.objectives.labelled_texts and not labelled:
+        place = ("pretrain", "objectives", "labelled_texts")
+        raise recipe.refusal(place, "the recipe has no classification, whose rows have the labels; name one in `tasks`")
     embedding = settings.objectives.sentence_embedding
     pairs = read_pairs(embedding.pairs, data, seed=recipe.data_seed) if embedding else []
     checkpoint = open_checkpoint(
@@ -63,7 +69,7 @@ def read_material(recipe: Recipe, settings: Pretraining, data: Path, tasks: Sequ
     words: list[str] = []
     if settings.new_words is not None:
         checkpoint, words = extend_vocabulary(checkpoint, _texts_of(documents, pairs), settings.new_words)
-    return Material(documents, pairs, checkpoint, words)
+    return Material(documents, pairs, checkpoint, words, labelled)
 
 
 def _texts_of(documents: Sequence[Document], pairs: Sequence[Pair]) -> Iterator[str]:

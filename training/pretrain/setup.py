@@ -21,6 +21,7 @@ from ..run_folders.run_folder import RunFolder
 from .encoded import EncodedText, encode_texts
 from .material import Material, count_texts, refuse_unknown
 from .network import HEAD, Network, Pretrained
+from .objectives.labelled_texts import LabelledTexts
 from .objectives.masked_words import MaskedWords
 from .objectives.next_text import NextText
 from .objectives.objective import Objective
@@ -75,7 +76,7 @@ class _Makers:
     places: list[str]
 
     def make(self) -> list[Objective]:
-        made = [self._masked_words(), self._sentence_embedding(), self._next_text()]
+        made = [self._masked_words(), self._sentence_embedding(), self._next_text(), self._labelled_texts()]
         found = [each for each in made if each is not None]
         for each in found:
             if not each.lengths:
@@ -121,6 +122,14 @@ class _Makers:
         if settings is None:
             return None
         return NextText(settings, self.material.documents, self.tokenizer, self.encoder.config.hidden_size)
+
+    def _labelled_texts(self) -> LabelledTexts | None:
+        settings, rows = self.settings.objectives.labelled_texts, self.material.labelled
+        if settings is None:
+            return None
+        texts = encode_texts([row.text for row in rows], self.tokenizer, self.material.checkpoint.special)
+        tasks, labels, places = ([getattr(row, part) for row in rows] for part in ("task", "label", "place"))
+        return LabelledTexts(settings, [text.ids for text in texts], tasks, labels, places)
 
 
 def _encoder_weights(checkpoint: Checkpoint) -> dict[str, NDArray[np.float32]]:

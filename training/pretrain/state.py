@@ -104,6 +104,8 @@ def inputs_sha256(run: Pretrained) -> str:
         sums.update(material.checkpoint.tokenizer.to_str().encode())
         for text in material.texts():
             sums.update(json.dumps(text).encode())
+        for row in material.labelled:
+            sums.update(json.dumps([row.text, row.task, row.label]).encode())
         sums.update(json.dumps(run.plan).encode())
         run.inputs_sha256 = sums.hexdigest()
     return run.inputs_sha256

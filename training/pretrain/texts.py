@@ -14,8 +14,9 @@ from ..data.formats.lines import DOCUMENT
 from ..data.opening import suffix_of
 from ..data.replies import REPLY, TURNS
 from ..data.row import Row
+from ..prepare.label_names import name_rows
 from ..prepare.selection import is_selected
-from ..prepare.tasks import TaskData
+from ..prepare.tasks import TaskData, originals
 from ..recipe.pretraining import PairSource, TextSource
 from ..recipe.reading import Reading
 
@@ -46,6 +47,29 @@ class Pair:
     other: str
     negative: str | None
     place: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledText:
+    """A text of one label, which is one of a task by its number."""
+
+    text: str
+    task: int
+    label: str
+    place: str
+
+
+def labelled_of(tasks: Iterable[TaskData]) -> list[LabelledText]:
+    """Return the training rows of classifications, each once, and the names of their labels."""
+    found = []
+    for at, data in enumerate(tasks):
+        if not data.kind.is_regression:
+            continue
+        rows = [*(row for row in originals(data.train) if not row.soft), *name_rows(data)]
+        found += [
+            LabelledText(row.text, at, row.labels[0], row.place or f"the name of {row.labels[0]}") for row in rows
+        ]
+    return found
 
 
 def read_documents(sources: Iterable[TextSource], folder: Path, *, seed: int) -> list[Document]:

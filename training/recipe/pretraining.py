@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from .reading import Columns, Count, Frozen, Listing, Positive, Share, beside_the_recipe
 
-NAMES: Final = ("masked_words", "sentence_embedding", "next_text")
+NAMES: Final = ("masked_words", "sentence_embedding", "next_text", "labelled_texts")
 
 
 class _FileSource(Frozen):
@@ -79,12 +79,22 @@ class NextText(Frozen):
     """Share of the negatives that come from the same document."""
 
 
+class LabelledTexts(Frozen):
+    """Supervised contrastive learning (Khosla et al. 2020) on the training rows of the recipe's classifications and the names of
+    their labels: texts of a label lie near each other.
+    """
+
+    weight: Positive = 1.0
+    temperature: Positive = 0.1
+
+
 class Objectives(Frozen):
     """What is learned. A step minimises the sum of the objectives' losses times their weights."""
 
     masked_words: Annotated[MaskedWords | None, BeforeValidator(_as_weight)] = None
     sentence_embedding: Annotated[SentenceEmbedding | None, BeforeValidator(_as_weight)] = None
     next_text: Annotated[NextText | None, BeforeValidator(_as_weight)] = None
+    labelled_texts: Annotated[LabelledTexts | None, BeforeValidator(_as_weight)] = None
 
     @model_validator(mode="after")
     def _at_least_one(self) -> Self:
