@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, Final
 
 import structlog
@@ -203,14 +204,19 @@ class Engine(RequestChecks):
         thresholds: Mapping[str, Any] | None = None,
         text_pair: str | None = None,
     ) -> Prediction:
-        """Answer one text, or two, on `tasks` (default: all that read what is given). At most `max_callers` are queued; further callers wait for their turn.
+        """Answer one text, or two, on `tasks` (default: all that read what is given). At most `max_callers` are queued; further callers wait for
+        their turn, and for a place as in `generate` where a task generates.
 
         Raises RecordError (see `check`), ModelFailed when the model fails on this text, Closed after `stop`.
         """
-        # Checked and answered by the same model, even if it is replaced before the text is encoded.
-        model, (wanted, given) = self.model, self.check(text, tasks, text_pair)
-        callers = self._find_callers()
-        entry = await callers.answer(Entry(given, wanted, None, callers, None, thresholds, model))
+        wanted, _ = self.check(text, tasks, text_pair)
+        generates = not self.model.decoders.keys().isdisjoint(wanted)
+        async with self._places.enter() if generates else nullcontext() as leave:
+            # Checked and answered by the same model, even if it is replaced before the text is encoded.
+            model, (wanted, given) = self.model, self.check(text, tasks, text_pair)
+            callers = self._find_callers()
+            entry = Entry(given, wanted, None, callers, None, thresholds, model, on_begin=leave)
+            await callers.answer(entry)
         if entry.outputs is None:
             raise entry.error or Closed("stopped before the model answered")
         return self.make_prediction(entry.outputs, entry.encoded, entry.model)
@@ -245,10 +251,9 @@ class Engine(RequestChecks):
         request = ReplyRequest(turns, acts, None if slots is None else frozenset(slots), is_forbidden)
         try:
             async with asyncio.timeout_at(deadline), self._places.enter() as leave:
-                request = request._replace(on_begin=leave)
-                model, given = self.model, self.check_reply(request, task)
-                entry = Entry(given, (task,), None, self._find_callers(), None, None, model, request)
-                await self._find_callers().answer(entry)
+                model, given, callers = self.model, self.check_reply(request, task), self._find_callers()
+                entry = Entry(given, (task,), None, callers, None, None, model, request, leave)
+                await callers.answer(entry)
         except TimeoutError:
             if self._observer is not None:
                 self._observer.reply("late")

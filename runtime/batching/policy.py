@@ -31,8 +31,6 @@ class ReplyRequest(NamedTuple):
     """The slots that it may name; None: all of the task."""
     is_forbidden: Callable[[str], bool] | None = None
     """Which other pieces it must not have."""
-    on_begin: Callable[[], None] | None = None
-    """Called on the event loop after its first step."""
 
 
 class Entry:
@@ -49,6 +47,7 @@ class Entry:
         "error",
         "generated",
         "model",
+        "on_begin",
         "outputs",
         "replies_left",
         "reply",
@@ -68,6 +67,7 @@ class Entry:
         thresholds: Mapping[str, Any] | None = None,
         model: Any = None,
         reply: ReplyRequest | None = None,
+        on_begin: Callable[[], None] | None = None,
     ) -> None:
         self.text = text
         self.tasks = tasks
@@ -81,6 +81,8 @@ class Entry:
         """The model that encoded it and must answer it; a batch has one model. A waiting entry keeps it alive."""
         self.reply = reply
         """What a reply is worded from, where one is asked for on its own."""
+        self.on_begin = on_begin
+        """Called on the event loop after the first step of its first reply."""
         self.cancelled = False
         self.arrived = 0.0
         self.outputs: dict[str, dict[str, Any]] | None = None

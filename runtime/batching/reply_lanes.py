@@ -93,8 +93,8 @@ class ReplyLane:
         for entry in result.joined:
             if entry in self._entries:
                 self._entries[entry] = True
-            if entry.reply is not None and entry.reply.on_begin is not None:
-                entry.reply.on_begin()
+            if entry.on_begin is not None:
+                entry.on_begin()
         ended = [(entry, reply) for entry, reply in result.ended if entry in self._entries]
         for entry in (*(entry for entry, _ in ended), *result.again):
             self.drop(entry)
