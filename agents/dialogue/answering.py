@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple, Self
 from weakref import ReferenceType, ref
 
-from ...runtime.agent.handler import LoadedModel, Predicts
+from ...runtime.agent.handler import LoadedModel
 from ...runtime.errors import SetupError
+from ...runtime.model.vectors import Embedded
 from ...schemas.dialogue import REPLY_CHARACTERS
 from ...schemas.manifest import ModelManifest
 from .knowledge import Entry, read_knowledge
@@ -59,11 +60,8 @@ class KnowledgeAnswers:
         loaded = {name: each for name, each in self._prepared.items() if each.model() is not None}
         self._prepared = loaded | {key: _Prepared(ref(model), index)}
 
-    async def find(self, text: str, at: int, engine: Predicts) -> str | None:
-        """Return the answer to a text at a time, ms since 1970; None where no question is near enough. Raises what the engine
-        raises.
-        """
-        embedded = await engine.embed(text)
+    def find(self, embedded: Embedded, at: int) -> str | None:
+        """Return the answer to a text with this vector at a time, ms since 1970; None where no question is near enough."""
         found = self._prepared[embedded.model].built.search(embedded.vector, at)
         # Written so that a similarity that is no number answers nothing.
         return found.entry.answer if found is not None and found.score >= self._threshold else None

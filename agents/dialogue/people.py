@@ -38,7 +38,7 @@ async def read_alike(text: str, prediction: Prediction, policy: Policy, engine: 
     again = await _read_again(name_nobody(text, entities, policy.people), prediction, policy, engine)
     if not _needs_person(again[policy.intent_task]["label"], policy):
         return prediction
-    return Prediction({**again.outputs, policy.entity_task: entities}, again.truncated, again.model)
+    return Prediction({**again.outputs, policy.entity_task: entities}, again.truncated, again.model, again.vector)
 
 
 def name_nobody(text: str, entities: Output, label: str) -> str:
@@ -88,4 +88,4 @@ def _needs_person(intent: str | None, policy: Policy) -> bool:
 async def _read_again(text: str, prediction: Prediction, policy: Policy, engine: Predicts) -> Prediction:
     again = await engine.predict(text, (policy.intent_task,))
     # A version that was swapped in meanwhile has the thresholds that the intent was held to.
-    return Prediction({**prediction.outputs, **again.outputs}, prediction.truncated, again.model)
+    return Prediction({**prediction.outputs, **again.outputs}, prediction.truncated, again.model, prediction.vector)

@@ -49,18 +49,20 @@ class TurnAnswers:
         """
         assert self._writer is not None, "begin comes first"
         policy, now = self._policy, turn.source.timestamp
+        vector = None
         answer = partial(step, state, turn, None, policy, now, min_score=0.0, before=before)
         if not goes_to_person(state, turn, policy, now):
             prediction = await self._predict(turn.text, engine)
+            vector = prediction.vector
             phrases = await self._find_phrases(turn.text)
             min_score = self._min_scores[prediction.model]
             answer = partial(
                 step, state, turn, prediction, policy, now, min_score=min_score, before=before, phrases=phrases
             )
         result = answer()
-        if self._knowledge is not None and not result.has_rule:
+        if self._knowledge is not None and vector is not None and not result.has_rule:
             with self._failures.contained(Part.KNOWLEDGE):
-                result = answer(known=await self._knowledge.find(turn.text, now, engine))
+                result = answer(known=self._knowledge.find(vector, now))
         if result.brief is None:
             return result
         words = await self._writer.word(result.brief, result.state, turn.text, engine, deadline)
@@ -68,7 +70,10 @@ class TurnAnswers:
 
     async def _predict(self, text: str, engine: Predicts) -> Prediction:
         try:
-            prediction = await engine.predict(text, self._policy.tasks)
+            if self._knowledge is None:
+                prediction = await engine.predict(text, self._policy.tasks)
+            else:  # the vector costs nothing in the same pass, whether it is needed then or not
+                prediction = await engine.predict(text, self._policy.tasks, with_vector=True)
         except ModelFailed as error:
             raise RecordError(Reason.MODEL_FAILED, f"the model failed: {type(error).__name__}") from error
         with self._failures.contained(Part.PEOPLE):

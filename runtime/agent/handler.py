@@ -172,6 +172,7 @@ class Predicts(Protocol):
         *,
         thresholds: Mapping[str, Any] | None = None,
         text_pair: str | None = None,
+        with_vector: bool = False,
     ) -> Prediction: ...
 
     async def embed(self, text: str) -> "Embedded": ...

@@ -1,21 +1,30 @@
 """The model's outputs for one text, as passed to agents."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..model.vectors import Embedded
 
 Output = dict[str, Any]
 """The output of one task as a plain dict, in the form of `schemas.result`."""
 
 
 class Prediction(Mapping[str, Output]):
-    """The model's outputs for one text by task, the model's name and version, and whether the text was truncated."""
+    """The model's outputs for one text by task, the model's name and version, and whether the text was truncated.
 
-    __slots__ = ("model", "outputs", "truncated")
+    `vector` is that of the text, where it was asked for.
+    """
 
-    def __init__(self, outputs: dict[str, Output], truncated: bool, model: tuple[str, int]) -> None:
+    __slots__ = ("model", "outputs", "truncated", "vector")
+
+    def __init__(
+        self, outputs: dict[str, Output], truncated: bool, model: tuple[str, int], vector: "Embedded | None" = None
+    ) -> None:
         self.outputs = outputs
         self.truncated = truncated
         self.model = model
+        self.vector = vector
 
     def __getitem__(self, task: str) -> Output:
         return self.outputs[task]

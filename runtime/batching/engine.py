@@ -203,17 +203,19 @@ class Engine(RequestChecks):
         *,
         thresholds: Mapping[str, Any] | None = None,
         text_pair: str | None = None,
+        with_vector: bool = False,
     ) -> Prediction:
         """Answer one text, or two, on `tasks` (default: all that read what is given). At most `max_callers` are queued; further callers wait for
         their turn, and for a place as in `generate` where a task generates.
 
+        `with_vector`: with the vector of the text, as `embed` returns it, from the same pass.
         Raises RecordError (see `check`), ModelFailed when the model fails on this text, Closed after `stop`.
         """
-        wanted, _ = self.check(text, tasks, text_pair)
+        wanted, _ = self.check_all(text, tasks, text_pair, with_vector)
         generates = not self.model.decoders.keys().isdisjoint(wanted)
         async with self._places.enter() if generates else nullcontext() as leave:
             # Checked and answered by the same model, even if it is replaced before the text is encoded.
-            model, (wanted, given) = self.model, self.check(text, tasks, text_pair)
+            model, (wanted, given) = self.model, self.check_all(text, tasks, text_pair, with_vector)
             callers = self._find_callers()
             entry = Entry(given, wanted, None, callers, None, thresholds, model, on_begin=leave)
             await callers.answer(entry)

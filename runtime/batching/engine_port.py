@@ -32,6 +32,7 @@ class EngineLike(Protocol):
         *,
         thresholds: Mapping[str, Any] | None = None,
         text_pair: str | None = None,
+        with_vector: bool = False,
     ) -> Prediction: ...
     async def embed(self, text: str) -> Embedded: ...
     async def generate(

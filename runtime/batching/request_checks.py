@@ -8,7 +8,7 @@ from ...schemas.manifest import POOLED, GenerationSpec, ModelManifest, TaskSpec
 from ..agent.prediction import Prediction
 from ..errors import RecordError
 from ..generation.input_format import exceeds_bytes, format_input
-from ..model.inputs import Input, TextPair, choose_input, find_pair_tasks, first_text, missing_pair
+from ..model.inputs import Input, TextPair, choose_input, find_pair_tasks, missing_pair
 from ..model.long_texts import Windows
 from ..model.vectors import Embedded, Vectors
 from .policy import Entry, ReplyRequest
@@ -76,6 +76,15 @@ class RequestChecks:
         _check_text(text, "the text")
         return text
 
+    def check_all(
+        self, text: str, tasks: Iterable[str] | None, text_pair: str | None, with_vector: bool
+    ) -> tuple[tuple[str, ...], Input]:
+        """Return what `check` does, with the pooled output among the tasks if the vector is asked, too."""
+        wanted, given = self.check(text, tasks, text_pair)
+        if with_vector:
+            self.check_vector(text)
+        return (*wanted, POOLED) if with_vector else wanted, given
+
     def make_embedded(self, outputs: dict[str, dict[str, Any]], model: Any) -> Embedded:
         """Return the vector in outputs that `model` gave."""
         return Embedded(outputs[POOLED]["vector"], (model.manifest.name, model.manifest.version))
@@ -84,17 +93,22 @@ class RequestChecks:
         """Assign the serving model to an entry. Raises RecordError when it cannot answer it."""
         if entry.reply is not None:
             entry.text = self.check_reply(entry.reply, entry.tasks[0])
-        elif entry.tasks == (POOLED,) and entry.model.manifest.pooled:
-            entry.text = self.check_vector(first_text(entry.text))
         else:
+            with_vector = POOLED in entry.tasks and entry.model.manifest.pooled
+            tasks = tuple(task for task in entry.tasks if task != POOLED or not with_vector)
             text, second = (entry.text, None) if isinstance(entry.text, str) else entry.text[:2]
-            _, entry.text = self.check(text, entry.tasks, second)
+            if tasks:
+                _, entry.text = self.check_all(text, tasks, second, with_vector)
+            else:
+                entry.text = self.check_vector(text)
         entry.model = self.model
 
     def make_prediction(self, outputs: dict[str, dict[str, Any]], encoded: Any, model: Any = None) -> Prediction:
         """Return outputs as a Prediction; `model` is the one that produced them (default: the serving one)."""
         manifest = (model or self.model).manifest
-        return Prediction(outputs, encoded.truncated, (manifest.name, manifest.version))
+        version = manifest.name, manifest.version
+        vector = Embedded(outputs.pop(POOLED)["vector"], version) if POOLED in outputs and manifest.pooled else None
+        return Prediction(outputs, encoded.truncated, version, vector)
 
     def check_reply(self, request: ReplyRequest, task: str) -> TextPair:
         """Return what a task that generates reads. Raises RecordError `unknown_task` for any other task, and what

@@ -263,8 +263,9 @@ class FakeEngine(RequestChecks):
         *,
         thresholds: Mapping[str, Any] | None = None,
         text_pair: str | None = None,
+        with_vector: bool = False,
     ) -> Prediction:
-        wanted, given = self.check(text, tasks, text_pair)
+        wanted, given = self.check_all(text, tasks, text_pair, with_vector)
         encoded = (await self.encode([given]))[0]
         outputs = self._outputs(given, wanted, encoded, thresholds)
         return self.make_prediction(outputs, encoded)

@@ -9,7 +9,7 @@ import pytest
 from dialogue_process import REPLIES, STATE, TASKS, Log, Process, answers, content, turn
 
 from murmura.agents.dialogue import Dialogue
-from murmura.runtime.errors import ModelFailed, SetupError
+from murmura.runtime.errors import SetupError
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import FakeModel
 from murmura.schemas.dialogue import ConversationState
@@ -92,7 +92,7 @@ async def test_a_greeting_that_the_model_may_word_is_the_policys_before_an_answe
     assert (reply.value["text"], reply.value["wording"]) == ("Hello. At nine {sharp}.", "knowledge")
 
 
-async def test_a_rule_of_the_policy_and_an_open_question_come_first_and_ask_for_no_vectors(policy):
+async def test_a_rule_of_the_policy_and_an_open_question_come_first(policy):
     model = served()
     process = await begin(policy, model=model)
     for offset, text in enumerate(["send money", "when do you open", "£20", "angry now"], 1):
@@ -120,17 +120,20 @@ async def test_a_vector_of_no_numbers_is_near_no_question(policy):
     assert (reply.value["kind"], reply.value["wording"]) == ("not_understood", "template")
 
 
-@pytest.mark.parametrize("error", [ModelFailed("odd"), RuntimeError("a bug")])
-async def test_knowledge_that_fails_answers_nothing_and_the_policy_does(policy, error):
+async def test_knowledge_that_fails_answers_nothing_and_the_policy_does(policy):
     process = await begin(policy)
-
-    async def fails(text):
-        raise error
-
-    process.engine.embed = fails
+    process.agent._knowledge._prepared = {}
     _, reply = await process.hear(turn(1, "when do you open"))
     assert (reply.value["kind"], reply.value["text"]) == ("greeted", "Hello.")
     assert process.counted("murmura_failed_parts_total", agent="dialogue", part="knowledge") == 1
+
+
+async def test_a_turn_that_knowledge_answers_costs_one_pass(policy):
+    model = served()
+    process = await begin(policy, model=model)
+    asked = len(model.batches)
+    _, reply = await process.hear(turn(1, "when do you open"))
+    assert (reply.value["wording"], model.batches[asked:]) == ("knowledge", [["when do you open"]])
 
 
 async def test_validity_is_judged_by_the_turns_own_time(policy):

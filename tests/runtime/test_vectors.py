@@ -12,7 +12,6 @@ from safetensors.numpy import load_file
 from tiny_model import INTENT, TASKS, tiny_encoder, write_tiny_model
 
 from murmura.runtime.batching.engine import Engine
-from murmura.runtime.batching.policy import Entry
 from murmura.runtime.errors import ModelRefused, RecordError
 from murmura.runtime.model.folder import read_manifest, write_manifest
 from murmura.runtime.model.model import Model
@@ -139,20 +138,12 @@ async def test_the_engine_gives_the_same_vectors_in_its_batches_with_the_model_t
 
 
 async def test_one_pass_gives_a_vector_beside_tasks(engine: Engine) -> None:
-    delivered: asyncio.Future[list[Entry]] = asyncio.get_running_loop().create_future()
-
-    class Inbox:
-        def deliver(self, entries: list[Entry]) -> None:
-            delivered.set_result(entries)
-
-        def take_back(self, entries: list[Entry]) -> None: ...
-
-    (encoded,) = await engine.encode(["hello"])
-    engine.submit([Entry("hello", ("intent", POOLED), encoded, Inbox(), model=engine.model)])
-    (entry,) = await asyncio.wait_for(delivered, 30)
-    assert entry.outputs is not None
-    assert entry.outputs["intent"]["kind"] == "classification"
-    assert np.array_equal(entry.outputs[POOLED]["vector"], engine.model.embed(["hello"])[0])
+    found = await engine.predict("hello", ["intent"], with_vector=True)
+    alone = await engine.predict("hello", ["intent"])
+    assert (found.outputs, alone.vector) == (alone.outputs, None)
+    assert found.vector is not None
+    assert found.vector.model == found.model
+    assert np.array_equal(found.vector.vector, engine.model.embed(["hello"])[0])
 
 
 async def test_vectors_are_refused_by_a_model_without_them_and_for_an_empty_text(engine: Engine) -> None:

@@ -77,9 +77,12 @@ class _UntimedEngine:
         *,
         thresholds: Mapping[str, Any] | None = None,
         text_pair: str | None = None,
+        with_vector: bool = False,
     ) -> Prediction:
         with self._paused():
-            found = await self._engine.predict(text, tasks, thresholds=thresholds, text_pair=text_pair)
+            found = await self._engine.predict(
+                text, tasks, thresholds=thresholds, text_pair=text_pair, with_vector=with_vector
+            )
         self.has_truncated |= found.truncated
         return found
 
