@@ -14,7 +14,7 @@ from murmura.runtime.model.model import Model
 from murmura.runtime.model.onnx_session import open_session
 from murmura.runtime.model.replies.reply_decoder import ReplyDecoder
 from murmura.runtime.model.replies.reply_generator import ReplyGenerator
-from murmura.runtime.model.replies.slot_table import Memory
+from murmura.runtime.model.replies.slot_table import Memory, _Keys
 from murmura.schemas.manifest import EncoderSpec, Limits, ModelManifest, TaskSpec
 
 
@@ -265,3 +265,79 @@ def test_so_it_is_from_the_texts_on() -> None:
     assert len({reply.tokens for reply in alone}) > 5
     assert model.generate(pairs) == alone
     assert model.generate(pairs[::-1], max_rows=7) == alone[::-1]
+
+
+def decode_broken(
+    decoder: ReplyDecoder, memories: list[Memory], order: list[int]
+) -> dict[int, Generated | ModelFailed]:
+    """Decode replies, and repeat the steps that the device fails."""
+    generator, found = ReplyGenerator[int](decoder, max_rows=8), {}
+    for number in order:
+        generator.add(number, memories[number])
+    for _ in range(300):
+        try:
+            found |= generator.step()
+        except DeviceFailed:
+            continue
+    assert generator.idle
+    return found
+
+
+def test_a_reply_that_cannot_begin_or_end_fails_alone(
+    decoder: ReplyDecoder, memories: list[Memory], long: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = decode(decoder, memories, long, 8)
+    odd = [*memories]
+    odd[long[1]] = Memory(memories[long[1]].keys[:, :, :7], memories[long[1]].values)
+    finish = decoder.finish
+
+    def breaks(pieces):
+        tokens = whole[long[2]].tokens
+        if tuple(piece.number for piece in pieces)[: len(tokens)] == tokens:
+            raise KeyError("a bug")
+        return finish(pieces)
+
+    monkeypatch.setattr(decoder, "finish", breaks)
+    found = decode_broken(decoder, odd, long)
+    assert {number for number in long if isinstance(found[number], ModelFailed)} == {long[1], long[2]}
+    assert [found[number] for number in (long[0], long[3])] == [whole[long[0]], whole[long[3]]]
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_where_there_is_no_memory_a_step_is_repeated_and_no_piece_is_lost(
+    decoder: ReplyDecoder, memories: list[Memory], monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    whole, asked = decode(decoder, memories, list(range(12)), 8), 0
+    allocate = _Keys._allocate
+
+    def lacks(self, width):
+        nonlocal asked
+        asked += 1
+        if asked > 2 and asked % every:
+            raise MemoryError("no memory")
+        allocate(self, width)
+
+    monkeypatch.setattr(_Keys, "_allocate", lacks)
+    assert decode_broken(decoder, memories, list(range(12))) == whole
+    assert asked > 6
+
+
+def test_an_error_of_another_class_fails_the_guilty_reply_alone(
+    decoder: ReplyDecoder, memories: list[Memory], long: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = decode(decoder, memories, long, 8)
+    guilty = memories[long[1]].keys.shape[1]
+    run = decoder._step.run
+
+    class Breaks:
+        device = "cpu"
+
+        def run(self, feeds):
+            if ((feeds["source_bias"] == 0).sum(axis=(1, 2, 3)) == guilty).any():
+                raise RuntimeError("of no class of ours")
+            return run(feeds)
+
+    monkeypatch.setattr(decoder, "_step", Breaks())
+    found = decode_broken(decoder, memories, long)
+    assert [number for number in long if isinstance(found[number], ModelFailed)] == [long[1]]
+    assert all(found[number] == whole[number] for number in long if number != long[1])

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ....schemas.manifest import ModelManifest, TaskSpec
 from ...errors import DeviceFailed, ModelFailed
+from ..device_faults import model_error
 from ..generated import Generated
 from ..onnx_session import Runner
 from .pieces import forbid_pieces, forbid_slots, join_pieces
@@ -79,10 +80,11 @@ class ReplyDecoder:
             return self._step_by_row(table, apart=True)
         try:
             outputs = self._step.run(table.feeds())
-        except DeviceFailed:
-            raise
-        except ModelFailed as error:
-            return [error] if table.count == 1 else self._step_by_row(table)
+        except Exception as error:  # noqa: BLE001 - a bug concerns no other reply either
+            failed = model_error(error, "a step")
+            if isinstance(failed, DeviceFailed):
+                raise failed  # noqa: B904 - it has its cause
+            return [failed] if table.count == 1 else self._step_by_row(table)
         table.write_all(outputs)
         chosen = zip(outputs["next"].tolist(), outputs["log_probability"].tolist(), strict=True)
         return [self._check(number, value) for number, value in chosen][: table.count]
@@ -98,12 +100,11 @@ class ReplyDecoder:
     def _run_row(self, table: SlotTable, row: int, apart: bool) -> Mapping[str, Array] | ModelFailed:
         try:
             return self._step.run(table.feeds_of(row))
-        except DeviceFailed as error:
-            if error.lost or not apart:
-                raise
-            return error
-        except ModelFailed as error:
-            return error
+        except Exception as error:  # noqa: BLE001 - a bug concerns no other reply either
+            failed = model_error(error, "a step")
+            if isinstance(failed, DeviceFailed) and (failed.lost or not apart):
+                raise failed  # noqa: B904 - it has its cause
+            return failed
 
     def _write_row(self, table: SlotTable, row: int, outputs: Mapping[str, Array]) -> ChosenPiece | ModelFailed:
         table.write(row, outputs, 0)

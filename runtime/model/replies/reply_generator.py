@@ -6,7 +6,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy.typing as npt
 
-from ...errors import ModelFailed
+from ...errors import DeviceFailed, ModelFailed
+from ..device_faults import model_error
 from ..generated import Generated
 from .reply_decoder import ChosenPiece, ReplyDecoder
 from .slot_table import Memory, SlotTable
@@ -32,6 +33,8 @@ class ReplyGenerator(Generic[K]):
         self._rows: list[K] = []
         """The reply of each row of the table."""
         self._pieces: dict[K, list[ChosenPiece]] = {}
+        self._failed: list[tuple[K, ModelFailed]] = []
+        """Replies that could not begin; the next step that succeeds returns them."""
 
     @property
     def keys(self) -> list[K]:
@@ -50,7 +53,7 @@ class ReplyGenerator(Generic[K]):
 
     @property
     def idle(self) -> bool:
-        return not self._rows and not self._waiting
+        return not self._rows and not self._waiting and not self._failed
 
     def add(self, key: K, memory: Memory, forbidden: Array | None = None) -> None:
         """Let a reply wait for a row; it begins at one of the next steps. See `forbid_slots` for `forbidden`."""
@@ -63,10 +66,10 @@ class ReplyGenerator(Generic[K]):
         self._waiting.pop(key, None)
         if self._pieces.pop(key, None) is not None:
             row = self._rows.index(key)
-            self.table.release(row)
             last = self._rows.pop()
             if last != key:
                 self._rows[row] = last
+            self.table.release(row)
 
     def step(self, *, apart: bool = False) -> list[tuple[K, Generated | ModelFailed]]:
         """Add a piece to each reply; returns those that have ended or failed. Raises DeviceFailed; then no reply has changed.
@@ -75,20 +78,28 @@ class ReplyGenerator(Generic[K]):
         """
         self._admit()
         self.joined = ()
-        if not self._rows:
-            return []
-        chosen = self.decoder.step(self.table, apart=apart)
+        chosen = self.decoder.step(self.table, apart=apart) if self._rows else []
         self.joined = tuple(key for key in self._rows if not self._pieces[key])
         ended = [
             (key, result) for key, piece in zip(self._rows, chosen, strict=True) if (result := self._take(key, piece))
         ]
         for key, _ in ended:
             self.cancel(key)
-        return ended
+        failed, self._failed = self._failed, []
+        return [*failed, *ended]
 
     def _admit(self) -> None:
         for key in [*islice(self._waiting, self.table.max_rows - len(self._rows))]:
-            self.table.add(*self._waiting.pop(key))
+            try:
+                self.table.add(*self._waiting[key])
+            except Exception as error:  # noqa: BLE001 - a bug concerns no other reply either
+                failed = model_error(error, "a reply could not begin")
+                if isinstance(failed, DeviceFailed):
+                    raise failed  # noqa: B904 - it has its cause
+                self._failed.append((key, failed))
+                del self._waiting[key]
+                continue
+            del self._waiting[key]
             self._rows.append(key)
             self._pieces[key] = []
 
@@ -99,4 +110,7 @@ class ReplyGenerator(Generic[K]):
         pieces.append(piece)
         if piece.number and len(pieces) < self.decoder.sizes.reply:
             return None
-        return self.decoder.finish(pieces)
+        try:
+            return self.decoder.finish(pieces)
+        except Exception as error:  # noqa: BLE001 - it concerns this reply alone
+            return model_error(error, "a reply could not be put together")

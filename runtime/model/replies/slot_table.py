@@ -1,6 +1,7 @@
 """The keys and values of the replies that are decoded together, a row each. Pure: arrays only."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -74,17 +75,21 @@ class SlotTable:
         return self._reply.bytes + self._source.bytes + self._forbidden.nbytes
 
     def add(self, memory: Memory, forbidden: Array | None = None) -> int:
-        """Begin a reply in a free row and return its number. `forbidden` [V] is added to its logits."""
+        """Begin a reply in a free row and return its number. `forbidden` [V] is added to its logits.
+
+        Whatever it raises, the table is as before.
+        """
         if self.count == self.max_rows:
             raise ValueError(f"all {self.max_rows} rows are in use")
         row, length = self.count, memory.keys.shape[1]
-        self.count += 1
-        self._pieces[row], self._positions[row], self._source_lengths[row] = self.sizes.pieces, 0, length
+        self._reply.fit(self._longest_reply() + 1, row)
+        self._source.fit(max(int(self._source_lengths[:row].max(initial=1)), length), row)
         self._forbidden[row] = 0 if forbidden is None else forbidden
-        self._fit()
         self._reply.clear(row)
         self._source.clear(row)
         self._source.fill(row, memory)
+        self._pieces[row], self._positions[row], self._source_lengths[row] = self.sizes.pieces, 0, length
+        self.count += 1
         return row
 
     def release(self, row: int) -> int | None:
@@ -96,15 +101,18 @@ class SlotTable:
         self._reply.move(last, row)
         self._source.move(last, row)
         self.count = last
-        self._fit()
+        with suppress(MemoryError):  # it only narrows; the next step tries again
+            self._fit()
         return None if row == last else last
 
     def feeds(self) -> dict[str, Array]:
         """Return the inputs of a step for all rows. They are parts of the buffers: `write` changes them."""
+        self._fit()
         return self._feeds(slice(0, max(self.count, _LEAST_ROWS)))
 
     def feeds_of(self, row: int) -> dict[str, Array]:
         """Return the inputs of a step for one row, which is there twice."""
+        self._fit()
         return self._feeds([row] * _LEAST_ROWS)
 
     def write(self, row: int, outputs: Mapping[str, Array], at: int) -> None:
@@ -113,7 +121,6 @@ class SlotTable:
         self._reply.write(row, position, outputs, at)
         self._pieces[row] = outputs["next"][at]
         self._positions[row] = position + 1
-        self._fit()
 
     def write_all(self, outputs: Mapping[str, Array]) -> None:
         """Add the pieces that a step of `feeds` chose to all replies."""
@@ -121,7 +128,6 @@ class SlotTable:
         self._reply.write(rows, self._positions[: self.count], outputs, rows)
         self._pieces[: self.count] = outputs["next"][: self.count]
         self._positions[: self.count] += 1
-        self._fit()
 
     def _feeds(self, rows: slice | list[int]) -> dict[str, Array]:
         inputs: dict[str, Array] = {
@@ -132,8 +138,12 @@ class SlotTable:
         inputs |= {f"reply_{name}": array[rows] for name, array in self._reply.named()}
         return inputs | {f"source_{name}": array[rows] for name, array in self._source.named()}
 
+    def _longest_reply(self) -> int:
+        return int(self._positions[: self.count].max(initial=0))
+
     def _fit(self) -> None:
-        self._reply.fit(int(self._positions[: self.count].max(initial=0)) + 1, self.count)
+        """Fit the buffers to the next step: before it, so that nothing that a step has chosen is lost where there is no memory."""
+        self._reply.fit(self._longest_reply() + 1, self.count)
         self._source.fit(int(self._source_lengths[: self.count].max(initial=1)), self.count)
 
 
@@ -200,8 +210,8 @@ class _Keys:
 
     def _allocate(self, width: int) -> None:
         rows, heads, size = self._rows, self._sizes.heads, self._sizes.head_size
-        self._width = width
         layers = range(self._sizes.layers)
-        self._keys = [np.zeros((rows, heads, size, width), np.float32) for _ in layers]
-        self._values = [np.zeros((rows, heads, width, size), np.float32) for _ in layers]
-        self._bias = np.full((rows, 1, 1, width), MASKED, np.float32)
+        keys = [np.zeros((rows, heads, size, width), np.float32) for _ in layers]
+        values = [np.zeros((rows, heads, width, size), np.float32) for _ in layers]
+        bias = np.full((rows, 1, 1, width), MASKED, np.float32)
+        self._width, self._keys, self._values, self._bias = width, keys, values, bias
