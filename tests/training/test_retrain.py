@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from tiny_loop import loans, savings, usual, write_corrections, write_job
@@ -16,6 +17,7 @@ from tiny_training import write_jsonl
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.model import Model
 from murmura.runtime.release.store import ModelStore
+from murmura.schemas.manifest import POOLED
 from murmura.training.retrain.preview import preview
 from murmura.training.retrain.run import STAGES, GateRefused, Retraining, retrain
 
@@ -192,12 +194,17 @@ def test_the_next_gate_counts_how_many_versions_a_set_has_judged(base: Path, tmp
     assert (versions["intent/test"], versions["places/test"], versions["intent/feedback"]) == (2, 2, 1)
 
 
-def test_a_delta_is_assembled_and_trained_further(desk_base: Path, tmp_path: Path):
+def test_a_delta_is_assembled_and_trained_further_and_its_vectors_stay_near_those_before(
+    desk_base: Path, tmp_path: Path
+):
     from murmura.training.export.export import export
+    from murmura.training.export.parity import torch_logits
     from murmura.training.fit.loop import fit
+    from murmura.training.model.encoders import load
 
     recipe = yaml.safe_load((desk_base / "base.yaml").read_text())
     recipe |= {"encoder": str(desk_base / "desk"), "lora": {"rank": 4}, "budget": {"epochs": 1, "evaluations": 1}}
+    recipe["pooled"] = "distilled"
     (tmp_path / "delta.yaml").write_text(yaml.safe_dump(recipe))
     fit(tmp_path / "delta.yaml", desk_base, tmp_path / "run", quiet=True)
     export(tmp_path / "run", tmp_path / "delta", delta=True)
@@ -208,6 +215,15 @@ def test_a_delta_is_assembled_and_trained_further(desk_base: Path, tmp_path: Pat
     assert "start from desk 1: intent (3 labels, open)" in "\n".join(preview(job))
     assert retrain(job, tmp_path / "work", quiet=True).version == 2
     assert [each.name for each in (tmp_path / "work" / "current").iterdir() if each.is_dir()] == ["desk-1"]
+    assert yaml.safe_load((tmp_path / "work/mix/recipe.yaml").read_text())["pooled"] == "distilled"
+    before, after = (Model.load(tmp_path / "work" / each) for each in ("current/desk-1", "evaluate/model"))
+    assert (before.manifest.pooled_layers, after.manifest.pooled_layers) == ([1, 2], [1, 2])
+    texts = [row["text"] for row in loans(30, 5)]
+    plain = after.manifest.model_copy(update={"tasks": [], "pooled_layers": []})
+    tokens = [encoded.rows[0].ids for encoded in after.encode(texts)]
+    unmapped = np.stack(torch_logits(plain, load(str(tmp_path / "work/evaluate/model")).weights, tokens)[POOLED])
+    near, far = ((before.embed(texts) * vectors).sum(1).mean() for vectors in (after.embed(texts), unmapped))
+    assert near > max(0.9, far)
 
 
 def test_the_gate_of_a_job_has_its_allowances_its_target_and_its_strictness(base: Path, tmp_path: Path):
