@@ -7,10 +7,11 @@ import pytest
 import yaml
 from cli_in_process import refused_here, run_here
 from tiny_model import TASKS, write_tiny_model
+from tiny_talker import REPLY
 
 from murmura.runtime.model.card import CardFacts, find_datasets, front_matter, write_card
 from murmura.runtime.model.folder import read_manifest
-from murmura.schemas.manifest import ModelManifest
+from murmura.schemas.manifest import ModelManifest, Thresholds
 
 METRICS: dict[str, dict[str, Any]] = {
     "intent": {
@@ -64,6 +65,13 @@ def test_the_body_has_tasks_figures_with_intervals_use_limits_and_attribution(ma
 def test_nothing_is_assumed_of_a_model_of_which_nothing_is_known(manifest: ModelManifest) -> None:
     found = front_matter(manifest.model_copy(update={"metrics": {}}), CardFacts())
     assert set(found) == {"library_name", "pipeline_tag", "tags"}
+
+
+def test_of_a_model_with_replies_the_card_says_from_which_score_they_are_to_be_sent(manifest: ModelManifest) -> None:
+    task = REPLY.model_copy(update={"thresholds": Thresholds(accept=0.6)})
+    body = write_card(manifest.model_copy(update={"tasks": [task], "metrics": {}}), CardFacts())
+    assert "`reply` words replies; those with a score below 0.6 are not to be sent." in body
+    assert "abstained" not in body
 
 
 def test_data_sets_of_the_hub_are_found_wherever_a_recipe_names_them() -> None:

@@ -1,9 +1,14 @@
 """The score below which a reply is not sent, chosen on the replies to validation rows."""
 
+import numpy as np
 import pytest
+from tokenizers import Encoding
 
 from murmura.schemas.acts import Act
+from murmura.schemas.manifest import GenerationSpec, TaskSpec, Thresholds
 from murmura.training.data.example import Example
+from murmura.training.kinds.answers import Answer
+from murmura.training.kinds.generation import Generation
 from murmura.training.kinds.kind import ScoredReply
 from murmura.training.kinds.reply_threshold import KnownReplies, choose_accept, is_right
 
@@ -70,3 +75,15 @@ def test_a_model_without_a_right_reply_sends_none_and_without_rows_nothing_is_ch
 def test_replies_without_acts_are_right_by_their_slots_alone() -> None:
     training = [Example("", reply="One."), Example("", reply="Two.")]
     assert is_right(ScoredReply("Three.", 0.9, True), Example("", reply="Four."), KnownReplies(training))
+
+
+def test_the_gate_counts_as_sendable_what_reaches_the_threshold() -> None:
+    sizes = GenerationSpec(context=1, acts=True, layers=1, slots=[])
+    task = TaskSpec(name="reply", kind="generation", labels=["{end}", "a"], generation=sizes)
+    outputs = [
+        {"text": text, "score": score, "finish": "end"} for text, score in (("x", 0.9), ("x", 0.5), ("{a}", 0.9))
+    ]
+    answers = [Answer(ROW, Encoding(), output, np.empty(0)) for output in outputs]
+    for accept, share in ((None, 2 / 3), (0.5, 2 / 3), (0.6, 1 / 3)):
+        held = task.model_copy(update={"thresholds": Thresholds(accept=accept)})
+        assert Generation().further_outcomes(answers, held)["sendable"].metric == pytest.approx(share)

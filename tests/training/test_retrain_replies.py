@@ -70,6 +70,9 @@ def test_replies_that_people_worded_otherwise_are_learned_and_go_live(
     done = retrain(job, tmp_path / "work", quiet=True)
     assert done.version == 1
     model = Model.load(tmp_path / "work/evaluate/model")
+    chosen, before = (each.manifest.task("reply").threshold_rows for each in (model, Model.load(reply_desk / "desk")))
+    assert chosen is not None
+    assert chosen != before
     held = read_corrections(tmp_path / "corrections", model.manifest, 5)["reply"].heldout
     replies = model.generate([example.given for example in held], task="reply")
     assert np.mean([reply.text.endswith(CLOSING) for reply in replies]) >= 0.8

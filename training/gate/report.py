@@ -35,7 +35,7 @@ def sets_section(sets: Sequence[Comparison]) -> Iterator[str]:
     yield "## Nothing may become worse"
     yield ""
     yield "Points of a hundred; accuracy, for several labels and for spans F1, for replies BLEU. `slots named` and `slots not invented`: 100 less the"
-    yield "slots that replies lack or add, for each slot of the rows. `sendable`: replies that have ended, with the slots of the row and no others."
+    yield "slots that replies lack or add, for each slot of the rows. `sendable`: replies that have ended, with the slots of the row and no others, and a score that is sent."
     yield "`distinct`: different replies. `served`: answered and right, or rightly withheld as out of"
     yield "scope. `held answers`: agreement with the current version where that is sure of its answer (0.7); what is lost between labels"
     yield "that it hardly tells apart is seen only under `Changed answers by score`."

@@ -189,13 +189,9 @@ def _compare(pair: _Pair, gate: Gate, versions: Versions) -> Iterator[Compared]:
     yield Compared(held.task, held.name, found, allowance, judged)
     others = [kind.further_outcomes(*each) for kind, each in zip(kinds, both, strict=True)]
     for name in (name for name in others[0] if name in others[1]):
-        yield Compared(
-            held.task,
-            f"{held.name}, {name}",
-            compare(others[0][name], others[1][name], conversations),
-            allowance,
-            judged,
-        )
+        found, is_served = compare(others[0][name], others[1][name], conversations), name in kinds[1].served_outcomes
+        allowed = max(allowance, gate.served_allowance) if is_served else allowance
+        yield Compared(held.task, f"{held.name}, {name}", found, allowed, judged)
     served = [kind.outcome_as_served(*each, held.scope) for kind, each in zip(kinds, both, strict=True)]
     withheld = any(answer.output.get("abstained") for answer in (*pair.before, *pair.after))
     if withheld and served[0] is not None and served[1] is not None:

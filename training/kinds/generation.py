@@ -40,11 +40,13 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 MOST_PIECES: Final[int] = GenerationSpec.model_fields["max_tokens"].default
 SHOWN: Final = 10
+SENDABLE: Final = "sendable"
 
 
 class Generation(Kind):
     name = "generation"
     counted = "replies"
+    served_outcomes = frozenset({SENDABLE})
     meanings: ClassVar[Mapping[str, str]] = {
         **MEANINGS,
         "exact": "share of replies that are the row's, letter for letter",
@@ -163,10 +165,10 @@ class Generation(Kind):
 
     def further_outcomes(self, answers: Sequence[Answer], task: TaskSpec) -> Mapping[str, Outcome]:
         """Return the slots named and not invented, the different replies, and `sendable`: replies that have ended, with the slots of
-        the row's reply and no others; an agent says its template instead of the rest.
+        the row's reply and no others, and a score from the threshold on; an agent says its template instead of the rest.
         """
         found = compare_with_references(*_both(answers))
-        found["sendable"] = of_accuracy(_is_sendable(answer) for answer in answers)
+        found[SENDABLE] = of_accuracy(_is_sendable(answer, task.thresholds.accept or 0.0) for answer in answers)
         return {name: each for name, each in found.items() if name != BLEU_OUTCOME}
 
     def is_wrong(self, answer: Answer, task: TaskSpec, scope: str | None) -> bool:
@@ -181,9 +183,10 @@ def _both(answers: Sequence[Answer]) -> tuple[list[str], list[str]]:
     return [str(each.output["text"]) for each in answers], [each.example.reply or "" for each in answers]
 
 
-def _is_sendable(answer: Answer) -> bool:
-    same = Counter(list_slots(answer.output["text"])) == Counter(list_slots(answer.example.reply or ""))
-    return same and answer.output["finish"] == "end"
+def _is_sendable(answer: Answer, least_score: float) -> bool:
+    output = answer.output
+    same = Counter(list_slots(output["text"])) == Counter(list_slots(answer.example.reply or ""))
+    return same and output["finish"] == "end" and bool(output["score"] >= least_score)
 
 
 def _samples(answers: Sequence[Answer]) -> str:

@@ -130,6 +130,8 @@ class Kind(ABC):
     """What figures of its own mean, by name, for reports."""
     is_squared_error: ClassVar[bool] = False
     """Whether the loss is a squared error, that of a Gaussian; else it is a log-loss."""
+    served_outcomes: ClassVar[frozenset[str]] = frozenset()
+    """Those of `further_outcomes` that count what thresholds let through; chosen anew, these move a little."""
     counted: ClassVar[str] = "labels"
     """What rows have labels on, for reports: `labels` of texts, or `spans`."""
 
