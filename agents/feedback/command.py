@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
+from ...runtime.agent.discovery import find_misspelling
 from ...runtime.cli import options
 from ...runtime.errors import RecordError, SetupError
 from ...schemas.feedback import Feedback, Verdict
@@ -86,11 +87,11 @@ def feedback(
     settings = options.settings(config, bootstrap=bootstrap)
     if file is None:
         item = _parse_feedback({"id": str(uuid.uuid4()), **fields}, "")
-        doubt = _check_names(settings, item)
+        doubts = [_check_names(settings, item), find_misspelling(item.agent)]
         run_until_stopped(lambda stop: _send(settings, iter([item]), stop))
         typer.echo(item.id)
         typer.echo(_describe_published(item), err=True)
-        if doubt is not None:
+        for doubt in filter(None, doubts):
             typer.echo(doubt, err=True)
         return
     from ...runtime.cli.publish import open_input

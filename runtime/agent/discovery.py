@@ -48,6 +48,14 @@ def find_agents(names: Sequence[str] = (), prefix: str = PREFIX) -> list[Agent |
     ]
 
 
+def find_misspelling(name: str) -> str | None:
+    """Return a line about a name that no installed agent has and that is like one's; agents of other processes have any name."""
+    installed = [point.name for point in entry_points(group=AGENTS)]
+    if name in installed or not (guess := suggest(name, installed)):
+        return None
+    return f"--agent: no agent called {name} is installed here{guess}"
+
+
 def default_agents() -> tuple[str, ...]:
     """Return the names of the agents that serve by default, from the installed packages."""
     return tuple(point.name for point in entry_points(group=DEFAULT_AGENTS))

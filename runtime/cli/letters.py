@@ -30,8 +30,12 @@ def select(
     until: str | None,
     offsets: Sequence[str] | None,
 ) -> "Selection":
+    from ..agent.discovery import find_misspelling
     from ..wire.dead_letter_records import Selection
 
+    for name in agents or ():
+        if (doubt := find_misspelling(name)) is not None:
+            typer.echo(doubt, err=True)
     return Selection(
         reasons=tuple(reasons or ()),
         agents=tuple(agents or ()),

@@ -5,7 +5,7 @@ import typer
 from typer.testing import CliRunner
 
 from murmura.runtime.agent import discovery
-from murmura.runtime.agent.discovery import find_agents, missing_extra
+from murmura.runtime.agent.discovery import find_agents, find_misspelling, missing_extra
 from murmura.runtime.cli import main as cli
 from murmura.runtime.errors import SetupError
 
@@ -64,3 +64,10 @@ def test_a_handler_that_does_not_say_what_comes_of_a_record_is_refused_at_start(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SetupError, match=r"agent half_done:Mine: Mine has no `handle`"):
         find_agents(["half_done:Mine"])
+
+
+def test_a_name_that_is_like_an_installed_agents_is_doubted_and_another_processes_is_not():
+    assert find_misspelling("clasification") == (
+        "--agent: no agent called clasification is installed here; did you mean classification?"
+    )
+    assert [find_misspelling(name) for name in ("classification", "billing_router", "-")] == [None] * 3
