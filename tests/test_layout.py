@@ -57,6 +57,7 @@ FOLDERS = {
     "training/kinds",
     "training/mix",
     "training/model",
+    "training/model/methods",
     "training/prepare",
     "training/pretrain",
     "training/pretrain/objectives",

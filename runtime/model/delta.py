@@ -4,6 +4,8 @@
 
 - `low_rank/<weight>/a` [r, in] and `low_rank/<weight>/b` [out, r]: W = base + b @ a, LoRA's scale folded into b;
 - `difference/<weight>`: W = base + difference;
+- `magnitude/<weight>` [out]: its rows have these lengths and the direction of what the forms above make (DoRA), in float32;
+- `scale/<weight>`: W = base * scale, of a shape that broadcasts with the weight's (IA3), in float32;
 - `heads.<task>.weight` [C, H] and `heads.<task>.bias` [C], and what else a head has;
 - `derived/<weight of a head>/<weight of the base>/a` and `/b`: W = that weight of the base + b @ a, for the layers of a decoder,
   which begin as layers of the encoder.
@@ -35,6 +37,9 @@ Array = npt.NDArray[Any]
 
 DELTA_NAME: Final = "delta.safetensors"
 CHECKPOINT_NAME: Final = "model.safetensors"
+VECTORS: Final = ("magnitude", "scale")
+OF_ENCODER: Final = ("low_rank/", "difference/", *(f"{kind}/" for kind in VECTORS))
+"""Beginnings of the names of all that changes the encoder."""
 # Other addresses of the same bytes. Safe to try: a file with another digest is not read.
 _MIRRORS: Final = {
     "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db": (
@@ -51,9 +56,10 @@ def write_delta(
     difference: Mapping[str, Array],
     heads: Mapping[str, Array],
     derived: Mapping[str, tuple[Array, Array]] = {},
+    vectors: Mapping[str, Array] = {},
 ) -> None:
     """Write `delta.safetensors`. `low_rank` maps a weight to (a, b) with the scale folded into b, `derived` so `HEAD'S WEIGHT/BASE'S`;
-    `heads` is by name.
+    `heads` is by name, and so are `vectors`: `magnitude/WEIGHT` and `scale/WEIGHT`.
     """
     tensors = {f"difference/{name}": _to_half(value) for name, value in difference.items()}
     factors = {f"low_rank/{name}": pair for name, pair in low_rank.items()}
@@ -66,6 +72,7 @@ def write_delta(
         if not name.startswith("heads."):
             raise ValueError(f"heads are named heads.TASK.weight and heads.TASK.bias, found {name}")
         tensors[name] = _to_half(value)
+    tensors |= {name: np.ascontiguousarray(value, np.float32) for name, value in vectors.items()}
     path.write_bytes(save(tensors))
 
 
@@ -91,9 +98,30 @@ def apply_delta(base: Weights, delta: Weights) -> dict[str, npt.NDArray[np.float
             target, source, _ = rest.split("/")
             product = _multiply(base, source, delta, name)
             weights[target] = base[source].astype(np.float32) + product
-        elif not (kind in {"low_rank", "derived"} and name[:-1] + "a" in delta):
+        elif not (kind in VECTORS or (kind in {"low_rank", "derived"} and name[:-1] + "a" in delta)):
             raise ModelRefused(f"delta: tensor {name} is of no known kind; it needs a newer version of murmura")
+    _apply_vectors(weights, delta)
     return weights
+
+
+def _apply_vectors(weights: dict[str, npt.NDArray[np.float32]], delta: Weights) -> None:
+    """Scale weights, and give rows their lengths, after everything that is added."""
+    for name, value in delta.items():
+        kind, _, rest = name.partition("/")
+        if kind not in VECTORS:
+            continue
+        if rest not in weights:
+            _check_shape(weights, rest, value.shape)
+        weight, vector = weights[rest], value.astype(np.float32)
+        if kind == "magnitude":
+            _check_shape(weights, rest, (*vector.shape, *weight.shape[1:]))
+            lengths = np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+            weights[rest] = weight * (vector[:, None] / lengths)
+            continue
+        fits = vector.ndim == weight.ndim and all(n in {1, m} for n, m in zip(vector.shape, weight.shape, strict=True))
+        if not fits:
+            _check_shape(weights, rest, vector.shape)
+        weights[rest] = weight * vector
 
 
 def _multiply(weights: Weights, changed: str, delta: Weights, name: str) -> npt.NDArray[np.float32]:

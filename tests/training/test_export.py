@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from same_answers import TEXTS, assert_same_answers
 from tiny_training import RECIPE, rows
 
 from murmura.runtime.errors import SetupError
@@ -12,14 +13,13 @@ from murmura.runtime.model.folder import check_folder
 from murmura.runtime.model.model import Model
 from murmura.schemas.manifest import POOLED
 from murmura.training.export import export as exporting
-from murmura.training.export.export import export, served_logits
+from murmura.training.export.export import export
 from murmura.training.export.parity import torch_logits, worst_difference
 from murmura.training.fit.loop import fit
 from murmura.training.model.encoders import load
 from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]
-TEXTS = [row["text"] for row in rows(30, 5)]
 
 
 @pytest.fixture
@@ -29,14 +29,6 @@ def lora_run(data: Path, base: Path, tmp_path: Path, write_recipe: WriteRecipe) 
     )
     fit(recipe, data, tmp_path / "lora.run", quiet=True)
     return tmp_path / "lora.run"
-
-
-def assert_same_answers(first: Model, second: Model, *, within: float) -> None:
-    for name, spec in first.tasks.items():
-        a, b = (served_logits(model, spec, TEXTS) for model in (first, second))
-        gap, alike = worst_difference(a, b, spec)
-        assert gap <= within, name
-        assert alike, name
 
 
 def test_the_folder_is_complete_and_sound(model_folder: Path) -> None:

@@ -12,13 +12,13 @@ import typer
 import yaml
 from safetensors import safe_open
 from safetensors.torch import save_file
+from stopped_training import Stopped, stop_before
 from tiny_training import RECIPE
 from typer.testing import CliRunner
 
 from murmura.runtime.errors import SetupError
 from murmura.training.cli import train as commands
 from murmura.training.export.export import export
-from murmura.training.fit import gradient
 from murmura.training.fit.loop import fit
 from murmura.training.run_folders.run_folder import RunFolder
 
@@ -37,10 +37,6 @@ TWENTY_STEPS = {
 PRECISIONS = ("fp32", "bf16")
 
 
-class Stopped(Exception):
-    """Raised in the middle of a run."""
-
-
 @pytest.fixture
 def recipe(write_recipe: Callable[..., Path]) -> Callable[..., Path]:
     """A recipe of twenty steps."""
@@ -49,20 +45,6 @@ def recipe(write_recipe: Callable[..., Path]) -> Callable[..., Path]:
         return write_recipe(name, **TWENTY_STEPS, **changes)
 
     return write
-
-
-def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interrupt the run when it collates the rows of this step."""
-    collate = gradient.collate
-
-    def collate_or_stop(parts: Any, tasks: Any, rows: Any, device: str) -> Any:
-        calls.append(rows)
-        if len(calls) == step:
-            raise Stopped
-        return collate(parts, tasks, rows, device)
-
-    calls: list[Any] = []
-    monkeypatch.setattr(gradient, "collate", collate_or_stop)
 
 
 @pytest.fixture(scope="module")

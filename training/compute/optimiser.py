@@ -6,6 +6,7 @@ from typing import Final
 
 import torch
 
+from ..model.methods.method import is_without_decay
 from ..recipe.recipe import Recipe
 
 MOMENTUM: Final = 0.9
@@ -15,12 +16,12 @@ Group = tuple[str, Iterable[torch.nn.Parameter], float]
 
 def make_torch_optimiser(groups: Iterable[Group], weight_decay: float, method: str = "adamw") -> torch.optim.Optimizer:
     """AdamW (fused), Adafactor or SGD over the parameters that are trained; no weight decay on biases and LayerNorm (all
-    one-dimensional).
+    one-dimensional), nor on those that are `without_decay`.
     """
     made = [
         {
             "name": name,
-            "params": [p for p in trained if (p.ndim > 1) is decays],
+            "params": [p for p in trained if (p.ndim > 1 and not is_without_decay(p)) is decays],
             "lr": rate,
             "full_lr": rate,
             "weight_decay": weight,

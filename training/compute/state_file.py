@@ -5,7 +5,7 @@ One safetensors file with JSON in its metadata, written aside and renamed: there
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ from ...runtime.errors import SetupError
 
 MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer", "row_var", "col_var", "variance")
 """What AdamW, SGD and Adafactor hold of a parameter."""
+FURTHER: Final = "further/"
+NOTHING: Final[Mapping[str, Tensor]] = {}
 Named = Iterable[tuple[str, torch.nn.Parameter]]
 UNREADABLE: Final = (OSError, SafetensorError, KeyError, TypeError, ValueError)
 """What `read_state_file` raises for a file that is none, besides errors of the caller's own checks."""
@@ -31,9 +33,15 @@ class CannotResume(SetupError):
         self.reason = reason
 
 
-def write_state_file(path: Path, position: dict[str, Any], trained: Named, optimiser: torch.optim.Optimizer) -> None:
-    """Write the state after the step that was taken last; a crash half-way leaves the one before."""
-    tensors: dict[str, Tensor] = {}
+def write_state_file(
+    path: Path,
+    position: dict[str, Any],
+    trained: Named,
+    optimiser: torch.optim.Optimizer,
+    further: Mapping[str, Tensor] = NOTHING,
+) -> None:
+    """Write the state after the step that was taken last, and `further` tensors; a crash half-way leaves the one before."""
+    tensors = {f"{FURTHER}{name}": tensor for name, tensor in further.items()}
     for name, parameter in trained:
         tensors[f"model/{name}"] = parameter.detach()
         tensors |= {f"{key}/{name}": value for key, value in optimiser.state[parameter].items()}
@@ -52,16 +60,23 @@ def read_state_file(path: Path) -> tuple[Any, dict[str, Tensor]]:
         return position, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
 
 
+def further_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the `further` tensors of a state."""
+    return {name.removeprefix(FURTHER): _aligned(each) for name, each in tensors.items() if name.startswith(FURTHER)}
+
+
 def restore_parameters(tensors: dict[str, Tensor], trained: Named, optimiser: torch.optim.Optimizer) -> None:
     """Put parameters and moments where they were."""
     with torch.no_grad():
         for name, parameter in trained:
             parameter.copy_(tensors[f"model/{name}"])
             optimiser.state[parameter] = {
-                key: _aligned(tensors[f"{key}/{name}"], parameter) for key in MOMENTS if f"{key}/{name}" in tensors
+                key: _aligned(tensors[f"{key}/{name}"], parameter.device)
+                for key in MOMENTS
+                if f"{key}/{name}" in tensors
             }
 
 
-def _aligned(kept: Tensor, parameter: Tensor) -> Tensor:
+def _aligned(kept: Tensor, device: torch.device | str = "cpu") -> Tensor:
     # A copy in memory of torch's own alignment: results of its kernels may depend on it.
-    return torch.empty_like(kept, device=parameter.device).copy_(kept)
+    return torch.empty_like(kept, device=device).copy_(kept)

@@ -8,17 +8,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..kinds.reply_decoder import ReplyDecoder
-from ..model.lora import factors, own_parameters, set_factors
+from ..model.methods.lora import factors, own_parameters, set_factors
 from ..model.network import MultiTask
 
 
 def checkpoint_weights(model: MultiTask, *, low_rank: bool) -> dict[str, NDArray[Any]]:
-    """Return what a run folder keeps: heads, and either the encoder's weights or its low-rank factors."""
+    """Return what a run folder keeps: heads, and either the encoder's weights or what a method trained around them."""
     weights: dict[str, NDArray[Any]] = dict(model.head_weights())
     if low_rank:
-        for name, (a, b) in _all_factors(model).items():
-            weights |= {f"{name}/a": a, f"{name}/b": b}
-        return weights
+        for module, names in _adapted_decoders(model):
+            for own, (a, b) in factors(module).items():
+                weights |= {f"{names[own]}/a": a, f"{names[own]}/b": b}
+        return weights | (model.method.arrays(model.encoder) if model.method is not None else {})
     encoder = {name: p.detach().float().cpu().numpy() for name, p in model.encoder.named_parameters()}
     if model.table is not None:
         encoder["embeddings.word_embeddings.weight"] = model.table.whole(model.encoder).numpy()
@@ -36,17 +37,14 @@ def restore(model: MultiTask, arrays: dict[str, NDArray[Any]], *, low_rank: bool
         encoder = {name: array for name, array in weights.items() if not name.startswith("heads.")}
         model.encoder.load_state_dict(encoder, strict=False)
         return
-    for module, names in _adapted_parts(model):
+    for module, names in _adapted_decoders(model):
         set_factors(module, {own: (arrays[f"{name}/a"], arrays[f"{name}/b"]) for own, name in names.items()})
+    if model.method is not None:
+        model.method.restore(model.encoder, arrays)
 
 
-def _all_factors(model: MultiTask) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-    return {names[own]: pair for module, names in _adapted_parts(model) for own, pair in factors(module).items()}
-
-
-def _adapted_parts(model: MultiTask) -> Iterator[tuple[nn.Module, dict[str, str]]]:
-    """Yield each module that may have factors, and how its weights with factors are called in deltas."""
-    yield model.encoder, {name: f"low_rank/{name}" for name in factors(model.encoder)}
+def _adapted_decoders(model: MultiTask) -> Iterator[tuple[nn.Module, dict[str, str]]]:
+    """Yield each decoder, which may have factors, and how its weights with factors are called in deltas."""
     depth = model.encoder.config.num_hidden_layers
     for task, head in zip(model.names, model.heads, strict=True):
         if isinstance(head, ReplyDecoder):

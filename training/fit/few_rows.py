@@ -44,6 +44,6 @@ def reason_against(recipe: Recipe, data: TaskData) -> str:
 
 def with_few_rows_rate(recipe: Recipe) -> Recipe:
     """Return the recipe with the encoder's rate for few rows, where it sets none and trains the encoder's own weights."""
-    if recipe.optimiser.encoder_lr is not None or recipe.lora is not None:
+    if recipe.optimiser.encoder_lr is not None or recipe.around_encoder is not None:
         return recipe
     return recipe.model_copy(update={"optimiser": recipe.optimiser.model_copy(update={"encoder_lr": ENCODER_LR})})

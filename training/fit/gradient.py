@@ -73,6 +73,7 @@ def compute_gradient(
     products = gradients.products(run, rows) if gradients.shared else None
     if combines and products is not None:
         alphas = combine(run, gradients, products, rows)
+    add_penalty(run)
     trained = [p for p in run.model.parameters() if p.requires_grad]
     figures[-2:] = torch.tensor([tokens, cpu_seconds])
     figures = sum_gradients(run.accelerator, trained, figures)
@@ -86,6 +87,13 @@ def compute_gradient(
         alphas={task: alphas[task] * weights[task] for task, _ in rows},
         compared=compare_gradients(products, rows, alphas) if products is not None else None,
     )
+
+
+def add_penalty(run: Fitting) -> None:
+    """Add the gradient of what the method around the encoder adds to the loss of a step; in one process, as all are summed."""
+    penalty = run.model.method.penalty() if run.model.method is not None else None
+    if penalty is not None and run.accelerator.is_main_process:
+        run.accelerator.backward(penalty)
 
 
 def losses_of_part(run: Fitting, part: StepRows, shares: Mapping[int, float]) -> tuple[dict[int, Tensor], int]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from ...runtime.errors import SetupError
-from ...runtime.model.delta import CHECKPOINT_NAME
+from ...runtime.model.delta import CHECKPOINT_NAME, OF_ENCODER
 from ...runtime.model.folder import read_manifest
 from ...schemas.manifest import ModelManifest
 from ..prepare.data_report import TaskReport
@@ -75,7 +75,7 @@ def put_beside(
 
 def _is_kept(name: str, trained: set[str]) -> bool:
     """Return whether a tensor of the model at the beginning stays: changes of the encoder, and heads that were not trained."""
-    if name.startswith(("low_rank/", "difference/")):
+    if name.startswith(OF_ENCODER):
         return True
     return (
         name.removeprefix("derived/").startswith("heads.")

@@ -163,6 +163,8 @@ def train(
         accelerator.prepare_optimizer(make_optimiser(recipe, run.model, run.weighting)),
         rate_at(recipe, steps),
     )
+    if run.model.method is not None:
+        run.model.method.begin(steps)
     if state is not None:
         state.restore(run, optimiser)
     pool_frozen(run)

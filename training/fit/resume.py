@@ -15,7 +15,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from ..compute.state_file import UNREADABLE, CannotResume, read_state_file, restore_parameters, write_state_file
+from ..compute.state_file import (
+    UNREADABLE,
+    CannotResume,
+    further_tensors,
+    read_state_file,
+    restore_parameters,
+    write_state_file,
+)
 from ..recipe.recipe import Recipe
 from ..run_folders.provenance import Environment, describe_environment
 from ..run_folders.run_folder import STATE, WEIGHTS, RunFolder, digest
@@ -40,6 +47,8 @@ class Position(BaseModel):
     """How losses are scaled; None but in fp16. Torch takes its counts as whole numbers only."""
     weighting: dict[str, Any] = {}
     """What the method that weighs the tasks holds, beside its parameters."""
+    method: dict[str, Any] = {}
+    """What the method around the encoder holds, beside its parameters and tensors."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,8 @@ class State:
         if at.scaler is not None and run.accelerator.scaler is not None:
             run.accelerator.scaler.load_state_dict(at.scaler)
         run.weighting.load_state_dict(at.weighting)
+        if run.model.method is not None:
+            run.model.method.load_state(at.method, further_tensors(self.tensors))
         run.standing = at.standing.model_copy(deep=True)
         if at.checkpoint_sha256 != _checkpoint_sha256(run.folder):
             # It was written after this state, by a scoring that comes again: none counts until then.
@@ -86,6 +97,7 @@ class State:
 
 def save_state(run: Fitting, optimiser: torch.optim.Optimizer) -> None:
     """Write the state after the step that was taken last; a crash half-way leaves the one before."""
+    method = run.model.method
     position = Position(
         standing=run.standing,
         seed=run.recipe.seed,
@@ -94,9 +106,11 @@ def save_state(run: Fitting, optimiser: torch.optim.Optimizer) -> None:
         inputs_sha256=inputs_sha256(run),
         checkpoint_sha256=_checkpoint_sha256(run.folder) if run.standing.best_step else None,
         weighting=run.weighting.state_dict(),
+        method=method.state_dict() if method is not None else {},
         scaler=run.accelerator.scaler.state_dict() if run.accelerator.scaler is not None else None,
     )
-    write_state_file(run.folder.path / STATE, position.model_dump(), _trained(run), optimiser)
+    held = method.tensors() if method is not None else {}
+    write_state_file(run.folder.path / STATE, position.model_dump(), _trained(run), optimiser, held)
 
 
 def read_state(folder: RunFolder, recipe: Path) -> State | None:

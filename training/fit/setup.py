@@ -18,7 +18,8 @@ from ..compute.device import open_accelerator, precision_of
 from ..data.example import Example
 from ..kinds.reply_decoder import ReplyDecoder
 from ..model.encoders import Checkpoint, build_encoder
-from ..model.lora import add_decoder_lora, add_lora
+from ..model.methods.make import make_method
+from ..model.methods.refuse import refuse_methods
 from ..model.network import MultiTask
 from ..model.special_tokens import SpecialTokens
 from ..prepare.data_report import TaskReport
@@ -119,6 +120,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     """Open the device, read the data, open the encoder, encode everything and lay out the steps."""
     refuse_weights(recipe)
     refuse_phases(recipe)
+    refuse_methods(recipe)
     accelerator = open_accelerator(recipe, folder)
     refuse_processes(recipe, accelerator.num_processes)
     tasks = read_tasks(recipe, data)
@@ -203,9 +205,11 @@ def build_model(recipe: Recipe, tasks: list[TaskData], checkpoint: Checkpoint) -
     begins = {name: weight.detach() for name, weight in encoder.state_dict().items()}
     if checkpoint.base is not None:
         begins = {name: torch.from_numpy(array) for name, array in checkpoint.base.items()}
-    if recipe.lora and not recipe.encoder.frozen:
-        add_lora(encoder, recipe.lora)
+    method = make_method(recipe.around_encoder) if recipe.around_encoder else None
+    if method is not None and not recipe.encoder.frozen:
+        method.attach(encoder)
     model = MultiTask(encoder, tasks, dropout=recipe.dropout)
+    model.method = method if not recipe.encoder.frozen else None
     known = known_labels(checkpoint, tasks)
     for task, head in zip(tasks, model.heads, strict=True):
         if isinstance(head, ReplyDecoder):
@@ -214,8 +218,8 @@ def build_model(recipe: Recipe, tasks: list[TaskData], checkpoint: Checkpoint) -
         goes_on = set(known.get(task.name, ())) <= set(task.labels)
         if goes_on:
             grow.carry_over(head, task, known.get(task.name, []), checkpoint.weights)
-        if isinstance(head, ReplyDecoder) and recipe.lora and not (goes_on and known.get(task.name)):
-            add_decoder_lora(head, recipe.lora)  # one that goes on is no encoder's layers any more: it is trained whole
+        if isinstance(head, ReplyDecoder) and method is not None and not (goes_on and known.get(task.name)):
+            method.attach_to_decoder(head)  # one that goes on is no encoder's layers any more: it is trained whole
     if recipe.encoder.frozen:
         model.freeze_encoder()
     return model

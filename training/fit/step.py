@@ -1,4 +1,4 @@
-"""What follows the gradient of a step: the optimiser's update, and what the method that weighs the tasks learns from it."""
+"""What follows the gradient of a step: the optimiser's update, and what methods learn from it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,13 +18,15 @@ def take_step(
     losses: Mapping[int, float],
     weights: Sequence[float],
 ) -> None:
-    """Let the optimiser take a step, and the method that weighs the tasks learn from it. `losses` and `weights` as in
-    `compute_gradient`.
+    """Let the optimiser take a step, and the methods that weigh the tasks and change the encoder learn from it. `losses` and
+    `weights` as in `compute_gradient`.
     """
     weighting, step = run.weighting, run.standing.step + 1
     scaled = {task: weights[task] * loss for task, loss in losses.items()}
     weighting.set_gradients(scaled)
     optimiser.step()
+    if run.model.method is not None:
+        run.model.method.after_step(step)
     optimiser.zero_grad(set_to_none=True)
     after: dict[int, float] = {}
     if weighting.measures_again:

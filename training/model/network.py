@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ...schemas.manifest import TaskSpec
 from ..kinds.heads import FormedHead, pool_mean
 from ..kinds.kind import EncodedTexts, Kind
-from .lora import own_parameters
+from .methods.lora import own_parameters
+from .methods.method import Method
 from .padding import in_order, pad
 from .vocabulary import NarrowTable
 
@@ -50,6 +51,8 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.dropout = nn.Dropout(dropout)
         self.table: NarrowTable | None = None
         self.has_frozen_encoder = False
+        self.method: Method | None = None
+        """What is trained around the encoder, where it is not the encoder's own weights."""
 
     def freeze_encoder(self) -> None:
         """Leave the encoder's weights as they are; it reads without dropout from now on."""

@@ -13,6 +13,7 @@ from pydantic import (
 from ...runtime.errors import SetupError
 from ...runtime.settings.yaml_file import Place, YamlFile
 from ...schemas.manifest import Name
+from .methods import Lora, MethodKey, MethodKeys, with_lora_apart
 from .optimiser import FreezeKey, Optimiser
 from .phases import Phase, leave_out
 from .pretraining import Pretraining
@@ -66,18 +67,6 @@ class Budget(Frozen):
     """At most so many validation rows a task while training."""
 
 
-class Lora(Frozen):
-    """Low-rank adaptation (Hu et al. 2021): W + (alpha / rank) * B @ A, only A and B are trained."""
-
-    rank: Count = 16
-    decoder_rank: Count = 64
-    """In the layers of decoders of replies, which begin as layers of the encoder and become something else."""
-    alpha: Positive | None = None
-    """Without it twice the rank; in decoders it is as many times theirs."""
-    dropout: Share = 0.05
-    targets: tuple[Literal["query", "key", "value", "dense"], ...] = ("query", "key", "value", "dense")
-
-
 class Hold(Frozen):
     """Learning without forgetting (Li and Hoiem 2016): how much rows marked `soft` count.
 
@@ -116,6 +105,8 @@ class Recipe(Frozen):
     phases: tuple[Phase, ...] = ()
     """Of the training, one after the other; without them there is one, of all tasks."""
     lora: Annotated[Lora | None, BeforeValidator(lambda v: {} if v is True else v or None)] = None
+    method: MethodKey = None
+    """What is trained around the encoder instead of its own weights, by name; `lora` is the same as the key `lora`."""
     probe: bool = True
     """Score logistic regression on the frozen encoder beside each classification; without it no head begins from it."""
     few_rows: Annotated[int, Field(ge=0)] = 20
@@ -174,6 +165,11 @@ class Recipe(Frozen):
         kept = {key: value for key, value in raw.items() if key != "temperature"}
         return {**kept, "sampling": {"method": "temperature", "temperature": raw["temperature"]}}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _lora_is_a_method(cls, raw: Any) -> Any:
+        return with_lora_apart(raw)
+
     @property
     def least_rows(self) -> int:
         """How many rows of each task a step reads at least."""
@@ -188,9 +184,19 @@ class Recipe(Frozen):
         return self
 
     @property
+    def around_encoder(self) -> MethodKeys | None:
+        """The method that trains something around the encoder, where it has one."""
+        return self.lora or self.method
+
+    @property
+    def name_of_method(self) -> str:
+        """What `around_encoder` is called."""
+        return "lora" if self.method is None else self.method.name
+
+    @property
     def low_rank(self) -> bool:
         """Whether a run keeps what it changed, and not the encoder's weights."""
-        return self.lora is not None or self.encoder.frozen
+        return self.around_encoder is not None or self.encoder.frozen
 
     def refusal(self, place: Place, message: str) -> SetupError:
         """Return the error for a problem at `place`, with file and line where the recipe was read from a file."""
@@ -206,8 +212,11 @@ class Recipe(Frozen):
     @property
     def encoder_lr(self) -> float:
         """The learning rate of the encoder with its default resolved."""
-        from_far = self.lora is not None or self.encoder.source == "scratch"
-        return self.optimiser.encoder_lr or (7e-4 if from_far else 2e-4)
+        if self.optimiser.encoder_lr is not None:
+            return self.optimiser.encoder_lr
+        if self.around_encoder is not None:
+            return self.around_encoder.encoder_lr
+        return 7e-4 if self.encoder.source == "scratch" else 2e-4
 
 
 def load_recipe(path: Path, *, past: bool = False) -> Recipe:

@@ -1,0 +1,192 @@
+"""Methods around an encoder: each begins as the encoder, is merged to what it computes, and goes on after a kill."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from same_answers import assert_same_answers
+from stopped_training import Stopped, stop_before
+from tiny_training import RECIPE
+
+from murmura.runtime.errors import ModelRefused, SetupError
+from murmura.runtime.model.delta import apply_delta, assemble
+from murmura.runtime.model.model import Model
+from murmura.training.export.export import export
+from murmura.training.fit.loop import fit
+from murmura.training.model.encoders import build_encoder, load
+from murmura.training.model.methods.make import make_method
+from murmura.training.model.methods.method import Method
+from murmura.training.recipe.recipe import Recipe, load_recipe
+
+METHODS: dict[str, Any] = {
+    "lora": {"name": "lora", "rank": 4},
+    "dora": {"name": "dora", "rank": 4},
+    "adalora": {"name": "adalora", "rank": 2, "start_rank": 4, "every": 1},
+    "ia3": {"name": "ia3"},
+}
+IDS = torch.tensor([[2, 11, 12, 13, 3], [2, 14, 3, 0, 0]])
+MASK = (IDS != 0).long()
+
+
+def attached(base: Path, method: Any) -> tuple[Any, Method]:
+    """Return the tiny encoder with a method of this key of a recipe, and the method."""
+    keys = Recipe.model_validate({"method": method, "tasks": RECIPE["tasks"]}).around_encoder
+    assert keys is not None
+    found = load(str(base))
+    encoder, made = build_encoder(found.spec, found.weights, dropout=0.0), make_method(keys)
+    made.attach(encoder)
+    return encoder.eval(), made
+
+
+def states(encoder: Any) -> np.ndarray[Any, Any]:
+    with torch.no_grad():
+        return encoder(input_ids=IDS, attention_mask=MASK).last_hidden_state[MASK.bool()].numpy()
+
+
+def disturb(encoder: Any) -> None:
+    """Change everything that is trained."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_begins_as_the_encoder_and_is_merged_to_what_it_computes(base: Path, name: str) -> None:
+    found = load(str(base))
+    frozen = build_encoder(found.spec, found.weights, dropout=0.0).eval()
+    encoder, method = attached(base, METHODS[name])
+    np.testing.assert_allclose(states(encoder), states(frozen), atol=1e-5)
+    disturb(encoder)
+    arrays = method.arrays(encoder)
+    merged = build_encoder(found.spec, apply_delta(found.weights, arrays), dropout=0.0).eval()
+    assert np.abs(states(encoder) - states(frozen)).max() > 0.01
+    np.testing.assert_allclose(states(merged), states(encoder), atol=1e-5)
+    again, other = attached(base, METHODS[name])
+    other.restore(again, arrays)
+    np.testing.assert_allclose(states(again), states(encoder), atol=1e-5)
+
+
+def test_dora_learns_lengths_and_directions_apart(base: Path) -> None:
+    found, (encoder, method) = load(str(base)), attached(base, METHODS["dora"])
+    name = "encoder.layer.0.intermediate.dense.weight"
+    before = np.linalg.norm(found.weights[name], axis=1)
+    np.testing.assert_allclose(method.arrays(encoder)[f"magnitude/{name}"], before, rtol=1e-5)
+    disturb(encoder)
+    arrays = method.arrays(encoder) | {f"magnitude/{name}": 2 * before}
+    merged = apply_delta(found.weights, arrays)[name]
+    np.testing.assert_allclose(np.linalg.norm(merged, axis=1), 2 * before, rtol=1e-5)
+    direction = found.weights[name] + arrays[f"low_rank/{name}/b"] @ arrays[f"low_rank/{name}/a"]
+    cosine = (merged * direction).sum(1) / np.linalg.norm(merged, axis=1) / np.linalg.norm(direction, axis=1)
+    np.testing.assert_allclose(cosine, 1, rtol=1e-5)
+
+
+def test_ia3_trains_scales_alone_and_their_merge_is_exact(base: Path) -> None:
+    found, (encoder, method) = load(str(base)), attached(base, METHODS["ia3"])
+    disturb(encoder)
+    arrays = method.arrays(encoder)
+    assert {name.partition("/")[0] for name in arrays} == {"scale"}
+    trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
+    assert trained == found.spec.layers * (2 * found.spec.hidden_size + found.spec.intermediate_size)
+    merged = apply_delta(found.weights, arrays)
+    for changed in ("attention.self.key.weight", "attention.self.key.bias", "output.dense.weight"):
+        name = f"encoder.layer.1.{changed}"
+        assert np.array_equal(merged[name], found.weights[name] * arrays[f"scale/{name}"])
+    same = [name for name in found.weights if f"scale/{name}" not in arrays]
+    assert all(np.array_equal(merged[name], found.weights[name]) for name in same)
+
+
+def test_adalora_leaves_the_rank_where_the_change_is(base: Path) -> None:
+    """What is to be learned is a change of one weight out of twelve."""
+    torch.manual_seed(0)
+    found, signal = load(str(base)), "encoder.layer.1.output.dense.weight"
+    change = torch.linalg.qr(torch.randn(32, 4))[0] @ torch.randn(4, found.spec.intermediate_size)
+    wanted = {**found.weights, signal: found.weights[signal] + 3 * change.numpy()}
+    target = build_encoder(found.spec, wanted, dropout=0.0).eval()
+    encoder, method = attached(base, METHODS["adalora"] | {"rank": 1, "dropout": 0})
+    steps = 40
+    optimiser = torch.optim.AdamW([p for p in encoder.parameters() if p.requires_grad], lr=0.02)
+    method.begin(steps)
+    for step in range(1, steps + 1):
+        ids = torch.randint(5, 60, (16, 8))
+        with torch.no_grad():
+            truth = target(input_ids=ids).last_hidden_state
+        loss = (encoder(input_ids=ids).last_hidden_state - truth).square().mean()
+        (loss + method.penalty()).backward()
+        optimiser.step()
+        method.after_step(step)
+        optimiser.zero_grad()
+    ranks = {name.split("/")[1]: len(array) for name, array in method.arrays(encoder).items() if name.endswith("/a")}
+    assert sum(ranks.values()) == 12
+    assert ranks[signal] == 4 > max(rank for name, rank in ranks.items() if name != signal)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_resumed_run_gives_the_same_bytes_and_its_delta_the_merged_model(
+    few: Path,
+    base: Path,
+    tmp_path: Path,
+    write_recipe: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    plain = {"budget": {"steps": 10, "evaluations": 1}, "trackers": [], "probe": False, "dropout": 0.1}
+    path = write_recipe(encoder=str(base), method=METHODS[name], save_minutes=0, few_rows=0, **plain)
+    fit(path, few, tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch:
+        stop_before(7, patch)
+        with pytest.raises(Stopped):
+            fit(path, few, tmp_path / "run", quiet=True)
+    fit(path, few, tmp_path / "run", quiet=True, resume=True)
+    file = "checkpoint.safetensors"
+    assert (tmp_path / "run" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    export(tmp_path / "run", tmp_path / "delta", delta=True)
+    assemble(tmp_path / "delta", base, tmp_path / "assembled")
+    export(tmp_path / "run", tmp_path / "full")
+    models = [Model.load(tmp_path / folder, device="cpu") for folder in ("assembled", "full")]
+    assert_same_answers(*models, within=0.02)
+    changed = {each.partition("/")[0] for each in load_file(tmp_path / "delta" / "delta.safetensors")}
+    assert changed & {"low_rank", "scale"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"method": "lore"}, "no such method, found 'lore'; expected one of lora, dora, adalora, ia3"),
+        ({"method": {"rank": 3}}, "no such method, without a name; expected one of lora"),
+        ({"method": "ia3", "lora": True}, "`lora` stands beside `method`; leave one of them out"),
+        ({"method": METHODS["adalora"] | {"rank": 4}}, "start_rank 4 is to lie above rank 4"),
+        ({"method": METHODS["adalora"] | {"warmup": 0.8}}, "warmup 0.8 and settled 0.3 leave no step between them"),
+        ({"method": "dora"}, "method: dora keeps the encoder as it is, and `scratch` has no weights"),
+        ({"method": "ia3", "freeze": "encoder"}, "freeze: ia3 trains what lies around the encoder's layers"),
+        ({"method": "adalora", "freeze": 1}, "freeze: adalora divides its rank among all layers"),
+        ({"method": "adalora", "phases": [{"name": "one"}]}, "phases: adalora has one schedule"),
+    ],
+)
+def test_what_does_not_mix_is_refused_by_name_before_anything_is_read(
+    base: Path, tmp_path: Path, write_recipe: Callable[..., Path], keys: dict[str, Any], message: str
+) -> None:
+    encoder = RECIPE["encoder"] if keys == {"method": "dora"} else str(base)
+    with pytest.raises(SetupError, match=message.replace("(", r"\(")):
+        fit(write_recipe(encoder=encoder, **keys), tmp_path / "no-data", tmp_path / "run", quiet=True)
+
+
+def test_lora_is_the_same_by_both_keys(write_recipe: Callable[..., Path]) -> None:
+    by_name, by_key = (
+        load_recipe(write_recipe(name, **key))
+        for name, key in (("a", {"method": METHODS["lora"]}), ("b", {"lora": {"rank": 4}}))
+    )
+    assert by_name.lora == by_key.lora
+    assert by_name.method is None
+
+
+def test_a_scale_of_another_shape_or_weight_is_refused() -> None:
+    base = {"w": np.ones((2, 3), np.float32)}
+    for name, shape in (("scale/w", (3, 1)), ("scale/v", (2, 1)), ("magnitude/w", (3,))):
+        with pytest.raises(ModelRefused, match="the base has"):
+            apply_delta(base, {name: np.ones(shape, np.float32)})

@@ -1,0 +1,23 @@
+"""From the recipe's name of a method to the method."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from ...recipe.methods import AdaLora, Dora, Ia3, Lora, MethodKeys
+from .adalora import AdaLoraMethod
+from .dora import DoraMethod
+from .ia3 import Ia3Method
+from .lora import LoraMethod
+from .method import Method
+
+_MAKERS: Final[dict[type[MethodKeys], Callable[[Any], Method]]] = {
+    Lora: LoraMethod,
+    Dora: DoraMethod,
+    AdaLora: AdaLoraMethod,
+    Ia3: lambda _: Ia3Method(),
+}
+
+
+def make_method(keys: MethodKeys) -> Method:
+    """Return the method of a recipe's keys."""
+    return _MAKERS[type(keys)](keys)
