@@ -184,6 +184,19 @@ class EncoderSpec(_Frozen):
     layer_norm_eps: float = 1e-12
     activation: Literal["gelu"] = "gelu"
     pooling: Literal["mean"] = "mean"
+    bottleneck: Size | None = None
+    """Width of the adapters (Houlsby et al. 2019) behind the attention and the feed-forward part of each layer; none without it."""
+    prefix: Size | None = None
+    """Number of learned keys and values (Li and Liang 2021) before those of a text in the attention of each layer."""
+    virtual_tokens: Size | None = None
+    """Number of learned tokens (Lester et al. 2021) before those of a text. They have the first position, the text's tokens keep
+    their own, and no head reads their states."""
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """What the graph has beside a BERT: the sizes of these three that are set, by their names."""
+        sizes = {name: getattr(self, name) for name in ("bottleneck", "prefix", "virtual_tokens")}
+        return {name: size for name, size in sizes.items() if size is not None}
 
     @model_validator(mode="after")
     def _heads_share_the_hidden_size(self) -> Self:

@@ -6,6 +6,7 @@
 - `difference/<weight>`: W = base + difference;
 - `magnitude/<weight>` [out]: its rows have these lengths and the direction of what the forms above make (DoRA), in float32;
 - `scale/<weight>`: W = base * scale, of a shape that broadcasts with the weight's (IA3), in float32;
+- `added/<weight>`: a part of the graph that the base does not have (adapters, prefixes, virtual tokens);
 - `heads.<task>.weight` [C, H] and `heads.<task>.bias` [C], and what else a head has;
 - `derived/<weight of a head>/<weight of the base>/a` and `/b`: W = that weight of the base + b @ a, for the layers of a decoder,
   which begin as layers of the encoder.
@@ -38,7 +39,8 @@ Array = npt.NDArray[Any]
 DELTA_NAME: Final = "delta.safetensors"
 CHECKPOINT_NAME: Final = "model.safetensors"
 VECTORS: Final = ("magnitude", "scale")
-OF_ENCODER: Final = ("low_rank/", "difference/", *(f"{kind}/" for kind in VECTORS))
+ADDED: Final = "added/"
+OF_ENCODER: Final = (ADDED, "low_rank/", "difference/", *(f"{kind}/" for kind in VECTORS))
 """Beginnings of the names of all that changes the encoder."""
 # Other addresses of the same bytes. Safe to try: a file with another digest is not read.
 _MIRRORS: Final = {
@@ -57,11 +59,13 @@ def write_delta(
     heads: Mapping[str, Array],
     derived: Mapping[str, tuple[Array, Array]] = {},
     vectors: Mapping[str, Array] = {},
+    added: Mapping[str, Array] = {},
 ) -> None:
     """Write `delta.safetensors`. `low_rank` maps a weight to (a, b) with the scale folded into b, `derived` so `HEAD'S WEIGHT/BASE'S`;
-    `heads` is by name, and so are `vectors`: `magnitude/WEIGHT` and `scale/WEIGHT`.
+    `heads` and `added` are by name, and so are `vectors`: `magnitude/WEIGHT` and `scale/WEIGHT`.
     """
     tensors = {f"difference/{name}": _to_half(value) for name, value in difference.items()}
+    tensors |= {f"{ADDED}{name}": _to_half(value) for name, value in added.items()}
     factors = {f"low_rank/{name}": pair for name, pair in low_rank.items()}
     factors |= {f"derived/{name}": pair for name, pair in derived.items()}
     for name, (a, b) in factors.items():
@@ -89,6 +93,10 @@ def apply_delta(base: Weights, delta: Weights) -> dict[str, npt.NDArray[np.float
         kind, _, rest = name.partition("/")
         if name.startswith("heads."):
             weights[name] = value.astype(np.float32)
+        elif name.startswith(ADDED):
+            if rest in weights:
+                raise ModelRefused(f"delta: {name} is in the base already; write the delta again")
+            weights[rest] = value.astype(np.float32)
         elif kind == "difference":
             _add(weights, rest, value.astype(np.float32))
         elif kind == "low_rank" and rest.endswith("/a"):

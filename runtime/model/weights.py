@@ -25,6 +25,8 @@ def weight_shapes(
     def pair(name: str, *shape: int) -> None:
         shapes[name + ".weight"], shapes[name + ".bias"] = shape, shape[:1]
 
+    if encoder.virtual_tokens is not None:
+        shapes["embeddings.virtual"] = (encoder.virtual_tokens, hidden)
     pair("embeddings.LayerNorm", hidden)
     for i in range(encoder.layers):
         layer = f"encoder.layer.{i}."
@@ -35,6 +37,13 @@ def weight_shapes(
         pair(layer + "intermediate.dense", inner, hidden)
         pair(layer + "output.dense", hidden, inner)
         pair(layer + "output.LayerNorm", hidden)
+        if encoder.bottleneck is not None:
+            for part in ("attention.output.dense", "output.dense"):
+                pair(f"{layer}{part}.adapter.down", encoder.bottleneck, hidden)
+                pair(f"{layer}{part}.adapter.up", hidden, encoder.bottleneck)
+        if encoder.prefix is not None:
+            names = (f"{layer}attention.self.prefix_{part}" for part in ("key", "value"))
+            shapes |= dict.fromkeys(names, (encoder.prefix, hidden))
     for task in tasks:
         shapes |= {
             f"heads.{task.name}.{name}": shape for name, shape in kind_of(task).head_shapes(task, encoder).items()

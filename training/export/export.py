@@ -19,7 +19,16 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from ...runtime.errors import SetupError
-from ...runtime.model.delta import CHECKPOINT_NAME, DELTA_NAME, VECTORS, apply_delta, find_base, read_base, write_delta
+from ...runtime.model.delta import (
+    ADDED,
+    CHECKPOINT_NAME,
+    DELTA_NAME,
+    VECTORS,
+    apply_delta,
+    find_base,
+    read_base,
+    write_delta,
+)
 from ...runtime.model.folder import write_manifest
 from ...runtime.model.graph.build import Form, build_graph, describe_model
 from ...runtime.model.graph.decoder import build_decoders
@@ -100,7 +109,13 @@ def _write_delta(draft: Path, run: RunFolder, record: RunRecord) -> ModelManifes
     low_rank, derived = (_find_factors(checkpoint, kind) for kind in ("low_rank/", "derived/"))
     vectors = {name: array for name, array in checkpoint.items() if name.partition("/")[0] in VECTORS}
     write_delta(
-        draft / DELTA_NAME, low_rank=low_rank, difference=changed, heads=heads, derived=derived, vectors=vectors
+        draft / DELTA_NAME,
+        low_rank=low_rank,
+        difference=changed,
+        heads=heads,
+        derived=derived,
+        vectors=vectors,
+        added={name.removeprefix(ADDED): array for name, array in checkpoint.items() if name.startswith(ADDED)},
     )
     weights = apply_delta(base, load_file(draft / DELTA_NAME))
     source = Base(source=record.encoder.source, sha256=record.encoder.sha256)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ...runtime.errors import SetupError
 from ...runtime.model.inputs import TextPair
+from ...schemas.manifest import EncoderSpec
 from ..compute.device import is_first_process
 from ..compute.optimiser import rate_at, seed_step, set_rates
 from ..compute.state_file import CannotResume
@@ -285,12 +286,18 @@ def finished_record(folder: RunFolder, recipe: Path) -> RunRecord | None:
     return record
 
 
+def spec_of(run: Fitting) -> EncoderSpec:
+    """Return the spec of the encoder as it has been trained."""
+    method, spec = run.model.method, run.checkpoint.spec
+    return spec if method is None else method.extend(spec)
+
+
 def record_of(run: Fitting, data_files: dict[str, str], out_of_fold: Mapping[int, Sequence[NDArray[Any]]]) -> RunRecord:
     """Return what `run.json` says of the run; the network holds what ships. `out_of_fold` as in `finished_specs`."""
     recipe = run.recipe
     return RunRecord(
         name=recipe.name,
-        encoder=run.checkpoint.spec,
+        encoder=spec_of(run),
         encoder_folder=str(run.checkpoint.folder or ""),
         tasks=finished_specs(run, out_of_fold),
         max_tokens=recipe.max_tokens,

@@ -19,7 +19,7 @@ from ..data.example import Example
 from ..kinds.reply_decoder import ReplyDecoder
 from ..model.encoders import Checkpoint, build_encoder
 from ..model.methods.make import make_method
-from ..model.methods.refuse import refuse_methods
+from ..model.methods.refuse import refuse_methods, refuse_parts
 from ..model.network import MultiTask
 from ..model.special_tokens import SpecialTokens
 from ..prepare.data_report import TaskReport
@@ -125,6 +125,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     refuse_processes(recipe, accelerator.num_processes)
     tasks = read_tasks(recipe, data)
     checkpoint = open_encoder(recipe, tasks)
+    refuse_parts(recipe, checkpoint.spec)
     tasks = with_pieces(tasks, checkpoint.tokenizer, checkpoint.manifest)
     reports = report_tasks(recipe, tasks, checkpoint)
     refuse_unknown(reports, allow=recipe.allow_unknown)

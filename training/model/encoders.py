@@ -29,6 +29,7 @@ from .encoder_files import (
     read_tokenizer,
     read_weights,
 )
+from .methods.graph_parts import add_parts
 from .special_tokens import SpecialTokens, read_special_tokens
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def build_encoder(spec: EncoderSpec, weights: Weights, *, dropout: float) -> "Be
         **({} if types is None else {"type_vocab_size": len(types)}),
     )
     module = BertModel(config, add_pooling_layer=False)
+    add_parts(module, spec, weights)
     if weights:
         state = {name: torch.from_numpy(np.array(a)) for name, a in weights.items() if not name.startswith("heads.")}
         missing, unexpected = module.load_state_dict(state, strict=False)

@@ -40,6 +40,10 @@ def prepare(recipe: Recipe, settings: Pretraining, material: Material, folder: R
             f"pre-training takes one process, found {accelerator.num_processes}; run `murmura pretrain` first and name its "
             "folder as `encoder`"
         )
+    if parts := material.checkpoint.spec.parts:
+        raise SetupError(
+            f"encoder {recipe.encoder.source}: has {', '.join(parts)} in its graph, which a checkpoint cannot hold; name its base"
+        )
     tokenizer = Tokenizer.from_str(material.checkpoint.tokenizer.to_str())
     tokenizer.enable_truncation(recipe.max_tokens)
     flat = [text for document in material.documents for text in document]

@@ -90,8 +90,50 @@ class Ia3(MethodKeys):
     name: Literal["ia3"]
 
 
-Method = Annotated[Dora | AdaLora | Ia3, Field(discriminator="name")]
-NAMES: Final = ("lora", "dora", "adalora", "ia3")
+class Bottleneck(MethodKeys):
+    """Adapters x + up(gelu(down(x))) behind both parts of each layer (Houlsby et al. 2019); they stay in the graph."""
+
+    encoder_lr: ClassVar[float] = 1e-3
+
+    name: Literal["bottleneck"]
+    width: Count = 64
+
+
+class Prefix(MethodKeys):
+    """Learned keys and values before those of a text in each layer (Li and Liang 2021); they stay in the graph."""
+
+    encoder_lr: ClassVar[float] = 1e-2
+    one_task: ClassVar[bool] = True
+
+    name: Literal["prefix"]
+    tokens: Count = 16
+
+
+class Prompt(MethodKeys):
+    """Learned tokens before a text (Lester et al. 2021); they stay in the graph."""
+
+    encoder_lr: ClassVar[float] = 1e-2
+    one_task: ClassVar[bool] = True
+    of_encoder: ClassVar[bool] = False
+
+    name: Literal["prompt"]
+    tokens: Count = 16
+
+
+class PTuning(MethodKeys):
+    """The same, where tokens come out of a small network that is trained with them (Liu et al. 2021)."""
+
+    encoder_lr: ClassVar[float] = 1e-3
+    one_task: ClassVar[bool] = True
+    one_phase: ClassVar[bool] = True
+    of_encoder: ClassVar[bool] = False
+
+    name: Literal["p_tuning"]
+    tokens: Count = 16
+
+
+Method = Annotated[Dora | AdaLora | Ia3 | Bottleneck | Prefix | Prompt | PTuning, Field(discriminator="name")]
+NAMES: Final = ("lora", "dora", "adalora", "ia3", "bottleneck", "prefix", "prompt", "p_tuning")
 
 
 def by_name(value: Any) -> Any:

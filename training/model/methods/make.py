@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from ...recipe.methods import AdaLora, Dora, Ia3, Lora, MethodKeys
+from ...recipe.methods import AdaLora, Bottleneck, Dora, Ia3, Lora, MethodKeys, Prefix, Prompt, PTuning
 from .adalora import AdaLoraMethod
+from .added import BottleneckMethod, PrefixMethod, PromptMethod, PTuningMethod
 from .dora import DoraMethod
 from .ia3 import Ia3Method
 from .lora import LoraMethod
@@ -15,6 +16,10 @@ _MAKERS: Final[dict[type[MethodKeys], Callable[[Any], Method]]] = {
     Dora: DoraMethod,
     AdaLora: AdaLoraMethod,
     Ia3: lambda _: Ia3Method(),
+    Bottleneck: BottleneckMethod,
+    Prefix: PrefixMethod,
+    Prompt: PromptMethod,
+    PTuning: PTuningMethod,
 }
 
 

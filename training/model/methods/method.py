@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ....schemas.manifest import EncoderSpec
 from ...kinds.reply_decoder import ReplyDecoder
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ class Method:
     """Trains something around an encoder. What it has trained is kept as the tensors of a delta (`runtime.model.delta` lists
     their forms); applied to the encoder's weights these are what is exported.
     """
+
+    def extend(self, spec: EncoderSpec) -> EncoderSpec:
+        """Return the spec of the encoder with what is trained: with the parts of its graph that are new, if any."""
+        return spec
 
     def attach(self, encoder: "BertModel") -> None:
         """Put what is trained into the encoder, in place; everything else in it is frozen."""

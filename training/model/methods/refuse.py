@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+from ....runtime.model.kinds.registry import KINDS
 from ....runtime.settings.yaml_file import Place
+from ....schemas.manifest import EncoderSpec
 from ...recipe.recipe import Recipe
 
 
@@ -30,6 +32,31 @@ def _find_problems(recipe: Recipe) -> Iterator[tuple[Place, str]]:
             f"{name} trains what lies around the encoder's layers, which `encoder` freezes; leave one out",
         )
     if keys.one_phase and recipe.phases:
-        yield ("phases",), f"{name} has one schedule for the whole training, it cannot have phases; leave one out"
+        yield ("phases",), f"{name} is trained as a whole and cannot go on in another phase; leave one out"
     if not keys.of_encoder and recipe.freeze is not None:
-        yield ("freeze",), f"{name} divides its rank among all layers, so that none can be frozen; leave one out"
+        yield ("freeze",), f"{name} trains nothing that belongs to one layer, so that none can be frozen; leave one out"
+    if keys.one_task:
+        yield from _find_other_tasks(recipe, name)
+
+
+def _find_other_tasks(recipe: Recipe, name: str) -> Iterator[tuple[Place, str]]:
+    if len(recipe.tasks) > 1:
+        yield (
+            ("method",),
+            f"{name} turns the encoder to one task, found {', '.join(recipe.tasks)}; keep one task, or use lora, dora, adalora, "
+            "ia3 or bottleneck",
+        )
+    for task in recipe.tasks:
+        if KINDS.get(recipe.tasks[task].kind).generates:
+            yield ("method",), f"{name} is for tasks with labels, {task} writes replies; use lora"
+
+
+def refuse_parts(recipe: Recipe, encoder: EncoderSpec) -> None:
+    """Raise SetupError where a method meets an encoder whose graph has parts of an earlier one."""
+    if recipe.around_encoder is not None and encoder.parts and not recipe.encoder.frozen:
+        parts = ", ".join(encoder.parts)
+        raise recipe.refusal(
+            ("encoder",),
+            f"{encoder.source} has parts of another method ({parts}); {recipe.name_of_method} is put around a plain encoder, name its "
+            "base, or train without a method",
+        )
