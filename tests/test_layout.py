@@ -51,6 +51,7 @@ FOLDERS = {
     "training/few_shot",
     "training/fit",
     "training/fit/few_labels",
+    "training/fit/self_training",
     "training/fit/weights",
     "training/gate",
     "training/ingest",

@@ -15,11 +15,11 @@ from ..evaluate.evaluate import Scores, evaluate, write_report
 from ..export.export import export, find_problems
 from ..fit.loop import fit
 from ..prepare.data_report import describe_cross_validation
+from ..prepare.few_examples import check_columns, describe_counts, read_examples
 from ..recipe.reading import Columns, Reading
 from ..recipe.recipe import Recipe, load_recipe
 from ..report.decisions import describe_decisions
 from ..run_folders.run_folder import RunFolder
-from .examples import check_columns, describe_counts, read_examples
 from .recipe import Wanted, make_recipe
 
 Say = Callable[[str], None]

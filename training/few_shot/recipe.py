@@ -30,7 +30,7 @@ class Wanted(NamedTuple):
     """Without it that of a model of ours whose encoder it is, else 128."""
 
 
-EPOCHS: Final = 10
+EPOCHS: Final = 3
 """Passes of the contrastive step, whose texts each bring another one of their label."""
 RATE: Final = 1e-4
 SMALL: Final = 200

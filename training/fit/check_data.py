@@ -17,6 +17,7 @@ from ..prepare.data_summary import parts_of, summarise
 from ..prepare.reading import read_part
 from ..prepare.tasks import TaskData, read_task
 from ..prepare.vocabularies import with_pieces
+from ..recipe.last_phase import with_self_training
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
 from .check_phases import refuse_phases
@@ -39,7 +40,7 @@ def check_data(recipe: Recipe, folder: Path) -> CheckedData:
     """Read every task and open the encoder. What is wrong with one task does not hide what is wrong with another."""
     tasks: list[TaskData] = []
     problems: list[str] = []
-    for refuse in (refuse_unsupported, refuse_weights, refuse_phases, refuse_methods):
+    for refuse in (refuse_unsupported, refuse_weights, refuse_phases, refuse_methods, with_self_training):
         try:
             refuse(recipe)
         except SetupError as error:

@@ -19,6 +19,7 @@ from ..compute.timer import Timer
 from ..prepare.data_report import describe, describe_probes, describe_skipped
 from ..pretrain.encoder_folder import describe_pretraining
 from ..pretrain.stage import run_stage
+from ..recipe.last_phase import with_self_training
 from ..recipe.recipe import Encoder, Recipe, load_recipe
 from ..run_folders.provenance import describe_environment, digest_data
 from ..run_folders.run_folder import RECORD, RunFolder, RunRecord, digest
@@ -37,6 +38,7 @@ from .probe import probe_tasks
 from .processes import begin_together, end_together, scale_of
 from .resume import State, read_state, save_state
 from .second_stage import run_second_stages
+from .self_training.texts import read_unlabelled
 from .setup import Fitting, prepare
 from .step import take_step
 from .training_log import EVERY, TrainingLog
@@ -103,6 +105,7 @@ def fit(
     say = print_line if is_first_process() else ignore
     recipe = run_stage(recipe, recipe_path, data, out, resume=resume or finish, quiet=quiet, print_line=say)
     run = prepare(recipe, data, folder)
+    run.unlabelled = read_unlabelled(recipe, run.tasks, data)
     if not run.accelerator.is_main_process:
         quiet, on_progress, print_line = True, ignore, ignore
     if state is not None and not finish:
@@ -129,7 +132,7 @@ def _read_recipe(path: Path, seed: int | None, encoder: Path | None, add_to: Pat
         recipe = recipe.model_copy(update={"seed": seed})
     if encoder is not None:
         recipe = recipe.model_copy(update={"encoder": Encoder(source=str(encoder)), "pretrain": None})
-    return recipe if add_to is None else add_tasks(recipe, add_to)
+    return with_self_training(recipe if add_to is None else add_tasks(recipe, add_to))
 
 
 def train_all(

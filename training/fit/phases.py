@@ -17,12 +17,14 @@ from torch import nn
 from ..compute import sampler
 from ..model.network import logits_of
 from ..recipe.phases import Phase
-from ..recipe.recipe import Recipe
+from ..recipe.recipe import Hold, Recipe
+from ..recipe.self_training import SELF_TRAINING
 from ..recipe.weights import Weights
 from ..run_folders.run_folder import WEIGHTS, PhaseRecord
 from .checkpoint import restore
 from .encoding import Part
 from .freezing import freeze
+from .self_training.phase import Guessed, guess_texts, keep_or_undo, note_outcome, taught_task
 from .setup import Fitting, Standing, narrow
 from .soft_targets import Held
 from .weights.make import make_weighting
@@ -49,12 +51,17 @@ def run_phases(
     for number in range(first, len(base.recipe.phases)):
         goes_on = resumed and number == first
         begin_phase(run, base, number, goes_on=goes_on)
-        phase = base.recipe.phases[number]
+        phase, guessed = base.recipe.phases[number], None
+        if is_self_training(base.recipe, phase):
+            guessed = begin_self_training(run, phase)
         write(f"phase {phase.name}: {len(run.plan)} steps, tasks {', '.join(sorted(run.taught))}")
-        train(goes_on)
+        if run.plan:
+            train(goes_on)
         run.further_phases = len(base.recipe.phases) - number - 1
         if finish:
             break
+        if guessed is not None:
+            end_self_training(run, number, guessed, write)
         run.standing.phases.append(record_of_phase(run, phase))
     run.recipe, run.train = base.recipe, base.train
 
@@ -90,13 +97,43 @@ def begin_phase(run: Fitting, base: Base, number: int, *, goes_on: bool) -> None
         else [at for at, name in enumerate(names) if name not in run.taught]
     )
     run.train = [hold_part(run, at, part) if at in held else part for at, part in enumerate(base.train)]
-    run.plan = lay_out_phase(run, phase, [*held])
-    if not run.plan:
+    run.plan = [] if is_self_training(base.recipe, phase) else lay_out_phase(run, phase, [*held])
+    if not run.plan and not is_self_training(base.recipe, phase):
         raise base.recipe.refusal(
             ("phases", number), f"{phase.name} trains nothing: its rows make no step; raise `epochs`"
         )
     run.weighting = make_weighting(run.recipe, run.tasks, [len(part.ids) for part in base.train])
     run.inputs_sha256 = None
+
+
+def is_self_training(recipe: Recipe, phase: Phase) -> bool:
+    """Return whether the phase is that of self-training."""
+    return recipe.self_training is not None and phase.name == SELF_TRAINING
+
+
+def begin_self_training(run: Fitting, phase: Phase) -> Guessed:
+    """Let the network guess the texts, and lay out the phase with those that are learned; without any it has no step."""
+    settings = run.recipe.self_training
+    assert settings is not None, "the phase is that of self-training"
+    run.model.widen()
+    guessed, task = guess_texts(run, settings), taught_task(run)
+    if guessed.part is not None:
+        run.train[task] = guessed.part
+        run.plan = lay_out_phase(run, phase, [at for at, data in enumerate(run.tasks) if data.name not in run.taught])
+    narrow(run.recipe, run.model, [*run.train, *run.validation], run.checkpoint.special)
+    run.model.to(run.device)
+    freeze(run.model, run.recipe.freeze, run.trained)
+    run.guessed = guessed.sha256
+    return guessed
+
+
+def end_self_training(run: Fitting, number: int, guessed: Guessed, write: Callable[[str], Any]) -> None:
+    """Keep what was learned where validation is not worse, and say so."""
+    if guessed.part is not None:
+        keep_or_undo(run, number, guessed.said, write)
+    else:
+        run.standing.scores = run.standing.phases[-1].validation
+        note_outcome(run, taught_task(run), f"nothing is learned: {guessed.said}", write)
 
 
 def recipe_of(recipe: Recipe, phase: Phase, number: int) -> Recipe:
@@ -108,6 +145,8 @@ def recipe_of(recipe: Recipe, phase: Phase, number: int) -> Recipe:
         "dropout": recipe.dropout if phase.dropout is None else phase.dropout,
         "freeze": phase.freeze or recipe.freeze,
     }
+    if recipe.self_training is not None and phase.name == SELF_TRAINING:
+        changes["hold"] = Hold(weight=recipe.self_training.weight, temperature=1.0)
     if (phase.tasks is not None and set(phase.tasks) != set(recipe.tasks)) or (phase.freeze and phase.freeze.all):
         changes["weights"] = Weights()
     return recipe.model_copy(update=changes)

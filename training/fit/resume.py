@@ -144,6 +144,7 @@ def _inputs(run: Fitting) -> Iterable[str]:
         for example in (*data.train, *data.validation, *data.calibration, *data.outside, *data.choosing):
             reply = () if example.reply is None else (example.reply,)
             yield repr((example.given, example.labels, example.spans, example.soft, *reply))
+    yield run.guessed
     yield json.dumps(run.plan)
 
 

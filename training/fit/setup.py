@@ -95,6 +95,10 @@ class Fitting:
     """The names of the parameters that are trained where nothing is frozen."""
     taught: frozenset[str] = frozenset()
     """The tasks that the phase teaches, whose validation rows choose the checkpoint; empty: all."""
+    unlabelled: list[str] = field(default_factory=list)
+    """Texts that self-training guesses."""
+    guessed: str = ""
+    """A digest of the guesses that are learned in the phase."""
     further_phases: int = 0
     """Phases that are still to come behind the steps of the plan."""
     standing: Standing = field(default_factory=Standing)

@@ -22,7 +22,7 @@ from .plan import Mix
 
 RECIPE: Final = "recipe.yaml"
 _NOT_KEPT: Final[dict[str, Any]] = {
-    **dict.fromkeys(("tasks", "lora", "method", "threads", "pretrain", "weights", "phases"), True),
+    **dict.fromkeys(("tasks", "lora", "method", "threads", "pretrain", "weights", "phases", "self_training"), True),
     "budget": {"epochs", "steps"},
     "optimiser": {"method"},
 }

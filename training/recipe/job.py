@@ -107,6 +107,10 @@ class Feedback(_Frozen):
     manifest: Beside | None = None
     """The `dataset.json` of such a folder, which is made once more."""
     ingest: Ingest | None = None
+    examples: dict[Name, Beside] | None = None
+    """By task: a file of examples with the columns `text` and `label`, of labels that are new, say."""
+    examples_heldout: Share = 0.5
+    """Of the examples of each label so many are held out."""
     weight: Annotated[int | Literal["balanced"], BeforeValidator(_weight)] = "balanced"
     """How often each row is seen in an epoch. `balanced`: the rows of each label together as often as those of an old
     label are on average, a row at most twenty times."""
@@ -115,8 +119,10 @@ class Feedback(_Frozen):
 
     @model_validator(mode="after")
     def _is_one_source(self) -> Self:
-        if sum(each is not None for each in (self.data, self.manifest, self.ingest)) != 1:
-            raise ValueError("expected one of `data`, `manifest` and `ingest`")
+        if sum(each is not None for each in (self.data, self.manifest, self.ingest, self.examples)) != 1:
+            raise ValueError("expected one of `data`, `manifest`, `ingest` and `examples`")
+        if self.examples is None and "examples_heldout" in self.model_fields_set:
+            raise ValueError("`examples_heldout` has no effect without `examples`; leave it out")
         return self
 
 
@@ -195,7 +201,7 @@ class Gate(_Frozen):
     least_corrections: Count = 50
     """So many held-out corrections to labels that the current version knows make a target."""
     least_new_rows: Count = 10
-    """So many held-out rows with new labels make a target."""
+    """So many held-out rows with new labels make a target; 6 where the feedback is `examples`."""
     least_lift: Part = 0.3
     """The share of corrected rows now right must exceed that of wrong rows without feedback by this."""
     least_flip_rows: Count = 30
@@ -232,6 +238,14 @@ class Job(_Frozen):
     """Without it nothing is published and nothing is released."""
     prefix: KafkaName = "murmura"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_examples_are_enough(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or not isinstance(raw.get("feedback"), dict) or "examples" not in raw["feedback"]:
+            return raw
+        gate = raw.get("gate") or {}
+        return {**raw, "gate": {"least_new_rows": 6, **gate}} if isinstance(gate, dict) else raw
+
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Self:
         if self.kafka is None and (self.feedback.ingest or self.feedback.manifest):
@@ -251,6 +265,7 @@ def check_names(file: YamlFile[Job], manifest: ModelManifest) -> None:
     named: list[tuple[Place, str]] = [(("gate", "target", at), name) for at, name in enumerate(gate.target or ())]
     named += [(("gate", "allowances", name), name) for name in gate.allowances]
     named += [(("gate", "reports", name), name) for name in gate.reports]
+    named += [(("feedback", "examples", name), name) for name in file.value.feedback.examples or ()]
     for place, name in named:
         if name not in has:
             raise file.refusal(place, f"the model has no task {name}; it has {', '.join(sorted(has))}")

@@ -18,6 +18,7 @@ from .optimiser import FreezeKey, Optimiser
 from .phases import Phase, leave_out
 from .pretraining import Pretraining
 from .reading import Count, Frozen, Positive, Share
+from .self_training import SelfTraining
 from .tasks import PAST, Task
 from .weights import Sampling, SamplingKey, Weights, WeightsKey
 
@@ -104,6 +105,8 @@ class Recipe(Frozen):
     """Weights of the encoder that stay as they are: `embeddings`, `encoder`, or the embeddings and so many layers."""
     phases: tuple[Phase, ...] = ()
     """Of the training, one after the other; without them there is one, of all tasks."""
+    self_training: SelfTraining | None = None
+    """A last phase that learns guesses of texts without labels; kept where validation is not worse."""
     lora: Annotated[Lora | None, BeforeValidator(lambda v: {} if v is True else v or None)] = None
     method: MethodKey = None
     """What is trained around the encoder instead of its own weights, by name; `lora` is the same as the key `lora`."""

@@ -17,6 +17,7 @@ from ..gate.targets import Targets, find_targets
 from ..ingest.manifest import Plan
 from ..mix.corrections import HELDOUT, TRAIN, Corrections, read_corrections
 from ..mix.earlier import check_earlier
+from ..mix.examples import write_examples
 from ..mix.plan import Mix, plan_mix, without_rows
 from ..recipe.job import Job, OldData, check_names
 from ..recipe.recipe import load_recipe
@@ -61,6 +62,8 @@ def check_job(file: YamlFile[Job]) -> Checked:
     plan = None
     if job.feedback.data is not None:
         corrections = read_corrections(job.feedback.data, start.manifest, job.feedback.least_rows)
+    elif job.feedback.examples is not None:
+        corrections = _of_examples(job, start)
     else:
         plan = asyncio.run(plan_for(job, start.manifest))
     mix = plan_mix(job, start.manifest, corrections)
@@ -68,6 +71,13 @@ def check_job(file: YamlFile[Job]) -> Checked:
     sets = held_out_sets(mix)
     targets = Targets({}, []) if plan is not None else _targets(file, start, mix, sets)
     return Checked(file, start, corrections, mix, with_targets(sets, targets.sets), plan, targets.placebo)
+
+
+def _of_examples(job: Job, start: StartingPoint) -> dict[str, Corrections]:
+    with tempfile.TemporaryDirectory(prefix="murmura-") as scratch:
+        folder = Path(scratch)
+        write_examples(job.feedback.examples or {}, start.manifest, folder, job.feedback.examples_heldout)
+        return dict(read_corrections(folder, start.manifest, job.feedback.least_rows))
 
 
 def _targets(file: YamlFile[Job], start: StartingPoint, mix: Mix, sets: Sequence[HeldOutSet]) -> Targets:
@@ -120,6 +130,12 @@ def _missing_files(file: YamlFile[Job]) -> Iterator[tuple[Place, str]]:
             ("feedback", "manifest"),
             f"{job.feedback.manifest}: no such file; expected the dataset.json of a data set",
         )
+    for task, path in (job.feedback.examples or {}).items():
+        if not _is_there(path):
+            yield (
+                ("feedback", "examples", task),
+                f"{path}: no such file; expected examples with the columns text and label",
+            )
     for at, path in enumerate(job.hold.texts):
         if not _is_there(path):
             yield ("hold", "texts", at), f"{path}: no such file"

@@ -33,6 +33,7 @@ from ..gate.targets import find_targets
 from ..gate.verdict import Comparison, GateResult, from_json
 from ..gate.weigh import Placebo, metrics_by_set, weigh
 from ..mix.corrections import Corrections, read_corrections
+from ..mix.examples import write_examples
 from ..mix.plan import Mix, plan_mix
 from ..mix.write import RECIPE, write_mix
 from ..recipe.job import Job
@@ -163,6 +164,8 @@ class Stages:
                 if not given.data.is_dir():  # a resumed run does not look for it beforehand
                     raise self._file.refusal(("feedback", "data"), f"{given.data}: no such folder")
                 shutil.copytree(given.data, target)
+            elif given.examples is not None:
+                write_examples(given.examples, self.manifest, target, given.examples_heldout)
             else:
                 asyncio.run(ingest_for(self._job, self.manifest, target, quiet=self._quiet))
             found = read_corrections(target, self.manifest, given.least_rows)

@@ -10,10 +10,10 @@ from ...runtime.errors import SetupError
 from ..data.example import Example
 from ..data.files import find_source, read_rows
 from ..data.near_texts import near_form
-from ..prepare.data_checks import list_names
-from ..prepare.reading import read_part
 from ..recipe.reading import Columns, Reading
 from ..recipe.tasks import Task
+from .data_checks import list_names
+from .reading import read_part
 
 LEAST: Final = 2
 """Different texts of a label: with one, none is left to learn from where the other is the question."""
@@ -39,10 +39,16 @@ def check_columns(file: Path, columns: Columns) -> None:
 
 def read_examples(file: Path, task: Task, seed: int) -> list[Example]:
     """Read the examples of a task. SetupError in one line for the first row that cannot be learned from."""
+    examples = read_sound(file, task, seed)
+    _refuse_single(file, examples, task)
+    return examples
+
+
+def read_sound(file: Path, task: Task, seed: int) -> list[Example]:
+    """Read examples that may be of one label alone. SetupError as of `read_examples`."""
     examples = read_part(task.train, task, file.parent, seed=seed)
     _refuse_long(examples)
     _refuse_contradictions(examples)
-    _refuse_single(file, examples, task)
     return examples
 
 

@@ -1,0 +1,144 @@
+"""Self-training: which guesses are learned, that a run goes on with the same ones, and that a loss is undone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_training import RECIPE, rows, write_jsonl
+
+from murmura.runtime.errors import SetupError
+from murmura.training.compute.state_file import CannotResume
+from murmura.training.fit import gradient
+from murmura.training.fit.loop import fit
+from murmura.training.fit.self_training import phase
+from murmura.training.fit.self_training.guesses import choose_balanced, choose_threshold
+from murmura.training.recipe.last_phase import with_self_training
+from murmura.training.recipe.recipe import load_recipe
+from murmura.training.run_folders.run_folder import RunFolder
+
+WriteRecipe = Callable[..., Path]
+INTENT = {"intent": RECIPE["tasks"]["intent"]}
+SHORT: dict[str, Any] = {"tasks": INTENT, "trackers": [], "few_rows": 0, "probe": False, "precision": "fp32"}
+SETTINGS = {"texts": "unlabelled.jsonl", "precision": 0.2, "per_label": 8, "epochs": 0.2}
+
+
+class Stopped(Exception):
+    """Raised in the middle of a run."""
+
+
+@pytest.fixture
+def folder(data: Path, tmp_path: Path) -> Path:
+    """A folder with training rows and further texts."""
+    for name in ("train.jsonl", "test.jsonl"):
+        (tmp_path / name).write_bytes((data / name).read_bytes())
+    write_jsonl(tmp_path / "unlabelled.jsonl", [{"text": f"{row['text']} {at}"} for at, row in enumerate(rows(60, 9))])
+    return tmp_path
+
+
+def test_the_threshold_is_the_lowest_that_keeps_the_precision() -> None:
+    scores = np.linspace(0.99, 0.01, 40)
+    right = np.arange(40) < 18
+    threshold = choose_threshold(scores, right, 0.9)
+    assert threshold is not None
+    assert (scores >= threshold).sum() == 20
+    assert right[scores >= threshold].mean() == 0.9
+    assert choose_threshold(scores, np.arange(40) % 2 == 0, 0.9) is None
+    assert choose_threshold(np.full(40, 0.5), right, 0.9) is None, "equal scores stand on one side"
+    assert choose_threshold(scores[:9], np.ones(9, bool), 0.9) is None, "nine rows say nothing"
+    assert choose_threshold(scores, np.ones(40, bool), 0.9) == pytest.approx(0.005)
+
+
+def test_of_each_label_the_surest_are_learned_and_no_more_than_of_the_others() -> None:
+    scores = np.array([0.9, 0.99, 0.95, 0.7, 0.8, 0.3])
+    assert choose_balanced(scores, [0, 0, 0, 1, 1, 1], 0.5, 2) == [1, 2, 3, 4]
+    assert choose_balanced(scores, [0, 0, 0, 1, 1, 1], 0.999, 2) == []
+
+
+def test_it_is_a_phase_whose_outcome_is_said_and_an_interrupted_one_goes_on_to_the_same_bytes(
+    folder: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_recipe(self_training=SETTINGS, save_minutes=0, budget={"steps": 3, "evaluations": 1}, **SHORT)
+    whole = fit(path, folder, folder / "whole", quiet=True)
+    assert [each.name for each in whole.phases] == ["labelled", "self_training"]
+    note = whole.data["intent"].notes[-1]
+    assert note.startswith("self-training: ")
+    assert " of 60 texts with guesses of " in note
+    assert note.endswith((": kept", ": not kept"))
+    assert "points [" in note
+    collate, calls = gradient.collate, []
+
+    def stop(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 5:  # the second step of the phase
+            raise Stopped
+        return collate(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gradient, "collate", stop)
+        with pytest.raises(Stopped):
+            fit(path, folder, folder / "killed", quiet=True)
+    texts = (folder / "unlabelled.jsonl").read_text()
+    write_jsonl(
+        folder / "unlabelled.jsonl", [{"text": "quite another text"}, *[{"text": f"one more {n}"} for n in range(30)]]
+    )
+    with pytest.raises(CannotResume):
+        fit(path, folder, folder / "killed", quiet=True, resume=True)
+    (folder / "unlabelled.jsonl").write_text(texts)
+    again = fit(path, folder, folder / "killed", quiet=True, resume=True)
+    assert again.data["intent"].notes == whole.data["intent"].notes
+    a, b = (RunFolder(folder / name).weights() for name in ("whole", "killed"))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_what_validation_is_worse_with_is_undone(
+    folder: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = {"steps": 12, "evaluations": 1}
+    plain = write_recipe("plain", budget={"evaluations": 1}, **{**SHORT, "phases": [{"name": "labelled", "steps": 12}]})
+    fit(plain, folder, folder / "plain", quiet=True)
+    guess = phase._add
+
+    def mislead(part: Any, ids: Any, logits: Any) -> Any:
+        return guess(part, ids, 50 * np.roll(logits, 1, axis=1))  # each text is learned as another label
+
+    monkeypatch.setattr(phase, "_add", mislead)
+    wrong = {**SETTINGS, "per_label": 60, "weight": 50.0, "epochs": 1}
+    path = write_recipe("misled", self_training=wrong, budget=budget, **SHORT)
+    record = fit(path, folder, folder / "misled", quiet=True)
+    assert record.data["intent"].notes[-1].endswith(": not kept")
+    assert record.validation["intent"] == record.phases[0].validation["intent"]
+    a, b = (RunFolder(folder / name).weights() for name in ("plain", "misled"))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_without_a_sure_guess_nothing_is_learned_and_it_is_said(
+    folder: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phase, "choose_threshold", lambda scores, right, precision: None)
+    keys = {**SHORT, "budget": {"steps": 1, "evaluations": 1}}
+    path = write_recipe(self_training=SETTINGS, **keys)
+    record = fit(path, folder, folder / "run", quiet=True)
+    assert "self-training: nothing is learned: " in record.data["intent"].notes[-1]
+    assert record.steps == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"self_training": {"texts": "a.txt", "task": "mood"}}, "self_training.task: no classification 'mood'"),
+        ({"self_training": {"texts": "a.txt"}, "tasks": RECIPE["tasks"] | {"mood": INTENT["intent"]}}, "expected one"),
+        ({"self_training": {"texts": "a.txt"}, "phases": [{"name": "self_training"}]}, "rename the other one"),
+        ({"self_training": {"texts": "a.txt"}, "encoder": {"source": "models/a", "frozen": True}}, "is frozen"),
+    ],
+)
+def test_a_mistake_is_one_line(write_recipe: WriteRecipe, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(SetupError, match=message):
+        with_self_training(load_recipe(write_recipe(**{"tasks": INTENT, **keys})))
+
+
+def test_texts_that_are_all_rows_are_refused(folder: Path, write_recipe: WriteRecipe) -> None:
+    path = write_recipe(self_training={"texts": "train.jsonl"}, **SHORT)
+    with pytest.raises(SetupError, match=r"self_training.texts: all \d+ texts are rows of intent"):
+        fit(path, folder, folder / "run", quiet=True)

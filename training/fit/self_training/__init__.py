@@ -1,0 +1,1 @@
+"""Self-training: a model learns what it guessed of texts without labels."""
