@@ -24,6 +24,8 @@ from murmura.training.model.methods.method import Method
 from murmura.training.model.methods.refuse import refuse_parts
 from murmura.training.model.network import MultiTask
 from murmura.training.recipe.recipe import Recipe, load_recipe
+from murmura.training.report.page_data import read_ranks
+from murmura.training.report.sections.ranks import describe_ranks
 
 METHODS: dict[str, Any] = {
     "lora": {"name": "lora", "rank": 4},
@@ -167,6 +169,10 @@ def test_a_resumed_run_gives_the_same_bytes_and_its_delta_the_merged_model(
         together = served_logits(models[1], spec, TEXTS)
         alone = [served_logits(models[1], spec, [text])[0] for text in TEXTS[:4]]
         assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=False)), spec.name
+    ranks = read_ranks(tmp_path / "run" / file)
+    lines = dict(describe_ranks(ranks, 2))
+    assert sum(ranks.values()) == {"adalora": 2 * 12, "lora": 4 * 12, "dora": 4 * 12}.get(name, 0)
+    assert "attention.self.query 4" in lines["layer 1"] or name not in {"lora", "dora"}
     changed = {each.partition("/")[0] for each in load_file(tmp_path / "delta" / "delta.safetensors")}
     assert changed & {"low_rank", "scale", "added"}
 

@@ -15,6 +15,7 @@ from .sections.balance import make_balance
 from .sections.data import make_data
 from .sections.origin import make_cost, make_recipe, make_versions
 from .sections.pretraining import make_pretraining
+from .sections.ranks import make_ranks
 from .sections.summary import make_summary
 from .sections.tasks import make_tasks
 from .sections.training import make_training
@@ -26,6 +27,7 @@ SECTIONS: Final[Sequence[MakeSection]] = (
     make_pretraining,
     make_training,
     make_balance,
+    make_ranks,
     make_cost,
     make_recipe,
     make_versions,

@@ -36,6 +36,8 @@ class PageData:
     """Of the encoder and all heads."""
     trained: int | None = None
     """Parameters that the run's checkpoint keeps: with low-rank factors far fewer."""
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    """Of the factors that the run's checkpoint keeps, by the weight of the encoder."""
     with_texts: bool = False
     """Whether the page may show what rows say: their texts and the values of their columns."""
 
@@ -77,6 +79,7 @@ def gather(folder: Path, manifest: ModelManifest, scores: Scores, description: s
         pretraining=read_curves(run / PRETRAIN) if run is not None else [],
         parameters=count_parameters(folder / trained) if trained is not None else None,
         trained=count_parameters(run / WEIGHTS) if run is not None else None,
+        ranks=read_ranks(run / WEIGHTS) if run is not None else {},
     )
 
 
@@ -102,6 +105,16 @@ def count_parameters(file: Path) -> int | None:
     header = _read_header(file)
     shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
     return sum(prod(shape) for shape in shapes) if header else None
+
+
+def read_ranks(file: Path) -> dict[str, int]:
+    """Return the ranks of the factors of the encoder's weights in a safetensors file, from its header alone."""
+    factors = {name.split("/")[1]: entry for name, entry in _read_header(file).items() if _is_factor(name)}
+    return {name: entry["shape"][0] for name, entry in factors.items()}
+
+
+def _is_factor(name: str) -> bool:
+    return name.startswith("low_rank/encoder.layer.") and name.endswith("/a")
 
 
 def _read_header(file: Path) -> dict[str, Any]:
