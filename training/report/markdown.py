@@ -8,6 +8,7 @@ from ..kinds.registry import kind_of
 from ..prepare.data_report import TaskReport, data_table
 from .decisions import describe_decisions
 from .figures import meanings_of, rounded, shown
+from .layers import read_layer_shares, table_rows
 
 Scores = Mapping[str, Mapping[str, Score]]
 """Task, then set."""
@@ -32,7 +33,7 @@ def markdown(manifest: ModelManifest, scores: Scores, description: str = "") -> 
             values = rounded(score.figures).items()
             lines += [f"| {figure} | {shown(value)} | {meanings.get(figure, '')} |" for figure, value in values]
             lines += ["", "```", score.table.rstrip(), "```", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *describe_layers(manifest)])
 
 
 def describe_data(task: str, manifest: ModelManifest) -> list[str]:
@@ -40,3 +41,13 @@ def describe_data(task: str, manifest: ModelManifest) -> list[str]:
     if task not in manifest.data:
         return []
     return [f"### {task}: data", "", *data_table(TaskReport.model_validate(manifest.data[task])), ""]
+
+
+def describe_layers(manifest: ModelManifest) -> list[str]:
+    """Return which share the heads that mix layers give to each."""
+    found = read_layer_shares(manifest)
+    if found is None:
+        return []
+    lines = ["## Which task reads which layer", "", "The learned share of each layer in what a head reads.", ""]
+    lines += [f"| task | {' | '.join(found.columns)} |", f"|{' --- |' * (len(found.columns) + 1)}"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in table_rows(found)), ""]

@@ -13,6 +13,7 @@ from .page_data import PageData
 from .section import TEMPLATES, MakeSection, Section, render
 from .sections.balance import make_balance
 from .sections.data import make_data
+from .sections.layers import make_layers
 from .sections.origin import make_cost, make_recipe, make_versions
 from .sections.pretraining import make_pretraining
 from .sections.ranks import make_ranks
@@ -28,6 +29,7 @@ SECTIONS: Final[Sequence[MakeSection]] = (
     make_training,
     make_balance,
     make_ranks,
+    make_layers,
     make_cost,
     make_recipe,
     make_versions,

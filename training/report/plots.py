@@ -156,14 +156,14 @@ class Grid(NamedTuple):
     values: Sequence[Sequence[float | None]]
 
 
-def draw_grid(name: str, grid: Grid, *, title: str, note: str = "") -> Plot:
-    """Draw figures between -1 and 1 as cells: the stronger the colour, the further from 0; those below 0 have another colour."""
+def draw_grid(name: str, grid: Grid, *, title: str, most: float = 1.0, note: str = "") -> Plot:
+    """Draw figures as cells: the stronger the colour, the further from 0, at `most` strongest; those below 0 have another one."""
     high = max(1.2, 0.45 * len(grid.rows) + 0.75)
     with _axes(height=high) as (axes, drawing):
         for at, values in enumerate(grid.values):
             for column, value in enumerate(values):
                 if value is not None:
-                    _draw_cell(axes, column, at, value)
+                    _draw_cell(axes, column, at, value, most)
         axes.set(xlim=(0, len(grid.columns)), ylim=(len(grid.rows), 0))
         axes.set_xticks([at + 0.5 for at in range(len(grid.columns))], [_shorten(each) for each in grid.columns])
         axes.set_yticks([at + 0.5 for at in range(len(grid.rows))], [_shorten(each) for each in grid.rows])
@@ -180,9 +180,10 @@ def draw_grid(name: str, grid: Grid, *, title: str, note: str = "") -> Plot:
     return Plot(fit_into_page(drawing.getvalue(), name=name, title=title, description="; ".join(said)), title, note)
 
 
-def _draw_cell(axes: "Axes", column: int, row: int, value: float) -> None:
+def _draw_cell(axes: "Axes", column: int, row: int, value: float, most: float) -> None:
     colour = SERIES[0] if value >= 0 else SERIES[1]
-    axes.barh(row + 0.5, 0.96, left=column + 0.02, height=0.94, color=colour, alpha=min(1.0, 0.06 + 0.7 * abs(value)))
+    strength = 0.06 + 0.7 * min(1.0, abs(value) / most)
+    axes.barh(row + 0.5, 0.96, left=column + 0.02, height=0.94, color=colour, alpha=strength)
     axes.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", color=INK, fontsize=9)
 
 

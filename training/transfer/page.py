@@ -63,7 +63,7 @@ def _section(
     notes: list[str] | tuple[str, ...] = (),
 ) -> Section:
     """Return a section with a table whose first `words` columns are words and the others numbers."""
-    body = render("transfer.html", columns=columns, rows=rows, words=words, plots=plots or [], notes=notes, label=title)
+    body = render("table.html", columns=columns, rows=rows, words=words, plots=plots or [], notes=notes, label=title)
     return Section(anchor, title, body)
 
 
