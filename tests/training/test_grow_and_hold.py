@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,6 +111,13 @@ def test_soft_rows_without_a_model_of_ours_are_refused(growing, tmp_path: Path):
         prepare(load_recipe(growing(encoder=RECIPE["encoder"])), tmp_path, RunFolder(tmp_path / "run"))
 
 
+CLASSES = KINDS.get("classification")
+
+
+def plain(kind: Any) -> Any:
+    return lambda logits, target, texts: kind.loss(logits, target, 0.0)
+
+
 @pytest.mark.parametrize("name", KINDS.names())
 def test_the_answer_of_before_costs_least_and_new_labels_are_free_where_only_the_own_are_compared(name):
     kind, own = KINDS.get(name), np.array([True, True, False])
@@ -120,7 +128,7 @@ def test_the_answer_of_before_costs_least_and_new_labels_are_free_where_only_the
 
     def loss(*logits: float) -> float:
         now = torch.zeros(1, *shape) + torch.tensor(logits)
-        return mixed_loss(kind, now, target, soft, Hold(), 0.0).item()
+        return mixed_loss(kind, now, target, soft, Hold(), plain(kind)).item()
 
     same = loss(2.0, -1.0, 0.0)
     assert loss(2.0, -1.0, 50.0) == pytest.approx(same)
@@ -140,7 +148,7 @@ def test_a_held_row_counts_the_temperature_squared_and_its_weight():
         is_ = torch.log_softmax(now[0] / temperature, -1)
         expected = weight * temperature**2 * float((was.exp() * (was - is_)).sum())
         hold = Hold(weight=weight, temperature=temperature)
-        found = mixed_loss(KINDS.get("classification"), now, torch.tensor([0]), soft, hold, 0.0)
+        found = mixed_loss(CLASSES, now, torch.tensor([0]), soft, hold, plain(CLASSES))
         assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -149,25 +157,27 @@ def test_of_several_labels_the_temperature_is_of_no_account():
 
     def loss(temperature: float) -> float:
         now = torch.tensor([[0.5, 0.0]])
-        return mixed_loss(
-            KINDS.get("multi_label"), now, torch.zeros(1, 2), soft, Hold(temperature=temperature), 0.0
-        ).item()
+        kind, hold = KINDS.get("multi_label"), Hold(temperature=temperature)
+        return mixed_loss(kind, now, torch.zeros(1, 2), soft, hold, plain(kind)).item()
 
     assert loss(1.0) == loss(4.0)
 
 
-def test_a_batch_is_the_mean_over_rows_with_a_label_and_held_rows_by_their_weight():
+def test_a_batch_is_the_mean_over_rows_with_a_label_as_they_count_and_held_rows_by_their_weight():
     before = np.array([2.0, -1.0], np.float32)
     soft = soft_targets([Held(before, np.array([True] * 2)), None], 2)
     now, target = torch.tensor([[0.0, 0.0], [1.0, -1.0]]), torch.tensor([0, 0])
     kind = KINDS.get("classification")
 
+    def of_labels(logits: torch.Tensor, target: torch.Tensor, texts: object) -> torch.Tensor:
+        return 5 * kind.loss(logits, target, 0.0)
+
     def both(weight: float) -> float:
-        return mixed_loss(kind, now, target, soft, Hold(weight=weight), 0.0).item()
+        return mixed_loss(kind, now, target, soft, Hold(weight=weight), of_labels).item()
 
     hard = kind.loss(now[1:], target[1:], 0.0).item()
     held = (both(3.0) - both(1.0)) / 2
-    assert both(1.0) == pytest.approx(held + hard / 2, rel=1e-5)
+    assert both(1.0) == pytest.approx(held + 5 * hard / 2, rel=1e-5)
 
 
 class Deep(Classification):

@@ -18,8 +18,9 @@ from murmura.training.fit import gradient
 from murmura.training.fit.loop import fit
 from murmura.training.fit.optimiser import make_optimiser
 from murmura.training.fit.row_weights import row_weights
-from murmura.training.fit.setup import Fitting
+from murmura.training.fit.setup import Fitting, prepare
 from murmura.training.recipe.recipe import load_recipe
+from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]
 TWO = {name: RECIPE["tasks"][name] for name in ("intent", "places")}
@@ -178,3 +179,31 @@ def test_a_phase_overrides_what_it_sets_of_the_optimiser(write_recipe: WriteReci
     recipe = load_recipe(write_recipe(phases=[{"name": "a", "optimiser": {"head_lr": 0.5}}]))
     changed = recipe.optimiser.override(recipe.phases[0].optimiser)
     assert (changed.head_lr, changed.encoder_lr) == (0.5, 3e-3)
+
+
+def test_class_weights_count_rows_with_labels_also_beside_soft_ones_which_are_said_to_count_alike(
+    few: Path, tmp_path: Path, model_folder: Path, write_recipe: WriteRecipe
+) -> None:
+    rows = [json.loads(line) for line in (few / "train.jsonl").read_text().splitlines()]
+    lost = [row for row in rows if row["label"] == "lost"]
+    for name, part in (("soft", lost[:4]), ("hard", rows)):
+        (few / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    sources = [{"path": "soft.jsonl", "soft": "all"}, "hard.jsonl"]
+    intent = {"out_of_scope": "other", "train": sources, "validation": "hard.jsonl"}
+    keys = {"encoder": str(model_folder), **{**SHORT, "tasks": {}}, "batch_size": 40}
+
+    def losses(**task: Any) -> dict[int, float]:
+        recipe = load_recipe(write_recipe(**{**keys, "tasks": {"intent": {**intent, **task}}}))
+        run = prepare(recipe, few, RunFolder(tmp_path / "run"))
+        run.model.eval()
+        notes = run.data["intent"].notes
+        assert any("`class_weights` do not act on 4 training rows marked `soft`" in note for note in notes) == bool(
+            task
+        )
+        soft, hard = [*run.train[0].held], [row for row in range(len(run.train[0].ids)) if row not in run.train[0].held]
+        return {count: gradient.measure_losses(run, [(0, [*soft[:count], *hard])])[0] for count in (0, 4)}
+
+    plain, weighed = losses(), losses(class_weights={"lost": 3, "transfer": 3, "other": 3})
+    assert weighed[0] == pytest.approx(3 * plain[0], rel=1e-4)
+    hard = len(rows) / (len(rows) + 4)
+    assert weighed[4] - plain[4] == pytest.approx(2 * hard * plain[0], rel=1e-3)

@@ -76,10 +76,13 @@ def train(
     from ..export.export import find_problems
     from ..fit.add_vectors import lacks_vectors_alone
     from ..fit.kept_tasks import add_tasks
+    from ..recipe.frozen_keys import describe_frozen_keys
     from ..recipe.recipe import load_recipe
     from ..run_folders.run_folder import RunFolder
 
     read = load_recipe(recipe)
+    for line in describe_frozen_keys(read, adds=add_to is not None) if check else ():
+        typer.echo(line)
     if add_to is not None and not lacks_vectors_alone(read, add_to):
         read = add_tasks(read, add_to)
     out = out or Path("models") / read.name

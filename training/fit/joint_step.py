@@ -61,12 +61,16 @@ def task_losses(
 
 def _loss(data: TaskData, recipe: Recipe, part: TaskBatch, logits: Tensor, texts: EncodedTexts | None) -> Tensor:
     smoothing = recipe.label_smoothing if data.task.label_smoothing is None else data.task.label_smoothing
-    if part.soft is not None:
-        return mixed_loss(data.kind, logits, part.target, part.soft, recipe.hold, smoothing, texts)
-    if data.class_weights is None and data.task.focal is None:
-        return data.kind.loss(logits, part.target, smoothing, texts)
-    counts = row_weights(logits, part.target, data.class_weights, data.task.focal)
-    return (counts * data.kind.loss_by_row(logits, part.target, smoothing)).mean()
+
+    def loss_of_labels(logits: Tensor, target: Tensor, texts: EncodedTexts | None) -> Tensor:
+        if data.class_weights is None and data.task.focal is None:
+            return data.kind.loss(logits, target, smoothing, texts)
+        counts = row_weights(logits, target, data.class_weights, data.task.focal)
+        return (counts * data.kind.loss_by_row(logits, target, smoothing)).mean()
+
+    if part.soft is None:
+        return loss_of_labels(logits, part.target, texts)
+    return mixed_loss(data.kind, logits, part.target, part.soft, recipe.hold, loss_of_labels, texts)
 
 
 def weighted_sum(losses: dict[int, Tensor], weights: Sequence[float] | Mapping[int, float]) -> Tensor:

@@ -12,8 +12,8 @@ from ...runtime.model.delta import CHECKPOINT_NAME, OF_ENCODER
 from ...runtime.model.folder import read_manifest
 from ...schemas.manifest import ModelManifest
 from ..prepare.data_report import TaskReport
+from ..recipe.frozen_keys import DROPPED_BY_ADDING
 from ..recipe.recipe import Encoder, Recipe
-from ..recipe.weights import Weights as TaskWeights
 from ..run_folders.run_folder import RunFolder, RunRecord, Weights
 from .setup import Fitting
 
@@ -24,13 +24,9 @@ def add_tasks(recipe: Recipe, folder: Path) -> Recipe:
     tasks = {name: task for name, task in recipe.tasks.items() if name not in known}
     if not tasks:
         raise SetupError(f"{folder} has every task of the recipe: there is none to add")
-    alone = {
-        "encoder": Encoder(source=str(folder), frozen=True),
-        "weights": TaskWeights(),
-        "phases": (),
-        "freeze": None,
-    }  # heads have nothing in common
-    return recipe.model_copy(update={"tasks": tasks, **alone})
+    alone = {key: Recipe.model_fields[key].get_default() for key in DROPPED_BY_ADDING}
+    encoder = Encoder(source=str(folder), frozen=True)
+    return recipe.model_copy(update={**alone, "tasks": tasks, "encoder": encoder})
 
 
 def keep_tasks(run: Fitting, record: RunRecord, weights: Weights | None) -> tuple[RunRecord, Weights | None]:

@@ -19,6 +19,7 @@ from ..compute.timer import Timer
 from ..prepare.data_report import describe, describe_probes, describe_skipped
 from ..pretrain.encoder_folder import describe_pretraining
 from ..pretrain.stage import run_stage
+from ..recipe.frozen_keys import describe_frozen_keys
 from ..recipe.last_phase import with_self_training
 from ..recipe.recipe import Encoder, Recipe, load_recipe
 from ..run_folders.provenance import describe_environment, digest_data
@@ -103,6 +104,8 @@ def fit(
     elif finish:
         raise SetupError(f"{out}: no interrupted run with a saved state; train without --finish")
     say = print_line if is_first_process() else ignore
+    for line in describe_frozen_keys(load_recipe(recipe_path), adds=add_to is not None):
+        say(line)
     recipe = run_stage(recipe, recipe_path, data, out, resume=resume or finish, quiet=quiet, print_line=say)
     run = prepare(recipe, data, folder)
     run.unlabelled = read_unlabelled(recipe, run.tasks, data)

@@ -1,6 +1,6 @@
 """Soft targets: what a model answered before, as something to learn from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from ..kinds.kind import EncodedTexts, Kind
 from ..recipe.recipe import Hold
+
+LossOfLabels = Callable[[Tensor, Tensor, EncodedTexts | None], Tensor]
+"""Returns the mean loss of rows with labels, of logits, targets, and what the kind reads beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +59,13 @@ def mixed_loss(
     target: Tensor,
     soft: SoftTargets,
     hold: Hold,
-    smoothing: float,
+    loss_of_labels: LossOfLabels,
     texts: EncodedTexts | None = None,
 ) -> Tensor:
-    """Return the mean over what is asked of a batch (rows, or words) of the loss of its label, or of its soft target."""
+    """Return the mean over what is asked of a batch (rows, or words) of the loss of its label, or of its soft target.
+
+    Soft targets count alike, whatever `loss_of_labels` makes of labels.
+    """
     every = kind.asked(target).to(target.device)
     asked = every[soft.rows]
     share = asked.sum() / every.sum().clamp_min(1)
@@ -73,5 +79,5 @@ def mixed_loss(
     if not bool(soft.rows.all()):
         rest = ~soft.rows
         others = texts.choose(rest) if texts is not None else None
-        loss = loss + (1 - share) * kind.loss(logits[rest], target[rest], smoothing, others)
+        loss = loss + (1 - share) * loss_of_labels(logits[rest], target[rest], others)
     return loss

@@ -27,6 +27,7 @@ from .calibration_rows import LEAST_TRAFFIC, CalibrationRows, choose_calibration
 from .corrections import Corrections
 from .earlier import Earlier, read_earlier
 from .hold_texts import all_texts
+from .recipe import describe_dropped_keys
 from .traffic import drawn_at_random, may_calibrate
 
 
@@ -111,8 +112,11 @@ class Mix:
 
     @cached_property
     def unused_keys(self) -> list[str]:
-        """A line for each key without effect in the old recipe, which was left out."""
-        return describe_unused_keys(self.recipe, self.job.old.folder) if self.recipe and self.job.old else []
+        """A line for each key without effect in the old recipe, which was left out, and one for those that the job decides."""
+        if not self.recipe or not self.job.old:
+            return []
+        dropped = describe_dropped_keys(self.job, self.manifest, self.recipe)
+        return [*describe_unused_keys(self.recipe, self.job.old.folder), *dropped]
 
     @cached_property
     def untaught(self) -> list[str]:

@@ -1,6 +1,6 @@
 """Writes what a retraining learns from: one recipe with its data, in a folder of their own."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,15 +19,10 @@ from .balance import by_repeats, divided, repeat_replies
 from .corrections import Corrections, write_rows
 from .hold_texts import CurrentAnswers
 from .plan import Mix
+from .recipe import DECIDED_OF_TASK, make_recipe
 
 RECIPE: Final = "recipe.yaml"
-_NOT_KEPT: Final[dict[str, Any]] = {
-    **dict.fromkeys(("tasks", "lora", "method", "threads", "pretrain", "weights", "phases", "self_training"), True),
-    "budget": {"epochs", "steps"},
-    "optimiser": {"method"},
-}
-"""Keys of the recipe before that a job decides, also by leaving them out. All others are carried on."""
-_NOT_KEPT_OF_TASK: Final = set(Reading.model_fields) | {
+NOT_KEPT_OF_TASK: Final = set(Reading.model_fields) | {
     *(
         "train",
         "validation",
@@ -37,11 +32,10 @@ _NOT_KEPT_OF_TASK: Final = set(Reading.model_fields) | {
         "test",
         "reports",
         "thresholds",
-        "epochs",
-        "objective",
+        "skip",
     )
 }
-"""Keys of a task that belong to its data, which is mixed anew, and its passes, which the job decides."""
+"""Keys of a task that belong to its data, which is mixed anew; its thresholds are carried on one by one."""
 _NO_ROWS: Final = ("validation", "calibration", "choosing")
 """Parts that are not trained on."""
 
@@ -73,7 +67,7 @@ def write_mix(
         counts[spec.name] = {"rows": rows, "new": feedback.new if feedback else [], "held": spec.name in held}
         if feedback is not None and feedback.left_out:
             counts[spec.name]["left_out"] = dict(feedback.left_out)
-    document = _recipe(mix, tasks, _attribution(current, mix))
+    document = make_recipe(mix.job, mix.manifest, mix.recipe, tasks, _attribution(current, mix))
     if steps is not None:
         document["budget"]["steps"] = steps
     (folder / RECIPE).write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
@@ -163,7 +157,7 @@ def _task(mix: Mix, spec: TaskSpec, parts: Parts) -> dict[str, Any]:
         task["default_for"] = agents
     if old is None:
         return ({"out_of_scope": spec.out_of_scope} if spec.out_of_scope else {}) | task
-    kept = old.model_dump(mode="json", exclude=_NOT_KEPT_OF_TASK, exclude_none=True)
+    kept = old.model_dump(mode="json", exclude=NOT_KEPT_OF_TASK | {*DECIDED_OF_TASK}, exclude_none=True)
     if old.out_of_scope is not None and not old.out_of_scope.learn and not _has_scope_rows(mix, spec.name):
         del kept["out_of_scope"]  # a label without a class and without a row decides nothing
     rule = old.thresholds.model_dump(exclude={"data"}, exclude_none=True)
@@ -176,30 +170,6 @@ def _task(mix: Mix, spec: TaskSpec, parts: Parts) -> dict[str, Any]:
 
 def _has_scope_rows(mix: Mix, name: str) -> bool:
     return bool(mix.old[name].outside or mix.old[name].choosing) if name in mix.old else False
-
-
-def _recipe(mix: Mix, tasks: Mapping[str, Any], attribution: str) -> dict[str, Any]:
-    """Return the recipe before with what the job, the version and the feedback say instead."""
-    fit, manifest = mix.job.fit, mix.manifest
-    kept = mix.recipe.model_dump(mode="json", exclude=_NOT_KEPT, exclude_none=True) if mix.recipe else {}
-    named = {
-        "name": manifest.name,
-        "max_tokens": manifest.limits.max_tokens,
-        "pooled": "distilled" if manifest.pooled_layers else manifest.pooled,
-        "encoder": f"{manifest.name}-{manifest.version}",
-        "budget": kept.get("budget", {})
-        | fit.model_dump(include={"epochs", "steps", "evaluations"}, exclude_none=True),
-        # Heads go on as they are: replayed rows alone would teach a new one less than the head knows.
-        "few_rows": 0,
-        "optimiser": kept.get("optimiser", {}) | {"encoder_lr": fit.encoder_lr, "head_lr": fit.head_lr},
-        "hold": mix.job.hold.model_dump(include={"weight", "temperature"}),
-        "tasks": dict(tasks),
-        "attribution": attribution,
-    }
-    also = fit.model_dump(
-        mode="json", exclude={"epochs", "steps", "evaluations", "encoder_lr", "head_lr"}, exclude_none=True
-    )
-    return kept | also | named
 
 
 def _attribution(current: Path, mix: Mix) -> str:

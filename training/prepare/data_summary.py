@@ -141,6 +141,9 @@ def _notes(
         repeated = texts[VALIDATION].overlap(texts[TRAIN])
         if repeated.exact or repeated.near:
             yield "validation repeats training texts, because every label has one text alone: its figures mean nothing"
+    soft = sum(example.soft is not None for example in data.train)
+    if soft and (keys := [key for key in ("class_weights", "focal") if getattr(data.task, key) is not None]):
+        yield f"`{'` and `'.join(keys)}` do not act on {soft:,} training rows marked `soft`, whose targets are answers"
     yield from _notes_on_groups(data, parts)
     yield from _notes_on_replies(data, parts)
     yield from _notes_on_names(data)

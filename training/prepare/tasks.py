@@ -55,14 +55,14 @@ class TaskData:
 
     @cached_property
     def class_weights(self) -> list[float] | None:
-        """How much the rows of each label count in the loss; None where all count alike."""
+        """How much the rows of each label count in the loss; None where all count alike. Rows with soft targets count 1."""
         asked = self.task.class_weights
         if asked is None:
             return None
         if isinstance(asked, dict):
             return [asked.get(label, 1.0) for label in self.labels]
-        rows = Counter(example.labels[0] for example in self.train)
-        return [len(self.train) / (len(rows) * rows[label]) if rows[label] else 1.0 for label in self.labels]
+        rows = Counter(example.labels[0] for example in self.train if not example.soft)
+        return [rows.total() / (len(rows) * rows[label]) if rows[label] else 1.0 for label in self.labels]
 
     @property
     def calibrating(self) -> list[Example]:

@@ -37,7 +37,8 @@ def run_stage(
     optimiser = recipe.optimiser
     if recipe.encoder.source == "scratch":
         optimiser = optimiser.model_copy(update={"encoder_lr": recipe.encoder_lr})
-    return recipe.model_copy(update={"encoder": Encoder(source=str(encoder)), "optimiser": optimiser})
+    made = Encoder(source=str(encoder), frozen=recipe.encoder.frozen)
+    return recipe.model_copy(update={"encoder": made, "optimiser": optimiser})
 
 
 def read_tasks(recipe: Recipe, data: Path) -> list[TaskData]:
