@@ -19,6 +19,7 @@ from murmura.training.transfer.findings import Affinity, Cost, Transfer, gather_
 from murmura.training.transfer.page import make_page
 from murmura.training.transfer.plan import Training, count_reads, list_trainings, make_alone, make_joint, refuse_recipe
 from murmura.training.transfer.results import Result, as_json, as_markdown
+from murmura.training.transfer.run import open_study
 
 ROWS = {"intent": 400, "places": 100}
 TWO = {name: RECIPE["tasks"][name] for name in ROWS}
@@ -134,6 +135,12 @@ def test_a_recipe_with_nothing_to_compare_is_refused(
     with pytest.raises(SetupError, match=said) as caught:
         refuse_recipe(load_recipe(write_recipe(**{"tasks": TWO, **changes})), [0, 1])
     assert "\n" not in str(caught.value)
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SetupError, match="takes one process, there are 2"):
+        open_study(tmp_path / "r.yaml", tmp_path, tmp_path / "out", [0])
 
 
 def test_seeds_are_numbers_that_differ(write_recipe: WriteRecipe) -> None:

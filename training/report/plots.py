@@ -182,7 +182,7 @@ def draw_grid(name: str, grid: Grid, *, title: str, most: float = 1.0, note: str
 
 def _draw_cell(axes: "Axes", column: int, row: int, value: float, most: float) -> None:
     colour = SERIES[0] if value >= 0 else SERIES[1]
-    strength = 0.06 + 0.7 * min(1.0, abs(value) / most)
+    strength = 0.06 + 0.55 * min(1.0, abs(value) / most)
     axes.barh(row + 0.5, 0.96, left=column + 0.02, height=0.94, color=colour, alpha=strength)
     axes.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", color=INK, fontsize=9)
 

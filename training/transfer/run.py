@@ -1,5 +1,6 @@
 """Compares joint training with training alone: takes the trainings that are still to be taken, and writes what was found."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -67,6 +68,8 @@ class Study:
 
 def open_study(path: Path, data: Path, out: Path, seeds: Sequence[int]) -> Study:
     """Read a recipe and its data. SetupError for whatever is wrong before training."""
+    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise SetupError(f"murmura transfer takes one process, there are {processes}: start it without torchrun")
     recipe = load_recipe(path)
     refuse_recipe(recipe, seeds)
     if out.exists() and not out.is_dir():
