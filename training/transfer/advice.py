@@ -71,4 +71,4 @@ def _cure(found: Transfer, affinities: Sequence[Affinity]) -> Advice:
         reason = f"Joint training hurts, and its training loss ends at {joint:.3g}, alone at {alone:.3g}."
         return Advice(task, Cure.MORE_STEPS, reason, f"tasks.{task}.epochs: twice as many")
     reason = "Joint training hurts, although no gradients conflict and it is learned as far as alone."
-    return Advice(task, Cure.TEACHERS, reason, f"teachers: [{task}]")
+    return Advice(task, Cure.TEACHERS, reason, f"teachers: {{{task}: FOLDER}}")
