@@ -7,12 +7,14 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from murmura.runtime.errors import SetupError
 from murmura.schemas.manifest import EncoderSpec, FileEntry, ModelManifest, TaskSpec
 from murmura.training.fit.kept_tasks import add_tasks
 from murmura.training.mix.recipe import DECIDED_OF_TASK, OF_VERSION, describe_dropped_keys, make_recipe
 from murmura.training.mix.write import NOT_KEPT_OF_TASK
 from murmura.training.recipe.frozen_keys import describe_frozen_keys
 from murmura.training.recipe.job import Job
+from murmura.training.recipe.last_phase import with_self_training
 from murmura.training.recipe.optimiser import Optimiser
 from murmura.training.recipe.recipe import Budget, Hold, Recipe
 from murmura.training.recipe.tasks import Task
@@ -33,7 +35,9 @@ SET: Final[dict[str, Any]] = {
     "optimiser": {"warmup": 0.2},
     "freeze": 1,
     "phases": [{"name": "all"}],
+    "self_training": {"texts": "y.txt", "task": "u"},
     "lora": True,
+    "method": "ia3",
     "probe": False,
     "few_rows": 3,
     "hold": {"weight": 2},
@@ -161,8 +165,12 @@ def test_adding_tasks_uses_a_key_or_says_that_it_does_not(
     lines = describe_frozen_keys(recipe, adds=True)
     added = add_tasks(recipe, tmp_path)
     assert list(added.tasks) == ["u"]
-    inert = place in {"lora", "optimiser.encoder_lr", "optimiser.layer_decay"}
+    inert = place in {"lora", "method", "optimiser.encoder_lr", "optimiser.layer_decay"}
     if place in {"encoder", "tasks"}:
+        return
+    if place == "self_training":
+        with pytest.raises(SetupError, match="the encoder is frozen"):
+            with_self_training(added)
         return
     used = value_at(added, place) == value_at(recipe, place) and not inert
     assert used != any(f"`{place}`" in line for line in lines)

@@ -22,7 +22,7 @@ def describe_frozen_keys(recipe: Recipe, *, adds: bool = False) -> list[str]:
 
 
 def _find(recipe: Recipe, *, adds: bool) -> Iterator[str]:
-    for key in (*(DROPPED_BY_ADDING if adds else ()), "lora"):
+    for key in (*(DROPPED_BY_ADDING if adds else ()), "lora", "method"):
         if key in recipe.model_fields_set and getattr(recipe, key) != Recipe.model_fields[key].get_default():
             yield key
     yield from (f"optimiser.{key}" for key in _OF_ENCODER if key in recipe.optimiser.model_fields_set)
