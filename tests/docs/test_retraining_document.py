@@ -13,8 +13,8 @@ from murmura.training.retrain.run import STAGES
 TEXT = (Path(__file__).resolve().parents[2] / "docs/retraining.md").read_text()
 
 
-def test_the_job_in_the_document_is_one():
-    (block,) = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+@pytest.mark.parametrize("block", re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE))
+def test_each_job_in_the_document_is_one(block):
     job = Job.model_validate(yaml.safe_load(block))
     assert job.old is not None
     assert job.old.replay == 0.3
