@@ -1,5 +1,6 @@
 """The recipe of a model from a few examples: an ordinary one, which `murmura train` and `murmura retrain` read, too."""
 
+from math import ceil
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -32,6 +33,8 @@ class Wanted(NamedTuple):
 
 EPOCHS: Final = 3
 """Passes of the contrastive step, whose texts each bring another one of their label."""
+LEAST_STEPS: Final = 20
+BATCH: Final = 32
 RATE: Final = 1e-4
 SMALL: Final = 200
 """With fewer examples a fifth of them is held back from the encoder, else a tenth."""
@@ -53,7 +56,8 @@ def make_recipe(name: str, wanted: Wanted, examples: int) -> dict[str, Any]:
     encoder: dict[str, Any] = {"encoder": {"source": wanted.encoder, "frozen": True}}
     if wanted.tune_encoder:
         task["validation_share"] = 0.2 if examples < SMALL else 0.1
-        stage = {"objectives": {"labelled_texts": {}}, "epochs": EPOCHS, "lr": RATE}
+        steps = max(LEAST_STEPS, ceil(EPOCHS * examples / BATCH))
+        stage = {"objectives": {"labelled_texts": {}}, "steps": steps, "batch_size": BATCH, "lr": RATE}
         encoder = {"encoder": wanted.encoder, "pretrain": stage, "freeze": "encoder"}
     return {
         "name": name,
