@@ -71,6 +71,11 @@ def test_a_text_is_out_of_scope_where_it_lies_beyond_the_limit(made: tuple[Path,
     assert -1 <= limit <= 1
 
 
+def test_a_file_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="no such file; expected a CSV or JSON lines"):
+        make_model(Wanted(tmp_path / "gone.csv"), tmp_path / "desk", lambda line: None)
+
+
 def test_an_encoder_that_learns_the_labels_first_is_judged_by_examples_that_it_has_not_seen(
     base: Path, tmp_path: Path
 ) -> None:
@@ -91,6 +96,7 @@ def test_an_encoder_that_learns_the_labels_first_is_judged_by_examples_that_it_h
         ("text,label\n", "no rows; expected a header"),
         ("texts,label\na,b\n", "column 'text' is missing; found texts, label; did you mean `--text texts`?"),
         ("text,intention\na,b\n", "column 'label' is missing; found text, intention; name it with --label"),
+        ("text;label\na;b\n", "one column, 'text;label'; expected commas, found ';' between cells"),
         (HEADER + "a card,lost\nmy card,lost\n", "examples of 1 label ('lost'); expected two labels or more"),
         (GOOD + "hello,greet\n", "1 different example of 'greet', and 2 of 'lost'; expected 2 of each label"),
         (GOOD + "hello,greet\nHELLO,greet\n", "1 different example of 'greet'"),

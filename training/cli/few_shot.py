@@ -46,17 +46,9 @@ def few_shot(
 ) -> None:
     """Make a model from 5 to 20 examples of each label, in seconds.
 
-    Example: a file [bold]desk.csv[/bold] with the lines
+    Example: [bold]murmura few-shot desk.csv --out models/desk[/bold], where the first line of desk.csv is [bold]text,label[/bold] and each further one an example: [bold]somebody stole my card,lost_card[/bold] or [bold]send 20 pounds to Ann,transfer[/bold]. Then [bold]murmura predict --model models/desk "my card is gone"[/bold], or [bold]murmura serve --model models/desk[/bold].
 
-        text,label
-        I lost my card,lost_card
-        somebody stole my card,lost_card
-        send 20 pounds to Ann,transfer
-        can I pay my landlord from here,transfer
-
-    and [bold]murmura few-shot desk.csv --out models/desk[/bold]. Then [bold]murmura predict --model models/desk "my card is gone"[/bold], or [bold]murmura serve --model models/desk[/bold].
-
-    The head is a logistic regression on the encoder as it is. It prints how well examples are answered that it has not seen (five folds), with the interval of so few rows, and which labels are confused. With 50 rows a label or more, [bold]murmura train[/bold] learns more.
+    The head is a logistic regression on the encoder as it is. It prints how well examples are answered that it has not seen (five folds), with the interval of so few rows, and which labels are confused. With more than 20 rows a label [bold]murmura train[/bold] learns more.
     """
     need_training()
     from ..few_shot.make import make_model

@@ -1,5 +1,6 @@
 """What is wrong with a few examples, found before anything is trained: each row counts, so a mistake in one does, too."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -19,15 +20,22 @@ LEAST: Final = 2
 """Different texts of a label: with one, none is left to learn from where the other is the question."""
 FEW: Final = 5
 MANY: Final = 20
+_SEPARATED: Final = re.compile(r"[;\t|]")
 LONGEST: Final = 20_000
 """Characters of an example; of a longer one `max_tokens` would show the beginning alone."""
 
 
 def check_columns(file: Path, columns: Columns) -> None:
     """Raise SetupError for a column that the first row lacks, with the name that comes nearest."""
+    if not file.is_file() and not file.with_name(f"{file.name}.gz").is_file():
+        raise SetupError(f"{file}: no such file; expected a CSV or JSON lines with a text and a label a row")
     first = next(read_rows(find_source(file.parent, file.name), Reading()), None)
     if first is None:
         raise SetupError(f"{file}: no rows; expected a header and rows with a text and a label")
+    if len(first.fields) == 1 and (between := _SEPARATED.search(next(iter(first.fields)))):
+        raise SetupError(
+            f"{first.place}: one column, {next(iter(first.fields))!r}; expected commas, found {between[0]!r} between cells"
+        )
     for option, name in (("--text", columns.text), ("--label", columns.label)):
         if name in first.fields:
             continue
