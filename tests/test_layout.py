@@ -52,6 +52,7 @@ FOLDERS = {
     "training/fit",
     "training/fit/few_labels",
     "training/fit/self_training",
+    "training/fit/teachers",
     "training/fit/weights",
     "training/gate",
     "training/ingest",

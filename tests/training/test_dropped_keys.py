@@ -36,6 +36,7 @@ SET: Final[dict[str, Any]] = {
     "freeze": 1,
     "phases": [{"name": "all"}],
     "self_training": {"texts": "y.txt", "task": "u"},
+    "teachers": {"u": "models/u"},
     "lora": True,
     "method": "ia3",
     "probe": False,

@@ -25,8 +25,6 @@ from ...runtime.model.delta import (
     DELTA_NAME,
     VECTORS,
     apply_delta,
-    find_base,
-    read_base,
     write_delta,
 )
 from ...runtime.model.folder import write_manifest
@@ -43,6 +41,7 @@ from ..kinds.reply_decoder import Decoded
 from ..model import encoders
 from ..model.encoder_files import plain_tokenizer
 from ..run_folders.run_folder import RECIPE, RunFolder, RunRecord
+from ..run_folders.trained_model import base_weights
 from .parity import torch_logits, worst_difference
 from .reply_parity import prove_replies, torch_replies
 
@@ -189,14 +188,6 @@ def finish(draft: Path, out: Path) -> None:
 def _beside(out: Path) -> tuple[Path, Path]:
     """Return where a folder is drafted, and where the one that it replaces lies meanwhile."""
     return out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.replaced")
-
-
-def base_weights(record: RunRecord) -> Weights:
-    """Load the encoder that the run started from; SetupError when it is another file by now."""
-    base = Base(source=record.encoder.source, sha256=record.encoder.sha256)
-    folder = Path(record.encoder_folder) if record.encoder_folder else None
-    found = read_base(find_base(base.source, base.sha256, folder), base)
-    return {name: array.astype(np.float32) for name, array in found.items() if not name.startswith("heads.")}
 
 
 @dataclass(frozen=True)

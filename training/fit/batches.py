@@ -25,6 +25,8 @@ class TaskBatch:
     texts: slice
     target: Tensor
     soft: SoftTargets | None = None
+    taught: SoftTargets | None = None
+    """What a teacher answers to the rows."""
     pooled: Tensor | None = None
     """The texts as the head of the task reads them, where the encoder is not needed."""
 
@@ -71,7 +73,9 @@ def _collate(parts: Sequence[Part], tasks: Sequence[TaskData], step: StepRows, d
         part, texts = parts[task], slice(start, start + len(rows))
         target = tasks[task].kind.collate([part.targets[row] for row in rows], width).to(device)
         soft = soft_targets([part.held.get(row) for row in rows], width)
+        taught = soft_targets([part.taught[row] for row in rows], width) if part.taught is not None else None
         pooled = part.pooled.choose(rows) if part.pooled is not None else None
-        by_task.append(TaskBatch(task, rows, texts, target, soft.to(device) if soft else None, pooled))
+        held, learned = (each.to(device) if each is not None else None for each in (soft, taught))
+        by_task.append(TaskBatch(task, rows, texts, target, held, learned, pooled))
         start = texts.stop
     return Batch(ids.to(device), mask.to(device), by_task, int(mask.sum()))

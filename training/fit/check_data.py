@@ -22,6 +22,7 @@ from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
 from .check_phases import refuse_phases
 from .encoding import count_tokens
+from .teachers.models import refuse_teachers
 from .weights.make import refuse_weights
 
 TOLERATED: Final = 0.02
@@ -56,6 +57,7 @@ def check_data(recipe: Recipe, folder: Path) -> CheckedData:
             checkpoint = open_encoder(recipe, tasks)
             refuse_parts(recipe, checkpoint.spec)
             tasks = with_pieces(tasks, checkpoint.tokenizer, checkpoint.manifest)
+            refuse_teachers(recipe, tasks, checkpoint.tokenizer)
             reports = report_tasks(recipe, tasks, checkpoint)
             refuse_unknown(reports, allow=recipe.allow_unknown)
     except SetupError as error:

@@ -15,7 +15,7 @@ from ..data.example import Example
 from ..kinds.kind import Kind
 from ..prepare.data_report import TokenReport
 from .pooled_texts import PooledTexts
-from .soft_targets import Held
+from .soft_targets import Held, TaughtRows
 
 CHUNK: Final = 1000
 """Texts whose encodings are held at once: an encoding takes some hundred times the memory of its ids."""
@@ -31,6 +31,8 @@ class Part:
     targets: list[NDArray[Any]]
     held: dict[int, Held] = field(default_factory=dict)
     """By row: what the model answered when it began, for rows that are learned from that."""
+    taught: TaughtRows | None = None
+    """What a teacher answers, which is learned beside the targets."""
     pooled: PooledTexts | None = None
     """The rows as a frozen encoder pools them, where that is all that the head reads."""
 

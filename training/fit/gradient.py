@@ -99,7 +99,8 @@ def add_penalty(run: Fitting) -> None:
 def losses_of_part(run: Fitting, part: StepRows, shares: Mapping[int, float]) -> tuple[dict[int, Tensor], int]:
     """Return the mean loss of each task on a part of a step times its share of the step, and the tokens that were read."""
     batches = collate(run.train, run.tasks, part, run.device)
-    losses = task_losses(run.model, run.tasks, run.recipe, batches, run.checkpoint.special, run.accelerator.autocast)
+    special, autocast = run.checkpoint.special, run.accelerator.autocast
+    losses = task_losses(run.model, run.tasks, run.recipe, batches, special, autocast, run.gold_share)
     return {task: loss * shares[task] for task, loss in losses.items()}, sum(batch.tokens for batch in batches)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from ..kinds.kind import EncodedTexts
 from ..model.network import MultiTask
 from ..model.special_tokens import SpecialTokens
 from ..prepare.tasks import TaskData
-from ..recipe.recipe import Recipe
+from ..recipe.recipe import Hold, Recipe
 from .batches import Batch, TaskBatch
 from .optimiser import drop_words
 from .row_weights import row_weights
@@ -42,8 +43,11 @@ def task_losses(
     batches: Sequence[Batch],
     special: SpecialTokens,
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    gold: float = 1.0,
 ) -> dict[int, Tensor]:
-    """Return the mean loss over its rows of each task of the batches, by the task's number."""
+    """Return the mean loss over its rows of each task of the batches, by the task's number. `gold` is how much of the target
+    of rows with a teacher is their label.
+    """
     found: list[tuple[TaskBatch, Tensor, EncodedTexts | None]] = []
     with autocast():
         for batch in batches:
@@ -56,21 +60,33 @@ def task_losses(
                     encoded = model.encode(drop_words(batch.ids, recipe.word_dropout, special), batch.mask)
                 texts = encoded.choose(part.texts)
                 found.append((part, model.answer(part.task, texts, part.target), texts))
-    return {part.task: _loss(tasks[part.task], recipe, part, logits.float(), texts) for part, logits, texts in found}
+    return {
+        part.task: _loss(tasks[part.task], recipe, part, logits.float(), texts, gold) for part, logits, texts in found
+    }
 
 
-def _loss(data: TaskData, recipe: Recipe, part: TaskBatch, logits: Tensor, texts: EncodedTexts | None) -> Tensor:
+def _loss(
+    data: TaskData, recipe: Recipe, part: TaskBatch, logits: Tensor, texts: EncodedTexts | None, gold: float
+) -> Tensor:
+    """Return gold * the loss of the labels + (1 - gold) * the distance from the teacher's answers (Clark et al. 2019)."""
+    of_labels = partial(_loss_of_labels, data, recipe)
+    if part.soft is not None:
+        return mixed_loss(data.kind, logits, part.target, part.soft, recipe.hold, of_labels, texts)
+    if part.taught is None or recipe.teachers is None or gold == 1:
+        return of_labels(logits, part.target, texts)
+    temperature = Hold(temperature=recipe.teachers.temperature)
+    distance = mixed_loss(data.kind, logits, part.target, part.taught, temperature, of_labels)
+    return distance if gold == 0 else gold * of_labels(logits, part.target, texts) + (1 - gold) * distance
+
+
+def _loss_of_labels(
+    data: TaskData, recipe: Recipe, logits: Tensor, target: Tensor, texts: EncodedTexts | None
+) -> Tensor:
     smoothing = recipe.label_smoothing if data.task.label_smoothing is None else data.task.label_smoothing
-
-    def loss_of_labels(logits: Tensor, target: Tensor, texts: EncodedTexts | None) -> Tensor:
-        if data.class_weights is None and data.task.focal is None:
-            return data.kind.loss(logits, target, smoothing, texts)
-        counts = row_weights(logits, target, data.class_weights, data.task.focal)
-        return (counts * data.kind.loss_by_row(logits, target, smoothing)).mean()
-
-    if part.soft is None:
-        return loss_of_labels(logits, part.target, texts)
-    return mixed_loss(data.kind, logits, part.target, part.soft, recipe.hold, loss_of_labels, texts)
+    if data.class_weights is None and data.task.focal is None:
+        return data.kind.loss(logits, target, smoothing, texts)
+    counts = row_weights(logits, target, data.class_weights, data.task.focal)
+    return (counts * data.kind.loss_by_row(logits, target, smoothing)).mean()
 
 
 def weighted_sum(losses: dict[int, Tensor], weights: Sequence[float] | Mapping[int, float]) -> Tensor:

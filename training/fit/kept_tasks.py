@@ -14,6 +14,7 @@ from ...schemas.manifest import ModelManifest
 from ..prepare.data_report import TaskReport
 from ..recipe.frozen_keys import DROPPED_BY_ADDING
 from ..recipe.recipe import Encoder, Recipe
+from ..recipe.teachers import leave_out
 from ..run_folders.run_folder import RunFolder, RunRecord, Weights
 from .setup import Fitting
 
@@ -26,7 +27,8 @@ def add_tasks(recipe: Recipe, folder: Path) -> Recipe:
         raise SetupError(f"{folder} has every task of the recipe: there is none to add")
     alone = {key: Recipe.model_fields[key].get_default() for key in DROPPED_BY_ADDING}
     encoder = Encoder(source=str(folder), frozen=True)
-    return recipe.model_copy(update={**alone, "tasks": tasks, "encoder": encoder})
+    teachers = leave_out(recipe.teachers, known)
+    return recipe.model_copy(update={**alone, "tasks": tasks, "encoder": encoder, "teachers": teachers})
 
 
 def keep_tasks(run: Fitting, record: RunRecord, weights: Weights | None) -> tuple[RunRecord, Weights | None]:

@@ -40,7 +40,7 @@ from .processes import begin_together, end_together, scale_of
 from .resume import State, read_state, save_state
 from .second_stage import run_second_stages
 from .self_training.texts import read_unlabelled
-from .setup import Fitting, prepare
+from .setup import Fitting, learn_from_teachers, prepare
 from .step import take_step
 from .training_log import EVERY, TrainingLog
 from .validation import describe_votes, finished_specs, validate
@@ -120,6 +120,7 @@ def fit(
     begin_heads(run, probe_tasks(run))
     for line in describe_probes(run.data):
         print_line(line)
+    learn_from_teachers(run)
     data_files = digest_data(recipe, data)
     write = ignore if quiet else tqdm.write
     train_all(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
@@ -324,4 +325,7 @@ def record_of(run: Fitting, data_files: dict[str, str], out_of_fold: Mapping[int
         environment=describe_environment(run.device, precision=run.precision, processes=run.accelerator.num_processes),
         pretraining=describe_pretraining(run.checkpoint.folder),
         data_files=data_files,
+        teachers={
+            data.name: part.taught.teacher for data, part in zip(run.tasks, run.train, strict=True) if part.taught
+        },
     )

@@ -179,7 +179,7 @@ def hold_part(run: Fitting, task: int, part: Part) -> Part:
     """Return rows whose targets are what the network answers now."""
     found = logits_of(run.model, task, part.ids, device=run.device, bf16=False)
     every = np.ones(len(run.tasks[task].labels), dtype=np.bool_)
-    return replace(part, held={row: Held(logits, every) for row, logits in enumerate(found)})
+    return replace(part, held={row: Held(logits, every) for row, logits in enumerate(found)}, taught=None)
 
 
 def lay_out_phase(run: Fitting, phase: Phase, held: list[int]) -> list[sampler.StepRows]:

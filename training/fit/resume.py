@@ -145,6 +145,7 @@ def _inputs(run: Fitting) -> Iterable[str]:
             reply = () if example.reply is None else (example.reply,)
             yield repr((example.given, example.labels, example.spans, example.soft, *reply))
     yield run.guessed
+    yield from (part.taught.sha256 for part in run.train if part.taught is not None)
     yield json.dumps(run.plan)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ from ..prepare.label_names import name_rows
 from ..prepare.tasks import TaskData, read_tasks
 from ..prepare.vocabularies import with_pieces
 from ..recipe.recipe import Recipe
-from ..run_folders.run_folder import PhaseRecord, RunFolder
+from ..run_folders.run_folder import TEACHERS, PhaseRecord, RunFolder
 from . import grow
 from .check_data import open_encoder, refuse_unknown, report_tasks
 from .check_phases import refuse_phases
@@ -36,6 +36,8 @@ from .few_rows import begins_from_probe, with_few_rows_rate
 from .freezing import freeze, trained_names
 from .hold import hold_answers
 from .standardise import standardise_inputs
+from .teachers.answers import ask_teachers
+from .teachers.models import refuse_teachers
 from .weights.make import make_weighting, refuse_processes, refuse_weights
 from .weights.static import Static
 from .weights.weighting import Weighting
@@ -115,6 +117,12 @@ class Fitting:
         return self.precision == "bf16"
 
     @property
+    def gold_share(self) -> float:
+        """How much of the target of rows with a teacher is their label in the step to come; 1 without teachers."""
+        teachers, at = self.recipe.teachers, self.standing
+        return 1.0 if teachers is None else teachers.gold_at(at.phase, at.step, len(self.plan))
+
+    @property
     def validation_rows(self) -> dict[str, int]:
         """By task, as they are scored while training."""
         return {data.name: len(part.ids) for data, part in zip(self.tasks, self.validation, strict=True)}
@@ -131,6 +139,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
     checkpoint = open_encoder(recipe, tasks)
     refuse_parts(recipe, checkpoint.spec)
     tasks = with_pieces(tasks, checkpoint.tokenizer, checkpoint.manifest)
+    refuse_teachers(recipe, tasks, checkpoint.tokenizer)
     reports = report_tasks(recipe, tasks, checkpoint)
     refuse_unknown(reports, allow=recipe.allow_unknown)
     known = known_labels(checkpoint, tasks)
@@ -146,7 +155,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         recipe = with_few_rows_rate(recipe)
     tokenizer, special = checkpoint.tokenizer, checkpoint.special
     tokenizer.enable_truncation(recipe.max_tokens)
-    learned = [[*task.train, *(name_rows(task) if task.name in few else [])] for task in tasks]
+    learned = learned_examples(tasks, few)
     parts = [encode_part(rows, task.kind, task.labels, tokenizer) for rows, task in zip(learned, tasks, strict=True)]
     validation = [encode_part(sample(task.validation, recipe), task.kind, task.labels, tokenizer) for task in tasks]
     tokenizer.no_truncation()
@@ -184,6 +193,23 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         trained=trained,
         weighting=make_weighting(recipe, tasks, [len(part.ids) for part in parts]),
     )
+
+
+def learned_examples(tasks: list[TaskData], few: frozenset[str]) -> list[list[Example]]:
+    """Return the rows that each task learns: its training rows, and with few of them the names of its labels."""
+    return [[*task.train, *(name_rows(task) if task.name in few else [])] for task in tasks]
+
+
+def learn_from_teachers(run: Fitting) -> None:
+    """Put the teachers' answers beside the training rows. The first process asks them, the others read what it wrote."""
+    if run.recipe.teachers is None:
+        return
+    texts = [part.ids for part in run.train]
+    with run.accelerator.main_process_first():
+        examples = learned_examples(run.tasks, run.few)
+        found = ask_teachers(run.recipe, run.tasks, examples, texts, run.folder.path / TEACHERS, run.device)
+    for at, answers in found.items():
+        run.train[at] = replace(run.train[at], taught=answers)
 
 
 def narrow(recipe: Recipe, model: MultiTask, parts: list[Part], special: SpecialTokens) -> None:

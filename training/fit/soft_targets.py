@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..kinds.kind import EncodedTexts, Kind
 from ..recipe.recipe import Hold
+from ..run_folders.run_folder import TeacherRecord
 
 LossOfLabels = Callable[[Tensor, Tensor, EncodedTexts | None], Tensor]
 """Returns the mean loss of rows with labels, of logits, targets, and what the kind reads beside them."""
@@ -22,6 +23,18 @@ class Held:
 
     logits: NDArray[np.float32]
     compared: NDArray[np.bool_]
+
+
+class TaughtRows(Protocol):
+    """What a teacher answers to the rows of a task, by row."""
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def teacher(self) -> TeacherRecord: ...
+
+    def __getitem__(self, row: int) -> Held: ...
 
 
 @dataclass(frozen=True, slots=True)

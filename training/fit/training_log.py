@@ -73,6 +73,8 @@ class TrainingLog:
             "speed/tokens_per_second": self._tokens / max(now - self._since, 1e-9),
             "memory/gigabytes": memory_used() / 1e9,
         }
+        if self._run.recipe.teachers is not None:
+            figures["teachers/gold_share"] = self._run.gold_share
         if self._accelerator.scaler is not None:
             figures["gradient/skipped_share"] = self._skipped / self._steps
         self._write(step, figures)

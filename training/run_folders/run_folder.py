@@ -40,6 +40,8 @@ SECOND_STAGE: Final = "second_stage.safetensors"
 """The same of a second stage, beside the state of the run, which is that of its end."""
 PRETRAIN: Final = "pretrain"
 """The folder of the stage `pretrain`, itself a run."""
+TEACHERS: Final = "teachers"
+"""The folder of what teachers answer to the training rows."""
 PRETRAINED: Final = "pretrained"
 """The encoder that this stage leaves."""
 DIGESTED: Final = (WEIGHTS, TOKENIZER, RECIPE)
@@ -56,6 +58,15 @@ class PhaseRecord(BaseModel):
     steps: int
     best_step: int
     validation: dict[str, dict[str, float]]
+
+
+class TeacherRecord(BaseModel):
+    """The folder of a teacher, and the SHA-256 of the file with what it learned."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: str
+    sha256: Sha256
 
 
 class RunRecord(BaseModel):
@@ -97,6 +108,8 @@ class RunRecord(BaseModel):
     """None in records of earlier versions."""
     pretraining: dict[str, Any] | None = None
     """`pretraining.json` of the encoder, where it was pre-trained here."""
+    teachers: dict[str, TeacherRecord] = {}
+    """By task the model whose answers it learned."""
     data_files: dict[str, Sha256] = {}
     """SHA-256 of the data files, by their paths in the recipe."""
     files: dict[str, Sha256] = {}
@@ -131,7 +144,7 @@ class RunFolder:
         # The record goes first: what a crash leaves of the rest cannot be exported without it.
         for name in (RECORD, WEIGHTS, PAIRS, CURVES, PAGE, *_STATES, f"{WEIGHTS}.part"):
             (self.path / name).unlink(missing_ok=True)
-        for name in (TENSORBOARD, *(() if staged else (PRETRAIN, PRETRAINED))):
+        for name in (TENSORBOARD, TEACHERS, *(() if staged else (PRETRAIN, PRETRAINED))):
             shutil.rmtree(self.path / name, ignore_errors=True)
         (self.path / RECIPE).write_bytes(recipe.read_bytes())
         tokenizer.save(str(self.path / TOKENIZER))

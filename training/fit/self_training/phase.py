@@ -86,7 +86,9 @@ def _add(part: Part, ids: Sequence[NDArray[np.int32]], logits: Array) -> Part:
     every, first = np.ones(logits.shape[1], dtype=np.bool_), len(part.ids)
     held = {first + row: Held(each.astype(np.float32), every) for row, each in enumerate(logits)}
     targets = [np.array(int(each.argmax())) for each in logits]
-    return replace(part, ids=[*part.ids, *ids], targets=[*part.targets, *targets], held={**part.held, **held})
+    held |= part.held
+    texts, answers = [*part.ids, *ids], [*part.targets, *targets]
+    return replace(part, ids=texts, targets=answers, held=held, taught=None)  # teachers teach the phases before
 
 
 def keep_or_undo(run: Fitting, number: int, said: str, write: Write) -> None:

@@ -33,6 +33,9 @@ def _plots(page: PageData) -> Iterator[Plot]:
     if values and max(values) - min(values) > _ALIKE:
         title = "Weights of the tasks"
         yield page.draw("curve-weight", partial(draw_lines, "curve-weight", weights, title=title))
+    if shares := page.series("teachers/"):
+        title = "Share of the label in the target of rows with a teacher"
+        yield page.draw("curve-teachers", partial(draw_lines, "curve-teachers", shares, title=title))
     cosines = [each._replace(name=each.name.replace("/", " – ")) for each in page.series("cosine/")]
     if 0 < len(cosines) <= MOST_LINES:
         title = "Cosine between the gradients of two tasks"

@@ -51,6 +51,8 @@ def _versions(page: PageData) -> Iterator[tuple[str, str]]:
     if (record := page.record) is None:
         return
     yield "seed", str(record.seed)
+    for task, teacher in record.teachers.items():
+        yield f"teacher of {task}", f"{teacher.folder}, SHA-256 {teacher.sha256}"
     if (made := record.environment) is not None:
         processes = f", {made.processes} processes" if made.processes > 1 else ""
         threads = f"{made.threads} thread{'' if made.threads == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""Teachers: models of one task whose answers a joint training learns beside the labels."""

@@ -1,0 +1,177 @@
+"""What teachers answer to the training rows: computed once before the first step, kept in the run folder.
+
+`teachers/TASK.npy` holds logits [N, C] in fp32, a row for each text, of tagging one for each token; `teachers/TASK.json` the
+digests of what they are made of. Both are read again when a run goes on. At most CHUNK texts are held in memory.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from ....schemas.manifest import Sha256, TaskSpec
+from ...data.example import Example
+from ...kinds.kind import Kind
+from ...kinds.registry import kind_of
+from ...model.encoders import build_encoder
+from ...model.network import MultiTask, logits_of
+from ...prepare.tasks import TaskData
+from ...recipe.recipe import Recipe
+from ...run_folders.run_folder import TeacherRecord, digest
+from ...run_folders.trained_model import TrainedModel, open_trained
+from ..encoding import encode_ids
+from ..soft_targets import Held
+from .models import folders_of, spec_of
+
+CHUNK = 2048
+Texts = Sequence[NDArray[np.int32]]
+
+
+class Digests(BaseModel):
+    """What answers belong to."""
+
+    teacher: Sha256
+    rows: Sha256
+    answers: Sha256
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A teacher's logits, on disk; those of row i begin at starts[i]."""
+
+    logits: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    per_token: bool
+    sha256: Sha256
+    """Of the logits."""
+    teacher: TeacherRecord
+
+    def __getitem__(self, row: int) -> Held:
+        own = np.array(self.logits[self.starts[row] : self.starts[row + 1]])
+        return Held(own if self.per_token else own[0], np.ones(own.shape[-1], np.bool_))
+
+
+@dataclass(frozen=True)
+class TaskOfTeacher:
+    """A head of the teacher's network: what it asks of a task."""
+
+    spec: TaskSpec
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.spec)
+
+
+def ask_teachers(
+    recipe: Recipe,
+    tasks: Sequence[TaskData],
+    examples: Sequence[Sequence[Example]],
+    texts: Sequence[Texts],
+    folder: Path,
+    device: str,
+) -> dict[int, Answers]:
+    """Return the teachers' answers to the training rows by the task's number; those that lie in `folder` already are read.
+
+    `examples[i]` are the rows of `tasks[i]`, `texts[i]` their token ids. A teacher reads texts with its own tokenizer, up to its
+    own limit; one that answers each token reads the tokens that are learned.
+    """
+    found: dict[int, Answers] = {}
+    for path, taught in folders_of(recipe, tasks).items():
+        model = open_trained(path)
+        model.tokenizer.enable_truncation(model.max_tokens)
+        for at in taught:
+            data, spec = tasks[at], spec_of(recipe, model, tasks[at])
+            given = [example.given for example in examples[at]]
+            read = texts[at] if data.kind.per_token else encode_ids(given, model.tokenizer)
+            found[at] = _answers_of(model, spec, data.labels, read, folder / data.name, device)
+    return found
+
+
+def _answers_of(
+    model: TrainedModel, spec: TaskSpec, labels: Sequence[str], texts: Texts, path: Path, device: str
+) -> Answers:
+    per_token = kind_of(spec).per_token
+    counts = [len(ids) if per_token else 1 for ids in texts]
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    file, about = path.with_name(f"{path.name}.npy"), path.with_name(f"{path.name}.json")
+    rows = _digest_texts(labels, texts)
+    kept = _read(about)
+    if kept is None or (kept.teacher, kept.rows) != (model.sha256, rows) or not _is_whole(file, kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part")
+        written = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(int(starts[-1]), len(labels)))
+        _compute(model, spec, labels, texts, starts, written, device)
+        written.flush()
+        del written
+        part.replace(file)
+        kept = Digests(teacher=model.sha256, rows=rows, answers=digest(file))
+        about.write_text(kept.model_dump_json() + "\n", encoding="utf-8")
+    return Answers(
+        np.load(file, mmap_mode="r"),
+        starts,
+        per_token,
+        kept.answers,
+        TeacherRecord(folder=str(model.folder), sha256=model.sha256),
+    )
+
+
+def _compute(
+    model: TrainedModel,
+    spec: TaskSpec,
+    labels: Sequence[str],
+    texts: Texts,
+    starts: NDArray[np.int64],
+    into: NDArray[np.float32],
+    device: str,
+) -> None:
+    """Write the logits of the texts, with the labels in our order. No random number of the training is drawn."""
+    order = [spec.labels.index(label) for label in labels]
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(model, [spec]).to(device)
+    for begin in range(0, len(texts), CHUNK):
+        chunk = texts[begin : begin + CHUNK]
+        for row, logits in enumerate(logits_of(network, 0, chunk, device=device, bf16=False), start=begin):
+            into[starts[row] : starts[row + 1]] = logits[..., order]
+
+
+def build_network(model: TrainedModel, tasks: Sequence[TaskSpec]) -> MultiTask:
+    """Make the network of a trained model with the heads of these tasks."""
+    encoder = build_encoder(model.encoder, model.weights, dropout=0.0)
+    network = MultiTask(encoder, [TaskOfTeacher(spec) for spec in tasks], dropout=0.0)
+    for spec, head in zip(tasks, network.heads, strict=True):
+        for name, parameter in head.named_parameters():
+            parameter.data = torch.from_numpy(np.array(model.weights[f"heads.{spec.name}.{name}"], np.float32))
+    return network
+
+
+def _digest_texts(labels: Sequence[str], texts: Texts) -> str:
+    sums = sha256(json.dumps([*labels]).encode())
+    for part in _as_bytes(texts):
+        sums.update(part)
+    return sums.hexdigest()
+
+
+def _as_bytes(texts: Texts) -> Iterable[bytes]:
+    for ids in texts:
+        yield len(ids).to_bytes(4, "little") + ids.tobytes()
+
+
+def _read(about: Path) -> Digests | None:
+    try:
+        return Digests.model_validate_json(about.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _is_whole(file: Path, kept: Digests) -> bool:
+    return file.is_file() and digest(file) == kept.answers

@@ -1,0 +1,87 @@
+"""Which model teaches which task, and what it must have for that."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from ....runtime.errors import SetupError
+from ....schemas.manifest import TaskSpec
+from ...prepare.tasks import TaskData
+from ...recipe.recipe import Recipe
+from ...run_folders.trained_model import TrainedModel, open_trained
+
+
+def folders_of(recipe: Recipe, tasks: Sequence[TaskData]) -> dict[Path, list[int]]:
+    """Return the folder of each teacher, with the numbers of the tasks that it teaches.
+
+    SetupError where a task is none of the recipe's, or cannot be taught: replies, and rows marked `soft`.
+    """
+    if recipe.teachers is None:
+        return {}
+    models = recipe.teachers.models
+    every = [data.name for data in tasks if not data.kind.generates]
+    named = dict.fromkeys(every, models) if isinstance(models, str) else models
+    places = {data.name: at for at, data in enumerate(tasks)}
+    found: dict[Path, list[int]] = {}
+    for name, folder in named.items():
+        if name not in places:
+            raise recipe.refusal(("teachers",), f"no task {name}; expected some of {', '.join(places)}")
+        _refuse_task(recipe, tasks[places[name]])
+        found.setdefault(Path(folder), []).append(places[name])
+    if not found:
+        raise recipe.refusal(("teachers",), "every task writes replies, which have no teacher; leave `teachers` out")
+    return found
+
+
+def _refuse_task(recipe: Recipe, data: TaskData) -> None:
+    if data.kind.generates:
+        raise recipe.refusal(("teachers",), f"{data.name} writes replies, which have no teacher; leave it out")
+    if any(example.soft for example in data.train):
+        problem = f"{data.name} has rows marked `soft`, whose target is an answer already; leave one of them out"
+        raise recipe.refusal(("teachers",), problem)
+
+
+def refuse_teachers(recipe: Recipe, tasks: Sequence[TaskData], tokenizer: Tokenizer) -> None:
+    """Raise SetupError in one line for a teacher that cannot teach its tasks. `tokenizer` is the student's."""
+    for folder, taught in folders_of(recipe, tasks).items():
+        try:
+            model = open_trained(folder)
+        except SetupError as error:
+            raise recipe.refusal(("teachers",), str(error)) from None
+        for at in taught:
+            spec_of(recipe, model, tasks[at])
+            if tasks[at].kind.per_token:
+                _refuse_other_tokens(recipe, model, tasks[at].name, tokenizer)
+
+
+def _refuse_other_tokens(recipe: Recipe, model: TrainedModel, name: str, tokenizer: Tokenizer) -> None:
+    """Raise SetupError where the teacher of a task that answers each token reads other tokens, or fewer."""
+    problem, limit = f"{name} answers each token, and {model.folder}", model.encoder.max_positions
+    if model.tokenizer.to_str() != tokenizer.to_str():
+        raise recipe.refusal(("teachers",), f"{problem} has another tokenizer; expected the one of `encoder`")
+    if recipe.max_tokens > limit:
+        raise recipe.refusal(("teachers",), f"{problem} reads at most {limit}; lower max_tokens {recipe.max_tokens}")
+
+
+def spec_of(recipe: Recipe, model: TrainedModel, data: TaskData) -> TaskSpec:
+    """Return the teacher's task; SetupError unless it has the kind and the labels of the recipe's, in whatever order."""
+    found = next((spec for spec in model.tasks if spec.name == data.name), None)
+    if found is None:
+        known = ", ".join(spec.name for spec in model.tasks)
+        raise recipe.refusal(("teachers",), f"{model.folder} has no task {data.name}; it has {known}")
+    if found.kind != data.task.kind:
+        problem = f"{data.name} of {model.folder} is of kind {found.kind}, here it is of kind {data.task.kind}"
+        raise recipe.refusal(("teachers",), problem)
+    if set(found.labels) != set(data.labels):
+        raise recipe.refusal(
+            ("teachers",), f"{data.name} of {model.folder} {_explain_labels(found.labels, data.labels)}"
+        )
+    return found
+
+
+def _explain_labels(theirs: Sequence[str], ours: Sequence[str]) -> str:
+    lacks, more = ([each for each in one if each not in other] for one, other in ((ours, theirs), (theirs, ours)))
+    parts = [f"lacks the label {lacks[0]!r}"] if lacks else []
+    parts += [f"has the label {more[0]!r}, which the rows here lack"] if more else []
+    return f"{' and '.join(parts)}; expected the same {len(ours)} labels"
