@@ -68,6 +68,7 @@ FOLDERS = {
     "training/report/sections",
     "training/retrain",
     "training/run_folders",
+    "training/suggest",
     "training/transfer",
     "training/data",
     "training/data/formats",

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ...runtime.errors import SetupError
 from .counts import RowLeftOut
+
+SUGGESTED: Final = "suggested"
+"""Column of the rows that `murmura suggest` wrote: their rank. People fill in the label; a row without one is left out."""
 
 
 class UnnamedNumber(int):
@@ -44,3 +47,9 @@ def list_names(names: Iterable[str]) -> str:
     """Return names on one line of bounded length."""
     line = ", ".join(name if name.isprintable() else repr(name) for name in names) or "nothing"
     return line if len(line) <= 200 else f"{line[:200]}..."
+
+
+def is_unfilled(row: Row, column: str) -> bool:
+    """Return whether a row is a suggestion of `murmura suggest` that nobody has filled in."""
+    value = row.fields.get(column)
+    return SUGGESTED in row.fields and (value is None or (isinstance(value, str) and not value.strip()))

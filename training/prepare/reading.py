@@ -10,7 +10,7 @@ from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
 from ..data.fields import read_second
 from ..data.files import find_source, read_rows, refuse_unused_keys
-from ..data.row import Row, list_names
+from ..data.row import Row, is_unfilled, list_names
 from ..data.rules import Rules, find_named_labels, make_rules
 from ..data.tagging import refuse_mixed_schemes
 from ..data.typos import typo_copies
@@ -108,6 +108,8 @@ def _explain_none(counts: ReadCounts) -> str:
 def _read_selected(row: Row, rules: Rules, kind: Kind, counts: ReadCounts) -> Example | RowLeftOut:
     if not is_selected(row, rules.reading):
         return RowLeftOut.NOT_SELECTED
+    if is_unfilled(row, rules.columns.spans if kind.per_token else rules.columns.label) and rules.label is None:
+        return RowLeftOut.NOT_ANNOTATED
     found = kind.read(row, rules, counts)
     if not kind.per_pair or kind.generates or isinstance(found, RowLeftOut):
         return found

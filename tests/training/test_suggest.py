@@ -1,0 +1,166 @@
+"""Which texts are suggested: known answers of the figures, of the choice, and of the file that is read back."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_in_process import refused_here, run_here
+from tiny_model import write_tiny_model
+
+from murmura.runtime.errors import SetupError
+from murmura.training.prepare.reading import read_counted
+from murmura.training.recipe.reading import Source
+from murmura.training.recipe.recipe import load_recipe
+from murmura.training.recipe.tasks import Task
+from murmura.training.suggest import states
+from murmura.training.suggest.k_centre import choose_centres
+from murmura.training.suggest.pool import Candidate, Pool
+from murmura.training.suggest.usefulness import (
+    score_disagreement,
+    score_entropy,
+    score_flags_margin,
+    score_margin,
+    score_tokens,
+)
+
+TEXTS = [
+    "my card was lost",
+    "My  CARD was lost",
+    "please transfer money to london",
+    "my card was lost on monday",
+    "hello",
+]
+
+
+def test_margin_entropy_and_flags_have_their_known_values() -> None:
+    scores = np.array([[0.5, 0.5, 0.0], [0.9, 0.1, 0.0]])
+    assert score_margin(scores) == pytest.approx([1.0, 0.2])
+    assert score_entropy(scores) == pytest.approx([np.log(2), 0.325083], abs=1e-6)
+    assert score_flags_margin(np.array([0.9, 0.35, 0.0]), np.array([0.5, 0.3, 0.5])) == pytest.approx(0.95)
+    assert score_tokens(np.array([0.2, 0.6]), "mean") == pytest.approx(0.4)
+    assert score_tokens(np.array([0.2, 0.6]), "least") == pytest.approx(0.6)
+
+
+def test_passes_disagree_only_where_they_contradict_each_other_not_where_each_is_unsure() -> None:
+    unsure = np.full((4, 1, 2), 0.5)
+    contradicting = np.array([[[1.0, 0.0]], [[0.0, 1.0]]] * 2)
+    assert score_disagreement(unsure) == pytest.approx([0.0])
+    assert score_disagreement(contradicting) == pytest.approx([np.log(2)])
+
+
+def test_k_centre_takes_one_of_each_cluster_and_none_that_labels_cover() -> None:
+    vectors = np.array([[0, 0], [0.1, 0], [10, 0], [10, 0.1], [0, 10], [0.1, 10]], float)
+    rows, distances = choose_centres(vectors, 2, covered=vectors[:1])
+    assert [row // 2 for row in rows] in ([1, 2], [2, 1])
+    assert distances == sorted(distances, reverse=True)
+    assert len(choose_centres(vectors, 3)[0]) == 3
+    assert choose_centres(np.zeros((5, 2)), 3)[0] == [0]
+
+
+def test_a_pool_holds_four_for_each_wanted_and_suggests_near_duplicates_once() -> None:
+    pool = Pool(2)
+    for number in range(1000):
+        pool.offer(Candidate(f"number {number} of a row", None, number / 1000))
+    assert len(pool.ordered()) == 8
+    assert [each.given for each in pool.choose()] == ["number 999 of a row", "number 998 of a row"]
+    pool = Pool(2)
+    for usefulness, text in enumerate(["other", *TEXTS[:2], "was lost my card?"]):
+        pool.offer(Candidate(text, None, usefulness))
+    assert [each.given for each in pool.choose()] == ["was lost my card?", "other"]
+    assert pool.repeated == 2
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("suggest") / "tiny"
+    write_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(TEXTS))
+    return path
+
+
+def test_suggestions_are_filled_in_and_read_back_and_empty_ones_are_counted(
+    tiny: Path, texts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "next.csv"
+    done = run_here("suggest", texts, "--model", tiny, "--task", "intent", "--count", 3, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 5 texts, by margin; left out" in done.stdout
+    rows = list(csv.DictReader(out.open()))
+    assert [row["suggested"] for row in rows] == ["1", "2", "3"]
+    assert [float(row["usefulness"]) for row in rows] == sorted(
+        (float(row["usefulness"]) for row in rows), reverse=True
+    )
+    assert all(row["guess"] and row["label"] == "" for row in rows)
+    rows[0]["label"] = "refund"
+    with out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    task = Task.model_validate({"train": "next.csv"})
+    examples, counts = read_counted([Source(path="next.csv")], task, tmp_path, seed=0)
+    assert [(each.text, each.labels) for each in examples] == [(rows[0]["text"], ("refund",))]
+    assert counts.describe_left_out() == "2 rows left out that nobody annotated"
+
+
+def test_a_run_gives_vectors_for_k_centre_and_passes_that_disagree_and_are_the_same_again(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SetupError, match="trained with `dropout: 0`"):
+        states.open_run(run, "intent", passes=3, seed=0)
+    with pytest.raises(SetupError, match="the run has no task 'x'"):
+        states.open_run(run, "x", passes=0, seed=0)
+    known = load_recipe(run / "recipe.yaml").model_copy(update={"dropout": 0.3})
+    monkeypatch.setattr(states, "load_recipe", lambda path, past: known)
+    passes = states.open_run(run, "places", passes=3, seed=0)
+    (found,) = passes.ask(["send money to paris"])
+    assert found.shape[0::2] == (3, 3)
+    assert not np.allclose(found[0], found[1])
+    assert np.array_equal(found, passes.ask(["send money to paris"])[0])
+    assert passes.embed(["send money to paris", "hello"]).shape == (2, 32)
+
+
+@pytest.mark.parametrize("strategy", ["entropy", "random"])
+@pytest.mark.parametrize(("task", "column"), [("entities", "spans"), ("topics", "label")])
+def test_other_kinds_get_json_lines_with_the_guess_in_their_form(
+    tiny: Path, texts: Path, tmp_path: Path, task: str, column: str, strategy: str
+) -> None:
+    out = tmp_path / "next.jsonl"
+    asked = ("suggest", texts, "--model", tiny, "--task", task, "--strategy", strategy, "--count", 2)
+    assert run_here(*asked, "--out", out).returncode == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 2
+    assert all(row[column] is None and isinstance(row["guess"], list) for row in rows)
+    assert "a cell holds one label" in refused_here(*asked, "--out", tmp_path / "next.csv")
+
+
+def test_texts_that_have_a_label_are_not_suggested(tiny: Path, texts: Path, tmp_path: Path) -> None:
+    labelled = tmp_path / "labelled.jsonl"
+    labelled.write_text("".join(json.dumps({"text": text.upper(), "label": "x"}) + "\n" for text in TEXTS[:4]))
+    out = tmp_path / "next.jsonl"
+    asked = ("suggest", texts, "--model", tiny, "--task", "intent", "--labelled", labelled, "--out", out)
+    assert run_here(*asked).returncode == 0
+    assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == ["hello"]
+    assert "people may have filled it in" in refused_here(*asked)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--task", "intents"], "no task 'intents'"),
+        ([], "name one by --task"),
+        (["--task", "intent", "--strategy", "disagreement"], "needs the network with dropout"),
+        (["--task", "intent", "--strategy", "k-centre"], "name the run folder by --run, or export with --pooled"),
+    ],
+)
+def test_what_cannot_be_suggested_is_refused_in_a_line(
+    tiny: Path, texts: Path, tmp_path: Path, more: list[str], message: str
+) -> None:
+    assert message in refused_here("suggest", texts, "--model", tiny, "--out", tmp_path / "next.csv", *more)

@@ -1,0 +1,125 @@
+"""`murmura suggest`. Found by entry point; torch is imported only where a strategy needs it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...runtime.cli import options as cli_options
+from ...runtime.errors import SetupError
+from ...runtime.spelling import suggest as suggest_name
+from ..suggest.judge import Strategy, Tokens
+from .needs import need_training
+
+if TYPE_CHECKING:
+    from ...runtime.model.model import Model
+    from ...schemas.manifest import TaskSpec
+    from ..suggest.states import DropoutPasses
+
+PASSES = 10
+
+
+def suggest(
+    texts: Annotated[
+        Path, typer.Argument(metavar="TEXTS", help="A CSV, JSON lines, or plain text with a text a line.")
+    ],
+    model: Annotated[Path, typer.Option("--model", metavar="FOLDER", help="The model that is to learn.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="What to fill in: a new .csv or .jsonl.")],
+    count: Annotated[int, typer.Option("--count", min=1, max=100_000, help="Suggest so many texts.")] = 100,
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="NAME", help="Needed where the model has several.")
+    ] = None,
+    strategy: Annotated[Strategy, typer.Option("--strategy", help="How texts are chosen.")] = Strategy.MARGIN,
+    labelled: Annotated[
+        list[Path] | None,
+        typer.Option("--labelled", metavar="FILE", help="Texts with labels, which are not suggested. May be repeated."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="FOLDER", help="The run folder of the training; disagreement needs it."),
+    ] = None,
+    text: Annotated[str, typer.Option("--text", metavar="COLUMN", help="Where the text stands.")] = "text",
+    label: Annotated[str, typer.Option("--label", metavar="COLUMN", help="Where the label is to stand.")] = "label",
+    tokens: Annotated[
+        Tokens, typer.Option("--tokens", help="For tagging: the least sure token counts, or the mean.")
+    ] = Tokens.LEAST,
+    sample: Annotated[
+        int, typer.Option("--sample", min=2, max=200_000, help="k-centre compares so many texts, drawn at random.")
+    ] = 20_000,
+    seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
+    device: cli_options.Device = None,
+) -> None:
+    """Suggest the texts to label next: those that would teach the model most.
+
+    Example: [bold]murmura suggest mails.txt --model models/desk --labelled train.csv --out next.csv[/bold]
+
+    Fill in the column [bold]label[/bold] of next.csv; [bold]guess[/bold] is the model's answer. Rows that stay empty are left out. Then name it in the recipe: [bold]train: [train.csv, next.csv][/bold].
+
+    margin: the two best labels are close. entropy: the answer is spread over labels. k-centre: far from all labelled texts. disagreement: passes with dropout contradict each other. random: the control.
+    """
+    from ...runtime.cli.progress import progress_bar
+    from ...runtime.model.assembled import resolve
+    from ...runtime.model.model import Model
+    from ..suggest.choose import Wanted, choose_texts
+    from ..suggest.rows import Form, Texts, find_problem, read_known, write_suggestions
+
+    _refuse_missing([texts, *(labelled or ())])
+    opened = Model.load(resolve(model), device=cli_options.settings(device=device).model.device)
+    spec = find_task(opened, task)
+    if problem := find_problem(out, spec):
+        raise SetupError(problem)
+    form = Form(spec, text, label)
+    known, covered = read_known(labelled or [], form)
+    source = Texts(texts, form)
+    wanted = Wanted(spec, strategy, count, tokens, sample, seed)
+    passes = _open_passes(run, wanted.spec.name, strategy, seed)
+    with progress_bar("texts") as bar:
+        found = choose_texts(
+            source,
+            wanted,
+            opened,
+            passes,
+            known=known,
+            covered=covered if strategy is Strategy.K_CENTRE else (),
+            progress=bar.count,
+        )
+    if not found.chosen:
+        raise SetupError(
+            f"{texts}: nothing to suggest: {found.seen:,} texts without a label, {found.repeated:,} of them known or repeated"
+        )
+    write_suggestions(found.chosen, form, out)
+    left = f"; left out {found.repeated:,} known, repeated or nearly so" if found.repeated else ""
+    left += f"; {source.labelled:,} rows have a label" if source.labelled else ""
+    typer.echo(f"{out}: {len(found.chosen):,} of {found.seen:,} texts, by {strategy.value}{left}")
+    if found.note:
+        typer.echo(found.note)
+    typer.echo(f"fill in the column {form.target!r}, and name the file under `train` of task {spec.name}")
+
+
+def find_task(model: "Model", name: str | None) -> "TaskSpec":
+    """Return the task that is named, or the only one. SetupError for any other name, and for none among several."""
+    names = ", ".join(model.tasks)
+    if name is None and len(model.tasks) == 1:
+        return next(iter(model.tasks.values()))
+    if name is None:
+        raise SetupError(f"the model has the tasks {names}; name one by --task")
+    if name not in model.tasks:
+        raise SetupError(f"the model has no task {name!r}; it has {names}{suggest_name(name, model.tasks)}")
+    return model.tasks[name]
+
+
+def _refuse_missing(files: list[Path]) -> None:
+    for path in files:
+        if not path.is_file():
+            raise SetupError(f"{path}: no such file; expected texts (.csv, .jsonl or .txt)")
+
+
+def _open_passes(run: Path | None, task: str, strategy: Strategy, seed: int) -> "DropoutPasses | None":
+    if strategy is Strategy.DISAGREEMENT and run is None:
+        raise SetupError("disagreement needs the network with dropout: name the run folder of the training by --run")
+    if run is None or strategy not in {Strategy.DISAGREEMENT, Strategy.K_CENTRE}:
+        return None
+    need_training()
+    from ..suggest.states import open_run
+
+    return open_run(run, task, passes=PASSES if strategy is Strategy.DISAGREEMENT else 0, seed=seed)

@@ -1,0 +1,1 @@
+"""Which texts without a label would teach a model most."""

@@ -1,0 +1,151 @@
+"""Chooses the most useful texts of a stream; memory is bounded by how many are wanted, and for k-centre by its sample."""
+
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.errors import SetupError
+from ...runtime.model.inputs import Input
+from ...runtime.model.model import Model
+from ...schemas.manifest import TaskSpec
+from ..data.near_texts import near_form
+from ..evaluate.recent_logits import Asked, ask
+from .judge import Judge, Strategy, Tokens
+from .k_centre import choose_centres
+from .pool import Candidate, Pool, leave_out_alike
+
+if TYPE_CHECKING:
+    from .states import DropoutPasses
+
+Array = NDArray[Any]
+CHUNK: Final = 256
+"""Texts that are asked together."""
+_SPARE: Final = 4
+Offered = tuple[Input, Any]
+"""A text, and what it was read from."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is chosen, and how many texts it was chosen from."""
+
+    chosen: list[Candidate]
+    seen: int
+    repeated: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How `count` texts are to be chosen. `sample`: texts that k-centre compares at most."""
+
+    spec: TaskSpec
+    strategy: Strategy
+    count: int
+    tokens: Tokens = Tokens.LEAST
+    sample: int = 20_000
+    seed: int = 0
+
+
+def choose_texts(
+    offered: Iterable[Offered],
+    wanted: Wanted,
+    model: Model,
+    passes: "DropoutPasses | None" = None,
+    *,
+    known: Container[bytes] = frozenset(),
+    covered: Sequence[Input] = (),
+    progress: Callable[[int], None] = lambda count: None,
+) -> Choice:
+    """Return the most useful of the texts, each with the model's answer. `known`: near ids of texts that have a label.
+
+    `passes` answers with dropout and embeds; `covered` are texts with labels, which k-centre begins from.
+    """
+    usefulness = _make_usefulness(wanted, model, passes)
+    is_sampled = wanted.strategy is Strategy.K_CENTRE
+    pool = Pool(-(-wanted.sample // _SPARE) if is_sampled else wanted.count, known)
+    for part in _chunks(offered):
+        for (given, row), value in zip(part, usefulness([given for given, _ in part]), strict=True):
+            pool.offer(Candidate(given, row, value))
+        progress(len(part))
+    if not is_sampled:
+        return _answered(Choice(pool.choose(), pool.seen, pool.repeated), wanted.spec, model)
+    sample = pool.ordered()[: wanted.sample]
+    chosen, alike = _choose_centres(sample, wanted, model, passes, covered)
+    different = pool.seen - pool.repeated
+    note = f"compared {len(sample):,} texts, drawn at random of {different:,}" if len(sample) < different else ""
+    return _answered(Choice(chosen, pool.seen, pool.repeated + alike, note), wanted.spec, model)
+
+
+def _chunks(offered: Iterable[Offered]) -> Iterator[list[Offered]]:
+    stream = iter(offered)
+    while part := list(islice(stream, CHUNK)):
+        yield part
+
+
+def _make_usefulness(
+    wanted: Wanted, model: Model, passes: "DropoutPasses | None"
+) -> Callable[[Sequence[Input]], list[float]]:
+    judge, task = Judge(wanted.spec, wanted.strategy, wanted.tokens), wanted.spec.name
+    if wanted.strategy in {Strategy.RANDOM, Strategy.K_CENTRE}:
+        return lambda texts: [_draw(each, wanted.seed) for each in texts]
+    if wanted.strategy is Strategy.DISAGREEMENT:
+        if passes is None:
+            raise SetupError(
+                "disagreement needs the network with dropout: name the run folder of the training by --run"
+            )
+        return lambda texts: [
+            judge.judge(logits, _specials(asked) if judge.by_token else np.zeros(0))
+            for logits, asked in zip(passes.ask(texts), _asked(model, texts, judge), strict=True)
+        ]
+    return lambda texts: [judge.judge(asked.logits[task], _specials(asked)) for asked in ask(model, texts)]
+
+
+def _asked(model: Model, texts: Sequence[Input], judge: Judge) -> Sequence[Any]:
+    """Return the model's tokens, where the special ones have to be known."""
+    return ask(model, texts) if judge.by_token else [None] * len(texts)
+
+
+def _specials(asked: Asked) -> Array:
+    return np.array(asked.encoded.encoding.special_tokens_mask)
+
+
+def _draw(given: Input, seed: int) -> float:
+    """Return a number from 0 to 1 that is the same for texts that are one."""
+    digest = blake2b(near_form(given), digest_size=8, key=seed.to_bytes(8, "big", signed=True)).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _choose_centres(
+    sample: Sequence[Candidate],
+    wanted: Wanted,
+    model: Model,
+    passes: "DropoutPasses | None",
+    covered: Sequence[Input],
+) -> tuple[list[Candidate], int]:
+    if not sample:
+        return [], 0
+    vectors = _embed([each.given for each in sample], model, passes)
+    begins = _embed(covered, model, passes) if covered else None
+    rows, distances = choose_centres(vectors, _SPARE * wanted.count, begins)
+    found = [replace(sample[row], usefulness=distance) for row, distance in zip(rows, distances, strict=True)]
+    return leave_out_alike(found, wanted.count)
+
+
+def _embed(texts: Sequence[Input], model: Model, passes: "DropoutPasses | None") -> Array:
+    if passes is not None:
+        return passes.embed(texts)
+    if not model.manifest.pooled:
+        raise SetupError("k-centre compares vectors of texts: name the run folder by --run, or export with --pooled")
+    return model.embed([each if isinstance(each, str) else f"{each.text}\n{each.second}" for each in texts])
+
+
+def _answered(found: Choice, spec: TaskSpec, model: Model) -> Choice:
+    outputs = model.predict([each.given for each in found.chosen], [spec.name])
+    answered = [replace(each, answer=output[spec.name]) for each, output in zip(found.chosen, outputs, strict=True)]
+    return replace(found, chosen=answered)
