@@ -51,6 +51,7 @@ FOLDERS = {
     "training/few_shot",
     "training/fit",
     "training/fit/few_labels",
+    "training/fit/label_quality",
     "training/fit/self_training",
     "training/fit/teachers",
     "training/fit/weights",

@@ -31,6 +31,7 @@ from .head_finish import refit_heads, set_heads
 from .head_start import begin_heads
 from .joint_step import loss_weights, refuse_non_finite
 from .kept_tasks import add_tasks, keep_tasks
+from .label_quality.check import find_label_errors
 from .optimiser import make_optimiser
 from .pace import CpuClock
 from .phases import run_phases
@@ -118,7 +119,7 @@ def fit(
     if state is None and run.accelerator.is_main_process:
         folder.begin(recipe_path, run.checkpoint.tokenizer, staged=recipe.pretrain is not None)
     begin_heads(run, probe_tasks(run))
-    for line in describe_probes(run.data):
+    for line in [*describe_probes(run.data), *find_label_errors(run, out)]:
         print_line(line)
     learn_from_teachers(run)
     data_files = digest_data(recipe, data)

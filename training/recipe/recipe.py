@@ -83,6 +83,8 @@ class Hold(Frozen):
 class Report(Frozen):
     texts: bool = True
     """Whether the run folder gets a page with texts of rows. The page in the model folder never has any."""
+    label_errors: bool = False
+    """Whether training rows with a label that is probably wrong are looked for; it needs the extra `labels`."""
 
 
 class Recipe(Frozen):

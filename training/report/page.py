@@ -13,6 +13,7 @@ from .page_data import PageData
 from .section import TEMPLATES, MakeSection, Section, render
 from .sections.balance import make_balance
 from .sections.data import make_data
+from .sections.label_errors import make_label_errors
 from .sections.layers import make_layers
 from .sections.origin import make_cost, make_recipe, make_versions
 from .sections.pretraining import make_pretraining
@@ -25,6 +26,7 @@ SECTIONS: Final[Sequence[MakeSection]] = (
     make_summary,
     make_tasks,
     make_data,
+    make_label_errors,
     make_pretraining,
     make_training,
     make_balance,

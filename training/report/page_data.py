@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ...schemas.manifest import ModelManifest
 from ..prepare.data_report import TaskReport
 from ..run_folders.curves import STEP, Entry, read_curves
+from ..run_folders.label_errors import LabelErrors, read_label_errors
 from ..run_folders.run_folder import PRETRAIN, RECIPE, RECORD, WEIGHTS, RunRecord
 from .markdown import Scores
 from .plots import Plot, Series
@@ -38,6 +39,8 @@ class PageData:
     """Parameters that the run's checkpoint keeps: with low-rank factors far fewer."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """Of the factors that the run's checkpoint keeps, by the weight of the encoder."""
+    label_errors: Mapping[str, LabelErrors] = field(default_factory=dict)
+    """Labels of training rows that are probably wrong, by task, where the run looked for them."""
     with_texts: bool = False
     """Whether the page may show what rows say: their texts and the values of their columns."""
 
@@ -77,6 +80,7 @@ def gather(folder: Path, manifest: ModelManifest, scores: Scores, description: s
         record=read_record(run) if run is not None else None,
         curves=read_curves(run) if run is not None else [],
         pretraining=read_curves(run / PRETRAIN) if run is not None else [],
+        label_errors=read_label_errors(run) if run is not None else {},
         parameters=count_parameters(folder / trained) if trained is not None else None,
         trained=count_parameters(run / WEIGHTS) if run is not None else None,
         ranks=read_ranks(run / WEIGHTS) if run is not None else {},

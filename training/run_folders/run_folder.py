@@ -23,6 +23,7 @@ from ...runtime.model.inputs import TextPair
 from ...schemas.manifest import EncoderSpec, Sha256, TaskSpec
 from ..prepare.data_report import TaskReport
 from .curves import CURVES
+from .label_errors import LABEL_ERRORS
 from .provenance import Environment
 
 WEIGHTS: Final = "checkpoint.safetensors"
@@ -142,7 +143,7 @@ class RunFolder:
             raise SetupError(problem)
         self.path.mkdir(parents=True, exist_ok=True)
         # The record goes first: what a crash leaves of the rest cannot be exported without it.
-        for name in (RECORD, WEIGHTS, PAIRS, CURVES, PAGE, *_STATES, f"{WEIGHTS}.part"):
+        for name in (RECORD, WEIGHTS, PAIRS, CURVES, PAGE, LABEL_ERRORS, *_STATES, f"{WEIGHTS}.part"):
             (self.path / name).unlink(missing_ok=True)
         for name in (TENSORBOARD, TEACHERS, *(() if staged else (PRETRAIN, PRETRAINED))):
             shutil.rmtree(self.path / name, ignore_errors=True)

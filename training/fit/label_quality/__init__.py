@@ -1,0 +1,1 @@
+"""Training rows whose label is probably wrong."""

@@ -1,0 +1,49 @@
+"""Labels of training rows that are probably wrong, as a run keeps them: `label_errors.json` in its folder."""
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+
+LABEL_ERRORS: Final = "label_errors.json"
+
+
+class LabelError(BaseModel):
+    """A row whose label is doubted. `where` names the word, for tagging; `score` is that of the given label."""
+
+    model_config = ConfigDict(frozen=True)
+
+    place: str
+    text: str
+    given: str
+    answered: str
+    score: float
+    where: str = ""
+
+
+class LabelErrors(BaseModel):
+    """What was found in the rows of a task. `errors` are the likeliest of `found`; `reason` why none were looked for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int = 0
+    found: int = 0
+    errors: list[LabelError] = []
+    reason: str = ""
+
+
+class _Tasks(RootModel[dict[str, LabelErrors]]):
+    pass
+
+
+def write_label_errors(run: Path, found: dict[str, LabelErrors]) -> None:
+    """Write what was found, by task."""
+    (run / LABEL_ERRORS).write_text(_Tasks(found).model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_label_errors(run: Path) -> dict[str, LabelErrors]:
+    """Return what was found, by task; nothing where there is no such file of this version."""
+    try:
+        return _Tasks.model_validate_json((run / LABEL_ERRORS).read_bytes()).root
+    except (OSError, ValidationError):
+        return {}
