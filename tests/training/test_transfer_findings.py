@@ -132,6 +132,7 @@ def test_alone_a_task_goes_through_the_phases_that_teach_it(write_recipe: WriteR
         ({"tasks": {"intent": TWO["intent"]}}, "expected two tasks or more"),
         ({"freeze": "encoder"}, "share nothing that is trained"),
         ({"pretrain": {"epochs": 1}}, "murmura pretrain"),
+        ({"self_training": {"texts": "a.txt"}}, "leave it out to compare"),
     ],
 )
 def test_a_recipe_with_nothing_to_compare_is_refused(

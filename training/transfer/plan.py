@@ -55,6 +55,10 @@ def refuse_recipe(recipe: Recipe, seeds: Sequence[int]) -> None:
             ("pretrain",),
             "each training would repeat it; take it once with `murmura pretrain`, and name its folder as `encoder`",
         )
+    if recipe.self_training is not None:
+        raise recipe.refusal(
+            ("self_training",), "a task of its own has no such phase; leave it out to compare what labels teach"
+        )
     if len(set(seeds)) < len(seeds) or not seeds:
         raise SetupError(f"--seeds: expected numbers that differ, at least one; found {', '.join(map(str, seeds))}")
 
