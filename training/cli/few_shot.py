@@ -36,7 +36,8 @@ def few_shot(
     tune_encoder: Annotated[
         bool,
         typer.Option(
-            "--tune-encoder", help="First let the encoder put examples of a label near each other: minutes, and better."
+            "--tune-encoder",
+            help="First let the encoder put examples of a label near each other: minutes. Compare both with --test.",
         ),
     ] = False,
     max_tokens: Annotated[
