@@ -69,6 +69,7 @@ FOLDERS = {
     "training/report/sections",
     "training/retrain",
     "training/run_folders",
+    "training/search",
     "training/suggest",
     "training/transfer",
     "training/data",

@@ -128,16 +128,23 @@ class Fitting:
         return {data.name: len(part.ids) for data, part in zip(self.tasks, self.validation, strict=True)}
 
 
-def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
-    """Open the device, read the data, open the encoder, encode everything and lay out the steps."""
-    refuse_weights(recipe)
-    refuse_phases(recipe)
-    refuse_methods(recipe)
-    accelerator = open_accelerator(recipe, folder)
-    refuse_processes(recipe, accelerator.num_processes)
+@dataclass(frozen=True)
+class Material:
+    """What a run reads: the rows, encoded, and the encoder to begin with. Runs whose recipes read alike may share it."""
+
+    tasks: list[TaskData]
+    checkpoint: Checkpoint
+    reports: dict[str, TaskReport]
+    few: frozenset[str]
+    """As in `Fitting`."""
+    train: list[Part]
+    validation: list[Part]
+
+
+def read_material(recipe: Recipe, data: Path) -> Material:
+    """Read the data, open the encoder, and encode everything."""
     tasks = read_tasks(recipe, data)
     checkpoint = open_encoder(recipe, tasks)
-    refuse_parts(recipe, checkpoint.spec)
     tasks = with_pieces(tasks, checkpoint.tokenizer, checkpoint.manifest)
     refuse_teachers(recipe, tasks, checkpoint.tokenizer)
     reports = report_tasks(recipe, tasks, checkpoint)
@@ -151,16 +158,35 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder) -> Fitting:
         goes_on = known.get(task.name) and set(known[task.name]) <= set(task.labels) and task.name not in few
         if goes_on and held_learned[task.name]:
             reports[task.name] = carry_learned(reports[task.name], held_learned[task.name])
-    if len(few) == len(tasks):
-        recipe = with_few_rows_rate(recipe)
-    tokenizer, special = checkpoint.tokenizer, checkpoint.special
+    tokenizer = checkpoint.tokenizer
     tokenizer.enable_truncation(recipe.max_tokens)
     learned = learned_examples(tasks, few)
     parts = [encode_part(rows, task.kind, task.labels, tokenizer) for rows, task in zip(learned, tasks, strict=True)]
     validation = [encode_part(sample(task.validation, recipe), task.kind, task.labels, tokenizer) for task in tasks]
     tokenizer.no_truncation()
+    return Material(tasks, checkpoint, reports, few, parts, validation)
+
+
+def prepare(recipe: Recipe, data: Path, folder: RunFolder, material: Material | None = None) -> Fitting:
+    """Open the device, read the data, open the encoder, encode everything and lay out the steps.
+
+    With `material` nothing is read: it is that of a recipe which reads the same.
+    """
+    refuse_weights(recipe)
+    refuse_phases(recipe)
+    refuse_methods(recipe)
+    accelerator = open_accelerator(recipe, folder)
+    refuse_processes(recipe, accelerator.num_processes)
+    read = material or read_material(recipe, data)
+    tasks = [replace(task, task=recipe.tasks[task.name]) for task in read.tasks]
+    checkpoint, few, reports = read.checkpoint, read.few, dict(read.reports)
+    refuse_parts(recipe, checkpoint.spec)
+    parts, validation = [replace(part, held={}) for part in read.train], list(read.validation)
+    known = known_labels(checkpoint, tasks)
+    if len(few) == len(tasks):
+        recipe = with_few_rows_rate(recipe)
     model = build_model(recipe, tasks, checkpoint)
-    narrow(recipe, model, [*parts, *validation], special)
+    narrow(recipe, model, [*parts, *validation], checkpoint.special)
     trained = trained_names(model)
     freeze(model, recipe.freeze, trained)
     grown: dict[str, dict[str, str]] = {}

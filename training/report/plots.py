@@ -13,6 +13,7 @@ from .svg import INK, LINE, MUTED, SERIES, fit_into_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 DASHES: Final = ("-", "--", "-.", ":")
 FEW_POINTS: Final = 16
@@ -85,7 +86,8 @@ def draw_lines(
             place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "top"}
             axes.annotate("kept", (best, 1), xytext=(-4, 0), ha="right", color=MUTED, fontsize=9, **place)
         if log:
-            _scale_by_powers(axes)
+            axes.set_yscale("log")
+            _mark_powers(axes.yaxis, (1, 2, 5))
         axes.set_xlabel("step")
         if len(series) > 1:
             _name_lines(axes, [each.name for each in series])
@@ -93,13 +95,13 @@ def draw_lines(
     return Plot(fit_into_page(drawing.getvalue(), name=name, title=title, description=f"At the end: {last}."), title)
 
 
-def _scale_by_powers(axes: "Axes") -> None:
+def _mark_powers(axis: "Axis", multiples: Sequence[int]) -> None:
+    """Write plain numbers on a logarithmic axis, at these multiples of powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
 
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_locator(LogLocator(subs=multiples, numticks=8))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _name_lines(axes: "Axes", names: Sequence[str]) -> None:
@@ -219,6 +221,46 @@ def draw_ranges(name: str, ranges: Sequence[Range], *, title: str, unit: str, no
         f"{each.name} {each.value:+.2f}" + (f", {each.low:+.2f} to {each.high:+.2f}" if each.low is not None else "")
         for each in ranges
     )
+    return Plot(fit_into_page(drawing.getvalue(), name=name, title=title, description=said), title, note)
+
+
+class Points(NamedTuple):
+    """Points of one colour, or with `joined` a line of steps through them; its name in the legend."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    joined: bool = False
+
+
+class Scale(NamedTuple):
+    """The axis along the bottom: its name, and names of its places 0, 1, ... where it has no numbers."""
+
+    name: str
+    log: bool = False
+    places: Sequence[str] = ()
+
+
+def draw_points(name: str, series: Sequence[Points], *, title: str, scale: Scale, unit: str, note: str = "") -> Plot:
+    """Draw figures as points over another figure, or over choices; `unit` is what they are."""
+    with _axes() as (axes, drawing):
+        for at, each in enumerate(series):
+            look: dict[str, Any] = {"color": SERIES[at % len(SERIES)], "label": each.name}
+            if each.joined:
+                axes.step(each.x, each.y, where="post", linewidth=1.6, **look)
+            else:
+                axes.plot(each.x, each.y, "o", markersize=5, alpha=0.8, **look)
+        if scale.log:
+            axes.set_xscale("log")
+            _mark_powers(axes.xaxis, (1, 3))
+        if scale.places:
+            axes.set_xticks([*range(len(scale.places))], [_shorten(each) for each in scale.places])
+            axes.set_xlim(-0.5, len(scale.places) - 0.5)
+        axes.set(xlabel=scale.name, ylabel=unit)
+        if len(series) > 1:
+            _name_lines(axes, [each.name for each in series])
+    ends = [f"{each.name}: {len(each.y)} points, highest {max(each.y):.4g}" for each in series if each.y]
+    said = "; ".join(ends)
     return Plot(fit_into_page(drawing.getvalue(), name=name, title=title, description=said), title, note)
 
 

@@ -1,0 +1,41 @@
+"""Which processes work on a study in a folder. A process holds a lock on a file of its own; the system lets it go when it dies."""
+
+import fcntl
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+WORKERS: Final = "workers"
+
+
+@contextmanager
+def register_worker(out: Path) -> Iterator[str]:
+    """Yield a name for this process, known as alive until the end."""
+    name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder = out / WORKERS
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    with path.open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            yield name
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def is_dead(out: Path, worker: str) -> bool:
+    """True when the process was one of this machine, in this folder, and has ended. Of others nothing is known."""
+    if not worker.startswith(f"{socket.gethostname()}-") or not (out / WORKERS).is_dir():
+        return False
+    path = out / WORKERS / worker
+    try:
+        with path.open("r+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    path.unlink(missing_ok=True)
+    return True
