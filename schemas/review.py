@@ -25,6 +25,8 @@ class ReviewReason(StrEnum):
     """A reply that the model worded had a low score, so that its template was sent."""
     FILTERED = "filtered"
     """A turn, or a reply that the model worded, was found harmful. `predicted` is the label."""
+    SUGGESTED = "suggested"
+    """One of the texts that would teach the model most, chosen by `murmura suggest`."""
     RANDOM = "random"
     """Drawn at random from all answers, whatever they are."""
 
@@ -76,7 +78,7 @@ class Review(_Frozen):
             raise ValueError(f"a review for {self.why} needs prediction_id, agent and source")
         if (self.sampling_rate is None) == (self.why is ReviewReason.RANDOM):
             raise ValueError("sampling_rate belongs to random reviews, and each of them has one")
-        if self.score is None and self.why not in {ReviewReason.RANDOM, ReviewReason.FILTERED}:
+        if self.score is None and self.why not in {ReviewReason.RANDOM, ReviewReason.FILTERED, ReviewReason.SUGGESTED}:
             raise ValueError(f"a review for {self.why} needs a score")
         if self.prediction_id is None and self.example is None:
             raise ValueError("a review needs a prediction_id or an example")

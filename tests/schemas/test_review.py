@@ -60,6 +60,7 @@ def test_the_reasons_are_those_of_the_contract():
         "label_error",
         "low_score",
         "filtered",
+        "suggested",
         "random",
     }
 

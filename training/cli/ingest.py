@@ -102,14 +102,15 @@ def ingest(
     )
 
     async def main() -> "DataSet":
-        plan = made or await _plan(settings, agents or [], options)
+        plan = made or await plan_of_agents(settings, agents or [], options)
         with show_progress(plan, quiet) as progress:
             return await stages.ingest(settings.kafka, plan, out, progress=progress)
 
     _say(asyncio.run(main()), out)
 
 
-async def _plan(settings: "Settings", agents: list[str], options: "Options") -> "Plan":
+async def plan_of_agents(settings: "Settings", agents: list[str], options: "Options") -> "Plan":
+    """Freeze what the topics of these agents, of feedback and of reviews hold now. SetupError for an agent without results."""
     from ...runtime.agent.agent import Agent
     from ...runtime.agent.discovery import find_agents
     from ...runtime.agent.handler import Handler

@@ -14,17 +14,24 @@ from .needs import need_training
 if TYPE_CHECKING:
     from ...runtime.model.model import Model
     from ...schemas.manifest import TaskSpec
+    from ..suggest.choose import Wanted
+    from ..suggest.rows import Form
     from ..suggest.states import DropoutPasses
 
 PASSES = 10
 
 
 def suggest(
-    texts: Annotated[
-        Path, typer.Argument(metavar="TEXTS", help="A CSV, JSON lines, or plain text with a text a line.")
-    ],
     model: Annotated[Path, typer.Option("--model", metavar="FOLDER", help="The model that is to learn.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="What to fill in: a new .csv or .jsonl.")],
+    texts: Annotated[
+        Path | None, typer.Argument(metavar="TEXTS", help="A CSV, JSON lines, or plain text with a text a line.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="What to fill in: a new .csv or .jsonl.")
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Choose from the requests on Kafka, and ask for reviews of them.")
+    ] = False,
     count: Annotated[int, typer.Option("--count", min=1, max=100_000, help="Suggest so many texts.")] = 100,
     task: Annotated[
         str | None, typer.Option("--task", metavar="NAME", help="Needed where the model has several.")
@@ -47,6 +54,20 @@ def suggest(
         int, typer.Option("--sample", min=2, max=200_000, help="k-centre compares so many texts, drawn at random.")
     ] = 20_000,
     seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
+    agents: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--agent", metavar="AGENT", help="With --live: whose requests. Default: classification, analysis."
+        ),
+    ] = None,
+    latest: Annotated[
+        int, typer.Option("--latest", min=1, max=1_000_000, help="With --live: of so many results, the latest.")
+    ] = 100_000,
+    per_minute: Annotated[
+        float, typer.Option("--per-minute", min=1, max=6000, help="With --live: ask for so many reviews a minute.")
+    ] = 60,
+    config: cli_options.Config = None,
+    bootstrap: cli_options.Bootstrap = None,
     device: cli_options.Device = None,
 ) -> None:
     """Suggest the texts to label next: those that would teach the model most.
@@ -55,34 +76,60 @@ def suggest(
 
     Fill in the column [bold]label[/bold] of next.csv; [bold]guess[/bold] is the model's answer. Rows that stay empty are left out. Then name it in the recipe: [bold]train: [train.csv, next.csv][/bold].
 
+    [bold]murmura suggest --live --model models/desk[/bold] asks people about live texts instead: it publishes reviews of requests that nobody has judged, and whoever answers reviews answers these.
+
     margin: the two best labels are close. entropy: the answer is spread over labels. k-centre: far from all labelled texts. disagreement: passes with dropout contradict each other. random: the control.
     """
-    from ...runtime.cli.progress import progress_bar
     from ...runtime.model.assembled import resolve
     from ...runtime.model.model import Model
-    from ..suggest.choose import Wanted, choose_texts
-    from ..suggest.rows import Form, Texts, find_problem, read_known, write_suggestions
+    from ..suggest.choose import Wanted
+    from ..suggest.rows import Form
 
-    _refuse_missing([texts, *(labelled or ())])
-    opened = Model.load(resolve(model), device=cli_options.settings(device=device).model.device)
+    settings = cli_options.settings(config, bootstrap=bootstrap, device=device)
+    _check_ways(texts, out, live=live, labelled=labelled)
+    opened = Model.load(resolve(model), device=settings.model.device)
     spec = find_task(opened, task)
-    if problem := find_problem(out, spec):
-        raise SetupError(problem)
-    form = Form(spec, text, label)
-    known, covered = read_known(labelled or [], form)
-    source = Texts(texts, form)
     wanted = Wanted(spec, strategy, count, tokens, sample, seed)
-    passes = _open_passes(run, wanted.spec.name, strategy, seed)
+    if texts is not None and out is not None:
+        form = Form(spec, text, label)
+        _suggest_rows(texts, out, form, labelled or [], wanted, opened, run)
+    else:
+        from .suggest_live import suggest_live
+
+        passes = _open_passes(run, spec.name, strategy, seed)
+        suggest_live(settings, agents or [], wanted, opened, passes, latest=latest, per_minute=per_minute)
+
+
+def _check_ways(texts: Path | None, out: Path | None, *, live: bool, labelled: list[Path] | None) -> None:
+    """Raise SetupError for anything but a file and --out, or --live."""
+    if live and (texts is not None or out is not None or labelled):
+        raise SetupError("--live chooses from requests on Kafka: leave out TEXTS, --out and --labelled")
+    if not live and (texts is None or out is None):
+        raise SetupError("expected TEXTS and --out FILE, or --live for the requests on Kafka")
+    _refuse_missing([*([texts] if texts is not None else []), *(labelled or ())])
+
+
+def _suggest_rows(
+    texts: Path,
+    out: Path,
+    form: "Form",
+    labelled: list[Path],
+    wanted: "Wanted",
+    model: "Model",
+    run: Path | None,
+) -> None:
+    from ...runtime.cli.progress import progress_bar
+    from ..suggest.choose import choose_texts
+    from ..suggest.rows import Texts, find_problem, read_known, write_suggestions
+
+    if problem := find_problem(out, form.spec):
+        raise SetupError(problem)
+    known, covered = read_known(labelled, form)
+    source, strategy = Texts(texts, form), wanted.strategy
+    passes = _open_passes(run, form.spec.name, strategy, wanted.seed)
+    covered = covered if strategy is Strategy.K_CENTRE else []
     with progress_bar("texts") as bar:
-        found = choose_texts(
-            source,
-            wanted,
-            opened,
-            passes,
-            known=known,
-            covered=covered if strategy is Strategy.K_CENTRE else (),
-            progress=bar.count,
-        )
+        found = choose_texts(source, wanted, model, passes, known=known, covered=covered, progress=bar.count)
     if not found.chosen:
         raise SetupError(
             f"{texts}: nothing to suggest: {found.seen:,} texts without a label, {found.repeated:,} of them known or repeated"
@@ -93,7 +140,7 @@ def suggest(
     typer.echo(f"{out}: {len(found.chosen):,} of {found.seen:,} texts, by {strategy.value}{left}")
     if found.note:
         typer.echo(found.note)
-    typer.echo(f"fill in the column {form.target!r}, and name the file under `train` of task {spec.name}")
+    typer.echo(f"fill in the column {form.target!r}, and name the file under `train` of task {form.spec.name}")
 
 
 def find_task(model: "Model", name: str | None) -> "TaskSpec":

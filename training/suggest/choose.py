@@ -62,24 +62,51 @@ def choose_texts(
     covered: Sequence[Input] = (),
     progress: Callable[[int], None] = lambda count: None,
 ) -> Choice:
-    """Return the most useful of the texts, each with the model's answer. `known`: near ids of texts that have a label.
-
-    `passes` answers with dropout and embeds; `covered` are texts with labels, which k-centre begins from.
-    """
-    usefulness = _make_usefulness(wanted, model, passes)
-    is_sampled = wanted.strategy is Strategy.K_CENTRE
-    pool = Pool(-(-wanted.sample // _SPARE) if is_sampled else wanted.count, known)
+    """Return the most useful of the texts; see `Chooser`."""
+    chooser = Chooser(wanted, model, passes, known=known, covered=covered)
     for part in _chunks(offered):
-        for (given, row), value in zip(part, usefulness([given for given, _ in part]), strict=True):
-            pool.offer(Candidate(given, row, value))
+        chooser.offer(part)
         progress(len(part))
-    if not is_sampled:
-        return _answered(Choice(pool.choose(), pool.seen, pool.repeated), wanted.spec, model)
-    sample = pool.ordered()[: wanted.sample]
-    chosen, alike = _choose_centres(sample, wanted, model, passes, covered)
-    different = pool.seen - pool.repeated
-    note = f"compared {len(sample):,} texts, drawn at random of {different:,}" if len(sample) < different else ""
-    return _answered(Choice(chosen, pool.seen, pool.repeated + alike, note), wanted.spec, model)
+    return chooser.finish()
+
+
+class Chooser:
+    """Takes texts part by part, and returns the most useful of them, each with the model's answer.
+
+    `known`: near ids of texts that have a label. `passes` answers with dropout and embeds; `covered` are texts with labels, which
+    k-centre begins from.
+    """
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        model: Model,
+        passes: "DropoutPasses | None" = None,
+        *,
+        known: Container[bytes] = frozenset(),
+        covered: Sequence[Input] = (),
+    ) -> None:
+        self._wanted, self._model, self._passes, self._covered = wanted, model, passes, covered
+        self._usefulness = _make_usefulness(wanted, model, passes)
+        self._is_sampled = wanted.strategy is Strategy.K_CENTRE
+        self._pool = Pool(-(-wanted.sample // _SPARE) if self._is_sampled else wanted.count, known)
+
+    def offer(self, texts: Sequence[Offered]) -> None:
+        """Judge some texts."""
+        for part in _chunks(texts):
+            for (given, row), value in zip(part, self._usefulness([given for given, _ in part]), strict=True):
+                self._pool.offer(Candidate(given, row, value))
+
+    def finish(self) -> Choice:
+        """Return the choice."""
+        pool, wanted = self._pool, self._wanted
+        if not self._is_sampled:
+            return _answered(Choice(pool.choose(), pool.seen, pool.repeated), wanted.spec, self._model)
+        sample = pool.ordered()[: wanted.sample]
+        chosen, alike = _choose_centres(sample, wanted, self._model, self._passes, self._covered)
+        different = pool.seen - pool.repeated
+        note = f"compared {len(sample):,} texts, drawn at random of {different:,}" if len(sample) < different else ""
+        return _answered(Choice(chosen, pool.seen, pool.repeated + alike, note), wanted.spec, self._model)
 
 
 def _chunks(offered: Iterable[Offered]) -> Iterator[list[Offered]]:
