@@ -1,7 +1,7 @@
 """Methods around the encoder on one task: one table of quality, trained parameters, size of the delta, memory and time.
 
 python benchmarks/methods.py                          # Banking77, 10 rows a label, samples 0, 1 and 2 (some hours on one core)
-python benchmarks/methods.py --short                  # 5 rows a label, 60 steps of 16, one sample, 1,000 test rows (five minutes of one core)
+python benchmarks/methods.py --short                  # 5 rows a label, 60 steps of 16, one sample, 1,000 test rows (a quarter of an hour of one core)
 python benchmarks/methods.py --only lora dora --keys '{budget: {steps: 300}}'
 
 Each method trains MiniLM in a process of its own, with the defaults of a recipe, one thread, from the same rows; `whole` trains the
