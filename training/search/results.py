@@ -1,6 +1,7 @@
 """What a study has found: its trials as records, the best of them, and the recipe of each written out. Pure but for writing."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
@@ -105,14 +106,14 @@ def write_recipe(path: Path, space: Space, trial: Trial, result: Result) -> None
     ]
     text = "".join(f"# {line}\n" for line in head if line)
     document = yaml.safe_dump(space.apply(trial.params), sort_keys=False, allow_unicode=True, width=110)
-    _replace(path, text + document)
+    replace_text(path, text + document)
 
 
 def write_results(out: Path, space: Space, result: Result) -> list[Path]:
     """Write `tune.json` and the recipes of the front; `best.yaml` is that of the best trial. Return the recipes."""
     stands = {**asdict(result), "best": result.best.number if result.best else None}
     stands["front"] = [each.number for each in result.front]
-    _replace(out / RESULT, json.dumps(stands, indent=2, allow_nan=False, default=str) + "\n")
+    replace_text(out / RESULT, json.dumps(stands, indent=2, allow_nan=False, default=str) + "\n")
     if (best := result.best) is None:
         return []
     write_recipe(out / BEST, space, best, result)
@@ -144,7 +145,8 @@ def describe_pruning(tune: Tune, objectives: Sequence[str]) -> str:
     return "ended early where a trial is worse at a scoring than half of those before it (median)"
 
 
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.part")
+def replace_text(path: Path, text: str) -> None:
+    """Write a file that is whole at any time."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # other processes of the study write it, too
     part.write_text(text, encoding="utf-8")
     part.replace(path)

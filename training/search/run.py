@@ -24,7 +24,7 @@ from ..report.page import contained
 from ..run_folders.provenance import digest_data
 from ..run_folders.run_folder import RunFolder
 from .page import make_page
-from .results import Result, State, Trial, describe_values, find_front, show, write_results
+from .results import Result, State, Trial, describe_values, find_front, replace_text, show, write_results
 from .space import Space, digest_study, list_ends, open_space
 from .study import (
     ERROR,
@@ -158,6 +158,8 @@ class _Taking:
                 self._say(f"{self._failures} trials in a row have failed: the study ends here")
                 return
             self._study.optimize(self._take, n_trials=1, catch=(TrialFailed,))
+            if self._failures:
+                free_memory()  # not before: the error holds on to what the trial had
 
     def _take(self, trial: optuna.Trial) -> list[float]:
         trial.set_user_attr(WORKER, self._worker)
@@ -173,7 +175,6 @@ class _Taking:
             self._failures += 1
             trial.set_user_attr(ERROR, str(error)[:500])
             self._tell(trial, f"failed: {error}", values, began)
-            free_memory()
             raise
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -297,7 +298,7 @@ def write_all(plan: Plan, result: Result, say: Say) -> None:
     if result.trials:
         with contained(f"no {plan.out / PAGE}", say):
             page = make_page(result, plan.tune, plan.path.read_text(encoding="utf-8"))
-            (plan.out / PAGE).write_text(page, encoding="utf-8")
+            replace_text(plan.out / PAGE, page)
             say(f"report: {plan.out / PAGE}")
     if (best := result.best) is not None:
         reached = ", ".join(f"{n} {v:.4f}" for n, v in zip(result.objectives, best.values, strict=True))
