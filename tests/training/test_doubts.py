@@ -15,6 +15,7 @@ from murmura.training.prepare.reading import read_part
 from murmura.training.recipe.reading import Source
 from murmura.training.recipe.tasks import Task
 from murmura.training.retrain.doubts import MOST, find_doubts
+from murmura.training.run_folders.label_errors import LabelError, LabelErrors
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +92,21 @@ def test_an_old_row_is_doubted_when_both_versions_contradict_its_label(model: Mo
 
 def test_what_only_the_current_version_said_is_no_error(model: Model, tmp_path: Path):
     assert asked(model, [replace(held(tmp_path, wrong(9)), agreement=True)], tmp_path) == []
+
+
+def test_a_label_of_feedback_that_a_cross_validated_regression_contradicts_strongly_is_suspected(
+    model: Model, tmp_path: Path
+) -> None:
+    right = [row for row in rows(9, 7) if row["label"] == "lost"]
+    lines = [{"text": r["text"], "label": "lost", "prediction_id": f"{n:032x}"} for n, r in enumerate(right)]
+    write_jsonl(tmp_path / "intent.train.jsonl", lines)
+    corrections = read_corrections(tmp_path, model.manifest, 1)
+    found = LabelError(
+        place="x:1", text=lines[0]["text"], given="lost", answered="transfer", score=0.05, answered_score=0.7
+    )
+    unsure = found.model_copy(update={"text": lines[1]["text"], "answered_score": 0.4})
+    another = found.model_copy(update={"text": "of no feedback"})
+    errors = {"intent": LabelErrors(rows=9, found=3, errors=[found, unsure, another])}
+    reviews = find_doubts(model, [], corrections, current=model, replayed={}, roots=[tmp_path], label_errors=errors)
+    (review,) = [each for each in reviews if each.predicted == "transfer" and each.given == "lost"]
+    assert (review.why, review.prediction_id, review.score) == ("label_error", lines[0]["prediction_id"], 0.7)

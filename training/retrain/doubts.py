@@ -14,10 +14,16 @@ from ..gate.held_out import HeldOutSet
 from ..kinds.kind import Doubt
 from ..kinds.registry import kind_of
 from ..mix.corrections import Corrections, describe_origin, raw_rows
+from ..run_folders.label_errors import LabelErrors
 
 SURE: Final = 0.9
+UNLIKELY: Final = 0.1
+"""A cross-validated regression is less sure of one label among many than a trained model: a label of feedback is suspected when its
+score is at most so much, and that of another is at least a half."""
 MOST: Final = 50
 """Of each reason so many, the surest first: people's time is the budget."""
+
+NO_LABEL_ERRORS: Final[Mapping[str, LabelErrors]] = {}
 
 
 class Doubted(NamedTuple):
@@ -36,12 +42,14 @@ def find_doubts(
     current: Model,
     replayed: Mapping[str, Sequence[Example]],
     roots: Sequence[Path],
+    label_errors: Mapping[str, LabelErrors] = NO_LABEL_ERRORS,
 ) -> list[Review]:
     """Return the reviews to ask for, of kinds that find doubts only.
 
     A held-out row is an error when another label is answered with a score of at least SURE. A training row of the
     feedback is suspected when the model, although it has seen the row, still answers another label as surely; an old row
-    that is `replayed` when the `current` version did so, too. Files are named from the first of `roots` that they are in.
+    that is `replayed` when the `current` version did so, too. So is a row of the feedback that a regression contradicts strongly
+    which has not seen it: the run's `label_errors`. Files are named from the first of `roots` that they are in.
     """
     errors = [
         doubt
@@ -51,6 +59,7 @@ def find_doubts(
     ]
     suspects = [doubt for name, each in corrections.items() for doubt in _sure_of_another(model, name, each.train)]
     suspects += [doubt for name, rows in replayed.items() for doubt in _doubted_twice(model, current, name, rows)]
+    suspects += [doubt for name, each in corrections.items() for doubt in _contradicted(name, each, label_errors)]
     taken: set[tuple[str, str]] = set()
     found: list[Review] = []
     for why, doubts in ((ReviewReason.ERROR, errors), (ReviewReason.LABEL_ERROR, suspects)):
@@ -76,6 +85,18 @@ def _doubted_twice(model: Model, current: Model, task: str, rows: Sequence[Examp
         other = before.get(each.example.place)
         if other is not None and other.predicted == each.doubt.predicted:
             yield each
+
+
+def _contradicted(task: str, corrections: Corrections, label_errors: Mapping[str, LabelErrors]) -> Iterator[Doubted]:
+    """Yield the rows of the feedback whose label a regression contradicts that has not seen them."""
+    if not kind_of(corrections.spec).finds_doubts or task not in label_errors:
+        return
+    rows = {(example.text, example.labels[0]): example for example in corrections.train}
+    for error in label_errors[task].errors:
+        example = rows.get((error.text, error.given))
+        if example is None or error.answered_score is None or error.answered_score < 0.5 or error.score > UNLIKELY:
+            continue
+        yield Doubted(task, example, Doubt(error.answered, error.given, error.answered_score, None))
 
 
 def _sure_of_another(

@@ -38,6 +38,7 @@ from ..mix.plan import Mix, plan_mix
 from ..mix.write import RECIPE, write_mix
 from ..recipe.job import Job
 from ..recipe.recipe import load_recipe
+from ..run_folders.label_errors import read_label_errors
 from ..run_folders.run_folder import RunFolder, RunRecord
 from .announce import Announcer
 from .checks import check_mix
@@ -277,6 +278,7 @@ class Stages:
             current=before,
             replayed={name: self.mix.replayed(name) for name in self.mix.old},
             roots=self._roots(),
+            label_errors=read_label_errors(self._folder("fit") / "run"),
         )
         if result.passed:  # asked once the version has its number
             (folder / REVIEWS).write_text("".join(f"{each.model_dump_json()}\n" for each in reviews), encoding="utf-8")

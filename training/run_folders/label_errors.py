@@ -18,6 +18,8 @@ class LabelError(BaseModel):
     given: str
     answered: str
     score: float
+    answered_score: float | None = None
+    """Of the label that was answered, where a text has one."""
     where: str = ""
 
 

@@ -109,7 +109,12 @@ def _encode(frozen: Frozen, data: TaskData, rows: Sequence[Example]) -> Part:
 def _label_error(found: Found, rows: Sequence[Example], targets: Array, labels: Sequence[str]) -> LabelError:
     row, given, best = rows[found.row], int(targets[found.row]), int(found.scores.argmax())
     return LabelError(
-        place=row.place, text=row.text, given=labels[given], answered=labels[best], score=float(found.scores[given])
+        place=row.place,
+        text=row.text,
+        given=labels[given],
+        answered=labels[best],
+        score=float(found.scores[given]),
+        answered_score=float(found.scores[best]),
     )
 
 
