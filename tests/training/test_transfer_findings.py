@@ -109,11 +109,6 @@ def test_alone_a_task_reads_as_many_rows_as_jointly(write_recipe: WriteRecipe) -
     assert count_reads(alone, {"places": 100}) == {"places": 1000}
 
 
-def test_alone_a_task_trains_itself_where_it_does_jointly(write_recipe: WriteRecipe) -> None:
-    recipe = load_recipe(write_recipe(tasks=TWO, self_training={"texts": "more.txt"}))
-    assert ["self_training" in make_alone(recipe, name, ROWS) for name in ROWS] == [True, False]
-
-
 def test_alone_a_task_goes_through_the_phases_that_teach_it(write_recipe: WriteRecipe) -> None:
     phases = [
         {"name": "joint", "steps": 50},

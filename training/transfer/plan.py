@@ -8,7 +8,6 @@ from typing import Any, Final, NamedTuple
 
 from ...runtime.errors import SetupError
 from ..compute import sampler
-from ..recipe.last_phase import find_task
 from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
 
@@ -90,8 +89,6 @@ def make_alone(recipe: Recipe, name: str, rows: Mapping[str, int]) -> Document:
     made = {**_without(made, _BETWEEN_TASKS), "tasks": {name: own}}
     if "steps" in made.get("budget", {}):
         made["budget"] = _without(made["budget"], ("steps",))
-    if recipe.self_training is not None and find_task(recipe) != name:
-        made = _without(made, ("self_training",))
     if recipe.phases:
         made["phases"] = [*_phases(recipe, made["phases"], name, reads)]
     return made
