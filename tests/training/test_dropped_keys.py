@@ -36,6 +36,7 @@ SET: Final[dict[str, Any]] = {
     "freeze": 1,
     "phases": [{"name": "all"}],
     "self_training": {"texts": "y.txt", "task": "u"},
+    "tune": {"space": {"batch_size": [16, 32]}},
     "teachers": {"u": "models/u"},
     "lora": True,
     "method": "ia3",

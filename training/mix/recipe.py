@@ -14,7 +14,8 @@ from ..recipe.recipe import Recipe
 
 _NOT_KEPT: Final[dict[str, Any]] = {
     **dict.fromkeys(
-        ("tasks", "lora", "method", "threads", "pretrain", "weights", "phases", "self_training", "teachers"), True
+        ("tasks", "lora", "method", "threads", "pretrain", "weights", "phases", "self_training", "teachers", "tune"),
+        True,
     ),
     "budget": {"epochs", "steps"},
     "optimiser": {"method"},
@@ -23,9 +24,9 @@ _NOT_KEPT: Final[dict[str, Any]] = {
 DECIDED_OF_TASK: Final = ("epochs", "objective")
 """Keys of a task that a retraining does not use: its passes are the job's, and there is no second stage."""
 OF_VERSION: Final = frozenset(
-    {"attribution", "encoder", "few_rows", "max_tokens", "name", "pooled", "pretrain", "tasks"}
+    {"attribution", "encoder", "few_rows", "max_tokens", "name", "pooled", "pretrain", "tasks", "tune"}
 )
-"""Keys whose effect the version has already, or says of itself."""
+"""Keys whose effect the version has already, or says of itself, and one that no training reads."""
 _SECTIONS: Final = ("budget", "hold", "optimiser")
 """Keys that are looked at one by one."""
 

@@ -113,7 +113,7 @@ def _share(phase: Phase, taught: Sequence[str], name: str, tasks: int, reads: Ma
 
 
 def _document(recipe: Recipe) -> Document:
-    made = recipe.model_dump(mode="json", exclude_unset=True)
+    made = recipe.model_dump(mode="json", exclude_unset=True, exclude={"tune"})
     return {**made, "name": recipe.name}
 
 
