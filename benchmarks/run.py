@@ -32,6 +32,7 @@ BENCHMARKS = {
     "joint_training": "joint training against a plain hand-written loop",
     "joint_weights": "what weighs the tasks of a joint training, method by method",
     "methods": "methods around the encoder: quality, parameters, size, memory and time in one table",
+    "smaller": "half the layers by distillation: quality and speed against the teacher",
     "few_rows": "5 and 10 rows a label against logistic regression on the frozen encoder",
     "generation": "replies to dialogues: a decoder trained with the acts known, beside its aims",
     "corrections": "300 corrections of intents never seen, learned, with what became of the rest",

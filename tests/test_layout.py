@@ -70,6 +70,7 @@ FOLDERS = {
     "training/retrain",
     "training/run_folders",
     "training/search",
+    "training/smaller",
     "training/suggest",
     "training/transfer",
     "training/data",

@@ -38,6 +38,7 @@ SET: Final[dict[str, Any]] = {
     "self_training": {"texts": "y.txt", "task": "u"},
     "tune": {"space": {"batch_size": [16, 32]}},
     "teachers": {"u": "models/u"},
+    "smaller": {"teacher": "models/m", "layers": 1},
     "lora": True,
     "method": "ia3",
     "probe": False,

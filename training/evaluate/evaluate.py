@@ -30,8 +30,10 @@ from ..recipe.tasks import Task
 from ..report.figures import rounded
 from ..report.markdown import markdown
 from ..report.page import contained, write_pages
-from ..report.page_data import find_run, gather
+from ..report.page_data import find_run, gather, read_record
 from ..run_folders.run_folder import PAGE
+from ..run_folders.smaller import read_comparison, save_comparison
+from .against_teacher import AskedSet, compare_with_teacher
 from .baselines import Baselines
 from .recent_logits import ask, join_logits
 
@@ -74,12 +76,32 @@ def evaluate(
             for spec in manifest.tasks
             if spec.name in read.tasks
         }
+        run = run or find_run(folder, manifest)
+        with contained("no comparison with the teacher", print_line):
+            compare_smaller(model, read, data, run, print_line)
     if not any(scores.values()):
         raise SetupError(
             f"{recipe or folder / 'recipe.yaml'}: no task names `test` or `reports`; there is nothing to score"
         )
     write_report(folder, manifest, scores, read, run=run, texts=texts, print_line=print_line)
     return scores
+
+
+def compare_smaller(model: Model, recipe: Recipe, data: Path, run: Path | None, say: Callable[[str], None]) -> None:
+    """Hold a model that was distilled into fewer layers against its teacher, and write into its run how they compare."""
+    record = read_record(run) if run is not None else None
+    if run is None or record is None or record.smaller is None:
+        return
+    asked = []
+    for name, task in recipe.tasks.items():
+        sets = sets_of(task) if name in model.tasks and not kind_of(model.tasks[name]).generates else {}
+        for which, sources in [*sets.items()][:1]:
+            scope = task.out_of_scope.label if task.out_of_scope else None
+            asked.append(AskedSet(name, which, read_part(sources, task, data, seed=recipe.data_seed), scope))
+    if asked:
+        found = compare_with_teacher(model, record.smaller, asked, answers)
+        save_comparison(run, found)
+        say(found.describe())
 
 
 def score_task(
@@ -188,7 +210,8 @@ def write_report(
     """
     figures = {task: {name: record_score(score) for name, score in by_set.items()} for task, by_set in scores.items()}
     (folder / "report.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    (folder / "report.md").write_text(markdown(manifest, scores, recipe.description), encoding="utf-8")
+    smaller = read_comparison(run) if run is not None else None
+    (folder / "report.md").write_text(markdown(manifest, scores, recipe.description, smaller), encoding="utf-8")
     metrics: dict[str, dict[str, Any]] = {}
     for task, by_set in figures.items():
         others = {name: values for name, values in by_set.items() if name != TEST}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from ...runtime.errors import SetupError
@@ -20,6 +21,8 @@ from ..prepare.vocabularies import with_pieces
 from ..recipe.last_phase import with_self_training
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
+from ..run_folders.run_folder import SMALLER
+from ..smaller.stage import start_smaller
 from .check_phases import refuse_phases
 from .encoding import count_tokens
 from .teachers.models import refuse_teachers
@@ -39,6 +42,17 @@ class CheckedData:
 
 def check_data(recipe: Recipe, folder: Path) -> CheckedData:
     """Read every task and open the encoder. What is wrong with one task does not hide what is wrong with another."""
+    if recipe.smaller is None:
+        return _check(recipe, folder)
+    with TemporaryDirectory(prefix="murmura-") as scratch:
+        try:
+            started = start_smaller(recipe, Path(scratch) / SMALLER)
+        except SetupError as error:
+            return CheckedData({}, [str(error)])
+        return _check(started, folder)
+
+
+def _check(recipe: Recipe, folder: Path) -> CheckedData:
     tasks: list[TaskData] = []
     problems: list[str] = []
     for refuse in (refuse_unsupported, refuse_weights, refuse_phases, refuse_methods, with_self_training):

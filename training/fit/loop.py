@@ -24,6 +24,8 @@ from ..recipe.last_phase import with_self_training
 from ..recipe.recipe import Encoder, Recipe, load_recipe
 from ..run_folders.provenance import describe_environment, digest_data
 from ..run_folders.run_folder import RECORD, RunFolder, RunRecord, digest
+from ..run_folders.smaller import read_stage
+from ..smaller import stage as smaller_stage
 from .add_vectors import add_vectors, lacks_vectors_alone
 from .checkpoint import checkpoint_weights, restore
 from .gradient import compute_gradient
@@ -108,6 +110,7 @@ def fit(
     for line in describe_frozen_keys(load_recipe(recipe_path), adds=add_to is not None):
         say(line)
     recipe = run_stage(recipe, recipe_path, data, out, resume=resume or finish, quiet=quiet, print_line=say)
+    recipe = smaller_stage.run_stage(recipe, out, resume=resume or finish, is_first=is_first_process())
     run = prepare(recipe, data, folder)
     run.unlabelled = read_unlabelled(recipe, run.tasks, data)
     if not run.accelerator.is_main_process:
@@ -117,7 +120,7 @@ def fit(
     for line in [*describe_skipped(recipe.skipped), *describe(run.data, recipe.max_tokens)]:
         print_line(line)
     if state is None and run.accelerator.is_main_process:
-        folder.begin(recipe_path, run.checkpoint.tokenizer, staged=recipe.pretrain is not None)
+        folder.begin(recipe_path, run.checkpoint.tokenizer, staged=bool(recipe.pretrain or recipe.smaller))
     begin_heads(run, probe_tasks(run))
     for line in [*describe_probes(run.data), *find_label_errors(run, out)]:
         print_line(line)
@@ -136,7 +139,7 @@ def _read_recipe(path: Path, seed: int | None, encoder: Path | None, add_to: Pat
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
     if encoder is not None:
-        recipe = recipe.model_copy(update={"encoder": Encoder(source=str(encoder)), "pretrain": None})
+        recipe = recipe.model_copy(update={"encoder": Encoder(source=str(encoder)), "pretrain": None, "smaller": None})
     return with_self_training(recipe if add_to is None else add_tasks(recipe, add_to))
 
 
@@ -326,6 +329,7 @@ def record_of(run: Fitting, data_files: dict[str, str], out_of_fold: Mapping[int
         environment=describe_environment(run.device, precision=run.precision, processes=run.accelerator.num_processes),
         pretraining=describe_pretraining(run.checkpoint.folder),
         data_files=data_files,
+        smaller=read_stage(run.checkpoint.folder),
         teachers={
             data.name: part.taught.teacher for data, part in zip(run.tasks, run.train, strict=True) if part.taught
         },

@@ -14,7 +14,19 @@ from ..recipe.recipe import Recipe
 
 _NOT_KEPT: Final[dict[str, Any]] = {
     **dict.fromkeys(
-        ("tasks", "lora", "method", "threads", "pretrain", "weights", "phases", "self_training", "teachers", "tune"),
+        (
+            "tasks",
+            "lora",
+            "method",
+            "threads",
+            "pretrain",
+            "weights",
+            "phases",
+            "self_training",
+            "teachers",
+            "smaller",
+            "tune",
+        ),
         True,
     ),
     "budget": {"epochs", "steps"},

@@ -5,7 +5,7 @@ from typing import Final
 
 from .recipe import Recipe
 
-DROPPED_BY_ADDING: Final = ("pretrain", "freeze", "phases", "weights")
+DROPPED_BY_ADDING: Final = ("pretrain", "smaller", "freeze", "phases", "weights")
 """Tasks that are added to a model have heads alone, which share nothing: these keys are left out."""
 _OF_ENCODER: Final = ("encoder_lr", "layer_decay")
 """Keys of the optimiser that say how the encoder learns."""

@@ -19,6 +19,7 @@ from .phases import Phase, leave_out
 from .pretraining import Pretraining
 from .reading import Count, Frozen, Positive, Share
 from .self_training import SelfTraining
+from .smaller import Smaller
 from .tasks import PAST, Task
 from .teachers import TeachersKey
 from .teachers import leave_out as leave_teachers_out
@@ -94,6 +95,8 @@ class Recipe(Frozen):
     encoder: Annotated[Encoder, BeforeValidator(lambda v: {"source": v} if isinstance(v, str) else v)] = Encoder()
     pretrain: Pretraining | None = None
     """What the encoder learns from texts without labels, before the tasks are learned."""
+    smaller: Smaller | None = None
+    """A trained model is distilled into fewer layers, which is where the tasks start from."""
     tasks: Annotated[dict[Name, Task], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=3)] = 128
     pooled: bool | Literal["distilled"] = False
@@ -194,6 +197,19 @@ class Recipe(Frozen):
         if self.pooled == "distilled" and self.encoder.source == "scratch":
             raise ValueError(
                 "pooled: distilled keeps vectors of an encoder that was trained before, found `scratch`: set true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _smaller_sets_the_start(self) -> Self:
+        if self.smaller is None:
+            return self
+        decided = {"encoder": "encoder" in self.model_fields_set, "pretrain": self.pretrain, "teachers": self.teachers}
+        if found := next((key for key, value in decided.items() if value), None):
+            raise ValueError(f"`{found}` stands beside `smaller`, whose teacher is where the tasks start; leave it out")
+        if self.pooled == "distilled":
+            raise ValueError(
+                "pooled: distilled keeps vectors of the encoder before, whose layers `smaller` drops: set true"
             )
         return self
 

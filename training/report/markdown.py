@@ -1,11 +1,12 @@
 """`report.md`: the figures of all sets as Markdown."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ...schemas.manifest import ModelManifest
 from ..kinds.answers import Score
 from ..kinds.registry import kind_of
 from ..prepare.data_report import TaskReport, data_table
+from ..run_folders.smaller import Compared
 from .decisions import describe_decisions
 from .figures import meanings_of, rounded, shown
 from .layers import read_layer_shares, table_rows
@@ -14,13 +15,14 @@ Scores = Mapping[str, Mapping[str, Score]]
 """Task, then set."""
 
 
-def markdown(manifest: ModelManifest, scores: Scores, description: str = "") -> str:
-    """Return the readable report: the recipe's description, a line of figures for each set, thresholds, then the table of all
-    labels.
+def markdown(manifest: ModelManifest, scores: Scores, description: str = "", smaller: Compared | None = None) -> str:
+    """Return the readable report: the recipe's description, how a smaller model compares with its teacher, a line of figures for
+    each set, thresholds, then the table of all labels.
     """
     lines = [f"# {manifest.name}, version {manifest.version}", ""]
     lines += [description.strip(), ""] if description.strip() else []
     lines += ["Measured on the exported folder through the code that serves it.", ""]
+    lines += [*_table(smaller), ""] if smaller is not None else []
     cross_validated = [name for name, found in manifest.data.items() if found.get("cross_validated")]
     for task in dict.fromkeys((*scores, *cross_validated)):
         by_set = scores.get(task, {})
@@ -34,6 +36,13 @@ def markdown(manifest: ModelManifest, scores: Scores, description: str = "") -> 
             lines += [f"| {figure} | {shown(value)} | {meanings.get(figure, '')} |" for figure, value in values]
             lines += ["", "```", score.table.rstrip(), "```", ""]
     return "\n".join([*lines, *describe_layers(manifest)])
+
+
+def _table(found: Compared) -> Iterator[str]:
+    yield f"{found.describe()} ({found.texts} texts in batches of 32, ONNX Runtime on one thread)."
+    yield from ("", "| task | set | rows | teacher | here |", "| --- | --- | --- | --- | --- |")
+    for each in found.tasks:
+        yield f"| {each.task} | {each.set} | {each.rows} | {each.teacher:.4f} | {each.student:.4f} |"
 
 
 def describe_data(task: str, manifest: ModelManifest) -> list[str]:

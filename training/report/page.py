@@ -18,12 +18,14 @@ from .sections.layers import make_layers
 from .sections.origin import make_cost, make_recipe, make_versions
 from .sections.pretraining import make_pretraining
 from .sections.ranks import make_ranks
+from .sections.smaller import make_smaller
 from .sections.summary import make_summary
 from .sections.tasks import make_tasks
 from .sections.training import make_training
 
 SECTIONS: Final[Sequence[MakeSection]] = (
     make_summary,
+    make_smaller,
     make_tasks,
     make_data,
     make_label_errors,

@@ -14,6 +14,7 @@ from ..prepare.data_report import TaskReport
 from ..run_folders.curves import STEP, Entry, read_curves
 from ..run_folders.label_errors import LabelErrors, read_label_errors
 from ..run_folders.run_folder import PRETRAIN, RECIPE, RECORD, WEIGHTS, RunRecord
+from ..run_folders.smaller import Compared, read_comparison
 from .markdown import Scores
 from .plots import Plot, Series
 
@@ -33,6 +34,8 @@ class PageData:
     curves: list[Entry] = field(default_factory=list)
     pretraining: list[Entry] = field(default_factory=list)
     """The curves of the stage `pretrain`."""
+    smaller: Compared | None = None
+    """How a model of fewer layers compares with its teacher."""
     parameters: int | None = None
     """Of the encoder and all heads."""
     trained: int | None = None
@@ -81,6 +84,7 @@ def gather(folder: Path, manifest: ModelManifest, scores: Scores, description: s
         curves=read_curves(run) if run is not None else [],
         pretraining=read_curves(run / PRETRAIN) if run is not None else [],
         label_errors=read_label_errors(run) if run is not None else {},
+        smaller=read_comparison(run) if run is not None else None,
         parameters=count_parameters(folder / trained) if trained is not None else None,
         trained=count_parameters(run / WEIGHTS) if run is not None else None,
         ranks=read_ranks(run / WEIGHTS) if run is not None else {},

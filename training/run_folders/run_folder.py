@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from ...runtime.errors import SetupError
 from ...runtime.model.inputs import TextPair
-from ...schemas.manifest import EncoderSpec, Sha256, TaskSpec
+from ...schemas.manifest import MANIFEST_NAME, EncoderSpec, Sha256, TaskSpec
 from ..prepare.data_report import TaskReport
 from .curves import CURVES
 from .label_errors import LABEL_ERRORS
@@ -41,6 +41,10 @@ SECOND_STAGE: Final = "second_stage.safetensors"
 """The same of a second stage, beside the state of the run, which is that of its end."""
 PRETRAIN: Final = "pretrain"
 """The folder of the stage `pretrain`, itself a run."""
+SMALLER: Final = "smaller"
+"""The folder of the stage `smaller`: the teacher with fewer layers."""
+COMPARED: Final = "compared_with_teacher.json"
+"""How a model of fewer layers compares with its teacher; `murmura evaluate` writes it."""
 TEACHERS: Final = "teachers"
 """The folder of what teachers answer to the training rows."""
 PRETRAINED: Final = "pretrained"
@@ -68,6 +72,16 @@ class TeacherRecord(BaseModel):
 
     folder: str
     sha256: Sha256
+
+
+class SmallerRecord(BaseModel):
+    """The layers of the teacher, from 0, that a student began as, `of` so many."""
+
+    model_config = ConfigDict(frozen=True)
+
+    teacher: TeacherRecord
+    layers: list[int]
+    of: int
 
 
 class RunRecord(BaseModel):
@@ -111,6 +125,8 @@ class RunRecord(BaseModel):
     """`pretraining.json` of the encoder, where it was pre-trained here."""
     teachers: dict[str, TeacherRecord] = {}
     """By task the model whose answers it learned."""
+    smaller: SmallerRecord | None = None
+    """Where a model of fewer layers began; None for others."""
     data_files: dict[str, Sha256] = {}
     """SHA-256 of the data files, by their paths in the recipe."""
     files: dict[str, Sha256] = {}
@@ -131,11 +147,12 @@ class RunFolder:
             yield f"{self.path}: not empty and not a run of ours; give --run another folder"
 
     def _is_run(self) -> bool:
-        """True also where a run was interrupted in its stage `pretrain`."""
-        return (self.path / RECIPE).is_file() or (self.path / PRETRAIN / RECIPE).is_file()
+        """True also where a run was interrupted in or after a stage that comes before it."""
+        staged = (PRETRAIN, RECIPE), (SMALLER, MANIFEST_NAME)
+        return (self.path / RECIPE).is_file() or any((self.path / folder / name).is_file() for folder, name in staged)
 
     def begin(self, recipe: Path, tokenizer: Tokenizer, *, staged: bool = False) -> None:
-        """Make the folder and remove what an earlier run left in it, but `staged` for the stage `pretrain`, which has been.
+        """Make the folder and remove what an earlier run left in it, but `staged` for a stage before it, which has been.
 
         SetupError when it holds anything but a run.
         """
@@ -143,9 +160,9 @@ class RunFolder:
             raise SetupError(problem)
         self.path.mkdir(parents=True, exist_ok=True)
         # The record goes first: what a crash leaves of the rest cannot be exported without it.
-        for name in (RECORD, WEIGHTS, PAIRS, CURVES, PAGE, LABEL_ERRORS, *_STATES, f"{WEIGHTS}.part"):
+        for name in (RECORD, WEIGHTS, PAIRS, CURVES, PAGE, LABEL_ERRORS, COMPARED, *_STATES, f"{WEIGHTS}.part"):
             (self.path / name).unlink(missing_ok=True)
-        for name in (TENSORBOARD, TEACHERS, *(() if staged else (PRETRAIN, PRETRAINED))):
+        for name in (TENSORBOARD, TEACHERS, *(() if staged else (PRETRAIN, PRETRAINED, SMALLER))):
             shutil.rmtree(self.path / name, ignore_errors=True)
         (self.path / RECIPE).write_bytes(recipe.read_bytes())
         tokenizer.save(str(self.path / TOKENIZER))

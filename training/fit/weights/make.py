@@ -82,6 +82,8 @@ def refuse_processes(recipe: Recipe, processes: int) -> None:
     """Raise SetupError for what several processes cannot do together."""
     if processes > 1 and recipe.phases:
         raise recipe.refusal(("phases",), f"are trained by one process, there are {processes}; take one")
+    if processes > 1 and recipe.smaller is not None:
+        raise recipe.refusal(("smaller",), f"is trained by one process, there are {processes}; take one")
     if processes > 1 and recipe.weights.method == "famo":
         raise recipe.refusal(
             ("weights",), f"famo weighs by the losses of a whole step, {processes} processes share it; take one"

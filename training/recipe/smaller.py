@@ -1,0 +1,31 @@
+"""What a recipe says of the stage `smaller`: a trained model is distilled into one of fewer layers."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from .reading import Count, Frozen
+from .teachers import GoldShare, Teachers
+
+
+class Smaller(Frozen):
+    """The student begins as chosen layers of the teacher (Sanh et al. 2019; Sajjad et al. 2020) and learns its answers."""
+
+    teacher: Annotated[str, Field(min_length=1)]
+    """The folder of a model, a delta or a run of ours with every task of the recipe."""
+    layers: Count
+    keep: Literal["even", "ends", "lowest"] = "even"
+    """Which layers of the teacher: evenly spaced from the first to the last, the first and the last ones without the middle, or
+    the lowest."""
+    gold: GoldShare = (0.5, 0.5)
+    temperature: Annotated[float, Field(ge=1)] = 2.0
+    """As those of `teachers`."""
+
+    @model_validator(mode="after")
+    def _teaches_something(self) -> Self:
+        self.as_teachers()
+        return self
+
+    def as_teachers(self) -> Teachers:
+        """Return the teacher as that of every task whose answers can be learned."""
+        return Teachers(models=self.teacher, gold=self.gold, temperature=self.temperature)

@@ -1,0 +1,82 @@
+"""What is known of a model that was distilled into fewer layers: where it began, and how it compares with its teacher."""
+
+from pathlib import Path
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .run_folder import COMPARED, SMALLER, SmallerRecord
+
+RECORD: Final = "smaller.json"
+Found = TypeVar("Found", bound=BaseModel)
+
+
+class TaskCompared(BaseModel):
+    """One task on the same rows of one set: what `murmura compare` compares, of 1."""
+
+    task: str
+    set: str
+    rows: int
+    teacher: float
+    student: float
+
+
+class Compared(BaseModel):
+    """Quality on the recipe's sets, and speed of the exported graphs: texts in batches of 32, one thread, CPU."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layers: list[int]
+    """The layers of the teacher that the student began as, from 0."""
+    of: int
+    tasks: list[TaskCompared]
+    texts: int
+    """How many texts were timed."""
+    teacher_seconds: float
+    """CPU time for these texts."""
+    student_seconds: float
+
+    @property
+    def quality(self) -> float:
+        """The student's mean score as a share of the teacher's."""
+        teacher = sum(each.teacher for each in self.tasks)
+        return sum(each.student for each in self.tasks) / teacher if teacher else 0.0
+
+    @property
+    def speed(self) -> float:
+        """How many times as fast as the teacher the student is."""
+        return self.teacher_seconds / self.student_seconds
+
+    def describe(self) -> str:
+        """Return the comparison in a line."""
+        return (
+            f"{len(self.layers)} of the teacher's {self.of} layers: {100 * self.quality:.1f} % of its mean score at "
+            f"{self.speed:.2f} times its speed"
+        )
+
+
+def read_stage(folder: Path | None) -> SmallerRecord | None:
+    """Return what the stage `smaller` left in the encoder's folder; None where there was none."""
+    return _read(SmallerRecord, folder / RECORD) if folder is not None else None
+
+
+def stage_of(run: Path) -> Path:
+    """Return the folder of the stage in that of a run."""
+    return run / SMALLER
+
+
+def save_comparison(run: Path, found: Compared) -> None:
+    """Write the comparison into the run folder."""
+    (run / COMPARED).write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_comparison(run: Path) -> Compared | None:
+    """Return the comparison of a run; None where there is none of this version."""
+    return _read(Compared, run / COMPARED)
+
+
+def _read(kind: type[Found], file: Path) -> Found | None:
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return None

@@ -1,0 +1,78 @@
+"""The stage `smaller` of a recipe: the teacher with fewer layers is what the tasks start from, and its answers teach them."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from ...runtime.errors import SetupError
+from ...runtime.model.folder import write_manifest
+from ...schemas.manifest import Limits, ModelManifest
+from ..model.encoder_files import TOKENIZER, WEIGHTS
+from ..recipe.recipe import Encoder, Recipe
+from ..recipe.smaller import Smaller
+from ..run_folders.run_folder import RunFolder, SmallerRecord, TeacherRecord
+from ..run_folders.smaller import RECORD, stage_of
+from ..run_folders.trained_model import TrainedModel, open_trained
+from .layers import choose_layers, keep_layers
+
+
+def run_stage(recipe: Recipe, run_path: Path, *, resume: bool, is_first: bool = True) -> Recipe:
+    """Write the teacher with fewer layers into the run folder, where the recipe says so, and return the recipe with that as its
+    encoder and the teacher as that of its tasks. Of several processes the first one writes.
+
+    SetupError for a teacher that is no model of ours, or has fewer layers.
+    """
+    if recipe.smaller is None:
+        return recipe
+    for problem in () if resume else RunFolder(run_path).find_problems():
+        raise SetupError(problem)
+    return start_smaller(recipe, stage_of(run_path), write=is_first)
+
+
+def start_smaller(recipe: Recipe, folder: Path, *, write: bool = True) -> Recipe:
+    """Write the smaller model into `folder`, and return the recipe that starts from it."""
+    asked = recipe.smaller
+    assert asked is not None, "the caller has asked"
+    try:
+        teacher = open_trained(Path(asked.teacher))
+    except SetupError as error:
+        raise recipe.refusal(("smaller", "teacher"), str(error)) from None
+    has = teacher.encoder.layers
+    if asked.layers > has:
+        raise recipe.refusal(
+            ("smaller", "layers"), f"{asked.layers}, but {asked.teacher} has {has}; expected at most {has}"
+        )
+    if parts := teacher.encoder.parts:
+        found = f"{asked.teacher} has {', '.join(parts)} around its layers; expected a model without such parts"
+        raise recipe.refusal(("smaller", "teacher"), found)
+    if write:
+        write_smaller(folder, teacher, asked)
+    changes = {"encoder": Encoder(source=str(folder)), "teachers": asked.as_teachers()}
+    return recipe.model_copy(update=changes)
+
+
+def write_smaller(folder: Path, teacher: TrainedModel, asked: Smaller) -> None:
+    """Write a model folder without graphs: the teacher's heads on some of its layers, and `smaller.json`. It appears whole."""
+    kept = choose_layers(asked.layers, teacher.encoder.layers, asked.keep)
+    weights = keep_layers(teacher.weights, teacher.tasks, kept)
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, part / WEIGHTS)
+    (part / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
+    teacher.tokenizer.save(str(part / TOKENIZER))
+    origin = TeacherRecord(folder=str(teacher.folder), sha256=teacher.sha256)
+    record = SmallerRecord(teacher=origin, layers=kept, of=teacher.encoder.layers)
+    (part / RECORD).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    manifest = ModelManifest(
+        name=teacher.name,
+        encoder=teacher.encoder.model_copy(update={"layers": len(kept)}),
+        tasks=list(teacher.tasks),
+        limits=Limits(max_tokens=teacher.max_tokens),
+        files=[],
+    )
+    write_manifest(part, manifest, {WEIGHTS: "training", TOKENIZER: "tokenizer"})
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
