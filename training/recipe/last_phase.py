@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from ...runtime.model.kinds.forms import AnswerForm, Reads
+from ...runtime.model.kinds.kind import Kind
 from ...runtime.model.kinds.registry import KINDS
 from .phases import Phase
 from .recipe import Recipe
@@ -35,10 +37,15 @@ def with_self_training(recipe: Recipe) -> Recipe:
 def find_task(recipe: Recipe) -> str:
     """Return the name of the classification that is meant. SetupError for none, and where one of several has to be named."""
     asked = recipe.self_training.task if recipe.self_training else None
-    known = [name for name, task in recipe.tasks.items() if task.kind == "classification"]
+    known = [name for name, task in recipe.tasks.items() if _has_one_label(KINDS.get(task.kind))]
     found = ", ".join(known) or "none"
     if asked is not None and asked not in known:
         raise recipe.refusal((SELF_TRAINING, "task"), f"no classification {asked!r}; the recipe has {found}")
     if asked is None and len(known) != 1:
         raise recipe.refusal((SELF_TRAINING,), f"expected one classification, or `task`; the recipe has {found}")
     return asked or known[0]
+
+
+def _has_one_label(kind: Kind) -> bool:
+    """Whether a row is one text with one label."""
+    return kind.form is AnswerForm.LABEL and kind.reads is Reads.TEXT

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 
 from ....runtime.errors import SetupError
 from ....schemas.manifest import TaskSpec
+from ...kinds.registry import kind_of
 from ...prepare.tasks import TaskData
 from ...recipe.recipe import Recipe
 from ...run_folders.trained_model import TrainedModel, open_trained
@@ -70,8 +71,9 @@ def spec_of(recipe: Recipe, model: TrainedModel, data: TaskData) -> TaskSpec:
     if found is None:
         known = ", ".join(spec.name for spec in model.tasks)
         raise recipe.refusal(("teachers",), f"{model.folder} has no task {data.name}; it has {known}")
-    if found.kind != data.task.kind:
-        problem = f"{data.name} of {model.folder} is of kind {found.kind}, here it is of kind {data.task.kind}"
+    theirs, ours = kind_of(found), data.kind
+    if theirs is not ours:
+        problem = f"{data.name} of {model.folder} is of kind {theirs.name}, here it is of kind {ours.name}"
         raise recipe.refusal(("teachers",), problem)
     if set(found.labels) != set(data.labels):
         raise recipe.refusal(
