@@ -77,6 +77,7 @@ async def loop(desk: Desk, make_topics, tmp_path, monkeypatch) -> Loop:
 RARE = (
     "murmura_truncated_total",
     "murmura_failed_fetches_total",
+    "murmura_failed_parts_total",
     "murmura_dropped_messages_total",
     "murmura_new_logs_total",
     "murmura_expired_records_total",

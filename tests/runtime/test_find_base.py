@@ -102,9 +102,10 @@ def ask_hub(tmp_path: Path) -> Iterator[Callable[[str], str]]:
 
 def test_a_base_comes_from_the_hub_and_a_refusal_says_why(ask_hub: Callable[[str], str]) -> None:
     pytest.importorskip("huggingface_hub")
-    found = ask_hub("hub:someone/encoder")
-    if "LocalEntryNotFoundError" in found:  # on a busy machine the wait for our hub may run out once
+    for _ in range(4):  # on a busy machine the wait for our hub may run out
         found = ask_hub("hub:someone/encoder")
+        if "LocalEntryNotFoundError" not in found:
+            break
     assert (Path(found) / "model.safetensors").read_bytes() == Hub.content
     assert "let the hub be reached for someone/nothing (" in ask_hub("hub:someone/nothing")
 

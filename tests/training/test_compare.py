@@ -106,7 +106,7 @@ def test_keys_without_effect_in_the_recipe_of_a_model_folder_are_notes(desk_base
     assert [note in line for line in lines] == [True]
     write_corrections(tmp_path / "corrections")
     job = write_job(tmp_path, desk_base, old={"recipe": str(desk / "recipe.yaml"), "data": str(desk_base)})
-    assert [note in line for line in preview(job) if line.startswith("note: ")] == [True]
+    assert [line.startswith("note: ") for line in preview(job) if note in line] == [True]
     mix = mix_of(job, Model.load(desk_base / "desk"))
     (tmp_path / "mix").mkdir()
     write_mix(mix, desk_base / "desk", tmp_path / "mix")

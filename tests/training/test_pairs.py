@@ -24,7 +24,7 @@ from murmura.training.data.example import Example, digest_rows
 from murmura.training.data.near_texts import near_form
 from murmura.training.data.typos import typo_copies
 from murmura.training.fit import check_data
-from murmura.training.fit.few_rows import name_rows
+from murmura.training.prepare.label_names import name_rows
 from murmura.training.fit.loop import fit
 from murmura.training.kinds.registry import kind_of
 from murmura.training.mix.corrections import Corrections

@@ -38,7 +38,7 @@ from .study import (
     show_url,
 )
 from .trial import MEAN, Materials, Outcome, TrialFailed, free_memory, take_trial
-from .workers import register_worker
+from .workers import Turn, register_worker
 
 PAGE: Final = "tune.html"
 _OUTCOME: Final = ("scores", "steps", "cpu_seconds")
@@ -145,24 +145,34 @@ class _Taking:
         self._quiet, self._say = quiet, say
         self._folder = plan.out / "trials" / worker
         self._failures = 0
+        self._turn = Turn(plan.out)
 
     def take_all(self, minutes: float | None) -> None:
         end = time.monotonic() + 60 * minutes if minutes else float("inf")
         if taken := count_taken(self._study):
             self._say(f"the study goes on: {taken} of {self._most} trials are taken")
-        while count_taken(self._study) < self._most:
+        while self._has_more():
             if time.monotonic() >= end:
                 self._say(f"{minutes:g} minutes are over")
                 return
             if self._failures >= self._plan.tune.failures:
                 self._say(f"{self._failures} trials in a row have failed: the study ends here")
                 return
-            self._study.optimize(self._take, n_trials=1, catch=(TrialFailed,))
+            self._turn.take()
+            try:
+                if self._has_more():
+                    self._study.optimize(self._take, n_trials=1, catch=(TrialFailed,))
+            finally:
+                self._turn.give()
             if self._failures:
                 free_memory()  # not before: the error holds on to what the trial had
 
+    def _has_more(self) -> bool:
+        return count_taken(self._study) < self._most
+
     def _take(self, trial: optuna.Trial) -> list[float]:
         trial.set_user_attr(WORKER, self._worker)
+        self._turn.give()
         values = draw_values(trial, self._plan.space)
         began = time.monotonic()
         try:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 WORKERS: Final = "workers"
 
@@ -39,3 +39,24 @@ def is_dead(out: Path, worker: str) -> bool:
         return False
     path.unlink(missing_ok=True)
     return True
+
+
+class Turn:
+    """One process of this machine at a time asks for a trial: SQLite gives a waiting trial to two that ask at once."""
+
+    def __init__(self, out: Path) -> None:
+        self._path = out / "turn.lock"
+        self._file: IO[str] | None = None
+
+    def take(self) -> None:
+        """Wait for the turn, unless this process has it."""
+        if self._file is None:
+            file = self._path.open("w", encoding="utf-8")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._file = file
+
+    def give(self) -> None:
+        """Let another process ask."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
