@@ -111,7 +111,8 @@ class Dialogue(Handler):
         self.reply_constants, self.reply_expiry_ms = policy.constants, policy.expiry_ms
         self._knowledge = KnowledgeAnswers.from_options(self.options, policy)
         self._answers = TurnAnswers(policy, self._knowledge)
-        self._writes_first = policy.generates or self._knowledge is not None
+        # A second reading without names may fail and succeed when the turn comes again.
+        self._writes_first = policy.generates or policy.people is not None or self._knowledge is not None
         self.changelogs = (own[_STATE],)
         self._conversations = self._make_conversations()
 

@@ -80,3 +80,5 @@ def test_a_cross_validation_counts_what_is_right_withheld_and_confused() -> None
     assert (found.rows, found.accuracy, found.withheld) == (4, 0.5, 0.25)
     assert [(each.label, each.answered, each.rows) for each in found.confusions] == [("b", "a", 2)]
     assert found.interval[0] < 0.5 < found.interval[1]
+    outside = np.array([[0.0, 0, 9], [5, 0, 1]])
+    assert cross_validate(np.vstack([logits, outside]), [0, 1, 1, 1, 2, 2], ["a", "b", "none"], "none") == found

@@ -24,13 +24,13 @@ from murmura.training.data.example import Example, digest_rows
 from murmura.training.data.near_texts import near_form
 from murmura.training.data.typos import typo_copies
 from murmura.training.fit import check_data
-from murmura.training.prepare.label_names import name_rows
 from murmura.training.fit.loop import fit
 from murmura.training.kinds.registry import kind_of
 from murmura.training.mix.corrections import Corrections
 from murmura.training.mix.hold_texts import all_texts, is_kept_apart, texts_read_by
 from murmura.training.model.encoders import train_tokenizer
 from murmura.training.prepare.data_checks import Texts
+from murmura.training.prepare.label_names import name_rows
 from murmura.training.prepare.splits import units_of
 from murmura.training.prepare.tasks import divide, read_tasks
 from murmura.training.recipe.recipe import load_recipe

@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     runs = [f"{recipes.get(run, one)},{folder}/{run}" for run in RUNS]
     command = [sys.executable, str(SCRIPT), str(folder / "data"), *runs]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=110, check=True)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=280, check=True)
     (folder / "printed").write_text(ended.stdout)
     return folder
 

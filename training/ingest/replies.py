@@ -53,11 +53,15 @@ _BEFORE: Final = (
 )
 
 
+MOST_INTEGER: Final = 2**63 - 1
+"""The highest number that a cell of the join holds."""
+
+
 class PartRecord(msgspec.Struct):
     """What a join reads of the part of a reply that the model may word."""
 
-    start: Annotated[int, msgspec.Meta(ge=0)]
-    end: Annotated[int, msgspec.Meta(ge=0)]
+    start: Annotated[int, msgspec.Meta(ge=0, le=MOST_INTEGER)]
+    end: Annotated[int, msgspec.Meta(ge=0, le=MOST_INTEGER)]
     acts: list[dict[str, str | None]] = []
 
 
@@ -67,7 +71,7 @@ class ReplyRecord(msgspec.Struct):
     prediction_id: str
     agent: str
     conversation: str
-    number: int
+    number: Annotated[int, msgspec.Meta(le=MOST_INTEGER)]
     source: ResultSource
     text: str
     acts: list[dict[str, str | None]] = []

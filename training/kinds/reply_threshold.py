@@ -8,7 +8,7 @@ rows are like the training rows, so few are wrong there, and those are no measur
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from math import floor
+from math import floor, isfinite
 from typing import Final
 
 import numpy as np
@@ -37,7 +37,7 @@ def choose_accept(
     if not replies:
         return Chosen()
     known = KnownReplies(training)
-    right = [is_right(reply, row, known) for row, reply in replies]
+    right = [isfinite(reply.score) and is_right(reply, row, known) for row, reply in replies]
     scores = sorted(reply.score for (_, reply), is_one in zip(replies, right, strict=True) if is_one)
     withheld = min(int(max_flagged * len(scores) + 1e-9), len(scores) - 1)
     accept = floor(scores[withheld] * _STEPS) / _STEPS if scores else 1.0

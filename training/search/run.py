@@ -76,6 +76,8 @@ def open_plan(path: Path, data: Path, out: Path, *, storage: str | None = None, 
             ("pretrain",),
             "each trial would repeat it; take it once with `murmura pretrain`, and name its folder as `encoder`",
         )
+    if recipe.smaller is not None:
+        raise recipe.refusal(("smaller",), "trials know nothing of the larger model; search the recipe without it")
     if out.exists() and not out.is_dir():
         raise SetupError(f"{out}: a file, expected a folder; give --out another one")
     objectives = list_objectives(recipe, tune)

@@ -16,7 +16,9 @@ from ..recipe.tune import Dimension, Tune
 Document = dict[str, Any]
 Values = Mapping[str, Any]
 """By key of the space, a value of each."""
-_OF_THE_STUDY: Final = frozenset({"name", "tune", "pretrain", "trackers", "save_minutes", "report", "threads", "tasks"})
+_OF_THE_STUDY: Final = frozenset(
+    {"name", "tune", "pretrain", "smaller", "trackers", "save_minutes", "report", "threads", "tasks"}
+)
 """Keys at the top that no trial may change; tasks may change below."""
 _TRAINING: Final = frozenset(
     {

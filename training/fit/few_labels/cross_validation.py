@@ -17,10 +17,13 @@ def cross_validate(
     logits: NDArray[Any], targets: Sequence[int], labels: Sequence[str], scope: str | None
 ) -> CrossValidation:
     """Return the share of rows that are right, forced to a label in scope, with its interval (Wilson 1927), the share that is
-    taken to be out of scope, and the labels that are confused most; logits [N, C] out of fold, targets [N].
+    taken to be out of scope, and the labels that are confused most; logits [N, C] out of fold, targets [N]. Rows out of scope
+    are left out.
     """
-    truth, inner = np.asarray(targets), logits.copy()
-    withheld = 0.0
+    truth = np.asarray(targets)
+    if scope is not None and (inside := truth != labels.index(scope)).any():
+        logits, truth = logits[inside], truth[inside]
+    inner, withheld = logits.copy(), 0.0
     if scope is not None:
         outside = labels.index(scope)
         withheld = float((logits.argmax(1) == outside).mean())
