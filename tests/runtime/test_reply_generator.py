@@ -341,3 +341,10 @@ def test_an_error_of_another_class_fails_the_guilty_reply_alone(
     found = decode_broken(decoder, memories, long)
     assert [number for number in long if isinstance(found[number], ModelFailed)] == [long[1]]
     assert all(found[number] == whole[number] for number in long if number != long[1])
+
+
+def test_a_reply_without_memory_fails_alone_where_rows_run_apart(decoder, memories, monkeypatch):
+    generator = ReplyGenerator[int](decoder, max_rows=2)
+    generator.add(0, memories[0])
+    monkeypatch.setattr(generator.table, "add", lambda *given: (_ for _ in ()).throw(MemoryError()))
+    assert [key for key, _ in generator.step(apart=True)] == [0]

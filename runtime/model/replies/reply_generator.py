@@ -76,7 +76,7 @@ class ReplyGenerator(Generic[K]):
 
         `apart`: see `ReplyDecoder.step`.
         """
-        self._admit()
+        self._admit(apart)
         self.joined = ()
         chosen = self.decoder.step(self.table, apart=apart) if self._rows else []
         self.joined = tuple(key for key in self._rows if not self._pieces[key])
@@ -88,13 +88,13 @@ class ReplyGenerator(Generic[K]):
         failed, self._failed = self._failed, []
         return [*failed, *ended]
 
-    def _admit(self) -> None:
+    def _admit(self, apart: bool) -> None:
         for key in [*islice(self._waiting, self.table.max_rows - len(self._rows))]:
             try:
                 self.table.add(*self._waiting[key])
             except Exception as error:  # noqa: BLE001 - a bug concerns no other reply either
                 failed = model_error(error, "a reply could not begin")
-                if isinstance(failed, DeviceFailed):
+                if isinstance(failed, DeviceFailed) and (failed.lost or not apart):
                     raise failed  # noqa: B904 - it has its cause
                 self._failed.append((key, failed))
                 del self._waiting[key]
