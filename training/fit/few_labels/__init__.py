@@ -1,1 +1,1 @@
-"""What a few rows of each label say: where their texts lie, and how well they are told apart."""
+"""Tasks with few rows a label: centres of the labels, and cross-validation."""
