@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from murmura.runtime.errors import SetupError
 from murmura.training.cli.tune import tune as command
 from murmura.training.fit.loop import fit
+from murmura.training.fit.teachers import answers
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.search import run as search
 from murmura.training.search.results import Result, Trial, find_front
@@ -192,6 +193,11 @@ def test_ctrl_c_keeps_what_there_is_and_several_objectives_give_a_front(
     assert "interrupted; the same command goes on with the study" in done.output
     found = json.loads((out / "tune.json").read_text())
     assert [each["state"] for each in found["trials"]] == ["complete", "complete", "died"]
+    monkeypatch.setattr(search, "take_trial", lambda *a, **k: Outcome([0.1, 0.2], {}, 1, 0.0))
+    assert CliRunner().invoke(app, words).exit_code == 0
+    again = json.loads((out / "tune.json").read_text())["trials"]
+    assert [each["state"] for each in again] == ["complete", "complete", "died", "complete"]
+    assert again[3]["params"] == found["trials"][2]["params"] != {}
     assert found["objectives"] == ["intent", "places"]
     assert (out / f"trial-{found['front'][0]}.yaml").is_file()
     assert "places against intent" in (out / "tune.html").read_text()
@@ -244,7 +250,15 @@ def test_a_space_names_keys_of_mappings_lists_and_tasks(write_recipe: WriteRecip
         ({"space": {}}, r"tune\.space: .*at least 1 item"),
         ({"space": {"name": ["a", "b"]}}, r"a trial cannot change `name`"),
         ({"space": {"dropout": [0.0, 0.1]}, "objective": ["colour"]}, r"tune\.objective: no task colour"),
-        ({"space": {"dropout": [0.0, 0.1]}, "storage": "mysql+nodriver://me:secret@x/y"}, r"."),
+        *(
+            (
+                {"space": {"dropout": [0.0, 0.1]}, "storage": url},
+                r"tune\.storage: has a password, .*MURMURA_TUNE_STORAGE",
+            )
+            for url in ("mysql+nodriver://me:se/cret@x/y", "postgresql://x/y?password=secret")
+        ),
+        ({"space": {"data_seed": [0, 7]}}, r"tune\.space\.data_seed: with \d figures are of other validation rows"),
+        ({"space": {"tasks.intent.objective": [None, {}]}}, r"a trial ends before the second stage, which `objective`"),
         (
             {"space": {"dropout": [0.0, 0.1]}, "storage": "sqlite:////no/such/folder/a.db"},
             r"the storage of the study cannot be used",
@@ -261,6 +275,46 @@ def test_what_cannot_be_searched_is_refused_in_one_line(
         tune(path, few, tmp_path / "study")
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_storage_shows_no_password(few: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    path = write_recipe(**{**SHORT, "tune": {"space": {"dropout": [0.0, 0.1]}}})
+    for url in ("mysql+nodriver://me:secret@x/y", "mysql+nodriver://x/y?password=secret", "no driver://me:secret@x"):
+        with pytest.raises(SetupError) as caught:
+            tune(path, few, tmp_path / "study", storage=url)
+        assert "secret" not in str(caught.value)
+
+
+def test_a_smaller_model_and_a_pretraining_are_not_searched(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    tuned = {"space": {"dropout": [0.0, 0.1]}}
+    smaller = write_recipe(**{**SHORT, "encoder": None, "smaller": {"teacher": "m", "layers": 1}, "tune": tuned})
+    with pytest.raises(SetupError, match=r"smaller: trials know nothing of the larger model"):
+        tune(smaller, few, tmp_path / "study")
+    pretrained = write_recipe(**{**SHORT, "pretrain": {"objectives": {"masked_words": {}}}, "tune": tuned})
+    with pytest.raises(SetupError, match=r"pretrain: each trial would repeat it"):
+        tune(pretrained, few, tmp_path / "study")
+
+
+@pytest.mark.usefixtures("without_page")
+def test_a_head_of_few_rows_is_judged_as_it_ships_and_teachers_are_asked_once_a_study(
+    few: Path, base: Path, run: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+    compute = answers._compute
+    monkeypatch.setattr(answers, "_compute", lambda *given: (computed.append(1), compute(*given))[1])
+    space = {"optimiser.head_lr": [1e-2, 2e-2]}
+    keys = {"encoder": str(base), "teachers": str(run), "budget": {"steps": 2, "evaluations": 1}}
+    path = write_recipe(**{**SHORT, **keys, "tune": {"space": space, "trials": 1}})
+    for trials in (2, 3):  # a second process asks the files of the first
+        result, _ = tune(path, few, tmp_path / "study", trials=trials)
+    assert len(computed) == 1
+    record = fit(tmp_path / "study" / "best.yaml", few, tmp_path / "run", quiet=True)
+    best = result.best
+    assert best is not None
+    assert record.data["intent"].learned_validation
+    assert record.validation == best.scores
 
 
 @pytest.mark.usefixtures("without_page")

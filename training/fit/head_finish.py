@@ -97,18 +97,32 @@ def refit_heads(run: Fitting) -> Refit:
     """
     refit = Refit()
     for at, data in enumerate(run.tasks):
-        if data.name in run.few and data.task.validation is None:
+        if is_refit(run, data):
             _refit_head(run, at, data, refit)
         elif isinstance(run.model.heads[at], DistanceHead):
             _refit_distance(run, at, data, refit)
     return refit
 
 
+def is_refit(run: Fitting, data: TaskData) -> bool:
+    """Return whether the head of a task is fitted once more."""
+    return data.name in run.few and data.task.validation is None
+
+
+def scored_rows(run: Fitting, data: TaskData) -> list[Example]:
+    """Return the rows that a head which is fitted once more is scored on, each by a head without it: those held back, where the
+    encoder is frozen all.
+    """
+    return [*originals(data.train), *data.validation] if run.model.has_frozen_encoder else data.validation
+
+
 def _refit_head(run: Fitting, at: int, data: TaskData, refit: Refit) -> None:
-    taught, scored = _taught_rows(run, at, data), data.validation
+    scored = scored_rows(run, data)
     if run.model.has_frozen_encoder:
-        taught, scored = _rows_of(run, at, data, name_rows(data)), [*originals(data.train), *data.validation]
+        taught = _rows_of(run, at, data, name_rows(data))
         run.tasks[at] = replace(data, validation=scored)  # they choose the temperature, too
+    else:
+        taught = _taught_rows(run, at, data)
     held_back, head, count = _rows_of(run, at, data, scored), run.model.heads[at], len(data.labels)
     refit.heads[at] = (taught + held_back).fit(count)
     folds = [*_folds(scored, run.recipe.data_seed)]

@@ -1,8 +1,7 @@
 """The training loop: a recipe and data go in, a run folder with the best checkpoint comes out."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -29,7 +28,7 @@ from ..smaller import stage as smaller_stage
 from .add_vectors import add_vectors, lacks_vectors_alone
 from .checkpoint import checkpoint_weights, restore
 from .gradient import compute_gradient
-from .head_finish import refit_heads, set_heads
+from .head_finish import Refit, refit_heads, set_heads
 from .head_start import begin_heads
 from .joint_step import loss_weights, refuse_non_finite
 from .kept_tasks import add_tasks, keep_tasks
@@ -37,13 +36,13 @@ from .label_quality.check import find_label_errors
 from .optimiser import make_optimiser
 from .pace import CpuClock
 from .phases import run_phases
-from .pooled_texts import needs_states, pool_texts
-from .probe import probe_tasks
+from .pooled_texts import pool_frozen
+from .probe import Probe, probe_tasks
 from .processes import begin_together, end_together, scale_of
 from .resume import State, read_state, save_state
 from .second_stage import run_second_stages
 from .self_training.texts import read_unlabelled
-from .setup import Fitting, learn_from_teachers, prepare
+from .setup import Fitting, Material, learn_from_teachers, prepare
 from .step import take_step
 from .training_log import EVERY, TrainingLog
 from .validation import describe_votes, finished_specs, validate
@@ -111,8 +110,7 @@ def fit(
         say(line)
     recipe = run_stage(recipe, recipe_path, data, out, resume=resume or finish, quiet=quiet, print_line=say)
     recipe = smaller_stage.run_stage(recipe, out, resume=resume or finish, is_first=is_first_process())
-    run = prepare(recipe, data, folder)
-    run.unlabelled = read_unlabelled(recipe, run.tasks, data)
+    run = open_run(recipe, data, folder)
     if not run.accelerator.is_main_process:
         quiet, on_progress, print_line = True, ignore, ignore
     if state is not None and not finish:
@@ -121,10 +119,9 @@ def fit(
         print_line(line)
     if state is None and run.accelerator.is_main_process:
         folder.begin(recipe_path, run.checkpoint.tokenizer, staged=bool(recipe.pretrain or recipe.smaller))
-    begin_heads(run, probe_tasks(run))
+    begin_learning(run, probe_tasks(run))
     for line in [*describe_probes(run.data), *find_label_errors(run, out)]:
         print_line(line)
-    learn_from_teachers(run)
     data_files = digest_data(recipe, data)
     write = ignore if quiet else tqdm.write
     train_all(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
@@ -141,6 +138,30 @@ def _read_recipe(path: Path, seed: int | None, encoder: Path | None, add_to: Pat
     if encoder is not None:
         recipe = recipe.model_copy(update={"encoder": Encoder(source=str(encoder)), "pretrain": None, "smaller": None})
     return with_self_training(recipe if add_to is None else add_tasks(recipe, add_to))
+
+
+def open_run(recipe: Recipe, data: Path, folder: RunFolder, material: Material | None = None) -> Fitting:
+    """Make a run with all that it reads; `material` as in `prepare`."""
+    run = prepare(recipe, data, folder, material)
+    run.unlabelled = read_unlabelled(recipe, run.tasks, data)
+    return run
+
+
+def begin_learning(run: Fitting, probes: Mapping[str, Probe], answers: Path | None = None) -> None:
+    """Set what the run begins from: heads of few rows, and teachers' answers, kept in the run's folder or in `answers`."""
+    begin_heads(run, probes)
+    learn_from_teachers(run, answers)
+
+
+def finish_best(run: Fitting, write: Callable[[str], Any] = ignore, *, further: bool) -> tuple[Refit, bool]:
+    """Go back to the best checkpoint, take the second stages (where `further`), and refit the heads of few rows, which scores them
+    anew. Return what was fitted, and whether the network is another one than the checkpoint.
+    """
+    restore(run.model, run.folder.weights(), low_rank=run.recipe.low_rank)
+    kept = further and run_second_stages(run, write)
+    refit = refit_heads(run)
+    set_heads(run, refit)
+    return refit, refit.has_changed or kept
 
 
 def train_all(
@@ -221,18 +242,6 @@ def train(
         write(f"no better for {run.standing.stale} evaluations: ended at step {run.standing.step}")
 
 
-def pool_frozen(run: Fitting) -> None:
-    """Let a frozen encoder read the training rows of the tasks that need no more than a vector of each."""
-    if not run.model.has_frozen_encoder or run.recipe.word_dropout:
-        return
-    began = time.process_time()
-    for at, (data, part) in enumerate(zip(run.tasks, run.train, strict=True)):
-        if not needs_states(data.kind):
-            pooled = pool_texts(run.model, at, part.ids, device=run.device, bf16=run.bf16)
-            run.train[at] = replace(part, pooled=pooled)
-    run.standing.cpu_seconds += time.process_time() - began
-
-
 def is_interrupted(run: Fitting) -> bool:
     """True when the run was ended before its plan and its patience were at their end."""
     return bool(run.further_phases) or (run.standing.step < len(run.plan) and not is_out_of_patience(run))
@@ -247,15 +256,12 @@ def write_result(
     folder, low_rank = run.folder, run.recipe.low_rank
     if pairs := validation_pairs(run):
         folder.save_pairs(pairs)
-    restore(run.model, folder.weights(), low_rank=low_rank)
     if is_interrupted(run):
+        restore(run.model, folder.weights(), low_rank=low_rank)
         folder.save_record(*keep_tasks(run, *distil_vectors(run, record_of(run, data_files, {}), None, write)))
         return
-    kept = further and run_second_stages(run, write)
-    refit = refit_heads(run)
-    set_heads(run, refit)
+    refit, changed = finish_best(run, write, further=further)
     record = record_of(run, data_files, refit.out_of_fold)
-    changed = refit.has_changed or kept
     weights = checkpoint_weights(run.model, low_rank=low_rank) if changed else None
     folder.save_record(*keep_tasks(run, *distil_vectors(run, record, weights, write)))
     folder.remove_state()

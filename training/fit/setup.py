@@ -226,14 +226,16 @@ def learned_examples(tasks: list[TaskData], few: frozenset[str]) -> list[list[Ex
     return [[*task.train, *(name_rows(task) if task.name in few else [])] for task in tasks]
 
 
-def learn_from_teachers(run: Fitting) -> None:
-    """Put the teachers' answers beside the training rows. The first process asks them, the others read what it wrote."""
+def learn_from_teachers(run: Fitting, folder: Path | None = None) -> None:
+    """Put the teachers' answers beside the training rows. The first process asks them, the others read what it wrote, into
+    `folder` or that of the run.
+    """
     if run.recipe.teachers is None:
         return
     texts = [part.ids for part in run.train]
     with run.accelerator.main_process_first():
         examples = learned_examples(run.tasks, run.few)
-        found = ask_teachers(run.recipe, run.tasks, examples, texts, run.folder.path / TEACHERS, run.device)
+        found = ask_teachers(run.recipe, run.tasks, examples, texts, folder or run.folder.path / TEACHERS, run.device)
     for at, answers in found.items():
         run.train[at] = replace(run.train[at], taught=answers)
 

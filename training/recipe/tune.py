@@ -1,12 +1,18 @@
 """What a recipe says of the search for its best values: which keys, between which limits, and by what they are judged."""
 
-from typing import Annotated, Any, Literal, Self
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import parse_qsl
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from .reading import Count, Frozen, Positive
 
 Number = int | float
+PASSWORD_KEYS: Final = frozenset({"password", "passwd", "pwd", "passfile", "sslpassword"})
+"""Parameters of a database's URL that are as secret as its password."""
+_PASSWORD: Final = re.compile(r"[^:/@]+://[^:/@]*:([^@]+)@")
 
 
 class Dimension(Frozen):
@@ -89,9 +95,20 @@ class Tune(Frozen):
     seed: int = 0
     """Of the sampler; trials are trained with the `seed` of the recipe."""
     storage: Annotated[str, Field(min_length=1)] | None = None
-    """The URL of a database that several machines share; without it a file in the study's folder."""
+    """The URL of a database that several machines share, without a password, as recipes are copied into folders and pages;
+    without it a file in the study's folder.
+    """
     failures: Count = 3
     """So many failed trials in a row end the command."""
+
+    @field_validator("storage")
+    @classmethod
+    def _has_no_password(cls, storage: str | None) -> str | None:
+        if storage is not None and any(list_passwords(storage)):
+            raise ValueError(
+                "has a password, and recipes are copied into folders and pages; give the URL by MURMURA_TUNE_STORAGE"
+            )
+        return storage
 
     @model_validator(mode="after")
     def _prunes_by_one_figure(self) -> Self:
@@ -107,3 +124,10 @@ class Tune(Frozen):
     def has_one_objective(self) -> bool:
         """Whether the recipe names one figure; `each` may turn out to be one."""
         return self.objective == "mean" or (isinstance(self.objective, list) and len(self.objective) == 1)
+
+
+def list_passwords(url: str) -> Iterator[str]:
+    """Yield what is secret in the URL of a database."""
+    if found := _PASSWORD.match(url):
+        yield found[1]
+    yield from (value for key, value in parse_qsl(url.partition("?")[2]) if key.lower() in PASSWORD_KEYS)

@@ -32,12 +32,13 @@ from .study import (
     contain_storage,
     count_taken,
     draw_values,
+    enqueue_again,
     open_study,
     quiet_optuna,
     retry_dead,
     show_url,
 )
-from .trial import MEAN, Materials, Outcome, TrialFailed, free_memory, take_trial
+from .trial import MEAN, Materials, Outcome, TrialFailed, digest_scored, free_memory, take_trial
 from .workers import Turn, register_worker
 
 PAGE: Final = "tune.html"
@@ -85,7 +86,7 @@ def open_plan(path: Path, data: Path, out: Path, *, storage: str | None = None, 
         raise recipe.refusal(("tune", "pruning"), f"{tune.pruning} compares one figure, found {len(objectives)}")
     # Trials that are computed with other threads give other last digits.
     recipe = recipe if recipe.threads else recipe.model_copy(update={"threads": free_threads()})
-    plan = Plan(path, recipe, tune, open_space(recipe, tune), data, out, objectives, Materials(data), storage)
+    plan = Plan(path, recipe, tune, open_space(recipe, tune), data, out, objectives, Materials(data, out), storage)
     if anew := plan.space.read_anew:
         say(f"rows are read anew where a trial has another value: {', '.join(anew)}")
     _prepare_ends(plan)
@@ -108,12 +109,15 @@ def list_objectives(recipe: Recipe, tune: Tune) -> list[str]:
 def _prepare_ends(plan: Plan) -> None:
     """Make the run of the recipe and of each end of the space: what the encoder or the machine refuses is found now."""
     folder = RunFolder(plan.out / "trials" / "none")
-    plan.materials.prepare(plan.recipe, folder)
+    scored = digest_scored(plan.materials.prepare(plan.recipe, folder))
     for key, value in list_ends(plan.space):
         try:
-            plan.materials.prepare(plan.space.recipe_of({key: value}), folder)
+            run = plan.materials.prepare(plan.space.recipe_of({key: value}), folder)
         except SetupError as error:
             raise plan.space.refusal(key, f"{value!r} is refused: {error}") from None
+        if digest_scored(run) != scored:
+            problem = f"with {value!r} figures are of other validation rows than the recipe's, and cannot be compared"
+            raise plan.space.refusal(key, f"{problem}; name `validation` rows, or leave the key out")
     plan.materials.prepare(plan.recipe, folder)
 
 
@@ -147,6 +151,7 @@ class _Taking:
         self._quiet, self._say = quiet, say
         self._folder = plan.out / "trials" / worker
         self._failures = 0
+        self._interrupted: int | None = None
         self._turn = Turn(plan.out)
 
     def take_all(self, minutes: float | None) -> None:
@@ -164,6 +169,10 @@ class _Taking:
             try:
                 if self._has_more():
                     self._study.optimize(self._take, n_trials=1, catch=(TrialFailed,))
+            except (KeyboardInterrupt, SetupError):
+                if self._interrupted is not None:
+                    enqueue_again(self._study, self._interrupted)
+                raise
             finally:
                 self._turn.give()
             if self._failures:
@@ -182,6 +191,9 @@ class _Taking:
         except optuna.TrialPruned:
             self._failures = 0
             self._tell(trial, f"ended early after scoring {len(self._scorings)}, {self._latest}", values, began)
+            raise
+        except (KeyboardInterrupt, SetupError):
+            self._interrupted = trial.number
             raise
         except TrialFailed as error:
             self._failures += 1

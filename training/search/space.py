@@ -31,7 +31,7 @@ _TRAINING: Final = frozenset(
 _TRAINING_OF_TASKS: Final = frozenset(
     {
         *("epochs", "loss_weight", "sampling_weight", "label_smoothing", "class_weights", "focal"),
-        *("default_for", "open", "objective"),
+        *("default_for", "open"),
     }
 )
 _BUDGET_OF_DATA: Final = "validation_rows"
@@ -155,6 +155,8 @@ def _refuse_place(space: Space, key: str, place: list[int | str]) -> None:
         raise space.refusal(key, f"no task {place[1]}; expected one of {', '.join(space.recipe.tasks)}")
     if place[0] == "tasks" and place[2] in {"skip", "kind", "test", "reports"}:
         raise space.refusal(key, f"a trial cannot change `{place[2]}` of a task")
+    if place[0] == "tasks" and place[2] == "objective":
+        raise space.refusal(key, "a trial ends before the second stage, which `objective` is of; search it by hand")
     for at in range(1, len(place)):
         node = _get(space.document, tuple(place[:at]))
         if node is not None and not isinstance(node, dict | list):

@@ -12,12 +12,12 @@ from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ...runtime.errors import SetupError
-from ..recipe.tune import Dimension, Tune
+from ..recipe.tune import PASSWORD_KEYS, Dimension, Tune, list_passwords
 from .space import Space, name_of
 from .workers import is_dead
 
@@ -148,9 +148,11 @@ def _open_storage(url: str) -> RDBStorage:
 def show_url(url: str) -> str:
     """Return the URL of a storage without its password."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        parsed = make_url(url)
     except ArgumentError:
         return "tune.storage"
+    named = {key: "***" for key in parsed.query if key.lower() in PASSWORD_KEYS}
+    return parsed.update_query_dict(named).render_as_string(hide_password=True)
 
 
 @contextmanager
@@ -164,7 +166,10 @@ def contain_storage(url: str) -> Iterator[None]:
         raise SetupError(f"{show_url(url)}: its driver is not installed: {error.name or 'unknown'}") from None
     except (SQLAlchemyError, StorageInternalError) as error:
         cause = getattr(error, "orig", None) or error.__cause__ or error
-        why = " ".join(str(cause).split())[:200]
+        why = " ".join(str(cause).split())
+        for secret in list_passwords(url):
+            why = why.replace(secret, "***")
+        why = why[:200]
         raise SetupError(f"{show_url(url)}: the storage of the study cannot be used: {why}") from None
 
 
@@ -194,6 +199,18 @@ def retry_dead(study: optuna.Study, out: Path) -> list[int]:
             retry(study, study.trials[trial.number])
             found.append(trial.number)
     return found
+
+
+def enqueue_again(study: optuna.Study, number: int) -> None:
+    """Have a trial taken again that was ended for a reason which is not its own, with the same values."""
+    trial = study.trials[number]
+    again = create_trial(
+        state=TrialState.WAITING,
+        params=trial.params,
+        distributions=trial.distributions,
+        system_attrs=trial.system_attrs,
+    )
+    study.add_trial(again)
 
 
 def count_taken(study: optuna.Study) -> int:

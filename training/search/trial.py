@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 from typing import Final
@@ -10,17 +11,17 @@ from typing import Final
 import torch
 
 from ...runtime.errors import SetupError
-from ..fit.head_start import begin_heads
-from ..fit.loop import Progress, train_all
+from ..fit.head_finish import is_refit, scored_rows
+from ..fit.loop import Progress, begin_learning, finish_best, open_run, train_all
 from ..fit.probe import Probe, probe_tasks
-from ..fit.self_training.texts import read_unlabelled
-from ..fit.setup import Fitting, Material, learn_from_teachers, prepare, read_material
+from ..fit.setup import Fitting, Material, read_material, sample
 from ..fit.validation import compared_by
 from ..prepare.data_report import TaskReport
 from ..recipe.last_phase import with_self_training
 from ..recipe.recipe import Recipe
-from ..run_folders.run_folder import RunFolder
+from ..run_folders.run_folder import TEACHERS, RunFolder
 from .space import digest_reading
+from .workers import hold_lock
 
 MEAN: Final = "mean"
 _SECONDS_A_WEEK: Final = 7 * 24 * 60.0
@@ -45,8 +46,8 @@ class Outcome:
 class Materials:
     """Rows, encoded, and encoder of the recipes of a study. Recipes that read alike get the same; the last ones are kept."""
 
-    def __init__(self, data: Path) -> None:
-        self._data = data
+    def __init__(self, data: Path, out: Path) -> None:
+        self._data, self._answers = data, out / TEACHERS
         self._key: str | None = None
         self._held: Material | None = None
         self._probes: tuple[str, dict[str, Probe], dict[str, TaskReport]] | None = None
@@ -62,16 +63,31 @@ class Materials:
     def prepare(self, recipe: Recipe, folder: RunFolder) -> Fitting:
         """Make the run of a recipe."""
         recipe = with_self_training(without_tests(recipe).model_copy(update=_WITHOUT_TRACES))
-        run = prepare(recipe, self._data, folder, self.of(recipe))
-        run.unlabelled = read_unlabelled(recipe, run.tasks, self._data)
-        return run
+        return open_run(recipe, self._data, folder, self.of(recipe))
 
-    def begin_heads(self, run: Fitting) -> None:
-        """Let heads of few rows begin from logistic regression, which is fitted once for what is read."""
+    def begin_learning(self, run: Fitting) -> None:
+        """Let heads of few rows begin from logistic regression, which is fitted once for what is read, and ask teachers once a
+        study: their answers lie in its folder, for all processes.
+        """
         if self._probes is None or self._probes[0] != run.precision:
             self._probes = run.precision, probe_tasks(run), dict(run.data)
         run.data.update(self._probes[2])
-        begin_heads(run, self._probes[1])
+        if run.recipe.teachers is None:
+            begin_learning(run, self._probes[1])
+            return
+        with hold_lock(self._answers.with_name(f"{TEACHERS}.lock")):
+            begin_learning(run, self._probes[1], self._answers)
+
+
+def digest_scored(run: Fitting) -> str:
+    """Return by what the rows are known that figures of a run are of: only figures of the same rows can be compared."""
+    scored = sha256()
+    for at, data in enumerate(run.tasks):
+        rows = scored_rows(run, data) if is_refit(run, data) else sample(data.validation, run.recipe)
+        scored.update(repr((data.name, data.spec.out_of_scope, len(run.validation[at].ids))).encode())
+        for row in rows:
+            scored.update(repr((row.given, row.labels, row.spans, row.reply)).encode())
+    return scored.hexdigest()
 
 
 def without_tests(recipe: Recipe) -> Recipe:
@@ -113,9 +129,9 @@ def take_trial(
     try:
         run = materials.prepare(recipe, RunFolder(folder))
         run.folder.begin(path, run.checkpoint.tokenizer)
-        materials.begin_heads(run)
-        learn_from_teachers(run)
+        materials.begin_learning(run)
         train_all(run, state=None, finish=False, quiet=True, on_progress=look)
+        finish_best(run, further=False)
     except SetupError as error:
         raise TrialFailed(str(error)) from None
     except (MemoryError, RuntimeError) as error:

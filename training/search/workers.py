@@ -41,6 +41,15 @@ def is_dead(out: Path, worker: str) -> bool:
     return True
 
 
+@contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Let one process of this machine at a time do what stands inside; the others wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 class Turn:
     """One process of this machine at a time asks for a trial: SQLite gives a waiting trial to two that ask at once."""
 
