@@ -1,12 +1,21 @@
-"""A head of few rows begins from logistic regression on the frozen encoder, then all is trained (Kumar et al. 2022)."""
+"""What learning begins from: a head of few rows from logistic regression on the frozen encoder, then all is trained (Kumar et al.
+2022), and what teachers answer.
+"""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from .probe import Probe
-from .setup import Fitting
+from .setup import Fitting, learn_from_teachers
+
+
+def begin_learning(run: Fitting, probes: Mapping[str, Probe], answers: Path | None = None) -> None:
+    """Set what the run begins from; teachers' answers are kept in the run's folder, or in `answers`."""
+    begin_heads(run, probes)
+    learn_from_teachers(run, answers)
 
 
 def begin_heads(run: Fitting, probes: Mapping[str, Probe]) -> None:

@@ -1,7 +1,8 @@
 """The training loop: a recipe and data go in, a run folder with the best checkpoint comes out."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -29,20 +30,20 @@ from .add_vectors import add_vectors, lacks_vectors_alone
 from .checkpoint import checkpoint_weights, restore
 from .gradient import compute_gradient
 from .head_finish import Refit, refit_heads, set_heads
-from .head_start import begin_heads
+from .head_start import begin_learning
 from .joint_step import loss_weights, refuse_non_finite
 from .kept_tasks import add_tasks, keep_tasks
 from .label_quality.check import find_label_errors
 from .optimiser import make_optimiser
 from .pace import CpuClock
 from .phases import run_phases
-from .pooled_texts import pool_frozen
-from .probe import Probe, probe_tasks
+from .pooled_texts import needs_states, pool_texts
+from .probe import probe_tasks
 from .processes import begin_together, end_together, scale_of
 from .resume import State, read_state, save_state
 from .second_stage import run_second_stages
 from .self_training.texts import read_unlabelled
-from .setup import Fitting, Material, learn_from_teachers, prepare
+from .setup import Fitting, Material, prepare
 from .step import take_step
 from .training_log import EVERY, TrainingLog
 from .validation import describe_votes, finished_specs, validate
@@ -147,12 +148,6 @@ def open_run(recipe: Recipe, data: Path, folder: RunFolder, material: Material |
     return run
 
 
-def begin_learning(run: Fitting, probes: Mapping[str, Probe], answers: Path | None = None) -> None:
-    """Set what the run begins from: heads of few rows, and teachers' answers, kept in the run's folder or in `answers`."""
-    begin_heads(run, probes)
-    learn_from_teachers(run, answers)
-
-
 def finish_best(run: Fitting, write: Callable[[str], Any] = ignore, *, further: bool) -> tuple[Refit, bool]:
     """Go back to the best checkpoint, take the second stages (where `further`), and refit the heads of few rows, which scores them
     anew. Return what was fitted, and whether the network is another one than the checkpoint.
@@ -240,6 +235,18 @@ def train(
         save_state(run, optimiser)  # a second stage that is interrupted goes on from the end of the first
     if is_out_of_patience(run) and run.standing.step < steps:
         write(f"no better for {run.standing.stale} evaluations: ended at step {run.standing.step}")
+
+
+def pool_frozen(run: Fitting) -> None:
+    """Let a frozen encoder read the training rows of the tasks that need no more than a vector of each."""
+    if not run.model.has_frozen_encoder or run.recipe.word_dropout:
+        return
+    began = time.process_time()
+    for at, (data, part) in enumerate(zip(run.tasks, run.train, strict=True)):
+        if not needs_states(data.kind):
+            pooled = pool_texts(run.model, at, part.ids, device=run.device, bf16=run.bf16)
+            run.train[at] = replace(part, pooled=pooled)
+    run.standing.cpu_seconds += time.process_time() - began
 
 
 def is_interrupted(run: Fitting) -> bool:

@@ -1,9 +1,8 @@
 """What a frozen encoder makes of training rows, computed once instead of in every epoch."""
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -13,9 +12,6 @@ from torch import Tensor
 from ..kinds.kind import Kind
 from ..model.network import MultiTask
 from ..model.padding import in_order, pad
-
-if TYPE_CHECKING:
-    from .setup import Fitting
 
 MOST_BYTES: Final = 2**30
 """Of the vectors of a task; more rows are encoded anew in each epoch."""
@@ -57,15 +53,3 @@ def pool_texts(model: MultiTask, task: int, texts: Texts, *, device: str, bf16: 
             vectors = torch.empty((len(different), *pooled.shape[1:]), device=device)
         vectors[rows] = pooled
     return None if vectors is None else PooledTexts(vectors, places)
-
-
-def pool_frozen(run: "Fitting") -> None:
-    """Let a frozen encoder read the training rows of the tasks that need no more than a vector of each."""
-    if not run.model.has_frozen_encoder or run.recipe.word_dropout:
-        return
-    began = time.process_time()
-    for at, (data, part) in enumerate(zip(run.tasks, run.train, strict=True)):
-        if not needs_states(data.kind):
-            pooled = pool_texts(run.model, at, part.ids, device=run.device, bf16=run.bf16)
-            run.train[at] = replace(part, pooled=pooled)
-    run.standing.cpu_seconds += time.process_time() - began

@@ -12,7 +12,8 @@ import torch
 
 from ...runtime.errors import SetupError
 from ..fit.head_finish import is_refit, scored_rows
-from ..fit.loop import Progress, begin_learning, finish_best, open_run, train_all
+from ..fit.head_start import begin_learning
+from ..fit.loop import Progress, finish_best, open_run, train_all
 from ..fit.probe import Probe, probe_tasks
 from ..fit.setup import Fitting, Material, read_material, sample
 from ..fit.validation import compared_by
