@@ -60,7 +60,7 @@ class ReplyWriter:
         turns = self._mask_turns(_list_turns(state, text), state, asked)
         try:
             found = await self._generate(brief, turns, engine, deadline)
-        except (Late, TimeoutError):
+        except Late:
             return choose_wording(Reason.LATE, brief, net)
         worded = choose_wording(found, brief, net)
         if worded.wording is Wording.GENERATED and engine.model.manifest is not asked:
@@ -98,9 +98,11 @@ class ReplyWriter:
         if task is None:
             return find_harm(text, {}, self._policy)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline) as limit:
                 prediction = await engine.predict(text, (task,))
-        except (Late, TimeoutError):
+        except TimeoutError:
+            if not limit.expired():
+                raise
             return Reason.LATE
         return find_harm(text, prediction, self._policy)
 

@@ -185,8 +185,6 @@ class Batcher:
     def _next_job(self, now: float) -> Job | None:
         turns = self._slots.turns(len(self._running))
         if turns and (held := self._guard.next_held()) is not None:
-            if held.lane is not None:
-                held.lane.in_thread = True
             return held
         if self._guard.on_trial:
             if self._running:

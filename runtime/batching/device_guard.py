@@ -30,6 +30,15 @@ class Job:
         self.lane = lane
         self.suspect = suspect
 
+    def prepare(self) -> bool:
+        """Leave out what nobody waits for any more, just before it runs again; False where nothing is left to run."""
+        if self.lane is not None:
+            self.lane.claimed = self.lane.in_thread = self.lane.prepare()
+            return self.lane.claimed
+        self.entries = [entry for entry in self.entries if not entry.cancelled]
+        self.tokens = sum(entry.encoded.tokens for entry in self.entries)
+        return bool(self.entries)
+
     @property
     def model(self) -> Any:
         """The model that must run it; None: the serving one."""
@@ -81,8 +90,11 @@ class DeviceGuard:
         return self._breaker.failed_probes
 
     def next_held(self) -> Job | None:
-        """Remove and return the oldest held batch."""
-        return self._held.pop(0) if self._held else None
+        """Remove and return the oldest held batch or step that somebody still waits for, ready to run."""
+        while self._held:
+            if (job := self._held.pop(0)).prepare():
+                return job
+        return None
 
     def model_to_probe(self, default: Any) -> Any:
         """Return the model of the oldest held batch, else `default`."""

@@ -213,11 +213,11 @@ class Engine(RequestChecks):
         """
         wanted, _ = self.check_all(text, tasks, text_pair, with_vector)
         generates = not self.model.decoders.keys().isdisjoint(wanted)
-        async with self._places.enter() if generates else nullcontext() as leave:
+        async with self._places.enter() if generates else nullcontext() as place:
             # Checked and answered by the same model, even if it is replaced before the text is encoded.
             model, (wanted, given) = self.model, self.check_all(text, tasks, text_pair, with_vector)
             callers = self._find_callers()
-            entry = Entry(given, wanted, None, callers, None, thresholds, model, on_begin=leave)
+            entry = Entry(given, wanted, None, callers, None, thresholds, model, place=place)
             await callers.answer(entry)
         if entry.outputs is None:
             raise entry.error or Closed("stopped before the model answered")
@@ -252,11 +252,13 @@ class Engine(RequestChecks):
         """
         request = ReplyRequest(turns, acts, None if slots is None else frozenset(slots), is_forbidden)
         try:
-            async with asyncio.timeout_at(deadline), self._places.enter() as leave:
+            async with asyncio.timeout_at(deadline) as limit, self._places.enter() as place:
                 model, given, callers = self.model, self.check_reply(request, task), self._find_callers()
-                entry = Entry(given, (task,), None, callers, None, None, model, request, leave)
+                entry = Entry(given, (task,), None, callers, None, None, model, request, place)
                 await callers.answer(entry)
         except TimeoutError:
+            if not limit.expired():  # of something else that this request calls
+                raise
             if self._observer is not None:
                 self._observer.reply("late")
             raise Late("the reply was not worded by its deadline") from None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from ...schemas.acts import Act, Utterance
 from ..model.generated import Generated
 from ..model.inputs import Input
+from .reply_places import Place
 
 CELLS_PER_TOKEN = 4
 
@@ -47,8 +48,8 @@ class Entry:
         "error",
         "generated",
         "model",
-        "on_begin",
         "outputs",
+        "place",
         "replies_left",
         "reply",
         "sink",
@@ -67,7 +68,7 @@ class Entry:
         thresholds: Mapping[str, Any] | None = None,
         model: Any = None,
         reply: ReplyRequest | None = None,
-        on_begin: Callable[[], None] | None = None,
+        place: Place | None = None,
     ) -> None:
         self.text = text
         self.tasks = tasks
@@ -81,8 +82,8 @@ class Entry:
         """The model that encoded it and must answer it; a batch has one model. A waiting entry keeps it alive."""
         self.reply = reply
         """What a reply is worded from, where one is asked for on its own."""
-        self.on_begin = on_begin
-        """Called on the event loop after the first step of its first reply."""
+        self.place = place
+        """Given back after the first step of its first reply, held again where its replies begin anew."""
         self.cancelled = False
         self.arrived = 0.0
         self.outputs: dict[str, dict[str, Any]] | None = None

@@ -93,8 +93,8 @@ class ReplyLane:
         for entry in result.joined:
             if entry in self._entries:
                 self._entries[entry] = True
-            if entry.on_begin is not None:
-                entry.on_begin()
+            if entry.place is not None:
+                entry.place.leave()
         ended = [(entry, reply) for entry, reply in result.ended if entry in self._entries]
         for entry in (*(entry for entry, _ in ended), *result.again):
             self.drop(entry)
@@ -168,7 +168,7 @@ class ReplyLanes:
                 entry.outputs[lane.task] = dict(make_output(reply))
             yield entry, reply
         for entry in result.again:
-            entry.replies_left, entry.outputs = 0, None
+            _begin_anew(entry)
             for other in self._lanes.values():
                 other.drop(entry)
 
@@ -187,5 +187,11 @@ class ReplyLanes:
                 del self._lanes[key]
         left = [entry for entry in entries if not entry.cancelled]
         for entry in left:
-            entry.replies_left, entry.outputs = 0, None
+            _begin_anew(entry)
         return left
+
+
+def _begin_anew(entry: Entry) -> None:
+    entry.replies_left, entry.outputs = 0, None
+    if entry.place is not None:
+        entry.place.retake()

@@ -29,11 +29,11 @@ class CallableTokens(AbstractTokenProvider):  # type: ignore[misc]
     async def token(self) -> str:
         """Return a token. Raises TokenFailed when the callable fails, or returns none within `timeout_s`."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s) as limit:
                 token = await self._call()
-        except TimeoutError:
-            raise TokenFailed(f"kafka.security.token {self._name}: no token within {self._timeout_s:g} s") from None
         except Exception as error:  # noqa: BLE001  (user code)
+            if limit.expired():
+                raise TokenFailed(f"kafka.security.token {self._name}: no token within {self._timeout_s:g} s") from None
             raise TokenFailed(f"kafka.security.token {self._name} raised {describe_origin(error)}") from None
         if not isinstance(token, str) or not token:
             raise TokenFailed(

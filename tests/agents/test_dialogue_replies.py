@@ -63,6 +63,7 @@ async def test_a_text_without_generate_is_sent_as_it_is(policy):
         (ModelFailed("broken"), "failed"),
         (RuntimeError("a session of onnxruntime"), "failed"),
         (KeyError("a bug"), "failed"),
+        (TimeoutError("a socket, long before the deadline"), "failed"),
     ],
 )
 async def test_the_template_is_sent_with_the_reason_where_the_model_words_nothing_to_send(policy, said, reason):
@@ -176,7 +177,7 @@ async def test_whatever_fails_after_the_model_is_asked_means_template_and_is_cou
     predict = process.engine.predict
 
     def fails(*asked):
-        raise RuntimeError(f"{broken} is broken")
+        raise TimeoutError(f"{broken} is broken")  # long before the deadline
 
     async def filters(text, tasks):
         return await predict(text, tasks) if tasks != ("harm",) else fails()

@@ -1,6 +1,7 @@
 """Pieces that a caller forbids: none of its replies has them, in service and in a rehearsal, and a function that fails fails alone."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from tiny_talker import write_talker
@@ -22,6 +23,10 @@ def is_broken(piece: str) -> bool:
     raise RuntimeError("a bug")
 
 
+def is_slow(piece: str) -> bool:
+    raise TimeoutError("a socket of its own")
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return Model.load(write_talker(tmp_path_factory.mktemp("talker") / "desk"), device="cpu")
@@ -41,13 +46,16 @@ async def test_a_rehearsed_reply_is_that_of_the_engine_whatever_is_forbidden_and
         await engine.stop(5)
 
 
-async def test_a_function_that_raises_instead_of_forbidding_fails_its_own_reply_alone(model: Model) -> None:
+@pytest.mark.parametrize("fails", [is_broken, is_slow])
+async def test_a_function_that_raises_instead_of_forbidding_fails_its_own_reply_alone(
+    model: Model, fails: Callable[[str], bool]
+) -> None:
     engine = Engine(model, token_budget=600)
     await engine.start()
     try:
-        asked = [engine.generate(TURNS[0], ACTS, "reply", is_forbidden=each) for each in (is_broken, has_r)]
+        asked = [engine.generate(TURNS[0], ACTS, "reply", is_forbidden=each) for each in (fails, has_r)]
         broken, whole = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 20)
-        assert isinstance(broken, RuntimeError)
+        assert isinstance(broken, TimeoutError if fails is is_slow else RuntimeError)  # and not Late
         assert whole == await FakeEngine(model).generate(TURNS[0], ACTS, "reply", is_forbidden=has_r)
         assert (engine.queued_tokens, engine.queued_rows) == (0, 0)
     finally:

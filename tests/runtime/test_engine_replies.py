@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from step_graph import StepGraph
 from tiny_decoder import reply_task
 from tiny_model import TASKS, WORDS, tiny_encoder, write_tiny_model
 
@@ -36,28 +36,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     encoder, added = tiny_encoder(hidden=384, heads=12, layers=1), {"heads.reply.bias": END_BIAS}
     make = partial(write_tiny_model, tasks=[*TASKS, TASK], encoder=encoder, scale=0.05, added=added)
     return [make(root / str(seed), seed=seed, version=seed) for seed in (0, 4)]
-
-
-class StepGraph:
-    """The step graph of a model, which can be watched, slowed down and broken."""
-
-    device = "cpu"
-
-    def __init__(self, model: Model) -> None:
-        self.runner = model.decoders["reply"]._step
-        self.rows: list[int] = []
-        self.pause_s = 0.0
-        self.failure: Callable[[Mapping[str, Any]], Exception | None] = lambda feeds: None
-        model.decoders["reply"]._step = self
-
-    def run(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
-        self.rows.append(len(feeds["position"]))
-        time.sleep(self.pause_s)
-        if (error := self.failure(feeds)) is not None:
-            raise error
-        return self.runner.run(feeds)
-
-    def terminate(self, thread: int | None = None) -> None: ...
 
 
 @pytest.fixture
