@@ -52,12 +52,14 @@ async def replay(
             prediction = await predict_turn(one["text"], policy, answers)
         result = step(state, turn, prediction, policy, now, min_score=min_score)
         if result.brief is not None and (kept := recorded.get(this)) is not None:
+            reply = kept.turns[-1].reply
             worded = Worded(
-                kept.turns[-1].reply,
+                reply,
                 kept.wording,
                 kept.wording_reason,
                 truncated=kept.truncated,
                 model=kept.worded_by,
+                words=reply if kept.part is None else reply[kept.part.start : kept.part.end],
             )
             result = put_wording(result, turn, worded, kept.stopped)
         steps[conversation].append(result)

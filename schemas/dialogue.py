@@ -85,7 +85,7 @@ class WordingReason(StrEnum):
     FAILED = "failed"
     EMPTY = "empty"
     TOO_LONG = "too_long"
-    """It was cut at the maximum number of pieces or characters."""
+    """It has more pieces or characters than a reply may have, or more tokens than the filter reads."""
     MISSING_SLOT = "missing_slot"
     """It lacks a slot that the template has."""
     UNKNOWN_SLOT = "unknown_slot"

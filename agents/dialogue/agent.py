@@ -45,7 +45,7 @@ class Dialogue(Handler):
     """Owns the conversations of the partitions that are assigned to this process.
 
     A turn's state, reply, actions and hand-over are sent together, and the turn is finished when all are acknowledged. With
-    knowledge or a policy that generates replies the state is acknowledged first.
+    knowledge, or a policy that generates replies or has `people`, the state is acknowledged first.
     After a crash in between it is delivered again. If its state was written, the reply in the state is published again;
     otherwise the turn is answered again from the state before, with the same result (see `step`).
     """
@@ -198,7 +198,8 @@ class Dialogue(Handler):
         turn = self._read_turn(record)
         conversations = self._conversations
         place = (record.partition, record.key or b"")
-        kept = await conversations.enter(place)
+        with engine.untimed():  # until the broker has acknowledged the end of the one before
+            kept = await conversations.enter(place)
         try:
             result, kind = await self._answer(turn, kept, engine)
             value = b""

@@ -21,17 +21,21 @@ class Brief(NamedTuple):
     """What the policy says itself before and after it."""
     after: str = ""
 
+    @property
+    def words(self) -> str:
+        """The template with its values."""
+        return fill(self.template, self.values)
 
-def find_part(brief: Brief | None, text: str) -> WordedPart | None:
-    """Return the part of a reply that a brief asks for; None where it is all of it, or none.
 
-    A text that was cut has lost what stands behind the part.
+def find_part(brief: Brief | None, words: str, text: str) -> WordedPart | None:
+    """Return where in a reply the words stand that a brief asks for; None where they are all of it, or none.
+
+    A reply may be cut, in the words or behind them.
     """
     if brief is None or not (brief.before or brief.after):
         return None
-    start = len(brief.before) + 1 if brief.before else 0
-    end = len(text.removesuffix(f" {brief.after}")) if brief.after else len(text)
-    return WordedPart(start=min(start, end), end=end, acts=brief.acts)
+    start = min(len(brief.before) + 1 if brief.before else 0, len(text))
+    return WordedPart(start=start, end=min(start + len(words), len(text)), acts=brief.acts)
 
 
 @dataclass

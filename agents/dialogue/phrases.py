@@ -1,19 +1,17 @@
 """Phrases that stop a text: a list for each label, beside the filter of a model. Pure, except for reading the file of a policy."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationInfo
 
-from ...runtime.generation.normal_forms import normalise
+from ...runtime.generation.normal_forms import plain_form
 from ...runtime.settings.yaml_file import NotYaml, read_yaml
 
-_INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]+")
-"""Characters of format: soft hyphens, joiners, directions."""
 PART: Final = 8_000
-"""So many characters of a text are looked at in one go, a few milliseconds."""
+"""So many characters of a text, and of its plain form, are looked at in one go, a few milliseconds."""
 _MOST: Final = 200
 """White space between two words of a phrase, and letters that `*` stands for, at most."""
 FOLDER = "folder"
@@ -64,12 +62,12 @@ class Phrases:
 
     def search(self, text: str) -> Iterator[list[str]]:
         """Yield the labels of each part of a text, in time that is in proportion to it; see `PART`."""
-        before, begin, border = "", 0, 0
-        for end in _find_seams(text):
-            part = before + _plain(text[begin:end])
-            yield self._search_part(part, border, is_last=end == len(text))
+        before, border = "", 0
+        for plain, is_last in _read_parts(text):
+            part = before + plain
+            yield self._search_part(part, border, is_last=is_last)
             # What may go on in the next part, and the character before it, which may be a border.
-            before, begin, border = part[-self._longest - 1 :], end, int(border or len(part) > self._longest + 1)
+            before, border = part[-self._longest - 1 :], int(border or len(part) > self._longest + 1)
 
     def order(self, labels: Iterable[str]) -> list[str]:
         """Return labels once each, in the order of the lists."""
@@ -86,19 +84,40 @@ class Phrases:
         return [label for label, pattern in self._patterns if is_in(pattern)] if is_in(self._any) else []
 
 
+def is_one_part(text: str) -> bool:
+    """Return whether a text is looked at in one go."""
+    return len(text) <= PART and len(_plain(text)) <= PART
+
+
+def _read_parts(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield the parts of a text's plain form, and whether one is the last. A character may become 18."""
+    begin = 0
+    for end in _find_seams(text):
+        plain = _plain(text[begin:end])
+        for at in range(0, len(plain) or 1, PART):
+            yield plain[at : at + PART], end == len(text) and at + PART >= len(plain)
+        begin = end
+
+
 def _find_seams(text: str) -> Iterator[int]:
-    """Yield where the parts of a text end: before white space if there is some, since characters may melt with the one before."""
+    """Yield where a text may be cut before its plain form is made."""
     begin = 0
     while begin < len(text) - PART:
-        blank = text.rfind(" ", begin + 1 + PART // 2, begin + PART)
-        begin = begin + PART if blank < 0 else blank
+        begin = _find_seam(text, begin)
         yield begin
     yield len(text)
 
 
+def _find_seam(text: str, begin: int) -> int:
+    """Return the last place before white space, else before an ASCII character, as other characters may melt with the one before."""
+    places = range(begin + PART, begin + PART // 2, -1)
+    kinds: tuple[Callable[[str], bool], ...] = (str.isspace, str.isascii)
+    return next((place for is_kind in kinds for place in places if is_kind(text[place])), begin + PART)
+
+
 def _plain(text: str) -> str:
     """Return a text without letter case, invisible characters and other forms of letters."""
-    return (text if text.isascii() else normalise("NFKC", _INVISIBLE.sub("", text))).casefold()
+    return plain_form(text).casefold()
 
 
 def _measure(phrase: list[str]) -> int:

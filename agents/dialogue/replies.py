@@ -43,7 +43,7 @@ class ReplyWriter:
             return worded, None
         harm: Harm | Reason | None = Reason.FAILED
         with self._failures.contained(Part.FILTER):
-            harm = await self._filter(worded.text, engine, deadline)
+            harm = await self._filter(worded, engine, deadline)
         if harm is None:
             return worded, None
         reason, stopped = (harm, None) if isinstance(harm, Reason) else (harm.reason, harm.stopped)
@@ -92,19 +92,26 @@ class ReplyWriter:
             deadline=deadline,
         )
 
-    async def _filter(self, text: str, engine: Predicts, deadline: float) -> Harm | Reason | None:
-        """Return what a reply is stopped for; LATE where the filter has not answered in time."""
+    async def _filter(self, worded: Worded, engine: Predicts, deadline: float) -> Harm | Reason | None:
+        """Return what a reply is stopped for; LATE where the filter has not answered in time, TOO_LONG where it cannot read
+        all words of the model.
+        """
         task = self._policy.filter
         if task is None:
-            return find_harm(text, {}, self._policy)
+            return find_harm(worded.text, {}, self._policy)
         try:
             async with asyncio.timeout_at(deadline) as limit:
-                prediction = await engine.predict(text, (task,))
+                # Where the policy's words leave no room, those of the model are read alone.
+                for text in dict.fromkeys((worded.text, worded.words)):
+                    prediction = await engine.predict(text, (task,))
+                    harm = find_harm(text, prediction, self._policy)
+                    if harm is not None or not prediction.truncated:
+                        return harm
         except TimeoutError:
             if not limit.expired():
                 raise
             return Reason.LATE
-        return find_harm(text, prediction, self._policy)
+        return Reason.TOO_LONG
 
 
 def _list_turns(state: ConversationState, text: str) -> list[Utterance]:

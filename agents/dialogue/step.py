@@ -156,7 +156,7 @@ def step(
     else:
         harm = find_harm(turn.text, prediction, policy, phrases)
         draft = _draft_answer(state, turn, prediction, policy, min_score, harm, known)
-    text, brief = draft.fill(policy), draft.brief(policy)
+    text, brief = draft.fill(policy)[:REPLY_CHARACTERS], draft.brief(policy)
     after = ConversationState(
         conversation=turn.conversation,
         number=number,
@@ -173,7 +173,7 @@ def step(
         actions=draft.actions,
         handover=draft.handover,
         acts=[act for _, acts in draft.said for act in acts],
-        part=find_part(brief, text),
+        part=find_part(brief, brief.words if brief else "", text),
         wording=Wording.KNOWLEDGE if draft.is_known else Wording.TEMPLATE,
         wording_reason=harm.reason if harm and brief else None,
         truncated=prediction is not None and prediction.truncated,
@@ -187,7 +187,7 @@ def put_wording(result: Step, turn: ReceivedTurn, worded: Worded, stopped: Stopp
     *before, last = result.state.turns
     changed = {
         "turns": [*before, last.model_copy(update={"reply": worded.text})],
-        "part": find_part(result.brief, worded.text),
+        "part": find_part(result.brief, worded.words, worded.text),
         "wording": worded.wording,
         "wording_reason": worded.reason,
         "worded_by": None if worded.model == result.state.model else worded.model,
@@ -204,7 +204,7 @@ def _append_exchange(
         id=turn.prediction_id,
         timestamp=turn.source.timestamp,
         text=turn.text[:TURN_CHARACTERS],
-        reply=reply[:REPLY_CHARACTERS],
+        reply=reply,
         intent=understood,
     )
     return [*(state.turns if state else ()), exchange][-policy.remember_turns :]

@@ -12,7 +12,7 @@ from ...schemas.manifest import ModelManifest
 from .answering import KnowledgeAnswers
 from .failures import Part, PartFailures
 from .people import read_alike
-from .phrases import PART
+from .phrases import is_one_part
 from .policy import Policy, least_score
 from .replies import ReplyWriter
 from .step import ReceivedTurn, Step, goes_to_person, put_wording, step
@@ -54,7 +54,7 @@ class TurnAnswers:
         if not goes_to_person(state, turn, policy, now):
             prediction = await self._predict(turn.text, engine)
             vector = prediction.vector
-            phrases = await self._find_phrases(turn.text)
+            phrases = await self._find_phrases(turn.text, engine)
             min_score = self._min_scores[prediction.model]
             answer = partial(
                 step, state, turn, prediction, policy, now, min_score=min_score, before=before, phrases=phrases
@@ -80,16 +80,20 @@ class TurnAnswers:
             return await read_alike(text, prediction, self._policy, engine)
         return prediction
 
-    async def _find_phrases(self, text: str) -> list[str]:
+    async def _find_phrases(self, text: str, engine: Predicts) -> list[str]:
         """Return the labels of the phrases in a turn. A long one is looked at part by part, and one after the other, so that
         other turns go on in between.
         """
         phrases = self._policy.phrases
-        if len(text) <= PART:
+        if is_one_part(text):
             return phrases.find_labels(text)
+        with engine.untimed():
+            await self._looking.acquire()
         found: list[str] = []
-        async with self._looking:
+        try:
             for labels in phrases.search(text):
                 found += labels
                 await asyncio.sleep(0)
+        finally:
+            self._looking.release()
         return phrases.order(found)

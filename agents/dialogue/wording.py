@@ -13,7 +13,6 @@ from ...schemas.dialogue import WordingReason as Reason
 from ...schemas.result import ModelRef
 from .draft import Brief
 from .policy import Policy
-from .sayings import fill
 
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _ALWAYS_KNOWN: Final = frozenset({"I", "I'm", "I'll", "I've", "I'd", "OK"})
@@ -33,6 +32,8 @@ class Worded(NamedTuple):
     """Whether the model's words are sent, and the turn itself, or the acts beside it, was cut for it."""
     model: ModelRef | None = None
     """That worded what is sent; None: the policy."""
+    words: str = ""
+    """Of the text what no words of the policy stand around, whole where the text is cut."""
 
 
 class Net(NamedTuple):
@@ -63,12 +64,14 @@ def choose_wording(found: Generated | Reason, brief: Brief, net: Net) -> Worded:
     """Return the reply in the words of the model, or its template with the reason. `found`: what the model gave, or why not."""
     reason, score = (found, None) if isinstance(found, Reason) else (find_fault(found, brief, net), found.score)
     if reason is None and not isinstance(found, Reason):
-        text = _join(brief, SLOT.sub(lambda slot: brief.values[slot[1]], found.text.strip()))
+        words = SLOT.sub(lambda slot: brief.values[slot[1]], found.text.strip())
+        text = _join(brief, words)
         if len(text) <= REPLY_CHARACTERS:
             model = None if found.model is None else ModelRef(name=found.model[0], version=found.model[1])
-            return Worded(text, Wording.GENERATED, None, score, found.cut, model)
+            return Worded(text, Wording.GENERATED, None, score, found.cut, model, words)
         reason = Reason.TOO_LONG
-    return Worded(_join(brief, fill(brief.template, brief.values))[:REPLY_CHARACTERS], Wording.TEMPLATE, reason, score)
+    text = _join(brief, brief.words)[:REPLY_CHARACTERS]
+    return Worded(text, Wording.TEMPLATE, reason, score, words=brief.words)
 
 
 def find_fault(reply: Generated, brief: Brief, net: Net) -> Reason | None:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -54,7 +55,7 @@ class Handler(ABC):
     ordering: Literal["none", "key"] = "none"
     timeout_s: float = 60.0
     """A record that `handle` has not finished by then becomes a dead letter; set by `agents.NAME.timeout_s`. The time is
-    paused while `handle` waits for the model, which has its own deadlines."""
+    paused while `handle` waits for the model, which has its own deadlines, and within `engine.untimed()`."""
     freeze_s: float | None = None
     """After the process was frozen for longer, nothing is sent until the ownership of its partitions is certain. A handler
     whose messages must not overtake those of the next owner sets it in `started` to the session timeout."""
@@ -176,6 +177,9 @@ class Predicts(Protocol):
     ) -> Prediction: ...
 
     async def embed(self, text: str) -> "Embedded": ...
+
+    def untimed(self) -> AbstractContextManager[None]:
+        """Pause the deadline of the record within this context: for a wait that ends with the work on others."""
 
     async def generate(
         self,

@@ -1,6 +1,7 @@
 """The engine's interface for the dispatcher."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from ...schemas.acts import Act, Utterance
@@ -35,6 +36,7 @@ class EngineLike(Protocol):
         with_vector: bool = False,
     ) -> Prediction: ...
     async def embed(self, text: str) -> Embedded: ...
+    def untimed(self) -> AbstractContextManager[None]: ...
     async def generate(
         self,
         turns: Sequence[Utterance],

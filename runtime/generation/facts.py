@@ -8,6 +8,7 @@ import unicodedata
 from typing import Final
 
 from ...schemas.acts import SLOT, SLOT_MARK
+from .normal_forms import plain_form
 
 _NUMBERS: Final = (
     "zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen"
@@ -45,7 +46,7 @@ def find_fact(text: str) -> str | None:
     for word in words.split():
         if any(map(_is_sign, word)):
             return word.strip(".,;:!?()\"'" + SLOT_MARK)
-    found = _FACT.search(words)
+    found = _FACT.search(plain_form(words))
     return None if found is None else found[0]
 
 

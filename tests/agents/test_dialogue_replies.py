@@ -2,6 +2,7 @@
 
 import asyncio
 from asyncio import CancelledError
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from dialogue_process import HANDOFFS, REPLIES, STATE, Log, content, turn
 from dialogue_words import ASKED, DONE, MODEL_TASKS, POLICY, SIZES, begin, served, write_policy
 
 from murmura.agents.dialogue import Dialogue
+from murmura.runtime.agent.prediction import Prediction
 from murmura.runtime.errors import Closed, DeviceFailed, Late, ModelFailed, SetupError
 from murmura.runtime.generation.facts import is_fact_piece
 from murmura.runtime.model.generated import Generated
@@ -171,6 +173,30 @@ async def test_a_filter_that_does_not_answer_in_time_means_template(policy):
     assert reply.value["wording_reason"] == "late"
 
 
+@pytest.mark.parametrize(
+    ("room", "said", "text", "reason"),
+    [
+        (1000, ASKED, ASKED, None),
+        (1000, "Your insult?", "How much?", "filtered"),
+        (10, ASKED, "How much?", "too_long"),
+        (10, "Your insult?", "How much?", "too_long"),
+    ],
+)
+async def test_the_filter_reads_all_words_of_the_model_or_they_are_not_sent(policy, room, said, text, reason):
+    greeting = ("Hello. " * 142).strip()
+    policy.write_text(f"greeting: {greeting}\n" + POLICY)
+    process = await begin(policy, said)
+    predict = process.engine.predict
+
+    async def cuts(text, tasks, **options):
+        found = await predict(text[:room], tasks, **options)
+        return Prediction(found.outputs, len(text) > room, found.model)
+
+    process.engine.predict = cuts
+    _, reply = await process.hear(turn(1, "send money"))
+    assert (reply.value["text"], reply.value["wording_reason"]) == (f"{greeting} {text}", reason)
+
+
 @pytest.mark.parametrize("broken", ["predict", "find_harm", "choose_wording", "mask_turns"])
 async def test_whatever_fails_after_the_model_is_asked_means_template_and_is_counted(policy, monkeypatch, broken):
     process = await begin(policy, ASKED)
@@ -239,6 +265,36 @@ async def test_others_go_on_while_a_long_turn_is_looked_at(policy):
     state, _ = looking.result()
     assert ConversationState.model_validate_json(state.value).stopped.reason == "insult"
     assert went_on > 12
+
+
+async def test_the_time_of_a_turn_stands_still_while_it_waits_for_others(policy):
+    process, log = await begin(policy, max_conversations=1), []
+
+    @contextmanager
+    def untimed():
+        log.append("waits")
+        yield
+        log.append("goes on")
+
+    async def hear(offset: int, text: str, key: bytes) -> list[str]:
+        log.clear()
+        hearing = asyncio.create_task(process.hear(turn(offset, text, key=key)))
+        for _ in range(9):
+            await asyncio.sleep(0)
+        waits = [*log]
+        ends()
+        await hearing
+        return [*waits, *log[len(waits) :]]
+
+    await process.hear(turn(1, "angry now"))
+    other = turn(2, "angry now", key=b"c-2")
+    await process.hear(other, acknowledged=False)  # its tombstone of c-1 is on its way
+    process.engine.untimed, ends = untimed, lambda: process.agent.finished(other)
+    assert await hear(3, "angry now", b"c-1") == ["waits", "goes on"]
+    looking = process.agent._answers._looking
+    await looking.acquire()
+    ends = looking.release
+    assert await hear(4, "angry " * 1_500, b"c-3") == ["waits", "goes on", "waits", "goes on"]
 
 
 @pytest.mark.parametrize("said", ["an insult and a threat", "you idiot, this is a threat"])

@@ -54,10 +54,22 @@ async def test_a_reply_says_what_of_it_the_model_may_word_and_for_which_acts(pol
     assert done.value["part"] is None
 
 
-def test_a_part_before_words_of_the_policy_ends_where_they_begin_and_one_that_was_cut_at_the_end():
-    brief = Brief("{a}?", [], {}, "Hi.", "Bye now.")
-    assert find_part(brief, "Hi. What? Bye now.") == WordedPart(start=4, end=9)
-    assert find_part(brief, "Hi. What? Bye n") == WordedPart(start=4, end=15)
-    assert find_part(brief, "Hi") == WordedPart(start=2, end=2)
-    assert find_part(brief._replace(before=""), "What? Bye now.") == WordedPart(start=0, end=5)
-    assert find_part(brief._replace(before="", after=""), "What?") is None
+def test_a_part_is_where_its_words_stand_also_in_a_reply_that_was_cut_in_or_behind_them():
+    brief = Brief("{a}?", [], {"a": "What"}, "Hi.", "Bye now.")
+    for text, place in (
+        ("Hi. What? Bye now.", (4, 9)),
+        ("Hi. What? Bye n", (4, 9)),
+        ("Hi. Wh", (4, 6)),
+        ("Hi", (2, 2)),
+    ):
+        assert find_part(brief, brief.words, text) == WordedPart(start=place[0], end=place[1])
+    assert find_part(brief._replace(before=""), "Bye now.", "Bye now. Bye now.") == WordedPart(start=0, end=8)
+    assert find_part(brief._replace(before="", after=""), "What?", "What?") is None
+
+
+@pytest.mark.parametrize("heard", ["send money", "send money, you idiot"])
+async def test_the_part_of_a_reply_that_was_cut_ends_with_it(policy, heard):
+    policy.write_text(f"greeting: {'x' * 1000}\n" + POLICY.replace("How much?", "y" * 1000))
+    process = await begin(policy, Late("too late"))
+    _, reply = await process.hear(turn(1, heard))
+    assert (len(reply.value["text"]), reply.value["part"]["start"], reply.value["part"]["end"]) == (2000, 1001, 2000)

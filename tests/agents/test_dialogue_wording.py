@@ -25,13 +25,14 @@ GOOD = Generated("Your {amount} is on its way: {days}.", (1, 2), 0.8, "end")
 
 def test_a_reply_without_a_fault_is_sent_with_its_values_and_what_stands_around_it():
     text = "Your £20 is on its way: five working days."
-    assert choose_wording(GOOD, BRIEF, NET) == Worded(text, Wording.GENERATED, None, 0.8)
+    assert choose_wording(GOOD, BRIEF, NET) == Worded(text, Wording.GENERATED, None, 0.8, words=text)
     by = choose_wording(GOOD._replace(model=("desk", 3)), BRIEF, NET)
-    assert by == Worded(text, Wording.GENERATED, None, 0.8, model=ModelRef(name="desk", version=3))
+    assert by == Worded(text, Wording.GENERATED, None, 0.8, model=ModelRef(name="desk", version=3), words=text)
     around = BRIEF._replace(before="Hello.", after="Bye.")
     text = "Your refund: {amount} to {payee}, {days}."
     worded = choose_wording(GOOD._replace(text=text), around, NET)
-    assert worded.text == "Hello. Your refund: £20 to Ann {x}, five working days. Bye."
+    assert worded.text == f"Hello. {worded.words} Bye."
+    assert worded.words == "Your refund: £20 to Ann {x}, five working days."
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,8 @@ def test_the_template_is_sent_in_place_of_a_reply_with_a_fault(changed, reason):
 @pytest.mark.parametrize("reason", [WordingReason.LATE, WordingReason.FAILED, WordingReason.FILTERED])
 def test_the_template_is_sent_where_there_is_no_reply(reason):
     worded = choose_wording(reason, BRIEF._replace(before="Hello."), NET)
-    assert worded == Worded("Hello. We send £20 within five working days.", Wording.TEMPLATE, reason)
+    words = "We send £20 within five working days."
+    assert worded == Worded(f"Hello. {words}", Wording.TEMPLATE, reason, words=words)
 
 
 def test_a_reply_that_its_values_make_too_long_is_not_sent():

@@ -2,15 +2,18 @@
 
 import random
 import re
+import sys
 import time
 import unicodedata
 
 import pytest
+import regex
 
 from murmura.agents.dialogue import phrases as module
 from murmura.agents.dialogue.phrases import Phrases
+from murmura.runtime.generation.facts import find_fact
 from murmura.runtime.generation.names import mask_pronouns
-from murmura.runtime.generation.normal_forms import normalise
+from murmura.runtime.generation.normal_forms import INVISIBLE, normalise
 
 LISTS = {
     "insult": ["you idiot*", "go to hell", "scum", "c'mon, you"],
@@ -42,14 +45,16 @@ PIECES = [
         "x-",
         ".",
         "\xad",
+        "\u034f",
+        "\u3164",
+        "\u2003",
     ],
     *(" ", " ", " ", " ", "\n", "  \t", ""),
 ]
 
 
 def find_plainly(text: str) -> list[str]:
-    visible = re.sub("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]", "", text)
-    plain = unicodedata.normalize("NFKC", visible).casefold()
+    plain = unicodedata.normalize("NFKC", regex.sub(r"\p{Default_Ignorable_Code_Point}", "", text)).casefold()
 
     def is_in(phrase: str) -> bool:
         words = r"\s+".join(re.escape(word).replace(r"\*", r"\w*") for word in phrase.split())
@@ -80,6 +85,27 @@ def test_a_blank_is_up_to_200_characters_of_white_space(text, labels):
 
 def test_lists_without_phrases_find_nothing():
     assert Phrases({}).find_labels("x " * 10_000) == Phrases({"none": []}).find_labels("") == []
+
+
+def test_a_character_is_invisible_where_unicode_says_that_it_is_ignorable():
+    everything = "".join(map(chr, range(sys.maxunicode + 1)))
+    assert INVISIBLE.findall(everything) == regex.findall(r"\p{Default_Ignorable_Code_Point}+", everything)
+    assert Phrases(LISTS).find_labels("s\ufe0fcu\u115fm") == ["insult"]
+    assert find_fact("It takes fi\u00adve days.") == "five"
+
+
+@pytest.mark.parametrize("blank", ["\n", "\u00a0", "\u3000"])
+def test_a_long_text_is_cut_before_any_white_space(blank):
+    text = "x" * 7_995 + blank + "cafe\u0301" + blank + "x" * 9_000
+    assert text[module.PART] == "\u0301"
+    assert Phrases({"other": ["caf\u00e9"]}).find_labels(text) == ["other"]
+
+
+def test_what_grows_in_its_plain_form_is_looked_at_in_more_parts():
+    text = "\ufdfa" * 8_000 + " you idiot"
+    looked = [*Phrases(LISTS).search(text)]
+    assert (len(looked), looked[-1]) == (19, ["insult"])
+    assert not module.is_one_part("\ufdfa" * 500)
 
 
 HOSTILE = [

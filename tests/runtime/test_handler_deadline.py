@@ -52,6 +52,9 @@ class Slow(Handler):
                 await self.gate.wait()
             case b"model":
                 await asyncio.gather(engine.predict("one"), engine.predict("two"))
+            case b"others":
+                with engine.untimed():
+                    await asyncio.sleep(0.3)
             case b"long texts":
                 await engine.predict("one " * 600)
                 await engine.predict("two " * 600)
@@ -111,7 +114,7 @@ async def test_a_record_that_its_handler_does_not_finish_is_a_dead_letter_and_it
     assert await line.dispatcher.drain(1)
 
 
-async def test_the_deadline_stands_still_while_the_model_is_asked(monkeypatch):
+async def test_the_deadline_stands_still_while_the_model_or_others_are_waited_for(monkeypatch):
     line = SlowLine()
     predict = line.engine.predict
 
@@ -122,8 +125,9 @@ async def test_the_deadline_stands_still_while_the_model_is_asked(monkeypatch):
     monkeypatch.setattr(line.engine, "predict", slow_predict)
     await line.dispatcher.assign([PARTITION])
     line.send(b"model", b"leaves")
+    line.send(b"others", key=b"b")
     await line.settle()
-    assert [m.value for m in line.broker.taken] == [b"model", b"leaves"]
+    assert sorted(m.value for m in line.broker.taken) == [b"leaves", b"model", b"others"]
     await line.handler.left_behind
     line.send(b"model and hang")
     await line.settle()

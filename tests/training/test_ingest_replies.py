@@ -156,6 +156,17 @@ def test_an_edit_of_the_policys_own_words_is_left_out_and_counted(make):
     assert made.rows("reply") == []
 
 
+def test_an_edit_of_a_reply_that_may_have_been_cut_is_left_out(make):
+    world = World()
+    lost = [world.edit(reply_in_part(world, "c", HELLO, "x" * (1999 - len(HELLO)), ""), f"{HELLO} When? {NEXT}")]
+    lost.append(world.edit(world.reply("d", 1, "hi", "x" * 2000), "When?"))
+    kept = world.reply("e", 1, "hi", "x" * 1999)
+    world.edit(kept, "When?")
+    made = make(world)
+    assert made.left_out() == dict.fromkeys(lost, "cut_reply")
+    assert [row["prediction_id"] for row in made.rows("reply")] == [kept]
+
+
 def test_words_are_taken_off_in_time_that_grows_with_the_text_alone():
     text = " \n" * 100_000
     assert take_off(f"a {text} b c {text} d", f"a{text}", "d") == "b c"

@@ -15,7 +15,7 @@ import msgspec
 
 from ...runtime.generation.facts import find_fact
 from ...runtime.generation.slot_values import holds_part, put_slots
-from ...schemas.dialogue import Wording
+from ...schemas.dialogue import REPLY_CHARACTERS, Wording
 from .manifest import Options
 from .results import ResultSource
 from .rules import LeftOut, Unfit
@@ -119,8 +119,8 @@ class Replies:
         """Return the words of a reply, or what a person `worded` instead, with slots for the values of that reply; of one that the policy
         words in part itself, the rest.
 
-        Unfit for what a decoder must not learn: other words for the policy's own, values that are left, reviewed answers, and what is no
-        reply of the dialogue agent.
+        Unfit for what a decoder must not learn: other words for the policy's own, values that are left, reviewed answers, replies that
+        may have been cut, and what is no reply of the dialogue agent.
         """
         found = self._db.execute(
             "SELECT slots, wording, text, first, last FROM replies WHERE prediction = ?", (prediction,)
@@ -130,6 +130,8 @@ class Replies:
         slots, (wording, said, first, last) = json.loads(found[0]), found[1:]
         if wording == Wording.KNOWLEDGE:
             raise Unfit(LeftOut.REVIEWED_ANSWER)
+        if len(said) >= REPLY_CHARACTERS:
+            raise Unfit(LeftOut.CUT_REPLY)
         words = said[first:last] if worded is None else take_off(worded, said[:first], said[last:])
         if words is None:
             raise Unfit(LeftOut.FIXED_WORDS)

@@ -45,6 +45,7 @@ class LeftOut(StrEnum):
     SPANS_OUTSIDE = "spans_outside"
     HOLDS_VALUE = "holds_value"
     FIXED_WORDS = "fixed_words"
+    CUT_REPLY = "cut_reply"
     REVIEWED_ANSWER = "reviewed_answer"
     NO_REPLY = "no_reply"
     NO_LABEL = "no_label"
@@ -75,6 +76,7 @@ MEANING: Final[Mapping[LeftOut, str]] = {
     LeftOut.SPANS_OUTSIDE: "spans outside the text, or of blanks alone",
     LeftOut.HOLDS_VALUE: "a reply with a number, date, amount or address, or with a part of a slot's value, that is the value of none of its slots",
     LeftOut.FIXED_WORDS: "other words for the part of a reply that the policy says itself: change them there",
+    LeftOut.CUT_REPLY: "a reply of 2,000 characters, the most: it may have been cut, and what of it the model is to word is then not known",
     LeftOut.REVIEWED_ANSWER: "a reply that was an answer from knowledge: change it there",
     LeftOut.NO_REPLY: "words that are no reply of the dialogue agent: what they answered is not known",
     LeftOut.NO_LABEL: "a verdict that names no label: the confirmation of no answer, or up, down, reward (see preferences.jsonl)",

@@ -1,4 +1,4 @@
-"""Runs a handler with a deadline for each record. The deadline is paused while the handler waits for the model."""
+"""Runs a handler with a deadline for each record. The deadline is paused while the handler waits for the model, or for others."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -52,7 +52,7 @@ def _deadline_error(handler: Handler) -> RecordError:
 
 
 class _UntimedEngine:
-    """The engine given to a handler: pauses the deadline while at least one answer of it is awaited.
+    """The engine given to a handler: pauses the deadline while at least one answer of it is awaited, or `untimed` is open.
 
     `has_truncated`: whether a text of an answer was truncated, older turns of a reply aside.
     """
@@ -79,7 +79,7 @@ class _UntimedEngine:
         text_pair: str | None = None,
         with_vector: bool = False,
     ) -> Prediction:
-        with self._paused():
+        with self.untimed():
             found = await self._engine.predict(
                 text, tasks, thresholds=thresholds, text_pair=text_pair, with_vector=with_vector
             )
@@ -87,7 +87,7 @@ class _UntimedEngine:
         return found
 
     async def embed(self, text: str) -> Embedded:
-        with self._paused():
+        with self.untimed():
             return await self._engine.embed(text)
 
     async def generate(
@@ -100,7 +100,7 @@ class _UntimedEngine:
         is_forbidden: Callable[[str], bool] | None = None,
         deadline: float | None = None,
     ) -> Generated:
-        with self._paused():
+        with self.untimed():
             found = await self._engine.generate(
                 turns, acts, task, slots=slots, is_forbidden=is_forbidden, deadline=deadline
             )
@@ -108,7 +108,7 @@ class _UntimedEngine:
         return found
 
     @contextmanager
-    def _paused(self) -> Iterator[None]:
+    def untimed(self) -> Iterator[None]:
         self._awaited += 1
         if self._awaited == 1:
             self._pause_deadline()
