@@ -10,6 +10,7 @@ import torch
 from safetensors.numpy import load_file
 from same_answers import TEXTS, assert_same_answers
 from stopped_training import Stopped, stop_before
+from tiny_methods import BEGIN_ELSEWHERE, METHODS
 from tiny_training import RECIPE
 
 from murmura.runtime.errors import ModelRefused, SetupError
@@ -27,16 +28,6 @@ from murmura.training.recipe.recipe import Recipe, load_recipe
 from murmura.training.report.page_data import read_ranks
 from murmura.training.report.sections.ranks import describe_ranks
 
-METHODS: dict[str, Any] = {
-    "lora": {"name": "lora", "rank": 4},
-    "dora": {"name": "dora", "rank": 4},
-    "adalora": {"name": "adalora", "rank": 2, "start_rank": 4, "every": 1},
-    "ia3": {"name": "ia3"},
-    "bottleneck": {"name": "bottleneck", "width": 8},
-    "prefix": {"name": "prefix", "tokens": 3},
-    "prompt": {"name": "prompt", "tokens": 3},
-    "p_tuning": {"name": "p_tuning", "tokens": 3},
-}
 IDS = torch.tensor([[2, 11, 12, 13, 3], [2, 14, 3, 0, 0]])
 MASK = (IDS != 0).long()
 
@@ -63,10 +54,6 @@ def disturb(encoder: Any) -> None:
         for parameter in encoder.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.3 * torch.randn_like(parameter))
-
-
-BEGIN_ELSEWHERE = ("prefix", "prompt", "p_tuning")
-"""Their tokens begin as words that stand before the text."""
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -153,10 +140,11 @@ def test_a_resumed_run_gives_the_same_bytes_and_its_delta_the_merged_model(
     tasks = {"places": RECIPE["tasks"]["places"]} if name in BEGIN_ELSEWHERE else RECIPE["tasks"]
     path = write_recipe(encoder=str(base), method=METHODS[name], save_minutes=0, few_rows=0, tasks=tasks, **plain)
     fit(path, few, tmp_path / "whole", quiet=True)
-    with monkeypatch.context() as patch:
-        stop_before(7, patch)
-        with pytest.raises(Stopped):
-            fit(path, few, tmp_path / "run", quiet=True)
+    for more in (7, 3) if name == "adalora" else (7,):  # before step 9, too: behind the last loss of rank
+        with monkeypatch.context() as patch:
+            stop_before(more, patch)
+            with pytest.raises(Stopped):
+                fit(path, few, tmp_path / "run", quiet=True, resume=more == 3)
     fit(path, few, tmp_path / "run", quiet=True, resume=True)
     file = "checkpoint.safetensors"
     assert (tmp_path / "run" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
@@ -193,6 +181,12 @@ def test_a_resumed_run_gives_the_same_bytes_and_its_delta_the_merged_model(
         ({"method": "adalora", "freeze": 1}, "freeze: adalora trains nothing that belongs to one layer"),
         ({"method": "adalora", "phases": [{"name": "one"}]}, "phases: adalora is trained as a whole"),
         ({"method": "prompt"}, "method: prompt turns the encoder to one task, found intent, "),
+        ({"method": "adalora", "budget": {"steps": 1}}, "budget.steps: 1, but adalora takes 2 or more"),
+        ({"method": METHODS["lora"] | {"targets": []}}, "lora.targets: .*at least 1 item"),
+        (
+            {"method": "adalora", "self_training": {"texts": "a.txt", "task": "intent"}},
+            "phases: adalora is trained as a whole",
+        ),
     ],
 )
 def test_what_does_not_mix_is_refused_by_name_before_anything_is_read(
@@ -216,6 +210,28 @@ def test_a_method_is_not_put_around_an_encoder_with_parts_of_another(
     weights = apply_delta(found.weights, method.arrays(encoder))
     plain = MultiTask(build_encoder(spec, weights, dropout=0.0), [], dropout=0.0)
     assert set(checkpoint_weights(plain, low_rank=False)) == set(weights)
+
+
+def test_more_learned_keys_than_an_encoder_reads_tokens_and_too_few_steps_are_refused_in_one_line(
+    few: Path, base: Path, open_run: Callable[..., Any]
+) -> None:
+    with pytest.raises(
+        SetupError, match=r"method.tokens: 33, but .*tiny-bert reads 32 tokens; expected at most as many$"
+    ):
+        open_run(few, method={"name": "prefix", "tokens": 33})
+    with pytest.raises(SetupError, match=r"budget: adalora takes 2 steps or more, there is 1; raise `budget.epochs`$"):
+        open_run(few, method="adalora", budget={"epochs": 0.01})
+
+
+def test_a_step_that_fp16_leaves_out_says_nothing_of_ranks(base: Path) -> None:
+    encoder, method = attached(base, METHODS["adalora"])
+    method.begin(10)
+    for step, factor in ((1, 1.0), (2, float("inf")), (3, 1.0)):
+        (factor * encoder(input_ids=IDS, attention_mask=MASK).last_hidden_state.square().sum()).backward()
+        method.after_step(step)
+        encoder.zero_grad()
+    assert all(bool(each.isfinite().all()) for each in method.tensors().values())
+    assert method.tensors()
 
 
 def test_lora_is_the_same_by_both_keys(write_recipe: Callable[..., Path]) -> None:

@@ -119,7 +119,6 @@ def _check(recipe: "Recipe", data: Path, problems: list[str]) -> None:
     from ..fit.check_data import check_data
     from ..prepare.data_report import describe, describe_skipped
     from ..pretrain.stage import check_texts
-    from ..pretrain.texts import read_documents
 
     found = check_data(recipe, data)
     problems += found.problems
@@ -129,12 +128,8 @@ def _check(recipe: "Recipe", data: Path, problems: list[str]) -> None:
                 typer.echo(line)
         except SetupError as error:
             problems.append(str(error))
-    if recipe.self_training is not None and not found.problems:
-        try:
-            count = sum(map(len, read_documents(recipe.self_training.texts, data, seed=recipe.data_seed)))
-            typer.echo(f"self-training: {count:,} texts")
-        except SetupError as error:
-            problems.append(str(error))
+    if found.unlabelled:
+        typer.echo(f"self-training: {found.unlabelled:,} texts")
     for line in [*describe_skipped(recipe.skipped), *describe(found.reports, recipe.max_tokens)]:
         typer.echo(line)
     for problem in problems:

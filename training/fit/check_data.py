@@ -8,6 +8,7 @@ from typing import Final
 
 from ...runtime.errors import SetupError
 from ...runtime.model.tokenizing import refuse_without_template
+from ...schemas.manifest import EncoderSpec
 from ..compute.device import refuse_unsupported
 from ..data.rules import sources_of
 from ..model.encoders import Checkpoint, open_checkpoint
@@ -18,26 +19,31 @@ from ..prepare.data_summary import parts_of, summarise
 from ..prepare.reading import read_part
 from ..prepare.tasks import TaskData, read_task
 from ..prepare.vocabularies import with_pieces
+from ..pretrain.unlabelled import read_unlabelled
 from ..recipe.last_phase import with_self_training
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
 from ..run_folders.run_folder import SMALLER
 from ..smaller.stage import start_smaller
-from .check_phases import refuse_phases
+from .check_phases import refuse_layers, refuse_phases
 from .encoding import count_tokens
 from .teachers.models import refuse_teachers
 from .weights.make import refuse_weights
 
 TOLERATED: Final = 0.02
 """Share of mostly unknown texts that a task may have: chat has messages of one emoji."""
+_REFUSALS: Final = (refuse_weights, refuse_phases, refuse_methods)
 
 
 @dataclass(frozen=True)
 class CheckedData:
-    """`reports` of the tasks that can be read; each of the `problems`, one line, keeps the recipe from being trained."""
+    """`reports` of the tasks that can be read; each of the `problems`, one line, keeps the recipe from being trained.
+    `unlabelled`: how many texts self-training may guess.
+    """
 
     reports: dict[str, TaskReport]
     problems: list[str]
+    unlabelled: int = 0
 
 
 def check_data(recipe: Recipe, folder: Path) -> CheckedData:
@@ -55,7 +61,11 @@ def check_data(recipe: Recipe, folder: Path) -> CheckedData:
 def _check(recipe: Recipe, folder: Path) -> CheckedData:
     tasks: list[TaskData] = []
     problems: list[str] = []
-    for refuse in (refuse_unsupported, refuse_weights, refuse_phases, refuse_methods, with_self_training):
+    try:
+        recipe = with_self_training(recipe)
+    except SetupError as error:
+        problems.append(str(error))
+    for refuse in (refuse_unsupported, *_REFUSALS):
         try:
             refuse(recipe)
         except SetupError as error:
@@ -69,14 +79,28 @@ def _check(recipe: Recipe, folder: Path) -> CheckedData:
     try:
         if tasks:
             checkpoint = open_encoder(recipe, tasks)
-            refuse_parts(recipe, checkpoint.spec)
+            refuse_encoder(recipe, checkpoint.spec)
             tasks = with_pieces(tasks, checkpoint.tokenizer, checkpoint.manifest)
             refuse_teachers(recipe, tasks, checkpoint.tokenizer)
             reports = report_tasks(recipe, tasks, checkpoint)
             refuse_unknown(reports, allow=recipe.allow_unknown)
+        unlabelled = len(read_unlabelled(recipe, tasks, folder)) if not problems else 0
     except SetupError as error:
         problems.append(str(error))
-    return CheckedData(reports, [*dict.fromkeys(problems)])
+        unlabelled = 0
+    return CheckedData(reports, [*dict.fromkeys(problems)], unlabelled)
+
+
+def refuse_recipe(recipe: Recipe) -> None:
+    """Raise SetupError for the first thing in a recipe that does not mix, before anything is read."""
+    for refuse in _REFUSALS:
+        refuse(recipe)
+
+
+def refuse_encoder(recipe: Recipe, encoder: EncoderSpec) -> None:
+    """Raise SetupError for what a recipe cannot do with its encoder."""
+    refuse_parts(recipe, encoder)
+    refuse_layers(recipe, encoder)
 
 
 def _mistakes_of_sources(task: Task, recipe: Recipe, folder: Path) -> list[str]:

@@ -1,6 +1,8 @@
 """Refuses phases that the tasks of a recipe cannot have."""
 
 from ...runtime.model.kinds.registry import KINDS
+from ...runtime.settings.yaml_file import Place
+from ...schemas.manifest import EncoderSpec
 from ..recipe.optimiser import Freeze
 from ..recipe.recipe import Recipe
 
@@ -30,3 +32,13 @@ def refuse_phases(recipe: Recipe) -> None:
     for key in ("epochs", "steps", "patience"):
         if all(getattr(phase, key) for phase in recipe.phases) and getattr(recipe.budget, key) is not None:
             raise recipe.refusal(("budget", key), "has no effect: every phase has its own")
+
+
+def refuse_layers(recipe: Recipe, encoder: EncoderSpec) -> None:
+    """Raise SetupError where more layers are frozen than an encoder has."""
+    asked: list[tuple[Place, Freeze | None]] = [(("freeze",), recipe.freeze)]
+    asked += [(("phases", at, "freeze"), phase.freeze) for at, phase in enumerate(recipe.phases)]
+    for place, freeze in asked:
+        if freeze is not None and not freeze.all and freeze.layers > encoder.layers:
+            found = f"{freeze.layers} layers, the encoder has {encoder.layers}; `encoder` freezes all of it"
+            raise recipe.refusal(place, found)

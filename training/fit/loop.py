@@ -19,6 +19,7 @@ from ..compute.timer import Timer
 from ..prepare.data_report import describe, describe_probes, describe_skipped
 from ..pretrain.encoder_folder import describe_pretraining
 from ..pretrain.stage import run_stage
+from ..pretrain.unlabelled import read_unlabelled
 from ..recipe.frozen_keys import describe_frozen_keys
 from ..recipe.last_phase import with_self_training
 from ..recipe.recipe import Encoder, Recipe, load_recipe
@@ -27,6 +28,7 @@ from ..run_folders.run_folder import RECORD, RunFolder, RunRecord, digest
 from ..run_folders.smaller import read_stage
 from ..smaller import stage as smaller_stage
 from .add_vectors import add_vectors, lacks_vectors_alone
+from .check_data import refuse_recipe
 from .checkpoint import checkpoint_weights, restore
 from .gradient import compute_gradient
 from .head_finish import Refit, refit_heads, set_heads
@@ -42,7 +44,6 @@ from .probe import probe_tasks
 from .processes import begin_together, end_together, scale_of
 from .resume import State, read_state, save_state
 from .second_stage import run_second_stages
-from .self_training.texts import read_unlabelled
 from .setup import Fitting, Material, prepare
 from .step import take_step
 from .training_log import EVERY, TrainingLog
@@ -92,7 +93,6 @@ def fit(
     takes no more steps: its record is that of the run as far as it got.
 
     Of several processes each calls this, and the first one prints, scores and writes.
-
     Raises SetupError for whatever is wrong beforehand, CannotResume where the interrupted run belongs to something else.
     """
     folder = RunFolder(out)
@@ -109,6 +109,7 @@ def fit(
     say = print_line if is_first_process() else ignore
     for line in describe_frozen_keys(load_recipe(recipe_path), adds=add_to is not None):
         say(line)
+    refuse_recipe(recipe)
     recipe = run_stage(recipe, recipe_path, data, out, resume=resume or finish, quiet=quiet, print_line=say)
     recipe = smaller_stage.run_stage(recipe, out, resume=resume or finish, is_first=is_first_process())
     run = open_run(recipe, data, folder)

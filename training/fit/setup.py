@@ -19,7 +19,7 @@ from ..data.example import Example
 from ..kinds.reply_decoder import ReplyDecoder
 from ..model.encoders import Checkpoint, build_encoder
 from ..model.methods.make import make_method
-from ..model.methods.refuse import refuse_methods, refuse_parts
+from ..model.methods.refuse import refuse_steps
 from ..model.network import MultiTask
 from ..model.special_tokens import SpecialTokens
 from ..prepare.data_report import TaskReport
@@ -29,8 +29,7 @@ from ..prepare.vocabularies import with_pieces
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import TEACHERS, PhaseRecord, RunFolder
 from . import grow
-from .check_data import open_encoder, refuse_unknown, report_tasks
-from .check_phases import refuse_phases
+from .check_data import open_encoder, refuse_encoder, refuse_recipe, refuse_unknown, report_tasks
 from .encoding import Part, encode_part
 from .few_rows import begins_from_probe, with_few_rows_rate
 from .freezing import freeze, trained_names
@@ -38,7 +37,7 @@ from .hold import hold_answers
 from .standardise import standardise_inputs
 from .teachers.answers import ask_teachers
 from .teachers.models import refuse_teachers
-from .weights.make import make_weighting, refuse_processes, refuse_weights
+from .weights.make import make_weighting, refuse_processes
 from .weights.static import Static
 from .weights.weighting import Weighting
 
@@ -172,15 +171,13 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder, material: Material | 
 
     With `material` nothing is read: it is that of a recipe which reads the same.
     """
-    refuse_weights(recipe)
-    refuse_phases(recipe)
-    refuse_methods(recipe)
+    refuse_recipe(recipe)
     accelerator = open_accelerator(recipe, folder)
     refuse_processes(recipe, accelerator.num_processes)
     read = material or read_material(recipe, data)
     tasks = [replace(task, task=recipe.tasks[task.name]) for task in read.tasks]
     checkpoint, few, reports = read.checkpoint, read.few, dict(read.reports)
-    refuse_parts(recipe, checkpoint.spec)
+    refuse_encoder(recipe, checkpoint.spec)
     parts, validation = [replace(part, held={}) for part in read.train], list(read.validation)
     known = known_labels(checkpoint, tasks)
     if len(few) == len(tasks):
@@ -202,6 +199,8 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder, material: Material | 
             grown |= {task.name: dict.fromkeys(new, REGRESSION)} if new else {}
         elif new:
             grown[task.name] = {label: grow.begin_row(model, at, task, part, label) for label in new}
+    plan = lay_out(recipe, tasks, parts)
+    refuse_steps(recipe, len(plan))
     return Fitting(
         recipe=recipe,
         tasks=tasks,
@@ -209,7 +208,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder, material: Material | 
         model=model,
         train=parts,
         validation=validation,
-        plan=lay_out(recipe, tasks, parts),
+        plan=plan,
         folder=folder,
         accelerator=accelerator,
         precision=precision_of(recipe),

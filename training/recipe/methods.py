@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from .reading import Count, Frozen, Positive, Share
 
 Target = Literal["query", "key", "value", "dense"]
+Targets = Annotated[tuple[Target, ...], Field(min_length=1)]
 EVERYWHERE: Final[tuple[Target, ...]] = ("query", "key", "value", "dense")
 
 
@@ -21,6 +22,8 @@ class MethodKeys(Frozen):
     """Whether it trains something in every layer, so that `freeze` may leave some of it alone."""
     one_task: ClassVar[bool] = False
     """It bends the encoder towards one task."""
+    least_steps: ClassVar[int] = 1
+    """It is trained in so many steps or more."""
 
 
 class Lora(MethodKeys):
@@ -32,7 +35,7 @@ class Lora(MethodKeys):
     alpha: Positive | None = None
     """Without it twice the rank; in decoders it is as many times theirs."""
     dropout: Share = 0.05
-    targets: tuple[Target, ...] = EVERYWHERE
+    targets: Targets = EVERYWHERE
 
 
 class Dora(MethodKeys):
@@ -43,7 +46,7 @@ class Dora(MethodKeys):
     alpha: Positive | None = None
     """Without it twice the rank."""
     dropout: Share = 0.05
-    targets: tuple[Target, ...] = EVERYWHERE
+    targets: Targets = EVERYWHERE
 
 
 class AdaLora(MethodKeys):
@@ -54,6 +57,7 @@ class AdaLora(MethodKeys):
     encoder_lr: ClassVar[float] = 2e-3
     one_phase: ClassVar[bool] = True
     of_encoder: ClassVar[bool] = False
+    least_steps: ClassVar[int] = 2
 
     name: Literal["adalora"]
     rank: Count = 8
@@ -63,7 +67,7 @@ class AdaLora(MethodKeys):
     alpha: Positive | None = None
     """Without it twice `start_rank`."""
     dropout: Share = 0.05
-    targets: tuple[Target, ...] = EVERYWHERE
+    targets: Targets = EVERYWHERE
     warmup: Share = 0.1
     """Share of the steps before the first loss of rank."""
     settled: Share = 0.3

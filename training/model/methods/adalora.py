@@ -63,7 +63,17 @@ class AdaLoraMethod(Method):
         return self.keys.orthogonal * torch.stack([torch.norm(each - unit) for each in products]).mean()
 
     def after_step(self, step: int) -> None:
+        self._forget_skipped()
         self._peft.update_and_allocate(step)
+
+    def _forget_skipped(self) -> None:
+        """Set all gradients to zero where one is not finite: the optimiser has left out the step (fp16), and the averages would
+        never be finite again.
+        """
+        found = [p.grad for p in self._peft.model.parameters() if p.requires_grad and p.grad is not None]
+        if not all(bool(each.isfinite().all()) for each in found):
+            for each in found:
+                each.zero_()
 
     def arrays(self, encoder: "BertModel") -> Arrays:
         """Return the entries that are left, E and the scale folded into b; a weight without one has none."""

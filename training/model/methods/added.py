@@ -30,7 +30,7 @@ class AddedParts(Method):
 
     def parts(self, encoder: "BertModel") -> Iterator[tuple[str, Tensor]]:
         """Yield the tensors of the parts, by the names of weights."""
-        return ((name, each) for name, each in encoder.named_parameters() if each.requires_grad)
+        raise NotImplementedError
 
 
 class BottleneckMethod(AddedParts):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from ....runtime.model.kinds.registry import KINDS
 from ....runtime.settings.yaml_file import Place
 from ....schemas.manifest import EncoderSpec
+from ...recipe.methods import Prefix
 from ...recipe.recipe import Recipe
 
 
@@ -20,7 +21,7 @@ def _find_problems(recipe: Recipe) -> Iterator[tuple[Place, str]]:
         return
     name = recipe.name_of_method
     place: Place = ("lora",) if recipe.lora else ("method",)
-    if recipe.encoder.source == "scratch":
+    if recipe.encoder.source == "scratch" and recipe.pretrain is None:
         yield (
             place,
             f"{name} keeps the encoder as it is, and `scratch` has no weights that could be found again; name an encoder, or train "
@@ -35,6 +36,8 @@ def _find_problems(recipe: Recipe) -> Iterator[tuple[Place, str]]:
         yield ("phases",), f"{name} is trained as a whole and cannot go on in another phase; leave one out"
     if not keys.of_encoder and recipe.freeze is not None:
         yield ("freeze",), f"{name} trains nothing that belongs to one layer, so that none can be frozen; leave one out"
+    if recipe.budget.steps is not None and recipe.budget.steps < keys.least_steps:
+        yield ("budget", "steps"), f"{recipe.budget.steps}, but {name} takes {keys.least_steps} or more"
     if keys.one_task:
         yield from _find_other_tasks(recipe, name)
 
@@ -52,11 +55,27 @@ def _find_other_tasks(recipe: Recipe, name: str) -> Iterator[tuple[Place, str]]:
 
 
 def refuse_parts(recipe: Recipe, encoder: EncoderSpec) -> None:
-    """Raise SetupError where a method meets an encoder whose graph has parts of an earlier one."""
-    if recipe.around_encoder is not None and encoder.parts and not recipe.encoder.frozen:
+    """Raise SetupError where a method meets an encoder whose graph has parts of an earlier one, or that is too small for it."""
+    keys = recipe.around_encoder
+    if keys is None or recipe.encoder.frozen:
+        return
+    if isinstance(keys, Prefix) and keys.tokens > encoder.max_positions:
+        found = f"{keys.tokens}, but {encoder.source} reads {encoder.max_positions} tokens; expected at most as many"
+        raise recipe.refusal(("method", "tokens"), found)
+    if encoder.parts:
         parts = ", ".join(encoder.parts)
         raise recipe.refusal(
             ("encoder",),
             f"{encoder.source} has parts of another method ({parts}); {recipe.name_of_method} is put around a plain encoder, name its "
             "base, or train without a method",
         )
+
+
+def refuse_steps(recipe: Recipe, steps: int) -> None:
+    """Raise SetupError where a training has fewer steps than its method takes."""
+    keys = recipe.around_encoder
+    if keys is not None and not recipe.encoder.frozen and steps < keys.least_steps:
+        found = (
+            f"{recipe.name_of_method} takes {keys.least_steps} steps or more, there is {steps}; raise `budget.epochs`"
+        )
+        raise recipe.refusal(("budget",), found)

@@ -1,14 +1,14 @@
-"""The texts without labels that a recipe names."""
+"""The texts without labels that self-training guesses."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...data.near_texts import near_form
-from ...prepare.tasks import TaskData
-from ...pretrain.texts import read_documents
-from ...recipe.last_phase import find_task
-from ...recipe.recipe import Recipe
-from ...recipe.self_training import SELF_TRAINING
+from ..data.near_texts import near_form
+from ..prepare.tasks import TaskData
+from ..recipe.last_phase import find_task
+from ..recipe.recipe import Recipe
+from ..recipe.self_training import SELF_TRAINING
+from .texts import read_documents
 
 
 def read_unlabelled(recipe: Recipe, tasks: Sequence[TaskData], folder: Path) -> list[str]:
