@@ -8,6 +8,7 @@ from ...runtime.errors import Late
 from ...runtime.generation.facts import is_fact_piece
 from ...runtime.generation.input_format import mask_turns
 from ...runtime.model.generated import Generated
+from ...runtime.observe.logs import get_logger
 from ...schemas.acts import Utterance
 from ...schemas.dialogue import ConversationState, Stopped, Wording
 from ...schemas.dialogue import WordingReason as Reason
@@ -17,6 +18,8 @@ from .failures import Part, PartFailures
 from .harm import Harm, find_harm
 from .policy import Policy, least_reply_score
 from .wording import Net, Worded, choose_wording, make_net
+
+log = get_logger(__name__)
 
 
 class ReplyWriter:
@@ -71,7 +74,12 @@ class ReplyWriter:
     def _find_net(self, manifest: ModelManifest) -> Net:
         if manifest is not self._made_for:
             task = manifest.task(self._policy.reply_task)
-            self._net = make_net(self._policy, least_reply_score(self._policy, task), task.labels)
+            least = least_reply_score(self._policy, task)
+            if not least and self._policy.min_reply_score is None:
+                log.warning(
+                    "the model has no score below which a reply is not sent; set min_reply_score", task=task.name
+                )
+            self._net = make_net(self._policy, least, task.labels)
             self._made_for = manifest
         return self._net
 

@@ -62,6 +62,20 @@ def test_greedy_decoding_with_a_cache_is_that_without(decoder: ReplyDecoder, sta
         assert found.pieces == pieces
 
 
+def test_a_forbidden_piece_is_in_no_reply_and_has_no_share_of_the_probabilities(
+    decoder: ReplyDecoder, states: tuple[Tensor, Tensor]
+) -> None:
+    firsts = [found.pieces[0] for found in decoder.decode(*states)]
+    forbidden = torch.zeros(len(TEXTS), len(TASK.labels))
+    forbidden[range(len(TEXTS)), firsts] = -1e4
+    for row, found in enumerate(decoder.decode(*states, forbidden)):
+        assert firsts[row] not in found.pieces
+        logits = decode_by_hand(WEIGHTS, TASK, states[0][row, : TEXTS[row]].numpy(), [])[-1]
+        logits[firsts[row]] = -np.inf
+        share = np.exp(logits.max()) / np.exp(logits).sum()
+        assert found.log_probabilities[0] == pytest.approx(np.log(share), abs=1e-3)
+
+
 def test_its_weights_have_the_names_that_serving_reads(decoder: ReplyDecoder) -> None:
     own = {f"heads.{TASK.name}.{name}": tuple(weight.shape) for name, weight in decoder.named_parameters()}
     assert own == {name: weight.shape for name, weight in WEIGHTS.items() if name.startswith("heads.")}

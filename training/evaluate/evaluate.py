@@ -11,8 +11,11 @@ import numpy as np
 from tokenizers import Encoding
 
 from ...runtime.errors import SetupError
+from ...runtime.generation.facts import is_fact_piece
+from ...runtime.generation.reply_vocabulary import list_slots
 from ...runtime.model.delta import assemble
 from ...runtime.model.folder import read_manifest, write_manifest
+from ...runtime.model.generated import Generated
 from ...runtime.model.kinds.forms import Reads
 from ...runtime.model.kinds.generation import make_output
 from ...runtime.model.model import Model
@@ -161,13 +164,14 @@ def refuse_unknown_labels(examples: Sequence[Example], spec: TaskSpec, scope: st
             raise SetupError(f"{example.place}: label {unknown!r} is not among those of the model's task {spec.name}")
 
 
-def answers(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterator[Answer]:
+def answers(model: Model, spec: TaskSpec, examples: Sequence[Example], *, as_served: bool = False) -> Iterator[Answer]:
     """Ask the model for one task, in batches, shortest texts first; answers come in that order.
 
-    A text that the model was asked lately, for whatever task, is not run again.
+    A text that the model was asked lately, for whatever task, is not run again. `as_served`: replies are decoded once more, as
+    the dialogue agent asks for them.
     """
     if kind_of(spec).generates:
-        yield from _replies(model, spec, examples)
+        yield from _replies(model, spec, examples, as_served)
         return
     ordered = sorted(examples, key=lambda example: len(example.text) + len(example.second or ""))
     by_token = kind_of(spec).serving.reads is Reads.TOKENS
@@ -181,9 +185,20 @@ def answers(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterat
             yield Answer(example, each.encoded.encoding, output[spec.name], each.logits[spec.name])
 
 
-def _replies(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> Iterator[Answer]:
-    for example, reply in zip(examples, model.generate([each.given for each in examples], task=spec.name), strict=True):
-        yield Answer(example, Encoding(), dict(make_output(reply)), np.empty(0))
+def _replies(model: Model, spec: TaskSpec, examples: Sequence[Example], as_served: bool) -> Iterator[Answer]:
+    given = [each.given for each in examples]
+    served: Sequence[Mapping[str, Any] | None] = [None] * len(given)
+    if as_served:
+        served = [make_output(reply) for reply in generate_as_served(model, spec, examples)]
+    for example, reply, other in zip(examples, model.generate(given, task=spec.name), served, strict=True):
+        yield Answer(example, Encoding(), dict(make_output(reply)), np.empty(0), other)
+
+
+def generate_as_served(model: Model, spec: TaskSpec, examples: Sequence[Example]) -> list[Generated]:
+    """Return the replies that the dialogue agent would be given: see `forbid_as_served`."""
+    known = frozenset(spec.generation.slots if spec.generation is not None else ())
+    slots = [known.intersection(list_slots(each.reply or "")) for each in examples]
+    return model.generate([each.given for each in examples], slots, task=spec.name, is_forbidden=is_fact_piece)
 
 
 def record_score(score: Score) -> dict[str, Any]:

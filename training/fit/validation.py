@@ -12,6 +12,7 @@ from ...schemas.manifest import TaskSpec
 from ..data.example import Example
 from ..kinds.heads import FormedHead
 from ..kinds.kind import ScoredReply
+from ..kinds.reply_threshold import forbid_as_served
 from ..model.network import logits_of
 from ..model.replies import decode_replies, score_replies
 from .checkpoint import checkpoint_weights
@@ -106,12 +107,16 @@ def _score_decoded(run: Fitting, task: int, settings: Settings) -> dict[str, flo
 
 
 def _decode(
-    run: Fitting, task: int, settings: Settings, *, most: int | None = None
+    run: Fitting, task: int, settings: Settings, *, most: int | None = None, as_served: bool = False
 ) -> list[tuple[Example, ScoredReply]]:
-    """Return the validation rows that are scored while training, at most so many of them, with the greedy replies to them."""
+    """Return the validation rows that are scored while training, at most so many of them, with the greedy replies to them.
+
+    `as_served`: without the pieces that are forbidden in service.
+    """
     data, vocabulary = run.tasks[task], ReplyVocabulary(run.tasks[task].labels)
     rows = sample(data.validation, run.recipe)[:most]
-    decoded = decode_replies(run.model, task, run.validation[task].ids[:most], **settings)
+    forbidden = forbid_as_served(data.labels, rows) if as_served else None
+    decoded = decode_replies(run.model, task, run.validation[task].ids[:most], **settings, forbidden=forbidden)
     return [
         (row, ScoredReply(vocabulary.decode(each.pieces), each.score, each.has_ended))
         for row, each in zip(rows, decoded, strict=True)
@@ -137,7 +142,8 @@ def finished_specs(run: Fitting, out_of_fold: Mapping[int, Sequence[NDArray[Any]
             scored = iter(logits_of(run.model, at, ids, device=run.device, bf16=False))
             return [learned[id(example)] if id(example) in learned else next(scored) for example in examples]
 
-        replies = _decode(run, at, {"device": run.device, "bf16": False}) if data.kind.generates else ()
+        served = Settings(device=run.device, bf16=False)
+        replies = _decode(run, at, served, as_served=True) if data.kind.generates else ()
         specs.append(_with_shares(finish(data, score, tokenizer, replies), run.model.heads[at]))
     tokenizer.no_truncation()
     return specs

@@ -174,7 +174,8 @@ def _answer(current: Model, candidate: Model, held: HeldOutSet) -> _Pair:
 
 def _ask(model: Model, held: HeldOutSet) -> list[Answer]:
     """Return a model's answers. Of a large set encodings and logits by token would take several GB."""
-    return [answer.without_tokens() for answer in answers(model, model.tasks[held.task], held.examples)]
+    given = answers(model, model.tasks[held.task], held.examples, as_served=True)
+    return [answer.without_tokens() for answer in given]
 
 
 def _compare(pair: _Pair, gate: Gate, versions: Versions) -> Iterator[Compared]:

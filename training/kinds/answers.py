@@ -23,6 +23,8 @@ class Answer:
     """The contract's output, thresholds applied."""
     logits: NDArray[Any]
     """[C], for tagging [S, C]."""
+    served: Mapping[str, Any] | None = None
+    """Of kinds that generate, where it was asked for: the output without the pieces that are forbidden in service."""
 
     def without_tokens(self) -> "Answer":
         """Return the answer without what grows with the length of the text beside it: encoding, and logits by token."""

@@ -125,8 +125,9 @@ class Generation(Kind):
 
     def describe_thresholds(self, task: TaskSpec) -> list[str]:
         rows, least = task.threshold_rows, task.thresholds.accept
-        if least is None:
-            return []
+        if not least:
+            why = "no threshold was chosen, as there are no validation rows" if least is None else "its threshold is 0"
+            return [f"warning: every reply is sent, whatever its score: {why}; set `thresholds.accept`"]
         passed = ""
         if rows is not None and rows.passed is not None:
             few = ", few" if rows.genuine < FEW_ROWS else ""
@@ -165,10 +166,13 @@ class Generation(Kind):
 
     def further_outcomes(self, answers: Sequence[Answer], task: TaskSpec) -> Mapping[str, Outcome]:
         """Return the slots named and not invented, the different replies, and `sendable`: replies that have ended, with the slots of
-        the row's reply and no others, and a score from the threshold on; an agent says its template instead of the rest.
+        the row's reply and no others, and a score from the threshold on, without the pieces that are forbidden in service; an agent
+        says its template instead of the rest.
         """
         found = compare_with_references(*_both(answers))
-        found[SENDABLE] = of_accuracy(_is_sendable(answer, task.thresholds.accept or 0.0) for answer in answers)
+        served = [(each.served, each.example.reply or "") for each in answers if each.served is not None]
+        if len(served) == len(answers):
+            found[SENDABLE] = of_accuracy(_is_sendable(*each, task.thresholds.accept or 0.0) for each in served)
         return {name: each for name, each in found.items() if name != BLEU_OUTCOME}
 
     def is_wrong(self, answer: Answer, task: TaskSpec, scope: str | None) -> bool:
@@ -183,9 +187,8 @@ def _both(answers: Sequence[Answer]) -> tuple[list[str], list[str]]:
     return [str(each.output["text"]) for each in answers], [each.example.reply or "" for each in answers]
 
 
-def _is_sendable(answer: Answer, least_score: float) -> bool:
-    output = answer.output
-    same = Counter(list_slots(output["text"])) == Counter(list_slots(answer.example.reply or ""))
+def _is_sendable(output: Mapping[str, Any], reference: str, least_score: float) -> bool:
+    same = Counter(list_slots(output["text"])) == Counter(list_slots(reference))
     return same and output["finish"] == "end" and bool(output["score"] >= least_score)
 
 

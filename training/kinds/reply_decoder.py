@@ -142,14 +142,18 @@ class ReplyDecoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
         return self._logits(x[:, 0])
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def decode(self, states: Tensor, mask: Tensor) -> list[Decoded]:
-        """Decode greedily until all replies have ended, or have as many pieces as there are positions."""
+    def decode(self, states: Tensor, mask: Tensor, forbidden: Tensor | None = None) -> list[Decoded]:
+        """Decode greedily until all replies have ended, or have as many pieces as there are positions.
+
+        `forbidden` [B, V] is added to the logits: see `forbid_as_served`.
+        """
         cache = self.begin(states, mask)
         piece = torch.full((len(states),), self.pieces, device=states.device)
         ended = torch.zeros(len(states), dtype=torch.bool, device=states.device)
         pieces, margins, likely = [], [], []
         for position in range(len(self.position)):
             logits = self.step(cache, piece, position).float()
+            logits = logits if forbidden is None else logits + forbidden
             best = logits.topk(2)
             piece = best.indices[:, 0].masked_fill(ended, END)
             pieces.append(piece)

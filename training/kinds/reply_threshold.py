@@ -1,4 +1,4 @@
-"""The score below which a reply is not sent, chosen on the replies to validation rows. Pure.
+"""The score below which a reply is not sent, chosen on the replies to validation rows, decoded as in service. Pure.
 
 Right is a reply that has ended, names the slots of its row, and is worded as its acts are: among the training replies that have most
 words in common with it are some to the row's own acts. The threshold is the highest score that withholds at most a share of the right
@@ -12,8 +12,11 @@ from math import floor, isfinite
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ...runtime.generation.facts import is_fact_piece
 from ...runtime.generation.reply_vocabulary import list_slots
+from ...runtime.model.replies.pieces import forbid_pieces, forbid_slots
 from ...schemas.acts import Act
 from ...schemas.manifest import ThresholdRows, Thresholds
 from ..data.example import Example
@@ -50,6 +53,14 @@ def is_right(reply: ScoredReply, row: Example, known: "KnownReplies") -> bool:
     """Return whether a reply has ended, names the slots of its row, and is worded as the row's acts are in training."""
     named = Counter(list_slots(reply.text)) == Counter(list_slots(row.reply or ""))
     return reply.has_ended and named and known.is_nearest(reply.text, row.acts)
+
+
+def forbid_as_served(labels: Sequence[str], rows: Iterable[Example]) -> list[NDArray[np.float32]]:
+    """Return for each row what is added to the logits [V] of its reply, as the dialogue agent asks for it: it names no slots but
+    those of its template, for which the row's reply stands here, and no piece states a fact.
+    """
+    facts = forbid_pieces(labels, is_fact_piece)
+    return [np.minimum(facts, forbid_slots(labels, list_slots(row.reply or ""))) for row in rows]
 
 
 class KnownReplies:

@@ -31,12 +31,21 @@ def score_replies(
     return found
 
 
-def decode_replies(model: MultiTask, task: int, texts: Texts, *, device: str, bf16: bool) -> list[Decoded]:
-    """Return the greedy reply to each text, in the order of `texts` (token ids)."""
+def decode_replies(
+    model: MultiTask,
+    task: int,
+    texts: Texts,
+    *,
+    device: str,
+    bf16: bool,
+    forbidden: Sequence[NDArray[np.float32]] | None = None,
+) -> list[Decoded]:
+    """Return the greedy reply to each text, in the order of `texts` (token ids); `forbidden` [V] are added to its logits."""
     model.eval()
     found: dict[int, Decoded] = {}
     for rows in in_order(texts, 64):
         ids, mask = (each.to(device) for each in pad([texts[row] for row in rows]))
+        added = None if forbidden is None else torch.from_numpy(np.stack([forbidden[row] for row in rows])).to(device)
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bf16):
-            found |= zip(rows, model.heads[task].decode(model.encode(ids, mask).states, mask), strict=True)
+            found |= zip(rows, model.heads[task].decode(model.encode(ids, mask).states, mask, added), strict=True)
     return [found[row] for row in range(len(texts))]
