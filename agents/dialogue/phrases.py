@@ -109,10 +109,14 @@ def _find_seams(text: str) -> Iterator[int]:
 
 
 def _find_seam(text: str, begin: int) -> int:
-    """Return the last place before white space, else before an ASCII character, as other characters may melt with the one before."""
+    """Return the last place before white space, else before another ASCII character: others may melt with the one before."""
     places = range(begin + PART, begin + PART // 2, -1)
-    kinds: tuple[Callable[[str], bool], ...] = (str.isspace, str.isascii)
+    kinds: tuple[Callable[[str], bool], ...] = (str.isspace, _is_ascii)
     return next((place for is_kind in kinds for place in places if is_kind(text[place])), begin + PART)
+
+
+def _is_ascii(character: str) -> bool:
+    return character.isascii() and character.isprintable()
 
 
 def _plain(text: str) -> str:

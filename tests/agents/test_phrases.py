@@ -48,13 +48,17 @@ PIECES = [
         "\u034f",
         "\u3164",
         "\u2003",
+        "\x01",
     ],
     *(" ", " ", " ", " ", "\n", "  \t", ""),
 ]
 
 
+UNSEEN = r"(?V1)[\p{Default_Ignorable_Code_Point}[\p{Cc}--[\t-\r\x1c-\x1f\x85]]]+"
+
+
 def find_plainly(text: str) -> list[str]:
-    plain = unicodedata.normalize("NFKC", regex.sub(r"\p{Default_Ignorable_Code_Point}", "", text)).casefold()
+    plain = unicodedata.normalize("NFKC", regex.sub(UNSEEN, "", text)).casefold()
 
     def is_in(phrase: str) -> bool:
         words = r"\s+".join(re.escape(word).replace(r"\*", r"\w*") for word in phrase.split())
@@ -87,10 +91,10 @@ def test_lists_without_phrases_find_nothing():
     assert Phrases({}).find_labels("x " * 10_000) == Phrases({"none": []}).find_labels("") == []
 
 
-def test_a_character_is_invisible_where_unicode_says_that_it_is_ignorable():
+def test_a_character_is_invisible_where_unicode_says_that_it_is_ignorable_or_a_control():
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
-    assert INVISIBLE.findall(everything) == regex.findall(r"\p{Default_Ignorable_Code_Point}+", everything)
-    assert Phrases(LISTS).find_labels("s\ufe0fcu\u115fm") == ["insult"]
+    assert INVISIBLE.findall(everything) == regex.findall(UNSEEN, everything)
+    assert Phrases(LISTS).find_labels("s\ufe0fcu\u115fm") == Phrases(LISTS).find_labels("sc\x01um") == ["insult"]
     assert find_fact("It takes fi\u00adve days.") == "five"
 
 
