@@ -33,7 +33,7 @@ class Worded(NamedTuple):
     model: ModelRef | None = None
     """That worded what is sent; None: the policy."""
     words: str = ""
-    """Of the text what no words of the policy stand around, whole where the text is cut."""
+    """The part of the text between the policy's own words, also what is cut of it."""
 
 
 class Net(NamedTuple):
