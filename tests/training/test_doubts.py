@@ -9,6 +9,7 @@ from tiny_training import rows, write_jsonl
 
 from murmura.runtime.model.model import Model
 from murmura.schemas.review import Review
+from murmura.training.data.near_texts import near_form, near_id
 from murmura.training.gate.held_out import HeldOutSet
 from murmura.training.mix.corrections import Corrections, read_corrections
 from murmura.training.prepare.reading import read_part
@@ -101,11 +102,10 @@ def test_a_label_of_feedback_that_a_cross_validated_regression_contradicts_stron
     lines = [{"text": r["text"], "label": "lost", "prediction_id": f"{n:032x}"} for n, r in enumerate(right)]
     write_jsonl(tmp_path / "intent.train.jsonl", lines)
     corrections = read_corrections(tmp_path, model.manifest, 1)
-    found = LabelError(
-        place="x:1", text=lines[0]["text"], given="lost", answered="transfer", score=0.05, answered_score=0.7
-    )
-    unsure = found.model_copy(update={"text": lines[1]["text"], "answered_score": 0.4})
-    another = found.model_copy(update={"text": "of no feedback"})
+    ids = [near_id(near_form(text)).hex() for text in (lines[0]["text"], lines[1]["text"], "of no feedback")]
+    found = LabelError(place="x:1", id=ids[0], given="lost", answered="transfer", score=0.05, answered_score=0.7)
+    unsure = found.model_copy(update={"id": ids[1], "answered_score": 0.4})
+    another = found.model_copy(update={"id": ids[2]})
     errors = {"intent": LabelErrors(rows=9, found=3, errors=[found, unsure, another])}
     reviews = find_doubts(model, [], corrections, current=model, replayed={}, roots=[tmp_path], label_errors=errors)
     (review,) = [each for each in reviews if each.predicted == "transfer" and each.given == "lost"]

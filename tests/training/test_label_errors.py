@@ -1,6 +1,5 @@
 """Planted label errors are found, and shown where texts may be shown."""
 
-import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def test_flipped_labels_are_found() -> None:
     planted = draw.choice(400, 20, replace=False)
     given = labels.copy()
     given[planted] = (given[planted] + draw.integers(1, 4, 20)) % 4
-    found = find_in_labels(features, given.tolist(), range(400), 0)
+    found = find_in_labels(features, given.tolist(), range(400), 0).found
     precision, recall = precision_and_recall([each.row for each in found], planted.tolist())
     assert precision >= 0.9
     assert recall >= 0.95
@@ -48,7 +47,7 @@ def test_flipped_flags_are_found() -> None:
     planted = draw.choice(300, 15, replace=False)
     flags[planted, planted % 3] = 1 - flags[planted, planted % 3]
     flags = np.concatenate([flags, np.zeros((300, 1), np.float32)], axis=1)  # a label that no row has
-    found = find_in_flags(features, flags, range(300), 0)
+    found = find_in_flags(features, flags, range(300), 0).found
     precision, recall = precision_and_recall([each.row for each in found], planted.tolist())
     assert precision >= 0.8
     assert recall >= 0.8
@@ -61,7 +60,7 @@ def test_flipped_tags_are_found_at_their_words() -> None:
     planted = [(row, row % 6) for row in range(0, 80, 5)]
     for row, word in planted:
         tags[row][word] = (tags[row][word] + 1) % 3
-    found = find_in_tags(features, tags, range(80), 0)
+    found = find_in_tags(features, tags, range(80), 0).found
     precision, recall = precision_and_recall([(each.row, each.token) for each in found], planted)
     assert precision >= 0.8
     assert recall >= 0.9
@@ -71,6 +70,20 @@ def test_equal_texts_are_in_one_fold_and_folds_are_of_one_size() -> None:
     folds = draw_folds([number // 2 for number in range(100)], 0)
     assert all(folds[0::2] == folds[1::2])
     assert np.bincount(folds).tolist() == [20] * 5
+
+
+def test_labels_that_no_other_row_teaches_are_not_judged() -> None:
+    labels = np.append(np.arange(200) % 4, [7, 7])
+    groups = [*range(200), "alone", "alone"]
+    features = np.concatenate([CENTRES[labels[:200]], np.full((2, 8), 9.0)])
+    found = find_in_labels(features, labels.tolist(), groups, 0)
+    assert (found.found, found.rows, found.unjudged) == ([], 200, [7])
+    flags = np.zeros((202, 5), np.float32)
+    flags[np.arange(200), labels[:200]] = flags[200:, 4] = 1
+    assert find_in_flags(features, flags, groups, 0).unjudged == [4]
+    tags = [labels[at : at + 2] for at in range(0, 202, 2)]
+    found = find_in_tags([features[at : at + 2] for at in range(0, 202, 2)], tags, range(101), 0)
+    assert (found.found, found.rows, found.unjudged) == ([], 100, [7])
 
 
 @pytest.fixture
@@ -108,7 +121,11 @@ def test_a_run_writes_what_it_found_and_only_a_page_with_texts_shows_them(opened
     assert "Labels that may be wrong" in make_page(page)
     assert error.place not in make_page(page)
     assert error.place in make_page(PageData(manifest, {}, label_errors=found, with_texts=True))
-    json.dumps([each.model_dump() for each in found.values()])
+    assert any(error.text for error in found["intent"].errors)
+    check.find_label_errors(opened, tmp_path / "run", texts=False)
+    bare = read_label_errors(tmp_path / "run")
+    assert [error.place for error in bare["intent"].errors] == [error.place for error in found["intent"].errors]
+    assert not any(row.text in (tmp_path / "run" / "label_errors.json").read_text() for row in opened.tasks[0].train)
 
 
 def test_without_the_extra_a_line_says_how_to_get_it(

@@ -36,7 +36,8 @@ def test_corrections_without_other_wrong_rows_are_judged_by_a_placebo_and_seeds_
     )
     assert candidate["planned_steps"] == placebo["planned_steps"]
     recipe = yaml.safe_load((work / "refits" / "seed-1" / "recipe.yaml").read_text())
-    assert recipe == yaml.safe_load((work / "mix" / "recipe.yaml").read_text()) | {"seed": 1}
+    mixed = yaml.safe_load((work / "mix" / "recipe.yaml").read_text()) | {"seed": 1}
+    assert recipe == {key: value for key, value in mixed.items() if key != "report"}
     gate = json.loads((work / "gate" / "gate.json").read_text())
     (target,) = [each for each in gate["comparisons"] if each["target"]]
     assert target["lift"]["placebo"]
@@ -55,7 +56,7 @@ def test_what_was_trained_beside_the_candidate_is_not_trained_again(tmp_path, mo
         model.mkdir()
 
     monkeypatch.setattr("murmura.training.retrain.refits.export", export)
-    (tmp_path / "recipe.yaml").write_text("seed: 0\nname: desk\n")
+    (tmp_path / "recipe.yaml").write_text("seed: 0\nname: desk\nreport: {label_errors: true}\n")
 
     def run() -> list[str]:
         found = Trainings(tmp_path, lambda recipe, data, out: trained.append(recipe.parent.name))
@@ -67,4 +68,5 @@ def test_what_was_trained_beside_the_candidate_is_not_trained_again(tmp_path, mo
         run()
     assert run() == ["a placebo without the corrections", "the candidate with seed 1"]
     assert trained == ["mix", "seed-1", "seed-1"]
+    assert yaml.safe_load((tmp_path / "seed-1" / "recipe.yaml").read_text()) == {"seed": 1, "name": "desk"}
     assert "refits" in stages.RESUMABLE

@@ -27,7 +27,10 @@ Graphs = Annotated[
     list[Graph], typer.Option("--graphs", help="Forms of the graph; give it twice for both. Serving uses ragged.")
 ]
 Texts = Annotated[
-    bool, typer.Option("--texts/--no-texts", help="Whether the run folder gets a report with texts of rows.")
+    bool,
+    typer.Option(
+        "--texts/--no-texts", help="Whether the run folder gets a report and doubted labels with texts of rows."
+    ),
 ]
 Delta = Annotated[bool, typer.Option("--delta", help="Write a delta: the difference from the base, 1 to 4 MB.")]
 
@@ -100,7 +103,16 @@ def train(
     from ..report.decisions import describe_decisions
 
     record = fit(
-        recipe, data, run, seed=seed, add_to=add_to, quiet=quiet, resume=resume, finish=finish, print_line=typer.echo
+        recipe,
+        data,
+        run,
+        seed=seed,
+        add_to=add_to,
+        quiet=quiet,
+        resume=resume,
+        finish=finish,
+        texts=texts,
+        print_line=typer.echo,
     )
     if not is_first_process():
         return

@@ -79,13 +79,14 @@ def fit(
     quiet: bool = False,
     resume: bool = False,
     finish: bool = False,
+    texts: bool = True,
     on_progress: Callable[[Progress], None] = ignore,
     print_line: Callable[[str], None] = ignore,
 ) -> RunRecord:
     """Train as the recipe says; `seed` and `encoder`, a folder, override the recipe's. With `add_to`, a model's folder, only
-    the tasks that this model lacks are trained, on its encoder as it is. `on_progress` is called at each
-    scoring of the validation parts, and every five seconds between them, `print_line` with what was read, before the first
-    step.
+    the tasks that this model lacks are trained, on its encoder as it is. Without `texts` no doubted label is kept with its text.
+    `on_progress` is called at each scoring of the validation parts, and every five seconds between them, `print_line` with what was
+    read, before the first step.
 
     A recipe with `pretrain` begins with that stage, unless an `encoder` is given.
 
@@ -122,7 +123,7 @@ def fit(
     if state is None and run.accelerator.is_main_process:
         folder.begin(recipe_path, run.checkpoint.tokenizer, staged=bool(recipe.pretrain or recipe.smaller))
     begin_learning(run, probe_tasks(run))
-    for line in [*describe_probes(run.data), *find_label_errors(run, out)]:
+    for line in [*describe_probes(run.data), *find_label_errors(run, out, texts=texts)]:
         print_line(line)
     data_files = digest_data(recipe, data)
     write = ignore if quiet else tqdm.write

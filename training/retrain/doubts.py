@@ -9,6 +9,7 @@ from ...runtime.model.model import Model
 from ...schemas.result import ModelRef
 from ...schemas.review import ExampleRef, Review, ReviewReason
 from ..data.example import Example
+from ..data.near_texts import near_form, near_id
 from ..evaluate.evaluate import answers
 from ..gate.held_out import HeldOutSet
 from ..kinds.kind import Doubt
@@ -91,9 +92,9 @@ def _contradicted(task: str, corrections: Corrections, label_errors: Mapping[str
     """Yield the rows of the feedback whose label a regression contradicts that has not seen them."""
     if not kind_of(corrections.spec).finds_doubts or task not in label_errors:
         return
-    rows = {(example.text, example.labels[0]): example for example in corrections.train}
+    rows = {(near_id(near_form(row.given)).hex(), row.labels[0]): row for row in corrections.train}
     for error in label_errors[task].errors:
-        example = rows.get((error.text, error.given))
+        example = rows.get((error.id, error.given))
         if example is None or error.answered_score is None or error.answered_score < 0.5 or error.score > UNLIKELY:
             continue
         yield Doubted(task, example, Doubt(error.answered, error.given, error.answered_score, None))

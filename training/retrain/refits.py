@@ -38,6 +38,7 @@ class Trainings:
             rows = model.with_name("mix")
             rows.mkdir(parents=True, exist_ok=True)
             write_rows(rows)
+            _change(rows / RECIPE, rows / RECIPE, {})
             self._make(rows / RECIPE, rows, model)
         self.made.append("a placebo without the corrections")
 
@@ -46,9 +47,8 @@ class Trainings:
         model = candidate_of(self._folder, seed)
         if not model.is_dir():
             model.parent.mkdir(parents=True, exist_ok=True)
-            document = yaml.safe_load(recipe.read_text(encoding="utf-8")) | {"seed": seed}
             changed = model.with_name(RECIPE)
-            changed.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
+            _change(recipe, changed, {"seed": seed})
             self._make(changed, data, model)
         self.made.append(f"the candidate with seed {seed}")
 
@@ -56,3 +56,10 @@ class Trainings:
         run = model.with_name("run")
         self._train(recipe, data, run)
         export(run, model)
+
+
+def _change(recipe: Path, into: Path, keys: dict[str, Any]) -> None:
+    """Write a recipe with other keys; without `report`, as nobody reads what these trainings say of their rows."""
+    document = yaml.safe_load(recipe.read_text(encoding="utf-8")) | keys
+    document.pop("report", None)
+    into.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Labels of training rows that are probably wrong, as a run keeps them: `label_errors.json` in its folder."""
+"""Labels of training rows that are probably wrong, as a run keeps them: `label_errors.json` in its folder.
+
+A row is named by its file and line, and by an id of its text; the text itself is there only where the recipe allows texts.
+"""
 
 from pathlib import Path
 from typing import Final
@@ -14,7 +17,10 @@ class LabelError(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     place: str
-    text: str
+    id: str
+    """The near id of the text, in hexadecimal digits."""
+    text: str = ""
+    """Empty where the run keeps no texts."""
     given: str
     answered: str
     score: float
@@ -24,13 +30,17 @@ class LabelError(BaseModel):
 
 
 class LabelErrors(BaseModel):
-    """What was found in the rows of a task. `errors` are the likeliest of `found`; `reason` why none were looked for."""
+    """What was found in the rows of a task. `errors` are the likeliest of `found`; `reason` why none were looked for.
+
+    `rows` are those that were judged. `unjudged` are labels whose rows have too few different texts to be judged by others.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     rows: int = 0
     found: int = 0
     errors: list[LabelError] = []
+    unjudged: list[str] = []
     reason: str = ""
 
 

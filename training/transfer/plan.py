@@ -117,7 +117,7 @@ def _share(phase: Phase, taught: Sequence[str], name: str, tasks: int, reads: Ma
 
 
 def _document(recipe: Recipe) -> Document:
-    made = recipe.model_dump(mode="json", exclude_unset=True, exclude={"tune"})
+    made = recipe.model_dump(mode="json", exclude_unset=True, exclude={"tune", "report"})
     return {**made, "name": recipe.name}
 
 

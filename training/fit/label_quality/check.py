@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from ....runtime.model.kinds.forms import AnswerForm
 from ...data.example import Example
-from ...data.near_texts import near_form
+from ...data.near_texts import near_form, near_id
 from ...model.network import logits_of
 from ...prepare.tasks import TaskData, originals
 from ...run_folders.label_errors import LabelError, LabelErrors, write_label_errors
 from ..encoding import Part, encode_part
 from ..probe import Frozen
 from ..setup import Fitting
-from .find import MISSING, Found, find_in_flags, find_in_labels, find_in_tags, is_installed
+from .find import MISSING, Doubts, Found, find_in_flags, find_in_labels, find_in_tags, is_installed
 
 Array = NDArray[Any]
 MOST_ROWS: Final = 10_000
@@ -26,15 +26,20 @@ MOST: Final = 50
 """Errors of a task that are listed: people's time is the budget."""
 _FEWEST: Final = 20
 _NONE: Final = "(none)"
+_MOST_NAMED: Final = 10
 
 
-def find_label_errors(run: Fitting, folder: Path) -> list[str]:
-    """Write what was found into the run's folder where the recipe asks for it; return one line for each task, or why not."""
+def find_label_errors(run: Fitting, folder: Path, *, texts: bool = True) -> list[str]:
+    """Write what was found into the run's folder where the recipe asks for it, with texts of rows where both allow them; return one
+    line for each task, or why not.
+    """
     if not run.recipe.report.label_errors or not run.accelerator.is_main_process:
         return []
     if not is_installed():
         return [MISSING]
     found = check_labels(run)
+    if not (texts and run.recipe.report.texts):
+        found = {name: _without_texts(each) for name, each in found.items()}
     write_label_errors(folder, found)
     return describe_label_errors(found)
 
@@ -56,9 +61,18 @@ def check_labels(run: Fitting) -> dict[str, LabelErrors]:
 def describe_label_errors(found: dict[str, LabelErrors]) -> list[str]:
     """Return one line for each task."""
     return [
-        f"{name}: label errors: {each.reason or f'{each.found:,} likely in {each.rows:,} training rows'}"
+        f"{name}: label errors: {each.reason or f'{each.found:,} likely in {each.rows:,} training rows'}{_describe_unjudged(each)}"
         for name, each in found.items()
     ]
+
+
+def _describe_unjudged(found: LabelErrors) -> str:
+    named = ", ".join(found.unjudged[:_MOST_NAMED]) + (", ..." if len(found.unjudged) > _MOST_NAMED else "")
+    return f"; not judged, as too few different texts have them: {named}" if named else ""
+
+
+def _without_texts(found: LabelErrors) -> LabelErrors:
+    return found.model_copy(update={"errors": [each.model_copy(update={"text": ""}) for each in found.errors]})
 
 
 def _reason_against(data: TaskData, rows: Sequence[Example]) -> str:
@@ -83,19 +97,29 @@ def _check_task(frozen: Frozen, task: int, data: TaskData, rows: Sequence[Exampl
         words = [np.flatnonzero(target[: len(ids)] >= 0) for ids, target in zip(part.ids, part.targets, strict=True)]
         tags = [target[at] for target, at in zip(part.targets, words, strict=True)]
         kept = [row for row, at in enumerate(words) if len(at)]
-        found = find_in_tags(
+        doubts = find_in_tags(
             [states[row][words[row]] for row in kept], [tags[row] for row in kept], [groups[row] for row in kept], seed
         )
-        errors = [_tag_error(each._replace(row=kept[each.row]), rows, tags, data.labels) for each in found[:MOST]]
-        return LabelErrors(rows=len(rows), found=len({each.row for each in found}), errors=errors)
+        found = [each._replace(row=kept[each.row]) for each in doubts.found]
+        errors = [_tag_error(each, rows, tags, data.labels) for each in found[:MOST]]
+        return _result(doubts, len({each.row for each in found}), errors, data.labels)
     features, targets = np.stack(states), np.stack(part.targets)
     if data.kind.serving.form is AnswerForm.LABELS:
-        found = find_in_flags(features, targets, groups, seed)
-        errors = [_flags_error(each, rows, targets, data.labels) for each in found[:MOST]]
+        doubts = find_in_flags(features, targets, groups, seed)
+        errors = [_flags_error(each, rows, targets, data.labels) for each in doubts.found[:MOST]]
     else:
-        found = find_in_labels(features, targets.tolist(), groups, seed)
-        errors = [_label_error(each, rows, targets, data.labels) for each in found[:MOST]]
-    return LabelErrors(rows=len(rows), found=len(found), errors=errors)
+        doubts = find_in_labels(features, targets.tolist(), groups, seed)
+        errors = [_label_error(each, rows, targets, data.labels) for each in doubts.found[:MOST]]
+    return _result(doubts, len(doubts.found), errors, data.labels)
+
+
+def _result(doubts: Doubts, rows: int, errors: list[LabelError], labels: Sequence[str]) -> LabelErrors:
+    unjudged = [labels[number] for number in doubts.unjudged]
+    return LabelErrors(rows=doubts.rows, found=rows, errors=errors, unjudged=unjudged)
+
+
+def _id(row: Example) -> str:
+    return near_id(near_form(row.given)).hex()
 
 
 def _encode(frozen: Frozen, data: TaskData, rows: Sequence[Example]) -> Part:
@@ -110,6 +134,7 @@ def _label_error(found: Found, rows: Sequence[Example], targets: Array, labels: 
     row, given, best = rows[found.row], int(targets[found.row]), int(found.scores.argmax())
     return LabelError(
         place=row.place,
+        id=_id(row),
         text=row.text,
         given=labels[given],
         answered=labels[best],
@@ -123,6 +148,7 @@ def _flags_error(found: Found, rows: Sequence[Example], targets: Array, labels: 
     agreement = np.where(given, found.scores, 1 - found.scores)
     return LabelError(
         place=row.place,
+        id=_id(row),
         text=row.text,
         given=_join(labels, given),
         answered=_join(labels, found.scores >= 0.5),
@@ -138,6 +164,7 @@ def _tag_error(found: Found, rows: Sequence[Example], tags: Sequence[Array], lab
     row, given, best = rows[found.row], int(tags[found.row][found.token]), int(found.scores.argmax())
     return LabelError(
         place=row.place,
+        id=_id(row),
         text=row.text,
         given=labels[given],
         answered=labels[best],

@@ -24,11 +24,13 @@ def draw_folds(groups: Sequence[object], seed: int) -> Array:
     return np.asarray((order % FOLDS)[of_rows])
 
 
-def label_probabilities(features: Array, labels: Array, folds: Array) -> Array:
-    """Return probabilities [N, C] of labels 0 to C-1 that exclude each other, for features [N, H]; each row's are out of fold.
+def find_alone(labels: Array, folds: Array) -> list[int]:
+    """Return the labels [N] whose rows all lie in one fold [N]: cross-validation says nothing of them."""
+    return [int(label) for label in np.unique(labels) if len(np.unique(folds[labels == label])) < 2]
 
-    A label that stands in one fold only has the probability 0 in it.
-    """
+
+def label_probabilities(features: Array, labels: Array, folds: Array) -> Array:
+    """Return probabilities [N, C] of labels 0 to C-1 that exclude each other, for features [N, H]; each row's are out of fold."""
     found = np.zeros((len(labels), int(labels.max()) + 1))
     for fold in np.unique(folds):
         inside, outside = folds == fold, folds != fold

@@ -16,7 +16,9 @@ def make_label_errors(page: PageData) -> Section | None:
             "rows": each.rows,
             "found": each.found,
             "pairs": Counter((error.given, error.answered) for error in each.errors).most_common(_MOST_PAIRS),
+            "unjudged": each.unjudged,
             "errors": each.errors if page.with_texts else [],
+            "with_texts": any(error.text for error in each.errors),
         }
         for name, each in page.label_errors.items()
         if not each.reason
