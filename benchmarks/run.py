@@ -23,6 +23,7 @@ BENCHMARKS = {
     "reply_load": "texts and replies on one core: latency of texts beside replies",
     "tracing": "what spans cost, with 1 % sampled",
     "memory": "peak memory of serve",
+    "experiments": "experiments between equal and different versions, simulated: how often they end wrongly, and when",
     "bounds": "garbage beside good requests, and large attachments: latency and memory",
     "swaps": "exchanging models under load",
     "conversations": "order and state of conversations while the process is killed",

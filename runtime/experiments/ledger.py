@@ -1,0 +1,210 @@
+"""Gathers the events of units and sums them up when a unit is over. Pure: it is told records, their places and times.
+
+A unit is open from the minute of its first answer for `attribution_hours`. Then what happened in that time enters the sums
+of its side, once; the same unit later counts for nothing. Minutes are those of the records, so that reading the same
+records again, in whatever order of partitions and from wherever it is safe to begin, gives the same sums.
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from .assignment import PLACES, Shares, Side
+from .entered import EnteredUnits
+from .sums import RatioSums, sum_units
+
+GRACE_MINUTES = 1
+"""Minutes by which records may be out of order."""
+MAX_REFERENCES = 10_000
+"""Ids of one unit's answers that later events may refer to."""
+
+Events = Mapping[str, tuple[float, float]]
+"""By measure's key: a number of events out of a number of chances."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record was read, and the minute of its timestamp."""
+
+    log: str
+    offset: int
+    minute: int
+
+
+@dataclass(slots=True)
+class _Unit:
+    first_minute: int
+    minutes_of: dict[Side, int] = field(default_factory=dict)
+    """The first minute of an answer by each side."""
+    buckets: dict[int, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    references: list[str] = field(default_factory=list)
+    first_offsets: dict[str, int] = field(default_factory=dict)
+
+    def add(self, place: Place, events: Events) -> None:
+        self.first_offsets[place.log] = min(place.offset, self.first_offsets.get(place.log, place.offset))
+        bucket = self.buckets.setdefault(place.minute, {})
+        for key, (value, weight) in events.items():
+            before = bucket.get(key, (0.0, 0.0))
+            bucket[key] = before[0] + value, before[1] + weight
+
+    def total(self, minutes: int) -> dict[str, tuple[float, float]]:
+        """Return what happened in so many minutes from the first one."""
+        totals: dict[str, tuple[float, float]] = {}
+        for minute in sorted(self.buckets):
+            if self.first_minute <= minute < self.first_minute + minutes:
+                for key, (value, weight) in self.buckets[minute].items():
+                    before = totals.get(key, (0.0, 0.0))
+                    totals[key] = before[0] + value, before[1] + weight
+        return totals
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has entered: the part of a ledger that is kept."""
+
+    sums: dict[str, dict[Side, RatioSums]] = field(default_factory=dict)
+    units: Counter[Side] = field(default_factory=Counter)
+    expected: float = 0.0
+    """Sum over the units of the chance to be on the candidate's side."""
+    variance: float = 0.0
+    moved: int = 0
+    """Units that changed sides; they are in no sum."""
+    unexposed: int = 0
+    """Events that refer to no open unit: of another version, too late, or of no answer."""
+    minute: int = -1
+    """Up to here units have entered."""
+    counted_to: dict[str, int] = field(default_factory=dict)
+    """By log, the offset up to which events that refer to nothing are counted."""
+    sampled: float = 1.0
+    """Part of the units that is counted."""
+
+    def enter(self, side: Side, share: float, totals: Events) -> None:
+        self.units[side] += 1
+        self.expected += share
+        self.variance += share * (1.0 - share)
+        for key, counted in totals.items():
+            sides = self.sums.setdefault(key, {})
+            sides[side] = sides.get(side, RatioSums()) + sum_units([counted])
+
+
+class Ledger:
+    """The open units of one experiment, and the tally of those that are over."""
+
+    def __init__(
+        self,
+        shares: Shares,
+        attribution_minutes: int,
+        max_units: int,
+        tally: Tally | None = None,
+        entered: EnteredUnits | None = None,
+    ) -> None:
+        self.shares = shares
+        self.tally = tally or Tally()
+        self.entered = entered or EnteredUnits()
+        self._counted_before = dict(self.tally.counted_to)
+        self._minutes = attribution_minutes
+        self._max_units = max_units
+        self._open: dict[int, _Unit] = {}
+        self._unit_of: dict[str, int] = {}
+        self._closing: list[tuple[int, int]] = []
+        self._early: dict[str, list[tuple[Place, Events]]] = {}
+        self._early_order: list[tuple[int, str]] = []
+
+    @property
+    def open_units(self) -> int:
+        return len(self._open)
+
+    def count_answer(self, place: Place, unit: int, side: Side, references: Iterable[str], events: Events) -> None:
+        """Count an answer to a unit; a repeated one, whose references are known, counts once.
+
+        `unit` is that of `hash_unit`; `references` are ids by which later events name the answer, the first its own.
+        """
+        if unit in self.entered or not self._is_sampled(unit):
+            return
+        own, *others = references
+        if own in self._unit_of:
+            self._unit_of_answer(own).first_offsets.setdefault(place.log, place.offset)
+            return
+        opened = self._open.get(unit)
+        if opened is None or place.minute < opened.first_minute:
+            opened = opened or self._open.setdefault(unit, _Unit(place.minute))
+            opened.first_minute = place.minute
+            heapq.heappush(self._closing, (place.minute + self._minutes, unit))
+        opened.minutes_of[side] = min(place.minute, opened.minutes_of.get(side, place.minute))
+        opened.add(place, events)
+        for reference in (own, *others) if len(opened.references) < MAX_REFERENCES else ():
+            opened.references.append(reference)
+            self._unit_of[reference] = unit
+            for early_place, early in self._early.pop(reference, ()):
+                opened.add(early_place, early)
+        self._sample_fewer()
+
+    def count_event(self, place: Place, reference: str, events: Events) -> None:
+        """Count an event that refers to an answer: it waits for an answer that is read later."""
+        unit = self._unit_of.get(reference)
+        if unit is not None:
+            self._open[unit].add(place, events)
+        elif len(self._early_order) < self._max_units:
+            self._early.setdefault(reference, []).append((place, events))
+            heapq.heappush(self._early_order, (place.minute, reference))
+        else:
+            self._count_unexposed(place)
+
+    def close_until(self, minute: int) -> None:
+        """Let units enter that are over at this minute, which all logs have been read up to."""
+        over = minute - GRACE_MINUTES
+        while self._closing and self._closing[0][0] <= over:
+            end, unit = heapq.heappop(self._closing)
+            opened = self._open.get(unit)
+            if opened is not None and opened.first_minute + self._minutes == end:
+                self._enter(unit)
+        while self._early_order and self._early_order[0][0] < over:
+            for place, _ in self._early.pop(heapq.heappop(self._early_order)[1], ()):
+                self._count_unexposed(place)
+        self.tally.minute = max(self.tally.minute, over)
+
+    def find_safe_offsets(self, positions: Mapping[str, int]) -> dict[str, int]:
+        """Return by log the offset to begin at after a restart: before all open units; `positions` are the next to read."""
+        safe = dict(positions)
+        waiting = [(place.log, place.offset) for events in self._early.values() for place, _ in events]
+        opened = [pair for unit in self._open.values() for pair in unit.first_offsets.items()]
+        for log, offset in waiting + opened:
+            safe[log] = min(offset, safe.get(log, offset))
+        return safe
+
+    def _unit_of_answer(self, reference: str) -> _Unit:
+        return self._open[self._unit_of[reference]]
+
+    def _enter(self, unit: int) -> None:
+        opened = self._drop(unit)
+        self.entered.add(unit)
+        end = opened.first_minute + self._minutes
+        side, *others = [side for side, minute in opened.minutes_of.items() if minute < end]
+        if others or self.shares.is_moved(unit / PLACES, end):
+            self.tally.moved += 1
+            return
+        self.tally.enter(side, self.shares.expected_until(end), opened.total(self._minutes))
+
+    def _drop(self, unit: int) -> _Unit:
+        opened = self._open.pop(unit)
+        for reference in opened.references:
+            self._unit_of.pop(reference, None)
+        return opened
+
+    def _count_unexposed(self, place: Place) -> None:
+        if place.offset >= self._counted_before.get(place.log, 0):
+            self.tally.unexposed += 1
+            self.tally.counted_to[place.log] = max(place.offset + 1, self.tally.counted_to.get(place.log, 0))
+
+    def _is_sampled(self, unit: int) -> bool:
+        return self.tally.sampled == 1.0 or (unit * 0x9E3779B97F4A7C15 % 2**64) / 2**64 < self.tally.sampled
+
+    def _sample_fewer(self) -> None:
+        """Halve the part of units that count while there are too many ids of open ones."""
+        while len(self._unit_of) > self._max_units:
+            self.tally.sampled /= 2.0
+            for unit in [unit for unit in self._open if not self._is_sampled(unit)]:
+                self._drop(unit)
+            if len(self._open) <= 1:
+                return
