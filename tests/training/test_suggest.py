@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_in_process import refused_here, run_here
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_model import write_tiny_model
 
 from murmura.runtime.errors import SetupError
+from murmura.training.data.near_texts import near_form, near_id
 from murmura.training.prepare.reading import read_counted
 from murmura.training.recipe.reading import Source
 from murmura.training.recipe.recipe import load_recipe
@@ -64,12 +67,25 @@ def test_a_pool_holds_four_for_each_wanted_and_suggests_near_duplicates_once() -
     for number in range(1000):
         pool.offer(Candidate(f"number {number} of a row", None, number / 1000))
     assert len(pool.ordered()) == 8
-    assert [each.given for each in pool.choose()] == ["number 999 of a row", "number 998 of a row"]
+    assert [each.given for each in pool.choose()[0]] == ["number 999 of a row", "number 998 of a row"]
     pool = Pool(2)
     for usefulness, text in enumerate(["other", *TEXTS[:2], "was lost my card?"]):
         pool.offer(Candidate(text, None, usefulness))
-    assert [each.given for each in pool.choose()] == ["was lost my card?", "other"]
-    assert pool.repeated == 2
+    chosen, alike = pool.choose()
+    assert ([each.given for each in chosen], alike, pool.repeated) == (["was lost my card?", "other"], 1, 1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(texts=st.lists(st.integers(0, 30).map(lambda number: f"text{number}"), max_size=60), wanted=st.integers(1, 3))
+def test_counts_of_a_pool_are_those_of_its_texts(texts: list[str], wanted: int) -> None:
+    known = {near_id(near_form(f"text{number}")) for number in range(5)}
+    pool = Pool(wanted, known)
+    for text in texts:
+        pool.offer(Candidate(text, None, int(text[4:]) % 7))
+    unknown = [text for text in texts if int(text[4:]) >= 5]
+    assert (pool.seen, pool.known) == (len(texts), len(texts) - len(unknown))
+    assert (pool.repeated, pool.different) == (len(unknown) - len({*unknown}), len({*unknown}))
+    assert len(pool.choose()[0]) == min(wanted, len({*unknown}))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +108,7 @@ def test_suggestions_are_filled_in_and_read_back_and_empty_ones_are_counted(
     out = tmp_path / "next.csv"
     done = run_here("suggest", texts, "--model", tiny, "--task", "intent", "--count", 3, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert "3 of 5 texts, by margin; left out" in done.stdout
+    assert "3 of 5 texts, by margin; left out: 1 repeated" in done.stdout
     rows = list(csv.DictReader(out.open()))
     assert [row["suggested"] for row in rows] == ["1", "2", "3"]
     assert [float(row["usefulness"]) for row in rows] == sorted(
@@ -149,12 +165,23 @@ def test_texts_that_have_a_label_are_not_suggested(tiny: Path, texts: Path, tmp_
     assert run_here(*asked).returncode == 0
     assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == ["hello"]
     assert "people may have filled it in" in refused_here(*asked)
+    with labelled.open("a") as file:  # a suggestion that nobody has filled in, and one with a blank
+        file.writelines(json.dumps({"suggested": 1, "text": "hello", "label": label}) + "\n" for label in (None, " "))
+    out.unlink()
+    assert run_here(*asked).returncode == 0
+    assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == ["hello"]
+
+
+def test_the_run_of_another_model_is_refused(tiny: Path, run: Path, texts: Path, tmp_path: Path) -> None:
+    asked = ("suggest", texts, "--model", tiny, "--task", "intent", "--strategy", "k-centre", "--run", run)
+    assert "the run of another model: expected the one that" in refused_here(*asked, "--out", tmp_path / "next.csv")
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--task", "intents"], "no task 'intents'"),
+        (["--task", "intent", "--out", "next.csv.gz"], "expected a file that ends with .csv or .jsonl"),
         ([], "name one by --task"),
         (["--task", "intent", "--strategy", "disagreement"], "needs the network with dropout"),
         (["--task", "intent", "--strategy", "k-centre"], "name the run folder by --run, or export with --pooled"),

@@ -3,12 +3,15 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ingest_world import World
 from tiny_model import INTENT, TOPICS, write_tiny_model
 
 from murmura.runtime.model.model import Model
 from murmura.schemas.result import ModelRef
 from murmura.schemas.review import REVIEW_TYPE, Review, ReviewReason
+from murmura.training.data.near_texts import near_form, near_id
 from murmura.training.suggest.choose import Chooser, Wanted
 from murmura.training.suggest.judge import Strategy
 from murmura.training.suggest.live import Unjudged, make_message, make_review
@@ -27,7 +30,10 @@ def read(world: World, latest: int = 100, **options: Any) -> Unjudged:
         found.take_results(number, world.logs[each.topic][each.partition][each.start : each.end])
     found.results_done()
     for number, each in enumerate(found.requests):
+        found.take_judged(number, world.logs[each.topic][each.partition])
+    for number, each in enumerate(found.requests):
         found.take_requests(number, world.logs[each.topic][each.partition])
+    found.requests_done()
     return found
 
 
@@ -45,6 +51,39 @@ def test_what_people_have_judged_or_were_asked_about_is_left_out_whether_they_co
         ("refund my order", False),
     ]
     assert found.left_out == 2
+
+
+def test_a_text_is_asked_about_once_whichever_agents_answered_it_and_however_often_it_came() -> None:
+    world = World()
+    first = world.add("requests", {"text": "my card was lost"})
+    this = world.answer(first)
+    world.answer(first, agent="analysis")
+    world.ask("My card  was LOST")
+    found = read(world)
+    assert (found.answered, [given for given, _ in found.texts]) == (2, ["my card was lost", "My card  was LOST"])
+    world.draw(this, why="suggested")
+    found = read(world)
+    assert ([given for given, _ in found.texts], found.judged) == (["My card  was LOST"], 1)
+    assert near_id(near_form("my card was lost")) in found.known
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_each_answered_request_is_judged_unread_or_a_text(data: st.DataObject) -> None:
+    world, asked, judged = World(), set(), set()
+    for number in range(data.draw(st.integers(0, 8))):
+        request = world.add("requests", data.draw(st.sampled_from([{"text": f"text {number}"}, b"no request"])))
+        agents = data.draw(st.sets(st.sampled_from(["classification", "analysis"])))
+        for agent in sorted(agents):
+            asked.add(number)
+            if data.draw(st.booleans()):
+                judged.add(number)
+                world.judge(world.answer(request, agent=agent), "refund")
+            else:
+                world.answer(request, agent=agent)
+    found = read(world)
+    assert (found.answered, found.judged) == (len(asked), len(judged))
+    assert len(found.texts) + found.left_out == found.answered
 
 
 def test_only_the_latest_results_count_and_each_partition_has_its_share() -> None:

@@ -96,7 +96,7 @@ def suggest(
     else:
         from .suggest_live import suggest_live
 
-        passes = _open_passes(run, spec.name, strategy, seed)
+        passes = _open_passes(run, opened, wanted)
         suggest_live(settings, agents or [], wanted, opened, passes, latest=latest, per_minute=per_minute)
 
 
@@ -126,16 +126,16 @@ def _suggest_rows(
         raise SetupError(problem)
     known, covered = read_known(labelled, form)
     source, strategy = Texts(texts, form), wanted.strategy
-    passes = _open_passes(run, form.spec.name, strategy, wanted.seed)
+    passes = _open_passes(run, model, wanted)
     covered = covered if strategy is Strategy.K_CENTRE else []
     with progress_bar("texts") as bar:
         found = choose_texts(source, wanted, model, passes, known=known, covered=covered, progress=bar.count)
     if not found.chosen:
         raise SetupError(
-            f"{texts}: nothing to suggest: {found.seen:,} texts without a label, {found.repeated:,} of them known or repeated"
+            f"{texts}: nothing to suggest: {found.seen:,} texts without a label, {found.known:,} of them known"
         )
     write_suggestions(found.chosen, form, out)
-    left = f"; left out {found.repeated:,} known, repeated or nearly so" if found.repeated else ""
+    left = f"; left out: {found.left_out}" if found.left_out else ""
     left += f"; {source.labelled:,} rows have a label" if source.labelled else ""
     typer.echo(f"{out}: {len(found.chosen):,} of {found.seen:,} texts, by {strategy.value}{left}")
     if found.note:
@@ -161,12 +161,14 @@ def _refuse_missing(files: list[Path]) -> None:
             raise SetupError(f"{path}: no such file; expected texts (.csv, .jsonl or .txt)")
 
 
-def _open_passes(run: Path | None, task: str, strategy: Strategy, seed: int) -> "DropoutPasses | None":
+def _open_passes(run: Path | None, model: "Model", wanted: "Wanted") -> "DropoutPasses | None":
+    strategy = wanted.strategy
     if strategy is Strategy.DISAGREEMENT and run is None:
         raise SetupError("disagreement needs the network with dropout: name the run folder of the training by --run")
     if run is None or strategy not in {Strategy.DISAGREEMENT, Strategy.K_CENTRE}:
         return None
     need_training()
-    from ..suggest.states import open_run
+    from ..suggest.states import open_run, refuse_other_run
 
-    return open_run(run, task, passes=PASSES if strategy is Strategy.DISAGREEMENT else 0, seed=seed)
+    refuse_other_run(run, model.manifest, wanted.spec)
+    return open_run(run, wanted.spec.name, passes=PASSES if strategy is Strategy.DISAGREEMENT else 0, seed=wanted.seed)

@@ -39,9 +39,10 @@ def suggest_live(
             found, read = await choose_live(
                 settings.kafka, plan, wanted, model, passes, latest=latest, progress=bar.count
             )
-        left = f"; {read.left_out:,} results left out: judged or asked about, or their request is gone"
+        gone = f"{read.judged:,} judged or asked about, {read.unread:,} gone or without a text"
         typer.echo(
-            f"{len(found.chosen):,} of {found.seen:,} live texts, by {wanted.strategy.value}{left if read.left_out else ''}"
+            f"{len(found.chosen):,} of {read.answered:,} live requests, by {wanted.strategy.value}; left out: {gone}"
+            f"{', ' if found.left_out else ''}{found.left_out}"
         )
         if found.note:
             typer.echo(found.note)

@@ -31,11 +31,13 @@ async def choose_live(
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[Choice, Unjudged]:
     """Return the most useful of the latest answered requests that nobody has judged, and what was read."""
-    unjudged, chooser = Unjudged(plan, wanted.spec, latest), Chooser(wanted, model, passes)
+    unjudged = Unjudged(plan, wanted.spec, latest)
+    chooser = Chooser(wanted, model, passes, known=unjudged.known)
     await offset_ranges.read(kafka, plan.of("feedback"), unjudged.take_feedback)
     await offset_ranges.read(kafka, plan.of("reviews"), unjudged.take_reviews)
     await offset_ranges.read(kafka, unjudged.results, unjudged.take_results)
     unjudged.results_done()
+    await offset_ranges.read(kafka, unjudged.requests, unjudged.take_judged, next_wanted=unjudged.next_judged)
 
     async def judge() -> None:
         texts, unjudged.texts = unjudged.texts, []
@@ -46,6 +48,7 @@ async def choose_live(
         kafka, unjudged.requests, unjudged.take_requests, next_wanted=unjudged.next_wanted, after_fetch=judge
     )
     await judge()
+    unjudged.requests_done()
     return await asyncio.to_thread(chooser.finish), unjudged
 
 

@@ -32,12 +32,22 @@ Offered = tuple[Input, Any]
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen, and how many texts it was chosen from."""
+    """What is chosen of the texts that were `seen`: those that were `known` or `repeated`, and `alike` ones, near duplicates of one
+    that is chosen, are left out.
+    """
 
     chosen: list[Candidate]
     seen: int
+    known: int
     repeated: int
+    alike: int
     note: str = ""
+
+    @property
+    def left_out(self) -> str:
+        """What is left out, in words; empty where nothing is."""
+        counts = {"known": self.known, "repeated": self.repeated, "nearly the same as a chosen one": self.alike}
+        return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
 
 
 @dataclass(frozen=True)
@@ -101,12 +111,18 @@ class Chooser:
         """Return the choice."""
         pool, wanted = self._pool, self._wanted
         if not self._is_sampled:
-            return _answered(Choice(pool.choose(), pool.seen, pool.repeated), wanted.spec, self._model)
+            chosen, alike = pool.choose()
+            return self._answer(chosen, alike)
         sample = pool.ordered()[: wanted.sample]
         chosen, alike = _choose_centres(sample, wanted, self._model, self._passes, self._covered)
-        different = pool.seen - pool.repeated
-        note = f"compared {len(sample):,} texts, drawn at random of {different:,}" if len(sample) < different else ""
-        return _answered(Choice(chosen, pool.seen, pool.repeated + alike, note), wanted.spec, self._model)
+        drawn = f"compared {len(sample):,} texts, drawn at random of {pool.different:,}"
+        return self._answer(chosen, alike, drawn if len(sample) < pool.different else "")
+
+    def _answer(self, chosen: list[Candidate], alike: int, note: str = "") -> Choice:
+        pool, spec = self._pool, self._wanted.spec
+        outputs = self._model.predict([each.given for each in chosen], [spec.name])
+        answered = [replace(each, answer=output[spec.name]) for each, output in zip(chosen, outputs, strict=True)]
+        return Choice(answered, pool.seen, pool.known, pool.repeated, alike, note)
 
 
 def _chunks(offered: Iterable[Offered]) -> Iterator[list[Offered]]:
@@ -170,9 +186,3 @@ def _embed(texts: Sequence[Input], model: Model, passes: "DropoutPasses | None")
     if not model.manifest.pooled:
         raise SetupError("k-centre compares vectors of texts: name the run folder by --run, or export with --pooled")
     return model.embed([each if isinstance(each, str) else f"{each.text}\n{each.second}" for each in texts])
-
-
-def _answered(found: Choice, spec: TaskSpec, model: Model) -> Choice:
-    outputs = model.predict([each.given for each in found.chosen], [spec.name])
-    answered = [replace(each, answer=output[spec.name]) for each, output in zip(found.chosen, outputs, strict=True)]
-    return replace(found, chosen=answered)

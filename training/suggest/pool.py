@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ...runtime.model.inputs import Input
 from ..data.near_texts import near_form, near_id
+from ..ingest.places import Filter
 
 ALIKE: Final = 0.8
 """Texts that share so much of their words (Jaccard) are near duplicates: one of them is suggested."""
@@ -27,24 +28,33 @@ class Candidate:
 
 
 class Pool:
-    """Holds at most four candidates for each one wanted; equal texts (`near_form`) count once, those in `known` never."""
+    """Holds at most four candidates for each one wanted; equal texts (`near_form`) count once, those in `known` never.
+
+    Which texts have been met is known by a filter of 16 MB, which takes one text in a million for one met before.
+    """
 
     def __init__(self, wanted: int, known: Container[bytes] = frozenset()) -> None:
-        self._wanted, self._known = wanted, known
+        self._wanted, self._known, self._met = wanted, known, Filter()
         self._heap: list[tuple[float, int, bytes]] = []
         self._held: dict[bytes, Candidate] = {}
         self.seen = 0
         """Texts that were offered."""
+        self.known = 0
+        """Of these, texts that have a label."""
         self.repeated = 0
-        """Of these, texts with a label, repeated ones, and near duplicates of one that is suggested."""
+        """Of the others, texts that are equal to one before."""
 
     def offer(self, candidate: Candidate) -> None:
         """Hold a candidate if it is among the most useful so far; of equally useful ones the first."""
         self.seen += 1
         name = near_id(near_form(candidate.given))
-        if name in self._held or name in self._known:
+        if name in self._known:
+            self.known += 1
+            return
+        if name in self._met:
             self.repeated += 1
             return
+        self._met.add(name)
         entry = (candidate.usefulness, -self.seen, name)
         if len(self._heap) < _SPARE * self._wanted:
             heapq.heappush(self._heap, entry)
@@ -58,11 +68,14 @@ class Pool:
         """Return all that are held, the most useful first."""
         return [self._held[name] for _, _, name in sorted(self._heap, reverse=True)]
 
-    def choose(self) -> list[Candidate]:
-        """Return as many as are wanted, the most useful first, without near duplicates."""
-        found, left_out = leave_out_alike(self.ordered(), self._wanted)
-        self.repeated += left_out
-        return found
+    @property
+    def different(self) -> int:
+        """How many different texts without a label were offered."""
+        return self.seen - self.known - self.repeated
+
+    def choose(self) -> tuple[list[Candidate], int]:
+        """Return as many as are wanted, the most useful first, without near duplicates, and how many of these were passed by."""
+        return leave_out_alike(self.ordered(), self._wanted)
 
 
 def leave_out_alike(candidates: list[Candidate], wanted: int) -> tuple[list[Candidate], int]:

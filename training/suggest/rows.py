@@ -12,10 +12,10 @@ from ...runtime.model.kinds.forms import AnswerForm, Reads
 from ...runtime.model.kinds.registry import kind_of
 from ...schemas.manifest import TaskSpec
 from ..data.fields import check_text
-from ..data.files import find_format, read_rows
+from ..data.files import read_rows
 from ..data.near_texts import near_form, near_id
 from ..data.opening import suffix_of
-from ..data.row import SUGGESTED, Row
+from ..data.row import SUGGESTED, Row, UnnamedNumber
 from ..recipe.reading import Reading
 from .pool import Candidate
 
@@ -55,7 +55,7 @@ class Texts:
 
     def __iter__(self) -> Iterator[tuple[Input, Row]]:
         for row in _rows(self.path):
-            if row.has(self.form.target) and row.fields[self.form.target] != "":
+            if _has_label(row, self.form):
                 self.labelled += 1
             else:
                 yield self.form.read(row), row
@@ -65,9 +65,18 @@ def _rows(path: Path) -> Iterator[Row]:
     return read_rows(path, Reading(format="lines" if suffix_of(path) == ".txt" else None))
 
 
+def _has_label(row: Row, form: Form) -> bool:
+    value = row.fields.get(form.target)
+    is_blank = value is None or isinstance(value, UnnamedNumber) or (isinstance(value, str) and not value.strip())
+    return row.left_out is None and not is_blank
+
+
 def read_known(paths: Sequence[Path], form: Form) -> tuple[set[bytes], list[Input]]:
-    """Return the near ids of texts that have a label, and the texts."""
-    texts = [form.read(row) for path in paths for row in _rows(path)]
+    """Return the near ids of texts that have a label, and the texts. Rows that nobody filled in have none; where a file has no
+    column for labels, all its texts count.
+    """
+    rows = (row for path in paths for row in _rows(path))
+    texts = [form.read(row) for row in rows if form.target not in row.fields or _has_label(row, form)]
     return {near_id(near_form(each)) for each in texts}, texts
 
 
@@ -75,9 +84,9 @@ def find_problem(out: Path, spec: TaskSpec) -> str | None:
     """Return why suggestions cannot be written here; None where they can."""
     if out.exists():
         return f"{out} is there already, and people may have filled it in; name another file"
-    if find_format(out, Reading()) not in {"csv", "jsonl"} or suffix_of(out) not in {".csv", ".jsonl"}:
+    if out.suffix not in {".csv", ".jsonl"}:
         return f"{out}: expected a file that ends with .csv or .jsonl"
-    if suffix_of(out) == ".csv" and kind_of(spec).form is not AnswerForm.LABEL:
+    if out.suffix == ".csv" and kind_of(spec).form is not AnswerForm.LABEL:
         return f"{out}: a cell holds one label, and task {spec.name} is of kind {spec.kind}; write JSON lines (.jsonl)"
     return None
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from ...runtime.errors import SetupError
 from ...runtime.model.delta import apply_delta
 from ...runtime.model.inputs import Input
-from ...schemas.manifest import TaskSpec
+from ...schemas.manifest import ModelManifest, TaskSpec
 from ..fit.encoding import encode_ids
 from ..kinds.heads import pool_mean
 from ..kinds.kind import Kind
@@ -85,6 +85,16 @@ class _Head:
     name: str
     kind: Kind
     spec: TaskSpec
+
+
+def refuse_other_run(path: Path, manifest: ModelManifest, spec: TaskSpec) -> None:
+    """Raise SetupError for a run that the model was not made from: it would judge by other labels or another network."""
+    record = RunFolder(path).record()
+    labels = next((task.labels for task in record.tasks if task.name == spec.name), None)
+    if manifest.recipe not in {None, record.recipe_sha256} or labels not in (None, spec.labels):
+        raise SetupError(
+            f"{path}: the run of another model: expected the one that {manifest.name} {manifest.version} was exported from"
+        )
 
 
 def open_run(path: Path, task: str, *, passes: int, seed: int) -> DropoutPasses:
