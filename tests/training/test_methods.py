@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from same_answers import TEXTS, assert_same_answers
-from stopped_training import Stopped, stop_before
+from stopped_training import assert_resumed_equals_whole
 from tiny_methods import BEGIN_ELSEWHERE, METHODS
 from tiny_training import RECIPE
 
@@ -129,25 +129,13 @@ def test_adalora_leaves_the_rank_where_the_change_is(base: Path) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_resumed_run_gives_the_same_bytes_and_its_delta_the_merged_model(
-    few: Path,
-    base: Path,
-    tmp_path: Path,
-    write_recipe: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
+    few: Path, base: Path, tmp_path: Path, write_recipe: Callable[..., Path], name: str
 ) -> None:
     plain = {"budget": {"steps": 10, "evaluations": 1}, "trackers": [], "probe": False, "dropout": 0.1}
     tasks = {"places": RECIPE["tasks"]["places"]} if name in BEGIN_ELSEWHERE else RECIPE["tasks"]
     path = write_recipe(encoder=str(base), method=METHODS[name], save_minutes=0, few_rows=0, tasks=tasks, **plain)
-    fit(path, few, tmp_path / "whole", quiet=True)
-    for more in (7, 3) if name == "adalora" else (7,):  # before step 9, too: behind the last loss of rank
-        with monkeypatch.context() as patch:
-            stop_before(more, patch)
-            with pytest.raises(Stopped):
-                fit(path, few, tmp_path / "run", quiet=True, resume=more == 3)
-    fit(path, few, tmp_path / "run", quiet=True, resume=True)
-    file = "checkpoint.safetensors"
-    assert (tmp_path / "run" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    again = (3,) if name == "adalora" else ()  # before step 9, too: behind the last loss of rank
+    assert_resumed_equals_whole(path, few, tmp_path, step=7, again=again)
     export(tmp_path / "run", tmp_path / "delta", delta=True)
     assemble(tmp_path / "delta", base, tmp_path / "assembled")
     export(tmp_path / "run", tmp_path / "full", graphs=("ragged", "padded"))
@@ -157,7 +145,7 @@ def test_a_resumed_run_gives_the_same_bytes_and_its_delta_the_merged_model(
         together = served_logits(models[1], spec, TEXTS)
         alone = [served_logits(models[1], spec, [text])[0] for text in TEXTS[:4]]
         assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=False)), spec.name
-    ranks = read_ranks(tmp_path / "run" / file)
+    ranks = read_ranks(tmp_path / "run" / "checkpoint.safetensors")
     lines = dict(describe_ranks(ranks, 2))
     assert sum(ranks.values()) == {"adalora": 2 * 12, "lora": 4 * 12, "dora": 4 * 12}.get(name, 0)
     assert "attention.self.query 4" in lines["layer 1"] or name not in {"lora", "dora"}

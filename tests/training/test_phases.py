@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
+from stopped_training import assert_resumed_equals_whole
 from tiny_training import RECIPE
 from torch.nn import functional as F
 
@@ -32,19 +33,23 @@ PHASES = [
 ]
 
 
-class Stopped(Exception):
-    """Raised in the middle of a run."""
-
-
 def weights_of(run: Path, name: str = "checkpoint.safetensors") -> dict[str, np.ndarray]:
     return load_file(run / name)
 
 
 def test_phases_follow_each_other_and_an_interrupted_one_goes_on(
-    few: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe
 ) -> None:
     path = write_recipe(phases=PHASES, save_minutes=0, **SHORT)
-    record = fit(path, few, tmp_path / "whole", quiet=True)
+    after_joint: dict[str, np.ndarray] = {}
+
+    def look(run: Path) -> None:
+        with safe_open(run / "state.safetensors", framework="np") as file:
+            standing = json.loads(file.metadata()["position"])["standing"]
+        assert (standing["phase"], standing["step"], standing["before"]) == (1, 2, 4)
+        after_joint.update(weights_of(run, "phase-1.safetensors"))
+
+    record = assert_resumed_equals_whole(path, few, tmp_path, step=7, meanwhile=look).resumed
     assert [(phase.name, phase.steps, phase.best_step) for phase in record.phases] == [
         ("joint", 4, 4),
         ("one", 4, 4),
@@ -53,27 +58,6 @@ def test_phases_follow_each_other_and_an_interrupted_one_goes_on(
     assert (record.steps, record.planned_steps, record.best_step) == (11, 11, 11)
     assert [phase.tasks for phase in record.phases] == [["intent", "places"], ["intent"], ["intent", "places"]]
     assert all(set(phase.validation) == {"intent", "places"} for phase in record.phases)
-    collate, calls = gradient.collate, []
-
-    def stop(*given: Any) -> Any:
-        calls.append(given)
-        if len(calls) == 7:
-            raise Stopped
-        return collate(*given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(gradient, "collate", stop)
-        with pytest.raises(Stopped):
-            fit(path, few, tmp_path / "run", quiet=True)
-    with safe_open(tmp_path / "run" / "state.safetensors", framework="np") as file:
-        standing = json.loads(file.metadata()["position"])["standing"]
-    assert (standing["phase"], standing["step"], standing["before"]) == (1, 2, 4)
-    after_joint = weights_of(tmp_path / "run", "phase-1.safetensors")
-    resumed = fit(path, few, tmp_path / "run", quiet=True, resume=True)
-    assert resumed.phases == record.phases
-    name = "checkpoint.safetensors"
-    assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert not list((tmp_path / "run").glob("phase-*"))
     changed = {
         name for name, array in weights_of(tmp_path / "run").items() if not np.array_equal(array, after_joint[name])
     }
@@ -97,27 +81,11 @@ def test_each_layer_learns_at_the_rate_of_the_one_above_times_the_decay(
 
 @pytest.mark.parametrize("method", ["adafactor", "sgd"])
 def test_other_optimisers_go_on_as_in_a_run_that_was_not_interrupted(
-    few: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, method: str
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe, method: str
 ) -> None:
     optimiser = {"method": method, "encoder_lr": 1e-2, "head_lr": 1e-1}
     keys = {**SHORT, "budget": {"steps": 5, "evaluations": 1}, "optimiser": optimiser, "save_minutes": 0}
-    path = write_recipe(**keys)
-    fit(path, few, tmp_path / "whole", quiet=True)
-    collate, calls = gradient.collate, []
-
-    def stop(*given: Any) -> Any:
-        calls.append(given)
-        if len(calls) == 4:
-            raise Stopped
-        return collate(*given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(gradient, "collate", stop)
-        with pytest.raises(Stopped):
-            fit(path, few, tmp_path / "run", quiet=True)
-    fit(path, few, tmp_path / "run", quiet=True, resume=True)
-    name = "checkpoint.safetensors"
-    assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert_resumed_equals_whole(write_recipe(**keys), few, tmp_path, step=4)
 
 
 def test_focal_loss_counts_a_sure_row_less_and_class_weights_count_by_label() -> None:

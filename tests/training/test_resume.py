@@ -12,7 +12,7 @@ import typer
 import yaml
 from safetensors import safe_open
 from safetensors.torch import save_file
-from stopped_training import Stopped, stop_before
+from stopped_training import assert_resumed_equals_whole, fit_until
 from tiny_training import RECIPE
 from typer.testing import CliRunner
 
@@ -83,48 +83,25 @@ def test_a_run_killed_three_times_gives_the_same_bytes_as_one_that_was_not(
 
 @pytest.mark.parametrize("changes", [{"lora": {"rank": 4}}, {"word_dropout": 0.2}], ids=["lora", "word dropout"])
 def test_factors_and_dropped_words_are_those_of_a_run_that_was_not_interrupted(
-    data: Path,
-    base: Path,
-    tmp_path: Path,
-    recipe: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-    changes: dict[str, Any],
+    data: Path, base: Path, tmp_path: Path, recipe: Callable[..., Path], changes: dict[str, Any]
 ) -> None:
-    path = recipe(encoder=str(base), **changes)
-    fit(path, data, tmp_path / "whole", quiet=True)
-    with monkeypatch.context() as patch:
-        stop_before(13, patch)
-        with pytest.raises(Stopped):
-            fit(path, data, tmp_path / "run", quiet=True)
-    fit(path, data, tmp_path / "run", quiet=True, resume=True)
-    name = "checkpoint.safetensors"
-    assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert_resumed_equals_whole(recipe(encoder=str(base), **changes), data, tmp_path, step=13)
 
 
 @pytest.mark.parametrize("method", ["uncertainty", "dwa", "famo", "random", "pcgrad", "mgda", "imtl"])
 def test_what_weighs_the_tasks_goes_on_as_in_a_run_that_was_not_interrupted(
-    few: Path, tmp_path: Path, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, method: str
+    few: Path, tmp_path: Path, write_recipe: Callable[..., Path], method: str
 ) -> None:
     changes = {"budget": {"steps": 8, "evaluations": 1}, "trackers": [], "probe": False, "dropout": 0.1}
     path = write_recipe(tasks=TASKS, weights=method, save_minutes=0, **changes)
-    fit(path, few, tmp_path / "whole", quiet=True)
-    with monkeypatch.context() as patch:
-        stop_before(7, patch)
-        with pytest.raises(Stopped):
-            fit(path, few, tmp_path / "run", quiet=True)
-    fit(path, few, tmp_path / "run", quiet=True, resume=True)
-    name = "checkpoint.safetensors"
-    assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert_resumed_equals_whole(path, few, tmp_path, step=7)
 
 
 def test_an_interrupted_run_is_exported_as_far_as_it_got_and_goes_on_afterwards(
-    data: Path, tmp_path: Path, recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, recipe: Callable[..., Path]
 ) -> None:
     path = recipe()
-    with monkeypatch.context() as patch:
-        stop_before(8, patch)
-        with pytest.raises(Stopped):
-            fit(path, data, tmp_path / "run", quiet=True, seed=3)
+    fit_until(8, path, data, tmp_path / "run", seed=3)
     with pytest.raises(SetupError, match="the run was interrupted; `murmura train --resume` goes on with it"):
         export(tmp_path / "run", tmp_path / "model")
     app = typer.Typer()
@@ -142,15 +119,12 @@ def test_an_interrupted_run_is_exported_as_far_as_it_got_and_goes_on_afterwards(
 
 
 def test_a_run_does_not_go_on_with_other_data_another_recipe_or_other_processes(
-    data: Path, tmp_path: Path, recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, recipe: Callable[..., Path]
 ) -> None:
     path = recipe()
     with pytest.raises(SetupError, match="no interrupted run with a saved state; train without --finish"):
         fit(path, data, tmp_path / "run", quiet=True, finish=True)
-    with monkeypatch.context() as patch:
-        stop_before(2, patch)
-        with pytest.raises(Stopped):
-            fit(path, data, tmp_path / "run", quiet=True)
+    fit_until(2, path, data, tmp_path / "run")
     other = tmp_path / "other"
     other.mkdir()
     lines = (data / "train.jsonl").read_text().splitlines()

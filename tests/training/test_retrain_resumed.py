@@ -5,28 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from stopped_training import Stopped, stop_before
 from tiny_loop import write_corrections, write_job
 
-from murmura.training.fit import gradient
 from murmura.training.retrain.run import GateRefused, retrain
-
-
-class Gone(BaseException):
-    """Raised in the middle of a run."""
-
-
-def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Interrupt the training when it collates the rows of this step. The list grows with each step."""
-    collate, steps = gradient.collate, list[None]()
-
-    def collate_or_stop(*args):
-        steps.append(None)
-        if len(steps) == step:
-            raise Gone
-        return collate(*args)
-
-    monkeypatch.setattr(gradient, "collate", collate_or_stop)
-    return steps
 
 
 def test_a_training_that_was_interrupted_goes_on_at_its_last_step_to_the_same_weights(
@@ -42,10 +24,10 @@ def test_a_training_that_was_interrupted_goes_on_at_its_last_step_to_the_same_we
     fitted |= {"save_minutes": 0}
     job = write_job(tmp_path, desk_base, fit=fitted, model={"folder": str(desk_base / "desk")})
     stop_before(30, monkeypatch)
-    with pytest.raises(Gone):
+    with pytest.raises(Stopped):
         retrain(job, tmp_path / "work", quiet=True)
     monkeypatch.undo()
-    taken, said = stop_before(-1, monkeypatch), list[str]()
+    taken, said = stop_before(None, monkeypatch), list[str]()
     retrain(job, tmp_path / "work", quiet=True, say=said.append)
     steps = json.loads((tmp_path / "work" / "fit" / "done.json").read_text())["steps"]
     assert (len(taken), steps > 40) == (steps - 29, True)
@@ -60,11 +42,11 @@ def test_a_training_that_cannot_go_on_begins_anew_and_says_why(
     write_corrections(tmp_path / "corrections")
     job = write_job(tmp_path, desk_base, fit={"steps": 6, "save_minutes": 0, "threads": 1})
     stop_before(4, monkeypatch)
-    with pytest.raises(Gone):
+    with pytest.raises(Stopped):
         retrain(job, tmp_path / "work", quiet=True)
     monkeypatch.undo()
     (tmp_path / "work" / "fit" / "run" / "state.safetensors").write_bytes(b"half")
-    taken, said = stop_before(-1, monkeypatch), list[str]()
+    taken, said = stop_before(None, monkeypatch), list[str]()
     with suppress(GateRefused):
         retrain(job, tmp_path / "work", quiet=True, say=said.append)
     assert len(taken) == 6

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stopped_training import Stopped, assert_resumed_equals_whole
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.training.compute.state_file import CannotResume
-from murmura.training.fit import gradient
 from murmura.training.fit.loop import fit
 from murmura.training.fit.self_training import phase
 from murmura.training.fit.self_training.guesses import choose_balanced, choose_threshold
@@ -22,10 +22,6 @@ WriteRecipe = Callable[..., Path]
 INTENT = {"intent": RECIPE["tasks"]["intent"]}
 SHORT: dict[str, Any] = {"tasks": INTENT, "trackers": [], "few_rows": 0, "probe": False, "precision": "fp32"}
 SETTINGS = {"texts": "unlabelled.jsonl", "precision": 0.2, "per_label": 8, "epochs": 0.2}
-
-
-class Stopped(Exception):
-    """Raised in the middle of a run."""
 
 
 @pytest.fixture
@@ -56,44 +52,33 @@ def test_of_each_label_the_surest_are_learned_and_no_more_than_of_the_others() -
     assert choose_balanced(scores, [0, 0, 0, 1, 1, 1], 0.999, 2) == []
 
 
+@pytest.mark.parametrize("step", [3, 5], ids=["before", "in its second step"])
 def test_it_is_a_phase_whose_outcome_is_said_and_an_interrupted_one_goes_on_to_the_same_bytes(
-    folder: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+    folder: Path, write_recipe: WriteRecipe, step: int
 ) -> None:
     path = write_recipe(self_training=SETTINGS, save_minutes=0, budget={"steps": 3, "evaluations": 1}, **SHORT)
-    whole = fit(path, folder, folder / "whole", quiet=True)
+
+    def change_texts(run: Path) -> None:
+        texts = (folder / "unlabelled.jsonl").read_text()
+        others = [{"text": "quite another text"}, *[{"text": f"one more {n}"} for n in range(30)]]
+        write_jsonl(folder / "unlabelled.jsonl", others)
+        with pytest.raises(CannotResume):
+            fit(path, folder, run, quiet=True, resume=True)
+        (folder / "unlabelled.jsonl").write_text(texts)
+
+    whole = assert_resumed_equals_whole(path, folder, folder, step=step, meanwhile=change_texts).whole
     assert [each.name for each in whole.phases] == ["labelled", "self_training"]
+    assert set(whole.data_files) == {"train.jsonl", "test.jsonl", "unlabelled.jsonl"}
     note = whole.data["intent"].notes[-1]
     assert note.startswith("self-training: ")
     assert " of 60 texts with guesses of " in note
     assert note.endswith((": kept", ": not kept"))
     assert "points [" in note
-    collate, calls = gradient.collate, []
-
-    def stop(*given: Any) -> Any:
-        calls.append(given)
-        if len(calls) == 5:  # the second step of the phase
-            raise Stopped
-        return collate(*given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(gradient, "collate", stop)
-        with pytest.raises(Stopped):
-            fit(path, folder, folder / "killed", quiet=True)
-    texts = (folder / "unlabelled.jsonl").read_text()
-    write_jsonl(
-        folder / "unlabelled.jsonl", [{"text": "quite another text"}, *[{"text": f"one more {n}"} for n in range(30)]]
-    )
-    with pytest.raises(CannotResume):
-        fit(path, folder, folder / "killed", quiet=True, resume=True)
-    (folder / "unlabelled.jsonl").write_text(texts)
-    again = fit(path, folder, folder / "killed", quiet=True, resume=True)
-    assert again.data["intent"].notes == whole.data["intent"].notes
-    a, b = (RunFolder(folder / name).weights() for name in ("whole", "killed"))
-    assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def test_what_validation_is_worse_with_is_undone(
-    folder: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("save_minutes", [0, 5])
+def test_what_validation_is_worse_with_is_undone_and_again_after_a_kill_meanwhile(
+    folder: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, save_minutes: int
 ) -> None:
     budget = {"steps": 12, "evaluations": 1}
     plain = write_recipe("plain", budget={"evaluations": 1}, **{**SHORT, "phases": [{"name": "labelled", "steps": 12}]})
@@ -105,12 +90,23 @@ def test_what_validation_is_worse_with_is_undone(
 
     monkeypatch.setattr(phase, "_add", mislead)
     wrong = {**SETTINGS, "per_label": 60, "weight": 50.0, "epochs": 1}
-    path = write_recipe("misled", self_training=wrong, budget=budget, **SHORT)
+    path = write_recipe("misled", self_training=wrong, budget=budget, save_minutes=save_minutes, **SHORT)
     record = fit(path, folder, folder / "misled", quiet=True)
     assert record.data["intent"].notes[-1].endswith(": not kept")
     assert record.validation["intent"] == record.phases[0].validation["intent"]
     a, b = (RunFolder(folder / name).weights() for name in ("plain", "misled"))
     assert all(np.array_equal(a[name], b[name]) for name in a)
+
+    def stop(*given: Any) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(phase, "note_outcome", stop)  # the weights are back, and nothing has been written of it
+        with pytest.raises(Stopped):
+            fit(path, folder, folder / "killed", quiet=True)
+    resumed = fit(path, folder, folder / "killed", quiet=True, resume=True)
+    assert resumed.model_dump(exclude={"cpu_seconds"}) == record.model_dump(exclude={"cpu_seconds"})
+    assert not list((folder / "killed").glob("phase-*"))
 
 
 def test_without_a_sure_guess_nothing_is_learned_and_it_is_said(

@@ -1,29 +1,38 @@
 """A trained model is distilled into fewer layers: where it begins, what it learns, and how it compares with its teacher."""
 
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from tiny_training import RECIPE
+from stopped_training import assert_resumed_equals_whole
+from tiny_replies import TASK, reply_rows
+from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.model import Model
 from murmura.schemas.manifest import HeadForm, TaskSpec
-from murmura.training.evaluate.evaluate import evaluate
+from murmura.training.cli.train import train
+from murmura.training.evaluate import against_teacher
+from murmura.training.evaluate.against_teacher import choose_timed, compare_with_teacher
+from murmura.training.evaluate.evaluate import answers, evaluate, score_task
 from murmura.training.export.export import export
 from murmura.training.fit.check_data import check_data
+from murmura.training.fit.checkpoint import checkpoint_weights
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import prepare
 from murmura.training.model.network import logits_of
-from murmura.training.recipe.recipe import load_recipe
-from murmura.training.run_folders.run_folder import RunFolder
+from murmura.training.recipe.recipe import Encoder, load_recipe
+from murmura.training.run_folders.run_folder import RunFolder, SmallerRecord, TeacherRecord
 from murmura.training.run_folders.smaller import read_comparison
+from murmura.training.run_folders.trained_model import open_trained
 from murmura.training.smaller.layers import choose_layers, keep_layers
-from murmura.training.smaller.stage import start_smaller
+from murmura.training.smaller.stage import start_smaller, write_smaller
 
 WriteRecipe = Callable[..., Path]
 TWO = {name: RECIPE["tasks"][name] for name in ("intent", "places")}
@@ -87,11 +96,12 @@ def test_with_all_layers_kept_it_answers_as_the_teacher_before_training(
 def test_the_exported_graph_has_the_layers_it_says_and_the_report_compares_it_with_its_teacher(
     few: Path, model_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
 ) -> None:
-    path = write_recipe(**{**SHORT, "tasks": TWO, "smaller": {"teacher": str(model_folder), "layers": 1}})
+    teacher = shutil.copytree(model_folder, tmp_path / "teacher")
+    path = write_recipe(**{**SHORT, "tasks": TWO, "smaller": {"teacher": str(teacher), "layers": 1}})
     record = fit(path, few, tmp_path / "m.run", quiet=True)
     assert record.smaller is not None
     assert (record.smaller.layers, record.smaller.of) == ([1], 2)
-    assert {name: teacher.folder for name, teacher in record.teachers.items()} == dict.fromkeys(TWO, str(model_folder))
+    assert {name: each.folder for name, each in record.teachers.items()} == dict.fromkeys(TWO, str(teacher))
     manifest = export(tmp_path / "m.run", tmp_path / "m")
     layers = []
     for folder in (tmp_path / "m", model_folder):
@@ -107,7 +117,13 @@ def test_the_exported_graph_has_the_layers_it_says_and_the_report_compares_it_wi
         ("intent", 60, "test"),
         ("places", 60, "test"),
     ]
+    served, recipe = Model.load(teacher, device="cpu"), load_recipe(path)
+    own = score_task(served, served.tasks["places"], recipe, few)["test"].figures["f1"]
     assert found.tasks[1].student == pytest.approx(scores["places"]["test"].figures["f1"])
+    assert found.tasks[1].teacher == pytest.approx(own)
+    assert found.quality == pytest.approx(
+        sum(each.student for each in found.tasks) / sum(each.teacher for each in found.tasks)
+    )
     assert found.speed > 0
     assert any(
         re.fullmatch(r"1 of the teacher's 2 layers: [\d.]+ % of its mean score at [\d.]+ times its speed", line)
@@ -116,31 +132,118 @@ def test_the_exported_graph_has_the_layers_it_says_and_the_report_compares_it_wi
     for name in ("report.md", "report.html"):
         assert "1 of " in (tmp_path / "m" / name).read_text()
     assert "Against its teacher" in (tmp_path / "m" / "report.html").read_text()
+    shutil.rmtree(teacher)
+    shutil.copytree(tmp_path / "m", teacher)
+    said.clear()
+    evaluate(tmp_path / "m", few, print_line=said.append)
+    assert any(
+        "no comparison with the teacher" in line and "not the teacher that was learned from" in line for line in said
+    )
+    assert read_comparison(tmp_path / "m.run") is None
+    assert "Against its teacher" not in (tmp_path / "m" / "report.html").read_text()
+
+
+def test_both_are_timed_alike_wherever_the_student_is_asked(
+    model_folder: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = open_trained(model_folder)
+    origin = TeacherRecord(folder=str(model_folder), sha256=trained.sha256)
+    on_a_gpu, timed = Model.load(model_folder, device="cpu"), list[Model]()
+
+    def time_both(teacher: Model, student: Model, texts: Any) -> tuple[float, float]:
+        timed.extend([teacher, student])
+        return 2.0, 1.0
+
+    monkeypatch.setattr(against_teacher, "time_both", time_both)
+    compare_with_teacher(on_a_gpu, run, SmallerRecord(teacher=origin, layers=[0, 1], of=2), [], answers)
+    assert on_a_gpu not in timed
+    assert [each.runner.device for each in timed] == ["cpu", "cpu"]
+    texts = ["one text"]
+    assert len({each.run(each.encode(texts)).values["intent"].tobytes() for each in timed}) == 1
+
+
+def test_at_most_so_many_texts_are_timed_from_all_of_them() -> None:
+    for count in (0, 1, 511, 512, 513, 1023, 1537):
+        texts = [str(number) for number in range(count)]
+        timed = choose_timed(texts)
+        assert min(count, 257) <= len(timed) <= 512
+        assert not texts or int(timed[-1]) >= count - 4
+
+
+def test_a_head_that_learned_rows_that_were_held_back_is_known_to_have_when_it_goes_on(
+    few: Path, run: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    teacher = open_trained(run)
+    data = {name: report.model_copy(update={"learned_validation": 4}) for name, report in teacher.data.items()}
+    recipe = load_recipe(write_recipe(**{**SHORT, "tasks": TWO, "smaller": {"teacher": str(run), "layers": 1}}))
+    assert recipe.smaller is not None
+    write_smaller(tmp_path / "smaller", replace(teacher, data=data), recipe.smaller)
+    changes = {"encoder": Encoder(source=str(tmp_path / "smaller")), "teachers": recipe.smaller.as_teachers()}
+    begun = prepare(recipe.model_copy(update=changes), few, RunFolder(tmp_path / "run"))
+    assert {name: report.learned_validation for name, report in begun.data.items()} == dict.fromkeys(TWO, 4)
 
 
 def test_an_interrupted_one_goes_on_to_the_same_bytes(
-    few: Path, model_folder: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+    few: Path, model_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
 ) -> None:
-    from murmura.training.fit import gradient
-
     keys = {**SHORT, "tasks": {"intent": TWO["intent"]}, "save_minutes": 0}
     path = write_recipe(**keys, smaller={"teacher": str(model_folder), "layers": 1, "gold": [0, 1]})
-    fit(path, few, tmp_path / "whole", quiet=True)
-    collate, calls = gradient.collate, []
+    assert_resumed_equals_whole(path, few, tmp_path, step=3)
 
-    def stop(*given: Any) -> Any:
-        calls.append(given)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return collate(*given)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(gradient, "collate", stop)
-        with pytest.raises(KeyboardInterrupt):
-            fit(path, few, tmp_path / "run", quiet=True)
-    fit(path, few, tmp_path / "run", quiet=True, resume=True)
-    name = "checkpoint.safetensors"
-    assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+def test_a_decoder_goes_on_with_more_layers_than_the_encoder_has_left(
+    tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    write_jsonl(tmp_path / "replies.jsonl", reply_rows(40, 0))
+    write_jsonl(tmp_path / "train.jsonl", rows(30, 1))
+    tasks = {"reply": {**TASK, "layers": 2}, "intent": {"train": "train.jsonl"}}
+    keys = {**SHORT, "max_tokens": 32, "tasks": tasks, "budget": {"steps": 1, "evaluations": 1}}
+    fit(write_recipe(**{**keys, "encoder": RECIPE["encoder"]}), tmp_path, tmp_path / "teacher", quiet=True)
+    smaller = {"teacher": str(tmp_path / "teacher"), "layers": 1}
+    path = write_recipe("smaller", **keys, smaller=smaller, method={"name": "lora", "rank": 2})
+    assert check_data(load_recipe(path), tmp_path).problems == []
+    run = prepare(start_smaller(load_recipe(path), tmp_path / "smaller"), tmp_path, RunFolder(tmp_path / "run"))
+    begun, weights = checkpoint_weights(run.model, low_rank=True), open_trained(tmp_path / "teacher").weights
+    own = [name for name in weights if name.startswith("heads.reply.layers.1.")]
+    assert own
+    assert all(np.array_equal(begun[name], weights[name]) for name in own)
+    for name, left, message in (
+        ("anew", {"answer": tasks["reply"], "intent": tasks["intent"]}, "a decoder of 2 layers cannot begin from an"),
+        ("alone", {"reply": tasks["reply"]}, "smaller: every task writes replies, which have no teacher"),
+    ):
+        (problem,) = check_data(
+            load_recipe(write_recipe(name, **{**keys, "tasks": left}, smaller=smaller)), tmp_path
+        ).problems
+        assert message in problem
+
+
+def test_no_run_and_no_model_is_written_over_a_teacher(
+    few: Path, run: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    teacher = shutil.copytree(run, tmp_path / "all" / "teacher")
+    before = {path: path.read_bytes() for path in teacher.rglob("*") if path.is_file()}
+    keys = {**SHORT, "tasks": {"intent": TWO["intent"]}}
+    smaller = write_recipe("smaller", **keys, smaller={"teacher": str(teacher), "layers": 1})
+    taught = write_recipe("taught", **keys, teachers={"intent": str(teacher)})
+    for path in (smaller, taught):
+        for folder in (teacher, teacher / "inner", teacher.parent):
+            with pytest.raises(SetupError, match=r"overlaps the folder of a teacher, .*; give --run another one"):
+                fit(path, few, folder, quiet=True)
+            options = {"data": few, "run": tmp_path / "new", "quiet": True}
+            with pytest.raises(SetupError, match=r"overlaps the folder of a teacher, .*; give --out another one"):
+                train(path, out=folder, **options)
+    with pytest.raises(SetupError, match="a model by `smaller` begins as layers that only its run folder has"):
+        train(smaller, out=tmp_path / "model", delta=True, **options)
+    with pytest.raises(SetupError, match=r"the run folder is .* or lies in it"):
+        train(smaller, out=tmp_path / "model", **{**options, "run": tmp_path / "model" / "run"})
+    assert not (tmp_path / "new").exists()
+    assert before == {path: path.read_bytes() for path in teacher.rglob("*") if path.is_file()}
+
+
+def test_a_model_folder_is_no_run_folder(model_folder: Path) -> None:
+    assert [*RunFolder(model_folder).find_problems()] == [
+        f"{model_folder}: not empty and not a run of ours; give --run another folder"
+    ]
 
 
 def refuse_first(recipe: Path, data: Path) -> None:
@@ -159,7 +262,7 @@ def refuse_first(recipe: Path, data: Path) -> None:
         ({"layers": 1}, {"encoder": "somewhere"}, r"`encoder` stands beside `smaller`"),
         ({"layers": 1}, {"teachers": "somewhere"}, r"`teachers` stands beside `smaller`"),
         ({"layers": 1}, {"pooled": "distilled"}, r"pooled: distilled keeps vectors of the encoder before"),
-        ({"layers": 1}, {"tasks": {"queue": TWO["intent"]}}, r"teachers: .* has no task queue; it has intent, topics"),
+        ({"layers": 1}, {"tasks": {"queue": TWO["intent"]}}, r"smaller: .* has no task queue; it has intent, topics"),
     ],
 )
 def test_what_cannot_become_smaller_is_refused_in_one_line_before_training(

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from stopped_training import assert_resumed_equals_whole
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
-from murmura.training.fit import gradient
 from murmura.training.fit.check_data import check_data
+from murmura.training.fit.gradient import measure_losses
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import learn_from_teachers
 from murmura.training.fit.teachers import answers
@@ -97,23 +98,6 @@ def test_a_student_of_labels_alone_is_that_without_a_teacher_to_the_byte(
 def test_an_interrupted_run_goes_on_at_the_same_share_with_the_same_answers(
     few: Path, run: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tasks = {name: TASKS[name] for name in ("intent", "places")}
-    path = write_recipe(teachers={"intent": str(run)}, save_minutes=0, **SHORT, tasks=tasks)
-    whole = train(path, few, tmp_path / "whole")
-    shares = [json.loads(line).get("teachers/gold_share") for line in (tmp_path / "whole" / "curves.jsonl").open()]
-    assert shares[0] == 1
-    collate, calls = gradient.collate, []
-
-    def stop(*given: Any) -> Any:
-        calls.append(given)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return collate(*given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(gradient, "collate", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(path, few, tmp_path / "run")
     computed: list[str] = []
     compute = answers._compute
 
@@ -122,7 +106,11 @@ def test_an_interrupted_run_goes_on_at_the_same_share_with_the_same_answers(
         compute(*given)
 
     monkeypatch.setattr(answers, "_compute", count)
-    assert train(path, few, tmp_path / "run", resume=True) == whole
+    tasks = {name: TASKS[name] for name in ("intent", "places")}
+    path = write_recipe(teachers={"intent": str(run)}, save_minutes=0, **SHORT, tasks=tasks)
+    assert_resumed_equals_whole(path, few, tmp_path, step=3, meanwhile=lambda run: computed.clear())
+    shares = [json.loads(line).get("teachers/gold_share") for line in (tmp_path / "whole" / "curves.jsonl").open()]
+    assert shares[0] == 1
     assert not computed
 
 
@@ -139,6 +127,28 @@ def test_answers_that_were_damaged_are_computed_again(
     learn_from_teachers(opened)
     assert file.read_bytes() == good
     assert np.array_equal(first, [opened.train[0].taught[row].logits for row in range(len(first))])
+
+
+def test_a_head_with_a_teacher_does_not_begin_from_regression(
+    few: Path, run: Path, open_run: Callable[..., Any]
+) -> None:
+    keys = {"tasks": {"intent": TASKS["intent"]}, "few_rows": 20}
+    assert open_run(few, **keys).few == {"intent"}
+    assert not open_run(few, teachers={"intent": str(run)}, **keys).few
+
+
+def test_where_out_of_scope_goes_by_distance_a_teacher_teaches_the_other_labels(
+    few: Path, run: Path, open_run: Callable[..., Any]
+) -> None:
+    by_distance = {**TASKS["intent"], "out_of_scope": {"label": "other", "by": "distance"}}
+    keys = {"few_rows": 0, "teachers": {"models": str(run), "gold": 0}}
+    losses = []
+    for task in (by_distance, {**TASKS["intent"], "out_of_scope": None}):
+        opened = open_run(few, tasks={"intent": task}, **keys)
+        learn_from_teachers(opened)
+        opened.model.eval()
+        losses.append(measure_losses(opened, [(0, [*range(len(opened.train[0].ids))])])[0])
+    assert 0 < losses[0] < 3 * losses[1], losses
 
 
 def test_labels_in_another_order_are_found_by_their_names(few: Path, run: Path, open_run: Callable[..., Any]) -> None:

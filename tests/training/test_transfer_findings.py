@@ -11,13 +11,24 @@ import pytest
 from tiny_training import RECIPE
 
 from murmura.runtime.errors import SetupError
+from murmura.training.fit.checkpoint import checkpoint_weights
+from murmura.training.fit.phases import Base, begin_phase
+from murmura.training.fit.setup import Fitting
 from murmura.training.gate.seed_statistics import SeedsDifference, compare_seeds
 from murmura.training.kinds.outcome import Outcome, of_accuracy
 from murmura.training.recipe.recipe import Recipe, load_recipe
 from murmura.training.transfer.advice import Cure, advise
 from murmura.training.transfer.findings import Affinity, Cost, Transfer, gather_affinities, last_losses, mean_cosines
 from murmura.training.transfer.page import make_page
-from murmura.training.transfer.plan import Training, count_reads, list_trainings, make_alone, make_joint, refuse_recipe
+from murmura.training.transfer.plan import (
+    Training,
+    count_phase,
+    count_reads,
+    list_trainings,
+    make_alone,
+    make_joint,
+    refuse_recipe,
+)
 from murmura.training.transfer.results import Result, as_json, as_markdown
 from murmura.training.transfer.run import open_study
 
@@ -119,6 +130,34 @@ def test_alone_a_task_goes_through_the_phases_that_teach_it(write_recipe: WriteR
     one, other = (Recipe.model_validate(make_alone(recipe, name, ROWS)).phases for name in ROWS)
     assert [(phase.name, phase.tasks, phase.steps) for phase in one] == [("joint", None, 40), ("one", None, 20)]
     assert [(phase.name, phase.steps, phase.epochs) for phase in other] == [("joint", 10, None), ("other", None, 2)]
+
+
+@pytest.mark.parametrize("sampling", ["proportional", "equal", "annealed", {"method": "equal", "min_rows": 3}])
+def test_rows_of_phases_are_those_that_the_training_reads(
+    few: Path, open_run: Callable[..., Fitting], sampling: Any
+) -> None:
+    phases = [
+        {"name": "joint", "steps": 20},
+        {"name": "one", "tasks": ["intent"], "epochs": 3, "held_rows": 0.5},
+        {"name": "heads", "tasks": ["places"], "freeze": "encoder"},
+    ]
+    tasks = {"intent": {**TWO["intent"], "sampling_weight": 3.0}, "places": TWO["places"]}
+    run = open_run(few, tasks=tasks, phases=phases, sampling=sampling, few_rows=0)
+    joint, rows = run.recipe, {data.name: len(data.train) for data in run.tasks}
+    base = Base(joint, run.train, run.trained)
+    folder = run.folder
+    folder.path.mkdir()
+    folder.save_weights(checkpoint_weights(run.model, low_rank=False))
+    read: dict[str, list[int]] = {name: [] for name in rows}
+    for number in range(len(phases)):
+        begin_phase(run, base, number, goes_on=False)
+        for at, name in enumerate(rows):
+            if name in run.taught:
+                read[name].append(sum(len(own) for step in run.plan for task, own in step if task == at))
+    for name, reads in read.items():
+        alone = Recipe.model_validate(make_alone(joint, name, rows))
+        counted = [count_phase(alone, phase, {name: rows[name]}).total for phase in alone.phases]
+        assert counted == pytest.approx(reads, abs=joint.batch_size / 2), (name, sampling)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ def train(
     from ..fit.kept_tasks import add_tasks
     from ..recipe.frozen_keys import describe_frozen_keys
     from ..recipe.recipe import load_recipe
+    from ..run_folders.overlaps import find_overlaps, find_run_overlaps, is_inside
     from ..run_folders.run_folder import RunFolder
 
     read = load_recipe(recipe)
@@ -90,7 +91,11 @@ def train(
         read = add_tasks(read, add_to)
     out = out or Path("models") / read.name
     run = run or out.with_name(f"{out.name}.run")
-    problems = list(find_problems(out, read.encoder.source, [graph.value for graph in graphs], delta=delta))
+    forms, is_smaller = [graph.value for graph in graphs], read.smaller is not None
+    problems = [*find_overlaps(out, "--out", read.teacher_folders, "a teacher"), *find_run_overlaps(read, run)]
+    problems += find_problems(out, read.encoder.source, forms, delta=delta, is_smaller=is_smaller)
+    if is_inside(run, out):
+        problems.append(f"{run}: the run folder is {out} or lies in it, which --out replaces; give --run another one")
     if not resume and not finish:
         problems += RunFolder(run).find_problems()
     if check:

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
 
+from ...runtime.errors import SetupError
 from ...runtime.model.graph.build import build_graph
 from ...runtime.model.inputs import Input
 from ...runtime.model.model import Model
@@ -16,11 +17,11 @@ from ..kinds.answers import Answer
 from ..kinds.registry import kind_of
 from ..run_folders.run_folder import SmallerRecord
 from ..run_folders.smaller import Compared, TaskCompared
-from ..run_folders.trained_model import open_trained
+from ..run_folders.trained_model import TrainedModel, open_trained
 
 ROWS: Final = 32
 MOST_TEXTS: Final = 512
-"""So many texts of the sets are timed, in their order."""
+"""At most so many texts of the sets are timed, in their order."""
 ROUNDS: Final = 5
 """Both models read the texts in turns; the middle one of so many ratios counts."""
 
@@ -37,9 +38,19 @@ class AskedSet(NamedTuple):
 Ask = Callable[[Model, TaskSpec, Sequence[Example]], Iterable[Answer]]
 
 
-def compare_with_teacher(model: Model, record: SmallerRecord, sets: Sequence[AskedSet], ask: Ask) -> Compared:
-    """Score both on the sets, and time them. `model` is the exported student."""
-    teacher = open_served(Path(record.teacher.folder))
+def compare_with_teacher(
+    model: Model, run: Path, record: SmallerRecord, sets: Sequence[AskedSet], ask: Ask
+) -> Compared:
+    """Score both on the sets, and time them. `model` is the exported student, on whatever device, `run` its run folder.
+
+    SetupError where the teacher has learned something else since.
+    """
+    trained = open_trained(Path(record.teacher.folder))
+    if trained.sha256 != record.teacher.sha256:
+        raise SetupError(
+            f"{trained.folder}: not the teacher that was learned from (SHA-256 differs); put it back, or train again"
+        )
+    teacher = serve_on_cpu(trained)
     tasks = []
     for asked in sets:
         scores = []
@@ -49,8 +60,8 @@ def compare_with_teacher(model: Model, record: SmallerRecord, sets: Sequence[Ask
         rows = len(asked.examples)
         tasks.append(TaskCompared(task=asked.task, set=asked.name, rows=rows, teacher=scores[0], student=scores[1]))
     texts = [example.given for asked in sets for example in asked.examples]
-    timed = texts[:: max(1, len(texts) // MOST_TEXTS)][:MOST_TEXTS]
-    of_teacher, of_student = time_both(teacher, model, timed)
+    timed = choose_timed(texts)
+    of_teacher, of_student = time_both(teacher, serve_on_cpu(open_trained(run)), timed)
     return Compared(
         layers=record.layers,
         of=record.of,
@@ -61,9 +72,13 @@ def compare_with_teacher(model: Model, record: SmallerRecord, sets: Sequence[Ask
     )
 
 
-def open_served(folder: Path) -> Model:
-    """Return the model of a folder, a delta or a run as it is served, on the CPU with one thread, without replies."""
-    trained = open_trained(folder)
+def choose_timed(texts: Sequence[Input]) -> Sequence[Input]:
+    """Return the texts that are timed: at most MOST_TEXTS, spread over all of them."""
+    return texts[:: max(1, -(-len(texts) // MOST_TEXTS))]
+
+
+def serve_on_cpu(trained: TrainedModel) -> Model:
+    """Return a model as it is served, on the CPU with one thread, without replies."""
     manifest = ModelManifest(
         name=trained.name,
         encoder=trained.encoder,

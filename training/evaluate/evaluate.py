@@ -35,7 +35,7 @@ from ..report.markdown import markdown
 from ..report.page import contained, write_pages
 from ..report.page_data import find_run, gather, read_record
 from ..run_folders.run_folder import PAGE
-from ..run_folders.smaller import read_comparison, save_comparison
+from ..run_folders.smaller import read_comparison, remove_comparison, save_comparison
 from .against_teacher import AskedSet, compare_with_teacher
 from .baselines import Baselines
 from .recent_logits import ask, join_logits
@@ -95,6 +95,7 @@ def compare_smaller(model: Model, recipe: Recipe, data: Path, run: Path | None, 
     record = read_record(run) if run is not None else None
     if run is None or record is None or record.smaller is None:
         return
+    remove_comparison(run)
     asked = []
     for name, task in recipe.tasks.items():
         sets = sets_of(task) if name in model.tasks and not kind_of(model.tasks[name]).generates else {}
@@ -102,7 +103,7 @@ def compare_smaller(model: Model, recipe: Recipe, data: Path, run: Path | None, 
             scope = task.out_of_scope.label if task.out_of_scope else None
             asked.append(AskedSet(name, which, read_part(sources, task, data, seed=recipe.data_seed), scope))
     if asked:
-        found = compare_with_teacher(model, record.smaller, asked, answers)
+        found = compare_with_teacher(model, run, record.smaller, asked, answers)
         save_comparison(run, found)
         say(found.describe())
 

@@ -40,6 +40,7 @@ from ..kinds.registry import kind_of
 from ..kinds.reply_decoder import Decoded
 from ..model import encoders
 from ..model.encoder_files import plain_tokenizer
+from ..run_folders.overlaps import find_overlaps
 from ..run_folders.run_folder import RECIPE, RunFolder, RunRecord
 from ..run_folders.trained_model import base_weights
 from .parity import torch_logits, worst_difference
@@ -64,7 +65,10 @@ def export(
     folder = RunFolder(run)
     record = folder.record()
     record = record.model_copy(update={"pooled": record.pooled or pooled})
-    for problem in find_problems(out, record.encoder.source, graphs, delta=delta):
+    overlaps = find_overlaps(out, "--out", record.teacher_folders, "a teacher")
+    is_smaller = record.smaller is not None
+    problems = find_problems(out, record.encoder.source, graphs, delta=delta, is_smaller=is_smaller)
+    for problem in (*overlaps, *problems):
         raise SetupError(problem)
     draft = begin(out)
     try:
@@ -146,14 +150,18 @@ def manifest_of(record: RunRecord) -> ModelManifest:
     )
 
 
-def find_problems(out: Path, source: str, graphs: Sequence[str], *, delta: bool) -> Iterator[str]:
-    """Yield why it cannot be exported, before hours are spent on training it."""
+def find_problems(
+    out: Path, source: str, graphs: Sequence[str], *, delta: bool, is_smaller: bool = False
+) -> Iterator[str]:
+    """Yield why it cannot be exported, before hours are spent on training it. `is_smaller`: by the stage `smaller`."""
     if out.exists() and not (out / MANIFEST_NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
         yield f"{out}: exists and is not a model folder; choose another --out or remove it"
     if delta and tuple(graphs) != ("ragged",):
         yield "a delta folder holds no graphs: --graphs and --delta cannot be combined"
     if delta and source == "scratch":
         yield "an encoder from scratch has no base to differ from: export it without --delta"
+    if delta and is_smaller:
+        yield "a model by `smaller` begins as layers that only its run folder has, no base: export it without --delta"
 
 
 def begin(out: Path) -> Path:

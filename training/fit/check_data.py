@@ -130,10 +130,22 @@ def open_encoder(recipe: Recipe, tasks: Sequence[TaskData]) -> Checkpoint:
     refuse_word_dropout(recipe.word_dropout, checkpoint.special)
     if any(task.kind.per_pair for task in tasks):
         _check_template(recipe, checkpoint)
+    _refuse_deep_decoders(recipe, tasks, checkpoint)
     if recipe.max_tokens > checkpoint.spec.max_positions:
         limit = checkpoint.spec.max_positions
         raise recipe.refusal(("max_tokens",), f"{recipe.max_tokens} is more than the encoder's max_positions {limit}")
     return checkpoint
+
+
+def _refuse_deep_decoders(recipe: Recipe, tasks: Sequence[TaskData], checkpoint: Checkpoint) -> None:
+    """Raise SetupError for a decoder that begins as layers of the encoder, which has fewer. One that goes on has its own."""
+    depth, manifest = checkpoint.spec.layers, checkpoint.manifest
+    known = {spec.name for spec in manifest.tasks if spec.generation is not None} if manifest is not None else set()
+    for data in tasks:
+        sizes = data.task.generation()
+        if sizes is not None and data.name not in known and sizes.layers > depth:
+            message = f"a decoder of {sizes.layers} layers cannot begin from an encoder of {depth}; set {depth} or less"
+            raise recipe.refusal(("tasks", data.name, "layers"), message)
 
 
 def _check_template(recipe: Recipe, checkpoint: Checkpoint) -> None:

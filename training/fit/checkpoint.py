@@ -48,5 +48,6 @@ def _adapted_decoders(model: MultiTask) -> Iterator[tuple[nn.Module, dict[str, s
     depth = model.encoder.config.num_hidden_layers
     for task, head in zip(model.names, model.heads, strict=True):
         if isinstance(head, ReplyDecoder):
-            sources = head.sources(depth)
-            yield head, {name: f"derived/heads.{task}.{name}/{sources[name]}" for name in factors(head)}
+            adapted = [*factors(head)]
+            sources = head.sources(depth) if adapted else {}  # one that goes on may have more layers than the encoder
+            yield head, {name: f"derived/heads.{task}.{name}/{sources[name]}" for name in adapted}

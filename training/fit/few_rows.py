@@ -15,13 +15,15 @@ def begins_from_probe(recipe: Recipe, data: TaskData, known: Sequence[str] | Non
 
     So it is for a classification with fewer than `few_rows` training rows a label, unless there is no such regression or
     the head goes on from an earlier model (`known` are its labels). A head that has `learned` rows which were held back does
-    not go on, so that it can be validated on them. Other kinds, and heads of another form, learn in their own way.
+    not go on, so that it can be validated on them. Other kinds, heads of another form, and tasks with a teacher, whose answers
+    the regression would not hear, learn in their own way.
     """
     goes_on = bool(known) and set(known or ()) <= set(data.labels) and not learned
     if (
         goes_on
         or data.task.head is not None
         or any(example.soft for example in data.train)
+        or (recipe.teachers is not None and recipe.teachers.teaches(data.name))
         or reason_against(recipe, data)
         or not data.kind.is_regression
     ):

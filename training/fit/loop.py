@@ -23,6 +23,7 @@ from ..pretrain.unlabelled import read_unlabelled
 from ..recipe.frozen_keys import describe_frozen_keys
 from ..recipe.last_phase import with_self_training
 from ..recipe.recipe import Encoder, Recipe, load_recipe
+from ..run_folders.overlaps import refuse_run_overlaps
 from ..run_folders.provenance import describe_environment, digest_data
 from ..run_folders.run_folder import RECORD, RunFolder, RunRecord, digest
 from ..run_folders.smaller import read_stage
@@ -100,6 +101,7 @@ def fit(
     if add_to is not None and lacks_vectors_alone(recipe := load_recipe(recipe_path), add_to):
         return add_vectors(recipe_path, recipe, data, add_to, folder, ignore if quiet else tqdm.write)
     recipe = _read_recipe(recipe_path, seed, encoder, add_to)
+    refuse_run_overlaps(recipe, out)
     if (resume or finish) and (record := finished_record(folder, recipe_path)):
         return record
     state = read_state(folder, recipe_path) if resume or finish else None

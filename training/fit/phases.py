@@ -4,8 +4,7 @@ What a phase holds the other tasks to are answers of the network at its beginnin
 until the next phase begins; so an interrupted run goes on in the phase that it was in.
 """
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -15,11 +14,11 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from ..compute import sampler
+from ..compute.phase_rows import count_phase_rows
 from ..model.network import logits_of
+from ..recipe.phase_recipe import is_self_training, recipe_of
 from ..recipe.phases import Phase
-from ..recipe.recipe import Hold, Recipe
-from ..recipe.self_training import SELF_TRAINING
-from ..recipe.weights import Weights
+from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import WEIGHTS, PhaseRecord
 from .checkpoint import restore
 from .encoding import Part
@@ -76,7 +75,7 @@ def record_of_phase(run: Fitting, phase: Phase) -> PhaseRecord:
 def begin_phase(run: Fitting, base: Base, number: int, *, goes_on: bool) -> None:
     """Put the run at the beginning of a phase; where it `goes_on` in one, its standing stays as it is."""
     phase, names = base.recipe.phases[number], [data.name for data in run.tasks]
-    run.recipe = recipe_of(base.recipe, phase, number)
+    run.recipe = recipe_of(base.recipe, phase)
     run.taught = frozenset(phase.tasks or names)
     if number:
         _restore_beginning(run, number, goes_on=goes_on)
@@ -106,11 +105,6 @@ def begin_phase(run: Fitting, base: Base, number: int, *, goes_on: bool) -> None
     run.inputs_sha256 = None
 
 
-def is_self_training(recipe: Recipe, phase: Phase) -> bool:
-    """Return whether the phase is that of self-training."""
-    return recipe.self_training is not None and phase.name == SELF_TRAINING
-
-
 def begin_self_training(run: Fitting, phase: Phase) -> Guessed:
     """Let the network guess the texts, and lay out the phase with those that are learned; without any it has no step."""
     settings = run.recipe.self_training
@@ -136,33 +130,17 @@ def end_self_training(run: Fitting, number: int, guessed: Guessed, write: Callab
         note_outcome(run, taught_task(run), f"nothing is learned: {guessed.said}", write)
 
 
-def recipe_of(recipe: Recipe, phase: Phase, number: int) -> Recipe:
-    """Return the recipe as it is in a phase."""
-    own = {key: value for key in ("evaluations", "patience") if (value := getattr(phase, key)) is not None}
-    changes: dict[str, Any] = {
-        "budget": recipe.budget.model_copy(update=own),
-        "optimiser": recipe.optimiser.override(phase.optimiser),
-        "dropout": recipe.dropout if phase.dropout is None else phase.dropout,
-        "freeze": phase.freeze or recipe.freeze,
-    }
-    if recipe.self_training is not None and phase.name == SELF_TRAINING:
-        changes["hold"] = Hold(weight=recipe.self_training.weight, temperature=1.0)
-    if (phase.tasks is not None and set(phase.tasks) != set(recipe.tasks)) or (phase.freeze and phase.freeze.all):
-        changes["weights"] = Weights()
-    return recipe.model_copy(update=changes)
-
-
 def _is_frozen(run: Fitting) -> bool:
     return not any(parameter.requires_grad for parameter in run.model.encoder.parameters())
 
 
 def _restore_beginning(run: Fitting, number: int, *, goes_on: bool) -> None:
     folder = run.folder
-    kept = folder.phase_start(number)
+    kept, learned = folder.phase_start(number), folder.phase_end(number)
     if not goes_on:
-        draft = kept.with_name(f"{kept.name}.part")
-        shutil.copyfile(folder.path / WEIGHTS, draft)
-        draft.replace(kept)
+        folder.put(folder.path / WEIGHTS, kept)
+    elif learned.is_file():  # the run was interrupted when the phase may have been undone: it is decided again
+        folder.put(learned, folder.path / WEIGHTS)
     restore(run.model, dict(load_file(kept)), low_rank=run.recipe.low_rank)
     narrow(run.recipe, run.model, [*run.train, *run.validation], run.checkpoint.special)
     run.model.to(run.device)
@@ -184,24 +162,10 @@ def hold_part(run: Fitting, task: int, part: Part) -> Part:
 
 def lay_out_phase(run: Fitting, phase: Phase, held: list[int]) -> list[sampler.StepRows]:
     """Return the rows of each step: those of the phase's tasks by their shares, and so many of the held tasks beside them."""
-    recipe = run.recipe
-    rows = dict(_rows_of(run, phase))
-    own = sum(rows.values())
-    rows |= {task: phase.held_rows * own / len(held) for task in held}
-    tasks = sorted(rows)
-    weights = [run.tasks[task].task.sampling_weight for task in tasks]
-    total = phase.steps * recipe.batch_size if phase.steps else round(sum(rows.values()))
-    if not total:
-        return []
-    counts = sampler.count_rows(
-        recipe.sampling, total, [rows[task] for task in tasks], weights, recipe.batch_size, recipe.least_rows
-    )
-    dealt = sampler.deal([run.train[task].lengths for task in tasks], counts, recipe.seed + run.standing.phase)
+    names = [data.name for data in run.tasks]
+    rows = {name: len(part.ids) for name, part in zip(names, run.train, strict=True)}
+    counted = count_phase_rows(run.recipe, phase, rows, [names[at] for at in held])
+    tasks = [names.index(name) for name in counted.tasks]
+    lengths = [run.train[task].lengths for task in tasks]
+    dealt = sampler.deal(lengths, counted.steps, run.recipe.seed + run.standing.phase)
     return [[(tasks[at], own_rows) for at, own_rows in step] for step in dealt]
-
-
-def _rows_of(run: Fitting, phase: Phase) -> Iterator[tuple[int, float]]:
-    for at, data in enumerate(run.tasks):
-        if data.name in run.taught:
-            count = len(run.train[at].ids)
-            yield at, count * (phase.epochs or run.recipe.epochs_of(data.task, count))

@@ -129,7 +129,7 @@ def read_state(folder: RunFolder, recipe: Path) -> State | None:
 
 
 def inputs_sha256(run: Fitting) -> str:
-    """Return a digest of what a run reads: its rows, their order, and the encoder."""
+    """Return a digest of what a run reads: its rows, texts without labels, their order, and the encoder."""
     if run.inputs_sha256 is None:
         sums = sha256(run.checkpoint.spec.model_dump_json(exclude_none=True).encode())
         for line in _inputs(run):
@@ -144,6 +144,7 @@ def _inputs(run: Fitting) -> Iterable[str]:
         for example in (*data.train, *data.validation, *data.calibration, *data.outside, *data.choosing):
             reply = () if example.reply is None else (example.reply,)
             yield repr((example.given, example.labels, example.spans, example.soft, *reply))
+    yield from run.unlabelled
     yield run.guessed
     yield from (part.taught.sha256 for part in run.train if part.taught is not None)
     yield json.dumps(run.plan)

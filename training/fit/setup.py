@@ -270,13 +270,14 @@ def build_model(recipe: Recipe, tasks: list[TaskData], checkpoint: Checkpoint) -
     model.method = method if not recipe.encoder.frozen else None
     known = known_labels(checkpoint, tasks)
     for task, head in zip(tasks, model.heads, strict=True):
+        before = known.get(task.name, [])
+        goes_on = bool(before) and set(before) <= set(task.labels)
         if isinstance(head, ReplyDecoder):
             words = ReplyVocabulary(task.labels).lower_ids(checkpoint.tokenizer)
-            head.begin_from(begins, words, checkpoint.tokenizer.encode("").ids[0])
-        goes_on = set(known.get(task.name, ())) <= set(task.labels)
+            head.begin_from(begins, words, checkpoint.tokenizer.encode("").ids[0], layers=not goes_on)
         if goes_on:
-            grow.carry_over(head, task, known.get(task.name, []), checkpoint.weights)
-        if isinstance(head, ReplyDecoder) and method is not None and not (goes_on and known.get(task.name)):
+            grow.carry_over(head, task, before, checkpoint.weights)
+        elif isinstance(head, ReplyDecoder) and method is not None:
             method.attach_to_decoder(head)  # one that goes on is no encoder's layers any more: it is trained whole
     if recipe.encoder.frozen:
         model.freeze_encoder()

@@ -89,9 +89,12 @@ class ReplyDecoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
         nn.init.eye_(self.transform.dense.weight)
         nn.init.zeros_(self.transform.dense.bias)
 
-    def begin_from(self, encoder: Mapping[str, Tensor], words: Sequence[Sequence[int]], start: int) -> None:
+    def begin_from(
+        self, encoder: Mapping[str, Tensor], words: Sequence[Sequence[int]], start: int, *, layers: bool = True
+    ) -> None:
         """Begin as the encoder: its layers spread evenly, the last among them, for cross attention too; each piece as the mean of
-        the `words` that mean it, the start as the word `start`. `encoder` are weights under BERT's names.
+        the `words` that mean it, the start as the word `start`. `encoder` are weights under BERT's names. Not the layers of one
+        that goes on with its own, of which there may be more than the encoder has.
         """
         table = encoder["embeddings.word_embeddings.weight"]
         types = encoder.get("embeddings.token_type_embeddings.weight")
@@ -104,7 +107,7 @@ class ReplyDecoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
                 self.position.add_(types[-1])
             _copy(self.norm, encoder, "embeddings.LayerNorm")
             parameters = dict(self.named_parameters())
-            for part, source in self.sources(depth).items():
+            for part, source in self.sources(depth).items() if layers else ():
                 parameters[part].copy_(encoder[source])
 
     def sources(self, depth: int) -> dict[str, str]:

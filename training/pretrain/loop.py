@@ -19,7 +19,7 @@ from ..recipe.recipe import Recipe
 from ..run_folders.curves import Curves
 from ..run_folders.run_folder import RunFolder, digest
 from .encoder_folder import PretrainingRecord, find_problem, read_record, write_encoder
-from .material import digest_texts, read_material
+from .material import digest_files, read_material
 from .network import HEAD, Pretrained
 from .objectives.objective import Objective
 from .setup import lr_of, prepare
@@ -77,7 +77,7 @@ def pretrain(
     if state is not None:
         state.restore(run, optimiser)
     _take_steps(run, optimiser, quiet=quiet)
-    record = _record_of(run, recipe_sha256, digest_texts(settings, data))
+    record = _record_of(run, recipe_sha256, digest_files(settings, data))
     write_encoder(out, material.checkpoint.spec, _weights_of(run), material.checkpoint.tokenizer, record)
     folder.remove_state()
     return record

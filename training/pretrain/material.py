@@ -10,12 +10,11 @@ import numpy as np
 
 from ...runtime.errors import SetupError
 from ...schemas.manifest import Sha256
-from ..data.files import find_source
 from ..model.encoders import Checkpoint, open_checkpoint
 from ..prepare.tasks import TaskData
 from ..recipe.pretraining import Pretraining
 from ..recipe.recipe import Recipe
-from ..run_folders.run_folder import digest
+from ..run_folders.provenance import digest_texts
 from .encoded import EncodedText
 from .texts import Document, LabelledText, Pair, documents_of, labelled_of, read_documents, read_pairs
 from .vocabulary import extend_vocabulary
@@ -101,15 +100,7 @@ def refuse_unknown(checkpoint: Checkpoint, encoded: Sequence[EncodedText], *, al
         )
 
 
-def digest_texts(settings: Pretraining, folder: Path) -> dict[str, Sha256]:
-    """Return the SHA-256 of each file of texts and pairs, by its path in the recipe; of a folder those of its files."""
+def digest_files(settings: Pretraining, folder: Path) -> dict[str, Sha256]:
+    """Return the SHA-256 of each file of texts and pairs, by its path in the recipe."""
     embedding = settings.objectives.sentence_embedding
-    found: dict[str, Sha256] = {}
-    for source in (*(settings.texts or ()), *(embedding.pairs if embedding else ())):
-        path = find_source(folder, source.path)
-        if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.is_file())
-            found |= {f"{source.path}/{each.name}": digest(each) for each in inside}
-        elif path.is_file():
-            found[source.path] = digest(path)
-    return dict(sorted(found.items()))
+    return digest_texts([*(settings.texts or ()), *(embedding.pairs if embedding else ())], folder)

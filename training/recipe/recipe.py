@@ -224,6 +224,12 @@ class Recipe(Frozen):
         return "lora" if self.method is None else self.method.name
 
     @property
+    def teacher_folders(self) -> list[str]:
+        """The folders of the models whose answers are learned, those of `smaller` with them."""
+        smaller = [self.smaller.teacher] if self.smaller is not None else []
+        return [*smaller, *(self.teachers.folders if self.teachers is not None else ())]
+
+    @property
     def low_rank(self) -> bool:
         """Whether a run keeps what it changed, and not the encoder's weights."""
         return self.around_encoder is not None or self.encoder.frozen

@@ -35,6 +35,15 @@ class Teachers(Frozen):
             raise ValueError("`gold: 1` leaves nothing for teachers to teach; leave `teachers` out")
         return self
 
+    @property
+    def folders(self) -> list[str]:
+        """Where the models lie."""
+        return [self.models] if isinstance(self.models, str) else [*self.models.values()]
+
+    def teaches(self, task: str) -> bool:
+        """Return whether the task has a teacher, if its kind can have one."""
+        return isinstance(self.models, str) or task in self.models
+
     def gold_at(self, phase: int, step: int, steps: int) -> float:
         """Return the share of the label before a step is taken, of 0 to `steps` - 1 of a phase: linear in the first phase, then
         as at its end.

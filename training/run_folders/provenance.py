@@ -14,7 +14,8 @@ from ...schemas.manifest import Sha256
 from ..data.files import find_source, is_data_set
 from ..data.formats.data_sets import digest_data_set
 from ..data.rules import make_rules, sources_of
-from ..recipe.reading import Source
+from ..recipe.pretraining import PairSource, TextSource
+from ..recipe.reading import Reading, Source
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
 
@@ -69,13 +70,31 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 
 def digest_data(recipe: Recipe, folder: Path) -> dict[str, Sha256]:
-    """Return the SHA-256 of each data file that the recipe names, by its path in the recipe.
+    """Return the SHA-256 of each data file that the recipe names, by its path in the recipe: rows of tasks, and texts of
+    self-training.
 
     Of a data set that is no single file, the SHA-256 of the rows of its split, by path, configuration and split.
     """
     found: dict[str, Sha256] = {}
     for task in recipe.tasks.values():
         found |= digest_sources(sources_of(task), task, folder)
+    if recipe.self_training is not None:
+        found |= digest_texts(recipe.self_training.texts, folder)
+    return dict(sorted(found.items()))
+
+
+def digest_texts(sources: Iterable[TextSource | PairSource], folder: Path) -> dict[str, Sha256]:
+    """Return the SHA-256 of each file of texts and pairs, by its path in the recipe; of a folder those of its files, of a data
+    set of the hub that of its rows.
+    """
+    found: dict[str, Sha256] = {}
+    for source in sources:
+        path = find_source(folder, source.path)
+        if path.is_dir():
+            inside = sorted(each for each in path.rglob("*") if each.is_file())
+            found |= {f"{source.path}/{each.relative_to(path).as_posix()}": _sha256(each) for each in inside}
+        else:
+            found[source.path] = digest_data_set(path, Reading()) if is_data_set(path) else _sha256(path)
     return dict(sorted(found.items()))
 
 

@@ -132,6 +132,12 @@ class RunRecord(BaseModel):
     files: dict[str, Sha256] = {}
     """SHA-256 of checkpoint, tokenizer and recipe, by file name. Empty in records of earlier versions."""
 
+    @property
+    def teacher_folders(self) -> list[str]:
+        """The folders of the models whose answers were learned."""
+        smaller = [self.smaller.teacher] if self.smaller is not None else []
+        return [teacher.folder for teacher in (*smaller, *self.teachers.values())]
+
 
 @dataclass
 class RunFolder:
@@ -147,8 +153,12 @@ class RunFolder:
             yield f"{self.path}: not empty and not a run of ours; give --run another folder"
 
     def _is_run(self) -> bool:
-        """True also where a run was interrupted in or after a stage that comes before it."""
+        """True also where a run was interrupted in or after a stage that comes before it; false for a model folder, which has
+        a recipe, too.
+        """
         staged = (PRETRAIN, RECIPE), (SMALLER, MANIFEST_NAME)
+        if (self.path / MANIFEST_NAME).is_file():
+            return False
         return (self.path / RECIPE).is_file() or any((self.path / folder / name).is_file() for folder, name in staged)
 
     def begin(self, recipe: Path, tokenizer: Tokenizer, *, staged: bool = False) -> None:
@@ -170,6 +180,16 @@ class RunFolder:
     def phase_start(self, number: int) -> Path:
         """Return where the weights lie that a phase began from, while it is under way."""
         return self.path / f"phase-{number}.safetensors"
+
+    def phase_end(self, number: int) -> Path:
+        """Return where the best weights of a phase lie, from before it is decided whether they are kept until the run has ended."""
+        return self.path / f"phase-{number}-end.safetensors"
+
+    def put(self, source: Path, into: Path) -> None:
+        """Copy weights of this folder; a crash half-way leaves what was there before."""
+        draft = into.with_name(f"{into.name}.part")
+        shutil.copyfile(source, draft)
+        draft.replace(into)
 
     def remove_phase_starts(self, but: int | None = None) -> None:
         """Remove the weights that phases began from, but those of one."""

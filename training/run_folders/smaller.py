@@ -22,7 +22,7 @@ class TaskCompared(BaseModel):
 
 
 class Compared(BaseModel):
-    """Quality on the recipe's sets, and speed of the exported graphs: texts in batches of 32, one thread, CPU."""
+    """Quality on the recipe's sets, and speed of the graphs without replies: texts in batches of 32, one thread, CPU."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -68,6 +68,11 @@ def stage_of(run: Path) -> Path:
 def save_comparison(run: Path, found: Compared) -> None:
     """Write the comparison into the run folder."""
     (run / COMPARED).write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def remove_comparison(run: Path) -> None:
+    """Remove the comparison of an earlier evaluation."""
+    (run / COMPARED).unlink(missing_ok=True)
 
 
 def read_comparison(run: Path) -> Compared | None:

@@ -1,7 +1,7 @@
 """A finished model as its network is built: from a run folder, a model folder or a delta."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ...runtime.model.delta import apply_delta, find_base, read_base
 from ...schemas.manifest import MANIFEST_NAME, Base, EncoderSpec, Sha256, TaskSpec
 from ..model.encoder_files import plain_tokenizer
 from ..model.encoders import load
+from ..prepare.data_report import TaskReport
 from .run_folder import RECORD, WEIGHTS, RunFolder, RunRecord, digest
 
 Weights = dict[str, NDArray[Any]]
@@ -31,6 +32,8 @@ class TrainedModel:
     tasks: Sequence[TaskSpec]
     max_tokens: int
     sha256: Sha256
+    data: Mapping[str, TaskReport] = field(default_factory=dict)
+    """What it was trained on, by task."""
 
 
 def open_trained(folder: Path) -> TrainedModel:
@@ -45,8 +48,9 @@ def open_trained(folder: Path) -> TrainedModel:
     role = "delta" if manifest.is_delta else "training"
     (sha256,) = [entry.sha256 for entry in manifest.files if entry.role == role]
     tokens = manifest.limits.max_tokens
+    data = {name: TaskReport.model_validate(report) for name, report in manifest.data.items()}
     return TrainedModel(
-        folder, manifest.name, found.spec, found.weights, found.tokenizer, manifest.tasks, tokens, sha256
+        folder, manifest.name, found.spec, found.weights, found.tokenizer, manifest.tasks, tokens, sha256, data
     )
 
 
@@ -57,10 +61,8 @@ def _open_run(folder: Path) -> TrainedModel:
     if record.low_rank:
         weights = dict(apply_delta(base_weights(record), weights))
     sha256 = digest(folder / WEIGHTS)
-    spec, tokens = record.encoder, record.max_tokens
-    return TrainedModel(
-        folder, record.name, spec, weights, plain_tokenizer(run.tokenizer()), record.tasks, tokens, sha256
-    )
+    spec, tokens, tokenizer = record.encoder, record.max_tokens, plain_tokenizer(run.tokenizer())
+    return TrainedModel(folder, record.name, spec, weights, tokenizer, record.tasks, tokens, sha256, record.data)
 
 
 def base_weights(record: RunRecord) -> Weights:

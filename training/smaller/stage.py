@@ -71,6 +71,7 @@ def write_smaller(folder: Path, teacher: TrainedModel, asked: Smaller) -> None:
         encoder=teacher.encoder.model_copy(update={"layers": len(kept)}),
         tasks=list(teacher.tasks),
         limits=Limits(max_tokens=teacher.max_tokens),
+        data={name: report.model_dump(mode="json", exclude_defaults=True) for name, report in teacher.data.items()},
         files=[],
     )
     write_manifest(part, manifest, {WEIGHTS: "training", TOKENIZER: "tokenizer"})

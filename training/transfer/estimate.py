@@ -9,10 +9,9 @@ from typing import Final, NamedTuple
 from ..fit.gradient import compute_gradient
 from ..fit.joint_step import loss_weights
 from ..fit.setup import prepare
-from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import RunFolder
-from .plan import count_reads
+from .plan import count_phase, count_reads
 
 TIMED_STEPS: Final = 4
 """The first one is not counted."""
@@ -59,15 +58,7 @@ def count_rows(recipe: Recipe, rows: Mapping[str, int]) -> int:
     """Return how many rows a training reads in all its phases; `rows` are those of its tasks' training parts."""
     if not recipe.phases:
         return sum(count_reads(recipe, rows).values())
-    return sum(_count_in_phase(recipe, phase, rows) for phase in recipe.phases)
-
-
-def _count_in_phase(recipe: Recipe, phase: Phase, rows: Mapping[str, int]) -> int:
-    if phase.steps is not None:
-        return phase.steps * recipe.batch_size
-    taught = phase.tasks or list(rows)
-    own = sum(rows[name] * (phase.epochs or recipe.epochs_of(recipe.tasks[name], rows[name])) for name in taught)
-    return round(own * (1 + phase.held_rows * (len(taught) < len(rows))))
+    return sum(count_phase(recipe, phase, rows).total for phase in recipe.phases)
 
 
 def estimate_seconds(speed: Speed, rows: Iterable[int]) -> float:

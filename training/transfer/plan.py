@@ -8,6 +8,9 @@ from typing import Any, Final, NamedTuple
 
 from ...runtime.errors import SetupError
 from ..compute import sampler
+from ..compute.phase_rows import PhaseRows, count_phase_rows
+from ..recipe.optimiser import Freeze
+from ..recipe.phase_recipe import recipe_of
 from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
 
@@ -76,6 +79,13 @@ def count_reads(recipe: Recipe, rows: Mapping[str, int]) -> dict[str, int]:
     return {name: sum(step[at] for step in counts) for at, name in enumerate(rows)}
 
 
+def count_phase(recipe: Recipe, phase: Phase, rows: Mapping[str, int]) -> PhaseRows:
+    """Return the rows that the steps of a phase read; `rows` are those of the tasks' training parts."""
+    changes = not (phase.freeze or recipe.freeze or Freeze()).all and not recipe.encoder.frozen
+    held = [name for name in rows if name not in (phase.tasks or rows)] if changes and phase.held_rows else []
+    return count_phase_rows(recipe_of(recipe, phase), phase, rows, held)
+
+
 def make_joint(recipe: Recipe) -> Document:
     """Return the document of the recipe; its log compares gradients over the whole encoder, unless it says where."""
     made = _document(recipe)
@@ -84,36 +94,38 @@ def make_joint(recipe: Recipe) -> Document:
 
 def make_alone(recipe: Recipe, name: str, rows: Mapping[str, int]) -> Document:
     """Return the document of a recipe that trains one task alone."""
-    made, task, count = _document(recipe), recipe.tasks[name], rows[name]
-    reads = count_reads(recipe, rows)
-    epochs = reads[name] / count
+    made = _document(recipe)
     own = _without(made["tasks"][name], _OF_A_TASK)
-    if abs(epochs - recipe.epochs_of(task, count)) > _ALIKE * epochs:
-        own["epochs"] = round(epochs, 4)
+    if not recipe.phases and (changed := _changed_epochs(recipe, name, count_reads(recipe, rows)[name], rows)):
+        own["epochs"] = changed
     made = {**_without(made, _BETWEEN_TASKS), "tasks": {name: own}}
     if "steps" in made.get("budget", {}):
         made["budget"] = _without(made["budget"], ("steps",))
     if recipe.phases:
-        made["phases"] = [*_phases(recipe, made["phases"], name, reads)]
+        made["phases"] = [*_phases(recipe, made["phases"], name, rows)]
     return made
 
 
-def _phases(recipe: Recipe, phases: Sequence[Document], name: str, reads: Mapping[str, int]) -> Iterator[Document]:
-    """Yield the phases that teach the task; of steps that several tasks share it takes its part."""
+def _changed_epochs(
+    recipe: Recipe, name: str, reads: int, rows: Mapping[str, int], phase: Phase | None = None
+) -> float | None:
+    """Return the passes in which a task reads so many rows, where it would make others alone."""
+    epochs, count = reads / rows[name], rows[name]
+    alone = (phase.epochs if phase is not None else None) or recipe.epochs_of(recipe.tasks[name], count)
+    return round(epochs, 4) if abs(epochs - alone) > _ALIKE * epochs else None
+
+
+def _phases(recipe: Recipe, phases: Sequence[Document], name: str, rows: Mapping[str, int]) -> Iterator[Document]:
+    """Yield the phases that teach the task; of the rows that several tasks share it takes its part."""
     for phase, made in zip(recipe.phases, phases, strict=True):
-        taught = phase.tasks or list(recipe.tasks)
-        if name not in taught:
+        if name not in (phase.tasks or recipe.tasks):
             continue
-        own = _without(made, ("tasks", "held_rows"))
+        own, reads = _without(made, ("tasks", "held_rows")), count_phase(recipe, phase, rows).count(name)
         if phase.steps is not None:
-            own["steps"] = max(1, round(phase.steps * _share(phase, taught, name, len(recipe.tasks), reads)))
+            own["steps"] = max(1, round(reads / recipe.batch_size))
+        elif changed := _changed_epochs(recipe, name, reads, rows, phase):
+            own["epochs"] = changed
         yield own
-
-
-def _share(phase: Phase, taught: Sequence[str], name: str, tasks: int, reads: Mapping[str, int]) -> float:
-    """Return which part of the rows of a phase is the task's; the other tasks' held rows are read beside those taught."""
-    held = phase.held_rows if len(taught) < tasks and not (phase.freeze and phase.freeze.all) else 0.0
-    return reads[name] / sum(reads[each] for each in taught) / (1 + held)
 
 
 def _document(recipe: Recipe) -> Document:

@@ -5,7 +5,6 @@ Pseudo-labels (Lee 2013) as soft targets under dropout (Xie et al. 2020, noisy s
 interrupted run makes them again.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -92,19 +91,22 @@ def _add(part: Part, ids: Sequence[NDArray[np.int32]], logits: Array) -> Part:
 
 
 def keep_or_undo(run: Fitting, number: int, said: str, write: Write) -> None:
-    """Compare the best checkpoint of the phase with the one that it began from, and go back to that where it was better."""
-    at, began = taught_task(run), run.folder.phase_start(number)
+    """Compare the best checkpoint of the phase with the one that it began from, and go back to that where it was better.
+
+    What was learned stays beside it until the run has ended: one that is interrupted meanwhile decides the same again.
+    """
+    at, folder = taught_task(run), run.folder
+    began, learned = folder.phase_start(number), folder.phase_end(number)
+    folder.put(folder.path / WEIGHTS, learned)
     truth = np.array([int(target) for target in run.validation[at].targets])
     right = []
-    for weights in (dict(load_file(began)), run.folder.weights()):
+    for weights in (dict(load_file(began)), dict(load_file(learned))):
         restore(run.model, weights, low_rank=run.recipe.low_rank)
         logits = logits_of(run.model, at, run.validation[at].ids, device=run.device, bf16=False)
         right.append(np.stack(logits).argmax(1) == truth)
     kept = right[1].sum() >= right[0].sum()
     if not kept:
-        draft = began.with_name(f"{WEIGHTS}.part")
-        shutil.copyfile(began, draft)
-        draft.replace(run.folder.path / WEIGHTS)
+        folder.put(began, folder.path / WEIGHTS)
         run.standing.scores = run.standing.phases[-1].validation
     note_outcome(run, at, f"{said}; {describe_change(*right)}: {'kept' if kept else 'not kept'}", write)
 

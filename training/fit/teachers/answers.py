@@ -21,7 +21,7 @@ from ...kinds.kind import Kind
 from ...kinds.registry import kind_of
 from ...model.encoders import build_encoder
 from ...model.network import MultiTask, logits_of
-from ...prepare.tasks import TaskData
+from ...prepare.tasks import TaskData, label_by_distance
 from ...recipe.recipe import Recipe
 from ...run_folders.run_folder import TeacherRecord, digest
 from ...run_folders.trained_model import TrainedModel, open_trained
@@ -47,6 +47,8 @@ class Answers:
 
     logits: NDArray[np.float32]
     starts: NDArray[np.int64]
+    compared: NDArray[np.bool_]
+    """Which labels [C] are learned."""
     per_token: bool
     sha256: Sha256
     """Of the logits."""
@@ -54,7 +56,7 @@ class Answers:
 
     def __getitem__(self, row: int) -> Held:
         own = np.array(self.logits[self.starts[row] : self.starts[row + 1]])
-        return Held(own if self.per_token else own[0], np.ones(own.shape[-1], np.bool_))
+        return Held(own if self.per_token else own[0], self.compared)
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,21 @@ def ask_teachers(
             data, spec = tasks[at], spec_of(recipe, model, tasks[at])
             given = [example.given for example in examples[at]]
             read = texts[at] if data.kind.per_token else encode_ids(given, model.tokenizer)
-            found[at] = _answers_of(model, spec, data.labels, read, folder / data.name, device)
+            found[at] = _answers_of(model, spec, data, read, folder / data.name, device)
     return found
 
 
-def _answers_of(
-    model: TrainedModel, spec: TaskSpec, labels: Sequence[str], texts: Texts, path: Path, device: str
-) -> Answers:
-    per_token = kind_of(spec).per_token
+def find_compared(data: TaskData) -> NDArray[np.bool_]:
+    """Return which labels [C] a teacher teaches. Where out of scope goes by distance, the class of that label is none: its logit
+    is not learned by steps, and lies infinitely low until the limit is chosen, so that a teacher that sees it at all would
+    outweigh everything else.
+    """
+    outside = label_by_distance(data.task)
+    return np.array([label not in outside for label in data.labels])
+
+
+def _answers_of(model: TrainedModel, spec: TaskSpec, data: TaskData, texts: Texts, path: Path, device: str) -> Answers:
+    per_token, labels = kind_of(spec).per_token, data.labels
     counts = [len(ids) if per_token else 1 for ids in texts]
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     file, about = path.with_name(f"{path.name}.npy"), path.with_name(f"{path.name}.json")
@@ -119,6 +128,7 @@ def _answers_of(
     return Answers(
         np.load(file, mmap_mode="r"),
         starts,
+        find_compared(data),
         per_token,
         kept.answers,
         TeacherRecord(folder=str(model.folder), sha256=model.sha256),

@@ -27,20 +27,26 @@ def folders_of(recipe: Recipe, tasks: Sequence[TaskData]) -> dict[Path, list[int
     found: dict[Path, list[int]] = {}
     for name, folder in named.items():
         if name not in places:
-            raise recipe.refusal(("teachers",), f"no task {name}; expected some of {', '.join(places)}")
+            raise recipe.refusal((_key(recipe),), f"no task {name}; expected some of {', '.join(places)}")
         _refuse_task(recipe, tasks[places[name]])
         found.setdefault(Path(folder), []).append(places[name])
     if not found:
-        raise recipe.refusal(("teachers",), "every task writes replies, which have no teacher; leave `teachers` out")
+        key = _key(recipe)
+        raise recipe.refusal((key,), f"every task writes replies, which have no teacher; leave `{key}` out")
     return found
+
+
+def _key(recipe: Recipe) -> str:
+    """Return the key that names the teachers."""
+    return "teachers" if recipe.smaller is None else "smaller"
 
 
 def _refuse_task(recipe: Recipe, data: TaskData) -> None:
     if data.kind.generates:
-        raise recipe.refusal(("teachers",), f"{data.name} writes replies, which have no teacher; leave it out")
+        raise recipe.refusal((_key(recipe),), f"{data.name} writes replies, which have no teacher; leave it out")
     if any(example.soft for example in data.train):
         problem = f"{data.name} has rows marked `soft`, whose target is an answer already; leave one of them out"
-        raise recipe.refusal(("teachers",), problem)
+        raise recipe.refusal((_key(recipe),), problem)
 
 
 def refuse_teachers(recipe: Recipe, tasks: Sequence[TaskData], tokenizer: Tokenizer) -> None:
@@ -49,7 +55,7 @@ def refuse_teachers(recipe: Recipe, tasks: Sequence[TaskData], tokenizer: Tokeni
         try:
             model = open_trained(folder)
         except SetupError as error:
-            raise recipe.refusal(("teachers",), str(error)) from None
+            raise recipe.refusal((_key(recipe),), str(error)) from None
         for at in taught:
             spec_of(recipe, model, tasks[at])
             if tasks[at].kind.per_token:
@@ -60,9 +66,9 @@ def _refuse_other_tokens(recipe: Recipe, model: TrainedModel, name: str, tokeniz
     """Raise SetupError where the teacher of a task that answers each token reads other tokens, or fewer."""
     problem, limit = f"{name} answers each token, and {model.folder}", model.encoder.max_positions
     if model.tokenizer.to_str() != tokenizer.to_str():
-        raise recipe.refusal(("teachers",), f"{problem} has another tokenizer; expected the one of `encoder`")
+        raise recipe.refusal((_key(recipe),), f"{problem} has another tokenizer; expected the one of `encoder`")
     if recipe.max_tokens > limit:
-        raise recipe.refusal(("teachers",), f"{problem} reads at most {limit}; lower max_tokens {recipe.max_tokens}")
+        raise recipe.refusal((_key(recipe),), f"{problem} reads at most {limit}; lower max_tokens {recipe.max_tokens}")
 
 
 def spec_of(recipe: Recipe, model: TrainedModel, data: TaskData) -> TaskSpec:
@@ -70,14 +76,14 @@ def spec_of(recipe: Recipe, model: TrainedModel, data: TaskData) -> TaskSpec:
     found = next((spec for spec in model.tasks if spec.name == data.name), None)
     if found is None:
         known = ", ".join(spec.name for spec in model.tasks)
-        raise recipe.refusal(("teachers",), f"{model.folder} has no task {data.name}; it has {known}")
+        raise recipe.refusal((_key(recipe),), f"{model.folder} has no task {data.name}; it has {known}")
     theirs, ours = kind_of(found), data.kind
     if theirs is not ours:
         problem = f"{data.name} of {model.folder} is of kind {theirs.name}, here it is of kind {ours.name}"
-        raise recipe.refusal(("teachers",), problem)
+        raise recipe.refusal((_key(recipe),), problem)
     if set(found.labels) != set(data.labels):
         raise recipe.refusal(
-            ("teachers",), f"{data.name} of {model.folder} {_explain_labels(found.labels, data.labels)}"
+            (_key(recipe),), f"{data.name} of {model.folder} {_explain_labels(found.labels, data.labels)}"
         )
     return found
 
