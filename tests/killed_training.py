@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from late_imports import import_before_fork
+
 import murmura.training.fit.loop as loop
 from murmura.training.compute import state_file
 from murmura.training.fit import gradient
@@ -50,6 +52,7 @@ def train(recipe: Path, data: Path, out: Path, point: str) -> None:
 
 
 data = Path(sys.argv[1])
+import_before_fork()
 for recipe, out in (run.split(",") for run in sys.argv[2:]):
     for point in ("step", "scoring", "state"):
         if not (child := os.fork()):

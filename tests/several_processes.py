@@ -13,6 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from late_imports import import_before_fork
+
 from murmura.training.compute import device
 from murmura.training.fit import gradient
 from murmura.training.fit.loop import fit
@@ -59,6 +61,7 @@ def train(number: int, recipe: Path, data: Path, out: Path, point: str) -> None:
 
 
 data, runs = Path(sys.argv[1]), [[*run.split(","), ""][:3] for run in sys.argv[2:]]
+import_before_fork()
 for recipe, out, point in runs:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
