@@ -244,9 +244,8 @@ class Engine(RequestChecks):
         """Word a reply from the last turns of a conversation, the newest last, and the acts that it performs.
 
         `slots` are the slots that it may name; None: all of the task. `is_forbidden` says of any other piece whether it must not
-        be used; its answers are remembered, so give the same function each time. `deadline` is a time of the event loop's clock, s; a
-        reply that has not ended by then is dropped wherever it is. A quarter as
-        many as `reply_rows` may be on their way to their first step; further callers wait.
+        be used; its answers are remembered, so give the same function each time. `deadline` is a time of the event loop's clock, s;
+        a reply that has not ended by then is dropped wherever it is. While many begin, callers wait (see `ReplyPlaces`).
         Raises Late, RecordError `unknown_task` for a task that generates nothing, ModelFailed when the model fails on this
         reply, Closed after `stop`.
         """
