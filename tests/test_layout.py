@@ -22,6 +22,7 @@ FOLDERS = {
     "runtime/agent",
     "runtime/batching",
     "runtime/cli",
+    "runtime/experiments",
     "runtime/flow",
     "runtime/flow/fetching",
     "runtime/flow/handlers",
