@@ -280,6 +280,7 @@ async def _start_engine(settings: Settings, model: Model, metrics: Metrics, stac
         max_rows=limits.max_rows,
         token_budget=limits.token_budget,
         max_wait_ms=limits.max_wait_ms,
+        max_hold_ms=limits.max_hold_ms,
         padded=limits.graph == "padded",
         reply_rows=limits.reply_rows,
         steps_between_passes=limits.steps_between_passes,

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from murmura.runtime.batching.batcher import Batcher
-from murmura.runtime.batching.policy import BatchLimits, Entry
+from murmura.runtime.batching.entry import Entry
+from murmura.runtime.batching.policy import BatchLimits
 from murmura.runtime.testing.fakes import FakeModel, classified
 from murmura.schemas.manifest import TaskSpec
 

@@ -5,21 +5,23 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import count
 from typing import Any, Final
 
-from ..errors import Closed, DeviceFailed, ModelFailed
-from ..model.generated import Generated
+from ..errors import Closed, DeviceFailed
 from ..observe.logs import get_logger
+from .backlog import Backlog, OnFailed
 from .breaker import BreakerLimits
-from .delivery import call_safely, group_by_sink
+from .delivery import call_safely, group_by_sink, separate_failed
 from .device_guard import DeviceGuard, Job
-from .device_slots import STEPS_BETWEEN_PASSES, DeviceSlots, Turn
+from .device_slots import STEPS_BETWEEN_PASSES
+from .entry import Entry
 from .observer import BatchObserver
-from .policy import BatchLimits, BatchPolicy, Entry
-from .reply_lanes import ROWS_ON_CPU, ReplyLane, ReplyLanes, StepResult
+from .policy import BatchLimits
+from .reply_lanes import ROWS_ON_CPU, ReplyLane, StepResult
+from .run_reports import RunReports
 from .run_threads import RunThreads, join_threads
 from .runs import Answers, BatchModel, BatchRuns
+from .version_queue import VersionTerms
 
 log = get_logger(__name__)
 
@@ -38,6 +40,7 @@ class Batcher:
     - a batch is closed only when a thread is free for it;
     - an entry with tasks that generate goes on from its pass to a lane, and is delivered with its replies;
     - while the device fails, entries wait in order, and none fails because of it;
+    - no entry fails because of a candidate: it returns to its sink, for the current version;
     - nothing is awaited, locked or logged per entry.
     """
 
@@ -46,6 +49,7 @@ class Batcher:
         model: BatchModel,
         limits: BatchLimits,
         *,
+        terms: VersionTerms | None = None,
         observer: BatchObserver | None = None,
         clock: Callable[[], float] = time.perf_counter,
         deadline_s: float = SHORTEST_DEADLINE_S,
@@ -53,16 +57,17 @@ class Batcher:
         reply_rows: int = ROWS_ON_CPU,
         steps_between_passes: int = STEPS_BETWEEN_PASSES,
     ) -> None:
-        """`deadline_s`: a pass or a step that takes longer is terminated; if it has not ended at twice that time, the device
-        is given up. A single text above the token budget gets proportionally longer. `reply_rows`: replies that are decoded
-        together. `steps_between_passes`: see `DeviceSlots`.
+        """`terms`: those of `model`. `deadline_s`: a pass or a step that takes longer is terminated; if it has not ended at twice
+        that time, the device is given up. A single text above the token budget gets proportionally longer. `reply_rows`:
+        replies that are decoded together. `steps_between_passes`: see `DeviceSlots`.
         """
         self.model = model
         """Answers the entries without a model of their own."""
-        self._policy, self._lanes = BatchPolicy(limits), ReplyLanes(reply_rows)
-        self._slots = DeviceSlots(limits.max_in_flight, steps_between_passes)
-        self._observer = observer
+        self.limits = limits
+        self.backlog = Backlog(limits, reply_rows, steps_between_passes)
+        self.backlog.load(model, terms or limits.terms)
         self._clock = clock
+        self._reports = RunReports(observer, clock, self._call_safely)
         self._threads = RunThreads()
         self._runs, self._deadline_s = BatchRuns(deadline_s, limits.token_budget), deadline_s
         self._guard = DeviceGuard(
@@ -71,23 +76,12 @@ class Batcher:
         self.on_lost: Callable[[DeviceFailed], None] = lambda error: None
         """Called once when the device is given up, before all entries end with Closed."""
         self._lost = False
-        self._numbers = count()
         self._running: dict[int, Job] = {}
         self._watch: asyncio.TimerHandle | None = None
         self._room: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
         self._closing = False
-
-    @property
-    def queued_tokens(self) -> int:
-        """Tokens of the entries that are not in a batch yet, or whose replies have not begun."""
-        return self._policy.queued_tokens + self._lanes.queued_tokens
-
-    @property
-    def queued_rows(self) -> int:
-        """Number of entries that are not in a batch yet, or whose replies have not begun."""
-        return len(self._policy) + self._lanes.queued_rows
 
     @property
     def in_flight(self) -> int:
@@ -102,7 +96,7 @@ class Batcher:
     def start(self) -> None:
         """Start the threads. Call it on the event loop that calls all other methods."""
         self._loop = asyncio.get_running_loop()
-        self._threads.start(self._policy.limits.max_in_flight)
+        self._threads.start(self.limits.max_in_flight)
         self._end_overdue_runs()
 
     def submit(self, entries: Iterable[Entry]) -> None:
@@ -116,7 +110,7 @@ class Batcher:
             left = [entry for entry in entries if not entry.cancelled]
             self._loop.call_soon(self._close, left)
             return
-        self._policy.push(entries, self._clock())
+        self.backlog.policy.push(entries, self._clock())
         self._start_batches()
 
     def on_room(self, callback: Callable[[], None]) -> None:
@@ -149,23 +143,37 @@ class Batcher:
         if self._guard.trouble is not None:
             self._close(self._drain(running=False))
 
-    def swap(self, model: BatchModel, deadline_s: float) -> None:
-        """Answer what comes from now on by another model; runs that start from now on have its deadline."""
-        self.model = model
-        self._deadline_s = self._runs.deadline_s = deadline_s
-        self._lanes.retire(model)
+    def load(
+        self, model: BatchModel, terms: VersionTerms, deadline_s: float, on_failed: OnFailed | None = None
+    ) -> None:
+        """Add a version; runs that start from now on have its deadline, unless it is shorter.
+
+        `on_failed`: it is a candidate. When it fails, this is called, and its entries return to their sinks.
+        """
+        self._deadline_s = self._runs.deadline_s = max(self._deadline_s, deadline_s)
+        self.backlog.load(model, terms, on_failed)
+
+    def swap(self, before: BatchModel, model: BatchModel, terms: VersionTerms, deadline_s: float) -> None:
+        """Answer what comes from now on by `model` instead of `before`."""
+        self.model = model if before is self.model else self.model
+        self.load(model, terms, deadline_s)
+        if before is not model:
+            self.backlog.retire(before)
         self.take_back()
 
     def take_back(self) -> None:
-        """While the device fails, return all entries that are not running to their sinks: the model was replaced."""
-        if self._guard.trouble is None:
-            return
-        for sink, part in group_by_sink(self._drain(running=False)):
+        """While the device fails, return all entries that are not running to their sinks: a version was replaced."""
+        if self._guard.trouble is not None:
+            self._return(self._drain(running=False))
+
+    def _return(self, entries: list[Entry]) -> None:
+        """Return entries to their sinks, to be encoded for the serving version."""
+        for sink, part in group_by_sink(entries):
             self._loop.call_soon(self._call_safely, sink.take_back, part)
 
     def _drain(self, *, running: bool) -> list[Entry]:
         """Remove and return all entries that wait, and those of running steps if `running`."""
-        return [*self._guard.release(), *self._lanes.drain(running=running), *self._policy.drain()]
+        return [*self._guard.release(), *self.backlog.drain(running=running)]
 
     # -- on the event loop -------------------------------------------------------------------------------------------
 
@@ -173,39 +181,24 @@ class Batcher:
         if not self._guard.allows_runs or self._lost:
             return
         now = math.inf if self._closing else self._clock()
-        queued = self.queued_tokens
+        queued = self.backlog.tokens
         while (job := self._next_job(now)) is not None:
             self._running[job.number] = job
             self._threads.put(partial(self._run, job))
-        self._lanes.retire(self.model)
+        self.backlog.free_lanes()
         self._wake_later(now)
-        if self.queued_tokens < queued:
+        if self.backlog.tokens < queued:
             self._announce_room()
 
     def _next_job(self, now: float) -> Job | None:
-        turns = self._slots.turns(len(self._running))
-        if turns and (held := self._guard.next_held()) is not None:
+        in_flight = len(self._running)
+        if in_flight < self.limits.max_in_flight and (held := self._guard.next_held()) is not None:
             return held
         if self._guard.on_trial:
-            if self._running:
+            if in_flight:
                 return None
             self._record_answer()  # no held batch is left
-        for turn in turns:
-            if (job := self._take_step() if turn is Turn.STEP else self._take_batch(now)) is not None:
-                self._slots.record(turn)
-                return job
-        return None
-
-    def _take_batch(self, now: float) -> Job | None:
-        batch = self._policy.take(now, len(self._running))
-        return None if batch is None else Job(next(self._numbers), batch.entries, batch.tokens)
-
-    def _take_step(self) -> Job | None:
-        lane = self._lanes.claim_ready()
-        if lane is None:
-            return None
-        lane.in_thread = True
-        return Job(next(self._numbers), [], 0, lane=lane)
+        return self.backlog.take(now, in_flight)
 
     def _record_answer(self) -> None:
         """Record in the guard that the device answers; if it had failed, announce room to the submitters."""
@@ -217,12 +210,12 @@ class Batcher:
             self._call_safely(callback)
 
     def _wake_later(self, now: float) -> None:
-        """If an eager slot is free, set a timer for when the oldest entry has waited `max_wait_s`."""
+        """If a slot is free, set a timer for when the oldest entry has waited for long enough."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self._policy.wake_at()
-        if due is not None and len(self._running) < self._policy.limits.eager_in_flight:
+        due = self.backlog.policy.wake_at(len(self._running))
+        if due is not None:
             self._timer = self._loop.call_later(max(due - now, 0.0), self._start_batches)
 
     def _finish_job(self, job: Job, answers: Answers, began_at: float) -> None:
@@ -231,7 +224,7 @@ class Batcher:
         entries, model = job.entries, job.model or self.model
         for row, (entry, outputs) in enumerate(zip(entries, answers.outputs, strict=True)):
             entry.outputs, entry.error = outputs, answers.errors.get(row)
-        self._lanes.begin(model, ((entries[row], found) for row, found in answers.memories.items()))
+        self.backlog.lanes.begin(model, ((entries[row], found) for row, found in answers.memories.items()))
         if answers.fault is not None:
             left = [entry for entry in entries if entry.outputs is None and entry.error is None]
             entries = [entry for entry in entries if entry.outputs is not None or entry.error is not None]
@@ -239,56 +232,54 @@ class Batcher:
             self._hold(job, answers.fault)
         else:
             self._record_answer()
-        self._start_batches()  # before delivery: the device is idle, and sinks take time
-        self._deliver(entry for entry in entries if not entry.replies_left)
-        if self._observer is not None and entries:
-            waits = [began_at - entry.arrived for entry in entries]
-            self._call_safely(self._observer.batch, len(entries), job.tokens, waits, answers.run_seconds)
+        entries = self._settle(job, entries)
+        self._reports.report_batch(entries, job.tokens, began_at, answers.run_seconds)
         self._end_if_idle()
 
     def _finish_step(self, job: Job, lane: ReplyLane, result: StepResult) -> None:
         if self._running.pop(job.number, None) is None:
             return  # abandoned: its entries have already ended
         lane.in_thread = False
-        queued = self._lanes.queued_tokens
-        ended = [*self._lanes.finish(lane, result)]
+        queued = self.backlog.lanes.queued_tokens
+        ended = [*self.backlog.lanes.finish(lane, result)]
         if result.fault is None:
             self._record_answer()
         elif result.again:
             again = [entry for entry in result.again if not entry.cancelled]
-            self._hold(Job(job.number, again, sum(entry.encoded.tokens for entry in again)), result.fault)
+            tokens = sum(entry.encoded.tokens for entry in again)
+            self._hold(Job(job.number, again, tokens, is_candidate=job.is_candidate), result.fault)
         lane.claimed = result.fault is not None and not result.again
         if lane.claimed and result.fault is not None:
             self._hold(job, result.fault)
-        self._start_batches()
-        if self._lanes.queued_tokens < queued:
+        self._settle(job, [entry for entry, _ in ended])
+        if self.backlog.lanes.queued_tokens < queued:
             self._announce_room()
-        self._deliver(entry for entry, _ in ended if not entry.replies_left)
-        self._report_step(result, ended)
+        self._reports.report_step(result, ended)
         self._end_if_idle()
 
-    def _report_step(self, result: StepResult, ended: list[tuple[Entry, Generated | ModelFailed]]) -> None:
-        if self._observer is None or not result.rows:
-            return
-        now = self._clock()
-        waits = [now - entry.arrived for entry in result.joined]
-        self._call_safely(self._observer.step, result.rows, result.seconds, waits)
-        for _, reply in ended:
-            if isinstance(reply, Generated):
-                self._call_safely(self._observer.reply, reply.finish, len(reply.tokens))
-            else:
-                self._call_safely(self._observer.reply, "failed")
+    def _settle(self, job: Job, entries: list[Entry]) -> list[Entry]:
+        """Deliver complete entries of a job, and return those that a candidate failed on to their sinks. Returns the others."""
+        failed: list[Entry] = []
+        if job.is_candidate:
+            entries, failed = separate_failed(entries)
+        self._start_batches()  # before delivery: the device is idle, and sinks take time
+        self._deliver(entry for entry in entries if not entry.replies_left)
+        self._return(failed)
+        return entries
 
     def _end_if_idle(self) -> None:
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)
 
     def _hold(self, job: Job, fault: DeviceFailed) -> None:
-        """Hold what the device has not answered of a batch, or a step."""
+        """Hold what the device has not answered of a batch, or a step; a candidate's goes to the current version."""
         if job.entries or job.lane is not None:
             model = job.model
+            if job.is_candidate and not fault.lost:
+                self._return([*job.entries, *self.backlog.fail_candidate(model, fault)])
+                return
             self._guard.hold(job, fault)
-            if model not in {None, self.model}:
+            if model is not None and not self.backlog.policy.is_loaded(model):
                 self.take_back()  # the model was replaced while this ran
         if fault.lost:
             self.give_up(fault)

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .policy import Entry, Sink
+from ..errors import ModelFailed
+from .entry import Entry, Sink
 
 
 def group_by_sink(entries: Iterable[Entry]) -> Iterable[tuple[Sink, list[Entry]]]:
@@ -28,3 +29,11 @@ def call_safely(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arg
         call(*args)
     except Exception as error:  # noqa: BLE001
         loop.call_exception_handler({"message": f"{call!r} raised in the batcher", "exception": error})
+
+
+def separate_failed(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Return the entries of a candidate to deliver, and those that it failed on, without their error."""
+    failed = [entry for entry in entries if isinstance(entry.error, ModelFailed)]
+    for entry in failed:
+        entry.error = None
+    return [entry for entry in entries if entry not in failed] if failed else entries, failed

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import DeviceFailed
 from ..observe.logs import get_logger
 from .breaker import Breaker, BreakerLimits
-from .policy import Entry
+from .entry import Entry
 from .reply_lanes import ReplyLane
 
 log = get_logger(__name__)
@@ -17,10 +17,17 @@ log = get_logger(__name__)
 class Job:
     """A batch for a thread, or a step of a lane. `suspect`: the device failed on it before; it is split if it fails again."""
 
-    __slots__ = ("entries", "lane", "number", "suspect", "tokens")
+    __slots__ = ("entries", "is_candidate", "lane", "number", "suspect", "tokens")
 
     def __init__(
-        self, number: int, entries: list[Entry], tokens: int, *, lane: ReplyLane | None = None, suspect: bool = False
+        self,
+        number: int,
+        entries: list[Entry],
+        tokens: int,
+        *,
+        lane: ReplyLane | None = None,
+        suspect: bool = False,
+        is_candidate: bool = False,
     ) -> None:
         self.number = number
         """Increasing, so that held batches run in their original order."""
@@ -29,6 +36,8 @@ class Job:
         self.tokens = tokens
         self.lane = lane
         self.suspect = suspect
+        self.is_candidate = is_candidate
+        """Whether a failure concerns only its version."""
 
     def prepare(self) -> bool:
         """Leave out what nobody waits for any more, just before it runs again; False where nothing is left to run."""

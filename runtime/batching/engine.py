@@ -5,9 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import Any, Final
-
-import structlog
+from typing import Any
 
 from ...schemas.acts import Act, Utterance
 from ...schemas.manifest import POOLED
@@ -20,10 +18,12 @@ from ..model.long_texts import Windows
 from ..model.vectors import Embedded
 from .batcher import SHORTEST_DEADLINE_S, Batcher
 from .breaker import BreakerLimits
-from .calibration import Calibration, calibrate, warm_up
+from .calibration import Calibration
 from .device_slots import STEPS_BETWEEN_PASSES
+from .entry import Entry, ReplyRequest
 from .observer import BatchObserver
-from .policy import BatchLimits, Entry, ReplyRequest
+from .pass_costs import PassCosts
+from .policy import MAX_HOLD_S, BatchLimits
 from .reply_lanes import ROWS_ON_ACCELERATOR, ROWS_ON_CPU
 from .reply_places import ReplyPlaces
 from .request_checks import EngineModel, RequestChecks
@@ -32,8 +32,6 @@ from .single_callers import Callers, encode
 ON_CPU = "cpu"
 ACCELERATOR_IN_FLIGHT = 2
 MAX_CALLERS = 1024
-DEADLINE_RUNS: Final = 20
-"""Deadline of a forward pass over a full batch, as a multiple of the time measured at start."""
 
 
 class Engine(RequestChecks):
@@ -56,6 +54,7 @@ class Engine(RequestChecks):
         max_rows: int = 256,
         token_budget: int | None = None,
         max_wait_ms: float = 0.0,
+        max_hold_ms: float = MAX_HOLD_S * 1000,
         max_callers: int = MAX_CALLERS,
         padded: bool = False,
         observer: BatchObserver | None = None,
@@ -68,27 +67,25 @@ class Engine(RequestChecks):
         """`shortest_deadline_s`: minimum deadline of a forward pass; a slow model gets 20 times its measured time.
 
         `reply_rows`: replies that are decoded together (default: 32 on a CPU, 256 on an accelerator).
-        `steps_between_passes`: maximum number of decoder steps between two passes while texts wait.
+        `steps_between_passes`: maximum number of decoder steps between two passes while texts wait. `max_hold_ms`: how long a
+        batch that is not full waits while another version has work.
         """
         super().__init__(model)
         on_cpu = model.device == ON_CPU
         most = max_in_flight or (count_cores() if on_cpu else ACCELERATOR_IN_FLIGHT)
         self._most, self._eager = most, eager_in_flight or (most if on_cpu else 1)
-        self._max_rows, self._max_wait_s = max_rows, max_wait_ms / 1000
+        self._costs = PassCosts(token_budget, max_rows, padded=padded, deadline_s=shortest_deadline_s)
+        self._max_rows, self._max_wait_s, self._max_hold_s = max_rows, max_wait_ms / 1000, max_hold_ms / 1000
         self.reply_rows = reply_rows or (ROWS_ON_CPU if on_cpu else ROWS_ON_ACCELERATOR)
         """Maximum number of replies that are decoded together."""
         self._steps_between_passes = steps_between_passes
         self._places = ReplyPlaces(self.reply_rows)
-        self._token_budget = token_budget
         self._max_callers = max_callers
-        self._padded = padded
         self._observer, self._clock = observer, clock
         self._tokenizer = ThreadPoolExecutor(1, thread_name_prefix="murmura-tokenize")
         self._batcher: Batcher | None = None
         self._callers: Callers | None = None
-        self.calibration: Calibration | None = None
-        """The measurement at start; None when the budget was given."""
-        self._deadline_s, self._breaker = shortest_deadline_s, breaker
+        self._breaker = breaker
         self.on_trouble: Callable[[str | None], None] = lambda why: None
         """Called with the reason when the device starts to fail, and with None when it answers again."""
         self.on_lost: Callable[[DeviceFailed], None] = lambda error: None
@@ -107,9 +104,14 @@ class Engine(RequestChecks):
     @property
     def token_budget(self) -> int:
         """Tokens that a batch may hold. Known once the engine has started."""
-        if self._token_budget is None:
+        if self._costs.token_budget is None:
             raise RuntimeError("the token budget is measured by start()")
-        return self._token_budget
+        return self._costs.token_budget
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The measurement at start; None when the budget was given."""
+        return self._costs.calibration
 
     @property
     def most_replies(self) -> int:
@@ -124,12 +126,12 @@ class Engine(RequestChecks):
     @property
     def queued_tokens(self) -> int:
         """Tokens of the entries that are not in a batch yet."""
-        return self._batcher.queued_tokens if self._batcher else 0
+        return self._batcher.backlog.tokens if self._batcher else 0
 
     @property
     def queued_rows(self) -> int:
         """Number of entries that are not in a batch yet."""
-        return self._batcher.queued_rows if self._batcher else 0
+        return self._batcher.backlog.rows if self._batcher else 0
 
     @property
     def lookahead(self) -> tuple[int, int]:
@@ -153,23 +155,25 @@ class Engine(RequestChecks):
         """
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._tokenizer, self._measure)
+            await loop.run_in_executor(self._tokenizer, self._costs.measure, self.model)
         except ModelFailed as error:
             raise SetupError(f"model {self.model.manifest.name}: its first forward pass failed: {error}") from error
         limits = BatchLimits(
             token_budget=self.token_budget,
             max_rows=self._max_rows,
-            max_cells=self.token_budget if self._padded else 0,
+            max_cells=self._costs.terms.max_cells,
             max_wait_s=self._max_wait_s,
             eager_in_flight=self._eager,
             max_in_flight=self._most,
+            max_hold_s=self._max_hold_s,
         )
         self._batcher = Batcher(
             self.model,
             limits,
+            terms=self._costs.terms,
             observer=self._observer,
             clock=self._clock,
-            deadline_s=self._deadline_s,
+            deadline_s=self._costs.deadline_s,
             breaker=self._breaker,
             reply_rows=self.reply_rows,
             steps_between_passes=self._steps_between_passes,
@@ -280,11 +284,10 @@ class Engine(RequestChecks):
         Texts that were checked or encoded before are answered by the old model in separate batches; it is freed when its
         last batch ends. While the device fails, waiting entries are returned to their sinks and encoded for the new model.
         """
-        self.model = model
-        if token_s is not None and self._token_budget is not None:
-            self._extend_deadline(token_s * self._largest_batch(self._token_budget))
+        before, self.model = self.model, model
+        self._costs.replace(model, token_s)
         if self._batcher is not None:
-            self._batcher.swap(model, self._deadline_s)
+            self._batcher.swap(before, model, self._costs.terms, self._costs.deadline_s)
 
     async def encode(
         self,
@@ -324,24 +327,6 @@ class Engine(RequestChecks):
         if self._batcher is None:
             raise Closed("the engine is not running")
         self._batcher.on_room(callback)
-
-    def _measure(self) -> None:
-        log = structlog.get_logger(__name__)
-        if self._token_budget is not None:
-            token_s = warm_up(self.model, max_rows=self._max_rows)
-            self._extend_deadline(token_s * self._largest_batch(self._token_budget))
-            return
-        self.calibration = calibrate(self.model, max_rows=self._max_rows, padded=self._padded)
-        self._token_budget = self.calibration.token_budget
-        self._extend_deadline(self.calibration.seconds(self._largest_batch(self._token_budget)))
-        log.info("calibrated", device=self.model.device, **self.calibration.figures())
-
-    def _largest_batch(self, budget: int) -> int:
-        longest: int = self.model.manifest.limits.max_tokens
-        return max(budget, longest)
-
-    def _extend_deadline(self, full_batch_s: float) -> None:
-        self._deadline_s = max(self._deadline_s, DEADLINE_RUNS * full_batch_s)
 
     def _change(self, why: str | None) -> None:
         self.on_trouble(why)

@@ -10,7 +10,7 @@ from ..model.generated import Generated
 from ..model.inputs import Input
 from ..model.long_texts import Windows
 from ..model.vectors import Embedded
-from .policy import Entry
+from .entry import Entry
 
 
 class EngineLike(Protocol):

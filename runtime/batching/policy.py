@@ -1,97 +1,17 @@
-"""Decides when batches are closed. Pure: the caller passes the time and the number of runs in flight, and starts them."""
+"""Decides when batches are closed, and of which loaded version. Pure: the caller passes the time and the number of runs in
+flight, and starts them.
+"""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from operator import attrgetter
+from typing import Any
 
-from ...schemas.acts import Act, Utterance
-from ..model.generated import Generated
-from ..model.inputs import Input
-from .reply_places import Place
+from .entry import Entry
+from .version_queue import Batch, VersionQueue, VersionTerms
 
 CELLS_PER_TOKEN = 4
-
-
-class Sink(Protocol):
-    """Receives answered entries. Its methods are called on the event loop, once per batch, and must not block."""
-
-    def deliver(self, entries: "list[Entry]") -> None:
-        """Receive answered entries in order of arrival, each with `outputs` or `error`, without cancelled ones."""
-
-    def take_back(self, entries: "list[Entry]") -> None:
-        """Encode and submit entries again for the serving model: their own model failed on this device."""
-
-
-class ReplyRequest(NamedTuple):
-    """What a reply is worded from."""
-
-    turns: Sequence[Utterance]
-    acts: Sequence[Act]
-    slots: frozenset[str] | None
-    """The slots that it may name; None: all of the task."""
-    is_forbidden: Callable[[str], bool] | None = None
-    """Which other pieces it must not have."""
-
-
-class Entry:
-    """One text (or two, read together) to answer. `outputs` and `error` are set on the event loop, just before delivery.
-
-    The submitter may set `cancelled` at any time: then the entry is left out of the next batch, or its answer is dropped.
-    """
-
-    __slots__ = (
-        "arrived",
-        "cancelled",
-        "context",
-        "encoded",
-        "error",
-        "generated",
-        "model",
-        "outputs",
-        "place",
-        "replies_left",
-        "reply",
-        "sink",
-        "tasks",
-        "text",
-        "thresholds",
-    )
-
-    def __init__(
-        self,
-        text: Input,
-        tasks: tuple[str, ...],
-        encoded: Any,
-        sink: Sink,
-        context: Any = None,
-        thresholds: Mapping[str, Any] | None = None,
-        model: Any = None,
-        reply: ReplyRequest | None = None,
-        place: Place | None = None,
-    ) -> None:
-        self.text = text
-        self.tasks = tasks
-        self.encoded = encoded
-        self.sink = sink
-        self.context = context
-        """An object of the sink, not used here."""
-        self.thresholds = thresholds
-        """Overrides by task. Share one mapping between entries: rows with the same object are decoded together."""
-        self.model = model
-        """The model that encoded it and must answer it; a batch has one model. A waiting entry keeps it alive."""
-        self.reply = reply
-        """What a reply is worded from, where one is asked for on its own."""
-        self.place = place
-        """Given back after the first step of its first reply, held again where its replies begin anew."""
-        self.cancelled = False
-        self.arrived = 0.0
-        self.outputs: dict[str, dict[str, Any]] | None = None
-        self.error: Exception | None = None
-        self.replies_left = 0
-        """Number of tasks that generate whose replies have not ended."""
-        self.generated: Generated | None = None
-        """The reply that ended last."""
+MAX_HOLD_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,137 +30,169 @@ class BatchLimits:
     max_in_flight: int = 2
     """Beyond the eager runs, a run is started only with a full batch: a small batch queued on a busy device adds latency
     and gains nothing."""
+    max_hold_s: float = MAX_HOLD_S
+    """How long a batch that is not full waits for more entries while another version has work."""
 
     def __post_init__(self) -> None:
         if self.max_cells == 0:
             object.__setattr__(self, "max_cells", CELLS_PER_TOKEN * self.token_budget)
-        if min(self.token_budget, self.max_rows, self.max_cells) < 1 or self.max_wait_s < 0:
+        if min(self.token_budget, self.max_rows, self.max_cells) < 1 or min(self.max_wait_s, self.max_hold_s) < 0:
             raise ValueError(f"batch limits must be positive, found {self}")
         if not 1 <= self.eager_in_flight <= self.max_in_flight:
             raise ValueError(f"eager_in_flight must lie between 1 and max_in_flight, found {self}")
 
+    @property
+    def terms(self) -> VersionTerms:
+        """The terms of a version of which nothing else is known."""
+        return VersionTerms(self.token_budget, self.max_rows, self.max_cells)
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Entries that left the queue together, oldest first."""
 
-    entries: list[Entry]
-    tokens: int
-    full: bool
-    """Whether a limit closed it, rather than the end of the queue."""
+class _Account:
+    """The device time that the versions of one name have used."""
+
+    __slots__ = ("used_s",)
+
+    def __init__(self, used_s: float) -> None:
+        self.used_s = used_s
+        """Seconds divided by the weight, on the scale of `BatchPolicy._fair_s`."""
 
 
 class BatchPolicy:
-    """A first in, first out queue that forms batches by tokens, rows and cells.
+    """A first in, first out queue for each loaded version; batches are formed by tokens, rows and cells.
 
-    Invariants: entries leave in order of arrival; a batch exceeds the token budget or the cells only if it is a single
-    entry; no batch exceeds the rows or mixes models; a cancelled entry is in no batch.
+    Which one comes next is start-time fair queueing over names (Goyal, Vin, Cheng 1997): of those with a batch that may leave,
+    the name that has used the least device time for its weight. Its oldest batch leaves, one of a replaced version first.
 
-    The head of the queue is kept as the next batch (`_head`), so that each entry is examined once. It stays open until it
-    is taken: late binding.
+    While only one version has work, its batch leaves when a slot is free. While several have, one leaves when it is full, or its
+    oldest entry has waited for `max_hold_s`: a version with few requests would otherwise cut the batches of the others and
+    leave in many small ones. Where no batch may leave and a slot is free, the fullest one does.
+
+    Invariants: entries of a version leave in order of arrival; a batch exceeds the token budget or the cells only if it is a
+    single entry; no batch exceeds the rows or mixes versions; a cancelled entry is in no batch; a name that was idle has no
+    claim on the time that others used meanwhile.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
-        self.queued_tokens = 0
-        """Waiting tokens; a cancelled entry counts until its turn."""
-        self._rest: deque[Entry] = deque()
-        self._head: list[Entry] = []
-        self._head_tokens = 0
-        self._head_longest = 0
-        self._full = False
+        self._terms = limits.terms
+        self._hold_s = max(limits.max_hold_s, limits.max_wait_s)
+        self._queues: dict[int, VersionQueue] = {}
+        """By the identity of the model."""
+        self._accounts: dict[str, _Account] = {}
+        self._fair_s = 0.0
+        """The least that a name with work had used when a batch left last."""
 
     def __len__(self) -> int:
-        return len(self._head) + len(self._rest)
+        return sum(map(len, self._queues.values()))
+
+    @property
+    def queued_tokens(self) -> int:
+        """Waiting tokens; a cancelled entry counts until its turn."""
+        return sum(queue.queued_tokens for queue in self._queues.values())
+
+    def queued(self, model: Any) -> tuple[int, int]:
+        """Return the waiting tokens and rows of a version."""
+        queue = self._queues.get(id(model))
+        return (0, 0) if queue is None else (queue.queued_tokens, len(queue))
+
+    def load(self, model: Any, terms: VersionTerms) -> None:
+        """Set the terms of a version. One that was not loaded has those of the limits."""
+        queue = self._find_queue(model)
+        queue.terms, queue.loaded, queue.draining = terms, True, False
+        self._accounts.setdefault(terms.name, _Account(self._fair_s))
+
+    def is_loaded(self, model: Any) -> bool:
+        """Return whether a version was loaded and is not retired."""
+        queue = self._queues.get(id(model))
+        return queue is not None and queue.loaded
+
+    def retire(self, model: Any) -> None:
+        """Let what waits of a version leave first, and forget the version after that."""
+        queue = self._queues.get(id(model))
+        if queue is not None:
+            queue.loaded, queue.draining = False, True
+            self._forget_if_empty(queue)
 
     def push(self, entries: Iterable[Entry], now: float) -> None:
-        """Append entries to the queue."""
-        tokens = 0
-        append = self._rest.append
+        """Append entries to the queues of their versions."""
+        queue = None
         for entry in entries:
             entry.arrived = now
-            tokens += entry.encoded.tokens
-            append(entry)
-        self.queued_tokens += tokens
+            if queue is None or queue.model is not entry.model:
+                queue = self._find_queue(entry.model)
+                self._end_idleness(queue.terms.name)
+            queue.push(entry)
 
     def take(self, now: float, in_flight: int) -> Batch | None:
         """Return the batch to start now in addition to `in_flight` others, or None; then `wake_at` may give a time."""
         if in_flight >= self.limits.max_in_flight:
             return None
-        self._fill()
-        while self._may_leave(now, in_flight):
-            if not self._drop_cancelled():
-                return self._close()
-            self._fill()
+        while (queue := self._choose(now, in_flight)) is not None:
+            if not queue.drop_cancelled():
+                return self._close(queue)
         return None
 
-    def wake_at(self) -> float | None:
-        """Return when the oldest entry has waited for `max_wait_s`; None without a wait."""
-        return self._head[0].arrived + self.limits.max_wait_s if self._head and self.limits.max_wait_s else None
+    def wake_at(self, in_flight: int = 0) -> float | None:
+        """Return when a waiting batch may leave in addition to `in_flight` others, if nothing happens before; None: never."""
+        if in_flight >= self.limits.max_in_flight:
+            return None
+        heads = [queue for queue in self._queues.values() if queue.fill()]
+        if not heads:
+            return None
+        if in_flight < self.limits.eager_in_flight:
+            wait_s = self.limits.max_wait_s
+        else:
+            wait_s = self._hold_s if len(heads) > 1 else 0.0
+        return min(queue.oldest for queue in heads) + wait_s if wait_s else None
 
-    def drain(self) -> list[Entry]:
-        """Empty the queue; returns its entries that are not cancelled."""
-        left = [entry for entry in (*self._head, *self._rest) if not entry.cancelled]
-        self._rest.clear()
-        self._reset_head([])
-        self.queued_tokens = 0
+    def drain(self, model: Any = ...) -> list[Entry]:
+        """Empty the queues, or that of a version; returns the entries that are not cancelled, in order of arrival."""
+        queues = [queue for queue in self._queues.values() if model is ... or queue.model is model]
+        left = sorted((entry for queue in queues for entry in queue.drain()), key=attrgetter("arrived"))
+        for queue in queues:
+            self._forget_if_empty(queue)
         return left
 
-    def _may_leave(self, now: float, in_flight: int) -> bool:
-        if self._full:
-            return True
-        if not self._head or in_flight >= self.limits.eager_in_flight:
-            return False
-        return now >= self._head[0].arrived + self.limits.max_wait_s
+    def _find_queue(self, model: Any) -> VersionQueue:
+        queue = self._queues.get(id(model))
+        if queue is None:
+            queue = self._queues[id(model)] = VersionQueue(model, self._terms)
+            self._accounts.setdefault(self._terms.name, _Account(self._fair_s))
+        return queue
 
-    def _fill(self) -> None:
-        """Move entries from the queue to the head until the next one would not fit."""
-        if self._full:
-            return
-        limits, rest, head = self.limits, self._rest, self._head
-        tokens, longest = self._head_tokens, self._head_longest
-        while rest:
-            entry = rest[0]
-            size = entry.encoded.tokens
-            if entry.cancelled:
-                rest.popleft()
-                self.queued_tokens -= size
-                continue
-            wider = max(longest, size)
-            if head and (
-                tokens + size > limits.token_budget
-                or wider * (len(head) + 1) > limits.max_cells
-                or entry.model is not head[0].model
-            ):
-                self._full = True
-                break
-            rest.popleft()
-            head.append(entry)
-            tokens += size
-            longest = wider
-            if tokens >= limits.token_budget or len(head) >= limits.max_rows:
-                self._full = True
-                break
-        self._head_tokens, self._head_longest = tokens, longest
+    def _end_idleness(self, name: str) -> None:
+        """Drop what a name without waiting entries has not used of its share."""
+        if not any(queue for queue in self._queues.values() if queue.terms.name == name):
+            account = self._accounts[name]
+            account.used_s = max(account.used_s, self._fair_s)
 
-    def _drop_cancelled(self) -> bool:
-        """Remove cancelled entries from the head; True if there were any, so that it has room again."""
-        kept = [entry for entry in self._head if not entry.cancelled]
-        if len(kept) == len(self._head):
-            return False
-        before = self._head_tokens
-        self._reset_head(kept)
-        self.queued_tokens -= before - self._head_tokens
-        return True
+    def _choose(self, now: float, in_flight: int) -> VersionQueue | None:
+        heads = [queue for queue in self._queues.values() if queue.fill()]
+        is_eager = in_flight < self.limits.eager_in_flight
+        if len(heads) > 1:
+            ready = [each for each in heads if each.full or each.draining or now >= each.oldest + self._hold_s]
+            if ready:
+                return min(ready, key=self._order)
+        else:
+            ready = [queue for queue in heads if queue.full]
+        if not ready and is_eager:
+            ready = [queue for queue in heads if now >= queue.oldest + self.limits.max_wait_s]
+        return max(ready, key=attrgetter("fullness"), default=None)
 
-    def _close(self) -> Batch:
-        batch = Batch(self._head, self._head_tokens, self._full)
-        self.queued_tokens -= self._head_tokens
-        self._reset_head([])
+    def _order(self, queue: VersionQueue) -> tuple[float, bool, float]:
+        return self._accounts[queue.terms.name].used_s, not queue.draining, queue.oldest
+
+    def _close(self, queue: VersionQueue) -> Batch:
+        names = {each.terms.name for each in self._queues.values() if each}
+        self._fair_s = max(self._fair_s, min(self._accounts[name].used_s for name in names))
+        batch = queue.close()
+        self._accounts[queue.terms.name].used_s += queue.terms.seconds(batch.tokens) / queue.terms.weight
+        self._forget_if_empty(queue)
         return batch
 
-    def _reset_head(self, entries: list[Entry]) -> None:
-        self._head = entries
-        self._head_tokens = sum(entry.encoded.tokens for entry in entries)
-        self._head_longest = max((entry.encoded.tokens for entry in entries), default=0)
-        self._full = False
+    def _forget_if_empty(self, queue: VersionQueue) -> None:
+        if queue.loaded or queue:
+            return
+        del self._queues[id(queue.model)]
+        if all(each.terms.name != queue.terms.name for each in self._queues.values()):
+            del self._accounts[queue.terms.name]

@@ -1,6 +1,6 @@
 """The replies that are decoded between forward passes: a lane for each task that generates, of each loaded model."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ..errors import DeviceFailed, ModelFailed
@@ -9,7 +9,7 @@ from ..model.kinds.generation import make_output
 from ..model.replies.reply_decoder import ReplyDecoder
 from ..model.replies.reply_generator import ReplyGenerator
 from ..model.replies.slot_table import Memory
-from .policy import Entry
+from .entry import Entry
 
 ROWS_ON_CPU: Final = 32
 ROWS_ON_ACCELERATOR: Final = 256
@@ -127,6 +127,11 @@ class ReplyLanes:
         """Number of replies that have not begun."""
         return sum(lane.queued_rows for lane in self._lanes.values())
 
+    def queued(self, model: Any) -> tuple[int, int]:
+        """Return tokens and number of a version's texts whose replies have not begun."""
+        own = [lane for lane in self._lanes.values() if lane.model is model]
+        return sum(lane.queued_tokens for lane in own), sum(lane.queued_rows for lane in own)
+
     def begin(self, model: Any, entries: Iterable[tuple[Entry, Mapping[str, Memory]]]) -> None:
         """Let entries that have been through a forward pass wait for their replies."""
         for entry, memories in entries:
@@ -172,19 +177,24 @@ class ReplyLanes:
             for other in self._lanes.values():
                 other.drop(entry)
 
-    def retire(self, serving: Any) -> None:
-        """Free the lanes of models that do not serve any more and have no reply left."""
+    def retire(self, is_loaded: Callable[[Any], bool]) -> None:
+        """Free the lanes of models that are not loaded any more and have no reply left."""
         for key, lane in [*self._lanes.items()]:
-            if lane.model is not serving and not lane.claimed and not lane.entries:
+            if not lane.claimed and not lane.entries and not is_loaded(lane.model):
                 del self._lanes[key]
 
-    def drain(self, *, running: bool) -> list[Entry]:
-        """Remove and return the entries whose replies have not ended; those of steps that run only if `running`."""
+    def drain(self, *, running: bool, model: Any = ...) -> list[Entry]:
+        """Remove and return the entries whose replies have not ended; those of steps that run only if `running`.
+
+        `model`: only those of a version.
+        """
         entries: dict[Entry, None] = {}
         for key, lane in [*self._lanes.items()]:
-            if running or not lane.in_thread:
+            if (running or not lane.in_thread) and (model is ... or lane.model is model):
                 entries |= dict.fromkeys(lane.entries)
                 del self._lanes[key]
+                for entry in lane.entries:
+                    lane.drop(entry)  # a step that runs ends without it
         left = [entry for entry in entries if not entry.cancelled]
         for entry in left:
             _begin_anew(entry)

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from ..errors import DeviceFailed, ModelFailed
 from ..model.device_faults import model_error
 from ..model.inputs import Input
-from .policy import Entry
+from .entry import Entry
 from .reply_lanes import ReplyLane, StepResult
 
 Outputs = dict[str, dict[str, Any]]

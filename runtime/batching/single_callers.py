@@ -11,7 +11,7 @@ from ..errors import Closed, DeviceFailed, ModelFailed, describe_origin
 from ..model.inputs import Input
 from ..model.long_texts import Windows
 from .batcher import Batcher
-from .policy import Entry
+from .entry import Entry
 
 CHUNK = 256
 _PLAIN = "a"

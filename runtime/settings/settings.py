@@ -74,6 +74,8 @@ class ModelSettings(Section):
     max_rows: Positive = 256
     max_wait_ms: Annotated[float, Field(ge=0)] = 0.0
     """How long a batch may wait for more records. 0: a batch is closed as soon as the device is free."""
+    max_hold_ms: Annotated[float, Field(ge=0)] = 20.0
+    """How long a batch that is not full may wait while another loaded version has work."""
     reply_rows: Positive | None = None
     """Replies that are decoded together; default: 32 on a CPU, 256 on an accelerator. Bounds the memory of a decoder."""
     steps_between_passes: Positive = 2

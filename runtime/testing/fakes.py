@@ -17,7 +17,7 @@ import numpy as np
 from ...schemas.acts import Act, Utterance
 from ...schemas.manifest import POOLED, EncoderSpec, FileEntry, ModelManifest, TaskSpec
 from ..agent.prediction import Prediction
-from ..batching.policy import Entry, ReplyRequest
+from ..batching.entry import Entry, ReplyRequest
 from ..batching.request_checks import EngineModel, RequestChecks
 from ..batching.single_callers import encode
 from ..errors import Closed, DeviceFailed, Late, ModelFailed

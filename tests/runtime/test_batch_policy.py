@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from murmura.runtime.batching.policy import BatchLimits, BatchPolicy, Entry
+from murmura.runtime.batching.entry import Entry
+from murmura.runtime.batching.policy import BatchLimits, BatchPolicy
 
 
 class Text:
@@ -134,18 +135,6 @@ def test_drain_returns_in_order_what_has_not_left():
     waiting[2].cancelled = True
     assert queue.drain() == [waiting[1], waiting[3]]
     assert (len(queue), queue.queued_tokens, queue.take(0, 0)) == (0, 0, None)
-
-
-@given(models=st.lists(st.sampled_from("ab"), max_size=30))
-def test_no_batch_mixes_models_and_the_order_holds_all_the_same(models):
-    queue = policy()
-    waiting = entries(*[5] * len(models))
-    for entry, model in zip(waiting, models, strict=True):
-        entry.model = model
-    queue.push(waiting, 0)
-    batches = take_all(queue)
-    assert [entry for batch in batches for entry in batch.entries] == waiting
-    assert all(len({entry.model for entry in batch.entries}) == 1 for batch in batches)
 
 
 @pytest.mark.parametrize(

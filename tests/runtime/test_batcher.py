@@ -34,7 +34,7 @@ async def test_an_entry_cancelled_while_it_waits_is_never_run(model, inbox, star
     model.gate.set()
     await inbox.holds(3)
     assert model.batches == [["running"], ["a", "c"]]
-    assert batcher.queued_tokens == 0
+    assert batcher.backlog.tokens == 0
 
 
 @pytest.mark.parametrize("fault", [ValueError("what"), SystemExit(3), KeyboardInterrupt()])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from murmura.runtime.batching.breaker import BreakerLimits
 from murmura.runtime.batching.device_guard import DeviceGuard, Job
-from murmura.runtime.batching.policy import Entry
+from murmura.runtime.batching.entry import Entry
 from murmura.runtime.batching.runs import BatchRuns
 from murmura.runtime.errors import Closed, DeviceFailed, ModelFailed
 
@@ -326,7 +326,7 @@ async def test_a_batch_that_runs_while_its_model_is_exchanged_and_then_fails_is_
     entry.model = model
     batcher.submit([entry])
     await model.has_begun()
-    batcher.model = GatedModel()
+    batcher.swap(model, GatedModel(), batcher.limits.terms, 5.0)
     model.device_works = False
     model.gate.set()
     async with asyncio.timeout(60):

@@ -8,7 +8,8 @@ from tiny_model import write_tiny_model
 
 from murmura.runtime.batching.batcher import Batcher
 from murmura.runtime.batching.breaker import BreakerLimits
-from murmura.runtime.batching.policy import BatchLimits, Entry
+from murmura.runtime.batching.entry import Entry
+from murmura.runtime.batching.policy import BatchLimits
 from murmura.runtime.batching.runs import BatchRuns
 from murmura.runtime.errors import Closed
 from murmura.runtime.model.model import Model

@@ -59,13 +59,13 @@ async def test_a_cancelled_stop_still_answers_everybody(model, inbox, start):
 async def test_room_is_announced_when_entries_have_left_the_queue(model, inbox, start):
     batcher = start(model)
     seen = []
-    batcher.on_room(lambda: seen.append(batcher.queued_tokens))
+    batcher.on_room(lambda: seen.append(batcher.backlog.tokens))
     model.gate.clear()
     batcher.submit(entries_of(model, inbox, "running"))
     assert seen == [0]
     batcher.submit(entries_of(model, inbox, "a b c"))
     assert seen == [0]
-    assert batcher.queued_tokens == 5
+    assert batcher.backlog.tokens == 5
     model.gate.set()
     await inbox.holds(2)
     assert seen == [0, 0]
@@ -77,7 +77,7 @@ async def test_room_may_be_filled_from_within_the_callback(model, inbox, start):
     backlog.reverse()
 
     def refill():
-        while backlog and batcher.queued_tokens < 30:
+        while backlog and batcher.backlog.tokens < 30:
             batcher.submit([backlog.pop()])
 
     batcher.on_room(refill)

@@ -251,7 +251,7 @@ async def test_a_version_whose_last_replies_are_cancelled_is_let_go(make: Make, 
     begun.cancel()
     await asyncio.sleep(0.2)
     await engine.predict("card lost", ["intent"])
-    assert [*engine._batcher._lanes._lanes] == []
+    assert [*engine._batcher.backlog.lanes._lanes] == []
 
 
 async def test_of_a_version_that_is_replaced_while_the_device_fails_nothing_is_left(

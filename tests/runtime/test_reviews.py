@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_dispatcher import Line
 
 from murmura.runtime.agent.routes import make_routes
-from murmura.runtime.batching.policy import Entry
+from murmura.runtime.batching.entry import Entry
 from murmura.runtime.flow.dispatcher import Dispatcher
 from murmura.runtime.output.reviews import DoubtPolicy, RandomSample, Reviews, TokenBucket
 from murmura.runtime.settings.settings import Settings

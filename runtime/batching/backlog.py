@@ -1,0 +1,104 @@
+"""What waits for the device: texts by version, and replies between their steps."""
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from ..errors import DeviceFailed
+from ..observe.logs import get_logger
+from .device_guard import Job
+from .device_slots import DeviceSlots, Turn
+from .entry import Entry
+from .policy import BatchLimits, BatchPolicy
+from .reply_lanes import ReplyLanes
+from .version_queue import VersionTerms
+
+log = get_logger(__name__)
+
+OnFailed = Callable[[DeviceFailed], None]
+
+
+class Backlog:
+    """The loaded versions with their queues and lanes. Used on the batcher's event loop.
+
+    A candidate has its own circuit breaker: it opens at the first failure that is not a record's, and stays open.
+    """
+
+    def __init__(self, limits: BatchLimits, reply_rows: int, steps_between_passes: int) -> None:
+        self.policy, self.lanes = BatchPolicy(limits), ReplyLanes(reply_rows)
+        self._slots, self._numbers = DeviceSlots(limits.max_in_flight, steps_between_passes), count()
+        self._candidates: dict[int, OnFailed] = {}
+        """By the identity of the model, which the policy keeps alive."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the entries that are not in a batch yet, or whose replies have not begun."""
+        return self.policy.queued_tokens + self.lanes.queued_tokens
+
+    @property
+    def rows(self) -> int:
+        """Number of entries that are not in a batch yet, or whose replies have not begun."""
+        return len(self.policy) + self.lanes.queued_rows
+
+    def queued(self, model: Any) -> tuple[int, int]:
+        """Return the tokens and rows of a version."""
+        (tokens, rows), (reply_tokens, reply_rows) = self.policy.queued(model), self.lanes.queued(model)
+        return tokens + reply_tokens, rows + reply_rows
+
+    def load(self, model: Any, terms: VersionTerms, on_failed: OnFailed | None = None) -> None:
+        """Add a version, or change its terms. `on_failed`: it is a candidate; called once when it has failed."""
+        self.policy.load(model, terms)
+        self._candidates.pop(id(model), None)
+        if on_failed is not None:
+            self._candidates[id(model)] = on_failed
+
+    def retire(self, model: Any) -> None:
+        """Let what waits for a version leave first; it is freed when its last batch and its last reply have ended."""
+        self._candidates.pop(id(model), None)
+        self.policy.retire(model)
+        self.free_lanes()
+
+    def free_lanes(self) -> None:
+        """Free the lanes of versions that are not loaded any more and have no reply left."""
+        self.lanes.retire(self.policy.is_loaded)
+
+    def is_candidate(self, model: Any) -> bool:
+        """Return whether a version is a candidate that has not failed."""
+        return id(model) in self._candidates
+
+    def fail_candidate(self, model: Any, fault: DeviceFailed) -> list[Entry]:
+        """Unload a candidate that has failed, and tell its owner; returns its entries. At the next failure only these."""
+        on_failed = self._candidates.pop(id(model), None)
+        if on_failed is not None:
+            log.error("a candidate failed, the current version answers instead", why=str(fault))
+            on_failed(fault)
+        left = self.drain(running=True, model=model)
+        self.retire(model)
+        return left
+
+    def take(self, now: float, in_flight: int) -> Job | None:
+        """Return the pass or the step to start now in addition to `in_flight` others, or None."""
+        for turn in self._slots.turns(in_flight):
+            job = self._take_step() if turn is Turn.STEP else self._take_batch(now, in_flight)
+            if job is not None:
+                self._slots.record(turn)
+                return job
+        return None
+
+    def _take_batch(self, now: float, in_flight: int) -> Job | None:
+        batch = self.policy.take(now, in_flight)
+        if batch is None:
+            return None
+        is_candidate = self.is_candidate(batch.entries[0].model)
+        return Job(next(self._numbers), batch.entries, batch.tokens, is_candidate=is_candidate)
+
+    def _take_step(self) -> Job | None:
+        lane = self.lanes.claim_ready()
+        if lane is None:
+            return None
+        lane.in_thread = True
+        return Job(next(self._numbers), [], 0, lane=lane, is_candidate=self.is_candidate(lane.model))
+
+    def drain(self, *, running: bool, model: Any = ...) -> list[Entry]:
+        """Remove and return the entries, of a version if given; those of steps that run only if `running`."""
+        return [*self.lanes.drain(running=running, model=model), *self.policy.drain(model)]

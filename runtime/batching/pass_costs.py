@@ -1,0 +1,54 @@
+"""What passes of a model cost on this device, and what follows from it: the token budget, the terms, the deadline."""
+
+from typing import Any
+
+import structlog
+
+from .calibration import Calibration, calibrate, warm_up
+from .policy import CELLS_PER_TOKEN
+from .version_queue import VersionTerms
+
+DEADLINE_RUNS = 20
+"""Deadline of a forward pass over a full batch, as a multiple of the time measured at start."""
+
+
+class PassCosts:
+    """Costs of the serving version of one model. `padded`: a batch costs its rows times its longest text."""
+
+    def __init__(self, token_budget: int | None, max_rows: int, *, padded: bool, deadline_s: float) -> None:
+        """`token_budget` None: it is measured. `deadline_s`: of a forward pass, at least."""
+        self.token_budget, self._max_rows, self._padded = token_budget, max_rows, padded
+        self.deadline_s = deadline_s
+        self.calibration: Calibration | None = None
+        """The measurement; None when the budget was given."""
+        self._overhead_s, self._token_s = 0.0, 1.0
+
+    def measure(self, model: Any) -> None:
+        """Warm a model up, and measure its budget unless it was given. Blocks for about a second."""
+        if self.token_budget is not None:
+            self.replace(model, warm_up(model, max_rows=self._max_rows))
+            return
+        self.calibration = found = calibrate(model, max_rows=self._max_rows, padded=self._padded)
+        self.token_budget, self._overhead_s, self._token_s = found.token_budget, found.overhead_s, found.token_s
+        self._extend_deadline(found.seconds(self._largest_batch(model)))
+        structlog.get_logger(__name__).info("calibrated", device=model.device, **found.figures())
+
+    def replace(self, model: Any, token_s: float | None) -> None:
+        """Take over the measured seconds per token of another version; a slower one gets a longer deadline."""
+        if token_s is not None and self.token_budget is not None:
+            self._overhead_s, self._token_s = 0.0, token_s
+            self._extend_deadline(token_s * self._largest_batch(model))
+
+    @property
+    def terms(self) -> VersionTerms:
+        """The terms of the serving version, once measured."""
+        budget = self.token_budget or 1
+        max_cells = budget if self._padded else CELLS_PER_TOKEN * budget
+        return VersionTerms(budget, self._max_rows, max_cells, overhead_s=self._overhead_s, token_s=self._token_s)
+
+    def _largest_batch(self, model: Any) -> int:
+        longest: int = model.manifest.limits.max_tokens
+        return max(self.token_budget or 0, longest)
+
+    def _extend_deadline(self, full_batch_s: float) -> None:
+        self.deadline_s = max(self.deadline_s, DEADLINE_RUNS * full_batch_s)

@@ -1,0 +1,81 @@
+# ruff: noqa: F811 - fixtures are imported, and then named by the tests that take them
+"""A candidate beside the current version: whatever becomes of it, its texts are answered and the device is not blamed."""
+
+import asyncio
+
+import pytest
+from gated_model import GatedModel, Inbox, entries_of, model, start  # noqa: F401
+
+from murmura.runtime.batching.version_queue import VersionTerms
+
+TERMS = VersionTerms(1000, 256, 4000)
+
+
+class Taking(Inbox):
+    """A sink that submits what it takes back for the current version, like the dispatcher."""
+
+    def __init__(self, batcher, current):
+        super().__init__()
+        self.batcher, self.current, self.taken = batcher, current, []
+
+    def take_back(self, entries):
+        self.taken += entries
+        for entry in entries:
+            entry.model = self.current
+        self.batcher.submit(entries)
+
+
+@pytest.fixture
+async def world(model, start):
+    batcher, candidate, faults = start(model), GatedModel(version=2), []
+    batcher.load(candidate, TERMS, 5.0, faults.append)
+    sink = Taking(batcher, model)
+
+    def ask(*texts, of=candidate):
+        entries = entries_of(of, sink, *texts)
+        for entry in entries:
+            entry.model = of
+        batcher.submit(entries)
+
+    return batcher, model, candidate, sink, faults, ask
+
+
+async def test_a_candidate_whose_device_check_fails_is_unloaded_and_the_current_version_answers_its_texts(world):
+    batcher, model, candidate, sink, faults, ask = world
+    candidate.gate.clear()
+    ask("one", "two")
+    await candidate.has_begun()
+    ask("three")
+    ask("four", of=model)
+    candidate.device_works = False
+    candidate.gate.set()
+    await sink.holds(4)
+    assert [str(fault) for fault in faults] == ["the device does not work"]
+    assert sorted(entry.text for entry in sink.taken) == ["one", "three", "two"]
+    assert all(entry.error is None and entry.model is model for entry in sink.entries)
+    assert batcher.guard.trouble is None
+    assert not batcher.backlog.policy.is_loaded(candidate)
+
+
+async def test_a_text_that_only_a_candidate_fails_on_is_answered_by_the_current_version(world):
+    batcher, model, candidate, sink, faults, ask = world
+    candidate.broken = frozenset({"bad"})
+    ask("good", "bad")
+    await sink.holds(2)
+    assert [entry.text for entry in sink.taken] == ["bad"]
+    assert {entry.text: entry.model for entry in sink.entries} == {"good": candidate, "bad": model}
+    assert (faults, batcher.guard.trouble) == ([], None)
+    assert batcher.backlog.policy.is_loaded(candidate)
+
+
+async def test_a_candidate_that_became_current_fails_like_any_current_version(world):
+    batcher, model, candidate, sink, faults, ask = world
+    batcher.swap(model, candidate, TERMS, 5.0)
+    candidate.device_works = False
+    ask("one")
+    async with asyncio.timeout(60):
+        while batcher.guard.trouble is None:
+            await asyncio.sleep(0.001)
+    assert (faults, sink.taken) == ([], [])
+    candidate.device_works = True
+    await sink.holds(1)
