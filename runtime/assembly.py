@@ -32,7 +32,8 @@ from .kafka.producer import producer_factory
 from .kafka.publisher import Publisher
 from .kafka.topics import require_topics
 from .model.model import Model
-from .observe.health import HealthApp, HealthServer, HealthState
+from .observe.health import HealthApp, HealthState
+from .observe.http_server import HttpServer
 from .observe.logs import get_logger
 from .observe.metrics import Metrics
 from .observe.tracing import Tracing
@@ -121,7 +122,7 @@ async def assemble(
         stack.push_async_callback(tracing.stop)
     health = HealthState(overdue_s=settings.health.progress_overdue_s)
     metrics = Metrics()
-    server = HealthServer(HealthApp(health, metrics.registry), settings.http_address)
+    server = HttpServer(HealthApp(health, metrics.registry), settings.http_address)
     await server.start()
     stack.push_async_callback(server.stop)
     partitions = await _check_topics(settings, everyone)

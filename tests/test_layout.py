@@ -13,11 +13,15 @@ import murmura
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = ("agents", "runtime", "scenarios", "schemas", "training")
+PACKAGES = ("agents", "console", "runtime", "scenarios", "schemas", "training")
 FOLDERS = {
     "agents",
     "agents/dialogue",
     "agents/feedback",
+    "console",
+    "console/dead_letters",
+    "console/reading",
+    "console/web",
     "runtime",
     "runtime/agent",
     "runtime/batching",

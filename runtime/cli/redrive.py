@@ -87,34 +87,10 @@ def redrive(
 def _make_rules(settings: "Settings", to: str, own: list[str], out_of_order: bool) -> "Redrive":
     """Return target and conditions, after checking the broker and the installed agents."""
     import asyncio
-    from importlib.metadata import entry_points
 
-    from ..agent.discovery import AGENTS, find_agents
-    from ..agent.routes import apply_settings
-    from ..kafka.topics import require_topics
-    from ..redrive.rules import ORIGINAL, Redrive
+    from ..redrive.preparation import find_known_agents, make_rules
 
-    retries = f"{settings.prefix}.retries"
-    target = retries if to == "retries" else to
-    if target == settings.dead_letters:
-        raise SetupError(f"--to {to}: dead letters are read from there")
-    if target != ORIGINAL:
-        asyncio.run(require_topics(settings.kafka, [target]))
-    names = [point.name for point in entry_points(group=AGENTS)]
-    known = [
-        apply_settings(agent, settings.agents.get(agent.name)) for agent in find_agents([*names, *own], settings.prefix)
-    ]
-    ordered = [agent for agent in known if agent.ordering == "key"]
-    return Redrive(
-        retries,
-        target,
-        settings.app,
-        agents=frozenset(agent.name for agent in known),
-        ordered_topics=frozenset(topic for agent in ordered for topic in agent.topics),
-        ordered_agents=frozenset(agent.name for agent in ordered),
-        out_of_order=out_of_order,
-        fields=settings.fields,
-    )
+    return asyncio.run(make_rules(settings, to, find_known_agents(settings, own), out_of_order=out_of_order))
 
 
 def _count(settings: "Settings", selection: "Selection", rules: "Redrive") -> "Tally":
@@ -144,14 +120,12 @@ def _confirm() -> bool:
 def _choose_sender(settings: "Settings", no_transactions: bool) -> "Callable[[], Sender]":
     import asyncio
 
-    from ..kafka.topics import is_mock_cluster
-    from ..kafka.transactional_sender import PlainSender, TransactionalSender
+    from ..redrive.preparation import sender_factory, supports_transactions
 
-    if no_transactions or asyncio.run(is_mock_cluster(settings.kafka)):
+    transactions = not no_transactions and asyncio.run(supports_transactions(settings))
+    if not transactions:
         typer.echo("without transactions: a kill may repeat one batch", err=True)
-        return lambda: PlainSender(settings.kafka, settings.producer)
-    name = f"{settings.dead_letters}.redrive"
-    return lambda: TransactionalSender(settings.kafka, settings.producer, name)
+    return sender_factory(settings, transactions=transactions)
 
 
 def _send(

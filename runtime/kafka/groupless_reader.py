@@ -1,7 +1,7 @@
 """Reads topics without a consumer group, so that nothing is stored on the broker."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -15,14 +15,19 @@ from .unreadable import is_unreadable, read_next
 
 
 @asynccontextmanager
-async def open_reader(kafka: KafkaSettings, topics: Sequence[str], *, from_beginning: bool) -> AsyncIterator[Any]:
+async def open_reader(
+    kafka: KafkaSettings, topics: Sequence[str], *, from_beginning: bool, options: Mapping[str, Any] | None = None
+) -> AsyncIterator[Any]:
     """Yield a started consumer of all partitions of `topics`, positioned at their beginning or end.
 
-    Raises SetupError when the broker does not answer or a topic is missing.
+    `options`: further keyword arguments of the consumer. Raises SetupError when the broker does not answer or a topic is missing.
     """
     counts = await require_topics(kafka, topics)
     consumer = AIOKafkaConsumer(
-        **kafka.consumer_options(), fetch_max_wait_ms=kafka.fetch_max_wait_ms, enable_auto_commit=False
+        **kafka.consumer_options(),
+        fetch_max_wait_ms=kafka.fetch_max_wait_ms,
+        enable_auto_commit=False,
+        **(options or {}),
     )
     try:
         await consumer.start()

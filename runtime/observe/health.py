@@ -5,24 +5,16 @@ Prometheus. Health is about consuming and predicting: a process without partitio
 but finishes no records is not.
 """
 
-import asyncio
-import contextlib
 import json
-import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from ..errors import SetupError
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+from .http_server import Receive, Scope, Send
 
 LIVE_PATIENCE: Final = 5
 """`/livez` fails after this multiple of the overdue limit. Time without a reachable broker does not count."""
@@ -136,69 +128,3 @@ class HealthApp:
         if self._state.blocked:
             body["blocked_partitions"] = self._state.blocked
         return (503 if reasons else 200), "application/json", json.dumps(body).encode() + b"\n"
-
-
-class HealthServer:
-    """Serves an ASGI application on its own HOST:PORT, without changing the process's signal handlers."""
-
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], address: tuple[str, int]) -> None:
-        """Bind the address at once; port 0 binds a free one. Raises SetupError when it is not available."""
-        self._socket = _bind(*address)
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, ws="none"
-        )
-        self._server = _QuietServer(config)
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def address(self) -> str:
-        """HOST:PORT as bound."""
-        host, port = self._socket.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.address}"
-
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="health")
-        await self._server.up.wait()
-
-    async def stop(self) -> None:
-        self._server.should_exit = True
-        if self._task is not None:
-            await self._task
-        self._socket.close()
-
-
-class _QuietServer(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.up.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the process."""
-        yield
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        sock = socket.socket(family)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
-        except OSError:
-            sock.close()
-            raise
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise SetupError(
-            f"http {host}:{port}: {reason}; choose another with --http HOST:PORT (port 0: a free one)"
-        ) from None
-    return sock

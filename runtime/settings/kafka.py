@@ -48,6 +48,12 @@ def _host_and_port(address: str) -> str:
     return address
 
 
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of a HostPort."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def _servers(addresses: str) -> str:
     for address in addresses.split(","):
         host, _, port = address.strip().rpartition(":")

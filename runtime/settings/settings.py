@@ -14,6 +14,7 @@ from ...schemas.manifest import Thresholds
 from ...schemas.topics import DEAD_LETTER_ROOM_BYTES
 from ..cores import count_cores
 from ..field_paths import FieldPath, FieldPaths
+from .console import ConsoleSettings
 from .kafka import (
     AgentName,
     HostPort,
@@ -24,6 +25,7 @@ from .kafka import (
     Seconds,
     Section,
     SecuritySettings,
+    split_address,
 )
 from .retries import AgentRetrySettings, RetrySettings
 from .reviews import ReviewSettings
@@ -262,6 +264,7 @@ class Settings(Section):
     """HOST:PORT of health and metrics; port 0 takes a free one."""
     health: HealthSettings = HealthSettings()
     log: LogSettings = LogSettings()
+    console: ConsoleSettings = ConsoleSettings()
 
     _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
     """Origins of the keys that are validated when the agents are known."""
@@ -322,8 +325,7 @@ class Settings(Section):
 
     @property
     def http_address(self) -> tuple[str, int]:
-        host, _, port = self.http.rpartition(":")
-        return host.strip("[]"), int(port)
+        return split_address(self.http)
 
     @property
     def spring_group(self) -> str | None:

@@ -53,7 +53,7 @@ def settings_of(model: type[BaseModel], section: str = "") -> Iterator[tuple[str
             default = field.get_default(call_default_factory=True)
             shown = (
                 ""
-                if default is None or field.is_required()
+                if default in (None, (), {}) or field.is_required()
                 else f"{default:g}"
                 if isinstance(default, float)
                 else str(default)

@@ -10,7 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.observe.health import LIVE_PATIENCE, HealthApp, HealthServer, HealthState
+from murmura.runtime.observe.health import LIVE_PATIENCE, HealthApp, HealthState
+from murmura.runtime.observe.http_server import HttpServer
 from murmura.runtime.observe.metrics import Metrics
 
 
@@ -62,7 +63,7 @@ def test_an_idle_hour_is_no_delay_for_the_first_record_after_it():
 @pytest.fixture
 async def server():
     state = well()
-    served = HealthServer(HealthApp(state, Metrics().registry), ("127.0.0.1", 0))
+    served = HttpServer(HealthApp(state, Metrics().registry), ("127.0.0.1", 0))
     await served.start()
     yield state, served
     await served.stop()
@@ -98,7 +99,7 @@ async def test_metrics_answer_while_a_reading_raises():
 
     metrics = Metrics()
     metrics.watch(assigned=broken, lag=broken, paused=lambda: 3)
-    served = HealthServer(HealthApp(well(), metrics.registry), ("127.0.0.1", 0))
+    served = HttpServer(HealthApp(well(), metrics.registry), ("127.0.0.1", 0))
     await served.start()
     try:
         status, body = await fetch(f"{served.url}/metrics")
@@ -118,18 +119,18 @@ async def test_not_ready_is_503_with_the_reasons(server):
 
 async def test_signal_handlers_are_left_alone():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    served = HealthServer(HealthApp(well(), CollectorRegistry()), ("127.0.0.1", 0))
+    served = HttpServer(HealthApp(well(), CollectorRegistry()), ("127.0.0.1", 0))
     await served.start()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     await served.stop()
 
 
 def test_an_address_in_use_is_refused_with_the_way_out():
-    first = HealthServer(HealthApp(well(), CollectorRegistry()), ("127.0.0.1", 0))
+    first = HttpServer(HealthApp(well(), CollectorRegistry()), ("127.0.0.1", 0))
     first._socket.listen()
     port = first._socket.getsockname()[1]
     with pytest.raises(
         SetupError, match=rf"http 127\.0\.0\.1:{port}: address already in use; choose another with --http"
     ):
-        HealthServer(HealthApp(well(), CollectorRegistry()), ("127.0.0.1", port))
+        HttpServer(HealthApp(well(), CollectorRegistry()), ("127.0.0.1", port))
     first._socket.close()

@@ -1,0 +1,1 @@
+"""The console in the browser: reads topics, shows what happens, and writes people's decisions as records."""

@@ -1,0 +1,1 @@
+"""The screen of dead letters: by reason and agent, one in detail, and sending them again."""

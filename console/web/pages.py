@@ -1,0 +1,55 @@
+"""Renders pages: templates with autoescape, and how times, numbers and texts of strangers are written."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from ...runtime.settings.console import Masked
+from .masking import mask
+from .screens import Screen, person_of
+
+SHOWN_CHARACTERS: Final = 4_000
+_MASKED_BEYOND: Final = 700
+"""What is masked behind the end of what is shown: at least the longest address, so that no beginning of one shows."""
+
+
+class Pages:
+    """The templates, with what every page needs: the menu, the person, masked texts."""
+
+    def __init__(self, screens: Sequence[Screen], masked: Iterable[Masked] = ()) -> None:
+        kinds = frozenset(masked)
+        self._environment = Environment(
+            loader=PackageLoader(__name__.rpartition(".")[0]),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.globals["screens"] = screens
+        self._environment.filters["text"] = partial(write_text, kinds=kinds)
+        self._environment.filters["bytes"] = lambda digits: "hidden, as texts are masked" if kinds else digits
+        self._environment.filters["utc"] = format_utc
+        self._environment.filters["number"] = lambda value: f"{value:,}"
+
+    def render(self, request: Request, template: str, /, status: int = HTTPStatus.OK, **values: Any) -> HTMLResponse:
+        """Return a page. `template` extends `page.html`; `values` are its variables."""
+        person = getattr(request.state, "person", None) and person_of(request)
+        page = self._environment.get_template(template).render(path=request.url.path, person=person, **values)
+        return HTMLResponse(page, status_code=status)
+
+
+def write_text(text: str, most: int = SHOWN_CHARACTERS, *, kinds: Collection[Masked] = ()) -> str:
+    """Return a text masked and of at most `most` characters, and how many more there are."""
+    shown = mask(text[: most + _MASKED_BEYOND], kinds)[:most]
+    return shown if len(text) <= most else f"{shown}… ({len(text) - most:,} more characters)"
+
+
+def format_utc(seconds: float) -> str:
+    """Return a Unix time (s) as people read it, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,101 @@
+"""What every request and every answer is held to, whatever screen it is for."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .people import Refused
+
+HEADERS: Final = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+READING: Final = {"GET", "HEAD"}
+_BODY_S: Final = 10.0
+"""Time limit for the body of a request."""
+
+
+def check_same_origin(method: str, headers: Headers) -> None:
+    """Raise Refused for a request that writes and does not come from a page of the console.
+
+    Browsers send `Sec-Fetch-Site` over TLS and on this machine, and `Origin` with every POST; the first decides. A page with
+    `no-referrer` sends the origin `null` with a form, so without TLS only this machine's own names work.
+    """
+    if method in READING:
+        return
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        same = site == "same-origin"
+    else:
+        same = urlsplit(headers.get("origin", "")).netloc.lower() == headers.get("host", "").lower() != ""
+    if not same:
+        raise Refused(HTTPStatus.FORBIDDEN, "This did not come from a page of the console, so nothing was done.")
+
+
+class SafeAnswers:
+    """ASGI middleware: adds the headers of safety to every answer, and forbids to store what is no static file."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, send_safely if scope["type"] == "http" else send)
+
+
+class BoundedBodies:
+    """ASGI middleware: reads the body before the screen does, at most `max_bytes` within 10 s; else 413 or 408."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app, self._max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in READING:
+            await self._app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(_BODY_S):
+                body = await self._read(scope, receive)
+        except TimeoutError:
+            raise Refused(HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time.") from None
+        waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_read() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        await self._app(scope, receive_read, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        told = Headers(scope=scope).get("content-length", "")
+        if told.isdecimal() and int(told) > self._max_bytes:
+            raise self._too_large()
+        chunks, size = [], 0
+        while True:
+            message = await receive()
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > self._max_bytes:
+                raise self._too_large()
+            if not message.get("more_body"):
+                return b"".join(chunks)
+
+    def _too_large(self) -> Refused:
+        return Refused(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The request is too large: at most {self._max_bytes:,} bytes."
+        )

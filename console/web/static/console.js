@@ -1,0 +1,86 @@
+// Keys of the console. An element with data-key="d" or data-key="g d" is clicked, chosen or focused by these keys.
+// Keys do nothing while somebody types, in a dialog, with Ctrl, Alt or Meta, or when they are switched off.
+"use strict";
+(() => {
+  const WAIT_MS = 1500;
+  const STORED = "murmura.keys";
+  const TYPING = "input:not([type=radio]):not([type=checkbox]):not([type=submit]):not([type=button]), textarea, select, [contenteditable]";
+  let first = "";
+  let firstAt = 0;
+
+  const areOn = () => {
+    try { return localStorage.getItem(STORED) !== "off"; } catch { return true; }
+  };
+  const isShown = (element) => element.getClientRects().length > 0 && !element.disabled;
+  const keyed = () => [...document.querySelectorAll("[data-key]")].filter(isShown);
+
+  const use = (element) => {
+    if (element.matches("input[type=radio], input[type=checkbox]")) {
+      element.focus();
+      element.click();
+    } else if (element.matches(TYPING)) {
+      element.focus();
+    } else {
+      element.click();
+    }
+  };
+
+  const describe = (element) => {
+    if (element.dataset.help) return element.dataset.help;
+    const label = element.labels && element.labels[0] ? element.labels[0] : element;
+    const copy = label.cloneNode(true);
+    copy.querySelectorAll("kbd").forEach((each) => each.remove());
+    return copy.textContent.trim().replace(/\s+/g, " ");
+  };
+
+  const fillHelp = () => {
+    const list = document.getElementById("key-list");
+    list.replaceChildren();
+    const seen = new Set();
+    for (const element of keyed()) {
+      const key = element.dataset.key;
+      if (seen.has(key)) continue;
+      seen.add(key);
+      const term = document.createElement("dt");
+      const mark = document.createElement("kbd");
+      mark.textContent = key;
+      term.append(mark);
+      const meaning = document.createElement("dd");
+      meaning.textContent = describe(element);
+      list.append(term, meaning);
+    }
+  };
+
+  const showHelp = () => {
+    fillHelp();
+    const box = document.getElementById("keys-on");
+    box.checked = areOn();
+    document.getElementById("keys").showModal();
+  };
+
+  document.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!areOn() || event.target.closest(TYPING) || document.querySelector("dialog[open]")) return;
+    if (event.key === "Enter" && event.target.closest("button, a, summary")) return;
+    const now = performance.now();
+    const both = first && now - firstAt < WAIT_MS ? `${first} ${event.key}` : "";
+    const elements = keyed();
+    const found = elements.find((each) => each.dataset.key === both)
+      || elements.find((each) => each.dataset.key === event.key);
+    first = "";
+    if (found) {
+      event.preventDefault();
+      if (!event.repeat) use(found);
+    } else if (elements.some((each) => each.dataset.key.startsWith(`${event.key} `))) {
+      first = event.key;
+      firstAt = now;
+    }
+  });
+
+  const button = document.getElementById("show-keys");
+  button.hidden = false;
+  button.addEventListener("click", showHelp);
+  document.getElementById("keys-on").addEventListener("change", (event) => {
+    try { localStorage.setItem(STORED, event.target.checked ? "on" : "off"); } catch { /* it stays as it is */ }
+  });
+})();
