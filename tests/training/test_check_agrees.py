@@ -17,6 +17,8 @@ from murmura.training.fit.check_data import check_data
 from murmura.training.recipe.recipe import load_recipe
 
 ONE = {"intent": RECIPE["tasks"]["intent"]}
+VERBALISER = {"template": "is my {mask} in {text}", "words": {"lost": "card", "other": "weather", "transfer": "money"}}
+WORD = {"words": {"lost": "card"}}
 REPLIES = {"reply": {"kind": "generation", "layers": 1, "train": "replies.jsonl"}}
 BESIDE: dict[str, dict[str, Any]] = {
     "nothing": {},
@@ -43,10 +45,12 @@ BESIDE: dict[str, dict[str, Any]] = {
     "replies beside": {"tasks": ONE | REPLIES, "self_training": {"texts": "unlabelled.jsonl"}},
     "one step": {"budget": {"steps": 1, "evaluations": 1}},
     "pooled": {"pooled": "distilled"},
+    "verbaliser": {"tasks": {"intent": {"train": "train.jsonl", "verbaliser": VERBALISER}}},
+    "verbaliser of other labels": {"tasks": {"intent": {"train": "train.jsonl", "verbaliser": VERBALISER | WORD}}},
 }
 BUDGET = {"steps": 3, "evaluations": 1}
 PASSING = {
-    *((None, beside) for beside in ("self_training", "smaller", "teachers", "pretrain from scratch")),
+    *((None, beside) for beside in ("self_training", "smaller", "teachers", "pretrain from scratch", "verbaliser")),
     *(("p_tuning", beside) for beside in ("smaller", "teachers", "pretrain from scratch")),
 }
 
@@ -101,7 +105,10 @@ def test_what_is_refused_before_anything_is_read_is_the_same(
 @pytest.mark.parametrize("name", [None, "p_tuning"])
 @pytest.mark.parametrize(
     "beside",
-    ["self_training", "self_training of rows", "smaller", "teachers", "freeze too much", "pretrain from scratch"],
+    [
+        *("self_training", "self_training of rows", "smaller", "teachers", "freeze too much", "pretrain from scratch"),
+        *("verbaliser", "verbaliser of other labels"),
+    ],
 )
 def test_what_is_refused_when_the_data_are_read_is_the_same(
     agree: Callable[..., str], folder: Path, name: str | None, beside: str

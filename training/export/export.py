@@ -35,6 +35,7 @@ from ...runtime.model.model import Model
 from ...runtime.model.onnx_session import open_session
 from ...runtime.model.reference_sample import Reference, make_reference
 from ...runtime.model.replies.reply_decoder import make_decoders
+from ...runtime.model.weights import weight_shapes
 from ...schemas.manifest import MANIFEST_NAME, POOLED, Base, Limits, ModelManifest, TaskSpec
 from ..kinds.registry import kind_of
 from ..kinds.reply_decoder import Decoded
@@ -118,7 +119,12 @@ def _write_delta(draft: Path, run: RunFolder, record: RunRecord) -> ModelManifes
         heads=heads,
         derived=derived,
         vectors=vectors,
-        added={name.removeprefix(ADDED): array for name, array in checkpoint.items() if name.startswith(ADDED)},
+        added={name.removeprefix(ADDED): array for name, array in checkpoint.items() if name.startswith(ADDED)}
+        | {
+            name: checkpoint[name]
+            for name in weight_shapes(record.encoder, ())
+            if name in checkpoint and name not in base
+        },
     )
     weights = apply_delta(base, load_file(draft / DELTA_NAME))
     source = Base(source=record.encoder.source, sha256=record.encoder.sha256)

@@ -44,7 +44,9 @@ def torch_logits(
                 if isinstance(head, FormedHead):
                     last, layers, mask = encoded.last_hidden_state, encoded.hidden_states, torch.ones(1, len(ids))
                     by_token = kind_of(spec).per_token
-                    read = head.read(head.stack(last, layers) if by_token else head.pool(last, mask, layers))[0]
+                    read = head.read(
+                        head.stack(last, layers) if by_token else head.pool(last, mask, layers, encoded.pooler_output)
+                    )[0]
                 found[spec.name].append(head(read).numpy())
             if manifest.pooled:
                 means = [encoded.hidden_states[layer][0].mean(0).numpy() for layer in manifest.pooled_layers]

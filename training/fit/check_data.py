@@ -14,6 +14,7 @@ from ..data.rules import sources_of
 from ..model.encoders import Checkpoint, open_checkpoint
 from ..model.methods.refuse import refuse_methods, refuse_parts
 from ..model.special_tokens import refuse_word_dropout
+from ..model.verbaliser import refuse_mask, refuse_verbaliser, refuse_words
 from ..prepare.data_report import TRAIN, TaskReport
 from ..prepare.data_summary import parts_of, summarise
 from ..prepare.reading import read_part
@@ -32,7 +33,7 @@ from .weights.make import refuse_weights
 
 TOLERATED: Final = 0.02
 """Share of mostly unknown texts that a task may have: chat has messages of one emoji."""
-_REFUSALS: Final = (refuse_weights, refuse_phases, refuse_methods)
+_REFUSALS: Final = (refuse_weights, refuse_phases, refuse_methods, refuse_verbaliser)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def _check(recipe: Recipe, folder: Path) -> CheckedData:
             checkpoint = open_encoder(recipe, tasks)
             refuse_encoder(recipe, checkpoint.spec)
             tasks = with_pieces(tasks, checkpoint.tokenizer, checkpoint.manifest)
+            refuse_words(recipe, {task.name: task.labels for task in tasks}, checkpoint)
             refuse_teachers(recipe, tasks, checkpoint.tokenizer)
             reports = report_tasks(recipe, tasks, checkpoint)
             refuse_unknown(reports, allow=recipe.allow_unknown)
@@ -101,6 +103,7 @@ def refuse_encoder(recipe: Recipe, encoder: EncoderSpec) -> None:
     """Raise SetupError for what a recipe cannot do with its encoder."""
     refuse_parts(recipe, encoder)
     refuse_layers(recipe, encoder)
+    refuse_mask(recipe, encoder)
 
 
 def _mistakes_of_sources(task: Task, recipe: Recipe, folder: Path) -> list[str]:

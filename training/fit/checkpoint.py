@@ -7,8 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ...runtime.model.delta import ADDED
 from ..kinds.reply_decoder import ReplyDecoder
 from ..model.methods.lora import factors, own_parameters, set_factors
+from ..model.methods.method import to_numpy
 from ..model.network import MultiTask
 
 
@@ -19,7 +21,10 @@ def checkpoint_weights(model: MultiTask, *, low_rank: bool) -> dict[str, NDArray
         for module, names in _adapted_decoders(model):
             for own, (a, b) in factors(module).items():
                 weights |= {f"{names[own]}/a": a, f"{names[own]}/b": b}
-        return weights | (model.method.arrays(model.encoder) if model.method is not None else {})
+        weights |= model.method.arrays(model.encoder) if model.method is not None else {}
+        if model.has_new_template:
+            weights[f"{ADDED}embeddings.virtual"] = to_numpy(model.encoder.embeddings.virtual)
+        return weights
     encoder = {name: p.detach().float().cpu().numpy() for name, p in model.encoder.named_parameters()}
     if model.table is not None:
         encoder["embeddings.word_embeddings.weight"] = model.table.whole(model.encoder).numpy()

@@ -52,7 +52,8 @@ class Frozen:
     def of_run(cls, run: Fitting) -> "Frozen":
         """Make a second encoder from the checkpoint; torch's random numbers stay as they are."""
         with torch.random.fork_rng():
-            encoder = build_encoder(run.checkpoint.spec, run.checkpoint.weights, dropout=0.0)
+            begins = run.checkpoint.plain or run.checkpoint
+            encoder = build_encoder(begins.spec, begins.weights, dropout=0.0)
             network = MultiTask(encoder, run.tasks, dropout=0.0)
             # Held against all heads, whatever their form, is the mean of the last layer.
             network.heads, network.reads_layers = nn.ModuleList(nn.Identity() for _ in run.tasks), False

@@ -16,12 +16,14 @@ from ...runtime.generation.reply_vocabulary import ReplyVocabulary
 from ..compute import sampler
 from ..compute.device import open_accelerator, precision_of
 from ..data.example import Example
+from ..kinds.heads import FormedHead
 from ..kinds.reply_decoder import ReplyDecoder
 from ..model.encoders import Checkpoint, build_encoder
 from ..model.methods.make import make_method
 from ..model.methods.refuse import refuse_steps
 from ..model.network import MultiTask
 from ..model.special_tokens import SpecialTokens
+from ..model.verbaliser import begin_from_words, form_of_words, refuse_words, with_template
 from ..prepare.data_report import TaskReport
 from ..prepare.label_names import name_rows
 from ..prepare.tasks import TaskData, read_tasks
@@ -145,6 +147,7 @@ def read_material(recipe: Recipe, data: Path) -> Material:
     tasks = read_tasks(recipe, data)
     checkpoint = open_encoder(recipe, tasks)
     tasks = with_pieces(tasks, checkpoint.tokenizer, checkpoint.manifest)
+    refuse_words(recipe, {task.name: task.labels for task in tasks}, checkpoint)
     refuse_teachers(recipe, tasks, checkpoint.tokenizer)
     reports = report_tasks(recipe, tasks, checkpoint)
     refuse_unknown(reports, allow=recipe.allow_unknown)
@@ -176,8 +179,10 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder, material: Material | 
     refuse_processes(recipe, accelerator.num_processes)
     read = material or read_material(recipe, data)
     tasks = [replace(task, task=recipe.tasks[task.name]) for task in read.tasks]
-    checkpoint, few, reports = read.checkpoint, read.few, dict(read.reports)
-    refuse_encoder(recipe, checkpoint.spec)
+    few, reports = read.few, dict(read.reports)
+    refuse_encoder(recipe, read.checkpoint.spec)
+    checkpoint, form = with_template(recipe, read.checkpoint), form_of_words(recipe, read.checkpoint)
+    tasks = [replace(task, form=form) for task in tasks]
     parts, validation = [replace(part, held={}) for part in read.train], list(read.validation)
     known = known_labels(checkpoint, tasks)
     if len(few) == len(tasks):
@@ -268,10 +273,13 @@ def build_model(recipe: Recipe, tasks: list[TaskData], checkpoint: Checkpoint) -
         method.attach(encoder)
     model = MultiTask(encoder, tasks, dropout=recipe.dropout)
     model.method = method if not recipe.encoder.frozen else None
+    model.has_new_template = checkpoint.plain is not None
     known = known_labels(checkpoint, tasks)
     for task, head in zip(tasks, model.heads, strict=True):
         before = known.get(task.name, [])
         goes_on = bool(before) and set(before) <= set(task.labels)
+        if isinstance(head, FormedHead):
+            begin_from_words(recipe, head, task.labels, checkpoint)
         if isinstance(head, ReplyDecoder):
             words = ReplyVocabulary(task.labels).lower_ids(checkpoint.tokenizer)
             head.begin_from(begins, words, checkpoint.tokenizer.encode("").ids[0], layers=not goes_on)
@@ -288,7 +296,7 @@ def known_labels(checkpoint: Checkpoint, tasks: list[TaskData]) -> dict[str, lis
     """Return the labels of each task that the model at the beginning has, too, and by the same kind and form of head: what
     another one learned for these labels is another thing. Empty where it is no model of ours.
     """
-    ours = {(data.name, data.task.kind, data.task.form_of_head) for data in tasks}
+    ours = {(data.name, data.task.kind, data.form_of_head) for data in tasks}
     known = checkpoint.manifest.tasks if checkpoint.manifest else ()
     return {
         spec.name: spec.labels for spec in known if (spec.name, spec.kind, spec.head and spec.head.untrained) in ours

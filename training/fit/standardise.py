@@ -14,9 +14,11 @@ MOST_TEXTS = 1000
 
 
 def standardise_inputs(model: MultiTask, task: int, part: Part) -> None:
-    """Set the mean and the deviation by which the head of a task standardises; other heads stay as they are."""
+    """Set the mean and the deviation by which the head of a task standardises; other heads stay as they are, and those that
+    read a mask: they begin from what masked words were learned by.
+    """
     head = model.heads[task]
-    if not isinstance(head, FormedHead):
+    if not isinstance(head, FormedHead) or head.reads_mask:
         return
     rows = np.linspace(0, len(part.ids) - 1, min(MOST_TEXTS, len(part.ids))).astype(int).tolist()
     texts = [part.ids[row] for row in rows]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ...runtime.model.kinds.kind import EPSILON as LAYER_NORM
 from ...schemas.manifest import HeadForm
 
 if TYPE_CHECKING:
@@ -81,13 +82,17 @@ class FormedHead(nn.Linear):  # type: ignore[misc]  # torch is untyped here
         self.norm = Standardise(parts, width)
         self.mix = ScalarMix(parts) if form.layers == "mix" else None
         self.hidden = linear_head(read, form.hidden) if form.hidden is not None else None
+        self.hidden_norm = nn.LayerNorm(form.hidden, LAYER_NORM) if form.hidden and form.layer_norm else nn.Identity()
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self._pools_maximum = form.pooling == "mean_max"
+        self._pools_maximum, self.reads_mask = form.pooling == "mean_max", form.pooling == "mask"
 
-    def pool(self, states: Tensor, mask: Tensor, layers: Sequence[Tensor]) -> Tensor:
+    def pool(self, states: Tensor, mask: Tensor, layers: Sequence[Tensor], masked: Tensor | None = None) -> Tensor:
         """Return texts as vectors [B, K, W]: of the last layer's `states` [B, S, H], or of each of `layers`, the outputs of the
-        embeddings and of all layers, where the head reads them.
+        embeddings and of all layers, where the head reads them; or `masked` [B, H], the state of a template's mask.
         """
+        if self.reads_mask:
+            assert masked is not None, "refused where the encoder has no template"
+            return masked.unsqueeze(1)
         return torch.stack([self._pool(each, mask) for each in self._parts(states, layers)], 1)
 
     def stack(self, states: Tensor, layers: Sequence[Tensor]) -> Tensor:
@@ -108,7 +113,10 @@ class FormedHead(nn.Linear):  # type: ignore[misc]  # torch is untyped here
         """Return what the last layer reads [..., W] of texts or tokens as `pool` and `stack` return them."""
         parts = self.norm(parts)
         read = self.dropout(parts.flatten(-2) if self.mix is None else self.mix(parts))
-        return read if self.hidden is None else self.dropout(nn.functional.gelu(self.hidden(read)))
+        if self.hidden is None:
+            return read
+        found: Tensor = self.dropout(self.hidden_norm(nn.functional.gelu(self.hidden(read))))
+        return found
 
 
 def pool_mean(states: Tensor, mask: Tensor) -> Tensor:

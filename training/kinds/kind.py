@@ -53,16 +53,18 @@ class ScoredReply(NamedTuple):
 
 
 class EncodedTexts(NamedTuple):
-    """What the encoder makes of a batch's texts: states [B, S, H], and the mask [B, S] of their tokens."""
+    """What the encoder makes of texts: states [B, S, H], the mask [B, S] of tokens, the state [B, H] of a template's mask."""
 
     states: Tensor
     mask: Tensor
     layers: tuple[Tensor, ...] = ()
     """The outputs [B, S, H] of the embeddings and of each layer, where the head of a task reads them."""
+    masked: Tensor | None = None
 
     def choose(self, rows: Tensor | slice | list[int]) -> "EncodedTexts":
         """Return some of the texts, by mask [B] or places."""
-        return EncodedTexts(self.states[rows], self.mask[rows], tuple(layer[rows] for layer in self.layers))
+        layers, masked = tuple(layer[rows] for layer in self.layers), self.masked
+        return EncodedTexts(self.states[rows], self.mask[rows], layers, None if masked is None else masked[rows])
 
 
 @dataclass(frozen=True)

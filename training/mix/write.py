@@ -33,9 +33,12 @@ NOT_KEPT_OF_TASK: Final = set(Reading.model_fields) | {
         "reports",
         "thresholds",
         "skip",
+        "verbaliser",
     )
 }
-"""Keys of a task that belong to its data, which is mixed anew; its thresholds are carried on one by one."""
+"""Keys of a task that belong to its data, which is mixed anew; its thresholds are carried on one by one. What a verbaliser began goes
+on as the encoder's template and the form of the head.
+"""
 _NO_ROWS: Final = ("validation", "calibration", "choosing")
 """Parts that are not trained on."""
 

@@ -55,6 +55,8 @@ class Checkpoint:
     delta: Weights | None = None
     """What the folder held, where it was a delta: `weights` are assembled from it and its `base`."""
     base: Weights | None = None
+    plain: "Checkpoint | None" = None
+    """The same without the template of a verbaliser, where it was given one."""
 
 
 def open_checkpoint(encoder: Encoder, texts: Iterable[str], *, seed: int = 0) -> Checkpoint:

@@ -53,6 +53,8 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.has_frozen_encoder = False
         self.method: Method | None = None
         """What is trained around the encoder, where it is not the encoder's own weights."""
+        self.has_new_template = False
+        """Whether the encoder has the tokens of a template that it began without."""
 
     def freeze_encoder(self) -> None:
         """Leave the encoder's weights as they are; it reads without dropout from now on."""
@@ -85,7 +87,7 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
         """Return the last layer's states, and those of all layers where a head reads them."""
         ids = ids if self.table is None else self.table.of(ids)
         found = self.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=self.reads_layers)
-        return EncodedTexts(found.last_hidden_state, mask, tuple(found.hidden_states or ()))
+        return EncodedTexts(found.last_hidden_state, mask, tuple(found.hidden_states or ()), found.pooler_output)
 
     def answer(self, task: int, texts: EncodedTexts, target: Tensor | None = None) -> Tensor:
         """Return the logits of one task from the states of its texts; of one that generates those of a `target`: [B, T, V]."""
@@ -109,7 +111,7 @@ class MultiTask(nn.Module):  # type: ignore[misc]  # torch is untyped here
         """Return the texts of a sentence task as vectors [B, K, W]: all that its head asks of the encoder."""
         head = self.heads[task]
         if isinstance(head, FormedHead):
-            return head.pool(texts.states, texts.mask, texts.layers)
+            return head.pool(*texts)
         return pool_mean(texts.states, texts.mask).unsqueeze(1)
 
     def read_pooled(self, task: int, pooled: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Final
 
 from ...runtime.agent.default_agents import default_agents
 from ...runtime.errors import SetupError
-from ...schemas.manifest import TaskSpec
+from ...schemas.manifest import HeadForm, TaskSpec
 from ..data.counts import ReadCounts
 from ..data.example import Example, labels_of
 from ..kinds.kind import Kind
@@ -47,6 +47,13 @@ class TaskData:
     """What was read from files, by part."""
     calibration: list[Example] = field(default_factory=list)
     """The rows to choose temperature and thresholds on where the recipe names some."""
+    form: HeadForm | None = None
+    """The form of the head where it depends on the encoder."""
+
+    @property
+    def form_of_head(self) -> HeadForm | None:
+        """The form of the head before anything is learned; None for a linear layer on the mean."""
+        return self.form or self.task.form_of_head
 
     @property
     def names(self) -> list[str]:
@@ -89,7 +96,7 @@ class TaskData:
             default_for=self.task.default_for,
             open=self.task.open,
             generation=self.task.generation(self.kind.name_slots(self.labels)),
-            head=self.task.form_of_head,
+            head=self.form_of_head,
         )
         return spec.model_copy(update={"default_for": default_agents(spec)}) if spec.default_for is None else spec
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ...runtime.errors import SetupError
 from ..compute.optimiser import make_torch_optimiser, rate_at, seed_step, set_rates
 from ..compute.timer import Timer
+from ..model.masked_head import HEAD
 from ..prepare.tasks import TaskData
 from ..recipe.pretraining import Pretraining
 from ..recipe.recipe import Recipe
@@ -20,7 +21,7 @@ from ..run_folders.curves import Curves
 from ..run_folders.run_folder import RunFolder, digest
 from .encoder_folder import PretrainingRecord, find_problem, read_record, write_encoder
 from .material import digest_files, read_material
-from .network import HEAD, Pretrained
+from .network import Pretrained
 from .objectives.objective import Objective
 from .setup import lr_of, prepare
 from .state import environment_of, read_state, save_state

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from accelerate import Accelerator
 from pydantic import BaseModel
@@ -14,9 +13,6 @@ from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import RunFolder
 from .material import Material
 from .objectives.objective import Ids, Objective
-
-HEAD: Final = "cls.predictions."
-"""How BERT's own checkpoints begin the names of the head of masked words."""
 
 
 class Standing(BaseModel):

@@ -13,21 +13,20 @@ from torch import nn
 from ...runtime.errors import SetupError
 from ..compute import sampler
 from ..compute.device import open_accelerator, precision_of
-from ..model.encoder_files import find_weights, read_weights
 from ..model.encoders import Checkpoint, build_encoder, locate
+from ..model.masked_head import MASKS, find_mask, read_masked_head
 from ..recipe.pretraining import Pretraining
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import RunFolder
 from .encoded import EncodedText, encode_texts
 from .material import Material, count_texts, refuse_unknown
-from .network import HEAD, Network, Pretrained
+from .network import Network, Pretrained
 from .objectives.labelled_texts import LabelledTexts
 from .objectives.masked_words import MaskedWords
 from .objectives.next_text import NextText
 from .objectives.objective import Objective
 from .objectives.sentence_embedding import SentenceEmbedding
 
-MASKS: Final = ("[MASK]", "<mask>")
 LR: Final = 1e-4
 LR_FROM_SCRATCH: Final = 7e-4
 
@@ -141,10 +140,9 @@ def _encoder_weights(checkpoint: Checkpoint) -> dict[str, NDArray[np.float32]]:
 
 
 def _mask_of(tokenizer: Tokenizer) -> int:
-    found = next((number for name in MASKS if (number := tokenizer.token_to_id(name)) is not None), None)
-    if found is None:
+    if (found := find_mask(tokenizer)) is None:
         raise SetupError(f"masked_words: the encoder's tokenizer has no mask token; expected one of {', '.join(MASKS)}")
-    return found
+    return found[1]
 
 
 def _words_of(checkpoint: Checkpoint) -> NDArray[np.int32]:
@@ -156,12 +154,8 @@ def _load_head(masked: MaskedWords, recipe: Recipe, new: int) -> None:
     """Go on with the head that the checkpoint has, if it has one; a new word's bias begins as 0."""
     if recipe.encoder.source == "scratch":
         return
-    tensors = read_weights(find_weights(locate(recipe.encoder.source)))
-    found = {
-        name.removeprefix(HEAD).replace("gamma", "weight").replace("beta", "bias"): torch.from_numpy(array)
-        for name, array in tensors.items()
-        if name.startswith(HEAD) and not name.startswith(f"{HEAD}decoder.")
-    }
+    read = read_masked_head(locate(recipe.encoder.source))
+    found = {name: torch.from_numpy(array) for name, array in read.items()}
     own = {name: p for name, p in masked.head.named_parameters() if not name.startswith("decoder.")}
     if new and "bias" in found:
         found["bias"] = torch.cat([found["bias"], torch.zeros(new)])

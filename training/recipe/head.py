@@ -14,10 +14,12 @@ class Head(Frozen):
     layers: Literal["last", "mix", "concat"] | None = None
     """Of the outputs of the embeddings and of all layers: `mix` is a learned mix, `concat` one behind the other; without it
     the last layer."""
-    pooling: Literal["mean", "mean_max"] | None = None
-    """How the tokens of a text become one vector; without it their mean."""
+    pooling: Literal["mean", "mean_max", "mask"] | None = None
+    """How the tokens of a text become one vector; without it their mean. `mask`: by the template that the encoder has."""
     hidden: Count | None = None
     """Width of a hidden layer before the logits; without it there is none."""
+    layer_norm: bool | None = None
+    """Whether what the hidden layer gives is normalised; without it it is not."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

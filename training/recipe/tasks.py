@@ -12,6 +12,7 @@ from .objective import Objective
 from .reading import Count, Label, Positive, Reading, Share, Source, Sources
 from .thresholds import OutOfScope, ThresholdRule
 from .unused_keys import VALIDATION_SHARE, find_unused_key, without_key
+from .verbaliser import Verbaliser
 
 CONTEXT: Final = 3
 DECODER_LAYERS: Final = 3
@@ -57,6 +58,8 @@ class Task(Reading):
     open: bool = False
     head: Head | None = None
     """The form of its head; without it a linear layer on the mean of the last layer (tagging: on each token)."""
+    verbaliser: Verbaliser | None = None
+    """Classification: a template around the text, and the words whose likeliness at its mask is that of the labels."""
     context: Count | None = None
     """Replies: how many turns are read, the newest included; without it CONTEXT."""
     acts: bool | None = None
@@ -108,6 +111,9 @@ class Task(Reading):
             raise ValueError(f"a task of kind {self.kind} has no out_of_scope label")
         if self.out_of_scope and self.out_of_scope.by == "distance" and self.head is not None:
             raise ValueError("`out_of_scope` by distance has a head of its own form; leave `head` out")
+        if self.verbaliser and (self.head or (self.out_of_scope and self.out_of_scope.by == "distance")):
+            other = "head" if self.head else "out_of_scope.by"
+            raise ValueError(f"`verbaliser` makes the head of masked words that of the task; leave `{other}` out")
         if kind.generates and (problem := _explain_reply_keys(self)):
             raise ValueError(problem)
         self._is_past = bool((info.context or {}).get(PAST))
@@ -134,6 +140,8 @@ class Task(Reading):
         """The form of the head as it stands in a manifest, before anything is learned."""
         if self.out_of_scope is not None and self.out_of_scope.by == "distance":
             return HeadForm(distance=True)
+        if self.verbaliser is not None:
+            return HeadForm(pooling="mask")
         return self.head.form if self.head is not None else None
 
     def generation(self, slots: Sequence[str] = ()) -> GenerationSpec | None:

@@ -15,11 +15,11 @@ from .thresholds import OutOfScope, ThresholdRule
 KEYS_OF_REPLIES: Final = frozenset(
     {"acts", "context", "layers", "mask_names", "mask_values", "objective", "vocabulary"}
 )
-KEYS_OF_ROWS: Final = frozenset({"class_weights", "focal"})
-"""How rows count in the loss of a task."""
+KEYS_OF_LABELS: Final = frozenset({"class_weights", "focal", "verbaliser"})
+"""How rows of one label count in the loss of a task, and what stands for labels."""
 KEYS_OF_SOME_KINDS: Final = (
     TEXT_KEYS
-    | KEYS_OF_ROWS
+    | KEYS_OF_LABELS
     | KEYS_OF_REPLIES
     | HEADS_OF_TEXTS
     | {
@@ -138,7 +138,7 @@ def _keys_of_some_kinds(task: Task) -> Iterator[str]:
         yield "label"
     if any(source.typo_copies for source in all_sources):
         yield "typo_copies"
-    yield from sorted(key for key in KEYS_OF_REPLIES | KEYS_OF_ROWS if getattr(task, key) is not None)
+    yield from sorted(key for key in KEYS_OF_REPLIES | KEYS_OF_LABELS if getattr(task, key) is not None)
     yield from (f"head.{name}" for name, value in task.head or () if value is not None)
     yield from (f"thresholds.{name}" for name, value in task.thresholds if value is not None)
 

@@ -15,7 +15,11 @@ class Bert:
 
     def __init__(self, spec: EncoderSpec, parameters: Parameters, layout: Layout) -> None:
         self._spec, self._parameters = spec, parameters
-        self._virtual = VirtualTokens(layout, spec.virtual_tokens) if spec.virtual_tokens is not None else None
+        self._virtual: VirtualTokens | None = None
+        if spec.virtual_tokens is not None:
+            self._virtual = VirtualTokens(layout, spec.virtual_tokens, in_row=spec.masked_at is not None)
+        self.masked: Var | None = None
+        """The state [B, H] of the mask of a template, once the outputs were made."""
         self._layout = self._virtual or layout
         self._head_size = spec.hidden_size // spec.heads
         self._bias = self._layout.mask_bias()
@@ -30,7 +34,11 @@ class Bert:
             found = [self._virtual.prepend(found[0], self._embed_virtual(), self._spec.hidden_size)]
         for number in range(self._spec.layers):
             found.append(self.layer(found[-1], f"encoder.layer.{number}."))
-        return found if self._virtual is None else [self._virtual.cut(states) for states in found]
+        if self._virtual is None:
+            return found
+        if self._spec.masked_at is not None:
+            self.masked = self._virtual.state_of(found[-1], self._spec.masked_at, self._spec.hidden_size)
+        return [self._virtual.cut(states) for states in found]
 
     def embed(self) -> Var:
         words = "embeddings.word_embeddings.weight"
@@ -39,9 +47,10 @@ class Bert:
         return self._norm(op.add(word, op.gather(table, self._layout.positions)), "embeddings.LayerNorm")
 
     def _embed_virtual(self) -> Var:
-        """Return the embeddings [P, H] of virtual tokens, which all have the first position."""
+        """Return the embeddings [P, H] of virtual tokens, which all have the first position; those of a template the next ones."""
         name = "embeddings.virtual"
-        vectors = self._parameters.weight(name) + self._position_table()[0]
+        vectors, table = self._parameters.weight(name), self._position_table()
+        vectors = vectors + (table[0] if self._spec.masked_at is None else table[1 : len(vectors) + 1])
         return self._norm(self._parameters.add(name, vectors), "embeddings.LayerNorm")
 
     def _position_table(self) -> npt.NDArray[np.float32]:

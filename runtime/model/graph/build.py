@@ -92,8 +92,9 @@ def _serialise(
 ) -> Iterator[bytes]:
     check_weights(encoder, tasks, weights, pooled_layers)
     parameters, layout = Parameters(weights), LAYOUTS[form]()
-    layers = ARCHITECTURES[encoder.architecture](encoder, parameters, layout).outputs()
-    inputs = HeadInputs(parameters, layout, layers, encoder.hidden_size)
+    built = ARCHITECTURES[encoder.architecture](encoder, parameters, layout)
+    layers = built.outputs()
+    inputs = HeadInputs(parameters, layout, layers, encoder.hidden_size, built.masked)
 
     def output(task: TaskSpec) -> Var:
         kind = kind_of(task)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import spox.opset.ai.onnx.v20 as op
@@ -15,16 +15,21 @@ from .layouts import Layout
 from .parameters import Parameters, Var
 
 Array = NDArray[np.float64]
-Way = Literal["token", "mean", "max"]
+Way = Literal["token", "mean", "max", "mask"]
+_WAYS: Final[dict[str, tuple[Way, ...]]] = {"mean": ("mean",), "mean_max": ("mean", "max"), "mask": ("mask",)}
 
 
 class HeadInputs:
     """Builds them on the outputs [N, H] of the embeddings and of each layer. Only what a task asks for is in the graph."""
 
-    def __init__(self, parameters: Parameters, layout: Layout, outputs: Sequence[Var], size: int) -> None:
-        """`size` is H."""
+    def __init__(
+        self, parameters: Parameters, layout: Layout, outputs: Sequence[Var], size: int, masked: Var | None = None
+    ) -> None:
+        """`size` is H; `masked` the state [B, H] of the mask of a template, where there is one."""
         self._parameters, self._layout, self._outputs, self._size = parameters, layout, outputs, size
         self._pooled: dict[tuple[Way, int], Var] = {}
+        if masked is not None:
+            self._pooled["mask", len(outputs) - 1] = masked
 
     @property
     def last(self) -> Var:
@@ -47,9 +52,7 @@ class HeadInputs:
         by_token = kind_of(task).reads is Reads.TOKENS
         if task.head is None or task.head.distance:
             return self.last if by_token else self.mean
-        ways: Sequence[Way] = (
-            ("token",) if by_token else ("mean", "max") if task.head.pooling == "mean_max" else ("mean",)
-        )
+        ways: Sequence[Way] = ("token",) if by_token else _WAYS[task.head.pooling]
         if task.head.layers == "mix":
             return self._mix(task, ways)
         first = 0 if task.head.layers == "concat" else len(self._outputs) - 1

@@ -8,10 +8,16 @@ from .parameters import Var, constant
 
 
 class VirtualTokens(Layout):
-    """The states of P learned tokens for each of B texts, [B * P, size], lie before those of another layout, [N, size]."""
+    """The states of P learned tokens for each of B texts, [B * P, size], lie before those of another layout, [N, size].
 
-    def __init__(self, layout: Layout, count: int) -> None:
+    With `in_row` a text's tokens behind its first one have positions behind those of the learned tokens.
+    """
+
+    def __init__(self, layout: Layout, count: int, *, in_row: bool = False) -> None:
         self.inputs, self.ids, self.positions = layout.inputs, layout.ids, layout.positions
+        if in_row:
+            first = op.equal(self.positions, constant(np.int64(0)))
+            self.positions = op.where(first, self.positions, op.add(self.positions, constant(np.int64(count))))
         self._layout, self._count = layout, count
         self._batch = op.shape(layout.mask, start=0, end=1)
         self._own = op.mul(self._batch, constant([count]))
@@ -24,6 +30,12 @@ class VirtualTokens(Layout):
     def cut(self, states: Var) -> Var:
         """[B * P + N, size] -> [N, size]."""
         return op.slice(states, self._own, constant([np.iinfo(np.int64).max]), constant([0]))
+
+    def state_of(self, states: Var, number: int, size: int) -> Var:
+        """[B * P + N, size] -> [B, size], the state of one of the learned tokens."""
+        own = op.slice(states, constant([0]), self._own, constant([0]))
+        shape = op.concat([self._batch, constant([self._count, size])], axis=0)
+        return op.gather(op.reshape(own, shape), constant(np.int64(number)), axis=1)
 
     def flatten(self, embedded: Var, size: int) -> Var:
         return self._layout.flatten(embedded, size)

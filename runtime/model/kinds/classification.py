@@ -24,7 +24,8 @@ class Classification(Kind):
     @property
     def recipe_keys(self) -> frozenset[str]:
         thresholds = {"thresholds.accept", "thresholds.out_of_scope", "thresholds.max_flagged", "thresholds.data"}
-        return super().recipe_keys | thresholds | {"class_weights", "focal"}
+        words = {"verbaliser"} if self.has_standard_head else set()
+        return super().recipe_keys | thresholds | words | {"class_weights", "focal"}
 
     def make_decoder(self, task: TaskSpec) -> Decoder:
         return ClassificationDecoder(task)

@@ -7,7 +7,7 @@ TEXT_KEYS: Final = frozenset({"label", "label_separator", "one_of", "typo_copies
 """Keys of a recipe for labels of whole texts."""
 
 
-KEYS_OF_HEADS: Final = frozenset({"head.hidden", "head.layers"})
+KEYS_OF_HEADS: Final = frozenset({"head.hidden", "head.layer_norm", "head.layers"})
 """Keys of a recipe for the form of a head."""
 HEADS_OF_TEXTS: Final = KEYS_OF_HEADS | {"head.pooling"}
 

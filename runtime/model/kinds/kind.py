@@ -16,6 +16,8 @@ Answer = Mapping[str, Any]
 
 WITHHELD: Final = "(withheld)"
 NONE: Final = "(none)"
+EPSILON: Final = 1e-12
+"""Of the normalisation in heads; it is BERT's."""
 
 
 def read_label(value: Any) -> str:
@@ -35,6 +37,8 @@ class Graph(Protocol):
     def linear(self, x: Any, name: str, /) -> Any: ...
 
     def gelu(self, x: Any, /) -> Any: ...
+
+    def norm(self, x: Any, name: str, epsilon: float, /) -> Any: ...
 
     def by_distance(self, x: Any, logits: Any, name: str, outside: int, /) -> Any: ...
 
@@ -90,6 +94,8 @@ class Kind(ABC):
                 raise ValueError(
                     f"task {task.name}: a head by distance has no layers, pooling or hidden layer of its own"
                 )
+        if task.head is not None and task.head.pooling == "mask" and task.head.layers != "last":
+            raise ValueError(f"task {task.name}: a head that reads the mask reads the last layer alone")
         if task.head is not None and task.head.pooling != "mean" and self.reads is Reads.TOKENS:
             raise ValueError(f"task {task.name}: a task of kind {self.name} reads each token and pools none")
 
@@ -124,6 +130,8 @@ class Kind(ABC):
                 shapes |= {"mix.weight": (parts,), "mix.scale": (1,)}
             if form.hidden is not None:
                 shapes |= {"hidden.weight": (form.hidden, read), "hidden.bias": (form.hidden,)}
+                if form.layer_norm:
+                    shapes |= {"hidden_norm.weight": (form.hidden,), "hidden_norm.bias": (form.hidden,)}
                 read = form.hidden
         return shapes | {"weight": (self.width(task), read), "bias": (self.width(task),)}
 
@@ -134,6 +142,8 @@ class Kind(ABC):
         """
         if task.head is not None and task.head.hidden is not None:
             states = graph.gelu(graph.linear(states, f"heads.{task.name}.hidden"))
+            if task.head.layer_norm:
+                states = graph.norm(states, f"heads.{task.name}.hidden_norm", EPSILON)
         logits = graph.linear(states, f"heads.{task.name}")
         if task.head is None or not task.head.distance or task.out_of_scope is None:
             return logits

@@ -78,12 +78,14 @@ def _attend(
     return context.transpose(1, 2).flatten(-2), None
 
 
-def add_virtual_tokens(encoder: "BertModel", count: int) -> None:
+def add_virtual_tokens(encoder: "BertModel", count: int, masked_at: int | None = None) -> None:
     """Put learned tokens [P, H] before those of a text, in place; zeros. The encoder's outputs do not have their states.
 
     They have the first position, and the text keeps its own: the text is read where it was when the encoder was trained, and may
-    be as long as without them.
+    be as long as without them. Those of a template, of which the one `masked_at` is the mask, stand behind the first token, and the
+    text's others behind them; the state [B, H] of the mask is the encoder's `pooler_output`.
     """
+    encoder.masked_at = masked_at
     encoder.embeddings.virtual = nn.Parameter(torch.zeros(count, encoder.config.hidden_size))
     encoder.register_forward_pre_hook(_prepend, with_kwargs=True)
     encoder.register_forward_hook(_cut)
@@ -96,13 +98,20 @@ def _prepend(encoder: Any, args: tuple[Any, ...], given: dict[str, Any]) -> tupl
     count = len(virtual)
     kept = {key: value for key, value in given.items() if key not in {"input_ids", "attention_mask"}}
     embedded = torch.cat([virtual.expand(len(ids), -1, -1), encoder.embeddings.word_embeddings(ids)], 1)
-    places = torch.cat([ids.new_zeros(count), torch.arange(ids.shape[1], device=ids.device)])
+    places = torch.arange(ids.shape[1], device=ids.device)
+    if encoder.masked_at is None:
+        places = torch.cat([ids.new_zeros(count), places])
+    else:
+        own = torch.arange(1, count + 1, device=ids.device)
+        places = torch.cat([own, torch.where(places == 0, 0, places + count)])
     shown = torch.cat([mask.new_ones(len(ids), count), mask], 1)
     return args, kept | {"inputs_embeds": embedded, "attention_mask": shown, "position_ids": places[None]}
 
 
 def _cut(encoder: Any, _: tuple[Any, ...], found: Any) -> Any:
     count = len(encoder.embeddings.virtual)
+    if encoder.masked_at is not None:
+        found.pooler_output = found.last_hidden_state[:, encoder.masked_at]
     found.last_hidden_state = found.last_hidden_state[:, count:]
     if found.hidden_states is not None:
         found.hidden_states = tuple(states[:, count:] for states in found.hidden_states)
@@ -116,4 +125,4 @@ def add_parts(encoder: "BertModel", spec: EncoderSpec, weights: Mapping[str, Any
     if spec.prefix is not None and "encoder.layer.0.attention.self.prefix_key" in weights:
         add_prefix(encoder, spec.prefix)
     if spec.virtual_tokens is not None and "embeddings.virtual" in weights:
-        add_virtual_tokens(encoder, spec.virtual_tokens)
+        add_virtual_tokens(encoder, spec.virtual_tokens, spec.masked_at)
