@@ -143,6 +143,8 @@ Output = Annotated[
 class ModelRef(_Frozen):
     name: str
     version: int
+    variant: Literal["current", "candidate"] = "current"
+    """`candidate`: a version beside the current one, which answers a share of the requests."""
 
 
 class Source(_Frozen):

@@ -12,10 +12,12 @@ from .prediction import Prediction
 _encode = msgspec.json.Encoder().encode
 
 Headers = list[tuple[str, bytes]]
+Variant = Literal["current", "candidate"]
 
 
 class ResultEnvelope:
-    """Results of one agent, input topic, model and status. The bytes equal the encoding of `schemas.result.Result`.
+    """Results of one agent, input topic, model and status. The bytes equal the encoding of `schemas.result.Result`, without the
+    variant of a current version.
 
     A result is built for every record: filling in six values takes half the time of encoding nested dicts.
     """
@@ -29,18 +31,20 @@ class ResultEnvelope:
         model: tuple[str, int],
         headers: tuple[tuple[str, bytes], ...],
         status: Literal["ok", "expired"] = "ok",
+        variant: Variant = "current",
     ) -> None:
         self._agent, self._topic = agent, topic
         self._headers = headers
         self._ids = PredictionIds(agent, topic)
         name, version = model
         self._before_partition = (
-            b'","agent":%b,"status":"%b","model":{"name":%b,"version":%d},"source":{"topic":%b,"partition":'
+            b'","agent":%b,"status":"%b","model":{"name":%b,"version":%d%b},"source":{"topic":%b,"partition":'
             % (
                 _encode(agent),
                 status.encode(),
                 _encode(name),
                 version,
+                b"" if variant == "current" else b',"variant":"%b"' % variant.encode(),
                 _encode(topic),
             )
         )

@@ -25,7 +25,7 @@ from ..settings.settings import AgentSettings, Settings
 from ..wire.feedback import known_labels
 from .agent import Agent
 from .handler import Handler, LoadedModel
-from .result_envelope import ResultEnvelope
+from .result_envelope import ResultEnvelope, Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class BoundAgent:
     """The constant headers of its results."""
     envelopes: dict[tuple[str | int, ...], ResultEnvelope] = field(default_factory=dict, compare=False, repr=False)
     """Cache by input topic, model (name, version) and, other than `ok`, status."""
+    variant: Variant = "current"
+    """As what the version answers, for its results."""
 
     def select_tasks(self, tasks: tuple[str, ...] | None) -> tuple[str, ...]:
         """Return the tasks to answer for a request with `tasks` (None: the request names none)."""
@@ -218,9 +220,14 @@ def _find_conflict(topic: str, agent: Agent, everyone: Iterable[Agent | Handler]
     return None if spec is None or spec.requests else f"holds records of another kind ({spec.record})"
 
 
-def make_routes(agents: Sequence[Agent], manifest: ModelManifest, app: str) -> dict[str, Route]:
-    """Return the routes by topic. Raises SetupError for agents that do not fit the model or each other."""
-    bound = [_bind(agent, manifest, app) for agent in agents]
+def make_routes(
+    agents: Sequence[Agent], manifest: ModelManifest, app: str, *, variant: Variant = "current"
+) -> dict[str, Route]:
+    """Return the routes by topic. Raises SetupError for agents that do not fit the model or each other.
+
+    `variant`: as what results name the version.
+    """
+    bound = [replace(_bind(agent, manifest, app), variant=variant) for agent in agents]
     topics = dict.fromkeys(topic for agent in agents for topic in agent.topics)
     return {topic: _make_route(topic, [b for b in bound if topic in b.agent.topics], manifest) for topic in topics}
 

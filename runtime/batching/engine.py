@@ -16,17 +16,19 @@ from ..model.generated import Generated
 from ..model.inputs import Input
 from ..model.long_texts import Windows
 from ..model.vectors import Embedded
+from .backlog import OnFailed
 from .batcher import SHORTEST_DEADLINE_S, Batcher
 from .breaker import BreakerLimits
 from .calibration import Calibration
 from .device_slots import STEPS_BETWEEN_PASSES
+from .engine_readings import EngineReadings
 from .entry import Entry, ReplyRequest
 from .observer import BatchObserver
 from .pass_costs import PassCosts
 from .policy import MAX_HOLD_S, BatchLimits
 from .reply_lanes import ROWS_ON_ACCELERATOR, ROWS_ON_CPU
 from .reply_places import ReplyPlaces
-from .request_checks import EngineModel, RequestChecks
+from .request_checks import EngineModel
 from .single_callers import Callers, encode
 
 ON_CPU = "cpu"
@@ -34,7 +36,7 @@ ACCELERATOR_IN_FLIGHT = 2
 MAX_CALLERS = 1024
 
 
-class Engine(RequestChecks):
+class Engine(EngineReadings):
     """Owns the batcher and the tokeniser's thread for one model on one device. Used on one event loop.
 
     Invariants: a waiting caller gets a result, an error or its own cancellation; failures and cancellations do not affect
@@ -74,6 +76,7 @@ class Engine(RequestChecks):
         on_cpu = model.device == ON_CPU
         most = max_in_flight or (count_cores() if on_cpu else ACCELERATOR_IN_FLIGHT)
         self._most, self._eager = most, eager_in_flight or (most if on_cpu else 1)
+        self.candidate: EngineModel | None = None
         self._costs = PassCosts(token_budget, max_rows, padded=padded, deadline_s=shortest_deadline_s)
         self._max_rows, self._max_wait_s, self._max_hold_s = max_rows, max_wait_ms / 1000, max_hold_ms / 1000
         self.reply_rows = reply_rows or (ROWS_ON_CPU if on_cpu else ROWS_ON_ACCELERATOR)
@@ -92,23 +95,6 @@ class Engine(RequestChecks):
         """Called when the device is given up, before all waiting callers end with Closed."""
 
     @property
-    def trouble(self) -> str | None:
-        """Why the device fails; None while it answers. Texts wait in the meantime."""
-        return self._batcher.guard.trouble if self._batcher else None
-
-    @property
-    def failed_probes(self) -> int:
-        """Number of failed probes since the device started to fail."""
-        return self._batcher.guard.failed_probes if self._batcher else 0
-
-    @property
-    def token_budget(self) -> int:
-        """Tokens that a batch may hold. Known once the engine has started."""
-        if self._costs.token_budget is None:
-            raise RuntimeError("the token budget is measured by start()")
-        return self._costs.token_budget
-
-    @property
     def calibration(self) -> Calibration | None:
         """The measurement at start; None when the budget was given."""
         return self._costs.calibration
@@ -122,31 +108,6 @@ class Engine(RequestChecks):
     def run_slots(self) -> int:
         """Maximum number of forward passes in flight."""
         return self._most
-
-    @property
-    def queued_tokens(self) -> int:
-        """Tokens of the entries that are not in a batch yet."""
-        return self._batcher.backlog.tokens if self._batcher else 0
-
-    @property
-    def queued_rows(self) -> int:
-        """Number of entries that are not in a batch yet."""
-        return self._batcher.backlog.rows if self._batcher else 0
-
-    @property
-    def lookahead(self) -> tuple[int, int]:
-        """Tokens and rows to keep queued so that no run slot waits for its next batch: one batch; 0 while the device fails.
-
-        A batch is tokenised in a fraction of its running time, so queueing more only adds latency.
-        """
-        if self.trouble is not None:
-            return 0, 0
-        return self.token_budget, self._max_rows
-
-    @property
-    def in_flight(self) -> int:
-        """Number of running batches."""
-        return self._batcher.in_flight if self._batcher else 0
 
     async def start(self) -> None:
         """Warm the model up, measure the token budget unless it was given, and open. Takes about a second.
@@ -285,9 +246,33 @@ class Engine(RequestChecks):
         last batch ends. While the device fails, waiting entries are returned to their sinks and encoded for the new model.
         """
         before, self.model = self.model, model
+        self.candidate = None if model is self.candidate else self.candidate
         self._costs.replace(model, token_s)
         if self._batcher is not None:
             self._batcher.swap(before, model, self._costs.terms, self._costs.deadline_s)
+
+    def load_candidate(self, model: EngineModel, token_s: float | None, on_failed: OnFailed) -> None:
+        """Load a second version. What it fails on returns to its sink, for the serving one.
+
+        `token_s`: its measured seconds per token. `on_failed` is called when it has failed and was unloaded.
+        """
+        if self._batcher is None:
+            raise Closed("the engine is not running")
+        if self.candidate is not None:
+            raise ValueError("a candidate is loaded already: drop it first")
+
+        def forget(fault: DeviceFailed) -> None:
+            self.candidate = None
+            on_failed(fault)
+
+        self.candidate = model
+        self._batcher.load(model, *self._costs.estimate(model, token_s), forget)
+
+    def drop_candidate(self) -> None:
+        """Unload the second version: what waits for it is answered by it, before other texts."""
+        if self._batcher is not None and self.candidate is not None:
+            self._batcher.backlog.retire(self.candidate)
+        self.candidate = None
 
     async def encode(
         self,

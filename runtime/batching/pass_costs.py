@@ -1,5 +1,6 @@
 """What passes of a model cost on this device, and what follows from it: the token budget, the terms, the deadline."""
 
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -38,6 +39,13 @@ class PassCosts:
         if token_s is not None and self.token_budget is not None:
             self._overhead_s, self._token_s = 0.0, token_s
             self._extend_deadline(token_s * self._largest_batch(model))
+
+    def estimate(self, model: Any, token_s: float | None) -> tuple[VersionTerms, float]:
+        """Return the terms and the deadline of a version beside the serving one."""
+        if token_s is None:
+            return self.terms, self.deadline_s
+        deadline_s = max(self.deadline_s, DEADLINE_RUNS * token_s * self._largest_batch(model))
+        return replace(self.terms, overhead_s=0.0, token_s=token_s), deadline_s
 
     @property
     def terms(self) -> VersionTerms:

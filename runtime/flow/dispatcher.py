@@ -14,6 +14,7 @@ from ..agent.handler import Handler
 from ..agent.routes import Route
 from ..batching.engine_port import EngineLike
 from ..batching.entry import Entry
+from ..batching.versions import LoadedVersion, Versions
 from ..field_paths import FieldPaths
 from ..kafka.offset_tracker import Tracker
 from ..observe.metrics import Metrics
@@ -39,7 +40,7 @@ class Dispatcher:
 
     Invariants:
     - a failure of one record or one agent does not affect the others;
-    - no more than the engine's `lookahead` is admitted to it, and nothing while as much is still being sent: records wait
+    - no version has more than the engine's `lookahead` admitted to its queue, and nothing while as much is still being sent: records wait
       in `Admission`, which decides their order;
     - nothing is admitted while the records in progress use their share of the process's bytes;
     - nothing is admitted while the publisher cannot send.
@@ -79,7 +80,7 @@ class Dispatcher:
         self._engine, self._metrics = engine, metrics
         self._wake, self._idle, self._busy = asyncio.Event(), asyncio.Event(), 0
         self._idle.set()
-        self._routes, self._chunk_rows = routes, chunk_rows
+        self.versions, self._chunk_rows = Versions(LoadedVersion(engine.model, routes)), chunk_rows
         self.suspending = suspending or Suspending.from_settings(routes, handlers)
         self.retrying = retrying or Retrying({}, app="", topic=None)
         self.outbox = Outbox(
@@ -106,7 +107,7 @@ class Dispatcher:
             self.suspending,
             Expiring(self.suspending, model=self._serving_model, aligned=aligned, clock=clock),
             self._under_way,
-            routes=routes,
+            versions=self.versions,
             sink=self,
             tracing=tracing,
             on_enter=self._enter,
@@ -186,7 +187,7 @@ class Dispatcher:
 
     def receive(self, batches: Batches) -> Full:
         """Queue fetched records; returns the partitions to pause, and where to continue fetching them."""
-        full = self._intake.take(batches, self._routes, self._engine.model.manifest.limits.max_tokens)
+        full = self._intake.take(batches, self.versions.current.routes, self._engine.model.manifest.limits.max_tokens)
         self._wake.set()
         return full
 
@@ -208,9 +209,8 @@ class Dispatcher:
             self._wake.clear()
             while self._queue.tokens:
                 await self.outbox.open()
-                tokens_ahead, rows_ahead = self._engine.lookahead
-                tokens, rows = tokens_ahead - self._engine.queued_tokens, rows_ahead - self._engine.queued_rows
-                if tokens <= 0 or rows <= 0 or self.outbox.pending >= rows_ahead:
+                tokens, rows = self._engine.room
+                if tokens <= 0 or rows <= 0 or self.outbox.pending >= self._engine.lookahead[1]:
                     break
                 waiting = self._queue.bytes
                 items = self._queue.take(tokens, min(rows, self._chunk_rows), self._under_way.bytes_left)
@@ -232,7 +232,8 @@ class Dispatcher:
 
     def reroute(self, routes: Mapping[str, Route]) -> None:
         """Use the routes of another model. Exchange the engine's model without an await in between."""
-        self._routes = self._readmission.routes = self._feeding.routes = routes
+        self.versions.current = LoadedVersion(self._engine.model, routes)
+        self._readmission.routes = routes
 
     def deliver(self, entries: list[Entry]) -> None:
         """Turn a batch of predictions into messages and send them.

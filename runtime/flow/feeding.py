@@ -7,6 +7,7 @@ from ...schemas.deadletter import DeadLetterReason as Reason
 from ..agent.routes import Route
 from ..batching.engine_port import EngineLike
 from ..batching.entry import Entry, Sink
+from ..batching.versions import LoadedVersion, Versions
 from ..errors import Closed, DeviceFailed, RecordError, describe_origin
 from ..observe.logs import get_logger
 from ..observe.tracing import Tracing
@@ -36,7 +37,7 @@ class Feeding:
         expiring: Expiring,
         under_way: UnderWay,
         *,
-        routes: Mapping[str, Route],
+        versions: Versions,
         sink: Sink,
         tracing: Tracing | None,
         on_enter: Callable[[int], None],
@@ -46,7 +47,7 @@ class Feeding:
         self._engine, self._outbox, self._suspending, self._expiring = engine, outbox, suspending, expiring
         self._under_way, self._sink, self._tracing = under_way, sink, tracing
         self._on_enter, self._on_done = on_enter, on_done
-        self.routes = routes
+        self._versions = versions
         self._retakes = set[asyncio.Task[None]]()
 
     async def pass_on(self, items: Sequence[Delivery | Rejected]) -> None:
@@ -60,10 +61,16 @@ class Feeding:
             self._under_way.end(sum(delivery.bytes for delivery in held))
             self._on_done(len(held))
         if deliveries:
-            await self._admit(deliveries)
+            for version, part in self._divide(deliveries):
+                await self._admit(version, part)
 
     def take_back(self, entries: list[Entry]) -> None:
-        """Submit records again: the model that encoded them failed and has been replaced."""
+        """Submit records again: the version that encoded them failed, and another one answers them."""
+        candidate = self._versions.candidate
+        for entry in entries:
+            # Only a record that this candidate fails on comes back while it is still there.
+            if candidate is not None and entry.model is candidate.model:
+                entry.context.current_only = True
         task = asyncio.get_running_loop().create_task(self.pass_on([entry.context for entry in entries]))
         self._retakes.add(task)
         task.add_done_callback(self._finish_retake)
@@ -84,11 +91,35 @@ class Feeding:
             self.send(separated.outcome, sum(delivery.bytes for delivery in separated.whole))
         return separated.asked
 
-    async def _admit(self, deliveries: list[Delivery]) -> None:
-        model, routes = self._engine.model, self.routes
-        deliveries = [
-            each for each in deliveries if each.route is routes[each.record.topic] or self._reroute(each, routes)
-        ]
+    def _divide(self, deliveries: list[Delivery]) -> Iterable[tuple[LoadedVersion, list[Delivery]]]:
+        """Return deliveries by the version that answers them, with the tasks of its routes. Sends dead letters of others."""
+        versions = self._versions
+        if versions.candidate is None:
+            version = versions.current
+            fit = [each for each in deliveries if self._reroute(each, version.routes)]
+            return [(version, fit)] if fit else []
+        parts: dict[int, tuple[LoadedVersion, list[Delivery]]] = {}
+        for delivery in deliveries:
+            version = versions.current
+            if not delivery.current_only:
+                version = versions.choose(delivery.request.request_id)
+            if version is not versions.current and not self._fits(delivery, version):
+                version = versions.current  # what it does not answer is no reason for a dead letter
+            if self._reroute(delivery, version.routes):
+                parts.setdefault(id(version), (version, []))[1].append(delivery)
+        return parts.values()
+
+    @staticmethod
+    def _fits(delivery: Delivery, version: LoadedVersion) -> bool:
+        """Settle the tasks of a delivery by a candidate's routes; False where it cannot answer them."""
+        try:
+            delivery.settle(version.routes[delivery.record.topic])
+        except RecordError:
+            return False
+        return True
+
+    async def _admit(self, version: LoadedVersion, deliveries: list[Delivery]) -> None:
+        model, is_candidate = version.model, version is self._versions.candidate
         try:
             texts = [delivery.given for delivery in deliveries]
             windows = [delivery.route.windows for delivery in deliveries]
@@ -101,10 +132,14 @@ class Feeding:
         except BaseException as error:  # noqa: BLE001 - a panic of the tokenizer is not an Exception
             if len(deliveries) > 1:
                 for delivery in deliveries:
-                    await self._admit([delivery])
+                    await self._admit(version, [delivery])
                 return
             log.error("a text could not be tokenised", why=describe_origin(error), **coordinates(deliveries[0].record))
             self._reject_delivery(deliveries[0], RecordError(Reason.INVALID, "the text cannot be tokenised"))
+            return
+        if is_candidate and not self._versions.has(model):  # it failed meanwhile
+            for other, part in self._divide(deliveries):
+                await self._admit(other, part)
             return
         self._engine.submit(
             [
@@ -114,9 +149,12 @@ class Feeding:
         )
 
     def _reroute(self, delivery: Delivery, routes: Mapping[str, Route]) -> bool:
-        """Settle the tasks again after the model was exchanged; False when the record became a dead letter."""
+        """Settle the tasks again if the model was exchanged; False when the record became a dead letter."""
+        route = routes[delivery.record.topic]
+        if delivery.route is route:
+            return True
         try:
-            delivery.settle(routes[delivery.record.topic])
+            delivery.settle(route)
         except RecordError as error:
             self._reject_delivery(delivery, error)
             return False

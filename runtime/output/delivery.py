@@ -39,7 +39,7 @@ class Delivery:
     `record` has the coordinates that results and dead letters name.
     """
 
-    __slots__ = ("asked", "attempt", "bytes", "progress", "record", "request", "route", "span")
+    __slots__ = ("asked", "attempt", "bytes", "current_only", "progress", "record", "request", "route", "span")
 
     asked: Asked
     """The agents that answer, each with its tasks."""
@@ -52,6 +52,8 @@ class Delivery:
         self.progress = progress
         self.request = request
         self.attempt = attempt
+        self.current_only = False
+        """Whether a candidate has failed on it, so that the current version answers it."""
         self.bytes = held_bytes(record, request.text, request.text_pair)
         """Bytes that it occupies in memory."""
         self.span: Span | None = None

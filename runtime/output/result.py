@@ -128,7 +128,9 @@ def _result(
     key = (request.topic, *prediction.model)
     envelope = bound.envelopes.get(key)
     if envelope is None:
-        envelope = ResultEnvelope(bound.agent.name, request.topic, prediction.model, bound.headers)
+        envelope = ResultEnvelope(
+            bound.agent.name, request.topic, prediction.model, bound.headers, variant=bound.variant
+        )
         bound.envelopes[key] = envelope
     return envelope.fill(request, prediction, outputs, time)
 

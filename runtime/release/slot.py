@@ -9,6 +9,8 @@ from typing import Protocol
 from ..agent.agent import Agent
 from ..agent.routes import Route, make_routes
 from ..batching.engine import Engine
+from ..batching.versions import LoadedVersion, Versions
+from ..errors import DeviceFailed
 from ..model.model import Model
 from ..observe.logs import get_logger
 from ..settings.settings import Settings
@@ -17,16 +19,19 @@ log = get_logger(__name__)
 
 
 class Reroutable(Protocol):
-    """Uses the routes of the serving model."""
+    """Uses the loaded versions and the routes of the serving one."""
+
+    versions: Versions
 
     def reroute(self, routes: dict[str, Route]) -> None: ...
 
 
 class ModelSlot:
-    """Owns the serving model.
+    """Owns the loaded versions of one model: the current one, and perhaps a candidate beside it.
 
     Invariants:
-    - new texts always go to exactly one model;
+    - each new text goes to exactly one version, which `choose` returns;
+    - whatever becomes of a candidate, the current version goes on, and answers what the candidate does not;
     - a text is answered by the model that encoded it, so a batch never mixes versions, and the old model is freed when
       its last batch has ended;
     - a model that fails a check changes nothing.
@@ -56,9 +61,38 @@ class ModelSlot:
         if model.device != self.model.device:
             # The token budget and the runs in flight were measured for the other device; a restart measures again.
             log.warning("the new model runs on another device", device=model.device, before=self.model.device)
+        candidate = self._dispatcher.versions.candidate
+        if candidate is not None and candidate.model is model:
+            self._dispatcher.versions.drop_candidate()
         self._engine.swap(model, model.token_s)
         self._dispatcher.reroute(routes)
         self.on_swap(model)
+
+    def choose(self, unit: str) -> LoadedVersion:
+        """Return the version that answers a unit from the next encoded chunk on."""
+        return self._dispatcher.versions.choose(unit)
+
+    def put_candidate(
+        self, model: Model, is_candidates: Callable[[str], bool], on_failed: Callable[[DeviceFailed], None]
+    ) -> None:
+        """Let a second version answer the units of which `is_candidates` is true; the unit is now the request's id.
+
+        `on_failed` is called when it has failed: it is dropped, and the current version answers. Raises SetupError for a model
+        that an agent cannot work with, and ValueError while there is a candidate.
+        """
+        routes = make_routes(self._agents, model.manifest, self._settings.app, variant="candidate")
+
+        def fail(fault: DeviceFailed) -> None:
+            self._dispatcher.versions.drop_candidate()
+            on_failed(fault)
+
+        self._engine.load_candidate(model, model.token_s, fail)
+        self._dispatcher.versions.add_candidate(LoadedVersion(model, routes), is_candidates)
+
+    def drop_candidate(self) -> None:
+        """Let the current version answer every unit from the next encoded chunk on."""
+        self._dispatcher.versions.drop_candidate()
+        self._engine.drop_candidate()
 
 
 async def release_memory() -> None:

@@ -213,7 +213,7 @@ class FakeEngine(RequestChecks):
     """
 
     token_budget = 256
-    lookahead = (512, 512)
+    lookahead = room = (512, 512)
     queued_tokens = 0
     queued_rows = 0
     in_flight = 0

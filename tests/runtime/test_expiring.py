@@ -227,7 +227,7 @@ async def test_a_model_that_takes_the_place_of_another_answers_no_expired_part_a
     del line.engine.submit
     newer = FakeModel([INTENT], version=1)
     line.engine.swap(newer)
-    line.dispatcher.reroute({"in": replace(line.dispatcher._routes["in"])})
+    line.dispatcher.reroute({"in": replace(line.dispatcher.versions.current.routes["in"])})
     line.dispatcher.take_back(kept)
     await line.settle()
     assert (statuses(line, "quick"), statuses(line, "slow")) == ({"old": "expired"}, {"old": "ok"})

@@ -26,6 +26,7 @@ class Engine:
 class Dispatcher:
     def __init__(self) -> None:
         self.routes: list[dict[str, Any]] = []
+        self.versions = SimpleNamespace(candidate=None)
 
     def reroute(self, routes: dict[str, Any]) -> None:
         self.routes.append(routes)

@@ -1,0 +1,68 @@
+"""What an engine says of itself: what waits, how much room there is, and whether the device answers."""
+
+from typing import Any
+
+from .batcher import Batcher
+from .pass_costs import PassCosts
+from .request_checks import RequestChecks
+
+
+class EngineReadings(RequestChecks):
+    """The readings of an engine, which sets the attributes. Before its start and after its stop nothing waits."""
+
+    _batcher: Batcher | None
+    _costs: PassCosts
+    _max_rows: int
+    candidate: Any
+    """A second version, which answers the entries that name it."""
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens that a batch may hold. Known once the engine has started."""
+        if self._costs.token_budget is None:
+            raise RuntimeError("the token budget is measured by start()")
+        return self._costs.token_budget
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the device fails; None while it answers. Texts wait in the meantime."""
+        return self._batcher.guard.trouble if self._batcher else None
+
+    @property
+    def failed_probes(self) -> int:
+        """Number of failed probes since the device started to fail."""
+        return self._batcher.guard.failed_probes if self._batcher else 0
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens of the entries that are not in a batch yet."""
+        return self._batcher.backlog.tokens if self._batcher else 0
+
+    @property
+    def queued_rows(self) -> int:
+        """Number of entries that are not in a batch yet."""
+        return self._batcher.backlog.rows if self._batcher else 0
+
+    @property
+    def lookahead(self) -> tuple[int, int]:
+        """Tokens and rows to keep queued so that no run slot waits for its next batch: one batch; 0 while the device fails.
+
+        A batch is tokenised in a fraction of its running time, so queueing more only adds latency.
+        """
+        if self.trouble is not None:
+            return 0, 0
+        return self.token_budget, self._max_rows
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """Tokens and rows that the fullest queue of the loaded versions lacks to the `lookahead`."""
+        tokens, rows = self.lookahead
+        if self._batcher is None:
+            return tokens, rows
+        queued = [self._batcher.backlog.queued(model) for model in (self.model, self.candidate) if model is not None]
+        return tokens - max(each[0] for each in queued), rows - max(each[1] for each in queued)
+
+    @property
+    def in_flight(self) -> int:
+        """Number of running batches."""
+        return self._batcher.in_flight if self._batcher else 0
