@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -47,7 +47,7 @@ from .resume import State, read_state, save_state
 from .second_stage import run_second_stages
 from .setup import Fitting, Material, prepare
 from .step import take_step
-from .training_log import EVERY, TrainingLog
+from .training_log import EVERY, TrainingLog, open_bar
 from .validation import describe_votes, finished_specs, validate
 from .vector_head import distil_vectors
 
@@ -291,14 +291,6 @@ def is_out_of_patience(run: Fitting) -> bool:
     """True when the last scorings were no better and the recipe ends the run for that."""
     patience = run.recipe.budget.patience
     return patience is not None and run.standing.stale >= patience
-
-
-def open_bar(run: Fitting, *, quiet: bool) -> "tqdm[NoReturn]":
-    """Return a progress bar over the steps; on a terminal only."""
-    hidden = True if quiet else None
-    return tqdm(
-        total=len(run.plan), initial=run.standing.step, desc="train", unit="step", disable=hidden, mininterval=2
-    )
 
 
 def finished_record(folder: RunFolder, recipe: Path) -> RunRecord | None:

@@ -6,9 +6,10 @@ import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NoReturn, Self
 
 import torch
+from tqdm import tqdm
 
 from ..run_folders.curves import Curves
 from .gradient import StepFigures
@@ -110,3 +111,11 @@ def memory_used() -> int:
         return int(torch.cuda.max_memory_allocated())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def open_bar(run: Fitting, *, quiet: bool) -> "tqdm[NoReturn]":
+    """Return a progress bar over the steps; on a terminal only."""
+    hidden = True if quiet else None
+    return tqdm(
+        total=len(run.plan), initial=run.standing.step, desc="train", unit="step", disable=hidden, mininterval=2
+    )
