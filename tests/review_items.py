@@ -31,7 +31,7 @@ def make_item(number: int = 0, *, task: ReviewTask | None = None, guess: Guess |
         task=task,
         why=fields.pop("why", ReviewReason.MARGIN),
         text=text,
-        guess=guess or Guess("refund", 0.5, canonical("refund")),
+        guess=guess or (Guess("refund", 0.5, canonical("refund")) if "refund" in task.labels else Guess()),
         place=Place("requests", number % 3, number),
         characters=fields.pop("characters", len(text)),
         **fields,

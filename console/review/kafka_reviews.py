@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 
 from ...runtime.errors import MurmuraError, RecordError
 from ...runtime.kafka.group_reader import GroupReader
+from ...runtime.kafka.topics import require_topics
 from ...runtime.observe.logs import get_logger
 from ...runtime.settings.settings import KafkaSettings
 from ...runtime.wire.feedback import read_feedback
@@ -52,7 +53,6 @@ class KafkaReviews:
     ) -> None:
         self._kafka, self._group, self._topic = kafka, group, topic
         self._queue, self._tasks, self._finder, self._known, self._clock = queue, tasks, finder, known, clock
-        self._reader: GroupReader | None = None
         self._places: dict[str, set[Place]] = {}
         """By item: the reviews that ask for it, of which there may be several."""
         self._waiting: deque[tuple[Review, Place]] = deque()
@@ -76,7 +76,8 @@ class KafkaReviews:
                 failures += 1
 
     async def _read_on(self) -> None:
-        reader = self._reader = GroupReader(self._kafka, self._group, [self._topic], self._revoke)
+        await require_topics(self._kafka, [self._topic])
+        reader = GroupReader(self._kafka, self._group, [self._topic], self._revoke)
         try:
             await reader.start()
             committed = self._clock()

@@ -92,7 +92,7 @@ class ReviewQueue:
             return
         self._numbers += 1
         needed = 2 if is_doubled(item.key, self._overlap) else 1
-        entry = self._entries[item.key] = Entry(item, needed, self._numbers)
+        self._entries[item.key] = Entry(item, needed, self._numbers)
         for name, by in (judges or {}).items():
             self.note_judge(item.key, by, name, now)
 

@@ -1,0 +1,105 @@
+"""The review queue on Kafka: puts reading, sending and the screen together."""
+
+import asyncio
+from collections.abc import Mapping
+
+from aiokafka.errors import KafkaError
+
+from ...runtime.agent.agent import Agent
+from ...runtime.agent.discovery import find_agents
+from ...runtime.agent.routes import apply_settings
+from ...runtime.errors import MurmuraError
+from ...runtime.kafka.producer import producer_factory
+from ...runtime.kafka.publisher import Publisher
+from ...runtime.model.folder import read_manifest
+from ...runtime.observe.logs import get_logger
+from ...runtime.settings.settings import Settings
+from ..reading.follower import Feed, Follower
+from .desk import ReviewDesk
+from .kafka_reviews import KafkaReviews, take_feedback
+from .known_verdicts import MOST_ANSWERS, KnownVerdicts
+from .queue import ReviewQueue
+from .requests import RequestFinder
+from .screen import Facts, list_left_out
+from .sending import VerdictSender
+from .tasks import ReviewTask, describe_tasks
+
+log = get_logger(__name__)
+
+_AGAIN_S = 2.0
+
+
+class LiveReviews:
+    """`feed` is to be followed beside `run`: what people said is known before reviews are read."""
+
+    def __init__(self, settings: Settings, tasks: Mapping[str, ReviewTask]) -> None:
+        self._settings = settings
+        self.queue = ReviewQueue(settings.console.overlap)
+        self.desk = ReviewDesk(self.queue, self._wake)
+        known = KnownVerdicts()
+        topic = f"{settings.prefix}.feedback"
+        self.feed = Feed(topic, take_feedback(known, self.queue), MOST_ANSWERS)
+        finder = RequestFinder(settings.kafka, answer_topics(settings), settings.fields)
+        group = settings.console.group or f"{settings.group}.console"
+        self._reviews = KafkaReviews(
+            settings.kafka, group, f"{settings.prefix}.reviews", self.queue, tasks, finder, known
+        )
+        self._sender: VerdictSender | None = None
+        self._ready = False
+
+    def _wake(self) -> None:
+        if self._sender is not None:
+            self._sender.wake()
+
+    def facts(self) -> Facts:
+        return Facts(
+            trouble=self._reviews.trouble,
+            refused=None if self._sender is None else self._sender.refused,
+            left_out=list(list_left_out({why.value: count for why, count in self._reviews.not_reviewed.items()})),
+            ready=self._ready,
+        )
+
+    async def run(self, follower: Follower) -> None:
+        """Read reviews and send verdicts until cancelled. `follower` is the one that has `feed`."""
+        await follower.caught_up.wait()
+        self._ready = True
+        publisher = await self._connect()
+        self._sender = VerdictSender(self.queue, publisher, self.feed.topic)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._sender.run())
+                tasks.create_task(self._reviews.run())
+        finally:
+            await publisher.stop()
+
+    async def _connect(self) -> Publisher:
+        """Return a started publisher; a broker that is away is waited for."""
+        settings = self._settings
+        while True:
+            publisher = Publisher(
+                producer_factory(settings.kafka, settings.producer), send_timeout_s=settings.producer.send_timeout_s
+            )
+            try:
+                await publisher.start()
+            except (KafkaError, MurmuraError, OSError) as error:
+                log.warning("verdicts cannot be sent, trying again", why=type(error).__name__)
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                return publisher
+
+
+def make_reviews(settings: Settings) -> LiveReviews | None:
+    """Return the queue; None without `model.folder`, whose manifest says what may be answered. Raises SetupError."""
+    if settings.model.folder is None:
+        return None
+    return LiveReviews(settings, describe_tasks(read_manifest(settings.model.folder).tasks))
+
+
+def answer_topics(settings: Settings) -> dict[str, str]:
+    """Return by agent the topic of its results; of the dialogue agent that of its replies."""
+    found = {"dialogue": f"{settings.prefix}.dialogue.replies"}
+    for agent in find_agents((), settings.prefix):
+        applied = apply_settings(agent, settings.agents.get(agent.name))
+        if isinstance(applied, Agent) and applied.output:
+            found[applied.name] = applied.output
+    return found | {name: each.output for name, each in settings.agents.items() if each.output}

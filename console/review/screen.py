@@ -1,0 +1,184 @@
+"""Routes of the review queue: one text at a time, with the next one at hand."""
+
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ...runtime.errors import SetupError
+from ..web.pages import Pages
+from ..web.people import Refused, Role
+from ..web.screens import Screen, do, go_to, is_htmx, person_of, show
+from .desk import ReviewDesk, Shown
+from .posted import Posted, write_spans
+
+PATH: Final = "/reviews"
+SEAT: Final = "murmura_seat"
+"""Cookie that tells browsers apart, for leases; it gives no right to anything."""
+_SEAT: Final = re.compile("[0-9a-f]{16}")
+_TOKEN: Final = re.compile(r"\w+|[^\w\s]")
+MOST_TOKENS: Final = 2000
+_GUIDELINES_BYTES: Final = 64 * 1024
+_REMEMBERED: Final = 1000
+_HALF_YEAR_S: Final = 180 * 86_400
+
+
+class Token(NamedTuple):
+    """A word of a text as a button: what stands before it, and where it lies in code points."""
+
+    before: str
+    text: str
+    start: int
+    end: int
+
+
+def split_tokens(text: str) -> list[Token]:
+    """Return the words and marks of a text, at most 2,000."""
+    tokens: list[Token] = []
+    at = 0
+    for found in _TOKEN.finditer(text):
+        tokens.append(Token(text[at : found.start()], found[0], found.start(), found.end()))
+        at = found.end()
+        if len(tokens) == MOST_TOKENS:
+            break
+    return tokens
+
+
+class Facts(NamedTuple):
+    """What the screen says beside the text: of whoever fills the queue."""
+
+    trouble: str | None = None
+    refused: str | None = None
+    left_out: Sequence[tuple[str, int]] = ()
+    ready: bool = True
+    source: str = ""
+    takes_consent: bool = True
+
+
+class ReviewScreen:
+    """`facts` is asked for each page. `guidelines`: what people are to go by, as plain text."""
+
+    def __init__(
+        self,
+        desk: ReviewDesk,
+        pages: Pages,
+        facts: Callable[[], Facts],
+        guidelines: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._desk, self._pages, self._facts, self._clock = desk, pages, facts, clock
+        self._guidelines = guidelines
+        self._consents: OrderedDict[str, bool] = OrderedDict()
+        """By browser: whether the last verdict allowed training, which the next one proposes."""
+
+    def screen(self) -> Screen:
+        routes = [
+            show(PATH, self.show),
+            do(PATH + "/undo", self.undo, role=Role.ANNOTATOR),
+            do(PATH + "/{key}", self.judge, role=Role.ANNOTATOR),
+        ]
+        return Screen("Reviews", PATH, "r", routes)
+
+    async def show(self, request: Request) -> Response:
+        """The queue. Who may not judge sees how far it is, and holds nothing."""
+        person = person_of(request)
+        seat = self._seat(request) or secrets.token_hex(8)
+        shown = self._desk.show(seat, person.name, self._clock()) if person.may("annotator") else None
+        answer = self._render(request, shown, seat)
+        answer.set_cookie(SEAT, seat, max_age=_HALF_YEAR_S, path=PATH, httponly=True, samesite="strict")
+        return answer
+
+    async def judge(self, request: Request) -> Response:
+        """A verdict, or a skip."""
+        person, key = person_of(request), request.path_params["key"]
+        seat = self._seat(request) or person.name
+        posted = await _read_form(request)
+        now = self._clock()
+        if "skip" in posted.get("do", ()):
+            shown = self._desk.skip(key, seat, person.name, now)
+        else:
+            self._remember(seat, consent=bool(posted.get("consent")))
+            shown = self._desk.judge(key, seat, person.name, posted, now)
+        return self._answer(request, shown, seat)
+
+    async def undo(self, request: Request) -> Response:
+        """The last verdict of this person is withdrawn."""
+        person = person_of(request)
+        seat = self._seat(request) or person.name
+        return self._answer(request, self._desk.undo(seat, person.name, self._clock()), seat)
+
+    def _answer(self, request: Request, shown: Shown, seat: str) -> Response:
+        """Return the part that changed, or for a form without a script the way to the whole page, unless it has to say why not."""
+        if is_htmx(request) or shown.failed or shown.note:
+            return self._render(request, shown, seat)
+        return go_to(PATH)
+
+    def _render(self, request: Request, shown: Shown | None, seat: str) -> Response:
+        agreement = self._desk.queue.agreement
+        return self._pages.render(
+            request,
+            "review_part.html" if is_htmx(request) else "review.html",
+            title="Reviews",
+            shown=shown,
+            counts=self._desk.queue.counts(self._clock()),
+            facts=self._facts(),
+            agreement=sorted(agreement.items()),
+            guidelines=self._guidelines,
+            consent=self._consents.get(seat, False),
+            tokens=split_tokens,
+            span_lines=write_spans,
+        )
+
+    def _remember(self, seat: str, *, consent: bool) -> None:
+        self._consents[seat] = consent
+        self._consents.move_to_end(seat)
+        if len(self._consents) > _REMEMBERED:
+            self._consents.popitem(last=False)
+
+    @staticmethod
+    def _seat(request: Request) -> str | None:
+        seat = request.cookies.get(SEAT, "")
+        return seat if _SEAT.fullmatch(seat) else None
+
+
+async def _read_form(request: Request) -> Posted:
+    if not request.headers.get("content-type", "").startswith(
+        ("application/x-www-form-urlencoded", "multipart/form-data")
+    ):
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Expected a form.")
+    async with request.form(max_files=0, max_fields=500) as form:
+        return {name: [value for value in form.getlist(name) if isinstance(value, str)] for name in form}
+
+
+def list_left_out(counts: dict[str, int]) -> Iterator[tuple[str, int]]:
+    """Yield what was not shown, in words."""
+    words = {
+        "unreadable": "no reviews",
+        "no_prediction": "of training rows, which are mended in their files",
+        "unknown_task": "of a task that the model lacks or that people cannot enter here",
+        "request_gone": "whose text is not on the broker any more",
+    }
+    for name, count in sorted(counts.items()):
+        yield words.get(name, name), count
+
+
+def read_guidelines(path: Path | None) -> str | None:
+    """Return the text of the guidelines. Raises SetupError for a file that cannot be read or is too large."""
+    if path is None:
+        return None
+    try:
+        raw = path.read_bytes()
+        if len(raw) > _GUIDELINES_BYTES:
+            raise SetupError(f"console.guidelines {path}: {len(raw):,} bytes, expected {_GUIDELINES_BYTES:,} at most")
+        return raw.decode()
+    except OSError as error:
+        raise SetupError(f"console.guidelines {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise SetupError(f"console.guidelines {path}: not UTF-8; save the file as UTF-8") from None

@@ -1,0 +1,149 @@
+"""The review queue in a browser without a script, and what a request may not do."""
+
+import html
+import re
+
+import pytest
+from review_items import make_item, make_task
+from starlette.testclient import TestClient
+
+from murmura.console.review.desk import ReviewDesk
+from murmura.console.review.queue import ReviewQueue
+from murmura.console.review.screen import Facts, ReviewScreen, split_tokens
+from murmura.console.web.application import make_application
+from murmura.console.web.pages import Pages
+from murmura.runtime.settings.console import ConsoleSettings
+from murmura.schemas.feedback import Verdict
+from murmura.schemas.review import ReviewReason
+
+HERE = {"sec-fetch-site": "same-origin"}
+PART = HERE | {"hx-request": "true"}
+LABELS = tuple(f"label_{number}" for number in range(77))
+
+
+class Desk:
+    """A queue with its screen, and browsers before it."""
+
+    def __init__(self, *items, **settings) -> None:
+        self.queue = ReviewQueue(0.0)
+        for item in items:
+            self.queue.add(item)
+        console = ConsoleSettings(**settings)
+        screens: list = []
+        pages = Pages(screens, console.masked)
+        screens.append(ReviewScreen(ReviewDesk(self.queue), pages, Facts, "Be kind.", clock=lambda: 1.0).screen())
+        self._application = make_application(screens, pages, console)
+
+    def browser(self) -> TestClient:
+        return TestClient(
+            self._application,
+            base_url="http://127.0.0.1:9480",
+            client=("127.0.0.1", 50_000),
+            headers=HERE,
+            follow_redirects=False,
+        )
+
+    @property
+    def sent(self):
+        return [(each.verdict, each.value, each.consent) for each in self.queue.unsent.values()]
+
+
+def shown_item(page: str) -> str | None:
+    found = re.search(r'id="review-item">.*?data-item="(\w+)"', page, re.DOTALL)
+    return found and found[1]
+
+
+def test_a_verdict_is_taken_and_the_next_text_is_shown() -> None:
+    items = [make_item(number, text=f"text {number}") for number in range(3)]
+    desk = Desk(*items)
+    browser = desk.browser()
+    page = browser.get("/reviews").text
+    assert shown_item(page) == items[0].key
+    assert "text 1" in page.partition("<template")[2]
+    assert re.search(r'value="refund"[^>]* checked', page)
+    answer = browser.post(f"/reviews/{items[0].key}", data={"label": "loan", "consent": "1", "do": "confirm"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/reviews")
+    part = browser.post(f"/reviews/{items[1].key}", data={"label": "refund"}, headers=PART).text
+    assert shown_item(part) == items[2].key
+    assert "<html" not in part
+    assert desk.sent == [(Verdict.CORRECTION, "loan", True), (Verdict.CONFIRMED, None, False)]
+
+
+def test_two_browsers_hold_different_items_and_a_reload_keeps_them() -> None:
+    desk = Desk(*[make_item(number) for number in range(4)])
+    first, second = desk.browser(), desk.browser()
+    ours = {shown_item(first.get("/reviews").text) for _ in range(3)}
+    assert len(ours) == 1
+    assert shown_item(second.get("/reviews").text) not in ours
+
+
+def test_a_skip_and_an_undo_work_by_forms_alone() -> None:
+    items = [make_item(number) for number in range(3)]
+    desk = Desk(*items)
+    browser = desk.browser()
+    browser.get("/reviews")
+    browser.post(f"/reviews/{items[0].key}", data={"do": "skip"})
+    assert shown_item(browser.get("/reviews").text) == items[1].key
+    browser.post(f"/reviews/{items[1].key}", data={"label": "loan", "do": "confirm"})
+    assert "is withdrawn" in browser.post("/reviews/undo").text
+    assert shown_item(browser.get("/reviews").text) == items[1].key
+    assert [verdict for verdict, *_ in desk.sent] == [Verdict.CORRECTION, Verdict.WITHDRAWN]
+
+
+def test_nothing_of_the_guess_is_shown_for_a_random_item() -> None:
+    page = Desk(make_item(why=ReviewReason.RANDOM)).browser().get("/reviews").text
+    assert "checked" not in page.partition('id="review-item"')[2].partition("consent")[0]
+    assert "Score of the model" not in page
+
+
+def test_what_is_no_answer_is_said_and_the_item_stays() -> None:
+    item = make_item()
+    desk = Desk(item)
+    answer = desk.browser().post(f"/reviews/{item.key}", data={"label": "lon"})
+    assert (answer.status_code, shown_item(answer.text), desk.sent) == (200, item.key, [])
+    assert "did you mean loan" in answer.text
+    gone = desk.browser().post("/reviews/0123456789abcdef", data={"label": "loan"})
+    assert "nothing was sent" in gone.text
+
+
+def test_hostile_texts_are_shown_as_text_and_cut() -> None:
+    hostile = '<script>alert(1)</script> \u202eabc\u202c 😀 "&' + "x" * 1000
+    page = Desk(make_item(text=hostile, characters=1_000_000, task=make_task("tagging", ("O", "B-city", "I-city"))))
+    shown = page.browser().get("/reviews").text
+    assert "<script>alert" not in shown
+    assert html.escape(hostile, quote=False)[:40] in shown.replace("&#34;", '"')
+    assert "of 1,000,000 characters" in shown
+
+
+def test_the_first_nine_of_77_labels_have_digits_and_no_label_another_key() -> None:
+    page = Desk(make_item(task=make_task(labels=LABELS), guess=None)).browser().get("/reviews").text
+    keys = re.findall(r'value="label_\d+" data-key="(.)"', page)
+    assert keys == list("123456789")
+    assert page.count('type="radio"') == 77
+
+
+def test_spans_point_at_code_points_and_a_masked_text_keeps_its_length() -> None:
+    assert split_tokens("😀 to Paris!")[1:] == [(" ", "to", 2, 4), (" ", "Paris", 5, 10), ("", "!", 10, 11)]
+    item = make_item(text="mail ann@example.org now", task=make_task("tagging", ("O", "B-city", "I-city")))
+    page = Desk(item, masked=("email",)).browser().get("/reviews").text
+    assert "ann@" not in page
+    assert 'data-start="21" data-end="24">now' in page
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"), [({"sec-fetch-site": "cross-site"}, 403), ({"host": "evil.example"}, 400)]
+)
+def test_a_foreign_page_cannot_judge(headers, status) -> None:
+    item = make_item()
+    desk = Desk(item)
+    assert desk.browser().post(f"/reviews/{item.key}", data={"label": "loan"}, headers=headers).status_code == status
+    assert desk.sent == []
+
+
+def test_a_reader_sees_how_far_it_is_and_holds_nothing() -> None:
+    item = make_item()
+    desk = Desk(item, read_only=True)
+    page = desk.browser().get("/reviews").text
+    assert "1 open, 0 with people" in page
+    assert item.text not in page
+    assert desk.browser().post(f"/reviews/{item.key}", data={"label": "loan"}).status_code == 403
