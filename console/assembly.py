@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.types import ASGIApp
 
@@ -9,6 +10,8 @@ from ..runtime.settings.settings import Settings
 from .dead_letters.index import DeadLetterIndex
 from .dead_letters.screen import DeadLetterScreen
 from .reading.follower import Feed, Follower
+from .review.live import make_reviews
+from .review.screen import ReviewScreen, read_guidelines
 from .web.application import make_application
 from .web.pages import Pages
 from .web.screens import Screen
@@ -28,8 +31,15 @@ def assemble(settings: Settings) -> Console:
     """Return the console; nothing is read before its work runs."""
     kept = settings.console.kept_records, settings.console.kept_bytes
     letters = DeadLetterIndex(*kept)
-    follower = Follower(settings.kafka, [Feed(settings.dead_letters, letters.take, kept[0])])
+    reviews = make_reviews(settings)
+    guidelines = read_guidelines(settings.console.guidelines)
+    feeds = [Feed(settings.dead_letters, letters.take, kept[0])]
+    follower = Follower(settings.kafka, feeds if reviews is None else [*feeds, reviews.feed])
     screens: list[Screen] = []
     pages = Pages(screens, settings.console.masked)
     screens.append(DeadLetterScreen(settings, letters, follower, pages).screen())
-    return Console(make_application(screens, pages, settings.console), screens, follower, [follower.run])
+    work: list[Callable[[], Awaitable[None]]] = [follower.run]
+    if reviews is not None:
+        screens.insert(0, ReviewScreen(reviews.desk, pages, reviews.facts, guidelines).screen())
+        work.append(partial(reviews.run, follower))
+    return Console(make_application(screens, pages, settings.console), screens, follower, work)

@@ -1,5 +1,6 @@
 """`murmura console`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from ..runtime.settings.settings import Settings
+    from .assembly import Console
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -21,6 +23,14 @@ def console(
         typer.Option("--http", metavar="HOST:PORT", help="Address. Default: 127.0.0.1:9480; port 0: a free one."),
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Nobody may write, whatever their role.")] = False,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FOLDER", help="Model whose labels reviews may be answered with.")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", metavar="FILE", help="Review the rows of a CSV or JSON lines file, without Kafka."),
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", metavar="NAME", help="With --file: the task to label.")] = None,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
     log_level: options.LogLevel = None,
@@ -30,7 +40,11 @@ def console(
     Reads topics without a group and keeps no database. What people decide is written as records. Others than the user
     of this machine come through a proxy that names them: docs/console.md.
 
-    Example: [bold]murmura console --bootstrap localhost:9092[/bold]
+    With --file it shows the texts of a file that have no label, and writes the labels into it.
+
+    Example: [bold]murmura console --bootstrap localhost:9092 --model models/desk[/bold]
+
+    Example: [bold]murmura console --file rows.csv --model models/desk[/bold]
     """
     from ..runtime.observe import logs
     from ..runtime.settings.sources import load
@@ -40,6 +54,7 @@ def console(
         {
             "kafka": {"bootstrap_servers": bootstrap},
             "log": {"level": log_level},
+            "model": {"folder": model},
             "console": {"http": http, "read_only": True if read_only else None},
         },
     )
@@ -50,10 +65,10 @@ def console(
             "set console.trusted_proxies, or use 127.0.0.1"
         )
     logs.configure(settings.log.level, settings.log.format)
-    _run(settings)
+    _run(settings, file, task)
 
 
-def _run(settings: "Settings") -> None:
+def _run(settings: "Settings", file: Path | None, task: str | None) -> None:
     from ..runtime.cli.until_signalled import run_until_stopped
     from ..runtime.observe import logs
     from .assembly import assemble
@@ -63,7 +78,14 @@ def _run(settings: "Settings") -> None:
     shown = {"bootstrap": settings.kafka.bootstrap_servers, "read_only": settings.console.read_only}
 
     async def main(stop: "asyncio.Event") -> None:
+        made = assemble(settings) if file is None else await _assemble_file(settings, file, task)
         ready = lambda url: log.info("console", url=url, **shown)  # noqa: E731
-        await serve(assemble(settings), settings.console.http_address, stop=stop, ready=ready)
+        await serve(made, settings.console.http_address, stop=stop, ready=ready)
 
     run_until_stopped(main)
+
+
+async def _assemble_file(settings: "Settings", file: Path, task: str | None) -> "Console":
+    from .file_assembly import assemble_file  # loads the model
+
+    return assemble_file(settings, file, task)

@@ -21,6 +21,7 @@ FOLDERS = {
     "console",
     "console/dead_letters",
     "console/reading",
+    "console/review",
     "console/web",
     "runtime",
     "runtime/agent",

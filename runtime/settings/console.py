@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, IPvAnyNetwork, StringConstraints
 
-from .kafka import HostPort, Positive, Section, split_address
+from .kafka import FilePath, HostPort, KafkaName, Positive, Section, split_address
 
 RoleName = Literal["reader", "annotator", "operator"]
 Masked = Literal["email", "phone", "card", "iban"]
@@ -38,6 +38,12 @@ class ConsoleSettings(Section):
     """Maximum number of records of a topic that are kept to be listed."""
     kept_bytes: Positive = 32 * 1024 * 1024
     """Maximum size of them."""
+    group: KafkaName | None = None
+    """Consumer group on `murmura.reviews`, shared by the consoles of an app. Default: that of the app with `.console` behind it."""
+    overlap: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of reviews that two people judge without knowing of each other."""
+    guidelines: FilePath | None = None
+    """A text file that people may open beside the review queue."""
     metrics: tuple[WebAddress, ...] = ()
     """Addresses of the processes' `/metrics`, for what no topic says: lag and suspended agents."""
 
