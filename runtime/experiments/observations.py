@@ -1,0 +1,65 @@
+"""Turns records into what an experiment counts: units, and events of its measures. Pure."""
+
+from collections.abc import Iterator, Mapping
+
+from ...schemas.experiment import Unit
+from ...schemas.feedback import Feedback
+from ...schemas.result import ClassificationOutput, Result
+
+Counts = dict[str, tuple[float, float]]
+"""By measure's key: a number of events out of a number of chances."""
+
+_METADATA = "metadata."
+
+
+def find_unit(unit: Unit, key: bytes | None, request_id: str, metadata: Mapping[str, str]) -> str | None:
+    """Return the unit that a record belongs to; None where it has no such thing: the current version then answers it.
+
+    The key of a conversation's records is the conversation. Bytes that are no UTF-8 keep their value.
+    """
+    if unit == "request":
+        return request_id
+    if unit.startswith(_METADATA):
+        return metadata.get(unit.removeprefix(_METADATA))
+    return None if key is None else key.decode("utf-8", "surrogateescape")
+
+
+def count_result(result: Result) -> Counts:
+    """Return what an answer says of a version: that it is one, and which of its classifications were withheld and why."""
+    counts: Counts = {"errors": (0.0, 1.0)}
+    for task, output in result.outputs.items():
+        if isinstance(output, ClassificationOutput):
+            _add(counts, "withheld", task, output.reason == "below_threshold")
+            _add(counts, "out_of_scope", task, output.reason == "out_of_scope")
+    return counts
+
+
+def count_error() -> Counts:
+    """Return what a record says of a version that failed to answer it."""
+    return {"errors": (1.0, 1.0)}
+
+
+def count_feedback(feedback: Feedback) -> Counts:
+    """Return whether a person agreed; nothing where the verdict does not say."""
+    counts: Counts = {}
+    agrees = feedback.verdict.agrees
+    if agrees is not None:
+        _add(counts, "agreement", feedback.task, agrees)
+    return counts
+
+
+def count_ratio(name: str, value: float) -> Counts:
+    """Return the events of a ratio of the user's own, of one chance."""
+    return {f"ratio/{name}": (value, 1.0)}
+
+
+def _add(counts: Counts, measure: str, task: str, happened: bool) -> None:
+    """Count a chance of a measure for its task and over all tasks."""
+    for key in _keys(measure, task):
+        value, weight = counts.get(key, (0.0, 0.0))
+        counts[key] = value + float(happened), weight + 1.0
+
+
+def _keys(measure: str, task: str) -> Iterator[str]:
+    yield measure
+    yield f"{measure}/{task}"
