@@ -1,32 +1,28 @@
 """The training loop: a recipe and data go in, a run folder with the best checkpoint comes out."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...runtime.errors import SetupError
 from ...runtime.model.inputs import TextPair
-from ...schemas.manifest import EncoderSpec
 from ..compute.device import is_first_process
 from ..compute.optimiser import rate_at, seed_step, set_rates
 from ..compute.state_file import CannotResume
 from ..compute.timer import Timer
 from ..prepare.data_report import describe, describe_probes, describe_skipped
-from ..pretrain.encoder_folder import describe_pretraining
 from ..pretrain.stage import run_stage
 from ..pretrain.unlabelled import read_unlabelled
 from ..recipe.frozen_keys import describe_frozen_keys
 from ..recipe.last_phase import with_self_training
 from ..recipe.recipe import Encoder, Recipe, load_recipe
 from ..run_folders.overlaps import refuse_run_overlaps
-from ..run_folders.provenance import describe_environment, digest_data
+from ..run_folders.provenance import digest_data
 from ..run_folders.run_folder import RECORD, RunFolder, RunRecord, digest
-from ..run_folders.smaller import read_stage
 from ..smaller import stage as smaller_stage
 from .add_vectors import add_vectors, lacks_vectors_alone
 from .check_data import refuse_recipe
@@ -43,12 +39,13 @@ from .phases import run_phases
 from .pooled_texts import needs_states, pool_texts
 from .probe import probe_tasks
 from .processes import begin_together, end_together, scale_of
+from .record import is_interrupted, is_out_of_patience, record_of
 from .resume import State, read_state, save_state
 from .second_stage import run_second_stages
 from .setup import Fitting, Material, prepare
 from .step import take_step
 from .training_log import EVERY, TrainingLog, open_bar
-from .validation import describe_votes, finished_specs, validate
+from .validation import describe_votes, validate
 from .vector_head import distil_vectors
 
 
@@ -253,11 +250,6 @@ def pool_frozen(run: Fitting) -> None:
     run.standing.cpu_seconds += time.process_time() - began
 
 
-def is_interrupted(run: Fitting) -> bool:
-    """True when the run was ended before its plan and its patience were at their end."""
-    return bool(run.further_phases) or (run.standing.step < len(run.plan) and not is_out_of_patience(run))
-
-
 def write_result(
     run: Fitting, data_files: dict[str, str], write: Callable[[str], Any] = ignore, *, further: bool = True
 ) -> None:
@@ -287,12 +279,6 @@ def validation_pairs(run: Fitting) -> dict[str, list[TextPair]]:
     }
 
 
-def is_out_of_patience(run: Fitting) -> bool:
-    """True when the last scorings were no better and the recipe ends the run for that."""
-    patience = run.recipe.budget.patience
-    return patience is not None and run.standing.stale >= patience
-
-
 def finished_record(folder: RunFolder, recipe: Path) -> RunRecord | None:
     """Return the record of a run that has come to its end, None where it has not. CannotResume for another recipe's."""
     if not (folder.path / RECORD).is_file():
@@ -304,42 +290,3 @@ def finished_record(folder: RunFolder, recipe: Path) -> RunRecord | None:
         return None
     folder.remove_state()  # a kill may have left it behind the record
     return record
-
-
-def spec_of(run: Fitting) -> EncoderSpec:
-    """Return the spec of the encoder as it has been trained."""
-    method, spec = run.model.method, run.checkpoint.spec
-    return spec if method is None else method.extend(spec)
-
-
-def record_of(run: Fitting, data_files: dict[str, str], out_of_fold: Mapping[int, Sequence[NDArray[Any]]]) -> RunRecord:
-    """Return what `run.json` says of the run; the network holds what ships. `out_of_fold` as in `finished_specs`."""
-    recipe = run.recipe
-    return RunRecord(
-        name=recipe.name,
-        encoder=spec_of(run),
-        encoder_folder=str(run.checkpoint.folder or ""),
-        tasks=finished_specs(run, out_of_fold),
-        max_tokens=recipe.max_tokens,
-        pooled=bool(recipe.pooled),
-        recipe_sha256=run.folder.recipe_sha256,
-        attribution=recipe.attribution,
-        low_rank=recipe.low_rank,
-        seed=recipe.seed,
-        steps=run.standing.before + run.standing.step,
-        planned_steps=run.standing.before + len(run.plan),
-        interrupted=is_interrupted(run),
-        best_step=run.standing.before + run.standing.best_step,
-        phases=run.standing.phases,
-        cpu_seconds=round(run.standing.cpu_seconds, 1),
-        validation=run.standing.scores,
-        data=run.data,
-        grown=run.grown,
-        environment=describe_environment(run.device, precision=run.precision, processes=run.accelerator.num_processes),
-        pretraining=describe_pretraining(run.checkpoint.folder),
-        data_files=data_files,
-        smaller=read_stage(run.checkpoint.folder),
-        teachers={
-            data.name: part.taught.teacher for data, part in zip(run.tasks, run.train, strict=True) if part.taught
-        },
-    )

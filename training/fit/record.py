@@ -1,0 +1,64 @@
+"""What `run.json` says of a run, and whether the run has come to its end."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ...schemas.manifest import EncoderSpec
+from ..pretrain.encoder_folder import describe_pretraining
+from ..run_folders.provenance import describe_environment
+from ..run_folders.run_folder import RunRecord
+from ..run_folders.smaller import read_stage
+from .setup import Fitting
+from .validation import finished_specs
+
+
+def is_out_of_patience(run: Fitting) -> bool:
+    """True when the last scorings were no better and the recipe ends the run for that."""
+    patience = run.recipe.budget.patience
+    return patience is not None and run.standing.stale >= patience
+
+
+def is_interrupted(run: Fitting) -> bool:
+    """True when the run was ended before its plan and its patience were at their end."""
+    return bool(run.further_phases) or (run.standing.step < len(run.plan) and not is_out_of_patience(run))
+
+
+def spec_of(run: Fitting) -> EncoderSpec:
+    """Return the spec of the encoder as it has been trained."""
+    method, spec = run.model.method, run.checkpoint.spec
+    return spec if method is None else method.extend(spec)
+
+
+def record_of(run: Fitting, data_files: dict[str, str], out_of_fold: Mapping[int, Sequence[NDArray[Any]]]) -> RunRecord:
+    """Return what `run.json` says of the run; the network holds what ships. `out_of_fold` as in `finished_specs`."""
+    recipe = run.recipe
+    return RunRecord(
+        name=recipe.name,
+        encoder=spec_of(run),
+        encoder_folder=str(run.checkpoint.folder or ""),
+        tasks=finished_specs(run, out_of_fold),
+        max_tokens=recipe.max_tokens,
+        pooled=bool(recipe.pooled),
+        recipe_sha256=run.folder.recipe_sha256,
+        attribution=recipe.attribution,
+        low_rank=recipe.low_rank,
+        seed=recipe.seed,
+        steps=run.standing.before + run.standing.step,
+        planned_steps=run.standing.before + len(run.plan),
+        interrupted=is_interrupted(run),
+        best_step=run.standing.before + run.standing.best_step,
+        phases=run.standing.phases,
+        cpu_seconds=round(run.standing.cpu_seconds, 1),
+        validation=run.standing.scores,
+        data=run.data,
+        grown=run.grown,
+        environment=describe_environment(run.device, precision=run.precision, processes=run.accelerator.num_processes),
+        pretraining=describe_pretraining(run.checkpoint.folder),
+        data_files=data_files,
+        smaller=read_stage(run.checkpoint.folder),
+        teachers={
+            data.name: part.taught.teacher for data, part in zip(run.tasks, run.train, strict=True) if part.taught
+        },
+    )
