@@ -21,7 +21,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 
-from murmura.training.fit.regression import fit_regression
+from murmura.training.fit.probe.regression import fit_regression
 from murmura.training.suggest.k_centre import choose_centres
 from murmura.training.suggest.usefulness import score_entropy, score_margin, to_probabilities
 
@@ -42,7 +42,7 @@ def read(data: Path, name: str) -> tuple[list[str], list[str]]:
 
 def embed(texts: list[str]) -> Array:
     """Return the mean of the last layer of the frozen encoder for each text: [N, H]."""
-    from murmura.training.fit.encoding import encode_ids
+    from murmura.training.fit.rows.encoding import encode_ids
     from murmura.training.model.encoders import build_encoder, load
     from murmura.training.recipe.recipe import DEFAULT_ENCODER
     from murmura.training.suggest.states import mean_states

@@ -35,9 +35,9 @@ from sklearn.metrics import roc_auc_score
 from murmura.runtime.model.model import Model
 from murmura.training.evaluate.recent_logits import ask
 from murmura.training.export.export import export
-from murmura.training.fit.encoding import encode_ids
 from murmura.training.fit.loop import fit
-from murmura.training.fit.regression import fit_regression
+from murmura.training.fit.probe.regression import fit_regression
+from murmura.training.fit.rows.encoding import encode_ids
 from murmura.training.model.encoders import build_encoder, load
 from murmura.training.model.network import MultiTask, states_of
 from murmura.training.pretrain.loop import pretrain

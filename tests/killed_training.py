@@ -15,7 +15,7 @@ from late_imports import import_before_fork
 
 import murmura.training.fit.loop as loop
 from murmura.training.compute import state_file
-from murmura.training.fit import gradient
+from murmura.training.fit.steps import gradient
 from murmura.training.kinds.tagging import Tagging
 
 

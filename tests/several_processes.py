@@ -16,8 +16,8 @@ from typing import Any
 from late_imports import import_before_fork
 
 from murmura.training.compute import device
-from murmura.training.fit import gradient
 from murmura.training.fit.loop import fit
+from murmura.training.fit.steps import gradient
 
 
 def begin_as(number: int, port: int) -> None:

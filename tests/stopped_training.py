@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from murmura.training.fit import gradient
 from murmura.training.fit.loop import fit
+from murmura.training.fit.steps import gradient
 from murmura.training.run_folders.run_folder import WEIGHTS, RunRecord
 
 

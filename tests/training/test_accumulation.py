@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_training import RECIPE, rows, write_jsonl
 
-from murmura.training.fit.gradient import StepFigures, asked_of, compute_gradient, parts_of_step
 from murmura.training.fit.setup import Fitting, prepare
+from murmura.training.fit.steps.gradient import StepFigures, asked_of, compute_gradient, parts_of_step
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
 

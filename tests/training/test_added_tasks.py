@@ -17,8 +17,8 @@ from murmura.runtime.model.folder import read_manifest
 from murmura.runtime.model.inputs import TextPair
 from murmura.runtime.model.model import Model
 from murmura.training.export.export import export
-from murmura.training.fit import pooled_texts
 from murmura.training.fit.loop import fit
+from murmura.training.fit.rows import pooled_texts
 from murmura.training.kinds.kind import EncodedTexts
 from murmura.training.model.network import MultiTask
 from murmura.training.recipe.recipe import load_recipe

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from murmura.runtime.errors import SetupError
 from murmura.training.data.example import Example
 from murmura.training.fit.check_data import refuse_unknown
-from murmura.training.fit.encoding import count_tokens
+from murmura.training.fit.rows.encoding import count_tokens
 from murmura.training.model.encoders import train_tokenizer
 from murmura.training.model.padding import pad
 from murmura.training.prepare.data_checks import Texts

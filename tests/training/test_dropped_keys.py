@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from murmura.runtime.errors import SetupError
 from murmura.schemas.manifest import EncoderSpec, FileEntry, ModelManifest, TaskSpec
-from murmura.training.fit.kept_tasks import add_tasks
+from murmura.training.fit.finish.kept_tasks import add_tasks
 from murmura.training.mix.recipe import DECIDED_OF_TASK, OF_VERSION, describe_dropped_keys, make_recipe
 from murmura.training.mix.write import NOT_KEPT_OF_TASK
 from murmura.training.recipe.frozen_keys import describe_frozen_keys

@@ -11,12 +11,12 @@ from tiny_training import RECIPE, write_jsonl
 from murmura.runtime.model.folder import read_manifest
 from murmura.schemas.manifest import Calibration
 from murmura.training.export.export import export
-from murmura.training.fit.few_rows import ENCODER_LR
-from murmura.training.fit.head_start import begin_heads
 from murmura.training.fit.loop import fit
-from murmura.training.fit.probe import Frozen, probe_tasks
-from murmura.training.fit.regression import fit_regression
+from murmura.training.fit.probe.head_start import begin_heads
+from murmura.training.fit.probe.probe import Frozen, probe_tasks
+from murmura.training.fit.probe.regression import fit_regression
 from murmura.training.fit.setup import Fitting
+from murmura.training.fit.start.few_rows import ENCODER_LR
 from murmura.training.mix.corrections import Corrections
 from murmura.training.mix.plan import plan_mix
 from murmura.training.model.network import logits_of

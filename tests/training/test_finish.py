@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from murmura.training.data.example import Example, Span
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
-from murmura.training.fit.finish import finish
+from murmura.training.fit.finish.finish import finish
 from murmura.training.fit.loop import fit
 from murmura.training.kinds.kind import Kind
 from murmura.training.kinds.registry import KINDS

@@ -15,9 +15,9 @@ from murmura.runtime.model.delta import assemble
 from murmura.runtime.model.folder import read_manifest
 from murmura.runtime.model.model import Model
 from murmura.training.export.export import export
-from murmura.training.fit.grow import CLASS_MEAN
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import Fitting, prepare
+from murmura.training.fit.start.grow import CLASS_MEAN
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.recipe.tasks import Task, describe_form
 from murmura.training.run_folders.run_folder import RunFolder

@@ -27,9 +27,9 @@ from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export import reply_parity
 from murmura.training.export.export import export
 from murmura.training.fit.check_data import check_data
-from murmura.training.fit.gradient import compute_gradient
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import prepare
+from murmura.training.fit.steps.gradient import compute_gradient
 from murmura.training.kinds.reply_decoder import Decoded
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.report.decisions import describe_decisions

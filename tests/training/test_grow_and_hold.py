@@ -16,12 +16,12 @@ from torch import nn
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model.model import Model
 from murmura.training.export.export import export
-from murmura.training.fit.encoding import Part
-from murmura.training.fit.grow import RANDOM, begin_row, carry_over
-from murmura.training.fit.hold import hold_answers
 from murmura.training.fit.loop import fit
+from murmura.training.fit.rows.encoding import Part
+from murmura.training.fit.rows.soft_targets import Held, mixed_loss, soft_targets
 from murmura.training.fit.setup import prepare
-from murmura.training.fit.soft_targets import Held, mixed_loss, soft_targets
+from murmura.training.fit.start.grow import RANDOM, begin_row, carry_over
+from murmura.training.fit.start.hold import hold_answers
 from murmura.training.kinds.classification import Classification
 from murmura.training.kinds.kind import EncodedTexts
 from murmura.training.kinds.registry import KINDS

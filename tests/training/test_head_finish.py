@@ -11,13 +11,13 @@ from tiny_few_rows import INTENT, PLAIN
 from tiny_training import rows, write_jsonl
 
 from murmura.training.export.export import export
-from murmura.training.fit.head_finish import _folds, _rows_of, refit_heads
-from murmura.training.fit.head_start import begin_heads
+from murmura.training.fit.finish.head_finish import _folds, _rows_of, refit_heads
 from murmura.training.fit.loop import Progress, fit
-from murmura.training.fit.probe import Frozen, probe_tasks
-from murmura.training.fit.regression import fit_regression
+from murmura.training.fit.probe.head_start import begin_heads
+from murmura.training.fit.probe.probe import Frozen, probe_tasks
+from murmura.training.fit.probe.regression import fit_regression
+from murmura.training.fit.progress.validation import finished_specs
 from murmura.training.fit.setup import Fitting
-from murmura.training.fit.validation import finished_specs
 from murmura.training.prepare.label_names import name_rows
 from murmura.training.prepare.tasks import originals
 from murmura.training.run_folders.run_folder import RunFolder
@@ -50,7 +50,7 @@ def test_a_row_held_back_is_scored_without_what_its_own_label_teaches(
     run = begun(open_run(few, tasks={"intent": {**INTENT, "validation_share": 0.4}}))
     validation = run.tasks[0].validation
     folds = [*_folds(validation, run.recipe.data_seed)]  # a label decides in which fold its rows lie
-    monkeypatch.setattr("murmura.training.fit.head_finish._folds", lambda examples, seed: folds)
+    monkeypatch.setattr("murmura.training.fit.finish.head_finish._folds", lambda examples, seed: folds)
     before = refit_heads(run)
     other = next(label for label in run.tasks[0].labels if label not in validation[0].labels)
     validation[0] = replace(validation[0], labels=(other,))

@@ -12,10 +12,10 @@ from safetensors.numpy import load_file
 from tiny_training import RECIPE, write_jsonl
 
 from murmura.runtime.errors import SetupError
-from murmura.training.fit.batches import PASS_TOKENS, collate, forward_passes
-from murmura.training.fit.joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
 from murmura.training.fit.loop import fit
+from murmura.training.fit.rows.batches import PASS_TOKENS, collate, forward_passes
 from murmura.training.fit.setup import Fitting, prepare
+from murmura.training.fit.steps.joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
 from murmura.training.kinds.registry import KINDS
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
@@ -155,6 +155,6 @@ def test_the_passes_of_a_step_are_one_gradient(
 ) -> None:
     run = prepared()
     together = gradient(run, [1.0, 2.0, 3.0])
-    monkeypatch.setattr("murmura.training.fit.batches.PASS_TOKENS", -1)
+    monkeypatch.setattr("murmura.training.fit.rows.batches.PASS_TOKENS", -1)
     assert len(collate(run.train, run.tasks, run.plan[0], "cpu")) == 3
     assert float((gradient(run, [1.0, 2.0, 3.0]) - together).norm() / together.norm()) < 1e-5

@@ -7,7 +7,7 @@ from tiny_model import tiny_tokenizer, write_tiny_model
 
 from murmura.runtime.model.model import Model
 from murmura.training.data.example import Example
-from murmura.training.fit.encoding import encode_part
+from murmura.training.fit.rows.encoding import encode_part
 from murmura.training.kinds.generation import Generation
 
 

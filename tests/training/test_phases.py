@@ -15,11 +15,11 @@ from tiny_training import RECIPE
 from torch.nn import functional as F
 
 from murmura.runtime.errors import SetupError
-from murmura.training.fit import gradient
 from murmura.training.fit.loop import fit
-from murmura.training.fit.optimiser import make_optimiser
-from murmura.training.fit.row_weights import row_weights
 from murmura.training.fit.setup import Fitting, prepare
+from murmura.training.fit.start.optimiser import make_optimiser
+from murmura.training.fit.steps import gradient
+from murmura.training.fit.steps.row_weights import row_weights
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
 

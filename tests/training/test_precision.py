@@ -16,10 +16,10 @@ from tiny_training import RECIPE
 
 from murmura.runtime.errors import SetupError
 from murmura.training.fit.check_data import check_data
-from murmura.training.fit.gradient import compute_gradient
 from murmura.training.fit.loop import fit, train
-from murmura.training.fit.resume import read_state, save_state
 from murmura.training.fit.setup import Fitting, prepare
+from murmura.training.fit.state.resume import read_state, save_state
+from murmura.training.fit.steps.gradient import compute_gradient
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
 

@@ -12,8 +12,8 @@ from murmura.schemas.manifest import ModelManifest
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit
-from murmura.training.fit.probe import Frozen, draw_rows, probe_tasks
-from murmura.training.fit.regression import fit_regression
+from murmura.training.fit.probe.probe import Frozen, draw_rows, probe_tasks
+from murmura.training.fit.probe.regression import fit_regression
 from murmura.training.fit.setup import prepare
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
@@ -104,7 +104,7 @@ def test_its_time_is_no_part_of_the_cpu_figure(
     recipe: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("murmura.training.fit.pace.time.process_time", lambda: now[0])
+    monkeypatch.setattr("murmura.training.fit.state.pace.time.process_time", lambda: now[0])
 
     def slow(run: object) -> dict[str, object]:
         now[0] += 1000

@@ -14,8 +14,8 @@ from tokenizers import Encoding
 from murmura.schemas.acts import Act
 from murmura.schemas.manifest import GenerationSpec, TaskSpec, Thresholds
 from murmura.training.data.example import Example
+from murmura.training.fit.progress.validation import finished_specs
 from murmura.training.fit.setup import prepare
-from murmura.training.fit.validation import finished_specs
 from murmura.training.kinds import generation
 from murmura.training.kinds.answers import Answer
 from murmura.training.kinds.generation import Generation

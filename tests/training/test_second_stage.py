@@ -12,9 +12,9 @@ from tiny_replies import REPLIES, TASK, reply_rows
 from tiny_training import RECIPE, write_jsonl
 
 from murmura.runtime.errors import SetupError
-from murmura.training.fit import second_stage
+from murmura.training.fit.finish import second_stage
+from murmura.training.fit.finish.second_stage_state import StageState, save_stage
 from murmura.training.fit.loop import fit
-from murmura.training.fit.second_stage_state import StageState, save_stage
 from murmura.training.kinds.reply_rewards import advantages, compute_reward, sentence_bleu, slot_f1
 from murmura.training.recipe.objective import Objective
 from murmura.training.recipe.recipe import load_recipe

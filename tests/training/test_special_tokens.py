@@ -22,9 +22,9 @@ from murmura.schemas.manifest import TaskSpec
 from murmura.training.data.example import Example, Span
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
-from murmura.training.fit.encoding import count_tokens
 from murmura.training.fit.loop import fit
-from murmura.training.fit.optimiser import drop_words
+from murmura.training.fit.rows.encoding import count_tokens
+from murmura.training.fit.start.optimiser import drop_words
 from murmura.training.kinds.registry import KINDS
 from murmura.training.model.encoders import train_tokenizer
 from murmura.training.model.special_tokens import read_special_tokens

@@ -14,9 +14,9 @@ from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.training.fit.check_data import check_data
-from murmura.training.fit.gradient import measure_losses
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import learn_from_teachers
+from murmura.training.fit.steps.gradient import measure_losses
 from murmura.training.fit.teachers import answers
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.recipe.teachers import Teachers

@@ -13,11 +13,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_training import RECIPE
 
 from murmura.runtime.errors import SetupError
-from murmura.training.fit.batches import collate
-from murmura.training.fit.gradient import compute_gradient
-from murmura.training.fit.joint_step import task_losses
 from murmura.training.fit.loop import fit
+from murmura.training.fit.rows.batches import collate
 from murmura.training.fit.setup import prepare
+from murmura.training.fit.steps.gradient import compute_gradient
+from murmura.training.fit.steps.joint_step import task_losses
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
 

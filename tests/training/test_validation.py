@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from murmura.training.fit.validation import compared_by, describe_votes, votes_of
+from murmura.training.fit.progress.validation import compared_by, describe_votes, votes_of
 
 
 def test_tasks_count_by_the_square_root_of_their_validation_rows() -> None:

@@ -7,7 +7,7 @@ from tiny_model import INTENT, random_weights, tiny_encoder, tiny_tokenizer
 
 from murmura.runtime.model.vectors import unit_vectors
 from murmura.schemas.manifest import ModelManifest
-from murmura.training.fit.vector_head import fit_vector_head
+from murmura.training.fit.finish.vector_head import fit_vector_head
 from murmura.training.model.encoders import Checkpoint, build_encoder
 from murmura.training.model.special_tokens import read_special_tokens
 

@@ -77,8 +77,8 @@ def train(
     """
     need_training()
     from ..export.export import find_problems
-    from ..fit.add_vectors import lacks_vectors_alone
-    from ..fit.kept_tasks import add_tasks
+    from ..fit.finish.add_vectors import lacks_vectors_alone
+    from ..fit.finish.kept_tasks import add_tasks
     from ..recipe.frozen_keys import describe_frozen_keys
     from ..recipe.recipe import load_recipe
     from ..run_folders.overlaps import find_overlaps, find_run_overlaps, is_inside

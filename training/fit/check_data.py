@@ -27,7 +27,7 @@ from ..recipe.tasks import Task
 from ..run_folders.run_folder import SMALLER
 from ..smaller.stage import start_smaller
 from .check_phases import refuse_layers, refuse_phases
-from .encoding import count_tokens
+from .rows.encoding import count_tokens
 from .teachers.models import refuse_teachers
 from .weights.make import refuse_weights
 

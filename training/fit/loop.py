@@ -24,29 +24,29 @@ from ..run_folders.overlaps import refuse_run_overlaps
 from ..run_folders.provenance import digest_data
 from ..run_folders.run_folder import RECORD, RunFolder, RunRecord, digest
 from ..smaller import stage as smaller_stage
-from .add_vectors import add_vectors, lacks_vectors_alone
 from .check_data import refuse_recipe
 from .checkpoint import checkpoint_weights, restore
-from .gradient import compute_gradient
-from .head_finish import Refit, refit_heads, set_heads
-from .head_start import begin_learning
-from .joint_step import loss_weights, refuse_non_finite
-from .kept_tasks import add_tasks, keep_tasks
+from .finish.add_vectors import add_vectors, lacks_vectors_alone
+from .finish.head_finish import Refit, refit_heads, set_heads
+from .finish.kept_tasks import add_tasks, keep_tasks
+from .finish.second_stage import run_second_stages
+from .finish.vector_head import distil_vectors
 from .label_quality.check import find_label_errors
-from .optimiser import make_optimiser
-from .pace import CpuClock
 from .phases import run_phases
-from .pooled_texts import needs_states, pool_texts
-from .probe import probe_tasks
-from .processes import begin_together, end_together, scale_of
+from .probe.head_start import begin_learning
+from .probe.probe import probe_tasks
+from .progress.training_log import EVERY, TrainingLog, open_bar
+from .progress.validation import describe_votes, validate
 from .record import is_interrupted, is_out_of_patience, record_of
-from .resume import State, read_state, save_state
-from .second_stage import run_second_stages
+from .rows.pooled_texts import needs_states, pool_texts
 from .setup import Fitting, Material, prepare
-from .step import take_step
-from .training_log import EVERY, TrainingLog, open_bar
-from .validation import describe_votes, validate
-from .vector_head import distil_vectors
+from .start.optimiser import make_optimiser
+from .state.pace import CpuClock
+from .state.processes import begin_together, end_together, scale_of
+from .state.resume import State, read_state, save_state
+from .steps.gradient import compute_gradient
+from .steps.joint_step import loss_weights, refuse_non_finite
+from .steps.step import take_step
 
 
 @dataclass(frozen=True)

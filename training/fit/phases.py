@@ -21,11 +21,11 @@ from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import WEIGHTS, PhaseRecord
 from .checkpoint import restore
-from .encoding import Part
-from .freezing import freeze
+from .rows.encoding import Part
+from .rows.soft_targets import Held
 from .self_training.phase import Guessed, guess_texts, keep_or_undo, note_outcome, taught_task
 from .setup import Fitting, Standing, narrow
-from .soft_targets import Held
+from .start.freezing import freeze
 from .weights.make import make_weighting
 
 

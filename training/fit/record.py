@@ -10,8 +10,8 @@ from ..pretrain.encoder_folder import describe_pretraining
 from ..run_folders.provenance import describe_environment
 from ..run_folders.run_folder import RunRecord
 from ..run_folders.smaller import read_stage
+from .progress.validation import finished_specs
 from .setup import Fitting
-from .validation import finished_specs
 
 
 def is_out_of_patience(run: Fitting) -> bool:

@@ -30,13 +30,13 @@ from ..prepare.tasks import TaskData, read_tasks
 from ..prepare.vocabularies import with_pieces
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import TEACHERS, PhaseRecord, RunFolder
-from . import grow
 from .check_data import open_encoder, refuse_encoder, refuse_recipe, refuse_unknown, report_tasks
-from .encoding import Part, encode_part
-from .few_rows import begins_from_probe, with_few_rows_rate
-from .freezing import freeze, trained_names
-from .hold import hold_answers
-from .standardise import standardise_inputs
+from .rows.encoding import Part, encode_part
+from .start import grow
+from .start.few_rows import begins_from_probe, with_few_rows_rate
+from .start.freezing import freeze, trained_names
+from .start.hold import hold_answers
+from .start.standardise import standardise_inputs
 from .teachers.answers import ask_teachers
 from .teachers.models import refuse_teachers
 from .weights.make import make_weighting, refuse_processes

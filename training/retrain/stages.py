@@ -23,7 +23,7 @@ from ...schemas.training_event import TrainingEventKind as Event
 from ..compute.state_file import CannotResume
 from ..evaluate.evaluate import Scores, answers, score_answers, write_report
 from ..export.export import export
-from ..fit.kept_tasks import keep_untaught
+from ..fit.finish.kept_tasks import keep_untaught
 from ..fit.loop import Progress, fit
 from ..gate.changed_answers import count_changed
 from ..gate.held_out import HeldOutSet, held_answers, held_out_sets, unmeasured, with_targets

@@ -11,12 +11,12 @@ from typing import Final
 import torch
 
 from ...runtime.errors import SetupError
-from ..fit.head_finish import is_refit, scored_rows
-from ..fit.head_start import begin_learning
+from ..fit.finish.head_finish import is_refit, scored_rows
 from ..fit.loop import Progress, finish_best, open_run, train_all
-from ..fit.probe import Probe, probe_tasks
+from ..fit.probe.head_start import begin_learning
+from ..fit.probe.probe import Probe, probe_tasks
+from ..fit.progress.validation import compared_by
 from ..fit.setup import Fitting, Material, read_material, sample
-from ..fit.validation import compared_by
 from ..prepare.data_report import TaskReport
 from ..recipe.last_phase import with_self_training
 from ..recipe.recipe import Recipe

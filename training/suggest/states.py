@@ -14,7 +14,7 @@ from ...runtime.errors import SetupError
 from ...runtime.model.delta import apply_delta
 from ...runtime.model.inputs import Input
 from ...schemas.manifest import ModelManifest, TaskSpec
-from ..fit.encoding import encode_ids
+from ..fit.rows.encoding import encode_ids
 from ..kinds.heads import pool_mean
 from ..kinds.kind import Kind
 from ..kinds.registry import kind_of

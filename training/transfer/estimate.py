@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ..fit.gradient import compute_gradient
-from ..fit.joint_step import loss_weights
 from ..fit.setup import prepare
+from ..fit.steps.gradient import compute_gradient
+from ..fit.steps.joint_step import loss_weights
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import RunFolder
 from .plan import count_phase, count_reads

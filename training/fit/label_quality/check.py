@@ -13,8 +13,8 @@ from ...data.near_texts import near_form, near_id
 from ...model.network import logits_of
 from ...prepare.tasks import TaskData, originals
 from ...run_folders.label_errors import LabelError, LabelErrors, write_label_errors
-from ..encoding import Part, encode_part
-from ..probe import Frozen
+from ..probe.probe import Frozen
+from ..rows.encoding import Part, encode_part
 from ..setup import Fitting
 from .find import MISSING, Doubts, Found, find_in_flags, find_in_labels, find_in_tags, is_installed
 

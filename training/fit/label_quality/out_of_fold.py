@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....runtime.model.decoding import sigmoid, softmax
-from ..regression import fit_regression
+from ..probe.regression import fit_regression
 
 Array = NDArray[Any]
 FOLDS: Final = 5

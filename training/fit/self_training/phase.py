@@ -22,9 +22,9 @@ from ...recipe.last_phase import find_task
 from ...recipe.self_training import SelfTraining
 from ...run_folders.run_folder import WEIGHTS
 from ..checkpoint import restore
-from ..encoding import Part, encode_ids
+from ..rows.encoding import Part, encode_ids
+from ..rows.soft_targets import Held
 from ..setup import Fitting
-from ..soft_targets import Held
 from .guesses import choose_balanced, choose_threshold
 
 Array = NDArray[Any]

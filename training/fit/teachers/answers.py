@@ -25,8 +25,8 @@ from ...prepare.tasks import TaskData, label_by_distance
 from ...recipe.recipe import Recipe
 from ...run_folders.run_folder import TeacherRecord, digest
 from ...run_folders.trained_model import TrainedModel, open_trained
-from ..encoding import encode_ids
-from ..soft_targets import Held
+from ..rows.encoding import encode_ids
+from ..rows.soft_targets import Held
 from .models import folders_of, spec_of
 
 CHUNK = 2048

@@ -1,0 +1,1 @@
+"""What is measured on the way: curves, and scores of the validation rows that choose the checkpoint."""

@@ -1,0 +1,51 @@
+"""What is different for a classification with few rows: which tasks have few, and the rows that the labels' names make."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from ...prepare.tasks import TaskData, originals
+from ...recipe.recipe import Recipe
+
+ENCODER_LR: Final = 5e-5
+"""For the encoder where every head begins from logistic regression on it: what it knows is worth more than few rows."""
+
+
+def begins_from_probe(recipe: Recipe, data: TaskData, known: Sequence[str] | None, learned: int) -> bool:
+    """Return whether the task's head begins from logistic regression on the frozen encoder.
+
+    So it is for a classification with fewer than `few_rows` training rows a label, unless there is no such regression or
+    the head goes on from an earlier model (`known` are its labels). A head that has `learned` rows which were held back does
+    not go on, so that it can be validated on them. Other kinds, heads of another form, and tasks with a teacher, whose answers
+    the regression would not hear, learn in their own way.
+    """
+    goes_on = bool(known) and set(known or ()) <= set(data.labels) and not learned
+    if (
+        goes_on
+        or data.form_of_head is not None
+        or any(example.soft for example in data.train)
+        or (recipe.teachers is not None and recipe.teachers.teaches(data.name))
+        or reason_against(recipe, data)
+        or not data.kind.is_regression
+    ):
+        return False
+    return len(originals(data.train)) < recipe.few_rows * len(data.labels)
+
+
+def reason_against(recipe: Recipe, data: TaskData) -> str:
+    """Return why the task can have no logistic regression on the frozen encoder; nothing where it can."""
+    if not recipe.probe:
+        return "the recipe says `probe: false`"
+    if data.kind.per_token or data.kind.several or data.kind.generates:
+        return f"a task of kind {data.task.kind} has none"
+    if recipe.encoder.source == "scratch":
+        return "an encoder from scratch has not learned anything"
+    if len({example.labels[0] for example in data.train}) < 2:
+        return "the training rows have one label only"
+    return ""
+
+
+def with_few_rows_rate(recipe: Recipe) -> Recipe:
+    """Return the recipe with the encoder's rate for few rows, where it sets none and trains the encoder's own weights."""
+    if recipe.optimiser.encoder_lr is not None or recipe.around_encoder is not None:
+        return recipe
+    return recipe.model_copy(update={"optimiser": recipe.optimiser.model_copy(update={"encoder_lr": ENCODER_LR})})

@@ -1,0 +1,24 @@
+"""Weights of the encoder that a recipe or a phase leaves as they are."""
+
+from collections.abc import Collection
+
+from ...model.network import MultiTask
+from ...recipe.optimiser import Freeze
+from .optimiser import encoder_parts
+
+
+def freeze(model: MultiTask, asked: Freeze | None, trained: Collection[str]) -> None:
+    """Train the parameters named in `trained`, but those that are to stay as they are."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+    if asked is None:
+        return
+    parts = encoder_parts(model)
+    for part in parts if asked.all else parts[: asked.layers + 1]:
+        for parameter in part:
+            parameter.requires_grad_(False)
+
+
+def trained_names(model: MultiTask) -> frozenset[str]:
+    """Return the names of the parameters that are trained now."""
+    return frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
