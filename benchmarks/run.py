@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 BENCHMARKS = {
     "engine": "the batching engine against bare onnxruntime",
     "heads_and_invariance": "four heads against one; an answer alone against in a batch",
+    "versions": "a candidate beside the current version; two models that share the device by weight",
     "pump": "a real Kafka and a simulated accelerator: backlog, live, a light topic",
     "device_failure": "a device that fails for 20 s at 10,000 records a second",
     "faults": "two agents on one input, one at fault: what the other one waits for",

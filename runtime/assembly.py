@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,8 @@ from faststream.kafka import KafkaBroker
 from ..schemas.release import GeneratedReplies
 from .agent.agent import Agent
 from .agent.handler import Context, Handler
-from .agent.routes import all_topics, check_handlers, make_routes, prepare_handlers
+from .agent.model_choice import assign_models
+from .agent.routes import all_topics
 from .batching.breaker import LONGEST_PAUSE_S, BreakerLimits
 from .batching.engine import Engine
 from .flow.dispatcher import Dispatcher
@@ -45,10 +46,9 @@ from .output.reviews import Reviews
 from .output.serving_events import ServingEvents, emit_pauses
 from .output.suspending import Suspending
 from .release.fall_back import FallBack
-from .release.first_model import StartState, first_model
+from .release.model_report import report_model
 from .release.slot import ModelSlot
-from .release.staging import Loader
-from .release.store import ModelStore
+from .release.start_models import start_models
 from .release.watcher import ReleaseWatcher
 from .settings.settings import Settings
 from .wire.dead_letter import dead_letter
@@ -82,8 +82,8 @@ class Parts:
     broker: KafkaBroker
     source: Source
     publisher: Publisher
-    watcher: ReleaseWatcher | None
-    fall_back: FallBack | None
+    following: list[Coroutine[Any, Any, None]]
+    """What follows the releases of the models."""
     events: ServingEvents | None
     depth: DeadLetterDepth
     clock: StopClock
@@ -95,8 +95,6 @@ class Parts:
 
     def loops(self, settings: Settings) -> list[Coroutine[Any, Any, None]]:
         """Return the coroutines that run until the process stops."""
-        watching = [self.watcher.follow(), self.watcher.run_swaps()] if self.watcher else []
-        watching += [self.fall_back.run()] if self.fall_back else []
         event_loops = [self.events.run(), emit_pauses(self.events, self.publisher.taking)] if self.events else []
         return [
             self.source.pump(),
@@ -107,7 +105,7 @@ class Parts:
             self.dispatcher.retrying.run(),
             _update_health(self.health, self.dispatcher, self.source, self.publisher),
             self.depth.run(),
-            *watching,
+            *self.following,
             *event_loops,
         ]
 
@@ -126,13 +124,14 @@ async def assemble(
     await server.start()
     stack.push_async_callback(server.stop)
     partitions = await _check_topics(settings, everyone)
-    loader = _make_loader(settings, agents, handlers)
-    first, start = (model, StartState()) if model is not None else await first_model(settings, loader)
-    routes = make_routes(agents, first.manifest, settings.app)
-    check_handlers(handlers, first.manifest)
-    await asyncio.to_thread(prepare_handlers, handlers, first)
-    engine = await _start_engine(settings, first, metrics, stack)
-    _report_model(health, metrics, engine, settings, first)
+    assigned = assign_models(settings, everyone)
+    start_engine = partial(_start_engine, metrics, stack)
+    models = await start_models(settings, everyone, assigned, start_engine, model)
+    for each in models:
+        report_model(health, metrics, each, each.served.engine.model)
+    first, *others = models
+    engine = first.engine
+    routes = {topic: route for each in models for topic, route in each.served.versions.current.routes.items()}
     clock = StopClock(settings.kafka.drain_s)
     publisher = await _start_publisher(settings, metrics, stack, clock)
     tracker: Tracker[TopicPartition] = Tracker()
@@ -146,7 +145,10 @@ async def assemble(
         publisher,
         tracker,
         metrics,
-        routes=routes,
+        routes=first.served.versions.current.routes,
+        name=first.served.name,
+        others=[each.served for each in others],
+        handler_models=assigned,
         dead_letters=settings.dead_letters,
         make_letter=partial(dead_letter, app=settings.app, spring_group=settings.spring_group),
         suspending=Suspending.from_settings(routes, handlers, settings),
@@ -194,31 +196,42 @@ async def assemble(
     await _prepare_starts(source, partitions, topics, settings)
     readings = source.make_readings(retries=dispatcher.retrying.topics)
     names, restore = tuple(agent.name for agent in everyone), partial(read_to_end, settings.kafka)
-    watcher = fall_back = None
-    context = Context(
-        settings,
-        metrics,
-        engine,
-        names,
-        counts,
-        restore,
-        tuple(agents),
-        lambda: watcher.generated_replies if watcher else GeneratedReplies(),
-    )
+    watchers: dict[str, ReleaseWatcher] = {}
     for handler in handlers:
-        handler.started(context)
+        own = next(each for each in models if each.served.name == assigned[handler.name])
+        handler.started(
+            Context(
+                settings,
+                metrics,
+                own.engine,
+                names,
+                counts,
+                restore,
+                tuple(agents),
+                partial(_find_generated_replies, watchers, own.served.name),
+            )
+        )
     watch_source(metrics, readings, tracker, topics, dispatcher.retrying)
     depth = DeadLetterDepth(settings.kafka, settings.dead_letters, partitions[settings.dead_letters])
     metrics.watch(letters=depth.records, letters_age=depth.age_s)
     events = _make_events(settings, partitions, stack, clock)
     watch_device(engine, health, metrics, events, dispatcher.outbox.fail)
-    if loader is not None and events is not None:
-        slot = ModelSlot(settings, agents, engine, dispatcher)
-        slot.on_swap = partial(_report_model, health, metrics, engine, settings)
-        watcher = ReleaseWatcher(settings, loader, slot, events, metrics, start=start)
-        fall_back = FallBack(settings.model.name or "", loader, slot, engine, watcher, events)
+    following: list[Coroutine[Any, Any, None]] = []
+    for each, served in zip(models, dispatcher.served, strict=True):
+        if each.loader is not None and events is not None:
+            slot = ModelSlot(each.settings, each.agents, each.engine, served)
+            slot.on_swap = partial(report_model, health, metrics, each)
+            watcher = ReleaseWatcher(each.settings, each.loader, slot, events, metrics, start=each.start)
+            name = each.settings.model.name or ""
+            fall_back = FallBack(name, each.loader, slot, each.engine, watcher, events)
+            watchers[served.name] = watcher
+            following += [watcher.follow(), watcher.run_swaps(), fall_back.run()]
     serving = Serving(server.url, engine, metrics, topics)
-    return Parts(serving, health, dispatcher, broker, source, publisher, watcher, fall_back, events, depth, clock)
+    return Parts(serving, health, dispatcher, broker, source, publisher, following, events, depth, clock)
+
+
+def _find_generated_replies(watchers: Mapping[str, ReleaseWatcher], name: str) -> GeneratedReplies:
+    return watchers[name].generated_replies if name in watchers else GeneratedReplies()
 
 
 async def _prepare_starts(
@@ -246,19 +259,12 @@ async def _update_health(health: HealthState, dispatcher: Dispatcher, source: So
 
 async def _check_topics(settings: Settings, agents: Sequence[Agent | Handler]) -> dict[str, int]:
     inputs, outputs = all_topics(agents, settings.dead_letters)
-    if settings.model.store is not None:
+    if settings.has_store:
         outputs = (*outputs, f"{settings.prefix}.models", f"{settings.prefix}.events")
     if settings.reviews.are_sent:
         outputs = (*outputs, f"{settings.prefix}.reviews")
     advice = "make it, or let `murmura topics --create` do so, with the same agents named as here"
     return await require_topics(settings.kafka, (*inputs, *outputs), advice)
-
-
-def _make_loader(settings: Settings, agents: Sequence[Agent], handlers: Sequence[Handler]) -> Loader | None:
-    model = settings.model
-    if model.store is None:
-        return None
-    return Loader(settings, ModelStore(model.store), agents, handlers)
 
 
 def _make_events(
@@ -273,7 +279,14 @@ def _make_events(
     return events
 
 
-async def _start_engine(settings: Settings, model: Model, metrics: Metrics, stack: contextlib.AsyncExitStack) -> Engine:
+async def _start_engine(
+    metrics: Metrics,
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    model: Model,
+    name: str,
+    beside: Engine | None,
+) -> Engine:
     limits = settings.model
     engine = Engine(
         model,
@@ -288,34 +301,13 @@ async def _start_engine(settings: Settings, model: Model, metrics: Metrics, stac
         observer=metrics,
         shortest_deadline_s=limits.run_deadline_s,
         breaker=BreakerLimits(first_pause_s=min(limits.probe_pause_s, LONGEST_PAUSE_S), give_up_s=limits.give_up_s),
+        name=name,
+        weight=settings.weight(name),
+        beside=beside,
     )
     await engine.start()
     stack.push_async_callback(engine.stop, 1.0)
     return engine
-
-
-def _report_model(health: HealthState, metrics: Metrics, engine: Engine, settings: Settings, model: Model) -> None:
-    manifest = model.manifest
-    health.model_loaded = True
-    health.details["model"] = {"name": manifest.name, "version": manifest.version, "device": model.device}
-    metrics.model(manifest.name, manifest.version, model.device, settings.model.graph, run_slots=engine.run_slots)
-    log.info(
-        "model loaded",
-        model=manifest.name,
-        version=manifest.version,
-        device=model.device,
-        tasks=[task.name for task in manifest.tasks],
-        token_budget=engine.token_budget,
-        **_describe_decoders(model, engine),
-    )
-
-
-def _describe_decoders(model: Model, engine: Engine) -> dict[str, Any]:
-    """Return what the decoders of a model may take, for the log; nothing for a model that words no replies."""
-    if not model.decoders:
-        return {}
-    most = sum(engine.most_replies * decoder.sizes.row_bytes() for decoder in model.decoders.values())
-    return {"reply_rows": engine.reply_rows, "decoder_mb_at_most": round(most / 1e6, 1)}
 
 
 async def _start_publisher(

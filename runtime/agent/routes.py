@@ -14,7 +14,7 @@ from ...schemas.envelope import (
     app_source,
     result_type,
 )
-from ...schemas.manifest import ModelManifest, TaskSpec, Thresholds
+from ...schemas.manifest import Limits, ModelManifest, TaskSpec, Thresholds
 from ...schemas.topics import named_topics
 from ..errors import SetupError
 from ..model.inputs import find_pair_tasks
@@ -69,6 +69,8 @@ class Route:
     """The smallest limit of its agents; None: no agent has one."""
     pair_tasks: frozenset[str] = frozenset()
     """The model's tasks that read two texts."""
+    max_tokens: int = Limits().max_tokens
+    """The model's limit of a text."""
 
 
 @overload
@@ -313,7 +315,8 @@ def _make_route(topic: str, bound: Sequence[BoundAgent], manifest: ModelManifest
     asked = tuple((b, b.tasks) for b in bound)
     max_age_s = min((b.agent.max_age_s for b in bound if b.agent.max_age_s is not None), default=None)
     windows, pair_tasks = _shared_windows(topic, bound), find_pair_tasks(manifest.tasks)
-    return Route(topic, tuple(bound), asked, tasks, merged or None, windows, max_age_s, pair_tasks)
+    limit = manifest.limits.max_tokens
+    return Route(topic, tuple(bound), asked, tasks, merged or None, windows, max_age_s, pair_tasks, limit)
 
 
 def _shared_windows(topic: str, bound: Sequence[BoundAgent]) -> Windows | None:

@@ -65,19 +65,27 @@ class Engine(EngineReadings):
         breaker: BreakerLimits | None = None,
         reply_rows: int | None = None,
         steps_between_passes: int = STEPS_BETWEEN_PASSES,
+        name: str = "",
+        weight: float = 1.0,
+        beside: "Engine | None" = None,
     ) -> None:
         """`shortest_deadline_s`: minimum deadline of a forward pass; a slow model gets 20 times its measured time.
 
         `reply_rows`: replies that are decoded together (default: 32 on a CPU, 256 on an accelerator).
         `steps_between_passes`: maximum number of decoder steps between two passes while texts wait. `max_hold_ms`: how long a
         batch that is not full waits while another version has work.
+
+        `beside`: the engine of another model in the process, whose device, threads and limits in flight this one shares. It is
+        started first and stopped last. `weight`: the share of the device time of the model `name` while others have work.
         """
         super().__init__(model)
         on_cpu = model.device == ON_CPU
         most = max_in_flight or (count_cores() if on_cpu else ACCELERATOR_IN_FLIGHT)
         self._most, self._eager = most, eager_in_flight or (most if on_cpu else 1)
         self.candidate: EngineModel | None = None
-        self._costs = PassCosts(token_budget, max_rows, padded=padded, deadline_s=shortest_deadline_s)
+        self._costs = PassCosts(
+            token_budget, max_rows, padded=padded, deadline_s=shortest_deadline_s, name=name, weight=weight
+        )
         self._max_rows, self._max_wait_s, self._max_hold_s = max_rows, max_wait_ms / 1000, max_hold_ms / 1000
         self.reply_rows = reply_rows or (ROWS_ON_CPU if on_cpu else ROWS_ON_ACCELERATOR)
         """Maximum number of replies that are decoded together."""
@@ -85,7 +93,10 @@ class Engine(EngineReadings):
         self._places = ReplyPlaces(self.reply_rows)
         self._max_callers = max_callers
         self._observer, self._clock = observer, clock
-        self._tokenizer = ThreadPoolExecutor(1, thread_name_prefix="murmura-tokenize")
+        self._beside = beside
+        self._tokenizer: ThreadPoolExecutor = (
+            beside._tokenizer if beside else ThreadPoolExecutor(1, thread_name_prefix="murmura-tokenize")
+        )
         self._batcher: Batcher | None = None
         self._callers: Callers | None = None
         self._breaker = breaker
@@ -119,6 +130,23 @@ class Engine(EngineReadings):
             await loop.run_in_executor(self._tokenizer, self._costs.measure, self.model)
         except ModelFailed as error:
             raise SetupError(f"model {self.model.manifest.name}: its first forward pass failed: {error}") from error
+        self._batcher = self._share_batcher() if self._beside else self._start_batcher()
+        self._callers = Callers(self._tokenizer, self._batcher, self._max_callers, self.renew)
+
+    def _share_batcher(self) -> Batcher:
+        assert self._beside is not None
+        batcher = self._beside._batcher
+        if batcher is None:
+            raise Closed("the engine of the other model is not running")
+        if self.model.device != self._beside.model.device:
+            raise SetupError(
+                f"model {self.model.manifest.name} runs on {self.model.device}, {self._beside.model.manifest.name} on "
+                f"{self._beside.model.device}: the models of a process share one device"
+            )
+        batcher.load(self.model, self._costs.terms, self._costs.deadline_s)
+        return batcher
+
+    def _start_batcher(self) -> Batcher:
         limits = BatchLimits(
             token_budget=self.token_budget,
             max_rows=self._max_rows,
@@ -128,7 +156,7 @@ class Engine(EngineReadings):
             max_in_flight=self._most,
             max_hold_s=self._max_hold_s,
         )
-        self._batcher = Batcher(
+        batcher = Batcher(
             self.model,
             limits,
             terms=self._costs.terms,
@@ -139,10 +167,10 @@ class Engine(EngineReadings):
             reply_rows=self.reply_rows,
             steps_between_passes=self._steps_between_passes,
         )
-        self._batcher.guard.on_change = self._change
-        self._batcher.on_lost = self._lose
-        self._batcher.start()
-        self._callers = Callers(self._tokenizer, self._batcher, self._max_callers, self.renew)
+        batcher.guard.on_change = self._change
+        batcher.on_lost = self._lose
+        batcher.start()
+        return batcher
 
     async def stop(self, budget_s: float = 20.0) -> None:
         """Refuse new texts, answer the waiting ones for at most `budget_s`, then end the rest with Closed."""
@@ -154,12 +182,13 @@ class Engine(EngineReadings):
                 await callers.finish_encoding(budget_s)
         finally:
             try:
-                if batcher is not None:
+                if batcher is not None and self._beside is None:
                     await batcher.stop(max(deadline - time.monotonic(), 0.0))
             finally:
                 if callers is not None:
                     callers.close()
-                self._tokenizer.shutdown(wait=False, cancel_futures=True)
+                if self._beside is None:
+                    self._tokenizer.shutdown(wait=False, cancel_futures=True)
 
     async def predict(
         self,

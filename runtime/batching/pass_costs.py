@@ -16,8 +16,18 @@ DEADLINE_RUNS = 20
 class PassCosts:
     """Costs of the serving version of one model. `padded`: a batch costs its rows times its longest text."""
 
-    def __init__(self, token_budget: int | None, max_rows: int, *, padded: bool, deadline_s: float) -> None:
-        """`token_budget` None: it is measured. `deadline_s`: of a forward pass, at least."""
+    def __init__(
+        self,
+        token_budget: int | None,
+        max_rows: int,
+        *,
+        padded: bool,
+        deadline_s: float,
+        name: str = "",
+        weight: float = 1.0,
+    ) -> None:
+        """`token_budget` None: it is measured. `deadline_s`: of a forward pass, at least. `name` and `weight`: see `VersionTerms`."""
+        self._name, self._weight = name, weight
         self.token_budget, self._max_rows, self._padded = token_budget, max_rows, padded
         self.deadline_s = deadline_s
         self.calibration: Calibration | None = None
@@ -52,7 +62,9 @@ class PassCosts:
         """The terms of the serving version, once measured."""
         budget = self.token_budget or 1
         max_cells = budget if self._padded else CELLS_PER_TOKEN * budget
-        return VersionTerms(budget, self._max_rows, max_cells, overhead_s=self._overhead_s, token_s=self._token_s)
+        return VersionTerms(
+            budget, self._max_rows, max_cells, self._name, self._weight, self._overhead_s, self._token_s
+        )
 
     def _largest_batch(self, model: Any) -> int:
         longest: int = model.manifest.limits.max_tokens

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..agent.routes import Route
+from .engine_port import EngineLike
 
 
 class LoadedVersion(NamedTuple):
@@ -41,3 +42,22 @@ class Versions:
     def drop_candidate(self) -> None:
         """Let the current version answer every unit from now on."""
         self.candidate = None
+
+
+class ServedModel:
+    """A model of a process: its engine, and the versions of it that are loaded."""
+
+    def __init__(self, engine: EngineLike, routes: Mapping[str, Route], name: str = "") -> None:
+        self.engine, self.name = engine, name
+        self.versions = Versions(LoadedVersion(engine.model, routes))
+        self.on_reroute: Callable[[], None] = lambda: None
+
+    def reroute(self, routes: Mapping[str, Route]) -> None:
+        """Use the routes of another version. Exchange the engine's model without an await in between."""
+        self.versions.current = LoadedVersion(self.engine.model, routes)
+        self.on_reroute()
+
+    def version(self) -> tuple[str, int]:
+        """Return name and version of the serving model."""
+        manifest = self.engine.model.manifest
+        return manifest.name, manifest.version

@@ -68,9 +68,9 @@ def examine(
         yield Finding("settings", False, str(error))
         return
     yield Finding("settings", True, f"group {settings.group}, health and metrics on {settings.http}")
-    loaded: list[Model] = []
-    yield from _model(settings, loaded)
-    yield from _report_errors("agents", lambda: _agents(settings, agents, loaded[0] if loaded else None))
+    loaded: dict[str, Model] = {}
+    yield from _models(settings, loaded)
+    yield from _report_errors("agents", lambda: _agents(settings, agents, loaded))
     yield from _report_errors("broker", lambda: _broker(settings, agents))
 
 
@@ -97,7 +97,12 @@ def _installed() -> Iterator[Finding]:
         yield Finding(extra, True if found else None, what)
 
 
-def _model(settings: "Settings", loaded: "list[Model]") -> Iterator[Finding]:
+def _models(settings: "Settings", loaded: "dict[str, Model]") -> Iterator[Finding]:
+    for name in settings.model_names:
+        yield from _model(settings.for_model(name), name, loaded)
+
+
+def _model(settings: "Settings", name: str, loaded: "dict[str, Model]") -> Iterator[Finding]:
     from ..model.assembled import resolve
     from ..model.model import Model
 
@@ -110,7 +115,7 @@ def _model(settings: "Settings", loaded: "list[Model]") -> Iterator[Finding]:
     except SetupError as error:
         yield Finding("model", False, str(error))
         return
-    loaded.append(model)
+    loaded[name] = model
     manifest = model.manifest
     tasks = ", ".join(f"{task.name} ({task.kind}, {len(task.labels)})" for task in manifest.tasks)
     yield Finding("model", True, f"{manifest.name} version {manifest.version}: {tasks}")
@@ -118,14 +123,17 @@ def _model(settings: "Settings", loaded: "list[Model]") -> Iterator[Finding]:
     yield Finding("device", True, f"answers on {model.device}")
 
 
-def _agents(settings: "Settings", names: list[str], model: "Model | None") -> Iterator[Finding]:
+def _agents(settings: "Settings", names: list[str], loaded: "dict[str, Model]") -> Iterator[Finding]:
     from ..agent.agent import Agent
     from ..agent.discovery import find_agents
+    from ..agent.model_choice import assign_models
     from ..agent.routes import configure_agents, make_routes
 
     agents = configure_agents(settings, find_agents(names, settings.prefix))
-    if model is not None:
-        make_routes([agent for agent in agents if isinstance(agent, Agent)], model.manifest, settings.app)
+    assigned = assign_models(settings, agents)
+    for name, model in loaded.items():
+        asking = [agent for agent in agents if isinstance(agent, Agent) and assigned[agent.name] == name]
+        make_routes(asking, model.manifest, settings.app)
     for agent in agents:
         yield Finding(
             "agent", True, f"{agent.name}: {', '.join(agent.topics)} -> {', '.join(agent.outputs) or 'other topics'}"

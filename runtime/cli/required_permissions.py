@@ -92,7 +92,7 @@ class _Places:
             return [("group", self._settings.group)]
         if place.startswith("the transactional id "):
             return [("transactional id", self._name(place.rpartition(" ")[2]))]
-        if place.startswith("with a store ") and self._settings.model.store is None:
+        if place.startswith("with a store ") and not self._settings.has_store:
             return []
         if place.startswith("with reviews ") and not self._settings.reviews.are_sent:
             return []

@@ -38,7 +38,7 @@ def serve(
     settings = options.settings(
         config, bootstrap=bootstrap, group=group, model=model, device=device, http=http, log_level=log_level
     )
-    if settings.model.folder is None and settings.model.store is None:
+    if settings.model.folder is None and settings.model.store is None and not settings.models:
         raise SetupError("no model to serve: name its folder with --model FOLDER (`murmura train` makes one)")
     _serve(settings, find_agents(agents or (), settings.prefix))
 

@@ -24,13 +24,25 @@ class _Queue(Generic[Item]):
         self.bytes = 0
 
 
+class _Group:
+    """Topics that are served apart from others, because another model answers them."""
+
+    __slots__ = ("debts", "topics", "visits")
+
+    def __init__(self) -> None:
+        self.topics: deque[str] = deque()
+        self.visits = 0
+        self.debts: dict[str, tuple[int, int]] = {}
+        """By topic: overdrawn tokens, and the value of `visits` at that time; only while other topics wait."""
+
+
 class Admission(Generic[Lane, Item]):
     """Bounded queues, one per lane (a partition), served by weighted round robin over topics and then over lanes.
 
     Turns are counted in tokens. A visit to a topic lets one of its lanes spend `quantum x weight` tokens; the topic's next
     visit goes to its next lane. A record is never split, so the last one may overdraw. The excess is subtracted from the
     topic's next visits while other topics wait, so a topic of long texts gets no more tokens than one of short texts. An
-    empty topic accumulates no credit.
+    empty topic accumulates no credit. Each group of topics has turns of its own.
 
     Invariants:
     - records of one lane leave in the order of their arrival;
@@ -47,7 +59,9 @@ class Admission(Generic[Lane, Item]):
         lane_limit: int = 16_384,
         lane_bytes: int = 16 * 1024 * 1024,
         weights: Mapping[str, int] | None = None,
+        groups: Mapping[str, str] | None = None,
     ) -> None:
+        """`groups`: the group of a topic; without one it is in the group ``."""
         self.quantum = quantum
         self.lane_limit = lane_limit
         """Tokens at which a lane is full; it has room again at half of that."""
@@ -58,10 +72,8 @@ class Admission(Generic[Lane, Item]):
         self._weights = dict(weights or {})
         self._queues: dict[Lane, _Queue[Item]] = {}
         self._lanes: dict[str, deque[Lane]] = {}
-        self._topics: deque[str] = deque()
-        self._visits = 0
-        self._debts: dict[str, tuple[int, int]] = {}
-        """By topic: overdrawn tokens, and the value of `_visits` at that time; only while other topics wait."""
+        self._group_names = dict(groups or {})
+        self._groups: dict[str, _Group] = {}
 
     def __len__(self) -> int:
         return sum(len(queue.items) for queue in self._queues.values())
@@ -108,17 +120,18 @@ class Admission(Generic[Lane, Item]):
             queue.tokens <= self.lane_limit // 2 and queue.bytes <= (self.lane_bytes - elsewhere) // 2
         )
 
-    def take(self, tokens: int, most: int, most_bytes: int) -> list[Item]:
-        """Remove and return records, fairly from all topics and lanes, until `tokens`, `most` records or `most_bytes` are
+    def take(self, tokens: int, most: int, most_bytes: int, group: str = "") -> list[Item]:
+        """Remove and return records, fairly from all topics of a group and their lanes, until `tokens`, `most` records or `most_bytes` are
         used up. The last record may exceed tokens and bytes.
         """
         taken: list[Item] = []
         left, held = tokens, self.bytes
-        while left > 0 and len(taken) < most and held - self.bytes < most_bytes and self._topics:
-            topic = self._topics[0]
-            allowed = self._allowance(topic)
-            self._visits += 1
-            self._topics.rotate(-1)
+        turns = self._groups.get(group, _Group())
+        while left > 0 and len(taken) < most and held - self.bytes < most_bytes and turns.topics:
+            topic = turns.topics[0]
+            allowed = self._allowance(topic, turns)
+            turns.visits += 1
+            turns.topics.rotate(-1)
             if allowed <= 0:
                 continue
             lanes = self._lanes[topic]
@@ -127,10 +140,10 @@ class Admission(Generic[Lane, Item]):
             spent = self._serve(queue, min(left, allowed), most - len(taken), most_bytes - (held - self.bytes), taken)
             left -= spent
             if spent > allowed:
-                self._debts[topic] = spent - allowed, self._visits
+                turns.debts[topic] = spent - allowed, turns.visits
             lanes.rotate(-1)
             if not queue.items:
-                self._leave(topic, lane)
+                self._leave(topic, lane, turns)
         return taken
 
     def rename(self, topic: str, lane: Lane, name: Lane) -> bool:
@@ -148,22 +161,21 @@ class Admission(Generic[Lane, Item]):
         count = len(self)
         self._queues.clear()
         self._lanes.clear()
-        self._topics.clear()
-        self._debts.clear()
+        self._groups.clear()
         self.tokens = self.bytes = 0
         return count
 
-    def _allowance(self, topic: str) -> int:
+    def _allowance(self, topic: str, group: _Group) -> int:
         """Return the tokens that a topic may spend at this visit, less its debt; 0 while the debt exceeds its share."""
         share = self.quantum * self._weights.get(topic, 1)
-        debt, since = self._debts.pop(topic, (0, 0))
-        topics = len(self._topics)
+        debt, since = group.debts.pop(topic, (0, 0))
+        topics = len(group.topics)
         if not debt or topics == 1:
             return share
         # Rounds without records of the topic also reduce its debt.
-        left = debt - share * max((self._visits - since) // topics, 1)
+        left = debt - share * max((group.visits - since) // topics, 1)
         if left > 0:
-            self._debts[topic] = left, self._visits
+            group.debts[topic] = left, group.visits
             return 0
         return min(-left, share)
 
@@ -186,15 +198,15 @@ class Admission(Generic[Lane, Item]):
         lanes = self._lanes.get(topic)
         if lanes is None:
             lanes = self._lanes[topic] = deque()
-            self._topics.append(topic)
+            self._groups.setdefault(self._group_names.get(topic, ""), _Group()).topics.append(topic)
         lanes.append(lane)
 
-    def _leave(self, topic: str, lane: Lane) -> None:
+    def _leave(self, topic: str, lane: Lane, group: _Group) -> None:
         del self._queues[lane]
         lanes = self._lanes[topic]
         lanes.remove(lane)
         if not lanes:
             del self._lanes[topic]
-            self._topics.remove(topic)
-            if not self._topics:
-                self._debts.clear()
+            group.topics.remove(topic)
+            if not group.topics:
+                group.debts.clear()

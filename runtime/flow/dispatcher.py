@@ -5,7 +5,7 @@ Works on chunks and batches: nothing is awaited per record.
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from aiokafka.structs import TopicPartition
@@ -14,7 +14,7 @@ from ..agent.handler import Handler
 from ..agent.routes import Route
 from ..batching.engine_port import EngineLike
 from ..batching.entry import Entry
-from ..batching.versions import LoadedVersion, Versions
+from ..batching.versions import ServedModel, Versions
 from ..field_paths import FieldPaths
 from ..kafka.offset_tracker import Tracker
 from ..observe.metrics import Metrics
@@ -31,6 +31,7 @@ from .expiring import Expiring
 from .feeding import Feeding
 from .handlers.handler_runner import HandlerRunner
 from .intake import Batches, Full, Intake, Queue
+from .model_feedings import ModelFeedings
 from .readmission import Readmission
 from .retries.retrying import Retrying
 
@@ -54,6 +55,9 @@ class Dispatcher:
         metrics: Metrics,
         *,
         routes: Mapping[str, Route],
+        name: str = "",
+        others: Sequence[ServedModel] = (),
+        handler_models: Mapping[str, str] | None = None,
         dead_letters: str,
         make_letter: MakeLetter = dead_letter,
         gate: DeadLetterGate | None = None,
@@ -71,16 +75,20 @@ class Dispatcher:
         tracing: Tracing | None = None,
         clock: Callable[[], float] | None = time.time,
     ) -> None:
-        """`aligned` returns the pairs (topic of requests, topic of results) whose results keep the partition number.
+        """`engine` and `routes`: of the first model, and `name`; `others`: further ones, on the same device. `handler_models`: the
+        name of a handler's model, if it is not the first. `aligned` returns the pairs (topic of requests, topic of results) whose results keep the partition number.
 
         `queue_budgets`: waiting tokens at which a partition is full, in token budgets of the engine. `clock`: seconds since
         1970, for the age of requests; None: no request is too old.
         """
         bounds, self._tracing = bounds or Bounds(), tracing
-        self._engine, self._metrics = engine, metrics
+        self._metrics = metrics
+        self.served = [ServedModel(engine, routes, name), *others]
+        """The models of the process."""
+        routes = self._merge_routes()
         self._wake, self._idle, self._busy = asyncio.Event(), asyncio.Event(), 0
         self._idle.set()
-        self.versions, self._chunk_rows = Versions(LoadedVersion(engine.model, routes)), chunk_rows
+        self._routes, self._chunk_rows = routes, chunk_rows
         self.suspending = suspending or Suspending.from_settings(routes, handlers)
         self.retrying = retrying or Retrying({}, app="", topic=None)
         self.outbox = Outbox(
@@ -101,22 +109,25 @@ class Dispatcher:
             self.outbox, metrics, aligned=aligned, reviews=reviews, suspending=self.suspending, retrying=self.retrying
         )
         self._under_way = UnderWay(bounds.under_way_bytes)
-        self._feeding = Feeding(
-            engine,
-            self.outbox,
-            self.suspending,
-            Expiring(self.suspending, model=self._serving_model, aligned=aligned, clock=clock),
-            self._under_way,
-            versions=self.versions,
-            sink=self,
-            tracing=tracing,
-            on_enter=self._enter,
-            on_done=self._finish,
+        self._feedings = ModelFeedings(
+            self.served,
+            lambda served: Feeding(
+                served.engine,
+                self.outbox,
+                self.suspending,
+                Expiring(self.suspending, model=served.version, aligned=aligned, clock=clock),
+                self._under_way,
+                versions=served.versions,
+                sink=self,
+                tracing=tracing,
+                on_enter=self._enter,
+                on_done=self._finish,
+            ),
         )
         self._runners = [
             HandlerRunner(
                 handler,
-                engine,
+                self._find_served((handler_models or {}).get(handler.name, "")).engine,
                 self.outbox,
                 under_way=self._under_way,
                 on_enter=self._enter,
@@ -134,9 +145,11 @@ class Dispatcher:
         metrics.expect_dead_letters(self.suspending.agents)
         metrics.expect_expired(bound.agent.name for route in routes.values() for bound in route.agents)
         metrics.watch(suspended=self.suspending.readings)
+        budgets = [served.engine.token_budget for served in self.served]
         self._queue: Queue = Admission(
-            quantum=max(1, engine.token_budget // 4),
-            lane_limit=int(engine.token_budget * queue_budgets),
+            quantum=max(1, min(budgets) // 4),
+            lane_limit=int(max(budgets) * queue_budgets),
+            groups=self._feedings.groups,
         )
         self._intake = Intake(
             self._queue,
@@ -153,7 +166,6 @@ class Dispatcher:
         self._readmission = Readmission(
             self._intake,
             self.outbox,
-            engine,
             routes=routes,
             runners=self._runner_of,
             on_enter=self._enter,
@@ -166,11 +178,23 @@ class Dispatcher:
         """Called with partitions that were full and now have room."""
         self._under_way.on_free = self._resume
         self.outbox.gate.on_open = self._start_waiting
+        for served in self.served:
+            served.on_reroute = self._take_routes
         engine.on_room(self._wake.set)
 
-    def _serving_model(self) -> tuple[str, int]:
-        manifest = self._engine.model.manifest
-        return manifest.name, manifest.version
+    @property
+    def versions(self) -> Versions:
+        """The loaded versions of the first model."""
+        return self.served[0].versions
+
+    def _find_served(self, name: str) -> ServedModel:
+        return next(served for served in self.served if served.name == name or not name)
+
+    def _merge_routes(self) -> dict[str, Route]:
+        return {topic: route for served in self.served for topic, route in served.versions.current.routes.items()}
+
+    def _take_routes(self) -> None:
+        self._routes = self._readmission.routes = self._merge_routes()
 
     @property
     def has_work(self) -> bool:
@@ -187,7 +211,7 @@ class Dispatcher:
 
     def receive(self, batches: Batches) -> Full:
         """Queue fetched records; returns the partitions to pause, and where to continue fetching them."""
-        full = self._intake.take(batches, self.versions.current.routes, self._engine.model.manifest.limits.max_tokens)
+        full = self._intake.take(batches, self._routes)
         self._wake.set()
         return full
 
@@ -209,17 +233,23 @@ class Dispatcher:
             self._wake.clear()
             while self._queue.tokens:
                 await self.outbox.open()
-                tokens, rows = self._engine.room
-                if tokens <= 0 or rows <= 0 or self.outbox.pending >= self._engine.lookahead[1]:
+                if not [served for served in self.served if await self._feed(served)]:
                     break
-                waiting = self._queue.bytes
-                items = self._queue.take(tokens, min(rows, self._chunk_rows), self._under_way.bytes_left)
-                if not items:
-                    break
-                self._enter(len(items))
-                self._under_way.begin(waiting - self._queue.bytes)
-                self._reopen()
-                await self._feeding.pass_on(items)
+
+    async def _feed(self, served: ServedModel) -> bool:
+        """Pass waiting records to a model that has room; False where nothing was passed."""
+        tokens, rows = served.engine.room
+        if tokens <= 0 or rows <= 0 or self.outbox.pending >= served.engine.lookahead[1]:
+            return False
+        waiting, most = self._queue.bytes, min(rows, self._chunk_rows)
+        items = self._queue.take(tokens, most, self._under_way.bytes_left, self._feedings.group(served))
+        if not items:
+            return False
+        self._enter(len(items))
+        self._under_way.begin(waiting - self._queue.bytes)
+        self._reopen()
+        await self._feedings.pass_on(items)
+        return True
 
     def _resume(self) -> None:
         self._reopen()
@@ -231,9 +261,8 @@ class Dispatcher:
             runner.start()
 
     def reroute(self, routes: Mapping[str, Route]) -> None:
-        """Use the routes of another model. Exchange the engine's model without an await in between."""
-        self.versions.current = LoadedVersion(self._engine.model, routes)
-        self._readmission.routes = routes
+        """Use other routes of the first model; see `ServedModel.reroute`."""
+        self.served[0].reroute(routes)
 
     def deliver(self, entries: list[Entry]) -> None:
         """Turn a batch of predictions into messages and send them.
@@ -249,13 +278,13 @@ class Dispatcher:
         if unfinished:
             self._finish(unfinished)  # closed or held: no longer in progress
         if outcome.works:
-            self._feeding.send(outcome, held)
+            self._feedings.send(outcome, held)
         else:
             self._under_way.end(held)
 
     def take_back(self, entries: list[Entry]) -> None:
         """Submit records again: the model that encoded them failed and has been replaced."""
-        self._feeding.take_back(entries)
+        self._feedings.take_back(entries)
 
     def _held_bytes(self, partition: TopicPartition) -> int:
         """Return the bytes of the records of a partition that wait outside of the queue."""
@@ -293,7 +322,7 @@ class Dispatcher:
         self.retrying.clear()
         for runner in self._runners:
             runner.clear()
-        self._engine.close_waiting()
+        self.served[0].engine.close_waiting()
         with suppress(TimeoutError):
             async with asyncio.timeout(budget_s):
                 await self._idle.wait()

@@ -91,7 +91,7 @@ class Intake:
         for runner in self._runners.values():
             runner.partition_bytes = limit
 
-    def take(self, batches: Batches, routes: Mapping[str, Route], max_tokens: int) -> Full:
+    def take(self, batches: Batches, routes: Mapping[str, Route]) -> Full:
         """Queue fetched records, of each partition as many as it has room for. Returns the full partitions."""
         full: Full = {}
         for partition, records in batches.items():
@@ -102,7 +102,7 @@ class Intake:
             if runner is not None:
                 left_at = runner.receive(partition, taken, progress)
             else:
-                left_at = self._read_all(partition, taken, progress, routes[partition.topic], max_tokens)
+                left_at = self._read_all(partition, taken, progress, routes[partition.topic])
             if left_at is None and len(taken) < len(records):
                 left_at = records[len(taken)].offset
             if left_at is not None or self._is_full(partition, progress):
@@ -122,13 +122,13 @@ class Intake:
             self._full[partition] = progress
         return partition in self._full
 
-    def requeue(self, partition: TopicPartition, delivery: Delivery, max_tokens: int) -> None:
+    def requeue(self, partition: TopicPartition, delivery: Delivery) -> None:
         """Queue another attempt at a record of `partition`, after the records that wait, under its route's topic.
 
         Its offset is already tracked, so only its bytes count. They may exceed the partition's bound: the caller bounds the
         records that it holds for another attempt.
         """
-        tokens = estimated_cost(delivery.given, max_tokens, delivery.route.windows)
+        tokens = estimated_cost(delivery.given, delivery.route.max_tokens, delivery.route.windows)
         self._queue.add(delivery.route.topic, partition, [(delivery, tokens, delivery.bytes)])
 
     def can_hold(self, partition: TopicPartition, size: int) -> bool:
@@ -204,7 +204,6 @@ class Intake:
         records: Sequence[ConsumerRecord],
         progress: Progress,
         route: Route,
-        max_tokens: int,
     ) -> int | None:
         """Parse and queue records; returns the offset of the first record that exceeds the bytes left."""
         left = self._queue.bytes_left(partition, self._held_bytes(partition))
@@ -223,7 +222,7 @@ class Intake:
             left -= size
             tokens = 1
             if isinstance(item, Delivery):
-                tokens = estimated_cost(item.given, max_tokens, route.windows)
+                tokens = estimated_cost(item.given, route.max_tokens, route.windows)
                 if self._tracing is not None:
                     item.trace(self._tracing)
             items.append((item, tokens, size))

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from aiokafka.structs import TopicPartition
 
 from ..agent.routes import Route
-from ..batching.engine_port import EngineLike
 from ..errors import RecordError
 from ..output.delivery import Delivery
 from ..output.outbox import Outbox
@@ -21,7 +20,6 @@ class Readmission:
         self,
         intake: Intake,
         outbox: Outbox,
-        engine: EngineLike,
         *,
         routes: Mapping[str, Route],
         runners: Mapping[str, HandlerRunner],
@@ -32,13 +30,13 @@ class Readmission:
         """`on_enter` counts records in progress. `on_wake` is called when a record waits, `on_resume` when paused work may
         continue.
         """
-        self._intake, self._outbox, self._engine = intake, outbox, engine
+        self._intake, self._outbox = intake, outbox
         self.routes, self._runners = routes, runners
         self._on_enter, self._on_wake, self._on_resume = on_enter, on_wake, on_resume
 
     def requeue(self, partition: TopicPartition, delivery: Delivery) -> None:
         """Queue a part for another attempt."""
-        self._intake.requeue(partition, delivery, self._engine.model.manifest.limits.max_tokens)
+        self._intake.requeue(partition, delivery)
         self._on_wake()
 
     def dead_letter(self, delivery: Work, error: RecordError, agent: str | None) -> None:

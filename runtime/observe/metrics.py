@@ -116,6 +116,7 @@ class Metrics:
         self._retries_in_memory = gauge("murmura_retries_in_memory")
         self._retries_overdue = gauge("murmura_retries_overdue_seconds")
         self._model_info = gauge("murmura_model_info")
+        self._model_labels: dict[str, tuple[str, str, str, str]] = {}
         gauge("murmura_device_busy_ratio").set_function(self.use.busy_ratio)
         gauge("murmura_host_seconds_per_record").set_function(self.use.host_seconds_per_record)
         by_labels = tuple(_Readings(table[name]) for name in _READ_BY_LABELS)
@@ -232,10 +233,12 @@ class Metrics:
         assert isinstance(found, Gauge), metric.name
         return found
 
-    def model(self, name: str, version: int, device: str, graph: str, *, run_slots: int = 1) -> None:
-        """Set the serving model, and how many forward passes may run at once."""
+    def model(self, name: str, version: int, device: str, graph: str, *, run_slots: int = 1, place: str = "") -> None:
+        """Set the serving version of a model, and how many forward passes may run at once. `place`: which of several models."""
+        self._model_labels[place] = name, str(version), device, graph
         self._model_info.clear()
-        self._model_info.labels(name, str(version), device, graph).set(1)
+        for labels in self._model_labels.values():
+            self._model_info.labels(*labels).set(1)
         self.use.configure(run_slots, runs_on_host=device == "cpu")
 
     def watch(

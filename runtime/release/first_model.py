@@ -9,6 +9,8 @@ from typing import Final
 from ...schemas.release import Release, ReleaseState
 from ..errors import SetupError, VersionRefused
 from ..model.assembled import resolve
+from ..model.folder import read_manifest
+from ..model.memory import check_room, find_free_bytes
 from ..model.model import Model
 from ..observe.logs import get_logger
 from ..settings.settings import Settings
@@ -74,4 +76,6 @@ def newest_first(state: ReleaseState) -> Iterator[Release]:
 
 
 def _load_folder(settings: Settings, folder: Path) -> Model:
-    return Model.load(resolve(folder), device=settings.model.device, graph=settings.model.graph)
+    servable = resolve(folder)
+    check_room(str(folder), read_manifest(servable), find_free_bytes())
+    return Model.load(servable, device=settings.model.device, graph=settings.model.graph)

@@ -21,8 +21,8 @@ log = get_logger(__name__)
 class Reroutable(Protocol):
     """Uses the loaded versions and the routes of the serving one."""
 
-    versions: Versions
-
+    @property
+    def versions(self) -> Versions: ...
     def reroute(self, routes: dict[str, Route]) -> None: ...
 
 

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
 
 from ...schemas.manifest import Thresholds
 from ...schemas.topics import DEAD_LETTER_ROOM_BYTES
-from ..cores import count_cores
 from ..field_paths import FieldPath, FieldPaths
 from .console import ConsoleSettings
 from .kafka import (
@@ -27,6 +26,7 @@ from .kafka import (
     SecuritySettings,
     split_address,
 )
+from .models import ModelSettings, NamedModelSettings
 from .retries import AgentRetrySettings, RetrySettings
 from .reviews import ReviewSettings
 from .routing_rules import Rule
@@ -52,55 +52,6 @@ __all__ = [
 ]
 
 
-def _refuse_address(folder: Any) -> Any:
-    if isinstance(folder, str) and "://" in folder:
-        raise ValueError("expected a folder, found an address; a model store's address is model.store")
-    return folder
-
-
-class ModelSettings(Section):
-    """The model, its device, and how batches are formed."""
-
-    folder: Annotated[Path | None, BeforeValidator(_refuse_address)] = None
-    """A model folder or a delta folder. With `store` it serves until the first release."""
-    store: Annotated[str, StringConstraints(min_length=1)] | None = None
-    """Folder or fsspec URL of the model store. If set, releases of `name` are followed and swapped in."""
-    name: Annotated[str, StringConstraints(min_length=1)] | None = None
-    """Name of the serving model in the store."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    cores: Positive = Field(default_factory=count_cores)
-    """Concurrent forward passes on a CPU, each on one core. Default: the cores available to the process."""
-    graph: Literal["ragged", "padded"] = "ragged"
-    token_budget: Positive | None = None
-    """Tokens in a batch; default: measured at start."""
-    max_rows: Positive = 256
-    max_wait_ms: Annotated[float, Field(ge=0)] = 0.0
-    """How long a batch may wait for more records. 0: a batch is closed as soon as the device is free."""
-    max_hold_ms: Annotated[float, Field(ge=0)] = 20.0
-    """How long a batch that is not full may wait while another loaded version has work."""
-    reply_rows: Positive | None = None
-    """Replies that are decoded together; default: 32 on a CPU, 256 on an accelerator. Bounds the memory of a decoder."""
-    steps_between_passes: Positive = 2
-    """Maximum number of decoder steps between two forward passes while texts wait."""
-    run_deadline_s: Seconds = 5.0
-    """Deadline of a forward pass, and of a decoder step; at least 20 times the time measured at start."""
-    probe_pause_s: Seconds = 0.5
-    """Pause before a failed device is probed; doubled after each failed probe, up to 10 s."""
-    give_up_s: Seconds = 60.0
-    """The process ends when the device has answered no batch for this time after its first failure."""
-    trial_timeout_s: Seconds = 60.0
-    """Time limit of the process that tries a version before it serves."""
-    trial_memory_bytes: Positive = 8 * 2**30
-    """Address space limit of that process; the libraries alone map about 2 GiB."""
-
-    @model_validator(mode="after")
-    def _store_and_name_go_together(self) -> Self:
-        if (self.store is None) != (self.name is None):
-            alone, other = ("store", "name") if self.store else ("name", "store")
-            raise ValueError(f"{alone} is set without {other}: releases are followed for one model of one store")
-        return self
-
-
 class LimitSettings(Section):
     max_value_bytes: Positive = 1024 * 1024
     """A request with a larger value becomes a dead letter `too_large`."""
@@ -124,6 +75,8 @@ class ThresholdSettings(Thresholds):
 class AgentSettings(Section):
     """Overrides for one agent; unset fields stay as the agent declares them."""
 
+    model: AgentName | None = None
+    """One of `models`; needed where there are several."""
     topics: Annotated[list[KafkaName], Field(min_length=1)] | None = None
     tasks: Annotated[list[str], Field(min_length=1)] | None = None
     output: KafkaName | None = None
@@ -246,6 +199,8 @@ class Settings(Section):
     prefix: KafkaName = "murmura"
     kafka: KafkaSettings = KafkaSettings()
     model: ModelSettings = ModelSettings()
+    models: dict[AgentName, NamedModelSettings] = Field(default_factory=dict)
+    """Several models of the process, by name; `model` has what they share."""
     limits: LimitSettings = LimitSettings()
     producer: ProducerSettings = ProducerSettings()
     queue_budgets: Annotated[float, Field(ge=1)] = 4.0
@@ -288,6 +243,40 @@ class Settings(Section):
                 f"kafka.session_timeout_ms {kafka.session_timeout_ms}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _models_fit(self) -> Self:
+        if self.models:
+            for key in ("folder", "store", "name"):
+                if getattr(self.model, key) is not None:
+                    raise ValueError(f"model.{key} is set beside models: set it for one of them, models.NAME")
+        for agent, overrides in self.agents.items():
+            if overrides.model is not None and overrides.model not in self.models:
+                known = ", ".join(self.models) or "none"
+                raise ValueError(f"agents.{agent}.model names none of models, which are: {known}")
+        return self
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The names of `models`; one empty name where there is only `model`."""
+        return tuple(self.models) or ("",)
+
+    def for_model(self, name: str) -> "Settings":
+        """Return the settings as one model of the process sees them: its own are in `model`."""
+        if not self.models:
+            return self
+        own = self.models[name]
+        changed = own.model_dump(exclude={"weight"}, exclude_none=True) | ({"name": name} if own.store else {})
+        return self.model_copy(update={"model": self.model.model_copy(update=changed)})
+
+    @property
+    def has_store(self) -> bool:
+        """Whether releases are followed."""
+        return any(self.for_model(name).model.store is not None for name in self.model_names)
+
+    def weight(self, name: str) -> float:
+        """Return the weight of a model."""
+        return self.models[name].weight if self.models else 1.0
 
     def place(self, key: str) -> str:
         """Return the source of a key and the key itself, for error messages."""

@@ -16,6 +16,7 @@ from murmura.agents.metrics_table import METRICS
 from murmura.runtime.agent.discovery import AGENTS, find_agents
 from murmura.runtime.agent.handler import Handler
 from murmura.runtime.cli import main as cli
+from murmura.runtime.settings.models import NamedModelSettings
 from murmura.runtime.settings.retries import AgentRetrySettings
 from murmura.runtime.settings.routing_rules import Rule
 from murmura.runtime.settings.settings import AgentSettings, InputSettings, Settings
@@ -49,7 +50,7 @@ def settings_of(model: type[BaseModel], section: str = "") -> Iterator[tuple[str
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from settings_of(field.annotation, f"{section}{name}.")
-        elif section + name not in {"agents", "inputs", "routing"}:
+        elif section + name not in {"agents", "inputs", "models", "routing"}:
             default = field.get_default(call_default_factory=True)
             shown = (
                 ""
@@ -73,7 +74,8 @@ def test_every_setting_stands_in_the_documents_with_its_default():
     }
     rules = {f"routing[].{name}": shown for name, shown in settings_of(Rule)}
     inputs = {f"inputs.TOPIC.{name}": "" for name in InputSettings.model_fields}
-    assert written == {**dict(settings_of(Settings)), **agents, **options, **rules, **inputs}
+    models = {f"models.NAME.{name}": shown for name, shown in settings_of(NamedModelSettings)}
+    assert written == {**dict(settings_of(Settings)), **agents, **options, **rules, **inputs, **models}
 
 
 def test_every_metric_stands_in_the_documents_with_its_labels():
@@ -152,9 +154,14 @@ def test_the_recipes_in_the_documents_can_be_read(tmp_path: Path):
 
 
 def test_the_settings_in_the_documents_are_sound(tmp_path: Path):
-    (block,) = re.findall(r"^```yaml\n(.*?)^```$", (DOCS / "configuration.md").read_text(), re.DOTALL | re.MULTILINE)
-    (tmp_path / "murmura.yaml").write_text(block)
-    assert load(tmp_path / "murmura.yaml").group == "murmura.desk"
+    loaded = []
+    for block in re.findall(r"^```yaml\n(.*?)^```$", (DOCS / "configuration.md").read_text(), re.DOTALL | re.MULTILINE):
+        (tmp_path / "murmura.yaml").write_text(block)
+        loaded.append(load(tmp_path / "murmura.yaml"))
+    assert [(settings.group, settings.model_names) for settings in loaded] == [
+        ("murmura.desk", ("",)),
+        ("murmura.default", ("desk", "spam")),
+    ]
 
 
 def test_the_agent_in_the_readme_is_the_one_of_the_examples():

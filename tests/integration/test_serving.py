@@ -10,7 +10,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 from installed_package import PAIRS, installed_example
-from serving import Desk, ids, reason
+from serving import Desk, health, ids, reason
 from tiny_model import INTENT, write_tiny_model
 
 from murmura.agents.classification import agent as classification
@@ -315,3 +315,29 @@ async def test_a_record_without_key_and_value_is_dead_lettered_as_it_is(desk: De
     async with desk.serving():
         (letter,) = await desk.read(desk.dead_letters, 1)
     assert (letter.key, letter.value, reason(letter)) == (None, None, "no_value")
+
+
+async def test_two_models_of_one_process_answer_their_own_agents(desk: Desk, tmp_path: Path):
+    write_tiny_model(tmp_path / "small", [INTENT], version=3)
+    agents = [
+        replace(classification, topics=(desk.requests,), output=desk.classified),
+        replace(desk.agents[1], topics=(desk.classified,)),
+    ]
+    await desk.send({"id": "r1", "text": "my card was lost"})
+    await desk.send({"id": "r2", "text": "my card was lost"}, topic=desk.classified)
+    more = {
+        "model": {"cores": 1, "token_budget": 256},
+        "models": {"small": {"folder": tmp_path / "small", "weight": 2}, "desk": {"folder": desk.model}},
+        "agents": {"classification": {"model": "small"}, "analysis": {"model": "desk"}},
+    }
+    async with desk.serving(agents, **more) as serving:
+        classified = await desk.read(desk.classified, 2)
+        analysed = await desk.read(desk.analysed, 1)
+        status, body = await health(serving)
+    (result,) = [json.loads(record.value) for record in classified if b"request_id" in record.value]
+    assert (result["request_id"], result["model"]["version"], list(result["outputs"])) == ("r1", 3, ["intent"])
+    assert "r2" in ids(analysed)
+    assert (status, {name: facts["version"] for name, facts in body["models"].items()}) == (
+        200,
+        {"small": 3, "desk": 0},
+    )

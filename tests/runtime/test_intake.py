@@ -83,11 +83,11 @@ def test_a_long_text_is_charged_each_of_its_windows_fetched_or_for_another_attem
         [replace(classification, topics=("in",), output="out", windows=windows)], MODEL.manifest, "test"
     )
     value = json.dumps({"text": LONG}).encode()
-    intake.take({PARTITION: [record_of(PARTITION, 0, value)]}, routes, 128)
+    intake.take({PARTITION: [record_of(PARTITION, 0, value)]}, routes)
     assert queue.tokens == tokens
     (delivery,) = queue.take(10**9, 10**9, 10**9)
     assert queue.tokens == 0
-    intake.requeue(PARTITION, delivery, 128)
+    intake.requeue(PARTITION, delivery)
     assert queue.tokens == tokens
 
 
@@ -102,7 +102,7 @@ def test_windows_never_cost_less_than_their_text_nor_more_than_all_windows(lengt
 def test_what_does_not_fit_is_given_back_with_the_offset_where_fetching_goes_on():
     queue, intake, tracker = intake_of(Bounds(partition_bytes=300_000))
     records = [record_of(PARTITION, offset, good(100_000)) for offset in range(5, 15)]
-    assert intake.take({PARTITION: records}, ROUTES, 128) == {PARTITION: 7}
+    assert intake.take({PARTITION: records}, ROUTES) == {PARTITION: 7}
     assert tracker.progress(PARTITION).uncommitted == 2
     queue.take(10**9, 1, 10**9)
     assert intake.pop_reopened() == [PARTITION]
@@ -113,12 +113,12 @@ def test_another_log_of_a_full_partition_has_room_at_once_and_takes_turns_with_w
     queue, intake, tracker = intake_of(Bounds(partition_bytes=300_000))
     queue.quantum = 1
     records = [record_of(PARTITION, offset, good(100_000)) for offset in range(5, 15)]
-    intake.take({PARTITION: records}, ROUTES, 128)
+    intake.take({PARTITION: records}, ROUTES)
     assert intake.pop_reopened() == []
     tracker.restart(PARTITION, 0)
     intake.begin_new_log(PARTITION)
     assert intake.pop_reopened() == [PARTITION]
-    intake.take({PARTITION: [record_of(PARTITION, offset, good(100)) for offset in range(3)]}, ROUTES, 128)
+    intake.take({PARTITION: [record_of(PARTITION, offset, good(100)) for offset in range(3)]}, ROUTES)
     assert tracker.progress(PARTITION).uncommitted == 3
     taken = [item.record.offset for item in queue.take(10**9, 100, 10**9)]
     assert taken == [5, 0, 6, 1, 2]
@@ -127,7 +127,7 @@ def test_another_log_of_a_full_partition_has_room_at_once_and_takes_turns_with_w
 def test_a_record_larger_than_the_bound_is_taken_alone():
     _, intake, tracker = intake_of(Bounds(partition_bytes=1000))
     records = [record_of(PARTITION, offset, good(5000)) for offset in range(2)]
-    assert intake.take({PARTITION: records}, ROUTES, 128) == {PARTITION: 1}
+    assert intake.take({PARTITION: records}, ROUTES) == {PARTITION: 1}
     assert tracker.progress(PARTITION).uncommitted == 1
 
 
@@ -135,8 +135,8 @@ def test_behind_a_record_that_is_not_finished_intake_stops_at_the_bound_and_goes
     queue, intake, tracker = intake_of(Bounds(uncommitted=10))
     progress = tracker.progress(PARTITION)
     records = [record_of(PARTITION, offset, good(50)) for offset in range(15)]
-    assert intake.take({PARTITION: records}, ROUTES, 128) == {PARTITION: 10}
-    assert intake.take({PARTITION: records[10:]}, ROUTES, 128) == {PARTITION: 10}
+    assert intake.take({PARTITION: records}, ROUTES) == {PARTITION: 10}
+    assert intake.take({PARTITION: records[10:]}, ROUTES) == {PARTITION: 10}
     queue.take(10**9, 10**9, 10**9)
     for offset in range(1, 10):
         progress.finish(offset)
@@ -149,7 +149,7 @@ def test_behind_a_record_that_is_not_finished_intake_stops_at_the_bound_and_goes
 def test_garbage_waits_in_the_same_queue_and_keeps_no_frames_alive():
     queue, intake, _ = intake_of(Bounds(partition_bytes=20 * RECORD_BYTES))
     records = [record_of(PARTITION, offset, GARBAGE) for offset in range(50)]
-    full = intake.take({PARTITION: records}, ROUTES, 128)
+    full = intake.take({PARTITION: records}, ROUTES)
     assert full == {PARTITION: 19}
     (first, *_) = queue.take(10**9, 10**9, 10**9)
     assert isinstance(first, Rejected)
@@ -194,7 +194,7 @@ def test_everything_is_taken_once_in_order_and_no_bound_is_passed_by_more_than_o
         batches = {p: line[positions[p] : positions[p] + fetch] for p, line in lines.items() if p not in paused}
         batches = {p: records for p, records in batches.items() if records}
         positions |= {p: positions[p] + len(records) for p, records in batches.items()}
-        full = intake.take(batches, ROUTES, 128)
+        full = intake.take(batches, ROUTES)
         positions |= {p: offset for p, offset in full.items() if offset is not None}
         paused |= set(full)
         for partition in lines:

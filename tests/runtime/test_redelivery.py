@@ -41,7 +41,7 @@ async def test_a_retried_result_differs_from_a_first_one_in_its_time_alone():
     delivery = make_redelivery(record, progress, retry, max_value_bytes=1000, max_hops=None)
     assert delivery.attempt == Attempt(4, "classification", read_from=RETRIES)
     delivery.settle(line.dispatcher._routes["in"])
-    line.dispatcher._intake.requeue(RETRIES, delivery, 128)
+    line.dispatcher._intake.requeue(RETRIES, delivery)
     line.dispatcher._wake.set()
     await line.settle()
     first, second = line.broker.taken

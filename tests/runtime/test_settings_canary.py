@@ -105,6 +105,8 @@ what is looked for on the broker, in the model or in the metrics, and nothing te
 ANY_TEXT = {
     "kafka.security.username",
     "model.folder",
+    "models.mine.folder",
+    "models.mine.store",
     "agents.dialogue.options.policy",
     "agents.dialogue.options.knowledge",
 }

@@ -1,0 +1,49 @@
+"""Passes records to the model of their topic."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from ..batching.entry import Entry
+from ..batching.versions import ServedModel
+from ..output.delivery import Delivery, Rejected
+from ..output.outcome import Outcome
+from .feeding import Feeding
+
+
+class ModelFeedings:
+    """A `Feeding` for each model of the process. Records of other topics, which were rejected, go to the first one's."""
+
+    def __init__(self, served: Sequence[ServedModel], make: Callable[[ServedModel], Feeding]) -> None:
+        self._first = served[0]
+        self._feedings = {each.name: make(each) for each in served}
+        self.groups = {topic: each.name for each in served[1:] for topic in each.versions.current.routes}
+        """The model of a topic, other than the first: its records are queued apart."""
+
+    def group(self, served: ServedModel) -> str:
+        """Return the group of a model's topics in the queue."""
+        return "" if served is self._first else served.name
+
+    async def pass_on(self, items: Sequence[Delivery | Rejected]) -> None:
+        """Pass records to their models; see `Feeding.pass_on`. Those of the topic of retries may be of several."""
+        if len(self._feedings) == 1:
+            await self._feedings[self._first.name].pass_on(items)
+            return
+        parts: dict[str, list[Delivery | Rejected]] = {}
+        for item in items:
+            parts.setdefault(self._find_name(item.record.topic), []).append(item)
+        for name, part in parts.items():
+            await self._feedings[name].pass_on(part)
+
+    def take_back(self, entries: Iterable[Entry]) -> None:
+        """Submit records again; see `Feeding.take_back`."""
+        parts: dict[str, list[Entry]] = {}
+        for entry in entries:
+            parts.setdefault(self._find_name(entry.context.record.topic), []).append(entry)
+        for name, part in parts.items():
+            self._feedings[name].take_back(part)
+
+    def send(self, outcome: Outcome, held: int) -> None:
+        """Send an outcome; see `Feeding.send`."""
+        self._feedings[self._first.name].send(outcome, held)
+
+    def _find_name(self, topic: str) -> str:
+        return self.groups.get(topic, self._first.name)

@@ -1,0 +1,42 @@
+"""Says which model serves: in the log, in health and in a metric."""
+
+from typing import Any
+
+from ..batching.engine import Engine
+from ..model.model import Model
+from ..observe.health import HealthState
+from ..observe.logs import get_logger
+from ..observe.metrics import Metrics
+from .start_models import StartedModel
+
+log = get_logger(__name__)
+
+
+def report_model(health: HealthState, metrics: Metrics, started: StartedModel, model: Model) -> None:
+    """Report the serving version of a model, at start and after each swap."""
+    manifest, engine, name = model.manifest, started.engine, started.served.name
+    health.model_loaded = True
+    facts = {"name": manifest.name, "version": manifest.version, "device": model.device}
+    if name:
+        health.details.setdefault("models", {})[name] = facts
+    else:
+        health.details["model"] = facts
+    graph = started.settings.model.graph
+    metrics.model(manifest.name, manifest.version, model.device, graph, run_slots=engine.run_slots, place=name)
+    log.info(
+        "model loaded",
+        model=manifest.name,
+        version=manifest.version,
+        device=model.device,
+        tasks=[task.name for task in manifest.tasks],
+        token_budget=engine.token_budget,
+        **_describe_decoders(model, engine),
+    )
+
+
+def _describe_decoders(model: Model, engine: Engine) -> dict[str, Any]:
+    """Return what the decoders of a model may take, for the log; nothing for a model that words no replies."""
+    if not model.decoders:
+        return {}
+    most = sum(engine.most_replies * decoder.sizes.row_bytes() for decoder in model.decoders.values())
+    return {"reply_rows": engine.reply_rows, "decoder_mb_at_most": round(most / 1e6, 1)}
