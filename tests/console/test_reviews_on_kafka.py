@@ -16,6 +16,7 @@ from murmura.schemas.feedback import Feedback, Verdict
 from murmura.training.ingest import make as stages
 from murmura.training.ingest.manifest import Options
 
+pytestmark = pytest.mark.slow
 TEXTS = ["my card was lost", "i want a new card please", "transfer money", "help me", "a new one", "please help"]
 
 
