@@ -19,6 +19,7 @@ from .agent.model_choice import assign_models
 from .agent.routes import all_topics
 from .batching.breaker import LONGEST_PAUSE_S, BreakerLimits
 from .batching.engine import Engine
+from .batching.versions import ServedModel
 from .flow.dispatcher import Dispatcher
 from .flow.fetching.source import Source
 from .flow.fetching.source_readings import watch_source
@@ -128,10 +129,10 @@ async def assemble(
     start_engine = partial(_start_engine, metrics, stack)
     models = await start_models(settings, everyone, assigned, start_engine, model)
     for each in models:
-        report_model(health, metrics, each, each.served.engine.model)
+        report_model(health, metrics, each, each.engine.model)
     first, *others = models
     engine = first.engine
-    routes = {topic: route for each in models for topic, route in each.served.versions.current.routes.items()}
+    routes = {topic: route for each in models for topic, route in each.routes.items()}
     clock = StopClock(settings.kafka.drain_s)
     publisher = await _start_publisher(settings, metrics, stack, clock)
     tracker: Tracker[TopicPartition] = Tracker()
@@ -145,9 +146,9 @@ async def assemble(
         publisher,
         tracker,
         metrics,
-        routes=first.served.versions.current.routes,
-        name=first.served.name,
-        others=[each.served for each in others],
+        routes=first.routes,
+        name=first.name,
+        others=[ServedModel(each.engine, each.routes, each.name) for each in others],
         handler_models=assigned,
         dead_letters=settings.dead_letters,
         make_letter=partial(dead_letter, app=settings.app, spring_group=settings.spring_group),
@@ -198,7 +199,7 @@ async def assemble(
     names, restore = tuple(agent.name for agent in everyone), partial(read_to_end, settings.kafka)
     watchers: dict[str, ReleaseWatcher] = {}
     for handler in handlers:
-        own = next(each for each in models if each.served.name == assigned[handler.name])
+        own = next(each for each in models if each.name == assigned[handler.name])
         handler.started(
             Context(
                 settings,
@@ -208,7 +209,7 @@ async def assemble(
                 counts,
                 restore,
                 tuple(agents),
-                partial(_find_generated_replies, watchers, own.served.name),
+                partial(_find_generated_replies, watchers, own.name),
             )
         )
     watch_source(metrics, readings, tracker, topics, dispatcher.retrying)

@@ -14,7 +14,7 @@ log = get_logger(__name__)
 
 def report_model(health: HealthState, metrics: Metrics, started: StartedModel, model: Model) -> None:
     """Report the serving version of a model, at start and after each swap."""
-    manifest, engine, name = model.manifest, started.engine, started.served.name
+    manifest, engine, name = model.manifest, started.engine, started.name
     health.model_loaded = True
     facts = {"name": manifest.name, "version": manifest.version, "device": model.device}
     if name:

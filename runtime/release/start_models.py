@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 from ..agent.agent import Agent
 from ..agent.handler import Handler
-from ..agent.routes import check_handlers, make_routes, prepare_handlers
+from ..agent.routes import Route, check_handlers, make_routes, prepare_handlers
 from ..batching.engine import Engine
-from ..batching.versions import ServedModel
 from ..model.memory import find_free_bytes, find_needed_bytes
 from ..model.model import Model
 from ..observe.logs import get_logger
@@ -23,12 +22,13 @@ StartEngine = Callable[[Settings, Model, str, Engine | None], Awaitable[Engine]]
 
 
 class StartedModel(NamedTuple):
-    """A model that serves, with the agents that ask it."""
+    """A model that serves, with the agents that ask it. The model itself is the engine's: it must be free once it is replaced."""
 
+    name: str
     settings: Settings
     """With this model's own in `model`."""
-    served: ServedModel
     engine: Engine
+    routes: Mapping[str, Route]
     agents: Sequence[Agent]
     loader: Loader | None
     """None where no releases are followed."""
@@ -58,7 +58,7 @@ async def start_models(
         check_handlers(handlers, model.manifest)
         await asyncio.to_thread(prepare_handlers, handlers, model)
         engine = await start_engine(own, model, name, started[0].engine if started else None)
-        started.append(StartedModel(own, ServedModel(engine, routes, name), engine, agents, loader, start))
+        started.append(StartedModel(name, own, engine, routes, agents, loader, start))
         _report_memory(model, name)
     return started
 
