@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from safetensors.numpy import load_file
+from stopped_training import Stopped
 from tiny_replies import REPLIES, TASK, reply_rows
 from tiny_training import RECIPE, write_jsonl
 
@@ -199,9 +200,6 @@ def test_an_interrupted_training_of_replies_goes_on_to_the_same_weights(data: Pa
     recipe = REPLIES | {"budget": {"steps": 12, "evaluations": 2}, "save_minutes": 0}
     path = put_recipe(tmp_path, recipe)
     fit(path, data, tmp_path / "whole", quiet=True)
-
-    class Stopped(Exception):
-        pass
 
     def stop(progress: Any) -> None:
         raise Stopped

@@ -10,6 +10,7 @@ import pytest
 import typer
 import yaml
 from safetensors.numpy import load_file
+from stopped_training import Stopped
 from tiny_training import RECIPE, rows, write_jsonl
 from transformers import BertForMaskedLM
 from typer.testing import CliRunner
@@ -30,10 +31,6 @@ from murmura.training.run_folders.curves import read_curves
 
 ALL = ["masked_words", "sentence_embedding", "next_text"]
 WEIGHTS = "model.safetensors"
-
-
-class Stopped(Exception):
-    """Raised in the middle of a run."""
 
 
 @pytest.fixture

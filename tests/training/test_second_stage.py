@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from stopped_training import Stopped
 from tiny_replies import REPLIES, TASK, reply_rows
 from tiny_training import RECIPE, write_jsonl
 
@@ -59,9 +60,6 @@ def test_an_interrupted_second_stage_goes_on_to_the_same_weights(
     data: Path, kept: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(second_stage, "allows", lambda *_: True)
-
-    class Stopped(Exception):
-        pass
 
     def stop(state: StageState, step: int) -> None:
         save_stage(state, step)
