@@ -89,8 +89,8 @@ async def test_replies_are_worded_as_people_edit_them_after_a_retraining(
     )
     model = {"cores": 1, "token_budget": 256, "store": store.address, "name": "desk"}
     async with bank.serving({"generate_within_s": 30}, model=model) as serving:
-        await bank.say(*turns(90, 3))
-        before = await bank.replies(90)
+        await bank.say(*turns(60, 3))
+        before = await bank.replies(60)
         # The turns are unlike those that the model has learned from, so many a reply has too low a score.
         assert sum(each.wording is Wording.GENERATED for each in before) >= 15
         assert not any(each.text.endswith(CLOSING) for each in before)
@@ -108,8 +108,8 @@ async def test_replies_are_worded_as_people_edit_them_after_a_retraining(
         (swapped,) = await desk.read(f"{desk.prefix}.events", 1)
         assert ServingEvent.model_validate_json(swapped.value).event == "model.swapped"
         assert serving.engine.model.manifest.version == first + 1
-        await bank.say(*turns(30, 77))
-        after = [each for each in await bank.replies(120) if each.conversation.startswith("c77-")]
-    assert len(after) == 30
+        await bank.say(*turns(15, 77))
+        after = [each for each in await bank.replies(75) if each.conversation.startswith("c77-")]
+    assert len(after) == 15
     worded = [each for each in after if each.wording is Wording.GENERATED and each.text.endswith(CLOSING)]
     assert len(worded) / len(after) >= 0.8
