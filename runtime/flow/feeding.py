@@ -119,7 +119,8 @@ class Feeding:
         return True
 
     async def _admit(self, version: LoadedVersion, deliveries: list[Delivery]) -> None:
-        model, is_candidate = version.model, version is self._versions.candidate
+        is_candidate = version is self._versions.candidate
+        model = version.model if is_candidate else self._engine.model
         try:
             texts = [delivery.given for delivery in deliveries]
             windows = [delivery.route.windows for delivery in deliveries]
