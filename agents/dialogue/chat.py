@@ -47,7 +47,7 @@ def chat(
     from ...runtime.cli.until_signalled import run_until_stopped
 
     settings = options.settings(config, bootstrap=bootstrap, fetch_max_wait_ms=POLL_MS)
-    conversation = conversation or f"chat-{uuid.uuid4().hex[:12]}"
+    conversation = f"chat-{uuid.uuid4().hex[:12]}" if conversation is None else conversation
     key = _key(conversation)
 
     async def main(stop: "asyncio.Event") -> None:
@@ -137,8 +137,8 @@ def _key(conversation: str) -> bytes:
         key = conversation.encode()
     except UnicodeEncodeError:
         raise SetupError("--conversation: the id is not UTF-8") from None
-    if len(key) > CONVERSATION_ID_BYTES:
-        raise SetupError(f"--conversation: the id has {len(key)} bytes, at most {CONVERSATION_ID_BYTES} are one")
+    if not 0 < len(key) <= CONVERSATION_ID_BYTES:
+        raise SetupError(f"--conversation: the id has {len(key)} bytes, 1 to {CONVERSATION_ID_BYTES} are one")
     return key
 
 

@@ -109,7 +109,7 @@ def agent(
 
     def declare(decide: Decide) -> Agent:
         return Agent(
-            name=name or decide.__name__,
+            name=decide.__name__ if name is None else name,
             topics=_as_names("topics", topics),
             tasks=None if tasks is None else _as_names("tasks", tasks),
             output=output,

@@ -37,7 +37,7 @@ def list_models(
     The versions of a store: [bold]murmura models list --store /srv/models[/bold]
     """
     if folder is None:
-        store = store or options.settings(config).model.store
+        store = options.settings(config).model.store if store is None else store
     if store is not None:
         print_table(["model", "version", "form", "tasks", "size", "digest"], _stored_rows(store))
     else:

@@ -58,6 +58,6 @@ def who(by: str | None) -> str:
     import getpass
 
     try:
-        return by or getpass.getuser()
+        return getpass.getuser() if by is None else by
     except (KeyError, OSError):  # a container's user may have no name
         return "unknown"

@@ -157,9 +157,10 @@ def stored_manifest(url: str, model: str) -> "ModelManifest":
 def _store(settings: "Settings", url: str | None) -> "ModelStore":
     from ..release.store import ModelStore
 
-    if url is None and settings.model.store is None:
+    address = settings.model.store if url is None else url
+    if not address:
         raise SetupError("no model store is set: say where it is with --store URL, or set model.store and model.name")
-    return ModelStore(url or settings.model.store or "")
+    return ModelStore(address)
 
 
 def _check_unchanged(store: "ModelStore", state: "ReleaseState") -> None:

@@ -79,7 +79,7 @@ def replay(
 
         async def main(stop: "asyncio.Event") -> "Replayed":
             done = await _replay(settings, replaying, topic, limits, to, comparison, stop)
-            await _join(settings, [against] if against else list(replaying.outputs), done, comparison)
+            await _join(settings, list(replaying.outputs) if against is None else [against], done, comparison)
             return done
 
         done = run_until_stopped(main)

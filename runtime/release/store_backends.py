@@ -82,6 +82,8 @@ class Storage(Protocol):
 
 def open_storage(url: str) -> Storage:
     """Return the storage at a path or an fsspec URL, without connecting. Raises SetupError."""
+    if not url:
+        raise SetupError("model store: expected a folder or an address such as s3://bucket/models, found an empty one")
     address = StoreAddress(url)
     if re.match("[a-z0-9+:]+:.*@", url) and "://" not in url:
         raise SetupError("model store: expected a folder or an address such as s3://bucket/models, found neither")

@@ -198,6 +198,8 @@ def test_ctrl_c_keeps_what_there_is_and_several_objectives_give_a_front(
     again = json.loads((out / "tune.json").read_text())["trials"]
     assert [each["state"] for each in again] == ["complete", "complete", "died", "complete"]
     assert again[3]["params"] == found["trials"][2]["params"] != {}
+    done = CliRunner().invoke(app, [*words, "--trials", "9", "--minutes", "0"])
+    assert (done.exit_code, "0 minutes are over" in done.output) == (0, True), done.output
     assert found["objectives"] == ["intent", "places"]
     assert (out / f"trial-{found['front'][0]}.yaml").is_file()
     assert "places against intent" in (out / "tune.html").read_text()

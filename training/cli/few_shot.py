@@ -41,7 +41,7 @@ def few_shot(
         ),
     ] = False,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", metavar="COUNT", help="Longer texts are cut. Default: 128.")
+        int | None, typer.Option("--max-tokens", min=3, metavar="COUNT", help="Longer texts are cut. Default: 128.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Draws the folds.")] = 0,
 ) -> None:
@@ -57,7 +57,7 @@ def few_shot(
     from ..recipe.recipe import DEFAULT_ENCODER
     from .train import print_scores
 
-    source = encoder or DEFAULT_ENCODER
+    source = DEFAULT_ENCODER if encoder is None else encoder
     wanted = Wanted(examples, test, text, label, task, out_of_scope or None, source, seed, tune_encoder, max_tokens)
     print_scores(make_model(wanted, out, typer.echo))
     typer.echo(f"serve it: murmura serve --model {out}")

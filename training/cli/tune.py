@@ -23,7 +23,7 @@ def tune(
         int | None, typer.Option("--trials", min=1, help="Of the study in all, instead of the recipe's.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", help="No trial begins later, instead of the recipe's.")
+        float | None, typer.Option("--minutes", min=0, help="No trial begins later, instead of the recipe's.")
     ] = None,
     storage: Annotated[
         str | None,

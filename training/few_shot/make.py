@@ -35,8 +35,8 @@ def make_model(wanted: Wanted, out: Path, say: Say) -> Scores:
     began, folder = time.monotonic(), out.with_name(f"{out.name}{_SUFFIX}")
     for problem in (*find_problems(out, wanted.encoder, ("ragged",), delta=False), *RunFolder(folder).find_problems()):
         raise SetupError(problem)
-    check_columns(wanted.examples, Columns(text=wanted.text, label=wanted.label))
-    rows = sum(1 for _ in read_rows(wanted.examples, Reading()))
+    file = check_columns(wanted.examples, Columns(text=wanted.text, label=wanted.label))
+    rows = sum(1 for _ in read_rows(file, Reading()))
     with tempfile.TemporaryDirectory(prefix="murmura-") as scratch:
         recipe = Path(scratch) / f"{out.name}.yaml"
         recipe.write_text(yaml.safe_dump(make_recipe(out.name, wanted, rows), sort_keys=False), encoding="utf-8")

@@ -62,7 +62,7 @@ def make_recipe(name: str, wanted: Wanted, examples: int) -> dict[str, Any]:
     return {
         "name": name,
         **encoder,
-        "max_tokens": wanted.max_tokens or _max_tokens(wanted.encoder),
+        "max_tokens": _max_tokens(wanted.encoder) if wanted.max_tokens is None else wanted.max_tokens,
         "seed": wanted.seed,
         "few_rows": ALWAYS,
         "budget": {"steps": 1, "evaluations": 1},

@@ -11,6 +11,7 @@ from ...runtime.errors import SetupError
 from ..data.example import Example
 from ..data.files import find_source, read_rows
 from ..data.near_texts import near_form
+from ..data.opening import COMPRESSED
 from ..recipe.reading import Columns, Reading
 from ..recipe.tasks import Task
 from .data_checks import list_names
@@ -25,11 +26,14 @@ LONGEST: Final = 20_000
 """Characters of an example; of a longer one `max_tokens` would show the beginning alone."""
 
 
-def check_columns(file: Path, columns: Columns) -> None:
-    """Raise SetupError for a column that the first row lacks, with the name that comes nearest."""
-    if not file.is_file() and not file.with_name(f"{file.name}.gz").is_file():
+def check_columns(file: Path, columns: Columns) -> Path:
+    """Return the file, or the compressed one of its name. SetupError for a column that the first row lacks, with the name that comes
+    nearest.
+    """
+    if not file.is_file() and not file.with_name(f"{file.name}{COMPRESSED}").is_file():
         raise SetupError(f"{file}: no such file; expected a CSV or JSON lines with a text and a label a row")
-    first = next(read_rows(find_source(file.parent, file.name), Reading()), None)
+    found = find_source(file.parent, file.name)
+    first = next(read_rows(found, Reading()), None)
     if first is None:
         raise SetupError(f"{file}: no rows; expected a header and rows with a text and a label")
     if len(first.fields) == 1 and (between := _SEPARATED.search(next(iter(first.fields)))):
@@ -39,10 +43,11 @@ def check_columns(file: Path, columns: Columns) -> None:
     for option, name in (("--text", columns.text), ("--label", columns.label)):
         if name in first.fields:
             continue
-        found = {each.lower(): each for each in first.fields}
-        near = get_close_matches(name.lower(), found, n=1, cutoff=0.5)
-        hint = f"; did you mean `{option} {found[near[0]]}`?" if near else f"; name it with {option}"
+        names = {each.lower(): each for each in first.fields}
+        near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+        hint = f"; did you mean `{option} {names[near[0]]}`?" if near else f"; name it with {option}"
         raise SetupError(f"{first.place}: column {name!r} is missing; found {', '.join(first.fields)}{hint}")
+    return found
 
 
 def read_examples(file: Path, task: Task, seed: int) -> list[Example]:

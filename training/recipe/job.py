@@ -12,7 +12,7 @@ from ...runtime.settings.settings import InputSettings, KafkaName, KafkaSettings
 from ...runtime.settings.yaml_file import Place, YamlFile
 from ...schemas.manifest import ModelManifest, Name
 from .methods import Lora
-from .reading import HUB, Count, Positive, Reading, Share, Source, Sources
+from .reading import HUB, Count, Positive, Reading, Share, Source, Sources, Text
 from .recipe import Hold
 
 Part = Annotated[float, Field(ge=0, le=1)]
@@ -77,13 +77,16 @@ class Start(_Frozen):
         return self
 
 
+Topics = Annotated[list[KafkaName], Field(min_length=1)]
+
+
 class Ingest(_Frozen):
     """Take everything that these topics hold now."""
 
-    feedback: list[KafkaName] | None = None
+    feedback: Topics | None = None
     """Without them the topics of the built-in agents under `prefix`."""
-    results: list[KafkaName] | None = None
-    requests: list[KafkaName] | None = None
+    results: Topics | None = None
+    requests: Topics | None = None
     replies: list[KafkaName] = []
     """Replies of the dialogue agent: edited ones become rows of the task that words replies."""
     turns: list[KafkaName] | None = None
@@ -96,7 +99,7 @@ class Ingest(_Frozen):
     """By topic of requests: where its values hold the text, as in the settings of `murmura serve`."""
     heldout: Share = 0.2
     split: Literal["conversation", "text"] = "conversation"
-    tasks: list[Name] | None = None
+    tasks: Annotated[list[Name], Field(min_length=1)] | None = None
     operators: Annotated[list[str], BeforeValidator(_is_list)] = []
     """People (`by`) who may withdraw anybody's feedback; others only their own."""
 
@@ -107,7 +110,7 @@ class Feedback(_Frozen):
     manifest: Beside | None = None
     """The `dataset.json` of such a folder, which is made once more."""
     ingest: Ingest | None = None
-    examples: dict[Name, Beside] | None = None
+    examples: Annotated[dict[Name, Beside], Field(min_length=1)] | None = None
     """By task: a file of examples with the columns `text` and `label`, of labels that are new, say."""
     examples_heldout: Share = 0.5
     """Of the examples of each label so many are held out."""
@@ -181,7 +184,7 @@ class HeldOut(Reading):
     """More rows to compare on."""
 
     rows: Annotated[Sources, Field(min_length=1), AfterValidator(_all_beside)]
-    group: str | None = None
+    group: Text | None = None
     """A column: rows with one value of it are one conversation. Without it the column `conversation`, where there is one."""
 
 
@@ -222,7 +225,7 @@ class Release(_Frozen):
     """Into the store, when the gate has passed."""
     release: bool = True
     """And make it current; needs `kafka`."""
-    by: Annotated[str, Field(max_length=200)] = "murmura retrain"
+    by: Annotated[str, Field(min_length=1, max_length=200)] = "murmura retrain"
     why: Annotated[str, Field(max_length=900)] = ""
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from .reading import Columns, Count, Frozen, Listing, Positive, Share, beside_the_recipe
+from .reading import Columns, Count, Frozen, Listing, Positive, Share, Text, beside_the_recipe
 
 NAMES: Final = ("masked_words", "sentence_embedding", "next_text", "labelled_texts")
 
@@ -12,7 +12,7 @@ NAMES: Final = ("masked_words", "sentence_embedding", "next_text", "labelled_tex
 class _FileSource(Frozen):
     path: str
     """Relative to --data; with a leading `./` beside the recipe."""
-    format: str | None = None
+    format: Text | None = None
     """The name of the file's format; without it the suffix decides."""
     rows: Count | None = None
     """At most so many rows (of texts: documents), drawn by the seed of the data."""
@@ -28,7 +28,7 @@ class TextSource(_FileSource):
 
     column: str = "text"
     """Holds the text, or a list of texts in their order."""
-    group: str | None = None
+    group: Text | None = None
     """A column: rows with one value of it are one document, in the order of the file."""
 
 
@@ -37,7 +37,7 @@ class PairSource(_FileSource):
 
     columns: Columns = Columns()
     """`text` and `text_pair` of them."""
-    negative: str | None = None
+    negative: Text | None = None
     """A column: a text that does not mean the same (NLI's contradictions, say)."""
     where: Listing | None = None
     """Keep rows whose field has one of these values."""

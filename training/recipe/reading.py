@@ -9,6 +9,8 @@ from ...runtime.model.words import trim_blanks
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+"""A text that is there: an empty one stands for nothing, and is refused rather than taken for none."""
 Label = Annotated[str, BeforeValidator(lambda v: trim_blanks(v) if isinstance(v, str) else v), Field(min_length=1)]
 """White space and invisible characters around a label are no part of it, in recipes as in data and in feedback."""
 
@@ -58,20 +60,20 @@ class Reading(Frozen):
     """How rows become examples. What a source leaves out it takes from its task."""
 
     columns: Columns | None = None
-    format: str | None = None
+    format: Text | None = None
     """The name of the file's format; without it the suffix decides."""
-    split: Annotated[str, Field(min_length=1)] | None = None
+    split: Text | None = None
     """Data sets: which split is read; without it the only one."""
-    config: Annotated[str, Field(min_length=1)] | None = None
+    config: Text | None = None
     """Data sets: which configuration (subset), where there are several."""
-    revision: Annotated[str, Field(min_length=1)] | None = None
+    revision: Text | None = None
     """Data sets of the hub: a commit, a tag or a branch; without it the newest."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1, pattern=r'[^"\r\n]')] | None = None
     """CSV and TSV: the character between two cells; without it a comma, in a TSV a tab."""
     quoting: Literal["minimal", "none"] | None = None
     """CSV and TSV. `none`: quotation marks belong to the texts. `minimal`: they enclose cells, also of several lines.
     Without it they enclose cells, and one that encloses a whole row is refused."""
-    label_separator: Annotated[str, Field(min_length=1)] | None = None
+    label_separator: Text | None = None
     """Stands between the labels of one text: `cards,travel`."""
     merge: Annotated[dict[Label, list[Label]], BeforeValidator(_as_listing)] | None = None
     """New label: the old ones that become it (many to one)."""
@@ -128,4 +130,4 @@ def _as_sources(value: Any) -> Any:
     return [{"path": item} if isinstance(item, str) else item for item in items]
 
 
-Sources = Annotated[list[Source], BeforeValidator(_as_sources)]
+Sources = Annotated[list[Source], BeforeValidator(_as_sources), Field(min_length=1)]

@@ -9,7 +9,7 @@ from ...runtime.model.kinds.registry import KINDS, TaskKind
 from ...schemas.manifest import AgentName, GenerationSpec, HeadForm, TaskSpec
 from .head import Head, describe_head
 from .objective import Objective
-from .reading import Count, Label, Positive, Reading, Share, Source, Sources
+from .reading import Count, Label, Positive, Reading, Share, Source, Sources, Text
 from .thresholds import OutOfScope, ThresholdRule
 from .unused_keys import VALIDATION_SHARE, find_unused_key, without_key
 from .verbaliser import Verbaliser
@@ -34,12 +34,12 @@ class Task(Reading):
     """Taken from the training rows when there is no `validation`."""
     calibration: Sources | None = None
     """Temperature and thresholds are chosen on these rows; without it on the validation part."""
-    group: str | None = None
+    group: Text | None = None
     """A column whose rows of one value stay together when validation rows are taken: a conversation's, say."""
     test: Sources | None = None
     reports: dict[str, Sources] = Field(default_factory=dict)
     """More sets to report on, by name, beside the test part (messages of your own, say)."""
-    labels: list[Label] | None = None
+    labels: Annotated[list[Label], Field(min_length=1)] | None = None
     """All labels in their order; without it the sorted labels of the training rows."""
     out_of_scope: Annotated[OutOfScope | None, BeforeValidator(_as_out_of_scope)] = None
     epochs: Positive | None = None

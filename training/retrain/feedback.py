@@ -27,14 +27,14 @@ async def plan_for(job: Job, manifest: ModelManifest) -> Plan:
     assert asked is not None
     assert job.kafka is not None
     ours = [name for name, _ in named_topics(job.prefix) if name.split(".")[-2] in {"classification", "analysis"}]
-    turns = (asked.turns or [f"{job.prefix}.dialogue.turns"]) if asked.replies else []
+    turns = ([f"{job.prefix}.dialogue.turns"] if asked.turns is None else asked.turns) if asked.replies else []
     return await make_plan(
         job.kafka,
         feedback=asked.feedback or [f"{job.prefix}.feedback"],
         results=asked.results or [name for name in ours if name.endswith(".results")],
         requests=[*(asked.requests or [name for name in ours if name.endswith(".requests")]), *turns],
         replies=asked.replies,
-        reviews=asked.reviews or [f"{job.prefix}.reviews"],
+        reviews=[f"{job.prefix}.reviews"] if asked.reviews is None else asked.reviews,
         options=Options(
             heldout=asked.heldout,
             split=asked.split,

@@ -36,7 +36,6 @@ from .study import (
     open_study,
     quiet_optuna,
     retry_dead,
-    show_url,
 )
 from .trial import MEAN, Materials, Outcome, TrialFailed, digest_scored, free_memory, take_trial
 from .workers import Turn, register_worker
@@ -64,6 +63,11 @@ class Plan:
     objectives: list[str]
     materials: Materials
     storage: str | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where the study is kept, where it is not in its folder; with what is secret."""
+        return self.tune.storage if self.storage is None else self.storage
 
 
 def open_plan(path: Path, data: Path, out: Path, *, storage: str | None = None, say: Say) -> Plan:
@@ -127,16 +131,13 @@ def run_study(plan: Plan, *, trials: int | None = None, minutes: float | None = 
         plan.recipe.model_copy(update={"threads": None}), plan.tune, digest_data(plan.recipe, plan.data)
     )
     plan.out.mkdir(parents=True, exist_ok=True)
-    study = open_study(
-        plan.space, plan.tune, plan.out, storage=plan.storage, known_as=known_as, objectives=plan.objectives
-    )
-    url = plan.storage or plan.tune.storage or str(plan.out)
-    with quiet_optuna(), contain_storage(url), register_worker(plan.out) as worker:
+    study = open_study(plan.space, plan.tune, plan.out, storage=plan.url, known_as=known_as, objectives=plan.objectives)
+    with quiet_optuna(), contain_storage(plan.url or str(plan.out)), register_worker(plan.out) as worker:
         for number in retry_dead(study, plan.out):
             say(f"trial {number} died with its process; it is taken again")
-        taking = _Taking(plan, study, worker, trials or plan.tune.trials, quiet=quiet, say=say)
+        taking = _Taking(plan, study, worker, plan.tune.trials if trials is None else trials, quiet=quiet, say=say)
         try:
-            taking.take_all(minutes or plan.tune.minutes)
+            taking.take_all(plan.tune.minutes if minutes is None else minutes)
         finally:
             result = read_result(plan, study)
             write_all(plan, result, say)
@@ -155,7 +156,7 @@ class _Taking:
         self._turn = Turn(plan.out)
 
     def take_all(self, minutes: float | None) -> None:
-        end = time.monotonic() + 60 * minutes if minutes else float("inf")
+        end = time.monotonic() + float("inf") if minutes is None else 60 * minutes
         if taken := count_taken(self._study):
             self._say(f"the study goes on: {taken} of {self._most} trials are taken")
         while self._has_more():
@@ -330,9 +331,3 @@ def write_all(plan: Plan, result: Result, say: Say) -> None:
         say(f"best of {len(result.complete)} complete trials: trial {best.number}, {reached}: {found}")
     else:
         say("no trial has come to its end: there is no best recipe")
-
-
-def describe_storage(plan: Plan) -> str:
-    """Return where the study is kept, without a password."""
-    url = plan.storage or plan.tune.storage
-    return show_url(url) if url else str(plan.out)

@@ -108,7 +108,7 @@ def open_study(
     space: Space, tune: Tune, out: Path, *, storage: str | None, known_as: str, objectives: Sequence[str]
 ) -> optuna.Study:
     """Open the study of this recipe, or begin it. SetupError where the storage cannot be reached or holds another's study."""
-    url = storage or tune.storage or f"sqlite:///{(out / DATABASE).resolve()}"
+    url = f"sqlite:///{(out / DATABASE).resolve()}" if storage is None else storage
     with quiet_optuna(), contain_storage(url):
         study = optuna.create_study(
             storage=_open_storage(url),
