@@ -6,9 +6,15 @@ from functools import partial
 
 from starlette.types import ASGIApp
 
+from ..runtime.agent.agent import Agent
+from ..runtime.redrive.preparation import find_known_agents
 from ..runtime.settings.settings import Settings
 from .dead_letters.index import DeadLetterIndex
+from .dead_letters.job import Redrives
 from .dead_letters.screen import DeadLetterScreen
+from .overview.figures import AgentFigures
+from .overview.process_metrics import MetricsReader
+from .overview.screen import OverviewScreen
 from .reading.follower import Feed, Follower
 from .review.live import make_reviews
 from .review.screen import ReviewScreen, read_guidelines
@@ -27,18 +33,30 @@ class Console:
     work: Sequence[Callable[[], Awaitable[None]]]
 
 
-def assemble(settings: Settings) -> Console:
-    """Return the console; nothing is read before its work runs."""
+def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
+    """Return the console; nothing is read before its work runs. `own`: agents beside the installed, as `module:attribute`."""
     kept = settings.console.kept_records, settings.console.kept_bytes
-    letters = DeadLetterIndex(*kept)
+    known = find_known_agents(settings, own)
+    letters, figures = DeadLetterIndex(*kept), AgentFigures()
+    outputs = {topic for agent in known if isinstance(agent, Agent) and (topic := agent.output)}
+    feeds = [
+        Feed(settings.dead_letters, letters.take, kept[0]),
+        Feed(settings.dead_letters, figures.take_dead_letters, kept[0]),
+        Feed(f"{settings.prefix}.feedback", figures.take_feedback, kept[0]),
+        *(Feed(topic, figures.take_results, kept[0]) for topic in sorted(outputs)),
+    ]
     reviews = make_reviews(settings)
     guidelines = read_guidelines(settings.console.guidelines)
-    feeds = [Feed(settings.dead_letters, letters.take, kept[0])]
     follower = Follower(settings.kafka, feeds if reviews is None else [*feeds, reviews.feed])
+    metrics = MetricsReader(settings.console.metrics)
     screens: list[Screen] = []
     pages = Pages(screens, settings.console.masked)
-    screens.append(DeadLetterScreen(settings, letters, follower, pages).screen())
-    work: list[Callable[[], Awaitable[None]]] = [follower.run]
+    redrives = Redrives(settings, lambda: known)
+    screens += [
+        OverviewScreen(settings, known, figures, metrics, follower, pages).screen(),
+        DeadLetterScreen(settings, letters, follower, redrives, pages).screen(),
+    ]
+    work: list[Callable[[], Awaitable[None]]] = [follower.run, metrics.run, redrives.finish]
     if reviews is not None:
         screens.insert(0, ReviewScreen(reviews.desk, pages, reviews.facts, guidelines).screen())
         work.append(partial(reviews.run, follower))

@@ -18,6 +18,10 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def console(
+    agents: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="AGENT", help="MODULE:ATTRIBUTE of your own agents, in addition to the installed ones."),
+    ] = None,
     http: Annotated[
         str | None,
         typer.Option("--http", metavar="HOST:PORT", help="Address. Default: 127.0.0.1:9480; port 0: a free one."),
@@ -65,10 +69,10 @@ def console(
             "set console.trusted_proxies, or use 127.0.0.1"
         )
     logs.configure(settings.log.level, settings.log.format)
-    _run(settings, file, task)
+    _run(settings, agents or [], file, task)
 
 
-def _run(settings: "Settings", file: Path | None, task: str | None) -> None:
+def _run(settings: "Settings", own: list[str], file: Path | None, task: str | None) -> None:
     from ..runtime.cli.until_signalled import run_until_stopped
     from ..runtime.observe import logs
     from .assembly import assemble
@@ -78,7 +82,7 @@ def _run(settings: "Settings", file: Path | None, task: str | None) -> None:
     shown = {"bootstrap": settings.kafka.bootstrap_servers, "read_only": settings.console.read_only}
 
     async def main(stop: "asyncio.Event") -> None:
-        made = assemble(settings) if file is None else await _assemble_file(settings, file, task)
+        made = assemble(settings, own) if file is None else await _assemble_file(settings, file, task)
         ready = lambda url: log.info("console", url=url, **shown)  # noqa: E731
         await serve(made, settings.console.http_address, stop=stop, ready=ready)
 

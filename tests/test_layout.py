@@ -20,6 +20,7 @@ FOLDERS = {
     "agents/feedback",
     "console",
     "console/dead_letters",
+    "console/overview",
     "console/reading",
     "console/review",
     "console/web",

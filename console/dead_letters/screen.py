@@ -14,7 +14,9 @@ from ..web.people import Refused
 from ..web.screens import Screen, show
 from .filters import Filters
 from .index import DeadLetterIndex
+from .job import Redrives
 from .record import fetch_letter
+from .redrive_routes import RedriveRoutes
 
 PATH: Final = "/dead-letters"
 PAGE_LETTERS: Final = 50
@@ -23,12 +25,15 @@ PAGE_LETTERS: Final = 50
 class DeadLetterScreen:
     """Lists from the index; a single record is fetched from the topic, whose values are not kept."""
 
-    def __init__(self, settings: Settings, index: DeadLetterIndex, follower: Follower, pages: Pages) -> None:
+    def __init__(
+        self, settings: Settings, index: DeadLetterIndex, follower: Follower, redrives: Redrives, pages: Pages
+    ) -> None:
         self._settings, self._index, self._follower, self._pages = settings, index, follower, pages
+        self._redrive = RedriveRoutes(redrives, pages)
 
     def screen(self) -> Screen:
         routes = [show(PATH, self.list), show(PATH + "/{partition:int}/{offset:int}", self.show)]
-        return Screen("Dead letters", PATH, "d", routes)
+        return Screen("Dead letters", PATH, "d", [*routes, *self._redrive.routes()])
 
     async def list(self, request: Request) -> Response:
         """Counts by reason and agent, and the newest ones."""

@@ -1,0 +1,137 @@
+"""Figures of agents from records: answers, times, withheld answers, corrections, dead letters. Pure.
+
+A window of time is kept in slices, so memory does not grow with the number of records.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from ...runtime.wire.dead_letter_records import read_letter
+from ...runtime.wire.message import Record
+
+SLICE_S: Final = 10
+HOUR_S: Final = 3600
+_RATIO: Final = 1.2
+"""Of the bounds of two neighbouring classes of times: a percentile is at most 20 % too high."""
+_MAX_AGENTS: Final = 200
+"""Names of agents come from records; those beyond it are left out."""
+
+
+class RecentCounts:
+    """Counts by name in slices of 10 s, for the last hour."""
+
+    def __init__(self) -> None:
+        self._slices: dict[int, Counter[Hashable]] = {}
+
+    def add(self, at: float, name: Hashable) -> None:
+        number = int(at // SLICE_S)
+        self._slices.setdefault(number, Counter())[name] += 1
+        if len(self._slices) > HOUR_S // SLICE_S + 1:
+            del self._slices[min(self._slices)]
+
+    def total(self, now: float, seconds: float) -> Counter[Hashable]:
+        """Return the counts of the last `seconds`, from whole slices; the one that has just begun counts."""
+        first = int((now - seconds) // SLICE_S) + 1
+        found: Counter[Hashable] = Counter()
+        for number, counts in self._slices.items():
+            if number >= first:
+                found.update(counts)
+        return found
+
+
+class _Model(msgspec.Struct):
+    name: str
+    version: int
+
+
+class _Source(msgspec.Struct):
+    timestamp: int
+
+
+class _Result(msgspec.Struct):
+    """What is read of a result; the rest is skipped."""
+
+    agent: str
+    source: _Source
+    model: _Model | None = None
+    outputs: dict[str, Any] = {}
+
+
+class _Feedback(msgspec.Struct):
+    agent: str
+    verdict: str
+
+
+class AgentFigures:
+    """The figures of all agents. Times of records are those of the log (ms)."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, RecentCounts] = {}
+        self._versions: dict[str, str] = {}
+        self._results, self._feedback = msgspec.json.Decoder(_Result), msgspec.json.Decoder(_Feedback)
+
+    @property
+    def agents(self) -> list[str]:
+        return sorted(self._counts)
+
+    def version(self, agent: str) -> str | None:
+        """Return name and version of the model of the latest answer."""
+        return self._versions.get(agent)
+
+    def counts(self, agent: str, now: float, seconds: float) -> Counter[Hashable]:
+        found = self._counts.get(agent)
+        return Counter() if found is None else found.total(now, seconds)
+
+    def take_results(self, records: Sequence[Record]) -> None:
+        for record in records:
+            try:
+                result = self._results.decode(record.value or b"")
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue
+            at = record.timestamp / 1000
+            self._add(result.agent, at, "answered")
+            self._add(result.agent, at, _time_class(record.timestamp - result.source.timestamp))
+            if any(isinstance(each, dict) and each.get("abstained") for each in result.outputs.values()):
+                self._add(result.agent, at, "withheld")
+            if result.model is not None and result.agent in self._counts:
+                self._versions[result.agent] = f"{result.model.name} {result.model.version}"
+
+    def take_feedback(self, records: Sequence[Record]) -> None:
+        for record in records:
+            try:
+                found = self._feedback.decode(record.value or b"")
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue
+            self._add(found.agent, record.timestamp / 1000, found.verdict)
+
+    def take_dead_letters(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if (fields := read_letter(record)) is not None and fields.agent is not None:
+                self._add(fields.agent, record.timestamp / 1000, "dead_letter")
+
+    def _add(self, agent: str, at: float, name: Hashable) -> None:
+        if agent not in self._counts and len(self._counts) >= _MAX_AGENTS:
+            return
+        self._counts.setdefault(agent, RecentCounts()).add(at, name)
+
+
+def _time_class(milliseconds: float) -> int:
+    """Return the number of the class of a time: its bound is `_RATIO` to this power."""
+    number, bound = 0, 1.0
+    while bound < milliseconds and number < 100:
+        number, bound = number + 1, bound * _RATIO
+    return number
+
+
+def percentile_ms(counts: Counter[Hashable], share: float) -> float | None:
+    """Return the bound of the class that holds this share of the times; None without any."""
+    times = sorted((number, count) for number, count in counts.items() if isinstance(number, int))
+    left = share * sum(count for _, count in times)
+    for number, count in times:
+        left -= count
+        if left <= 0:
+            return float(_RATIO**number)
+    return None

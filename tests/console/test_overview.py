@@ -1,0 +1,47 @@
+"""The overview: figures from records, and what is unknown."""
+
+import json
+from types import SimpleNamespace
+
+from murmura.console.overview.figures import AgentFigures, percentile_ms
+from murmura.console.overview.process_metrics import read_metrics
+from murmura.console.overview.screen import make_row
+
+NOW = 1_000_000.0
+
+
+def result(seconds_ago: float, took_ms: int, **outputs):
+    at = int((NOW - seconds_ago) * 1000)
+    value = {"agent": "desk", "source": {"timestamp": at - took_ms}, "model": {"name": "m", "version": 3}}
+    return SimpleNamespace(timestamp=at, value=json.dumps(value | {"outputs": outputs}).encode())
+
+
+def test_figures_come_from_records_of_their_window_and_what_no_topic_says_is_unknown():
+    figures = AgentFigures()
+    figures.take_results([result(1, 100) for _ in range(60)] + [result(20, 7000, intent={"abstained": True})] * 20)
+    figures.take_results([result(2 * 3600, 1), SimpleNamespace(timestamp=0, value=b"{")])
+    feedback = [{"agent": "desk", "verdict": verdict} for verdict in ("correction", "confirmed", "reward")]
+    figures.take_feedback([SimpleNamespace(timestamp=NOW * 1000, value=json.dumps(each).encode()) for each in feedback])
+    row = make_row("desk", figures, None, ["in"], NOW)
+    assert (row.rate, row.withheld, row.corrections, row.verdicts, row.version) == (80 / 60, 0.25, 1, 2, "m 3")
+    assert 7000 <= row.p95_ms <= 1.2 * 7000
+    assert (row.lag, row.suspended, set(row.wrong)) == (None, None, {"p95"})
+
+
+def test_lag_and_suspension_are_those_of_all_processes_that_answer():
+    page = 'murmura_consumer_lag_records{topic="in",partition="0"} 70\nmurmura_suspended_agents{agent="desk"} 1\n'
+    metrics = read_metrics([page, page, None, "{"], ["a", "b", "c", "d"])
+    row = make_row("desk", AgentFigures(), metrics, ["in"], NOW)
+    assert (row.lag, row.suspended, set(row.wrong), metrics.unanswered) == (140, True, {"lag", "suspended"}, ("c", "d"))
+    assert make_row("other", AgentFigures(), metrics, ["else"], NOW).lag is None
+
+
+def test_a_percentile_of_nothing_is_unknown():
+    assert percentile_ms(AgentFigures().counts("none", NOW, 60), 0.95) is None
+
+
+def test_the_overview_says_what_is_unknown(browse):
+    page = browse().get("/")
+    assert page.status_code == 200
+    assert "classification" in page.text
+    assert page.text.count("unknown") >= 2
