@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from browser import open_browser, open_page, violations
+from pages_in_browser import open_browser, open_page, violations
 from playwright.async_api import expect
 from serving import Desk
 

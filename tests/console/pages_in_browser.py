@@ -1,35 +1,21 @@
 """The system's Chromium, driven by Playwright: pages of the console as people see and use them."""
 
-import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
 from axe_playwright_python.async_playwright import Axe
+from browser import ARGUMENTS, find_chromium, require_browser
 from playwright.async_api import Browser, Page, async_playwright
 
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
-
-
-def find_chromium() -> str:
-    """Return the path of the browser; skip without one, and fail on a build server."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    reason = "no Chromium for the tests of the console: apt-get install chromium"
-    if os.environ.get("CI"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 @asynccontextmanager
 async def open_browser() -> AsyncIterator[Browser]:
-    path = find_chromium()
+    require_browser()
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=[*ARGUMENTS])
         try:
             yield browser
         finally:
