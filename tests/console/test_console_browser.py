@@ -66,7 +66,7 @@ async def test_dead_letters_are_sent_again_with_the_keyboard_alone_and_answered(
         await page.keyboard.press("s")  # keys do nothing behind the dialog
         await page.keyboard.press("Escape")
         await page.keyboard.press("s")
-        await expect(page.locator("main dl")).to_contain_text("Would be sent 2")
+        await expect(page.locator("main dl")).to_contain_text("Would be sent2")
         assert await violations(page) == []
         await page.keyboard.press("s")
         await expect(page.locator("#progress [role=status]")).to_have_text("done")
@@ -78,7 +78,7 @@ async def test_dead_letters_are_sent_again_with_the_keyboard_alone_and_answered(
         await page.goto(url + "/dead-letters?waiting=1")
         await expect(page.get_by_role("row")).to_have_count(1 + 1)
         await page.keyboard.press("s")
-        await expect(page.locator("main dl")).to_contain_text("Would be sent 0")
+        await expect(page.locator("main dl")).to_contain_text("Would be sent0")
 
 
 async def test_one_dead_letter_is_shown_and_sent_again_without_javascript_on_a_narrow_screen(desk):
@@ -90,7 +90,7 @@ async def test_one_dead_letter_is_shown_and_sent_again_without_javascript_on_a_n
         await expect(page.locator("pre")).to_contain_text("•@•.•••••••")
         await expect(page.locator("pre")).to_contain_text("<b>")
         await page.get_by_role("button", name="Send this one again").click()
-        await expect(page.locator("main dl")).to_contain_text("Would be sent 1")
+        await expect(page.locator("main dl")).to_contain_text("Would be sent1")
         await page.get_by_role("button", name="Send 1 again").click()
         await expect(page.locator("main dl")).to_contain_text("done")
         assert errors == []
@@ -109,6 +109,6 @@ async def test_every_page_is_accessible_and_fits_a_narrow_screen(desk):
         await expect(page.locator("pre")).to_be_visible()
         assert await violations(page) == []
         await page.get_by_role("button", name="Send this one again").click()
-        await expect(page.locator("main dl")).to_contain_text("Would be sent 1")
+        await expect(page.locator("main dl")).to_contain_text("Would be sent1")
         assert await violations(page) == []
         assert errors == []
