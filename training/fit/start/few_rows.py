@@ -21,7 +21,7 @@ def begins_from_probe(recipe: Recipe, data: TaskData, known: Sequence[str] | Non
     goes_on = bool(known) and set(known or ()) <= set(data.labels) and not learned
     if (
         goes_on
-        or data.form_of_head is not None
+        or (data.form_of_head is not None and not data.form_of_head.distance)
         or any(example.soft for example in data.train)
         or (recipe.teachers is not None and recipe.teachers.teaches(data.name))
         or reason_against(recipe, data)
