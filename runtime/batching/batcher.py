@@ -336,4 +336,4 @@ class Batcher:
         return partial(self._finish_job, job, answers, began_at)
 
     def _run_probe(self, model: BatchModel) -> Callable[[], None]:
-        return partial(self._guard.record_probe, self._runs.check(model))
+        return partial(self._guard.record_probe, model, self._runs.check(model))

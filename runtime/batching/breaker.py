@@ -42,8 +42,6 @@ class Breaker:
         """Time of the first failure; None while closed."""
         self.why = ""
         """The last failure, for people."""
-        self.failed_probes = 0
-        """Number since the first failure."""
 
     @property
     def allows_runs(self) -> bool:
@@ -66,7 +64,7 @@ class Breaker:
         if self.state != "trial":
             return False
         self.state, self.since, self.why = "closed", None, ""
-        self._pause_s, self.failed_probes = self._limits.first_pause_s, 0
+        self._pause_s = self._limits.first_pause_s
         return True
 
     def start_probe(self, now: float) -> bool:
@@ -89,7 +87,6 @@ class Breaker:
             self.state = "trial"
             return
         self.why = why
-        self.failed_probes += 1
         self._open(now)
 
     def is_over(self, now: float) -> bool:

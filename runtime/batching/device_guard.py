@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,8 @@ class DeviceGuard:
         self._breaker = Breaker(limits)
         self._probe, self._resume, self._give_up = probe, resume, give_up
         self._held: list[Job] = []
+        self._failed_probes = Counter[int]()
+        """By the identity of the probed model."""
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
         self.on_change: Callable[[str | None], None] = lambda why: None
@@ -93,10 +96,9 @@ class DeviceGuard:
         """Whether only held batches run, until one of them has been answered."""
         return self._breaker.state == "trial"
 
-    @property
-    def failed_probes(self) -> int:
-        """The number of failed probes since the first failure; 0 after a batch has been answered."""
-        return self._breaker.failed_probes
+    def failed_probes(self, model: Any) -> int:
+        """Return how many probes of a model failed since the first failure; 0 after a batch has been answered."""
+        return self._failed_probes[id(model)]
 
     def next_held(self) -> Job | None:
         """Remove and return the oldest held batch or step that somebody still waits for, ready to run."""
@@ -124,13 +126,15 @@ class DeviceGuard:
         """Record that a batch was answered, or that no held batch is left; True when this ends the failure."""
         recovered = self._breaker.record_answer()
         if recovered:
+            self._failed_probes.clear()
             self._wake()
             log.info("the device answers again")
             self.on_change(None)
         return recovered
 
-    def record_probe(self, fault: DeviceFailed | None) -> None:
-        """Record the result of a probe."""
+    def record_probe(self, model: Any, fault: DeviceFailed | None) -> None:
+        """Record the result of a probe of a model."""
+        self._failed_probes[id(model)] += fault is not None
         self._breaker.record_probe(fault is None, str(fault), time.monotonic())
         self._wake()
         if fault is None:

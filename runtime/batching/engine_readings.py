@@ -30,8 +30,8 @@ class EngineReadings(RequestChecks):
 
     @property
     def failed_probes(self) -> int:
-        """Number of failed probes since the device started to fail."""
-        return self._batcher.guard.failed_probes if self._batcher else 0
+        """Number of failed probes of the serving version since the device started to fail."""
+        return self._batcher.guard.failed_probes(self.model) if self._batcher else 0
 
     @property
     def queued_tokens(self) -> int:

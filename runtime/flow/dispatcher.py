@@ -85,6 +85,8 @@ class Dispatcher:
         self._metrics = metrics
         self.served = [ServedModel(engine, routes, name), *others]
         """The models of the process."""
+        self._turns = [*self.served]
+        """The same; the one fed last is the last, so that of the shared bytes what becomes free goes round."""
         routes = self._merge_routes()
         self._wake, self._idle, self._busy = asyncio.Event(), asyncio.Event(), 0
         self._idle.set()
@@ -233,7 +235,7 @@ class Dispatcher:
             self._wake.clear()
             while self._queue.tokens:
                 await self.outbox.open()
-                if not [served for served in self.served if await self._feed(served)]:
+                if not [served for served in [*self._turns] if await self._feed(served)]:
                     break
 
     async def _feed(self, served: ServedModel) -> bool:
@@ -245,6 +247,8 @@ class Dispatcher:
         items = self._queue.take(tokens, most, self._under_way.bytes_left, self._feedings.group(served))
         if not items:
             return False
+        self._turns.remove(served)
+        self._turns.append(served)
         self._enter(len(items))
         self._under_way.begin(waiting - self._queue.bytes)
         self._reopen()

@@ -16,13 +16,13 @@ log = get_logger(__name__)
 
 _CHECK_S: Final = 0.5
 FAILED_PROBES: Final = 3
-"""Number of failed probes after which an earlier version is tried."""
+"""Number of failed probes of the serving version after which an earlier one is tried."""
 _VERSIONS: Final = 3
 """Maximum number of earlier versions to try."""
 
 
 class Device(Protocol):
-    """The state of the device; see `Engine`."""
+    """The state of the device, and what this model's versions did on it; see `Engine`."""
 
     @property
     def trouble(self) -> str | None: ...
@@ -60,9 +60,9 @@ class FallBack:
         tried = False
         while True:
             await asyncio.sleep(_CHECK_S)
-            if self._device.failed_probes < FAILED_PROBES:
+            if self._device.trouble is None:
                 tried = False
-            elif not tried:
+            elif not tried and self._device.failed_probes >= FAILED_PROBES:
                 tried = True
                 await self._try_versions_before()
 

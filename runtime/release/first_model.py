@@ -77,5 +77,5 @@ def newest_first(state: ReleaseState) -> Iterator[Release]:
 
 def _load_folder(settings: Settings, folder: Path) -> Model:
     servable = resolve(folder)
-    check_room(str(folder), read_manifest(servable), find_free_bytes())
+    check_room(str(folder), read_manifest(servable), settings.model.graph, find_free_bytes())
     return Model.load(servable, device=settings.model.device, graph=settings.model.graph)

@@ -8,7 +8,7 @@ from ..agent.agent import Agent
 from ..agent.handler import Handler
 from ..agent.routes import Route, check_handlers, make_routes, prepare_handlers
 from ..batching.engine import Engine
-from ..model.memory import find_free_bytes, find_needed_bytes
+from ..model.memory import Graph, find_free_bytes, find_needed_bytes
 from ..model.model import Model
 from ..observe.logs import get_logger
 from ..settings.settings import Settings
@@ -59,11 +59,11 @@ async def start_models(
         await asyncio.to_thread(prepare_handlers, handlers, model)
         engine = await start_engine(own, model, name, started[0].engine if started else None)
         started.append(StartedModel(name, own, engine, routes, agents, loader, start))
-        _report_memory(model, name)
+        _report_memory(model, name, own.model.graph)
     return started
 
 
-def _report_memory(model: Model, name: str) -> None:
+def _report_memory(model: Model, name: str, graph: Graph) -> None:
     free = find_free_bytes()
-    needed_mb, free_mb = find_needed_bytes(model.manifest) / 1e6, None if free is None else round(free / 1e6)
+    needed_mb, free_mb = find_needed_bytes(model.manifest, graph) / 1e6, None if free is None else round(free / 1e6)
     log.info("memory of a model", model=name or model.manifest.name, graphs_mb=round(needed_mb, 1), free_mb=free_mb)

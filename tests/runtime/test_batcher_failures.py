@@ -113,7 +113,7 @@ async def test_while_the_device_fails_records_wait_and_are_then_answered_in_thei
     batcher.guard.on_change = changes.append
     model.device_works = False
     batcher.submit(entries_of(model, inbox, *"abcdefg"))
-    while batcher.guard.failed_probes < 3:
+    while batcher.guard.failed_probes(model) < 3:
         await asyncio.sleep(0.005)
     assert inbox.entries == []
     assert batcher.guard.trouble == "the device does not work"
@@ -257,7 +257,7 @@ async def test_a_probe_that_comes_back_after_the_stop_sets_no_timer():
     guard = DeviceGuard(limits, probe=lambda: None, resume=lambda: None, give_up=ends.append)
     guard.hold(Job(0, [], 0), DeviceFailed("gone"))
     guard.stop()
-    guard.record_probe(DeviceFailed("still gone"))
+    guard.record_probe(None, DeviceFailed("still gone"))
     await asyncio.sleep(0.1)
     assert not ends
 
