@@ -19,6 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "deploy/kafka/kafka"
 COMPOSE = ROOT / "deploy/compose.yaml"
+START_SECONDS = 180
+"""On a machine that computes something else beside, a node needs more than a minute. All tests on Kafka wait for one node."""
 
 
 class NoBroker(Exception):
@@ -36,7 +38,7 @@ class OwnBroker:
 
     def start(self) -> str:
         added = [] if self.properties is None else ["--properties", str(self.properties)]
-        said = self._script("start", "--port", str(self.port), *added)
+        said = self._script("start", "--port", str(self.port), "--timeout", str(START_SECONDS), *added)
         found = re.search(r"127\.0\.0\.1:(\d+)", said)
         assert found, f"the script did not say where Kafka answers: {said!r}"
         self.port = int(found[1])
