@@ -15,6 +15,7 @@ from ..errors import Closed, DeviceFailed, Late, ModelFailed, SetupError
 from ..model.generated import Generated
 from ..model.inputs import Input
 from ..model.long_texts import Windows
+from ..model.pass_time import PassTime
 from ..model.vectors import Embedded
 from .backlog import OnFailed
 from .batcher import SHORTEST_DEADLINE_S, Batcher
@@ -266,24 +267,24 @@ class Engine(EngineReadings):
             raise Closed("the engine is not running")
         return self._callers
 
-    def swap(self, model: EngineModel, token_s: float | None = None) -> None:
+    def swap(self, model: EngineModel, passes: PassTime | None = None) -> None:
         """Replace the serving model. Load, warm up and check the new one before.
 
-        `token_s`: its measured seconds per token. A slower model than the one before gets a longer deadline.
+        `passes`: what was measured of them. A slower model than the one before gets a longer deadline.
 
         Texts that were checked or encoded before are answered by the old model in separate batches; it is freed when its
         last batch ends. While the device fails, waiting entries are returned to their sinks and encoded for the new model.
         """
         before, self.model = self.model, model
         self.candidate = None if model is self.candidate else self.candidate
-        self._costs.replace(model, token_s)
+        self._costs.replace(model, passes)
         if self._batcher is not None:
             self._batcher.swap(before, model, self._costs.terms, self._costs.deadline_s)
 
-    def load_candidate(self, model: EngineModel, token_s: float | None, on_failed: OnFailed) -> None:
+    def load_candidate(self, model: EngineModel, passes: PassTime | None, on_failed: OnFailed) -> None:
         """Load a second version. What it fails on returns to its sink, for the serving one.
 
-        `token_s`: its measured seconds per token. `on_failed` is called when it has failed and was unloaded.
+        `passes`: what was measured of them. `on_failed` is called when it has failed and was unloaded.
         """
         if self._batcher is None:
             raise Closed("the engine is not running")
@@ -295,7 +296,7 @@ class Engine(EngineReadings):
             on_failed(fault)
 
         self.candidate = model
-        self._batcher.load(model, *self._costs.estimate(model, token_s), forget)
+        self._batcher.load(model, *self._costs.estimate(model, passes), forget)
 
     def drop_candidate(self) -> None:
         """Unload the second version: what waits for it is answered by it, before other texts."""

@@ -5,7 +5,8 @@ from typing import Any
 
 import structlog
 
-from .calibration import Calibration, calibrate, warm_up
+from ..model.pass_time import PassTime
+from .calibration import Calibration, calibrate, measure_passes
 from .policy import CELLS_PER_TOKEN
 from .version_queue import VersionTerms
 
@@ -37,25 +38,25 @@ class PassCosts:
     def measure(self, model: Any) -> None:
         """Warm a model up, and measure its budget unless it was given. Blocks for about a second."""
         if self.token_budget is not None:
-            self.replace(model, warm_up(model, max_rows=self._max_rows))
+            self.replace(model, measure_passes(model, max_rows=self._max_rows))
             return
         self.calibration = found = calibrate(model, max_rows=self._max_rows, padded=self._padded)
         self.token_budget, self._overhead_s, self._token_s = found.token_budget, found.overhead_s, found.token_s
         self._extend_deadline(found.seconds(self._largest_batch(model)))
         structlog.get_logger(__name__).info("calibrated", device=model.device, **found.figures())
 
-    def replace(self, model: Any, token_s: float | None) -> None:
-        """Take over the measured seconds per token of another version; a slower one gets a longer deadline."""
-        if token_s is not None and self.token_budget is not None:
-            self._overhead_s, self._token_s = 0.0, token_s
-            self._extend_deadline(token_s * self._largest_batch(model))
+    def replace(self, model: Any, passes: PassTime | None) -> None:
+        """Take over what was measured of another version; a slower one gets a longer deadline."""
+        if passes is not None and self.token_budget is not None:
+            self._overhead_s, self._token_s = passes.overhead_s, passes.token_s
+            self._extend_deadline(passes.slowest_token_s * self._largest_batch(model))
 
-    def estimate(self, model: Any, token_s: float | None) -> tuple[VersionTerms, float]:
+    def estimate(self, model: Any, passes: PassTime | None) -> tuple[VersionTerms, float]:
         """Return the terms and the deadline of a version beside the serving one."""
-        if token_s is None:
+        if passes is None:
             return self.terms, self.deadline_s
-        deadline_s = max(self.deadline_s, DEADLINE_RUNS * token_s * self._largest_batch(model))
-        return replace(self.terms, overhead_s=0.0, token_s=token_s), deadline_s
+        deadline_s = max(self.deadline_s, DEADLINE_RUNS * passes.slowest_token_s * self._largest_batch(model))
+        return replace(self.terms, overhead_s=passes.overhead_s, token_s=passes.token_s), deadline_s
 
     @property
     def terms(self) -> VersionTerms:

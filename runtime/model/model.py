@@ -12,15 +12,7 @@ from tokenizers import Tokenizer
 from ...schemas.manifest import HIDDEN, POOLED, ModelManifest, TaskSpec, Thresholds
 from ...schemas.serving_event import RejectReason
 from ..errors import ModelFailed, ModelRefused
-from .batch_rows import (
-    Logits,
-    Tokenised,
-    flatten_rows,
-    group_rows_by_task,
-    has_windows,
-    select_rows,
-    split_passes,
-)
+from .batch_rows import Logits, Tokenised, flatten_rows, group_rows_by_task, has_windows, select_rows, split_passes
 from .decoding import Output
 from .feeds import padded_feeds, ragged_feeds
 from .folder import check_decoder_files, read_manifest
@@ -33,6 +25,7 @@ from .kinds.registry import kind_of
 from .long_texts import Windows
 from .onnx_session import Array, Device, Runner
 from .open_files import entry_of, open_checked_graph, read_role
+from .pass_time import PassTime
 from .reference_sample import check_reference, missing_sample_error, read_reference
 from .replies.offline import MAX_ROWS, decode_rows, generate_replies, remember_texts, reply_to_rows
 from .replies.reply_decoder import ReplyDecoder, make_decoders
@@ -84,8 +77,8 @@ class Model:
         self._beside = ([HIDDEN] if self._generates else []) + ([POOLED] if manifest.pooled else [])
         """Outputs of the graph that no task is named by."""
         self._reference: dict[str, Any] | None = None
-        self.token_s: float | None = None
-        """Seconds per token of a warm batch. Set by who warms the model up; None when that was not measured."""
+        self.pass_time: PassTime | None = None
+        """Set by who warms the model up; None when it was not measured."""
         self._decoders = {
             name: kind.make_decoder(self.tasks[name]) for name, kind in self._kinds.items() if not kind.generates
         }

@@ -64,7 +64,7 @@ class ModelSlot:
         candidate = self._dispatcher.versions.candidate
         if candidate is not None and candidate.model is model:
             self._dispatcher.versions.drop_candidate()
-        self._engine.swap(model, model.token_s)
+        self._engine.swap(model, model.pass_time)
         self._dispatcher.reroute(routes)
         self.on_swap(model)
 
@@ -86,7 +86,7 @@ class ModelSlot:
             self._dispatcher.versions.drop_candidate()
             on_failed(fault)
 
-        self._engine.load_candidate(model, model.token_s, fail)
+        self._engine.load_candidate(model, model.pass_time, fail)
         self._dispatcher.versions.add_candidate(LoadedVersion(model, routes), is_candidates)
 
     def drop_candidate(self) -> None:

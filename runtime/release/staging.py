@@ -13,7 +13,7 @@ from ...schemas.serving_event import RejectReason as Reason
 from ..agent.agent import Agent
 from ..agent.handler import Handler
 from ..agent.routes import check_handlers, make_routes, prepare_handlers
-from ..batching.calibration import warm_up
+from ..batching.calibration import measure_passes
 from ..errors import NO_ROOM, DeviceFailed, ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
 from ..model.assembled import assembled_folder
 from ..model.folder import cache_folder, read_manifest
@@ -95,7 +95,7 @@ class Loader:
                 for session in sessions:
                     limits.enter_context(session.within(_IN_PROCESS_S, given_up))
                 model.reproduce(folder, required=True)
-                model.token_s = warm_up(model, max_rows=chosen.max_rows)
+                model.pass_time = measure_passes(model, max_rows=chosen.max_rows)
         except (ModelFailed, ModelRefused) as error:
             if any(session.overdue for session in sessions):
                 raise endless from error

@@ -11,8 +11,11 @@ from murmura.runtime.batching.calibration import (
     calibrate,
     choose_budget,
     fit,
+    measure_passes,
     warm_up,
 )
+from murmura.runtime.batching.pass_costs import PassCosts
+from murmura.runtime.model.pass_time import PassTime
 from murmura.runtime.testing.fakes import FakeModel, ManualClock
 from murmura.schemas.manifest import TaskSpec
 
@@ -116,3 +119,21 @@ def test_warming_up_runs_batches_within_the_row_limit():
     machine = Machine()
     warm_up(machine, max_rows=3)
     assert [len(batch) <= 3 for batch in machine.batches] == [True, True]
+
+
+@pytest.mark.parametrize(("run_s", "token_s"), [(0.002, 1e-6), (0.002, 0.0004), (0.0001, 0.01)])
+def test_the_passes_of_a_version_beside_a_measured_one_cost_what_the_calibration_says(run_s, token_s):
+    machine = Machine(run_s=run_s, token_s=token_s, first_run_s=0.5)
+    found = measure_passes(machine, clock=machine.clock, timer=machine.clock)
+    assert (found.overhead_s, found.token_s) == pytest.approx((run_s, token_s), rel=0.01)
+    assert machine.clock.now < 0.5 + 0.1 + 4 * 200 * token_s + 10 * run_s
+
+
+def test_a_swap_keeps_what_a_pass_costs_apart_from_what_a_token_costs():
+    machine = Machine(run_s=0.002, token_s=1e-6)
+    costs = PassCosts(8192, 4096, padded=False, deadline_s=1.0)
+    costs.replace(machine, PassTime(0.002, 1e-6, 3e-5))
+    assert costs.terms.seconds(8192) == pytest.approx(0.0102, rel=0.01)
+    assert costs.deadline_s == pytest.approx(20 * 8192 * 3e-5), "a deadline allows for a cold pass"
+    terms, deadline_s = costs.estimate(machine, PassTime(0.001, 2e-6, 6e-5))
+    assert (terms.overhead_s, terms.token_s, deadline_s) == (0.001, 2e-6, 20 * 8192 * 6e-5)

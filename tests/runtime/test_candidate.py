@@ -42,7 +42,7 @@ class Broker:
 
 def model(version, *tasks, **options):
     made = FakeModel(tasks or [INTENT], version=version, **options)
-    made.token_s = None
+    made.pass_time = None
     return made
 
 

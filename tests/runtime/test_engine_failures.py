@@ -10,6 +10,7 @@ from murmura.runtime.batching.breaker import BreakerLimits
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.errors import Closed, DeviceFailed, ModelFailed
 from murmura.runtime.model.long_texts import Windows
+from murmura.runtime.model.pass_time import PassTime
 from murmura.runtime.testing.fakes import FakeModel
 
 
@@ -87,7 +88,7 @@ async def test_another_model_that_takes_the_place_of_one_that_fails_answers_what
 async def test_a_slower_model_gets_a_longer_deadline_than_the_one_before(make, model):
     engine = await make(Engine, model, token_budget=100, shortest_deadline_s=0.1)
     slow = FakeModel(TASKS, SCRIPT, name="bank", version=2, run_s=0.6)
-    engine.swap(slow, 0.6 / 100)
+    engine.swap(slow, PassTime(0.0, 0.006, 0.006))
     async with asyncio.timeout(60):
         answer = await engine.predict("hm", ["intent"])
     assert answer.model == ("bank", 2)

@@ -10,6 +10,7 @@ from tiny_model import TASKS
 
 from murmura.agents.classification import agent as classification
 from murmura.runtime.errors import SetupError
+from murmura.runtime.model.pass_time import PassTime
 from murmura.runtime.release.slot import ModelSlot
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import FakeModel
@@ -19,8 +20,8 @@ class Engine:
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def swap(self, model: Any, token_s: float | None) -> None:
-        self.model, self.token_s = model, token_s
+    def swap(self, model: Any, passes: PassTime | None) -> None:
+        self.model, self.passes = model, passes
 
 
 class Dispatcher:
@@ -34,7 +35,9 @@ class Dispatcher:
 
 def model(version: int, device: str = "cpu", tasks: Any = TASKS) -> Any:
     made = FakeModel(tasks, {}, name="tiny", version=version)
-    return SimpleNamespace(manifest=made.manifest, tasks=made.tasks, device=device, token_s=0.002)
+    return SimpleNamespace(
+        manifest=made.manifest, tasks=made.tasks, device=device, pass_time=PassTime(0.001, 0.001, 0.002)
+    )
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def test_engine_routes_and_whoever_describes_the_model_get_the_new_one(slot):
     slot.on_swap = heard.append
     slot.put(new := model(2, tasks=TASKS[:1]))
     assert (slot.model, heard) == (new, [new])
-    assert slot._engine.token_s == 0.002, "a slower model needs a longer deadline"
+    assert slot._engine.passes.slowest_token_s == 0.002, "a slower model needs a longer deadline"
     (routes,) = slot._dispatcher.routes
     assert [route.tasks for route in routes.values()] == [("intent",)]
 
