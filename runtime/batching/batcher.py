@@ -214,6 +214,8 @@ class Batcher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._guard.on_trial and self._running:
+            return  # only the end of the trial starts another batch
         due = self.backlog.policy.wake_at(len(self._running))
         if due is not None:
             self._timer = self._loop.call_later(max(due - now, 0.0), self._start_batches)

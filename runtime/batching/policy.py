@@ -12,6 +12,8 @@ from .version_queue import Batch, VersionQueue, VersionTerms
 
 CELLS_PER_TOKEN = 4
 MAX_HOLD_S = 0.02
+_MAX_RETIRED = 64
+"""Number of forgotten versions whose terms are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,9 @@ class BatchPolicy:
         self._hold_s = max(limits.max_hold_s, limits.max_wait_s)
         self._queues: dict[int, VersionQueue] = {}
         """By the identity of the model."""
+        self._retired: dict[int, VersionTerms] = {}
+        """Terms of forgotten versions by the identity of the model, the latest last: what was tokenised for one before it was
+        replaced may still arrive."""
         self._accounts: dict[str, _Account] = {}
         self._fair_s = 0.0
         """The least that a name with work had used when a batch left last."""
@@ -97,6 +102,7 @@ class BatchPolicy:
 
     def load(self, model: Any, terms: VersionTerms) -> None:
         """Set the terms of a version. One that was not loaded has those of the limits."""
+        self._retired.pop(id(model), None)
         queue = self._find_queue(model)
         queue.terms, queue.loaded, queue.draining = terms, True, False
         self._accounts.setdefault(terms.name, _Account(self._fair_s))
@@ -136,7 +142,7 @@ class BatchPolicy:
         """Return when a waiting batch may leave in addition to `in_flight` others, if nothing happens before; None: never."""
         if in_flight >= self.limits.max_in_flight:
             return None
-        heads = [queue for queue in self._queues.values() if queue.fill()]
+        heads = self._fill_heads()
         if not heads:
             return None
         if in_flight < self.limits.eager_in_flight:
@@ -156,9 +162,18 @@ class BatchPolicy:
     def _find_queue(self, model: Any) -> VersionQueue:
         queue = self._queues.get(id(model))
         if queue is None:
-            queue = self._queues[id(model)] = VersionQueue(model, self._terms)
-            self._accounts.setdefault(self._terms.name, _Account(self._fair_s))
+            terms = self._retired.get(id(model))
+            queue = self._queues[id(model)] = VersionQueue(model, terms or self._terms)
+            queue.draining = terms is not None
+            self._accounts.setdefault(queue.terms.name, _Account(self._fair_s))
         return queue
+
+    def _fill_heads(self) -> list[VersionQueue]:
+        """Return the queues with a next batch, and forget versions of which only cancelled entries were left."""
+        heads = [queue for queue in self._queues.values() if queue.fill()]
+        for queue in [queue for queue in self._queues.values() if not queue]:
+            self._forget_if_empty(queue)
+        return heads
 
     def _end_idleness(self, name: str) -> None:
         """Drop what a name without waiting entries has not used of its share."""
@@ -167,7 +182,7 @@ class BatchPolicy:
             account.used_s = max(account.used_s, self._fair_s)
 
     def _choose(self, now: float, in_flight: int) -> VersionQueue | None:
-        heads = [queue for queue in self._queues.values() if queue.fill()]
+        heads = self._fill_heads()
         is_eager = in_flight < self.limits.eager_in_flight
         if len(heads) > 1:
             ready = [each for each in heads if each.full or each.draining or now >= each.oldest + self._hold_s]
@@ -194,5 +209,13 @@ class BatchPolicy:
         if queue.loaded or queue:
             return
         del self._queues[id(queue.model)]
+        if queue.draining:
+            self._keep_terms(queue)
         if all(each.terms.name != queue.terms.name for each in self._queues.values()):
             del self._accounts[queue.terms.name]
+
+    def _keep_terms(self, queue: VersionQueue) -> None:
+        self._retired.pop(id(queue.model), None)
+        self._retired[id(queue.model)] = queue.terms
+        if len(self._retired) > _MAX_RETIRED:
+            del self._retired[next(iter(self._retired))]

@@ -6,6 +6,7 @@ import asyncio
 import pytest
 from gated_model import GatedModel, Inbox, entries_of, model, start  # noqa: F401
 
+from murmura.runtime.batching.breaker import BreakerLimits
 from murmura.runtime.batching.version_queue import VersionTerms
 
 TERMS = VersionTerms(1000, 256, 4000)
@@ -79,3 +80,31 @@ async def test_a_candidate_that_became_current_fails_like_any_current_version(wo
     assert (faults, sink.taken) == ([], [])
     candidate.device_works = True
     await sink.holds(1)
+
+
+async def test_while_a_trial_runs_two_versions_with_texts_set_no_timer(model, start):
+    batcher, other, sink = (
+        start(model, breaker=BreakerLimits(first_pause_s=0.01), max_in_flight=2),
+        GatedModel(),
+        Inbox(),
+    )
+    batcher.load(other, TERMS, 5.0)
+    model.device_works = False
+    held, late, beside = (entries_of(of, sink, text) for of, text in ((model, "a"), (model, "b"), (other, "c")))
+    for entry, of in ((held[0], model), (late[0], model), (beside[0], other)):
+        entry.model = of
+    batcher.submit(held)
+    async with asyncio.timeout(60):
+        while batcher.guard.trouble is None:
+            await asyncio.sleep(0.001)
+        batcher.submit([*late, *beside])
+        model.gate.clear()
+        model.device_works = True
+        while not batcher.in_flight:
+            await asyncio.sleep(0.001)
+    asked, wake_at = [], batcher.backlog.policy.wake_at
+    batcher.backlog.policy.wake_at = lambda in_flight: asked.append(in_flight) or wake_at(in_flight)
+    await asyncio.sleep(0.05)
+    assert (batcher.guard.on_trial, len(asked)) == (True, 0)
+    model.gate.set()
+    await sink.holds(3)

@@ -1,5 +1,6 @@
 """Batches of several loaded versions: what leaves next, and what must hold whatever arrives."""
 
+import weakref
 from collections import Counter
 
 import pytest
@@ -89,6 +90,38 @@ def test_a_version_that_was_replaced_is_served_first_and_then_forgotten():
     assert [queue.take(0.0, 1).entries[0].model for _ in range(2)] == ["current", "next"]
     assert not queue.is_loaded("current")
     assert queue.queued("current") == (0, 0)
+
+
+def test_a_replaced_version_is_freed_when_all_that_waited_for_it_was_cancelled():
+    class Version:
+        pass
+
+    old = Version()
+    queue, freed = policy((old, {}), ("next", {})), weakref.ref(old)
+    left = entries(old, 10, 10)
+    queue.push(left, 0.0)
+    queue.retire(old)
+    for entry in left:
+        entry.cancelled = True
+    assert queue.take(0.0, 0) is None
+    del old, left, entry
+    assert freed() is None
+
+
+def test_what_arrives_late_for_a_replaced_version_leaves_first_with_the_terms_and_the_weight_of_its_name():
+    queue = policy(("old", {"name": "m", "weight": 2.0, "token_budget": 30}), ("other", {"name": "o"}))
+    queue.load("next", VersionTerms(100, 256, 400, name="m", weight=2.0))
+    queue.retire("old")
+    queue.push(entries("next", *[10] * 3), 0.0)
+    queue.push(entries("other", *[10] * 3), 0.0)
+    queue.push(entries("old", *[10] * 4), 0.001)
+    batch = queue.take(0.001, 0)
+    assert (models(batch), batch.tokens) == ("ol", 30), "of its own budget"
+    assert models(queue.take(0.001, 0)) == "ol", "not held, as it is drained"
+    queue.load("old", VersionTerms(100, 256, 400, name="m"))
+    queue.push(entries("old", *[10] * 4), 0.002)
+    assert queue.is_loaded("old")
+    assert sum(queue.take(0.002 + HOLD_S, 0).tokens for _ in range(3)) == 100
 
 
 def test_each_version_has_the_limits_of_its_own():
