@@ -13,6 +13,8 @@ from .tasks import EntryForm, ReviewTask
 SHOWN_CHARACTERS: Final = 20_000
 """Characters of a text that are held and shown; a request may have a megabyte."""
 
+_LARGEST_SCORE: Final = 1e9
+
 
 class Place(NamedTuple):
     """Where the request to review lies: topic, partition and offset, or in a file the row's number as the offset."""
@@ -82,16 +84,28 @@ def guess_of_output(task: ReviewTask, output: Mapping[str, Any]) -> Guess:
     """Return the guess that an answer on the wire makes. KeyError, TypeError or ValueError for one of another shape."""
     target = task.kind.target_of_answer(output)
     answer = None if target is None else canonical(target)
-    score = output.get("score")
+    score = _read_score(output.get("score"))
     if task.form is EntryForm.LABEL:
         best = output["alternatives"][0] if output.get("alternatives") else {"label": output["label"]}
-        return Guess(best["label"], score, answer)
+        return Guess(_check_text(best["label"]), score, answer)
     if task.form is EntryForm.LABELS:
-        return Guess([each["label"] for each in output["labels"]], score, answer)
+        return Guess([_check_text(each["label"]) for each in output["labels"]], score, answer)
     if task.form is EntryForm.SPANS:
         spans = [{name: each[name] for name in ("start", "end", "label")} for each in output["spans"]]
         return Guess(spans, score, answer)
-    return Guess(output["text"], score, answer)
+    return Guess(_check_text(output["text"]), score, answer)
+
+
+def _read_score(value: Any) -> float | None:
+    """Return a score; None for what is no finite number, as another program may write it."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < _LARGEST_SCORE else None
+
+
+def _check_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("expected text")
+    return value
 
 
 def guess_of_review(task: ReviewTask, predicted: str | None, score: float | None) -> Guess:

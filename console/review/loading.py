@@ -71,7 +71,7 @@ def _guess(review: Review, task: ReviewTask, outputs: Mapping[str, Any]) -> Gues
     if output is not None:
         try:
             guess = guess_of_output(task, output)
-        except (KeyError, TypeError, ValueError, IndexError):  # another program's result
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError):  # another program's result
             guess = None
         if guess is not None:
             return Guess(guess.value, review.score if guess.score is None else guess.score, guess.answer)

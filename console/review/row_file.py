@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ class RowFile:
         if path.suffix != suffix or suffix not in {*_DELIMITERS, *_LINES}:
             raise SetupError(f"--file {path}: expected a file that ends with .csv, .tsv or .jsonl")
         self.path, self.form = path, Form(spec)
+        self._real = path.resolve()
         if suffix in _DELIMITERS and self.form.target != self.form.label:
             raise SetupError(
                 f"--file {path}: a cell holds one label, and task {spec.name} tags; use JSON lines (.jsonl)"
@@ -68,20 +70,25 @@ class RowFile:
         if not self._is_table:
             number = int(row.place.rpartition(":")[2]) - 1
             end = self._lines[number][len(self._lines[number].rstrip("\r\n")) :]
-            self._lines[number] = json.dumps(row.fields, ensure_ascii=False) + end
+            self._lines[number] = _write_line(row.fields) + end
 
     def save(self) -> None:
-        """Write the file atomically. Raises SetupError where another program has changed it, or it cannot be written."""
+        """Write the file atomically, with its permissions, and where a link leads. Raises SetupError where another program has changed it, or it cannot be written."""
         if self._look() != self._stamp:
             raise SetupError(f"{self.path} was changed by another program, so it is not written: start again with it")
-        draft = self.path.with_name(f"{self.path.name}.part")
+        draft = self._real.with_name(f"{self._real.name}.part")
         try:
+            draft.unlink(missing_ok=True)
+            draft.touch(mode=0o600)
             with draft.open("w", encoding="utf-8", newline="") as file:
                 if self._is_table:
                     self._write_table(file)
                 else:
                     file.writelines(self._lines)
-            draft.replace(self.path)
+            shutil.copymode(self._real, draft)
+            draft.replace(self._real)
+        except UnicodeEncodeError as error:
+            raise SetupError(f"{self.path} cannot be written as UTF-8: {error.reason}") from None
         except OSError as error:
             raise SetupError(f"{self.path} cannot be written: {error.strerror or error}") from None
         self._stamp = self._look()
@@ -99,6 +106,16 @@ class RowFile:
         except OSError as error:
             raise SetupError(f"--file {self.path}: {error.strerror or error}") from None
         return found.st_mtime_ns, found.st_size
+
+
+def _write_line(fields: dict[str, Any]) -> str:
+    """Return a row as JSON; one with half a surrogate pair, which UTF-8 has not, with escapes."""
+    line = json.dumps(fields, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return json.dumps(fields)
+    return line
 
 
 def _cells(row: Row) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 import getpass
 import ipaddress
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from http import HTTPStatus
+
+from starlette.datastructures import Headers
 
 from ...runtime.settings.console import ConsoleSettings
 
@@ -43,7 +44,7 @@ class Person:
         return self.role >= Role[role.upper()]
 
 
-def find_person(address: str, headers: Mapping[str, str], settings: ConsoleSettings) -> Person:
+def find_person(address: str, headers: Headers, settings: ConsoleSettings) -> Person:
     """Return the person behind a request from `address`.
 
     Without `trusted_proxies` it is the user of this machine, whatever the headers say. Raises Refused.
@@ -52,7 +53,7 @@ def find_person(address: str, headers: Mapping[str, str], settings: ConsoleSetti
         return Person(_local_user(), Role.READER if settings.read_only else Role.OPERATOR)
     if not _is_trusted(address, settings):
         raise Refused(HTTPStatus.FORBIDDEN, "This address is no trusted proxy. Open the console through its proxy.")
-    name = headers.get(settings.user_header, "").strip()
+    name = _read_header(headers, settings.user_header)
     if not name:
         raise Refused(HTTPStatus.UNAUTHORIZED, f"The proxy named no user: {settings.user_header} is missing or empty.")
     if len(name) > NAME_CHARACTERS or not name.isprintable():
@@ -60,8 +61,21 @@ def find_person(address: str, headers: Mapping[str, str], settings: ConsoleSetti
             HTTPStatus.BAD_REQUEST,
             f"{settings.user_header}: expected a printable name of at most {NAME_CHARACTERS} characters.",
         )
-    role = Role.READER if settings.read_only else _highest_role(headers.get(settings.roles_header, ""), settings)
+    role = Role.READER if settings.read_only else _highest_role(_read_header(headers, settings.roles_header), settings)
     return Person(name, role)
+
+
+def _read_header(headers: Headers, name: str) -> str:
+    """Return the value of a header as UTF-8, empty without it. Raises Refused for several: one of them may be the browser's own."""
+    found = [value for key, value in headers.raw if key == name.lower().encode()]
+    if len(found) > 1:
+        raise Refused(
+            HTTPStatus.BAD_REQUEST, f"{name} came {len(found)} times: the proxy must replace it, and not add its own."
+        )
+    try:
+        return b"".join(found).decode().strip()
+    except UnicodeDecodeError:
+        raise Refused(HTTPStatus.BAD_REQUEST, f"{name}: expected UTF-8.") from None
 
 
 def _is_trusted(address: str, settings: ConsoleSettings) -> bool:

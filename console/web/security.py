@@ -60,7 +60,10 @@ class SafeAnswers:
 
 
 class BoundedBodies:
-    """ASGI middleware: reads the body before the screen does, at most `max_bytes` within 10 s; else 413 or 408."""
+    """ASGI middleware: reads the body before the screen does, at most `max_bytes` within 10 s; else 413 or 408.
+
+    A body that breaks off is refused with 400: its beginning may say something else than the whole.
+    """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app, self._max_bytes = app, max_bytes
@@ -88,6 +91,8 @@ class BoundedBodies:
         chunks, size = [], 0
         while True:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refused(HTTPStatus.BAD_REQUEST, "The request broke off, so nothing was done.")
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             if size > self._max_bytes:

@@ -1,6 +1,7 @@
 """What every screen of the console is held to: hosts, origins, bodies, people and their roles."""
 
 import pytest
+from starlette.datastructures import Headers
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
@@ -8,6 +9,7 @@ from murmura.console.web.application import make_application, make_routes
 from murmura.console.web.pages import Pages
 from murmura.console.web.people import Refused, Role, find_person
 from murmura.console.web.screens import GuardedRoute, Screen, do, go_to, person_of, show
+from murmura.console.web.security import BoundedBodies
 from murmura.runtime.settings.console import ConsoleSettings
 
 PROXY = {"trusted_proxies": ["10.0.0.0/8"]}
@@ -15,6 +17,10 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+
+
+def forwarded(user: str, groups: str = "") -> Headers:
+    return Headers(raw=[(b"x-forwarded-user", user.encode()), (b"x-forwarded-groups", groups.encode())])
 
 
 def client(settings: ConsoleSettings, *, address: str = "127.0.0.1", **headers: str) -> TestClient:
@@ -115,9 +121,24 @@ def test_a_body_is_bounded_whether_its_length_is_told_or_not():
     assert browser.post("/operator", content=chunks, headers=form).status_code == 413
 
 
+async def test_a_body_that_breaks_off_is_not_acted_on():
+    parts = [{"type": "http.request", "body": b"label=refund&d", "more_body": True}, {"type": "http.disconnect"}]
+    acted = []
+
+    async def act(*asgi):
+        acted.append(asgi)
+
+    async def receive():
+        return parts.pop(0)
+
+    with pytest.raises(Refused) as refused:
+        await BoundedBodies(act, 1000)({"type": "http", "method": "POST", "headers": []}, receive, None)
+    assert (refused.value.status, acted) == (400, [])
+
+
 def test_on_this_machine_its_user_does_everything_and_headers_say_nothing(monkeypatch):
     monkeypatch.setenv("LOGNAME", "ann")
-    headers = {"X-Forwarded-User": "eve", "X-Forwarded-Groups": "operator"}
+    headers = forwarded("eve", "operator")
     person = find_person("127.0.0.1", headers, ConsoleSettings())
     assert (person.name, person.role) == ("ann", Role.OPERATOR)
     assert find_person("127.0.0.1", headers, ConsoleSettings(read_only=True)).role is Role.READER
@@ -135,7 +156,7 @@ def test_on_this_machine_its_user_does_everything_and_headers_say_nothing(monkey
 )
 def test_behind_a_proxy_the_highest_role_of_the_header_counts(groups, role):
     settings = ConsoleSettings(**PROXY, roles={"leads": "operator"})
-    person = find_person("10.1.2.3", {"X-Forwarded-User": "ann", "X-Forwarded-Groups": groups}, settings)
+    person = find_person("10.1.2.3", forwarded("ann", groups), settings)
     assert (person.name, person.role) == ("ann", role)
 
 
@@ -152,8 +173,22 @@ def test_behind_a_proxy_the_highest_role_of_the_header_counts(groups, role):
 )
 def test_behind_a_proxy_a_request_without_a_name_is_refused(address, user, status):
     with pytest.raises(Refused) as refused:
-        find_person(address, {"X-Forwarded-User": user}, ConsoleSettings(**PROXY))
+        find_person(address, forwarded(user), ConsoleSettings(**PROXY))
     assert refused.value.status == status
+
+
+def test_a_name_is_read_as_utf_8_and_other_bytes_are_refused():
+    settings = ConsoleSettings(**PROXY)
+    assert find_person("10.1.2.3", forwarded("Zoë"), settings).name == "Zoë"
+    with pytest.raises(Refused, match="expected UTF-8"):
+        find_person("10.1.2.3", Headers({"X-Forwarded-User": "Zoë"}), settings)
+
+
+@pytest.mark.parametrize("name", [b"x-forwarded-user", b"x-forwarded-groups"])
+def test_a_header_that_came_twice_is_refused_since_one_may_be_the_browsers(name):
+    headers = Headers(raw=[*forwarded("ann", "annotator").raw, (name, b"operator")])
+    with pytest.raises(Refused, match="came 2 times"):
+        find_person("10.1.2.3", headers, ConsoleSettings(**PROXY))
 
 
 def test_a_name_is_shown_as_text():

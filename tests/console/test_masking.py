@@ -18,9 +18,13 @@ ALL = ("email", "phone", "card", "iban")
         ("write to ann.lee+x@mail.example.org today", "write to •••.•••+•@••••.•••••••.••• today"),
         ("card 4111 1111 1111 1111, please", "card •••• •••• •••• ••••, please"),
         ("card 4111-1111-1111-1112, please", "card 4111-1111-1111-1112, please"),
+        ("card 4111 1111 1111 1111 12/27 123, please", "card •••• •••• •••• •••• 12/27 123, please"),
+        ("order 12 4111.1111.1111.1111", "order 12 ••••.••••.••••.••••"),
+        ("cards 4111 1111 1111 1111 3782 822463 10005", "cards •••• •••• •••• •••• •••• •••••• •••••"),
+        ("in no12 some words DE89 3704 0044 0532 0130 00", "in no12 some words •••• •••• •••• •••• •••• ••"),
         ("to DE89 3704 0044 0532 0130 00 now", "to •••• •••• •••• •••• •••• •• now"),
         ("to GB82WEST12345698765432.", "to ••••••••••••••••••••••."),
-        ("to DE00 3704 9044 9532 9130 99 now", "to DE00 3704 9044 9532 9130 99 now"),
+        ("to DE00 3704 9044 9531 9130 99 now", "to DE00 3704 9044 9531 9130 99 now"),
         ("call +49 (30) 901820-11 or 020 7946 0958", "call +•• (••) ••••••-•• or ••• •••• ••••"),
         ("call (555) 123-4567", "call (•••) •••-••••"),
         ("on 2026-11-29 at 12:30 order 123456789 for 1,000.00", "on 2026-11-29 at 12:30 order 123456789 for 1,000.00"),
@@ -40,10 +44,10 @@ def test_a_masked_text_is_as_long_as_before(text, kinds):
     assert len(mask(text, kinds)) == len(text)
 
 
-@pytest.mark.parametrize("piece", ["a", "1", "1 ", "a.", "+1", "AB12", "@a"])
+@pytest.mark.parametrize("piece", ["a", "1", "1 ", "a.", "+1", "AB12", "@a", "aa11-", "1."])
 def test_a_long_text_is_masked_in_time(piece):
     began = process_time()
-    mask(piece * (10_000 // len(piece)), ALL)
+    mask(piece * (20_000 // len(piece)), ALL)
     assert process_time() - began < 1
 
 

@@ -11,6 +11,7 @@ from tiny_model import INTENT
 
 from murmura.console.review.desk import ReviewDesk
 from murmura.console.review.file_reviews import FileReviews
+from murmura.console.review.row_file import RowFile
 from murmura.runtime.errors import SetupError
 
 ROWS = [
@@ -73,6 +74,18 @@ async def test_of_json_lines_only_the_judged_one_changes(tmp_path: Path, tiny_mo
     first, second = path.read_text().splitlines(keepends=True)
     assert json.loads(first) == {"text": "my card was lost", "spans": [{"label": label, "start": 3, "end": 7}]}
     assert second == lines[1]
+
+
+def test_permissions_and_a_link_stay_and_half_a_surrogate_pair_is_written(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.jsonl", tmp_path / "rows.jsonl"
+    real.write_text('{"text": "help me", "n": "\\ud800"}\n')
+    real.chmod(0o640)
+    link.symlink_to(real)
+    rows = RowFile(link, INTENT)
+    rows.fill(0, INTENT.labels[0])
+    rows.save()
+    assert json.loads(real.read_text()) == {"text": "help me", "n": "\ud800", "label": INTENT.labels[0]}
+    assert (link.is_symlink(), real.stat().st_mode & 0o777) == (True, 0o640)
 
 
 async def test_a_file_that_somebody_else_changed_is_not_written_over(tmp_path: Path, tiny_model: Path) -> None:

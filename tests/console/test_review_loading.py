@@ -57,6 +57,13 @@ def test_the_answer_says_what_a_confirmation_would_stand_for() -> None:
     )
 
 
+@pytest.mark.parametrize("output", [{"score": "high"}, {"score": 10**400}, {"label": ["loan"]}, ["loan"]])
+def test_a_foreign_answer_leaves_a_guess_that_can_be_shown(output: Any) -> None:
+    answer = output if isinstance(output, list) else classified("loan", 0.6) | {"alternatives": []} | output
+    guess = load_item(review(), found(outputs={"intent": answer}), TASKS, PLACE).guess
+    assert (guess.value, guess.score) in {("loan", 0.5), ("refund", 0.5)}
+
+
 def test_a_reply_of_a_policy_is_edited_without_a_task_of_the_model() -> None:
     asked = review(agent="dialogue", task="reply", why=ReviewReason.LOW_SCORE, predicted=None)
     item = load_item(asked, found(outputs={REPLY: {"text": "How much?"}}), TASKS, PLACE)
