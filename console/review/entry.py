@@ -35,6 +35,8 @@ class Entry:
     """Ids of withdrawals that are not acknowledged."""
     kept: bool = True
     """Whether this console still reads the partition that it came from."""
+    is_counted: bool = False
+    """Whether it has been done already, and a late verdict brought it back."""
 
     def drop_leases(self, now: float) -> None:
         """Drop the leases that have run out."""

@@ -84,6 +84,8 @@ def _read_span(line: str, item: ReviewItem) -> dict[str, Any]:
 def _read_reply(posted: Posted, item: ReviewItem) -> str:
     # A browser sends line ends as CR LF.
     reply = _one(posted, "reply").replace("\r\n", "\n").strip()
+    if not trim_blanks(reply) and _one(posted, "unchanged") and item.shown.value is not None:
+        return str(item.shown.value)  # parts of it are masked, so the browser does not have it
     if not trim_blanks(reply):
         raise BadEntry("the reply is empty: say what it should have been, or skip it")
     if len(reply) > WORDING_CHARACTERS:

@@ -3,7 +3,8 @@
 Invariants:
 - without overlap at most one browser holds an item;
 - an item is done only when the broker has acknowledged every verdict on it, and none of them can be undone any more;
-- a verdict that is not acknowledged stays in `unsent`.
+- a verdict that is not acknowledged stays in `unsent`;
+- an item is undone only while this console reads its partition: else another one may have called it done.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -58,6 +59,8 @@ class ReviewQueue:
         self._entries: dict[str, Entry] = {}
         self._held: dict[str, list[str]] = {}
         """By browser: keys of the items that it holds, the one on the screen first."""
+        self._left: OrderedDict[str, tuple[Entry, float]] = OrderedDict()
+        """The items that left lately, with when: a verdict on one of them is late, and is taken."""
         self._undo: dict[str, deque[tuple[str, Given]]] = {}
         self._numbers = 0
         self.unsent: OrderedDict[str, Feedback] = OrderedDict()
@@ -80,7 +83,8 @@ class ReviewQueue:
         return max(0, self._most - len(self._entries))
 
     def find(self, key: str) -> ReviewItem | None:
-        entry = self._entries.get(key)
+        """Return an item that is here, or left less than a lease ago."""
+        entry = self._entries.get(key) or self._left.get(key, (None,))[0]
         return None if entry is None else entry.item
 
     # Items come and go.
@@ -90,6 +94,7 @@ class ReviewQueue:
         if (known := self._entries.get(item.key)) is not None:
             known.kept = True  # read again after a rebalance
             return
+        self._left.pop(item.key, None)
         self._numbers += 1
         needed = 2 if is_doubled(item.key, self._overlap) else 1
         self._entries[item.key] = Entry(item, needed, self._numbers)
@@ -118,8 +123,12 @@ class ReviewQueue:
                     del self._entries[key]
 
     def finish(self, now: float, *, closing: bool = False) -> list[ReviewItem]:
-        """Remove the items that are done, and return them: their offsets may be committed. `closing`: nobody undoes any more."""
+        """Remove the items that are done, and return them: their offsets may be committed. `closing`: nobody undoes any more.
+
+        An item to which a late verdict came is returned again.
+        """
         self._forget_undo(now)
+        self._forget_left(now)
         if closing:
             self._undo.clear()
         undoable = {key for stack in self._undo.values() for key, _ in stack}
@@ -128,15 +137,20 @@ class ReviewQueue:
             entry.drop_leases(now)
             if key in undoable or entry.leases or not entry.is_settled:
                 continue
-            if entry.is_complete(now, SECOND_BY_S):
+            is_done = entry.is_complete(now, SECOND_BY_S)
+            if is_done or not entry.kept:  # or another console has it
                 del self._entries[key]
+                self._left[key] = entry, now
+            if is_done:
                 self._count(entry)
                 done.append(entry.item)
-            elif not entry.kept:
-                del self._entries[key]  # another console has it
+        self._forget_holders()
         return done
 
     def _count(self, entry: Entry) -> None:
+        if entry.is_counted:
+            return
+        entry.is_counted = True
         if entry.is_set_aside:
             self._set_aside += 1
         elif any(each.target is not None for each in entry.given):
@@ -144,8 +158,8 @@ class ReviewQueue:
         else:
             self._elsewhere += 1
         targets = [each.target for each in entry.given if each.target is not None]
-        if len(targets) < 2:
-            return
+        if entry.needed < 2 or len(targets) < 2:
+            return  # who judged it second may have seen the first verdict
         task, (first, second) = entry.item.task, targets[:2]
         if task.form is not EntryForm.LABEL:
             first, second = "same", "same" if first == second else "other"
@@ -157,6 +171,17 @@ class ReviewQueue:
                 stack.popleft()
             if not stack:
                 del self._undo[person]
+
+    def _forget_left(self, now: float) -> None:
+        for key, (_, at) in list(self._left.items()):
+            if at + LEASE_S > now and len(self._left) <= self._most:
+                break
+            del self._left[key]
+
+    def _forget_holders(self) -> None:
+        """Forget the browsers whose leases have all run out."""
+        leased = {holder for entry in self._entries.values() for holder in entry.leases}
+        self._held = {holder: keys for holder, keys in self._held.items() if holder in leased}
 
     # What a browser holds.
 
@@ -207,10 +232,11 @@ class ReviewQueue:
     def give(self, key: str, holder: str, feedback: Feedback, target: str, now: float) -> Taken | None:
         """Note a verdict that is to be sent; None for an item that is not here any more.
 
-        It is taken also when the lease has run out and another person has judged the item: both verdicts are kept. The same
-        verdict of the same person again changes nothing; another one replaces it, as in the feedback.
+        It is taken also when the lease has run out and another person has judged the item, and for ten minutes after the item
+        left: both verdicts are kept. The same verdict of the same person again changes nothing; another one replaces it, as in
+        the feedback.
         """
-        entry = self._entries.get(key)
+        entry = self._entries.get(key) or self._bring_back(key)
         if entry is None:
             return None
         own = entry.judged_by(feedback.by)
@@ -227,6 +253,12 @@ class ReviewQueue:
         self.by_person[feedback.by] += own is None
         return Taken(feedback.id, self.judges_to_tell(key, feedback.by))
 
+    def _bring_back(self, key: str) -> Entry | None:
+        entry, _ = self._left.pop(key, (None, 0.0))
+        if entry is not None:
+            self._entries[key] = entry
+        return entry
+
     def skip(self, key: str, holder: str) -> bool:
         """Put an item behind all others; False for one that is not here any more. Skipped three times it is set aside."""
         entry = self._entries.get(key)
@@ -240,28 +272,30 @@ class ReviewQueue:
 
     def undoable(self, person: str) -> tuple[ReviewItem, str] | None:
         """Return the item of a person's last verdict that can be undone, and the verdict's id."""
-        stack = self._undo.get(person)
-        if not stack:
-            return None
-        key, given = stack[-1]
-        return self._entries[key].item, given.feedback_id
+        found = self._find_undoable(person)
+        return None if found is None else (self._entries[found[0]].item, found[1].feedback_id)
+
+    def _find_undoable(self, person: str) -> tuple[str, Given] | None:
+        stack = reversed(self._undo.get(person, ()))
+        return next((pair for pair in stack if pair[0] in self._entries and self._entries[pair[0]].kept), None)
 
     def undo(self, holder: str, withdrawal: Feedback, now: float) -> ReviewItem | None:
         """Withdraw a person's last verdict, and put its item before the browser again; None where there is nothing to undo."""
-        found = self.undoable(withdrawal.by)
-        if found is None or found[1] != withdrawal.value:
+        found = self._find_undoable(withdrawal.by)
+        if found is None or found[1].feedback_id != withdrawal.value:
             return None
-        key, given = self._undo[withdrawal.by].pop()
+        key, given = found
+        self._drop_undo(withdrawal.by, given)
         entry = self._entries[key]
         entry.given.remove(given)
         entry.withdrawing.add(withdrawal.id)
         self._send(withdrawal, key)
         self.by_person[withdrawal.by] -= 1
-        held = self._held.setdefault(holder, [])
-        held.insert(0, key)
-        for extra in held[HELD:]:
+        # Another browser of the person may have finished what this one held.
+        held = [each for each in self._held.get(holder, ()) if each in self._entries and each != key]
+        for extra in held[HELD - 1 :]:
             self._entries[extra].leases.pop(holder, None)
-        del held[HELD:]
+        self._held[holder] = [key, *held[: HELD - 1]]
         entry.leases[holder] = now + LEASE_S
         return entry.item
 

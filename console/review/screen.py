@@ -16,6 +16,7 @@ from ...runtime.errors import SetupError
 from ..web.pages import Pages
 from ..web.people import Refused, Role
 from ..web.screens import Screen, do, go_to, is_htmx, person_of, show
+from ..web.security import is_opened_by_person
 from .desk import ReviewDesk, Shown
 from .posted import Posted, write_spans
 
@@ -87,11 +88,12 @@ class ReviewScreen:
         return Screen("Reviews", PATH, "r", routes)
 
     async def show(self, request: Request) -> Response:
-        """The queue. Who may not judge sees how far it is, and holds nothing."""
+        """The queue. Who may not judge sees how far it is, and holds nothing; neither does who was sent by a foreign page."""
         person = person_of(request)
+        if not person.may("annotator") or not is_opened_by_person(request.headers):
+            return self._render(request, None, "")
         seat = self._seat(request) or secrets.token_hex(8)
-        shown = self._desk.show(seat, person.name, self._clock()) if person.may("annotator") else None
-        answer = self._render(request, shown, seat)
+        answer = self._render(request, self._desk.show(seat, person.name, self._clock()), seat)
         answer.set_cookie(SEAT, seat, max_age=_HALF_YEAR_S, path=PATH, httponly=True, samesite="strict")
         return answer
 

@@ -42,6 +42,15 @@ def check_same_origin(method: str, headers: Headers) -> None:
         raise Refused(HTTPStatus.FORBIDDEN, "This did not come from a page of the console, so nothing was done.")
 
 
+def is_opened_by_person(headers: Headers) -> bool:
+    """Return whether a page is fetched by a browser in which a person opened it, or a page of the console did.
+
+    A picture or link of a foreign page is not, nor is a program that looks whether the console answers.
+    """
+    site = headers.get("sec-fetch-site")
+    return site in {"none", "same-origin"} if site is not None else "text/html" in headers.get("accept", "")
+
+
 class SafeAnswers:
     """ASGI middleware: adds the headers of safety to every answer, and forbids to store what is no static file."""
 

@@ -54,6 +54,61 @@ def test_a_late_verdict_is_kept_beside_another_persons_and_both_are_told() -> No
     assert len(queue.unsent) == 2
 
 
+def test_a_verdict_that_comes_after_its_item_was_done_is_sent_and_can_be_undone() -> None:
+    queue, (item,) = queue_of(1)
+    queue.hold("a", "ann", 0.0)
+    queue.acknowledge(judge(queue, item, "bob", LEASE_S))
+    now = LEASE_S + UNDO_S
+    assert queue.finish(now) == [item]
+    assert queue.find(item.key) == item
+    late = make_feedback(item, "ann")
+    assert queue.give(item.key, "a", late, "loan", now + 1).others == ("bob",)
+    assert (list(queue.unsent), queue.agreement) == ([late.id], {})
+    queue.acknowledge(late.id)
+    assert queue.undoable("ann") == (item, late.id)
+    assert queue.finish(now + UNDO_S + 1) == [item]
+    assert queue.counts(now).judged == 1
+    queue.finish(now + UNDO_S + LEASE_S + 1)
+    assert queue.find(item.key) is queue.give(item.key, "a", make_feedback(item, "cid"), "loan", 9e9) is None
+
+
+@pytest.mark.parametrize("leave", ["done", "revoked"])
+def test_undo_works_where_what_the_browser_held_is_not_here_any_more(leave: str) -> None:
+    queue, items = queue_of(3)
+    here = queue.hold("x", "ann", 0.0)
+    if leave == "done":  # in another browser of hers
+        for item in here:
+            queue.acknowledge(queue.give(item.key, "y", make_feedback(item, "ann"), "refund", 0.0).feedback_id)
+        assert queue.finish(LEASE_S) == here
+    else:
+        queue.counts(LEASE_S)  # the leases have run out
+        queue.revoke(item.place[:2] for item in here)
+    queue.acknowledge(queue.give(items[2].key, "y", make_feedback(items[2], "ann"), "refund", LEASE_S).feedback_id)
+    item, name = queue.undoable("ann")
+    withdrawal = make_feedback(item, "ann", verdict=Verdict.WITHDRAWN, value=name)
+    assert queue.undo("x", withdrawal, LEASE_S) == items[2]
+    assert queue.hold("x", "ann", LEASE_S) == [items[2]]
+
+
+def test_browsers_that_went_away_are_forgotten() -> None:
+    queue, _ = queue_of(6)
+    for holder in "abc":
+        queue.hold(holder, holder, 0.0)
+    queue.finish(LEASE_S - 1)
+    assert len(queue._held) == 3
+    queue.finish(LEASE_S)
+    assert queue._held == {}
+
+
+def test_nothing_is_undone_while_another_console_may_read_the_partition() -> None:
+    queue, items = queue_of(2)
+    first, second = (judge(queue, item, "ann") for item in items)
+    queue.revoke([items[1].place[:2]])
+    assert queue.undoable("ann") == (items[0], first)
+    queue.add(items[1])  # read again after a rebalance
+    assert queue.undoable("ann") == (items[1], second)
+
+
 def test_an_item_is_done_when_its_feedback_is_acknowledged_and_can_no_longer_be_undone() -> None:
     queue, (item,) = queue_of(1)
     queue.hold("ann", "ann", 0.0)
@@ -171,7 +226,8 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.queue, self.now, self.added = ReviewQueue(0.0, most=50), 0.0, 0
-        self.done: list[str] = []
+        self.keys: list[str] = []
+        self.done: set[str] = set()
         self.given: dict[str, set[str]] = {}
         self.acknowledged: set[str] = set()
         self.screens: dict[str, tuple[float, list[ReviewItem]]] = {}
@@ -179,7 +235,8 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 3))
     def add(self, count: int) -> None:
         for _ in range(min(count, self.queue.room)):
-            self.queue.add(make_item(self.added), now=self.now)
+            self.queue.add(item := make_item(self.added), now=self.now)
+            self.keys.append(item.key)
             self.added += 1
 
     @rule(holder=st.sampled_from("abc"))
@@ -224,13 +281,13 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def finish(self) -> None:
         for item in self.queue.finish(self.now):
-            assert item.key not in self.done
             assert self.given.get(item.key, set()) <= self.acknowledged
-            self.done.append(item.key)
+            self.done.add(item.key)
 
     @invariant()
     def nothing_is_lost(self) -> None:
-        assert self.added == len(self.done) + (50 - self.queue.room)
+        assert all(key in self.queue or key in self.done for key in self.keys)
+        assert set().union(*self.given.values()) <= self.acknowledged | set(self.queue.unsent)
 
     @invariant()
     def no_two_browsers_hold_one_item(self) -> None:

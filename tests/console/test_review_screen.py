@@ -8,8 +8,10 @@ from review_items import make_item, make_task
 from starlette.testclient import TestClient
 
 from murmura.console.review.desk import ReviewDesk
+from murmura.console.review.item import Guess, canonical
 from murmura.console.review.queue import ReviewQueue
 from murmura.console.review.screen import Facts, ReviewScreen, split_tokens
+from murmura.console.review.tasks import reply_task
 from murmura.console.web.application import make_application
 from murmura.console.web.pages import Pages
 from murmura.runtime.settings.console import ConsoleSettings
@@ -75,6 +77,32 @@ def test_two_browsers_hold_different_items_and_a_reload_keeps_them() -> None:
     ours = {shown_item(first.get("/reviews").text) for _ in range(3)}
     assert len(ours) == 1
     assert shown_item(second.get("/reviews").text) not in ours
+
+
+@pytest.mark.parametrize(
+    "headers", [{"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}, {"accept": "*/*"}]
+)
+def test_who_only_looks_whether_it_is_there_holds_nothing(headers) -> None:
+    desk = Desk(make_item())
+    probe = desk.browser()
+    del probe.headers["sec-fetch-site"]
+    answer = probe.get("/reviews", headers=headers)
+    assert "opened from elsewhere" in answer.text
+    assert (answer.cookies.get("murmura_seat"), desk.queue.counts(1.0).leased) == (None, 0)
+    assert shown_item(probe.get("/reviews", headers={"accept": "text/html"}).text)
+
+
+def test_a_masked_reply_is_not_in_the_page_and_is_confirmed_as_it_is() -> None:
+    reply = "Write to ann@example.org."
+    item = make_item(task=reply_task("reply"), guess=Guess(reply, 0.5, canonical(reply)))
+    desk = Desk(item, masked=("email",))
+    browser = desk.browser()
+    page = browser.get("/reviews").text
+    assert "ann@" not in page
+    assert "Write to •••@•••••••.•••." in page
+    browser.post(f"/reviews/{item.key}", data={"reply": "", "unchanged": "1", "do": "confirm"})
+    assert desk.sent == [(Verdict.CONFIRMED, None, False)]
+    assert f">{reply}</textarea>" in Desk(item).browser().get("/reviews").text
 
 
 def test_a_skip_and_an_undo_work_by_forms_alone() -> None:
