@@ -31,6 +31,8 @@ class Console:
     screens: Sequence[Screen]
     follower: Follower
     work: Sequence[Callable[[], Awaitable[None]]]
+    closing: Sequence[Callable[[], Awaitable[None]]] = ()
+    """What is done between the last request and the end of the work; each takes a bounded time."""
 
 
 def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
@@ -57,7 +59,9 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
         DeadLetterScreen(settings, letters, follower, redrives, pages).screen(),
     ]
     work: list[Callable[[], Awaitable[None]]] = [follower.run, metrics.run, redrives.finish]
+    closing: list[Callable[[], Awaitable[None]]] = []
     if reviews is not None:
+        closing.append(reviews.send_rest)
         screens.insert(0, ReviewScreen(reviews.desk, pages, reviews.facts, guidelines).screen())
         work.append(partial(reviews.run, follower))
-    return Console(make_application(screens, pages, settings.console), screens, follower, work)
+    return Console(make_application(screens, pages, settings.console), screens, follower, work, closing)

@@ -19,7 +19,9 @@ async def serve(
     stop: asyncio.Event,
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Answer requests until `stop`. `ready` is called once, with the URL. Raises SetupError when the address is taken.
+    """Answer requests until `stop`, then do what is left (`console.closing`). `ready` is called once, with the URL.
+
+    Raises SetupError when the address is taken.
 
     The address of a request is that of its connection: the console itself decides which proxy it believes.
     """
@@ -42,6 +44,7 @@ async def serve(
                 raise task.exception() or Closed("a part of the console ended")
     finally:
         await server.stop()
+        await asyncio.gather(*(close() for close in console.closing))
         for task in [*tasks, stopping]:
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)

@@ -87,9 +87,13 @@ class KafkaReviews:
                     committed = self._clock()
                     self._finish_done(reader)
                     await reader.commit()
-        finally:
+        except asyncio.CancelledError:
             self._finish_done(reader, closing=True)
+            raise
+        finally:
+            self._finish_done(reader)
             self._revoke({place[:2] for places in self._places.values() for place in places})
+            self._waiting.clear()
             with suppress(KafkaError):
                 await reader.stop()
 

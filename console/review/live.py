@@ -14,6 +14,7 @@ from ...runtime.kafka.publisher import Publisher
 from ...runtime.model.folder import read_manifest
 from ...runtime.observe.logs import get_logger
 from ...runtime.settings.settings import Settings
+from ...schemas.feedback import Verdict
 from ..reading.follower import Feed, Follower
 from .desk import ReviewDesk
 from .kafka_reviews import KafkaReviews, take_feedback
@@ -27,6 +28,9 @@ from .tasks import ReviewTask, describe_tasks
 log = get_logger(__name__)
 
 _AGAIN_S = 2.0
+_REST_S = 10.0
+"""How long the end of the console waits for the broker to take what people have said."""
+_LOOK_S = 0.05
 
 
 class LiveReviews:
@@ -71,6 +75,21 @@ class LiveReviews:
                 tasks.create_task(self._reviews.run())
         finally:
             await publisher.stop()
+
+    async def send_rest(self) -> None:
+        """Wait at most 10 s until the broker has every verdict, and log how many it has not."""
+        try:
+            async with asyncio.timeout(_REST_S):
+                while self.queue.unsent:
+                    self._wake()
+                    await asyncio.sleep(_LOOK_S)
+        except TimeoutError:
+            withdrawn = sum(each.verdict is Verdict.WITHDRAWN for each in self.queue.unsent.values())
+            log.error(
+                "verdicts are lost, the broker did not take them: their reviews come again, and what was undone stands",
+                verdicts=len(self.queue.unsent) - withdrawn,
+                withdrawals=withdrawn,
+            )
 
     async def _connect(self) -> Publisher:
         """Return a started publisher; a broker that is away is waited for."""

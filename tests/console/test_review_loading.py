@@ -6,17 +6,23 @@ from typing import Any
 
 import pytest
 from review_items import make_feedback, make_item, make_task
+from starlette.applications import Starlette
+from structlog.testing import capture_logs
 
+from murmura.console.assembly import Console
 from murmura.console.review.item import Guess, Place
-from murmura.console.review.kafka_reviews import take_feedback
+from murmura.console.review.kafka_reviews import KafkaReviews, take_feedback
 from murmura.console.review.known_verdicts import KnownVerdicts
+from murmura.console.review.live import LiveReviews
 from murmura.console.review.loading import NotReviewed
 from murmura.console.review.loading import make_item as load_item
 from murmura.console.review.queue import ReviewQueue
 from murmura.console.review.requests import REPLY, Found, merge_windows, search_window
 from murmura.console.review.sending import VerdictSender
 from murmura.console.review.tasks import EntryForm
+from murmura.console.server import serve
 from murmura.runtime.errors import DeliveryError
+from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import classified
 from murmura.runtime.wire.feedback import to_record
 from murmura.runtime.wire.message import Message
@@ -119,6 +125,83 @@ async def test_a_verdict_is_sent_until_the_broker_has_it(monkeypatch: pytest.Mon
     task.cancel()
     assert [message.key for message in sent] == [feedback.id.encode()] * 2
     assert sender.refused is None
+
+
+class BrokenReader:
+    """A member of the group that reads a review whose answer is not there yet, and then loses the broker, or is cancelled."""
+
+    uncommitted = 0
+
+    def __init__(self, *args: Any) -> None:
+        self.finished: list[tuple[Any, ...]] = []
+        self.errors: list[BaseException] = [OSError("away"), asyncio.CancelledError()]
+
+    def __call__(self, *args: Any) -> "BrokenReader":
+        return self
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def finish(self, *place: Any) -> None:
+        self.finished.append(place)
+
+    async def read(self, count: int) -> list[Any]:
+        raise self.errors.pop(0)
+
+
+async def test_a_hiccup_of_the_broker_leaves_undo_and_the_end_of_the_console_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def require(*args: Any) -> None: ...
+
+    reader, queue, item = BrokenReader(), ReviewQueue(0.0), make_item()
+    monkeypatch.setattr("murmura.console.review.kafka_reviews.GroupReader", reader)
+    monkeypatch.setattr("murmura.console.review.kafka_reviews.require_topics", require)
+    reviews = KafkaReviews(Settings().kafka, "g", "reviews", queue, TASKS, None, KnownVerdicts(), lambda: 1.0)
+    reviews._add(item, PLACE)
+    reviews._waiting.append((review(), PLACE))
+    feedback = make_feedback(item, "ann")
+    queue.acknowledge(queue.give(item.key, "a", feedback, "refund", 0.0).feedback_id)
+    with pytest.raises(OSError, match="away"):
+        await reviews._read_on()
+    assert (list(reviews._waiting), reader.finished) == ([], [])
+    queue.add(item)  # it is read again
+    assert queue.undoable("ann") == (item, feedback.id)
+    with pytest.raises(asyncio.CancelledError):
+        await reviews._read_on()
+    assert reader.finished == [PLACE]
+
+
+async def test_the_end_of_the_console_waits_for_unsent_verdicts_and_says_what_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("murmura.console.review.live._LOOK_S", 0.001)
+    reviews, items, done = LiveReviews(Settings(), TASKS), [make_item(0), make_item(1)], []
+    for item in items:
+        reviews.queue.add(item)
+        reviews.queue.give(item.key, "a", make_feedback(item, "ann"), "refund", 0.0)
+    reviews.queue.acknowledge(next(iter(reviews.queue.unsent)))
+
+    async def run() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            done.append(list(reviews.queue.unsent))
+
+    async def close() -> None:
+        asyncio.get_running_loop().call_later(0.01, reviews.queue.acknowledge, next(iter(reviews.queue.unsent)))
+        await reviews.send_rest()
+
+    stop = asyncio.Event()
+    made = Console(Starlette(), [], None, [run], [close])
+    await serve(made, ("127.0.0.1", 0), stop=stop, ready=lambda url: stop.set())
+    assert done == [[]]
+    monkeypatch.setattr("murmura.console.review.live._REST_S", 0.01)
+    reviews.queue.give(items[0].key, "b", make_feedback(items[0], "bob"), "loan", 0.0)
+    with capture_logs() as logs:
+        await reviews.send_rest()
+    assert [(each["verdicts"], each["withdrawals"]) for each in logs] == [(1, 0)]
 
 
 class Received:
