@@ -307,15 +307,16 @@ def test_a_head_of_few_rows_is_judged_as_it_ships_and_teachers_are_asked_once_a_
     compute = answers._compute
     monkeypatch.setattr(answers, "_compute", lambda *given: (computed.append(1), compute(*given))[1])
     space = {"optimiser.head_lr": [1e-2, 2e-2]}
-    keys = {"encoder": str(base), "teachers": str(run), "budget": {"steps": 2, "evaluations": 1}}
-    path = write_recipe(**{**SHORT, **keys, "tune": {"space": space, "trials": 1}})
+    tasks = dict.fromkeys(("intent", "queue"), RECIPE["tasks"]["intent"])  # that with a teacher does not begin so
+    keys = {"encoder": str(base), "teachers": {"intent": str(run)}, "budget": {"steps": 2, "evaluations": 1}}
+    path = write_recipe(**{**SHORT, **keys, "tasks": tasks, "tune": {"space": space, "trials": 1}})
     for trials in (2, 3):  # a second process asks the files of the first
         result, _ = tune(path, few, tmp_path / "study", trials=trials)
     assert len(computed) == 1
     record = fit(tmp_path / "study" / "best.yaml", few, tmp_path / "run", quiet=True)
     best = result.best
     assert best is not None
-    assert record.data["intent"].learned_validation
+    assert record.data["queue"].learned_validation
     assert record.validation == best.scores
 
 
