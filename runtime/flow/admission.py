@@ -15,13 +15,24 @@ Waiting = tuple[Item, int, int]
 """An item with its cost: tokens of the model, bytes of memory."""
 
 
-class _Queue(Generic[Item]):
-    __slots__ = ("bytes", "items", "tokens")
+class _Used:
+    """What a lane holds, in the queues of all topics."""
+
+    __slots__ = ("bytes", "queues", "tokens")
 
     def __init__(self) -> None:
+        self.queues = self.tokens = self.bytes = 0
+
+
+class _Queue(Generic[Item]):
+    """What waits of a topic in a lane."""
+
+    __slots__ = ("items", "used")
+
+    def __init__(self, used: _Used) -> None:
         self.items: deque[Waiting[Item]] = deque()
-        self.tokens = 0
-        self.bytes = 0
+        self.used = used
+        """Of its lane."""
 
 
 class _Group:
@@ -37,15 +48,16 @@ class _Group:
 
 
 class Admission(Generic[Lane, Item]):
-    """Bounded queues, one per lane (a partition), served by weighted round robin over topics and then over lanes.
+    """Bounded queues, one per lane (a partition) and topic, served by weighted round robin over topics and then over lanes.
 
     Turns are counted in tokens. A visit to a topic lets one of its lanes spend `quantum x weight` tokens; the topic's next
     visit goes to its next lane. A record is never split, so the last one may overdraw. The excess is subtracted from the
     topic's next visits while other topics wait, so a topic of long texts gets no more tokens than one of short texts. An
-    empty topic accumulates no credit. Each group of topics has turns of its own.
+    empty topic accumulates no credit. Each group of topics has turns of its own. A lane of several topics (of retries) has
+    a queue for each, so that no model's records wait behind another's; its limits hold for all of them together.
 
     Invariants:
-    - records of one lane leave in the order of their arrival;
+    - records of one lane and topic leave in the order of their arrival;
     - between two visits of a topic, every other topic with records is visited once, or pays off its debt; the lanes of a
       topic are visited in turn;
     - `tokens` and `bytes` are the sums over all waiting records; a lane without records uses no memory;
@@ -70,7 +82,8 @@ class Admission(Generic[Lane, Item]):
         self.tokens = 0
         self.bytes = 0
         self._weights = dict(weights or {})
-        self._queues: dict[Lane, _Queue[Item]] = {}
+        self._queues: dict[tuple[str, Lane], _Queue[Item]] = {}
+        self._used: dict[Lane, _Used] = {}
         self._lanes: dict[str, deque[Lane]] = {}
         self._group_names = dict(groups or {})
         self._groups: dict[str, _Group] = {}
@@ -80,8 +93,8 @@ class Admission(Generic[Lane, Item]):
 
     def bytes_in(self, lane: Lane) -> int:
         """Return the bytes that wait in a lane."""
-        queue = self._queues.get(lane)
-        return 0 if queue is None else queue.bytes
+        used = self._used.get(lane)
+        return 0 if used is None else used.bytes
 
     def bytes_left(self, lane: Lane, elsewhere: int = 0) -> int:
         """Return the bytes that a lane still takes. An empty lane also takes one record of any size.
@@ -94,30 +107,31 @@ class Admission(Generic[Lane, Item]):
         """Append `(item, tokens, bytes)` to a lane."""
         if not items:
             return
-        queue = self._queues.get(lane)
+        queue = self._queues.get((topic, lane))
         if queue is None:
-            queue = self._queues[lane] = _Queue()
+            queue = self._queues[topic, lane] = _Queue(self._used.setdefault(lane, _Used()))
+            queue.used.queues += 1
             self._enter(topic, lane)
         tokens = size = 0
         for _, item_tokens, item_bytes in items:
             tokens += item_tokens
             size += item_bytes
         queue.items.extend(items)
-        queue.tokens += tokens
-        queue.bytes += size
+        queue.used.tokens += tokens
+        queue.used.bytes += size
         self.tokens += tokens
         self.bytes += size
 
     def is_full(self, lane: Lane, elsewhere: int = 0) -> bool:
         """Return whether a lane has reached a limit, so that its partition must be paused. An empty lane never has."""
-        queue = self._queues.get(lane)
-        return queue is not None and (queue.tokens >= self.lane_limit or queue.bytes >= self.lane_bytes - elsewhere)
+        used = self._used.get(lane)
+        return used is not None and (used.tokens >= self.lane_limit or used.bytes >= self.lane_bytes - elsewhere)
 
     def has_room(self, lane: Lane, elsewhere: int = 0) -> bool:
         """Return whether a lane that was full may be filled again: at half of both limits."""
-        queue = self._queues.get(lane)
-        return queue is None or (
-            queue.tokens <= self.lane_limit // 2 and queue.bytes <= (self.lane_bytes - elsewhere) // 2
+        used = self._used.get(lane)
+        return used is None or (
+            used.tokens <= self.lane_limit // 2 and used.bytes <= (self.lane_bytes - elsewhere) // 2
         )
 
     def take(self, tokens: int, most: int, most_bytes: int, group: str = "") -> list[Item]:
@@ -136,7 +150,7 @@ class Admission(Generic[Lane, Item]):
                 continue
             lanes = self._lanes[topic]
             lane = lanes[0]
-            queue = self._queues[lane]
+            queue = self._queues[topic, lane]
             spent = self._serve(queue, min(left, allowed), most - len(taken), most_bytes - (held - self.bytes), taken)
             left -= spent
             if spent > allowed:
@@ -146,20 +160,23 @@ class Admission(Generic[Lane, Item]):
                 self._leave(topic, lane, turns)
         return taken
 
-    def rename(self, topic: str, lane: Lane, name: Lane) -> bool:
-        """Rename a lane of a topic; False, without a change, if the new name is in use."""
-        if name in self._queues:
+    def rename(self, lane: Lane, name: Lane) -> bool:
+        """Rename a lane; False, without a change, if the new name is in use."""
+        if name in self._used:
             return False
-        if (queue := self._queues.pop(lane, None)) is not None:
-            self._queues[name] = queue
-            lanes = self._lanes[topic]
-            lanes[lanes.index(lane)] = name
+        if (used := self._used.pop(lane, None)) is not None:
+            self._used[name] = used
+            for topic in [topic for topic, other in self._queues if other == lane]:
+                self._queues[topic, name] = self._queues.pop((topic, lane))
+                lanes = self._lanes[topic]
+                lanes[lanes.index(lane)] = name
         return True
 
     def clear(self) -> int:
         """Drop all waiting records (they will be delivered again); returns their number."""
         count = len(self)
         self._queues.clear()
+        self._used.clear()
         self._lanes.clear()
         self._groups.clear()
         self.tokens = self.bytes = 0
@@ -188,8 +205,8 @@ class Admission(Generic[Lane, Item]):
             spent += tokens
             size += item_bytes
             count += 1
-        queue.tokens -= spent
-        queue.bytes -= size
+        queue.used.tokens -= spent
+        queue.used.bytes -= size
         self.tokens -= spent
         self.bytes -= size
         return spent
@@ -202,7 +219,10 @@ class Admission(Generic[Lane, Item]):
         lanes.append(lane)
 
     def _leave(self, topic: str, lane: Lane, group: _Group) -> None:
-        del self._queues[lane]
+        used = self._queues.pop((topic, lane)).used
+        used.queues -= 1
+        if not used.queues:
+            del self._used[lane]
         lanes = self._lanes[topic]
         lanes.remove(lane)
         if not lanes:

@@ -173,7 +173,7 @@ class Intake:
         Records that wait from the earlier log move to a separate lane, so that the new log's records alternate with them. If
         that lane is still in use, they stay ahead of the new records: a partition has at most two lanes.
         """
-        self._queue.rename(partition.topic, partition, EarlierLog(partition))
+        self._queue.rename(partition, EarlierLog(partition))
         if partition in self._full:
             self._full[partition] = self._tracker.progress(partition)
 

@@ -31,12 +31,26 @@ def test_a_renamed_lane_keeps_its_turn_and_shares_with_one_that_takes_its_name()
     queue: Admission[str, str] = Admission(quantum=10)
     for lane in "ab":
         queue.add("t", lane, items(lane, 3))
-    assert queue.rename("t", "a", "old")
+    assert queue.rename("a", "old")
     queue.add("t", "a", items("new", 2))
-    assert not queue.rename("t", "a", "old")
+    assert not queue.rename("a", "old")
     assert queue.take(1000, 100, MANY) == ["a0", "b0", "new0", "a1", "b1", "new1", "a2", "b2"]
     assert (len(queue), queue.tokens, queue.bytes) == (0, 0, 0)
-    assert queue.rename("t", "a", "old")
+    assert queue.rename("a", "old")
+
+
+def test_a_lane_of_several_topics_has_a_queue_for_each_and_its_limits_for_all_of_them():
+    queue: Admission[str, str] = Admission(quantum=10, lane_limit=40, lane_bytes=1000, groups={"other": "spam"})
+    queue.add("t", "retries", items("a", 2))
+    queue.add("other", "retries", items("b", 2))
+    assert (queue.is_full("retries"), queue.bytes_in("retries"), len(queue)) == (True, 400, 4)
+    assert queue.rename("retries", "old")
+    assert (queue.bytes_in("retries"), queue.bytes_in("old")) == (0, 400)
+    queue.add("other", "retries", items("c", 1))
+    assert queue.take(1000, 100, MANY, "spam") == ["b0", "c0", "b1"], "not behind the texts of another model"
+    assert (queue.bytes_in("old"), queue.has_room("old"), queue.bytes_in("retries")) == (200, True, 0)
+    assert queue.take(1000, 100, MANY) == ["a0", "a1"]
+    assert (queue.tokens, queue.bytes, queue.has_room("old", 1000)) == (0, 0, True)
 
 
 def test_weights_divide_the_tokens_of_topics():
