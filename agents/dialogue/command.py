@@ -116,7 +116,7 @@ def _find_check(settings: "Settings") -> "Callable[[Collection[str]], None]":
 
 
 def _find_model(settings: "Settings", name: str | None) -> str:
-    found = settings.model.name if name is None else name
+    found = settings.for_agent("dialogue").model.name if name is None else name
     if found is not None:
         return found
     raise SetupError(f"no released model is named: say which with --model NAME, or set model.name; {_ADVICE}")

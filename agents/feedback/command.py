@@ -106,7 +106,7 @@ def _check_names(settings: "Settings", item: Feedback) -> str | None:
     """Refuse names that the model of the settings lacks, or return what is not sure."""
     from .name_check import check_names
 
-    return None if item.verdict is Verdict.WITHDRAWN else check_names(item, settings.model.folder)
+    return None if item.verdict is Verdict.WITHDRAWN else check_names(item, settings.for_agent(item.agent).model.folder)
 
 
 def _infer_verdict(*values: object) -> Verdict | None:

@@ -10,6 +10,8 @@ from . import releases as cli_releases
 from .tables import print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ...schemas.manifest import ModelManifest, TaskSpec
 
 models_app = typer.Typer(
@@ -36,10 +38,9 @@ def list_models(
 
     The versions of a store: [bold]murmura models list --store /srv/models[/bold]
     """
-    if folder is None:
-        store = options.settings(config).model.store if store is None else store
-    if store is not None:
-        print_table(["model", "version", "form", "tasks", "size", "digest"], _stored_rows(store))
+    stores = [store] if store is not None else options.settings(config).stores if folder is None else []
+    if stores:
+        print_table(["model", "version", "form", "tasks", "size", "digest"], _stored_rows(stores))
     else:
         print_table(["folder", "model", "form", "tasks", "size"], _folder_rows(folder or Path("models")))
 
@@ -63,20 +64,20 @@ def _folder_rows(folder: Path) -> list[list[str]]:
     return rows
 
 
-def _stored_rows(url: str) -> list[list[str]]:
+def _stored_rows(urls: "Sequence[str]") -> list[list[str]]:
     from ..errors import ModelRefused, SetupError
     from ..release.store import ModelStore
 
-    store = ModelStore(url)
-    rows = []
-    for name in store.names():
-        for version in store.versions(name):
+    stores, rows = [ModelStore(url) for url in urls], []
+    for store in stores:
+        for name, version in [(model, number) for model in store.names() for number in store.versions(model)]:
             try:
                 rows.append([name, str(version), *_summary(store.describe(name, version)), store.digest(name, version)])
             except ModelRefused as error:
                 rows.append([name, str(version), "refused", str(error), "", ""])
     if not rows:
-        raise SetupError(f"model store {store.address} holds no version; `murmura models push FOLDER` adds one")
+        addresses = ", ".join(str(store.address) for store in stores)
+        raise SetupError(f"model store {addresses} holds no version; `murmura models push FOLDER` adds one")
     return rows
 
 

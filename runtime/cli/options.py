@@ -48,8 +48,12 @@ def settings(
     log_level: str | None = None,
     fetch_max_wait_ms: int | None = None,
     prefix: str | None = None,
+    serving: bool = False,
 ) -> Settings:
-    """Load the settings of a command. Options override the environment, which overrides the file. Raises SetupError."""
+    """Load the settings of a command. Options override the environment, which overrides the file. Raises SetupError.
+
+    A command that is not `serving` asks `model` instead of those of `models`.
+    """
     from ..settings.sources import load
 
     flags: dict[str, Any] = {
@@ -59,4 +63,4 @@ def settings(
         "http": http,
         "log": {"level": log_level},
     }
-    return load(config, flags)
+    return load(config, flags, one_model=model is not None and not serving)

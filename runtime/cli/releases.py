@@ -23,7 +23,7 @@ Store = Annotated[
     typer.Option(
         "--store",
         metavar="URL",
-        help="Model store: a folder, or a URL such as s3://bucket/models. Default: model.store.",
+        help="Model store: a folder, or a URL such as s3://bucket/models. Default: that of the settings.",
     ),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
@@ -40,9 +40,9 @@ def push(
     """
     from ..model.folder import read_manifest
 
-    model_store = _store(options.settings(config), store)
-    version = model_store.push(folder)
     name = read_manifest(folder).name
+    model_store = _store(options.settings(config), name, store)
+    version = model_store.push(folder)
     typer.echo(f"{name} {version}\t{model_store.digest(name, version)}")
     typer.echo(f"make it live with `murmura models release {name} {version} --why TEXT`", err=True)
 
@@ -68,7 +68,7 @@ def release(
     from ...schemas.release import released
 
     settings = options.settings(config, bootstrap=bootstrap)
-    model_store = _store(settings, store)
+    model_store = _store(settings, name, store)
     model_store.describe(name, version)
     digest = model_store.digest(name, version)
 
@@ -105,8 +105,8 @@ def rollback(
             new = rolled_back(state, by=who(by), why=why, at=now())
         except LookupError as error:
             raise SetupError(f"{error.args[0]}; `murmura models release {name} VERSION` takes any") from None
-        if store or settings.model.store:
-            _check_unchanged(_store(settings, store), new)
+        if store or settings.for_model(name).model.store:
+            _check_unchanged(_store(settings, name, store), new)
         return new
 
     _publish(settings, name, step)
@@ -154,12 +154,14 @@ def stored_manifest(url: str, model: str) -> "ModelManifest":
     return store.describe(name, versions[-1])
 
 
-def _store(settings: "Settings", url: str | None) -> "ModelStore":
+def _store(settings: "Settings", name: str, url: str | None) -> "ModelStore":
+    """Return the store of a model."""
     from ..release.store import ModelStore
 
-    address = settings.model.store if url is None else url
+    address = settings.for_model(name).model.store if url is None else url
     if not address:
-        raise SetupError("no model store is set: say where it is with --store URL, or set model.store and model.name")
+        several = f"models.{name}.store" if settings.models else "model.store and model.name"
+        raise SetupError(f"no model store is set: say where it is with --store URL, or set {several}")
     return ModelStore(address)
 
 

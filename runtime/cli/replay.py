@@ -72,6 +72,8 @@ def replay(
     settings = options.settings(config, bootstrap=bootstrap, model=model, device=device)
     if (version is None) == (model is None):
         raise SetupError("give either --model FOLDER or --version NAME/VERSION")
+    if version is not None:
+        settings = settings.for_model(version.rpartition("/")[0])
     limits = (ranges.read_time("--since", since), ranges.read_time("--until", until), ranges.read_offsets(offsets))
     replaying = _prepare(settings, topic, agents or [], version)
     with tempfile.TemporaryDirectory(prefix="murmura-replay-") as folder:
@@ -120,7 +122,9 @@ def _model(settings: "Settings", agents: "Sequence[Agent]", version: str | None)
     if not name or not number.isascii() or not number.isdigit():
         raise SetupError(f"--version: expected NAME/VERSION, found {version!r}")
     if settings.model.store is None:
-        raise SetupError("--version needs the model store: set model.store and model.name in the settings")
+        raise SetupError(
+            "--version needs the model store: set model.store and model.name, or models.NAME.store, in the settings"
+        )
     store = ModelStore(settings.model.store)
     return Loader(settings, store, agents).load(name, int(number), store.digest(name, int(number)))
 

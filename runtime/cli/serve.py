@@ -36,7 +36,14 @@ def serve(
     from ..agent.discovery import find_agents
 
     settings = options.settings(
-        config, bootstrap=bootstrap, group=group, model=model, device=device, http=http, log_level=log_level
+        config,
+        bootstrap=bootstrap,
+        group=group,
+        model=model,
+        device=device,
+        http=http,
+        log_level=log_level,
+        serving=True,
     )
     if settings.model.folder is None and settings.model.store is None and not settings.models:
         raise SetupError("no model to serve: name its folder with --model FOLDER (`murmura train` makes one)")

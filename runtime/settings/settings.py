@@ -262,17 +262,31 @@ class Settings(Section):
         return tuple(self.models) or ("",)
 
     def for_model(self, name: str) -> "Settings":
-        """Return the settings as one model of the process sees them: its own are in `model`."""
-        if not self.models:
+        """Return the settings as one model of the process sees them: its own are in `model`.
+
+        Of a name that is none of `models`: what they share.
+        """
+        own = self.models.get(name)
+        if own is None:
             return self
-        own = self.models[name]
         changed = own.model_dump(exclude={"weight"}, exclude_none=True) | ({"name": name} if own.store else {})
         return self.model_copy(update={"model": self.model.model_copy(update=changed)})
+
+    def for_agent(self, agent: str) -> "Settings":
+        """Return the settings as the model that an agent asks sees them."""
+        overrides = self.agents.get(agent)
+        return self.for_model("" if overrides is None else overrides.model or "")
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The model stores whose releases are followed, each once."""
+        stores = (self.for_model(name).model.store for name in self.model_names)
+        return tuple(dict.fromkeys(store for store in stores if store is not None))
 
     @property
     def has_store(self) -> bool:
         """Whether releases are followed."""
-        return any(self.for_model(name).model.store is not None for name in self.model_names)
+        return bool(self.stores)
 
     def weight(self, name: str) -> float:
         """Return the weight of a model."""

@@ -47,11 +47,18 @@ class _Environment(BaseSettings, Settings):
     )
 
 
-def load(config: Path | None = None, flags: Mapping[str, Any] | None = None, *, environment: bool = True) -> Settings:
+def load(
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    *,
+    environment: bool = True,
+    one_model: bool = False,
+) -> Settings:
     """Return the settings of this process.
 
     `flags` is nested like the sections; None means not given. `config` is a YAML file, by default that of
-    `MURMURA_CONFIG`. Without `environment` variables are ignored. Raises SetupError.
+    `MURMURA_CONFIG`. Without `environment` variables are ignored. `one_model`: `flags` name the only model, and `models` is
+    left out. Raises SetupError.
     """
     if config is None and environment and os.environ.get(CONFIG_VARIABLE):
         config = Path(os.environ[CONFIG_VARIABLE])
@@ -59,6 +66,8 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None, *, 
     variables = _read_environment() if environment else {}
     file = _File(config) if config else None
     merged = _merge(_merge(file.values if file else {}, variables), given)
+    if one_model:
+        merged = _without_models(merged)
 
     def source(path: KeyPath) -> str:
         return _describe_source(path, given, variables, file)
@@ -320,6 +329,17 @@ def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def _without_models(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out `models`, and which of them an agent asks."""
+    left = {key: value for key, value in values.items() if key != "models"}
+    if isinstance(agents := left.get("agents"), dict):
+        left["agents"] = {
+            name: {key: value for key, value in each.items() if key != "model"} if isinstance(each, dict) else each
+            for name, each in agents.items()
+        }
+    return left
 
 
 def _without_none(flags: Mapping[str, Any]) -> dict[str, Any]:

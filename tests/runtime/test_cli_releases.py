@@ -74,6 +74,20 @@ def test_the_store_may_stand_in_the_settings(made, store, tmp_path):
     assert "--store URL" in refusal("push", made)
 
 
+def test_the_store_of_each_of_several_models_stands_in_the_settings(made, store, tmp_path, broker):
+    config = tmp_path / "murmura.yaml"
+    config.write_text(f"models: {{spam: {{folder: {made}}}, desk: {{store: {store}}}}}\n")
+    at = ("--config", config, "--bootstrap", broker)
+    assert run("push", made, "--config", config).startswith("desk 4\t")
+    assert run("list", "--config", config).count("desk\t") == 4
+    for version in (1, 3):
+        assert f"desk {version} is current" in run("release", "desk", version, *at)
+    assert "set models.spam.store" in refusal("release", "spam", 1, *at)
+    with (store / "desk/1/manifest.json").open("a") as file:
+        file.write(" ")
+    assert "is not what was released as it" in refusal("rollback", "desk", *at)
+
+
 def test_a_folder_that_is_not_sound_is_not_pushed(made, store, tmp_path):
     folder = Path(shutil.copytree(made, tmp_path / "bad"))
     (folder / "tokenizer.json").write_text("{}")

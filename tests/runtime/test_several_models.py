@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from aiokafka.structs import ConsumerRecord, TopicPartition
@@ -14,6 +15,7 @@ from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.batching.breaker import BreakerLimits
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.batching.versions import ServedModel
+from murmura.runtime.cli import options
 from murmura.runtime.errors import SetupError
 from murmura.runtime.flow.dispatcher import Dispatcher
 from murmura.runtime.kafka.offset_tracker import Tracker
@@ -35,6 +37,21 @@ def test_the_settings_of_a_model_are_the_common_ones_with_its_own():
     assert (str(desk.folder), desk.cores, desk.token_budget, desk.name) == ("models/desk", 3, 512, None)
     assert (spam.store, spam.cores, spam.token_budget, spam.name) == ("/srv/models", 3, 64, "spam")
     assert (settings.weight("desk"), settings.weight("spam"), settings.has_store) == (3, 1, True)
+
+
+def test_an_agent_sees_the_settings_of_the_model_that_it_asks():
+    settings = Settings(model={"cores": 3}, models=TWO, agents={"analysis": {"model": "spam"}})
+    assert [settings.for_agent(name).model.store for name in ("analysis", "other")] == ["/srv/models", None]
+    assert settings.stores == ("/srv/models",)
+
+
+def test_a_model_on_the_command_line_is_asked_instead_of_those_of_the_settings(config, no_settings_environment):
+    file = config({"models": TWO, "agents": {"analysis": {"model": "spam", "timeout_s": 5}}})
+    settings = options.settings(file, model=Path("models/new"))
+    assert (settings.models, settings.model.folder, settings.agents["analysis"].model) == ({}, Path("models/new"), None)
+    assert options.settings(file).model_names == ("desk", "spam")
+    with pytest.raises(SetupError, match=r"model\.folder is set beside models"):
+        options.settings(file, model=Path("models/new"), serving=True)
 
 
 def test_one_model_is_the_short_form():
