@@ -1,8 +1,9 @@
 """What people do at the review queue, whoever reads the items and takes the verdicts: Kafka, or a file. Told the time."""
 
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,6 +14,8 @@ from .queue import Counts, ReviewQueue
 
 MOST_UNSENT: Final = 1000
 """Verdicts that wait for the broker; then no more are taken."""
+_REMEMBERED: Final = 10_000
+"""Actions whose answers may have been lost, of everybody."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Shown:
     """What became of the last action, where it was not as expected."""
     failed: str | None = None
     """Why the last action was refused."""
+    entered: Posted | None = None
+    """What was entered for the item and not taken: it is shown again."""
 
 
 class ReviewDesk:
@@ -38,6 +43,23 @@ class ReviewDesk:
 
     def __init__(self, queue: ReviewQueue, wake: Callable[[], None] = lambda: None) -> None:
         self.queue, self._wake = queue, wake
+        self._done: OrderedDict[tuple[str, str], tuple[str | None, str | None]] = OrderedDict()
+        """By person and name of an action: the note and the failure that were answered."""
+
+    def once(self, action: str | None, holder: str, person: str, now: float, act: Callable[[], Shown]) -> Shown:
+        """Act, and return what the browser shows. An action that was done already is not done again.
+
+        A page asks again when an answer was lost on its way. `action` names what the person did once; None acts always.
+        """
+        if action is None:
+            return act()
+        if (said := self._done.get((person, action))) is not None:
+            return self.show(holder, person, now, note=said[0], failed=said[1])
+        shown = act()
+        self._done[person, action] = shown.note, shown.failed
+        if len(self._done) > _REMEMBERED:
+            self._done.popitem(last=False)
+        return shown
 
     def show(
         self, holder: str, person: str, now: float, *, note: str | None = None, failed: str | None = None
@@ -61,17 +83,23 @@ class ReviewDesk:
         if item is None:
             return self.show(holder, person, now, failed="This text is not here any more, so nothing was sent.")
         if len(self.queue.unsent) >= MOST_UNSENT:
-            return self.show(holder, person, now, failed=f"{MOST_UNSENT:,} verdicts wait for the broker: wait, too.")
+            failed = f"{MOST_UNSENT:,} verdicts wait for the broker: wait, too."
+            return self._show_again(key, holder, person, posted, now, failed)
         try:
             judgement = read_posted(posted, item)
         except BadEntry as error:
-            return self.show(holder, person, now, failed=f"Not taken: {error}.")
+            return self._show_again(key, holder, person, posted, now, f"Not taken: {error}.")
         feedback = make_feedback(item, judgement, person, consent=bool(posted.get("consent")))
         taken = self.queue.give(key, holder, feedback, judgement.target, now)
         self._wake()
         others = taken.others if taken is not None else ()
         note = f"{' and '.join(others)} judged that text, too. Both verdicts are kept." if others else None
         return self.show(holder, person, now, note=note)
+
+    def _show_again(self, key: str, holder: str, person: str, posted: Posted, now: float, failed: str) -> Shown:
+        """Return what a browser shows, with what was entered where the item is still on its screen."""
+        shown = self.show(holder, person, now, failed=failed)
+        return replace(shown, entered=posted) if shown.item is not None and shown.item.key == key else shown
 
     def skip(self, key: str, holder: str, person: str, now: float) -> Shown:
         """Put an item behind all others."""

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,6 +25,9 @@ PATH: Final = "/reviews"
 SEAT: Final = "murmura_seat"
 """Cookie that tells browsers apart, for leases; it gives no right to anything."""
 _SEAT: Final = re.compile("[0-9a-f]{16}")
+ACTION: Final = "idempotency-key"
+"""Header with which the page names what was done once, when it asks again after a lost answer."""
+_ACTION: Final = re.compile("[0-9a-f]{32}")
 _TOKEN: Final = re.compile(r"\w+|[^\w\s]")
 MOST_TOKENS: Final = 2000
 _GUIDELINES_BYTES: Final = 64 * 1024
@@ -103,18 +107,21 @@ class ReviewScreen:
         seat = self._seat(request) or person.name
         posted = await _read_form(request)
         now = self._clock()
-        if "skip" in posted.get("do", ()):
-            shown = self._desk.skip(key, seat, person.name, now)
-        else:
+
+        def act() -> Shown:
+            if "skip" in posted.get("do", ()):
+                return self._desk.skip(key, seat, person.name, now)
             self._remember(seat, consent=bool(posted.get("consent")))
-            shown = self._desk.judge(key, seat, person.name, posted, now)
-        return self._answer(request, shown, seat)
+            return self._desk.judge(key, seat, person.name, posted, now)
+
+        return self._answer(request, self._desk.once(_read_action(request), seat, person.name, now, act), seat)
 
     async def undo(self, request: Request) -> Response:
         """The last verdict of this person is withdrawn."""
         person = person_of(request)
-        seat = self._seat(request) or person.name
-        return self._answer(request, self._desk.undo(seat, person.name, self._clock()), seat)
+        seat, now = self._seat(request) or person.name, self._clock()
+        act = partial(self._desk.undo, seat, person.name, now)
+        return self._answer(request, self._desk.once(_read_action(request), seat, person.name, now, act), seat)
 
     def _answer(self, request: Request, shown: Shown, seat: str) -> Response:
         """Return the part that changed, or for a form without a script the way to the whole page, unless it has to say why not."""
@@ -148,6 +155,14 @@ class ReviewScreen:
     def _seat(request: Request) -> str | None:
         seat = request.cookies.get(SEAT, "")
         return seat if _SEAT.fullmatch(seat) else None
+
+
+def _read_action(request: Request) -> str | None:
+    """Return what names the action; None for a form without a script."""
+    action = request.headers.get(ACTION)
+    if action is not None and not _ACTION.fullmatch(action):
+        raise Refused(HTTPStatus.BAD_REQUEST, "Expected 32 hexadecimal digits as Idempotency-Key.")
+    return action
 
 
 async def _read_form(request: Request) -> Posted:

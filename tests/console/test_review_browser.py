@@ -171,13 +171,17 @@ async def test_every_form_is_accessible_and_works_without_a_script(chromium: Bro
         assert len(values(queue)) == 5
 
 
-async def test_a_verdict_that_does_not_reach_the_console_is_sent_again(chromium: BrowserThread) -> None:
+async def test_a_verdict_whose_answer_is_lost_is_sent_again_and_counted_once(chromium: BrowserThread) -> None:
     items = [make_item(n) for n in range(3)]
     left = [1]
 
     def answer(route: Any) -> None:
         left[0] -= 1
-        _ = route.abort() if left[0] >= 0 else route.continue_()
+        if left[0] >= 0:
+            route.fetch()
+            route.abort()
+        else:
+            route.continue_()
 
     def act(browser: Any) -> None:
         page = browser.new_page()
@@ -186,8 +190,82 @@ async def test_a_verdict_that_does_not_reach_the_console_is_sent_again(chromium:
         page.keyboard.press("Enter")
         page.keyboard.press("Enter")
         page.locator("#review-counts", has_text="2 by you").wait_for(timeout=20_000)
+        left[0] = 1
+        page.keyboard.press("u")
+        page.locator("#review-counts", has_text="1 by you").wait_for(timeout=20_000)
         page.close()
 
     async with serve_queue(*items) as (queue, url):
         await chromium.run(act)
-        assert values(queue) == [(Verdict.CONFIRMED, None)] * 2
+        verdicts = [verdict for verdict, _ in values(queue)]
+        assert verdicts == [Verdict.CONFIRMED, Verdict.CONFIRMED, Verdict.WITHDRAWN]
+
+
+async def test_what_is_not_taken_is_told_and_no_text_is_swapped_under_the_hand(chromium: BrowserThread) -> None:
+    from playwright.sync_api import expect
+
+    items = [make_item(n, text=f"text {n}") for n in range(4)]
+    held: list[Any] = []
+    doing = ["fail"]
+
+    def answer(route: Any) -> None:
+        if doing[0] == "fail":
+            route.fulfill(status=500)
+        elif doing[0] == "hold":
+            held.append(route)
+        else:
+            route.continue_()
+
+    def act(browser: Any) -> None:
+        page = browser.new_page()
+        page.goto(url)
+        page.route("**/reviews/*", answer)
+        text, refusal = page.locator("#review-item .plain"), page.locator("#review-notes .failed")
+
+        def send_refused() -> None:
+            page.evaluate("document.querySelector('#review-item [name=label]:checked').value = 'none'")
+            doing[0] = "hold"
+            page.keyboard.press("Enter")
+
+        def let_go() -> None:
+            doing[0] = "pass"
+            while not held:
+                page.wait_for_timeout(10)
+            held.pop().continue_()
+
+        page.keyboard.press("Enter")
+        expect(page.locator("#review-lost")).to_contain_text("did not take 1 of your answers (500)")
+        doing[0] = "pass"
+        page.keyboard.press("Enter")  # on text 1
+        expect(text).to_have_text("text 0")
+        send_refused()
+        expect(text).to_have_text("text 2")
+        page.keyboard.press("2")
+        let_go()
+        expect(refusal).to_contain_text("has no label")
+        expect(text).to_have_text("text 2")  # it is being answered
+        page.keyboard.press("Enter")
+        expect(page.locator("#review-counts")).to_contain_text("2 by you")
+        expect(text).to_have_text("text 0")
+        page.keyboard.press("1")
+        send_refused()
+        expect(text).to_have_text("text 3")
+        page.evaluate("window.performance.now = () => 1000")
+        let_go()
+        expect(text).to_have_text("text 0")
+        page.keyboard.press("1")
+        page.keyboard.press("Enter")  # both were meant for text 3
+        assert page.locator("#review-item :checked").count() == 0
+        page.evaluate("window.performance.now = () => 2000")
+        page.keyboard.press("1")
+        send_refused()
+        page.keyboard.press("Enter")  # on text 3, behind the refused one
+        let_go()
+        expect(page.locator("#review-counts")).to_contain_text("3 by you")
+        expect(refusal).to_contain_text("has no label")
+        expect(text).to_have_text("text 0")
+        page.close()
+
+    async with serve_queue(*items) as (queue, url):
+        await chromium.run(act)
+        assert values(queue) == [(Verdict.CONFIRMED, None), (Verdict.CORRECTION, "loan"), (Verdict.CONFIRMED, None)]

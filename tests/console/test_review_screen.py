@@ -118,6 +118,42 @@ def test_a_skip_and_an_undo_work_by_forms_alone() -> None:
     assert [verdict for verdict, *_ in desk.sent] == [Verdict.CORRECTION, Verdict.WITHDRAWN]
 
 
+def test_what_is_asked_again_after_a_lost_answer_is_done_once() -> None:
+    items = [make_item(number) for number in range(4)]
+    desk = Desk(*items)
+    browser = desk.browser()
+    browser.get("/reviews")
+    for item in items[:2]:
+        browser.post(f"/reviews/{item.key}", data={"label": "loan"}, headers=PART)
+    pages = [browser.post("/reviews/undo", headers=PART | {"idempotency-key": "a" * 32}).text for _ in range(2)]
+    assert ["is withdrawn" in page and shown_item(page) == items[1].key for page in pages] == [True, True]
+    skip = {"do": "skip"}
+    for _ in range(3):
+        browser.post(f"/reviews/{items[1].key}", data=skip, headers=PART | {"idempotency-key": "b" * 32})
+    assert [verdict for verdict, *_ in desk.sent] == [Verdict.CORRECTION] * 2 + [Verdict.WITHDRAWN]
+    assert "set aside" not in browser.get("/reviews").text
+    assert browser.post("/reviews/undo", headers={"idempotency-key": "x"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("task", "entered", "shown"),
+    [
+        (make_task(open=True), {"new_label": "a" * 201}, f'value="{"a" * 201}"'),
+        (make_task("multi_label"), {"label": ["loan", "none"]}, 'value="loan" data-key="2" checked'),
+        (make_task("tagging", ("O", "B-city", "I-city")), {"spans": "1 2 none"}, ">1 2 none</textarea>"),
+        (reply_task("reply"), {"reply": "a<b" * 1000}, ">" + "a&lt;b" * 1000 + "</textarea>"),
+    ],
+)
+def test_what_was_entered_and_not_taken_is_shown_again_without_a_script(task, entered, shown) -> None:
+    item = make_item(task=task, guess=Guess())
+    browser = Desk(item).browser()
+    browser.get("/reviews")
+    page = browser.post(f"/reviews/{item.key}", data=entered).text
+    assert "Not taken" in page
+    assert shown in page
+    assert shown not in browser.get("/reviews").text
+
+
 def test_nothing_of_the_guess_is_shown_for_a_random_item() -> None:
     page = Desk(make_item(why=ReviewReason.RANDOM)).browser().get("/reviews").text
     assert "checked" not in page.partition('id="review-item"')[2].partition("consent")[0]

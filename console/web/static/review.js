@@ -3,11 +3,17 @@
 "use strict";
 (() => {
   const AGAIN_MS = 2000;
+  const AGAIN = [502, 503, 504];
+  const QUIET_MS = 500;
   const part = document.getElementById("review");
   const byId = (id) => document.getElementById(id);
   const form = () => document.querySelector("form.review");
   let sending = Promise.resolve();
   let waiting = 0;
+  let failures = 0;
+  let earlier = []; // what answers said while others were on their way
+  const refused = new Map(); // by item: the form of an answer that was refused meanwhile, with what was entered
+  let quietUntil = 0;
 
   // What is on the screen.
 
@@ -22,15 +28,21 @@
     if (text) text.focus({ preventScroll: true });
   };
 
-  const tell = (message) => {
+  const tellAt = (id, message) => {
     const note = document.createElement("p");
     note.className = "notice bad";
     note.setAttribute("role", "alert");
     note.textContent = message;
-    byId("review-told").replaceChildren(note);
+    byId(id).replaceChildren(note);
   };
 
+  const tell = (message) => tellAt("review-told", message);
   const tellNothing = () => byId("review-told").replaceChildren();
+
+  const tellFailure = (status) => {
+    failures += 1;
+    tellAt("review-lost", `The console did not take ${failures} of your answers (${status}). Load the page again to see what is open.`);
+  };
 
   const showFollowing = (consent) => {
     const following = byId("review-following");
@@ -46,18 +58,38 @@
     }
   };
 
+  const isTouched = (of) => of.dataset.touched !== undefined || of.querySelector("textarea:focus, input:focus") !== null;
+
   const take = (html) => {
     const answer = document.createElement("template");
     answer.innerHTML = html;
-    const mine = form();
-    const theirs = answer.content.querySelector("form.review");
-    const keep = mine && theirs && mine.dataset.item === theirs.dataset.item && !answer.content.querySelector("#review-failed");
-    for (const id of ["review-notes", "review-following", "review-state"]) byId(id).replaceWith(answer.content.querySelector(`#${id}`));
-    if (!keep) {
-      byId("review-item").replaceWith(answer.content.querySelector("#review-item"));
-      prepare();
-    }
     showWaiting();
+    if (waiting > 0) { // it knows nothing of the answers behind it, so only what it says is shown
+      earlier.push(...answer.content.querySelectorAll("#review-notes .said"));
+      byId("review-notes").append(...earlier);
+      const again = answer.content.querySelector(".failed") && answer.content.querySelector("#review-item form.review");
+      if (again) refused.set(again.dataset.item, again);
+      return;
+    }
+    const mine = form();
+    let theirs = answer.content.querySelector("#review-item form.review");
+    const again = theirs && refused.get(theirs.dataset.item);
+    if (again) {
+      theirs.replaceWith(again);
+      theirs = again;
+    }
+    refused.clear();
+    const isSame = mine && theirs && mine.dataset.item === theirs.dataset.item && !answer.content.querySelector(".failed");
+    const isKept = mine && theirs && mine.dataset.item !== theirs.dataset.item && isTouched(mine);
+    if (isKept) answer.content.querySelector("#review-following").content.replaceChildren(theirs); // it comes next
+    answer.content.querySelector("#review-notes").prepend(...earlier);
+    earlier = [];
+    for (const id of ["review-notes", "review-following", "review-state"]) byId(id).replaceWith(answer.content.querySelector(`#${id}`));
+    showWaiting();
+    if (isSame || isKept) return;
+    if (mine) quietUntil = performance.now() + QUIET_MS; // keys meant for the text that was there
+    byId("review-item").replaceWith(answer.content.querySelector("#review-item"));
+    prepare();
   };
 
   const showWaiting = () => {
@@ -68,18 +100,21 @@
 
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
+  const nameAction = () => [...crypto.getRandomValues(new Uint8Array(16))].map((each) => each.toString(16).padStart(2, "0")).join("");
+
   const post = async (url, body) => {
+    const headers = { "HX-Request": "true", "Idempotency-Key": nameAction() };
     let isAway = false;
     for (;;) {
       try {
-        const answer = await fetch(url, { method: "POST", body, headers: { "HX-Request": "true" }, credentials: "same-origin" });
+        const answer = await fetch(url, { method: "POST", body, headers, credentials: "same-origin" });
         const html = await answer.text();
         if (answer.ok && html.includes("review-item")) {
           if (isAway) tellNothing();
           return html;
         }
-        if (answer.status < 500) {
-          tell(`The console refused this (${answer.status}). Load the page again.`);
+        if (!answer.ok && !AGAIN.includes(answer.status)) {
+          tellFailure(answer.status);
           return null;
         }
       } catch { /* it is away: again */ }
@@ -95,13 +130,20 @@
     sending = sending.then(async () => {
       const html = await post(url, body);
       waiting -= 1;
-      // The answer to an earlier verdict knows nothing of those behind it.
-      if (html !== null && waiting === 0) take(html);
+      if (html !== null) take(html);
       else showWaiting();
     });
   };
 
   window.addEventListener("beforeunload", (event) => { if (waiting > 0) event.preventDefault(); });
+
+  const isQuiet = () => performance.now() < quietUntil;
+
+  document.addEventListener("keydown", (event) => {
+    if (!isQuiet() || event.key === "Tab" || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }, true);
 
   const answerIsMissing = (chosen) => chosen.dataset.form === "label"
     && !chosen.querySelector("[name=label]:checked")
@@ -111,6 +153,7 @@
     const chosen = event.target;
     if (!chosen.matches("#review form")) return;
     event.preventDefault();
+    if (isQuiet()) return;
     const isVerdict = chosen.matches(".review");
     if (isVerdict && (!event.submitter || event.submitter.value !== "skip") && answerIsMissing(chosen)) {
       tell("No label is chosen: choose one, or skip the text.");
@@ -153,6 +196,8 @@
   };
 
   document.addEventListener("input", (event) => {
+    const touched = event.target.closest("form.review");
+    if (touched) touched.dataset.touched = "";
     if (event.target.matches(".find-label")) findLabels(event.target.value);
     if (event.target.matches("[name=spans]")) paint(form());
     if (event.target.matches("[name=new_label]") && event.target.value) {
@@ -215,6 +260,7 @@
   };
 
   const select = (of, from, to) => {
+    of.dataset.touched = "";
     const tokens = tokensOf(of);
     const [low, high] = [tokens.indexOf(from), tokens.indexOf(to)].sort((one, other) => one - other);
     tokens.forEach((each, at) => {
