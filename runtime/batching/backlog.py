@@ -24,8 +24,8 @@ class Backlog:
     A candidate has its own circuit breaker: it opens at the first failure that is not a record's, and stays open.
     """
 
-    def __init__(self, limits: BatchLimits, reply_rows: int, steps_between_passes: int) -> None:
-        self.policy, self.lanes = BatchPolicy(limits), ReplyLanes(reply_rows)
+    def __init__(self, limits: BatchLimits, steps_between_passes: int) -> None:
+        self.policy, self.lanes = BatchPolicy(limits), ReplyLanes()
         self._slots, self._numbers = DeviceSlots(limits.max_in_flight, steps_between_passes), count()
         self._candidates: dict[int, OnFailed] = {}
         """By the identity of the model, which the policy keeps alive."""
@@ -90,14 +90,14 @@ class Backlog:
         if batch is None:
             return None
         is_candidate = self.is_candidate(batch.entries[0].model)
-        return Job(next(self._numbers), batch.entries, batch.tokens, is_candidate=is_candidate)
+        return Job(next(self._numbers), batch.entries, batch.tokens, batch.terms, is_candidate=is_candidate)
 
     def _take_step(self) -> Job | None:
         lane = self.lanes.claim_ready()
         if lane is None:
             return None
         lane.in_thread = True
-        return Job(next(self._numbers), [], 0, lane=lane, is_candidate=self.is_candidate(lane.model))
+        return Job(next(self._numbers), [], 0, lane.terms, lane=lane, is_candidate=self.is_candidate(lane.model))
 
     def drain(self, *, running: bool, model: Any = ...) -> list[Entry]:
         """Remove and return the entries, of a version if given; those of steps that run only if `running`."""

@@ -17,7 +17,7 @@ from .device_slots import STEPS_BETWEEN_PASSES
 from .entry import Entry
 from .observer import BatchObserver
 from .policy import BatchLimits
-from .reply_lanes import ROWS_ON_CPU, ReplyLane, StepResult
+from .reply_lanes import ReplyLane, StepResult
 from .run_reports import RunReports
 from .run_threads import RunThreads, join_threads
 from .runs import Answers, BatchModel, BatchRuns
@@ -54,22 +54,21 @@ class Batcher:
         clock: Callable[[], float] = time.perf_counter,
         deadline_s: float = SHORTEST_DEADLINE_S,
         breaker: BreakerLimits | None = None,
-        reply_rows: int = ROWS_ON_CPU,
         steps_between_passes: int = STEPS_BETWEEN_PASSES,
     ) -> None:
         """`terms`: those of `model`. `deadline_s`: a pass or a step that takes longer is terminated; if it has not ended at twice
-        that time, the device is given up. A single text above the token budget gets proportionally longer. `reply_rows`:
-        replies that are decoded together. `steps_between_passes`: see `DeviceSlots`.
+        that time, the device is given up. A single text above the token budget gets proportionally longer.
+        `steps_between_passes`: see `DeviceSlots`.
         """
         self.model = model
         """Answers the entries without a model of their own."""
         self.limits = limits
-        self.backlog = Backlog(limits, reply_rows, steps_between_passes)
+        self.backlog = Backlog(limits, steps_between_passes)
         self.backlog.load(model, terms or limits.terms)
         self._clock = clock
         self._reports = RunReports(observer, clock, self._call_safely)
         self._threads = RunThreads()
-        self._runs, self._deadline_s = BatchRuns(deadline_s, limits.token_budget), deadline_s
+        self._runs, self._deadline_s = BatchRuns(deadline_s), deadline_s
         self._guard = DeviceGuard(
             breaker or BreakerLimits(), probe=self._probe, resume=self._start_batches, give_up=self.give_up
         )
@@ -226,7 +225,8 @@ class Batcher:
         entries, model = job.entries, job.model or self.model
         for row, (entry, outputs) in enumerate(zip(entries, answers.outputs, strict=True)):
             entry.outputs, entry.error = outputs, answers.errors.get(row)
-        self.backlog.lanes.begin(model, ((entries[row], found) for row, found in answers.memories.items()))
+        begun = ((entries[row], found) for row, found in answers.memories.items())
+        self.backlog.lanes.begin(model, job.terms, begun)
         if answers.fault is not None:
             left = [entry for entry in entries if entry.outputs is None and entry.error is None]
             entries = [entry for entry in entries if entry.outputs is not None or entry.error is not None]
@@ -249,7 +249,7 @@ class Batcher:
         elif result.again:
             again = [entry for entry in result.again if not entry.cancelled]
             tokens = sum(entry.encoded.tokens for entry in again)
-            self._hold(Job(job.number, again, tokens, is_candidate=job.is_candidate), result.fault)
+            self._hold(Job(job.number, again, tokens, job.terms, is_candidate=job.is_candidate), result.fault)
         lane.claimed = result.fault is not None and not result.again
         if lane.claimed and result.fault is not None:
             self._hold(job, result.fault)
@@ -334,7 +334,8 @@ class Batcher:
         if job.lane is not None:
             return partial(self._finish_step, job, job.lane, self._runs.step(job.lane, suspect=job.suspect))
         began_at = self._clock()
-        answers = self._runs.answer(job.model or self.model, job.entries, suspect=job.suspect)
+        model = job.model or self.model
+        answers = self._runs.answer(model, job.entries, job.terms.token_budget, suspect=job.suspect)
         return partial(self._finish_job, job, answers, began_at)
 
     def _run_probe(self, model: BatchModel) -> Callable[[], None]:

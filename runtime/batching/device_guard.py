@@ -11,6 +11,7 @@ from ..observe.logs import get_logger
 from .breaker import Breaker, BreakerLimits
 from .entry import Entry
 from .reply_lanes import ReplyLane
+from .version_queue import VersionTerms
 
 log = get_logger(__name__)
 
@@ -18,13 +19,14 @@ log = get_logger(__name__)
 class Job:
     """A batch for a thread, or a step of a lane. `suspect`: the device failed on it before; it is split if it fails again."""
 
-    __slots__ = ("entries", "is_candidate", "lane", "number", "suspect", "tokens")
+    __slots__ = ("entries", "is_candidate", "lane", "number", "suspect", "terms", "tokens")
 
     def __init__(
         self,
         number: int,
         entries: list[Entry],
         tokens: int,
+        terms: VersionTerms,
         *,
         lane: ReplyLane | None = None,
         suspect: bool = False,
@@ -34,7 +36,7 @@ class Job:
         """Increasing, so that held batches run in their original order."""
         self.entries = entries
         """Of a batch. The entries of a step stay in its lane."""
-        self.tokens = tokens
+        self.tokens, self.terms = tokens, terms
         self.lane = lane
         self.suspect = suspect
         self.is_candidate = is_candidate
@@ -113,7 +115,7 @@ class DeviceGuard:
 
     def hold(self, job: Job, fault: DeviceFailed) -> None:
         """Hold the unanswered rest of a batch that the device failed on, or a step."""
-        self._held.append(Job(job.number, job.entries, job.tokens, lane=job.lane, suspect=True))
+        self._held.append(Job(job.number, job.entries, job.tokens, job.terms, lane=job.lane, suspect=True))
         self._held.sort(key=lambda held: held.number)
         first = self._breaker.since is None
         self._breaker.record_failure(str(fault), time.monotonic())

@@ -27,10 +27,10 @@ from .entry import Entry, ReplyRequest
 from .observer import BatchObserver
 from .pass_costs import PassCosts
 from .policy import MAX_HOLD_S, BatchLimits
-from .reply_lanes import ROWS_ON_ACCELERATOR, ROWS_ON_CPU
 from .reply_places import ReplyPlaces
 from .request_checks import EngineModel
 from .single_callers import Callers, encode
+from .version_queue import ROWS_ON_ACCELERATOR, ROWS_ON_CPU
 
 ON_CPU = "cpu"
 ACCELERATOR_IN_FLIGHT = 2
@@ -84,12 +84,18 @@ class Engine(EngineReadings):
         most = max_in_flight or (count_cores() if on_cpu else ACCELERATOR_IN_FLIGHT)
         self._most, self._eager = most, eager_in_flight or (most if on_cpu else 1)
         self.candidate: EngineModel | None = None
-        self._costs = PassCosts(
-            token_budget, max_rows, padded=padded, deadline_s=shortest_deadline_s, name=name, weight=weight
-        )
-        self._max_rows, self._max_wait_s, self._max_hold_s = max_rows, max_wait_ms / 1000, max_hold_ms / 1000
         self.reply_rows = reply_rows or (ROWS_ON_CPU if on_cpu else ROWS_ON_ACCELERATOR)
         """Maximum number of replies that are decoded together."""
+        self._costs = PassCosts(
+            token_budget,
+            max_rows,
+            padded=padded,
+            deadline_s=shortest_deadline_s,
+            name=name,
+            weight=weight,
+            reply_rows=self.reply_rows,
+        )
+        self._max_rows, self._max_wait_s, self._max_hold_s = max_rows, max_wait_ms / 1000, max_hold_ms / 1000
         self._steps_between_passes = steps_between_passes
         self._places = ReplyPlaces(self.reply_rows)
         self._max_callers = max_callers
@@ -165,11 +171,10 @@ class Engine(EngineReadings):
             clock=self._clock,
             deadline_s=self._costs.deadline_s,
             breaker=self._breaker,
-            reply_rows=self.reply_rows,
             steps_between_passes=self._steps_between_passes,
         )
-        batcher.guard.on_change = self._change
-        batcher.on_lost = self._lose
+        batcher.guard.on_change = lambda why: self.on_trouble(why)
+        batcher.on_lost = lambda error: self.on_lost(error)
         batcher.start()
         return batcher
 
@@ -342,9 +347,3 @@ class Engine(EngineReadings):
         if self._batcher is None:
             raise Closed("the engine is not running")
         self._batcher.on_room(callback)
-
-    def _change(self, why: str | None) -> None:
-        self.on_trouble(why)
-
-    def _lose(self, error: DeviceFailed) -> None:
-        self.on_lost(error)

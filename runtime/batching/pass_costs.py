@@ -8,7 +8,7 @@ import structlog
 from ..model.pass_time import PassTime
 from .calibration import Calibration, calibrate, measure_passes
 from .policy import CELLS_PER_TOKEN
-from .version_queue import VersionTerms
+from .version_queue import ROWS_ON_CPU, VersionTerms
 
 DEADLINE_RUNS = 20
 """Deadline of a forward pass over a full batch, as a multiple of the time measured at start."""
@@ -26,9 +26,10 @@ class PassCosts:
         deadline_s: float,
         name: str = "",
         weight: float = 1.0,
+        reply_rows: int = ROWS_ON_CPU,
     ) -> None:
-        """`token_budget` None: it is measured. `deadline_s`: of a forward pass, at least. `name` and `weight`: see `VersionTerms`."""
-        self._name, self._weight = name, weight
+        """`token_budget` None: it is measured. `deadline_s`: of a forward pass, at least. The others: see `VersionTerms`."""
+        self._name, self._weight, self._reply_rows = name, weight, reply_rows
         self.token_budget, self._max_rows, self._padded = token_budget, max_rows, padded
         self.deadline_s = deadline_s
         self.calibration: Calibration | None = None
@@ -64,7 +65,14 @@ class PassCosts:
         budget = self.token_budget or 1
         max_cells = budget if self._padded else CELLS_PER_TOKEN * budget
         return VersionTerms(
-            budget, self._max_rows, max_cells, self._name, self._weight, self._overhead_s, self._token_s
+            budget,
+            self._max_rows,
+            max_cells,
+            self._name,
+            self._weight,
+            self._overhead_s,
+            self._token_s,
+            self._reply_rows,
         )
 
     def _largest_batch(self, model: Any) -> int:

@@ -1,7 +1,7 @@
 """The replies that are decoded between forward passes: a lane for each task that generates, of each loaded model."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import DeviceFailed, ModelFailed
 from ..model.generated import Generated
@@ -10,10 +10,7 @@ from ..model.replies.reply_decoder import ReplyDecoder
 from ..model.replies.reply_generator import ReplyGenerator
 from ..model.replies.slot_table import Memory
 from .entry import Entry
-
-ROWS_ON_CPU: Final = 32
-ROWS_ON_ACCELERATOR: Final = 256
-"""Replies that are decoded together, where no setting says how many."""
+from .version_queue import VersionTerms
 
 
 class StepResult(NamedTuple):
@@ -33,15 +30,15 @@ class StepResult(NamedTuple):
 class ReplyLane:
     """The replies of one task of one model. Used on the event loop; only `run_step` is called in a thread, once at a time."""
 
-    def __init__(self, model: Any, decoder: ReplyDecoder, rows: int) -> None:
-        self.model, self.task = model, decoder.task.name
+    def __init__(self, model: Any, decoder: ReplyDecoder, terms: VersionTerms) -> None:
+        self.model, self.task, self.terms = model, decoder.task.name, terms
         self.claimed = False
         """Whether a thread runs a step of it, or a step of it is held because the device fails."""
         self.in_thread = False
         self.queued_tokens = 0
         """Tokens of the texts whose replies have not begun. Only these are many: rows are limited."""
         self._decoder = decoder
-        self._generator = ReplyGenerator[Entry](decoder, max_rows=rows)
+        self._generator = ReplyGenerator[Entry](decoder, max_rows=terms.reply_rows)
         self._entries: dict[Entry, bool] = {}
         """The entries that wait for this reply, and whether it has begun."""
         self._arrived: list[tuple[Entry, Memory]] = []
@@ -111,9 +108,7 @@ class ReplyLanes:
     Invariant: an entry leaves once, with all its replies or with the error of one.
     """
 
-    def __init__(self, rows: int) -> None:
-        """`rows`: replies that are decoded together in a lane."""
-        self._rows = rows
+    def __init__(self) -> None:
         self._lanes: dict[tuple[int, str], ReplyLane] = {}
         """By the model's identity and the task, the one with the latest step last. A lane keeps its model alive."""
 
@@ -132,15 +127,17 @@ class ReplyLanes:
         own = [lane for lane in self._lanes.values() if lane.model is model]
         return sum(lane.queued_tokens for lane in own), sum(lane.queued_rows for lane in own)
 
-    def begin(self, model: Any, entries: Iterable[tuple[Entry, Mapping[str, Memory]]]) -> None:
-        """Let entries that have been through a forward pass wait for their replies."""
+    def begin(
+        self, model: Any, terms: VersionTerms, entries: Iterable[tuple[Entry, Mapping[str, Memory]]]
+    ) -> None:
+        """Let entries that have been through a forward pass of a model with these terms wait for their replies."""
         for entry, memories in entries:
             if entry.cancelled:
                 continue
             for task, memory in memories.items():
                 lane = self._lanes.get((id(model), task))
                 if lane is None:
-                    lane = ReplyLane(model, model.decoders[task], self._rows)
+                    lane = ReplyLane(model, model.decoders[task], terms)
                     self._lanes[id(model), task] = lane
                 if entry not in lane:
                     entry.replies_left += 1

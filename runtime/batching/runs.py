@@ -89,28 +89,29 @@ class BatchRuns:
     - no batch raises: every error becomes part of the answers.
     """
 
-    def __init__(self, deadline_s: float, full_tokens: int) -> None:
-        """`deadline_s`: time limit of the reference sample, and of a forward pass of up to `full_tokens`. A pass with more
-        tokens (one text in windows) gets proportionally longer.
-        """
-        self.deadline_s, self._full_tokens = deadline_s, full_tokens
+    def __init__(self, deadline_s: float) -> None:
+        """`deadline_s`: time limit of the reference sample, of a step, and of a forward pass over a full batch."""
+        self.deadline_s = deadline_s
         self._running: dict[int, _Run] = {}
 
-    def answer(self, model: BatchModel, entries: list[Entry], *, suspect: bool = False) -> Answers:
+    def answer(
+        self, model: BatchModel, entries: list[Entry], full_tokens: int, *, suspect: bool = False
+    ) -> Answers:
         """Run a batch. If it fails and the reference sample passes, search for the records that cause it.
 
+        `full_tokens`: of a full batch of this model. A pass with more (one text in windows) gets proportionally longer.
         `suspect`: the device failed on this batch before, and the reference sample has passed since. Then even a run that
         is out of memory or time is split: it may succeed with fewer records.
         """
         try:
-            answered = self._run(model, entries)
+            answered = self._run(model, entries, full_tokens)
             return Answers([*answered.outputs], {}, answered.seconds, memories=answered.memories)
         except BaseException as error:  # noqa: BLE001
             failed = _as_model_failed(error)
         fault = failed if isinstance(failed, DeviceFailed) else self.check(model)
         if fault is not None and (fault.lost or not suspect):
             return Answers([None] * len(entries), {}, 0.0, fault)
-        return self._search(model, entries)
+        return self._search(model, entries, full_tokens)
 
     def step(self, lane: ReplyLane, *, suspect: bool = False) -> StepResult:
         """Run a step of a lane. A reply fails when it has failed in company and alone, and the reference sample passes.
@@ -177,7 +178,7 @@ class BatchRuns:
             run.model.terminate(thread)
         return bool(running)
 
-    def _search(self, model: BatchModel, entries: list[Entry]) -> Answers:
+    def _search(self, model: BatchModel, entries: list[Entry], full_tokens: int) -> Answers:
         """Bisect until failing records are alone: about 2 log2(n) runs for one among n."""
         outputs: list[Outputs | None] = [None] * len(entries)
         errors: dict[int, Exception] = {}
@@ -191,7 +192,7 @@ class BatchRuns:
                 continue
             part = [entries[row] for row in rows]
             try:
-                answered = self._run(model, part)
+                answered = self._run(model, part, full_tokens)
             except BaseException as error:  # noqa: BLE001
                 failed = _as_model_failed(error)
                 if isinstance(failed, DeviceFailed) and failed.lost:
@@ -199,7 +200,7 @@ class BatchRuns:
                 if len(rows) > 1:
                     parts += _halves(begin, end)
                     continue
-                fault, verdict = self._run_alone(model, part)
+                fault, verdict = self._run_alone(model, part, full_tokens)
                 if fault is not None:
                     return Answers(outputs, errors, run_seconds, fault, memories)
                 if isinstance(verdict, Exception):
@@ -214,20 +215,20 @@ class BatchRuns:
         return Answers(outputs, errors, run_seconds, memories=memories)
 
     def _run_alone(
-        self, model: BatchModel, part: list[Entry]
+        self, model: BatchModel, part: list[Entry], full_tokens: int
     ) -> tuple[DeviceFailed | None, _Answered | Exception | None]:
         """Decide on a record that failed alone: returns the device's fault, else the record's answer or error."""
         if (fault := self.check(model)) is not None:
             return fault, None
         try:
-            return None, self._run(model, part)
+            return None, self._run(model, part, full_tokens)
         except BaseException as error:  # noqa: BLE001
             failed = _as_model_failed(error)
             return (failed, None) if isinstance(failed, DeviceFailed) and failed.lost else (None, failed)
 
-    def _run(self, model: BatchModel, entries: list[Entry]) -> _Answered:
+    def _run(self, model: BatchModel, entries: list[Entry], full_tokens: int) -> _Answered:
         encoded = [entry.encoded for entry in entries]
-        times = max(sum(each.tokens for each in encoded) / self._full_tokens, 1.0)
+        times = max(sum(each.tokens for each in encoded) / full_tokens, 1.0)
         began = time.perf_counter()
         logits = self._within_deadline(model, self.deadline_s * times, model.run, encoded)
         seconds = time.perf_counter() - began

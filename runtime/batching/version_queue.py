@@ -2,9 +2,13 @@
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .entry import Entry
+
+ROWS_ON_CPU: Final = 32
+ROWS_ON_ACCELERATOR: Final = 256
+"""Replies that are decoded together, where no setting says how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class VersionTerms:
     overhead_s: float = 0.0
     token_s: float = 1.0
     """Calibrated: a pass over n tokens takes `overhead_s` + n * `token_s` seconds of device time."""
+    reply_rows: int = ROWS_ON_CPU
+    """Replies of a task that are decoded together."""
 
     def __post_init__(self) -> None:
         if self.weight <= 0 or self.overhead_s < 0 or self.token_s <= 0:
@@ -39,6 +45,8 @@ class Batch(NamedTuple):
     tokens: int
     full: bool
     """Whether a limit closed it, rather than the end of the queue."""
+    terms: VersionTerms
+    """Those of its version."""
 
 
 class VersionQueue:
@@ -133,7 +141,7 @@ class VersionQueue:
 
     def close(self) -> Batch:
         """Remove and return the next batch."""
-        batch = Batch(self._head, self._tokens, self.full)
+        batch = Batch(self._head, self._tokens, self.full, self.terms)
         self.queued_tokens -= self._tokens
         self._reset([])
         return batch

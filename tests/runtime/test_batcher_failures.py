@@ -14,6 +14,7 @@ from murmura.runtime.batching.breaker import BreakerLimits
 from murmura.runtime.batching.device_guard import DeviceGuard, Job
 from murmura.runtime.batching.entry import Entry
 from murmura.runtime.batching.runs import BatchRuns
+from murmura.runtime.batching.version_queue import VersionTerms
 from murmura.runtime.errors import Closed, DeviceFailed, ModelFailed
 
 QUICK = BreakerLimits(first_pause_s=0.01, longest_pause_s=0.02, give_up_s=20)
@@ -21,7 +22,7 @@ QUICK = BreakerLimits(first_pause_s=0.01, longest_pause_s=0.02, give_up_s=20)
 
 def answer(model, *texts, suspect=False):
     entries = entries_of(model, None, *texts)
-    return BatchRuns(5.0, 1000).answer(model, entries, suspect=suspect)
+    return BatchRuns(5.0).answer(model, entries, 1000, suspect=suspect)
 
 
 def labels(answers):
@@ -255,7 +256,7 @@ async def test_a_probe_that_comes_back_after_the_stop_sets_no_timer():
     ends = []
     limits = BreakerLimits(first_pause_s=0.01, longest_pause_s=0.01, give_up_s=0.05)
     guard = DeviceGuard(limits, probe=lambda: None, resume=lambda: None, give_up=ends.append)
-    guard.hold(Job(0, [], 0), DeviceFailed("gone"))
+    guard.hold(Job(0, [], 0, VersionTerms(1, 1, 1)), DeviceFailed("gone"))
     guard.stop()
     guard.record_probe(None, DeviceFailed("still gone"))
     await asyncio.sleep(0.1)

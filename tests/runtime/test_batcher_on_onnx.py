@@ -41,9 +41,9 @@ def test_answers_that_cannot_be_decoded_of_any_text_are_no_records_fault(tiny_mo
     model = Model.load(tiny_model, device="cpu")
     texts = ["hello", "my card was lost"]
     entries = [Entry(text, ("intent",), each, None) for text, each in zip(texts, model.encode(texts), strict=True)]
-    runs = BatchRuns(5.0, 1000)
-    assert runs.answer(model, entries).fault is None
+    runs = BatchRuns(5.0)
+    assert runs.answer(model, entries, 1000).fault is None
     monkeypatch.setitem(model._decoders, "intent", None)
-    answers = runs.answer(model, entries)
+    answers = runs.answer(model, entries, 1000)
     assert "the reference sample does not come out any more" in str(answers.fault)
     assert not answers.errors
