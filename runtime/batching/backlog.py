@@ -66,12 +66,20 @@ class Backlog:
         """Return whether a version is a candidate that has not failed."""
         return id(model) in self._candidates
 
+    def is_candidates(self, job: Job) -> bool:
+        """Return whether a failure of a run concerns a candidate only: one that is loaded, or was unloaded while it ran."""
+        return self.is_candidate(job.model) or (job.is_candidate and not self.policy.is_loaded(job.model))
+
     def fail_candidate(self, model: Any, fault: DeviceFailed) -> list[Entry]:
         """Unload a candidate that has failed, and tell its owner; returns its entries. At the next failure only these."""
         on_failed = self._candidates.pop(id(model), None)
         if on_failed is not None:
             log.error("a candidate failed, the current version answers instead", why=str(fault))
             on_failed(fault)
+        return self.unload(model)
+
+    def unload(self, model: Any) -> list[Entry]:
+        """Unload a candidate at once; returns its entries that are in no batch."""
         left = self.drain(running=True, model=model)
         self.retire(model)
         return left

@@ -5,13 +5,13 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from ..errors import Closed, DeviceFailed
 from ..observe.logs import get_logger
 from .backlog import Backlog, OnFailed
 from .breaker import BreakerLimits
-from .delivery import call_safely, group_by_sink, separate_failed
+from .delivery import call_safely, close, deliver, return_entries, separate_failed
 from .device_guard import DeviceGuard, Job
 from .device_slots import STEPS_BETWEEN_PASSES
 from .entry import Entry
@@ -66,7 +66,7 @@ class Batcher:
         self.backlog = Backlog(limits, steps_between_passes)
         self.backlog.load(model, terms or limits.terms)
         self._clock = clock
-        self._reports = RunReports(observer, clock, self._call_safely)
+        self._reports = RunReports(observer, clock)
         self._threads = RunThreads()
         self._runs, self._deadline_s = BatchRuns(deadline_s), deadline_s
         self._guard = DeviceGuard(
@@ -107,7 +107,7 @@ class Batcher:
             raise Closed("the batcher is not running")
         if self._lost:
             left = [entry for entry in entries if not entry.cancelled]
-            self._loop.call_soon(self._close, left)
+            self._loop.call_soon(close, left)
             return
         self.backlog.policy.push(entries, self._clock())
         self._start_batches()
@@ -140,7 +140,7 @@ class Batcher:
     def close_waiting(self) -> None:
         """While the device fails, end all waiting entries with Closed: another process will answer them sooner."""
         if self._guard.trouble is not None:
-            self._close(self._drain(running=False))
+            close(self._drain(running=False))
 
     def load(
         self, model: BatchModel, terms: VersionTerms, deadline_s: float, on_failed: OnFailed | None = None
@@ -160,15 +160,22 @@ class Batcher:
             self.backlog.retire(before)
         self.take_back()
 
+    def drop_candidate(self, model: BatchModel) -> None:
+        """Unload a candidate; what it has not answered and what is in no batch returns to its sink."""
+        return_entries(self.backlog.unload(model))
+        self._announce_room()
+
+    def fail_version(self, model: BatchModel, fault: DeviceFailed) -> None:
+        """A loaded version cannot tokenise: unload it if it is a candidate, otherwise give the device up."""
+        if self.backlog.is_candidate(model):
+            return_entries(self.backlog.fail_candidate(model, fault))
+        elif self.backlog.policy.is_loaded(model):
+            self.give_up(fault)
+
     def take_back(self) -> None:
         """While the device fails, return all entries that are not running to their sinks: a version was replaced."""
         if self._guard.trouble is not None:
-            self._return(self._drain(running=False))
-
-    def _return(self, entries: list[Entry]) -> None:
-        """Return entries to their sinks, to be encoded for the serving version."""
-        for sink, part in group_by_sink(entries):
-            self._loop.call_soon(self._call_safely, sink.take_back, part)
+            return_entries(self._drain(running=False))
 
     def _drain(self, *, running: bool) -> list[Entry]:
         """Remove and return all entries that wait, and those of running steps if `running`."""
@@ -206,7 +213,7 @@ class Batcher:
 
     def _announce_room(self) -> None:
         for callback in self._room:
-            self._call_safely(callback)
+            call_safely(callback)
 
     def _wake_later(self, now: float) -> None:
         """If a slot is free, set a timer for when the oldest entry has waited for long enough."""
@@ -223,51 +230,57 @@ class Batcher:
         if self._running.pop(job.number, None) is None:
             return  # abandoned: its entries have already ended
         entries, model = job.entries, job.model or self.model
+        job.is_candidate = self.backlog.is_candidates(job)
         for row, (entry, outputs) in enumerate(zip(entries, answers.outputs, strict=True)):
             entry.outputs, entry.error = outputs, answers.errors.get(row)
         begun = ((entries[row], found) for row, found in answers.memories.items())
         self.backlog.lanes.begin(model, job.terms, begun)
+        answered = [entry for entry in entries if entry.outputs is not None or entry.error is not None]
+        complete = [entry for entry in answered if not entry.replies_left]
+        left = [entry for entry in entries if entry.outputs is None and entry.error is None]
+        if job.is_candidate and not self.backlog.policy.is_loaded(model):  # unloaded while this ran
+            return_entries(self.backlog.drain(running=True, model=model))
         if answers.fault is not None:
-            left = [entry for entry in entries if entry.outputs is None and entry.error is None]
-            entries = [entry for entry in entries if entry.outputs is not None or entry.error is not None]
             job.entries = [entry for entry in left if not entry.cancelled]
             self._hold(job, answers.fault)
         else:
             self._record_answer()
-        entries = self._settle(job, entries)
-        self._reports.report_batch(entries, job.tokens, began_at, answers.run_seconds)
+        failed = self._settle(job, complete)
+        answered = [entry for entry in answered if entry not in failed]
+        self._reports.report_batch(answered, job.tokens, began_at, answers.run_seconds)
         self._end_if_idle()
 
     def _finish_step(self, job: Job, lane: ReplyLane, result: StepResult) -> None:
         if self._running.pop(job.number, None) is None:
             return  # abandoned: its entries have already ended
         lane.in_thread = False
+        job.is_candidate = self.backlog.is_candidates(job)
         queued = self.backlog.lanes.queued_tokens
-        ended = [*self.backlog.lanes.finish(lane, result)]
+        ended, again = self.backlog.lanes.finish(lane, result)
+        complete = [entry for entry, _ in ended if not entry.replies_left]
         if result.fault is None:
             self._record_answer()
         elif result.again:
-            again = [entry for entry in result.again if not entry.cancelled]
             tokens = sum(entry.encoded.tokens for entry in again)
             self._hold(Job(job.number, again, tokens, job.terms, is_candidate=job.is_candidate), result.fault)
         lane.claimed = result.fault is not None and not result.again
         if lane.claimed and result.fault is not None:
             self._hold(job, result.fault)
-        self._settle(job, [entry for entry, _ in ended])
+        self._settle(job, complete)
         if self.backlog.lanes.queued_tokens < queued:
             self._announce_room()
         self._reports.report_step(result, ended)
         self._end_if_idle()
 
-    def _settle(self, job: Job, entries: list[Entry]) -> list[Entry]:
-        """Deliver complete entries of a job, and return those that a candidate failed on to their sinks. Returns the others."""
+    def _settle(self, job: Job, complete: list[Entry]) -> list[Entry]:
+        """Deliver complete entries of a job, and return those that a candidate failed on to their sinks. Returns the latter."""
         failed: list[Entry] = []
         if job.is_candidate:
-            entries, failed = separate_failed(entries)
+            complete, failed = separate_failed(complete)
         self._start_batches()  # before delivery: the device is idle, and sinks take time
-        self._deliver(entry for entry in entries if not entry.replies_left)
-        self._return(failed)
-        return entries
+        deliver(complete)
+        return_entries(failed)
+        return failed
 
     def _end_if_idle(self) -> None:
         if self._idle is not None and not self._running and not self._idle.done():
@@ -278,7 +291,7 @@ class Batcher:
         if job.entries or job.lane is not None:
             model = job.model
             if job.is_candidate and not fault.lost:
-                self._return([*job.entries, *self.backlog.fail_candidate(model, fault)])
+                return_entries([*job.entries, *self.backlog.fail_candidate(model, fault)])
                 return
             self._guard.hold(job, fault)
             if model is not None and not self.backlog.policy.is_loaded(model):
@@ -304,10 +317,6 @@ class Batcher:
         self.on_lost(error)
         self._abandon()
 
-    def _deliver(self, entries: Iterable[Entry]) -> None:
-        for sink, part in group_by_sink(entries):
-            self._call_safely(sink.deliver, part)
-
     def _abandon(self) -> None:
         """End all entries with Closed; batches that finish later are ignored."""
         running = sorted(self._running.values(), key=lambda job: job.number)
@@ -316,17 +325,9 @@ class Batcher:
         self._guard.stop()
         if self._timer is not None:
             self._timer.cancel()
-        self._close(left)
+        close(left)
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
-
-    def _close(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            entry.error = Closed("stopped before the model answered")
-        self._deliver(entries)
-
-    def _call_safely(self, call: Callable[..., None], *args: Any) -> None:
-        call_safely(self._loop, call, *args)
 
     # -- in the threads ----------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..errors import ModelFailed
+from ..errors import Closed, ModelFailed
 from .entry import Entry, Sink
 
 
@@ -23,17 +23,35 @@ def group_by_sink(entries: Iterable[Entry]) -> Iterable[tuple[Sink, list[Entry]]
     return parts.values()
 
 
-def call_safely(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> None:
+def deliver(entries: Iterable[Entry]) -> None:
+    """Give answered entries to their sinks. Call it on the event loop, like all here."""
+    for sink, part in group_by_sink(entries):
+        call_safely(sink.deliver, part)
+
+
+def return_entries(entries: Iterable[Entry]) -> None:
+    """Return entries to their sinks, to be encoded for the serving version."""
+    for sink, part in group_by_sink(entries):
+        asyncio.get_running_loop().call_soon(call_safely, sink.take_back, part)
+
+
+def close(entries: list[Entry]) -> None:
+    """End entries with Closed."""
+    for entry in entries:
+        entry.error = Closed("stopped before the model answered")
+    deliver(entries)
+
+
+def call_safely(call: Callable[..., None], *args: Any) -> None:
     """Call a callback; an error is reported to the loop and does not affect other answers."""
     try:
         call(*args)
     except Exception as error:  # noqa: BLE001
-        loop.call_exception_handler({"message": f"{call!r} raised in the batcher", "exception": error})
+        context = {"message": f"{call!r} raised in the batcher", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)
 
 
 def separate_failed(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """Return the entries of a candidate to deliver, and those that it failed on, without their error."""
+    """Return the entries of a candidate to deliver, and those that it failed on, with their error."""
     failed = [entry for entry in entries if isinstance(entry.error, ModelFailed)]
-    for entry in failed:
-        entry.error = None
     return [entry for entry in entries if entry not in failed] if failed else entries, failed

@@ -20,7 +20,6 @@ from ..model.vectors import Embedded
 from .backlog import OnFailed
 from .batcher import SHORTEST_DEADLINE_S, Batcher
 from .breaker import BreakerLimits
-from .calibration import Calibration
 from .device_slots import STEPS_BETWEEN_PASSES
 from .engine_readings import EngineReadings
 from .entry import Entry, ReplyRequest
@@ -113,19 +112,9 @@ class Engine(EngineReadings):
         """Called when the device is given up, before all waiting callers end with Closed."""
 
     @property
-    def calibration(self) -> Calibration | None:
-        """The measurement at start; None when the budget was given."""
-        return self._costs.calibration
-
-    @property
     def most_replies(self) -> int:
         """Maximum number of replies of a task that take memory: with a row, or on their way to one."""
         return self.reply_rows + self._places.count
-
-    @property
-    def run_slots(self) -> int:
-        """Maximum number of forward passes in flight."""
-        return self._most
 
     async def start(self) -> None:
         """Warm the model up, measure the token budget unless it was given, and open. Takes about a second.
@@ -173,8 +162,8 @@ class Engine(EngineReadings):
             breaker=self._breaker,
             steps_between_passes=self._steps_between_passes,
         )
-        batcher.guard.on_change = lambda why: self.on_trouble(why)
-        batcher.on_lost = lambda error: self.on_lost(error)
+        batcher.guard.on_change = self._change
+        batcher.on_lost = self._lose
         batcher.start()
         return batcher
 
@@ -304,9 +293,9 @@ class Engine(EngineReadings):
         self._batcher.load(model, *self._costs.estimate(model, passes), forget)
 
     def drop_candidate(self) -> None:
-        """Unload the second version: what waits for it is answered by it, before other texts."""
+        """Unload the second version: what waits for it returns to its sink, for the serving one."""
         if self._batcher is not None and self.candidate is not None:
-            self._batcher.backlog.retire(self.candidate)
+            self._batcher.drop_candidate(self.candidate)
         self.candidate = None
 
     async def encode(
@@ -319,16 +308,16 @@ class Engine(EngineReadings):
 
         `model` (default: the serving one) must be the `model` of the entries made of the result. `windows`: for each text
         how to split it above the model's limit; None: only its beginning is read. Raises the error of a text, or
-        DeviceFailed when not even a plain text can be tokenised.
+        DeviceFailed when not even a plain text can be tokenised; then a candidate is unloaded.
         """
         if self._batcher is None:
             raise Closed("the engine is not running")
-        loop = asyncio.get_running_loop()
+        loop, model = asyncio.get_running_loop(), model or self.model
         try:
-            return await loop.run_in_executor(self._tokenizer, encode, model or self.model, texts, windows)
+            return await loop.run_in_executor(self._tokenizer, encode, model, texts, windows)
         except DeviceFailed as error:
             if self._batcher is not None:
-                self._batcher.give_up(error)
+                self._batcher.fail_version(model, error)
             raise
 
     def submit(self, entries: Iterable[Entry]) -> None:
@@ -347,3 +336,9 @@ class Engine(EngineReadings):
         if self._batcher is None:
             raise Closed("the engine is not running")
         self._batcher.on_room(callback)
+
+    def _change(self, why: str | None) -> None:
+        self.on_trouble(why)
+
+    def _lose(self, error: DeviceFailed) -> None:
+        self.on_lost(error)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from .batcher import Batcher
+from .calibration import Calibration
 from .pass_costs import PassCosts
 from .request_checks import RequestChecks
 
@@ -13,8 +14,19 @@ class EngineReadings(RequestChecks):
     _batcher: Batcher | None
     _costs: PassCosts
     _max_rows: int
+    _most: int
     candidate: Any
     """A second version, which answers the entries that name it."""
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The measurement at start; None when the budget was given."""
+        return self._costs.calibration
+
+    @property
+    def run_slots(self) -> int:
+        """Maximum number of forward passes in flight."""
+        return self._most
 
     @property
     def token_budget(self) -> int:

@@ -16,7 +16,10 @@ class Sink(Protocol):
         """Receive answered entries in order of arrival, each with `outputs` or `error`, without cancelled ones."""
 
     def take_back(self, entries: "list[Entry]") -> None:
-        """Encode and submit entries again for the serving model: their own model failed on this device."""
+        """Encode and submit entries again: their own model failed on this device, or is not loaded any more.
+
+        One with an `error` is one that its candidate alone fails on: the serving model answers it.
+        """
 
 
 class ReplyRequest(NamedTuple):

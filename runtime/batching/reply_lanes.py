@@ -1,6 +1,6 @@
 """The replies that are decoded between forward passes: a lane for each task that generates, of each loaded model."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import DeviceFailed, ModelFailed
@@ -127,9 +127,7 @@ class ReplyLanes:
         own = [lane for lane in self._lanes.values() if lane.model is model]
         return sum(lane.queued_tokens for lane in own), sum(lane.queued_rows for lane in own)
 
-    def begin(
-        self, model: Any, terms: VersionTerms, entries: Iterable[tuple[Entry, Mapping[str, Memory]]]
-    ) -> None:
+    def begin(self, model: Any, terms: VersionTerms, entries: Iterable[tuple[Entry, Mapping[str, Memory]]]) -> None:
         """Let entries that have been through a forward pass of a model with these terms wait for their replies."""
         for entry, memories in entries:
             if entry.cancelled:
@@ -152,12 +150,16 @@ class ReplyLanes:
                 return lane
         return None
 
-    def finish(self, lane: ReplyLane, result: StepResult) -> Iterator[tuple[Entry, Generated | ModelFailed]]:
-        """Apply the result of a step; yields the replies that have ended or failed.
+    def finish(
+        self, lane: ReplyLane, result: StepResult
+    ) -> tuple[list[tuple[Entry, Generated | ModelFailed]], list[Entry]]:
+        """Apply the result of a step; returns the replies that have ended or failed, and the entries to begin again.
 
         An entry has all its outputs, or an error, when its `replies_left` is 0.
         """
-        for entry, reply in lane.finish(result):
+        again = [entry for entry in result.again if entry in lane]  # others have left meanwhile
+        ended = lane.finish(result)
+        for entry, reply in ended:
             if isinstance(reply, ModelFailed):
                 entry.error, entry.outputs, entry.replies_left = reply, None, 0
                 for other in self._lanes.values():
@@ -168,11 +170,11 @@ class ReplyLanes:
                 model = manifest.name, manifest.version
                 entry.generated = reply._replace(truncated=read.truncated, cut=read.cut, model=model)
                 entry.outputs[lane.task] = dict(make_output(reply))
-            yield entry, reply
-        for entry in result.again:
+        for entry in again:
             _begin_anew(entry)
             for other in self._lanes.values():
                 other.drop(entry)
+        return ended, [entry for entry in again if not entry.cancelled]
 
     def retire(self, is_loaded: Callable[[Any], bool]) -> None:
         """Free the lanes of models that are not loaded any more and have no reply left."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from ..errors import ModelFailed
 from ..model.generated import Generated
+from .delivery import call_safely
 from .entry import Entry
 from .observer import BatchObserver
 from .reply_lanes import StepResult
@@ -12,15 +13,14 @@ from .reply_lanes import StepResult
 class RunReports:
     """Computes waits and counts for an observer; without one it does nothing."""
 
-    def __init__(self, observer: BatchObserver | None, clock: Callable[[], float], call: Callable[..., None]) -> None:
-        """`call` calls a function of the observer, and reports its error."""
-        self._observer, self._clock, self._call = observer, clock, call
+    def __init__(self, observer: BatchObserver | None, clock: Callable[[], float]) -> None:
+        self._observer, self._clock = observer, clock
 
     def report_batch(self, entries: list[Entry], tokens: int, began_at: float, seconds: float) -> None:
         """Report a pass that began at a time of the clock and took `seconds` in `model.run`."""
         if self._observer is not None and entries:
             waits = [began_at - entry.arrived for entry in entries]
-            self._call(self._observer.batch, len(entries), tokens, waits, seconds)
+            call_safely(self._observer.batch, len(entries), tokens, waits, seconds)
 
     def report_step(self, result: StepResult, ended: Iterable[tuple[Entry, Generated | ModelFailed]]) -> None:
         """Report a step, and the replies that ended with it."""
@@ -28,9 +28,9 @@ class RunReports:
             return
         now = self._clock()
         waits = [now - entry.arrived for entry in result.joined]
-        self._call(self._observer.step, result.rows, result.seconds, waits)
+        call_safely(self._observer.step, result.rows, result.seconds, waits)
         for _, reply in ended:
             if isinstance(reply, Generated):
-                self._call(self._observer.reply, reply.finish, len(reply.tokens))
+                call_safely(self._observer.reply, reply.finish, len(reply.tokens))
             else:
-                self._call(self._observer.reply, "failed")
+                call_safely(self._observer.reply, "failed")

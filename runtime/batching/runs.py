@@ -94,9 +94,7 @@ class BatchRuns:
         self.deadline_s = deadline_s
         self._running: dict[int, _Run] = {}
 
-    def answer(
-        self, model: BatchModel, entries: list[Entry], full_tokens: int, *, suspect: bool = False
-    ) -> Answers:
+    def answer(self, model: BatchModel, entries: list[Entry], full_tokens: int, *, suspect: bool = False) -> Answers:
         """Run a batch. If it fails and the reference sample passes, search for the records that cause it.
 
         `full_tokens`: of a full batch of this model. A pass with more (one text in windows) gets proportionally longer.

@@ -78,6 +78,7 @@ class Callers:
     def take_back(self, entries: list[Entry]) -> None:
         """Encode entries again for the serving model."""
         for entry in entries:
+            entry.error = None
             try:
                 self._renew(entry)
             except Exception as error:  # noqa: BLE001 - a caller's function is asked, too

@@ -31,9 +31,9 @@ class Versions:
         candidate = self.candidate
         return candidate if candidate is not None and self._is_candidates(unit) else self.current
 
-    def has(self, model: Any) -> bool:
-        """Return whether a model is one of the versions."""
-        return any(version is not None and version.model is model for version in (self.current, self.candidate))
+    def has(self, version: LoadedVersion) -> bool:
+        """Return whether new units may be answered by a version: it was neither replaced nor dropped."""
+        return version is self.current or version is self.candidate
 
     def add_candidate(self, candidate: LoadedVersion, is_candidates: Callable[[str], bool]) -> None:
         """Let a candidate answer the units of which `is_candidates` is true."""

@@ -61,15 +61,12 @@ class Feeding:
             self._under_way.end(sum(delivery.bytes for delivery in held))
             self._on_done(len(held))
         if deliveries:
-            for version, part in self._divide(deliveries):
-                await self._admit(version, part)
+            await self._divide_and_admit(deliveries)
 
     def take_back(self, entries: list[Entry]) -> None:
-        """Submit records again: the version that encoded them failed, and another one answers them."""
-        candidate = self._versions.candidate
+        """Submit records again: the version that encoded them failed or was unloaded, and another one answers them."""
         for entry in entries:
-            # Only a record that this candidate fails on comes back while it is still there.
-            if candidate is not None and entry.model is candidate.model:
+            if entry.error is not None:  # only a record that a candidate fails on comes back with it
                 entry.context.current_only = True
         task = asyncio.get_running_loop().create_task(self.pass_on([entry.context for entry in entries]))
         self._retakes.add(task)
@@ -119,35 +116,63 @@ class Feeding:
         return True
 
     async def _admit(self, version: LoadedVersion, deliveries: list[Delivery]) -> None:
-        is_candidate = version is self._versions.candidate
-        model = version.model if is_candidate else self._engine.model
+        """Tokenise and submit deliveries for a version; for others if it is replaced, dropped or fails meanwhile."""
+        if not self._versions.has(version):
+            await self._divide_and_admit(deliveries)
+            return
         try:
             texts = [delivery.given for delivery in deliveries]
             windows = [delivery.route.windows for delivery in deliveries]
-            encoded = await self._engine.encode(texts, model, windows if any(windows) else None)
-        except (Closed, DeviceFailed, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-            # Not the fault of a text: the process ends, and a drain does not wait for these records.
-            self._under_way.end(sum(delivery.bytes for delivery in deliveries))
-            self._on_done(len(deliveries))
-            raise
-        except BaseException as error:  # noqa: BLE001 - a panic of the tokenizer is not an Exception
-            if len(deliveries) > 1:
-                for delivery in deliveries:
-                    await self._admit(version, [delivery])
-                return
-            log.error("a text could not be tokenised", why=describe_origin(error), **coordinates(deliveries[0].record))
-            self._reject_delivery(deliveries[0], RecordError(Reason.INVALID, "the text cannot be tokenised"))
+            encoded = await self._engine.encode(texts, version.model, windows if any(windows) else None)
+        except BaseException as error:  # a panic of the tokenizer is not an Exception
+            if self._ends_process(version, error):
+                self._under_way.end(sum(delivery.bytes for delivery in deliveries))
+                self._on_done(len(deliveries))
+                raise
+            await self._admit_failed(version, deliveries, error)
             return
-        if is_candidate and not self._versions.has(model):  # it failed meanwhile
-            for other, part in self._divide(deliveries):
-                await self._admit(other, part)
+        if not self._versions.has(version):
+            await self._divide_and_admit(deliveries)
             return
         self._engine.submit(
             [
-                Entry(delivery.given, delivery.tasks(), ids, self._sink, delivery, delivery.route.thresholds, model)
+                Entry(
+                    delivery.given,
+                    delivery.tasks(),
+                    ids,
+                    self._sink,
+                    delivery,
+                    delivery.route.thresholds,
+                    version.model,
+                )
                 for delivery, ids in zip(deliveries, encoded, strict=True)
             ]
         )
+
+    async def _divide_and_admit(self, deliveries: list[Delivery]) -> None:
+        """Submit deliveries to the versions that answer them now."""
+        for version, part in self._divide(deliveries):
+            await self._admit(version, part)
+
+    def _ends_process(self, version: LoadedVersion, error: BaseException) -> bool:
+        """Return whether neither a text nor a candidate is at fault: a drain does not wait for these records."""
+        if isinstance(error, DeviceFailed):
+            return self._versions.has(version)  # the engine has unloaded a candidate
+        return isinstance(error, (Closed, asyncio.CancelledError, KeyboardInterrupt, SystemExit))
+
+    async def _admit_failed(self, version: LoadedVersion, deliveries: list[Delivery], error: BaseException) -> None:
+        """Admit texts that could not be tokenised together one by one; one alone is rejected unless a candidate failed."""
+        if not self._versions.has(version):
+            await self._divide_and_admit(deliveries)
+        elif len(deliveries) > 1:
+            for delivery in deliveries:
+                await self._admit(version, [delivery])
+        elif version is self._versions.candidate:
+            deliveries[0].current_only = True
+            await self._divide_and_admit(deliveries)
+        else:
+            log.error("a text could not be tokenised", why=describe_origin(error), **coordinates(deliveries[0].record))
+            self._reject_delivery(deliveries[0], RecordError(Reason.INVALID, "the text cannot be tokenised"))
 
     def _reroute(self, delivery: Delivery, routes: Mapping[str, Route]) -> bool:
         """Settle the tasks again if the model was exchanged; False when the record became a dead letter."""

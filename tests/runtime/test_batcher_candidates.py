@@ -5,9 +5,13 @@ import asyncio
 
 import pytest
 from gated_model import GatedModel, Inbox, entries_of, model, start  # noqa: F401
+from replying_model import ReplyingModel, use_replies
 
 from murmura.runtime.batching.breaker import BreakerLimits
+from murmura.runtime.batching.engine import Engine
+from murmura.runtime.batching.reply_lanes import ReplyLanes, StepResult
 from murmura.runtime.batching.version_queue import VersionTerms
+from murmura.runtime.errors import DeviceFailed, ModelFailed
 
 TERMS = VersionTerms(1000, 256, 4000)
 
@@ -28,9 +32,12 @@ class Taking(Inbox):
 
 @pytest.fixture
 async def world(model, start):
-    batcher, candidate, faults = start(model), GatedModel(version=2), []
+    return put_beside(start(model), model, GatedModel(version=2))
+
+
+def put_beside(batcher, model, candidate):
+    faults, sink = [], Taking(batcher, model)
     batcher.load(candidate, TERMS, 5.0, faults.append)
-    sink = Taking(batcher, model)
 
     def ask(*texts, of=candidate):
         entries = entries_of(of, sink, *texts)
@@ -39,6 +46,12 @@ async def world(model, start):
         batcher.submit(entries)
 
     return batcher, model, candidate, sink, faults, ask
+
+
+async def until(condition):
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 async def test_a_candidate_whose_device_check_fails_is_unloaded_and_the_current_version_answers_its_texts(world):
@@ -74,9 +87,7 @@ async def test_a_candidate_that_became_current_fails_like_any_current_version(wo
     batcher.swap(model, candidate, TERMS, 5.0)
     candidate.device_works = False
     ask("one")
-    async with asyncio.timeout(60):
-        while batcher.guard.trouble is None:
-            await asyncio.sleep(0.001)
+    await until(lambda: batcher.guard.trouble)
     assert (faults, sink.taken) == ([], [])
     candidate.device_works = True
     await sink.holds(1)
@@ -108,3 +119,107 @@ async def test_while_a_trial_runs_two_versions_with_texts_set_no_timer(model, st
     assert (batcher.guard.on_trial, len(asked)) == (True, 0)
     model.gate.set()
     await sink.holds(3)
+
+
+async def test_a_candidate_that_becomes_current_while_a_batch_of_it_fails_stays_loaded(world):
+    batcher, model, candidate, sink, faults, ask = world
+    candidate.gate.clear()
+    ask("one")
+    await candidate.has_begun()
+    batcher.swap(model, candidate, TERMS, 5.0)
+    candidate.device_works = False
+    candidate.gate.set()
+    await until(lambda: batcher.guard.trouble)
+    assert batcher.backlog.policy.is_loaded(candidate)
+    candidate.device_works = True
+    await sink.holds(1)
+    assert (sink.entries[0].model, sink.taken, faults) == (candidate, [], [])
+
+
+async def test_the_texts_of_a_candidate_that_is_dropped_go_to_the_current_version_and_its_faults_to_nobody(world):
+    batcher, model, candidate, sink, faults, ask = world
+    candidate.gate.clear()
+    ask("running")
+    await candidate.has_begun()
+    ask("waiting")
+    batcher.drop_candidate(candidate)
+    candidate.device_works = False
+    candidate.gate.set()
+    await sink.holds(2)
+    assert sorted(entry.text for entry in sink.taken) == ["running", "waiting"]
+    assert {entry.model for entry in sink.entries} == {model}
+    assert (faults, batcher.guard.trouble) == ([], None)
+
+
+async def test_a_reply_of_a_candidate_that_fails_is_returned_and_not_delivered_as_well(model, start, monkeypatch):
+    use_replies(monkeypatch)
+    batcher, model, candidate, sink, faults, ask = put_beside(start(model), model, ReplyingModel(version=2))
+
+    def run(batch):
+        candidate.device_works = [each.text for each in batch] != ["bad"]
+        if len(batch) > 1 or not candidate.device_works:
+            raise ModelFailed("not these")
+        return [batch[0].text]
+
+    candidate.run = run
+    ask("good", "bad")
+    await sink.holds(2)
+    assert sorted(entry.text for entry in sink.taken) == ["bad", "good"]
+    assert sorted((entry.text, entry.model is model) for entry in sink.entries) == [("bad", True), ("good", True)]
+    assert all(entry.outputs for entry in sink.entries)
+    assert (len(faults), batcher.guard.trouble) == (1, None)
+
+
+async def test_no_reply_of_a_candidate_begins_once_it_has_failed(model, start, monkeypatch):
+    use_replies(monkeypatch)
+    batcher = start(model, max_in_flight=2, eager_in_flight=2, max_rows=1)
+    batcher, model, candidate, sink, faults, ask = put_beside(batcher, model, ReplyingModel(version=2))
+    candidate.gate.clear()
+    ask("slow")
+    await candidate.has_begun()
+    ran = candidate.run
+    candidate.run = lambda batch: (_ for _ in ()).throw(DeviceFailed("gone"))
+    ask("failing")
+    await sink.holds(1)
+    candidate.run = ran
+    candidate.gate.set()
+    await sink.holds(2)
+    assert [entry.text for entry in sink.taken] == ["failing", "slow"]
+    assert {entry.model for entry in sink.entries} == {model}
+    assert (len(faults), batcher.guard.trouble) == (1, None)
+    assert not batcher.backlog.lanes.queued_rows
+
+
+def test_a_reply_that_left_during_a_step_does_not_begin_again(monkeypatch):
+    use_replies(monkeypatch)
+    lanes, model = ReplyLanes(), ReplyingModel()
+    entry, other = entries_of(model, None, "one", "two")
+    lanes.begin(model, TERMS, [(entry, {"reply": None})])
+    lane = lanes.claim_ready()
+    assert lanes.drain(running=True) == [entry]
+    lanes.begin(model, TERMS, [(other, {"reply": None})])
+    assert lanes.finish(lane, StepResult(fault=DeviceFailed("gone"), again=[entry])) == ([], [])
+
+
+async def test_each_model_decodes_as_many_replies_together_as_its_own_setting_says(monkeypatch):
+    use_replies(monkeypatch)
+    models = [ReplyingModel(), ReplyingModel()]
+    first = Engine(models[0], token_budget=100, name="first", reply_rows=64)
+    second = Engine(models[1], token_budget=100, name="second", reply_rows=8, beside=first)
+    for engine in (first, second):
+        await engine.start()
+    for engine in (first, second):
+        assert "reply" in (await engine.predict("hello", ["intent"])).outputs
+    assert [model.rows for model in models] == [[64], [8]]
+    await second.stop(1)
+    await first.stop(1)
+
+
+async def test_a_long_text_has_as_much_time_as_it_exceeds_the_budget_of_its_own_model(model, start):
+    batcher, sink, slow = start(model, token_budget=1000, deadline_s=0.03), Inbox(), GatedModel(run_s=0.15)
+    batcher.load(slow, VersionTerms(1, 256, 4), 0.03)
+    (entry,) = entries_of(slow, sink, "word " * 300)
+    entry.model = slow
+    batcher.submit([entry])
+    await sink.holds(1)
+    assert entry.error is None

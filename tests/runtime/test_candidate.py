@@ -88,7 +88,7 @@ class Process:
 
 @pytest.fixture
 async def process():
-    engine = Engine(model(1), token_budget=1000)
+    engine = Engine(model(1), token_budget=1000, max_in_flight=1)
     await engine.start()
     made = Process(engine)
     yield made
@@ -145,3 +145,60 @@ async def test_a_second_candidate_is_refused(process):
     with pytest.raises(ValueError, match="drop it first"):
         process.put_candidate(model(3))
     assert await process.answer(b1="x") == {"b1": (2, "candidate")}
+
+
+async def test_what_was_meant_for_a_candidate_that_is_dropped_while_others_are_tokenised_is_the_current_versions(
+    process,
+):
+    process.put_candidate(model(2))
+    encode = process.engine.encode
+
+    async def drop_and_encode(texts, chosen, windows):
+        process.slot.drop_candidate()
+        return await encode(texts, chosen, windows)
+
+    process.engine.encode = drop_and_encode
+    assert await process.answer(a1="x", b1="y") == dict.fromkeys(("a1", "b1"), (1, "current"))
+
+
+async def test_a_text_that_is_tokenised_while_its_version_is_replaced_goes_to_the_new_one(process):
+    encode, newer = process.engine.encode, model(2)
+
+    async def encode_and_swap(texts, chosen, windows):
+        encoded = await encode(texts, chosen, windows)
+        if process.slot.model is not newer:
+            process.slot.put(newer)
+        return encoded
+
+    process.engine.encode = encode_and_swap
+    assert await process.answer(a1="x") == {"a1": (2, "current")}
+
+
+async def test_a_candidate_that_cannot_tokenise_is_dropped_and_the_process_goes_on(process):
+    candidate, lost = model(2), []
+    process.engine.on_lost = lost.append
+    process.put_candidate(candidate)
+    candidate.encode = lambda texts: 1 / 0
+    assert await process.answer(a1="x", b1="y") == dict.fromkeys(("a1", "b1"), (1, "current"))
+    assert (len(process.faults), lost, process.slot.choose("b1").model) == (1, [], process.slot.model)
+
+
+async def test_a_text_that_only_the_candidate_cannot_tokenise_is_answered_by_the_current_version(process):
+    candidate = model(2)
+    process.put_candidate(candidate)
+    encode = candidate.encode
+    candidate.encode = lambda texts: 1 / 0 if "bad" in texts else encode(texts)
+    assert await process.answer(b1="bad", b2="good") == {"b1": (1, "current"), "b2": (2, "candidate")}
+    assert process.faults == []
+
+
+async def test_a_swap_while_the_device_fails_leaves_a_candidate_its_requests(process):
+    process.put_candidate(model(2))
+    before = process.slot.model
+    before.device_works, before.run_s = False, 0.05  # meanwhile the candidate's text is queued
+    answering = asyncio.create_task(process.answer(a1="x", b1="y"))
+    async with asyncio.timeout(60):
+        while process.engine.trouble is None:
+            await asyncio.sleep(0.001)
+    process.slot.put(model(3))
+    assert await answering == {"a1": (3, "current"), "b1": (2, "candidate")}
