@@ -252,7 +252,7 @@ class Dispatcher:
         self._enter(len(items))
         self._under_way.begin(waiting - self._queue.bytes)
         self._reopen()
-        await self._feedings.pass_on(items)
+        await self._feedings.pass_on(served, items)
         return True
 
     def _resume(self) -> None:

@@ -22,16 +22,9 @@ class ModelFeedings:
         """Return the group of a model's topics in the queue."""
         return "" if served is self._first else served.name
 
-    async def pass_on(self, items: Sequence[Delivery | Rejected]) -> None:
-        """Pass records to their models; see `Feeding.pass_on`. Those of the topic of retries may be of several."""
-        if len(self._feedings) == 1:
-            await self._feedings[self._first.name].pass_on(items)
-            return
-        parts: dict[str, list[Delivery | Rejected]] = {}
-        for item in items:
-            parts.setdefault(self._find_name(item.record.topic), []).append(item)
-        for name, part in parts.items():
-            await self._feedings[name].pass_on(part)
+    async def pass_on(self, served: ServedModel, items: Sequence[Delivery | Rejected]) -> None:
+        """Pass records of a model's group to it; see `Feeding.pass_on`."""
+        await self._feedings[served.name].pass_on(items)
 
     def take_back(self, entries: Iterable[Entry]) -> None:
         """Submit records again; see `Feeding.take_back`."""
