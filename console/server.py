@@ -8,8 +8,8 @@ from ..runtime.errors import Closed
 from ..runtime.observe.http_server import HttpServer
 from .assembly import Console
 
-MAX_REQUESTS: Final = 100
-"""Requests at a time; others are answered 503."""
+MAX_CONNECTIONS: Final = 100
+"""Connections at a time, those without a request, too; requests on others are answered 503."""
 
 
 async def serve(
@@ -30,7 +30,7 @@ async def serve(
         address,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=MAX_REQUESTS,
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=15,
     )
     tasks: list[asyncio.Future[None]] = [asyncio.ensure_future(work()) for work in console.work]

@@ -1,6 +1,9 @@
 """The latest dead letters without their values, and which of them were sent again. Pure."""
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count, islice
 from typing import Final
 
 from ...runtime.wire.dead_letter_records import (
@@ -19,15 +22,34 @@ from ..reading.bounded_index import BoundedIndex
 
 Place = tuple[int, int]
 """Partition and offset of a dead letter in the dead-letter topic."""
-LETTER_BYTES: Final = 2_000
+LETTER_BYTES: Final = 2_300
 """What a dead letter without its value takes in memory, beside its message."""
 
 
+class _Members:
+    """The letters of a group in the order of arrival: the number in that order, and the time of the failure (Unix time, s)."""
+
+    def __init__(self) -> None:
+        self.all: dict[Place, tuple[int, float]] = {}
+        self.waiting: dict[Place, tuple[int, float]] = {}
+        """Those that were not sent again."""
+        self.counted: Count | None = None
+        """None after a change."""
+
+    def count(self) -> Count:
+        if self.counted is None:
+            times = [time for _, time in self.all.values()]
+            self.counted = Count(len(times), len(times) - len(self.waiting), min(times), max(times))
+        return self.counted
+
+
 class DeadLetterIndex:
-    """Takes the records of the dead-letter topic in order of their partitions."""
+    """Takes the records of the dead-letter topic in order of their partitions. Groups are counted as records come."""
 
     def __init__(self, max_records: int, max_bytes: int) -> None:
         self._letters: BoundedIndex[Place, Letter] = BoundedIndex(max_records, max_bytes)
+        self._groups: dict[Group, _Members] = {}
+        self._numbers = count()
         self.foreign = 0
         """Records that are neither dead letters nor markers of ours."""
 
@@ -41,41 +63,85 @@ class DeadLetterIndex:
             if (offset := marked_offset(record)) is not None:
                 self._mark((record.partition, offset))
             elif (fields := read_letter(record)) is not None:
-                size = LETTER_BYTES + len(fields.message)
-                self._letters.put((record.partition, record.offset), Letter(_without_value(record), fields), size)
+                self._add(Letter(_without_value(record), fields))
             else:
                 self.foreign += 1
+
+    def _add(self, letter: Letter) -> None:
+        place = _place_of(letter)
+        if (before := self._letters.get(place)) is not None:  # the topic was made anew
+            self._forget(before)
+        members = self._groups.setdefault(group_of(letter), _Members())
+        members.all[place] = members.waiting[place] = next(self._numbers), letter.fields.time.timestamp()
+        members.counted = None
+        for gone in self._letters.put(place, letter, LETTER_BYTES + len(letter.fields.message)):
+            self._forget(gone)
+
+    def _forget(self, letter: Letter) -> None:
+        group, place = group_of(letter), _place_of(letter)
+        members = self._groups[group]
+        members.all.pop(place)
+        members.waiting.pop(place, None)
+        members.counted = None
+        if not members.all:
+            del self._groups[group]
 
     def _mark(self, place: Place) -> None:
         letter = self._letters.get(place)
         if letter is not None and not letter.redriven:
             self._letters.put(place, letter._replace(redriven=True), LETTER_BYTES + len(letter.fields.message))
+            members = self._groups[group_of(letter)]
+            del members.waiting[place]
+            members.counted = None
 
     def get(self, place: Place) -> Letter | None:
         return self._letters.get(place)
 
+    @property
+    def groups(self) -> Collection[Group]:
+        return self._groups.keys()
+
     def count(self, selection: Selection) -> dict[Group, Count]:
         """Return the counts of the selected ones by group, the largest first."""
         counts: dict[Group, Count] = {}
-        for letter in self._letters.newest():
-            if selection.has(letter):
-                counts.setdefault(group_of(letter), Count()).add(letter)
+        for group, members in self._select_groups(selection):
+            if _is_by_group(selection):
+                counts[group] = members.count()
+                continue
+            for letter in self._read(members.all, selection):
+                counts.setdefault(group, Count()).add(letter)
         return dict(sorted(counts.items(), key=lambda item: -item[1].letters))
 
     def find(self, selection: Selection, *, waiting_only: bool, first: int, most: int) -> list[Letter]:
         """Return at most `most` selected ones from number `first` on, the newest first."""
-        found = []
-        skipped = 0
-        for letter in self._letters.newest():
-            if (waiting_only and letter.redriven) or not selection.has(letter):
-                continue
-            if skipped < first:
-                skipped += 1
-                continue
-            found.append(letter)
-            if len(found) == most:
-                break
-        return found
+        groups = [each.waiting if waiting_only else each.all for _, each in self._select_groups(selection)]
+        newest = heapq.merge(*(reversed(each.items()) for each in groups), key=lambda item: -item[1][0])
+        places = (place for place, _ in newest)
+        if _is_by_group(selection):
+            return list(self._read(islice(places, first, first + most), selection))
+        return list(islice(self._read(places, selection), first, first + most))
+
+    def _select_groups(self, selection: Selection) -> Iterator[tuple[Group, _Members]]:
+        by_group = replace(selection, since=None, until=None, offsets={})
+        for group, members in self._groups.items():
+            if any(self._read(islice(members.all, 1), by_group)):
+                yield group, members
+
+    def _read(self, places: Iterable[Place], selection: Selection) -> Iterator[Letter]:
+        for place in places:
+            if selection.has_offset(*place):
+                letter = self._letters.get(place)
+                if letter is not None and selection.has(letter):
+                    yield letter
+
+
+def _is_by_group(selection: Selection) -> bool:
+    """Return whether a selection has a group as a whole or not at all."""
+    return not selection.offsets and selection.since is None and selection.until is None
+
+
+def _place_of(letter: Letter) -> Place:
+    return letter.record.partition, letter.record.offset
 
 
 def _without_value(record: Record) -> OriginalRecord:

@@ -40,7 +40,6 @@ class DeadLetterScreen:
         filters = Filters.read(request.query_params)
         first = _read_number(request.query_params.get("first", "0"))
         selection = filters.selection()
-        everything = self._index.count(Filters().selection())
         letters = self._index.find(selection, waiting_only=filters.waiting, first=first, most=PAGE_LETTERS + 1)
         return self._pages.render(
             request,
@@ -53,8 +52,8 @@ class DeadLetterScreen:
             after=first + PAGE_LETTERS if len(letters) > PAGE_LETTERS else None,
             before=max(0, first - PAGE_LETTERS) if first else None,
             reasons=[reason.value for reason in DeadLetterReason],
-            agents=sorted({group.agent or "-" for group in everything}),
-            topics=sorted({group.topic for group in everything}),
+            agents=sorted({group.agent or "-" for group in self._index.groups}),
+            topics=sorted({group.topic for group in self._index.groups}),
             dropped=self._index.dropped,
             topic=self._settings.dead_letters,
             missing=self._settings.dead_letters in self._follower.missing,

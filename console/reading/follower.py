@@ -58,7 +58,13 @@ class Follower:
         """Records that the client could not unpack."""
         self.caught_up = asyncio.Event()
         """Set when what was there at the start has been read."""
+        self._read = {topic: asyncio.Event() for topic in self._feeds}
+        """By topic: the same of it alone."""
         self._ends: dict[TopicPartition, int] = {}
+
+    async def wait_for(self, topic: str) -> None:
+        """Wait until what was there of a followed topic at the start has been read, or it was found missing."""
+        await self._read[topic].wait()
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -81,7 +87,7 @@ class Follower:
         self.missing = frozenset(self._feeds.keys() - counts.keys())
         if not topics:
             self.trouble = None
-            self.caught_up.set()
+            self._note_read()
             await asyncio.sleep(_LOOK_AGAIN_S)
             return
         options = {
@@ -126,7 +132,14 @@ class Follower:
         for partition, end in list(self._ends.items()):
             if await consumer.position(partition) >= end:
                 del self._ends[partition]
-        if not self._ends:
+        self._note_read()
+
+    def _note_read(self) -> None:
+        left = {partition.topic for partition in self._ends}
+        for topic, read in self._read.items():
+            if topic not in left:
+                read.set()
+        if not left:
             self.caught_up.set()
 
     def _take(self, records: Sequence[ConsumerRecord]) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 from ...runtime.errors import SetupError
@@ -24,7 +25,8 @@ from .tasks import EntryForm, ReviewTask, describe_tasks
 
 log = get_logger(__name__)
 
-_SAVE_S: Final = 0.5
+_PAUSE_S: Final = 0.5
+"""Pause between two looks for room in the queue, and for what is not saved yet."""
 _AT_ONCE: Final = 20
 AGENT: Final = "file"
 
@@ -49,6 +51,8 @@ class FileReviews:
         self._woken = asyncio.Event()
         self.desk = ReviewDesk(self.queue, self._woken.set)
         self._trouble: str | None = None
+        self._writing = Lock()
+        """Held while rows are filled in and the file is written."""
 
     def facts(self) -> Facts:
         left = len(self._waiting)
@@ -56,36 +60,53 @@ class FileReviews:
         return Facts(refused=self._trouble, left_out=waiting, takes_consent=False)
 
     async def run(self) -> None:
-        """Fill the queue and save until cancelled; what was given is saved at the end."""
+        """Fill the queue, and save beside it, until cancelled; what was given is saved at the end."""
+        tasks = [asyncio.create_task(self._keep_filled()), asyncio.create_task(self._keep_saved())]
         try:
-            while True:
-                await self._fill_queue()
-                try:
-                    async with asyncio.timeout(_SAVE_S):
-                        await self._woken.wait()
-                except TimeoutError:
-                    pass
-                self._woken.clear()
-                self._save()
-                self.queue.finish(self._clock())
+            await asyncio.gather(*tasks)
         finally:
-            self._save()
+            for task in tasks:
+                task.cancel()
+            self._note_saved(given := self._unsaved(), self._save(given))
 
-    def _save(self) -> None:
-        given = list(self.queue.unsent.values())
-        if not given:
-            return
-        for feedback in given:
-            self._apply(feedback)
-        try:
-            self._file.save()
-        except SetupError as error:
-            if self._trouble is None:
-                log.error("the file is not written", why=str(error))
-            self._trouble = str(error)
-            return
-        self._trouble = None
-        for feedback in given:
+    async def _keep_filled(self) -> None:
+        while True:
+            await self._fill_queue()
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _keep_saved(self) -> None:
+        """Save as soon as something is given, in a thread: a large file takes a while."""
+        while True:
+            try:
+                async with asyncio.timeout(_PAUSE_S):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+            self._woken.clear()
+            if given := self._unsaved():
+                self._note_saved(given, await asyncio.to_thread(self._save, given))
+            self.queue.finish(self._clock())
+
+    def _unsaved(self) -> list[Feedback]:
+        return list(self.queue.unsent.values())
+
+    def _save(self, given: Sequence[Feedback]) -> str | None:
+        """Fill in and write what was given; return why not."""
+        with self._writing:
+            for feedback in given:
+                self._apply(feedback)
+            try:
+                if given:
+                    self._file.save()
+            except SetupError as error:
+                return str(error)
+        return None
+
+    def _note_saved(self, given: Sequence[Feedback], trouble: str | None) -> None:
+        if trouble is not None and self._trouble is None:
+            log.error("the file is not written", why=trouble)
+        self._trouble = trouble
+        for feedback in given if trouble is None else ():
             self.queue.acknowledge(feedback.id)
 
     def _apply(self, feedback: Feedback) -> None:

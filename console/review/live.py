@@ -50,6 +50,7 @@ class LiveReviews:
         )
         self._sender: VerdictSender | None = None
         self._ready = False
+        self._follower: Follower | None = None
 
     def _wake(self) -> None:
         if self._sender is not None:
@@ -57,7 +58,7 @@ class LiveReviews:
 
     def facts(self) -> Facts:
         return Facts(
-            trouble=self._reviews.trouble,
+            trouble=self._reviews.trouble or (None if self._follower is None else self._follower.trouble),
             refused=None if self._sender is None else self._sender.refused,
             left_out=list(list_left_out({why.value: count for why, count in self._reviews.not_reviewed.items()})),
             ready=self._ready,
@@ -65,7 +66,8 @@ class LiveReviews:
 
     async def run(self, follower: Follower) -> None:
         """Read reviews and send verdicts until cancelled. `follower` is the one that has `feed`."""
-        await follower.caught_up.wait()
+        self._follower = follower
+        await follower.wait_for(self.feed.topic)
         self._ready = True
         publisher = await self._connect()
         self._sender = VerdictSender(self.queue, publisher, self.feed.topic)

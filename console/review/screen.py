@@ -19,6 +19,7 @@ from ..web.people import Refused, Role
 from ..web.screens import Screen, do, go_to, is_htmx, person_of, show
 from ..web.security import is_opened_by_person
 from .desk import ReviewDesk, Shown
+from .item import SHOWN_CHARACTERS, ReviewItem
 from .posted import Posted, write_spans
 
 PATH: Final = "/reviews"
@@ -95,9 +96,9 @@ class ReviewScreen:
         """The queue. Who may not judge sees how far it is, and holds nothing; neither does who was sent by a foreign page."""
         person = person_of(request)
         if not person.may("annotator") or not is_opened_by_person(request.headers):
-            return self._render(request, None, "")
+            return await self._render(request, None, "")
         seat = self._seat(request) or secrets.token_hex(8)
-        answer = self._render(request, self._desk.show(seat, person.name, self._clock()), seat)
+        answer = await self._render(request, self._desk.show(seat, person.name, self._clock()), seat)
         answer.set_cookie(SEAT, seat, max_age=_HALF_YEAR_S, path=PATH, httponly=True, samesite="strict")
         return answer
 
@@ -114,22 +115,24 @@ class ReviewScreen:
             self._remember(seat, consent=bool(posted.get("consent")))
             return self._desk.judge(key, seat, person.name, posted, now)
 
-        return self._answer(request, self._desk.once(_read_action(request), seat, person.name, now, act), seat)
+        return await self._answer(request, self._desk.once(_read_action(request), seat, person.name, now, act), seat)
 
     async def undo(self, request: Request) -> Response:
         """The last verdict of this person is withdrawn."""
         person = person_of(request)
         seat, now = self._seat(request) or person.name, self._clock()
         act = partial(self._desk.undo, seat, person.name, now)
-        return self._answer(request, self._desk.once(_read_action(request), seat, person.name, now, act), seat)
+        return await self._answer(request, self._desk.once(_read_action(request), seat, person.name, now, act), seat)
 
-    def _answer(self, request: Request, shown: Shown, seat: str) -> Response:
+    async def _answer(self, request: Request, shown: Shown, seat: str) -> Response:
         """Return the part that changed, or for a form without a script the way to the whole page, unless it has to say why not."""
         if is_htmx(request) or shown.failed or shown.note:
-            return self._render(request, shown, seat)
+            return await self._render(request, shown, seat)
         return go_to(PATH)
 
-    def _render(self, request: Request, shown: Shown | None, seat: str) -> Response:
+    async def _render(self, request: Request, shown: Shown | None, seat: str) -> Response:
+        items = [] if shown is None else [each for each in (shown.item, shown.following) if each is not None]
+        await self._pages.prepare((text for item in items for text in _list_texts(item)), SHOWN_CHARACTERS)
         agreement = self._desk.queue.agreement
         return self._pages.render(
             request,
@@ -155,6 +158,11 @@ class ReviewScreen:
     def _seat(request: Request) -> str | None:
         seat = request.cookies.get(SEAT, "")
         return seat if _SEAT.fullmatch(seat) else None
+
+
+def _list_texts(item: ReviewItem) -> list[str]:
+    """Return what the page writes with the filter `text(20000)`."""
+    return [each for each in (item.text, item.text_pair, item.shown.value) if isinstance(each, str)]
 
 
 def _read_action(request: Request) -> str | None:

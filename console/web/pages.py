@@ -1,8 +1,9 @@
 """Renders pages: templates with autoescape, and how times, numbers and texts of strangers are written."""
 
+import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -18,6 +19,9 @@ SHOWN_CHARACTERS: Final = 4_000
 _MASKED_BEYOND: Final = 700
 """What is masked behind the end of what is shown: at least the longest address, so that no beginning of one shows."""
 
+_REMEMBERED: Final = 128
+"""Texts that are kept as they are shown."""
+
 
 class Pages:
     """The templates, with what every page needs: the menu, the person, masked texts."""
@@ -32,10 +36,15 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.globals["screens"] = screens
-        self._environment.filters["text"] = partial(write_text, kinds=kinds)
+        self._write_text = lru_cache(_REMEMBERED)(partial(write_text, kinds=kinds))
+        self._environment.filters["text"] = self._write_text
         self._environment.filters["bytes"] = lambda digits: "hidden, as texts are masked" if kinds else digits
         self._environment.filters["utc"] = format_utc
         self._environment.filters["number"] = lambda value: f"{value:,}"
+
+    async def prepare(self, texts: Iterable[str], most: int) -> None:
+        """Mask texts in a thread; the filter `text(most)` has them at hand then, also for the next pages."""
+        await asyncio.to_thread(lambda: [self._write_text(text, most) for text in texts])
 
     def render(self, request: Request, template: str, /, status: int = HTTPStatus.OK, **values: Any) -> HTMLResponse:
         """Return a page. `template` extends `page.html`; `values` are its variables."""

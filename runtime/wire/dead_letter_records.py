@@ -130,10 +130,12 @@ class Selection:
             and (not self.topics or fields.topic in self.topics)
             and (self.since is None or given_up >= self.since)
             and (self.until is None or given_up < self.until)
-            and (not self.offsets or self._has_offset(record.partition, record.offset))
+            and self.has_offset(record.partition, record.offset)
         )
 
-    def _has_offset(self, partition: int, offset: int) -> bool:
+    def has_offset(self, partition: int, offset: int) -> bool:
+        if not self.offsets:
+            return True
         start, end = self.offsets.get(partition, (0, 0))
         return start <= offset < end
 

@@ -1,10 +1,14 @@
 """What every screen of the console is held to: hosts, origins, bodies, people and their roles."""
 
+import asyncio
+
 import pytest
 from starlette.datastructures import Headers
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
+from murmura.console.assembly import Console
+from murmura.console.server import serve
 from murmura.console.web.application import make_application, make_routes
 from murmura.console.web.pages import Pages
 from murmura.console.web.people import Refused, Role, find_person
@@ -134,6 +138,27 @@ async def test_a_body_that_breaks_off_is_not_acted_on():
     with pytest.raises(Refused) as refused:
         await BoundedBodies(act, 1000)({"type": "http", "method": "POST", "headers": []}, receive, None)
     assert (refused.value.status, acted) == (400, [])
+
+
+async def test_connections_are_bounded_also_those_without_a_request(monkeypatch, make_console):
+    monkeypatch.setattr("murmura.console.server.MAX_CONNECTIONS", 2)
+    stop, url = asyncio.Event(), asyncio.get_running_loop().create_future()
+    console = Console(make_console().application, [], None, [])
+    task = asyncio.create_task(serve(console, ("127.0.0.1", 0), stop=stop, ready=url.set_result))
+    port = int((await url).rpartition(":")[2])
+
+    async def ask(reader, writer) -> bytes:
+        writer.write(b"GET /static/console.css HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        return await reader.readline()
+
+    connections = [await asyncio.open_connection("127.0.0.1", port)]
+    assert b" 200 " in await ask(*connections[0])
+    connections += [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+    assert b" 503 " in await ask(*connections[-1])
+    for _, writer in connections:
+        writer.close()
+    stop.set()
+    await task
 
 
 def test_on_this_machine_its_user_does_everything_and_headers_say_nothing(monkeypatch):

@@ -58,6 +58,25 @@ def test_the_newest_come_first_by_pages_and_those_that_wait_alone(index):
     assert offsets(Filters(place="0/1")) == [1]
 
 
+def test_counts_by_group_are_those_of_the_letters_whatever_came_and_left():
+    index = DeadLetterIndex(40, 10**6)
+    reasons = list(DeadLetterReason)[:3]
+    for n in range(100):
+        index.take([letter(n, reasons[n % 3], "ab"[n % 2])])
+        if n % 5 == 0:
+            index.take([marked(max(0, n - 7), 1000 + n)])
+    kept = index.find(Filters().selection(), waiting_only=False, first=0, most=99)
+    assert [each.record.offset for each in kept] == list(range(99, 59, -1))
+    for filters in (Filters(), Filters(reason=reasons[1].value), Filters(agent="b"), Filters(place="0/70")):
+        chosen = [each for each in kept if filters.selection().has(each)]
+        waiting = [each for each in chosen if not each.redriven]
+        counts = index.count(filters.selection()).values()
+        assert sum(each.letters for each in counts) == len(chosen)
+        assert sum(each.redriven for each in counts) == len(chosen) - len(waiting)
+        assert index.find(filters.selection(), waiting_only=False, first=0, most=99) == chosen
+        assert index.find(filters.selection(), waiting_only=True, first=2, most=5) == waiting[2:7]
+
+
 def test_the_oldest_leave_and_a_record_that_is_none_is_only_counted(index):
     index.take([letter(4), OriginalRecord(TOPIC, 0, 5, 0, None, b"x", ())])
     assert (index.dropped, index.foreign, index.get((0, 0))) == (1, 1, None)

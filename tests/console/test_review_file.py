@@ -5,6 +5,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 import pytest
 from tiny_model import INTENT
@@ -58,6 +59,32 @@ async def test_a_label_is_filled_in_and_an_undone_one_is_empty_again(tmp_path: P
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows == [ROWS[0] | {"label": INTENT.labels[0]}, *ROWS[1:]]
+
+
+async def test_what_is_given_is_saved_while_the_model_still_guesses(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("murmura.console.review.file_reviews._AT_ONCE", 1)
+    path, goes_on = write_csv(tmp_path / "rows.csv"), Event()
+    reviews = FileReviews(path, tiny_model, INTENT.name, clock=lambda: 1.0)
+    predict = reviews._predict
+
+    def predict_slowly(texts: list) -> list:
+        assert not texts or goes_on.wait(20)
+        return predict(texts)
+
+    monkeypatch.setattr(reviews, "_predict", predict_slowly)
+    task = asyncio.create_task(reviews.run())
+    async with asyncio.timeout(20):
+        while not (shown := reviews.desk.show("b", "ann", 1.0)).item:
+            await asyncio.sleep(0.01)
+        reviews.desk.judge(shown.item.key, "b", "ann", {"label": [INTENT.labels[0]]}, 1.0)
+        while reviews.queue.unsent:
+            await asyncio.sleep(0.01)
+    goes_on.set()
+    assert INTENT.labels[0] in path.read_text()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_of_json_lines_only_the_judged_one_changes(tmp_path: Path, tiny_model: Path) -> None:

@@ -5,11 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from aiokafka.structs import TopicPartition
 from review_items import make_feedback, make_item, make_task
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
 
 from murmura.console.assembly import Console
+from murmura.console.reading.follower import Feed, Follower
 from murmura.console.review.item import Guess, Place
 from murmura.console.review.kafka_reviews import KafkaReviews, take_feedback
 from murmura.console.review.known_verdicts import KnownVerdicts
@@ -202,6 +204,29 @@ async def test_the_end_of_the_console_waits_for_unsent_verdicts_and_says_what_is
     with capture_logs() as logs:
         await reviews.send_rest()
     assert [(each["verdicts"], each["withdrawals"]) for each in logs] == [(1, 0)]
+
+
+async def test_reviews_wait_for_the_verdicts_alone_and_say_that_the_broker_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reviews = LiveReviews(Settings(), TASKS)
+    monkeypatch.setattr(reviews, "_connect", asyncio.Event().wait)
+    follower = Follower(Settings().kafka, [reviews.feed, Feed("deadletters", lambda records: None, 9)])
+    follower._ends = {TopicPartition(topic, 0): 3 for topic in (reviews.feed.topic, "deadletters")}
+    follower.trouble = "it is away"
+
+    class Consumer:
+        async def position(self, partition: TopicPartition) -> int:
+            return 0 if partition.topic == "deadletters" else 3
+
+    task = asyncio.create_task(reviews.run(follower))
+    await asyncio.sleep(0)
+    assert (reviews.facts().trouble, reviews.facts().ready) == ("it is away", False)
+    await follower._note_progress(Consumer())
+    await asyncio.sleep(0)
+    assert (reviews.facts().trouble, reviews.facts().ready) == (None, True)
+    assert not follower.caught_up.is_set()
+    task.cancel()
 
 
 class Received:

@@ -2,6 +2,7 @@
 
 import html
 import re
+from threading import get_ident
 
 import pytest
 from review_items import make_item, make_task
@@ -192,6 +193,23 @@ def test_spans_point_at_code_points_and_a_masked_text_keeps_its_length() -> None
     page = Desk(item, masked=("email",)).browser().get("/reviews").text
     assert "ann@" not in page
     assert 'data-start="21" data-end="24">now' in page
+
+
+def test_a_text_is_masked_once_and_not_by_the_thread_that_answers(monkeypatch) -> None:
+    by: dict[str, list[int]] = {}
+    monkeypatch.setattr(
+        "murmura.console.web.pages.mask", lambda text, kinds: by.setdefault(text, []).append(get_ident()) or text
+    )
+    items = [make_item(n, text=f"text {n}", task=make_task("tagging", ("O", "B-city", "I-city"))) for n in range(2)]
+    desk = Desk(*items, masked=("email",))
+    answering: list[int] = []
+    show = desk.queue.hold
+    monkeypatch.setattr(desk.queue, "hold", lambda *given: answering.append(get_ident()) or show(*given))
+    browser = desk.browser()
+    browser.get("/reviews")
+    assert answering[0] not in {thread for item in items for thread in by[item.text]}
+    assert "text 0" in browser.get("/reviews").text
+    assert [len(by[item.text]) for item in items] == [1, 1]
 
 
 @pytest.mark.parametrize(
