@@ -11,7 +11,7 @@ from murmura.runtime.batching.breaker import BreakerLimits
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.batching.reply_lanes import ReplyLanes, StepResult
 from murmura.runtime.batching.version_queue import VersionTerms
-from murmura.runtime.errors import DeviceFailed, ModelFailed
+from murmura.runtime.errors import Closed, DeviceFailed, ModelFailed
 
 TERMS = VersionTerms(1000, 256, 4000)
 
@@ -32,7 +32,7 @@ class Taking(Inbox):
 
 @pytest.fixture
 async def world(model, start):
-    return put_beside(start(model), model, GatedModel(version=2))
+    return put_beside(start(model, breaker=BreakerLimits(first_pause_s=0.01)), model, GatedModel(version=2))
 
 
 def put_beside(batcher, model, candidate):
@@ -168,6 +168,43 @@ async def test_a_reply_of_a_candidate_that_fails_is_returned_and_not_delivered_a
     assert sorted((entry.text, entry.model is model) for entry in sink.entries) == [("bad", True), ("good", True)]
     assert all(entry.outputs for entry in sink.entries)
     assert (len(faults), batcher.guard.trouble) == (1, None)
+
+
+async def test_a_reply_that_begins_as_the_device_is_lost_ends_once(start, monkeypatch):
+    use_replies(monkeypatch)
+    model, sink = ReplyingModel(), Inbox()
+    batcher = start(model)
+    run, lost = model.run, DeviceFailed("gone", lost=True)
+
+    def fail(batch):
+        if len(batch) > 1:
+            raise ModelFailed("not together")
+        if batch[0].text == "bad":
+            raise lost
+        return run(batch)
+
+    model.run = fail
+    batcher.submit(entries_of(model, sink, "good", "bad"))
+    await until(lambda: len(sink.entries) == 2)
+    await asyncio.sleep(0.01)
+    assert sorted((entry.text, type(entry.error)) for entry in sink.entries) == [("bad", Closed), ("good", Closed)]
+
+
+async def test_a_reply_of_a_candidate_that_is_dropped_during_its_step_is_answered_once_by_the_current_version(
+    model, start, monkeypatch
+):
+    use_replies(monkeypatch)
+    batcher, model, candidate, sink, faults, ask = put_beside(start(model), model, ReplyingModel(version=2))
+    candidate.step_gate.clear()
+    ask("one")
+    await until(lambda: candidate.rows and batcher.in_flight)
+    batcher.drop_candidate(candidate)
+    candidate.step_error = DeviceFailed("gone")
+    candidate.step_gate.set()
+    await sink.holds(1)
+    await until(lambda: not batcher.in_flight)
+    assert [(entry.text, entry.model is model) for entry in sink.entries] == [("one", True)]
+    assert (faults, batcher.guard.trouble) == ([], None)
 
 
 async def test_no_reply_of_a_candidate_begins_once_it_has_failed(model, start, monkeypatch):
