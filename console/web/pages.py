@@ -1,7 +1,7 @@
 """Renders pages: templates with autoescape, and how times, numbers and texts of strangers are written."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from http import HTTPStatus
@@ -20,7 +20,7 @@ _MASKED_BEYOND: Final = 700
 """What is masked behind the end of what is shown: at least the longest address, so that no beginning of one shows."""
 
 _REMEMBERED: Final = 128
-"""Texts that are kept as they are shown."""
+"""Masked texts that are kept; each was cut before, so the longest have 20,700 characters."""
 
 
 class Pages:
@@ -36,7 +36,8 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.globals["screens"] = screens
-        self._write_text = lru_cache(_REMEMBERED)(partial(write_text, kinds=kinds))
+        self._kinds = kinds
+        self._write_text = partial(_write_hidden, lru_cache(_REMEMBERED)(partial(mask, kinds=kinds)))
         self._environment.filters["text"] = self._write_text
         self._environment.filters["bytes"] = lambda digits: "hidden, as texts are masked" if kinds else digits
         self._environment.filters["utc"] = format_utc
@@ -44,7 +45,8 @@ class Pages:
 
     async def prepare(self, texts: Iterable[str], most: int) -> None:
         """Mask texts in a thread; the filter `text(most)` has them at hand then, also for the next pages."""
-        await asyncio.to_thread(lambda: [self._write_text(text, most) for text in texts])
+        if self._kinds:
+            await asyncio.to_thread(lambda: [self._write_text(text, most) for text in texts])
 
     def render(self, request: Request, template: str, /, status: int = HTTPStatus.OK, **values: Any) -> HTMLResponse:
         """Return a page. `template` extends `page.html`; `values` are its variables."""
@@ -55,7 +57,11 @@ class Pages:
 
 def write_text(text: str, most: int = SHOWN_CHARACTERS, *, kinds: Collection[Masked] = ()) -> str:
     """Return a text masked and of at most `most` characters, and how many more there are."""
-    shown = mask(text[: most + _MASKED_BEYOND], kinds)[:most]
+    return _write_hidden(partial(mask, kinds=kinds), text, most)
+
+
+def _write_hidden(hide: Callable[[str], str], text: str, most: int = SHOWN_CHARACTERS) -> str:
+    shown = hide(text[: most + _MASKED_BEYOND])[:most]
     return shown if len(text) <= most else f"{shown}… ({len(text) - most:,} more characters)"
 
 

@@ -114,6 +114,7 @@
           return html;
         }
         if (!answer.ok && !AGAIN.includes(answer.status)) {
+          if (isAway) tellNothing();
           tellFailure(answer.status);
           return null;
         }
@@ -137,13 +138,14 @@
 
   window.addEventListener("beforeunload", (event) => { if (waiting > 0) event.preventDefault(); });
 
-  const isQuiet = () => performance.now() < quietUntil;
-
-  document.addEventListener("keydown", (event) => {
-    if (!isQuiet() || event.key === "Tab" || event.ctrlKey || event.metaKey || event.altKey) return;
+  const stopIfQuiet = (event) => {
+    if (performance.now() >= quietUntil || event.key === "Tab" || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     event.stopPropagation();
-  }, true);
+  };
+
+  document.addEventListener("keydown", stopIfQuiet, true);
+  part.addEventListener("click", stopIfQuiet, true); // a submit button is clicked, too
 
   const answerIsMissing = (chosen) => chosen.dataset.form === "label"
     && !chosen.querySelector("[name=label]:checked")
@@ -153,7 +155,6 @@
     const chosen = event.target;
     if (!chosen.matches("#review form")) return;
     event.preventDefault();
-    if (isQuiet()) return;
     const isVerdict = chosen.matches(".review");
     if (isVerdict && (!event.submitter || event.submitter.value !== "skip") && answerIsMissing(chosen)) {
       tell("No label is chosen: choose one, or skip the text.");
