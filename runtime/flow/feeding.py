@@ -120,10 +120,11 @@ class Feeding:
         if not self._versions.has(version):
             await self._divide_and_admit(deliveries)
             return
+        model = version.model if version is self._versions.candidate else self._engine.model
         try:
             texts = [delivery.given for delivery in deliveries]
             windows = [delivery.route.windows for delivery in deliveries]
-            encoded = await self._engine.encode(texts, version.model, windows if any(windows) else None)
+            encoded = await self._engine.encode(texts, model, windows if any(windows) else None)
         except BaseException as error:  # a panic of the tokenizer is not an Exception
             if self._ends_process(version, error):
                 self._under_way.end(sum(delivery.bytes for delivery in deliveries))
@@ -143,7 +144,7 @@ class Feeding:
                     self._sink,
                     delivery,
                     delivery.route.thresholds,
-                    version.model,
+                    model,
                 )
                 for delivery, ids in zip(deliveries, encoded, strict=True)
             ]
