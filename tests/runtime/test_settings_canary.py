@@ -96,6 +96,8 @@ NAMES = {
     **dict.fromkeys(("agents.mine.output", "routing.0.topic", "routing.0.agent"), "text"),
     **dict.fromkeys(("agents.mine.topics", "agents.mine.tasks", "agents.feedback.options.agents"), "list"),
     "agents.dialogue.options.generated_replies_off": "list",
+    **dict.fromkeys(("console.user_header", "console.roles_header", "console.group", "agents.mine.model"), "text"),
+    "console.hosts": "list",
     "agents.mine.thresholds.mine.labels": "key",
     "agents.dialogue.options.state": "text",
     "agents.dialogue.options.handoffs": "text",
@@ -107,6 +109,7 @@ ANY_TEXT = {
     "model.folder",
     "models.mine.folder",
     "models.mine.store",
+    "console.guidelines",
     "agents.dialogue.options.policy",
     "agents.dialogue.options.knowledge",
 }
