@@ -143,7 +143,7 @@ Output = Annotated[
 class ModelRef(_Frozen):
     name: str
     version: int
-    variant: Literal["current", "candidate"] = "current"
+    variant: Literal["current", "candidate"] = Field(default="current", exclude_if=lambda variant: variant == "current")
     """`candidate`: a version beside the current one, which answers a share of the requests."""
 
 

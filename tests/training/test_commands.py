@@ -129,9 +129,12 @@ def test_a_check_looks_at_everything_that_can_be_looked_at(tmp_path: Path) -> No
         "  fine: {train: fine.csv}\n  other: {train: gone.csv, test: bad.csv, reports: {mine: bad.csv, more: fine.csv}}\n"
     )
     (tmp_path / "out.run").write_text("")
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "notes.txt").write_text("")
     app = typer.Typer()
     app.command()(commands.train)
-    asked = [str(tmp_path / "r.yaml"), "--data", str(tmp_path), "--out", str(tmp_path), "--delta", "--check"]
+    asked = [str(tmp_path / "r.yaml"), "--data", str(tmp_path), "--out", str(taken), "--delta", "--check"]
     found = CliRunner().invoke(app, [*asked, "--run", str(tmp_path / "out.run")])
     assert found.exit_code == 2
     assert found.stdout.splitlines() == ["fine: rows: train 18, validation 2; 2 labels: a 9, b 9"]
