@@ -36,7 +36,11 @@ def calls_of(path: Path, method: str) -> int:
 
 
 def test_no_other_module_fetches_without_the_rule():
-    sources = [path for room in ("runtime", "agents", "training", "console", "scenarios") for path in (ROOT / room).rglob("*.py")]
+    sources = [
+        path
+        for room in ("runtime", "agents", "training", "console", "scenarios")
+        for path in (ROOT / room).rglob("*.py")
+    ]
     fetching = {path for path in sources if calls_of(path, "getmany") or calls_of(path, "getone")}
     assert fetching == {ROOT / "runtime" / name for name in FETCHERS}
 

@@ -175,9 +175,9 @@ def test_config_show_names_value_and_source_of_every_setting(config, monkeypatch
     assert shown["agents.mine.options.token"]["value"] == "***"
     assert shown["agents.feedback.options.window"]["value"] == 7
     sections = {path[:length] for path in KEYS for length in range(1, len(path))}
-    assert {".".join(path) for path in KEYS if path not in sections and not {"agents", "inputs", "models", 0} & {*path}} <= set(
-        shown
-    )
+    assert {
+        ".".join(path) for path in KEYS if path not in sections and not {"agents", "inputs", "models", 0} & {*path}
+    } <= set(shown)
 
 
 def test_config_show_is_lines_of_yaml_with_a_source_on_request(config):
