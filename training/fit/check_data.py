@@ -147,7 +147,7 @@ def _refuse_deep_decoders(recipe: Recipe, tasks: Sequence[TaskData], checkpoint:
     for data in tasks:
         sizes = data.task.generation()
         if sizes is not None and data.name not in known and sizes.layers > depth:
-            message = f"a decoder of {sizes.layers} layers cannot begin from an encoder of {depth}; set {depth} or less"
+            message = f"a decoder of {sizes.layers} layers cannot begin from an encoder of {depth}; set `layers` to {depth} or less"
             raise recipe.refusal(("tasks", data.name, "layers"), message)
 
 
