@@ -53,8 +53,8 @@ class ReviewDesk:
         """
         if action is None:
             return act()
-        if (said := self._done.get((person, action))) is not None:
-            return self.show(holder, person, now, note=said[0], failed=said[1])
+        if (answer := self._done.get((person, action))) is not None:
+            return self.show(holder, person, now, note=answer[0], failed=answer[1])
         shown = act()
         self._done[person, action] = shown.note, shown.failed
         if len(self._done) > _REMEMBERED:

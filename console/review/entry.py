@@ -1,4 +1,4 @@
-"""An item in the queue: who holds it, who has judged it, and whether it is done. Pure, told the time."""
+"""An item in the queue: who holds it, who has judged it, and whether it is done. Pure: callers pass the time."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""The review queue: leases, verdicts, undo, and which items are done. Pure: no I/O, told the time.
+"""The review queue: leases, verdicts, undo, and which items are done. Pure: no I/O, and callers pass the time.
 
 Invariants:
 - without overlap at most one browser holds an item;

@@ -94,8 +94,8 @@ class BoundedBodies:
         await self._app(scope, receive_read, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
-        told = Headers(scope=scope).get("content-length", "")
-        if told.isdecimal() and int(told) > self._max_bytes:
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._max_bytes:
             raise self._too_large()
         chunks, size = [], 0
         while True:

@@ -1,4 +1,4 @@
-"""Decides what follows from the sums of an experiment: wait, promote or stop. It is told the time."""
+"""Decides what follows from the sums of an experiment: wait, promote or stop. The caller passes the time."""
 
 import math
 from collections.abc import Mapping, Sequence

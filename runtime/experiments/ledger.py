@@ -1,4 +1,4 @@
-"""Gathers the events of units and sums them up when a unit is over. Pure: it is told records, their places and times.
+"""Gathers the events of units and sums them up when a unit is over. Pure: callers pass records with their places and times.
 
 A unit is open from the minute of its first answer for `attribution_hours`. Then what happened in that time enters the sums
 of its side, once; the same unit later counts for nothing. Minutes are those of the records, so that reading the same

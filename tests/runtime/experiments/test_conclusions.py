@@ -73,8 +73,10 @@ def test_a_mismatch_is_a_chi_squared_test() -> None:
 
 
 def _decide(candidate: RatioSums, control: RatioSums, **changes: object):
-    told = {"units": (5000, 5000), "hours": 100.0, "mismatch": 1.0, "rules": Rules()} | changes
-    return decide(told["rules"], {"agreement": (candidate, control)}, told["units"], told["hours"], told["mismatch"])
+    given = {"units": (5000, 5000), "hours": 100.0, "mismatch": 1.0, "rules": Rules()} | changes
+    return decide(
+        given["rules"], {"agreement": (candidate, control)}, given["units"], given["hours"], given["mismatch"]
+    )
 
 
 def test_decisions() -> None:
@@ -102,7 +104,7 @@ def test_less_is_better_for_errors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"goals": []}, "at least 1 item"),
         ({"goals": [{"measure": "ratio"}]}, "has a name"),
@@ -113,8 +115,8 @@ def test_less_is_better_for_errors() -> None:
         ({"alfa": 0.1}, "Extra inputs"),
     ],
 )
-def test_wrong_rules_are_refused(wrong: dict[str, object], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_wrong_rules_are_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         Rules.model_validate(wrong)
 
 

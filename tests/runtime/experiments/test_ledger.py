@@ -26,8 +26,8 @@ class _Record:
 
 
 def _ledger(tally: Tally | None = None, entered: EnteredUnits | None = None, **changes: object) -> Ledger:
-    told = {"shares": Shares(0.5), "attribution_minutes": HOUR, "max_units": 1000} | changes
-    return Ledger(tally=tally, entered=entered, **told)  # type: ignore[arg-type]
+    options = {"shares": Shares(0.5), "attribution_minutes": HOUR, "max_units": 1000} | changes
+    return Ledger(tally=tally, entered=entered, **options)  # type: ignore[arg-type]
 
 
 def _tell(ledger: Ledger, record: _Record) -> None:
