@@ -2,7 +2,7 @@
 
 python benchmarks/few_rows.py                                   # both data sets, 5 and 10 rows a label, three samples (an hour on one core)
 python benchmarks/few_rows.py --sets banking77 --rows 10        # one line of the table
-python benchmarks/few_rows.py --sets banking77 --rows 0         # all rows; a sample is another seed
+python benchmarks/few_rows.py --sets banking77 --rows 0 --samples 0 --seeds 0 1 2    # all rows
 python benchmarks/few_rows.py --way few-shot                    # a head on the encoder as it is (`murmura few-shot`), a quarter of an hour
 python benchmarks/few_rows.py --way tuned                       # the same with --tune-encoder
 
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -56,7 +57,9 @@ def draw(data: Path, name: str, rows: int, sample: int, out: Path) -> None:
     )
 
 
-def measure(data: Path, name: str, rows: int, sample: int, keys: dict[str, object]) -> tuple[float, float, float]:
+def measure(
+    data: Path, name: str, rows: int, sample: int, seed: int, keys: dict[str, object]
+) -> tuple[float, float, float]:
     """Train on one sample; return the accuracy of the regression and of the model, and the CPU-seconds of training."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -68,7 +71,7 @@ def measure(data: Path, name: str, rows: int, sample: int, keys: dict[str, objec
         }
         recipe = folder / "few.yaml"
         recipe.write_text(yaml.safe_dump({"max_tokens": 64, "threads": 1, "tasks": {"intent": task}, **keys}))
-        record = fit(recipe, data, folder / "run", seed=0 if rows else sample, quiet=True)
+        record = fit(recipe, data, folder / "run", seed=seed, quiet=True)
         export(folder / "run", folder / "model")
         figures = evaluate(folder / "model", data, recipe=recipe)["intent"]["test"].figures
     probe, accuracy = figures["probe_accuracy"], figures["accuracy"]
@@ -104,18 +107,21 @@ def print_few_shot(data: Path, name: str, rows: int, samples: Sequence[int], *, 
         print(f"{name}, {rows} rows a label, sample {sample}, {way}: {found}", flush=True)
 
 
-def compare(data: Path, name: str, rows: int, samples: Sequence[int], keys: dict[str, object]) -> bool:
-    """Print a line for each sample and the means; True where the model is not below the regression."""
+def compare(
+    data: Path, name: str, rows: int, samples: Sequence[int], seeds: Sequence[int], keys: dict[str, object]
+) -> bool:
+    """Print a line for each sample and seed, and the means; True where the model is not below the regression."""
     found = []
-    for sample in samples:
-        found.append(measure(data, name, rows, sample, keys))
+    for sample, seed in product(samples, seeds):
+        found.append(measure(data, name, rows, sample, seed, keys))
         probe, accuracy, seconds = found[-1]
         print(
-            f"{name}, {rows} rows a label, sample {sample}: regression {probe:.1%}, fine-tuned {accuracy:.1%}; {seconds:.0f} CPU-s",
+            f"{name}, {rows} rows a label, sample {sample}, seed {seed}: regression {probe:.1%}, fine-tuned {accuracy:.1%}; "
+            f"{seconds:.0f} CPU-s",
             flush=True,
         )
     probe, accuracy, _ = (statistics.mean(column) for column in zip(*found, strict=True))
-    print(f"{name}, {rows} rows a label, mean of {len(samples)}: regression {probe:.1%}, fine-tuned {accuracy:.1%}")
+    print(f"{name}, {rows} rows a label, mean of {len(found)}: regression {probe:.1%}, fine-tuned {accuracy:.1%}")
     return accuracy >= probe - ABOVE
 
 
@@ -127,6 +133,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--rows", type=int, nargs="+", default=[5, 10])
     parser.add_argument("--samples", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of --way fine-tuned")
     parser.add_argument("--way", choices=("fine-tuned", "few-shot", "tuned"), default="fine-tuned")
     parser.add_argument("--keys", default="{}", help="further keys of the recipe, as YAML: '{few_rows: 0}'")
     parser.add_argument("--short", action="store_true", help="Banking77, five rows a label, one sample")
@@ -141,7 +148,11 @@ def main() -> None:
                 print_few_shot(chosen.data, name, rows, chosen.samples, tuned=chosen.way == "tuned")
         return
     keys = yaml.safe_load(chosen.keys)
-    reached = [compare(chosen.data, name, rows, chosen.samples, keys) for name in chosen.sets for rows in chosen.rows]
+    reached = [
+        compare(chosen.data, name, rows, chosen.samples, chosen.seeds, keys)
+        for name in chosen.sets
+        for rows in chosen.rows
+    ]
     raise SystemExit(0 if all(reached) else 1)
 
 
