@@ -5,6 +5,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from .experiment import ExperimentId
 from .feedback import Id, PredictionId
 from .result import ModelRef, Score, Source, UtcTime
 
@@ -29,6 +30,14 @@ class ReviewReason(StrEnum):
     """One of the texts that would teach the model most, chosen by `murmura suggest`."""
     RANDOM = "random"
     """Drawn at random from all answers, whatever they are."""
+    DISAGREEMENT = "disagreement"
+    """Two versions answered the request differently. `model` is the one whose answer was sent."""
+
+
+_WITHOUT_SCORE: Final = frozenset(
+    {ReviewReason.RANDOM, ReviewReason.FILTERED, ReviewReason.SUGGESTED, ReviewReason.DISAGREEMENT}
+)
+_OF_EXPERIMENTS: Final = frozenset({ReviewReason.RANDOM, ReviewReason.DISAGREEMENT})
 
 
 class _Frozen(BaseModel):
@@ -68,7 +77,11 @@ class Review(_Frozen):
     threshold: Score | None = None
     """The `out_of_scope` score from which the answer is withheld."""
     sampling_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    """`random`: the probability with which this task of this request was drawn."""
+    """`random`: the probability with which this task of this request was drawn. With `experiment`: that of the request's
+    unit times that of the task.
+    """
+    experiment: ExperimentId | None = None
+    """`random`: the experiment for which a unit was drawn, of which this is one request. `disagreement`: the one that compares."""
     at: UtcTime
 
     @model_validator(mode="after")
@@ -78,7 +91,9 @@ class Review(_Frozen):
             raise ValueError(f"a review for {self.why} needs prediction_id, agent and source")
         if (self.sampling_rate is None) == (self.why is ReviewReason.RANDOM):
             raise ValueError("sampling_rate belongs to random reviews, and each of them has one")
-        if self.score is None and self.why not in {ReviewReason.RANDOM, ReviewReason.FILTERED, ReviewReason.SUGGESTED}:
+        if self.experiment is not None and self.why not in _OF_EXPERIMENTS:
+            raise ValueError(f"a review for {self.why} belongs to no experiment")
+        if self.score is None and self.why not in _WITHOUT_SCORE:
             raise ValueError(f"a review for {self.why} needs a score")
         if self.prediction_id is None and self.example is None:
             raise ValueError("a review needs a prediction_id or an example")

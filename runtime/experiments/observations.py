@@ -1,13 +1,24 @@
 """Turns records into what an experiment counts: units, and events of its measures. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from typing import Final
 
 from ...schemas.experiment import Unit
-from ...schemas.feedback import Feedback
+from ...schemas.feedback import Feedback, Verdict
 from ...schemas.result import ClassificationOutput, Result
+from ...schemas.review import Review, ReviewReason
 
 Counts = dict[str, tuple[float, float]]
 """By measure's key: a number of events out of a number of chances."""
+
+Drawn = tuple[str, str]
+"""An answer that was drawn at random: its prediction id, and the task."""
+
+OTHER_AGREEMENT: Final = "other_agreement"
+"""Measure of the verdicts that nobody was asked for at random. It is shown; no rule can name it."""
+
+_BLIND: Final = frozenset({Verdict.CONFIRMED, Verdict.CORRECTION})
+"""Verdicts of a person who was not shown the answer: up and down are given by those who saw it."""
 
 _METADATA = "metadata."
 
@@ -39,12 +50,29 @@ def count_error() -> Counts:
     return {"errors": (1.0, 1.0)}
 
 
-def count_feedback(feedback: Feedback) -> Counts:
-    """Return whether a person agreed; nothing where the verdict does not say."""
+def find_drawn(review: Review, experiment: str) -> Drawn | None:
+    """Return the answer that a review asks about where it was drawn at random, by unit, in this experiment; else None."""
+    if review.why is not ReviewReason.RANDOM or review.experiment != experiment or review.prediction_id is None:
+        return None
+    return review.prediction_id, review.task
+
+
+def counts_for_goals(feedback: Feedback, drawn: Container[Drawn]) -> bool:
+    """Return whether goals and guardrails may use a verdict: a blind one on an answer that was drawn at random.
+
+    People judge what looks wrong, so agreement among verdicts that nobody asked for does not estimate the agreement on all
+    answers, and the bias need not be equal on both sides. `drawn`: what `find_drawn` returned of the experiment's reviews.
+    """
+    return feedback.verdict in _BLIND and (feedback.prediction_id, feedback.task) in drawn
+
+
+def count_feedback(feedback: Feedback, drawn: Container[Drawn]) -> Counts:
+    """Return whether a person agreed, apart for verdicts that no rule may use; nothing where the verdict does not say."""
     counts: Counts = {}
     agrees = feedback.verdict.agrees
     if agrees is not None:
-        _add(counts, "agreement", feedback.task, agrees)
+        measure = "agreement" if counts_for_goals(feedback, drawn) else OTHER_AGREEMENT
+        _add(counts, measure, feedback.task, agrees)
     return counts
 
 

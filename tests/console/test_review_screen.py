@@ -2,6 +2,7 @@
 
 import html
 import re
+from dataclasses import replace
 from threading import get_ident
 
 import pytest
@@ -17,6 +18,7 @@ from murmura.console.web.application import make_application
 from murmura.console.web.pages import Pages
 from murmura.runtime.settings.console import ConsoleSettings
 from murmura.schemas.feedback import Verdict
+from murmura.schemas.result import ModelRef
 from murmura.schemas.review import ReviewReason
 
 HERE = {"sec-fetch-site": "same-origin"}
@@ -159,6 +161,25 @@ def test_nothing_of_the_guess_is_shown_for_a_random_item() -> None:
     page = Desk(make_item(why=ReviewReason.RANDOM)).browser().get("/reviews").text
     assert "checked" not in page.partition('id="review-item"')[2].partition("consent")[0]
     assert "Score of the model" not in page
+
+
+def test_the_page_of_a_random_item_is_the_same_whatever_answered_it() -> None:
+    def page_of(version: int, variant: str, guess: Guess) -> str:
+        model = ModelRef.model_validate({"name": "desk", "version": version, "variant": variant})
+        item = replace(make_item(why=ReviewReason.RANDOM), model=model, guess=guess)
+        return Desk(item).browser().get("/reviews", headers=PART).text
+
+    pages = {
+        page_of(3, "current", Guess("refund", 0.9, canonical("refund"))),
+        page_of(4, "candidate", Guess("loan", 0.2)),
+    }
+    assert len(pages) == 1
+
+
+def test_a_disagreement_is_judged_like_others() -> None:
+    page = Desk(make_item(why=ReviewReason.DISAGREEMENT)).browser().get("/reviews").text
+    assert "disagreement" in page
+    assert re.search(r'value="refund"[^>]* checked', page)
 
 
 def test_what_is_no_answer_is_said_and_the_item_stays() -> None:

@@ -47,7 +47,7 @@ EXAMPLE = {
 @pytest.mark.parametrize(("value", "key"), [(LIVE, LIVE["prediction_id"]), (EXAMPLE, "clinc150/train.csv.gz:17")])
 def test_a_review_of_the_first_version_stays_readable(value, key):
     review = Review.model_validate(value)
-    assert json.loads(review.model_dump_json()) == value | {"sampling_rate": None}
+    assert json.loads(review.model_dump_json()) == value | {"sampling_rate": None, "experiment": None}
     assert review.key == key
     jsonschema.validate(value, schema_of("review.v1"))
 
@@ -62,6 +62,7 @@ def test_the_reasons_are_those_of_the_contract():
         "filtered",
         "suggested",
         "random",
+        "disagreement",
     }
 
 
@@ -87,6 +88,14 @@ def test_an_answer_that_was_drawn_at_random_names_the_probability_of_that_and_no
     for wrong in (drawn, LIVE | {"sampling_rate": 0.002}, drawn | {"sampling_rate": 0}, LIVE | {"score": None}):
         with pytest.raises(ValidationError, match=r"sampling_rate|needs a score"):
             Review.model_validate(wrong)
+
+
+def test_what_is_drawn_or_compared_names_its_experiment_and_a_doubt_has_none():
+    drawn = LIVE | {"why": "random", "sampling_rate": 0.002, "experiment": "desk-2"}
+    assert Review.model_validate(drawn).experiment == "desk-2"
+    assert Review.model_validate(LIVE | {"why": "disagreement", "score": None, "experiment": "desk-2"}).score is None
+    with pytest.raises(ValidationError, match="belongs to no experiment"):
+        Review.model_validate(LIVE | {"experiment": "desk-2"})
 
 
 @pytest.mark.parametrize("field", ["score", "margin", "out_of_scope", "threshold"])

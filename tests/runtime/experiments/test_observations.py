@@ -4,10 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from murmura.runtime.experiments.observations import count_feedback, count_ratio, count_result, find_unit
-from murmura.schemas.experiment import Measure
+from murmura.runtime.experiments.observations import count_feedback, count_ratio, count_result, find_drawn, find_unit
+from murmura.schemas.experiment import Measure, Rules
 from murmura.schemas.feedback import Feedback
 from murmura.schemas.result import Result
+from murmura.schemas.review import Review
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -74,24 +75,60 @@ def test_answers_count_by_task_and_over_all() -> None:
     assert count_result(_result(intent=_classified(None, "out_of_scope")))["out_of_scope/intent"] == (1.0, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("verdict", "value", "agrees"), [("confirmed", None, 1.0), ("correction", "x", 0.0), ("reward", 2.0, None)]
-)
-def test_verdicts(verdict: str, value: object, agrees: float | None) -> None:
-    feedback = Feedback.model_validate(
+def _feedback(verdict: str, value: object = None, task: str = "intent") -> Feedback:
+    return Feedback.model_validate(
         {
             "id": "f",
             "prediction_id": "0" * 32,
             "agent": "a",
-            "task": "intent",
+            "task": task,
             "verdict": verdict,
             "value": value,
             "by": "p",
             "at": NOW,
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "value", "agrees"), [("confirmed", None, 1.0), ("correction", "x", 0.0), ("reward", 2.0, None)]
+)
+def test_verdicts(verdict: str, value: object, agrees: float | None) -> None:
     expected = {} if agrees is None else {"agreement": (agrees, 1.0), "agreement/intent": (agrees, 1.0)}
-    assert count_feedback(feedback) == expected
+    assert count_feedback(_feedback(verdict, value), {("0" * 32, "intent")}) == expected
+
+
+@pytest.mark.parametrize(
+    ("feedback", "agrees"),
+    [(_feedback("confirmed", task="topic"), 1.0), (_feedback("correction", "x", "topic"), 0.0)]
+    + [(_feedback(verdict), float(verdict == "up")) for verdict in ("up", "down")],
+)
+def test_a_verdict_that_nobody_was_asked_for_at_random_is_counted_where_no_rule_reads(
+    feedback: Feedback, agrees: float
+) -> None:
+    counts = count_feedback(feedback, {("0" * 32, "intent")})
+    assert counts == {"other_agreement": (agrees, 1.0), f"other_agreement/{feedback.task}": (agrees, 1.0)}
+    rules = Rules()
+    assert not counts.keys() & {measure.key for measure in (*rules.goals, *rules.guardrails)}
+
+
+def test_an_answer_is_drawn_by_a_random_review_of_this_experiment() -> None:
+    drawn = Review.model_validate(
+        {
+            "prediction_id": "0" * 32,
+            "agent": "a",
+            "task": "intent",
+            "why": "random",
+            "sampling_rate": 0.1,
+            "experiment": "e",
+            "model": {"name": "desk", "version": 1},
+            "source": {"topic": "t", "partition": 0, "offset": 0, "timestamp": 0},
+            "at": NOW,
+        }
+    )
+    assert find_drawn(drawn, "e") == ("0" * 32, "intent")
+    assert find_drawn(drawn, "f") is None
+    assert find_drawn(drawn.model_copy(update={"experiment": None}), "e") is None
 
 
 def test_keys_are_those_of_measures() -> None:
