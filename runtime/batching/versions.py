@@ -1,9 +1,11 @@
-"""The loaded versions of one model, and which of them answers a unit."""
+"""The loaded versions of one model, and which of them answers a side of an experiment."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..agent.routes import Route
+from ..experiments.assignment import Side
+from ..experiments.unit_assignment import Assignment
 from .engine_port import EngineLike
 
 
@@ -24,24 +26,24 @@ class Versions:
     def __init__(self, current: LoadedVersion) -> None:
         self.current = current
         self.candidate: LoadedVersion | None = None
-        self._is_candidates: Callable[[str], bool] = lambda unit: False
+        self.assignment: Assignment | None = None
+        """Of the experiment in which the candidate answers; None without one."""
 
-    def choose(self, unit: str) -> LoadedVersion:
-        """Return the version that answers a unit, such as a request."""
-        candidate = self.candidate
-        return candidate if candidate is not None and self._is_candidates(unit) else self.current
+    def choose(self, side: Side) -> LoadedVersion:
+        """Return the version that answers a side."""
+        return self.candidate if self.candidate is not None and side == "candidate" else self.current
 
     def has(self, version: LoadedVersion) -> bool:
         """Return whether new units may be answered by a version: it was neither replaced nor dropped."""
         return version is self.current or version is self.candidate
 
-    def add_candidate(self, candidate: LoadedVersion, is_candidates: Callable[[str], bool]) -> None:
-        """Let a candidate answer the units of which `is_candidates` is true."""
-        self.candidate, self._is_candidates = candidate, is_candidates
+    def add_candidate(self, candidate: LoadedVersion, assignment: Assignment) -> None:
+        """Let a candidate answer its side of an experiment."""
+        self.candidate, self.assignment = candidate, assignment
 
     def drop_candidate(self) -> None:
-        """Let the current version answer every unit from now on."""
-        self.candidate = None
+        """Let the current version answer everything from now on."""
+        self.candidate = self.assignment = None
 
 
 class ServedModel:

@@ -55,6 +55,7 @@ class Feeding:
         deliveries = [item for item in items if isinstance(item, Delivery)]
         if len(deliveries) < len(items):
             self._reject([item for item in items if isinstance(item, Rejected)])
+        self._choose_sides(deliveries)
         deliveries = self._answer_expired(deliveries)
         if deliveries and self._suspending.suspended:
             deliveries, held = self._suspending.hold_whole(deliveries)
@@ -62,6 +63,12 @@ class Feeding:
             self._on_done(len(held))
         if deliveries:
             await self._divide_and_admit(deliveries)
+
+    def _choose_sides(self, deliveries: Iterable[Delivery]) -> None:
+        """Choose the side of each record before its parts go different ways."""
+        if (assignment := self._versions.assignment) is not None:
+            for delivery in deliveries:
+                delivery.choose_side(assignment)
 
     def take_back(self, entries: list[Entry]) -> None:
         """Submit records again: the version that encoded them failed or was unloaded, and another one answers them."""
@@ -91,7 +98,8 @@ class Feeding:
     def _divide(self, deliveries: list[Delivery]) -> Iterable[tuple[LoadedVersion, list[Delivery]]]:
         """Return deliveries by the version that answers them, with the tasks of its routes. Sends dead letters of others."""
         versions = self._versions
-        if versions.candidate is None:
+        assignment = versions.assignment
+        if assignment is None:
             version = versions.current
             fit = [each for each in deliveries if self._reroute(each, version.routes)]
             return [(version, fit)] if fit else []
@@ -99,7 +107,7 @@ class Feeding:
         for delivery in deliveries:
             version = versions.current
             if not delivery.current_only:
-                version = versions.choose(delivery.request.request_id)
+                version = versions.choose(delivery.choose_side(assignment))
             if version is not versions.current and not self._fits(delivery, version):
                 version = versions.current  # what it does not answer is no reason for a dead letter
             if self._reroute(delivery, version.routes):

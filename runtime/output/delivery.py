@@ -7,6 +7,8 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ..agent.routes import Asked, Route
 from ..errors import RecordError
+from ..experiments.assignment import Side
+from ..experiments.unit_assignment import Assignment
 from ..kafka.offset_tracker import CompletionSink
 from ..model.inputs import Input, choose_input, missing_pair
 from ..observe.tracing import Span, Tracing
@@ -39,7 +41,7 @@ class Delivery:
     `record` has the coordinates that results and dead letters name.
     """
 
-    __slots__ = ("asked", "attempt", "bytes", "current_only", "progress", "record", "request", "route", "span")
+    __slots__ = ("asked", "attempt", "bytes", "chosen", "current_only", "progress", "record", "request", "route", "span")
 
     asked: Asked
     """The agents that answer, each with its tasks."""
@@ -54,6 +56,8 @@ class Delivery:
         self.attempt = attempt
         self.current_only = False
         """Whether a candidate has failed on it, so that the current version answers it."""
+        self.chosen: tuple[str, Side] | None = None
+        """An experiment, and the side of it that answers; parts of the record have the same."""
         self.bytes = held_bytes(record, request.text, request.text_pair)
         """Bytes that it occupies in memory."""
         self.span: Span | None = None
@@ -68,6 +72,14 @@ class Delivery:
     def partition(self) -> TopicPartition:
         """The partition from which it was read, which is not committed past it: that of a retry is not its record's."""
         return self.attempt.read_from or TopicPartition(self.record.topic, self.record.partition)
+
+    def choose_side(self, assignment: Assignment) -> Side:
+        """Return the side of an experiment that answers. It stays, also when the share is raised before another attempt."""
+        if self.chosen is None or self.chosen[0] != assignment.experiment:
+            request = self.request
+            side = assignment.choose_side(request.key, request.request_id, request.metadata or {})
+            self.chosen = assignment.experiment, side
+        return self.chosen[1]
 
     def settle(self, route: Route) -> None:
         """Choose agents and tasks: all agents with their own tasks, or those that a request or a retry names.

@@ -81,6 +81,6 @@ def split_off(delivery: Delivery, agent: str) -> Delivery:
     delivery.progress.add()
     attempt = delivery.attempt.next_one(agent, delivery.attempts)
     part = Delivery(delivery.record, delivery.progress, delivery.request, attempt)
-    part.route = delivery.route
+    part.route, part.chosen, part.current_only = delivery.route, delivery.chosen, delivery.current_only
     part.asked = tuple(asked for asked in delivery.asked if asked[0].agent.name == agent)
     return part

@@ -11,6 +11,7 @@ from ..agent.routes import Route, make_routes
 from ..batching.engine import Engine
 from ..batching.versions import LoadedVersion, Versions
 from ..errors import DeviceFailed
+from ..experiments.unit_assignment import Assignment
 from ..model.model import Model
 from ..observe.logs import get_logger
 from ..settings.settings import Settings
@@ -30,7 +31,7 @@ class ModelSlot:
     """Owns the loaded versions of one model: the current one, and perhaps a candidate beside it.
 
     Invariants:
-    - each new text goes to exactly one version, which `choose` returns;
+    - each record goes to exactly one version for all its agents, which the side of its unit decides;
     - whatever becomes of a candidate, the current version goes on, and answers what the candidate does not;
     - a text is answered by the model that encoded it, so a batch never mixes versions, and the old model is freed when
       its last batch has ended;
@@ -68,14 +69,8 @@ class ModelSlot:
         self._dispatcher.reroute(routes)
         self.on_swap(model)
 
-    def choose(self, unit: str) -> LoadedVersion:
-        """Return the version that answers a unit from the next encoded chunk on."""
-        return self._dispatcher.versions.choose(unit)
-
-    def put_candidate(
-        self, model: Model, is_candidates: Callable[[str], bool], on_failed: Callable[[DeviceFailed], None]
-    ) -> None:
-        """Let a second version answer the units of which `is_candidates` is true; the unit is now the request's id.
+    def put_candidate(self, model: Model, assignment: Assignment, on_failed: Callable[[DeviceFailed], None]) -> None:
+        """Let a second version answer its side of an experiment from the next encoded chunk on.
 
         `on_failed` is called when it has failed: it is dropped, and the current version answers. Raises SetupError for a model
         that an agent cannot work with, and ValueError while there is a candidate.
@@ -87,10 +82,15 @@ class ModelSlot:
             on_failed(fault)
 
         self._engine.load_candidate(model, model.pass_time, fail)
-        self._dispatcher.versions.add_candidate(LoadedVersion(model, routes), is_candidates)
+        self._dispatcher.versions.add_candidate(LoadedVersion(model, routes), assignment)
+
+    def assign(self, assignment: Assignment) -> None:
+        """Divide the units between the loaded versions otherwise from the next encoded chunk on: the share was raised."""
+        if self._dispatcher.versions.candidate is not None:
+            self._dispatcher.versions.assignment = assignment
 
     def drop_candidate(self) -> None:
-        """Let the current version answer every unit from the next encoded chunk on."""
+        """Let the current version answer everything from the next encoded chunk on."""
         self._dispatcher.versions.drop_candidate()
         self._engine.drop_candidate()
 

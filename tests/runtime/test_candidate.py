@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,8 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.batching.engine import Engine
-from murmura.runtime.errors import SetupError
+from murmura.runtime.errors import Retry, SetupError
+from murmura.runtime.experiments.unit_assignment import Assignment
 from murmura.runtime.flow.dispatcher import Dispatcher
 from murmura.runtime.kafka.offset_tracker import Tracker
 from murmura.runtime.observe.metrics import Metrics
@@ -24,6 +26,18 @@ INTENT = TaskSpec(name="intent", kind="classification", labels=["refund", "prais
 MOOD = TaskSpec(name="mood", kind="classification", labels=["good", "bad"])
 AGENT = replace(classification, topics=("in",), output="out", tasks=("intent",))
 PARTITION = TopicPartition("in", 0)
+ON_ATTEMPT = {}
+"""What happens before the second agent asks for another attempt, by text; each once."""
+
+
+def decide_at_second_attempt(request, prediction):
+    if (happens := ON_ATTEMPT.pop(request.text, None)) is not None:
+        happens()
+        raise Retry(0.0)
+    return prediction.outputs
+
+
+SECOND = replace(AGENT, name="second", decide=decide_at_second_attempt)
 
 
 class Broker:
@@ -46,53 +60,65 @@ def model(version, *tasks, **options):
     return made
 
 
-class Process:
-    """A dispatcher, an engine and a slot; a candidate answers the requests whose id begins with `b`."""
+class ByLetter(Assignment):
+    """The candidate answers the requests whose id begins with `b`."""
 
-    def __init__(self, engine):
+    def choose_side(self, key, request_id, metadata):
+        return "candidate" if request_id.startswith("b") else "control"
+
+
+class Process:
+    """A dispatcher, an engine and a slot."""
+
+    def __init__(self, engine, *agents):
         self.engine, self.broker, self.tracker = engine, Broker(), Tracker()
         self.dispatcher = Dispatcher(
             engine,
             self.broker,
             self.tracker,
             Metrics(),
-            routes=make_routes([AGENT], engine.model.manifest, "test"),
+            routes=make_routes(agents, engine.model.manifest, "test"),
             dead_letters="dead",
             max_value_bytes=1000,
         )
-        self.slot = ModelSlot(Settings(app="test"), [AGENT], engine, self.dispatcher)
+        self.slot = ModelSlot(Settings(app="test"), agents, engine, self.dispatcher)
         self.faults, self.offset = [], 0
-        self.feeding = asyncio.create_task(self.dispatcher.run())
+        self.running = [asyncio.create_task(self.dispatcher.run()), asyncio.create_task(self.dispatcher.retrying.run())]
 
-    def put_candidate(self, candidate):
-        self.slot.put_candidate(candidate, lambda unit: unit.startswith("b"), self.faults.append)
+    def put_candidate(self, candidate, assignment=None):
+        self.slot.put_candidate(candidate, assignment or ByLetter("spring", "request", 0.5), self.faults.append)
 
     async def answer(self, **texts):
         """Return version and variant of each result by request id."""
+        results = await self.send(*({"id": name, "text": text} for name, text in texts.items()))
+        return {result.request_id: (result.model.version, result.model.variant) for result in results}
+
+    async def send(self, *requests):
+        """Return the results of requests."""
         self.broker.taken.clear()
-        values = [json.dumps({"id": name, "text": text}).encode() for name, text in texts.items()]
+        values = [json.dumps(request).encode() for request in requests]
+        now = int(time.time() * 1000)
         records = [
-            ConsumerRecord("in", 0, self.offset + n, 1000, 0, None, value, None, -1, len(value), ())
+            ConsumerRecord("in", 0, self.offset + n, now, 0, None, value, None, -1, len(value), ())
             for n, value in enumerate(values)
         ]
         self.offset += len(records)
         self.dispatcher.receive({PARTITION: records})
         async with asyncio.timeout(60):
-            while self.dispatcher.has_work:
+            while self.tracker.progress(PARTITION).committable != self.offset:
                 await asyncio.sleep(0.001)
-        assert self.tracker.progress(PARTITION).committable == self.offset
         assert {message.topic for message in self.broker.taken} == {"out"}, "no dead letter"
-        results = [Result.model_validate_json(message.value) for message in self.broker.taken]
-        return {result.request_id: (result.model.version, result.model.variant) for result in results}
+        return [Result.model_validate_json(message.value) for message in self.broker.taken]
 
 
 @pytest.fixture
 async def process():
     engine = Engine(model(1), token_budget=1000, max_in_flight=1)
     await engine.start()
-    made = Process(engine)
+    made = Process(engine, AGENT, SECOND)
     yield made
-    made.feeding.cancel()
+    for task in made.running:
+        task.cancel()
     await engine.stop(5)
 
 
@@ -122,7 +148,7 @@ async def test_the_requests_of_a_candidate_that_fails_are_answered_by_the_curren
     assert await process.answer(a1="x", b1="y", b2="z") == dict.fromkeys(("a1", "b1", "b2"), (1, "current"))
     assert len(process.faults) == 1
     assert process.engine.trouble is None
-    assert process.slot.choose("b3").model is process.slot.model
+    assert process.dispatcher.versions.choose("candidate").model is process.slot.model
     process.put_candidate(model(3))
     assert await process.answer(b4="x") == {"b4": (3, "candidate")}
 
@@ -180,7 +206,7 @@ async def test_a_candidate_that_cannot_tokenise_is_dropped_and_the_process_goes_
     process.put_candidate(candidate)
     candidate.encode = lambda texts: 1 / 0
     assert await process.answer(a1="x", b1="y") == dict.fromkeys(("a1", "b1"), (1, "current"))
-    assert (len(process.faults), lost, process.slot.choose("b1").model) == (1, [], process.slot.model)
+    assert (len(process.faults), lost, process.dispatcher.versions.choose("candidate").model) == (1, [], process.slot.model)
 
 
 async def test_a_text_that_only_the_candidate_cannot_tokenise_is_answered_by_the_current_version(process):
@@ -202,3 +228,26 @@ async def test_a_swap_while_the_device_fails_leaves_a_candidate_its_requests(pro
             await asyncio.sleep(0.001)
     process.slot.put(model(3))
     assert await answering == {"a1": (3, "current"), "b1": (2, "candidate")}
+
+
+async def test_all_agents_answer_a_record_by_one_version_and_those_of_a_unit_by_the_same(process):
+    process.put_candidate(model(2), Assignment("spring", "metadata.customer", 0.5))
+    requests = [
+        {"id": f"{customer}-{n}", "text": "x", "metadata": {"customer": customer}}
+        for n in range(2)
+        for customer in ("customer-1", "customer-2")  # their places are 0.56 and 0.46
+    ]
+    results = await process.send(*requests, {"id": "of nobody", "text": "x"})
+    assert {(each.request_id, each.agent): (each.model.version, each.model.variant) for each in results} == {
+        (name, agent): (2, "candidate") if "customer-2" in name else (1, "current")
+        for name in [each["id"] for each in requests] + ["of nobody"]
+        for agent in ("classification", "second")
+    }
+
+
+async def test_a_raised_share_moves_no_record_between_two_attempts(process):
+    process.put_candidate(model(2), Assignment("spring", "request", 0.5))
+    ON_ATTEMPT["again"] = lambda: process.slot.assign(Assignment("spring", "request", 0.9))
+    assert await process.answer(**{"customer-1": "again"}) == {"customer-1": (1, "current")}
+    assert ON_ATTEMPT == {}
+    assert await process.answer(**{"customer-1": "x"}) == {"customer-1": (2, "candidate")}
