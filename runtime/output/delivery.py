@@ -41,7 +41,18 @@ class Delivery:
     `record` has the coordinates that results and dead letters name.
     """
 
-    __slots__ = ("asked", "attempt", "bytes", "chosen", "current_only", "progress", "record", "request", "route", "span")
+    __slots__ = (
+        "asked",
+        "attempt",
+        "bytes",
+        "chosen",
+        "current_only",
+        "progress",
+        "record",
+        "request",
+        "route",
+        "span",
+    )
 
     asked: Asked
     """The agents that answer, each with its tasks."""

@@ -206,7 +206,11 @@ async def test_a_candidate_that_cannot_tokenise_is_dropped_and_the_process_goes_
     process.put_candidate(candidate)
     candidate.encode = lambda texts: 1 / 0
     assert await process.answer(a1="x", b1="y") == dict.fromkeys(("a1", "b1"), (1, "current"))
-    assert (len(process.faults), lost, process.dispatcher.versions.choose("candidate").model) == (1, [], process.slot.model)
+    assert (len(process.faults), lost, process.dispatcher.versions.choose("candidate").model) == (
+        1,
+        [],
+        process.slot.model,
+    )
 
 
 async def test_a_text_that_only_the_candidate_cannot_tokenise_is_answered_by_the_current_version(process):
