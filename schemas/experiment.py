@@ -1,5 +1,6 @@
 """An experiment: two versions of one model side by side, and the rules by which one of them wins."""
 
+from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -19,7 +20,9 @@ Margin = Annotated[float, Field(gt=-1.0, lt=1.0, allow_inf_nan=False)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, extra="forbid")
+    """A part of the release state: like all of it, it may get fields that an older reader passes over."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
 class Measure(_Frozen):
@@ -96,12 +99,57 @@ class Rules(_Frozen):
         return self
 
 
+class Raise(_Frozen):
+    """A larger share for the candidate, from a time on."""
+
+    at: UtcTime
+    share: Share
+
+
 class Experiment(_Frozen):
     """A running comparison of the current version and a candidate."""
 
     id: ExperimentId
     unit: Unit = "key"
     share: Share
-    """Share of the units that the candidate answers."""
+    """Share of the units that the candidate answers at the start."""
     rules: Rules = Rules()
     started: UtcTime
+    raises: list[Raise] = []
+    """Oldest first. Shares only grow, so that units move in one direction."""
+    promoted: UtcTime | None = None
+    """Since when the candidate has all but the rules' `hold_back`."""
+
+    @model_validator(mode="after")
+    def _only_grows(self) -> Self:
+        share, at = self.share, self.started
+        for step in self.raises:
+            if step.share <= share or step.at < at:
+                raise ValueError(
+                    f"a share only grows, one raise after the other: {step.share:g} at {step.at:%Y-%m-%d %H:%M:%SZ} "
+                    f"comes after {share:g} at {at:%Y-%m-%d %H:%M:%SZ}"
+                )
+            share, at = step.share, step.at
+        return self
+
+    @property
+    def share_now(self) -> float:
+        """Share of the units that the candidate answers now."""
+        return self.raises[-1].share if self.raises else self.share
+
+    @property
+    def changed(self) -> datetime:
+        """The time of the latest raise, or of the start."""
+        return self.raises[-1].at if self.raises else self.started
+
+    def raised(self, share: float, at: datetime) -> "Experiment":
+        """Return the experiment with a larger share; ValueError for one that is not, or not below 1.
+
+        A clock behind that of the last raise counts as that one.
+        """
+        if not self.share_now < share < 1.0:
+            raise ValueError(
+                f"a share only grows: expected more than {self.share_now:g} and less than 1, found {share:g}"
+            )
+        step = Raise(at=max(at, self.changed), share=share)
+        return Experiment.model_validate({**dict(self), "raises": [*self.raises, step]})

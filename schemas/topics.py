@@ -57,6 +57,8 @@ TOPICS: Final = (
     Topic("dialogue.state", "conversation state", "conversation id", "many", compacted=True),
     Topic("handoffs", "hand-over", "conversation id", "many", 30 * DAY_MS),
     Topic("models", "release state", "model name", "one", compacted=True),
+    Topic("experiments", "experiment state", "experiment id and part", "one", compacted=True),
+    Topic("shadow", "shadow difference", "request id", "few", 7 * DAY_MS),
     Topic("training", "training event", "run id", "one", 30 * DAY_MS),
     Topic("events", "serving event", "model or app name", "one", 30 * DAY_MS),
     Topic("feedback", "feedback", "feedback id", "many", 90 * DAY_MS),

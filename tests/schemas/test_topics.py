@@ -19,6 +19,13 @@ CONTRACT = [
     ("murmura.dialogue.state", "conversation state", 12, {"cleanup.policy": "compact", "retention.ms": None}),
     ("murmura.handoffs", "hand-over", 12, {}),
     ("murmura.models", "release state", 1, {"cleanup.policy": "compact", "retention.ms": None}),
+    (
+        "murmura.experiments",
+        "experiment state",
+        1,
+        {"cleanup.policy": "compact", "retention.ms": None},
+    ),
+    ("murmura.shadow", "shadow difference", 3, {"retention.ms": str(7 * 86_400_000)}),
     ("murmura.training", "training event", 1, {}),
     ("murmura.events", "serving event", 1, {}),
     ("murmura.feedback", "feedback", 12, {"retention.ms": str(90 * 86_400_000)}),
