@@ -168,5 +168,11 @@ class Result(_Frozen):
     source: Source
     outputs: dict[str, Output]
     truncated: bool = False
+    pass_ratio: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = Field(
+        default=None, exclude_if=lambda ratio: ratio is None
+    )
+    """While a candidate answers a share: device time of the pass that answered it, divided by the time calibrated for a pass of
+    its size. None where it was not measured.
+    """
     metadata: dict[str, str] = {}
     time: UtcTime

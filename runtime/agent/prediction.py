@@ -13,10 +13,10 @@ Output = dict[str, Any]
 class Prediction(Mapping[str, Output]):
     """The model's outputs for one text by task, the model's name and version, and whether the text was truncated.
 
-    `vector` is that of the text, where it was asked for.
+    `vector` is that of the text, where it was asked for. `pass_ratio`: how slow the pass was, where results name it.
     """
 
-    __slots__ = ("model", "outputs", "truncated", "vector")
+    __slots__ = ("model", "outputs", "pass_ratio", "truncated", "vector")
 
     def __init__(
         self, outputs: dict[str, Output], truncated: bool, model: tuple[str, int], vector: "Embedded | None" = None
@@ -25,6 +25,7 @@ class Prediction(Mapping[str, Output]):
         self.truncated = truncated
         self.model = model
         self.vector = vector
+        self.pass_ratio: float | None = None
 
     def __getitem__(self, task: str) -> Output:
         return self.outputs[task]

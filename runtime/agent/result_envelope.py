@@ -51,12 +51,13 @@ class ResultEnvelope:
 
     def fill(self, request: Incoming, prediction: Prediction, outputs: Any, time: str) -> tuple[bytes, Headers]:
         """Return value and headers; `outputs` are the agent's, which may differ from the predicted ones."""
+        ratio = prediction.pass_ratio
         request_id = request.request_id
         same_source = request.source == self._topic
         result_id = self._ids(request_id) if same_source else prediction_id(self._agent, request.source, request_id)
         subject, id_bytes, time_bytes = request_id.encode(), result_id.encode(), time.encode()
         value = (
-            b'{"request_id":%b,"prediction_id":"%b%b%d,"offset":%d,"timestamp":%d},"outputs":%b,"truncated":%b,"metadata":%b,"time":"%b"}'
+            b'{"request_id":%b,"prediction_id":"%b%b%d,"offset":%d,"timestamp":%d},"outputs":%b,"truncated":%b%b,"metadata":%b,"time":"%b"}'
             % (
                 _encode(request_id),
                 id_bytes,
@@ -66,6 +67,7 @@ class ResultEnvelope:
                 request.timestamp,
                 _encode(outputs),
                 b"true" if prediction.truncated else b"false",
+                b"" if ratio is None else b',"pass_ratio":%.4g' % ratio,
                 _encode(request.metadata) if request.metadata else b"{}",
                 time_bytes,
             )

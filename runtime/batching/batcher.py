@@ -231,8 +231,9 @@ class Batcher:
             return  # abandoned: its entries have already ended
         entries, model = job.entries, job.model or self.model
         job.is_candidate = self.backlog.is_candidates(job)
+        ratio = job.terms.find_pass_ratio(answers.device_s, job.tokens)
         for row, (entry, outputs) in enumerate(zip(entries, answers.outputs, strict=True)):
-            entry.outputs, entry.error = outputs, answers.errors.get(row)
+            entry.outputs, entry.error, entry.pass_ratio = outputs, answers.errors.get(row), ratio
         begun = ((entries[row], found) for row, found in answers.memories.items())
         self.backlog.lanes.begin(model, job.terms, begun)
         answered = [entry for entry in entries if entry.outputs is not None or entry.error is not None]

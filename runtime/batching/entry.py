@@ -48,6 +48,7 @@ class Entry:
         "generated",
         "model",
         "outputs",
+        "pass_ratio",
         "place",
         "replies_left",
         "reply",
@@ -87,6 +88,8 @@ class Entry:
         self.arrived = 0.0
         self.outputs: dict[str, dict[str, Any]] | None = None
         self.error: Exception | None = None
+        self.pass_ratio: float | None = None
+        """Device time of its pass, divided by the calibrated time; None where it is not known."""
         self.replies_left = 0
         """Number of tasks that generate whose replies have not ended."""
         self.generated: Generated | None = None

@@ -34,7 +34,7 @@ class PassCosts:
         self.deadline_s = deadline_s
         self.calibration: Calibration | None = None
         """The measurement; None when the budget was given."""
-        self._overhead_s, self._token_s = 0.0, 1.0
+        self._overhead_s, self._token_s, self._is_calibrated = 0.0, 1.0, False
 
     def measure(self, model: Any) -> None:
         """Warm a model up, and measure its budget unless it was given. Blocks for about a second."""
@@ -43,11 +43,13 @@ class PassCosts:
             return
         self.calibration = found = calibrate(model, max_rows=self._max_rows, padded=self._padded)
         self.token_budget, self._overhead_s, self._token_s = found.token_budget, found.overhead_s, found.token_s
+        self._is_calibrated = True
         self._extend_deadline(found.seconds(self._largest_batch(model)))
         structlog.get_logger(__name__).info("calibrated", device=model.device, **found.figures())
 
     def replace(self, model: Any, passes: PassTime | None) -> None:
         """Take over what was measured of another version; a slower one gets a longer deadline."""
+        self._is_calibrated = passes is not None
         if passes is not None and self.token_budget is not None:
             self._overhead_s, self._token_s = passes.overhead_s, passes.token_s
             self._extend_deadline(passes.slowest_token_s * self._largest_batch(model))
@@ -55,9 +57,10 @@ class PassCosts:
     def estimate(self, model: Any, passes: PassTime | None) -> tuple[VersionTerms, float]:
         """Return the terms and the deadline of a version beside the serving one."""
         if passes is None:
-            return self.terms, self.deadline_s
+            return replace(self.terms, is_calibrated=False), self.deadline_s
         deadline_s = max(self.deadline_s, DEADLINE_RUNS * passes.slowest_token_s * self._largest_batch(model))
-        return replace(self.terms, overhead_s=passes.overhead_s, token_s=passes.token_s), deadline_s
+        terms = replace(self.terms, overhead_s=passes.overhead_s, token_s=passes.token_s, is_calibrated=True)
+        return terms, deadline_s
 
     @property
     def terms(self) -> VersionTerms:
@@ -73,6 +76,7 @@ class PassCosts:
             self._overhead_s,
             self._token_s,
             self._reply_rows,
+            self._is_calibrated,
         )
 
     def _largest_batch(self, model: Any) -> int:

@@ -1,7 +1,8 @@
 """Runs a batch in a thread, and finds the cause of a failure: the device, or certain records."""
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from threading import get_ident
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from .reply_lanes import ReplyLane, StepResult
 Outputs = dict[str, dict[str, Any]]
 
 
+ON_CPU: Final = "cpu"
 NO_MEMORIES: Final[Mapping[int, dict[str, Any]]] = MappingProxyType({})
 
 
@@ -36,6 +38,9 @@ class BatchModel(Protocol):
     @property
     def decoders(self) -> Mapping[str, Any]:
         """The decoders of its tasks that generate."""
+
+    @property
+    def device(self) -> str: ...
 
     def remember(self, logits: Any, wanted: Sequence[tuple[str, ...]], /) -> dict[int, dict[str, Any]]:
         """Return what the replies of a batch are decoded from, by row and task."""
@@ -59,6 +64,8 @@ class Answers(NamedTuple):
     """The device failed: rows without outputs and error must be run again."""
     memories: Mapping[int, dict[str, Any]] = NO_MEMORIES
     """By row and task: what the replies are decoded from that its outputs still lack."""
+    device_s: float | None = None
+    """Device time of the pass; None where the batch was split."""
 
 
 class _Answered(NamedTuple):
@@ -67,6 +74,31 @@ class _Answered(NamedTuple):
     outputs: list[Outputs]
     memories: dict[int, dict[str, Any]]
     seconds: float
+    device_s: float
+
+
+class DeviceTimer:
+    """Measures the device time of runs, in their threads.
+
+    A CPU's is the time of the thread, as in the calibration. An accelerator does one run after the other: that of a run
+    begins with it, or when the run before it ended, so that a short run does not count its wait for a long one.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._free_at = -math.inf
+
+    def begin(self, device: str) -> float:
+        """Return what to pass to `end`."""
+        return time.thread_time() if device == ON_CPU else self._clock()
+
+    def end(self, device: str, began: float) -> float:
+        """Return the device time of a run that began then, s."""
+        if device == ON_CPU:
+            return time.thread_time() - began
+        now = self._clock()
+        began, self._free_at = max(began, self._free_at), now
+        return max(now - began, 0.0)
 
 
 class _Run:
@@ -92,6 +124,7 @@ class BatchRuns:
     def __init__(self, deadline_s: float) -> None:
         """`deadline_s`: time limit of the reference sample, of a step, and of a forward pass over a full batch."""
         self.deadline_s = deadline_s
+        self._timer = DeviceTimer()
         self._running: dict[int, _Run] = {}
 
     def answer(self, model: BatchModel, entries: list[Entry], full_tokens: int, *, suspect: bool = False) -> Answers:
@@ -103,7 +136,9 @@ class BatchRuns:
         """
         try:
             answered = self._run(model, entries, full_tokens)
-            return Answers([*answered.outputs], {}, answered.seconds, memories=answered.memories)
+            return Answers(
+                [*answered.outputs], {}, answered.seconds, memories=answered.memories, device_s=answered.device_s
+            )
         except BaseException as error:  # noqa: BLE001
             failed = _as_model_failed(error)
         fault = failed if isinstance(failed, DeviceFailed) else self.check(model)
@@ -116,9 +151,10 @@ class BatchRuns:
 
         `suspect`: see `answer`; then each reply runs on its own.
         """
-        began = time.perf_counter()
+        began, device_began = time.perf_counter(), self._timer.begin(lane.model.device)
         try:
             result = self._within_deadline(lane.model, self.deadline_s, lane.run_step)
+            self._timer.end(lane.model.device, device_began)
         except BaseException as error:  # noqa: BLE001
             failed = _as_model_failed(error)
             fault = failed if isinstance(failed, DeviceFailed) else self.check(lane.model)
@@ -227,9 +263,9 @@ class BatchRuns:
     def _run(self, model: BatchModel, entries: list[Entry], full_tokens: int) -> _Answered:
         encoded = [entry.encoded for entry in entries]
         times = max(sum(each.tokens for each in encoded) / full_tokens, 1.0)
-        began = time.perf_counter()
+        began, device_began = time.perf_counter(), self._timer.begin(model.device)
         logits = self._within_deadline(model, self.deadline_s * times, model.run, encoded)
-        seconds = time.perf_counter() - began
+        seconds, device_s = time.perf_counter() - began, self._timer.end(model.device, device_began)
         outputs = _decode(model, logits, encoded, entries)
         if len(outputs) != len(entries):
             raise ModelFailed(f"the model gave {len(outputs)} answers for {len(entries)} texts")
@@ -237,7 +273,7 @@ class BatchRuns:
         if model.decoders:
             wanted = [entry.tasks for entry in entries]
             memories = self._within_deadline(model, self.deadline_s * times, model.remember, logits, wanted)
-        return _Answered(outputs, memories, seconds)
+        return _Answered(outputs, memories, seconds, device_s)
 
     def _within_deadline(self, model: BatchModel, seconds: float, call: Any, *args: Any) -> Any:
         thread = get_ident()

@@ -28,6 +28,8 @@ class VersionTerms:
     """Calibrated: a pass over n tokens takes `overhead_s` + n * `token_s` seconds of device time."""
     reply_rows: int = ROWS_ON_CPU
     """Replies of a task that are decoded together."""
+    is_calibrated: bool = False
+    """Whether the times are measured."""
 
     def __post_init__(self) -> None:
         if self.weight <= 0 or self.overhead_s < 0 or self.token_s <= 0:
@@ -36,6 +38,10 @@ class VersionTerms:
     def seconds(self, tokens: int) -> float:
         """Return the device time of a pass over `tokens`."""
         return self.overhead_s + self.token_s * tokens
+
+    def find_pass_ratio(self, device_s: float | None, tokens: int) -> float | None:
+        """Return the device time of a pass over `tokens`, divided by its calibrated time; None where either is not known."""
+        return device_s / self.seconds(tokens) if self.is_calibrated and device_s is not None else None
 
 
 class Batch(NamedTuple):

@@ -158,6 +158,8 @@ class Deciding:
             outputs = entry.outputs or {}
             own_outputs = outputs if len(tasks) == len(outputs) else {task: outputs[task] for task in tasks}
             prediction = Prediction(own_outputs, entry.encoded.truncated, model)
+            if delivery.chosen is not None:
+                prediction.pass_ratio = entry.pass_ratio
             same_partition = (delivery.request.topic, bound.agent.output) in self._aligned_pairs
             return answer(bound, delivery.request, prediction, now, same_partition=same_partition)
         except RecordError:

@@ -15,6 +15,7 @@ from murmura.runtime.errors import Retry, SetupError
 from murmura.runtime.experiments.unit_assignment import Assignment
 from murmura.runtime.flow.dispatcher import Dispatcher
 from murmura.runtime.kafka.offset_tracker import Tracker
+from murmura.runtime.model.pass_time import PassTime
 from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.release.slot import ModelSlot
 from murmura.runtime.settings.settings import Settings
@@ -131,6 +132,16 @@ async def test_each_request_is_answered_by_the_version_that_is_chosen_for_it_and
     }
     process.slot.drop_candidate()
     assert await process.answer(b2="x") == {"b2": (1, "current")}
+
+
+async def test_results_say_how_slow_their_pass_was_while_a_candidate_answers_a_share(process):
+    candidate = model(2)
+    candidate.pass_time = PassTime(0.0, 1e-6, 1e-6)
+    process.put_candidate(candidate)
+    results = await process.send({"id": "a1", "text": "x"}, {"id": "b1", "text": "y"})
+    assert {result.model.version for result in results if result.pass_ratio is not None} == {1, 2}
+    process.slot.drop_candidate()
+    assert {result.pass_ratio for result in await process.send({"id": "a2", "text": "x"})} == {None}
 
 
 async def test_a_candidate_that_takes_over_is_the_current_version_and_no_candidate_is_left(process):

@@ -65,6 +65,15 @@ models = st.tuples(TEXT, st.integers(0, 5))
 BOUND = bound_agent("classification", ("in", "other"))
 
 
+def test_how_slow_the_pass_was_stands_in_a_result_that_has_it():
+    request = Incoming("t", request_id="r", topic="in", partition=0, offset=0, timestamp=0)
+    prediction = Prediction(OUTPUTS, False, ("m", 1))
+    prediction.pass_ratio = 1.23456
+    ((message,), _) = answer(BOUND, request, prediction, TIME)
+    assert Result.model_validate_json(message.value).pass_ratio == 1.235
+    assert message.value.replace(b',"pass_ratio":1.235', b"") == msgspec.json.encode(fields(BOUND, request, prediction))
+
+
 @given(requests, models, st.booleans())
 def test_the_bytes_are_those_of_the_fields(request, model, truncated):
     prediction = Prediction(OUTPUTS, truncated, model)
