@@ -22,11 +22,28 @@ def place_unit(experiment: str, unit: str) -> float:
 
 def hash_unit(experiment: str, unit: str) -> int:
     """Return the unit's place among `PLACES`: the first 53 bits of SHA-256 over both, each after its length."""
+    return _read_number(_hash(experiment, unit)) >> 11
+
+
+def draw_review(experiment: str, unit: str) -> tuple[float, int]:
+    """Return the unit's place in [0, 1) among those whose answers people may be asked about, and 64 bits that name the unit.
+
+    Both come of SHA-256 over the experiment, `review` and the unit: they say nothing of the unit's side, nor of each other.
+    """
+    digest = _hash(experiment, "review", unit)
+    return (_read_number(digest) >> 11) / PLACES, _read_number(digest[8:])
+
+
+def _hash(*texts: str) -> bytes:
     digest = sha256()
-    for text in (experiment, unit):
+    for text in texts:
         raw = text.encode("utf-8", "surrogatepass")
         digest.update(len(raw).to_bytes(4, "big") + raw)
-    return int.from_bytes(digest.digest()[:8], "big") >> 11
+    return digest.digest()
+
+
+def _read_number(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], "big")
 
 
 def choose_side(place: float, share: float) -> Side:

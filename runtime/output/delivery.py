@@ -5,9 +5,11 @@ from typing import Any, Final, NamedTuple
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ...schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.experiment import Unit
 from ..agent.routes import Asked, Route
 from ..errors import RecordError
 from ..experiments.assignment import Side
+from ..experiments.observations import find_unit
 from ..experiments.unit_assignment import Assignment
 from ..kafka.offset_tracker import CompletionSink
 from ..model.inputs import Input, choose_input, missing_pair
@@ -33,6 +35,14 @@ class Attempt(NamedTuple):
 
 
 FIRST_ATTEMPT: Final = Attempt()
+
+
+class Chosen(NamedTuple):
+    """An experiment, the side of it that answers a record, and what its units are."""
+
+    experiment: str
+    side: Side
+    unit: Unit
 
 
 class Delivery:
@@ -67,8 +77,8 @@ class Delivery:
         self.attempt = attempt
         self.current_only = False
         """Whether a candidate has failed on it, so that the current version answers it."""
-        self.chosen: tuple[str, Side] | None = None
-        """An experiment, and the side of it that answers; parts of the record have the same."""
+        self.chosen: Chosen | None = None
+        """The side that answers while an experiment runs; parts of the record have the same."""
         self.bytes = held_bytes(record, request.text, request.text_pair)
         """Bytes that it occupies in memory."""
         self.span: Span | None = None
@@ -86,11 +96,18 @@ class Delivery:
 
     def choose_side(self, assignment: Assignment) -> Side:
         """Return the side of an experiment that answers. It stays, also when the share is raised before another attempt."""
-        if self.chosen is None or self.chosen[0] != assignment.experiment:
+        if self.chosen is None or self.chosen.experiment != assignment.experiment:
             request = self.request
             side = assignment.choose_side(request.key, request.request_id, request.metadata or {})
-            self.chosen = assignment.experiment, side
-        return self.chosen[1]
+            self.chosen = Chosen(assignment.experiment, side, assignment.unit)
+        return self.chosen.side
+
+    def find_unit(self) -> str | None:
+        """Return the unit of the experiment that it belongs to; None where it belongs to none."""
+        request = self.request
+        if self.chosen is None:
+            return None
+        return find_unit(self.chosen.unit, request.key, request.request_id, request.metadata or {})
 
     def settle(self, route: Route) -> None:
         """Choose agents and tasks: all agents with their own tasks, or those that a request or a retry names.

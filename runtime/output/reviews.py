@@ -6,7 +6,7 @@ Called once per batch: without budget at that moment a batch costs a few compari
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -31,9 +31,7 @@ from ..model.kinds.registry import kind_of
 from ..settings.settings import Settings
 from ..wire.message import Message
 from ..wire.request import Incoming
-
-BURST_S: Final = 10.0
-"""Seconds for which unused budget is kept, so that a quiet period is not followed by a burst."""
+from .random_reviews import BURST_S, Drawn, RandomSample, UnitSample
 
 _encode = msgspec.json.Encoder().encode
 
@@ -65,49 +63,6 @@ class Doubt(NamedTuple):
     why: ReviewReason
     out_of_scope: float | None
     threshold: float | None
-
-
-class Drawn(NamedTuple):
-    """One answer to review because it was drawn, with the probability of that."""
-
-    row: int
-    task: str
-    rate: float
-
-    @property
-    def why(self) -> ReviewReason:
-        return ReviewReason.RANDOM
-
-
-class RandomSample:
-    """Draws answers at random, `per_minute` on average. Pure.
-
-    Each batch gets what the budget has gathered since the one before, at most ten seconds' worth or one; so the
-    probability is the same for all records of a batch, greater when fewer come, and known when one is drawn. Of a record
-    with several tasks one is drawn.
-    """
-
-    def __init__(self, per_minute: float, now: float, draw: random.Random) -> None:
-        self._per_s, self._draw, self._at = per_minute / 60, draw, now
-        self._most = max(1.0, self._per_s * BURST_S)
-        self._gathered = 0.0
-
-    def take(self, entries: Sequence[Entry], now: float) -> list[Drawn]:
-        """Return the answers of a batch that are drawn. Records that have no answer count, and are not drawn."""
-        self._gathered = min(self._most, self._gathered + (now - self._at) * self._per_s)
-        self._at = now
-        expected = min(self._gathered, len(entries))
-        self._gathered -= expected
-        count = int(expected)
-        count += self._draw.random() < expected - count
-        if not count:
-            return []
-        found = []
-        for row in self._draw.sample(range(len(entries)), count):
-            if tasks := list(entries[row].outputs or ()):
-                rate = expected / len(entries) / len(tasks)
-                found.append(Drawn(row, self._draw.choice(tasks), rate))
-        return found
 
 
 class _WatchedTask(NamedTuple):
@@ -200,6 +155,7 @@ class Reviews:
         margin: float,
         band: float,
         random_per_minute: float = 0.0,
+        random_share: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         draw: random.Random | None = None,
     ) -> None:
@@ -207,6 +163,7 @@ class Reviews:
         self._policy = DoubtPolicy(margin, band)
         self._bucket = TokenBucket(per_minute, clock()) if per_minute else None
         self._sample = RandomSample(random_per_minute, clock(), draw or random.Random()) if random_per_minute else None
+        self._units = UnitSample(random_share) if random_share else None
         self._clock = clock
         self._headers = [
             (CE_SPECVERSION, SPEC_VERSION.encode()),
@@ -228,19 +185,32 @@ class Reviews:
             margin=wanted.margin,
             band=wanted.out_of_scope_band,
             random_per_minute=wanted.random_per_minute,
+            random_share=wanted.random_share,
         )
 
     def pick(self, entries: Sequence[Entry]) -> list[Doubt | Drawn]:
         """Return what the budgets allow of a batch, and spend them: what is drawn, then doubts about other answers."""
         now = self._clock()
-        drawn = self._sample.take(entries, now) if self._sample is not None else []
+        drawn = self._draw(entries, now)
         left = self._bucket.left(now) if self._bucket is not None else 0
         if not left or self._bucket is None:
-            return [*drawn]
+            return drawn
         asked = {(each.row, each.task) for each in drawn}
         doubts = [each for each in self._policy.find(entries, left) if (each.row, each.task) not in asked]
         self._bucket.take(len(doubts))
         return [*drawn, *doubts]
+
+    def _draw(self, entries: Sequence[Entry], now: float) -> list[Doubt | Drawn]:
+        """Return what is drawn: units of an experiment, and of records that belong to none so many a minute."""
+        rows: Sequence[int] = range(len(entries))
+        drawn: list[Doubt | Drawn] = []
+        if self._units is not None:
+            found, rows = self._units.take(entries)
+            drawn += found
+        if self._sample is not None:
+            others = self._sample.take([entries[row] for row in rows], now)
+            drawn += [each._replace(row=rows[each.row]) for each in others]
+        return drawn
 
     def message(self, picked: Doubt | Drawn, entry: Entry, agent: str, request: Incoming, at: str) -> Message:
         """Build the record. A test compares the dict with `schemas.review`."""
@@ -250,7 +220,7 @@ class Reviews:
         # A kind that answers more than one label has no best ones.
         alternatives: list[dict[str, Any]] = output.get("alternatives") or [{}]
         first, *others = alternatives
-        doubt, rate = (picked, None) if isinstance(picked, Doubt) else (None, picked.rate)
+        doubt, drawn = (picked, None) if isinstance(picked, Doubt) else (None, picked)
         value = {
             "prediction_id": review_id,
             "agent": agent,
@@ -268,7 +238,8 @@ class Reviews:
             "margin": round(abs(first["score"] - others[0]["score"]), 7) if others else None,
             "out_of_scope": doubt.out_of_scope if doubt else None,
             "threshold": doubt.threshold if doubt else None,
-            "sampling_rate": rate,
+            "sampling_rate": drawn.rate if drawn else None,
+            "experiment": drawn.experiment if drawn else None,
             "at": at,
         }
         key = review_id.encode()

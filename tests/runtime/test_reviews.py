@@ -5,14 +5,18 @@ import json
 import random
 
 import pytest
+from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 from test_dispatcher import Line
 
 from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.batching.entry import Entry
+from murmura.runtime.experiments.unit_assignment import Assignment
 from murmura.runtime.flow.dispatcher import Dispatcher
-from murmura.runtime.output.reviews import DoubtPolicy, RandomSample, Reviews, TokenBucket
+from murmura.runtime.output.delivery import Delivery
+from murmura.runtime.output.random_reviews import RandomSample, UnitSample
+from murmura.runtime.output.reviews import DoubtPolicy, Reviews, TokenBucket
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import FakeModel, ManualClock, abstained, classified, labelled
 from murmura.runtime.wire.request import Incoming
@@ -98,6 +102,7 @@ def test_without_a_budget_there_is_nobody_to_ask():
     assert reviews is not None
     assert reviews.topic == "acme.reviews"
     assert Reviews.from_settings(Settings(reviews={"random_per_minute": 1})) is not None
+    assert Reviews.from_settings(Settings(reviews={"random_share": 0.01})) is not None
 
 
 def test_budget_is_spent_on_doubts_only_and_comes_back():
@@ -186,6 +191,55 @@ def test_a_random_answer_of_any_kind_is_a_record_with_its_rate_and_is_not_asked_
         assert (review.why, review.task, review.sampling_rate) == (ReviewReason.RANDOM, each.task, 0.5)
         expected = ("refund", 0.5) if each.task == "intent" else (None, None)
         assert (review.predicted, review.score) == expected
+
+
+def of_unit(unit: str | None, share: float = 0.5, experiment: str = "spring", version: int = 3) -> Entry:
+    """An answer to a record of a unit, by the side that the unit is on."""
+    key = unit and unit.encode()
+    record = ConsumerRecord("in", 0, 0, 0, 0, key, b"t", None, -1, 1, ())
+    request = Incoming("t", request_id="r", topic="in", partition=0, offset=0, timestamp=0, key=key)
+    made = entry(classified("refund", 1.0))
+    made.context = Delivery(record, None, request)
+    made.context.choose_side(Assignment(experiment, "key", share))
+    return made
+
+
+def test_of_an_experiment_one_answer_of_each_drawn_unit_is_asked_about_whichever_side_it_is_on():
+    sides = [UnitSample(0.25), UnitSample(0.25)]
+    units = [f"customer-{number % 200}" for number in range(600)]
+    found = [
+        sample.take([of_unit(unit, share) for unit in units])[0]
+        for sample, share in zip(sides, (0.05, 0.95), strict=True)
+    ]
+    rows = [{each.row for each in drawn} for drawn in found]
+    assert rows[0] == rows[1] == {row for row in rows[0] if row < 200}
+    assert len(rows[0]) == pytest.approx(50, abs=20)
+    assert sides[0].take([of_unit(unit) for unit in units]) == ([], [])
+    ((drawn, *_), _) = sides[0].take([of_unit(unit, experiment="autumn") for unit in units])
+    assert (drawn.rate, drawn.experiment) == (0.125, "autumn")  # one of the two tasks
+
+
+def test_a_unit_of_many_records_is_asked_about_once_and_what_is_remembered_is_bounded():
+    sample = UnitSample(1.0, most=3)
+    assert len(sample.take([of_unit("a")] * 10_000)[0]) == 1
+    assert len(sample.take([of_unit(unit) for unit in "bcd"])[0]) == 3
+    assert [each.row for each in sample.take([of_unit(unit) for unit in "dcb"])[0]] == []
+    assert len(sample.take([of_unit("a")])[0]) == 1, "the unit that was drawn first is forgotten first"
+
+
+def test_records_without_a_unit_are_drawn_by_the_minute_and_no_answer_takes_no_unit():
+    clock = ManualClock()
+    rates = {"per_minute": 0, "margin": 0.2, "band": 0.1, "random_per_minute": 600, "random_share": 1.0}
+    reviews = Reviews("reviews", "shop", **rates, clock=clock, draw=random.Random(0))
+    clock.advance(10)
+    failed = of_unit("a")
+    failed.outputs = None
+    entries = [failed, of_unit(None), of_unit("b"), of_unit("b")]
+    assert [(each.row, each.experiment) for each in reviews.pick(entries)] == [(2, "spring"), (1, None)]
+    (asked,) = reviews.pick([of_unit("a")])
+    message = reviews.message(asked, entries[2], "a", entries[2].context.request, "2026-01-05T09:40:00Z")
+    review = Review.model_validate_json(message.value)
+    assert (review.experiment, review.sampling_rate, review.why) == ("spring", 0.5, ReviewReason.RANDOM)
 
 
 async def test_in_the_way_of_records_the_doubtful_one_is_asked_about_beside_its_result():

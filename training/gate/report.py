@@ -94,6 +94,7 @@ def _drawn_section(targets: Sequence[Comparison]) -> Iterator[str]:
     yield ""
     yield "Held-out feedback on predictions that were drawn at random, whatever the answer: the share that is right. p: of the gain, one-sided,"
     yield "at most 0.025 is proof. As many are drawn in a quiet minute as in a busy one, so texts of quiet hours weigh more than they do on traffic."
+    yield "During an experiment one text of each unit (a customer, say) is drawn, so those of units with many requests weigh less."
     yield from _gain_rows(targets)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.experiments.assignment import Shares, choose_side, place_unit
+from murmura.runtime.experiments.assignment import Shares, choose_side, draw_review, place_unit
 
 GOLDEN = {
     ("", ""): 0.6848974799809221,
@@ -13,6 +13,7 @@ GOLDEN = {
     ("autumn", "customer-1"): 0.8767192509837367,
     ("spring", "Zoë 🙂"): 0.09733899609078456,
 }
+GOLDEN_DRAW = (0.16216437171991627, 4305721924241633828)
 
 
 @pytest.mark.parametrize(("experiment", "unit"), GOLDEN)
@@ -54,3 +55,12 @@ def test_units_that_moved_leave_the_expected_share() -> None:
     shares = Shares(0.05).raised(60, 0.95)
     assert shares.expected_until(60) == pytest.approx(0.05)
     assert shares.expected_until(61) == pytest.approx(0.5)
+
+
+def test_who_is_asked_is_the_same_in_every_process_and_on_both_sides() -> None:
+    assert draw_review("spring", "customer-1") == GOLDEN_DRAW
+    units = [f"customer-{number}" for number in range(4_000)]
+    drawn = [unit for unit in units if draw_review("spring", unit)[0] < 0.5]
+    assert len(drawn) / len(units) == pytest.approx(0.5, abs=0.03)
+    assert sum(place_unit("spring", unit) < 0.5 for unit in drawn) / len(drawn) == pytest.approx(0.5, abs=0.04)
+    assert sum(draw_review("spring", unit)[1] % 2 for unit in drawn) / len(drawn) == pytest.approx(0.5, abs=0.04)
