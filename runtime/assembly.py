@@ -46,9 +46,8 @@ from .output.device_watch import watch_device
 from .output.reviews import Reviews
 from .output.serving_events import ServingEvents, emit_pauses
 from .output.suspending import Suspending
-from .release.fall_back import FallBack
+from .release.following import follow_releases
 from .release.model_report import report_model
-from .release.slot import ModelSlot
 from .release.start_models import start_models
 from .release.watcher import ReleaseWatcher
 from .settings.settings import Settings
@@ -218,15 +217,11 @@ async def assemble(
     events = _make_events(settings, partitions, stack, clock)
     watch_device(engine, health, metrics, events, dispatcher.outbox.fail)
     following: list[Coroutine[Any, Any, None]] = []
-    for each, served in zip(models, dispatcher.served, strict=True):
-        if each.loader is not None and events is not None:
-            slot = ModelSlot(each.settings, each.agents, each.engine, served)
-            slot.on_swap = partial(report_model, health, metrics, each)
-            watcher = ReleaseWatcher(each.settings, each.loader, slot, events, metrics, start=each.start)
-            name = each.settings.model.name or ""
-            fall_back = FallBack(name, each.loader, slot, each.engine, watcher, events)
-            watchers[served.name] = watcher
-            following += [watcher.follow(), watcher.run_swaps(), fall_back.run()]
+    if events is not None:
+        for each, served in zip(models, dispatcher.served, strict=True):
+            if each.loader is not None:
+                watchers[served.name], loops = follow_releases(each, each.loader, served, health, metrics, events)
+                following += loops
     serving = Serving(server.url, engine, metrics, topics)
     return Parts(serving, health, dispatcher, broker, source, publisher, following, events, depth, clock)
 

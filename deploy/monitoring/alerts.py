@@ -14,6 +14,7 @@ OURS = 'reason=~"agent_failed|model_failed|expired_retries|hop_limit|unreadable"
 """Reasons of dead letters caused by the service; all others are caused by the sender."""
 AGREED, JUDGED = 'verdict=~"confirmed|up"', 'verdict=~"confirmed|up|correction|down"'
 DEAD, FAILED, REJECTED = 'outcome="dead_letter"', 'outcome="failed"', 'outcome="rejected"'
+CURRENT = 'variant!="candidate"'
 LATE = 'outcome="late"'
 
 
@@ -111,7 +112,7 @@ ALERTS = (
           f"{TEN.growth('murmura_model_swaps_total', 'job', 'instance', only=REJECTED)} > 0", "0m",
           "{{ $labels.instance }} refused a released version and serves the previous one."),
     Alert("MurmuraVersionsDiffer", "warning",
-          f"count by (job, name) ({NOW.gauge('murmura_model_info', 'job', 'name', 'version')}) > 1", "15m",
+          f"count by (job, name) ({NOW.gauge('murmura_model_info', 'job', 'name', 'version', only=CURRENT)}) > 1", "15m",
           "Processes serve {{ $value }} versions of {{ $labels.name }}."),
     Alert("MurmuraLiveAccuracyFalls", "warning",
           f"{_verdicts(HOUR, AGREED)} / ({_verdicts(HOUR, JUDGED)} >= 20)"

@@ -123,8 +123,8 @@ SERVING = {
 LEARNING = {
     "Models and versions": [
         Panel("Processes by version", "Several versions for a long time: a process did not swap.",
-              {"{{name}}/{{version}} on {{device}}, {{graph}}":
-               NOW.gauge("murmura_model_info", "name", "version", "device", "graph")}, width=16),
+              {"{{name}}/{{version}} {{variant}} on {{device}}, {{graph}}":
+               NOW.gauge("murmura_model_info", "name", "version", "device", "graph", "variant")}, width=16),
         Panel("Releases handled in a day", "Rejected: the previous version keeps serving; see murmura.events.",
               {"{{outcome}}": DAY.growth("murmura_model_swaps_total", "outcome")}, stat=True),
     ],

@@ -37,8 +37,8 @@ class Versions:
         """Return whether new units may be answered by a version: it was neither replaced nor dropped."""
         return version is self.current or version is self.candidate
 
-    def add_candidate(self, candidate: LoadedVersion, assignment: Assignment) -> None:
-        """Let a candidate answer its side of an experiment."""
+    def add_candidate(self, candidate: LoadedVersion, assignment: Assignment | None) -> None:
+        """Let a candidate answer its side of an experiment; without an assignment it answers nothing."""
         self.candidate, self.assignment = candidate, assignment
 
     def drop_candidate(self) -> None:

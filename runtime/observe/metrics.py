@@ -5,23 +5,17 @@ from settings and closed lists, never from records. On the hot path everything i
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal
 
 from numpy.typing import ArrayLike
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
-from prometheus_client import Metric as PrometheusMetric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from ...schemas.deadletter import DeadLetterReason
-from ..errors import describe_origin
+from .collectors import Counter, LabelledReadings, Registry
 from .device_use import DeviceUse
 from .histogram import BatchHistogram
-from .logs import get_logger
 from .metrics_table import METRICS, Metric
-
-log = get_logger(__name__)
 
 __all__ = ["METRICS", "Counter", "DeviceUse", "Metric", "Metrics"]
 
@@ -116,10 +110,10 @@ class Metrics:
         self._retries_in_memory = gauge("murmura_retries_in_memory")
         self._retries_overdue = gauge("murmura_retries_overdue_seconds")
         self._model_info = gauge("murmura_model_info")
-        self._model_labels: dict[str, tuple[str, str, str, str]] = {}
+        self._model_labels: dict[tuple[str, str], tuple[str, ...]] = {}
         gauge("murmura_device_busy_ratio").set_function(self.use.busy_ratio)
         gauge("murmura_host_seconds_per_record").set_function(self.use.host_seconds_per_record)
-        by_labels = tuple(_Readings(table[name]) for name in _READ_BY_LABELS)
+        by_labels = tuple(LabelledReadings(table[name]) for name in _READ_BY_LABELS)
         for readings in by_labels:
             self.registry.register(readings)
         self._lag, self._waiting, self._oldest, self._since_fetch, *others = by_labels
@@ -235,11 +229,20 @@ class Metrics:
 
     def model(self, name: str, version: int, device: str, graph: str, *, run_slots: int = 1, place: str = "") -> None:
         """Set the serving version of a model, and how many forward passes may run at once. `place`: which of several models."""
-        self._model_labels[place] = name, str(version), device, graph
-        self._model_info.clear()
-        for labels in self._model_labels.values():
-            self._model_info.labels(*labels).set(1)
+        self._set_model(place, "current", (name, str(version), device, graph))
         self.use.configure(run_slots, runs_on_host=device == "cpu")
+
+    def candidate(self, labels: tuple[str, str, str, str] | None, *, place: str = "") -> None:
+        """Set the candidate beside the serving version by name, version, device and graph; None: there is none."""
+        self._set_model(place, "candidate", labels)
+
+    def _set_model(self, place: str, variant: str, labels: tuple[str, ...] | None) -> None:
+        self._model_labels.pop((place, variant), None)
+        if labels is not None:
+            self._model_labels[place, variant] = (*labels, variant)
+        self._model_info.clear()
+        for each in self._model_labels.values():
+            self._model_info.labels(*each).set(1)
 
     def watch(
         self,
@@ -282,61 +285,3 @@ class Metrics:
         ):
             if by_partition is not None:
                 readings.read = by_partition
-
-
-class Registry(CollectorRegistry):
-    """Leaves out what cannot be read now: one broken reading never costs the others."""
-
-    def collect(self) -> Iterator[PrometheusMetric]:
-        for collector in list(self._collector_to_names):
-            try:
-                families = list(collector.collect())
-            except Exception as error:  # noqa: BLE001 - the other metrics must still be scraped
-                log.warning(
-                    "a metric cannot be read",
-                    metric=self._collector_to_names[collector][:1],
-                    why=describe_origin(error),
-                )
-            else:
-                yield from families
-
-
-class Counter(Collector):
-    """A counter like prometheus-client's, at a tenth of the cost and without the `_created` series."""
-
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
-        self._counts: dict[tuple[str, ...], int] = {} if metric.labels else {(): 0}
-
-    def add(self, labels: tuple[str, ...], amount: int = 1) -> None:
-        self._counts[labels] = self._counts.get(labels, 0) + amount
-
-    def expect(self, labels: Iterable[tuple[str, ...]]) -> None:
-        """Start the series at 0."""
-        self._counts = {**dict.fromkeys(labels, 0), **self._counts}
-
-    def describe(self) -> list[CounterMetricFamily]:
-        return [CounterMetricFamily(self._metric.name, self._metric.help, labels=self._metric.labels)]
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        family = self.describe()[0]
-        for labels, count in list(self._counts.items()):
-            family.add_metric(labels, count)
-        yield family
-
-
-class _Readings(Collector):
-    """A gauge with labels that is read at each scrape. Series that the reading leaves out disappear."""
-
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
-        self.read: Callable[[], Mapping[tuple[str, ...], float]] = dict
-
-    def describe(self) -> list[GaugeMetricFamily]:
-        return [GaugeMetricFamily(self._metric.name, self._metric.help, labels=self._metric.labels)]
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = self.describe()[0]
-        for labels, value in self.read().items():
-            family.add_metric(labels, value)
-        yield family

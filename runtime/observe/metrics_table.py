@@ -69,5 +69,6 @@ METRICS: Final = (
     Metric("murmura_reviews_total", "counter", ("agent", "task", "why"), "Predictions that people were asked about"),
     Metric("murmura_dropped_messages_total", "counter", ("topic",),
            "Messages sent as best effort (requests for review) that the broker refused"),
-    Metric("murmura_model_info", "gauge", ("name", "version", "device", "graph"), "1 for the model that answers"),
+    Metric("murmura_model_info", "gauge", ("name", "version", "device", "graph", "variant"),
+           "1 for each version that answers: the current one, and a candidate beside it"),
 )  # fmt: skip

@@ -50,6 +50,8 @@ class ModelSlot:
         self._engine = engine
         self._dispatcher = dispatcher
         self.on_swap: Callable[[Model], None] = lambda model: None
+        self.on_candidate: Callable[[Model | None, Assignment | None], None] = lambda model, assignment: None
+        """Called with the candidate that is loaded now, or None, and its assignment."""
 
     @property
     def model(self) -> Model:
@@ -65,12 +67,15 @@ class ModelSlot:
         candidate = self._dispatcher.versions.candidate
         if candidate is not None and candidate.model is model:
             self._dispatcher.versions.drop_candidate()
+            self.on_candidate(None, None)
         self._engine.swap(model, model.pass_time)
         self._dispatcher.reroute(routes)
         self.on_swap(model)
 
-    def put_candidate(self, model: Model, assignment: Assignment, on_failed: Callable[[DeviceFailed], None]) -> None:
-        """Let a second version answer its side of an experiment from the next encoded chunk on.
+    def put_candidate(
+        self, model: Model, assignment: Assignment | None, on_failed: Callable[[DeviceFailed], None]
+    ) -> None:
+        """Let a second version answer its side of an experiment from the next encoded chunk on; without an assignment nothing.
 
         `on_failed` is called when it has failed: it is dropped, and the current version answers. Raises SetupError for a model
         that an agent cannot work with, and ValueError while there is a candidate.
@@ -79,20 +84,24 @@ class ModelSlot:
 
         def fail(fault: DeviceFailed) -> None:
             self._dispatcher.versions.drop_candidate()
+            self.on_candidate(None, None)
             on_failed(fault)
 
         self._engine.load_candidate(model, model.pass_time, fail)
         self._dispatcher.versions.add_candidate(LoadedVersion(model, routes), assignment)
+        self.on_candidate(model, assignment)
 
     def assign(self, assignment: Assignment) -> None:
         """Divide the units between the loaded versions otherwise from the next encoded chunk on: the share was raised."""
         if self._dispatcher.versions.candidate is not None:
             self._dispatcher.versions.assignment = assignment
+            self.on_candidate(self._dispatcher.versions.candidate.model, assignment)
 
     def drop_candidate(self) -> None:
         """Let the current version answer everything from the next encoded chunk on."""
         self._dispatcher.versions.drop_candidate()
         self._engine.drop_candidate()
+        self.on_candidate(None, None)
 
 
 async def release_memory() -> None:

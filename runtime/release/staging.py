@@ -17,6 +17,7 @@ from ..batching.calibration import measure_passes
 from ..errors import NO_ROOM, DeviceFailed, ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
 from ..model.assembled import assembled_folder
 from ..model.folder import cache_folder, read_manifest
+from ..model.memory import check_room, find_free_bytes, find_needed_bytes
 from ..model.model import Model, sample_error
 from ..model.onnx_session import Session
 from ..observe.logs import get_logger
@@ -37,7 +38,7 @@ UNCERTAIN_TRIES: Final = 5
 class Stages(Protocol):
     """The loader's interface for the first model and the watcher of releases."""
 
-    async def stage(self, name: str, release: Release) -> Model: ...
+    async def stage(self, name: str, release: Release, *, beside: bool = False) -> Model: ...
 
 
 class Loader:
@@ -51,30 +52,37 @@ class Loader:
         self._agents = agents
         self._handlers = handlers
 
-    async def stage(self, name: str, release: Release) -> Model:
-        """Run `load` off the event loop. Cancelling ends the trial of the model; a download continues to its end."""
+    async def stage(self, name: str, release: Release, *, beside: bool = False) -> Model:
+        """Run `load` off the event loop. Cancelling ends the trial of the model; a download continues to its end.
+
+        `beside`: it stays beside the serving version, so that there must be memory for both.
+        """
         given_up = Event()
         try:
-            return await asyncio.to_thread(self.load, name, release.version, release.digest, given_up)
+            return await asyncio.to_thread(self.load, name, release.version, release.digest, given_up, beside=beside)
         finally:
             given_up.set()
 
-    def load(self, name: str, version: int, digest: str, given_up: Event | None = None) -> Model:
+    def load(
+        self, name: str, version: int, digest: str, given_up: Event | None = None, *, beside: bool = False
+    ) -> Model:
         """Return the model of a version. Raises ModelRefused with the reason when it must not serve. Blocks for seconds."""
         given_up = given_up or Event()
         try:
-            return self._load(name, version, digest, given_up)
+            return self._load(name, version, digest, given_up, beside)
         except ModelRefused as refused:
             if refused.reason is not Reason.MISSING:
                 raise
             # Another process may have removed it from the shared cache meanwhile.
-            return self._load(name, version, digest, given_up)
+            return self._load(name, version, digest, given_up, beside)
 
-    def _load(self, name: str, version: int, digest: str, given_up: Event) -> Model:
+    def _load(self, name: str, version: int, digest: str, given_up: Event, beside: bool) -> Model:
         chosen = self._settings.model
         fetched = self._store.fetch(name, version, digest, cache_folder() / "versions")
         manifest = read_manifest(fetched)
         self._check_agents(manifest)
+        if beside:
+            self._check_memory(name, manifest)
         if manifest.base is not None and not assembled_folder(fetched, manifest).exists():
             _fetch_base(manifest.base)
         folder = prove(
@@ -113,6 +121,22 @@ class Loader:
         except SetupError as error:
             raise VersionRefused(Reason.LACKS_TASK, str(error)) from error
         return model
+
+    def _check_memory(self, name: str, manifest: ModelManifest) -> None:
+        """Refuse a model for which there is no memory beside the one that serves."""
+        graph, free = self._settings.model.graph, find_free_bytes()
+        needed_mb, free_mb = find_needed_bytes(manifest, graph) / 1e6, None if free is None else round(free / 1e6)
+        log.info(
+            "memory of a candidate",
+            model=name,
+            version=manifest.version,
+            graphs_mb=round(needed_mb, 1),
+            free_mb=free_mb,
+        )
+        try:
+            check_room(f"{name} {manifest.version}", manifest, graph, free)
+        except SetupError as error:
+            raise VersionRefused(Reason.TOO_LARGE, str(error), certain=False) from error
 
     def _check_agents(self, manifest: ModelManifest) -> None:
         """Refuse a model that the agents or handlers of this process cannot work with."""

@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 from aiokafka.errors import KafkaError
 
-from ...schemas.release import Candidate, GeneratedReplies, Release, ReleaseState, is_switch_only
-from ...schemas.serving_event import RejectReason, ServingEventKind
+from ...schemas.release import GeneratedReplies, Release, ReleaseState, is_switch_only, keeps_current
+from ...schemas.serving_event import ServingEventKind
 from ..errors import SetupError
 from ..kafka.groupless_reader import open_reader
 from ..model.model import Model
@@ -17,6 +17,7 @@ from ..observe.logs import get_logger
 from ..observe.metrics import Metrics
 from ..output.serving_events import ServingEvents
 from ..settings.settings import Settings
+from .candidates import FIRST_WAIT_S, LONGEST_WAIT_S, CandidateWatcher
 from .first_model import StartState
 from .slot import release_memory
 from .staging import Refusal, Stages, make_refusal
@@ -25,8 +26,6 @@ from .states import ReleaseLog, ReleaseRecord, follow_records, read_to_end
 log = get_logger(__name__)
 
 _AFTER_ERROR_S: Final = 2.0
-_FIRST_WAIT_S: Final = 1.0
-_LONGEST_WAIT_S: Final = 60.0
 
 
 class Slot(Protocol):
@@ -59,7 +58,7 @@ class ReleaseWatcher:
       arrives if the environment is the cause, and a few times if this machine may be; the last refusal of these causes a
       second event;
     - a switch of generated replies holds at once and causes an event;
-    - a state with a candidate, which this version cannot serve, causes an event and a count.
+    - a candidate that becomes current is not loaded again.
     """
 
     def __init__(
@@ -69,9 +68,10 @@ class ReleaseWatcher:
         slot: Slot,
         events: ServingEvents,
         metrics: Metrics,
+        candidates: CandidateWatcher,
         *,
         start: StartState | None = None,
-        first_wait_s: float = _FIRST_WAIT_S,
+        first_wait_s: float = FIRST_WAIT_S,
     ) -> None:
         """`start`: the state at the start of the process. `first_wait_s`: pause before the second attempt, doubled each time
         up to a minute.
@@ -83,6 +83,7 @@ class ReleaseWatcher:
         self._slot = slot
         self._events = events
         self._metrics = metrics
+        self._candidates = candidates
         self._state = self._start.state
         self.serves = self._start.serves
         """The serving release; None when the configured folder serves."""
@@ -148,10 +149,11 @@ class ReleaseWatcher:
             self._announce_switch(state)
         if before is not None and is_switch_only(before, state):
             return
+        self._candidates.follow(state)
+        if before is not None and keeps_current(before, state):
+            return
         self._newest = state
         self._arrived.set()
-        if state.candidate is not None:
-            self._refuse_candidate(state, state.candidate)
 
     def _announce_switch(self, state: ReleaseState) -> None:
         steps = (step for step in reversed(state.history) if step.generated_replies == state.generated_replies)
@@ -166,29 +168,15 @@ class ReleaseWatcher:
             message=f"generated replies are {state.generated_replies}{by}",
         )
 
-    def _refuse_candidate(self, state: ReleaseState, candidate: Candidate) -> None:
-        """Report that a candidate is not served: this version of murmura serves only the current version."""
-        message = "a candidate beside the current version cannot be served by this version of murmura"
-        log.error("candidate refused", model=self._name, version=candidate.version, why=message)
-        self._metrics.swap("rejected")
-        self._events.emit(
-            ServingEventKind.MODEL_REJECTED,
-            name=self._name,
-            version=candidate.version,
-            previous=self._slot.model.manifest.version,
-            generation=state.generation,
-            reason=RejectReason.UNSUPPORTED,
-            message=message,
-        )
-
     async def run_swaps(self) -> None:
         """Load the newest release whenever one has arrived, with retries, until cancelled."""
         start, trial = self._start, None
-        if start.state is not None and start.state.candidate is not None:
-            self._refuse_candidate(start.state, start.state.candidate)
+        if start.state is not None and self._state is start.state:
+            self._candidates.follow(start.state)
         if start.state is not None and start.refused is not None:
             trial = self._refuse(_Trial(start.state, self._first_wait_s), start.refused)
         while True:
+            self._candidates.allow(self.serves)
             state = await self._next(trial.wait_s if trial else None)
             if state is not None:
                 trial = _Trial(state, self._first_wait_s)
@@ -210,7 +198,8 @@ class ReleaseWatcher:
         if current == self.serves:
             return None
         try:
-            model = await self._loader.stage(self._name, Release(version=current.version, digest=current.digest))
+            release = Release(version=current.version, digest=current.digest)
+            model = self._candidates.take(release) or await self._loader.stage(self._name, release)
             before = self._slot.model.manifest.version
             self._slot.put(model)
         except Exception as error:  # noqa: BLE001  (`make_refusal` logs unexpected errors)
@@ -227,7 +216,7 @@ class ReleaseWatcher:
         """Report the first refusal, and the last one after others. Returns the trial if it must be repeated."""
         is_repeated = trial.refused is not None
         if is_repeated:
-            trial.wait_s = min(2 * trial.wait_s, _LONGEST_WAIT_S)
+            trial.wait_s = min(2 * trial.wait_s, LONGEST_WAIT_S)
         trial.refused = refusal
         trial.tried += 1
         ends = trial.tried >= refusal.tries

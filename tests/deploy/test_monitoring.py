@@ -89,7 +89,7 @@ SUSPENDED = f'murmura_suspended_agents{{agent="a",{ONE}}}'
 TOO_OLD = f'murmura_expired_answers_total{{{ONE}, agent="x", limit="max_age"}}'
 FIVE, TEN, ALL = (f'murmura_end_to_end_seconds_bucket{{{ONE}, agent="x", le="{le}"}}' for le in ("5", "10", "+Inf"))
 LETTER = f'murmura_dead_letters_total{{{ONE}, agent="x", reason="agent_failed"}}'
-VERSION = 'murmura_model_info{{job="murmura", instance="{}", name="desk", version="{}", device="cpu", graph="ragged"}}'
+VERSION = 'murmura_model_info{{job="murmura", instance="{}", name="desk", version="{}", device="cpu", graph="ragged", variant="current"}}'
 VERDICT = f'murmura_feedback_total{{{{{ONE}, agent="x", task="intent", version="{{}}", verdict="{{}}"}}}}'
 NEW_LABELS = f'murmura_feedback_new_labels_total{{{ONE}, task="intent"}}'
 STATES = f"murmura_unreadable_states_total{{{ONE}}}"
@@ -175,6 +175,12 @@ CASES = [
     *(Case("MurmuraReleaseRejected", {REJECTED: GAP}, at, False) for at in (65, 70, 72)),
     Case("MurmuraVersionsDiffer", {VERSION.format("a", 1): "1x40", VERSION.format("b", 2): "1x40"}, 20, True),
     Case("MurmuraVersionsDiffer", {VERSION.format("a", 2): "1x40", VERSION.format("b", 2): "1x40"}, 20, False),
+    Case(
+        "MurmuraVersionsDiffer",
+        {VERSION.format("a", 1): "1x40", VERSION.format("a", 2).replace("current", "candidate"): "1x40"},
+        20,
+        False,
+    ),
     # Version 4 takes the place of 3 after ten hours. Nine in ten agreed with that one, and five in ten with this.
     *(
         Case(

@@ -66,6 +66,14 @@ def test_a_good_version_is_loaded_and_answers_when_handlers_are_prepared_for_it(
     assert model.predict(["hello"])[0].keys() == {task.name for task in TASKS}
 
 
+def test_a_version_for_which_there_is_no_memory_beside_another_is_refused(store, tmp_path, monkeypatch):
+    version = store.push(write_tiny_model(tmp_path / "model"))
+    monkeypatch.setattr(loading, "find_free_bytes", lambda: 1000)
+    with pytest.raises(VersionRefused, match=r"tiny 1: its graphs take .* MB are free") as caught:
+        loader_of(store).load("tiny", version, store.digest("tiny", version), beside=True)
+    assert (caught.value.reason, caught.value.certain) == ("too_large", False)
+
+
 @pytest.mark.parametrize("make", MADE, ids=lambda make: make.__name__)
 def test_a_version_that_must_not_serve_is_refused_with_its_reason(store, tmp_path, make):
     loader = loader_of(store, trial_timeout_s=4 if make is endless else 60)

@@ -1,126 +1,28 @@
+# ruff: noqa: F811 - fixtures are imported, and then named by the tests that take them
 """What a process does with each release that it hears of: swap, refuse, try again, or nothing."""
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 from bad_versions import MADE, TAMPERED, endless, push_made, push_tampered
+from release_world import NOON, Scripted, World, after, model, until, world  # noqa: F401
 from tiny_model import write_tiny_model
 
 from murmura.agents.classification import agent as classification
 from murmura.runtime.errors import VersionRefused
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
-from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.release.first_model import StartState
 from murmura.runtime.release.staging import Loader, Refusal
 from murmura.runtime.release.states import ReleaseLog
 from murmura.runtime.release.store import ModelStore
-from murmura.runtime.release.watcher import ReleaseWatcher
 from murmura.runtime.settings.settings import Settings
-from murmura.runtime.testing.fakes import FakeModel
-from murmura.schemas.manifest import TaskSpec
-from murmura.schemas.release import GeneratedReplies, Release, ReleaseState, released, switched
-from murmura.schemas.serving_event import RejectReason, ServingEvent
-
-TASK = TaskSpec(name="intent", kind="classification", labels=["a", "b"])
-NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
-
-
-def model(version: int) -> Any:
-    return FakeModel([TASK], {}, name="tiny", version=version)
-
-
-def after(state: ReleaseState | None, version: int, digest: str | None = None) -> ReleaseState:
-    return released(state, "tiny", version, digest or f"{version:064x}", by="ann", why="", at=NOON)
-
-
-class Scripted:
-    """A loader that fails as it is told, the last way for ever, and may be held up."""
-
-    def __init__(self, *outcomes: Exception | None) -> None:
-        self.outcomes = [*outcomes] or [None]
-        self.staged: list[int] = []
-        self.go_on = asyncio.Event()
-        self.go_on.set()
-
-    async def stage(self, name: str, release: Release) -> Any:
-        self.staged.append(release.version)
-        await self.go_on.wait()
-        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
-        if outcome is not None:
-            raise outcome
-        return model(release.version)
-
-
-class Slot:
-    def __init__(self, first: int = 1) -> None:
-        self.model = model(first)
-
-    def put(self, new: Any) -> None:
-        self.model = new
-
-
-class Reporter:
-    def __init__(self) -> None:
-        self.events: list[ServingEvent] = []
-
-    def emit(self, kind: str, **facts: Any) -> None:
-        self.events.append(ServingEvent(event=kind, app="a", at=NOON, **facts))
-
-    @property
-    def kinds(self) -> list[tuple[str, int | None, str | None]]:
-        return [(event.event, event.version, event.reason) for event in self.events]
-
-
-class World:
-    """A watcher over a scripted loader, fed with records as the topic would give them."""
-
-    def __init__(self, loader: Any, settings: Settings, start: StartState | None = None) -> None:
-        self.loader, self.slot, self.reporter, self.metrics = loader, Slot(), Reporter(), Metrics()
-        self.log = ReleaseLog()
-        self.watcher = ReleaseWatcher(
-            settings, loader, self.slot, self.reporter, self.metrics, start=start, first_wait_s=0.02
-        )
-
-    def hear(self, state: ReleaseState | None) -> None:
-        value = None if state is None else state.model_dump_json().encode()
-        self.watcher.handle_record(self.log.apply(b"tiny", value))
-
-    def count(self, outcome: str) -> float:
-        return self.metrics.registry.get_sample_value("murmura_model_swaps_total", {"outcome": outcome}) or 0.0
-
-    @asynccontextmanager
-    async def running(self, *more: Any) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(loop) for loop in (self.watcher.run_swaps(), *more)]
-        try:
-            yield
-            assert not [task for task in tasks if task.done()], "a loop has ended"
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-def world() -> Callable[..., World]:
-    def make(*outcomes: Exception | None, start: StartState | None = None) -> World:
-        settings = Settings(app="a", model={"store": "/nowhere", "name": "tiny"})
-        return World(Scripted(*outcomes), settings, start)
-
-    return make
+from murmura.schemas.release import GeneratedReplies, switched
+from murmura.schemas.serving_event import RejectReason
 
 
 async def test_a_release_is_staged_and_swapped_in(world):

@@ -48,7 +48,7 @@ CONTRACT = {
     ("murmura_dropped_messages_total", "counter", ("topic",)),
     ("murmura_device_busy_ratio", "gauge", ()),
     ("murmura_host_seconds_per_record", "gauge", ()),
-    ("murmura_model_info", "gauge", ("name", "version", "device", "graph")),
+    ("murmura_model_info", "gauge", ("name", "version", "device", "graph", "variant")),
 }
 
 
@@ -116,7 +116,8 @@ def test_what_is_observed_is_what_is_scraped():
     assert value(metrics, "murmura_consumer_lag_records", topic="tickets", partition="2") == 17
     assert value(metrics, "murmura_in_flight_records") == 5
     assert value(metrics, "murmura_send_retries_total") == 2
-    assert value(metrics, "murmura_model_info", name="desk", version="3", device="cpu", graph="ragged") == 1
+    desk = {"name": "desk", "version": "3", "device": "cpu", "graph": "ragged", "variant": "current"}
+    assert value(metrics, "murmura_model_info", **desk) == 1
 
 
 def test_what_alerts_wait_for_begins_at_0():
@@ -150,9 +151,13 @@ def test_a_revoked_partition_has_no_lag_any_more():
     assert value(metrics, "murmura_consumer_lag_records", topic="tickets", partition="2") is None
 
 
-def test_only_one_model_answers_at_a_time():
+def test_only_one_version_is_current_and_one_a_candidate():
     metrics = used_metrics()
     metrics.model("desk", 4, "cuda", "ragged")
+    metrics.candidate(("desk", "5", "cuda", "ragged"))
+    found = [sample.labels for sample in scrape(metrics)["murmura_model_info"].samples]
+    assert [(each["version"], each["variant"]) for each in found] == [("4", "current"), ("5", "candidate")]
+    metrics.candidate(None)
     assert len(scrape(metrics)["murmura_model_info"].samples) == 1
 
 

@@ -1,0 +1,109 @@
+"""Stops the experiments of candidates that failed in this process, by the next release state."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from ...schemas.release import Candidate, ReleaseState, stopped
+from ...schemas.serving_event import ServingEventKind
+from ..errors import SetupError
+from ..observe.logs import get_logger
+from ..output.serving_events import ServingEvents
+from ..settings.settings import Settings
+from .states import publish_state, read_states
+
+log = get_logger(__name__)
+
+PAUSES_S: Final = (0.5, 2.0, 10.0)
+"""Mean pauses before the attempts: processes whose candidate fails at the same time do not all begin at once."""
+_WHY_CHARACTERS: Final = 300
+
+
+class ReleaseStates(NamedTuple):
+    """Reads the newest release state of a model, and publishes the one after it."""
+
+    read: Callable[[], Awaitable[ReleaseState | None]]
+    publish: Callable[[ReleaseState], Awaitable[None]]
+    """Raises SetupError for a state that does not build on the newest."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings, name: str) -> "ReleaseStates":
+        topic = f"{settings.prefix}.models"
+
+        async def read() -> ReleaseState | None:
+            return (await read_states(settings.kafka, topic)).get(name)
+
+        async def publish(state: ReleaseState) -> None:
+            await publish_state(settings.kafka, topic, state, producer=settings.producer)
+
+        return cls(read, publish)
+
+
+class FailedCandidates:
+    """Publishes the end of each experiment whose candidate has failed here.
+
+    Invariants:
+    - an experiment is stopped at most once by this process, in a few attempts, and by the topic's rule at most once by all;
+    - what cannot be published is logged: the current version answers here all the same.
+    """
+
+    def __init__(
+        self, states: ReleaseStates, events: ServingEvents, by: str, *, pauses_s: tuple[float, ...] = PAUSES_S
+    ) -> None:
+        """`by`: the author in the history."""
+        self._states, self._events, self._by, self._pauses_s = states, events, by, pauses_s
+        self._waiting: asyncio.Queue[tuple[Candidate, str]] = asyncio.Queue()
+
+    def add(self, candidate: Candidate, why: str) -> None:
+        """Stop the experiment of a candidate that has failed."""
+        self._waiting.put_nowait((candidate, why))
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            candidate, why = await self._waiting.get()
+            await self._stop(candidate, f"the candidate failed: {why}"[:_WHY_CHARACTERS])
+
+    async def _stop(self, candidate: Candidate, why: str) -> None:
+        problem = ""
+        for pause_s in self._pauses_s:
+            await asyncio.sleep(random.uniform(0.0, 2.0 * pause_s))
+            try:
+                state = await self._states.read()
+                if state is None or state.candidate is None or key_of(state.candidate) != key_of(candidate):
+                    return  # another process, or a person, was first
+                after = stopped(state, by=self._by, why=why, at=datetime.now(UTC).replace(microsecond=0))
+                await self._states.publish(after)
+            except SetupError as error:
+                problem = str(error)
+                continue
+            except Exception as error:
+                log.exception("an experiment could not be stopped")
+                problem = type(error).__name__
+                continue
+            self._announce(after, candidate, why)
+            return
+        log.error(
+            "an experiment goes on though its candidate failed here: stop it with `murmura models stop`",
+            version=candidate.version,
+            why=problem,
+        )
+
+    def _announce(self, state: ReleaseState, candidate: Candidate, why: str) -> None:
+        log.warning("experiment stopped", model=state.name, version=candidate.version, why=why)
+        self._events.emit(
+            ServingEventKind.EXPERIMENT_STOPPED,
+            name=state.name,
+            version=candidate.version,
+            previous=state.current.version,
+            generation=state.generation,
+            message=f"by {self._by}: {why}",
+        )
+
+
+def key_of(candidate: Candidate) -> tuple[object, ...]:
+    """Return what stays of a candidate while its share changes."""
+    began = candidate.since if candidate.experiment is None else candidate.experiment.id
+    return candidate.version, candidate.digest, began

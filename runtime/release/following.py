@@ -1,0 +1,41 @@
+"""Connects what follows the releases of one model."""
+
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
+
+from ..batching.versions import ServedModel
+from ..observe.health import HealthState
+from ..observe.metrics import Metrics
+from ..output.serving_events import ServingEvents
+from .candidates import CandidateWatcher
+from .failed_candidates import FailedCandidates, ReleaseStates
+from .fall_back import FallBack
+from .model_report import report_candidate, report_model
+from .slot import ModelSlot
+from .staging import Stages
+from .start_models import StartedModel
+from .watcher import ReleaseWatcher
+
+Loops = list[Coroutine[Any, Any, None]]
+
+
+def follow_releases(
+    started: StartedModel,
+    loader: Stages,
+    served: ServedModel,
+    health: HealthState,
+    metrics: Metrics,
+    events: ServingEvents,
+) -> tuple[ReleaseWatcher, Loops]:
+    """Return the watcher of a model's releases, and the coroutines that run until the process stops."""
+    settings, name = started.settings, started.settings.model.name or ""
+    slot = ModelSlot(settings, started.agents, started.engine, served)
+    slot.on_swap = partial(report_model, health, metrics, started)
+    slot.on_candidate = partial(report_candidate, health, metrics, started)
+    by = f"{settings.app} ({events.instance})"
+    failed = FailedCandidates(ReleaseStates.from_settings(settings, name), events, by)
+    candidates = CandidateWatcher(name, loader, slot, events, metrics, failed)
+    watcher = ReleaseWatcher(settings, loader, slot, events, metrics, candidates, start=started.start)
+    fall_back = FallBack(name, loader, slot, started.engine, watcher, events)
+    return watcher, [watcher.follow(), watcher.run_swaps(), candidates.run(), failed.run(), fall_back.run()]
