@@ -91,12 +91,18 @@ def _join_help_lines(app: typer.Typer) -> None:
             _join_help_lines(group.typer_instance)
 
 
-def _root(
-    show_version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
-) -> None:
-    if show_version:
+def _print_version(asked: bool) -> None:
+    if asked:
         typer.echo(f"murmura {version('murmura')}")
         raise typer.Exit
+
+
+def _root(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
+    ] = False,
+) -> None: ...
 
 
 def _add(app: typer.Typer, point: EntryPoint) -> None:

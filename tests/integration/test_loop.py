@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
+from cli_in_process import run_here
 from serving import Desk, ids
 from tiny_loop import loans, write_corrections, write_job
 from tiny_training import rows, write_jsonl
@@ -135,6 +137,69 @@ async def _the_run_was_told(desk: Desk, work: Path) -> None:
     asked = {review.key for review in reviews if review.why == "error"}
     assert {f"slips.jsonl:{line}" for line in (1, 2, 3)} <= asked
     assert {(review.model.name, review.model.version) for review in reviews} == {("desk", 2)}
+
+
+async def test_from_the_command_line_people_are_asked_about_live_texts_and_a_new_label_goes_live_from_its_examples(
+    desk_base: Path, corrected: Desk, tmp_path: Path, monkeypatch
+):
+    desk = corrected
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    desk.agents = [_with_tasks(desk)]
+    store, kafka = ModelStore(str(tmp_path / "store")), {"bootstrap_servers": desk.bootstrap}
+    first = store.push(desk_base / "desk")
+    state = released(None, "desk", first, store.digest("desk", first), by="test", why="first", at=datetime.now(UTC))
+    await publish_state(KafkaSettings(**kafka), f"{desk.prefix}.models", state)
+    async with desk.serving(model={"cores": 1, "store": str(tmp_path / "store"), "name": "desk"}) as serving:
+        await desk.send(*({"id": f"q{n}", "text": row["text"]} for n, row in enumerate(loans(6, 3))))
+        results = [json.loads(record.value) for record in await desk.read(desk.classified, 6)]
+        await _people_are_asked(desk, desk_base / "desk", tmp_path, results)
+
+        write_jsonl(tmp_path / "new.jsonl", [{"text": row["text"], "label": "loan"} for row in loans(16, 3)])
+        job = write_job(
+            tmp_path,
+            desk_base,
+            model={"store": str(tmp_path / "store"), "name": "desk"},
+            feedback={"examples": {"intent": "new.jsonl"}},
+            fit={**FIT, "epochs": 8, "evaluations": 1},
+            prefix=desk.prefix,
+            kafka=kafka,
+        )
+        assert "learn intent: 8 rows, 8 held out, new labels: loan\n" in await _run("retrain", job, "--dry-run")
+        done = await _run("retrain", job, "--work", tmp_path / "work", "--quiet")
+        assert re.search(r"^intent \(feedback, new labels\): 0\.0 -> .* better$", done, re.MULTILINE)
+        assert not re.search(r"worse$", done, re.MULTILINE)
+
+        await desk.read(f"{desk.prefix}.events", 1)
+        assert serving.engine.model.manifest.version == 2
+        await desk.send(*({"id": f"n{n}", "text": row["text"]} for n, row in enumerate(loans(20, 77))))
+        answers = [json.loads(record.value) for record in await desk.read(desk.classified, 26)]
+    fresh = [_best(answer) for answer in answers if answer["request_id"].startswith("n")]
+    assert fresh.count("loan") >= 16 == 0.8 * len(fresh)
+
+
+async def _run(*arguments: object) -> str:
+    done = await asyncio.to_thread(run_here, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def _people_are_asked(desk: Desk, model: Path, folder: Path, results: list[dict]) -> None:
+    """Of six live requests one was judged; three are suggested first, and then the two that are left."""
+    judged = correction(results[0], "loan").model_copy(update={"consent": False})
+    sent = to_record(judged, f"{desk.prefix}.feedback")
+    await desk.send(sent["value"], topic=sent["topic"], key=sent["key"])
+    agent = {"topics": [desk.requests], "output": desk.classified}
+    settings = {"prefix": desk.prefix, "agents": {"classification": agent}}
+    (folder / "murmura.yaml").write_text(yaml.safe_dump(settings))
+    suggest = ("suggest", "--live", "--model", model, "--task", "intent", "--agent", "classification")
+    where = ("--config", folder / "murmura.yaml", "--bootstrap", desk.bootstrap, "--per-minute", 6000)
+    assert (await _run(*suggest, *where, "--count", 3)).startswith(
+        "3 of 6 live requests, by margin; left out: 1 judged or asked about, 0 gone or without a text"
+    )
+    assert (await _run(*suggest, *where)).startswith("2 of 6 live requests, by margin; left out: 4 judged or asked")
+    reviews = [Review.model_validate_json(record.value) for record in await desk.read(f"{desk.prefix}.reviews", 5)]
+    assert {(review.why, review.model.name) for review in reviews} == {("suggested", "desk")}
+    assert sorted(review.prediction_id for review in reviews) == sorted(each["prediction_id"] for each in results[1:])
 
 
 async def test_a_job_whose_training_topic_is_missing_stops_before_it_trains(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -42,13 +43,22 @@ def broker():
 
 def test_help_lists_every_command_and_comes_at_once():
     before = os.times()
-    done = murmura("--help")
+    command = [sys.executable, "-X", "importtime", MURMURA, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(), check=False)
     after = os.times()
     cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
     assert done.returncode == 0
     commands = ["demo", "serve", "publish", "tail", "topics", "train", "export", "evaluate", "models", "doctor"]
     assert all(re.search(rf"^│ {command} ", done.stdout, re.MULTILINE) for command in commands), done.stdout
     assert cpu_s < 2, "half a second on a quiet machine"
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "typer" in imported
+    assert not imported & {"numpy", "tokenizers", "onnxruntime", "torch", "aiokafka", "starlette"}
+
+
+def test_the_version_is_printed():
+    done = run_here("--version")
+    assert (done.returncode, done.stdout) == (0, f"murmura {version('murmura')}\n")
 
 
 @pytest.mark.parametrize("command", ["serve", "publish", "feedback", "tail", "topics", "doctor", "demo", "ingest"])

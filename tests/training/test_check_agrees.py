@@ -3,6 +3,7 @@ around the encoder and by what stands beside it.
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "several": {"tasks": RECIPE["tasks"]},
     "replies": {"tasks": REPLIES},
     "replies beside": {"tasks": ONE | REPLIES, "self_training": {"texts": "unlabelled.jsonl"}},
+    "phase without a step": {"phases": [{"name": "one", "steps": 1}, {"name": "two", "epochs": 0.0001}]},
+    "one step by epochs": {"budget": {"epochs": 0.01, "evaluations": 1}},
     "one step": {"budget": {"steps": 1, "evaluations": 1}},
     "pooled": {"pooled": "distilled"},
     "verbaliser": {"tasks": {"intent": {"train": "train.jsonl", "verbaliser": VERBALISER}}},
@@ -115,3 +118,10 @@ def test_what_is_refused_when_the_data_are_read_is_the_same(
 ) -> None:
     said = agree(name, beside, folder)
     assert (said == "") == ((name, beside) in PASSING)
+
+
+@pytest.mark.parametrize(("name", "beside"), [(None, "phase without a step"), ("adalora", "one step by epochs")])
+def test_too_few_steps_are_refused_before_the_first(
+    agree: Callable[..., str], folder: Path, name: str | None, beside: str
+) -> None:
+    assert re.search("two trains nothing|adalora takes 2 steps or more, there is 1", agree(name, beside, folder))

@@ -1,10 +1,13 @@
 """A model from a few examples of each label: what it is, what it says of itself, and what a mistake in the examples gets."""
 
+import csv
+import gzip
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import browser_thread
 from tiny_training import rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
@@ -21,11 +24,14 @@ GOOD = HEADER + "a card,lost\nmy card,lost\npay Ann,pay\nsend money,pay\n"
 
 @pytest.fixture(scope="module")
 def made(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A model of eight examples of each of three labels, and what was said of it."""
+    """A model of eight examples of each of three labels, of a compressed file, and what was said of it."""
     folder = tmp_path_factory.mktemp("few-shot")
     lines: list[str] = []
-    examples = write_jsonl(folder / "desk.jsonl", rows(24, 1))
-    wanted = Wanted(examples, write_jsonl(folder / "test.jsonl", rows(12, 2)), encoder=str(base), max_tokens=24)
+    with gzip.open(folder / "desk.csv.gz", "wt", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *((row["text"], row["label"]) for row in rows(24, 1))])
+    wanted = Wanted(
+        folder / "desk.csv", write_jsonl(folder / "test.jsonl", rows(12, 2)), encoder=str(base), max_tokens=24
+    )
     make_model(wanted, folder / "desk", lines.append)
     return folder / "desk", lines
 
@@ -37,6 +43,26 @@ def test_it_is_a_model_like_any_other_with_a_score_of_its_test_rows(made: tuple[
     assert spec.head == HeadForm(distance=True)
     assert json.loads((folder / "report.json").read_text())["intent"]["test"]["rows"] == 12
     assert lines[0] == "intent: 24 examples of 3 labels"
+
+
+def test_a_compressed_file_is_found_by_the_name_without_gz_and_stands_in_the_run(made: tuple[Path, list[str]]) -> None:
+    record = RunFolder(made[0].with_name("desk.run")).record()
+    assert [path.name for path in made[0].parent.glob("desk.csv*")] == ["desk.csv.gz"]
+    assert "desk.csv" in record.data_files
+
+
+async def test_its_pages_fit_the_screen_of_a_desk_and_of_a_phone_without_an_error(made: tuple[Path, list[str]]) -> None:
+    with browser_thread() as browser:
+        for folder in (made[0], made[0].with_name("desk.run")):
+            for width in (1280, 390):
+                wider, heading = await browser.use(
+                    (folder / "report.html").as_uri(),
+                    lambda page: page.evaluate(
+                        "[document.documentElement.scrollWidth - innerWidth, document.querySelector('h1').innerText]"
+                    ),
+                    viewport={"width": width, "height": 800},
+                )
+                assert (wider, "desk" in heading) == (0, True), (folder.name, width)
 
 
 def test_every_example_is_scored_by_a_head_that_has_not_seen_it(made: tuple[Path, list[str]]) -> None:

@@ -13,9 +13,9 @@ from murmura.schemas.result import ModelRef
 from murmura.schemas.review import REVIEW_TYPE, Review, ReviewReason
 from murmura.training.data.near_texts import near_form, near_id
 from murmura.training.suggest.choose import Chooser, Wanted
-from murmura.training.suggest.judge import Strategy
 from murmura.training.suggest.live import Unjudged, make_message, make_review
 from murmura.training.suggest.pool import Candidate
+from murmura.training.suggest.strategy import Strategy
 
 DESK = ModelRef(name="desk", version=3)
 

@@ -11,6 +11,7 @@ import pytest
 from tiny_training import RECIPE
 
 from murmura.runtime.errors import SetupError
+from murmura.training.compute.phase_rows import count_phase
 from murmura.training.fit.checkpoint import checkpoint_weights
 from murmura.training.fit.phases import Base, begin_phase
 from murmura.training.fit.setup import Fitting
@@ -22,7 +23,6 @@ from murmura.training.transfer.findings import Affinity, Cost, Transfer, gather_
 from murmura.training.transfer.page import make_page
 from murmura.training.transfer.plan import (
     Training,
-    count_phase,
     count_reads,
     list_trainings,
     make_alone,

@@ -8,7 +8,7 @@ import typer
 from ...runtime.cli import options as cli_options
 from ...runtime.errors import SetupError
 from ...runtime.spelling import suggest as suggest_name
-from ..suggest.judge import Strategy, Tokens
+from ..suggest.strategy import Strategy, Tokens
 from .needs import need_training
 
 if TYPE_CHECKING:

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from ..recipe.optimiser import Freeze
+from ..recipe.phase_recipe import recipe_of
 from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
 from . import sampler
@@ -23,6 +25,22 @@ class PhaseRows(NamedTuple):
     def total(self) -> int:
         """How many rows the phase reads."""
         return sum(map(sum, self.steps))
+
+
+def count_run_rows(recipe: Recipe, rows: Mapping[str, int]) -> list[list[int]]:
+    """Return the rows of each task in each step of a run without phases; `rows` are those that each task has."""
+    tasks = [recipe.tasks[name] for name in rows]
+    seen = [count * recipe.epochs_of(task, count) for task, count in zip(tasks, rows.values(), strict=True)]
+    total = recipe.budget.steps * recipe.batch_size if recipe.budget.steps else round(sum(seen))
+    weights = [task.sampling_weight for task in tasks]
+    return sampler.count_rows(recipe.sampling, total, seen, weights, recipe.batch_size, recipe.least_rows)
+
+
+def count_phase(recipe: Recipe, phase: Phase, rows: Mapping[str, int]) -> PhaseRows:
+    """Return the rows that the steps of a phase read; `recipe` is as it stands, `rows` are those that each task has."""
+    changes = not (phase.freeze or recipe.freeze or Freeze()).all and not recipe.encoder.frozen
+    held = [name for name in rows if name not in (phase.tasks or rows)] if changes and phase.held_rows else []
+    return count_phase_rows(recipe_of(recipe, phase), phase, rows, held)
 
 
 def count_phase_rows(recipe: Recipe, phase: Phase, rows: Mapping[str, int], held: Collection[str]) -> PhaseRows:

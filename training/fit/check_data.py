@@ -26,8 +26,9 @@ from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
 from ..run_folders.run_folder import SMALLER
 from ..smaller.stage import start_smaller
-from .check_phases import refuse_layers, refuse_phases
+from .check_phases import refuse_few_steps, refuse_layers, refuse_phases
 from .rows.encoding import count_tokens
+from .start.few_rows import find_few, learned_examples
 from .teachers.models import refuse_teachers
 from .weights.make import refuse_weights
 
@@ -86,11 +87,19 @@ def _check(recipe: Recipe, folder: Path) -> CheckedData:
             refuse_teachers(recipe, tasks, checkpoint.tokenizer)
             reports = report_tasks(recipe, tasks, checkpoint)
             refuse_unknown(reports, allow=recipe.allow_unknown)
+        if len(tasks) == len(recipe.tasks) and not problems:
+            refuse_few_steps(recipe, count_learned(recipe, tasks, checkpoint))
         unlabelled = len(read_unlabelled(recipe, tasks, folder)) if not problems else 0
     except SetupError as error:
         problems.append(str(error))
         unlabelled = 0
     return CheckedData(reports, [*dict.fromkeys(problems)], unlabelled)
+
+
+def count_learned(recipe: Recipe, tasks: Sequence[TaskData], checkpoint: Checkpoint) -> dict[str, int]:
+    """Return how many rows each task learns."""
+    examples = learned_examples(tasks, find_few(recipe, tasks, checkpoint))
+    return {task.name: len(rows) for task, rows in zip(tasks, examples, strict=True)}
 
 
 def refuse_recipe(recipe: Recipe) -> None:

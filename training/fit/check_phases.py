@@ -1,9 +1,14 @@
-"""Refuses phases that the tasks of a recipe cannot have."""
+"""Refuses phases that the tasks of a recipe cannot have, and trainings with too few steps."""
+
+from collections.abc import Mapping
 
 from ...runtime.model.kinds.registry import KINDS
 from ...runtime.settings.yaml_file import Place
 from ...schemas.manifest import EncoderSpec
+from ..compute.phase_rows import count_phase, count_run_rows
+from ..model.methods.refuse import refuse_steps
 from ..recipe.optimiser import Freeze
+from ..recipe.phase_recipe import is_self_training
 from ..recipe.recipe import Recipe
 
 
@@ -42,3 +47,14 @@ def refuse_layers(recipe: Recipe, encoder: EncoderSpec) -> None:
         if freeze is not None and not freeze.all and freeze.layers > encoder.layers:
             found = f"{freeze.layers} layers, the encoder has {encoder.layers}; `encoder` freezes all of it"
             raise recipe.refusal(place, found)
+
+
+def refuse_few_steps(recipe: Recipe, rows: Mapping[str, int]) -> None:
+    """Raise SetupError for a phase without a step, or where there are fewer steps than the method around the encoder takes.
+    `rows` are those that each task learns. The phase of self-training may have none.
+    """
+    if not recipe.phases:
+        refuse_steps(recipe, len(count_run_rows(recipe, rows)))
+    for at, phase in enumerate(recipe.phases):
+        if not is_self_training(recipe, phase) and not count_phase(recipe, phase, rows).steps:
+            raise recipe.refusal(("phases", at), f"{phase.name} trains nothing: its rows make no step; raise `epochs`")

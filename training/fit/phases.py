@@ -97,10 +97,6 @@ def begin_phase(run: Fitting, base: Base, number: int, *, goes_on: bool) -> None
     )
     run.train = [hold_part(run, at, part) if at in held else part for at, part in enumerate(base.train)]
     run.plan = [] if is_self_training(base.recipe, phase) else lay_out_phase(run, phase, [*held])
-    if not run.plan and not is_self_training(base.recipe, phase):
-        raise base.recipe.refusal(
-            ("phases", number), f"{phase.name} trains nothing: its rows make no step; raise `epochs`"
-        )
     run.weighting = make_weighting(run.recipe, run.tasks, [len(part.ids) for part in base.train])
     run.inputs_sha256 = None
 

@@ -15,25 +15,25 @@ from pydantic import BaseModel
 from ...runtime.generation.reply_vocabulary import ReplyVocabulary
 from ..compute import sampler
 from ..compute.device import open_accelerator, precision_of
+from ..compute.phase_rows import count_run_rows
 from ..data.example import Example
 from ..kinds.heads import FormedHead
 from ..kinds.reply_decoder import ReplyDecoder
 from ..model.encoders import Checkpoint, build_encoder
 from ..model.methods.make import make_method
-from ..model.methods.refuse import refuse_steps
 from ..model.network import MultiTask
 from ..model.special_tokens import SpecialTokens
 from ..model.verbaliser import begin_from_words, form_of_words, refuse_words, with_template
 from ..prepare.data_report import TaskReport
-from ..prepare.label_names import name_rows
 from ..prepare.tasks import TaskData, read_tasks
 from ..prepare.vocabularies import with_pieces
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import TEACHERS, PhaseRecord, RunFolder
 from .check_data import open_encoder, refuse_encoder, refuse_recipe, refuse_unknown, report_tasks
+from .check_phases import refuse_few_steps
 from .rows.encoding import Part, encode_part
 from .start import grow
-from .start.few_rows import begins_from_probe, with_few_rows_rate
+from .start.few_rows import find_few, known_labels, learned_examples, learned_rows, with_few_rows_rate
 from .start.freezing import freeze, trained_names
 from .start.hold import hold_answers
 from .start.standardise import standardise_inputs
@@ -153,9 +153,7 @@ def read_material(recipe: Recipe, data: Path) -> Material:
     refuse_unknown(reports, allow=recipe.allow_unknown)
     known = known_labels(checkpoint, tasks)
     held_learned = {task.name: learned_rows(checkpoint, task.name) for task in tasks}
-    few = frozenset(
-        task.name for task in tasks if begins_from_probe(recipe, task, known.get(task.name), held_learned[task.name])
-    )
+    few = find_few(recipe, tasks, checkpoint)
     for task in tasks:
         goes_on = known.get(task.name) and set(known[task.name]) <= set(task.labels) and task.name not in few
         if goes_on and held_learned[task.name]:
@@ -187,6 +185,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder, material: Material | 
     known = known_labels(checkpoint, tasks)
     if len(few) == len(tasks):
         recipe = with_few_rows_rate(recipe)
+    refuse_few_steps(recipe, {task.name: len(part.ids) for task, part in zip(tasks, parts, strict=True)})
     model = build_model(recipe, tasks, checkpoint)
     narrow(recipe, model, [*parts, *validation], checkpoint.special)
     trained = trained_names(model)
@@ -205,7 +204,6 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder, material: Material | 
         elif new:
             grown[task.name] = {label: grow.begin_row(model, at, task, part, label) for label in new}
     plan = lay_out(recipe, tasks, parts)
-    refuse_steps(recipe, len(plan))
     return Fitting(
         recipe=recipe,
         tasks=tasks,
@@ -223,11 +221,6 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder, material: Material | 
         trained=trained,
         weighting=make_weighting(recipe, tasks, [len(part.ids) for part in parts]),
     )
-
-
-def learned_examples(tasks: list[TaskData], few: frozenset[str]) -> list[list[Example]]:
-    """Return the rows that each task learns: its training rows, and with few of them the names of its labels."""
-    return [[*task.train, *(name_rows(task) if task.name in few else [])] for task in tasks]
 
 
 def learn_from_teachers(run: Fitting, folder: Path | None = None) -> None:
@@ -292,23 +285,6 @@ def build_model(recipe: Recipe, tasks: list[TaskData], checkpoint: Checkpoint) -
     return model
 
 
-def known_labels(checkpoint: Checkpoint, tasks: list[TaskData]) -> dict[str, list[str]]:
-    """Return the labels of each task that the model at the beginning has, too, and by the same kind and form of head: what
-    another one learned for these labels is another thing. Empty where it is no model of ours.
-    """
-    ours = {(data.name, data.task.kind, data.form_of_head) for data in tasks}
-    known = checkpoint.manifest.tasks if checkpoint.manifest else ()
-    return {
-        spec.name: spec.labels for spec in known if (spec.name, spec.kind, spec.head and spec.head.untrained) in ours
-    }
-
-
-def learned_rows(checkpoint: Checkpoint, name: str) -> int:
-    """Return how many rows that were held back the head of the model at the beginning has learned."""
-    before = checkpoint.manifest.data.get(name) if checkpoint.manifest else None
-    return TaskReport.model_validate(before).learned_validation if before is not None else 0
-
-
 def carry_learned(report: TaskReport, learned: int) -> TaskReport:
     """Carry on, with a note, that the head that goes on has learned rows that were held back."""
     note = (
@@ -320,9 +296,5 @@ def carry_learned(report: TaskReport, learned: int) -> TaskReport:
 
 def lay_out(recipe: Recipe, tasks: list[TaskData], parts: list[Part]) -> list[sampler.StepRows]:
     """Return the rows of each step of the run: `batch_size` in all, divided among the tasks by their shares."""
-    counts = [len(part.ids) for part in parts]
-    seen = [rows * recipe.epochs_of(data.task, rows) for data, rows in zip(tasks, counts, strict=True)]
-    total = recipe.budget.steps * recipe.batch_size if recipe.budget.steps else round(sum(seen))
-    weights = [data.task.sampling_weight for data in tasks]
-    read = sampler.count_rows(recipe.sampling, total, seen, weights, recipe.batch_size, recipe.least_rows)
-    return sampler.deal([part.lengths for part in parts], read, recipe.seed)
+    rows = {data.name: len(part.ids) for data, part in zip(tasks, parts, strict=True)}
+    return sampler.deal([part.lengths for part in parts], count_run_rows(recipe, rows), recipe.seed)

@@ -15,9 +15,10 @@ from ...runtime.model.model import Model
 from ...schemas.manifest import TaskSpec
 from ..data.near_texts import near_form
 from ..evaluate.recent_logits import Asked, ask
-from .judge import Judge, Strategy, Tokens
+from .judge import Judge
 from .k_centre import choose_centres
 from .pool import Candidate, Pool, leave_out_alike
+from .strategy import Strategy, Tokens
 
 if TYPE_CHECKING:
     from .states import DropoutPasses

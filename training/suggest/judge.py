@@ -1,7 +1,6 @@
 """How useful the text of an answer is, by the kind of its task."""
 
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +11,7 @@ from ...runtime.model.decoding import sigmoid
 from ...runtime.model.kinds.forms import AnswerForm
 from ...runtime.model.kinds.registry import kind_of
 from ...schemas.manifest import TaskSpec
+from .strategy import Strategy, Tokens
 from .usefulness import (
     score_disagreement,
     score_entropy,
@@ -23,23 +23,6 @@ from .usefulness import (
 )
 
 Array = NDArray[Any]
-
-
-class Strategy(StrEnum):
-    """How texts are chosen."""
-
-    MARGIN = "margin"
-    ENTROPY = "entropy"
-    K_CENTRE = "k-centre"
-    DISAGREEMENT = "disagreement"
-    RANDOM = "random"
-
-
-class Tokens(StrEnum):
-    """Which figure of a text's tokens counts, for tagging."""
-
-    LEAST = "least"
-    MEAN = "mean"
 
 
 _FORMS: Final = {AnswerForm.LABEL, AnswerForm.LABELS, AnswerForm.SPANS}

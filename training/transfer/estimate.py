@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from ..compute.phase_rows import count_phase
 from ..fit.setup import prepare
 from ..fit.steps.gradient import compute_gradient
 from ..fit.steps.joint_step import loss_weights
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import RunFolder
-from .plan import count_phase, count_reads
+from .plan import count_reads
 
 TIMED_STEPS: Final = 4
 """The first one is not counted."""

@@ -7,10 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ...runtime.errors import SetupError
-from ..compute import sampler
-from ..compute.phase_rows import PhaseRows, count_phase_rows
-from ..recipe.optimiser import Freeze
-from ..recipe.phase_recipe import recipe_of
+from ..compute.phase_rows import count_phase, count_run_rows
 from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
 
@@ -71,19 +68,8 @@ def refuse_recipe(recipe: Recipe, seeds: Sequence[int]) -> None:
 
 def count_reads(recipe: Recipe, rows: Mapping[str, int]) -> dict[str, int]:
     """Return how many rows of each task the joint training reads, without phases; `rows` are those of its training parts."""
-    tasks = [recipe.tasks[name] for name in rows]
-    seen = [count * recipe.epochs_of(task, count) for task, count in zip(tasks, rows.values(), strict=True)]
-    total = recipe.budget.steps * recipe.batch_size if recipe.budget.steps else round(sum(seen))
-    weights = [task.sampling_weight for task in tasks]
-    counts = sampler.count_rows(recipe.sampling, total, seen, weights, recipe.batch_size, recipe.least_rows)
+    counts = count_run_rows(recipe, rows)
     return {name: sum(step[at] for step in counts) for at, name in enumerate(rows)}
-
-
-def count_phase(recipe: Recipe, phase: Phase, rows: Mapping[str, int]) -> PhaseRows:
-    """Return the rows that the steps of a phase read; `rows` are those of the tasks' training parts."""
-    changes = not (phase.freeze or recipe.freeze or Freeze()).all and not recipe.encoder.frozen
-    held = [name for name in rows if name not in (phase.tasks or rows)] if changes and phase.held_rows else []
-    return count_phase_rows(recipe_of(recipe, phase), phase, rows, held)
 
 
 def make_joint(recipe: Recipe) -> Document:

@@ -3,11 +3,25 @@
 from collections.abc import Sequence
 from typing import Final
 
+from ...data.example import Example
+from ...model.encoders import Checkpoint
+from ...prepare.data_report import TaskReport
+from ...prepare.label_names import name_rows
 from ...prepare.tasks import TaskData, originals
 from ...recipe.recipe import Recipe
 
 ENCODER_LR: Final = 5e-5
 """For the encoder where every head begins from logistic regression on it: what it knows is worth more than few rows."""
+
+
+def find_few(recipe: Recipe, tasks: Sequence[TaskData], checkpoint: Checkpoint) -> frozenset[str]:
+    """Return the names of the tasks whose heads begin from logistic regression on the frozen encoder."""
+    known = known_labels(checkpoint, tasks)
+    return frozenset(
+        data.name
+        for data in tasks
+        if begins_from_probe(recipe, data, known.get(data.name), learned_rows(checkpoint, data.name))
+    )
 
 
 def begins_from_probe(recipe: Recipe, data: TaskData, known: Sequence[str] | None, learned: int) -> bool:
@@ -49,3 +63,25 @@ def with_few_rows_rate(recipe: Recipe) -> Recipe:
     if recipe.optimiser.encoder_lr is not None or recipe.around_encoder is not None:
         return recipe
     return recipe.model_copy(update={"optimiser": recipe.optimiser.model_copy(update={"encoder_lr": ENCODER_LR})})
+
+
+def known_labels(checkpoint: Checkpoint, tasks: Sequence[TaskData]) -> dict[str, list[str]]:
+    """Return the labels of each task that the model at the beginning has, too, and by the same kind and form of head: what
+    another one learned for these labels is another thing. Empty where it is no model of ours.
+    """
+    ours = {(data.name, data.task.kind, data.form_of_head) for data in tasks}
+    known = checkpoint.manifest.tasks if checkpoint.manifest else ()
+    return {
+        spec.name: spec.labels for spec in known if (spec.name, spec.kind, spec.head and spec.head.untrained) in ours
+    }
+
+
+def learned_rows(checkpoint: Checkpoint, name: str) -> int:
+    """Return how many rows that were held back the head of the model at the beginning has learned."""
+    before = checkpoint.manifest.data.get(name) if checkpoint.manifest else None
+    return TaskReport.model_validate(before).learned_validation if before is not None else 0
+
+
+def learned_examples(tasks: Sequence[TaskData], few: frozenset[str]) -> list[list[Example]]:
+    """Return the rows that each task learns: its training rows, and with few of them the names of its labels."""
+    return [[*task.train, *(name_rows(task) if task.name in few else [])] for task in tasks]
