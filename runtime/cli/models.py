@@ -7,6 +7,7 @@ import typer
 
 from . import options
 from . import releases as cli_releases
+from .experiments import commands as experiments
 from .tables import print_table
 
 if TYPE_CHECKING:
@@ -208,5 +209,15 @@ def card(
         typer.echo("note: the model was not evaluated, so the card has no figures; see murmura evaluate")
 
 
-for command in (cli_releases.push, cli_releases.release, cli_releases.rollback, cli_releases.history):
+for command in (
+    cli_releases.push,
+    cli_releases.release,
+    cli_releases.rollback,
+    cli_releases.history,
+    experiments.canary,
+    experiments.ab,
+    experiments.shadow,
+    experiments.promote,
+    experiments.stop,
+):
     models_app.command()(command)

@@ -41,7 +41,7 @@ def push(
     from ..model.folder import read_manifest
 
     name = read_manifest(folder).name
-    model_store = _store(options.settings(config), name, store)
+    model_store = open_store(options.settings(config), name, store)
     version = model_store.push(folder)
     typer.echo(f"{name} {version}\t{model_store.digest(name, version)}")
     typer.echo(f"make it live with `murmura models release {name} {version} --why TEXT`", err=True)
@@ -68,7 +68,7 @@ def release(
     from ...schemas.release import released
 
     settings = options.settings(config, bootstrap=bootstrap)
-    model_store = _store(settings, name, store)
+    model_store = open_store(settings, name, store)
     model_store.describe(name, version)
     digest = model_store.digest(name, version)
 
@@ -106,7 +106,7 @@ def rollback(
         except LookupError as error:
             raise SetupError(f"{error.args[0]}; `murmura models release {name} VERSION` takes any") from None
         if store or settings.for_model(name).model.store:
-            _check_unchanged(_store(settings, name, store), new)
+            _check_unchanged(open_store(settings, name, store), new)
         return new
 
     _publish(settings, name, step)
@@ -154,7 +154,7 @@ def stored_manifest(url: str, model: str) -> "ModelManifest":
     return store.describe(name, versions[-1])
 
 
-def _store(settings: "Settings", name: str, url: str | None) -> "ModelStore":
+def open_store(settings: "Settings", name: str, url: str | None) -> "ModelStore":
     """Return the store of a model."""
     from ..release.store import ModelStore
 
@@ -183,10 +183,19 @@ def _publish(settings: "Settings", name: str, step: "Callable[[ReleaseState | No
         return
     was = f", before: {before.current.version}" if before else ""
     typer.echo(f"{name} {new.current.version} is current (generation {new.generation}{was})")
+    if before is not None and before.candidate is not None:
+        typer.echo(
+            f"the {'experiment' if before.candidate.experiment else 'shadow'} with {before.candidate.version} has ended",
+            err=True,
+        )
 
 
 def _steps(state: "ReleaseState") -> list[list[str]]:
+    from ..release.experiment_events import describe_step
+
     def version(step: "Step") -> str:
+        if (tried := describe_step(step)) is not None:
+            return f"{step.version} ({tried})"
         if step.generated_replies is not None:
             return f"{step.version} (generated replies {step.generated_replies})"
         return str(step.version) if step.restores is None else f"{step.version} (back to generation {step.restores})"

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...schemas.experiment import Measure
 from .intervals import estimate_effect
 from .sums import RatioSums
 
@@ -14,7 +13,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """One ratio that is both goal and guardrail.
+    """One ratio that is both goal and guardrail, each one of several.
 
     `rate` is the control's, `improvement` the true difference of the candidate's. `unit_weight` is the mean number of
     chances of a unit (a geometric distribution; 1: always one) and `correlation` that between chances of one unit.
@@ -30,6 +29,12 @@ class Setup:
     min_units: int = 1
     alpha: float = 0.05
     tuning: int = 5000
+    goals: int = 1
+    """`alpha` is divided among so many."""
+    guardrails: int = 1
+    """0: it is none, and stops nothing."""
+    goal_margin: float = 0.0
+    guardrail_margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,6 @@ class Simulated:
 def simulate(setup: Setup, runs: int, seed: int = 0) -> Simulated:
     """Return what becomes of `runs` experiments, looked at after each `units / looks` units, that end at the first decision."""
     random = np.random.default_rng(seed)
-    measure = Measure(measure="agreement")
     a_look = max(setup.units // setup.looks, 1)
     candidate, control = RatioSums(np.zeros(runs)), RatioSums(np.zeros(runs))
     promoted, stopped = np.full(runs, np.nan), np.full(runs, np.nan)
@@ -69,14 +73,24 @@ def simulate(setup: Setup, runs: int, seed: int = 0) -> Simulated:
         on_candidate = random.binomial(a_look, setup.share, runs)
         candidate += _draw(random, on_candidate, setup.rate + setup.improvement, setup)
         control += _draw(random, a_look - on_candidate, setup.rate, setup)
-        effect = estimate_effect(candidate, control, setup.alpha, setup.tuning)
-        low, high = np.asarray(effect.low), np.asarray(effect.high)
+        goal = _estimate(candidate, control, setup, setup.goals)
+        guardrail = goal if setup.guardrails == setup.goals else _estimate(candidate, control, setup, setup.guardrails)
+        low, high = goal[0], guardrail[1]
         covered &= ~((low > setup.improvement) | (high < setup.improvement))
         running = np.isnan(promoted) & np.isnan(stopped)
         enough = np.minimum(candidate.units, control.units) >= setup.min_units
-        promoted[running & enough & (low > measure.margin)] = look * a_look
-        stopped[running & (high < measure.margin)] = look * a_look
+        promoted[running & enough & (low > setup.goal_margin)] = look * a_look
+        stopped[running & (high < setup.guardrail_margin)] = look * a_look
     return Simulated(promoted, stopped, covered)
+
+
+def _estimate(candidate: RatioSums, control: RatioSums, setup: Setup, measures: int) -> tuple[Array, Array]:
+    """Return the ends of the intervals of one of so many measures; NaN where there is none."""
+    if measures == 0:
+        nothing = np.full(np.shape(candidate.units), np.nan)
+        return nothing, nothing
+    effect = estimate_effect(candidate, control, setup.alpha / measures, setup.tuning)
+    return np.asarray(effect.low), np.asarray(effect.high)
 
 
 def _draw(random: np.random.Generator, units: NDArray[np.int64], rate: float, setup: Setup) -> RatioSums:

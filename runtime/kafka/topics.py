@@ -74,7 +74,8 @@ async def create_topics(
         existing = _counts(await admin.describe_topics())
         missing = {name: topic for name, topic in topics.items() if name not in existing}
         if missing:
-            replicas = min(REPLICAS, len((await admin.describe_cluster())["brokers"]))
+            # A broker that has just started does not list itself yet.
+            replicas = max(1, min(REPLICAS, len((await admin.describe_cluster())["brokers"])))
             response = await admin.create_topics([_new(name, topic, many, replicas) for name, topic in missing.items()])
             _refuse_failures(response.topic_errors)
             # Kafka does not report when all brokers know a new topic.

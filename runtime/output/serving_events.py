@@ -79,12 +79,19 @@ class ServingEvents:
 
     async def stop(self) -> None:
         """Try for two seconds to send the remaining events, then drop them."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL_S):
-                await self._send_all()
-        await self._let_go()
+        await self.finish(_FAREWELL_S)
 
-    async def _send_all(self) -> None:
+    async def finish(self, within_s: float) -> bool:
+        """Try for so long to send the remaining events, then drop them; returns whether all were accepted."""
+        all_sent = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                all_sent = await self._send_all()
+        await self._let_go()
+        return all_sent
+
+    async def _send_all(self) -> bool:
+        all_sent = True
         while self._waiting:
             deadline, message = self._waiting[0]
             sent = False
@@ -95,8 +102,10 @@ class ServingEvents:
             if self._waiting and self._waiting[0][1] is message:
                 self._waiting.popleft()
             if not sent:
+                all_sent = False
                 log.warning("an event was not taken and is dropped", topic=self._topic)
                 await self._let_go()
+        return all_sent
 
     async def _send(self, message: Message) -> bool:
         while True:

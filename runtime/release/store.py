@@ -67,6 +67,22 @@ class ModelStore:
         """Return the manifest of a version."""
         return self._manifest(name, version, self._manifest_bytes(name, version))
 
+    def verify(self, name: str, version: int) -> str:
+        """Read every file of a version that serving needs, and return the version's digest. Raises VersionRefused."""
+        raw = self._manifest_bytes(name, version)
+        manifest = self._manifest(name, version, raw)
+        wanted = [entry for entry in manifest.files if entry.role not in OPTIONAL]
+        with self._name_version_in_errors(name, version):
+            _refuse_dangers(manifest, wanted, f"{name} {version}")
+        for entry in wanted:
+            try:
+                with self._storage.open(name, version, entry.path) as source:
+                    for _ in verify_chunks(source, entry):
+                        pass
+            except ModelRefused as error:
+                raise VersionRefused(error.reason, f"{name} {version} in {self.address}: {error}") from error
+        return sha256(raw).hexdigest()
+
     def push(self, folder: Path) -> int:
         """Add a model or delta folder as the next version of its model, and return the number.
 

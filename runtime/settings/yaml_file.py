@@ -5,7 +5,7 @@ import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Generic, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -91,10 +91,12 @@ class YamlFile(Generic[M]):
         defaults: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | None = None,
         secret: Collection[str] = (),
+        extra: Literal["forbid"] | None = None,
     ) -> None:
         """Read and validate `path`. `what`: the kind of file ("recipe"). `requires`: its required key.
 
-        `secret`: keys at the top with secrets below them: errors quote nothing of what stands there.
+        `secret`: keys at the top with secrets below them: errors quote nothing of what stands there. `extra`: "forbid"
+        refuses unknown keys also where the model does not, as those of the wire.
 
         Raises SetupError in one line: file, line, key, expected value.
         """
@@ -102,7 +104,7 @@ class YamlFile(Generic[M]):
         raw = self._read(requires)
         self._refuse_words()
         try:
-            self.value = kind.model_validate({**(defaults or {}), **raw}, context=dict(context or {}))
+            self.value = kind.model_validate({**(defaults or {}), **raw}, context=dict(context or {}), extra=extra)
         except ValidationError as error:
             raise self._explain(error) from None
 

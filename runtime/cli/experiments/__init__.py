@@ -1,0 +1,1 @@
+"""Commands that start, change, end and show experiments."""

@@ -1,0 +1,54 @@
+"""Reads what is typed for an experiment: a share, a unit, a file of rules."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import SetupError
+
+if TYPE_CHECKING:
+    from ....schemas.experiment import Rules
+
+
+def parse_share(text: str) -> float:
+    """Return a share between 0 and 1 that is written as 5% or 0.05. SetupError for anything else."""
+    number = text.strip()
+    is_percent = number.endswith("%")
+    try:
+        share = float(number.removesuffix("%")) / (100.0 if is_percent else 1.0)
+    except ValueError:
+        share = float("nan")
+    if not 0.0 < share < 1.0:
+        raise SetupError(f"--share: expected more than 0 and less than all, such as 5% or 0.05, found {text!r}")
+    return round(share, 12)
+
+
+def check_rate(rate: float) -> None:
+    """SetupError for what is no rate."""
+    if not 0.0 < rate < 1.0:
+        raise SetupError(
+            f"--rate: expected the current version's rate of the first goal, between 0 and 1, found {rate:g}"
+        )
+
+
+def check_unit(text: str) -> str:
+    """Return a unit of assignment. SetupError for what is none."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from ....schemas.experiment import Unit
+
+    try:
+        unit: str = TypeAdapter(Unit).validate_python(text)
+    except ValidationError:
+        raise SetupError(f"--unit: expected key, conversation, request or metadata.NAME, found {text[:60]!r}") from None
+    return unit
+
+
+def read_rules(path: Path | None) -> "Rules":
+    """Return the rules of a YAML file, or the defaults. SetupError with file, line and key."""
+    from ....schemas.experiment import Rules
+
+    if path is None:
+        return Rules()
+    from ...settings.yaml_file import YamlFile
+
+    return YamlFile(path, Rules, "file of rules", requires="goals", extra="forbid").value
