@@ -28,6 +28,7 @@ FOLDERS = {
     "runtime/agent",
     "runtime/batching",
     "runtime/cli",
+    "runtime/cli/experiments",
     "runtime/experiments",
     "runtime/flow",
     "runtime/flow/fetching",

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from ...schemas.release import Candidate, ReleaseState, stopped
-from ...schemas.serving_event import ServingEventKind
 from ..errors import SetupError
 from ..observe.logs import get_logger
 from ..output.serving_events import ServingEvents
 from ..settings.settings import Settings
+from .experiment_events import event_of_step
 from .states import publish_state, read_states
 
 log = get_logger(__name__)
@@ -83,7 +83,7 @@ class FailedCandidates:
                 log.exception("an experiment could not be stopped")
                 problem = type(error).__name__
                 continue
-            self._announce(after, candidate, why)
+            self._announce(state, after, why)
             return
         log.error(
             "an experiment goes on though its candidate failed here: stop it with `murmura models stop`",
@@ -91,16 +91,13 @@ class FailedCandidates:
             why=problem,
         )
 
-    def _announce(self, state: ReleaseState, candidate: Candidate, why: str) -> None:
-        log.warning("experiment stopped", model=state.name, version=candidate.version, why=why)
-        self._events.emit(
-            ServingEventKind.EXPERIMENT_STOPPED,
-            name=state.name,
-            version=candidate.version,
-            previous=state.current.version,
-            generation=state.generation,
-            message=f"by {self._by}: {why}",
+    def _announce(self, before: ReleaseState, state: ReleaseState, why: str) -> None:
+        log.warning(
+            "experiment stopped", model=state.name, version=before.candidate and before.candidate.version, why=why
         )
+        event = event_of_step(before, state)
+        if event is not None:
+            self._events.emit(event.kind, **event.facts)
 
 
 def key_of(candidate: Candidate) -> tuple[object, ...]:
